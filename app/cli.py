@@ -1,0 +1,176 @@
+"""The `retrieval` command: each command reads its options and calls one function."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from index.errors import RetrievalError
+
+
+class _Commands(TyperGroup):
+    """Turns errors into one line on stderr: exit code 2 for a wrong request, 1 for failed work."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (RetrievalError, OSError) as error:
+            if ctx.params.get("debug"):
+                raise
+            line = " ".join(str(error).split())
+            typer.echo(f"retrieval: {line}", err=True)
+            raise typer.Exit(getattr(error, "exit_code", 1)) from error
+
+
+app = typer.Typer(
+    cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Distil a compact image embedder from few queries to a heavy one, and search with it.",
+)  # fmt: skip
+
+Images = Annotated[list[Path], typer.Argument(help="Folders of images, or image files.", show_default=False)]
+IndexFolder = Annotated[Path, typer.Argument(help="An index folder.", show_default=False)]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Teacher = Annotated[str | None, typer.Option(help="The teacher's ONNX file, if it is not where it was.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+    """Options that come before the command."""
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A timm model name, or demo-teacher.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="The ONNX file to write.", show_default=False)],
+    weights: Annotated[str, typer.Option(help="auto, none, or a .pth or .safetensors file.")] = "auto",
+) -> None:
+    """Write a timm model as an ONNX embedder, to be a teacher or a yardstick."""
+    from distill.export import export_model
+
+    export_model(model, out, weights)
+    typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
+def distill(
+    images: Images,
+    teacher: Annotated[str, typer.Option(help="The teacher's ONNX file.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The student folder to write.", show_default=False)],
+    budget: Annotated[int, typer.Option(help="How many images the teacher may ever be asked about.")] = 500,
+    student: Annotated[str, typer.Option(help="timm name of the student.")] = "tf_efficientnet_lite0",
+    size: Annotated[int, typer.Option(help="The student's input side in pixels.")] = 128,
+    dim: Annotated[int, typer.Option(help="Length of the student's vectors.")] = 256,
+    weights: Annotated[str, typer.Option(help="auto, none, or a .pth or .safetensors file.")] = "auto",
+    steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="by budget")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    ledger: Annotated[
+        Path | None, typer.Option(help="The file of paid answers.", show_default="in the cache folder")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Train a student to rank like the teacher, and export it. Reads no labels."""
+    from distill.distillation import Options, distill_by_name
+
+    chosen = Options(budget, student, weights, size, dim, device, steps, seed)
+    typer.echo(distill_by_name(images, teacher, ledger, out, chosen).summary)
+
+
+@app.command()
+def index(
+    images: Images,
+    model: Annotated[Path, typer.Option(help="The student's ONNX file.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The index folder to write.", show_default=False)],
+    teacher: Annotated[str | None, typer.Option(help="A teacher's ONNX file, to compare with.")] = None,
+    factory: Annotated[str, typer.Option(help="A FAISS factory string, or auto.")] = "auto",
+    device: Device = "auto",
+) -> None:
+    """Embed images and write an index."""
+    from index.pipeline import index_by_name
+
+    made = index_by_name(images, model, out, teacher, factory, device)
+    typer.echo(f"{out}: {len(made)} images, {made.manifest.failed} refused.")
+    for failure in made.failures[:20]:
+        typer.echo(f"refused {failure.path}: {failure.reason}", err=True)
+
+
+@app.command()
+def search(
+    index: IndexFolder,
+    queries: Annotated[list[Path], typer.Argument(help="Photos to search with.", show_default=False)],
+    k: Annotated[int, typer.Option("-k", help="How many results.")] = 10,
+    mode: Annotated[str, typer.Option(help="student, teacher or asymmetric.")] = "student",
+    teacher: Teacher = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Find the images most like a photo."""
+    from app.answers import search_files
+
+    answers = search_files(index, queries, k, mode, teacher, device)
+    typer.echo(json.dumps(answers.as_dict()) if as_json else answers.as_text())
+    raise typer.Exit(answers.exit_code)
+
+
+@app.command()
+def evaluate(
+    index: IndexFolder,
+    queries: Annotated[Path, typer.Option(help="CSV file with path,label.", show_default=False)],
+    labels: Annotated[
+        Path, typer.Option(help="CSV file with path,label of the indexed images.", show_default=False)
+    ],
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(help="student, teacher, asymmetric; may be repeated.", show_default="all"),
+    ] = None,
+    teacher: Teacher = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure quality on labelled photos, and agreement with the teacher."""
+    from app.answers import format_scores
+    from index.evaluate import evaluate_by_name
+
+    scores = evaluate_by_name(index, queries, labels, mode, teacher, device)
+    typer.echo(json.dumps(scores) if as_json else format_scores(scores))
+
+
+@app.command()
+def serve(
+    index: IndexFolder,
+    teacher: Teacher = None,
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 7860,
+    device: Device = "auto",
+) -> None:
+    """Serve the page that searches and compares."""
+    from app.ui import serve as serve_page
+    from index.search import open_searcher
+
+    serve_page(open_searcher(index, teacher, device), host, port)
+
+
+@app.command()
+def demo(
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of yours.", show_default="photos that are installed")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("retrieval-demo"),
+    serve: Annotated[bool, typer.Option(help="Open the page afterwards.")] = True,
+    port: Annotated[int, typer.Option(help="Port of the page.")] = 7860,
+) -> None:
+    """Tell the whole story on sample photos: teacher, student, index, comparison, page."""
+    from app.demo import run_demo
+
+    run_demo(images, out, serve, port)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app(prog_name="retrieval")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The whole story on one machine: photos, teacher, student, index, comparison, page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.compare import milliseconds_per_image
+from app.sample_photos import make_sample_photos
+from distill.distillation import Options, distill
+from distill.export import DEMO_TEACHER, export_model
+from distill.ledger import Ledger
+from index.embedder import OnnxEmbedder
+from index.evaluate import DEPTH, evaluate, gallery_agreement, read_labels
+from index.images import ImageFile, find_images, read_photo
+from index.pipeline import build_index
+from index.search import Searcher
+from index.teacher_space import FILE as TEACHER_SPACE
+from index.teacher_space import TeacherSpace
+
+OPTIONS = Options(budget=200, steps=60)
+TIMED = 8  # photos that the speed is measured on
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model in the table: facts and, between 0 and 1, quality; mAP is None where nothing is labelled."""
+
+    name: str
+    dim: int
+    parameters: int
+    megabytes: float
+    milliseconds: float
+    mean_average_precision: float | None
+    agreement: float
+
+
+def run_demo(images: Path | None, out: Path, page: bool, port: int) -> list[Row]:
+    """Run the demo, saying each step, and print its table.
+
+    Args:
+        images: A folder of the user's photos; None takes the installed ones.
+        out: Folder for everything that is made.
+        page: Whether to serve the page at the end.
+        port: Its port.
+
+    Returns:
+        The rows of the table: teacher, student.
+
+    Raises:
+        RetrievalError: A step failed.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    photos = out / "photos"
+    if images is None:
+        print(
+            f"[1/4] {make_sample_photos(photos)} photos, cut into views of known places: {photos}", flush=True
+        )
+    sources = [images or photos / "gallery"]
+    files = find_images(sources)
+
+    print("[2/4] the teacher: three ImageNet networks side by side, one ONNX file", flush=True)
+    teacher_file = out / "teacher.onnx"
+    teacher = OnnxEmbedder(
+        teacher_file if teacher_file.is_file() else export_model(DEMO_TEACHER, teacher_file)
+    )
+
+    print(
+        f"[3/4] the student: distilled from {OPTIONS.budget} teacher queries at most, without labels",
+        flush=True,
+    )
+    with Ledger(out / "ledger.sqlite", teacher.key) as ledger:
+        distilled = distill(files, teacher, ledger, out / "student", OPTIONS)
+    print(distilled.summary)
+    student = OnnxEmbedder(out / "student" / "student.onnx")
+
+    print("[4/4] the index: every image embedded by both", flush=True)
+    space = TeacherSpace.load(out / "student" / TEACHER_SPACE)
+    index = build_index(sources, student, out / "index", teacher, space)
+    searcher = Searcher(index, student, teacher)
+    rows = _measure(searcher, files, None if images else photos)
+    print(format_table(rows))
+    if page:
+        from app.ui import serve
+
+        serve(searcher, "127.0.0.1", port)
+    return rows
+
+
+def _measure(searcher: Searcher, files: Sequence[ImageFile], labelled: Path | None) -> list[Row]:
+    quality: dict[str, tuple[float | None, float]]
+    if labelled:
+        labels = read_labels(labelled / "queries.csv"), read_labels(labelled / "gallery.csv")
+        scores = evaluate(searcher, *labels, ["teacher", "student"])
+        quality = {name: (row["mAP"], row[f"overlap@{DEPTH}"]) for name, row in scores.items()}
+    else:
+        quality = {"teacher": (None, 1.0), "student": (None, gallery_agreement(searcher.index))}
+    photos = [read_photo(file) for file in files[:TIMED]]
+    rows = []
+    for name, scored in quality.items():
+        model = searcher.models[name]
+        assert isinstance(model, OnnxEmbedder)
+        parameters, size = int(model.metadata["retrieval.parameters"]), len(model.data) / 1e6
+        rows.append(Row(name, model.dim, parameters, size, milliseconds_per_image(model, photos), *scored))
+    return rows
+
+
+def format_table(rows: Sequence[Row]) -> str:
+    """The table that the demo ends with."""
+    lines = [f"{'':8}{'dim':>6}{'parameters':>12}{'MB':>8}{'ms/image':>10}{'mAP':>8}{'overlap@10':>12}"]
+    for row in rows:
+        quality = "-" if row.mean_average_precision is None else f"{100 * row.mean_average_precision:.1f}"
+        lines.append(
+            f"{row.name:8}{row.dim:6}{row.parameters / 1e6:11.2f}M{row.megabytes:8.1f}"
+            f"{row.milliseconds:10.1f}{quality:>8}{100 * row.agreement:12.1f}"
+        )
+    return "\n".join([*lines, "mAP and overlap with the teacher in %; one image at a time."])

@@ -1,0 +1,56 @@
+"""Where torch trains and how it uses memory: the only place of this room that knows of devices."""
+
+import ctypes
+import platform
+
+import torch
+from lightning_fabric import Fabric
+
+from index.errors import UsageError
+
+Choice = tuple[str, str]  # accelerator, precision: Fabric's words
+
+
+def choose_accelerator(device: str, cuda: bool, bf16: bool) -> Choice:
+    """Choose Fabric's accelerator and precision.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+        cuda: Whether torch sees a GPU.
+        bf16: Whether that GPU computes in bfloat16.
+
+    Raises:
+        UsageError: `device` is unknown, or is `cuda` where there is none.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"No device {device!r}. Give one of auto, cpu, cuda.")
+    if device == "cuda" and not cuda:
+        raise UsageError("--device cuda cannot be had: torch sees no GPU.")
+    if device == "cpu" or not cuda:
+        return "cpu", "32-true"
+    return "cuda", "bf16-mixed" if bf16 else "32-true"
+
+
+def open_fabric(device: str) -> Fabric:
+    """Start Lightning Fabric on the device that `choose_accelerator` chooses."""
+    cuda = torch.cuda.is_available()
+    accelerator, precision = choose_accelerator(device, cuda, cuda and torch.cuda.is_bf16_supported())
+    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
+    if fabric.device.type != accelerator:
+        raise UsageError(f"Training fell back from {accelerator} to {fabric.device.type}.")
+    return fabric
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed buffers for the next step instead of returning each to the kernel.
+
+    Training on the CPU frees and allocates the same large buffers every step; giving them back costs up to
+    ten times the work itself. Call it before the first tensor. Does nothing where glibc is not.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3  # malloc.h
+    libc = ctypes.CDLL(None)
+    libc.mallopt(m_mmap_threshold, 1 << 30)
+    libc.mallopt(m_trim_threshold, 2**31 - 1)
+    libc.mallopt(m_top_pad, 100 << 20)

@@ -1,0 +1,158 @@
+"""The training loop: crops of the queried images, and the teacher's answers in teacher space."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distill.losses import gram, regression
+from distill.mixing import interpolate
+from distill.student import Student, fit_head
+from index.progress import progress
+
+MARGIN = 1.125  # images are kept this much larger than the student's input, for random crops
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        steps: Optimizer steps.
+        batch: Images a step.
+        rate: Peak of the one-cycle learning rate.
+        decay: Weight decay.
+        ridge: Penalty of the first fit of the head.
+        mixed: Interpolated rows that join the batch in the relational loss.
+        relational: Weight of the relational loss beside regression.
+        average: Share of the steps, at the end, whose weights are averaged.
+        flip: Whether crops are mirrored at random.
+        seed: Of everything random.
+    """
+
+    steps: int = 300
+    batch: int = 32
+    rate: float = 1e-3
+    decay: float = 0.01
+    ridge: float = 1.0
+    mixed: int = 64
+    relational: float = 1.0
+    average: float = 0.25
+    flip: bool = True
+    seed: int = 0
+
+
+def stored_side(side: int) -> int:
+    """The square to keep of each image, from which crops of `side` are taken."""
+    return round(side * MARGIN)
+
+
+def train_student(
+    student: Student,
+    pixels: NDArray[np.uint8],
+    targets: NDArray[np.float32],
+    side: int,
+    recipe: Recipe,
+    fabric: Fabric,
+) -> list[float]:
+    """Fit the student to the targets, in place.
+
+    Args:
+        student: The network to train.
+        pixels: `(n, stored_side(side), stored_side(side), 3)` images.
+        targets: `(n, dim)` unit rows, the teacher's answers in teacher space.
+        side: The student's input size.
+        recipe: How.
+        fabric: Where.
+
+    Returns:
+        The loss of each step.
+    """
+    torch.manual_seed(recipe.seed)
+    images = torch.from_numpy(pixels)
+    teacher = torch.from_numpy(targets)
+    fit_head(student.head, embed_features(student, center_crop(images, side), fabric), teacher, recipe.ridge)
+
+    optimizer = torch.optim.AdamW(_parameter_groups(student, recipe.decay), lr=recipe.rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.rate, total_steps=recipe.steps, pct_start=0.2
+    )
+    model, optimizer = fabric.setup(student, optimizer)
+    averaged = torch.optim.swa_utils.AveragedModel(student)
+    model.train()
+    losses = []
+    with progress(recipe.steps, "train", "step") as bar:
+        for step, rows in enumerate(_batches(len(images), recipe.batch, recipe.steps)):
+            crops = fabric.to_device(random_crop(images[rows], side, recipe.flip))
+            aims = fabric.to_device(teacher[rows])
+            loss = joint_loss(model(crops), aims, recipe)
+            fabric.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            if step >= recipe.steps * (1 - recipe.average):
+                averaged.update_parameters(student)
+            losses.append(loss.item())
+            bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
+            bar.update()
+    if averaged.n_averaged > 0:
+        student.load_state_dict(averaged.module.state_dict())
+    student.eval()
+    return losses
+
+
+def joint_loss(student: Tensor, teacher: Tensor, recipe: Recipe) -> Tensor:
+    """Regression on the batch, and the relations among the batch and its interpolated rows.
+
+    Args:
+        student: `(n, dim)` unit rows.
+        teacher: `(n, dim)` unit rows, in teacher space.
+        recipe: How many rows to mix, and the weight of the relations.
+    """
+    loss = regression(student, teacher)
+    if not recipe.relational:
+        return loss
+    mixed_student, mixed_teacher = interpolate(student, teacher, recipe.mixed)
+    joint_student, joint_teacher = torch.cat([student, mixed_student]), torch.cat([teacher, mixed_teacher])
+    return loss + recipe.relational * gram(joint_student, joint_teacher)
+
+
+@torch.inference_mode()
+def embed_features(student: Student, images: Tensor, fabric: Fabric) -> Tensor:
+    """Backbone features `(n, features)` of `(n, side, side, 3)` uint8 images, on the CPU."""
+    student.eval().to(fabric.device)
+    return torch.cat([student.backbone(fabric.to_device(chunk)).float().cpu() for chunk in images.split(64)])
+
+
+def center_crop(images: Tensor, side: int) -> Tensor:
+    """Cut the middle `(n, side, side, 3)` out of larger squares."""
+    start = (images.shape[1] - side) // 2
+    return images[:, start : start + side, start : start + side]
+
+
+def random_crop(images: Tensor, side: int, flip: bool) -> Tensor:
+    """Cut a square of `side` out of each image, at a place of its own, half of them mirrored if `flip`."""
+    n, slack = len(images), images.shape[1] - side + 1
+    corners = torch.randint(slack, (n, 2)).tolist()
+    crops = torch.stack(
+        [image[y : y + side, x : x + side] for image, (y, x) in zip(images, corners, strict=True)]
+    )
+    if not flip:
+        return crops
+    return torch.where(torch.rand(n, 1, 1, 1) < 0.5, crops.flip(2), crops)
+
+
+def _batches(count: int, size: int, steps: int) -> "list[Tensor]":
+    """Rows for each step: whole shuffled passes, cut into batches that may straddle two of them."""
+    needed = steps * size
+    rows = torch.cat([torch.randperm(count) for _ in range(-(-needed // count))])[:needed]
+    return list(rows.split(size))
+
+
+def _parameter_groups(student: Student, decay: float) -> list[dict]:
+    matrices = [p for p in student.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in student.parameters() if p.requires_grad and p.ndim <= 1]
+    return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]

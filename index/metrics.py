@@ -1,0 +1,85 @@
+"""Retrieval metrics: arrays in, arrays out, one value for each query."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
+
+
+def rank(scores: Floats, k: int | None = None) -> NDArray[np.int64]:
+    """Order items by falling score, ties by rising id.
+
+    Args:
+        scores: `(queries, items)`; an item at `-inf` is left to the end.
+        k: How many of the best to return; None orders them all.
+
+    Returns:
+        `(queries, k)` item ids.
+    """
+    n = scores.shape[1]
+    if k is None or k >= n:
+        return np.argsort(-scores, axis=1, kind="stable")
+    # Everything at least as good as the k-th best, so that ties at the edge are settled by id as well.
+    edge = np.partition(scores, n - k, axis=1)[:, n - k, None]
+    out = np.empty((len(scores), k), np.int64)
+    for row, (line, least) in enumerate(zip(scores, edge, strict=True)):
+        best = np.flatnonzero(line >= least)
+        out[row] = best[np.argsort(-line[best], kind="stable")][:k]
+    return out
+
+
+def average_precision(relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Mean over the relevant items of the precision at each one's rank.
+
+    Args:
+        relevant: `(queries, items)`, whether the item at each rank is relevant, over the full ranking.
+
+    Returns:
+        `(queries,)`; NaN for a query with nothing relevant.
+    """
+    hits = np.cumsum(relevant, axis=1)
+    precision = hits / np.arange(1, relevant.shape[1] + 1)
+    with np.errstate(invalid="ignore"):
+        return np.divide((precision * relevant).sum(axis=1), relevant.sum(axis=1))
+
+
+def recall_at_k(relevant: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
+    """1 where something relevant is among the first k, else 0 (recall@k as image retrieval uses it).
+
+    Args:
+        relevant: `(queries, items)`, whether the item at each rank is relevant.
+        k: Depth.
+    """
+    return relevant[:, :k].any(axis=1).astype(np.float64)
+
+
+def overlap_at_k(first: Ints, second: Ints) -> NDArray[np.float64]:
+    """Share of the k ids that two rankings have in common, whatever their order.
+
+    Args:
+        first: `(queries, k)` ids, none twice in a row. Negative ids pad a shorter list.
+        second: `(queries, k)` ids of the other ranking.
+    """
+    common = (first[:, :, None] == second[:, None, :]) & (first[:, :, None] >= 0)
+    longest = np.maximum((first >= 0).sum(axis=1), (second >= 0).sum(axis=1))
+    return common.sum(axis=(1, 2)) / np.maximum(longest, 1)
+
+
+def rank_biased_overlap(first: Ints, second: Ints, p: float = 0.9) -> NDArray[np.float64]:
+    """Extrapolated rank-biased overlap of two rankings of the same depth k.
+
+    Equation 23 of Webber, Moffat and Zobel, "A similarity measure for indefinite rankings" (2010):
+    `X_k / k * p^k + (1 - p) / p * sum_d X_d / d * p^d`, where X_d counts what the first d have in common.
+
+    Args:
+        first: `(queries, k)` ids, none twice in a row.
+        second: `(queries, k)` ids of the other ranking.
+        p: How far a reader goes on: the weight of depth d falls as p^d.
+    """
+    k = first.shape[1]
+    depths = np.arange(1, k + 1)
+    common = first[:, :, None] == second[:, None, :]
+    agreed = np.cumsum(np.cumsum(common, axis=1), axis=2)[:, depths - 1, depths - 1]
+    weight = p**depths
+    return agreed[:, -1] / k * p**k + (1 - p) / p * (agreed / depths * weight).sum(axis=1)

@@ -1,0 +1,178 @@
+"""From files to an index: workers decode ahead, models embed in batches, the writer keeps what comes out."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.ann import build_ann, choose_factory, measure_recall
+from index.embedder import Embedder, OnnxEmbedder, embed_checked, open_embedder
+from index.errors import ImageError, RetrievalError
+from index.images import ImageFile, find_images, read_photo
+from index.progress import progress
+from index.store import Failure, Index, IndexWriter, Item
+from index.teacher_space import FILE as TEACHER_SPACE
+from index.teacher_space import TeacherSpace
+
+BATCH = 32
+WORKERS = 2
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What became of a stretch of files, in their order: n items, `(n, dim)` vectors by model, failures."""
+
+    items: list[Item]
+    vectors: dict[str, NDArray[np.float32]]
+    failures: list[Failure]
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    item: Item
+    inputs: dict[str, NDArray[Any]]
+
+
+def embed_files(
+    files: Sequence[ImageFile], models: Mapping[str, Embedder], batch: int = BATCH, workers: int = WORKERS
+) -> Iterator[Embedded]:
+    """Decode each file once and embed it with every model, in bounded memory.
+
+    Args:
+        files: What to embed.
+        models: The embedders by name.
+        batch: Images that a model is given at a time.
+        workers: Threads that decode.
+
+    Yields:
+        The outcome of `batch` files at a time, in the order given.
+
+    Raises:
+        RetrievalError: A model answered something that is no unit vector.
+    """
+    side = max(model.side for model in models.values())
+
+    def prepare(file: ImageFile) -> _Prepared | Failure:
+        try:
+            photo = read_photo(file, side)
+        except ImageError as reason:
+            return Failure(str(file.path), str(reason))
+        inputs = {name: model.prepare(photo) for name, model in models.items()}
+        mtime = int(file.path.stat().st_mtime)
+        item = Item(
+            str(file.path), file.name, photo.digest, len(photo.data), photo.width, photo.height, mtime
+        )
+        return _Prepared(item, inputs)
+
+    with ThreadPoolExecutor(workers) as pool:
+        outcomes = map_ahead(pool, prepare, files, ahead=2 * batch)
+        while chunk := list(islice(outcomes, batch)):
+            ready = [outcome for outcome in chunk if isinstance(outcome, _Prepared)]
+            names = [prepared.item.name for prepared in ready]
+            vectors = {
+                name: embed_checked(model, [prepared.inputs[name] for prepared in ready], names)
+                for name, model in models.items()
+                if ready
+            }
+            failures = [outcome for outcome in chunk if isinstance(outcome, Failure)]
+            yield Embedded([prepared.item for prepared in ready], vectors, failures)
+
+
+def map_ahead(
+    pool: ThreadPoolExecutor, work: Callable[[T], U], things: Iterable[T], ahead: int
+) -> Iterator[U]:
+    """Map in order like `map`, with at most `ahead` results waiting: memory stays constant."""
+    waiting: deque[Future[U]] = deque()
+    try:
+        for thing in things:
+            waiting.append(pool.submit(work, thing))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def index_by_name(
+    sources: Sequence[Path], model: Path, out: Path, teacher: str | None, factory: str, device: str
+) -> Index:
+    """`build_index`, with everything given by its name; teacher space is taken from beside the student.
+
+    Args:
+        sources: Folders and files.
+        model: The student's ONNX file.
+        out: The index folder.
+        teacher: As for `open_embedder`; None indexes with the student alone.
+        factory: A FAISS factory string, or `auto`.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        RetrievalError: As `build_index`, and where a model cannot be opened.
+    """
+    student = OnnxEmbedder(model, device)
+    beside = model.with_name(TEACHER_SPACE)
+    space = TeacherSpace.load(beside) if teacher and beside.is_file() else None
+    return build_index(
+        sources, student, out, open_embedder(teacher, device) if teacher else None, space, factory
+    )
+
+
+def build_index(
+    sources: Sequence[Path],
+    student: OnnxEmbedder,
+    out: Path,
+    teacher: Embedder | None = None,
+    space: TeacherSpace | None = None,
+    factory: str = "auto",
+) -> Index:
+    """Embed images with one or two models and write the index folder.
+
+    Args:
+        sources: Folders and files.
+        student: The model to search with; its file is kept in the index.
+        out: The index folder; replaced whole, and only once the new one is complete.
+        teacher: The model to compare with.
+        space: Projects the teacher's vectors to the student's space, for asymmetric search.
+        factory: A FAISS factory string, or `auto`.
+
+    Returns:
+        The index, opened.
+
+    Raises:
+        UsageError: A source, `out` or `factory` is wrong.
+        RetrievalError: No image could be read, or a model failed.
+    """
+    files = find_images(sources)
+    models: dict[str, Embedder] = {"student": student} | ({"teacher": teacher} if teacher else {})
+    projected = space if teacher and space and space.fits(teacher.dim, student.dim) else None
+    with IndexWriter(out) as writer, progress(len(files), "index") as bar:
+        for name, model in models.items():
+            writer.add_space(name, model.key, model.name, model.dim)
+        if projected is not None:
+            writer.add_space("projected", projected.key, "teacher space", projected.dim)
+        for done in embed_files(files, models):
+            vectors = dict(done.vectors)
+            if projected is not None and done.items:
+                vectors["projected"] = projected.project(vectors["teacher"])
+            writer.append(done.items, vectors, done.failures)
+            bar.update(len(done.items) + len(done.failures))
+        if not writer.count:
+            raise RetrievalError(
+                f"None of {len(files)} images could be read. The first: {writer.first_failure}"
+            )
+        for name, rows in writer.finish_vectors().items():
+            chosen = choose_factory(len(rows)) if factory == "auto" else factory
+            ann = build_ann(rows, chosen)
+            writer.add_ann(name, ann, chosen, measure_recall(ann, rows))
+        writer.keep_model(student)
+        return writer.commit(teacher.spec if teacher else None)

@@ -1,0 +1,17 @@
+"""One progress bar for everything that takes long: on stderr, rare lines where nobody watches."""
+
+import sys
+
+from tqdm import tqdm
+
+
+def progress(total: int, label: str, unit: str = "img") -> "tqdm[None]":
+    """Make a bar that shows a rate and the time left.
+
+    Args:
+        total: How many steps there are.
+        label: What is being done.
+        unit: What is counted.
+    """
+    watched = sys.stderr.isatty()
+    return tqdm(total=total, desc=label, unit=unit, mininterval=0.2 if watched else 15, dynamic_ncols=watched)
