@@ -1,6 +1,7 @@
 """Photos that ship inside scikit-image and scikit-learn, cut into views whose right answers are known."""
 
 import csv
+import math
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def make_sample_photos(out: Path, seed: int = 0) -> int:
         (out / split).mkdir(parents=True, exist_ok=True)
     for path in photos:
         photo = read_photo(ImageFile(path, path.name)).image
+        photo.thumbnail((GRID * 1.25 * SIDE,) * 2)
         for place in range(GRID * GRID):
             label = f"{path.stem}-{place}"
             for view in range(GALLERY_VIEWS + QUERY_VIEWS):
@@ -67,21 +69,19 @@ def make_view(photo: Image.Image, place: int, rng: np.random.Generator) -> Image
         rng: Source of chance.
     """
     row, column = divmod(place, GRID)
-    width, height = photo.width / GRID, photo.height / GRID
     share = rng.uniform(0.6, 0.95)
-    left = (column + rng.uniform(0, 1 - share)) * width
-    top = (row + rng.uniform(0, 1 - share)) * height
-    # Pixels beyond the cell may come in at the corners of the turned view, as they would in a photo.
-    turned = photo.rotate(
-        rng.uniform(-15, 15),
-        Image.Resampling.BICUBIC,
-        center=(left + share * width / 2, top + share * height / 2),
+    width, height = share * photo.width / GRID, share * photo.height / GRID
+    middle_x = (column + 0.5 + (1 - share) * rng.uniform(-0.5, 0.5)) * photo.width / GRID
+    middle_y = (row + 0.5 + (1 - share) * rng.uniform(-0.5, 0.5)) * photo.height / GRID
+    turn, mirror = math.radians(rng.uniform(-15, 15)), rng.choice([-1, 1])
+    # From a pixel of the view to a pixel of the photo: mirror, scale, turn, move to the middle of the view.
+    # At its corners a turned view may look beyond its place, as another photo of the place would.
+    a, b = mirror * math.cos(turn) * width / SIDE, -math.sin(turn) * height / SIDE
+    d, e = mirror * math.sin(turn) * width / SIDE, math.cos(turn) * height / SIDE
+    c, f = middle_x - (a + b) * SIDE / 2, middle_y - (d + e) * SIDE / 2
+    view = photo.transform(
+        (SIDE, SIDE), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BICUBIC
     )
-    view = turned.resize(
-        (SIDE, SIDE), Image.Resampling.BICUBIC, (left, top, left + share * width, top + share * height)
-    )
-    if rng.random() < 0.5:
-        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         view = change(view).enhance(rng.uniform(0.6, 1.4))
     return view

@@ -191,7 +191,8 @@ def distill(
     }
     out.mkdir(parents=True, exist_ok=True)
     space.save(out / TEACHER_SPACE)
-    export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher))
+    crop = options.size / stored_side(options.size)
+    export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop)
     crops = center_crop(torch.from_numpy(answered.pixels[:64]), options.size).contiguous().numpy()
     embedder = OnnxEmbedder(out / STUDENT, "cpu")
     run["export"] = {

@@ -89,7 +89,9 @@ def export_model(name: str, out: Path, weights: str = "auto") -> Path:
     return export_onnx(Unit(backbone), out, side, backbone.dim, {"model": name, "weights": backbone.origin})
 
 
-def export_onnx(module: nn.Module, out: Path, side: int, dim: int, facts: Mapping[str, str]) -> Path:
+def export_onnx(
+    module: nn.Module, out: Path, side: int, dim: int, facts: Mapping[str, str], crop: float = 1.0
+) -> Path:
     """Write a module as one of our ONNX files, and check the file against the module.
 
     Args:
@@ -98,6 +100,7 @@ def export_onnx(module: nn.Module, out: Path, side: int, dim: int, facts: Mappin
         side: Input size in pixels.
         dim: Length of the vectors.
         facts: Further metadata, stored as `retrieval.<name>`.
+        crop: Share of each side of an image, about its centre, that is to be shown to the module.
 
     Raises:
         UsageError: `out` cannot be written.
@@ -125,6 +128,7 @@ def export_onnx(module: nn.Module, out: Path, side: int, dim: int, facts: Mappin
         "format": FORMAT,
         "size": str(side),
         "resize": "squash",
+        "crop": f"{crop:.6f}",
         "interpolation": "bicubic",
         "dim": str(dim),
         "parameters": str(count_parameters(module)),

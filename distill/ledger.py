@@ -1,6 +1,7 @@
 """The ledger: every paid answer of one teacher, kept in SQLite, so that none is paid for twice."""
 
 import sqlite3
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
     digest TEXT PRIMARY KEY,
     vector BLOB NOT NULL,
-    answered REAL NOT NULL DEFAULT (unixepoch('subsec'))
+    answered REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS teacher (key TEXT PRIMARY KEY);
 """
@@ -83,12 +84,14 @@ class Ledger:
         Raises:
             RetrievalError: They could not be stored.
         """
+        now = time.time()
         rows = [
-            (d, np.ascontiguousarray(v, np.float32).tobytes()) for d, v in zip(digests, vectors, strict=True)
+            (digest, np.ascontiguousarray(vector, np.float32).tobytes(), now)
+            for digest, vector in zip(digests, vectors, strict=True)
         ]
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT OR IGNORE INTO answers (digest, vector) VALUES (?, ?)", rows)
+            self._db.executemany("INSERT INTO answers VALUES (?, ?, ?) ON CONFLICT (digest) DO NOTHING", rows)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise RetrievalError(f"{self.path} could not store paid answers: {error}.") from error

@@ -89,11 +89,12 @@ class OnnxEmbedder:
         self.spec = str(path.absolute())
         self.dim = int(metadata["retrieval.dim"])
         self.side = int(metadata["retrieval.size"])
+        self.crop = float(metadata["retrieval.crop"])
         self.provider = provider
 
     def prepare(self, photo: Photo) -> NDArray[np.uint8]:
-        """Squash the image to `(side, side, 3)` uint8."""
-        return square(photo.image, self.side)
+        """Squash the middle of the image to `(side, side, 3)` uint8."""
+        return square(photo.image, self.side, self.crop)
 
     def embed(self, batch: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Map n `(side, side, 3)` uint8 arrays to `(n, dim)` float32 unit rows."""

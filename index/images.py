@@ -18,7 +18,12 @@ EXTENSIONS = frozenset(
     ".jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .pgm".split()
 )
 # Named, so that a file can never reach a decoder that runs another program (EPS) or the network.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+Image.init()
+FORMATS = [
+    name
+    for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+    if name in Image.OPEN
+]
 MAX_PIXELS = 89_000_000
 SIDEWAYS = (5, 6, 7, 8)  # the EXIF orientations that swap width and height
 
@@ -147,14 +152,25 @@ def decode(data: bytes, name: str, side: int | None = None) -> Photo:
     except Image.UnidentifiedImageError as error:
         raise ImageError("not an image that can be read") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(_too_large("this one")) from error
+        raise ImageError(_too_large("more than 178 megapixels")) from error  # Pillow's own limit
     except Exception as error:  # a decoder fed with broken bytes raises anything
         raise ImageError(f"broken image: {' '.join(str(error).split())}") from error
 
 
-def square(image: Image.Image, side: int) -> NDArray[np.uint8]:
-    """Squash an RGB image to `(side, side, 3)` uint8, bicubic: the resize rule of our ONNX files."""
-    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
+def square(image: Image.Image, side: int, crop: float = 1.0) -> NDArray[np.uint8]:
+    """Squash the middle of an RGB image to a square, bicubic: the resize rule of our ONNX files.
+
+    Args:
+        image: The image.
+        side: Side of the square, in pixels.
+        crop: Share of width and of height that is kept, about the centre.
+
+    Returns:
+        `(side, side, 3)` uint8.
+    """
+    left, top = (1 - crop) / 2 * image.width, (1 - crop) / 2 * image.height
+    box = (left, top, image.width - left, image.height - top)
+    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box))
 
 
 def _too_large(what: str) -> str:

@@ -41,7 +41,7 @@ def average_precision(relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
     hits = np.cumsum(relevant, axis=1)
     precision = hits / np.arange(1, relevant.shape[1] + 1)
     with np.errstate(invalid="ignore"):
-        return np.divide((precision * relevant).sum(axis=1), relevant.sum(axis=1))
+        return np.asarray((precision * relevant).sum(axis=1) / relevant.sum(axis=1))
 
 
 def recall_at_k(relevant: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
@@ -79,7 +79,7 @@ def rank_biased_overlap(first: Ints, second: Ints, p: float = 0.9) -> NDArray[np
     """
     k = first.shape[1]
     depths = np.arange(1, k + 1)
-    common = first[:, :, None] == second[:, None, :]
+    common = (first[:, :, None] == second[:, None, :]) & (first[:, :, None] >= 0)
     agreed = np.cumsum(np.cumsum(common, axis=1), axis=2)[:, depths - 1, depths - 1]
     weight = p**depths
     return agreed[:, -1] / k * p**k + (1 - p) / p * (agreed / depths * weight).sum(axis=1)

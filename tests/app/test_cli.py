@@ -1,0 +1,166 @@
+"""What a user types, in a process of its own where exit code, stdout and stderr matter."""
+
+import json
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+from conftest import picture, write_embedder
+from PIL import Image
+
+from index.store import Index
+
+
+def retrieval(*arguments: object, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "app.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+
+
+def refused(*arguments: object, code: int = 2) -> str:
+    """Run a command that must fail with one line on stderr; return the line."""
+    done = retrieval(*arguments)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("retrieval: ")]
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(lines) == 1
+    assert done.stdout == ""
+    return lines[0]
+
+
+@pytest.fixture
+def index(folder: Path, tmp_path: Path, student_file: Path, teacher_file: Path) -> Path:
+    out = tmp_path / "idx"
+    done = retrieval("index", folder, "--model", student_file, "--teacher", teacher_file, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("12 images, 0 refused.")
+    assert "img/s" in done.stderr
+    return out
+
+
+def test_help_lists_the_commands():
+    text = retrieval("--help").stdout
+    for command in ("export", "distill", "index", "search", "evaluate", "serve", "demo"):
+        assert command in text
+
+
+def test_search_prints_a_list_and_json(index: Path, folder: Path):
+    lines = retrieval("search", index, folder / "0.png", "-k", 3).stdout.splitlines()
+    assert lines[0] == str(folder / "0.png")
+    assert [line.split()[0] for line in lines[1:]] == ["1", "2", "3"]
+    done = retrieval("search", index, folder / "0.png", folder / "1.png", "-k", 3, "--mode", "teacher", "--json")
+    answer = json.loads(done.stdout)
+    assert answer["mode"] == "teacher"
+    assert [len(query["results"]) for query in answer["queries"]] == [3, 3]
+    assert answer["queries"][0]["results"][0]["path"] != str(folder / "0.png")
+
+
+def test_a_query_that_cannot_be_read_does_not_stop_the_others(index: Path, folder: Path, tmp_path: Path):
+    (tmp_path / "bad.jpg").write_text("text")
+    done = retrieval("search", index, tmp_path / "bad.jpg", folder / "0.png", "--json")
+    assert done.returncode == 1
+    bad, good = json.loads(done.stdout)["queries"]
+    assert bad["error"] == "not an image that can be read"
+    assert not bad["results"]
+    assert len(good["results"]) == 10
+
+
+def test_evaluate_prints_one_json_object(index: Path, folder: Path, tmp_path: Path):
+    rows = [f"{path.relative_to(tmp_path)},{i % 3}" for i, path in enumerate(sorted(folder.rglob("*.??g")))]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    options = ("--queries", tmp_path / "labels.csv", "--labels", tmp_path / "labels.csv")
+    scores = json.loads(retrieval("evaluate", index, *options, "--json").stdout)
+    assert scores.keys() == {"student", "teacher"}
+    assert 0 < scores["student"]["mAP"] < 1
+    assert "teacher" in retrieval("evaluate", index, *options, "--mode", "teacher").stdout
+
+
+def broken_files(folder: Path) -> dict[str, str]:
+    """Fill a folder with every bad file; return those that must be refused, with the reason."""
+    picture(50).convert("CMYK").save(folder / "cmyk.jpg")
+    Image.new("I;16", (20, 20), 40000).save(folder / "deep.png")
+    palette = picture(51).convert("P")
+    palette.save(folder / "palette.png", transparency=0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(52).save(folder / "turned.jpg", exif=exif)
+    picture(53).save(folder / "moving.gif", save_all=True, append_images=[picture(54)])
+    whole = (folder / "turned.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.jpg").write_text("I am a text file")
+    header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 10_000, 8, 2, 0, 0, 0)
+    pixels = b"IDAT" + zlib.compress(bytes(60_001 * 100))
+    chunks = [struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (header, pixels)]
+    (folder / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    return {"cut.jpg": "broken image", "text.jpg": "not an image", "huge.png": "too large"}
+
+
+def test_bad_images_are_listed_and_counted_and_never_stop_a_run(folder: Path, tmp_path: Path, student_file: Path):
+    expected = broken_files(folder)
+    out = tmp_path / "idx"
+    done = retrieval("index", folder, "--model", student_file, "--out", out)
+    assert done.returncode == 0
+    assert "17 images, 3 refused." in done.stdout
+    reasons = {Path(failure.path).name: failure.reason for failure in Index(out).failures}
+    assert reasons.keys() == expected.keys()
+    for name, reason in expected.items():
+        assert reason in reasons[name]
+        assert name in done.stderr
+    turned = next(item for item in Index(out).items if item.name == "turned.jpg")
+    assert (turned.width, turned.height) == (40, 48)
+
+
+def test_wrong_requests_end_in_one_line(index: Path, folder: Path, tmp_path: Path, student_file: Path, teacher_file: Path):
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "out"
+    model = ("--model", student_file, "--out", out)
+    distil = ("--teacher", teacher_file, "--out", out, "--ledger", tmp_path / "l.sqlite")
+    assert "nowhere does not exist" in refused("index", tmp_path / "nowhere", *model)
+    assert "No image in" in refused("index", tmp_path / "empty", *model)
+    assert "nowhere does not exist" in refused("distill", tmp_path / "nowhere", *distil)
+    assert "--budget must be at least 2, not 0" in refused("distill", folder, *distil, "--budget", 0)
+    assert "timm has no model 'nonsense'" in refused("distill", folder, *distil, "--student", "nonsense")
+    assert "--device cuda cannot be had" in refused("index", folder, *model, "--device", "cuda")
+    assert "is not an ONNX model" in refused("index", folder, "--model", folder / "0.png", "--out", out)
+    assert "exists and is not an index" in refused("index", folder, "--model", student_file, "--out", folder)
+    assert "is not an index" in refused("search", folder, folder / "0.png")
+    assert "cannot be searched in mode 'psychic'" in refused("search", index, folder / "0.png", "--mode", "psychic")
+    assert not out.exists()
+
+
+def test_an_index_made_by_another_model_is_refused_by_name(index: Path, folder: Path, tmp_path: Path):
+    other = write_embedder(tmp_path / "other.onnx", dim=12, seed=5)
+    line = refused("search", index, folder / "0.png", "--mode", "teacher", "--teacher", other)
+    assert "made with another teacher: teacher.onnx" in line
+    assert "not other.onnx" in line
+
+
+def test_debug_shows_the_traceback(tmp_path: Path):
+    done = retrieval("--debug", "search", tmp_path, tmp_path / "x.jpg")
+    assert "Traceback" in done.stderr
+
+
+def test_imports_go_one_way():
+    """`index` loads without torch and Gradio, `distill` without Gradio: asked of the interpreter itself."""
+    code = (
+        "import sys, index.pipeline, index.search, index.evaluate\n"
+        "assert not {'torch', 'gradio', 'distill', 'app'} & set(sys.modules), sys.modules.keys()\n"
+        "import distill.distillation\n"
+        "assert not {'gradio', 'app'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("module", "extra"), [("onnxruntime", "cpu"), ("faiss", "cpu")])
+def test_a_missing_package_names_its_extra(module: str, extra: str, folder: Path, student_file: Path, tmp_path: Path):
+    hide = f"import sys; sys.modules[{module!r}] = None; from app.cli import main; main()"
+    arguments = ["index", folder, "--model", student_file, "--out", tmp_path / "out"]
+    done = subprocess.run(
+        [sys.executable, "-c", hide, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert f"{module} is not installed. Install it with: pip install 'retrieval[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr

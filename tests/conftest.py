@@ -1,0 +1,101 @@
+"""Tiny images and tiny models that every test can afford."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "grocery"
+
+
+@pytest.fixture(scope="session")
+def grocery() -> Path:
+    """The grocery photos, which do not ship with the project."""
+    if not (PHOTOS / "gallery.csv").is_file():
+        pytest.skip("the grocery photos are not on this machine")
+    return PHOTOS
+
+
+def picture(seed: int, width: int = 48, height: int = 40) -> Image.Image:
+    """A colourful picture of its own: low-frequency noise."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of twelve pictures, two of them in a subfolder."""
+    root = tmp_path / "images"
+    (root / "more").mkdir(parents=True)
+    for i in range(10):
+        picture(i).save(root / f"{i}.png")
+    for i in range(10, 12):
+        picture(i).save(root / "more" / f"{i}.jpg", quality=95)
+    return root
+
+
+def write_embedder(path: Path, dim: int = 8, side: int = 32, seed: int = 0, **facts: str) -> Path:
+    """Write an embedder in our format by hand: mean colours of a 4 x 4 grid, a projection, unit length."""
+    weights = np.random.default_rng(seed).normal(size=(48, dim)).astype(np.float32)
+    constants = {
+        "weights": weights,
+        "shape": np.array([0, -1], np.int64),
+        "half": np.array(127.5, np.float32),
+        "tiny": np.array(1e-12, np.float32),
+        "axes": np.array([1], np.int64),
+    }
+    nodes = [
+        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["floats", "half"], ["centred"]),
+        helper.make_node("Transpose", ["centred"], ["channels"], perm=[0, 3, 1, 2]),
+        helper.make_node("AveragePool", ["channels"], ["grid"], kernel_shape=[side // 4] * 2, strides=[side // 4] * 2),
+        helper.make_node("Reshape", ["grid", "shape"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["raw"]),
+        helper.make_node("ReduceL2", ["raw", "axes"], ["length"], keepdims=1),
+        helper.make_node("Max", ["length", "tiny"], ["divisor"]),
+        helper.make_node("Div", ["raw", "divisor"], ["embeddings"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", side, side, 3])],
+        [helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["n", dim])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    written = {"format": "1", "size": str(side), "crop": "1.0", "dim": str(dim), "parameters": "384", **facts}
+    helper.set_model_props(model, {f"retrieval.{name}": value for name, value in written.items()})
+    onnx.checker.check_model(model, full_check=True)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture
+def student_file(tmp_path: Path) -> Path:
+    """The ONNX file of a tiny student."""
+    return write_embedder(tmp_path / "student.onnx", dim=8, seed=1)
+
+
+@pytest.fixture
+def teacher_file(tmp_path: Path) -> Path:
+    """The ONNX file of a tiny teacher of another dimension and input size."""
+    return write_embedder(tmp_path / "teacher.onnx", dim=12, side=64, seed=2)
+
+
+@pytest.fixture
+def unit_rows() -> Callable[..., NDArray[np.float32]]:
+    """Makes `(n, dim)` random unit rows."""
+
+    def make(n: int, dim: int, seed: int = 0) -> NDArray[np.float32]:
+        rows = np.random.default_rng(seed).normal(size=(n, dim)).astype(np.float32)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    return make

@@ -1,0 +1,163 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distill.distillation import Options, ask_teacher, default_steps, digest_pool, distill, distill_by_name
+from distill.ledger import Ledger
+from index.embedder import OnnxEmbedder
+from index.errors import RetrievalError, UsageError
+from index.images import ImageFile, find_images, read_photo
+from index.teacher_space import TeacherSpace
+
+OPTIONS = Options(budget=8, student="test_efficientnet", weights="none", size=32, dim=6, device="cpu", steps=4)
+
+
+class Counting(OnnxEmbedder):
+    """A teacher that counts what it is asked."""
+
+    asked = 0
+
+    def embed(self, batch):
+        self.asked += len(batch)
+        return super().embed(batch)
+
+
+@pytest.fixture
+def teacher(teacher_file: Path) -> Counting:
+    return Counting(teacher_file, "cpu")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, teacher: Counting):
+    with Ledger(tmp_path / "ledger.sqlite", teacher.key) as opened:
+        yield opened
+
+
+def ask(files, teacher, ledger, budget, order=None):
+    digests = digest_pool(files)
+    known = ledger.known(digests)
+    order = order or sorted(range(len(files)), key=lambda i: digests[i] not in known)
+    return ask_teacher(files, digests, order, teacher, ledger, budget, 36)
+
+
+def test_the_budget_is_a_limit_for_ever(folder, teacher, ledger):
+    files = find_images([folder])
+    assert ask(files, teacher, ledger, 5).asked == teacher.asked == len(ledger) == 5
+    again = ask(files, teacher, ledger, 5)
+    assert again.asked == 0
+    assert len(again.digests) == 5
+    assert ask(files, teacher, ledger, 7).asked == 2
+    assert teacher.asked == len(ledger) == 7
+
+
+def test_answers_belong_to_their_images(folder, teacher, ledger):
+    files = find_images([folder])
+    answered = ask(files, teacher, ledger, 12, order=list(range(11, -1, -1)))
+    by_digest = {read_photo(file).digest: file for file in files}
+    for digest, vector, pixels in zip(answered.digests, answered.vectors, answered.pixels, strict=True):
+        photo = read_photo(by_digest[digest])
+        np.testing.assert_allclose(teacher.embed([teacher.prepare(photo)])[0], vector, atol=1e-6)
+        assert pixels.shape == (36, 36, 3)
+
+
+def test_a_spent_budget_says_what_to_do(folder, tmp_path, teacher, ledger, unit_rows):
+    ledger.add([f"{i:032x}" for i in range(9)], unit_rows(9, 12))  # about other images
+    with pytest.raises(RetrievalError, match=r"budget of 8 is spent: .* holds 9 answers, 0 of them about these"):
+        ask(find_images([folder]), teacher, ledger, 8)
+    assert teacher.asked == 0
+
+
+def test_unreadable_images_cost_nothing_and_are_replaced(folder, teacher, ledger):
+    (folder / "0.png").write_text("text")
+    (folder / "1.png").write_bytes(b"")
+    answered = ask(find_images([folder]), teacher, ledger, 6)
+    assert answered.asked == teacher.asked == 6
+    assert {Path(failure.path).name for failure in answered.failures} == {"0.png", "1.png"}
+
+
+def test_too_few_images_are_an_error(tmp_path, folder, teacher, ledger):
+    with pytest.raises(RetrievalError, match="Only 1 usable images"):
+        ask([ImageFile(folder / "0.png", "0.png")], teacher, ledger, 5)
+
+
+def test_a_student_folder_from_end_to_end(folder, tmp_path, teacher, ledger):
+    done = distill(find_images([folder]), teacher, ledger, tmp_path / "student", OPTIONS)
+    assert {path.name for path in done.folder.iterdir()} == {
+        "student.onnx", "teacher_space.npz", "run.json", "README.md",
+    }  # fmt: skip
+    student = OnnxEmbedder(done.folder / "student.onnx")
+    assert (student.dim, student.side) == (6, 32)
+    assert student.metadata["retrieval.queried"] == "8"
+    assert student.metadata["retrieval.teacher"].endswith(teacher.key)
+    assert TeacherSpace.load(done.folder / "teacher_space.npz").fits(12, 6)
+    run = json.loads((done.folder / "run.json").read_text())
+    assert run["queried"] == run["asked_now"] == 8
+    assert run["images"] == 12
+    assert len(run["training"]["loss"]) == run["options"]["recipe"]["steps"] == 4
+    assert run["export"]["key"] == student.key
+    card = (done.folder / "README.md").read_text()
+    assert "8 of 12 images" in card
+    assert "8 teacher queries in this run" in done.summary
+
+
+def test_a_second_run_pays_nothing_and_makes_the_same_student(folder, tmp_path, teacher, ledger):
+    files = find_images([folder])
+    first = distill(files, teacher, ledger, tmp_path / "one", OPTIONS)
+    second = distill(files, teacher, ledger, tmp_path / "two", OPTIONS)
+    assert teacher.asked == 8
+    assert "0 teacher queries in this run, 8 answers from the ledger" in second.summary
+    assert first.run["training"]["loss"] == second.run["training"]["loss"]
+    photo = read_photo(files[0])
+    one, two = (OnnxEmbedder(done.folder / "student.onnx") for done in (first, second))
+    np.testing.assert_array_equal(one.embed([one.prepare(photo)]), two.embed([two.prepare(photo)]))
+
+
+def test_no_label_is_read(folder, tmp_path, teacher, ledger):
+    """The same images under names that say nothing give the same student."""
+    anonymous = tmp_path / "anonymous"
+    anonymous.mkdir()
+    for i, file in enumerate(find_images([folder])):
+        (anonymous / f"{i:03}{file.path.suffix}").symlink_to(file.path)
+    runs = [
+        distill(find_images([source]), teacher, ledger, tmp_path / f"out-{source.name}", OPTIONS).run
+        for source in (folder, anonymous)
+    ]
+    assert runs[0]["training"]["loss"] == runs[1]["training"]["loss"]
+
+
+def test_by_name(folder, tmp_path, teacher_file):
+    out = tmp_path / "student"
+    done = distill_by_name([folder], str(teacher_file), tmp_path / "l.sqlite", out, replace(OPTIONS, budget=100))
+    assert done.run["queried"] == 12  # a budget above the pool asks about all of it
+    with Ledger(tmp_path / "l.sqlite", done.run["teacher"]["key"]) as ledger:
+        assert len(ledger) == 12
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"budget": 0}, "--budget must be at least 2, not 0"),
+        ({"size": 8}, "--size must be at least 32"),
+        ({"dim": 0}, "--dim must be at least 1"),
+        ({"steps": 0}, "--steps must be at least 1"),
+    ],
+)
+def test_options_check_themselves(wrong, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        Options(**wrong)
+
+
+def test_a_file_in_the_way_is_refused_before_anything_is_paid(folder, tmp_path, teacher, ledger):
+    (tmp_path / "student").write_text("in the way")
+    with pytest.raises(UsageError, match="is a file"):
+        distill(find_images([folder]), teacher, ledger, tmp_path / "student", OPTIONS)
+    assert teacher.asked == 0
+
+
+def test_more_answers_mean_more_steps_but_fewer_passes():
+    assert default_steps(500) == 300
+    assert default_steps(2000) == 600
+    assert default_steps(2) == 20

@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+from torch import nn
+
+from distill.backbone import create_backbone
+from distill.student import Student, fit_head
+from index.errors import UsageError
+
+TINY = "test_efficientnet"
+
+
+def test_the_head_is_fitted_as_scikit_learn_would():
+    x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    y = x @ torch.randn(6, 3, generator=torch.Generator().manual_seed(1)) + 0.5
+    head = nn.Linear(6, 3)
+    fit_head(head, x, y, ridge=0.1)
+    penalty = 0.1 * ((x - x.mean(0)) ** 2).sum(0).mean().item()
+    theirs = Ridge(penalty).fit(x.numpy(), y.numpy())
+    np.testing.assert_allclose(head(x).detach().numpy(), theirs.predict(x.numpy()), atol=1e-4)
+
+
+def test_constant_features_are_fitted_too():
+    head = nn.Linear(4, 2)
+    fit_head(head, torch.ones(5, 4), torch.randn(5, 2), ridge=1.0)
+    assert torch.isfinite(head(torch.ones(1, 4))).all()
+
+
+def test_it_gives_unit_rows_and_keeps_its_statistics_while_training():
+    student = Student(create_backbone(TINY, "none"), 5)
+    before = {name: value.clone() for name, value in student.state_dict().items() if "running" in name}
+    images = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
+    student.train()
+    vectors = student(images)
+    assert torch.allclose(vectors.norm(dim=1), torch.ones(4), atol=1e-5)
+    assert before
+    assert all(torch.equal(value, student.state_dict()[name]) for name, value in before.items())
+    assert student.training
+
+
+def test_normalisation_is_inside():
+    backbone = create_backbone(TINY, "none").eval()
+    images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    config = backbone.trunk.pretrained_cfg
+    mean, std = torch.tensor(config["mean"]).view(1, 3, 1, 1), torch.tensor(config["std"]).view(1, 3, 1, 1)
+    expected = backbone.trunk((images.permute(0, 3, 1, 2) / 255 - mean) / std)
+    assert torch.allclose(backbone(images), expected, atol=1e-5)
+
+
+def test_the_wheel_of_lite0_is_found_and_fits():
+    backbone = create_backbone("tf_efficientnet_lite0")
+    assert "efficientnet-lite0" in backbone.origin
+    assert backbone.dim == 1280
+    stem = backbone.trunk.conv_stem.weight
+    assert stem.abs().sum() > 0
+    assert not torch.equal(stem, create_backbone("tf_efficientnet_lite0", "none").trunk.conv_stem.weight)
+
+
+def test_weights_from_a_file(tmp_path):
+    original = create_backbone(TINY, "none")
+    torch.save(original.trunk.state_dict(), tmp_path / "w.pth")
+    again = create_backbone(TINY, str(tmp_path / "w.pth"))
+    for name, value in original.trunk.state_dict().items():
+        assert torch.equal(value, again.trunk.state_dict()[name])
+
+
+def test_weights_that_cannot_be_had_say_what_to_pass(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UsageError, match="timm has no model 'nonsense'"):
+        create_backbone("nonsense")
+    with pytest.raises(UsageError, match=r"No weights for resnet18.*--weights FILE, or --weights none"):
+        create_backbone("resnet18")
+    with pytest.raises(UsageError, match="does not exist"):
+        create_backbone(TINY, str(tmp_path / "none.pth"))
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(UsageError, match="holds no weights that can be read safely"):
+        create_backbone(TINY, str(tmp_path / "text.pth"))
+    torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(UsageError, match="does not fit"):
+        create_backbone(TINY, str(tmp_path / "other.pth"))
+
+
+def test_a_pickle_with_code_is_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (tmp_path.joinpath("ran").touch, ())
+
+    torch.save({"a": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(UsageError, match="read safely"):
+        create_backbone(TINY, str(tmp_path / "evil.pth"))
+    assert not (tmp_path / "ran").exists()

@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+
+from distill.targets import fit_teacher_space
+from index.errors import UsageError
+from index.teacher_space import TeacherSpace
+
+
+def test_it_is_scikit_learns_pca_scaled_to_unit_length(unit_rows):
+    vectors = unit_rows(60, 20)
+    ours = fit_teacher_space(vectors, 7).project(vectors)
+    theirs = PCA(7, svd_solver="full").fit_transform(vectors)
+    theirs /= np.linalg.norm(theirs, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.abs(ours), np.abs(theirs), atol=1e-4)
+    np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=1e-4)
+
+
+@pytest.mark.parametrize(("answers", "teacher_dim", "dim"), [(5, 40, 16), (100, 6, 16), (100, 40, 16), (2, 3, 1)])
+def test_any_teacher_fits_any_student(unit_rows, answers, teacher_dim, dim):
+    vectors = unit_rows(answers, teacher_dim)
+    projected = fit_teacher_space(vectors, dim).project(vectors)
+    assert projected.shape == (answers, dim)
+    np.testing.assert_allclose(np.linalg.norm(projected, axis=1), 1, atol=1e-5)
+
+
+def test_all_dimensions_kept_means_all_centred_similarities_kept(unit_rows):
+    vectors = unit_rows(50, 6)
+    centred = vectors - vectors.mean(0)
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    projected = fit_teacher_space(vectors, 16).project(vectors)
+    np.testing.assert_allclose(projected @ projected.T, centred @ centred.T, atol=1e-5)
+
+
+def test_equal_answers_give_finite_vectors():
+    vectors = np.tile(np.array([[0.6, 0.8]], np.float32), (5, 1))
+    assert np.isfinite(fit_teacher_space(vectors, 4).project(vectors)).all()
+
+
+def test_a_file_round_trip(tmp_path, unit_rows):
+    space = fit_teacher_space(unit_rows(30, 10), 4)
+    space.save(tmp_path / "s.npz")
+    again = TeacherSpace.load(tmp_path / "s.npz")
+    assert again.key == space.key
+    assert again.dim == 4
+    (tmp_path / "bad.npz").write_bytes(b"no")
+    with pytest.raises(UsageError, match="is not a teacher space"):
+        TeacherSpace.load(tmp_path / "bad.npz")
