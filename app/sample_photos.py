@@ -79,9 +79,7 @@ def make_view(photo: Image.Image, place: int, rng: np.random.Generator) -> Image
     a, b = mirror * math.cos(turn) * width / SIDE, -math.sin(turn) * height / SIDE
     d, e = mirror * math.sin(turn) * width / SIDE, math.cos(turn) * height / SIDE
     c, f = middle_x - (a + b) * SIDE / 2, middle_y - (d + e) * SIDE / 2
-    view = photo.transform(
-        (SIDE, SIDE), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BICUBIC
-    )
+    view = photo.transform((SIDE, SIDE), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BICUBIC)
     for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         view = change(view).enhance(rng.uniform(0.6, 1.4))
     return view

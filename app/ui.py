@@ -26,7 +26,6 @@ with needs("demo"):
     import gradio as gr
     import uvicorn
     from fastapi import FastAPI, HTTPException, Response
-    from gradio.data_classes import ImageData
 
 RESULTS = 12
 THUMBNAIL = 320  # pixels of its longer side
@@ -38,16 +37,6 @@ element.addEventListener('click', event => {
   if (card) trigger('click', {id: Number(card.dataset.id)});
 });
 """
-
-
-class PhotoInput(gr.Image):
-    """Gradio's image input, handing over the file as it came, for our own decoder to judge."""
-
-    is_template = True  # Gradio's word for: looks like the class it derives from
-
-    def preprocess(self, payload: ImageData | None) -> str | None:
-        """Pass on the path of the uploaded file."""
-        return payload.path if payload else None
 
 
 def build_page(searcher: Searcher) -> gr.Blocks:
@@ -93,7 +82,7 @@ def build_page(searcher: Searcher) -> gr.Blocks:
         gr.HTML(render_heading(index), elem_classes="heading")
         with gr.Row():
             with gr.Column(scale=1, min_width=240):
-                upload = PhotoInput(
+                upload = gr.Image(
                     label="Search with a photo",
                     sources=["upload", "clipboard", "webcam"],
                     image_mode=None,
@@ -101,6 +90,8 @@ def build_page(searcher: Searcher) -> gr.Blocks:
                     height=260,
                     elem_id="upload",
                 )
+                # The file as it came, for our own decoder to judge, instead of Gradio's idea of an image.
+                upload.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
                 query = gr.HTML(elem_id="query")
             with gr.Column(scale=4):
                 summary = gr.HTML(render_note("Drop a photo, paste one, or pick a file."), elem_id="summary")

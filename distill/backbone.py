@@ -37,6 +37,20 @@ class Backbone(nn.Module):
         self.scale = nn.Buffer(1 / (255 * std).view(1, -1, 1, 1))
         self.shift = nn.Buffer(-(mean / std).view(1, -1, 1, 1))
 
+    def freeze_early(self, reduction: int) -> None:
+        """Stop training the layers before the map gets smaller than 1/`reduction` of the image.
+
+        They cost most of the time and see only edges and colours, which ImageNet has taught them better than
+        a few hundred images can.
+        """
+        stages = [s["module"] for s in getattr(self.trunk, "feature_info", []) if s["reduction"] <= reduction]
+        names = [name for name, _ in self.trunk.named_parameters()]
+        last = max(
+            (i for i, name in enumerate(names) for s in stages if name.startswith(f"{s}.")), default=-1
+        )
+        for i, parameter in enumerate(self.trunk.parameters()):
+            parameter.requires_grad = i > last
+
     def forward(self, images: Tensor) -> Tensor:
         """Map `(n, h, w, 3)` uint8 to `(n, dim)` float32."""
         return self.trunk(images.permute(0, 3, 1, 2).float() * self.scale + self.shift)

@@ -21,6 +21,7 @@ from index.errors import RetrievalError, UsageError
 from index.metrics import overlap_at_k, rank
 
 DEMO_TEACHER = "demo-teacher"
+DEMO_SIDE = 448  # large, so that resizing once more inside the graph loses nothing that shows
 DEMO_PARTS = (("tf_efficientnet_lite0", 224), ("tf_efficientnet_lite1", 240), ("tf_efficientnet_lite2", 260))
 
 
@@ -56,10 +57,9 @@ class Resize(nn.Module):
 class Ensemble(nn.Module):
     """Unit vectors of several networks side by side, each at its own size, scaled to unit length."""
 
-    def __init__(self, parts: Mapping[int, Backbone]) -> None:
+    def __init__(self, parts: Mapping[int, Backbone], side: int) -> None:
         super().__init__()
-        side = max(parts)
-        self.resize = nn.ModuleList(nn.Identity() if s == side else Resize(side, s) for s in parts)
+        self.resize = nn.ModuleList(Resize(side, size) for size in parts)
         self.units = nn.ModuleList(Unit(backbone) for backbone in parts.values())
 
     def forward(self, images: Tensor) -> Tensor:
@@ -81,9 +81,9 @@ def export_model(name: str, out: Path, weights: str = "auto") -> Path:
     """
     if name == DEMO_TEACHER:
         parts = {side: create_backbone(part) for part, side in DEMO_PARTS}
-        module: nn.Module = Ensemble(parts)
+        module = Ensemble(parts, DEMO_SIDE)
         facts = {"model": DEMO_TEACHER, "weights": "; ".join(b.origin for b in parts.values())}
-        return export_onnx(module, out, max(parts), sum(b.dim for b in parts.values()), facts)
+        return export_onnx(module, out, DEMO_SIDE, sum(b.dim for b in parts.values()), facts)
     backbone = create_backbone(name, weights)
     side = resolve_model_data_config(backbone.trunk)["input_size"][-1]
     return export_onnx(Unit(backbone), out, side, backbone.dim, {"model": name, "weights": backbone.origin})
@@ -109,6 +109,9 @@ def export_onnx(
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent} does not exist. Make it, or write elsewhere.")
     module = module.eval().cpu()
+    for part in module.modules():
+        if hasattr(part, "inplace"):
+            part.inplace = False  # type: ignore[assignment]  # undoing it takes the exporter long
     example = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)  # a batch of 1 would be frozen
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations

@@ -30,6 +30,7 @@ class Recipe:
         relational: Weight of the relational loss beside regression.
         average: Share of the steps, at the end, whose weights are averaged.
         flip: Whether crops are mirrored at random.
+        freeze: Layers that see the image at 1/this or larger keep their ImageNet weights; random ones train.
         seed: Of everything random.
     """
 
@@ -42,6 +43,7 @@ class Recipe:
     relational: float = 1.0
     average: float = 0.25
     flip: bool = True
+    freeze: int = 8
     seed: int = 0
 
 
@@ -76,6 +78,8 @@ def train_student(
     teacher = torch.from_numpy(targets)
     fit_head(student.head, embed_features(student, center_crop(images, side), fabric), teacher, recipe.ridge)
 
+    if student.backbone.origin != "random":
+        student.backbone.freeze_early(recipe.freeze)
     optimizer = torch.optim.AdamW(_parameter_groups(student, recipe.decay), lr=recipe.rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.rate, total_steps=recipe.steps, pct_start=0.2

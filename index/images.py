@@ -19,7 +19,7 @@ EXTENSIONS = frozenset(
 )
 # Named, so that a file can never reach a decoder that runs another program (EPS) or the network.
 Image.init()
-FORMATS = [
+FORMATS: list[str] = [
     name
     for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
     if name in Image.OPEN

@@ -40,8 +40,9 @@ def average_precision(relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
     """
     hits = np.cumsum(relevant, axis=1)
     precision = hits / np.arange(1, relevant.shape[1] + 1)
-    with np.errstate(invalid="ignore"):
-        return np.asarray((precision * relevant).sum(axis=1) / relevant.sum(axis=1))
+    total = relevant.sum(axis=1)
+    summed = (precision * relevant).sum(axis=1)
+    return np.divide(summed, total, out=np.full(len(relevant), np.nan), where=total > 0)
 
 
 def recall_at_k(relevant: NDArray[np.bool_], k: int) -> NDArray[np.float64]:

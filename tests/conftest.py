@@ -56,7 +56,9 @@ def write_embedder(path: Path, dim: int = 8, side: int = 32, seed: int = 0, **fa
         helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("Sub", ["floats", "half"], ["centred"]),
         helper.make_node("Transpose", ["centred"], ["channels"], perm=[0, 3, 1, 2]),
-        helper.make_node("AveragePool", ["channels"], ["grid"], kernel_shape=[side // 4] * 2, strides=[side // 4] * 2),
+        helper.make_node(
+            "AveragePool", ["channels"], ["grid"], kernel_shape=[side // 4] * 2, strides=[side // 4] * 2
+        ),
         helper.make_node("Reshape", ["grid", "shape"], ["flat"]),
         helper.make_node("MatMul", ["flat", "weights"], ["raw"]),
         helper.make_node("ReduceL2", ["raw", "axes"], ["length"], keepdims=1),

@@ -50,7 +50,9 @@ def test_search_prints_a_list_and_json(index: Path, folder: Path):
     lines = retrieval("search", index, folder / "0.png", "-k", 3).stdout.splitlines()
     assert lines[0] == str(folder / "0.png")
     assert [line.split()[0] for line in lines[1:]] == ["1", "2", "3"]
-    done = retrieval("search", index, folder / "0.png", folder / "1.png", "-k", 3, "--mode", "teacher", "--json")
+    done = retrieval(
+        "search", index, folder / "0.png", folder / "1.png", "-k", 3, "--mode", "teacher", "--json"
+    )
     answer = json.loads(done.stdout)
     assert answer["mode"] == "teacher"
     assert [len(query["results"]) for query in answer["queries"]] == [3, 3]
@@ -97,7 +99,9 @@ def broken_files(folder: Path) -> dict[str, str]:
     return {"cut.jpg": "broken image", "text.jpg": "not an image", "huge.png": "too large"}
 
 
-def test_bad_images_are_listed_and_counted_and_never_stop_a_run(folder: Path, tmp_path: Path, student_file: Path):
+def test_bad_images_are_listed_and_counted_and_never_stop_a_run(
+    folder: Path, tmp_path: Path, student_file: Path
+):
     expected = broken_files(folder)
     out = tmp_path / "idx"
     done = retrieval("index", folder, "--model", student_file, "--out", out)
@@ -112,7 +116,9 @@ def test_bad_images_are_listed_and_counted_and_never_stop_a_run(folder: Path, tm
     assert (turned.width, turned.height) == (40, 48)
 
 
-def test_wrong_requests_end_in_one_line(index: Path, folder: Path, tmp_path: Path, student_file: Path, teacher_file: Path):
+def test_wrong_requests_end_in_one_line(
+    index: Path, folder: Path, tmp_path: Path, student_file: Path, teacher_file: Path
+):
     (tmp_path / "empty").mkdir()
     out = tmp_path / "out"
     model = ("--model", student_file, "--out", out)
@@ -126,7 +132,9 @@ def test_wrong_requests_end_in_one_line(index: Path, folder: Path, tmp_path: Pat
     assert "is not an ONNX model" in refused("index", folder, "--model", folder / "0.png", "--out", out)
     assert "exists and is not an index" in refused("index", folder, "--model", student_file, "--out", folder)
     assert "is not an index" in refused("search", folder, folder / "0.png")
-    assert "cannot be searched in mode 'psychic'" in refused("search", index, folder / "0.png", "--mode", "psychic")
+    assert "cannot be searched in mode 'psychic'" in refused(
+        "search", index, folder / "0.png", "--mode", "psychic"
+    )
     assert not out.exists()
 
 
@@ -155,7 +163,9 @@ def test_imports_go_one_way():
 
 
 @pytest.mark.parametrize(("module", "extra"), [("onnxruntime", "cpu"), ("faiss", "cpu")])
-def test_a_missing_package_names_its_extra(module: str, extra: str, folder: Path, student_file: Path, tmp_path: Path):
+def test_a_missing_package_names_its_extra(
+    module: str, extra: str, folder: Path, student_file: Path, tmp_path: Path
+):
     hide = f"import sys; sys.modules[{module!r}] = None; from app.cli import main; main()"
     arguments = ["index", folder, "--model", student_file, "--out", tmp_path / "out"]
     done = subprocess.run(

@@ -30,7 +30,10 @@ def test_a_view_shows_its_place():
     photo = Image.new("RGB", (80, 80), "black")
     photo.paste(picture(0, 40, 40).point(lambda value: max(value, 60)), (40, 0))
     rng = np.random.default_rng(0)
-    brightness = [np.mean([np.asarray(samples.make_view(photo, place, rng)).mean() for _ in range(5)]) for place in range(4)]
+    brightness = [
+        np.mean([np.asarray(samples.make_view(photo, place, rng)).mean() for _ in range(5)])
+        for place in range(4)
+    ]
     assert brightness[1] > 3 * max(brightness[0], brightness[2], brightness[3])
 
 

@@ -14,7 +14,10 @@ def found(ids: list[int], scores: list[float], embed: float = 0.012, search: flo
 
 
 INDEX = SimpleNamespace(
-    items=[Item(f"/p/{i}.jpg", name, "d", 1, 1, 1, 1) for i, name in enumerate(["a.jpg", "b.jpg", "<img onerror=x>"])]
+    items=[
+        Item(f"/p/{i}.jpg", name, "d", 1, 1, 1, 1)
+        for i, name in enumerate(["a.jpg", "b.jpg", "<img onerror=x>"])
+    ]
 )
 
 
@@ -55,7 +58,9 @@ def test_padding_and_empty_lists():
 
 
 def test_the_summary_has_the_numbers():
-    text = " ".join(Collector(render_summary(Comparison(found([0], [1]), found([1], [1]), 0.25, 0.125), 12)).text)
+    text = " ".join(
+        Collector(render_summary(Comparison(found([0], [1]), found([1], [1]), 0.25, 0.125), 12)).text
+    )
     assert "overlap@12 25%" in text
     assert "RBO 0.12" in text
     assert text.count("12 + 0.4 ms") == 2

@@ -12,7 +12,9 @@ from index.errors import RetrievalError, UsageError
 from index.images import ImageFile, find_images, read_photo
 from index.teacher_space import TeacherSpace
 
-OPTIONS = Options(budget=8, student="test_efficientnet", weights="none", size=32, dim=6, device="cpu", steps=4)
+OPTIONS = Options(
+    budget=8, student="test_efficientnet", weights="none", size=32, dim=6, device="cpu", steps=4
+)
 
 
 class Counting(OnnxEmbedder):
@@ -65,7 +67,9 @@ def test_answers_belong_to_their_images(folder, teacher, ledger):
 
 def test_a_spent_budget_says_what_to_do(folder, tmp_path, teacher, ledger, unit_rows):
     ledger.add([f"{i:032x}" for i in range(9)], unit_rows(9, 12))  # about other images
-    with pytest.raises(RetrievalError, match=r"budget of 8 is spent: .* holds 9 answers, 0 of them about these"):
+    with pytest.raises(
+        RetrievalError, match=r"budget of 8 is spent: .* holds 9 answers, 0 of them about these"
+    ):
         ask(find_images([folder]), teacher, ledger, 8)
     assert teacher.asked == 0
 
@@ -130,7 +134,9 @@ def test_no_label_is_read(folder, tmp_path, teacher, ledger):
 
 def test_by_name(folder, tmp_path, teacher_file):
     out = tmp_path / "student"
-    done = distill_by_name([folder], str(teacher_file), tmp_path / "l.sqlite", out, replace(OPTIONS, budget=100))
+    done = distill_by_name(
+        [folder], str(teacher_file), tmp_path / "l.sqlite", out, replace(OPTIONS, budget=100)
+    )
     assert done.run["queried"] == 12  # a budget above the pool asks about all of it
     with Ledger(tmp_path / "l.sqlite", done.run["teacher"]["key"]) as ledger:
         assert len(ledger) == 12

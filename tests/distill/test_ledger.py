@@ -63,4 +63,6 @@ def test_the_digest_names_the_answers_used(tmp_path, unit_rows):
 
 
 def test_each_teacher_has_a_file_of_its_own(tmp_path):
-    assert default_ledger("one", tmp_path) == default_ledger("one", tmp_path) != default_ledger("two", tmp_path)
+    assert (
+        default_ledger("one", tmp_path) == default_ledger("one", tmp_path) != default_ledger("two", tmp_path)
+    )

@@ -65,5 +65,7 @@ def test_without_renormalisation_mixing_only_weights_the_same_residuals_anew():
     def scaled(x: torch.Tensor) -> torch.Tensor:
         return F.normalize(x, dim=1)
 
-    escaped = scaled(joint_student) @ scaled(joint_student).T - scaled(joint_teacher) @ scaled(joint_teacher).T
+    escaped = (
+        scaled(joint_student) @ scaled(joint_student).T - scaled(joint_teacher) @ scaled(joint_teacher).T
+    )
     assert (escaped - right).abs().max() > 0.05  # with it, mixing tells something new

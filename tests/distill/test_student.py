@@ -57,6 +57,17 @@ def test_the_wheel_of_lite0_is_found_and_fits():
     assert not torch.equal(stem, create_backbone("tf_efficientnet_lite0", "none").trunk.conv_stem.weight)
 
 
+def test_early_layers_are_frozen_and_later_ones_not():
+    backbone = create_backbone("tf_efficientnet_lite0", "none")
+    backbone.freeze_early(8)
+    trained = {name: parameter.requires_grad for name, parameter in backbone.trunk.named_parameters()}
+    assert not any(on for name, on in trained.items() if name.startswith(("conv_stem", "bn1", "blocks.2.")))
+    assert all(on for name, on in trained.items() if name.startswith(("blocks.3.", "blocks.6.", "conv_head")))
+    transformer = create_backbone("test_vit", "none")  # one scale from the start: nothing is early
+    transformer.freeze_early(8)
+    assert all(parameter.requires_grad for parameter in transformer.parameters())
+
+
 def test_weights_from_a_file(tmp_path):
     original = create_backbone(TINY, "none")
     torch.save(original.trunk.state_dict(), tmp_path / "w.pth")

@@ -16,7 +16,9 @@ def test_it_is_scikit_learns_pca_scaled_to_unit_length(unit_rows):
     np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=1e-4)
 
 
-@pytest.mark.parametrize(("answers", "teacher_dim", "dim"), [(5, 40, 16), (100, 6, 16), (100, 40, 16), (2, 3, 1)])
+@pytest.mark.parametrize(
+    ("answers", "teacher_dim", "dim"), [(5, 40, 16), (100, 6, 16), (100, 40, 16), (2, 3, 1)]
+)
 def test_any_teacher_fits_any_student(unit_rows, answers, teacher_dim, dim):
     vectors = unit_rows(answers, teacher_dim)
     projected = fit_teacher_space(vectors, dim).project(vectors)

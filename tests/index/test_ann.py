@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from index.ann import EXACT_LIMIT, build_ann, choose_factory, measure_recall, read_ann, search_exact, write_ann
+from index.ann import (
+    EXACT_LIMIT,
+    build_ann,
+    choose_factory,
+    measure_recall,
+    read_ann,
+    search_exact,
+    write_ann,
+)
 from index.errors import RetrievalError, UsageError
 
 

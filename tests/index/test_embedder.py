@@ -31,9 +31,7 @@ def test_embedding_gives_unit_rows_whatever_the_batch(student_file: Path, folder
 
 def test_the_crop_keeps_the_middle():
     image = picture(0, 100, 100)
-    np.testing.assert_array_equal(
-        square(image, 50, 0.5), square(image.crop((25, 25, 75, 75)), 50)
-    )
+    np.testing.assert_array_equal(square(image, 50, 0.5), square(image.crop((25, 25, 75, 75)), 50))
 
 
 def test_what_is_no_embedder_is_refused_by_name(tmp_path: Path, student_file: Path):

@@ -18,7 +18,9 @@ from index.search import Searcher
 
 def write_csv(path: Path, rows: list[tuple[str, str]]) -> Path:
     with path.open("w", newline="") as file:
-        csv.writer(file).writerows([("path", "label", "group"), *((name, label, "x") for name, label in rows)])
+        csv.writer(file).writerows(
+            [("path", "label", "group"), *((name, label, "x") for name, label in rows)]
+        )
     return path
 
 
