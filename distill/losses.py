@@ -1,16 +1,192 @@
-"""Losses between unit rows of the student and of the teacher, both in teacher space."""
+"""Losses between unit rows of the student and of the teacher, both in teacher space.
 
+Each takes `(n, dim)` rows of the student, the same rows of the teacher, and the bank: `(m, dim)` teacher
+rows of every queried image, for the losses that look beyond the batch. Each returns a scalar, zero for a
+perfect student unless it says otherwise. `LOSSES` finds them by name.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+TINY = 1e-12
+ANGLES = 64  # rows that take part in angles, whose number grows with the cube of the rows
 
 
-def regression(student: Tensor, teacher: Tensor) -> Tensor:
+def regression(student: Tensor, teacher: Tensor, bank: Tensor) -> Tensor:
     """Mean of half the squared distance, `mean_i |s_i - t_i|² / 2`: places each vector."""
     return (student - teacher).pow(2).sum(dim=1).mean() / 2
 
 
-def gram(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of all pairwise similarities, `mean_ij (s_i·s_j - t_i·t_j)²`.
-
-    Places the vectors relative to each other (similarity-preserving distillation, Tung and Mori 2019).
-    """
+def gram(student: Tensor, teacher: Tensor, bank: Tensor) -> Tensor:
+    """Mean squared difference of all similarities, `mean_ij (s_i·s_j - t_i·t_j)²` (Tung and Mori 2019)."""
     return (student @ student.T - teacher @ teacher.T).pow(2).mean()
+
+
+def cross_gram(student: Tensor, teacher: Tensor, bank: Tensor) -> Tensor:
+    """The same between the student's rows and the teacher's, `mean_ij (s_i·t_j - t_i·t_j)²`."""
+    return (student @ teacher.T - teacher @ teacher.T).pow(2).mean()
+
+
+def raml(student: Tensor, teacher: Tensor, bank: Tensor, weight: float = 0.7) -> Tensor:
+    """Absolute, cross and self terms (RAML, Suma and Tolias 2023): `(1 - s·t)² + w cross + w self`."""
+    absolute = (1 - (student * teacher).sum(dim=1)).pow(2).mean()
+    relations = cross_gram(student, teacher, bank) + gram(student, teacher, bank)
+    return absolute + weight * relations
+
+
+def distances(student: Tensor, teacher: Tensor, bank: Tensor) -> Tensor:
+    """Smooth L1 between pairwise distances, each side divided by its mean (RKD-D, Park et al. 2019)."""
+    return F.smooth_l1_loss(_relative_distances(student), _relative_distances(teacher))
+
+
+def angles(student: Tensor, teacher: Tensor, bank: Tensor) -> Tensor:
+    """Smooth L1 between the cosines at the middle of all triplets (RKD-A, Park et al. 2019).
+
+    The first `ANGLES` rows take part.
+    """
+    return F.smooth_l1_loss(_triplet_cosines(student[:ANGLES]), _triplet_cosines(teacher[:ANGLES]))
+
+
+def rkd(student: Tensor, teacher: Tensor, bank: Tensor) -> Tensor:
+    """Distances and angles, 1 : 2 (RKD-DA, Park et al. 2019)."""
+    return distances(student, teacher, bank) + 2 * angles(student, teacher, bank)
+
+
+def pkt(student: Tensor, teacher: Tensor, bank: Tensor) -> Tensor:
+    """Divergence of neighbour probabilities `(cos + 1) / 2`, normalised by row (Passalis and Tefas 2018)."""
+    found, aim = _neighbour_probabilities(student), _neighbour_probabilities(teacher)
+    return (aim * ((aim + TINY) / (found + TINY)).log()).sum(dim=1).mean()
+
+
+def neighbours(
+    student: Tensor, teacher: Tensor, bank: Tensor, k: int = 64, temperature: float = 0.05
+) -> Tensor:
+    """`KL(softmax t·g || softmax s·g)` over the teacher's k nearest of the bank (CSD, Wu et al. 2022).
+
+    Args:
+        student: `(n, dim)`.
+        teacher: `(n, dim)`.
+        bank: `(m, dim)`.
+        k: How many neighbours; all of the bank if it is smaller.
+        temperature: Of both softmaxes.
+    """
+    scores, nearest = (teacher @ bank.T).topk(min(k, len(bank)), dim=1)
+    found = (student @ bank.T).gather(1, nearest)
+    return F.kl_div(
+        F.log_softmax(found / temperature, dim=1),
+        F.log_softmax(scores / temperature, dim=1),
+        log_target=True,
+        reduction="batchmean",
+    )
+
+
+def darkrank(student: Tensor, teacher: Tensor, bank: Tensor, depth: int = 4) -> Tensor:
+    """Plackett-Luce likelihood of the teacher's first places within the batch (DarkRank, Chen et al. 2018).
+
+    Scores are `-3 |e_i - e_j|³`. Its least value is not zero: even a perfect student is not certain.
+    """
+    depth = min(depth, len(student) - 1)
+    order = _others_by_similarity(teacher)
+    scores = _others(-3 * _squared_distances(student).clamp_min(TINY).pow(1.5)).gather(1, order)
+    # The chance of each place, given the places before it: its score against all that are left.
+    left = scores.flip(1).logcumsumexp(dim=1).flip(1)
+    return -(scores - left)[:, :depth].sum(dim=1).mean()
+
+
+def rank_order(
+    student: Tensor, teacher: Tensor, bank: Tensor, depth: int = 10, temperature: float = 0.1
+) -> Tensor:
+    """Match soft comparisons of the teacher's first places, early ones weighted more (ROP, Wu et al. 2022).
+
+    `mean_ab w_a (sigmoid((s_a - s_b) / τ) - sigmoid((t_a - t_b) / τ))²`, `w_a = 1 / log2(rank_a + 1)`.
+    """
+    found, aim = _first_places(student, teacher, depth)
+    order = torch.arange(found.shape[1], device=found.device)
+    weight = 1 / (order + 2).float().log2()
+    ours, theirs = (torch.sigmoid(_comparisons(scores) / temperature) for scores in (found, aim))
+    return (weight[None, :, None] * (ours - theirs).pow(2)).mean()
+
+
+def score_differences(student: Tensor, teacher: Tensor, bank: Tensor, depth: int = 10) -> Tensor:
+    """Relative error of score differences among the teacher's first places (after D3still, Xie et al. 2024).
+
+    Pairs that the student orders the other way round weigh twice as much.
+    """
+    found, aim = _first_places(student, teacher, depth)
+    ours, theirs = _comparisons(found), _comparisons(aim)
+    upper = torch.ones_like(ours[0], dtype=torch.bool).triu(1)
+    ours, theirs = ours[:, upper], theirs[:, upper]
+    weight = torch.where(ours * theirs < 0, 2.0, 1.0)
+    error = (ours - theirs).pow(2).mul(weight).sum(dim=1)
+    return (error / theirs.pow(2).sum(dim=1).clamp_min(TINY)).mean()
+
+
+def d3still(student: Tensor, teacher: Tensor, bank: Tensor) -> Tensor:
+    """Score differences with a strong self term, which asymmetric search needs (Xie et al. 2024)."""
+    return score_differences(student, teacher, bank) + 10 * regression(student, teacher, bank)
+
+
+LOSSES: dict[str, Loss] = {
+    "regression": regression,
+    "gram": gram,
+    "cross": cross_gram,
+    "raml": raml,
+    "rkd": rkd,
+    "rkd-distance": distances,
+    "rkd-angle": angles,
+    "pkt": pkt,
+    "csd": neighbours,
+    "csd-all": partial(neighbours, k=1 << 30),
+    "darkrank": darkrank,
+    "rop": rank_order,
+    "d3still": d3still,
+}
+
+
+def _squared_distances(rows: Tensor) -> Tensor:
+    """`(n, n)`, by differences of squares: exact zeros on the diagonal matter to nobody who uses it."""
+    squares = rows.pow(2).sum(dim=1)
+    return (squares[:, None] + squares[None] - 2 * rows @ rows.T).clamp_min(0)
+
+
+def _others(square: Tensor) -> Tensor:
+    """`(n, n)` to `(n, n - 1)`: each row without its own place."""
+    n = len(square)
+    return square[~torch.eye(n, dtype=torch.bool, device=square.device)].view(n, n - 1)
+
+
+def _others_by_similarity(rows: Tensor) -> Tensor:
+    """For each row the places, in `_others`, of the others from the most to the least similar."""
+    return _others(rows @ rows.T).argsort(dim=1, descending=True, stable=True)
+
+
+def _first_places(student: Tensor, teacher: Tensor, depth: int) -> tuple[Tensor, Tensor]:
+    """Similarities `(n, depth)` of student and teacher to the teacher's most similar others, in its order."""
+    order = _others_by_similarity(teacher)[:, :depth]
+    return _others(student @ student.T).gather(1, order), _others(teacher @ teacher.T).gather(1, order)
+
+
+def _comparisons(scores: Tensor) -> Tensor:
+    """`(n, k)` to `(n, k, k)`: score a minus score b."""
+    return scores[:, :, None] - scores[:, None, :]
+
+
+def _relative_distances(rows: Tensor) -> Tensor:
+    found = _others(_squared_distances(rows)).clamp_min(TINY).sqrt()
+    return found / found.mean().clamp_min(TINY)
+
+
+def _triplet_cosines(rows: Tensor) -> Tensor:
+    towards = F.normalize(rows[None] - rows[:, None], dim=2)  # from i to j
+    return towards @ towards.transpose(1, 2)
+
+
+def _neighbour_probabilities(rows: Tensor) -> Tensor:
+    similarity = (_others(rows @ rows.T) + 1) / 2
+    return similarity / similarity.sum(dim=1, keepdim=True).clamp_min(TINY)

@@ -1,31 +1,75 @@
 """Interpolation in the output space: more teacher and student pairs, at no query and no forward pass."""
 
+from dataclasses import dataclass
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from index.errors import UsageError
 
-def interpolate(student: Tensor, teacher: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """Mix random pairs of a batch, with the same pair and the same weight on both sides.
+Pairs = Literal["random", "neighbours"]
+NEAREST = 5  # partners that `neighbours` chooses among
 
-    Each mixed row is scaled back to unit length: without that, losses that are linear in the similarities
-    learn nothing from mixing that the originals did not already tell.
+
+@dataclass(frozen=True)
+class Mixing:
+    """How rows of a batch are mixed.
+
+    Attributes:
+        rows: How many mixed rows join the batch.
+        alpha: The weight of the first of a pair follows Beta(alpha, alpha): 1 is uniform, more is nearer 1/2.
+        pairs: Partners at random, or among the teacher's nearest in the batch.
+        unit: Scale mixed rows back to unit length. Without that, losses that are linear in the similarities
+            learn nothing from mixing that the originals did not already tell.
+    """
+
+    rows: int = 64
+    alpha: float = 1.0
+    pairs: Pairs = "random"
+    unit: bool = True
+
+    def __post_init__(self) -> None:
+        if self.rows < 0 or self.alpha <= 0 or self.pairs not in get_args(Pairs):
+            raise UsageError(f"No such mixing: {self}.")
+
+
+def interpolate(student: Tensor, teacher: Tensor, mixing: Mixing) -> tuple[Tensor, Tensor]:
+    """Mix pairs of a batch, with the same pair and the same weight on both sides.
 
     Args:
         student: `(n, dim)` unit rows.
         teacher: `(n, dim)` unit rows, in teacher space.
-        rows: How many mixed rows to make.
+        mixing: How.
 
     Returns:
-        `(rows, dim)` unit rows of each.
+        `(mixing.rows, dim)` rows of each.
     """
-    n = len(student)
-    first = torch.randint(n, (rows,), device=student.device)
-    # A step of 1 to n - 1 further on, so that no row is mixed with itself.
-    second = (first + torch.randint(1, max(n, 2), (rows,), device=student.device)) % n
-    weight = torch.rand(rows, 1, device=student.device)
+    first, second = _choose_pairs(teacher, mixing)
+    weight = torch.distributions.Beta(mixing.alpha, mixing.alpha).sample((mixing.rows, 1)).to(student.device)
 
     def mix(vectors: Tensor) -> Tensor:
-        return F.normalize(weight * vectors[first] + (1 - weight) * vectors[second], dim=1)
+        mixed = weight * vectors[first] + (1 - weight) * vectors[second]
+        return F.normalize(mixed, dim=1) if mixing.unit else mixed
 
     return mix(student), mix(teacher)
+
+
+def join(student: Tensor, teacher: Tensor, mixing: Mixing) -> tuple[Tensor, Tensor]:
+    """The joint set: the rows of a batch, followed by their interpolations."""
+    if not mixing.rows:
+        return student, teacher
+    mixed_student, mixed_teacher = interpolate(student, teacher, mixing)
+    return torch.cat([student, mixed_student]), torch.cat([teacher, mixed_teacher])
+
+
+def _choose_pairs(teacher: Tensor, mixing: Mixing) -> tuple[Tensor, Tensor]:
+    n, device = len(teacher), teacher.device
+    first = torch.randint(n, (mixing.rows,), device=device)
+    if mixing.pairs == "random" or n < 3:
+        # A step of 1 to n - 1 further on, so that no row is mixed with itself.
+        return first, (first + torch.randint(1, max(n, 2), (mixing.rows,), device=device)) % n
+    similarity = (teacher @ teacher.T).fill_diagonal_(-torch.inf)
+    nearest = similarity.topk(min(NEAREST, n - 1), dim=1).indices
+    return first, nearest[first, torch.randint(nearest.shape[1], (mixing.rows,), device=device)]

@@ -20,12 +20,12 @@ class Student(nn.Module):
         return F.normalize(self.head(self.backbone(images)).float(), dim=1)
 
     def train(self, mode: bool = True) -> "Student":
-        """Switch to training, with the statistics of batch normalisation frozen.
+        """Switch to training; a pretrained backbone keeps its batch normalisation's statistics.
 
         A few hundred images are too few to estimate them again.
         """
         super().train(mode)
-        for module in self.modules():
+        for module in self.modules() if self.backbone.pretrained else ():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         return self

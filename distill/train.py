@@ -1,6 +1,8 @@
 """The training loop: crops of the queried images, and the teacher's answers in teacher space."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -8,8 +10,8 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distill.losses import gram, regression
-from distill.mixing import interpolate
+from distill.losses import LOSSES
+from distill.mixing import Mixing, join
 from distill.student import Student, fit_head
 from index.progress import progress
 
@@ -26,8 +28,8 @@ class Recipe:
         rate: Peak of the one-cycle learning rate.
         decay: Weight decay.
         ridge: Penalty of the first fit of the head.
-        mixed: Interpolated rows that join the batch in the relational loss.
-        relational: Weight of the relational loss beside regression.
+        losses: Weight of each loss, by its name in `LOSSES`.
+        mixing: Interpolated rows that join the batch.
         average: Share of the steps, at the end, whose weights are averaged.
         flip: Whether crops are mirrored at random.
         freeze: Layers that see the image at 1/this or larger keep their ImageNet weights; random ones train.
@@ -39,8 +41,8 @@ class Recipe:
     rate: float = 1e-3
     decay: float = 0.01
     ridge: float = 1.0
-    mixed: int = 64
-    relational: float = 1.0
+    losses: Mapping[str, float] = field(default_factory=lambda: {"regression": 1.0, "gram": 1.0})
+    mixing: Mixing = field(default_factory=Mixing)
     average: float = 0.25
     flip: bool = True
     freeze: int = 8
@@ -78,21 +80,20 @@ def train_student(
     teacher = torch.from_numpy(targets)
     fit_head(student.head, embed_features(student, center_crop(images, side), fabric), teacher, recipe.ridge)
 
-    if student.backbone.origin != "random":
+    if student.backbone.pretrained:
         student.backbone.freeze_early(recipe.freeze)
     optimizer = torch.optim.AdamW(_parameter_groups(student, recipe.decay), lr=recipe.rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.rate, total_steps=recipe.steps, pct_start=0.2
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step, recipe.steps))
     model, optimizer = fabric.setup(student, optimizer)
     averaged = torch.optim.swa_utils.AveragedModel(student)
+    bank = fabric.to_device(teacher)
     model.train()
     losses = []
     with progress(recipe.steps, "train", "step") as bar:
         for step, rows in enumerate(_batches(len(images), recipe.batch, recipe.steps)):
             crops = fabric.to_device(random_crop(images[rows], side, recipe.flip))
             aims = fabric.to_device(teacher[rows])
-            loss = joint_loss(model(crops), aims, recipe)
+            loss = joint_loss(model(crops), aims, bank, recipe)
             fabric.backward(loss)
             optimizer.step()
             optimizer.zero_grad()
@@ -108,20 +109,28 @@ def train_student(
     return losses
 
 
-def joint_loss(student: Tensor, teacher: Tensor, recipe: Recipe) -> Tensor:
-    """Regression on the batch, and the relations among the batch and its interpolated rows.
+def one_cycle(step: int, steps: int) -> float:
+    """Share of the peak learning rate: up in a line for a fifth of the steps, then down along a cosine."""
+    rise = max(steps // 5, 1)
+    if step < rise:
+        return (step + 1) / rise
+    return (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1))) / 2
+
+
+def joint_loss(student: Tensor, teacher: Tensor, bank: Tensor, recipe: Recipe) -> Tensor:
+    """The recipe's losses on the joint set of a batch and its interpolations.
 
     Args:
         student: `(n, dim)` unit rows.
         teacher: `(n, dim)` unit rows, in teacher space.
-        recipe: How many rows to mix, and the weight of the relations.
+        bank: `(m, dim)` teacher rows of every queried image.
+        recipe: Which losses, and how rows are mixed.
     """
-    loss = regression(student, teacher)
-    if not recipe.relational:
-        return loss
-    mixed_student, mixed_teacher = interpolate(student, teacher, recipe.mixed)
-    joint_student, joint_teacher = torch.cat([student, mixed_student]), torch.cat([teacher, mixed_teacher])
-    return loss + recipe.relational * gram(joint_student, joint_teacher)
+    rows = join(student, teacher, recipe.mixing)
+    total = student.new_zeros(())
+    for name, weight in recipe.losses.items():
+        total = total + weight * LOSSES[name](*rows, bank)
+    return total
 
 
 @torch.inference_mode()

@@ -41,8 +41,8 @@ def average_precision(relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
     hits = np.cumsum(relevant, axis=1)
     precision = hits / np.arange(1, relevant.shape[1] + 1)
     total = relevant.sum(axis=1)
-    summed = (precision * relevant).sum(axis=1)
-    return np.divide(summed, total, out=np.full(len(relevant), np.nan), where=total > 0)
+    out = np.full(len(relevant), np.nan)
+    return np.divide((precision * relevant).sum(axis=1), total, out=out, where=total > 0)
 
 
 def recall_at_k(relevant: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
@@ -52,7 +52,7 @@ def recall_at_k(relevant: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
         relevant: `(queries, items)`, whether the item at each rank is relevant.
         k: Depth.
     """
-    return relevant[:, :k].any(axis=1).astype(np.float64)
+    return np.asarray(relevant[:, :k].any(axis=1), np.float64)
 
 
 def overlap_at_k(first: Ints, second: Ints) -> NDArray[np.float64]:

@@ -27,15 +27,20 @@ def test_constant_features_are_fitted_too():
     assert torch.isfinite(head(torch.ones(1, 4))).all()
 
 
-def test_it_gives_unit_rows_and_keeps_its_statistics_while_training():
-    student = Student(create_backbone(TINY, "none"), 5)
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_only_a_pretrained_backbone_keeps_its_statistics(tmp_path, pretrained):
+    backbone = create_backbone(TINY, "none")
+    if pretrained:
+        torch.save(backbone.trunk.state_dict(), tmp_path / "w.pth")
+        backbone = create_backbone(TINY, str(tmp_path / "w.pth"))
+    student = Student(backbone, 5)
     before = {name: value.clone() for name, value in student.state_dict().items() if "running" in name}
     images = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
     student.train()
     vectors = student(images)
     assert torch.allclose(vectors.norm(dim=1), torch.ones(4), atol=1e-5)
-    assert before
-    assert all(torch.equal(value, student.state_dict()[name]) for name, value in before.items())
+    kept = [torch.equal(value, student.state_dict()[name]) for name, value in before.items()]
+    assert kept == [pretrained] * len(before)
     assert student.training
 
 

@@ -1,0 +1,41 @@
+"""The main job on real photos, as a user types it, held to its figures."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import app
+
+BUDGET = 500
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.mark.slow
+def test_a_distilled_student_searches_groceries(grocery: Path, tmp_path: Path):
+    teacher, student, index = tmp_path / "teacher.onnx", tmp_path / "student", tmp_path / "idx"
+    run("export", "demo-teacher", teacher)
+    distil = ("distill", grocery / "train", "--teacher", teacher, "--ledger", tmp_path / "l.sqlite")
+    done = run(*distil, "--budget", BUDGET, "--size", 128, "--dim", 256, "--out", student)
+    assert "500 teacher queries in this run" in done
+    notes = json.loads((student / "run.json").read_text())
+    assert notes["training"]["seconds"] <= 360
+    again = run(
+        *distil, "--budget", BUDGET, "--size", 128, "--dim", 64, "--steps", 2, "--out", tmp_path / "again"
+    )
+    assert "0 teacher queries in this run, 500 answers from the ledger" in again
+
+    assert "2640 images, 0 refused" in run(
+        "index", grocery / "train", "--model", student / "student.onnx", "--out", index
+    )
+    labels = ("--queries", grocery / "queries.csv", "--labels", grocery / "gallery.csv")
+    scores = json.loads(run("evaluate", index, *labels, "--json"))["student"]
+    assert scores["queries"] == 2485
+    assert scores["mAP"] >= 0.385
+    assert scores["R@1"] >= 0.58
