@@ -78,12 +78,14 @@ def build_page(searcher: Searcher) -> gr.Blocks:
             return ["", render_error(f"{entry.name} cannot be read any more: {reason}."), "", "", None]
         return [*show(photo, render_query(thumbnail_url(item), entry.name)), None]
 
-    with gr.Blocks(title="retrieval", analytics_enabled=False) as page:
+    with gr.Blocks(title="retrieval", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(render_heading(index), elem_classes="heading")
         with gr.Row():
             with gr.Column(scale=1, min_width=240):
                 upload = gr.Image(
                     label="Search with a photo",
+                    show_label=False,
+                    placeholder="## Drop a photo\nor paste one, or click to choose",
                     sources=["upload", "clipboard", "webcam"],
                     image_mode=None,
                     type="filepath",
@@ -96,10 +98,10 @@ def build_page(searcher: Searcher) -> gr.Blocks:
             with gr.Column(scale=4):
                 summary = gr.HTML(render_note("Drop a photo, paste one, or pick a file."), elem_id="summary")
                 with gr.Row():
-                    with gr.Column(elem_classes="column", min_width=300):
+                    with gr.Column(elem_classes="column", min_width=260):
                         gr.HTML("<h2>Student</h2>")
                         student = gr.HTML(elem_id="student", js_on_load=CLICK)
-                    with gr.Column(elem_classes="column", min_width=300):
+                    with gr.Column(elem_classes="column", min_width=260):
                         gr.HTML("<h2>Teacher</h2>")
                         teacher = gr.HTML(elem_id="teacher", js_on_load=CLICK)
         shown = [query, summary, student, teacher]
