@@ -165,7 +165,7 @@ def distill(
     digests = digest_pool(files)
     order = select_random(digests, ledger.known(digests), len(files), options.seed)
     answered = ask_teacher(files, digests, order, teacher, ledger, options.budget, stored_side(options.size))
-    space = fit_teacher_space(answered.vectors, options.dim)
+    space = fit_teacher_space(answered.vectors, options.dim, options.recipe.whiten)
 
     recipe = replace(
         options.recipe, steps=options.steps or default_steps(len(answered.digests)), seed=options.seed

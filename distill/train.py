@@ -27,6 +27,7 @@ class Recipe:
         batch: Images a step.
         rate: Peak of the one-cycle learning rate.
         decay: Weight decay.
+        whiten: How far the targets are whitened, as in `fit_teacher_space`.
         ridge: Penalty of the first fit of the head.
         losses: Weight of each loss, by its name in `LOSSES`.
         mixing: Interpolated rows that join the batch.
@@ -40,6 +41,7 @@ class Recipe:
     batch: int = 32
     rate: float = 1e-3
     decay: float = 0.01
+    whiten: float = 0.25
     ridge: float = 1.0
     losses: Mapping[str, float] = field(default_factory=lambda: {"regression": 1.0, "gram": 1.0})
     mixing: Mixing = field(default_factory=Mixing)

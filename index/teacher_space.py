@@ -19,7 +19,7 @@ class TeacherSpace:
 
     Attributes:
         mean: `(teacher dim,)` float32, subtracted first.
-        components: `(dim, teacher dim)` float32, orthonormal rows; rows of zeros where the answers that it
+        components: `(dim, teacher dim)` float32, orthogonal rows; rows of zeros where the answers that it
             was fitted on span fewer dimensions.
     """
 

@@ -16,6 +16,28 @@ def test_it_is_scikit_learns_pca_scaled_to_unit_length(unit_rows):
     np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=1e-4)
 
 
+def test_whole_whitening_is_scikit_learns(unit_rows):
+    vectors = unit_rows(60, 20) * np.geomspace(1, 0.2, 20, dtype=np.float32)
+    ours = fit_teacher_space(vectors, 7, whiten=1).project(vectors)
+    theirs = PCA(7, svd_solver="full", whiten=True).fit_transform(vectors)
+    theirs /= np.linalg.norm(theirs, axis=1, keepdims=True)
+    np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=0.02)  # ours has a floor
+
+
+def test_whitening_makes_variances_more_alike_by_its_power(unit_rows):
+    vectors = unit_rows(200, 12) * np.geomspace(1, 0.1, 12, dtype=np.float32)
+
+    def spread(whiten: float) -> float:
+        space = fit_teacher_space(vectors, 6, whiten)
+        deviations = ((vectors - space.mean) @ space.components.T).std(axis=0)
+        return np.log(deviations[0] / deviations[-1])
+
+    plain = spread(0)
+    assert spread(0.25) == pytest.approx(0.75 * plain, rel=0.05)
+    assert spread(0.5) == pytest.approx(0.5 * plain, rel=0.05)
+    assert spread(1) == pytest.approx(0, abs=0.05)
+
+
 @pytest.mark.parametrize(
     ("answers", "teacher_dim", "dim"), [(5, 40, 16), (100, 6, 16), (100, 40, 16), (2, 3, 1)]
 )
