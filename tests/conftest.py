@@ -101,3 +101,8 @@ def unit_rows() -> Callable[..., NDArray[np.float32]]:
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     return make
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what is quick first."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
