@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
@@ -187,7 +188,11 @@ def distill(
         "training": {"seconds": round(seconds, 1), "device": str(fabric.device), "loss": losses},
         "data_digest": content_digest("".join(sorted(answered.digests)).encode()),
         "ledger_digest": ledger.digest(answered.digests),
-        "versions": {name: version(name) for name in ("retrieval", "torch", "timm", "onnxruntime", "numpy")},
+        "versions": {
+            # Asked of the module: its package has another name on a GPU.
+            "onnxruntime": onnxruntime.__version__,
+            **{name: version(name) for name in ("retrieval", "torch", "timm", "numpy")},
+        },
     }
     out.mkdir(parents=True, exist_ok=True)
     space.save(out / TEACHER_SPACE)
