@@ -26,11 +26,6 @@ def test_a_distilled_student_searches_groceries(grocery: Path, tmp_path: Path):
     assert "500 teacher queries in this run" in done
     notes = json.loads((student / "run.json").read_text())
     assert notes["training"]["seconds"] <= 360
-    again = run(
-        *distil, "--budget", BUDGET, "--size", 128, "--dim", 64, "--steps", 2, "--out", tmp_path / "again"
-    )
-    assert "0 teacher queries in this run, 500 answers from the ledger" in again
-
     assert "2640 images, 0 refused" in run(
         "index", grocery / "train", "--model", student / "student.onnx", "--out", index
     )
