@@ -105,11 +105,15 @@ def build_page(searcher: Searcher) -> gr.Blocks:
                         gr.HTML("<h2>Teacher</h2>")
                         teacher = gr.HTML(elem_id="teacher", js_on_load=CLICK)
         shown = [query, summary, student, teacher]
-        upload.input(search_file, upload, shown, show_progress="minimal", api_visibility="private")
+        # The last wish counts: without this, what is asked while an answer is under way would be dropped.
+        options: dict[str, Any] = {
+            "trigger_mode": "always_last",
+            "show_progress": "minimal",
+            "api_visibility": "private",
+        }
+        upload.input(search_file, upload, shown, **options)
         for column in (student, teacher):
-            column.click(
-                search_item, None, [*shown, upload], show_progress="minimal", api_visibility="private"
-            )
+            column.click(search_item, None, [*shown, upload], **options)
     return page.queue(default_concurrency_limit=8)
 
 

