@@ -43,13 +43,12 @@ class Embedder(Protocol):
 class OnnxEmbedder:
     """An ONNX file of ours: uint8 `(n, side, side, 3)` RGB in, unit rows out, the rest in the graph."""
 
-    def __init__(self, path: Path, device: str = "auto", threads: int = 0) -> None:
+    def __init__(self, path: Path, device: str = "auto") -> None:
         """Open the file.
 
         Args:
             path: The ONNX file.
             device: `auto`, `cpu` or `cuda`.
-            threads: CPU threads of one call; 0 means one for each core.
 
         Raises:
             UsageError: No such file, not an embedder of ours, or the device cannot be had.
@@ -64,7 +63,6 @@ class OnnxEmbedder:
         if provider == CUDA:
             ort.preload_dlls()
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
         options.log_severity_level = 3
         # Threads that spin while they wait take the cores from the ones that decode.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
