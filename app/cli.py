@@ -63,6 +63,10 @@ def distill(
     student: Annotated[str, typer.Option(help="timm name of the student.")] = "tf_efficientnet_lite0",
     size: Annotated[int, typer.Option(help="The student's input side in pixels.")] = 128,
     dim: Annotated[int, typer.Option(help="Length of the student's vectors.")] = 256,
+    stages: Annotated[
+        int | None, typer.Option(help="Stages of the student to keep.", show_default="to 1/16 of the image")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="How to train: default, or a baseline.")] = "default",
     weights: Annotated[str, typer.Option(help="auto, none, or a .pth or .safetensors file.")] = "auto",
     steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="by budget")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
@@ -73,8 +77,9 @@ def distill(
 ) -> None:
     """Train a student to rank like the teacher, and export it. Reads no labels."""
     from distill.distillation import Options, distill_by_name
+    from distill.recipes import find_recipe
 
-    chosen = Options(budget, student, weights, size, dim, device, steps, seed)
+    chosen = Options(budget, student, weights, size, dim, stages, device, steps, seed, find_recipe(recipe))
     typer.echo(distill_by_name(images, teacher, ledger, out, chosen).summary)
 
 

@@ -1,7 +1,6 @@
 """The whole distillation: choose images, ask the teacher, train the student, export it, write its folder."""
 
 import json
-import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -18,14 +17,18 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from distill.backbone import create_backbone
+from distill.checkpoint import Checkpoint
+from distill.crops import center_crop, stored_side
 from distill.device import keep_freed_memory, open_fabric
+from distill.examples import MOST, gather, look
 from distill.export import check_parity, count_parameters, export_onnx
 from distill.ledger import Ledger, default_ledger
+from distill.recipes import Recipe, steps_for
 from distill.report import write_card
 from distill.selection import select_random
 from distill.student import Student
 from distill.targets import fit_teacher_space
-from distill.train import Recipe, center_crop, stored_side, train_student
+from distill.train import train_student
 from index.embedder import Embedder, OnnxEmbedder, embed_checked, open_embedder
 from index.errors import ImageError, RetrievalError, UsageError
 from index.images import ImageFile, Photo, content_digest, find_images, read_photo, square
@@ -35,7 +38,9 @@ from index.store import Failure
 from index.teacher_space import FILE as TEACHER_SPACE
 
 STUDENT, RUN = "student.onnx", "run.json"
+CHECKPOINT = "checkpoint.pt"
 FEWEST = 2  # answers that a projection can be fitted to
+FEWEST_HELD_OUT, MOST_HELD_OUT = 5, 100  # fewer tell nothing, more tell nothing new
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,9 @@ class Options:
         weights: Where its weights come from, as in `create_backbone`.
         size: The student's input side, in pixels.
         dim: Length of the student's vectors.
+        stages: Stages of the backbone to keep; None keeps those whose map is at least 1/16 of the image.
         device: `auto`, `cpu` or `cuda`.
-        steps: Training steps; None lets `default_steps` choose.
+        steps: Training steps; None lets `steps_for` choose.
         seed: Of everything random.
         recipe: The rest of how to train.
     """
@@ -59,6 +65,7 @@ class Options:
     weights: str = "auto"
     size: int = 128
     dim: int = 256
+    stages: int | None = None
     device: str = "auto"
     steps: int | None = None
     seed: int = 0
@@ -80,13 +87,15 @@ class Answered:
     """The images that the teacher has answered for.
 
     Attributes:
-        digests: Content digest of each of n images.
+        rows: Position in the pool of each of n images.
+        digests: Content digest of each.
         pixels: `(n, side, side, 3)` uint8.
         vectors: `(n, teacher dim)` float32, the answers.
         asked: How many of them were paid for just now.
         failures: Chosen images that could not be read.
     """
 
+    rows: list[int]
     digests: list[str]
     pixels: NDArray[np.uint8]
     vectors: NDArray[np.float32]
@@ -135,11 +144,6 @@ def distill_by_name(
         return distill(files, model, paid, out, options)
 
 
-def default_steps(answers: int) -> int:
-    """Training steps for so many answers: more for more, but each seen less often."""
-    return max(round(300 * math.sqrt(answers / 500)), 20)
-
-
 def distill(
     files: Sequence[ImageFile], teacher: Embedder, ledger: Ledger, out: Path, options: Options
 ) -> Distilled:
@@ -161,42 +165,54 @@ def distill(
         raise UsageError(f"{out} is a file. Give a folder as --out.")
     fabric = open_fabric(options.device)
     torch.manual_seed(options.seed)
-    student = Student(create_backbone(options.student, options.weights), options.dim)
+    backbone = create_backbone(options.student, options.weights)
+    if options.stages:
+        create_backbone(options.student, "none").keep_stages(options.stages)  # fails before anything is paid
+    side = stored_side(options.size)
 
     digests = digest_pool(files)
     order = select_random(digests, ledger.known(digests), len(files), options.seed)
-    answered = ask_teacher(files, digests, order, teacher, ledger, options.budget, stored_side(options.size))
-    space = fit_teacher_space(answered.vectors, options.dim, options.recipe.whiten)
-
+    answered = ask_teacher(files, digests, order, teacher, ledger, options.budget, side)
     recipe = replace(
-        options.recipe, steps=options.steps or default_steps(len(answered.digests)), seed=options.seed
+        options.recipe,
+        steps=options.steps or steps_for(len(answered.rows), options.recipe),
+        # Random weights have learnt nothing that could predict an answer.
+        unqueried=options.recipe.unqueried if backbone.pretrained else 0.0,
+        seed=options.seed,
     )
-    start = perf_counter()
-    losses = train_student(
-        student, answered.pixels, space.project(answered.vectors), options.size, recipe, fabric
-    )
-    seconds = perf_counter() - start
+    space = fit_teacher_space(answered.vectors, options.dim, recipe.whiten)
+    looked = None
+    if backbone.pretrained:
+        backbone.fold_batch_norm()
+    if recipe.unqueried:
+        others = [i for i in order if i not in set(answered.rows)][:MOST]
+        looked = look([files[i] for i in answered.rows + others], backbone, side, fabric)
+        if not np.array_equal(looked.rows[: len(answered.rows)], np.arange(len(answered.rows))):
+            raise RetrievalError("An image that was just read cannot be read any more. Run it again.")
+    holdout = count_held_out(len(answered.rows), recipe.holdout)
+    examples, held_out = gather(answered.pixels, space.project(answered.vectors), holdout, looked)
 
-    run = {
-        "images": len(files),
-        "queried": len(answered.digests),
-        "asked_now": answered.asked,
-        "unreadable": [asdict(failure) for failure in answered.failures],
-        "teacher": {"name": teacher.name, "key": teacher.key, "dim": teacher.dim},
-        "student": {"weights": student.backbone.origin, "parameters": count_parameters(student)},
-        "options": asdict(replace(options, recipe=recipe)),
-        "training": {"seconds": round(seconds, 1), "device": str(fabric.device), "loss": losses},
-        "data_digest": content_digest("".join(sorted(answered.digests)).encode()),
-        "ledger_digest": ledger.digest(answered.digests),
-        "versions": {
-            # Asked of the module: its package has another name on a GPU.
-            "onnxruntime": onnxruntime.__version__,
-            **{name: version(name) for name in ("retrieval", "torch", "timm", "numpy")},
-        },
+    backbone.keep_stages(options.stages or backbone.default_stages)
+    student = Student(backbone, options.dim)
+    run = _describe(files, answered, teacher, ledger, replace(options, recipe=recipe))
+    checkpoint = Checkpoint(out / CHECKPOINT, content_digest(json.dumps(run).encode()))
+    start = perf_counter()
+    done = train_student(student, examples, held_out, options.size, recipe, fabric, checkpoint)
+    run["asked_now"] = answered.asked
+    run["student"] = {"weights": backbone.origin, "parameters": count_parameters(student)}
+    run["training"] = {
+        "seconds": round(perf_counter() - start, 1),
+        "device": str(fabric.device),
+        "images_without_answer": len(examples.targets) - examples.answered,
+        "held_out": holdout,
+        "agreement": done.agreement,
+        "kept_step": done.kept,
+        "loss": done.losses,
     }
+
     out.mkdir(parents=True, exist_ok=True)
     space.save(out / TEACHER_SPACE)
-    crop = options.size / stored_side(options.size)
+    crop = options.size / side
     export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop)
     crops = center_crop(torch.from_numpy(answered.pixels[:64]), options.size).contiguous().numpy()
     embedder = OnnxEmbedder(out / STUDENT, "cpu")
@@ -207,7 +223,14 @@ def distill(
     }
     (out / RUN).write_text(json.dumps(run, indent=2) + "\n")
     write_card(out, run)
+    checkpoint.path.unlink(missing_ok=True)
     return Distilled(out, run)
+
+
+def count_held_out(answers: int, share: float) -> int:
+    """How many answers to hold out: a share of them, unless that is too few to tell anything."""
+    count = min(round(share * answers), MOST_HELD_OUT)
+    return count if count >= FEWEST_HELD_OUT else 0
 
 
 def digest_pool(files: Sequence[ImageFile]) -> list[str]:
@@ -285,7 +308,7 @@ def ask_teacher(
         raise RetrievalError(_too_few(len(kept), failures, paid, left, ledger, budget))
     answers = ledger.answers([digests[i] for i in kept])
     vectors = np.stack([answers[digests[i]] for i in kept])
-    return Answered([digests[i] for i in kept], np.stack(pixels), vectors, asked, failures)
+    return Answered(kept, [digests[i] for i in kept], np.stack(pixels), vectors, asked, failures)
 
 
 def _ask(teacher: Embedder, photos: Sequence[Photo], ledger: Ledger) -> None:
@@ -304,6 +327,26 @@ def _too_few(
         )
     reason = f" The first that cannot be read: {failures[0].path}: {failures[0].reason}." if failures else ""
     return f"Only {count} usable images with different content; at least {FEWEST} are needed.{reason}"
+
+
+def _describe(
+    files: Sequence[ImageFile], answered: Answered, teacher: Embedder, ledger: Ledger, options: Options
+) -> dict[str, Any]:
+    """Everything that decides what the student will be, and what it cost."""
+    return {
+        "images": len(files),
+        "queried": len(answered.rows),
+        "unreadable": [asdict(failure) for failure in answered.failures],
+        "teacher": {"name": teacher.name, "key": teacher.key, "dim": teacher.dim},
+        "options": asdict(options),
+        "data_digest": content_digest("".join(sorted(answered.digests)).encode()),
+        "ledger_digest": ledger.digest(answered.digests),
+        "versions": {
+            # Asked of the module: its package has another name on a GPU.
+            "onnxruntime": onnxruntime.__version__,
+            **{name: version(name) for name in ("retrieval", "torch", "timm", "numpy")},
+        },
+    }
 
 
 def _facts(run: dict[str, Any], teacher: Embedder) -> dict[str, str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill.distillation import Options, ask_teacher, default_steps, digest_pool, distill, distill_by_name
+from distill.distillation import Options, ask_teacher, digest_pool, distill, distill_by_name
 from distill.ledger import Ledger
 from index.embedder import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
@@ -161,9 +161,3 @@ def test_a_file_in_the_way_is_refused_before_anything_is_paid(folder, tmp_path, 
     with pytest.raises(UsageError, match="is a file"):
         distill(find_images([folder]), teacher, ledger, tmp_path / "student", OPTIONS)
     assert teacher.asked == 0
-
-
-def test_more_answers_mean_more_steps_but_fewer_passes():
-    assert default_steps(500) == 300
-    assert default_steps(2000) == 600
-    assert default_steps(2) == 20

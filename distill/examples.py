@@ -1,0 +1,143 @@
+"""What the student learns from: answered images, and predictions for images without an answer.
+
+The whole ImageNet backbone, at its own input size, knows much that a short student at a small size does not.
+A ridge regression from its features to the answers tells where an image without an answer probably belongs.
+It costs no query.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from distill.backbone import Backbone
+from distill.student import embed, fit_head
+from index.errors import ImageError
+from index.images import ImageFile, read_photo, square
+from index.pipeline import BATCH, WORKERS, map_ahead
+from index.progress import progress
+
+MOST = 4000  # images without an answer that are looked at: bounds the time and the memory
+PENALTY = 0.1  # of the regression, relative to the variance of the features
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images and where they belong.
+
+    Attributes:
+        pixels: `(n, stored_side, stored_side, 3)` uint8.
+        targets: `(n, dim)` unit rows in teacher space.
+        answered: How many of them, from the first, have the teacher's answer as target. The rest have a
+            prediction of it.
+    """
+
+    pixels: NDArray[np.uint8]
+    targets: NDArray[np.float32]
+    answered: int
+
+    def __post_init__(self) -> None:
+        assert len(self.pixels) == len(self.targets) >= self.answered > 0
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What was seen of the files that can be read.
+
+    Attributes:
+        rows: `(n,)` positions of those files.
+        pixels: `(n, side, side, 3)` uint8.
+        features: `(n, features)` of the backbone.
+    """
+
+    rows: NDArray[np.int64]
+    pixels: NDArray[np.uint8]
+    features: NDArray[np.float32]
+
+
+def look(files: Sequence[ImageFile], backbone: Backbone, side: int, fabric: Fabric) -> Looked:
+    """Decode files once, to small squares and to features of the backbone at its own size.
+
+    Args:
+        files: What to look at; those that cannot be read are left out.
+        backbone: Whole, as it was pretrained.
+        side: Of the small squares, in pixels.
+        fabric: Where to compute.
+    """
+
+    def prepare(file: ImageFile) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+        try:
+            photo = read_photo(file, max(side, backbone.side))
+        except ImageError:
+            return None
+        return square(photo.image, side), square(photo.image, backbone.side)
+
+    rows: list[int] = []
+    small: list[NDArray[np.uint8]] = []
+    features = [np.zeros((0, backbone.dim), np.float32)]
+    with ThreadPoolExecutor(WORKERS) as pool, progress(len(files), "look") as bar:
+        outcomes = enumerate(map_ahead(pool, prepare, files, ahead=2 * BATCH))
+        waiting: list[NDArray[np.uint8]] = []
+        for i, views in outcomes:
+            if views:
+                rows.append(i)
+                small.append(views[0])
+                waiting.append(views[1])
+            if waiting and (len(waiting) == BATCH or i + 1 == len(files)):
+                features.append(embed(backbone, torch.from_numpy(np.stack(waiting)), fabric).numpy())
+                waiting.clear()
+            bar.update()
+    pixels = np.stack(small) if small else np.zeros((0, side, side, 3), np.uint8)
+    return Looked(np.array(rows, np.int64), pixels, np.concatenate(features))
+
+
+def gather(
+    pixels: NDArray[np.uint8],
+    targets: NDArray[np.float32],
+    holdout: int,
+    looked: Looked | None = None,
+) -> tuple[Examples, Examples | None]:
+    """Divide the answered images into what is learnt from and what is held out, and add the unanswered ones.
+
+    Args:
+        pixels: `(n, side, side, 3)` of the answered images.
+        targets: `(n, dim)` their answers in teacher space.
+        holdout: How many of them, from the last, to hold out.
+        looked: The answered images in the same order, then others; None leaves the others out. A held-out
+            image is learnt from like one without an answer.
+
+    Returns:
+        What to learn from; what is held out, None if it is nothing.
+    """
+    answered = len(targets) - holdout
+    held_out = Examples(pixels[answered:], targets[answered:], holdout) if holdout else None
+    if looked is None:
+        return Examples(pixels[:answered], targets[:answered], answered), held_out
+    guesses = predict_targets(looked.features[:answered], targets[:answered], looked.features[answered:])
+    return Examples(looked.pixels, np.concatenate([targets[:answered], guesses]), answered), held_out
+
+
+def predict_targets(
+    features: NDArray[np.float32], targets: NDArray[np.float32], others: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Ridge regression from unit features to targets, applied to other images.
+
+    Args:
+        features: `(n, features)` of the answered images.
+        targets: `(n, dim)` unit rows in teacher space.
+        others: `(m, features)` of the images to predict for.
+
+    Returns:
+        `(m, dim)` unit rows.
+    """
+    known, asked = (F.normalize(torch.from_numpy(x), dim=1) for x in (features, others))
+    head = nn.Linear(features.shape[1], targets.shape[1])
+    fit_head(head, known, torch.from_numpy(targets), PENALTY * features.shape[1] / len(features))
+    with torch.inference_mode():
+        return F.normalize(head(asked), dim=1).numpy()

@@ -1,0 +1,90 @@
+"""How to train: the default recipe, and the baselines it is measured against."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from distill.losses import LOSSES
+from distill.mixing import Mixing
+from index.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        steps: Optimizer steps for 500 answers; `steps_for` scales them.
+        batch: Images a step.
+        rate: Peak of the one-cycle learning rate.
+        decay: Weight decay.
+        whiten: How far the targets are whitened, as in `fit_teacher_space`.
+        ridge: Penalty of the first fit of the head.
+        losses: Weight of each loss, by its name in `LOSSES`.
+        mixing: Interpolated rows that join the batch.
+        unqueried: Share of each batch that is images without an answer, with predicted targets.
+        holdout: Share of the answers that is kept from training, to measure agreement on.
+        average: Share of the steps, at the end, whose weights are averaged.
+        flip: Whether crops are mirrored at random.
+        freeze: Layers that see the image at 1/this or larger keep their ImageNet weights; random ones train.
+        seed: Of everything random.
+    """
+
+    steps: int = 400
+    batch: int = 32
+    rate: float = 2e-3
+    decay: float = 0.01
+    whiten: float = 0.25
+    ridge: float = 1.0
+    losses: Mapping[str, float] = field(default_factory=lambda: {"regression": 1.0})
+    mixing: Mixing = field(default_factory=Mixing)
+    unqueried: float = 0.5
+    holdout: float = 0.05
+    average: float = 0.25
+    flip: bool = True
+    freeze: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = self.losses.keys() - LOSSES.keys()
+        if unknown or not self.losses:
+            raise UsageError(f"No loss {', '.join(sorted(unknown))}. There are {', '.join(LOSSES)}.")
+        if not (0 <= self.unqueried < 1 and 0 <= self.holdout < 1 and 0 <= self.average <= 1):
+            raise UsageError(f"A share of this recipe is not between 0 and 1: {self}.")
+
+
+def steps_for(answers: int, recipe: Recipe) -> int:
+    """Training steps for so many answers: more for more, but each is seen less often."""
+    return max(round(recipe.steps * math.sqrt(answers / 500)), 20)
+
+
+def _baseline(losses: Mapping[str, float], mixed: int = 0) -> Recipe:
+    """The same training from the answered images alone, with other losses."""
+    return Recipe(losses=losses, mixing=Mixing(mixed), unqueried=0.0)
+
+
+RECIPES: dict[str, Recipe] = {
+    "default": Recipe(),
+    "interpolation": _baseline({"regression": 1.0, "gram": 1.0}, mixed=64),
+    "regression": _baseline({"regression": 1.0}),
+    "gram": _baseline({"gram": 1.0}),
+    "raml": _baseline({"raml": 1.0}),
+    "rkd": _baseline({"rkd": 1.0}),
+    "pkt": _baseline({"pkt": 1.0}),
+    "csd": _baseline({"csd": 1.0}),
+    "ssp": _baseline({"ssp": 1.0}),
+    "darkrank": _baseline({"darkrank": 1.0}),
+    "rop": _baseline({"rop": 1.0}),
+    "d3still": _baseline({"d3still": 1.0}),
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of a name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if name not in RECIPES:
+        raise UsageError(f"No recipe {name!r}. There are {', '.join(RECIPES)}.")
+    return RECIPES[name]
