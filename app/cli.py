@@ -63,6 +63,7 @@ def distill(
     student: Annotated[str, typer.Option(help="timm name of the student.")] = "tf_efficientnet_lite0",
     size: Annotated[int, typer.Option(help="The student's input side in pixels.")] = 128,
     dim: Annotated[int, typer.Option(help="Length of the student's vectors.")] = 256,
+    select: Annotated[str, typer.Option(help="Whom to ask about: kmeans, kcenter, random.")] = "kmeans",
     stages: Annotated[
         int | None, typer.Option(help="Stages of the student to keep.", show_default="to 1/16 of the image")
     ] = None,
@@ -79,7 +80,9 @@ def distill(
     from distill.distillation import Options, distill_by_name
     from distill.recipes import find_recipe
 
-    chosen = Options(budget, student, weights, size, dim, stages, device, steps, seed, find_recipe(recipe))
+    chosen = Options(
+        budget, student, weights, size, dim, select, stages, device, steps, seed, find_recipe(recipe)
+    )
     typer.echo(distill_by_name(images, teacher, ledger, out, chosen).summary)
 
 

@@ -13,29 +13,31 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
-from distill.backbone import create_backbone
-from distill.checkpoint import Checkpoint
+from distill.backbone import Backbone, create_backbone
+from distill.checkpoint import Checkpoint, Progress
 from distill.crops import center_crop, stored_side
 from distill.device import keep_freed_memory, open_fabric
-from distill.examples import MOST, gather, look
+from distill.examples import MOST, Examples, Looked, gather, look
 from distill.export import check_parity, count_parameters, export_onnx
 from distill.ledger import Ledger, default_ledger
 from distill.recipes import Recipe, steps_for
 from distill.report import write_card
-from distill.selection import select_random
+from distill.selection import SELECTIONS, order_by_worth, sample_pool
 from distill.student import Student
 from distill.targets import fit_teacher_space
 from distill.train import train_student
 from index.embedder import Embedder, OnnxEmbedder, embed_checked, open_embedder
 from index.errors import ImageError, RetrievalError, UsageError
-from index.images import ImageFile, Photo, content_digest, find_images, read_photo, square
+from index.images import ImageFile, Photo, content_digest, find_images, read_photo
 from index.pipeline import BATCH, WORKERS, map_ahead
 from index.progress import progress
 from index.store import Failure
 from index.teacher_space import FILE as TEACHER_SPACE
+from index.teacher_space import TeacherSpace
 
 STUDENT, RUN = "student.onnx", "run.json"
 CHECKPOINT = "checkpoint.pt"
@@ -53,6 +55,7 @@ class Options:
         weights: Where its weights come from, as in `create_backbone`.
         size: The student's input side, in pixels.
         dim: Length of the student's vectors.
+        select: Which images the teacher is asked about, as in `order_by_worth`.
         stages: Stages of the backbone to keep; None keeps those whose map is at least 1/16 of the image.
         device: `auto`, `cpu` or `cuda`.
         steps: Training steps; None lets `steps_for` choose.
@@ -65,6 +68,7 @@ class Options:
     weights: str = "auto"
     size: int = 128
     dim: int = 256
+    select: str = "kmeans"
     stages: int | None = None
     device: str = "auto"
     steps: int | None = None
@@ -78,6 +82,8 @@ class Options:
             raise UsageError(f"--size must be at least 32 pixels, not {self.size}.")
         if self.dim < 1:
             raise UsageError(f"--dim must be at least 1, not {self.dim}.")
+        if self.select not in SELECTIONS:
+            raise UsageError(f"--select must be one of {', '.join(SELECTIONS)}, not {self.select!r}.")
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"--steps must be at least 1, not {self.steps}.")
 
@@ -87,17 +93,13 @@ class Answered:
     """The images that the teacher has answered for.
 
     Attributes:
-        rows: Position in the pool of each of n images.
-        digests: Content digest of each.
-        pixels: `(n, side, side, 3)` uint8.
+        digests: Content digest of each of n images, in order: when each was asked about leaves no trace.
         vectors: `(n, teacher dim)` float32, the answers.
         asked: How many of them were paid for just now.
         failures: Chosen images that could not be read.
     """
 
-    rows: list[int]
     digests: list[str]
-    pixels: NDArray[np.uint8]
     vectors: NDArray[np.float32]
     asked: int
     failures: list[Failure]
@@ -168,53 +170,44 @@ def distill(
     backbone = create_backbone(options.student, options.weights)
     if options.stages:
         create_backbone(options.student, "none").keep_stages(options.stages)  # fails before anything is paid
+    if backbone.pretrained:
+        backbone.fold_batch_norm()
     side = stored_side(options.size)
 
     digests = digest_pool(files)
-    order = select_random(digests, ledger.known(digests), len(files), options.seed)
-    answered = ask_teacher(files, digests, order, teacher, ledger, options.budget, side)
-    recipe = replace(
-        options.recipe,
-        steps=options.steps or steps_for(len(answered.rows), options.recipe),
-        # Random weights have learnt nothing that could predict an answer.
-        unqueried=options.recipe.unqueried if backbone.pretrained else 0.0,
-        seed=options.seed,
-    )
-    space = fit_teacher_space(answered.vectors, options.dim, recipe.whiten)
-    looked = None
-    if backbone.pretrained:
-        backbone.fold_batch_norm()
-    if recipe.unqueried:
-        others = [i for i in order if i not in set(answered.rows)][:MOST]
-        looked = look([files[i] for i in answered.rows + others], backbone, side, fabric)
-        if not np.array_equal(looked.rows[: len(answered.rows)], np.arange(len(answered.rows))):
-            raise RetrievalError("An image that was just read cannot be read any more. Run it again.")
-    holdout = count_held_out(len(answered.rows), recipe.holdout)
-    examples, held_out = gather(answered.pixels, space.project(answered.vectors), holdout, looked)
+    known = ledger.known(digests)
+    sample = sample_pool(digests, known, max(options.budget, MOST), options.seed)
+    looked = look([files[i] for i in sample], backbone, side, fabric)
+    readable = [sample[row] for row in looked.rows]
+    if len(readable) < FEWEST:
+        raise RetrievalError(_too_few(len(readable), looked.failures, [], 0, ledger, options.budget))
+    free = np.array([digests[i] in known for i in readable], bool)
+    worth = order_by_worth(looked.features, free, options.budget, options.select, options.seed)
+    answered = ask_teacher(files, digests, [readable[row] for row in worth], teacher, ledger, options.budget)
 
-    backbone.keep_stages(options.stages or backbone.default_stages)
-    student = Student(backbone, options.dim)
-    run = _describe(files, answered, teacher, ledger, replace(options, recipe=recipe))
+    rows = np.searchsorted([digests[i] for i in readable], answered.digests)
+    run = _describe(files, [*looked.failures, *answered.failures], answered, teacher, ledger, options)
     checkpoint = Checkpoint(out / CHECKPOINT, content_digest(json.dumps(run).encode()))
-    start = perf_counter()
-    done = train_student(student, examples, held_out, options.size, recipe, fabric, checkpoint)
+    fitted = fit_student(looked, rows, answered.vectors, backbone, options, fabric, checkpoint)
+    student, done = fitted.student, fitted.done
     run["asked_now"] = answered.asked
+    run["options"]["recipe"] = asdict(fitted.recipe)
     run["student"] = {"weights": backbone.origin, "parameters": count_parameters(student)}
     run["training"] = {
-        "seconds": round(perf_counter() - start, 1),
+        "seconds": round(fitted.seconds, 1),
         "device": str(fabric.device),
-        "images_without_answer": len(examples.targets) - examples.answered,
-        "held_out": holdout,
+        "images_without_answer": len(fitted.examples.targets) - fitted.examples.answered,
+        "held_out": len(answered.digests) - fitted.examples.answered,
         "agreement": done.agreement,
         "kept_step": done.kept,
         "loss": done.losses,
     }
 
     out.mkdir(parents=True, exist_ok=True)
-    space.save(out / TEACHER_SPACE)
+    fitted.space.save(out / TEACHER_SPACE)
     crop = options.size / side
     export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop)
-    crops = center_crop(torch.from_numpy(answered.pixels[:64]), options.size).contiguous().numpy()
+    crops = center_crop(torch.from_numpy(fitted.examples.pixels[:64]), options.size).contiguous().numpy()
     embedder = OnnxEmbedder(out / STUDENT, "cpu")
     run["export"] = {
         "largest_difference": check_parity(student.cpu(), embedder, options.size, crops),
@@ -225,6 +218,56 @@ def distill(
     write_card(out, run)
     checkpoint.path.unlink(missing_ok=True)
     return Distilled(out, run)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained student, and how it came about."""
+
+    student: Student
+    space: TeacherSpace
+    recipe: Recipe
+    examples: Examples
+    done: Progress
+    seconds: float
+
+
+def fit_student(
+    looked: Looked,
+    rows: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+    backbone: Backbone,
+    options: Options,
+    fabric: Fabric,
+    checkpoint: Checkpoint | None = None,
+) -> Fitted:
+    """Train a student on images that were looked at, some of which are answered.
+
+    Args:
+        looked: What was seen of the pool.
+        rows: `(n,)` places of the answered images in it.
+        vectors: `(n, teacher dim)` their answers.
+        backbone: The student's. It is cut and trained in place.
+        options: What and how.
+        fabric: Where.
+        checkpoint: As in `train_student`.
+    """
+    recipe = replace(
+        options.recipe,
+        steps=options.steps or steps_for(len(rows), options.recipe),
+        # Random weights have learnt nothing that could predict an answer.
+        unqueried=options.recipe.unqueried if backbone.pretrained else 0.0,
+        seed=options.seed,
+    )
+    torch.manual_seed(options.seed)
+    backbone.keep_stages(options.stages or backbone.default_stages)
+    student = Student(backbone, options.dim)
+    space = fit_teacher_space(vectors, options.dim, recipe.whiten)
+    holdout = count_held_out(len(rows), recipe.holdout)
+    examples, held_out = gather(looked, rows, space.project(vectors), holdout, recipe.unqueried > 0)
+    start = perf_counter()
+    done = train_student(student, examples, held_out, options.size, recipe, fabric, checkpoint)
+    return Fitted(student, space, recipe, examples, done, perf_counter() - start)
 
 
 def count_held_out(answers: int, share: float) -> int:
@@ -257,7 +300,6 @@ def ask_teacher(
     teacher: Embedder,
     ledger: Ledger,
     budget: int,
-    side: int,
 ) -> Answered:
     """Collect answers for images in a given order, from the ledger where it has them, up to the budget.
 
@@ -268,7 +310,6 @@ def ask_teacher(
         teacher: The model to ask.
         ledger: Where answers come from, and are stored before use.
         budget: How many images to collect, and how many answers the ledger may ever hold.
-        side: Pixels to keep of each image.
 
     Raises:
         RetrievalError: Nothing may be asked any more, or too few images can be read.
@@ -279,12 +320,11 @@ def ask_teacher(
 
     def prepare(i: int) -> tuple[int, Photo] | Failure:
         try:
-            return i, read_photo(files[i], max(side, teacher.side))
+            return i, read_photo(files[i], teacher.side)
         except ImageError as reason:
             return Failure(str(files[i].path), str(reason))
 
     kept: list[int] = []
-    pixels: list[NDArray[np.uint8]] = []
     failures: list[Failure] = []
     asked = 0
     with ThreadPoolExecutor(WORKERS) as pool, progress(min(budget, len(order)), "ask") as bar:
@@ -301,14 +341,13 @@ def ask_teacher(
                     _ask(teacher, [photo for _, photo in photos], ledger)
                     asked += len(photos)
                 kept += [i for i, _ in photos]
-                pixels += [square(photo.image, side) for _, photo in photos]
                 taken += len(photos)
                 bar.update(len(photos))
     if len(kept) < FEWEST:
         raise RetrievalError(_too_few(len(kept), failures, paid, left, ledger, budget))
-    answers = ledger.answers([digests[i] for i in kept])
-    vectors = np.stack([answers[digests[i]] for i in kept])
-    return Answered(kept, [digests[i] for i in kept], np.stack(pixels), vectors, asked, failures)
+    kept_digests = sorted(digests[i] for i in kept)
+    answers = ledger.answers(kept_digests)
+    return Answered(kept_digests, np.stack([answers[digest] for digest in kept_digests]), asked, failures)
 
 
 def _ask(teacher: Embedder, photos: Sequence[Photo], ledger: Ledger) -> None:
@@ -330,13 +369,18 @@ def _too_few(
 
 
 def _describe(
-    files: Sequence[ImageFile], answered: Answered, teacher: Embedder, ledger: Ledger, options: Options
+    files: Sequence[ImageFile],
+    failures: Sequence[Failure],
+    answered: Answered,
+    teacher: Embedder,
+    ledger: Ledger,
+    options: Options,
 ) -> dict[str, Any]:
     """Everything that decides what the student will be, and what it cost."""
     return {
         "images": len(files),
-        "queried": len(answered.rows),
-        "unreadable": [asdict(failure) for failure in answered.failures],
+        "queried": len(answered.digests),
+        "unreadable": [asdict(failure) for failure in failures],
         "teacher": {"name": teacher.name, "key": teacher.key, "dim": teacher.dim},
         "options": asdict(options),
         "data_digest": content_digest("".join(sorted(answered.digests)).encode()),

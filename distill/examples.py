@@ -22,8 +22,9 @@ from index.errors import ImageError
 from index.images import ImageFile, read_photo, square
 from index.pipeline import BATCH, WORKERS, map_ahead
 from index.progress import progress
+from index.store import Failure
 
-MOST = 4000  # images without an answer that are looked at: bounds the time and the memory
+MOST = 4000  # images of the pool that are looked at: bounds the time and the memory
 PENALTY = 0.1  # of the regression, relative to the variance of the features
 
 
@@ -54,11 +55,13 @@ class Looked:
         rows: `(n,)` positions of those files.
         pixels: `(n, side, side, 3)` uint8.
         features: `(n, features)` of the backbone.
+        failures: Files that cannot be read, with the reason.
     """
 
     rows: NDArray[np.int64]
     pixels: NDArray[np.uint8]
     features: NDArray[np.float32]
+    failures: list[Failure]
 
 
 def look(files: Sequence[ImageFile], backbone: Backbone, side: int, fabric: Fabric) -> Looked:
@@ -71,21 +74,24 @@ def look(files: Sequence[ImageFile], backbone: Backbone, side: int, fabric: Fabr
         fabric: Where to compute.
     """
 
-    def prepare(file: ImageFile) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+    def prepare(file: ImageFile) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | Failure:
         try:
             photo = read_photo(file, max(side, backbone.side))
-        except ImageError:
-            return None
+        except ImageError as reason:
+            return Failure(str(file.path), str(reason))
         return square(photo.image, side), square(photo.image, backbone.side)
 
     rows: list[int] = []
     small: list[NDArray[np.uint8]] = []
+    failures: list[Failure] = []
     features = [np.zeros((0, backbone.dim), np.float32)]
     with ThreadPoolExecutor(WORKERS) as pool, progress(len(files), "look") as bar:
         outcomes = enumerate(map_ahead(pool, prepare, files, ahead=2 * BATCH))
         waiting: list[NDArray[np.uint8]] = []
         for i, views in outcomes:
-            if views:
+            if isinstance(views, Failure):
+                failures.append(views)
+            else:
                 rows.append(i)
                 small.append(views[0])
                 waiting.append(views[1])
@@ -94,33 +100,35 @@ def look(files: Sequence[ImageFile], backbone: Backbone, side: int, fabric: Fabr
                 waiting.clear()
             bar.update()
     pixels = np.stack(small) if small else np.zeros((0, side, side, 3), np.uint8)
-    return Looked(np.array(rows, np.int64), pixels, np.concatenate(features))
+    return Looked(np.array(rows, np.int64), pixels, np.concatenate(features), failures)
 
 
 def gather(
-    pixels: NDArray[np.uint8],
-    targets: NDArray[np.float32],
-    holdout: int,
-    looked: Looked | None = None,
+    looked: Looked, rows: NDArray[np.int64], targets: NDArray[np.float32], holdout: int, unqueried: bool
 ) -> tuple[Examples, Examples | None]:
-    """Divide the answered images into what is learnt from and what is held out, and add the unanswered ones.
+    """Divide the answered images into what is learnt from and what is held out, and add the others.
 
     Args:
-        pixels: `(n, side, side, 3)` of the answered images.
+        looked: What was seen of the pool.
+        rows: `(n,)` places of the answered images in it.
         targets: `(n, dim)` their answers in teacher space.
-        holdout: How many of them, from the last, to hold out.
-        looked: The answered images in the same order, then others; None leaves the others out. A held-out
-            image is learnt from like one without an answer.
+        holdout: How many of them to hold out, evenly spread.
+        unqueried: Whether images without an answer are learnt from, with predicted targets. A held-out image
+            is then one of them.
 
     Returns:
         What to learn from; what is held out, None if it is nothing.
     """
-    answered = len(targets) - holdout
-    held_out = Examples(pixels[answered:], targets[answered:], holdout) if holdout else None
-    if looked is None:
-        return Examples(pixels[:answered], targets[:answered], answered), held_out
-    guesses = predict_targets(looked.features[:answered], targets[:answered], looked.features[answered:])
-    return Examples(looked.pixels, np.concatenate([targets[:answered], guesses]), answered), held_out
+    held = np.linspace(0, len(rows), holdout, endpoint=False).astype(int)
+    learnt = np.setdiff1d(np.arange(len(rows)), held)
+    kept, aims = rows[learnt], targets[learnt]
+    held_out = Examples(looked.pixels[rows[held]], targets[held], holdout) if holdout else None
+    if not unqueried:
+        return Examples(looked.pixels[kept], aims, len(kept)), held_out
+    others = np.setdiff1d(np.arange(len(looked.pixels)), kept)
+    guesses = predict_targets(looked.features[kept], aims, looked.features[others])
+    pixels = looked.pixels[np.concatenate([kept, others])]
+    return Examples(pixels, np.concatenate([aims, guesses]), len(kept)), held_out
 
 
 def predict_targets(
