@@ -46,13 +46,14 @@ class Photos:
     """Photos that were read, looked at and answered; `labels` is empty for a pool that nobody labelled."""
 
     looked: Looked
+    digests: NDArray[np.str_]
     vectors: NDArray[np.float32]
     labels: NDArray[np.str_]
 
     def take(self, rows: NDArray[np.int64]) -> "Photos":
         """Some of them."""
         seen = Looked(np.arange(len(rows)), self.looked.pixels[rows], self.looked.features[rows], [])
-        return Photos(seen, self.vectors[rows], self.labels[rows])
+        return Photos(seen, self.digests[rows], self.vectors[rows], self.labels[rows])
 
 
 def read(
@@ -71,7 +72,9 @@ def read(
     teacher = open_embedder(args.teacher, "auto")
     with Ledger(args.ledger, teacher.key) as ledger:
         answered = ask_teacher(files, digests, range(len(files)), teacher, ledger, 1 << 40)
-    return Photos(looked, answered.vectors, np.array([label[digest] for digest in digests]))
+    return Photos(
+        looked, np.array(digests), answered.vectors, np.array([label[digest] for digest in digests])
+    )
 
 
 def score(
@@ -108,7 +111,9 @@ def run(pool: Photos, gallery: Photos, queries: Photos, options: Options, fabric
     everything = np.ones(len(pool.vectors), bool)
     order = order_by_worth(pool.looked.features, everything, options.budget, options.select, options.seed)
     rows = np.sort(order[: options.budget])
-    fitted = fit_student(pool.looked, rows, pool.vectors[rows], backbone, options, fabric)
+    fitted = fit_student(
+        pool.looked, rows, pool.digests[rows].tolist(), pool.vectors[rows], backbone, options, fabric
+    )
     ours = [
         embed(
             fitted.student, center_crop(torch.from_numpy(photos.looked.pixels), options.size), fabric

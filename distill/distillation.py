@@ -21,7 +21,7 @@ from distill.backbone import Backbone, create_backbone
 from distill.checkpoint import Checkpoint, Progress
 from distill.crops import center_crop, stored_side
 from distill.device import keep_freed_memory, open_fabric
-from distill.examples import MOST, Examples, Looked, gather, look
+from distill.examples import MOST, Examples, Looked, gather, hold_out, look
 from distill.export import check_parity, count_parameters, export_onnx
 from distill.ledger import Ledger, default_ledger
 from distill.recipes import Recipe, steps_for
@@ -42,7 +42,6 @@ from index.teacher_space import TeacherSpace
 STUDENT, RUN = "student.onnx", "run.json"
 CHECKPOINT = "checkpoint.pt"
 FEWEST = 2  # answers that a projection can be fitted to
-FEWEST_HELD_OUT, MOST_HELD_OUT = 5, 100  # fewer tell nothing, more tell nothing new
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,9 @@ def distill(
     rows = np.searchsorted([digests[i] for i in readable], answered.digests)
     run = _describe(files, [*looked.failures, *answered.failures], answered, teacher, ledger, options)
     checkpoint = Checkpoint(out / CHECKPOINT, content_digest(json.dumps(run).encode()))
-    fitted = fit_student(looked, rows, answered.vectors, backbone, options, fabric, checkpoint)
+    fitted = fit_student(
+        looked, rows, answered.digests, answered.vectors, backbone, options, fabric, checkpoint
+    )
     student, done = fitted.student, fitted.done
     run["asked_now"] = answered.asked
     run["options"]["recipe"] = asdict(fitted.recipe)
@@ -235,6 +236,7 @@ class Fitted:
 def fit_student(
     looked: Looked,
     rows: NDArray[np.int64],
+    digests: Sequence[str],
     vectors: NDArray[np.float32],
     backbone: Backbone,
     options: Options,
@@ -246,6 +248,7 @@ def fit_student(
     Args:
         looked: What was seen of the pool.
         rows: `(n,)` places of the answered images in it.
+        digests: Their content digests.
         vectors: `(n, teacher dim)` their answers.
         backbone: The student's. It is cut and trained in place.
         options: What and how.
@@ -263,17 +266,11 @@ def fit_student(
     backbone.keep_stages(options.stages or backbone.default_stages)
     student = Student(backbone, options.dim)
     space = fit_teacher_space(vectors, options.dim, recipe.whiten)
-    holdout = count_held_out(len(rows), recipe.holdout)
-    examples, held_out = gather(looked, rows, space.project(vectors), holdout, recipe.unqueried > 0)
+    held = hold_out(digests, recipe.holdout)
+    examples, held_out = gather(looked, rows, space.project(vectors), held, recipe.unqueried > 0)
     start = perf_counter()
     done = train_student(student, examples, held_out, options.size, recipe, fabric, checkpoint)
     return Fitted(student, space, recipe, examples, done, perf_counter() - start)
-
-
-def count_held_out(answers: int, share: float) -> int:
-    """How many answers to hold out: a share of them, unless that is too few to tell anything."""
-    count = min(round(share * answers), MOST_HELD_OUT)
-    return count if count >= FEWEST_HELD_OUT else 0
 
 
 def digest_pool(files: Sequence[ImageFile]) -> list[str]:

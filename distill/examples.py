@@ -25,6 +25,7 @@ from index.progress import progress
 from index.store import Failure
 
 MOST = 4000  # images of the pool that are looked at: bounds the time and the memory
+FEWEST_HELD_OUT = 5  # fewer tell nothing
 PENALTY = 0.1  # of the regression, relative to the variance of the features
 
 
@@ -103,8 +104,29 @@ def look(files: Sequence[ImageFile], backbone: Backbone, side: int, fabric: Fabr
     return Looked(np.array(rows, np.int64), pixels, np.concatenate(features), failures)
 
 
+def hold_out(digests: Sequence[str], share: float) -> NDArray[np.bool_]:
+    """Which answers to keep from training: about a share of them, decided by the image alone.
+
+    So an image that one budget holds out no other budget learns from. Nothing is held out where little would
+    be left.
+
+    Args:
+        digests: Content digest, in hexadecimal, of each of n answered images.
+        share: How much to hold out.
+
+    Returns:
+        `(n,)` whether it is held out.
+    """
+    held = np.array([int(digest[:8], 16) < share * 16**8 for digest in digests], bool)
+    return held if held.sum() <= len(held) // 2 else np.zeros(len(held), bool)
+
+
 def gather(
-    looked: Looked, rows: NDArray[np.int64], targets: NDArray[np.float32], holdout: int, unqueried: bool
+    looked: Looked,
+    rows: NDArray[np.int64],
+    targets: NDArray[np.float32],
+    held: NDArray[np.bool_],
+    unqueried: bool,
 ) -> tuple[Examples, Examples | None]:
     """Divide the answered images into what is learnt from and what is held out, and add the others.
 
@@ -112,17 +134,16 @@ def gather(
         looked: What was seen of the pool.
         rows: `(n,)` places of the answered images in it.
         targets: `(n, dim)` their answers in teacher space.
-        holdout: How many of them to hold out, evenly spread.
+        held: `(n,)` which of them to hold out.
         unqueried: Whether images without an answer are learnt from, with predicted targets. A held-out image
             is then one of them.
 
     Returns:
-        What to learn from; what is held out, None if it is nothing.
+        What to learn from; what is held out, None if it is too little to tell anything.
     """
-    held = np.linspace(0, len(rows), holdout, endpoint=False).astype(int)
-    learnt = np.setdiff1d(np.arange(len(rows)), held)
-    kept, aims = rows[learnt], targets[learnt]
-    held_out = Examples(looked.pixels[rows[held]], targets[held], holdout) if holdout else None
+    kept, aims = rows[~held], targets[~held]
+    enough = held.sum() >= FEWEST_HELD_OUT
+    held_out = Examples(looked.pixels[rows[held]], targets[held], int(held.sum())) if enough else None
     if not unqueried:
         return Examples(looked.pixels[kept], aims, len(kept)), held_out
     others = np.setdiff1d(np.arange(len(looked.pixels)), kept)

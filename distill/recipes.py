@@ -37,7 +37,7 @@ class Recipe:
     whiten: float = 0.25
     ridge: float = 1.0
     losses: Mapping[str, float] = field(default_factory=lambda: {"regression": 1.0})
-    mixing: Mixing = field(default_factory=Mixing)
+    mixing: Mixing = field(default_factory=lambda: Mixing(0))
     unqueried: float = 0.5
     holdout: float = 0.05
     average: float = 0.25

@@ -3,9 +3,8 @@ import pytest
 
 from distill.backbone import create_backbone
 from distill.device import open_fabric
-from distill.distillation import count_held_out
-from distill.examples import Looked, gather, look, predict_targets
-from index.images import find_images
+from distill.examples import Looked, gather, hold_out, look, predict_targets
+from index.images import content_digest, find_images
 
 
 def looked(n: int, features: int = 7) -> Looked:
@@ -29,17 +28,19 @@ def test_files_are_seen_once_and_broken_ones_named(folder):
 
 @pytest.mark.parametrize("unqueried", [True, False])
 def test_who_learns_and_who_is_held_out(unit_rows, unqueried):
-    rows = np.array([1, 3, 4, 6, 8, 9])
-    targets = unit_rows(6, 5)
-    examples, held_out = gather(looked(12), rows, targets, 2, unqueried)
-    assert held_out.pixels[:, 0, 0, 0].tolist() == [1, 6]
-    np.testing.assert_array_equal(held_out.targets, targets[[0, 3]])
+    rows = np.array([0, 1, 3, 4, 5, 6, 7, 8, 9])
+    targets = unit_rows(9, 5)
+    held = np.isin(rows, [0, 1, 5, 6, 7])
+    examples, held_out = gather(looked(12), rows, targets, held, unqueried)
+    assert held_out.pixels[:, 0, 0, 0].tolist() == [0, 1, 5, 6, 7]
+    np.testing.assert_array_equal(held_out.targets, targets[held])
     assert examples.answered == 4
     assert examples.pixels[:4, 0, 0, 0].tolist() == [3, 4, 8, 9]
-    np.testing.assert_array_equal(examples.targets[:4], targets[[1, 2, 4, 5]])
+    np.testing.assert_array_equal(examples.targets[:4], targets[~held])
     rest = examples.pixels[4:, 0, 0, 0].tolist()
     assert rest == ([0, 1, 2, 5, 6, 7, 10, 11] if unqueried else [])
-    assert gather(looked(12), rows, targets, 0, unqueried)[1] is None
+    assert gather(looked(12), rows, targets, np.zeros(9, bool), unqueried)[1] is None
+    assert gather(looked(12), rows, targets, np.isin(rows, [1]), unqueried)[1] is None
 
 
 def test_a_linear_teacher_is_predicted(unit_rows):
@@ -51,6 +52,10 @@ def test_a_linear_teacher_is_predicted(unit_rows):
     np.testing.assert_allclose(np.linalg.norm(guesses, axis=1), 1, atol=1e-5)
 
 
-def test_a_share_is_held_out_unless_it_would_tell_nothing():
-    assert [count_held_out(n, 0.05) for n in (2, 60, 100, 500, 10_000)] == [0, 0, 5, 25, 100]
-    assert count_held_out(500, 0.0) == 0
+def test_what_is_held_out_is_decided_by_the_image_alone():
+    digests = [content_digest(str(i).encode()) for i in range(2000)]
+    held = hold_out(digests, 0.05)
+    assert 70 <= held.sum() <= 130
+    np.testing.assert_array_equal(hold_out(digests[500:900], 0.05), held[500:900])
+    assert not hold_out(digests, 0.0).any()
+    assert not hold_out([digest for digest, out in zip(digests, held, strict=True) if out], 0.05).any()
