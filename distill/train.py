@@ -107,7 +107,7 @@ def one_cycle(step: int, steps: int) -> float:
 
 
 def joint_loss(student: Tensor, teacher: Tensor, bank: Bank, recipe: Recipe) -> Tensor:
-    """The recipe's losses on the joint set of a batch and its interpolations.
+    """The recipe's losses on a batch, and on the joint set of the batch and its interpolations.
 
     Args:
         student: `(n, dim)` unit rows.
@@ -115,11 +115,10 @@ def joint_loss(student: Tensor, teacher: Tensor, bank: Bank, recipe: Recipe) -> 
         bank: The teacher's answers.
         recipe: Which losses, and how rows are mixed.
     """
-    rows = join(student, teacher, recipe.mixing)
-    total = student.new_zeros(())
-    for name, weight in recipe.losses.items():
-        total = total + weight * LOSSES[name](*rows, bank)
-    return total
+    joint = join(student, teacher, recipe.mixing)
+    terms = [weight * LOSSES[name](student, teacher, bank) for name, weight in recipe.losses.items()]
+    terms += [weight * LOSSES[name](*joint, bank) for name, weight in recipe.joint_losses.items()]
+    return torch.stack(terms).sum()
 
 
 def agreement(

@@ -42,7 +42,7 @@ def weights(student: Student) -> torch.Tensor:
 
 
 def test_training_learns_and_leaves_the_student_ready():
-    student, done = train(steps=160, rate=3e-3, mixing=Mixing(0))
+    student, done = train(steps=160, rate=3e-3, joint_losses={})
     assert len(done.losses) == 160
     assert np.mean(done.losses[-10:]) < 0.6 * np.mean(done.losses[:10])
     assert not student.training
@@ -70,18 +70,19 @@ def test_all_images_equal_is_no_obstacle():
     assert torch.isfinite(weights(student)).all()
 
 
-def test_the_joint_loss_adds_up_its_losses_over_the_joint_set():
+def test_the_loss_adds_up_over_the_batch_and_the_joint_set():
     student, teacher = (F.normalize(torch.randn(8, 5), dim=1) for _ in range(2))
     bank = Bank(teacher)
-    alone = Recipe(losses={"regression": 2.0}, mixing=Mixing(0))
-    both = Recipe(losses={"regression": 2.0, "gram": 3.0}, mixing=Mixing(0))
+    alone = Recipe(losses={"regression": 2.0}, joint_losses={})
     assert joint_loss(student, teacher, bank, alone) == 2 * regression(student, teacher, bank)
-    expected = 2 * regression(student, teacher, bank) + 3 * gram(student, teacher, bank)
-    assert torch.isclose(joint_loss(student, teacher, bank, both), expected)
+    both = Recipe(losses={"regression": 2.0}, joint_losses={"gram": 3.0}, mixing=Mixing(20))
     torch.manual_seed(3)
-    mixed = joint_loss(student, teacher, bank, Recipe(losses={"gram": 1.0}, mixing=Mixing(20)))
+    found = joint_loss(student, teacher, bank, both)
     torch.manual_seed(3)
-    assert torch.isclose(mixed, gram(*join(student, teacher, Mixing(20)), bank))
+    expected = 2 * regression(student, teacher, bank) + 3 * gram(*join(student, teacher, Mixing(20)), bank)
+    assert torch.isclose(found, expected)
+    unmixed = Recipe(losses={}, joint_losses={"gram": 1.0}, mixing=Mixing(0))
+    assert torch.isclose(joint_loss(student, teacher, bank, unmixed), gram(student, teacher, bank))
 
 
 def test_batches_hold_the_asked_share_of_images_without_answer():
