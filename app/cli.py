@@ -59,7 +59,9 @@ def distill(
     images: Images,
     teacher: Annotated[str, typer.Option(help="The teacher's ONNX file.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The student folder to write.", show_default=False)],
-    budget: Annotated[int, typer.Option(help="How many images the teacher may ever be asked about.")] = 500,
+    budget: Annotated[
+        str, typer.Option(help="How many images the teacher may ever be asked about; several for a curve.")
+    ] = "500",
     student: Annotated[str, typer.Option(help="timm name of the student.")] = "tf_efficientnet_lite0",
     size: Annotated[int, typer.Option(help="The student's input side in pixels.")] = 128,
     dim: Annotated[int, typer.Option(help="Length of the student's vectors.")] = 256,
@@ -77,13 +79,13 @@ def distill(
     device: Device = "auto",
 ) -> None:
     """Train a student to rank like the teacher, and export it. Reads no labels."""
-    from distill.distillation import Options, distill_by_name
+    from distill.curve import distill_by_name, parse_budgets
+    from distill.distillation import Options
     from distill.recipes import find_recipe
 
-    chosen = Options(
-        budget, student, weights, size, dim, select, stages, device, steps, seed, find_recipe(recipe)
-    )
-    typer.echo(distill_by_name(images, teacher, ledger, out, chosen).summary)
+    budgets, how = parse_budgets(budget), find_recipe(recipe)
+    chosen = Options(budgets[-1], student, weights, size, dim, select, stages, device, steps, seed, how)
+    typer.echo(distill_by_name(images, teacher, ledger, out, chosen, budgets).summary)
 
 
 @app.command()

@@ -15,7 +15,6 @@ import onnxruntime
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 
 from distill.backbone import Backbone, create_backbone
 from distill.checkpoint import Checkpoint, Progress
@@ -23,16 +22,17 @@ from distill.crops import center_crop, stored_side
 from distill.device import keep_freed_memory, open_fabric
 from distill.examples import MOST, Examples, Looked, gather, hold_out, look
 from distill.export import check_parity, count_parameters, export_onnx
-from distill.ledger import Ledger, default_ledger
+from distill.held_out import HeldOut, search_held_out
+from distill.ledger import Ledger
 from distill.recipes import Recipe, steps_for
-from distill.report import write_card
+from distill.report import write_card, write_report
 from distill.selection import SELECTIONS, order_by_worth, sample_pool
 from distill.student import Student
 from distill.targets import fit_teacher_space
 from distill.train import train_student
-from index.embedder import Embedder, OnnxEmbedder, embed_checked, open_embedder
+from index.embedder import Embedder, OnnxEmbedder, embed_checked
 from index.errors import ImageError, RetrievalError, UsageError
-from index.images import ImageFile, Photo, content_digest, find_images, read_photo
+from index.images import ImageFile, Photo, content_digest, read_photo
 from index.pipeline import BATCH, WORKERS, map_ahead
 from index.progress import progress
 from index.store import Failure
@@ -106,10 +106,11 @@ class Answered:
 
 @dataclass(frozen=True)
 class Distilled:
-    """A finished student folder and what was noted of the run."""
+    """A finished student folder, the notes of its run, and what both models found for held-out images."""
 
     folder: Path
     run: dict[str, Any]
+    lists: HeldOut | None
 
     @property
     def summary(self) -> str:
@@ -122,27 +123,6 @@ class Distilled:
             f"{run['queried'] - run['asked_now']} answers from the ledger, "
             f"{len(run['unreadable'])} images unreadable."
         )
-
-
-def distill_by_name(
-    sources: Sequence[Path], teacher: str, ledger: Path | None, out: Path, options: Options
-) -> Distilled:
-    """`distill`, with everything given by its name.
-
-    Args:
-        sources: Folders and files.
-        teacher: As for `open_embedder`.
-        ledger: The ledger's file; None keeps it in the user's cache folder.
-        out: The student folder.
-        options: What and how.
-
-    Raises:
-        RetrievalError: As `distill`, and where a source, the teacher or the ledger cannot be used.
-    """
-    files = find_images(sources)
-    model = open_embedder(teacher, options.device)
-    with Ledger(ledger or default_ledger(model.key, user_cache_path("retrieval")), model.key) as paid:
-        return distill(files, model, paid, out, options)
 
 
 def distill(
@@ -215,20 +195,27 @@ def distill(
         "megabytes": round(len(embedder.data) / 1e6, 2),
         "key": embedder.key,
     }
+    asked_pixels = center_crop(torch.from_numpy(looked.pixels[rows]), options.size).contiguous().numpy()
+    lists = search_held_out(embedder, asked_pixels, answered.vectors, fitted.held)
+    run["agreement"] = (
+        {"held_out": len(lists.queries), "overlap@10": float(lists.agreement.mean())} if lists else None
+    )
     (out / RUN).write_text(json.dumps(run, indent=2) + "\n")
     write_card(out, run)
+    write_report(out, [run], lists)
     checkpoint.path.unlink(missing_ok=True)
-    return Distilled(out, run)
+    return Distilled(out, run, lists)
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained student, and how it came about."""
+    """A trained student, and how it came about; `held` says which answers were held out."""
 
     student: Student
     space: TeacherSpace
     recipe: Recipe
     examples: Examples
+    held: NDArray[np.bool_]
     done: Progress
     seconds: float
 
@@ -270,7 +257,7 @@ def fit_student(
     examples, held_out = gather(looked, rows, space.project(vectors), held, recipe.unqueried > 0)
     start = perf_counter()
     done = train_student(student, examples, held_out, options.size, recipe, fabric, checkpoint)
-    return Fitted(student, space, recipe, examples, done, perf_counter() - start)
+    return Fitted(student, space, recipe, examples, held, done, perf_counter() - start)
 
 
 def digest_pool(files: Sequence[ImageFile]) -> list[str]:

@@ -1,12 +1,16 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import picture
 
-from distill.distillation import Options, ask_teacher, digest_pool, distill, distill_by_name
+from distill.curve import distill_by_name, distill_curve, parse_budgets
+from distill.distillation import Options, ask_teacher, digest_pool, distill
 from distill.ledger import Ledger
+from distill.recipes import Recipe
 from index.embedder import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.images import ImageFile, find_images, read_photo
@@ -89,7 +93,7 @@ def test_too_few_images_are_an_error(tmp_path, folder, teacher, ledger):
 def test_a_student_folder_from_end_to_end(folder, tmp_path, teacher, ledger):
     done = distill(find_images([folder]), teacher, ledger, tmp_path / "student", OPTIONS)
     assert {path.name for path in done.folder.iterdir()} == {
-        "student.onnx", "teacher_space.npz", "run.json", "README.md",
+        "student.onnx", "teacher_space.npz", "run.json", "README.md", "report.html",
     }  # fmt: skip
     student = OnnxEmbedder(done.folder / "student.onnx")
     assert (student.dim, student.side) == (6, 32)
@@ -133,12 +137,57 @@ def test_no_label_is_read(folder, tmp_path, teacher, ledger):
 
 def test_by_name(folder, tmp_path, teacher_file):
     out = tmp_path / "student"
-    done = distill_by_name(
-        [folder], str(teacher_file), tmp_path / "l.sqlite", out, replace(OPTIONS, budget=100)
-    )
+    options = replace(OPTIONS, budget=100)
+    done = distill_by_name([folder], str(teacher_file), tmp_path / "l.sqlite", out, options, [100])
     assert done.run["queried"] == 12  # a budget above the pool asks about all of it
     with Ledger(tmp_path / "l.sqlite", done.run["teacher"]["key"]) as ledger:
         assert len(ledger) == 12
+
+
+def test_budgets_on_the_command_line():
+    assert parse_budgets("500") == [500]
+    assert parse_budgets("500,100,250,100") == [100, 250, 500]
+    with pytest.raises(UsageError, match="--budget must be a number or several, such as 100,250,500"):
+        parse_budgets("many")
+
+
+def test_a_curve_pays_for_each_image_once(tmp_path, teacher, ledger):
+    root = tmp_path / "pool"
+    root.mkdir()
+    for i in range(60):
+        picture(i).save(root / f"{i}.png")
+    options = replace(OPTIONS, recipe=Recipe(holdout=0.25, batch=8))
+    out = tmp_path / "student"
+    done = distill_curve(find_images([root]), teacher, ledger, out, options, [10, 20, 50])
+    assert teacher.asked == len(ledger) == 50
+    assert done.folder == out
+    assert (out / "budget-10" / "student.onnx").is_file()
+    assert [point["queried"] for point in done.run["curve"]] == [10, 20, 50]
+    assert all(0 < point["overlap@10"] <= 1 for point in done.run["curve"])
+    page = (out / "report.html").read_text()
+    assert "Quality against budget" in page
+    assert "Quality against budget" not in (out / "budget-20" / "report.html").read_text()
+    assert page.count("<svg") == 3
+    assert 'src="data:image/jpeg;base64,' in page
+    assert "<script" not in page  # nothing is run or fetched
+    assert not re.search(r'(src|href)="http', page)
+    assert done.lists.agreement.mean() == pytest.approx(done.run["agreement"]["overlap@10"])
+
+
+def test_a_killed_run_goes_on_and_pays_nothing_twice(folder, tmp_path, teacher, ledger, monkeypatch):
+    files = find_images([folder])
+    whole = distill(files, teacher, ledger, tmp_path / "whole", OPTIONS)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("distill.distillation.export_onnx", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        distill(files, teacher, ledger, tmp_path / "killed", OPTIONS)
+    assert (tmp_path / "killed" / "checkpoint.pt").is_file()
+    again = distill(files, teacher, ledger, tmp_path / "killed", OPTIONS)
+    assert teacher.asked == 8
+    assert (
+        again.run["export"]["key"] == whole.run["export"]["key"]
+        or again.run["training"]["loss"] == (whole.run["training"]["loss"])
+    )
+    assert not (tmp_path / "killed" / "checkpoint.pt").exists()
 
 
 @pytest.mark.parametrize(
@@ -148,6 +197,7 @@ def test_by_name(folder, tmp_path, teacher_file):
         ({"size": 8}, "--size must be at least 32"),
         ({"dim": 0}, "--dim must be at least 1"),
         ({"steps": 0}, "--steps must be at least 1"),
+        ({"select": "luck"}, "--select must be one of kmeans, kcenter, random, not 'luck'"),
     ],
 )
 def test_options_check_themselves(wrong, complaint):
