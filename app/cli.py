@@ -73,6 +73,7 @@ def distill(
     weights: Annotated[str, typer.Option(help="auto, none, or a .pth or .safetensors file.")] = "auto",
     steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="by budget")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    variants: Annotated[str, typer.Option(help="Smaller files to make too: fp16, int8, or both.")] = "",
     ledger: Annotated[
         Path | None, typer.Option(help="The file of paid answers.", show_default="in the cache folder")
     ] = None,
@@ -84,8 +85,24 @@ def distill(
     from distill.recipes import find_recipe
 
     budgets, how = parse_budgets(budget), find_recipe(recipe)
-    chosen = Options(budgets[-1], student, weights, size, dim, select, stages, device, steps, seed, how)
+    files = tuple(filter(None, variants.split(",")))
+    chosen = Options(
+        budgets[-1], student, weights, size, dim, select, stages, device, files, steps, seed, how
+    )
     typer.echo(distill_by_name(images, teacher, ledger, out, chosen, budgets).summary)
+
+
+@app.command()
+def quantize(
+    student: Annotated[Path, typer.Argument(help="A student folder.", show_default=False)],
+    images: Images,
+    variants: Annotated[str, typer.Option(help="fp16, int8, or both.")] = "fp16,int8",
+) -> None:
+    """Make smaller files of a student, and keep those that rank like it."""
+    from distill.variants import make_variants_by_name
+
+    for made in make_variants_by_name(student, images, variants.split(",")):
+        typer.echo(str(made))
 
 
 @app.command()

@@ -30,6 +30,7 @@ from distill.selection import SELECTIONS, order_by_worth, sample_pool
 from distill.student import Student
 from distill.targets import fit_teacher_space
 from distill.train import train_student
+from distill.variants import check_variants, make_variants
 from index.embedder import Embedder, OnnxEmbedder, embed_checked
 from index.errors import ImageError, RetrievalError, UsageError
 from index.images import ImageFile, Photo, content_digest, read_photo
@@ -57,6 +58,7 @@ class Options:
         select: Which images the teacher is asked about, as in `order_by_worth`.
         stages: Stages of the backbone to keep; None keeps those whose map is at least 1/16 of the image.
         device: `auto`, `cpu` or `cuda`.
+        variants: Smaller files to make of the student, as in `make_variants`.
         steps: Training steps; None lets `steps_for` choose.
         seed: Of everything random.
         recipe: The rest of how to train.
@@ -70,6 +72,7 @@ class Options:
     select: str = "kmeans"
     stages: int | None = None
     device: str = "auto"
+    variants: tuple[str, ...] = ()
     steps: int | None = None
     seed: int = 0
     recipe: Recipe = field(default_factory=Recipe)
@@ -83,6 +86,7 @@ class Options:
             raise UsageError(f"--dim must be at least 1, not {self.dim}.")
         if self.select not in SELECTIONS:
             raise UsageError(f"--select must be one of {', '.join(SELECTIONS)}, not {self.select!r}.")
+        check_variants(self.variants)
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"--steps must be at least 1, not {self.steps}.")
 
@@ -200,6 +204,10 @@ def distill(
     run["agreement"] = (
         {"held_out": len(lists.queries), "overlap@10": float(lists.agreement.mean())} if lists else None
     )
+    if options.variants:
+        pixels = center_crop(torch.from_numpy(looked.pixels), options.size).contiguous().numpy()
+        shuffled = np.random.default_rng(options.seed).permutation(pixels)
+        run["variants"] = [asdict(made) for made in make_variants(embedder, shuffled, options.variants)]
     (out / RUN).write_text(json.dumps(run, indent=2) + "\n")
     write_card(out, run)
     write_report(out, [run], lists)

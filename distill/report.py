@@ -34,7 +34,7 @@ square (bicubic); everything else is inside `student.onnx`.
 | loss | {first:.4f} at first, {last:.4f} at last (mean of 20 steps) |
 | overlap@10 with the teacher | {agreement} |
 
-## Options
+{variants}## Options
 
 {options}
 
@@ -180,6 +180,7 @@ def write_card(folder: Path, run: dict[str, Any]) -> None:
         first=sum(loss[:20]) / len(loss[:20]),
         last=sum(loss[-20:]) / len(loss[-20:]),
         agreement=_agreement(run["agreement"]),
+        variants=_variants(run.get("variants", [])),
         options=_table(
             {
                 **{k: v for k, v in options.items() if k != "recipe"},
@@ -195,3 +196,18 @@ def _agreement(measured: dict[str, Any]) -> str:
     if not measured:
         return "not measured: too few answers to hold any out"
     return f"{100 * measured['overlap@10']:.1f} % on {measured['held_out']} held-out images"
+
+
+def _variants(made: Sequence[dict[str, Any]]) -> str:
+    if not made:
+        return ""
+    lines = ["| variant | MB | ms, one image | ms, batch of 32 | overlap@10 | kept |", "|---" * 6 + "|"]
+    one, many = made[0]["original"]
+    lines.append(f"| fp32 | | {one:.1f} | {many:.1f} | 100 | |")
+    for variant in made:
+        one, many = variant["milliseconds"]
+        lines.append(
+            f"| {variant['name']} | {variant['megabytes']:.2f} | {one:.1f} | {many:.1f} "
+            f"| {100 * variant['overlap']:.1f} | {'yes' if variant['admitted'] else 'no'} |"
+        )
+    return "## Variants\n\n" + "\n".join(lines) + "\n\n"
