@@ -24,7 +24,6 @@ from distill.ledger import Ledger, default_ledger
 from distill.report import write_card
 from distill.selection import select_random
 from distill.student import Student
-from distill.targets import fit_teacher_space
 from distill.train import Recipe, center_crop, stored_side, train_student
 from index.embedder import Embedder, OnnxEmbedder, embed_checked, open_embedder
 from index.errors import ImageError, RetrievalError, UsageError
@@ -33,6 +32,7 @@ from index.pipeline import BATCH, WORKERS, map_ahead
 from index.progress import progress
 from index.store import Failure
 from index.teacher_space import FILE as TEACHER_SPACE
+from index.teacher_space import TeacherSpace
 
 STUDENT, RUN = "student.onnx", "run.json"
 FEWEST = 2  # answers that a projection can be fitted to
@@ -166,7 +166,7 @@ def distill(
     digests = digest_pool(files)
     order = select_random(digests, ledger.known(digests), len(files), options.seed)
     answered = ask_teacher(files, digests, order, teacher, ledger, options.budget, stored_side(options.size))
-    space = fit_teacher_space(answered.vectors, options.dim, options.recipe.whiten)
+    space = TeacherSpace.fit(answered.vectors, options.dim, options.recipe.whiten)
 
     recipe = replace(
         options.recipe, steps=options.steps or default_steps(len(answered.digests)), seed=options.seed
