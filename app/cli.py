@@ -144,23 +144,38 @@ def search(
 @app.command()
 def evaluate(
     index: IndexFolder,
-    queries: Annotated[Path, typer.Option(help="CSV file with path,label.", show_default=False)],
-    labels: Annotated[
-        Path, typer.Option(help="CSV file with path,label of the indexed images.", show_default=False)
+    queries: Annotated[
+        Path,
+        typer.Option(help="CSV file with path,label; with --revisited a folder.", show_default=False),
     ],
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV file with path,label of the indexed images.")
+    ] = None,
+    revisited: Annotated[
+        Path | None, typer.Option(help="Ground truth of revisited Oxford or Paris, as JSON.")
+    ] = None,
     mode: Annotated[
         list[str] | None,
         typer.Option(help="student, teacher, asymmetric; may be repeated.", show_default="all"),
+    ] = None,
+    scales: Annotated[
+        str, typer.Option(help="Sizes at which each query is embedded; the gallery was, at 1.")
+    ] = "1",
+    whiten: Annotated[
+        float | None,
+        typer.Option(help="Whiten with what the gallery's vectors tell, by this power: 0.5, or 1 for all."),
     ] = None,
     teacher: Teacher = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure quality on labelled photos, and agreement with the teacher."""
+    """Measure quality on images of which something is known, and agreement with the teacher."""
     from app.answers import format_scores
     from index.evaluate import evaluate_by_name
+    from index.rankings import Options, parse_scales
 
-    scores = evaluate_by_name(index, queries, labels, mode, teacher, device)
+    options = Options(mode, parse_scales(scales), whiten)
+    scores = evaluate_by_name(index, queries, labels, revisited, teacher, device, options)
     typer.echo(json.dumps(scores) if as_json else format_scores(scores))
 
 

@@ -31,8 +31,8 @@ from distill.recipes import find_recipe
 from distill.selection import order_by_worth
 from distill.student import embed
 from index.embedder import open_embedder
-from index.evaluate import read_labels
 from index.images import ImageFile, find_images
+from index.labelled import read_labels
 from index.metrics import average_precision, overlap_at_k, rank, recall_at_k
 
 COLUMNS = (

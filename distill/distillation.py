@@ -28,7 +28,6 @@ from distill.recipes import Recipe, steps_for
 from distill.report import write_card, write_report
 from distill.selection import SELECTIONS, order_by_worth, sample_pool
 from distill.student import Student
-from distill.targets import fit_teacher_space
 from distill.train import train_student
 from distill.variants import check_variants, make_variants
 from index.embedder import Embedder, OnnxEmbedder, embed_checked
@@ -260,7 +259,7 @@ def fit_student(
     torch.manual_seed(options.seed)
     backbone.keep_stages(options.stages or backbone.default_stages)
     student = Student(backbone, options.dim)
-    space = fit_teacher_space(vectors, options.dim, recipe.whiten)
+    space = TeacherSpace.fit(vectors, options.dim, recipe.whiten)
     held = hold_out(digests, recipe.holdout)
     examples, held_out = gather(looked, rows, space.project(vectors), held, recipe.unqueried > 0)
     start = perf_counter()

@@ -18,7 +18,7 @@ class Recipe:
         batch: Images a step.
         rate: Peak of the one-cycle learning rate.
         decay: Weight decay.
-        whiten: How far the targets are whitened, as in `fit_teacher_space`.
+        whiten: How far the targets are whitened, as in `Projection.fit`.
         ridge: Penalty of the first fit of the head.
         losses: Weight of each loss on the images of a batch, by its name in `LOSSES`.
         joint_losses: Weight of each loss on the joint set: the images and their interpolations.
