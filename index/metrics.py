@@ -111,7 +111,7 @@ def revisited_average_precision(relevant: NDArray[np.bool_], junk: NDArray[np.bo
 def revisited_precision_at_k(
     relevant: NDArray[np.bool_], junk: NDArray[np.bool_], k: int
 ) -> NDArray[np.float64]:
-    """Share of relevant items in the first k without junk, or down to the last relevant one if that is nearer.
+    """Share of relevant items in the first k without junk, or down to the last relevant one if nearer.
 
     From the same code: a query with fewer than k relevant items can still reach 1.
 

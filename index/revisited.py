@@ -95,8 +95,8 @@ def evaluate_revisited(
 
     Returns:
         For each mode and each protocol `E`, `M`, `H`: `mAP E`, `mP@1 E`, `mP@5 E`, `mP@10 E`, and
-        `queries E`, which counts the queries that have something relevant; `queries` and `database` count all. With a
-        teacher also the agreement that `score_modes` measures.
+        `queries E`, which counts the queries that have an answer; `queries` and `database` count all.
+        With a teacher also the agreement that `score_modes` measures.
 
     Raises:
         UsageError: Images of the database or queries are missing, or a mode is.
