@@ -20,10 +20,11 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
+from distill.ask import ask_teacher, digest_pool
 from distill.backbone import create_backbone
 from distill.crops import center_crop, stored_side
 from distill.device import keep_freed_memory, open_fabric
-from distill.distillation import Options, ask_teacher, digest_pool, fit_student
+from distill.distillation import Options, fit_student
 from distill.examples import Looked, look
 from distill.export import count_parameters
 from distill.ledger import Ledger

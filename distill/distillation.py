@@ -2,10 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,32 +14,30 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
+from distill.ask import FEWEST, Answered, consult
 from distill.backbone import Backbone, create_backbone
 from distill.checkpoint import Checkpoint, Progress
 from distill.crops import center_crop, stored_side
 from distill.device import keep_freed_memory, open_fabric
-from distill.examples import MOST, Examples, Looked, gather, hold_out, look
+from distill.examples import Examples, Looked, gather, hold_out
 from distill.export import check_parity, count_parameters, export_onnx
 from distill.held_out import HeldOut, search_held_out
 from distill.ledger import Ledger
 from distill.recipes import Recipe, steps_for
 from distill.report import write_card, write_report
-from distill.selection import SELECTIONS, order_by_worth, sample_pool
+from distill.selection import SELECTIONS
 from distill.student import Student
 from distill.train import train_student
 from distill.variants import check_variants, make_variants
-from index.embedder import Embedder, OnnxEmbedder, embed_checked
-from index.errors import ImageError, RetrievalError, UsageError
-from index.images import ImageFile, Photo, content_digest, read_photo
-from index.pipeline import BATCH, WORKERS, map_ahead
-from index.progress import progress
+from index.embedder import Embedder, OnnxEmbedder
+from index.errors import UsageError
+from index.images import ImageFile, content_digest
 from index.store import Failure
 from index.teacher_space import FILE as TEACHER_SPACE
 from index.teacher_space import TeacherSpace
 
 STUDENT, RUN = "student.onnx", "run.json"
 CHECKPOINT = "checkpoint.pt"
-FEWEST = 2  # answers that a projection can be fitted to
 
 
 @dataclass(frozen=True)
@@ -88,23 +84,6 @@ class Options:
         check_variants(self.variants)
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"--steps must be at least 1, not {self.steps}.")
-
-
-@dataclass(frozen=True)
-class Answered:
-    """The images that the teacher has answered for.
-
-    Attributes:
-        digests: Content digest of each of n images, in order: when each was asked about leaves no trace.
-        vectors: `(n, teacher dim)` float32, the answers.
-        asked: How many of them were paid for just now.
-        failures: Chosen images that could not be read.
-    """
-
-    digests: list[str]
-    vectors: NDArray[np.float32]
-    asked: int
-    failures: list[Failure]
 
 
 @dataclass(frozen=True)
@@ -156,18 +135,9 @@ def distill(
         backbone.fold_batch_norm()
     side = stored_side(options.size)
 
-    digests = digest_pool(files)
-    known = ledger.known(digests)
-    sample = sample_pool(digests, known, max(options.budget, MOST), options.seed)
-    looked = look([files[i] for i in sample], backbone, side, fabric)
-    readable = [sample[row] for row in looked.rows]
-    if len(readable) < FEWEST:
-        raise RetrievalError(_too_few(len(readable), looked.failures, [], 0, ledger, options.budget))
-    free = np.array([digests[i] in known for i in readable], bool)
-    worth = order_by_worth(looked.features, free, options.budget, options.select, options.seed)
-    answered = ask_teacher(files, digests, [readable[row] for row in worth], teacher, ledger, options.budget)
-
-    rows = np.searchsorted([digests[i] for i in readable], answered.digests)
+    looked, rows, answered = consult(
+        files, teacher, ledger, backbone, fabric, side, options.budget, options.select, options.seed
+    )
     run = _describe(files, [*looked.failures, *answered.failures], answered, teacher, ledger, options)
     checkpoint = Checkpoint(out / CHECKPOINT, content_digest(json.dumps(run).encode()))
     fitted = fit_student(
@@ -265,98 +235,6 @@ def fit_student(
     start = perf_counter()
     done = train_student(student, examples, held_out, options.size, recipe, fabric, checkpoint)
     return Fitted(student, space, recipe, examples, held, done, perf_counter() - start)
-
-
-def digest_pool(files: Sequence[ImageFile]) -> list[str]:
-    """Content digest of each file; of one that cannot be read, a digest of its path, and it fails later."""
-
-    def digest(file: ImageFile) -> str:
-        try:
-            return content_digest(file.path.read_bytes())
-        except OSError:
-            return content_digest(str(file.path).encode(errors="surrogateescape"))
-
-    with ThreadPoolExecutor(WORKERS) as pool, progress(len(files), "read") as bar:
-        digests = []
-        for found in map_ahead(pool, digest, files, ahead=4 * BATCH):
-            digests.append(found)
-            bar.update()
-        return digests
-
-
-def ask_teacher(
-    files: Sequence[ImageFile],
-    digests: Sequence[str],
-    order: Sequence[int],
-    teacher: Embedder,
-    ledger: Ledger,
-    budget: int,
-) -> Answered:
-    """Collect answers for images in a given order, from the ledger where it has them, up to the budget.
-
-    Args:
-        files: The pool.
-        digests: Content digest of each file.
-        order: Positions in the pool, best first, answered ones before others.
-        teacher: The model to ask.
-        ledger: Where answers come from, and are stored before use.
-        budget: How many images to collect, and how many answers the ledger may ever hold.
-
-    Raises:
-        RetrievalError: Nothing may be asked any more, or too few images can be read.
-    """
-    known = ledger.known([digests[i] for i in order])
-    left = max(budget - len(ledger), 0)
-    free, paid = [i for i in order if digests[i] in known], [i for i in order if digests[i] not in known]
-
-    def prepare(i: int) -> tuple[int, Photo] | Failure:
-        try:
-            return i, read_photo(files[i], teacher.side)
-        except ImageError as reason:
-            return Failure(str(files[i].path), str(reason))
-
-    kept: list[int] = []
-    failures: list[Failure] = []
-    asked = 0
-    with ThreadPoolExecutor(WORKERS) as pool, progress(min(budget, len(order)), "ask") as bar:
-        for candidates, limit in ((free, budget), (paid, left)):
-            outcomes = map_ahead(pool, prepare, candidates, ahead=2 * BATCH)
-            taken = 0
-            while (wanted := min(BATCH, limit - taken, budget - len(kept))) > 0:
-                chunk = list(islice(outcomes, wanted))
-                if not chunk:
-                    break
-                failures += [outcome for outcome in chunk if isinstance(outcome, Failure)]
-                photos = [outcome for outcome in chunk if not isinstance(outcome, Failure)]
-                if candidates is paid and photos:
-                    _ask(teacher, [photo for _, photo in photos], ledger)
-                    asked += len(photos)
-                kept += [i for i, _ in photos]
-                taken += len(photos)
-                bar.update(len(photos))
-    if len(kept) < FEWEST:
-        raise RetrievalError(_too_few(len(kept), failures, paid, left, ledger, budget))
-    kept_digests = sorted(digests[i] for i in kept)
-    answers = ledger.answers(kept_digests)
-    return Answered(kept_digests, np.stack([answers[digest] for digest in kept_digests]), asked, failures)
-
-
-def _ask(teacher: Embedder, photos: Sequence[Photo], ledger: Ledger) -> None:
-    names = [photo.name for photo in photos]
-    vectors = embed_checked(teacher, [teacher.prepare(photo) for photo in photos], names)
-    ledger.add([photo.digest for photo in photos], vectors)
-
-
-def _too_few(
-    count: int, failures: Sequence[Failure], paid: Sequence[int], left: int, ledger: Ledger, budget: int
-) -> str:
-    if paid and not left:
-        return (
-            f"The budget of {budget} is spent: {ledger.path} holds {len(ledger)} answers, "
-            f"{count} of them about these images. Raise --budget, or give another --ledger."
-        )
-    reason = f" The first that cannot be read: {failures[0].path}: {failures[0].reason}." if failures else ""
-    return f"Only {count} usable images with different content; at least {FEWEST} are needed.{reason}"
 
 
 def _describe(

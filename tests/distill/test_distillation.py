@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from conftest import picture
 
+from distill.ask import ask_teacher, digest_pool
 from distill.curve import distill_by_name, distill_curve, parse_budgets
-from distill.distillation import Options, ask_teacher, digest_pool, distill
+from distill.distillation import Options, distill
 from distill.ledger import Ledger
 from distill.recipes import Recipe
 from index.embedder import OnnxEmbedder
@@ -142,6 +143,48 @@ def test_by_name(folder, tmp_path, teacher_file):
     assert done.run["queried"] == 12  # a budget above the pool asks about all of it
     with Ledger(tmp_path / "l.sqlite", done.run["teacher"]["key"]) as ledger:
         assert len(ledger) == 12
+
+
+def test_more_dimensions_than_answers(folder, tmp_path, teacher, ledger):
+    done = distill(find_images([folder]), teacher, ledger, tmp_path / "s", replace(OPTIONS, budget=4, dim=9))
+    student = OnnxEmbedder(done.folder / "student.onnx")
+    photo = read_photo(find_images([folder])[0])
+    assert np.isfinite(student.embed([student.prepare(photo)])).all()
+    assert student.dim == 9
+
+
+class Faulty(Counting):
+    """A teacher that answers the same, or nonsense."""
+
+    answer = 1.0
+
+    def embed(self, batch):
+        self.asked += len(batch)
+        return np.full((len(batch), self.dim), self.answer / self.dim**0.5, np.float32)
+
+
+def test_a_teacher_that_tells_nothing_apart_is_named(folder, tmp_path, teacher_file):
+    faulty = Faulty(teacher_file, "cpu")
+    complaint = r"teacher.onnx gives all 8 images the same vector"
+    with Ledger(tmp_path / "l.sqlite", faulty.key) as ledger, pytest.raises(RetrievalError, match=complaint):
+        distill(find_images([folder]), faulty, ledger, tmp_path / "s", OPTIONS)
+
+
+def test_nonsense_is_neither_stored_nor_learnt(folder, tmp_path, teacher_file):
+    faulty = Faulty(teacher_file, "cpu")
+    faulty.answer = np.nan
+    with Ledger(tmp_path / "l.sqlite", faulty.key) as ledger:
+        with pytest.raises(RetrievalError, match=r"answered for .* with a vector of length nan"):
+            distill(find_images([folder]), faulty, ledger, tmp_path / "s", OPTIONS)
+        assert len(ledger) == 0
+
+
+def test_copies_are_one_image(tmp_path, teacher, ledger):
+    for i in range(5):
+        picture(0).save(tmp_path / f"{i}.png")
+    with pytest.raises(RetrievalError, match="Only 1 usable images with different content"):
+        distill(find_images([tmp_path]), teacher, ledger, tmp_path / "s", OPTIONS)
+    assert teacher.asked == 0
 
 
 def test_budgets_on_the_command_line():
