@@ -61,8 +61,8 @@ def make_variants(student: OnnxEmbedder, pixels: NDArray[np.uint8], names: Seque
 
     Args:
         student: The original, opened from its file.
-        pixels: `(n, side, side, 3)` uint8 images in random order, unlabelled. The first are calibrated on, the
-            others are the queries and the gallery of the gate.
+        pixels: `(n, side, side, 3)` uint8 images in random order, unlabelled. The first are calibrated on,
+            the others are the queries and the gallery of the gate.
         names: `fp16`, `int8`.
 
     Returns:
