@@ -1,16 +1,15 @@
 """Students of several budgets, and how their agreement with the teacher grows."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from distill.distillation import RUN, STUDENT, Distilled, Options, distill
+from distill.distillation import STUDENT, Distilled, Options, distill
 from distill.held_out import search_again
 from distill.ledger import Ledger, default_ledger
-from distill.report import write_report
+from distill.report import write_report, write_run
 from index.embedder import Embedder, OnnxEmbedder, open_embedder
 from index.errors import UsageError
 from index.images import ImageFile, find_images
@@ -73,7 +72,7 @@ def distill_curve(
             {"queried": other.run["queried"], "overlap@10": other.run["agreement"]["overlap@10"]}
             for other in done
         ]
-        (out / RUN).write_text(json.dumps(last.run, indent=2) + "\n")
+        write_run(out, last.run)
         write_report(out, [other.run for other in done], last.lists)
     return last
 
