@@ -28,7 +28,7 @@ from distill.report import write_report, write_run
 from distill.selection import SELECTIONS
 from distill.student import Student
 from distill.train import train_student
-from distill.variants import check_enough, check_variants, make_variants, remove_variants
+from distill.variants import CALIBRATION, GATE, check_enough, check_variants, make_variants, remove_variants
 from index.embedder import Embedder, OnnxEmbedder
 from index.errors import UsageError
 from index.images import ImageFile, content_digest
@@ -180,9 +180,9 @@ def distill(
     write_report(out, [run], lists)
     checkpoint.path.unlink(missing_ok=True)
     if options.variants:  # the student is safe, whatever becomes of them
-        pixels = center_crop(torch.from_numpy(looked.pixels), options.size).contiguous().numpy()
-        shuffled = np.random.default_rng(options.seed).permutation(pixels)
-        run["variants"] = [asdict(made) for made in make_variants(embedder, shuffled, options.variants)]
+        chosen = np.random.default_rng(options.seed).permutation(len(looked.pixels))[: CALIBRATION + GATE]
+        pixels = center_crop(torch.from_numpy(looked.pixels[chosen]), options.size).contiguous().numpy()
+        run["variants"] = [asdict(made) for made in make_variants(embedder, pixels, options.variants)]
         write_run(out, run)
     return Distilled(out, run, lists)
 

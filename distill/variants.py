@@ -77,13 +77,13 @@ def make_variants(student: OnnxEmbedder, pixels: NDArray[np.uint8], names: Seque
     check_enough(len(distinct))
     calibration, gate = distinct[:CALIBRATION], distinct[CALIBRATION : CALIBRATION + GATE]
     original = Path(student.spec)
-    remove_variants(original)
     with TemporaryDirectory(dir=original.parent, prefix=".variants-") as scratch:
         made = {name: _convert(student, name, Path(scratch), calibration) for name in names}
         models = {"fp32": student, **made}
         places = {name: _nearest(model, gate) for name, model in models.items()}
         overlaps = {name: float(overlap_at_k(found, places["fp32"]).mean()) for name, found in places.items()}
         times = [_time_in_turns(list(models.values()), gate[:n]) for n in (1, 32)]
+        remove_variants(original)  # not before: where a conversion fails, the folder stays as its notes say
         for name, model in made.items():
             if overlaps[name] >= LEAST_OVERLAP:
                 written = Path(model.spec)

@@ -117,15 +117,18 @@ def test_what_is_calibrated_on_does_not_judge(folder, pixels, monkeypatch):
     assert not one & other
 
 
-def test_what_tools_complain_about_is_one_error(folder, pixels, monkeypatch):
+def test_what_tools_complain_about_is_one_error_and_removes_nothing(folder, pixels, monkeypatch):
     def fail(source: Path, target: Path, calibration: np.ndarray) -> None:
         raise NotImplementedError("no such node")
 
     monkeypatch.setitem(variants.CONVERSIONS, "int8", fail)
+    kept = folder / "student.fp16.onnx"
+    kept.write_text("as run.json says")
     with pytest.raises(
         RetrievalError, match="No int8 file of this student: NotImplementedError: no such node"
     ):
-        make_variants(OnnxEmbedder(folder / "student.onnx"), pixels, ["int8"])
+        make_variants(OnnxEmbedder(folder / "student.onnx"), pixels, ["fp16", "int8"])
+    assert kept.read_text() == "as run.json says"
 
 
 def test_complaints(folder, pixels, tmp_path):
