@@ -11,7 +11,7 @@ gallery and searches the other; `--pool FOLDER` distils on other photos.
 import argparse
 import csv
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,17 +20,17 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from distill.ask import ask_teacher, digest_pool
+from distill.ask import Answered, ask_teacher, digest_pool
 from distill.backbone import create_backbone
 from distill.crops import center_crop, stored_side
 from distill.device import keep_freed_memory, open_fabric
-from distill.distillation import Options, fit_student
+from distill.distillation import Fitted, Options, fit_student
 from distill.examples import Looked, look
 from distill.export import count_parameters
 from distill.ledger import Ledger
 from distill.recipes import find_recipe
 from distill.selection import order_by_worth
-from distill.student import embed
+from distill.student import Student, embed
 from index.embedder import open_embedder
 from index.images import ImageFile, find_images
 from index.labelled import read_labels
@@ -103,8 +103,8 @@ def score(
     return {name: round(100 * float(value), 2) for name, value in figures.items()}
 
 
-def run(pool: Photos, gallery: Photos, queries: Photos, options: Options, fabric: Fabric) -> dict[str, float]:
-    """Distil from `options.budget` answers about the pool, and search the gallery with the queries."""
+def distil(pool: Photos, options: Options, fabric: Fabric) -> Fitted:
+    """Train a student on `options.budget` answers about the pool."""
     torch.manual_seed(options.seed)
     backbone = create_backbone(options.student, options.weights)
     if backbone.pretrained:
@@ -112,47 +112,68 @@ def run(pool: Photos, gallery: Photos, queries: Photos, options: Options, fabric
     everything = np.ones(len(pool.vectors), bool)
     order = order_by_worth(pool.looked.features, everything, options.budget, options.select, options.seed)
     rows = np.sort(order[: options.budget])
-    fitted = fit_student(
-        pool.looked, rows, pool.digests[rows].tolist(), pool.vectors[rows], backbone, options, fabric
-    )
-    ours = [
-        embed(
-            fitted.student, center_crop(torch.from_numpy(photos.looked.pixels), options.size), fabric
-        ).numpy()
-        for photos in (gallery, queries)
-    ]
-    figures = score(gallery, queries, ours, fitted.space.project(gallery.vectors))
-    return {"parameters": count_parameters(fitted.student), **figures, "seconds": round(fitted.seconds, 1)}
+    answered = Answered(pool.digests[rows].tolist(), pool.vectors[rows], 0, [])
+    return fit_student(pool.looked, rows, answered, backbone, options, fabric)
 
 
-def main() -> None:
-    """Fill the table and print its means."""
+def embed_photos(student: Student, photos: Photos, size: int, fabric: Fabric) -> NDArray[np.float32]:
+    """`(n, dim)` vectors of photos, as the finished student is shown them."""
+    return embed(student, center_crop(torch.from_numpy(photos.looked.pixels), size), fabric).numpy()
+
+
+def parse_arguments(
+    description: str | None, add: Callable[[argparse.ArgumentParser], None]
+) -> argparse.Namespace:
+    """The arguments that benchmarks on labelled photos share, and those that `add` adds."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--gallery", type=Path, required=True)
     parser.add_argument("--queries", type=Path, required=True)
     parser.add_argument("--teacher", required=True)
     parser.add_argument("--ledger", type=Path, default=Path("benchmark.sqlite"))
-    parser.add_argument("--pool", default="gallery", help="gallery, half, or a folder")
     parser.add_argument("--student", default=Options.student)
     parser.add_argument("--size", type=int, default=Options.size)
-    parser.add_argument("--stages", type=int)
-    parser.add_argument("--select", default=Options.select)
-    parser.add_argument("--recipes", default="default")
-    parser.add_argument("--budgets", default="500")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("distillation.csv"))
-    args = parser.parse_args()
+    add(parser)
+    return parser.parse_args()
 
-    keep_freed_memory()
-    fabric = open_fabric("auto")
+
+def read_labelled(args: argparse.Namespace, fabric: Fabric) -> tuple[Photos, Photos]:
+    """The gallery and the queries."""
     labelled = [read_labels(path) for path in (args.gallery, args.queries)]
     gallery, queries = (
         read([entry.file for entry in entries], [entry.label for entry in entries], args, fabric)
         for entries in labelled
     )
+    return gallery, queries
+
+
+def run(pool: Photos, gallery: Photos, queries: Photos, options: Options, fabric: Fabric) -> dict[str, float]:
+    """Distil from `options.budget` answers about the pool, and search the gallery with the queries."""
+    fitted = distil(pool, options, fabric)
+    ours = [embed_photos(fitted.student, photos, options.size, fabric) for photos in (gallery, queries)]
+    figures = score(gallery, queries, ours, fitted.space.project(gallery.vectors))
+    return {"parameters": count_parameters(fitted.student), **figures, "seconds": round(fitted.seconds, 1)}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which runs fill the table."""
+    parser.add_argument("--pool", default="gallery", help="gallery, half, or a folder")
+    parser.add_argument("--stages", type=int)
+    parser.add_argument("--select", default=Options.select)
+    parser.add_argument("--recipes", default="default")
+    parser.add_argument("--budgets", default="500")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("distillation.csv"))
+
+
+def main() -> None:
+    """Fill the table and print its means."""
+    args = parse_arguments(__doc__, add_arguments)
+    keep_freed_memory()
+    fabric = open_fabric("auto")
+    gallery, queries = read_labelled(args, fabric)
     print("teacher", score(gallery, queries, (gallery.vectors, queries.vectors), None), flush=True)
     pool = gallery
     if args.pool == "half":

@@ -17,50 +17,38 @@ from typing import Any
 
 import numpy as np
 import torch
-from distillation import Photos, read, score
+from distillation import Photos, distil, embed_photos, parse_arguments, read_labelled, score
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from pytorch_metric_learning import distances, losses, miners
 from torch import Tensor
 
 from distill.backbone import create_backbone
-from distill.crops import center_crop, random_crop
+from distill.crops import random_crop
 from distill.device import keep_freed_memory, open_fabric
-from distill.distillation import Options, fit_student
+from distill.distillation import Options
 from distill.recipes import Recipe, steps_for
-from distill.selection import order_by_worth
-from distill.student import Student, embed
+from distill.student import Student
 from distill.train import one_cycle
-from index.labelled import read_labels
 
 PER_LABEL = 4  # photos of a label in a batch, so that there are pairs
 COLUMNS = ("split", "method", "count", "seed", "mAP", "R@1")
 
 
-def main() -> None:
-    """Fill the table, one line a run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--gallery", type=Path, required=True)
-    parser.add_argument("--queries", type=Path, required=True)
-    parser.add_argument("--teacher", required=True)
-    parser.add_argument("--ledger", type=Path, default=Path("benchmark.sqlite"))
-    parser.add_argument("--student", default=Options.student)
-    parser.add_argument("--size", type=int, default=Options.size)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which runs fill the table."""
     parser.add_argument("--split", choices=("unseen", "seen"), default="unseen")
     parser.add_argument("--methods", default="distilled,contrastive,proxy-anchor")
     parser.add_argument("--counts", default="100,250,500,all")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("supervised.csv"))
-    args = parser.parse_args()
 
+
+def main() -> None:
+    """Fill the table, one line a run."""
+    args = parse_arguments(__doc__, add_arguments)
     keep_freed_memory()
     fabric = open_fabric("auto")
-    gallery, queries = (
-        read([entry.file for entry in entries], [entry.label for entry in entries], args, fabric)
-        for entries in (read_labels(args.gallery), read_labels(args.queries))
-    )
+    gallery, queries = read_labelled(args, fabric)
     pool = gallery
     if args.split == "unseen":
         second = sorted(set(gallery.labels), key=lambda label: (len(label), label))[::2]  # 0, 2, 4, ...
@@ -75,27 +63,11 @@ def main() -> None:
             for method in args.methods.split(","):
                 options = replace(Options(student=args.student, size=args.size), budget=wanted, seed=seed)
                 student = METHODS[method](pool, options, fabric)
-                crops = (
-                    center_crop(torch.from_numpy(photos.looked.pixels), options.size)
-                    for photos in (gallery, queries)
-                )
-                figures = score(
-                    gallery, queries, [embed(student, images, fabric).numpy() for images in crops], None
-                )
+                ours = [embed_photos(student, photos, options.size, fabric) for photos in (gallery, queries)]
+                figures = score(gallery, queries, ours, None)
                 row = [args.split, method, wanted, seed, figures["mAP"], figures["R@1"]]
                 print(*row, flush=True)
                 _append(args.out, row)
-
-
-def distil(pool: Photos, options: Options, fabric: Fabric) -> Student:
-    """The default recipe: `options.budget` answers, no label."""
-    backbone = create_backbone(options.student)
-    backbone.fold_batch_norm()
-    everything = np.ones(len(pool.vectors), bool)
-    order = order_by_worth(pool.looked.features, everything, options.budget, options.select, options.seed)
-    rows = np.sort(order[: options.budget])
-    asked = pool.digests[rows].tolist(), pool.vectors[rows]
-    return fit_student(pool.looked, rows, *asked, backbone, options, fabric).student
 
 
 def supervise(make_loss: Callable[[int, int], Callable[[Tensor, Tensor], Tensor]]) -> Callable[..., Student]:
@@ -163,7 +135,7 @@ def proxy_anchor(labels: int, dim: int) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 METHODS: dict[str, Callable[[Photos, Options, Fabric], Student]] = {
-    "distilled": distil,
+    "distilled": lambda *run: distil(*run).student,
     "contrastive": supervise(contrastive),
     "proxy-anchor": supervise(proxy_anchor),
 }

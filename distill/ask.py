@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from distill.backbone import Backbone
-from distill.examples import MOST, Looked, look
+from distill.examples import Looked, look
 from distill.ledger import Ledger
 from distill.selection import order_by_worth, sample_pool
 from index.embedder import Embedder, embed_checked
@@ -41,55 +41,76 @@ class Answered:
     failures: list[Failure]
 
 
-def consult(
+@dataclass(frozen=True)
+class Survey:
+    """What may be asked about and learnt from: distinct images of a pool that can be read, by digest.
+
+    Attributes:
+        files: n image files.
+        digests: Content digest of each.
+        looked: What was seen of them.
+    """
+
+    files: list[ImageFile]
+    digests: list[str]
+    looked: Looked
+
+
+def survey_pool(
     files: Sequence[ImageFile],
-    teacher: Embedder,
     ledger: Ledger,
     backbone: Backbone,
     fabric: Fabric,
     side: int,
-    budget: int,
-    select: str,
+    most: int,
     seed: int,
-) -> tuple[Looked, NDArray[np.int64], Answered]:
-    """Look at the pool, choose whom to ask about, and ask.
+) -> Survey:
+    """Look at a sample of a pool.
 
     Args:
         files: The pool.
-        teacher: The model to ask.
-        ledger: Its paid answers.
+        ledger: Whose answered images come first.
         backbone: The student's, whole.
         fabric: Where the backbone computes.
         side: Of the squares to keep of the images, in pixels.
+        most: How many images to look at.
+        seed: Of the sample.
+    """
+    digests = digest_pool(files)
+    sample = sample_pool(digests, ledger.known(digests), most, seed)
+    looked = look([files[i] for i in sample], backbone, side, fabric)
+    readable = [sample[row] for row in looked.rows]
+    return Survey([files[i] for i in readable], [digests[i] for i in readable], looked)
+
+
+def consult(
+    survey: Survey, teacher: Embedder, ledger: Ledger, budget: int, select: str, seed: int
+) -> Answered:
+    """Choose whom to ask about, and ask.
+
+    Args:
+        survey: What was seen of the pool.
+        teacher: The model to ask.
+        ledger: Its paid answers.
         budget: How many answers to collect, and how many the ledger may ever hold.
         select: Which images to ask about, as in `order_by_worth`.
         seed: Of everything random.
 
-    Returns:
-        What was seen, the places of the answered images in it, and their answers.
-
     Raises:
         RetrievalError: Too few images, a spent budget, or a teacher that tells nothing apart.
     """
-    digests = digest_pool(files)
-    known = ledger.known(digests)
-    sample = sample_pool(digests, known, max(budget, MOST), seed)
-    looked = look([files[i] for i in sample], backbone, side, fabric)
-    readable = [sample[row] for row in looked.rows]
-    if len(readable) < FEWEST:
-        raise RetrievalError(_too_few(len(readable), looked.failures, [], 0, ledger, budget))
-    free = np.array([digests[i] in known for i in readable], bool)
-    worth = order_by_worth(looked.features, free, budget, select, seed)
-    answered = ask_teacher(files, digests, [readable[row] for row in worth], teacher, ledger, budget)
-
+    if len(survey.digests) < FEWEST:
+        raise RetrievalError(_too_few(len(survey.digests), survey.looked.failures, [], 0, ledger, budget))
+    known = ledger.known(survey.digests)
+    free = np.array([digest in known for digest in survey.digests], bool)
+    worth = order_by_worth(survey.looked.features, free, budget, select, seed)
+    answered = ask_teacher(survey.files, survey.digests, worth, teacher, ledger, budget)
     if np.ptp(answered.vectors, axis=0).max() < SAME:
         raise RetrievalError(
             f"{teacher.name} gives all {len(answered.digests)} images the same vector: there is nothing to "
             "learn. Check the teacher, or give other images."
         )
-
-    rows = np.searchsorted([digests[i] for i in readable], answered.digests)
-    return looked, rows, answered
+    return answered
 
 
 def digest_pool(files: Sequence[ImageFile]) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from distill.distillation import STUDENT, Distilled, Options, distill
+from distill.examples import MOST
 from distill.held_out import search_again
 from distill.ledger import Ledger, default_ledger
 from distill.report import write_report, write_run
@@ -53,16 +54,11 @@ def distill_curve(
     Returns:
         The student of the largest budget.
     """
-    done = [
-        distill(
-            files,
-            teacher,
-            ledger,
-            out if budget == budgets[-1] else out / f"budget-{budget}",
-            replace(options, budget=budget),
-        )
-        for budget in budgets
-    ]
+    done: list[Distilled] = []
+    for budget in budgets:
+        folder = out if budget == budgets[-1] else out / f"budget-{budget}"
+        seen = done[-1].survey if done and budget <= MOST else None
+        done.append(distill(files, teacher, ledger, folder, replace(options, budget=budget), seen))
     last = done[-1]
     if len(done) > 1 and last.lists:
         for earlier in done[:-1]:

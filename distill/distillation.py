@@ -14,12 +14,12 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from distill.ask import FEWEST, Answered, consult
+from distill.ask import FEWEST, Answered, Survey, consult, survey_pool
 from distill.backbone import Backbone, create_backbone
 from distill.checkpoint import Checkpoint, Progress
 from distill.crops import center_crop, stored_side
 from distill.device import keep_freed_memory, open_fabric
-from distill.examples import Examples, Looked, gather, hold_out
+from distill.examples import MOST, Examples, Looked, gather, hold_out
 from distill.export import check_parity, count_parameters, export_onnx
 from distill.held_out import HeldOut, search_held_out
 from distill.ledger import Ledger
@@ -88,11 +88,19 @@ class Options:
 
 @dataclass(frozen=True)
 class Distilled:
-    """A finished student folder, the notes of its run, and what both models found for held-out images."""
+    """A finished student folder, the notes of its run, and what was seen on the way.
+
+    Attributes:
+        folder: The student folder.
+        run: What its run.json holds.
+        lists: What both models found for held-out images, if any were held out.
+        survey: What was seen of the pool.
+    """
 
     folder: Path
     run: dict[str, Any]
     lists: HeldOut | None
+    survey: Survey
 
     @property
     def summary(self) -> str:
@@ -108,7 +116,12 @@ class Distilled:
 
 
 def distill(
-    files: Sequence[ImageFile], teacher: Embedder, ledger: Ledger, out: Path, options: Options
+    files: Sequence[ImageFile],
+    teacher: Embedder,
+    ledger: Ledger,
+    out: Path,
+    options: Options,
+    survey: Survey | None = None,
 ) -> Distilled:
     """Distil a student and write its folder.
 
@@ -118,6 +131,7 @@ def distill(
         ledger: Its paid answers.
         out: The student folder; its files are replaced when the student is ready.
         options: What and how.
+        survey: What an earlier run of the same files, student, size and seed saw of them.
 
     Raises:
         UsageError: `out`, the student's name, its weights or the device cannot be used.
@@ -137,14 +151,15 @@ def distill(
         backbone.fold_batch_norm()
     side = stored_side(options.size)
 
-    looked, rows, answered = consult(
-        files, teacher, ledger, backbone, fabric, side, options.budget, options.select, options.seed
+    survey = survey or survey_pool(
+        files, ledger, backbone, fabric, side, max(options.budget, MOST), options.seed
     )
+    looked = survey.looked
+    answered = consult(survey, teacher, ledger, options.budget, options.select, options.seed)
+    rows = np.searchsorted(survey.digests, answered.digests)
     run = _describe(files, [*looked.failures, *answered.failures], answered, teacher, ledger, options)
     checkpoint = Checkpoint(out / CHECKPOINT, content_digest(json.dumps(run).encode()))
-    fitted = fit_student(
-        looked, rows, answered.digests, answered.vectors, backbone, options, fabric, checkpoint
-    )
+    fitted = fit_student(looked, rows, answered, backbone, options, fabric, checkpoint)
     student, done = fitted.student, fitted.done
     run["asked_now"] = answered.asked
     run["options"]["recipe"] = asdict(fitted.recipe)
@@ -164,15 +179,16 @@ def distill(
     crop = options.size / side
     remove_variants(out / STUDENT)
     export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop)
-    crops = center_crop(torch.from_numpy(fitted.examples.pixels[:64]), options.size).contiguous().numpy()
     embedder = OnnxEmbedder(out / STUDENT, "cpu")
+    crops = _as_shown(fitted.examples.pixels[:64], options.size)
     run["export"] = {
         "largest_difference": check_parity(student.cpu(), embedder, options.size, crops),
         "megabytes": round(len(embedder.data) / 1e6, 2),
         "key": embedder.key,
     }
-    asked_pixels = center_crop(torch.from_numpy(looked.pixels[rows]), options.size).contiguous().numpy()
-    lists = search_held_out(embedder, asked_pixels, answered.vectors, fitted.held)
+    lists = search_held_out(
+        embedder, _as_shown(looked.pixels[rows], options.size), answered.vectors, fitted.held
+    )
     run["agreement"] = (
         {"held_out": len(lists.queries), "overlap@10": float(lists.agreement.mean())} if lists else None
     )
@@ -181,10 +197,10 @@ def distill(
     checkpoint.path.unlink(missing_ok=True)
     if options.variants:  # the student is safe, whatever becomes of them
         chosen = np.random.default_rng(options.seed).permutation(len(looked.pixels))[: CALIBRATION + GATE]
-        pixels = center_crop(torch.from_numpy(looked.pixels[chosen]), options.size).contiguous().numpy()
+        pixels = _as_shown(looked.pixels[chosen], options.size)
         run["variants"] = [asdict(made) for made in make_variants(embedder, pixels, options.variants)]
         write_run(out, run)
-    return Distilled(out, run, lists)
+    return Distilled(out, run, lists, survey)
 
 
 @dataclass(frozen=True)
@@ -203,8 +219,7 @@ class Fitted:
 def fit_student(
     looked: Looked,
     rows: NDArray[np.int64],
-    digests: Sequence[str],
-    vectors: NDArray[np.float32],
+    answered: Answered,
     backbone: Backbone,
     options: Options,
     fabric: Fabric,
@@ -215,8 +230,7 @@ def fit_student(
     Args:
         looked: What was seen of the pool.
         rows: `(n,)` places of the answered images in it.
-        digests: Their content digests.
-        vectors: `(n, teacher dim)` their answers.
+        answered: Their answers.
         backbone: The student's. It is cut and trained in place.
         options: What and how.
         fabric: Where.
@@ -232,12 +246,18 @@ def fit_student(
     torch.manual_seed(options.seed)
     backbone.keep_stages(options.stages or backbone.default_stages)
     student = Student(backbone, options.dim)
-    space = TeacherSpace.fit(vectors, options.dim, recipe.whiten)
-    held = hold_out(digests, recipe.holdout)
-    examples, held_out = gather(looked, rows, space.project(vectors), held, recipe.unqueried > 0)
+    space = TeacherSpace.fit(answered.vectors, options.dim, recipe.whiten)
+    held = hold_out(answered.digests, recipe.holdout)
+    targets = space.project(answered.vectors)
+    examples, held_out = gather(looked, rows, targets, held, recipe.unqueried > 0)
     start = perf_counter()
     done = train_student(student, examples, held_out, options.size, recipe, fabric, checkpoint)
     return Fitted(student, space, recipe, examples, held, done, perf_counter() - start)
+
+
+def _as_shown(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The middle of stored squares, as the finished student is shown them."""
+    return center_crop(torch.from_numpy(pixels), size).contiguous().numpy()
 
 
 def _describe(
@@ -255,7 +275,7 @@ def _describe(
         "unreadable": [asdict(failure) for failure in failures],
         "teacher": {"name": teacher.name, "key": teacher.key, "dim": teacher.dim},
         "options": asdict(options),
-        "data_digest": content_digest("".join(sorted(answered.digests)).encode()),
+        "data_digest": content_digest("".join(answered.digests).encode()),
         "ledger_digest": ledger.digest(answered.digests),
         "versions": {
             # Asked of the module: its package has another name on a GPU.

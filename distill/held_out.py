@@ -5,11 +5,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from index.embedder import Embedder
+from index.embedder import Embedder, embed_many
 from index.metrics import overlap_at_k, rank
-from index.pipeline import BATCH
-
-DEPTH = 10
+from index.rankings import DEPTH
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,5 @@ def search_held_out(
 
 def search_again(student: Embedder, lists: HeldOut) -> HeldOut:
     """The same queries and gallery, searched by another student."""
-    vectors = _embed(student, lists.queries) @ _embed(student, lists.gallery).T
-    return replace(lists, student=rank(vectors, lists.teacher.shape[1]))
-
-
-def _embed(student: Embedder, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    chunks = [list(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
-    return np.concatenate([student.embed(chunk) for chunk in chunks])
+    similarity = embed_many(student, list(lists.queries)) @ embed_many(student, list(lists.gallery)).T
+    return replace(lists, student=rank(similarity, lists.teacher.shape[1]))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from distill.losses import LOSSES
 from distill.mixing import Mixing
@@ -60,38 +60,25 @@ def steps_for(answers: int, recipe: Recipe) -> int:
     return max(round(recipe.steps * math.sqrt(answers / 500)), 20)
 
 
-def _baseline(**losses: float) -> Recipe:
-    """The same training from the answered images alone, with other losses and no interpolation."""
-    return Recipe(losses=losses, joint_losses={}, mixing=Mixing(0), unqueried=0.0)
-
-
-def _interpolated(losses: Mapping[str, float], joint_losses: Mapping[str, float]) -> Recipe:
-    """The same from the answered images and their interpolations."""
-    return Recipe(losses=losses, joint_losses=joint_losses, unqueried=0.0)
-
+_ANSWERED = Recipe(unqueried=0.0)
+_BASELINES = ("regression", "gram", "raml", "rkd", "pkt", "csd", "ssp", "darkrank", "rop", "d3still")
 
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(),
     # The default without one of its parts.
     "no-interpolation": Recipe(mixing=Mixing(0)),
     "no-relations": Recipe(joint_losses={}),
-    "no-unqueried": Recipe(unqueried=0.0),
+    "no-unqueried": _ANSWERED,
     "no-whitening": Recipe(whiten=0.0),
-    # Other losses, on the answered images alone.
-    "regression": _baseline(regression=1.0),
-    "gram": _baseline(gram=1.0),
-    "raml": _baseline(raml=1.0),
-    "rkd": _baseline(rkd=1.0),
-    "pkt": _baseline(pkt=1.0),
-    "csd": _baseline(csd=1.0),
-    "ssp": _baseline(ssp=1.0),
-    "darkrank": _baseline(darkrank=1.0),
-    "rop": _baseline(rop=1.0),
-    "d3still": _baseline(d3still=1.0),
+    # One loss, on the answered images alone.
+    **{
+        name: replace(_ANSWERED, losses={name: 1.0}, joint_losses={}, mixing=Mixing(0)) for name in _BASELINES
+    },
     # Our reading of the paper: a relational loss on the joint set.
-    "gram-interpolated": _interpolated({}, {"gram": 1.0}),
-    "rkd-interpolated": _interpolated({}, {"rkd": 1.0}),
-    "csd-interpolated": _interpolated({}, {"csd": 1.0}),
+    **{
+        f"{name}-interpolated": replace(_ANSWERED, losses={}, joint_losses={name: 1.0})
+        for name in ("gram", "rkd", "csd")
+    },
 }
 
 

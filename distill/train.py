@@ -17,11 +17,11 @@ from distill.recipes import Recipe
 from distill.student import Student, embed, fit_head
 from index.metrics import overlap_at_k, rank
 from index.progress import progress
+from index.rankings import DEPTH
 
 CHECKS = 10  # of the agreement with the teacher, evenly over the steps
 PATIENCE = 4  # checks in a row without success, after which training stops
 GALLERY = 300  # answered images at most that held-out ones are searched among
-DEPTH = 10  # of the lists that are compared
 
 
 def train_student(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
 from distill.report import read_run, write_run
-from index.embedder import OnnxEmbedder
+from index.embedder import OnnxEmbedder, embed_many
 from index.errors import ImageError, RetrievalError, UsageError
 from index.images import find_images, read_photo
 from index.metrics import overlap_at_k, rank
@@ -233,7 +233,7 @@ class _Reader(CalibrationDataReader):
 
 def _nearest(model: OnnxEmbedder, images: NDArray[np.uint8]) -> NDArray[np.int64]:
     """The ten nearest of each image among the others."""
-    vectors = np.concatenate([model.embed(list(images[i : i + 32])) for i in range(0, len(images), 32)])
+    vectors = embed_many(model, list(images))
     similarity = vectors @ vectors.T
     np.fill_diagonal(similarity, -np.inf)
     return rank(similarity, DEPTH)

@@ -112,6 +112,12 @@ def open_embedder(spec: str | Path, device: str = "auto") -> Embedder:
     return OnnxEmbedder(Path(spec), device)
 
 
+def embed_many(embedder: Embedder, inputs: Sequence[NDArray[Any]], batch: int = 32) -> NDArray[np.float32]:
+    """Embed n prepared inputs, `batch` at a time, to `(n, dim)` float32 unit rows."""
+    chunks = [inputs[start : start + batch] for start in range(0, len(inputs), batch)]
+    return np.concatenate([embedder.embed(list(chunk)) for chunk in chunks])
+
+
 def embed_checked(
     embedder: Embedder, batch: Sequence[NDArray[Any]], names: Sequence[str]
 ) -> NDArray[np.float32]:

@@ -15,12 +15,6 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 NEGATIVE, EASY, HARD, JUNK = range(4)
 GRADES = {"easy": EASY, "hard": HARD, "junk": JUNK}
 
-FROM_PICKLE = (
-    "is a pickle, which can run programs and is never loaded here. If you trust it, turn it into JSON: "
-    """python -c "import json, pickle, sys; json.dump(pickle.load(open(sys.argv[1], 'rb')), """
-    """open('gnd.json', 'w'), default=lambda a: a.tolist())" """
-)
-
 
 @dataclass(frozen=True)
 class GroundTruth:
@@ -53,7 +47,10 @@ def read_ground_truth(path: Path) -> GroundTruth:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
     if path.suffix in {".pkl", ".pickle"} or data.startswith(b"\x80"):
-        raise UsageError(f"{path} {FROM_PICKLE}{path}")
+        raise UsageError(
+            f"{path} is a pickle, which can run programs and is never loaded. "
+            "Give the same ground truth as JSON, with the keys imlist, qimlist and gnd."
+        )
     try:
         return _parse(json.loads(data))
     except RecursionError as error:

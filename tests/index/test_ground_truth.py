@@ -1,10 +1,6 @@
 """Ground truth comes from a file that anyone may have made: every fault is one line."""
 
 import json
-import pickle
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -85,14 +81,3 @@ def test_a_pickle_is_never_loaded_and_the_way_out_is_told(tmp_path, name):
     with pytest.raises(UsageError, match="is a pickle, which can run programs and is never loaded") as error:
         read_ground_truth(tmp_path / name)
     assert "\n" not in str(error.value)
-
-
-def test_the_command_in_the_message_makes_ground_truth_of_a_pickle(tmp_path):
-    arrays = [{key: np.array(value) for key, value in row.items()} for row in TRUTH["gnd"]]
-    (tmp_path / "gnd.pkl").write_bytes(pickle.dumps(changed(gnd=arrays)))
-    with pytest.raises(UsageError) as error:
-        read_ground_truth(tmp_path / "gnd.pkl")
-    command = shlex.split(str(error.value).partition("into JSON: ")[2])
-    assert command[0] == "python"
-    subprocess.run([sys.executable, *command[1:]], check=True, cwd=tmp_path)
-    assert json.loads((tmp_path / "gnd.json").read_text()) == TRUTH
