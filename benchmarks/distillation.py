@@ -5,7 +5,8 @@
 
 The teacher is asked about every photo once; its answers stay in --ledger. Runs that the table already holds
 are not run again, so that it can be interrupted and widened. `--pool half` distils on a random half of the
-gallery and searches the other; `--pool FOLDER` distils on other photos.
+gallery and searches the other; `--pool FOLDER` distils on other photos. The recipe `undistilled` is where
+training starts: the ImageNet features of the same trunk.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
+from torch import nn
 
 from distill.ask import Answered, ask_teacher, digest_pool
 from distill.backbone import create_backbone
@@ -28,9 +30,9 @@ from distill.distillation import Fitted, Options, fit_student
 from distill.examples import Looked, look
 from distill.export import count_parameters
 from distill.ledger import Ledger
-from distill.recipes import find_recipe
+from distill.recipes import Recipe, find_recipe
 from distill.selection import order_by_worth
-from distill.student import Student, embed
+from distill.student import embed
 from index.embedder import open_embedder
 from index.images import ImageFile, find_images
 from index.labelled import read_labels
@@ -40,6 +42,8 @@ COLUMNS = (
     "pool", "recipe", "select", "stages", "size", "budget", "seed", "parameters", "mAP", "R@1", "overlap@10",
     "asymmetric mAP", "seconds",
 )  # fmt: skip
+
+UNDISTILLED = "undistilled"
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ def distil(pool: Photos, options: Options, fabric: Fabric) -> Fitted:
     return fit_student(pool.looked, rows, answered, backbone, options, fabric)
 
 
-def embed_photos(student: Student, photos: Photos, size: int, fabric: Fabric) -> NDArray[np.float32]:
+def embed_photos(student: nn.Module, photos: Photos, size: int, fabric: Fabric) -> NDArray[np.float32]:
     """`(n, dim)` vectors of photos, as the finished student is shown them."""
     return embed(student, center_crop(torch.from_numpy(photos.looked.pixels), size), fabric).numpy()
 
@@ -155,6 +159,17 @@ def run(pool: Photos, gallery: Photos, queries: Photos, options: Options, fabric
     ours = [embed_photos(fitted.student, photos, options.size, fabric) for photos in (gallery, queries)]
     figures = score(gallery, queries, ours, fitted.space.project(gallery.vectors))
     return {"parameters": count_parameters(fitted.student), **figures, "seconds": round(fitted.seconds, 1)}
+
+
+def search_undistilled(
+    gallery: Photos, queries: Photos, options: Options, fabric: Fabric
+) -> dict[str, float]:
+    """Search with the ImageNet features of the trunk, as it is before it learns from the teacher."""
+    backbone = create_backbone(options.student, options.weights)
+    backbone.keep_stages(options.stages or backbone.default_stages)
+    features = [embed_photos(backbone, photos, options.size, fabric) for photos in (gallery, queries)]
+    ours = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in features]
+    return {"parameters": count_parameters(backbone), **score(gallery, queries, ours, None)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -197,9 +212,12 @@ def main() -> None:
                     Options(student=args.student, size=args.size, stages=args.stages, select=args.select),
                     budget=budget,
                     seed=seed,
-                    recipe=find_recipe(recipe),
+                    recipe=Recipe() if recipe == UNDISTILLED else find_recipe(recipe),
                 )
-                figures = run(pool, gallery, queries, options, fabric)
+                if recipe == UNDISTILLED:
+                    figures = search_undistilled(gallery, queries, options, fabric)
+                else:
+                    figures = run(pool, gallery, queries, options, fabric)
                 row = {**setting, **{name: str(value) for name, value in figures.items()}}
                 print(" ".join(f"{name}={value}" for name, value in row.items()), flush=True)
                 done.append(row)
@@ -217,7 +235,7 @@ def summarise(rows: Sequence[dict[str, str]]) -> str:
     for key, members in groups.items():
         cells = [*key, str(len(members))]
         for name in measured:
-            values = np.array([float(row[name]) for row in members])
+            values = np.array([float(row[name] or "nan") for row in members])
             error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
             cells.append(f"{values.mean():.1f} ± {error:.1f}" if len(values) > 1 else f"{values.mean():.1f}")
         lines.append("| " + " | ".join(cells) + " |")
