@@ -8,10 +8,10 @@ from app.compare import milliseconds_per_image
 from app.sample_photos import make_sample_photos
 from distill.distillation import Options, distill
 from distill.export import DEMO_TEACHER, export_model
-from distill.ledger import Ledger
 from index.embedder import OnnxEmbedder
 from index.evaluate import DEPTH, evaluate, gallery_agreement, read_labels
 from index.images import ImageFile, find_images, read_photo
+from index.ledger import Ledger
 from index.pipeline import build_index
 from index.search import Searcher
 from index.teacher_space import FILE as TEACHER_SPACE

@@ -3,39 +3,31 @@
 import json
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import onnxruntime
 import torch
-from numpy.typing import NDArray
-from platformdirs import user_cache_path
 
+from distill.ask import FEWEST, ask_teacher, digest_pool
 from distill.backbone import create_backbone
 from distill.device import keep_freed_memory, open_fabric
 from distill.export import check_parity, count_parameters, export_onnx
-from distill.ledger import Ledger, default_ledger
 from distill.report import write_card
 from distill.selection import select_random
 from distill.student import Student
 from distill.targets import fit_teacher_space
 from distill.train import Recipe, center_crop, stored_side, train_student
-from index.embedder import Embedder, OnnxEmbedder, embed_checked, open_embedder
-from index.errors import ImageError, RetrievalError, UsageError
-from index.images import ImageFile, Photo, content_digest, find_images, read_photo, square
-from index.pipeline import BATCH, WORKERS, map_ahead
-from index.progress import progress
-from index.store import Failure
+from index.embedder import Embedder, OnnxEmbedder, open_embedder
+from index.errors import UsageError
+from index.images import ImageFile, content_digest, find_images
+from index.ledger import Ledger, default_ledger
 from index.teacher_space import FILE as TEACHER_SPACE
 
 STUDENT, RUN = "student.onnx", "run.json"
-FEWEST = 2  # answers that a projection can be fitted to
 
 
 @dataclass(frozen=True)
@@ -76,25 +68,6 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """The images that the teacher has answered for.
-
-    Attributes:
-        digests: Content digest of each of n images.
-        pixels: `(n, side, side, 3)` uint8.
-        vectors: `(n, teacher dim)` float32, the answers.
-        asked: How many of them were paid for just now.
-        failures: Chosen images that could not be read.
-    """
-
-    digests: list[str]
-    pixels: NDArray[np.uint8]
-    vectors: NDArray[np.float32]
-    asked: int
-    failures: list[Failure]
-
-
-@dataclass(frozen=True)
 class Distilled:
     """A finished student folder and what was noted of the run."""
 
@@ -131,7 +104,7 @@ def distill_by_name(
     """
     files = find_images(sources)
     model = open_embedder(teacher, options.device)
-    with Ledger(ledger or default_ledger(model.key, user_cache_path("retrieval")), model.key) as paid:
+    with Ledger(ledger or default_ledger(model.key), model.key) as paid:
         return distill(files, model, paid, out, options)
 
 
@@ -208,102 +181,6 @@ def distill(
     (out / RUN).write_text(json.dumps(run, indent=2) + "\n")
     write_card(out, run)
     return Distilled(out, run)
-
-
-def digest_pool(files: Sequence[ImageFile]) -> list[str]:
-    """Content digest of each file; of one that cannot be read, a digest of its path, and it fails later."""
-
-    def digest(file: ImageFile) -> str:
-        try:
-            return content_digest(file.path.read_bytes())
-        except OSError:
-            return content_digest(str(file.path).encode(errors="surrogateescape"))
-
-    with ThreadPoolExecutor(WORKERS) as pool, progress(len(files), "read") as bar:
-        digests = []
-        for found in map_ahead(pool, digest, files, ahead=4 * BATCH):
-            digests.append(found)
-            bar.update()
-        return digests
-
-
-def ask_teacher(
-    files: Sequence[ImageFile],
-    digests: Sequence[str],
-    order: Sequence[int],
-    teacher: Embedder,
-    ledger: Ledger,
-    budget: int,
-    side: int,
-) -> Answered:
-    """Collect answers for images in a given order, from the ledger where it has them, up to the budget.
-
-    Args:
-        files: The pool.
-        digests: Content digest of each file.
-        order: Positions in the pool, best first, answered ones before others.
-        teacher: The model to ask.
-        ledger: Where answers come from, and are stored before use.
-        budget: How many images to collect, and how many answers the ledger may ever hold.
-        side: Pixels to keep of each image.
-
-    Raises:
-        RetrievalError: Nothing may be asked any more, or too few images can be read.
-    """
-    known = ledger.known([digests[i] for i in order])
-    left = max(budget - len(ledger), 0)
-    free, paid = [i for i in order if digests[i] in known], [i for i in order if digests[i] not in known]
-
-    def prepare(i: int) -> tuple[int, Photo] | Failure:
-        try:
-            return i, read_photo(files[i], max(side, teacher.side))
-        except ImageError as reason:
-            return Failure(str(files[i].path), str(reason))
-
-    kept: list[int] = []
-    pixels: list[NDArray[np.uint8]] = []
-    failures: list[Failure] = []
-    asked = 0
-    with ThreadPoolExecutor(WORKERS) as pool, progress(min(budget, len(order)), "ask") as bar:
-        for candidates, limit in ((free, budget), (paid, left)):
-            outcomes = map_ahead(pool, prepare, candidates, ahead=2 * BATCH)
-            taken = 0
-            while (wanted := min(BATCH, limit - taken, budget - len(kept))) > 0:
-                chunk = list(islice(outcomes, wanted))
-                if not chunk:
-                    break
-                failures += [outcome for outcome in chunk if isinstance(outcome, Failure)]
-                photos = [outcome for outcome in chunk if not isinstance(outcome, Failure)]
-                if candidates is paid and photos:
-                    _ask(teacher, [photo for _, photo in photos], ledger)
-                    asked += len(photos)
-                kept += [i for i, _ in photos]
-                pixels += [square(photo.image, side) for _, photo in photos]
-                taken += len(photos)
-                bar.update(len(photos))
-    if len(kept) < FEWEST:
-        raise RetrievalError(_too_few(len(kept), failures, paid, left, ledger, budget))
-    answers = ledger.answers([digests[i] for i in kept])
-    vectors = np.stack([answers[digests[i]] for i in kept])
-    return Answered([digests[i] for i in kept], np.stack(pixels), vectors, asked, failures)
-
-
-def _ask(teacher: Embedder, photos: Sequence[Photo], ledger: Ledger) -> None:
-    names = [photo.name for photo in photos]
-    vectors = embed_checked(teacher, [teacher.prepare(photo) for photo in photos], names)
-    ledger.add([photo.digest for photo in photos], vectors)
-
-
-def _too_few(
-    count: int, failures: Sequence[Failure], paid: Sequence[int], left: int, ledger: Ledger, budget: int
-) -> str:
-    if paid and not left:
-        return (
-            f"The budget of {budget} is spent: {ledger.path} holds {len(ledger)} answers, "
-            f"{count} of them about these images. Raise --budget, or give another --ledger."
-        )
-    reason = f" The first that cannot be read: {failures[0].path}: {failures[0].reason}." if failures else ""
-    return f"Only {count} usable images with different content; at least {FEWEST} are needed.{reason}"
 
 
 def _facts(run: dict[str, Any], teacher: Embedder) -> dict[str, str]:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from distill.distillation import Options, ask_teacher, default_steps, digest_pool, distill, distill_by_name
-from distill.ledger import Ledger
 from index.embedder import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.images import ImageFile, find_images, read_photo
+from index.ledger import Ledger
 from index.teacher_space import TeacherSpace
 
 OPTIONS = Options(

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.ledger import Ledger, default_ledger
 from index.errors import UsageError
+from index.ledger import Ledger, default_ledger
 
 
 @settings(max_examples=25, deadline=None)
