@@ -86,14 +86,21 @@ def search_files(
 
 
 def format_scores(scores: Mapping[str, Mapping[str, float]]) -> str:
-    """A table with one line a mode, in percent."""
-    names = ["mAP", "R@1", "R@5", "overlap@10", "RBO"]
-    lines = ["mode       " + "".join(f"{name:>12}" for name in names)]
-    for mode, row in scores.items():
-        cells = "".join(f"{100 * row[name]:12.1f}" if name in row else f"{'-':>12}" for name in names)
-        lines.append(f"{mode:11}{cells}")
-    queries = next(iter(scores.values()))["queries"]
-    return "\n".join([*lines, f"{queries:.0f} queries; figures in %."])
+    """A table with one line a mode, in percent; for revisited ground truth one for each protocol."""
+    first = next(iter(scores.values()))
+    tables = [["mAP", "R@1", "R@5", "overlap@10", "RBO"]]
+    if "mAP M" in first:
+        tables = [[f"{name} {protocol}" for name in ("mAP", "mP@1", "mP@5", "mP@10")] for protocol in "EMH"]
+        tables.append(["overlap@10", "RBO"])
+    lines = []
+    for names in tables:
+        if any(name in row for row in scores.values() for name in names):
+            lines.append("mode       " + "".join(f"{name:>12}" for name in names))
+        for mode, row in scores.items():
+            cells = "".join(f"{100 * row[name]:12.1f}" if name in row else f"{'-':>12}" for name in names)
+            if cells.strip(" -"):
+                lines.append(f"{mode:11}{cells}")
+    return "\n".join([*lines, f"{first['queries']:.0f} queries; figures in %."])
 
 
 def _hits(results: Results, items: Sequence[Item]) -> list[tuple[Item, float]]:

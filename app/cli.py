@@ -59,23 +59,50 @@ def distill(
     images: Images,
     teacher: Annotated[str, typer.Option(help="The teacher's ONNX file.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The student folder to write.", show_default=False)],
-    budget: Annotated[int, typer.Option(help="How many images the teacher may ever be asked about.")] = 500,
+    budget: Annotated[
+        str, typer.Option(help="How many images the teacher may ever be asked about; several for a curve.")
+    ] = "500",
     student: Annotated[str, typer.Option(help="timm name of the student.")] = "tf_efficientnet_lite0",
     size: Annotated[int, typer.Option(help="The student's input side in pixels.")] = 128,
     dim: Annotated[int, typer.Option(help="Length of the student's vectors.")] = 256,
+    select: Annotated[str, typer.Option(help="Whom to ask about: kmeans, kcenter, random.")] = "kmeans",
+    stages: Annotated[
+        int | None, typer.Option(help="Stages of the student to keep.", show_default="to 1/16 of the image")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="How to train: default, or a baseline.")] = "default",
     weights: Annotated[str, typer.Option(help="auto, none, or a .pth or .safetensors file.")] = "auto",
     steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="by budget")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    variants: Annotated[str, typer.Option(help="Smaller files to make too: fp16, int8, or both.")] = "",
     ledger: Annotated[
         Path | None, typer.Option(help="The file of paid answers.", show_default="in the cache folder")
     ] = None,
     device: Device = "auto",
 ) -> None:
     """Train a student to rank like the teacher, and export it. Reads no labels."""
-    from distill.distillation import Options, distill_by_name
+    from distill.curve import distill_by_name, parse_budgets
+    from distill.distillation import Options
+    from distill.recipes import find_recipe
 
-    chosen = Options(budget, student, weights, size, dim, device, steps, seed)
-    typer.echo(distill_by_name(images, teacher, ledger, out, chosen).summary)
+    budgets, how = parse_budgets(budget), find_recipe(recipe)
+    files = tuple(filter(None, variants.split(",")))
+    chosen = Options(
+        budgets[-1], student, weights, size, dim, select, stages, device, files, steps, seed, how
+    )
+    typer.echo(distill_by_name(images, teacher, ledger, out, chosen, budgets).summary)
+
+
+@app.command()
+def quantize(
+    student: Annotated[Path, typer.Argument(help="A student folder.", show_default=False)],
+    images: Images,
+    variants: Annotated[str, typer.Option(help="fp16, int8, or both.")] = "fp16,int8",
+) -> None:
+    """Make smaller files of a student, and keep those that rank like it."""
+    from distill.variants import make_variants_by_name
+
+    for made in make_variants_by_name(student, images, variants.split(",")):
+        typer.echo(str(made))
 
 
 @app.command()
@@ -117,23 +144,38 @@ def search(
 @app.command()
 def evaluate(
     index: IndexFolder,
-    queries: Annotated[Path, typer.Option(help="CSV file with path,label.", show_default=False)],
-    labels: Annotated[
-        Path, typer.Option(help="CSV file with path,label of the indexed images.", show_default=False)
+    queries: Annotated[
+        Path,
+        typer.Option(help="CSV file with path,label; with --revisited a folder.", show_default=False),
     ],
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV file with path,label of the indexed images.")
+    ] = None,
+    revisited: Annotated[
+        Path | None, typer.Option(help="Ground truth of revisited Oxford or Paris, as JSON.")
+    ] = None,
     mode: Annotated[
         list[str] | None,
         typer.Option(help="student, teacher, asymmetric; may be repeated.", show_default="all"),
+    ] = None,
+    scales: Annotated[
+        str, typer.Option(help="Sizes at which each query is embedded; the gallery was, at 1.")
+    ] = "1",
+    whiten: Annotated[
+        float | None,
+        typer.Option(help="Whiten with what the gallery's vectors tell, by this power: 0.5, or 1 for all."),
     ] = None,
     teacher: Teacher = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure quality on labelled photos, and agreement with the teacher."""
+    """Measure quality on images of which something is known, and agreement with the teacher."""
     from app.answers import format_scores
     from index.evaluate import evaluate_by_name
+    from index.rankings import Options, parse_scales
 
-    scores = evaluate_by_name(index, queries, labels, mode, teacher, device)
+    options = Options(mode, parse_scales(scales), whiten)
+    scores = evaluate_by_name(index, queries, labels, revisited, teacher, device, options)
     typer.echo(json.dumps(scores) if as_json else format_scores(scores))
 
 

@@ -9,10 +9,12 @@ from app.sample_photos import make_sample_photos
 from distill.distillation import Options, distill
 from distill.export import DEMO_TEACHER, export_model
 from index.embedder import OnnxEmbedder
-from index.evaluate import DEPTH, evaluate, gallery_agreement, read_labels
 from index.images import ImageFile, find_images, read_photo
+from index.labelled import evaluate_labelled, read_labels
 from index.ledger import Ledger
 from index.pipeline import build_index
+from index.rankings import DEPTH, gallery_agreement
+from index.rankings import Options as Ranking
 from index.search import Searcher
 from index.teacher_space import FILE as TEACHER_SPACE
 from index.teacher_space import TeacherSpace
@@ -90,7 +92,7 @@ def _measure(searcher: Searcher, files: Sequence[ImageFile], labelled: Path | No
     quality: dict[str, tuple[float | None, float]]
     if labelled:
         labels = read_labels(labelled / "queries.csv"), read_labels(labelled / "gallery.csv")
-        scores = evaluate(searcher, *labels, ["teacher", "student"])
+        scores = evaluate_labelled(searcher, *labels, Ranking(["teacher", "student"]))
         quality = {name: (row["mAP"], row[f"overlap@{DEPTH}"]) for name, row in scores.items()}
     else:
         quality = {"teacher": (None, 1.0), "student": (None, gallery_agreement(searcher.index))}

@@ -22,10 +22,11 @@ from distill.export import DEMO_TEACHER, export_model
 from index.ann import to_device
 from index.device import CUDA, count_gpus
 from index.embedder import OnnxEmbedder
-from index.evaluate import evaluate, read_labels
 from index.images import find_images
+from index.labelled import evaluate_labelled, read_labels
 from index.ledger import Ledger
 from index.pipeline import build_index
+from index.rankings import Options as Ranking
 from index.search import Searcher
 from index.teacher_space import FILE as TEACHER_SPACE
 from index.teacher_space import TeacherSpace
@@ -96,7 +97,7 @@ def check(out: Path) -> dict[str, object]:
         "index_images_per_second": round(len(index) / seconds, 1),
         "onnx_difference": difference,
         "faiss_same": same,
-        "scores": evaluate(searcher, queries, gallery, ["student", "teacher"]),
+        "scores": evaluate_labelled(searcher, queries, gallery, Ranking(["student", "teacher"])),
     }
 
 

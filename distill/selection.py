@@ -1,27 +1,107 @@
 """Which images are worth a query."""
 
+from collections import Counter
 from collections.abc import Sequence, Set
 
+import faiss
 import numpy as np
+from numpy.typing import NDArray
+
+SELECTIONS = ("kmeans", "kcenter", "random")
+CLUSTERED_DIM = 64  # principal components of the features that images are clustered by
+ROUNDS = 20  # of k-means
 
 
-def select_random(digests: Sequence[str], answered: Set[str], budget: int, seed: int) -> list[int]:
-    """Choose up to `budget` distinct images at random; those already answered come first, being free.
+def sample_pool(digests: Sequence[str], answered: Set[str], most: int, seed: int) -> list[int]:
+    """Up to `most` distinct images, all of those already answered among them as far as they fit.
 
-    A larger budget with the same seed adds to a smaller one's choice.
+    Neither the names of the files nor how many were answered before changes what is sampled for a seed, so
+    that a run that was interrupted goes on with the same images.
 
     Args:
         digests: Content digest of each image of the pool.
         answered: Digests that the ledger knows.
-        budget: How many to choose.
-        seed: Of the random order.
+        most: How many at most.
+        seed: Of the sample.
 
     Returns:
-        Positions in the pool. Of several images with the same content only one is ever chosen.
+        Positions in the pool, by digest. Of several images with the same content only one is in it.
     """
     first = {digest: i for i, digest in reversed(list(enumerate(digests)))}
-    order = np.random.default_rng(seed).permutation(len(digests))
-    distinct = [int(i) for i in order if first[digests[i]] == i]
-    free = [i for i in distinct if digests[i] in answered]
-    paid = [i for i in distinct if digests[i] not in answered]
-    return (free + paid)[:budget]
+    distinct = sorted(first)
+    shuffled = [distinct[i] for i in np.random.default_rng(seed).permutation(len(distinct))]
+    shuffled.sort(key=lambda digest: digest not in answered)
+    return [first[digest] for digest in sorted(shuffled[:most])]
+
+
+def order_by_worth(
+    features: NDArray[np.float32], answered: NDArray[np.bool_], budget: int, how: str, seed: int
+) -> list[int]:
+    """Order images so that the first `budget` are the ones to use.
+
+    Args:
+        features: `(n, dim)` of the images.
+        answered: `(n,)` which of them are answered already. Being free, they come before others.
+        budget: How many images will be used.
+        how: `kmeans` takes the image nearest to the centre of each of `budget` clusters, larger clusters
+            first, which tells most about most images. `kcenter` takes, again and again, the image farthest
+            from all that were taken, which reaches every corner (Sener and Savarese 2018).
+        seed: Of everything random.
+
+    Returns:
+        All rows of `features`, best first.
+    """
+    rest = [int(row) for row in np.random.default_rng(seed).permutation(len(features))]
+    rest.sort(key=lambda row: not answered[row])
+    free = int(answered.sum())
+    # What is free is used whole, unless there is too much of it.
+    taken, among = (rest[:free], rest[free:]) if free < budget else ([], rest[:free])
+    wanted = budget - len(taken)
+    if how != "random" and 0 < wanted < len(among):
+        points = _reduce(features)
+        choose = _cluster if how == "kmeans" else _spread
+        taken = taken + choose(points, sorted(taken), sorted(among), wanted, seed)
+    used = set(taken)
+    return taken + [row for row in rest if row not in used]
+
+
+def _reduce(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Leading principal components of the unit features: as good for clustering, and faster."""
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    centred = unit - unit.mean(axis=0)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    return np.ascontiguousarray(centred @ axes[:, : -CLUSTERED_DIM - 1 : -1], dtype=np.float32)
+
+
+def _cluster(
+    points: NDArray[np.float32], taken: list[int], among: list[int], wanted: int, seed: int
+) -> list[int]:
+    """Of `among`, the nearest to the centres of clusters that hold nothing taken, larger clusters first."""
+    rows = np.array(sorted(taken + among))
+    clusters = len(taken) + wanted
+    kmeans = faiss.Kmeans(points.shape[1], clusters, niter=ROUNDS, seed=seed, min_points_per_centroid=1)
+    kmeans.train(points[rows])
+    found = kmeans.index.search(points[rows], 1)
+    distance, owner = (dict(zip(rows.tolist(), column[:, 0].tolist(), strict=True)) for column in found)
+    sizes = Counter(owner.values())
+    covered = {owner[row] for row in taken}
+    nearest: dict[int, int] = {}
+    for row in sorted(among, key=distance.__getitem__):
+        if owner[row] not in covered:
+            nearest.setdefault(owner[row], row)
+    return [nearest[cluster] for cluster, _ in sizes.most_common() if cluster in nearest][:wanted]
+
+
+def _spread(
+    points: NDArray[np.float32], taken: list[int], among: list[int], wanted: int, seed: int
+) -> list[int]:
+    """Farthest-first traversal of `among` from what is taken, or from a random row."""
+    chosen = [] if taken else [int(np.random.default_rng(seed).choice(among))]
+    distance = np.full(len(points), np.inf, np.float32)
+    distance[np.setdiff1d(np.arange(len(points)), among)] = -1
+    for row in taken + chosen:
+        distance = np.minimum(distance, ((points - points[row]) ** 2).sum(axis=1))
+    while len(chosen) < wanted:
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, ((points - points[chosen[-1]]) ** 2).sum(axis=1))
+    return chosen

@@ -1,6 +1,7 @@
 """The student: a backbone and a linear head, unit vectors out."""
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -49,3 +50,10 @@ def fit_head(head: nn.Linear, features: Tensor, targets: Tensor, ridge: float) -
     weight = torch.linalg.solve(gram, x.T @ y).T
     head.weight.copy_(weight)
     head.bias.copy_(offset - weight @ mean)
+
+
+@torch.inference_mode()
+def embed(module: nn.Module, images: Tensor, fabric: Fabric) -> Tensor:
+    """`(n, dim)` outputs of a module for `(n, side, side, 3)` uint8 images, on the CPU."""
+    module.eval().to(fabric.device)
+    return torch.cat([module(fabric.to_device(chunk)).float().cpu() for chunk in images.split(64)])

@@ -1,114 +1,101 @@
-"""The training loop: crops of the queried images, and the teacher's answers in teacher space."""
+"""The training loop: crops of the images, and where they belong in teacher space."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from distill.losses import LOSSES
-from distill.mixing import Mixing, join
-from distill.student import Student, fit_head
+from distill.checkpoint import Checkpoint, Progress, Stateful
+from distill.crops import center_crop, random_crop
+from distill.examples import Examples
+from distill.losses import LOSSES, Bank
+from distill.mixing import join
+from distill.recipes import Recipe
+from distill.student import Student, embed, fit_head
+from index.metrics import overlap_at_k, rank
 from index.progress import progress
 
-MARGIN = 1.125  # images are kept this much larger than the student's input, for random crops
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train.
-
-    Attributes:
-        steps: Optimizer steps.
-        batch: Images a step.
-        rate: Peak of the one-cycle learning rate.
-        decay: Weight decay.
-        whiten: How far the targets are whitened, as in `fit_teacher_space`.
-        ridge: Penalty of the first fit of the head.
-        losses: Weight of each loss, by its name in `LOSSES`.
-        mixing: Interpolated rows that join the batch.
-        average: Share of the steps, at the end, whose weights are averaged.
-        flip: Whether crops are mirrored at random.
-        freeze: Layers that see the image at 1/this or larger keep their ImageNet weights; random ones train.
-        seed: Of everything random.
-    """
-
-    steps: int = 300
-    batch: int = 32
-    rate: float = 1e-3
-    decay: float = 0.01
-    whiten: float = 0.0
-    ridge: float = 1.0
-    losses: Mapping[str, float] = field(default_factory=lambda: {"regression": 1.0, "gram": 1.0})
-    mixing: Mixing = field(default_factory=Mixing)
-    average: float = 0.25
-    flip: bool = True
-    freeze: int = 8
-    seed: int = 0
-
-
-def stored_side(side: int) -> int:
-    """The square to keep of each image, from which crops of `side` are taken."""
-    return round(side * MARGIN)
+CHECKS = 10  # of the agreement with the teacher, evenly over the steps
+PATIENCE = 4  # checks in a row without success, after which training stops
+GALLERY = 300  # answered images at most that held-out ones are searched among
+DEPTH = 10  # of the lists that are compared
 
 
 def train_student(
     student: Student,
-    pixels: NDArray[np.uint8],
-    targets: NDArray[np.float32],
+    examples: Examples,
+    held_out: Examples | None,
     side: int,
     recipe: Recipe,
     fabric: Fabric,
-) -> list[float]:
+    checkpoint: Checkpoint | None = None,
+) -> Progress:
     """Fit the student to the targets, in place.
 
     Args:
         student: The network to train.
-        pixels: `(n, stored_side(side), stored_side(side), 3)` images.
-        targets: `(n, dim)` unit rows, the teacher's answers in teacher space.
+        examples: What it learns from.
+        held_out: Answered images that it does not learn from. Their agreement with the teacher picks the
+            weights that are kept, and stops training that no longer helps.
         side: The student's input size.
         recipe: How.
         fabric: Where.
+        checkpoint: Where the state is kept, and from which an interrupted run goes on.
 
     Returns:
-        The loss of each step.
+        The loss of each step and the agreement at each check.
     """
     torch.manual_seed(recipe.seed)
-    images = torch.from_numpy(pixels)
-    teacher = torch.from_numpy(targets)
-    fit_head(student.head, embed_features(student, center_crop(images, side), fabric), teacher, recipe.ridge)
+    images, targets = torch.from_numpy(examples.pixels), torch.from_numpy(examples.targets)
+    answers = targets[: examples.answered]
+    features = embed(student.backbone, center_crop(images[: examples.answered], side), fabric)
+    fit_head(student.head, features, answers, recipe.ridge)
 
     if student.backbone.pretrained:
         student.backbone.freeze_early(recipe.freeze)
-    optimizer = torch.optim.AdamW(_parameter_groups(student, recipe.decay), lr=recipe.rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step, recipe.steps))
-    model, optimizer = fabric.setup(student, optimizer)
+    adam = torch.optim.AdamW(_parameter_groups(student, recipe.decay), lr=recipe.rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: one_cycle(step, recipe.steps))
     averaged = torch.optim.swa_utils.AveragedModel(student)
-    bank = fabric.to_device(teacher)
-    model.train()
-    losses = []
+    batches = draw_batches(len(images), examples.answered, recipe)
+    bank = Bank(fabric.to_device(answers))
+    model, optimizer = fabric.setup(student, adam)
+    parts: dict[str, Stateful] = {
+        "student": student,
+        "averaged": averaged,
+        "optimizer": adam,
+        "schedule": schedule,
+    }
+    done = checkpoint.load(parts) if checkpoint else Progress()
+
+    check_every = max(recipe.steps // CHECKS, 1)
     with progress(recipe.steps, "train", "step") as bar:
-        for step, rows in enumerate(_batches(len(images), recipe.batch, recipe.steps)):
+        bar.update(len(done.losses))
+        while len(done.losses) < recipe.steps and done.failures < PATIENCE:
+            model.train()
+            rows = batches[len(done.losses)]
             crops = fabric.to_device(random_crop(images[rows], side, recipe.flip))
-            aims = fabric.to_device(teacher[rows])
-            loss = joint_loss(model(crops), aims, bank, recipe)
+            loss = joint_loss(model(crops), fabric.to_device(targets[rows]), bank, recipe)
             fabric.backward(loss)
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-            if step >= recipe.steps * (1 - recipe.average):
+            done.losses.append(loss.item())
+            if len(done.losses) > recipe.steps * (1 - recipe.average):
                 averaged.update_parameters(student)
-            losses.append(loss.item())
-            bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
+            bar.set_postfix(loss=f"{done.losses[-1]:.4f}", refresh=False)
             bar.update()
-    if averaged.n_averaged > 0:
-        student.load_state_dict(averaged.module.state_dict())
+            if len(done.losses) % check_every == 0 or len(done.losses) == recipe.steps:
+                current = _current(student, averaged)
+                if held_out:
+                    done.note(agreement(current, held_out, examples, side, fabric), current.state_dict())
+                if checkpoint:
+                    checkpoint.save(done, parts)
+    student.load_state_dict(done.best or _current(student, averaged).state_dict())
     student.eval()
-    return losses
+    return done
 
 
 def one_cycle(step: int, steps: int) -> float:
@@ -119,52 +106,63 @@ def one_cycle(step: int, steps: int) -> float:
     return (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1))) / 2
 
 
-def joint_loss(student: Tensor, teacher: Tensor, bank: Tensor, recipe: Recipe) -> Tensor:
-    """The recipe's losses on the joint set of a batch and its interpolations.
+def joint_loss(student: Tensor, teacher: Tensor, bank: Bank, recipe: Recipe) -> Tensor:
+    """The recipe's losses on a batch, and on the joint set of the batch and its interpolations.
 
     Args:
         student: `(n, dim)` unit rows.
         teacher: `(n, dim)` unit rows, in teacher space.
-        bank: `(m, dim)` teacher rows of every queried image.
+        bank: The teacher's answers.
         recipe: Which losses, and how rows are mixed.
     """
-    rows = join(student, teacher, recipe.mixing)
-    total = student.new_zeros(())
-    for name, weight in recipe.losses.items():
-        total = total + weight * LOSSES[name](*rows, bank)
-    return total
+    joint = join(student, teacher, recipe.mixing)
+    terms = [weight * LOSSES[name](student, teacher, bank) for name, weight in recipe.losses.items()]
+    terms += [weight * LOSSES[name](*joint, bank) for name, weight in recipe.joint_losses.items()]
+    return torch.stack(terms).sum()
 
 
-@torch.inference_mode()
-def embed_features(student: Student, images: Tensor, fabric: Fabric) -> Tensor:
-    """Backbone features `(n, features)` of `(n, side, side, 3)` uint8 images, on the CPU."""
-    student.eval().to(fabric.device)
-    return torch.cat([student.backbone(fabric.to_device(chunk)).float().cpu() for chunk in images.split(64)])
+def agreement(
+    student: nn.Module, held_out: Examples, examples: Examples, side: int, fabric: Fabric
+) -> NDArray[np.float64]:
+    """How many of the teacher's first places the student also returns, among images that were answered.
+
+    Returns:
+        `(held-out images,)` overlap of the two lists, between 0 and 1.
+    """
+    among = min(examples.answered, GALLERY)
+
+    def search(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> NDArray[np.int64]:
+        return rank(queries @ gallery.T, min(DEPTH, among))
+
+    pixels = np.concatenate([held_out.pixels, examples.pixels[:among]])
+    vectors = embed(student, center_crop(torch.from_numpy(pixels), side), fabric).numpy()
+    queries, gallery = np.split(vectors, [len(held_out.pixels)])
+    return overlap_at_k(search(queries, gallery), search(held_out.targets, examples.targets[:among]))
 
 
-def center_crop(images: Tensor, side: int) -> Tensor:
-    """Cut the middle `(n, side, side, 3)` out of larger squares."""
-    start = (images.shape[1] - side) // 2
-    return images[:, start : start + side, start : start + side]
+def draw_batches(count: int, answered: int, recipe: Recipe) -> list[Tensor]:
+    """Rows for each step: answered images, and a share of those without an answer.
+
+    No image without an answer is drawn more often than one with.
+    """
+    share = min(recipe.unqueried, (count - answered) / count)
+    guessed = round(recipe.batch * share)
+    with_answer = _passes(answered, recipe.batch - guessed, recipe.steps)
+    if not guessed:
+        return with_answer
+    without = _passes(count - answered, guessed, recipe.steps)
+    return [torch.cat([one, other + answered]) for one, other in zip(with_answer, without, strict=True)]
 
 
-def random_crop(images: Tensor, side: int, flip: bool) -> Tensor:
-    """Cut a square of `side` out of each image, at a place of its own, half of them mirrored if `flip`."""
-    n, slack = len(images), images.shape[1] - side + 1
-    corners = torch.randint(slack, (n, 2)).tolist()
-    crops = torch.stack(
-        [image[y : y + side, x : x + side] for image, (y, x) in zip(images, corners, strict=True)]
-    )
-    if not flip:
-        return crops
-    return torch.where(torch.rand(n, 1, 1, 1) < 0.5, crops.flip(2), crops)
-
-
-def _batches(count: int, size: int, steps: int) -> "list[Tensor]":
-    """Rows for each step: whole shuffled passes, cut into batches that may straddle two of them."""
+def _passes(count: int, size: int, steps: int) -> list[Tensor]:
+    """Whole shuffled passes, cut into batches that may straddle two of them."""
     needed = steps * size
     rows = torch.cat([torch.randperm(count) for _ in range(-(-needed // count))])[:needed]
     return list(rows.split(size))
+
+
+def _current(student: Student, averaged: torch.optim.swa_utils.AveragedModel) -> nn.Module:
+    return averaged.module if averaged.n_averaged > 0 else student
 
 
 def _parameter_groups(student: Student, decay: float) -> list[dict]:

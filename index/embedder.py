@@ -63,7 +63,8 @@ class Embedder(Protocol):
     calls: Calls
 
     @property
-    def dim(self) -> int: ...
+    def dim(self) -> int:
+        """Length of the vectors."""
 
     def prepare(self, photo: Photo) -> Any:
         """Make the input for one image. Safe in worker threads.

@@ -1,4 +1,4 @@
-"""An embedder behind an HTTP endpoint. One call is one attempt: `index.paid` makes it again, and keeps account."""
+"""An embedder behind an HTTP endpoint. One call is one attempt: `index.paid` repeats it and keeps account."""
 
 import ipaddress
 import os
@@ -32,7 +32,7 @@ LATER = (408, 425, 429)
 
 
 class EndpointEmbedder:
-    """Asks `POST URL`, in one of the ways of `index.wire`. Safe in several threads, which share connections."""
+    """Asks `POST URL` in one of the ways of `index.wire`. Threads may share it, and its connections."""
 
     def __init__(self, url: str, options: EmbedderOptions) -> None:
         """Check the address and read the key from the environment. Nothing is sent yet.

@@ -1,4 +1,4 @@
-"""ONNX files that others made: float images in, one vector an image out, and what to feed them is guessed aloud."""
+"""ONNX files that others made: float images in, one vector an image out; what is guessed is said."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,7 +113,7 @@ class ForeignEmbedder:
         values = images * self._scale + self._shift
         if self._layout == "nchw":
             values = values.transpose(0, 3, 1, 2)
-        feed = {self._input: np.ascontiguousarray(values, self._float)}
+        feed: dict[str, NDArray[Any]] = {self._input: np.ascontiguousarray(values, self._float)}
         try:
             (rows,) = self._session.run([self._output], feed)
         except Exception as error:  # ONNX Runtime raises its own kinds, none of them exported

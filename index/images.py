@@ -173,6 +173,14 @@ def square(image: Image.Image, side: int, crop: float = 1.0) -> NDArray[np.uint8
     return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box))
 
 
+def with_pixels(photo: Photo, image: Image.Image) -> Photo:
+    """Give a photo other RGB pixels. Its bytes become a PNG of them, for embedders that send bytes."""
+    png = BytesIO()
+    image.save(png, "PNG", compress_level=1)
+    data = png.getvalue()
+    return Photo(photo.name, data, content_digest(data), image, *image.size)
+
+
 def _too_large(what: str) -> str:
     return f"too large: {what}, the limit is {MAX_PIXELS // 1_000_000} megapixels"
 

@@ -160,7 +160,7 @@ class Ledger:
 
     @property
     def rate(self) -> float | None:
-        """Images a second that one call at a time was answered with, over all calls; None before the first."""
+        """Images a second that one call at a time is answered with, over all calls; None before the first."""
         return self._one("SELECT timed / busy FROM teacher WHERE busy > 0")
 
     def known(self, digests: Iterable[str]) -> set[str]:
@@ -234,7 +234,7 @@ class Ledger:
             dim = db.execute("SELECT dim FROM teacher").fetchone()[0] or vectors.shape[1]
             if vectors.shape[1] != dim:
                 raise RetrievalError(
-                    f"{self.path} holds answers of length {dim}, not {vectors.shape[1]}. Is it the same model?"
+                    f"{self.path} holds answers of length {dim}, not {vectors.shape[1]}. Is it another model?"
                 )
             db.execute(
                 "UPDATE teacher SET dim = ?, timed = timed + ?, busy = busy + ?",

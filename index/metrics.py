@@ -84,3 +84,52 @@ def rank_biased_overlap(first: Ints, second: Ints, p: float = 0.9) -> NDArray[np
     agreed = np.cumsum(np.cumsum(common, axis=1), axis=2)[:, depths - 1, depths - 1]
     weight = p**depths
     return agreed[:, -1] / k * p**k + (1 - p) / p * (agreed / depths * weight).sum(axis=1)
+
+
+def revisited_average_precision(relevant: NDArray[np.bool_], junk: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Area under precision and recall by trapezoids, over the ranking without its junk.
+
+    As the evaluation code of Radenovic et al., "Revisiting Oxford and Paris" (2018), computes it: the j-th
+    relevant item, at rank r (both from 0), adds the mean of `j / r` (1 where r = 0) and `(j + 1) / (r + 1)`.
+
+    Args:
+        relevant: `(queries, items)`, whether the item at each rank is relevant, over the full ranking.
+        junk: `(queries, items)`, whether the item at each rank is taken out; never a relevant one.
+
+    Returns:
+        `(queries,)`; NaN for a query with nothing relevant.
+    """
+    ranks = _ranks_without(junk)
+    before = np.cumsum(relevant, axis=1) - 1
+    below = np.where(ranks > 0, before / np.maximum(ranks, 1), 1.0)
+    above = (before + 1) / (ranks + 1)
+    total = relevant.sum(axis=1)
+    out = np.full(len(relevant), np.nan)
+    return np.divide(((below + above) / 2 * relevant).sum(axis=1), total, out=out, where=total > 0)
+
+
+def revisited_precision_at_k(
+    relevant: NDArray[np.bool_], junk: NDArray[np.bool_], k: int
+) -> NDArray[np.float64]:
+    """Share of relevant items in the first k without junk, or down to the last relevant one if nearer.
+
+    From the same code: a query with fewer than k relevant items can still reach 1.
+
+    Args:
+        relevant: `(queries, items)`, whether the item at each rank is relevant, over the full ranking.
+        junk: `(queries, items)`, whether the item at each rank is taken out; never a relevant one.
+        k: Depth.
+
+    Returns:
+        `(queries,)`; NaN for a query with nothing relevant.
+    """
+    ranks = _ranks_without(junk)
+    depth = np.minimum(np.where(relevant, ranks + 1, 0).max(axis=1), k)
+    found = (relevant & (ranks < depth[:, None])).sum(axis=1)
+    out = np.full(len(relevant), np.nan)
+    return np.divide(found, depth, out=out, where=depth > 0)
+
+
+def _ranks_without(junk: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Rank of each item from 0, less the junk ahead of it; of junk, any."""
+    return np.maximum(np.arange(junk.shape[1]) - np.cumsum(junk, axis=1), 0)

@@ -9,17 +9,17 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.embedder import Embedder, find_fault, open_embedder, unit_rows
+from index.embedder import Embedder, find_fault, unit_rows
 from index.errors import (
     BudgetError,
     CallError,
+    ImageError,
     RefusedError,
     RetrievalError,
     TransientError,
@@ -27,8 +27,8 @@ from index.errors import (
     UnreachableError,
 )
 from index.images import Photo
-from index.ledger import Ledger, Reserved, default_ledger
-from index.options import EmbedderOptions
+from index.ledger import Ledger, Reserved
+from index.pace import Pace
 from index.wire import Upload
 
 ATTEMPTS = 8  # of a call that brings no answer
@@ -101,6 +101,7 @@ class PaidEmbedder:
         self.side, self.provider, self.calls = teacher.side, teacher.provider, teacher.calls
         self.asked = self.lost = 0
         self._pace = Pace(teacher.calls.rate)
+        self._refused: dict[str, str] = {}  # why, by digest: not to ask again in this run
         self._stop = Event()
         self._lock = Lock()  # guards the counters
         self._first = Lock()  # taken by turns until the length of the vectors is known
@@ -114,11 +115,16 @@ class PaidEmbedder:
         return self.ledger.dim or self.teacher.dim
 
     def prepare(self, photo: Photo) -> Question:
-        """Make the question for one image."""
+        """Make the question for one image.
+
+        Raises:
+            ImageError: The teacher has nothing for this image, or has refused it before.
+        """
         made = self.teacher.prepare(photo)
-        return Question(
-            photo.name, photo.digest, made.digest if isinstance(made, Upload) else photo.digest, made
-        )
+        digest = made.digest if isinstance(made, Upload) else photo.digest
+        if reason := self._refused.get(digest):
+            raise ImageError(reason)
+        return Question(photo.name, photo.digest, digest, made)
 
     def embed(self, batch: Sequence[Question]) -> NDArray[np.float32]:
         """Map n questions to `(n, dim)` float32 unit rows, asking only what the ledger does not know.
@@ -136,8 +142,8 @@ class PaidEmbedder:
             )
         if outcome.denied:
             raise BudgetError(
-                f"{self.name} was not asked about {len(outcome.denied)} images: {self.ledger.spent} of a budget "
-                f"of {self.budget} are spent ({self.ledger.path}). Give a larger --budget."
+                f"{self.name} was not asked about {len(outcome.denied)} images: {self.ledger.spent} of the "
+                f"budget of {self.budget} are spent ({self.ledger.path}). Give a larger --budget."
             )
         answers = self.ledger.answers([q.digest for q in batch] + [q.source for q in batch])
         rows = [answers[q.digest] if q.digest in answers else answers[q.source] for q in batch]
@@ -154,6 +160,7 @@ class PaidEmbedder:
         outcome = Outcome({}, set())
         for group in _groups(list(open_questions.values()), self.calls.batch):
             self._ask_until_answered(group, outcome)
+        self._refused |= outcome.refused
         return outcome
 
     def stop(self) -> None:
@@ -187,6 +194,8 @@ class PaidEmbedder:
         except UnansweredError as answer:
             faults = {mine[i].digest: reason for i, reason in answer.reasons.items()}
             outcome.refused.update(faults)
+            if len(faults) == len(mine):
+                self._count_failure(answer)
             return busy + [q for q in mine if q.digest not in faults]
         except TransientError as failure:
             return busy + self._after_silence(failure, mine, trouble, outcome)
@@ -195,11 +204,19 @@ class PaidEmbedder:
                 self._count_failure(refusal)
             self._divide(mine, str(refusal), outcome)
             return busy
+        return busy + self._after_faults(faults, mine, trouble, outcome)
+
+    def _after_faults(
+        self, faults: dict[str, str], questions: list[Question], trouble: "_Trouble", outcome: Outcome
+    ) -> list[Question]:
+        """Give up the images that are answered wrongly again and again; return those that are still open."""
         for digest, fault in faults.items():
             trouble.bad[digest] += bool(fault)
             if trouble.bad[digest] == BAD_ANSWERS:
                 outcome.refused[digest] = f"{self.name} {fault}, {BAD_ANSWERS} times"
-        return busy + [q for q in mine if q.digest in faults and q.digest not in outcome.refused]
+                if len(faults) == len(questions):
+                    self._count_failure(RetrievalError(outcome.refused[digest]))
+        return [q for q in questions if q.digest in faults and q.digest not in outcome.refused]
 
     def _call(self, questions: Sequence[Question], reserved: Reserved) -> dict[str, str]:
         """Make one call; store what it brings, and note as lost what is of no use.
@@ -243,7 +260,7 @@ class PaidEmbedder:
         return bad
 
     def _hold(self, answer: "_Held") -> dict[str, str]:
-        """Keep the first answer back until a second one has the same length, by which all later ones are judged."""
+        """Keep the first answer back until a second has the same length, which all later ones must have."""
         held, self._held = self._held, answer
         if held is None:
             return {answer.question.digest: ""}
@@ -306,7 +323,7 @@ class PaidEmbedder:
         return questions
 
     def _divide(self, questions: list[Question], reason: str, outcome: Outcome) -> None:
-        """Find the images at fault for a call that failed as a whole, by asking about half of them at a time."""
+        """Find the images at fault for a call that failed as a whole: ask about half of them at a time."""
         if len(questions) == 1:
             outcome.refused[questions[0].digest] = reason
             return
@@ -314,12 +331,12 @@ class PaidEmbedder:
         self._ask_until_answered(questions[:middle], outcome)
         self._ask_until_answered(questions[middle:], outcome)
 
-    def _count_failure(self, failure: CallError) -> None:
+    def _count_failure(self, failure: RetrievalError) -> None:
         """Note that a call was given up; raise if that was one too many in a row."""
         with self._lock:
             self._in_a_row += 1
         if self._in_a_row >= IN_A_ROW:
-            raise RetrievalError(f"{failure}. {self._kept()}") from failure
+            raise RetrievalError(f"{str(failure).rstrip('.')}. {self._kept()}") from failure
 
     def _kept(self) -> str:
         return f"{len(self.ledger)} answers are kept in {self.ledger.path}; run again to go on."
@@ -343,28 +360,6 @@ class _Held:
     seconds: float
 
 
-class Pace:
-    """Lets several threads pass at most so many images a second together."""
-
-    def __init__(self, rate: float | None) -> None:
-        self._rate = rate
-        self._lock = Lock()
-        self._next = 0.0
-
-    def wait(self, images: int, stop: Event) -> None:
-        """Wait for the turn of so many images, or until `stop` is set."""
-        with self._lock:
-            turn = max(self._next, time.monotonic())
-            if self._rate:
-                self._next = turn + images / self._rate
-        stop.wait(max(turn - time.monotonic(), 0))
-
-    def hold(self, seconds: float) -> None:
-        """Let nobody pass for so long."""
-        with self._lock:
-            self._next = max(self._next, time.monotonic() + seconds)
-
-
 def _groups(questions: list[Question], batch: int) -> Iterator[list[Question]]:
     """Cut questions into calls, by number and by what there is to send."""
     group: list[Question] = []
@@ -375,24 +370,3 @@ def _groups(questions: list[Question], batch: int) -> Iterator[list[Question]]:
         group.append(question)
     if group:
         yield group
-
-
-def open_teacher(
-    spec: str, device: str, options: EmbedderOptions | None, ledger: Path | None, budget: int
-) -> Embedder:
-    """Open a teacher for a command that is not `distill`: one whose answers have a price comes with its ledger.
-
-    Args:
-        spec: As for `open_embedder`.
-        device: `auto`, `cpu` or `cuda`.
-        options: As for `open_embedder`.
-        ledger: The ledger's file; None keeps it in the user's cache folder.
-        budget: How many images the teacher may ever be asked about; 0 lets only the ledger answer.
-
-    Raises:
-        UsageError: The teacher or the ledger cannot be used.
-    """
-    teacher = open_embedder(spec, device, options)
-    if not teacher.calls.paid:
-        return teacher
-    return PaidEmbedder(teacher, Ledger(ledger or default_ledger(teacher.key), teacher.key), budget)

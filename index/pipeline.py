@@ -1,16 +1,16 @@
 """From files to an index: workers decode ahead, models embed in batches, the writer keeps what comes out."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.ahead import BATCH, WORKERS, map_ahead
 from index.ann import build_ann, choose_factory, measure_recall
 from index.embedder import Embedder, OnnxEmbedder, embed_checked, open_embedder
 from index.errors import ImageError, RetrievalError
@@ -19,11 +19,6 @@ from index.progress import progress
 from index.store import Failure, Index, IndexWriter, Item
 from index.teacher_space import FILE as TEACHER_SPACE
 from index.teacher_space import TeacherSpace
-
-BATCH = 32
-WORKERS = 2
-T = TypeVar("T")
-U = TypeVar("U")
 
 
 @dataclass(frozen=True)
@@ -84,23 +79,6 @@ def embed_files(
             }
             failures = [outcome for outcome in chunk if isinstance(outcome, Failure)]
             yield Embedded([prepared.item for prepared in ready], vectors, failures)
-
-
-def map_ahead(
-    pool: ThreadPoolExecutor, work: Callable[[T], U], things: Iterable[T], ahead: int
-) -> Iterator[U]:
-    """Map in order like `map`, with at most `ahead` results waiting: memory stays constant."""
-    waiting: deque[Future[U]] = deque()
-    try:
-        for thing in things:
-            waiting.append(pool.submit(work, thing))
-            if len(waiting) >= ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
 
 
 def index_by_name(

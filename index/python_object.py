@@ -14,7 +14,7 @@ from index.errors import CallError, RefusedError, UsageError
 from index.images import Photo
 from index.options import EmbedderOptions
 
-SIDE = 1024  # pixels that a larger JPEG is at least decoded to, twice over
+SIDE = 512  # pixels; images come with twice that on their longer side at most, which bounds the memory
 
 
 class ObjectEmbedder:
@@ -52,8 +52,10 @@ class ObjectEmbedder:
         self.calls = Calls(options.batch, rate=options.rate, paid=True)
 
     def prepare(self, photo: Photo) -> Image.Image:
-        """The image itself."""
-        return photo.image
+        """The image, made smaller if it is very large."""
+        image = photo.image.copy()
+        image.thumbnail((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC)
+        return image
 
     def embed(self, batch: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Call it with n images.

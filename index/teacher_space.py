@@ -5,35 +5,17 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from index.errors import UsageError
 from index.images import content_digest
+from index.projection import Projection
 
 FILE = "teacher_space.npz"
 
 
 @dataclass(frozen=True)
-class TeacherSpace:
-    """An affine projection followed by scaling to unit length.
-
-    Attributes:
-        mean: `(teacher dim,)` float32, subtracted first.
-        components: `(dim, teacher dim)` float32, orthogonal rows; rows of zeros where the answers that it
-            was fitted on span fewer dimensions.
-    """
-
-    mean: NDArray[np.float32]
-    components: NDArray[np.float32]
-
-    def __post_init__(self) -> None:
-        if self.components.ndim != 2 or self.mean.shape != self.components.shape[1:]:
-            raise ValueError(f"mean {self.mean.shape} and components {self.components.shape} do not fit.")
-
-    @property
-    def dim(self) -> int:
-        """The student's dimension."""
-        return len(self.components)
+class TeacherSpace(Projection):
+    """The projection fitted to the teacher's answers, and its file."""
 
     def fits(self, teacher_dim: int, student_dim: int) -> bool:
         """Whether it maps vectors of one length to the other."""
@@ -43,11 +25,6 @@ class TeacherSpace:
     def key(self) -> str:
         """Identity, from the values themselves."""
         return f"space:{content_digest(self.mean.tobytes() + self.components.tobytes())}"
-
-    def project(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map `(n, teacher dim)` to `(n, dim)` float32 unit rows; a vector equal to the mean stays zero."""
-        flat = (vectors - self.mean) @ self.components.T
-        return (flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
     def save(self, path: Path) -> None:
         """Write an .npz file."""

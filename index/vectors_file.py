@@ -17,7 +17,7 @@ LAYOUT = "`ids` of n texts and `vectors` of n rows, in an .npz file as arrays, i
 
 
 class VectorsEmbedder:
-    """A file of vectors by content digest (`content_digest`, which `b2sum -l 128` prints) or by relative path.
+    """A file of vectors by content digest (`content_digest`: what `b2sum -l 128` prints) or by relative path.
 
     A path is the one below the folder of images that is given to a command. Only an image that was found
     there is looked up by it, so that no other photo is taken for one of the same name.

@@ -61,7 +61,7 @@ def read_answer(body: bytes, count: int) -> NDArray[np.float32]:
         `(count, dim)` float32 as answered; where one vector has another length than most, a row of NaN.
 
     Raises:
-        ValueError: It is no answer to this request; the message says what is wrong, as in "answered with ...".
+        ValueError: It is no answer to this request. The message says what it is instead.
     """
     try:
         entries = json.loads(body)["data"]

@@ -32,5 +32,5 @@ def test_a_distilled_student_searches_groceries(grocery: Path, tmp_path: Path):
     labels = ("--queries", grocery / "queries.csv", "--labels", grocery / "gallery.csv")
     scores = json.loads(run("evaluate", index, *labels, "--json"))["student"]
     assert scores["queries"] == 2485
-    assert scores["mAP"] >= 0.385
-    assert scores["R@1"] >= 0.58
+    assert scores["mAP"] >= 0.425
+    assert scores["R@1"] >= 0.6

@@ -42,7 +42,7 @@ def index(folder: Path, tmp_path: Path, student_file: Path, teacher_file: Path) 
 
 def test_help_lists_the_commands():
     text = retrieval("--help").stdout
-    for command in ("export", "distill", "index", "search", "evaluate", "serve", "demo"):
+    for command in ("export", "distill", "index", "search", "evaluate", "quantize", "serve", "demo"):
         assert command in text
 
 

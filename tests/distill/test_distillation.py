@@ -1,11 +1,16 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import picture
 
-from distill.distillation import Options, ask_teacher, default_steps, digest_pool, distill, distill_by_name
+from distill.ask import ask_teacher, digest_pool
+from distill.curve import distill_by_name, distill_curve, parse_budgets
+from distill.distillation import Options, distill
+from distill.recipes import Recipe
 from index.embedder import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.images import ImageFile, find_images, read_photo
@@ -42,7 +47,7 @@ def ask(files, teacher, ledger, budget, order=None):
     digests = digest_pool(files)
     known = ledger.known(digests)
     order = order or sorted(range(len(files)), key=lambda i: digests[i] not in known)
-    return ask_teacher(files, digests, order, teacher, ledger, budget, 36)
+    return ask_teacher(files, digests, order, teacher, ledger, budget)
 
 
 def test_the_budget_is_a_limit_for_ever(folder, teacher, ledger):
@@ -59,10 +64,9 @@ def test_answers_belong_to_their_images(folder, teacher, ledger):
     files = find_images([folder])
     answered = ask(files, teacher, ledger, 12, order=list(range(11, -1, -1)))
     by_digest = {read_photo(file).digest: file for file in files}
-    for digest, vector, pixels in zip(answered.digests, answered.vectors, answered.pixels, strict=True):
+    for digest, vector in zip(answered.digests, answered.vectors, strict=True):
         photo = read_photo(by_digest[digest])
         np.testing.assert_allclose(teacher.embed([teacher.prepare(photo)])[0], vector, atol=1e-6)
-        assert pixels.shape == (36, 36, 3)
 
 
 def test_a_spent_budget_says_what_to_do(folder, tmp_path, teacher, ledger, unit_rows):
@@ -90,7 +94,7 @@ def test_too_few_images_are_an_error(tmp_path, folder, teacher, ledger):
 def test_a_student_folder_from_end_to_end(folder, tmp_path, teacher, ledger):
     done = distill(find_images([folder]), teacher, ledger, tmp_path / "student", OPTIONS)
     assert {path.name for path in done.folder.iterdir()} == {
-        "student.onnx", "teacher_space.npz", "run.json", "README.md",
+        "student.onnx", "teacher_space.npz", "run.json", "README.md", "report.html",
     }  # fmt: skip
     student = OnnxEmbedder(done.folder / "student.onnx")
     assert (student.dim, student.side) == (6, 32)
@@ -134,12 +138,99 @@ def test_no_label_is_read(folder, tmp_path, teacher, ledger):
 
 def test_by_name(folder, tmp_path, teacher_file):
     out = tmp_path / "student"
-    done = distill_by_name(
-        [folder], str(teacher_file), tmp_path / "l.sqlite", out, replace(OPTIONS, budget=100)
-    )
+    options = replace(OPTIONS, budget=100)
+    done = distill_by_name([folder], str(teacher_file), tmp_path / "l.sqlite", out, options, [100])
     assert done.run["queried"] == 12  # a budget above the pool asks about all of it
     with Ledger(tmp_path / "l.sqlite", done.run["teacher"]["key"]) as ledger:
         assert len(ledger) == 12
+
+
+def test_more_dimensions_than_answers(folder, tmp_path, teacher, ledger):
+    done = distill(find_images([folder]), teacher, ledger, tmp_path / "s", replace(OPTIONS, budget=4, dim=9))
+    student = OnnxEmbedder(done.folder / "student.onnx")
+    photo = read_photo(find_images([folder])[0])
+    assert np.isfinite(student.embed([student.prepare(photo)])).all()
+    assert student.dim == 9
+
+
+class Faulty(Counting):
+    """A teacher that answers the same, or nonsense."""
+
+    answer = 1.0
+
+    def embed(self, batch):
+        self.asked += len(batch)
+        return np.full((len(batch), self.dim), self.answer / self.dim**0.5, np.float32)
+
+
+def test_a_teacher_that_tells_nothing_apart_is_named(folder, tmp_path, teacher_file):
+    faulty = Faulty(teacher_file, "cpu")
+    complaint = r"teacher.onnx gives all 8 images the same vector"
+    with Ledger(tmp_path / "l.sqlite", faulty.key) as ledger, pytest.raises(RetrievalError, match=complaint):
+        distill(find_images([folder]), faulty, ledger, tmp_path / "s", OPTIONS)
+
+
+def test_nonsense_is_neither_stored_nor_learnt(folder, tmp_path, teacher_file):
+    faulty = Faulty(teacher_file, "cpu")
+    faulty.answer = np.nan
+    with Ledger(tmp_path / "l.sqlite", faulty.key) as ledger:
+        with pytest.raises(RetrievalError, match=r"answered for .* with a vector of length nan"):
+            distill(find_images([folder]), faulty, ledger, tmp_path / "s", OPTIONS)
+        assert len(ledger) == 0
+
+
+def test_copies_are_one_image(tmp_path, teacher, ledger):
+    for i in range(5):
+        picture(0).save(tmp_path / f"{i}.png")
+    with pytest.raises(RetrievalError, match="Only 1 usable images with different content"):
+        distill(find_images([tmp_path]), teacher, ledger, tmp_path / "s", OPTIONS)
+    assert teacher.asked == 0
+
+
+def test_budgets_on_the_command_line():
+    assert parse_budgets("500") == [500]
+    assert parse_budgets("500,100,250,100") == [100, 250, 500]
+    with pytest.raises(UsageError, match="--budget must be a number or several, such as 100,250,500"):
+        parse_budgets("many")
+
+
+def test_a_curve_pays_for_each_image_once(tmp_path, teacher, ledger):
+    root = tmp_path / "pool"
+    root.mkdir()
+    for i in range(60):
+        picture(i).save(root / f"{i}.png")
+    options = replace(OPTIONS, recipe=Recipe(holdout=0.25, batch=8))
+    out = tmp_path / "student"
+    done = distill_curve(find_images([root]), teacher, ledger, out, options, [10, 20, 50])
+    assert teacher.asked == len(ledger) == 50
+    assert done.folder == out
+    assert (out / "budget-10" / "student.onnx").is_file()
+    assert [point["queried"] for point in done.run["curve"]] == [10, 20, 50]
+    assert all(0 < point["overlap@10"] <= 1 for point in done.run["curve"])
+    page = (out / "report.html").read_text()
+    assert "Quality against budget" in page
+    assert "Quality against budget" not in (out / "budget-20" / "report.html").read_text()
+    assert page.count("<svg") == 3
+    assert 'src="data:image/jpeg;base64,' in page
+    assert "<script" not in page  # nothing is run or fetched
+    assert not re.search(r'(src|href)="http', page)
+    assert done.lists.agreement.mean() == pytest.approx(done.run["agreement"]["overlap@10"])
+
+
+def test_a_killed_run_goes_on_and_pays_nothing_twice(folder, tmp_path, teacher, ledger, monkeypatch):
+    files = find_images([folder])
+    whole = distill(files, teacher, ledger, tmp_path / "whole", OPTIONS)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("distill.distillation.export_onnx", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        distill(files, teacher, ledger, tmp_path / "killed", OPTIONS)
+    assert (tmp_path / "killed" / "checkpoint.pt").is_file()
+    again = distill(files, teacher, ledger, tmp_path / "killed", OPTIONS)
+    assert teacher.asked == 8
+    assert (
+        again.run["export"]["key"] == whole.run["export"]["key"]
+        or again.run["training"]["loss"] == (whole.run["training"]["loss"])
+    )
+    assert not (tmp_path / "killed" / "checkpoint.pt").exists()
 
 
 @pytest.mark.parametrize(
@@ -149,6 +240,7 @@ def test_by_name(folder, tmp_path, teacher_file):
         ({"size": 8}, "--size must be at least 32"),
         ({"dim": 0}, "--dim must be at least 1"),
         ({"steps": 0}, "--steps must be at least 1"),
+        ({"select": "luck"}, "--select must be one of kmeans, kcenter, random, not 'luck'"),
     ],
 )
 def test_options_check_themselves(wrong, complaint):
@@ -161,9 +253,3 @@ def test_a_file_in_the_way_is_refused_before_anything_is_paid(folder, tmp_path, 
     with pytest.raises(UsageError, match="is a file"):
         distill(find_images([folder]), teacher, ledger, tmp_path / "student", OPTIONS)
     assert teacher.asked == 0
-
-
-def test_more_answers_mean_more_steps_but_fewer_passes():
-    assert default_steps(500) == 300
-    assert default_steps(2000) == 600
-    assert default_steps(2) == 20

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from distill.losses import LOSSES, neighbours
+from distill.losses import LOSSES, Bank, neighbours, structure
 from distill.mixing import Mixing, interpolate, join
 from index.errors import UsageError
 
-NO_BANK = torch.empty(0, 5)
+NO_BANK = Bank(torch.empty(0, 5))
 
 
 def rows(n: int, dim: int, seed: int) -> torch.Tensor:
@@ -105,7 +105,7 @@ def by_hand(name: str, s: np.ndarray, t: np.ndarray) -> float:  # noqa: C901, PL
 
 
 @pytest.mark.parametrize("n", [4, 13])
-@pytest.mark.parametrize("name", sorted(LOSSES.keys() - {"csd", "csd-all"}))
+@pytest.mark.parametrize("name", sorted(LOSSES.keys() - {"csd", "csd-all", "ssp"}))
 def test_each_loss_is_what_its_formula_says(name: str, n: int):
     s, t = rows(n, 5, 0).double(), rows(n, 5, 1).double()
     assert LOSSES[name](s, t, NO_BANK).item() == pytest.approx(by_hand(name, s.numpy(), t.numpy()), abs=1e-6)
@@ -120,35 +120,52 @@ def test_divergence_over_the_nearest_of_the_bank(k: int):
         p = softmax([float(t[i] @ bank[g]) / 0.05 for g in near])
         q = softmax([float(s[i] @ bank[g]) / 0.05 for g in near])
         expected += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)) / 4
-    assert neighbours(s, t, bank, k=k).item() == pytest.approx(expected, abs=1e-6)
+    assert neighbours(s, t, Bank(bank), k=k).item() == pytest.approx(expected, abs=1e-6)
     if k >= 9:
-        assert LOSSES["csd-all"](s, t, bank).item() == pytest.approx(expected, abs=1e-6)
+        assert LOSSES["csd-all"](s, t, Bank(bank)).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_similarity_to_the_centroids_of_a_product_quantiser():
+    s, t, bank = (rows(m, 16, seed) for m, seed in ((4, 0), (4, 1), (64, 2)))
+    codebook = Bank(bank).codebook
+    assert codebook.shape == (8, 16, 2)  # 8 parts of 2, and 64 / 4 centroids in each
+    assert torch.allclose(codebook.norm(dim=2), torch.ones(8, 16), atol=1e-5)
+    assert torch.equal(codebook, Bank(bank).codebook)
+    expected = 0.0
+    for i, part in itertools.product(range(4), range(8)):
+        mine, theirs = (x[i, 2 * part : 2 * part + 2] / x[i, 2 * part : 2 * part + 2].norm() for x in (s, t))
+        p = softmax([float(theirs @ centroid) / 0.1 for centroid in codebook[part]])
+        q = softmax([float(mine @ centroid) / 0.1 for centroid in codebook[part]])
+        expected += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)) / 32
+    assert structure(s, t, Bank(bank)).item() == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_perfect_student_is_best_and_gradients_are_finite(name: str):
     teacher = rows(8, 5, 1)
     perfect = teacher.clone().requires_grad_()
-    loss = LOSSES[name](perfect, teacher, teacher)
+    loss = LOSSES[name](perfect, teacher, Bank(teacher))
     loss.backward()
     assert torch.isfinite(perfect.grad).all()
     assert name == "darkrank" or loss.item() == pytest.approx(0, abs=1e-6)
     student = F.normalize(teacher + 0.3 * rows(8, 5, 2), dim=1).requires_grad_()
-    worse = LOSSES[name](student, teacher, teacher)
+    worse = LOSSES[name](student, teacher, Bank(teacher))
     worse.backward()
     assert worse > loss
     assert student.grad.abs().sum() > 0
     assert torch.isfinite(student.grad).all()
 
 
-PLACING = {"regression", "cross", "raml", "csd", "csd-all", "d3still"}
+PLACING = {"regression", "cross", "raml", "csd", "csd-all", "ssp", "d3still"}
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_only_placing_losses_see_a_turn_of_the_whole_space(name: str):
     teacher = rows(9, 5, 0)
     turn, _ = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(1)))
-    turned, straight = (LOSSES[name](student, teacher, teacher) for student in (teacher @ turn, teacher))
+    turned, straight = (
+        LOSSES[name](student, teacher, Bank(teacher)) for student in (teacher @ turn, teacher)
+    )
     assert (turned - straight > 1e-3) == (name in PLACING)
 
 

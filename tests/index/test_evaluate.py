@@ -10,9 +10,11 @@ from sklearn.metrics import average_precision_score
 
 from index.embedder import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
-from index.evaluate import evaluate, evaluate_by_name, gallery_agreement, label_items, read_labels
+from index.evaluate import evaluate_by_name
 from index.images import read_photo
+from index.labelled import evaluate_labelled, label_items, read_labels
 from index.pipeline import build_index
+from index.rankings import Options, gallery_agreement, parse_scales
 from index.search import Searcher
 
 
@@ -49,7 +51,7 @@ def searcher(labelled: Path, student_file: Path, teacher_file: Path) -> Searcher
 
 def test_figures_are_those_of_an_independent_computation(searcher: Searcher, labelled: Path):
     queries, labels = read_labels(labelled / "queries.csv"), read_labels(labelled / "gallery.csv")
-    scores = evaluate(searcher, queries, labels, ["student", "teacher"])
+    scores = evaluate_labelled(searcher, queries, labels, Options(["student", "teacher"]))
     gallery = np.array([Path(item.path).stem[0] for item in searcher.index.items])
     for mode in ("student", "teacher"):
         others = Searcher(searcher.index, searcher.models["student"], searcher.models["teacher"])
@@ -71,8 +73,8 @@ def test_a_query_from_the_gallery_never_finds_itself(searcher: Searcher, labelle
     # Each item alone in its class: nothing but itself could be relevant.
     alone = [type(entry)(entry.file, str(i)) for i, entry in enumerate(labels)]
     with pytest.raises(RetrievalError, match="No query has an image of its label"):
-        evaluate(searcher, alone, alone, ["student"])
-    scores = evaluate(searcher, labels, labels, ["student"])
+        evaluate_labelled(searcher, alone, alone, Options(["student"]))
+    scores = evaluate_labelled(searcher, labels, labels, Options(["student"]))
     assert scores["student"]["queries"] == 20
 
 
@@ -101,14 +103,49 @@ def test_wrong_csv_files_and_modes_are_usage_errors(searcher: Searcher, labelled
         label_items(searcher.index, strangers)
     queries = read_labels(labelled / "queries.csv")
     with pytest.raises(UsageError, match="no mode 'asymmetric'"):
-        evaluate(searcher, queries, queries, ["asymmetric"])
+        evaluate_labelled(searcher, queries, queries, Options(["asymmetric"]))
 
 
 def test_by_name_evaluates_every_mode_of_the_index(searcher: Searcher, labelled: Path):
-    scores = evaluate_by_name(
-        labelled / "idx", labelled / "queries.csv", labelled / "gallery.csv", None, None, "cpu"
-    )
+    files = labelled / "idx", labelled / "queries.csv"
+    scores = evaluate_by_name(*files, labelled / "gallery.csv", None, None, "cpu", Options())
     assert list(scores) == ["student", "teacher"]
+    with pytest.raises(UsageError, match="do not go together"):
+        evaluate_by_name(*files, labelled / "gallery.csv", labelled / "x.json", None, "cpu", Options())
+    with pytest.raises(UsageError, match="Give --labels with a CSV file, or --revisited"):
+        evaluate_by_name(*files, None, None, None, "cpu", Options())
+
+
+def test_whitening_is_learnt_from_the_gallery_and_applied_to_both_sides(searcher: Searcher, labelled: Path):
+    queries, labels = read_labels(labelled / "queries.csv"), read_labels(labelled / "gallery.csv")
+    scores = evaluate_labelled(searcher, queries, labels, Options(["student"], whiten=0.5))
+    gallery = np.array(searcher.index.vectors("student"))
+    names = np.array([Path(item.path).stem[0] for item in searcher.index.items])
+    values, axes = np.linalg.eigh(np.cov(gallery.T, bias=True))
+    order = values.argsort()[::-1][: (values > 1e-10).sum()]
+
+    def whiten(vectors: np.ndarray) -> np.ndarray:
+        flat = (vectors - gallery.mean(axis=0)) @ axes[:, order] * (values[order] ** 0.5 + 1e-3) ** -0.5
+        return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+
+    model = searcher.models["student"]
+    precision = []
+    for query in queries:
+        vector = model.embed([model.prepare(read_photo(query.file))])
+        precision.append(
+            average_precision_score(names == query.label, (whiten(vector) @ whiten(gallery).T)[0])
+        )
+    assert scores["student"]["mAP"] == pytest.approx(np.mean(precision), abs=1e-6)
+
+
+def test_options_on_the_command_line():
+    assert parse_scales("1,0.5") == [1, 0.5]
+    with pytest.raises(UsageError, match="--scales must be numbers, such as"):
+        parse_scales("big")
+    with pytest.raises(UsageError, match="--scales must lie above 0"):
+        Options(scales=[0.0])
+    with pytest.raises(UsageError, match="--whiten must lie between 0 and 1"):
+        Options(whiten=2.0)
 
 
 def test_gallery_agreement_is_the_overlap_of_stored_neighbours(searcher: Searcher):

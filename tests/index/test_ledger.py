@@ -62,7 +62,5 @@ def test_the_digest_names_the_answers_used(tmp_path, unit_rows):
         assert ledger.digest(["a", "b"]) == ledger.digest(["b", "a"]) != ledger.digest(["a", "c"])
 
 
-def test_each_teacher_has_a_file_of_its_own(tmp_path):
-    assert (
-        default_ledger("one", tmp_path) == default_ledger("one", tmp_path) != default_ledger("two", tmp_path)
-    )
+def test_each_teacher_has_a_file_of_its_own():
+    assert default_ledger("one") == default_ledger("one") != default_ledger("two")

@@ -2,14 +2,13 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from distill.targets import fit_teacher_space
 from index.errors import UsageError
 from index.teacher_space import TeacherSpace
 
 
 def test_it_is_scikit_learns_pca_scaled_to_unit_length(unit_rows):
     vectors = unit_rows(60, 20)
-    ours = fit_teacher_space(vectors, 7).project(vectors)
+    ours = TeacherSpace.fit(vectors, 7).project(vectors)
     theirs = PCA(7, svd_solver="full").fit_transform(vectors)
     theirs /= np.linalg.norm(theirs, axis=1, keepdims=True)
     np.testing.assert_allclose(np.abs(ours), np.abs(theirs), atol=1e-4)
@@ -18,7 +17,7 @@ def test_it_is_scikit_learns_pca_scaled_to_unit_length(unit_rows):
 
 def test_whole_whitening_is_scikit_learns(unit_rows):
     vectors = unit_rows(60, 20) * np.geomspace(1, 0.2, 20, dtype=np.float32)
-    ours = fit_teacher_space(vectors, 7, whiten=1).project(vectors)
+    ours = TeacherSpace.fit(vectors, 7, whiten=1).project(vectors)
     theirs = PCA(7, svd_solver="full", whiten=True).fit_transform(vectors)
     theirs /= np.linalg.norm(theirs, axis=1, keepdims=True)
     np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=0.02)  # ours has a floor
@@ -28,7 +27,7 @@ def test_whitening_makes_variances_more_alike_by_its_power(unit_rows):
     vectors = unit_rows(200, 12) * np.geomspace(1, 0.1, 12, dtype=np.float32)
 
     def spread(whiten: float) -> float:
-        space = fit_teacher_space(vectors, 6, whiten)
+        space = TeacherSpace.fit(vectors, 6, whiten)
         deviations = ((vectors - space.mean) @ space.components.T).std(axis=0)
         return np.log(deviations[0] / deviations[-1])
 
@@ -43,7 +42,7 @@ def test_whitening_makes_variances_more_alike_by_its_power(unit_rows):
 )
 def test_any_teacher_fits_any_student(unit_rows, answers, teacher_dim, dim):
     vectors = unit_rows(answers, teacher_dim)
-    projected = fit_teacher_space(vectors, dim).project(vectors)
+    projected = TeacherSpace.fit(vectors, dim).project(vectors)
     assert projected.shape == (answers, dim)
     np.testing.assert_allclose(np.linalg.norm(projected, axis=1), 1, atol=1e-5)
 
@@ -52,17 +51,17 @@ def test_all_dimensions_kept_means_all_centred_similarities_kept(unit_rows):
     vectors = unit_rows(50, 6)
     centred = vectors - vectors.mean(0)
     centred /= np.linalg.norm(centred, axis=1, keepdims=True)
-    projected = fit_teacher_space(vectors, 16).project(vectors)
+    projected = TeacherSpace.fit(vectors, 16).project(vectors)
     np.testing.assert_allclose(projected @ projected.T, centred @ centred.T, atol=1e-5)
 
 
 def test_equal_answers_give_finite_vectors():
     vectors = np.tile(np.array([[0.6, 0.8]], np.float32), (5, 1))
-    assert np.isfinite(fit_teacher_space(vectors, 4).project(vectors)).all()
+    assert np.isfinite(TeacherSpace.fit(vectors, 4).project(vectors)).all()
 
 
 def test_a_file_round_trip(tmp_path, unit_rows):
-    space = fit_teacher_space(unit_rows(30, 10), 4)
+    space = TeacherSpace.fit(unit_rows(30, 10), 4)
     space.save(tmp_path / "s.npz")
     again = TeacherSpace.load(tmp_path / "s.npz")
     assert again.key == space.key

@@ -1,0 +1,223 @@
+"""Recipes against budgets: mean and standard error over seeds, on photos whose labels only the score reads.
+
+    python benchmarks/distillation.py --gallery gallery.csv --queries queries.csv --teacher teacher.onnx \
+        --recipes default,regression,csd --budgets 250,500 --seeds 3 --out docs/distillation.csv
+
+The teacher is asked about every photo once; its answers stay in --ledger. Runs that the table already holds
+are not run again, so that it can be interrupted and widened. `--pool half` distils on a random half of the
+gallery and searches the other; `--pool FOLDER` distils on other photos.
+"""
+
+import argparse
+import csv
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+
+from distill.ask import ask_teacher, digest_pool
+from distill.backbone import create_backbone
+from distill.crops import center_crop, stored_side
+from distill.device import keep_freed_memory, open_fabric
+from distill.distillation import Options, fit_student
+from distill.examples import Looked, look
+from distill.export import count_parameters
+from distill.recipes import find_recipe
+from distill.selection import order_by_worth
+from distill.student import embed
+from index.embedder import open_embedder
+from index.images import ImageFile, find_images
+from index.labelled import read_labels
+from index.ledger import Ledger
+from index.metrics import average_precision, overlap_at_k, rank, recall_at_k
+
+COLUMNS = (
+    "pool", "recipe", "select", "stages", "size", "budget", "seed", "parameters", "mAP", "R@1", "overlap@10",
+    "asymmetric mAP", "seconds",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos that were read, looked at and answered; `labels` is empty for a pool that nobody labelled."""
+
+    looked: Looked
+    digests: NDArray[np.str_]
+    vectors: NDArray[np.float32]
+    labels: NDArray[np.str_]
+
+    def take(self, rows: NDArray[np.int64]) -> "Photos":
+        """Some of them."""
+        seen = Looked(np.arange(len(rows)), self.looked.pixels[rows], self.looked.features[rows], [])
+        return Photos(seen, self.digests[rows], self.vectors[rows], self.labels[rows])
+
+
+def read(
+    files: Sequence[ImageFile], labels: Sequence[str], args: argparse.Namespace, fabric: Fabric
+) -> Photos:
+    """Look at photos and fetch their answers from the ledger, or from the teacher."""
+    backbone = create_backbone(args.student)
+    backbone.fold_batch_norm()
+    digests = digest_pool(files)
+    label = dict(zip(digests, labels, strict=True)) if labels else dict.fromkeys(digests, "")
+    distinct = dict(zip(digests, files, strict=True))
+    digests = sorted(distinct)
+    looked = look([distinct[digest] for digest in digests], backbone, stored_side(args.size), fabric)
+    digests = [digests[row] for row in looked.rows]
+    files = [distinct[digest] for digest in digests]
+    teacher = open_embedder(args.teacher, "auto")
+    with Ledger(args.ledger, teacher.key) as ledger:
+        answered = ask_teacher(files, digests, range(len(files)), teacher, ledger, 1 << 40)
+    return Photos(
+        looked, np.array(digests), answered.vectors, np.array([label[digest] for digest in digests])
+    )
+
+
+def score(
+    gallery: Photos,
+    queries: Photos,
+    ours: Sequence[NDArray[np.float32]],
+    projected: NDArray[np.float32] | None,
+) -> dict[str, float]:
+    """Quality and agreement, in %, of vectors of the gallery and the queries."""
+
+    def precision(similarity: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        ranking = rank(similarity)
+        return ranking, gallery.labels[ranking] == queries.labels[:, None]
+
+    ranking, relevant = precision(ours[1] @ ours[0].T)
+    found = relevant.any(axis=1)
+    truth = rank(queries.vectors @ gallery.vectors.T, 10)
+    figures = {
+        "mAP": average_precision(relevant)[found].mean(),
+        "R@1": recall_at_k(relevant, 1)[found].mean(),
+        "overlap@10": overlap_at_k(ranking[:, :10], truth).mean(),
+    }
+    if projected is not None:
+        figures["asymmetric mAP"] = average_precision(precision(ours[1] @ projected.T)[1])[found].mean()
+    return {name: round(100 * float(value), 2) for name, value in figures.items()}
+
+
+def run(pool: Photos, gallery: Photos, queries: Photos, options: Options, fabric: Fabric) -> dict[str, float]:
+    """Distil from `options.budget` answers about the pool, and search the gallery with the queries."""
+    torch.manual_seed(options.seed)
+    backbone = create_backbone(options.student, options.weights)
+    if backbone.pretrained:
+        backbone.fold_batch_norm()
+    everything = np.ones(len(pool.vectors), bool)
+    order = order_by_worth(pool.looked.features, everything, options.budget, options.select, options.seed)
+    rows = np.sort(order[: options.budget])
+    fitted = fit_student(
+        pool.looked, rows, pool.digests[rows].tolist(), pool.vectors[rows], backbone, options, fabric
+    )
+    ours = [
+        embed(
+            fitted.student, center_crop(torch.from_numpy(photos.looked.pixels), options.size), fabric
+        ).numpy()
+        for photos in (gallery, queries)
+    ]
+    figures = score(gallery, queries, ours, fitted.space.project(gallery.vectors))
+    return {"parameters": count_parameters(fitted.student), **figures, "seconds": round(fitted.seconds, 1)}
+
+
+def main() -> None:
+    """Fill the table and print its means."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--gallery", type=Path, required=True)
+    parser.add_argument("--queries", type=Path, required=True)
+    parser.add_argument("--teacher", required=True)
+    parser.add_argument("--ledger", type=Path, default=Path("benchmark.sqlite"))
+    parser.add_argument("--pool", default="gallery", help="gallery, half, or a folder")
+    parser.add_argument("--student", default=Options.student)
+    parser.add_argument("--size", type=int, default=Options.size)
+    parser.add_argument("--stages", type=int)
+    parser.add_argument("--select", default=Options.select)
+    parser.add_argument("--recipes", default="default")
+    parser.add_argument("--budgets", default="500")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("distillation.csv"))
+    args = parser.parse_args()
+
+    keep_freed_memory()
+    fabric = open_fabric("auto")
+    labelled = [read_labels(path) for path in (args.gallery, args.queries)]
+    gallery, queries = (
+        read([entry.file for entry in entries], [entry.label for entry in entries], args, fabric)
+        for entries in labelled
+    )
+    print("teacher", score(gallery, queries, (gallery.vectors, queries.vectors), None), flush=True)
+    pool = gallery
+    if args.pool == "half":
+        shuffled = np.random.default_rng(0).permutation(len(gallery.vectors))
+        pool, gallery = (gallery.take(np.sort(part)) for part in np.array_split(shuffled, 2))
+    elif args.pool != "gallery":
+        pool = read(find_images([Path(args.pool)]), [], args, fabric)
+
+    done = _read_table(args.out)
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
+        for budget in map(int, args.budgets.split(",")):
+            for recipe in args.recipes.split(","):
+                setting = {
+                    "pool": Path(args.pool).name, "recipe": recipe, "select": args.select,
+                    "stages": str(args.stages or "default"), "size": str(args.size), "budget": str(budget),
+                    "seed": str(seed),
+                }  # fmt: skip
+                if any(setting.items() <= row.items() for row in done):
+                    continue
+                options = replace(
+                    Options(student=args.student, size=args.size, stages=args.stages, select=args.select),
+                    budget=budget,
+                    seed=seed,
+                    recipe=find_recipe(recipe),
+                )
+                figures = run(pool, gallery, queries, options, fabric)
+                row = {**setting, **{name: str(value) for name, value in figures.items()}}
+                print(" ".join(f"{name}={value}" for name, value in row.items()), flush=True)
+                done.append(row)
+                _write_table(args.out, done)
+    print(summarise(done))
+
+
+def summarise(rows: Sequence[dict[str, str]]) -> str:
+    """Markdown: mean ± standard error over the seeds of each setting."""
+    groups: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
+    for row in rows:
+        groups[tuple(row[name] for name in COLUMNS[:6])].append(row)
+    measured = COLUMNS[8:]
+    lines = ["| " + " | ".join((*COLUMNS[:6], "seeds", *measured)) + " |", "|---" * (7 + len(measured)) + "|"]
+    for key, members in groups.items():
+        cells = [*key, str(len(members))]
+        for name in measured:
+            values = np.array([float(row[name]) for row in members])
+            error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+            cells.append(f"{values.mean():.1f} ± {error:.1f}" if len(values) > 1 else f"{values.mean():.1f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _write_table(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""Distillation without labels against training with labels: the same student, images, crops and steps.
+
+    pip install pytorch-metric-learning
+    python benchmarks/supervised.py --gallery gallery.csv --queries queries.csv --teacher teacher.onnx \
+        --counts 100,250,500,all --out supervised.csv
+
+`--split unseen` trains on the photos of every second label and searches the photos of the others; `--split
+seen` trains on photos of all labels and searches for the same ones.
+"""
+
+import argparse
+import csv
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from distillation import Photos, read, score
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from pytorch_metric_learning import distances, losses, miners
+from torch import Tensor
+
+from distill.backbone import create_backbone
+from distill.crops import center_crop, random_crop
+from distill.device import keep_freed_memory, open_fabric
+from distill.distillation import Options, fit_student
+from distill.recipes import Recipe, steps_for
+from distill.selection import order_by_worth
+from distill.student import Student, embed
+from distill.train import one_cycle
+from index.labelled import read_labels
+
+PER_LABEL = 4  # photos of a label in a batch, so that there are pairs
+COLUMNS = ("split", "method", "count", "seed", "mAP", "R@1")
+
+
+def main() -> None:
+    """Fill the table, one line a run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--gallery", type=Path, required=True)
+    parser.add_argument("--queries", type=Path, required=True)
+    parser.add_argument("--teacher", required=True)
+    parser.add_argument("--ledger", type=Path, default=Path("benchmark.sqlite"))
+    parser.add_argument("--student", default=Options.student)
+    parser.add_argument("--size", type=int, default=Options.size)
+    parser.add_argument("--split", choices=("unseen", "seen"), default="unseen")
+    parser.add_argument("--methods", default="distilled,contrastive,proxy-anchor")
+    parser.add_argument("--counts", default="100,250,500,all")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("supervised.csv"))
+    args = parser.parse_args()
+
+    keep_freed_memory()
+    fabric = open_fabric("auto")
+    gallery, queries = (
+        read([entry.file for entry in entries], [entry.label for entry in entries], args, fabric)
+        for entries in (read_labels(args.gallery), read_labels(args.queries))
+    )
+    pool = gallery
+    if args.split == "unseen":
+        second = sorted(set(gallery.labels), key=lambda label: (len(label), label))[::2]  # 0, 2, 4, ...
+        pool = gallery.take(np.flatnonzero(np.isin(gallery.labels, second)))
+        gallery, queries = (
+            photos.take(np.flatnonzero(~np.isin(photos.labels, second))) for photos in (gallery, queries)
+        )
+    print("teacher", score(gallery, queries, (gallery.vectors, queries.vectors), None), flush=True)
+    for seed in range(args.seeds):
+        for count in args.counts.split(","):
+            wanted = len(pool.vectors) if count == "all" else int(count)
+            for method in args.methods.split(","):
+                options = replace(Options(student=args.student, size=args.size), budget=wanted, seed=seed)
+                student = METHODS[method](pool, options, fabric)
+                crops = (
+                    center_crop(torch.from_numpy(photos.looked.pixels), options.size)
+                    for photos in (gallery, queries)
+                )
+                figures = score(
+                    gallery, queries, [embed(student, images, fabric).numpy() for images in crops], None
+                )
+                row = [args.split, method, wanted, seed, figures["mAP"], figures["R@1"]]
+                print(*row, flush=True)
+                _append(args.out, row)
+
+
+def distil(pool: Photos, options: Options, fabric: Fabric) -> Student:
+    """The default recipe: `options.budget` answers, no label."""
+    backbone = create_backbone(options.student)
+    backbone.fold_batch_norm()
+    everything = np.ones(len(pool.vectors), bool)
+    order = order_by_worth(pool.looked.features, everything, options.budget, options.select, options.seed)
+    rows = np.sort(order[: options.budget])
+    asked = pool.digests[rows].tolist(), pool.vectors[rows]
+    return fit_student(pool.looked, rows, *asked, backbone, options, fabric).student
+
+
+def supervise(make_loss: Callable[[int, int], Callable[[Tensor, Tensor], Tensor]]) -> Callable[..., Student]:
+    """Training on `options.budget` labelled photos, chosen at random, with a loss of the field."""
+
+    def train(pool: Photos, options: Options, fabric: Fabric) -> Student:
+        torch.manual_seed(options.seed)
+        recipe = Recipe()
+        backbone = create_backbone(options.student)
+        backbone.fold_batch_norm()
+        backbone.keep_stages(options.stages or backbone.default_stages)
+        student = Student(backbone, options.dim)
+        torch.nn.init.orthogonal_(student.head.weight)
+        torch.nn.init.zeros_(student.head.bias)
+        backbone.freeze_early(recipe.freeze)
+        rng = np.random.default_rng(options.seed)
+        rows = rng.permutation(len(pool.vectors))[: options.budget]
+        images = torch.from_numpy(pool.looked.pixels[rows])
+        _, labels = np.unique(pool.labels[rows], return_inverse=True)
+        loss = make_loss(int(labels.max()) + 1, options.dim)
+        proxies = list(loss.parameters()) if isinstance(loss, torch.nn.Module) else []
+        steps = steps_for(options.budget, recipe)
+        groups = [
+            {"params": [p for p in student.parameters() if p.requires_grad], "lr": recipe.rate},
+            {"params": proxies, "lr": 100 * recipe.rate},  # as its authors train them
+        ]
+        optimizer: Any = torch.optim.AdamW([group for group in groups if group["params"]])
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step, steps))
+        model, optimizer = fabric.setup(student, optimizer)
+        model.train()
+        for _ in range(steps):
+            batch = draw_pairs(labels, recipe.batch, rng)
+            crops = fabric.to_device(random_crop(images[batch], options.size, recipe.flip))
+            fabric.backward(loss(model(crops), torch.from_numpy(labels[batch]).to(fabric.device)))
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+        return student.eval()
+
+    return train
+
+
+def draw_pairs(labels: NDArray[np.int64], size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of a batch: a few photos each of random labels."""
+    rows: list[int] = []
+    for label in rng.permutation(labels.max() + 1):
+        members = np.flatnonzero(labels == label)
+        rows += rng.choice(members, min(PER_LABEL, len(members)), replace=False).tolist()
+        if len(rows) >= size:
+            break
+    return np.array(rows[:size])
+
+
+def contrastive(labels: int, dim: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Contrastive loss of cosines on the hardest pairs of the batch (Radenovic et al. 2019)."""
+    cosine = distances.CosineSimilarity()
+    loss = losses.ContrastiveLoss(pos_margin=1.0, neg_margin=0.3, distance=cosine)
+    hardest = miners.BatchHardMiner(distance=cosine)
+    return lambda vectors, own: loss(vectors, own, hardest(vectors, own))
+
+
+def proxy_anchor(labels: int, dim: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Proxy-Anchor (Kim et al. 2020), a learnt vector for each label."""
+    return losses.ProxyAnchorLoss(labels, dim)
+
+
+METHODS: dict[str, Callable[[Photos, Options, Fabric], Student]] = {
+    "distilled": distil,
+    "contrastive": supervise(contrastive),
+    "proxy-anchor": supervise(proxy_anchor),
+}
+
+
+def _append(path: Path, row: list[Any]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(COLUMNS)
+        writer.writerow(row)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The state of an interrupted training, from which it goes on as if nothing had happened."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass
+class Progress:
+    """How far training has come.
+
+    Attributes:
+        losses: Of each step so far.
+        agreement: At each check the number of steps, and the share of the teacher's first places that the
+            student returns for held-out images.
+        kept: Number of steps of the weights that are the best so far.
+        best: Those weights.
+        failures: Checks in a row that were worse than the best by more than chance.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    agreement: list[tuple[int, float]] = field(default_factory=list)
+    kept: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+    failures: int = 0
+
+    def note(self, scores: NDArray[np.float64], weights: Mapping[str, Tensor]) -> None:
+        """Note a check; keep its weights unless they are worse by more than a standard error.
+
+        Held-out images are few, so that the highest score is often luck: of those that cannot be told from
+        it, the latest is kept (the one-standard-error rule of Breiman et al. 1984).
+
+        Args:
+            scores: `(held-out images,)` agreement of each.
+            weights: The student's state, which is copied if it is kept.
+        """
+        score, error = float(scores.mean()), float(scores.std() / np.sqrt(len(scores)))
+        steps = len(self.losses)
+        self.agreement.append((steps, score))
+        if score >= max(value for _, value in self.agreement) - error:
+            self.kept, self.failures = steps, 0
+            self.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
+        else:
+            self.failures += 1
+
+
+class Stateful(Protocol):
+    """What torch calls a module, an optimizer or a schedule in this respect."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes."""
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any:
+        """Put it back."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where the state of a run is kept.
+
+    Attributes:
+        path: The file.
+        run: What the state belongs to: a digest of the options, the images and the answers.
+    """
+
+    path: Path
+    run: str
+
+    def save(self, done: Progress, parts: Mapping[str, Stateful]) -> None:
+        """Write the state beside its place, then rename it."""
+        state = {
+            "run": self.run,
+            "done": asdict(done),
+            "random": torch.get_rng_state(),
+            "parts": {name: part.state_dict() for name, part in parts.items()},
+        }
+        partial = self.path.with_suffix(".partial")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, partial)
+        partial.replace(self.path)
+
+    def load(self, parts: Mapping[str, Stateful]) -> Progress:
+        """Put a run's state back; where there is none, or it is another run's, begin anew."""
+        if not self.path.is_file():
+            return Progress()
+        try:
+            state = torch.load(self.path, weights_only=True, map_location="cpu")
+        except Exception:  # half a file, or none of ours: torch raises many kinds
+            return Progress()
+        if state.get("run") != self.run:
+            return Progress()
+        for name, part in parts.items():
+            part.load_state_dict(state["parts"][name])
+        torch.set_rng_state(state["random"])
+        return Progress(**state["done"])

@@ -1,0 +1,102 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from distill import variants
+from distill.backbone import create_backbone
+from distill.export import export_onnx
+from distill.student import Student
+from distill.variants import make_variants, make_variants_by_name
+from index.embedder import OnnxEmbedder
+from index.errors import RetrievalError, UsageError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("student")
+    student = Student(create_backbone("test_efficientnet", "none"), 16)
+    export_onnx(student, folder / "student.onnx", 32, 16, {"model": "tiny"}, 0.9)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    """Two hundred images that differ enough for their order to mean something."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (200, 4, 4, 3), dtype=np.uint8)
+    return coarse.repeat(8, axis=1).repeat(8, axis=2)
+
+
+@pytest.mark.parametrize("name", ["fp16", "int8"])
+def test_a_variant_that_ranks_like_the_student_is_kept(folder, pixels, name, monkeypatch):
+    monkeypatch.setattr(variants, "LEAST_OVERLAP", 0.5)  # random weights have many near-ties
+    student = OnnxEmbedder(folder / "student.onnx")
+    (made,) = make_variants(student, pixels, [name])
+    assert made.admitted
+    assert made.megabytes < len(student.data) / 1e6
+    assert min(*made.milliseconds, *made.original) > 0
+    path = folder / f"student.{name}.onnx"
+    model = onnx.load(path)
+    assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert model.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    again = OnnxEmbedder(path)
+    assert again.metadata["retrieval.variant"] == name
+    assert {k: again.metadata[k] for k in student.metadata} == student.metadata
+    assert again.key != student.key
+    rows = again.embed(list(pixels[:3]))
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3)
+    assert (rows * student.embed(list(pixels[:3]))).sum(axis=1).min() > 0.9
+
+
+def test_a_variant_that_ranks_otherwise_is_not(folder, pixels, monkeypatch):
+    def break_it(source: Path, target: Path, calibration: np.ndarray) -> None:
+        model = onnx.load(source)
+        for weights in model.graph.initializer:
+            if len(weights.dims) == 4:
+                noise = np.random.default_rng(1).normal(size=tuple(weights.dims)).astype(np.float32)
+                weights.CopyFrom(onnx.numpy_helper.from_array(noise, weights.name))
+        onnx.save(model, target)
+
+    (folder / "student.fp16.onnx").write_text("of an older student")
+    monkeypatch.setitem(variants.CONVERSIONS, "fp16", break_it)
+    (made,) = make_variants(OnnxEmbedder(folder / "student.onnx"), pixels, ["fp16"])
+    assert not made.admitted
+    assert made.overlap < 0.9
+    assert "not kept: below 90 %" in str(made)
+    assert not (folder / "student.fp16.onnx").exists()
+    assert not list(folder.glob(".variant-*"))
+
+
+def test_what_is_calibrated_on_does_not_judge(folder, pixels, monkeypatch):
+    seen = {}
+    monkeypatch.setitem(
+        variants.CONVERSIONS,
+        "int8",
+        lambda source, target, images: (
+            seen.update(calibration=images),
+            target.write_bytes(source.read_bytes()),
+        ),
+    )
+    nearest = variants._nearest
+    monkeypatch.setattr(
+        variants, "_nearest", lambda m, images: seen.update(gate=images) or nearest(m, images)
+    )
+    make_variants(OnnxEmbedder(folder / "student.onnx"), pixels, ["int8"])
+    one, other = ({image.tobytes() for image in seen[part]} for part in ("calibration", "gate"))
+    assert len(one) == 128
+    assert len(other) == 72
+    assert not one & other
+
+
+def test_complaints(folder, pixels, tmp_path):
+    student = OnnxEmbedder(folder / "student.onnx")
+    with pytest.raises(RetrievalError, match=r"Variants need 178 images, .* here are 100"):
+        make_variants(student, pixels[:100], ["int8"])
+    with pytest.raises(UsageError, match=r"No variant 'int3'\. There are fp16, int8"):
+        make_variants(student, pixels, ["int3"])
+    with pytest.raises(UsageError, match="does not exist"):
+        make_variants_by_name(tmp_path, [tmp_path], ["int8"])
