@@ -50,7 +50,7 @@ def build_page(searcher: Searcher) -> gr.Blocks:
         except RetrievalError as error:
             return [query, render_error(str(error)), "", ""]
         student, teacher = comparison.student, comparison.teacher
-        missing = render_note(searcher.teacher_missing)
+        missing = render_note(comparison.missing)
         return [
             query,
             render_summary(comparison, RESULTS),
@@ -73,7 +73,7 @@ def build_page(searcher: Searcher) -> gr.Blocks:
             return ["", render_error("That image is not in the index."), "", "", None]
         entry = index.items[item]
         try:
-            photo = read_photo(ImageFile(Path(entry.path), entry.name), side)
+            photo = read_photo(ImageFile(Path(entry.path), entry.name, below=True), side)
         except ImageError as reason:
             return ["", render_error(f"{entry.name} cannot be read any more: {reason}."), "", "", None]
         return [*show(photo, render_query(thumbnail_url(item), entry.name)), None]

@@ -8,10 +8,11 @@ from pathlib import Path
 from distill.distillation import RUN, STUDENT, Distilled, Options, distill
 from distill.held_out import search_again
 from distill.report import write_report
-from index.embedder import Embedder, OnnxEmbedder, open_embedder
+from index.embedder import Embedder, OnnxEmbedder
 from index.errors import UsageError
 from index.images import ImageFile, find_images
-from index.ledger import Ledger, default_ledger
+from index.ledger import Ledger
+from index.teacher import TeacherSpec
 
 
 def parse_budgets(text: str) -> list[int]:
@@ -78,8 +79,7 @@ def distill_curve(
 
 def distill_by_name(
     sources: Sequence[Path],
-    teacher: str,
-    ledger: Path | None,
+    teacher: TeacherSpec,
     out: Path,
     options: Options,
     budgets: Sequence[int],
@@ -88,8 +88,7 @@ def distill_by_name(
 
     Args:
         sources: Folders and files.
-        teacher: As for `open_embedder`.
-        ledger: The ledger's file; None keeps it in the user's cache folder.
+        teacher: How to reach the teacher. The budget in it is not used.
         out: The student folder.
         options: What and how.
         budgets: In ascending order.
@@ -98,6 +97,6 @@ def distill_by_name(
         RetrievalError: As `distill`, and where a source, the teacher or the ledger cannot be used.
     """
     files = find_images(sources)
-    model = open_embedder(teacher, options.device)
-    with Ledger(ledger or default_ledger(model.key), model.key) as paid:
+    model = teacher.open_plain(options.device)
+    with teacher.open_ledger(model.key) as paid:
         return distill_curve(files, model, paid, out, options, budgets)

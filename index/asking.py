@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from index.ahead import BATCH, WORKERS, map_ahead
-from index.errors import ImageError
+from index.errors import BudgetError, ImageError, RetrievalError
 from index.images import ImageFile, content_digest, read_photo
 from index.paid import Outcome, PaidEmbedder, Question
 from index.progress import progress
@@ -82,6 +82,28 @@ def _fly(prepared: Iterator[_Prepared | Failure], paid: PaidEmbedder, wanted: in
             for future in flying:
                 future.cancel()
             raise
+
+
+def ask_all(files: Sequence[ImageFile], paid: PaidEmbedder) -> None:
+    """Bring the answers about all files into the ledger; those without one are found out again when embedded.
+
+    Raises:
+        BudgetError: The budget ran out; another process may have spent it.
+        RetrievalError: No file has an answer, or as `ask_about`.
+    """
+    denied, failures = 0, []
+    with progress(len(files), "ask") as bar:
+        for asked in ask_about(files, paid, len(files)):
+            denied += asked.denied
+            failures += asked.failures
+            bar.update(len(asked.answered) + len(asked.failures))
+    if denied:
+        raise BudgetError(
+            f"{paid.ledger.spent} of the budget of {paid.budget} are spent, and images are left. What was "
+            f"answered is kept in {paid.ledger.path}. Give a larger --budget."
+        )
+    if not paid.dim:
+        raise RetrievalError(f"No image has an answer. The first: {failures[0].path}: {failures[0].reason}.")
 
 
 def digest_pool(files: Sequence[ImageFile]) -> list[str]:

@@ -57,7 +57,9 @@ class VectorsEmbedder:
         Raises:
             ImageError: The file has no vector for it, or one without a direction.
         """
-        row = self._rows.get(photo.digest, self._rows.get(photo.name))
+        row = self._rows.get(photo.digest)
+        if row is None and photo.below:
+            row = self._rows.get(photo.name)
         if row is None:
             raise ImageError(f"no vector in {self.name}")
         if fault := find_fault(self._vectors[row]):

@@ -15,6 +15,7 @@ from index.embedder import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.images import ImageFile, find_images, read_photo
 from index.ledger import Ledger
+from index.teacher import TeacherSpec
 from index.teacher_space import TeacherSpace
 
 OPTIONS = Options(
@@ -139,7 +140,9 @@ def test_no_label_is_read(folder, tmp_path, teacher, ledger):
 def test_by_name(folder, tmp_path, teacher_file):
     out = tmp_path / "student"
     options = replace(OPTIONS, budget=100)
-    done = distill_by_name([folder], str(teacher_file), tmp_path / "l.sqlite", out, options, [100])
+    done = distill_by_name(
+        [folder], TeacherSpec(str(teacher_file), ledger=tmp_path / "l.sqlite"), out, options, [100]
+    )
     assert done.run["queried"] == 12  # a budget above the pool asks about all of it
     with Ledger(tmp_path / "l.sqlite", done.run["teacher"]["key"]) as ledger:
         assert len(ledger) == 12
