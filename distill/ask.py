@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 from lightning_fabric import Fabric
@@ -32,6 +33,7 @@ class Answered:
         vectors: `(n, teacher dim)` float32, the answers, unit rows.
         asked: How many of them were paid for just now.
         lost: How many images were asked about just now without getting an answer.
+        seconds: How long asking took just now.
         failures: Chosen images that could not be read, or that the teacher has no answer for.
     """
 
@@ -39,6 +41,7 @@ class Answered:
     vectors: NDArray[np.float32]
     asked: int
     lost: int
+    seconds: float
     failures: list[Failure]
 
 
@@ -119,6 +122,7 @@ def ask_teacher(
     unknown = {files[i]: digests[i] for i in order if digests[i] not in known}
     paid = PaidEmbedder(teacher, ledger, budget)
     failures: list[Failure] = []
+    start = perf_counter()
     with progress(min(budget, len(order)), "ask") as bar:
         bar.update(len(kept))
         for asked in ask_about(list(unknown), paid, budget - len(kept)):
@@ -133,12 +137,13 @@ def ask_teacher(
             bar.write(
                 f"{ledger.buried} images were in flight when an earlier run ended; they count as spent."
             )
+    seconds = perf_counter() - start
     if len(kept) < FEWEST:
         raise RetrievalError(_too_few(len(kept), failures, bool(unknown), ledger, budget))
     kept.sort()
     answers = ledger.answers(kept)
     vectors = unit_rows(np.stack([answers[digest] for digest in kept]), teacher.name)
-    return Answered(kept, vectors, paid.asked, paid.lost, failures)
+    return Answered(kept, vectors, paid.asked, paid.lost, seconds, failures)
 
 
 def _too_few(count: int, failures: Sequence[Failure], unknown: bool, ledger: Ledger, budget: int) -> str:

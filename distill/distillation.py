@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from distill.ask import FEWEST, Answered, consult
 from distill.backbone import Backbone, create_backbone
 from distill.checkpoint import Checkpoint, Progress
+from distill.cost import reckon, seconds_per_image
 from distill.crops import center_crop, stored_side
 from distill.device import keep_freed_memory, open_fabric
 from distill.examples import Examples, Looked, gather, hold_out
@@ -56,6 +57,7 @@ class Options:
         variants: Smaller files to make of the student, as in `make_variants`.
         steps: Training steps; None lets `steps_for` choose.
         seed: Of everything random.
+        price: What a thousand answers of the teacher cost, if it is known.
         recipe: The rest of how to train.
     """
 
@@ -70,6 +72,7 @@ class Options:
     variants: tuple[str, ...] = ()
     steps: int | None = None
     seed: int = 0
+    price: float | None = None
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
@@ -84,6 +87,8 @@ class Options:
         check_variants(self.variants)
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"--steps must be at least 1, not {self.steps}.")
+        if self.price is not None and not self.price >= 0:
+            raise UsageError(f"--price must be 0 or more, not {self.price}.")
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,7 @@ class Distilled:
             f"{run['export']['megabytes']} MB, trained on {run['queried']} of {run['images']} images; "
             f"{run['asked_now']} teacher queries in this run, "
             f"{run['queried'] - run['asked_now']} answers from the ledger, "
+            f"{run['cost']['in_vain']} calls in vain, "
             f"{len(run['unreadable'])} images unreadable."
         )
 
@@ -168,6 +174,7 @@ def distill(
         "megabytes": round(len(embedder.data) / 1e6, 2),
         "key": embedder.key,
     }
+    run["cost"] = reckon(answered, ledger, options.price, fitted.seconds, seconds_per_image(embedder, crops))
     asked_pixels = center_crop(torch.from_numpy(looked.pixels[rows]), options.size).contiguous().numpy()
     lists = search_held_out(embedder, asked_pixels, answered.vectors, fitted.held)
     run["agreement"] = (

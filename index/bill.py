@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from index.asking import digest_pool
 from index.embedder import Embedder
-from index.errors import BudgetError
-from index.images import ImageFile
+from index.errors import BudgetError, UsageError
+from index.images import ImageFile, find_images
 from index.ledger import Ledger
+from index.teacher import TeacherSpec
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,29 @@ def make_bill(
     if wanted is not None:
         queries = max(min(queries, wanted - answered, budget - spent), 0)
     return Bill(len(distinct), answered, queries, spent, budget, expected_rate(teacher, ledger), price)
+
+
+def bill_by_name(
+    sources: Sequence[Path], teacher: TeacherSpec, device: str, price: float | None, wanted: int | None = None
+) -> Bill:
+    """`make_bill`, with everything given by its name.
+
+    Args:
+        sources: Folders and files.
+        teacher: How to reach the teacher.
+        device: `auto`, `cpu` or `cuda`.
+        price: As in `make_bill`.
+        wanted: As in `make_bill`.
+
+    Raises:
+        UsageError: There is no teacher, or it, its ledger or a source cannot be used.
+    """
+    if teacher.spec is None:
+        raise UsageError("--dry-run says what a teacher costs. Give --teacher.")
+    files = find_images(sources)
+    model = teacher.open_plain(device)
+    with teacher.open_ledger(model.key) as ledger:
+        return make_bill(files, model, ledger, teacher.budget, wanted, price)
 
 
 def expected_rate(teacher: Embedder, ledger: Ledger) -> float | None:

@@ -12,6 +12,7 @@ from index.embedder import Calls, Embedder, OnnxEmbedder, is_ours, open_session,
 from index.errors import UsageError
 from index.images import Photo, content_digest, square
 from index.options import EmbedderOptions
+from index.progress import say
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -29,7 +30,10 @@ def open_onnx(path: Path, device: str, options: EmbedderOptions) -> Embedder:
     data, session = open_session(path, device)
     if is_ours(session):
         return OnnxEmbedder(path, device)
-    return ForeignEmbedder(path, data, session, options)
+    embedder = ForeignEmbedder(path, data, session, options)
+    if embedder.assumed:
+        say(f"{path.name}: assumed {embedder.assumed}")
+    return embedder
 
 
 class ForeignEmbedder:
