@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from app.compare import compare
+from app.embeddings import build_embeddings
 from app.views import (
     render_column,
     render_error,
@@ -118,8 +119,9 @@ def build_page(searcher: Searcher) -> gr.Blocks:
 
 
 def build_app(searcher: Searcher) -> FastAPI:
-    """The page and the thumbnails of the index, and no other file."""
+    """The page, the thumbnails of the index and no other file, and `/v1/embeddings` of the student."""
     app = FastAPI(title="retrieval", docs_url=None, redoc_url=None)
+    app.include_router(build_embeddings(searcher.models["student"]))
     items = searcher.index.items
 
     @lru_cache(maxsize=4096)

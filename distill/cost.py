@@ -30,9 +30,9 @@ def reckon(
         student_seconds: How long it takes for one image.
 
     Returns:
-        `in_vain`, `ask_seconds` (of this run), `price`, `money`, and the numbers of images from which on it is
-        cheaper to have them embedded by the student: `break_even` in queries, or money, which the student
-        does not cost; `break_even_time` in time, None if the teacher is as fast.
+        `in_vain`, `ask_seconds` (of this run), `price`, `money`, and how many images must be embedded before
+        the student is the cheaper way to do it: `break_even` in queries or money, which it does not cost, and
+        `break_even_time` in time, None if the teacher is as fast.
     """
     paid = len(answered.digests) + ledger.lost
     rate = ledger.rate

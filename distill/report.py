@@ -207,8 +207,8 @@ def _cost(cost: dict[str, Any]) -> str:
     )
     return (
         f"| cost of the teacher | {'; '.join(lines)} |\n"
-        f"| break-even | {', '.join(even)}: images, searched or searched with, that the student embeds in place "
-        "of the teacher |\n"
+        f"| break-even | {', '.join(even)} that the student embeds in place of the teacher, "
+        "of the gallery or to search with |\n"
     )
 
 

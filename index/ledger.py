@@ -241,7 +241,7 @@ class Ledger:
                 (dim, len(digests) if seconds else 0, seconds),
             )
             for digest, vector in zip(digests, np.ascontiguousarray(vectors, "<f4"), strict=True):
-                row = (digest, blob := vector.tobytes(), now, _crc(digest, blob))
+                row = (digest, blob := vector.tobytes(), now, checksum(digest, blob))
                 stored = db.execute(
                     "INSERT INTO answers (digest, vector, answered, crc) VALUES (?, ?, ?, ?) "
                     "ON CONFLICT (digest) DO NOTHING",
@@ -324,7 +324,8 @@ def _select(db: sqlite3.Connection, column: str, digests: Sequence[str]) -> list
     return rows
 
 
-def _crc(digest: str, vector: bytes) -> int:
+def checksum(digest: str, vector: bytes) -> int:
+    """CRC-32 of an answer and of what it answers."""
     return zlib.crc32(vector, zlib.crc32(digest.encode()))
 
 
@@ -351,7 +352,7 @@ def _run(db: sqlite3.Connection, script: str) -> None:
 def _upgrade(db: sqlite3.Connection) -> None:
     """Take over the answers of the first format; they were paid for."""
     (key,) = db.execute("SELECT key FROM teacher").fetchone()
-    db.create_function("crc", 2, _crc, deterministic=True)
+    db.create_function("crc", 2, checksum, deterministic=True)
     _run(db, "ALTER TABLE answers RENAME TO first_answers; DROP TABLE teacher")
     _run(db, SCHEMA)
     db.execute("INSERT INTO teacher SELECT ?, max(length(vector)) / 4, 0, 0 FROM first_answers", (key,))
