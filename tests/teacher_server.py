@@ -13,8 +13,10 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
+from index.asking import ask_about
 from index.embedder import Embedder
-from index.images import content_digest, decode
+from index.images import ImageFile, content_digest, decode
+from index.teacher import TeacherSpec
 
 # What can go wrong. The first two are not charged for; the others have cost an answer.
 FREE = ("429", "500")
@@ -55,7 +57,7 @@ class TeacherServer:
 
     async def __call__(self, scope, receive, send):
         """Serve; a dropped connection needs the transport below."""
-        scope["cut"] = lambda: send.__self__.transport.abort()
+        scope["cut"] = send.__self__.transport.abort
         await self._api(scope, receive, send)
 
     async def answer(self, request: Request) -> Response:
@@ -85,8 +87,9 @@ class TeacherServer:
         return self._random.choice(self.faults) if self._random.random() < self.share else ""
 
     def _embed(self, files: list[bytes]) -> np.ndarray:
-        photos = [decode(data, "upload") for data in files]
-        return self.embedder.embed([self.embedder.prepare(photo) for photo in photos])
+        # One at a time: an answer must not depend, in its last bits, on what was asked with it.
+        inputs = [self.embedder.prepare(decode(data, "upload")) for data in files]
+        return np.concatenate([self.embedder.embed([one]) for one in inputs])
 
     def _write(self, request: Request, vectors: np.ndarray, encoding: str, fault: str) -> Response:
         if fault == "dimension":
@@ -143,3 +146,10 @@ def serving(app, **options) -> Iterator[str]:
         server.should_exit = True
         server.force_exit = True
         thread.join(5)
+
+
+def ask_everything(files: list[ImageFile], spec: TeacherSpec) -> None:
+    """Ask about all files, in a process of its own."""
+    paid = spec.open("cpu")
+    for _ in ask_about(files, paid, len(files)):
+        pass
