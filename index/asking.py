@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
+from threading import Event
 
 from index.ahead import BATCH, WORKERS, map_ahead
 from index.errors import BudgetError, ImageError, RetrievalError
@@ -63,6 +64,7 @@ def ask_about(files: Sequence[ImageFile], paid: PaidEmbedder, wanted: int) -> It
 
 def _fly(prepared: Iterator[_Prepared | Failure], paid: PaidEmbedder, wanted: int) -> Iterator[Asked]:
     flying: dict[Future[Outcome], list[_Prepared]] = {}
+    stop = Event()
     with ThreadPoolExecutor(paid.calls.lanes) as callers:
         try:
             while wanted > 0 or flying:
@@ -70,7 +72,7 @@ def _fly(prepared: Iterator[_Prepared | Failure], paid: PaidEmbedder, wanted: in
                 while len(flying) <= paid.calls.lanes and wanted > 0:
                     chunk, failures = _take(prepared, min(paid.calls.batch, wanted))
                     if chunk:
-                        flying[callers.submit(paid.ask, [one.question for one in chunk])] = chunk
+                        flying[callers.submit(paid.ask, [one.question for one in chunk], stop)] = chunk
                     wanted = wanted - len(chunk) if chunk else 0
                     yield Asked([], failures)
                 for future in wait(flying, return_when=FIRST_COMPLETED).done:
@@ -78,7 +80,7 @@ def _fly(prepared: Iterator[_Prepared | Failure], paid: PaidEmbedder, wanted: in
                     wanted = 0 if outcome.denied else wanted + len(outcome.refused)
                     yield _sort(flying.pop(future), outcome)
         except BaseException:
-            paid.stop()
+            stop.set()
             for future in flying:
                 future.cancel()
             raise

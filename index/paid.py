@@ -102,7 +102,6 @@ class PaidEmbedder:
         self.asked = self.lost = 0
         self._pace = Pace(teacher.calls.rate)
         self._refused: dict[str, str] = {}  # why, by digest: not to ask again in this run
-        self._stop = Event()
         self._lock = Lock()  # guards the counters
         self._first = Lock()  # taken by turns until the length of the vectors is known
         self._held: _Held | None = None
@@ -149,8 +148,13 @@ class PaidEmbedder:
         rows = [answers[q.digest] if q.digest in answers else answers[q.source] for q in batch]
         return unit_rows(np.stack(rows), self.name)
 
-    def ask(self, questions: Sequence[Question]) -> Outcome:
+    def ask(self, questions: Sequence[Question], stop: Event | None = None) -> Outcome:
         """Bring the answers to all questions into the ledger, as far as that can be.
+
+        Args:
+            questions: What to ask.
+            stop: Once it is set no further call is made, and what is open is denied. Threads that ask
+                together share it: it is set as soon as one of them fails.
 
         Raises:
             RetrievalError: The teacher or the ledger cannot be used. What was answered is kept.
@@ -159,17 +163,13 @@ class PaidEmbedder:
         open_questions = {q.digest: q for q in questions if q.digest not in known and q.source not in known}
         outcome = Outcome({}, set())
         for group in _groups(list(open_questions.values()), self.calls.batch):
-            self._ask_until_answered(group, outcome)
+            self._ask_until_answered(group, outcome, stop or Event())
         self._refused |= outcome.refused
         return outcome
 
-    def stop(self) -> None:
-        """Let threads that wait to ask again give up; calls in flight still come home."""
-        self._stop.set()
-
-    def _ask_until_answered(self, questions: list[Question], outcome: Outcome) -> None:
+    def _ask_until_answered(self, questions: list[Question], outcome: Outcome, stop: Event) -> None:
         """Make calls until each question is answered, refused or denied."""
-        trouble = _Trouble()
+        trouble = _Trouble(stop)
         while questions:
             if self.dim:
                 questions = self._attempt(questions, trouble, outcome)
@@ -180,14 +180,26 @@ class PaidEmbedder:
 
     def _attempt(self, questions: list[Question], trouble: "_Trouble", outcome: Outcome) -> list[Question]:
         """Make one call, and return the questions that are still open after it."""
-        self._pace.wait(len(questions), self._stop)
+        if trouble.stop.is_set():
+            outcome.denied.update(q.digest for q in questions)
+            return []
+        try:
+            return self._reserve_and_call(questions, trouble, outcome)
+        except BaseException:
+            trouble.stop.set()
+            raise
+
+    def _reserve_and_call(
+        self, questions: list[Question], trouble: "_Trouble", outcome: Outcome
+    ) -> list[Question]:
+        self._pace.wait(len(questions), trouble.stop)
         reserved = self.ledger.reserve([q.digest for q in questions], self.budget, self.calls.seconds)
         outcome.denied.update(reserved.denied)
         busy = [q for q in questions if q.digest in reserved.busy]
         mine = [q for q in questions if q.digest in reserved.calls]
         if not mine:
             if busy and not self._take_at_its_word(busy[0]):
-                self._stop.wait(POLL)
+                trouble.stop.wait(POLL)
             return busy
         try:
             faults = self._call(mine, reserved)
@@ -202,7 +214,7 @@ class PaidEmbedder:
         except RefusedError as refusal:
             if not self._answered and len(mine) == 1:
                 self._count_failure(refusal)
-            self._divide(mine, str(refusal), outcome)
+            self._divide(mine, str(refusal), outcome, trouble.stop)
             return busy
         return busy + self._after_faults(faults, mine, trouble, outcome)
 
@@ -312,24 +324,22 @@ class PaidEmbedder:
         if trouble.attempts == ATTEMPTS:
             trouble.attempts = 0
             self._count_failure(failure)
-            self._divide(questions, str(failure), outcome)
+            self._divide(questions, str(failure), outcome, trouble.stop)
             return []
         if failure.wait:
             self._pace.hold(failure.wait)  # for all threads
         # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter
-        self._stop.wait(failure.wait or random.uniform(0, min(LONGEST, SHORTEST * 2**trouble.attempts)))
-        if self._stop.is_set():
-            raise failure
+        trouble.stop.wait(failure.wait or random.uniform(0, min(LONGEST, SHORTEST * 2**trouble.attempts)))
         return questions
 
-    def _divide(self, questions: list[Question], reason: str, outcome: Outcome) -> None:
+    def _divide(self, questions: list[Question], reason: str, outcome: Outcome, stop: Event) -> None:
         """Find the images at fault for a call that failed as a whole: ask about half of them at a time."""
         if len(questions) == 1:
             outcome.refused[questions[0].digest] = reason
             return
         middle = len(questions) // 2
-        self._ask_until_answered(questions[:middle], outcome)
-        self._ask_until_answered(questions[middle:], outcome)
+        self._ask_until_answered(questions[:middle], outcome, stop)
+        self._ask_until_answered(questions[middle:], outcome, stop)
 
     def _count_failure(self, failure: RetrievalError) -> None:
         """Note that a call was given up; raise if that was one too many in a row."""
@@ -346,6 +356,7 @@ class PaidEmbedder:
 class _Trouble:
     """What went wrong with the questions of one group so far."""
 
+    stop: Event
     attempts: int = 0
     bad: Counter[str] = field(default_factory=Counter)
 

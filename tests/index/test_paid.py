@@ -163,7 +163,7 @@ def test_nonsense_is_refused_named_and_not_stored(tmp_path, teacher, answer):
         with pytest.raises(RetrievalError, match=r"vector (that is not finite|of zeros)"):
             ask(files, paid)
         assert len(paid.ledger) == 0
-        assert sum(server.charged.values()) == paid.ledger.lost <= 12  # not the whole budget
+        assert sum(server.charged.values()) == paid.ledger.lost <= 24  # not the whole budget
 
 
 def test_vectors_of_another_length_than_before_are_refused(tmp_path, teacher):
@@ -191,7 +191,7 @@ def test_a_wrong_key_ends_it_at_once(tmp_path, teacher):
     with serving(server) as url:
         with pytest.raises(CallError, match="HTTP 401"):
             ask(pool(tmp_path, 20), spec(url, tmp_path, 9).open("cpu"))
-        assert len(server.calls) <= 3
+        assert len(server.calls) == 1
     assert not server.charged
 
 
@@ -262,6 +262,6 @@ class Wrong(OnnxEmbedder):
 def test_too_few_answers(tmp_path, teacher_file, folder):
     model = Wrong(teacher_file, "cpu")
     with Ledger(tmp_path / "l.sqlite", model.key) as ledger:
-        with pytest.raises(CallError, match=r"gave 0 answers to 1 images|gave 3 answers to 4 images"):
+        with pytest.raises(CallError, match=r"gave \d+ answers to \d+ images"):
             ask(find_images([folder]), PaidEmbedder(model, ledger, 10))
         assert len(ledger) == 0
