@@ -296,14 +296,22 @@ class Ledger:
                     f"{self.path} could not be written: {error}. What it holds is kept."
                 ) from error
 
-    def _one(self, query: str) -> Any:
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
-            row = self._db.execute(query).fetchone()
+            try:
+                yield self._db
+            except sqlite3.Error as error:
+                raise RetrievalError(f"{self.path} could not be read: {error}.") from error
+
+    def _one(self, query: str) -> Any:
+        with self._reading() as db:
+            row = db.execute(query).fetchone()
         return row[0] if row else None
 
     def _rows(self, column: str, digests: Sequence[str]) -> list[tuple[str, bytes]]:
-        with self._lock:
-            return _select(self._db, column, digests)
+        with self._reading() as db:
+            return _select(db, column, digests)
 
 
 def default_ledger(teacher_key: str) -> Path:
