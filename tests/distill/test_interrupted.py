@@ -90,7 +90,7 @@ def test_ten_kills_and_faults_change_nothing_but_the_bill(pool, tmp_path, teache
             assert flying <= BATCH * LANES
             kept.append((len(server.calls), answers))
         process = start(pool, spec, out)
-        process.join(90)
+        process.join(300)
         assert process.exitcode == 0
 
     for count, answers in kept:  # what had reached the ledger by then was never asked for again
@@ -115,7 +115,7 @@ def test_two_runs_on_one_ledger_keep_the_budget_together(pool, tmp_path, teacher
     with serving(server) as url:
         both = [start(pool, spec_of(url, ledger), tmp_path / name, options) for name in ("one", "two")]
         for process in both:
-            process.join(90)
+            process.join(300)
     assert [process.exitcode for process in both] == [0, 0]
     account = read_account(ledger)
     assert sum(server.charged.values()) <= account.spent <= 30
