@@ -273,9 +273,9 @@ class Ledger:
     def _bury(self, db: sqlite3.Connection, now: float) -> None:
         """Note as lost what was in flight in a process that is gone, or for longer than a call can take."""
         owners = [owner for (owner,) in db.execute("SELECT DISTINCT owner FROM calls WHERE until > 0")]
-        gone = [(owner, now) for owner in owners if _is_gone(owner)]
+        gone = [(owner,) for owner in owners if _is_gone(owner)]
         self.buried += db.executemany(
-            "UPDATE calls SET until = 0 WHERE until > 0 AND owner = ?1", gone
+            "UPDATE calls SET until = 0 WHERE until > 0 AND owner = ?", gone
         ).rowcount
         self.buried += db.execute("UPDATE calls SET until = 0 WHERE until > 0 AND until < ?", (now,)).rowcount
 

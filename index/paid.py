@@ -35,6 +35,7 @@ ATTEMPTS = 8  # of a call that brings no answer
 BAD_ANSWERS = 4  # for one image, after which it is taken to have none
 SHORTEST, LONGEST = 0.5, 30.0  # seconds of the first and of the longest pause between attempts
 TOO_LONG = 900.0  # seconds that a teacher may want to be left alone before we give up
+WORTHLESS = 12  # answers at first, after which the teacher is taken to have none
 IN_A_ROW = 3  # calls given up, or first images refused, after which the teacher itself is at fault
 LARGEST_CALL = 16_000_000  # bytes of images
 POLL = 0.2  # seconds between looks for an answer that another process is waiting for
@@ -105,7 +106,7 @@ class PaidEmbedder:
         self._lock = Lock()  # guards the counters
         self._first = Lock()  # taken by turns until the length of the vectors is known
         self._held: _Held | None = None
-        self._in_a_row = 0
+        self._in_a_row = self._worthless = 0
         self._answered = False
 
     @property
@@ -222,6 +223,12 @@ class PaidEmbedder:
         self, faults: dict[str, str], questions: list[Question], trouble: "_Trouble", outcome: Outcome
     ) -> list[Question]:
         """Give up the images that are answered wrongly again and again; return those that are still open."""
+        if not self._answered and all(faults.values()):
+            self._worthless += 1
+            if self._worthless == WORTHLESS:
+                raise RetrievalError(
+                    f"{self.name} {faults[questions[0].digest]}, {WORTHLESS} times. {self._kept()}"
+                )
         for digest, fault in faults.items():
             trouble.bad[digest] += bool(fault)
             if trouble.bad[digest] == BAD_ANSWERS:
@@ -273,6 +280,7 @@ class PaidEmbedder:
 
     def _hold(self, answer: "_Held") -> dict[str, str]:
         """Keep the first answer back until a second has the same length, which all later ones must have."""
+        self._in_a_row, self._answered = 0, True
         held, self._held = self._held, answer
         if held is None:
             return {answer.question.digest: ""}

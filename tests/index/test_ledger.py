@@ -1,4 +1,5 @@
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -93,7 +94,8 @@ def test_what_was_in_flight_when_a_process_died_is_spent(tmp_path):
         "import os, signal, sys; from pathlib import Path; from index.ledger import Ledger;"
         "Ledger(Path(sys.argv[1]), 't').reserve(['a', 'b'], 9, 60); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    done = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
     with Ledger(path, "t") as ledger:
         again = ledger.reserve(["a", "b", "c"], 4, 60)
         assert (ledger.buried, ledger.spent) == (2, 4)
