@@ -131,7 +131,12 @@ def verify_ledger(path: Path) -> list[str]:
 
 
 def _chunks(db: sqlite3.Connection, dim: int) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
-    cursor = db.execute("SELECT digest, vector FROM answers ORDER BY id")
+    # By what was sent and, where that is another, by the file it was made of.
+    cursor = db.execute(
+        "SELECT digest, vector FROM answers UNION ALL "
+        "SELECT source, vector FROM renditions JOIN answers USING (digest) "
+        "WHERE source NOT IN (SELECT digest FROM answers)"
+    )
     while rows := cursor.fetchmany(CHUNK):
         vectors = np.frombuffer(b"".join(vector for _, vector in rows), "<f4").reshape(len(rows), dim)
         yield [digest for digest, _ in rows], vectors

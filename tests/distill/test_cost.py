@@ -28,7 +28,5 @@ def test_the_account_counts_what_was_in_vain(tmp_path, unit_rows):
         answered = Answered(["a", "b"], np.eye(2, 4, dtype=np.float32), 2, 1, 4.0, [])
         cost = reckon(answered, ledger, 500.0, 10.0, 0.4)
     assert (cost["in_vain"], cost["money"], cost["break_even"]) == (1, 1.5, 3)
-    assert (
-        cost["break_even_time"] == 10
-    )  # 3 answers of 2 s and 10 s of training, against 1.6 s saved an image
+    assert cost["break_even_time"] == 10  # 3 answers of 2 s and 10 s of training, at 1.6 s saved
     assert cost["ask_seconds"] == pytest.approx(4)

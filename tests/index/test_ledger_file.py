@@ -17,7 +17,7 @@ def path(tmp_path: Path, unit_rows) -> Path:
     """Three answers, one call in vain and one in flight."""
     with Ledger(tmp_path / "l.sqlite", "t") as ledger:
         calls = ledger.reserve(["a", "b", "c"], 10, 60).calls
-        ledger.add(["a", "b", "c"], 2 * unit_rows(3, 4), calls, seconds=1.5)
+        ledger.add(["a", "b", "c"], 2 * unit_rows(3, 4), calls, {"c": "file of c"}, seconds=1.5)
         ledger.lose(ledger.reserve(["d"], 10, 60).calls.values())
         ledger.reserve(["e"], 10, 60)
     return tmp_path / "l.sqlite"
@@ -49,7 +49,7 @@ def test_an_export_is_a_teacher(path, tmp_path, unit_rows):
         assert export_ledger(path, tmp_path / name) == 3
         model = open_embedder(tmp_path / name)
         assert model.dim == 4
-        rows = model.embed([model._vectors[model._rows[digest]] for digest in "abc"])
+        rows = model.embed([model._vectors[model._rows[digest]] for digest in ("a", "b", "file of c")])
         np.testing.assert_allclose(rows, unit_rows(3, 4), atol=1e-6)
         assert np.abs(model._vectors).max() > np.abs(rows).max()  # as they were answered
 
