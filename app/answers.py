@@ -7,9 +7,12 @@ from typing import Any
 
 from index.errors import ImageError, RetrievalError
 from index.images import ImageFile, read_photo
+from index.revisited import PROTOCOLS
 from index.search import Results, open_searcher
 from index.store import Item
 from index.teacher import TeacherSpec
+
+AGREEMENT = ["overlap@10", "RBO"]
 
 
 @dataclass(frozen=True)
@@ -86,21 +89,38 @@ def search_files(
 
 
 def format_scores(scores: Mapping[str, Mapping[str, float]]) -> str:
-    """A table with one line a mode, in percent; for revisited ground truth one for each protocol."""
+    """A table of scores on labelled photos, with one line a mode, in percent."""
+    queries = next(iter(scores.values()))["queries"]
+    table = _percent_table(["mAP", "R@1", "R@5", *AGREEMENT], scores)
+    return f"{table}\n{queries:.0f} queries; figures in %."
+
+
+def format_revisited(scores: Mapping[str, Mapping[str, float]]) -> str:
+    """A table of scores on revisited ground truth, with one line a mode and protocol, in percent."""
+    names = ["mAP", "mP@1", "mP@5", "mP@10"]
+    lines = {
+        f"{mode} {protocol}": {name: row.get(f"{name} {protocol}") for name in names}
+        | {name: row.get(name) for name in AGREEMENT}
+        for mode, row in scores.items()
+        for protocol in PROTOCOLS
+    }
     first = next(iter(scores.values()))
-    tables = [["mAP", "R@1", "R@5", "overlap@10", "RBO"]]
-    if "mAP M" in first:
-        tables = [[f"{name} {protocol}" for name in ("mAP", "mP@1", "mP@5", "mP@10")] for protocol in "EMH"]
-        tables.append(["overlap@10", "RBO"])
-    lines = []
-    for names in tables:
-        if any(name in row for row in scores.values() for name in names):
-            lines.append("mode       " + "".join(f"{name:>12}" for name in names))
-        for mode, row in scores.items():
-            cells = "".join(f"{100 * row[name]:12.1f}" if name in row else f"{'-':>12}" for name in names)
-            if cells.strip(" -"):
-                lines.append(f"{mode:11}{cells}")
-    return "\n".join([*lines, f"{first['queries']:.0f} queries; figures in %."])
+    answerable = ", ".join(f"{first[f'queries {protocol}']:.0f} {protocol}" for protocol in PROTOCOLS)
+    return (
+        f"{_percent_table([*names, *AGREEMENT], lines)}\n"
+        f"{first['queries']:.0f} queries ({answerable}) against {first['database']:.0f} images; "
+        "E easy, M medium, H hard; figures in %."
+    )
+
+
+def _percent_table(names: Sequence[str], lines: Mapping[str, Mapping[str, float | None]]) -> str:
+    def cell(value: float | None) -> str:
+        return f"{'-':>12}" if value is None else f"{100 * value:12.1f}"
+
+    head = f"{'mode':13}" + "".join(f"{name:>12}" for name in names)
+    return "\n".join(
+        [head, *(f"{line:13}{''.join(cell(row.get(n)) for n in names)}" for line, row in lines.items())]
+    )
 
 
 def _hits(results: Results, items: Sequence[Item]) -> list[tuple[Item, float]]:

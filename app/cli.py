@@ -186,24 +186,37 @@ def evaluate(
     index: IndexFolder,
     queries: Annotated[
         Path,
-        typer.Option(help="CSV file with path,label; with --revisited a folder.", show_default=False),
+        typer.Option(
+            help="CSV file with path,label; with --revisited the folder of the queries.", show_default=False
+        ),
     ],
     labels: Annotated[
         Path | None, typer.Option(help="CSV file with path,label of the indexed images.")
     ] = None,
     revisited: Annotated[
-        Path | None, typer.Option(help="Ground truth of revisited Oxford or Paris, as JSON.")
+        Path | None,
+        typer.Option(
+            help="JSON file with the ground truth of revisited Oxford or Paris, in place of labels."
+        ),
     ] = None,
     mode: Annotated[
         list[str] | None,
         typer.Option(help="student, teacher, asymmetric; may be repeated.", show_default="all"),
     ] = None,
     scales: Annotated[
-        str, typer.Option(help="Sizes at which each query is embedded; the gallery was, at 1.")
+        str,
+        typer.Option(
+            help="Sizes to embed each query at, such as 1,0.7071,0.5. The gallery stays as it was indexed: "
+            "at one scale."
+        ),
     ] = "1",
     whiten: Annotated[
         float | None,
-        typer.Option(help="Whiten with what the gallery's vectors tell, by this power: 0.5, or 1 for all."),
+        typer.Option(
+            help="Whiten queries and gallery, learnt from the gallery without labels: 0 centres, 1 makes all "
+            "variances equal, which needs many times more images than dimensions.",
+            show_default="not at all",
+        ),
     ] = None,
     teacher: Teacher = None,
     budget: Paid = 0,
@@ -214,14 +227,15 @@ def evaluate(
     teacher_options: EmbedderOptions,
 ) -> None:
     """Measure quality on images of which something is known, and agreement with the teacher."""
-    from app.answers import format_scores
+    from app.answers import format_revisited, format_scores
     from index.evaluate import evaluate_by_name
     from index.rankings import Options, parse_scales
 
     options = Options(mode, parse_scales(scales), whiten)
     spec = TeacherSpec(teacher, teacher_options, ledger, budget)
     scores = evaluate_by_name(index, queries, labels, revisited, spec, device, options)
-    typer.echo(json.dumps(scores) if as_json else format_scores(scores))
+    as_text = format_revisited if revisited else format_scores
+    typer.echo(json.dumps(scores) if as_json else as_text(scores))
 
 
 @app.command()

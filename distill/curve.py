@@ -1,13 +1,12 @@
 """Students of several budgets, and how their agreement with the teacher grows."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from distill.distillation import RUN, STUDENT, Distilled, Options, distill
+from distill.distillation import STUDENT, Distilled, Options, distill
 from distill.held_out import search_again
-from distill.report import write_report
+from distill.report import write_report, write_run
 from index.embedder import Embedder, OnnxEmbedder
 from index.errors import UsageError
 from index.images import ImageFile, find_images
@@ -72,7 +71,7 @@ def distill_curve(
             {"queried": other.run["queried"], "overlap@10": other.run["agreement"]["overlap@10"]}
             for other in done
         ]
-        (out / RUN).write_text(json.dumps(last.run, indent=2) + "\n")
+        write_run(out, last.run)
         write_report(out, [other.run for other in done], last.lists)
     return last
 

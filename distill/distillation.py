@@ -24,11 +24,11 @@ from distill.examples import Examples, Looked, gather, hold_out
 from distill.export import check_parity, count_parameters, export_onnx
 from distill.held_out import HeldOut, search_held_out
 from distill.recipes import Recipe, steps_for
-from distill.report import write_card, write_report
+from distill.report import write_report, write_run
 from distill.selection import SELECTIONS
 from distill.student import Student
 from distill.train import train_student
-from distill.variants import check_variants, make_variants
+from distill.variants import check_enough, check_variants, make_variants, remove_variants
 from index.embedder import Embedder, OnnxEmbedder
 from index.errors import UsageError
 from index.images import ImageFile, content_digest
@@ -37,7 +37,7 @@ from index.store import Failure
 from index.teacher_space import FILE as TEACHER_SPACE
 from index.teacher_space import TeacherSpace
 
-STUDENT, RUN = "student.onnx", "run.json"
+STUDENT = "student.onnx"
 CHECKPOINT = "checkpoint.pt"
 
 
@@ -132,6 +132,8 @@ def distill(
     keep_freed_memory()
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file. Give a folder as --out.")
+    if options.variants:
+        check_enough(len(files))
     fabric = open_fabric(options.device)
     torch.manual_seed(options.seed)
     backbone = create_backbone(options.student, options.weights)
@@ -166,6 +168,7 @@ def distill(
     out.mkdir(parents=True, exist_ok=True)
     fitted.space.save(out / TEACHER_SPACE)
     crop = options.size / side
+    remove_variants(out / STUDENT)
     export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop)
     crops = center_crop(torch.from_numpy(fitted.examples.pixels[:64]), options.size).contiguous().numpy()
     embedder = OnnxEmbedder(out / STUDENT, "cpu")
@@ -180,14 +183,14 @@ def distill(
     run["agreement"] = (
         {"held_out": len(lists.queries), "overlap@10": float(lists.agreement.mean())} if lists else None
     )
-    if options.variants:
+    write_run(out, run)
+    write_report(out, [run], lists)
+    checkpoint.path.unlink(missing_ok=True)
+    if options.variants:  # the student is safe, whatever becomes of them
         pixels = center_crop(torch.from_numpy(looked.pixels), options.size).contiguous().numpy()
         shuffled = np.random.default_rng(options.seed).permutation(pixels)
         run["variants"] = [asdict(made) for made in make_variants(embedder, shuffled, options.variants)]
-    (out / RUN).write_text(json.dumps(run, indent=2) + "\n")
-    write_card(out, run)
-    write_report(out, [run], lists)
-    checkpoint.path.unlink(missing_ok=True)
+        write_run(out, run)
     return Distilled(out, run, lists)
 
 

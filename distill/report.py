@@ -1,6 +1,7 @@
 """The model card and the report of a student, as people read them."""
 
 import base64
+import json
 from collections.abc import Sequence
 from html import escape
 from io import BytesIO
@@ -14,6 +15,9 @@ from PIL import Image
 from distill.held_out import HeldOut
 from distill.plots import draw_lines
 from index.bill import format_seconds
+from index.errors import UsageError
+
+RUN = "run.json"
 
 STRIPS = 8  # queries shown, from the worst agreement to the best
 SHOWN = 6  # places of each list
@@ -150,16 +154,35 @@ def _table(facts: dict[str, Any]) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items())])
 
 
-def write_card(folder: Path, run: dict[str, Any]) -> None:
-    """Write `README.md` into a student folder.
+def read_run(folder: Path) -> dict[str, Any]:
+    """Read what `write_run` wrote.
+
+    Raises:
+        UsageError: It is not there.
+    """
+    try:
+        return json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder} is not a student folder: {RUN} is missing or broken.") from error
+
+
+def write_run(folder: Path, run: dict[str, Any]) -> None:
+    """Write `run.json`, and the model card, which says the same to people.
 
     Args:
         folder: The student folder.
-        run: What `run.json` holds.
+        run: What `run.json` will hold.
     """
+    beside = folder / f".{RUN}.partial"
+    beside.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    beside.replace(folder / RUN)
+    (folder / "README.md").write_text(_card(run), encoding="utf-8")
+
+
+def _card(run: dict[str, Any]) -> str:
     options, training = run["options"], run["training"]
     loss = training["loss"]
-    card = CARD.format(
+    return CARD.format(
         model=options["student"],
         teacher=run["teacher"]["name"],
         teacher_dim=run["teacher"]["dim"],
@@ -169,7 +192,7 @@ def write_card(folder: Path, run: dict[str, Any]) -> None:
         images=run["images"],
         asked_now=run["asked_now"],
         budget=options["budget"],
-        cost=_cost(run["cost"]),
+        cost=_cost(run.get("cost")),
         weights=run["student"]["weights"],
         parameters=run["student"]["parameters"],
         megabytes=run["export"]["megabytes"],
@@ -191,10 +214,11 @@ def write_card(folder: Path, run: dict[str, Any]) -> None:
         ),
         versions=_table(run["versions"]),
     )
-    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _cost(cost: dict[str, Any]) -> str:
+def _cost(cost: dict[str, Any] | None) -> str:
+    if cost is None:  # of a student that was made before costs were noted
+        return ""
     lines = [f"{cost['in_vain']} calls brought no answer, and count as spent"] if cost["in_vain"] else []
     lines.append(f"{format_seconds(cost['ask_seconds'])} to ask in this run")
     if cost["money"] is not None:
@@ -221,9 +245,10 @@ def _agreement(measured: dict[str, Any]) -> str:
 def _variants(made: Sequence[dict[str, Any]]) -> str:
     if not made:
         return ""
-    lines = ["| variant | MB | ms, one image | ms, batch of 32 | overlap@10 | kept |", "|---" * 6 + "|"]
-    one, many = made[0]["original"]
-    lines.append(f"| fp32 | | {one:.1f} | {many:.1f} | 100 | |")
+    lines = [
+        "| variant | MB | ms, one image | ms, each of 32 | overlap@10 with fp32 | kept |",
+        "|---" * 6 + "|",
+    ]
     for variant in made:
         one, many = variant["milliseconds"]
         lines.append(

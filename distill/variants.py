@@ -1,9 +1,9 @@
 """Smaller files of a finished student: fp16 and int8, each let in only if it ranks like the original."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -11,9 +11,9 @@ from time import perf_counter
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
+from distill.report import read_run, write_run
 from index.embedder import OnnxEmbedder
 from index.errors import ImageError, RetrievalError, UsageError
 from index.images import find_images, read_photo
@@ -21,20 +21,20 @@ from index.metrics import overlap_at_k, rank
 
 CALIBRATION = 128  # images whose activations set the scales of int8
 GATE, FEWEST = 500, 50  # images that the gate searches among, at most and at least
-LEAST_OVERLAP = 0.9  # of the ten nearest: the rest are near-ties, whose order tells nothing
+LEAST_OVERLAP = 0.9  # docs/architecture.md has the figures that it lies between
 DEPTH = 10
-ROUNDS = 15  # of timing
+ROUNDS = 15  # of timing, after two to warm up
+PRODUCTS = ("Conv", "Gemm", "MatMul")  # where the weights and the time are
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A variant and what was measured of it, beside the original.
+    """One file of a student, and what was measured of it.
 
     Attributes:
-        name: `fp16` or `int8`.
+        name: `fp32`, which is the original, `fp16` or `int8`.
         megabytes: Size of the file.
-        milliseconds: Per image, at a batch of 1 and of 32.
-        original: The same of the original, timed in turns with it.
+        milliseconds: Per image, at a batch of 1 and of 32. Comparable within one call only.
         overlap: Mean overlap@10 with the original.
         admitted: Whether the file was kept.
     """
@@ -42,41 +42,88 @@ class Variant:
     name: str
     megabytes: float
     milliseconds: tuple[float, float]
-    original: tuple[float, float]
     overlap: float
     admitted: bool
 
     def __str__(self) -> str:
         one, many = self.milliseconds
-        verdict = "kept" if self.admitted else f"not kept: below {100 * LEAST_OVERLAP:.0f} %"
+        verdict = "" if self.admitted else f", not kept: at least {100 * LEAST_OVERLAP:.0f} % are needed"
         return (
-            f"{self.name}: {self.megabytes:.2f} MB, {one:.1f} ms for one image, {many:.1f} in a batch of 32 "
-            f"(original: {self.original[0]:.1f} and {self.original[1]:.1f}), "
-            f"overlap@10 {100 * self.overlap:.1f} %, {verdict}."
+            f"{self.name}: {self.megabytes:.2f} MB, {one:.1f} ms for one image, {many:.1f} ms for each "
+            f"of 32, overlap@10 {100 * self.overlap:.1f} %{verdict}."
         )
 
 
 def make_variants(student: OnnxEmbedder, pixels: NDArray[np.uint8], names: Sequence[str]) -> list[Variant]:
     """Write the variants that pass the gate beside the student, as `student.<name>.onnx`.
 
+    Those of an earlier call are removed.
+
     Args:
         student: The original, opened from its file.
-        pixels: `(n, side, side, 3)` uint8 images, unlabelled. The first are calibrated on, the others are the
-            queries and the gallery of the gate.
+        pixels: `(n, side, side, 3)` uint8 images in random order, unlabelled. The first are calibrated on,
+            the others are the queries and the gallery of the gate.
         names: `fp16`, `int8`.
+
+    Returns:
+        The original, and each variant.
 
     Raises:
         UsageError: No such variant.
-        RetrievalError: Too few images.
+        RetrievalError: Too few images, or a network that cannot be converted.
     """
     check_variants(names)
-    calibration, gate = pixels[:CALIBRATION], pixels[CALIBRATION : CALIBRATION + GATE]
-    if names and len(gate) < FEWEST:
-        raise RetrievalError(
-            f"Variants need {CALIBRATION + FEWEST} images, {CALIBRATION} to calibrate on and {FEWEST} to be "
-            f"judged by; here are {len(pixels)}."
+    distinct = np.array(list({image.tobytes(): image for image in pixels}.values()))  # no copy judges itself
+    check_enough(len(distinct))
+    calibration, gate = distinct[:CALIBRATION], distinct[CALIBRATION : CALIBRATION + GATE]
+    original = Path(student.spec)
+    remove_variants(original)
+    with TemporaryDirectory(dir=original.parent, prefix=".variants-") as scratch:
+        made = {name: _convert(student, name, Path(scratch), calibration) for name in names}
+        models = {"fp32": student, **made}
+        places = {name: _nearest(model, gate) for name, model in models.items()}
+        overlaps = {name: float(overlap_at_k(found, places["fp32"]).mean()) for name, found in places.items()}
+        times = [_time_in_turns(list(models.values()), gate[:n]) for n in (1, 32)]
+        for name, model in made.items():
+            if overlaps[name] >= LEAST_OVERLAP:
+                written = Path(model.spec)
+                _describe(written, {**model.metadata, "retrieval.overlap": f"{overlaps[name]:.4f}"})
+                written.replace(_beside(original, name))
+    return [
+        Variant(
+            name,
+            round(len(model.data) / 1e6, 2),
+            (times[0][place], times[1][place]),
+            overlaps[name],
+            overlaps[name] >= LEAST_OVERLAP,
         )
-    return [_make(student, name, calibration, gate) for name in names]
+        for place, (name, model) in enumerate(models.items())
+    ]
+
+
+def make_variants_by_name(folder: Path, sources: Sequence[Path], names: Sequence[str]) -> list[Variant]:
+    """`make_variants`, for the student of a folder and images of files; noted in its run.json and model card.
+
+    Args:
+        folder: The student folder.
+        sources: Folders and files of unlabelled images.
+        names: `fp16`, `int8`.
+
+    Raises:
+        UsageError: No student folder, no such variant, or no source has an image.
+        RetrievalError: As `make_variants`.
+    """
+    check_variants(names)
+    student = OnnxEmbedder(folder / "student.onnx", "cpu")
+    run = read_run(folder)
+    files = find_images(sources)
+    pixels = []
+    for i in np.random.default_rng(0).permutation(len(files))[: CALIBRATION + GATE]:
+        with suppress(ImageError):  # a few images less
+            pixels.append(student.prepare(read_photo(files[i], student.side)))
+    made = make_variants(student, np.array(pixels), names)
+    write_run(folder, {**run, "variants": [asdict(variant) for variant in made]})
+    return made
 
 
 def check_variants(names: Sequence[str]) -> None:
@@ -86,78 +133,83 @@ def check_variants(names: Sequence[str]) -> None:
             raise UsageError(f"No variant {name!r}. There are {', '.join(CONVERSIONS)}.")
 
 
-def make_variants_by_name(folder: Path, sources: Sequence[Path], names: Sequence[str]) -> list[Variant]:
-    """`make_variants`, for the student of a folder and images of files.
-
-    Args:
-        folder: The student folder.
-        sources: Folders and files of unlabelled images.
-        names: `fp16`, `int8`.
-
-    Raises:
-        UsageError: The folder has no student, or no source has an image.
-    """
-    student = OnnxEmbedder(folder / "student.onnx", "cpu")
-    files = find_images(sources)
-    spread = np.linspace(0, len(files), CALIBRATION + GATE, endpoint=False).astype(int)
-    chosen = np.random.default_rng(0).permutation(np.unique(spread))
-    pixels = []
-    for i in chosen:
-        with suppress(ImageError):  # a few images less
-            pixels.append(student.prepare(read_photo(files[i], student.side)))
-    return make_variants(student, np.array(pixels), names)
+def check_enough(count: int) -> None:
+    """Raise RetrievalError unless so many different images suffice to calibrate and to judge."""
+    if count < CALIBRATION + FEWEST:
+        raise RetrievalError(
+            f"Variants need {CALIBRATION + FEWEST} different images, {CALIBRATION} to calibrate on and "
+            f"{FEWEST} to be judged by; here are {count}."
+        )
 
 
-def _make(
-    student: OnnxEmbedder, name: str, calibration: NDArray[np.uint8], gate: NDArray[np.uint8]
-) -> Variant:
-    original = Path(student.spec)
-    target = original.with_suffix(f".{name}.onnx")
-    with TemporaryDirectory(dir=original.parent, prefix=".variant-") as scratch:
-        written = Path(scratch, target.name)
-        CONVERSIONS[name](original, written, calibration)
-        found = OnnxEmbedder(written, "cpu")
-        overlap = float(overlap_at_k(_nearest(found, gate), _nearest(student, gate)).mean())
-        times = [_time_in_turns(student, found, gate[:n]) for n in (1, 32)]
-        admitted = overlap >= LEAST_OVERLAP
-        if admitted:
-            model = onnx.load(written)
-            facts = {**student.metadata, "retrieval.variant": name, "retrieval.overlap": f"{overlap:.4f}"}
-            onnx.helper.set_model_props(model, facts)
-            onnx.save(model, written)
-            written.replace(target)
-        else:
-            target.unlink(missing_ok=True)  # an older one is of another student
-    return Variant(
-        name,
-        len(found.data) / 1e6,
-        (times[0][1], times[1][1]),
-        (times[0][0], times[1][0]),
-        overlap,
-        admitted,
-    )
+def remove_variants(original: Path) -> None:
+    """Remove the variants beside a student's file: they are of the student that was there before."""
+    for name in CONVERSIONS:
+        _beside(original, name).unlink(missing_ok=True)
+
+
+def _beside(original: Path, name: str) -> Path:
+    return original.with_suffix(f".{name}.onnx")
+
+
+def _convert(student: OnnxEmbedder, name: str, scratch: Path, calibration: NDArray[np.uint8]) -> OnnxEmbedder:
+    target = scratch / f"{name}.onnx"
+    try:
+        CONVERSIONS[name](Path(student.spec), target, calibration)
+        facts = {**student.metadata, "retrieval.variant": name}
+        if name == "int8":
+            facts["retrieval.calibration"] = str(len(calibration))
+        _describe(target, facts)
+        return OnnxEmbedder(target, "cpu")
+    except Exception as error:  # the tools raise anything for a network that they do not know
+        raise RetrievalError(f"No {name} file of this student: {type(error).__name__}: {error}") from error
+
+
+def _describe(path: Path, facts: Mapping[str, str]) -> None:
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, dict(facts))
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
 
 
 def _to_fp16(source: Path, target: Path, calibration: NDArray[np.uint8]) -> None:
-    """Half the size. No faster on a CPU, which computes in fp32."""
-    onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True), target)
+    """Weights in half the size, cast back to fp32 when the file is opened; all is computed in fp32."""
+    model = onnx.load(source)
+    casts = []
+    for weights in model.graph.initializer:
+        if weights.data_type == onnx.TensorProto.FLOAT and weights.dims:
+            halves = onnx.numpy_helper.to_array(weights).astype(np.float16)
+            casts.append(
+                onnx.helper.make_node(
+                    "Cast", [f"{weights.name}.fp16"], [weights.name], to=onnx.TensorProto.FLOAT
+                )
+            )
+            weights.CopyFrom(onnx.numpy_helper.from_array(halves, f"{weights.name}.fp16"))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, target)
 
 
 def _to_int8(source: Path, target: Path, calibration: NDArray[np.uint8]) -> None:
-    """Static quantisation of the convolutions; normalisation and the head stay in fp32.
+    """Static quantisation of the trunk; the normalisation of the input and the head stay in fp32.
 
     Weights have 7 bits: processors without VNNI add two products of 8 bits in 16, which overflow.
     """
+    model = onnx.load(source)
+    nodes = list(model.graph.node)
+    head = max(place for place, node in enumerate(nodes) if node.op_type in PRODUCTS)
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)  # it warns about a step that these graphs do not need
     try:
         quantize_static(
-            source,
+            model,
             target,
             _Reader(calibration),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv", "Clip", "Add"],
+            # With the activation in between, or the scales would have to cover what it cuts off.
+            op_types_to_quantize=[*PRODUCTS, "Clip", "Relu"],
+            nodes_to_exclude=[node.name for node in nodes[head:]],
             per_channel=True,
             reduce_range=True,
             activation_type=QuantType.QUInt8,
@@ -165,9 +217,6 @@ def _to_int8(source: Path, target: Path, calibration: NDArray[np.uint8]) -> None
         )
     finally:
         root.setLevel(level)
-    model = onnx.load(target)
-    onnx.helper.set_model_props(model, {p.key: p.value for p in onnx.load(source).metadata_props})
-    onnx.save(model, target)
 
 
 CONVERSIONS: dict[str, Callable[[Path, Path, NDArray[np.uint8]], None]] = {"fp16": _to_fp16, "int8": _to_int8}
@@ -183,21 +232,21 @@ class _Reader(CalibrationDataReader):
 
 
 def _nearest(model: OnnxEmbedder, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The ten nearest of each image among the others."""
     vectors = np.concatenate([model.embed(list(images[i : i + 32])) for i in range(0, len(images), 32)])
     similarity = vectors @ vectors.T
     np.fill_diagonal(similarity, -np.inf)
     return rank(similarity, DEPTH)
 
 
-def _time_in_turns(one: OnnxEmbedder, other: OnnxEmbedder, images: NDArray[np.uint8]) -> tuple[float, float]:
-    """Median milliseconds per image of both, warm, each in turn so that a busy machine slows both."""
+def _time_in_turns(models: Sequence[OnnxEmbedder], images: NDArray[np.uint8]) -> list[float]:
+    """Median milliseconds per image of each, warm, in turns, so that a busy machine slows all alike."""
     batch = list(images)
     seconds: list[list[float]] = []
     for _ in range(ROUNDS + 2):
         marks = [perf_counter()]
-        for model in (one, other):
+        for model in models:
             model.embed(batch)
             marks.append(perf_counter())
         seconds.append(np.diff(marks).tolist())
-    first, second = 1000 * np.median(seconds[2:], axis=0) / len(batch)
-    return float(first), float(second)
+    return (1000 * np.median(seconds[2:], axis=0) / len(batch)).round(2).tolist()

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from index.errors import UsageError
+from index.ground_truth import read_ground_truth
 from index.labelled import evaluate_labelled, read_labels
 from index.rankings import Options, Scores
-from index.revisited import evaluate_revisited, read_ground_truth
+from index.revisited import evaluate_revisited
 from index.search import open_searcher
 from index.teacher import TeacherSpec
 

@@ -22,6 +22,9 @@ class MultiScale:
 
     Bilinear, as in the field. The mean is the generalised mean of p = 1, which the field takes for vectors
     that have signs; another p is only for pooled activations, which have none.
+
+    A model that squashes every image to one square sees the smaller sizes as less sharp, not as smaller:
+    expect less of it than the field reports for models that take any size.
     """
 
     def __init__(self, model: Embedder, scales: Sequence[float]) -> None:

@@ -130,7 +130,6 @@ def score_modes(
     Returns:
         For each mode the means of the values; with a teacher also `overlap@10`, its 10th percentile over the
         queries `overlap@10 p10`, and `RBO`, against the teacher's ranking, whitened if the others are.
-
     """
     modes = options.modes or searcher.modes
 

@@ -79,6 +79,25 @@ def test_evaluate_prints_one_json_object(index: Path, folder: Path, tmp_path: Pa
     assert "teacher" in retrieval("evaluate", index, *options, "--mode", "teacher").stdout
 
 
+def test_evaluate_on_revisited_ground_truth(index: Path, folder: Path, tmp_path: Path):
+    (tmp_path / "queries").mkdir()
+    picture(0).save(tmp_path / "queries" / "q.png")
+    entry = {"bbx": [2, 2, 46, 38], "easy": [0], "hard": [1], "junk": [2]}
+    truth = {"imlist": [str(i) for i in range(12)], "qimlist": ["q"], "gnd": [entry]}
+    (tmp_path / "gnd.json").write_text(json.dumps(truth))
+    options = ("--queries", tmp_path / "queries", "--revisited", tmp_path / "gnd.json")
+    scores = json.loads(retrieval("evaluate", index, *options, "--scales", "1,0.5", "--json").stdout)
+    assert scores.keys() == {"student", "teacher"}
+    assert scores["student"]["mAP E"] == 1
+    table = retrieval("evaluate", index, *options, "--mode", "student", "--whiten", 0.5).stdout.splitlines()
+    assert [row[:13].strip() for row in table[:4]] == ["mode", "student E", "student M", "student H"]
+    assert table[4].startswith("1 queries (1 E, 1 M, 1 H) against 12 images")
+    assert "do not go together" in refused("evaluate", index, *options, "--labels", tmp_path / "x.csv")
+    assert "--whiten must lie between" in refused("evaluate", index, *options, "--whiten", 2)
+    (tmp_path / "queries" / "q.png").unlink()
+    assert "No image in" in refused("evaluate", index, *options)
+
+
 def broken_files(folder: Path) -> dict[str, str]:
     """Fill a folder with every bad file; return those that must be refused, with the reason."""
     picture(50).convert("CMYK").save(folder / "cmyk.jpg")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import picture
 
+from distill import variants
 from distill.ask import ask_teacher, digest_pool
 from distill.curve import distill_by_name, distill_curve, parse_budgets
 from distill.distillation import Options, distill
@@ -110,6 +111,31 @@ def test_a_student_folder_from_end_to_end(folder, tmp_path, teacher, ledger):
     card = (done.folder / "README.md").read_text()
     assert "8 of 12 images" in card
     assert "8 teacher queries in this run" in done.summary
+
+
+def test_variants_are_noted_and_do_not_outlive_their_student(folder, tmp_path, teacher, ledger, monkeypatch):
+    for name, value in {"CALIBRATION": 4, "FEWEST": 6, "LEAST_OVERLAP": 0.0}.items():
+        monkeypatch.setattr(variants, name, value)
+    files, out = find_images([folder]), tmp_path / "student"
+    with pytest.raises(RetrievalError, match="Variants need 10 different images"):
+        distill(files[:9], teacher, ledger, out, replace(OPTIONS, variants=("fp16",)))
+    assert teacher.asked == 0
+    made = distill(files, teacher, ledger, out, replace(OPTIONS, variants=("fp16",)))
+    assert json.loads((out / "run.json").read_text()) == json.loads(json.dumps(made.run))
+    assert [variant["name"] for variant in made.run["variants"]] == ["fp32", "fp16"]
+    assert "| fp16 |" in (out / "README.md").read_text()
+
+    variants.make_variants_by_name(out, [folder, folder], ["int8"])
+    assert sorted(path.name for path in out.glob("*.onnx")) == ["student.int8.onnx", "student.onnx"]
+    again = json.loads((out / "run.json").read_text())
+    assert [variant["name"] for variant in again.pop("variants")] == ["fp32", "int8"]
+    assert again == {
+        key: value for key, value in json.loads(json.dumps(made.run)).items() if key != "variants"
+    }
+
+    distill(files, teacher, ledger, out, OPTIONS)
+    assert [path.name for path in out.glob("*.onnx")] == ["student.onnx"]
+    assert "## Variants" not in (out / "README.md").read_text()
 
 
 def test_a_second_run_pays_nothing_and_makes_the_same_student(folder, tmp_path, teacher, ledger):

@@ -1,6 +1,6 @@
 """The revisited protocol against hand-made rankings and against a plain copy of the published procedure."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +12,18 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 
 from index.embedder import OnnxEmbedder
-from index.errors import ImageError, UsageError
-from index.images import decode, read_photo, with_pixels
+from index.errors import ImageError, RetrievalError, UsageError
+from index.ground_truth import EASY, HARD, JUNK, NEGATIVE, GroundTruth
+from index.images import ImageFile, Photo, read_photo, with_pixels
 from index.metrics import revisited_average_precision, revisited_precision_at_k
-from index.multiscale import MultiScale, at_scales
 from index.pipeline import build_index
 from index.rankings import Options
-from index.revisited import (
-    EASY,
-    HARD,
-    JUNK,
-    NEGATIVE,
-    crop_query,
-    evaluate_revisited,
-    read_ground_truth,
-    score_grades,
-)
+from index.revisited import crop_query, evaluate_revisited, score_grades
 from index.search import Searcher
+
+
+def photo_of(image: Image.Image) -> Photo:
+    return Photo("a photo", b"", "", image, *image.size)
 
 
 def line(text: str) -> tuple[np.ndarray, np.ndarray]:
@@ -113,6 +108,12 @@ def test_the_three_protocols_are_the_published_ones(grades, random):
             assert found[f"mP@{k} {name}"][0] == pytest.approx(precision)
 
 
+@given(st.integers(1, 12), st.integers(0, 12))
+def test_a_perfect_ranking_scores_one(relevant, others):
+    for score in (revisited_average_precision, lambda *x: revisited_precision_at_k(*x, 5)):
+        assert score(*line("+" * relevant + "-" * others))[0] == 1
+
+
 @given(st.lists(st.sampled_from("+-"), min_size=1, max_size=20), st.lists(st.integers(0, 20), max_size=8))
 def test_junk_changes_nothing_wherever_it_stands(ranking, places):
     clean = "".join(ranking)
@@ -122,25 +123,25 @@ def test_junk_changes_nothing_wherever_it_stands(ranking, places):
         np.testing.assert_allclose(score(*line("".join(ranking))), score(*line(clean)), equal_nan=True)
 
 
-TRUTH = {
-    "imlist": [f"db{i}" for i in range(6)],
-    "qimlist": ["q0", "q1"],
-    "gnd": [
-        {"bbx": [0, 0, 47.8, 40.0], "easy": [0], "hard": [1], "junk": [2]},
-        {"bbx": [4, 4, 44, 36], "easy": [], "hard": [3], "junk": []},
-    ],
-}
-
-
-def write(path: Path, truth: object) -> Path:
-    path.write_text(json.dumps(truth))
-    return path
+TRUTH = GroundTruth(
+    database=[f"db{i}" for i in range(6)],
+    queries=["q0", "q1"],
+    boxes=[(0, 0, 47.8, 40), (4, 4, 44, 36)],
+    grades=np.array(
+        [
+            [EASY, HARD, JUNK, NEGATIVE, NEGATIVE, NEGATIVE],
+            [NEGATIVE, NEGATIVE, JUNK, HARD, NEGATIVE, NEGATIVE],
+        ],
+        np.uint8,
+    ),
+)
 
 
 @pytest.fixture
 def scene(tmp_path: Path, student_file: Path, teacher_file: Path) -> tuple[Searcher, Path]:
-    for folder, prefix, count in (("db", "db", 6), ("queries", "q", 2)):
-        (tmp_path / folder).mkdir()
+    """Two queries, in a folder below, against six of seven images. Query i is picture 3 i."""
+    for folder, prefix, count in (("db", "db", 6), ("queries/deep", "q", 2)):
+        (tmp_path / folder).mkdir(parents=True)
         for i in range(count):
             picture(3 * i if prefix == "q" else i).save(tmp_path / folder / f"{prefix}{i}.png")
     picture(9).save(tmp_path / "db" / "another.png")
@@ -149,92 +150,79 @@ def scene(tmp_path: Path, student_file: Path, teacher_file: Path) -> tuple[Searc
     return Searcher(index, student, teacher), tmp_path
 
 
-def test_from_files_to_scores(scene):
-    searcher, folder = scene
-    truth = read_ground_truth(write(folder / "gnd.json", TRUTH))
-    scores = evaluate_revisited(searcher, truth, folder / "queries", Options())
+def test_figures_are_those_of_an_independent_computation(scene):
+    searcher, root = scene
+    scores = evaluate_revisited(searcher, TRUTH, root / "queries", Options())
     assert list(scores) == ["student", "teacher"]
-    row = scores["student"]
-    assert (row["queries"], row["database"]) == (2, 6)
-    assert (row["queries E"], row["queries M"], row["queries H"]) == (1, 2, 2)
-    # Query 0 is picture 0, whose copy is in the database as easy.
-    assert row["mAP E"] == row["mP@1 E"] == 1
-    assert all(0 <= row[f"{name} {p}"] <= 1 for name in ("mAP", "mP@1", "mP@10") for p in "EMH")
-    assert scores["teacher"]["overlap@10"] == pytest.approx(1)
-    again = evaluate_revisited(searcher, truth, folder / "queries", Options(scales=(1, 0.7071, 0.5)))
-    assert again["student"]["mAP E"] == 1
+    names = [Path(item.name).stem for item in searcher.index.items]
+    database = [names.index(name) for name in TRUTH.database]
+    for mode, row in scores.items():
+        model, gallery = searcher.models[mode], searcher.index.vectors(mode)[database]
+        found = []
+        for i, (box, grades) in enumerate(zip(TRUTH.boxes, TRUTH.grades, strict=True)):
+            whole = read_photo(ImageFile(root / "queries" / "deep" / f"q{i}.png", ""))
+            crop = with_pixels(whole, whole.image.crop(box))
+            ranks = np.argsort(-(gallery @ model.embed([model.prepare(crop)])[0]), kind="stable")
+            ids = {"ok": np.isin(grades, (EASY, HARD)), "junk": grades == JUNK}
+            found.append(published_map(ranks, {key: np.flatnonzero(which) for key, which in ids.items()}, 5))
+        assert (row["mAP M"], row["mP@5 M"]) == pytest.approx(tuple(np.mean(found, axis=0)))
+        assert (row["queries"], row["database"]) == (2, 6)
+        assert (row["queries E"], row["queries M"], row["queries H"]) == (1, 2, 2)
+    assert scores["student"]["mAP E"] == 1  # query 0 is picture 0 whole, and so is the first image
+    assert scores["teacher"]["overlap@10"] == scores["teacher"]["RBO"] == pytest.approx(1)
 
 
-def test_the_query_is_cropped_before_anything_else(tmp_path):
-    wide = Image.new("RGB", (3000, 1500), "blue")
-    wide.paste("red", (1000, 0, 2000, 1500))
-    wide.save(tmp_path / "a.png")
-    photo = decode((tmp_path / "a.png").read_bytes(), "a.png")
-    crop = crop_query(photo, (1000, 0, 2000, 1500))
-    assert crop.image.size == (round(1000 * 1024 / 3000), 512)  # as much smaller as the whole would be
-    assert np.asarray(crop.image).reshape(-1, 3)[:, 2].max() < 5
-    small = with_pixels(photo, wide.resize((300, 150)))
+def test_scales_and_whitening_change_the_ranking_not_the_protocol(scene):
+    searcher, root = scene
+    plain = evaluate_revisited(searcher, TRUTH, root / "queries", Options())["student"]
+    for options in (Options(scales=(1, 0.7071, 0.5)), Options(whiten=0.5)):
+        row = evaluate_revisited(searcher, TRUTH, root / "queries", options)["student"]
+        assert row.keys() == plain.keys()
+        assert row["mAP E"] == 1
+
+
+def test_a_query_is_cropped_then_shrunk_as_much_as_the_whole_would_be():
+    whole = photo_of(Image.effect_noise((3000, 1500), 90).convert("RGB"))
+    crop = crop_query(whole, (999.6, 0, 2000.4, 1500)).image
+    expected = whole.image.crop((1000, 0, 2000, 1500)).resize((341, 512), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(np.asarray(crop), np.asarray(expected))
+    small = photo_of(whole.image.resize((300, 150)))
     assert crop_query(small, (0, 0, 100, 150)).image.size == (100, 150)  # never enlarged
-    with pytest.raises(ImageError, match="does not fit an image of 300 x 150"):
-        crop_query(small, (0, 0, 1000, 150))
-
-
-def test_several_scales_are_the_mean_of_their_vectors(student_file, folder):
-    model = OnnxEmbedder(student_file)
-    assert at_scales(model, [1.0]) is model
-    from index.images import find_images
-
-    photo = read_photo(find_images([folder])[0])
-    several = MultiScale(model, [1.0, 0.5])
-    half = with_pixels(
-        photo, photo.image.resize((photo.width // 2, photo.height // 2), Image.Resampling.BILINEAR)
-    )
-    expected = model.embed([model.prepare(photo)])[0] + model.embed([model.prepare(half)])[0]
-    expected /= np.linalg.norm(expected)
-    np.testing.assert_allclose(several.embed([several.prepare(photo)])[0], expected, atol=1e-6)
-
-
-def changed(**change: object) -> dict:
-    return {**TRUTH, **change}
-
-
-def entry(**change: object) -> dict:
-    return changed(gnd=[{**TRUTH["gnd"][0], **change}, TRUTH["gnd"][1]])
+    assert crop_query(whole, (0, 0, 1, 1)).image.size == (1, 1)
 
 
 @pytest.mark.parametrize(
-    ("truth", "complaint"),
-    [
-        ([], "needs the keys imlist, qimlist and gnd"),
-        (changed(imlist=[]), "imlist must be a list of names"),
-        (changed(imlist=["a"] * 6), "imlist has a name twice"),
-        (changed(gnd=[]), "one entry for each name in qimlist"),
-        (entry(bbx=[1, 2, 3]), "query q0: bbx must be four numbers"),
-        (entry(bbx=[5, 0, 4, 9]), "bbx must be left, top, right, bottom"),
-        (entry(easy=[6]), "easy must be ids from 0 to 5"),
-        (entry(hard=[True]), "hard must be ids"),
-        (entry(junk=[0]), "id 0 is listed twice"),
-    ],
+    "box", [(0, 0, 400, 150), (-40, 0, 100, 150), (305, 0, 310, 150), (1.1, 0, 1.2, 150)]
 )
-def test_what_is_not_ground_truth_is_refused(tmp_path, truth, complaint):
-    with pytest.raises(UsageError, match=complaint):
-        read_ground_truth(write(tmp_path / "gnd.json", truth))
+def test_a_box_outside_of_the_image_is_refused(box):
+    with pytest.raises(ImageError, match="does not fit an image of 300 x 150 pixels"):
+        crop_query(photo_of(picture(0, 300, 150)), box)
 
 
-def test_a_pickle_is_never_loaded(tmp_path):
-    (tmp_path / "gnd.pkl").write_bytes(b"\x80\x04.")
-    with pytest.raises(UsageError, match="is a pickle, which can run programs and is never loaded"):
-        read_ground_truth(tmp_path / "gnd.pkl")
-    with pytest.raises(UsageError, match="cannot be read"):
-        read_ground_truth(tmp_path / "none.json")
+def test_missing_and_ambiguous_images_are_counted_and_the_first_is_named(scene):
+    searcher, root = scene
+
+    def refused(**change: object) -> str:
+        with pytest.raises(UsageError) as error:
+            evaluate_revisited(searcher, replace(TRUTH, **change), root / "queries", Options())
+        return str(error.value)
+
+    assert "2 of 6 database images are not in" in refused(database=[*TRUTH.database[:4], "x1", "x2"])
+    assert "the first: x1." in refused(database=[*TRUTH.database[:4], "x1", "x2"])
+    assert "1 of 2 queries are not in" in refused(queries=["q0", "q7"])
+    picture(3).save(root / "queries" / "q1.bmp")
+    assert "1 of 2 queries are in" in (line := refused())
+    assert "more than once, the first: q1" in line
+    with pytest.raises(UsageError, match="--queries is the folder of the queries"):
+        evaluate_revisited(searcher, TRUTH, root / "gnd.json", Options())
 
 
-def test_missing_images_are_counted_and_the_first_is_named(scene):
-    searcher, folder = scene
-    truth = read_ground_truth(write(folder / "gnd.json", changed(imlist=[*TRUTH["imlist"][:4], "x1", "x2"])))
-    with pytest.raises(UsageError, match=r"2 of 6 database images are not in .*The first: x1"):
-        evaluate_revisited(searcher, truth, folder / "queries", Options())
-    (folder / "queries" / "q1.png").unlink()
-    truth = read_ground_truth(write(folder / "gnd.json", TRUTH))
-    with pytest.raises(UsageError, match=r"1 of 2 queries are not in .*The first: q1"):
-        evaluate_revisited(searcher, truth, folder / "queries", Options())
+def test_a_query_that_cannot_be_used_ends_the_evaluation_by_name(scene):
+    searcher, root = scene
+    with pytest.raises(RetrievalError, match=r"Query .*q0\.png: its box .* does not fit"):
+        evaluate_revisited(
+            searcher, replace(TRUTH, boxes=[(0, 0, 480, 400)] * 2), root / "queries", Options()
+        )
+    (root / "queries" / "deep" / "q0.png").write_text("text")
+    with pytest.raises(RetrievalError, match=r"Query .*q0\.png: not an image"):
+        evaluate_revisited(searcher, TRUTH, root / "queries", Options())
