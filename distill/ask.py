@@ -139,19 +139,27 @@ def ask_teacher(
             )
     seconds = perf_counter() - start
     if len(kept) < FEWEST:
-        raise RetrievalError(_too_few(len(kept), failures, bool(unknown), ledger, budget))
+        raise RetrievalError(_too_few(len(kept), failures, bool(unknown), ledger, budget, paid.complaint))
     kept.sort()
     answers = ledger.answers(kept)
     vectors = unit_rows(np.stack([answers[digest] for digest in kept]), teacher.name)
     return Answered(kept, vectors, paid.asked, paid.lost, seconds, failures)
 
 
-def _too_few(count: int, failures: Sequence[Failure], unknown: bool, ledger: Ledger, budget: int) -> str:
+def _too_few(
+    count: int,
+    failures: Sequence[Failure],
+    unknown: bool,
+    ledger: Ledger,
+    budget: int,
+    complaint: str = "",
+) -> str:
     if unknown and ledger.spent >= budget:
         lost = f" and {ledger.lost} calls in vain" if ledger.lost else ""
+        last = f" The last in vain: {complaint}." if complaint else ""
         return (
             f"The budget of {budget} is spent: {ledger.path} holds {len(ledger)} answers{lost}, "
-            f"{count} of them about these images. Raise --budget, or give another --ledger."
+            f"{count} of them about these images.{last} Raise --budget, or give another --ledger."
         )
     reason = f" The first that cannot be used: {failures[0].path}: {failures[0].reason}." if failures else ""
     return f"Only {count} usable images with different content; at least {FEWEST} are needed.{reason}"

@@ -82,6 +82,7 @@ class PaidEmbedder:
     Attributes:
         asked: Answers paid for through this object.
         lost: Images that this object asked about in vain, and that may have been charged for.
+        complaint: What was wrong with the last answer or call that was of no use.
     """
 
     def __init__(self, teacher: Embedder, ledger: Ledger, budget: int) -> None:
@@ -101,6 +102,7 @@ class PaidEmbedder:
         )
         self.side, self.provider, self.calls = teacher.side, teacher.provider, teacher.calls
         self.asked = self.lost = 0
+        self.complaint = ""
         self._pace = Pace(teacher.calls.rate)
         self._refused: dict[str, str] = {}  # why, by digest: not to ask again in this run
         self._lock = Lock()  # guards the counters
@@ -231,6 +233,7 @@ class PaidEmbedder:
                 )
         for digest, fault in faults.items():
             trouble.bad[digest] += bool(fault)
+            self.complaint = f"{self.name} {fault}" if fault else self.complaint
             if trouble.bad[digest] == BAD_ANSWERS:
                 outcome.refused[digest] = f"{self.name} {fault}, {BAD_ANSWERS} times"
                 if len(faults) == len(questions):
@@ -322,6 +325,7 @@ class PaidEmbedder:
         self, failure: TransientError, questions: list[Question], trouble: "_Trouble", outcome: Outcome
     ) -> list[Question]:
         """Wait to ask again, or give these questions up; return those that are still open."""
+        self.complaint = str(failure)
         if isinstance(failure, UnreachableError) and not self._answered:
             raise failure  # the address is wrong, more likely than not
         if failure.wait > TOO_LONG:
