@@ -260,7 +260,7 @@ def _describe(
         "images": len(files),
         "queried": len(answered.digests),
         "unreadable": [asdict(failure) for failure in failures],
-        "teacher": {"name": teacher.name, "key": teacher.key, "dim": teacher.dim},
+        "teacher": {"name": teacher.name, "key": teacher.key, "dim": answered.vectors.shape[1]},
         "options": asdict(options),
         "data_digest": content_digest("".join(sorted(answered.digests)).encode()),
         "ledger_digest": ledger.digest(answered.digests),

@@ -102,6 +102,9 @@ def test_ten_kills_and_faults_change_nothing_but_the_bill(pool, tmp_path, teache
     assert account.lost > 0
     assert not verify_ledger(ledger)
 
+    assert undisturbed.run["teacher"]["dim"] == 12
+    card = (out / "README.md").read_text()
+    assert f"{account.lost} calls brought no answer, and count as spent" in card
     one, other = OnnxEmbedder(undisturbed.folder / "student.onnx"), OnnxEmbedder(out / "student.onnx")
     inputs = [one.prepare(read_photo(file)) for file in find_images([pool])]
     np.testing.assert_array_equal(one.embed(inputs), other.embed(inputs))
