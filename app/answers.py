@@ -10,6 +10,7 @@ from index.images import ImageFile, read_photo
 from index.revisited import PROTOCOLS
 from index.search import Results, open_searcher
 from index.store import Item
+from index.teacher import TeacherSpec
 
 AGREEMENT = ["overlap@10", "RBO"]
 
@@ -64,7 +65,7 @@ class Answers:
 
 
 def search_files(
-    index: Path, queries: Sequence[Path], k: int, mode: str, teacher: str | None, device: str
+    index: Path, queries: Sequence[Path], k: int, mode: str, teacher: TeacherSpec, device: str
 ) -> Answers:
     """Search an index with files; one that cannot be read is answered with the reason.
 
@@ -79,12 +80,11 @@ def search_files(
     for query in queries:
         try:
             photo = read_photo(ImageFile(query.absolute(), query.name), side)
+            found = searcher.find([photo], mode, k)
         except ImageError as reason:
             answers.append(Answer(str(query), [], str(reason)))
             continue
-        answers.append(
-            Answer(str(query), _hits(searcher.find([photo], mode, k).results, searcher.index.items))
-        )
+        answers.append(Answer(str(query), _hits(found.results, searcher.index.items)))
     return Answers(mode, answers)
 
 

@@ -1,13 +1,17 @@
 """The `retrieval` command: each command reads its options and calls one function."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from app.teacher_options import takes_teacher_options
 from index.errors import RetrievalError
+from index.options import EmbedderOptions
+from index.teacher import TeacherSpec
 
 
 class _Commands(TyperGroup):
@@ -29,10 +33,19 @@ app = typer.Typer(
     help="Distil a compact image embedder from few queries to a heavy one, and search with it.",
 )  # fmt: skip
 
+TEACHERS = "ONNX file, http(s) address, .npz or .parquet of vectors, or package.module:callable."
 Images = Annotated[list[Path], typer.Argument(help="Folders of images, or image files.", show_default=False)]
 IndexFolder = Annotated[Path, typer.Argument(help="An index folder.", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Teacher = Annotated[str | None, typer.Option(help="The teacher's ONNX file, if it is not where it was.")]
+Teacher = Annotated[str | None, typer.Option(help="As for distill, if it is not what or where it was.")]
+Paid = Annotated[
+    int, typer.Option("--budget", help="How many images a paid teacher may ever be asked about.")
+]
+LedgerFile = Annotated[
+    Path | None, typer.Option(help="The file of paid answers.", show_default="in the cache folder")
+]
+Price = Annotated[float | None, typer.Option(help="What a thousand answers cost, in your money.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it will cost, and ask nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -55,9 +68,10 @@ def export(
 
 
 @app.command()
+@takes_teacher_options
 def distill(
     images: Images,
-    teacher: Annotated[str, typer.Option(help="The teacher's ONNX file.", show_default=False)],
+    teacher: Annotated[str, typer.Option(help=TEACHERS, show_default=False)],
     out: Annotated[Path, typer.Option(help="The student folder to write.", show_default=False)],
     budget: Annotated[
         str, typer.Option(help="How many images the teacher may ever be asked about; several for a curve.")
@@ -74,22 +88,29 @@ def distill(
     steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="by budget")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     variants: Annotated[str, typer.Option(help="Smaller files to make too: fp16, int8, or both.")] = "",
-    ledger: Annotated[
-        Path | None, typer.Option(help="The file of paid answers.", show_default="in the cache folder")
-    ] = None,
+    ledger: LedgerFile = None,
+    price: Price = None,
+    dry_run: DryRun = False,
     device: Device = "auto",
+    *,
+    teacher_options: EmbedderOptions,
 ) -> None:
     """Train a student to rank like the teacher, and export it. Reads no labels."""
     from distill.curve import distill_by_name, parse_budgets
     from distill.distillation import Options
     from distill.recipes import find_recipe
+    from index.bill import bill_by_name
 
     budgets, how = parse_budgets(budget), find_recipe(recipe)
     files = tuple(filter(None, variants.split(",")))
     chosen = Options(
-        budgets[-1], student, weights, size, dim, select, stages, device, files, steps, seed, how
+        budgets[-1], student, weights, size, dim, select, stages, device, files, steps, seed, price, how
     )
-    typer.echo(distill_by_name(images, teacher, ledger, out, chosen, budgets).summary)
+    spec = TeacherSpec(teacher, teacher_options, ledger, budgets[-1])
+    if dry_run:
+        typer.echo(bill_by_name(images, spec, device, price, wanted=budgets[-1]))
+    else:
+        typer.echo(distill_by_name(images, spec, out, chosen, budgets).summary)
 
 
 @app.command()
@@ -106,42 +127,61 @@ def quantize(
 
 
 @app.command()
+@takes_teacher_options
 def index(
     images: Images,
     model: Annotated[Path, typer.Option(help="The student's ONNX file.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The index folder to write.", show_default=False)],
-    teacher: Annotated[str | None, typer.Option(help="A teacher's ONNX file, to compare with.")] = None,
+    teacher: Annotated[str | None, typer.Option(help=f"To compare with. {TEACHERS}")] = None,
     factory: Annotated[str, typer.Option(help="A FAISS factory string, or auto.")] = "auto",
+    budget: Paid = 0,
+    ledger: LedgerFile = None,
+    price: Price = None,
+    dry_run: DryRun = False,
     device: Device = "auto",
+    *,
+    teacher_options: EmbedderOptions,
 ) -> None:
     """Embed images and write an index."""
+    from index.bill import bill_by_name
     from index.pipeline import index_by_name
 
-    made = index_by_name(images, model, out, teacher, factory, device)
+    spec = TeacherSpec(teacher, teacher_options, ledger, budget)
+    if dry_run:
+        typer.echo(bill_by_name(images, spec, device, price))
+        return
+    made = index_by_name(images, model, out, spec, factory, device)
     typer.echo(f"{out}: {len(made)} images, {made.manifest.failed} refused.")
     for failure in made.failures[:20]:
         typer.echo(f"refused {failure.path}: {failure.reason}", err=True)
 
 
 @app.command()
+@takes_teacher_options
 def search(
     index: IndexFolder,
     queries: Annotated[list[Path], typer.Argument(help="Photos to search with.", show_default=False)],
     k: Annotated[int, typer.Option("-k", help="How many results.")] = 10,
     mode: Annotated[str, typer.Option(help="student, teacher or asymmetric.")] = "student",
     teacher: Teacher = None,
+    budget: Paid = 0,
+    ledger: LedgerFile = None,
     device: Device = "auto",
     as_json: Json = False,
+    *,
+    teacher_options: EmbedderOptions,
 ) -> None:
     """Find the images most like a photo."""
     from app.answers import search_files
 
-    answers = search_files(index, queries, k, mode, teacher, device)
+    spec = TeacherSpec(teacher, teacher_options, ledger, budget)
+    answers = search_files(index, queries, k, mode, spec, device)
     typer.echo(json.dumps(answers.as_dict()) if as_json else answers.as_text())
     raise typer.Exit(answers.exit_code)
 
 
 @app.command()
+@takes_teacher_options
 def evaluate(
     index: IndexFolder,
     queries: Annotated[
@@ -179,8 +219,12 @@ def evaluate(
         ),
     ] = None,
     teacher: Teacher = None,
+    budget: Paid = 0,
+    ledger: LedgerFile = None,
     device: Device = "auto",
     as_json: Json = False,
+    *,
+    teacher_options: EmbedderOptions,
 ) -> None:
     """Measure quality on images of which something is known, and agreement with the teacher."""
     from app.answers import format_revisited, format_scores
@@ -188,24 +232,66 @@ def evaluate(
     from index.rankings import Options, parse_scales
 
     options = Options(mode, parse_scales(scales), whiten)
-    scores = evaluate_by_name(index, queries, labels, revisited, teacher, device, options)
+    spec = TeacherSpec(teacher, teacher_options, ledger, budget)
+    scores = evaluate_by_name(index, queries, labels, revisited, spec, device, options)
     as_text = format_revisited if revisited else format_scores
     typer.echo(json.dumps(scores) if as_json else as_text(scores))
 
 
 @app.command()
+@takes_teacher_options
 def serve(
     index: IndexFolder,
     teacher: Teacher = None,
+    budget: Paid = 0,
+    ledger: LedgerFile = None,
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 7860,
     device: Device = "auto",
+    *,
+    teacher_options: EmbedderOptions,
 ) -> None:
     """Serve the page that searches and compares."""
     from app.ui import serve as serve_page
     from index.search import open_searcher
 
-    serve_page(open_searcher(index, teacher, device), host, port)
+    spec = TeacherSpec(teacher, teacher_options, ledger, budget)
+    serve_page(open_searcher(index, spec, device), host, port)
+
+
+ledgers = typer.Typer(no_args_is_help=True, help="Look into a ledger, the file of a teacher's paid answers.")
+app.add_typer(ledgers, name="ledger")
+LedgerPath = Annotated[Path, typer.Argument(help="The file of a ledger.", show_default=False)]
+
+
+@ledgers.command("show")
+def show_ledger(file: LedgerPath, as_json: Json = False) -> None:
+    """Say whose answers it holds, how many, and what counts as spent."""
+    from index.ledger_file import read_account
+
+    account = read_account(file)
+    typer.echo(json.dumps(asdict(account) | {"spent": account.spent}) if as_json else account)
+
+
+@ledgers.command("export")
+def export_ledger(
+    file: LedgerPath,
+    out: Annotated[Path, typer.Argument(help="An .npz or .parquet file to write.", show_default=False)],
+) -> None:
+    """Write all answers as a file of vectors, which can be a teacher itself."""
+    from index.ledger_file import export_ledger
+
+    typer.echo(f"{out}: {export_ledger(file, out)} answers")
+
+
+@ledgers.command("verify")
+def verify_ledger(file: LedgerPath) -> None:
+    """Check the file, and every answer against its checksum."""
+    from index.ledger_file import verify_ledger
+
+    faults = verify_ledger(file)
+    typer.echo("\n".join(faults) or "All is well.")
+    raise typer.Exit(int(bool(faults)))
 
 
 @app.command()

@@ -6,6 +6,7 @@ from statistics import median
 from time import perf_counter
 
 from index.embedder import Embedder
+from index.errors import RetrievalError
 from index.images import Photo
 from index.metrics import overlap_at_k, rank_biased_overlap
 from index.search import Found, Searcher
@@ -20,24 +21,29 @@ class Comparison:
         teacher: The teacher's; None where there is no teacher.
         overlap: Share of the k results that both have; None without a teacher.
         rbo: Rank-biased overlap (p = 0.9); None without a teacher.
+        missing: Why the teacher found nothing; empty if it did.
     """
 
     student: Found
     teacher: Found | None
     overlap: float | None
     rbo: float | None
+    missing: str = ""
 
 
 def compare(searcher: Searcher, photo: Photo, k: int) -> Comparison:
-    """Search with the student and, where there is one, the teacher.
+    """Search with the student and, where there is one that answers, the teacher.
 
     Raises:
-        RetrievalError: A model failed.
+        RetrievalError: The student failed.
     """
     student = searcher.find([photo], "student", k)
     if "teacher" not in searcher.modes:
-        return Comparison(student, None, None, None)
-    teacher = searcher.find([photo], "teacher", k)
+        return Comparison(student, None, None, None, searcher.teacher_missing)
+    try:
+        teacher = searcher.find([photo], "teacher", k)
+    except RetrievalError as reason:  # its budget is spent, or it cannot be reached
+        return Comparison(student, None, None, None, str(reason))
     lists = student.results.ids, teacher.results.ids
     return Comparison(student, teacher, float(overlap_at_k(*lists)[0]), float(rank_biased_overlap(*lists)[0]))
 

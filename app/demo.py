@@ -8,10 +8,10 @@ from app.compare import milliseconds_per_image
 from app.sample_photos import make_sample_photos
 from distill.distillation import Options, distill
 from distill.export import DEMO_TEACHER, export_model
-from distill.ledger import Ledger
 from index.embedder import OnnxEmbedder
 from index.images import ImageFile, find_images, read_photo
 from index.labelled import evaluate_labelled, read_labels
+from index.ledger import Ledger
 from index.pipeline import build_index
 from index.rankings import DEPTH, gallery_agreement
 from index.rankings import Options as Ranking

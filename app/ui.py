@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from app.compare import compare
+from app.embeddings import build_embeddings
 from app.views import (
     render_column,
     render_error,
@@ -50,7 +51,7 @@ def build_page(searcher: Searcher) -> gr.Blocks:
         except RetrievalError as error:
             return [query, render_error(str(error)), "", ""]
         student, teacher = comparison.student, comparison.teacher
-        missing = render_note(searcher.teacher_missing)
+        missing = render_note(comparison.missing)
         return [
             query,
             render_summary(comparison, RESULTS),
@@ -73,7 +74,7 @@ def build_page(searcher: Searcher) -> gr.Blocks:
             return ["", render_error("That image is not in the index."), "", "", None]
         entry = index.items[item]
         try:
-            photo = read_photo(ImageFile(Path(entry.path), entry.name), side)
+            photo = read_photo(ImageFile(Path(entry.path), entry.name, below=True), side)
         except ImageError as reason:
             return ["", render_error(f"{entry.name} cannot be read any more: {reason}."), "", "", None]
         return [*show(photo, render_query(thumbnail_url(item), entry.name)), None]
@@ -118,8 +119,9 @@ def build_page(searcher: Searcher) -> gr.Blocks:
 
 
 def build_app(searcher: Searcher) -> FastAPI:
-    """The page and the thumbnails of the index, and no other file."""
+    """The page, the thumbnails of the index and no other file, and `/v1/embeddings` of the student."""
     app = FastAPI(title="retrieval", docs_url=None, redoc_url=None)
+    app.include_router(build_embeddings(searcher.models["student"]))
     items = searcher.index.items
 
     @lru_cache(maxsize=4096)

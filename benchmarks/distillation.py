@@ -29,13 +29,13 @@ from distill.device import keep_freed_memory, open_fabric
 from distill.distillation import Fitted, Options, fit_student
 from distill.examples import Looked, look
 from distill.export import count_parameters
-from distill.ledger import Ledger
 from distill.recipes import Recipe, find_recipe
 from distill.selection import order_by_worth
 from distill.student import embed
 from index.embedder import open_embedder
 from index.images import ImageFile, find_images
 from index.labelled import read_labels
+from index.ledger import Ledger
 from index.metrics import average_precision, overlap_at_k, rank, recall_at_k
 
 COLUMNS = (
@@ -116,7 +116,7 @@ def distil(pool: Photos, options: Options, fabric: Fabric) -> Fitted:
     everything = np.ones(len(pool.vectors), bool)
     order = order_by_worth(pool.looked.features, everything, options.budget, options.select, options.seed)
     rows = np.sort(order[: options.budget])
-    answered = Answered(pool.digests[rows].tolist(), pool.vectors[rows], 0, [])
+    answered = Answered(pool.digests[rows].tolist(), pool.vectors[rows], 0, 0, 0.0, [])
     return fit_student(pool.looked, rows, answered, backbone, options, fabric)
 
 

@@ -19,12 +19,12 @@ import torch
 from app.sample_photos import make_sample_photos
 from distill.distillation import Options, distill
 from distill.export import DEMO_TEACHER, export_model
-from distill.ledger import Ledger
 from index.ann import to_device
 from index.device import CUDA, count_gpus
 from index.embedder import OnnxEmbedder
 from index.images import find_images
 from index.labelled import evaluate_labelled, read_labels
+from index.ledger import Ledger
 from index.pipeline import build_index
 from index.rankings import Options as Ranking
 from index.search import Searcher

@@ -1,9 +1,8 @@
 """Whom to ask, and the asking: answers from the ledger where it has them, from the teacher where not."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from time import perf_counter
 
 import numpy as np
 from lightning_fabric import Fabric
@@ -11,12 +10,13 @@ from numpy.typing import NDArray
 
 from distill.backbone import Backbone
 from distill.examples import Looked, look
-from distill.ledger import Ledger
 from distill.selection import order_by_worth, sample_pool
-from index.embedder import Embedder, embed_checked
-from index.errors import ImageError, RetrievalError
-from index.images import ImageFile, Photo, content_digest, read_photo
-from index.pipeline import BATCH, WORKERS, map_ahead
+from index.asking import ask_about, digest_pool
+from index.embedder import Embedder, unit_rows
+from index.errors import RetrievalError
+from index.images import ImageFile
+from index.ledger import Ledger
+from index.paid import PaidEmbedder
 from index.progress import progress
 from index.store import Failure
 
@@ -30,14 +30,18 @@ class Answered:
 
     Attributes:
         digests: Content digest of each of n images, in order: when each was asked about leaves no trace.
-        vectors: `(n, teacher dim)` float32, the answers.
+        vectors: `(n, teacher dim)` float32, the answers, unit rows.
         asked: How many of them were paid for just now.
-        failures: Chosen images that could not be read.
+        lost: How many images were asked about just now without getting an answer.
+        seconds: How long asking took just now.
+        failures: Chosen images that could not be read, or that the teacher has no answer for.
     """
 
     digests: list[str]
     vectors: NDArray[np.float32]
     asked: int
+    lost: int
+    seconds: float
     failures: list[Failure]
 
 
@@ -92,7 +96,7 @@ def consult(
         survey: What was seen of the pool.
         teacher: The model to ask.
         ledger: Its paid answers.
-        budget: How many answers to collect, and how many the ledger may ever hold.
+        budget: How many answers to collect, and how much may ever be spent by the ledger's account.
         select: Which images to ask about, as in `order_by_worth`.
         seed: Of everything random.
 
@@ -100,7 +104,7 @@ def consult(
         RetrievalError: Too few images, a spent budget, or a teacher that tells nothing apart.
     """
     if len(survey.digests) < FEWEST:
-        raise RetrievalError(_too_few(len(survey.digests), survey.looked.failures, [], 0, ledger, budget))
+        raise RetrievalError(_too_few(len(survey.digests), survey.looked.failures, False, ledger, budget))
     known = ledger.known(survey.digests)
     free = np.array([digest in known for digest in survey.digests], bool)
     worth = order_by_worth(survey.looked.features, free, budget, select, seed)
@@ -111,23 +115,6 @@ def consult(
             "learn. Check the teacher, or give other images."
         )
     return answered
-
-
-def digest_pool(files: Sequence[ImageFile]) -> list[str]:
-    """Content digest of each file; of one that cannot be read, a digest of its path, and it fails later."""
-
-    def digest(file: ImageFile) -> str:
-        try:
-            return content_digest(file.path.read_bytes())
-        except OSError:
-            return content_digest(str(file.path).encode(errors="surrogateescape"))
-
-    with ThreadPoolExecutor(WORKERS) as pool, progress(len(files), "read") as bar:
-        digests = []
-        for found in map_ahead(pool, digest, files, ahead=4 * BATCH):
-            digests.append(found)
-            bar.update()
-        return digests
 
 
 def ask_teacher(
@@ -146,60 +133,54 @@ def ask_teacher(
         order: Positions in the pool, best first, answered ones before others.
         teacher: The model to ask.
         ledger: Where answers come from, and are stored before use.
-        budget: How many images to collect, and how many answers the ledger may ever hold.
+        budget: How many images to collect, and how much may ever be spent by the ledger's account.
 
     Raises:
-        RetrievalError: Nothing may be asked any more, or too few images can be read.
+        RetrievalError: Nothing may be asked any more, too few images can be used, or the teacher failed.
     """
     known = ledger.known([digests[i] for i in order])
-    left = max(budget - len(ledger), 0)
-    free, paid = [i for i in order if digests[i] in known], [i for i in order if digests[i] not in known]
-
-    def prepare(i: int) -> tuple[int, Photo] | Failure:
-        try:
-            return i, read_photo(files[i], teacher.side)
-        except ImageError as reason:
-            return Failure(str(files[i].path), str(reason))
-
-    kept: list[int] = []
+    kept = [digests[i] for i in order if digests[i] in known][:budget]
+    unknown = {files[i]: digests[i] for i in order if digests[i] not in known}
+    paid = PaidEmbedder(teacher, ledger, budget)
     failures: list[Failure] = []
-    asked = 0
-    with ThreadPoolExecutor(WORKERS) as pool, progress(min(budget, len(order)), "ask") as bar:
-        for candidates, limit in ((free, budget), (paid, left)):
-            outcomes = map_ahead(pool, prepare, candidates, ahead=2 * BATCH)
-            taken = 0
-            while (wanted := min(BATCH, limit - taken, budget - len(kept))) > 0:
-                chunk = list(islice(outcomes, wanted))
-                if not chunk:
-                    break
-                failures += [outcome for outcome in chunk if isinstance(outcome, Failure)]
-                photos = [outcome for outcome in chunk if not isinstance(outcome, Failure)]
-                if candidates is paid and photos:
-                    _ask(teacher, [photo for _, photo in photos], ledger)
-                    asked += len(photos)
-                kept += [i for i, _ in photos]
-                taken += len(photos)
-                bar.update(len(photos))
+    start = perf_counter()
+    with progress(min(budget, len(order)), "ask") as bar:
+        bar.update(len(kept))
+        for asked in ask_about(list(unknown), paid, budget - len(kept)):
+            failures += asked.failures
+            for file, digest in asked.answered:
+                if digest == unknown[file]:
+                    kept.append(digest)
+                else:
+                    failures.append(Failure(str(file.path), "changed while it was read"))
+                bar.update()
+        if ledger.buried:
+            bar.write(
+                f"{ledger.buried} images were in flight when an earlier run ended; they count as spent."
+            )
+    seconds = perf_counter() - start
     if len(kept) < FEWEST:
-        raise RetrievalError(_too_few(len(kept), failures, paid, left, ledger, budget))
-    kept_digests = sorted(digests[i] for i in kept)
-    answers = ledger.answers(kept_digests)
-    return Answered(kept_digests, np.stack([answers[digest] for digest in kept_digests]), asked, failures)
-
-
-def _ask(teacher: Embedder, photos: Sequence[Photo], ledger: Ledger) -> None:
-    names = [photo.name for photo in photos]
-    vectors = embed_checked(teacher, [teacher.prepare(photo) for photo in photos], names)
-    ledger.add([photo.digest for photo in photos], vectors)
+        raise RetrievalError(_too_few(len(kept), failures, bool(unknown), ledger, budget, paid.complaint))
+    kept.sort()
+    answers = ledger.answers(kept)
+    vectors = unit_rows(np.stack([answers[digest] for digest in kept]), teacher.name)
+    return Answered(kept, vectors, paid.asked, paid.lost, seconds, failures)
 
 
 def _too_few(
-    count: int, failures: Sequence[Failure], paid: Sequence[int], left: int, ledger: Ledger, budget: int
+    count: int,
+    failures: Sequence[Failure],
+    unknown: bool,
+    ledger: Ledger,
+    budget: int,
+    complaint: str = "",
 ) -> str:
-    if paid and not left:
+    if unknown and ledger.spent >= budget:
+        lost = f" and {ledger.lost} calls in vain" if ledger.lost else ""
+        last = f" The last in vain: {complaint}." if complaint else ""
         return (
-            f"The budget of {budget} is spent: {ledger.path} holds {len(ledger)} answers, "
-            f"{count} of them about these images. Raise --budget, or give another --ledger."
+            f"The budget of {budget} is spent: {ledger.path} holds {len(ledger)} answers{lost}, "
+            f"{count} of them about these images.{last} Raise --budget, or give another --ledger."
         )
-    reason = f" The first that cannot be read: {failures[0].path}: {failures[0].reason}." if failures else ""
+    reason = f" The first that cannot be used: {failures[0].path}: {failures[0].reason}." if failures else ""
     return f"Only {count} usable images with different content; at least {FEWEST} are needed.{reason}"

@@ -4,16 +4,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from distill.distillation import STUDENT, Distilled, Options, distill
 from distill.examples import MOST
 from distill.held_out import search_again
-from distill.ledger import Ledger, default_ledger
 from distill.report import write_report, write_run
-from index.embedder import Embedder, OnnxEmbedder, open_embedder
+from index.embedder import Embedder, OnnxEmbedder
 from index.errors import UsageError
 from index.images import ImageFile, find_images
+from index.ledger import Ledger
+from index.teacher import TeacherSpec
 
 
 def parse_budgets(text: str) -> list[int]:
@@ -75,8 +74,7 @@ def distill_curve(
 
 def distill_by_name(
     sources: Sequence[Path],
-    teacher: str,
-    ledger: Path | None,
+    teacher: TeacherSpec,
     out: Path,
     options: Options,
     budgets: Sequence[int],
@@ -85,8 +83,7 @@ def distill_by_name(
 
     Args:
         sources: Folders and files.
-        teacher: As for `open_embedder`.
-        ledger: The ledger's file; None keeps it in the user's cache folder.
+        teacher: How to reach the teacher. The budget in it is not used.
         out: The student folder.
         options: What and how.
         budgets: In ascending order.
@@ -95,6 +92,6 @@ def distill_by_name(
         RetrievalError: As `distill`, and where a source, the teacher or the ledger cannot be used.
     """
     files = find_images(sources)
-    model = open_embedder(teacher, options.device)
-    with Ledger(ledger or default_ledger(model.key, user_cache_path("retrieval")), model.key) as paid:
+    model = teacher.open_plain(options.device)
+    with teacher.open_ledger(model.key) as paid:
         return distill_curve(files, model, paid, out, options, budgets)

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from distill.ask import FEWEST, Answered, Survey, consult, survey_pool
 from distill.backbone import Backbone, create_backbone
 from distill.checkpoint import Checkpoint, Progress
+from distill.cost import reckon, seconds_per_image
 from distill.crops import center_crop, stored_side
 from distill.device import keep_freed_memory, open_fabric
 from distill.examples import MOST, Examples, Looked, gather, hold_out
 from distill.export import check_parity, count_parameters, export_onnx
 from distill.held_out import HeldOut, search_held_out
-from distill.ledger import Ledger
 from distill.recipes import Recipe, steps_for
 from distill.report import write_report, write_run
 from distill.selection import SELECTIONS
@@ -32,6 +32,7 @@ from distill.variants import CALIBRATION, GATE, check_enough, check_variants, ma
 from index.embedder import Embedder, OnnxEmbedder
 from index.errors import UsageError
 from index.images import ImageFile, content_digest
+from index.ledger import Ledger
 from index.store import Failure
 from index.teacher_space import FILE as TEACHER_SPACE
 from index.teacher_space import TeacherSpace
@@ -56,6 +57,7 @@ class Options:
         variants: Smaller files to make of the student, as in `make_variants`.
         steps: Training steps; None lets `steps_for` choose.
         seed: Of everything random.
+        price: What a thousand answers of the teacher cost, if it is known.
         recipe: The rest of how to train.
     """
 
@@ -70,6 +72,7 @@ class Options:
     variants: tuple[str, ...] = ()
     steps: int | None = None
     seed: int = 0
+    price: float | None = None
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
@@ -84,6 +87,8 @@ class Options:
         check_variants(self.variants)
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"--steps must be at least 1, not {self.steps}.")
+        if self.price is not None and not self.price >= 0:
+            raise UsageError(f"--price must be 0 or more, not {self.price}.")
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,7 @@ class Distilled:
             f"{run['export']['megabytes']} MB, trained on {run['queried']} of {run['images']} images; "
             f"{run['asked_now']} teacher queries in this run, "
             f"{run['queried'] - run['asked_now']} answers from the ledger, "
+            f"{run['cost']['in_vain']} calls in vain, "
             f"{len(run['unreadable'])} images unreadable."
         )
 
@@ -186,9 +192,9 @@ def distill(
         "megabytes": round(len(embedder.data) / 1e6, 2),
         "key": embedder.key,
     }
-    lists = search_held_out(
-        embedder, _as_shown(looked.pixels[rows], options.size), answered.vectors, fitted.held
-    )
+    shown = _as_shown(looked.pixels[rows], options.size)
+    run["cost"] = reckon(answered, ledger, options.price, fitted.seconds, seconds_per_image(embedder, crops))
+    lists = search_held_out(embedder, shown, answered.vectors, fitted.held)
     run["agreement"] = (
         {"held_out": len(lists.queries), "overlap@10": float(lists.agreement.mean())} if lists else None
     )
@@ -273,7 +279,7 @@ def _describe(
         "images": len(files),
         "queried": len(answered.digests),
         "unreadable": [asdict(failure) for failure in failures],
-        "teacher": {"name": teacher.name, "key": teacher.key, "dim": teacher.dim},
+        "teacher": {"name": teacher.name, "key": teacher.key, "dim": answered.vectors.shape[1]},
         "options": asdict(options),
         "data_digest": content_digest("".join(answered.digests).encode()),
         "ledger_digest": ledger.digest(answered.digests),

@@ -18,9 +18,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from distill.backbone import Backbone
 from distill.student import embed, fit_head
+from index.ahead import BATCH, WORKERS, map_ahead
 from index.errors import ImageError
 from index.images import ImageFile, read_photo, square
-from index.pipeline import BATCH, WORKERS, map_ahead
 from index.progress import progress
 from index.store import Failure
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from distill.held_out import HeldOut
 from distill.plots import draw_lines
+from index.bill import format_seconds
 from index.errors import UsageError
 
 RUN = "run.json"
@@ -30,7 +31,7 @@ square (bicubic); everything else is inside `student.onnx`.
 |---|---|
 | teacher | {teacher}, {teacher_dim}-d |
 | teacher queries | {queried} of {images} images, {asked_now} of them in this run, budget {budget} |
-| labels | none were read |
+{cost}| labels | none were read |
 | start | {weights} |
 | parameters | {parameters:,} |
 | file | {megabytes} MB, within {difference:.1e} of the network it was exported from |
@@ -191,6 +192,7 @@ def _card(run: dict[str, Any]) -> str:
         images=run["images"],
         asked_now=run["asked_now"],
         budget=options["budget"],
+        cost=_cost(run.get("cost")),
         weights=run["student"]["weights"],
         parameters=run["student"]["parameters"],
         megabytes=run["export"]["megabytes"],
@@ -211,6 +213,26 @@ def _card(run: dict[str, Any]) -> str:
             }
         ),
         versions=_table(run["versions"]),
+    )
+
+
+def _cost(cost: dict[str, Any] | None) -> str:
+    if cost is None:  # of a student that was made before costs were noted
+        return ""
+    lines = [f"{cost['in_vain']} calls brought no answer, and count as spent"] if cost["in_vain"] else []
+    lines.append(f"{format_seconds(cost['ask_seconds'])} to ask in this run")
+    if cost["money"] is not None:
+        lines.append(f"{cost['money']:.2f} in all, at {cost['price']:g} a thousand")
+    even = [
+        f"after {cost['break_even']:,} images" + (" in money" if cost["money"] is not None else " in queries")
+    ]
+    even.append(
+        "never in time" if cost["break_even_time"] is None else f"after {cost['break_even_time']:,} in time"
+    )
+    return (
+        f"| cost of the teacher | {'; '.join(lines)} |\n"
+        f"| break-even | {', '.join(even)} that the student embeds in place of the teacher, "
+        "of the gallery or to search with |\n"
     )
 
 

@@ -1,6 +1,6 @@
 """The errors a user can cause, and the guard around optional packages."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 
@@ -18,6 +18,54 @@ class UsageError(RetrievalError):
 
 class ImageError(RetrievalError):
     """An image that cannot be read. Its message is the reason alone, without the image's name."""
+
+
+class CallError(RetrievalError):
+    """A call to a teacher that brought no answer, and will not bring one later.
+
+    Attributes:
+        charged: Whether it may have been charged for.
+    """
+
+    def __init__(self, message: str, *, charged: bool = False) -> None:
+        super().__init__(message)
+        self.charged = charged
+
+
+class TransientError(CallError):
+    """A call that brought no answer, and may bring one if it is made again.
+
+    Attributes:
+        wait: For how many seconds the teacher wants to be left alone.
+    """
+
+    def __init__(self, message: str, *, charged: bool = False, wait: float = 0.0) -> None:
+        super().__init__(message, charged=charged)
+        self.wait = wait
+
+
+class UnreachableError(TransientError):
+    """A call that found nobody at the other end."""
+
+
+class RefusedError(CallError):
+    """A call that was refused for what it asked: one of its images, perhaps, is at fault."""
+
+
+class BudgetError(RetrievalError):
+    """The budget has no room for what is asked."""
+
+
+class UnansweredError(RetrievalError):
+    """A teacher did not answer for some images of a batch.
+
+    Attributes:
+        reasons: Why not, by the image's place in the batch.
+    """
+
+    def __init__(self, message: str, reasons: Mapping[int, str]) -> None:
+        super().__init__(message)
+        self.reasons = reasons
 
 
 @contextmanager

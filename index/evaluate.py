@@ -8,6 +8,7 @@ from index.labelled import evaluate_labelled, read_labels
 from index.rankings import Options, Scores
 from index.revisited import evaluate_revisited
 from index.search import open_searcher
+from index.teacher import TeacherSpec
 
 
 def evaluate_by_name(
@@ -15,7 +16,7 @@ def evaluate_by_name(
     queries: Path,
     labels: Path | None,
     revisited: Path | None,
-    teacher: str | None,
+    teacher: TeacherSpec,
     device: str,
     options: Options,
 ) -> dict[str, Scores]:
@@ -26,7 +27,7 @@ def evaluate_by_name(
         queries: CSV file of labelled queries, or the folder of the queries that the ground truth names.
         labels: CSV file of labelled gallery images.
         revisited: JSON file of revisited ground truth.
-        teacher: Where the teacher is now; None looks where it was.
+        teacher: Where the teacher is now; without a spec, where it was.
         device: `auto`, `cpu` or `cuda`.
         options: How to rank.
 

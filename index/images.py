@@ -4,7 +4,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -33,10 +33,17 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A file to read: its absolute path (links kept) and its name below the folder it was found in."""
+    """A file to read.
+
+    Attributes:
+        path: Absolute, links kept.
+        name: What to call it in messages.
+        below: Whether that is its path below a folder of images, which identifies it there.
+    """
 
     path: Path
     name: str
+    below: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ class Photo:
         image: Upright RGB pixels; a JPEG may have been decoded smaller than it is.
         width: Width of the whole upright image, in pixels.
         height: Height of the whole upright image, in pixels.
+        below: As in `ImageFile`.
     """
 
     name: str
@@ -58,6 +66,7 @@ class Photo:
     image: Image.Image
     width: int
     height: int
+    below: bool = False
 
 
 def content_digest(data: bytes) -> str:
@@ -79,7 +88,7 @@ def find_images(sources: Sequence[Path]) -> list[ImageFile]:
         root = Path(source).absolute()
         if root.is_dir():
             for path in _walk(root):
-                files.setdefault(path, ImageFile(path, path.relative_to(root).as_posix()))
+                files.setdefault(path, ImageFile(path, path.relative_to(root).as_posix(), below=True))
         elif root.exists():
             files.setdefault(root, ImageFile(root, root.name))
         else:
@@ -119,7 +128,7 @@ def read_photo(file: ImageFile, side: int | None = None) -> Photo:
         data = file.path.read_bytes()
     except OSError as error:
         raise ImageError(error.strerror or "cannot be read") from error
-    return decode(data, file.name, side)
+    return replace(decode(data, file.name, side), below=file.below)
 
 
 def decode(data: bytes, name: str, side: int | None = None) -> Photo:

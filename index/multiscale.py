@@ -39,9 +39,15 @@ class MultiScale:
         self.key = f"{model.key} at {','.join(f'{scale:g}' for scale in scales)}"
         self.name = model.name
         self.spec = model.spec
-        self.dim = model.dim
+        self.options = model.options
+        self.calls = model.calls
         self.side = math.ceil(model.side / min(*scales, 1.0))  # enough pixels for the smallest, too
         self.provider = model.provider
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        return self._model.dim
 
     def prepare(self, photo: Photo) -> NDArray[Any]:
         """Make the model's input for each scale: `(scales,)` objects."""

@@ -1,29 +1,28 @@
 """From files to an index: workers decode ahead, models embed in batches, the writer keeps what comes out."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.ahead import BATCH, WORKERS, map_ahead
 from index.ann import build_ann, choose_factory, measure_recall
-from index.embedder import Embedder, OnnxEmbedder, embed_checked, open_embedder
-from index.errors import ImageError, RetrievalError
+from index.asking import ask_all
+from index.bill import make_bill
+from index.embedder import Embedder, OnnxEmbedder, embed_checked
+from index.errors import ImageError, RetrievalError, UnansweredError
 from index.images import ImageFile, find_images, read_photo
+from index.paid import PaidEmbedder
 from index.progress import progress
 from index.store import Failure, Index, IndexWriter, Item
+from index.teacher import TeacherSpec
 from index.teacher_space import FILE as TEACHER_SPACE
 from index.teacher_space import TeacherSpace
-
-BATCH = 32
-WORKERS = 2
-T = TypeVar("T")
-U = TypeVar("U")
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,9 @@ def embed_files(
     def prepare(file: ImageFile) -> _Prepared | Failure:
         try:
             photo = read_photo(file, side)
+            inputs = {name: model.prepare(photo) for name, model in models.items()}
         except ImageError as reason:
             return Failure(str(file.path), str(reason))
-        inputs = {name: model.prepare(photo) for name, model in models.items()}
         mtime = int(file.path.stat().st_mtime)
         item = Item(
             str(file.path), file.name, photo.digest, len(photo.data), photo.width, photo.height, mtime
@@ -76,35 +75,27 @@ def embed_files(
         outcomes = map_ahead(pool, prepare, files, ahead=2 * batch)
         while chunk := list(islice(outcomes, batch)):
             ready = [outcome for outcome in chunk if isinstance(outcome, _Prepared)]
-            names = [prepared.item.name for prepared in ready]
-            vectors = {
-                name: embed_checked(model, [prepared.inputs[name] for prepared in ready], names)
-                for name, model in models.items()
-                if ready
-            }
             failures = [outcome for outcome in chunk if isinstance(outcome, Failure)]
-            yield Embedded([prepared.item for prepared in ready], vectors, failures)
+            yield _embed(ready, models, failures)
 
 
-def map_ahead(
-    pool: ThreadPoolExecutor, work: Callable[[T], U], things: Iterable[T], ahead: int
-) -> Iterator[U]:
-    """Map in order like `map`, with at most `ahead` results waiting: memory stays constant."""
-    waiting: deque[Future[U]] = deque()
-    try:
-        for thing in things:
-            waiting.append(pool.submit(work, thing))
-            if len(waiting) >= ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
+def _embed(ready: list[_Prepared], models: Mapping[str, Embedder], failures: list[Failure]) -> Embedded:
+    """Embed with every model; an image that one of them has no answer for is left out."""
+    vectors: dict[str, NDArray[np.float32]] = {}
+    for name, model in models.items():
+        if not ready:
+            break
+        inputs, names = [one.inputs[name] for one in ready], [one.item.name for one in ready]
+        try:
+            vectors[name] = embed_checked(model, inputs, names)
+        except UnansweredError as partial:
+            failures += [Failure(ready[i].item.path, reason) for i, reason in partial.reasons.items()]
+            return _embed([one for i, one in enumerate(ready) if i not in partial.reasons], models, failures)
+    return Embedded([one.item for one in ready], vectors if ready else {}, failures)
 
 
 def index_by_name(
-    sources: Sequence[Path], model: Path, out: Path, teacher: str | None, factory: str, device: str
+    sources: Sequence[Path], model: Path, out: Path, teacher: TeacherSpec, factory: str, device: str
 ) -> Index:
     """`build_index`, with everything given by its name; teacher space is taken from beside the student.
 
@@ -112,7 +103,7 @@ def index_by_name(
         sources: Folders and files.
         model: The student's ONNX file.
         out: The index folder.
-        teacher: As for `open_embedder`; None indexes with the student alone.
+        teacher: Without a spec, the student indexes alone.
         factory: A FAISS factory string, or `auto`.
         device: `auto`, `cpu` or `cuda`.
 
@@ -121,10 +112,8 @@ def index_by_name(
     """
     student = OnnxEmbedder(model, device)
     beside = model.with_name(TEACHER_SPACE)
-    space = TeacherSpace.load(beside) if teacher and beside.is_file() else None
-    return build_index(
-        sources, student, out, open_embedder(teacher, device) if teacher else None, space, factory
-    )
+    space = TeacherSpace.load(beside) if teacher.spec and beside.is_file() else None
+    return build_index(sources, student, out, teacher.open(device) if teacher.spec else None, space, factory)
 
 
 def build_index(
@@ -141,7 +130,7 @@ def build_index(
         sources: Folders and files.
         student: The model to search with; its file is kept in the index.
         out: The index folder; replaced whole, and only once the new one is complete.
-        teacher: The model to compare with.
+        teacher: The model to compare with. A paid one is asked about all images first, if the budget allows.
         space: Projects the teacher's vectors to the student's space, for asymmetric search.
         factory: A FAISS factory string, or `auto`.
 
@@ -150,9 +139,13 @@ def build_index(
 
     Raises:
         UsageError: A source, `out` or `factory` is wrong.
+        BudgetError: The teacher's budget is too small; nothing was asked.
         RetrievalError: No image could be read, or a model failed.
     """
     files = find_images(sources)
+    if isinstance(teacher, PaidEmbedder):
+        make_bill(files, teacher, teacher.ledger, teacher.budget).require_budget()
+        ask_all(files, teacher)
     models: dict[str, Embedder] = {"student": student} | ({"teacher": teacher} if teacher else {})
     projected = space if teacher and space and space.fits(teacher.dim, student.dim) else None
     with IndexWriter(out) as writer, progress(len(files), "index") as bar:
@@ -175,4 +168,4 @@ def build_index(
             ann = build_ann(rows, chosen)
             writer.add_ann(name, ann, chosen, measure_recall(ann, rows))
         writer.keep_model(student)
-        return writer.commit(teacher.spec if teacher else None)
+        return writer.commit(teacher)

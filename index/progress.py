@@ -1,4 +1,4 @@
-"""One progress bar for everything that takes long: on stderr, rare lines where nobody watches."""
+"""What is said on stderr meanwhile: one progress bar for everything that takes long, and single lines."""
 
 import sys
 
@@ -15,3 +15,8 @@ def progress(total: int, label: str, unit: str = "img") -> "tqdm[None]":
     """
     watched = sys.stderr.isatty()
     return tqdm(total=total, desc=label, unit=unit, mininterval=0.2 if watched else 15, dynamic_ncols=watched)
+
+
+def say(line: str) -> None:
+    """Say one line, beside whatever bar is shown."""
+    tqdm.write(line, file=sys.stderr)

@@ -1,7 +1,7 @@
 """Search an index by image: with the student, the teacher, or one's query in the other's gallery."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.ann import to_device
-from index.embedder import Embedder, OnnxEmbedder, embed_checked, open_embedder
+from index.embedder import Embedder, OnnxEmbedder, embed_checked
 from index.errors import UsageError
 from index.images import Photo
+from index.options import EmbedderOptions
 from index.store import Index
+from index.teacher import TeacherSpec
 
 if TYPE_CHECKING:
     import faiss
@@ -161,13 +163,14 @@ class Searcher:
 
 
 def open_searcher(
-    path: Path, teacher: str | None = None, device: str = "auto", with_teacher: bool = True
+    path: Path, teacher: TeacherSpec | None = None, device: str = "auto", with_teacher: bool = True
 ) -> Searcher:
     """Open an index folder by name, with the student that it keeps and the teacher that it remembers.
 
     Args:
         path: The index folder.
-        teacher: Where the teacher is now, as for `open_embedder`; None looks where it was.
+        teacher: Where the teacher is now; without a spec, where and how it was. Queries to a paid teacher go
+            into its ledger, too, and count against the budget.
         device: `auto`, `cpu` or `cuda`.
         with_teacher: Whether to open a teacher at all. One that is only remembered may be gone: then the
             index is searched with the student alone, and `teacher_missing` says why.
@@ -177,14 +180,24 @@ def open_searcher(
     """
     index = Index(path)
     student = OnnxEmbedder(index.model_file, device)
-    spec = (teacher or index.manifest.teacher) if with_teacher else None
-    if spec is None:
+    given = teacher or TeacherSpec()
+    asked = given if given.spec else _remembered(index, given)
+    if asked.spec is None or not with_teacher:
         return Searcher(index, student, None, device)
     try:
-        return Searcher(index, student, open_embedder(spec, device), device)
+        return Searcher(index, student, asked.open(device), device)
     except UsageError as reason:
-        if teacher:
+        if given.spec:
             raise
         searcher = Searcher(index, student, None, device)
         searcher.teacher_missing = f"{reason} Give --teacher."
         return searcher
+
+
+def _remembered(index: Index, given: TeacherSpec) -> TeacherSpec:
+    """The teacher of an index, with the ledger and the budget that are given now."""
+    manifest = index.manifest
+    ledger = given.ledger or (Path(manifest.ledger) if manifest.ledger else None)
+    return replace(
+        given, spec=manifest.teacher, options=EmbedderOptions(**manifest.teacher_options), ledger=ledger
+    )

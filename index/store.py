@@ -3,12 +3,12 @@
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from index.ann import read_ann, write_ann
-from index.embedder import OnnxEmbedder
+from index.embedder import Embedder, OnnxEmbedder
 from index.errors import RetrievalError, UsageError
+from index.paid import PaidEmbedder
 
 if TYPE_CHECKING:
     import faiss
@@ -85,9 +86,11 @@ class Manifest:
         created: Date and time, UTC.
         count: Items.
         failed: Images that were refused.
-        teacher: What opens the teacher again, if there was one.
+        teacher: What opens the teacher again, if there was one,
         spaces: Sets of vectors by name: `student`, `teacher`, and `projected` (the teacher's vectors in the
             student's space).
+        teacher_options: `EmbedderOptions` of the teacher.
+        ledger: Where its answers are, if they have a price.
     """
 
     format: int
@@ -96,6 +99,8 @@ class Manifest:
     failed: int
     teacher: str | None
     spaces: dict[str, Space]
+    teacher_options: dict[str, Any] = field(default_factory=dict)
+    ledger: str | None = None
 
 
 class Index:
@@ -241,11 +246,11 @@ class IndexWriter:
         """Copy the student, so that the index can be searched wherever it is taken."""
         (self._beside / STUDENT).write_bytes(student.data)
 
-    def commit(self, teacher: str | None) -> Index:
+    def commit(self, teacher: Embedder | None) -> Index:
         """Write the tables and the manifest, and put the folder in its place.
 
         Args:
-            teacher: What opens the teacher again, if there is one.
+            teacher: The teacher, if there is one. How to open it again is remembered; no key is.
 
         Raises:
             RetrievalError: The folder could not be put there.
@@ -253,7 +258,16 @@ class IndexWriter:
         _write_table(self._beside / ITEMS, Item, self._items)
         _write_table(self._beside / ERRORS, Failure, self._failures)
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        manifest = Manifest(FORMAT, created, len(self._items), len(self._failures), teacher, self._spaces)
+        manifest = Manifest(
+            FORMAT,
+            created,
+            len(self._items),
+            len(self._failures),
+            teacher.spec if teacher else None,
+            self._spaces,
+            asdict(teacher.options) if teacher else {},
+            str(teacher.ledger.path.absolute()) if isinstance(teacher, PaidEmbedder) else None,
+        )
         (self._beside / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
         old = self._out.with_name(f".{self._out.name}.old-{os.getpid()}")
         try:

@@ -16,6 +16,7 @@ from index.labelled import evaluate_labelled, label_items, read_labels
 from index.pipeline import build_index
 from index.rankings import Options, gallery_agreement, parse_scales
 from index.search import Searcher
+from index.teacher import TeacherSpec
 
 
 def write_csv(path: Path, rows: list[tuple[str, str]]) -> Path:
@@ -108,12 +109,14 @@ def test_wrong_csv_files_and_modes_are_usage_errors(searcher: Searcher, labelled
 
 def test_by_name_evaluates_every_mode_of_the_index(searcher: Searcher, labelled: Path):
     files = labelled / "idx", labelled / "queries.csv"
-    scores = evaluate_by_name(*files, labelled / "gallery.csv", None, None, "cpu", Options())
+    scores = evaluate_by_name(*files, labelled / "gallery.csv", None, TeacherSpec(), "cpu", Options())
     assert list(scores) == ["student", "teacher"]
     with pytest.raises(UsageError, match="do not go together"):
-        evaluate_by_name(*files, labelled / "gallery.csv", labelled / "x.json", None, "cpu", Options())
+        evaluate_by_name(
+            *files, labelled / "gallery.csv", labelled / "x.json", TeacherSpec(), "cpu", Options()
+        )
     with pytest.raises(UsageError, match="Give --labels with a CSV file, or --revisited"):
-        evaluate_by_name(*files, None, None, None, "cpu", Options())
+        evaluate_by_name(*files, None, None, TeacherSpec(), "cpu", Options())
 
 
 def test_whitening_is_learnt_from_the_gallery_and_applied_to_both_sides(searcher: Searcher, labelled: Path):

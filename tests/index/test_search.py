@@ -8,6 +8,7 @@ from index.errors import UsageError
 from index.images import ImageFile, read_photo
 from index.pipeline import build_index
 from index.search import Results, Searcher, open_searcher
+from index.teacher import TeacherSpec
 from index.teacher_space import TeacherSpace
 
 
@@ -84,7 +85,7 @@ def test_an_index_of_another_model_is_refused_by_name(searcher, teacher_file):
     with pytest.raises(UsageError, match=r"another student: student\.onnx .* not teacher\.onnx"):
         Searcher(searcher.index, OnnxEmbedder(teacher_file))
     with pytest.raises(UsageError, match="another teacher"):
-        open_searcher(searcher.index.path, str(searcher.index.model_file))
+        open_searcher(searcher.index.path, TeacherSpec(str(searcher.index.model_file)))
 
 
 def test_a_remembered_teacher_is_found_again_or_its_absence_explained(searcher, teacher_file):
@@ -96,4 +97,4 @@ def test_a_remembered_teacher_is_found_again_or_its_absence_explained(searcher, 
     assert without.modes == ["student", "asymmetric"]
     assert "does not exist" in without.teacher_missing
     assert "--teacher" in without.teacher_missing
-    assert "teacher" in open_searcher(path, str(moved)).modes
+    assert "teacher" in open_searcher(path, TeacherSpec(str(moved))).modes

@@ -1,0 +1,132 @@
+"""What is said before anything is spent."""
+
+from pathlib import Path
+
+import pytest
+from conftest import picture, write_embedder
+from teacher_server import TeacherServer, serving
+
+from index.asking import digest_pool
+from index.bill import Bill, bill_by_name, format_seconds, make_bill
+from index.embedder import OnnxEmbedder
+from index.errors import BudgetError, UnansweredError, UsageError
+from index.images import ImageFile, find_images, read_photo
+from index.ledger import Ledger
+from index.options import EmbedderOptions
+from index.pipeline import build_index, embed_files
+from index.search import open_searcher
+from index.teacher import TeacherSpec
+
+
+@pytest.fixture
+def teacher(teacher_file: Path) -> OnnxEmbedder:
+    return OnnxEmbedder(teacher_file, "cpu")
+
+
+def test_the_figures(folder, tmp_path, teacher, unit_rows):
+    files = find_images([folder])
+    (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())
+    with Ledger(tmp_path / "l.sqlite", teacher.key) as ledger:
+        first = make_bill(find_images([folder]), teacher, ledger, 8, wanted=8, price=2.5)
+        assert (first.images, first.answered, first.queries, first.seconds) == (12, 0, 8, None)
+        assert first.money == pytest.approx(0.02)
+        digests = digest_pool(files)[:3]
+        ledger.add(digests, unit_rows(3, 12), ledger.reserve(digests, 9, 9).calls, seconds=6.0)
+        later = make_bill(files, teacher, ledger, 8, wanted=8)
+        assert (later.answered, later.queries, later.spent, later.money) == (3, 5, 3, None)
+        assert later.seconds == pytest.approx(10)
+        assert make_bill(files, teacher, ledger, 2, wanted=2).queries == 0
+        ledger.lose(ledger.reserve(["elsewhere"], 9, 9).calls.values())
+        assert make_bill(files, teacher, ledger, 8, wanted=8).queries == 4  # what was lost is spent
+    text = str(later)
+    for part in ("already answered  3", "queries to make   5", "8, of which 3 spent", "10 s", "no --price"):
+        assert part in text
+
+
+def test_a_rate_that_is_given_bounds_the_one_that_was_measured(tmp_path, unit_rows):
+    spec = TeacherSpec("http://127.0.0.1:9/v1", EmbedderOptions(rate=4, concurrency=3), tmp_path / "l.sqlite")
+    model = spec.open_plain("cpu")
+    with spec.open_ledger(model.key) as ledger:
+        assert make_bill([], model, ledger, 1).rate == 4
+        ledger.add(["a"], unit_rows(1, 3), ledger.reserve(["a"], 9, 9).calls, seconds=1.0)
+        assert make_bill([], model, ledger, 1).rate == 3  # one a second in each of three lanes
+
+
+def test_a_budget_that_is_too_small_is_refused_before_anything_is_asked(folder, tmp_path, teacher):
+    server = TeacherServer(teacher)
+    student = OnnxEmbedder(write_embedder(tmp_path / "s.onnx"), "cpu")
+    with serving(server) as url:
+        spec = TeacherSpec(url, EmbedderOptions(batch=4), tmp_path / "l.sqlite", budget=11)
+        with pytest.raises(BudgetError, match=r"12 images .*Nothing was asked\. Give --budget 12"):
+            build_index([folder], student, tmp_path / "idx", spec.open("cpu"))
+        assert not server.calls
+
+
+def test_an_index_of_a_paid_teacher_and_its_searches(folder, tmp_path, teacher):
+    """Each image of the gallery is paid once; so is each new query, and a search without budget says so."""
+    server = TeacherServer(teacher)
+    student = OnnxEmbedder(write_embedder(tmp_path / "s.onnx"), "cpu")
+    picture(99).save(tmp_path / "new.png")
+    new = read_photo(ImageFile(tmp_path / "new.png", "new.png"))
+    with serving(server) as url:
+        spec = TeacherSpec(url, EmbedderOptions(batch=4, model="m"), tmp_path / "l.sqlite", budget=12)
+        index = build_index([folder], student, tmp_path / "idx", spec.open("cpu"))
+        assert sum(server.charged.values()) == 12
+        assert index.manifest.spaces["teacher"].dim == 12
+        assert index.manifest.teacher_options["model"] == "m"
+        build_index([folder], student, tmp_path / "idx", spec.open("cpu"))
+        old = read_photo(find_images([folder])[3])
+        assert open_searcher(tmp_path / "idx").find([old], "teacher", 3).results.ids.shape == (1, 3)
+        assert sum(server.charged.values()) == 12
+        with pytest.raises(BudgetError, match="not asked about 1 images: 12 of the budget of 0"):
+            open_searcher(tmp_path / "idx").find([new], "teacher", 3)
+        for _ in range(2):
+            found = open_searcher(tmp_path / "idx", TeacherSpec(budget=13)).find([new], "teacher", 3)
+        assert sum(server.charged.values()) == 13
+        plain = build_index([folder], student, tmp_path / "plain", teacher)
+        direct = open_searcher(tmp_path / "plain").find([new], "teacher", 3)
+        assert found.results.ids.tolist() == direct.results.ids.tolist()
+        assert plain.manifest.ledger is None
+
+
+class Partial(OnnxEmbedder):
+    """A model that has no answer for some images."""
+
+    def embed(self, batch):
+        dark = {i: "too dark" for i, one in enumerate(batch) if one.mean() < self.least}
+        if dark:
+            raise UnansweredError("some are too dark", dark)
+        return super().embed(batch)
+
+
+@pytest.mark.parametrize("least", [0, 125, 256])
+def test_an_image_without_an_answer_is_listed_and_the_others_go_on(folder, teacher_file, student_file, least):
+    partial, student = Partial(teacher_file, "cpu"), OnnxEmbedder(student_file, "cpu")
+    partial.least = least
+    done = list(embed_files(find_images([folder]), {"student": student, "teacher": partial}, batch=5))
+    items = [item for some in done for item in some.items]
+    failures = [failure for some in done for failure in some.failures]
+    assert len(items) + len(failures) == 12
+    assert (len(failures) > 0) == (least > 0)
+    assert (len(items) > 0) == (least < 256)
+    for some in done:
+        for vectors in some.vectors.values():
+            assert len(vectors) == len(some.items)
+
+
+def test_a_bill_needs_a_teacher(folder):
+    with pytest.raises(UsageError, match="Give --teacher"):
+        bill_by_name([folder], TeacherSpec(), "cpu", None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(5, "5 s"), (119, "119 s"), (600, "10 min"), (7300, "2 h 02 min")]
+)
+def test_times_for_people(seconds, text):
+    assert format_seconds(seconds) == text
+
+
+def test_the_budget_is_enough_or_not():
+    Bill(10, 0, 10, 2, 12, None, None).require_budget()
+    with pytest.raises(BudgetError):
+        Bill(10, 0, 10, 3, 12, None, None).require_budget()

@@ -1,0 +1,226 @@
+"""One call to an endpoint, and everything that can be wrong with it."""
+
+import gzip
+import ssl
+import time
+from email.utils import formatdate
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from conftest import picture, write_embedder
+from PIL import Image
+from teacher_server import TeacherServer, serving
+
+from index.embedder import OnnxEmbedder, open_embedder
+from index.endpoint import KEY, LARGEST_ANSWER, EndpointEmbedder
+from index.errors import CallError, RefusedError, TransientError, UnreachableError, UsageError
+from index.images import ImageFile, decode, read_photo
+from index.options import EmbedderOptions
+
+DIALECTS = ("infinity", "jina", "multipart")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> OnnxEmbedder:
+    return OnnxEmbedder(write_embedder(tmp_path_factory.mktemp("t") / "t.onnx", dim=12, side=64), "cpu")
+
+
+@pytest.fixture(scope="module")
+def site(teacher):
+    """One server for all tests of this file, with its address."""
+    server = TeacherServer(teacher)
+    with serving(server) as url:
+        yield server, url
+
+
+@pytest.fixture
+def server(site):
+    site[0].__init__(site[0].embedder)
+    return site[0]
+
+
+@pytest.fixture
+def photos(folder: Path):
+    return [read_photo(ImageFile(path, path.name)) for path in sorted(folder.glob("*.png"))]
+
+
+def ask(url: str, photos, **options) -> np.ndarray:
+    model = EndpointEmbedder(url, EmbedderOptions(**options))
+    return model.embed([model.prepare(photo) for photo in photos])
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("fault", ["", "reorder"])
+def test_answers_are_matched_by_index(site, server, teacher, photos, dialect, fault):
+    server.forced = [fault]
+    expected = teacher.embed([teacher.prepare(photo) for photo in photos])
+    np.testing.assert_allclose(ask(site[1], photos, dialect=dialect), expected, atol=1e-6)
+    assert server.calls == [[photo.digest for photo in photos]]  # the very bytes of the files
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "charged"),
+    [
+        ("429", TransientError, False),
+        ("500", TransientError, False),
+        ("drop", TransientError, True),
+        ("truncate", TransientError, True),
+        ("duplicate", TransientError, True),
+    ],
+)
+def test_faults_are_told_apart_by_what_they_cost(site, server, photos, fault, kind, charged):
+    server.forced = [fault]
+    with pytest.raises(kind) as caught:
+        ask(site[1], photos)
+    assert caught.value.charged is charged
+    assert caught.value.wait == (0.05 if fault == "429" else 0)
+
+
+def test_a_slow_answer_is_given_up(site, server, photos):
+    server.forced, server.slow = ["slow"], 2
+    start = time.monotonic()
+    with pytest.raises(TransientError, match=r"nothing came for 0\.2 s") as caught:
+        ask(site[1], photos[:1], timeout=0.2)
+    assert time.monotonic() - start < 1.5
+    assert caught.value.charged
+
+
+def test_a_drip_does_not_hold_us_for_ever(photos, monkeypatch):
+    """Each chunk comes in time, the whole does not."""
+
+    async def drip(scope, receive, send):
+        import asyncio
+
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(100):
+            await send({"type": "http.response.body", "body": b" ", "more_body": True})
+            await asyncio.sleep(0.05)
+
+    with serving(drip) as url, pytest.raises(TransientError, match="did not finish its answer in time"):
+        ask(url, photos[:1], timeout=0.3)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "kind", "complaint"),
+    [
+        (200, {"Content-Type": "text/html"}, b"<html>", CallError, "answered with a web page"),
+        (200, {}, b"[1]", TransientError, "something that is no list of embeddings"),
+        (200, {}, b'{"data": []}', TransientError, "the indices none for 10 images"),
+        (200, {}, b"[" * 100_000, TransientError, "no list of embeddings"),
+        (200, {"Content-Encoding": "gzip"}, gzip.compress(bytes(10**7)), CallError, "answered compressed"),
+        (200, {}, bytes(LARGEST_ANSWER + 1), CallError, "answered with more than 64 MB"),
+        (400, {}, b"no image", RefusedError, "HTTP 400: no image"),
+        (402, {}, b"", CallError, "no money left"),
+        (403, {}, b"", CallError, f"Put the key into the environment as {KEY}"),
+        (404, {}, b"", CallError, "Check the address"),
+        (307, {"Location": "/elsewhere"}, b"", CallError, "address that it sends to: /elsewhere"),
+        (500, {"Content-Type": "text/html"}, b"<html>long", TransientError, r"HTTP 500$"),
+    ],
+)
+def test_answers_that_are_none(site, server, photos, status, headers, body, kind, complaint):
+    server.script = status, headers, body
+    with pytest.raises(kind, match=complaint) as caught:
+        ask(site[1], photos)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("7", 7), (formatdate(time.time() + 3600, usegmt=True), 3600), ("soon", 0)]
+)
+def test_retry_after_is_a_number_or_a_date(site, server, photos, header, seconds):
+    server.script = 503, {"Retry-After": header}, b""
+    with pytest.raises(TransientError) as caught:
+        ask(site[1], photos[:1])
+    assert caught.value.wait == pytest.approx(seconds, abs=60)
+
+
+def test_the_key_comes_from_the_environment_and_is_never_said(site, server, photos, monkeypatch):
+    server.key = "right"
+    monkeypatch.setenv(KEY, "right\n")
+    assert ask(site[1], photos[:1]).shape == (1, 12)
+    monkeypatch.setenv(KEY, "wrong-secret")
+    with pytest.raises(CallError, match=f"Check the key in {KEY}") as caught:
+        ask(site[1], photos[:1])
+    assert "wrong-secret" not in str(caught.value)  # though the server repeats it
+    assert "***" in str(caught.value)
+
+
+def test_the_key_does_not_travel_in_clear(monkeypatch):
+    monkeypatch.setenv(KEY, "secret")
+    with pytest.raises(UsageError, match="in clear"):
+        open_embedder("http://example.org/v1/embeddings")
+    open_embedder("https://example.org/v1/embeddings")
+    monkeypatch.delenv(KEY)
+    open_embedder("http://example.org/v1/embeddings")
+
+
+@pytest.mark.parametrize("url", ["http://", "https://user:secret@example.org/v1", "http://host:port/v1"])
+def test_addresses_that_are_none(url):
+    with pytest.raises(UsageError) as caught:
+        open_embedder(url)
+    assert "\n" not in str(caught.value)
+
+
+def test_nobody_there(photos):
+    with pytest.raises(UnreachableError, match="cannot be reached"):
+        ask("http://127.0.0.1:9/v1/embeddings", photos[:1])
+
+
+def test_a_certificate_that_does_not_fit(teacher, photos, tmp_path, monkeypatch):
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    for host, fits in (("127.0.0.1", True), ("elsewhere.example", False)):
+        authority.issue_cert(host).private_key_and_cert_chain_pem.write_to_path(tmp_path / host)
+        with serving(TeacherServer(teacher), ssl_certfile=str(tmp_path / host)) as url:
+            if fits:
+                assert ask(url, photos[:1]).shape == (1, 12)
+            else:
+                with pytest.raises(CallError, match=r"certificate of .* cannot be trusted"):
+                    ask(url, photos[:1])
+
+
+def test_connections_are_used_again(site, server, photos):
+    model = EndpointEmbedder(site[1], EmbedderOptions())
+    for photo in photos:
+        model.embed([model.prepare(photo)])
+    assert len(server.calls) == 10
+    assert len(server.clients) == 1
+
+
+def test_what_is_sent_in_place_of_a_file(tmp_path):
+    """Sideways, in a rare format or too large: an upright JPEG goes out, and its own digest with it."""
+    model = EndpointEmbedder("http://127.0.0.1/v1", EmbedderOptions())
+    upright = picture(3, 60, 40)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    upright.save(tmp_path / "turned.jpg", exif=turned, quality=95)
+    upright.save(tmp_path / "rare.bmp")
+    upright.resize((5000, 4000)).save(tmp_path / "large.png")
+    sizes = {"turned.jpg": (40, 60), "rare.bmp": (60, 40), "large.png": (2048, 1638)}
+    for name, size in sizes.items():
+        photo = read_photo(ImageFile(tmp_path / name, name))
+        upload = model.prepare(photo)
+        sent = Image.open(__import__("io").BytesIO(upload.data))
+        assert (sent.format, sent.size, upload.mime) == ("JPEG", size, "image/jpeg")
+        assert upload.digest == decode(upload.data, name).digest != photo.digest
+    upright.save(tmp_path / "plain.webp")
+    photo = read_photo(ImageFile(tmp_path / "plain.webp", "plain.webp"))
+    assert model.prepare(photo).data == photo.data
+    assert model.prepare(photo).mime == "image/webp"
+
+
+def test_http2_is_offered(monkeypatch):
+    offered = []
+    real = ssl.SSLContext.set_alpn_protocols
+    monkeypatch.setattr(
+        ssl.SSLContext, "set_alpn_protocols", lambda self, names: (offered.extend(names), real(self, names))
+    )
+    model = EndpointEmbedder("https://127.0.0.1:9/v1", EmbedderOptions())
+    with pytest.raises(httpx.TransportError):
+        model._client.get("https://127.0.0.1:9/")
+    assert model._client._transport._pool._http2

@@ -1,0 +1,96 @@
+"""Vectors that someone else computed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_embedder
+
+from index.embedder import OnnxEmbedder, open_embedder
+from index.errors import ImageError, UsageError
+from index.images import ImageFile, find_images, read_photo
+from index.pipeline import build_index
+from index.vectors_file import write_vectors
+
+
+@pytest.fixture(params=[".npz", ".parquet"])
+def path(request, tmp_path: Path) -> Path:
+    return tmp_path / f"vectors{request.param}"
+
+
+def rows(count: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(count, 5)).astype(np.float32)
+
+
+@pytest.mark.parametrize("by", ["digest", "name"])
+def test_an_image_is_found_by_content_or_by_path(folder, path, by):
+    photos = [read_photo(file) for file in find_images([folder])]
+    write_vectors(path, 5, [([getattr(photo, by) for photo in photos], rows(12))])
+    model = open_embedder(path)
+    got = model.embed([model.prepare(photo) for photo in photos])
+    np.testing.assert_allclose(got, rows(12) / np.linalg.norm(rows(12), axis=1, keepdims=True), atol=1e-6)
+    assert model.dim == 5
+
+
+def test_a_path_counts_only_below_a_folder_of_images(folder, path):
+    """Another photo of the same name must not get the vector."""
+    write_vectors(path, 5, [(["0.png"], rows(1))])
+    model = open_embedder(path)
+    model.prepare(read_photo(find_images([folder])[0]))
+    with pytest.raises(ImageError, match="no vector in vectors"):
+        model.prepare(read_photo(ImageFile(folder / "1.png", "0.png")))
+
+
+def test_images_that_it_lacks_are_listed(folder, path, tmp_path):
+    names = [file.name for file in find_images([folder])]
+    vectors = rows(11)
+    vectors[3] = 0
+    vectors[4] = np.nan
+    write_vectors(path, 5, [(names[:11], vectors)])
+    student = OnnxEmbedder(write_embedder(tmp_path / "s.onnx"), "cpu")
+    index = build_index([folder], student, tmp_path / "idx", open_embedder(path))
+    assert len(index) == 9
+    reasons = {Path(failure.path).name: failure.reason for failure in index.failures}
+    assert reasons.keys() == {Path(names[i]).name for i in (3, 4, 11)}
+    assert "no vector in" in reasons[Path(names[11]).name]
+    assert "zeros" in reasons[Path(names[3]).name]
+
+
+def test_its_identity_is_its_content(path):
+    write_vectors(path, 5, [(["a"], rows(1))])
+    key = open_embedder(path).key
+    write_vectors(path, 5, [(["b"], rows(1))])
+    assert open_embedder(path).key != key
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(UsageError, match="does not exist"):
+        open_embedder(tmp_path / "none.npz")
+    for name in ("text.npz", "text.parquet"):
+        (tmp_path / name).write_text("text")
+        with pytest.raises(UsageError, match="is no file of vectors"):
+            open_embedder(tmp_path / name)
+    np.savez(tmp_path / "names.npz", names=np.array(["a"]))
+    with pytest.raises(UsageError, match="is no file of vectors, which has `ids`"):
+        open_embedder(tmp_path / "names.npz")
+    np.savez(tmp_path / "pickle.npz", ids=np.array(["a", None], object), vectors=rows(2))
+    with pytest.raises(UsageError, match="is no file of vectors"):
+        open_embedder(tmp_path / "pickle.npz")
+    np.savez(tmp_path / "short.npz", ids=np.array(["a"]), vectors=rows(2))
+    with pytest.raises(UsageError, match=r"1 ids for vectors \(2, 5\)"):
+        open_embedder(tmp_path / "short.npz")
+    np.savez(tmp_path / "twice.npz", ids=np.array(["a", "a"]), vectors=rows(2))
+    with pytest.raises(UsageError, match="names an image twice"):
+        open_embedder(tmp_path / "twice.npz")
+
+
+def test_writing_leaves_nothing_half(path, tmp_path):
+    def broken():
+        yield ["a"], rows(1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_vectors(path, 5, broken())
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UsageError, match=r"must end in \.npz or \.parquet"):
+        write_vectors(tmp_path / "v.csv", 5, [])
