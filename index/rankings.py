@@ -12,7 +12,7 @@ from index.errors import RetrievalError, UsageError
 from index.images import ImageFile
 from index.metrics import overlap_at_k, rank, rank_biased_overlap
 from index.multiscale import at_scales
-from index.pipeline import embed_files
+from index.embedding import embed_files
 from index.progress import progress
 from index.projection import Projection
 from index.search import MODES, Searcher

@@ -13,7 +13,8 @@ from index.errors import BudgetError, UnansweredError, UsageError
 from index.images import ImageFile, find_images, read_photo
 from index.ledger import Ledger
 from index.options import EmbedderOptions
-from index.pipeline import build_index, embed_files
+from index.embedding import embed_files
+from index.pipeline import build_index
 from index.search import open_searcher
 from index.teacher import TeacherSpec
 

@@ -1,52 +1,8 @@
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
-import numpy as np
 import pytest
 
 from index.embedder import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
-from index.images import find_images
-from index.pipeline import build_index, embed_files, map_ahead
-
-
-def test_map_ahead_keeps_the_order_and_never_runs_far_ahead():
-    taken = 0
-
-    def count():
-        nonlocal taken
-        for i in range(100):
-            taken += 1
-            yield i
-
-    with ThreadPoolExecutor(4) as pool:
-        for i, square in enumerate(map_ahead(pool, lambda x: x * x, count(), ahead=8)):
-            assert square == i * i
-            assert taken <= i + 8
-
-
-@pytest.mark.parametrize("batch", [1, 5, 64])
-def test_batches_change_nothing_and_failures_keep_their_place(folder, student_file, teacher_file, batch):
-    (folder / "5.png").write_bytes(b"")
-    models = {"student": OnnxEmbedder(student_file), "teacher": OnnxEmbedder(teacher_file)}
-    whole = list(embed_files(find_images([folder]), models, batch))
-    items = [item for part in whole for item in part.items]
-    failures = [failure for part in whole for failure in part.failures]
-    assert [item.name for item in items] == [
-        file.name for file in find_images([folder]) if file.name != "5.png"
-    ]
-    assert [(Path(failure.path).name, failure.reason) for failure in failures] == [("5.png", "empty file")]
-    for name, model in models.items():
-        rows = np.concatenate([part.vectors[name] for part in whole if part.items])
-        assert rows.shape == (11, model.dim)
-
-
-def test_a_batch_of_bad_files_alone_does_not_stop_the_run(folder, student_file):
-    for path in list(folder.glob("*.png"))[:6]:
-        path.write_text("text")
-    parts = list(embed_files(find_images([folder]), {"student": OnnxEmbedder(student_file)}, batch=2))
-    assert sum(len(part.items) for part in parts) == 6
-    assert sum(len(part.failures) for part in parts) == 6
+from index.pipeline import build_index
 
 
 def test_an_index_lists_what_it_refused(folder, tmp_path, student_file):
