@@ -154,6 +154,11 @@ def is_ours(session: "ort.InferenceSession") -> bool:
     return session.get_modelmeta().custom_metadata_map.get("retrieval.format") == FORMAT
 
 
+def is_file_spec(spec: str) -> bool:
+    """Whether a spec names a file, which opening only reads: no code of it is run, and nothing is sent."""
+    return not _is_address(spec) and not _is_callable(spec)
+
+
 def open_embedder(spec: str | Path, device: str = "auto", options: EmbedderOptions | None = None) -> Embedder:
     """Open the embedder that `spec` names.
 
@@ -167,7 +172,7 @@ def open_embedder(spec: str | Path, device: str = "auto", options: EmbedderOptio
         UsageError: It cannot be opened.
     """
     name, options = str(spec), options or EmbedderOptions()
-    if name.startswith(("http://", "https://")):
+    if _is_address(name):
         from index.endpoint import EndpointEmbedder
 
         return EndpointEmbedder(name, options)
@@ -175,13 +180,21 @@ def open_embedder(spec: str | Path, device: str = "auto", options: EmbedderOptio
         from index.vectors_file import VectorsEmbedder
 
         return VectorsEmbedder(Path(spec))
-    if re.fullmatch(r"[\w.]+:[\w.]+", name) and not Path(spec).exists():
+    if _is_callable(name):
         from index.python_object import ObjectEmbedder
 
         return ObjectEmbedder(name, options)
     from index.foreign import open_onnx
 
     return open_onnx(Path(spec), device, options)
+
+
+def _is_address(spec: str) -> bool:
+    return spec.startswith(("http://", "https://"))
+
+
+def _is_callable(spec: str) -> bool:
+    return bool(re.fullmatch(r"[\w.]+:[\w.]+", spec)) and not Path(spec).exists()
 
 
 def embed_many(embedder: Embedder, inputs: Sequence[NDArray[Any]], batch: int = 32) -> NDArray[np.float32]:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from index.embedding import embed_files
 from index.errors import RetrievalError, UsageError
 from index.images import ImageFile
 from index.metrics import overlap_at_k, rank, rank_biased_overlap
 from index.multiscale import at_scales
-from index.embedding import embed_files
 from index.progress import progress
 from index.projection import Projection
 from index.search import MODES, Searcher

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.ann import to_device
-from index.embedder import Embedder, OnnxEmbedder, embed_checked
+from index.embedder import Embedder, OnnxEmbedder, embed_checked, is_file_spec
 from index.errors import UsageError
 from index.images import Photo
 from index.options import EmbedderOptions
@@ -169,8 +169,9 @@ def open_searcher(
 
     Args:
         path: The index folder.
-        teacher: Where the teacher is now; without a spec, where and how it was. Queries to a paid teacher go
-            into its ledger, too, and count against the budget.
+        teacher: Where the teacher is now; without a spec, where and how it was, if it is a file: an address
+            or a callable must be given again. Queries to a paid teacher go into its ledger, too, and count
+            against the budget.
         device: `auto`, `cpu` or `cuda`.
         with_teacher: Whether to open a teacher at all. One that is only remembered may be gone: then the
             index is searched with the student alone, and `teacher_missing` says why.
@@ -179,25 +180,27 @@ def open_searcher(
         UsageError: No index there, or a model is not the one that made it.
     """
     index = Index(path)
-    student = OnnxEmbedder(index.model_file, device)
+    searcher = Searcher(index, OnnxEmbedder(index.model_file, device), None, device)
     given = teacher or TeacherSpec()
-    asked = given if given.spec else _remembered(index, given)
+    asked = _remember(index, given)
     if asked.spec is None or not with_teacher:
-        return Searcher(index, student, None, device)
+        return searcher
+    if not given.spec and not is_file_spec(asked.spec):
+        # An index comes from anywhere: it must not choose what code runs, or who is sent queries and the key.
+        searcher.teacher_missing = f"Made with {asked.spec}. Give --teacher {asked.spec} to ask it again."
+        return searcher
     try:
-        return Searcher(index, student, asked.open(device), device)
+        return Searcher(index, searcher.models["student"], asked.open(device), device)
     except UsageError as reason:
         if given.spec:
             raise
-        searcher = Searcher(index, student, None, device)
         searcher.teacher_missing = f"{reason} Give --teacher."
         return searcher
 
 
-def _remembered(index: Index, given: TeacherSpec) -> TeacherSpec:
-    """The teacher of an index, with the ledger and the budget that are given now."""
+def _remember(index: Index, given: TeacherSpec) -> TeacherSpec:
+    """Fill in what is not given of the teacher that the index was made with."""
     manifest = index.manifest
-    ledger = given.ledger or (Path(manifest.ledger) if manifest.ledger else None)
-    return replace(
-        given, spec=manifest.teacher, options=EmbedderOptions(**manifest.teacher_options), ledger=ledger
-    )
+    if given.spec not in (None, manifest.teacher) or given.options != EmbedderOptions():
+        return given
+    return replace(given, spec=manifest.teacher, options=EmbedderOptions(**manifest.teacher_options))

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from index.ann import read_ann, write_ann
 from index.embedder import Embedder, OnnxEmbedder
 from index.errors import RetrievalError, UsageError
-from index.paid import PaidEmbedder
 
 if TYPE_CHECKING:
     import faiss
@@ -90,7 +89,6 @@ class Manifest:
         spaces: Sets of vectors by name: `student`, `teacher`, and `projected` (the teacher's vectors in the
             student's space).
         teacher_options: `EmbedderOptions` of the teacher.
-        ledger: Where its answers are, if they have a price.
     """
 
     format: int
@@ -100,7 +98,6 @@ class Manifest:
     teacher: str | None
     spaces: dict[str, Space]
     teacher_options: dict[str, Any] = field(default_factory=dict)
-    ledger: str | None = None
 
 
 class Index:
@@ -266,7 +263,6 @@ class IndexWriter:
             teacher.spec if teacher else None,
             self._spaces,
             asdict(teacher.options) if teacher else {},
-            str(teacher.ledger.path.absolute()) if isinstance(teacher, PaidEmbedder) else None,
         )
         (self._beside / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
         old = self._out.with_name(f".{self._out.name}.old-{os.getpid()}")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,10 +57,12 @@ def test_index_search_and_ledger_of_a_paid_teacher(folder, tmp_path, server):
         picture(50).save(tmp_path / "new.png")
         done = retrieval("search", idx, tmp_path / "new.png", "--mode", "teacher")
         assert done.exit_code == 1
+        assert f"Give --teacher {url} to ask it again" in done.output
+        again = ["--mode", "teacher", "--teacher", url, "--ledger", ledger]
+        done = retrieval("search", idx, tmp_path / "new.png", *again)
+        assert done.exit_code == 1
         assert "Give a larger --budget" in done.output
-        done = retrieval(
-            "search", idx, tmp_path / "new.png", folder / "0.png", "--mode", "teacher", "--budget", 13
-        )
+        done = retrieval("search", idx, tmp_path / "new.png", folder / "0.png", *again, "--budget", 13)
         assert done.exit_code == 0, done.output
     assert sum(server.charged.values()) == 13
     account = json.loads(retrieval("ledger", "show", ledger, "--json").stdout)
@@ -79,11 +82,12 @@ def test_the_page_goes_on_without_a_teacher_that_does_not_answer(folder, tmp_pat
     with serving(server) as url:
         retrieval("index", folder, "--model", student, "--teacher", url, "--out", tmp_path / "idx",
                   "--ledger", tmp_path / "l.sqlite", "--budget", 12)  # fmt: skip
-    known = compare(open_searcher(tmp_path / "idx"), read_photo(find_images([folder])[0]), 3)
+    again = TeacherSpec(url, ledger=tmp_path / "l.sqlite")
+    known = compare(open_searcher(tmp_path / "idx", again), read_photo(find_images([folder])[0]), 3)
     assert known.teacher is not None
     assert known.missing == ""
     for budget, reason in ((0, "not asked about 1 images"), (99, "cannot be reached")):
-        result = compare(open_searcher(tmp_path / "idx", TeacherSpec(budget=budget)), new, 3)
+        result = compare(open_searcher(tmp_path / "idx", replace(again, budget=budget)), new, 3)
         assert result.teacher is None
         assert len(result.student.results) == 1
         assert reason in result.missing

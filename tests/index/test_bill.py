@@ -1,5 +1,7 @@
 """What is said before anything is spent."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +11,11 @@ from teacher_server import TeacherServer, serving
 from index.asking import digest_pool
 from index.bill import Bill, bill_by_name, format_seconds, make_bill
 from index.embedder import OnnxEmbedder
+from index.embedding import embed_files
 from index.errors import BudgetError, UnansweredError, UsageError
 from index.images import ImageFile, find_images, read_photo
 from index.ledger import Ledger
 from index.options import EmbedderOptions
-from index.embedding import embed_files
 from index.pipeline import build_index
 from index.search import open_searcher
 from index.teacher import TeacherSpec
@@ -77,17 +79,32 @@ def test_an_index_of_a_paid_teacher_and_its_searches(folder, tmp_path, teacher):
         assert index.manifest.teacher_options["model"] == "m"
         build_index([folder], student, tmp_path / "idx", spec.open("cpu"))
         old = read_photo(find_images([folder])[3])
-        assert open_searcher(tmp_path / "idx").find([old], "teacher", 3).results.ids.shape == (1, 3)
+        again = TeacherSpec(url, ledger=tmp_path / "l.sqlite")  # the rest is remembered
+        assert open_searcher(tmp_path / "idx", again).find([old], "teacher", 3).results.ids.shape == (1, 3)
         assert sum(server.charged.values()) == 12
         with pytest.raises(BudgetError, match="not asked about 1 images: 12 of the budget of 0"):
-            open_searcher(tmp_path / "idx").find([new], "teacher", 3)
+            open_searcher(tmp_path / "idx", again).find([new], "teacher", 3)
         for _ in range(2):
-            found = open_searcher(tmp_path / "idx", TeacherSpec(budget=13)).find([new], "teacher", 3)
+            found = open_searcher(tmp_path / "idx", replace(again, budget=13)).find([new], "teacher", 3)
         assert sum(server.charged.values()) == 13
-        plain = build_index([folder], student, tmp_path / "plain", teacher)
+        build_index([folder], student, tmp_path / "plain", teacher)
         direct = open_searcher(tmp_path / "plain").find([new], "teacher", 3)
         assert found.results.ids.tolist() == direct.results.ids.tolist()
-        assert plain.manifest.ledger is None
+
+
+def test_an_index_does_not_choose_whom_to_ask_or_what_to_run(folder, tmp_path, teacher, monkeypatch):
+    """An index folder may come from a stranger: what it names must be named again by the user."""
+    student = OnnxEmbedder(write_embedder(tmp_path / "s.onnx"), "cpu")
+    index = build_index([folder], student, tmp_path / "idx", teacher)
+    manifest = index.path / "manifest.json"
+    told = manifest.read_text()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "surprise.py").write_text("raise SystemExit('this must not run')")
+    for spec in ("surprise:run", "http://127.0.0.1:9/v1/embeddings"):
+        manifest.write_text(told.replace(json.dumps(index.manifest.teacher), json.dumps(spec)))
+        searcher = open_searcher(tmp_path / "idx")
+        assert "teacher" not in searcher.modes
+        assert f"Give --teacher {spec}" in searcher.teacher_missing
 
 
 class Partial(OnnxEmbedder):
