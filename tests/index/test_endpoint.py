@@ -127,10 +127,10 @@ def test_answers_that_are_none(site, server, photos, status, headers, body, kind
     assert len(str(caught.value)) < 500
 
 
-@pytest.mark.parametrize(
-    ("header", "seconds"), [("7", 7), (formatdate(time.time() + 3600, usegmt=True), 3600), ("soon", 0)]
-)
+@pytest.mark.parametrize(("header", "seconds"), [("7", 7), ("in an hour", 3600), ("soon", 0)])
 def test_retry_after_is_a_number_or_a_date(site, server, photos, header, seconds):
+    if header == "in an hour":
+        header = formatdate(time.time() + 3600, usegmt=True)
     server.script = 503, {"Retry-After": header}, b""
     with pytest.raises(TransientError) as caught:
         ask(site[1], photos[:1])
