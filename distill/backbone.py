@@ -35,7 +35,8 @@ class Backbone(nn.Module):
         self.name = name
         self.origin = origin
         self.trunk = trunk
-        self.dim: int = trunk.num_features  # type: ignore[assignment]
+        # Where a layer follows the pooling, as in MobileNetV3, the features are its output.
+        self.dim: int = getattr(trunk, "head_hidden_size", None) or trunk.num_features  # type: ignore[assignment]
         self.side: int = resolve_model_data_config(trunk)["input_size"][-1]
         self.cut = False
         # One multiply and one add in the graph: (x / 255 - mean) / std.

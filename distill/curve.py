@@ -39,8 +39,8 @@ def distill_curve(
 ) -> Distilled:
     """Distil with each budget in turn; each adds queries to those that the one before has paid for.
 
-    The student of the largest budget gets `out` itself, the others folders in it. All are measured on the
-    photos that the last one holds out, which none of them learnt from.
+    The student of the largest budget gets `out` itself, and its variants; the others get folders in it. All
+    are measured on the photos that the last one holds out, which none of them learnt from.
 
     Args:
         files: As for `distill`, like the next three.
@@ -55,9 +55,12 @@ def distill_curve(
     """
     done: list[Distilled] = []
     for budget in budgets:
-        folder = out if budget == budgets[-1] else out / f"budget-{budget}"
         seen = done[-1].survey if done and budget <= MOST else None
-        done.append(distill(files, teacher, ledger, folder, replace(options, budget=budget), seen))
+        if budget == budgets[-1]:
+            folder, chosen = out, replace(options, budget=budget)
+        else:
+            folder, chosen = out / f"budget-{budget}", replace(options, budget=budget, variants=())
+        done.append(distill(files, teacher, ledger, folder, chosen, seen))
     last = done[-1]
     if len(done) > 1 and last.lists:
         for earlier in done[:-1]:

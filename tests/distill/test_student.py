@@ -97,6 +97,13 @@ def test_the_stages_down_to_a_sixteenth_are_kept(name, default, features):
     assert (sum(p.numel() for p in backbone.parameters()) < whole) == bool(default)
 
 
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "ghostnet_050", "resnet18"])
+def test_a_whole_backbone_knows_its_number_of_features(name):
+    """In some a layer follows the pooling, so that they are not those of the last map."""
+    backbone = create_backbone(name, "none").eval()
+    assert backbone(torch.zeros(1, 64, 64, 3, dtype=torch.uint8)).shape == (1, backbone.dim)
+
+
 def test_any_number_of_stages_and_what_cannot_be_cut():
     sizes = []
     for count in range(1, 8):
