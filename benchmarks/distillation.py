@@ -243,7 +243,7 @@ def summarise(rows: Sequence[dict[str, str]]) -> str:
     for key, members in groups.items():
         cells = [*key, str(len(members))]
         for name in measured:
-            values = np.array([float(row[name] or "nan") for row in members])
+            values = np.array([float(row.get(name) or "nan") for row in members])
             error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
             cells.append(f"{values.mean():.1f} ± {error:.1f}" if len(values) > 1 else f"{values.mean():.1f}")
         lines.append("| " + " | ".join(cells) + " |")

@@ -24,11 +24,11 @@ from pytorch_metric_learning import distances, losses, miners
 from torch import Tensor
 
 from distill.backbone import create_backbone
-from distill.crops import random_crop
+from distill.crops import center_crop, random_crop
 from distill.device import keep_freed_memory, open_fabric
 from distill.distillation import Options
 from distill.recipes import Recipe, steps_for
-from distill.student import Student
+from distill.student import Student, embed
 from distill.train import one_cycle
 
 PER_LABEL = 4  # photos of a label in a batch, so that there are pairs
@@ -80,12 +80,11 @@ def supervise(make_loss: Callable[[int, int], Callable[[Tensor, Tensor], Tensor]
         backbone.fold_batch_norm()
         backbone.keep_stages(options.stages or backbone.default_stages)
         student = Student(backbone, options.dim)
-        torch.nn.init.orthogonal_(student.head.weight)
-        torch.nn.init.zeros_(student.head.bias)
-        backbone.freeze_early(recipe.freeze)
         rng = np.random.default_rng(options.seed)
         rows = rng.permutation(len(pool.vectors))[: options.budget]
         images = torch.from_numpy(pool.looked.pixels[rows])
+        start_head(student.head, embed(backbone, center_crop(images, options.size), fabric))
+        backbone.freeze_early(recipe.freeze)
         _, labels = np.unique(pool.labels[rows], return_inverse=True)
         loss = make_loss(int(labels.max()) + 1, options.dim)
         proxies = list(loss.parameters()) if isinstance(loss, torch.nn.Module) else []
@@ -108,6 +107,16 @@ def supervise(make_loss: Callable[[int, int], Callable[[Tensor, Tensor], Tensor]
         return student.eval()
 
     return train
+
+
+@torch.no_grad()
+def start_head(head: torch.nn.Linear, features: Tensor) -> None:
+    """Centre the features and keep their distances, so that training starts from what ImageNet has taught."""
+    torch.nn.init.orthogonal_(head.weight)
+    mean = features.mean(dim=0)
+    _, _, components = torch.linalg.svd(features - mean, full_matrices=False)
+    head.weight[: len(components)] = components[: len(head.weight)]
+    head.bias.copy_(-head.weight @ mean)
 
 
 def draw_pairs(labels: NDArray[np.int64], size: int, rng: np.random.Generator) -> NDArray[np.int64]:
