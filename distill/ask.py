@@ -168,10 +168,6 @@ def ask_teacher(
                 else:
                     failures.append(Failure(str(file.path), "changed while it was read"))
                 bar.update()
-        if ledger.buried:
-            bar.write(
-                f"{ledger.buried} images were in flight when an earlier run ended; they count as spent."
-            )
     seconds = perf_counter() - start
     if len(kept) < FEWEST:
         raise RetrievalError(_too_few(len(kept), failures, bool(unknown), ledger, budget, paid.complaint))

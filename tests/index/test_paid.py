@@ -11,7 +11,7 @@ import pytest
 from conftest import picture
 from teacher_server import EVERY, TeacherServer, ask_everything, serving
 
-import index.paid
+import index.patience
 from index.asking import ask_about
 from index.embedder import OnnxEmbedder
 from index.errors import BudgetError, CallError, RetrievalError, UnreachableError, UsageError
@@ -24,8 +24,8 @@ from index.teacher import TeacherSpec
 
 @pytest.fixture(autouse=True)
 def no_long_waits(monkeypatch):
-    monkeypatch.setattr(index.paid, "SHORTEST", 0.002)
-    monkeypatch.setattr(index.paid, "POLL", 0.01)
+    monkeypatch.setattr(index.patience, "SHORTEST", 0.002)
+    monkeypatch.setattr(index.patience, "POLL", 0.01)
 
 
 @pytest.fixture
@@ -160,10 +160,20 @@ def test_nonsense_is_refused_named_and_not_stored(tmp_path, teacher, answer):
     server._embed = lambda data: np.full((len(data), 12), answer, np.float32)
     with serving(server) as url:
         paid = spec(url, tmp_path, 1000).open("cpu")
-        with pytest.raises(RetrievalError, match=r"vector (that is not finite|of zeros)"):
+        with pytest.raises(RetrievalError, match=r"vector (that is not finite|of zeros).*, for \d+\.png"):
             ask(files, paid)
         assert len(paid.ledger) == 0
         assert sum(server.charged.values()) == paid.ledger.lost == 12  # not the whole budget
+
+
+def test_vectors_of_a_new_length_each_time_do_not_eat_the_budget(tmp_path, teacher):
+    files, server, lengths = pool(tmp_path, 30), TeacherServer(teacher), iter(range(1, 1000))
+    server._embed = lambda data: np.ones((len(data), next(lengths)), np.float32)
+    with serving(server) as url:
+        paid = spec(url, tmp_path, 1000).open("cpu")
+        with pytest.raises(RetrievalError, match=r"answered with \d+ numbers, then \d+"):
+            ask(files, paid)
+    assert (paid.ledger.spent, paid.dim) == (13, 0)
 
 
 def test_vectors_of_another_length_than_before_are_refused(tmp_path, teacher):
@@ -236,7 +246,7 @@ def test_a_full_disk_stops_before_anything_is_asked(tmp_path, teacher, monkeypat
 
 def test_a_ledger_that_cannot_be_written(tmp_path, teacher, monkeypatch):
     files, server = pool(tmp_path, 4), TeacherServer(teacher)
-    monkeypatch.setattr("index.ledger.PATIENCE", 0.1)
+    monkeypatch.setattr("index.ledger_schema.PATIENCE", 0.1)
     with serving(server) as url:
         paid = spec(url, tmp_path, 100).open("cpu")
         other = sqlite3.connect(tmp_path / "l.sqlite", isolation_level=None)
