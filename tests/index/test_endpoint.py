@@ -207,7 +207,7 @@ def test_what_is_sent_in_place_of_a_file(tmp_path):
     turned[0x0112] = 6
     upright.save(tmp_path / "turned.jpg", exif=turned, quality=95)
     upright.save(tmp_path / "rare.bmp")
-    upright.resize((5000, 4000)).save(tmp_path / "large.png")
+    upright.resize((5000, 4000)).save(tmp_path / "large.png", compress_level=1)
     sizes = {"turned.jpg": (40, 60), "rare.bmp": (60, 40), "large.png": (2048, 1638)}
     for name, size in sizes.items():
         photo = read_photo(ImageFile(tmp_path / name, name))

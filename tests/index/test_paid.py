@@ -1,8 +1,11 @@
 """Asking with a price: what is stored, what is paid, what is said, whatever the teacher does."""
 
 import multiprocessing
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from index.embedder import OnnxEmbedder
 from index.errors import BudgetError, CallError, RetrievalError, UnreachableError, UsageError
 from index.images import ImageFile, find_images, read_photo
 from index.ledger import Ledger
+from index.ledger_file import verify_ledger
 from index.options import EmbedderOptions
 from index.paid import PaidEmbedder
 from index.teacher import TeacherSpec
@@ -231,6 +235,46 @@ def test_the_rate_is_a_limit(tmp_path, teacher):
         start = time.monotonic()
         ask(files, spec(url, tmp_path, 100, rate=20).open("cpu"))
         assert time.monotonic() - start > 0.4  # 12 at 20 a second, less the last call's turn
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of its own, of which 40 MB are free."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(place)]
+    if sys.platform != "linux" or os.geteuid() or subprocess.run(mount, check=False).returncode:
+        pytest.skip("only root can mount a small disk")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_disk_that_fills_up_loses_nothing(small_disk, tmp_path, teacher):
+    """First there is room to ask, then only for what was asked, then for nothing at all."""
+    files, server = pool(tmp_path, 12), TeacherServer(teacher)
+    with serving(server) as url:
+        paid = spec(url, small_disk, 100).open("cpu")
+        assert len(ask(files[:4], paid)[0]) == 4
+        (small_disk / "filler").write_bytes(bytes(12_000_000))
+        with pytest.raises(RetrievalError, match=r"less than 32 MB of free disk.*what was paid for is kept"):
+            ask(files, paid)
+        assert len(server.calls) == 3
+        with (
+            (small_disk / "filler").open("ab", buffering=0) as filler,
+            pytest.raises(OSError, match="No space left"),
+        ):
+            while True:
+                filler.write(bytes(1_000_000))
+        rows = np.ones((500, 12), np.float32)
+        with pytest.raises(RetrievalError, match=r"could not be written: .*full.*What it holds is kept"):
+            for start in range(0, 10**6, 500):
+                paid.ledger.add([f"{start + i:032x}" for i in range(500)], rows)
+        kept = len(paid.ledger)
+        (small_disk / "filler").unlink()
+        assert not verify_ledger(small_disk / "l.sqlite")
+        assert len(ask(files, paid)[0]) == 12
+        assert len(paid.ledger) == kept + 8
+        assert max(server.charged.values()) == 1
 
 
 def test_a_full_disk_stops_before_anything_is_asked(tmp_path, teacher, monkeypatch):
