@@ -117,7 +117,7 @@ class Distilled:
             f"{run['asked_now']} teacher queries in this run, "
             f"{run['queried'] - run['asked_now']} answers from the ledger, "
             f"{run['cost']['in_vain']} calls in vain, "
-            f"{len(run['unreadable'])} images unreadable."
+            f"{len(run['unreadable'])} images left out."
         )
 
 

@@ -130,9 +130,9 @@ def find_missing(files: Sequence[ImageFile], digests: Sequence[str], teacher: Em
     missing = teacher.find_missing(files, digests) if isinstance(teacher, VectorsEmbedder) else {}
     if not missing:
         return missing
-    named = ", ".join(f"{files[i].name} ({why})" for i, why in islice(missing.items(), NAMED))
+    named = ", ".join(files[i].name for i in islice(missing, NAMED))
     more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-    line = f"{len(missing)} of {len(files)} images have no usable vector: {named}{more}."
+    line = f"{len(missing)} of {len(files)} images have no usable vector in {teacher.name}: {named}{more}."
     if len(missing) == len(files):
         raise UsageError(f"{line} Paths count from the folder of images that is given.")
     if not teacher.options.allow_missing:

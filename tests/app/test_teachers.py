@@ -88,7 +88,7 @@ def test_a_vectors_file_that_lacks_half(folder, tmp_path):
     for dry in ([], ["--dry-run"]):
         done = retrieval(*asks, *dry)
         assert done.exit_code == 2
-        assert f"6 of 12 images have no usable vector: {names[6]} (no vector in v.npz), " in done.output
+        assert f"6 of 12 images have no usable vector in v.npz: {names[6]}, " in done.output
         assert "Give --allow-missing" in done.output
     assert not (tmp_path / "s").exists()
     assert "images            6\n" in retrieval(*asks, "--dry-run", "--allow-missing").output
