@@ -212,10 +212,11 @@ class EndpointEmbedder:
                 )
             cause = cause.__cause__ or cause.__context__
         what = str(error) or type(error).__name__
-        if isinstance(error, httpx.TimeoutException):
-            what = (
-                f"nothing came for {self.options.timeout:g} s" if sent else f"no connection in {CONNECT:g} s"
-            )
+        if isinstance(error, httpx.ConnectTimeout):
+            what = f"no connection in {CONNECT:g} s"
+        elif isinstance(error, httpx.TimeoutException):
+            failing = "nothing came for" if sent else "it did not take the images within"
+            what = f"{failing} {self.options.timeout:g} s"
         if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)):
             return UnreachableError(f"{self.spec} cannot be reached: {what}. Check the address.")
         return TransientError(f"{self.name} gave no answer: {what}", charged=sent)

@@ -132,6 +132,22 @@ def test_threads_that_want_the_same_image_pay_once(tmp_path, teacher):
     assert sum(server.charged.values()) == paid.ledger.spent == 4
 
 
+def test_what_another_machine_is_asking_about_is_waited_for(tmp_path, teacher, monkeypatch, capsys):
+    """It may have been killed there, which cannot be known here: then its time runs out."""
+    monkeypatch.setattr(index.patience, "SILENT", 0.05)
+    files, server = pool(tmp_path, 1), TeacherServer(teacher)
+    with serving(server) as url:
+        paid = spec(url, tmp_path, 9).open("cpu")
+        here, paid.ledger._owner = paid.ledger._owner, "elsewhere:1:1"
+        paid.ledger.reserve([read_photo(files[0]).digest], 9, 0.5)
+        paid.ledger._owner = here
+        assert len(ask(files, paid)[0]) == 1
+    said = capsys.readouterr().err
+    assert said.count("1 images are being asked about by another process") == 1
+    assert "1 images were in flight when an earlier run ended; they count as spent" in said
+    assert paid.ledger.spent == 2
+
+
 def test_an_image_that_is_refused_is_found_and_named(tmp_path, teacher):
     """The endpoint refuses a whole call for one image; the others are answered."""
     files, server = pool(tmp_path, 10), TeacherServer(teacher)
