@@ -11,6 +11,7 @@ from index.wire import read_input, write_answer
 with needs("demo"):
     from fastapi import APIRouter, HTTPException, Request
     from fastapi.concurrency import run_in_threadpool
+    from fastapi.responses import JSONResponse
 
 LARGEST_REQUEST = 50_000_000  # bytes
 MOST_IMAGES = 256  # a request
@@ -20,21 +21,31 @@ ENCODINGS = ("float", "base64")
 def build_embeddings(student: Embedder) -> APIRouter:
     """Serve an embedder in the three ways of `index.wire`.
 
-    Errors are answered as 400 (the request), 411 and 413 (its size), with the reason under `detail`.
+    Errors are answered as 400 (the request), 411 and 413 (its size), in OpenAI's form.
     """
     router = APIRouter()
 
     @router.post("/v1/embeddings")
     async def embeddings(request: Request) -> Any:
-        _check_length(request)
-        files, encoding = await (_read_form(request) if _is_form(request) else _read_json(request))
-        if encoding not in ENCODINGS:
-            raise HTTPException(400, f"encoding_format must be one of {', '.join(ENCODINGS)}.")
-        if not 0 < len(files) <= MOST_IMAGES:
-            raise HTTPException(400, f"Send between 1 and {MOST_IMAGES} images, not {len(files)}.")
-        return await run_in_threadpool(_answer, student, files, encoding)
+        try:
+            files, encoding = await _read(request)
+            return await run_in_threadpool(_answer, student, files, encoding)
+        except HTTPException as error:
+            said = {"message": error.detail, "type": "invalid_request_error"}
+            return JSONResponse({"error": said}, error.status_code)
 
     return router
+
+
+async def _read(request: Request) -> tuple[list[bytes], str]:
+    """The files of a request, and how it wants the vectors."""
+    _check_length(request)
+    files, encoding = await (_read_form(request) if _is_form(request) else _read_json(request))
+    if encoding not in ENCODINGS:
+        raise HTTPException(400, f"encoding_format must be one of {', '.join(ENCODINGS)}.")
+    if not 0 < len(files) <= MOST_IMAGES:
+        raise HTTPException(400, f"Send between 1 and {MOST_IMAGES} images, not {len(files)}.")
+    return files, encoding
 
 
 def _check_length(request: Request) -> None:

@@ -24,8 +24,17 @@ HELP = {
     "layout": "Of an ONNX file: nchw or nhwc.",
     "resize": "Of an ONNX file: squash, or crop the middle square.",
     "output": "Of an ONNX file: which output is the vector.",
+    "allow_missing": "Of a file of vectors: go on without the images that it lacks.",
 }
-TYPES: dict[str, type] = {"batch": int, "concurrency": int, "timeout": float, "rate": float, "size": int}
+TYPES: dict[str, type] = {
+    "batch": int,
+    "concurrency": int,
+    "timeout": float,
+    "rate": float,
+    "size": int,
+    "allow_missing": bool,
+}
+FLAGS = {"allow_missing": ("--allow-missing",)}  # not named `--teacher-...`
 
 
 def takes_teacher_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -53,7 +62,9 @@ def takes_teacher_options(command: Callable[..., None]) -> Callable[..., None]:
 def _option(name: str, default: Any) -> inspect.Parameter:
     assert default is not MISSING
     kind: Any = TYPES.get(name, str)
-    option = typer.Option(help=HELP[name], rich_help_panel="The teacher, if it needs more than its name")
+    option = typer.Option(
+        *FLAGS.get(name, ()), help=HELP[name], rich_help_panel="The teacher, if it needs more than its name"
+    )
     return inspect.Parameter(
         f"teacher_{name}",
         inspect.Parameter.KEYWORD_ONLY,

@@ -6,17 +6,21 @@ Both ask the same server, in turns, at the same concurrency and batch size; the 
 import argparse
 import asyncio
 import json
+import os
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
 import httpx
+import hypercorn.asyncio
+import hypercorn.config
 import numpy as np
+import trustme
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from PIL import Image
@@ -31,9 +35,8 @@ from index.wire import Upload, write_answer, write_request
 DIM = 1024
 
 
-@contextmanager
-def serve(delay: float) -> Iterator[str]:
-    """Run an endpoint that takes its time and answers with noise."""
+def make_app(delay: float) -> FastAPI:
+    """An endpoint that takes its time and answers with noise."""
     app = FastAPI()
     vectors = np.random.default_rng(0).standard_normal((512, DIM), np.float32)
 
@@ -44,6 +47,12 @@ def serve(delay: float) -> Iterator[str]:
         body = json.dumps(write_answer(vectors[:count], "noise", "base64"))
         return Response(body, media_type="application/json")
 
+    return app
+
+
+@contextmanager
+def serve(app: FastAPI) -> Iterator[str]:
+    """Run it over HTTP/1.1 in a thread; yields its address."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -51,6 +60,29 @@ def serve(delay: float) -> Iterator[str]:
         time.sleep(0.01)
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1/embeddings"
     server.should_exit = True
+    thread.join()
+
+
+@contextmanager
+def serve_http2(app: FastAPI, folder: Path) -> Iterator[str]:
+    """The same over TLS and HTTP/2, with a certificate that this process trusts."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "authority.pem")
+    os.environ["SSL_CERT_FILE"] = str(folder / "authority.pem")
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(folder / "host.pem")
+    config = hypercorn.config.Config()
+    config.bind, config.alpn_protocols = ["127.0.0.1:0"], ["h2"]
+    config.certfile = config.keyfile = str(folder / "host.pem")
+    sockets = config.create_sockets()
+    (listening,) = sockets.secure_sockets
+    listening.listen()
+    config.create_sockets = lambda: sockets  # type: ignore[method-assign]
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    serving = hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait, mode="asgi")  # type: ignore[arg-type]
+    thread = threading.Thread(target=loop.run_until_complete, args=(serving,), daemon=True)
+    thread.start()
+    yield f"https://127.0.0.1:{listening.getsockname()[1]}/v1/embeddings"
+    loop.call_soon_threadsafe(stop.set)
     thread.join()
 
 
@@ -65,14 +97,17 @@ def make_photos(folder: Path, count: int) -> list[ImageFile]:
 def bare(url: str, files: list[ImageFile], batch: int, lanes: int) -> float:
     """Images a second of the least that can be done: read, send, take the JSON apart."""
     start = time.perf_counter()
-    with httpx.Client(timeout=60, limits=httpx.Limits(max_connections=lanes)) as client:
+    trust, lane = httpx.create_ssl_context(), threading.local()
 
-        def call(some: list[ImageFile]) -> None:
-            uploads = [Upload(file.path.read_bytes(), "image/jpeg", "") for file in some]
-            json.loads(client.post(url, **write_request("infinity", "", uploads)).content)
+    def connect() -> None:
+        lane.client = httpx.Client(timeout=60, http2=True, verify=trust)
 
-        with ThreadPoolExecutor(lanes) as pool:
-            list(pool.map(call, [files[i : i + batch] for i in range(0, len(files), batch)]))
+    def call(some: list[ImageFile]) -> None:
+        uploads = [Upload(file.path.read_bytes(), "image/jpeg", "") for file in some]
+        json.loads(lane.client.post(url, **write_request("infinity", "", uploads)).content)
+
+    with ThreadPoolExecutor(lanes, initializer=connect) as pool:
+        list(pool.map(call, [files[i : i + batch] for i in range(0, len(files), batch)]))
     return len(files) / (time.perf_counter() - start)
 
 
@@ -99,9 +134,13 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=4)
     parser.add_argument("--delay", type=float, default=0.5, help="seconds that the endpoint takes for a call")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--http2", action="store_true", help="over TLS and HTTP/2, in place of HTTP/1.1")
     args = parser.parse_args()
     plain, ours = [], []
-    with tempfile.TemporaryDirectory() as name, serve(args.delay) as url:
+    with ExitStack() as stack:
+        name = stack.enter_context(tempfile.TemporaryDirectory())
+        app = make_app(args.delay)
+        url = stack.enter_context(serve_http2(app, Path(name)) if args.http2 else serve(app))
         (Path(name) / "photos").mkdir()
         files = make_photos(Path(name) / "photos", args.images)
         for turn in range(args.rounds):

@@ -19,6 +19,7 @@ from index.ledger import Ledger
 from index.paid import PaidEmbedder
 from index.progress import progress
 from index.store import Failure
+from index.vectors_file import find_missing
 
 SAME = 1e-5  # difference between coordinates of unit vectors that is no more than rounding
 FEWEST = 2  # answers that a projection can be fitted to
@@ -53,15 +54,18 @@ class Survey:
         files: n image files.
         digests: Content digest of each.
         looked: What was seen of them.
+        failures: Files of the pool that cannot be read, or that a file of vectors lacks.
     """
 
     files: list[ImageFile]
     digests: list[str]
     looked: Looked
+    failures: list[Failure]
 
 
 def survey_pool(
     files: Sequence[ImageFile],
+    teacher: Embedder,
     ledger: Ledger,
     backbone: Backbone,
     fabric: Fabric,
@@ -73,18 +77,28 @@ def survey_pool(
 
     Args:
         files: The pool.
+        teacher: What it cannot answer for is left out.
         ledger: Whose answered images come first.
         backbone: The student's, whole.
         fabric: Where the backbone computes.
         side: Of the squares to keep of the images, in pixels.
         most: How many images to look at.
         seed: Of the sample.
+
+    Raises:
+        UsageError: The teacher is a file of vectors that lacks some of the images.
     """
     digests = digest_pool(files)
+    missing = find_missing(files, digests, teacher)
+    lacking = [Failure(str(files[i].path), why) for i, why in missing.items()]
+    files = [file for i, file in enumerate(files) if i not in missing]
+    digests = [digest for i, digest in enumerate(digests) if i not in missing]
     sample = sample_pool(digests, ledger.known(digests), most, seed)
     looked = look([files[i] for i in sample], backbone, side, fabric)
     readable = [sample[row] for row in looked.rows]
-    return Survey([files[i] for i in readable], [digests[i] for i in readable], looked)
+    return Survey(
+        [files[i] for i in readable], [digests[i] for i in readable], looked, lacking + looked.failures
+    )
 
 
 def consult(
@@ -104,7 +118,7 @@ def consult(
         RetrievalError: Too few images, a spent budget, or a teacher that tells nothing apart.
     """
     if len(survey.digests) < FEWEST:
-        raise RetrievalError(_too_few(len(survey.digests), survey.looked.failures, False, ledger, budget))
+        raise RetrievalError(_too_few(len(survey.digests), survey.failures, False, ledger, budget))
     known = ledger.known(survey.digests)
     free = np.array([digest in known for digest in survey.digests], bool)
     worth = order_by_worth(survey.looked.features, free, budget, select, seed)
@@ -154,10 +168,6 @@ def ask_teacher(
                 else:
                     failures.append(Failure(str(file.path), "changed while it was read"))
                 bar.update()
-        if ledger.buried:
-            bar.write(
-                f"{ledger.buried} images were in flight when an earlier run ended; they count as spent."
-            )
     seconds = perf_counter() - start
     if len(kept) < FEWEST:
         raise RetrievalError(_too_few(len(kept), failures, bool(unknown), ledger, budget, paid.complaint))

@@ -117,7 +117,7 @@ class Distilled:
             f"{run['asked_now']} teacher queries in this run, "
             f"{run['queried'] - run['asked_now']} answers from the ledger, "
             f"{run['cost']['in_vain']} calls in vain, "
-            f"{len(run['unreadable'])} images unreadable."
+            f"{len(run['unreadable'])} images left out."
         )
 
 
@@ -158,12 +158,12 @@ def distill(
     side = stored_side(options.size)
 
     survey = survey or survey_pool(
-        files, ledger, backbone, fabric, side, max(options.budget, MOST), options.seed
+        files, teacher, ledger, backbone, fabric, side, max(options.budget, MOST), options.seed
     )
     looked = survey.looked
     answered = consult(survey, teacher, ledger, options.budget, options.select, options.seed)
     rows = np.searchsorted(survey.digests, answered.digests)
-    run = _describe(files, [*looked.failures, *answered.failures], answered, teacher, ledger, options)
+    run = _describe(files, [*survey.failures, *answered.failures], answered, teacher, ledger, options)
     checkpoint = Checkpoint(out / CHECKPOINT, content_digest(json.dumps(run).encode()))
     fitted = fit_student(looked, rows, answered, backbone, options, fabric, checkpoint)
     student, done = fitted.student, fitted.done

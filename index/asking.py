@@ -7,9 +7,11 @@ from itertools import islice
 from threading import Event
 
 from index.ahead import BATCH, WORKERS, map_ahead
+from index.buyer import Question
 from index.errors import BudgetError, ImageError, RetrievalError
 from index.images import ImageFile, content_digest, read_photo
-from index.paid import Outcome, PaidEmbedder, Question
+from index.paid import PaidEmbedder
+from index.patience import Outcome
 from index.progress import progress
 from index.store import Failure
 

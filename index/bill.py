@@ -10,6 +10,7 @@ from index.errors import BudgetError, UsageError
 from index.images import ImageFile, find_images
 from index.ledger import Ledger
 from index.teacher import TeacherSpec
+from index.vectors_file import find_missing
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,13 @@ def make_bill(
         budget: How much may ever be spent.
         wanted: How many answers are wanted, and no more asked about than the budget allows; None wants all.
         price: Of a thousand answers.
+
+    Raises:
+        UsageError: The teacher is a file of vectors that lacks some of the images.
     """
-    distinct = set(digest_pool(files))
+    digests = digest_pool(files)
+    missing = find_missing(files, digests, teacher)
+    distinct = {digest for i, digest in enumerate(digests) if i not in missing}
     answered, spent = len(ledger.known(distinct)), ledger.spent
     queries = len(distinct) - answered
     if wanted is not None:

@@ -179,7 +179,9 @@ def open_embedder(spec: str | Path, device: str = "auto", options: EmbedderOptio
     if name.endswith((".npz", ".parquet")):
         from index.vectors_file import VectorsEmbedder
 
-        return VectorsEmbedder(Path(spec))
+        return VectorsEmbedder(Path(spec), options)
+    if re.match(r"[A-Za-z][\w+.-]+://", name):
+        raise UsageError(f"{name} cannot be asked. Give an http:// or https:// address, or a file.")
     if _is_callable(name):
         from index.python_object import ObjectEmbedder
 

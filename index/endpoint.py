@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from io import BytesIO
+from queue import LifoQueue
+from typing import Any
 
 import httpx
 import numpy as np
@@ -32,7 +34,7 @@ LATER = (408, 425, 429)
 
 
 class EndpointEmbedder:
-    """Asks `POST URL` in one of the ways of `index.wire`. Threads may share it, and its connections."""
+    """Asks `POST URL` in one of the ways of `index.wire`. Threads may share it."""
 
     def __init__(self, url: str, options: EmbedderOptions) -> None:
         """Check the address and read the key from the environment. Nothing is sent yet.
@@ -68,12 +70,18 @@ class EndpointEmbedder:
         self.calls = Calls(
             options.batch, options.concurrency, 2 * options.timeout + 2 * CONNECT, options.rate, paid=True
         )
-        self._client = httpx.Client(
+        # A connection for each lane, the last used first. Threads that share one of HTTP/2 block each other
+        # for ever once they send much: https://github.com/pydantic/httpx2/issues/1133
+        trust = httpx.create_ssl_context()
+        self._clients: LifoQueue[httpx.Client] = LifoQueue()
+        for _ in range(options.concurrency):
+            self._clients.put(self._make_client(trust))
+
+    def _make_client(self, trust: ssl.SSLContext) -> httpx.Client:
+        return httpx.Client(
             http2=True,
-            timeout=httpx.Timeout(options.timeout, connect=CONNECT),
-            limits=httpx.Limits(
-                max_connections=options.concurrency, max_keepalive_connections=options.concurrency
-            ),
+            verify=trust,
+            timeout=httpx.Timeout(self.options.timeout, connect=CONNECT),
             headers={
                 # What was not asked for compressed cannot be a bomb; see `_read`.
                 "Accept-Encoding": "identity",
@@ -107,6 +115,19 @@ class EndpointEmbedder:
             RefusedError: The endpoint refused these images.
             CallError: The endpoint cannot be used as it was addressed.
         """
+        request = write_request(self.options.dialect, self.options.model, batch)
+        client = self._clients.get()
+        try:
+            body = self._post(client, request)
+        finally:
+            self._clients.put(client)
+        try:
+            return read_answer(body, len(batch))
+        except ValueError as error:
+            raise TransientError(f"{self.name} answered with {error}", charged=True) from error
+
+    def _post(self, client: httpx.Client, request: dict[str, Any]) -> bytes:
+        """Make one call, and give the body of the answer."""
         deadline = time.monotonic() + self.options.timeout
         sent = False  # whether the endpoint may have begun to work, and to charge
 
@@ -114,19 +135,13 @@ class EndpointEmbedder:
             nonlocal sent
             sent = sent or event.endswith("send_request_body.complete")
 
-        request = write_request(self.options.dialect, self.options.model, batch)
         try:
-            with self._client.stream("POST", self.spec, extensions={"trace": note}, **request) as response:
-                if response.is_success:
-                    body = self._read(response, deadline)
-                else:
+            with client.stream("POST", self.spec, extensions={"trace": note}, **request) as response:
+                if not response.is_success:
                     raise self._refusal(response)
+                return self._read(response, deadline)
         except httpx.TransportError as error:
             raise self._no_answer(error, sent) from error
-        try:
-            return read_answer(body, len(batch))
-        except ValueError as error:
-            raise TransientError(f"{self.name} answered with {error}", charged=True) from error
 
     def _read(self, response: httpx.Response, deadline: float) -> bytes:
         kind = response.headers.get("Content-Type", "").partition(";")[0]
@@ -182,7 +197,7 @@ class EndpointEmbedder:
                 start += chunk
                 if len(start) >= 512:
                     break
-        text = " ".join(start[:300].decode(errors="replace").split())
+        text = _printable(start[:300].decode(errors="replace"))
         if self._api_key:
             text = text.replace(self._api_key, "***")
         return f": {text}" if text else ""
@@ -197,12 +212,13 @@ class EndpointEmbedder:
                 )
             cause = cause.__cause__ or cause.__context__
         what = str(error) or type(error).__name__
-        if isinstance(error, httpx.TimeoutException):
-            what = (
-                f"nothing came for {self.options.timeout:g} s" if sent else f"no connection in {CONNECT:g} s"
-            )
+        if isinstance(error, httpx.ConnectTimeout):
+            what = f"no connection in {CONNECT:g} s"
+        elif isinstance(error, httpx.TimeoutException):
+            failing = "nothing came for" if sent else "it did not take the images within"
+            what = f"{failing} {self.options.timeout:g} s"
         if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)):
-            return UnreachableError(f"{self.spec} cannot be reached: {what}")
+            return UnreachableError(f"{self.spec} cannot be reached: {what}. Check the address.")
         return TransientError(f"{self.name} gave no answer: {what}", charged=sent)
 
 
@@ -213,15 +229,20 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _printable(text: str) -> str:
+    """One line of a stranger's text, without what would move the cursor of a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def _seconds(retry_after: str | None) -> float:
     """What a Retry-After header says, in seconds from now: a number, or a date (RFC 9110, 10.2.3)."""
     if not retry_after:
         return 0.0
     try:
-        return max(float(retry_after), 0.0)
+        seconds = float(retry_after)
     except ValueError:
-        pass
-    try:
-        return max(parsedate_to_datetime(retry_after).timestamp() - time.time(), 0.0)
-    except (ValueError, TypeError):
-        return 0.0
+        try:
+            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return 0.0
+    return max(0.0, seconds)  # in this order NaN counts as nothing

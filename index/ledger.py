@@ -4,12 +4,9 @@ What is asked is reserved first, in the same file: several processes together ne
 what a crash lost is known and counts as spent.
 """
 
-import os
 import shutil
-import socket
 import sqlite3
 import time
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,42 +21,10 @@ from platformdirs import user_cache_path
 
 from index.errors import RetrievalError, UsageError
 from index.images import content_digest
+from index.ledger_schema import checksum, open_ledger_file
+from index.owner import describe_owner, is_gone
+from index.progress import say
 
-FORMAT = 2  # SQLite's user_version; 1 was 0, and had answers only
-SCHEMA = """
-CREATE TABLE teacher (
-    key TEXT PRIMARY KEY,
-    dim INTEGER,                    -- of its vectors, once there is one
-    timed INTEGER NOT NULL,         -- answers whose calls were timed,
-    busy REAL NOT NULL              -- and the seconds that those calls took
-);
-CREATE TABLE answers (
-    id INTEGER PRIMARY KEY,         -- never deleted: the largest is their number
-    digest TEXT NOT NULL UNIQUE,    -- of the bytes that were sent
-    vector BLOB NOT NULL,           -- little-endian float32, as it was answered
-    answered REAL NOT NULL,         -- seconds since 1970
-    crc INTEGER NOT NULL
-);
-CREATE TABLE renditions (           -- files that were sent in another form
-    source TEXT PRIMARY KEY,        -- content digest of the file
-    digest TEXT NOT NULL            -- of what was sent for it
-) WITHOUT ROWID;
-CREATE TABLE calls (                -- images asked about that have no answer
-    id INTEGER PRIMARY KEY,
-    digest TEXT NOT NULL,
-    owner TEXT NOT NULL,            -- the process that asks
-    until REAL NOT NULL             -- it may be in flight until then. 0: it is lost, and counts as spent
-);
-CREATE INDEX calls_in_flight ON calls (digest) WHERE until > 0;
-"""
-# A row of 1024 floats is over 4096 bytes: on SQLite's usual pages each would take two.
-PRAGMAS = """
-PRAGMA page_size = 65536;
-PRAGMA journal_mode = WAL;
-PRAGMA synchronous = FULL;
-PRAGMA wal_autocheckpoint = 256;
-"""
-PATIENCE = 60.0  # seconds to wait for another process that writes
 LOOK_UP = 500  # SQLite limits the variables of one statement
 ROOM = 32_000_000  # bytes that must be free before anything is paid for: twice what is written ahead
 
@@ -95,37 +60,12 @@ class Ledger:
         self.path = path
         self.buried = 0  # calls found in flight whose process was gone
         self._lock = Lock()
-        self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._owner = describe_owner()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
-            self._open(teacher_key)
+            self._db = open_ledger_file(path, teacher_key)
         except (sqlite3.Error, OSError) as error:
             raise UsageError(f"{path} cannot be used as a ledger: {error}. Give another --ledger.") from error
-
-    def _open(self, teacher_key: str) -> None:
-        for pragma in PRAGMAS.split(";"):
-            self._db.execute(pragma)
-        self._db.execute("BEGIN IMMEDIATE")
-        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if not tables:
-            _run(self._db, SCHEMA)
-            self._db.execute("INSERT INTO teacher VALUES (?, NULL, 0, 0)", (teacher_key,))
-        elif tables == {"answers", "teacher"} and not version:
-            _upgrade(self._db)
-        elif version != FORMAT or "teacher" not in tables:
-            self._db.close()
-            raise UsageError(f"{self.path} is not a ledger of this version. Give another --ledger.")
-        self._db.execute(f"PRAGMA user_version = {FORMAT}")
-        (owner,) = self._db.execute("SELECT key FROM teacher").fetchone()
-        self._db.execute("COMMIT")
-        if owner != teacher_key:
-            self.close()
-            raise UsageError(
-                f"{self.path} holds the answers of another teacher: {owner}, not {teacher_key}. "
-                "Give another --ledger."
-            )
 
     def __enter__(self) -> "Ledger":
         return self
@@ -189,7 +129,7 @@ class Ledger:
             )
         now = time.time()
         with self._writing() as db:
-            self._bury(db, now)
+            buried = self._bury(db, now)
             known = {digest for digest, _ in _select(db, "0", digests)}
             busy = {digest for (digest,) in db.execute("SELECT digest FROM calls WHERE until > 0")}
             wanted = [digest for digest in dict.fromkeys(digests) if digest not in known | busy]
@@ -205,6 +145,9 @@ class Ledger:
                 )
                 assert cursor.lastrowid is not None
                 calls[digest] = cursor.lastrowid
+        if buried:
+            say(f"{buried} images were in flight when an earlier run ended; they count as spent.")
+        self.buried += buried
         return Reserved(calls, busy.intersection(digests), wanted[room:])
 
     def add(
@@ -270,14 +213,12 @@ class Ledger:
         answers = self.answers(digests)
         return content_digest(b"".join(d.encode() + answers[d].tobytes() for d in sorted(answers)))
 
-    def _bury(self, db: sqlite3.Connection, now: float) -> None:
+    def _bury(self, db: sqlite3.Connection, now: float) -> int:
         """Note as lost what was in flight in a process that is gone, or for longer than a call can take."""
         owners = [owner for (owner,) in db.execute("SELECT DISTINCT owner FROM calls WHERE until > 0")]
-        gone = [(owner,) for owner in owners if _is_gone(owner)]
-        self.buried += db.executemany(
-            "UPDATE calls SET until = 0 WHERE until > 0 AND owner = ?", gone
-        ).rowcount
-        self.buried += db.execute("UPDATE calls SET until = 0 WHERE until > 0 AND until < ?", (now,)).rowcount
+        bury = "UPDATE calls SET until = 0 WHERE until > 0 AND"
+        count = sum(db.execute(f"{bury} owner = ?", (owner,)).rowcount for owner in filter(is_gone, owners))
+        return count + db.execute(f"{bury} until < ?", (now,)).rowcount
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -330,42 +271,3 @@ def _select(db: sqlite3.Connection, column: str, digests: Sequence[str]) -> list
             some,
         )
     return rows
-
-
-def checksum(digest: str, vector: bytes) -> int:
-    """CRC-32 of an answer and of what it answers."""
-    return zlib.crc32(vector, zlib.crc32(digest.encode()))
-
-
-def _is_gone(owner: str) -> bool:
-    """Whether the process that asked has ended, as far as one can tell: only on the machine it ran on."""
-    host, _, process = owner.rpartition(":")
-    if os.name != "posix" or host != socket.gethostname():
-        return False
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
-
-
-def _run(db: sqlite3.Connection, script: str) -> None:
-    """Run statements inside the present transaction, which `executescript` would end."""
-    for statement in script.split(";"):
-        db.execute(statement)
-
-
-def _upgrade(db: sqlite3.Connection) -> None:
-    """Take over the answers of the first format; they were paid for."""
-    (key,) = db.execute("SELECT key FROM teacher").fetchone()
-    db.create_function("crc", 2, checksum, deterministic=True)
-    _run(db, "ALTER TABLE answers RENAME TO first_answers; DROP TABLE teacher")
-    _run(db, SCHEMA)
-    db.execute("INSERT INTO teacher SELECT ?, max(length(vector)) / 4, 0, 0 FROM first_answers", (key,))
-    db.execute(
-        "INSERT INTO answers (digest, vector, answered, crc) "
-        "SELECT digest, vector, answered, crc(digest, vector) FROM first_answers ORDER BY answered"
-    )
-    db.execute("DROP TABLE first_answers")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from index.embedder import find_fault
 from index.errors import RetrievalError, UsageError
-from index.ledger import FORMAT, checksum
+from index.ledger_schema import FORMAT, checksum
 from index.vectors_file import write_vectors
 
 CHUNK = 2048  # answers read at a time

@@ -27,6 +27,7 @@ class EmbedderOptions:
         layout: Of an ONNX file: order of its input's axes; None takes it from the file.
         resize: Of an ONNX file: `squash` each axis to the side on its own, or `crop` the middle square.
         output: Of an ONNX file: which output is the vector; None takes the only one that can be.
+        allow_missing: Of a file of vectors: go on without the images that it lacks.
     """
 
     model: str = ""
@@ -41,6 +42,7 @@ class EmbedderOptions:
     layout: Layout | None = None
     resize: Resize | None = None
     output: str | None = None
+    allow_missing: bool = False
 
     def __post_init__(self) -> None:
         for name, kind in (("dialect", Dialect), ("layout", Layout), ("resize", Resize)):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from index.ann import build_ann, choose_factory, measure_recall
-from index.asking import ask_all
+from index.asking import ask_all, digest_pool
 from index.bill import make_bill
 from index.embedder import Embedder, OnnxEmbedder
 from index.embedding import embed_files
@@ -16,6 +16,7 @@ from index.store import Index, IndexWriter
 from index.teacher import TeacherSpec
 from index.teacher_space import FILE as TEACHER_SPACE
 from index.teacher_space import TeacherSpace
+from index.vectors_file import VectorsEmbedder, find_missing
 
 
 def index_by_name(
@@ -62,7 +63,7 @@ def build_index(
         The index, opened.
 
     Raises:
-        UsageError: A source, `out` or `factory` is wrong.
+        UsageError: A source, `out` or `factory` is wrong, or a file of vectors lacks images.
         BudgetError: The teacher's budget is too small; nothing was asked.
         RetrievalError: No image could be read, or a model failed.
     """
@@ -70,6 +71,8 @@ def build_index(
     if isinstance(teacher, PaidEmbedder):
         make_bill(files, teacher, teacher.ledger, teacher.budget).require_budget()
         ask_all(files, teacher)
+    elif isinstance(teacher, VectorsEmbedder):
+        find_missing(files, digest_pool(files), teacher)  # what may be missing is listed as refused
     models: dict[str, Embedder] = {"student": student} | ({"teacher": teacher} if teacher else {})
     projected = space if teacher and space and space.fits(teacher.dim, student.dim) else None
     with IndexWriter(out) as writer, progress(len(files), "index") as bar:

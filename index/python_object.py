@@ -40,7 +40,7 @@ class ObjectEmbedder:
             found = importlib.import_module(module)
             for name in attribute.split("."):
                 found = getattr(found, name)
-        except Exception as error:  # importing runs the module, which may raise anything
+        except (Exception, SystemExit) as error:  # importing runs the module, which may raise anything
             raise UsageError(f"{spec} cannot be imported: {_line(error)}.") from error
         if not callable(found):
             raise UsageError(f"{spec} cannot be called. It must take a list of images and return an array.")
@@ -69,7 +69,7 @@ class ObjectEmbedder:
         """
         try:
             answer = self._call(list(batch))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RefusedError(f"{self.name} raised {_line(error)}") from error
         try:
             with np.errstate(over="ignore"):  # becomes infinite, and is refused as that
@@ -83,5 +83,5 @@ class ObjectEmbedder:
         return rows
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

@@ -66,7 +66,7 @@ def read_answer(body: bytes, count: int) -> NDArray[np.float32]:
     try:
         entries = json.loads(body)["data"]
         by_index = {int(entry["index"]): _read_vector(entry["embedding"]) for entry in entries}
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise ValueError(f"something that is no list of embeddings ({_start(body)})") from error
     if len(entries) != count or by_index.keys() != set(range(count)):
         indices = [entry["index"] for entry in entries]

@@ -49,6 +49,7 @@ class TeacherServer:
         self.calls: list[list[str]] = []
         self.headers: list[dict[str, str]] = []
         self.clients: set[object] = set()
+        self.versions: set[str] = set()
         self.forced: list[str] = []
         self.script: tuple[int, dict[str, str], bytes] | None = None
         self._random = random.Random(seed)
@@ -57,10 +58,12 @@ class TeacherServer:
 
     async def __call__(self, scope, receive, send):
         """Serve; a dropped connection needs the transport below."""
-        scope["cut"] = send.__self__.transport.abort
+        if scope["http_version"] == "1.1":
+            scope["cut"] = send.__self__.transport.abort
         await self._api(scope, receive, send)
 
     async def answer(self, request: Request) -> Response:
+        self.versions.add(request.scope["http_version"])
         self.clients.add(tuple(request.scope["client"]))
         self.headers.append(dict(request.headers))
         files, encoding = await read_request(request)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import openai
 import pytest
 from fastapi import FastAPI
 from teacher_server import serving
@@ -48,6 +49,22 @@ def test_one_image_as_openai_clients_send_it(url, student, folder):
     assert len(answer["data"][0]["embedding"]) == 8
 
 
+@pytest.mark.parametrize("encoding", [{}, {"encoding_format": "float"}, {"encoding_format": "base64"}])
+def test_openai_own_client(url, student, folder, encoding):
+    """It asks for base64 unless it is told otherwise, and takes it apart itself."""
+    photos = [read_photo(ImageFile(path, path.name)) for path in sorted(folder.glob("*.png"))]
+    urls = [f"data:image/png;base64,{base64.b64encode(photo.data).decode()}" for photo in photos]
+    with openai.OpenAI(base_url=url.removesuffix("/embeddings"), api_key="any", max_retries=0) as client:
+        answer = client.embeddings.create(model="student", input=urls, **encoding)
+        rows = [entry.embedding for entry in answer.data]
+        if encoding == {"encoding_format": "base64"}:
+            rows = [np.frombuffer(base64.b64decode(row), "<f4") for row in rows]
+        expected = student.embed([student.prepare(photo) for photo in photos])
+        np.testing.assert_allclose(rows, expected, atol=1e-6)
+        with pytest.raises(openai.BadRequestError, match="input 1 is an address"):
+            client.embeddings.create(model="student", input=[urls[0], "https://example.org/a.png"])
+
+
 @pytest.mark.parametrize(
     ("request_", "status", "reason"),
     [
@@ -69,4 +86,4 @@ def test_one_image_as_openai_clients_send_it(url, student, folder):
 def test_requests_that_cannot_be_answered(url, request_, status, reason):
     answer = httpx.post(url, **request_)
     assert answer.status_code == status
-    assert reason in answer.json()["detail"]
+    assert reason in answer.json()["error"]["message"]

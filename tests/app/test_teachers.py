@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import picture, write_embedder
 from teacher_server import TeacherServer, serving
@@ -16,6 +17,7 @@ from index.embedder import OnnxEmbedder
 from index.images import ImageFile, find_images, read_photo
 from index.search import open_searcher
 from index.teacher import TeacherSpec
+from index.vectors_file import write_vectors
 
 
 @pytest.fixture
@@ -73,6 +75,29 @@ def test_index_search_and_ledger_of_a_paid_teacher(folder, tmp_path, server):
         "index", folder, "--model", student, "--teacher", tmp_path / "v.parquet", "--out", tmp_path / "i"
     )
     assert "12 images, 0 refused" in done.output
+
+
+def test_a_vectors_file_that_lacks_half(folder, tmp_path):
+    """Nothing is trained before that is said; with --allow-missing the rest teaches."""
+    names = [file.name for file in find_images([folder])]
+    rows = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+    write_vectors(tmp_path / "v.npz", 5, [(names[:6], rows)])
+    asks = ["distill", folder, "--teacher", tmp_path / "v.npz", "--out", tmp_path / "s"]
+    asks += ["--student", "test_efficientnet", "--weights", "none", "--size", 32, "--dim", 4, "--steps", 2]
+    asks += ["--ledger", tmp_path / "l.sqlite"]
+    for dry in ([], ["--dry-run"]):
+        done = retrieval(*asks, *dry)
+        assert done.exit_code == 2
+        assert f"6 of 12 images have no usable vector in v.npz: {names[6]}, " in done.output
+        assert "Give --allow-missing" in done.output
+    assert not (tmp_path / "s").exists()
+    assert "images            6\n" in retrieval(*asks, "--dry-run", "--allow-missing").output
+    done = retrieval(*asks, "--allow-missing")
+    assert done.exit_code == 0, done.output
+    assert "Left out: 6 of 12 images" in done.output
+    run = json.loads((tmp_path / "s" / "run.json").read_text())
+    assert run["queried"] == 6
+    assert {Path(one["path"]).name for one in run["unreadable"]} == {Path(name).name for name in names[6:]}
 
 
 def test_the_page_goes_on_without_a_teacher_that_does_not_answer(folder, tmp_path, server):

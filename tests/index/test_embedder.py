@@ -75,3 +75,11 @@ class Broken:
 def test_wrong_answers_name_the_image(answer: list[list[float]], complaint: str):
     with pytest.raises(RetrievalError, match=complaint):
         embed_checked(Broken(answer), [np.zeros(1)] * 2, ["a.jpg", "b.jpg"])
+
+
+@pytest.mark.parametrize(
+    "spec", ["ftp://host/model", "file:///tmp/teacher.onnx", "htps://host/v1/embeddings"]
+)
+def test_addresses_of_other_kinds_are_named(spec):
+    with pytest.raises(UsageError, match=f"{spec} cannot be asked. Give an http:// or https:// address"):
+        open_embedder(spec)

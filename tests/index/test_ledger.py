@@ -1,11 +1,13 @@
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from index.errors import RetrievalError, UsageError
 from index.ledger import Ledger, default_ledger
 from index.ledger_file import verify_ledger
+from index.owner import is_gone
 
 
 @settings(max_examples=25, deadline=None)
@@ -100,6 +103,35 @@ def test_what_was_in_flight_when_a_process_died_is_spent(tmp_path):
         again = ledger.reserve(["a", "b", "c"], 4, 60)
         assert (ledger.buried, ledger.spent) == (2, 4)
         assert (set(again.calls), again.denied) == ({"a", "b"}, ["c"])
+
+
+def test_a_process_is_known_by_its_birth_too(tmp_path, capsys):
+    """Its number may be used again, in a container even by the very next one that asks."""
+    with Ledger(tmp_path / "l.sqlite", "t") as ledger:
+        host, number, born = ledger._owner.rsplit(":", 2)
+        ledger._owner = f"{host}:{number}:{int(born) - 1000}"
+        ledger.reserve(["a"], 9, 60)
+        ledger._owner = f"elsewhere:{number}:{int(born) - 1000}"
+        ledger.reserve(["b"], 9, 60)
+        ledger._owner = f"{host}:{number}:{born}"
+        ledger.reserve(["c"], 9, 60)
+        again = ledger.reserve(["a", "b", "c"], 9, 60)
+        assert (set(again.calls), again.busy) == ({"a"}, {"b", "c"})
+        assert (ledger.buried, ledger.spent) == (1, 4)
+    assert capsys.readouterr().err.count("1 images were in flight when an earlier run ended") == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only there do the dead linger")
+def test_a_killed_process_that_nobody_has_looked_after_is_gone():
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    owner = f"{socket.gethostname()}:{child.pid}:{psutil.Process(child.pid).create_time():.0f}"
+    assert not is_gone(owner)
+    child.kill()
+    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert is_gone(owner)
+    child.wait()
+    assert is_gone(owner)
 
 
 def test_what_took_too_long_is_spent_even_if_its_process_lives(tmp_path):

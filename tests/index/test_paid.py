@@ -1,8 +1,11 @@
 """Asking with a price: what is stored, what is paid, what is said, whatever the teacher does."""
 
 import multiprocessing
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -11,12 +14,13 @@ import pytest
 from conftest import picture
 from teacher_server import EVERY, TeacherServer, ask_everything, serving
 
-import index.paid
+import index.patience
 from index.asking import ask_about
 from index.embedder import OnnxEmbedder
 from index.errors import BudgetError, CallError, RetrievalError, UnreachableError, UsageError
 from index.images import ImageFile, find_images, read_photo
 from index.ledger import Ledger
+from index.ledger_file import verify_ledger
 from index.options import EmbedderOptions
 from index.paid import PaidEmbedder
 from index.teacher import TeacherSpec
@@ -24,8 +28,8 @@ from index.teacher import TeacherSpec
 
 @pytest.fixture(autouse=True)
 def no_long_waits(monkeypatch):
-    monkeypatch.setattr(index.paid, "SHORTEST", 0.002)
-    monkeypatch.setattr(index.paid, "POLL", 0.01)
+    monkeypatch.setattr(index.patience, "SHORTEST", 0.002)
+    monkeypatch.setattr(index.patience, "POLL", 0.01)
 
 
 @pytest.fixture
@@ -128,6 +132,22 @@ def test_threads_that_want_the_same_image_pay_once(tmp_path, teacher):
     assert sum(server.charged.values()) == paid.ledger.spent == 4
 
 
+def test_what_another_machine_is_asking_about_is_waited_for(tmp_path, teacher, monkeypatch, capsys):
+    """It may have been killed there, which cannot be known here: then its time runs out."""
+    monkeypatch.setattr(index.patience, "SILENT", 0.05)
+    files, server = pool(tmp_path, 1), TeacherServer(teacher)
+    with serving(server) as url:
+        paid = spec(url, tmp_path, 9).open("cpu")
+        here, paid.ledger._owner = paid.ledger._owner, "elsewhere:1:1"
+        paid.ledger.reserve([read_photo(files[0]).digest], 9, 0.5)
+        paid.ledger._owner = here
+        assert len(ask(files, paid)[0]) == 1
+    said = capsys.readouterr().err
+    assert said.count("1 images are being asked about by another process") == 1
+    assert "1 images were in flight when an earlier run ended; they count as spent" in said
+    assert paid.ledger.spent == 2
+
+
 def test_an_image_that_is_refused_is_found_and_named(tmp_path, teacher):
     """The endpoint refuses a whole call for one image; the others are answered."""
     files, server = pool(tmp_path, 10), TeacherServer(teacher)
@@ -160,10 +180,20 @@ def test_nonsense_is_refused_named_and_not_stored(tmp_path, teacher, answer):
     server._embed = lambda data: np.full((len(data), 12), answer, np.float32)
     with serving(server) as url:
         paid = spec(url, tmp_path, 1000).open("cpu")
-        with pytest.raises(RetrievalError, match=r"vector (that is not finite|of zeros)"):
+        with pytest.raises(RetrievalError, match=r"vector (that is not finite|of zeros).*, for \d+\.png"):
             ask(files, paid)
         assert len(paid.ledger) == 0
         assert sum(server.charged.values()) == paid.ledger.lost == 12  # not the whole budget
+
+
+def test_vectors_of_a_new_length_each_time_do_not_eat_the_budget(tmp_path, teacher):
+    files, server, lengths = pool(tmp_path, 30), TeacherServer(teacher), iter(range(1, 1000))
+    server._embed = lambda data: np.ones((len(data), next(lengths)), np.float32)
+    with serving(server) as url:
+        paid = spec(url, tmp_path, 1000).open("cpu")
+        with pytest.raises(RetrievalError, match=r"answered with \d+ numbers, then \d+"):
+            ask(files, paid)
+    assert (paid.ledger.spent, paid.dim) == (13, 0)
 
 
 def test_vectors_of_another_length_than_before_are_refused(tmp_path, teacher):
@@ -223,6 +253,46 @@ def test_the_rate_is_a_limit(tmp_path, teacher):
         assert time.monotonic() - start > 0.4  # 12 at 20 a second, less the last call's turn
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of its own, of which 40 MB are free."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(place)]
+    if sys.platform != "linux" or os.geteuid() or subprocess.run(mount, check=False).returncode:
+        pytest.skip("only root can mount a small disk")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_disk_that_fills_up_loses_nothing(small_disk, tmp_path, teacher):
+    """First there is room to ask, then only for what was asked, then for nothing at all."""
+    files, server = pool(tmp_path, 12), TeacherServer(teacher)
+    with serving(server) as url:
+        paid = spec(url, small_disk, 100).open("cpu")
+        assert len(ask(files[:4], paid)[0]) == 4
+        (small_disk / "filler").write_bytes(bytes(12_000_000))
+        with pytest.raises(RetrievalError, match=r"less than 32 MB of free disk.*what was paid for is kept"):
+            ask(files, paid)
+        assert len(server.calls) == 3
+        with (
+            (small_disk / "filler").open("ab", buffering=0) as filler,
+            pytest.raises(OSError, match="No space left"),
+        ):
+            while True:
+                filler.write(bytes(1_000_000))
+        rows = np.ones((500, 12), np.float32)
+        with pytest.raises(RetrievalError, match=r"could not be written: .*full.*What it holds is kept"):
+            for start in range(0, 10**6, 500):
+                paid.ledger.add([f"{start + i:032x}" for i in range(500)], rows)
+        kept = len(paid.ledger)
+        (small_disk / "filler").unlink()
+        assert not verify_ledger(small_disk / "l.sqlite")
+        assert len(ask(files, paid)[0]) == 12
+        assert len(paid.ledger) == kept + 8
+        assert max(server.charged.values()) == 1
+
+
 def test_a_full_disk_stops_before_anything_is_asked(tmp_path, teacher, monkeypatch):
     files, server = pool(tmp_path, 4), TeacherServer(teacher)
     usage = type("Usage", (), {"free": 1000})
@@ -236,7 +306,7 @@ def test_a_full_disk_stops_before_anything_is_asked(tmp_path, teacher, monkeypat
 
 def test_a_ledger_that_cannot_be_written(tmp_path, teacher, monkeypatch):
     files, server = pool(tmp_path, 4), TeacherServer(teacher)
-    monkeypatch.setattr("index.ledger.PATIENCE", 0.1)
+    monkeypatch.setattr("index.ledger_schema.PATIENCE", 0.1)
     with serving(server) as url:
         paid = spec(url, tmp_path, 100).open("cpu")
         other = sqlite3.connect(tmp_path / "l.sqlite", isolation_level=None)

@@ -112,6 +112,14 @@ def test_what_cannot_be_had(module, spec, complaint):
         open_embedder(spec)
 
 
+@pytest.mark.parametrize("body", ["import sys; sys.exit('bye')", "raise RuntimeError('bye')"])
+def test_a_module_that_ends_itself_does_not_end_us(tmp_path, monkeypatch, body):
+    (tmp_path / "unwilling_teacher.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match=r"cannot be imported: (SystemExit|RuntimeError): bye"):
+        open_embedder("unwilling_teacher:embed")
+
+
 def test_large_images_are_made_smaller(module, tmp_path):
     picture(0, 3000, 1500).save(tmp_path / "large.png")
     model = open_embedder(f"{module}:mean")

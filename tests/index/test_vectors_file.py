@@ -3,14 +3,18 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import write_embedder
 
+from index.asking import digest_pool
 from index.embedder import OnnxEmbedder, open_embedder
 from index.errors import ImageError, UsageError
-from index.images import ImageFile, find_images, read_photo
+from index.images import ImageFile, content_digest, find_images, read_photo
+from index.options import EmbedderOptions
 from index.pipeline import build_index
-from index.vectors_file import write_vectors
+from index.vectors_file import find_missing, write_vectors
 
 
 @pytest.fixture(params=[".npz", ".parquet"])
@@ -48,12 +52,47 @@ def test_images_that_it_lacks_are_listed(folder, path, tmp_path):
     vectors[4] = np.nan
     write_vectors(path, 5, [(names[:11], vectors)])
     student = OnnxEmbedder(write_embedder(tmp_path / "s.onnx"), "cpu")
-    index = build_index([folder], student, tmp_path / "idx", open_embedder(path))
+    with pytest.raises(UsageError, match=r"3 of 12 images have no usable vector .*: 3\.png, .*--allow"):
+        build_index([folder], student, tmp_path / "idx", open_embedder(path))
+    assert not (tmp_path / "idx").exists()
+    partial = open_embedder(path, options=EmbedderOptions(allow_missing=True))
+    index = build_index([folder], student, tmp_path / "idx", partial)
     assert len(index) == 9
     reasons = {Path(failure.path).name: failure.reason for failure in index.failures}
     assert reasons.keys() == {Path(names[i]).name for i in (3, 4, 11)}
     assert "no vector in" in reasons[Path(names[11]).name]
     assert "zeros" in reasons[Path(names[3]).name]
+
+
+def test_a_file_of_other_images_is_refused_whatever_is_allowed(folder, path):
+    write_vectors(path, 5, [(["images/0.png"], rows(1))])
+    files = find_images([folder])
+    with pytest.raises(UsageError, match=r"12 of 12 .*: 0\.png, .* and 9 more\. Paths count from"):
+        find_missing(
+            files, digest_pool(files), open_embedder(path, options=EmbedderOptions(allow_missing=True))
+        )
+
+
+def test_one_path_in_two_folders_tells_no_image(folder, path, tmp_path):
+    """Unless both are copies of one."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "1.png").write_bytes((folder / "1.png").read_bytes())
+    write_vectors(path, 5, [([file.name for file in find_images([folder])], rows(12))])
+    files = find_images([folder, other])
+    assert not find_missing(files, digest_pool(files), open_embedder(path))
+    (other / "1.png").write_bytes((folder / "2.png").read_bytes())
+    with pytest.raises(UsageError, match=r"one vector for .*images/1\.png and .*other/1\.png"):
+        find_missing(files, digest_pool(files), open_embedder(path))
+
+
+def test_nothing_is_decoded_to_find_what_is_missing(tmp_path, path):
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        (tmp_path / "images" / f"{name}.png").write_text(name)
+    write_vectors(path, 5, [([content_digest(b"a"), "b.png"], rows(2))])
+    files = find_images([tmp_path / "images"])
+    assert not find_missing(files, digest_pool(files), open_embedder(path))
 
 
 def test_its_identity_is_its_content(path):
@@ -70,6 +109,12 @@ def test_files_that_are_none(tmp_path):
         (tmp_path / name).write_text("text")
         with pytest.raises(UsageError, match="is no file of vectors"):
             open_embedder(tmp_path / name)
+    ragged = pa.table(
+        {"ids": ["a", "b"], "vectors": [[1.0, 2.0, 3.0], [4.0]]}
+    )  # four numbers, but not two and two
+    pq.write_table(ragged, tmp_path / "ragged.parquet")
+    with pytest.raises(UsageError, match="is no file of vectors"):
+        open_embedder(tmp_path / "ragged.parquet")
     np.savez(tmp_path / "names.npz", names=np.array(["a"]))
     with pytest.raises(UsageError, match="is no file of vectors, which has `ids`"):
         open_embedder(tmp_path / "names.npz")

@@ -1,0 +1,105 @@
+"""What a ledger looks like as an SQLite file, and how an empty or an older one becomes that."""
+
+import sqlite3
+import zlib
+from pathlib import Path
+
+from index.errors import UsageError
+
+FORMAT = 2  # SQLite's user_version; 1 was 0, and had answers only
+SCHEMA = """
+CREATE TABLE teacher (
+    key TEXT PRIMARY KEY,
+    dim INTEGER,                    -- of its vectors, once there is one
+    timed INTEGER NOT NULL,         -- answers whose calls were timed,
+    busy REAL NOT NULL              -- and the seconds that those calls took
+);
+CREATE TABLE answers (
+    id INTEGER PRIMARY KEY,         -- never deleted: the largest is their number
+    digest TEXT NOT NULL UNIQUE,    -- of the bytes that were sent
+    vector BLOB NOT NULL,           -- little-endian float32, as it was answered
+    answered REAL NOT NULL,         -- seconds since 1970
+    crc INTEGER NOT NULL
+);
+CREATE TABLE renditions (           -- files that were sent in another form
+    source TEXT PRIMARY KEY,        -- content digest of the file
+    digest TEXT NOT NULL            -- of what was sent for it
+) WITHOUT ROWID;
+CREATE TABLE calls (                -- images asked about that have no answer
+    id INTEGER PRIMARY KEY,
+    digest TEXT NOT NULL,
+    owner TEXT NOT NULL,            -- the process that asks
+    until REAL NOT NULL             -- it may be in flight until then. 0: it is lost, and counts as spent
+);
+CREATE INDEX calls_in_flight ON calls (digest) WHERE until > 0;
+"""
+# A row of 1024 floats is over 4096 bytes: on SQLite's usual pages each would take two.
+PRAGMAS = """
+PRAGMA page_size = 65536;
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = FULL;
+PRAGMA wal_autocheckpoint = 256;
+"""
+PATIENCE = 60.0  # seconds to wait for another process that writes
+
+
+def open_ledger_file(path: Path, teacher_key: str) -> sqlite3.Connection:
+    """Open a ledger's file, or start one for a teacher.
+
+    Raises:
+        UsageError: It is something else, or belongs to another teacher.
+        sqlite3.Error: It cannot be read or written.
+    """
+    db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+    try:
+        _prepare(db, path, teacher_key)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _prepare(db: sqlite3.Connection, path: Path, teacher_key: str) -> None:
+    _run(db, PRAGMAS)
+    db.execute("BEGIN IMMEDIATE")
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if not tables:
+        _run(db, SCHEMA)
+        db.execute("INSERT INTO teacher VALUES (?, NULL, 0, 0)", (teacher_key,))
+    elif tables == {"answers", "teacher"} and not version:
+        _upgrade(db)
+    elif version != FORMAT or "teacher" not in tables:
+        raise UsageError(f"{path} is not a ledger of this version. Give another --ledger.")
+    db.execute(f"PRAGMA user_version = {FORMAT}")
+    (owner,) = db.execute("SELECT key FROM teacher").fetchone()
+    db.execute("COMMIT")
+    if owner != teacher_key:
+        raise UsageError(
+            f"{path} holds the answers of another teacher: {owner}, not {teacher_key}. Give another --ledger."
+        )
+
+
+def checksum(digest: str, vector: bytes) -> int:
+    """CRC-32 of an answer and of what it answers."""
+    return zlib.crc32(vector, zlib.crc32(digest.encode()))
+
+
+def _run(db: sqlite3.Connection, script: str) -> None:
+    """Run statements inside the present transaction, which `executescript` would end."""
+    for statement in script.split(";"):
+        db.execute(statement)
+
+
+def _upgrade(db: sqlite3.Connection) -> None:
+    """Take over the answers of the first format; they were paid for."""
+    (key,) = db.execute("SELECT key FROM teacher").fetchone()
+    db.create_function("crc", 2, checksum, deterministic=True)
+    _run(db, "ALTER TABLE answers RENAME TO first_answers; DROP TABLE teacher")
+    _run(db, SCHEMA)
+    db.execute("INSERT INTO teacher SELECT ?, max(length(vector)) / 4, 0, 0 FROM first_answers", (key,))
+    db.execute(
+        "INSERT INTO answers (digest, vector, answered, crc) "
+        "SELECT digest, vector, answered, crc(digest, vector) FROM first_answers ORDER BY answered"
+    )
+    db.execute("DROP TABLE first_answers")
