@@ -109,8 +109,8 @@ def distill(
     spec = TeacherSpec(teacher, teacher_options, ledger, budgets[-1])
     if dry_run:
         typer.echo(bill_by_name(images, spec, device, price, wanted=budgets[-1]))
-    else:
-        typer.echo(distill_by_name(images, spec, out, chosen, budgets).summary)
+    elif summary := distill_by_name(images, spec, out, chosen, budgets).summary:
+        typer.echo(summary)
 
 
 @app.command()

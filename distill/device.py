@@ -1,7 +1,9 @@
 """Where torch trains and how it uses memory: the only place of this room that knows of devices."""
 
 import ctypes
+import os
 import platform
+from collections.abc import Mapping
 
 import torch
 from lightning_fabric import Fabric
@@ -32,13 +34,27 @@ def choose_accelerator(device: str, cuda: bool, bf16: bool) -> Choice:
 
 
 def open_fabric(device: str) -> Fabric:
-    """Start Lightning Fabric on the device that `choose_accelerator` chooses."""
+    """Start Fabric where `choose_accelerator` chooses, in as many processes as torchrun has started."""
     cuda = torch.cuda.is_available()
     accelerator, precision = choose_accelerator(device, cuda, cuda and torch.cuda.is_bf16_supported())
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
+    here, nodes = count_processes(os.environ)
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=here,
+        num_nodes=nodes,
+        strategy="ddp" if here * nodes > 1 else "auto",
+        precision=precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
     if fabric.device.type != accelerator:
         raise UsageError(f"Training fell back from {accelerator} to {fabric.device.type}.")
     return fabric
+
+
+def count_processes(environment: Mapping[str, str]) -> tuple[int, int]:
+    """How many processes torchrun has started on this machine, and on how many machines; 1, 1 without it."""
+    here = int(environment.get("LOCAL_WORLD_SIZE", 1))
+    return here, int(environment.get("WORLD_SIZE", 1)) // here
 
 
 def keep_freed_memory() -> None:

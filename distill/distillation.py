@@ -23,6 +23,7 @@ from distill.device import keep_freed_memory, open_fabric
 from distill.examples import MOST, Examples, Looked, gather, hold_out
 from distill.export import check_parity, count_parameters, export_onnx
 from distill.held_out import HeldOut, search_held_out
+from distill.processes import on_first
 from distill.recipes import Recipe, steps_for
 from distill.report import write_report, write_run
 from distill.selection import SELECTIONS
@@ -33,7 +34,6 @@ from index.embedder import Embedder, OnnxEmbedder
 from index.errors import UsageError
 from index.images import ImageFile, content_digest
 from index.ledger import Ledger
-from index.store import Failure
 from index.teacher_space import FILE as TEACHER_SPACE
 from index.teacher_space import TeacherSpace
 
@@ -109,8 +109,10 @@ class Distilled:
 
     @property
     def summary(self) -> str:
-        """One line for people."""
+        """One line for people; empty in all processes but the first, which writes the folder."""
         run = self.run
+        if "export" not in run:
+            return ""
         return (
             f"{self.folder / STUDENT}: {run['student']['parameters'] / 1e6:.2f}M parameters, "
             f"{run['export']['megabytes']} MB, trained on {run['queried']} of {run['images']} images; "
@@ -157,15 +159,20 @@ def distill(
         backbone.fold_batch_norm()
     side = stored_side(options.size)
 
-    survey = survey or survey_pool(
-        files, teacher, ledger, backbone, fabric, side, max(options.budget, MOST), options.seed
-    )
-    looked = survey.looked
-    answered = consult(survey, teacher, ledger, options.budget, options.select, options.seed)
-    rows = np.searchsorted(survey.digests, answered.digests)
-    run = _describe(files, [*survey.failures, *answered.failures], answered, teacher, ledger, options)
+    def prepare() -> tuple[Survey, Answered, dict[str, Any]]:
+        seen = survey or survey_pool(
+            files, teacher, ledger, backbone, fabric, side, max(options.budget, MOST), options.seed
+        )
+        answered = consult(seen, teacher, ledger, options.budget, options.select, options.seed)
+        return seen, answered, _describe(files, seen, answered, teacher, ledger, options)
+
+    seen, answered, run = on_first(fabric, prepare)
+    looked = seen.looked
+    rows = np.searchsorted(seen.digests, answered.digests)
     checkpoint = Checkpoint(out / CHECKPOINT, content_digest(json.dumps(run).encode()))
     fitted = fit_student(looked, rows, answered, backbone, options, fabric, checkpoint)
+    if not fabric.is_global_zero:
+        return Distilled(out, run, None, seen)
     student, done = fitted.student, fitted.done
     run["asked_now"] = answered.asked
     run["options"]["recipe"] = asdict(fitted.recipe)
@@ -206,7 +213,7 @@ def distill(
         pixels = _as_shown(looked.pixels[chosen], options.size)
         run["variants"] = [asdict(made) for made in make_variants(embedder, pixels, options.variants)]
         write_run(out, run)
-    return Distilled(out, run, lists, survey)
+    return Distilled(out, run, lists, seen)
 
 
 @dataclass(frozen=True)
@@ -268,7 +275,7 @@ def _as_shown(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 def _describe(
     files: Sequence[ImageFile],
-    failures: Sequence[Failure],
+    survey: Survey,
     answered: Answered,
     teacher: Embedder,
     ledger: Ledger,
@@ -278,7 +285,7 @@ def _describe(
     return {
         "images": len(files),
         "queried": len(answered.digests),
-        "unreadable": [asdict(failure) for failure in failures],
+        "unreadable": [asdict(failure) for failure in [*survey.failures, *answered.failures]],
         "teacher": {"name": teacher.name, "key": teacher.key, "dim": answered.vectors.shape[1]},
         "options": asdict(options),
         "data_digest": content_digest("".join(answered.digests).encode()),

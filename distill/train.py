@@ -1,6 +1,7 @@
 """The training loop: crops of the images, and where they belong in teacher space."""
 
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from distill.crops import center_crop, random_crop
 from distill.examples import Examples
 from distill.losses import LOSSES, Bank
 from distill.mixing import join
+from distill.processes import embed_shared, on_first
 from distill.recipes import Recipe
 from distill.student import Student, embed, fit_head
 from index.metrics import overlap_at_k, rank
@@ -76,8 +78,9 @@ def train_student(
         while len(done.losses) < recipe.steps and done.failures < PATIENCE:
             model.train()
             rows = batches[len(done.losses)]
-            crops = fabric.to_device(random_crop(images[rows], side, recipe.flip))
-            loss = joint_loss(model(crops), fabric.to_device(targets[rows]), bank, recipe)
+            crops = random_crop(images[rows], side, recipe.flip)
+            vectors = embed_shared(model, crops, fabric)
+            loss = joint_loss(vectors, fabric.to_device(targets[rows]), bank, recipe)
             fabric.backward(loss)
             optimizer.step()
             optimizer.zero_grad()
@@ -90,8 +93,9 @@ def train_student(
             if len(done.losses) % check_every == 0 or len(done.losses) == recipe.steps:
                 current = _current(student, averaged)
                 if held_out:
-                    done.note(agreement(current, held_out, examples, side, fabric), current.state_dict())
-                if checkpoint:
+                    measure = partial(agreement, current, held_out, examples, side, fabric)
+                    done.note(on_first(fabric, measure), current.state_dict())
+                if checkpoint and fabric.is_global_zero:
                     checkpoint.save(done, parts)
     student.load_state_dict(done.best or _current(student, averaged).state_dict())
     student.eval()

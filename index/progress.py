@@ -1,5 +1,6 @@
 """What is said on stderr meanwhile: one progress bar for everything that takes long, and single lines."""
 
+import os
 import sys
 
 from tqdm import tqdm
@@ -14,7 +15,14 @@ def progress(total: int, label: str, unit: str = "img") -> "tqdm[None]":
         unit: What is counted.
     """
     watched = sys.stderr.isatty()
-    return tqdm(total=total, desc=label, unit=unit, mininterval=0.2 if watched else 15, dynamic_ncols=watched)
+    return tqdm(
+        total=total,
+        desc=label,
+        unit=unit,
+        mininterval=0.2 if watched else 15,
+        dynamic_ncols=watched,
+        disable=os.environ.get("RANK", "0") != "0",  # of the processes of torchrun the first one speaks
+    )
 
 
 def say(line: str) -> None:

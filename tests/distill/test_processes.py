@@ -1,0 +1,79 @@
+"""torchrun: several processes learn what one would."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture
+
+from distill.backbone import create_backbone
+from distill.device import count_processes
+from index.embedder import OnnxEmbedder
+from index.ledger import Ledger
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, (1, 1)),
+        ({"LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "2"}, (2, 1)),
+        ({"LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "12"}, (4, 3)),
+    ],
+)
+def test_processes_and_machines_are_counted(environment, expected):
+    assert count_processes(environment) == expected
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    folder = tmp_path / "pool"
+    folder.mkdir()
+    for i in range(40):
+        picture(i).save(folder / f"{i}.png")
+    torch.manual_seed(0)
+    torch.save(create_backbone("test_efficientnet", "none").trunk.state_dict(), tmp_path / "w.pth")
+    return folder
+
+
+def distill(launcher: list[str], pool: Path, teacher: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    command = [
+        *launcher, "-m", "app.cli", "distill", str(pool), "--teacher", str(teacher), "--budget", "24",
+        "--out", str(out), "--ledger", str(out.with_suffix(".sqlite")), "--student", "test_efficientnet",
+        "--weights", str(pool.parent / "w.pth"), "--size", "32", "--dim", "6", "--steps", "12",
+        "--device", "cpu",
+    ]  # fmt: skip
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes_make_the_student_of_one(pool, teacher_file, tmp_path, processes):
+    """Three shares of a batch of 32 are not of one size: the padding must not count."""
+    torchrun = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes),
+        "--master-port", "0",
+    ]  # fmt: skip
+    runs = {"one": [sys.executable], "several": torchrun}
+    for name, launcher in runs.items():
+        done = distill(launcher, pool, teacher_file, tmp_path / name)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("student.onnx") == 1, "one process speaks"
+    one, several = (json.loads((tmp_path / name / "run.json").read_text()) for name in runs)
+    assert several["training"]["loss"] == pytest.approx(one["training"]["loss"], abs=1e-4)
+    assert several["training"]["agreement"] == one["training"]["agreement"]
+    with Ledger(tmp_path / "several.sqlite", several["teacher"]["key"]) as ledger:
+        assert ledger.spent == 24, "one process asks"
+    images = list(np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8))
+    first, second = (
+        OnnxEmbedder(tmp_path / name / "student.onnx", "cpu").embed(images) for name in ("one", "several")
+    )
+    assert (first * second).sum(axis=1) == pytest.approx(1, abs=1e-4)
