@@ -55,10 +55,10 @@ def embed_files(
             photo = read_photo(file, side)
             inputs = {name: model.prepare(photo) for name, model in models.items()}
         except ImageError as reason:
-            return Failure(str(file.path), str(reason))
-        mtime = int(file.path.stat().st_mtime)
+            return Failure(file.location, str(reason))
+        size = len(photo.data)
         item = Item(
-            str(file.path), file.name, photo.digest, len(photo.data), photo.width, photo.height, mtime
+            file.location, file.name, photo.digest, size, photo.width, photo.height, photo.changed
         )
         return _Prepared(item, inputs)
 
