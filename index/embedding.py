@@ -57,9 +57,7 @@ def embed_files(
         except ImageError as reason:
             return Failure(file.location, str(reason))
         size = len(photo.data)
-        item = Item(
-            file.location, file.name, photo.digest, size, photo.width, photo.height, photo.changed
-        )
+        item = Item(file.location, file.name, photo.digest, size, photo.width, photo.height, photo.changed)
         return _Prepared(item, inputs)
 
     with ThreadPoolExecutor(workers) as pool:

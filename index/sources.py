@@ -2,50 +2,19 @@
 
 import os
 from array import array
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
 from pathlib import Path
-from typing import overload
 
 from index.errors import ImageError, UsageError
 from index.image_file import ImageFile, Member, readable, text_to_path
-from index.shards import SUFFIX, find_member, find_shard, list_members
+from index.listing import FolderFiles, Listing, NamedFiles, ShardFiles, Stretch, file_at
+from index.shards import SUFFIX, list_members
 
 EXTENSIONS = frozenset(
     ".jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .pgm".split()
 )
 COLUMN = "path"  # of a Parquet file that is a list
 IsNew = Callable[[str], bool]
-
-
-@dataclass(frozen=True)
-class _Stretch:
-    """Files of one source. Each is made when it is asked for, or millions of them would fill the memory."""
-
-    count: int
-    make: Callable[[int], ImageFile]
-
-
-class _Listing(Sequence[ImageFile]):
-    def __init__(self, stretches: Sequence[_Stretch]) -> None:
-        self._stretches = stretches
-        self._starts = list(accumulate((stretch.count for stretch in stretches), initial=0))
-
-    def __len__(self) -> int:
-        return self._starts[-1]
-
-    @overload
-    def __getitem__(self, at: int) -> ImageFile: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[ImageFile]: ...
-    def __getitem__(self, at: int | slice) -> ImageFile | list[ImageFile]:
-        if isinstance(at, slice):
-            return [self[i] for i in range(*at.indices(len(self)))]
-        i = range(len(self))[at]  # as every sequence counts: from the end too, and no further than it
-        stretch = bisect_right(self._starts, i) - 1
-        return self._stretches[stretch].make(i - self._starts[stretch])
 
 
 def find_images(sources: Sequence[Path]) -> Sequence[ImageFile]:
@@ -68,7 +37,7 @@ def find_images(sources: Sequence[Path]) -> Sequence[ImageFile]:
     def is_new(path: str) -> bool:
         return path not in seen and not seen.add(path)  # type: ignore[func-returns-value]
 
-    stretches = []
+    stretches: list[Stretch] = []
     for source in sources:
         root = Path(source).absolute()
         if root.is_dir():
@@ -77,10 +46,10 @@ def find_images(sources: Sequence[Path]) -> Sequence[ImageFile]:
             raise UsageError(f"{source} does not exist. Give images, or a folder, list or shard of them.")
         elif root.suffix in (".txt", ".parquet"):
             read = _read_parquet if root.suffix == ".parquet" else _read_lines
-            stretches += _list_paths(read(root), root.parent, is_new, below=True)
+            stretches += _list_named(read(root), root.parent, is_new, below=True)
         else:
-            stretches += _list_paths([root.name], root.parent, is_new, below=False)
-    if not (files := _Listing(stretches)):
+            stretches += _list_named([root.name], root.parent, is_new, below=False)
+    if not (files := Listing(stretches)):
         raise UsageError(
             f"No image in {', '.join(map(str, sources))}. Looked for {' '.join(sorted(EXTENSIONS))}; "
             f"a shard is looked into if it is named itself: shards/*{SUFFIX}."
@@ -95,30 +64,18 @@ def image_at(location: str, name: str) -> ImageFile:
         location: `ImageFile.location`.
         name: `ImageFile.name`.
     """
-    path = text_to_path(location)
-    shard = find_shard(path)
-    if shard is None:
-        return ImageFile(path, name, below=True)
-    found = find_member(shard, path.relative_to(shard).as_posix())
-    if isinstance(found, Member):
-        return ImageFile(path, name, below=True, member=found)
-    return ImageFile(path, name, below=True, fault=found)
+    return file_at(text_to_path(location), name, below=True)
 
 
-def _list_folder(root: Path, is_new: IsNew) -> _Stretch:
-    faults = {}
+def _list_folder(root: Path, is_new: IsNew) -> FolderFiles:
     names = []
+    faults = {}
     for name, fault in _walk(str(root)):
         if is_new(f"{root}/{name}"):
             names.append(name)
             if fault:
                 faults[name] = fault
-
-    def make(i: int) -> ImageFile:
-        name = names[i]
-        return ImageFile(root / name, readable(name), below=True, fault=faults.get(name, ""))
-
-    return _Stretch(len(names), make)
+    return FolderFiles(root, names, faults)
 
 
 def _walk(root: str) -> Iterator[tuple[str, str]]:
@@ -139,49 +96,34 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
         yield os.path.relpath(fault.filename, root), f"folder: {fault.strerror}"
 
 
-def _list_paths(paths: Iterable[str], folder: Path, is_new: IsNew, below: bool) -> Iterator[_Stretch]:
-    """Stretches of single files, and between them one for each shard."""
-    names: list[str] = []
-    for name in paths:
+def _list_named(names: Iterable[str], folder: Path, is_new: IsNew, below: bool) -> Iterator[Stretch]:
+    files: list[str] = []
+    for name in names:
         path = folder / text_to_path(name)
         if not is_new(str(path)):
             continue
         if path.suffix == SUFFIX:
-            yield _files(names, folder, below)
+            yield NamedFiles(folder, files, below)
             yield _list_shard(path, readable(name), is_new)
-            names = []
+            files = []
         else:
-            names.append(name)
-    yield _files(names, folder, below)
+            files.append(name)
+    yield NamedFiles(folder, files, below)
 
 
-def _files(names: list[str], folder: Path, below: bool) -> _Stretch:
-    def make(i: int) -> ImageFile:
-        path = folder / text_to_path(names[i])
-        return replace(image_at(str(path), readable(names[i])), below=below)
-
-    return _Stretch(len(names), make)
-
-
-def _list_shard(shard: Path, name: str, is_new: IsNew) -> _Stretch:
-    found = {
-        member: place
-        for member, place in dict(list_members(shard)).items()
-        if (not member or _is_image(member)) and is_new(f"{shard}/{member}")
-    }
-    members = list(found)
-    places = array("q")  # an object for each of millions of members would fill the memory
-    for place in found.values():
-        places.extend((place.offset, place.size) if isinstance(place, Member) else (0, 0))
-    faults = {i: place for i, place in enumerate(found.values()) if isinstance(place, str)}
-
-    def make(i: int) -> ImageFile:
-        fault = faults.get(i, "")
-        member = None if fault else Member(shard, places[2 * i], places[2 * i + 1])
-        below = f"{name}/{readable(members[i])}".rstrip("/")
-        return ImageFile(shard / members[i], below, below=True, member=member, fault=fault)
-
-    return _Stretch(len(members), make)
+def _list_shard(shard: Path, name: str, is_new: IsNew) -> ShardFiles:
+    members: list[str] = []
+    places = array("q")
+    faults = {}
+    for member, place in dict(list_members(shard)).items():
+        if (_is_image(member) or not member) and is_new(f"{shard}/{member}"):
+            members.append(member)
+            if isinstance(place, Member):
+                places.extend((place.offset, place.size))
+            else:
+                places.extend((0, 0))
+                faults[member] = place
+    return ShardFiles(shard, name, members, places, faults)
 
 
 def _is_image(name: str) -> bool:
@@ -206,10 +148,16 @@ def _read_parquet(path: Path) -> list[str]:
     try:
         ImageFile(path, path.name).status()
         schema = pq.read_schema(path)
-        texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+        texts = [
+            field.name
+            for field in schema
+            if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        ]
         if COLUMN not in texts and len(texts) != 1:
             raise UsageError(f"{path} needs a column {COLUMN!r} of texts, or a single one of another name.")
         column = pq.read_table(path, columns=[COLUMN if COLUMN in texts else texts[0]])[0]
         return [name for name in column.to_pylist() if name]
     except (ImageError, OSError, pa.ArrowException) as error:
-        raise UsageError(f"{path} cannot be read as a Parquet file: {' '.join(str(error).split())}.") from error
+        raise UsageError(
+            f"{path} cannot be read as a Parquet file: {' '.join(str(error).split())}."
+        ) from error

@@ -1,5 +1,6 @@
 import io
 import os
+import pickle
 import socket
 import tarfile
 import tempfile
@@ -45,7 +46,9 @@ def write_shard(path: Path, members: list[tuple[str, bytes]], **options: object)
 
 @pytest.fixture
 def shard(tmp_path: Path) -> Path:
-    samples = [(f"{i:04}.{kind}", png(i) if kind == "png" else b"{}") for i in range(5) for kind in ("json", "png")]
+    samples = [
+        (f"{i:04}.{kind}", png(i) if kind == "png" else b"{}") for i in range(5) for kind in ("json", "png")
+    ]
     return write_shard(tmp_path / "a.tar", samples)
 
 
@@ -80,6 +83,7 @@ def test_the_listing_is_a_sequence_like_any_other(folder: Path, shard: Path):
     assert [file.name for file in files] == [files[i].name for i in range(17)]
     assert files[-1] == files[16] == files[10:][6]
     assert files[3] in files
+    assert list(pickle.loads(pickle.dumps(files))) == list(files)  # processes hand it on
     with pytest.raises(IndexError):
         files[17]
 
@@ -87,7 +91,9 @@ def test_the_listing_is_a_sequence_like_any_other(folder: Path, shard: Path):
 def test_a_text_list_is_relative_to_its_folder(folder: Path, tmp_path: Path):
     listed = tmp_path / "list.txt"
     listed.write_bytes(
-        b"\xef\xbb\xbfimages/3.png\r\n\nimages/more/10.jpg\n" + os.fsencode(folder / "1.png") + b"\nimages/3.png"
+        b"\xef\xbb\xbfimages/3.png\r\n\nimages/more/10.jpg\n"
+        + os.fsencode(folder / "1.png")
+        + b"\nimages/3.png"
     )
     files = find_images([listed])
     assert [file.path for file in files] == [folder / "3.png", folder / "more" / "10.jpg", folder / "1.png"]
@@ -152,7 +158,14 @@ def test_the_last_of_several_members_of_one_name_counts_as_when_unpacked(tmp_pat
 @pytest.mark.parametrize("how", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_names_in_a_shard_are_only_names(tmp_path: Path, how: int):
     (tmp_path / "secret.png").write_bytes(png(7))
-    odd = ["../secret.png", "/etc/passwd.png", "a/../../secret.png", "x" * 300 + ".png", "line\nbreak.png", "\udce9.png"]
+    odd = [
+        "../secret.png",
+        "/etc/passwd.png",
+        "a/../../secret.png",
+        "x" * 300 + ".png",
+        "line\nbreak.png",
+        "\udce9.png",
+    ]
     shard = write_shard(tmp_path / "a.tar", [(name, png(i)) for i, name in enumerate(odd)], format=how)
     files = find_images([shard])
     assert [file.read()[0] for file in files] == [png(i) for i in range(len(odd))]
