@@ -65,7 +65,7 @@ class ImageFile:
         if size > MAX_BYTES:
             raise ImageError(f"too large: {size >> 20} MiB, the limit is {MAX_BYTES >> 20} MiB")
         try:
-            with open(self._on_disk, "rb", buffering=0, opener=_open_without_waiting) as file:  # noqa: PTH123
+            with open(self._on_disk, "rb", buffering=0, opener=_open_without_waiting) as file:
                 if self.member is None:
                     return file.read(), changed
                 file.seek(self.member.offset)
@@ -98,14 +98,16 @@ class ImageFile:
 
 
 def path_to_text(path: Path) -> str:
-    """A path as text that is valid UTF-8: itself, or, of an absolute path that is not, its `file:` address."""
+    """A path as text that is valid UTF-8: itself, or, of an absolute one that is not, its `file:` address."""
     text = str(path)
     return path.as_uri() if _has_stray_bytes(text) else text
 
 
 def text_to_path(text: str) -> Path:
     """The path that `path_to_text` made this of."""
-    return Path(os.fsdecode(unquote_to_bytes(text.removeprefix(URI)))) if text.startswith(URI) else Path(text)
+    if text.startswith(URI):
+        return Path(os.fsdecode(unquote_to_bytes(text.removeprefix(URI))))
+    return Path(text)
 
 
 def readable(name: str) -> str:

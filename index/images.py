@@ -11,8 +11,8 @@ from PIL import ExifTags, Image
 
 from index.colour import to_srgb
 from index.errors import ImageError
-from index.image_file import ImageFile as ImageFile
-from index.sources import find_images as find_images
+from index.image_file import ImageFile
+from index.sources import find_images  # noqa: F401 - what finds images is looked for here
 
 # Named, so that a file can never reach a decoder that runs another program (EPS) or the network.
 Image.init()
@@ -34,8 +34,8 @@ UPRIGHT = {  # what undoes each EXIF orientation
 }
 SIDEWAYS = (5, 6, 7, 8)  # those that swap width and height
 
-# Pillow warns from 89 megapixels on. `decode` refuses those, so that the warning would only say it twice.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# What Pillow warns of, `decode` refuses, or it does not matter: a line for each such image would.
+warnings.filterwarnings("ignore", module="PIL")
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,8 @@ def decode(data: bytes, name: str, side: int | None = None) -> Photo:
         raise ImageError("empty file")
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
+            _refuse_excess(image, data)
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ImageError(_too_large(f"{width * height / 1e6:.0f} megapixels"))
-            if "progressive" in image.info and data.count(b"\xff\xda") > MAX_SCANS:
-                raise ImageError(f"more than {MAX_SCANS} scans, which would take too long")
             if side is not None:
                 image.draft(None, (2 * side, 2 * side))
             image.load()
@@ -145,6 +142,15 @@ def with_pixels(photo: Photo, image: Image.Image) -> Photo:
     image.save(png, "PNG", compress_level=1)
     data = png.getvalue()
     return Photo(photo.name, data, content_digest(data), image, *image.size)
+
+
+def _refuse_excess(image: Image.Image, data: bytes) -> None:
+    """Raise ImageError, before any pixel is made, for what would take too much memory or time."""
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS:
+        raise ImageError(_too_large(f"{pixels / 1e6:.0f} megapixels"))
+    if "progressive" in image.info and data.count(b"\xff\xda") > MAX_SCANS:
+        raise ImageError(f"more than {MAX_SCANS} scans, which would take too long")
 
 
 def _too_large(what: str) -> str:

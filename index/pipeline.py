@@ -82,6 +82,7 @@ def build_index(
             if projected is not None and done.items:
                 vectors["projected"] = projected.project(vectors["teacher"])
             writer.append(done.items, vectors, done.failures)
+            bar.set_postfix_str(f"{done.waiting:.0%} waiting for data", refresh=False)
             bar.update(len(done.items) + len(done.failures))
         if not writer.count:
             raise RetrievalError(

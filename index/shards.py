@@ -27,7 +27,7 @@ def list_members(shard: Path) -> Iterator[tuple[str, Member | str]]:
         ImageFile(shard, shard.name).status()
         with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             while (entry := tar.next()) is not None:
-                tar.members.clear()  # or all of them would be kept
+                tar.members.clear()  # type: ignore[attr-defined] # or all of them would be kept
                 if not entry.isdir():
                     plain = entry.isreg() and not entry.issparse()
                     place = Member(shard, entry.offset_data, entry.size)

@@ -172,7 +172,7 @@ def test_names_in_a_shard_are_only_names(tmp_path: Path, how: int):
     for i, file in enumerate(files):
         file.location.encode()
         assert image_at(file.location, file.name).read()[0] == png(i)
-        assert not os.path.exists(file.path)
+        assert not file.path.exists()
 
 
 def test_a_link_in_a_shard_is_refused(tmp_path: Path):
