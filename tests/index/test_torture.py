@@ -180,7 +180,7 @@ def test_an_image_that_becomes_a_pipe_while_it_is_opened_is_not_waited_for(tmp_p
     path = tmp_path / "x.png"
     path.write_bytes(png_header(1, 1))
     (file,) = find_images([path])
-    plain = os.stat(path)
+    plain = path.stat()
     path.unlink()
     os.mkfifo(path)
     monkeypatch.setattr(Path, "stat", lambda self: plain)

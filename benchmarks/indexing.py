@@ -1,14 +1,14 @@
 """How fast images become vectors: this program, what people write themselves, and what the machine allows.
 
-    python benchmarks/index.py photos --model student/student.onnx
-    python benchmarks/index.py photos --model student/student.onnx --large 24 --count 240
-    python benchmarks/index.py photos --model student/student.onnx --agreement
-    python benchmarks/index.py photos --model student/student.onnx --memory
+    python benchmarks/indexing.py photos --model student/student.onnx
+    python benchmarks/indexing.py photos --model student/student.onnx --large 24 --count 240
+    python benchmarks/indexing.py photos --model student/student.onnx --agreement
+    python benchmarks/indexing.py photos --model student/student.onnx --memory
 
-All ways run in turn in one process, after a round to warm up; times are medians over the rounds. `loader` is a
-torch DataLoader with one worker for each core in front of the same network in torch, `serial` one image after
-the other through Pillow and ONNX Runtime, both with the settings they come with. `bound` is what decoding and
-ONNX Runtime take when each runs alone, spread over all cores.
+All ways run in turn in one process, after a round to warm up; times are medians over the rounds.
+`loader` is a torch DataLoader with one worker for each core in front of the student's own network in torch,
+`serial` one image after the other through Pillow and ONNX Runtime, both with the settings they come with.
+`bound` is what decoding and ONNX Runtime take when each runs alone, spread over all cores.
 """
 
 import argparse
@@ -101,13 +101,11 @@ def compare_times(files: Sequence[ImageFile], path: Path, rounds: int) -> None:
         sum(both) for both in zip(times["decoding alone"], times["ONNX Runtime alone"], strict=True)
     ]
     print(f"{len(files)} photos, {CORES} cores, median of {rounds} rounds\n")
-    print("| way | ms per image | images/s | of ours, in each round |\n|---|---|---|---|")
+    print("| way | ms per image | images/s | times ours (least and most of the rounds) |\n|---|---|---|---|")
     for name, seconds in times.items():
         shares = sorted(theirs / ours for theirs, ours in zip(seconds, times["ours"], strict=True))
-        each = median(seconds) / len(files)
-        print(
-            f"| {name} | {1e3 * each:.2f} | {1 / each:.0f} | {median(shares):.2f} ({shares[0]:.2f} to {shares[-1]:.2f}) |"
-        )
+        each, spread = median(seconds) / len(files), f"{shares[0]:.2f} to {shares[-1]:.2f}"
+        print(f"| {name} | {1e3 * each:.2f} | {1 / each:.0f} | {median(shares):.2f} ({spread}) |")
 
 
 def make_loader(files: Sequence[ImageFile], model: OnnxEmbedder) -> Callable[[], object]:
@@ -166,12 +164,11 @@ def make_models_alone(files: Sequence[ImageFile], path: Path, model: OnnxEmbedde
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     rows = np.stack([model.prepare(read_photo(file, model.side)) for file in files])
+    batches = np.array_split(rows, -(-len(rows) // 8))
 
     def run() -> None:
         with ThreadPoolExecutor(CORES) as pool:
-            for _ in pool.map(
-                lambda batch: session.run(None, {"images": batch}), np.array_split(rows, -(-len(rows) // 8))
-            ):
+            for _ in pool.map(lambda batch: session.run(None, {"images": batch}), batches):
                 pass
 
     return run
@@ -189,9 +186,8 @@ def compare_rankings(files: Sequence[ImageFile], path: Path) -> None:
         scores = rows @ rows.T
         np.fill_diagonal(scores, -2)
         nearest.append(np.argsort(-scores, axis=1, kind="stable")[:, :10])
-    print(
-        f"overlap@10 with whole decoding: {100 * overlap_at_k(*nearest).mean():.2f} % of {len(files)} photos"
-    )
+    share = 100 * overlap_at_k(*nearest).mean()
+    print(f"overlap@10 with whole decoding: {share:.2f} % of {len(files)} photos")
 
 
 def compare_memory(files: Sequence[ImageFile], path: Path, scratch: Path) -> None:
