@@ -159,7 +159,7 @@ def decode_alone(files: Sequence[ImageFile], model: OnnxEmbedder) -> None:
 
 
 def make_models_alone(files: Sequence[ImageFile], path: Path, model: OnnxEmbedder) -> Callable[[], object]:
-    """ONNX Runtime on all cores, in the way that is fastest on them: a thread for each, and nothing shared."""
+    """ONNX Runtime on all cores, in the way that is fastest: a thread for each, and nothing shared."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -20,7 +20,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     transform = _transform_from(profile, image.mode) if profile else None
     if transform is not None:
         return transform.apply(image)
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image.convert("RGB")
 
 
 @lru_cache(maxsize=32)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ahead import BATCH, WORKERS, map_ahead
+from index.ahead import WORKERS, map_ahead
 from index.embedder import Embedder, embed_checked
 from index.errors import ImageError, UnansweredError
 from index.images import ImageFile, read_photo
@@ -46,14 +46,18 @@ class _Prepared:
 
 
 def embed_files(
-    files: Iterable[ImageFile], models: Mapping[str, Embedder], batch: int = BATCH, workers: int = WORKERS
+    files: Iterable[ImageFile],
+    models: Mapping[str, Embedder],
+    batch: int | None = None,
+    workers: int = WORKERS,
 ) -> Iterator[Embedded]:
     """Decode each file once and embed it with every model, in bounded memory.
 
     Args:
         files: What to embed.
         models: The embedders by name. As many calls as a model has lanes are made at a time.
-        batch: Images that a model is given at a time.
+        batch: Images that a model is given at a time; None takes the largest that one of them is best called
+            with.
         workers: Threads that read, decode and embed.
 
     Yields:
@@ -63,6 +67,7 @@ def embed_files(
         RetrievalError: A model answered something that is no unit vector.
     """
     side = max(model.side for model in models.values())
+    size = batch or max(model.calls.batch for model in models.values())
     turns = {name: BoundedSemaphore(model.calls.lanes) for name, model in models.items()}
 
     def work(chunk: Sequence[ImageFile]) -> tuple[Embedded, float, float]:
@@ -75,7 +80,7 @@ def embed_files(
         return embedded, prepared - began, perf_counter() - prepared
 
     remaining = iter(files)
-    chunks = iter(lambda: list(islice(remaining, batch)), [])
+    chunks = iter(lambda: list(islice(remaining, size)), [])
     data = total = 0.0
     with ThreadPoolExecutor(workers) as pool:
         for embedded, reading, embedding in map_ahead(pool, work, chunks, ahead=workers + 1):
@@ -90,9 +95,8 @@ def _prepare(file: ImageFile, models: Mapping[str, Embedder], side: int) -> _Pre
         inputs = {name: model.prepare(photo) for name, model in models.items()}
     except ImageError as reason:
         return Failure(file.location, str(reason))
-    size = len(photo.data)
-    item = Item(file.location, file.name, photo.digest, size, photo.width, photo.height, photo.changed)
-    return _Prepared(item, inputs)
+    facts = photo.digest, len(photo.data), photo.width, photo.height, photo.changed
+    return _Prepared(Item(file.location, file.name, *facts), inputs)
 
 
 def _embed(

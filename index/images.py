@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 
 import numpy as np
@@ -60,7 +60,7 @@ class Photo:
     width: int
     height: int
     below: bool = False
-    changed: int = 0
+    changed: int = field(default=0, compare=False)
 
 
 def content_digest(data: bytes) -> str:
