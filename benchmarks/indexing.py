@@ -82,13 +82,13 @@ def enlarge(files: Sequence[ImageFile], folder: Path) -> Path:
 
 def compare_times(files: Sequence[ImageFile], path: Path, rounds: int) -> None:
     """Time all ways in turn."""
-    model = OnnxEmbedder(path, "cpu")
+    model = OnnxEmbedder(path, "cpu", threads=1)
     ways: dict[str, Callable[[], object]] = {
         "ours": lambda: list(embed_files(files, {"student": model})),
         "loader": make_loader(files, model),
         "serial": make_serial(files, path, model),
         "decoding alone": lambda: decode_alone(files, model),
-        "ONNX Runtime alone": make_models_alone(files, path, model),
+        "ONNX Runtime alone": make_models_alone(files, model),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
     for i in range(rounds + 1):
@@ -158,17 +158,14 @@ def decode_alone(files: Sequence[ImageFile], model: OnnxEmbedder) -> None:
             pass
 
 
-def make_models_alone(files: Sequence[ImageFile], path: Path, model: OnnxEmbedder) -> Callable[[], object]:
+def make_models_alone(files: Sequence[ImageFile], model: OnnxEmbedder) -> Callable[[], object]:
     """ONNX Runtime on all cores, in the way that is fastest: a thread for each, and nothing shared."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     rows = np.stack([model.prepare(read_photo(file, model.side)) for file in files])
     batches = np.array_split(rows, -(-len(rows) // 8))
 
     def run() -> None:
         with ThreadPoolExecutor(CORES) as pool:
-            for _ in pool.map(lambda batch: session.run(None, {"images": batch}), batches):
+            for _ in pool.map(model.embed, batches):
                 pass
 
     return run
@@ -207,7 +204,7 @@ def compare_memory(files: Sequence[ImageFile], path: Path, scratch: Path) -> Non
 
 def peak(folder: Path, path: Path) -> float:
     """Embed a folder, and return the largest memory that this process had, in MiB."""
-    for _ in embed_files(find_images([folder]), {"student": OnnxEmbedder(path, "cpu")}):
+    for _ in embed_files(find_images([folder]), {"student": OnnxEmbedder(path, "cpu", threads=1)}):
         pass
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

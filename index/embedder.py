@@ -85,17 +85,18 @@ class Embedder(Protocol):
 class OnnxEmbedder:
     """An ONNX file of ours: uint8 `(n, side, side, 3)` RGB in, unit rows out, the rest in the graph."""
 
-    def __init__(self, path: Path, device: str = "auto") -> None:
+    def __init__(self, path: Path, device: str = "auto", threads: int = 0) -> None:
         """Open the file.
 
         Args:
             path: The ONNX file.
             device: `auto`, `cpu` or `cuda`.
+            threads: As in `open_session`.
 
         Raises:
             UsageError: No such file, not an embedder of ours, or the device cannot be had.
         """
-        data, self._session = open_session(path, device)
+        data, self._session = open_session(path, device, threads)
         metadata = self._session.get_modelmeta().custom_metadata_map
         if not is_ours(self._session):
             raise UsageError(
@@ -123,8 +124,14 @@ class OnnxEmbedder:
         return self._session.run(["embeddings"], {"images": np.stack(batch)})[0]
 
 
-def open_session(path: Path, device: str) -> "tuple[bytes, ort.InferenceSession]":
+def open_session(path: Path, device: str, threads: int = 0) -> "tuple[bytes, ort.InferenceSession]":
     """Read an ONNX file and make a session of it on the device asked for.
+
+    Args:
+        path: The ONNX file.
+        device: `auto`, `cpu` or `cuda`.
+        threads: How many share the work of a call on a CPU. 0 takes every core, which is best where one call
+            is made at a time; 1 where every core makes calls.
 
     Raises:
         UsageError: No such file, not a model, or the device cannot be had.
@@ -140,6 +147,7 @@ def open_session(path: Path, device: str) -> "tuple[bytes, ort.InferenceSession]
         ort.preload_dlls()
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = threads
     # Threads that spin while they wait take the cores from the ones that decode.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

@@ -34,7 +34,7 @@ def index_by_name(
     Raises:
         RetrievalError: As `build_index`, and where a model cannot be opened.
     """
-    student = OnnxEmbedder(model, device)
+    student = OnnxEmbedder(model, device, threads=1)
     beside = model.with_name(TEACHER_SPACE)
     space = TeacherSpace.load(beside) if teacher.spec and beside.is_file() else None
     return build_index(sources, student, out, teacher.open(device) if teacher.spec else None, space, factory)

@@ -41,7 +41,8 @@ def find_images(sources: Sequence[Path]) -> Sequence[ImageFile]:
     for source in sources:
         root = Path(source).absolute()
         if root.is_dir():
-            stretches.append(_list_folder(root, is_new))
+            # A walk comes to no path twice: what a single one found need not be kept to know that.
+            stretches.append(_list_folder(root, is_new if len(sources) > 1 else lambda _: True))
         elif not os.path.lexists(root):
             raise UsageError(f"{source} does not exist. Give images, or a folder, list or shard of them.")
         elif root.suffix in (".txt", ".parquet"):
@@ -89,9 +90,10 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
             continue
         seen.add(real)
         subfolders.sort()
+        below = "" if folder == root else f"{os.path.relpath(folder, root)}/"
         for name in sorted(names):
             if _is_image(name):
-                yield os.path.relpath(os.path.join(folder, name), root), ""  # noqa: PTH118
+                yield below + name, ""
     for fault in faults:
         yield os.path.relpath(fault.filename, root), f"folder: {fault.strerror}"
 
