@@ -4,13 +4,14 @@ import os
 import tarfile
 from collections.abc import Iterator
 from functools import lru_cache
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from index.errors import ImageError
 from index.image_file import ImageFile, Member
 
 SUFFIX = ".tar"
+LONGEST_HEADER = 1 << 20
 
 
 def list_members(shard: Path) -> Iterator[tuple[str, Member | str]]:
@@ -25,9 +26,11 @@ def list_members(shard: Path) -> Iterator[tuple[str, Member | str]]:
     """
     try:
         ImageFile(shard, shard.name).status()
-        with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with _Headers(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             while (entry := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined] # or all of them would be kept
+                if entry.size < 0:  # it would lead back, round and round
+                    raise tarfile.ReadError("a negative size")
                 if not entry.isdir():
                     plain = entry.isreg() and not entry.issparse()
                     place = Member(shard, entry.offset_data, entry.size)
@@ -71,7 +74,16 @@ def _only_a_name(name: str) -> str:
     return "/".join("%2E%2E" if part == ".." else part for part in parts)
 
 
-def _ends_properly(file: BinaryIO, offset: int) -> bool:
+class _Headers(FileIO):
+    """A tar file of which the headers are read, and nothing at once that is longer than they ever are."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= LONGEST_HEADER:
+            raise tarfile.ReadError("a header that is too long")
+        return super().read(size)
+
+
+def _ends_properly(file: FileIO, offset: int) -> bool:
     """Whether a block of zeros, the mark of the end, stands where tarfile found no further header."""
     file.seek(offset)
     return file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 import pickle
@@ -7,10 +8,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import picture
+from hypothesis import strategies as st
 
 from index.errors import ImageError, UsageError
 from index.images import ImageFile, read_photo
@@ -65,6 +68,13 @@ def readers_folder() -> Iterator[Path]:
             os.seteuid(0)
         for folder in root.iterdir():
             folder.chmod(0o777)
+
+
+def open_ended(shard: Path) -> bytes:
+    """A shard without the mark of its end, for more to follow."""
+    with tarfile.open(shard) as tar:
+        last = tar.getmembers()[-1]
+    return shard.read_bytes()[: last.offset_data - (-last.size // 512 * 512)]
 
 
 def refused(file: ImageFile) -> str:
@@ -211,6 +221,43 @@ def test_a_shard_broken_in_the_middle_says_so(shard: Path):
     shard.write_bytes(data)
     files = find_images([shard])
     assert [bool(file.fault) for file in files] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [(b"0", -1024), (b"0", -1), (b"x", -512), (b"x", 1 << 40), (b"L", 1 << 40)]
+)
+def test_sizes_that_would_go_round_for_ever_or_fill_the_memory_end_a_shard(
+    shard: Path, kind: bytes, size: int
+):
+    entry = tarfile.TarInfo("x.png")
+    entry.type, entry.size = kind, size
+    shard.write_bytes(open_ended(shard) + entry.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    files = find_images([shard])
+    assert [file.name for file in files][:5] == [f"a.tar/{i:04}.png" for i in range(5)]
+    assert len(files) <= 7
+    assert refused(files[-1])
+
+
+@hypothesis.settings(max_examples=60)
+@hypothesis.given(
+    st.lists(st.tuples(st.integers(0, 40_000), st.binary(min_size=1, max_size=24)), min_size=1, max_size=4)
+)
+def test_whatever_bytes_a_shard_has_its_listing_ends_and_its_members_are_read_or_refused(changes):
+    with tempfile.TemporaryDirectory() as name:
+        shard = write_shard(Path(name) / "a.tar", [(f"{i}.png", bytes(600 * i)) for i in range(9)])
+        data = bytearray(shard.read_bytes())
+        for at, noise in changes:
+            start = at % len(data)
+            data[start : start + len(noise)] = noise
+        shard.write_bytes(data)
+        try:
+            files = find_images([shard])
+        except UsageError:  # every name has lost its extension
+            return
+        assert len(files) <= 10
+        for file in files:
+            with contextlib.suppress(ImageError):
+                file.read()
 
 
 def test_compressed_and_other_files_are_no_shards(tmp_path: Path):
