@@ -8,10 +8,12 @@
 All ways run in turn in one process, after a round to warm up; times are medians over the rounds.
 `loader` is a torch DataLoader with one worker for each core in front of the student's own network in torch,
 `serial` one image after the other through Pillow and ONNX Runtime, both with the settings they come with.
-`bound` is what decoding and ONNX Runtime take when each runs alone, spread over all cores.
+`bound` is what decoding and ONNX Runtime take when each runs alone, spread over all cores. The CPU time is
+that of all cores together; on a machine with other work to do it says more than the wall.
 """
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -90,22 +92,29 @@ def compare_times(files: Sequence[ImageFile], path: Path, rounds: int) -> None:
         "decoding alone": lambda: decode_alone(files, model),
         "ONNX Runtime alone": make_models_alone(files, model),
     }
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}  # seconds, and those of CPUs
     for i in range(rounds + 1):
         for name, way in ways.items():
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), cpu_seconds()
             way()
             if i:
-                times[name].append(time.perf_counter() - began)
-    times["bound"] = [
-        sum(both) for both in zip(times["decoding alone"], times["ONNX Runtime alone"], strict=True)
-    ]
+                spent[name].append((time.perf_counter() - began, cpu_seconds() - cpu))
+    alone = zip(spent["decoding alone"], spent["ONNX Runtime alone"], strict=True)
+    spent["bound"] = [(one[0] + two[0], one[1] + two[1]) for one, two in alone]
     print(f"{len(files)} photos, {CORES} cores, median of {rounds} rounds\n")
-    print("| way | ms per image | images/s | times ours (least and most of the rounds) |\n|---|---|---|---|")
-    for name, seconds in times.items():
-        shares = sorted(theirs / ours for theirs, ours in zip(seconds, times["ours"], strict=True))
-        each, spread = median(seconds) / len(files), f"{shares[0]:.2f} to {shares[-1]:.2f}"
-        print(f"| {name} | {1e3 * each:.2f} | {1 / each:.0f} | {median(shares):.2f} ({spread}) |")
+    print(
+        "| way | ms per image | CPU ms per image | images/s | times ours (least and most) |\n|---|---|---|---|---|"
+    )
+    for name, runs in spent.items():
+        shares = sorted(theirs / ours for (theirs, _), (ours, _) in zip(runs, spent["ours"], strict=True))
+        wall, cpu = (1e3 * median(column) / len(files) for column in zip(*runs, strict=True))
+        spread = f"{median(shares):.2f} ({shares[0]:.2f} to {shares[-1]:.2f})"
+        print(f"| {name} | {wall:.2f} | {cpu:.2f} | {1e3 / wall:.0f} | {spread} |")
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of those it waited for, in seconds."""
+    return sum(os.times()[:4])
 
 
 def make_loader(files: Sequence[ImageFile], model: OnnxEmbedder) -> Callable[[], object]:
