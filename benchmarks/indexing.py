@@ -102,9 +102,8 @@ def compare_times(files: Sequence[ImageFile], path: Path, rounds: int) -> None:
     alone = zip(spent["decoding alone"], spent["ONNX Runtime alone"], strict=True)
     spent["bound"] = [(one[0] + two[0], one[1] + two[1]) for one, two in alone]
     print(f"{len(files)} photos, {CORES} cores, median of {rounds} rounds\n")
-    print(
-        "| way | ms per image | CPU ms per image | images/s | times ours (least and most) |\n|---|---|---|---|---|"
-    )
+    print("| way | ms per image | CPU ms per image | images/s | times ours (least and most) |")
+    print("|---|---|---|---|---|")
     for name, runs in spent.items():
         shares = sorted(theirs / ours for (theirs, _), (ours, _) in zip(runs, spent["ours"], strict=True))
         wall, cpu = (1e3 * median(column) / len(files) for column in zip(*runs, strict=True))
