@@ -192,7 +192,7 @@ def compare_rankings(files: Sequence[ImageFile], path: Path) -> None:
         np.fill_diagonal(scores, -2)
         nearest.append(np.argsort(-scores, axis=1, kind="stable")[:, :10])
     share = 100 * overlap_at_k(*nearest).mean()
-    print(f"overlap@10 with whole decoding: {share:.2f} % of {len(files)} photos")
+    print(f"overlap@10 with whole decoding, {len(files)} photos: {share:.2f} %")
 
 
 def compare_memory(files: Sequence[ImageFile], path: Path, scratch: Path) -> None:
