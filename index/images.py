@@ -84,7 +84,7 @@ def read_photo(file: ImageFile, side: int | None = None) -> Photo:
 
 
 def decode(data: bytes, name: str, side: int | None = None) -> Photo:
-    """Decode the bytes of an image to upright RGB: first frame, transparency over white, 16 bits to 8.
+    """Decode the bytes of an image to upright sRGB: first frame, transparency over white, 16 bits to 8.
 
     Args:
         data: The bytes of an image file.

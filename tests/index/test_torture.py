@@ -7,9 +7,11 @@ import zlib
 from io import BytesIO
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from conftest import picture
+from hypothesis import strategies as st
 from PIL import Image
 
 from index import images
@@ -75,6 +77,8 @@ def good_files() -> dict[bytes, bytes]:
         "\N{CAMERA}.png".encode(): encoded(picture(7), "PNG"),
         b"latin-\xe9\xff.png": encoded(picture(8), "PNG"),
     }
+    for kind in {"AVIF", "JPEG2000", "PPM", "BMP"} & set(images.FORMATS):
+        files[b"%s.jpg" % kind.lower().encode()] = encoded(photo, kind)
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = orientation
@@ -194,3 +198,21 @@ def test_files_beyond_the_limit_are_refused_unread(tmp_path: Path):
     (listed,) = find_images([tmp_path])
     with pytest.raises(ImageError, match="too large: 1048576 MiB"):
         listed.read()
+
+
+@hypothesis.settings(max_examples=150)
+@hypothesis.given(st.data())
+def test_whatever_bytes_a_file_has_it_is_an_image_or_refused(data):
+    kind = data.draw(st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM"]))
+    broken = bytearray(encoded(picture(1, 60, 40), kind))
+    for at, noise in data.draw(
+        st.lists(st.tuples(st.integers(0, 1 << 14), st.binary(max_size=8)), max_size=4)
+    ):
+        start = at % len(broken)
+        broken[start : start + len(noise)] = noise
+    try:
+        photo = decode(bytes(broken), "x", side=8)
+    except ImageError as reason:
+        assert "\n" not in str(reason)
+    else:
+        assert photo.image.mode == "RGB"
