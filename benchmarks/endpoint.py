@@ -10,7 +10,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -86,7 +86,7 @@ def serve_http2(app: FastAPI, folder: Path) -> Iterator[str]:
     thread.join()
 
 
-def make_photos(folder: Path, count: int) -> list[ImageFile]:
+def make_photos(folder: Path, count: int) -> Sequence[ImageFile]:
     """Small JPEGs that differ."""
     for i in range(count):
         coarse = np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)
@@ -94,7 +94,7 @@ def make_photos(folder: Path, count: int) -> list[ImageFile]:
     return find_images([folder])
 
 
-def bare(url: str, files: list[ImageFile], batch: int, lanes: int) -> float:
+def bare(url: str, files: Sequence[ImageFile], batch: int, lanes: int) -> float:
     """Images a second of the least that can be done: read, send, take the JSON apart."""
     start = time.perf_counter()
     trust, lane = httpx.create_ssl_context(), threading.local()
@@ -102,7 +102,7 @@ def bare(url: str, files: list[ImageFile], batch: int, lanes: int) -> float:
     def connect() -> None:
         lane.client = httpx.Client(timeout=60, http2=True, verify=trust)
 
-    def call(some: list[ImageFile]) -> None:
+    def call(some: Sequence[ImageFile]) -> None:
         uploads = [Upload(file.path.read_bytes(), "image/jpeg", "") for file in some]
         json.loads(lane.client.post(url, **write_request("infinity", "", uploads)).content)
 
@@ -111,7 +111,7 @@ def bare(url: str, files: list[ImageFile], batch: int, lanes: int) -> float:
     return len(files) / (time.perf_counter() - start)
 
 
-def through_ledger(url: str, files: list[ImageFile], batch: int, lanes: int, ledger: Path) -> float:
+def through_ledger(url: str, files: Sequence[ImageFile], batch: int, lanes: int, ledger: Path) -> float:
     """Images a second as the product asks: chosen, decoded, reserved, checked and stored on disk.
 
     The first two, from which the length of the vectors is learnt one at a time, come before the clock starts.

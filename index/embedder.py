@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from index.device import CUDA, assert_provider, choose_provider, count_gpus
+from index.ahead import CORES
+from index.device import CPU, CUDA, assert_provider, choose_provider, count_gpus
 from index.errors import RetrievalError, UnansweredError, UsageError, needs
 from index.images import Photo, content_digest, square
 from index.options import EmbedderOptions
@@ -84,17 +85,18 @@ class Embedder(Protocol):
 class OnnxEmbedder:
     """An ONNX file of ours: uint8 `(n, side, side, 3)` RGB in, unit rows out, the rest in the graph."""
 
-    def __init__(self, path: Path, device: str = "auto") -> None:
+    def __init__(self, path: Path, device: str = "auto", threads: int = 0) -> None:
         """Open the file.
 
         Args:
             path: The ONNX file.
             device: `auto`, `cpu` or `cuda`.
+            threads: As in `open_session`.
 
         Raises:
             UsageError: No such file, not an embedder of ours, or the device cannot be had.
         """
-        data, self._session = open_session(path, device)
+        data, self._session = open_session(path, device, threads)
         metadata = self._session.get_modelmeta().custom_metadata_map
         if not is_ours(self._session):
             raise UsageError(
@@ -107,7 +109,7 @@ class OnnxEmbedder:
         self.name = path.name
         self.spec = str(path.absolute())
         self.options = EmbedderOptions()
-        self.calls = Calls()
+        self.calls = own_calls(self._session)
         self.dim = int(metadata["retrieval.dim"])
         self.side = int(metadata["retrieval.size"])
         self.crop = float(metadata["retrieval.crop"])
@@ -122,8 +124,14 @@ class OnnxEmbedder:
         return self._session.run(["embeddings"], {"images": np.stack(batch)})[0]
 
 
-def open_session(path: Path, device: str) -> "tuple[bytes, ort.InferenceSession]":
+def open_session(path: Path, device: str, threads: int = 0) -> "tuple[bytes, ort.InferenceSession]":
     """Read an ONNX file and make a session of it on the device asked for.
+
+    Args:
+        path: The ONNX file.
+        device: `auto`, `cpu` or `cuda`.
+        threads: How many share the work of a call on a CPU. 0 takes every core, which is best where one call
+            is made at a time; 1 where every core makes calls.
 
     Raises:
         UsageError: No such file, not a model, or the device cannot be had.
@@ -139,6 +147,7 @@ def open_session(path: Path, device: str) -> "tuple[bytes, ort.InferenceSession]
         ort.preload_dlls()
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = threads
     # Threads that spin while they wait take the cores from the ones that decode.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
@@ -147,6 +156,14 @@ def open_session(path: Path, device: str) -> "tuple[bytes, ort.InferenceSession]
         raise UsageError(f"{path} is not an ONNX model that can be run ({type(error).__name__}).") from error
     assert_provider(provider, session.get_providers())
     return data, session
+
+
+def own_calls(session: "ort.InferenceSession") -> Calls:
+    """How a session on this machine is best called.
+
+    On a CPU by every core, with few images: more make it no faster, and the memory grows with them.
+    """
+    return Calls(batch=8, lanes=CORES) if session.get_providers()[0] == CPU else Calls()
 
 
 def is_ours(session: "ort.InferenceSession") -> bool:

@@ -35,7 +35,7 @@ def index_by_name(
     Raises:
         RetrievalError: As `build_index`, and where a model cannot be opened.
     """
-    student = OnnxEmbedder(model, device)
+    student = OnnxEmbedder(model, device, threads=1)
     beside = model.with_name(TEACHER_SPACE)
     space = TeacherSpace.load(beside) if teacher.spec and beside.is_file() else None
     return build_index(sources, student, out, teacher.open(device) if teacher.spec else None, space, factory)
@@ -85,6 +85,7 @@ def build_index(
             if projected is not None and done.items:
                 vectors["projected"] = projected.project(vectors["teacher"])
             writer.append(done.items, vectors, done.failures)
+            bar.set_postfix_str(f"{done.waiting:.0%} waiting for data", refresh=False)
             bar.update(len(done.items) + len(done.failures))
         if not writer.count:
             raise RetrievalError(

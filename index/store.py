@@ -37,7 +37,7 @@ class Item:
         size: Bytes.
         width: Pixels, upright.
         height: Pixels, upright.
-        mtime: Seconds since 1970.
+        mtime: Nanoseconds since 1970, of the file or, of a member, of its shard.
     """
 
     path: str

@@ -27,7 +27,7 @@ class VectorsEmbedder:
     there is looked up by it, so that no other photo is taken for one of the same name.
     """
 
-    calls = Calls()
+    calls = Calls(batch=1)
     side = 1
     provider = "file"
 

@@ -8,7 +8,16 @@ from conftest import picture
 from PIL import Image
 
 from index.errors import ImageError, UsageError
-from index.images import MAX_PIXELS, ImageFile, content_digest, decode, find_images, read_photo, square
+from index.images import (
+    MARGIN,
+    MAX_PIXELS,
+    ImageFile,
+    content_digest,
+    decode,
+    find_images,
+    read_photo,
+    square,
+)
 
 
 def names(sources: list[Path]) -> list[str]:
@@ -143,11 +152,11 @@ def test_huge_images_are_refused_before_their_pixels_are_made(height: int):
         decode(png_header(10_000, height), "x")
 
 
-def test_a_jpeg_is_decoded_smaller_but_never_below_twice_the_side(tmp_path: Path):
+def test_a_jpeg_is_decoded_smaller_but_never_below_its_margin(tmp_path: Path):
     data = saved(picture(4, 1600, 1200), tmp_path / "x.jpg")
     photo = decode(data, "x", side=128)
     assert (photo.width, photo.height) == (1600, 1200)
-    assert 256 <= min(photo.image.size) < 1200
+    assert MARGIN * 128 <= min(photo.image.size) < 1200
     assert np.abs(square(photo.image, 128).astype(int) - square(decode(data, "x").image, 128)).mean() < 2
 
 
