@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from index.ann import build_ann, choose_factory, measure_recall
 from index.asking import ask_all
 from index.bill import make_bill
 from index.embedder import Embedder, OnnxEmbedder
@@ -16,10 +15,18 @@ from index.store import Index, IndexWriter
 from index.teacher import TeacherSpec
 from index.teacher_space import FILE as TEACHER_SPACE
 from index.teacher_space import TeacherSpace
+from index.tuning import Need, build_tuned
 
 
 def index_by_name(
-    sources: Sequence[Path], model: Path, out: Path, teacher: TeacherSpec, factory: str, device: str
+    sources: Sequence[Path],
+    model: Path,
+    out: Path,
+    teacher: TeacherSpec,
+    factory: str,
+    device: str,
+    need: Need | None = None,
+    metadata: Path | None = None,
 ) -> Index:
     """`build_index`, with everything given by its name; teacher space is taken from beside the student.
 
@@ -30,6 +37,8 @@ def index_by_name(
         teacher: Without a spec, the student indexes alone.
         factory: A FAISS factory string, or `auto`.
         device: `auto`, `cpu` or `cuda`.
+        need: What is asked of the FAISS indexes.
+        metadata: A CSV file with a column `path` and others to filter by.
 
     Raises:
         RetrievalError: As `build_index`, and where a model cannot be opened.
@@ -37,7 +46,8 @@ def index_by_name(
     student = OnnxEmbedder(model, device)
     beside = model.with_name(TEACHER_SPACE)
     space = TeacherSpace.load(beside) if teacher.spec and beside.is_file() else None
-    return build_index(sources, student, out, teacher.open(device) if teacher.spec else None, space, factory)
+    opened = teacher.open(device) if teacher.spec else None
+    return build_index(sources, student, out, opened, space, factory, need, metadata)
 
 
 def build_index(
@@ -47,6 +57,8 @@ def build_index(
     teacher: Embedder | None = None,
     space: TeacherSpace | None = None,
     factory: str = "auto",
+    need: Need | None = None,
+    metadata: Path | None = None,
 ) -> Index:
     """Embed images with one or two models and write the index folder.
 
@@ -56,7 +68,9 @@ def build_index(
         out: The index folder; replaced whole, and only once the new one is complete.
         teacher: The model to compare with. A paid one is asked about all images first, if the budget allows.
         space: Projects the teacher's vectors to the student's space, for asymmetric search.
-        factory: A FAISS factory string, or `auto`.
+        factory: A FAISS factory string, or `auto` to choose one by the need.
+        need: What is asked of the FAISS indexes; None takes the defaults.
+        metadata: A CSV file with a column `path` and others to filter by.
 
     Returns:
         The index, opened.
@@ -87,9 +101,10 @@ def build_index(
             raise RetrievalError(
                 f"None of {len(files)} images could be read. The first: {writer.first_failure}"
             )
+        if metadata is not None:
+            joined = writer.keep_metadata(metadata)
+            bar.write(f"{metadata}: {joined.counts}.")
         for name, rows in writer.finish_vectors().items():
-            chosen = choose_factory(len(rows)) if factory == "auto" else factory
-            ann = build_ann(rows, chosen)
-            writer.add_ann(name, ann, chosen, measure_recall(ann, rows))
+            writer.add_ann(name, *build_tuned(rows, need or Need(), factory))
         writer.keep_model(student)
         return writer.commit(teacher)

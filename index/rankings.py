@@ -70,8 +70,14 @@ class Queries:
 def check_modes(searcher: Searcher, options: Options) -> None:
     """Raise UsageError, before any work, if a mode is asked for that the index does not have."""
     for mode in options.modes or ():
-        if mode not in searcher.modes:
-            raise UsageError(f"{searcher.index.path} has no mode {mode!r}, only {', '.join(searcher.modes)}.")
+        if mode not in ranked_modes(searcher):
+            known = ", ".join(ranked_modes(searcher))
+            raise UsageError(f"{searcher.index.path} has no mode {mode!r} to evaluate, only {known}.")
+
+
+def ranked_modes(searcher: Searcher) -> list[str]:
+    """The modes that rank the whole gallery: re-ranking orders its first 100 alone."""
+    return [mode for mode in searcher.modes if mode in MODES]
 
 
 def embed_queries(searcher: Searcher, files: Sequence[ImageFile], scales: Sequence[float]) -> Queries:
@@ -131,7 +137,7 @@ def score_modes(
         For each mode the means of the values; with a teacher also `overlap@10`, its 10th percentile over the
         queries `overlap@10 p10`, and `RBO`, against the teacher's ranking, whitened if the others are.
     """
-    modes = options.modes or searcher.modes
+    modes = options.modes or ranked_modes(searcher)
 
     @cache
     def rows_of(mode: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from index.ann import read_ann, write_ann
 from index.embedder import Embedder, OnnxEmbedder
 from index.errors import RetrievalError, UsageError
+from index.metadata import Joined, join_metadata, write_metadata
+from index.tuning import Served
 
 if TYPE_CHECKING:
     import faiss
@@ -67,6 +69,10 @@ class Space:
         dim: Length of the vectors.
         factory: FAISS factory string.
         recall: Recall@10 of that index against exact search, measured when it was built.
+        probes: As in `index.ann.Effort`.
+        refine: As in `index.ann.Effort`.
+        milliseconds: Median of one search on one core, measured when it was built.
+        bytes: Of the FAISS file.
     """
 
     key: str
@@ -74,6 +80,17 @@ class Space:
     dim: int
     factory: str
     recall: float
+    probes: int = 0
+    refine: int = 0
+    milliseconds: float = 0.0
+    bytes: int = 0
+
+    def served(self, count: int) -> str:
+        """How it is searched, for people, among `count` items."""
+        return (
+            f"{self.factory}, recall@10 {self.recall:.3f}, {self.milliseconds:.2f} ms a search, "
+            f"{self.bytes / count:.0f} bytes a vector"
+        )
 
 
 @dataclass(frozen=True)
@@ -233,11 +250,18 @@ class IndexWriter:
             for name in self._arrays
         }
 
-    def add_ann(self, name: str, ann: "faiss.Index", factory: str, recall: float) -> None:
-        """Store the FAISS index of a space."""
-        write_ann(ann, self._beside / f"{name}.faiss")
-        space = self._spaces[name]
-        self._spaces[name] = Space(space.key, space.name, space.dim, factory, recall)
+    def add_ann(self, name: str, ann: "faiss.Index", served: Served) -> None:
+        """Store the FAISS index of a space, and how it is searched."""
+        file = self._beside / f"{name}.faiss"
+        write_ann(ann, file)
+        self._spaces[name] = replace(self._spaces[name], **asdict(served), bytes=file.stat().st_size)
+
+    def keep_metadata(self, file: Path) -> Joined:
+        """Join a CSV file to the items written so far, and keep it."""
+        items = self._items
+        joined = join_metadata(file, [item.path for item in items], [item.name for item in items])
+        write_metadata(joined.table, self._beside)
+        return joined
 
     def keep_model(self, student: OnnxEmbedder) -> None:
         """Copy the student, so that the index can be searched wherever it is taken."""

@@ -10,6 +10,7 @@ from index.ann import build_ann
 from index.embedder import OnnxEmbedder
 from index.errors import UsageError
 from index.store import Failure, Index, IndexWriter, Item
+from index.tuning import Served
 
 
 def item(i: int) -> Item:
@@ -26,7 +27,7 @@ def write(out: Path, rows: np.ndarray, sizes: list[int], model: OnnxEmbedder | N
             start = stop
         writer.append([], {}, [Failure("/photos/bad.jpg", "empty file")])
         vectors = writer.finish_vectors()["student"]
-        writer.add_ann("student", build_ann(vectors, "Flat"), "Flat", 1.0)
+        writer.add_ann("student", build_ann(vectors, "Flat"), Served("Flat", 0, 0, 1.0, 0.1))
         if model:
             writer.keep_model(model)
         return writer.commit(None)

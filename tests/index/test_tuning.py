@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from index.ann import Ann, Effort, search_exact
+from index.errors import UsageError
+from index.tuning import EXACT_FLOATS, Need, build_tuned, choose_factory
+
+
+def crowded(count, dim, seed=0):
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(40, dim))
+    rows = (centres[rng.integers(0, 40, count)] + rng.normal(size=(count, dim))).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_small_collections_and_full_recall_are_searched_exactly():
+    assert choose_factory(1, 256, Need()) == choose_factory(EXACT_FLOATS // 256, 256, Need()) == "Flat"
+    assert choose_factory(10**6, 256, Need(recall=1)) == "Flat"
+    assert choose_factory(EXACT_FLOATS // 256 + 1, 256, Need()) != "Flat"
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_a_handful_has_full_recall(unit_rows, count):
+    _, served = build_tuned(unit_rows(count, 8), Need())
+    assert (served.factory, served.recall) == ("Flat", 1.0)
+
+
+@pytest.mark.parametrize(
+    "factory", ["IVF32,PQ8x4fs", "RR32,IVF32,RaBitQfs", "IVF32,SQ8", "IVF32,Flat", "HNSW8"]
+)
+def test_the_least_effort_that_reaches_the_recall_is_found(factory):
+    vectors, queries = crowded(6000, 32), crowded(200, 32, seed=1)
+    index, served = build_tuned(vectors, Need(0.9), factory)
+    assert 0.9 <= served.recall <= 1
+    # On queries that are in no sample and in no gallery, too.
+    truth = search_exact(queries, vectors, 10)[1]
+
+    def recall(effort):
+        ids = Ann(index, vectors, effort).search(queries, 10)[1]
+        return np.mean([len(set(a) & set(b)) / 10 for a, b in zip(ids, truth, strict=True)])
+
+    assert recall(Effort(served.probes, served.refine)) > 0.87
+    if factory.startswith("IVF"):
+        assert recall(Effort(1, served.refine)) < 0.9 or served.probes == 1
+
+
+def test_what_cannot_reach_the_recall_says_what_it_reaches():
+    _, served = build_tuned(crowded(3000, 32), Need(0.999), "PQ2x4")
+    assert 0.1 < served.recall < 0.999
+
+
+def test_needs_check_themselves():
+    with pytest.raises(UsageError, match="--recall"):
+        Need(recall=1.1)
+    with pytest.raises(UsageError, match="--memory"):
+        Need(memory=0)
