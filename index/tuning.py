@@ -20,6 +20,7 @@ DEPTH = 10  # of that recall
 TIMED = 100  # searches that the time of one is the median of
 REFINE = (32, 16, 8, 4, 2, 0)
 MOST_PROBES = 256
+LEAST_BREADTH = 32  # a graph finds again what it was made of with less, but not what is new to it
 MAX_LISTS = 16_384
 GIB = 1 << 30
 
@@ -148,8 +149,9 @@ def _probes(index: faiss.Index) -> list[int]:
     lists = inverted_lists(index)
     if lists is None and not isinstance(index, faiss.IndexHNSW):
         return [0]
-    most = MOST_PROBES if lists is None else min(MOST_PROBES, lists.nlist)
-    return sorted({min(most, round(2 ** (step / 2))) for step in range(2 * most.bit_length())})
+    least, most = (LEAST_BREADTH, 16 * LEAST_BREADTH) if lists is None else (1, min(MOST_PROBES, lists.nlist))
+    steps = range(2 * (most // least).bit_length())
+    return sorted({min(most, round(least * 2 ** (step / 2))) for step in steps})
 
 
 def _refinements(index: faiss.Index) -> tuple[int, ...]:
