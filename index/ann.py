@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,19 +19,8 @@ QUERY_BITS = 8  # of RaBitQ's rounding of the query
 FEW = 20_000  # vectors that are searched exactly as quickly as any index searches more
 LEAST_DEPTH = 10  # an index is tuned at this depth; fewer results need as many candidates
 
+Vectors = NDArray[np.float32]  # `(n, dim)` unit rows, in memory or mapped from a file
 Scored = tuple[NDArray[np.float32], NDArray[np.int64]]
-
-
-class Rows(Protocol):
-    """Stored `(n, dim)` float32 unit rows that need not be in memory: an array, or a memory map."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows, and the length of each."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +40,7 @@ class Ann:
     """A FAISS index together with the vectors it was made of: row i of them is its item i."""
 
     def __init__(
-        self, index: faiss.Index, vectors: Rows, effort: Effort | None = None, device: str = "cpu"
+        self, index: faiss.Index, vectors: Vectors, effort: Effort | None = None, device: str = "cpu"
     ) -> None:
         """Join an index and its vectors.
 
@@ -116,31 +104,30 @@ class Ann:
         return inner
 
 
-def order_again(queries: NDArray[np.float32], ids: NDArray[np.int64], vectors: Rows, k: int) -> Scored:
+def order_again(queries: NDArray[np.float32], ids: NDArray[np.int64], vectors: Vectors, k: int) -> Scored:
     """Order candidates by the stored vectors and keep the best.
 
     Args:
         queries: `(n, dim)`.
-        ids: `(n, candidates)`; -1 is none.
-        vectors: The stored vectors; only those of the candidates are read.
+        ids: `(n, candidates)`; -1 at the end of a row is none.
+        vectors: The stored vectors, contiguous; only those of the candidates are read.
         k: How many to keep.
 
     Returns:
         `(n, k)` inner products, falling, and ids; -inf and -1 where there are no more.
     """
-    scores = np.full((len(queries), k), -np.inf, np.float32)
-    best = np.full((len(queries), k), -1, np.int64)
-    for row, query in enumerate(queries):
-        found = ids[row][ids[row] >= 0]
-        similarity = vectors[found] @ query
-        order = np.argsort(-similarity, kind="stable")[:k]
-        scores[row, : len(order)] = similarity[order]
-        best[row, : len(order)] = found[order]
+    queries, ids = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(ids, np.int64)
+    scores, best = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    pointers = map(faiss.swig_ptr, (queries, vectors, ids))
+    sizes = vectors.shape[1], len(queries), len(vectors), ids.shape[1], k
+    out = map(faiss.swig_ptr, (scores, best))
+    faiss.knn_inner_products_by_idx(*pointers, *sizes, *out, ids.shape[1])
+    scores[best < 0] = -np.inf
     return scores, best
 
 
 def search_exact(
-    queries: NDArray[np.float32], vectors: Rows, k: int, rows: NDArray[np.int64] | None = None
+    queries: NDArray[np.float32], vectors: Vectors, k: int, rows: NDArray[np.int64] | None = None
 ) -> Scored:
     """Exact inner-product search that reads the vectors in chunks.
 
@@ -166,7 +153,7 @@ def search_exact(
     return best.D, best.I
 
 
-def build_ann(vectors: Rows, factory: str, training: NDArray[np.int64] | None = None) -> faiss.Index:
+def build_ann(vectors: Vectors, factory: str, training: NDArray[np.int64] | None = None) -> faiss.Index:
     """Build an inner-product index, chunk by chunk.
 
     Args:

@@ -227,18 +227,15 @@ def _ranked(
     narrow: Narrow,
 ) -> Results:
     """Leave out what is excluded, order ties by id, keep k and what passes the cut."""
-    out = Results(np.full((len(ids), k), -1), np.full((len(ids), k), -np.inf, np.float32))
-    for row in range(len(ids)):
-        keep = ids[row] >= 0
-        if exclude:
-            keep &= ~np.isin(ids[row], exclude[row])
-        best, score = ids[row][keep], scores[row][keep]
-        order = np.lexsort((best, -score))[:k]
-        out.ids[row, : len(order)] = best[order]
-        out.scores[row, : len(order)] = score[order]
-    below = ~narrow.clear(out.scores)
-    out.ids[below], out.scores[below] = -1, -np.inf
-    return out
+    if any(exclude):
+        out = np.array([np.isin(line, own) for line, own in zip(ids, exclude, strict=True)])
+        ids, scores = np.where(out, -1, ids), np.where(out, np.float32(-np.inf), scores)
+    order, rows = np.lexsort((ids, -scores))[:, :k], np.arange(len(ids))[:, None]
+    ids, scores = ids[rows, order], scores[rows, order]
+    if narrow.cut:
+        below = ~narrow.clear(scores)
+        ids[below], scores[below] = -1, -np.inf
+    return Results(ids, scores)
 
 
 def open_searcher(

@@ -8,7 +8,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ann import Ann, Effort, Rows, Scored, build_ann, inverted_lists, search_exact, set_probes
+from index.ann import Ann, Effort, Scored, Vectors, build_ann, inverted_lists, search_exact, set_probes
 from index.errors import UsageError, needs
 
 with needs("cpu"):
@@ -82,7 +82,7 @@ def choose_factory(count: int, dim: int, need: Need, gpu: bool = False) -> str:
     return f"IVF{lists},SQ8"
 
 
-def build_tuned(vectors: Rows, need: Need, factory: str = "auto") -> tuple[faiss.Index, Served]:
+def build_tuned(vectors: Vectors, need: Need, factory: str = "auto") -> tuple[faiss.Index, Served]:
     """Build an index and find the least effort with which it meets a need.
 
     Args:
@@ -102,7 +102,7 @@ def build_tuned(vectors: Rows, need: Need, factory: str = "auto") -> tuple[faiss
     return index, tune(index, vectors, np.sort(shuffled[:held]), need.recall, factory)
 
 
-def tune(index: faiss.Index, vectors: Rows, own: NDArray[np.int64], recall: float, factory: str) -> Served:
+def tune(index: faiss.Index, vectors: Vectors, own: NDArray[np.int64], recall: float, factory: str) -> Served:
     """Find the fastest way to search an index that reaches a recall.
 
     Args:
