@@ -159,8 +159,6 @@ def index(
         return
     made = index_by_name(images, model, out, spec, factory, device, need, metadata)
     typer.echo(f"{out}: {len(made)} images, {made.manifest.failed} refused.")
-    for name, space in made.manifest.spaces.items():
-        typer.echo(f"{name}: {space.served(len(made))}")
     for failure in made.failures[:20]:
         typer.echo(f"refused {failure.path}: {failure.reason}", err=True)
 

@@ -105,6 +105,7 @@ def build_index(
             joined = writer.keep_metadata(metadata)
             bar.write(f"{metadata}: {joined.counts}.")
         for name, rows in writer.finish_vectors().items():
-            writer.add_ann(name, *build_tuned(rows, need or Need(), factory))
+            made = writer.add_ann(name, *build_tuned(rows, need or Need(), factory))
+            bar.write(f"{name}: {made.as_served(len(rows))}.")
         writer.keep_model(student)
         return writer.commit(teacher)

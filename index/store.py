@@ -85,7 +85,7 @@ class Space:
     milliseconds: float = 0.0
     bytes: int = 0
 
-    def served(self, count: int) -> str:
+    def as_served(self, count: int) -> str:
         """How it is searched, for people, among `count` items."""
         return (
             f"{self.factory}, recall@10 {self.recall:.3f}, {self.milliseconds:.2f} ms a search, "
@@ -250,11 +250,12 @@ class IndexWriter:
             for name in self._arrays
         }
 
-    def add_ann(self, name: str, ann: "faiss.Index", served: Served) -> None:
+    def add_ann(self, name: str, ann: "faiss.Index", served: Served) -> Space:
         """Store the FAISS index of a space, and how it is searched."""
         file = self._beside / f"{name}.faiss"
         write_ann(ann, file)
         self._spaces[name] = replace(self._spaces[name], **asdict(served), bytes=file.stat().st_size)
+        return self._spaces[name]
 
     def keep_metadata(self, file: Path) -> Joined:
         """Join a CSV file to the items written so far, and keep it."""
