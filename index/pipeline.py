@@ -10,7 +10,7 @@ from index.embedding import embed_files
 from index.errors import RetrievalError
 from index.images import find_images
 from index.paid import PaidEmbedder
-from index.progress import progress
+from index.progress import progress, say
 from index.store import Index, IndexWriter
 from index.teacher import TeacherSpec
 from index.teacher_space import FILE as TEACHER_SPACE
@@ -103,9 +103,9 @@ def build_index(
             )
         if metadata is not None:
             joined = writer.keep_metadata(metadata)
-            bar.write(f"{metadata}: {joined.counts}.")
+            say(f"{metadata}: {joined.counts}.")
         for name, rows in writer.finish_vectors().items():
             made = writer.add_ann(name, *build_tuned(rows, need or Need(), factory))
-            bar.write(f"{name}: {made.as_served(len(rows))}.")
+            say(f"{name}: {made.as_served(len(rows))}.")
         writer.keep_model(student)
         return writer.commit(teacher)

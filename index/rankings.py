@@ -13,7 +13,7 @@ from index.errors import RetrievalError, UsageError
 from index.images import ImageFile
 from index.metrics import overlap_at_k, rank, rank_biased_overlap
 from index.multiscale import at_scales
-from index.progress import progress
+from index.progress import progress, say
 from index.projection import Projection
 from index.search import MODES, Searcher
 from index.store import Index, Item
@@ -95,7 +95,7 @@ def embed_queries(searcher: Searcher, files: Sequence[ImageFile], scales: Sequen
             for name, rows in done.vectors.items():
                 parts[name].append(rows)
             for failure in done.failures:
-                bar.write(f"skipped {failure.path}: {failure.reason}")
+                say(f"skipped {failure.path}: {failure.reason}")
             bar.update(len(done.items) + len(done.failures))
     if not items:
         raise RetrievalError(f"None of the {len(files)} queries could be read. Check --queries.")
