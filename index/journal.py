@@ -21,7 +21,7 @@ from index.errors import RetrievalError, UsageError
 from index.heap import Heap, Segment
 from index.images import ImageFile
 from index.journal_tables import DOUBTFUL, FOUND, MISSING, open_tables
-from index.store import CHUNK, MANIFEST, Copy, Failure, Index, Item
+from index.store import CHUNK, MANIFEST, Failure, File, Index, Item
 
 FOLDER = "unfinished"
 SYNC = 5.0  # seconds of work that a power cut may cost
@@ -154,10 +154,9 @@ class Journal:
         for i, item in enumerate(index.iter_items()):
             content = (item.digest, item.size, item.width, item.height, -1 - i)
             self._db.execute("INSERT OR IGNORE INTO contents VALUES (?, ?, ?, ?, ?)", content)
-            files: list[Item | Copy] = [item, *item.copies]
             self._db.executemany(
                 "INSERT OR IGNORE INTO seen VALUES (?, ?, ?, ?)",
-                [(file.path, item.size, file.mtime, item.digest) for file in files],
+                [(file.path, item.size, file.mtime, item.digest) for file in item.files],
             )
         self._db.execute("INSERT OR REPLACE INTO run VALUES ('generation', ?)", (generation,))
         self._db.execute("COMMIT")
@@ -240,7 +239,7 @@ class Journal:
         for _, group in groupby(self._db.execute(FOUND), key=lambda found: found[0]):
             (_, *first), *others = group
             path, name, mtime, digest, size, width, height, row = first
-            copies = tuple(Copy(path, name, mtime or 0) for _, path, name, mtime, *_ in others)
+            copies = tuple(File(path, name, mtime or 0) for _, path, name, mtime, *_ in others)
             yield Item(path, name, digest, size, width, height, mtime or 0, copies), row
 
     def failures(self) -> Iterator[Failure]:

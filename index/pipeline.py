@@ -108,7 +108,7 @@ def build_index(
             models.require_made(base)
         journal.list_files(files)
         embed_missing(files, models.embedders, journal)
-        with IndexWriter(out, sources) as writer:
+        with IndexWriter(out, [str(source.absolute()) for source in sources]) as writer:
             return _write(writer, journal, models, factory, base)
 
 
@@ -173,10 +173,10 @@ def _write(writer: IndexWriter, journal: Journal, models: _Models, factory: str,
         dim = model.dim or _dim_in(base, name)
         chunks = journal.vectors(name, dim, rows, base)
         vectors = writer.add_space(name, Space(model.key, model.name, dim, "", 0.0), chunks)
-        _add_search(writer, name, vectors, chosen)
+        add_search(writer, name, vectors, chosen)
     if models.projection is not None:
         space = Space(models.projection.key, "teacher space", models.student.dim, "", 0.0)
-        _add_search(
+        add_search(
             writer,
             PROJECTED,
             writer.add_space(PROJECTED, space, _project(vectors, models.projection)),
@@ -187,7 +187,8 @@ def _write(writer: IndexWriter, journal: Journal, models: _Models, factory: str,
     return writer.commit(teacher.spec if teacher else None, asdict(teacher.options) if teacher else {})
 
 
-def _add_search(writer: IndexWriter, name: str, vectors: NDArray[np.float32], factory: str) -> None:
+def add_search(writer: IndexWriter, name: str, vectors: NDArray[np.float32], factory: str) -> None:
+    """Make a space that was written searchable."""
     ann = build_ann(vectors, factory)
     writer.add_ann(name, ann, factory, measure_recall(ann, vectors))
 

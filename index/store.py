@@ -27,8 +27,8 @@ CHUNK = 4096  # items that are read at a time
 
 
 @dataclass(frozen=True)
-class Copy:
-    """A further file with the very content of an item.
+class File:
+    """A file that holds an image.
 
     Attributes:
         path: Absolute path, links kept.
@@ -63,12 +63,12 @@ class Item:
     width: int
     height: int
     mtime: int
-    copies: tuple[Copy, ...] = ()
+    copies: tuple[File, ...] = ()
 
     @property
-    def paths(self) -> list[str]:
-        """Where it is: every file, the first one first."""
-        return [self.path, *(copy.path for copy in self.copies)]
+    def files(self) -> list[File]:
+        """All files that hold it, the first one first."""
+        return [File(self.path, self.name, self.mtime), *self.copies]
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Index:
     def iter_items(self) -> Iterator[Item]:
         """Read the gallery in bounded memory, by rising id."""
         for row in _rows(self._file(ITEMS)):
-            yield Item(**{**row, "copies": tuple(Copy(**copy) for copy in row["copies"])})
+            yield Item(**{**row, "copies": tuple(File(**copy) for copy in row["copies"])})
 
     @cached_property
     def failures(self) -> list[Failure]:

@@ -61,7 +61,7 @@ class IndexWriter:
     One process at a time may write an index: whoever holds its `Journal`.
     """
 
-    def __init__(self, out: Path, sources: Iterable[Path]) -> None:
+    def __init__(self, out: Path, sources: Iterable[str]) -> None:
         """Start to write.
 
         Args:
@@ -72,7 +72,7 @@ class IndexWriter:
         self._out, self._data = out, data_folder(out, generation)
         shutil.rmtree(self._data, ignore_errors=True)  # of a run that was killed while it wrote
         self._data.mkdir()
-        self._manifest = Manifest(FORMAT, generation, "", [str(source) for source in sources], 0, 0, 0, None)
+        self._manifest = Manifest(FORMAT, generation, "", list(sources), 0, 0, 0, None)
         self._committed = False
 
     def __enter__(self) -> "IndexWriter":
