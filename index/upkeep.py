@@ -130,7 +130,8 @@ def _check_files(index: Index) -> Iterator[str]:
 def _check_tables(index: Index) -> Iterator[str]:
     manifest = index.manifest
     count = copies = 0
-    digests, paths = set(), set()
+    digests: set[str] = set()
+    paths: set[str] = set()
     for item in index.iter_items():
         count, copies = count + 1, copies + len(item.copies)
         digests.add(item.digest)
