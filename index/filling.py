@@ -58,10 +58,8 @@ def _find_missing(files: Sequence[ImageFile], journal: Journal, bar: "tqdm[None]
     with ThreadPoolExecutor(WORKERS) as pool:
         for place, digest in map_ahead(pool, look_into, journal.missing(), 2 * BATCH):
             if digest is not None:
-                if journal.settle(place, digest):
+                if journal.settle(place, digest) or digest in yielded:
                     bar.update()
-                    continue
-                if digest in yielded:
                     continue
                 yielded.add(digest)
             yield files[place]
