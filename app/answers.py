@@ -56,7 +56,13 @@ class Answers:
                     "query": answer.query,
                     "error": answer.error,
                     "results": [
-                        {"rank": rank, "score": round(score, 6), "path": item.path, "name": item.name}
+                        {
+                            "rank": rank,
+                            "score": round(score, 6),
+                            "path": item.path,
+                            "name": item.name,
+                            "copies": [copy.path for copy in item.copies],
+                        }
                         for rank, (item, score) in enumerate(answer.hits, 1)
                     ],
                 }

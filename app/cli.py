@@ -126,9 +126,21 @@ def quantize(
         typer.echo(str(made))
 
 
-@app.command()
+class _BuildsByDefault(TyperGroup):
+    """A group whose word `build` may be left out, for it is what one does all the time."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = bool(args) and args[0] in self.commands
+        return super().parse_args(ctx, args if named else ["build", *(args or ["--help"])])
+
+
+indexes = typer.Typer(cls=_BuildsByDefault, help="Embed images and write an index; or look after one.")
+app.add_typer(indexes, name="index")
+
+
+@indexes.command(epilog="Look after an index: retrieval index info FOLDER, or verify, or compact.")
 @takes_teacher_options
-def index(
+def build(
     images: Images,
     model: Annotated[Path, typer.Option(help="The student's ONNX file.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The index folder to write.", show_default=False)],
@@ -139,6 +151,10 @@ def index(
     metadata: Annotated[
         Path | None, typer.Option(help="CSV file with path and columns to filter by, see search --where.")
     ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Embed only what is new or changed, and drop what is gone.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
     budget: Paid = 0,
     ledger: LedgerFile = None,
     price: Price = None,
@@ -157,10 +173,39 @@ def index(
     if dry_run:
         typer.echo(bill_by_name(images, spec, device, price))
         return
-    made = index_by_name(images, model, out, spec, factory, device, need, metadata)
-    typer.echo(f"{out}: {len(made)} images, {made.manifest.failed} refused.")
+    made = index_by_name(images, model, out, spec, factory, device, resume, update, need, metadata)
     for failure in made.failures[:20]:
         typer.echo(f"refused {failure.path}: {failure.reason}", err=True)
+    copies = f"{made.manifest.copies} copies, " if made.manifest.copies else ""
+    typer.echo(f"{out}: {len(made)} images, {copies}{made.manifest.failed} refused.")
+
+
+@indexes.command()
+def info(index: IndexFolder, as_json: Json = False) -> None:
+    """Say what an index holds, who made it, and how well it is searched."""
+    from index.upkeep import describe_index
+
+    facts = describe_index(index)
+    typer.echo(json.dumps(asdict(facts)) if as_json else facts)
+
+
+@indexes.command()
+def verify(index: IndexFolder) -> None:
+    """Read all of an index, and check it against what was written."""
+    from index.upkeep import verify_index
+
+    faults = verify_index(index)
+    typer.echo("\n".join(faults) or "All is well.")
+    raise typer.Exit(int(bool(faults)))
+
+
+@indexes.command()
+def compact(index: IndexFolder) -> None:
+    """Drop images whose files are gone, and what dead runs left on the disk. Embeds nothing."""
+    from index.compacting import compact_index
+
+    done = compact_index(index)
+    typer.echo(f"{index}: {done.files} files dropped, {done.bytes / 1e6:.1f} MB freed.")
 
 
 @app.command()
@@ -171,8 +216,7 @@ def search(
     k: Annotated[int, typer.Option("-k", help="How many results.")] = 10,
     mode: Annotated[str, typer.Option(help="student, teacher, asymmetric or rerank.")] = "student",
     where: Annotated[
-        list[str] | None,
-        typer.Option(help="column=value of the metadata; may be repeated.", show_default="all"),
+        list[str] | None, typer.Option(help="column=value of the metadata; may repeat.", show_default="all")
     ] = None,
     prefix: Annotated[str, typer.Option(help="Only images whose path in the folder starts so.")] = "",
     cut: Annotated[

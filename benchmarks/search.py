@@ -60,8 +60,7 @@ def build(gallery: NDArray[np.float32], factory: str, need: Need, file: Path) ->
 
 def as_searcher(gallery: NDArray[np.float32], file: Path, served: Served) -> Searcher:
     """What `retrieval search` would open, without photos and models."""
-    size, dim = file.stat().st_size, gallery.shape[1]
-    space = Space("synthetic", "synthetic", dim, **asdict(served), bytes=size)
+    space = Space("synthetic", "synthetic", gallery.shape[1], **asdict(served))
 
     class Gallery(Index):
         def __init__(self) -> None:

@@ -240,3 +240,12 @@ def read_ann(path: Path) -> faiss.Index:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
         raise RetrievalError(f"{path} cannot be read. Index the images again.") from error
+
+
+def check_factory(factory: str, dim: int) -> None:
+    """Raise UsageError, before any work, if FAISS does not know a factory for vectors of this length."""
+    try:
+        faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UsageError(f"--factory {factory} cannot index vectors of {dim}: {reason}") from error

@@ -1,6 +1,6 @@
 """From files to vectors: workers decode ahead, models embed in batches, in the order given."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -32,7 +32,7 @@ class _Prepared:
 
 
 def embed_files(
-    files: Sequence[ImageFile], models: Mapping[str, Embedder], batch: int = BATCH, workers: int = WORKERS
+    files: Iterable[ImageFile], models: Mapping[str, Embedder], batch: int = BATCH, workers: int = WORKERS
 ) -> Iterator[Embedded]:
     """Decode each file once and embed it with every model, in bounded memory.
 
@@ -56,7 +56,7 @@ def embed_files(
             inputs = {name: model.prepare(photo) for name, model in models.items()}
         except ImageError as reason:
             return Failure(str(file.path), str(reason))
-        mtime = int(file.path.stat().st_mtime)
+        mtime = file.path.stat().st_mtime_ns
         item = Item(
             str(file.path), file.name, photo.digest, len(photo.data), photo.width, photo.height, mtime
         )

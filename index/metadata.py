@@ -9,12 +9,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from index.errors import UsageError
 
-FILE = "metadata.parquet"
 PATH = "path"
 MOST_VALUES = 200  # of a column that are listed: more can be searched for, but not chosen from
 
@@ -39,34 +37,32 @@ class Joined:
         return f"{self.rows_left} rows without an image, {self.items_left} images without a row"
 
 
-def join_metadata(file: Path, paths: Sequence[str], names: Sequence[str]) -> Joined:
+def join_metadata(file: Path, items: Sequence[Sequence[tuple[str, str]]]) -> Joined:
     """Read a CSV file and find the item of each row.
 
     Args:
         file: A CSV file with a header. Its column `path` is relative to the file's folder or to the folder
             that was indexed, or absolute.
-        paths: Absolute paths of the items,
-        names: and their paths below the indexed folder.
+        items: Of each item its files, the first one first: absolute path, and path below the indexed folder.
 
     Raises:
-        UsageError: It cannot be read, has no column `path`, names an item twice, or no item at all.
+        UsageError: It cannot be read, has no column `path`, names a file twice, or no item at all.
     """
     header, rows = _read(file)
     folder = file.absolute().parent
-    by_name = dict(zip(names, paths, strict=True))
-    known = set(paths)
+    known = {path: files[0][0] for files in items for path, _ in files}
+    by_name = {name: files[0][0] for files in items for _, name in files}
     found: dict[str, list[str]] = {}
-    left = 0
+    seen: set[str] = set()
     for row in rows:
         name = row[header.index(PATH)]
-        path = str(folder / name)
-        path = path if path in known else by_name.get(name, "")
-        if path in found:
+        if name in seen:
             raise UsageError(f"{file} has two rows for {name}. Leave one.")
-        if path:
-            found[path] = row
-        else:
-            left += 1
+        seen.add(name)
+        path = known.get(str(folder / name)) or by_name.get(name)
+        if path is not None:
+            found.setdefault(path, row)  # of copies the first row counts
+    left = len(rows) - len(found)
     if not found:
         raise UsageError(
             f"None of the {left} rows of {file} is an indexed image. Its paths must be relative to "
@@ -76,7 +72,7 @@ def join_metadata(file: Path, paths: Sequence[str], names: Sequence[str]) -> Joi
     for place, name in enumerate(header):
         if name != PATH:
             columns[name] = pa.array([row[place] for row in found.values()], pa.string())
-    return Joined(pa.table(columns), left, len(known) - len(found))
+    return Joined(pa.table(columns), left, len(items) - len(found))
 
 
 def _read(file: Path) -> tuple[list[str], list[list[str]]]:
@@ -98,15 +94,19 @@ def _read(file: Path) -> tuple[list[str], list[list[str]]]:
 class Metadata:
     """The columns of an index, by item."""
 
-    def __init__(self, paths: Sequence[str], names: Sequence[str], table: pa.Table | None = None) -> None:
+    def __init__(
+        self, paths: Sequence[str], names: Sequence[Sequence[str]], table: pa.Table | None = None
+    ) -> None:
         """Bring a table into the order of the items.
 
         Args:
-            paths: Absolute paths of the items,
-            names: and their paths below the indexed folder.
+            paths: Absolute path of the first file of each item.
+            names: Names of all its files, which are their paths below the indexed folder.
             table: `Joined.table`; None knows nothing but the names.
         """
-        self._names = pa.array(names, pa.string())
+        self._count = len(paths)
+        self._names = pa.array([name for some in names for name in some], pa.string())
+        self._owners = np.repeat(np.arange(len(names)), [len(some) for some in names])
         self._columns: dict[str, pa.Array] = {}
         if table is not None:
             places = pc.index_in(pa.array(paths, pa.string()), value_set=table[PATH].combine_chunks())
@@ -123,8 +123,10 @@ class Metadata:
         }
 
     def starts_with(self, prefix: str) -> NDArray[np.bool_]:
-        """Which items have a name that starts so: `(items,)`."""
-        return pc.starts_with(self._names, prefix).to_numpy(zero_copy_only=False)
+        """Which items have a file whose name starts so: `(items,)`."""
+        mask = np.zeros(self._count, bool)
+        mask[self._owners[pc.starts_with(self._names, prefix).to_numpy(zero_copy_only=False)]] = True
+        return mask
 
     def equals(self, column: str, value: str) -> NDArray[np.bool_]:
         """Which items have that value in a column: `(items,)`.
@@ -136,13 +138,3 @@ class Metadata:
             known = f"only {', '.join(self._columns)}" if self._columns else "none: see index --metadata"
             raise UsageError(f"This index has no column {column!r}, {known}.")
         return pc.fill_null(pc.equal(self._columns[column], value), False).to_numpy(zero_copy_only=False)
-
-
-def write_metadata(table: pa.Table, folder: Path) -> None:
-    """Write a table into an index folder."""
-    pq.write_table(table, folder / FILE, compression="zstd")
-
-
-def read_metadata(folder: Path) -> pa.Table | None:
-    """Read what `write_metadata` wrote; None where nothing was."""
-    return pq.read_table(folder / FILE) if (folder / FILE).is_file() else None

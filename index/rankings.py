@@ -104,7 +104,7 @@ def embed_queries(searcher: Searcher, files: Sequence[ImageFile], scales: Sequen
 
 def own_ids(index: Index, queries: Sequence[Item]) -> list[list[int]]:
     """For each query, the items of the gallery that are that very file or a copy of it."""
-    by_path = {str(Path(item.path).resolve()): i for i, item in enumerate(index.items)}
+    by_path = {str(Path(file.path).resolve()): i for i, item in enumerate(index.items) for file in item.files}
     own = []
     for item in queries:
         at_path = by_path.get(str(Path(item.path).resolve()))

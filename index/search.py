@@ -14,7 +14,7 @@ from index.ann import Ann, Effort, order_again
 from index.embedder import Embedder, OnnxEmbedder, embed_checked, is_file_spec
 from index.errors import UsageError
 from index.images import Photo
-from index.metadata import Metadata, read_metadata
+from index.metadata import Metadata
 from index.narrowing import Narrow
 from index.options import EmbedderOptions
 from index.store import Index
@@ -104,8 +104,8 @@ class Searcher:
     def metadata(self) -> Metadata:
         """What is known of the items."""
         items = self.index.items
-        table = read_metadata(self.index.path)
-        return Metadata([item.path for item in items], [item.name for item in items], table)
+        names = [[file.name for file in item.files] for item in items]
+        return Metadata([item.path for item in items], names, self.index.metadata)
 
     @cached_property
     def columns(self) -> dict[str, list[str]]:

@@ -50,18 +50,25 @@ class Served:
 
     Attributes:
         factory: FAISS factory string.
-        probes: As in `Effort`.
-        refine: As in `Effort`.
+        asked: The recall that it was asked for.
         recall: Recall@10 against exact search, with items of the gallery as queries that it was not trained
             on, each without itself.
+        probes: As in `Effort`.
+        refine: As in `Effort`.
         milliseconds: Median of one search on one core.
     """
 
     factory: str
+    asked: float
+    recall: float
     probes: int
     refine: int
-    recall: float
     milliseconds: float
+
+    def __str__(self) -> str:
+        """For people."""
+        short = f", not the {self.asked:g} asked for" if self.recall < self.asked else ""
+        return f"{self.factory}, recall@10 {self.recall:.3f}{short} in {self.milliseconds:.2f} ms"
 
 
 def choose_factory(count: int, dim: int, need: Need, gpu: bool = False) -> str:
@@ -82,6 +89,11 @@ def choose_factory(count: int, dim: int, need: Need, gpu: bool = False) -> str:
     return f"IVF{lists},SQ8"
 
 
+def name_factory(factory: str, count: int, dim: int, need: Need) -> str:
+    """The factory string itself, or what `auto` stands for on this machine."""
+    return choose_factory(count, dim, need, faiss.get_num_gpus() > 0) if factory == "auto" else factory
+
+
 def build_tuned(vectors: Vectors, need: Need, factory: str = "auto") -> tuple[faiss.Index, Served]:
     """Build an index and find the least effort with which it meets a need.
 
@@ -94,8 +106,7 @@ def build_tuned(vectors: Vectors, need: Need, factory: str = "auto") -> tuple[fa
         UsageError: FAISS cannot build that for these vectors.
     """
     count, dim = vectors.shape
-    if factory == "auto":
-        factory = choose_factory(count, dim, need, faiss.get_num_gpus() > 0)
+    factory = name_factory(factory, count, dim, need)
     shuffled = np.random.default_rng(0).permutation(count)
     held = min(QUERIES, -(-count // 10))
     index = build_ann(vectors, factory, shuffled[held:])
@@ -141,7 +152,7 @@ def tune(index: faiss.Index, vectors: Vectors, own: NDArray[np.int64], recall: f
     timed = {effort: milliseconds(effort) for effort in enough or [max(measured, key=measured.__getitem__)]}
     effort = min(timed, key=timed.__getitem__)
     set_probes(index, effort.probes)
-    return Served(factory, effort.probes, effort.refine, measured[effort], timed[effort])
+    return Served(factory, recall, measured[effort], effort.probes, effort.refine, timed[effort])
 
 
 def _probes(index: faiss.Index) -> list[int]:
