@@ -18,8 +18,8 @@ from typing import Any
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+from synthetic import PER_CLUSTER, Law
 
-from benchmarks.synthetic import PER_CLUSTER, Law
 from index.ann import inverted_lists, read_ann, search_exact, write_ann
 from index.search import Searcher
 from index.store import Index, Space
@@ -113,7 +113,9 @@ def recall(scores: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
 def main() -> None:
     """Print one block of figures for each factory."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("index", type=Path, help="an index folder, whose vectors the synthetic ones resemble")
+    parser.add_argument(
+        "vectors", type=Path, help="student.npy of an index, which the synthetic ones resemble"
+    )
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--factory", action="append", help="may be repeated; auto if not given")
@@ -127,7 +129,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     args.folder.mkdir(exist_ok=True)
-    law = Law.fit(np.asarray(Index(args.index).vectors("student")))
+    law = Law.fit(np.load(args.vectors, allow_pickle=False))
     gallery = draw_gallery(law, args.count, args.folder)
     queries = np.concatenate(list(law.draw(args.queries, max(args.count // PER_CLUSTER, 1), seed=1)))
     truth_file = args.folder / f"truth-{args.count}-{args.queries}.npy"

@@ -12,7 +12,7 @@ with needs("cpu"):
     import faiss
 
 CHUNK = 50_000  # vectors read at a time: bounds the memory
-TRAIN_PER_LIST = 64  # vectors that the centre of each list is learnt from
+TRAIN_PER_LIST = 40  # vectors that the centre of each list is learnt from
 LEAST_TRAINING = 65_536
 KMEANS_ROUNDS = 10
 QUERY_BITS = 8  # of RaBitQ's rounding of the query

@@ -22,6 +22,9 @@ REFINE = (32, 16, 8, 4, 2, 0)
 MOST_PROBES = 256
 LEAST_BREADTH = 32  # a graph finds again what it was made of with less, but not what is new to it
 MAX_LISTS = 16_384
+GRAPH_LIMIT = 200_000  # vectors; more take longer to join into a graph than they are worth
+GRAPH_BYTES = 272  # of links, for each vector
+CODES_REACH = 0.98  # above, four bits for two numbers need too many candidates
 GIB = 1 << 30
 
 
@@ -80,13 +83,20 @@ def choose_factory(count: int, dim: int, need: Need, gpu: bool = False) -> str:
         need: What is asked.
         gpu: Whether it will be searched on a GPU, which has neither graphs nor fast scan.
     """
-    if need.recall == 1 or count * dim <= EXACT_FLOATS:
+    room = need.memory * GIB / count
+    if need.recall == 1 or count * dim <= EXACT_FLOATS or (gpu and room >= 4 * dim):
         return "Flat"
-    lists = 2 ** min(round(log2(4 * sqrt(count))), int(log2(MAX_LISTS)))
-    fits = need.memory * GIB / count
+    lists = min(2 ** round(log2(2 * sqrt(count))), MAX_LISTS)
+    room -= 8 + 4 * dim * (lists + 2 * dim) / count  # each has an id; centres and rotation are shared
     if gpu:
-        return "Flat" if fits >= 4 * dim else f"IVF{lists},SQ8"
-    return f"IVF{lists},SQ8"
+        return f"IVF{lists},SQ8"
+    if count <= GRAPH_LIMIT and room >= 4 * dim + GRAPH_BYTES:
+        return "HNSW32"
+    if need.recall > CODES_REACH and room >= dim:
+        return f"IVF{lists},SQ8"
+    if dim % 4 == 0 and room >= dim / 4:
+        return f"RR{dim},IVF{lists},PQ{dim // 2}x4fs"
+    return f"RR{dim},IVF{lists},RaBitQfs"
 
 
 def name_factory(factory: str, count: int, dim: int, need: Need) -> str:

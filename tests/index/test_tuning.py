@@ -19,6 +19,20 @@ def test_small_collections_and_full_recall_are_searched_exactly():
     assert choose_factory(EXACT_FLOATS // 256 + 1, 256, Need()) != "Flat"
 
 
+def test_the_rest_is_chosen_by_recall_memory_and_machine():
+    million = 10**6
+    assert choose_factory(100_000, 256, Need()) == "HNSW32"
+    assert choose_factory(100_000, 256, Need(memory=0.1)) == "RR256,IVF512,PQ128x4fs"
+    assert choose_factory(million, 256, Need()) == "RR256,IVF2048,PQ128x4fs"
+    assert choose_factory(million, 256, Need(recall=0.99)) == "IVF2048,SQ8"
+    assert choose_factory(million, 256, Need(recall=0.99, memory=0.2)) == "RR256,IVF2048,PQ128x4fs"
+    assert choose_factory(million, 256, Need(memory=0.06)) == "RR256,IVF2048,RaBitQfs"
+    assert choose_factory(million, 255, Need()) == "RR255,IVF2048,RaBitQfs"
+    assert choose_factory(10 * million, 256, Need()) == "RR256,IVF8192,PQ128x4fs"
+    assert choose_factory(million, 256, Need(), gpu=True) == "Flat"
+    assert choose_factory(million, 256, Need(memory=0.5), gpu=True) == "IVF2048,SQ8"
+
+
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_a_handful_has_full_recall(unit_rows, count):
     _, served = build_tuned(unit_rows(count, 8), Need())
