@@ -262,7 +262,7 @@ def evaluate(
     ] = None,
     mode: Annotated[
         list[str] | None,
-        typer.Option(help="student, teacher, asymmetric; may be repeated.", show_default="all"),
+        typer.Option(help="student, teacher, asymmetric, rerank; may be repeated.", show_default="all"),
     ] = None,
     scales: Annotated[
         str,

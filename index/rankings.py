@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from index.metrics import overlap_at_k, rank, rank_biased_overlap
 from index.multiscale import at_scales
 from index.progress import progress, say
 from index.projection import Projection
-from index.search import MODES, Searcher
+from index.search import MODES, RERANK, RERANKED, Searcher
 from index.store import Index, Item
 
 DEPTH = 10  # of the agreement with the teacher
@@ -70,14 +71,8 @@ class Queries:
 def check_modes(searcher: Searcher, options: Options) -> None:
     """Raise UsageError, before any work, if a mode is asked for that the index does not have."""
     for mode in options.modes or ():
-        if mode not in ranked_modes(searcher):
-            known = ", ".join(ranked_modes(searcher))
-            raise UsageError(f"{searcher.index.path} has no mode {mode!r} to evaluate, only {known}.")
-
-
-def ranked_modes(searcher: Searcher) -> list[str]:
-    """The modes that rank the whole gallery: re-ranking orders its first 100 alone."""
-    return [mode for mode in searcher.modes if mode in MODES]
+        if mode not in searcher.modes:
+            raise UsageError(f"{searcher.index.path} has no mode {mode!r}, only {', '.join(searcher.modes)}.")
 
 
 def embed_queries(searcher: Searcher, files: Sequence[ImageFile], scales: Sequence[float]) -> Queries:
@@ -137,7 +132,7 @@ def score_modes(
         For each mode the means of the values; with a teacher also `overlap@10`, its 10th percentile over the
         queries `overlap@10 p10`, and `RBO`, against the teacher's ranking, whitened if the others are.
     """
-    modes = options.modes or ranked_modes(searcher)
+    modes = options.modes or searcher.modes
 
     @cache
     def rows_of(mode: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -151,7 +146,11 @@ def score_modes(
     scores = {}
     for mode in modes:
         parts: dict[str, list[NDArray[np.float64]]] = {}
-        for rows, ranking in _rank(*rows_of(mode), leave_out):
+        if mode == RERANK:
+            rankings = _rerank(_rank(*rows_of("student"), leave_out), *rows_of("teacher"), leave_out)
+        else:
+            rankings = _rank(*rows_of(mode), leave_out)
+        for rows, ranking in rankings:
             values = dict(score(ranking, rows))
             if truth is not None:
                 values |= _agreement(ranking[:, :DEPTH], truth[rows])
@@ -190,6 +189,22 @@ def _rank(
         for line, ids in zip(similarity, leave_out[rows], strict=False):
             line[ids] = -np.inf
         yield rows, rank(similarity, depth)
+
+
+def _rerank(
+    rankings: Iterator[tuple[slice, NDArray[np.int64]]],
+    queries: NDArray[np.float32],
+    items: NDArray[np.float32],
+    leave_out: Sequence[Sequence[int]],
+) -> Iterator[tuple[slice, NDArray[np.int64]]]:
+    """Order the first of each ranking by the teacher's vectors, as `Searcher.rerank` does."""
+    for rows, ranking in rankings:
+        for line, query, out in zip_longest(ranking, queries[rows], leave_out[rows], fillvalue=()):
+            first = line[:RERANKED]
+            similarity = items[first] @ query
+            similarity[np.isin(first, out)] = -np.inf
+            line[:RERANKED] = first[np.argsort(-similarity, kind="stable")]
+        yield rows, ranking
 
 
 def _whitened(
