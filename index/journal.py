@@ -97,11 +97,6 @@ class Journal:
         """Whether a run was begun here and not completed."""
         return self._db.execute("SELECT 1 FROM run").fetchone() is not None
 
-    @property
-    def has_index(self) -> bool:
-        """Whether there is a complete index."""
-        return (self.out / MANIFEST).is_file()
-
     def start(self, identity: Mapping[str, str], resume: bool) -> None:
         """Say what the run is, and check what a killed one has left.
 

@@ -150,3 +150,121 @@ def test_any_history_ends_in_the_index_of_a_fresh_run(tmp_path_factory, start, h
         assert_same(final, machine.undisturbed())
         assert sorted(path.name for path in machine.out.iterdir()) == [final.data.name, "manifest.json"]
         shutil.rmtree(machine.root)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    machine = Machine(tmp_path, monkeypatch)
+    for i in range(5):
+        machine.put(NAMES[i], CONTENTS[i])
+    return machine
+
+
+def test_a_kill_at_any_moment_costs_one_batch(machine: Machine):
+    whole = machine.run()
+    steps, expected = machine.steps, machine.undisturbed()
+    assert whole.manifest.spaces == expected.manifest.spaces
+    for kill_at in range(1, steps + 1):
+        shutil.rmtree(machine.out)
+        machine.embedded = 0
+        assert machine.run(kill_at) is None
+        assert_same(machine.go_on(update=False), expected)
+        assert machine.embedded <= 5 + 2, f"killed at step {kill_at}"
+
+
+def test_an_old_index_is_readable_until_the_new_one_is_complete(machine: Machine):
+    machine.run()
+    old = Index(machine.out)
+    machine.put("f.png", png(7))
+    assert machine.run(kill_at=3) is None
+    assert Index(machine.out).manifest == old.manifest
+    assert old.vectors("student").shape == (5, 8)
+    with pytest.raises(RetrievalError, match=r"images embedded\. Go on with --resume, or remove"):
+        machine.run()
+    assert len(machine.run(resume=True)) == 6
+
+
+def test_an_update_embeds_only_what_is_new_or_changed(machine: Machine):
+    machine.run()
+    machine.embedded = 0
+    (machine.images / "a.png").rename(machine.images / "moved.png")
+    (machine.images / "b.png").unlink()
+    machine.put("c.png", png(7))  # changed
+    machine.touch("d.png")
+    machine.put("new.png", png(8))
+    machine.put("copy.png", CONTENTS[4])
+    assert_same(machine.run(update=True), machine.undisturbed())
+    machine.embedded -= 5  # of the undisturbed run: a copy is not embedded
+    assert machine.embedded == 2
+
+
+def test_an_update_with_nothing_changed_leaves_the_index_as_it_is(machine: Machine):
+    machine.put("f.png", CONTENTS[5])
+    made = machine.run()
+    assert [Path(failure.path).name for failure in made.failures] == ["f.png"]
+    machine.embedded = 0
+    assert machine.run(update=True).manifest == made.manifest
+    assert machine.embedded == 0
+    assert [path.name for path in made.path.iterdir() if path.is_dir()] == ["data-1"]
+
+
+def test_a_file_that_became_readable_is_taken_up(machine: Machine):
+    machine.put("f.png", CONTENTS[5])
+    assert machine.run().manifest.failed == 1
+    machine.put("f.png", png(7))
+    made = machine.run(update=True)
+    assert (len(made), made.manifest.failed) == (6, 0)
+
+
+def test_copies_are_one_item_of_several_files(machine: Machine):
+    machine.put("f.png", CONTENTS[1])
+    machine.put("g.png", CONTENTS[1])
+    made = machine.run()
+    assert machine.embedded == 5
+    assert (len(made), made.manifest.copies) == (5, 2)
+    assert [file.name for file in made.items[1].files] == ["b.png", "f.png", "g.png"]
+    (machine.images / "b.png").unlink()
+    made = machine.run(update=True)
+    assert machine.embedded == 5
+    assert [file.name for file in made.items[-1].files] == ["f.png", "g.png"]
+    assert_same(made, machine.undisturbed())
+
+
+def test_a_run_with_other_models_or_sources_is_refused_by_name(machine: Machine, tmp_path: Path):
+    other = OnnxEmbedder(write_embedder(tmp_path / "other.onnx", dim=8, seed=9), "cpu")
+    assert machine.run(kill_at=4) is None
+    with pytest.raises(RetrievalError, match=r"has another student: student\.onnx .* not other\.onnx"):
+        build_index([machine.images], other, machine.out, machine.teacher, resume=True)
+    with pytest.raises(RetrievalError, match=r"has another teacher: teacher\.onnx .*, not none"):
+        build_index([machine.images], machine.student, machine.out, resume=True)
+    with pytest.raises(RetrievalError, match=r"has another sources: .*images, not .*a\.png"):
+        build_index([machine.images / "a.png"], machine.student, machine.out, machine.teacher, resume=True)
+    machine.run(resume=True)
+    with pytest.raises(RetrievalError, match=r"made with another student: student\.onnx .* not other\.onnx"):
+        build_index([machine.images], other, machine.out, machine.teacher, update=True)
+    with pytest.raises(RetrievalError, match="was made by student and teacher, not by student"):
+        build_index([machine.images], machine.student, machine.out, update=True)
+    assert_same(Index(machine.out), machine.undisturbed())
+
+
+def test_what_is_not_there_is_neither_resumed_nor_updated(machine: Machine):
+    with pytest.raises(RetrievalError, match="is not an index"):
+        machine.run(update=True)
+    assert len(machine.run(resume=True)) == 5  # killed before it began, perhaps
+    assert machine.embedded == 5
+    made = Index(machine.out).manifest
+    assert machine.run(resume=True).manifest == made
+    assert machine.run(resume=True, update=True).manifest == made
+    assert machine.embedded == 5
+    other = OnnxEmbedder(write_embedder(machine.root / "other.onnx", dim=8, seed=9), "cpu")
+    assert build_index([machine.images], other, machine.out, resume=True).manifest.generation == 2
+
+
+def test_a_damaged_index_is_refused_before_anything_is_embedded(machine: Machine):
+    machine.run()
+    machine.embedded = 0
+    (machine.out / "manifest.json").write_text("{}")
+    for options in ({}, {"resume": True}, {"update": True}):
+        with pytest.raises(RetrievalError, match="is damaged"):
+            machine.run(**options)
+    assert machine.embedded == 0
