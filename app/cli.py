@@ -164,13 +164,13 @@ def build(
 
     spec = TeacherSpec(teacher, teacher_options, ledger, budget)
     if dry_run:
-        typer.echo(bill_by_name(images, spec, device, price))
+        typer.echo(bill_by_name(images, spec, device, price, update=out if update else None))
         return
     made = index_by_name(images, model, out, spec, factory, device, resume, update)
     for failure in made.failures[:20]:
         typer.echo(f"refused {failure.path}: {failure.reason}", err=True)
-    copies = f"{made.manifest.copies} copies, " if made.manifest.copies else ""
-    typer.echo(f"{out}: {len(made)} images, {copies}{made.manifest.failed} refused.")
+    files = f" in {len(made) + made.manifest.copies} files" if made.manifest.copies else ""
+    typer.echo(f"{out}: {len(made)} images{files}, {made.manifest.failed} refused.")
 
 
 @indexes.command()
