@@ -34,7 +34,8 @@ app = typer.Typer(
 )  # fmt: skip
 
 TEACHERS = "ONNX file, http(s) address, .npz or .parquet of vectors, or package.module:callable."
-Images = Annotated[list[Path], typer.Argument(help="Folders of images, or image files.", show_default=False)]
+SOURCES = "Folders of images, image files, .txt or .parquet lists of paths, .tar shards."
+Images = Annotated[list[Path], typer.Argument(help=SOURCES, show_default=False)]
 IndexFolder = Annotated[Path, typer.Argument(help="An index folder.", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Teacher = Annotated[str | None, typer.Option(help="As for distill, if it is not what or where it was.")]

@@ -1,11 +1,10 @@
 """A run that writes an index: what it has embedded so far, kept in the index folder until that is complete.
 
 SQLite knows the images; their vectors lie in one file for each space, which only grows. A transaction ends
-after its vectors are written, so that a run which is killed loses the batch at hand and no more. What was
+after its vectors are written, so that a run which is killed loses the batches at hand and no more. What was
 written last may be lost with the machine's power: checksums find that. One process at a time has it open.
 """
 
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +16,9 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from index.errors import RetrievalError, UsageError
+from index.errors import ImageError, RetrievalError, UsageError
 from index.heap import Heap, Segment
-from index.images import ImageFile
+from index.image_file import ImageFile
 from index.journal_tables import DOUBTFUL, FOUND, MISSING, open_tables
 from index.store import CHUNK, MANIFEST, Failure, File, Index, Item
 
@@ -167,16 +166,7 @@ class Journal:
         self._db.execute("DELETE FROM files")
         self._db.execute("DELETE FROM refused")
         for place, file in enumerate(files):
-            path = str(file.path)
-            try:
-                path.encode()
-            except UnicodeEncodeError:
-                shown = os.fsencode(path).decode(errors="backslashreplace")
-                refusal = (place, shown, "its name is not UTF-8: rename it")
-                self._db.execute("INSERT INTO refused VALUES (?, ?, ?)", refusal)
-                continue
-            size, mtime = _size_and_mtime(file)
-            entry = (place, path, file.name, size, mtime)
+            entry = (place, file.location, file.name, *_status(file))
             self._db.execute("INSERT OR IGNORE INTO files VALUES (?, ?, ?, ?, ?, NULL)", entry)
         self._db.execute(
             "UPDATE files SET digest = seen.digest FROM seen "
@@ -275,12 +265,11 @@ class Journal:
         (self._rows,) = self._db.execute("SELECT COALESCE(MAX(first + count), 0) FROM segments").fetchone()
 
 
-def _size_and_mtime(file: ImageFile) -> tuple[int | None, int | None]:
+def _status(file: ImageFile) -> tuple[int, int] | tuple[None, None]:
     try:
-        stat = file.path.stat()
-    except OSError:  # the reason comes out when it is read
+        return file.status()
+    except ImageError:  # the reason comes out when it is read
         return None, None
-    return stat.st_size, stat.st_mtime_ns
 
 
 def _is_empty(folder: Path) -> bool:

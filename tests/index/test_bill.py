@@ -11,7 +11,7 @@ from teacher_server import TeacherServer, serving
 
 from index.asking import digest_pool
 from index.bill import Bill, bill_by_name, format_seconds, make_bill
-from index.embedder import OnnxEmbedder
+from index.embedder import Calls, OnnxEmbedder
 from index.embedding import embed_files
 from index.errors import BudgetError, UnansweredError, UsageError
 from index.images import ImageFile, find_images, read_photo
@@ -28,6 +28,7 @@ def teacher(teacher_file: Path) -> OnnxEmbedder:
 
 
 def test_the_figures(folder, tmp_path, teacher, unit_rows):
+    teacher.calls = Calls(lanes=1)
     files = find_images([folder])
     (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())
     with Ledger(tmp_path / "l.sqlite", teacher.key) as ledger:
