@@ -20,6 +20,7 @@ from index.errors import ImageError, RetrievalError, UsageError
 from index.heap import Heap, Segment
 from index.image_file import ImageFile
 from index.journal_tables import DOUBTFUL, FOUND, MISSING, open_tables
+from index.progress import say
 from index.store import CHUNK, MANIFEST, Failure, File, Index, Item
 
 FOLDER = "unfinished"
@@ -62,12 +63,8 @@ class Journal:
         self.out, self.folder = out, out / FOLDER
         if not out.parent.is_dir():
             raise UsageError(f"{out.parent} does not exist. Make it, or give another --out.")
-        if (
-            out.exists()
-            and not (out / MANIFEST).is_file()
-            and not self.folder.is_dir()
-            and not _is_empty(out)
-        ):
+        ours = (out / MANIFEST).is_file() or self.folder.is_dir() or _is_empty(out)
+        if out.exists() and not ours:
             raise UsageError(f"{out} exists and is not an index. Give another --out.")
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -90,6 +87,8 @@ class Journal:
             shutil.rmtree(self.folder)
             if _is_empty(self.out):
                 self.out.rmdir()
+        elif not issubclass(kind, UsageError):
+            say(f"{self.embedded} images are embedded, and kept. Go on with --resume.")
 
     @property
     def left(self) -> bool:

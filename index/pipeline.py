@@ -99,7 +99,7 @@ def build_index(
     with explain_disk(out), Journal(out) as journal:
         # Whoever resumes what is complete loses nothing: it is looked through, as by an update.
         known = old if update or (resume and not journal.left and old and models.made(old)) else None
-        journal.start(models.identity | {"sources": _name_sources(sources)}, resume)
+        journal.start(models.identity | {"source": _name_sources(sources)}, resume)
         base = journal.adopt(known)
         if base is not None:
             models.require_made(base)

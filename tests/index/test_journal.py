@@ -12,7 +12,7 @@ from index.image_file import ImageFile
 from index.journal import Journal
 from index.store import Failure, Item
 
-IDENTITY = {"student": "s.onnx (a)", "teacher": "none", "sources": "/photos"}
+IDENTITY = {"student": "s.onnx (a)", "teacher": "none", "source": "/photos"}
 
 
 class CutError(Exception):
@@ -142,6 +142,11 @@ def test_a_run_that_is_left_is_never_thrown_away_nor_mixed_with_another(tmp_path
     ):
         journal.start(other, resume=True)
     assert resumed(out, listed)[1] == [[0] * 3]
+
+
+def test_whoever_is_interrupted_is_told_how_to_go_on(tmp_path: Path, capsys):
+    embed(tmp_path / "idx", files(tmp_path, 3), [[0, 1]])
+    assert "2 images are embedded, and kept. Go on with --resume." in capsys.readouterr().err
 
 
 def test_a_run_that_embedded_nothing_leaves_nothing(tmp_path: Path):

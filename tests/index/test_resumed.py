@@ -244,7 +244,7 @@ def test_a_run_with_other_models_or_sources_is_refused_by_name(machine: Machine,
         build_index([machine.images], other, machine.out, machine.teacher, resume=True)
     with pytest.raises(RetrievalError, match=r"has another teacher: teacher\.onnx .*, not none"):
         build_index([machine.images], machine.student, machine.out, resume=True)
-    with pytest.raises(RetrievalError, match=r"has another sources: .*images, not .*a\.png"):
+    with pytest.raises(RetrievalError, match=r"has another source: .*images, not .*a\.png"):
         build_index([machine.images / "a.png"], machine.student, machine.out, machine.teacher, resume=True)
     machine.run(resume=True)
     with pytest.raises(RetrievalError, match=r"made with another student: student\.onnx .* not other\.onnx"):
