@@ -34,7 +34,8 @@ app = typer.Typer(
 )  # fmt: skip
 
 TEACHERS = "ONNX file, http(s) address, .npz or .parquet of vectors, or package.module:callable."
-Images = Annotated[list[Path], typer.Argument(help="Folders of images, or image files.", show_default=False)]
+SOURCES = "Folders of images, image files, .txt or .parquet lists of paths, .tar shards."
+Images = Annotated[list[Path], typer.Argument(help=SOURCES, show_default=False)]
 IndexFolder = Annotated[Path, typer.Argument(help="An index folder.", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Teacher = Annotated[str | None, typer.Option(help="As for distill, if it is not what or where it was.")]
@@ -171,13 +172,13 @@ def build(
     need = Need(recall, memory)
     spec = TeacherSpec(teacher, teacher_options, ledger, budget)
     if dry_run:
-        typer.echo(bill_by_name(images, spec, device, price))
+        typer.echo(bill_by_name(images, spec, device, price, update=out if update else None))
         return
     made = index_by_name(images, model, out, spec, factory, device, resume, update, need, metadata)
     for failure in made.failures[:20]:
         typer.echo(f"refused {failure.path}: {failure.reason}", err=True)
-    copies = f"{made.manifest.copies} copies, " if made.manifest.copies else ""
-    typer.echo(f"{out}: {len(made)} images, {copies}{made.manifest.failed} refused.")
+    files = f" in {len(made) + made.manifest.copies} files" if made.manifest.copies else ""
+    typer.echo(f"{out}: {len(made)} images{files}, {made.manifest.failed} refused.")
 
 
 @indexes.command()

@@ -9,7 +9,7 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,7 +54,7 @@ def serve(delay: float) -> Iterator[str]:
     thread.join()
 
 
-def make_photos(folder: Path, count: int) -> list[ImageFile]:
+def make_photos(folder: Path, count: int) -> Sequence[ImageFile]:
     """Small JPEGs that differ."""
     for i in range(count):
         coarse = np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)
@@ -62,12 +62,12 @@ def make_photos(folder: Path, count: int) -> list[ImageFile]:
     return find_images([folder])
 
 
-def bare(url: str, files: list[ImageFile], batch: int, lanes: int) -> float:
+def bare(url: str, files: Sequence[ImageFile], batch: int, lanes: int) -> float:
     """Images a second of the least that can be done: read, send, take the JSON apart."""
     start = time.perf_counter()
     with httpx.Client(timeout=60, limits=httpx.Limits(max_connections=lanes)) as client:
 
-        def call(some: list[ImageFile]) -> None:
+        def call(some: Sequence[ImageFile]) -> None:
             uploads = [Upload(file.path.read_bytes(), "image/jpeg", "") for file in some]
             json.loads(client.post(url, **write_request("infinity", "", uploads)).content)
 
@@ -76,7 +76,7 @@ def bare(url: str, files: list[ImageFile], batch: int, lanes: int) -> float:
     return len(files) / (time.perf_counter() - start)
 
 
-def through_ledger(url: str, files: list[ImageFile], batch: int, lanes: int, ledger: Path) -> float:
+def through_ledger(url: str, files: Sequence[ImageFile], batch: int, lanes: int, ledger: Path) -> float:
     """Images a second as the product asks: chosen, decoded, reserved, checked and stored on disk.
 
     The first two, from which the length of the vectors is learnt one at a time, come before the clock starts.

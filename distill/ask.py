@@ -152,7 +152,7 @@ def ask_teacher(
                 if digest == unknown[file]:
                     kept.append(digest)
                 else:
-                    failures.append(Failure(str(file.path), "changed while it was read"))
+                    failures.append(Failure(file.location, "changed while it was read"))
                 bar.update()
         if ledger.buried:
             bar.write(

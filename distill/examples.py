@@ -79,7 +79,7 @@ def look(files: Sequence[ImageFile], backbone: Backbone, side: int, fabric: Fabr
         try:
             photo = read_photo(file, max(side, backbone.side))
         except ImageError as reason:
-            return Failure(str(file.path), str(reason))
+            return Failure(file.location, str(reason))
         return square(photo.image, side), square(photo.image, backbone.side)
 
     rows: list[int] = []

@@ -1,12 +1,15 @@
 """Work that runs ahead of whoever uses its results, within bounds."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 BATCH = 32  # images that a model is given at a time
-WORKERS = 2  # threads that decode
+# As many as this process may use, which in a container is fewer than the machine has.
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+WORKERS = CORES  # threads that decode
 T = TypeVar("T")
 U = TypeVar("U")
 

@@ -54,7 +54,7 @@ def ask_about(files: Sequence[ImageFile], paid: PaidEmbedder, wanted: int) -> It
         try:
             return _Prepared(file, paid.prepare(read_photo(file, paid.side)))
         except ImageError as reason:
-            return Failure(str(file.path), str(reason))
+            return Failure(file.location, str(reason))
 
     with ThreadPoolExecutor(WORKERS) as workers:
         yield from _fly(
@@ -113,9 +113,9 @@ def digest_pool(files: Sequence[ImageFile]) -> list[str]:
 
     def digest(file: ImageFile) -> str:
         try:
-            return content_digest(file.path.read_bytes())
-        except OSError:
-            return content_digest(str(file.path).encode(errors="surrogateescape"))
+            return content_digest(file.read()[0])
+        except ImageError:
+            return content_digest(file.location.encode())
 
     with ThreadPoolExecutor(WORKERS) as pool, progress(len(files), "read") as bar:
         digests = []
@@ -140,7 +140,7 @@ def _sort(chunk: Sequence[_Prepared], outcome: Outcome) -> Asked:
     for one in chunk:
         digest = one.question.digest
         if digest in outcome.refused:
-            asked.failures.append(Failure(str(one.file.path), outcome.refused[digest]))
+            asked.failures.append(Failure(one.file.location, outcome.refused[digest]))
         elif digest not in outcome.denied:
             asked.answered.append((one.file, one.question.source))
     return asked

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.disk import explain_disk
-from index.errors import RetrievalError
+from index.errors import ImageError, RetrievalError
 from index.journal import Journal
 from index.pipeline import add_search
+from index.sources import image_at
 from index.store import CHUNK, Index, Item
 from index.tuning import Need
 from index.writing import IndexWriter, remove_old
@@ -75,8 +76,12 @@ def _rows(index: Index, space: str, ids: NDArray[np.int64]) -> Iterator[NDArray[
         yield index.vectors(space)[ids[start : start + CHUNK]]
 
 
-def _is_there(path: str) -> bool:
-    return Path(path).is_file()
+def _is_there(location: str) -> bool:
+    try:
+        image_at(location, location).status()
+    except ImageError:
+        return False
+    return True
 
 
 def _count_files(index: Index) -> int:

@@ -1,15 +1,21 @@
-"""From files to vectors: workers decode ahead, models embed in batches, in the order given."""
+"""From files to vectors: each worker reads, decodes and embeds a few images at a time, once for all models.
 
-from collections.abc import Iterable, Iterator, Mapping
+A worker that does all of it hands nothing over and waits for nobody: on a CPU, where reading, decoding and
+embedding want the same cores, they are all kept busy.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from threading import BoundedSemaphore
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ahead import BATCH, WORKERS, map_ahead
+from index.ahead import WORKERS, map_ahead
 from index.embedder import Embedder, embed_checked
 from index.errors import ImageError, UnansweredError
 from index.images import ImageFile, read_photo
@@ -18,29 +24,41 @@ from index.store import Failure, Item
 
 @dataclass(frozen=True)
 class Embedded:
-    """What became of a stretch of files, in their order: n items, `(n, dim)` vectors by model, failures."""
+    """What became of a stretch of files.
+
+    Attributes:
+        items: The n that were embedded, in order.
+        vectors: Their `(n, dim)` unit rows by model; empty without items.
+        failures: Those that were refused.
+        waiting: Share of the workers' time, so far, in which they read and decoded: models had to wait.
+    """
 
     items: list[Item]
     vectors: dict[str, NDArray[np.float32]]
     failures: list[Failure]
+    waiting: float = 0.0
 
 
 @dataclass(frozen=True)
 class _Prepared:
     item: Item
-    inputs: dict[str, NDArray[Any]]
+    inputs: dict[str, Any]
 
 
 def embed_files(
-    files: Iterable[ImageFile], models: Mapping[str, Embedder], batch: int = BATCH, workers: int = WORKERS
+    files: Iterable[ImageFile],
+    models: Mapping[str, Embedder],
+    batch: int | None = None,
+    workers: int = WORKERS,
 ) -> Iterator[Embedded]:
     """Decode each file once and embed it with every model, in bounded memory.
 
     Args:
         files: What to embed.
-        models: The embedders by name.
-        batch: Images that a model is given at a time.
-        workers: Threads that decode.
+        models: The embedders by name. As many calls as a model has lanes are made at a time.
+        batch: Images that a model is given at a time; None takes the largest that one of them is best called
+            with.
+        workers: Threads that read, decode and embed.
 
     Yields:
         The outcome of `batch` files at a time, in the order given.
@@ -49,28 +67,44 @@ def embed_files(
         RetrievalError: A model answered something that is no unit vector.
     """
     side = max(model.side for model in models.values())
+    size = batch or max(model.calls.batch for model in models.values())
+    turns = {name: BoundedSemaphore(model.calls.lanes) for name, model in models.items()}
 
-    def prepare(file: ImageFile) -> _Prepared | Failure:
-        try:
-            photo = read_photo(file, side)
-            inputs = {name: model.prepare(photo) for name, model in models.items()}
-        except ImageError as reason:
-            return Failure(str(file.path), str(reason))
-        mtime = file.path.stat().st_mtime_ns
-        item = Item(
-            str(file.path), file.name, photo.digest, len(photo.data), photo.width, photo.height, mtime
-        )
-        return _Prepared(item, inputs)
+    def work(chunk: Sequence[ImageFile]) -> tuple[Embedded, float, float]:
+        began = perf_counter()
+        outcomes = [_prepare(file, models, side) for file in chunk]
+        prepared = perf_counter()
+        ready = [outcome for outcome in outcomes if isinstance(outcome, _Prepared)]
+        failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+        embedded = _embed(ready, models, turns, failures)
+        return embedded, prepared - began, perf_counter() - prepared
 
+    remaining = iter(files)
+    chunks = iter(lambda: list(islice(remaining, size)), [])
+    data = total = 0.0
     with ThreadPoolExecutor(workers) as pool:
-        outcomes = map_ahead(pool, prepare, files, ahead=2 * batch)
-        while chunk := list(islice(outcomes, batch)):
-            ready = [outcome for outcome in chunk if isinstance(outcome, _Prepared)]
-            failures = [outcome for outcome in chunk if isinstance(outcome, Failure)]
-            yield _embed(ready, models, failures)
+        for embedded, reading, embedding in map_ahead(pool, work, chunks, ahead=workers + 1):
+            data += reading
+            total += reading + embedding
+            yield replace(embedded, waiting=data / total)
 
 
-def _embed(ready: list[_Prepared], models: Mapping[str, Embedder], failures: list[Failure]) -> Embedded:
+def _prepare(file: ImageFile, models: Mapping[str, Embedder], side: int) -> _Prepared | Failure:
+    try:
+        photo = read_photo(file, side)
+        inputs = {name: model.prepare(photo) for name, model in models.items()}
+    except ImageError as reason:
+        return Failure(file.location, str(reason))
+    facts = photo.digest, len(photo.data), photo.width, photo.height, photo.changed
+    return _Prepared(Item(file.location, file.name, *facts), inputs)
+
+
+def _embed(
+    ready: list[_Prepared],
+    models: Mapping[str, Embedder],
+    turns: Mapping[str, BoundedSemaphore],
+    failures: list[Failure],
+) -> Embedded:
     """Embed with every model; an image that one of them has no answer for is left out."""
     vectors: dict[str, NDArray[np.float32]] = {}
     for name, model in models.items():
@@ -78,8 +112,10 @@ def _embed(ready: list[_Prepared], models: Mapping[str, Embedder], failures: lis
             break
         inputs, names = [one.inputs[name] for one in ready], [one.item.name for one in ready]
         try:
-            vectors[name] = embed_checked(model, inputs, names)
+            with turns[name]:
+                vectors[name] = embed_checked(model, inputs, names)
         except UnansweredError as partial:
             failures += [Failure(ready[i].item.path, reason) for i, reason in partial.reasons.items()]
-            return _embed([one for i, one in enumerate(ready) if i not in partial.reasons], models, failures)
+            rest = [one for i, one in enumerate(ready) if i not in partial.reasons]
+            return _embed(rest, models, turns, failures)
     return Embedded([one.item for one in ready], vectors if ready else {}, failures)

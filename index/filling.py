@@ -10,7 +10,9 @@ from index.asking import ask_all
 from index.bill import make_bill
 from index.embedder import Embedder
 from index.embedding import embed_files
-from index.images import ImageFile, content_digest
+from index.errors import ImageError
+from index.image_file import ImageFile
+from index.images import content_digest
 from index.journal import Journal, Missing
 from index.paid import PaidEmbedder
 from index.progress import progress, say
@@ -43,6 +45,7 @@ def embed_missing(files: Sequence[ImageFile], models: Mapping[str, Embedder], jo
             for part in embed_files(wanted, models):
                 journal.add(part.items, part.vectors, part.failures)
                 done += len(part.items) + len(part.failures)
+                bar.set_postfix_str(f"{part.waiting:.0%} waiting for data", refresh=False)
                 bar.update(len(part.items) + len(part.failures))
             if not done:
                 return
@@ -67,8 +70,8 @@ def _find_missing(files: Sequence[ImageFile], journal: Journal, bar: "tqdm[None]
 
 def _digest(file: ImageFile) -> str | None:
     try:
-        return content_digest(file.path.read_bytes())
-    except OSError:  # the reason comes out when it is read to be embedded
+        return content_digest(file.read()[0])
+    except ImageError:  # the reason comes out when it is read to be embedded
         return None
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from index.embedder import Calls, Embedder, OnnxEmbedder, is_ours, open_session, unit_rows
+from index.embedder import Embedder, OnnxEmbedder, is_ours, open_session, own_calls, unit_rows
 from index.errors import UsageError
 from index.images import Photo, content_digest, square
 from index.options import EmbedderOptions
@@ -43,8 +43,6 @@ class ForeignEmbedder:
         assumed: What was taken for granted because no option said it, for the user to see.
     """
 
-    calls = Calls()
-
     def __init__(
         self, path: Path, data: bytes, session: "ort.InferenceSession", options: EmbedderOptions
     ) -> None:
@@ -64,6 +62,7 @@ class ForeignEmbedder:
         self.spec = str(path.absolute())
         self.options = options
         self.provider = session.get_providers()[0]
+        self.calls = own_calls(session)
         self._input, self._float, self._layout, side, self._one_by_one = _find_input(session, options)
         size = options.size or side
         if size is None:

@@ -1,22 +1,19 @@
-"""Find image files and decode them: upright RGB pixels, or a reason why not."""
+"""Decode images: upright RGB pixels in sRGB, or a reason why not."""
 
 import hashlib
-import os
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
-from index.errors import ImageError, UsageError
+from index.colour import to_srgb
+from index.errors import ImageError
+from index.image_file import ImageFile
+from index.sources import find_images  # noqa: F401 - what finds images is looked for here
 
-EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .pgm".split()
-)
 # Named, so that a file can never reach a decoder that runs another program (EPS) or the network.
 Image.init()
 FORMATS: list[str] = [
@@ -25,25 +22,20 @@ FORMATS: list[str] = [
     if name in Image.OPEN
 ]
 MAX_PIXELS = 89_000_000
-SIDEWAYS = (5, 6, 7, 8)  # the EXIF orientations that swap width and height
+MAX_SCANS = 500  # of a progressive JPEG: each costs as much time as its pixels, and hardly a byte
+UPRIGHT = {  # what undoes each EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = (5, 6, 7, 8)  # those that swap width and height
 
-# Pillow warns from 89 megapixels on. `decode` refuses those, so that the warning would only say it twice.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
-
-@dataclass(frozen=True)
-class ImageFile:
-    """A file to read.
-
-    Attributes:
-        path: Absolute, links kept.
-        name: What to call it in messages.
-        below: Whether that is its path below a folder of images, which identifies it there.
-    """
-
-    path: Path
-    name: str
-    below: bool = False
+# What Pillow warns of, `decode` refuses, or it does not matter: a line for each such image would.
+warnings.filterwarnings("ignore", module="PIL")
 
 
 @dataclass(frozen=True)
@@ -58,6 +50,7 @@ class Photo:
         width: Width of the whole upright image, in pixels.
         height: Height of the whole upright image, in pixels.
         below: As in `ImageFile`.
+        changed: When the file was changed, in nanoseconds since 1970.
     """
 
     name: str
@@ -67,51 +60,12 @@ class Photo:
     width: int
     height: int
     below: bool = False
+    changed: int = field(default=0, compare=False)
 
 
 def content_digest(data: bytes) -> str:
     """Return the 32 hexadecimal digits that identify these bytes everywhere (BLAKE2b, 128 bits)."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def find_images(sources: Sequence[Path]) -> list[ImageFile]:
-    """List the images in folders (recursively, links followed) and single files, in a stable order.
-
-    Args:
-        sources: Folders, or files, which are taken whatever their extension.
-
-    Raises:
-        UsageError: A source does not exist, or there is no image in any of them.
-    """
-    files: dict[Path, ImageFile] = {}
-    for source in sources:
-        root = Path(source).absolute()
-        if root.is_dir():
-            for path in _walk(root):
-                files.setdefault(path, ImageFile(path, path.relative_to(root).as_posix(), below=True))
-        elif root.exists():
-            files.setdefault(root, ImageFile(root, root.name))
-        else:
-            raise UsageError(f"{source} does not exist. Give a folder of images, or image files.")
-    if not files:
-        raise UsageError(
-            f"No image in {', '.join(map(str, sources))}. Looked for {' '.join(sorted(EXTENSIONS))}."
-        )
-    return list(files.values())
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    seen = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link back to a folder above would go round for ever
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders.sort()
-        for name in sorted(names):
-            if Path(name).suffix.lower() in EXTENSIONS:
-                yield Path(folder, name)
 
 
 def read_photo(file: ImageFile, side: int | None = None) -> Photo:
@@ -124,11 +78,8 @@ def read_photo(file: ImageFile, side: int | None = None) -> Photo:
     Raises:
         ImageError: It cannot be read; the message is the reason.
     """
-    try:
-        data = file.path.read_bytes()
-    except OSError as error:
-        raise ImageError(error.strerror or "cannot be read") from error
-    return replace(decode(data, file.name, side), below=file.below)
+    data, changed = file.read()
+    return replace(decode(data, file.name, side), below=file.below, changed=changed)
 
 
 def decode(data: bytes, name: str, side: int | None = None) -> Photo:
@@ -147,15 +98,18 @@ def decode(data: bytes, name: str, side: int | None = None) -> Photo:
         raise ImageError("empty file")
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
+            _refuse_excess(image, data)
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ImageError(_too_large(f"{width * height / 1e6:.0f} megapixels"))
             if side is not None:
                 image.draft(None, (2 * side, 2 * side))
-            if image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
-                width, height = height, width
-            upright = ImageOps.exif_transpose(image)
-            return Photo(name, data, content_digest(data), _to_rgb(upright), width, height)
+            image.load()
+            pixels = to_srgb(_flatten(image), image.info.get("icc_profile"))
+            orientation = _orientation(image)
+        if orientation in SIDEWAYS:
+            width, height = height, width
+        if orientation in UPRIGHT:
+            pixels = pixels.transpose(UPRIGHT[orientation])
+        return Photo(name, data, content_digest(data), pixels, width, height)
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -190,16 +144,34 @@ def with_pixels(photo: Photo, image: Image.Image) -> Photo:
     return Photo(photo.name, data, content_digest(data), image, *image.size)
 
 
+def _refuse_excess(image: Image.Image, data: bytes) -> None:
+    """Raise ImageError, before any pixel is made, for what would take too much memory or time."""
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS:
+        raise ImageError(_too_large(f"{pixels / 1e6:.0f} megapixels"))
+    if "progressive" in image.info and data.count(b"\xff\xda") > MAX_SCANS:
+        raise ImageError(f"more than {MAX_SCANS} scans, which would take too long")
+
+
 def _too_large(what: str) -> str:
     return f"too large: {what}, the limit is {MAX_PIXELS // 1_000_000} megapixels"
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1, which is upright, where it cannot be told."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # as `decode`; the pixels are sound
+        return 1
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Make RGB of all modes but grey and CMYK: transparency over white, 16 bits to 8."""
     if image.mode.startswith("I"):  # 16-bit grey; Pillow would clip it at 255
         deep = np.asarray(image).astype(np.float32)
-        return Image.fromarray(np.clip(deep / 257, 0, 255).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(np.clip(deep / 257, 0, 255).astype(np.uint8))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode in ("RGB", "CMYK", "L") else image.convert("RGB")

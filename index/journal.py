@@ -1,11 +1,10 @@
 """A run that writes an index: what it has embedded so far, kept in the index folder until that is complete.
 
 SQLite knows the images; their vectors lie in one file for each space, which only grows. A transaction ends
-after its vectors are written, so that a run which is killed loses the batch at hand and no more. What was
+after its vectors are written, so that a run which is killed loses the batches at hand and no more. What was
 written last may be lost with the machine's power: checksums find that. One process at a time has it open.
 """
 
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +16,11 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from index.errors import RetrievalError, UsageError
+from index.errors import ImageError, RetrievalError, UsageError
 from index.heap import Heap, Segment
-from index.images import ImageFile
+from index.image_file import ImageFile
 from index.journal_tables import DOUBTFUL, FOUND, MISSING, open_tables
+from index.progress import say
 from index.store import CHUNK, MANIFEST, Failure, File, Index, Item
 
 FOLDER = "unfinished"
@@ -63,12 +63,8 @@ class Journal:
         self.out, self.folder = out, out / FOLDER
         if not out.parent.is_dir():
             raise UsageError(f"{out.parent} does not exist. Make it, or give another --out.")
-        if (
-            out.exists()
-            and not (out / MANIFEST).is_file()
-            and not self.folder.is_dir()
-            and not _is_empty(out)
-        ):
+        ours = (out / MANIFEST).is_file() or self.folder.is_dir() or _is_empty(out)
+        if out.exists() and not ours:
             raise UsageError(f"{out} exists and is not an index. Give another --out.")
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -91,16 +87,13 @@ class Journal:
             shutil.rmtree(self.folder)
             if _is_empty(self.out):
                 self.out.rmdir()
+        elif not issubclass(kind, UsageError):
+            say(f"{self.embedded} images are embedded, and kept. Go on with --resume.")
 
     @property
     def left(self) -> bool:
         """Whether a run was begun here and not completed."""
         return self._db.execute("SELECT 1 FROM run").fetchone() is not None
-
-    @property
-    def has_index(self) -> bool:
-        """Whether there is a complete index."""
-        return (self.out / MANIFEST).is_file()
 
     def start(self, identity: Mapping[str, str], resume: bool) -> None:
         """Say what the run is, and check what a killed one has left.
@@ -172,16 +165,7 @@ class Journal:
         self._db.execute("DELETE FROM files")
         self._db.execute("DELETE FROM refused")
         for place, file in enumerate(files):
-            path = str(file.path)
-            try:
-                path.encode()
-            except UnicodeEncodeError:
-                shown = os.fsencode(path).decode(errors="backslashreplace")
-                refusal = (place, shown, "its name is not UTF-8: rename it")
-                self._db.execute("INSERT INTO refused VALUES (?, ?, ?)", refusal)
-                continue
-            size, mtime = _size_and_mtime(file)
-            entry = (place, path, file.name, size, mtime)
+            entry = (place, file.location, file.name, *_status(file))
             self._db.execute("INSERT OR IGNORE INTO files VALUES (?, ?, ?, ?, ?, NULL)", entry)
         self._db.execute(
             "UPDATE files SET digest = seen.digest FROM seen "
@@ -280,12 +264,11 @@ class Journal:
         (self._rows,) = self._db.execute("SELECT COALESCE(MAX(first + count), 0) FROM segments").fetchone()
 
 
-def _size_and_mtime(file: ImageFile) -> tuple[int | None, int | None]:
+def _status(file: ImageFile) -> tuple[int, int] | tuple[None, None]:
     try:
-        stat = file.path.stat()
-    except OSError:  # the reason comes out when it is read
+        return file.status()
+    except ImageError:  # the reason comes out when it is read
         return None, None
-    return stat.st_size, stat.st_mtime_ns
 
 
 def _is_empty(folder: Path) -> bool:

@@ -20,8 +20,9 @@ from index.errors import RetrievalError, UsageError
 from index.filling import embed_missing
 from index.images import content_digest, find_images
 from index.journal import Journal
+from index.metadata import read_rows
 from index.progress import say
-from index.store import CHUNK, Index, Item, Space
+from index.store import CHUNK, MANIFEST, Index, Item, Space
 from index.teacher import TeacherSpec
 from index.teacher_space import FILE as TEACHER_SPACE
 from index.teacher_space import TeacherSpace
@@ -88,7 +89,7 @@ def build_index(
         teacher: The model to compare with. A paid one is asked about all images first, if the budget allows.
         space: Projects the teacher's vectors to the student's space, for asymmetric search.
         factory: A FAISS factory string, or `auto` to choose one by the need.
-        resume: Go on with the run that was interrupted.
+        resume: Go on with the run that was interrupted, if there is one.
         update: Embed only what is not in the index; the result is that of a new index all the same.
         need: What is asked of the FAISS indexes; None takes the defaults.
         metadata: A CSV file with a column `path` and others to filter by; None keeps what was there.
@@ -106,15 +107,14 @@ def build_index(
     models = _Models(student, teacher, space)
     if factory != "auto":
         check_factory(factory, student.dim)
-    index = Index(out) if update else None
+    if metadata is not None:
+        read_rows(metadata)  # what is wrong with it shows before any work
+    old = Index(out) if update or (out / MANIFEST).is_file() else None
     with explain_disk(out), Journal(out) as journal:
-        if resume and not update and not journal.left and journal.has_index:
-            raise UsageError(
-                f"{out} is complete, and holds no unfinished run. "
-                "Leave --resume out to index anew, or give --update."
-            )
-        journal.start(models.identity | {"sources": _name_sources(sources)}, resume)
-        base = journal.adopt(index)
+        # Whoever resumes what is complete loses nothing: it is looked through, as by an update.
+        known = old if update or (resume and not journal.left and old and models.made(old)) else None
+        journal.start(models.identity | {"source": _name_sources(sources)}, resume)
+        base = journal.adopt(known)
         if base is not None:
             models.require_made(base)
         journal.list_files(files)
@@ -164,8 +164,12 @@ class _Models:
         named = {name: f"{model.name} ({model.key})" for name, model in self.embedders.items()}
         return {"teacher": "none"} | named
 
+    def made(self, base: Index) -> bool:
+        made_by = {name: space.key for name, space in base.manifest.spaces.items() if name != PROJECTED}
+        return made_by == {name: model.key for name, model in self.embedders.items()}
+
     def require_made(self, base: Index) -> None:
-        """Refuse to update an index that others made."""
+        """Refuse to update an index that others made, by name."""
         made_by = [name for name in base.manifest.spaces if name != PROJECTED]
         if set(made_by) != set(self.embedders):
             raise UsageError(

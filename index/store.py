@@ -48,13 +48,13 @@ class Item:
     """One image of the gallery; its id is its place in the list. No two items have the same content.
 
     Attributes:
-        path: Absolute path, links kept, of the first file that holds it.
+        path: Absolute path, links kept, of the first file that holds it; see `ImageFile.location`.
         name: Path below the folder that was indexed.
         digest: Content digest.
         size: Bytes.
         width: Pixels, upright.
         height: Pixels, upright.
-        mtime: Nanoseconds since 1970.
+        mtime: Nanoseconds since 1970, of the file or, of a member, of its shard.
         copies: The other files that hold it.
     """
 

@@ -61,7 +61,7 @@ class IndexFacts:
     def __str__(self) -> str:
         """The facts for people, one a line."""
         lines = [
-            f"images       {self.images}, and {self.copies} copies of them; {self.refused} files refused",
+            f"images       {self.images} in {self.images + self.copies} files; {self.refused} files refused",
             f"sources      {', '.join(self.sources)}",
             f"written      {self.created}, {self.megabytes:.1f} MB",
         ]

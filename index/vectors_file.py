@@ -23,7 +23,7 @@ class VectorsEmbedder:
     there is looked up by it, so that no other photo is taken for one of the same name.
     """
 
-    calls = Calls()
+    calls = Calls(batch=1)
     options = EmbedderOptions()
     side = 1
     provider = "file"

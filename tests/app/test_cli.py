@@ -40,6 +40,37 @@ def index(folder: Path, tmp_path: Path, student_file: Path, teacher_file: Path) 
     return out
 
 
+def test_an_index_is_kept_up_to_date_and_looked_after(index: Path, folder: Path, student_file, teacher_file):
+    models = ("--model", student_file, "--teacher", teacher_file, "--out", index)
+    Image.open(folder / "0.png").rotate(90).save(folder / "new.png")
+    (folder / "1.png").rename(folder / "moved.png")
+    (folder / "2.png").unlink()
+    (folder / "copy.png").write_bytes((folder / "3.png").read_bytes())
+    done = retrieval("index", folder, *models, "--update")
+    assert done.stdout == f"{index}: 12 images in 13 files, 0 refused.\n"
+    assert "3 of 13 images are new or changed" in done.stderr
+    facts = json.loads(retrieval("index", "info", index, "--json").stdout)
+    assert (facts["images"], facts["copies"], facts["spaces"].keys()) == (12, 1, {"student", "teacher"})
+    assert "teacher.onnx, 12 dimensions; Flat" in retrieval("index", "info", index).stdout
+    assert retrieval("index", "verify", index).stdout == "All is well.\n"
+    (folder / "moved.png").unlink()
+    assert f"{index}: 1 files dropped" in retrieval("index", "compact", index).stdout
+    results = json.loads(retrieval("search", index, folder / "0.png", "-k", 99, "--json").stdout)
+    found = {hit["name"]: hit["copies"] for hit in results["queries"][0]["results"]}
+    assert "moved.png" not in found
+    assert found["3.png"] == [str(folder / "copy.png")]
+    (Index(index).data / "student.npy").write_bytes(b"nothing")
+    done = retrieval("index", "verify", index)
+    assert done.returncode == 1
+    assert "student.npy has 7 bytes" in done.stdout
+
+
+def test_a_word_that_is_no_command_of_index_is_a_source():
+    assert "Usage: retrieval index build" in retrieval("index", "--help").stdout
+    assert "Usage: retrieval index verify" in retrieval("index", "verify", "--help").stdout
+    assert "m.onnx does not exist" in refused("index", "nowhere", "--model", "m.onnx", "--out", "idx")
+
+
 def test_help_lists_the_commands():
     text = retrieval("--help").stdout
     for command in ("export", "distill", "index", "search", "evaluate", "quantize", "serve", "demo"):

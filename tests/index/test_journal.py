@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from index.errors import RetrievalError, UsageError
-from index.images import ImageFile
+from index.image_file import ImageFile
 from index.journal import Journal
 from index.store import Failure, Item
 
-IDENTITY = {"student": "s.onnx (a)", "teacher": "none", "sources": "/photos"}
+IDENTITY = {"student": "s.onnx (a)", "teacher": "none", "source": "/photos"}
 
 
 class CutError(Exception):
@@ -114,19 +114,13 @@ def test_only_a_file_whose_size_another_has_may_be_a_copy(tmp_path: Path):
 
 
 def test_refusals_are_kept_in_order_and_tried_again_by_the_next_run(tmp_path: Path):
-    stray = ImageFile(Path(f"{tmp_path}/\udcff.jpg"), "\udcff.jpg", below=True)
-    listed = [*files(tmp_path, 3), stray]
+    listed = files(tmp_path, 3)
     with pytest.raises(CutError), Journal(tmp_path / "idx") as journal:
         journal.start(IDENTITY, resume=False)
         journal.list_files(listed)
         journal.add([], {}, [Failure(str(listed[2].path), "broken")])
         journal.add([item(listed[1], 1)], rows(1), [Failure(str(listed[0].path), "empty")])
-        assert [failure.reason.split(":")[0] for failure in journal.failures()] == [
-            "empty",
-            "broken",
-            "its name is not UTF-8",
-        ]
-        assert list(journal.failures())[2].path.endswith(r"\xff.jpg")
+        assert [failure.reason for failure in journal.failures()] == ["empty", "broken"]
         assert not list(journal.missing())
         raise CutError
     assert resumed(tmp_path / "idx", listed)[0] == [0, 2]
@@ -148,6 +142,11 @@ def test_a_run_that_is_left_is_never_thrown_away_nor_mixed_with_another(tmp_path
     ):
         journal.start(other, resume=True)
     assert resumed(out, listed)[1] == [[0] * 3]
+
+
+def test_whoever_is_interrupted_is_told_how_to_go_on(tmp_path: Path, capsys):
+    embed(tmp_path / "idx", files(tmp_path, 3), [[0, 1]])
+    assert "2 images are embedded, and kept. Go on with --resume." in capsys.readouterr().err
 
 
 def test_a_run_that_embedded_nothing_leaves_nothing(tmp_path: Path):

@@ -37,7 +37,7 @@ def test_what_an_index_is(index: Index, folder: Path):
     assert (facts.images, facts.copies, facts.refused, facts.sources) == (11, 1, 1, [str(folder)])
     assert facts.spaces["student"].bytes_per_vector == pytest.approx((11 * 8 * 4 + 45) / 11)
     text = str(facts)
-    for part in ("11, and 1 copies", "1 files refused", "student.onnx, 8 dimensions; Flat, recall@10 1.000"):
+    for part in ("11 in 12 files", "1 files refused", "student.onnx, 8 dimensions; Flat, recall@10 1.000"):
         assert part in text
     assert "unfinished" not in text
     (index.path / "unfinished").mkdir()
