@@ -1,6 +1,6 @@
 """What asking a teacher will cost, said before anything is spent, and what it did cost."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from index.embedder import Embedder
 from index.errors import BudgetError, UsageError
 from index.images import ImageFile, find_images
 from index.ledger import Ledger
+from index.store import Index
 from index.teacher import TeacherSpec
 from index.vectors_file import find_missing
 
@@ -80,6 +81,7 @@ def make_bill(
     budget: int,
     wanted: int | None = None,
     price: float | None = None,
+    known: Collection[str] = (),
 ) -> Bill:
     """Reckon what asking about images costs. Reads the files, asks nothing.
 
@@ -90,13 +92,14 @@ def make_bill(
         budget: How much may ever be spent.
         wanted: How many answers are wanted, and no more asked about than the budget allows; None wants all.
         price: Of a thousand answers.
+        known: Content digests of images that nobody needs to be asked about.
 
     Raises:
         UsageError: The teacher is a file of vectors that lacks some of the images.
     """
     digests = digest_pool(files)
     missing = find_missing(files, digests, teacher)
-    distinct = {digest for i, digest in enumerate(digests) if i not in missing}
+    distinct = {digest for i, digest in enumerate(digests) if i not in missing}.difference(known)
     answered, spent = len(ledger.known(distinct)), ledger.spent
     queries = len(distinct) - answered
     if wanted is not None:
@@ -105,7 +108,12 @@ def make_bill(
 
 
 def bill_by_name(
-    sources: Sequence[Path], teacher: TeacherSpec, device: str, price: float | None, wanted: int | None = None
+    sources: Sequence[Path],
+    teacher: TeacherSpec,
+    device: str,
+    price: float | None,
+    wanted: int | None = None,
+    update: Path | None = None,
 ) -> Bill:
     """`make_bill`, with everything given by its name.
 
@@ -115,6 +123,7 @@ def bill_by_name(
         device: `auto`, `cpu` or `cuda`.
         price: As in `make_bill`.
         wanted: As in `make_bill`.
+        update: An index folder, whose images nobody is asked about again.
 
     Raises:
         UsageError: There is no teacher, or it, its ledger or a source cannot be used.
@@ -122,9 +131,10 @@ def bill_by_name(
     if teacher.spec is None:
         raise UsageError("--dry-run says what a teacher costs. Give --teacher.")
     files = find_images(sources)
+    known = Index(update).ids_by_digest if update else ()
     model = teacher.open_plain(device)
     with teacher.open_ledger(model.key) as ledger:
-        return make_bill(files, model, ledger, teacher.budget, wanted, price)
+        return make_bill(files, model, ledger, teacher.budget, wanted, price, known)
 
 
 def expected_rate(teacher: Embedder, ledger: Ledger) -> float | None:

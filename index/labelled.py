@@ -54,11 +54,14 @@ def label_items(index: Index, labels: Sequence[Labelled]) -> NDArray[np.str_]:
     Raises:
         UsageError: No label belongs to any item.
     """
-    by_path = {str(entry.file.path.resolve()): entry.label for entry in labels}
-    found = [by_path.get(str(Path(item.path).resolve())) for item in index.items]
+    by_path = {_resolve(entry.file.path): entry.label for entry in labels}
+    found = [
+        next((label for file in item.files if (label := by_path.get(_resolve(file.path)))), None)
+        for item in index.items
+    ]
     if None in found:  # reading every labelled file is only worth it where a path did not match
         by_content = {
-            content_digest(entry.file.path.read_bytes()): entry.label
+            content_digest(entry.file.read()[0]): entry.label
             for entry in labels
             if entry.file.path.is_file()
         }
@@ -69,6 +72,10 @@ def label_items(index: Index, labels: Sequence[Labelled]) -> NDArray[np.str_]:
     if not any(found):
         raise UsageError(f"None of the {len(labels)} labelled images is in {index.path}. Check --labels.")
     return np.array([label or "" for label in found])
+
+
+def _resolve(path: str | Path) -> str:
+    return str(Path(path).resolve())
 
 
 def evaluate_labelled(

@@ -1,26 +1,48 @@
-"""From sources to an index: what is embedded is written, searchable once all of it is there."""
+"""From sources to an index: what has no vectors yet is embedded, then all of it is written in its order.
 
-from collections.abc import Sequence
+A run that goes on after it was killed, and one that brings an index up to date, differ from a new one only
+in what has vectors when they begin.
+"""
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from index.ann import build_ann, choose_factory, measure_recall
-from index.asking import ask_all, digest_pool
-from index.bill import make_bill
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from index.ann import check_factory
+from index.disk import explain_disk
 from index.embedder import Embedder, OnnxEmbedder
-from index.embedding import embed_files
-from index.errors import RetrievalError
-from index.images import find_images
-from index.paid import PaidEmbedder
-from index.progress import progress
-from index.store import Index, IndexWriter
+from index.errors import RetrievalError, UsageError
+from index.filling import embed_missing
+from index.images import content_digest, find_images
+from index.journal import Journal
+from index.metadata import read_rows
+from index.progress import say
+from index.store import CHUNK, MANIFEST, Index, Item, Space
 from index.teacher import TeacherSpec
 from index.teacher_space import FILE as TEACHER_SPACE
 from index.teacher_space import TeacherSpace
-from index.vectors_file import VectorsEmbedder, find_missing
+from index.tuning import Need, build_tuned, name_factory
+from index.writing import IndexWriter
+
+PROJECTED = "projected"
 
 
 def index_by_name(
-    sources: Sequence[Path], model: Path, out: Path, teacher: TeacherSpec, factory: str, device: str
+    sources: Sequence[Path],
+    model: Path,
+    out: Path,
+    teacher: TeacherSpec,
+    factory: str,
+    device: str,
+    resume: bool = False,
+    update: bool = False,
+    need: Need | None = None,
+    metadata: Path | None = None,
 ) -> Index:
     """`build_index`, with everything given by its name; teacher space is taken from beside the student.
 
@@ -31,6 +53,10 @@ def index_by_name(
         teacher: Without a spec, the student indexes alone.
         factory: A FAISS factory string, or `auto`.
         device: `auto`, `cpu` or `cuda`.
+        resume: As in `build_index`.
+        update: As in `build_index`.
+        need: As in `build_index`.
+        metadata: As in `build_index`.
 
     Raises:
         RetrievalError: As `build_index`, and where a model cannot be opened.
@@ -38,7 +64,8 @@ def index_by_name(
     student = OnnxEmbedder(model, device, threads=1)
     beside = model.with_name(TEACHER_SPACE)
     space = TeacherSpace.load(beside) if teacher.spec and beside.is_file() else None
-    return build_index(sources, student, out, teacher.open(device) if teacher.spec else None, space, factory)
+    opened = teacher.open(device) if teacher.spec else None
+    return build_index(sources, student, out, opened, space, factory, resume, update, need, metadata)
 
 
 def build_index(
@@ -48,52 +75,175 @@ def build_index(
     teacher: Embedder | None = None,
     space: TeacherSpace | None = None,
     factory: str = "auto",
+    resume: bool = False,
+    update: bool = False,
+    need: Need | None = None,
+    metadata: Path | None = None,
 ) -> Index:
     """Embed images with one or two models and write the index folder.
 
     Args:
         sources: Folders and files.
         student: The model to search with; its file is kept in the index.
-        out: The index folder; replaced whole, and only once the new one is complete.
+        out: The index folder. An index that is there stays until the new one is complete.
         teacher: The model to compare with. A paid one is asked about all images first, if the budget allows.
         space: Projects the teacher's vectors to the student's space, for asymmetric search.
-        factory: A FAISS factory string, or `auto`.
+        factory: A FAISS factory string, or `auto` to choose one by the need.
+        resume: Go on with the run that was interrupted, if there is one.
+        update: Embed only what is not in the index; the result is that of a new index all the same.
+        need: What is asked of the FAISS indexes; None takes the defaults.
+        metadata: A CSV file with a column `path` and others to filter by; None keeps what was there.
 
     Returns:
         The index, opened.
 
     Raises:
-        UsageError: A source, `out` or `factory` is wrong, or a file of vectors lacks images.
+        UsageError: A source, `out` or `factory` is wrong, a file of vectors lacks images, a run is left that
+            was not asked for, or it or the index was made with other models.
         BudgetError: The teacher's budget is too small; nothing was asked.
-        RetrievalError: No image could be read, or a model failed.
+        RetrievalError: No image could be read, a model failed, the disk is full, or another process writes.
     """
-    files = find_images(sources)
-    if isinstance(teacher, PaidEmbedder):
-        make_bill(files, teacher, teacher.ledger, teacher.budget).require_budget()
-        ask_all(files, teacher)
-    elif isinstance(teacher, VectorsEmbedder):
-        find_missing(files, digest_pool(files), teacher)  # what may be missing is listed as refused
-    models: dict[str, Embedder] = {"student": student} | ({"teacher": teacher} if teacher else {})
-    projected = space if teacher and space and space.fits(teacher.dim, student.dim) else None
-    with IndexWriter(out) as writer, progress(len(files), "index") as bar:
-        for name, model in models.items():
-            writer.add_space(name, model.key, model.name, model.dim)
-        if projected is not None:
-            writer.add_space("projected", projected.key, "teacher space", projected.dim)
-        for done in embed_files(files, models):
-            vectors = dict(done.vectors)
-            if projected is not None and done.items:
-                vectors["projected"] = projected.project(vectors["teacher"])
-            writer.append(done.items, vectors, done.failures)
-            bar.set_postfix_str(f"{done.waiting:.0%} waiting for data", refresh=False)
-            bar.update(len(done.items) + len(done.failures))
-        if not writer.count:
-            raise RetrievalError(
-                f"None of {len(files)} images could be read. The first: {writer.first_failure}"
+    files, out = find_images(sources), out.absolute()
+    models = _Models(student, teacher, space)
+    if factory != "auto":
+        check_factory(factory, student.dim)
+    if metadata is not None:
+        read_rows(metadata)  # what is wrong with it shows before any work
+    old = Index(out) if update or (out / MANIFEST).is_file() else None
+    with explain_disk(out), Journal(out) as journal:
+        # Whoever resumes what is complete loses nothing: it is looked through, as by an update.
+        known = old if update or (resume and not journal.left and old and models.made(old)) else None
+        journal.start(models.identity | {"source": _name_sources(sources)}, resume)
+        base = journal.adopt(known)
+        if base is not None:
+            models.require_made(base)
+        journal.list_files(files)
+        embed_missing(files, models.embedders, journal)
+        with IndexWriter(out, [str(source.absolute()) for source in sources]) as writer:
+            wanted = _Wanted(factory, need or Need(), metadata)
+            return _write(writer, journal, models, wanted, base)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What an index shall be, beside its images and models."""
+
+    factory: str
+    need: Need
+    metadata: Path | None
+
+    def is_met_by(self, base: Index, table: pa.Table | None) -> bool:
+        """Whether an index over the same items is searched like that, and has these metadata."""
+        spaces = base.manifest.spaces.values()
+        return base.metadata == table and all(
+            (space.factory, space.asked)
+            == (name_factory(self.factory, len(base), space.dim, self.need), self.need.recall)
+            for space in spaces
+        )
+
+
+@dataclass(frozen=True)
+class _Models:
+    """What makes the vectors of an index."""
+
+    student: OnnxEmbedder
+    teacher: Embedder | None
+    space: TeacherSpace | None
+
+    @property
+    def embedders(self) -> dict[str, Embedder]:
+        return {"student": self.student} | ({"teacher": self.teacher} if self.teacher else {})
+
+    @property
+    def projection(self) -> TeacherSpace | None:
+        fits = self.teacher and self.space and self.space.fits(self.teacher.dim, self.student.dim)
+        return self.space if fits else None
+
+    @property
+    def identity(self) -> dict[str, str]:
+        named = {name: f"{model.name} ({model.key})" for name, model in self.embedders.items()}
+        return {"teacher": "none"} | named
+
+    def made(self, base: Index) -> bool:
+        made_by = {name: space.key for name, space in base.manifest.spaces.items() if name != PROJECTED}
+        return made_by == {name: model.key for name, model in self.embedders.items()}
+
+    def require_made(self, base: Index) -> None:
+        """Refuse to update an index that others made, by name."""
+        made_by = [name for name in base.manifest.spaces if name != PROJECTED]
+        if set(made_by) != set(self.embedders):
+            raise UsageError(
+                f"{base.path} was made by {' and '.join(made_by)}, not by {' and '.join(self.embedders)}. "
+                "Give the same models, or index without --update."
             )
-        for name, rows in writer.finish_vectors().items():
-            chosen = choose_factory(len(rows)) if factory == "auto" else factory
-            ann = build_ann(rows, chosen)
-            writer.add_ann(name, ann, chosen, measure_recall(ann, rows))
-        writer.keep_model(student)
-        return writer.commit(teacher)
+        for name, model in self.embedders.items():
+            base.require_model(name, model.key, model.name)
+
+
+def _write(
+    writer: IndexWriter, journal: Journal, models: _Models, wanted: _Wanted, base: Index | None
+) -> Index:
+    """Write all that the journal knows as an index, unless that is what the old one holds."""
+    rows = array("q")
+
+    def gallery() -> Iterator[Item]:
+        for item, row in journal.items():
+            rows.append(row)
+            yield item
+
+    writer.add_items(gallery())
+    writer.add_failures(journal.failures())
+    if not rows:
+        first, *others = journal.failures()
+        raise RetrievalError(
+            f"None of {1 + len(others)} images could be read. The first: {first.path}: {first.reason}"
+        )
+    table = base.metadata if base else None
+    if wanted.metadata is not None:
+        joined = writer.join_metadata(wanted.metadata)
+        say(f"{wanted.metadata}: {joined.counts}.")
+        table = joined.table
+    if base is not None and writer.equals(base) and wanted.is_met_by(base, table):
+        return base
+    if table is not None:
+        writer.add_metadata(table)
+    for name, model in models.embedders.items():
+        dim = model.dim or _dim_in(base, name)
+        chunks = journal.vectors(name, dim, rows, base)
+        vectors = writer.add_space(name, Space(model.key, model.name, dim), chunks)
+        add_search(writer, name, vectors, wanted.need, wanted.factory)
+    if models.projection is not None:
+        space = Space(models.projection.key, "teacher space", models.student.dim)
+        projected = writer.add_space(PROJECTED, space, _project(vectors, models.projection))
+        add_search(writer, PROJECTED, projected, wanted.need, wanted.factory)
+    writer.add_model(models.student.data)
+    teacher = models.teacher
+    return writer.commit(teacher.spec if teacher else None, asdict(teacher.options) if teacher else {})
+
+
+def add_search(
+    writer: IndexWriter, name: str, vectors: NDArray[np.float32], need: Need, factory: str
+) -> None:
+    """Make a space that was written searchable."""
+    ann, served = build_tuned(vectors, need, factory)
+    writer.add_ann(name, ann, served)
+    say(f"{name}: {served}.")
+
+
+def _project(vectors: NDArray[np.float32], space: TeacherSpace) -> Iterator[NDArray[np.float32]]:
+    """Project by chunks of the final order: a sum may depend on what is multiplied together."""
+    for start in range(0, len(vectors), CHUNK):
+        yield space.project(vectors[start : start + CHUNK])
+
+
+def _dim_in(base: Index | None, name: str) -> int:
+    """The length of vectors of a teacher that does not say, and that nothing was asked of this time."""
+    return base.manifest.spaces[name].dim if base else 0
+
+
+def _name_sources(sources: Sequence[Path]) -> str:
+    paths = [str(source.absolute()) for source in sources]
+    if len(paths) == 1:
+        return paths[0]
+    digest = content_digest("\0".join(paths).encode(errors="surrogateescape"))
+    return f"{paths[0]} and {len(paths) - 1} more ({digest[:8]})"

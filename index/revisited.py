@@ -56,8 +56,10 @@ def evaluate_revisited(
         raise UsageError(
             f"{folder} is not a folder. With --revisited, --queries is the folder of the queries."
         )
-    stems = [Path(item.name).stem for item in searcher.index.items]
-    gallery = np.array(_match(truth.database, stems, "database images", searcher.index.path))
+    items = enumerate(searcher.index.items)
+    named = [(Path(file.name).stem, i) for i, item in items for file in item.files]
+    stems, ids = zip(*named, strict=True)
+    gallery = np.array(ids)[_match(truth.database, stems, "database images", searcher.index.path)]
     found = find_images([folder])
     files = [found[i] for i in _match(truth.queries, [file.path.stem for file in found], "queries", folder)]
     vectors = _embed_boxes(searcher, files, truth.boxes, options.scales)

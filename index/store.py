@@ -1,43 +1,61 @@
-"""The index folder on disk: written beside its place and renamed whole, so that a crash loses nothing."""
+"""The index folder on disk, opened to read.
+
+A small manifest names the folder of the data, and replacing it is what makes a new index: a crash at any
+moment leaves the old one. `index.writing` writes it, `index.journal` keeps what is embedded before that.
+"""
 
 import json
-import os
-import shutil
-from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from index.ann import read_ann, write_ann
-from index.embedder import Embedder, OnnxEmbedder
-from index.errors import RetrievalError, UsageError
+from index.ann import read_ann
+from index.errors import UsageError
 
 if TYPE_CHECKING:
     import faiss
 
-FORMAT = 1
+FORMAT = 2  # 1 had its files beside the manifest, and every copy of an image as an item
 MANIFEST, ITEMS, ERRORS, STUDENT = "manifest.json", "items.parquet", "errors.parquet", "student.onnx"
+METADATA = "metadata.parquet"
+CHUNK = 4096  # items that are read at a time
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that holds an image.
+
+    Attributes:
+        path: Absolute path, links kept.
+        name: Path below the folder that was indexed.
+        mtime: Nanoseconds since 1970.
+    """
+
+    path: str
+    name: str
+    mtime: int
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image of the gallery; its id is its place in the list.
+    """One image of the gallery; its id is its place in the list. No two items have the same content.
 
     Attributes:
-        path: Absolute path, links kept.
+        path: Absolute path, links kept, of the first file that holds it; see `ImageFile.location`.
         name: Path below the folder that was indexed.
         digest: Content digest.
         size: Bytes.
         width: Pixels, upright.
         height: Pixels, upright.
         mtime: Nanoseconds since 1970, of the file or, of a member, of its shard.
+        copies: The other files that hold it.
     """
 
     path: str
@@ -47,6 +65,12 @@ class Item:
     width: int
     height: int
     mtime: int
+    copies: tuple[File, ...] = ()
+
+    @property
+    def files(self) -> list[File]:
+        """All files that hold it, the first one first."""
+        return [File(self.path, self.name, self.mtime), *self.copies]
 
 
 @dataclass(frozen=True)
@@ -65,15 +89,26 @@ class Space:
         key: Identity of the embedder.
         name: Its name for people.
         dim: Length of the vectors.
-        factory: FAISS factory string.
-        recall: Recall@10 of that index against exact search, measured when it was built.
+        factory: As in `index.tuning.Served`, and so are the others: what searches, how, and how well.
     """
 
     key: str
     name: str
     dim: int
-    factory: str
-    recall: float
+    factory: str = ""
+    asked: float = 1.0
+    recall: float = 0.0
+    probes: int = 0
+    refine: int = 0
+    milliseconds: float = field(default=0.0, compare=False)  # no two measurements are the same
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file of the data as it was written: its bytes and their content digest."""
+
+    size: int
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -82,22 +117,30 @@ class Manifest:
 
     Attributes:
         format: Version of the layout.
+        generation: How often it was written; names the folder of the data.
         created: Date and time, UTC.
+        sources: What was indexed.
         count: Items.
+        copies: Further files with the content of an item.
         failed: Images that were refused.
         teacher: What opens the teacher again, if there was one,
+        teacher_options: together with these `EmbedderOptions`.
         spaces: Sets of vectors by name: `student`, `teacher`, and `projected` (the teacher's vectors in the
             student's space).
-        teacher_options: `EmbedderOptions` of the teacher.
+        files: The files of the data by name.
     """
 
     format: int
+    generation: int
     created: str
+    sources: list[str]
     count: int
+    copies: int
     failed: int
     teacher: str | None
-    spaces: dict[str, Space]
     teacher_options: dict[str, Any] = field(default_factory=dict)
+    spaces: dict[str, Space] = field(default_factory=dict)
+    files: dict[str, Stored] = field(default_factory=dict)
 
 
 class Index:
@@ -107,19 +150,11 @@ class Index:
         """Open `path`.
 
         Raises:
-            UsageError: It is no index, or one of another format.
+            UsageError: It is no index, a damaged one, or one of another format.
         """
         self.path = path
-        try:
-            manifest = json.loads((path / MANIFEST).read_text())
-            spaces = {name: Space(**space) for name, space in manifest.pop("spaces").items()}
-            self.manifest = Manifest(spaces=spaces, **manifest)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UsageError(f"{path} is not an index. Make one with `retrieval index`.") from error
-        if self.manifest.format != FORMAT:
-            raise UsageError(
-                f"{path} has format {self.manifest.format}, not {FORMAT}. Index the images again."
-            )
+        self.manifest = _read_manifest(path)
+        self.data = data_folder(path, self.manifest.generation)
 
     def __len__(self) -> int:
         return self.manifest.count
@@ -127,33 +162,40 @@ class Index:
     @property
     def model_file(self) -> Path:
         """The student that made this index."""
-        return self.path / STUDENT
+        return self._file(STUDENT)
 
     @cached_property
     def items(self) -> list[Item]:
         """The gallery, by id."""
-        return [Item(**row) for row in pq.read_table(self.path / ITEMS).to_pylist()]
+        return list(self.iter_items())
+
+    def iter_items(self) -> Iterator[Item]:
+        """Read the gallery in bounded memory, by rising id."""
+        for row in _rows(self._file(ITEMS)):
+            yield Item(**{**row, "copies": tuple(File(**copy) for copy in row["copies"])})
 
     @cached_property
     def failures(self) -> list[Failure]:
         """The images that were refused."""
-        return [Failure(**row) for row in pq.read_table(self.path / ERRORS).to_pylist()]
+        return [Failure(**row) for row in _rows(self._file(ERRORS))]
 
     @cached_property
     def ids_by_digest(self) -> dict[str, list[int]]:
         """Ids of the items with a given content."""
-        ids: dict[str, list[int]] = {}
-        for i, item in enumerate(self.items):
-            ids.setdefault(item.digest, []).append(i)
-        return ids
+        return {item.digest: [i] for i, item in enumerate(self.items)}
 
     def vectors(self, space: str) -> NDArray[np.float32]:
         """Memory-map the `(count, dim)` float32 vectors of a space."""
-        return np.load(self.path / f"{space}.npy", mmap_mode="r", allow_pickle=False)
+        return np.load(self._file(f"{space}.npy"), mmap_mode="r", allow_pickle=False)
 
     def ann(self, space: str) -> "faiss.Index":
         """Read the FAISS index of a space."""
-        return read_ann(self.path / f"{space}.faiss")
+        return read_ann(self._file(f"{space}.faiss"))
+
+    @cached_property
+    def metadata(self) -> pa.Table | None:
+        """What `index.metadata` keeps of the items, if there is anything."""
+        return pq.read_table(self._file(METADATA)) if METADATA in self.manifest.files else None
 
     def require_model(self, space: str, key: str, name: str) -> None:
         """Refuse a model that is not the one which made the vectors of a space.
@@ -168,143 +210,41 @@ class Index:
                 f"not {name} ({key[-8:]}). Index the images again, or give that model."
             )
 
-
-class IndexWriter:
-    """Writes an index folder in a hidden folder beside it. Without `commit`, leaving removes everything."""
-
-    def __init__(self, out: Path) -> None:
-        """Start to write `out`.
-
-        Raises:
-            UsageError: `out` is something else than an index, or its parent does not exist.
-        """
-        self._out = out.absolute()
-        if self._out.exists() and not (self._out / MANIFEST).is_file() and not _is_empty_folder(self._out):
-            raise UsageError(f"{out} exists and is not an index. Give another --out.")
-        if not self._out.parent.is_dir():
-            raise UsageError(f"{self._out.parent} does not exist. Make it, or give another --out.")
-        self._beside = self._out.with_name(f".{self._out.name}.partial-{os.getpid()}")
-        self._beside.mkdir()
-        self._spaces: dict[str, Space] = {}
-        self._arrays: dict[str, _ArrayFile] = {}
-        self._items: list[Item] = []
-        self._failures: list[Failure] = []
-
-    def __enter__(self) -> "IndexWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for array in self._arrays.values():
-            array.close()
-        shutil.rmtree(self._beside, ignore_errors=True)
-
-    @property
-    def count(self) -> int:
-        """Items written so far."""
-        return len(self._items)
-
-    @property
-    def first_failure(self) -> str:
-        """The first image that was refused, with its reason."""
-        return f"{self._failures[0].path}: {self._failures[0].reason}"
-
-    def add_space(self, name: str, key: str, model: str, dim: int) -> None:
-        """Declare a space before anything is appended."""
-        self._spaces[name] = Space(key, model, dim, "", 0.0)
-        self._arrays[name] = _ArrayFile(self._beside / f"{name}.npy", dim)
-
-    def append(
-        self, items: list[Item], vectors: dict[str, NDArray[np.float32]], failures: list[Failure]
-    ) -> None:
-        """Add n items, with `(n, dim)` vectors for each space, and the failures that came with them."""
-        self._items.extend(items)
-        self._failures.extend(failures)
-        for name, rows in vectors.items():
-            self._arrays[name].append(rows)
-
-    def finish_vectors(self) -> dict[str, NDArray[np.float32]]:
-        """Close the vector files and map them to read, by space."""
-        for array in self._arrays.values():
-            array.close()
-        return {
-            name: np.load(self._beside / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in self._arrays
-        }
-
-    def add_ann(self, name: str, ann: "faiss.Index", factory: str, recall: float) -> None:
-        """Store the FAISS index of a space."""
-        write_ann(ann, self._beside / f"{name}.faiss")
-        space = self._spaces[name]
-        self._spaces[name] = Space(space.key, space.name, space.dim, factory, recall)
-
-    def keep_model(self, student: OnnxEmbedder) -> None:
-        """Copy the student, so that the index can be searched wherever it is taken."""
-        (self._beside / STUDENT).write_bytes(student.data)
-
-    def commit(self, teacher: Embedder | None) -> Index:
-        """Write the tables and the manifest, and put the folder in its place.
-
-        Args:
-            teacher: The teacher, if there is one. How to open it again is remembered; no key is.
-
-        Raises:
-            RetrievalError: The folder could not be put there.
-        """
-        _write_table(self._beside / ITEMS, Item, self._items)
-        _write_table(self._beside / ERRORS, Failure, self._failures)
-        created = datetime.now(UTC).isoformat(timespec="seconds")
-        manifest = Manifest(
-            FORMAT,
-            created,
-            len(self._items),
-            len(self._failures),
-            teacher.spec if teacher else None,
-            self._spaces,
-            asdict(teacher.options) if teacher else {},
-        )
-        (self._beside / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
-        old = self._out.with_name(f".{self._out.name}.old-{os.getpid()}")
-        try:
-            if self._out.exists():
-                self._out.rename(old)
-            self._beside.rename(self._out)
-        except OSError as error:
-            raise RetrievalError(f"{self._out} could not be written: {error.strerror}.") from error
-        shutil.rmtree(old, ignore_errors=True)
-        return Index(self._out)
+    def _file(self, name: str) -> Path:
+        path = self.data / name
+        if not path.exists():
+            meanwhile = _read_manifest(self.path).generation != self.manifest.generation
+            raise UsageError(
+                f"{self.path} was written anew meanwhile. Open it again."
+                if meanwhile
+                else f"{path} is missing. Index the images again."
+            )
+        return path
 
 
-class _ArrayFile:
-    """A .npy file of float32 rows that grows: NumPy pads the header, so the row count can be set last."""
-
-    def __init__(self, path: Path, dim: int) -> None:
-        self._file: BinaryIO = path.open("wb")
-        self._dim = dim
-        self._rows = 0
-        self._write_header()
-
-    def _write_header(self) -> None:
-        header = {"descr": "<f4", "fortran_order": False, "shape": (self._rows, self._dim)}
-        self._file.seek(0)
-        np.lib.format.write_array_header_1_0(self._file, header)
-
-    def append(self, rows: NDArray[np.float32]) -> None:
-        self._file.write(np.ascontiguousarray(rows, "<f4").tobytes())
-        self._rows += len(rows)
-
-    def close(self) -> None:
-        if not self._file.closed:
-            self._write_header()
-            self._file.close()
+def data_folder(path: Path, generation: int) -> Path:
+    """Where an index keeps its data."""
+    return path / f"data-{generation}"
 
 
-def _write_table(path: Path, kind: type, rows: list) -> None:
-    types = {"str": pa.string(), "int": pa.int64(), str: pa.string(), int: pa.int64()}
-    schema = pa.schema([(field.name, types[field.type]) for field in fields(kind)])
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema), path, compression="zstd")
+def _read_manifest(path: Path) -> Manifest:
+    file = path / MANIFEST
+    if not file.is_file():
+        raise UsageError(f"{path} is not an index. Make one with `retrieval index`.")
+    try:
+        facts = json.loads(file.read_text())
+        if facts["format"] == FORMAT:
+            facts["spaces"] = {name: Space(**space) for name, space in facts["spaces"].items()}
+            facts["files"] = {name: Stored(**stored) for name, stored in facts["files"].items()}
+            return Manifest(**facts)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(f"{file} is damaged. Remove {path}, and index the images again.") from error
+    raise UsageError(
+        f"{path} has format {facts['format']}, not {FORMAT}. Remove it, and index the images again."
+    )
 
 
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    with pq.ParquetFile(file) as table:
+        for batch in table.iter_batches(CHUNK):
+            yield from batch.to_pylist()

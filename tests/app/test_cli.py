@@ -40,6 +40,37 @@ def index(folder: Path, tmp_path: Path, student_file: Path, teacher_file: Path) 
     return out
 
 
+def test_an_index_is_kept_up_to_date_and_looked_after(index: Path, folder: Path, student_file, teacher_file):
+    models = ("--model", student_file, "--teacher", teacher_file, "--out", index)
+    Image.open(folder / "0.png").rotate(90).save(folder / "new.png")
+    (folder / "1.png").rename(folder / "moved.png")
+    (folder / "2.png").unlink()
+    (folder / "copy.png").write_bytes((folder / "3.png").read_bytes())
+    done = retrieval("index", folder, *models, "--update")
+    assert done.stdout == f"{index}: 12 images in 13 files, 0 refused.\n"
+    assert "3 of 13 images are new or changed" in done.stderr
+    facts = json.loads(retrieval("index", "info", index, "--json").stdout)
+    assert (facts["images"], facts["copies"], facts["spaces"].keys()) == (12, 1, {"student", "teacher"})
+    assert "teacher.onnx, 12 dimensions; Flat" in retrieval("index", "info", index).stdout
+    assert retrieval("index", "verify", index).stdout == "All is well.\n"
+    (folder / "moved.png").unlink()
+    assert f"{index}: 1 files dropped" in retrieval("index", "compact", index).stdout
+    results = json.loads(retrieval("search", index, folder / "0.png", "-k", 99, "--json").stdout)
+    found = {hit["name"]: hit["copies"] for hit in results["queries"][0]["results"]}
+    assert "moved.png" not in found
+    assert found["3.png"] == [str(folder / "copy.png")]
+    (Index(index).data / "student.npy").write_bytes(b"nothing")
+    done = retrieval("index", "verify", index)
+    assert done.returncode == 1
+    assert "student.npy has 7 bytes" in done.stdout
+
+
+def test_a_word_that_is_no_command_of_index_is_a_source():
+    assert "Usage: retrieval index build" in retrieval("index", "--help").stdout
+    assert "Usage: retrieval index verify" in retrieval("index", "verify", "--help").stdout
+    assert "m.onnx does not exist" in refused("index", "nowhere", "--model", "m.onnx", "--out", "idx")
+
+
 def test_help_lists_the_commands():
     text = retrieval("--help").stdout
     for command in ("export", "distill", "index", "search", "evaluate", "quantize", "serve", "demo"):
@@ -57,6 +88,32 @@ def test_search_prints_a_list_and_json(index: Path, folder: Path):
     assert answer["mode"] == "teacher"
     assert [len(query["results"]) for query in answer["queries"]] == [3, 3]
     assert answer["queries"][0]["results"][0]["path"] != str(folder / "0.png")
+
+
+def test_a_search_is_narrowed_by_metadata_prefix_and_cut(
+    folder: Path, tmp_path: Path, student_file: Path, teacher_file: Path
+):
+    rows = [f"{i}.png,{'odd' if i % 2 else 'even'}" for i in range(10)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,parity", *rows, "gone.png,odd"]))
+    idx = tmp_path / "idx"
+    models = "--model", student_file, "--teacher", teacher_file
+    done = retrieval("index", folder, *models, "--out", idx, "--metadata", tmp_path / "table.csv")
+    assert done.returncode == 0, done.stderr
+    assert "table.csv: 1 rows without an image, 2 images without a row." in done.stderr
+    assert "student: Flat, recall@10 1.000" in done.stderr
+
+    def found(*options: object) -> list[str]:
+        done = retrieval("search", idx, folder / "1.png", "-k", 12, "--json", *options)
+        assert done.returncode == 0, done.stderr
+        return [hit["name"] for hit in json.loads(done.stdout)["queries"][0]["results"]]
+
+    odd = found("--where", "parity=odd", "--mode", "rerank")
+    assert sorted(odd) == ["3.png", "5.png", "7.png", "9.png"]
+    assert odd == [name for name in found("--mode", "teacher") if name in odd]
+    assert sorted(found("--prefix", "more/")) == ["more/10.jpg", "more/11.jpg"]
+    assert 1 <= len(found("--cut", "0.99")) < 11
+    assert "no column 'size', only parity" in refused("search", idx, folder / "1.png", "--where", "size=1")
+    assert "column=value" in refused("search", idx, folder / "1.png", "--where", "parity")
 
 
 def test_a_query_that_cannot_be_read_does_not_stop_the_others(index: Path, folder: Path, tmp_path: Path):

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import picture, write_embedder
 from teacher_server import TeacherServer, serving
@@ -91,6 +92,27 @@ def test_an_index_of_a_paid_teacher_and_its_searches(folder, tmp_path, teacher):
         build_index([folder], student, tmp_path / "plain", teacher)
         direct = open_searcher(tmp_path / "plain").find([new], "teacher", 3)
         assert found.results.ids.tolist() == direct.results.ids.tolist()
+
+
+def test_an_update_asks_a_paid_teacher_about_new_images_only(folder, tmp_path, teacher):
+    """Even where the ledger is another one, and knows nothing."""
+    server = TeacherServer(teacher)
+    student = OnnxEmbedder(write_embedder(tmp_path / "s.onnx"), "cpu")
+    with serving(server) as url:
+        spec = TeacherSpec(url, EmbedderOptions(batch=4), tmp_path / "l.sqlite", budget=12)
+        build_index([folder], student, tmp_path / "idx", spec.open("cpu"))
+        (folder / "1.png").rename(folder / "moved.png")
+        (folder / "copy.png").write_bytes((folder / "2.png").read_bytes())
+        another = replace(spec, ledger=tmp_path / "another.sqlite", budget=1)
+        assert len(build_index([folder], student, tmp_path / "idx", another.open("cpu"), update=True)) == 12
+        assert sum(server.charged.values()) == 12
+        picture(99).save(folder / "new.png")
+        assert bill_by_name([folder], another, "cpu", None, update=tmp_path / "idx").queries == 1
+        updated = build_index([folder], student, tmp_path / "idx", another.open("cpu"), update=True)
+        assert sum(server.charged.values()) == 13
+    fresh = build_index([folder], student, tmp_path / "plain", teacher)
+    assert updated.items == fresh.items
+    np.testing.assert_allclose(updated.vectors("teacher"), fresh.vectors("teacher"), atol=1e-6)
 
 
 def test_an_index_does_not_choose_whom_to_ask_or_what_to_run(folder, tmp_path, teacher, monkeypatch):

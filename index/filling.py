@@ -1,0 +1,86 @@
+"""Embed what has no vectors yet, each content once."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from tqdm import tqdm
+
+from index.ahead import BATCH, WORKERS, map_ahead
+from index.asking import ask_all, digest_pool
+from index.bill import make_bill
+from index.embedder import Embedder
+from index.embedding import embed_files
+from index.errors import ImageError
+from index.image_file import ImageFile
+from index.images import content_digest
+from index.journal import Journal, Missing
+from index.paid import PaidEmbedder
+from index.progress import progress, say
+from index.vectors_file import VectorsEmbedder, find_missing
+
+
+def embed_missing(files: Sequence[ImageFile], models: Mapping[str, Embedder], journal: Journal) -> None:
+    """Embed the files that a journal has no vectors for, and add them to it.
+
+    Args:
+        files: As they were listed in the journal.
+        models: The embedders by name. A paid teacher is asked about all of the files first.
+        journal: The unfinished run.
+
+    Raises:
+        UsageError: The teacher is a file of vectors that lacks images, and none may be missing.
+        BudgetError: The teacher's budget is too small; nothing was asked.
+        RetrievalError: A model failed.
+    """
+    teacher = models.get("teacher")
+    if isinstance(teacher, VectorsEmbedder):
+        find_missing(files, digest_pool(files), teacher)  # what may be missing is listed as refused
+    missing = journal.count_missing()
+    if missing < len(files):
+        say(f"{missing} of {len(files)} images are new or changed, or were not reached.")
+    with progress(missing, "index") as bar:
+        # A second round is for copies of an image that was embedded in vain, or that changed meanwhile.
+        while True:
+            done = 0
+            wanted: Iterable[ImageFile] = _find_missing(files, journal, bar)
+            if isinstance(teacher, PaidEmbedder):
+                wanted = list(wanted)
+                _ask(wanted, teacher)
+            for part in embed_files(wanted, models):
+                journal.add(part.items, part.vectors, part.failures)
+                done += len(part.items) + len(part.failures)
+                bar.set_postfix_str(f"{part.waiting:.0%} waiting for data", refresh=False)
+                bar.update(len(part.items) + len(part.failures))
+            if not done:
+                return
+
+
+def _find_missing(files: Sequence[ImageFile], journal: Journal, bar: "tqdm[None]") -> Iterator[ImageFile]:
+    """Yield the files to embed: not what is known by its content, nor a copy of one yielded before."""
+
+    def look_into(missing: Missing) -> tuple[int, str | None]:
+        return missing.place, _digest(files[missing.place]) if missing.doubtful else missing.digest
+
+    yielded: set[str] = set()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for place, digest in map_ahead(pool, look_into, journal.missing(), 2 * BATCH):
+            if digest is not None:
+                if journal.settle(place, digest) or digest in yielded:
+                    bar.update()
+                    continue
+                yielded.add(digest)
+            yield files[place]
+
+
+def _digest(file: ImageFile) -> str | None:
+    try:
+        return content_digest(file.read()[0])
+    except ImageError:  # the reason comes out when it is read to be embedded
+        return None
+
+
+def _ask(files: Sequence[ImageFile], teacher: PaidEmbedder) -> None:
+    """Bring a paid teacher's answers into its ledger, if the budget allows all of them."""
+    if files:
+        make_bill(files, teacher, teacher.ledger, teacher.budget).require_budget()
+        ask_all(files, teacher)
