@@ -35,7 +35,9 @@ class Side:
     @property
     def ids(self) -> list[int]:
         """Ids of the items, best first."""
-        return [] if self.found is None else [item for item in self.found.results.ids[0].tolist() if item >= 0]
+        return (
+            [] if self.found is None else [item for item in self.found.results.ids[0].tolist() if item >= 0]
+        )
 
     @property
     def scores(self) -> list[float]:

@@ -197,5 +197,3 @@ def preview(query: Query, side: int) -> Image.Image:
     image = query.photo(side).image
     image.thumbnail((side, side), Image.Resampling.BICUBIC)
     return image
-
-

@@ -76,9 +76,7 @@ def render_search(
         first=_options([(mode, LABELS[mode]) for mode in modes], "student"),
         second=_options([(mode, LABELS[mode]) for mode in [*rest, "student"]], second),
         narrow="" if columns is None else _narrowing(columns),
-        meanings="".join(
-            f"<div><dt>{LABELS[mode]}</dt><dd>{MEANINGS[mode]}</dd></div>" for mode in modes
-        ),
+        meanings="".join(f"<div><dt>{LABELS[mode]}</dt><dd>{MEANINGS[mode]}</dd></div>" for mode in modes),
     )
 
 
@@ -99,7 +97,9 @@ def render_column(side: Side, index: Index, other: Side | None, waiting: bool = 
     shifts = rank_shifts(side, other) if marked and other else []
     name = LABELS[other.mode] if other else ""
     cards = [
-        _card(rank, item, score, index.items[item].name, _mark(shifts[rank - 1], rank, name) if marked else "")
+        _card(
+            rank, item, score, index.items[item].name, _mark(shifts[rank - 1], rank, name) if marked else ""
+        )
         for rank, (item, score) in enumerate(zip(side.ids, side.scores, strict=True), start=1)
     ]
     return f'<ol class="cards" aria-label="{LABELS[side.mode]}, best first">{"".join(cards)}</ol>'
@@ -217,7 +217,8 @@ def _side_row(side: Side, index: Index, slowest: float, costs: Mapping[str, Cost
         for name, seconds in parts.items()
     )
     split = " ".join(
-        f'<span class="{name}">{name} <b>{_milliseconds(seconds)}</b></span>' for name, seconds in parts.items()
+        f'<span class="{name}">{name} <b>{_milliseconds(seconds)}</b></span>'
+        for name, seconds in parts.items()
     )
     space = index.manifest.spaces[SPACES.get(side.mode, side.mode)]
     return (
