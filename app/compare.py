@@ -42,7 +42,7 @@ class Side:
     @property
     def scores(self) -> list[float]:
         """Their similarities."""
-        return [] if self.found is None else self.found.results.scores[0].tolist()[: len(self.ids)]
+        return self.found.results.scores[0].tolist()[: len(self.ids)] if self.found else []
 
     @property
     def seconds(self) -> float:
@@ -89,8 +89,8 @@ def agreement(first: Side, second: Side) -> Agreement | None:
     if not first.ids or not second.ids:
         return None
     depth = max(len(first.ids), len(second.ids))
-    lists = [np.array([side.ids + [-1] * (depth - len(side.ids))]) for side in (first, second)]
-    return Agreement(float(overlap_at_k(*lists)[0]), float(rank_biased_overlap(*lists)[0]))
+    one, two = (np.array([side.ids + [-1] * (depth - len(side.ids))]) for side in (first, second))
+    return Agreement(float(overlap_at_k(one, two)[0]), float(rank_biased_overlap(one, two)[0]))
 
 
 def rank_shifts(side: Side, other: Side) -> list[int | None]:

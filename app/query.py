@@ -39,7 +39,7 @@ class View:
 
     def __post_init__(self) -> None:
         left, top, right, bottom = self.box
-        inside = 0 <= left and right <= 1 and 0 <= top and bottom <= 1
+        inside = min(left, top) >= 0 and max(right, bottom) <= 1
         if self.turn not in range(4) or not inside or right - left < LEAST or bottom - top < LEAST:
             raise UsageError("This is no part of the picture. Draw the box again.")
 

@@ -232,7 +232,7 @@ $('.clear').addEventListener('click', () => {
 $('.copy').addEventListener('click', async () => {
   await navigator.clipboard.writeText(location.href);
   $('.copy').textContent = 'Copied';
-  setTimeout(() => { $('.copy').textContent = 'Copy link'; }, 1500);
+  setTimeout(() => { $('.copy').textContent = 'Link'; }, 1500);
 });
 
 // Saves what is shown, of both columns, so that it also works for a photo that has no address.

@@ -1,4 +1,4 @@
-"""The search tab: what its scripts ask for, and what they are answered. They ask without a queue, for speed."""
+"""The search tab: what its scripts ask for, and what they are answered. No queue: it would take its time."""
 
 import json
 from base64 import b64encode
@@ -8,8 +8,10 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from statistics import median
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any
+
+from PIL import Image
 
 from app.compare import Side, agreement, find_side
 from app.query import (
@@ -31,7 +33,8 @@ from app.views import (
     render_waiting,
 )
 from index.errors import RetrievalError, UsageError, needs
-from index.search import Searcher
+from index.images import Photo
+from index.search import MODES, Searcher
 
 with needs("demo"):
     import gradio as gr
@@ -63,6 +66,18 @@ class SearchPage:
         self._times: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=TIMES))
         self._lock = Lock()
 
+    def warm_up(self) -> None:
+        """Search once in each mode, so that the first visitor does not wait for it. Costs no answer."""
+        searcher = self.searcher
+        if not searcher.index.items:
+            return
+        for mode, (model, space) in MODES.items():
+            if mode in searcher.modes:
+                searcher.search(searcher.index.vectors(space)[:1], mode, 1)
+            if model in searcher.models and not searcher.models[model].calls.paid:
+                photo = Photo("", b"", "", Image.new("RGB", (64, 64)), 64, 64)
+                searcher.models[model].embed([searcher.models[model].prepare(photo)])
+
     def search(self, asked: Mapping[str, Any] | DataWithFiles) -> dict[str, Any]:
         """Answer a search.
 
@@ -71,8 +86,8 @@ class SearchPage:
 
         Returns:
             `columns` and `numbers` as HTML, `name`, `sent` (the digest by which the photo is known from now
-            on), `more` (whether a longer list has more in it); or `error`, one line; or `forgotten`, where the
-            photo must be sent again.
+            on), `more` (whether a longer list has more in it), `spoken`; or `error`, one line of HTML; or
+            `forgotten`, where the photo must be sent again.
         """
         try:
             fields, photo = _open(asked)
@@ -179,6 +194,7 @@ def build_search_tab(searcher: Searcher, price: float | None = None) -> None:
         price: Of a thousand answers of the teacher, if they have one.
     """
     page = SearchPage(searcher, price)
+    Thread(target=page.warm_up, daemon=True).start()
 
     # Functions, because Gradio marks what scripts may call, and methods take no marks.
     def search(asked: Mapping[str, Any] | DataWithFiles) -> dict[str, Any]:

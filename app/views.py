@@ -19,6 +19,16 @@ MEANINGS = {
     "rerank": "the student finds, the teacher puts in order",
 }
 SPACES = {"asymmetric": "projected", "rerank": "student"}  # the space whose vectors are searched
+HEADINGS = {
+    "": "",
+    "one search": "from the bytes of the picture to its results",
+    " ": "decode, embed, search",
+    "decode": "from the bytes of the picture to pixels",
+    "embed": "from pixels to a vector",
+    "search": "from a vector to results",
+    "bytes a vector": "of each image of the gallery, as 32-bit numbers",
+    "a million": "a million searches one after another, at the median time of the searches on this page",
+}
 EAGER = 8  # pictures of a column that are loaded before they are scrolled to
 
 
@@ -80,27 +90,25 @@ def render_search(
     )
 
 
-def render_column(side: Side, index: Index, other: Side | None, waiting: bool = False) -> str:
+def render_column(side: Side, index: Index, other: Side | None = None) -> str:
     """One side's results as cards.
 
     Args:
         side: The results.
         index: Where the items are.
         other: The other side, to mark how far each item moved; None marks nothing.
-        waiting: Whether the other side is still on its way.
     """
     if side.found is None:
         return render_note(side.missing)
     if not side.ids:
         return render_note("Nothing found. Widen the filters, or lower the cut.")
-    marked = other is not None and other.found is not None and not waiting
-    shifts = rank_shifts(side, other) if marked and other else []
+    shifts = rank_shifts(side, other) if other and other.found else []
     name = LABELS[other.mode] if other else ""
+    marks = [_mark(shift, rank, name) for rank, shift in enumerate(shifts, start=1)]
+    found = zip(side.ids, side.scores, marks or [""] * len(side.ids), strict=True)
     cards = [
-        _card(
-            rank, item, score, index.items[item].name, _mark(shifts[rank - 1], rank, name) if marked else ""
-        )
-        for rank, (item, score) in enumerate(zip(side.ids, side.scores, strict=True), start=1)
+        _card(rank, item, score, index.items[item].name, mark)
+        for rank, (item, score, mark) in enumerate(found, start=1)
     ]
     return f'<ol class="cards" aria-label="{LABELS[side.mode]}, best first">{"".join(cards)}</ol>'
 
@@ -126,6 +134,9 @@ def render_numbers(
         k: Results that were asked for.
         costs: What searching costs, by mode.
     """
+    answered = [side for side in sides if side.found]
+    if not answered:
+        return ""
     facts = ""
     if agreed:
         facts = (
@@ -133,17 +144,22 @@ def render_numbers(
             f"{_fact(f'{agreed.overlap:.0%}', f'overlap@{k}', 'share of the results that both have')}"
             f"{_fact(f'{agreed.rbo:.2f}', 'RBO', 'agreement in order; 1 is the same list')}</dl>"
         )
-    answered = [side for side in sides if side.found]
-    slowest = max((side.seconds for side in answered), default=0.0)
-    rows = "".join(_side_row(side, index, slowest, costs) for side in answered)
-    return f'{facts}<div class="sides">{rows}</div>' if rows else facts
+    slowest = max(side.seconds for side in answered)
+    head = "".join(
+        f'<span role="columnheader" title="{meaning}">{name}</span>' for name, meaning in HEADINGS.items()
+    )
+    rows = "".join(_side_row(side, index, slowest, costs.get(side.mode)) for side in answered)
+    return (
+        f'{facts}<div class="sides"><div class="figures" role="table" aria-label="Time and size">'
+        f'<div role="row" class="head">{head}</div>{rows}</div>{_break_even(costs)}</div>'
+    )
 
 
 def render_details(item: int, entry: Item, metadata: Mapping[str, str]) -> str:
     """What is known of an image of the gallery."""
     day = datetime.fromtimestamp(entry.mtime, UTC).date().isoformat()
     facts = {
-        "Size": f"{entry.width} × {entry.height} pixels, {_bytes(entry.size)}",
+        "Size": f"{entry.width} by {entry.height} pixels, {_bytes(entry.size)}",
         "Changed": day,
         "Id": str(item),
         **metadata,
@@ -208,44 +224,43 @@ def _mark(shift: int | None, rank: int, other: str) -> str:
     return f'<span class="mark {way}" title="{text}">{arrow}&#8202;{abs(shift)}</span>'
 
 
-def _side_row(side: Side, index: Index, slowest: float, costs: Mapping[str, Cost]) -> str:
+def _side_row(side: Side, index: Index, slowest: float, cost: Cost | None) -> str:
     found = side.found
     assert found is not None
     parts = {"decode": side.decode_seconds, "embed": found.embed_seconds, "search": found.search_seconds}
-    bar = "".join(
-        f'<i class="{name}" style="width:{100 * seconds / slowest:.2f}%"></i>'
-        for name, seconds in parts.items()
-    )
-    split = " ".join(
-        f'<span class="{name}">{name} <b>{_milliseconds(seconds)}</b></span>'
-        for name, seconds in parts.items()
-    )
-    space = index.manifest.spaces[SPACES.get(side.mode, side.mode)]
+    bar = "".join(f'<i style="width:{100 * seconds / slowest:.2f}%"></i>' for seconds in parts.values())
+    cells = [
+        f'<span role="cell" class="total">{_milliseconds(side.seconds)} ms</span>',
+        f'<span role="cell" class="share-of-time"><span class="bar" aria-hidden="true">{bar}</span></span>',
+        *(f'<span role="cell">{_milliseconds(seconds)} ms</span>' for seconds in parts.values()),
+        f'<span role="cell">{4 * index.manifest.spaces[SPACES.get(side.mode, side.mode)].dim:,}</span>',
+        f'<span role="cell">{_million(cost)}</span>',
+    ]
     return (
-        f'<div class="side {side.mode}"><span class="who">{LABELS[side.mode]}</span>'
-        f'<span class="total" title="from the bytes of the picture to its results">'
-        f"{_milliseconds(side.seconds)} ms</span>"
-        f'<span class="bar" aria-hidden="true">{bar}</span><span class="split">{split}</span>'
-        f'<span class="size"><b>{4 * space.dim:,}</b> bytes a vector</span>'
-        f"{_million(side.mode, costs)}</div>"
+        f'<div role="row" data-mode="{side.mode}">'
+        f'<span role="rowheader" class="who">{LABELS[side.mode]}</span>'
+        f"{''.join(cells)}</div>"
     )
 
 
-def _million(mode: str, costs: Mapping[str, Cost]) -> str:
-    cost = costs.get(mode)
+def _million(cost: Cost | None) -> str:
     if cost is None:
+        return "-"
+    money = "" if cost.price is None else f" and {1000 * cost.price:,.2f}"
+    return f"{_duration(1e6 * cost.seconds)}{money}"
+
+
+def _break_even(costs: Mapping[str, Cost]) -> str:
+    """After how many searches a student has saved as many answers of its teacher as it learnt from."""
+    learnt = costs["student"].learnt_from if "student" in costs else None
+    if learnt is None:
         return ""
-    text = f"<b>{_duration(1e6 * cost.seconds)}</b>"
-    if cost.price is not None:
-        text += f" and <b>{1000 * cost.price:,.2f}</b>"
-    title = f"at the median time of this page's searches, {1000 * cost.seconds:.1f} ms"
-    even = ""
-    if cost.learnt_from is not None:
-        even = (
-            f'<span class="even" title="It learnt from so many answers of the teacher: from then on each search '
-            f'saves one">pays off after <b>{cost.learnt_from:,}</b> searches</span>'
-        )
-    return f'<span class="million" title="{title}">a million: {text}</span>{even}'
+    price = next((cost.price for cost in costs.values() if cost.price is not None), None)
+    money = "" if price is None else f" ({learnt * price / 1000:,.2f} at {price:g} a thousand)"
+    return (
+        f'<p class="even">The student learnt from {learnt:,} answers of the teacher{money}: it has paid off '
+        f"after {learnt:,} searches.</p>"
+    )
 
 
 def _fact(value: str, name: str, meaning: str) -> str:
