@@ -1,12 +1,13 @@
 // The large view of a result: the original, what is known of it, and the way to the next one.
 
-function makeLargeView(dialog, describe, use) {
+function makeLargeView(dialog, describe, use, leave) {
   const image = dialog.querySelector('img'), about = dialog.querySelector('.about');
-  let card = null;
+  let card = null, place = null;
 
   async function show(next) {
     card = next;
     const id = Number(card.dataset.id);
+    place = {column: card.closest('.column')?.dataset.column ?? place.column, id};
     image.alt = card.dataset.name;
     image.onerror = () => { image.onerror = null; image.src = `thumbs/${id}`; };
     image.src = `images/${id}`;
@@ -35,7 +36,7 @@ function makeLargeView(dialog, describe, use) {
   });
   dialog.addEventListener('close', () => {
     image.removeAttribute('src');
-    card.querySelector('.hit').focus();
+    leave(place);  // answers may have replaced the card meanwhile
   });
   return show;
 }

@@ -9,7 +9,7 @@ let query = null;         // {item} or {sent, file} or {address}
 let serial = 0, last = {};
 
 const cropper = makeCropper($('.picture'), live => live ? followCrop() : search({replace: true}));
-const showLarge = makeLargeView($('.large'), id => server.details(id), id => searchItem(id));
+const showLarge = makeLargeView($('.large'), describe, id => searchItem(id), place => refocus(place));
 openEntries(page, searchFile, searchAddress, text => showComplaint(`<p class="note error">${text}</p>`));
 
 // What is asked
@@ -88,7 +88,7 @@ async function search({replace = false} = {}) {
   if (both && !answer.error) {
     answer = await ask(asked, wish());
     if (mine !== serial) return;
-    show(answer, focused());
+    show(answer, document.activeElement === document.body ? focus : focused());
   }
   page.removeAttribute('aria-busy');
 }
@@ -121,6 +121,16 @@ function show(answer, focus) {
   page.classList.toggle('single', answer.columns.length < 2);
   $$('.column').forEach((column, i) => { column.dataset.mode = modes()[i] || ''; });
   if (focus) refocus(focus);
+}
+
+// What is known of an image, with its place in each column.
+async function describe(id) {
+  const places = $$('.column').slice(0, modes().length).map((column, i) => {
+    const card = column.querySelector(`.card[data-id="${id}"]`), name = $$('.mode-of')[i].selectedOptions[0].text;
+    const at = card ? `${card.querySelector('.rank').textContent}, similarity ${card.querySelector('.score').textContent}` : 'not among these results';
+    return `<div><dt>${name}</dt><dd>${at}</dd></div>`;
+  });
+  return `${await server.details(id)}<dl>${places.join('')}</dl>`;
 }
 
 function showColumn(i, html) { $$('.list')[i].innerHTML = html; }
@@ -158,6 +168,7 @@ function writeAddress(replace) {
     if (fields.cut) searchParams.set('cut', fields.cut);
     for (const [name, value] of Object.entries(fields.columns || {})) searchParams.set(`column.${name}`, value);
   }
+  url.search = String(searchParams).replaceAll('%2C', ',');
   const same = url.href === location.href;
   history[replace || same ? 'replaceState' : 'pushState']({sent: query.sent}, '', url);
   $('.copy').disabled = fields.item === undefined;
