@@ -252,7 +252,7 @@ def serve(
     teacher_options: EmbedderOptions,
 ) -> None:
     """Serve the page that searches and compares."""
-    from app.ui import serve as serve_page
+    from app.server import serve as serve_page
     from index.search import open_searcher
 
     spec = TeacherSpec(teacher, teacher_options, ledger, budget)

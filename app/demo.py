@@ -82,7 +82,7 @@ def run_demo(images: Path | None, out: Path, page: bool, port: int) -> list[Row]
     rows = _measure(searcher, files, None if images else photos)
     print(format_table(rows))
     if page:
-        from app.ui import serve
+        from app.server import serve
 
         serve(searcher, "127.0.0.1", port)
     return rows
