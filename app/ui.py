@@ -29,7 +29,7 @@ element.addEventListener('click', event => {
 """
 
 
-def build_page(searcher: Searcher) -> gr.Blocks:
+def build_page(searcher: Searcher, price: float | None = None) -> gr.Blocks:
     """Lay out the page and join its events to the search."""
     index = searcher.index
     side = max(model.side for model in searcher.models.values())
