@@ -86,10 +86,11 @@ def _check(url: str) -> str:
     """
     try:
         parsed = httpx.URL(url)
-        port = parsed.port
-    except (httpx.InvalidURL, ValueError) as error:
+    except httpx.InvalidURL as error:
         raise ImageError("this is not a link that can be read") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host or port == 0:
+    if not 0 < (parsed.port or 80) < 65536:
+        raise ImageError("this is not a link that can be read")
+    if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ImageError("only links that begin with http:// or https:// are followed")
     if parsed.userinfo:
         raise ImageError("a link with a password in it is not followed")
