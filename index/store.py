@@ -166,10 +166,14 @@ class Index:
         Raises:
             RetrievalError: The folder has been replaced since it was opened.
         """
-        _ = self.ids_by_digest, self.failures
-        for space in self.manifest.spaces:
-            self.vectors(space)
-        if (self.path / MANIFEST).read_text() != self._manifest_text:
+        try:
+            _ = self.ids_by_digest, self.failures
+            for space in self.manifest.spaces:
+                self.vectors(space)
+            replaced = (self.path / MANIFEST).read_text() != self._manifest_text
+        except OSError:
+            replaced = True
+        if replaced:
             raise RetrievalError(f"{self.path} was replaced while it was being opened. Try again.")
 
     def require_model(self, space: str, key: str, name: str) -> None:
