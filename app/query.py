@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from app.fetch import fetch_image
 from index.errors import ImageError, UsageError
 from index.images import Photo, content_digest, decode, with_pixels
 from index.search import Searcher
@@ -172,6 +173,19 @@ class Query:
 def query_of_bytes(data: bytes, name: str) -> Query:
     """A picture that was sent or fetched."""
     return Query(name, data, content_digest(data))
+
+
+def query_of_address(address: str) -> Query:
+    """A picture that is fetched from an address on the internet.
+
+    Raises:
+        ImageError: It cannot be had; the message is a whole line.
+    """
+    try:
+        data = fetch_image(address)
+    except ImageError as reason:
+        raise ImageError(f"That address cannot be searched with: {reason}.") from reason
+    return query_of_bytes(data, address.partition("?")[0].rsplit("/", 1)[-1] or address)
 
 
 def query_of_item(searcher: Searcher, item: int) -> Query:

@@ -8,16 +8,15 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from statistics import median
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
-
-from PIL import Image
 
 from app.compare import Side, agreement, find_side
 from app.query import (
     Query,
     Wish,
     preview,
+    query_of_address,
     query_of_bytes,
     query_of_item,
     read_wish,
@@ -33,8 +32,7 @@ from app.views import (
     render_waiting,
 )
 from index.errors import RetrievalError, UsageError, needs
-from index.images import Photo
-from index.search import MODES, Searcher
+from index.search import Searcher
 
 with needs("demo"):
     import gradio as gr
@@ -43,7 +41,7 @@ with needs("demo"):
 
 SCRIPTS = ("crop.js", "large.js", "entry.js", "search.js")
 EXAMPLES = 12
-PHOTOS = 256 << 20  # bytes of photos that are remembered, so that a crop of one need not send it again
+PHOTOS = 64 << 20  # bytes of photos that are remembered, so that a crop of one need not send it again
 SIDES = 256  # searches that are remembered: the second answer to a comparison repeats the first column
 TIMES = 101  # searches that the median is taken of
 PREVIEW = 1024  # pixels
@@ -65,18 +63,6 @@ class SearchPage:
         self._sides: LRUCache[Any, Side] = LRUCache(SIDES)
         self._times: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=TIMES))
         self._lock = Lock()
-
-    def warm_up(self) -> None:
-        """Search once in each mode, so that the first visitor does not wait for it. Costs no answer."""
-        searcher = self.searcher
-        if not searcher.index.items:
-            return
-        for mode, (model, space) in MODES.items():
-            if mode in searcher.modes:
-                searcher.search(searcher.index.vectors(space)[:1], mode, 1)
-            if model in searcher.models and not searcher.models[model].calls.paid:
-                photo = Photo("", b"", "", Image.new("RGB", (64, 64)), 64, 64)
-                searcher.models[model].embed([searcher.models[model].prepare(photo)])
 
     def search(self, asked: Mapping[str, Any] | DataWithFiles) -> dict[str, Any]:
         """Answer a search.
@@ -126,9 +112,7 @@ class SearchPage:
         elif wish.item is not None:
             return query_of_item(self.searcher, wish.item)
         elif wish.address:
-            from app.fetch import fetch_image
-
-            query = query_of_bytes(fetch_image(wish.address), wish.address.rsplit("/", 1)[-1])
+            query = query_of_address(wish.address)
         else:
             return self._known(wish.sent)
         if len(query.data) <= PHOTOS:
@@ -194,7 +178,6 @@ def build_search_tab(searcher: Searcher, price: float | None = None) -> None:
         price: Of a thousand answers of the teacher, if they have one.
     """
     page = SearchPage(searcher, price)
-    Thread(target=page.warm_up, daemon=True).start()
 
     # Functions, because Gradio marks what scripts may call, and methods take no marks.
     def search(asked: Mapping[str, Any] | DataWithFiles) -> dict[str, Any]:

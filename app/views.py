@@ -85,7 +85,7 @@ def render_search(
         examples=pictures,
         first=_options([(mode, LABELS[mode]) for mode in modes], "student"),
         second=_options([(mode, LABELS[mode]) for mode in [*rest, "student"]], second),
-        narrow="" if columns is None else _narrowing(columns),
+        filters="" if columns is None else _filters(columns),
         meanings="".join(f"<div><dt>{LABELS[mode]}</dt><dd>{MEANINGS[mode]}</dd></div>" for mode in modes),
     )
 
@@ -185,17 +185,18 @@ def _options(pairs: Iterable[tuple[str, str]], chosen: str = "") -> str:
     )
 
 
-def _narrowing(columns: Mapping[str, Sequence[str]]) -> str:
+def _filters(columns: Mapping[str, Sequence[str]]) -> str:
     fields = "".join(
         f'<label>{escape(name)}<select class="column-value" data-column="{escape(name)}">'
         f"{_options([('', 'any'), *((value, value) for value in values)])}</select></label>"
         for name, values in columns.items()
     )
     return (
+        '<details class="filters"><summary>Filters</summary><div class="panel">'
         '<label>As similar as the best, at least<output class="cut-value">any</output>'
         '<input class="cut" type="range" min="0" max="100" step="5" value="0"></label>'
         '<label>Name starts with<input class="prefix" type="text" placeholder="folder/" '
-        f'spellcheck="false" autocomplete="off"></label>{fields}'
+        f'spellcheck="false" autocomplete="off"></label>{fields}</div></details>'
     )
 
 

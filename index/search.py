@@ -79,6 +79,7 @@ class Searcher:
             UsageError: A model is not the one that made the index.
 
         Attributes:
+            device: As given.
             teacher_missing: Why there is no teacher; empty if there is one.
         """
         self.index = index
@@ -88,7 +89,7 @@ class Searcher:
         for space, model in self.models.items():
             index.require_model(space, model.key, model.name)
         self.teacher_missing = "" if "teacher" in self.models else "This index was made without a teacher."
-        self._device = device
+        self.device = device
         self._anns: dict[str, faiss.Index] = {}
         self._lock = Lock()
 
@@ -158,7 +159,7 @@ class Searcher:
     def _ann(self, space: str) -> "faiss.Index":
         with self._lock:  # pages are served by several threads
             if space not in self._anns:
-                self._anns[space] = to_device(self.index.ann(space), self._device)
+                self._anns[space] = to_device(self.index.ann(space), self.device)
             return self._anns[space]
 
 

@@ -110,8 +110,10 @@ class Index:
             UsageError: It is no index, or one of another format.
         """
         self.path = path
+        self._vectors: dict[str, NDArray[np.float32]] = {}
         try:
-            manifest = json.loads((path / MANIFEST).read_text())
+            text = (path / MANIFEST).read_text()
+            manifest = json.loads(text)
             spaces = {name: Space(**space) for name, space in manifest.pop("spaces").items()}
             self.manifest = Manifest(spaces=spaces, **manifest)
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -120,6 +122,7 @@ class Index:
             raise UsageError(
                 f"{path} has format {self.manifest.format}, not {FORMAT}. Index the images again."
             )
+        self._manifest_text = text
 
     def __len__(self) -> int:
         return self.manifest.count
@@ -149,11 +152,29 @@ class Index:
 
     def vectors(self, space: str) -> NDArray[np.float32]:
         """Memory-map the `(count, dim)` float32 vectors of a space."""
-        return np.load(self.path / f"{space}.npy", mmap_mode="r", allow_pickle=False)
+        if space not in self._vectors:
+            self._vectors[space] = np.load(self.path / f"{space}.npy", mmap_mode="r", allow_pickle=False)
+        return self._vectors[space]
 
     def ann(self, space: str) -> "faiss.Index":
         """Read the FAISS index of a space."""
         return read_ann(self.path / f"{space}.faiss")
+
+    def pin(self) -> None:
+        """Open everything now, so that what is read later is of this index, whatever becomes of its folder.
+
+        Raises:
+            RetrievalError: The folder has been replaced since it was opened.
+        """
+        try:
+            _ = self.ids_by_digest, self.failures
+            for space in self.manifest.spaces:
+                self.vectors(space)
+            replaced = (self.path / MANIFEST).read_text() != self._manifest_text
+        except OSError:
+            replaced = True
+        if replaced:
+            raise RetrievalError(f"{self.path} was replaced while it was being opened. Try again.")
 
     def require_model(self, space: str, key: str, name: str) -> None:
         """Refuse a model that is not the one which made the vectors of a space.
