@@ -5,7 +5,7 @@ function makeCropper(root, changed) {
   const WHOLE = [0, 0, 1, 1], LEAST = 0.08, WIDEST = 900;
   const frame = root.querySelector('.frame'), canvas = root.querySelector('canvas'), box = root.querySelector('.box');
   const image = new Image();
-  let turn = 0, area = WHOLE, drag = null;
+  let turn = 0, area = WHOLE, drag = null, shows = 0;
 
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
   const isWhole = () => area.every((edge, i) => edge === WHOLE[i]);
@@ -108,21 +108,25 @@ function makeCropper(root, changed) {
 
   return {
     get view() { return {turn, box: area}; },
-    // Show the first of these addresses that the browser can draw.
-    async show(addresses, view = {turn: 0, box: WHOLE}) {
+    look(view = {turn: 0, box: WHOLE}) {
       ({turn, box: area} = view);
       place();
+    },
+    // Show the first of these addresses that the browser can draw; each may be a promise of one, or a function.
+    async show(addresses) {
+      const mine = ++shows;
       for (const address of addresses) {
-        image.src = typeof address === 'string' ? address : await address();
+        const found = await (typeof address === 'function' ? address() : address);
+        if (mine !== shows) return;
+        image.src = found;
         try {
           await image.decode();
         } catch {
           continue;
         }
-        draw();
+        if (mine === shows) draw();
         return;
       }
-      canvas.width = canvas.height = 1;
     },
   };
 }

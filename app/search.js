@@ -34,24 +34,27 @@ function narrowing() {
 }
 
 function searchItem(item, view, how) {
-  query = {item};
-  cropper.show([`thumbs/${item}`], view);
-  return search(how);
+  return start({item}, answer => [answer.then(found => found.error ? '' : `thumbs/${item}`)], view, how);
 }
 
-function searchFile(file) {
-  query = {file};
-  const shown = query, address = URL.createObjectURL(file);
-  cropper.show([address, () => shown.answer.then(answer => answer.sent ? server.picture(answer.sent) : '')])
-    .then(() => URL.revokeObjectURL(address));
-  return search();
+function searchFile(file, sent) {
+  return start({file, sent}, answer => [URL.createObjectURL(file), () => preview(answer)]);
 }
 
-function searchAddress(address) {
-  query = {address};
-  const shown = query;
-  cropper.show([() => shown.answer.then(answer => answer.sent ? server.picture(answer.sent) : '')]);
-  return search();
+function searchAddress(address) { return start({address}, answer => [() => preview(answer)]); }
+
+// What the browser cannot draw by itself, or does not have, the server shows. After an error nothing is shown.
+const preview = async answer => {
+  const {sent} = await answer;
+  return sent ? server.picture(sent) : '';
+};
+
+function start(asked, pictures, view, how) {
+  query = asked;
+  cropper.look(view);
+  const done = search(how);
+  cropper.show(pictures(asked.answer));
+  return done;
 }
 
 // Asking
@@ -177,7 +180,7 @@ function writeAddress(replace) {
 function readAddress() {
   const asked = new URLSearchParams(location.search), id = asked.get('id');
   const sent = history.state?.sent;
-  if (id === null && !(sent && files.has(sent))) { start(); return; }
+  if (id === null && !(sent && files.has(sent))) { startAgain(); return; }
   const [first, second] = (asked.get('mode') || '').split(',');
   if (first) {
     choose($$('.mode-of')[0], first);
@@ -192,12 +195,12 @@ function readAddress() {
     for (const select of $$('.column-value')) choose(select, asked.get(`column.${select.dataset.column}`) || '');
     sayCut();
   }
-  if (id === null) { query = {sent, file: files.get(sent)}; searchFile(files.get(sent)); return; }
+  if (id === null) { searchFile(files.get(sent), sent); return; }
   const box = asked.get('box')?.split(',').map(Number);
   searchItem(Number(id), {turn: Number(asked.get('turn')) || 0, box: box || [0, 0, 1, 1]}, {replace: true});
 }
 
-function start() {
+function startAgain() {
   serial++;
   query = null;
   page.dataset.state = 'empty';
@@ -236,7 +239,7 @@ if ($('.prefix')) {
 }
 $('.clear').addEventListener('click', () => {
   history.pushState(null, '', location.pathname);
-  start();
+  startAgain();
   $('.file').focus();
 });
 

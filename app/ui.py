@@ -1,5 +1,6 @@
 """The page: Gradio Blocks around the tabs."""
 
+from app.api import api_help
 from app.search_tab import build_search_tab
 from app.views import render_heading
 from index.errors import needs
@@ -7,6 +8,12 @@ from index.search import Searcher
 
 with needs("demo"):
     import gradio as gr
+
+HERE = "PAGE-ADDRESS"
+SAY_WHERE = f"""
+const here = new URL('.', location.href.split('?')[0]).href;
+element.innerHTML = element.innerHTML.replaceAll('{HERE}', here.replace(/\\/$/, ''));
+"""
 
 
 def build_page(searcher: Searcher, price: float | None = None) -> gr.Blocks:
@@ -21,4 +28,6 @@ def build_page(searcher: Searcher, price: float | None = None) -> gr.Blocks:
         with gr.Tabs(elem_classes="tabs"):
             with gr.Tab("Search", id="search"):
                 build_search_tab(searcher, price)
+            with gr.Tab("API", id="api"):
+                gr.HTML(api_help(HERE), js_on_load=SAY_WHERE, apply_default_css=False, elem_id="api")
     return page.queue(default_concurrency_limit=8)
