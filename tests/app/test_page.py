@@ -77,7 +77,7 @@ def open_tab(browser, site):
         tab.on("console", lambda said: tab.complaints.append(said.text) if said.type == "error" else None)
         tab.on("pageerror", lambda error: tab.complaints.append(str(error)))
         tab.goto(f"{site}/{path}")
-        tab.wait_for_selector(".search .example", timeout=30_000)
+        tab.wait_for_selector(".search .example", state="attached", timeout=30_000)
         tabs.append(tab)
         return tab
 
@@ -137,7 +137,7 @@ def test_a_photo_brings_both_columns_with_their_numbers(open_tab, root: Path):
             assert kind == f"mark {expected}"
             assert not shift or re.sub(r"\D", "", text) == str(abs(shift))
     tab.wait_for_function(
-        "[...document.querySelectorAll('.columns img')].every(i => i.loading === 'lazy' || i.naturalWidth > 0)"
+        "[...document.querySelectorAll('img[loading=eager]')].every(image => image.naturalWidth > 0)"
     )
 
 
@@ -223,7 +223,8 @@ def test_a_part_is_searched_with_while_it_is_drawn(open_tab):
     tab.mouse.down()
     tab.mouse.move(left + 0.4 * frame["width"], top + 0.5 * frame["height"], steps=4)
     tab.wait_for_function(
-        f"'{whole}' !== JSON.stringify([...document.querySelectorAll('#first .card')].map(c => +c.dataset.id))"
+        "whole => [...document.querySelectorAll('#first .card')].map(card => card.dataset.id).join() !== whole",
+        arg=",".join(map(str, whole)),
     )
     tab.mouse.up()
     tab.wait_for_url("**box=*")
