@@ -122,7 +122,7 @@ def _narrow(wish: Wish) -> dict[str, Any]:
         return {}
     from index.narrowing import Narrow
 
-    return {"narrow": Narrow(wish.prefix, dict(wish.columns), wish.cut or None)}
+    return {"narrow": Narrow(wish.prefix, dict(wish.columns), wish.cut)}
 
 
 def _without(results: Results, own: Sequence[int], k: int) -> Results:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from app.fetch import fetch_image
 from index.errors import ImageError, UsageError
-from index.images import Photo, content_digest, decode, with_pixels
+from index.images import ImageFile, Photo, content_digest, decode, read_photo, with_pixels
 from index.search import Searcher
 
 Box = tuple[float, float, float, float]
@@ -196,10 +196,10 @@ def query_of_item(searcher: Searcher, item: int) -> Query:
     """
     entry = searcher.index.items[item]
     try:
-        data = Path(entry.path).read_bytes()
-    except OSError as error:
-        raise ImageError(f"{entry.name} cannot be read any more: {error.strerror}.") from error
-    return Query(entry.name, data, content_digest(data), below=True)
+        photo = read_photo(ImageFile(Path(entry.path), entry.name), side=1)  # it is the bytes that are wanted
+    except ImageError as error:
+        raise ImageError(f"{entry.name} cannot be read any more: {error}.") from error
+    return Query(entry.name, photo.data, photo.digest, below=True)
 
 
 def preview(query: Query, side: int) -> Image.Image:

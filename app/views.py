@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from string import Template
@@ -157,10 +156,8 @@ def render_numbers(
 
 def render_details(item: int, entry: Item, metadata: Mapping[str, str]) -> str:
     """What is known of an image of the gallery."""
-    day = datetime.fromtimestamp(entry.mtime, UTC).date().isoformat()
     facts = {
         "Size": f"{entry.width} by {entry.height} pixels, {_bytes(entry.size)}",
-        "Changed": day,
         "Id": str(item),
         **metadata,
     }
