@@ -188,7 +188,7 @@ function readAddress() {
     press(!second);
   }
   const k = asked.get('k');
-  if (k) { choose($('.k'), k); setMore([...$('.k').options].some(option => option.value === k) ? '' : k); }
+  if (/^\d+$/.test(k)) { choose($('.k'), k); setMore([...$('.k').options].some(option => option.value === k) ? '' : k); }
   if ($('.prefix')) {
     $('.prefix').value = asked.get('prefix') || '';
     $('.cut').value = 100 * (asked.get('cut') || 0);
@@ -244,71 +244,24 @@ $('.clear').addEventListener('click', () => {
 });
 
 $('.copy').addEventListener('click', async () => {
+  if (!navigator.clipboard) { prompt('The address of this search', location.href); return; }  // not over plain http
   await navigator.clipboard.writeText(location.href);
   $('.copy').textContent = 'Copied';
   setTimeout(() => { $('.copy').textContent = 'Link'; }, 1500);
 });
 
-// Saves what is shown, of both columns, so that it also works for a photo that has no address.
 for (const button of $$('.save')) {
-  button.addEventListener('click', () => {
-    const rows = $$('.list').slice(0, modes().length).flatMap((list, i) =>
-      [...list.querySelectorAll('.card')].map((card, place) => ({
-        mode: modes()[i], rank: place + 1, score: Number(card.dataset.score), id: Number(card.dataset.id), name: card.dataset.name,
-      })));
-    const cell = value => /[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value;
-    const text = button.dataset.format === 'json'
-      ? JSON.stringify({query: last.name, results: rows}, null, 2)
-      : ['mode,rank,score,id,name', ...rows.map(row => Object.values(row).map(cell).join())].join('\r\n') + '\r\n';
-    const link = document.createElement('a');
-    link.href = URL.createObjectURL(new Blob([text]));
-    link.download = `results.${button.dataset.format}`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-  });
+  button.addEventListener('click', () => saveResults($$('.list').slice(0, modes().length), modes(), last.name, button.dataset.format));
 }
 
-// Results: a click searches on, the corner opens the large view, twins in the other column light up.
-
-const cardOf = event => event.target.closest?.('.card');
+// Results: a click searches on, the corner opens the large view.
 
 page.addEventListener('click', event => {
-  const card = cardOf(event), example = event.target.closest('.example');
+  const card = cardOf(event.target), example = event.target.closest('.example');
   if (example) searchItem(Number(example.dataset.id));
   else if (card && event.target.closest('.open')) showLarge(card);
   else if (card && event.target.closest('.hit')) { scrollTo({top: 0}); searchItem(Number(card.dataset.id)); }
 });
 
-function light(card) {
-  $$('.card.lit').forEach(each => each.classList.remove('lit'));
-  if (card) $$(`.columns .card[data-id="${card.dataset.id}"]`).forEach(each => each.classList.add('lit'));
-}
-for (const kind of ['mouseover', 'focusin']) page.addEventListener(kind, event => light(cardOf(event)));
-
-// The nearest card in a direction, in whichever column.
-function neighbour(from, key) {
-  const middle = each => { const r = each.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; };
-  const [x, y] = middle(from), sideways = key === 'ArrowLeft' || key === 'ArrowRight';
-  const sign = key === 'ArrowRight' || key === 'ArrowDown' ? 1 : -1;
-  let best = null, least = Infinity;
-  for (const hit of $$('.columns .hit')) {
-    const [hx, hy] = middle(hit);
-    const ahead = sign * (sideways ? hx - x : hy - y), aside = Math.abs(sideways ? hy - y : hx - x);
-    if (ahead > 4 && (!sideways || aside < 40) && ahead + 4 * aside < least) [best, least] = [hit, ahead + 4 * aside];
-  }
-  return best;
-}
-
-page.addEventListener('keydown', event => {
-  const hit = event.target.closest?.('.hit');
-  if (!hit || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key.startsWith('Arrow')) {
-    const next = neighbour(hit, event.key);
-    if (next) { hit.tabIndex = -1; next.tabIndex = 0; next.focus(); }
-  } else if (event.key === ' ' || event.key === 'o') showLarge(cardOf(event));
-  else return;
-  event.preventDefault();
-});
-page.addEventListener('keyup', event => { if (event.key === ' ' && event.target.closest?.('.hit')) event.preventDefault(); });
-
+walkResults(page, showLarge);
 readAddress();

@@ -41,7 +41,7 @@ with needs("demo"):
     from cachetools import LRUCache
     from gradio.data_classes import DataWithFiles
 
-SCRIPTS = ("crop.js", "large.js", "entry.js", "search.js")
+SCRIPTS = ("crop.js", "cards.js", "large.js", "entry.js", "search.js")
 EXAMPLES = 12
 PHOTOS = 64 << 20  # bytes of photos that are remembered, so that a crop of one need not send it again
 SIDES = 256  # searches that are remembered: the second answer to a comparison repeats the first column

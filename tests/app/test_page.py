@@ -383,7 +383,7 @@ def test_a_bad_file_gets_a_friendly_line(open_tab, root: Path, tmp_path: Path, n
 
 @pytest.mark.parametrize(
     ("address", "complaint"),
-    [("?id=9999", "no image 9999"), ("?id=3&k=x", "cannot be read"), ("?id=3&box=9,9,9,9", "no part of")],
+    [("?id=9999", "no image 9999"), ("?id=x", "cannot be read"), ("?id=3&k=x&box=9,9,9,9", "no part of")],
 )
 def test_a_deep_link_to_nothing_says_so(open_tab, address: str, complaint: str):
     tab = open_tab(address)

@@ -47,11 +47,12 @@ def form(wish: dict, *files: tuple[str, bytes]):
 def test_the_first_column_comes_alone_and_then_both(page: SearchPage, searcher: Searcher, monkeypatch):
     asked = []
     find = searcher.find
-    monkeypatch.setattr(
-        searcher,
-        "find",
-        lambda photos, mode, *rest, **more: asked.append(mode) or find(photos, mode, *rest, **more),
-    )
+
+    def count(photos, mode: str, k: int):
+        asked.append(mode)
+        return find(photos, mode, k)
+
+    monkeypatch.setattr(searcher, "find", count)
     soon = page.search({**BOTH, "item": 0, "soon": True})
     assert "data-id" in soon["columns"][0]
     assert "on its way" in soon["columns"][1]
