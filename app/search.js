@@ -117,7 +117,7 @@ function show(answer, focus) {
   if (answer.error) { page.removeAttribute('aria-busy'); return; }
   last = answer;
   answer.columns.forEach((html, i) => showColumn(i, html));
-  $('.numbers').innerHTML = answer.numbers;
+  showNumbers(answer.numbers);
   $('.caption').textContent = answer.name;
   $('.more').hidden = !answer.more;
   $('.spoken').textContent = answer.spoken;
@@ -134,6 +134,16 @@ async function describe(id) {
     return `<div><dt>${name}</dt><dd>${at}</dd></div>`;
   });
   return `${await server.details(id)}<dl>${places.join('')}</dl>`;
+}
+
+// On a phone the figures leave their place to the pictures, until they are asked for.
+let unfolded = !matchMedia('(max-width: 640px)').matches;
+function showNumbers(html) {
+  $('.numbers').innerHTML = html;
+  const figures = $('.sides');
+  if (!figures) return;
+  figures.open = unfolded;
+  figures.addEventListener('toggle', () => { unfolded = figures.open; });
 }
 
 function showColumn(i, html) { $$('.list')[i].innerHTML = html; }

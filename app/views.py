@@ -148,9 +148,11 @@ def render_numbers(
         f'<span role="columnheader" title="{meaning}">{name}</span>' for name, meaning in HEADINGS.items()
     )
     rows = "".join(_side_row(side, index, slowest, costs.get(side.mode)) for side in answered)
+    totals = ", ".join(f"{LABELS[side.mode]} {_milliseconds(side.seconds)} ms" for side in answered)
     return (
-        f'{facts}<div class="sides"><div class="figures" role="table" aria-label="Time and size">'
-        f'<div role="row" class="head">{head}</div>{rows}</div>{_break_even(costs)}</div>'
+        f'{facts}<details class="sides" open><summary>{totals}</summary>'
+        '<div class="figures" role="table" aria-label="Time and size">'
+        f'<div role="row" class="head">{head}</div>{rows}</div>{_break_even(costs)}</details>'
     )
 
 

@@ -333,6 +333,18 @@ def test_the_large_view_searches_on(open_tab):
     settle(tab)
 
 
+def test_on_a_phone_the_figures_unfold_and_stay_so(open_tab):
+    tab = open_tab("?id=8", size=PHONE)
+    settle(tab)
+    assert not tab.is_visible(".figures")
+    tab.click(".sides summary")
+    assert tab.is_visible(".figures")
+    tab.locator("#first .hit").first.click()
+    tab.wait_for_url(re.compile(r"id=(?!8&)"))
+    settle(tab)
+    assert tab.is_visible(".figures")
+
+
 def test_results_are_saved_as_csv_and_json(open_tab, root: Path):
     tab = open_tab()
     upload(tab, root / "query.png")
