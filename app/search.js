@@ -264,6 +264,13 @@ for (const button of $$('.save')) {
   button.addEventListener('click', () => saveResults($$('.list').slice(0, modes().length), modes(), last.name, button.dataset.format));
 }
 
+// Panels close when attention turns elsewhere.
+const fold = except => $$('.bar-of-tools details[open]').forEach(each => { each.open = each.contains(except); });
+page.addEventListener('click', event => fold(event.target));
+$('.bar-of-tools').addEventListener('keydown', event => {
+  if (event.key === 'Escape') { event.target.closest('details')?.querySelector('summary').focus(); fold(null); }
+});
+
 // Results: a click searches on, the corner opens the large view.
 
 page.addEventListener('click', event => {

@@ -285,6 +285,16 @@ def test_every_way_to_search_alone_or_beside_another(open_tab, root: Path):
     assert len(ids(tab)) == len(ids(tab, "second")) == 12
 
 
+def test_panels_fold_by_escape_and_by_a_click_elsewhere(open_tab):
+    tab = open_tab("?id=6")
+    settle(tab)
+    for leave in (lambda: tab.keyboard.press("Escape"), lambda: tab.click(".caption")):
+        tab.click(".help summary")
+        assert tab.is_visible(".help dl")
+        leave()
+        assert not tab.is_visible(".help dl")
+
+
 def test_twins_light_up(open_tab):
     tab = open_tab("?id=6")
     settle(tab)
