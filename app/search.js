@@ -70,6 +70,7 @@ async function call(fields, file) {
 async function ask(asked, fields) {
   let answer = await call(fields, asked.sent ? null : asked.file);
   if (answer.forgotten) answer = await call(fields, asked.file || files.get(asked.sent));
+  if (answer.forgotten) answer = {error: '<p class="note error">This photo is not known any more. Choose it again.</p>'};
   if (answer.sent) {
     asked.sent = answer.sent;
     if (asked.file) files.set(answer.sent, asked.file);
@@ -207,7 +208,7 @@ function readAddress() {
   }
   if (id === null) { searchFile(files.get(sent), sent); return; }
   const box = asked.get('box')?.split(',').map(Number);
-  searchItem(Number(id), {turn: Number(asked.get('turn')) || 0, box: box || [0, 0, 1, 1]}, {replace: true});
+  searchItem(/^\d+$/.test(id) ? Number(id) : id, {turn: Number(asked.get('turn')) || 0, box: box || [0, 0, 1, 1]}, {replace: true});
 }
 
 function startAgain() {
