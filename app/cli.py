@@ -309,16 +309,30 @@ def serve(
     ledger: LedgerFile = None,
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 7860,
+    auth: Annotated[
+        str,
+        typer.Option(
+            envvar="RETRIEVAL_AUTH",
+            help="user:password that every request must bring. Set it in the environment: what stands on a "
+            "command line can be read by every user of the machine.",
+            show_default="none",
+        ),
+    ] = "",
+    max_upload_mb: Annotated[float, typer.Option(help="Largest request, in MB.")] = 50.0,
+    price: Price = None,
+    mcp: Annotated[bool, typer.Option("--mcp", help="Be an MCP server too, at /gradio_api/mcp/.")] = False,
     device: Device = "auto",
     *,
     teacher_options: EmbedderOptions,
 ) -> None:
-    """Serve the page that searches and compares."""
-    from app.ui import serve as serve_page
+    """Serve the page that searches and compares, and the API."""
+    from app.server import ServerOptions
+    from app.server import serve as serve_page
     from index.search import open_searcher
 
+    options = ServerOptions(host, port, auth, max_upload_mb, mcp, price)
     spec = TeacherSpec(teacher, teacher_options, ledger, budget)
-    serve_page(open_searcher(index, spec, device), host, port)
+    serve_page(open_searcher(index, spec, device), options)
 
 
 ledgers = typer.Typer(no_args_is_help=True, help="Look into a ledger, the file of a teacher's paid answers.")

@@ -1,51 +1,102 @@
-"""Student and teacher side by side: agreement, time, size."""
+"""Two ways to search side by side: agreement, time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from time import perf_counter
+from typing import Any
 
+import numpy as np
+
+from app.query import Query, View, Wish
 from index.embedder import Embedder
-from index.errors import RetrievalError
+from index.errors import ImageError, RetrievalError
 from index.images import Photo
 from index.metrics import overlap_at_k, rank_biased_overlap
-from index.search import Found, Searcher
+from index.search import MODES, Found, Results, Searcher
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What both models find for one photo.
+class Side:
+    """What one mode finds for one picture.
 
     Attributes:
-        student: The student's results.
-        teacher: The teacher's; None where there is no teacher.
-        overlap: Share of the k results that both have; None without a teacher.
-        rbo: Rank-biased overlap (p = 0.9); None without a teacher.
-        missing: Why the teacher found nothing; empty if it did.
+        mode: One of `Searcher.modes`, or `teacher` where there is none.
+        found: The results; None where there are none.
+        decode_seconds: Time to decode the picture for this mode's model.
+        missing: Why nothing was found; empty if it was.
     """
 
-    student: Found
-    teacher: Found | None
-    overlap: float | None
-    rbo: float | None
+    mode: str
+    found: Found | None
+    decode_seconds: float = 0.0
     missing: str = ""
 
+    @property
+    def ids(self) -> list[int]:
+        """Ids of the items, best first."""
+        return (
+            [] if self.found is None else [item for item in self.found.results.ids[0].tolist() if item >= 0]
+        )
 
-def compare(searcher: Searcher, photo: Photo, k: int) -> Comparison:
-    """Search with the student and, where there is one that answers, the teacher.
+    @property
+    def scores(self) -> list[float]:
+        """Their similarities."""
+        return self.found.results.scores[0].tolist()[: len(self.ids)] if self.found else []
+
+    @property
+    def seconds(self) -> float:
+        """Time from bytes to results."""
+        found = self.found
+        return self.decode_seconds + (found.embed_seconds + found.search_seconds if found else 0.0)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How alike two lists are: the share that both have, and rank-biased overlap (p = 0.9)."""
+
+    overlap: float
+    rbo: float
+
+
+def find_side(searcher: Searcher, query: Query, mode: str, wish: Wish) -> Side:
+    """Search in one mode. A model that fails leaves its side empty, with the reason.
 
     Raises:
-        RetrievalError: The student failed.
+        ImageError: The picture cannot be decoded; the message is a whole line.
     """
-    student = searcher.find([photo], "student", k)
-    if "teacher" not in searcher.modes:
-        return Comparison(student, None, None, None, searcher.teacher_missing)
+    if mode not in searcher.modes:
+        return Side(mode, None, missing=searcher.teacher_missing or f"This index has no mode {mode!r}.")
+    model = searcher.models.get(MODES[mode][0]) if mode in MODES else None
+    sides = [model.side] if model else [each.side for each in searcher.models.values()]
+    start = perf_counter()
     try:
-        teacher = searcher.find([photo], "teacher", k)
-    except RetrievalError as reason:  # its budget is spent, or it cannot be reached
-        return Comparison(student, None, None, None, str(reason))
-    lists = student.results.ids, teacher.results.ids
-    return Comparison(student, teacher, float(overlap_at_k(*lists)[0]), float(rank_biased_overlap(*lists)[0]))
+        photo = query.photo(max(sides))
+    except ImageError as reason:
+        raise ImageError(f"This picture cannot be searched with: {reason}.") from reason
+    decoded = perf_counter() - start
+    # Part of an image of the gallery finds that image, unlike the whole, which `find` leaves out by itself.
+    own = [] if query.view == View() else searcher.index.ids_by_digest.get(query.digest, [])
+    try:
+        found = searcher.find([photo], mode, wish.k + len(own), **_narrow(wish))
+    except RetrievalError as reason:  # a budget is spent, an endpoint cannot be reached
+        return Side(mode, None, missing=str(reason))
+    return Side(mode, replace(found, results=_without(found.results, own, wish.k)), decoded)
+
+
+def agreement(first: Side, second: Side) -> Agreement | None:
+    """How far two sides agree; None where one of them is empty."""
+    if not first.ids or not second.ids:
+        return None
+    depth = max(len(first.ids), len(second.ids))
+    one, two = (np.array([side.ids + [-1] * (depth - len(side.ids))]) for side in (first, second))
+    return Agreement(float(overlap_at_k(one, two)[0]), float(rank_biased_overlap(one, two)[0]))
+
+
+def rank_shifts(side: Side, other: Side) -> list[int | None]:
+    """For each result, how many ranks higher it stands here than on the other side; None if only here."""
+    there = {item: rank for rank, item in enumerate(other.ids)}
+    return [there[item] - rank if item in there else None for rank, item in enumerate(side.ids)]
 
 
 def milliseconds_per_image(model: Embedder, photos: Sequence[Photo], rounds: int = 5) -> float:
@@ -64,3 +115,16 @@ def milliseconds_per_image(model: Embedder, photos: Sequence[Photo], rounds: int
             if turn:
                 times.append(perf_counter() - start)
     return 1000 * median(times)
+
+
+def _narrow(wish: Wish) -> dict[str, Any]:
+    if not wish.narrows:
+        return {}
+    from index.narrowing import Narrow
+
+    return {"narrow": Narrow(wish.prefix, dict(wish.columns), wish.cut)}
+
+
+def _without(results: Results, own: Sequence[int], k: int) -> Results:
+    keep = ~np.isin(results.ids[0], own)
+    return Results(results.ids[:, keep][:, :k], results.scores[:, keep][:, :k])

@@ -82,9 +82,9 @@ def run_demo(images: Path | None, out: Path, page: bool, port: int) -> list[Row]
     rows = _measure(searcher, files, None if images else photos)
     print(format_table(rows))
     if page:
-        from app.ui import serve
+        from app.server import ServerOptions, serve
 
-        serve(searcher, "127.0.0.1", port)
+        serve(searcher, ServerOptions(port=port))
     return rows
 
 

@@ -61,9 +61,7 @@ def label_items(index: Index, labels: Sequence[Labelled]) -> NDArray[np.str_]:
     ]
     if None in found:  # reading every labelled file is only worth it where a path did not match
         by_content = {
-            content_digest(entry.file.read()[0]): entry.label
-            for entry in labels
-            if entry.file.path.is_file()
+            content_digest(entry.file.read()[0]): entry.label for entry in labels if entry.file.path.is_file()
         }
         found = [
             by_content.get(item.digest) if label is None else label

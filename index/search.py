@@ -80,6 +80,7 @@ class Searcher:
             UsageError: A model is not the one that made the index.
 
         Attributes:
+            device: As given.
             teacher_missing: Why there is no teacher; empty if there is one.
         """
         self.index = index
@@ -89,7 +90,7 @@ class Searcher:
         for space, model in self.models.items():
             index.require_model(space, model.key, model.name)
         self.teacher_missing = "" if "teacher" in self.models else "This index was made without a teacher."
-        self._device = device
+        self.device = device
         self._anns: dict[str, Ann] = {}
         self._lock = Lock()
 
@@ -218,7 +219,7 @@ class Searcher:
                 made = self.index.manifest.spaces[space]
                 effort = Effort(made.probes, made.refine)
                 vectors = self.index.vectors(space)
-                self._anns[space] = Ann(self.index.ann(space), vectors, effort, self._device)
+                self._anns[space] = Ann(self.index.ann(space), vectors, effort, self.device)
             return self._anns[space]
 
 

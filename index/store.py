@@ -26,6 +26,7 @@ FORMAT = 2  # 1 had its files beside the manifest, and every copy of an image as
 MANIFEST, ITEMS, ERRORS, STUDENT = "manifest.json", "items.parquet", "errors.parquet", "student.onnx"
 METADATA = "metadata.parquet"
 CHUNK = 4096  # items that are read at a time
+_ANEW = "{} was written anew meanwhile. Open it again."
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,7 @@ class Index:
         self.path = path
         self.manifest = _read_manifest(path)
         self.data = data_folder(path, self.manifest.generation)
+        self._vectors: dict[str, NDArray[np.float32]] = {}
 
     def __len__(self) -> int:
         return self.manifest.count
@@ -186,7 +188,9 @@ class Index:
 
     def vectors(self, space: str) -> NDArray[np.float32]:
         """Memory-map the `(count, dim)` float32 vectors of a space."""
-        return np.load(self._file(f"{space}.npy"), mmap_mode="r", allow_pickle=False)
+        if space not in self._vectors:
+            self._vectors[space] = np.load(self._file(f"{space}.npy"), mmap_mode="r", allow_pickle=False)
+        return self._vectors[space]
 
     def ann(self, space: str) -> "faiss.Index":
         """Read the FAISS index of a space."""
@@ -196,6 +200,18 @@ class Index:
     def metadata(self) -> pa.Table | None:
         """What `index.metadata` keeps of the items, if there is anything."""
         return pq.read_table(self._file(METADATA)) if METADATA in self.manifest.files else None
+
+    def pin(self) -> None:
+        """Open everything now, so that what is read later is of this index, whatever becomes of its folder.
+
+        Raises:
+            UsageError: It was written anew since it was opened.
+        """
+        _ = self.ids_by_digest, self.failures, self.metadata
+        for space in self.manifest.spaces:
+            self.vectors(space)
+        if _read_manifest(self.path) != self.manifest:
+            raise UsageError(_ANEW.format(self.path))
 
     def require_model(self, space: str, key: str, name: str) -> None:
         """Refuse a model that is not the one which made the vectors of a space.
@@ -215,9 +231,7 @@ class Index:
         if not path.exists():
             meanwhile = _read_manifest(self.path).generation != self.manifest.generation
             raise UsageError(
-                f"{self.path} was written anew meanwhile. Open it again."
-                if meanwhile
-                else f"{path} is missing. Index the images again."
+                _ANEW.format(self.path) if meanwhile else f"{path} is missing. Index the images again."
             )
         return path
 

@@ -1,13 +1,20 @@
-"""The page in a real browser: Debian's or any other Chromium."""
+"""The page in a real browser: Debian's or any other Chromium. One server and one browser for all tests."""
 
+import csv
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import zlib
+from base64 import b64encode
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import pytest
-from conftest import picture
+from conftest import picture, write_embedder
+from PIL import Image
 
 from index.embedder import OnnxEmbedder
 from index.pipeline import build_index
@@ -16,7 +23,10 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.whic
 FLAGS = [
     *("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking".split()),
     *("--disable-component-update --disable-sync --disable-dev-shm-usage".split()),
+    *("--use-fake-device-for-media-stream --use-fake-ui-for-media-stream".split()),
 ]
+COUNT = 30
+DESKTOP, PHONE = (1440, 900), (360, 740)
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine (set CHROMIUM to its path)")
 
 
@@ -29,132 +39,465 @@ def browser():
         running.close()
 
 
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty pictures, their index with a student and a teacher, and photos to search with."""
+    root = tmp_path_factory.mktemp("page")
+    (root / "images" / "more").mkdir(parents=True)
+    for i in range(COUNT):
+        picture(i, 96, 72).save(root / "images" / ("more" if i % 3 else "") / f"{i:02}.png")
+    student = OnnxEmbedder(write_embedder(root / "student.onnx", dim=8, seed=1))
+    teacher = OnnxEmbedder(write_embedder(root / "teacher.onnx", dim=12, side=64, seed=2))
+    build_index([root / "images"], student, root / "idx", teacher)
+    picture(99, 160, 120).save(root / "query.png")
+    return root
+
+
 def start_server(index: Path, *options: str) -> tuple[subprocess.Popen, str]:
     command = [sys.executable, "-m", "app.cli", "serve", str(index), "--port", "0", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     return process, process.stdout.readline().strip()
 
 
-@pytest.fixture
-def site(folder: Path, tmp_path: Path, student_file: Path, teacher_file: Path):
-    """A running page over twelve pictures."""
-    build_index([folder], OnnxEmbedder(student_file), tmp_path / "idx", OnnxEmbedder(teacher_file))
-    process, address = start_server(tmp_path / "idx")
+@pytest.fixture(scope="module")
+def site(root: Path):
+    process, address = start_server(root / "idx", "--price", "1.5")
     yield address
     process.terminate()
     process.wait(10)
 
 
 @pytest.fixture
-def page(browser, site):
-    tab = browser.new_page(viewport={"width": 1300, "height": 900})
-    tab.complaints = []
-    tab.on(
-        "console", lambda message: tab.complaints.append(message.text) if message.type == "error" else None
-    )
-    tab.on("pageerror", lambda error: tab.complaints.append(str(error)))
-    tab.goto(site)
-    tab.wait_for_selector("#upload input[type=file]", state="attached", timeout=30_000)
-    yield tab
-    tab.close()
+def open_tab(browser, site):
+    """Opens tabs, and in the end finds that none has complained."""
+    tabs = []
+
+    def open_at(path: str = "", size: tuple[int, int] = DESKTOP, theme: str = "light"):
+        tab = browser.new_page(viewport=dict(zip(("width", "height"), size, strict=True)), color_scheme=theme)
+        tab.complaints = []
+        tab.on("console", lambda said: tab.complaints.append(said.text) if said.type == "error" else None)
+        tab.on("pageerror", lambda error: tab.complaints.append(str(error)))
+        tab.goto(f"{site}/{path}")
+        tab.wait_for_selector(".search .example", state="attached", timeout=30_000)
+        tabs.append(tab)
+        return tab
+
+    yield open_at
+    for tab in tabs:
+        assert tab.complaints == []
+        tab.close()
+
+
+def settle(tab) -> None:
+    """Wait until the last answer has been shown."""
+    tab.wait_for_selector(".search[data-state=found]:not([aria-busy])")
+
+
+def ids(tab, column: str = "first") -> list[int]:
+    return tab.eval_on_selector_all(f"#{column} .card", "cards => cards.map(card => Number(card.dataset.id))")
 
 
 def upload(tab, path: Path) -> None:
-    tab.set_input_files("#upload input[type=file]", path)
+    tab.set_input_files(".search .file", path)
+    settle(tab)
 
 
-def ids(tab, column: str) -> list[int]:
-    return [int(card.get_attribute("data-id")) for card in tab.query_selector_all(f"#{column} .card")]
-
-
-def test_a_photo_is_searched_with_and_a_click_searches_on(page, site, tmp_path: Path):
-    assert site.startswith("http://127.0.0.1:")
-    assert "12 images" in page.inner_text(".heading")
-    query = tmp_path / "query.png"
-    picture(99).save(query)
-    upload(page, query)
-    page.wait_for_selector("#teacher .card")
-    student, teacher = ids(page, "student"), ids(page, "teacher")
-    assert sorted(student) == sorted(teacher) == list(range(12))
-    assert page.locator("#student .card .both").count() == 12
-    assert page.locator("#student .card b").all_inner_texts() == [str(rank) for rank in range(1, 13)]
-    scores = [float(text) for text in page.locator("#student .score").all_inner_texts()]
-    assert scores == sorted(scores, reverse=True)
-    assert page.locator("#student .name").first.inner_text().endswith((".png", ".jpg"))
-    summary = page.inner_text("#summary")
-    for word in ("overlap@12", "RBO", "student", "teacher", "ms"):
-        assert word in summary
-    page.wait_for_function(
-        "[...document.querySelectorAll('.card img')].every(i => i.complete && i.naturalWidth > 0)"
+def focused(tab) -> tuple[str, str]:
+    """Column and id of the result that has the focus."""
+    return tuple(
+        tab.evaluate(
+            "(card => [card.closest('.column').dataset.column, card.dataset.id])"
+            "(document.activeElement.closest('.card'))"
+        )
     )
 
-    page.locator("#student .card").nth(2).click()
-    page.wait_for_selector("#query img")
-    page.wait_for_function("document.querySelectorAll('#student .card').length == 11")
-    assert student[2] not in ids(page, "student")
-    assert student[2] not in ids(page, "teacher")
-    assert page.get_attribute("#query img", "src") == f"thumbs/{student[2]}"
-    assert page.complaints == []
+
+# Queries
 
 
-def test_a_result_is_reached_and_opened_by_keyboard(page, tmp_path: Path):
-    picture(98).save(tmp_path / "query.png")
-    upload(page, tmp_path / "query.png")
-    page.wait_for_selector("#student .card")
-    page.locator("#student .card").first.focus()
-    page.keyboard.press("Enter")
-    page.wait_for_selector("#query img")
+def test_a_photo_brings_both_columns_with_their_numbers(open_tab, root: Path):
+    tab = open_tab()
+    assert f"{COUNT} images" in tab.inner_text(".heading")
+    upload(tab, root / "query.png")
+    first, second = ids(tab), ids(tab, "second")
+    assert len(set(first)) == len(set(second)) == 12
+    assert tab.locator("#first .rank").all_inner_texts() == [str(rank) for rank in range(1, 13)]
+    scores = [float(text) for text in tab.locator("#first .score").all_inner_texts()]
+    assert scores == sorted(scores, reverse=True)
+    assert tab.inner_text(".facts div:first-child dd") == f"{len(set(first) & set(second)) / 12:.0%}"
+    numbers = tab.inner_text(".numbers")
+    for word in ("overlap@12", "RBO", "decode", "embed", "search", "32", "48", "1,500.00"):
+        assert word in numbers
+    for here, there, column in ((first, second, "first"), (second, first, "second")):
+        marks = tab.eval_on_selector_all(
+            f"#{column} .mark", "marks => marks.map(mark => [mark.className, mark.textContent])"
+        )
+        for rank, (item, (kind, text)) in enumerate(zip(here, marks, strict=True)):
+            shift = there.index(item) - rank if item in there else None
+            expected = "only" if shift is None else "same" if not shift else "up" if shift > 0 else "down"
+            assert kind == f"mark {expected}"
+            assert not shift or re.sub(r"\D", "", text) == str(abs(shift))
+    tab.wait_for_function(
+        "[...document.querySelectorAll('img[loading=eager]')].every(image => image.naturalWidth > 0)"
+    )
+
+
+def test_a_click_searches_on_and_the_address_follows(open_tab, root: Path):
+    tab = open_tab()
+    upload(tab, root / "query.png")
+    assert "id=" not in tab.url
+    item = ids(tab)[2]
+    tab.locator("#first .hit").nth(2).click()
+    tab.wait_for_url(f"**/?id={item}&mode=student,teacher&k=12")
+    settle(tab)
+    assert item not in ids(tab) + ids(tab, "second")
+    tab.go_back()
+    tab.wait_for_function("document.querySelector('.caption').textContent === 'query.png'")
+    tab.go_forward()
+    tab.wait_for_url(f"**/?id={item}*")
+    settle(tab)
+
+
+DROP = """([kind, data]) => {
+  const file = new File([Uint8Array.from(atob(data), c => c.charCodeAt(0))], 'mine.png', {type: 'image/png'});
+  const transfer = new DataTransfer();
+  transfer.items.add(file);
+  const event = kind === 'paste'
+    ? new ClipboardEvent('paste', {clipboardData: transfer, bubbles: true, cancelable: true})
+    : new DragEvent(kind, {dataTransfer: transfer, bubbles: true, cancelable: true});
+  document.body.dispatchEvent(event);
+}"""
+
+
+@pytest.mark.parametrize("kind", ["drop", "paste"])
+def test_a_photo_is_dropped_or_pasted_anywhere(open_tab, root: Path, kind: str):
+    tab = open_tab(size=PHONE)
+    data = b64encode((root / "query.png").read_bytes()).decode()
+    if kind == "drop":
+        tab.evaluate(DROP, ["dragenter", data])
+        assert tab.is_visible(".over")
+    tab.evaluate(DROP, [kind, data])
+    settle(tab)
+    assert not tab.is_visible(".over")
+    assert len(ids(tab)) == 12
+    assert tab.inner_text(".caption") == "mine.png"
+
+
+def test_the_camera_takes_a_photo(open_tab):
+    tab = open_tab()
+    tab.click(".camera")
+    tab.wait_for_function("document.querySelector('video').videoWidth > 0")
+    tab.click(".shoot")
+    settle(tab)
+    assert len(ids(tab, "second")) == 12
+    assert tab.evaluate("document.querySelector('video').srcObject") is None
+
+
+def test_examples_are_searched_with_and_addresses_within_are_refused(open_tab, site: str):
+    tab = open_tab()
+    tab.locator(".example").nth(1).click()
+    settle(tab)
+    assert re.search(r"\?id=\d+", tab.url)
+    tab.fill(".address", f"{site}/thumbs/0")
+    tab.press(".address", "Enter")
+    tab.wait_for_selector(".complaint .error")
+    assert "private network" in tab.inner_text(".complaint")
+
+
+def test_what_the_browser_cannot_draw_the_server_does(open_tab, tmp_path: Path):
+    picture(3, 60, 90).save(tmp_path / "scan.tif")
+    tab = open_tab()
+    upload(tab, tmp_path / "scan.tif")
+    tab.wait_for_function("document.querySelector('.frame canvas').height === 90")
+
+
+# Crop and rotate
+
+
+def test_a_part_is_searched_with_while_it_is_drawn(open_tab):
+    tab = open_tab("?id=4")
+    settle(tab)
+    whole = ids(tab)
+    frame = tab.locator(".frame").bounding_box()
+    left, top = frame["x"] + 0.1 * frame["width"], frame["y"] + 0.1 * frame["height"]
+    tab.mouse.move(left, top)
+    tab.mouse.down()
+    tab.mouse.move(left + 0.4 * frame["width"], top + 0.5 * frame["height"], steps=4)
+    tab.wait_for_function(
+        "old => [...document.querySelectorAll('#first .card')].map(card => card.dataset.id).join() !== old",
+        arg=",".join(map(str, whole)),
+    )
+    tab.mouse.up()
+    tab.wait_for_url("**box=*")
+    settle(tab)
+    box = [float(edge) for edge in re.search(r"box=([\d.,]+)", tab.url)[1].split(",")]
+    assert box == pytest.approx([0.1, 0.1, 0.5, 0.6], abs=0.02)
+    assert 4 not in ids(tab) + ids(tab, "second")
+    cut = ids(tab)
+
+    again = open_tab(tab.url.split("/", 3)[3])  # the address restores it
+    settle(again)
+    assert ids(again) == cut
+    tab.click(".whole")
+    tab.wait_for_function("!location.search.includes('box')")
+    settle(tab)
+    assert ids(tab) == whole
+
+
+def test_the_box_and_the_turn_are_in_reach_of_the_keyboard(open_tab):
+    tab = open_tab("?id=4")
+    settle(tab)
+    tab.focus(".box")
+    tab.keyboard.press("Shift+ArrowLeft")
+    tab.wait_for_url("**box=0.000,0.000,0.950,1.000*")
+    tab.keyboard.press("ArrowRight")
+    tab.wait_for_url("**box=0.050,0.000,1.000,1.000*")
+    tab.click(".turn-right")
+    tab.wait_for_url("**turn=1&box=0.000,0.050,1.000,1.000*")
+    tab.wait_for_function("(c => c.height > c.width)(document.querySelector('.frame canvas'))")
+    tab.focus(".box")
+    tab.keyboard.press("Escape")
+    tab.wait_for_function("!location.search.includes('box')")
+    settle(tab)
+
+
+# Results
+
+
+def test_every_way_to_search_alone_or_beside_another(open_tab, root: Path):
+    tab = open_tab("?id=5&mode=teacher&k=24")
+    settle(tab)
+    assert not tab.is_visible("#second")
+    assert tab.locator(".mode-of").first.input_value() == "teacher"
+    assert len(ids(tab)) == 24
+    assert tab.locator(".mark").count() == 0
+    tab.click(".more")
+    tab.wait_for_url("**k=36")
+    settle(tab)
+    assert len(ids(tab)) == COUNT - 1
+    assert not tab.is_visible(".more")
+    tab.click(".two")
+    tab.wait_for_url("**mode=teacher,*")
+    tab.select_option(".k", "12")
+    tab.locator(".mode-of").nth(1).select_option("student")
+    tab.wait_for_url("**mode=teacher,student&k=12")
+    settle(tab)
+    assert len(ids(tab)) == len(ids(tab, "second")) == 12
+
+
+def test_panels_fold_by_escape_and_by_a_click_elsewhere(open_tab):
+    tab = open_tab("?id=6")
+    settle(tab)
+    for leave in (lambda: tab.keyboard.press("Escape"), lambda: tab.click(".caption")):
+        tab.click(".help summary")
+        assert tab.is_visible(".help dl")
+        leave()
+        assert not tab.is_visible(".help dl")
+
+
+def test_twins_light_up(open_tab):
+    tab = open_tab("?id=6")
+    settle(tab)
+    twin = next(item for item in ids(tab) if item in ids(tab, "second"))
+    tab.hover(f"#first .card[data-id='{twin}']")
+    assert tab.locator(".card.lit").count() == 2
+    tab.focus(f"#second .card[data-id='{twin}'] .hit")
+    assert tab.locator(f".card.lit[data-id='{twin}']").count() == 2
+
+
+def test_everything_works_by_keyboard(open_tab):
+    tab = open_tab("?id=7")
+    settle(tab)
+    first, second = ids(tab), ids(tab, "second")
+    tab.focus("#first .hit")
+    tab.keyboard.press("ArrowRight")
+    assert focused(tab) == ("0", str(first[1]))
+    for _ in range(3):
+        tab.keyboard.press("ArrowRight")
+    assert focused(tab) == ("1", str(second[0]))
+    tab.keyboard.press("ArrowDown")
+    assert focused(tab) == ("1", str(second[4]))
+    tab.keyboard.press("Space")
+    tab.wait_for_selector(".large[open] .about h2")
+    tab.keyboard.press("ArrowRight")
+    tab.wait_for_function(f"document.querySelector('.about').textContent.includes('Id{second[5]}')")
+    tab.wait_for_function("document.querySelector('.large img').naturalWidth === 96")  # the original
+    tab.keyboard.press("Escape")
+    tab.wait_for_selector(".large:not([open])", state="attached")
+    assert focused(tab) == ("1", str(second[5]))
+    tab.keyboard.press("Enter")
+    tab.wait_for_url(f"**/?id={second[5]}&*")
+    settle(tab)
+    assert focused(tab)[0] == "1"
+
+
+def test_the_large_view_searches_on(open_tab):
+    tab = open_tab("?id=8", size=PHONE)
+    settle(tab)
+    item = ids(tab)[0]
+    tab.locator("#first .open").first.click()
+    tab.wait_for_selector(".large[open] .about h2")
+    assert "Student1, similarity" in tab.text_content(".about")
+    tab.click(".use")
+    tab.wait_for_url(f"**/?id={item}&*")
+    settle(tab)
+
+
+def test_on_a_phone_the_figures_unfold_and_stay_so(open_tab):
+    tab = open_tab("?id=8", size=PHONE)
+    settle(tab)
+    assert not tab.is_visible(".figures")
+    tab.click(".sides summary")
+    assert tab.is_visible(".figures")
+    tab.locator("#first .hit").first.click()
+    tab.wait_for_url(re.compile(r"id=(?!8&)"))
+    settle(tab)
+    assert tab.is_visible(".figures")
+
+
+def test_results_are_saved_as_csv_and_json(open_tab, root: Path):
+    tab = open_tab()
+    upload(tab, root / "query.png")
+    expected = [("student", item) for item in ids(tab)] + [("teacher", item) for item in ids(tab, "second")]
+    with tab.expect_download() as saved:
+        tab.click(".save[data-format=csv]")
+    rows = list(csv.DictReader(StringIO(saved.value.path().read_text())))
+    assert [(row["mode"], int(row["id"])) for row in rows] == expected
+    with tab.expect_download() as saved:
+        tab.click(".save[data-format=json]")
+    answer = json.loads(saved.value.path().read_text())
+    assert [(row["mode"], row["id"]) for row in answer["results"]] == expected
+    assert answer["query"] == "query.png"
+
+
+# What goes wrong
+
+
+def huge_png() -> bytes:
+    """A PNG that claims 300 megapixels."""
+    small = BytesIO()
+    Image.new("1", (8, 8)).save(small, "PNG")
+    data = bytearray(small.getvalue())
+    data[16:24] = (20_000).to_bytes(4, "big") + (15_000).to_bytes(4, "big")
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    return bytes(data)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
         ("broken.jpg", b"\xff\xd8\xff\xe0 not really", "cannot be searched with"),
-        ("paper.pdf.png", b"%PDF-1.7 a document", "not an image that can be read"),
+        ("paper.pdf", b"%PDF-1.7 a document", "not an image that can be read"),
+        ("huge.png", huge_png(), "too large"),
     ],
+    ids=["broken", "PDF", "huge"],
 )
-def test_a_bad_file_gets_a_friendly_line(page, tmp_path: Path, name: str, content: bytes, complaint: str):
+def test_a_bad_file_gets_a_friendly_line(open_tab, root: Path, tmp_path: Path, name, content, complaint):
     (tmp_path / name).write_bytes(content)
-    upload(page, tmp_path / name)
-    page.wait_for_selector("#summary .error")
-    assert complaint in page.inner_text("#summary")
-    picture(97).save(tmp_path / "good.png")  # and the page goes on working
-    page.locator(
-        "#upload button[aria-label='Clear'], #upload button[aria-label='Remove Image']"
-    ).first.click()
-    upload(page, tmp_path / "good.png")
-    page.wait_for_selector("#student .card")
+    tab = open_tab()
+    upload(tab, tmp_path / name)
+    assert complaint in tab.inner_text(".complaint [class*=error]")
+    assert not tab.is_visible(".columns")
+    upload(tab, root / "query.png")  # and the page goes on working
+    assert len(ids(tab)) == 12
+    assert tab.inner_text(".complaint") == ""
 
 
-def test_only_pictures_of_the_index_are_served(page, site, tmp_path: Path):
-    (tmp_path / "secret.txt").write_text("secret")
-    assert page.request.get(f"{site}/thumbs/0").headers["content-type"] == "image/jpeg"
-    for path in ("thumbs/12", "thumbs/-1", "thumbs/..%2f..%2fsecret.txt", "thumbs/%2e%2e/secret.txt"):
-        assert page.request.get(f"{site}/{path}").status in (404, 422)
-    for path in (tmp_path / "secret.txt", tmp_path / "images" / "0.png"):
-        for route in ("file=", "gradio_api/file="):
-            assert page.request.get(f"{site}/{route}{path}").status in (403, 404)
+@pytest.mark.parametrize(
+    ("address", "complaint"),
+    [("?id=9999", "no image 9999"), ("?id=x", "cannot be read"), ("?id=3&k=x&box=9,9,9,9", "no part of")],
+)
+def test_a_deep_link_to_nothing_says_so(open_tab, address: str, complaint: str):
+    tab = open_tab(address)
+    settle(tab)
+    assert complaint in tab.inner_text(".complaint")
+    tab.locator(".example").first.click()
+    tab.wait_for_selector("#first .card")
+    settle(tab)
 
 
-def test_without_a_teacher_the_page_says_why(browser, folder: Path, tmp_path: Path, student_file: Path):
-    build_index([folder], OnnxEmbedder(student_file), tmp_path / "alone")
-    process, address = start_server(tmp_path / "alone")
+def test_a_removed_image_says_so(open_tab, root: Path):
+    tab = open_tab("?id=9")
+    settle(tab)
+    file = next((root / "images").rglob(f"{tab.inner_text('.caption').rsplit('/')[-1]}"))
+    aside = file.rename(root / "aside.png")
+    try:
+        gone = open_tab("?id=9")
+        settle(gone)
+        assert "cannot be read any more" in gone.inner_text(".complaint")
+    finally:
+        aside.rename(file)
+
+
+def test_without_a_teacher_the_page_says_why(browser, root: Path):
+    build_index([root / "images"], OnnxEmbedder(root / "student.onnx"), root / "alone")
+    process, address = start_server(root / "alone")
     try:
         tab = browser.new_page()
-        tab.goto(address)
-        tab.wait_for_selector("#upload input[type=file]", state="attached", timeout=30_000)
-        picture(99).save(tmp_path / "query.png")
-        upload(tab, tmp_path / "query.png")
-        tab.wait_for_selector("#student .card")
-        assert "made without a teacher" in tab.inner_text("#teacher")
+        tab.goto(f"{address}/?id=0")
+        tab.wait_for_selector("#second .note")
+        settle(tab)
+        assert "made without a teacher" in tab.inner_text("#second")
+        assert len(ids(tab)) == 12
     finally:
         process.terminate()
         process.wait(10)
 
 
-def test_a_port_in_use_is_said_in_one_line(site, tmp_path: Path):
-    port = site.rsplit(":", 1)[1]
-    command = [sys.executable, "-m", "app.cli", "serve", str(tmp_path / "idx"), "--port", port]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert f"Cannot serve on 127.0.0.1:{port}" in done.stderr
+def test_only_pictures_of_the_index_are_served(open_tab, root: Path, site: str):
+    tab = open_tab()
+    for path in ("thumbs/30", "thumbs/-1", "thumbs/..%2f..%2fquery.png", "images/%2e%2e/query.png"):
+        assert tab.request.get(f"{site}/{path}").status in (404, 422)
+    for path in (root / "query.png", root / "images" / "00.png"):
+        for route in ("file=", "gradio_api/file="):
+            assert tab.request.get(f"{site}/{route}{path}").status in (403, 404)
+
+
+# Looks
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", [PHONE, (768, 1024), DESKTOP])
+def test_it_fits_every_width(open_tab, size, theme: str):
+    tab = open_tab("?id=10", size, theme)
+    settle(tab)
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    cells = tab.eval_on_selector_all(
+        "#first .hit, #second .hit", "hits => hits.map(hit => [hit.clientWidth, hit.clientHeight])"
+    )
+    assert {abs(width - height) <= 1 for width, height in cells} == {True}
+    lefts = [tab.locator(f"#{column} .hit").first.bounding_box() for column in ("first", "second")]
+    assert lefts[0]["y"] == lefts[1]["y"]
+    assert lefts[0]["x"] + lefts[0]["width"] < lefts[1]["x"]
+    ground = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(int(part) for part in re.findall(r"\d+", ground)[:3]) > 384) == (theme == "light")
+
+
+@pytest.mark.parametrize(
+    ("size", "theme"),
+    [
+        (DESKTOP, "light"),
+        (PHONE, "dark"),
+        pytest.param(DESKTOP, "dark", marks=pytest.mark.slow),
+        pytest.param(PHONE, "light", marks=pytest.mark.slow),
+    ],
+)
+def test_axe_finds_nothing_serious(open_tab, size, theme: str):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+
+    def serious(tab) -> list[str]:
+        found = axe.run(tab).response["violations"]
+        return [
+            f"{each['id']}: {each['nodes'][0]['target']}"
+            for each in found
+            if each["impact"] in ("serious", "critical")
+        ]
+
+    tab = open_tab(size=size, theme=theme)
+    assert serious(tab) == []
+    tab.locator(".example").first.click()
+    settle(tab)
+    assert serious(tab) == []
+    tab.locator("#first .open").first.click()
+    tab.wait_for_selector(".large[open] .about h2")
+    assert serious(tab) == []

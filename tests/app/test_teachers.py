@@ -12,9 +12,10 @@ from teacher_server import TeacherServer, serving
 from typer.testing import CliRunner
 
 from app.cli import app
-from app.compare import compare
+from app.compare import find_side
+from app.query import Wish, query_of_bytes
 from index.embedder import OnnxEmbedder
-from index.images import ImageFile, find_images, read_photo
+from index.images import find_images
 from index.search import open_searcher
 from index.teacher import TeacherSpec
 from index.vectors_file import write_vectors
@@ -103,19 +104,20 @@ def test_a_vectors_file_that_lacks_half(folder, tmp_path):
 def test_the_page_goes_on_without_a_teacher_that_does_not_answer(folder, tmp_path, server):
     student = write_embedder(tmp_path / "student.onnx")
     picture(50).save(tmp_path / "new.png")
-    new = read_photo(ImageFile(tmp_path / "new.png", "new.png"))
+    new = query_of_bytes((tmp_path / "new.png").read_bytes(), "new.png")
     with serving(server) as url:
         retrieval("index", folder, "--model", student, "--teacher", url, "--out", tmp_path / "idx",
                   "--ledger", tmp_path / "l.sqlite", "--budget", 12)  # fmt: skip
     again = TeacherSpec(url, ledger=tmp_path / "l.sqlite")
-    known = compare(open_searcher(tmp_path / "idx", again), read_photo(find_images([folder])[0]), 3)
-    assert known.teacher is not None
-    assert known.missing == ""
+    wish = Wish(("student", "teacher"), 3)
+    old = query_of_bytes(find_images([folder])[0].path.read_bytes(), "old.png")
+    assert find_side(open_searcher(tmp_path / "idx", again), old, "teacher", wish).missing == ""
     for budget, reason in ((0, "not asked about 1 images"), (99, "cannot be reached")):
-        result = compare(open_searcher(tmp_path / "idx", replace(again, budget=budget)), new, 3)
-        assert result.teacher is None
-        assert len(result.student.results) == 1
-        assert reason in result.missing
+        searcher = open_searcher(tmp_path / "idx", replace(again, budget=budget))
+        student, teacher = (find_side(searcher, new, mode, wish) for mode in wish.modes)
+        assert len(student.ids) == 3
+        assert teacher.found is None
+        assert reason in teacher.missing
 
 
 def test_the_key_is_no_option(folder, tmp_path):

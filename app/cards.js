@@ -1,0 +1,57 @@
+// Results on the page: walking through them by keyboard, lighting up twins, saving them.
+
+const cardOf = target => target.closest?.('.card');
+
+// The nearest result in a direction, in whichever column.
+function neighbour(hits, from, key) {
+  const middle = each => { const r = each.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; };
+  const [x, y] = middle(from), sideways = key === 'ArrowLeft' || key === 'ArrowRight';
+  const sign = key === 'ArrowRight' || key === 'ArrowDown' ? 1 : -1;
+  let best = null, least = Infinity;
+  for (const hit of hits) {
+    const [hx, hy] = middle(hit);
+    const ahead = sign * (sideways ? hx - x : hy - y), aside = Math.abs(sideways ? hy - y : hx - x);
+    if (ahead > 4 && (!sideways || aside < 40) && ahead + 4 * aside < least) [best, least] = [hit, ahead + 4 * aside];
+  }
+  return best;
+}
+
+function walkResults(page, showLarge) {
+  function light(card) {
+    page.querySelectorAll('.card.lit').forEach(each => each.classList.remove('lit'));
+    if (card) page.querySelectorAll(`.columns .card[data-id="${card.dataset.id}"]`).forEach(each => each.classList.add('lit'));
+  }
+  for (const kind of ['mouseover', 'focusin']) page.addEventListener(kind, event => light(cardOf(event.target)));
+
+  page.addEventListener('keydown', event => {
+    const hit = event.target.closest?.('.hit');
+    if (!hit || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key.startsWith('Arrow')) {
+      const next = neighbour(page.querySelectorAll('.columns .hit'), hit, event.key);
+      if (next) { hit.tabIndex = -1; next.tabIndex = 0; next.focus(); }
+    } else if (event.key === ' ' || event.key === 'o') showLarge(cardOf(hit));
+    else return;
+    event.preventDefault();
+  });
+  page.addEventListener('keyup', event => {
+    if (event.key === ' ' && event.target.closest?.('.hit')) event.preventDefault();  // it would be a click
+  });
+}
+
+// Saves what is shown, of both columns, so that it also works for a photo that has no address.
+function saveResults(lists, modes, query, format) {
+  const rows = lists.flatMap((list, i) => [...list.querySelectorAll('.card')].map((card, place) => ({
+    mode: modes[i], rank: place + 1, score: Number(card.dataset.score), id: Number(card.dataset.id), name: card.dataset.name,
+  })));
+  // A spreadsheet must not take a name for a formula.
+  const cell = value => /[",\r\n]|^[=+@-]/.test(value) && typeof value === 'string'
+    ? `"${(/^[=+@-]/.test(value) ? "'" : '') + value.replaceAll('"', '""')}"` : value;
+  const text = format === 'json'
+    ? JSON.stringify({query, results: rows}, null, 2)
+    : ['mode,rank,score,id,name', ...rows.map(row => Object.values(row).map(cell).join())].join('\r\n') + '\r\n';
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([text]));
+  link.download = `results.${format}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}

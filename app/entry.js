@@ -1,0 +1,71 @@
+// The ways in: a file, a drop anywhere, the clipboard, the camera, an address.
+
+function openEntries(root, takeFile, takeAddress, complain) {
+  const file = root.querySelector('.file'), over = root.querySelector('.over'), lens = root.querySelector('.lens');
+  const video = lens.querySelector('video');
+  const isShown = () => root.isConnected && root.offsetParent !== null;
+
+  file.addEventListener('change', () => {
+    if (file.files.length) takeFile(file.files[0]);
+    file.value = '';  // so that the same file can be chosen again
+  });
+
+  // Files and links from elsewhere. What is dragged within the page itself is not one.
+  let inside = 0;
+  const carries = event => isShown() && [...event.dataTransfer.types].some(type => type === 'Files' || type === 'text/uri-list');
+  document.addEventListener('dragenter', event => {
+    if (carries(event) && ++inside) root.classList.add('dropping');
+  });
+  document.addEventListener('dragleave', event => {
+    if (carries(event) && --inside <= 0) root.classList.remove('dropping');
+  });
+  document.addEventListener('dragover', event => { if (carries(event)) event.preventDefault(); });
+  document.addEventListener('drop', event => {
+    if (!carries(event)) return;
+    event.preventDefault();
+    inside = 0;
+    root.classList.remove('dropping');
+    const {files} = event.dataTransfer, link = event.dataTransfer.getData('text/uri-list').split('\n')[0];
+    if (files.length) takeFile(files[0]);
+    else if (link) takeAddress(link);
+  });
+
+  document.addEventListener('paste', event => {
+    if (!isShown()) return;
+    const pasted = [...event.clipboardData.files].find(each => each.type.startsWith('image/'));
+    const text = event.clipboardData.getData('text').trim();
+    const typing = event.target.matches('input, textarea');
+    if (pasted) takeFile(pasted);
+    else if (!typing && /^https?:\/\/\S+$/.test(text)) takeAddress(text);
+    else return;
+    event.preventDefault();
+  });
+
+  root.querySelector('.link').addEventListener('submit', event => {
+    event.preventDefault();
+    const address = root.querySelector('.address').value.trim();
+    if (address) takeAddress(address);
+  });
+
+  root.querySelector('.camera').addEventListener('click', async () => {
+    try {
+      video.srcObject = await navigator.mediaDevices.getUserMedia({video: {facingMode: 'environment'}});
+    } catch {
+      complain('The camera cannot be used. Allow it for this page; outside of this machine, it needs https.');
+      return;
+    }
+    lens.showModal();
+  });
+  lens.querySelector('.shoot').addEventListener('click', () => {
+    const canvas = document.createElement('canvas');
+    [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+    canvas.getContext('2d').drawImage(video, 0, 0);
+    canvas.toBlob(blob => takeFile(new File([blob], 'camera.jpg', {type: 'image/jpeg'})), 'image/jpeg', 0.92);
+    lens.close();
+  });
+  lens.querySelector('.close').addEventListener('click', () => lens.close());
+  lens.addEventListener('close', () => {
+    video.srcObject?.getTracks().forEach(track => track.stop());
+    video.srcObject = null;
+  });
+}

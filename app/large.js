@@ -1,0 +1,42 @@
+// The large view of a result: the original, what is known of it, and the way to the next one.
+
+function makeLargeView(dialog, describe, use, leave) {
+  const image = dialog.querySelector('img'), about = dialog.querySelector('.about');
+  let card = null, place = null;
+
+  async function show(next) {
+    card = next;
+    const id = Number(card.dataset.id);
+    place = {column: card.closest('.column')?.dataset.column ?? place.column, id};
+    image.alt = card.dataset.name;
+    image.onerror = () => { image.onerror = null; image.src = `thumbs/${id}`; };
+    image.src = `images/${id}`;
+    dialog.querySelector('.previous').disabled = !card.previousElementSibling;
+    dialog.querySelector('.next').disabled = !card.nextElementSibling;
+    if (!dialog.open) dialog.showModal();
+    const html = await describe(id);
+    if (card === next) about.innerHTML = html;
+  }
+
+  function step(sibling) {
+    if (card && card[sibling]) show(card[sibling]);
+  }
+
+  dialog.querySelector('.previous').addEventListener('click', () => step('previousElementSibling'));
+  dialog.querySelector('.next').addEventListener('click', () => step('nextElementSibling'));
+  dialog.querySelector('.close').addEventListener('click', () => dialog.close());
+  dialog.querySelector('.use').addEventListener('click', () => {
+    dialog.close();
+    use(Number(card.dataset.id));
+  });
+  dialog.addEventListener('click', event => { if (event.target === dialog) dialog.close(); });
+  dialog.addEventListener('keydown', event => {
+    if (event.key === 'ArrowLeft') step('previousElementSibling');
+    else if (event.key === 'ArrowRight') step('nextElementSibling');
+  });
+  dialog.addEventListener('close', () => {
+    image.removeAttribute('src');
+    leave(place);  // answers may have replaced the card meanwhile
+  });
+  return show;
+}

@@ -1,0 +1,168 @@
+"""Pictures of the index and no others: by id, and only as long as the file is the one that was indexed."""
+
+import os
+import stat
+import threading
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+from platformdirs import user_cache_path
+
+from app.shared import CORES
+from index.errors import ImageError, needs
+from index.images import FORMATS, content_digest, decode
+from index.store import Index, Item
+
+with needs("demo"):
+    from anyio import CapacityLimiter
+    from anyio.to_thread import run_sync
+    from fastapi import APIRouter, HTTPException, Request, Response
+
+THUMBNAIL = 320  # pixels of its longer side
+LARGEST, SIDE = 20_000_000, 4096  # bytes of an original that is sent as it is; pixels of what is sent instead
+SHOWN = {  # what every browser shows
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",
+    "PNG": "image/png",
+    "GIF": "image/gif",
+    "WEBP": "image/webp",
+    "AVIF": "image/avif",
+}
+# An id may mean another image after the next start, so the browser asks every time; the tag spares the rest.
+HEADERS = {
+    "Cache-Control": "private, no-cache",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+}
+
+
+class Pictures:
+    """Thumbnails and originals of an index.
+
+    Thumbnails are kept in the user's cache folder by the content they show: they outlive an index, fit
+    whichever has the same image, and may be removed at any time.
+    """
+
+    def __init__(self, index: Index, cache: Path | None = None) -> None:
+        self._items = index.items
+        self._cache = cache or user_cache_path("retrieval") / "thumbs"
+
+    def find(self, item: str) -> Item:
+        """Find an item by the text of its id.
+
+        Raises:
+            ImageError: There is none.
+        """
+        if not (item.isascii() and item.isdecimal() and len(item) < 12 and int(item) < len(self._items)):
+            raise ImageError(f"the index has no such image; its ids are 0 to {len(self._items) - 1}")
+        return self._items[int(item)]
+
+    def require_unchanged(self, item: Item) -> None:
+        """Refuse an item whose file is gone or has changed; looks at the content only if it was touched.
+
+        Raises:
+            ImageError: It is not what was indexed.
+        """
+        if int(_state(item).st_mtime) != item.mtime:
+            read_indexed(item)
+
+    def thumbnail(self, item: Item) -> bytes:
+        """A small JPEG, made once. The file is taken for unchanged if a thumbnail of the content is there.
+
+        Raises:
+            ImageError: It cannot be made.
+        """
+        kept = self._cache / item.digest[:2] / f"{item.digest}-{THUMBNAIL}.jpg"
+        try:
+            return kept.read_bytes()
+        except OSError:
+            made = _jpeg(read_indexed(item), item.name, THUMBNAIL)
+        try:
+            kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            beside = kept.with_name(f".{item.digest}-{os.getpid()}-{threading.get_ident()}")
+            beside.write_bytes(made)
+            beside.replace(kept)
+        except OSError:  # no room, or a read-only home: it is made again next time
+            pass
+        return made
+
+    def original(self, item: Item) -> tuple[bytes, str]:
+        """What a browser can show of the whole image, and its media type.
+
+        Raises:
+            ImageError: There is nothing to show.
+        """
+        data = read_indexed(item)
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            mime = SHOWN.get(image.format or "")
+        if mime and len(data) <= LARGEST:
+            return data, mime
+        return _jpeg(data, item.name, SIDE), "image/jpeg"
+
+
+def read_indexed(item: Item) -> bytes:
+    """Read an item's file.
+
+    Raises:
+        ImageError: It is gone, or not what was indexed.
+    """
+    _state(item)
+    try:
+        data = Path(item.path).read_bytes()
+    except OSError as error:
+        raise ImageError(f"{item.name} is not there any more") from error
+    if content_digest(data) != item.digest:
+        raise ImageError(f"{item.name} has changed since it was indexed")
+    return data
+
+
+def build_pictures(pictures: Pictures) -> APIRouter:
+    """Serve `thumbs/ID` and `images/ID`. What is not there, or not any more, is 404 with the reason."""
+    router = APIRouter()
+    limiter = CapacityLimiter(CORES)
+
+    def answer(item_id: str, known: str, kind: str) -> Response:
+        item = pictures.find(item_id)
+        pictures.require_unchanged(item)
+        headers = HEADERS | {"ETag": f'"{item.digest}-{kind}"'}
+        if headers["ETag"] in known:
+            return Response(status_code=304, headers=headers)
+        data, mime = (pictures.thumbnail(item), "image/jpeg") if kind == "thumb" else pictures.original(item)
+        return Response(data, media_type=mime, headers=headers)
+
+    async def serve(item_id: str, request: Request, kind: str) -> Response:
+        known = request.headers.get("if-none-match", "")
+        try:
+            return await run_sync(answer, item_id, known, kind, limiter=limiter)
+        except ImageError as reason:
+            text = str(reason)
+            raise HTTPException(404, f"{text[0].upper()}{text[1:]}.") from reason
+
+    @router.get("/thumbs/{item}")
+    async def thumbs(item: str, request: Request) -> Response:
+        return await serve(item, request, "thumb")
+
+    @router.get("/images/{item}")
+    async def images(item: str, request: Request) -> Response:
+        return await serve(item, request, "image")
+
+    return router
+
+
+def _state(item: Item) -> os.stat_result:
+    try:
+        state = Path(item.path).stat()
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{item.name} is not there any more") from error
+    if not stat.S_ISREG(state.st_mode) or state.st_size != item.size:
+        raise ImageError(f"{item.name} has changed since it was indexed")
+    return state
+
+
+def _jpeg(data: bytes, name: str, side: int) -> bytes:
+    image = decode(data, name, side).image
+    image.thumbnail((side, side), Image.Resampling.BICUBIC)
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()

@@ -1,0 +1,285 @@
+// The search page: keeps what is asked, asks for it, shows the answer, and keeps the address bar in step.
+
+const page = element.querySelector('.search');
+const $ = selector => page.querySelector(selector);
+const $$ = selector => [...page.querySelectorAll(selector)];
+const WHOLE = '0,0,1,1', STEP = 12;
+const files = new Map();  // photos by their digest: to send one again that the server has forgotten
+let query = null;         // {item} or {sent, file} or {address}
+let serial = 0, last = {};
+
+const cropper = makeCropper($('.picture'), live => live ? followCrop() : search({replace: true}));
+const showLarge = makeLargeView($('.large'), describe, id => searchItem(id), place => refocus(place));
+openEntries(page, searchFile, searchAddress, text => showComplaint(`<p class="note error">${text}</p>`));
+
+// What is asked
+
+const isSingle = () => $('.one').getAttribute('aria-pressed') === 'true';
+const modes = () => $$('.mode-of').slice(0, isSingle() ? 1 : 2).map(select => select.value);
+
+function wish() {
+  return {
+    ...(query.item === undefined ? {sent: query.sent, address: query.sent ? '' : query.address} : {item: query.item}),
+    ...cropper.view, modes: modes(), k: Number($('.k').dataset.more || $('.k').value), ...narrowing(),
+  };
+}
+
+function narrowing() {
+  if (!$('.prefix')) return {};
+  const chosen = $$('.column-value').filter(select => select.value);
+  return {
+    prefix: $('.prefix').value, cut: Number($('.cut').value) / 100,
+    columns: Object.fromEntries(chosen.map(select => [select.dataset.column, select.value])),
+  };
+}
+
+function searchItem(item, view, how) {
+  return start({item}, answer => [answer.then(found => found.error ? '' : `thumbs/${item}`)], view, how);
+}
+
+function searchFile(file, sent) {
+  return start({file, sent}, answer => [URL.createObjectURL(file), () => preview(answer)]);
+}
+
+function searchAddress(address) { return start({address}, answer => [() => preview(answer)]); }
+
+// What the browser cannot draw by itself, or does not have, the server shows. After an error nothing is shown.
+const preview = async answer => {
+  const {sent} = await answer;
+  return sent ? server.picture(sent) : '';
+};
+
+function start(asked, pictures, view, how) {
+  query = asked;
+  cropper.look(view);
+  const done = search(how);
+  cropper.show(pictures(asked.answer));
+  return done;
+}
+
+// Asking
+
+async function call(fields, file) {
+  try {
+    return await server.search(file ? {binary: true, data: {wish: JSON.stringify(fields), photo: file}} : fields);
+  } catch {
+    return {error: '<p class="note error">No answer: the server cannot be reached, or the file is larger than it takes.</p>'};
+  }
+}
+
+async function ask(asked, fields) {
+  let answer = await call(fields, asked.sent ? null : asked.file);
+  if (answer.forgotten) answer = await call(fields, asked.file || files.get(asked.sent));
+  if (answer.forgotten) answer = {error: '<p class="note error">This photo is not known any more. Choose it again.</p>'};
+  if (answer.sent) {
+    asked.sent = answer.sent;
+    if (asked.file) files.set(answer.sent, asked.file);
+  }
+  return answer;
+}
+
+// The first column comes first; the second follows. An answer that a later wish has overtaken is dropped.
+async function search({replace = false} = {}) {
+  const mine = ++serial, asked = query, fields = wish(), focus = focused();
+  page.dataset.state = 'found';
+  page.setAttribute('aria-busy', 'true');
+  const both = fields.modes.length === 2;
+  asked.answer = ask(asked, {...fields, soon: both});
+  let answer = await asked.answer;
+  if (mine !== serial) return;
+  show(answer, focus);
+  writeAddress(replace);
+  if (both && !answer.error) {
+    answer = await ask(asked, wish());
+    if (mine !== serial) return;
+    show(answer, document.activeElement === document.body ? focus : focused());
+  }
+  page.removeAttribute('aria-busy');
+}
+
+// While the box is dragged only the first column follows, as fast as answers come.
+let following = false, again = false;
+async function followCrop() {
+  if (following) { again = true; return; }
+  following = true;
+  const mine = ++serial, fields = wish();
+  page.classList.add('following');
+  const answer = await ask(query, {...fields, modes: fields.modes.slice(0, 1)});
+  if (mine === serial && !answer.error) showColumn(0, answer.columns[0]);
+  following = false;
+  if (again) { again = false; if (mine === serial) followCrop(); }
+}
+
+// Showing
+
+function show(answer, focus) {
+  page.classList.remove('following');
+  showComplaint(answer.error || '');
+  if (answer.error) { page.removeAttribute('aria-busy'); return; }
+  last = answer;
+  answer.columns.forEach((html, i) => showColumn(i, html));
+  showNumbers(answer.numbers);
+  $('.caption').textContent = answer.name;
+  $('.more').hidden = !answer.more;
+  $('.spoken').textContent = answer.spoken;
+  page.classList.toggle('single', answer.columns.length < 2);
+  $$('.column').forEach((column, i) => { column.dataset.mode = modes()[i] || ''; });
+  if (focus) refocus(focus);
+}
+
+// What is known of an image, with its place in each column.
+async function describe(id) {
+  const places = $$('.column').slice(0, modes().length).map((column, i) => {
+    const card = column.querySelector(`.card[data-id="${id}"]`), name = $$('.mode-of')[i].selectedOptions[0].text;
+    const at = card ? `${card.querySelector('.rank').textContent}, similarity ${card.querySelector('.score').textContent}` : 'not among these results';
+    return `<div><dt>${name}</dt><dd>${at}</dd></div>`;
+  });
+  return `${await server.details(id)}<dl>${places.join('')}</dl>`;
+}
+
+// On a phone the figures leave their place to the pictures, until they are asked for.
+let unfolded = !matchMedia('(max-width: 640px)').matches;
+function showNumbers(html) {
+  $('.numbers').innerHTML = html;
+  const figures = $('.sides');
+  if (!figures) return;
+  figures.open = unfolded;
+  figures.addEventListener('toggle', () => { unfolded = figures.open; });
+}
+
+function showColumn(i, html) { $$('.list')[i].innerHTML = html; }
+
+function showComplaint(html) {
+  page.dataset.state = html && !query ? 'empty' : page.dataset.state;
+  page.classList.toggle('failed', Boolean(html));
+  $('.complaint').innerHTML = html;
+}
+
+// Answers replace cards: whoever stood on one stands on the same one, or on the first, afterwards.
+function focused() {
+  const card = document.activeElement?.closest?.('.card');
+  return card && page.contains(card)
+    ? {column: card.closest('.column').dataset.column, id: card.dataset.id} : null;
+}
+
+function refocus({column, id}) {
+  const list = $$('.list')[column];
+  (list.querySelector(`.card[data-id="${id}"] .hit`) || list.querySelector('.hit'))?.focus({preventScroll: true});
+}
+
+// The address bar: a search with an image of the gallery can be opened again, and sent to others.
+
+function writeAddress(replace) {
+  const url = new URL(location), fields = wish(), {searchParams} = url;
+  for (const name of [...searchParams.keys()]) if (!name.startsWith('__')) searchParams.delete(name);
+  if (fields.item !== undefined) {
+    searchParams.set('id', fields.item);
+    searchParams.set('mode', fields.modes.join(','));
+    searchParams.set('k', fields.k);
+    if (fields.turn) searchParams.set('turn', fields.turn);
+    if (fields.box.join() !== WHOLE) searchParams.set('box', fields.box.map(edge => edge.toFixed(3)).join());
+    if (fields.prefix) searchParams.set('prefix', fields.prefix);
+    if (fields.cut) searchParams.set('cut', fields.cut);
+    for (const [name, value] of Object.entries(fields.columns || {})) searchParams.set(`column.${name}`, value);
+  }
+  url.search = String(searchParams).replaceAll('%2C', ',');
+  const same = url.href === location.href;
+  history[replace || same ? 'replaceState' : 'pushState']({sent: query.sent}, '', url);
+  $('.copy').disabled = fields.item === undefined;
+}
+
+function readAddress() {
+  const asked = new URLSearchParams(location.search), id = asked.get('id');
+  const sent = history.state?.sent;
+  if (id === null && !(sent && files.has(sent))) { startAgain(); return; }
+  const [first, second] = (asked.get('mode') || '').split(',');
+  if (first) {
+    choose($$('.mode-of')[0], first);
+    choose($$('.mode-of')[1], second);
+    press(!second);
+  }
+  const k = asked.get('k');
+  if (/^\d+$/.test(k)) { choose($('.k'), k); setMore([...$('.k').options].some(option => option.value === k) ? '' : k); }
+  if ($('.prefix')) {
+    $('.prefix').value = asked.get('prefix') || '';
+    $('.cut').value = 100 * (asked.get('cut') || 0);
+    for (const select of $$('.column-value')) choose(select, asked.get(`column.${select.dataset.column}`) || '');
+    sayCut();
+  }
+  if (id === null) { searchFile(files.get(sent), sent); return; }
+  const box = asked.get('box')?.split(',').map(Number);
+  searchItem(/^\d+$/.test(id) ? Number(id) : id, {turn: Number(asked.get('turn')) || 0, box: box || [0, 0, 1, 1]}, {replace: true});
+}
+
+function startAgain() {
+  serial++;
+  query = null;
+  page.dataset.state = 'empty';
+  page.removeAttribute('aria-busy');
+  showComplaint('');
+}
+
+const choose = (select, value) => {
+  if ([...select.options].some(option => option.value === value)) select.value = value;
+};
+
+addEventListener('popstate', readAddress);
+
+// Controls
+
+function press(single) {
+  $('.one').setAttribute('aria-pressed', single);
+  $('.two').setAttribute('aria-pressed', !single);
+}
+
+function setMore(k) { k ? $('.k').dataset.more = k : delete $('.k').dataset.more; }
+
+function sayCut() { $('.cut-value').textContent = $('.cut').value === '0' ? 'any' : `${$('.cut').value} %`; }
+
+const researched = () => query && search({replace: true});
+$('.one').addEventListener('click', () => { press(true); researched(); });
+$('.two').addEventListener('click', () => { press(false); researched(); });
+$('.k').addEventListener('change', () => { setMore(''); researched(); });
+$('.more').addEventListener('click', () => { setMore(wish().k + STEP); researched(); });
+for (const select of $$('.mode-of, .column-value')) select.addEventListener('change', researched);
+if ($('.prefix')) {
+  let typing;
+  $('.cut').addEventListener('input', sayCut);
+  $('.cut').addEventListener('change', researched);
+  $('.prefix').addEventListener('input', () => { clearTimeout(typing); typing = setTimeout(researched, 250); });
+}
+$('.clear').addEventListener('click', () => {
+  history.pushState(null, '', location.pathname);
+  startAgain();
+  $('.file').focus();
+});
+
+$('.copy').addEventListener('click', async () => {
+  if (!navigator.clipboard) { prompt('The address of this search', location.href); return; }  // not over plain http
+  await navigator.clipboard.writeText(location.href);
+  $('.copy').textContent = 'Copied';
+  setTimeout(() => { $('.copy').textContent = 'Link'; }, 1500);
+});
+
+for (const button of $$('.save')) {
+  button.addEventListener('click', () => saveResults($$('.list').slice(0, modes().length), modes(), last.name, button.dataset.format));
+}
+
+// Panels close when attention turns elsewhere.
+const fold = except => $$('.bar-of-tools details[open]').forEach(each => { each.open = each.contains(except); });
+page.addEventListener('click', event => fold(event.target));
+$('.bar-of-tools').addEventListener('keydown', event => {
+  if (event.key === 'Escape') { event.target.closest('details')?.querySelector('summary').focus(); fold(null); }
+});
+
+// Results: a click searches on, the corner opens the large view.
+
+page.addEventListener('click', event => {
+  const card = cardOf(event.target), example = event.target.closest('.example');
+  if (example) searchItem(Number(example.dataset.id));
+  else if (card && event.target.closest('.open')) showLarge(card);
+  else if (card && event.target.closest('.hit')) { scrollTo({top: 0}); searchItem(Number(card.dataset.id)); }
+});
+
+walkResults(page, showLarge);
+readAddress();

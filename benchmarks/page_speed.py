@@ -1,0 +1,86 @@
+"""How fast the page is, in a browser: first paint, and from a dropped photo to results that can be seen.
+
+python benchmarks/page_speed.py INDEX PHOTOS
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from base64 import b64encode
+from pathlib import Path
+
+import numpy as np
+from playwright.sync_api import Page, sync_playwright
+
+# Drops a photo, and measures until the first card of each column, and all pictures of the student's first
+# row, have been painted: two frames after they are there.
+DROP = """async data => {
+  const bytes = Uint8Array.from(atob(data), c => c.charCodeAt(0));
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([bytes], 'query.jpg', {type: 'image/jpeg'}));
+  const cards = column => document.querySelector(`#${column} .cards:not(.blank)`);
+  const before = cards('first'), other = cards('second');
+  const isNew = (column, old) => cards(column) && cards(column) !== old;
+  const painted = () => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+  const until = async found => { while (!found()) await new Promise(requestAnimationFrame); };
+  const start = performance.now(), times = {};
+  const how = {dataTransfer: transfer, bubbles: true, cancelable: true};
+  document.body.dispatchEvent(new DragEvent('drop', how));
+  await until(() => isNew('first', before));
+  await painted();
+  times['student'] = performance.now() - start;
+  await until(() => [...document.querySelectorAll('#first img')].slice(0, 4).every(i => i.naturalWidth));
+  await painted();
+  times['student, with pictures'] = performance.now() - start;
+  await until(() => isNew('second', other));
+  await painted();
+  times['teacher'] = performance.now() - start;
+  return times;
+}"""
+
+
+def first_paint(tab: Page, address: str) -> tuple[float, float]:
+    """Milliseconds until something, and until the whole page, is there."""
+    tab.goto(address)
+    tab.wait_for_selector(".search .drop")
+    whole = tab.evaluate("performance.now()")
+    paint = tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    return paint, whole
+
+
+def main() -> None:
+    """Start a server, open the page, drop photos on it, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("index", type=Path)
+    parser.add_argument("photos", type=Path, help="Folder of photos to drop.")
+    parser.add_argument("--drops", type=int, default=40)
+    arguments = parser.parse_args()
+    command = [sys.executable, "-m", "app.cli", "serve", str(arguments.index), "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    address = server.stdout.readline().strip()
+    photos = sorted(arguments.photos.rglob("*.jpg"))
+    photos = photos[:: max(len(photos) // arguments.drops, 1)][: arguments.drops]
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+            )
+            tab = browser.new_page(viewport={"width": 1440, "height": 900})
+            paint, whole = first_paint(tab, address)
+            print(f"first paint {paint:.0f} ms, whole page {whole:.0f} ms")
+            drops = [b64encode(photo.read_bytes()).decode() for photo in photos]
+            times = [tab.evaluate(DROP, drop) for drop in drops[:3] + drops][3:]
+            for name in times[0]:
+                p50, p95 = np.percentile([each[name] for each in times], (50, 95))
+                print(f"{name:24} p50 {p50:6.0f} ms   p95 {p95:6.0f} ms   ({len(times)} photos)")
+            browser.close()
+    finally:
+        server.terminate()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,304 @@
+"""`retrieval serve` as a process of its own: the password, Gradio's routes, signals, MCP."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import picture, write_embedder
+from teacher_server import TeacherServer, serving
+
+from app.server import ServerOptions
+from index.embedder import OnnxEmbedder
+from index.errors import UsageError
+from index.options import EmbedderOptions
+from index.pipeline import build_index
+from index.teacher import TeacherSpec
+
+USER, PASSWORD = "anna", "correct horse"
+LIMIT = 300_000  # bytes
+
+
+@contextmanager
+def started(*options: object, **environment: str):
+    """Run the server; yields the process and its address, which is complete on return only in `.stderr`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "serve", *map(str, options), "--port", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment,
+    )  # fmt: skip
+    try:
+        address = process.stdout.readline().strip()
+        assert address.startswith("http://"), process.stderr.read()
+        yield process, address
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ended(process: subprocess.Popen, number: int) -> tuple[int, float, str]:
+    """Send a signal; the exit code, the seconds that it took, and stderr."""
+    start = time.monotonic()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    return process.returncode, time.monotonic() - start, errors
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A server over four photos, with everything switched on, and secrets around it."""
+    root = tmp_path_factory.mktemp("site")
+    (root / "images").mkdir()
+    for i in range(4):
+        picture(i).save(root / "images" / f"{i}.png")
+    (root / "secret.txt").write_text("secret")
+    student = OnnxEmbedder(write_embedder(root / "student.onnx", seed=1))
+    teacher = OnnxEmbedder(write_embedder(root / "teacher.onnx", dim=12, side=64, seed=2))
+    build_index([root / "images"], student, root / "idx", teacher)
+    (root / "ledger.sqlite").write_text("secret")
+    cache = {"XDG_CACHE_HOME": str(root / "cache"), "GRADIO_TEMP_DIR": str(root / "uploads")}
+    mcp = ["--mcp"] if find_spec("mcp") else []
+    with started(
+        root / "idx", "--max-upload-mb", LIMIT / 1e6, *mcp, RETRIEVAL_AUTH=f"{USER}:{PASSWORD}", **cache
+    ) as (process, address):
+        yield root, address
+        code, seconds, errors = ended(process, signal.SIGINT)
+        assert (code, errors) == (0, "")
+        assert seconds < 8
+
+
+@pytest.fixture
+def http(site):
+    with httpx.Client(base_url=site[1], auth=(USER, PASSWORD), timeout=30) as client:
+        yield client
+
+
+ROUTES = (
+    "/ /config /info /thumbs/0 /images/0 /search?id=0 /health /metrics /theme.css /favicon.ico /robots.txt "
+    "/gradio_api/info /gradio_api/startup-events /gradio_api/mcp/ /gradio_api/mcp/schema /gradio_api/heartbeat/x "
+    "/gradio_api/file=/etc/passwd /gradio_api/openapi.json /login_check /monitoring /nowhere"
+).split()
+POSTS = (
+    "/search /embed /v1/embeddings /gradio_api/upload /gradio_api/queue/join /gradio_api/call/search_by_id "
+    "/gradio_api/run/predict /gradio_api/mcp/ /login"
+).split()
+
+
+def test_without_the_password_there_is_nothing(site):
+    for route in ROUTES:
+        assert httpx.get(site[1] + route).status_code == 401, route
+    for route in POSTS:
+        assert httpx.post(site[1] + route, json={}).status_code == 401, route
+        assert httpx.post(site[1] + route, auth=(USER, "wrong"), json={}).status_code == 401, route
+
+
+def test_with_it_the_page_is_there(http):
+    assert "gradio" in http.get("/").text
+    assert http.get("/thumbs/0").headers["content-type"] == "image/jpeg"
+
+
+def test_health_names_what_is_served(http, site):
+    health = http.get("/health").json()
+    assert health["status"] == "ok"
+    assert (health["index"]["name"], health["index"]["count"]) == ("idx", 4)
+    assert {name: model["provider"] for name, model in health["models"].items()} == {
+        "student": "CPUExecutionProvider",
+        "teacher": "CPUExecutionProvider",
+    }
+    assert health["models"]["student"]["name"] == "student.onnx"
+    assert str(site[0]) not in json.dumps(health)
+
+
+def test_metrics_are_what_prometheus_reads(http):
+    from prometheus_client.parser import text_string_to_metric_families
+
+    http.get("/search?id=0")
+    http.get("/thumbs/99")
+    families = {family.name: family for family in text_string_to_metric_families(http.get("/metrics").text)}
+    assert {
+        "retrieval_stage_seconds",
+        "retrieval_answers",
+        "process_resident_memory_bytes",
+    } <= families.keys()
+    answers = {tuple(s.labels.values()): s.value for s in families["retrieval_answers"].samples}
+    assert answers["search", "200"] >= 1
+    assert answers["thumbs", "404"] >= 1
+    assert answers["page", "401"] >= 1
+
+
+def test_what_is_too_large_is_refused_by_every_route(http):
+    for route in ("/search", "/embed", "/gradio_api/upload?upload_id=x"):
+        for content in (bytes(LIMIT + 1), iter([bytes(1000)] * (LIMIT // 1000 + 2))):
+            boundary = {"Content-Type": "multipart/form-data; boundary=x"}
+            head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
+            body = head + content if isinstance(content, bytes) else iter([head, *content])
+            assert http.post(route, content=body, headers=boundary).status_code == 413, route
+    assert http.post("/gradio_api/queue/join", json={"data": ["x" * LIMIT]}).status_code == 413
+
+
+def secrets(root: Path) -> list[str]:
+    files = ["secret.txt", "idx/manifest.json", "idx/items.parquet", "idx/student.onnx", "ledger.sqlite"]
+    return ["/etc/passwd", *(str(root / name) for name in files), str(root / "images" / "0.png")]
+
+
+def test_gradio_serves_no_file_that_was_not_uploaded(http, site):
+    root = site[0]
+    up = "../" * 12
+    for path in secrets(root):
+        for written in (path, f"//{path}", f"{root}/uploads/{up}{path}", path.replace("/", "%2f"), f"{path}%00.png",
+                        f"{root}/uploads/%2e%2e/{up}{path}", f"{up}{path}", path.replace("/", "%5c")):  # fmt: skip
+            for route in ("/gradio_api/file=", "/gradio_api/file/", "/file=", "/file/", "/static/", "/assets/",
+                          "/svelte/", "/gradio_api/proxy=", "/gradio_api/custom_component/a/client/x/"):  # fmt: skip
+                answer = http.get(route + written)
+                assert answer.status_code in (400, 403, 404, 500), (route, written)
+                assert b"secret" not in answer.content.replace(b"secret.txt", b""), (route, written)
+                assert b"root:" not in answer.content
+
+
+def test_gradio_fetches_no_address(http):
+    with serving(TeacherServer(None)) as address:
+        inside = address.replace("/v1/embeddings", "/a.png")
+        for route in ("/gradio_api/file=", "/gradio_api/file/", "/gradio_api/proxy="):
+            assert http.get(route + inside).status_code == 404
+
+
+def test_a_file_that_is_only_claimed_to_be_uploaded_is_not_read(http, site):
+    """Gradio's events take paths from the browser: those of uploaded files, and no others."""
+    config = http.get("/config").json()
+    images = {c["id"] for c in config["components"] if c["type"] in ("image", "file", "imageeditor")}
+    events = [d for d in config["dependencies"] if images & set(d["inputs"])]
+    for event in events:
+        for path in [*secrets(site[0]), f"{site[0]}/uploads/../secret.txt"]:
+            sent = [{"path": path, "meta": {"_type": "gradio.FileData"}}] * len(event["inputs"])
+            session = f"s{event['id']}{hash(path)}"
+            trigger = event["targets"][0][0]
+            body = {"data": sent, "fn_index": event["id"], "session_hash": session, "trigger_id": trigger}
+            assert http.post("/gradio_api/queue/join", json=body).status_code == 200
+            told = []
+            with http.stream("GET", f"/gradio_api/queue/data?session_hash={session}") as stream:
+                for line in stream.iter_lines():
+                    told.append(line)
+                    if "process_completed" in line:
+                        break
+            assert '"success":false' in told[-1].replace(" ", ""), path
+            assert "root:" not in "".join(told)
+
+
+def test_only_pictures_of_the_index_are_served_by_the_whole_app(http):
+    for kind in ("thumbs", "images"):
+        for attack in (
+            "4",
+            "-1",
+            "..%2f..%2fsecret.txt",
+            "%2e%2e/secret.txt",
+            "..%5csecret.txt",
+            "%00",
+            "9" * 3000,
+        ):
+            answer = http.get(f"/{kind}/{attack}")
+            assert answer.status_code == 404, attack
+            assert b"secret" not in answer.content.replace(b"secret.txt", b"")
+
+
+@pytest.mark.skipif(not find_spec("mcp"), reason="the extra mcp is not installed")
+def test_a_language_model_can_search(site):
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamablehttp_client
+
+    async def talk():
+        url = f"{site[1]}/gradio_api/mcp/"
+        async with (
+            streamablehttp_client(url, auth=httpx.BasicAuth(USER, PASSWORD)) as (read, write, _),
+            ClientSession(read, write) as session,
+        ):
+            await session.initialize()
+            tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+            found = await session.call_tool("search_by_id", {"id": 0, "k": 2})
+            refused = await session.call_tool("search_by_photo", {"image": "http://127.0.0.1/a.png"})
+            outside = await session.call_tool("search_by_id", {"id": 99})
+        return tools, found, refused, outside
+
+    tools, found, refused, outside = asyncio.run(talk())
+    assert tools.keys() == {"search_by_id", "search_by_photo"}
+    assert "most like" in tools["search_by_id"].description
+    assert [hit["rank"] for hit in json.loads(found.content[0].text)["results"]] == [1, 2]
+    assert "private network" in str(refused.content)
+    assert "its ids are 0 to 3" in str(outside.content)
+
+
+def test_a_signal_lets_what_is_in_flight_be_answered(
+    folder: Path, tmp_path: Path, student_file: Path, teacher_file
+):
+    """Though a page holds a connection open that never ends."""
+    model = TeacherServer(OnnxEmbedder(teacher_file))
+    with serving(model) as url:
+        spec = TeacherSpec(url, EmbedderOptions(), tmp_path / "ledger.sqlite", 100)
+        build_index([folder], OnnxEmbedder(student_file), tmp_path / "idx", spec.open("cpu"))
+        model.delay = 2.0
+        picture(99).save(tmp_path / "query.png")
+        sent = {"image": (tmp_path / "query.png").read_bytes()}
+        options = ("--teacher", url, "--budget", 100, "--ledger", tmp_path / "ledger.sqlite")
+        with started(tmp_path / "idx", *options) as (process, address):
+            answers = []
+            httpx.get(f"{address}/health", timeout=30)
+
+            def search() -> None:
+                answers.append(
+                    httpx.post(f"{address}/search?mode=teacher", files=sent, timeout=30).status_code
+                )
+
+            def look() -> None:
+                with httpx.stream("GET", f"{address}/gradio_api/heartbeat/x", timeout=30) as stream:
+                    answers.extend(line for line in stream.iter_lines() if line.startswith("never"))
+
+            threads = [threading.Thread(target=search), threading.Thread(target=look)]
+            before = len(model.calls)
+            for thread in threads:
+                thread.start()
+            while len(model.calls) == before:
+                time.sleep(0.01)
+            code, seconds, errors = ended(process, signal.SIGTERM)
+            for thread in threads:
+                thread.join(10)
+            assert (code, answers) == (0, [200])
+            assert errors == ""
+            assert seconds < 6
+
+
+def test_a_teacher_that_is_down_is_said_and_the_student_goes_on(folder, tmp_path, student_file, teacher_file):
+    with serving(TeacherServer(OnnxEmbedder(teacher_file))) as url:
+        spec = TeacherSpec(url, EmbedderOptions(), tmp_path / "ledger.sqlite", 100)
+        build_index([folder], OnnxEmbedder(student_file), tmp_path / "idx", spec.open("cpu"))
+    picture(99).save(tmp_path / "query.png")
+    sent = {"image": (tmp_path / "query.png").read_bytes()}
+    options = ("--teacher", url, "--budget", 100, "--ledger", tmp_path / "ledger.sqlite")
+    with started(tmp_path / "idx", *options) as (process, address):
+        down = httpx.post(f"{address}/search?mode=teacher", files=sent, timeout=30)
+        assert (down.status_code, "cannot be reached" in down.json()["detail"]) == (502, True)
+        assert httpx.post(f"{address}/search", files=sent, timeout=30).status_code == 200
+        assert ended(process, signal.SIGTERM)[0] == 0
+
+
+@pytest.mark.parametrize("password", ["anna", ":", "anna:", ":secret"])
+def test_a_password_without_a_user_is_refused(password):
+    with pytest.raises(UsageError, match="user:password"):
+        ServerOptions(password=password)
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("nan"), float("inf")])
+def test_a_limit_must_be_one(limit):
+    with pytest.raises(UsageError, match="--max-upload-mb"):
+        ServerOptions(most_megabytes=limit)
+
+
+def test_only_a_local_address_is_local():
+    assert ServerOptions("::1").rules.local
+    assert not ServerOptions("0.0.0.0").rules.local
