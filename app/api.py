@@ -14,10 +14,8 @@ from app.metrics import STAGES
 from app.shared import BusyError, SharedSearcher
 from index.errors import (
     BudgetError,
-    CallError,
     ImageError,
     RetrievalError,
-    UnansweredError,
     UsageError,
     needs,
 )
@@ -27,13 +25,10 @@ from index.store import Index
 from index.wire import read_input
 
 with needs("demo"):
-    from anyio import CapacityLimiter
-    from anyio.to_thread import run_sync
     from fastapi import APIRouter, HTTPException, Query, Request, Response
     from starlette.datastructures import UploadFile
 
 MOST_RESULTS = 500
-MOST_WAITING = 64  # requests for one lane; more are told to come back
 T = TypeVar("T")
 Mode = Annotated[str, Query(max_length=20)]
 Count = Annotated[int, Query(alias="k", ge=1, le=MOST_RESULTS)]
@@ -118,14 +113,12 @@ def search_item(searcher: SharedSearcher, item: int, mode: str, k: int) -> Answe
 def build_api(searcher: SharedSearcher) -> APIRouter:
     """Serve `search` and `embed`. What cannot be answered has one line under `detail`."""
     router = APIRouter()
-    lanes = {name: CapacityLimiter(width) for name, width in searcher.lanes.items()}
 
     async def run(mode: str, work: Callable[[], T]) -> T:
-        limiter = lanes[searcher.lane(mode)]
-        if limiter.statistics().tasks_waiting >= MOST_WAITING:
-            raise HTTPException(503, "Too many searches at once. Try again.", {"Retry-After": "1"})
         try:
-            return await run_sync(work, limiter=limiter)
+            return await searcher.run(mode, work)
+        except BusyError as reason:
+            raise HTTPException(503, str(reason), {"Retry-After": "1"}) from reason
         except RetrievalError as reason:
             raise HTTPException(_status(reason), sentence(reason)) from reason
 
@@ -238,16 +231,10 @@ def _no_mode(searcher: SharedSearcher, mode: str) -> str:
 
 
 def _status(reason: RetrievalError) -> int:
-    """400 for the photo, 402 for a spent budget, 502 for a teacher that fails, 503 for too much at once."""
-    kinds = {
-        ImageError: 400,
-        UsageError: 400,
-        BudgetError: 402,
-        UnansweredError: 502,
-        CallError: 502,
-        BusyError: 503,
-    }
-    return next((status for kind, status in kinds.items() if isinstance(reason, kind)), 502)
+    """400 for the photo or the question, 402 for a spent budget, 502 for a model that fails."""
+    if isinstance(reason, BudgetError):
+        return 402
+    return 400 if isinstance(reason, ImageError | UsageError) else 502
 
 
 def sentence(reason: RetrievalError) -> str:

@@ -258,7 +258,7 @@ def serve(
     ] = "",
     max_upload_mb: Annotated[float, typer.Option(help="Largest request, in MB.")] = 50.0,
     price: Price = None,
-    mcp: Annotated[bool, typer.Option("--mcp", help="Be an MCP server too, at /gradio_api/mcp/.")] = False,
+    mcp: Annotated[bool, typer.Option("--mcp", help="Be an MCP server too, at /mcp.")] = False,
     device: Device = "auto",
     *,
     teacher_options: EmbedderOptions,

@@ -18,7 +18,7 @@ with needs("demo"):
 
 # Gradio offers to fetch addresses for anybody; `app.fetch` does so for the page, within limits.
 CLOSED = re.compile(r"/gradio_api/(file[=/]\s*https?:|proxy=)", re.IGNORECASE)
-ROUTES = ("thumbs", "images", "search", "embed", "v1", "health", "metrics")
+ROUTES = ("thumbs", "images", "search", "embed", "v1", "mcp", "health", "metrics")
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 

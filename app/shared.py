@@ -1,11 +1,11 @@
 """One searcher for many users at once: bounded, timed, and the same index from beginning to end."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import BoundedSemaphore
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,18 @@ from PIL import Image
 
 from app.metrics import FAILED, STAGES
 from index.embedder import embed_checked
-from index.errors import RetrievalError
+from index.errors import RetrievalError, needs
 from index.images import Photo, content_digest
 from index.search import MODES, Found, Searcher
 
+with needs("demo"):
+    from anyio import CapacityLimiter
+    from anyio.to_thread import run_sync
+
 CORES = os.cpu_count() or 1
 PATIENCE = 30.0  # seconds that a search waits for its turn
+MOST_WAITING = 64  # requests for one lane; more are told to come back
+T = TypeVar("T")
 
 
 class BusyError(RetrievalError):
@@ -42,10 +48,9 @@ class SharedSearcher(Searcher):
         models = searcher.models
         super().__init__(searcher.index, models["student"], models.get("teacher"), searcher.device)
         self.teacher_missing = searcher.teacher_missing
-        self.lanes = {"student": CORES} | {
-            name: m.calls.lanes for name, m in models.items() if name != "student"
-        }
-        self._turns = {name: BoundedSemaphore(lanes) for name, lanes in self.lanes.items()}
+        lanes = {"student": CORES} | {name: m.calls.lanes for name, m in models.items() if name != "student"}
+        self._turns = {name: BoundedSemaphore(width) for name, width in lanes.items()}
+        self._limiters = {name: CapacityLimiter(width) for name, width in lanes.items()}
         for mode in self.modes:
             if mode in MODES:
                 self._ann(MODES[mode][1])
@@ -71,6 +76,17 @@ class SharedSearcher(Searcher):
         STAGES.labels("embed", mode).observe(found.embed_seconds)
         STAGES.labels("search", mode).observe(found.search_seconds)
         return found
+
+    async def run(self, mode: str, work: Callable[[], T]) -> T:
+        """Do work of this mode in a thread, of which each lane has as many as it can use.
+
+        Raises:
+            BusyError: Too many wait already.
+        """
+        limiter = self._limiters[self.lane(mode)]
+        if limiter.statistics().tasks_waiting >= MOST_WAITING:
+            raise BusyError("Too many searches at once. Try again in a moment.")
+        return await run_sync(work, limiter=limiter)
 
     def embed(self, photo: Photo) -> NDArray[np.float32]:
         """The student's vector of a photo, `(dim,)` float32 of unit length.

@@ -22,16 +22,18 @@ from conftest import picture
 from fastapi import FastAPI
 from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
-from teacher_server import serving
+from teacher_server import TeacherServer, serving
 
 from app import shared
-from app.api import MOST_WAITING, api_help, build_api
-from app.shared import BusyError, SharedSearcher
+from app.api import api_help, build_api
+from app.shared import MOST_WAITING, BusyError, SharedSearcher
 from index.embedder import OnnxEmbedder
 from index.errors import BudgetError, RetrievalError, UnreachableError
 from index.images import ImageFile, read_photo
+from index.options import EmbedderOptions
 from index.pipeline import build_index
-from index.search import Searcher
+from index.search import Searcher, open_searcher
+from index.teacher import TeacherSpec
 
 
 @pytest.fixture
@@ -197,6 +199,22 @@ def test_a_teacher_that_fails_leaves_the_student_be(client, searcher, photo, mon
     assert client.post("/search", files={"image": photo.read_bytes()}).status_code == 200
     after = REGISTRY.get_sample_value("retrieval_failed_searches_total", {"mode": "teacher"})
     assert after == before + 1
+
+
+def test_a_teacher_whose_endpoint_is_down_leaves_the_student_be(
+    folder, tmp_path: Path, student_file: Path, teacher_file: Path, photo
+):
+    with serving(TeacherServer(OnnxEmbedder(teacher_file))) as url:
+        spec = TeacherSpec(url, EmbedderOptions(), tmp_path / "ledger.sqlite", 100)
+        build_index([folder], OnnxEmbedder(student_file), tmp_path / "paid", spec.open("cpu"))
+    app = FastAPI()
+    app.include_router(build_api(SharedSearcher(open_searcher(tmp_path / "paid", spec))))
+    http, sent = TestClient(app), {"image": photo.read_bytes()}
+    down = http.post("/search?mode=teacher", files=sent)
+    assert down.status_code == 502
+    assert "cannot be reached" in down.json()["detail"]
+    assert http.post("/search", files=sent).status_code == 200
+    assert http.get("/search?id=0&mode=teacher").status_code == 200  # by the vectors that are kept
 
 
 def test_an_index_without_a_teacher_says_so(folder, tmp_path: Path, student_file: Path, photo):
