@@ -51,6 +51,7 @@ class SharedSearcher(Searcher):
         lanes = {"student": CORES} | {name: m.calls.lanes for name, m in models.items() if name != "student"}
         self._turns = {name: BoundedSemaphore(width) for name, width in lanes.items()}
         self._limiters = {name: CapacityLimiter(width) for name, width in lanes.items()}
+        self._running = dict.fromkeys(lanes, 0)  # that `run` has in hand
         for mode in self.modes:
             if mode in MODES:
                 self._ann(MODES[mode][1])
@@ -83,10 +84,14 @@ class SharedSearcher(Searcher):
         Raises:
             BusyError: Too many wait already.
         """
-        limiter = self._limiters[self.lane(mode)]
-        if limiter.statistics().tasks_waiting >= MOST_WAITING:
+        lane = self.lane(mode)
+        if self._running[lane] >= self._limiters[lane].total_tokens + MOST_WAITING:
             raise BusyError("Too many searches at once. Try again in a moment.")
-        return await run_sync(work, limiter=limiter)
+        self._running[lane] += 1
+        try:
+            return await run_sync(work, limiter=self._limiters[lane])
+        finally:
+            self._running[lane] -= 1
 
     def embed(self, photo: Photo) -> NDArray[np.float32]:
         """The student's vector of a photo, `(dim,)` float32 of unit length.
