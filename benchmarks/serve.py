@@ -1,6 +1,6 @@
 """How a real `retrieval serve` holds up: users searching together, the teacher busy or not, and its memory.
 
-Each user sends a photo, waits for the answer, and sends the next. Prints the median and the 95th percentile by
+Each user sends a photo, waits for the answer, and sends the next. Prints median and 95th percentile by
 mode, the searches a second, and the memory of the server before and after.
 """
 
@@ -50,7 +50,8 @@ def search(address: str, mode: str, photos: list[bytes], until: float, most: int
     Raises:
         httpx.HTTPStatusError: A search failed.
     """
-    chooser, times = random.Random(seed), []
+    chooser = random.Random(seed)
+    times: list[float] = []
     with httpx.Client(base_url=address, timeout=60) as http:
         while time.monotonic() < until and len(times) < most:
             start = time.perf_counter()
