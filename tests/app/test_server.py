@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -251,6 +251,33 @@ def test_a_language_model_can_search(site):
     assert "private network" in str(refused.content)
     assert "its ids are 0 to 3" in str(outside.content)
     assert "less than or equal to 500" in str(greedy.content)
+
+
+@pytest.mark.slow
+def test_a_teacher_that_takes_too_long_does_not_keep_the_server(
+    folder, tmp_path: Path, student_file, teacher_file
+):
+    model = TeacherServer(OnnxEmbedder(teacher_file))
+    with serving(model) as url:
+        spec = TeacherSpec(url, EmbedderOptions(), tmp_path / "ledger.sqlite", 100)
+        build_index([folder], OnnxEmbedder(student_file), tmp_path / "idx", spec.open("cpu"))
+        model.delay = 60.0
+        picture(99).save(tmp_path / "query.png")
+        options = ("--teacher", url, "--budget", 100, "--ledger", tmp_path / "ledger.sqlite")
+        with started(tmp_path / "idx", *options) as (process, address):
+            before = len(model.calls)
+            sent = {"image": (tmp_path / "query.png").read_bytes()}
+
+            def search() -> None:
+                with suppress(httpx.HTTPError):
+                    httpx.post(f"{address}/search?mode=teacher", files=sent, timeout=30)
+
+            threading.Thread(target=search, daemon=True).start()
+            while len(model.calls) == before:
+                time.sleep(0.01)
+            code, seconds, _ = ended(process, signal.SIGTERM)
+            assert code == 0
+            assert 4 < seconds < 9
 
 
 def test_a_signal_lets_what_is_in_flight_be_answered(
