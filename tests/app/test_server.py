@@ -334,3 +334,25 @@ def test_a_limit_must_be_one(limit):
 def test_only_a_local_address_is_local():
     assert ServerOptions("::1").rules.local
     assert not ServerOptions("0.0.0.0").rules.local
+
+
+def test_a_password_on_the_command_line_is_warned_of_and_one_in_the_environment_is_not(monkeypatch):
+    from typer.testing import CliRunner
+
+    from app import cli, server
+    from index import search
+
+    served = []
+    monkeypatch.setattr(search, "open_searcher", lambda *given: "searcher")
+    monkeypatch.setattr(server, "serve", lambda searcher, options: served.append(options))
+    monkeypatch.delenv("RETRIEVAL_AUTH", raising=False)
+    command = ["serve", "idx", "--max-upload-mb", "5", "--price", "1.2", "--mcp"]
+    shown = CliRunner().invoke(cli.app, [*command, "--auth", "anna:secret"])
+    assert "Better set RETRIEVAL_AUTH" in shown.stderr
+    quiet = CliRunner(env={"RETRIEVAL_AUTH": "anna:secret"}).invoke(cli.app, command)
+    assert quiet.stderr == ""
+    assert (
+        "anna"
+        not in CliRunner(env={"RETRIEVAL_AUTH": "anna:secret"}).invoke(cli.app, ["serve", "--help"]).stdout
+    )
+    assert served == [ServerOptions(password="anna:secret", most_megabytes=5.0, mcp=True, price=1.2)] * 2
