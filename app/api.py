@@ -97,10 +97,9 @@ def search_item(searcher: SharedSearcher, item: int, mode: str, k: int) -> Answe
     index = searcher.index
     if not 0 <= item < len(index):
         raise UsageError(f"The index has no image {item}; its ids are 0 to {len(index) - 1}.")
-    if mode not in MODES or mode not in searcher.modes:
-        raise UsageError(
-            f"{_no_mode(searcher, mode)} By id: {', '.join(m for m in searcher.modes if m in MODES)}."
-        )
+    require_mode(searcher, mode)
+    if mode not in MODES:
+        raise UsageError(f"A search by id has no mode {mode!r}: it asks no model.")
     start = perf_counter()
     vector = index.vectors(MODES[mode][0])[item : item + 1]
     entry = index.items[item]
@@ -116,15 +115,12 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
 
     async def run(mode: str, work: Callable[[], T]) -> T:
         try:
+            require_mode(searcher, mode)
             return await searcher.run(mode, work)
         except BusyError as reason:
             raise HTTPException(503, str(reason), {"Retry-After": "1"}) from reason
         except RetrievalError as reason:
             raise HTTPException(_status(reason), sentence(reason)) from reason
-
-    def require_mode(mode: str) -> None:
-        if mode not in searcher.modes:
-            raise HTTPException(400, _no_mode(searcher, mode))
 
     @router.get("/search")
     async def by_id(
@@ -133,7 +129,6 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
         count: Count = 10,
         format: Format = "json",  # noqa: A002
     ) -> Response:
-        require_mode(mode)
         if not 0 <= id < len(searcher.index):
             raise HTTPException(
                 404, f"The index has no image {id}; its ids are 0 to {len(searcher.index) - 1}."
@@ -147,7 +142,6 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
         count: Count = 10,
         format: Format = "json",  # noqa: A002
     ) -> Response:
-        require_mode(mode)
         async with _sent_photo(request) as (name, file):
             answer = await run(mode, lambda: search_photo(searcher, file.read(), name, mode, count))
         return answer.write(format)
@@ -162,6 +156,17 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
         return {"model": student.name, "dim": student.dim, "embedding": vector.tolist()}
 
     return router
+
+
+def require_mode(searcher: SharedSearcher, mode: str) -> None:
+    """Refuse a mode that this index and these models do not have.
+
+    Raises:
+        UsageError: Names those that they have.
+    """
+    if mode not in searcher.modes:
+        missing = f" {searcher.teacher_missing}" if mode in MODES and searcher.teacher_missing else ""
+        raise UsageError(f"No mode {mode!r} here, only {', '.join(searcher.modes)}.{missing}")
 
 
 def api_help(base_url: str) -> str:
@@ -223,11 +228,6 @@ def _hits(results: Results, index: Index) -> list[tuple[int, int, float, str]]:
         for rank, (item, score) in enumerate(pairs, 1)
         if item >= 0
     ]
-
-
-def _no_mode(searcher: SharedSearcher, mode: str) -> str:
-    missing = f" {searcher.teacher_missing}" if mode in MODES and searcher.teacher_missing else ""
-    return f"No mode {mode!r} here, only {', '.join(searcher.modes)}.{missing}"
 
 
 def _status(reason: RetrievalError) -> int:

@@ -5,7 +5,7 @@ import hmac
 import ipaddress
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from app.metrics import ANSWERS
@@ -34,7 +34,7 @@ class Rules:
             only to names of this machine: a page elsewhere whose name is made to point here gets nothing.
     """
 
-    password: str = ""
+    password: str = field(default="", repr=False)
     most_bytes: int = 50_000_000
     local: bool = False
 

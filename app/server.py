@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -48,7 +48,7 @@ class ServerOptions:
 
     host: str = "127.0.0.1"
     port: int = 7860
-    password: str = ""
+    password: str = field(default="", repr=False)
     most_megabytes: float = 50.0
     mcp: bool = False
     price: float | None = None

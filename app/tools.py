@@ -6,7 +6,7 @@ password, and holds other libraries back.
 
 from typing import Annotated, Any
 
-from app.api import MOST_RESULTS, search_item, search_photo, sentence
+from app.api import MOST_RESULTS, require_mode, search_item, search_photo, sentence
 from app.fetch import fetch_image
 from app.shared import SharedSearcher
 from index.errors import RetrievalError, needs
@@ -51,6 +51,7 @@ def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
             return search_photo(searcher, data, "photo", mode, k).as_dict()
 
         try:
+            require_mode(searcher, mode)
             return await searcher.run(mode, search)
         except RetrievalError as reason:
             raise ToolError(sentence(reason)) from reason

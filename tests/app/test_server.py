@@ -241,15 +241,17 @@ def test_a_language_model_can_search(site):
             found = await session.call_tool("search_by_id", {"id": 0, "k": 2})
             refused = await session.call_tool("search_by_photo", {"image": "http://127.0.0.1/a.png"})
             outside = await session.call_tool("search_by_id", {"id": 99})
+            unknown = await session.call_tool("search_by_photo", {"image": "x", "mode": "best"})
             greedy = await session.call_tool("search_by_id", {"id": 0, "k": 501})
-        return tools, found, refused, outside, greedy
+        return tools, found, refused, outside, greedy, unknown
 
-    tools, found, refused, outside, greedy = asyncio.run(talk())
+    tools, found, refused, outside, greedy, unknown = asyncio.run(talk())
     assert tools.keys() == {"search_by_id", "search_by_photo"}
     assert "most like" in tools["search_by_id"].description
     assert [hit["rank"] for hit in json.loads(found.content[0].text)["results"]] == [1, 2]
     assert "private network" in str(refused.content)
     assert "its ids are 0 to 3" in str(outside.content)
+    assert "No mode 'best' here" in str(unknown.content)
     assert "less than or equal to 500" in str(greedy.content)
 
 
@@ -323,6 +325,7 @@ def test_a_signal_lets_what_is_in_flight_be_answered(
 def test_a_password_without_a_user_is_refused(password):
     with pytest.raises(UsageError, match="user:password"):
         ServerOptions(password=password)
+    assert "secret" not in repr(ServerOptions(password="anna:secret"))
 
 
 @pytest.mark.parametrize("limit", [0, -1, float("nan"), float("inf")])
