@@ -282,6 +282,7 @@ def test_a_teacher_that_takes_too_long_does_not_keep_the_server(
             assert 4 < seconds < 9
 
 
+@pytest.mark.slow
 def test_a_signal_lets_what_is_in_flight_be_answered(
     folder: Path, tmp_path: Path, student_file: Path, teacher_file
 ):
