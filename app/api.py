@@ -189,8 +189,8 @@ index has them; <code>k</code> is 1 to {MOST_RESULTS}; <code>format</code> is <c
 <code>{{"image": "data:image/jpeg;base64,..."}}</code>. What goes wrong is said in one line under
 <code>detail</code>. Where a password is asked for, add <code>-u USER:PASSWORD</code>.</p>
 <p>Programs that speak OpenAI's embeddings find the student at <code>{base}/v1/embeddings</code>; monitoring
-finds <code>{base}/health</code> and, for Prometheus, <code>{base}/metrics</code>. A server that was started with
-<code>--mcp</code> offers its searches to language models at <code>{base}/mcp</code>.</p>
+finds <code>{base}/health</code> and, for Prometheus, <code>{base}/metrics</code>. A server that was
+started with <code>--mcp</code> offers its searches to language models at <code>{base}/mcp</code>.</p>
 </div>"""
 
 
