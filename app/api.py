@@ -14,10 +14,8 @@ from app.metrics import STAGES
 from app.shared import BusyError, SharedSearcher
 from index.errors import (
     BudgetError,
-    CallError,
     ImageError,
     RetrievalError,
-    UnansweredError,
     UsageError,
     needs,
 )
@@ -27,13 +25,10 @@ from index.store import Index
 from index.wire import read_input
 
 with needs("demo"):
-    from anyio import CapacityLimiter
-    from anyio.to_thread import run_sync
     from fastapi import APIRouter, HTTPException, Query, Request, Response
     from starlette.datastructures import UploadFile
 
 MOST_RESULTS = 500
-MOST_WAITING = 64  # requests for one lane; more are told to come back
 T = TypeVar("T")
 Mode = Annotated[str, Query(max_length=20)]
 Count = Annotated[int, Query(alias="k", ge=1, le=MOST_RESULTS)]
@@ -102,10 +97,9 @@ def search_item(searcher: SharedSearcher, item: int, mode: str, k: int) -> Answe
     index = searcher.index
     if not 0 <= item < len(index):
         raise UsageError(f"The index has no image {item}; its ids are 0 to {len(index) - 1}.")
-    if mode not in MODES or mode not in searcher.modes:
-        raise UsageError(
-            f"{_no_mode(searcher, mode)} By id: {', '.join(m for m in searcher.modes if m in MODES)}."
-        )
+    require_mode(searcher, mode)
+    if mode not in MODES:
+        raise UsageError(f"A search by id has no mode {mode!r}: it asks no model.")
     start = perf_counter()
     vector = index.vectors(MODES[mode][0])[item : item + 1]
     entry = index.items[item]
@@ -118,20 +112,15 @@ def search_item(searcher: SharedSearcher, item: int, mode: str, k: int) -> Answe
 def build_api(searcher: SharedSearcher) -> APIRouter:
     """Serve `search` and `embed`. What cannot be answered has one line under `detail`."""
     router = APIRouter()
-    lanes = {name: CapacityLimiter(width) for name, width in searcher.lanes.items()}
 
     async def run(mode: str, work: Callable[[], T]) -> T:
-        limiter = lanes[searcher.lane(mode)]
-        if limiter.statistics().tasks_waiting >= MOST_WAITING:
-            raise HTTPException(503, "Too many searches at once. Try again.", {"Retry-After": "1"})
         try:
-            return await run_sync(work, limiter=limiter)
+            require_mode(searcher, mode)
+            return await searcher.run(mode, work)
+        except BusyError as reason:
+            raise HTTPException(503, str(reason), {"Retry-After": "1"}) from reason
         except RetrievalError as reason:
             raise HTTPException(_status(reason), sentence(reason)) from reason
-
-    def require_mode(mode: str) -> None:
-        if mode not in searcher.modes:
-            raise HTTPException(400, _no_mode(searcher, mode))
 
     @router.get("/search")
     async def by_id(
@@ -140,7 +129,6 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
         count: Count = 10,
         format: Format = "json",  # noqa: A002
     ) -> Response:
-        require_mode(mode)
         if not 0 <= id < len(searcher.index):
             raise HTTPException(
                 404, f"The index has no image {id}; its ids are 0 to {len(searcher.index) - 1}."
@@ -154,7 +142,6 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
         count: Count = 10,
         format: Format = "json",  # noqa: A002
     ) -> Response:
-        require_mode(mode)
         async with _sent_photo(request) as (name, file):
             answer = await run(mode, lambda: search_photo(searcher, file.read(), name, mode, count))
         return answer.write(format)
@@ -169,6 +156,17 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
         return {"model": student.name, "dim": student.dim, "embedding": vector.tolist()}
 
     return router
+
+
+def require_mode(searcher: SharedSearcher, mode: str) -> None:
+    """Refuse a mode that this index and these models do not have.
+
+    Raises:
+        UsageError: Names those that they have.
+    """
+    if mode not in searcher.modes:
+        missing = f" {searcher.teacher_missing}" if mode in MODES and searcher.teacher_missing else ""
+        raise UsageError(f"No mode {mode!r} here, only {', '.join(searcher.modes)}.{missing}")
 
 
 def api_help(base_url: str) -> str:
@@ -191,7 +189,8 @@ index has them; <code>k</code> is 1 to {MOST_RESULTS}; <code>format</code> is <c
 <code>{{"image": "data:image/jpeg;base64,..."}}</code>. What goes wrong is said in one line under
 <code>detail</code>. Where a password is asked for, add <code>-u USER:PASSWORD</code>.</p>
 <p>Programs that speak OpenAI's embeddings find the student at <code>{base}/v1/embeddings</code>; monitoring
-finds <code>{base}/health</code> and, for Prometheus, <code>{base}/metrics</code>.</p>
+finds <code>{base}/health</code> and, for Prometheus, <code>{base}/metrics</code>. A server that was
+started with <code>--mcp</code> offers its searches to language models at <code>{base}/mcp</code>.</p>
 </div>"""
 
 
@@ -232,22 +231,11 @@ def _hits(results: Results, index: Index) -> list[tuple[int, int, float, str]]:
     ]
 
 
-def _no_mode(searcher: SharedSearcher, mode: str) -> str:
-    missing = f" {searcher.teacher_missing}" if mode in MODES and searcher.teacher_missing else ""
-    return f"No mode {mode!r} here, only {', '.join(searcher.modes)}.{missing}"
-
-
 def _status(reason: RetrievalError) -> int:
-    """400 for the photo, 402 for a spent budget, 502 for a teacher that fails, 503 for too much at once."""
-    kinds = {
-        ImageError: 400,
-        UsageError: 400,
-        BudgetError: 402,
-        UnansweredError: 502,
-        CallError: 502,
-        BusyError: 503,
-    }
-    return next((status for kind, status in kinds.items() if isinstance(reason, kind)), 502)
+    """400 for the photo or the question, 402 for a spent budget, 502 for a model that fails."""
+    if isinstance(reason, BudgetError):
+        return 402
+    return 400 if isinstance(reason, ImageError | UsageError) else 502
 
 
 def sentence(reason: RetrievalError) -> str:

@@ -1,6 +1,7 @@
 """The `retrieval` command: each command reads its options and calls one function."""
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -320,7 +321,7 @@ def serve(
     ] = "",
     max_upload_mb: Annotated[float, typer.Option(help="Largest request, in MB.")] = 50.0,
     price: Price = None,
-    mcp: Annotated[bool, typer.Option("--mcp", help="Be an MCP server too, at /gradio_api/mcp/.")] = False,
+    mcp: Annotated[bool, typer.Option("--mcp", help="Be an MCP server too, at /mcp.")] = False,
     device: Device = "auto",
     *,
     teacher_options: EmbedderOptions,
@@ -330,6 +331,8 @@ def serve(
     from app.server import serve as serve_page
     from index.search import open_searcher
 
+    if auth and "RETRIEVAL_AUTH" not in os.environ:
+        typer.echo("Every user of this machine can read --auth. Better set RETRIEVAL_AUTH.", err=True)
     options = ServerOptions(host, port, auth, max_upload_mb, mcp, price)
     spec = TeacherSpec(teacher, teacher_options, ledger, budget)
     serve_page(open_searcher(index, spec, device), options)

@@ -3,8 +3,9 @@
 import base64
 import hmac
 import ipaddress
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from app.metrics import ANSWERS
@@ -13,12 +14,12 @@ from index.errors import needs
 with needs("demo"):
     from fastapi import HTTPException
     from starlette.datastructures import Headers
-    from starlette.responses import PlainTextResponse
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Gradio offers to fetch addresses for anybody; `app.fetch` does so for the page, within limits.
 CLOSED = re.compile(r"/gradio_api/(file[=/]\s*https?:|proxy=)", re.IGNORECASE)
-ROUTES = ("thumbs", "images", "search", "embed", "v1", "health", "metrics")
+ROUTES = ("thumbs", "images", "search", "embed", "v1", "mcp", "health", "metrics")
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 
@@ -33,7 +34,7 @@ class Rules:
             only to names of this machine: a page elsewhere whose name is made to point here gets nothing.
     """
 
-    password: str = ""
+    password: str = field(default="", repr=False)
     most_bytes: int = 50_000_000
     local: bool = False
 
@@ -59,27 +60,31 @@ class Guard:
                 ANSWERS.labels(route, message["status"]).inc()
             await send(message)
 
-        refusal = self._refuse(scope["method"], scope["path"], Headers(scope=scope))
-        if refusal is not None:
-            return await refusal(scope, receive, counted)
+        try:
+            self._check(scope["method"], scope["path"], Headers(scope=scope))
+        except HTTPException as refusal:
+            # People read the page's answers, programs those of the API.
+            text = refusal.detail if route == "page" else json.dumps({"detail": refusal.detail})
+            kind = "text/plain" if route == "page" else "application/json"
+            answer = Response(text, refusal.status_code, dict(refusal.headers or {}), kind)
+            return await answer(scope, receive, counted)
         return await self._app(scope, self._within_limit(receive), counted)
 
-    def _refuse(self, method: str, path: str, headers: Headers) -> PlainTextResponse | None:
+    def _check(self, method: str, path: str, headers: Headers) -> None:
         if self._password and not self._knows_password(headers.get("authorization", "")):
             challenge = {"WWW-Authenticate": 'Basic realm="retrieval", charset="UTF-8"'}
-            return PlainTextResponse("This server asks for a user and a password.", 401, challenge)
+            raise HTTPException(401, "This server asks for a user and a password.", challenge)
         if self._rules.local and not self._password and not is_local(headers.get("host", "")):
-            return PlainTextResponse(
-                "This server answers only to localhost. To reach it by another name, set a password.", 403
+            raise HTTPException(
+                403, "This server answers only to localhost. To reach it by another name, set a password."
             )
         if method not in SAFE and headers.get("sec-fetch-site") == "cross-site":
-            return PlainTextResponse("Another site's page may not ask for this.", 403)
+            raise HTTPException(403, "Another site's page may not ask for this.")
         if CLOSED.match(path):
-            return PlainTextResponse("No address is fetched here.", 404)
+            raise HTTPException(404, "No address is fetched here.")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._rules.most_bytes:
-            return PlainTextResponse(self._too_much, 413)
-        return None
+            raise HTTPException(413, self._too_much)
 
     def _knows_password(self, given: str) -> bool:
         scheme, _, encoded = given.partition(" ")

@@ -1,9 +1,10 @@
 """The server: page, pictures, API, `/health` and `/metrics` on one app, behind one guard; `serve` runs it."""
 
+import os
 import signal
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from app.api import build_api
 from app.embeddings import build_embeddings
 from app.guard import Guard, Rules, is_local
+from app.hardening import harden
 from app.pictures import Pictures, build_pictures
 from app.shared import SharedSearcher
 from app.ui import build_page
@@ -27,7 +29,6 @@ with needs("demo"):
     from starlette.routing import Mount
 
 CSS = Path(__file__).with_name("page.css")
-UPLOADS_KEPT = 3600  # seconds that Gradio keeps an uploaded file
 GRACE = 5  # seconds that requests in flight are given once the server is to stop
 PASSWORD = "RETRIEVAL_AUTH"  # the environment variable  # noqa: S105
 
@@ -47,7 +48,7 @@ class ServerOptions:
 
     host: str = "127.0.0.1"
     port: int = 7860
-    password: str = ""
+    password: str = field(default="", repr=False)
     most_megabytes: float = 50.0
     mcp: bool = False
     price: float | None = None
@@ -75,7 +76,14 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
     """
     rules = options.rules if options else Rules()
     shared = SharedSearcher(searcher)
-    app = FastAPI(title="retrieval", docs_url=None, redoc_url=None, openapi_url=None)
+    if options and options.mcp:
+        from app.tools import build_tools
+
+        tools = build_tools(shared, rules.most_bytes)
+        routes = tools.streamable_http_app().routes
+        app = _new_app(lifespan=lambda app: tools.session_manager.run(), routes=routes)
+    else:
+        app = _new_app()
     app.add_middleware(Guard, rules=rules)
     app.include_router(build_pictures(Pictures(shared.index, cache)))
     app.include_router(build_api(shared))
@@ -95,18 +103,17 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
         return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}."}, 422)
 
     page = build_page(shared, options.price if options else None)
-    if options and options.mcp:
-        from app.tools import add_tools
-
-        add_tools(page, shared)
-    page.delete_cache = (UPLOADS_KEPT // 4, UPLOADS_KEPT)
+    harden(page)
     theme = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     return gr.mount_gradio_app(
         app, page, path="/", theme=theme, css_paths=[CSS], footer_links=[], run_history=False,
         max_file_size=rules.most_bytes, ssr_mode=False, show_error=True, allowed_paths=[],
-        blocked_paths=[str(shared.index.path.absolute())], mcp_server=bool(options and options.mcp),
-        enable_monitoring=False,
+        blocked_paths=[str(shared.index.path.absolute())], mcp_server=False, enable_monitoring=False,
     )  # fmt: skip
+
+
+def _new_app(**options: Any) -> FastAPI:
+    return FastAPI(title="retrieval", docs_url=None, redoc_url=None, openapi_url=None, **options)
 
 
 def describe(searcher: Searcher) -> dict[str, Any]:
@@ -169,4 +176,5 @@ class _Server(uvicorn.Server):
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    sys.exit(0)
+    """End at once: a thread that still waits for a teacher would keep the process for as long as it takes."""
+    os._exit(0)

@@ -1,11 +1,11 @@
 """One searcher for many users at once: bounded, timed, and the same index from beginning to end."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import BoundedSemaphore
 from time import perf_counter
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,19 @@ from PIL import Image
 
 from app.metrics import FAILED, STAGES
 from index.embedder import embed_checked
-from index.errors import RetrievalError
+from index.errors import RetrievalError, needs
 from index.images import Photo, content_digest
+from index.narrowing import Narrow
 from index.search import MODES, Found, Searcher
+
+with needs("demo"):
+    from anyio import CapacityLimiter
+    from anyio.to_thread import run_sync
 
 CORES = os.cpu_count() or 1
 PATIENCE = 30.0  # seconds that a search waits for its turn
+MOST_WAITING = 64  # requests for one lane; more are told to come back
+T = TypeVar("T")
 
 
 class BusyError(RetrievalError):
@@ -42,10 +49,10 @@ class SharedSearcher(Searcher):
         models = searcher.models
         super().__init__(searcher.index, models["student"], models.get("teacher"), searcher.device)
         self.teacher_missing = searcher.teacher_missing
-        self.lanes = {"student": CORES} | {
-            name: m.calls.lanes for name, m in models.items() if name != "student"
-        }
-        self._turns = {name: BoundedSemaphore(lanes) for name, lanes in self.lanes.items()}
+        lanes = {"student": CORES} | {name: m.calls.lanes for name, m in models.items() if name != "student"}
+        self._turns = {name: BoundedSemaphore(width) for name, width in lanes.items()}
+        self._limiters = {name: CapacityLimiter(width) for name, width in lanes.items()}
+        self._running = dict.fromkeys(lanes, 0)  # that `run` has in hand
         for mode in self.modes:
             if mode in MODES:
                 self._ann(MODES[mode][1])
@@ -59,7 +66,7 @@ class SharedSearcher(Searcher):
         """Whose turn a search waits for: the model that embeds the query, the teacher where it takes both."""
         return MODES[mode][0] if mode in MODES else "teacher"
 
-    def find(self, photos: Sequence[Photo], mode: str, k: int, **options: Any) -> Found:
+    def find(self, photos: Sequence[Photo], mode: str, k: int, narrow: Narrow | None = None) -> Found:
         """As `Searcher.find`, when it is this search's turn.
 
         Raises:
@@ -67,10 +74,25 @@ class SharedSearcher(Searcher):
         """
         self._require_mode(mode)
         with self._turn(mode):
-            found = super().find(photos, mode, k, **options)
+            found = super().find(photos, mode, k, narrow)
         STAGES.labels("embed", mode).observe(found.embed_seconds)
         STAGES.labels("search", mode).observe(found.search_seconds)
         return found
+
+    async def run(self, mode: str, work: Callable[[], T]) -> T:
+        """Do work of this mode in a thread, of which each lane has as many as it can use.
+
+        Raises:
+            BusyError: Too many wait already.
+        """
+        lane = self.lane(mode)
+        if self._running[lane] >= self._limiters[lane].total_tokens + MOST_WAITING:
+            raise BusyError("Too many searches at once. Try again in a moment.")
+        self._running[lane] += 1
+        try:
+            return await run_sync(work, limiter=self._limiters[lane])
+        finally:
+            self._running[lane] -= 1
 
     def embed(self, photo: Photo) -> NDArray[np.float32]:
         """The student's vector of a photo, `(dim,)` float32 of unit length.

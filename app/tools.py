@@ -1,61 +1,69 @@
-"""Search as a tool for language models: Gradio's MCP server offers what is added to the page here."""
+"""Search as tools for language models: an MCP server of two tools, at `/mcp`.
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+By the protocol's own library and not by Gradio's `mcp_server`, which calls the page over HTTP without the
+password, and holds other libraries back.
+"""
 
-from app.api import MOST_RESULTS, search_item, search_photo, sentence
+from typing import Annotated, Any
+
+from app.api import MOST_RESULTS, require_mode, search_item, search_photo, sentence
 from app.fetch import fetch_image
 from app.shared import SharedSearcher
 from index.errors import RetrievalError, needs
 from index.wire import read_input
 
 with needs("mcp"):
-    import mcp  # noqa: F401  # Gradio imports it later, and would only warn
+    from mcp.server.fastmcp import FastMCP
+    from mcp.server.fastmcp.exceptions import ToolError
+    from mcp.server.transport_security import TransportSecuritySettings
+    from pydantic import Field
 
-with needs("demo"):
-    import gradio as gr
+Count = Annotated[int, Field(ge=1, le=MOST_RESULTS)]
 
 
-def add_tools(page: "gr.Blocks", searcher: SharedSearcher) -> None:
-    """Add the tools `search_by_photo` and `search_by_id` to the page, where they cannot be seen."""
+def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
+    """Offer a search by photo and one by id.
 
-    def search_by_photo(image: str, mode: str = "student", k: int = 10) -> dict[str, Any]:
+    Args:
+        searcher: What is searched.
+        most_bytes: Of one request.
+    """
+    server = FastMCP(
+        "retrieval",
+        "Search a collection of images by image.",
+        log_level="ERROR",
+        stateless_http=True,
+        json_response=True,
+        max_request_body_size=most_bytes,
+        # `app.guard` sees to it for everything that is served.
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+    )
+
+    @server.tool()
+    async def search_by_photo(image: str, mode: str = "student", k: Count = 10) -> dict[str, Any]:
         """Find the indexed images most like a photo.
 
-        Args:
-            image: The http(s) address of an image, or a data URL.
-            mode: student (fast), teacher or asymmetric.
-            k: How many results.
+        `image` is its http(s) address, or a data URL; `mode` is student (fast), teacher or asymmetric.
         """
-        with _friendly(k):
+
+        def search() -> dict[str, Any]:
             data = fetch_image(image) if image.startswith(("http://", "https://")) else read_input(image)
             return search_photo(searcher, data, "photo", mode, k).as_dict()
 
-    def search_by_id(id: int, mode: str = "student", k: int = 10) -> dict[str, Any]:  # noqa: A002
-        """Find the indexed images most like one of them.
+        try:
+            require_mode(searcher, mode)
+            return await searcher.run(mode, search)
+        except RetrievalError as reason:
+            raise ToolError(sentence(reason)) from reason
+        except ValueError as reason:
+            raise ToolError(f"The image {reason}.") from reason
 
-        Args:
-            id: The id of an indexed image, from an earlier result.
-            mode: student, teacher or asymmetric.
-            k: How many results.
-        """
-        with _friendly(k):
-            return search_item(searcher, id, mode, k).as_dict()
+    @server.tool()
+    async def search_by_id(id: int, mode: str = "student", k: Count = 10) -> dict[str, Any]:  # noqa: A002
+        """Find the indexed images most like one of them, whose `id` an earlier result has told."""
+        try:
+            return await searcher.run("student", lambda: search_item(searcher, id, mode, k).as_dict())
+        except RetrievalError as reason:
+            raise ToolError(sentence(reason)) from reason
 
-    with page:
-        for tool in (search_by_photo, search_by_id):
-            gr.api(tool, api_name=tool.__name__)
-
-
-@contextmanager
-def _friendly(k: int) -> Iterator[None]:
-    """Tell the caller in one line what is wrong."""
-    if not 1 <= k <= MOST_RESULTS:
-        raise gr.Error(f"k must be between 1 and {MOST_RESULTS}, not {k}.")
-    try:
-        yield
-    except RetrievalError as reason:
-        raise gr.Error(sentence(reason)) from reason
-    except ValueError as reason:
-        raise gr.Error(f"The image {reason}.") from reason
+    return server

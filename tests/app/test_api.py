@@ -18,31 +18,48 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from conftest import picture
+from conftest import picture, write_embedder
 from fastapi import FastAPI
 from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
-from teacher_server import serving
+from teacher_server import TeacherServer, serving
 
 from app import shared
-from app.api import MOST_WAITING, api_help, build_api
-from app.shared import BusyError, SharedSearcher
+from app.api import api_help, build_api
+from app.shared import MOST_WAITING, BusyError, SharedSearcher
 from index.embedder import OnnxEmbedder
 from index.errors import BudgetError, RetrievalError, UnreachableError
 from index.images import ImageFile, read_photo
+from index.options import EmbedderOptions
 from index.pipeline import build_index
-from index.search import Searcher
+from index.search import Searcher, open_searcher
+from index.teacher import TeacherSpec
 
 
-@pytest.fixture
-def searcher(folder: Path, tmp_path: Path, student_file: Path, teacher_file: Path) -> SharedSearcher:
-    student, teacher = OnnxEmbedder(student_file), OnnxEmbedder(teacher_file)
-    index = build_index([folder], student, tmp_path / "idx", teacher)
-    return SharedSearcher(Searcher(index, student, teacher))
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A folder with the models, twelve pictures and an index of them."""
+    root = tmp_path_factory.mktemp("api")
+    (root / "images").mkdir()
+    for i in range(12):
+        picture(i).save(root / "images" / f"{i:02}.png")
+    student = OnnxEmbedder(write_embedder(root / "student.onnx", seed=1))
+    teacher = OnnxEmbedder(write_embedder(root / "teacher.onnx", dim=12, side=64, seed=2))
+    build_index([root / "images"], student, root / "idx", teacher)
+    return root
+
+
+@pytest.fixture(scope="module")
+def searcher(root: Path) -> SharedSearcher:
+    return SharedSearcher(open_searcher(root / "idx"))
 
 
 @pytest.fixture
 def app(searcher) -> FastAPI:
+    return serve_api(searcher)
+
+
+def serve_api(searcher: SharedSearcher) -> FastAPI:
     app = FastAPI()
     app.include_router(build_api(searcher))
     return app
@@ -199,12 +216,24 @@ def test_a_teacher_that_fails_leaves_the_student_be(client, searcher, photo, mon
     assert after == before + 1
 
 
-def test_an_index_without_a_teacher_says_so(folder, tmp_path: Path, student_file: Path, photo):
-    student = OnnxEmbedder(student_file)
-    alone = SharedSearcher(Searcher(build_index([folder], student, tmp_path / "alone"), student))
-    app = FastAPI()
-    app.include_router(build_api(alone))
-    answer = TestClient(app).post("/search?mode=teacher", files={"image": photo.read_bytes()})
+def test_a_teacher_whose_endpoint_is_down_leaves_the_student_be(root, tmp_path: Path, photo):
+    student = OnnxEmbedder(root / "student.onnx")
+    with serving(TeacherServer(OnnxEmbedder(root / "teacher.onnx"))) as url:
+        spec = TeacherSpec(url, EmbedderOptions(), tmp_path / "ledger.sqlite", 100)
+        build_index([root / "images"], student, tmp_path / "paid", spec.open("cpu"))
+    http = TestClient(serve_api(SharedSearcher(open_searcher(tmp_path / "paid", spec))))
+    sent = {"image": photo.read_bytes()}
+    down = http.post("/search?mode=teacher", files=sent)
+    assert down.status_code == 502
+    assert "cannot be reached" in down.json()["detail"]
+    assert http.post("/search", files=sent).status_code == 200
+    assert http.get("/search?id=0&mode=teacher").status_code == 200  # by the vectors that are kept
+
+
+def test_an_index_without_a_teacher_says_so(root, tmp_path: Path, photo):
+    student = OnnxEmbedder(root / "student.onnx")
+    alone = SharedSearcher(Searcher(build_index([root / "images"], student, tmp_path / "alone"), student))
+    answer = TestClient(serve_api(alone)).post("/search?mode=teacher", files={"image": photo.read_bytes()})
     assert answer.status_code == 400
     assert "made without a teacher" in answer.json()["detail"]
 
@@ -276,25 +305,25 @@ def test_every_stage_is_timed(client, photo):
     assert [count(*kind) for kind in kinds] == [value + 1 for value in before]
 
 
-def test_an_index_that_is_replaced_is_served_as_it_was(
-    client, searcher, folder, tmp_path, student_file, photo
-):
-    names = {
-        hit["name"]
-        for hit in client.post("/search?k=12", files={"image": photo.read_bytes()}).json()["results"]
-    }
-    before = client.get("/search?id=3&mode=teacher").json()["results"]
-    (folder / "0.png").unlink()
-    picture(50).save(folder / "new.png")
-    build_index([folder / "more", folder / "new.png"], OnnxEmbedder(student_file), tmp_path / "idx")
-    assert client.get("/search?id=3&mode=teacher").json()["results"] == before
-    after = client.post("/search?k=12", files={"image": photo.read_bytes()}).json()["results"]
-    assert {hit["name"] for hit in after} == names
+def test_an_index_that_is_replaced_is_served_as_it_was(root, tmp_path: Path, photo):
+    models = [OnnxEmbedder(root / name) for name in ("student.onnx", "teacher.onnx")]
+    index = build_index([root / "images"], models[0], tmp_path / "idx", models[1])
+    client = TestClient(serve_api(SharedSearcher(Searcher(index, *models))))
+
+    def answers() -> list:
+        by_photo = client.post("/search?k=12", files={"image": photo.read_bytes()})
+        return [by_photo.json()["results"], client.get("/search?id=3&mode=teacher").json()["results"]]
+
+    before = answers()
+    picture(50).save(tmp_path / "new.png")
+    build_index([root / "images" / "00.png", tmp_path / "new.png"], models[0], tmp_path / "idx")
+    assert answers() == before
 
 
-def test_an_index_that_is_replaced_while_it_is_opened_is_refused(searcher, folder, tmp_path, student_file):
-    opened = Searcher(searcher.index.__class__(tmp_path / "idx"), OnnxEmbedder(student_file))
-    build_index([folder / "more"], OnnxEmbedder(student_file), tmp_path / "idx")
+def test_an_index_that_is_replaced_while_it_is_opened_is_refused(root, tmp_path: Path):
+    student = OnnxEmbedder(root / "student.onnx")
+    opened = Searcher(build_index([root / "images"], student, tmp_path / "idx"), student)
+    build_index([root / "images" / "00.png"], student, tmp_path / "idx")
     with pytest.raises(RetrievalError, match="was replaced while"):
         SharedSearcher(opened)
 

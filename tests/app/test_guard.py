@@ -39,7 +39,7 @@ def basic(text: str) -> dict[str, str]:
         basic(PASSWORD.upper()), {"Cookie": "access-token=anna"},
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("path", ["/", "/thumbs/0", "/metrics", "/health", "/gradio_api/mcp/", "//search"])
+@pytest.mark.parametrize("path", ["/", "/thumbs/0", "/metrics", "/health", "/mcp", "//search"])
 def test_without_the_password_nothing_is_answered(headers, path):
     answer = client(Rules(password=PASSWORD)).get(path, headers=headers)
     assert answer.status_code == 401
