@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
+from app.metrics import STAGES
 from app.query import Query, View, Wish
 from index.embedder import Embedder
 from index.errors import ImageError, RetrievalError
 from index.images import Photo
 from index.metrics import overlap_at_k, rank_biased_overlap
+from index.narrowing import Narrow
 from index.search import MODES, Found, Results, Searcher
 
 
@@ -75,10 +76,12 @@ def find_side(searcher: Searcher, query: Query, mode: str, wish: Wish) -> Side:
     except ImageError as reason:
         raise ImageError(f"This picture cannot be searched with: {reason}.") from reason
     decoded = perf_counter() - start
+    STAGES.labels("decode", mode).observe(decoded)
     # Part of an image of the gallery finds that image, unlike the whole, which `find` leaves out by itself.
     own = [] if query.view == View() else searcher.index.ids_by_digest.get(query.digest, [])
     try:
-        found = searcher.find([photo], mode, wish.k + len(own), **_narrow(wish))
+        narrow = Narrow(wish.prefix, dict(wish.columns), wish.cut)
+        found = searcher.find([photo], mode, wish.k + len(own), narrow)
     except RetrievalError as reason:  # a budget is spent, an endpoint cannot be reached
         return Side(mode, None, missing=str(reason))
     return Side(mode, replace(found, results=_without(found.results, own, wish.k)), decoded)
@@ -115,14 +118,6 @@ def milliseconds_per_image(model: Embedder, photos: Sequence[Photo], rounds: int
             if turn:
                 times.append(perf_counter() - start)
     return 1000 * median(times)
-
-
-def _narrow(wish: Wish) -> dict[str, Any]:
-    if not wish.narrows:
-        return {}
-    from index.narrowing import Narrow
-
-    return {"narrow": Narrow(wish.prefix, dict(wish.columns), wish.cut)}
 
 
 def _without(results: Results, own: Sequence[int], k: int) -> Results:

@@ -1,7 +1,6 @@
 """Pictures of the index and no others: by id, and only as long as the file is the one that was indexed."""
 
 import os
-import stat
 import threading
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +11,7 @@ from platformdirs import user_cache_path
 from app.shared import CORES
 from index.errors import ImageError, needs
 from index.images import FORMATS, content_digest, decode
+from index.sources import image_at
 from index.store import Index, Item
 
 with needs("demo"):
@@ -64,7 +64,7 @@ class Pictures:
         Raises:
             ImageError: It is not what was indexed.
         """
-        if int(_state(item).st_mtime) != item.mtime:
+        if _last_change(item) != item.mtime:
             read_indexed(item)
 
     def thumbnail(self, item: Item) -> bytes:
@@ -107,10 +107,10 @@ def read_indexed(item: Item) -> bytes:
     Raises:
         ImageError: It is gone, or not what was indexed.
     """
-    _state(item)
+    _last_change(item)
     try:
-        data = Path(item.path).read_bytes()
-    except OSError as error:
+        data, _ = image_at(item.path, item.name).read()
+    except ImageError as error:
         raise ImageError(f"{item.name} is not there any more") from error
     if content_digest(data) != item.digest:
         raise ImageError(f"{item.name} has changed since it was indexed")
@@ -150,14 +150,14 @@ def build_pictures(pictures: Pictures) -> APIRouter:
     return router
 
 
-def _state(item: Item) -> os.stat_result:
+def _last_change(item: Item) -> int:
     try:
-        state = Path(item.path).stat()
-    except (OSError, ValueError) as error:
+        size, changed = image_at(item.path, item.name).status()
+    except ImageError as error:
         raise ImageError(f"{item.name} is not there any more") from error
-    if not stat.S_ISREG(state.st_mode) or state.st_size != item.size:
+    if size != item.size:
         raise ImageError(f"{item.name} has changed since it was indexed")
-    return state
+    return changed
 
 
 def _jpeg(data: bytes, name: str, side: int) -> bytes:

@@ -3,15 +3,15 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from app.fetch import fetch_image
 from index.errors import ImageError, UsageError
-from index.images import ImageFile, Photo, content_digest, decode, read_photo, with_pixels
+from index.images import Photo, content_digest, decode, read_photo, with_pixels
 from index.search import Searcher
+from index.sources import image_at
 
 Box = tuple[float, float, float, float]
 
@@ -72,11 +72,6 @@ class Wish:
     columns: tuple[tuple[str, str], ...] = ()
     cut: float = 0.0
     soon: bool = False
-
-    @property
-    def narrows(self) -> bool:
-        """Whether only a part of the gallery is wanted."""
-        return bool(self.prefix or self.columns or self.cut)
 
 
 def read_wish(asked: Mapping[str, Any], searcher: Searcher) -> Wish:
@@ -196,7 +191,7 @@ def query_of_item(searcher: Searcher, item: int) -> Query:
     """
     entry = searcher.index.items[item]
     try:
-        photo = read_photo(ImageFile(Path(entry.path), entry.name), side=1)  # it is the bytes that are wanted
+        photo = read_photo(image_at(entry.path, entry.name), side=1)  # it is the bytes that are wanted
     except ImageError as error:
         raise ImageError(f"{entry.name} cannot be read any more: {error}.") from error
     return Query(entry.name, photo.data, photo.digest, below=True)

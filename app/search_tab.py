@@ -109,7 +109,7 @@ class SearchPage:
         return render_details(item, self.searcher.index.items[item], self._metadata(item))
 
     def _metadata(self, item: int) -> dict[str, str]:
-        table = getattr(self.searcher.index, "metadata", None)
+        table = self.searcher.index.metadata
         if table is None:
             return {}
         rows = table.filter(pc.field("path") == self.searcher.index.items[item].path).to_pylist()
@@ -202,9 +202,7 @@ def build_search_tab(searcher: Searcher, price: float | None = None) -> None:
     spread = sorted({i * len(items) // EXAMPLES for i in range(EXAMPLES)}) if items else []
     here = Path(__file__).parent
     gr.HTML(
-        render_search(
-            searcher.modes, [(i, items[i].name) for i in spread], getattr(searcher, "columns", None)
-        ),
+        render_search(searcher.modes, [(i, items[i].name) for i in spread], searcher.columns),
         js_on_load="\n".join((here / name).read_text() for name in SCRIPTS),
         server_functions=[search, picture, details],
         apply_default_css=False,

@@ -103,8 +103,6 @@ def test_a_wish_is_held_within_bounds():
         (("brand", "7"),),
         ("student", "student"),
     )
-    assert wish.narrows
-    assert not read_wish(ASKED, SEARCHER).narrows
     assert (
         read_wish({**ASKED, "modes": ["student", "teacher"]}, SEARCHER).modes[1] == "teacher"
     )  # says why it is missing
