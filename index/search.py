@@ -98,6 +98,12 @@ class Searcher:
         spaces = self.index.manifest.spaces
         return [mode for mode, (model, space) in MODES.items() if model in self.models and space in spaces]
 
+    @cached_property
+    def stored_modes(self) -> list[str]:
+        """The modes in which the gallery's own vectors can be searched with, models or not."""
+        spaces = self.index.manifest.spaces
+        return [mode for mode, (model, space) in MODES.items() if model in spaces and space in spaces]
+
     def find(self, photos: Sequence[Photo], mode: str, k: int) -> Found:
         """Embed photos and search with them. A photo never finds itself, nor a copy of itself.
 
@@ -110,7 +116,7 @@ class Searcher:
             UsageError: The index has no such mode.
             RetrievalError: The model failed.
         """
-        self._require_mode(mode)
+        self._require_mode(mode, self.modes)
         model = self.models[MODES[mode][0]]
         start = perf_counter()
         vectors = embed_checked(model, [model.prepare(photo) for photo in photos], [p.name for p in photos])
@@ -126,14 +132,14 @@ class Searcher:
 
         Args:
             vectors: `(n, dim)` unit rows of the model that embeds queries in this mode.
-            mode: One of `modes`.
+            mode: One of `stored_modes`.
             k: How many results each.
             exclude: For each query, ids to leave out.
 
         Raises:
             UsageError: The index has no such mode, or k is not positive.
         """
-        self._require_mode(mode)
+        self._require_mode(mode, self.stored_modes)
         if k < 1:
             raise UsageError(f"-k must be at least 1, not {k}.")
         exclude = exclude or [()] * len(vectors)
@@ -149,10 +155,26 @@ class Searcher:
             out.scores[row, : len(order)] = score[order]
         return out
 
-    def _require_mode(self, mode: str) -> None:
-        if mode not in self.modes:
+    def search_items(self, items: Sequence[int], mode: str, k: int) -> Results:
+        """Search with images of the gallery by their stored vectors: no model is asked.
+
+        Args:
+            items: Ids of n items; none finds itself, nor a copy of itself.
+            mode: One of `stored_modes`.
+            k: How many results each.
+
+        Raises:
+            UsageError: The index has no such mode.
+        """
+        self._require_mode(mode, self.stored_modes)
+        vectors = self.index.vectors(MODES[mode][0])[np.asarray(items, np.int64)]
+        own = [self.index.ids_by_digest[self.index.items[item].digest] for item in items]
+        return self.search(vectors, mode, k, own)
+
+    def _require_mode(self, mode: str, modes: Sequence[str]) -> None:
+        if mode not in modes:
             raise UsageError(
-                f"{self.index.path} cannot be searched in mode {mode!r}, only {', '.join(self.modes)}."
+                f"{self.index.path} cannot be searched in mode {mode!r}, only {', '.join(modes)}."
             )
 
     def _ann(self, space: str) -> "faiss.Index":

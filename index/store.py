@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MANIFEST, ITEMS, ERRORS, STUDENT = "manifest.json", "items.parquet", "errors.parquet", "student.onnx"
+COMPANIONS = ("run.json", "student.fp16.onnx", "student.int8.onnx")  # kept as well, where they lie beside it
 
 
 @dataclass(frozen=True)
@@ -240,8 +241,11 @@ class IndexWriter:
         self._spaces[name] = Space(space.key, space.name, space.dim, factory, recall)
 
     def keep_model(self, student: OnnxEmbedder) -> None:
-        """Copy the student, so that the index can be searched wherever it is taken."""
+        """Copy the student and what tells of it, so that the index can be searched wherever it is taken."""
         (self._beside / STUDENT).write_bytes(student.data)
+        for companion in COMPANIONS:
+            if (file := Path(student.spec).with_name(companion)).is_file():
+                shutil.copyfile(file, self._beside / companion)
 
     def commit(self, teacher: Embedder | None) -> Index:
         """Write the tables and the manifest, and put the folder in its place.

@@ -1,0 +1,163 @@
+"""Charts as inline SVG that takes its colours from the page, each with its figures as a table."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 360, 230  # drawn at the width of a phone, so that its text can be read on one
+LEFT, RIGHT, TOP, BOTTOM = 40, 14, 12, 38  # margins
+LETTER, LINE = 6.0, 13.0  # about how wide a letter of a label is, and how high a line
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point of a chart.
+
+    Attributes:
+        x: Its place on the horizontal axis.
+        y: Its place on the vertical axis.
+        label: What is written beside it.
+        strong: Whether it is filled.
+    """
+
+    x: float
+    y: float
+    label: str = ""
+    strong: bool = True
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis.
+
+    Attributes:
+        name: What it says, with the unit.
+        low: Its first value.
+        high: Its last value; above `low`.
+        ticks: Values that are written.
+        logarithmic: Whether it is; then `low` is above 0.
+    """
+
+    name: str
+    low: float
+    high: float
+    ticks: Sequence[float]
+    logarithmic: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high or (self.logarithmic and self.low <= 0):
+            raise ValueError(f"No axis goes from {self.low} to {self.high}.")
+
+    def place(self, value: float) -> float:
+        """Where a value lies, as a share of the axis."""
+        if self.logarithmic:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+
+def linear_axis(name: str, values: Sequence[float], least: float, most: float) -> Axis:
+    """An axis that holds all values with room to spare, has round ticks, and stays within two bounds."""
+    low, high = min(values), max(values)
+    spare = max((high - low) * 0.15, (most - least) * 0.02)
+    step = _round_step((high - low + 2 * spare) / 4)
+    first = max(math.floor((low - spare) / step) * step, least)
+    last = min(math.ceil((high + spare) / step) * step, most)
+    count = round((last - first) / step)
+    return Axis(name, first, last, [first + i * step for i in range(count + 1)])
+
+
+def log_axis(name: str, values: Sequence[float], ticks: Sequence[float] | None = None) -> Axis:
+    """A logarithmic axis that holds all values, with the ticks given, or at 1, 2 and 5 of each power of 10."""
+    low, high = min(values) / 1.5, max(values) * 1.5
+    if ticks is None:
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        ticks = [m * 10.0**power for power in powers for m in (1, 2, 5) if low <= m * 10.0**power <= high]
+        ticks = ticks if len(ticks) <= 7 else [tick for tick in ticks if math.log10(tick).is_integer()]
+    return Axis(name, low, high, ticks, logarithmic=True)
+
+
+def draw_chart(title: str, marks: Sequence[Mark], x: Axis, y: Axis, joined: bool = False) -> str:
+    """Draw points, with a line through them if they are one series.
+
+    Args:
+        title: What the chart shows: its name for whoever does not see it.
+        marks: The points, in the order of the line.
+        x: The horizontal axis.
+        y: The vertical axis.
+        joined: Whether a line joins the points.
+
+    Returns:
+        An `<svg>` element. Its style is in `tabs.css`.
+    """
+    across, down = WIDTH - RIGHT - LEFT, HEIGHT - BOTTOM - TOP
+
+    def at(mark: Mark) -> tuple[float, float]:
+        return LEFT + across * x.place(mark.x), TOP + down * (1 - y.place(mark.y))
+
+    parts = []
+    for tick in y.ticks:
+        height = TOP + down * (1 - y.place(tick))
+        parts.append(
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{height:.1f}" y2="{height:.1f}"/>'
+        )
+        parts.append(f'<text x="{LEFT - 6}" y="{height + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    for tick in x.ticks:
+        parts.append(
+            f'<text x="{LEFT + across * x.place(tick):.1f}" y="{HEIGHT - BOTTOM + 15}" '
+            f'text-anchor="middle">{tick:g}</text>'
+        )
+    parts.append(
+        f'<text class="name" x="{WIDTH - RIGHT}" y="{HEIGHT - 5}" text-anchor="end">{escape(x.name)}</text>'
+    )
+    if joined:
+        line = " ".join(f"{left:.1f},{top:.1f}" for left, top in map(at, marks))
+        parts.append(f'<polyline points="{line}"/>')
+    parts += [
+        f'<circle class="{"strong" if mark.strong else "weak"}" cx="{at(mark)[0]:.1f}" cy="{at(mark)[1]:.1f}" r="5"/>'
+        for mark in marks
+    ]
+    parts += _labels([(mark.label, *at(mark)) for mark in marks if mark.label])
+    return (
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def render_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column names the rows; it scrolls by itself where it is too wide."""
+    first = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+    body = "".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
+        for row in rows
+    )
+    return (
+        f'<div class="wide" tabindex="0" role="group" aria-label="{escape(head[0] or "Table")}">'
+        f"<table><thead><tr>{first}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _labels(labels: Sequence[tuple[str, float, float]]) -> list[str]:
+    """Labels beside their points, moved up or down where they would cover another."""
+    taken: list[tuple[float, float, float]] = []
+    parts = []
+    for text, left, top in sorted(labels, key=lambda label: label[2]):
+        width = LETTER * len(text)
+        before = left + 9 + width > WIDTH - RIGHT
+        start = left - 9 - width if before else left + 9
+        height = top + 4
+        while any(
+            abs(height - y) < LINE and start < end and begin < start + width for begin, end, y in taken
+        ):
+            height += 1
+        taken.append((start, start + width, height))
+        anchor, edge = ("end", left - 9) if before else ("start", left + 9)
+        parts.append(
+            f'<text class="label" x="{edge:.1f}" y="{height:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+        )
+    return parts
+
+
+def _round_step(step: float) -> float:
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(m * power for m in (1, 2, 5, 10) if m * power >= step * (1 - 1e-9))
