@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 360, 230  # drawn at the width of a phone, so that its text can be read on one
-LEFT, RIGHT, TOP, BOTTOM = 40, 14, 12, 38  # margins
+LEFT, RIGHT, TOP, BOTTOM = 34, 14, 24, 38  # margins
 LETTER, LINE = 6.0, 13.0  # about how wide a letter of a label is, and how high a line
 
 
@@ -68,7 +68,7 @@ def linear_axis(name: str, values: Sequence[float], least: float, most: float) -
 
 
 def log_axis(name: str, values: Sequence[float], ticks: Sequence[float] | None = None) -> Axis:
-    """A logarithmic axis that holds all values, with the ticks given, or at 1, 2 and 5 of each power of 10."""
+    """A logarithmic axis that holds all values, with the ticks given, or at 1, 2, 5, 10 and so on."""
     low, high = min(values) / 1.5, max(values) * 1.5
     if ticks is None:
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -92,32 +92,23 @@ def draw_chart(title: str, marks: Sequence[Mark], x: Axis, y: Axis, joined: bool
     """
     across, down = WIDTH - RIGHT - LEFT, HEIGHT - BOTTOM - TOP
 
-    def at(mark: Mark) -> tuple[float, float]:
-        return LEFT + across * x.place(mark.x), TOP + down * (1 - y.place(mark.y))
+    def left(value: float) -> float:
+        return LEFT + across * x.place(value)
 
-    parts = []
-    for tick in y.ticks:
-        height = TOP + down * (1 - y.place(tick))
-        parts.append(
-            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{height:.1f}" y2="{height:.1f}"/>'
-        )
-        parts.append(f'<text x="{LEFT - 6}" y="{height + 4:.1f}" text-anchor="end">{tick:g}</text>')
-    for tick in x.ticks:
-        parts.append(
-            f'<text x="{LEFT + across * x.place(tick):.1f}" y="{HEIGHT - BOTTOM + 15}" '
-            f'text-anchor="middle">{tick:g}</text>'
-        )
-    parts.append(
-        f'<text class="name" x="{WIDTH - RIGHT}" y="{HEIGHT - 5}" text-anchor="end">{escape(x.name)}</text>'
-    )
+    def top(value: float) -> float:
+        return TOP + down * (1 - y.place(value))
+
+    parts = [_line(LEFT, WIDTH - RIGHT, top(tick)) for tick in y.ticks]
+    parts += [_text(f"{tick:g}", LEFT - 6, top(tick) + 4, "end") for tick in y.ticks]
+    parts += [_text(f"{tick:g}", left(tick), HEIGHT - BOTTOM + 15, "middle") for tick in x.ticks]
+    parts += [_text(y.name, 0, 10, "start"), _text(x.name, WIDTH - RIGHT, HEIGHT - 4, "end")]
     if joined:
-        line = " ".join(f"{left:.1f},{top:.1f}" for left, top in map(at, marks))
-        parts.append(f'<polyline points="{line}"/>')
-    parts += [
-        f'<circle class="{"strong" if mark.strong else "weak"}" cx="{at(mark)[0]:.1f}" cy="{at(mark)[1]:.1f}" r="5"/>'
-        for mark in marks
-    ]
-    parts += _labels([(mark.label, *at(mark)) for mark in marks if mark.label])
+        corners = " ".join(f"{left(mark.x):.1f},{top(mark.y):.1f}" for mark in marks)
+        parts.append(f'<polyline points="{corners}"/>')
+    for mark in marks:
+        kind = "strong" if mark.strong else "weak"
+        parts.append(f'<circle class="{kind}" cx="{left(mark.x):.1f}" cy="{top(mark.y):.1f}" r="5"/>')
+    parts += _labels([(mark.label, left(mark.x), top(mark.y)) for mark in marks if mark.label])
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
         f"{''.join(parts)}</svg>"
@@ -126,35 +117,38 @@ def draw_chart(title: str, marks: Sequence[Mark], x: Axis, y: Axis, joined: bool
 
 def render_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose first column names the rows; it scrolls by itself where it is too wide."""
-    first = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    body = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
+    names = "".join(f'<th scope="col">{escape(cell)}</th>' if cell else "<td></td>" for cell in head)
+    lines = [
+        f'<tr><th scope="row">{escape(row[0])}</th>'
+        f"{''.join(f'<td>{escape(cell)}</td>' for cell in row[1:])}</tr>"
         for row in rows
-    )
+    ]
     return (
-        f'<div class="wide" tabindex="0" role="group" aria-label="{escape(head[0] or "Table")}">'
-        f"<table><thead><tr>{first}</tr></thead><tbody>{body}</tbody></table></div>"
+        '<div class="wide" tabindex="0" role="group" aria-label="Table">'
+        f"<table><thead><tr>{names}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
+
+
+def _line(left: float, right: float, height: float) -> str:
+    return f'<line class="grid" x1="{left}" x2="{right}" y1="{height:.1f}" y2="{height:.1f}"/>'
+
+
+def _text(text: str, left: float, base: float, anchor: str, kind: str = "tick") -> str:
+    return f'<text class="{kind}" x="{left:.1f}" y="{base:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
 def _labels(labels: Sequence[tuple[str, float, float]]) -> list[str]:
-    """Labels beside their points, moved up or down where they would cover another."""
+    """Labels beside their points, moved down where they would cover another."""
     taken: list[tuple[float, float, float]] = []
     parts = []
-    for text, left, top in sorted(labels, key=lambda label: label[2]):
-        width = LETTER * len(text)
-        before = left + 9 + width > WIDTH - RIGHT
-        start = left - 9 - width if before else left + 9
-        height = top + 4
-        while any(
-            abs(height - y) < LINE and start < end and begin < start + width for begin, end, y in taken
-        ):
-            height += 1
-        taken.append((start, start + width, height))
-        anchor, edge = ("end", left - 9) if before else ("start", left + 9)
-        parts.append(
-            f'<text class="label" x="{edge:.1f}" y="{height:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-        )
+    for text, x, y in sorted(labels, key=lambda label: label[2]):
+        width, base = LETTER * len(text), y + 4
+        before = x + 9 + width > WIDTH - RIGHT
+        start = x - 9 - width if before else x + 9
+        while any(abs(base - other) < LINE and start < b and a < start + width for a, b, other in taken):
+            base += 1
+        taken.append((start, start + width, base))
+        parts.append(_text(text, x - 9 if before else x + 9, base, "end" if before else "start", "label"))
     return parts
 
 

@@ -10,34 +10,32 @@ from index.embedder import is_file_spec
 from index.search import Searcher
 from index.store import COMPANIONS, Index
 
+RUN, *VARIANTS = COMPANIONS
+
 
 @dataclass(frozen=True)
 class Size:
-    """What one model and its space weigh; None where it is not known.
+    """What a model and its space weigh, in bytes; None where that is not known.
 
     Attributes:
-        name: `student`, `teacher`, or a variant.
-        model_bytes: The model's file.
-        dim: Length of its vectors; None for a variant, which has no space of its own.
-        vector_bytes: One stored vector.
-        index_bytes: The FAISS index of its space.
-        factory: FAISS factory of that index.
-        recall: Recall@10 of that index against exact search.
+        name: Of the space, or of a variant of the student.
+        model: The model's file.
+        dim: Length of its vectors.
+        vector: One stored vector.
+        search: The FAISS index.
     """
 
     name: str
-    model_bytes: int | None
+    model: int | None
     dim: int | None = None
-    vector_bytes: int | None = None
-    index_bytes: int | None = None
-    factory: str | None = None
-    recall: float | None = None
+    vector: int | None = None
+    search: int | None = None
 
 
 def read_run(index: Index) -> dict[str, Any] | None:
     """What the student's `run.json` noted; None if the index has none, or one of another student."""
     try:
-        run = json.loads((index.path / "run.json").read_text(encoding="utf-8"))
+        run = json.loads(index.companion(RUN).read_text(encoding="utf-8"))
         made = run["export"]["key"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -46,34 +44,28 @@ def read_run(index: Index) -> dict[str, Any] | None:
 
 def find_variants(index: Index) -> dict[str, Path]:
     """Smaller files of the student that the index keeps, by name."""
-    files = {name.split(".")[1]: index.path / name for name in COMPANIONS if name.endswith(".onnx")}
+    files = {name.split(".")[1]: index.companion(name) for name in VARIANTS}
     return {name: path for name, path in files.items() if path.is_file()}
 
 
 def weigh(searcher: Searcher) -> list[Size]:
     """What the models and their spaces weigh."""
     index = searcher.index
-    files: dict[str, Path | None] = {"student": index.model_file, "teacher": None, "projected": None}
-    spec = index.manifest.teacher
-    if "teacher" in searcher.models:
-        spec = searcher.models["teacher"].spec
-    if spec and is_file_spec(spec):
-        files["teacher"] = Path(spec)
-    sizes = []
-    for name, space in index.manifest.spaces.items():
-        vectors = index.vectors(name)
-        sizes.append(
-            Size(
-                {"projected": "asymmetric"}.get(name, name),
-                _file_bytes(files.get(name)),
-                space.dim,
-                vectors.itemsize * space.dim,
-                _file_bytes(index.path / f"{name}.faiss"),
-                space.factory,
-                space.recall,
-            )
+    teacher = searcher.models["teacher"].spec if "teacher" in searcher.models else index.manifest.teacher
+    models = {"student": index.model_file}
+    if teacher and is_file_spec(teacher):
+        models["teacher"] = Path(teacher)
+    sizes = [
+        Size(
+            name,
+            _bytes_of(models.get(name)),
+            space.dim,
+            space.dim * index.vectors(name).itemsize,
+            _bytes_of(index.path / f"{name}.faiss"),
         )
-    return sizes + [Size(name, _file_bytes(path)) for name, path in find_variants(index).items()]
+        for name, space in index.manifest.spaces.items()
+    ]
+    return sizes + [Size(name, _bytes_of(path)) for name, path in find_variants(index).items()]
 
 
 def count_reasons(index: Index) -> list[tuple[str, int]]:
@@ -81,5 +73,5 @@ def count_reasons(index: Index) -> list[tuple[str, int]]:
     return Counter(failure.reason for failure in index.failures).most_common()
 
 
-def _file_bytes(path: Path | None) -> int | None:
+def _bytes_of(path: Path | None) -> int | None:
     return path.stat().st_size if path and path.is_file() else None

@@ -8,27 +8,33 @@ from app.background import Background
 from app.charts import Mark, draw_chart, linear_axis, log_axis, render_table
 from app.measure import DEPTH, QUERIES, Point, measure
 from app.report import Size, count_reasons, read_run, weigh
+from app.views import render_note
 from index.bill import format_seconds
 from index.errors import needs
 from index.search import Searcher
-from index.store import Index
+from index.store import Index, Space
 
 with needs("demo"):
     import gradio as gr
 
 LISTED = 200  # refused images that are listed
+MODE_OF = {"projected": "asymmetric"}  # the way to search that a space is for, where the names differ
 NO_RUN = (
-    "The index does not know how its student was trained: it was made without the student's run.json. Index "
-    "the images again with the student in the folder that <code>retrieval distill</code> wrote."
+    "This index does not know how its student was trained. Index the images again with the student in the "
+    "folder that `retrieval distill` wrote: its run.json is kept then."
+)
+ONE_BUDGET = (
+    "One budget was trained. `retrieval distill --budget 100,250,500` trains several and draws the curve."
 )
 
 
-def report_tab(searcher: Searcher) -> None:
+def build_report_tab(searcher: Searcher) -> None:
     """Add the tab to the page that is being laid out. What it measures, it measures when first looked at."""
     work = Background(lambda report: measure(searcher, report))
+    paid = [model.name for model in searcher.models.values() if model.calls.paid]
 
     def show() -> list[Any]:
-        return [render_report(searcher, work), gr.Timer(active=not work.ended)]
+        return [render_report(searcher, render_ways(work, paid)), gr.Timer(active=not work.ended)]
 
     def open_tab() -> list[Any]:
         work.start()
@@ -37,79 +43,67 @@ def report_tab(searcher: Searcher) -> None:
     with gr.Tab("Report", id="report") as tab:
         report = gr.HTML(elem_id="report", apply_default_css=False)
         timer = gr.Timer(0.5, active=False)
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    tab.select(open_tab, None, [report, timer], **quiet)
-    timer.tick(show, None, [report, timer], **quiet)
+    options: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    tab.select(open_tab, None, [report, timer], **options)
+    timer.tick(show, None, [report, timer], **options)
 
 
-def render_report(searcher: Searcher, work: Background[list[Point]]) -> str:
-    """All sections."""
-    run = read_run(searcher.index)
-    paid = [model.name for model in searcher.models.values() if model.calls.paid]
+def render_report(searcher: Searcher, ways: str) -> str:
+    """All sections; `ways` is what `render_ways` made."""
+    index, run = searcher.index, read_run(searcher.index)
     sections = {
-        "Quality against budget": render_curve(run) if run else f'<p class="note">{NO_RUN}</p>',
-        "Time against quality": render_ways(work, paid),
+        "Quality against budget": render_curve(run) if run else render_note(NO_RUN),
+        "Time against quality": ways,
         "Size": render_sizes(weigh(searcher)),
-        "Index": render_health(searcher.index),
-    } | ({"Training": render_training(run)} if run else {})
-    return (
-        '<div class="report">'
-        + "".join(f"<section><h2>{name}</h2>{body}</section>" for name, body in sections.items())
-        + "</div>"
-    )
+        "Index": render_health(index),
+        **({"Training": render_training(run)} if run else {}),
+    }
+    parts = (f"<section><h2>{name}</h2>{body}</section>" for name, body in sections.items())
+    return f'<div class="report">{"".join(parts)}</div>'
 
 
 def render_curve(run: dict[str, Any]) -> str:
     """Agreement with the teacher by the number of queries to it."""
     curve = run.get("curve") or []
     if len(curve) < 2:
-        measured = run.get("agreement")
-        one = (
-            f"overlap@10 is {measured['overlap@10']:.1%} from {run['queried']:,} queries. "
-            if measured
-            else ""
-        )
-        return (
-            f'<p class="note">One budget was trained: {one}<code>retrieval distill --budget 100,250,500</code> draws '
-            "the curve.</p>"
-        )
+        return render_note(ONE_BUDGET)
     queries = [point["queried"] for point in curve]
     overlap = [100 * point["overlap@10"] for point in curve]
     marks = [Mark(x, y, f"{y:.1f}") for x, y in zip(queries, overlap, strict=True)]
-    axes = log_axis("teacher queries", queries, queries), linear_axis("", overlap, 0, 100)
+    x, y = log_axis("teacher queries", queries, queries), linear_axis("overlap@10, %", overlap, 0, 100)
+    held_out = run["agreement"]["held_out"]
     return (
-        f"<p>Overlap@10 with the teacher, in %, on {run['agreement']['held_out']:,} photos that no student learnt "
-        f"from.</p>{draw_chart('Overlap with the teacher by teacher queries', marks, *axes, joined=True)}"
-        + _as_table(["teacher queries", "overlap@10, %"], [[f"{m.x:,.0f}", f"{m.y:.1f}"] for m in marks])
+        f"<p>Agreement with the teacher on {held_out:,} photos that no student learnt from.</p>"
+        + draw_chart("Agreement with the teacher by teacher queries", marks, x, y, joined=True)
+        + _in_figures([x.name, y.name], [[f"{mark.x:,.0f}", f"{mark.y:.1f}"] for mark in marks])
     )
 
 
 def render_ways(work: Background[list[Point]], paid: Sequence[str]) -> str:
-    """Time and agreement of every way to search, with the Pareto points filled."""
+    """Time and agreement of every way to search, with the Pareto points filled.
+
+    Args:
+        work: Brings the points.
+        paid: Names of models that are not measured, because each answer has a price.
+    """
     if work.error:
-        return f'<p class="note">{escape(work.error)}</p>'
+        return render_note(work.error)
     if work.result is None:
-        return (
-            '<div class="waiting" role="status"><label>Measuring on photos of the gallery. '
-            f'<progress max="1" value="{work.done:.2f}"></progress></label></div>'
-        )
+        bar = f'<progress max="1" value="{work.done:.2f}">{work.done:.0%}</progress>'
+        return f'<label class="waiting-for">Measuring on photos of the gallery.{bar}</label>'
     points = work.result
     marks = [Mark(p.milliseconds, 100 * p.quality, p.name, p.best) for p in points]
-    axes = (
-        log_axis("ms from a decoded photo to its results", [mark.x for mark in marks]),
-        linear_axis("", [mark.y for mark in marks], 0, 100),
-    )
-    left_out = (
-        f" Not shown: {escape(', '.join(paid))}, which is asked over a network or paid for." if paid else ""
-    )
+    x = log_axis("ms, from a decoded photo to its results", [mark.x for mark in marks])
+    y = linear_axis(f"overlap@{DEPTH}, %", [mark.y for mark in marks], 0, 100)
+    left_out = f" Not measured, for every answer has its price: {escape(', '.join(paid))}." if paid else ""
     rows = [
-        [p.name, f"{p.milliseconds:.1f}", f"{100 * p.quality:.1f}", "yes" if p.best else "no"] for p in points
+        [p.name, f"{p.milliseconds:.1f}", f"{100 * p.quality:.1f}", "yes" if p.best else ""] for p in points
     ]
     return (
-        f"<p>Overlap@{DEPTH} with the teacher, in %, on up to {QUERIES} photos of the gallery, and the time of one "
-        "search, both measured here. Filled: nothing else is both faster and better.</p>"
-        f"{draw_chart('Overlap with the teacher by time', marks, *axes)}{left_out}"
-        + _as_table(["way to search", "ms", f"overlap@{DEPTH}, %", "Pareto"], rows)
+        f"<p>Agreement with the teacher for up to {QUERIES} photos of the gallery, and the time of one "
+        f"search, measured here. Filled: nothing else is both faster and nearer to the teacher.{left_out}</p>"
+        + draw_chart("Agreement with the teacher by time of a search", marks, x, y)
+        + _in_figures(["way to search", "ms", y.name, "Pareto"], rows)
     )
 
 
@@ -117,11 +111,11 @@ def render_sizes(sizes: Sequence[Size]) -> str:
     """What models, vectors and search indexes weigh."""
     rows = [
         [
-            size.name,
-            _bytes(size.model_bytes),
-            _number(size.dim),
-            _bytes(size.vector_bytes),
-            _bytes(size.index_bytes),
+            MODE_OF.get(size.name, size.name),
+            format_bytes(size.model),
+            "" if size.dim is None else f"{size.dim:,}",
+            format_bytes(size.vector),
+            format_bytes(size.search),
         ]
         for size in sizes
     ]
@@ -129,87 +123,95 @@ def render_sizes(sizes: Sequence[Size]) -> str:
 
 
 def render_health(index: Index) -> str:
-    """How many images, how they are searched, how well, and what was refused."""
+    """How many images, how they are searched and how well, and what was refused."""
     manifest = index.manifest
     facts = {
-        "images": f"{len(index):,}",
-        "refused": f"{manifest.failed:,}",
-        "made": manifest.created[:16].replace("T", " "),
+        "Images": f"{len(index):,}",
+        "Refused": f"{manifest.failed:,}",
+        "Made": f"{manifest.created[:16].replace('T', ' ')} UTC",
     }
-    spaces = [
-        [{"projected": "asymmetric"}.get(name, name), space.factory, f"{space.recall:.3f}"]
-        for name, space in manifest.spaces.items()
-    ]
+    spaces = [_render_space(name, space) for name, space in manifest.spaces.items()]
     table = render_table(["", "FAISS index", "recall@10"], spaces)
-    return f"{_facts(facts)}{table}{_refused(index) if manifest.failed else ''}"
+    return _render_facts(facts) + table + (_render_refused(index) if manifest.failed else "")
 
 
 def render_training(run: dict[str, Any]) -> str:
     """What the student was made of, and by how much work."""
-    options, training, cost = run["options"], run["training"], run.get("cost") or {}
-    agreement = run.get("agreement")
+    options, training, student = run["options"], run["training"], run["student"]
+    steps, seconds = len(training["loss"]), format_seconds(training["seconds"])
     facts = {
-        "teacher": f"{run['teacher']['name']}, {run['teacher']['dim']}-d",
-        "teacher queries": f"{run['queried']:,} of {run['images']:,} photos",
-        "student": f"{options['student']}, {options['dim']}-d, {run['student']['parameters'] / 1e6:.2f}M parameters",
-        "start": run["student"]["weights"],
-        "training": f"{len(training['loss']):,} steps in {format_seconds(training['seconds'])} on {training['device']}",
+        "Teacher": f"{run['teacher']['name']}, {run['teacher']['dim']:,} dimensions",
+        "Asked about": f"{run['queried']:,} of {run['images']:,} photos",
+        "Student": f"{options['student']}, {options['dim']:,} dimensions",
+        "Parameters": f"{student['parameters'] / 1e6:.2f} million",
+        "Start": student["weights"],
+        "Work": f"{steps:,} steps in {seconds} on {training['device']}",
+        **_costs(run.get("cost") or {}),
     }
-    if agreement:
-        facts["overlap@10"] = f"{agreement['overlap@10']:.1%} on {agreement['held_out']:,} photos held out"
-    if cost.get("money") is not None:
-        facts["cost"] = f"{cost['money']:.2f} at {cost['price']:g} a thousand answers"
-    if cost.get("break_even_time"):
-        facts["break-even"] = f"after {cost['break_even_time']:,} photos embedded, in time"
+    if measured := run.get("agreement"):
+        held_out = f"{measured['overlap@10']:.1%} on {measured['held_out']:,} photos held out"
+        facts["Overlap@10"] = held_out
     checks = training.get("agreement") or []
-    if len(checks) < 2:
-        return _facts(facts)
-    steps, values = [step for step, _ in checks], [100 * value for _, value in checks]
-    marks = [Mark(x, y) for x, y in zip(steps, values, strict=True)]
-    axes = linear_axis("step", steps, 0, steps[-1]), linear_axis("", values, 0, 100)
-    kept = f"Overlap@10 while it was trained, in %; kept: step {training['kept_step']}."
-    return f"{_facts(facts)}<p>{kept}</p>{draw_chart('Overlap with the teacher by training step', marks, *axes, joined=True)}"
+    return _render_facts(facts) + (_render_checks(checks, training["kept_step"]) if len(checks) > 1 else "")
 
 
-def _refused(index: Index) -> str:
-    reasons = "".join(
-        f"<li><b>{count:,}</b> {escape(reason)}</li>" for reason, count in count_reasons(index)[:10]
-    )
-    failures = index.failures[:LISTED]
-    # Names as everywhere on the page: where the folder lies is nobody's business.
-    folder = index.items[0].path.removesuffix(index.items[0].name)
-    listed = "".join(
-        f"<li>{escape(failure.path.removeprefix(folder))}: {escape(failure.reason)}</li>"
-        for failure in failures
-    )
-    rest = len(index.failures) - len(failures)
-    more = f"<p>And {rest:,} more, in errors.parquet of the index.</p>" if rest else ""
-    return (
-        f'<ul class="reasons">{reasons}</ul><details><summary>List of refused images</summary>'
-        f"<ol>{listed}</ol>{more}</details>"
-    )
-
-
-def _as_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return f"<details><summary>As a table</summary>{render_table(head, rows)}</details>"
-
-
-def _facts(facts: dict[str, str]) -> str:
-    return (
-        "<dl>"
-        + "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
-        + "</dl>"
-    )
-
-
-def _number(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"
-
-
-def _bytes(count: int | None) -> str:
+def format_bytes(count: int | None) -> str:
+    """A size for people, as in `3.1 MB`; nothing where it is not known."""
     if count is None:
         return ""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count} B"
+
+
+def _costs(cost: dict[str, Any]) -> dict[str, str]:
+    facts = {}
+    if cost.get("money") is not None:
+        facts["Paid"] = f"{cost['money']:.2f} at {cost['price']:g} a thousand answers"
+    if cost.get("break_even_time"):
+        facts["Pays off"] = f"in time after {cost['break_even_time']:,} photos"
+    return facts
+
+
+def _render_checks(checks: Sequence[Sequence[float]], kept: int) -> str:
+    marks = [Mark(step, 100 * value) for step, value in checks]
+    x = linear_axis("training step", [mark.x for mark in marks], 0, marks[-1].x)
+    y = linear_axis("overlap@10, %", [mark.y for mark in marks], 0, 100)
+    return (
+        f"<p>Agreement while it was trained; step {kept} was kept.</p>"
+        + draw_chart("Agreement with the teacher by training step", marks, x, y, joined=True)
+        + _in_figures([x.name, y.name], [[f"{mark.x:,.0f}", f"{mark.y:.1f}"] for mark in marks])
+    )
+
+
+def _render_space(name: str, space: Space) -> list[str]:
+    return [MODE_OF.get(name, name), space.factory, f"{space.recall:.3f}"]
+
+
+def _render_refused(index: Index) -> str:
+    # Names as everywhere on the page: where the folder lies is nobody's business.
+    folder = index.items[0].path.removesuffix(index.items[0].name)
+    reasons = "".join(f"<li><b>{count:,}</b> {escape(reason)}</li>" for reason, count in count_reasons(index))
+    listed = "".join(
+        f"<li>{escape(failure.path.removeprefix(folder))}: {escape(failure.reason)}</li>"
+        for failure in index.failures[:LISTED]
+    )
+    rest = len(index.failures) - LISTED
+    more = f"<p>{rest:,} more are in errors.parquet of the index.</p>" if rest > 0 else ""
+    return (
+        f'<ul class="reasons">{reasons}</ul>'
+        f"<details><summary>The images that were refused</summary><ol>{listed}</ol>{more}</details>"
+    )
+
+
+def _in_figures(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return f"<details><summary>In figures</summary>{render_table(head, rows)}</details>"
+
+
+def _render_facts(facts: dict[str, str]) -> str:
+    return (
+        "<dl>"
+        + "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+        + "</dl>"
+    )

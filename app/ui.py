@@ -8,11 +8,11 @@ from typing import Any
 
 from PIL import Image
 
-from app.blind_tab import blind_tab
+from app.blind_tab import build_blind_tab
 from app.compare import compare
-from app.disagreements_tab import disagreements_tab
+from app.disagreements_tab import build_disagreements_tab
 from app.embeddings import build_embeddings
-from app.report_tab import report_tab
+from app.report_tab import build_report_tab
 from app.views import (
     render_column,
     render_error,
@@ -85,36 +85,35 @@ def build_page(searcher: Searcher) -> gr.Blocks:
     with gr.Blocks(title="retrieval", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(render_heading(index), elem_classes="heading")
         with gr.Tabs():
-            with gr.Tab("Search", id="search"):
-                with gr.Row():
-                    with gr.Column(scale=1, min_width=240):
-                        upload = gr.Image(
-                            label="Search with a photo",
-                            show_label=False,
-                            placeholder="## Drop a photo\nor paste one, or click to choose",
-                            sources=["upload", "clipboard", "webcam"],
-                            image_mode=None,
-                            type="filepath",
-                            height=260,
-                            elem_id="upload",
-                        )
-                        # The file as it came, for our own decoder to judge, instead of Gradio's idea of an image.
-                        upload.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
-                        query = gr.HTML(elem_id="query")
-                    with gr.Column(scale=4):
-                        summary = gr.HTML(
-                            render_note("Drop a photo, paste one, or pick a file."), elem_id="summary"
-                        )
-                        with gr.Row():
-                            with gr.Column(elem_classes="column", min_width=260):
-                                gr.HTML("<h2>Student</h2>")
-                                student = gr.HTML(elem_id="student", js_on_load=CLICK)
-                            with gr.Column(elem_classes="column", min_width=260):
-                                gr.HTML("<h2>Teacher</h2>")
-                                teacher = gr.HTML(elem_id="teacher", js_on_load=CLICK)
-            disagreements_tab(searcher)
-            blind_tab(searcher)
-            report_tab(searcher)
+            with gr.Tab("Search", id="search"), gr.Row():
+                with gr.Column(scale=1, min_width=240):
+                    upload = gr.Image(
+                        label="Search with a photo",
+                        show_label=False,
+                        placeholder="## Drop a photo\nor paste one, or click to choose",
+                        sources=["upload", "clipboard", "webcam"],
+                        image_mode=None,
+                        type="filepath",
+                        height=260,
+                        elem_id="upload",
+                    )
+                    # The file as it came, for our own decoder to judge, instead of Gradio's idea of an image.
+                    upload.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
+                    query = gr.HTML(elem_id="query")
+                with gr.Column(scale=4):
+                    summary = gr.HTML(
+                        render_note("Drop a photo, paste one, or pick a file."), elem_id="summary"
+                    )
+                    with gr.Row():
+                        with gr.Column(elem_classes="column", min_width=260):
+                            gr.HTML("<h2>Student</h2>")
+                            student = gr.HTML(elem_id="student", js_on_load=CLICK)
+                        with gr.Column(elem_classes="column", min_width=260):
+                            gr.HTML("<h2>Teacher</h2>")
+                            teacher = gr.HTML(elem_id="teacher", js_on_load=CLICK)
+            build_disagreements_tab(searcher)
+            build_blind_tab(searcher)
+            build_report_tab(searcher)
         shown = [query, summary, student, teacher]
         # The last wish counts: without this, what is asked while an answer is under way would be dropped.
         options: dict[str, Any] = {

@@ -130,6 +130,10 @@ class Index:
         """The student that made this index."""
         return self.path / STUDENT
 
+    def companion(self, name: str) -> Path:
+        """Where a file of `COMPANIONS` is, if it was kept."""
+        return self.path / name
+
     @cached_property
     def items(self) -> list[Item]:
         """The gallery, by id."""
