@@ -30,8 +30,10 @@ def build_blind_tab(searcher: Searcher) -> None:
 
     def deal(asked: dict[str, Any]) -> dict[str, str]:
         pair = pair_of(asked)
-        dealt = booth.deal(pair)
-        standing = render_tally(booth.count(pair))
+        try:
+            dealt, standing = booth.deal(pair), render_tally(booth.count(pair))
+        except OSError as error:
+            return {"stage": render_error(f"The votes cannot be read: {error.strerror}.")}
         if dealt is None:
             return {"stage": render_note(SAME), "standing": standing}
         return {"round": dealt.key, "stage": render_round(dealt), "standing": standing}

@@ -43,7 +43,7 @@ def render_reveal(dealt: Round, vote: Vote, index: Index) -> str:
         f'<h3 class="{mode}">{escape(mode.capitalize())}</h3>{_render_list(items, mode, shared)}</section>'
         for side, mode, items in zip(("left", "right"), dealt.modes, dealt.lists, strict=True)
     )
-    said = f"You preferred {escape(vote.winner)}." if vote.winner else "You saw no difference."
+    said = f"You chose {escape(vote.winner)}." if vote.winner else "You saw no difference."
     return (
         f'{_render_query(dealt.query, index.items[dealt.query].name)}<div class="duel">{lists}</div>'
         f'<div class="votes">{_render_button("next", "n", "Next photo", "primary")}</div>'
@@ -74,7 +74,7 @@ def _render_interval(tally: Tally) -> str:
         f"{escape(tally.pair[0])} won {tally.share:.0%} of the votes for one side, "
         f"95 % confidence interval {low:.0%} to {high:.0%}"
     )
-    verdict = "Neither is shown to be better yet." if low <= 0.5 <= high else "The difference is significant."
+    verdict = "Neither is shown to be better yet." if low <= 0.5 <= high else "That is more than chance."
     return (
         f'<div class="interval" role="img" aria-label="{said}">'
         f'<i style="left:{low:.1%};width:{high - low:.1%}"></i><b style="left:{tally.share:.1%}"></b></div>'
