@@ -20,7 +20,7 @@ def render_browser() -> str:
         '<div class="tab"><div class="controls">'
         '<label>Name begins with<input class="prefix" type="text" placeholder="folder/" spellcheck="false" '
         'autocomplete="off"></label>'
-        f"<label>Overlap@{DEPTH} at most <output>100 %</output>"
+        f'<label>Overlap@{DEPTH} at most <span class="value">100 %</span>'
         f'<input class="most" type="range" min="0" max="100" step="{100 // DEPTH}" value="100"></label>'
         '</div><div class="body"></div></div>'
     )

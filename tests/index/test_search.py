@@ -98,3 +98,29 @@ def test_a_remembered_teacher_is_found_again_or_its_absence_explained(searcher, 
     assert "does not exist" in without.teacher_missing
     assert "--teacher" in without.teacher_missing
     assert "teacher" in open_searcher(path, TeacherSpec(str(moved))).modes
+
+
+def test_items_are_searched_with_by_their_stored_vectors_and_no_model(searcher, folder):
+    alone = Searcher(searcher.index, searcher.models["student"])
+    assert "teacher" not in alone.modes
+    assert alone.stored_modes == ["student", "teacher", "asymmetric"]
+    for mode in alone.stored_modes:
+        found = alone.search_items([3, 7], mode, 5)
+        for row, item in enumerate((3, 7)):
+            entry = searcher.index.items[item]
+            expected = searcher.find([photo(folder, entry.name)], mode, 5).results
+            assert found.ids[row].tolist() == expected.ids[0].tolist()
+            np.testing.assert_allclose(found.scores[row], expected.scores[0], atol=1e-5)
+    with pytest.raises(UsageError, match="mode 'psychic'"):
+        alone.search_items([0], "psychic", 5)
+
+
+def test_copies_of_an_item_are_left_out_too(folder, tmp_path, student_file):
+    (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())
+    student = OnnxEmbedder(student_file)
+    searcher = Searcher(build_index([folder], student, tmp_path / "idx"), student)
+    names = [item.name for item in searcher.index.items]
+    found = searcher.search_items([names.index("0.png")], "student", 99).ids[0]
+    assert sorted(found[found >= 0]) == [
+        i for i, name in enumerate(names) if name not in ("0.png", "copy.png")
+    ]
