@@ -32,7 +32,7 @@ def render_round(dealt: Round) -> str:
         for side, items in zip(("Left", "Right"), dealt.lists, strict=True)
     )
     buttons = "".join(_render_button(choice, *BUTTONS[choice]) for choice in BUTTONS)
-    return f'{_render_query(dealt.query)}<div class="duel">{lists}</div><div class="votes">{buttons}</div>'
+    return f'<div class="duel">{_render_query(dealt.query)}{lists}</div><div class="votes">{buttons}</div>'
 
 
 def render_reveal(dealt: Round, vote: Vote, index: Index) -> str:
@@ -45,7 +45,7 @@ def render_reveal(dealt: Round, vote: Vote, index: Index) -> str:
     )
     said = f"You chose {escape(vote.winner)}." if vote.winner else "You saw no difference."
     return (
-        f'{_render_query(dealt.query, index.items[dealt.query].name)}<div class="duel">{lists}</div>'
+        f'<div class="duel">{_render_query(dealt.query, index.items[dealt.query].name)}{lists}</div>'
         f'<div class="votes">{_render_button("next", "n", "Next photo", "primary")}</div>'
         f'<p class="said"><b>{said}</b> Framed in green: found by both. '
         f'<a href="?id={dealt.query}">Compare with all figures</a></p>'

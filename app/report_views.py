@@ -95,7 +95,7 @@ def render_sizes(sizes: Sequence[Size]) -> str:
         ]
         for size in sizes
     ]
-    return render_table(["", "model", "dim", "a vector", "search index"], rows)
+    return render_table(["", "model", "dim", "a vector", "index"], rows)
 
 
 def render_health(index: Index) -> str:

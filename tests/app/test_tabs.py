@@ -88,9 +88,21 @@ def page(browser, site, request):
     tab = open_page(browser, site, 360 if phone else 1300, "dark" if phone else "light")
     yield tab
     wide = tab.evaluate("document.documentElement.scrollWidth - innerWidth")
+    barriers = find_barriers(tab)
     tab.context.close()
     assert tab.complaints == []
     assert wide <= 0
+    assert barriers == []
+
+
+def find_barriers(tab) -> list[str]:
+    """What axe-core finds serious."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    return [
+        f"{found['id']}: {found['nodes'][0]['target']} {found['nodes'][0].get('failureSummary')}"
+        for found in axe.run(tab).response["violations"]
+        if found["impact"] in ("serious", "critical")
+    ]
 
 
 def open_page(browser, site: str, width: int, theme: str):
@@ -159,7 +171,7 @@ def test_a_blind_vote_by_keyboard_is_revealed_counted_and_exported(page):
     blind = page.inner_html(".stage").lower()
     assert "student" not in blind
     assert "teacher" not in blind
-    assert page.locator(".duel img").count() == 16
+    assert page.locator(".duel li img").count() == 16
     before = counts(page)
     page.keyboard.press("1")
     page.wait_for_selector(".said")
