@@ -108,7 +108,8 @@ def draw_chart(title: str, marks: Sequence[Mark], x: Axis, y: Axis, joined: bool
     for mark in marks:
         kind = "strong" if mark.strong else "weak"
         parts.append(f'<circle class="{kind}" cx="{left(mark.x):.1f}" cy="{top(mark.y):.1f}" r="5"/>')
-    parts += _labels([(mark.label, left(mark.x), top(mark.y)) for mark in marks if mark.label])
+    below = LINE / 2 if joined else 0  # the line
+    parts += _labels([(mark.label, left(mark.x), top(mark.y) + below) for mark in marks if mark.label])
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
         f"{''.join(parts)}</svg>"

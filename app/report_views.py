@@ -168,7 +168,9 @@ def _render_space(name: str, space: Space) -> list[str]:
 def _render_refused(index: Index) -> str:
     # Names as everywhere on the page: where the folder lies is nobody's business.
     folder = index.items[0].path.removesuffix(index.items[0].name)
-    reasons = "".join(f"<li><b>{count:,}</b> {escape(reason)}</li>" for reason, count in count_reasons(index))
+    reasons = "".join(
+        f"<li>{escape(reason)}: <b>{count:,}</b></li>" for reason, count in count_reasons(index)
+    )
     listed = "".join(
         f"<li>{escape(failure.path.removeprefix(folder))}: {escape(failure.reason)}</li>"
         for failure in index.failures[:LISTED]
