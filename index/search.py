@@ -116,7 +116,7 @@ class Searcher:
             UsageError: The index has no such mode.
             RetrievalError: The model failed.
         """
-        self._require_mode(mode, self.modes)
+        self._require_mode(mode)
         model = self.models[MODES[mode][0]]
         start = perf_counter()
         vectors = embed_checked(model, [model.prepare(photo) for photo in photos], [p.name for p in photos])
@@ -171,7 +171,8 @@ class Searcher:
         own = [self.index.ids_by_digest[self.index.items[item].digest] for item in items]
         return self.search(vectors, mode, k, own)
 
-    def _require_mode(self, mode: str, modes: Sequence[str]) -> None:
+    def _require_mode(self, mode: str, modes: Sequence[str] | None = None) -> None:
+        modes = modes or self.modes
         if mode not in modes:
             raise UsageError(
                 f"{self.index.path} cannot be searched in mode {mode!r}, only {', '.join(modes)}."

@@ -215,20 +215,20 @@ def test_people_who_vote_at_once_do_not_mix_up_their_rounds(browser, site):
 
 def test_the_report_shows_the_curve_the_ways_to_search_sizes_health_and_training(page):
     go_to(page, "Report")
-    page.wait_for_selector("section:nth-child(2) svg", timeout=30_000)
+    page.wait_for_selector("#report section:nth-child(2) svg", timeout=30_000)
     heads = page.locator(".report h2").all_inner_texts()
     assert heads == ["Quality against budget", "Time against quality", "Size", "Index", "Training"]
-    assert page.locator("section:nth-child(1) circle").count() == 2
-    labels = page.locator("section:nth-child(2) .label").all_text_contents()
+    assert page.locator("#report section:nth-child(1) circle").count() == 2
+    labels = page.locator("#report section:nth-child(2) .label").all_text_contents()
     assert sorted(labels) == ["asymmetric", "fp16", "student", "teacher"]
-    assert page.locator("section:nth-child(2) .strong").count() >= 1
-    page.locator("section:nth-child(2) summary").focus()
+    assert page.locator("#report section:nth-child(2) .strong").count() >= 1
+    page.locator("#report section:nth-child(2) summary").focus()
     page.keyboard.press("Enter")
-    assert "100.0" in page.locator("section:nth-child(2) table").inner_text()
-    assert "30" in page.locator("section:nth-child(4) dl").inner_text()
+    assert "100.0" in page.locator("#report section:nth-child(2) table").inner_text()
+    assert "30" in page.locator("#report section:nth-child(4) dl").inner_text()
     page.get_by_text("The images that were refused").click()
-    assert "broken.jpg" in page.locator("section:nth-child(4) details").inner_text()
-    assert "20 of 30 photos" in page.locator("section:nth-child(5)").inner_text()
+    assert "broken.jpg" in page.locator("#report section:nth-child(4) details").inner_text()
+    assert "20 of 30 photos" in page.locator("#report section:nth-child(5)").inner_text()
 
 
 def test_without_a_teacher_the_tabs_say_so(searcher, tmp_path):
