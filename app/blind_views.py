@@ -21,7 +21,7 @@ def render_booth(pairs: Iterable[str]) -> str:
     return (
         '<div class="tab"><div class="controls"><p>Which list would you rather have found? You learn which '
         f'model made it after each vote.</p><label>Compare<select class="pair">{options}</select></label>'
-        '</div><div class="stage" aria-live="polite"></div><div class="standing"></div></div>'
+        '</div><div class="stage"></div><div class="standing"></div></div>'
     )
 
 
@@ -47,7 +47,7 @@ def render_reveal(dealt: Round, vote: Vote, index: Index) -> str:
     return (
         f'<div class="duel">{_render_query(dealt.query, index.items[dealt.query].name)}{lists}</div>'
         f'<div class="votes">{_render_button("next", "n", "Next photo", "primary")}</div>'
-        f'<p class="said"><b>{said}</b> Framed in green: found by both. '
+        f'<p class="said" role="status"><b>{said}</b> Framed in green: found by both. '
         f'<a href="?id={dealt.query}">Compare with all figures</a></p>'
     )
 
