@@ -63,7 +63,7 @@ def render_spread(every: Agreements, index: Index) -> str:
     counts = np.bincount(np.rint(every.overlap * DEPTH).astype(int), minlength=DEPTH + 1).tolist()
     percents = [100 * place // DEPTH for place in range(DEPTH + 1)]
     bars = "".join(
-        f'<li title="{count:,} photos"><i style="height:{count / max(counts):.1%}"></i>{percent}</li>'
+        f'<span title="{count:,} photos"><i style="height:{count / max(counts):.1%}"></i>{percent}</span>'
         for percent, count in zip(percents, counts, strict=True)
     )
     spoken = ", ".join(f"{count} at {percent} %" for percent, count in zip(percents, counts, strict=True))
@@ -76,7 +76,7 @@ def render_spread(every: Agreements, index: Index) -> str:
     cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
     return (
         f'<div class="spread"><dl>{cells}</dl><figure>'
-        f'<ul role="img" aria-label="Photos by overlap: {spoken}">{bars}</ul>'
+        f'<div class="bars" role="img" aria-label="Photos by overlap: {spoken}">{bars}</div>'
         f"<figcaption>photos by overlap@{DEPTH}, in %</figcaption></figure></div>"
     )
 
