@@ -40,6 +40,8 @@ class Agreements:
     def __post_init__(self) -> None:
         if not self.items.shape == self.overlap.shape == self.rbo.shape or self.items.ndim != 1:
             raise ValueError("Items and their agreement do not fit.")
+        if not ((self.overlap >= 0) & (self.overlap <= 1)).all():
+            raise ValueError("An overlap lies between 0 and 1.")
         if (np.diff(self.overlap) < 0).any():
             raise ValueError("The worst agreement must come first.")
 
@@ -113,10 +115,11 @@ def _name(index: Index) -> str:
 def _read(index: Index) -> Agreements | None:
     try:
         table = pq.read_table(index.path / _name(index))
-        columns = [table[name].to_numpy() for name in ("item", "overlap", "rbo")]
-        return Agreements(*columns)
-    except (OSError, pa.ArrowException, KeyError, ValueError):  # none yet, or not what this version writes
+        found = Agreements(*(table[name].to_numpy() for name in ("item", "overlap", "rbo")))
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):  # none yet, or not one of ours
         return None
+    known = found.items.dtype.kind == "i" and np.isin(found.items, np.arange(len(index))).all()
+    return found if len(found) and known else None
 
 
 def _keep(index: Index, found: Agreements) -> None:

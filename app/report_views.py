@@ -1,6 +1,6 @@
 """The report as HTML: what the student cost and is worth, and how the index is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
@@ -28,11 +28,11 @@ def render_report(searcher: Searcher, ways: str) -> str:
     """All sections; `ways` is what `render_ways` made."""
     index, run = searcher.index, read_run(searcher.index)
     sections = {
-        "Quality against budget": render_curve(run) if run else render_note(NO_RUN),
+        "Quality against budget": _told(render_curve, run) if run else render_note(NO_RUN),
         "Time against quality": ways,
         "Size": render_sizes(weigh(searcher)),
         "Index": render_health(index),
-        **({"Training": render_training(run)} if run else {}),
+        **({"Training": _told(render_training, run)} if run else {}),
     }
     parts = (f"<section><h2>{name}</h2>{body}</section>" for name, body in sections.items())
     return f'<div class="report">{"".join(parts)}</div>'
@@ -141,6 +141,14 @@ def format_bytes(count: int | None) -> str:
     return f"{count} B"
 
 
+def _told(render: Callable[[dict[str, Any]], str], run: dict[str, Any]) -> str:
+    """What `render` makes of a run, which may come from elsewhere or from another version."""
+    try:
+        return render(run)
+    except (KeyError, IndexError, TypeError, ValueError):
+        return render_note("The run.json of this index is not as this version writes it.")
+
+
 def _costs(cost: dict[str, Any]) -> dict[str, str]:
     facts = {}
     if cost.get("money") is not None:
@@ -155,7 +163,7 @@ def _render_checks(checks: Sequence[Sequence[float]], kept: int) -> str:
     x = linear_axis("training step", [mark.x for mark in marks], 0, marks[-1].x)
     y = linear_axis("overlap@10, %", [mark.y for mark in marks], 0, 100)
     return (
-        f"<p>Agreement while it was trained; step {kept} was kept.</p>"
+        f"<p>Agreement while it was trained; step {kept:,} was kept.</p>"
         + draw_chart("Agreement with the teacher by training step", marks, x, y, joined=True)
         + _in_figures([x.name, y.name], [[f"{mark.x:,.0f}", f"{mark.y:.1f}"] for mark in marks])
     )

@@ -1,6 +1,8 @@
+import io
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import picture
@@ -71,7 +73,26 @@ def test_it_is_kept_with_the_index_until_the_index_is_another(
     assert len(list(index.path.glob("*agreement-*"))) == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"not parquet"])
+def parquet(**columns) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.table(columns), file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not parquet",
+        parquet(item=[0]),
+        parquet(item=[30], overlap=[0.5], rbo=[0.5]),
+        parquet(item=[-1], overlap=[0.5], rbo=[0.5]),
+        parquet(item=[0.0], overlap=[0.5], rbo=[0.5]),
+        parquet(item=pa.array([], pa.int64()), overlap=[], rbo=[]),
+        parquet(item=["0"], overlap=["0"], rbo=["0"]),
+        parquet(item=[0], overlap=[None], rbo=[0.5]),
+    ],
+)
 def test_a_broken_file_is_computed_anew(searcher: Searcher, content: bytes):
     first = find_disagreements(searcher, quiet)
     file = next(searcher.index.path.glob("agreement-*"))
@@ -110,6 +131,8 @@ def test_they_are_narrowed_by_name_and_by_overlap():
 def test_they_check_themselves():
     with pytest.raises(ValueError, match="worst agreement must come first"):
         Agreements(np.array([0, 1]), np.array([0.2, 0.1]), np.zeros(2))
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        Agreements(np.array([0, 1]), np.array([0.2, np.nan]), np.zeros(2))
     with pytest.raises(ValueError, match="do not fit"):
         Agreements(np.array([0, 1]), np.zeros(1), np.zeros(2))
 

@@ -61,6 +61,26 @@ def test_a_run_that_is_not_of_this_student_is_none(searcher: Searcher, text: str
     assert "does not know how its student was trained" in render_report(searcher, "")
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"options": 3},
+        {"curve": [{"queried": 0, "overlap@10": 0.5}, {"queried": 2, "overlap@10": 0.5}]},
+        {"training": RUN["training"] | {"kept_step": "<script>"}},
+        {"training": RUN["training"] | {"seconds": "<script>"}},
+        {"queried": "<script>"},
+    ],
+)
+def test_a_run_of_another_version_spoils_nothing_else(searcher: Searcher, fault: dict):
+    (searcher.index.path / "run.json").write_text(
+        json.dumps(RUN | fault | {"export": {"key": searcher.models["student"].key}})
+    )
+    html = render_report(searcher, "")
+    assert "not as this version writes it" in html
+    assert "<h2>Size</h2>" in html
+    assert "<script>" not in html
+
+
 def test_things_are_weighed(searcher: Searcher, student_file: Path, teacher_file: Path):
     sizes = {size.name: size for size in weigh(searcher)}
     assert set(sizes) == {"student", "teacher", "fp16"}
