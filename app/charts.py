@@ -109,7 +109,8 @@ def draw_chart(title: str, marks: Sequence[Mark], x: Axis, y: Axis, joined: bool
         kind = "strong" if mark.strong else "weak"
         parts.append(f'<circle class="{kind}" cx="{left(mark.x):.1f}" cy="{top(mark.y):.1f}" r="5"/>')
     below = LINE / 2 if joined else 0  # the line
-    parts += _labels([(mark.label, left(mark.x), top(mark.y) + below) for mark in marks if mark.label])
+    points = [(left(mark.x), top(mark.y)) for mark in marks]
+    parts += _labels([(mark.label, x, y + below) for mark, (x, y) in zip(marks, points, strict=True)], points)
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
         f"{''.join(parts)}</svg>"
@@ -138,11 +139,11 @@ def _text(text: str, left: float, base: float, anchor: str, kind: str = "tick") 
     return f'<text class="{kind}" x="{left:.1f}" y="{base:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _labels(labels: Sequence[tuple[str, float, float]]) -> list[str]:
-    """Labels beside their points, moved down where they would cover another."""
-    taken: list[tuple[float, float, float]] = []
+def _labels(labels: Sequence[tuple[str, float, float]], points: Sequence[tuple[float, float]]) -> list[str]:
+    """Labels beside their points, moved down where they would cover another, or a point."""
+    taken = [(x - 6, x + 6, y + 4) for x, y in points]
     parts = []
-    for text, x, y in sorted(labels, key=lambda label: label[2]):
+    for text, x, y in sorted((label for label in labels if label[0]), key=lambda label: label[2]):
         width, base = LETTER * len(text), y + 4
         before = x + 9 + width > WIDTH - RIGHT
         start = x - 9 - width if before else x + 9
