@@ -98,15 +98,13 @@ def search_item(searcher: SharedSearcher, item: int, mode: str, k: int) -> Answe
     if not 0 <= item < len(index):
         raise UsageError(f"The index has no image {item}; its ids are 0 to {len(index) - 1}.")
     require_mode(searcher, mode)
-    if mode not in MODES:
-        raise UsageError(f"A search by id has no mode {mode!r}: it asks no model.")
     start = perf_counter()
-    vector = index.vectors(MODES[mode][0])[item : item + 1]
-    entry = index.items[item]
-    results = searcher.search(vector, mode, k, [index.ids_by_digest[entry.digest]])
+    results = searcher.search_items([item], mode, k)
     seconds = perf_counter() - start
     STAGES.labels("search", mode).observe(seconds)
-    return Answer({"id": item, "name": entry.name}, mode, {"search": 1000 * seconds}, _hits(results, index))
+    return Answer(
+        {"id": item, "name": index.items[item].name}, mode, {"search": 1000 * seconds}, _hits(results, index)
+    )
 
 
 def build_api(searcher: SharedSearcher) -> APIRouter:

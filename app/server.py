@@ -28,7 +28,7 @@ with needs("demo"):
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
     from starlette.routing import Mount
 
-CSS = Path(__file__).with_name("page.css")
+CSS = [Path(__file__).with_name(name) for name in ("page.css", "tabs.css")]
 GRACE = 5  # seconds that requests in flight are given once the server is to stop
 PASSWORD = "RETRIEVAL_AUTH"  # the environment variable  # noqa: S105
 
@@ -106,7 +106,7 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
     harden(page)
     theme = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     return gr.mount_gradio_app(
-        app, page, path="/", theme=theme, css_paths=[CSS], footer_links=[], run_history=False,
+        app, page, path="/", theme=theme, css_paths=CSS, footer_links=[], run_history=False,
         max_file_size=rules.most_bytes, ssr_mode=False, show_error=True, allowed_paths=[],
         blocked_paths=[str(shared.index.path.absolute())], mcp_server=False, enable_monitoring=False,
     )  # fmt: skip

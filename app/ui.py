@@ -1,6 +1,9 @@
 """The page: Gradio Blocks around the tabs."""
 
 from app.api import api_help
+from app.blind_tab import build_blind_tab
+from app.disagreements_tab import build_disagreements_tab
+from app.report_tab import build_report_tab
 from app.search_tab import build_search_tab
 from app.views import render_heading
 from index.errors import needs
@@ -28,6 +31,9 @@ def build_page(searcher: Searcher, price: float | None = None) -> gr.Blocks:
         with gr.Tabs(elem_classes="tabs"):
             with gr.Tab("Search", id="search"):
                 build_search_tab(searcher, price)
+            build_disagreements_tab(searcher)
+            build_blind_tab(searcher)
+            build_report_tab(searcher)
             with gr.Tab("API", id="api"):
                 gr.HTML(api_help(HERE), js_on_load=SAY_WHERE, apply_default_css=False, elem_id="api")
     return page.queue(default_concurrency_limit=8)

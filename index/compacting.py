@@ -57,7 +57,7 @@ def _write_present(index: Index) -> Index:
             add_search(writer, name, vectors, Need(space.asked), space.factory)
         if index.metadata is not None:
             writer.add_metadata(index.metadata)
-        writer.add_model(index.model_file.read_bytes())
+        writer.add_model(index.model_file.read_bytes(), index.data)
         return writer.commit(manifest.teacher, manifest.teacher_options)
 
 

@@ -216,7 +216,7 @@ def _write(
         space = Space(models.projection.key, "teacher space", models.student.dim)
         projected = writer.add_space(PROJECTED, space, _project(vectors, models.projection))
         add_search(writer, PROJECTED, projected, wanted.need, wanted.factory)
-    writer.add_model(models.student.data)
+    writer.add_model(models.student.data, Path(models.student.spec).parent)
     teacher = models.teacher
     return writer.commit(teacher.spec if teacher else None, asdict(teacher.options) if teacher else {})
 

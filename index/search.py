@@ -102,6 +102,13 @@ class Searcher:
         return [*modes, RERANK] if "teacher" in modes else modes
 
     @cached_property
+    def stored_modes(self) -> list[str]:
+        """The modes in which the gallery's own vectors can be searched with, models or not."""
+        spaces = self.index.manifest.spaces
+        modes = [mode for mode, (model, space) in MODES.items() if model in spaces and space in spaces]
+        return [*modes, RERANK] if "teacher" in modes else modes
+
+    @cached_property
     def metadata(self) -> Metadata:
         """What is known of the items."""
         items = self.index.items
@@ -151,7 +158,7 @@ class Searcher:
 
         Args:
             vectors: `(n, dim)` unit rows of the model that embeds queries in this mode.
-            mode: One of `modes`, but for `rerank`: see there.
+            mode: One of `stored_modes`, but for `rerank`: see there.
             k: How many results each.
             exclude: For each query, ids to leave out.
             narrow: Which results are wanted; None wants all.
@@ -159,7 +166,7 @@ class Searcher:
         Raises:
             UsageError: The index has no such mode or column, or k is not positive.
         """
-        self._require_mode(mode)
+        self._require_mode(mode, self.stored_modes)
         if mode == RERANK:
             raise UsageError("Mode rerank takes the vectors of both models: use `Searcher.rerank`.")
         k = self._depth(k)
@@ -188,7 +195,7 @@ class Searcher:
         Raises:
             UsageError: The index has no teacher or no such column, or k is not positive.
         """
-        self._require_mode(RERANK)
+        self._require_mode(RERANK, self.stored_modes)
         k = self._depth(k)
         narrow = narrow or ALL
         found = self.search(vectors, "student", max(k, RERANKED), exclude, replace(narrow, cut=0.0))
@@ -207,10 +214,30 @@ class Searcher:
             raise UsageError(f"-k must be at least 1, not {k}.")
         return min(k, len(self.index))
 
-    def _require_mode(self, mode: str) -> None:
-        if mode not in self.modes:
+    def search_items(self, items: Sequence[int], mode: str, k: int) -> Results:
+        """Search with images of the gallery by their stored vectors: no model is asked.
+
+        Args:
+            items: Ids of n items; none finds itself, nor a copy of itself.
+            mode: One of `stored_modes`.
+            k: How many results each.
+
+        Raises:
+            UsageError: The index has no such mode.
+        """
+        self._require_mode(mode, self.stored_modes)
+        own = [self.index.ids_by_digest[self.index.items[item].digest] for item in items]
+        rows = np.asarray(items, np.int64)
+        if mode == RERANK:
+            vectors, teacher_vectors = (self.index.vectors(name)[rows] for name in ("student", "teacher"))
+            return self.rerank(vectors, teacher_vectors, k, own)
+        return self.search(self.index.vectors(MODES[mode][0])[rows], mode, k, own)
+
+    def _require_mode(self, mode: str, modes: Sequence[str] | None = None) -> None:
+        modes = modes or self.modes
+        if mode not in modes:
             raise UsageError(
-                f"{self.index.path} cannot be searched in mode {mode!r}, only {', '.join(self.modes)}."
+                f"{self.index.path} cannot be searched in mode {mode!r}, only {', '.join(modes)}."
             )
 
     def _ann(self, space: str) -> Ann:

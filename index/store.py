@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2  # 1 had its files beside the manifest, and every copy of an image as an item
 MANIFEST, ITEMS, ERRORS, STUDENT = "manifest.json", "items.parquet", "errors.parquet", "student.onnx"
+COMPANIONS = ("run.json", "student.fp16.onnx", "student.int8.onnx")  # kept as well, where they lie beside it
 METADATA = "metadata.parquet"
 CHUNK = 4096  # items that are read at a time
 _ANEW = "{} was written anew meanwhile. Open it again."
@@ -165,6 +166,10 @@ class Index:
     def model_file(self) -> Path:
         """The student that made this index."""
         return self._file(STUDENT)
+
+    def companion(self, name: str) -> Path:
+        """Where a file of `COMPANIONS` is, if it was kept."""
+        return self.data / name
 
     @cached_property
     def items(self) -> list[Item]:

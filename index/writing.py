@@ -22,6 +22,7 @@ from index.disk import file_digest, sync
 from index.metadata import Joined, join_metadata
 from index.store import (
     CHUNK,
+    COMPANIONS,
     ERRORS,
     FORMAT,
     ITEMS,
@@ -146,9 +147,17 @@ class IndexWriter:
         spaces = self._manifest.spaces
         spaces[name] = replace(spaces[name], **asdict(served))
 
-    def add_model(self, data: bytes) -> None:
-        """Store the student's file, so that the index can be searched wherever it is taken."""
+    def add_model(self, data: bytes, beside: Path) -> None:
+        """Store the student, so that the index can be searched wherever it is taken.
+
+        Args:
+            data: Its file.
+            beside: The folder it lies in, for what tells of it.
+        """
         (self._data / STUDENT).write_bytes(data)
+        for companion in COMPANIONS:
+            if (file := beside / companion).is_file():
+                shutil.copyfile(file, self._data / companion)
 
     def equals(self, index: Index) -> bool:
         """Whether the items and failures written are those of another index."""

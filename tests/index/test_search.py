@@ -123,8 +123,7 @@ def test_reranking_needs_the_teacher_and_both_vectors(searcher, student_file, un
         searcher.search(unit_rows(1, 8), "rerank", 3)
     alone = Searcher(searcher.index, OnnxEmbedder(student_file))
     assert "rerank" not in alone.modes
-    with pytest.raises(UsageError, match="mode 'rerank'"):
-        alone.rerank(unit_rows(1, 8), unit_rows(1, 12), 3)
+    assert alone.rerank(unit_rows(1, 8), unit_rows(1, 12), 3).ids.shape == (1, 3)  # vectors are enough
 
 
 @pytest.fixture
@@ -196,3 +195,29 @@ def test_an_approximate_index_is_searched_as_it_was_tuned(folder, tmp_path, stud
     vectors = searcher.index.vectors("student")
     found = searcher.search(vectors[:3], "student", 12)
     np.testing.assert_allclose(found.scores, -np.sort(-(vectors[:3] @ vectors.T)), atol=1e-6)
+
+
+def test_items_are_searched_with_by_their_stored_vectors_and_no_model(searcher, folder):
+    alone = Searcher(searcher.index, searcher.models["student"])
+    assert "teacher" not in alone.modes
+    assert alone.stored_modes == ["student", "teacher", "asymmetric", "rerank"]
+    for mode in alone.stored_modes:
+        found = alone.search_items([3, 7], mode, 5)
+        for row, item in enumerate((3, 7)):
+            entry = searcher.index.items[item]
+            expected = searcher.find([photo(folder, entry.name)], mode, 5).results
+            assert found.ids[row].tolist() == expected.ids[0].tolist()
+            np.testing.assert_allclose(found.scores[row], expected.scores[0], atol=1e-5)
+    with pytest.raises(UsageError, match="mode 'psychic'"):
+        alone.search_items([0], "psychic", 5)
+
+
+def test_copies_of_an_item_are_left_out_too(folder, tmp_path, student_file):
+    (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())
+    student = OnnxEmbedder(student_file)
+    searcher = Searcher(build_index([folder], student, tmp_path / "idx"), student)
+    names = [item.name for item in searcher.index.items]
+    found = searcher.search_items([names.index("0.png")], "student", 99).ids[0]
+    assert sorted(found[found >= 0]) == [
+        i for i, name in enumerate(names) if name not in ("0.png", "copy.png")
+    ]

@@ -27,7 +27,7 @@ def write(out: Path, rows: np.ndarray, sizes: list[int] | None = None, model: by
         space = Space("key-of-the-student", "student.onnx", rows.shape[1], "", 0.0)
         vectors = writer.add_space("student", space, np.split(rows, stops))
         writer.add_ann("student", build_ann(vectors, "Flat"), Served("Flat", 1.0, 1.0, 0, 0, 0.1))
-        writer.add_model(model)
+        writer.add_model(model, out)
         return writer.commit(None, {})
 
 

@@ -1,0 +1,71 @@
+"""Work that is done once, in a thread of its own, while a page is looked at."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from threading import Lock, Thread, get_native_id
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+Progress = Callable[[float], None]
+
+
+class Background(Generic[T]):
+    """Work whose result is kept for everyone who asks.
+
+    Attributes:
+        done: Share of the work that is done, from 0 to 1.
+        result: What it brought; None before it has ended.
+        error: Why it failed; empty if it did not.
+    """
+
+    def __init__(self, work: Callable[[Progress], T]) -> None:
+        """Take the work, and do not start it yet.
+
+        Args:
+            work: Is given a function to report its progress to.
+        """
+        self._work = work
+        self._lock = Lock()
+        self._thread: Thread | None = None
+        self.done = 0.0
+        self.result: T | None = None
+        self.error = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is a result, or a reason why there is none."""
+        return self.result is not None or bool(self.error)
+
+    def start(self) -> None:
+        """Begin, unless it has begun. What failed is tried again."""
+        with self._lock:
+            running = self._thread is not None and self._thread.is_alive()
+            if running or self.result is not None:
+                return
+            self.done, self.error = 0.0, ""
+            self._thread = Thread(target=self._run, daemon=True)
+            self._thread.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end, so long at most, and say whether it has come."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+        return self.ended
+
+    def _run(self) -> None:
+        try:
+            self.result = self._work(self._report)
+        except Exception as error:  # the page must say so, whatever it was
+            logging.getLogger(__name__).exception("Background work failed.")
+            self.error = str(error) or type(error).__name__
+
+    def _report(self, done: float) -> None:
+        self.done = done
+
+
+def lower_priority() -> None:
+    """Let other threads go first: this one, and those that it starts. Linux alone knows this for threads."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, get_native_id(), 10)

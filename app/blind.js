@@ -1,0 +1,43 @@
+// The blind vote: a round is known here by its key alone. The server keeps the order until the vote is cast.
+
+const stage = element.querySelector('.stage'), standing = element.querySelector('.standing');
+const pair = element.querySelector('.pair');
+let round = '', busy = false;
+
+async function ask(question) {
+  if (busy) return;
+  busy = true;
+  const focused = stage.contains(document.activeElement);
+  const answer = await question.catch(() => ({stage: NO_ANSWER}));
+  busy = false;
+  round = answer.round || '';
+  stage.innerHTML = answer.stage;
+  if (answer.standing) standing.innerHTML = answer.standing;
+  if (focused) stage.querySelector('button')?.focus({preventScroll: true});
+}
+
+const deal = () => ask(server.deal({pair: pair.value}));
+const vote = choice => ask(server.vote({pair: pair.value, round, choice}));
+
+async function save() {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([await server.export_votes({})], {type: 'text/csv'}));
+  link.download = 'votes.csv';
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+element.addEventListener('click', event => {
+  const wish = event.target.closest('button[data-wish]')?.dataset.wish;
+  if (wish === 'next') deal();
+  else if (wish === 'export') save();
+  else if (wish) vote(wish);
+});
+pair.addEventListener('change', deal);
+document.addEventListener('keydown', event => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || !element.offsetParent) return;
+  if (event.target.closest('input, textarea, select, [contenteditable]')) return;
+  stage.querySelector(`button[data-key="${CSS.escape(event.key.toLowerCase())}"]`)?.click();
+});
+
+whenSeen(deal);

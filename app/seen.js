@@ -1,0 +1,12 @@
+// What the tabs beside the search share: they begin when they are first seen, and say when nobody answers.
+
+const NO_ANSWER = '<p class="note error" role="alert">No answer: the server cannot be reached.</p>';
+
+function whenSeen(act) {
+  const watch = new IntersectionObserver(entries => {
+    if (!entries.some(entry => entry.isIntersecting)) return;
+    watch.disconnect();
+    act();
+  });
+  watch.observe(element);
+}
