@@ -35,8 +35,8 @@ class BusyError(RetrievalError):
 class SharedSearcher(Searcher):
     """A searcher whose models work in lanes of their own, so that nobody waits behind another model.
 
-    The student's sessions are shared by as many threads as there are cores, the teacher's by as many as it
-    works best with (`Calls.lanes`); whoever comes later waits. The index is read whole at once: if its folder
+    The student's session is shared by as many threads as there are cores, a teacher by as many as its
+    endpoint is asked by at a time; whoever comes later waits. The index is read whole at once: if its folder
     is replaced, the old one is searched until the server starts again.
     """
 
@@ -49,7 +49,9 @@ class SharedSearcher(Searcher):
         models = searcher.models
         super().__init__(searcher.index, models["student"], models.get("teacher"), searcher.device)
         self.teacher_missing = searcher.teacher_missing
-        lanes = {"student": CORES} | {name: m.calls.lanes for name, m in models.items() if name != "student"}
+        # A teacher in a file takes every core for one call.
+        lanes = {name: model.calls.lanes if model.calls.paid else 1 for name, model in models.items()}
+        lanes["student"] = CORES
         self._turns = {name: BoundedSemaphore(width) for name, width in lanes.items()}
         self._limiters = {name: CapacityLimiter(width) for name, width in lanes.items()}
         self._running = dict.fromkeys(lanes, 0)  # that `run` has in hand
