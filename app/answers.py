@@ -7,8 +7,9 @@ from typing import Any
 
 from index.errors import ImageError, RetrievalError
 from index.images import ImageFile, read_photo
+from index.narrowing import Narrow
 from index.revisited import PROTOCOLS
-from index.search import Results, open_searcher
+from index.search import RERANK, Results, open_searcher
 from index.store import Item
 from index.teacher import TeacherSpec
 
@@ -71,22 +72,38 @@ class Answers:
 
 
 def search_files(
-    index: Path, queries: Sequence[Path], k: int, mode: str, teacher: TeacherSpec, device: str
+    index: Path,
+    queries: Sequence[Path],
+    k: int,
+    mode: str,
+    teacher: TeacherSpec,
+    device: str,
+    narrow: Narrow | None = None,
 ) -> Answers:
     """Search an index with files; one that cannot be read is answered with the reason.
+
+    Args:
+        index: The index folder.
+        queries: Image files.
+        k: How many results each.
+        mode: How to search.
+        teacher: Where the teacher is now.
+        device: `auto`, `cpu` or `cuda`.
+        narrow: Which results are wanted; None wants all.
 
     Raises:
         RetrievalError: The index or a model cannot be used.
     """
-    searcher = open_searcher(index, teacher, device, with_teacher=mode == "teacher")
-    if mode == "teacher" and searcher.teacher_missing:
+    asks_teacher = mode in {"teacher", RERANK}
+    searcher = open_searcher(index, teacher, device, with_teacher=asks_teacher)
+    if asks_teacher and searcher.teacher_missing:
         raise RetrievalError(searcher.teacher_missing)
     side = max(model.side for model in searcher.models.values())
     answers = []
     for query in queries:
         try:
             photo = read_photo(ImageFile(query.absolute(), query.name), side)
-            found = searcher.find([photo], mode, k)
+            found = searcher.find([photo], mode, k, narrow)
         except ImageError as reason:
             answers.append(Answer(str(query), [], str(reason)))
             continue

@@ -146,7 +146,12 @@ def build(
     model: Annotated[Path, typer.Option(help="The student's ONNX file.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The index folder to write.", show_default=False)],
     teacher: Annotated[str | None, typer.Option(help=f"To compare with. {TEACHERS}")] = None,
-    factory: Annotated[str, typer.Option(help="A FAISS factory string, or auto.")] = "auto",
+    recall: Annotated[float, typer.Option(help="Share of the ten nearest that a search must find.")] = 0.95,
+    memory: Annotated[float, typer.Option(help="GiB that each search index may take.")] = 1.0,
+    factory: Annotated[str, typer.Option(help="A FAISS factory string, or auto to choose.")] = "auto",
+    metadata: Annotated[
+        Path | None, typer.Option(help="CSV file with path and columns to filter by, see search --where.")
+    ] = None,
     update: Annotated[
         bool, typer.Option("--update", help="Embed only what is new or changed, and drop what is gone.")
     ] = False,
@@ -162,12 +167,14 @@ def build(
     """Embed images and write an index."""
     from index.bill import bill_by_name
     from index.pipeline import index_by_name
+    from index.tuning import Need
 
+    need = Need(recall, memory)
     spec = TeacherSpec(teacher, teacher_options, ledger, budget)
     if dry_run:
         typer.echo(bill_by_name(images, spec, device, price, update=out if update else None))
         return
-    made = index_by_name(images, model, out, spec, factory, device, resume, update)
+    made = index_by_name(images, model, out, spec, factory, device, resume, update, need, metadata)
     for failure in made.failures[:20]:
         typer.echo(f"refused {failure.path}: {failure.reason}", err=True)
     files = f" in {len(made) + made.manifest.copies} files" if made.manifest.copies else ""
@@ -208,7 +215,14 @@ def search(
     index: IndexFolder,
     queries: Annotated[list[Path], typer.Argument(help="Photos to search with.", show_default=False)],
     k: Annotated[int, typer.Option("-k", help="How many results.")] = 10,
-    mode: Annotated[str, typer.Option(help="student, teacher or asymmetric.")] = "student",
+    mode: Annotated[str, typer.Option(help="student, teacher, asymmetric or rerank.")] = "student",
+    where: Annotated[
+        list[str] | None, typer.Option(help="column=value of the metadata; may repeat.", show_default="all")
+    ] = None,
+    prefix: Annotated[str, typer.Option(help="Only images whose path in the folder starts so.")] = "",
+    cut: Annotated[
+        float, typer.Option(help="Only results with at least this share of the best similarity.")
+    ] = 0.0,
     teacher: Teacher = None,
     budget: Paid = 0,
     ledger: LedgerFile = None,
@@ -219,9 +233,11 @@ def search(
 ) -> None:
     """Find the images most like a photo."""
     from app.answers import search_files
+    from index.narrowing import Narrow, parse_where
 
+    narrow = Narrow(prefix, parse_where(where or ()), cut)
     spec = TeacherSpec(teacher, teacher_options, ledger, budget)
-    answers = search_files(index, queries, k, mode, spec, device)
+    answers = search_files(index, queries, k, mode, spec, device, narrow)
     typer.echo(json.dumps(answers.as_dict()) if as_json else answers.as_text())
     raise typer.Exit(answers.exit_code)
 
@@ -247,7 +263,7 @@ def evaluate(
     ] = None,
     mode: Annotated[
         list[str] | None,
-        typer.Option(help="student, teacher, asymmetric; may be repeated.", show_default="all"),
+        typer.Option(help="student, teacher, asymmetric, rerank; may be repeated.", show_default="all"),
     ] = None,
     scales: Annotated[
         str,

@@ -1,5 +1,6 @@
-"""FAISS: which index for how many vectors, build it, measure it, search it."""
+"""FAISS: build an index, write and map it, search it, and order what it found by the stored vectors."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,60 +11,198 @@ from index.errors import RetrievalError, UsageError, needs
 with needs("cpu"):
     import faiss
 
-EXACT_LIMIT = 50_000  # up to here exact search takes about as long as the embedding of one query
+CHUNK = 50_000  # vectors read at a time: bounds the memory
+TRAIN_PER_LIST = 40  # vectors that the centre of each list is learnt from
+LEAST_TRAINING = 65_536
+KMEANS_ROUNDS = 10
+QUERY_BITS = 8  # of RaBitQ's rounding of the query
+FEW = 20_000  # vectors that are searched exactly as quickly as any index searches more
+LEAST_DEPTH = 10  # an index is tuned at this depth; fewer results need as many candidates
+
+Vectors = NDArray[np.float32]  # `(n, dim)` unit rows, in memory or mapped from a file
+Scored = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
-def choose_factory(count: int) -> str:
-    """Choose a FAISS factory string for `count` vectors: exact while that is quick, then a graph."""
-    return "Flat" if count <= EXACT_LIMIT else "HNSW32"
+@dataclass(frozen=True)
+class Effort:
+    """How hard an index searches.
+
+    Attributes:
+        probes: Lists that are visited, or the breadth of a search in a graph; 0 where there is no choice.
+        refine: Candidates for each result, which the stored vectors then put in order; 0 trusts the index.
+    """
+
+    probes: int = 0
+    refine: int = 0
 
 
-def build_ann(vectors: NDArray[np.float32], factory: str) -> faiss.Index:
-    """Build an inner-product index.
+class Ann:
+    """A FAISS index together with the vectors it was made of: row i of them is its item i."""
+
+    def __init__(
+        self, index: faiss.Index, vectors: Vectors, effort: Effort | None = None, device: str = "cpu"
+    ) -> None:
+        """Join an index and its vectors.
+
+        Args:
+            index: The index.
+            vectors: What it was made of.
+            effort: How hard it searches; None leaves it at FAISS's defaults.
+            device: `auto` or `cuda` moves it to the GPU where there is one and FAISS can.
+        """
+        self.vectors = vectors
+        self.effort = effort or Effort()
+        set_probes(index, self.effort.probes)
+        self.index = to_device(index, device)
+
+    def search(self, queries: NDArray[np.float32], k: int, keep: NDArray[np.bool_] | None = None) -> Scored:
+        """Find the k nearest of each query.
+
+        Args:
+            queries: `(n, dim)` unit rows.
+            k: How many.
+            keep: `(items,)`, whether an item may be found; None keeps all. Few are searched exactly.
+
+        Returns:
+            `(n, k)` inner products, falling, and ids; -inf and -1 where there are no more.
+        """
+        queries = np.ascontiguousarray(queries, np.float32)
+        filtered = None
+        if keep is not None:
+            rows = np.flatnonzero(keep)
+            filtered = self._filter(keep, len(rows)) if len(rows) > FEW else None
+            if filtered is None:
+                return search_exact(queries, self.vectors, k, rows)
+        depth = max(k, LEAST_DEPTH) * self.effort.refine if self.effort.refine else k
+        scores, ids = self.index.search(queries, min(depth, len(self.vectors)), params=filtered)
+        if self.effort.refine:
+            return order_again(queries, ids, self.vectors, k)
+        scores[ids < 0] = -np.inf
+        return scores, ids
+
+    def _filter(self, keep: NDArray[np.bool_], kept: int) -> "faiss.SearchParameters | None":
+        """FAISS's parameters that restrict a search; None where this index takes none."""
+        selector = faiss.IDSelectorBitmap(np.packbits(keep, bitorder="little"))
+        # The nearest of a share lie farther away than the nearest of all: as many must be met on the way.
+        wider = -(-len(keep) // kept)
+        if isinstance(self.index, faiss.IndexFlat):
+            return faiss.SearchParameters(sel=selector)
+        if isinstance(self.index, faiss.IndexHNSW):
+            return faiss.SearchParametersHNSW(sel=selector, efSearch=self.index.hnsw.efSearch * wider)
+        if not isinstance(self.index, faiss.IndexIVF | faiss.IndexPreTransform):
+            return None  # on a GPU, or a factory string that is not one of ours
+        lists = inverted_lists(self.index)
+        if lists is None:
+            return None
+        probes = min(lists.nprobe * wider, lists.nlist)
+        if isinstance(lists, faiss.IndexIVFRaBitQ | faiss.IndexIVFRaBitQFastScan):
+            inner = faiss.IVFRaBitQSearchParameters(sel=selector, nprobe=probes, qb=lists.qb)
+        else:
+            inner = faiss.SearchParametersIVF(sel=selector, nprobe=probes)
+        if isinstance(self.index, faiss.IndexPreTransform):
+            return faiss.SearchParametersPreTransform(index_params=inner)
+        return inner
+
+
+def order_again(queries: NDArray[np.float32], ids: NDArray[np.int64], vectors: Vectors, k: int) -> Scored:
+    """Order candidates by the stored vectors and keep the best.
+
+    Args:
+        queries: `(n, dim)`.
+        ids: `(n, candidates)`; -1 at the end of a row is none.
+        vectors: The stored vectors, contiguous; only those of the candidates are read.
+        k: How many to keep.
+
+    Returns:
+        `(n, k)` inner products, falling, and ids; -inf and -1 where there are no more.
+    """
+    queries, ids = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(ids, np.int64)
+    scores, best = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    pointers = map(faiss.swig_ptr, (queries, vectors, ids))
+    sizes = vectors.shape[1], len(queries), len(vectors), ids.shape[1], k
+    out = map(faiss.swig_ptr, (scores, best))
+    faiss.knn_inner_products_by_idx(*pointers, *sizes, *out, ids.shape[1])
+    scores[best < 0] = -np.inf
+    return scores, best
+
+
+def search_exact(
+    queries: NDArray[np.float32], vectors: Vectors, k: int, rows: NDArray[np.int64] | None = None
+) -> Scored:
+    """Exact inner-product search that reads the vectors in chunks.
+
+    Args:
+        queries: `(n, dim)`.
+        vectors: What is searched.
+        k: How many.
+        rows: `(m,)` ids of the only items to search.
+
+    Returns:
+        `(n, k)` scores, falling, and ids; -inf and -1 where there are no more.
+    """
+    queries = np.ascontiguousarray(queries, np.float32)
+    best = faiss.ResultHeap(len(queries), k, keep_max=True)
+    count = len(vectors) if rows is None else len(rows)
+    for start in range(0, count, CHUNK):
+        chunk = slice(start, min(start + CHUNK, count))
+        some = np.ascontiguousarray(vectors[chunk if rows is None else rows[chunk]])
+        scores, places = faiss.knn(queries, some, min(k, len(some)), metric=faiss.METRIC_INNER_PRODUCT)
+        best.add_result(scores, places + start if rows is None else rows[chunk][places])
+    best.finalize()
+    best.D[best.I < 0] = -np.inf
+    return best.D, best.I
+
+
+def build_ann(vectors: Vectors, factory: str, training: NDArray[np.int64] | None = None) -> faiss.Index:
+    """Build an inner-product index, chunk by chunk.
 
     Args:
         vectors: `(n, dim)` unit rows.
         factory: A FAISS factory string.
+        training: `(m,)` ids of items it may be trained on; no more are read than it needs. None takes all.
 
     Raises:
         UsageError: FAISS does not know the factory, or it does not fit these vectors.
     """
     count, dim = vectors.shape
+    allowed = np.arange(count) if training is None else training
     try:
-        ann = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
-        if not ann.is_trained:
-            ann.train(np.ascontiguousarray(vectors))
-        for start in range(0, count, 100_000):
-            ann.add(np.ascontiguousarray(vectors[start : start + 100_000]))
+        index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+        if not index.is_trained:
+            sample = np.sort(allowed[: _bound_training(index)])
+            index.train(np.ascontiguousarray(vectors[sample]))
+        for start in range(0, count, CHUNK):
+            index.add(np.ascontiguousarray(vectors[start : min(start + CHUNK, count)]))
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise UsageError(f"--factory {factory} cannot index {count} vectors of {dim}: {reason}") from error
-    return ann
+    return index
 
 
-def measure_recall(ann: faiss.Index, vectors: NDArray[np.float32], k: int = 10, sample: int = 200) -> float:
-    """Recall@k of an index against exact search, with some of its own vectors as queries.
-
-    Args:
-        ann: An index of all of `vectors`, in their order.
-        vectors: `(n, dim)`.
-        k: Depth.
-        sample: How many queries.
-    """
-    chosen = np.random.default_rng(0).choice(len(vectors), min(sample, len(vectors)), replace=False)
-    queries = np.ascontiguousarray(vectors[np.sort(chosen)])
-    k = min(k, len(vectors))
-    truth = search_exact(queries, vectors, k)[0]
-    found, _ = ann.search(queries, k)
-    # By score, not by id: equal vectors may come in any order.
-    return float((found >= truth[:, -1:] - 1e-5).mean())
+def _bound_training(index: faiss.Index) -> int:
+    """Bound the time that training takes, and return how many vectors it needs."""
+    lists = inverted_lists(index)
+    if lists is None:
+        return LEAST_TRAINING
+    lists.cp.niter, lists.cp.max_points_per_centroid = KMEANS_ROUNDS, TRAIN_PER_LIST
+    lists.cp.min_points_per_centroid = 1  # a warning less
+    if hasattr(lists, "qb"):
+        lists.qb = QUERY_BITS
+    return max(LEAST_TRAINING, TRAIN_PER_LIST * lists.nlist)
 
 
-def search_exact(
-    queries: NDArray[np.float32], vectors: NDArray[np.float32], k: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Exact inner-product search: `(n, k)` scores and ids."""
-    return faiss.knn(queries, np.ascontiguousarray(vectors), k, metric=faiss.METRIC_INNER_PRODUCT)
+def inverted_lists(index: faiss.Index) -> "faiss.IndexIVF | None":
+    """The inverted lists in an index, as the class they are, if it has any."""
+    lists = faiss.try_extract_index_ivf(index)
+    return None if lists is None else faiss.downcast_index(lists)
+
+
+def set_probes(index: faiss.Index, probes: int) -> None:
+    """Set how many lists an index visits, or how broadly it searches its graph; 0 leaves it as it is."""
+    if not probes:
+        return
+    name = "nprobe" if inverted_lists(index) is not None else "efSearch"
+    faiss.ParameterSpace().set_index_parameter(index, name, probes)
 
 
 def use_gpu(device: str, gpus: int, kind: str) -> bool:
@@ -72,32 +211,33 @@ def use_gpu(device: str, gpus: int, kind: str) -> bool:
     Args:
         device: `auto`, `cpu` or `cuda`.
         gpus: How many this build of FAISS sees.
-        kind: Class of the index. FAISS has no HNSW for GPUs.
+        kind: Classes of the index and of what is inside. FAISS has neither graphs nor fast scan on GPUs.
     """
-    return device != "cpu" and gpus > 0 and "HNSW" not in kind
+    return device != "cpu" and gpus > 0 and not any(name in kind for name in ("HNSW", "FastScan", "RaBitQ"))
 
 
-def to_device(ann: faiss.Index, device: str) -> faiss.Index:
+def to_device(index: faiss.Index, device: str) -> faiss.Index:
     """Move an index to the GPU where that is wanted and possible."""
-    gpus = faiss.get_num_gpus()
-    if not use_gpu(device, gpus, type(ann).__name__):
-        return ann
-    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, ann)
+    lists = inverted_lists(index)
+    kind = f"{type(index).__name__} {type(lists).__name__}"
+    if not use_gpu(device, faiss.get_num_gpus(), kind):
+        return index
+    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
 
 
-def write_ann(ann: faiss.Index, path: Path) -> None:
+def write_ann(index: faiss.Index, path: Path) -> None:
     """Write an index to a file."""
-    faiss.write_index(ann, str(path))
+    faiss.write_index(index, str(path))
 
 
 def read_ann(path: Path) -> faiss.Index:
-    """Read what `write_ann` wrote.
+    """Map what `write_ann` wrote: pages of it come into memory as they are searched.
 
     Raises:
         RetrievalError: The file is missing or broken.
     """
     try:
-        return faiss.read_index(str(path))
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
         raise RetrievalError(f"{path} cannot be read. Index the images again.") from error
 

@@ -14,6 +14,7 @@ from index.journal import Journal
 from index.pipeline import add_search
 from index.sources import image_at
 from index.store import CHUNK, Index, Item
+from index.tuning import Need
 from index.writing import IndexWriter, remove_old
 
 
@@ -53,7 +54,9 @@ def _write_present(index: Index) -> Index:
             )
         for name, space in manifest.spaces.items():
             vectors = writer.add_space(name, space, _rows(index, name, np.asarray(kept)))
-            add_search(writer, name, vectors, space.factory)
+            add_search(writer, name, vectors, Need(space.asked), space.factory)
+        if index.metadata is not None:
+            writer.add_metadata(index.metadata)
         writer.add_model(index.model_file.read_bytes())
         return writer.commit(manifest.teacher, manifest.teacher_options)
 

@@ -10,19 +10,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from index.ann import build_ann, check_factory, choose_factory, measure_recall
+from index.ann import check_factory
 from index.disk import explain_disk
 from index.embedder import Embedder, OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.filling import embed_missing
 from index.images import content_digest, find_images
 from index.journal import Journal
+from index.progress import say
 from index.store import CHUNK, MANIFEST, Index, Item, Space
 from index.teacher import TeacherSpec
 from index.teacher_space import FILE as TEACHER_SPACE
 from index.teacher_space import TeacherSpace
+from index.tuning import Need, build_tuned, name_factory
 from index.writing import IndexWriter
 
 PROJECTED = "projected"
@@ -37,6 +40,8 @@ def index_by_name(
     device: str,
     resume: bool = False,
     update: bool = False,
+    need: Need | None = None,
+    metadata: Path | None = None,
 ) -> Index:
     """`build_index`, with everything given by its name; teacher space is taken from beside the student.
 
@@ -49,6 +54,8 @@ def index_by_name(
         device: `auto`, `cpu` or `cuda`.
         resume: As in `build_index`.
         update: As in `build_index`.
+        need: As in `build_index`.
+        metadata: As in `build_index`.
 
     Raises:
         RetrievalError: As `build_index`, and where a model cannot be opened.
@@ -57,7 +64,7 @@ def index_by_name(
     beside = model.with_name(TEACHER_SPACE)
     space = TeacherSpace.load(beside) if teacher.spec and beside.is_file() else None
     opened = teacher.open(device) if teacher.spec else None
-    return build_index(sources, student, out, opened, space, factory, resume, update)
+    return build_index(sources, student, out, opened, space, factory, resume, update, need, metadata)
 
 
 def build_index(
@@ -69,6 +76,8 @@ def build_index(
     factory: str = "auto",
     resume: bool = False,
     update: bool = False,
+    need: Need | None = None,
+    metadata: Path | None = None,
 ) -> Index:
     """Embed images with one or two models and write the index folder.
 
@@ -78,9 +87,11 @@ def build_index(
         out: The index folder. An index that is there stays until the new one is complete.
         teacher: The model to compare with. A paid one is asked about all images first, if the budget allows.
         space: Projects the teacher's vectors to the student's space, for asymmetric search.
-        factory: A FAISS factory string, or `auto`.
+        factory: A FAISS factory string, or `auto` to choose one by the need.
         resume: Go on with the run that was interrupted, if there is one.
         update: Embed only what is not in the index; the result is that of a new index all the same.
+        need: What is asked of the FAISS indexes; None takes the defaults.
+        metadata: A CSV file with a column `path` and others to filter by; None keeps what was there.
 
     Returns:
         The index, opened.
@@ -106,7 +117,26 @@ def build_index(
         journal.list_files(files)
         embed_missing(files, models.embedders, journal)
         with IndexWriter(out, [str(source.absolute()) for source in sources]) as writer:
-            return _write(writer, journal, models, factory, base)
+            wanted = _Wanted(factory, need or Need(), metadata)
+            return _write(writer, journal, models, wanted, base)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What an index shall be, beside its images and models."""
+
+    factory: str
+    need: Need
+    metadata: Path | None
+
+    def is_met_by(self, base: Index, table: pa.Table | None) -> bool:
+        """Whether an index over the same items is searched like that, and has these metadata."""
+        spaces = base.manifest.spaces.values()
+        return base.metadata == table and all(
+            (space.factory, space.asked)
+            == (name_factory(self.factory, len(base), space.dim, self.need), self.need.recall)
+            for space in spaces
+        )
 
 
 @dataclass(frozen=True)
@@ -147,7 +177,9 @@ class _Models:
             base.require_model(name, model.key, model.name)
 
 
-def _write(writer: IndexWriter, journal: Journal, models: _Models, factory: str, base: Index | None) -> Index:
+def _write(
+    writer: IndexWriter, journal: Journal, models: _Models, wanted: _Wanted, base: Index | None
+) -> Index:
     """Write all that the journal knows as an index, unless that is what the old one holds."""
     rows = array("q")
 
@@ -163,35 +195,36 @@ def _write(writer: IndexWriter, journal: Journal, models: _Models, factory: str,
         raise RetrievalError(
             f"None of {1 + len(others)} images could be read. The first: {first.path}: {first.reason}"
         )
-    chosen = choose_factory(len(rows)) if factory == "auto" else factory
-    if (
-        base is not None
-        and writer.equals(base)
-        and all(s.factory == chosen for s in base.manifest.spaces.values())
-    ):
+    table = base.metadata if base else None
+    if wanted.metadata is not None:
+        joined = writer.join_metadata(wanted.metadata)
+        say(f"{wanted.metadata}: {joined.counts}.")
+        table = joined.table
+    if base is not None and writer.equals(base) and wanted.is_met_by(base, table):
         return base
+    if table is not None:
+        writer.add_metadata(table)
     for name, model in models.embedders.items():
         dim = model.dim or _dim_in(base, name)
         chunks = journal.vectors(name, dim, rows, base)
-        vectors = writer.add_space(name, Space(model.key, model.name, dim, "", 0.0), chunks)
-        add_search(writer, name, vectors, chosen)
+        vectors = writer.add_space(name, Space(model.key, model.name, dim), chunks)
+        add_search(writer, name, vectors, wanted.need, wanted.factory)
     if models.projection is not None:
-        space = Space(models.projection.key, "teacher space", models.student.dim, "", 0.0)
-        add_search(
-            writer,
-            PROJECTED,
-            writer.add_space(PROJECTED, space, _project(vectors, models.projection)),
-            chosen,
-        )
+        space = Space(models.projection.key, "teacher space", models.student.dim)
+        projected = writer.add_space(PROJECTED, space, _project(vectors, models.projection))
+        add_search(writer, PROJECTED, projected, wanted.need, wanted.factory)
     writer.add_model(models.student.data)
     teacher = models.teacher
     return writer.commit(teacher.spec if teacher else None, asdict(teacher.options) if teacher else {})
 
 
-def add_search(writer: IndexWriter, name: str, vectors: NDArray[np.float32], factory: str) -> None:
+def add_search(
+    writer: IndexWriter, name: str, vectors: NDArray[np.float32], need: Need, factory: str
+) -> None:
     """Make a space that was written searchable."""
-    ann = build_ann(vectors, factory)
-    writer.add_ann(name, ann, factory, measure_recall(ann, vectors))
+    ann, served = build_tuned(vectors, need, factory)
+    writer.add_ann(name, ann, served)
+    say(f"{name}: {served}.")
 
 
 def _project(vectors: NDArray[np.float32], space: TeacherSpace) -> Iterator[NDArray[np.float32]]:

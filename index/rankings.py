@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ from index.errors import RetrievalError, UsageError
 from index.images import ImageFile
 from index.metrics import overlap_at_k, rank, rank_biased_overlap
 from index.multiscale import at_scales
-from index.progress import progress
+from index.progress import progress, say
 from index.projection import Projection
-from index.search import MODES, Searcher
+from index.search import MODES, RERANK, RERANKED, Searcher
 from index.store import Index, Item
 
 DEPTH = 10  # of the agreement with the teacher
@@ -89,7 +90,7 @@ def embed_queries(searcher: Searcher, files: Sequence[ImageFile], scales: Sequen
             for name, rows in done.vectors.items():
                 parts[name].append(rows)
             for failure in done.failures:
-                bar.write(f"skipped {failure.path}: {failure.reason}")
+                say(f"skipped {failure.path}: {failure.reason}")
             bar.update(len(done.items) + len(done.failures))
     if not items:
         raise RetrievalError(f"None of the {len(files)} queries could be read. Check --queries.")
@@ -145,7 +146,11 @@ def score_modes(
     scores = {}
     for mode in modes:
         parts: dict[str, list[NDArray[np.float64]]] = {}
-        for rows, ranking in _rank(*rows_of(mode), leave_out):
+        if mode == RERANK:
+            rankings = _rerank(_rank(*rows_of("student"), leave_out), *rows_of("teacher"), leave_out)
+        else:
+            rankings = _rank(*rows_of(mode), leave_out)
+        for rows, ranking in rankings:
             values = dict(score(ranking, rows))
             if truth is not None:
                 values |= _agreement(ranking[:, :DEPTH], truth[rows])
@@ -184,6 +189,22 @@ def _rank(
         for line, ids in zip(similarity, leave_out[rows], strict=False):
             line[ids] = -np.inf
         yield rows, rank(similarity, depth)
+
+
+def _rerank(
+    rankings: Iterator[tuple[slice, NDArray[np.int64]]],
+    queries: NDArray[np.float32],
+    items: NDArray[np.float32],
+    leave_out: Sequence[Sequence[int]],
+) -> Iterator[tuple[slice, NDArray[np.int64]]]:
+    """Order the first of each ranking by the teacher's vectors, as `Searcher.rerank` does."""
+    for rows, ranking in rankings:
+        for line, query, out in zip_longest(ranking, queries[rows], leave_out[rows], fillvalue=()):
+            first = line[:RERANKED]
+            similarity = items[first] @ query
+            similarity[np.isin(first, out)] = -np.inf
+            line[:RERANKED] = first[np.argsort(-similarity, kind="stable")]
+        yield rows, ranking
 
 
 def _whitened(

@@ -1,4 +1,4 @@
-"""Search an index by image: with the student, the teacher, or one's query in the other's gallery."""
+"""Search an index by image: with the student, the teacher, or both, on one side each or in turn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,21 +6,19 @@ from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ann import to_device
+from index.ann import Ann, Effort, order_again
 from index.embedder import Embedder, OnnxEmbedder, embed_checked, is_file_spec
 from index.errors import UsageError
 from index.images import Photo
+from index.metadata import Metadata
+from index.narrowing import Narrow
 from index.options import EmbedderOptions
 from index.store import Index
 from index.teacher import TeacherSpec
-
-if TYPE_CHECKING:
-    import faiss
 
 # mode: (the model that embeds the query, the space that is searched)
 MODES = {
@@ -28,6 +26,9 @@ MODES = {
     "teacher": ("teacher", "teacher"),
     "asymmetric": ("student", "projected"),
 }
+RERANK = "rerank"  # the student finds, the teacher orders what it found
+RERANKED = 100  # how many
+ALL = Narrow()
 
 
 @dataclass(frozen=True)
@@ -89,65 +90,118 @@ class Searcher:
             index.require_model(space, model.key, model.name)
         self.teacher_missing = "" if "teacher" in self.models else "This index was made without a teacher."
         self._device = device
-        self._anns: dict[str, faiss.Index] = {}
+        self._anns: dict[str, Ann] = {}
         self._lock = Lock()
 
     @cached_property
     def modes(self) -> list[str]:
         """The modes that this index and these models allow."""
         spaces = self.index.manifest.spaces
-        return [mode for mode, (model, space) in MODES.items() if model in self.models and space in spaces]
+        modes = [mode for mode, (model, space) in MODES.items() if model in self.models and space in spaces]
+        return [*modes, RERANK] if "teacher" in modes else modes
 
-    def find(self, photos: Sequence[Photo], mode: str, k: int) -> Found:
+    @cached_property
+    def metadata(self) -> Metadata:
+        """What is known of the items."""
+        items = self.index.items
+        names = [[file.name for file in item.files] for item in items]
+        return Metadata([item.path for item in items], names, self.index.metadata)
+
+    @cached_property
+    def columns(self) -> dict[str, list[str]]:
+        """The columns of the metadata with their values, of each the 200 most frequent at most."""
+        return self.metadata.columns
+
+    def find(self, photos: Sequence[Photo], mode: str, k: int, narrow: Narrow | None = None) -> Found:
         """Embed photos and search with them. A photo never finds itself, nor a copy of itself.
 
         Args:
             photos: The queries.
-            mode: One of `modes`.
+            mode: One of `modes`. In mode `rerank` the teacher is asked about each photo once.
             k: How many results each.
+            narrow: Which results are wanted; None wants all.
 
         Raises:
-            UsageError: The index has no such mode.
-            RetrievalError: The model failed.
+            UsageError: The index has no such mode, or no such column.
+            RetrievalError: A model failed.
         """
         self._require_mode(mode)
-        model = self.models[MODES[mode][0]]
         start = perf_counter()
-        vectors = embed_checked(model, [model.prepare(photo) for photo in photos], [p.name for p in photos])
+        names = ("student", "teacher") if mode == RERANK else (MODES[mode][0],)
+        vectors = [self._embed(name, photos) for name in names]
         embedded = perf_counter()
         own = [self.index.ids_by_digest.get(photo.digest, []) for photo in photos]
-        results = self.search(vectors, mode, k, own)
+        if mode == RERANK:
+            results = self.rerank(*vectors, k, own, narrow)
+        else:
+            results = self.search(*vectors, mode, k, own, narrow)
         return Found(results, embedded - start, perf_counter() - embedded)
 
     def search(
-        self, vectors: NDArray[np.float32], mode: str, k: int, exclude: Sequence[Sequence[int]] = ()
+        self,
+        vectors: NDArray[np.float32],
+        mode: str,
+        k: int,
+        exclude: Sequence[Sequence[int]] = (),
+        narrow: Narrow | None = None,
     ) -> Results:
         """Search with vectors.
 
         Args:
             vectors: `(n, dim)` unit rows of the model that embeds queries in this mode.
-            mode: One of `modes`.
+            mode: One of `modes`, but for `rerank`: see there.
             k: How many results each.
             exclude: For each query, ids to leave out.
+            narrow: Which results are wanted; None wants all.
 
         Raises:
-            UsageError: The index has no such mode, or k is not positive.
+            UsageError: The index has no such mode or column, or k is not positive.
         """
         self._require_mode(mode)
+        if mode == RERANK:
+            raise UsageError("Mode rerank takes the vectors of both models: use `Searcher.rerank`.")
+        k = self._depth(k)
+        narrow = narrow or ALL
+        depth = min(k + max(map(len, exclude), default=0), len(self.index))
+        keep = narrow.keep(self.metadata) if narrow != ALL else None
+        scores, ids = self._ann(MODES[mode][1]).search(vectors, depth, keep)
+        return _ranked(scores, ids, k, exclude, narrow)
+
+    def rerank(
+        self,
+        vectors: NDArray[np.float32],
+        teacher_vectors: NDArray[np.float32],
+        k: int,
+        exclude: Sequence[Sequence[int]] = (),
+        narrow: Narrow | None = None,
+    ) -> Results:
+        """Find 100 with the student's vectors, and order them by the teacher's.
+
+        Args:
+            vectors: `(n, dim)` unit rows of the student.
+            teacher_vectors: `(n, dim)` unit rows of the teacher, of the same queries.
+            k: How many results each, of which the first 100 are ordered.
+            exclude: For each query, ids to leave out.
+            narrow: Which results are wanted; None wants all. The cut is of the teacher's scores.
+
+        Raises:
+            UsageError: The index has no teacher or no such column, or k is not positive.
+        """
+        self._require_mode(RERANK)
+        k = self._depth(k)
+        narrow = narrow or ALL
+        found = self.search(vectors, "student", max(k, RERANKED), exclude, replace(narrow, cut=0.0))
+        scores, ids = order_again(teacher_vectors, found.ids, self.index.vectors("teacher"), k)
+        return _ranked(scores, ids, k, (), narrow)
+
+    def _embed(self, name: str, photos: Sequence[Photo]) -> NDArray[np.float32]:
+        model = self.models[name]
+        return embed_checked(model, [model.prepare(photo) for photo in photos], [p.name for p in photos])
+
+    def _depth(self, k: int) -> int:
         if k < 1:
             raise UsageError(f"-k must be at least 1, not {k}.")
-        exclude = exclude or [()] * len(vectors)
-        k = min(k, len(self.index))
-        depth = min(k + max(map(len, exclude), default=0), len(self.index))
-        scores, ids = self._ann(MODES[mode][1]).search(np.ascontiguousarray(vectors), depth)
-        out = Results(np.full((len(vectors), k), -1), np.full((len(vectors), k), -np.inf, np.float32))
-        for row, own in enumerate(exclude):
-            keep = (ids[row] >= 0) & ~np.isin(ids[row], own)
-            best, score = ids[row][keep], scores[row][keep]
-            order = np.lexsort((best, -score))[:k]
-            out.ids[row, : len(order)] = best[order]
-            out.scores[row, : len(order)] = score[order]
-        return out
+        return min(k, len(self.index))
 
     def _require_mode(self, mode: str) -> None:
         if mode not in self.modes:
@@ -155,11 +209,33 @@ class Searcher:
                 f"{self.index.path} cannot be searched in mode {mode!r}, only {', '.join(self.modes)}."
             )
 
-    def _ann(self, space: str) -> "faiss.Index":
+    def _ann(self, space: str) -> Ann:
         with self._lock:  # pages are served by several threads
             if space not in self._anns:
-                self._anns[space] = to_device(self.index.ann(space), self._device)
+                made = self.index.manifest.spaces[space]
+                effort = Effort(made.probes, made.refine)
+                vectors = self.index.vectors(space)
+                self._anns[space] = Ann(self.index.ann(space), vectors, effort, self._device)
             return self._anns[space]
+
+
+def _ranked(
+    scores: NDArray[np.float32],
+    ids: NDArray[np.int64],
+    k: int,
+    exclude: Sequence[Sequence[int]],
+    narrow: Narrow,
+) -> Results:
+    """Leave out what is excluded, order ties by id, keep k and what passes the cut."""
+    if any(exclude):
+        out = np.array([np.isin(line, own) for line, own in zip(ids, exclude, strict=True)])
+        ids, scores = np.where(out, -1, ids), np.where(out, np.float32(-np.inf), scores)
+    order, rows = np.lexsort((ids, -scores))[:, :k], np.arange(len(ids))[:, None]
+    ids, scores = ids[rows, order], scores[rows, order]
+    if narrow.cut:
+        below = ~narrow.clear(scores)
+        ids[below], scores[below] = -1, -np.inf
+    return Results(ids, scores)
 
 
 def open_searcher(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2  # 1 had its files beside the manifest, and every copy of an image as an item
 MANIFEST, ITEMS, ERRORS, STUDENT = "manifest.json", "items.parquet", "errors.parquet", "student.onnx"
+METADATA = "metadata.parquet"
 CHUNK = 4096  # items that are read at a time
 
 
@@ -87,15 +89,18 @@ class Space:
         key: Identity of the embedder.
         name: Its name for people.
         dim: Length of the vectors.
-        factory: FAISS factory string.
-        recall: Recall@10 of that index against exact search, measured when it was built.
+        factory: As in `index.tuning.Served`, and so are the others: what searches, how, and how well.
     """
 
     key: str
     name: str
     dim: int
-    factory: str
-    recall: float
+    factory: str = ""
+    asked: float = 1.0
+    recall: float = 0.0
+    probes: int = 0
+    refine: int = 0
+    milliseconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -186,6 +191,11 @@ class Index:
     def ann(self, space: str) -> "faiss.Index":
         """Read the FAISS index of a space."""
         return read_ann(self._file(f"{space}.faiss"))
+
+    @cached_property
+    def metadata(self) -> pa.Table | None:
+        """What `index.metadata` keeps of the items, if there is anything."""
+        return pq.read_table(self._file(METADATA)) if METADATA in self.manifest.files else None
 
     def require_model(self, space: str, key: str, name: str) -> None:
         """Refuse a model that is not the one which made the vectors of a space.

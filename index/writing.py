@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 
 from index.ann import write_ann
 from index.disk import file_digest, sync
+from index.metadata import Joined, join_metadata
 from index.store import (
     CHUNK,
     ERRORS,
     FORMAT,
     ITEMS,
     MANIFEST,
+    METADATA,
     STUDENT,
     Failure,
     Index,
@@ -34,6 +36,7 @@ from index.store import (
     Stored,
     data_folder,
 )
+from index.tuning import Served
 
 if TYPE_CHECKING:
     import faiss
@@ -124,15 +127,24 @@ class IndexWriter:
         self._manifest.spaces[name] = space
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
-    def add_ann(self, name: str, ann: "faiss.Index", factory: str, recall: float) -> None:
-        """Store the FAISS index of a space."""
+    def join_metadata(self, file: Path) -> Joined:
+        """Find the items of the rows of a CSV file, after the items."""
+        rows = pq.read_table(self._data / ITEMS, columns=["path", "name", "copies"]).to_pylist()
+        return join_metadata(file, [[(f["path"], f["name"]) for f in (row, *row["copies"])] for row in rows])
+
+    def add_metadata(self, table: pa.Table) -> None:
+        """Store what is known of the items."""
+        pq.write_table(table, self._data / METADATA, compression="zstd")
+
+    def add_ann(self, name: str, ann: "faiss.Index", served: Served) -> None:
+        """Store the FAISS index of a space, and how it is searched."""
         try:
             write_ann(ann, self._data / f"{name}.faiss")
         except RuntimeError as error:  # all that FAISS makes of an error of the system is its text
             code = errno.ENOSPC if os.strerror(errno.ENOSPC) in str(error) else errno.EIO
             raise OSError(code, os.strerror(code)) from error
         spaces = self._manifest.spaces
-        spaces[name] = replace(spaces[name], factory=factory, recall=recall)
+        spaces[name] = replace(spaces[name], **asdict(served))
 
     def add_model(self, data: bytes) -> None:
         """Store the student's file, so that the index can be searched wherever it is taken."""

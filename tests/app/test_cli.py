@@ -90,6 +90,32 @@ def test_search_prints_a_list_and_json(index: Path, folder: Path):
     assert answer["queries"][0]["results"][0]["path"] != str(folder / "0.png")
 
 
+def test_a_search_is_narrowed_by_metadata_prefix_and_cut(
+    folder: Path, tmp_path: Path, student_file: Path, teacher_file: Path
+):
+    rows = [f"{i}.png,{'odd' if i % 2 else 'even'}" for i in range(10)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,parity", *rows, "gone.png,odd"]))
+    idx = tmp_path / "idx"
+    models = "--model", student_file, "--teacher", teacher_file
+    done = retrieval("index", folder, *models, "--out", idx, "--metadata", tmp_path / "table.csv")
+    assert done.returncode == 0, done.stderr
+    assert "table.csv: 1 rows without an image, 2 images without a row." in done.stderr
+    assert "student: Flat, recall@10 1.000" in done.stderr
+
+    def found(*options: object) -> list[str]:
+        done = retrieval("search", idx, folder / "1.png", "-k", 12, "--json", *options)
+        assert done.returncode == 0, done.stderr
+        return [hit["name"] for hit in json.loads(done.stdout)["queries"][0]["results"]]
+
+    odd = found("--where", "parity=odd", "--mode", "rerank")
+    assert sorted(odd) == ["3.png", "5.png", "7.png", "9.png"]
+    assert odd == [name for name in found("--mode", "teacher") if name in odd]
+    assert sorted(found("--prefix", "more/")) == ["more/10.jpg", "more/11.jpg"]
+    assert 1 <= len(found("--cut", "0.99")) < 11
+    assert "no column 'size', only parity" in refused("search", idx, folder / "1.png", "--where", "size=1")
+    assert "column=value" in refused("search", idx, folder / "1.png", "--where", "parity")
+
+
 def test_a_query_that_cannot_be_read_does_not_stop_the_others(index: Path, folder: Path, tmp_path: Path):
     (tmp_path / "bad.jpg").write_text("text")
     done = retrieval("search", index, tmp_path / "bad.jpg", folder / "0.png", "--json")

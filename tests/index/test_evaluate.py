@@ -110,7 +110,7 @@ def test_wrong_csv_files_and_modes_are_usage_errors(searcher: Searcher, labelled
 def test_by_name_evaluates_every_mode_of_the_index(searcher: Searcher, labelled: Path):
     files = labelled / "idx", labelled / "queries.csv"
     scores = evaluate_by_name(*files, labelled / "gallery.csv", None, TeacherSpec(), "cpu", Options())
-    assert list(scores) == ["student", "teacher"]
+    assert list(scores) == ["student", "teacher", "rerank"]
     with pytest.raises(UsageError, match="do not go together"):
         evaluate_by_name(
             *files, labelled / "gallery.csv", labelled / "x.json", TeacherSpec(), "cpu", Options()
@@ -160,3 +160,13 @@ def test_gallery_agreement_is_the_overlap_of_stored_neighbours(searcher: Searche
         lists.append([set(np.argsort(-line, kind="stable")[:10]) for line in similarity])
     expected = np.mean([len(a & b) / 10 for a, b in zip(*lists, strict=True)])
     assert gallery_agreement(searcher.index) == pytest.approx(expected)
+
+
+def test_reranking_lies_between_the_student_and_the_teacher(searcher: Searcher, labelled: Path, monkeypatch):
+    queries, labels = read_labels(labelled / "queries.csv"), read_labels(labelled / "gallery.csv")
+    modes = Options(["student", "teacher", "rerank"])
+    whole = evaluate_labelled(searcher, queries, labels, modes)
+    assert whole["rerank"] == whole["teacher"]  # there are fewer than a hundred items
+    monkeypatch.setattr("index.rankings.RERANKED", 1)
+    none = evaluate_labelled(searcher, queries, labels, modes)
+    assert none["rerank"] == none["student"] != whole["rerank"]

@@ -6,6 +6,7 @@ import pytest
 from index.embedder import OnnxEmbedder
 from index.errors import UsageError
 from index.images import ImageFile, read_photo
+from index.narrowing import Narrow
 from index.pipeline import build_index
 from index.search import Results, Searcher, open_searcher
 from index.teacher import TeacherSpec
@@ -72,7 +73,7 @@ def test_more_than_there_is_gives_all_there_is(searcher, unit_rows):
 
 
 def test_wrong_modes_and_depths_are_usage_errors(searcher, unit_rows, student_file):
-    with pytest.raises(UsageError, match="mode 'psychic', only student, teacher, asymmetric"):
+    with pytest.raises(UsageError, match="mode 'psychic', only student, teacher, asymmetric, rerank"):
         searcher.search(unit_rows(1, 8), "psychic", 1)
     with pytest.raises(UsageError, match="-k must be at least 1"):
         searcher.search(unit_rows(1, 8), "student", 0)
@@ -98,3 +99,94 @@ def test_a_remembered_teacher_is_found_again_or_its_absence_explained(searcher, 
     assert "does not exist" in without.teacher_missing
     assert "--teacher" in without.teacher_missing
     assert "teacher" in open_searcher(path, TeacherSpec(str(moved))).modes
+
+
+def test_reranking_orders_what_the_student_found_by_the_teacher(searcher, folder, monkeypatch):
+    monkeypatch.setattr("index.search.RERANKED", 5)
+    calls = []
+    teacher = searcher.models["teacher"]
+    ask = teacher.embed
+    monkeypatch.setattr(teacher, "embed", lambda batch: calls.append(len(batch)) or ask(batch))
+    query = photo(folder, "3.png")
+    found = searcher.find([query], "rerank", 4).results
+    assert calls == [1]
+    five = searcher.find([query], "student", 5).results.ids[0]
+    similarity = searcher.index.vectors("teacher") @ ask([teacher.prepare(query)])[0]
+    best = five[np.argsort(-similarity[five])][:4]
+    assert found.ids[0].tolist() == best.tolist()
+    np.testing.assert_allclose(found.scores[0], similarity[best], atol=1e-5)
+
+
+def test_reranking_needs_the_teacher_and_both_vectors(searcher, student_file, unit_rows):
+    assert searcher.modes[-1] == "rerank"
+    with pytest.raises(UsageError, match=r"Searcher\.rerank"):
+        searcher.search(unit_rows(1, 8), "rerank", 3)
+    alone = Searcher(searcher.index, OnnxEmbedder(student_file))
+    assert "rerank" not in alone.modes
+    with pytest.raises(UsageError, match="mode 'rerank'"):
+        alone.rerank(unit_rows(1, 8), unit_rows(1, 12), 3)
+
+
+@pytest.fixture
+def with_metadata(folder: Path, tmp_path: Path, student_file: Path, teacher_file: Path) -> Searcher:
+    rows = [f"{i}.png,{'odd' if i % 2 else 'even'}" for i in range(10)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,parity", *rows]))
+    student, teacher = OnnxEmbedder(student_file), OnnxEmbedder(teacher_file)
+    index = build_index([folder], student, tmp_path / "idx", teacher, metadata=tmp_path / "table.csv")
+    return Searcher(index, student, teacher)
+
+
+@pytest.mark.parametrize("mode", ["student", "teacher", "rerank"])
+def test_a_narrow_search_ranks_what_it_keeps_and_nothing_else(with_metadata, folder, mode):
+    searcher = with_metadata
+    assert searcher.columns == {"parity": ["even", "odd"]}
+    query = photo(folder, "3.png")
+    names = [item.name for item in searcher.index.items]
+
+    def found(narrow):
+        ids = searcher.find([query], mode, 99, narrow).results.ids[0]
+        return [names[i] for i in ids if i >= 0]
+
+    every = found(None)
+    assert len(every) == 11
+    assert found(Narrow(columns={"parity": "odd"})) == [
+        n for n in every if n in {f"{i}.png" for i in (1, 5, 7, 9)}
+    ]
+    assert found(Narrow("more/")) == [name for name in every if name.startswith("more/")]
+    assert found(Narrow("more/", {"parity": "odd"})) == []
+    with pytest.raises(UsageError, match="no column 'weight', only parity"):
+        found(Narrow(columns={"weight": "1"}))
+
+
+def test_a_cut_ends_each_list_where_the_scores_fall_off(searcher, unit_rows):
+    queries = unit_rows(4, 8)
+    every = searcher.search(queries, "student", 12)
+    cut = searcher.search(queries, "student", 12, narrow=Narrow(cut=0.8))
+    for row in range(4):
+        kept = every.scores[row] >= 0.8 * every.scores[row, 0]
+        assert 0 < kept.sum() < 12
+        assert cut.ids[row, : kept.sum()].tolist() == every.ids[row, kept].tolist()
+        assert (cut.ids[row, kept.sum() :] == -1).all()
+
+
+def test_an_index_without_metadata_has_no_columns(searcher):
+    assert searcher.columns == {}
+
+
+def test_a_batch_finds_what_each_finds_alone(searcher, unit_rows):
+    queries = unit_rows(5, 8)
+    together = searcher.search(queries, "student", 4, [[1], [], [2, 3], [], []])
+    for row in range(5):
+        alone = searcher.search(queries[row : row + 1], "student", 4, [[[1], [], [2, 3], [], []][row]])
+        assert alone.ids[0].tolist() == together.ids[row].tolist()
+
+
+def test_an_approximate_index_is_searched_as_it_was_tuned(folder, tmp_path, student_file):
+    student = OnnxEmbedder(student_file)
+    searcher = Searcher(build_index([folder], student, tmp_path / "idx", factory="SQ4"), student)
+    made = searcher.index.manifest.spaces["student"]
+    assert made.refine > 0  # four bits a number do not tell twelve pictures apart
+    assert made.recall >= 0.95
+    vectors = searcher.index.vectors("student")
+    found = searcher.search(vectors[:3], "student", 12)
+    np.testing.assert_allclose(found.scores, -np.sort(-(vectors[:3] @ vectors.T)), atol=1e-6)

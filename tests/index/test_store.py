@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from index.ann import build_ann
 from index.errors import UsageError
 from index.store import Failure, File, Index, Item, Space
+from index.tuning import Served
 from index.writing import IndexWriter
 
 
@@ -25,7 +26,7 @@ def write(out: Path, rows: np.ndarray, sizes: list[int] | None = None, model: by
         stops = np.cumsum(sizes or [len(rows)])[:-1]
         space = Space("key-of-the-student", "student.onnx", rows.shape[1], "", 0.0)
         vectors = writer.add_space("student", space, np.split(rows, stops))
-        writer.add_ann("student", build_ann(vectors, "Flat"), "Flat", 1.0)
+        writer.add_ann("student", build_ann(vectors, "Flat"), Served("Flat", 1.0, 1.0, 0, 0, 0.1))
         writer.add_model(model)
         return writer.commit(None, {})
 

@@ -1,0 +1,162 @@
+"""Our search against bare FAISS calls on the same index, with vectors that crowd together as an index's do.
+
+Both are asked the same queries in turns, one at a time on one core. The bare call is FAISS's own refinement
+with all vectors in memory, where the index refines.
+"""
+
+import argparse
+import json
+import os
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+from synthetic import PER_CLUSTER, Law
+
+from index.ann import inverted_lists, read_ann, search_exact, write_ann
+from index.search import Searcher
+from index.store import Index, Space
+from index.tuning import Need, Served, build_tuned
+
+K = 10
+MATCH = 1e-5  # scores so near are equal
+
+
+def draw_gallery(law: Law, count: int, folder: Path) -> NDArray[np.float32]:
+    """Draw the gallery into a file, unless it is there, and map it."""
+    file = folder / f"gallery-{count}.npy"
+    if not file.is_file():
+        beside = file.with_suffix(".partial")
+        rows = np.lib.format.open_memmap(beside, "w+", np.float32, (count, len(law.mean)))
+        start = 0
+        for chunk in law.draw(count, max(count // PER_CLUSTER, 1)):
+            rows[start : start + len(chunk)] = chunk
+            start += len(chunk)
+        rows.flush()
+        beside.rename(file)
+    return np.load(file, mmap_mode="r", allow_pickle=False)
+
+
+def build(gallery: NDArray[np.float32], factory: str, need: Need, file: Path) -> Served:
+    """Build and tune an index into a file, unless it is there, and print what that took."""
+    remembered = file.with_suffix(".json")
+    if not remembered.is_file():
+        start = time.perf_counter()
+        index, served = build_tuned(gallery, need, factory)
+        seconds = time.perf_counter() - start
+        write_ann(index, file)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"built in {seconds:.0f} s on {os.cpu_count()} cores, peak memory {peak:.1f} GiB", flush=True)
+        remembered.write_text(json.dumps(asdict(served)))
+    return Served(**json.loads(remembered.read_text()))
+
+
+def as_searcher(gallery: NDArray[np.float32], file: Path, served: Served) -> Searcher:
+    """What `retrieval search` would open, without photos and models."""
+    space = Space("synthetic", "synthetic", gallery.shape[1], **asdict(served))
+
+    class Gallery(Index):
+        def __init__(self) -> None:
+            self.path, self.manifest = file, SimpleNamespace(spaces={"student": space})  # type: ignore[assignment]
+
+        def __len__(self) -> int:
+            return len(gallery)
+
+        def vectors(self, _space: str) -> NDArray[np.float32]:
+            return gallery
+
+        def ann(self, _space: str) -> faiss.Index:
+            return read_ann(file)
+
+    student: Any = SimpleNamespace(key="synthetic", name="synthetic")
+    return Searcher(Gallery(), student, device="cpu")
+
+
+def as_faiss(gallery: NDArray[np.float32], file: Path, served: Served) -> faiss.Index:
+    """The same index as FAISS alone would be used."""
+    index = faiss.read_index(str(file))
+    if served.probes:
+        name = "efSearch" if inverted_lists(index) is None else "nprobe"
+        faiss.ParameterSpace().set_index_parameter(index, name, served.probes)
+    if not served.refine:
+        return index
+    refined = faiss.IndexRefineFlat(index, faiss.swig_ptr(np.ascontiguousarray(gallery)))  # copies them
+    refined.k_factor = served.refine
+    return refined
+
+
+def in_turns(
+    ways: dict[str, Callable[[NDArray[np.float32]], Any]], queries: NDArray[np.float32]
+) -> dict[str, NDArray[np.float64]]:
+    """Milliseconds of each query in each way, the first tenth being warm-up and left out."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for turn, query in enumerate(queries):
+        for name in list(ways) if turn % 2 else list(ways)[::-1]:
+            start = time.perf_counter()
+            ways[name](query[None])
+            times[name].append(1000 * (time.perf_counter() - start))
+    return {name: np.array(values[len(queries) // 10 :]) for name, values in times.items()}
+
+
+def recall(scores: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
+    """Share of the results that are among the true ones, by score."""
+    return float((scores >= truth[:, -1:] - MATCH).mean())
+
+
+def main() -> None:
+    """Print one block of figures for each factory."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "vectors", type=Path, help="student.npy of an index, which the synthetic ones resemble"
+    )
+    parser.add_argument("--count", type=int, default=1_000_000)
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--factory", action="append", help="may be repeated; auto if not given")
+    parser.add_argument("--recall", type=float, default=0.95)
+    parser.add_argument("--memory", type=float, default=1.0)
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="keeps gallery and indexes for the next run"
+    )
+    parser.add_argument(
+        "--no-bare", action="store_true", help="leave the bare calls out: they need more memory"
+    )
+    args = parser.parse_args()
+    args.folder.mkdir(exist_ok=True)
+    law = Law.fit(np.load(args.vectors, allow_pickle=False))
+    gallery = draw_gallery(law, args.count, args.folder)
+    queries = np.concatenate(list(law.draw(args.queries, max(args.count // PER_CLUSTER, 1), seed=1)))
+    truth_file = args.folder / f"truth-{args.count}-{args.queries}.npy"
+    if not truth_file.is_file():
+        np.save(truth_file, search_exact(queries, gallery, K)[0])
+    truth = np.load(truth_file)
+    for factory in args.factory or ["auto"]:
+        file = args.folder / f"{factory.replace(',', '-')}-{args.count}.faiss"
+        served = build(gallery, factory, Need(args.recall, args.memory), file)
+        size = file.stat().st_size / len(gallery)
+        print(f"{served}\n{size:.1f} bytes a vector in the FAISS file")
+        faiss.omp_set_num_threads(1)
+        searcher = as_searcher(gallery, file, served)
+        ways: dict[str, Callable[[NDArray[np.float32]], Any]] = {
+            "ours": lambda query, searcher=searcher: searcher.search(query, "student", K)  # type: ignore[misc]
+        }
+        print(f"recall@10 on new queries {recall(searcher.search(queries, 'student', K).scores, truth):.3f}")
+        if not args.no_bare:
+            bare = as_faiss(gallery, file, served)
+            ways["bare"] = lambda query, bare=bare: bare.search(query, K)  # type: ignore[misc]
+        times = in_turns(ways, queries)
+        for name, values in times.items():
+            print(f"{name}: p50 {np.median(values):.3f} ms, p95 {np.percentile(values, 95):.3f} ms")
+        if "bare" in times:
+            print(f"ours / bare {np.median(times['ours']) / np.median(times['bare']):.3f} at p50", flush=True)
+        faiss.omp_set_num_threads(os.cpu_count() or 1)
+
+
+if __name__ == "__main__":
+    main()
