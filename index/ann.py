@@ -29,7 +29,8 @@ class Effort:
 
     Attributes:
         probes: Lists that are visited, or the breadth of a search in a graph; 0 where there is no choice.
-        refine: Candidates for each result, which the stored vectors then put in order; 0 trusts the index.
+        refine: Candidates for each result, which the stored vectors then score and put in order; 0 where the
+            index keeps whole vectors itself.
     """
 
     probes: int = 0

@@ -48,7 +48,7 @@ def join_metadata(file: Path, items: Sequence[Sequence[tuple[str, str]]]) -> Joi
     Raises:
         UsageError: It cannot be read, has no column `path`, names a file twice, or no item at all.
     """
-    header, rows = _read(file)
+    header, rows = read_rows(file)
     folder = file.absolute().parent
     known = {path: files[0][0] for files in items for path, _ in files}
     by_name = {name: files[0][0] for files in items for _, name in files}
@@ -75,7 +75,12 @@ def join_metadata(file: Path, items: Sequence[Sequence[tuple[str, str]]]) -> Joi
     return Joined(pa.table(columns), left, len(items) - len(found))
 
 
-def _read(file: Path) -> tuple[list[str], list[list[str]]]:
+def read_rows(file: Path) -> tuple[list[str], list[list[str]]]:
+    """Read the header and the rows of a CSV file.
+
+    Raises:
+        UsageError: It cannot be read, or has no column `path`.
+    """
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.reader(lines)

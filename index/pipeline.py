@@ -20,6 +20,7 @@ from index.errors import RetrievalError, UsageError
 from index.filling import embed_missing
 from index.images import content_digest, find_images
 from index.journal import Journal
+from index.metadata import read_rows
 from index.progress import say
 from index.store import CHUNK, MANIFEST, Index, Item, Space
 from index.teacher import TeacherSpec
@@ -106,6 +107,8 @@ def build_index(
     models = _Models(student, teacher, space)
     if factory != "auto":
         check_factory(factory, student.dim)
+    if metadata is not None:
+        read_rows(metadata)  # what is wrong with it shows before any work
     old = Index(out) if update or (out / MANIFEST).is_file() else None
     with explain_disk(out), Journal(out) as journal:
         # Whoever resumes what is complete loses nothing: it is looked through, as by an update.

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -199,10 +198,10 @@ def _rerank(
 ) -> Iterator[tuple[slice, NDArray[np.int64]]]:
     """Order the first of each ranking by the teacher's vectors, as `Searcher.rerank` does."""
     for rows, ranking in rankings:
-        for line, query, out in zip_longest(ranking, queries[rows], leave_out[rows], fillvalue=()):
+        for row, line in enumerate(ranking, rows.start):
             first = line[:RERANKED]
-            similarity = items[first] @ query
-            similarity[np.isin(first, out)] = -np.inf
+            similarity = items[first] @ queries[row]
+            similarity[np.isin(first, leave_out[row] if leave_out else ())] = -np.inf
             line[:RERANKED] = first[np.argsort(-similarity, kind="stable")]
         yield rows, ranking
 

@@ -126,15 +126,16 @@ class Searcher:
             RetrievalError: A model failed.
         """
         self._require_mode(mode)
+        self._keep(narrow or ALL)  # a wrong column shows before a teacher is paid
         start = perf_counter()
-        names = ("student", "teacher") if mode == RERANK else (MODES[mode][0],)
-        vectors = [self._embed(name, photos) for name in names]
+        vectors = self._embed("student" if mode == RERANK else MODES[mode][0], photos)
+        again = self._embed("teacher", photos) if mode == RERANK else None
         embedded = perf_counter()
         own = [self.index.ids_by_digest.get(photo.digest, []) for photo in photos]
-        if mode == RERANK:
-            results = self.rerank(*vectors, k, own, narrow)
+        if again is None:
+            results = self.search(vectors, mode, k, own, narrow)
         else:
-            results = self.search(*vectors, mode, k, own, narrow)
+            results = self.rerank(vectors, again, k, own, narrow)
         return Found(results, embedded - start, perf_counter() - embedded)
 
     def search(
@@ -163,8 +164,7 @@ class Searcher:
         k = self._depth(k)
         narrow = narrow or ALL
         depth = min(k + max(map(len, exclude), default=0), len(self.index))
-        keep = narrow.keep(self.metadata) if narrow != ALL else None
-        scores, ids = self._ann(MODES[mode][1]).search(vectors, depth, keep)
+        scores, ids = self._ann(MODES[mode][1]).search(vectors, depth, self._keep(narrow))
         return _ranked(scores, ids, k, exclude, narrow)
 
     def rerank(
@@ -198,6 +198,9 @@ class Searcher:
         model = self.models[name]
         return embed_checked(model, [model.prepare(photo) for photo in photos], [p.name for p in photos])
 
+    def _keep(self, narrow: Narrow) -> NDArray[np.bool_] | None:
+        return narrow.keep(self.metadata) if narrow.prefix or narrow.columns else None
+
     def _depth(self, k: int) -> int:
         if k < 1:
             raise UsageError(f"-k must be at least 1, not {k}.")
@@ -230,8 +233,9 @@ def _ranked(
     if any(exclude):
         out = np.array([np.isin(line, own) for line, own in zip(ids, exclude, strict=True)])
         ids, scores = np.where(out, -1, ids), np.where(out, np.float32(-np.inf), scores)
-    order, rows = np.lexsort((ids, -scores))[:, :k], np.arange(len(ids))[:, None]
-    ids, scores = ids[rows, order], scores[rows, order]
+    if ids.shape[1] > k or any(exclude) or (scores[:, 1:] == scores[:, :-1]).any():
+        order, rows = np.lexsort((ids, -scores))[:, :k], np.arange(len(ids))[:, None]
+        ids, scores = ids[rows, order], scores[rows, order]
     if narrow.cut:
         below = ~narrow.clear(scores)
         ids[below], scores[below] = -1, -np.inf

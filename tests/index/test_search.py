@@ -169,6 +169,12 @@ def test_a_cut_ends_each_list_where_the_scores_fall_off(searcher, unit_rows):
         assert (cut.ids[row, kept.sum() :] == -1).all()
 
 
+def test_a_wrong_column_shows_before_the_teacher_is_asked(with_metadata, folder, monkeypatch):
+    monkeypatch.setattr(with_metadata.models["teacher"], "embed", lambda _batch: pytest.fail("asked"))
+    with pytest.raises(UsageError, match="no column 'weight'"):
+        with_metadata.find([photo(folder, "3.png")], "rerank", 3, Narrow(columns={"weight": "1"}))
+
+
 def test_an_index_without_metadata_has_no_columns(searcher):
     assert searcher.columns == {}
 
