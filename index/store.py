@@ -100,7 +100,7 @@ class Space:
     recall: float = 0.0
     probes: int = 0
     refine: int = 0
-    milliseconds: float = 0.0
+    milliseconds: float = field(default=0.0, compare=False)  # no two measurements are the same
 
 
 @dataclass(frozen=True)
