@@ -117,7 +117,7 @@ def readable(name: str) -> str:
 
 def _has_stray_bytes(text: str) -> bool:
     """Whether a file's name has bytes that are not UTF-8; Python keeps each as half of a surrogate pair."""
-    return any("\ud800" <= letter <= "\udfff" for letter in text)
+    return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

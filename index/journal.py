@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,16 +145,25 @@ class Journal:
             return index
         self._db.execute("BEGIN")
         self._db.execute("DELETE FROM contents WHERE row < 0")
-        for i, item in enumerate(index.iter_items()):
-            content = (item.digest, item.size, item.width, item.height, -1 - i)
-            self._db.execute("INSERT OR IGNORE INTO contents VALUES (?, ?, ?, ?, ?)", content)
-            self._db.executemany(
-                "INSERT OR IGNORE INTO seen VALUES (?, ?, ?, ?)",
-                [(file.path, item.size, file.mtime, item.digest) for file in item.files],
-            )
+        first = 0
+        for batch in index.iter_batches():
+            self._adopt_batch(batch.to_pydict(), first)
+            first += batch.num_rows
         self._db.execute("INSERT OR REPLACE INTO run VALUES ('generation', ?)", (generation,))
         self._db.execute("COMMIT")
         return index
+
+    def _adopt_batch(self, items: dict[str, list[Any]], first: int) -> None:
+        """Take items as known, column by column: an object for each would take most of an update's time."""
+        rows = range(-1 - first, -1 - first - len(items["digest"]), -1)
+        contents = zip(items["digest"], items["size"], items["width"], items["height"], rows, strict=True)
+        seen = zip(items["path"], items["size"], items["mtime"], items["digest"], strict=True)
+        copied = zip(items["copies"], items["size"], items["digest"], strict=True)
+        copies = (
+            (copy["path"], size, copy["mtime"], digest) for files, size, digest in copied for copy in files
+        )
+        self._db.executemany("INSERT OR IGNORE INTO contents VALUES (?, ?, ?, ?, ?)", contents)
+        self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?, ?, ?)", [*seen, *copies])
 
     def list_files(self, files: Sequence[ImageFile]) -> None:
         """Say what is to be indexed. A file of the same path, size and time as before is not looked into."""
@@ -164,12 +174,10 @@ class Journal:
         )
         self._db.execute("DELETE FROM files")
         self._db.execute("DELETE FROM refused")
-        for place, file in enumerate(files):
-            entry = (place, file.location, file.name, *_status(file))
-            self._db.execute("INSERT OR IGNORE INTO files VALUES (?, ?, ?, ?, ?, NULL)", entry)
-        self._db.execute(
-            "UPDATE files SET digest = seen.digest FROM seen "
-            "WHERE seen.path = files.path AND seen.size = files.size AND seen.mtime = files.mtime"
+        self._db.executemany(
+            "INSERT OR IGNORE INTO files VALUES (?1, ?2, ?3, ?4, ?5, "
+            "(SELECT digest FROM seen WHERE path = ?2 AND size = ?4 AND mtime = ?5))",
+            ((place, file.location, file.name, *_status(file)) for place, file in enumerate(files)),
         )
         self._db.execute("COMMIT")
 

@@ -178,13 +178,18 @@ class Index:
 
     def iter_items(self) -> Iterator[Item]:
         """Read the gallery in bounded memory, by rising id."""
-        for row in _rows(self._file(ITEMS)):
-            yield Item(**{**row, "copies": tuple(File(**copy) for copy in row["copies"])})
+        for batch in self.iter_batches():
+            for row in batch.to_pylist():
+                yield Item(**{**row, "copies": tuple(File(**copy) for copy in row["copies"])})
+
+    def iter_batches(self) -> Iterator[pa.RecordBatch]:
+        """Read the gallery as columns named as the attributes of `Item`, some items at a time."""
+        return _batches(self._file(ITEMS))
 
     @cached_property
     def failures(self) -> list[Failure]:
         """The images that were refused."""
-        return [Failure(**row) for row in _rows(self._file(ERRORS))]
+        return [Failure(**row) for batch in _batches(self._file(ERRORS)) for row in batch.to_pylist()]
 
     @cached_property
     def ids_by_digest(self) -> dict[str, list[int]]:
@@ -263,7 +268,6 @@ def _read_manifest(path: Path) -> Manifest:
     )
 
 
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
+def _batches(file: Path) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(file) as table:
-        for batch in table.iter_batches(CHUNK):
-            yield from batch.to_pylist()
+        yield from table.iter_batches(CHUNK)

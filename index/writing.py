@@ -93,7 +93,7 @@ class IndexWriter:
         count = copies = 0
         with pq.ParquetWriter(self._data / ITEMS, ITEM_SCHEMA, compression="zstd") as table:
             for chunk in _chunks(items):
-                table.write_table(pa.Table.from_pylist([_as_row(item) for item in chunk], ITEM_SCHEMA))
+                table.write_table(_as_table(chunk))
                 count += len(chunk)
                 copies += sum(len(item.copies) for item in chunk)
         self._manifest = replace(self._manifest, count=count, copies=copies)
@@ -200,8 +200,11 @@ def remove_old(out: Path, generation: int) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _as_row(item: Item) -> dict[str, Any]:
-    return vars(item) | {"copies": [vars(copy) for copy in item.copies]}
+def _as_table(items: list[Item]) -> pa.Table:
+    columns = {name: [getattr(item, name) for item in items] for name in ITEM_SCHEMA.names[:-1]}
+    return pa.table(
+        columns | {"copies": [[vars(file) for file in item.copies] for item in items]}, ITEM_SCHEMA
+    )
 
 
 def _chunks(things: Iterable[T]) -> Iterator[list[T]]:

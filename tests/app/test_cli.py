@@ -131,7 +131,7 @@ def test_evaluate_prints_one_json_object(index: Path, folder: Path, tmp_path: Pa
     (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows]))
     options = ("--queries", tmp_path / "labels.csv", "--labels", tmp_path / "labels.csv")
     scores = json.loads(retrieval("evaluate", index, *options, "--json").stdout)
-    assert scores.keys() == {"student", "teacher"}
+    assert scores.keys() == {"student", "teacher", "rerank"}
     assert 0 < scores["student"]["mAP"] < 1
     assert "teacher" in retrieval("evaluate", index, *options, "--mode", "teacher").stdout
 
@@ -144,7 +144,7 @@ def test_evaluate_on_revisited_ground_truth(index: Path, folder: Path, tmp_path:
     (tmp_path / "gnd.json").write_text(json.dumps(truth))
     options = ("--queries", tmp_path / "queries", "--revisited", tmp_path / "gnd.json")
     scores = json.loads(retrieval("evaluate", index, *options, "--scales", "1,0.5", "--json").stdout)
-    assert scores.keys() == {"student", "teacher"}
+    assert scores.keys() == {"student", "teacher", "rerank"}
     assert scores["student"]["mAP E"] == 1
     table = retrieval("evaluate", index, *options, "--mode", "student", "--whiten", 0.5).stdout.splitlines()
     assert [row[:13].strip() for row in table[:4]] == ["mode", "student E", "student M", "student H"]
