@@ -7,7 +7,7 @@ from html import escape
 
 WIDTH, HEIGHT = 320, 210  # drawn at the width of a phone, so that its text can be read on one
 LEFT, RIGHT, TOP, BOTTOM = 34, 14, 24, 38  # margins
-LETTER, LINE = 6.0, 13.0  # about how wide a letter of a label is, and how high a line
+LETTER, LINE = 7.0, 13.0  # about how wide a letter of a label is, and how high a line
 
 
 @dataclass(frozen=True)

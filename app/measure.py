@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 
@@ -15,9 +14,10 @@ from index.device import CUDA
 from index.embedder import Embedder, OnnxEmbedder
 from index.embedding import embed_files
 from index.errors import ImageError, RetrievalError
-from index.images import ImageFile, Photo, read_photo
+from index.images import Photo, read_photo
 from index.metrics import overlap_at_k
 from index.search import MODES, Searcher
+from index.sources import image_at
 from index.store import Index
 
 DEPTH = 10
@@ -135,7 +135,7 @@ def _read_photos(searcher: Searcher, items: Sequence[int]) -> list[Photo]:
     for item in items:
         entry = searcher.index.items[item]
         with suppress(ImageError):
-            photos.append(read_photo(ImageFile(Path(entry.path), entry.name, below=True), side))
+            photos.append(read_photo(image_at(entry.path, entry.name), side))
     if not photos:
         raise RetrievalError("The photos of the gallery cannot be read any more: no time can be measured.")
     return photos
@@ -148,7 +148,7 @@ def _embed_again(
     if not models:
         return list(items), {}
     by_path = {index.items[item].path: item for item in items}
-    files = [ImageFile(Path(path), index.items[item].name, below=True) for path, item in by_path.items()]
+    files = [image_at(path, index.items[item].name) for path, item in by_path.items()]
     kept: list[int] = []
     rows: dict[str, list[NDArray[np.float32]]] = {name: [] for name in models}
     for done in embed_files(files, models):

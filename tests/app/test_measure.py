@@ -25,7 +25,7 @@ def test_every_way_to_search_is_measured(searcher: Searcher, monkeypatch):
     monkeypatch.setattr("app.measure.DEPTH", 4)
     shares = []
     points = {point.name: point for point in measure(searcher, shares.append)}
-    assert set(points) == {"student", "teacher", "asymmetric", "int8"}
+    assert set(points) == {"student", "teacher", "asymmetric", "rerank", "int8"}
     assert all(0 < point.milliseconds < 1000 for point in points.values())
     assert points["teacher"].quality == 1
     assert points["teacher"].best

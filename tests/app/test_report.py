@@ -56,7 +56,7 @@ def test_the_run_and_the_variants_are_kept_with_the_index(searcher: Searcher, tm
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"export": {"key": "onnx:other"}}', '{"export": 3}'])
 def test_a_run_that_is_not_of_this_student_is_none(searcher: Searcher, text: str):
-    (searcher.index.path / "run.json").write_text(text)
+    (searcher.index.data / "run.json").write_text(text)
     assert read_run(searcher.index) is None
     assert "does not know how its student was trained" in render_report(searcher, "")
 
@@ -72,7 +72,7 @@ def test_a_run_that_is_not_of_this_student_is_none(searcher: Searcher, text: str
     ],
 )
 def test_a_run_of_another_version_spoils_nothing_else(searcher: Searcher, fault: dict):
-    (searcher.index.path / "run.json").write_text(
+    (searcher.index.data / "run.json").write_text(
         json.dumps(RUN | fault | {"export": {"key": searcher.models["student"].key}})
     )
     html = render_report(searcher, "")
@@ -87,7 +87,7 @@ def test_things_are_weighed(searcher: Searcher, student_file: Path, teacher_file
     assert sizes["student"].model == student_file.stat().st_size
     assert sizes["teacher"].model == teacher_file.stat().st_size
     assert (sizes["teacher"].dim, sizes["teacher"].vector) == (12, 48)
-    assert sizes["student"].search == (searcher.index.path / "student.faiss").stat().st_size
+    assert sizes["student"].search == (searcher.index.data / "student.faiss").stat().st_size
     teacher_file.unlink()
     assert {size.name: size.model for size in weigh(searcher)}["teacher"] is None
     assert "48 B" in render_sizes(weigh(searcher))

@@ -14,6 +14,7 @@ from app.search_tab import SearchPage
 from index.embedder import OnnxEmbedder
 from index.errors import RetrievalError
 from index.images import content_digest
+from index.narrowing import Narrow
 from index.pipeline import build_index
 from index.search import Searcher
 
@@ -48,9 +49,9 @@ def test_the_first_column_comes_alone_and_then_both(page: SearchPage, searcher: 
     asked = []
     find = searcher.find
 
-    def count(photos, mode: str, k: int):
+    def count(photos, mode: str, k: int, narrow: Narrow):
         asked.append(mode)
-        return find(photos, mode, k)
+        return find(photos, mode, k, narrow)
 
     monkeypatch.setattr(searcher, "find", count)
     soon = page.search({**BOTH, "item": 0, "soon": True})

@@ -221,7 +221,7 @@ def test_the_report_shows_the_curve_the_ways_to_search_sizes_health_and_training
     assert heads == ["Quality against budget", "Time against quality", "Size", "Index", "Training"]
     assert page.locator("#report section:nth-child(1) circle").count() == 2
     labels = page.locator("#report section:nth-child(2) .label").all_text_contents()
-    assert sorted(labels) == ["asymmetric", "fp16", "student", "teacher"]
+    assert sorted(labels) == ["asymmetric", "fp16", "rerank", "student", "teacher"]
     assert page.locator("#report section:nth-child(2) .strong").count() >= 1
     page.locator("#report section:nth-child(2) summary").focus()
     page.keyboard.press("Enter")
