@@ -28,7 +28,7 @@ function narrowing() {
   if (!$('.prefix')) return {};
   const chosen = $$('.column-value').filter(select => select.value);
   return {
-    prefix: $('.prefix').value, cut: Number($('.cut').value) / 100,
+    prefix: $('.prefix').value, cut: Number($('input.cut').value) / 100,
     columns: Object.fromEntries(chosen.map(select => [select.dataset.column, select.value])),
   };
 }
@@ -202,7 +202,7 @@ function readAddress() {
   if (/^\d+$/.test(k)) { choose($('.k'), k); setMore([...$('.k').options].some(option => option.value === k) ? '' : k); }
   if ($('.prefix')) {
     $('.prefix').value = asked.get('prefix') || '';
-    $('.cut').value = 100 * (asked.get('cut') || 0);
+    $('input.cut').value = 100 * (asked.get('cut') || 0);
     for (const select of $$('.column-value')) choose(select, asked.get(`column.${select.dataset.column}`) || '');
     sayCut();
   }
@@ -234,7 +234,7 @@ function press(single) {
 
 function setMore(k) { k ? $('.k').dataset.more = k : delete $('.k').dataset.more; }
 
-function sayCut() { $('.cut-value').textContent = $('.cut').value === '0' ? 'any' : `${$('.cut').value} %`; }
+function sayCut() { $('.cut-value').textContent = $('input.cut').value === '0' ? 'any' : `${$('input.cut').value} %`; }
 
 const researched = () => query && search({replace: true});
 $('.one').addEventListener('click', () => { press(true); researched(); });
@@ -244,8 +244,8 @@ $('.more').addEventListener('click', () => { setMore(wish().k + STEP); researche
 for (const select of $$('.mode-of, .column-value')) select.addEventListener('change', researched);
 if ($('.prefix')) {
   let typing;
-  $('.cut').addEventListener('input', sayCut);
-  $('.cut').addEventListener('change', researched);
+  $('input.cut').addEventListener('input', sayCut);
+  $('input.cut').addEventListener('change', researched);
   $('.prefix').addEventListener('input', () => { clearTimeout(typing); typing = setTimeout(researched, 250); });
 }
 $('.clear').addEventListener('click', () => {
