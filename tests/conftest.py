@@ -13,6 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many of us run as there are cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine is no reason for a property to fail.
 hypothesis.settings.register_profile("patient", deadline=None)
