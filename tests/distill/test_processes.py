@@ -60,7 +60,7 @@ def test_several_processes_make_the_student_of_one(pool, teacher_file, tmp_path,
     """Three shares of a batch of 32 are not of one size: the padding must not count."""
     torchrun = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes),
-        "--master-port", "0",
+        "--standalone",
     ]  # fmt: skip
     runs = {"one": [sys.executable], "several": torchrun}
     for name, launcher in runs.items():
