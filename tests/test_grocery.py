@@ -17,6 +17,7 @@ def run(*arguments: object) -> str:
     return result.stdout
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_distilled_student_searches_groceries(grocery: Path, tmp_path: Path):
     teacher, student, index = tmp_path / "teacher.onnx", tmp_path / "student", tmp_path / "idx"

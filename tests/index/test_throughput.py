@@ -9,6 +9,7 @@ from conftest import picture
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_the_endpoint_is_kept_as_busy_as_by_a_bare_loop():
     done = subprocess.run(
