@@ -35,6 +35,10 @@ Count = Annotated[int, Query(alias="k", ge=1, le=MOST_RESULTS)]
 Format = Literal["json", "csv"]
 
 
+class UnknownItemError(UsageError):
+    """An id that the index does not have."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What one search found.
@@ -92,11 +96,12 @@ def search_item(searcher: SharedSearcher, item: int, mode: str, k: int) -> Answe
     """Search with an image of the index, by the vectors that are kept of it: no model is asked.
 
     Raises:
-        UsageError: The index has no such image or mode.
+        UnknownItemError: The index has no such image.
+        UsageError: It has no such mode.
     """
     index = searcher.index
     if not 0 <= item < len(index):
-        raise UsageError(f"The index has no image {item}; its ids are 0 to {len(index) - 1}.")
+        raise UnknownItemError(f"The index has no image {item}; its ids are 0 to {len(index) - 1}.")
     require_mode(searcher, mode)
     start = perf_counter()
     results = searcher.search_items([item], mode, k)
@@ -127,10 +132,6 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
         count: Count = 10,
         format: Format = "json",  # noqa: A002
     ) -> Response:
-        if not 0 <= id < len(searcher.index):
-            raise HTTPException(
-                404, f"The index has no image {id}; its ids are 0 to {len(searcher.index) - 1}."
-            )
         return (await run("student", lambda: search_item(searcher, id, mode, count))).write(format)
 
     @router.post("/search")
@@ -181,9 +182,9 @@ def api_help(base_url: str) -> str:
 <pre><code>curl '{base}/search?id=0&amp;k=10&amp;format=csv'</code></pre>
 <p>and the student's vector of a photo:</p>
 <pre><code>curl -F image=@photo.jpg '{base}/embed'</code></pre>
-<p><code>mode</code> is <code>student</code>, <code>teacher</code> or <code>asymmetric</code>, as far as the
-index has them; <code>k</code> is 1 to {MOST_RESULTS}; <code>format</code> is <code>json</code> or
-<code>csv</code>. In place of a form, JSON will do:
+<p><code>mode</code> is <code>student</code>, <code>teacher</code>, <code>asymmetric</code> or
+<code>rerank</code>, as far as the index has them; <code>k</code> is 1 to {MOST_RESULTS};
+<code>format</code> is <code>json</code> or <code>csv</code>. In place of a form, JSON will do:
 <code>{{"image": "data:image/jpeg;base64,..."}}</code>. What goes wrong is said in one line under
 <code>detail</code>. Where a password is asked for, add <code>-u USER:PASSWORD</code>.</p>
 <p>Programs that speak OpenAI's embeddings find the student at <code>{base}/v1/embeddings</code>; monitoring
@@ -230,9 +231,11 @@ def _hits(results: Results, index: Index) -> list[tuple[int, int, float, str]]:
 
 
 def _status(reason: RetrievalError) -> int:
-    """400 for the photo or the question, 402 for a spent budget, 502 for a model that fails."""
+    """400 for photo or question, 402 for a spent budget, 404 for an id, 502 for a model that fails."""
     if isinstance(reason, BudgetError):
         return 402
+    if isinstance(reason, UnknownItemError):
+        return 404
     return 400 if isinstance(reason, ImageError | UsageError) else 502
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from app.fetch import fetch_image
 from index.errors import ImageError, UsageError
-from index.images import Photo, content_digest, decode, read_photo, with_pixels
+from index.images import Photo, content_digest, decode, with_pixels
 from index.search import Searcher
 from index.sources import image_at
 
@@ -191,10 +191,10 @@ def query_of_item(searcher: Searcher, item: int) -> Query:
     """
     entry = searcher.index.items[item]
     try:
-        photo = read_photo(image_at(entry.path, entry.name), side=1)  # it is the bytes that are wanted
+        data, _ = image_at(entry.path, entry.name).read()
     except ImageError as error:
         raise ImageError(f"{entry.name} cannot be read any more: {error}.") from error
-    return Query(entry.name, photo.data, photo.digest, below=True)
+    return Query(entry.name, data, content_digest(data), below=True)
 
 
 def preview(query: Query, side: int) -> Image.Image:

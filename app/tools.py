@@ -43,7 +43,8 @@ def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
     async def search_by_photo(image: str, mode: str = "student", k: Count = 10) -> dict[str, Any]:
         """Find the indexed images most like a photo.
 
-        `image` is its http(s) address, or a data URL; `mode` is student (fast), teacher or asymmetric.
+        `image` is its http(s) address, or a data URL; `mode` is student (fast), teacher, asymmetric or
+        rerank.
         """
 
         def search() -> dict[str, Any]:

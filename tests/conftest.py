@@ -1,8 +1,12 @@
 """Tiny images and tiny models that every test can afford."""
 
 import os
-from collections.abc import Callable
+import shutil
+import struct
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -20,6 +24,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many of us run as there are cores
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = [
+    *("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking".split()),
+    *("--disable-component-update --disable-sync --disable-dev-shm-usage".split()),
+    *("--use-fake-device-for-media-stream --use-fake-ui-for-media-stream".split()),
+]
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "grocery"
 
 
@@ -35,6 +45,27 @@ def picture(seed: int, width: int = 48, height: int = 40) -> Image.Image:
     """A colourful picture of its own: low-frequency noise."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and has no pixels: cheap to make, costly to believe."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = b"IDAT" + zlib.compress(bytes(1000))
+    chunks = [
+        struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+        for body in (header, pixels)
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A running Chromium."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        running.close()
 
 
 @pytest.fixture

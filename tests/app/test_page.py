@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 import zlib
@@ -13,30 +11,15 @@ from io import BytesIO, StringIO
 from pathlib import Path
 
 import pytest
-from conftest import picture, write_embedder
+from conftest import CHROMIUM, picture, write_embedder
 from PIL import Image
 
 from index.embedder import OnnxEmbedder
 from index.pipeline import build_index
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = [
-    *("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking".split()),
-    *("--disable-component-update --disable-sync --disable-dev-shm-usage".split()),
-    *("--use-fake-device-for-media-stream --use-fake-ui-for-media-stream".split()),
-]
 COUNT = 30
 DESKTOP, PHONE = (1440, 900), (360, 740)
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine (set CHROMIUM to its path)")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 import pytest
-from conftest import picture, write_embedder
+from conftest import CHROMIUM, picture, write_embedder
 
 from app.blind_tab import build_blind_tab
 from app.disagreements import compute_agreements
@@ -22,11 +21,6 @@ from index.pipeline import build_index
 from index.search import Searcher
 from index.teacher_space import TeacherSpace
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = [
-    *("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking".split()),
-    *("--disable-component-update --disable-sync --disable-dev-shm-usage".split()),
-]
 RUN = {
     "images": 30,
     "queried": 20,
@@ -44,15 +38,6 @@ RUN = {
     "curve": [{"queried": 10, "overlap@10": 0.5}, {"queried": 20, "overlap@10": 0.7}],
 }
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine (set CHROMIUM to its path)")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")

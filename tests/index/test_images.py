@@ -1,10 +1,8 @@
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import picture
+from conftest import picture, png_header
 from PIL import Image
 
 from index.errors import ImageError, UsageError
@@ -132,17 +130,6 @@ def test_truncated_jpegs_are_refused_wherever_they_end(tmp_path: Path):
     for tenth in range(1, 10):
         with pytest.raises(ImageError, match=r"broken image|not an image"):
             decode(whole[: len(whole) * tenth // 10], "x")
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and has no pixels: cheap to make, costly to believe."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pixels = b"IDAT" + zlib.compress(bytes(1000))
-    chunks = [
-        struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-        for body in (header, pixels)
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 @pytest.mark.parametrize("height", [10_000, 20_000, 60_000])

@@ -2,15 +2,13 @@
 
 import os
 import socket
-import struct
-import zlib
 from io import BytesIO
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
-from conftest import picture
+from conftest import picture, png_header
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -27,17 +25,6 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and has no pixels: cheap to make, costly to believe."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pixels = b"IDAT" + zlib.compress(bytes(1000))
-    chunks = [
-        struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-        for body in (header, pixels)
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def scan_bomb(jpeg: bytes, scans: int) -> bytes:
