@@ -140,14 +140,20 @@ def test_answers_that_are_none(site, server, photos, status, headers, body, kind
         ("soon", 0),
         ("nan", 0),
         ("-5", 0),
-        ("Tue, 24 Nov 2099 14:00:00 GMT", 4_099_212_000 - time.time()),
     ],
 )
-def test_retry_after_is_a_number_or_a_date(site, server, photos, header, seconds):
+def test_retry_after_is_a_number_of_seconds(site, server, photos, header, seconds):
     server.script = 503, {"Retry-After": header}, b""
     with pytest.raises(TransientError) as caught:
         ask(site[1], photos[:1])
-    assert caught.value.wait == pytest.approx(seconds, rel=1e-4)
+    assert caught.value.wait == seconds
+
+
+def test_retry_after_is_a_date(site, server, photos):
+    server.script = 503, {"Retry-After": "Tue, 24 Nov 2099 14:00:00 GMT"}, b""
+    with pytest.raises(TransientError) as caught:
+        ask(site[1], photos[:1])
+    assert caught.value.wait == pytest.approx(4_099_212_000 - time.time(), rel=1e-4)
 
 
 def test_the_key_comes_from_the_environment_and_is_never_said(site, server, photos, monkeypatch):
