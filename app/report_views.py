@@ -7,10 +7,9 @@ from typing import Any
 from app.background import Background
 from app.charts import Mark, draw_chart, linear_axis, log_axis, render_table
 from app.measure import DEPTH, QUERIES, Point
-from app.report import Size, count_reasons, read_run, weigh
+from app.report import Size, count_reasons
 from app.views import render_note
 from index.bill import format_seconds
-from index.search import Searcher
 from index.store import Index, Space
 
 LISTED = 200  # refused images that are listed
@@ -25,13 +24,19 @@ ONE_BUDGET = (
 )
 
 
-def render_report(searcher: Searcher, ways: str) -> str:
-    """All sections; `ways` is what `render_ways` made."""
-    index, run = searcher.index, read_run(searcher.index)
+def render_report(index: Index, run: dict[str, Any] | None, sizes: Sequence[Size], ways: str) -> str:
+    """All sections.
+
+    Args:
+        index: The index.
+        run: What is known of the student's training.
+        sizes: What things weigh.
+        ways: What `render_ways` made.
+    """
     sections = {
         "Quality against budget": _told(render_curve, run) if run else NO_RUN,
         "Time against quality": ways,
-        "Size": render_sizes(weigh(searcher)),
+        "Size": render_sizes(sizes),
         "Index": render_health(index),
         **({"Training": _told(render_training, run)} if run else {}),
     }

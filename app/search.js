@@ -60,12 +60,11 @@ function start(asked, pictures, view, how) {
 
 // Asking
 
+// Gradio's answer is undefined where there is none.
 async function call(fields, file) {
-  try {
-    return await server.search(file ? {binary: true, data: {wish: JSON.stringify(fields), photo: file}} : fields);
-  } catch {
-    return {error: '<p class="note error">No answer: the server cannot be reached, or the file is larger than it takes.</p>'};
-  }
+  const answer = await server.search(file ? {binary: true, data: {wish: JSON.stringify(fields), photo: file}} : fields);
+  const orLarge = file ? ', or the file is larger than it takes' : '';
+  return answer ?? {error: `<p class="note error">No answer: the server cannot be reached${orLarge}.</p>`};
 }
 
 async function ask(asked, fields) {
@@ -136,7 +135,7 @@ async function describe(id) {
     const at = card ? `rank ${card.querySelector('.rank').textContent}, similarity ${card.querySelector('.score').textContent}` : 'not among these results';
     return `<div><dt>${name}</dt><dd>${at}</dd></div>`;
   });
-  return `${await server.details(id)}<dl>${places.join('')}</dl>`;
+  return `${await server.details(id) ?? ''}<dl>${places.join('')}</dl>`;
 }
 
 // On a phone the figures leave their place to the pictures, until they are asked for.

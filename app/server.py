@@ -112,7 +112,8 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
     return gr.mount_gradio_app(
         app, page, path="/", theme=theme, css_paths=CSS, footer_links=[], run_history=False,
         max_file_size=rules.most_bytes, ssr_mode=False, show_error=True, favicon_path=str(ICON),
-        allowed_paths=[], blocked_paths=[str(shared.index.path.absolute())], mcp_server=False, enable_monitoring=False,
+        allowed_paths=[], blocked_paths=[str(shared.index.path.absolute())],
+        mcp_server=False, enable_monitoring=False,
     )  # fmt: skip
 
 

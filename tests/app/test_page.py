@@ -44,7 +44,7 @@ def start_server(index: Path, *options: str) -> tuple[subprocess.Popen, str]:
 
 @pytest.fixture(scope="module")
 def site(root: Path):
-    process, address = start_server(root / "idx", "--price", "1.5")
+    process, address = start_server(root / "idx", "--price", "1.5", "--max-upload-mb", "2")
     yield address
     process.terminate()
     process.wait(10)
@@ -73,7 +73,7 @@ def open_tab(browser, site):
 
 def settle(tab) -> None:
     """Wait until the last answer has been shown."""
-    tab.wait_for_selector(".search[data-state=found]:not([aria-busy])")
+    tab.wait_for_selector(".search:not([data-state=empty]):not([aria-busy])")
 
 
 def ids(tab, column: str = "first") -> list[int]:
@@ -256,6 +256,8 @@ def test_every_way_to_search_alone_or_beside_another(open_tab, root: Path):
     assert tab.locator(".mark").count() == 0
     tab.click(".more")
     tab.wait_for_url("**k=36")
+    assert tab.locator(".k").input_value() == "36"
+    assert tab.locator(".k option").all_inner_texts() == ["12", "24", "36", "48", "96"]
     settle(tab)
     assert len(ids(tab)) == COUNT - 1
     assert not tab.is_visible(".more")
@@ -302,7 +304,13 @@ def test_everything_works_by_keyboard(open_tab):
     assert focused(tab) == ("1", str(second[4]))
     tab.keyboard.press("Space")
     tab.wait_for_selector(".large[open] .about h2")
-    tab.keyboard.press("ArrowRight")
+    tab.focus(".large .previous")
+    for _ in range(5):  # to the first one, where there is no previous one any more
+        tab.keyboard.press("ArrowLeft")
+    tab.wait_for_function(f"document.querySelector('.about').textContent.includes('Id{second[0]}')")
+    assert tab.is_disabled(".large .previous")
+    for _ in range(5):
+        tab.keyboard.press("ArrowRight")
     tab.wait_for_function(f"document.querySelector('.about').textContent.includes('Id{second[5]}')")
     tab.wait_for_function("document.querySelector('.large img').naturalWidth === 96")  # the original
     tab.keyboard.press("Escape")
@@ -320,7 +328,10 @@ def test_the_large_view_searches_on(open_tab):
     item = ids(tab)[0]
     tab.locator("#first .open").first.click()
     tab.wait_for_selector(".large[open] .about h2")
-    assert "Student1, similarity" in tab.text_content(".about")
+    assert "Studentrank 1, similarity" in tab.text_content(".about")
+    tab.click(".large .close")
+    tab.wait_for_selector(".large:not([open])", state="attached")
+    tab.locator("#first .open").first.click()
     tab.click(".use")
     tab.wait_for_url(f"**/?id={item}&*")
     settle(tab)
@@ -351,6 +362,28 @@ def test_results_are_saved_as_csv_and_json(open_tab, root: Path):
     answer = json.loads(saved.value.path().read_text())
     assert [(row["mode"], row["id"]) for row in answer["results"]] == expected
     assert answer["query"] == "query.png"
+
+
+def test_only_a_search_with_an_address_has_a_link(open_tab, root: Path):
+    tab = open_tab("?id=3")
+    tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    settle(tab)
+    tab.click(".copy")
+    assert tab.inner_text(".copy") == "Copied"
+    assert tab.evaluate("navigator.clipboard.readText()") == tab.url
+    upload(tab, root / "query.png")
+    assert tab.is_disabled(".search .copy")
+    assert "has an address" in tab.get_attribute(".search .copy", "title")
+
+
+def test_the_help_of_the_api_names_this_server_and_is_copied(open_tab, site: str):
+    tab = open_tab(size=PHONE)
+    tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    tab.get_by_role("tab", name="API").click()
+    tab.locator("#api .copy").first.click()
+    tab.wait_for_function("document.querySelector('#api .copy').textContent === 'Copied'")
+    assert tab.evaluate("navigator.clipboard.readText()") == f"curl '{site}/search?id=0&k=10&format=csv'"
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 # What goes wrong
@@ -384,6 +417,54 @@ def test_a_bad_file_gets_a_friendly_line(open_tab, root: Path, tmp_path: Path, n
     upload(tab, root / "query.png")  # and the page goes on working
     assert len(ids(tab)) == 12
     assert tab.inner_text(".complaint") == ""
+
+
+def test_what_is_larger_than_the_server_takes_is_told(open_tab, tmp_path: Path):
+    (tmp_path / "large.png").write_bytes(bytes(2_100_000))
+    tab = open_tab("?id=2")
+    settle(tab)
+    upload(tab, tmp_path / "large.png")
+    assert "larger than it takes" in tab.inner_text(".complaint")
+    assert tab.complaints.pop().startswith("Failed to load resource")  # of the browser, not of the page
+
+
+def test_a_server_that_is_gone_is_told_and_found_again(browser, root: Path):
+    process, address = start_server(root / "idx")
+    port = address.rsplit(":", 1)[1]
+    tab = browser.new_page()
+    tab.goto(address)
+    tab.wait_for_selector(".search .example")
+    upload(tab, root / "query.png")
+    process.terminate()
+    process.wait(10)
+    tab.locator(".example").first.click()
+    settle(tab)
+    assert "the server cannot be reached." in tab.inner_text(".complaint")
+    process, _ = start_server(root / "idx", "--port", port)
+    try:
+        upload(tab, root / "query.png")
+        assert len(ids(tab)) == 12
+        process.terminate()
+        process.wait(10)
+        process, _ = start_server(root / "idx", "--port", port)
+        tab.click(".turn-right")  # of a photo that this server has not seen: it is sent again
+        settle(tab)
+        assert len(ids(tab)) == 12
+    finally:
+        process.terminate()
+        process.wait(10)
+        tab.close()
+
+
+def test_a_camera_that_is_not_there_spoils_no_results(open_tab):
+    tab = open_tab("?id=2")
+    settle(tab)
+    tab.evaluate("navigator.mediaDevices.getUserMedia = () => Promise.reject()")
+    tab.click(".camera")
+    tab.wait_for_selector(".complaint .error")
+    assert "camera cannot be used" in tab.inner_text(".complaint")
+    assert len(ids(tab)) == 12
+    assert tab.is_visible("#first")
 
 
 @pytest.mark.parametrize(
@@ -440,11 +521,21 @@ def test_only_pictures_of_the_index_are_served(open_tab, root: Path, site: str):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
+def test_it_fits_every_width(open_tab, theme: str):
+    tab = open_tab("?id=10", theme=theme)
+    settle(tab)
+    for width in (1920, 1440, 1280, 1100, 1024, 900, 768, 641, 480, 360):
+        tab.set_viewport_size({"width": width, "height": 800})
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+        for part in (".sides", ".figures", ".bar-of-tools", ".facts", ".ask"):
+            assert tab.eval_on_selector(part, "each => each.scrollWidth <= each.clientWidth"), (part, width)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("size", [PHONE, (768, 1024), DESKTOP])
-def test_it_fits_every_width(open_tab, size, theme: str):
+def test_cells_are_squares_side_by_side(open_tab, size, theme: str):
     tab = open_tab("?id=10", size, theme)
     settle(tab)
-    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
     cells = tab.eval_on_selector_all(
         "#first .hit, #second .hit", "hits => hits.map(hit => [hit.clientWidth, hit.clientHeight])"
     )
