@@ -459,7 +459,7 @@ def test_a_server_that_is_gone_is_told_and_found_again(browser, root: Path):
 def test_a_camera_that_is_not_there_spoils_no_results(open_tab):
     tab = open_tab("?id=2")
     settle(tab)
-    tab.evaluate("navigator.mediaDevices.getUserMedia = () => Promise.reject()")
+    tab.evaluate("() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(); }")
     tab.click(".camera")
     tab.wait_for_selector(".complaint .error")
     assert "camera cannot be used" in tab.inner_text(".complaint")
