@@ -265,7 +265,7 @@ def _break_even(costs: Mapping[str, Cost]) -> str:
     price = next((cost.price for cost in costs.values() if cost.price is not None), None)
     money = "" if price is None else f" ({learnt * price / 1000:,.2f} at {price:g} a thousand)"
     return (
-        f'<p class="even">The student learnt from {learnt:,} teacher answers{money}: it pays off after '
+        f'<p class="even">The student learnt from {learnt:,} answers{money}: it pays off after '
         f"{learnt:,} searches.</p>"
     )
 

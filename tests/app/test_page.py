@@ -14,6 +14,7 @@ import pytest
 from conftest import CHROMIUM, picture, write_embedder
 from PIL import Image
 
+import app
 from index.embedder import OnnxEmbedder
 from index.pipeline import build_index
 
@@ -535,6 +536,22 @@ def test_only_pictures_of_the_index_are_served(open_tab, root: Path, site: str):
 
 
 # Looks
+
+
+@pytest.mark.parametrize("name", ["page.css", "tabs.css"])
+def test_no_style_is_lost_on_the_way(browser, name: str):
+    """Gradio sends what the browser makes of each rule.
+
+    Of a border with a variable, one side of which is set again, that is nothing.
+    """
+    tab = browser.new_page()
+    lost = tab.evaluate(
+        "text => { const sheet = new CSSStyleSheet(); sheet.replaceSync(text);"
+        "return [...sheet.cssRules].map(rule => rule.cssText).filter(text => text.includes(': ;')); }",
+        Path(app.__file__).with_name(name).read_text(),
+    )
+    tab.close()
+    assert lost == []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

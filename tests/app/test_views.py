@@ -93,7 +93,7 @@ def test_the_numbers():
     assert "RBO 0.12" in text
     assert "Student 13 ms 1.0 ms 12 ms 0.4 ms 32 3.7 hours" in text
     assert "Teacher 121 ms 1.0 ms 120 ms 0.4 ms 48 33.7 hours costs 2,000.00" in text
-    assert "500 teacher answers (1.00 at 2 a thousand): it pays off after 500 searches" in text
+    assert "500 answers (1.00 at 2 a thousand): it pays off after 500 searches" in text
     widths = [float(each["style"].removeprefix("width:").rstrip("%")) for each in html.all("i")]
     assert sum(widths[3:]) > 99.9  # the slower side fills its bar
     assert abs(sum(widths[:3]) - 100 * 0.0134 / 0.1214) < 0.1
