@@ -27,7 +27,7 @@ HEADINGS = {
     "embed": "from pixels to a vector",
     "search": "from a vector to results",
     "bytes a vector": "of each image of the gallery, as 32-bit numbers",
-    "a million": "a million searches one after another, at the median time of the searches on this page",
+    "1M searches": "a million searches one after another, at the median time of the searches on this page",
 }
 EAGER = 8  # pictures of a column that are loaded before they are scrolled to
 

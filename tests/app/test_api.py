@@ -320,6 +320,15 @@ def test_an_index_that_is_replaced_is_served_as_it_was(root, tmp_path: Path, pho
     assert answers() == before
 
 
+def test_stored_vectors_are_kept_open_though_their_model_is_missing(root, tmp_path: Path):
+    models = [OnnxEmbedder(root / name) for name in ("student.onnx", "teacher.onnx")]
+    index = build_index([root / "images"], models[0], tmp_path / "idx", models[1])
+    expected = Searcher(index, *models).search_items([3], "teacher", 5)
+    shared = SharedSearcher(Searcher(index, models[0]))
+    build_index([root / "images" / "00.png"], models[0], tmp_path / "idx")
+    assert (shared.search_items([3], "teacher", 5).ids == expected.ids).all()
+
+
 def test_an_index_that_is_replaced_while_it_is_opened_is_refused(root, tmp_path: Path):
     student = OnnxEmbedder(root / "student.onnx")
     opened = Searcher(build_index([root / "images"], student, tmp_path / "idx"), student)
