@@ -11,7 +11,8 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 import pytest
-from conftest import CHROMIUM, picture, write_embedder
+from conftest import picture, write_embedder
+from page_tools import needs_chromium
 
 from app.blind_tab import build_blind_tab
 from app.disagreements import compute_agreements
@@ -39,7 +40,7 @@ RUN = {
     "agreement": {"held_out": 3, "overlap@10": 0.7},
     "curve": [{"queried": 10, "overlap@10": 0.5}, {"queried": 20, "overlap@10": 0.7}],
 }
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine (set CHROMIUM to its path)")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
