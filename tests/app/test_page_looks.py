@@ -82,3 +82,7 @@ def test_axe_finds_nothing_serious(open_tab, size, theme: str):
     tab.locator("#first .open").first.click()
     tab.wait_for_selector(".large[open] .about h2")
     assert serious(tab) == []
+    tab.keyboard.press("Escape")
+    tab.get_by_role("tab", name="API").click()
+    tab.wait_for_selector("#api .copy")
+    assert serious(tab) == []
