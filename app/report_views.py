@@ -10,8 +10,9 @@ from app.measure import DEPTH, QUERIES, Point
 from app.report import Size, count_reasons, read_run, weigh
 from app.views import render_note
 from index.bill import format_seconds
+from index.seam import Store
 from index.search import Searcher
-from index.store import Index, Space
+from index.store import Space
 
 LISTED = 200  # refused images that are listed
 MODE_OF = {"projected": "asymmetric"}  # the way to search that a space is for, where the names differ
@@ -98,7 +99,7 @@ def render_sizes(sizes: Sequence[Size]) -> str:
     return render_table(["", "model", "dim", "a vector", "index"], rows)
 
 
-def render_health(index: Index) -> str:
+def render_health(index: Store) -> str:
     """How many images, how they are searched and how well, and what was refused."""
     manifest = index.manifest
     facts = {
@@ -173,7 +174,7 @@ def _render_space(name: str, space: Space) -> list[str]:
     return [MODE_OF.get(name, name), space.factory, f"{space.recall:.3f}"]
 
 
-def _render_refused(index: Index) -> str:
+def _render_refused(index: Store) -> str:
     # Names as everywhere on the page: where the folder lies is nobody's business.
     folder = index.items[0].path.removesuffix(index.items[0].name)
     reasons = "".join(
