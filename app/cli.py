@@ -158,15 +158,13 @@ def build(
     model: Annotated[Path, typer.Option(help="The student's ONNX file.", show_default=False)],
     out: Annotated[
         str | None,
-        typer.Option(
-            help="The index folder to write, or milvus://HOST:19530/COLLECTION.", show_default=False
-        ),
+        typer.Option(help="The index folder, or milvus://HOST:19530/COLLECTION.", show_default=False),
     ] = None,
     backend: Annotated[str, typer.Option(help="faiss, or milvus: a server that runs elsewhere.")] = "faiss",
     uri: Annotated[str, typer.Option(help="Of the Milvus server.")] = "http://127.0.0.1:19530",
     collection: Annotated[
         str | None,
-        typer.Option(help="Its collection; --out is then a folder to work in.", show_default=False),
+        typer.Option(help="Its collection. --out is then a work folder.", show_default=False),
     ] = None,
     teacher: Annotated[str | None, typer.Option(help=f"To compare with. {TEACHERS}")] = None,
     recall: Annotated[float, typer.Option(help="Share of the ten nearest that a search must find.")] = 0.95,

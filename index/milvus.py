@@ -57,7 +57,7 @@ class Address:
             raise UsageError(f"Put no password into an address: set {TOKEN} in the environment.")
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", self.name):
             raise UsageError(
-                f"A collection's name is of letters, digits and _, and begins with no digit, not {self.name!r}."
+                f"A collection's name has letters, digits and _, and no digit first, not {self.name!r}."
             )
 
 

@@ -194,9 +194,10 @@ class MilvusIndex:
         """The filter that the server applies."""
         return as_filter(narrow, list(self.columns))
 
-    def rows(self, space: str, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The `(len(ids), dim)` vectors of some items."""
-        digests = [self.ids_by_digest.digests[i] for i in np.asarray(ids).tolist()]
+    def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """The `(len(ids), dim)` vectors of some items; None takes all, which must be pinned."""
+        all_digests = self.ids_by_digest.digests
+        digests = all_digests if ids is None else [all_digests[i] for i in np.asarray(ids).tolist()]
         found = self.collection.fetch(space, digests, ["vector"])
         if missing := [digest for digest in digests if digest not in found]:
             raise RetrievalError(f"{len(missing)} images have been removed from {self}. Open the page again.")

@@ -80,8 +80,8 @@ class Store(Protocol):
             UsageError: The metadata have no such column.
         """
 
-    def rows(self, space: str, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The `(len(ids), dim)` vectors of some items."""
+    def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """The `(len(ids), dim)` vectors of some items; None takes all."""
 
     def open_space(self, space: str, device: str) -> Searchable:
         """Make a space ready to be searched."""

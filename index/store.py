@@ -215,9 +215,9 @@ class Index:
             self._vectors[space] = np.load(self._file(f"{space}.npy"), mmap_mode="r", allow_pickle=False)
         return self._vectors[space]
 
-    def rows(self, space: str, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The `(len(ids), dim)` vectors of some items."""
-        return self.vectors(space)[ids]
+    def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """The `(len(ids), dim)` vectors of some items; None takes all."""
+        return self.vectors(space) if ids is None else self.vectors(space)[ids]
 
     def open_space(self, space: str, device: str) -> Ann:
         """Join the FAISS index of a space and its vectors."""
