@@ -241,12 +241,12 @@ class MilvusSpace:
                 data=queries,
                 filter=keep or "",
                 limit=k,
-                output_fields=FIELDS,
+                output_fields=["digest", *FIELDS],
                 search_params={"metric_type": METRIC, "params": search_params(self._made, k)},
                 timeout=SECONDS,
             )
             for line, hits in enumerate(found):
-                rows = {hit["digest"]: {"digest": hit["digest"], **hit["entity"]} for hit in hits}
+                rows = {hit["digest"]: {**hit["entity"], "digest": hit["digest"]} for hit in hits}
                 index.remember(rows)
                 ids[line, : len(hits)] = [index.ids_by_digest.of(digest) for digest in rows]
                 scores[line, : len(hits)] = [hit["distance"] for hit in hits]
