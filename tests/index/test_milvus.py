@@ -31,20 +31,33 @@ milvus = pytest.importorskip("milvus")
 pytestmark = pytest.mark.xdist_group("milvus")
 
 
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
 class Server:
     """A Milvus server on free ports of this machine, with its data in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port, client, peer = (_free_port() for _ in range(3))
         self.uri = f"http://127.0.0.1:{self.port}"
+        # Its etcd would take a port that is always the same.
+        self.etcd = folder / "etcd.yaml"
+        self.etcd.write_text(
+            f"listen-client-urls: http://127.0.0.1:{client}\nadvertise-client-urls: http://127.0.0.1:{client}\n"
+            f"listen-peer-urls: http://127.0.0.1:{peer}\ninitial-advertise-peer-urls: http://127.0.0.1:{peer}\n"
+            f"initial-cluster: default=http://127.0.0.1:{peer}\n"
+        )
         self.start()
 
     def start(self) -> None:
         config = milvus.MilvusServerConfig(data_dir=str(self.folder), proxy_port=self.port)
         self.running = milvus.MilvusServer(config)
-        self.running.start()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ETCD_CONFIG_PATH", str(self.etcd))
+            self.running.start()
 
     def stop(self) -> None:
         self.running.stop()
@@ -197,8 +210,7 @@ def test_what_does_not_fit_is_refused_by_name(
 
 
 def test_nobody_at_the_address(folder: Path, student_file: Path, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = _free_port()
     with pytest.raises(UnreachableError, match="No Milvus server answers"):
         open_collection(f"milvus://127.0.0.1:{port}/x", student_file)
 
