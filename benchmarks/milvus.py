@@ -21,7 +21,8 @@ from synthetic import PER_CLUSTER, Law
 
 from index.ann import search_exact
 from index.milvus import FIELDS, METRIC, Address, as_row, collection_name, connect, create_collection
-from index.milvus_store import Collection, MilvusIndex, MilvusSpace
+from index.milvus_collection import Collection
+from index.milvus_store import MilvusIndex, MilvusSpace
 from index.milvus_tuning import search_params
 from index.milvus_writing import MOST_ROWS, Sender, Stretch, write_all
 from index.store import FORMAT, Item, Manifest, Space
@@ -57,7 +58,7 @@ def items_of(rows: slice) -> list[Item]:
     ]
 
 
-def stretches(items: Sequence[Item], vectors: NDArray[np.float32]) -> Iterator[Stretch]:
+def stretches(items: list[Item], vectors: NDArray[np.float32]) -> Iterator[Stretch]:
     """What `read_stretches` makes of a journal."""
     for start in range(0, len(items), MOST_ROWS):
         part = items[start : start + MOST_ROWS]

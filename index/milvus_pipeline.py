@@ -31,7 +31,8 @@ from index.milvus import (
     create_collection,
     explain,
 )
-from index.milvus_store import Collection, MilvusIndex, find_current
+from index.milvus_collection import Collection, find_current
+from index.milvus_store import MilvusIndex
 from index.milvus_tuning import QUERIES, choose_index, tune
 from index.milvus_writing import Sender, Written, read_stretches, write_all
 from index.pipeline import PROJECTED, Models, name_sources

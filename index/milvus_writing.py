@@ -14,7 +14,7 @@ from index.ahead import map_ahead
 from index.errors import RetrievalError, UsageError
 from index.journal import Journal
 from index.milvus import FIELDS, any_of, as_item, as_row, explain
-from index.milvus_store import PAGE, Collection
+from index.milvus_collection import PAGE, Collection
 from index.pipeline import PROJECTED
 from index.progress import progress, say
 from index.store import Item
