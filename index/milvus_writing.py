@@ -40,6 +40,9 @@ class Sender:
     collection: Collection
     patience: float = PATIENCE
     _complained: bool = field(default=False, repr=False)
+    # A server that waits once for all that was written has it from then on, until it starts again.
+    _level: str = field(default="Strong", repr=False)
+    _failed: bool = field(default=False, repr=False)
 
     def send(self, space: str, rows: list[dict[str, Any]], new: bool = True) -> None:
         """Send rows with their vectors, and wait until the server has taken them: it sets the pace.
@@ -60,6 +63,16 @@ class Sender:
             return client.upsert(name, rows, retry_times=0)
 
         self._insist((lambda: client.insert(name, rows, retry_times=0)) if new else upsert, upsert)
+
+    def known(self, digests: list[str]) -> dict[str, dict[str, Any]]:
+        """The fields of those items that were there before this run.
+
+        Raises:
+            RetrievalError: The server did not answer for too long.
+        """
+        rows = self.insist(lambda: self.collection.fetch("student", digests, FIELDS, self._level))
+        self._level = "Strong" if self._failed else "Eventually"
+        return rows
 
     def insist(self, work: Callable[[], T]) -> T:
         """Do what may be done twice until it succeeds.
@@ -83,6 +96,7 @@ class Sender:
             except RetrievalError as error:
                 if time.monotonic() > end:
                     raise
+                self._failed, self._level = True, "Strong"
                 if not self._complained:
                     self._complained = True
                     say(f"{error} Trying again for {self.patience:.0f} seconds.")
@@ -132,7 +146,7 @@ def write_stretch(sender: Sender, stretch: Stretch, replace_files: bool) -> Writ
     """
     collection = sender.collection
     digests = [item.digest for item in stretch.items]
-    known = sender.insist(lambda: collection.fetch("student", digests, FIELDS))
+    known = sender.known(digests)
     rows = {}
     for item in stretch.items:
         old = known.get(item.digest)
