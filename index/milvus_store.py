@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     pass
 
 REMEMBERED = 100_000  # items whose fields are kept after they were found
+LEVEL = (
+    "Eventually"  # opening waited for all that was written; more would cost each search a tenth of a second
+)
 DEEPEST = 16_384  # results that a server gives at most
 
 
@@ -95,7 +98,7 @@ class MilvusIndex:
         """
         digest = self.ids_by_digest.digests[item]
         if digest not in self._rows:
-            self.remember(self.collection.fetch("student", [digest], FIELDS))
+            self.remember(self.collection.fetch("student", [digest], FIELDS, LEVEL))
         if digest not in self._rows:
             raise RetrievalError("This image has been removed from the collection. Open the page again.")
         return self._rows[digest]
@@ -118,7 +121,7 @@ class MilvusIndex:
         """The `(len(ids), dim)` vectors of some items; None takes all, which must be pinned."""
         all_digests = self.ids_by_digest.digests
         digests = all_digests if ids is None else [all_digests[i] for i in np.asarray(ids).tolist()]
-        found = self.collection.fetch(space, digests, ["vector"])
+        found = self.collection.fetch(space, digests, ["vector"], LEVEL)
         if missing := [digest for digest in digests if digest not in found]:
             raise RetrievalError(f"{len(missing)} images have been removed from {self}. Open the page again.")
         return np.array([found[digest]["vector"] for digest in digests], np.float32)
@@ -205,7 +208,7 @@ class _Ids(Mapping[str, list[int]]):
             # Of what is shown all have ids; another photo is looked for once, by whoever has not pinned.
             if len(self._ids) >= self._index.manifest.count:
                 raise KeyError(digest)
-            rows = self._index.collection.fetch("student", [digest], FIELDS)
+            rows = self._index.collection.fetch("student", [digest], FIELDS, LEVEL)
             if digest not in rows:
                 raise KeyError(digest)
             self._index.remember(rows)
