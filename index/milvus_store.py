@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     pass
 
 REMEMBERED = 100_000  # items whose fields are kept after they were found
-LEVEL = (
-    "Eventually"  # opening waited for all that was written; more would cost each search a tenth of a second
-)
+# Opening waits for all that was written; to wait again would cost each search a tenth of a second and more.
+LEVEL = "Eventually"
 DEEPEST = 16_384  # results that a server gives at most
 
 
