@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +30,6 @@ from index.milvus_tuning import search_params
 from index.narrowing import Narrow
 from index.store import Failure, Item
 from index.students import find_student
-
-if TYPE_CHECKING:
-    pass
 
 REMEMBERED = 100_000  # items whose fields are kept after they were found
 # Opening waits for all that was written; to wait again would cost each search a tenth of a second and more.
