@@ -81,6 +81,10 @@ class Ann:
         scores[ids < 0] = -np.inf
         return scores, ids
 
+    def order_again(self, queries: NDArray[np.float32], ids: NDArray[np.int64], k: int) -> Scored:
+        """As the function `order_again`, by the vectors of this index."""
+        return order_again(queries, ids, self.vectors, k)
+
     def _filter(self, keep: NDArray[np.bool_], kept: int) -> "faiss.SearchParameters | None":
         """FAISS's parameters that restrict a search; None where this index takes none."""
         selector = faiss.IDSelectorBitmap(np.packbits(keep, bitorder="little"))

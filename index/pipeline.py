@@ -104,7 +104,7 @@ def build_index(
         RetrievalError: No image could be read, a model failed, the disk is full, or another process writes.
     """
     files, out = find_images(sources), out.absolute()
-    models = _Models(student, teacher, space)
+    models = Models(student, teacher, space)
     if factory != "auto":
         check_factory(factory, student.dim)
     if metadata is not None:
@@ -113,7 +113,7 @@ def build_index(
     with explain_disk(out), Journal(out) as journal:
         # Whoever resumes what is complete loses nothing: it is looked through, as by an update.
         known = old if update or (resume and not journal.left and old and models.made(old)) else None
-        journal.start(models.identity | {"source": _name_sources(sources)}, resume)
+        journal.start(models.identity | {"source": name_sources(sources)}, resume)
         base = journal.adopt(known)
         if base is not None:
             models.require_made(base)
@@ -143,7 +143,7 @@ class _Wanted:
 
 
 @dataclass(frozen=True)
-class _Models:
+class Models:
     """What makes the vectors of an index."""
 
     student: OnnxEmbedder
@@ -152,19 +152,23 @@ class _Models:
 
     @property
     def embedders(self) -> dict[str, Embedder]:
+        """The models by name."""
         return {"student": self.student} | ({"teacher": self.teacher} if self.teacher else {})
 
     @property
     def projection(self) -> TeacherSpace | None:
+        """What makes the projected space, if there is one."""
         fits = self.teacher and self.space and self.space.fits(self.teacher.dim, self.student.dim)
         return self.space if fits else None
 
     @property
     def identity(self) -> dict[str, str]:
+        """What a journal is to remember of them."""
         named = {name: f"{model.name} ({model.key})" for name, model in self.embedders.items()}
         return {"teacher": "none"} | named
 
     def made(self, base: Index) -> bool:
+        """Whether they made an index."""
         made_by = {name: space.key for name, space in base.manifest.spaces.items() if name != PROJECTED}
         return made_by == {name: model.key for name, model in self.embedders.items()}
 
@@ -181,7 +185,7 @@ class _Models:
 
 
 def _write(
-    writer: IndexWriter, journal: Journal, models: _Models, wanted: _Wanted, base: Index | None
+    writer: IndexWriter, journal: Journal, models: Models, wanted: _Wanted, base: Index | None
 ) -> Index:
     """Write all that the journal knows as an index, unless that is what the old one holds."""
     rows = array("q")
@@ -241,7 +245,8 @@ def _dim_in(base: Index | None, name: str) -> int:
     return base.manifest.spaces[name].dim if base else 0
 
 
-def _name_sources(sources: Sequence[Path]) -> str:
+def name_sources(sources: Sequence[Path]) -> str:
+    """Name sources in a line, so that others have another name."""
     paths = [str(source.absolute()) for source in sources]
     if len(paths) == 1:
         return paths[0]
