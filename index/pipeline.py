@@ -20,6 +20,7 @@ from index.errors import RetrievalError, UsageError
 from index.filling import embed_missing
 from index.images import content_digest, find_images
 from index.journal import Journal
+from index.mapped import chunks
 from index.metadata import read_rows
 from index.progress import say
 from index.store import CHUNK, MANIFEST, Index, Item, Space
@@ -232,8 +233,8 @@ def add_search(
 
 def _project(vectors: NDArray[np.float32], space: TeacherSpace) -> Iterator[NDArray[np.float32]]:
     """Project by chunks of the final order: a sum may depend on what is multiplied together."""
-    for start in range(0, len(vectors), CHUNK):
-        yield space.project(vectors[start : start + CHUNK])
+    for some in chunks(vectors, CHUNK):
+        yield space.project(some)
 
 
 def _dim_in(base: Index | None, name: str) -> int:

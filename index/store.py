@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from index.ann import read_ann
+from index.ann import EXACT, read_ann
 from index.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ FORMAT = 2  # 1 had its files beside the manifest, and every copy of an image as
 MANIFEST, ITEMS, ERRORS, STUDENT = "manifest.json", "items.parquet", "errors.parquet", "student.onnx"
 COMPANIONS = ("run.json", "student.fp16.onnx", "student.int8.onnx")  # kept as well, where they lie beside it
 METADATA = "metadata.parquet"
-CHUNK = 4096  # items that are read at a time
+CHUNK = 1024  # items that are read or written at a time
 _ANEW = "{} was written anew meanwhile. Open it again."
 
 
@@ -202,8 +202,10 @@ class Index:
             self._vectors[space] = np.load(self._file(f"{space}.npy"), mmap_mode="r", allow_pickle=False)
         return self._vectors[space]
 
-    def ann(self, space: str) -> "faiss.Index":
-        """Read the FAISS index of a space."""
+    def ann(self, space: str) -> "faiss.Index | None":
+        """Read the FAISS index of a space; None where its vectors are searched themselves."""
+        if self.manifest.spaces[space].factory == EXACT:
+            return None
         return read_ann(self._file(f"{space}.faiss"))
 
     @cached_property
