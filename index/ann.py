@@ -123,12 +123,11 @@ def order_again(queries: NDArray[np.float32], ids: NDArray[np.int64], vectors: V
         `(n, k)` inner products, falling, and ids; -inf and -1 where there are no more.
     """
     queries, ids = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(ids, np.int64)
-    scores, best = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-    pointers = map(faiss.swig_ptr, (queries, vectors, ids))
-    sizes = vectors.shape[1], len(queries), len(vectors), ids.shape[1], k
-    out = map(faiss.swig_ptr, (scores, best))
-    faiss.knn_inner_products_by_idx(*pointers, *sizes, *out, ids.shape[1])
-    scores[best < 0] = -np.inf
+    (count, dim), candidates, point = queries.shape, ids.shape[1], faiss.swig_ptr
+    scores, best = np.empty((count, k), np.float32), np.empty((count, k), np.int64)
+    given, found = (point(queries), point(vectors), point(ids)), (point(scores), point(best))
+    faiss.knn_inner_products_by_idx(*given, dim, count, len(vectors), candidates, k, *found, candidates)
+    np.putmask(scores, best < 0, -np.inf)
     return scores, best
 
 
@@ -169,7 +168,7 @@ def _search_all(
     scores, ids = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
     given, found = map(faiss.swig_ptr, (queries, vectors)), map(faiss.swig_ptr, (scores, ids))
     faiss.knn_inner_product(*given, vectors.shape[1], len(queries), len(vectors), k, *found, keep)
-    scores[ids < 0] = -np.inf
+    np.putmask(scores, ids < 0, -np.inf)
     return scores, ids
 
 
