@@ -28,6 +28,7 @@ from index.teacher import TeacherSpec
 from index.teacher_space import FILE as TEACHER_SPACE
 from index.teacher_space import TeacherSpace
 from index.tuning import Need, build_tuned, name_factory
+from index.unchanged import holds_just
 from index.writing import IndexWriter
 
 PROJECTED = "projected"
@@ -115,13 +116,17 @@ def build_index(
         # Whoever resumes what is complete loses nothing: it is looked through, as by an update.
         known = old if update or (resume and not journal.left and old and models.made(old)) else None
         journal.start(models.identity | {"source": _name_sources(sources)}, resume)
+        wanted = _Wanted(factory, need or Need(), metadata)
+        if known is not None:
+            models.require_made(known)
+            if metadata is None and wanted.is_met_by(known, known.metadata) and holds_just(known, files):
+                return known
         base = journal.adopt(known)
         if base is not None:
             models.require_made(base)
         journal.list_files(files)
         embed_missing(files, models.embedders, journal)
         with IndexWriter(out, [str(source.absolute()) for source in sources]) as writer:
-            wanted = _Wanted(factory, need or Need(), metadata)
             return _write(writer, journal, models, wanted, base)
 
 
