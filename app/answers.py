@@ -8,6 +8,7 @@ from typing import Any
 from index.errors import ImageError, RetrievalError
 from index.images import ImageFile, read_photo
 from index.narrowing import Narrow
+from index.progress import printable
 from index.revisited import PROTOCOLS
 from index.search import RERANK, Results, open_searcher
 from index.store import Item
@@ -45,7 +46,7 @@ class Answers:
             lines += [
                 f"{rank:4} {score:.4f} {item.path}" for rank, (item, score) in enumerate(answer.hits, 1)
             ]
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     def as_dict(self) -> dict[str, Any]:
         """The same as one object."""

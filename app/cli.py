@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from app.teacher_options import takes_teacher_options
 from index.errors import RetrievalError
 from index.options import EmbedderOptions
+from index.progress import printable, say
 from index.teacher import TeacherSpec
 
 
@@ -25,7 +26,7 @@ class _Commands(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             line = " ".join(str(error).split())
-            typer.echo(f"retrieval: {line}", err=True)
+            typer.echo(f"retrieval: {printable(line)}", err=True)
             raise typer.Exit(getattr(error, "exit_code", 1)) from error
 
 
@@ -198,7 +199,7 @@ def build(
         return
     made = write_gallery(images, model, target, spec, factory, device, resume, update, need, metadata)
     for failure in made.failures[:20]:
-        typer.echo(f"refused {failure.path}: {failure.reason}", err=True)
+        say(f"refused {failure.path}: {failure.reason}")
     typer.echo(made.summary)
 
 

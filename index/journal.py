@@ -22,6 +22,7 @@ from index.errors import ImageError, RetrievalError, UsageError
 from index.heap import Heap, Segment
 from index.image_file import ImageFile
 from index.journal_tables import DOUBTFUL, FOUND, MISSING, open_tables
+from index.mapped import forget
 from index.progress import say
 from index.store import CHUNK, MANIFEST, Failure, File, Index, Item, Manifest
 
@@ -270,7 +271,9 @@ class Journal:
             if own.any():
                 out[own] = self._heap.gather(space, dim, chunk[own])
             if base is not None and not own.all():
-                out[~own] = base.vectors(space)[-1 - chunk[~own]]
+                known = base.vectors(space)
+                out[~own] = known[-1 - chunk[~own]]
+                forget(known)
             yield out
 
     def _drop_damaged(self) -> None:

@@ -20,6 +20,7 @@ from index.errors import RetrievalError, UsageError
 from index.filling import embed_missing
 from index.images import content_digest, find_images
 from index.journal import Journal
+from index.mapped import chunks
 from index.metadata import read_rows
 from index.progress import say
 from index.store import CHUNK, MANIFEST, Index, Item, Space
@@ -27,6 +28,7 @@ from index.teacher import TeacherSpec
 from index.teacher_space import FILE as TEACHER_SPACE
 from index.teacher_space import TeacherSpace
 from index.tuning import Need, build_tuned, name_factory
+from index.unchanged import holds_just
 from index.writing import IndexWriter
 
 PROJECTED = "projected"
@@ -114,13 +116,17 @@ def build_index(
         # Whoever resumes what is complete loses nothing: it is looked through, as by an update.
         known = old if update or (resume and not journal.left and old and models.made(old)) else None
         journal.start(models.identity | {"source": name_sources(sources)}, resume)
+        wanted = _Wanted(factory, need or Need(), metadata)
+        if known is not None:
+            models.require_made(known)
+            if metadata is None and wanted.is_met_by(known, known.metadata) and holds_just(known, files):
+                return known
         base = journal.adopt(known)
         if base is not None:
             models.require_made(base)
         journal.list_files(files)
         embed_missing(files, models.embedders, journal)
         with IndexWriter(out, [str(source.absolute()) for source in sources]) as writer:
-            wanted = _Wanted(factory, need or Need(), metadata)
             return _write(writer, journal, models, wanted, base)
 
 
@@ -236,8 +242,8 @@ def add_search(
 
 def _project(vectors: NDArray[np.float32], space: TeacherSpace) -> Iterator[NDArray[np.float32]]:
     """Project by chunks of the final order: a sum may depend on what is multiplied together."""
-    for start in range(0, len(vectors), CHUNK):
-        yield space.project(vectors[start : start + CHUNK])
+    for some in chunks(vectors, CHUNK):
+        yield space.project(some)
 
 
 def _dim_in(base: Index | None, name: str) -> int:

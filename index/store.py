@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from index.ann import Ann, Effort, read_ann
+from index.ann import EXACT, Ann, Effort, read_ann
 from index.errors import UsageError
 from index.metadata import Metadata
 from index.narrowing import Narrow
@@ -29,7 +29,7 @@ FORMAT = 2  # 1 had its files beside the manifest, and every copy of an image as
 MANIFEST, ITEMS, ERRORS, STUDENT = "manifest.json", "items.parquet", "errors.parquet", "student.onnx"
 COMPANIONS = ("run.json", "student.fp16.onnx", "student.int8.onnx")  # kept as well, where they lie beside it
 METADATA = "metadata.parquet"
-CHUNK = 4096  # items that are read at a time
+CHUNK = 1024  # items that are read or written at a time
 _ANEW = "{} was written anew meanwhile. Open it again."
 
 
@@ -224,8 +224,10 @@ class Index:
         made = self.manifest.spaces[space]
         return Ann(self.ann(space), self.vectors(space), Effort(made.probes, made.refine), device)
 
-    def ann(self, space: str) -> "faiss.Index":
-        """Read the FAISS index of a space."""
+    def ann(self, space: str) -> "faiss.Index | None":
+        """Read the FAISS index of a space; None where its vectors are searched themselves."""
+        if self.manifest.spaces[space].factory == EXACT:
+            return None
         return read_ann(self._file(f"{space}.faiss"))
 
     @cached_property
