@@ -157,6 +157,13 @@ def build(
         bool, typer.Option("--update", help="Embed only what is new or changed, and drop what is gone.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Embed on a Ray cluster: host:port, or auto to start one on this machine.",
+            show_default="embed here, without Ray",
+        ),
+    ] = None,
     budget: Paid = 0,
     ledger: LedgerFile = None,
     price: Price = None,
@@ -175,7 +182,7 @@ def build(
     if dry_run:
         typer.echo(bill_by_name(images, spec, device, price, update=out if update else None))
         return
-    made = index_by_name(images, model, out, spec, factory, device, resume, update, need, metadata)
+    made = index_by_name(images, model, out, spec, factory, device, resume, update, need, metadata, ray)
     for failure in made.failures[:20]:
         typer.echo(f"refused {failure.path}: {failure.reason}", err=True)
     files = f" in {len(made) + made.manifest.copies} files" if made.manifest.copies else ""

@@ -22,6 +22,7 @@ from index.images import content_digest, find_images
 from index.journal import Journal
 from index.metadata import read_rows
 from index.progress import say
+from index.ray_embedding import RayCluster, open_cluster
 from index.store import CHUNK, MANIFEST, Index, Item, Space
 from index.teacher import TeacherSpec
 from index.teacher_space import FILE as TEACHER_SPACE
@@ -43,6 +44,7 @@ def index_by_name(
     update: bool = False,
     need: Need | None = None,
     metadata: Path | None = None,
+    ray: str | None = None,
 ) -> Index:
     """`build_index`, with everything given by its name; teacher space is taken from beside the student.
 
@@ -57,15 +59,20 @@ def index_by_name(
         update: As in `build_index`.
         need: As in `build_index`.
         metadata: As in `build_index`.
+        ray: Embed on a Ray cluster: its address, or `auto`; see `open_cluster`.
 
     Raises:
-        RetrievalError: As `build_index`, and where a model cannot be opened.
+        RetrievalError: As `build_index`, and where a model cannot be opened, or the cluster be reached.
     """
     student = OnnxEmbedder(model, device, threads=1)
     beside = model.with_name(TEACHER_SPACE)
     space = TeacherSpace.load(beside) if teacher.spec and beside.is_file() else None
     opened = teacher.open(device) if teacher.spec else None
-    return build_index(sources, student, out, opened, space, factory, resume, update, need, metadata)
+    options = factory, resume, update, need, metadata
+    if ray is None:
+        return build_index(sources, student, out, opened, space, *options)
+    with open_cluster(ray, device) as cluster:
+        return build_index(sources, student, out, opened, space, *options, cluster)
 
 
 def build_index(
@@ -79,6 +86,7 @@ def build_index(
     update: bool = False,
     need: Need | None = None,
     metadata: Path | None = None,
+    cluster: RayCluster | None = None,
 ) -> Index:
     """Embed images with one or two models and write the index folder.
 
@@ -93,6 +101,7 @@ def build_index(
         update: Embed only what is not in the index; the result is that of a new index all the same.
         need: What is asked of the FAISS indexes; None takes the defaults.
         metadata: A CSV file with a column `path` and others to filter by; None keeps what was there.
+        cluster: Where to embed; None does it here.
 
     Returns:
         The index, opened.
@@ -118,7 +127,7 @@ def build_index(
         if base is not None:
             models.require_made(base)
         journal.list_files(files)
-        embed_missing(files, models.embedders, journal)
+        embed_missing(files, models.embedders, journal, cluster)
         with IndexWriter(out, [str(source.absolute()) for source in sources]) as writer:
             wanted = _Wanted(factory, need or Need(), metadata)
             return _write(writer, journal, models, wanted, base)
