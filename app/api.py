@@ -2,11 +2,13 @@
 
 import csv
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO, StringIO
+from pathlib import Path
+from string import Template
 from time import perf_counter
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
@@ -28,6 +30,7 @@ with needs("demo"):
     from fastapi import APIRouter, HTTPException, Query, Request, Response
     from starlette.datastructures import UploadFile
 
+HELP = Template(Path(__file__).with_name("api.html").read_text())
 MOST_RESULTS = 500
 T = TypeVar("T")
 Mode = Annotated[str, Query(max_length=20)]
@@ -168,29 +171,14 @@ def require_mode(searcher: SharedSearcher, mode: str) -> None:
         raise UsageError(f"No mode {mode!r} here, only {', '.join(searcher.modes)}.{missing}")
 
 
-def api_help(base_url: str) -> str:
+def api_help(base_url: str, modes: Sequence[str]) -> str:
     """Explain the API, as HTML.
 
     Args:
         base_url: Address of the page, as the browser sees it.
+        modes: The ways to search that there are.
     """
-    base = escape(base_url.rstrip("/"))
-    return f"""<div class="api">
-<p>Search with a photo:</p>
-<pre><code>curl -F image=@photo.jpg '{base}/search?mode=student&amp;k=10'</code></pre>
-<p>with an image of the index, by its id, as a table:</p>
-<pre><code>curl '{base}/search?id=0&amp;k=10&amp;format=csv'</code></pre>
-<p>and the student's vector of a photo:</p>
-<pre><code>curl -F image=@photo.jpg '{base}/embed'</code></pre>
-<p><code>mode</code> is <code>student</code>, <code>teacher</code>, <code>asymmetric</code> or
-<code>rerank</code>, as far as the index has them; <code>k</code> is 1 to {MOST_RESULTS};
-<code>format</code> is <code>json</code> or <code>csv</code>. In place of a form, JSON will do:
-<code>{{"image": "data:image/jpeg;base64,..."}}</code>. What goes wrong is said in one line under
-<code>detail</code>. Where a password is asked for, add <code>-u USER:PASSWORD</code>.</p>
-<p>Programs that speak OpenAI's embeddings find the student at <code>{base}/v1/embeddings</code>; monitoring
-finds <code>{base}/health</code> and, for Prometheus, <code>{base}/metrics</code>. A server that was
-started with <code>--mcp</code> offers its searches to language models at <code>{base}/mcp</code>.</p>
-</div>"""
+    return HELP.substitute(base=escape(base_url.rstrip("/")), modes=", ".join(modes), most=MOST_RESULTS)
 
 
 @asynccontextmanager

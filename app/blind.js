@@ -8,7 +8,7 @@ async function ask(question) {
   if (busy) return;
   busy = true;
   const focused = stage.contains(document.activeElement);
-  const answer = await question.catch(() => ({stage: NO_ANSWER}));
+  const answer = await question ?? {stage: NO_ANSWER};
   busy = false;
   round = answer.round || '';
   stage.innerHTML = answer.stage;
@@ -20,8 +20,10 @@ const deal = () => ask(server.deal({pair: pair.value}));
 const vote = choice => ask(server.vote({pair: pair.value, round, choice}));
 
 async function save() {
+  const table = await server.export_votes({});
+  if (table === undefined) { stage.innerHTML = NO_ANSWER; return; }
   const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([await server.export_votes({})], {type: 'text/csv'}));
+  link.href = URL.createObjectURL(new Blob([table], {type: 'text/csv'}));
   link.download = 'votes.csv';
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);

@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 from time import perf_counter
 
 import numpy as np
 
 from app.metrics import STAGES
 from app.query import Query, View, Wish
-from index.embedder import Embedder
 from index.errors import ImageError, RetrievalError
-from index.images import Photo
 from index.metrics import overlap_at_k, rank_biased_overlap
 from index.narrowing import Narrow
 from index.search import MODES, Found, Results, Searcher
@@ -100,24 +97,6 @@ def rank_shifts(side: Side, other: Side) -> list[int | None]:
     """For each result, how many ranks higher it stands here than on the other side; None if only here."""
     there = {item: rank for rank, item in enumerate(other.ids)}
     return [there[item] - rank if item in there else None for rank, item in enumerate(side.ids)]
-
-
-def milliseconds_per_image(model: Embedder, photos: Sequence[Photo], rounds: int = 5) -> float:
-    """Median time to prepare and embed one photo at a time, after a warm-up round.
-
-    Args:
-        model: The embedder.
-        photos: Photos to embed.
-        rounds: How often each is embedded.
-    """
-    times = []
-    for turn in range(rounds + 1):
-        for photo in photos:
-            start = perf_counter()
-            model.embed([model.prepare(photo)])
-            if turn:
-                times.append(perf_counter() - start)
-    return 1000 * median(times)
 
 
 def _without(results: Results, own: Sequence[int], k: int) -> Results:

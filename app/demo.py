@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.compare import milliseconds_per_image
+from app.measure import milliseconds_per_image
 from app.sample_photos import make_sample_photos
 from distill.distillation import Options, distill
 from distill.export import DEMO_TEACHER, export_model
@@ -97,12 +97,13 @@ def _measure(searcher: Searcher, files: Sequence[ImageFile], labelled: Path | No
     else:
         quality = {"teacher": (None, 1.0), "student": (None, gallery_agreement(searcher.index))}
     photos = [read_photo(file) for file in files[:TIMED]]
+    milliseconds = milliseconds_per_image([searcher.models[name] for name in quality], photos)
     rows = []
     for name, scored in quality.items():
         model = searcher.models[name]
         assert isinstance(model, OnnxEmbedder)
         parameters, size = int(model.metadata["retrieval.parameters"]), len(model.data) / 1e6
-        rows.append(Row(name, model.dim, parameters, size, milliseconds_per_image(model, photos), *scored))
+        rows.append(Row(name, model.dim, parameters, size, milliseconds[model.key], *scored))
     return rows
 
 

@@ -8,7 +8,7 @@ let page = 0, serial = 0, pause;
 async function load() {
   const mine = ++serial;
   const asked = {prefix: prefix.value, most: Number(most.value), page};
-  const answer = await server.disagreements(asked).catch(() => ({html: NO_ANSWER}));
+  const answer = await server.disagreements(asked) ?? {html: NO_ANSWER};
   if (mine !== serial) return;
   body.innerHTML = answer.html;
   if (answer.waiting) setTimeout(() => mine === serial && load(), 500);

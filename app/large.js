@@ -14,6 +14,7 @@ function makeLargeView(dialog, describe, use, leave) {
     dialog.querySelector('.previous').disabled = !card.previousElementSibling;
     dialog.querySelector('.next').disabled = !card.nextElementSibling;
     if (!dialog.open) dialog.showModal();
+    if (document.activeElement.disabled || !dialog.contains(document.activeElement)) dialog.focus();  // the keys go on
     const html = await describe(id);
     if (card === next) about.innerHTML = html;
   }

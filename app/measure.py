@@ -88,7 +88,7 @@ def measure(searcher: Searcher, report: Callable[[float], None]) -> list[Point]:
     ways = [_Way(mode, _models_of(searcher, mode), stored(mode)) for mode in searcher.modes]
     ways += [_Way(name, [model], embedded(again[name])) for name, model in variants.items()]
     ways = [way for way in ways if not any(model.calls.paid for model in way.models)]
-    embedding = _embed_milliseconds([model for way in ways for model in way.models], photos)
+    embedding = milliseconds_per_image([model for way in ways for model in way.models], photos)
     truth = stored("teacher")(slice(None))
     points = []
     for way in ways:
@@ -115,6 +115,26 @@ def mark_best(points: Sequence[Point]) -> list[Point]:
 
     marked = [Point(p.name, p.milliseconds, p.quality, not beaten(p)) for p in points]
     return sorted(marked, key=lambda point: point.milliseconds)
+
+
+def milliseconds_per_image(models: Sequence[Embedder], photos: Sequence[Photo]) -> dict[str, float]:
+    """Median time to prepare and embed one photo, by the model's key, after a warm-up.
+
+    Models take turns: what else goes on slows all of them.
+
+    Args:
+        models: The embedders.
+        photos: Photos to embed, one at a time.
+    """
+    times: dict[str, list[float]] = {model.key: [] for model in models}
+    for turn in range(ROUNDS + 1):
+        for photo in photos:
+            for model in {model.key: model for model in models}.values():
+                start = perf_counter()
+                model.embed([model.prepare(photo)])
+                if turn:  # the first warms up
+                    times[model.key].append(perf_counter() - start)
+    return {key: 1000 * median(spent) for key, spent in times.items()}
 
 
 def _models_of(searcher: Searcher, mode: str) -> list[Embedder]:
@@ -156,19 +176,6 @@ def _embed_again(
         for name, part in done.vectors.items():
             rows[name].append(part)
     return kept, {name: np.concatenate(parts) for name, parts in rows.items()}
-
-
-def _embed_milliseconds(models: Sequence[Embedder], photos: Sequence[Photo]) -> dict[str, float]:
-    """Median time of one photo by the model's key. Models take turns: what else goes on slows all of them."""
-    times: dict[str, list[float]] = {model.key: [] for model in models}
-    for turn in range(ROUNDS + 1):
-        for photo in photos:
-            for model in {model.key: model for model in models}.values():
-                start = perf_counter()
-                model.embed([model.prepare(photo)])
-                if turn:  # the first warms up
-                    times[model.key].append(perf_counter() - start)
-    return {key: 1000 * median(spent) for key, spent in times.items()}
 
 
 def _search_milliseconds(find: Find, queries: int) -> float:

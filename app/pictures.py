@@ -2,6 +2,7 @@
 
 import os
 import threading
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -20,6 +21,7 @@ with needs("demo"):
     from fastapi import APIRouter, HTTPException, Request, Response
 
 THUMBNAIL = 320  # pixels of its longer side
+KEPT = 2 << 30  # bytes of thumbnails, about 100,000, that a start of the server leaves in the cache
 LARGEST, SIDE = 20_000_000, 4096  # bytes of an original that is sent as it is; pixels of what is sent instead
 SHOWN = {  # what every browser shows
     "JPEG": "image/jpeg",
@@ -86,6 +88,16 @@ class Pictures:
         except OSError:  # no room, or a read-only home: it is made again next time
             pass
         return made
+
+    def trim(self, most: int = KEPT) -> None:
+        """Remove the thumbnails that were not looked at for longest, until the others have room."""
+        room = most
+        with suppress(OSError):  # another server trims it, too
+            files = [(path, path.stat()) for path in self._cache.glob("*/*")]
+            for path, facts in sorted(files, key=lambda file: file[1].st_atime, reverse=True):
+                room -= facts.st_size
+                if room < 0:
+                    path.unlink()
 
     def original(self, item: Item) -> tuple[bytes, str]:
         """What a browser can show of the whole image, and its media type.

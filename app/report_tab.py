@@ -5,6 +5,7 @@ from typing import Any
 
 from app.background import Background
 from app.measure import measure
+from app.report import read_run, weigh
 from app.report_views import render_report, render_ways
 from index.errors import needs
 from index.search import Searcher
@@ -19,12 +20,16 @@ SOON = 0.3  # seconds: later looks find what the first one measured
 def build_report_tab(searcher: Searcher) -> None:
     """Add the tab to the page that is being laid out. What it measures, it measures when first looked at."""
     work = Background(lambda report: measure(searcher, report))
+    run, sizes = read_run(searcher.index), weigh(searcher)  # now: the folder may be replaced later
     paid = [model.name for model in searcher.models.values() if model.calls.paid]
 
     def report(_: dict[str, Any]) -> dict[str, Any]:
         work.start()
         waiting = not work.wait(SOON)
-        return {"html": render_report(searcher, render_ways(work, paid)), "waiting": waiting}
+        return {
+            "html": render_report(searcher.index, run, sizes, render_ways(work, paid)),
+            "waiting": waiting,
+        }
 
     with gr.Tab("Report", id="report"):
         gr.HTML(

@@ -7,42 +7,48 @@ from typing import Any
 from app.background import Background
 from app.charts import Mark, draw_chart, linear_axis, log_axis, render_table
 from app.measure import DEPTH, QUERIES, Point
-from app.report import Size, count_reasons, read_run, weigh
+from app.report import Size, count_reasons
 from app.views import render_note
 from index.bill import format_seconds
-from index.search import Searcher
 from index.store import Index, Space
 
 LISTED = 200  # refused images that are listed
 MODE_OF = {"projected": "asymmetric"}  # the way to search that a space is for, where the names differ
 NO_RUN = (
-    "This index does not know how its student was trained. Index the images again with the student in the "
-    "folder that `retrieval distill` wrote: its run.json is kept then."
+    "<p>This index does not know how its student was trained. Index the images again with the student in the "
+    "folder that <code>retrieval distill</code> wrote: its run.json is kept then.</p>"
 )
 ONE_BUDGET = (
-    "One budget was trained. `retrieval distill --budget 100,250,500` trains several and draws the curve."
+    "<p>One budget was trained. To draw this curve, train several: "
+    "<code>retrieval distill ... --budget 100,250,500</code></p>"
 )
 
 
-def render_report(searcher: Searcher, ways: str) -> str:
-    """All sections; `ways` is what `render_ways` made."""
-    index, run = searcher.index, read_run(searcher.index)
+def render_report(index: Index, run: dict[str, Any] | None, sizes: Sequence[Size], ways: str) -> str:
+    """All sections.
+
+    Args:
+        index: The index.
+        run: What is known of the student's training.
+        sizes: What things weigh.
+        ways: What `render_ways` made.
+    """
     sections = {
-        "Quality against budget": _told(render_curve, run) if run else render_note(NO_RUN),
+        "Quality against budget": _told(render_curve, run) if run else NO_RUN,
         "Time against quality": ways,
-        "Size": render_sizes(weigh(searcher)),
+        "Size": render_sizes(sizes),
         "Index": render_health(index),
         **({"Training": _told(render_training, run)} if run else {}),
     }
     parts = (f"<section><h2>{name}</h2>{body}</section>" for name, body in sections.items())
-    return f'<div class="report">{"".join(parts)}</div>'
+    return f'<div class="sheets">{"".join(parts)}</div>'
 
 
 def render_curve(run: dict[str, Any]) -> str:
     """Agreement with the teacher by the number of queries to it."""
     curve = run.get("curve") or []
     if len(curve) < 2:
-        return render_note(ONE_BUDGET)
+        return ONE_BUDGET
     queries = [point["queried"] for point in curve]
     overlap = [100 * point["overlap@10"] for point in curve]
     marks = [Mark(x, y, f"{y:.1f}") for x, y in zip(queries, overlap, strict=True)]

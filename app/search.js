@@ -20,7 +20,7 @@ const modes = () => $$('.mode-of').slice(0, isSingle() ? 1 : 2).map(select => se
 function wish() {
   return {
     ...(query.item === undefined ? {sent: query.sent, address: query.sent ? '' : query.address} : {item: query.item}),
-    ...cropper.view, modes: modes(), k: Number($('.k').dataset.more || $('.k').value), ...narrowing(),
+    ...cropper.view, modes: modes(), k: Number($('.k').value), ...narrowing(),
   };
 }
 
@@ -50,6 +50,7 @@ const preview = async answer => {
 };
 
 function start(asked, pictures, view, how) {
+  if (!how?.replace) scrollTo({top: 0});
   query = asked;
   cropper.look(view);
   const done = search(how);
@@ -59,12 +60,11 @@ function start(asked, pictures, view, how) {
 
 // Asking
 
+// Gradio's answer is undefined where there is none.
 async function call(fields, file) {
-  try {
-    return await server.search(file ? {binary: true, data: {wish: JSON.stringify(fields), photo: file}} : fields);
-  } catch {
-    return {error: '<p class="note error">No answer: the server cannot be reached, or the file is larger than it takes.</p>'};
-  }
+  const answer = await server.search(file ? {binary: true, data: {wish: JSON.stringify(fields), photo: file}} : fields);
+  const orLarge = file ? ', or the file is larger than it takes' : '';
+  return answer ?? {error: `<p class="note error">No answer: the server cannot be reached${orLarge}.</p>`};
 }
 
 async function ask(asked, fields) {
@@ -82,6 +82,7 @@ async function ask(asked, fields) {
 async function search({replace = false} = {}) {
   const mine = ++serial, asked = query, fields = wish(), focus = focused();
   page.dataset.state = 'found';
+  showComplaint('');
   page.setAttribute('aria-busy', 'true');
   const both = fields.modes.length === 2;
   asked.answer = ask(asked, {...fields, soon: both});
@@ -114,9 +115,9 @@ async function followCrop() {
 
 function show(answer, focus) {
   page.classList.remove('following');
-  showComplaint(answer.error || '');
-  if (answer.error) { page.removeAttribute('aria-busy'); return; }
+  if (answer.error) { clear('failed'); showComplaint(answer.error); return; }
   last = answer;
+  chooseCount(answer.k);
   answer.columns.forEach((html, i) => showColumn(i, html));
   showNumbers(answer.numbers);
   $('.caption').textContent = answer.name;
@@ -131,10 +132,10 @@ function show(answer, focus) {
 async function describe(id) {
   const places = $$('.column').slice(0, modes().length).map((column, i) => {
     const card = column.querySelector(`.card[data-id="${id}"]`), name = $$('.mode-of')[i].selectedOptions[0].text;
-    const at = card ? `${card.querySelector('.rank').textContent}, similarity ${card.querySelector('.score').textContent}` : 'not among these results';
+    const at = card ? `rank ${card.querySelector('.rank').textContent}, similarity ${card.querySelector('.score').textContent}` : 'not among these results';
     return `<div><dt>${name}</dt><dd>${at}</dd></div>`;
   });
-  return `${await server.details(id)}<dl>${places.join('')}</dl>`;
+  return `${await server.details(id) ?? ''}<dl>${places.join('')}</dl>`;
 }
 
 // On a phone the figures leave their place to the pictures, until they are asked for.
@@ -149,10 +150,16 @@ function showNumbers(html) {
 
 function showColumn(i, html) { $$('.list')[i].innerHTML = html; }
 
-function showComplaint(html) {
-  page.dataset.state = html && !query ? 'empty' : page.dataset.state;
-  page.classList.toggle('failed', Boolean(html));
-  $('.complaint').innerHTML = html;
+function showComplaint(html) { $('.complaint').innerHTML = html; }
+
+// Nothing is shown but the ways in.
+function clear(state) {
+  page.dataset.state = state;
+  page.removeAttribute('aria-busy');
+  showColumn(0, '');
+  showColumn(1, '');
+  showNumbers('');
+  showComplaint('');
 }
 
 // Answers replace cards: whoever stood on one stands on the same one, or on the first, afterwards.
@@ -186,6 +193,7 @@ function writeAddress(replace) {
   const same = url.href === location.href;
   history[replace || same ? 'replaceState' : 'pushState']({sent: query.sent}, '', url);
   $('.copy').disabled = fields.item === undefined;
+  $('.copy').title = $('.copy').disabled ? 'Only a search with an image of the gallery has an address' : 'Copy the address of this search';
 }
 
 function readAddress() {
@@ -198,8 +206,7 @@ function readAddress() {
     choose($$('.mode-of')[1], second);
     press(!second);
   }
-  const k = asked.get('k');
-  if (/^\d+$/.test(k)) { choose($('.k'), k); setMore([...$('.k').options].some(option => option.value === k) ? '' : k); }
+  if (/^\d+$/.test(asked.get('k'))) chooseCount(Number(asked.get('k')));
   if ($('.prefix')) {
     $('.prefix').value = asked.get('prefix') || '';
     $('input.cut').value = 100 * (asked.get('cut') || 0);
@@ -214,9 +221,7 @@ function readAddress() {
 function startAgain() {
   serial++;
   query = null;
-  page.dataset.state = 'empty';
-  page.removeAttribute('aria-busy');
-  showComplaint('');
+  clear('empty');
 }
 
 const choose = (select, value) => {
@@ -232,16 +237,20 @@ function press(single) {
   $('.two').setAttribute('aria-pressed', !single);
 }
 
-function setMore(k) { k ? $('.k').dataset.more = k : delete $('.k').dataset.more; }
+// However many results there are, their number is one of the choices.
+function chooseCount(k) {
+  const select = $('.k'), options = [...select.options];
+  if (!options.some(option => Number(option.value) === k)) select.add(new Option(k), options.find(option => option.value > k));
+  select.value = k;
+}
 
 function sayCut() { $('.cut-value').textContent = $('input.cut').value === '0' ? 'any' : `${$('input.cut').value} %`; }
 
 const researched = () => query && search({replace: true});
 $('.one').addEventListener('click', () => { press(true); researched(); });
 $('.two').addEventListener('click', () => { press(false); researched(); });
-$('.k').addEventListener('change', () => { setMore(''); researched(); });
-$('.more').addEventListener('click', () => { setMore(wish().k + STEP); researched(); });
-for (const select of $$('.mode-of, .column-value')) select.addEventListener('change', researched);
+$('.more').addEventListener('click', () => { chooseCount(Number($('.k').value) + STEP); researched(); });
+for (const select of $$('.k, .mode-of, .column-value')) select.addEventListener('change', researched);
 if ($('.prefix')) {
   let typing;
   $('input.cut').addEventListener('input', sayCut);
@@ -278,7 +287,7 @@ page.addEventListener('click', event => {
   const card = cardOf(event.target), example = event.target.closest('.example');
   if (example) searchItem(Number(example.dataset.id));
   else if (card && event.target.closest('.open')) showLarge(card);
-  else if (card && event.target.closest('.hit')) { scrollTo({top: 0}); searchItem(Number(card.dataset.id)); }
+  else if (card && event.target.closest('.hit')) searchItem(Number(card.dataset.id));
 });
 
 walkResults(page, showLarge);

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from app.compare import Side, agreement, find_side
 from app.query import (
+    MOST,
     Query,
     Wish,
     preview,
@@ -74,8 +75,8 @@ class SearchPage:
 
         Returns:
             `columns` and `numbers` as HTML, `name`, `sent` (the digest by which the photo is known from now
-            on), `more` (whether a longer list has more in it), `spoken`; or `error`, one line of HTML; or
-            `forgotten`, where the photo must be sent again.
+            on), `k`, `more` (whether a longer list has more in it), `spoken`; or `error`, one line of HTML;
+            or `forgotten`, where the photo must be sent again.
         """
         try:
             fields, photo = _open(asked)
@@ -149,7 +150,8 @@ class SearchPage:
             "spoken": _spoken(sides),
             "name": query.name,
             "sent": query.digest if wish.item is None else "",
-            "more": any(len(side.ids) == wish.k for side in sides) and wish.k < len(index),
+            "k": wish.k,
+            "more": any(len(side.ids) == wish.k for side in sides) and wish.k < min(len(index), MOST),
         }
 
     def _find(self, query: Query, mode: str, wish: Wish) -> Side:

@@ -1,4 +1,5 @@
-// What the tabs beside the search share: they begin when they are first seen, and say when nobody answers.
+// What the tabs beside the search share: they begin when they are first seen, and say when nobody answers:
+// then Gradio's answer is undefined.
 
 const NO_ANSWER = '<p class="note error" role="alert">No answer: the server cannot be reached.</p>';
 

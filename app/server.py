@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 from app.api import build_api
+from app.background import Background
 from app.embeddings import build_embeddings
 from app.guard import Guard, Rules, is_local
 from app.hardening import harden
@@ -29,6 +30,7 @@ with needs("demo"):
     from starlette.routing import Mount
 
 CSS = [Path(__file__).with_name(name) for name in ("page.css", "tabs.css")]
+ICON = Path(__file__).with_name("icon.svg")
 GRACE = 5  # seconds that requests in flight are given once the server is to stop
 PASSWORD = "RETRIEVAL_AUTH"  # the environment variable  # noqa: S105
 
@@ -85,7 +87,9 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
     else:
         app = _new_app()
     app.add_middleware(Guard, rules=rules)
-    app.include_router(build_pictures(Pictures(shared.index, cache)))
+    pictures = Pictures(shared.index, cache)
+    Background(lambda _: pictures.trim()).start()
+    app.include_router(build_pictures(pictures))
     app.include_router(build_api(shared))
     app.include_router(build_embeddings(shared.models["student"]))
 
@@ -107,8 +111,9 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
     theme = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     return gr.mount_gradio_app(
         app, page, path="/", theme=theme, css_paths=CSS, footer_links=[], run_history=False,
-        max_file_size=rules.most_bytes, ssr_mode=False, show_error=True, allowed_paths=[],
-        blocked_paths=[str(shared.index.path.absolute())], mcp_server=False, enable_monitoring=False,
+        max_file_size=rules.most_bytes, ssr_mode=False, show_error=True, favicon_path=str(ICON),
+        allowed_paths=[], blocked_paths=[str(shared.index.path.absolute())],
+        mcp_server=False, enable_monitoring=False,
     )  # fmt: skip
 
 
@@ -151,6 +156,9 @@ def serve(searcher: Searcher, options: ServerOptions) -> None:
             f"Cannot serve on {options.host}:{options.port}: {error.strerror}. Give another --host or --port."
         ) from error
     with listener:
+        # asyncio sets this only on sockets that name their protocol: without it an answer, sent in two parts,
+        # waits 40 ms for the other side to acknowledge the first. Connections inherit it.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         app = build_app(searcher, options)
         if not options.rules.local and not options.password:
             print(f"Anyone who reaches {options.host} can see the photos. Set {PASSWORD}.", file=sys.stderr)

@@ -55,7 +55,7 @@ class SharedSearcher(Searcher):
         self._turns = {name: BoundedSemaphore(width) for name, width in lanes.items()}
         self._limiters = {name: CapacityLimiter(width) for name, width in lanes.items()}
         self._running = dict.fromkeys(lanes, 0)  # that `run` has in hand
-        for mode in self.modes:
+        for mode in self.stored_modes:  # those without their model too: the tabs search with stored vectors
             if mode in MODES:
                 self._ann(MODES[mode][1])
         self.index.pin()

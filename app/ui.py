@@ -1,5 +1,7 @@
 """The page: Gradio Blocks around the tabs."""
 
+from pathlib import Path
+
 from app.api import api_help
 from app.blind_tab import build_blind_tab
 from app.disagreements_tab import build_disagreements_tab
@@ -12,11 +14,7 @@ from index.search import Searcher
 with needs("demo"):
     import gradio as gr
 
-HERE = "PAGE-ADDRESS"
-SAY_WHERE = f"""
-const here = new URL('.', location.href.split('?')[0]).href;
-element.innerHTML = element.innerHTML.replaceAll('{HERE}', here.replace(/\\/$/, ''));
-"""
+HERE = "PAGE-ADDRESS"  # api.js puts the address in its place
 
 
 def build_page(searcher: Searcher, price: float | None = None) -> gr.Blocks:
@@ -35,5 +33,10 @@ def build_page(searcher: Searcher, price: float | None = None) -> gr.Blocks:
             build_blind_tab(searcher)
             build_report_tab(searcher)
             with gr.Tab("API", id="api"):
-                gr.HTML(api_help(HERE), js_on_load=SAY_WHERE, apply_default_css=False, elem_id="api")
+                gr.HTML(
+                    api_help(HERE, searcher.modes),
+                    js_on_load=Path(__file__).with_name("api.js").read_text(),
+                    apply_default_css=False,
+                    elem_id="api",
+                )
     return page.queue(default_concurrency_limit=8)

@@ -9,6 +9,7 @@ from string import Template
 from app.compare import Agreement, Side, rank_shifts
 from index.store import Index, Item
 
+ICON = Path(__file__).with_name("icon.svg").read_text().replace("<svg ", '<svg aria-hidden="true" ')
 SHELL = Template(Path(__file__).with_name("search.html").read_text())
 LABELS = {"student": "Student", "teacher": "Teacher", "asymmetric": "Asymmetric", "rerank": "Re-rank"}
 MEANINGS = {
@@ -26,7 +27,7 @@ HEADINGS = {
     "embed": "from pixels to a vector",
     "search": "from a vector to results",
     "bytes a vector": "of each image of the gallery, as 32-bit numbers",
-    "a million": "a million searches one after another, at the median time of the searches on this page",
+    "1M searches": "a million searches one after another, at the median time of the searches on this page",
 }
 EAGER = 8  # pictures of a column that are loaded before they are scrolled to
 
@@ -60,7 +61,7 @@ def render_heading(index: Index) -> str:
         if name in spaces
     ]
     count = f"{len(index):,} image{'' if len(index) == 1 else 's'}"
-    return f"<h1>retrieval</h1><p><span>{count}</span>{''.join(models)}</p>"
+    return f"<h1>{ICON}retrieval</h1><p><span>{count}</span>{''.join(models)}</p>"
 
 
 def render_search(
@@ -106,7 +107,7 @@ def render_column(side: Side, index: Index, other: Side | None = None) -> str:
     marks = [_mark(shift, rank, name) for rank, shift in enumerate(shifts, start=1)]
     found = zip(side.ids, side.scores, marks or [""] * len(side.ids), strict=True)
     cards = [
-        _card(rank, item, score, index.items[item].name, mark)
+        _card(rank, item, score, index.items[item], mark)
         for rank, (item, score, mark) in enumerate(found, start=1)
     ]
     return f'<ol class="cards" aria-label="{LABELS[side.mode]}, best first">{"".join(cards)}</ol>'
@@ -158,9 +159,11 @@ def render_numbers(
 
 def render_details(item: int, entry: Item, metadata: Mapping[str, str]) -> str:
     """What is known of an image of the gallery."""
+    also = {"Also as": ", ".join(copy.name for copy in entry.copies)} if entry.copies else {}
     facts = {
         "Size": f"{entry.width} by {entry.height} pixels, {_bytes(entry.size)}",
         "Id": str(item),
+        **also,
         **metadata,
     }
     lines = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items())
@@ -199,7 +202,11 @@ def _filters(columns: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-def _card(rank: int, item: int, score: float, name: str, mark: str) -> str:
+def _card(rank: int, item: int, score: float, entry: Item, mark: str) -> str:
+    name, short, copies = entry.name, escape(_short(entry.name)), len(entry.copies)
+    more = (
+        f'<span class="copies" title="{copies} more like it, byte by byte">+{copies}</span>' if copies else ""
+    )
     label = escape(f"{rank}. {name}, similarity {score:.3f}. Search with it.")
     loading = "eager" if rank <= EAGER else "lazy"
     return (
@@ -209,7 +216,7 @@ def _card(rank: int, item: int, score: float, name: str, mark: str) -> str:
         f'<span class="rank">{rank}</span>{mark}</button>'
         f'<button type="button" class="open" tabindex="-1" aria-label="Large view of {escape(name)}">'
         '<svg viewBox="0 0 16 16" aria-hidden="true"><path d="M9 2h5v5M14 2 9 7M7 14H2V9m0 5 5-5"/></svg>'
-        f'</button><span class="line"><span class="name" title="{escape(name)}">{escape(_short(name))}</span>'
+        f'</button><span class="line"><span class="name" title="{escape(name)}">{short}</span>{more}'
         f'<span class="score">{score:.3f}</span></span></li>'
     )
 
@@ -246,7 +253,7 @@ def _side_row(side: Side, index: Index, slowest: float, cost: Cost | None) -> st
 def _million(cost: Cost | None) -> str:
     if cost is None:
         return "-"
-    money = "" if cost.price is None else f" and {1000 * cost.price:,.2f}"
+    money = "" if cost.price is None else f'<span class="money">costs {1000 * cost.price:,.2f}</span>'
     return f"{_duration(1e6 * cost.seconds)}{money}"
 
 
@@ -258,8 +265,8 @@ def _break_even(costs: Mapping[str, Cost]) -> str:
     price = next((cost.price for cost in costs.values() if cost.price is not None), None)
     money = "" if price is None else f" ({learnt * price / 1000:,.2f} at {price:g} a thousand)"
     return (
-        f'<p class="even">The student learnt from {learnt:,} answers of the teacher{money}: it has paid off '
-        f"after {learnt:,} searches.</p>"
+        f'<p class="even">The student learnt from {learnt:,} answers{money}: it pays off after '
+        f"{learnt:,} searches.</p>"
     )
 
 

@@ -28,8 +28,10 @@ def take(address: str, photo: str, out: Path, width: int = 1440, height: int = 9
         for theme in ("light", "dark"):
             tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)
             tab.goto(address)
-            tab.set_input_files(".search .file", photo)
+            tab.locator(".search .example").first.click()  # the first search of a model is slow
             tab.wait_for_selector("#second .card")
+            tab.wait_for_selector(".search:not([aria-busy])")
+            tab.set_input_files(".search .file", photo)
             tab.wait_for_selector(".search:not([aria-busy])")
             tab.wait_for_function("[...document.images].every(image => image.complete)")
             tab.screenshot(path=out / f"page-{theme}.jpg", quality=82)

@@ -25,7 +25,7 @@ from distill.export import check_parity, count_parameters, export_onnx
 from distill.held_out import HeldOut, search_held_out
 from distill.processes import on_first
 from distill.recipes import Recipe, steps_for
-from distill.report import write_report, write_run
+from distill.report import judge, write_report, write_run
 from distill.selection import SELECTIONS
 from distill.student import Student
 from distill.train import train_student
@@ -109,7 +109,7 @@ class Distilled:
 
     @property
     def summary(self) -> str:
-        """One line for people; empty in all processes but the first, which writes the folder."""
+        """What was made and how good it is; empty in all processes but the first, which writes the folder."""
         run = self.run
         if "export" not in run:
             return ""
@@ -119,7 +119,7 @@ class Distilled:
             f"{run['asked_now']} teacher queries in this run, "
             f"{run['queried'] - run['asked_now']} answers from the ledger, "
             f"{run['cost']['in_vain']} calls in vain, "
-            f"{len(run['unreadable'])} images left out."
+            f"{len(run['unreadable'])} images left out.\n{judge(run['agreement'])}"
         )
 
 

@@ -19,6 +19,7 @@ from index.errors import UsageError
 
 RUN = "run.json"
 
+POOR = 0.2  # overlap@10 below which a student is no use yet
 STRIPS = 8  # queries shown, from the worst agreement to the best
 SHOWN = 6  # places of each list
 
@@ -76,14 +77,20 @@ svg {{ max-width: 100%; height: auto; }}
 
 def summarise(run: dict[str, Any]) -> str:
     """One line on what the student was made of and how well it agrees with the teacher."""
-    agreement = run["agreement"]
-    result = (
-        f"It returns {100 * agreement['overlap@10']:.0f} % of the teacher's first ten for "
+    judged = judge(run["agreement"])
+    return f"{run['queried']} of {run['images']} images asked about, no label read. {judged}"
+
+
+def judge(agreement: dict[str, Any] | None) -> str:
+    """One line on how well a student agrees with its teacher, and on what to do if it is little."""
+    if not agreement:
+        return "Too few answers to hold any out."
+    overlap = agreement["overlap@10"]
+    told = (
+        f"It returns {100 * overlap:.0f} % of the teacher's first ten for "
         f"{agreement['held_out']} photos it did not learn from."
-        if agreement
-        else "Too few answers to hold any out."
     )
-    return f"{run['queried']} of {run['images']} images asked about, no label read. {result}"
+    return told if overlap >= POOR else f"{told} That is little: give it more --steps, or a larger --budget."
 
 
 def write_report(folder: Path, runs: Sequence[dict[str, Any]], lists: HeldOut | None) -> None:

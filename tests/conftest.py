@@ -1,7 +1,6 @@
 """Tiny images and tiny models that every test can afford."""
 
 import os
-import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from page_tools import CHROMIUM, COUNT, DESKTOP, FLAGS, start_server
 from PIL import Image
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -24,12 +24,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many of us run as there are cores
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = [
-    *("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking".split()),
-    *("--disable-component-update --disable-sync --disable-dev-shm-usage".split()),
-    *("--use-fake-device-for-media-stream --use-fake-ui-for-media-stream".split()),
-]
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "grocery"
 
 
@@ -139,6 +133,52 @@ def unit_rows() -> Callable[..., NDArray[np.float32]]:
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def page_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty pictures, their index with a student and a teacher, and photos to search with."""
+    from index.embedder import OnnxEmbedder  # here: threads are counted when its library is loaded
+    from index.pipeline import build_index
+
+    root = tmp_path_factory.mktemp("page")
+    (root / "images" / "more").mkdir(parents=True)
+    for i in range(COUNT):
+        picture(i, 96, 72).save(root / "images" / ("more" if i % 3 else "") / f"{i:02}.png")
+    student = OnnxEmbedder(write_embedder(root / "student.onnx", dim=8, seed=1))
+    teacher = OnnxEmbedder(write_embedder(root / "teacher.onnx", dim=12, side=64, seed=2))
+    build_index([root / "images"], student, root / "idx", teacher)
+    picture(99, 160, 120).save(root / "query.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def page_site(page_root: Path):
+    process, address = start_server(page_root / "idx", "--price", "1.5", "--max-upload-mb", "2")
+    yield address
+    process.terminate()
+    process.wait(10)
+
+
+@pytest.fixture
+def open_tab(browser, page_site):
+    """Opens tabs, and in the end finds that none has complained."""
+    tabs = []
+
+    def open_at(path: str = "", size: tuple[int, int] = DESKTOP, theme: str = "light"):
+        tab = browser.new_page(viewport=dict(zip(("width", "height"), size, strict=True)), color_scheme=theme)
+        tab.complaints = []
+        tab.on("console", lambda said: tab.complaints.append(said.text) if said.type == "error" else None)
+        tab.on("pageerror", lambda error: tab.complaints.append(str(error)))
+        tab.goto(f"{page_site}/{path}")
+        tab.wait_for_selector(".search .example", state="attached", timeout=30_000)
+        tabs.append(tab)
+        return tab
+
+    yield open_at
+    for tab in tabs:
+        assert tab.complaints == []
+        tab.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

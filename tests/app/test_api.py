@@ -320,6 +320,15 @@ def test_an_index_that_is_replaced_is_served_as_it_was(root, tmp_path: Path, pho
     assert answers() == before
 
 
+def test_stored_vectors_are_kept_open_though_their_model_is_missing(root, tmp_path: Path):
+    models = [OnnxEmbedder(root / name) for name in ("student.onnx", "teacher.onnx")]
+    index = build_index([root / "images"], models[0], tmp_path / "idx", models[1])
+    expected = Searcher(index, *models).search_items([3], "teacher", 5)
+    shared = SharedSearcher(Searcher(index, models[0]))
+    build_index([root / "images" / "00.png"], models[0], tmp_path / "idx")
+    assert (shared.search_items([3], "teacher", 5).ids == expected.ids).all()
+
+
 def test_an_index_that_is_replaced_while_it_is_opened_is_refused(root, tmp_path: Path):
     student = OnnxEmbedder(root / "student.onnx")
     opened = Searcher(build_index([root / "images"], student, tmp_path / "idx"), student)
@@ -332,7 +341,9 @@ def test_an_index_that_is_replaced_while_it_is_opened_is_refused(root, tmp_path:
 def test_the_lines_of_the_help_work_as_they_stand(app, tmp_path: Path):
     picture(99).save(tmp_path / "photo.jpg")
     with serving(app) as address:
-        lines = re.findall("<code>(curl .*?)</code>", api_help(address.replace("/v1/embeddings", "/")))
+        lines = re.findall(
+            "<code>(curl .*?)</code>", api_help(address.replace("/v1/embeddings", "/"), ["student"])
+        )
         answers = [
             subprocess.run(
                 shlex.split(html.unescape(line)), cwd=tmp_path, capture_output=True, text=True, check=True
@@ -340,10 +351,10 @@ def test_the_lines_of_the_help_work_as_they_stand(app, tmp_path: Path):
             for line in lines
         ]
     assert len(lines) == 3
-    assert '"rank": 1' in answers[0]
-    assert answers[1].startswith("rank,id,score,name")
+    assert answers[0].startswith("rank,id,score,name")
+    assert '"rank": 1' in answers[1]
     assert '"embedding":[' in answers[2]
 
 
 def test_the_help_escapes_its_address():
-    assert "<script>" not in api_help("http://a/<script>")
+    assert "<script>" not in api_help("http://a/<script>", ["student"])

@@ -3,11 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.compare import Side, agreement, find_side, milliseconds_per_image, rank_shifts
+from app.compare import Side, agreement, find_side, rank_shifts
 from app.query import View, Wish, query_of_bytes, query_of_item
 from index.embedder import OnnxEmbedder
 from index.errors import ImageError
-from index.images import find_images, read_photo
 from index.pipeline import build_index
 from index.search import Found, Results, Searcher
 
@@ -66,14 +65,7 @@ def test_a_picture_that_cannot_be_read_is_said_in_one_line(searcher: Searcher):
         find_side(searcher, query_of_bytes(b"%PDF", "a.pdf"), "student", WISH)
 
 
-def test_a_narrowed_search_passes_it_on(searcher: Searcher, monkeypatch):
-    narrowing = pytest.importorskip("index.narrowing")
+def test_a_search_is_narrowed(searcher: Searcher):
     wish = Wish(("student",), 4, prefix="more/", cut=0.1)
     side = find_side(searcher, query_of_item(searcher, 0), "student", wish)
     assert {searcher.index.items[item].name[:5] for item in side.ids} == {"more/"}
-    assert narrowing.Narrow("more/", {}, 0.1)
-
-
-def test_time_is_measured(searcher: Searcher, folder: Path):
-    photos = [read_photo(file) for file in find_images([folder])[:2]]
-    assert 0 < milliseconds_per_image(searcher.models["student"], photos, rounds=2) < 1000

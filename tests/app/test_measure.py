@@ -1,12 +1,14 @@
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
 from conftest import write_embedder
 
-from app.measure import Point, mark_best, measure
+from app.measure import Point, mark_best, measure, milliseconds_per_image
 from index.embedder import OnnxEmbedder
 from index.errors import RetrievalError
+from index.images import find_images, read_photo
 from index.metrics import overlap_at_k
 from index.pipeline import build_index
 from index.search import Searcher
@@ -74,3 +76,13 @@ def test_the_pareto_points_are_those_that_nothing_beats():
     marked = mark_best(points)
     assert [point.milliseconds for point in marked] == sorted(point.milliseconds for point in points)
     assert {point.name for point in marked if point.best} == {"slow and good", "fast", "its twin"}
+
+
+def test_each_model_is_timed_on_its_own(searcher: Searcher, folder: Path, monkeypatch):
+    student, teacher = searcher.models["student"], searcher.models["teacher"]
+    embed = teacher.embed
+    monkeypatch.setattr(teacher, "embed", lambda batch: (sleep(0.02), embed(batch))[1])
+    photos = [read_photo(file) for file in find_images([folder])[:2]]
+    times = milliseconds_per_image([student, teacher, student], photos)
+    assert set(times) == {student.key, teacher.key}
+    assert times[teacher.key] >= 20 > times[student.key] > 0

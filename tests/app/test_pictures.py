@@ -52,6 +52,17 @@ def test_a_thumbnail_is_small_and_made_once(client, index, tmp_path: Path, monke
     assert again.thumbnail(index.items[wide]) == answer.content
 
 
+def test_thumbnails_that_nobody_looks_at_make_room(index, tmp_path: Path):
+    shown = Pictures(index, tmp_path / "cache")
+    sizes = [len(shown.thumbnail(item)) for item in index.items[:4]]
+    files = [next((tmp_path / "cache").rglob(f"{item.digest}*")) for item in index.items[:4]]
+    for age, file in zip((40, 10, 30, 20), files, strict=True):
+        os.utime(file, (1e9 - age, 1e9))
+    shown.trim(sizes[1] + sizes[3])
+    assert [file.exists() for file in files] == [False, True, False, True]
+    Pictures(index, tmp_path / "none").trim()  # there is no cache yet
+
+
 def test_an_original_is_the_file_itself_or_what_a_browser_can_show_of_it(client, index, monkeypatch):
     for name, kind in {"0.png": "image/png", "more/10.jpg": "image/jpeg", **FORMATS}.items():
         item = index.items[ids(index)[name]]

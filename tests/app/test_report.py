@@ -48,6 +48,10 @@ def searcher(folder: Path, tmp_path: Path, student_file: Path, teacher_file: Pat
     return Searcher(build_index([folder], student, tmp_path / "idx", teacher), student, teacher)
 
 
+def report_of(searcher: Searcher) -> str:
+    return render_report(searcher.index, read_run(searcher.index), weigh(searcher), "")
+
+
 def test_the_run_and_the_variants_are_kept_with_the_index(searcher: Searcher, tmp_path: Path):
     (tmp_path / "run.json").unlink()
     assert read_run(searcher.index)["queried"] == 200
@@ -58,7 +62,7 @@ def test_the_run_and_the_variants_are_kept_with_the_index(searcher: Searcher, tm
 def test_a_run_that_is_not_of_this_student_is_none(searcher: Searcher, text: str):
     (searcher.index.data / "run.json").write_text(text)
     assert read_run(searcher.index) is None
-    assert "does not know how its student was trained" in render_report(searcher, "")
+    assert "does not know how its student was trained" in report_of(searcher)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +79,7 @@ def test_a_run_of_another_version_spoils_nothing_else(searcher: Searcher, fault:
     (searcher.index.data / "run.json").write_text(
         json.dumps(RUN | fault | {"export": {"key": searcher.models["student"].key}})
     )
-    html = render_report(searcher, "")
+    html = report_of(searcher)
     assert "not as this version writes it" in html
     assert "<h2>Size</h2>" in html
     assert "<script>" not in html

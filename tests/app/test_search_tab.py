@@ -66,6 +66,13 @@ def test_the_first_column_comes_alone_and_then_both(page: SearchPage, searcher: 
     assert not page.search({**BOTH, "item": 0, "k": 50})["more"]
 
 
+def test_no_more_is_offered_than_is_given(page: SearchPage, monkeypatch):
+    monkeypatch.setattr("app.query.MOST", 5)
+    monkeypatch.setattr("app.search_tab.MOST", 5)
+    found = page.search({**BOTH, "item": 0, "k": 9})
+    assert (found["k"], found["columns"][0].count("data-id"), found["more"]) == (5, 5, False)
+
+
 def test_a_photo_is_known_by_its_digest_once_it_was_sent(page: SearchPage, data: bytes):
     sent = page.search(form(BOTH, ("mine.png", data)))
     assert (sent["name"], sent["sent"]) == ("mine.png", content_digest(data))

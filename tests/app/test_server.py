@@ -118,6 +118,16 @@ def test_health_names_what_is_served(http, site):
     assert str(site[0]) not in json.dumps(health)
 
 
+def test_answers_are_sent_at_once(http):
+    """With Nagle's algorithm each waits 40 ms, for the acknowledgement of its first part."""
+    seconds = []
+    for _ in range(60):
+        start = time.perf_counter()
+        http.get("/health")
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds[30:]) < 0.03  # a new connection is acknowledged at once for a while
+
+
 def test_metrics_are_what_prometheus_reads(http):
     from prometheus_client.parser import text_string_to_metric_families
 

@@ -11,11 +11,14 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 import pytest
-from conftest import CHROMIUM, picture, write_embedder
+from conftest import picture, write_embedder
+from page_tools import needs_chromium
 
 from app.blind_tab import build_blind_tab
 from app.disagreements import compute_agreements
 from app.disagreements_tab import build_disagreements_tab
+from app.report_tab import build_report_tab
+from app.shared import SharedSearcher
 from index.embedder import OnnxEmbedder
 from index.pipeline import build_index
 from index.search import Searcher
@@ -37,7 +40,7 @@ RUN = {
     "agreement": {"held_out": 3, "overlap@10": 0.7},
     "curve": [{"queried": 10, "overlap@10": 0.5}, {"queried": 20, "overlap@10": 0.7}],
 }
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine (set CHROMIUM to its path)")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +205,7 @@ def test_people_who_vote_at_once_do_not_mix_up_their_rounds(browser, site):
 def test_the_report_shows_the_curve_the_ways_to_search_sizes_health_and_training(page):
     go_to(page, "Report")
     page.wait_for_selector("#report section:nth-child(2) svg", timeout=30_000)
-    heads = page.locator(".report h2").all_inner_texts()
+    heads = page.locator("#report h2").all_inner_texts()
     assert heads == ["Quality against budget", "Time against quality", "Size", "Index", "Training"]
     assert page.locator("#report section:nth-child(1) circle").count() == 2
     labels = page.locator("#report section:nth-child(2) .label").all_text_contents()
@@ -216,6 +219,19 @@ def test_the_report_shows_the_curve_the_ways_to_search_sizes_health_and_training
     assert "broken.jpg" in page.locator("#report section:nth-child(4) details").inner_text()
     assert "20 of 30 photos" in page.locator("#report section:nth-child(5)").inner_text()
     assert find_barriers(page) == []
+
+
+def test_the_report_is_told_of_an_index_that_is_replaced(searcher, tmp_path):
+    student = searcher.models["student"]
+    pictures = Path(searcher.index.items[0].path).parent
+    shared = SharedSearcher(Searcher(build_index([pictures], student, tmp_path / "idx"), student))
+    with gr.Blocks() as page:
+        build_report_tab(shared)
+    build_index([Path(shared.index.items[0].path)], student, tmp_path / "idx")
+    report = next(block for block in page.blocks.values() if isinstance(block, gr.HTML)).report
+    told = report({})["html"]
+    assert f"<dd>{len(shared.index)}</dd>" in told
+    assert "kB" in told or " B</td>" in told
 
 
 def test_without_a_teacher_the_tabs_say_so(searcher, tmp_path):

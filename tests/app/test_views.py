@@ -1,3 +1,4 @@
+from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from app.views import (
     render_waiting,
 )
 from index.search import Found, Results
-from index.store import Item
+from index.store import File, Item
 
 
 def side(mode: str, ids: list[int], scores: list[float], decode: float = 0.001, embed: float = 0.012) -> Side:
@@ -91,8 +92,8 @@ def test_the_numbers():
     assert "overlap@12 25%" in text
     assert "RBO 0.12" in text
     assert "Student 13 ms 1.0 ms 12 ms 0.4 ms 32 3.7 hours" in text
-    assert "Teacher 121 ms 1.0 ms 120 ms 0.4 ms 48 33.7 hours and 2,000.00" in text
-    assert "500 answers of the teacher (1.00 at 2 a thousand): it has paid off after 500 searches" in text
+    assert "Teacher 121 ms 1.0 ms 120 ms 0.4 ms 48 33.7 hours costs 2,000.00" in text
+    assert "500 answers (1.00 at 2 a thousand): it pays off after 500 searches" in text
     widths = [float(each["style"].removeprefix("width:").rstrip("%")) for each in html.all("i")]
     assert sum(widths[3:]) > 99.9  # the slower side fills its bar
     assert abs(sum(widths[:3]) - 100 * 0.0134 / 0.1214) < 0.1
@@ -101,7 +102,7 @@ def test_the_numbers():
 def test_numbers_of_one_side_and_of_none():
     alone = " ".join(Collector(render_numbers([side("student", [0], [1])], INDEX, None, 12, {})).text)
     assert "overlap" not in alone
-    assert "paid off" not in alone
+    assert "pays off" not in alone
     assert render_numbers([Side("student", None, missing="x")], INDEX, None, 12, {}) == ""
 
 
@@ -115,3 +116,13 @@ def test_filters_are_offered_where_the_gallery_can_be_narrowed():
 def test_details():
     text = " ".join(Collector(render_details(1, INDEX.items[1], {"brand": "x"})).text)
     assert text == "more/b.jpg Size 20 by 10 pixels, 1.5 MB Id 1 brand x"
+
+
+def test_copies_of_an_image_are_told():
+    copies = (File("/p/c.jpg", "c.jpg", 0), File("/p/d.jpg", "<d>.jpg", 0))
+    item = replace(INDEX.items[0], copies=copies)
+    told = Collector(render_details(0, item, {}))
+    assert "Also as c.jpg, <d>.jpg" in " ".join(told.text)
+    index = SimpleNamespace(items=[item, INDEX.items[1]])
+    text = " ".join(Collector(render_column(side("student", [0, 1], [0.9, 0.8]), index)).text)
+    assert text == "1 a.jpg +2 0.900 2 b.jpg 0.800"

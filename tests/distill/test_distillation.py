@@ -12,6 +12,7 @@ from distill.ask import ask_teacher, digest_pool
 from distill.curve import distill_by_name, distill_curve, parse_budgets
 from distill.distillation import Options, distill
 from distill.recipes import Recipe
+from distill.report import judge
 from index.embedder import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.images import ImageFile, find_images, read_photo
@@ -244,6 +245,13 @@ def test_a_curve_pays_for_each_image_once(tmp_path, teacher, ledger):
     assert "<script" not in page  # nothing is run or fetched
     assert not re.search(r'(src|href)="http', page)
     assert done.lists.agreement.mean() == pytest.approx(done.run["agreement"]["overlap@10"])
+    assert "photos it did not learn from." in done.summary
+
+
+def test_a_student_that_learnt_too_little_is_told_of():
+    assert judge(None).startswith("Too few answers")
+    assert judge({"held_out": 20, "overlap@10": 0.2}).endswith("20 photos it did not learn from.")
+    assert judge({"held_out": 20, "overlap@10": 0.19}).endswith("more --steps, or a larger --budget.")
 
 
 def test_a_killed_run_goes_on_and_pays_nothing_twice(folder, tmp_path, teacher, ledger, monkeypatch):

@@ -1,0 +1,88 @@
+"""How the page looks in a real browser, at every width, light and dark, and to whoever does not see it."""
+
+import re
+from pathlib import Path
+
+import pytest
+from page_tools import DESKTOP, PHONE, needs_chromium, settle
+
+import app
+
+pytestmark = needs_chromium
+
+
+@pytest.mark.parametrize("name", ["page.css", "tabs.css"])
+def test_no_style_is_lost_on_the_way(browser, name: str):
+    """Gradio sends what the browser makes of each rule.
+
+    Of a border with a variable, one side of which is set again, that is nothing.
+    """
+    tab = browser.new_page()
+    lost = tab.evaluate(
+        "text => { const sheet = new CSSStyleSheet(); sheet.replaceSync(text);"
+        "return [...sheet.cssRules].map(rule => rule.cssText).filter(text => text.includes(': ;')); }",
+        Path(app.__file__).with_name(name).read_text(),
+    )
+    tab.close()
+    assert lost == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_it_fits_every_width(open_tab, theme: str):
+    tab = open_tab("?id=10", theme=theme)
+    settle(tab)
+    for width in (1920, 1440, 1280, 1100, 1024, 900, 768, 641, 480, 360):
+        tab.set_viewport_size({"width": width, "height": 800})
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+        for part in (".sides", ".figures", ".bar-of-tools", ".facts", ".ask"):
+            assert tab.eval_on_selector(part, "each => each.scrollWidth <= each.clientWidth"), (part, width)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", [PHONE, (768, 1024), DESKTOP])
+def test_cells_are_squares_side_by_side(open_tab, size, theme: str):
+    tab = open_tab("?id=10", size, theme)
+    settle(tab)
+    cells = tab.eval_on_selector_all(
+        "#first .hit, #second .hit", "hits => hits.map(hit => [hit.clientWidth, hit.clientHeight])"
+    )
+    assert {abs(width - height) <= 1 for width, height in cells} == {True}
+    lefts = [tab.locator(f"#{column} .hit").first.bounding_box() for column in ("first", "second")]
+    assert lefts[0]["y"] == lefts[1]["y"]
+    assert lefts[0]["x"] + lefts[0]["width"] < lefts[1]["x"]
+    ground = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(int(part) for part in re.findall(r"\d+", ground)[:3]) > 384) == (theme == "light")
+
+
+@pytest.mark.parametrize(
+    ("size", "theme"),
+    [
+        (DESKTOP, "light"),
+        (PHONE, "dark"),
+        pytest.param(DESKTOP, "dark", marks=pytest.mark.slow),
+        pytest.param(PHONE, "light", marks=pytest.mark.slow),
+    ],
+)
+def test_axe_finds_nothing_serious(open_tab, size, theme: str):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+
+    def serious(tab) -> list[str]:
+        found = axe.run(tab).response["violations"]
+        return [
+            f"{each['id']}: {each['nodes'][0]['target']}"
+            for each in found
+            if each["impact"] in ("serious", "critical")
+        ]
+
+    tab = open_tab(size=size, theme=theme)
+    assert serious(tab) == []
+    tab.locator(".example").first.click()
+    settle(tab)
+    assert serious(tab) == []
+    tab.locator("#first .open").first.click()
+    tab.wait_for_selector(".large[open] .about h2")
+    assert serious(tab) == []
+    tab.keyboard.press("Escape")
+    tab.get_by_role("tab", name="API").click()
+    tab.wait_for_selector("#api .copy")
+    assert serious(tab) == []

@@ -1,0 +1,54 @@
+"""What the tests of the page in a browser share: a server to look at, and words for what is done with it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = [
+    *("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking".split()),
+    *("--disable-component-update --disable-sync --disable-dev-shm-usage".split()),
+    *("--use-fake-device-for-media-stream --use-fake-ui-for-media-stream".split()),
+]
+COUNT = 30  # images of the gallery
+DESKTOP, PHONE = (1440, 900), (360, 740)
+both_looks = pytest.mark.parametrize(
+    "look", [(DESKTOP, "light"), (PHONE, "dark")], ids=["desk, light", "phone, dark"]
+)
+needs_chromium = pytest.mark.skipif(
+    not CHROMIUM, reason="no Chromium on this machine (set CHROMIUM to its path)"
+)
+
+
+def start_server(index: Path, *options: str) -> tuple[subprocess.Popen, str]:
+    command = [sys.executable, "-m", "app.cli", "serve", str(index), "--port", "0", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return process, process.stdout.readline().strip()
+
+
+def settle(tab) -> None:
+    """Wait until the last answer has been shown."""
+    tab.wait_for_selector(".search:not([data-state=empty]):not([aria-busy])")
+
+
+def ids(tab, column: str = "first") -> list[int]:
+    return tab.eval_on_selector_all(f"#{column} .card", "cards => cards.map(card => Number(card.dataset.id))")
+
+
+def upload(tab, path: Path) -> None:
+    tab.set_input_files(".search .file", path)
+    settle(tab)
+
+
+def focused(tab) -> tuple[str, str]:
+    """Column and id of the result that has the focus."""
+    return tuple(
+        tab.evaluate(
+            "(card => [card.closest('.column').dataset.column, card.dataset.id])"
+            "(document.activeElement.closest('.card'))"
+        )
+    )
