@@ -61,7 +61,7 @@ def open_cluster(address: str, device: str) -> "Iterator[RayCluster]":
         import ray
         import ray.data
     try:
-        ray.init(address, log_to_driver=False, logging_level="ERROR", **start)
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **start)
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"The Ray cluster {address} cannot be used: {reason}") from error
@@ -140,7 +140,7 @@ class RayCluster:
                 num_cpus=threads,
                 num_gpus=gpus,
                 compute=ray.data.ActorPoolStrategy(size=workers),
-                ray_remote_args_fn=lambda: {"max_task_retries": TRIES},
+                max_task_retries=TRIES,
             )
             with _explained():
                 for outcome in outcomes.iter_rows():

@@ -34,7 +34,6 @@ PIECE = 8  # images
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    pytest.importorskip("ray")
     with open_cluster("auto", "cpu") as opened:
         yield opened
 
