@@ -119,8 +119,8 @@ class RayCluster:
         for name, model in models.items():
             if model.calls.paid:
                 raise UsageError(
-                    f"--ray cannot ask {model.name}: one process keeps its budget. Index without --ray, or give "
-                    f"as --{name} the file that `retrieval ledger export` writes of its answers."
+                    f"--ray cannot ask {model.name}: one process keeps its budget. Index without --ray, or "
+                    f"give as --{name} the file that `retrieval ledger export` writes of its answers."
                 )
         keys = "".join(model.key for model in models.values())
         pieces = folder / f"pieces-{content_digest(keys.encode())[:8]}"
@@ -140,8 +140,7 @@ class RayCluster:
                 num_cpus=threads,
                 num_gpus=gpus,
                 compute=ray.data.ActorPoolStrategy(size=workers),
-                max_restarts=-1,
-                max_task_retries=TRIES,
+                ray_remote_args_fn=lambda: {"max_task_retries": TRIES},
             )
             with _explained():
                 for outcome in outcomes.iter_rows():
