@@ -2,10 +2,10 @@
 
     python benchmarks/ray_rate.py photos --model student/student.onnx
 
-The rounds alternate. `built in` and `Ray` are `index` without and with `--ray`, up to the vectors: Ray is timed
-from the first piece on, for its processes start anew for each run (`start` has the seconds until then). `Ray,
-two stages` is what its documentation suggests: tasks decode, an actor embeds, and the pixels go from one to the
-other. Rates are medians, in images a second; ratios are medians of the rounds.
+The rounds alternate. `built in` and `Ray` are `index` without and with `--ray`, up to the vectors. Ray is
+timed from the first piece on, for its processes start anew for each run (`start` has the seconds until then).
+`Ray, two stages` is what its documentation suggests: tasks decode, an actor embeds, and the pixels go from one
+to the other. Rates are medians, in images a second; ratios are medians of the rounds.
 """
 
 import argparse
@@ -73,9 +73,9 @@ def two_stages(files: Sequence[ImageFile], model: OnnxEmbedder) -> Timed:
     """Decode in tasks, embed in an actor, a core for each."""
     import ray.data
 
+    side, crop = model.side, model.crop
     squares = ray.data.from_arrow(list(list_files(iter(files), FEWEST))).map_batches(
-        decode,
-        fn_args=(model.side, model.crop),
+        lambda table: decode(table, side, crop),
         batch_format="pyarrow",
         batch_size=FEWEST,
         num_cpus=1,

@@ -26,7 +26,7 @@ from index.progress import say
 from index.ray_worker import TRIES, Job, Worker, list_files
 
 FEWEST, MOST = 64, 4096  # images of a piece
-PIECES_EACH = 16  # for a worker, so that none waits long for the last
+PIECES_EACH = 8  # for a worker, so that none waits long for the last
 CORES_EACH = 8  # for a worker, at most: a whole machine is seldom free
 WINDOW = 1 << 22  # files that Ray is told of at a time
 
