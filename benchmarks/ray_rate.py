@@ -4,8 +4,8 @@
 
 The rounds alternate. `built in` and `Ray` are `index` without and with `--ray`, up to the vectors. Ray is
 timed from the first piece on, for its processes start anew for each run (`start` has the seconds until then).
-`Ray, two stages` is what its documentation suggests: tasks decode, an actor embeds, and the pixels go from one
-to the other. Rates are medians, in images a second; ratios are medians of the rounds.
+`Ray, two stages` is what its documentation suggests: tasks decode, an actor embeds, and the pixels go from
+the ones to the other. Rates are medians, in images a second; ratios are medians of the rounds.
 """
 
 import argparse
