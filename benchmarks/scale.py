@@ -6,8 +6,8 @@ Measured at the start, on one core: reading and decoding, embedding, taking vect
 server keeps of an item, and for each kind of FAISS index its bytes a vector and the time of a search that
 finds 95 % of the ten nearest, among vectors drawn to be spread as those of the photos are. The rest is
 arithmetic: work grows as the images do, and a search looks at the centres of all lists, and then into as many
-lists as it did here. `--hourly`, `--cores` and `--memory` describe the machine to hire; its cores are taken to
-be as fast as this one's.
+lists as it did here. `--hourly`, `--cores` and `--memory` describe the machine to hire; its cores are taken
+to be as fast as this one's.
 """
 
 import argparse

@@ -45,7 +45,7 @@ def open_fabric(device: str, alone: bool = False) -> Fabric:
     cuda = torch.cuda.is_available()
     accelerator, precision = choose_accelerator(device, cuda, cuda and torch.cuda.is_bf16_supported())
     here, nodes = (1, 1) if alone else count_processes(os.environ)
-    gpu = int(os.environ.get("LOCAL_RANK", 0))
+    gpu = int(os.environ.get("LOCAL_RANK", "0"))
     fabric = Fabric(
         accelerator=accelerator,
         devices=[gpu] if alone and accelerator == "cuda" else here,

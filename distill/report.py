@@ -166,11 +166,6 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{folder} is not a student folder: {RUN} is missing or broken.") from error
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """Read what `write_run` wrote."""
-    return json.loads((folder / RUN).read_text(encoding="utf-8"))
-
-
 def write_run(folder: Path, run: dict[str, Any]) -> None:
     """Write `run.json`, and the model card, which says the same to people.
 
