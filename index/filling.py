@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -61,11 +62,13 @@ def embed_missing(
             if cluster:
                 unread = (files[one.place] for one in journal.missing())
                 parts = cluster(unread, journal.count_missing(), models, journal.folder)
-            for part in parts:
-                journal.add(part.items, part.vectors, part.failures)
-                done += len(part.items) + len(part.failures)
-                bar.set_postfix_str(f"{part.waiting:.0%} waiting for data", refresh=False)
-                bar.update(len(part.items) + len(part.failures))
+            with closing(parts):
+                for part in parts:
+                    journal.add(part.items, part.vectors, part.failures)
+                    done += len(part.items) + len(part.failures)
+                    if part.waiting is not None:
+                        bar.set_postfix_str(f"{part.waiting:.0%} waiting for data", refresh=False)
+                    bar.update(len(part.items) + len(part.failures))
             if not done:
                 return
 

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -23,13 +23,12 @@ from index.image_file import ImageFile
 from index.images import content_digest
 from index.pieces import SUFFIX, read_piece, still_true
 from index.progress import say
-from index.ray_worker import Job, Worker, list_files
+from index.ray_worker import TRIES, Job, Worker, list_files
 
 FEWEST, MOST = 64, 4096  # images of a piece
-PIECES_EACH = 16  # for a worker, so that none waits long for the last
+PIECES_EACH = 8  # for a worker, so that none waits long for the last
 CORES_EACH = 8  # for a worker, at most: a whole machine is seldom free
 WINDOW = 1 << 22  # files that Ray is told of at a time
-TRIES = 3  # of a piece again, whose worker died
 
 
 @contextmanager
@@ -98,7 +97,7 @@ class RayCluster:
 
     def __call__(
         self, files: Iterable[ImageFile], count: int, models: Mapping[str, Embedder], folder: Path
-    ) -> Iterator[Embedded]:
+    ) -> Generator[Embedded, None, None]:
         """Embed files on all machines.
 
         Args:
@@ -112,7 +111,7 @@ class RayCluster:
 
         Raises:
             UsageError: A teacher has a price: its budget is kept by one process.
-            RetrievalError: A model failed, a machine lacks something, or workers died time and again.
+            RetrievalError: A model failed, a machine lacks something, or workers died of one piece.
         """
         import ray.data
 
@@ -122,8 +121,7 @@ class RayCluster:
                     f"--ray cannot ask {model.name}: one process keeps its budget. Index without --ray, or "
                     f"give as --{name} the file that `retrieval ledger export` writes of its answers."
                 )
-        keys = "".join(model.key for model in models.values())
-        pieces = folder / f"pieces-{content_digest(keys.encode())[:8]}"
+        pieces = folder / pieces_name(models.values())
         pieces.mkdir(exist_ok=True)
         yield from _left_in(pieces)
         workers, threads, gpus = plan(ray.nodes(), self.device)
@@ -140,7 +138,6 @@ class RayCluster:
                 num_cpus=threads,
                 num_gpus=gpus,
                 compute=ray.data.ActorPoolStrategy(size=workers),
-                max_task_retries=TRIES,
             )
             with _explained():
                 for outcome in outcomes.iter_rows():
@@ -169,8 +166,15 @@ def plan(nodes: Iterable[Mapping[str, Any]], device: str) -> tuple[int, int, int
     return max(1, sum(cpu // each for cpu, _ in cores)), each, 0
 
 
+def pieces_name(models: Iterable[Embedder]) -> str:
+    """Name the folder of the pieces that these models make: those of others are left alone."""
+    return f"pieces-{content_digest(''.join(model.key for model in models).encode())}"
+
+
 def _left_in(pieces: Path) -> Iterator[Embedded]:
     """Yield what an earlier run has left, as far as it is still true."""
+    for path in pieces.glob(f"*{TRIES}"):
+        path.unlink()
     for path in sorted(pieces.glob(f"*{SUFFIX}")):
         try:
             yield still_true(read_piece(path))

@@ -21,6 +21,8 @@ from index.images import content_digest
 from index.options import EmbedderOptions
 from index.pieces import SUFFIX, join, write_piece
 
+TRIES = ".tries"  # a byte for each process that began with a piece
+MOST_TRIES = 4
 LISTED = pa.schema(
     [
         ("path", pa.string()),
@@ -99,7 +101,16 @@ class Worker:
                 raise RetrievalError(
                     f"{folder} is not here. Images and index must be where all machines see them."
                 )
+        tries = path.with_suffix(TRIES)
+        with tries.open("ab") as file:
+            file.write(b".")
+        if tries.stat().st_size > MOST_TRIES:
+            raise RetrievalError(
+                f"{MOST_TRIES} workers died while they embedded {files[0].path} to {files[-1].path}. "
+                "Is there too little memory, or an image that no decoder survives?"
+            )
         write_piece(path, join(list(embed_files(files, self.models, workers=self.job.threads))))
+        tries.unlink()
 
     @cached_property
     def models(self) -> dict[str, Embedder]:
