@@ -8,6 +8,7 @@ from typing import Any
 from index.errors import ImageError, RetrievalError
 from index.images import ImageFile, read_photo
 from index.narrowing import Narrow
+from index.progress import printable
 from index.revisited import PROTOCOLS
 from index.search import RERANK, Results, open_searcher
 from index.store import Item
@@ -45,7 +46,7 @@ class Answers:
             lines += [
                 f"{rank:4} {score:.4f} {item.path}" for rank, (item, score) in enumerate(answer.hits, 1)
             ]
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     def as_dict(self) -> dict[str, Any]:
         """The same as one object."""
@@ -72,30 +73,32 @@ class Answers:
 
 
 def search_files(
-    index: Path,
+    index: str | Path,
     queries: Sequence[Path],
     k: int,
     mode: str,
     teacher: TeacherSpec,
     device: str,
     narrow: Narrow | None = None,
+    model: Path | None = None,
 ) -> Answers:
     """Search an index with files; one that cannot be read is answered with the reason.
 
     Args:
-        index: The index folder.
+        index: An index folder, or the address of a Milvus collection.
         queries: Image files.
         k: How many results each.
         mode: How to search.
         teacher: Where the teacher is now.
         device: `auto`, `cpu` or `cuda`.
         narrow: Which results are wanted; None wants all.
+        model: As for `open_store`.
 
     Raises:
         RetrievalError: The index or a model cannot be used.
     """
     asks_teacher = mode in {"teacher", RERANK}
-    searcher = open_searcher(index, teacher, device, with_teacher=asks_teacher)
+    searcher = open_searcher(index, teacher, device, with_teacher=asks_teacher, model=model)
     if asks_teacher and searcher.teacher_missing:
         raise RetrievalError(searcher.teacher_missing)
     side = max(model.side for model in searcher.models.values())

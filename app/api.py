@@ -22,8 +22,8 @@ from index.errors import (
     needs,
 )
 from index.images import Photo, decode
+from index.seam import Store
 from index.search import MODES, Results
-from index.store import Index
 from index.wire import read_input
 
 with needs("demo"):
@@ -209,7 +209,7 @@ def _decode(searcher: SharedSearcher, data: bytes, name: str, mode: str) -> Phot
         return decode(data, name, model.side if model else None)
 
 
-def _hits(results: Results, index: Index) -> list[tuple[int, int, float, str]]:
+def _hits(results: Results, index: Store) -> list[tuple[int, int, float, str]]:
     pairs = zip(results.ids[0].tolist(), results.scores[0].tolist(), strict=True)
     return [
         (rank, item, round(score, 6), index.items[item].name)

@@ -6,7 +6,7 @@ from html import escape
 from app.blind import Round
 from app.views import thumbnail_url
 from app.votes import Tally, Vote
-from index.store import Index
+from index.seam import Store
 
 BUTTONS = {"left": ("1", "Left is better"), "none": ("0", "No difference"), "right": ("2", "Right is better")}
 
@@ -35,7 +35,7 @@ def render_round(dealt: Round) -> str:
     return f'<div class="duel">{_render_query(dealt.query)}{lists}</div><div class="votes">{buttons}</div>'
 
 
-def render_reveal(dealt: Round, vote: Vote, index: Index) -> str:
+def render_reveal(dealt: Round, vote: Vote, index: Store) -> str:
     """The same lists with their names, and what was voted."""
     shared = set(dealt.lists[0]) & set(dealt.lists[1])
     lists = "".join(

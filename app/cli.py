@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from app.teacher_options import takes_teacher_options
 from index.errors import RetrievalError
 from index.options import EmbedderOptions
+from index.progress import printable, say
 from index.teacher import TeacherSpec
 
 
@@ -25,7 +26,7 @@ class _Commands(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             line = " ".join(str(error).split())
-            typer.echo(f"retrieval: {line}", err=True)
+            typer.echo(f"retrieval: {printable(line)}", err=True)
             raise typer.Exit(getattr(error, "exit_code", 1)) from error
 
 
@@ -38,6 +39,17 @@ TEACHERS = "ONNX file, http(s) address, .npz or .parquet of vectors, or package.
 SOURCES = "Folders of images, image files, .txt or .parquet lists of paths, .tar shards."
 Images = Annotated[list[Path], typer.Argument(help=SOURCES, show_default=False)]
 IndexFolder = Annotated[Path, typer.Argument(help="An index folder.", show_default=False)]
+Gallery = Annotated[
+    str, typer.Argument(help="An index folder, or milvus://HOST:19530/COLLECTION.", show_default=False)
+]
+Student = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        help="The student's ONNX file, for a Milvus collection that another machine wrote.",
+        show_default=False,
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Teacher = Annotated[str | None, typer.Option(help="As for distill, if it is not what or where it was.")]
 Paid = Annotated[
@@ -145,7 +157,16 @@ app.add_typer(indexes, name="index")
 def build(
     images: Images,
     model: Annotated[Path, typer.Option(help="The student's ONNX file.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The index folder to write.", show_default=False)],
+    out: Annotated[
+        str | None,
+        typer.Option(help="The index folder, or milvus://HOST:19530/COLLECTION.", show_default=False),
+    ] = None,
+    backend: Annotated[str, typer.Option(help="faiss, or milvus: a server that runs elsewhere.")] = "faiss",
+    uri: Annotated[str, typer.Option(help="Of the Milvus server.")] = "http://127.0.0.1:19530",
+    collection: Annotated[
+        str | None,
+        typer.Option(help="Its collection. --out is then a work folder.", show_default=False),
+    ] = None,
     teacher: Annotated[str | None, typer.Option(help=f"To compare with. {TEACHERS}")] = None,
     recall: Annotated[float, typer.Option(help="Share of the ten nearest that a search must find.")] = 0.95,
     memory: Annotated[float, typer.Option(help="GiB that each search index may take.")] = 1.0,
@@ -174,19 +195,19 @@ def build(
 ) -> None:
     """Embed images and write an index."""
     from index.bill import bill_by_name
-    from index.pipeline import index_by_name
+    from index.gallery import Target, write_gallery
     from index.tuning import Need
 
+    target = Target.parse(out, backend, uri, collection)
     need = Need(recall, memory)
     spec = TeacherSpec(teacher, teacher_options, ledger, budget)
     if dry_run:
-        typer.echo(bill_by_name(images, spec, device, price, update=out if update else None))
+        typer.echo(bill_by_name(images, spec, device, price, update=target.folder if update else None))
         return
-    made = index_by_name(images, model, out, spec, factory, device, resume, update, need, metadata, ray)
+    made = write_gallery(images, model, target, spec, factory, device, resume, update, need, metadata, ray)
     for failure in made.failures[:20]:
-        typer.echo(f"refused {failure.path}: {failure.reason}", err=True)
-    files = f" in {len(made) + made.manifest.copies} files" if made.manifest.copies else ""
-    typer.echo(f"{out}: {len(made)} images{files}, {made.manifest.failed} refused.")
+        say(f"refused {failure.path}: {failure.reason}")
+    typer.echo(made.summary)
 
 
 @indexes.command()
@@ -220,7 +241,7 @@ def compact(index: IndexFolder) -> None:
 @app.command()
 @takes_teacher_options
 def search(
-    index: IndexFolder,
+    index: Gallery,
     queries: Annotated[list[Path], typer.Argument(help="Photos to search with.", show_default=False)],
     k: Annotated[int, typer.Option("-k", help="How many results.")] = 10,
     mode: Annotated[str, typer.Option(help="student, teacher, asymmetric or rerank.")] = "student",
@@ -231,6 +252,7 @@ def search(
     cut: Annotated[
         float, typer.Option(help="Only results with at least this share of the best similarity.")
     ] = 0.0,
+    model: Student = None,
     teacher: Teacher = None,
     budget: Paid = 0,
     ledger: LedgerFile = None,
@@ -245,7 +267,7 @@ def search(
 
     narrow = Narrow(prefix, parse_where(where or ()), cut)
     spec = TeacherSpec(teacher, teacher_options, ledger, budget)
-    answers = search_files(index, queries, k, mode, spec, device, narrow)
+    answers = search_files(index, queries, k, mode, spec, device, narrow, model)
     typer.echo(json.dumps(answers.as_dict()) if as_json else answers.as_text())
     raise typer.Exit(answers.exit_code)
 
@@ -311,7 +333,8 @@ def evaluate(
 @app.command()
 @takes_teacher_options
 def serve(
-    index: IndexFolder,
+    index: Gallery,
+    model: Student = None,
     teacher: Teacher = None,
     budget: Paid = 0,
     ledger: LedgerFile = None,
@@ -342,7 +365,7 @@ def serve(
         typer.echo("Every user of this machine can read --auth. Better set RETRIEVAL_AUTH.", err=True)
     options = ServerOptions(host, port, auth, max_upload_mb, mcp, price)
     spec = TeacherSpec(teacher, teacher_options, ledger, budget)
-    serve_page(open_searcher(index, spec, device), options)
+    serve_page(open_searcher(index, spec, device, model=model), options)
 
 
 ledgers = typer.Typer(no_args_is_help=True, help="Look into a ledger, the file of a teacher's paid answers.")

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from index.errors import UsageError
 from index.images import content_digest
 from index.metrics import overlap_at_k, rank_biased_overlap
+from index.seam import Store
 from index.search import Searcher
-from index.store import Index
 
 DEPTH = 10
 MOST = 10_000  # queries: of a larger gallery a random sample is asked for
@@ -106,13 +106,13 @@ def compute_agreements(searcher: Searcher, report: Callable[[float], None], most
     return Agreements(items[order], overlap[order], rbo[order])
 
 
-def _name(index: Index) -> str:
+def _name(index: Store) -> str:
     """The manifest names the models, and changes with every change of the index: so does this name."""
     manifest = json.dumps(asdict(index.manifest), sort_keys=True)
     return f"{PREFIX}{content_digest(manifest.encode())}.parquet"
 
 
-def _read(index: Index) -> Agreements | None:
+def _read(index: Store) -> Agreements | None:
     try:
         table = pq.read_table(index.data / _name(index))
         found = Agreements(*(table[name].to_numpy() for name in ("item", "overlap", "rbo")))
@@ -122,7 +122,7 @@ def _read(index: Index) -> Agreements | None:
     return found if len(found) and known else None
 
 
-def _keep(index: Index, found: Agreements) -> None:
+def _keep(index: Store, found: Agreements) -> None:
     """Write it into the index folder; where that cannot be written, it is computed again another time."""
     path = index.data / _name(index)
     beside = path.with_name(f".{path.name}.partial-{os.getpid()}")

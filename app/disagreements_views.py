@@ -7,8 +7,8 @@ import numpy as np
 
 from app.disagreements import DEPTH, Agreements
 from app.views import render_note, thumbnail_url
+from index.seam import Store
 from index.search import Searcher
-from index.store import Index
 
 PER_PAGE = 12
 SHOWN = 5  # places of each list
@@ -58,7 +58,7 @@ def render_disagreements(searcher: Searcher, every: Agreements, prefix: str, mos
     return render_spread(every, searcher.index) + render_pager(len(chosen), page, pages) + cases
 
 
-def render_spread(every: Agreements, index: Index) -> str:
+def render_spread(every: Agreements, index: Store) -> str:
     """The means, and how often each overlap occurs."""
     counts = np.bincount(np.rint(every.overlap * DEPTH).astype(int), minlength=DEPTH + 1).tolist()
     percents = [100 * place // DEPTH for place in range(DEPTH + 1)]
@@ -104,7 +104,7 @@ def render_cases(searcher: Searcher, shown: Agreements) -> str:
 
 
 def _render_case(
-    index: Index, item: int, overlap: float, rbo: float, student: list[int], teacher: list[int]
+    index: Store, item: int, overlap: float, rbo: float, student: list[int], teacher: list[int]
 ) -> str:
     name, shared = escape(index.items[item].name), set(student) & set(teacher)
     lists = "".join(

@@ -16,9 +16,9 @@ from index.embedding import embed_files
 from index.errors import ImageError, RetrievalError
 from index.images import Photo, read_photo
 from index.metrics import overlap_at_k
+from index.seam import Store
 from index.search import MODES, Searcher
 from index.sources import image_at
-from index.store import Index
 
 DEPTH = 10
 QUERIES = 200  # photos of the gallery that the quality is measured with
@@ -162,7 +162,7 @@ def _read_photos(searcher: Searcher, items: Sequence[int]) -> list[Photo]:
 
 
 def _embed_again(
-    index: Index, items: Sequence[int], models: dict[str, Embedder]
+    index: Store, items: Sequence[int], models: dict[str, Embedder]
 ) -> tuple[list[int], dict[str, NDArray[np.float32]]]:
     """Embed items with models that have no stored vectors; those that can still be read, with their rows."""
     if not models:

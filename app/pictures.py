@@ -10,10 +10,11 @@ from PIL import Image
 from platformdirs import user_cache_path
 
 from app.shared import CORES
-from index.errors import ImageError, needs
+from index.errors import ImageError, RetrievalError, needs
 from index.images import FORMATS, content_digest, decode
+from index.seam import Store
 from index.sources import image_at
-from index.store import Index, Item
+from index.store import Item
 
 with needs("demo"):
     from anyio import CapacityLimiter
@@ -46,7 +47,7 @@ class Pictures:
     whichever has the same image, and may be removed at any time.
     """
 
-    def __init__(self, index: Index, cache: Path | None = None) -> None:
+    def __init__(self, index: Store, cache: Path | None = None) -> None:
         self._items = index.items
         self._cache = cache or user_cache_path("retrieval") / "thumbs"
 
@@ -150,6 +151,8 @@ def build_pictures(pictures: Pictures) -> APIRouter:
         except ImageError as reason:
             text = str(reason)
             raise HTTPException(404, f"{text[0].upper()}{text[1:]}.") from reason
+        except RetrievalError as reason:  # whoever keeps the items cannot be reached
+            raise HTTPException(503, str(reason)) from reason
 
     @router.get("/thumbs/{item}")
     async def thumbs(item: str, request: Request) -> Response:

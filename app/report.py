@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from index.embedder import is_file_spec
+from index.seam import Store
 from index.search import Searcher
-from index.store import COMPANIONS, Index
+from index.store import COMPANIONS
 
 RUN, *VARIANTS = COMPANIONS
 
@@ -32,7 +33,7 @@ class Size:
     search: int | None = None
 
 
-def read_run(index: Index) -> dict[str, Any] | None:
+def read_run(index: Store) -> dict[str, Any] | None:
     """What the student's `run.json` noted; None if the index has none, or one of another student."""
     try:
         run = json.loads(index.companion(RUN).read_text(encoding="utf-8"))
@@ -42,7 +43,7 @@ def read_run(index: Index) -> dict[str, Any] | None:
     return run if made == index.manifest.spaces["student"].key else None
 
 
-def find_variants(index: Index) -> dict[str, Path]:
+def find_variants(index: Store) -> dict[str, Path]:
     """Smaller files of the student that the index keeps, by name."""
     files = {name.split(".")[1]: index.companion(name) for name in VARIANTS}
     return {name: path for name, path in files.items() if path.is_file()}
@@ -60,7 +61,7 @@ def weigh(searcher: Searcher) -> list[Size]:
             name,
             _bytes_of(models.get(name)),
             space.dim,
-            space.dim * index.vectors(name).itemsize,
+            4 * space.dim,
             _bytes_of(index.data / f"{name}.faiss"),
         )
         for name, space in index.manifest.spaces.items()
@@ -68,7 +69,7 @@ def weigh(searcher: Searcher) -> list[Size]:
     return sizes + [Size(name, _bytes_of(path)) for name, path in find_variants(index).items()]
 
 
-def count_reasons(index: Index) -> list[tuple[str, int]]:
+def count_reasons(index: Store) -> list[tuple[str, int]]:
     """Why images were refused, and how many for each reason, the commonest first."""
     return Counter(failure.reason for failure in index.failures).most_common()
 

@@ -10,7 +10,8 @@ from app.measure import DEPTH, QUERIES, Point
 from app.report import Size, count_reasons
 from app.views import render_note
 from index.bill import format_seconds
-from index.store import Index, Space
+from index.seam import Store
+from index.store import Space
 
 LISTED = 200  # refused images that are listed
 MODE_OF = {"projected": "asymmetric"}  # the way to search that a space is for, where the names differ
@@ -24,7 +25,7 @@ ONE_BUDGET = (
 )
 
 
-def render_report(index: Index, run: dict[str, Any] | None, sizes: Sequence[Size], ways: str) -> str:
+def render_report(index: Store, run: dict[str, Any] | None, sizes: Sequence[Size], ways: str) -> str:
     """All sections.
 
     Args:
@@ -104,7 +105,7 @@ def render_sizes(sizes: Sequence[Size]) -> str:
     return render_table(["", "model", "dim", "a vector", "index"], rows)
 
 
-def render_health(index: Index) -> str:
+def render_health(index: Store) -> str:
     """How many images, how they are searched and how well, and what was refused."""
     manifest = index.manifest
     facts = {
@@ -179,7 +180,7 @@ def _render_space(name: str, space: Space) -> list[str]:
     return [MODE_OF.get(name, name), space.factory, f"{space.recall:.3f}"]
 
 
-def _render_refused(index: Index) -> str:
+def _render_refused(index: Store) -> str:
     # Names as everywhere on the page: where the folder lies is nobody's business.
     folder = index.items[0].path.removesuffix(index.items[0].name)
     reasons = "".join(

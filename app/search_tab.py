@@ -11,8 +11,6 @@ from statistics import median
 from threading import Lock
 from typing import Any
 
-import pyarrow.compute as pc
-
 from app.compare import Side, agreement, find_side
 from app.query import (
     MOST,
@@ -105,16 +103,10 @@ class SearchPage:
         """What is known of an image of the gallery."""
         try:
             require_item(self.searcher, item)
-        except UsageError as reason:
+            index = self.searcher.index
+            return render_details(item, index.items[item], index.metadata_of(item))
+        except RetrievalError as reason:
             return render_error(str(reason))
-        return render_details(item, self.searcher.index.items[item], self._metadata(item))
-
-    def _metadata(self, item: int) -> dict[str, str]:
-        table = self.searcher.index.metadata
-        if table is None:
-            return {}
-        rows = table.filter(pc.field("path") == self.searcher.index.items[item].path).to_pylist()
-        return {name: value for name, value in rows[0].items() if name != "path"} if rows else {}
 
     def _find_query(self, wish: Wish, photo: tuple[str, bytes] | None) -> Query | None:
         if photo is not None:

@@ -129,7 +129,7 @@ def describe(searcher: Searcher) -> dict[str, Any]:
         for name, model in searcher.models.items()
     }
     index = {
-        "name": searcher.index.path.absolute().name,
+        "name": searcher.index.label,
         "created": manifest.created,
         "count": manifest.count,
     }

@@ -57,7 +57,7 @@ class SharedSearcher(Searcher):
         self._running = dict.fromkeys(lanes, 0)  # that `run` has in hand
         for mode in self.stored_modes:  # those without their model too: the tabs search with stored vectors
             if mode in MODES:
-                self._ann(MODES[mode][1])
+                self.open_space(MODES[mode][1])
         self.index.pin()
         # The first search with a session is slow; it should be nobody's.
         data = b"warm up"

@@ -7,7 +7,8 @@ from pathlib import Path
 from string import Template
 
 from app.compare import Agreement, Side, rank_shifts
-from index.store import Index, Item
+from index.seam import Store
+from index.store import Item
 
 ICON = Path(__file__).with_name("icon.svg").read_text().replace("<svg ", '<svg aria-hidden="true" ')
 SHELL = Template(Path(__file__).with_name("search.html").read_text())
@@ -52,7 +53,7 @@ def thumbnail_url(item: int) -> str:
     return f"thumbs/{item}"
 
 
-def render_heading(index: Index) -> str:
+def render_heading(index: Store) -> str:
     """What is searched, and by which models."""
     spaces = index.manifest.spaces
     models = [
@@ -90,7 +91,7 @@ def render_search(
     )
 
 
-def render_column(side: Side, index: Index, other: Side | None = None) -> str:
+def render_column(side: Side, index: Store, other: Side | None = None) -> str:
     """One side's results as cards.
 
     Args:
@@ -123,7 +124,7 @@ def render_waiting(mode: str, k: int) -> str:
 
 
 def render_numbers(
-    sides: Sequence[Side], index: Index, agreed: Agreement | None, k: int, costs: Mapping[str, Cost]
+    sides: Sequence[Side], index: Store, agreed: Agreement | None, k: int, costs: Mapping[str, Cost]
 ) -> str:
     """The numbers above the results.
 
@@ -231,7 +232,7 @@ def _mark(shift: int | None, rank: int, other: str) -> str:
     return f'<span class="mark {way}" title="{text}">{arrow}&#8202;{abs(shift)}</span>'
 
 
-def _side_row(side: Side, index: Index, slowest: float, cost: Cost | None) -> str:
+def _side_row(side: Side, index: Store, slowest: float, cost: Cost | None) -> str:
     found = side.found
     assert found is not None
     parts = {"decode": side.decode_seconds, "embed": found.embed_seconds, "search": found.search_seconds}

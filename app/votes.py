@@ -12,7 +12,7 @@ from threading import Lock
 from platformdirs import user_data_path
 
 from index.images import content_digest
-from index.store import Index
+from index.seam import Store
 
 Pair = tuple[str, str]
 CHOICES = ("left", "right", "none")
@@ -130,7 +130,7 @@ class Votes:
         return b"".join(lines).decode()
 
 
-def default_votes(index: Index) -> Votes:
+def default_votes(index: Store) -> Votes:
     """The votes on an index, in the user's data folder: an index that is made again keeps them."""
     models = [
         index.manifest.spaces[name].key for name in ("student", "teacher") if name in index.manifest.spaces

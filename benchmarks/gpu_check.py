@@ -19,7 +19,7 @@ import torch
 from app.sample_photos import make_sample_photos
 from distill.distillation import Options, distill
 from distill.export import DEMO_TEACHER, export_model
-from index.ann import to_device
+from index.ann import Ann
 from index.device import CUDA, count_gpus
 from index.embedder import OnnxEmbedder
 from index.images import find_images
@@ -82,11 +82,11 @@ def check(out: Path) -> dict[str, object]:
     difference = float(np.abs(on_gpu - on_cpu).max())
     assert difference < 5e-3, f"ONNX Runtime on the GPU differs by {difference:.2g}"
 
-    flat = index.ann("student")
-    moved = to_device(flat, "cuda")
-    assert "Gpu" in type(moved).__name__
-    some = np.ascontiguousarray(index.vectors("student")[:100])
-    same = float((flat.search(some, 10)[1] == moved.search(some, 10)[1]).mean())
+    vectors = index.vectors("student")
+    anns = [Ann(index.ann("student"), vectors, device=device) for device in ("cpu", "cuda")]
+    assert "Gpu" in type(anns[1].index).__name__
+    here, there = (ann.search(vectors[:100], 10)[1] for ann in anns)
+    same = float((here == there).mean())
     assert same > 0.99, f"FAISS on the GPU agrees on {same:.0%} of the results only"
 
     queries, gallery = (read_labels(out / "photos" / name) for name in ("queries.csv", "gallery.csv"))

@@ -1,7 +1,10 @@
 """Our search against bare FAISS calls on the same index, with vectors that crowd together as an index's do.
 
+    python benchmarks/search.py index/data-1/student.npy --folder scratch
+    python benchmarks/search.py index/data-1/student.npy --folder scratch --count 10000000 --no-bare
+
 Both are asked the same queries in turns, one at a time on one core. The bare call is FAISS's own refinement
-with all vectors in memory, where the index refines.
+with all vectors in memory, where the index refines; ours maps them from a file, all of which was read before.
 """
 
 import argparse
@@ -20,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from synthetic import PER_CLUSTER, Law
 
-from index.ann import inverted_lists, read_ann, search_exact, write_ann
+from index.ann import CHUNK, EXACT, inverted_lists, read_ann, search_exact, write_ann
+from index.mapped import chunks
 from index.search import Searcher
 from index.store import Index, Space
 from index.tuning import Need, Served, build_tuned
@@ -34,12 +38,11 @@ def draw_gallery(law: Law, count: int, folder: Path) -> NDArray[np.float32]:
     file = folder / f"gallery-{count}.npy"
     if not file.is_file():
         beside = file.with_suffix(".partial")
-        rows = np.lib.format.open_memmap(beside, "w+", np.float32, (count, len(law.mean)))
-        start = 0
-        for chunk in law.draw(count, max(count // PER_CLUSTER, 1)):
-            rows[start : start + len(chunk)] = chunk
-            start += len(chunk)
-        rows.flush()
+        with beside.open("wb") as rows:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (count, len(law.mean))}
+            np.lib.format.write_array_header_1_0(rows, header)
+            for chunk in law.draw(count, max(count // PER_CLUSTER, 1)):
+                rows.write(chunk.tobytes())
         beside.rename(file)
     return np.load(file, mmap_mode="r", allow_pickle=False)
 
@@ -51,11 +54,19 @@ def build(gallery: NDArray[np.float32], factory: str, need: Need, file: Path) ->
         start = time.perf_counter()
         index, served = build_tuned(gallery, need, factory)
         seconds = time.perf_counter() - start
-        write_ann(index, file)
+        write_ann(as_flat(gallery) if index is None else index, file)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(f"built in {seconds:.0f} s on {os.cpu_count()} cores, peak memory {peak:.1f} GiB", flush=True)
         remembered.write_text(json.dumps(asdict(served)))
     return Served(**json.loads(remembered.read_text()))
+
+
+def as_flat(gallery: NDArray[np.float32]) -> faiss.Index:
+    """FAISS's exact index, which holds the vectors once more."""
+    index = faiss.IndexFlatIP(gallery.shape[1])
+    for some in chunks(gallery, CHUNK):
+        index.add(some)
+    return index
 
 
 def as_searcher(gallery: NDArray[np.float32], file: Path, served: Served) -> Searcher:
@@ -72,8 +83,8 @@ def as_searcher(gallery: NDArray[np.float32], file: Path, served: Served) -> Sea
         def vectors(self, _space: str) -> NDArray[np.float32]:
             return gallery
 
-        def ann(self, _space: str) -> faiss.Index:
-            return read_ann(file)
+        def ann(self, _space: str) -> faiss.Index | None:
+            return None if served.factory == EXACT else read_ann(file)
 
     student: Any = SimpleNamespace(key="synthetic", name="synthetic")
     return Searcher(Gallery(), student, device="cpu")
@@ -116,7 +127,7 @@ def recall(scores: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
 
 def main() -> None:
     """Print one block of figures for each factory."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
         "vectors", type=Path, help="student.npy of an index, which the synthetic ones resemble"
     )
@@ -152,6 +163,7 @@ def main() -> None:
         }
         print(f"recall@10 on new queries {recall(searcher.search(queries, 'student', K).scores, truth):.3f}")
         if not args.no_bare:
+            gallery.max()  # the bare call has all vectors in memory, and so has ours now
             bare = as_faiss(gallery, file, served)
             ways["bare"] = lambda query, bare=bare: bare.search(query, K)  # type: ignore[misc]
         times = in_turns(ways, queries)

@@ -65,10 +65,12 @@ _BASELINES = ("regression", "gram", "raml", "rkd", "pkt", "csd", "ssp", "darkran
 
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(),
-    # The default without one of its parts.
+    # The default without some of its parts, or with another.
     "no-interpolation": Recipe(mixing=Mixing(0)),
     "no-relations": Recipe(joint_losses={}),
     "no-unqueried": _ANSWERED,
+    "no-unqueried-no-interpolation": replace(_ANSWERED, mixing=Mixing(0)),
+    "neighbour-pairs": Recipe(mixing=Mixing(pairs="neighbours")),
     "no-whitening": Recipe(whiten=0.0),
     # One loss, on the answered images alone.
     **{

@@ -7,10 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import RetrievalError, UsageError, needs
+from index.mapped import chunks, forget
 
 with needs("cpu"):
     import faiss
 
+EXACT = "Flat"  # the factory of no index: the stored vectors themselves are searched, without a second copy
 CHUNK = 50_000  # vectors read at a time: bounds the memory
 TRAIN_PER_LIST = 40  # vectors that the centre of each list is learnt from
 LEAST_TRAINING = 65_536
@@ -41,20 +43,21 @@ class Ann:
     """A FAISS index together with the vectors it was made of: row i of them is its item i."""
 
     def __init__(
-        self, index: faiss.Index, vectors: Vectors, effort: Effort | None = None, device: str = "cpu"
+        self, index: faiss.Index | None, vectors: Vectors, effort: Effort | None = None, device: str = "cpu"
     ) -> None:
         """Join an index and its vectors.
 
         Args:
-            index: The index.
+            index: The index; None searches the vectors themselves.
             vectors: What it was made of.
             effort: How hard it searches; None leaves it at FAISS's defaults.
             device: `auto` or `cuda` moves it to the GPU where there is one and FAISS can.
         """
         self.vectors = vectors
         self.effort = effort or Effort()
-        set_probes(index, self.effort.probes)
-        self.index = to_device(index, device)
+        if index is not None:
+            set_probes(index, self.effort.probes)
+        self.index = to_device(index, vectors, device)
 
     def search(self, queries: NDArray[np.float32], k: int, keep: NDArray[np.bool_] | None = None) -> Scored:
         """Find the k nearest of each query.
@@ -74,6 +77,8 @@ class Ann:
             filtered = self._filter(keep, len(rows)) if len(rows) > FEW else None
             if filtered is None:
                 return search_exact(queries, self.vectors, k, rows)
+        if self.index is None:
+            return _search_all(queries, self.vectors, k, filtered and filtered.sel)
         depth = max(k, LEAST_DEPTH) * self.effort.refine if self.effort.refine else k
         scores, ids = self.index.search(queries, min(depth, len(self.vectors)), params=filtered)
         if self.effort.refine:
@@ -81,12 +86,16 @@ class Ann:
         scores[ids < 0] = -np.inf
         return scores, ids
 
+    def order_again(self, queries: NDArray[np.float32], ids: NDArray[np.int64], k: int) -> Scored:
+        """As the function `order_again`, by the vectors of this index."""
+        return order_again(queries, ids, self.vectors, k)
+
     def _filter(self, keep: NDArray[np.bool_], kept: int) -> "faiss.SearchParameters | None":
         """FAISS's parameters that restrict a search; None where this index takes none."""
         selector = faiss.IDSelectorBitmap(np.packbits(keep, bitorder="little"))
         # The nearest of a share lie farther away than the nearest of all: as many must be met on the way.
         wider = -(-len(keep) // kept)
-        if isinstance(self.index, faiss.IndexFlat):
+        if self.index is None or isinstance(self.index, faiss.IndexFlat):
             return faiss.SearchParameters(sel=selector)
         if isinstance(self.index, faiss.IndexHNSW):
             return faiss.SearchParametersHNSW(sel=selector, efSearch=self.index.hnsw.efSearch * wider)
@@ -118,19 +127,18 @@ def order_again(queries: NDArray[np.float32], ids: NDArray[np.int64], vectors: V
         `(n, k)` inner products, falling, and ids; -inf and -1 where there are no more.
     """
     queries, ids = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(ids, np.int64)
-    scores, best = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-    pointers = map(faiss.swig_ptr, (queries, vectors, ids))
-    sizes = vectors.shape[1], len(queries), len(vectors), ids.shape[1], k
-    out = map(faiss.swig_ptr, (scores, best))
-    faiss.knn_inner_products_by_idx(*pointers, *sizes, *out, ids.shape[1])
-    scores[best < 0] = -np.inf
+    (count, dim), candidates, point = queries.shape, ids.shape[1], faiss.swig_ptr
+    scores, best = np.empty((count, k), np.float32), np.empty((count, k), np.int64)
+    given, found = (point(queries), point(vectors), point(ids)), (point(scores), point(best))
+    faiss.knn_inner_products_by_idx(*given, dim, count, len(vectors), candidates, k, *found, candidates)
+    np.putmask(scores, best < 0, -np.inf)
     return scores, best
 
 
 def search_exact(
     queries: NDArray[np.float32], vectors: Vectors, k: int, rows: NDArray[np.int64] | None = None
 ) -> Scored:
-    """Exact inner-product search that reads the vectors in chunks.
+    """Exact inner-product search that reads the vectors in chunks, and leaves none of them in memory.
 
     Args:
         queries: `(n, dim)`.
@@ -143,18 +151,34 @@ def search_exact(
     """
     queries = np.ascontiguousarray(queries, np.float32)
     best = faiss.ResultHeap(len(queries), k, keep_max=True)
-    count = len(vectors) if rows is None else len(rows)
-    for start in range(0, count, CHUNK):
-        chunk = slice(start, min(start + CHUNK, count))
-        some = np.ascontiguousarray(vectors[chunk if rows is None else rows[chunk]])
-        scores, places = faiss.knn(queries, some, min(k, len(some)), metric=faiss.METRIC_INNER_PRODUCT)
-        best.add_result(scores, places + start if rows is None else rows[chunk][places])
+    if rows is None:
+        parts = chunks(vectors, CHUNK)
+    else:
+        parts = (vectors[rows[start : start + CHUNK]] for start in range(0, len(rows), CHUNK))
+    start = 0
+    for some in parts:
+        scores, places = _search_all(queries, some, min(k, len(some)))
+        best.add_result(scores, places + start if rows is None else rows[places + start])
+        start += len(some)
     best.finalize()
     best.D[best.I < 0] = -np.inf
     return best.D, best.I
 
 
-def build_ann(vectors: Vectors, factory: str, training: NDArray[np.int64] | None = None) -> faiss.Index:
+def _search_all(
+    queries: NDArray[np.float32], vectors: Vectors, k: int, keep: "faiss.IDSelector | None" = None
+) -> Scored:
+    """Exact search of contiguous vectors where they are, as FAISS's own flat index does it."""
+    scores, ids = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    given, found = map(faiss.swig_ptr, (queries, vectors)), map(faiss.swig_ptr, (scores, ids))
+    faiss.knn_inner_product(*given, vectors.shape[1], len(queries), len(vectors), k, *found, keep)
+    np.putmask(scores, ids < 0, -np.inf)
+    return scores, ids
+
+
+def build_ann(
+    vectors: Vectors, factory: str, training: NDArray[np.int64] | None = None
+) -> faiss.Index | None:
     """Build an inner-product index, chunk by chunk.
 
     Args:
@@ -162,9 +186,14 @@ def build_ann(vectors: Vectors, factory: str, training: NDArray[np.int64] | None
         factory: A FAISS factory string.
         training: `(m,)` ids of items it may be trained on; no more are read than it needs. None takes all.
 
+    Returns:
+        The index; None for `EXACT`, which needs none.
+
     Raises:
         UsageError: FAISS does not know the factory, or it does not fit these vectors.
     """
+    if factory == EXACT:
+        return None
     count, dim = vectors.shape
     allowed = np.arange(count) if training is None else training
     try:
@@ -172,8 +201,9 @@ def build_ann(vectors: Vectors, factory: str, training: NDArray[np.int64] | None
         if not index.is_trained:
             sample = np.sort(allowed[: _bound_training(index)])
             index.train(np.ascontiguousarray(vectors[sample]))
-        for start in range(0, count, CHUNK):
-            index.add(np.ascontiguousarray(vectors[start : min(start + CHUNK, count)]))
+            forget(vectors)
+        for some in chunks(vectors, CHUNK):
+            index.add(some)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise UsageError(f"--factory {factory} cannot index {count} vectors of {dim}: {reason}") from error
@@ -217,13 +247,17 @@ def use_gpu(device: str, gpus: int, kind: str) -> bool:
     return device != "cpu" and gpus > 0 and not any(name in kind for name in ("HNSW", "FastScan", "RaBitQ"))
 
 
-def to_device(index: faiss.Index, device: str) -> faiss.Index:
-    """Move an index to the GPU where that is wanted and possible."""
-    lists = inverted_lists(index)
-    kind = f"{type(index).__name__} {type(lists).__name__}"
+def to_device(index: faiss.Index | None, vectors: Vectors, device: str) -> faiss.Index | None:
+    """Move an index, or the vectors that need none, to the GPU where that is wanted and possible."""
+    moved = faiss.IndexFlatIP(vectors.shape[1]) if index is None else index
+    kind = f"{type(moved).__name__} {type(inverted_lists(moved)).__name__}"
     if not use_gpu(device, faiss.get_num_gpus(), kind):
         return index
-    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+    moved = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, moved)
+    if index is None:
+        for some in chunks(vectors, CHUNK):
+            moved.add(some)
+    return moved
 
 
 def write_ann(index: faiss.Index, path: Path) -> None:

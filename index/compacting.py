@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from index.disk import explain_disk
 from index.errors import ImageError, RetrievalError
 from index.journal import Journal
+from index.mapped import forget
 from index.pipeline import add_search
 from index.sources import image_at
 from index.store import CHUNK, Index, Item
@@ -72,8 +73,10 @@ def _present_items(index: Index, kept: "array[int]") -> Iterator[Item]:
 
 
 def _rows(index: Index, space: str, ids: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+    vectors = index.vectors(space)
     for start in range(0, len(ids), CHUNK):
-        yield index.vectors(space)[ids[start : start + CHUNK]]
+        yield vectors[ids[start : start + CHUNK]]
+        forget(vectors)
 
 
 def _is_there(location: str) -> bool:

@@ -53,8 +53,8 @@ def embed_missing(
     with progress(missing, "index") as bar:
         # A second round is for copies of an image that was embedded in vain, or that changed meanwhile.
         while True:
-            done = 0
-            wanted: Iterable[ImageFile] = _find_missing(files, journal, bar)
+            done, underway = 0, set[str]()
+            wanted: Iterable[ImageFile] = _find_missing(files, journal, underway, bar)
             if isinstance(teacher, PaidEmbedder):
                 wanted = list(wanted)
                 _ask(wanted, teacher)
@@ -65,6 +65,7 @@ def embed_missing(
             with closing(parts):
                 for part in parts:
                     journal.add(part.items, part.vectors, part.failures)
+                    underway.difference_update(item.digest for item in part.items)
                     done += len(part.items) + len(part.failures)
                     if part.waiting is not None:
                         bar.set_postfix_str(f"{part.waiting:.0%} waiting for data", refresh=False)
@@ -73,20 +74,24 @@ def embed_missing(
                 return
 
 
-def _find_missing(files: Sequence[ImageFile], journal: Journal, bar: "tqdm[None]") -> Iterator[ImageFile]:
-    """Yield the files to embed: not what is known by its content, nor a copy of one yielded before."""
+def _find_missing(
+    files: Sequence[ImageFile], journal: Journal, underway: set[str], bar: "tqdm[None]"
+) -> Iterator[ImageFile]:
+    """Yield the files to embed: not what is known by its content, nor a copy of one that is `underway`.
+
+    What is yielded comes to be underway; the caller takes it out when the journal has it.
+    """
 
     def look_into(missing: Missing) -> tuple[int, str | None]:
         return missing.place, _digest(files[missing.place]) if missing.doubtful else missing.digest
 
-    yielded: set[str] = set()
     with ThreadPoolExecutor(WORKERS) as pool:
         for place, digest in map_ahead(pool, look_into, journal.missing(), 2 * BATCH):
             if digest is not None:
-                if journal.settle(place, digest) or digest in yielded:
+                if journal.settle(place, digest) or digest in underway:
                     bar.update()
                     continue
-                yielded.add(digest)
+                underway.add(digest)
             yield files[place]
 
 

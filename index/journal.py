@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from index.errors import ImageError, RetrievalError, UsageError
 from index.heap import Heap, Segment
 from index.image_file import ImageFile
 from index.journal_tables import DOUBTFUL, FOUND, MISSING, open_tables
+from index.mapped import forget
 from index.progress import say
-from index.store import CHUNK, MANIFEST, Failure, File, Index, Item
+from index.store import CHUNK, MANIFEST, Failure, File, Index, Item, Manifest
 
 FOLDER = "unfinished"
 SYNC = 5.0  # seconds of work that a power cut may cost
@@ -42,6 +44,18 @@ class Missing:
     place: int
     digest: str | None
     doubtful: bool
+
+
+class Gallery(Protocol):
+    """What items are read from that have vectors."""
+
+    manifest: Manifest
+
+    def iter_batches(self) -> Iterator[pa.RecordBatch]:
+        """As `Index.iter_batches`."""
+
+
+G = TypeVar("G", bound=Gallery)
 
 
 class Journal:
@@ -127,7 +141,7 @@ class Journal:
                 )
         self._db.executemany("INSERT OR IGNORE INTO run VALUES (?, ?)", identity.items())
 
-    def adopt(self, index: Index | None) -> Index | None:
+    def adopt(self, index: G | None) -> G | Index | None:
         """Take the vectors of an index as known.
 
         Args:
@@ -139,19 +153,19 @@ class Journal:
         known = self._db.execute("SELECT value FROM run WHERE what = 'generation'").fetchone()
         if not known and index is None:
             return None
-        index = index or Index(self.out)
-        generation = str(index.manifest.generation)
+        adopted = index or Index(self.out)
+        generation = str(adopted.manifest.generation)
         if known == (generation,):
-            return index
+            return adopted
         self._db.execute("BEGIN")
         self._db.execute("DELETE FROM contents WHERE row < 0")
         first = 0
-        for batch in index.iter_batches():
+        for batch in adopted.iter_batches():
             self._adopt_batch(batch.to_pydict(), first)
             first += batch.num_rows
         self._db.execute("INSERT OR REPLACE INTO run VALUES ('generation', ?)", (generation,))
         self._db.execute("COMMIT")
-        return index
+        return adopted
 
     def _adopt_batch(self, items: dict[str, list[Any]], first: int) -> None:
         """Take items as known, column by column: an object for each would take most of an update's time."""
@@ -257,7 +271,9 @@ class Journal:
             if own.any():
                 out[own] = self._heap.gather(space, dim, chunk[own])
             if base is not None and not own.all():
-                out[~own] = base.vectors(space)[-1 - chunk[~own]]
+                known = base.vectors(space)
+                out[~own] = known[-1 - chunk[~own]]
+                forget(known)
             yield out
 
     def _drop_damaged(self) -> None:

@@ -12,8 +12,8 @@ from index.errors import RetrievalError, UsageError
 from index.images import ImageFile, content_digest
 from index.metrics import average_precision, recall_at_k
 from index.rankings import Options, Scores, Values, check_modes, embed_queries, own_ids, score_modes
+from index.seam import Store
 from index.search import Searcher
-from index.store import Index
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def read_labels(path: Path) -> list[Labelled]:
     return [Labelled(ImageFile(folder / row["path"], row["path"]), row["label"]) for row in rows]
 
 
-def label_items(index: Index, labels: Sequence[Labelled]) -> NDArray[np.str_]:
+def label_items(index: Store, labels: Sequence[Labelled]) -> NDArray[np.str_]:
     """Give each item of an index its label: by resolved path, else by content. Items without one get ''.
 
     Args:
@@ -68,7 +68,7 @@ def label_items(index: Index, labels: Sequence[Labelled]) -> NDArray[np.str_]:
             for item, label in zip(index.items, found, strict=True)
         ]
     if not any(found):
-        raise UsageError(f"None of the {len(labels)} labelled images is in {index.path}. Check --labels.")
+        raise UsageError(f"None of the {len(labels)} labelled images is in {index}. Check --labels.")
     return np.array([label or "" for label in found])
 
 

@@ -2,7 +2,7 @@
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -28,6 +28,9 @@ class Listing(Sequence[ImageFile]):
 
     def __len__(self) -> int:
         return self._starts[-1]
+
+    def __iter__(self) -> Iterator[ImageFile]:
+        return (stretch[i] for stretch in self._stretches for i in range(len(stretch)))
 
     @overload
     def __getitem__(self, at: int) -> ImageFile: ...

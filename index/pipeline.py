@@ -20,14 +20,16 @@ from index.errors import RetrievalError, UsageError
 from index.filling import embed_missing
 from index.images import content_digest, find_images
 from index.journal import Journal
+from index.mapped import chunks
 from index.metadata import read_rows
 from index.progress import say
-from index.ray_embedding import RayCluster, open_cluster
+from index.ray_embedding import RayCluster
 from index.store import CHUNK, MANIFEST, Index, Item, Space
 from index.teacher import TeacherSpec
 from index.teacher_space import FILE as TEACHER_SPACE
 from index.teacher_space import TeacherSpace
 from index.tuning import Need, build_tuned, name_factory
+from index.unchanged import holds_just
 from index.writing import IndexWriter
 
 PROJECTED = "projected"
@@ -44,7 +46,7 @@ def index_by_name(
     update: bool = False,
     need: Need | None = None,
     metadata: Path | None = None,
-    ray: str | None = None,
+    cluster: RayCluster | None = None,
 ) -> Index:
     """`build_index`, with everything given by its name; teacher space is taken from beside the student.
 
@@ -59,20 +61,17 @@ def index_by_name(
         update: As in `build_index`.
         need: As in `build_index`.
         metadata: As in `build_index`.
-        ray: Embed on a Ray cluster: its address, or `auto`; see `open_cluster`.
+        cluster: As in `build_index`.
 
     Raises:
-        RetrievalError: As `build_index`, and where a model cannot be opened, or the cluster be reached.
+        RetrievalError: As `build_index`, and where a model cannot be opened.
     """
     student = OnnxEmbedder(model, device, threads=1)
     beside = model.with_name(TEACHER_SPACE)
     space = TeacherSpace.load(beside) if teacher.spec and beside.is_file() else None
     opened = teacher.open(device) if teacher.spec else None
-    options = factory, resume, update, need, metadata
-    if ray is None:
-        return build_index(sources, student, out, opened, space, *options)
-    with open_cluster(ray, device) as cluster:
-        return build_index(sources, student, out, opened, space, *options, cluster)
+    options = factory, resume, update, need, metadata, cluster
+    return build_index(sources, student, out, opened, space, *options)
 
 
 def build_index(
@@ -113,7 +112,7 @@ def build_index(
         RetrievalError: No image could be read, a model failed, the disk is full, or another process writes.
     """
     files, out = find_images(sources), out.absolute()
-    models = _Models(student, teacher, space)
+    models = Models(student, teacher, space)
     if factory != "auto":
         check_factory(factory, student.dim)
     if metadata is not None:
@@ -122,14 +121,18 @@ def build_index(
     with explain_disk(out), Journal(out) as journal:
         # Whoever resumes what is complete loses nothing: it is looked through, as by an update.
         known = old if update or (resume and not journal.left and old and models.made(old)) else None
-        journal.start(models.identity | {"source": _name_sources(sources)}, resume)
+        journal.start(models.identity | {"source": name_sources(sources)}, resume)
+        wanted = _Wanted(factory, need or Need(), metadata)
+        if known is not None:
+            models.require_made(known)
+            if metadata is None and wanted.is_met_by(known, known.metadata) and holds_just(known, files):
+                return known
         base = journal.adopt(known)
         if base is not None:
             models.require_made(base)
         journal.list_files(files)
         embed_missing(files, models.embedders, journal, cluster)
         with IndexWriter(out, [str(source.absolute()) for source in sources]) as writer:
-            wanted = _Wanted(factory, need or Need(), metadata)
             return _write(writer, journal, models, wanted, base)
 
 
@@ -152,7 +155,7 @@ class _Wanted:
 
 
 @dataclass(frozen=True)
-class _Models:
+class Models:
     """What makes the vectors of an index."""
 
     student: OnnxEmbedder
@@ -161,19 +164,23 @@ class _Models:
 
     @property
     def embedders(self) -> dict[str, Embedder]:
+        """The models by name."""
         return {"student": self.student} | ({"teacher": self.teacher} if self.teacher else {})
 
     @property
     def projection(self) -> TeacherSpace | None:
+        """What makes the projected space, if there is one."""
         fits = self.teacher and self.space and self.space.fits(self.teacher.dim, self.student.dim)
         return self.space if fits else None
 
     @property
     def identity(self) -> dict[str, str]:
+        """What a journal is to remember of them."""
         named = {name: f"{model.name} ({model.key})" for name, model in self.embedders.items()}
         return {"teacher": "none"} | named
 
     def made(self, base: Index) -> bool:
+        """Whether they made an index."""
         made_by = {name: space.key for name, space in base.manifest.spaces.items() if name != PROJECTED}
         return made_by == {name: model.key for name, model in self.embedders.items()}
 
@@ -190,7 +197,7 @@ class _Models:
 
 
 def _write(
-    writer: IndexWriter, journal: Journal, models: _Models, wanted: _Wanted, base: Index | None
+    writer: IndexWriter, journal: Journal, models: Models, wanted: _Wanted, base: Index | None
 ) -> Index:
     """Write all that the journal knows as an index, unless that is what the old one holds."""
     rows = array("q")
@@ -241,8 +248,8 @@ def add_search(
 
 def _project(vectors: NDArray[np.float32], space: TeacherSpace) -> Iterator[NDArray[np.float32]]:
     """Project by chunks of the final order: a sum may depend on what is multiplied together."""
-    for start in range(0, len(vectors), CHUNK):
-        yield space.project(vectors[start : start + CHUNK])
+    for some in chunks(vectors, CHUNK):
+        yield space.project(some)
 
 
 def _dim_in(base: Index | None, name: str) -> int:
@@ -250,7 +257,8 @@ def _dim_in(base: Index | None, name: str) -> int:
     return base.manifest.spaces[name].dim if base else 0
 
 
-def _name_sources(sources: Sequence[Path]) -> str:
+def name_sources(sources: Sequence[Path]) -> str:
+    """Name sources in a line, so that others have another name."""
     paths = [str(source.absolute()) for source in sources]
     if len(paths) == 1:
         return paths[0]

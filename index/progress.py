@@ -27,4 +27,9 @@ def progress(total: int, label: str, unit: str = "img") -> "tqdm[None]":
 
 def say(line: str) -> None:
     """Say one line, beside whatever bar is shown."""
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(printable(line), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    r"""Text as one line for a terminal: what would steer it, in the name of a file, is written as `\x1b`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

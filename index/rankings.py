@@ -15,8 +15,9 @@ from index.metrics import overlap_at_k, rank, rank_biased_overlap
 from index.multiscale import at_scales
 from index.progress import progress, say
 from index.projection import Projection
+from index.seam import Store
 from index.search import MODES, RERANK, RERANKED, Searcher
-from index.store import Index, Item
+from index.store import Item
 
 DEPTH = 10  # of the agreement with the teacher
 CHUNK = 256  # queries ranked at a time: bounds the memory
@@ -96,7 +97,7 @@ def embed_queries(searcher: Searcher, files: Sequence[ImageFile], scales: Sequen
     return Queries(items, {name: np.concatenate(rows) for name, rows in parts.items()})
 
 
-def own_ids(index: Index, queries: Sequence[Item]) -> list[list[int]]:
+def own_ids(index: Store, queries: Sequence[Item]) -> list[list[int]]:
     """For each query, the items of the gallery that are that very file or a copy of it."""
     by_path = {str(Path(file.path).resolve()): i for i, item in enumerate(index.items) for file in item.files}
     own = []
@@ -136,8 +137,7 @@ def score_modes(
     @cache
     def rows_of(mode: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         model, space = MODES[mode]
-        items = searcher.index.vectors(space)
-        return _whitened(vectors[model], items if gallery is None else items[gallery], options.whiten)
+        return _whitened(vectors[model], searcher.index.rows(space, gallery), options.whiten)
 
     truth = None
     if "teacher" in searcher.modes:
@@ -159,7 +159,7 @@ def score_modes(
     return scores
 
 
-def gallery_agreement(index: Index, sample: int = 1000) -> float:
+def gallery_agreement(index: Store, sample: int = 1000) -> float:
     """Mean overlap@10 of student and teacher, with images of the gallery itself as queries, at no query.
 
     Args:
@@ -169,7 +169,7 @@ def gallery_agreement(index: Index, sample: int = 1000) -> float:
     rows = _spread(len(index), sample)
     rankings = []
     for space in ("student", "teacher"):
-        vectors = index.vectors(space)
+        vectors = index.rows(space)
         similarity = vectors[rows] @ vectors.T
         similarity[np.arange(len(rows)), rows] = -np.inf
         rankings.append(rank(similarity, max(min(DEPTH, len(index) - 1), 1)))

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from index.ann import read_ann
+from index.ann import EXACT, Ann, Effort, read_ann
 from index.errors import UsageError
+from index.metadata import Metadata
+from index.narrowing import Narrow
 
 if TYPE_CHECKING:
     import faiss
@@ -26,7 +29,7 @@ FORMAT = 2  # 1 had its files beside the manifest, and every copy of an image as
 MANIFEST, ITEMS, ERRORS, STUDENT = "manifest.json", "items.parquet", "errors.parquet", "student.onnx"
 COMPANIONS = ("run.json", "student.fp16.onnx", "student.int8.onnx")  # kept as well, where they lie beside it
 METADATA = "metadata.parquet"
-CHUNK = 4096  # items that are read at a time
+CHUNK = 1024  # items that are read or written at a time
 _ANEW = "{} was written anew meanwhile. Open it again."
 
 
@@ -148,6 +151,8 @@ class Manifest:
 class Index:
     """An index folder, opened to read."""
 
+    remote = False
+
     def __init__(self, path: Path) -> None:
         """Open `path`.
 
@@ -161,6 +166,14 @@ class Index:
 
     def __len__(self) -> int:
         return self.manifest.count
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def label(self) -> str:
+        """The name of the folder: where it lies is nobody's business."""
+        return self.path.absolute().name
 
     @property
     def model_file(self) -> Path:
@@ -202,14 +215,50 @@ class Index:
             self._vectors[space] = np.load(self._file(f"{space}.npy"), mmap_mode="r", allow_pickle=False)
         return self._vectors[space]
 
-    def ann(self, space: str) -> "faiss.Index":
-        """Read the FAISS index of a space."""
+    def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """The `(len(ids), dim)` vectors of some items; None takes all."""
+        return self.vectors(space) if ids is None else self.vectors(space)[ids]
+
+    def open_space(self, space: str, device: str) -> Ann:
+        """Join the FAISS index of a space and its vectors."""
+        made = self.manifest.spaces[space]
+        return Ann(self.ann(space), self.vectors(space), Effort(made.probes, made.refine), device)
+
+    def ann(self, space: str) -> "faiss.Index | None":
+        """Read the FAISS index of a space; None where its vectors are searched themselves."""
+        if self.manifest.spaces[space].factory == EXACT:
+            return None
         return read_ann(self._file(f"{space}.faiss"))
 
     @cached_property
     def metadata(self) -> pa.Table | None:
         """What `index.metadata` keeps of the items, if there is anything."""
         return pq.read_table(self._file(METADATA)) if METADATA in self.manifest.files else None
+
+    @cached_property
+    def _known(self) -> Metadata:
+        names = [[file.name for file in item.files] for item in self.items]
+        return Metadata([item.path for item in self.items], names, self.metadata)
+
+    @property
+    def columns(self) -> dict[str, list[str]]:
+        """The columns of the metadata with their values, of each the 200 most frequent at most."""
+        return self._known.columns
+
+    def metadata_of(self, item: int) -> dict[str, str]:
+        """The metadata of one item."""
+        if self.metadata is None:
+            return {}
+        rows = self.metadata.filter(pc.field("path") == self.items[item].path).to_pylist()
+        return {name: value for name, value in rows[0].items() if name != "path"} if rows else {}
+
+    def keep(self, narrow: Narrow) -> NDArray[np.bool_] | None:
+        """Which items are wanted: `(items,)`; None wants all.
+
+        Raises:
+            UsageError: The metadata have no such column.
+        """
+        return narrow.keep(self._known) if narrow.prefix or narrow.columns else None
 
     def pin(self) -> None:
         """Open everything now, so that what is read later is of this index, whatever becomes of its folder.

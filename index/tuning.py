@@ -8,8 +8,19 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ann import Ann, Effort, Scored, Vectors, build_ann, inverted_lists, search_exact, set_probes
+from index.ann import (
+    EXACT,
+    Ann,
+    Effort,
+    Scored,
+    Vectors,
+    build_ann,
+    inverted_lists,
+    search_exact,
+    set_probes,
+)
 from index.errors import UsageError, needs
+from index.mapped import forget
 
 with needs("cpu"):
     import faiss
@@ -18,6 +29,7 @@ EXACT_FLOATS = 50_000 * 256  # exact search of so many takes about as long as th
 QUERIES = 500  # that recall is measured with
 DEPTH = 10  # of that recall
 TIMED = 100  # searches that the time of one is the median of
+TIMED_FLOATS = 1 << 21  # that exact search is timed on, which takes as long for each vector of more: 8 MiB
 REFINE = (32, 16, 8, 4, 2, 1)  # 1 orders nothing anew, but gives every result its true score
 MOST_PROBES = 256
 LEAST_BREADTH = 32  # a graph finds again what it was made of with less, but not what is new to it
@@ -85,7 +97,7 @@ def choose_factory(count: int, dim: int, need: Need, gpu: bool = False) -> str:
     """
     room = need.memory * GIB / count
     if need.recall == 1 or count * dim <= EXACT_FLOATS or (gpu and room >= 4 * dim):
-        return "Flat"
+        return EXACT
     lists = min(2 ** round(log2(2 * sqrt(count))), MAX_LISTS)
     room -= 8 + 4 * dim * (lists + 2 * dim) / count  # each has an id; centres and rotation are shared
     if gpu:
@@ -104,7 +116,7 @@ def name_factory(factory: str, count: int, dim: int, need: Need) -> str:
     return choose_factory(count, dim, need, faiss.get_num_gpus() > 0) if factory == "auto" else factory
 
 
-def build_tuned(vectors: Vectors, need: Need, factory: str = "auto") -> tuple[faiss.Index, Served]:
+def build_tuned(vectors: Vectors, need: Need, factory: str = "auto") -> tuple[faiss.Index | None, Served]:
     """Build an index and find the least effort with which it meets a need.
 
     Args:
@@ -112,11 +124,18 @@ def build_tuned(vectors: Vectors, need: Need, factory: str = "auto") -> tuple[fa
         need: What is asked. Where no effort reaches its recall, the best there is remains.
         factory: A FAISS factory string, or `auto` to choose one by the need.
 
+    Returns:
+        The index, None where the vectors are searched themselves, and how it is to be searched.
+
     Raises:
         UsageError: FAISS cannot build that for these vectors.
     """
     count, dim = vectors.shape
     factory = name_factory(factory, count, dim, need)
+    if factory == EXACT:
+        some = vectors[: max(TIMED_FLOATS // dim, 1)]
+        milliseconds = _milliseconds(Ann(None, some), some[:TIMED], min(DEPTH, len(some)))
+        return None, Served(EXACT, need.recall, 1.0, 0, 0, milliseconds * count / len(some))
     shuffled = np.random.default_rng(0).permutation(count)
     held = min(QUERIES, -(-count // 10))
     index = build_ann(vectors, factory, shuffled[held:])
@@ -139,6 +158,7 @@ def tune(index: faiss.Index, vectors: Vectors, own: NDArray[np.int64], recall: f
 
     def shares_found(effort: Effort) -> NDArray[np.floating]:
         scores, _ = _without(own, Ann(index, vectors, effort).search(queries, k + 1), k)
+        forget(vectors)
         # By score, not by id: equal vectors may come in any order.
         return (scores >= least - 1e-5).mean(axis=1)
 

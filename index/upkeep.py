@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ann import Ann, Effort, search_exact
+from index.ann import EXACT, Ann, Effort, search_exact
 from index.disk import file_digest
 from index.journal import FOLDER
+from index.mapped import chunks
 from index.store import CHUNK, Index
 
 SAMPLE = 200  # vectors that a FAISS file is asked for
@@ -27,7 +28,7 @@ class SpaceFacts:
         factory: FAISS factory string.
         recall: Recall@10 against exact search, as measured when it was built.
         milliseconds: Median of one search on one core, likewise.
-        bytes_per_vector: In the FAISS file.
+        bytes_per_vector: In the FAISS file; 0 where there is none, and the vectors are searched themselves.
     """
 
     model: str
@@ -97,7 +98,7 @@ def describe_index(path: Path) -> IndexFacts:
                 space.factory,
                 space.recall,
                 space.milliseconds,
-                manifest.files[f"{name}.faiss"].size / manifest.count,
+                manifest.files[f"{name}.faiss"].size / manifest.count if space.factory != EXACT else 0.0,
             )
             for name, space in manifest.spaces.items()
         },
@@ -158,11 +159,13 @@ def _check_space(index: Index, name: str) -> Iterator[str]:
         yield f"{name}: vectors {vectors.shape}, not {(len(index), space.dim)}"
         return
     wrong = 0
-    for start in range(0, len(vectors), CHUNK):
-        norms = np.linalg.norm(vectors[start : start + CHUNK], axis=1)
+    for some in chunks(vectors, CHUNK):
+        norms = np.linalg.norm(some, axis=1)
         wrong += int((~(np.abs(norms - 1) < 1e-3)).sum())  # also true for NaN
     if wrong:
         yield f"{name}: {wrong} vectors are not of unit length"
+    if ann is None:
+        return
     if (ann.ntotal, ann.d) != vectors.shape:
         yield f"{name}: the FAISS file has {ann.ntotal} vectors of {ann.d}, not {vectors.shape}"
     elif (

@@ -137,10 +137,11 @@ class IndexWriter:
         """Store what is known of the items."""
         pq.write_table(table, self._data / METADATA, compression="zstd")
 
-    def add_ann(self, name: str, ann: "faiss.Index", served: Served) -> None:
-        """Store the FAISS index of a space, and how it is searched."""
+    def add_ann(self, name: str, ann: "faiss.Index | None", served: Served) -> None:
+        """Store the FAISS index of a space, if it has one, and how it is searched."""
         try:
-            write_ann(ann, self._data / f"{name}.faiss")
+            if ann is not None:
+                write_ann(ann, self._data / f"{name}.faiss")
         except RuntimeError as error:  # all that FAISS makes of an error of the system is its text
             code = errno.ENOSPC if os.strerror(errno.ENOSPC) in str(error) else errno.EIO
             raise OSError(code, os.strerror(code)) from error

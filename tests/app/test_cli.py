@@ -172,7 +172,13 @@ def broken_files(folder: Path) -> dict[str, str]:
     pixels = b"IDAT" + zlib.compress(bytes(60_001 * 100))
     chunks = [struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (header, pixels)]
     (folder / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
-    return {"cut.jpg": "broken image", "text.jpg": "not an image", "huge.png": "too large"}
+    (folder / "red\x1b[31m\n.jpg").write_text("This name would colour a terminal, and break the line")
+    return {
+        "red\x1b[31m\n.jpg": "not an image",
+        "cut.jpg": "broken image",
+        "text.jpg": "not an image",
+        "huge.png": "too large",
+    }
 
 
 def test_bad_images_are_listed_and_counted_and_never_stop_a_run(
@@ -182,12 +188,13 @@ def test_bad_images_are_listed_and_counted_and_never_stop_a_run(
     out = tmp_path / "idx"
     done = retrieval("index", folder, "--model", student_file, "--out", out)
     assert done.returncode == 0
-    assert "17 images, 3 refused." in done.stdout
+    assert "17 images, 4 refused." in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
     reasons = {Path(failure.path).name: failure.reason for failure in Index(out).failures}
     assert reasons.keys() == expected.keys()
     for name, reason in expected.items():
         assert reason in reasons[name]
-        assert name in done.stderr
+        assert name.replace("\x1b", r"\x1b").replace("\n", r"\n") in done.stderr
     turned = next(item for item in Index(out).items if item.name == "turned.jpg")
     assert (turned.width, turned.height) == (40, 48)
 

@@ -357,7 +357,7 @@ def test_a_password_on_the_command_line_is_warned_of_and_one_in_the_environment_
     from index import search
 
     served = []
-    monkeypatch.setattr(search, "open_searcher", lambda *given: "searcher")
+    monkeypatch.setattr(search, "open_searcher", lambda *given, **named: "searcher")
     monkeypatch.setattr(server, "serve", lambda searcher, options: served.append(options))
     monkeypatch.delenv("RETRIEVAL_AUTH", raising=False)
     command = ["serve", "idx", "--max-upload-mb", "5", "--price", "1.2", "--mcp"]

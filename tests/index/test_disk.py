@@ -44,17 +44,18 @@ def many(folder: Path, count: int) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("size", ["300k", "500k", "800k", "1400k", "1900k"])
+@pytest.mark.parametrize("size", ["300k", "500k", "800k", "1100k", "1400k"])
 def test_a_full_disk_is_a_line_the_old_index_stays_and_the_run_goes_on(
     small_disk: Path, tmp_path: Path, student: OnnxEmbedder, size: str
 ):
     photos, out = many(tmp_path / "photos", 130), small_disk / "idx"
     old = build_index([photos / "000.png"], student, out)
+    before = np.array(old.vectors("student"))
     resize(small_disk, size)
     with pytest.raises(RetrievalError, match=r"is full\. Free some space, then go on with --resume"):
         build_index([photos], student, out)
     assert Index(out).manifest == old.manifest
-    assert old.ann("student").ntotal == 1
+    np.testing.assert_array_equal(old.vectors("student"), before)
     resize(small_disk, "8m")
     made = build_index([photos], student, out, resume=True)
     expected = build_index([photos], student, tmp_path / "fresh")

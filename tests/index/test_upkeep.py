@@ -21,7 +21,7 @@ def index(folder: Path, tmp_path: Path, student_file: Path, teacher_file: Path) 
     shutil.copy(folder / "0.png", folder / "more" / "copy.png")
     (folder / "3.png").write_text("no picture")
     student, teacher = OnnxEmbedder(student_file, "cpu"), OnnxEmbedder(teacher_file, "cpu")
-    return build_index([folder], student, tmp_path / "idx", teacher)
+    return build_index([folder], student, tmp_path / "idx", teacher, factory="HNSW8")
 
 
 def rewrite(index: Index, name: str, data: bytes) -> None:
@@ -35,9 +35,9 @@ def rewrite(index: Index, name: str, data: bytes) -> None:
 def test_what_an_index_is(index: Index, folder: Path):
     facts = describe_index(index.path)
     assert (facts.images, facts.copies, facts.refused, facts.sources) == (11, 1, 1, [str(folder)])
-    assert facts.spaces["student"].bytes_per_vector == pytest.approx((11 * 8 * 4 + 45) / 11)
+    assert facts.spaces["student"].bytes_per_vector > 8 * 4
     text = str(facts)
-    for part in ("11 in 12 files", "1 files refused", "student.onnx, 8 dimensions; Flat, recall@10 1.000"):
+    for part in ("11 in 12 files", "1 files refused", "student.onnx, 8 dimensions; HNSW8, recall@10 1.000"):
         assert part in text
     assert "unfinished" not in text
     (index.path / "unfinished").mkdir()
@@ -45,6 +45,15 @@ def test_what_an_index_is(index: Index, folder: Path):
 
 
 def test_a_sound_index_has_no_faults(index: Index):
+    assert verify_index(index.path) == []
+
+
+def test_exact_search_needs_no_second_copy_of_the_vectors(folder: Path, tmp_path: Path, student_file: Path):
+    index = build_index([folder], OnnxEmbedder(student_file, "cpu"), tmp_path / "idx")
+    assert index.ann("student") is None
+    assert not any(name.endswith(".faiss") for name in index.manifest.files)
+    facts = describe_index(index.path).spaces["student"]
+    assert (facts.factory, facts.recall, facts.bytes_per_vector) == ("Flat", 1.0, 0)
     assert verify_index(index.path) == []
 
 
@@ -80,7 +89,7 @@ def test_vectors_are_checked_against_items_length_and_faiss(index: Index):
 
 
 def test_a_faiss_file_of_other_vectors_is_found(index: Index, unit_rows):
-    other = faiss.IndexFlatIP(8)
+    other = faiss.index_factory(8, "HNSW8", faiss.METRIC_INNER_PRODUCT)
     other.add(unit_rows(11, 8))
     rewrite(index, "student.faiss", faiss.serialize_index(other).tobytes())
     (fault,) = verify_index(index.path)

@@ -1,0 +1,141 @@
+"""The collections of a gallery in Milvus, read: what is there, whatever it will be searched with."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from index.errors import UsageError
+from index.milvus import (
+    FACTS,
+    FIELDS,
+    SECONDS,
+    Address,
+    any_of,
+    as_item,
+    check_schema,
+    collection_name,
+    explain,
+)
+from index.store import FORMAT, Manifest, Space
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient
+
+PAGE = 4096  # rows that are read at a time
+
+
+class Collection:
+    """The collections of a gallery, by space: what reads them knows no models."""
+
+    def __init__(self, address: Address, client: "MilvusClient", student: str) -> None:
+        """Open them.
+
+        Args:
+            address: Of the gallery.
+            client: As `connect` returned it.
+            student: The student's collection: not the alias, which may come to mean another student's.
+
+        Raises:
+            UsageError: There is none, or it is not one of ours.
+        """
+        self.address, self.client, self.student = address, client, student
+        with explain(address):
+            described = client.describe_collection(student)
+        self.manifest, self.columns = _read_facts(student, described.get("properties", {}).get(FACTS))
+        for space, made in self.manifest.spaces.items():
+            with explain(address):
+                name = self.name(space)
+                if not client.has_collection(name):
+                    raise UsageError(f"Collection {name} of {address} is gone. Index the images again.")
+                index = client.describe_index(name, "vector") or {}
+                check_schema(name, client.describe_collection(name), made.dim, index.get("metric_type"))
+
+    def name(self, space: str) -> str:
+        """The collection of a space."""
+        spaces = self.manifest.spaces
+        return collection_name(self.address.name, spaces["student"].key, space, spaces[space].key)
+
+    def count(self) -> int:
+        """How many items there are now."""
+        with explain(self.address):
+            counted = self.client.query(
+                self.student, output_fields=["count(*)"], consistency_level="Strong", timeout=SECONDS
+            )
+        return int(counted[0]["count(*)"])
+
+    def fetch(
+        self, space: str, digests: Sequence[str], fields: Sequence[str], level: str = "Strong"
+    ) -> dict[str, dict[str, Any]]:
+        """Read rows by digest; what is not there is left out.
+
+        Args:
+            space: Of which space.
+            digests: Of the rows wanted.
+            fields: To read, beside the digest.
+            level: `Strong` waits for all that was written before, `Eventually` does not.
+        """
+        rows: dict[str, dict[str, Any]] = {}
+        for start in range(0, len(digests), PAGE):
+            with explain(self.address):
+                found = self.client.query(
+                    self.name(space),
+                    filter=any_of(list(digests[start : start + PAGE])),
+                    output_fields=["digest", *fields],
+                    consistency_level=level,
+                    timeout=SECONDS,
+                )
+            rows.update((row["digest"], dict(row)) for row in found)
+        return rows
+
+    def scan(self, fields: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+        """Read all rows of the student's collection, some at a time, by rising digest."""
+        with explain(self.address):
+            rows = self.client.query_iterator(
+                self.student, PAGE, output_fields=["digest", *fields], consistency_level="Strong"
+            )
+        while True:
+            with explain(self.address):
+                page = rows.next()
+            if not page:
+                return
+            yield [dict(row) for row in page]
+
+    def iter_batches(self) -> Iterator[pa.RecordBatch]:
+        """As `Index.iter_batches`."""
+        for page in self.scan(FIELDS):
+            yield pa.RecordBatch.from_pylist([asdict(as_item(row)) for row in page])
+
+
+def find_current(client: "MilvusClient", address: Address) -> str | None:
+    """The student's collection that the alias points to now, if there is one.
+
+    Raises:
+        UsageError: The name is that of a collection, not of an alias.
+    """
+    with explain(address):
+        if not client.has_collection(address.name):
+            return None
+        found = client.describe_collection(address.name)["collection_name"]
+    if found == address.name:
+        raise UsageError(
+            f"{address} is a collection that `retrieval index` did not make. Give another --collection."
+        )
+    return found
+
+
+def _read_facts(name: str, text: str | None) -> tuple[Manifest, list[str]]:
+    """Read what was written beside the vectors. It comes from elsewhere: it names nothing that is opened."""
+    try:
+        facts = json.loads(text or "")
+        spaces = {str(space): Space(**made) for space, made in facts["manifest"].pop("spaces").items()}
+        manifest = Manifest(**facts["manifest"], spaces=spaces)
+        if manifest.format != FORMAT or "student" not in spaces:
+            raise ValueError(manifest.format)
+        return manifest, [str(column) for column in facts["columns"]]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(
+            f"Collection {name} was not made by this `retrieval index`. Give another --collection."
+        ) from error
