@@ -178,6 +178,13 @@ def build(
         bool, typer.Option("--update", help="Embed only what is new or changed, and drop what is gone.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Embed on a Ray cluster: host:port, or auto to start one on this machine.",
+            show_default="embed here, without Ray",
+        ),
+    ] = None,
     budget: Paid = 0,
     ledger: LedgerFile = None,
     price: Price = None,
@@ -197,7 +204,7 @@ def build(
     if dry_run:
         typer.echo(bill_by_name(images, spec, device, price, update=target.folder if update else None))
         return
-    made = write_gallery(images, model, target, spec, factory, device, resume, update, need, metadata)
+    made = write_gallery(images, model, target, spec, factory, device, resume, update, need, metadata, ray)
     for failure in made.failures[:20]:
         say(f"refused {failure.path}: {failure.reason}")
     typer.echo(made.summary)

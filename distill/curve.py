@@ -1,13 +1,19 @@
 """Students of several budgets, and how their agreement with the teacher grows."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
-from distill.distillation import STUDENT, Distilled, Options, distill
+from distill.ask import Answered, Survey, consult, survey_pool
+from distill.crops import stored_side
+from distill.device import count_processes, keep_freed_memory, open_fabric
+from distill.distillation import STUDENT, Distilled, Options, distill, open_backbone
 from distill.examples import MOST
 from distill.held_out import search_again
-from distill.report import write_report, write_run
+from distill.processes import on_first
+from distill.report import read_run, write_report, write_run
 from index.embedder import Embedder, OnnxEmbedder
 from index.errors import UsageError
 from index.images import ImageFile, find_images
@@ -37,7 +43,9 @@ def distill_curve(
     options: Options,
     budgets: Sequence[int],
 ) -> Distilled:
-    """Distil with each budget in turn; each adds queries to those that the one before has paid for.
+    """Distil with each budget; each adds queries to those that the one before has paid for.
+
+    One after the other, or under torchrun side by side, a process for each.
 
     The student of the largest budget gets `out` itself, and its variants; the others get folders in it. All
     are measured on the photos that the last one holds out, which none of them learnt from.
@@ -53,14 +61,57 @@ def distill_curve(
     Returns:
         The student of the largest budget.
     """
+    if len(budgets) > 1 and prod(count_processes(os.environ)) > 1:
+        return _distill_side_by_side(files, teacher, ledger, out, options, budgets)
     done: list[Distilled] = []
     for budget in budgets:
         seen = done[-1].survey if done and budget <= MOST else None
-        if budget == budgets[-1]:
-            folder, chosen = out, replace(options, budget=budget)
-        else:
-            folder, chosen = out / f"budget-{budget}", replace(options, budget=budget, variants=())
-        done.append(distill(files, teacher, ledger, folder, chosen, seen))
+        done.append(distill(files, teacher, ledger, *_part(out, options, budget, budgets), seen))
+    _compare(done)
+    return done[-1]
+
+
+def _distill_side_by_side(
+    files: Sequence[ImageFile],
+    teacher: Embedder,
+    ledger: Ledger,
+    out: Path,
+    options: Options,
+    budgets: Sequence[int],
+) -> Distilled:
+    """The same in the processes of torchrun: the first one asks for all budgets, then each trains its own."""
+    keep_freed_memory()
+    fabric = open_fabric(options.device)
+
+    def ask() -> tuple[Survey, dict[int, Answered]]:
+        most, side, seed = max(budgets[-1], MOST), stored_side(options.size), options.seed
+        seen = survey_pool(files, teacher, ledger, open_backbone(options), fabric, side, most, seed)
+        return seen, {
+            budget: consult(seen, teacher, ledger, budget, options.select, seed) for budget in budgets
+        }
+
+    seen, answered = on_first(fabric, ask)
+    last = Distilled(out, {}, None, seen)
+    for budget in budgets[::-1][fabric.global_rank :: fabric.world_size]:
+        part, alone = _part(out, options, budget, budgets), open_fabric(options.device, alone=True)
+        made = distill(files, teacher, ledger, *part, seen, answered[budget], alone)
+        last = made if budget == budgets[-1] else last
+    fabric.barrier()
+    if fabric.is_global_zero:
+        folders = [_part(out, options, budget, budgets)[0] for budget in budgets[:-1]]
+        _compare([*(Distilled(folder, read_run(folder), None, seen) for folder in folders), last])
+    return last
+
+
+def _part(out: Path, options: Options, budget: int, budgets: Sequence[int]) -> tuple[Path, Options]:
+    """The folder of a budget's student, and what it is."""
+    if budget == budgets[-1]:
+        return out, replace(options, budget=budget)
+    return out / f"budget-{budget}", replace(options, budget=budget, variants=())
+
+
+def _compare(done: Sequence[Distilled]) -> None:
+    """Measure all students on the photos that the last one holds out, and report on them in its folder."""
     last = done[-1]
     if len(done) > 1 and last.lists:
         for earlier in done[:-1]:
@@ -70,9 +121,8 @@ def distill_curve(
             {"queried": other.run["queried"], "overlap@10": other.run["agreement"]["overlap@10"]}
             for other in done
         ]
-        write_run(out, last.run)
-        write_report(out, [other.run for other in done], last.lists)
-    return last
+        write_run(last.folder, last.run)
+        write_report(last.folder, [other.run for other in done], last.lists)
 
 
 def distill_by_name(

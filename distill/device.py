@@ -4,9 +4,11 @@ import ctypes
 import os
 import platform
 from collections.abc import Mapping
+from datetime import timedelta
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 
 from index.errors import UsageError
 
@@ -33,16 +35,23 @@ def choose_accelerator(device: str, cuda: bool, bf16: bool) -> Choice:
     return "cuda", "bf16-mixed" if bf16 else "32-true"
 
 
-def open_fabric(device: str) -> Fabric:
-    """Start Fabric where `choose_accelerator` chooses, in as many processes as torchrun has started."""
+def open_fabric(device: str, alone: bool = False) -> Fabric:
+    """Start Fabric where `choose_accelerator` chooses, in as many processes as torchrun has started.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+        alone: Whether this process, though it may be one of several, works by itself.
+    """
     cuda = torch.cuda.is_available()
     accelerator, precision = choose_accelerator(device, cuda, cuda and torch.cuda.is_bf16_supported())
-    here, nodes = count_processes(os.environ)
+    here, nodes = (1, 1) if alone else count_processes(os.environ)
+    gpu = int(os.environ.get("LOCAL_RANK", "0"))
     fabric = Fabric(
         accelerator=accelerator,
-        devices=here,
+        devices=[gpu] if alone and accelerator == "cuda" else here,
         num_nodes=nodes,
-        strategy="ddp" if here * nodes > 1 else "auto",
+        # They wait for the one that asks the teacher; if it dies, torchrun ends them.
+        strategy=DDPStrategy(timeout=timedelta(days=7)) if here * nodes > 1 else "auto",
         precision=precision,  # type: ignore[arg-type]
     )
     fabric.launch()

@@ -130,6 +130,8 @@ def distill(
     out: Path,
     options: Options,
     survey: Survey | None = None,
+    consulted: Answered | None = None,
+    fabric: Fabric | None = None,
 ) -> Distilled:
     """Distil a student and write its folder.
 
@@ -140,6 +142,8 @@ def distill(
         out: The student folder; its files are replaced when the student is ready.
         options: What and how.
         survey: What an earlier run of the same files, student, size and seed saw of them.
+        consulted: The answers to learn from, if they were collected before.
+        fabric: Where; None takes the device and the processes there are.
 
     Raises:
         UsageError: `out`, the student's name, its weights or the device cannot be used.
@@ -150,20 +154,15 @@ def distill(
         raise UsageError(f"{out} is a file. Give a folder as --out.")
     if options.variants:
         check_enough(len(files))
-    fabric = open_fabric(options.device)
-    torch.manual_seed(options.seed)
-    backbone = create_backbone(options.student, options.weights)
-    if options.stages:
-        create_backbone(options.student, "none").keep_stages(options.stages)  # fails before anything is paid
-    if backbone.pretrained:
-        backbone.fold_batch_norm()
+    fabric = fabric or open_fabric(options.device)
+    backbone = open_backbone(options)
     side = stored_side(options.size)
 
     def prepare() -> tuple[Survey, Answered, dict[str, Any]]:
         seen = survey or survey_pool(
             files, teacher, ledger, backbone, fabric, side, max(options.budget, MOST), options.seed
         )
-        answered = consult(seen, teacher, ledger, options.budget, options.select, options.seed)
+        answered = consulted or consult(seen, teacher, ledger, options.budget, options.select, options.seed)
         return seen, answered, _describe(files, seen, answered, teacher, ledger, options)
 
     seen, answered, run = on_first(fabric, prepare)
@@ -214,6 +213,17 @@ def distill(
         run["variants"] = [asdict(made) for made in make_variants(embedder, pixels, options.variants)]
         write_run(out, run)
     return Distilled(out, run, lists, seen)
+
+
+def open_backbone(options: Options) -> Backbone:
+    """Make the whole backbone of the student, so that what is wrong with it shows before anything is paid."""
+    torch.manual_seed(options.seed)
+    backbone = create_backbone(options.student, options.weights)
+    if options.stages:
+        create_backbone(options.student, "none").keep_stages(options.stages)
+    if backbone.pretrained:
+        backbone.fold_batch_norm()
+    return backbone
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ A worker that does all of it hands nothing over and waits for nobody: on a CPU, 
 embedding want the same cores, they are all kept busy.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -31,12 +31,13 @@ class Embedded:
         vectors: Their `(n, dim)` unit rows by model; empty without items.
         failures: Those that were refused.
         waiting: Share of the workers' time, so far, in which they read and decoded: models had to wait.
+            None if that is not known.
     """
 
     items: list[Item]
     vectors: dict[str, NDArray[np.float32]]
     failures: list[Failure]
-    waiting: float = 0.0
+    waiting: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def embed_files(
     models: Mapping[str, Embedder],
     batch: int | None = None,
     workers: int = WORKERS,
-) -> Iterator[Embedded]:
+) -> Generator[Embedded, None, None]:
     """Decode each file once and embed it with every model, in bounded memory.
 
     Args:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -18,14 +20,24 @@ from index.paid import PaidEmbedder
 from index.progress import progress, say
 from index.vectors_file import VectorsEmbedder, find_missing
 
+if TYPE_CHECKING:
+    from index.ray_embedding import RayCluster
 
-def embed_missing(files: Sequence[ImageFile], models: Mapping[str, Embedder], journal: Journal) -> None:
+
+def embed_missing(
+    files: Sequence[ImageFile],
+    models: Mapping[str, Embedder],
+    journal: Journal,
+    cluster: "RayCluster | None" = None,
+) -> None:
     """Embed the files that a journal has no vectors for, and add them to it.
 
     Args:
         files: As they were listed in the journal.
         models: The embedders by name. A paid teacher is asked about all of the files first.
         journal: The unfinished run.
+        cluster: Where to embed; None does it here. Copies of an image are embedded there too: to look for
+            them would mean to read every file here.
 
     Raises:
         UsageError: The teacher is a file of vectors that lacks images, and none may be missing.
@@ -46,12 +58,18 @@ def embed_missing(files: Sequence[ImageFile], models: Mapping[str, Embedder], jo
             if isinstance(teacher, PaidEmbedder):
                 wanted = list(wanted)
                 _ask(wanted, teacher)
-            for part in embed_files(wanted, models):
-                journal.add(part.items, part.vectors, part.failures)
-                underway.difference_update(item.digest for item in part.items)
-                done += len(part.items) + len(part.failures)
-                bar.set_postfix_str(f"{part.waiting:.0%} waiting for data", refresh=False)
-                bar.update(len(part.items) + len(part.failures))
+            parts = embed_files(wanted, models)
+            if cluster:
+                unread = (files[one.place] for one in journal.missing())
+                parts = cluster(unread, journal.count_missing(), models, journal.folder)
+            with closing(parts):
+                for part in parts:
+                    journal.add(part.items, part.vectors, part.failures)
+                    underway.difference_update(item.digest for item in part.items)
+                    done += len(part.items) + len(part.failures)
+                    if part.waiting is not None:
+                        bar.set_postfix_str(f"{part.waiting:.0%} waiting for data", refresh=False)
+                    bar.update(len(part.items) + len(part.failures))
             if not done:
                 return
 

@@ -1,12 +1,14 @@
 """Where `retrieval index` writes: an index folder, or a collection of a Milvus server."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from index.errors import UsageError
 from index.milvus import Address, is_address, parse_address
 from index.pipeline import index_by_name
+from index.ray_embedding import open_cluster
 from index.store import Failure
 from index.teacher import TeacherSpec
 from index.tuning import Need
@@ -73,27 +75,30 @@ def write_gallery(
     update: bool,
     need: Need,
     metadata: Path | None,
+    ray: str | None = None,
 ) -> Made:
-    """Index images with the models of these names, into a folder or a collection.
+    """Index images with the models of these names, into a folder or a collection, here or on a Ray cluster.
 
     Raises:
-        RetrievalError: As `index_by_name` and `send_by_name`.
+        RetrievalError: As `index_by_name`, `send_by_name` and `open_cluster`.
     """
-    if target.address is None:
+    if target.address is not None and factory != "auto":
+        raise UsageError("--factory is for FAISS: a Milvus server is told --recall and --memory.")
+    options = resume, update, need, metadata
+    with nullcontext() if ray is None else open_cluster(ray, device) as cluster:
+        if target.address is not None:
+            from index.milvus_pipeline import send_by_name
+
+            sent = send_by_name(
+                sources, model, target.address, teacher, device, target.folder, *options, cluster
+            )
+            done = sent.written
+            counts = (
+                f"{len(sent.index)} images: {done.new} new, {done.changed} changed, {done.removed} removed"
+            )
+            return Made(f"{target.address}: {counts}; {len(sent.failures)} refused.", sent.failures)
         assert target.folder is not None
-        index = index_by_name(
-            sources, model, target.folder, teacher, factory, device, resume, update, need, metadata
-        )
+        index = index_by_name(sources, model, target.folder, teacher, factory, device, *options, cluster)
         files = f" in {len(index) + index.manifest.copies} files" if index.manifest.copies else ""
         summary = f"{target.folder}: {len(index)} images{files}, {index.manifest.failed} refused."
         return Made(summary, index.failures)
-    from index.milvus_pipeline import send_by_name
-
-    if factory != "auto":
-        raise UsageError("--factory is for FAISS: a Milvus server is told --recall and --memory.")
-    sent = send_by_name(
-        sources, model, target.address, teacher, device, target.folder, resume, update, need, metadata
-    )
-    done = sent.written
-    counts = f"{len(sent.index)} images: {done.new} new, {done.changed} changed, {done.removed} removed"
-    return Made(f"{target.address}: {counts}; {len(sent.failures)} refused.", sent.failures)

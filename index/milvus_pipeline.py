@@ -37,6 +37,7 @@ from index.milvus_tuning import QUERIES, choose_index, tune
 from index.milvus_writing import Sender, Written, read_stretches, write_all
 from index.pipeline import PROJECTED, Models, name_sources
 from index.progress import say
+from index.ray_embedding import RayCluster
 from index.store import FORMAT, Failure, Manifest, Space
 from index.students import keep_student
 from index.teacher import TeacherSpec
@@ -74,6 +75,7 @@ def send_by_name(
     update: bool = False,
     need: Need | None = None,
     metadata: Path | None = None,
+    cluster: RayCluster | None = None,
 ) -> Sent:
     """`send_images`, with models given by name; teacher space is taken from beside the student."""
     student = OnnxEmbedder(model, device, threads=1)
@@ -83,7 +85,7 @@ def send_by_name(
     work = work or user_cache_path("retrieval") / "milvus" / content_digest(f"work {address}".encode())
     work.parent.mkdir(parents=True, exist_ok=True)
     return send_images(
-        sources, Models(student, opened, space), address, work, resume, update, need or Need(), metadata
+        sources, Models(student, opened, space), address, work, resume, update, need, metadata, cluster
     )
 
 
@@ -96,6 +98,7 @@ def send_images(
     update: bool = False,
     need: Need | None = None,
     metadata: Path | None = None,
+    cluster: RayCluster | None = None,
 ) -> Sent:
     """Bring images into a gallery. What is there by its content is neither embedded nor sent again.
 
@@ -111,6 +114,7 @@ def send_images(
         update: Remove what is not among the sources, and forget files that items had; else images are added.
         need: What is asked of the search; None takes the defaults.
         metadata: A CSV file with a column `path` and others to filter by; None keeps what was there.
+        cluster: Where to embed; None does it here.
 
     Raises:
         UsageError: A source is wrong, a run is left that was not asked for, or what is there does not fit.
@@ -135,7 +139,7 @@ def send_images(
         if known is not None and known.count():
             journal.adopt(known)
         journal.list_files(files)
-        embed_missing(files, models.embedders, journal)
+        embed_missing(files, models.embedders, journal, cluster)
         failures = list(journal.failures())
         total = sum(1 for _ in journal.items())
         if not total:

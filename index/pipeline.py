@@ -23,6 +23,7 @@ from index.journal import Journal
 from index.mapped import chunks
 from index.metadata import read_rows
 from index.progress import say
+from index.ray_embedding import RayCluster
 from index.store import CHUNK, MANIFEST, Index, Item, Space
 from index.teacher import TeacherSpec
 from index.teacher_space import FILE as TEACHER_SPACE
@@ -45,6 +46,7 @@ def index_by_name(
     update: bool = False,
     need: Need | None = None,
     metadata: Path | None = None,
+    cluster: RayCluster | None = None,
 ) -> Index:
     """`build_index`, with everything given by its name; teacher space is taken from beside the student.
 
@@ -59,6 +61,7 @@ def index_by_name(
         update: As in `build_index`.
         need: As in `build_index`.
         metadata: As in `build_index`.
+        cluster: As in `build_index`.
 
     Raises:
         RetrievalError: As `build_index`, and where a model cannot be opened.
@@ -67,7 +70,8 @@ def index_by_name(
     beside = model.with_name(TEACHER_SPACE)
     space = TeacherSpace.load(beside) if teacher.spec and beside.is_file() else None
     opened = teacher.open(device) if teacher.spec else None
-    return build_index(sources, student, out, opened, space, factory, resume, update, need, metadata)
+    options = factory, resume, update, need, metadata, cluster
+    return build_index(sources, student, out, opened, space, *options)
 
 
 def build_index(
@@ -81,6 +85,7 @@ def build_index(
     update: bool = False,
     need: Need | None = None,
     metadata: Path | None = None,
+    cluster: RayCluster | None = None,
 ) -> Index:
     """Embed images with one or two models and write the index folder.
 
@@ -95,6 +100,7 @@ def build_index(
         update: Embed only what is not in the index; the result is that of a new index all the same.
         need: What is asked of the FAISS indexes; None takes the defaults.
         metadata: A CSV file with a column `path` and others to filter by; None keeps what was there.
+        cluster: Where to embed; None does it here.
 
     Returns:
         The index, opened.
@@ -125,7 +131,7 @@ def build_index(
         if base is not None:
             models.require_made(base)
         journal.list_files(files)
-        embed_missing(files, models.embedders, journal)
+        embed_missing(files, models.embedders, journal, cluster)
         with IndexWriter(out, [str(source.absolute()) for source in sources]) as writer:
             return _write(writer, journal, models, wanted, base)
 

@@ -40,9 +40,11 @@ def pool(tmp_path: Path) -> Path:
     return folder
 
 
-def distill(launcher: list[str], pool: Path, teacher: Path, out: Path) -> subprocess.CompletedProcess[str]:
+def distill(
+    launcher: list[str], pool: Path, teacher: Path, out: Path, budget: str = "24"
+) -> subprocess.CompletedProcess[str]:
     command = [
-        *launcher, "-m", "app.cli", "distill", str(pool), "--teacher", str(teacher), "--budget", "24",
+        *launcher, "-m", "app.cli", "distill", str(pool), "--teacher", str(teacher), "--budget", budget,
         "--out", str(out), "--ledger", str(out.with_suffix(".sqlite")), "--student", "test_efficientnet",
         "--weights", str(pool.parent / "w.pth"), "--size", "32", "--dim", "6", "--steps", "12",
         "--device", "cpu",
@@ -77,3 +79,30 @@ def test_several_processes_make_the_student_of_one(pool, teacher_file, tmp_path,
         OnnxEmbedder(tmp_path / name / "student.onnx", "cpu").embed(images) for name in ("one", "several")
     )
     assert (first * second).sum(axis=1) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_sweep_side_by_side_makes_the_students_of_one_after_the_other(pool, teacher_file, tmp_path):
+    """Three budgets for two processes: one has two of them."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    for name, launcher in {"turns": [sys.executable], "beside": torchrun}.items():
+        done = distill(launcher, pool, teacher_file, tmp_path / name, budget="16,20,24")
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("student.onnx") == 1, "one process speaks"
+    for folder in ("budget-16", "budget-20", "."):
+        turns, beside = (
+            json.loads((tmp_path / name / folder / "run.json").read_text()) for name in ("turns", "beside")
+        )
+        assert beside["ledger_digest"] == turns["ledger_digest"], "the same answers"
+        assert beside["asked_now"] == turns["asked_now"]
+        assert beside["training"]["loss"] == turns["training"]["loss"]
+        images = list(np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8))
+        one, other = (
+            OnnxEmbedder(tmp_path / name / folder / "student.onnx", "cpu").embed(images)
+            for name in ("turns", "beside")
+        )
+        assert np.array_equal(one, other)
+    assert beside["curve"] == turns["curve"]
+    assert (tmp_path / "beside" / "report.html").is_file()
+    with Ledger(tmp_path / "beside.sqlite", beside["teacher"]["key"]) as ledger:
+        assert ledger.spent == 24, "one process asks"

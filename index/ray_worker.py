@@ -1,0 +1,126 @@
+"""What runs in each process of a Ray cluster: the work of `embed_files`, for a piece of the files at a time.
+
+Images are read and pieces are written on paths that all machines see.
+"""
+
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from index.embedder import Embedder, OnnxEmbedder, open_embedder
+from index.embedding import embed_files
+from index.errors import RetrievalError
+from index.image_file import ImageFile, Member, path_to_text, text_to_path
+from index.images import content_digest
+from index.options import EmbedderOptions
+from index.pieces import SUFFIX, join, write_piece
+
+TRIES = ".tries"  # a byte for each process that began with a piece
+MOST_TRIES = 4
+LISTED = pa.schema(
+    [
+        ("path", pa.string()),
+        ("name", pa.string()),
+        ("below", pa.bool_()),
+        ("shard", pa.string()),
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+        ("fault", pa.string()),
+    ]
+)
+
+
+def list_files(files: Iterator[ImageFile], size: int) -> Iterator[pa.Table]:
+    """List files in tables of `size` rows."""
+    while rows := [
+        {
+            "path": path_to_text(file.path),
+            "name": file.name,
+            "below": file.below,
+            "shard": path_to_text(file.member.shard) if file.member else None,
+            "offset": file.member.offset if file.member else None,
+            "size": file.member.size if file.member else None,
+            "fault": file.fault,
+        }
+        for file in islice(files, size)
+    ]:
+        yield pa.Table.from_pylist(rows, LISTED)
+
+
+def _file_of(row: Mapping[str, Any]) -> ImageFile:
+    shard = row["shard"]
+    member = Member(text_to_path(shard), row["offset"], row["size"]) if shard else None
+    return ImageFile(text_to_path(row["path"]), row["name"], row["below"], member, row["fault"])
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker is told.
+
+    Attributes:
+        models: Spec, options and key of each by name.
+        device: As for `open_embedder`.
+        pieces: The folder to write to.
+        threads: How many read, decode and embed in a worker.
+    """
+
+    models: Mapping[str, tuple[str, EmbedderOptions, str]]
+    device: str
+    pieces: Path
+    threads: int
+
+
+class Worker:
+    """The process. Its failures are answers: Ray would put its own words around an exception."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def __call__(self, table: pa.Table) -> dict[str, list[str]]:
+        """Embed a piece, unless it is done, and return its name or the reason why not."""
+        name = content_digest("\0".join(table["path"].to_pylist()).encode()) + SUFFIX
+        try:
+            if not (self.job.pieces / name).exists():
+                self._make([_file_of(row) for row in table.to_pylist()], self.job.pieces / name)
+        except (RetrievalError, OSError) as error:
+            return {"piece": [""], "error": [f"{socket.gethostname()}: {error}"]}
+        return {"piece": [name], "error": [""]}
+
+    def _make(self, files: list[ImageFile], path: Path) -> None:
+        folders = {
+            (file.member.shard if file.member else file.path).parent for file in files if not file.fault
+        }
+        for folder in (self.job.pieces, *folders):
+            if not folder.is_dir():
+                raise RetrievalError(
+                    f"{folder} is not here. Images and index must be where all machines see them."
+                )
+        tries = path.with_suffix(TRIES)
+        with tries.open("ab") as file:
+            file.write(b".")
+        if tries.stat().st_size > MOST_TRIES:
+            raise RetrievalError(
+                f"{MOST_TRIES} workers died while they embedded {files[0].path} to {files[-1].path}. "
+                "Is there too little memory, or an image that no decoder survives?"
+            )
+        write_piece(path, join(list(embed_files(files, self.models, workers=self.job.threads))))
+        tries.unlink()
+
+    @cached_property
+    def models(self) -> dict[str, Embedder]:
+        """The models, opened."""
+        opened: dict[str, Embedder] = {}
+        for name, (spec, options, key) in self.job.models.items():
+            if name == "student":
+                opened[name] = OnnxEmbedder(Path(spec), self.job.device, threads=1)
+            else:
+                opened[name] = open_embedder(spec, self.job.device, options)
+            if opened[name].key != key:
+                raise RetrievalError(f"{spec} is another file here. Put it where all machines see the same.")
+        return opened
