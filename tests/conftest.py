@@ -17,7 +17,8 @@ from page_tools import CHROMIUM, COUNT, DESKTOP, FLAGS, start_server
 from PIL import Image
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-if "PYTEST_XDIST_WORKER" in os.environ:  # as many of us run as there are cores
+SIDE_BY_SIDE = "PYTEST_XDIST_WORKER" in os.environ
+if SIDE_BY_SIDE:  # as many of us run as there are cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine is no reason for a property to fail.
@@ -182,5 +183,9 @@ def open_tab(browser, page_site):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what is quick first."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    """Run what is quick first; side by side the long files, for the last to begin keeps one core alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    if SIDE_BY_SIDE:
+        items.sort(key=lambda item: item.path not in slow)
+    else:
+        items.sort(key=lambda item: item.get_closest_marker("slow") is not None)

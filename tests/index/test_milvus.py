@@ -28,7 +28,7 @@ from index.teacher import TeacherSpec
 from index.tuning import Need
 
 milvus = pytest.importorskip("milvus")
-pytestmark = pytest.mark.xdist_group("milvus")
+pytestmark = pytest.mark.slow  # a server is started
 
 
 def _free_port() -> int:

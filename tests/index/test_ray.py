@@ -33,6 +33,8 @@ from index.ray_worker import MOST_TRIES, TRIES, Job, Worker, list_files
 from index.sources import find_images
 from index.store import ERRORS, ITEMS, Failure, Index, Item
 
+pytestmark = pytest.mark.slow  # a cluster is started
+
 PIECE = 8  # images
 
 
