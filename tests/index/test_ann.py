@@ -132,7 +132,11 @@ def test_a_factory_that_does_not_fit_is_a_usage_error(unit_rows):
 
 
 @pytest.mark.parametrize("factory", ["HNSW8", "IVF4,SQ8", "RR16,IVF4,PQ8x4fs", "RR16,IVF4,RaBitQfs"])
-def test_a_file_is_mapped_and_answers_as_what_was_written(tmp_path, unit_rows, factory):
+@pytest.mark.parametrize("mapped_from", [0, 1 << 28])
+def test_a_file_read_or_mapped_answers_as_what_was_written(
+    tmp_path, unit_rows, monkeypatch, factory, mapped_from
+):
+    monkeypatch.setattr("index.ann.MAPPED_FROM", mapped_from)
     vectors = unit_rows(500, 16)
     index = build_ann(vectors, factory)
     write_ann(index, tmp_path / "a.faiss")
@@ -143,8 +147,9 @@ def test_a_file_is_mapped_and_answers_as_what_was_written(tmp_path, unit_rows, f
 
 def test_a_broken_file_is_named(tmp_path):
     (tmp_path / "b.faiss").write_bytes(b"nothing")
-    with pytest.raises(RetrievalError, match=r"b\.faiss cannot be read"):
-        read_ann(tmp_path / "b.faiss")
+    for name in ("b", "missing"):
+        with pytest.raises(RetrievalError, match=rf"{name}\.faiss cannot be read"):
+            read_ann(tmp_path / f"{name}.faiss")
 
 
 def test_a_gpu_is_used_where_there_is_one_and_faiss_can():
