@@ -36,8 +36,8 @@ app = typer.Typer(
 )  # fmt: skip
 
 TEACHERS = "ONNX file, http(s) address, .npz or .parquet of vectors, or package.module:callable."
-SOURCES = "Folders of images, image files, .txt or .parquet lists of paths, .tar shards."
-Images = Annotated[list[Path], typer.Argument(help=SOURCES, show_default=False)]
+SOURCES = "Folders of images, image files, .txt or .parquet lists, .tar shards; or addresses: s3://..."
+Images = Annotated[list[str], typer.Argument(help=SOURCES, show_default=False)]
 IndexFolder = Annotated[Path, typer.Argument(help="An index folder.", show_default=False)]
 Gallery = Annotated[
     str, typer.Argument(help="An index folder, or milvus://HOST:19530/COLLECTION.", show_default=False)
@@ -351,6 +351,13 @@ def serve(
     ] = "",
     max_upload_mb: Annotated[float, typer.Option(help="Largest request, in MB.")] = 50.0,
     price: Price = None,
+    fetch: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Below which addresses the page may read images, such as s3://BUCKET/. May repeat.",
+            show_default="nowhere",
+        ),
+    ] = None,
     mcp: Annotated[bool, typer.Option("--mcp", help="Be an MCP server too, at /mcp.")] = False,
     device: Device = "auto",
     *,
@@ -365,7 +372,7 @@ def serve(
         typer.echo("Every user of this machine can read --auth. Better set RETRIEVAL_AUTH.", err=True)
     options = ServerOptions(host, port, auth, max_upload_mb, mcp, price)
     spec = TeacherSpec(teacher, teacher_options, ledger, budget)
-    serve_page(open_searcher(index, spec, device, model=model), options)
+    serve_page(open_searcher(index, spec, device, model=model, allowed=fetch or ()), options)
 
 
 ledgers = typer.Typer(no_args_is_help=True, help="Look into a ledger, the file of a teacher's paid answers.")

@@ -155,7 +155,7 @@ def _read_photos(searcher: Searcher, items: Sequence[int]) -> list[Photo]:
     for item in items:
         entry = searcher.index.items[item]
         with suppress(ImageError):
-            photos.append(read_photo(image_at(entry.path, entry.name), side))
+            photos.append(read_photo(image_at(entry.path, entry.name, searcher.index.allowed), side))
     if not photos:
         raise RetrievalError("The photos of the gallery cannot be read any more: no time can be measured.")
     return photos
@@ -168,7 +168,7 @@ def _embed_again(
     if not models:
         return list(items), {}
     by_path = {index.items[item].path: item for item in items}
-    files = [image_at(path, index.items[item].name) for path, item in by_path.items()]
+    files = [image_at(path, index.items[item].name, index.allowed) for path, item in by_path.items()]
     kept: list[int] = []
     rows: dict[str, list[NDArray[np.float32]]] = {name: [] for name in models}
     for done in embed_files(files, models):

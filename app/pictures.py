@@ -11,7 +11,7 @@ from platformdirs import user_cache_path
 
 from app.shared import CORES
 from index.errors import ImageError, RetrievalError, needs
-from index.images import FORMATS, content_digest, decode
+from index.images import FORMATS, ImageFile, content_digest, decode
 from index.seam import Store
 from index.sources import image_at
 from index.store import Item
@@ -48,7 +48,7 @@ class Pictures:
     """
 
     def __init__(self, index: Store, cache: Path | None = None) -> None:
-        self._items = index.items
+        self._items, self._allowed = index.items, index.allowed
         self._cache = cache or user_cache_path("retrieval") / "thumbs"
 
     def find(self, item: str) -> Item:
@@ -67,8 +67,8 @@ class Pictures:
         Raises:
             ImageError: It is not what was indexed.
         """
-        if _last_change(item) != item.mtime:
-            read_indexed(item)
+        if self._last_change(item) != item.mtime:
+            self._read(item)
 
     def thumbnail(self, item: Item) -> bytes:
         """A small JPEG, made once. The file is taken for unchanged if a thumbnail of the content is there.
@@ -80,7 +80,7 @@ class Pictures:
         try:
             return kept.read_bytes()
         except OSError:
-            made = _jpeg(read_indexed(item), item.name, THUMBNAIL)
+            made = _jpeg(self._read(item), item.name, THUMBNAIL)
         try:
             kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             beside = kept.with_name(f".{item.digest}-{os.getpid()}-{threading.get_ident()}")
@@ -106,28 +106,40 @@ class Pictures:
         Raises:
             ImageError: There is nothing to show.
         """
-        data = read_indexed(item)
+        data = self._read(item)
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             mime = SHOWN.get(image.format or "")
         if mime and len(data) <= LARGEST:
             return data, mime
         return _jpeg(data, item.name, SIDE), "image/jpeg"
 
+    def _read(self, item: Item) -> bytes:
+        """Read an item's file.
 
-def read_indexed(item: Item) -> bytes:
-    """Read an item's file.
+        Raises:
+            ImageError: It is gone, or not what was indexed.
+        """
+        self._last_change(item)
+        try:
+            data, _ = self._file(item).read()
+        except ImageError as error:
+            raise ImageError(f"{item.name} is not there any more") from error
+        if content_digest(data) != item.digest:
+            raise ImageError(f"{item.name} has changed since it was indexed")
+        return data
 
-    Raises:
-        ImageError: It is gone, or not what was indexed.
-    """
-    _last_change(item)
-    try:
-        data, _ = image_at(item.path, item.name).read()
-    except ImageError as error:
-        raise ImageError(f"{item.name} is not there any more") from error
-    if content_digest(data) != item.digest:
-        raise ImageError(f"{item.name} has changed since it was indexed")
-    return data
+    def _last_change(self, item: Item) -> int:
+        file = self._file(item)
+        try:
+            size, changed = file.status()
+        except ImageError as error:
+            raise ImageError(file.fault or f"{item.name} is not there any more") from error
+        if size != item.size:
+            raise ImageError(f"{item.name} has changed since it was indexed")
+        return changed
+
+    def _file(self, item: Item) -> ImageFile:
+        return image_at(item.path, item.name, self._allowed)
 
 
 def build_pictures(pictures: Pictures) -> APIRouter:
@@ -163,16 +175,6 @@ def build_pictures(pictures: Pictures) -> APIRouter:
         return await serve(item, request, "image")
 
     return router
-
-
-def _last_change(item: Item) -> int:
-    try:
-        size, changed = image_at(item.path, item.name).status()
-    except ImageError as error:
-        raise ImageError(f"{item.name} is not there any more") from error
-    if size != item.size:
-        raise ImageError(f"{item.name} has changed since it was indexed")
-    return changed
 
 
 def _jpeg(data: bytes, name: str, side: int) -> bytes:

@@ -191,7 +191,7 @@ def query_of_item(searcher: Searcher, item: int) -> Query:
     """
     entry = searcher.index.items[item]
     try:
-        data, _ = image_at(entry.path, entry.name).read()
+        data, _ = image_at(entry.path, entry.name, searcher.index.allowed).read()
     except ImageError as error:
         raise ImageError(f"{entry.name} cannot be read any more: {error}.") from error
     return Query(entry.name, data, content_digest(data), below=True)

@@ -66,7 +66,7 @@ def built_in(files: Sequence[ImageFile], model: OnnxEmbedder) -> Timed:
 def one_stage(files: Sequence[ImageFile], model: OnnxEmbedder, cluster: RayCluster, folder: Path) -> Timed:
     """Embed as `--ray` does."""
     began = time.time()
-    parts = cluster(files, len(files), {"student": model}, folder)
+    parts = cluster(files, len(files), {"student": model}, folder, lambda item: True)
     made = len(next(parts).items)
     first = min(piece.stat().st_mtime for piece in folder.glob("*/*.piece"))  # before it came to us
     rest = sum(len(part.items) + len(part.failures) for part in parts)

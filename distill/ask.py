@@ -90,7 +90,7 @@ def survey_pool(
     """
     digests = digest_pool(files)
     missing = find_missing(files, digests, teacher)
-    lacking = [Failure(str(files[i].path), why) for i, why in missing.items()]
+    lacking = [Failure(files[i].location, why) for i, why in missing.items()]
     files = [file for i, file in enumerate(files) if i not in missing]
     digests = [digest for i, digest in enumerate(digests) if i not in missing]
     sample = sample_pool(digests, ledger.known(digests), most, seed)

@@ -18,6 +18,7 @@ from index.embedder import Embedder, OnnxEmbedder
 from index.errors import UsageError
 from index.images import ImageFile, find_images
 from index.ledger import Ledger
+from index.sources import Source
 from index.teacher import TeacherSpec
 
 
@@ -126,7 +127,7 @@ def _compare(done: Sequence[Distilled]) -> None:
 
 
 def distill_by_name(
-    sources: Sequence[Path],
+    sources: Sequence[Source],
     teacher: TeacherSpec,
     out: Path,
     options: Options,

@@ -18,6 +18,7 @@ from index.embedder import OnnxEmbedder, embed_many
 from index.errors import ImageError, RetrievalError, UsageError
 from index.images import find_images, read_photo
 from index.metrics import overlap_at_k, rank
+from index.sources import Source
 
 CALIBRATION = 128  # images whose activations set the scales of int8
 GATE, FEWEST = 500, 50  # images that the gate searches among, at most and at least
@@ -101,7 +102,7 @@ def make_variants(student: OnnxEmbedder, pixels: NDArray[np.uint8], names: Seque
     ]
 
 
-def make_variants_by_name(folder: Path, sources: Sequence[Path], names: Sequence[str]) -> list[Variant]:
+def make_variants_by_name(folder: Path, sources: Sequence[Source], names: Sequence[str]) -> list[Variant]:
     """`make_variants`, for the student of a folder and images of files; noted in its run.json and model card.
 
     Args:

@@ -9,6 +9,7 @@ from index.embedder import Embedder
 from index.errors import BudgetError, UsageError
 from index.images import ImageFile, find_images
 from index.ledger import Ledger
+from index.sources import Source
 from index.store import Index
 from index.teacher import TeacherSpec
 from index.vectors_file import find_missing
@@ -108,7 +109,7 @@ def make_bill(
 
 
 def bill_by_name(
-    sources: Sequence[Path],
+    sources: Sequence[Source],
     teacher: TeacherSpec,
     device: str,
     price: float | None,
@@ -118,7 +119,7 @@ def bill_by_name(
     """`make_bill`, with everything given by its name.
 
     Args:
-        sources: Folders and files.
+        sources: As for `find_images`.
         teacher: How to reach the teacher.
         device: `auto`, `cpu` or `cuda`.
         price: As in `make_bill`.

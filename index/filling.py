@@ -61,7 +61,7 @@ def embed_missing(
             parts = embed_files(wanted, models)
             if cluster:
                 unread = (files[one.place] for one in journal.missing())
-                parts = cluster(unread, journal.count_missing(), models, journal.folder)
+                parts = cluster(unread, journal.count_missing(), models, journal.folder, journal.lists)
             with closing(parts):
                 for part in parts:
                     journal.add(part.items, part.vectors, part.failures)

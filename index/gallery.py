@@ -9,6 +9,7 @@ from index.errors import UsageError
 from index.milvus import Address, is_address, parse_address
 from index.pipeline import index_by_name
 from index.ray_embedding import open_cluster
+from index.sources import Source
 from index.store import Failure
 from index.teacher import TeacherSpec
 from index.tuning import Need
@@ -65,7 +66,7 @@ class Made:
 
 
 def write_gallery(
-    sources: Sequence[Path],
+    sources: Sequence[Source],
     model: Path,
     target: Target,
     teacher: TeacherSpec,

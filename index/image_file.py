@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from index.errors import ImageError
+from index.remote import Remote
 
 MAX_BYTES = 1 << 29  # of a file
 URI = "file://"
@@ -34,23 +35,24 @@ class ImageFile:
     """A file to read.
 
     Attributes:
-        path: Absolute, links kept. A member of a shard has its name below the path of the shard.
+        path: Absolute, links kept. A member of a shard has its name below the path of the shard. What lies
+            at an address has none: this is `location`.
         name: What to call it in messages.
         below: Whether that is its path below a folder of images, which identifies it there.
-        member: Where it lies in a shard, if it does.
+        member: Where it lies in a shard or at an address, if it does.
         fault: Why it cannot be read, if listing it found that out.
     """
 
     path: Path
     name: str
     below: bool = False
-    member: Member | None = None
+    member: Member | Remote | None = None
     fault: str = ""
 
     @property
     def location(self) -> str:
         """Its path as text that JSON and Parquet take. `sources.image_at` makes a file of it again."""
-        return path_to_text(self.path)
+        return self.member.location if isinstance(self.member, Remote) else path_to_text(self.path)
 
     def read(self) -> tuple[bytes, int]:
         """Read it.
@@ -60,10 +62,13 @@ class ImageFile:
 
         Raises:
             ImageError: It cannot be read; the message is the reason.
+            RetrievalError: It lies in a store that cannot be asked.
         """
         size, changed = self.status()
         if size > MAX_BYTES:
             raise ImageError(f"too large: {size >> 20} MiB, the limit is {MAX_BYTES >> 20} MiB")
+        if isinstance(self.member, Remote):
+            return self.member.read(size), changed
         try:
             with open(self._on_disk, "rb", buffering=0, opener=_open_without_waiting) as file:
                 if self.member is None:
@@ -84,6 +89,8 @@ class ImageFile:
         """
         if self.fault:
             raise ImageError(self.fault)
+        if isinstance(self.member, Remote):
+            return self.member.status()
         try:
             found = self._on_disk.stat()
         except (OSError, ValueError) as error:
@@ -94,7 +101,7 @@ class ImageFile:
 
     @property
     def _on_disk(self) -> Path:
-        return self.member.shard if self.member else self.path
+        return self.member.shard if isinstance(self.member, Member) else self.path
 
 
 def path_to_text(path: Path) -> str:

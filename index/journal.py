@@ -195,6 +195,11 @@ class Journal:
         )
         self._db.execute("COMMIT")
 
+    def lists(self, item: Item) -> bool:
+        """Whether a file is to be indexed that has this item's path, size and time."""
+        wanted = "SELECT 1 FROM files WHERE path = ? AND size = ? AND mtime = ?"
+        return self._db.execute(wanted, (item.path, item.size, item.mtime)).fetchone() is not None
+
     def count_missing(self) -> int:
         """How many files have no vectors yet."""
         return self._db.execute(f"SELECT COUNT(*) {MISSING}").fetchone()[0]

@@ -38,6 +38,7 @@ from index.milvus_writing import Sender, Written, read_stretches, write_all
 from index.pipeline import PROJECTED, Models, name_sources
 from index.progress import say
 from index.ray_embedding import RayCluster
+from index.sources import Source
 from index.store import FORMAT, Failure, Manifest, Space
 from index.students import keep_student
 from index.teacher import TeacherSpec
@@ -65,7 +66,7 @@ class Sent:
 
 
 def send_by_name(
-    sources: Sequence[Path],
+    sources: Sequence[Source],
     model: Path,
     address: Address,
     teacher: TeacherSpec,
@@ -90,7 +91,7 @@ def send_by_name(
 
 
 def send_images(
-    sources: Sequence[Path],
+    sources: Sequence[Source],
     models: Models,
     address: Address,
     work: Path,
@@ -106,7 +107,7 @@ def send_images(
     one, and whoever searches the old one goes on with it.
 
     Args:
-        sources: Folders and files.
+        sources: As for `find_images`.
         models: What makes the vectors.
         address: Of the gallery.
         work: A folder of this machine that is new or empty, for the journal.
@@ -229,7 +230,7 @@ def _finish(sender: Sender, models: Models, need: Need, columns: Sequence[str], 
                 client.load_collection(name)
 
         sender.insist(settle)
-        served = sender.insist(lambda space=space, kind=kind: _tune(collection, space, kind, need))  # type: ignore[misc]
+        served = sender.insist(lambda space=space, kind=kind: tune_space(collection, space, kind, need))  # type: ignore[misc]
         spaces[space] = replace(made, **asdict(served))
         say(f"{space}: {served.factory}, recall@10 {served.recall:.3f}.")
     manifest = replace(
@@ -243,7 +244,8 @@ def _finish(sender: Sender, models: Models, need: Need, columns: Sequence[str], 
     sender.insist(lambda: client.alter_collection_properties(collection.student, facts))
 
 
-def _tune(collection: Collection, space: str, kind: str, need: Need) -> Served:
+def tune_space(collection: Collection, space: str, kind: str, need: Need) -> Served:
+    """Find the least effort with which the index of a space meets a need, see `tune`."""
     name = collection.name(space)
     client = collection.client
     rows = client.query(name, filter='digest >= ""', limit=QUERIES, output_fields=["vector"])

@@ -42,14 +42,15 @@ class MilvusIndex:
 
     remote = True
 
-    def __init__(self, collection: Collection, student_file: Path) -> None:
+    def __init__(self, collection: Collection, student_file: Path, allowed: Sequence[str] = ()) -> None:
         """Open a gallery.
 
         Args:
             collection: Its collections.
             student_file: The student's ONNX file.
+            allowed: As in `seam.Store`.
         """
-        self.collection, self.model_file = collection, student_file
+        self.collection, self.model_file, self.allowed = collection, student_file, allowed
 
         self.path = user_cache_path("retrieval") / "milvus" / content_digest(str(self).encode())
         self.data = self.path
@@ -236,12 +237,13 @@ class _Items(Sequence[Item]):
         return as_item(self._index.row(item))
 
 
-def open_collection(where: str, model: Path | None = None) -> MilvusIndex:
+def open_collection(where: str, model: Path | None = None, allowed: Sequence[str] = ()) -> MilvusIndex:
     """Open a gallery by its address.
 
     Args:
         where: `milvus://HOST:PORT/COLLECTION`.
         model: The student's ONNX file; None takes what an index run on this machine has kept of it.
+        allowed: As in `seam.Store`.
 
     Raises:
         UnreachableError: Nobody answers there.
@@ -253,4 +255,5 @@ def open_collection(where: str, model: Path | None = None) -> MilvusIndex:
     if current is None:
         raise UsageError(f"There is no collection {address.name} at {address.uri}. See `retrieval index`.")
     collection = Collection(address, client, current)
-    return MilvusIndex(collection, model or find_student(collection.manifest.spaces["student"].key, address))
+    student = model or find_student(collection.manifest.spaces["student"].key, address)
+    return MilvusIndex(collection, student, allowed)

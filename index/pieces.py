@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 
 from index.disk import sync
 from index.embedding import Embedded
-from index.errors import ImageError, RetrievalError
-from index.sources import image_at
+from index.errors import RetrievalError
 from index.store import Failure, Item
 
 SUFFIX = ".piece"
@@ -69,15 +68,13 @@ def join(parts: Sequence[Embedded]) -> Embedded:
     )
 
 
-def still_true(piece: Embedded) -> Embedded:
-    """What of a piece that an earlier run left is so still: files that have changed are left out."""
-    kept = [i for i, item in enumerate(piece.items) if _is_as_before(item)]
+def still_true(piece: Embedded, is_listed: Callable[[Item], bool]) -> Embedded:
+    """What of a piece that an earlier run left is so still: files that have changed are left out.
+
+    Args:
+        piece: What was left.
+        is_listed: Whether a file is to be indexed and is as it was.
+    """
+    kept = [i for i, item in enumerate(piece.items) if is_listed(item)]
     vectors = {name: rows[kept] for name, rows in piece.vectors.items()}
     return replace(piece, items=[piece.items[i] for i in kept], vectors=vectors, failures=[])
-
-
-def _is_as_before(item: Item) -> bool:
-    try:
-        return image_at(item.path, item.name).status() == (item.size, item.mtime)
-    except ImageError:
-        return False

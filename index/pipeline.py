@@ -24,6 +24,7 @@ from index.mapped import chunks
 from index.metadata import read_rows
 from index.progress import say
 from index.ray_embedding import RayCluster
+from index.sources import Source, source_name
 from index.store import CHUNK, MANIFEST, Index, Item, Space
 from index.teacher import TeacherSpec
 from index.teacher_space import FILE as TEACHER_SPACE
@@ -36,7 +37,7 @@ PROJECTED = "projected"
 
 
 def index_by_name(
-    sources: Sequence[Path],
+    sources: Sequence[Source],
     model: Path,
     out: Path,
     teacher: TeacherSpec,
@@ -51,7 +52,7 @@ def index_by_name(
     """`build_index`, with everything given by its name; teacher space is taken from beside the student.
 
     Args:
-        sources: Folders and files.
+        sources: As for `find_images`.
         model: The student's ONNX file.
         out: The index folder.
         teacher: Without a spec, the student indexes alone.
@@ -75,7 +76,7 @@ def index_by_name(
 
 
 def build_index(
-    sources: Sequence[Path],
+    sources: Sequence[Source],
     student: OnnxEmbedder,
     out: Path,
     teacher: Embedder | None = None,
@@ -90,7 +91,7 @@ def build_index(
     """Embed images with one or two models and write the index folder.
 
     Args:
-        sources: Folders and files.
+        sources: As for `find_images`.
         student: The model to search with; its file is kept in the index.
         out: The index folder. An index that is there stays until the new one is complete.
         teacher: The model to compare with. A paid one is asked about all images first, if the budget allows.
@@ -132,7 +133,7 @@ def build_index(
             models.require_made(base)
         journal.list_files(files)
         embed_missing(files, models.embedders, journal, cluster)
-        with IndexWriter(out, [str(source.absolute()) for source in sources]) as writer:
+        with IndexWriter(out, [source_name(source) for source in sources]) as writer:
             return _write(writer, journal, models, wanted, base)
 
 
@@ -257,9 +258,9 @@ def _dim_in(base: Index | None, name: str) -> int:
     return base.manifest.spaces[name].dim if base else 0
 
 
-def name_sources(sources: Sequence[Path]) -> str:
+def name_sources(sources: Sequence[Source]) -> str:
     """Name sources in a line, so that others have another name."""
-    paths = [str(source.absolute()) for source in sources]
+    paths = [source_name(source) for source in sources]
     if len(paths) == 1:
         return paths[0]
     digest = content_digest("\0".join(paths).encode(errors="surrogateescape"))

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -24,6 +24,7 @@ from index.images import content_digest
 from index.pieces import SUFFIX, read_piece, still_true
 from index.progress import say
 from index.ray_worker import TRIES, Job, Worker, list_files
+from index.store import Item
 
 FEWEST, MOST = 64, 4096  # images of a piece
 PIECES_EACH = 8  # for a worker, so that none waits long for the last
@@ -96,7 +97,12 @@ class RayCluster:
     device: str
 
     def __call__(
-        self, files: Iterable[ImageFile], count: int, models: Mapping[str, Embedder], folder: Path
+        self,
+        files: Iterable[ImageFile],
+        count: int,
+        models: Mapping[str, Embedder],
+        folder: Path,
+        is_listed: Callable[[Item], bool],
     ) -> Generator[Embedded, None, None]:
         """Embed files on all machines.
 
@@ -105,6 +111,7 @@ class RayCluster:
             count: How many there are, about.
             models: The embedders by name. Workers open them anew by their specs.
             folder: The folder of the unfinished run, which all machines see.
+            is_listed: As for `still_true`.
 
         Yields:
             The outcome of a piece at a time, as they are done. Its file is there until the next is asked for.
@@ -123,7 +130,7 @@ class RayCluster:
                 )
         pieces = folder / pieces_name(models.values())
         pieces.mkdir(exist_ok=True)
-        yield from _left_in(pieces)
+        yield from _left_in(pieces, is_listed)
         workers, threads, gpus = plan(ray.nodes(), self.device)
         size = min(max(FEWEST, count // (PIECES_EACH * workers)), MOST)
         specs = {name: (model.spec, model.options, model.key) for name, model in models.items()}
@@ -171,13 +178,13 @@ def pieces_name(models: Iterable[Embedder]) -> str:
     return f"pieces-{content_digest(''.join(model.key for model in models).encode())}"
 
 
-def _left_in(pieces: Path) -> Iterator[Embedded]:
+def _left_in(pieces: Path, is_listed: Callable[[Item], bool]) -> Iterator[Embedded]:
     """Yield what an earlier run has left, as far as it is still true."""
     for path in pieces.glob(f"*{TRIES}"):
         path.unlink()
     for path in sorted(pieces.glob(f"*{SUFFIX}")):
         try:
-            yield still_true(read_piece(path))
+            yield still_true(read_piece(path), is_listed)
         except RetrievalError as error:
             say(f"{error} Its images are embedded again.")
         path.unlink()

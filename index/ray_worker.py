@@ -5,7 +5,7 @@ Images are read and pieces are written on paths that all machines see.
 
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,8 @@ from index.image_file import ImageFile, Member, path_to_text, text_to_path
 from index.images import content_digest
 from index.options import EmbedderOptions
 from index.pieces import SUFFIX, join, write_piece
+from index.remote import Remote, is_address
+from index.remote_listing import file_of
 
 TRIES = ".tries"  # a byte for each process that began with a piece
 MOST_TRIES = 4
@@ -28,9 +30,10 @@ LISTED = pa.schema(
         ("path", pa.string()),
         ("name", pa.string()),
         ("below", pa.bool_()),
-        ("shard", pa.string()),
+        ("shard", pa.string()),  # of a member, the rest too
         ("offset", pa.int64()),
         ("size", pa.int64()),
+        ("changed", pa.int64()),  # of what lies at an address
         ("fault", pa.string()),
     ]
 )
@@ -38,25 +41,28 @@ LISTED = pa.schema(
 
 def list_files(files: Iterator[ImageFile], size: int) -> Iterator[pa.Table]:
     """List files in tables of `size` rows."""
-    while rows := [
-        {
-            "path": path_to_text(file.path),
-            "name": file.name,
-            "below": file.below,
-            "shard": path_to_text(file.member.shard) if file.member else None,
-            "offset": file.member.offset if file.member else None,
-            "size": file.member.size if file.member else None,
-            "fault": file.fault,
-        }
-        for file in islice(files, size)
-    ]:
+    while rows := [_row_of(file) for file in islice(files, size)]:
         yield pa.Table.from_pylist(rows, LISTED)
 
 
+def _row_of(file: ImageFile) -> dict[str, Any]:
+    row = {"path": file.location, "name": file.name, "below": file.below, "fault": file.fault}
+    member = file.member
+    if isinstance(member, Member):
+        row |= {"shard": path_to_text(member.shard), "offset": member.offset, "size": member.size}
+    elif member is not None:
+        row |= {"size": member.size, "changed": member.changed}
+    return row
+
+
 def _file_of(row: Mapping[str, Any]) -> ImageFile:
+    path, name, below, fault = (row[column] for column in ("path", "name", "below", "fault"))
+    if is_address(path):
+        remote = replace(Remote.parse(path), size=row["size"], changed=row["changed"])
+        return file_of(remote, name, below, fault)
     shard = row["shard"]
     member = Member(text_to_path(shard), row["offset"], row["size"]) if shard else None
-    return ImageFile(text_to_path(row["path"]), row["name"], row["below"], member, row["fault"])
+    return ImageFile(text_to_path(path), name, below, member, fault)
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,9 @@ class Worker:
         return {"piece": [name], "error": [""]}
 
     def _make(self, files: list[ImageFile], path: Path) -> None:
+        here = [file for file in files if not file.fault and not isinstance(file.member, Remote)]
         folders = {
-            (file.member.shard if file.member else file.path).parent for file in files if not file.fault
+            (file.member.shard if isinstance(file.member, Member) else file.path).parent for file in here
         }
         for folder in (self.job.pieces, *folders):
             if not folder.is_dir():
@@ -106,7 +113,7 @@ class Worker:
             file.write(b".")
         if tries.stat().st_size > MOST_TRIES:
             raise RetrievalError(
-                f"{MOST_TRIES} workers died while they embedded {files[0].path} to {files[-1].path}. "
+                f"{MOST_TRIES} workers died while they embedded {files[0].location} to {files[-1].location}. "
                 "Is there too little memory, or an image that no decoder survives?"
             )
         write_piece(path, join(list(embed_files(files, self.models, workers=self.job.threads))))

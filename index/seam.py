@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from index.ann import Scored
 from index.errors import UsageError
 from index.narrowing import Narrow
+from index.remote import check
 from index.store import Failure, Index, Item, Manifest
 
 
@@ -35,12 +36,14 @@ class Store(Protocol):
         data: The same, of this state of the gallery.
         manifest: What it is.
         remote: Whether others may have written it: then nothing that it names is opened.
+        allowed: Addresses below which its images may be read; others at addresses are not.
     """
 
     path: Path
     data: Path
     manifest: Manifest
     remote: bool
+    allowed: Sequence[str]
 
     def __len__(self) -> int: ...
     @property
@@ -93,22 +96,26 @@ class Store(Protocol):
         """Make ready for many users: open now what can be."""
 
 
-def open_store(where: str | Path, model: Path | None = None) -> Store:
+def open_store(where: str | Path, model: Path | None = None, allowed: Sequence[str] = ()) -> Store:
     """Open a gallery by name.
 
     Args:
         where: An index folder, or `milvus://HOST:PORT/COLLECTION`.
         model: The student's ONNX file, for a collection that another machine wrote.
+        allowed: As in `Store`.
 
     Raises:
         RetrievalError: There is none, or it cannot be reached.
+        UsageError: What is allowed is no address.
     """
     from index.milvus import is_address
 
+    for address in allowed:
+        check(address)
     if is_address(str(where)):
         from index.milvus_store import open_collection
 
-        return open_collection(str(where), model)
+        return open_collection(str(where), model, allowed)
     if model is not None:
         raise UsageError(f"{where} keeps its student itself. Leave --model out.")
-    return Index(Path(where))
+    return Index(Path(where), allowed)

@@ -263,6 +263,7 @@ def open_searcher(
     device: str = "auto",
     with_teacher: bool = True,
     model: Path | None = None,
+    allowed: Sequence[str] = (),
 ) -> Searcher:
     """Open a gallery by name, with its student and the teacher that it remembers.
 
@@ -275,11 +276,12 @@ def open_searcher(
         with_teacher: Whether to open a teacher at all. One that is only remembered may be gone: then the
             index is searched with the student alone, and `teacher_missing` says why.
         model: As for `open_store`.
+        allowed: As for `open_store`.
 
     Raises:
         UsageError: No index there, or a model is not the one that made it.
     """
-    index = open_store(where, model)
+    index = open_store(where, model, allowed)
     searcher = Searcher(index, OnnxEmbedder(index.model_file, device), None, device)
     given = teacher or TeacherSpec()
     asked = _remember(index, given)

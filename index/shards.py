@@ -6,12 +6,29 @@ from collections.abc import Iterator
 from functools import lru_cache
 from io import FileIO
 from pathlib import Path
+from typing import Protocol
 
-from index.errors import ImageError
+from index.errors import ImageError, RetrievalError
 from index.image_file import ImageFile, Member
 
 SUFFIX = ".tar"
+EXTENSIONS = frozenset(
+    ".jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .pgm".split()
+)
 LONGEST_HEADER = 1 << 20
+
+
+class Headers(Protocol):
+    """An open shard, as far as its headers are read."""
+
+    def read(self, size: int, /) -> bytes:
+        """Read so many bytes, or what there is."""
+
+    def seek(self, offset: int, /) -> int:
+        """Go to a place."""
+
+    def tell(self) -> int:
+        """The place."""
 
 
 def list_members(shard: Path) -> Iterator[tuple[str, Member | str]]:
@@ -21,26 +38,50 @@ def list_members(shard: Path) -> Iterator[tuple[str, Member | str]]:
         shard: A tar file that is not compressed.
 
     Yields:
-        Each name, with the place or the reason why there is none, as they come. Of several files of one name
-        it is the last that counts. What is broken ends with the empty name and the reason.
+        As `read_members`, each place with the shard.
     """
     try:
         ImageFile(shard, shard.name).status()
-        with _Headers(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with FileIO(shard) as file:
+            for name, place in read_members(file):
+                yield name, place if isinstance(place, str) else Member(shard, *place)
+    except ImageError as reason:
+        yield "", str(reason)
+    except OSError as error:
+        yield "", error.strerror or str(error)
+
+
+def read_members(file: Headers) -> Iterator[tuple[str, tuple[int, int] | str]]:
+    """Read the headers of an open shard.
+
+    Args:
+        file: A tar file that is not compressed, at its beginning.
+
+    Yields:
+        Each name, with offset and size or the reason why there are none, as they come. Of several files of
+        one name it is the last that counts. What is broken ends with the empty name and the reason.
+    """
+    try:
+        with tarfile.open(fileobj=_Headers(file), mode="r:") as tar:  # type: ignore[call-overload]
             while (entry := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined] # or all of them would be kept
+                tar.members.clear()  # or all of them would be kept
                 if entry.size < 0:  # it would lead back, round and round
                     raise tarfile.ReadError("a negative size")
                 if not entry.isdir():
                     plain = entry.isreg() and not entry.issparse()
-                    place = Member(shard, entry.offset_data, entry.size)
+                    place = entry.offset_data, entry.size
                     yield _only_a_name(entry.name), place if plain else "a link or a device, not a file"
             if not _ends_properly(file, tar.offset):
                 yield "", "the shard is broken or cut short"
-    except ImageError as reason:
-        yield "", str(reason)
+    except RetrievalError:
+        raise
     except Exception as error:  # broken headers raise whatever their numbers and names are bad for
         yield "", f"broken shard: {' '.join(str(error).split())}"
+
+
+def is_image(name: str) -> bool:
+    """Whether a name has the extension of an image."""
+    return os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122
 
 
 def find_shard(path: Path) -> Path | None:
@@ -74,16 +115,20 @@ def _only_a_name(name: str) -> str:
     return "/".join("%2E%2E" if part == ".." else part for part in parts)
 
 
-class _Headers(FileIO):
+class _Headers:
     """A tar file of which the headers are read, and nothing at once that is longer than they ever are."""
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or not 0 <= size <= LONGEST_HEADER:
+    def __init__(self, file: Headers) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not 0 <= size <= LONGEST_HEADER:
             raise tarfile.ReadError("a header that is too long")
-        return super().read(size)
+        return self._file.read(size)
 
 
-def _ends_properly(file: FileIO, offset: int) -> bool:
+def _ends_properly(file: Headers, offset: int) -> bool:
     """Whether a block of zeros, the mark of the end, stands where tarfile found no further header."""
     file.seek(offset)
     return file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)

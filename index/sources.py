@@ -1,36 +1,40 @@
-"""Where images come from: folders, single files, lists of paths and tar shards. Nothing else is read."""
+"""Where images come from: folders, single files, lists and tar shards, here or at addresses. Nothing else."""
 
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import BytesIO
+from itertools import groupby
 from pathlib import Path
 
 from index.errors import ImageError, UsageError
 from index.image_file import ImageFile, Member, readable, text_to_path
 from index.listing import FolderFiles, Listing, NamedFiles, ShardFiles, Stretch, file_at
-from index.shards import SUFFIX, list_members
+from index.remote import Remote, is_address, lies_below
+from index.remote_listing import expand, file_of, list_addresses
+from index.shards import EXTENSIONS, SUFFIX, is_image, list_members
 
-EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .pgm".split()
-)
+LISTS = (".txt", ".parquet")
 COLUMN = "path"  # of a Parquet file that is a list
 IsNew = Callable[[str], bool]
+Source = str | Path  # a path, or an address, which is a text
 
 
-def find_images(sources: Sequence[Path]) -> Sequence[ImageFile]:
+def find_images(sources: Sequence[Source]) -> Sequence[ImageFile]:
     """List images in a stable order, each path once.
 
     Args:
         sources: Folders, searched for files with the extension of an image, links followed; tar shards
             (`.tar`), searched in the same way; lists of paths, relative to the folder of the list, of images
             and of shards: `.txt` with one on each line, or `.parquet` with a column of them; and image files,
-            taken whatever their extension.
+            taken whatever their extension. All but folders may lie at addresses, which lists may name too.
 
     Returns:
         The files, made one by one as they are asked for.
 
     Raises:
         UsageError: A source does not exist or is no list, or there is no image in any of them.
+        RetrievalError: A store cannot be asked.
     """
     seen: set[str] = set()
 
@@ -39,15 +43,19 @@ def find_images(sources: Sequence[Path]) -> Sequence[ImageFile]:
 
     stretches: list[Stretch] = []
     for source in sources:
-        root = Path(source).absolute()
+        if is_address(str(source)):
+            for address in expand(str(source)):
+                stretches += _list_address(address, is_new)
+            continue
+        root = text_to_path(str(source)).absolute()
         if root.is_dir():
             # A walk comes to no path twice: what a single one found need not be kept to know that.
             stretches.append(_list_folder(root, is_new if len(sources) > 1 else lambda _: True))
         elif not os.path.lexists(root):
             raise UsageError(f"{source} does not exist. Give images, or a folder, list or shard of them.")
-        elif root.suffix in (".txt", ".parquet"):
-            read = _read_parquet if root.suffix == ".parquet" else _read_lines
-            stretches += _list_named(read(root), root.parent, is_new, below=True)
+        elif root.suffix in LISTS:
+            names = _read_parquet(_file(root)) if root.suffix == ".parquet" else _read_lines(_file(root))
+            stretches += _list_named(names, root.parent, is_new, below=True)
         else:
             stretches += _list_named([root.name], root.parent, is_new, below=False)
     if not (files := Listing(stretches)):
@@ -58,13 +66,24 @@ def find_images(sources: Sequence[Path]) -> Sequence[ImageFile]:
     return files
 
 
-def image_at(location: str, name: str) -> ImageFile:
+def source_name(source: Source) -> str:
+    """A source as text that means the same anywhere on this machine."""
+    return str(source) if is_address(str(source)) else str(text_to_path(str(source)).absolute())
+
+
+def image_at(location: str, name: str, allowed: Sequence[str] = ()) -> ImageFile:
     """Make the file of an item again from what was stored of it, be it a file or a member of a shard.
 
     Args:
-        location: `ImageFile.location`.
+        location: `ImageFile.location`. Whoever made an index has chosen it.
         name: `ImageFile.name`.
+        allowed: Below which addresses it may lie, if it is one.
     """
+    if is_address(location):
+        remote = Remote.parse(location)
+        if lies_below(remote.address, allowed):
+            return file_of(remote, name, below=True)
+        return file_of(remote, name, True, f"{name} lies at an address: `serve --fetch` allows to read it")
     return file_at(text_to_path(location), name, below=True)
 
 
@@ -92,13 +111,21 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
         subfolders.sort()
         below = "" if folder == root else f"{os.path.relpath(folder, root)}/"
         for name in sorted(names):
-            if _is_image(name):
+            if is_image(name):
                 yield below + name, ""
     for fault in faults:
         yield os.path.relpath(fault.filename, root), f"folder: {fault.strerror}"
 
 
 def _list_named(names: Iterable[str], folder: Path, is_new: IsNew, below: bool) -> Iterator[Stretch]:
+    for remote, group in groupby(names, is_address):
+        if remote:
+            yield from list_addresses(((name, name) for name in group), is_new, below)
+        else:
+            yield from _list_paths(group, folder, is_new, below)
+
+
+def _list_paths(names: Iterable[str], folder: Path, is_new: IsNew, below: bool) -> Iterator[Stretch]:
     files: list[str] = []
     for name in names:
         path = folder / text_to_path(name)
@@ -113,12 +140,24 @@ def _list_named(names: Iterable[str], folder: Path, is_new: IsNew, below: bool) 
     yield NamedFiles(folder, files, below)
 
 
+def _list_address(address: str, is_new: IsNew) -> Iterator[Stretch]:
+    """List what lies at an address. What a list there names lies beside it, or at another address."""
+    beside, _, name = address.rpartition("/")
+    if not address.endswith(LISTS):
+        yield from list_addresses([(name, address)], is_new, below=False)
+        return
+    file = file_of(Remote(address), address, below=False)
+    names = _read_parquet(file) if address.endswith(".parquet") else _read_lines(file)
+    named = ((name, name if "://" in name else f"{beside}/{name}") for name in names)
+    yield from list_addresses(named, is_new, below=True)
+
+
 def _list_shard(shard: Path, name: str, is_new: IsNew) -> ShardFiles:
     members: list[str] = []
     places = array("q")
     faults = {}
     for member, place in dict(list_members(shard)).items():
-        if (_is_image(member) or not member) and is_new(f"{shard}/{member}"):
+        if (is_image(member) or not member) and is_new(f"{shard}/{member}"):
             members.append(member)
             if isinstance(place, Member):
                 places.extend((place.offset, place.size))
@@ -128,38 +167,41 @@ def _list_shard(shard: Path, name: str, is_new: IsNew) -> ShardFiles:
     return ShardFiles(shard, name, members, places, faults)
 
 
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122
+def _file(path: Path) -> ImageFile:
+    return ImageFile(path, str(path))
 
 
-def _read_lines(path: Path) -> list[str]:
+def _read_lines(file: ImageFile) -> list[str]:
     """Read a list with a path on each line, whatever bytes it has."""
     try:
-        data, _ = ImageFile(path, path.name).read()
+        data, _ = file.read()
     except ImageError as reason:
-        raise UsageError(f"{path} cannot be read: {reason}.") from reason
+        raise UsageError(f"{file.name} cannot be read: {reason}.") from reason
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     return [os.fsdecode(name) for line in lines if (name := line.removesuffix(b"\r"))]
 
 
-def _read_parquet(path: Path) -> list[str]:
+def _read_parquet(file: ImageFile) -> list[str]:
     """Read the column of paths of a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        ImageFile(path, path.name).status()
-        schema = pq.read_schema(path)
+        file.status()
+        table: Path | BytesIO = BytesIO(file.read()[0]) if file.member else file.path
+        schema = pq.read_schema(table)
         texts = [
             field.name
             for field in schema
             if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
         ]
         if COLUMN not in texts and len(texts) != 1:
-            raise UsageError(f"{path} needs a column {COLUMN!r} of texts, or a single one of another name.")
-        column = pq.read_table(path, columns=[COLUMN if COLUMN in texts else texts[0]])[0]
+            raise UsageError(
+                f"{file.name} needs a column {COLUMN!r} of texts, or a single one of another name."
+            )
+        column = pq.read_table(table, columns=[COLUMN if COLUMN in texts else texts[0]])[0]
         return [name for name in column.to_pylist() if name]
     except (ImageError, OSError, pa.ArrowException) as error:
         raise UsageError(
-            f"{path} cannot be read as a Parquet file: {' '.join(str(error).split())}."
+            f"{file.name} cannot be read as a Parquet file: {' '.join(str(error).split())}."
         ) from error

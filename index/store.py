@@ -5,7 +5,7 @@ moment leaves the old one. `index.writing` writes it, `index.journal` keeps what
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -153,13 +153,13 @@ class Index:
 
     remote = False
 
-    def __init__(self, path: Path) -> None:
-        """Open `path`.
+    def __init__(self, path: Path, allowed: Sequence[str] = ()) -> None:
+        """Open `path`; `allowed` is as in `seam.Store`.
 
         Raises:
             UsageError: It is no index, a damaged one, or one of another format.
         """
-        self.path = path
+        self.path, self.allowed = path, allowed
         self.manifest = _read_manifest(path)
         self.data = data_folder(path, self.manifest.generation)
         self._vectors: dict[str, NDArray[np.float32]] = {}

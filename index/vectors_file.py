@@ -96,8 +96,8 @@ class VectorsEmbedder:
                 missing[i] = fault
             elif row is not None and digests[owner := owners.setdefault(row, i)] != digest:
                 raise UsageError(
-                    f"{self.name} has one vector for {files[owner].path} and {file.path}. Give one folder of "
-                    "images, or content digests as `ids`."
+                    f"{self.name} has one vector for {files[owner].location} and {file.location}. "
+                    "Give one folder of images, or content digests as `ids`."
                 )
         return missing
 

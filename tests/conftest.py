@@ -1,7 +1,9 @@
 """Tiny images and tiny models that every test can afford."""
 
+import io
 import os
 import struct
+import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,6 +42,23 @@ def picture(seed: int, width: int = 48, height: int = 40) -> Image.Image:
     """A colourful picture of its own: low-frequency noise."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def png(seed: int) -> bytes:
+    """The bytes of a picture."""
+    buffer = io.BytesIO()
+    picture(seed).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_shard(path: Path, members: list[tuple[str, bytes]], **options: Any) -> Path:
+    """Write a tar of files by name."""
+    with tarfile.open(path, "w", **options) as tar:
+        for name, data in members:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return path
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -1,6 +1,5 @@
 import contextlib
 import copy
-import io
 import os
 import socket
 import tarfile
@@ -12,7 +11,7 @@ import hypothesis
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import picture
+from conftest import png, write_shard
 from hypothesis import strategies as st
 
 from index.errors import ImageError, UsageError
@@ -30,21 +29,6 @@ ODD_NAMES = [
     b"-rf.png",
     b"quote'\"\\.png",
 ]
-
-
-def png(seed: int) -> bytes:
-    buffer = io.BytesIO()
-    picture(seed).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def write_shard(path: Path, members: list[tuple[str, bytes]], **options: object) -> Path:
-    with tarfile.open(path, "w", **options) as tar:
-        for name, data in members:
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
-    return path
 
 
 @pytest.fixture

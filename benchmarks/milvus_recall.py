@@ -1,0 +1,82 @@
+"""What each approximate index of a Milvus server finds, searched as hard as `retrieval index` decides.
+
+    python benchmarks/milvus_recall.py idx/data-1/student.npy --uri http://127.0.0.1:19530
+
+The gallery crowds together as the vectors of the file do; what exact search by FAISS finds is the truth. The
+queries are new draws, while the effort is chosen by rows of the gallery. The collection is dropped then.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from milvus import index, items_of, make, stretches
+from synthetic import PER_CLUSTER, Law
+
+from index.ann import search_exact
+from index.milvus import Address, connect
+from index.milvus_pipeline import tune_space
+from index.milvus_store import MilvusIndex, MilvusSpace
+from index.milvus_tuning import choose_index
+from index.milvus_writing import Sender, write_all
+from index.store import Space
+from index.tuning import GIB, Need
+
+K = 10
+MATCH = 1e-5  # scores so near are equal
+# Recall asked for, and bytes of memory for each number: with these, each type of index is chosen.
+ASKED = [(0.95, 6.0), (0.99, 6.0), (0.99, 2.0), (0.95, 0.5), (0.95, 0.15)]
+
+
+def main() -> None:
+    """Print a line for each type of index."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("vectors", type=Path, help="student.npy of an index, to resemble")
+    parser.add_argument("--uri", default="http://127.0.0.1:19530")
+    parser.add_argument("--count", type=int, default=100_000)
+    parser.add_argument("--queries", type=int, default=300)
+    args = parser.parse_args()
+    law = Law.fit(np.load(args.vectors, allow_pickle=False))
+    clusters = max(args.count // PER_CLUSTER, 1)
+    gallery = np.concatenate(list(law.draw(args.count, clusters)))
+    queries = np.concatenate(list(law.draw(args.queries, clusters, seed=1)))
+    least = search_exact(queries, gallery, K)[0][:, -1:] - MATCH
+    dim = gallery.shape[1]
+    address = Address(args.uri, "benchmark_recall")
+    client = connect(address)
+    collection = make(client, address, Space("onnx:x", "synthetic", dim, "FLAT"))
+    name = collection.student
+    try:
+        items = items_of(slice(0, args.count))
+        write_all(Sender(collection), stretches(items, gallery), args.count, replace_files=False)
+        client.flush(name)
+        for recall, share in ASKED:
+            need = Need(recall, share * dim * args.count / GIB)
+            kind, params = choose_index(args.count, dim, need)
+            client.release_collection(name)
+            client.drop_index(name, "vector")
+            index(client, name, kind, params)
+            client.load_collection(name)
+            served = tune_space(collection, "student", kind, need)
+            space = MilvusSpace(MilvusIndex(collection, Path("student.onnx")), "student")
+            space._made = Space("onnx:x", "synthetic", dim, kind, probes=served.probes)
+            found, times = [], []
+            for query in queries:
+                start = time.perf_counter()
+                found.append(space.search(query[None], K)[1][0])
+                times.append(1000 * (time.perf_counter() - start))
+            rows = np.array([[int(space._index.ids_by_digest.digests[i], 16) for i in ids] for ids in found])
+            scores = np.einsum("qd,qkd->qk", queries, gallery[rows])
+            print(
+                f"{kind} {params}, asked {recall}: effort {served.probes}, says {served.recall:.3f}, "
+                f"finds {(scores >= least).mean():.3f}, {median(times[len(times) // 10 :]):.2f} ms",
+                flush=True,
+            )
+    finally:
+        client.drop_collection(name)
+
+
+if __name__ == "__main__":
+    main()
