@@ -23,7 +23,7 @@ class Size:
         model: The model's file.
         dim: Length of its vectors.
         vector: One stored vector.
-        search: The FAISS index.
+        search: The FAISS index, if there is one.
     """
 
     name: str

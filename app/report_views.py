@@ -110,12 +110,13 @@ def render_health(index: Store) -> str:
     manifest = index.manifest
     facts = {
         "Images": f"{len(index):,}",
-        "Refused": f"{manifest.failed:,}",
+        "Refused": f"{len(index.failures):,}{' in the last run here' if index.remote else ''}",
         "Made": f"{manifest.created[:16].replace('T', ' ')} UTC",
+        **index.engine,
     }
     spaces = [_render_space(name, space) for name, space in manifest.spaces.items()]
-    table = render_table(["", "FAISS index", "recall@10"], spaces)
-    return _render_facts(facts) + table + (_render_refused(index) if manifest.failed else "")
+    table = render_table(["", "type of index", "recall@10"], spaces)
+    return _render_facts(facts) + table + (_render_refused(index) if index.failures else "")
 
 
 def render_training(run: dict[str, Any]) -> str:
@@ -191,7 +192,7 @@ def _render_refused(index: Store) -> str:
         for failure in index.failures[:LISTED]
     )
     rest = len(index.failures) - LISTED
-    more = f"<p>{rest:,} more are in errors.parquet of the index.</p>" if rest > 0 else ""
+    more = f"<p>{rest:,} more are in the index's errors.parquet.</p>" if rest > 0 else ""
     return (
         f'<ul class="reasons">{reasons}</ul>'
         f"<details><summary>The images that were refused</summary><ol>{listed}</ol>{more}</details>"

@@ -3,7 +3,7 @@
     python benchmarks/milvus_recall.py idx/data-1/student.npy --uri http://127.0.0.1:19530
 
 The gallery crowds together as the vectors of the file do; what exact search by FAISS finds is the truth. The
-queries are new draws, while the effort is chosen by rows of the gallery. The collection is dropped then.
+queries are new draws, while the effort is chosen by rows of the gallery.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from index.tuning import GIB, Need
 
 K = 10
 MATCH = 1e-5  # scores so near are equal
-# Recall asked for, and bytes of memory for each number: with these, each type of index is chosen.
-ASKED = [(0.95, 6.0), (0.99, 6.0), (0.99, 2.0), (0.95, 0.5), (0.95, 0.15)]
+# Recall asked for, and bytes of memory for each number: with these each type of index is chosen.
+ASKED = [(0.99, 2.0), (0.95, 0.5), (0.95, 0.15)]
 
 
 def main() -> None:
@@ -46,35 +46,34 @@ def main() -> None:
     dim = gallery.shape[1]
     address = Address(args.uri, "benchmark_recall")
     client = connect(address)
-    collection = make(client, address, Space("onnx:x", "synthetic", dim, "FLAT"))
-    name = collection.student
-    try:
-        items = items_of(slice(0, args.count))
+    items = items_of(slice(0, args.count))
+    for recall, share in ASKED:
+        need = Need(recall, share * dim * args.count / GIB)
+        kind, params = choose_index(args.count, dim, need)
+        # A collection for each: Milvus 2.3 with its data on a local disk cannot build a second index of one.
+        collection = make(client, address, Space("onnx:x", "synthetic", dim, "FLAT"))
+        name = collection.student
         write_all(Sender(collection), stretches(items, gallery), args.count, replace_files=False)
         client.flush(name)
-        for recall, share in ASKED:
-            need = Need(recall, share * dim * args.count / GIB)
-            kind, params = choose_index(args.count, dim, need)
-            client.release_collection(name)
-            client.drop_index(name, "vector")
-            index(client, name, kind, params)
-            client.load_collection(name)
-            served = tune_space(collection, "student", kind, need)
-            space = MilvusSpace(MilvusIndex(collection, Path("student.onnx")), "student")
-            space._made = Space("onnx:x", "synthetic", dim, kind, probes=served.probes)
-            found, times = [], []
-            for query in queries:
-                start = time.perf_counter()
-                found.append(space.search(query[None], K)[1][0])
-                times.append(1000 * (time.perf_counter() - start))
-            rows = np.array([[int(space._index.ids_by_digest.digests[i], 16) for i in ids] for ids in found])
-            scores = np.einsum("qd,qkd->qk", queries, gallery[rows])
-            print(
-                f"{kind} {params}, asked {recall}: effort {served.probes}, says {served.recall:.3f}, "
-                f"finds {(scores >= least).mean():.3f}, {median(times[len(times) // 10 :]):.2f} ms",
-                flush=True,
-            )
-    finally:
+        client.release_collection(name)
+        client.drop_index(name, "vector")
+        index(client, name, kind, params)
+        client.load_collection(name)
+        served = tune_space(collection, "student", kind, need)
+        space = MilvusSpace(MilvusIndex(collection, Path("student.onnx")), "student")
+        space._made = Space("onnx:x", "synthetic", dim, kind, probes=served.probes)
+        found, times = [], []
+        for query in queries:
+            start = time.perf_counter()
+            found.append(space.search(query[None], K)[1][0])
+            times.append(1000 * (time.perf_counter() - start))
+        rows = np.array([[int(space._index.ids_by_digest.digests[i], 16) for i in ids] for ids in found])
+        scores = np.einsum("qd,qkd->qk", queries, gallery[rows])
+        print(
+            f"{kind} {params}, asked {recall}: effort {served.probes}, says {served.recall:.3f}, "
+            f"finds {(scores >= least).mean():.3f}, {median(times[len(times) // 10 :]):.2f} ms",
+            flush=True,
+        )
         client.drop_collection(name)
 
 

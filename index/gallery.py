@@ -10,7 +10,7 @@ from index.milvus import Address, is_address, parse_address
 from index.pipeline import index_by_name
 from index.ray_embedding import open_cluster
 from index.sources import Source
-from index.store import Failure
+from index.store import ERRORS, Failure
 from index.teacher import TeacherSpec
 from index.tuning import Need
 
@@ -97,7 +97,8 @@ def write_gallery(
             counts = (
                 f"{len(sent.index)} images: {done.new} new, {done.changed} changed, {done.removed} removed"
             )
-            return Made(f"{target.address}: {counts}; {len(sent.failures)} refused.", sent.failures)
+            listed = f", listed in {sent.index.data / ERRORS}" if sent.failures else ""
+            return Made(f"{target.address}: {counts}; {len(sent.failures)} refused{listed}.", sent.failures)
         assert target.folder is not None
         index = index_by_name(sources, model, target.folder, teacher, factory, device, *options, cluster)
         files = f" in {len(index) + index.manifest.copies} files" if index.manifest.copies else ""

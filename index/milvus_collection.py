@@ -1,16 +1,19 @@
 """The collections of a gallery in Milvus, read: what is there, whatever it will be searched with."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from index.errors import UsageError
 from index.milvus import (
     FACTS,
     FIELDS,
+    METRIC,
     SECONDS,
     Address,
     any_of,
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 PAGE = 4096  # rows that are read at a time
+DEEPEST = 16_384  # results that a server gives at most
 
 
 class Collection:
@@ -90,6 +94,46 @@ class Collection:
             rows.update((row["digest"], dict(row)) for row in found)
         return rows
 
+    def search(
+        self,
+        space: str,
+        queries: NDArray[np.float32],
+        k: int,
+        params: Mapping[str, int],
+        wide: int = 1,
+        keep: str = "",
+        fields: Sequence[str] = (),
+    ) -> list[list[tuple[float, dict[str, Any]]]]:
+        """Search with `(n, dim)` unit rows.
+
+        Args:
+            space: Of which space.
+            queries: What to search with.
+            k: How many results.
+            params: As `search_params` made them.
+            wide: How many times more the server shall find, to be put in order here by their whole vectors.
+            keep: The filter.
+            fields: To read, beside the digest.
+
+        Returns:
+            For each query similarities, falling, and rows.
+        """
+        found = []
+        with explain(self.address):
+            answer = self.client.search(
+                self.name(space),
+                data=queries,
+                filter=keep,
+                limit=min(k * wide, DEEPEST),
+                output_fields=["digest", *fields, *(["vector"] if wide > 1 else [])],
+                search_params={"metric_type": METRIC, "params": dict(params)},
+                timeout=SECONDS,
+            )
+            for query, hits in zip(queries, answer, strict=True):
+                rows = [(hit["distance"], {**hit["entity"], "digest": hit["digest"]}) for hit in hits]
+                found.append(_order(query, [row for _, row in rows], k) if wide > 1 else rows)
+        return found
+
     def scan(self, fields: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
         """Read all rows of the student's collection, some at a time, by rising digest."""
         with explain(self.address):
@@ -107,6 +151,15 @@ class Collection:
         """As `Index.iter_batches`."""
         for page in self.scan(FIELDS):
             yield pa.RecordBatch.from_pylist([asdict(as_item(row)) for row in page])
+
+
+def _order(
+    query: NDArray[np.float32], rows: list[dict[str, Any]], k: int
+) -> list[tuple[float, dict[str, Any]]]:
+    """The best k of some rows, by their whole vectors."""
+    vectors = np.array([row.pop("vector") for row in rows], np.float32).reshape(-1, len(query))
+    scores = vectors @ query
+    return [(float(scores[i]), rows[i]) for i in np.argsort(-scores, kind="stable")[:k]]
 
 
 def find_current(client: "MilvusClient", address: Address) -> str | None:

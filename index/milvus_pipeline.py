@@ -5,6 +5,7 @@ server, costs no more than the batches at hand.
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from index.disk import explain_disk
@@ -33,18 +35,19 @@ from index.milvus import (
 )
 from index.milvus_collection import Collection, find_current
 from index.milvus_store import MilvusIndex
-from index.milvus_tuning import QUERIES, choose_index, tune
+from index.milvus_tuning import QUERIES, choose_index, how_wide, tune
 from index.milvus_writing import Sender, Written, read_stretches, write_all
 from index.pipeline import PROJECTED, Models, name_sources
 from index.progress import say
 from index.ray_embedding import RayCluster
 from index.sources import Source
-from index.store import FORMAT, Failure, Manifest, Space
+from index.store import ERRORS, FORMAT, Failure, Manifest, Space
 from index.students import keep_student
 from index.teacher import TeacherSpec
 from index.teacher_space import FILE as TEACHER_SPACE
 from index.teacher_space import TeacherSpace
 from index.tuning import Need, Served
+from index.writing import write_failures
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -157,11 +160,19 @@ def send_images(
         columns = sorted({*collection.columns, *(c for row in (table or {}).values() for c in row)})
         asked = {space.asked for space in collection.manifest.spaces.values()}
         if known is None or written.any or current != target or asked != {need.recall}:
-            _finish(sender, models, need, columns, len(failures))
+            _finish(sender, need, columns)
     if current != target:
         _point(client, address, target, current)
-    student = keep_student(models.student)
-    return Sent(MilvusIndex(Collection(address, client, target), student), written, failures)
+    index = MilvusIndex(Collection(address, client, target), keep_student(models.student))
+    _keep_failures(index.data, failures)
+    return Sent(index, written, failures)
+
+
+def _keep_failures(folder: Path, failures: list[Failure]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder / f"{ERRORS}.{os.getpid()}"
+    write_failures(beside, failures)
+    beside.replace(folder / ERRORS)
 
 
 def _require_same(known: Collection, models: Models) -> None:
@@ -212,7 +223,7 @@ def _build(client: "MilvusClient", name: str, kind: str, params: Mapping[str, An
     client.create_index(name, wanted)
 
 
-def _finish(sender: Sender, models: Models, need: Need, columns: Sequence[str], failed: int) -> None:
+def _finish(sender: Sender, need: Need, columns: Sequence[str]) -> None:
     """Have all on the server's disk, searched as is needed, and described."""
     collection = sender.collection
     client, count, spaces = collection.client, collection.count(), {}
@@ -232,12 +243,12 @@ def _finish(sender: Sender, models: Models, need: Need, columns: Sequence[str], 
         sender.insist(settle)
         served = sender.insist(lambda space=space, kind=kind: tune_space(collection, space, kind, need))  # type: ignore[misc]
         spaces[space] = replace(made, **asdict(served))
-        say(f"{space}: {served.factory}, recall@10 {served.recall:.3f}.")
+        short = f", not the {need.recall:g} asked for" if served.recall < need.recall else ""
+        say(f"{space}: {served.factory}, recall@10 {served.recall:.3f}{short}.")
     manifest = replace(
         collection.manifest,
         generation=collection.manifest.generation + 1,
         count=count,
-        failed=0,
         spaces=spaces,
     )
     facts = {FACTS: json.dumps(_facts(manifest, columns))}
@@ -247,16 +258,13 @@ def _finish(sender: Sender, models: Models, need: Need, columns: Sequence[str], 
 def tune_space(collection: Collection, space: str, kind: str, need: Need) -> Served:
     """Find the least effort with which the index of a space meets a need, see `tune`."""
     name = collection.name(space)
-    client = collection.client
-    rows = client.query(name, filter='digest >= ""', limit=QUERIES, output_fields=["vector"])
+    rows = collection.client.query(name, filter='digest >= ""', limit=QUERIES, output_fields=["vector"])
     queries = np.array([row["vector"] for row in rows], np.float32)
 
-    def search(some: np.ndarray[Any, Any], k: int, params: Mapping[str, int]) -> np.ndarray[Any, Any]:
-        asked = {"metric_type": METRIC, "params": dict(params)}
-        found = client.search(name, data=some, limit=k, search_params=asked)
+    def search(some: NDArray[np.float32], k: int, params: Mapping[str, int]) -> NDArray[np.float32]:
         scores = np.full((len(some), k), -np.inf, np.float32)
-        for line, hits in enumerate(found):
-            scores[line, : len(hits)] = [hit["distance"] for hit in hits]
+        for line, hits in enumerate(collection.search(space, some, k, params, how_wide(kind))):
+            scores[line, : len(hits)] = [score for score, _ in hits]
         return scores
 
     return tune(kind, queries, search, need)

@@ -17,24 +17,20 @@ from index.images import content_digest
 from index.metadata import MOST_VALUES
 from index.milvus import (
     FIELDS,
-    METRIC,
-    SECONDS,
     as_filter,
     as_item,
     connect,
-    explain,
     parse_address,
 )
-from index.milvus_collection import Collection, find_current
-from index.milvus_tuning import search_params
+from index.milvus_collection import DEEPEST, Collection, find_current
+from index.milvus_tuning import how_wide, search_params
 from index.narrowing import Narrow
-from index.store import Failure, Item
+from index.store import ERRORS, Failure, Item, read_failures
 from index.students import find_student
 
 REMEMBERED = 100_000  # items whose fields are kept after they were found
 # Opening waits for all that was written; to wait again would cost each search a tenth of a second and more.
 LEVEL = "Eventually"
-DEEPEST = 16_384  # results that a server gives at most
 
 
 class MilvusIndex:
@@ -54,7 +50,8 @@ class MilvusIndex:
 
         self.path = user_cache_path("retrieval") / "milvus" / content_digest(str(self).encode())
         self.data = self.path
-        self.failures: list[Failure] = []
+        refused = self.data / ERRORS  # of the last run, if it was here
+        self.failures: list[Failure] = read_failures(refused) if refused.is_file() else []
         self.columns: dict[str, list[str]] = {name: [] for name in collection.columns}
         self.items = _Items(self)
         self.ids_by_digest = _Ids(self)
@@ -71,6 +68,15 @@ class MilvusIndex:
     def label(self) -> str:
         """Its name on the page."""
         return self.collection.address.name
+
+    @property
+    def engine(self) -> dict[str, str]:
+        """What searches it: the name is an alias, and the student's collection may change under it."""
+        return {
+            "Searched by": "Milvus",
+            "Server": self.collection.address.uri,
+            "Collection": f"{self.label}, now {self.collection.student}",
+        }
 
     def companion(self, name: str) -> Path:
         """What lies beside the student's file."""
@@ -146,7 +152,6 @@ class MilvusSpace:
 
     def __init__(self, index: MilvusIndex, space: str) -> None:
         self._index, self._space = index, space
-        self._name = index.collection.name(space)
         self._made = index.manifest.spaces[space]
 
     def search(self, queries: NDArray[np.float32], k: int, keep: str | None = None) -> Scored:
@@ -155,21 +160,12 @@ class MilvusSpace:
         k = min(k, DEEPEST)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         ids = np.full((len(queries), k), -1, np.int64)
-        with explain(index.collection.address):
-            found = index.collection.client.search(
-                self._name,
-                data=queries,
-                filter=keep or "",
-                limit=k,
-                output_fields=["digest", *FIELDS],
-                search_params={"metric_type": METRIC, "params": search_params(self._made, k)},
-                timeout=SECONDS,
-            )
-            for line, hits in enumerate(found):
-                rows = {hit["digest"]: {**hit["entity"], "digest": hit["digest"]} for hit in hits}
-                index.remember(rows)
-                ids[line, : len(hits)] = [index.ids_by_digest.of(digest) for digest in rows]
-                scores[line, : len(hits)] = [hit["distance"] for hit in hits]
+        params, wide = search_params(self._made, k), how_wide(self._made.factory)
+        found = index.collection.search(self._space, queries, k, params, wide, keep or "", FIELDS)
+        for line, hits in enumerate(found):
+            index.remember({row["digest"]: row for _, row in hits})
+            ids[line, : len(hits)] = [index.ids_by_digest.of(row["digest"]) for _, row in hits]
+            scores[line, : len(hits)] = [score for score, _ in hits]
         return scores, ids
 
     def order_again(self, queries: NDArray[np.float32], ids: NDArray[np.int64], k: int) -> Scored:

@@ -14,6 +14,9 @@ EFFORTS = (32, 48, 64, 96, 128, 192, 256, 384, 512)  # breadth of a graph, or li
 HARDEST = 2048
 REORDERED = 20  # candidates for each result that SCANN orders by the whole vectors
 QUERIES = 200  # that recall is measured with
+DEEP = 10  # times as many results as are wanted, of which the best are taken for the nearest there are
+# A server that knows a vector by its code alone finds so many times more, which are ordered by whole vectors.
+WIDE = {"IVF_SQ8": 2, "IVF_PQ": 20}
 
 Search = Callable[[NDArray[np.float32], int, Mapping[str, int]], NDArray[np.float32]]
 
@@ -45,13 +48,18 @@ def search_params(made: Space, k: int) -> dict[str, int]:
     return _params(made.factory, made.probes, k)
 
 
+def how_wide(kind: str) -> int:
+    """How many times more a server with such an index shall find than is wanted."""
+    return WIDE.get(kind, 1)
+
+
 def tune(kind: str, queries: NDArray[np.float32], search: Search, need: Need) -> Served:
-    """Find the least effort with which an index finds what it finds with the most.
+    """Find the least effort that a need takes, measured against what the most finds, and deeper.
 
     Args:
         kind: Type of the index.
         queries: `(n, dim)` stored vectors to search with, each without itself.
-        search: Returns `(n, k)` scores, falling, for queries, k and parameters.
+        search: Returns `(n, k)` similarities of whole vectors, falling, for queries, k and parameters.
         need: What is asked.
 
     Raises:
@@ -60,7 +68,10 @@ def tune(kind: str, queries: NDArray[np.float32], search: Search, need: Need) ->
     if kind == "FLAT":
         return Served(kind, need.recall, 1.0, 0, 0, 0.0)
     k = DEPTH + 1
-    least = search(queries, k, _params(kind, HARDEST, k))[:, -1:]
+    deep = np.concatenate(
+        [search(some[None], DEEP * k, _params(kind, HARDEST, DEEP * k)) for some in queries]
+    )
+    least = deep[:, k - 1 : k]
     if not np.isfinite(least).all():
         raise RetrievalError("The server finds too few of its vectors. Index again once it is at rest.")
     recall = 0.0

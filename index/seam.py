@@ -51,6 +51,10 @@ class Store(Protocol):
         """Its name on the page."""
 
     @property
+    def engine(self) -> dict[str, str]:
+        """What searches it, under `Searched by`, and what else is to be known of that."""
+
+    @property
     def items(self) -> Sequence[Item]:
         """The gallery, by id."""
 

@@ -176,6 +176,11 @@ class Index:
         return self.path.absolute().name
 
     @property
+    def engine(self) -> dict[str, str]:
+        """What searches it."""
+        return {"Searched by": "FAISS"}
+
+    @property
     def model_file(self) -> Path:
         """The student that made this index."""
         return self._file(STUDENT)
@@ -202,7 +207,7 @@ class Index:
     @cached_property
     def failures(self) -> list[Failure]:
         """The images that were refused."""
-        return [Failure(**row) for batch in _batches(self._file(ERRORS)) for row in batch.to_pylist()]
+        return read_failures(self._file(ERRORS))
 
     @cached_property
     def ids_by_digest(self) -> dict[str, list[int]]:
@@ -315,6 +320,11 @@ def _read_manifest(path: Path) -> Manifest:
     raise UsageError(
         f"{path} has format {facts['format']}, not {FORMAT}. Remove it, and index the images again."
     )
+
+
+def read_failures(file: Path) -> list[Failure]:
+    """Read a file of images that were refused."""
+    return [Failure(**row) for batch in _batches(file) for row in batch.to_pylist()]
 
 
 def _batches(file: Path) -> Iterator[pa.RecordBatch]:

@@ -101,12 +101,7 @@ class IndexWriter:
 
     def add_failures(self, failures: Iterable[Failure]) -> None:
         """Write the images that were refused."""
-        count = 0
-        with pq.ParquetWriter(self._data / ERRORS, FAILURE_SCHEMA, compression="zstd") as table:
-            for chunk in _chunks(failures):
-                table.write_table(pa.Table.from_pylist([vars(one) for one in chunk], FAILURE_SCHEMA))
-                count += len(chunk)
-        self._manifest = replace(self._manifest, failed=count)
+        self._manifest = replace(self._manifest, failed=write_failures(self._data / ERRORS, failures))
 
     def add_space(
         self, name: str, space: Space, chunks: Iterable[NDArray[np.float32]]
@@ -206,6 +201,16 @@ def _as_table(items: list[Item]) -> pa.Table:
     return pa.table(
         columns | {"copies": [[vars(file) for file in item.copies] for item in items]}, ITEM_SCHEMA
     )
+
+
+def write_failures(file: Path, failures: Iterable[Failure]) -> int:
+    """Write a file of images that were refused, and return how many."""
+    count = 0
+    with pq.ParquetWriter(file, FAILURE_SCHEMA, compression="zstd") as table:
+        for chunk in _chunks(failures):
+            table.write_table(pa.Table.from_pylist([vars(one) for one in chunk], FAILURE_SCHEMA))
+            count += len(chunk)
+    return count
 
 
 def _chunks(things: Iterable[T]) -> Iterator[list[T]]:

@@ -13,10 +13,12 @@ import hypothesis
 import numpy as np
 import onnx
 import pytest
+from milvus_server import Server
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from page_tools import CHROMIUM, COUNT, DESKTOP, FLAGS, start_server
 from PIL import Image
+from web_site import Site
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 SIDE_BY_SIDE = "PYTEST_XDIST_WORKER" in os.environ
@@ -199,6 +201,23 @@ def open_tab(browser, page_site):
     for tab in tabs:
         assert tab.complaints == []
         tab.close()
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running Milvus server."""
+    started = Server(tmp_path_factory.mktemp("milvus"))
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A running web server, without files."""
+    opened = Site()
+    yield opened
+    opened.server.shutdown()
+    opened.server.server_close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

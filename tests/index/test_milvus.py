@@ -1,9 +1,8 @@
 """Galleries in a real Milvus server, which is started once, and stopped in the midst of things."""
 
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from conftest import picture, write_embedder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from milvus_server import Server, free_port
 
 from index.embedder import OnnxEmbedder, open_embedder
 from index.errors import RetrievalError, UnreachableError, UsageError
@@ -27,55 +27,18 @@ from index.search import Searcher, open_searcher
 from index.teacher import TeacherSpec
 from index.tuning import Need
 
-milvus = pytest.importorskip("milvus")
+pytest.importorskip("milvus")
 pytestmark = pytest.mark.slow  # a server is started
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
-
-
-class Server:
-    """A Milvus server on free ports of this machine, with its data in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port, client, peer = (_free_port() for _ in range(3))
-        self.uri = f"http://127.0.0.1:{self.port}"
-        # Its etcd would take a port that is always the same.
-        self.etcd = folder / "etcd.yaml"
-        self.etcd.write_text(
-            f"listen-client-urls: http://127.0.0.1:{client}\nadvertise-client-urls: http://127.0.0.1:{client}\n"
-            f"listen-peer-urls: http://127.0.0.1:{peer}\ninitial-advertise-peer-urls: http://127.0.0.1:{peer}\n"
-            f"initial-cluster: default=http://127.0.0.1:{peer}\n"
-        )
-        self.start()
-
-    def start(self) -> None:
-        config = milvus.MilvusServerConfig(data_dir=str(self.folder), proxy_port=self.port)
-        self.running = milvus.MilvusServer(config)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("ETCD_CONFIG_PATH", str(self.etcd))
-            self.running.start()
-
-    def stop(self) -> None:
-        self.running.stop()
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    started = Server(tmp_path_factory.mktemp("milvus"))
-    yield started
-    started.stop()
-
-
 @pytest.fixture
-def address(server: Server, request: pytest.FixtureRequest, monkeypatch: Any, tmp_path: Path) -> Address:
+def address(
+    milvus_server: Server, request: pytest.FixtureRequest, monkeypatch: Any, tmp_path: Path
+) -> Address:
     """A name of its own for each test, and a home of its own for what is kept on this machine."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return Address(server.uri, "t_" + content_digest(request.node.nodeid.encode())[:8])
+    return Address(milvus_server.uri, "t_" + content_digest(request.node.nodeid.encode())[:8])
 
 
 @pytest.fixture
@@ -179,7 +142,7 @@ def test_another_student_takes_over_once_it_is_complete(
 
 
 def test_what_does_not_fit_is_refused_by_name(
-    send: Any, server: Server, address: Address, folder: Path, student_file: Path, tmp_path: Path
+    send: Any, milvus_server: Server, address: Address, folder: Path, student_file: Path, tmp_path: Path
 ) -> None:
     client = connect(address)
     client.create_collection(address.name, 8, metric_type="L2")
@@ -206,11 +169,11 @@ def test_what_does_not_fit_is_refused_by_name(
     with pytest.raises(UsageError, match="not made by"):
         send(folder)
     with pytest.raises(UsageError, match="There is no collection nothing"):
-        open_collection(f"milvus://{server.uri.removeprefix('http://')}/nothing")
+        open_collection(f"milvus://{milvus_server.uri.removeprefix('http://')}/nothing")
 
 
 def test_nobody_at_the_address(folder: Path, student_file: Path, tmp_path: Path) -> None:
-    port = _free_port()
+    port = free_port()
     with pytest.raises(UnreachableError, match="No Milvus server answers"):
         open_collection(f"milvus://127.0.0.1:{port}/x", student_file)
 
@@ -233,11 +196,11 @@ def test_a_key_from_elsewhere_names_no_other_file(tmp_path: Path, monkeypatch: A
 
 
 @pytest.fixture(scope="module")
-def texts(server: Server) -> MilvusIndex:
+def texts(milvus_server: Server) -> MilvusIndex:
     """A collection of no vectors to speak of, to try filters on."""
     from pymilvus import DataType
 
-    client = connect(Address(server.uri, "texts"))
+    client = connect(Address(milvus_server.uri, "texts"))
     schema = client.create_schema()
     schema.add_field("digest", DataType.VARCHAR, is_primary=True, max_length=32)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=2)
@@ -289,7 +252,7 @@ def test_types_of_index_follow_count_recall_and_memory() -> None:
 
 
 def test_a_server_that_starts_again_gets_every_vector_once_and_is_searched_again(
-    send: Any, server: Server, address: Address, folder: Path, tmp_path: Path, monkeypatch: Any
+    send: Any, milvus_server: Server, address: Address, folder: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     many = tmp_path / "many"
     many.mkdir()
@@ -305,7 +268,7 @@ def test_a_server_that_starts_again_gets_every_vector_once_and_is_searched_again
     def send_some(sender: Sender, space: str, rows: list[Any], new: bool = True) -> None:
         taken.append(len(rows))
         if len(taken) == 3:
-            server.stop()
+            milvus_server.stop()
             stopped.set()
         insert(sender, space, rows, new)
 
@@ -318,7 +281,7 @@ def test_a_server_that_starts_again_gets_every_vector_once_and_is_searched_again
             searcher.search(query, "student", 3)
         except RetrievalError as error:
             failed.append(str(error))
-        server.start()
+        milvus_server.start()
 
     back = threading.Thread(target=bring_back)
     back.start()

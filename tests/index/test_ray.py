@@ -26,8 +26,10 @@ from index.embedding import Embedded
 from index.errors import RetrievalError, UsageError
 from index.image_file import ImageFile
 from index.journal import Journal
+from index.milvus import FIELDS, Address
+from index.milvus_pipeline import send_images
 from index.pieces import read_piece, write_piece
-from index.pipeline import build_index
+from index.pipeline import Models, build_index
 from index.ray_embedding import RayCluster, open_cluster, pieces_name, plan
 from index.ray_worker import MOST_TRIES, TRIES, Job, Worker, list_files
 from index.sources import find_images
@@ -196,6 +198,38 @@ def test_the_command_joins_a_cluster(cluster, root, tmp_path, expected):
     made = Index(tmp_path / "index")
     assert len(made) == 60
     assert made.vectors("student").tobytes() == expected.vectors("student")[:60].tobytes()
+
+
+def test_a_collection_is_what_it_is_without_ray(cluster, root, tmp_path, milvus_server, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    student = OnnxEmbedder(root / "student.onnx", "cpu", threads=1)
+    models = Models(student, open_embedder(root / "teacher.onnx", "cpu"), None)
+    sources = [root / "images", root / "shard.tar", root / "list.parquet"]
+    found = []
+    for name, where in (("here", None), ("there", cluster)):
+        address = Address(milvus_server.uri, f"ray_{name}")
+        sent = send_images(sources, models, address, tmp_path / name, cluster=where)
+        collection = sent.index.collection
+        digests = [row["digest"] for page in collection.scan([]) for row in page]
+        rows = [collection.fetch(space, digests, ["vector", *FIELDS]) for space in ("student", "teacher")]
+        found.append((rows, sent.failures, sent.written))
+        assert len(rows[0]) == 72
+    assert found[0] == found[1]
+
+
+def test_images_at_addresses_are_read_by_the_workers(cluster, root, tmp_path, site, expected):
+    site.files["/shard.tar"] = (root / "shard.tar").read_bytes()
+    site.files |= {f"/{i}.jpg": (root / "more" / f"{i}.jpg").read_bytes() for i in range(66, 72)}
+    (tmp_path / "list.txt").write_text("\n".join(f"{site.address}/{i}.jpg" for i in (*range(66, 72), 99)))
+    sources = [f"{site.address}/shard.tar", tmp_path / "list.txt"]
+    student = OnnxEmbedder(root / "student.onnx", "cpu", threads=1)
+    here = build_index(sources, student, tmp_path / "here")
+    there = build_index(sources, student, tmp_path / "there", cluster=cluster)
+    for name in (ITEMS, ERRORS):
+        assert (here.data / name).read_bytes() == (there.data / name).read_bytes(), name
+    assert there.vectors("student").tobytes() == expected.vectors("student")[60:].tobytes()
+    assert here.vectors("student").tobytes() == there.vectors("student").tobytes()
 
 
 def test_no_cluster_at_the_address_is_one_line():

@@ -2,9 +2,7 @@
 
 import io
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import png, write_shard
+from web_site import Site
 
 from index.compacting import compact_index
 from index.embedder import OnnxEmbedder
@@ -49,59 +48,6 @@ def shards(store, tmp_path: Path) -> str:
     for i in range(3):
         store.pipe(f"/photos/shard-{8 + i:02}.tar", shard_of(tmp_path, range(3 * i, 3 * i + 3)))
     return "memory://photos/shard-{08..10}.tar"
-
-
-class Site:
-    """A web server with ranges of bytes, that counts what it is asked for.
-
-    Attributes:
-        files: What it serves, by path.
-        ranges: Whether it knows ranges.
-        asked: Method, path and range of each request.
-    """
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.ranges, self.asked = True, list[tuple[str, str, str]]()
-        site = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                wanted = self.headers.get("Range", "")
-                site.asked.append((self.command, self.path, wanted))
-                data = site.files.get(self.path)
-                if data is None:
-                    self.send_error(404)
-                    return
-                whole = len(data)
-                span = re.fullmatch(r"bytes=(\d+)-(\d+)", wanted) if site.ranges else None
-                self.send_response(206 if span else 200)
-                if span:
-                    first, last = int(span[1]), min(int(span[2]), whole - 1)
-                    data = data[first : last + 1]
-                    self.send_header("Content-Range", f"bytes {first}-{last}/{whole}")
-                self.send_header("Content-Length", str(len(data)))
-                self.send_header("ETag", f'"{hash(site.files[self.path])}"')
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(data)
-
-            do_HEAD = do_GET  # noqa: N815
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    opened = Site()
-    yield opened
-    opened.server.shutdown()
-    opened.server.server_close()
 
 
 def test_shards_at_addresses_are_the_shards_that_lie_here(shards: str, tmp_path: Path):

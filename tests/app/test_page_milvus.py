@@ -1,0 +1,64 @@
+"""The page of a gallery in Milvus, in a real browser, while the server goes and comes back."""
+
+from pathlib import Path
+
+import pytest
+from conftest import picture
+from milvus_server import Server
+from page_tools import ids, needs_chromium, settle, start_server, upload
+
+from index.embedder import OnnxEmbedder
+from index.milvus import Address
+from index.milvus_pipeline import send_images
+from index.pipeline import Models
+
+pytestmark = [needs_chromium, pytest.mark.slow]
+
+
+def complaint(tab) -> str:
+    return tab.inner_text(".complaint") + tab.inner_text("#first")
+
+
+def test_the_page_says_that_the_server_is_gone_and_goes_on_when_it_is_back(
+    browser,
+    milvus_server: Server,
+    folder: Path,
+    student_file: Path,
+    teacher_file: Path,
+    tmp_path,
+    monkeypatch,
+):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    models = Models(OnnxEmbedder(student_file), OnnxEmbedder(teacher_file), None)
+    address = Address(milvus_server.uri, "page")
+    send_images([folder], models, address, tmp_path / "work")
+    for i in range(3):
+        picture(50 + i).save(tmp_path / f"query-{i}.png")
+    process, page = start_server(str(address), "--teacher", str(teacher_file))
+    try:
+        tab = browser.new_page()
+        tab.set_default_timeout(60_000)
+        tab.goto(page)
+        tab.wait_for_selector(".search .example")
+        upload(tab, tmp_path / "query-0.png")
+        assert len(ids(tab)) == len(ids(tab, "second")) == 12
+        milvus_server.stop()
+        upload(tab, tmp_path / "query-1.png")
+        assert f"No Milvus server answers at {milvus_server.uri}" in complaint(tab)
+        assert ids(tab) == []
+        milvus_server.start()
+        for _ in range(30):  # it answers before it has loaded its collections
+            tab.click(".turn-right")
+            settle(tab)
+            if len(ids(tab)) == len(ids(tab, "second")) == 12:
+                break
+            tab.wait_for_timeout(1000)
+        assert complaint(tab).count("Milvus") == 0
+        assert len(ids(tab)) == len(ids(tab, "second")) == 12
+        upload(tab, tmp_path / "query-2.png")
+        assert len(ids(tab)) == 12
+        tab.close()
+    finally:
+        process.terminate()
+        process.wait(10)

@@ -1,0 +1,50 @@
+"""A web server for the tests that read from one."""
+
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Site:
+    """A web server with ranges of bytes, that counts what it is asked for.
+
+    Attributes:
+        files: What it serves, by path.
+        ranges: Whether it knows ranges.
+        asked: Method, path and range of each request.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.ranges, self.asked = True, list[tuple[str, str, str]]()
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                wanted = self.headers.get("Range", "")
+                site.asked.append((self.command, self.path, wanted))
+                data = site.files.get(self.path)
+                if data is None:
+                    self.send_error(404)
+                    return
+                whole = len(data)
+                span = re.fullmatch(r"bytes=(\d+)-(\d+)", wanted) if site.ranges else None
+                self.send_response(206 if span else 200)
+                if span:
+                    first, last = int(span[1]), min(int(span[2]), whole - 1)
+                    data = data[first : last + 1]
+                    self.send_header("Content-Range", f"bytes {first}-{last}/{whole}")
+                self.send_header("Content-Length", str(len(data)))
+                self.send_header("ETag", f'"{hash(site.files[self.path])}"')
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(data)
+
+            do_HEAD = do_GET  # noqa: N815
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, args=[0.01], daemon=True).start()
