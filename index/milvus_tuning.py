@@ -38,7 +38,7 @@ def choose_index(count: int, dim: int, need: Need) -> tuple[str, dict[str, Any]]
     if "SQ8" in factory:
         return "IVF_SQ8", lists
     if "x4fs" in factory:
-        return "SCANN", lists | {"with_raw_data": True}
+        return "SCANN", lists | {"with_raw_data": "true"}  # the server takes no True
     parts = next(parts for parts in range(max(dim // 8, 1), 0, -1) if dim % parts == 0)
     return "IVF_PQ", lists | {"m": parts, "nbits": 8}  # as many bytes as RaBitQ takes
 

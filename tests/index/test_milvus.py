@@ -115,11 +115,13 @@ def test_a_rerun_changes_nothing_and_images_are_added_and_dropped(
     assert open_collection(str(address)).manifest == before
     more = folder.parent / "others"
     more.mkdir()
+    (more / "broken.png").write_bytes(b"no image")
     picture(50).save(more / "new.png")
     (more / "moved.png").write_bytes((folder / "1.png").read_bytes())
     written = send(more).written
     assert (written.new, written.changed, written.removed) == (1, 1, 0)
     assert count(address) == 13
+    assert [Path(one.path).name for one in open_collection(str(address)).failures] == ["broken.png"]
     written = send(more, update=True).written
     assert (written.new, written.changed, written.removed) == (0, 1, 11)
     assert count(address) == 2
