@@ -2,6 +2,7 @@
 
 import re
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -38,7 +39,8 @@ class Site:
                 self.send_header("ETag", f'"{hash(site.files[self.path])}"')
                 self.end_headers()
                 if self.command == "GET":
-                    self.wfile.write(data)
+                    with suppress(ConnectionError):  # who has enough goes
+                        self.wfile.write(data)
 
             do_HEAD = do_GET  # noqa: N815
 
