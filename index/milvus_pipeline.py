@@ -52,6 +52,8 @@ from index.writing import write_failures
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
+TOGETHER = 10  # queries in one request while recall is measured: their answers may hold many whole vectors
+
 
 @dataclass(frozen=True)
 class Sent:
@@ -233,7 +235,8 @@ def _finish(sender: Sender, need: Need, columns: Sequence[str]) -> None:
 
         def settle(name: str = name, kind: str = kind, params: Mapping[str, Any] = params) -> None:
             client.flush(name)
-            if client.describe_index(name, "vector")["index_type"] != kind:
+            there = client.describe_index(name, "vector") or {}  # a server that failed may have dropped it
+            if there.get("index_type") != kind:
                 say(f"{name} is not searched while its index is built.")
                 client.release_collection(name)
                 client.drop_index(name, "vector")
@@ -263,8 +266,10 @@ def tune_space(collection: Collection, space: str, kind: str, need: Need) -> Ser
 
     def search(some: NDArray[np.float32], k: int, params: Mapping[str, int]) -> NDArray[np.float32]:
         scores = np.full((len(some), k), -np.inf, np.float32)
-        for line, hits in enumerate(collection.search(space, some, k, params, how_wide(kind))):
-            scores[line, : len(hits)] = [score for score, _ in hits]
+        for start in range(0, len(some), TOGETHER):
+            part = some[start : start + TOGETHER]
+            for line, hits in enumerate(collection.search(space, part, k, params, how_wide(kind)), start):
+                scores[line, : len(hits)] = [score for score, _ in hits]
         return scores
 
     return tune(kind, queries, search, need)

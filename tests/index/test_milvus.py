@@ -16,14 +16,16 @@ from milvus_server import Server, free_port
 from index.embedder import OnnxEmbedder, open_embedder
 from index.errors import RetrievalError, UnreachableError, UsageError
 from index.images import content_digest
-from index.milvus import Address, as_filter, connect, parse_address, quote
-from index.milvus_pipeline import Sent, send_images
+from index.milvus import Address, as_filter, collection_name, connect, parse_address, quote
+from index.milvus_collection import Collection
+from index.milvus_pipeline import Sent, _create, _finish, send_images
 from index.milvus_store import MilvusIndex, open_collection
 from index.milvus_tuning import choose_index
-from index.milvus_writing import Sender
+from index.milvus_writing import Sender, Stretch, write_all
 from index.narrowing import Narrow
 from index.pipeline import Models, build_index
 from index.search import Searcher, open_searcher
+from index.store import Item
 from index.teacher import TeacherSpec
 from index.tuning import Need
 
@@ -251,6 +253,37 @@ def test_types_of_index_follow_count_recall_and_memory() -> None:
     assert choose_index(10_000_000, 256, Need(memory=1))[0] == "SCANN"
     kind, params = choose_index(100_000_000, 256, Need(memory=4))
     assert (kind, 256 % params["m"]) == ("IVF_PQ", 0)
+
+
+@pytest.mark.parametrize("kind", ["HNSW", "IVF_SQ8", "SCANN", "IVF_PQ"])
+def test_every_type_of_index_is_built_and_finds_what_it_says(
+    address: Address, student_file: Path, monkeypatch: Any, unit_rows: Any, kind: str
+) -> None:
+    need = {"HNSW": Need(memory=1e3), "IVF_SQ8": Need(0.99), "SCANN": Need(), "IVF_PQ": Need(memory=4)}[kind]
+    sizes = {"HNSW": 100_000, "IVF_SQ8": 1_000_000, "SCANN": 10_000_000, "IVF_PQ": 100_000_000}
+    chosen, params = choose_index(sizes[kind], 256, need)
+    assert chosen == kind
+    small = {"nlist": 16, "m": 4}
+    params = {name: small.get(name, value) for name, value in params.items()}
+    monkeypatch.setattr("index.milvus_pipeline.choose_index", lambda *_: (kind, params))
+    models = Models(OnnxEmbedder(student_file, "cpu"), None, None)
+    target = collection_name(address.name, models.student.key, "student", models.student.key)
+    client = connect(address)
+    rows, queries = unit_rows(3000, 8), unit_rows(50, 8, seed=1)
+    items = [Item(f"/{i}", str(i), f"{i:032x}", 1, 1, 1, 1) for i in range(len(rows))]
+    sender = Sender(_create(client, address, target, models))
+    vectors = {"student": {item.digest: row for item, row in zip(items, rows, strict=True)}}
+    write_all(sender, [Stretch(items, None, vectors)], len(items), replace_files=False)
+    _finish(sender, need, [])
+    index = MilvusIndex(Collection(address, client, target), student_file)
+    made = index.manifest.spaces["student"]
+    assert (made.factory, made.recall >= need.recall) == (kind, True)
+    scores, ids = index.open_space("student", "cpu").search(queries, 10)
+    found = np.array([[int(index.ids_by_digest.digests[i], 16) for i in line] for line in ids])
+    exact = queries @ rows.T
+    np.testing.assert_allclose(scores, np.take_along_axis(exact, found, 1), atol=1e-5)
+    least = -np.sort(-exact, axis=1)[:, 9:10]
+    assert (scores >= least - 1e-5).mean() > need.recall - 0.03
 
 
 def test_a_server_that_starts_again_gets_every_vector_once_and_is_searched_again(
