@@ -53,7 +53,7 @@ def main() -> None:
         kind, params = choose_index(args.count, dim, need)
         if args.only not in (None, kind):
             continue
-        # A collection for each: a second index of one was never finished by Milvus 2.3.5 with its data on disk.
+        # A collection for each: Milvus 2.3.5, with its data on disk, never finished a second index of one.
         collection = make(client, address, Space("onnx:x", "synthetic", dim, "FLAT"))
         name = collection.student
         write_all(Sender(collection), stretches(items, gallery), args.count, replace_files=False)
