@@ -255,17 +255,19 @@ def test_types_of_index_follow_count_recall_and_memory() -> None:
     assert (kind, 256 % params["m"]) == ("IVF_PQ", 0)
 
 
-@pytest.mark.parametrize("kind", ["HNSW", "IVF_SQ8", "SCANN", "IVF_PQ"])
-def test_every_type_of_index_is_built_and_finds_what_it_says(
+@pytest.mark.parametrize(
+    "kind", ["SCANN", "IVF_PQ"]
+)  # those whose parameters and order a server may not like
+def test_an_index_of_codes_is_built_and_finds_what_it_says(
     address: Address, student_file: Path, monkeypatch: Any, unit_rows: Any, kind: str
 ) -> None:
-    need = {"HNSW": Need(memory=1e3), "IVF_SQ8": Need(0.99), "SCANN": Need(), "IVF_PQ": Need(memory=4)}[kind]
-    sizes = {"HNSW": 100_000, "IVF_SQ8": 1_000_000, "SCANN": 10_000_000, "IVF_PQ": 100_000_000}
-    chosen, params = choose_index(sizes[kind], 256, need)
+    need = Need()
+    chosen, params = choose_index({"SCANN": 10_000_000, "IVF_PQ": 100_000_000}[kind], 256, need)
     assert chosen == kind
     small = {"nlist": 16, "m": 4}
     params = {name: small.get(name, value) for name, value in params.items()}
     monkeypatch.setattr("index.milvus_pipeline.choose_index", lambda *_: (kind, params))
+    monkeypatch.setattr("index.milvus_pipeline.QUERIES", 20)
     models = Models(OnnxEmbedder(student_file, "cpu"), None, None)
     target = collection_name(address.name, models.student.key, "student", models.student.key)
     client = connect(address)
