@@ -59,7 +59,7 @@ class Remote:
         if found is None:
             return cls(location)
         first, last = int(found[2]), int(found[3])
-        return cls(found[1], first, last + 1 - first, found[4])
+        return cls(found[1], first, max(last + 1 - first, 0), found[4])
 
     @property
     def location(self) -> str:

@@ -5,7 +5,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from conftest import picture
+from conftest import picture, png, write_shard
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,8 +15,9 @@ from starlette.testclient import TestClient
 from app import pictures
 from app.pictures import Pictures, build_pictures
 from index.embedder import OnnxEmbedder
-from index.errors import ImageError
+from index.errors import ImageError, UsageError
 from index.pipeline import build_index
+from index.seam import open_store
 
 FORMATS = {"a.tif": "image/jpeg", "b.webp": "image/webp", "c.gif": "image/gif", "d.bmp": "image/jpeg"}
 
@@ -148,3 +149,27 @@ def test_whatever_is_no_number_of_an_item_is_no_item(index, text):
         except ImageError:
             continue
         assert item is index.items[int(text_of_id)]
+
+
+def test_an_image_at_an_address_is_shown_where_the_command_line_allows_it(
+    site, student_file: Path, tmp_path: Path
+):
+    shard = write_shard(tmp_path / "some.tar", [(f"{i}.png", png(i)) for i in range(3)])
+    site.files["/photos/some.tar"] = shard.read_bytes()
+    build_index([f"{site.address}/photos/some.tar"], OnnxEmbedder(student_file), tmp_path / "idx")
+    site.asked.clear()
+
+    def get(path: str, *allowed: str):
+        app = FastAPI()
+        shown = Pictures(open_store(tmp_path / "idx", allowed=allowed), tmp_path / "cache")
+        app.include_router(build_pictures(shown))
+        return TestClient(app).get(path)
+
+    for path in ("/thumbs/1", "/images/1"):
+        answer = get(path)
+        assert (answer.status_code, site.asked) == (404, [])
+        assert "1.png lies at an address: `serve --fetch` allows to read it" in answer.text
+    assert get("/images/1", f"{site.address}/photos").content == png(1)
+    assert get("/thumbs/1", f"{site.address}/photos").headers["content-type"] == "image/jpeg"
+    with pytest.raises(UsageError, match="not read"):
+        get("/images/1", "ftp://host/")
