@@ -222,7 +222,7 @@ def _explained(address: str) -> Iterator[None]:
         cause = error.__cause__ or error
         reason = f"{type(cause).__name__}: {' '.join(str(cause).split())}"[:300]
         if "support range requests" in reason:
-            raise ImageError("the web server sends no parts of files, and shards are read in parts") from error
+            raise ImageError("the web server sends no parts of files, as a shard needs") from error
         if isinstance(error, FileNotFoundError) and error.__cause__ is None:
             raise ImageError("there is no such object") from error
         if isinstance(error, (FileNotFoundError, PermissionError)) or protocol in WEB:
