@@ -27,7 +27,7 @@ from distill.ask import Answered, ask_teacher, digest_pool
 from distill.backbone import create_backbone
 from distill.crops import center_crop, stored_side
 from distill.device import keep_freed_memory, open_fabric
-from distill.distillation import Fitted, Options, fit_student
+from distill.distillation import Fitted, Options, fit_student, open_backbone
 from distill.examples import Looked, look
 from distill.export import count_parameters
 from distill.recipes import find_recipe
@@ -108,10 +108,7 @@ def score(
 
 def distil(pool: Photos, options: Options, fabric: Fabric) -> Fitted:
     """Train a student on `options.budget` answers about the pool."""
-    torch.manual_seed(options.seed)
-    backbone = create_backbone(options.student, options.weights)
-    if backbone.pretrained:
-        backbone.fold_batch_norm()
+    backbone = open_backbone(options)
     everything = np.ones(len(pool.vectors), bool)
     order = order_by_worth(pool.looked.features, everything, options.budget, options.select, options.seed)
     rows = np.sort(order[: options.budget])

@@ -120,18 +120,29 @@ def search(
     return np.concatenate(scores)
 
 
-def main() -> None:
-    """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+def parser_for(description: str | None) -> argparse.ArgumentParser:
+    """The arguments that benchmarks of a server share."""
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("vectors", type=Path, help="student.npy of an index, to resemble")
     parser.add_argument("--uri", default="http://127.0.0.1:19530")
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--queries", type=int, default=300)
-    args = parser.parse_args()
+    return parser
+
+
+def draw(args: argparse.Namespace) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The gallery, and queries that are new draws of the same law."""
     law = Law.fit(np.load(args.vectors, allow_pickle=False))
     clusters = max(args.count // PER_CLUSTER, 1)
     gallery = np.concatenate(list(law.draw(args.count, clusters)))
     queries = np.concatenate(list(law.draw(args.queries, clusters, seed=1)))
+    return gallery, queries
+
+
+def main() -> None:
+    """Print the figures."""
+    args = parser_for(__doc__).parse_args()
+    gallery, queries = draw(args)
     truth = search_exact(queries, gallery, K)[0]
     addresses = [Address(args.uri, name) for name in ("benchmark_ours", "benchmark_bare")]
     client = connect(addresses[0])

@@ -6,14 +6,12 @@ The gallery crowds together as the vectors of the file do; what exact search by 
 queries are new draws, while the effort is chosen by rows of the gallery.
 """
 
-import argparse
 import time
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-from milvus import index, items_of, make, stretches
-from synthetic import PER_CLUSTER, Law
+from milvus import draw, index, items_of, make, parser_for, stretches
 
 from index.ann import search_exact
 from index.milvus import Address, connect
@@ -32,17 +30,10 @@ ASKED = [(0.99, 2.0), (0.95, 0.5), (0.95, 0.15)]
 
 def main() -> None:
     """Print a line for each type of index."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("vectors", type=Path, help="student.npy of an index, to resemble")
-    parser.add_argument("--uri", default="http://127.0.0.1:19530")
-    parser.add_argument("--count", type=int, default=100_000)
-    parser.add_argument("--queries", type=int, default=300)
+    parser = parser_for(__doc__)
     parser.add_argument("--only", help="type of index to measure")
     args = parser.parse_args()
-    law = Law.fit(np.load(args.vectors, allow_pickle=False))
-    clusters = max(args.count // PER_CLUSTER, 1)
-    gallery = np.concatenate(list(law.draw(args.count, clusters)))
-    queries = np.concatenate(list(law.draw(args.queries, clusters, seed=1)))
+    gallery, queries = draw(args)
     least = search_exact(queries, gallery, K)[0][:, -1:] - MATCH
     dim = gallery.shape[1]
     address = Address(args.uri, "benchmark_recall")

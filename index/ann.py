@@ -1,4 +1,4 @@
-"""FAISS: build an index, write and map it, search it, and order what it found by the stored vectors."""
+"""FAISS: build an index, write and read it, search it, and order what it found by the stored vectors."""
 
 from dataclasses import dataclass
 from pathlib import Path

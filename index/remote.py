@@ -143,7 +143,7 @@ def ask(address: str) -> tuple[int, int]:
         ImageError: It is not there, or its size cannot be told; the message is the reason.
         RetrievalError: The store cannot be asked.
     """
-    from index.images import content_digest
+    from index.images import content_digest  # which imports this module
 
     with _explained(address):
         store, path = _open(address)

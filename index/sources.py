@@ -148,6 +148,7 @@ def _list_address(address: str, is_new: IsNew) -> Iterator[Stretch]:
         return
     file = file_of(Remote(address), address, below=False)
     names = _read_parquet(file) if address.endswith(".parquet") else _read_lines(file)
+    # `file:` and what else is no address of ours is refused there: a list from elsewhere names no file here.
     named = ((name, name if "://" in name else f"{beside}/{name}") for name in names)
     yield from list_addresses(named, is_new, below=True)
 
