@@ -1,5 +1,6 @@
 """FAISS: build an index, write and read it, search it, and order what it found by the stored vectors."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ QUERY_BITS = 8  # of RaBitQ's rounding of the query
 FEW = 20_000  # vectors that are searched exactly as quickly as any index searches more
 MAPPED_FROM = 1 << 28  # bytes of an index file from which on it is mapped instead of read
 LEAST_DEPTH = 10  # an index is tuned at this depth; fewer results need as many candidates
+FAR = 128  # candidates for each result where all that is wanted lies far away: codes tell little of it
+GPU_DEPTH = 2048  # results that FAISS finds on a GPU at most
 
 Vectors = NDArray[np.float32]  # `(n, dim)` unit rows, in memory or mapped from a file
 Scored = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -59,6 +62,7 @@ class Ann:
         if index is not None:
             set_probes(index, self.effort.probes)
         self.index = to_device(index, vectors, device)
+        self._on_gpu = self.index is not index
 
     def search(self, queries: NDArray[np.float32], k: int, keep: NDArray[np.bool_] | None = None) -> Scored:
         """Find the k nearest of each query.
@@ -72,30 +76,54 @@ class Ann:
             `(n, k)` inner products, falling, and ids; -inf and -1 where there are no more.
         """
         queries = np.ascontiguousarray(queries, np.float32)
-        filtered = None
+        rows = selector = params = None
         if keep is not None:
             rows = np.flatnonzero(keep)
-            filtered = self._filter(keep, len(rows)) if len(rows) > FEW else None
-            if filtered is None:
+            if len(rows) > FEW:
+                selector = faiss.IDSelectorBitmap(np.packbits(keep, bitorder="little"))
+                # The nearest of a share lie farther away than those of all: as many must be met on the way.
+                params = self._parameters(selector, -(-len(keep) // len(rows)))
+            if params is None:
                 return search_exact(queries, self.vectors, k, rows)
         if self.index is None:
-            return _search_all(queries, self.vectors, k, filtered and filtered.sel)
-        depth = max(k, LEAST_DEPTH) * self.effort.refine if self.effort.refine else k
-        scores, ids = self.index.search(queries, min(depth, len(self.vectors)), params=filtered)
+            return _search_all(queries, self.vectors, k, selector)
+        depth = min(max(k, LEAST_DEPTH) * self.effort.refine if self.effort.refine else k, len(self.vectors))
+        if self._on_gpu and depth > GPU_DEPTH:
+            return search_exact(queries, self.vectors, k, rows)
+        scores, ids = self.index.search(queries, depth, params=params)
+        enough = min(k, depth) if rows is None else min(depth, len(rows))
+        lacking = np.flatnonzero(ids[:, enough - 1] < 0)  # near them is less than that, or hardly any is kept
         if self.effort.refine:
-            return order_again(queries, ids, self.vectors, k)
+            scores, ids = order_again(queries, ids, self.vectors, k)
         scores[ids < 0] = -np.inf
+        if len(lacking):
+            scores[lacking], ids[lacking] = self._search_everywhere(
+                queries[lacking], ids.shape[1], selector, rows
+            )
         return scores, ids
 
     def order_again(self, queries: NDArray[np.float32], ids: NDArray[np.int64], k: int) -> Scored:
         """As the function `order_again`, by the vectors of this index."""
         return order_again(queries, ids, self.vectors, k)
 
-    def _filter(self, keep: NDArray[np.bool_], kept: int) -> "faiss.SearchParameters | None":
-        """FAISS's parameters that restrict a search; None where this index takes none."""
-        selector = faiss.IDSelectorBitmap(np.packbits(keep, bitorder="little"))
-        # The nearest of a share lie farther away than the nearest of all: as many must be met on the way.
-        wider = -(-len(keep) // kept)
+    def _search_everywhere(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        selector: "faiss.IDSelector | None",
+        rows: NDArray[np.int64] | None,
+    ) -> Scored:
+        """Search all lists, or all vectors where there are none."""
+        params = None
+        if self.index is not None and inverted_lists(self.index) is not None:
+            params = self._parameters(selector, len(self.vectors))
+        if self.index is None or params is None:
+            return search_exact(queries, self.vectors, k, rows)
+        depth = min(FAR * max(k, LEAST_DEPTH), len(self.vectors))
+        return order_again(queries, self.index.search(queries, depth, params=params)[1], self.vectors, k)
+
+    def _parameters(self, selector: "faiss.IDSelector | None", wider: int) -> "faiss.SearchParameters | None":
+        """FAISS's parameters of a search among some, so much wider; None where this index takes none."""
         if self.index is None or isinstance(self.index, faiss.IndexFlat):
             return faiss.SearchParameters(sel=selector)
         if isinstance(self.index, faiss.IndexHNSW):
@@ -206,8 +234,9 @@ def build_ann(
         for some in chunks(vectors, CHUNK):
             index.add(some)
     except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UsageError(f"--factory {factory} cannot index {count} vectors of {dim}: {reason}") from error
+        raise UsageError(
+            f"--factory {factory} cannot index {count} vectors of {dim}: {_why(error)}"
+        ) from error
     return index
 
 
@@ -286,5 +315,10 @@ def check_factory(factory: str, dim: int) -> None:
     try:
         faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UsageError(f"--factory {factory} cannot index vectors of {dim}: {reason}") from error
+        raise UsageError(f"--factory {factory} cannot index vectors of {dim}: {_why(error)}") from error
+
+
+def _why(error: RuntimeError) -> str:
+    """What FAISS says, without where in its source it says so; and the remedy."""
+    reason = re.split(r"\.(?:cpp|h):\d+: ", " ".join(str(error).split()))[-1]
+    return f"{reason}. Give another, or leave it at auto."

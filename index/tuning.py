@@ -197,7 +197,9 @@ def _probes(index: faiss.Index) -> list[int]:
 
 def _refinements(index: faiss.Index) -> tuple[int, ...]:
     """How many candidates for each result to try, falling; none where the index keeps whole vectors."""
-    whole = (faiss.IndexFlat, faiss.IndexHNSWFlat, faiss.IndexRefine)
+    if isinstance(index, faiss.IndexRefine):  # of its own accord it takes one candidate for each result
+        return REFINE
+    whole = (faiss.IndexFlat, faiss.IndexHNSWFlat)
     if isinstance(index, whole) or isinstance(inverted_lists(index), faiss.IndexIVFFlat):
         return (0,)
     return REFINE

@@ -8,6 +8,7 @@ from index.ann import (
     Ann,
     Effort,
     build_ann,
+    check_factory,
     read_ann,
     search_exact,
     set_probes,
@@ -81,6 +82,49 @@ def test_a_filter_lets_nothing_else_through_and_loses_nothing(unit_rows, monkeyp
     assert np.mean([len(set(a) & set(b)) / 5 for a, b in zip(ids, truth, strict=True)]) > 0.95
 
 
+def two_sides(unit_rows, count: int, dim: int):
+    """Two crowds, far from each other: the even items and the odd ones."""
+    vectors = unit_rows(count, dim) + np.where(np.arange(count) % 2, 3, -3)[:, None] / np.sqrt(dim)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "factory", ["Flat", "HNSW16", "IVF64,SQ8", "IVF64,Flat", "RR16,IVF64,PQ8x4fs", "RR16,IVF64,RaBitQfs"]
+)
+def test_what_is_kept_is_found_wherever_it_lies(unit_rows, monkeypatch, factory):
+    monkeypatch.setattr("index.ann.FEW", 0)
+    vectors = two_sides(unit_rows, 4000, 16)
+    keep = np.arange(4000) % 2 == 1
+    refine = 2 if "," in factory and not factory.endswith("Flat") else 0
+    ann = Ann(build_ann(vectors, factory), vectors, Effort(16 if "HNSW" in factory else 2, refine))
+    queries = vectors[:60:2]  # in whose neighbourhood nothing is kept
+    scores, ids = ann.search(queries, 5, keep)
+    assert keep[ids].all()
+    truth = exact(queries, vectors, 5, keep)
+    assert np.mean([len(set(a) & set(b)) / 5 for a, b in zip(ids, truth, strict=True)]) > 0.85
+    np.testing.assert_allclose(scores, np.take_along_axis(queries @ vectors.T, ids, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("factory", ["HNSW16", "IVF64,SQ8", "RR16,IVF64,PQ8x4fs", "IVF64,PQ8x4fs,RFlat"])
+def test_more_than_the_nearest_lists_hold_is_found_in_the_others(unit_rows, factory):
+    vectors, queries = unit_rows(1000, 16), unit_rows(3, 16, seed=1)
+    ann = Ann(build_ann(vectors, factory), vectors, Effort(1, 0 if "HNSW" in factory else 1))
+    scores, ids = ann.search(queries, 900)
+    assert (ids >= 0).all()
+    assert all(len(set(row)) == 900 for row in ids.tolist())
+    assert (np.diff(scores) <= 0).all()
+
+
+def test_a_gpu_is_not_asked_for_more_than_it_finds(unit_rows, monkeypatch):
+    monkeypatch.setattr("index.ann.to_device", lambda index, *_: build_ann(vectors, "PQ8x4fs"))
+    monkeypatch.setattr("index.ann.GPU_DEPTH", 30)
+    vectors, queries = unit_rows(500, 16), unit_rows(3, 16, seed=1)
+    ann = Ann(None, vectors, Effort(0, 2), "cuda")
+    truth = exact(queries, vectors, 16)
+    assert (ann.search(queries, 15)[1] != truth[:, :15]).any()  # 30 candidates
+    np.testing.assert_array_equal(ann.search(queries, 16)[1], truth)
+
+
 @pytest.mark.parametrize("count", [1, 30])  # queries: FAISS multiplies matrices for many
 def test_vectors_without_an_index_are_searched_as_faiss_searches_its_own(tmp_path, unit_rows, count):
     np.save(tmp_path / "v.npy", unit_rows(3000, 16))
@@ -125,6 +169,10 @@ def test_more_probes_find_more(unit_rows):
 
 
 def test_a_factory_that_does_not_fit_is_a_usage_error(unit_rows):
+    with pytest.raises(
+        UsageError, match=r"8: could not parse index string Nonsense\. Give another, or leave"
+    ):
+        check_factory("Nonsense", 8)
     with pytest.raises(UsageError, match="--factory Nonsense"):
         build_ann(unit_rows(10, 8), "Nonsense")
     with pytest.raises(UsageError, match="--factory IVF64,Flat cannot index 10 vectors of 8"):

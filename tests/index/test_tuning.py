@@ -59,6 +59,16 @@ def test_it_searches_as_hard_as_the_recall_needs(factory):
         assert recall(served) < recall(hard)
 
 
+@pytest.mark.parametrize("factory", ["IVF16,PQ8x4fs,RFlat", "IVF16,PQ8x4fs,Refine(SQ8)"])
+def test_an_index_that_refines_by_itself_is_given_candidates_enough(factory):
+    vectors = crowded(4000, 32)
+    index, served = build_tuned(vectors, Need(0.9), factory)
+    assert served.recall >= 0.9
+    ids = Ann(index, vectors, Effort(served.probes, served.refine)).search(vectors[:200], 10)[1]
+    truth = search_exact(vectors[:200], vectors, 10)[1]
+    assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(ids, truth, strict=True)]) > 0.88
+
+
 def test_what_cannot_reach_the_recall_says_what_it_reaches():
     _, served = build_tuned(crowded(3000, 32), Need(0.999), "PQ2x4")
     assert 0.1 < served.recall < 0.999
