@@ -87,7 +87,7 @@ class Journal:
         except RetrievalError as error:
             raise RetrievalError(f"{out} cannot be written: {error}.") from error
         self._heap = Heap(self.folder)
-        self._rows = self.embedded = 0
+        self._rows, self.embedded = 0, self._count_embedded()  # known before anything can break off
         self._synced = time.monotonic()
 
     def __enter__(self) -> "Journal":
@@ -121,7 +121,7 @@ class Journal:
             UsageError: Something is left that shall not be used, or that was made otherwise.
         """
         self._drop_damaged()
-        (self.embedded,) = self._db.execute("SELECT COUNT(*) FROM contents WHERE row >= 0").fetchone()
+        self.embedded = self._count_embedded()
         if not self.embedded:
             self._db.executescript(
                 "BEGIN; DELETE FROM run; DELETE FROM contents; DELETE FROM segments; DELETE FROM seen; "
@@ -280,6 +280,9 @@ class Journal:
                 out[~own] = known[-1 - chunk[~own]]
                 forget(known)
             yield out
+
+    def _count_embedded(self) -> int:
+        return self._db.execute("SELECT COUNT(*) FROM contents WHERE row >= 0").fetchone()[0]
 
     def _drop_damaged(self) -> None:
         """Forget what was not written whole, and all that came after it."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from index.errors import RetrievalError, UsageError
+from index.heap import Heap
 from index.image_file import ImageFile
 from index.journal import Journal
 from index.store import Failure, Item
@@ -147,6 +148,22 @@ def test_a_run_that_is_left_is_never_thrown_away_nor_mixed_with_another(tmp_path
 def test_whoever_is_interrupted_is_told_how_to_go_on(tmp_path: Path, capsys):
     embed(tmp_path / "idx", files(tmp_path, 3), [[0, 1]])
     assert "2 images are embedded, and kept. Go on with --resume." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_run_that_breaks_off_while_it_looks_through_what_is_left_keeps_it(
+    tmp_path: Path, monkeypatch, error
+):
+    listed = files(tmp_path, 3)
+    embed(tmp_path / "idx", listed, [[0, 1]])
+
+    def break_off(*_: object) -> bool:
+        raise error
+
+    with monkeypatch.context() as broken, pytest.raises(error), Journal(tmp_path / "idx") as journal:
+        broken.setattr(Heap, "holds", break_off)
+        journal.start(IDENTITY, resume=True)
+    assert resumed(tmp_path / "idx", listed) == ([2], [[0] * 3, [1] * 3])
 
 
 def test_a_run_that_embedded_nothing_leaves_nothing(tmp_path: Path):
