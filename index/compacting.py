@@ -32,12 +32,13 @@ def compact_index(path: Path) -> Compacted:
     """Drop the files that are gone, and what dead runs left on the disk. A file that changed stays.
 
     Raises:
-        UsageError: There is no index, or an unfinished run.
+        UsageError: There is no index, a damaged one, or an unfinished run.
         RetrievalError: None of the images is there, another process writes the index, or the disk is full.
     """
     index, before = Index(path), _bytes_in(path)
     with explain_disk(path), Journal(path) as journal:
         journal.start({}, resume=False)
+        index.require_whole()
         remove_old(path, index.manifest.generation)
         made = _write_present(index)
     return Compacted(_count_files(index) - _count_files(made), before - _bytes_in(path))

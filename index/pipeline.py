@@ -108,7 +108,7 @@ def build_index(
 
     Raises:
         UsageError: A source, `out` or `factory` is wrong, a file of vectors lacks images, a run is left that
-            was not asked for, or it or the index was made with other models.
+            was not asked for, it or the index was made with other models, or the index is damaged.
         BudgetError: The teacher's budget is too small; nothing was asked.
         RetrievalError: No image could be read, a model failed, the disk is full, or another process writes.
     """
@@ -126,11 +126,13 @@ def build_index(
         wanted = _Wanted(factory, need or Need(), metadata)
         if known is not None:
             models.require_made(known)
+            known.require_whole(thorough=False)
             if metadata is None and wanted.is_met_by(known, known.metadata) and holds_just(known, files):
                 return known
         base = journal.adopt(known)
         if base is not None:
             models.require_made(base)
+            base.require_whole()
         journal.list_files(files)
         embed_missing(files, models.embedders, journal, cluster)
         with IndexWriter(out, [source_name(source) for source in sources]) as writer:

@@ -6,6 +6,7 @@ moment leaves the old one. `index.writing` writes it, `index.journal` keeps what
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from index.ann import EXACT, Ann, Effort, read_ann
+from index.disk import file_digest
 from index.errors import UsageError
 from index.metadata import Metadata
 from index.narrowing import Narrow
@@ -31,6 +33,7 @@ COMPANIONS = ("run.json", "student.fp16.onnx", "student.int8.onnx")  # kept as w
 METADATA = "metadata.parquet"
 CHUNK = 1024  # items that are read or written at a time
 _ANEW = "{} was written anew meanwhile. Open it again."
+_DAMAGED = "{} is damaged. Index the images again, without --update or --resume."
 
 
 @dataclass(frozen=True)
@@ -217,7 +220,11 @@ class Index:
     def vectors(self, space: str) -> NDArray[np.float32]:
         """Memory-map the `(count, dim)` float32 vectors of a space."""
         if space not in self._vectors:
-            self._vectors[space] = np.load(self._file(f"{space}.npy"), mmap_mode="r", allow_pickle=False)
+            file = self._file(f"{space}.npy")
+            try:
+                self._vectors[space] = np.load(file, mmap_mode="r", allow_pickle=False)
+            except Exception as error:  # a header with broken bytes raises anything
+                raise UsageError(_DAMAGED.format(file)) from error
         return self._vectors[space]
 
     def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
@@ -238,7 +245,10 @@ class Index:
     @cached_property
     def metadata(self) -> pa.Table | None:
         """What `index.metadata` keeps of the items, if there is anything."""
-        return pq.read_table(self._file(METADATA)) if METADATA in self.manifest.files else None
+        if METADATA not in self.manifest.files:
+            return None
+        with _explain_damage(file := self._file(METADATA)):
+            return pq.read_table(file)
 
     @cached_property
     def _known(self) -> Metadata:
@@ -277,6 +287,33 @@ class Index:
         if _read_manifest(self.path) != self.manifest:
             raise UsageError(_ANEW.format(self.path))
 
+    def faults(self, thorough: bool = True) -> Iterator[str]:
+        """Find the files that are not as they were written, and say of each in a line what is wrong.
+
+        Args:
+            thorough: Whether to read all of them; else their sizes alone are looked at.
+        """
+        for name, stored in self.manifest.files.items():
+            file = self.data / name
+            if not file.is_file():
+                yield f"{file} is missing"
+            elif file.stat().st_size != stored.size:
+                yield f"{file} has {file.stat().st_size} bytes, not {stored.size}"
+            elif thorough and file_digest(file) != stored.digest:
+                yield f"{file} is not as it was written"
+
+    def require_whole(self, thorough: bool = True) -> None:
+        """Refuse to take vectors over from an index that is damaged: with new digests nobody would see it.
+
+        Args:
+            thorough: As in `faults`.
+
+        Raises:
+            UsageError: Names the first of the files that are not as they were written.
+        """
+        for fault in self.faults(thorough):
+            raise UsageError(f"{fault}. Index the images again, without --update or --resume.")
+
     def require_model(self, space: str, key: str, name: str) -> None:
         """Refuse a model that is not the one which made the vectors of a space.
 
@@ -297,6 +334,9 @@ class Index:
             raise UsageError(
                 _ANEW.format(self.path) if meanwhile else f"{path} is missing. Index the images again."
             )
+        stored = self.manifest.files.get(name)
+        if stored and path.stat().st_size != stored.size:
+            raise UsageError(_DAMAGED.format(path))
         return path
 
 
@@ -328,5 +368,14 @@ def read_failures(file: Path) -> list[Failure]:
 
 
 def _batches(file: Path) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(file) as table:
+    with _explain_damage(file), pq.ParquetFile(file) as table:
         yield from table.iter_batches(CHUNK)
+
+
+@contextmanager
+def _explain_damage(file: Path) -> Iterator[None]:
+    """Turn what a broken Parquet file raises into one line with the remedy."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise UsageError(_DAMAGED.format(file)) from error

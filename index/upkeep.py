@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.ann import EXACT, Ann, Effort, search_exact
-from index.disk import file_digest
 from index.journal import FOLDER
 from index.mapped import chunks
 from index.store import CHUNK, Index
@@ -115,23 +114,12 @@ def verify_index(path: Path) -> list[str]:
         UsageError: There is no index, or its manifest is damaged.
     """
     index = Index(path)
-    if faults := list(_check_files(index)):
+    if faults := list(index.faults()):
         return faults  # nothing else could be believed
     return [
         *_check_tables(index),
         *(fault for name in index.manifest.spaces for fault in _check_space(index, name)),
     ]
-
-
-def _check_files(index: Index) -> Iterator[str]:
-    for name, stored in index.manifest.files.items():
-        file = index.data / name
-        if not file.is_file():
-            yield f"{file} is missing"
-        elif file.stat().st_size != stored.size:
-            yield f"{file} has {file.stat().st_size} bytes, not {stored.size}"
-        elif file_digest(file) != stored.digest:
-            yield f"{file} is not as it was written"
 
 
 def _check_tables(index: Index) -> Iterator[str]:

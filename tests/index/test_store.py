@@ -105,3 +105,20 @@ def test_what_is_no_index_is_refused(tmp_path: Path, unit_rows):
         manifest.write_text(broken)
         with pytest.raises(UsageError, match=r"manifest\.json is damaged. Remove"):
             Index(index.path)
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "head"])
+def test_a_damaged_file_of_the_data_is_named_when_it_is_read(tmp_path: Path, unit_rows, how: str):
+    index = write(tmp_path / "idx", unit_rows(50, 8))
+    reading = {
+        "items.parquet": lambda: index.items,
+        "errors.parquet": lambda: index.failures,
+        "student.npy": lambda: index.vectors("student"),
+    }
+    for name, read in reading.items():
+        file = index.data / name
+        whole = file.read_bytes()
+        head = whole[:16] + b"(" * 60 + whole[76:] if name.endswith("npy") else whole[:-40] + b"(" * 40
+        file.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "head": head}[how])
+        with pytest.raises(UsageError, match=rf"{name} is damaged\. Index the images again"):
+            read()

@@ -99,6 +99,48 @@ def test_a_faiss_file_of_other_vectors_is_found(index: Index, unit_rows):
     assert verify_index(index.path) == ["student: the FAISS file has 12 vectors of 8, not (11, 8)"]
 
 
+def spoil(file: Path, how: str) -> None:
+    whole = file.read_bytes()
+    middle = len(whole) // 2
+    broken = {
+        "cut": whole[:middle],
+        "empty": b"",
+        "head": bytes(byte ^ 255 for byte in whole[:64]) + whole[64:],
+        "middle": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+        "gone": whole,
+    }
+    file.write_bytes(broken[how])
+    if how == "gone":
+        file.unlink()
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "head", "middle", "gone"])
+def test_a_damaged_index_is_neither_updated_nor_compacted(index: Index, folder: Path, how: str):
+    (folder / "1.png").unlink()  # there is something to do
+    options = OnnxEmbedder(index.path.with_name("student.onnx"), "cpu"), index.path
+    teacher = OnnxEmbedder(index.path.with_name("teacher.onnx"), "cpu")
+    for name in ("student.npy", "items.parquet", "errors.parquet"):
+        file, whole = index.data / name, (index.data / name).read_bytes()
+        spoil(file, how)
+        with pytest.raises(UsageError, match=rf"{name} .*Index the images again"):
+            build_index([folder], *options, teacher, update=True)
+        with pytest.raises(UsageError, match=rf"{name} .*Index the images again"):
+            compact_index(index.path)
+        file.write_bytes(whole)
+    assert Index(index.path).manifest == index.manifest
+    assert len(build_index([folder], *options, teacher, update=True)) == len(index) - 1
+
+
+def test_an_update_without_changes_sees_a_file_that_was_cut(folder: Path, tmp_path: Path, student_file: Path):
+    student = OnnxEmbedder(student_file, "cpu")
+    index = build_index([folder], student, tmp_path / "idx")
+    spoil(index.data / "student.npy", "cut")
+    for options in ({"update": True}, {"resume": True}):
+        with pytest.raises(UsageError, match=r"student\.npy has .*without --update or --resume"):
+            build_index([folder], student, index.path, **options)
+    assert verify_index(build_index([folder], student, index.path).path) == []
+
+
 def test_compacting_drops_what_is_gone_and_keeps_the_copies(index: Index, folder: Path):
     before = index.items
     for name in ("0.png", "1.png", "3.png"):
