@@ -202,7 +202,7 @@ def build(
     need = Need(recall, memory)
     spec = TeacherSpec(teacher, teacher_options, ledger, budget)
     if dry_run:
-        typer.echo(bill_by_name(images, spec, device, price, update=target.folder if update else None))
+        typer.echo(bill_by_name(images, spec, device, price, update=target.index_folder if update else None))
         return
     made = write_gallery(images, model, target, spec, factory, device, resume, update, need, metadata, ray)
     for failure in made.failures[:20]:

@@ -27,6 +27,11 @@ class Target:
     folder: Path | None
     address: Address | None = None
 
+    @property
+    def index_folder(self) -> Path | None:
+        """The index folder, if it is one that is written."""
+        return None if self.address else self.folder
+
     @classmethod
     def parse(cls, out: str | None, backend: str, uri: str, collection: str | None) -> "Target":
         """Read what a command line says of it.

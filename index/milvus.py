@@ -30,6 +30,8 @@ TEXT = 65_535  # bytes that a text may have
 DIGEST = 32  # digits
 FIELDS = ["path", "name", "size", "width", "height", "mtime", "more"]
 SECONDS = 10.0  # that an answer may take, the attempts to reach the server included
+# gRPC would look for a server that has been gone for long every two minutes alone.
+RECONNECT = {"grpc.max_reconnect_backoff_ms": 5000}
 MOST_FILES = 10  # files of one item that a prefix is looked for in
 
 
@@ -50,15 +52,23 @@ class Address:
         return f"{'milvus' if scheme == 'http' else 'milvus+https'}://{rest}/{self.name}"
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.uri)
-        if parts.scheme not in SCHEMES.values() or not parts.hostname or parts.path or parts.query:
-            raise UsageError(f"{self.uri} is no address of a Milvus server, such as http://HOST:19530.")
-        if parts.username or parts.password:
+        if "@" in self.uri:
             raise UsageError(f"Put no password into an address: set {TOKEN} in the environment.")
+        if not _is_server(self.uri):
+            raise UsageError(f"{self.uri} is no address of a Milvus server, such as http://HOST:19530.")
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", self.name):
             raise UsageError(
                 f"A collection's name has letters, digits and _, and no digit first, not {self.name!r}."
             )
+
+
+def _is_server(uri: str) -> bool:
+    try:
+        parts = urlsplit(uri)
+        more = parts.path or parts.query or parts.fragment
+        return parts.scheme in SCHEMES.values() and bool(parts.hostname) and parts.port != 0 and not more
+    except ValueError:  # a port or an IPv6 address that is none
+        return False
 
 
 def is_address(where: str) -> bool:
@@ -86,12 +96,15 @@ def connect(address: Address) -> "MilvusClient":
         UnreachableError: Nobody answers there.
         UsageError: pymilvus is not installed.
     """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it has to say is in its errors too
     with needs("milvus"):
         from pymilvus import MilvusClient
     # It writes a traceback for each error, besides raising it.
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     with explain(address):
-        return MilvusClient(uri=address.uri, token=os.environ.get(TOKEN, ""), timeout=SECONDS)
+        return MilvusClient(
+            uri=address.uri, token=os.environ.get(TOKEN, ""), timeout=SECONDS, grpc_options=RECONNECT
+        )
 
 
 @contextmanager
@@ -113,6 +126,11 @@ def explain(address: Address) -> Iterator[None]:
         if any(sign in reason for sign in gone):
             raise UnreachableError(
                 f"No Milvus server answers at {address.uri}. Start it, or give another address."
+            ) from error
+        if "collection not loaded" in reason:
+            raise RetrievalError(
+                f"The Milvus server at {address.uri} has not loaded the collection: it starts, or builds an "
+                "index. If that does not end, run `retrieval index` again."
             ) from error
         raise RetrievalError(f"The Milvus server at {address.uri} says: {reason[:300]}") from error
 
@@ -168,12 +186,24 @@ def check_schema(name: str, described: dict[str, Any], dim: int, metric: str | N
 
 
 def as_row(item: Item, metadata: dict[str, str]) -> dict[str, Any]:
-    """An item as a row, without its vector."""
+    """An item as a row, without its vector. Of very many copies it has as many as a field takes."""
+    room = TEXT - json_size({"copies": [], "metadata": metadata}) if item.copies else 0
+    copies = []
+    for file in item.copies:
+        room -= json_size(vars(file)) + 1
+        if room < 0:
+            break
+        copies.append(vars(file))
     return {
         "digest": item.digest,
         **{name: getattr(item, name) for name in FIELDS[:-1]},
-        "more": {"copies": [vars(file) for file in item.copies], "metadata": metadata},
+        "more": {"copies": copies, "metadata": metadata},
     }
+
+
+def json_size(value: dict[str, Any]) -> int:
+    """Bytes of a value as pymilvus sends it, or a few more."""
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
 
 
 def as_item(row: dict[str, Any]) -> Item:

@@ -53,7 +53,10 @@ class Collection:
             with explain(address):
                 name = self.name(space)
                 if not client.has_collection(name):
-                    raise UsageError(f"Collection {name} of {address} is gone. Index the images again.")
+                    raise UsageError(
+                        f"Collection {name} of {address} is gone. Drop {student} too, and index the images "
+                        "again."
+                    )
                 index = client.describe_index(name, "vector") or {}
                 check_schema(name, client.describe_collection(name), made.dim, index.get("metric_type"))
 
@@ -134,11 +137,11 @@ class Collection:
                 found.append(_order(query, [row for _, row in rows], k) if wide > 1 else rows)
         return found
 
-    def scan(self, fields: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
-        """Read all rows of the student's collection, some at a time, by rising digest."""
+    def scan(self, fields: Sequence[str], space: str = "student") -> Iterator[list[dict[str, Any]]]:
+        """Read all rows of a space, some at a time, by rising digest."""
         with explain(self.address):
             rows = self.client.query_iterator(
-                self.student, PAGE, output_fields=["digest", *fields], consistency_level="Strong"
+                self.name(space), PAGE, output_fields=["digest", *fields], consistency_level="Strong"
             )
         while True:
             with explain(self.address):
@@ -166,13 +169,14 @@ def find_current(client: "MilvusClient", address: Address) -> str | None:
     """The student's collection that the alias points to now, if there is one.
 
     Raises:
-        UsageError: The name is that of a collection, not of an alias.
+        UsageError: The name is that of a collection, or of an alias that others gave to theirs.
     """
     with explain(address):
         if not client.has_collection(address.name):
             return None
-        found = client.describe_collection(address.name)["collection_name"]
-    if found == address.name:
+        described = client.describe_collection(address.name)
+    found = described["collection_name"]
+    if found == address.name or FACTS not in described.get("properties", {}):
         raise UsageError(
             f"{address} is a collection that `retrieval index` did not make. Give another --collection."
         )

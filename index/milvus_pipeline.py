@@ -26,16 +26,18 @@ from index.metadata import PATH, join_metadata, read_rows
 from index.milvus import (
     FACTS,
     METRIC,
+    TEXT,
     Address,
     check_schema,
     collection_name,
     connect,
     create_collection,
     explain,
+    json_size,
 )
 from index.milvus_collection import Collection, find_current
 from index.milvus_store import MilvusIndex
-from index.milvus_tuning import QUERIES, choose_index, how_wide, tune
+from index.milvus_tuning import QUERIES, choose_index, how_wide, serves, tune
 from index.milvus_writing import Sender, Written, read_stretches, write_all
 from index.pipeline import PROJECTED, Models, name_sources
 from index.progress import say
@@ -52,6 +54,7 @@ from index.writing import write_failures
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
+MOST_METADATA = TEXT - 100  # bytes of an item's, with their names and room for what goes around them
 TOGETHER = 10  # queries in one request while recall is measured: their answers may hold many whole vectors
 
 
@@ -129,7 +132,7 @@ def send_images(
     """
     files, need, work = find_images(sources), need or Need(), work.absolute()
     if metadata is not None:
-        read_rows(metadata)
+        _require_short(metadata)
     client = connect(address)
     current = find_current(client, address)
     target = collection_name(address.name, models.student.key, "student", models.student.key)
@@ -139,6 +142,8 @@ def send_images(
         raise UsageError(f"{address} was made with another student. Give that, or index without --update.")
     if known is not None:
         _require_same(known, models)
+        for space, made in known.manifest.spaces.items():
+            _make_ready(known, known.name(space), made.dim, need)
     with explain_disk(work), Journal(work) as journal:
         identity = models.identity | {"source": name_sources(sources), "gallery": str(address)}
         journal.start(identity, resume)
@@ -160,8 +165,7 @@ def send_images(
         stretches = read_stretches(journal, list(collection.manifest.spaces), dims, models.projection, table)
         written = write_all(sender, stretches, total, replace_files=update)
         columns = sorted({*collection.columns, *(c for row in (table or {}).values() for c in row)})
-        asked = {space.asked for space in collection.manifest.spaces.values()}
-        if known is None or written.any or current != target or asked != {need.recall}:
+        if known is None or written.any or current != target or not _is_finished(sender, need, columns):
             _finish(sender, need, columns)
     if current != target:
         _point(client, address, target, current)
@@ -175,6 +179,17 @@ def _keep_failures(folder: Path, failures: list[Failure]) -> None:
     beside = folder / f"{ERRORS}.{os.getpid()}"
     write_failures(beside, failures)
     beside.replace(folder / ERRORS)
+
+
+def _require_short(metadata: Path) -> None:
+    """Refuse a CSV file with a row that no item of a collection can have."""
+    header, rows = read_rows(metadata)
+    for row in rows:
+        if json_size(dict(zip(header, row, strict=True))) > MOST_METADATA:
+            raise UsageError(
+                f"{metadata} says more of {row[header.index(PATH)]} than the {MOST_METADATA} bytes that a "
+                "collection takes. Shorten it."
+            )
 
 
 def _require_same(known: Collection, models: Models) -> None:
@@ -219,6 +234,31 @@ def _create(client: "MilvusClient", address: Address, target: str, models: Model
     return Collection(address, client, target)
 
 
+def _make_ready(known: Collection, name: str, dim: int, need: Need) -> None:
+    """Have a collection loaded, with an index: a run may have been killed while it was built anew."""
+    client = known.client
+    with explain(known.address):
+        if not client.describe_index(name, "vector"):
+            rows = int(client.get_collection_stats(name)["row_count"])
+            _build(client, name, *choose_index(max(rows, 1), dim, need))
+        client.load_collection(name)
+
+
+def _is_finished(sender: Sender, need: Need, columns: Sequence[str]) -> bool:
+    """Whether `_finish` would change nothing: a run may have been killed before it, with all rows sent."""
+    collection = sender.collection
+    manifest, count = collection.manifest, sender.insist(collection.count)
+    if (manifest.count, collection.columns) != (count, list(columns)):
+        return False
+    for space, made in manifest.spaces.items():
+        there = sender.insist(
+            lambda space=space: collection.client.describe_index(collection.name(space), "vector")  # type: ignore[misc]
+        )
+        if made.asked != need.recall or not serves(there, *choose_index(count, made.dim, need)):
+            return False
+    return True
+
+
 def _build(client: "MilvusClient", name: str, kind: str, params: Mapping[str, Any]) -> None:
     wanted = client.prepare_index_params()
     wanted.add_index("vector", index_type=kind, metric_type=METRIC, params=dict(params))
@@ -235,13 +275,13 @@ def _finish(sender: Sender, need: Need, columns: Sequence[str]) -> None:
 
         def settle(name: str = name, kind: str = kind, params: Mapping[str, Any] = params) -> None:
             client.flush(name)
-            there = client.describe_index(name, "vector") or {}  # a server that failed may have dropped it
-            if there.get("index_type") != kind:
+            there = client.describe_index(name, "vector")  # None if a server that failed has dropped it
+            if not serves(there, kind, params):
                 say(f"{name} is not searched while its index is built.")
                 client.release_collection(name)
                 client.drop_index(name, "vector")
                 _build(client, name, kind, params)
-                client.load_collection(name)
+            client.load_collection(name)  # which is not so either if the server failed here
 
         sender.insist(settle)
         served = sender.insist(lambda space=space, kind=kind: tune_space(collection, space, kind, need))  # type: ignore[misc]

@@ -100,11 +100,14 @@ class MilvusIndex:
             RetrievalError: It is gone, or the server is.
         """
         digest = self.ids_by_digest.digests[item]
-        if digest not in self._rows:
-            self.remember(self.collection.fetch("student", [digest], FIELDS, LEVEL))
-        if digest not in self._rows:
+        found = self._rows.get(digest)  # another thread may forget it at any moment
+        if found is None:
+            rows = self.collection.fetch("student", [digest], FIELDS, LEVEL)
+            self.remember(rows)
+            found = rows.get(digest)
+        if found is None:
             raise RetrievalError("This image has been removed from the collection. Open the page again.")
-        return self._rows[digest]
+        return found
 
     def remember(self, rows: Mapping[str, dict[str, Any]]) -> None:
         """Keep fields that came with results, as long as they are few."""

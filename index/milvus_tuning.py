@@ -13,6 +13,7 @@ from index.tuning import DEPTH, MAX_LISTS, Need, Served, choose_factory
 EFFORTS = (32, 48, 64, 96, 128, 192, 256, 384, 512)  # breadth of a graph, or lists to visit
 HARDEST = 2048
 REORDERED = 20  # candidates for each result that SCANN orders by the whole vectors
+MOST_GROWTH = 4
 QUERIES = 200  # that recall is measured with
 DEEP = 10  # times as many results as are wanted, of which the best are taken for the nearest there are
 # A server that knows a vector by its code alone finds so many times more, which are ordered by whole vectors.
@@ -41,6 +42,14 @@ def choose_index(count: int, dim: int, need: Need) -> tuple[str, dict[str, Any]]
         return "SCANN", lists | {"with_raw_data": "true"}  # the server takes no True
     parts = next(parts for parts in range(max(dim // 8, 1), 0, -1) if dim % parts == 0)
     return "IVF_PQ", lists | {"m": parts, "nbits": 8}  # as many bytes as RaBitQ takes
+
+
+def serves(there: Mapping[str, Any] | None, kind: str, params: Mapping[str, Any]) -> bool:
+    """Whether an index, as the server describes it, still does for what `choose_index` would choose now."""
+    if there is None or there["index_type"] != kind:
+        return False
+    # Of a gallery that has grown, lists become long; up to so many times they are not worth a new index.
+    return MOST_GROWTH * int(there.get("nlist", MAX_LISTS)) >= int(params.get("nlist", 0))
 
 
 def search_params(made: Space, k: int) -> dict[str, int]:

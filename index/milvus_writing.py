@@ -157,6 +157,10 @@ def write_stretch(sender: Sender, stretch: Stretch, replace_files: bool) -> Writ
         rows[item.digest] = as_row(whole, facts)
     different = [digest for digest, old in known.items() if rows[digest] != old]
     missing = [digest for digest in digests if digest not in known]
+    if gone := len(set(missing) - set(stretch.vectors.get("student", {}))):
+        raise RetrievalError(
+            f"{gone} images that were in {collection.address} are gone from it. Begin anew, without --resume."
+        )
     for space in _student_last(collection.manifest.spaces):  # what it has, the others have
         if different:
             old_rows = sender.insist(lambda space=space: collection.fetch(space, different, ["vector"]))  # type: ignore[misc]
@@ -169,15 +173,17 @@ def write_stretch(sender: Sender, stretch: Stretch, replace_files: bool) -> Writ
 
 
 def drop_others(sender: Sender, kept: set[str]) -> int:
-    """Remove the items that are not among `kept`, and return how many."""
+    """Remove the items that are not among `kept`, and return how many the student's collection had."""
     collection = sender.collection
-    pages = sender.insist(lambda: list(collection.scan([])))
-    gone = [row["digest"] for page in pages for row in page if row["digest"] not in kept]
-    for start in range(0, len(gone), PAGE):
-        chosen = any_of(gone[start : start + PAGE])
-        for space in reversed(_student_last(collection.manifest.spaces)):
-            name = collection.name(space)
+    gone: list[str] = []
+    # The student's first: what it has, the others have. They may have more, of a run that was killed.
+    for space in reversed(_student_last(collection.manifest.spaces)):
+        pages = sender.insist(lambda space=space: list(collection.scan([], space)))  # type: ignore[misc]
+        others = [row["digest"] for page in pages for row in page if row["digest"] not in kept]
+        for start in range(0, len(others), PAGE):
+            chosen, name = any_of(others[start : start + PAGE]), collection.name(space)
             sender.insist(lambda name=name, chosen=chosen: collection.client.delete(name, filter=chosen))  # type: ignore[misc]
+        gone = others if space == "student" else gone
     return len(gone)
 
 

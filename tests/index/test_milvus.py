@@ -1,8 +1,10 @@
 """Galleries in a real Milvus server, which is started once, and stopped in the midst of things."""
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,21 @@ from milvus_server import Server, free_port
 
 from index.embedder import OnnxEmbedder, open_embedder
 from index.errors import RetrievalError, UnreachableError, UsageError
+from index.gallery import Target
 from index.images import content_digest
-from index.milvus import Address, as_filter, collection_name, connect, parse_address, quote
+from index.milvus import (
+    Address,
+    as_filter,
+    collection_name,
+    connect,
+    create_collection,
+    parse_address,
+    quote,
+)
 from index.milvus_collection import Collection
-from index.milvus_pipeline import Sent, _create, _finish, send_images
+from index.milvus_pipeline import Sent, _build, _create, _finish, send_images
 from index.milvus_store import MilvusIndex, open_collection
-from index.milvus_tuning import choose_index
+from index.milvus_tuning import choose_index, serves
 from index.milvus_writing import Sender, Stretch, write_all
 from index.narrowing import Narrow
 from index.pipeline import Models, build_index
@@ -30,6 +41,7 @@ from index.teacher import TeacherSpec
 from index.tuning import Need
 
 pytest.importorskip("milvus")
+MilvusException = pytest.importorskip("pymilvus.exceptions").MilvusException
 pytestmark = pytest.mark.slow  # a server is started
 
 
@@ -170,10 +182,188 @@ def test_what_does_not_fit_is_refused_by_name(
     client.drop_collection(name)
     client.create_collection(name, 5, metric_type="IP")
     client.create_alias(name, address.name)
+    with pytest.raises(UsageError, match="did not make"):
+        send(folder)
+    assert client.describe_collection(address.name)["collection_name"] == name, "their alias is theirs"
+    client.drop_alias(address.name)
     with pytest.raises(UsageError, match="not made by"):
+        send(folder)
+    client.drop_collection(name)
+    create_collection(client, name, 5, {"manifest": asdict(index.manifest), "columns": []})
+    with pytest.raises(UsageError, match="holds vectors of 5, not 8"):
         send(folder)
     with pytest.raises(UsageError, match="There is no collection nothing"):
         open_collection(f"milvus://{milvus_server.uri.removeprefix('http://')}/nothing")
+
+
+def test_an_alias_of_others_is_not_taken_from_them(send: Any, address: Address, folder: Path) -> None:
+    client = connect(address)
+    theirs = f"{address.name}_theirs"
+    client.create_collection(theirs, 8, metric_type="L2")
+    client.create_alias(theirs, address.name)
+    with pytest.raises(UsageError, match="did not make"):
+        send(folder)
+    assert client.describe_collection(address.name)["collection_name"] == theirs
+    assert client.list_collections().count(theirs) == 1
+    assert not [
+        one for one in client.list_collections() if one.startswith(f"{theirs[:-6]}") and one != theirs
+    ]
+
+
+def test_the_collection_of_a_space_that_is_gone_is_made_again_as_the_message_says(
+    send: Any, address: Address, folder: Path, teacher_file: Path
+) -> None:
+    collection = send(folder, teacher=teacher_file).index.collection
+    client = collection.client
+    client.drop_collection(collection.name("teacher"))
+    with pytest.raises(UsageError, match=f"is gone. Drop {collection.student} too"):
+        send(folder, teacher=teacher_file)
+    client.drop_alias(address.name)
+    client.drop_collection(collection.student)
+    send(folder, teacher=teacher_file)
+    assert count(address, "teacher") == count(address) == 12
+
+
+class Killed(BaseException):
+    """What no handler of ours takes for a failure."""
+
+
+def kill(*_: Any, **__: Any) -> None:
+    raise Killed
+
+
+def test_a_run_that_was_killed_while_an_index_was_built_is_completed_by_the_next(
+    send: Any, address: Address, folder: Path, monkeypatch: Any
+) -> None:
+    """The collection is released, then has no index, then has one and is not loaded."""
+    send(folder)
+    more = folder.parent / "others"
+    more.mkdir()
+    picture(50).save(more / "new.png")
+    table = folder.parent / "table.csv"
+    table.write_text("path,colour\nnew.png,red\n")
+    client = connect(address)
+    name = open_collection(str(address)).collection.student
+    with monkeypatch.context() as patch:
+        patch.setattr("index.milvus_pipeline._finish", kill)
+        with pytest.raises(Killed):
+            send(more, metadata=table)
+    for step in range(3):
+        client.release_collection(name)
+        if step > 0:
+            client.drop_index(name, "vector")
+        if step > 1:
+            _build(client, name, "HNSW", {"M": 4, "efConstruction": 8})
+        with pytest.raises(RetrievalError, match="has not loaded the collection"):
+            open_collection(str(address))
+        assert not send(more, metadata=table, resume=True).written.any, "all was sent"
+        index = open_collection(str(address))
+        assert (index.collection.manifest.count, list(index.columns)) == (13, ["colour"])
+        assert client.describe_index(name, "vector")["index_type"] == "FLAT"
+
+
+def test_a_server_that_fails_while_a_collection_is_loaded_is_asked_again(
+    send: Any, address: Address, folder: Path, monkeypatch: Any
+) -> None:
+    collection = send(folder).index.collection
+    client, load, failed = collection.client, collection.client.load_collection, []
+
+    def fail_once(name: str) -> None:
+        if not failed:
+            failed.append(name)
+            raise MilvusException(message="the server goes down")
+        load(name)
+
+    monkeypatch.setattr(client, "load_collection", fail_once)
+    monkeypatch.setattr(
+        "index.milvus_pipeline.choose_index", lambda *_: ("HNSW", {"M": 4, "efConstruction": 8})
+    )
+    monkeypatch.setattr("index.milvus_writing.PAUSE", 0.01)
+    monkeypatch.setattr("index.milvus_pipeline.QUERIES", 1)
+    monkeypatch.setattr("index.milvus_tuning.DEPTH", 1)
+    monkeypatch.setattr("index.milvus_tuning.DEEP", 1)
+    _finish(Sender(collection, patience=20), Need(), [])
+    assert failed
+    assert open_collection(str(address)).manifest.spaces["student"].factory == "HNSW"
+
+
+def test_a_space_keeps_no_more_than_the_student_has(
+    send: Any, address: Address, folder: Path, teacher_file: Path, monkeypatch: Any
+) -> None:
+    """A run that is killed between two spaces, and an image that is gone before the next run."""
+    send(folder, teacher=teacher_file)
+    picture(50).save(folder / "new.png")
+    sends = Sender.send
+
+    def teacher_alone(sender: Sender, space: str, rows: list[Any], new: bool = True) -> None:
+        if space == "student":
+            raise Killed
+        sends(sender, space, rows, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sender, "send", teacher_alone)
+        with pytest.raises(Killed):
+            send(folder, teacher=teacher_file)
+    (folder / "new.png").unlink()
+    (folder / "1.png").unlink()
+    assert (count(address, "teacher"), count(address)) == (13, 12)
+    assert send(folder, teacher=teacher_file, update=True, resume=True).written.removed == 1
+    assert (count(address, "teacher"), count(address)) == (11, 11)
+
+
+def test_images_that_a_killed_run_knew_and_that_are_gone_meanwhile_are_one_line(
+    send: Any, address: Address, folder: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    collection = send(folder).index.collection
+    picture(50).save(folder / "new.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(Sender, "send", kill)
+        with pytest.raises(Killed):
+            send(folder)
+    collection.client.delete(collection.student, filter='digest >= ""')
+    with pytest.raises(RetrievalError, match=r"12 images that were in .* are gone"):
+        send(folder, resume=True)
+    with pytest.raises(UsageError, match=r"or remove .*unfinished to start afresh"):
+        send(folder)
+    shutil.rmtree(tmp_path / "work")
+    assert send(folder).written.new == 13
+
+
+def test_an_item_has_as_many_copies_as_a_field_takes(send: Any, address: Address, tmp_path: Path) -> None:
+    long = tmp_path / "many" / ("é" * 100)
+    long.mkdir(parents=True)
+    picture(1).save(long / "000.png")
+    for i in range(1, 150):
+        shutil.copy(long / "000.png", long / f"{i:03}.png")
+    assert send(tmp_path / "many").written.new == 1
+    index = open_collection(str(address))
+    index.pin()
+    (item,) = index.items
+    assert 60 < len(item.copies) < 149
+    assert not send(tmp_path / "many").written.any
+    assert not send(tmp_path / "many", update=True).written.any
+
+
+def test_metadata_that_no_field_takes_are_refused_at_once(
+    send: Any, address: Address, folder: Path, monkeypatch: Any
+) -> None:
+    table = folder.parent / "table.csv"
+    table.write_text(f"path,about\n0.png,{'x' * 65_400}\n")
+    send(folder, metadata=table)
+    table.write_text(f"path,about\n0.png,{'x' * 65_500}\n")
+    monkeypatch.setattr("index.milvus_pipeline.embed_missing", kill)
+    with pytest.raises(UsageError, match=r"says more of 0\.png than"):
+        send(folder, metadata=table)
+
+
+def test_an_item_is_read_though_others_forget_it(send: Any, folder: Path, monkeypatch: Any) -> None:
+    index = send(folder).index
+    index.pin()
+    monkeypatch.setattr(MilvusIndex, "remember", lambda *_: None)  # as if another thread forgot it at once
+    assert {item.name for item in index.items} == {f"{i}.png" for i in range(10)} | {
+        "more/10.jpg",
+        "more/11.jpg",
+    }
 
 
 def test_nobody_at_the_address(folder: Path, student_file: Path, tmp_path: Path) -> None:
@@ -183,11 +373,24 @@ def test_nobody_at_the_address(folder: Path, student_file: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "where", ["milvus://", "milvus://host", "milvus://host/", "milvus://u:p@host/x", "milvus://host/a-b"]
+    "where",
+    [
+        *("milvus://", "milvus://host", "milvus://host/", "milvus://u:p@host/x", "milvus://host/a-b"),
+        *("milvus://host:99999/x", "milvus://host:port/x", "milvus://host:0/x", "milvus://[::1/x"),
+        *("milvus://u:secret@host:port/x", "milvus://host#y/x", "milvus://host?y/x"),
+    ],
 )
 def test_an_address_is_checked(where: str) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as told:
         parse_address(where)
+    assert "secret" not in str(told.value)
+
+
+def test_a_work_folder_is_no_index_folder() -> None:
+    """Of which a dry run with --update would ask what is known."""
+    assert Target.parse("idx", "faiss", "", None).index_folder == Path("idx")
+    work = Target.parse("work", "milvus", "http://host:19530", "x")
+    assert (work.folder, work.index_folder) == (Path("work"), None)
 
 
 def test_a_key_from_elsewhere_names_no_other_file(tmp_path: Path, monkeypatch: Any) -> None:
@@ -253,6 +456,21 @@ def test_types_of_index_follow_count_recall_and_memory() -> None:
     assert choose_index(10_000_000, 256, Need(memory=1))[0] == "SCANN"
     kind, params = choose_index(100_000_000, 256, Need(memory=4))
     assert (kind, 256 % params["m"]) == ("IVF_PQ", 0)
+
+
+@pytest.mark.parametrize(
+    ("there", "fits"),
+    [
+        (None, False),
+        ({"index_type": "HNSW", "M": "32"}, False),
+        ({"index_type": "IVF_SQ8", "nlist": "512"}, True),
+        ({"index_type": "IVF_SQ8", "nlist": "128"}, True),
+        ({"index_type": "IVF_SQ8", "nlist": "64"}, False),
+    ],
+)
+def test_an_index_is_built_anew_once_it_is_another_or_too_coarse(there: Any, fits: bool) -> None:
+    assert serves(there, "IVF_SQ8", {"nlist": 512}) == fits
+    assert serves({"index_type": "FLAT"}, "FLAT", {})
 
 
 @pytest.mark.parametrize(
