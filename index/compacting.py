@@ -58,8 +58,8 @@ def _write_present(index: Index) -> Index:
         for name, space in manifest.spaces.items():
             vectors = writer.add_space(name, space, _rows(index, name, np.asarray(kept)))
             add_search(writer, name, vectors, Need(space.asked), space.factory)
-        if index.metadata is not None:
-            writer.add_metadata(index.metadata)
+        if (table := writer.carry_metadata(index)) is not None:
+            writer.add_metadata(table)
         writer.add_model(index.model_file.read_bytes(), index.data)
         return writer.commit(manifest.teacher, manifest.teacher_options)
 

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from index.errors import UsageError
+from index.errors import ImageError, UsageError
+from index.image_file import ImageFile
 
 PATH = "path"
 MOST_VALUES = 200  # of a column that are listed: more can be searched for, but not chosen from
@@ -46,12 +47,13 @@ def join_metadata(file: Path, items: Sequence[Sequence[tuple[str, str]]]) -> Joi
         items: Of each item its files, the first one first: absolute path, and path below the indexed folder.
 
     Raises:
-        UsageError: It cannot be read, has no column `path`, names a file twice, or no item at all.
+        UsageError: It cannot be read, has no column `path`, names a file twice, or several by one name, or no
+            item at all.
     """
     header, rows = read_rows(file)
     folder = file.absolute().parent
     known = {path: files[0][0] for files in items for path, _ in files}
-    by_name = {name: files[0][0] for files in items for _, name in files}
+    by_name, twins = _find_names(items)
     found: dict[str, list[str]] = {}
     seen: set[str] = set()
     for row in rows:
@@ -59,7 +61,12 @@ def join_metadata(file: Path, items: Sequence[Sequence[tuple[str, str]]]) -> Joi
         if name in seen:
             raise UsageError(f"{file} has two rows for {name}. Leave one.")
         seen.add(name)
-        path = known.get(str(folder / name)) or by_name.get(name)
+        path = known.get(str(folder / name))
+        if path is None and name in twins:
+            raise UsageError(
+                f"{name} in {file} may be {by_name[name]} or {twins[name]}. Give absolute paths."
+            )
+        path = path or by_name.get(name)
         if path is not None:
             found.setdefault(path, row)  # of copies the first row counts
     left = len(rows) - len(found)
@@ -75,6 +82,38 @@ def join_metadata(file: Path, items: Sequence[Sequence[tuple[str, str]]]) -> Joi
     return Joined(pa.table(columns), left, len(items) - len(found))
 
 
+def _find_names(items: Sequence[Sequence[tuple[str, str]]]) -> tuple[dict[str, str], dict[str, str]]:
+    """The path of the item that has each name, and of another where two folders share it."""
+    by_name: dict[str, str] = {}
+    twins: dict[str, str] = {}
+    for files in items:
+        path, _ = files[0]
+        for _, name in files:
+            if by_name.setdefault(name, path) != path:
+                twins[name] = path
+    return by_name, twins
+
+
+def carry_over(table: pa.Table, before: pa.Table, after: pa.Table) -> pa.Table:
+    """Bring the metadata of an index over to a later one, in which files have moved.
+
+    Args:
+        table: `Joined.table`.
+        before: `path` and `digest` of the items that it was joined with.
+        after: Those of the items now.
+
+    Returns:
+        The table; a row whose path no item has now gets that of the item with the content it belongs to.
+    """
+    paths = table[PATH].combine_chunks()
+    stays = pc.is_in(paths, after[PATH].combine_chunks())
+    digests = before["digest"].combine_chunks().take(pc.index_in(paths, before[PATH].combine_chunks()))
+    found = after[PATH].combine_chunks().take(pc.index_in(digests, after["digest"].combine_chunks()))
+    free = pc.and_(pc.is_valid(found), pc.invert(pc.is_in(found, paths.filter(stays))))
+    moves = pc.and_(pc.invert(stays), free)
+    return table.set_column(table.column_names.index(PATH), PATH, pc.if_else(moves, found, paths))
+
+
 def read_rows(file: Path) -> tuple[list[str], list[list[str]]]:
     """Read the header and the rows of a CSV file.
 
@@ -82,11 +121,12 @@ def read_rows(file: Path) -> tuple[list[str], list[list[str]]]:
         UsageError: It cannot be read, or has no column `path`.
     """
     try:
+        ImageFile(file, str(file)).status()  # a pipe might never be written to
         with file.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.reader(lines)
             header = next(reader, [])
             rows = [row for row in reader if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (ImageError, OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{file} cannot be read as a CSV file: {error}.") from error
     if PATH not in header or not all(header) or len(set(header)) < len(header):
         raise UsageError(f"{file} needs a header with a column `path` and other names, each once.")

@@ -31,7 +31,7 @@ from index.teacher_space import FILE as TEACHER_SPACE
 from index.teacher_space import TeacherSpace
 from index.tuning import Need, build_tuned, name_factory
 from index.unchanged import holds_just
-from index.writing import IndexWriter
+from index.writing import IndexWriter, remove_old
 
 PROJECTED = "projected"
 
@@ -127,7 +127,9 @@ def build_index(
         if known is not None:
             models.require_made(known)
             known.require_whole(thorough=False)
-            if metadata is None and wanted.is_met_by(known, known.metadata) and holds_just(known, files):
+            met = metadata is None and wanted.is_met_by(known, known.metadata) and models.projected(known)
+            if met and holds_just(known, files):
+                remove_old(out, known.manifest.generation)  # of a run that was killed when it was done
                 return known
         base = journal.adopt(known)
         if base is not None:
@@ -176,6 +178,11 @@ class Models:
         fits = self.teacher and self.space and self.space.fits(self.teacher.dim, self.student.dim)
         return self.space if fits else None
 
+    def projected(self, base: Index) -> bool:
+        """Whether an index has the projected space that they make, if they make one."""
+        has = base.manifest.spaces.get(PROJECTED)
+        return self.projection is None or (has is not None and has.key == self.projection.key)
+
     @property
     def identity(self) -> dict[str, str]:
         """What a journal is to remember of them."""
@@ -217,12 +224,13 @@ def _write(
         raise RetrievalError(
             f"None of {1 + len(others)} images could be read. The first: {first.path}: {first.reason}"
         )
-    table = base.metadata if base else None
+    table = writer.carry_metadata(base) if base else None
     if wanted.metadata is not None:
         joined = writer.join_metadata(wanted.metadata)
         say(f"{wanted.metadata}: {joined.counts}.")
         table = joined.table
-    if base is not None and writer.equals(base) and wanted.is_met_by(base, table):
+    if base is not None and writer.equals(base) and wanted.is_met_by(base, table) and models.projected(base):
+        remove_old(base.path, base.manifest.generation)
         return base
     if table is not None:
         writer.add_metadata(table)

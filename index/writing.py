@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from index.ann import write_ann
 from index.disk import file_digest, sync
-from index.metadata import Joined, join_metadata
+from index.metadata import Joined, carry_over, join_metadata
 from index.store import (
     CHUNK,
     COMPANIONS,
@@ -127,6 +127,14 @@ class IndexWriter:
         """Find the items of the rows of a CSV file, after the items."""
         rows = pq.read_table(self._data / ITEMS, columns=["path", "name", "copies"]).to_pylist()
         return join_metadata(file, [[(f["path"], f["name"]) for f in (row, *row["copies"])] for row in rows])
+
+    def carry_metadata(self, base: Index) -> pa.Table | None:
+        """What another index knows of the items, after the items: it goes with what was moved."""
+        if base.metadata is None:
+            return None
+        columns = ["path", "digest"]
+        items = pq.read_table(self._data / ITEMS, columns=columns)
+        return carry_over(base.metadata, base.read_columns(*columns), items)
 
     def add_metadata(self, table: pa.Table) -> None:
         """Store what is known of the items."""

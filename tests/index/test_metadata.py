@@ -1,7 +1,10 @@
+import os
+
+import pyarrow as pa
 import pytest
 
 from index.errors import UsageError
-from index.metadata import MOST_VALUES, Metadata, join_metadata
+from index.metadata import MOST_VALUES, Metadata, carry_over, join_metadata
 
 NAMES = ["a/1.jpg", "a/2.jpg", "b/3.jpg"]
 
@@ -57,8 +60,6 @@ def test_a_column_with_many_values_shows_the_most_frequent():
     paths = [f"/{i}" for i in range(MOST_VALUES + 50)]
     table = Metadata(paths, [[p] for p in paths]).columns
     assert table == {}
-    import pyarrow as pa
-
     values = ["often", "often", *map(str, range(len(paths) - 2))]
     shown = Metadata(paths, [[p] for p in paths], pa.table({"path": paths, "v": values})).columns["v"]
     assert len(shown) == MOST_VALUES
@@ -82,6 +83,27 @@ def test_copies_share_what_is_known_of_any_of_them(tmp_path):
     assert metadata.starts_with("a/").tolist() == [True, False]
 
 
+def test_a_name_that_two_images_have_is_not_guessed(tmp_path):
+    files = [[("/x/1.jpg", "1.jpg"), ("/z/1.jpg", "1.jpg")], [("/y/1.jpg", "1.jpg")], [("/y/2.jpg", "2.jpg")]]
+    with pytest.raises(UsageError, match=r"1\.jpg in .* may be /x/1\.jpg or /y/1\.jpg\. Give absolute paths"):
+        join_metadata(written(tmp_path, "path,n\n1.jpg,first\n"), files)
+    joined = join_metadata(written(tmp_path, "path,n\n/y/1.jpg,a\n/z/1.jpg,b\n2.jpg,c\n"), files)
+    assert joined.table.to_pydict() == {"path": ["/y/1.jpg", "/x/1.jpg", "/y/2.jpg"], "n": ["a", "b", "c"]}
+
+
+def test_metadata_go_with_what_was_moved_and_stay_where_a_path_stays():
+    table = pa.table({"n": ["1", "2", "3", "4"], "path": ["/a", "/b", "/c", "/d"]})
+    before = pa.table({"path": ["/a", "/b", "/c", "/d"], "digest": ["A", "B", "C", "D"]})
+    after = pa.table(
+        {"path": ["/b", "/new", "/c"], "digest": ["new", "A", "B"]}
+    )  # a is moved, b overwrites c
+    assert carry_over(table, before, after).to_pydict() == {
+        "n": ["1", "2", "3", "4"],
+        "path": ["/new", "/b", "/c", "/d"],
+    }
+    assert carry_over(table, before, before) == table
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -101,7 +123,8 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path, paths, text, complaint):
 
 def test_a_file_that_is_no_table_is_refused(tmp_path, paths):
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
-    for name in ("b.csv", "missing.csv"):
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name in ("b.csv", "missing.csv", "pipe.csv"):
         with pytest.raises(UsageError, match=f"{name} cannot be read"):
             join_metadata(tmp_path / name, items(paths))
 

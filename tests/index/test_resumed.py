@@ -185,6 +185,26 @@ def test_a_kill_at_any_moment_costs_what_is_at_hand(machine: Machine):
         assert machine.embedded <= 5 + 3, f"killed at step {kill_at}"  # two ahead, and the one at hand
 
 
+@pytest.mark.parametrize("refused", [False, True])  # with a refused file there is more to look through
+def test_what_a_kill_after_all_was_done_left_is_removed_by_the_next_run(machine: Machine, refused: bool):
+    if refused:
+        machine.put("f.png", CONTENTS[5])
+    machine.run()
+    machine.put("g.png", png(7))
+    machine.run(update=True)
+    last = machine.steps - 1  # before the old data are removed
+    shutil.rmtree(machine.out)
+    (machine.images / "g.png").unlink()
+    machine.run()
+    machine.put("g.png", png(7))
+    assert machine.run(last, update=True) is None
+    made = Index(machine.out)
+    assert sorted(path.name for path in machine.out.glob("data-*")) == ["data-1", "data-2"]
+    machine.go_on()
+    assert Index(machine.out).manifest == made.manifest
+    assert [path.name for path in machine.out.glob("data-*")] == ["data-2"]
+
+
 def test_an_old_index_is_readable_until_the_new_one_is_complete(machine: Machine):
     machine.run()
     old = Index(machine.out)
@@ -241,6 +261,43 @@ def test_copies_are_one_item_of_several_files(machine: Machine):
     assert machine.embedded == 5
     assert [file.name for file in made.items[-1].files] == ["f.png", "g.png"]
     assert_same(made, machine.undisturbed())
+
+
+def test_metadata_follow_their_images_through_updates_and_compacting(machine: Machine, tmp_path: Path):
+    machine.put("f.png", CONTENTS[1])  # a copy of b
+    (tmp_path / "table.csv").write_text("path,n\na.png,first\nf.png,second\nd.png,third\n")
+    made = build_index([machine.images], machine.student, machine.out, metadata=tmp_path / "table.csv")
+    known = {item.digest: made.metadata_of(i) for i, item in enumerate(made.items)}
+    assert [known[made.items[i].digest].get("n") for i in range(5)] == [
+        "first",
+        "second",
+        None,
+        "third",
+        None,
+    ]
+    (machine.images / "a.png").rename(machine.images / "moved.png")
+    (machine.images / "b.png").unlink()  # its copy takes its place
+    for after in (
+        build_index([machine.images], machine.student, machine.out, update=True),
+        build_index([machine.images], machine.student, machine.out, update=True),
+    ):
+        assert {item.digest: after.metadata_of(i) for i, item in enumerate(after.items)} == known
+    assert after.manifest.generation == 2  # the second had nothing to do
+    machine.put("b.png", CONTENTS[1])
+    build_index([machine.images], machine.student, machine.out, update=True)
+    (machine.images / "b.png").unlink()
+    compact_index(machine.out)
+    after = Index(machine.out)
+    assert {item.digest: after.metadata_of(i) for i, item in enumerate(after.items)} == known
+
+
+def test_an_update_makes_the_projected_space_that_was_not_there(machine: Machine):
+    build_index([machine.images], machine.student, machine.out, machine.teacher)
+    assert_same(machine.run(update=True), machine.undisturbed())
+    assert machine.run(update=True).manifest.generation == 2
+    other = TeacherSpace(machine.space.mean, machine.space.components[::-1].copy())
+    made = build_index([machine.images], machine.student, machine.out, machine.teacher, other, update=True)
+    assert made.manifest.spaces["projected"].key == other.key
 
 
 def test_a_run_with_other_models_or_sources_is_refused_by_name(machine: Machine, tmp_path: Path):
