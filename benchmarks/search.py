@@ -55,10 +55,17 @@ def build(gallery: NDArray[np.float32], factory: str, need: Need, file: Path) ->
         index, served = build_tuned(gallery, need, factory)
         seconds = time.perf_counter() - start
         write_ann(as_flat(gallery) if index is None else index, file)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(f"built in {seconds:.0f} s on {os.cpu_count()} cores, peak memory {peak:.1f} GiB", flush=True)
+        print(
+            f"built in {seconds:.0f} s on {os.cpu_count()} cores, peak memory {peak_gib():.1f} GiB",
+            flush=True,
+        )
         remembered.write_text(json.dumps(asdict(served)))
     return Served(**json.loads(remembered.read_text()))
+
+
+def peak_gib() -> float:
+    """The most memory that this process has had: of searching alone where the index was built before."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def as_flat(gallery: NDArray[np.float32]) -> faiss.Index:
@@ -152,7 +159,8 @@ def main() -> None:
         np.save(truth_file, search_exact(queries, gallery, K)[0])
     truth = np.load(truth_file)
     for factory in args.factory or ["auto"]:
-        file = args.folder / f"{factory.replace(',', '-')}-{args.count}.faiss"
+        asked = f"{args.recall:g}-{args.memory:g}"  # an index for another need is another one
+        file = args.folder / f"{factory.replace(',', '-')}-{args.count}-{asked}.faiss"
         served = build(gallery, factory, Need(args.recall, args.memory), file)
         size = file.stat().st_size / len(gallery)
         print(f"{served}\n{size:.1f} bytes a vector in the FAISS file")
@@ -174,6 +182,7 @@ def main() -> None:
         if "bare" in times:
             clock, processor = np.median(times["ours"], axis=0) / np.median(times["bare"], axis=0)
             print(f"ours / bare at p50 {clock:.3f}, of the processor {processor:.3f}", flush=True)
+        print(f"peak memory {peak_gib():.1f} GiB", flush=True)
         faiss.omp_set_num_threads(os.cpu_count() or 1)
 
 
