@@ -29,6 +29,20 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
+def require_utf8(folder: Path) -> None:
+    """Refuse, before any work, a folder that could not be written or read.
+
+    Raises:
+        UsageError: Its name is not UTF-8.
+    """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{folder} is not UTF-8, and neither Parquet nor FAISS takes such a name. Give another folder."
+        ) from error
+
+
 @contextmanager
 def explain_disk(folder: Path) -> Iterator[None]:
     """Turn what a disk can do to a writer into one line with the remedy.

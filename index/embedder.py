@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from index.ahead import CORES
 from index.device import CPU, CUDA, assert_provider, choose_provider, count_gpus
 from index.errors import RetrievalError, UnansweredError, UsageError, needs
+from index.image_file import readable
 from index.images import Photo, content_digest, square
 from index.options import EmbedderOptions
 
@@ -106,7 +107,7 @@ class OnnxEmbedder:
         self.data = data
         self.metadata: dict[str, str] = metadata
         self.key = f"onnx:{content_digest(data)}"
-        self.name = path.name
+        self.name = readable(path.name)
         self.spec = str(path.absolute())
         self.options = EmbedderOptions()
         self.calls = own_calls(self._session)

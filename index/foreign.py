@@ -10,6 +10,7 @@ from PIL import Image
 
 from index.embedder import Embedder, OnnxEmbedder, is_ours, open_session, own_calls, unit_rows
 from index.errors import UsageError
+from index.image_file import readable
 from index.images import Photo, content_digest, square
 from index.options import EmbedderOptions
 from index.progress import say
@@ -58,7 +59,7 @@ class ForeignEmbedder:
             UsageError: It does not take one float image or does not give one vector; says which option helps.
         """
         self._session = session
-        self.name = path.name
+        self.name = readable(path.name)
         self.spec = str(path.absolute())
         self.options = options
         self.provider = session.get_providers()[0]

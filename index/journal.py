@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from index.disk import require_utf8
 from index.errors import ImageError, RetrievalError, UsageError
 from index.heap import Heap, Segment
 from index.image_file import ImageFile
@@ -72,9 +73,11 @@ class Journal:
             out: The index folder; made if it does not exist.
 
         Raises:
-            UsageError: `out` is something else than an index, or its parent does not exist.
+            UsageError: `out` is something else than an index, its parent does not exist, or its name is not
+                UTF-8.
             RetrievalError: Another process writes it, or what is left of a run is damaged.
         """
+        require_utf8(out)
         self.out, self.folder = out, out / FOLDER
         if not out.parent.is_dir():
             raise UsageError(f"{out.parent} does not exist. Make it, or give another --out.")

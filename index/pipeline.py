@@ -18,6 +18,7 @@ from index.disk import explain_disk
 from index.embedder import Embedder, OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.filling import embed_missing
+from index.image_file import readable
 from index.images import content_digest, find_images
 from index.journal import Journal
 from index.mapped import chunks
@@ -186,7 +187,7 @@ class Models:
     @property
     def identity(self) -> dict[str, str]:
         """What a journal is to remember of them."""
-        named = {name: f"{model.name} ({model.key})" for name, model in self.embedders.items()}
+        named = {name: f"{readable(model.name)} ({model.key})" for name, model in self.embedders.items()}
         return {"teacher": "none"} | named
 
     def made(self, base: Index) -> bool:

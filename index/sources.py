@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 
 from index.errors import ImageError, UsageError
-from index.image_file import ImageFile, Member, readable, text_to_path
+from index.image_file import ImageFile, Member, path_to_text, readable, text_to_path
 from index.listing import FolderFiles, Listing, NamedFiles, ShardFiles, Stretch, file_at
 from index.remote import Remote, is_address, lies_below
 from index.remote_listing import expand, file_of, list_addresses
@@ -67,8 +67,8 @@ def find_images(sources: Sequence[Source]) -> Sequence[ImageFile]:
 
 
 def source_name(source: Source) -> str:
-    """A source as text that means the same anywhere on this machine."""
-    return str(source) if is_address(str(source)) else str(text_to_path(str(source)).absolute())
+    """A source as text that means the same anywhere on this machine, and is valid UTF-8."""
+    return str(source) if is_address(str(source)) else path_to_text(text_to_path(str(source)).absolute())
 
 
 def image_at(location: str, name: str, allowed: Sequence[str] = ()) -> ImageFile:

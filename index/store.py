@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from index.ann import EXACT, Ann, Effort, read_ann
-from index.disk import file_digest
+from index.disk import file_digest, require_utf8
 from index.errors import UsageError
 from index.metadata import Metadata
 from index.narrowing import Narrow
@@ -160,8 +160,9 @@ class Index:
         """Open `path`; `allowed` is as in `seam.Store`.
 
         Raises:
-            UsageError: It is no index, a damaged one, or one of another format.
+            UsageError: It is no index, a damaged one, one of another format, or its name is not UTF-8.
         """
+        require_utf8(path)
         self.path, self.allowed = path, allowed
         self.manifest = _read_manifest(path)
         self.data = data_folder(path, self.manifest.generation)

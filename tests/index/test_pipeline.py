@@ -1,8 +1,15 @@
+import json
+import os
+from dataclasses import asdict
+
 import pytest
 
 from index.embedder import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
+from index.image_file import text_to_path
 from index.pipeline import build_index
+from index.store import Index
+from index.upkeep import describe_index
 
 
 def test_an_index_lists_what_it_refused(folder, tmp_path, student_file):
@@ -26,3 +33,19 @@ def test_a_wrong_factory_leaves_nothing(folder, tmp_path, student_file):
     with pytest.raises(UsageError, match="--factory Wrong"):
         build_index([folder], OnnxEmbedder(student_file), tmp_path / "idx", factory="Wrong")
     assert not (tmp_path / "idx").exists()
+
+
+def test_sources_and_models_may_have_any_name_and_the_index_one_in_utf8(folder, tmp_path, student_file):
+    odd = folder.rename(tmp_path / os.fsdecode(b"pho\xfftos\n"))
+    student = OnnxEmbedder(student_file.rename(tmp_path / os.fsdecode(b"stu\xffdent.onnx")))
+    made = build_index([odd], student, tmp_path / "idx")
+    assert len(made) == len(build_index([odd], student, tmp_path / "idx", update=True)) == 12
+    assert [text_to_path(source) for source in made.manifest.sources] == [odd]
+    json.dumps(asdict(describe_index(made.path)), ensure_ascii=False).encode()
+    out = tmp_path / os.fsdecode(b"i\xffdx")
+    with pytest.raises(UsageError, match="is not UTF-8"):
+        build_index([odd], student, out)
+    assert not out.exists()
+    made.path.rename(out)
+    with pytest.raises(UsageError, match="is not UTF-8"):
+        Index(out)
