@@ -29,6 +29,8 @@ from index.store import Item
 FEWEST, MOST = 64, 4096  # images of a piece
 PIECES_EACH = 8  # for a worker, so that none waits long for the last
 CORES_EACH = 8  # for a worker, at most: a whole machine is seldom free
+SETTINGS = b"\x04"  # the type of the frame with which both sides of HTTP/2, which Ray speaks, begin
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + SETTINGS + bytes(5)
 WINDOW = 1 << 22  # files that Ray is told of at a time
 
 
@@ -45,7 +47,7 @@ def open_cluster(address: str, device: str) -> "Iterator[RayCluster]":
         UsageError: Ray is not installed, or there is no cluster at the address.
     """
     if address == "auto":
-        address = os.environ.get("RAY_ADDRESS", "local")
+        address = os.environ.get("RAY_ADDRESS") or "local"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     start: dict[str, Any] = {}
@@ -65,7 +67,9 @@ def open_cluster(address: str, device: str) -> "Iterator[RayCluster]":
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"The Ray cluster {address} cannot be used: {reason}") from error
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # What goes wrong is raised too, and told in one line.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    ray._private.worker._worker_logs_enabled = False  # `log_to_driver` lets through what is said of the dead
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
         yield RayCluster(device)
@@ -74,16 +78,26 @@ def open_cluster(address: str, device: str) -> "Iterator[RayCluster]":
 
 
 def _require_listener(address: str) -> None:
-    """Find out soon what Ray takes a minute to find out."""
+    """Find out soon what Ray takes minutes to find out."""
     found = re.fullmatch(r"([^/:]+|\[.+\]):(\d+)", address)
     if not found:
         raise UsageError(f"--ray must be auto or the address of a cluster, host:port, not {address!r}.")
     try:
-        socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=5).close()
-    except (OSError, OverflowError) as error:
+        with socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=5) as there:
+            there.sendall(GREETING)
+            answer = there.recv(9, socket.MSG_WAITALL)
+    except (OSError, OverflowError, UnicodeError) as error:  # the last is of a name that is none
         raise UsageError(
             f"No Ray cluster at {address}: {error}. Start one with `ray start --head`, or give --ray auto."
         ) from error
+    encrypted = os.environ.get("RAY_USE_TLS", "").lower() in (
+        "1",
+        "true",
+    )  # then it answers nothing in the open
+    if answer[3:4] != SETTINGS and not encrypted:
+        raise UsageError(
+            f"{address} is no Ray cluster. Give the port that `ray start --head` names, such as 6379."
+        )
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,11 @@ class Worker:
         try:
             if not (self.job.pieces / name).exists():
                 self._make([_file_of(row) for row in table.to_pylist()], self.job.pieces / name)
-        except (RetrievalError, OSError) as error:
-            return {"piece": [""], "error": [f"{socket.gethostname()}: {error}"]}
+        except ImportError:
+            raise
+        except Exception as error:
+            what = "" if isinstance(error, (RetrievalError, OSError)) else f"{type(error).__name__}: "
+            return {"piece": [""], "error": [f"{socket.gethostname()}: {what}{error}"]}
         return {"piece": [name], "error": [""]}
 
     def _make(self, files: list[ImageFile], path: Path) -> None:

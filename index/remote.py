@@ -116,8 +116,11 @@ def check(address: str) -> str:
     Raises:
         UsageError: It names another protocol, nothing, or a secret, which an index would keep and show.
     """
-    parts = urlsplit(address)
-    if parts.scheme not in PACKAGES or "::" in address:
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise UsageError(f"{address} is no address: {error}.") from error
+    if _protocol(address) not in PACKAGES or "::" in address:
         raise UsageError(f"{address} is not read, only {'://, '.join(PACKAGES)}://, and no chain of them.")
     if not parts.netloc or "#bytes=" in address:
         raise UsageError(f"{address} names nothing. Give the address of an object, such as s3://BUCKET/KEY.")

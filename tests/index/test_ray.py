@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -174,7 +175,17 @@ def test_a_machine_that_does_not_see_the_images_is_one_line(root, tmp_path):
     assert f"{tmp_path / 'elsewhere'} is not here." in outcome["error"][0]
 
 
-def test_a_cluster_that_lacks_the_package_is_one_line(cluster, root, tmp_path, monkeypatch):
+def test_what_nobody_foresaw_is_told_by_its_name(root, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise ZeroDivisionError("of nothing")
+
+    monkeypatch.setattr("index.ray_worker.embed_files", fail)
+    table = next(list_files(iter(find_images([root / "images"])), PIECE))
+    outcome = Worker(Job({}, "cpu", tmp_path, 1))(table)
+    assert outcome["error"][0].endswith(": ZeroDivisionError: of nothing")
+
+
+def test_a_cluster_that_lacks_the_package_is_one_line(cluster, root, tmp_path, monkeypatch, capfd):
     """A class is sent as the name of its module, which here only this process has."""
     lacking = ModuleType("lacking_package")
     exec("class Worker:\n def __init__(self, job): pass\n def __call__(self, table): pass", vars(lacking))
@@ -183,6 +194,8 @@ def test_a_cluster_that_lacks_the_package_is_one_line(cluster, root, tmp_path, m
     with pytest.raises(RetrievalError, match=r"^A machine of the Ray cluster lacks lacking_package\. "):
         build(root, tmp_path / "index", cluster)
     assert not (tmp_path / "index").exists()
+    said = capfd.readouterr()
+    assert "Traceback" not in said.out + said.err
 
 
 def test_the_command_joins_a_cluster(cluster, root, tmp_path, expected):
@@ -240,7 +253,26 @@ def test_no_cluster_at_the_address_is_one_line():
             pass
 
 
-@pytest.mark.parametrize("address", ["nowhere", "ray://host:1", "host:port", "host:99999999", ""])
+def test_what_listens_at_the_address_and_is_no_cluster_is_told_soon(site):
+    """As the port of Ray's dashboard is, which Ray itself takes minutes to give up."""
+    address = site.address.removeprefix("http://")
+    began = time.monotonic()
+    with pytest.raises(UsageError, match=f"^{address} is no Ray cluster"), open_cluster(address, "cpu"):
+        pass
+    assert time.monotonic() - began < 30
+
+
+def test_an_environment_that_names_no_cluster_has_one_started(monkeypatch):
+    ray = pytest.importorskip("ray")
+    started = []
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    monkeypatch.setattr(ray, "init", lambda address, **_: started.append(address))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with open_cluster("auto", "cpu"):
+        assert started == ["local"]
+
+
+@pytest.mark.parametrize("address", ["nowhere", "ray://host:1", "host:port", "host:99999999", "a..b:1", ""])
 def test_an_address_that_is_none_is_one_line(address):
     with pytest.raises(UsageError), open_cluster(address, "cpu"):
         pass
@@ -256,7 +288,7 @@ def test_a_teacher_with_a_price_is_refused(root, tmp_path):
     teacher = open_embedder("json:loads")  # any callable may have a price
     student = OnnxEmbedder(root / "student.onnx", "cpu", threads=1)
     with pytest.raises(UsageError, match="--ray cannot ask"):
-        next(RayCluster("cpu")([], 0, {"student": student, "teacher": teacher}, tmp_path))
+        next(RayCluster("cpu")([], 0, {"student": student, "teacher": teacher}, tmp_path, lambda _: True))
 
 
 def node(cpu: int, gpu: int = 0, alive: bool = True) -> dict:

@@ -178,6 +178,8 @@ def test_a_store_that_fails_ends_the_run_and_refuses_no_image(store, shards: str
     ("address", "line"),
     [
         ("ftp://host/a.tar", "is not read"),
+        ("HTTP://host/a.tar", "is not read"),
+        ("http://[host/a.tar", "is no address: Invalid IPv6 URL"),
         ("tar://a.png::memory://photos/a.tar", "is not read"),
         ("s3://bucket/a::file:///etc/passwd", "is not read"),
         ("simplecache::s3://bucket/a.tar", "does not exist"),
