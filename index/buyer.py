@@ -18,8 +18,10 @@ from index.errors import CallError, RetrievalError, UnansweredError
 from index.ledger import Ledger, Reserved
 from index.wire import Upload
 
-WORTHLESS = 12  # answers of no use at first, after which the teacher is taken to have none
-IN_A_ROW = 3  # calls given up, or first images refused, after which the teacher itself is at fault
+WORTHLESS = 12  # calls of no use at first, after which the teacher is taken to have no answers
+IN_A_ROW = 4  # calls given up, or first images refused, after which the teacher itself is at fault
+SMALLER = 4  # times smaller are calls after one that was paid for in vain
+STEADY = 4  # calls that must succeed before they are made larger by one image again
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,22 @@ class Buyer:
         self.turn = Lock()
         self._held: _Held | None = None
         self._in_a_row = self._worthless = 0
+        self._most: float = teacher.calls.batch
         self._lock = Lock()  # guards the counters
 
     @property
     def dim(self) -> int:
         """Length of the vectors; 0 before the first answer of a teacher that does not say."""
         return self.ledger.dim or self.teacher.dim
+
+    @property
+    def most(self) -> int:
+        """Images that one call may be about.
+
+        One, until the length of the vectors is known. Few, after calls that were paid for in vain: one image
+        may be at fault for all, or so many may take the teacher longer than we wait.
+        """
+        return int(self._most) if self.dim else 1
 
     def reserve(self, questions: Sequence[Question]) -> Reserved:
         """Set budget aside for one call.
@@ -124,6 +136,7 @@ class Buyer:
             return self._hold(_Held(questions[0], rows, reserved, seconds))
         good = [i for i, q in enumerate(questions) if not faults[q.digest]]
         if good:
+            self._grow(len(questions))
             self._keep([questions[i] for i in good], rows[good], reserved, seconds)
         bad = {digest: fault for digest, fault in faults.items() if fault}
         if bad:
@@ -139,10 +152,11 @@ class Buyer:
         Returns:
             Whether one was.
         """
-        held = self._held
-        if held is None or held.question.digest != question.digest:
-            return False
-        self._held = None
+        with self._lock:  # or two threads settle the same one
+            held = self._held
+            if held is None or held.question.digest != question.digest:
+                return False
+            self._held = None
         if self.dim in (0, held.rows.shape[1]):
             self._keep([question], held.rows, held.reserved, held.seconds)
         else:
@@ -177,6 +191,9 @@ class Buyer:
             self.complaint = str(failure)
             if failure.charged:
                 self._lose(calls)
+                self._shrink(len(questions))
+                if not self.answered:
+                    self._count_worthless(questions[0].name)
             else:
                 self.ledger.release(calls)
             raise
@@ -216,6 +233,15 @@ class Buyer:
         with self._lock:
             self.lost += len(calls)
 
+    def _shrink(self, size: int) -> None:
+        with self._lock:  # by what failed, not by what is: all lanes may fail together
+            self._most = max(1, min(self._most, size // SMALLER))
+
+    def _grow(self, size: int) -> None:
+        with self._lock:
+            if size >= int(self._most):
+                self._most = min(self.teacher.calls.batch, self._most + 1 / STEADY)
+
     def _note_success(self) -> None:
         with self._lock:
             self._in_a_row, self.answered = 0, True
@@ -225,5 +251,6 @@ class Buyer:
             self._worthless += 1
         if self._worthless >= WORTHLESS:
             raise RetrievalError(
-                f"{WORTHLESS} answers were of no use. The last: {self.complaint}, for {image}. {self.kept()}"
+                f"{WORTHLESS} calls were of no use. The last: {self.complaint.rstrip('.')}, for {image}. "
+                f"{self.kept()}"
             )

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from threading import Event
 
@@ -57,6 +58,7 @@ class Patience:
         """
         self._buyer, self._pace, self._stop = buyer, pace, stop
         self._name = buyer.teacher.name
+        self._depth = 0  # how often what is asked about now was divided
         self.outcome = Outcome({}, set())
 
     def ask(self, questions: list[Question]) -> None:
@@ -67,11 +69,9 @@ class Patience:
         """
         trouble = _Trouble()
         while questions:
-            if self._buyer.dim:
-                questions = self._attempt(questions, trouble)
-                continue
-            with self._buyer.turn:  # one image at a time: what is wrong with a teacher shows at little cost
-                count = len(questions) if self._buyer.dim else 1
+            # One image at a time at first: what is wrong with a teacher shows at little cost.
+            with nullcontext() if self._buyer.dim else self._buyer.turn:
+                count = self._buyer.most
                 questions = questions[count:] + self._attempt(questions[:count], trouble)
 
     def _attempt(self, questions: list[Question], trouble: _Trouble) -> list[Question]:
@@ -89,6 +89,7 @@ class Patience:
             return busy
         try:
             faults = self._buyer.call(mine, reserved)
+            trouble.attempts = 0
         except UnansweredError as answer:
             faults = {mine[i].digest: reason for i, reason in answer.reasons.items()}
             self.outcome.refused.update(faults)
@@ -141,7 +142,8 @@ class Patience:
         trouble.attempts += 1
         if trouble.attempts == ATTEMPTS:
             trouble.attempts = 0
-            self._buyer.give_up(failure)
+            if not self._depth or len(questions) == 1:  # of the parts of a call the smallest tell most
+                self._buyer.give_up(failure)
             self._divide(questions, str(failure))
             return []
         if failure.wait:
@@ -156,5 +158,7 @@ class Patience:
             self.outcome.refused[questions[0].digest] = reason
             return
         middle = len(questions) // 2
+        self._depth += 1
         self.ask(questions[:middle])
         self.ask(questions[middle:])
+        self._depth -= 1

@@ -7,21 +7,25 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import picture
+from fastapi import HTTPException
 from teacher_server import EVERY, TeacherServer, ask_everything, serving
 
 import index.patience
 from index.asking import ask_about
 from index.embedder import OnnxEmbedder
 from index.errors import BudgetError, CallError, RetrievalError, UnreachableError, UsageError
-from index.images import ImageFile, find_images, read_photo
+from index.images import ImageFile, content_digest, find_images, read_photo
 from index.ledger import Ledger
 from index.ledger_file import verify_ledger
 from index.options import EmbedderOptions
+from index.pace import Pace
 from index.paid import PaidEmbedder
 from index.teacher import TeacherSpec
 
@@ -152,18 +156,7 @@ def test_an_image_that_is_refused_is_found_and_named(tmp_path, teacher):
     """The endpoint refuses a whole call for one image; the others are answered."""
     files, server = pool(tmp_path, 10), TeacherServer(teacher)
     bad = read_photo(files[7]).digest
-    real = server._embed
-
-    def refuse(data):
-        from fastapi import HTTPException
-
-        from index.images import content_digest
-
-        if bad in map(content_digest, data):
-            raise HTTPException(422, "cannot read it")
-        return real(data)
-
-    server._embed = refuse
+    refuse_one(server, bad, 422)
     with serving(server) as url:
         paid = spec(url, tmp_path, 100).open("cpu")
         answered, failures = ask(files, paid)
@@ -235,6 +228,82 @@ def test_a_teacher_that_breaks_down_keeps_what_was_paid(tmp_path, teacher):
         assert len(paid.ledger) == paid.ledger.spent == sum(server.charged.values()) > 0
 
 
+def refuse_one(server: TeacherServer, bad: str, status: int) -> None:
+    """Fail whatever call has one image in it."""
+    real = server._embed
+
+    def embed(data):
+        if bad in map(content_digest, data):
+            raise HTTPException(status)
+        return real(data)
+
+    server._embed = embed
+
+
+@pytest.mark.parametrize("place", [2, 9, 17])
+def test_an_image_that_breaks_the_server_does_not_end_the_run(tmp_path, teacher, place):
+    """With one lane there is no other whose success says that the teacher itself is well."""
+    files, server = pool(tmp_path, 34), TeacherServer(teacher)
+    refuse_one(server, read_photo(files[place]).digest, 500)
+    with serving(server) as url:
+        paid = spec(url, tmp_path, 100, batch=16, concurrency=1).open("cpu")
+        answered, failures = ask(files, paid)
+    assert len(answered) == 33
+    assert list(failures) == [files[place].path.name]
+
+
+def test_an_image_that_is_paid_for_in_vain_costs_few_others(tmp_path, teacher):
+    files, server = pool(tmp_path, 66), TeacherServer(teacher)
+    refuse_one(server, read_photo(files[40]).digest, 502)
+    with serving(server) as url:
+        paid = spec(url, tmp_path, 1000, batch=32, concurrency=1).open("cpu")
+        answered, failures = ask(files, paid)
+    assert len(answered) == 65
+    assert list(failures) == [files[40].path.name]
+    assert sum(server.charged.values()) == paid.ledger.spent <= 65 + 2 * 32  # not all of a call, eight times
+
+
+def test_calls_too_large_for_the_time_do_not_eat_the_budget(tmp_path, teacher):
+    """A call of more than ten images takes the teacher longer than we wait, and is charged."""
+    files, server = pool(tmp_path, 100), TeacherServer(teacher)
+    real = server._embed
+
+    def embed(data):
+        if len(data) > 10:
+            raise HTTPException(504)
+        return real(data)
+
+    server._embed = embed
+    with serving(server) as url:
+        paid = spec(url, tmp_path, 250, batch=32, concurrency=3).open("cpu")
+        assert len(ask(files, paid)[0]) == 100
+    assert max(map(len, server.calls)) == 32
+    assert paid.ledger.spent <= 100 + 3 * 32 + 3 * 11
+
+
+def test_calls_grow_again_after_trouble(tmp_path, teacher):
+    files, server = pool(tmp_path, 80), TeacherServer(teacher)
+    server.forced = ["", "", "drop"]
+    with serving(server) as url:
+        ask(files, spec(url, tmp_path, 200, batch=8, concurrency=1).open("cpu"))
+    sizes = list(map(len, server.calls))
+    assert sizes[:4] == [1, 1, 6, 1]
+    assert max(sizes[4:]) > 2
+
+
+def test_answers_that_are_none_do_not_eat_the_budget(tmp_path, teacher):
+    """They come as success, and are charged for as such."""
+    files, server = pool(tmp_path, 30), TeacherServer(teacher)
+    server.script = 200, {}, b'{"error": "no such model"}'
+    with serving(server) as url:
+        paid = spec(url, tmp_path, 1000).open("cpu")
+        with pytest.raises(
+            RetrievalError, match=r"12 calls were of no use. The last: .*no such model.*\.png\."
+        ):
+            ask(files, paid)
+    assert paid.ledger.spent == len(server.calls) == 12
+
+
 def test_retry_after_is_honoured_by_all_and_too_long_is_said(tmp_path, teacher):
     files, server = pool(tmp_path, 8), TeacherServer(teacher)
     server.script = 429, {"Retry-After": "7200"}, b""
@@ -243,9 +312,41 @@ def test_retry_after_is_honoured_by_all_and_too_long_is_said(tmp_path, teacher):
     assert len(server.calls) == 1
 
 
-def test_the_rate_is_a_limit(tmp_path, teacher):
-    import time
+def test_a_rest_that_one_lane_is_told_of_is_taken_by_all():
+    pace = Pace(None)
+    pace.hold(0.2)
+    start = time.monotonic()
+    with ThreadPoolExecutor(3) as lanes:
+        ends = list(lanes.map(lambda _: pace.wait(1, threading.Event()) or time.monotonic(), range(3)))
+    assert min(ends) - start >= 0.2
 
+
+class Waits(threading.Event):
+    """Writes down how long it was waited for, and does not wait."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds = []
+
+    def wait(self, timeout=None):
+        self.seconds.append(timeout)
+        return self.is_set()
+
+
+def test_pauses_grow_and_are_left_to_chance(tmp_path, teacher, monkeypatch):
+    monkeypatch.setattr(index.patience, "SHORTEST", 0.5)
+    (file,), server, waits = pool(tmp_path, 1), TeacherServer(teacher), Waits()
+    server.forced = ["500"] * 7
+    with serving(server) as url:
+        paid = spec(url, tmp_path, 9).open("cpu")
+        paid.ask([paid.prepare(read_photo(file))], waits)
+    assert len(paid.ledger) == 1
+    pauses = [seconds for seconds in waits.seconds if seconds]
+    assert len(set(pauses)) == 7
+    assert all(0 < pause <= min(30, 0.5 * 2**turn) for turn, pause in enumerate(pauses, 1))
+
+
+def test_the_rate_is_a_limit(tmp_path, teacher):
     files, server = pool(tmp_path, 12), TeacherServer(teacher)
     with serving(server) as url:
         start = time.monotonic()
