@@ -21,7 +21,7 @@ from platformdirs import user_cache_path
 
 from index.errors import RetrievalError, UsageError
 from index.images import content_digest
-from index.ledger_schema import checksum, open_ledger_file
+from index.ledger_schema import checksum, damage, open_ledger_file
 from index.owner import describe_owner, is_gone
 from index.progress import say
 
@@ -108,8 +108,16 @@ class Ledger:
         return {digest for digest, _ in self._rows("0", list(digests))}
 
     def answers(self, digests: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        """The answers that are known, by the digest of what was sent or of the file that it was made of."""
-        return {digest: np.frombuffer(blob, "<f4") for digest, blob in self._rows("vector", digests)}
+        """The answers that are known, by the digest of what was sent or of the file that it was made of.
+
+        Raises:
+            RetrievalError: The ledger cannot be read, or is damaged.
+        """
+        rows = self._rows("vector", digests)
+        size = 4 * (self.dim or 0) if rows else 0
+        if any(len(blob) != size for _, blob in rows):
+            raise RetrievalError(damage(self.path))
+        return {digest: np.frombuffer(blob, "<f4") for digest, blob in rows}
 
     def reserve(self, digests: Sequence[str], budget: int, seconds: float) -> Reserved:
         """Set budget aside for calls, before anything is sent.

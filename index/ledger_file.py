@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from index.embedder import find_fault
 from index.errors import RetrievalError, UsageError
-from index.ledger_schema import FORMAT, checksum
+from index.ledger_schema import FORMAT, checksum, damage
 from index.vectors_file import write_vectors
 
 CHUNK = 2048  # answers read at a time
@@ -99,12 +99,13 @@ def export_ledger(path: Path, out: Path) -> int:
 
     Raises:
         UsageError: It is no ledger, or `out` cannot be written.
+        RetrievalError: It is damaged.
     """
     account = read_account(path)
     if not account.dim:
         raise UsageError(f"{path} holds no answer yet.")
     with _reading(path) as db:
-        write_vectors(out, account.dim, _chunks(db, account.dim))
+        write_vectors(out, account.dim, _chunks(db, path, account.dim))
     return account.answers
 
 
@@ -130,7 +131,7 @@ def verify_ledger(path: Path) -> list[str]:
     return faults
 
 
-def _chunks(db: sqlite3.Connection, dim: int) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+def _chunks(db: sqlite3.Connection, path: Path, dim: int) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
     # By what was sent and, where that is another, by the file it was made of.
     cursor = db.execute(
         "SELECT digest, vector FROM answers UNION ALL "
@@ -138,6 +139,8 @@ def _chunks(db: sqlite3.Connection, dim: int) -> Iterator[tuple[list[str], NDArr
         "WHERE source NOT IN (SELECT digest FROM answers)"
     )
     while rows := cursor.fetchmany(CHUNK):
+        if any(len(vector) != 4 * dim for _, vector in rows):
+            raise RetrievalError(damage(path))
         vectors = np.frombuffer(b"".join(vector for _, vector in rows), "<f4").reshape(len(rows), dim)
         yield [digest for digest, _ in rows], vectors
 

@@ -1,8 +1,11 @@
 """What a ledger looks like as an SQLite file, and how an empty or an older one becomes that."""
 
+import random
 import sqlite3
+import time
 import zlib
 from pathlib import Path
+from typing import Literal
 
 from index.errors import UsageError
 
@@ -50,27 +53,33 @@ def open_ledger_file(path: Path, teacher_key: str) -> sqlite3.Connection:
         UsageError: It is something else, or belongs to another teacher.
         sqlite3.Error: It cannot be read or written.
     """
-    db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
-    try:
-        _prepare(db, path, teacher_key)
-    except BaseException:
-        db.close()
-        raise
-    return db
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(db, path, teacher_key)
+            return db
+        except BaseException as error:
+            db.close()
+            # SQLite does not wait for a process that makes the same new file a WAL one: it says busy at once.
+            busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > deadline:
+                raise
+        time.sleep(random.uniform(0.01, 0.05))
 
 
 def _prepare(db: sqlite3.Connection, path: Path, teacher_key: str) -> None:
+    db.execute("BEGIN")
+    _recognise(db, path)  # before the pragmas, which change the file: it may be somebody else's
+    db.execute("COMMIT")
     _run(db, PRAGMAS)
     db.execute("BEGIN IMMEDIATE")
-    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if not tables:
+    kind = _recognise(db, path)  # again: another process may have made a ledger of it meanwhile
+    if kind == "empty":
         _run(db, SCHEMA)
         db.execute("INSERT INTO teacher VALUES (?, NULL, 0, 0)", (teacher_key,))
-    elif tables == {"answers", "teacher"} and not version:
+    elif kind == "first":
         _upgrade(db)
-    elif version != FORMAT or "teacher" not in tables:
-        raise UsageError(f"{path} is not a ledger of this version. Give another --ledger.")
     db.execute(f"PRAGMA user_version = {FORMAT}")
     (owner,) = db.execute("SELECT key FROM teacher").fetchone()
     db.execute("COMMIT")
@@ -78,6 +87,24 @@ def _prepare(db: sqlite3.Connection, path: Path, teacher_key: str) -> None:
         raise UsageError(
             f"{path} holds the answers of another teacher: {owner}, not {teacher_key}. Give another --ledger."
         )
+
+
+def _recognise(db: sqlite3.Connection, path: Path) -> Literal["empty", "first", "present"]:
+    """Which format a file has."""
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if not tables and not version:
+        return "empty"
+    if tables == {"answers", "teacher"} and not version:
+        return "first"
+    if version != FORMAT or not {"answers", "calls", "renditions", "teacher"} <= tables:
+        raise UsageError(f"{path} is not a ledger of this version. Give another --ledger.")
+    return "present"
+
+
+def damage(path: Path) -> str:
+    """What to say of a ledger that has other bytes than were written."""
+    return f"{path} is damaged: see `retrieval ledger verify {path}`. Give a copy that is whole."
 
 
 def checksum(digest: str, vector: bytes) -> int:

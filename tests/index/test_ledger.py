@@ -4,6 +4,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -65,6 +66,39 @@ def test_what_is_no_ledger_is_refused_and_left_alone(tmp_path):
     with pytest.raises(UsageError, match="cannot be used as a ledger"):
         Ledger(path, "t")
     assert path.read_text() == "dear" * 100
+
+
+def test_a_database_of_another_program_is_refused_and_left_alone(tmp_path):
+    """It has no ledger's tables, or none at all and a version of its own."""
+    for name, statement in (("a", "CREATE TABLE places (url)"), ("b", "PRAGMA user_version = 9")):
+        db = sqlite3.connect(tmp_path / name)
+        db.execute(statement)
+        db.commit()
+        db.close()
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(UsageError, match="is not a ledger of this version"):
+            Ledger(tmp_path / name, "t")
+        assert (tmp_path / name).read_bytes() == before
+
+
+def test_a_ledger_that_another_process_is_just_making_is_waited_for(tmp_path):
+    """SQLite itself would wait for a lock, but not for this one."""
+    maker = sqlite3.connect(tmp_path / "l.sqlite", isolation_level=None, check_same_thread=False)
+    maker.execute("BEGIN IMMEDIATE")
+    done = threading.Timer(0.2, maker.execute, ("ROLLBACK",))
+    done.start()
+    with Ledger(tmp_path / "l.sqlite", "t") as ledger:
+        assert len(ledger) == 0
+    done.join()
+
+
+def test_an_answer_that_lost_bytes_is_not_used(tmp_path, unit_rows):
+    with Ledger(tmp_path / "l.sqlite", "t") as ledger:
+        ledger.add(["a", "b"], unit_rows(2, 4))
+        ledger._db.execute("UPDATE answers SET vector = substr(vector, 1, 10) WHERE digest = 'a'")
+        assert ledger.answers(["b"]).keys() == {"b"}
+        with pytest.raises(RetrievalError, match=r"l\.sqlite is damaged: see `retrieval ledger verify"):
+            ledger.answers(["a", "b"])
 
 
 def test_the_digest_names_the_answers_used(tmp_path, unit_rows):

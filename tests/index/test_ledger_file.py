@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from index.embedder import open_embedder
-from index.errors import UsageError
+from index.errors import RetrievalError, UsageError
 from index.ledger import Ledger
 from index.ledger_file import export_ledger, read_account, verify_ledger
 
@@ -59,6 +59,14 @@ def test_all_is_well_until_a_bit_flips(path):
     (blob,) = sqlite3.connect(path).execute("SELECT vector FROM answers WHERE digest = 'b'").fetchone()
     damage(path, "UPDATE answers SET vector = ? WHERE digest = 'b'", bytes([blob[0] ^ 1]) + blob[1:])
     assert verify_ledger(path) == ["b: the checksum does not fit"]
+
+
+def test_a_damaged_answer_is_not_exported(path, tmp_path):
+    damage(path, "UPDATE answers SET vector = substr(vector, 1, 10) WHERE digest = 'b'")
+    for name in ("v.npz", "v.parquet"):
+        with pytest.raises(RetrievalError, match="is damaged: see `retrieval ledger verify"):
+            export_ledger(path, tmp_path / name)
+        assert not (tmp_path / name).exists()
 
 
 def test_looking_changes_nothing(path):
