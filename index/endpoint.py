@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 import ssl
 import time
 from collections.abc import Sequence
@@ -13,22 +14,24 @@ from typing import Any
 import httpx
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 
 from index.embedder import Calls
 from index.errors import CallError, RefusedError, TransientError, UnreachableError, UsageError
-from index.images import FORMATS, Photo, content_digest, decode
+from index.images import FORMATS, Photo, content_digest, decode, read_orientation
 from index.options import EmbedderOptions
 from index.wire import Upload, read_answer, write_request
 
 KEY = "RETRIEVAL_TEACHER_KEY"  # the environment variable
 CONNECT = 10.0  # seconds
 LARGEST_ANSWER = 64_000_000  # bytes
+QUOTED = 300  # characters of what came with a refusal
 MIMES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}  # what every endpoint reads
 MODES = ("L", "LA", "P", "RGB", "RGBA")
 LARGEST_UPLOAD, LARGEST_PIXELS = 4_000_000, 16_000_000
 SIDE, QUALITY = 2048, 95  # of what is sent in place of a file that is too large or of another format
-UPRIGHT = (None, 0, 1)  # EXIF orientations
+UPRIGHT = (0, 1)  # EXIF orientations
+SECRETS = ("key", "token", "secret", "password", "sig", "signature")  # ends of names of parameters
 REFUSALS = (400, 413, 415, 422)
 LATER = (408, 425, 429)
 
@@ -49,11 +52,12 @@ class EndpointEmbedder:
         try:
             address = httpx.URL(url)
         except httpx.InvalidURL as error:
-            raise UsageError(f"{url} is no address: {error}.") from error
+            raise UsageError(f"The teacher's address is none: {error}.") from error
         if not address.host or address.userinfo:
             raise UsageError(f"The teacher's address needs a host, and no user name: put the key into {KEY}.")
+        _check_names(address)
         self._api_key = os.environ.get(KEY, "").strip()
-        if not self._api_key.isascii():
+        if not (self._api_key.isascii() and self._api_key.isprintable()):
             raise UsageError(f"The key in {KEY} has characters that no key has.")
         if self._api_key and address.scheme == "http" and not _is_loopback(address.host):
             raise UsageError(
@@ -72,10 +76,16 @@ class EndpointEmbedder:
         )
         # A connection for each lane, the last used first. Threads that share one of HTTP/2 block each other
         # for ever once they send much: https://github.com/pydantic/httpx2/issues/1133
-        trust = httpx.create_ssl_context()
+        trust = _trust()
         self._clients: LifoQueue[httpx.Client] = LifoQueue()
-        for _ in range(options.concurrency):
-            self._clients.put(self._make_client(trust))
+        try:
+            for _ in range(options.concurrency):
+                self._clients.put(self._make_client(trust))
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise UsageError(
+                f"A proxy that the environment names cannot be used: {str(error).rstrip('.')}. "
+                "Check ALL_PROXY, HTTPS_PROXY and HTTP_PROXY."
+            ) from error
 
     def _make_client(self, trust: ssl.SSLContext) -> httpx.Client:
         return httpx.Client(
@@ -94,7 +104,7 @@ class EndpointEmbedder:
         """The file as it is, if every endpoint can be expected to read it upright; else an upright JPEG."""
         with Image.open(BytesIO(photo.data), formats=FORMATS) as image:
             mime = MIMES.get(image.format or "")
-            upright = image.getexif().get(ExifTags.Base.Orientation) in UPRIGHT
+            upright = read_orientation(image) in UPRIGHT
             plain = image.mode in MODES and image.width * image.height <= LARGEST_PIXELS
         if mime and upright and plain and len(photo.data) <= LARGEST_UPLOAD:
             return Upload(photo.data, mime, photo.digest)
@@ -124,7 +134,9 @@ class EndpointEmbedder:
         try:
             return read_answer(body, len(batch))
         except ValueError as error:
-            raise TransientError(f"{self.name} answered with {error}", charged=True) from error
+            raise TransientError(
+                f"{self.name} answered with {error} ({self._quote(body, 80)!r})", charged=True
+            ) from error
 
     def _post(self, client: httpx.Client, request: dict[str, Any]) -> bytes:
         """Make one call, and give the body of the answer."""
@@ -146,10 +158,7 @@ class EndpointEmbedder:
     def _read(self, response: httpx.Response, deadline: float) -> bytes:
         kind = response.headers.get("Content-Type", "").partition(";")[0]
         if kind in ("text/html", "application/xhtml+xml"):
-            raise CallError(
-                f"{self.spec} answered with a web page. Is it the address of an embeddings endpoint?",
-                charged=True,
-            )
+            raise self._web_page()
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise CallError(
                 f"{self.spec} answered compressed, which it was asked not to do; that is not unpacked.",
@@ -158,6 +167,8 @@ class EndpointEmbedder:
         body = bytearray()
         for chunk in response.iter_raw():
             body += chunk
+            if body[:80].lstrip().startswith(b"<"):  # whatever it calls itself, it is no JSON
+                raise self._web_page()
             if len(body) > LARGEST_ANSWER:
                 raise CallError(
                     f"{self.spec} answered with more than {LARGEST_ANSWER // 1_000_000} MB. "
@@ -167,6 +178,12 @@ class EndpointEmbedder:
             if time.monotonic() > deadline:
                 raise TransientError(f"{self.name} did not finish its answer in time", charged=True)
         return bytes(body)
+
+    def _web_page(self) -> CallError:
+        return CallError(
+            f"{self.spec} answered with a web page. Is it the address of an embeddings endpoint?",
+            charged=True,
+        )
 
     def _refusal(self, response: httpx.Response) -> CallError:
         """What a status that is no success means. Only a gateway that lost its upstream may have charged."""
@@ -182,7 +199,9 @@ class EndpointEmbedder:
                 f"Check the key in {KEY}" if self._api_key else f"Put the key into the environment as {KEY}"
             )
         elif response.has_redirect_location:
-            remedy = f"Give the address that it sends to: {response.headers['Location']}"
+            remedy = (
+                f"Give the address that it sends to: {self._quote(response.headers['Location'].encode())}"
+            )
         elif status == 402:
             remedy = "The account there has no money left"
         else:
@@ -195,12 +214,18 @@ class EndpointEmbedder:
         if "html" not in response.headers.get("Content-Type", ""):
             for chunk in response.iter_raw(512):
                 start += chunk
-                if len(start) >= 512:
+                if len(start) >= QUOTED + len(self._api_key):
                     break
-        text = _printable(start[:300].decode(errors="replace"))
-        if self._api_key:
-            text = text.replace(self._api_key, "***")
+        text = self._quote(start)
         return f": {text}" if text else ""
+
+    def _quote(self, data: bytes | bytearray, length: int = QUOTED) -> str:
+        """The beginning of a stranger's text, as one line, without the key, of which it may hold a copy."""
+        key = self._api_key.encode()
+        start = bytes(data[: length + len(key)])
+        if key:  # hidden at its full length, and before anything is cut off, or a part of it might stay
+            start = start.replace(key, b"*" * len(key))
+        return _printable(re.sub(rb"\*{3,}", b"***", start[:length]).decode(errors="replace"))
 
     def _no_answer(self, error: httpx.TransportError, sent: bool) -> CallError:
         cause: BaseException | None = error
@@ -220,6 +245,30 @@ class EndpointEmbedder:
         if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)):
             return UnreachableError(f"{self.spec} cannot be reached: {what}. Check the address.")
         return TransientError(f"{self.name} gave no answer: {what}", charged=sent)
+
+
+def _check_names(address: httpx.URL) -> None:
+    """Refuse a host that no network can look up, and parameters that an address is no place for."""
+    try:
+        address.raw_host.decode().encode("idna")  # as the socket will, whose error is no network's
+    except UnicodeError as error:
+        raise UsageError(f"{address.host} is no name of a host. Check the teacher's address.") from error
+    for name in address.params:
+        if name.lower().endswith(SECRETS):
+            raise UsageError(
+                f"The parameter {name} of the teacher's address looks like a key, and addresses are shown "
+                f"and kept. Leave it out, and put the key into {KEY}."
+            )
+
+
+def _trust() -> ssl.SSLContext:
+    """Whose certificates count: those that the environment names, or those that come with httpx."""
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise UsageError(
+            f"SSL_CERT_FILE or SSL_CERT_DIR names no certificates that can be read: {error}. Unset it."
+        ) from error
 
 
 def _is_loopback(host: str) -> bool:

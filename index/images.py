@@ -105,7 +105,7 @@ def decode(data: bytes, name: str, side: int | None = None) -> Photo:
                 image.draft(None, (MARGIN * side, MARGIN * side))
             image.load()
             pixels = to_srgb(_flatten(image), image.info.get("icc_profile"))
-            orientation = _orientation(image)
+            orientation = read_orientation(image)
         if orientation in SIDEWAYS:
             width, height = height, width
         if orientation in UPRIGHT:
@@ -158,7 +158,7 @@ def _too_large(what: str) -> str:
     return f"too large: {what}, the limit is {MAX_PIXELS // 1_000_000} megapixels"
 
 
-def _orientation(image: Image.Image) -> int:
+def read_orientation(image: Image.Image) -> int:
     """The EXIF orientation; 1, which is upright, where it cannot be told."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)

@@ -67,7 +67,7 @@ def read_answer(body: bytes, count: int) -> NDArray[np.float32]:
         entries = json.loads(body)["data"]
         by_index = {int(entry["index"]): _read_vector(entry["embedding"]) for entry in entries}
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise ValueError(f"something that is no list of embeddings ({_start(body)})") from error
+        raise ValueError("something that is no list of embeddings") from error
     if len(entries) != count or by_index.keys() != set(range(count)):
         indices = [entry["index"] for entry in entries]
         raise ValueError(f"the indices {_shorten(indices)} for {count} images")
@@ -127,10 +127,6 @@ def _read_vector(embedding: str | list[float]) -> NDArray[np.float32]:
     if vector.ndim != 1:
         raise ValueError("not a vector")
     return vector
-
-
-def _start(body: bytes) -> str:
-    return repr(" ".join(body[:80].decode(errors="replace").split()))
 
 
 def _shorten(indices: Sequence[Any]) -> str:

@@ -2,10 +2,12 @@
 
 import asyncio
 import gzip
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 
@@ -111,7 +113,8 @@ def test_a_drip_does_not_hold_us_for_ever(photos, monkeypatch):
     ("status", "headers", "body", "kind", "complaint"),
     [
         (200, {"Content-Type": "text/html"}, b"<html>", CallError, "answered with a web page"),
-        (200, {}, b"[1]", TransientError, "something that is no list of embeddings"),
+        (200, {"Content-Type": "text/plain"}, b"\n <html>", CallError, "answered with a web page"),
+        (200, {}, b"[1]", TransientError, r"something that is no list of embeddings \('\[1\]'\)"),
         (200, {}, b'{"data": []}', TransientError, "the indices none for 10 images"),
         (200, {}, b"[" * 100_000, TransientError, "no list of embeddings"),
         (200, {"Content-Encoding": "gzip"}, gzip.compress(bytes(10**7)), CallError, "answered compressed"),
@@ -167,6 +170,40 @@ def test_the_key_comes_from_the_environment_and_is_never_said(site, server, phot
     assert "***" in str(caught.value)
 
 
+@pytest.mark.parametrize("status", [200, 307, 400, 500])
+@pytest.mark.parametrize("before", [0, 20, 200, 240, 295])
+def test_no_part_of_a_key_that_comes_back_is_said(site, server, photos, monkeypatch, status, before):
+    """Wherever a message is cut off."""
+    key = "secret-" + "0123456789" * 5
+    monkeypatch.setenv(KEY, key)
+    text = f"{key} {'-' * before}{key}"
+    server.script = status, {"Location": f"/{text}"}, text.encode()
+    with pytest.raises(CallError) as caught:
+        ask(site[1], photos[:1])
+    assert "***" in str(caught.value)
+    assert "sec" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["two\nlines", "a\x00b", "schl\u00fcssel"])
+def test_a_key_that_no_header_can_carry_is_refused_unsaid(monkeypatch, key):
+    if "\0" in key:
+        monkeypatch.setattr("os.environ", {**os.environ, KEY: key})
+    else:
+        monkeypatch.setenv(KEY, key)
+    with pytest.raises(UsageError, match=f"The key in {KEY} has characters") as caught:
+        open_embedder("https://example.org/v1/embeddings")
+    assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize("parameter", ["key", "api_key", "subscription-key", "access_token", "SIG"])
+def test_a_key_in_the_address_is_refused_unsaid(parameter):
+    """The address goes into the ledger, the index, the model card and messages."""
+    with pytest.raises(UsageError, match=f"parameter {parameter} .* looks like a key") as caught:
+        open_embedder(f"https://example.org/v1/embeddings?v=1&{parameter}=hidden")
+    assert "hidden" not in str(caught.value)
+    open_embedder("https://example.org/v1/embeddings?api-version=2024-02-01&max_tokens=9")
+
+
 def test_the_key_does_not_travel_in_clear(monkeypatch):
     monkeypatch.setenv(KEY, "secret")
     with pytest.raises(UsageError, match="in clear"):
@@ -176,11 +213,39 @@ def test_the_key_does_not_travel_in_clear(monkeypatch):
     open_embedder("http://example.org/v1/embeddings")
 
 
-@pytest.mark.parametrize("url", ["http://", "https://user:secret@example.org/v1", "http://host:port/v1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://",
+        "https://user:secret@example.org/v1",
+        "http://user:secret@host:port/v1",
+        "https://api..example.org/v1",
+        f"https://{'long' * 16}.example.org/v1",
+    ],
+)
 def test_addresses_that_are_none(url):
     with pytest.raises(UsageError) as caught:
         open_embedder(url)
     assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        (
+            "ALL_PROXY",
+            "strange://127.0.0.1:9",
+            "A proxy that the environment names cannot be used: .*[^.]\\. Check",
+        ),
+        ("SSL_CERT_FILE", "/no/such/file", "SSL_CERT_FILE or SSL_CERT_DIR names no certificates"),
+        ("SSL_CERT_FILE", __file__, "SSL_CERT_FILE or SSL_CERT_DIR names no certificates"),
+    ],
+)
+def test_an_environment_that_cannot_be_used(monkeypatch, name, value, complaint):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=complaint):
+        open_embedder("https://example.org/v1/embeddings")
 
 
 def test_nobody_there(photos):
@@ -192,13 +257,19 @@ def test_a_certificate_that_does_not_fit(teacher, photos, tmp_path, monkeypatch)
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    for host, fits in (("127.0.0.1", True), ("elsewhere.example", False)):
-        authority.issue_cert(host).private_key_and_cert_chain_pem.write_to_path(tmp_path / host)
-        with serving(TeacherServer(teacher), ssl_certfile=str(tmp_path / host)) as url:
-            if fits:
+    past, future = datetime(2020, 1, 1, tzinfo=UTC), datetime.now(UTC) + timedelta(days=1)
+    for host, until, complaint in (
+        ("127.0.0.1", future, ""),
+        ("elsewhere.example", future, "mismatch"),
+        ("127.0.0.1", past, "certificate has expired"),
+    ):
+        pem = tmp_path / f"{host}-{until:%Y}"
+        authority.issue_cert(host, not_after=until).private_key_and_cert_chain_pem.write_to_path(pem)
+        with serving(TeacherServer(teacher), ssl_certfile=str(pem)) as url:
+            if not complaint:
                 assert ask(url, photos[:1]).shape == (1, 12)
             else:
-                with pytest.raises(CallError, match=r"certificate of .* cannot be trusted"):
+                with pytest.raises(CallError, match=rf"certificate of .* cannot be trusted: .*{complaint}"):
                     ask(url, photos[:1])
 
 
@@ -226,6 +297,11 @@ def test_what_is_sent_in_place_of_a_file(tmp_path):
         sent = Image.open(BytesIO(upload.data))
         assert (sent.format, sent.size, upload.mime) == ("JPEG", size, "image/jpeg")
         assert upload.digest == decode(upload.data, name).digest != photo.digest
+    upright.save(
+        tmp_path / "broken.png", exif=b"Exif\0\0no TIFF header"
+    )  # is taken for upright, as by `decode`
+    photo = read_photo(ImageFile(tmp_path / "broken.png", "broken.png"))
+    assert model.prepare(photo).data == photo.data
     upright.save(tmp_path / "plain.webp")
     photo = read_photo(ImageFile(tmp_path / "plain.webp", "plain.webp"))
     assert model.prepare(photo).data == photo.data
