@@ -1,5 +1,6 @@
 """What asking a teacher will cost, said before anything is spent, and what it did cost."""
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +97,10 @@ def make_bill(
         known: Content digests of images that nobody needs to be asked about.
 
     Raises:
-        UsageError: The teacher is a file of vectors that lacks some of the images.
+        UsageError: The price is none, or the teacher is a file of vectors that lacks some of the images.
     """
+    if price is not None and not 0 <= price < math.inf:
+        raise UsageError(f"--price must be 0 or more, and finite, not {price}.")
     digests = digest_pool(files)
     missing = find_missing(files, digests, teacher)
     distinct = {digest for i, digest in enumerate(digests) if i not in missing}.difference(known)

@@ -1,5 +1,6 @@
 """What the name of a model does not say: how to talk to an endpoint, how to feed a foreign ONNX file."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -8,6 +9,9 @@ from index.errors import UsageError
 Dialect = Literal["infinity", "jina", "multipart"]
 Layout = Literal["nchw", "nhwc"]
 Resize = Literal["squash", "crop"]
+# Beyond these sleeping, sockets and memory fail, each in a way of its own.
+HIGHEST = {"concurrency": 1000, "timeout": 86_400, "size": 16_384}
+SLOWEST = 1e-5  # images a second: about one a day
 
 
 @dataclass(frozen=True)
@@ -51,16 +55,27 @@ class EmbedderOptions:
                 raise UsageError(
                     f"--teacher-{name} must be one of {', '.join(get_args(kind))}, not {value!r}."
                 )
-        for name in ("batch", "concurrency", "timeout", "rate", "size"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"--teacher-{name} must be above 0, not {value}.")
+        self._check_ranges()
         for name in ("mean", "std"):
             value = getattr(self, name)
             if value is None:
                 continue
             if len(value) != 3:
                 raise UsageError(f"--teacher-{name} takes three numbers, as in 0.5,0.5,0.5.")
+            if not all(map(math.isfinite, value)):
+                raise UsageError(f"--teacher-{name} takes finite numbers, not {','.join(map(str, value))}.")
             object.__setattr__(self, name, tuple(map(float, value)))  # JSON knows only lists
         if self.std is not None and min(self.std) <= 0:
             raise UsageError("--teacher-std must be above 0.")
+
+    def _check_ranges(self) -> None:
+        for name in ("batch", "concurrency", "timeout", "rate", "size"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not value > 0:
+                raise UsageError(f"--teacher-{name} must be above 0, not {value}.")
+            if value > HIGHEST.get(name, value):
+                raise UsageError(f"--teacher-{name} must be at most {HIGHEST[name]}, not {value}.")
+        if self.rate is not None and self.rate < SLOWEST:
+            raise UsageError(f"--teacher-rate must be at least {SLOWEST:g}, not {self.rate}.")

@@ -45,8 +45,8 @@ class VectorsEmbedder:
             raise UsageError(f"{path} does not exist. Give a file of vectors.")
         try:
             ids, vectors = (_read_npz if path.suffix == ".npz" else _read_parquet)(path)
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-            raise UsageError(f"{path} is no file of vectors, which has {LAYOUT}.") from error
+        except Exception as error:  # NumPy, zipfile and zlib each raise their own of what is damaged
+            raise UsageError(f"{path} is damaged, or no file of vectors, which has {LAYOUT}.") from error
         if vectors.ndim != 2 or len(ids) != len(vectors) or not vectors.size:
             raise UsageError(f"{path} has {len(ids)} ids for vectors {vectors.shape}; it needs {LAYOUT}.")
         self._rows = {name: i for i, name in enumerate(ids)}

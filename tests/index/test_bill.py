@@ -48,6 +48,15 @@ def test_the_figures(folder, tmp_path, teacher, unit_rows):
         assert part in text
 
 
+@pytest.mark.parametrize("price", [-1.0, float("nan"), float("inf")])
+def test_a_price_that_is_none(tmp_path, teacher, price):
+    with (
+        Ledger(tmp_path / "l.sqlite", teacher.key) as ledger,
+        pytest.raises(UsageError, match="--price must be 0 or more, and finite"),
+    ):
+        make_bill([], teacher, ledger, 1, price=price)
+
+
 def test_a_rate_that_is_given_bounds_the_one_that_was_measured(tmp_path, unit_rows):
     spec = TeacherSpec("http://127.0.0.1:9/v1", EmbedderOptions(rate=4, concurrency=3), tmp_path / "l.sqlite")
     model = spec.open_plain("cpu")

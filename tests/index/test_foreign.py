@@ -145,6 +145,10 @@ def test_a_vector_of_zeros_names_its_image(tmp_path):
         ({"size": 0}, "--teacher-size must be above 0"),
         ({"mean": (1, 2)}, "--teacher-mean takes three numbers"),
         ({"std": (1, 0, 1)}, "--teacher-std must be above 0"),
+        ({"std": (1, float("nan"), 1)}, "--teacher-std takes finite numbers, not 1,nan,1"),
+        ({"timeout": float("inf")}, "--teacher-timeout must be at most 86400, not inf"),
+        ({"size": 10**6}, "--teacher-size must be at most 16384"),
+        ({"rate": 1e-300}, "--teacher-rate must be at least 1e-05"),
         ({"timeout": float("nan")}, "--teacher-timeout must be above 0"),
     ],
 )

@@ -105,21 +105,34 @@ def test_its_identity_is_its_content(path):
 def test_files_that_are_none(tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
         open_embedder(tmp_path / "none.npz")
-    for name in ("text.npz", "text.parquet"):
-        (tmp_path / name).write_text("text")
-        with pytest.raises(UsageError, match="is no file of vectors"):
-            open_embedder(tmp_path / name)
+    np.savez(tmp_path / "whole.npz", ids=np.array(["a", "b"]), vectors=rows(2))
+    np.savez_compressed(tmp_path / "packed.npz", ids=np.array(["a", "b"]), vectors=rows(2))
+    whole, packed = ((tmp_path / name).read_bytes() for name in ("whole.npz", "packed.npz"))
+    np.save(tmp_path / "one.npy", rows(2))
+    damaged = {
+        "text": b"text",
+        "empty": b"",
+        "half": whole[: len(whole) // 2],
+        "flipped": whole[:200] + bytes(40) + whole[240:],
+        "packed": packed[:60] + bytes(30) + packed[90:],
+        "single": (tmp_path / "one.npy").read_bytes(),
+    }
+    for name, data in damaged.items():
+        for ending in ("npz", "parquet"):
+            (tmp_path / f"{name}.{ending}").write_bytes(data)
+            with pytest.raises(UsageError, match="is damaged, or no file of vectors"):
+                open_embedder(tmp_path / f"{name}.{ending}")
     ragged = pa.table(
         {"ids": ["a", "b"], "vectors": [[1.0, 2.0, 3.0], [4.0]]}
     )  # four numbers, but not two and two
     pq.write_table(ragged, tmp_path / "ragged.parquet")
-    with pytest.raises(UsageError, match="is no file of vectors"):
+    with pytest.raises(UsageError, match="no file of vectors"):
         open_embedder(tmp_path / "ragged.parquet")
     np.savez(tmp_path / "names.npz", names=np.array(["a"]))
-    with pytest.raises(UsageError, match="is no file of vectors, which has `ids`"):
+    with pytest.raises(UsageError, match="no file of vectors, which has `ids`"):
         open_embedder(tmp_path / "names.npz")
     np.savez(tmp_path / "pickle.npz", ids=np.array(["a", None], object), vectors=rows(2))
-    with pytest.raises(UsageError, match="is no file of vectors"):
+    with pytest.raises(UsageError, match="no file of vectors"):
         open_embedder(tmp_path / "pickle.npz")
     np.savez(tmp_path / "short.npz", ids=np.array(["a"]), vectors=rows(2))
     with pytest.raises(UsageError, match=r"1 ids for vectors \(2, 5\)"):
