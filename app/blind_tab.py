@@ -7,7 +7,7 @@ from typing import Any
 
 from app.blind import Booth
 from app.blind_views import render_booth, render_reveal, render_round, render_tally
-from app.views import render_error, render_note
+from app.views import ALONE, render_error, render_lone_note, render_note
 from app.votes import Pair, default_votes
 from index.errors import needs
 from index.search import Searcher
@@ -55,7 +55,7 @@ def build_blind_tab(searcher: Searcher) -> None:
 
     with gr.Tab("Blind vote", id="blind"):
         if not pairs:
-            gr.HTML(render_note("This index was made without a teacher: there is nothing to compare."))
+            gr.HTML(render_lone_note(ALONE), apply_default_css=False, elem_id="blind")
             return
         gr.HTML(
             render_booth(pairs),

@@ -72,7 +72,7 @@ def _render_interval(tally: Tally) -> str:
     low, high = tally.interval
     said = (
         f"{escape(tally.pair[0])} won {tally.share:.0%} of the votes for one side, "
-        f"95 % confidence interval {low:.0%} to {high:.0%}"
+        f"95% confidence interval {low:.0%} to {high:.0%}"
     )
     verdict = "Neither is shown to be better yet." if low <= 0.5 <= high else "That is more than chance."
     return (

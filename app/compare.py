@@ -51,10 +51,17 @@ class Side:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike two lists are: the share that both have, and rank-biased overlap (p = 0.9)."""
+    """How alike two lists are.
+
+    Attributes:
+        overlap: The share that both have.
+        rbo: Rank-biased overlap (p = 0.9).
+        depth: Length of the longer list, of which the overlap is a share.
+    """
 
     overlap: float
     rbo: float
+    depth: int
 
 
 def find_side(searcher: Searcher, query: Query, mode: str, wish: Wish) -> Side:
@@ -90,7 +97,7 @@ def agreement(first: Side, second: Side) -> Agreement | None:
         return None
     depth = max(len(first.ids), len(second.ids))
     one, two = (np.array([side.ids + [-1] * (depth - len(side.ids))]) for side in (first, second))
-    return Agreement(float(overlap_at_k(one, two)[0]), float(rank_biased_overlap(one, two)[0]))
+    return Agreement(float(overlap_at_k(one, two)[0]), float(rank_biased_overlap(one, two)[0]), depth)
 
 
 def rank_shifts(side: Side, other: Side) -> list[int | None]:

@@ -18,6 +18,7 @@ function makeCropper(root, changed) {
     pen.translate(canvas.width / 2, canvas.height / 2);
     pen.rotate(turn * Math.PI / 2);
     pen.drawImage(image, -width / 2, -height / 2, width, height);
+    root.classList.toggle('wide', canvas.width > 2 * canvas.height);
   }
 
   function place() {
@@ -104,7 +105,10 @@ function makeCropper(root, changed) {
 
   root.querySelector('.turn-left').addEventListener('click', () => rotate(-1));
   root.querySelector('.turn-right').addEventListener('click', () => rotate(1));
-  root.querySelector('.whole').addEventListener('click', () => isWhole() || set(WHOLE, false));
+  root.querySelector('.whole').addEventListener('click', () => {
+    if (!isWhole()) set(WHOLE, false);
+    box.focus({preventScroll: true});  // the button hides
+  });
 
   return {
     get view() { return {turn, box: area}; },

@@ -15,7 +15,7 @@ async function load() {
 }
 
 element.addEventListener('input', () => {
-  element.querySelector('.value').textContent = `${most.value} %`;
+  element.querySelector('.value').textContent = `${most.value}%`;
   page = 0;
   clearTimeout(pause);
   pause = setTimeout(load, 200);

@@ -6,7 +6,7 @@ from typing import Any
 from app.background import Background, Progress, lower_priority
 from app.disagreements import Agreements, find_disagreements
 from app.disagreements_views import render_browser, render_disagreements, render_progress
-from app.views import render_error, render_note
+from app.views import ALONE, render_error, render_lone_note
 from index.errors import needs
 from index.search import Searcher
 
@@ -40,7 +40,7 @@ def build_disagreements_tab(searcher: Searcher) -> None:
 
     with gr.Tab("Disagreements", id="disagreements"):
         if "teacher" not in searcher.stored_modes:
-            gr.HTML(render_note("This index was made without a teacher: there is nothing to compare."))
+            gr.HTML(render_lone_note(ALONE), apply_default_css=False, elem_id="disagreements")
             return
         gr.HTML(
             render_browser(),

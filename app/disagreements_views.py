@@ -17,10 +17,11 @@ SHOWN = 5  # places of each list
 def render_browser() -> str:
     """The tab before anything is known."""
     return (
-        '<div class="tab"><div class="controls">'
-        '<label>Name begins with<input class="prefix" type="text" placeholder="folder/" spellcheck="false" '
+        '<div class="tab"><div class="controls"><p>The photos of the gallery, worst agreement first. '
+        "Framed in green: found by both models. Choose one to compare.</p>"
+        '<label>Name starts with<input class="prefix" type="text" placeholder="folder/" spellcheck="false" '
         'autocomplete="off"></label>'
-        f'<label>Overlap@{DEPTH} at most <span class="value">100 %</span>'
+        f'<label>Overlap@{DEPTH} at most <span class="value">100%</span>'
         f'<input class="most" type="range" min="0" max="100" step="{100 // DEPTH}" value="100"></label>'
         '</div><div class="body"></div></div>'
     )

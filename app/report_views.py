@@ -20,8 +20,8 @@ NO_RUN = (
     "folder that <code>retrieval distill</code> wrote: its run.json is kept then.</p>"
 )
 ONE_BUDGET = (
-    "<p>One budget was trained. To draw this curve, train several: "
-    "<code>retrieval distill ... --budget 100,250,500</code></p>"
+    "<p>One budget was trained. To draw this curve, train several:</p>"
+    '<pre tabindex="0"><code>retrieval distill ... --budget 100,250,500</code></pre>'
 )
 
 
@@ -96,7 +96,7 @@ def render_sizes(sizes: Sequence[Size]) -> str:
         [
             MODE_OF.get(size.name, size.name),
             format_bytes(size.model),
-            "" if size.dim is None else f"{size.dim:,}",
+            "-" if size.dim is None else f"{size.dim:,}",
             format_bytes(size.vector),
             format_bytes(size.search),
         ]
@@ -140,9 +140,9 @@ def render_training(run: dict[str, Any]) -> str:
 
 
 def format_bytes(count: int | None) -> str:
-    """A size for people, as in `3.1 MB`; nothing where it is not known."""
+    """A size for people, as in `3.1 MB`; a dash where there is none, or it is not known."""
     if count is None:
-        return ""
+        return "-"
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.1f} {unit}"

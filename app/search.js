@@ -4,6 +4,7 @@ const page = element.querySelector('.search');
 const $ = selector => page.querySelector(selector);
 const $$ = selector => [...page.querySelectorAll(selector)];
 const WHOLE = '0,0,1,1', STEP = 12;
+const BLANK = `<ol class="cards blank" aria-hidden="true">${'<li></li>'.repeat(STEP)}</ol>`;
 const files = new Map();  // photos by their digest: to send one again that the server has forgotten
 let query = null;         // {item} or {sent, file} or {address}
 let serial = 0, last = {};
@@ -34,7 +35,9 @@ function narrowing() {
 }
 
 function searchItem(item, view, how) {
-  return start({item}, answer => [answer.then(found => found.error ? '' : `thumbs/${item}`)], view, how);
+  // What was clicked on is shown at once; what an address names may not be there.
+  const seen = Number.isInteger(item) && $(`img[src="thumbs/${item}"]`)?.naturalWidth;
+  return start({item}, answer => [seen ? `thumbs/${item}` : answer.then(found => found.error ? '' : `thumbs/${item}`)], view, how);
 }
 
 function searchFile(file, sent) {
@@ -82,6 +85,9 @@ async function ask(asked, fields) {
 async function search({replace = false} = {}) {
   const mine = ++serial, asked = query, fields = wish(), focus = focused();
   page.dataset.state = 'found';
+  page.classList.add('asking');
+  if (!$('.list').firstChild) showBlank();
+  sayFilters();
   showComplaint('');
   page.setAttribute('aria-busy', 'true');
   const both = fields.modes.length === 2;
@@ -114,17 +120,17 @@ async function followCrop() {
 // Showing
 
 function show(answer, focus) {
-  page.classList.remove('following');
+  page.classList.remove('following', 'asking');
   if (answer.error) { clear('failed'); showComplaint(answer.error); return; }
   last = answer;
   chooseCount(answer.k);
   answer.columns.forEach((html, i) => showColumn(i, html));
   showNumbers(answer.numbers);
-  $('.caption').textContent = answer.name;
+  $('.caption').textContent = $('.caption').title = answer.name;
+  for (const button of $$('.save')) button.disabled = false;
   $('.more').hidden = !answer.more;
   $('.spoken').textContent = answer.spoken;
-  page.classList.toggle('single', answer.columns.length < 2);
-  $$('.column').forEach((column, i) => { column.dataset.mode = modes()[i] || ''; });
+  nameColumns();
   if (focus) refocus(focus);
 }
 
@@ -148,6 +154,17 @@ function showNumbers(html) {
   figures.addEventListener('toggle', () => { unfolded = figures.open; });
 }
 
+function nameColumns() {
+  page.classList.toggle('single', isSingle());
+  $$('.column').forEach((column, i) => { column.dataset.mode = modes()[i] || ''; });
+}
+
+// Cells where results will be, so that nothing jumps when they come.
+function showBlank() {
+  nameColumns();
+  $$('.list').forEach((_, i) => showColumn(i, BLANK));
+}
+
 function showColumn(i, html) { $$('.list')[i].innerHTML = html; }
 
 function showComplaint(html) { $('.complaint').innerHTML = html; }
@@ -156,6 +173,10 @@ function showComplaint(html) { $('.complaint').innerHTML = html; }
 function clear(state) {
   page.dataset.state = state;
   page.removeAttribute('aria-busy');
+  page.classList.remove('asking');
+  for (const button of $$('.save, .copy')) button.disabled = true;
+  $('.more').hidden = true;
+  $('.caption').textContent = '';
   showColumn(0, '');
   showColumn(1, '');
   showNumbers('');
@@ -207,12 +228,7 @@ function readAddress() {
     press(!second);
   }
   if (/^\d+$/.test(asked.get('k'))) chooseCount(Number(asked.get('k')));
-  if ($('.prefix')) {
-    $('.prefix').value = asked.get('prefix') || '';
-    $('input.cut').value = 100 * (asked.get('cut') || 0);
-    for (const select of $$('.column-value')) choose(select, asked.get(`column.${select.dataset.column}`) || '');
-    sayCut();
-  }
+  setFilters(asked);
   if (id === null) { searchFile(files.get(sent), sent); return; }
   const box = asked.get('box')?.split(',').map(Number);
   searchItem(/^\d+$/.test(id) ? Number(id) : id, {turn: Number(asked.get('turn')) || 0, box: box || [0, 0, 1, 1]}, {replace: true});
@@ -221,6 +237,7 @@ function readAddress() {
 function startAgain() {
   serial++;
   query = null;
+  setFilters(new URLSearchParams());
   clear('empty');
 }
 
@@ -244,7 +261,25 @@ function chooseCount(k) {
   select.value = k;
 }
 
-function sayCut() { $('.cut-value').textContent = $('input.cut').value === '0' ? 'any' : `${$('input.cut').value} %`; }
+function sayCut() { $('.cut-value').textContent = $('input.cut').value === '0' ? 'any' : `${$('input.cut').value}% of the best`; }
+
+function setFilters(asked) {
+  if (!$('.prefix')) return;
+  $('.prefix').value = asked.get('prefix') || '';
+  $('input.cut').value = 100 * (asked.get('cut') || 0);
+  for (const select of $$('.column-value')) choose(select, asked.get(`column.${select.dataset.column}`) || '');
+  sayCut();
+}
+
+// Their panel is folded: how many are set is told on its button.
+function sayFilters() {
+  const {prefix, cut, columns = {}} = narrowing();
+  const count = Boolean(prefix) + Boolean(cut) + Object.keys(columns).length;
+  if (!$('.prefix')) return;
+  $('.filters summary').textContent = count ? `Filters: ${count}` : 'Filters';
+  $('.filters').classList.toggle('on', count > 0);
+  $('.reset').hidden = !count;
+}
 
 const researched = () => query && search({replace: true});
 $('.one').addEventListener('click', () => { press(true); researched(); });
@@ -256,6 +291,11 @@ if ($('.prefix')) {
   $('input.cut').addEventListener('input', sayCut);
   $('input.cut').addEventListener('change', researched);
   $('.prefix').addEventListener('input', () => { clearTimeout(typing); typing = setTimeout(researched, 250); });
+  $('.reset').addEventListener('click', () => {
+    setFilters(new URLSearchParams());
+    $('.filters summary').focus();
+    researched();
+  });
 }
 $('.clear').addEventListener('click', () => {
   history.pushState(null, '', location.pathname);

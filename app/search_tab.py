@@ -134,11 +134,12 @@ class SearchPage:
         agreed = agreement(*sides) if len(sides) == 2 else None
         others = [*reversed(sides)] if len(sides) == 2 else [None]
         columns = [render_column(*pair) for pair in zip(sides, [index] * 2, others, strict=False)]
-        if wish.soon and len(wish.modes) == 2:
-            columns.append(render_waiting(wish.modes[1], wish.k))
+        waiting = (wish.modes[1], wish.k) if wish.soon and len(wish.modes) == 2 else None
+        if waiting:
+            columns.append(render_waiting(*waiting))
         return {
             "columns": columns,
-            "numbers": render_numbers(sides, index, agreed, wish.k, self._costs(wish.modes)),
+            "numbers": render_numbers(sides, index, agreed, self._costs(wish.modes), waiting),
             "spoken": _spoken(sides),
             "name": query.name,
             "sent": query.digest if wish.item is None else "",
@@ -195,8 +196,10 @@ def build_search_tab(searcher: Searcher, price: float | None = None) -> None:
     items = searcher.index.items
     spread = sorted({i * len(items) // EXAMPLES for i in range(EXAMPLES)}) if items else []
     here = Path(__file__).parent
+    # A teacher that is only missing keeps its column, in which the page says why.
+    alone = "teacher" not in searcher.index.manifest.spaces
     gr.HTML(
-        render_search(searcher.modes, [(i, items[i].name) for i in spread], searcher.columns),
+        render_search(searcher.modes, [(i, items[i].name) for i in spread], searcher.columns, alone),
         js_on_load="\n".join((here / name).read_text() for name in SCRIPTS),
         server_functions=[search, picture, details],
         apply_default_css=False,

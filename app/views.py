@@ -14,9 +14,9 @@ ICON = Path(__file__).with_name("icon.svg").read_text().replace("<svg ", '<svg a
 SHELL = Template(Path(__file__).with_name("search.html").read_text())
 LABELS = {"student": "Student", "teacher": "Teacher", "asymmetric": "Asymmetric", "rerank": "Re-rank"}
 MEANINGS = {
-    "student": "student's query, student's gallery",
-    "teacher": "teacher's query, teacher's gallery",
-    "asymmetric": "student's query, teacher's gallery",
+    "student": "the small model looks at your photo and at the gallery",
+    "teacher": "the large model that it learnt from looks at both",
+    "asymmetric": "the student looks at your photo, the teacher at the gallery",
     "rerank": "the student finds, the teacher puts in order",
 }
 SPACES = {"asymmetric": "projected", "rerank": "student"}  # the space whose vectors are searched
@@ -30,6 +30,7 @@ HEADINGS = {
     "bytes a vector": "of each image of the gallery, as 32-bit numbers",
     "1M searches": "a million searches one after another, at the median time of the searches on this page",
 }
+ALONE = "This index was made without a teacher: there is nothing to compare. Index again with --teacher."
 EAGER = 8  # pictures of a column that are loaded before they are scrolled to
 
 
@@ -66,7 +67,10 @@ def render_heading(index: Store) -> str:
 
 
 def render_search(
-    modes: Sequence[str], examples: Sequence[tuple[int, str]], columns: Mapping[str, Sequence[str]] | None
+    modes: Sequence[str],
+    examples: Sequence[tuple[int, str]],
+    columns: Mapping[str, Sequence[str]] | None,
+    alone: bool = False,
 ) -> str:
     """The search page before anything was searched.
 
@@ -74,6 +78,7 @@ def render_search(
         modes: The ways to search that there are.
         examples: Ids and names of images of the gallery to try.
         columns: Values of each metadata column; None where the gallery cannot be narrowed.
+        alone: Whether the page begins with one column, for there is nothing to compare with.
     """
     pictures = "".join(
         f'<li><button type="button" class="example" data-id="{item}" aria-label="Search with {escape(name)}">'
@@ -86,6 +91,9 @@ def render_search(
         examples=pictures,
         first=_options([(mode, LABELS[mode]) for mode in modes], "student"),
         second=_options([(mode, LABELS[mode]) for mode in [*rest, "student"]], second),
+        one=str(alone).lower(),
+        two=str(not alone).lower(),
+        promise="" if alone else "Student and teacher search side by side.",
         filters="" if columns is None else _filters(columns),
         meanings="".join(f"<div><dt>{LABELS[mode]}</dt><dd>{MEANINGS[mode]}</dd></div>" for mode in modes),
     )
@@ -102,7 +110,7 @@ def render_column(side: Side, index: Store, other: Side | None = None) -> str:
     if side.found is None:
         return render_note(side.missing)
     if not side.ids:
-        return render_note("Nothing found. Widen the filters, or lower the cut.")
+        return render_note("Nothing found. Widen the filters.")
     shifts = rank_shifts(side, other) if other and other.found else []
     name = LABELS[other.mode] if other else ""
     marks = [_mark(shift, rank, name) for rank, shift in enumerate(shifts, start=1)]
@@ -124,7 +132,11 @@ def render_waiting(mode: str, k: int) -> str:
 
 
 def render_numbers(
-    sides: Sequence[Side], index: Store, agreed: Agreement | None, k: int, costs: Mapping[str, Cost]
+    sides: Sequence[Side],
+    index: Store,
+    agreed: Agreement | None,
+    costs: Mapping[str, Cost],
+    waiting: tuple[str, int] | None = None,
 ) -> str:
     """The numbers above the results.
 
@@ -132,24 +144,23 @@ def render_numbers(
         sides: What was found so far.
         index: What was searched.
         agreed: How far two sides agree, if there are two.
-        k: Results that were asked for.
         costs: What searching costs, by mode.
+        waiting: The mode that is on its way, whose numbers keep their place, and the results it is to bring.
     """
     answered = [side for side in sides if side.found]
     if not answered:
         return ""
     facts = ""
     if agreed:
-        facts = (
-            '<dl class="facts">'
-            f"{_fact(f'{agreed.overlap:.0%}', f'overlap@{k}', 'share of the results that both have')}"
-            f"{_fact(f'{agreed.rbo:.2f}', 'RBO', 'agreement in order; 1 is the same list')}</dl>"
-        )
+        facts = _facts(agreed.depth, f"{agreed.overlap:.0%}", f"{agreed.rbo:.2f}")
+    elif waiting:
+        facts = _facts(waiting[1], "-", "-")
     slowest = max(side.seconds for side in answered)
     head = "".join(
         f'<span role="columnheader" title="{meaning}">{name}</span>' for name, meaning in HEADINGS.items()
     )
     rows = "".join(_side_row(side, index, slowest, costs.get(side.mode)) for side in answered)
+    rows += _waiting_row(waiting[0]) if waiting else ""
     totals = ", ".join(f"{LABELS[side.mode]} {_milliseconds(side.seconds)} ms" for side in answered)
     return (
         f'{facts}<details class="sides" open><summary>{totals}</summary>'
@@ -176,6 +187,11 @@ def render_note(text: str) -> str:
     return f'<p class="note">{escape(text)}</p>'
 
 
+def render_lone_note(text: str) -> str:
+    """A line in place of a whole tab."""
+    return f'<div class="tab">{render_note(text)}</div>'
+
+
 def render_error(text: str) -> str:
     """A line that says what went wrong and what to do."""
     return f'<p class="note error">{escape(text)}</p>'
@@ -196,10 +212,11 @@ def _filters(columns: Mapping[str, Sequence[str]]) -> str:
     )
     return (
         '<details class="filters"><summary>Filters</summary><div class="panel">'
-        '<label>As similar as the best, at least<output class="cut-value">any</output>'
+        '<label>Similarity at least<output class="cut-value">any</output>'
         '<input class="cut" type="range" min="0" max="100" step="5" value="0"></label>'
         '<label>Name starts with<input class="prefix" type="text" placeholder="folder/" '
-        f'spellcheck="false" autocomplete="off"></label>{fields}</div></details>'
+        f'spellcheck="false" autocomplete="off"></label>{fields}'
+        '<button type="button" class="button reset" hidden>Clear filters</button></div></details>'
     )
 
 
@@ -251,6 +268,12 @@ def _side_row(side: Side, index: Store, slowest: float, cost: Cost | None) -> st
     )
 
 
+def _waiting_row(mode: str) -> str:
+    cells = "".join(f'<span role="cell">{"-" if name.strip() else ""}</span>' for name in list(HEADINGS)[1:])
+    who = f'<span role="rowheader" class="who">{LABELS[mode]}</span>'
+    return f'<div role="row" data-mode="{mode}">{who}{cells}</div>'
+
+
 def _million(cost: Cost | None) -> str:
     if cost is None:
         return "-"
@@ -271,6 +294,14 @@ def _break_even(costs: Mapping[str, Cost]) -> str:
     )
 
 
+def _facts(depth: int, overlap: str, rbo: str) -> str:
+    return (
+        '<dl class="facts">'
+        f"{_fact(overlap, f'overlap@{depth}', 'share of the results that both have')}"
+        f"{_fact(rbo, 'RBO', 'agreement in order; 1 is the same list')}</dl>"
+    )
+
+
 def _fact(value: str, name: str, meaning: str) -> str:
     return f'<div title="{meaning}"><dt>{name}</dt><dd>{value}</dd></div>'
 
@@ -281,8 +312,9 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    for unit, length in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 2 * length:
+    # Hours from one to a hundred: two models are easier to compare in one unit.
+    for unit, length, least in (("days", 86_400, 100 * 3600), ("hours", 3600, 3600), ("minutes", 60, 120)):
+        if seconds >= least:
             return f"{seconds / length:.1f} {unit}"
     return f"{seconds:.0f} seconds"
 

@@ -159,17 +159,20 @@ def unit_rows() -> Callable[..., NDArray[np.float32]]:
 
 @pytest.fixture(scope="module")
 def page_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Thirty pictures, their index with a student and a teacher, and photos to search with."""
+    """Thirty pictures of two shops, their index with a student and a teacher, and a photo to search with."""
     from index.embedder import OnnxEmbedder  # here: threads are counted when its library is loaded
     from index.pipeline import build_index
 
     root = tmp_path_factory.mktemp("page")
     (root / "images" / "more").mkdir(parents=True)
-    for i in range(COUNT):
-        picture(i, 96, 72).save(root / "images" / ("more" if i % 3 else "") / f"{i:02}.png")
+    names = [f"{'more/' if i % 3 else ''}{i:02}.png" for i in range(COUNT)]
+    for i, name in enumerate(names):
+        picture(i, 96, 72).save(root / "images" / name)
+    rows = [f"{name},{'North' if i % 2 else 'South'}\n" for i, name in enumerate(names)]
+    (root / "shops.csv").write_text("path,shop\n" + "".join(rows))
     student = OnnxEmbedder(write_embedder(root / "student.onnx", dim=8, seed=1))
     teacher = OnnxEmbedder(write_embedder(root / "teacher.onnx", dim=12, side=64, seed=2))
-    build_index([root / "images"], student, root / "idx", teacher)
+    build_index([root / "images"], student, root / "idx", teacher, metadata=root / "shops.csv")
     picture(99, 160, 120).save(root / "query.png")
     return root
 

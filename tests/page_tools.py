@@ -35,6 +35,17 @@ def settle(tab) -> None:
     tab.wait_for_selector(".search:not([data-state=empty]):not([aria-busy])")
 
 
+def delay_answers(tab, seconds: float) -> None:
+    """Let every answer to the page's scripts come later."""
+    tab.evaluate(
+        "seconds => { const ask = fetch; window.fetch = async (...asked) => {"
+        "if (String(asked[0].url || asked[0]).includes('component_server'))"
+        "await new Promise(done => setTimeout(done, 1000 * seconds));"
+        "return ask(...asked); }; }",
+        seconds,
+    )
+
+
 def ids(tab, column: str = "first") -> list[int]:
     return tab.eval_on_selector_all(f"#{column} .card", "cards => cards.map(card => Number(card.dataset.id))")
 

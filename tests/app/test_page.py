@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import picture
-from page_tools import COUNT, PHONE, both_looks, focused, ids, needs_chromium, settle, upload
+from page_tools import COUNT, PHONE, both_looks, delay_answers, focused, ids, needs_chromium, settle, upload
 
 pytestmark = needs_chromium
 
@@ -62,6 +62,35 @@ def test_a_click_searches_on_and_the_address_follows(open_tab, page_root: Path, 
     settle(tab)
 
 
+@both_looks
+def test_a_slow_answer_is_waited_for_with_a_sign_and_nothing_jumps(open_tab, look):
+    tab = open_tab("", *look)
+    delay_answers(tab, 1.5)
+    tab.locator(".example").first.click()
+    tab.wait_for_selector(".busy:visible")
+    assert tab.locator("#first .blank li").count() == 12
+    assert tab.locator(".share button:disabled").count() == 3
+    assert not tab.is_visible(".more")
+    tab.wait_for_selector("#first .card")
+    assert not tab.is_visible(".busy")
+    assert tab.is_visible("#second .waiting")
+    assert tab.inner_text(".facts div:first-child dd") == "-"
+    places = "() => ['.facts', '.sides', '#first .card'].map(each => document.querySelector(each).offsetTop)"
+    before = tab.evaluate(places)
+    settle(tab)
+    assert re.fullmatch(r"\d+%", tab.inner_text(".facts div:first-child dd"))
+    assert tab.evaluate(places) == before
+    assert tab.is_enabled(".save[data-format=csv]")
+    drawn = "document.querySelector('.frame canvas').toDataURL()"
+    asked = tab.evaluate(drawn)
+    tab.locator("#first .hit").first.click()  # the results before stay, and look it
+    tab.wait_for_selector(".busy:visible")
+    tab.wait_for_function(f"before => {drawn} !== before", arg=asked)  # what was clicked on is shown at once
+    tab.wait_for_function("getComputedStyle(document.querySelector('#first')).opacity === '0.45'")
+    assert tab.is_visible(".busy")
+    settle(tab)
+
+
 DROP = """([kind, data]) => {
   const file = new File([Uint8Array.from(atob(data), c => c.charCodeAt(0))], 'mine.png', {type: 'image/png'});
   const transfer = new DataTransfer();
@@ -86,6 +115,21 @@ def test_a_photo_is_dropped_or_pasted_anywhere(open_tab, page_root: Path, kind: 
     assert not tab.is_visible(".over")
     assert len(ids(tab)) == 12
     assert tab.inner_text(".caption") == "mine.png"
+
+
+PASTE = """address => {
+  const clipboardData = new DataTransfer();
+  clipboardData.setData('text/plain', address);
+  document.body.dispatchEvent(new ClipboardEvent('paste', {clipboardData, bubbles: true, cancelable: true}));
+}"""
+
+
+def test_an_address_is_pasted_anywhere(open_tab, page_site: str):
+    tab = open_tab()
+    tab.evaluate(PASTE, "no address")
+    tab.evaluate(PASTE, f"{page_site}/thumbs/0")
+    tab.wait_for_selector(".complaint .error")
+    assert "private network" in tab.inner_text(".complaint")
 
 
 @both_looks
@@ -125,6 +169,7 @@ def test_a_part_is_searched_with_while_it_is_drawn(open_tab, look):
     tab = open_tab("?id=4", *look)
     settle(tab)
     whole = ids(tab)
+    tab.wait_for_function("document.querySelector('.frame canvas').width === 96")  # it has been drawn
     frame = tab.locator(".frame").bounding_box()
     left, top = frame["x"] + 0.1 * frame["width"], frame["y"] + 0.1 * frame["height"]
     tab.mouse.move(left, top)
@@ -141,6 +186,12 @@ def test_a_part_is_searched_with_while_it_is_drawn(open_tab, look):
     assert box == pytest.approx([0.1, 0.1, 0.5, 0.6], abs=0.02)
     assert 4 not in ids(tab) + ids(tab, "second")
     cut = ids(tab)
+    places = [button.bounding_box() for button in tab.locator(".tools button").all()]
+    for i, one in enumerate(places):
+        for other in places[:i]:
+            aside = one["x"] >= other["x"] + other["width"] or other["x"] >= one["x"] + one["width"]
+            below = one["y"] >= other["y"] + other["height"] or other["y"] >= one["y"] + one["height"]
+            assert aside or below
 
     again = open_tab(tab.url.split("/", 3)[3], *look)  # the address restores it
     settle(again)
@@ -149,6 +200,7 @@ def test_a_part_is_searched_with_while_it_is_drawn(open_tab, look):
     tab.wait_for_function("!location.search.includes('box')")
     settle(tab)
     assert ids(tab) == whole
+    assert tab.evaluate("document.activeElement.className") == "box"  # the button has hidden
 
 
 @both_looks
@@ -194,6 +246,72 @@ def test_every_way_to_search_alone_or_beside_another(open_tab, page_root: Path, 
     tab.wait_for_url("**mode=teacher,student&k=12")
     settle(tab)
     assert len(ids(tab)) == len(ids(tab, "second")) == 12
+
+
+@both_looks
+def test_filters_narrow_are_counted_and_are_cleared(open_tab, page_root: Path, look):
+    tab = open_tab("?id=5&k=48", *look)
+    settle(tab)
+    every = ids(tab)
+    tab.click(".filters summary")
+    tab.fill(".prefix", "more/")
+    tab.wait_for_url("**&prefix=more*")
+    settle(tab)
+    names = tab.eval_on_selector_all("#first .card", "cards => cards.map(card => card.dataset.name)")
+    assert 0 < len(names) < len(every)
+    assert all(name.startswith("more/") for name in names)
+    tab.select_option(".column-value", "North")
+    tab.wait_for_url("**&column.shop=North")
+    settle(tab)
+    fewer = ids(tab)
+    assert 0 < len(fewer) < len(names)
+    tab.focus("input.cut")
+    for _ in range(18):
+        tab.keyboard.press("ArrowRight")
+    tab.wait_for_url("**&cut=0.9*")
+    settle(tab)
+    assert tab.inner_text(".cut-value") == "90% of the best"
+    scores = [float(text) for text in tab.locator("#first .score").all_inner_texts()]
+    assert 0 < len(scores) < len(fewer)
+    assert min(scores) >= 0.9 * scores[0] - 0.001
+    lengths = len(scores), len(ids(tab, "second"))
+    assert tab.inner_text(".facts div:first-child dt") == f"overlap@{max(lengths)}"
+    assert tab.inner_text(".filters summary") == "Filters: 3"
+
+    again = open_tab(tab.url.split("/", 3)[3], *look)  # the address restores them
+    settle(again)
+    assert ids(again) == ids(tab)
+    assert again.inner_text(".filters summary") == "Filters: 3"
+
+    tab.fill(".prefix", "nowhere/")
+    tab.wait_for_selector("#first .note")
+    settle(tab)
+    assert "Widen the filters" in tab.inner_text("#second")
+    tab.click(".reset")
+    tab.wait_for_function("!location.search.includes('prefix')")
+    settle(tab)
+    assert ids(tab) == every
+    assert tab.inner_text(".filters summary") == "Filters"
+
+    again.click(".clear")  # a new search begins without them
+    again.locator(".example").first.click()
+    settle(again)
+    assert "prefix" not in again.url
+    assert again.inner_text(".filters summary") == "Filters"
+
+
+@pytest.mark.parametrize("size", [(1440, 900), (740, 500), (360, 420)])
+def test_no_panel_is_larger_than_the_window(open_tab, size):
+    tab = open_tab("?id=6", size)
+    settle(tab)
+    for panel in (".filters", ".help"):
+        tab.click(f"{panel} summary")
+        tab.locator(f"{panel} .panel").scroll_into_view_if_needed()
+        place = tab.locator(f"{panel} .panel").bounding_box()
+        assert place["x"] >= 0
+        assert place["x"] + place["width"] <= size[0]
+        assert place["height"] < size[1]
+        tab.keyboard.press("Escape")
 
 
 @both_looks

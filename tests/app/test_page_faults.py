@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 from conftest import png_header
-from page_tools import both_looks, ids, needs_chromium, settle, start_server, upload
+from page_tools import COUNT, both_looks, ids, needs_chromium, settle, start_server, upload
+from teacher_server import TeacherServer, serving
+from typer.testing import CliRunner
 
+from app.cli import app
 from index.embedder import OnnxEmbedder
 from index.pipeline import build_index
 
@@ -112,10 +115,64 @@ def test_without_a_teacher_the_page_says_why(browser, page_root: Path):
     try:
         tab = browser.new_page()
         tab.goto(f"{address}/?id=0")
+        tab.wait_for_selector("#first .card")
+        settle(tab)
+        assert len(ids(tab)) == 12
+        assert not tab.is_visible("#second")  # there is nothing to compare with
+        tab.click(".two")
         tab.wait_for_selector("#second .note")
         settle(tab)
         assert "made without a teacher" in tab.inner_text("#second")
         assert len(ids(tab)) == 12
+        tab.get_by_role("tab", name="Blind vote").click()
+        tab.wait_for_selector("#blind .note")
+        assert "Index again with --teacher" in tab.inner_text("#blind")
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def test_a_teacher_whose_endpoint_is_down_leaves_the_student_and_says_why(browser, page_root: Path, tmp_path):
+    endpoint = TeacherServer(OnnxEmbedder(page_root / "teacher.onnx", "cpu"))
+    student, ledger, index = page_root / "student.onnx", tmp_path / "l.sqlite", tmp_path / "idx"
+    asking = ["--ledger", str(ledger), "--budget", str(COUNT + 9)]
+    with serving(endpoint) as url:
+        words = ["index", page_root / "images", "--model", student, "--teacher", url, "--out", index]
+        done = CliRunner().invoke(app, [*map(str, words), *asking])
+        assert done.exit_code == 0, done.output
+    process, address = start_server(index, "--teacher", url, *asking)
+    try:
+        tab = browser.new_page()
+        tab.goto(address)
+        tab.wait_for_selector(".search .example")
+        tab.set_input_files(".search .file", page_root / "query.png")
+        tab.wait_for_selector("#first .card")
+        tab.wait_for_selector("#second .note", timeout=60_000)
+        assert "cannot be reached" in tab.inner_text("#second")
+        assert len(ids(tab)) == 12
+        assert "Student" in tab.inner_text(".numbers")
+        tab.locator("#first .hit").first.click()  # what was answered before is in the ledger
+        tab.wait_for_selector("#second .card")
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def test_an_index_that_is_replaced_is_shown_as_it_was(browser, page_root: Path, tmp_path: Path):
+    student = OnnxEmbedder(page_root / "student.onnx")
+    build_index([page_root / "images"], student, tmp_path / "idx")
+    process, address = start_server(tmp_path / "idx")
+    try:
+        build_index([page_root / "images" / "00.png"], student, tmp_path / "idx")
+        tab = browser.new_page()
+        tab.goto(f"{address}/?id=20")
+        settle(tab)
+        assert len(ids(tab)) == 12
+        tab.wait_for_function(
+            "[...document.querySelectorAll('#first img')].slice(0, 4).every(image => image.naturalWidth)"
+        )
+        tab.locator("#first .open").first.click()
+        tab.wait_for_selector(".large[open] .about h2")
     finally:
         process.terminate()
         process.wait(10)

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from page_tools import DESKTOP, PHONE, needs_chromium, settle
+from conftest import picture
+from page_tools import DESKTOP, PHONE, needs_chromium, settle, upload
 
 import app.ui
 
@@ -36,6 +37,38 @@ def test_it_fits_every_width(open_tab, theme: str):
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
         for part in (".sides", ".figures", ".bar-of-tools", ".facts", ".ask"):
             assert tab.eval_on_selector(part, "each => each.scrollWidth <= each.clientWidth"), (part, width)
+
+
+def test_a_wide_screen_is_used(open_tab):
+    tab = open_tab("?id=10", (2560, 1440))
+    settle(tab)
+    cards = tab.locator("#first .card")
+    first, last = cards.first.bounding_box(), cards.last.bounding_box()
+    assert first["width"] >= 178
+    assert last["y"] + last["height"] < 1440  # all twelve at a glance
+    assert tab.locator(".columns").bounding_box()["width"] > 1600
+
+
+@pytest.mark.parametrize(("size", "look"), [((2000, 300), "wide"), ((300, 2000), "tall")])
+def test_odd_shapes_and_long_names_leave_room_on_a_phone(open_tab, tmp_path: Path, size, look: str):
+    photo = tmp_path / f"{'long ' * 45}.png"
+    picture(3, *size).save(photo)
+    tab = open_tab(size=PHONE)
+    upload(tab, photo)
+    tab.wait_for_function("document.querySelector('.frame canvas').width !== 400")
+    frame = tab.locator(".frame").bounding_box()
+    assert frame["width"] > 300 if look == "wide" else frame["height"] <= 220
+    assert tab.locator(".picture").bounding_box()["height"] <= 260
+    assert tab.get_attribute(".caption", "title") == photo.name
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_finger_is_not_told_of_the_mouse(browser, page_site: str):
+    with browser.new_context(has_touch=True, is_mobile=True, viewport={"width": 360, "height": 740}) as phone:
+        tab = phone.new_page()
+        tab.goto(page_site)
+        tab.wait_for_selector(".search .example")
+        assert tab.inner_text(".invite p").strip() == "Student and teacher search side by side."
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

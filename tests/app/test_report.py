@@ -99,7 +99,7 @@ def test_things_are_weighed(searcher: Searcher, student_file: Path, teacher_file
 
 def test_sizes_are_for_people():
     assert [format_bytes(n) for n in (None, 0, 999, 1000, 3_060_000, 2.5e9)] == [
-        "", "0 B", "999 B", "1.0 kB", "3.1 MB", "2.5 GB",
+        "-", "0 B", "999 B", "1.0 kB", "3.1 MB", "2.5 GB",
     ]  # fmt: skip
 
 

@@ -134,14 +134,14 @@ def test_disagreements_are_browsed_from_the_worst_and_lead_to_the_comparison(pag
     page.keyboard.press("Enter")  # the button is still in focus
     page.wait_for_function("document.querySelector('.pager').innerText.includes('page 3 of 3')")
 
-    page.get_by_label("Name begins with").fill("more/")
+    page.locator("#disagreements").get_by_label("Name starts with").fill("more/")
     page.wait_for_function("document.querySelector('.pager').innerText.includes('5 photos, page 1 of 1')")
     names = [searcher.index.items[item].name for item in shown_ids(page)]
     assert all(name.startswith("more/") for name in names)
-    page.get_by_label("Name begins with").fill("")
+    page.locator("#disagreements").get_by_label("Name starts with").fill("")
     least = round(100 * every.overlap[0])
     page.get_by_label("Overlap@10 at most").fill(str(least))
-    page.wait_for_function(f"document.querySelector('.value').innerText === '{least} %'")
+    page.wait_for_function(f"document.querySelector('.value').innerText === '{least}%'")
     alike = int((every.overlap <= every.overlap[0]).sum())
     page.wait_for_function(f"document.querySelectorAll('.cases a').length === {min(alike, 12)}")
 
@@ -243,3 +243,4 @@ def test_without_a_teacher_the_tabs_say_so(searcher, tmp_path):
     told = [block.value for block in page.blocks.values() if isinstance(block, gr.HTML)]
     assert len(told) == 2
     assert all("made without a teacher" in text for text in told)
+    assert all(text.startswith('<div class="tab">') for text in told)  # else it has no style

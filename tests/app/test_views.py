@@ -87,7 +87,7 @@ def test_padding_is_left_out_and_reasons_are_shown():
 def test_the_numbers():
     sides = [side("student", [0], [1]), side("teacher", [0], [1], embed=0.12)]
     costs = {"student": Cost(0.0134, learnt_from=500), "teacher": Cost(0.1214, price=2.0)}
-    html = Collector(render_numbers(sides, INDEX, Agreement(0.25, 0.125), 12, costs))
+    html = Collector(render_numbers(sides, INDEX, Agreement(0.25, 0.125, 12), costs))
     text = " ".join(html.text)
     assert "overlap@12 25%" in text
     assert "RBO 0.12" in text
@@ -95,15 +95,21 @@ def test_the_numbers():
     assert "Teacher 121 ms 1.0 ms 120 ms 0.4 ms 48 33.7 hours costs 2,000.00" in text
     assert "500 answers (1.00 at 2 a thousand): it pays off after 500 searches" in text
     widths = [float(each["style"].removeprefix("width:").rstrip("%")) for each in html.all("i")]
+    days = {"student": Cost(0.3), "teacher": Cost(0.5)}
+    assert "83.3 hours" in render_numbers(sides, INDEX, None, days)
+    assert "5.8 days" in render_numbers(sides, INDEX, None, days)
     assert sum(widths[3:]) > 99.9  # the slower side fills its bar
     assert abs(sum(widths[:3]) - 100 * 0.0134 / 0.1214) < 0.1
 
 
 def test_numbers_of_one_side_and_of_none():
-    alone = " ".join(Collector(render_numbers([side("student", [0], [1])], INDEX, None, 12, {})).text)
+    alone = " ".join(Collector(render_numbers([side("student", [0], [1])], INDEX, None, {})).text)
     assert "overlap" not in alone
+    soon = Collector(render_numbers([side("student", [0], [1])], INDEX, None, {}, ("teacher", 24)))
+    assert "overlap@24 - RBO -" in " ".join(soon.text)  # they keep their place
+    assert "Teacher - - - - - -" in " ".join(soon.text)
     assert "pays off" not in alone
-    assert render_numbers([Side("student", None, missing="x")], INDEX, None, 12, {}) == ""
+    assert render_numbers([Side("student", None, missing="x")], INDEX, None, {}) == ""
 
 
 def test_filters_are_offered_where_the_gallery_can_be_narrowed():
