@@ -94,7 +94,7 @@ def read_wish(asked: Mapping[str, Any], searcher: Searcher) -> Wish:
             cut=min(max(float(asked.get("cut", 0)), 0.0), 1.0),
             soon=bool(asked.get("soon")),
         )
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError("This search cannot be read. Open the page again.") from error
     require_item(searcher, item)
     unknown = [mode for mode in wish.modes if mode not in searcher.modes]

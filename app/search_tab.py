@@ -99,12 +99,15 @@ class SearchPage:
         image.save(buffer, "JPEG", quality=85)
         return f"data:image/jpeg;base64,{b64encode(buffer.getvalue()).decode()}"
 
-    def details(self, item: int) -> str:
-        """What is known of an image of the gallery."""
+    def details(self, asked: Any) -> str:
+        """What is known of an image of the gallery, by its id."""
         try:
+            item = int(asked)
             require_item(self.searcher, item)
             index = self.searcher.index
             return render_details(item, index.items[item], index.metadata_of(item))
+        except (TypeError, ValueError):
+            return render_error("There is no such image in this index.")
         except RetrievalError as reason:
             return render_error(str(reason))
 
@@ -190,8 +193,8 @@ def build_search_tab(searcher: Searcher, price: float | None = None) -> None:
     def picture(sent: str) -> str:
         return page.picture(str(sent))
 
-    def details(item: int) -> str:
-        return page.details(int(item))
+    def details(item: Any) -> str:
+        return page.details(item)
 
     items = searcher.index.items
     spread = sorted({i * len(items) // EXAMPLES for i in range(EXAMPLES)}) if items else []

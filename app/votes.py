@@ -5,7 +5,7 @@ import io
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from threading import Lock
 
@@ -16,6 +16,7 @@ from index.seam import Store
 
 Pair = tuple[str, str]
 CHOICES = ("left", "right", "none")
+FORMULA = tuple("=+-@")  # what a spreadsheet takes a cell for that begins like this
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,13 @@ class Votes:
                 os.fsync(file.fileno())
 
     def as_csv(self) -> str:
-        """All votes as the file has them, with its head."""
+        """All votes for a spreadsheet, with the head: it must not take a name for a formula."""
         lines = [
             _line([field.name for field in fields(Vote)]),
-            *(_line(astuple(vote)) for vote in self.read()),
+            *(
+                _line(astuple(replace(vote, name=f"'{vote.name}") if vote.name[:1] in FORMULA else vote))
+                for vote in self.read()
+            ),
         ]
         return b"".join(lines).decode()
 

@@ -63,6 +63,21 @@ def test_odd_shapes_and_long_names_leave_room_on_a_phone(open_tab, tmp_path: Pat
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+@pytest.mark.parametrize("size", [(360, 560), (740, 360), DESKTOP])
+def test_the_large_view_shows_its_buttons_at_once(open_tab, size):
+    tab = open_tab("?id=10", size)
+    settle(tab)
+    tab.locator("#first .open").first.click()
+    tab.wait_for_selector(".large[open] .about h2")
+    for part in (".use", ".next", ".large .close"):
+        place = tab.locator(part).bounding_box()
+        assert place["y"] >= 0
+        assert place["y"] + place["height"] <= size[1]
+    picture, button = tab.locator(".large img").bounding_box(), tab.locator(".use").bounding_box()
+    assert picture["height"] > 0.4 * size[1]
+    assert picture["y"] + picture["height"] <= button["y"] or picture["x"] + picture["width"] <= button["x"]
+
+
 def test_a_finger_is_not_told_of_the_mouse(browser, page_site: str):
     with browser.new_context(has_touch=True, is_mobile=True, viewport={"width": 360, "height": 740}) as phone:
         tab = phone.new_page()

@@ -72,6 +72,8 @@ def test_a_view_is_part_of_the_picture_or_refused(box: list[float], turn: int):
     "asked",
     [
         {},
+        [],
+        "id",
         {**ASKED, "k": None},
         {**ASKED, "k": float("inf")},
         {**ASKED, "item": "one"},

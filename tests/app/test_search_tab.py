@@ -129,6 +129,7 @@ def test_details_come_with_the_metadata(page: SearchPage, searcher: Searcher, mo
     item = searcher.index.items[3]
     assert item.name in page.details(3)
     assert "no image 99" in page.details(99)
+    assert "no such image" in page.details("first")
     monkeypatch.setattr(
         searcher.index, "metadata", pa.table({"path": [item.path], "brand": ["Apfelsaft"]}), raising=False
     )

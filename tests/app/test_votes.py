@@ -28,6 +28,9 @@ def test_votes_are_lines_that_survive_and_count_once(tmp_path: Path):
     assert head == ["time", "round", "query", "name", "left", "right", "choice"]
     assert len(rows) == 2
     assert Votes(path).as_csv() == path.read_text()
+    Votes(path).add(vote("r3", "left", name="=1+1.jpg"))
+    assert Votes(path).read()[-1].name == "=1+1.jpg"
+    assert ",'=1+1.jpg," in Votes(path).as_csv()
 
 
 def test_no_votes_yet(tmp_path: Path):
