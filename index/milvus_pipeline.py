@@ -268,7 +268,7 @@ def _build(client: "MilvusClient", name: str, kind: str, params: Mapping[str, An
 def _finish(sender: Sender, need: Need, columns: Sequence[str]) -> None:
     """Have all on the server's disk, searched as is needed, and described."""
     collection = sender.collection
-    client, count, spaces = collection.client, collection.count(), {}
+    client, count, spaces = collection.client, sender.insist(collection.count), {}
     for space, made in collection.manifest.spaces.items():
         name = collection.name(space)
         kind, params = choose_index(count, made.dim, need)

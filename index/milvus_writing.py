@@ -40,8 +40,7 @@ class Sender:
     collection: Collection
     patience: float = PATIENCE
     _complained: bool = field(default=False, repr=False)
-    # A server that waits once for all that was written has it from then on, until it starts again.
-    _level: str = field(default="Strong", repr=False)
+    _waited: bool = field(default=False, repr=False)
     _failed: bool = field(default=False, repr=False)
 
     def send(self, space: str, rows: list[dict[str, Any]], new: bool = True) -> None:
@@ -71,8 +70,13 @@ class Sender:
             RetrievalError: The server did not answer for too long.
         """
         rows = self.insist(lambda: self.collection.fetch("student", digests, FIELDS, self._level))
-        self._level = "Strong" if self._failed else "Eventually"
+        self._waited = True
         return rows
+
+    @property
+    def _level(self) -> str:
+        """A server that waits once for all that was written has it from then on, until it starts again."""
+        return "Eventually" if self._waited and not self._failed else "Strong"
 
     def insist(self, work: Callable[[], T]) -> T:
         """Do what may be done twice until it succeeds.
@@ -96,7 +100,7 @@ class Sender:
             except RetrievalError as error:
                 if time.monotonic() > end:
                     raise
-                self._failed, self._level = True, "Strong"
+                self._failed = True
                 if not self._complained:
                     self._complained = True
                     say(f"{error} Trying again for {self.patience:.0f} seconds.")

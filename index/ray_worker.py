@@ -3,10 +3,11 @@
 Images are read and pieces are written on paths that all machines see.
 """
 
+import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from index.embedder import Embedder, OnnxEmbedder, open_embedder
 from index.embedding import embed_files
-from index.errors import RetrievalError
+from index.errors import ImageError, RetrievalError
 from index.image_file import ImageFile, Member, path_to_text, text_to_path
 from index.images import content_digest
 from index.options import EmbedderOptions
@@ -40,9 +41,36 @@ LISTED = pa.schema(
 
 
 def list_files(files: Iterator[ImageFile], size: int) -> Iterator[pa.Table]:
-    """List files in tables of `size` rows."""
-    while rows := [_row_of(file) for file in islice(files, size)]:
+    """List files in tables of `size` rows.
+
+    One that cannot be read for its folder is not here either says so: elsewhere it would look like a machine
+    that does not see the images.
+    """
+    is_here = lru_cache(maxsize=1000)(_is_folder)
+    while rows := [_row_of(_looked_for(file, is_here)) for file in islice(files, size)]:
         yield pa.Table.from_pylist(rows, LISTED)
+
+
+def _looked_for(file: ImageFile, is_here: Callable[[Path], bool]) -> ImageFile:
+    folder = _folder_of(file)
+    if folder is None or is_here(folder):
+        return file
+    try:
+        file.status()
+    except ImageError as reason:
+        return replace(file, fault=str(reason))
+    return file
+
+
+def _folder_of(file: ImageFile) -> Path | None:
+    """Where a file lies on machines, if it is to be read there."""
+    if file.fault or isinstance(file.member, Remote):
+        return None
+    return (file.member.shard if file.member else file.path).parent
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112 - unlike Path's, it takes a path of any length
 
 
 def _row_of(file: ImageFile) -> dict[str, Any]:
@@ -102,12 +130,8 @@ class Worker:
         return {"piece": [name], "error": [""]}
 
     def _make(self, files: list[ImageFile], path: Path) -> None:
-        here = [file for file in files if not file.fault and not isinstance(file.member, Remote)]
-        folders = {
-            (file.member.shard if isinstance(file.member, Member) else file.path).parent for file in here
-        }
-        for folder in (self.job.pieces, *folders):
-            if not folder.is_dir():
+        for folder in {self.job.pieces, *map(_folder_of, files)}:
+            if folder is not None and not _is_folder(folder):
                 raise RetrievalError(
                     f"{folder} is not here. Images and index must be where all machines see them."
                 )

@@ -1,7 +1,7 @@
 """Students that galleries elsewhere were made with, kept on this machine by their digest."""
 
+import os
 import re
-import shutil
 from pathlib import Path
 
 from platformdirs import user_data_path
@@ -18,10 +18,15 @@ def keep_student(student: OnnxEmbedder) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for companion in COMPANIONS:
         if (file := Path(student.spec).with_name(companion)).is_file():
-            shutil.copyfile(file, folder / companion)
-    beside = folder / f".{STUDENT}"
-    beside.write_bytes(student.data)
-    return beside.replace(folder / STUDENT)
+            _put(folder / companion, file.read_bytes())
+    return _put(folder / STUDENT, student.data)
+
+
+def _put(path: Path, data: bytes) -> Path:
+    """Write a file in one step: others may read it or write the same, and it may be where `data` is from."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_bytes(data)
+    return beside.replace(path)
 
 
 def find_student(key: str, where: object) -> Path:

@@ -37,6 +37,7 @@ from index.narrowing import Narrow
 from index.pipeline import Models, build_index
 from index.search import Searcher, open_searcher
 from index.store import Item
+from index.students import find_student, keep_student
 from index.teacher import TeacherSpec
 from index.tuning import Need
 
@@ -394,12 +395,24 @@ def test_a_work_folder_is_no_index_folder() -> None:
 
 
 def test_a_key_from_elsewhere_names_no_other_file(tmp_path: Path, monkeypatch: Any) -> None:
-    from index.students import find_student
-
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     for key in ("onnx:../../../etc/passwd", "onnx:" + "0" * 32, "module:function", "https://host"):
         with pytest.raises(UsageError, match="--model"):
             find_student(key, "it")
+
+
+def test_a_student_that_was_kept_may_be_given_again(
+    tmp_path: Path, student_file: Path, monkeypatch: Any
+) -> None:
+    """Its companions lie where they are to be kept."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    student_file.with_name("run.json").write_text("{}")
+    kept = keep_student(OnnxEmbedder(student_file, "cpu"))
+    assert keep_student(OnnxEmbedder(kept, "cpu")) == kept
+    assert {file.name: file.read_bytes() for file in kept.parent.iterdir()} == {
+        "student.onnx": student_file.read_bytes(),
+        "run.json": b"{}",
+    }
 
 
 @pytest.fixture(scope="module")

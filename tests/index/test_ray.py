@@ -71,7 +71,8 @@ def root(tmp_path_factory) -> Path:
         for i in range(60, 66):
             shard.add(root / "more" / f"{i}.jpg", f"{i}.jpg")
     rest = [f"more/{i}.jpg" for i in range(66, 72)]
-    pq.write_table(pa.table({"path": [*rest, "more/gone.jpg"]}), root / "list.parquet")
+    names = [*rest, "more/gone.jpg", "nowhere/gone.jpg", f"{'long' * 100}/gone.jpg"]
+    pq.write_table(pa.table({"path": names}), root / "list.parquet")
     write_embedder(root / "student.onnx", dim=8, seed=1)
     write_embedder(root / "teacher.onnx", dim=12, side=64, seed=2)
     return root
@@ -170,8 +171,11 @@ def test_a_piece_that_kills_its_workers_is_given_up(root, tmp_path):
 
 
 def test_a_machine_that_does_not_see_the_images_is_one_line(root, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
     files = [ImageFile(tmp_path / "elsewhere" / "a.png", "a.png")]
-    outcome = Worker(Job({}, "cpu", tmp_path, 1))(next(list_files(iter(files), PIECE)))
+    table = next(list_files(iter(files), PIECE))
+    (tmp_path / "elsewhere").rmdir()
+    outcome = Worker(Job({}, "cpu", tmp_path, 1))(table)
     assert f"{tmp_path / 'elsewhere'} is not here." in outcome["error"][0]
 
 
