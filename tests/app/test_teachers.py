@@ -93,9 +93,12 @@ def test_a_vectors_file_that_lacks_half(folder, tmp_path):
         assert "Give --allow-missing" in done.output
     assert not (tmp_path / "s").exists()
     assert "images            6\n" in retrieval(*asks, "--dry-run", "--allow-missing").output
-    done = retrieval(*asks, "--allow-missing")
+    done = retrieval(*asks, "--allow-missing", "--price", 2000)
     assert done.exit_code == 0, done.output
     assert "Left out: 6 of 12 images" in done.output
+    card = (tmp_path / "s" / "README.md").read_text()
+    assert "12.00 in all, at 2000 a thousand" in card
+    assert "break-even | after 6 images in money" in card
     run = json.loads((tmp_path / "s" / "run.json").read_text())
     assert run["queried"] == 6
     assert {Path(one["path"]).name for one in run["unreadable"]} == {Path(name).name for name in names[6:]}
