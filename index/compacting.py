@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def _write_present(index: Index) -> Index:
             )
         for name, space in manifest.spaces.items():
             vectors = writer.add_space(name, space, _rows(index, name, np.asarray(kept)))
-            add_search(writer, name, vectors, Need(space.asked), space.factory)
+            add_search(writer, name, vectors, Need(space.asked, inf), space.factory)
         if (table := writer.carry_metadata(index)) is not None:
             writer.add_metadata(table)
         writer.add_model(index.model_file.read_bytes(), index.data)

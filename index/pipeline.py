@@ -30,7 +30,7 @@ from index.store import CHUNK, MANIFEST, Index, Item, Space
 from index.teacher import TeacherSpec
 from index.teacher_space import FILE as TEACHER_SPACE
 from index.teacher_space import TeacherSpace
-from index.tuning import Need, build_tuned, name_factory
+from index.tuning import GIB, Need, build_tuned, name_factory
 from index.unchanged import holds_just
 from index.writing import IndexWriter, remove_old
 
@@ -254,8 +254,10 @@ def add_search(
 ) -> None:
     """Make a space that was written searchable."""
     ann, served = build_tuned(vectors, need, factory)
-    writer.add_ann(name, ann, served)
+    size = writer.add_ann(name, ann, served)
     say(f"{name}: {served}.")
+    if size > need.memory * GIB:  # no kind of index is as small as that, or the factory was given
+        say(f"{name}: its index takes {size / GIB:.2g} GiB, more than --memory {need.memory:g} allows.")
 
 
 def _project(vectors: NDArray[np.float32], space: TeacherSpace) -> Iterator[NDArray[np.float32]]:

@@ -140,16 +140,18 @@ class IndexWriter:
         """Store what is known of the items."""
         pq.write_table(table, self._data / METADATA, compression="zstd")
 
-    def add_ann(self, name: str, ann: "faiss.Index | None", served: Served) -> None:
-        """Store the FAISS index of a space, if it has one, and how it is searched."""
+    def add_ann(self, name: str, ann: "faiss.Index | None", served: Served) -> int:
+        """Store the FAISS index of a space, if it has one, and how it is searched; return its bytes."""
+        file = self._data / f"{name}.faiss"
         try:
             if ann is not None:
-                write_ann(ann, self._data / f"{name}.faiss")
+                write_ann(ann, file)
         except RuntimeError as error:  # all that FAISS makes of an error of the system is its text
             code = errno.ENOSPC if os.strerror(errno.ENOSPC) in str(error) else errno.EIO
             raise OSError(code, os.strerror(code)) from error
         spaces = self._manifest.spaces
         spaces[name] = replace(spaces[name], **asdict(served))
+        return 0 if ann is None else file.stat().st_size
 
     def add_model(self, data: bytes, beside: Path) -> None:
         """Store the student, so that the index can be searched wherever it is taken.

@@ -4,11 +4,13 @@ from dataclasses import asdict
 
 import pytest
 
+from index.compacting import compact_index
 from index.embedder import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.image_file import text_to_path
 from index.pipeline import build_index
 from index.store import Index
+from index.tuning import Need
 from index.upkeep import describe_index
 
 
@@ -49,3 +51,13 @@ def test_sources_and_models_may_have_any_name_and_the_index_one_in_utf8(folder, 
     made.path.rename(out)
     with pytest.raises(UsageError, match="is not UTF-8"):
         Index(out)
+
+
+def test_an_index_larger_than_the_memory_allowed_is_said(folder, tmp_path, student_file, capsys):
+    for memory, said in ((1.0, False), (1e-7, True)):
+        need = Need(memory=memory)
+        build_index([folder], OnnxEmbedder(student_file), tmp_path / "idx", factory="HNSW8", need=need)
+        assert ("GiB, more than --memory 1e-07 allows" in capsys.readouterr().err) == said
+    (folder / "0.png").unlink()
+    compact_index(tmp_path / "idx")
+    assert "more than" not in capsys.readouterr().err
