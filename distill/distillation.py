@@ -1,6 +1,7 @@
 """The whole distillation: choose images, ask the teacher, train the student, export it, write its folder."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -87,7 +88,7 @@ class Options:
         check_variants(self.variants)
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"--steps must be at least 1, not {self.steps}.")
-        if self.price is not None and not self.price >= 0:
+        if self.price is not None and not 0 <= self.price < math.inf:
             raise UsageError(f"--price must be 0 or more, not {self.price}.")
 
 
