@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,19 +17,37 @@ from index.options import EmbedderOptions
 from index.progress import printable, say
 from index.teacher import TeacherSpec
 
+USAGE_ERROR: Any = typer.BadParameter.__base__  # Click's, which Typer keeps to itself
+
 
 class _Commands(TyperGroup):
     """Turns errors into one line on stderr: exit code 2 for a wrong request, 1 for failed work."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with _in_one_line(ctx):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _in_one_line(ctx):
             return super().invoke(ctx)
-        except (RetrievalError, OSError) as error:
-            if ctx.params.get("debug"):
-                raise
-            line = " ".join(str(error).split())
-            typer.echo(f"retrieval: {printable(line)}", err=True)
-            raise typer.Exit(getattr(error, "exit_code", 1)) from error
+
+
+@contextmanager
+def _in_one_line(ctx: Any) -> Iterator[None]:
+    try:
+        yield
+    except USAGE_ERROR as error:
+        command, message = (error.ctx or ctx).command_path, error.format_message()
+        if "\n" in message:  # the help, where nothing was asked for
+            raise
+        typer.echo(f"retrieval: {printable(message.rstrip('.'))}. See {command} --help.", err=True)
+        raise typer.Exit(2) from error
+    except (RetrievalError, OSError) as error:
+        if ctx.params.get("debug"):
+            raise
+        line = " ".join(str(error).split())
+        typer.echo(f"retrieval: {printable(line)}", err=True)
+        raise typer.Exit(getattr(error, "exit_code", 1)) from error
 
 
 app = typer.Typer(

@@ -87,7 +87,8 @@ class Searcher:
             self.models["teacher"] = teacher
         for space, model in self.models.items():
             index.require_model(space, model.key, model.name)
-        self.teacher_missing = "" if "teacher" in self.models else "This index was made without a teacher."
+        alone = "This index was made without a teacher. Index again with --teacher."
+        self.teacher_missing = "" if "teacher" in self.models else alone
         self.device = device
         self._spaces: dict[str, Searchable] = {}
         self._lock = Lock()

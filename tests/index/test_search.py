@@ -79,7 +79,7 @@ def test_wrong_modes_and_depths_are_usage_errors(searcher, unit_rows, student_fi
         searcher.search(unit_rows(1, 8), "student", 0)
     alone = Searcher(searcher.index, OnnxEmbedder(student_file))
     assert alone.modes == ["student", "asymmetric"]
-    assert alone.teacher_missing
+    assert alone.teacher_missing.endswith("Index again with --teacher.")
 
 
 def test_an_index_of_another_model_is_refused_by_name(searcher, teacher_file):
