@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import RetrievalError, UsageError, needs
-from index.mapped import chunks, forget
+from index.mapped import chunks, take
 
 with needs("cpu"):
     import faiss
@@ -229,8 +229,7 @@ def build_ann(
         index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
         if not index.is_trained:
             sample = np.sort(allowed[: _bound_training(index)])
-            index.train(np.ascontiguousarray(vectors[sample]))
-            forget(vectors)
+            index.train(take(vectors, sample))
         for some in chunks(vectors, CHUNK):
             index.add(some)
     except RuntimeError as error:

@@ -20,13 +20,14 @@ from index.ann import (
     set_probes,
 )
 from index.errors import UsageError, needs
-from index.mapped import forget
+from index.mapped import forget, take
 
 with needs("cpu"):
     import faiss
 
 EXACT_FLOATS = 50_000 * 256  # exact search of so many takes about as long as the embedding of one query
 QUERIES = 500  # that recall is measured with
+TOGETHER = 32  # of them, searched with before what was mapped for them is let go of
 DEPTH = 10  # of that recall
 TIMED = 100  # searches that the time of one is the median of
 TIMED_FLOATS = 1 << 21  # that exact search is timed on, which takes as long for each vector of more: 8 MiB
@@ -153,12 +154,16 @@ def tune(index: faiss.Index, vectors: Vectors, own: NDArray[np.int64], recall: f
         factory: What made the index.
     """
     k = max(min(DEPTH, len(vectors) - 1), 1)
-    queries = np.ascontiguousarray(vectors[own])
+    queries = take(vectors, own)
     least = _without(own, search_exact(queries, vectors, k + 1), k)[0][:, -1:]
 
     def shares_found(effort: Effort) -> NDArray[np.floating]:
-        scores, _ = _without(own, Ann(index, vectors, effort).search(queries, k + 1), k)
-        forget(vectors)
+        ann, found = Ann(index, vectors, effort), []
+        for start in range(0, len(queries), TOGETHER):
+            found.append(ann.search(queries[start : start + TOGETHER], k + 1))
+            forget(vectors)  # of which the candidates of many queries are scattered over all
+        scores, ids = map(np.concatenate, zip(*found, strict=True))
+        scores, _ = _without(own, (scores, ids), k)
         # By score, not by id: equal vectors may come in any order.
         return (scores >= least - 1e-5).mean(axis=1)
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.mapped import chunks, forget
+from index.mapped import FEW, chunks, forget, take
 
 ROWS = 1 << 20  # of 8 numbers: 32 MiB
 
@@ -33,4 +33,9 @@ def test_what_was_read_of_a_file_does_not_stay_in_memory(tmp_path):
     assert vectors[:].sum() == vectors.size  # it can be read again, and a part of it is of the same file
     assert mapped_mib() > before + 24
     forget(vectors[1:][1:])
+    assert mapped_mib() < before + 8
+    rows = np.arange(0, ROWS, ROWS // (2 * FEW))
+    np.testing.assert_array_equal(take(vectors, rows), vectors[rows])
+    assert mapped_mib() > before + 24
+    assert take(vectors, rows).sum() == 8 * len(rows)
     assert mapped_mib() < before + 8
