@@ -168,7 +168,9 @@ def tune(index: faiss.Index, vectors: Vectors, own: NDArray[np.int64], recall: f
         return (scores >= least - 1e-5).mean(axis=1)
 
     def milliseconds(effort: Effort) -> float:
-        return _milliseconds(Ann(index, vectors, effort), queries, k + 1)
+        median_time = _milliseconds(Ann(index, vectors, effort), queries, k + 1)
+        forget(vectors)
+        return median_time
 
     ladder, first = _probes(index), 0
     enough: list[Effort] = []
