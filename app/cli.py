@@ -2,56 +2,20 @@
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
+from app.groups import BuildsByDefault, OneLine
 from app.teacher_options import takes_teacher_options
-from index.errors import RetrievalError
 from index.options import EmbedderOptions
-from index.progress import printable, say
+from index.progress import say
 from index.teacher import TeacherSpec
 
-USAGE_ERROR: Any = typer.BadParameter.__base__  # Click's, which Typer keeps to itself
-
-
-class _Commands(TyperGroup):
-    """Turns errors into one line on stderr: exit code 2 for a wrong request, 1 for failed work."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        with _in_one_line(ctx):
-            return super().parse_args(ctx, args)
-
-    def invoke(self, ctx: Any) -> Any:
-        with _in_one_line(ctx):
-            return super().invoke(ctx)
-
-
-@contextmanager
-def _in_one_line(ctx: Any) -> Iterator[None]:
-    try:
-        yield
-    except USAGE_ERROR as error:
-        command, message = (error.ctx or ctx).command_path, error.format_message()
-        if "\n" in message:  # the help, where nothing was asked for
-            raise
-        typer.echo(f"retrieval: {printable(message.rstrip('.'))}. See {command} --help.", err=True)
-        raise typer.Exit(2) from error
-    except (RetrievalError, OSError) as error:
-        if ctx.params.get("debug"):
-            raise
-        line = " ".join(str(error).split())
-        typer.echo(f"retrieval: {printable(line)}", err=True)
-        raise typer.Exit(getattr(error, "exit_code", 1)) from error
-
-
 app = typer.Typer(
-    cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    cls=OneLine, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Distil a compact image embedder from few queries to a heavy one, and search with it.",
 )  # fmt: skip
 
@@ -160,15 +124,7 @@ def quantize(
         typer.echo(str(made))
 
 
-class _BuildsByDefault(TyperGroup):
-    """A group whose word `build` may be left out, for it is what one does all the time."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        named = bool(args) and args[0] in self.commands
-        return super().parse_args(ctx, args if named else ["build", *(args or ["--help"])])
-
-
-indexes = typer.Typer(cls=_BuildsByDefault, help="Embed images and write an index; or look after one.")
+indexes = typer.Typer(cls=BuildsByDefault, help="Embed images and write an index; or look after one.")
 app.add_typer(indexes, name="index")
 
 

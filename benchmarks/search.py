@@ -10,11 +10,11 @@ with all vectors in memory, where the index refines; ours maps them from a file,
 import argparse
 import json
 import os
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,7 +47,7 @@ def draw_gallery(law: Law, count: int, folder: Path) -> NDArray[np.float32]:
     return np.load(file, mmap_mode="r", allow_pickle=False)
 
 
-def build(gallery: NDArray[np.float32], factory: str, need: Need, file: Path) -> Served:
+def build(gallery: NDArray[np.float32], factory: str, need: Need, file: Path, peak: "Peak") -> Served:
     """Build and tune an index into a file, unless it is there, and print what that took."""
     remembered = file.with_suffix(".json")
     if not remembered.is_file():
@@ -56,16 +56,35 @@ def build(gallery: NDArray[np.float32], factory: str, need: Need, file: Path) ->
         seconds = time.perf_counter() - start
         write_ann(as_flat(gallery) if index is None else index, file)
         print(
-            f"built in {seconds:.0f} s on {os.cpu_count()} cores, peak memory {peak_gib():.1f} GiB",
+            f"built in {seconds:.0f} s on {os.cpu_count()} cores, {peak}",
             flush=True,
         )
         remembered.write_text(json.dumps(asdict(served)))
     return Served(**json.loads(remembered.read_text()))
 
 
-def peak_gib() -> float:
-    """The most memory that this process has had: of searching alone where the index was built before."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+class Peak(Thread):
+    """The most memory that this process has had, looked at ten times a second.
+
+    What is mapped of the gallery is told apart: it is the system's cache, which it takes back when it must.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.own = self.mapped = 0.0
+        self.start()
+
+    def run(self) -> None:
+        """Look."""
+        while True:
+            lines = Path("/proc/self/status").read_text().splitlines()
+            kib = {name: int(value.split()[0]) for name, value in (x.split(":") for x in lines if "Rss" in x)}
+            self.own = max(self.own, kib["RssAnon"] / 2**20)
+            self.mapped = max(self.mapped, kib["RssFile"] / 2**20)
+            time.sleep(0.1)
+
+    def __str__(self) -> str:
+        return f"peak memory {self.own:.1f} GiB, and {self.mapped:.1f} GiB of files in the system's cache"
 
 
 def as_flat(gallery: NDArray[np.float32]) -> faiss.Index:
@@ -151,6 +170,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     args.folder.mkdir(exist_ok=True)
+    peak = Peak()
     law = Law.fit(np.load(args.vectors, allow_pickle=False))
     gallery = draw_gallery(law, args.count, args.folder)
     queries = np.concatenate(list(law.draw(args.queries, max(args.count // PER_CLUSTER, 1), seed=1)))
@@ -161,7 +181,7 @@ def main() -> None:
     for factory in args.factory or ["auto"]:
         asked = f"{args.recall:g}-{args.memory:g}"  # an index for another need is another one
         file = args.folder / f"{factory.replace(',', '-')}-{args.count}-{asked}.faiss"
-        served = build(gallery, factory, Need(args.recall, args.memory), file)
+        served = build(gallery, factory, Need(args.recall, args.memory), file, peak)
         size = file.stat().st_size / len(gallery)
         print(f"{served}\n{size:.1f} bytes a vector in the FAISS file")
         faiss.omp_set_num_threads(1)
@@ -182,7 +202,7 @@ def main() -> None:
         if "bare" in times:
             clock, processor = np.median(times["ours"], axis=0) / np.median(times["bare"], axis=0)
             print(f"ours / bare at p50 {clock:.3f}, of the processor {processor:.3f}", flush=True)
-        print(f"peak memory {peak_gib():.1f} GiB", flush=True)
+        print(peak, flush=True)
         faiss.omp_set_num_threads(os.cpu_count() or 1)
 
 
