@@ -90,10 +90,8 @@ def _require_listener(address: str) -> None:
         raise UsageError(
             f"No Ray cluster at {address}: {error}. Start one with `ray start --head`, or give --ray auto."
         ) from error
-    encrypted = os.environ.get("RAY_USE_TLS", "").lower() in (
-        "1",
-        "true",
-    )  # then it answers nothing in the open
+    # An encrypted one answers nothing in the open.
+    encrypted = os.environ.get("RAY_USE_TLS", "").lower() in ("1", "true")
     if answer[3:4] != SETTINGS and not encrypted:
         raise UsageError(
             f"{address} is no Ray cluster. Give the port that `ray start --head` names, such as 6379."
