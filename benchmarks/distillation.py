@@ -30,7 +30,7 @@ from distill.device import keep_freed_memory, open_fabric
 from distill.distillation import Fitted, Options, fit_student, open_backbone
 from distill.examples import Looked, look
 from distill.export import count_parameters
-from distill.recipes import find_recipe
+from distill.recipes import PLAIN_CROPS, Recipe, find_recipe
 from distill.selection import order_by_worth
 from distill.student import embed
 from index.embedder import open_embedder
@@ -186,8 +186,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--select", default=Options.select)
     parser.add_argument("--recipes", default="default")
     parser.add_argument("--budgets", default="500")
+    parser.add_argument("--steps", type=int, help="for 500 answers, if not the recipe's own")
+    parser.add_argument("--plain-crops", action="store_true", help="with every recipe")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("distillation.csv"))
+
+
+def adapt(recipe: Recipe, args: argparse.Namespace) -> Recipe:
+    """The recipe, shorter or with narrower views if that was asked for."""
+    if args.steps:
+        recipe = replace(recipe, steps=args.steps)
+    return replace(recipe, **PLAIN_CROPS) if args.plain_crops else recipe
 
 
 def main() -> None:
@@ -220,9 +229,8 @@ def main() -> None:
         if recipe in REFERENCES:
             figures = REFERENCES[recipe](gallery, queries, options, fabric)
         else:
-            figures = run(
-                pool, gallery, queries, replace(options, budget=budget, recipe=find_recipe(recipe)), fabric
-            )
+            options = replace(options, budget=budget, recipe=adapt(find_recipe(recipe), args))
+            figures = run(pool, gallery, queries, options, fabric)
         row = {**setting, **{name: str(value) for name, value in figures.items()}}
         print(" ".join(f"{name}={value}" for name, value in row.items()), flush=True)
         done.append(row)

@@ -1,4 +1,4 @@
-"""Distillation without labels against training with labels: the same student, images, crops and steps.
+"""Distillation without labels against training with labels: the same student, images, views and steps.
 
     pip install pytorch-metric-learning
     python benchmarks/supervised.py --gallery gallery.csv --queries queries.csv --teacher teacher.onnx \
@@ -24,7 +24,7 @@ from pytorch_metric_learning import distances, losses, miners
 from torch import Tensor
 
 from distill.backbone import create_backbone
-from distill.crops import center_crop, random_crop
+from distill.crops import center_crop, random_view
 from distill.device import keep_freed_memory, open_fabric
 from distill.distillation import Options
 from distill.recipes import Recipe, steps_for
@@ -99,8 +99,9 @@ def supervise(make_loss: Callable[[int, int], Callable[[Tensor, Tensor], Tensor]
         model.train()
         for _ in range(steps):
             batch = draw_pairs(labels, recipe.batch, rng)
-            crops = fabric.to_device(random_crop(images[batch], options.size, recipe.flip))
-            fabric.backward(loss(model(crops), torch.from_numpy(labels[batch]).to(fabric.device)))
+            seen = fabric.to_device(images[batch])
+            views = random_view(seen, options.size, recipe.shown, recipe.turn, recipe.flip)
+            fabric.backward(loss(model(views), torch.from_numpy(labels[batch]).to(fabric.device)))
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()

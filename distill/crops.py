@@ -1,13 +1,14 @@
-"""Random and central crops of images that are kept a little larger than the student's input."""
+"""What a student is shown of images that are kept a little larger than its input."""
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 MARGIN = 1.125  # how much larger
 
 
 def stored_side(side: int) -> int:
-    """The square to keep of each image, from which crops of `side` are taken."""
+    """The square to keep of each image, from which views of `side` are taken."""
     return round(side * MARGIN)
 
 
@@ -17,13 +18,31 @@ def center_crop(images: Tensor, side: int) -> Tensor:
     return images[:, start : start + side, start : start + side]
 
 
-def random_crop(images: Tensor, side: int, flip: bool) -> Tensor:
-    """Cut a square of `side` out of each image, at a place of its own, half of them mirrored if `flip`."""
-    n, slack = len(images), images.shape[1] - side + 1
-    corners = torch.randint(slack, (n, 2)).tolist()
-    crops = torch.stack(
-        [image[y : y + side, x : x + side] for image, (y, x) in zip(images, corners, strict=True)]
-    )
-    if not flip:
-        return crops
-    return torch.where(torch.rand(n, 1, 1, 1) < 0.5, crops.flip(2), crops)
+def random_view(
+    images: Tensor, side: int, shown: tuple[float, float], turn: float = 0.0, flip: bool = True
+) -> Tensor:
+    """A square of a random size at a random place of each image, turned a little, half of them mirrored.
+
+    Args:
+        images: `(n, stored, stored, 3)` uint8.
+        side: Of the views, in pixels.
+        shown: Smallest and largest share of each side of the image that a view shows, at most 1.
+        turn: Degrees at most, either way. What lies outside the image is its mirror image.
+        flip: Whether half of the views are mirrored.
+
+    Returns:
+        `(n, side, side, 3)` uint8, on the device of the images. The chances are drawn on the CPU, so that
+        every device and every process draws the same.
+    """
+    n = len(images)
+    share = torch.empty(n).uniform_(*shown)
+    angle = torch.empty(n).uniform_(-turn, turn).deg2rad()
+    place = (1 - share)[:, None] * (2 * torch.rand(n, 2) - 1)
+    mirrored = torch.where(torch.rand(n) < 0.5, -1.0, 1.0) if flip else torch.ones(n)
+    cosine, sine = share * angle.cos(), share * angle.sin()
+    rows = [cosine * mirrored, -sine, place[:, 0], sine * mirrored, cosine, place[:, 1]]
+    corners = torch.stack(rows, dim=1).view(n, 2, 3).to(images.device)
+    grid = F.affine_grid(corners, [n, 3, side, side], align_corners=False)
+    pixels = images.permute(0, 3, 1, 2).float()
+    views = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return views.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()

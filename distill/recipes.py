@@ -3,7 +3,9 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from distill.crops import MARGIN
 from distill.losses import LOSSES
 from distill.mixing import Mixing
 from index.errors import UsageError
@@ -26,12 +28,14 @@ class Recipe:
         unqueried: Share of each batch that is images without an answer, with predicted targets.
         holdout: Share of the answers that is kept from training, to measure agreement on.
         average: Share of the steps, at the end, whose weights are averaged.
-        flip: Whether crops are mirrored at random.
+        shown: Smallest and largest share of each side of an image that is shown at a time.
+        turn: Degrees at most by which what is shown is turned.
+        flip: Whether it is mirrored at random.
         freeze: Layers that see the image at 1/this or larger keep their ImageNet weights; random ones train.
         seed: Of everything random.
     """
 
-    steps: int = 400
+    steps: int = 600
     batch: int = 32
     rate: float = 2e-3
     decay: float = 0.01
@@ -43,6 +47,8 @@ class Recipe:
     unqueried: float = 0.5
     holdout: float = 0.05
     average: float = 0.25
+    shown: tuple[float, float] = (0.7, 1.0)
+    turn: float = 10.0
     flip: bool = True
     freeze: int = 8
     seed: int = 0
@@ -53,6 +59,8 @@ class Recipe:
             raise UsageError(f"No loss {', '.join(sorted(unknown))}. There are {', '.join(LOSSES)}.")
         if not (0 <= self.unqueried < 1 and 0 <= self.holdout < 1 and 0 <= self.average <= 1):
             raise UsageError(f"A share of this recipe is not between 0 and 1: {self}.")
+        if not (0 < self.shown[0] <= self.shown[1] <= 1 and 0 <= self.turn <= 180):
+            raise UsageError(f"No part of an image can be shown by {self}.")
 
 
 def steps_for(answers: int, recipe: Recipe) -> int:
@@ -60,6 +68,7 @@ def steps_for(answers: int, recipe: Recipe) -> int:
     return max(round(recipe.steps * math.sqrt(answers / 500)), 20)
 
 
+PLAIN_CROPS: dict[str, Any] = {"shown": (1 / MARGIN, 1 / MARGIN), "turn": 0.0}
 _ANSWERED = Recipe(unqueried=0.0)
 _BASELINES = ("regression", "gram", "raml", "rkd", "pkt", "csd", "ssp", "darkrank", "rop", "d3still")
 
@@ -72,6 +81,7 @@ RECIPES: dict[str, Recipe] = {
     "no-unqueried-no-interpolation": replace(_ANSWERED, mixing=Mixing(0)),
     "neighbour-pairs": Recipe(mixing=Mixing(pairs="neighbours")),
     "no-whitening": Recipe(whiten=0.0),
+    "plain-crops": Recipe(**PLAIN_CROPS),
     # One loss, on the answered images alone.
     **{
         name: replace(_ANSWERED, losses={name: 1.0}, joint_losses={}, mixing=Mixing(0)) for name in _BASELINES

@@ -1,4 +1,4 @@
-"""The training loop: crops of the images, and where they belong in teacher space."""
+"""The training loop: views of the images, and where they belong in teacher space."""
 
 import math
 from functools import partial
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distill.checkpoint import Checkpoint, Progress, Stateful
-from distill.crops import center_crop, random_crop
+from distill.crops import center_crop, random_view
 from distill.examples import Examples
 from distill.losses import LOSSES, Bank
 from distill.mixing import join
@@ -78,8 +78,8 @@ def train_student(
         while len(done.losses) < recipe.steps and done.failures < PATIENCE:
             model.train()
             rows = batches[len(done.losses)]
-            crops = random_crop(images[rows], side, recipe.flip)
-            vectors = embed_shared(model, crops, fabric)
+            views = random_view(fabric.to_device(images[rows]), side, recipe.shown, recipe.turn, recipe.flip)
+            vectors = embed_shared(model, views, fabric)
             loss = joint_loss(vectors, fabric.to_device(targets[rows]), bank, recipe)
             fabric.backward(loss)
             optimizer.step()

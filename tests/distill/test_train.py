@@ -5,7 +5,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from distill.backbone import create_backbone
 from distill.checkpoint import Checkpoint, Progress
-from distill.crops import center_crop, random_crop, stored_side
+from distill.crops import center_crop, random_view, stored_side
 from distill.device import choose_accelerator, keep_freed_memory, open_fabric
 from distill.examples import Examples
 from distill.losses import Bank, gram, regression
@@ -180,18 +180,44 @@ def test_the_learning_rate_goes_up_and_down_once():
         assert min(shares) > 0
 
 
-def test_crops():
+def test_the_middle_is_cut_out():
     images = torch.arange(3 * 9 * 9).view(3, 9, 9, 1).expand(3, 9, 9, 3)
     assert torch.equal(center_crop(images, 5), images[:, 2:7, 2:7])
+
+
+def test_a_view_of_everything_is_the_image_or_its_mirror_image():
+    images = torch.randint(256, (40, 9, 9, 3), dtype=torch.uint8)
+    assert torch.equal(random_view(images, 9, (1, 1), flip=False), images)
+    views = random_view(images, 9, (1, 1))
+    mirrored = [torch.equal(view, image.flip(1)) for view, image in zip(views, images, strict=True)]
+    assert 0 < sum(mirrored) < 40
+    assert all(
+        same or torch.equal(view, image) for same, view, image in zip(mirrored, views, images, strict=True)
+    )
+
+
+def slopes(count: int, **options) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pixels of an image by which a view of 16 goes on from one of its own to the next, and its middle."""
+    across = torch.arange(0, 256, 4, dtype=torch.uint8).expand(64, 64)
+    images = torch.stack([across, across.T, torch.zeros_like(across)], dim=-1).expand(count, 64, 64, 3)
+    middle = random_view(images, 16, **options).float()[:, 5:11, 5:11] / 4
+    return middle.diff(dim=2).mean(dim=(1, 2))[:, :2], middle.mean(dim=(1, 2))[:, :2]
+
+
+def test_views_show_the_share_that_was_asked_for_at_every_place():
     torch.manual_seed(0)
-    corners = set()
-    for _ in range(300):
-        crop = random_crop(images, 5, flip=True)
-        assert crop.shape == (3, 5, 5, 3)
-        steps = (crop[:, :, 1:] - crop[:, :, :-1]).unique().tolist()
-        assert set(steps) <= {1, -1}
-        corners.add(int(crop[0].min()))
-    assert len(corners) == 25  # every place is reached
+    step, place = slopes(400, shown=(0.5, 0.75), flip=False)
+    seen = step[:, 0] * 16 / 64
+    assert 0.49 < seen.min() < 0.53 and 0.72 < seen.max() < 0.76
+    assert step[:, 1].abs().max() < 0.05  # nothing is turned
+    assert (place.min(dim=0).values < 18).all() and (place.max(dim=0).values > 45).all()
+
+
+def test_views_are_turned_by_the_angle_at_most():
+    torch.manual_seed(0)
+    step, _ = slopes(400, shown=(0.5, 0.5), turn=20, flip=False)
+    angles = torch.atan2(step[:, 1], step[:, 0]).rad2deg()
+    assert -21 < angles.min() < -18 and 18 < angles.max() < 21
 
 
 @pytest.mark.parametrize(
