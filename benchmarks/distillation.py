@@ -6,7 +6,8 @@
 The teacher is asked about every photo once; its answers stay in --ledger. Runs that the table already holds
 are not run again, so that it can be interrupted and widened. `--pool half` distils on a random half of the
 gallery and searches the other; `--pool FOLDER` distils on other photos. Two lines of the table are what the
-runs are held against: the teacher, and `undistilled`, the ImageNet features of the same trunk.
+runs are held against: the teacher, and `undistilled`, the ImageNet features of the same trunk. A third, with
+`--small-photos`, is the teacher that is shown no more than the student is.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import csv
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -21,7 +23,9 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
+from tqdm import tqdm
 
 from distill.ask import Answered, ask_teacher, digest_pool
 from distill.backbone import create_backbone
@@ -33,8 +37,8 @@ from distill.export import count_parameters
 from distill.recipes import PLAIN_CROPS, Recipe, find_recipe
 from distill.selection import order_by_worth
 from distill.student import embed
-from index.embedder import open_embedder
-from index.images import ImageFile, find_images
+from index.embedder import Embedder, open_embedder
+from index.images import ImageFile, Photo, find_images, with_pixels
 from index.labelled import read_labels
 from index.ledger import Ledger
 from index.metrics import average_precision, overlap_at_k, rank, recall_at_k
@@ -175,6 +179,26 @@ def search_with_teacher(
     return score(gallery, queries, (gallery.vectors, queries.vectors), None)
 
 
+def search_small_photos(
+    gallery: Photos, queries: Photos, options: Options, fabric: Fabric, teacher: Embedder
+) -> dict[str, float]:
+    """Search with the teacher when it is shown no more than the student is.
+
+    How far it then agrees with itself bounds what a student of this size can be asked for.
+    """
+
+    def look_again(photos: Photos) -> NDArray[np.float32]:
+        small = center_crop(torch.from_numpy(photos.looked.pixels), options.size)
+        vectors = []
+        for chunk in tqdm(small.split(teacher.calls.batch), "small photos", mininterval=15):
+            images = map(Image.fromarray, chunk.numpy())
+            shown = [with_pixels(Photo("", b"", "", image, *image.size), image) for image in images]
+            vectors.append(teacher.embed([teacher.prepare(photo) for photo in shown]))
+        return np.concatenate(vectors)
+
+    return score(gallery, queries, (look_again(gallery), look_again(queries)), None)
+
+
 # What runs are held against, by the name in the table.
 REFERENCES = {"teacher": search_with_teacher, "undistilled": search_undistilled}
 
@@ -188,6 +212,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budgets", default="500")
     parser.add_argument("--steps", type=int, help="for 500 answers, if not the recipe's own")
     parser.add_argument("--plain-crops", action="store_true", help="with every recipe")
+    parser.add_argument("--small-photos", action="store_true", help="also show these to the teacher")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("distillation.csv"))
 
@@ -212,10 +237,14 @@ def main() -> None:
     elif args.pool != "gallery":
         pool = read(find_images([Path(args.pool)]), [], args, fabric)
 
+    references = dict(REFERENCES)
+    if args.small_photos:
+        teacher = open_embedder(args.teacher, "auto")
+        references["teacher-small-photos"] = partial(search_small_photos, teacher=teacher)
     done = _read_table(args.out)
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     asked = product(seeds, map(int, args.budgets.split(",")), args.recipes.split(","))
-    for seed, budget, recipe in [*((0, 0, name) for name in REFERENCES), *asked]:
+    for seed, budget, recipe in [*((0, 0, name) for name in references), *asked]:
         setting = {
             "pool": Path(args.pool).name, "recipe": recipe, "select": args.select,
             "stages": str(args.stages or "default"), "size": str(args.size), "budget": str(budget),
@@ -226,8 +255,8 @@ def main() -> None:
         options = Options(
             student=args.student, size=args.size, stages=args.stages, select=args.select, seed=seed
         )
-        if recipe in REFERENCES:
-            figures = REFERENCES[recipe](gallery, queries, options, fabric)
+        if recipe in references:
+            figures = references[recipe](gallery, queries, options, fabric)
         else:
             options = replace(options, budget=budget, recipe=adapt(find_recipe(recipe), args))
             figures = run(pool, gallery, queries, options, fabric)

@@ -162,6 +162,9 @@ def test_recipes_by_name():
         Recipe(losses={"luck": 1.0})
     with pytest.raises(UsageError, match="not between 0 and 1"):
         Recipe(unqueried=1.5)
+    for views in ({"shown": (0.9, 0.5)}, {"shown": (0, 1)}, {"shown": (1, 1.5)}, {"turn": -1}):
+        with pytest.raises(UsageError, match="No part of an image can be shown"):
+            Recipe(**views)
 
 
 def test_more_answers_mean_more_steps_but_fewer_passes():
