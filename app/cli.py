@@ -81,7 +81,7 @@ def distill(
     stages: Annotated[
         int | None, typer.Option(help="Stages of the student to keep.", show_default="to 1/16 of the image")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="How to train: default, or a baseline.")] = "default",
+    recipe: Annotated[str, typer.Option(help="default, plain-crops, or a baseline.")] = "default",
     weights: Annotated[str, typer.Option(help="auto, none, or a .pth or .safetensors file.")] = "auto",
     steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="by budget")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,

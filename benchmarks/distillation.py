@@ -7,7 +7,8 @@ The teacher is asked about every photo once; its answers stay in --ledger. Runs 
 are not run again, so that it can be interrupted and widened. `--pool half` distils on a random half of the
 gallery and searches the other; `--pool FOLDER` distils on other photos. Two lines of the table are what the
 runs are held against: the teacher, and `undistilled`, the ImageNet features of the same trunk. A third, with
-`--small-photos`, is the teacher that is shown no more than the student is.
+`--small-photos`, is the teacher that is shown no more than the student is. `--steps` and `--plain-crops`
+change every recipe and are no column: they want a table of their own.
 """
 
 import argparse
@@ -25,7 +26,6 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
-from tqdm import tqdm
 
 from distill.ask import Answered, ask_teacher, digest_pool
 from distill.backbone import create_backbone
@@ -42,6 +42,7 @@ from index.images import ImageFile, Photo, find_images, with_pixels
 from index.labelled import read_labels
 from index.ledger import Ledger
 from index.metrics import average_precision, overlap_at_k, rank, recall_at_k
+from index.progress import progress
 
 COLUMNS = (
     "pool", "recipe", "select", "stages", "size", "budget", "seed", "parameters", "mAP", "R@1", "overlap@10",
@@ -190,10 +191,12 @@ def search_small_photos(
     def look_again(photos: Photos) -> NDArray[np.float32]:
         small = center_crop(torch.from_numpy(photos.looked.pixels), options.size)
         vectors = []
-        for chunk in tqdm(small.split(teacher.calls.batch), "small photos", mininterval=15):
-            images = map(Image.fromarray, chunk.numpy())
-            shown = [with_pixels(Photo("", b"", "", image, *image.size), image) for image in images]
-            vectors.append(teacher.embed([teacher.prepare(photo) for photo in shown]))
+        with progress(len(small), "small photos") as bar:
+            for chunk in small.split(teacher.calls.batch):
+                images = map(Image.fromarray, chunk.numpy())
+                shown = [with_pixels(Photo("", b"", "", image, *image.size), image) for image in images]
+                vectors.append(teacher.embed([teacher.prepare(photo) for photo in shown]))
+                bar.update(len(chunk))
         return np.concatenate(vectors)
 
     return score(gallery, queries, (look_again(gallery), look_again(queries)), None)

@@ -25,7 +25,7 @@ def embed_shared(model: nn.Module, images: Tensor, fabric: Fabric) -> Tensor:
 
     Args:
         model: Set up by Fabric.
-        images: `(n, side, side, 3)` uint8.
+        images: `(n, side, side, 3)` uint8, on the device.
         fabric: Which process this is.
 
     Returns:
@@ -33,9 +33,9 @@ def embed_shared(model: nn.Module, images: Tensor, fabric: Fabric) -> Tensor:
     """
     count, processes = len(images), fabric.world_size
     if processes == 1:
-        return model(fabric.to_device(images))
+        return model(images)
     each = -(-count // processes)
     rows = torch.arange(each * processes) % count  # the shares must be of one size: some images come twice
     mine = rows.split(each)[fabric.global_rank]
-    gathered = fabric.all_gather(model(fabric.to_device(images[mine])), sync_grads=True)
+    gathered = fabric.all_gather(model(images[mine]), sync_grads=True)
     return gathered.flatten(0, 1)[:count]  # type: ignore[union-attr]
