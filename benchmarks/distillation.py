@@ -7,8 +7,8 @@ The teacher is asked about every photo once; its answers stay in --ledger. Runs 
 are not run again, so that it can be interrupted and widened. `--pool half` distils on a random half of the
 gallery and searches the other; `--pool FOLDER` distils on other photos. Two lines of the table are what the
 runs are held against: the teacher, and `undistilled`, the ImageNet features of the same trunk. A third, with
-`--small-photos`, is the teacher that is shown no more than the student is. `--steps` and `--plain-crops`
-change every recipe and are no column: they want a table of their own.
+`--small-photos`, is the teacher that is shown no more than the student is. `--steps`, `--plain-crops`
+and `--weights` change every recipe and are no column: they want a table of their own.
 """
 
 import argparse
@@ -215,6 +215,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budgets", default="500")
     parser.add_argument("--steps", type=int, help="for 500 answers, if not the recipe's own")
     parser.add_argument("--plain-crops", action="store_true", help="with every recipe")
+    parser.add_argument("--weights", default=Options.weights, help="none starts from random ones")
     parser.add_argument("--small-photos", action="store_true", help="also show these to the teacher")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("distillation.csv"))
@@ -256,8 +257,9 @@ def main() -> None:
         if any(setting.items() <= row.items() for row in done):
             continue
         options = Options(
-            student=args.student, size=args.size, stages=args.stages, select=args.select, seed=seed
-        )
+            student=args.student, weights=args.weights, size=args.size, stages=args.stages,
+            select=args.select, seed=seed,
+        )  # fmt: skip
         if recipe in references:
             figures = references[recipe](gallery, queries, options, fabric)
         else:

@@ -25,7 +25,7 @@ from distill.examples import MOST, Examples, Looked, gather, hold_out
 from distill.export import check_parity, count_parameters, export_onnx
 from distill.held_out import HeldOut, search_held_out
 from distill.processes import on_first
-from distill.recipes import Recipe, steps_for
+from distill.recipes import Recipe, steps_for, unqueried_for
 from distill.report import judge, write_report, write_run
 from distill.selection import SELECTIONS
 from distill.student import Student
@@ -264,7 +264,7 @@ def fit_student(
         options.recipe,
         steps=options.steps or steps_for(len(rows), options.recipe),
         # Random weights have learnt nothing that could predict an answer.
-        unqueried=options.recipe.unqueried if backbone.pretrained else 0.0,
+        unqueried=unqueried_for(len(rows), options.recipe) if backbone.pretrained else 0.0,
         seed=options.seed,
     )
     torch.manual_seed(options.seed)

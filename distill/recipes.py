@@ -10,6 +10,8 @@ from distill.losses import LOSSES
 from distill.mixing import Mixing
 from index.errors import UsageError
 
+FEW = 250  # answers, up to which predictions have their full share of a batch
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -25,7 +27,8 @@ class Recipe:
         losses: Weight of each loss on the images of a batch, by its name in `LOSSES`.
         joint_losses: Weight of each loss on the joint set: the images and their interpolations.
         mixing: The interpolated rows of the joint set.
-        unqueried: Share of each batch that is images without an answer, with predicted targets.
+        unqueried: Share of each batch that is images without an answer, with predicted targets, where answers
+            are few; `unqueried_for` scales it.
         holdout: Share of the answers that is kept from training, to measure agreement on.
         average: Share of the steps, at the end, whose weights are averaged.
         shown: Smallest and largest share of each side of an image that is shown at a time.
@@ -66,6 +69,14 @@ class Recipe:
 def steps_for(answers: int, recipe: Recipe) -> int:
     """Training steps for so many answers: more for more, but each is seen less often."""
     return max(round(recipe.steps * math.sqrt(answers / 500)), 20)
+
+
+def unqueried_for(answers: int, recipe: Recipe) -> float:
+    """Share of a batch for images without an answer: half as much from twice `FEW` answers on.
+
+    Predictions are worth most where answers are few, and tie the student to the kind of images in the pool.
+    """
+    return recipe.unqueried * min(max(FEW / answers, 0.5), 1)
 
 
 PLAIN_CROPS: dict[str, Any] = {"shown": (1 / MARGIN, 1 / MARGIN), "turn": 0.0}

@@ -10,7 +10,7 @@ from distill.device import choose_accelerator, keep_freed_memory, open_fabric
 from distill.examples import Examples
 from distill.losses import Bank, gram, regression
 from distill.mixing import Mixing, join
-from distill.recipes import RECIPES, Recipe, find_recipe, steps_for
+from distill.recipes import RECIPES, Recipe, find_recipe, steps_for, unqueried_for
 from distill.student import Student
 from distill.train import PATIENCE, draw_batches, joint_loss, one_cycle, train_student
 from index.errors import UsageError
@@ -171,6 +171,12 @@ def test_more_answers_mean_more_steps_but_fewer_passes():
     assert steps_for(500, Recipe(steps=300)) == 300
     assert steps_for(2000, Recipe(steps=300)) == 600
     assert steps_for(2, Recipe()) >= 20
+
+
+def test_predictions_get_a_smaller_share_where_answers_are_many():
+    shares = [unqueried_for(answers, Recipe(unqueried=0.6)) for answers in (1, 250, 375, 500, 10_000)]
+    assert shares == pytest.approx([0.6, 0.6, 0.4, 0.3, 0.3])
+    assert unqueried_for(10, find_recipe("regression")) == 0
 
 
 def test_the_learning_rate_goes_up_and_down_once():
