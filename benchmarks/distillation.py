@@ -299,7 +299,7 @@ def _read_table(path: Path) -> list[dict[str, str]]:
 def _write_table(path: Path, rows: Sequence[dict[str, str]]) -> None:
     partial = path.with_suffix(".partial")
     with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     partial.replace(path)

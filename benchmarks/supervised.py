@@ -132,11 +132,12 @@ def draw_pairs(labels: NDArray[np.int64], size: int, rng: np.random.Generator) -
 
 
 def contrastive(labels: int, dim: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Contrastive loss of cosines on the hardest pairs of the batch (Radenovic et al. 2019)."""
+    """Contrastive loss of cosines on all pairs of a label and the hardest others (Radenovic et al. 2019)."""
     cosine = distances.CosineSimilarity()
     loss = losses.ContrastiveLoss(pos_margin=1.0, neg_margin=0.3, distance=cosine)
-    hardest = miners.BatchHardMiner(distance=cosine)
-    return lambda vectors, own: loss(vectors, own, hardest(vectors, own))
+    # The hardest pairs of a label too, instead of all, made it collapse.
+    pairs = miners.BatchEasyHardMiner("all", "hard", distance=cosine)
+    return lambda vectors, own: loss(vectors, own, pairs(vectors, own))
 
 
 def proxy_anchor(labels: int, dim: int) -> Callable[[Tensor, Tensor], Tensor]:
@@ -154,7 +155,7 @@ METHODS: dict[str, Callable[[Photos, Options, Fabric], Student]] = {
 def _append(path: Path, row: list[Any]) -> None:
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         if new:
             writer.writerow(COLUMNS)
         writer.writerow(row)
