@@ -4,20 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.measure import milliseconds_per_image
+from app.page.report.measure import milliseconds_per_image
 from app.sample_photos import make_sample_photos
-from distill.distillation import Options, distill
-from distill.export import DEMO_TEACHER, export_model
-from index.embedder import OnnxEmbedder
-from index.images import ImageFile, find_images, read_photo
-from index.labelled import evaluate_labelled, read_labels
-from index.ledger import Ledger
-from index.pipeline import build_index
-from index.rankings import DEPTH, gallery_agreement
-from index.rankings import Options as Ranking
+from distill.model.export import DEMO_TEACHER, export_model
+from distill.pipeline import Options, distill
+from index.build.pipeline import build_index
+from index.embedders.onnx import OnnxEmbedder
+from index.embedders.teacher_space import FILE as TEACHER_SPACE
+from index.embedders.teacher_space import TeacherSpace
+from index.evaluation.labelled import evaluate_labelled, read_labels
+from index.evaluation.rankings import DEPTH, gallery_agreement
+from index.evaluation.rankings import Options as Ranking
+from index.images.decode import read_photo
+from index.images.file import ImageFile
+from index.images.sources import find_images
 from index.search import Searcher
-from index.teacher_space import FILE as TEACHER_SPACE
-from index.teacher_space import TeacherSpace
+from index.teachers.ledger import Ledger
 
 OPTIONS = Options(budget=200, steps=60)
 TIMED = 8  # photos that the speed is measured on
@@ -82,7 +84,7 @@ def run_demo(images: Path | None, out: Path, page: bool, port: int) -> list[Row]
     rows = _measure(searcher, files, None if images else photos)
     print(format_table(rows))
     if page:
-        from app.server import ServerOptions, serve
+        from app.server.app import ServerOptions, serve
 
         serve(searcher, ServerOptions(port=port))
     return rows

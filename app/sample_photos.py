@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from index.errors import UsageError
-from index.images import ImageFile, read_photo
+from index.images.decode import read_photo
+from index.images.file import ImageFile
 
 PHOTOS = {
     "skimage": [

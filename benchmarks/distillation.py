@@ -28,21 +28,24 @@ from PIL import Image
 from torch import nn
 
 from distill.ask import Answered, ask_teacher, digest_pool
-from distill.backbone import create_backbone
-from distill.crops import center_crop, stored_side
-from distill.device import keep_freed_memory, open_fabric
-from distill.distillation import Fitted, Options, fit_student, open_backbone
 from distill.examples import Looked, look
-from distill.export import count_parameters
-from distill.recipes import PLAIN_CROPS, Recipe, find_recipe
+from distill.model.backbone import create_backbone
+from distill.model.export import count_parameters
+from distill.model.student import embed
+from distill.pipeline import Fitted, Options, fit_student, open_backbone
 from distill.selection import order_by_worth
-from distill.student import embed
-from index.embedder import Embedder, open_embedder
-from index.images import ImageFile, Photo, find_images, with_pixels
-from index.labelled import read_labels
-from index.ledger import Ledger
-from index.metrics import average_precision, overlap_at_k, rank, recall_at_k
+from distill.training.device import keep_freed_memory, open_fabric
+from distill.training.recipes import PLAIN_CROPS, Recipe, find_recipe
+from distill.training.views import center_crop, stored_side
+from index.embedders.base import Embedder
+from index.embedders.registry import open_embedder
+from index.evaluation.labelled import read_labels
+from index.evaluation.metrics import average_precision, overlap_at_k, rank, recall_at_k
+from index.images.decode import Photo, with_pixels
+from index.images.file import ImageFile
+from index.images.sources import find_images
 from index.progress import progress
+from index.teachers.ledger import Ledger
 
 COLUMNS = (
     "pool", "recipe", "select", "stages", "size", "budget", "seed", "parameters", "mAP", "R@1", "overlap@10",

@@ -25,12 +25,13 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from PIL import Image
 
-from index.asking import ask_about
-from index.images import ImageFile, find_images
-from index.options import EmbedderOptions
-from index.paid import PaidEmbedder
-from index.teacher import TeacherSpec
-from index.wire import Upload, write_answer, write_request
+from index.embedders.http_formats import Upload, write_answer, write_request
+from index.embedders.options import EmbedderOptions
+from index.images.file import ImageFile
+from index.images.sources import find_images
+from index.teachers.ask import ask_about
+from index.teachers.client import PaidEmbedder
+from index.teachers.spec import TeacherSpec
 
 DIM = 1024
 

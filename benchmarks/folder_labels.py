@@ -7,7 +7,7 @@ import csv
 import sys
 from pathlib import Path
 
-from index.images import find_images
+from index.images.sources import find_images
 
 
 def write_labels(folder: Path, out: Path) -> int:

@@ -17,19 +17,19 @@ import onnxruntime as ort
 import torch
 
 from app.sample_photos import make_sample_photos
-from distill.distillation import Options, distill
-from distill.export import DEMO_TEACHER, export_model
-from index.ann import Ann
-from index.device import CUDA, count_gpus
-from index.embedder import OnnxEmbedder
-from index.images import find_images
-from index.labelled import evaluate_labelled, read_labels
-from index.ledger import Ledger
-from index.pipeline import build_index
-from index.rankings import Options as Ranking
+from distill.model.export import DEMO_TEACHER, export_model
+from distill.pipeline import Options, distill
+from index.build.pipeline import build_index
+from index.embedders.device import CUDA, count_gpus
+from index.embedders.onnx import OnnxEmbedder
+from index.embedders.teacher_space import FILE as TEACHER_SPACE
+from index.embedders.teacher_space import TeacherSpace
+from index.evaluation.labelled import evaluate_labelled, read_labels
+from index.evaluation.rankings import Options as Ranking
+from index.images.sources import find_images
 from index.search import Searcher
-from index.teacher_space import FILE as TEACHER_SPACE
-from index.teacher_space import TeacherSpace
+from index.stores.faiss import Ann
+from index.teachers.ledger import Ledger
 
 
 def main() -> int:

@@ -30,11 +30,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from PIL import Image
 
-from index.ahead import CORES
-from index.embedder import OnnxEmbedder
-from index.embedding import embed_files
-from index.images import ImageFile, find_images, read_photo
-from index.metrics import overlap_at_k
+from index.build.embed import embed_files
+from index.embedders.onnx import OnnxEmbedder
+from index.evaluation.metrics import overlap_at_k
+from index.images.decode import read_photo
+from index.images.file import ImageFile
+from index.images.sources import find_images
+from index.parallel import CORES
 
 MEGAPIXELS = 12e6  # of a photo of today's telephones
 BATCH = 32
@@ -120,8 +122,8 @@ def make_loader(files: Sequence[ImageFile], model: OnnxEmbedder) -> Callable[[],
     """A DataLoader and the student's network in torch, as in any tutorial."""
     import torch  # here, so that it is not part of the peak of memory
 
-    from distill.backbone import create_backbone
-    from distill.student import Student
+    from distill.model.backbone import create_backbone
+    from distill.model.student import Student
 
     torch.set_num_threads(CORES)
     backbone = create_backbone(model.metadata["retrieval.model"], "none")

@@ -9,7 +9,7 @@ from statistics import median
 
 import numpy as np
 
-from index.ledger import Ledger
+from index.teachers.ledger import Ledger
 
 CHUNK = 2000
 

@@ -19,13 +19,22 @@ import numpy as np
 from numpy.typing import NDArray
 from synthetic import PER_CLUSTER, Law
 
-from index.ann import search_exact
-from index.milvus import FIELDS, METRIC, Address, as_row, collection_name, connect, create_collection
-from index.milvus_collection import Collection
-from index.milvus_store import MilvusIndex, MilvusSpace
-from index.milvus_tuning import search_params
-from index.milvus_writing import MOST_ROWS, Sender, Stretch, write_all
-from index.store import FORMAT, Item, Manifest, Space
+from index.stores.faiss import search_exact
+from index.stores.folder import FORMAT
+from index.stores.milvus.client import (
+    FIELDS,
+    METRIC,
+    Address,
+    as_row,
+    collection_name,
+    connect,
+    create_collection,
+)
+from index.stores.milvus.collection import Collection
+from index.stores.milvus.store import MilvusIndex, MilvusSpace
+from index.stores.milvus.tuning import search_params
+from index.stores.milvus.writer import MOST_ROWS, Sender, Stretch, write_all
+from index.stores.records import Item, Manifest, Space
 
 K = 10
 BLOCKS = 10

@@ -13,14 +13,14 @@ from statistics import median
 import numpy as np
 from milvus import draw, index, items_of, make, parser_for, stretches
 
-from index.ann import search_exact
-from index.milvus import Address, connect
-from index.milvus_pipeline import tune_space
-from index.milvus_store import MilvusIndex, MilvusSpace
-from index.milvus_tuning import choose_index
-from index.milvus_writing import Sender, write_all
-from index.store import Space
-from index.tuning import GIB, Need
+from index.stores.faiss import search_exact
+from index.stores.faiss_tuning import GIB, Need
+from index.stores.milvus.client import Address, connect
+from index.stores.milvus.pipeline import tune_space
+from index.stores.milvus.store import MilvusIndex, MilvusSpace
+from index.stores.milvus.tuning import choose_index
+from index.stores.milvus.writer import Sender, write_all
+from index.stores.records import Space
 
 K = 10
 MATCH = 1e-5  # scores so near are equal

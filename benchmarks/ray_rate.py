@@ -20,12 +20,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from index.embedder import OnnxEmbedder
-from index.embedding import embed_files
-from index.images import ImageFile, find_images, read_photo, square
-from index.ray_embedding import FEWEST, RayCluster, open_cluster
-from index.ray_worker import list_files
-from index.sources import image_at
+from index.build.embed import embed_files
+from index.build.ray import FEWEST, RayCluster, open_cluster
+from index.build.ray_worker import list_files
+from index.embedders.onnx import OnnxEmbedder
+from index.images.decode import read_photo, square
+from index.images.file import ImageFile
+from index.images.sources import find_images, image_at
 
 Timed = tuple[float, float]  # images a second, and seconds until the first piece
 

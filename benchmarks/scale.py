@@ -22,14 +22,16 @@ import faiss
 import numpy as np
 from synthetic import PER_CLUSTER, Law
 
-from index.ann import inverted_lists
-from index.embedder import OnnxEmbedder
-from index.embedding import Embedded
-from index.images import ImageFile, find_images, read_photo
-from index.journal import Journal
-from index.pieces import read_piece, write_piece
-from index.store import Item
-from index.tuning import Need, build_tuned, choose_factory
+from index.build.embed import Embedded
+from index.build.journal import Journal
+from index.build.ray_pieces import read_piece, write_piece
+from index.embedders.onnx import OnnxEmbedder
+from index.images.decode import read_photo
+from index.images.file import ImageFile
+from index.images.sources import find_images
+from index.stores.faiss import inverted_lists
+from index.stores.faiss_tuning import Need, build_tuned, choose_factory
+from index.stores.records import Item
 
 SIZES = {"1M": 10**6, "100M": 10**8, "1B": 10**9}
 SAMPLE = 100_000  # vectors that are searched

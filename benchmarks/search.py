@@ -23,11 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 from synthetic import PER_CLUSTER, Law
 
-from index.ann import CHUNK, EXACT, inverted_lists, read_ann, search_exact, write_ann
-from index.mapped import chunks
+from index.io import chunks
 from index.search import Searcher
-from index.store import Index, Space
-from index.tuning import Need, Served, build_tuned
+from index.stores.faiss import CHUNK, EXACT, inverted_lists, read_ann, search_exact, write_ann
+from index.stores.faiss_tuning import Need, Served, build_tuned
+from index.stores.folder import Index
+from index.stores.records import Space
 
 K = 10
 MATCH = 1e-5  # scores so near are equal

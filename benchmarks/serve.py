@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from index.images import find_images
+from index.images.sources import find_images
 
 
 @contextmanager

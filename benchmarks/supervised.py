@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from pytorch_metric_learning import distances, losses, miners
 from torch import Tensor
 
-from distill.backbone import create_backbone
-from distill.crops import center_crop, random_view
-from distill.device import keep_freed_memory, open_fabric
-from distill.distillation import Options
-from distill.recipes import Recipe, steps_for
-from distill.student import Student, embed
-from distill.train import one_cycle
+from distill.model.backbone import create_backbone
+from distill.model.student import Student, embed
+from distill.pipeline import Options
+from distill.training.device import keep_freed_memory, open_fabric
+from distill.training.loop import one_cycle
+from distill.training.recipes import Recipe, steps_for
+from distill.training.views import center_crop, random_view
 
 PER_LABEL = 4  # photos of a label in a batch, so that there are pairs
 COLUMNS = ("split", "method", "count", "seed", "mAP", "R@1")

@@ -8,18 +8,18 @@ import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from distill.backbone import Backbone
 from distill.examples import Looked, look
+from distill.model.backbone import Backbone
 from distill.selection import order_by_worth, sample_pool
-from index.asking import ask_about, digest_pool
-from index.embedder import Embedder, unit_rows
+from index.embedders.base import Embedder, unit_rows
+from index.embedders.vectors_file import find_missing
 from index.errors import RetrievalError
-from index.images import ImageFile
-from index.ledger import Ledger
-from index.paid import PaidEmbedder
+from index.images.file import ImageFile
 from index.progress import progress
-from index.store import Failure
-from index.vectors_file import find_missing
+from index.stores.records import Failure
+from index.teachers.ask import ask_about, digest_pool
+from index.teachers.client import PaidEmbedder
+from index.teachers.ledger import Ledger
 
 SAME = 1e-5  # difference between coordinates of unit vectors that is no more than rounding
 FEWEST = 2  # answers that a projection can be fitted to

@@ -7,19 +7,20 @@ from math import prod
 from pathlib import Path
 
 from distill.ask import Answered, Survey, consult, survey_pool
-from distill.crops import stored_side
-from distill.device import count_processes, keep_freed_memory, open_fabric
-from distill.distillation import STUDENT, Distilled, Options, distill, open_backbone
 from distill.examples import MOST
-from distill.held_out import search_again
-from distill.processes import on_first
-from distill.report import read_run, write_report, write_run
-from index.embedder import Embedder, OnnxEmbedder
+from distill.pipeline import STUDENT, Distilled, Options, distill, open_backbone
+from distill.report.held_out import search_again
+from distill.report.report import read_run, write_report, write_run
+from distill.training.device import count_processes, keep_freed_memory, open_fabric
+from distill.training.distributed import on_first
+from distill.training.views import stored_side
+from index.embedders.base import Embedder
+from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
-from index.images import ImageFile, find_images
-from index.ledger import Ledger
-from index.sources import Source
-from index.teacher import TeacherSpec
+from index.images.file import ImageFile
+from index.images.sources import Source, find_images
+from index.teachers.ledger import Ledger
+from index.teachers.spec import TeacherSpec
 
 
 def parse_budgets(text: str) -> list[int]:

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from distill.backbone import Backbone
-from distill.student import embed, fit_head
-from index.ahead import BATCH, WORKERS, map_ahead
+from distill.model.backbone import Backbone
+from distill.model.student import embed, fit_head
 from index.errors import ImageError
-from index.images import ImageFile, read_photo, square
+from index.images.decode import read_photo, square
+from index.images.file import ImageFile
+from index.parallel import BATCH, WORKERS, map_ahead
 from index.progress import progress
-from index.store import Failure
+from index.stores.records import Failure
 
 MOST = 4000  # images of the pool that are looked at: bounds the time and the memory
 FEWEST_HELD_OUT = 5  # fewer tell nothing

@@ -10,13 +10,16 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from index.embedder import Embedder, OnnxEmbedder, embed_checked, is_file_spec
+from index.embedders.base import Embedder, embed_checked
+from index.embedders.onnx import OnnxEmbedder
+from index.embedders.options import EmbedderOptions
+from index.embedders.registry import is_file_spec
 from index.errors import UsageError
-from index.images import Photo
-from index.narrowing import Narrow
-from index.options import EmbedderOptions
-from index.seam import Searchable, Store, open_store
-from index.teacher import TeacherSpec
+from index.images.decode import Photo
+from index.stores.base import Searchable, Store
+from index.stores.filters import Narrow
+from index.stores.registry import open_store
+from index.teachers.spec import TeacherSpec
 
 # mode: (the model that embeds the query, the space that is searched)
 MODES = {

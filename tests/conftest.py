@@ -160,8 +160,8 @@ def unit_rows() -> Callable[..., NDArray[np.float32]]:
 @pytest.fixture(scope="module")
 def page_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Thirty pictures of two shops, their index with a student and a teacher, and a photo to search with."""
-    from index.embedder import OnnxEmbedder  # here: threads are counted when its library is loaded
-    from index.pipeline import build_index
+    from index.build.pipeline import build_index
+    from index.embedders.onnx import OnnxEmbedder  # here: threads are counted when its library is loaded
 
     root = tmp_path_factory.mktemp("page")
     (root / "images" / "more").mkdir(parents=True)

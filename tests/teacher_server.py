@@ -13,10 +13,12 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
-from index.asking import ask_about
-from index.embedder import Embedder
-from index.images import ImageFile, content_digest, decode
-from index.teacher import TeacherSpec
+from index.embedders.base import Embedder
+from index.images.decode import decode
+from index.images.file import ImageFile
+from index.io import content_digest
+from index.teachers.ask import ask_about
+from index.teachers.spec import TeacherSpec
 
 # What can go wrong. The first two are not charged for; the others have cost an answer.
 FREE = ("429", "500")

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from distill.backbone import create_backbone
-from distill.device import open_fabric
 from distill.examples import Looked, gather, hold_out, look, predict_targets
-from index.images import content_digest, find_images
+from distill.model.backbone import create_backbone
+from distill.training.device import open_fabric
+from index.images.sources import find_images
+from index.io import content_digest
 
 
 def looked(n: int, features: int = 7) -> Looked:

@@ -12,12 +12,13 @@ from conftest import picture
 from teacher_server import TeacherServer, serving
 
 from distill.curve import distill_by_name
-from distill.distillation import Options
-from index.embedder import OnnxEmbedder
-from index.images import find_images, read_photo
-from index.ledger_file import read_account, verify_ledger
-from index.options import EmbedderOptions
-from index.teacher import TeacherSpec
+from distill.pipeline import Options
+from index.embedders.onnx import OnnxEmbedder
+from index.embedders.options import EmbedderOptions
+from index.images.decode import read_photo
+from index.images.sources import find_images
+from index.teachers.ledger_report import read_account, verify_ledger
+from index.teachers.spec import TeacherSpec
 
 BATCH, LANES, IMAGES = 2, 3, 48
 OPTIONS = Options(
@@ -25,7 +26,7 @@ OPTIONS = Options(
 )
 # A fork of one process that has imported torch: a start takes no time, and kills hit the work.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["distill.curve", "index.endpoint"])
+FORKS.set_forkserver_preload(["distill.curve", "index.embedders.http"])
 
 
 @pytest.fixture

@@ -3,14 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.embedder import OnnxEmbedder
+from index.build.pipeline import build_index
+from index.embedders.onnx import OnnxEmbedder
+from index.embedders.teacher_space import TeacherSpace
 from index.errors import UsageError
-from index.images import ImageFile, read_photo
-from index.narrowing import Narrow
-from index.pipeline import build_index
+from index.images.decode import read_photo
+from index.images.file import ImageFile
 from index.search import Results, Searcher, open_searcher
-from index.teacher import TeacherSpec
-from index.teacher_space import TeacherSpace
+from index.stores.filters import Narrow
+from index.teachers.spec import TeacherSpec
 
 
 @pytest.fixture

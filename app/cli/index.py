@@ -1,0 +1,103 @@
+"""`retrieval index`: build an index, or look after one."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.groups import BuildsByDefault
+from app.cli.options import TEACHERS, Device, DryRun, Images, IndexFolder, Json, LedgerFile, Paid, Price
+from app.cli.teacher_options import takes_teacher_options
+from index.embedders.options import EmbedderOptions
+from index.progress import say
+from index.teachers.spec import TeacherSpec
+
+indexes = typer.Typer(cls=BuildsByDefault, help="Embed images and write an index; or look after one.")
+
+
+@indexes.command(epilog="Look after an index: retrieval index info FOLDER, or verify, or compact.")
+@takes_teacher_options
+def build(
+    images: Images,
+    model: Annotated[Path, typer.Option(help="The student's ONNX file.", show_default=False)],
+    out: Annotated[
+        str | None,
+        typer.Option(help="The index folder, or milvus://HOST:19530/COLLECTION.", show_default=False),
+    ] = None,
+    backend: Annotated[str, typer.Option(help="faiss, or milvus: a server that runs elsewhere.")] = "faiss",
+    uri: Annotated[str, typer.Option(help="Of the Milvus server.")] = "http://127.0.0.1:19530",
+    collection: Annotated[
+        str | None,
+        typer.Option(help="Its collection. --out is then a work folder.", show_default=False),
+    ] = None,
+    teacher: Annotated[str | None, typer.Option(help=f"To compare with. {TEACHERS}")] = None,
+    recall: Annotated[float, typer.Option(help="Share of the ten nearest that a search must find.")] = 0.95,
+    memory: Annotated[float, typer.Option(help="GiB that each search index may take.")] = 1.0,
+    factory: Annotated[str, typer.Option(help="A FAISS factory string, or auto to choose.")] = "auto",
+    metadata: Annotated[
+        Path | None, typer.Option(help="CSV file with path and columns to filter by, see search --where.")
+    ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Embed only what is new or changed, and drop what is gone.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Embed on a Ray cluster: host:port, or auto to start one on this machine.",
+            show_default="embed here, without Ray",
+        ),
+    ] = None,
+    budget: Paid = 0,
+    ledger: LedgerFile = None,
+    price: Price = None,
+    dry_run: DryRun = False,
+    device: Device = "auto",
+    *,
+    teacher_options: EmbedderOptions,
+) -> None:
+    """Embed images and write an index."""
+    from index.build.gallery import Target, write_gallery
+    from index.stores.faiss_tuning import Need
+    from index.teachers.cost import bill_by_name
+
+    target = Target.parse(out, backend, uri, collection)
+    need = Need(recall, memory)
+    spec = TeacherSpec(teacher, teacher_options, ledger, budget)
+    if dry_run:
+        typer.echo(bill_by_name(images, spec, device, price, update=target.index_folder if update else None))
+        return
+    made = write_gallery(images, model, target, spec, factory, device, resume, update, need, metadata, ray)
+    for failure in made.failures[:20]:
+        say(f"refused {failure.path}: {failure.reason}")
+    typer.echo(made.summary)
+
+
+@indexes.command()
+def info(index: IndexFolder, as_json: Json = False) -> None:
+    """Say what an index holds, who made it, and how well it is searched."""
+    from index.stores.maintenance import describe_index
+
+    facts = describe_index(index)
+    typer.echo(json.dumps(asdict(facts)) if as_json else facts)
+
+
+@indexes.command()
+def verify(index: IndexFolder) -> None:
+    """Read all of an index, and check it against what was written."""
+    from index.stores.maintenance import verify_index
+
+    faults = verify_index(index)
+    typer.echo("\n".join(faults) or "All is well.")
+    raise typer.Exit(int(bool(faults)))
+
+
+@indexes.command()
+def compact(index: IndexFolder) -> None:
+    """Drop images whose files are gone, and what dead runs left on the disk. Embeds nothing."""
+    from index.build.compact import compact_index
+
+    done = compact_index(index)
+    typer.echo(f"{index}: {done.files} files dropped, {done.bytes / 1e6:.1f} MB freed.")

@@ -1,0 +1,124 @@
+"""The blind vote: rounds of two unnamed lists, dealt so that a vote is worth something."""
+
+import random
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from threading import Lock
+
+from app.page.blind_vote.votes import Pair, Tally, Vote, Votes, count_votes
+from index.evaluation.metrics import overlap_at_k
+from index.search import Searcher
+
+SHOWN = 8  # places of each list
+TRIED = (
+    32  # photos looked at for a round: among so many, one on which the models differ is nearly always found
+)
+OPEN = 10_000  # rounds that wait for their vote; the oldest are forgotten
+
+
+@dataclass(frozen=True)
+class Round:
+    """A photo and two lists, in an order that chance chose.
+
+    Attributes:
+        key: Identity of the round: it counts once.
+        query: Item that is searched with.
+        modes: Search modes of the left and the right list.
+        lists: Their item ids.
+    """
+
+    key: str
+    query: int
+    modes: Pair
+    lists: tuple[list[int], list[int]]
+
+
+def deal_round(
+    searcher: Searcher, pair: Pair, k: int, rng: random.Random, voted: Collection[str] = ()
+) -> Round | None:
+    """Choose a photo of the gallery for which two modes differ, and an order.
+
+    Args:
+        searcher: The index. Its models are not asked.
+        pair: Two of its `stored_modes`.
+        k: Length of the lists.
+        rng: Chance.
+        voted: Names of photos that were voted on before; they come last.
+
+    Returns:
+        The round; None if the lists are the same for all photos that were looked at.
+    """
+    items = searcher.index.items
+    drawn = rng.sample(range(len(items)), min(TRIED, len(items)))
+    drawn.sort(key=lambda item: items[item].name in voted)
+    first, second = (searcher.search_items(drawn, mode, k).ids for mode in pair)
+    overlap = overlap_at_k(first, second)
+    differ = [row for row in range(len(drawn)) if overlap[row] < 1]
+    if not differ:
+        return None
+    row = differ[0]
+    lists = first[row][first[row] >= 0].tolist(), second[row][second[row] >= 0].tolist()
+    turn = rng.random() < 0.5
+    return Round(
+        secrets.token_hex(8),
+        drawn[row],
+        (pair[1], pair[0]) if turn else pair,
+        (lists[1], lists[0]) if turn else lists,
+    )
+
+
+class Booth:
+    """Deals rounds and keeps them until they are voted on: several people vote at once, each on their own.
+
+    Attributes:
+        votes: Where votes go.
+    """
+
+    def __init__(self, searcher: Searcher, votes: Votes, rng: random.Random) -> None:
+        """Open the booth.
+
+        Args:
+            searcher: The index. Its models are not asked.
+            votes: Where votes go.
+            rng: Chance.
+        """
+        self._searcher = searcher
+        self.votes = votes
+        self._rng = rng
+        self._open: dict[str, Round] = {}
+        self._lock = Lock()
+
+    def deal(self, pair: Pair) -> Round | None:
+        """Deal a round; None if the two modes find the same for all photos that were looked at."""
+        voted = {vote.name for vote in self.votes.read()}
+        dealt = deal_round(self._searcher, pair, SHOWN, self._rng, voted)
+        if dealt is not None:
+            with self._lock:
+                self._open[dealt.key] = dealt
+                if len(self._open) > OPEN:
+                    del self._open[next(iter(self._open))]
+        return dealt
+
+    def find(self, key: str) -> Round | None:
+        """The open round of that key; None if it is not known, or was voted on."""
+        return self._open.get(key)
+
+    def vote(self, dealt: Round, choice: str) -> Vote:
+        """Write down what was voted on a round, and close it.
+
+        Raises:
+            ValueError: No such choice.
+            OSError: It could not be written; the round stays open.
+        """
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        name = self._searcher.index.items[dealt.query].name
+        vote = Vote(now, dealt.key, str(dealt.query), name, *dealt.modes, choice)
+        self.votes.add(vote)
+        self._open.pop(dealt.key, None)
+        return vote
+
+    def count(self, pair: Pair) -> Tally:
+        """The votes on a pair so far, by everyone."""
+        return count_votes(self.votes.read(), pair)

@@ -1,0 +1,176 @@
+"""Votes on pairs of models: a file that only grows, and what it says so far."""
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+from threading import Lock
+
+from platformdirs import user_data_path
+
+from index.io import content_digest
+from index.stores.base import Store
+
+Pair = tuple[str, str]
+CHOICES = ("left", "right", "none")
+FORMULA = tuple("=+-@")  # what a spreadsheet takes a cell for that begins like this
+
+
+@dataclass(frozen=True)
+class Vote:
+    """One line of the file of votes, in its words.
+
+    Attributes:
+        time: UTC, ISO 8601.
+        round: Identity of the round.
+        query: Id of the item that was searched with.
+        name: Its name.
+        left: Search mode of the left list.
+        right: Of the right one.
+        choice: `left`, `right`, or `none` for no difference.
+    """
+
+    time: str
+    round: str
+    query: str
+    name: str
+    left: str
+    right: str
+    choice: str
+
+    def __post_init__(self) -> None:
+        if self.choice not in CHOICES:
+            raise ValueError(f"A vote is one of {', '.join(CHOICES)}, not {self.choice!r}.")
+
+    @property
+    def winner(self) -> str | None:
+        """The mode that was voted for, if one was."""
+        return {"left": self.left, "right": self.right, "none": None}[self.choice]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What was voted on one pair of modes, in either order.
+
+    Attributes:
+        pair: The two modes.
+        wins: Votes for each.
+        undecided: Votes for neither.
+    """
+
+    pair: Pair
+    wins: tuple[int, int]
+    undecided: int
+
+    @property
+    def decided(self) -> int:
+        """Votes for one of the two."""
+        return sum(self.wins)
+
+    @property
+    def share(self) -> float:
+        """Share of the decided votes that went to the first of the pair; NaN if there are none."""
+        return self.wins[0] / self.decided if self.decided else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The share's 95 % confidence interval."""
+        return wilson_interval(self.wins[0], self.decided)
+
+
+class Votes:
+    """The file of votes: a line is added for each, and none is ever changed."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the file; it is made with the first vote."""
+        self.path = path
+        self._lock = Lock()
+
+    def read(self) -> list[Vote]:
+        """All votes. A line that a crash cut short is left out."""
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        votes = []
+        for row in csv.reader(io.StringIO(text)):
+            try:
+                votes.append(Vote(*row))
+            except (TypeError, ValueError):  # the head, or half a line
+                continue
+        return votes
+
+    def add(self, vote: Vote) -> None:
+        """Write a vote, unless its round was voted on before.
+
+        Raises:
+            OSError: It could not be written.
+        """
+        with self._lock:
+            if any(earlier.round == vote.round for earlier in self.read()):
+                return
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                if file.tell() == 0:
+                    file.write(_line([field.name for field in fields(Vote)]))
+                elif not self.path.read_bytes().endswith(b"\n"):
+                    file.write(b"\n")
+                file.write(_line(astuple(vote)))
+                file.flush()
+                os.fsync(file.fileno())
+
+    def as_csv(self) -> str:
+        """All votes for a spreadsheet, with the head: it must not take a name for a formula."""
+        lines = [
+            _line([field.name for field in fields(Vote)]),
+            *(
+                _line(astuple(replace(vote, name=f"'{vote.name}") if vote.name[:1] in FORMULA else vote))
+                for vote in self.read()
+            ),
+        ]
+        return b"".join(lines).decode()
+
+
+def default_votes(index: Store) -> Votes:
+    """The votes on an index, in the user's data folder: an index that is made again keeps them."""
+    models = [
+        index.manifest.spaces[name].key for name in ("student", "teacher") if name in index.manifest.spaces
+    ]
+    key = content_digest("\n".join([str(index.path.resolve()), *models]).encode())
+    return Votes(user_data_path("retrieval") / "votes" / f"{key}.csv")
+
+
+def count_votes(votes: Iterable[Vote], pair: Pair) -> Tally:
+    """Count the votes on a pair of modes, whichever was on the left."""
+    winners = [vote.winner for vote in votes if {vote.left, vote.right} == set(pair)]
+    return Tally(pair, (winners.count(pair[0]), winners.count(pair[1])), winners.count(None))
+
+
+def wilson_interval(wins: int, votes: int, z: float = 1.959964) -> tuple[float, float]:
+    """The score interval of a share: right also for few votes and for shares near 0 and 1.
+
+    Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
+
+    Args:
+        wins: Votes for.
+        votes: All votes.
+        z: Quantile of the normal distribution; the default is for 95 %.
+
+    Returns:
+        Lower and upper bound; 0 and 1 without any vote.
+    """
+    if votes == 0:
+        return 0.0, 1.0
+    share, spread = wins / votes, z * z / votes
+    middle = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / votes + spread / 4 / votes)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def _line(cells: Sequence[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode()

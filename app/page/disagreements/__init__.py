@@ -1,0 +1,1 @@
+"""The tab of images on which student and teacher disagree."""

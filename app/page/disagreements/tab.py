@@ -1,0 +1,52 @@
+"""The disagreements tab: what its script asks for."""
+
+from pathlib import Path
+from typing import Any
+
+from app.page.background import Background, Progress, lower_priority
+from app.page.disagreements.logic import Agreements, find_disagreements
+from app.page.disagreements.views import render_browser, render_disagreements, render_progress
+from app.page.views import ALONE, render_error, render_lone_note
+from index.errors import needs
+from index.search import Searcher
+
+with needs("demo"):
+    import gradio as gr
+
+HERE = Path(__file__).parent
+SCRIPTS = (HERE.with_name("seen.js"), HERE / "disagreements.js")
+SOON = 0.3  # seconds: what was kept is there by then
+
+
+def build_disagreements_tab(searcher: Searcher) -> None:
+    """Add the tab to the page that is being laid out. It computes when it is first looked at."""
+
+    def compute(report: Progress) -> Agreements:
+        lower_priority()  # the processor belongs to whoever searches
+        return find_disagreements(searcher, report)
+
+    work = Background(compute)
+
+    def disagreements(asked: dict[str, Any]) -> dict[str, Any]:
+        work.start()
+        if not work.wait(SOON):
+            return {"html": render_progress(work.done), "waiting": True}
+        if work.result is None:
+            return {"html": render_error(work.error)}
+        try:
+            prefix, most, page = str(asked["prefix"]).strip(), float(asked["most"]) / 100, int(asked["page"])
+        except (KeyError, TypeError, ValueError):
+            return {"html": render_error("This cannot be read. Open the page again.")}
+        return {"html": render_disagreements(searcher, work.result, prefix, most, page)}
+
+    with gr.Tab("Disagreements", id="disagreements"):
+        if "teacher" not in searcher.stored_modes:
+            gr.HTML(render_lone_note(ALONE), apply_default_css=False, elem_id="disagreements")
+            return
+        gr.HTML(
+            render_browser(),
+            js_on_load="\n".join(script.read_text() for script in SCRIPTS),
+            server_functions=[disagreements],
+            apply_default_css=False,
+            elem_id="disagreements",
+        )

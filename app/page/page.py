@@ -1,0 +1,42 @@
+"""The page: Gradio Blocks around the tabs."""
+
+from pathlib import Path
+
+from app.page.blind_vote.tab import build_blind_tab
+from app.page.disagreements.tab import build_disagreements_tab
+from app.page.report.tab import build_report_tab
+from app.page.search.tab import build_search_tab
+from app.page.views import render_heading
+from app.server.api import api_help
+from index.errors import needs
+from index.search import Searcher
+
+with needs("demo"):
+    import gradio as gr
+
+HERE = "PAGE-ADDRESS"  # api.js puts the address in its place
+
+
+def build_page(searcher: Searcher, price: float | None = None) -> gr.Blocks:
+    """Lay out the page.
+
+    Args:
+        searcher: The index and its models.
+        price: Of a thousand answers of the teacher, in the user's money, if they have one.
+    """
+    with gr.Blocks(title="retrieval", analytics_enabled=False, fill_width=True) as page:
+        gr.HTML(render_heading(searcher.index), elem_classes="heading", apply_default_css=False)
+        with gr.Tabs(elem_classes="tabs"):
+            with gr.Tab("Search", id="search"):
+                build_search_tab(searcher, price)
+            build_disagreements_tab(searcher)
+            build_blind_tab(searcher)
+            build_report_tab(searcher)
+            with gr.Tab("API", id="api"):
+                gr.HTML(
+                    api_help(HERE, searcher.modes),
+                    js_on_load=Path(__file__).with_name("api.js").read_text(),
+                    apply_default_css=False,
+                    elem_id="api",
+                )
+    return page.queue(default_concurrency_limit=8)

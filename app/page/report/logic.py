@@ -1,0 +1,78 @@
+"""What the report tab knows without measuring: the student's run, what things weigh, what was refused."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from index.embedders.registry import is_file_spec
+from index.search import Searcher
+from index.stores.base import Store
+from index.stores.folder import COMPANIONS
+
+RUN, *VARIANTS = COMPANIONS
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a model and its space weigh, in bytes; None where that is not known.
+
+    Attributes:
+        name: Of the space, or of a variant of the student.
+        model: The model's file.
+        dim: Length of its vectors.
+        vector: One stored vector.
+        search: The FAISS index, if there is one.
+    """
+
+    name: str
+    model: int | None
+    dim: int | None = None
+    vector: int | None = None
+    search: int | None = None
+
+
+def read_run(index: Store) -> dict[str, Any] | None:
+    """What the student's `run.json` noted; None if the index has none, or one of another student."""
+    try:
+        run = json.loads(index.companion(RUN).read_text(encoding="utf-8"))
+        made = run["export"]["key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return run if made == index.manifest.spaces["student"].key else None
+
+
+def find_variants(index: Store) -> dict[str, Path]:
+    """Smaller files of the student that the index keeps, by name."""
+    files = {name.split(".")[1]: index.companion(name) for name in VARIANTS}
+    return {name: path for name, path in files.items() if path.is_file()}
+
+
+def weigh(searcher: Searcher) -> list[Size]:
+    """What the models and their spaces weigh."""
+    index = searcher.index
+    teacher = searcher.models["teacher"].spec if "teacher" in searcher.models else index.manifest.teacher
+    models = {"student": index.model_file}
+    if teacher and is_file_spec(teacher):
+        models["teacher"] = Path(teacher)
+    sizes = [
+        Size(
+            name,
+            _bytes_of(models.get(name)),
+            space.dim,
+            4 * space.dim,
+            _bytes_of(index.data / f"{name}.faiss"),
+        )
+        for name, space in index.manifest.spaces.items()
+    ]
+    return sizes + [Size(name, _bytes_of(path)) for name, path in find_variants(index).items()]
+
+
+def count_reasons(index: Store) -> list[tuple[str, int]]:
+    """Why images were refused, and how many for each reason, the commonest first."""
+    return Counter(failure.reason for failure in index.failures).most_common()
+
+
+def _bytes_of(path: Path | None) -> int | None:
+    return path.stat().st_size if path and path.is_file() else None

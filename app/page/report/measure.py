@@ -1,0 +1,188 @@
+"""Time and agreement of every way to search an index, measured on its own photos."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.page.report.logic import find_variants
+from index.build.embed import embed_files
+from index.embedders.base import Embedder
+from index.embedders.device import CUDA
+from index.embedders.onnx import OnnxEmbedder
+from index.errors import ImageError, RetrievalError
+from index.evaluation.metrics import overlap_at_k
+from index.images.decode import Photo, read_photo
+from index.images.sources import image_at
+from index.search import MODES, Searcher
+from index.stores.base import Store
+
+DEPTH = 10
+QUERIES = 200  # photos of the gallery that the quality is measured with
+TIMED = 6  # photos that the time is measured with
+ROUNDS = 3
+
+Find = Callable[[slice], NDArray[np.int64]]  # a part of the queries to the ids that they find
+
+
+@dataclass(frozen=True)
+class Point:
+    """One way to search, measured.
+
+    Attributes:
+        name: What it is.
+        milliseconds: One photo, decoded, to its results: embedding and search.
+        quality: Mean overlap@10 with what the teacher finds.
+        best: Whether no other way is both faster and better.
+    """
+
+    name: str
+    milliseconds: float
+    quality: float
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A way to search: the models that embed a query, and what finds."""
+
+    name: str
+    models: list[Embedder]
+    find: Find
+
+
+def measure(searcher: Searcher, report: Callable[[float], None]) -> list[Point]:
+    """Measure every way to search with photos of the gallery, at no query to a paid teacher.
+
+    Quality is that of the stored vectors, and a variant's that of the same photos embedded again. Time is the
+    median of one photo at a time.
+
+    Args:
+        searcher: The index and its models.
+        report: Is told the share that is done.
+
+    Returns:
+        The points, the fastest first.
+
+    Raises:
+        RetrievalError: There is no teacher to compare with, or no photo of the gallery can be read.
+    """
+    index = searcher.index
+    if "teacher" not in searcher.stored_modes:
+        raise RetrievalError("This index was made without a teacher: there is no quality to measure.")
+    items = np.random.default_rng(0).choice(len(index), min(QUERIES, len(index)), replace=False).tolist()
+    photos = _read_photos(searcher, items[:TIMED])
+    variants = _open_variants(searcher)
+    items, again = _embed_again(index, items, variants)
+    own = [index.ids_by_digest[index.items[item].digest] for item in items]
+
+    def stored(mode: str) -> Find:
+        return lambda part: searcher.search_items(items[part], mode, DEPTH).ids
+
+    def embedded(rows: NDArray[np.float32]) -> Find:
+        return lambda part: searcher.search(rows[part], "student", DEPTH, own[part]).ids
+
+    ways = [_Way(mode, _models_of(searcher, mode), stored(mode)) for mode in searcher.modes]
+    ways += [_Way(name, [model], embedded(again[name])) for name, model in variants.items()]
+    ways = [way for way in ways if not any(model.calls.paid for model in way.models)]
+    embedding = milliseconds_per_image([model for way in ways for model in way.models], photos)
+    truth = stored("teacher")(slice(None))
+    points = []
+    for way in ways:
+        spent = sum(embedding[model.key] for model in way.models) + _search_milliseconds(way.find, len(items))
+        points.append(Point(way.name, spent, float(overlap_at_k(way.find(slice(None)), truth).mean())))
+        report(len(points) / len(ways))
+    return mark_best(points)
+
+
+def mark_best(points: Sequence[Point]) -> list[Point]:
+    """Mark the Pareto points: those that no other one beats in one respect and equals in the other.
+
+    Returns:
+        The points, the fastest first.
+    """
+
+    def beaten(point: Point) -> bool:
+        return any(
+            other.milliseconds <= point.milliseconds
+            and other.quality >= point.quality
+            and (other.milliseconds, other.quality) != (point.milliseconds, point.quality)
+            for other in points
+        )
+
+    marked = [Point(p.name, p.milliseconds, p.quality, not beaten(p)) for p in points]
+    return sorted(marked, key=lambda point: point.milliseconds)
+
+
+def milliseconds_per_image(models: Sequence[Embedder], photos: Sequence[Photo]) -> dict[str, float]:
+    """Median time to prepare and embed one photo, by the model's key, after a warm-up.
+
+    Models take turns: what else goes on slows all of them.
+
+    Args:
+        models: The embedders.
+        photos: Photos to embed, one at a time.
+    """
+    times: dict[str, list[float]] = {model.key: [] for model in models}
+    for turn in range(ROUNDS + 1):
+        for photo in photos:
+            for model in {model.key: model for model in models}.values():
+                start = perf_counter()
+                model.embed([model.prepare(photo)])
+                if turn:  # the first warms up
+                    times[model.key].append(perf_counter() - start)
+    return {key: 1000 * median(spent) for key, spent in times.items()}
+
+
+def _models_of(searcher: Searcher, mode: str) -> list[Embedder]:
+    """The models that a query in this mode takes: one, or all where the mode joins them."""
+    return [searcher.models[MODES[mode][0]]] if mode in MODES else list(searcher.models.values())
+
+
+def _open_variants(searcher: Searcher) -> dict[str, Embedder]:
+    student = searcher.models["student"]
+    device = "cuda" if student.provider == CUDA else "cpu"
+    opened = {name: OnnxEmbedder(path, device) for name, path in find_variants(searcher.index).items()}
+    return {name: model for name, model in opened.items() if model.key != student.key}
+
+
+def _read_photos(searcher: Searcher, items: Sequence[int]) -> list[Photo]:
+    side = max(model.side for model in searcher.models.values())
+    photos = []
+    for item in items:
+        entry = searcher.index.items[item]
+        with suppress(ImageError):
+            photos.append(read_photo(image_at(entry.path, entry.name, searcher.index.allowed), side))
+    if not photos:
+        raise RetrievalError("The photos of the gallery cannot be read any more: no time can be measured.")
+    return photos
+
+
+def _embed_again(
+    index: Store, items: Sequence[int], models: dict[str, Embedder]
+) -> tuple[list[int], dict[str, NDArray[np.float32]]]:
+    """Embed items with models that have no stored vectors; those that can still be read, with their rows."""
+    if not models:
+        return list(items), {}
+    by_path = {index.items[item].path: item for item in items}
+    files = [image_at(path, index.items[item].name, index.allowed) for path, item in by_path.items()]
+    kept: list[int] = []
+    rows: dict[str, list[NDArray[np.float32]]] = {name: [] for name in models}
+    for done in embed_files(files, models):
+        kept += [by_path[item.path] for item in done.items]
+        for name, part in done.vectors.items():
+            rows[name].append(part)
+    return kept, {name: np.concatenate(parts) for name, parts in rows.items()}
+
+
+def _search_milliseconds(find: Find, queries: int) -> float:
+    times = []
+    for row in range(min(ROUNDS * TIMED, queries)):
+        start = perf_counter()
+        find(slice(row, row + 1))
+        times.append(perf_counter() - start)
+    return 1000 * median(times)

@@ -1,0 +1,211 @@
+"""The report as HTML: what the student cost and is worth, and how the index is."""
+
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+from app.page.background import Background
+from app.page.report.charts import Mark, draw_chart, linear_axis, log_axis, render_table
+from app.page.report.logic import Size, count_reasons
+from app.page.report.measure import DEPTH, QUERIES, Point
+from app.page.views import render_note
+from index.stores.base import Store
+from index.stores.records import Space
+from index.teachers.cost import format_seconds
+
+LISTED = 200  # refused images that are listed
+MODE_OF = {"projected": "asymmetric"}  # the way to search that a space is for, where the names differ
+NO_RUN = (
+    "<p>This index does not know how its student was trained. Index the images again with the student in the "
+    "folder that <code>retrieval distill</code> wrote: its run.json is kept then.</p>"
+)
+ONE_BUDGET = (
+    "<p>One budget was trained. To draw this curve, train several:</p>"
+    '<pre tabindex="0"><code>retrieval distill ... --budget 100,250,500</code></pre>'
+)
+
+
+def render_report(index: Store, run: dict[str, Any] | None, sizes: Sequence[Size], ways: str) -> str:
+    """All sections.
+
+    Args:
+        index: The index.
+        run: What is known of the student's training.
+        sizes: What things weigh.
+        ways: What `render_ways` made.
+    """
+    sections = {
+        "Quality against budget": _told(render_curve, run) if run else NO_RUN,
+        "Time against quality": ways,
+        "Size": render_sizes(sizes),
+        "Index": render_health(index),
+        **({"Training": _told(render_training, run)} if run else {}),
+    }
+    parts = (f"<section><h2>{name}</h2>{body}</section>" for name, body in sections.items())
+    return f'<div class="sheets">{"".join(parts)}</div>'
+
+
+def render_curve(run: dict[str, Any]) -> str:
+    """Agreement with the teacher by the number of queries to it."""
+    curve = run.get("curve") or []
+    if len(curve) < 2:
+        return ONE_BUDGET
+    queries = [point["queried"] for point in curve]
+    overlap = [100 * point["overlap@10"] for point in curve]
+    marks = [Mark(x, y, f"{y:.1f}") for x, y in zip(queries, overlap, strict=True)]
+    x, y = log_axis("teacher queries", queries, queries), linear_axis("overlap@10, %", overlap, 0, 100)
+    held_out = run["agreement"]["held_out"]
+    return (
+        f"<p>Agreement with the teacher on {held_out:,} photos that no student learnt from.</p>"
+        + draw_chart("Agreement with the teacher by teacher queries", marks, x, y, joined=True)
+        + _in_figures([x.name, y.name], [[f"{mark.x:,.0f}", f"{mark.y:.1f}"] for mark in marks])
+    )
+
+
+def render_ways(work: Background[list[Point]], paid: Sequence[str]) -> str:
+    """Time and agreement of every way to search, with the Pareto points filled.
+
+    Args:
+        work: Brings the points.
+        paid: Names of models that are not measured, because each answer has a price.
+    """
+    if work.error:
+        return render_note(work.error)
+    if work.result is None:
+        bar = f'<progress max="1" value="{work.done:.2f}">{work.done:.0%}</progress>'
+        return f'<label class="waiting-for">Measuring on photos of the gallery.{bar}</label>'
+    points = work.result
+    marks = [Mark(p.milliseconds, 100 * p.quality, p.name, p.best) for p in points]
+    x = log_axis("ms, from a decoded photo to its results", [mark.x for mark in marks])
+    y = linear_axis(f"overlap@{DEPTH}, %", [mark.y for mark in marks], 0, 100)
+    left_out = f" Not measured, for every answer has its price: {escape(', '.join(paid))}." if paid else ""
+    rows = [
+        [p.name, f"{p.milliseconds:.1f}", f"{100 * p.quality:.1f}", "yes" if p.best else ""] for p in points
+    ]
+    return (
+        f"<p>Agreement with the teacher for up to {QUERIES} photos of the gallery, and the time of one "
+        f"search, measured here. Filled: nothing else is both faster and nearer to the teacher.{left_out}</p>"
+        + draw_chart("Agreement with the teacher by time of a search", marks, x, y)
+        + _in_figures(["way to search", "ms", y.name, "Pareto"], rows)
+    )
+
+
+def render_sizes(sizes: Sequence[Size]) -> str:
+    """What models, vectors and search indexes weigh."""
+    rows = [
+        [
+            MODE_OF.get(size.name, size.name),
+            format_bytes(size.model),
+            "-" if size.dim is None else f"{size.dim:,}",
+            format_bytes(size.vector),
+            format_bytes(size.search),
+        ]
+        for size in sizes
+    ]
+    return render_table(["", "model", "dim", "a vector", "index"], rows)
+
+
+def render_health(index: Store) -> str:
+    """How many images, how they are searched and how well, and what was refused."""
+    manifest = index.manifest
+    facts = {
+        "Images": f"{len(index):,}",
+        "Refused": f"{len(index.failures):,}{' in the last run here' if index.remote else ''}",
+        "Made": f"{manifest.created[:16].replace('T', ' ')} UTC",
+        **index.engine,
+    }
+    spaces = [_render_space(name, space) for name, space in manifest.spaces.items()]
+    table = render_table(["", "type of index", "recall@10"], spaces)
+    return _render_facts(facts) + table + (_render_refused(index) if index.failures else "")
+
+
+def render_training(run: dict[str, Any]) -> str:
+    """What the student was made of, and by how much work."""
+    options, training, student = run["options"], run["training"], run["student"]
+    steps, seconds = len(training["loss"]), format_seconds(training["seconds"])
+    facts = {
+        "Teacher": f"{run['teacher']['name']}, {run['teacher']['dim']:,} dimensions",
+        "Asked about": f"{run['queried']:,} of {run['images']:,} photos",
+        "Student": f"{options['student']}, {options['dim']:,} dimensions",
+        "Parameters": f"{student['parameters'] / 1e6:.2f} million",
+        "Start": student["weights"],
+        "Work": f"{steps:,} steps in {seconds} on {training['device']}",
+        **_costs(run.get("cost") or {}),
+    }
+    if measured := run.get("agreement"):
+        held_out = f"{measured['overlap@10']:.1%} on {measured['held_out']:,} photos held out"
+        facts["Overlap@10"] = held_out
+    checks = training.get("agreement") or []
+    return _render_facts(facts) + (_render_checks(checks, training["kept_step"]) if len(checks) > 1 else "")
+
+
+def format_bytes(count: int | None) -> str:
+    """A size for people, as in `3.1 MB`; a dash where there is none, or it is not known."""
+    if count is None:
+        return "-"
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"
+
+
+def _told(render: Callable[[dict[str, Any]], str], run: dict[str, Any]) -> str:
+    """What `render` makes of a run, which may come from elsewhere or from another version."""
+    try:
+        return render(run)
+    except (KeyError, IndexError, TypeError, ValueError):
+        return render_note("The run.json of this index is not as this version writes it.")
+
+
+def _costs(cost: dict[str, Any]) -> dict[str, str]:
+    facts = {}
+    if cost.get("money") is not None:
+        facts["Paid"] = f"{cost['money']:.2f} at {cost['price']:g} a thousand answers"
+    if cost.get("break_even_time"):
+        facts["Pays off"] = f"in time after {cost['break_even_time']:,} photos"
+    return facts
+
+
+def _render_checks(checks: Sequence[Sequence[float]], kept: int) -> str:
+    marks = [Mark(step, 100 * value) for step, value in checks]
+    x = linear_axis("training step", [mark.x for mark in marks], 0, marks[-1].x)
+    y = linear_axis("overlap@10, %", [mark.y for mark in marks], 0, 100)
+    return (
+        f"<p>Agreement while it was trained; step {kept:,} was kept.</p>"
+        + draw_chart("Agreement with the teacher by training step", marks, x, y, joined=True)
+        + _in_figures([x.name, y.name], [[f"{mark.x:,.0f}", f"{mark.y:.1f}"] for mark in marks])
+    )
+
+
+def _render_space(name: str, space: Space) -> list[str]:
+    return [MODE_OF.get(name, name), space.factory, f"{space.recall:.3f}"]
+
+
+def _render_refused(index: Store) -> str:
+    # Names as everywhere on the page: where the folder lies is nobody's business.
+    folder = index.items[0].path.removesuffix(index.items[0].name)
+    reasons = "".join(
+        f"<li>{escape(reason)}: <b>{count:,}</b></li>" for reason, count in count_reasons(index)
+    )
+    listed = "".join(
+        f"<li>{escape(failure.path.removeprefix(folder))}: {escape(failure.reason)}</li>"
+        for failure in index.failures[:LISTED]
+    )
+    rest = len(index.failures) - LISTED
+    more = f"<p>{rest:,} more are in the index's errors.parquet.</p>" if rest > 0 else ""
+    return (
+        f'<ul class="reasons">{reasons}</ul>'
+        f"<details><summary>The images that were refused</summary><ol>{listed}</ol>{more}</details>"
+    )
+
+
+def _in_figures(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return f"<details><summary>In figures</summary>{render_table(head, rows)}</details>"
+
+
+def _render_facts(facts: dict[str, str]) -> str:
+    return (
+        "<dl>"
+        + "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+        + "</dl>"
+    )

@@ -1,0 +1,111 @@
+"""Two ways to search side by side: agreement, time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+
+from app.page.search.query import Query, View, Wish
+from app.server.metrics import STAGES
+from index.errors import ImageError, RetrievalError
+from index.evaluation.metrics import overlap_at_k, rank_biased_overlap
+from index.search import MODES, Found, Results, Searcher
+from index.stores.filters import Narrow
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one mode finds for one picture.
+
+    Attributes:
+        mode: One of `Searcher.modes`, or `teacher` where there is none.
+        found: The results; None where there are none.
+        decode_seconds: Time to decode the picture for this mode's model.
+        missing: Why nothing was found; empty if it was.
+    """
+
+    mode: str
+    found: Found | None
+    decode_seconds: float = 0.0
+    missing: str = ""
+
+    @property
+    def ids(self) -> list[int]:
+        """Ids of the items, best first."""
+        return (
+            [] if self.found is None else [item for item in self.found.results.ids[0].tolist() if item >= 0]
+        )
+
+    @property
+    def scores(self) -> list[float]:
+        """Their similarities."""
+        return self.found.results.scores[0].tolist()[: len(self.ids)] if self.found else []
+
+    @property
+    def seconds(self) -> float:
+        """Time from bytes to results."""
+        found = self.found
+        return self.decode_seconds + (found.embed_seconds + found.search_seconds if found else 0.0)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How alike two lists are.
+
+    Attributes:
+        overlap: The share that both have.
+        rbo: Rank-biased overlap (p = 0.9).
+        depth: Length of the longer list, of which the overlap is a share.
+    """
+
+    overlap: float
+    rbo: float
+    depth: int
+
+
+def find_side(searcher: Searcher, query: Query, mode: str, wish: Wish) -> Side:
+    """Search in one mode. A model that fails leaves its side empty, with the reason.
+
+    Raises:
+        ImageError: The picture cannot be decoded; the message is a whole line.
+    """
+    if mode not in searcher.modes:
+        return Side(mode, None, missing=searcher.teacher_missing or f"This index has no mode {mode!r}.")
+    model = searcher.models.get(MODES[mode][0]) if mode in MODES else None
+    sides = [model.side] if model else [each.side for each in searcher.models.values()]
+    start = perf_counter()
+    try:
+        photo = query.photo(max(sides))
+    except ImageError as reason:
+        raise ImageError(f"This picture cannot be searched with: {reason}.") from reason
+    decoded = perf_counter() - start
+    STAGES.labels("decode", mode).observe(decoded)
+    # Part of an image of the gallery finds that image, unlike the whole, which `find` leaves out by itself.
+    own = [] if query.view == View() else searcher.index.ids_by_digest.get(query.digest, [])
+    try:
+        narrow = Narrow(wish.prefix, dict(wish.columns), wish.cut)
+        found = searcher.find([photo], mode, wish.k + len(own), narrow)
+    except RetrievalError as reason:  # a budget is spent, an endpoint cannot be reached
+        return Side(mode, None, missing=str(reason))
+    return Side(mode, replace(found, results=_without(found.results, own, wish.k)), decoded)
+
+
+def agreement(first: Side, second: Side) -> Agreement | None:
+    """How far two sides agree; None where one of them is empty."""
+    if not first.ids or not second.ids:
+        return None
+    depth = max(len(first.ids), len(second.ids))
+    one, two = (np.array([side.ids + [-1] * (depth - len(side.ids))]) for side in (first, second))
+    return Agreement(float(overlap_at_k(one, two)[0]), float(rank_biased_overlap(one, two)[0]), depth)
+
+
+def rank_shifts(side: Side, other: Side) -> list[int | None]:
+    """For each result, how many ranks higher it stands here than on the other side; None if only here."""
+    there = {item: rank for rank, item in enumerate(other.ids)}
+    return [there[item] - rank if item in there else None for rank, item in enumerate(side.ids)]
+
+
+def _without(results: Results, own: Sequence[int], k: int) -> Results:
+    keep = ~np.isin(results.ids[0], own)
+    return Results(results.ids[:, keep][:, :k], results.scores[:, keep][:, :k])

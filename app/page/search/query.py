@@ -1,0 +1,209 @@
+"""What a page asks for, checked, and the picture it asks with."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import Image
+
+from app.server.fetch import fetch_image
+from index.errors import ImageError, UsageError
+from index.images.decode import Photo, decode, with_pixels
+from index.images.sources import image_at
+from index.io import content_digest
+from index.search import Searcher
+
+Box = tuple[float, float, float, float]
+
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+LEAST = 0.02  # of width and height that a box may have
+MOST = 200  # results that one search may ask for
+TURNS = (
+    None,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.ROTATE_180,
+    Image.Transpose.ROTATE_90,
+)
+
+
+@dataclass(frozen=True)
+class View:
+    """How a picture is looked at before it is searched with.
+
+    Attributes:
+        turn: Quarter turns, clockwise.
+        box: Left, top, right, bottom of what is kept, as shares of the turned picture.
+    """
+
+    turn: int = 0
+    box: Box = WHOLE
+
+    def __post_init__(self) -> None:
+        left, top, right, bottom = self.box
+        inside = min(left, top) >= 0 and max(right, bottom) <= 1
+        if self.turn not in range(4) or not inside or right - left < LEAST or bottom - top < LEAST:
+            raise UsageError("This is no part of the picture. Draw the box again.")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A search as the page asks for it.
+
+    Attributes:
+        modes: One or two ways to search, the left column's first.
+        k: Results in each column.
+        view: How the picture is looked at.
+        item: The image of the gallery that is searched with, or None.
+        sent: Digest of a photo that was sent before, if any.
+        address: Address to fetch the picture from, if any.
+        prefix: Only images whose name starts like this.
+        columns: Only images with these values, as pairs of column and value.
+        cut: Only results at least this share as similar as the best; 0 keeps all.
+        soon: Whether to answer with the first column and leave the second for later.
+    """
+
+    modes: tuple[str, ...]
+    k: int
+    view: View = View()
+    item: int | None = None
+    sent: str = ""
+    address: str = ""
+    prefix: str = ""
+    columns: tuple[tuple[str, str], ...] = ()
+    cut: float = 0.0
+    soon: bool = False
+
+
+def read_wish(asked: Mapping[str, Any], searcher: Searcher) -> Wish:
+    """Read what a browser sent, of which nothing is to be trusted.
+
+    Raises:
+        UsageError: It is not a search that this index allows.
+    """
+    try:
+        item = None if asked.get("item") is None else int(asked["item"])
+        wish = Wish(
+            modes=tuple(str(mode) for mode in asked["modes"])[:2],
+            k=min(max(int(asked["k"]), 1), MOST),
+            view=View(int(asked.get("turn", 0)), _box(asked.get("box", WHOLE))),
+            item=item,
+            sent=str(asked.get("sent", "")),
+            address=str(asked.get("address", "")),
+            prefix=str(asked.get("prefix", "")),
+            columns=tuple((str(name), str(value)) for name, value in dict(asked.get("columns", {})).items()),
+            cut=min(max(float(asked.get("cut", 0)), 0.0), 1.0),
+            soon=bool(asked.get("soon")),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UsageError("This search cannot be read. Open the page again.") from error
+    require_item(searcher, item)
+    unknown = [mode for mode in wish.modes if mode not in searcher.modes]
+    if not wish.modes or (unknown and unknown != ["teacher"]):  # that of a missing teacher gets its reason
+        raise UsageError(f"There is no mode {', '.join(unknown)} here, only {', '.join(searcher.modes)}.")
+    return wish
+
+
+def _box(box: Any) -> Box:
+    left, top, right, bottom = (float(edge) for edge in box)
+    if not all(map(math.isfinite, (left, top, right, bottom))):
+        raise ValueError(box)
+    return left, top, right, bottom
+
+
+def require_item(searcher: Searcher, item: int | None) -> None:
+    """Refuse the id of an image that is not in the index.
+
+    Raises:
+        UsageError: There is none with this id.
+    """
+    count = len(searcher.index.items)
+    if item is not None and not 0 <= item < count:
+        raise UsageError(f"There is no image {item} in this index: ids go from 0 to {count - 1}.")
+
+
+@dataclass(frozen=True)
+class Query:
+    """A picture to search with: its bytes, and how it is looked at.
+
+    Attributes:
+        name: What to call it.
+        data: The bytes of the image file.
+        digest: `content_digest` of them.
+        below: As in `ImageFile`.
+        view: How it is looked at.
+    """
+
+    name: str
+    data: bytes
+    digest: str
+    below: bool = False
+    view: View = View()
+
+    def photo(self, side: int) -> Photo:
+        """Decode it, turned and cut.
+
+        Args:
+            side: As in `decode`, of what is kept of the picture.
+
+        Raises:
+            ImageError: It cannot be decoded.
+        """
+        left, top, right, bottom = self.view.box
+        share = min(right - left, bottom - top)
+        photo = replace(decode(self.data, self.name, math.ceil(side / share)), below=self.below)
+        if self.view == View():
+            return photo
+        turn = TURNS[self.view.turn]
+        image = photo.image if turn is None else photo.image.transpose(turn)
+        width, height = image.size
+        pixels = (
+            math.floor(left * width),
+            math.floor(top * height),
+            math.ceil(right * width),
+            math.ceil(bottom * height),
+        )
+        return with_pixels(photo, image.crop(pixels))
+
+
+def query_of_bytes(data: bytes, name: str) -> Query:
+    """A picture that was sent or fetched."""
+    return Query(name, data, content_digest(data))
+
+
+def query_of_address(address: str) -> Query:
+    """A picture that is fetched from an address on the internet.
+
+    Raises:
+        ImageError: It cannot be had; the message is a whole line.
+    """
+    try:
+        data = fetch_image(address)
+    except ImageError as reason:
+        raise ImageError(f"That address cannot be searched with: {reason}.") from reason
+    return query_of_bytes(data, address.partition("?")[0].rsplit("/", 1)[-1] or address)
+
+
+def query_of_item(searcher: Searcher, item: int) -> Query:
+    """An image of the gallery, read again.
+
+    Raises:
+        ImageError: It cannot be read any more; the message is a whole line.
+    """
+    entry = searcher.index.items[item]
+    try:
+        data, _ = image_at(entry.path, entry.name, searcher.index.allowed).read()
+    except ImageError as error:
+        raise ImageError(f"{entry.name} cannot be read any more: {error}.") from error
+    return Query(entry.name, data, content_digest(data), below=True)
+
+
+def preview(query: Query, side: int) -> Image.Image:
+    """The whole picture, upright, at most `side` pixels wide and high.
+
+    Raises:
+        ImageError: It cannot be decoded.
+    """
+    image = query.photo(side).image
+    image.thumbnail((side, side), Image.Resampling.BICUBIC)
+    return image

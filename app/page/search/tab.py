@@ -1,0 +1,226 @@
+"""The search tab: what its scripts ask for, and what they are answered. No queue: it would take its time."""
+
+import json
+from base64 import b64encode
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from statistics import median
+from threading import Lock
+from typing import Any
+
+from app.page.search.columns import Side, agreement, find_side
+from app.page.search.query import (
+    MOST,
+    Query,
+    Wish,
+    preview,
+    query_of_address,
+    query_of_bytes,
+    query_of_item,
+    read_wish,
+    require_item,
+)
+from app.page.search.views import (
+    Cost,
+    render_column,
+    render_details,
+    render_numbers,
+    render_search,
+    render_waiting,
+)
+from app.page.views import render_error
+from index.errors import RetrievalError, UsageError, needs
+from index.search import Searcher
+
+with needs("demo"):
+    import gradio as gr
+    from cachetools import LRUCache
+    from gradio.data_classes import DataWithFiles
+
+SCRIPTS = ("crop.js", "cards.js", "large.js", "entry.js", "search.js")
+EXAMPLES = 12
+PHOTOS = 64 << 20  # bytes of photos that are remembered, so that a crop of one need not send it again
+SIDES = 256  # searches that are remembered: the second answer to a comparison repeats the first column
+TIMES = 101  # searches that the median is taken of
+PREVIEW = 1024  # pixels
+
+
+class SearchPage:
+    """Answers the scripts of one page. Several people use it at once."""
+
+    def __init__(self, searcher: Searcher, price: float | None = None) -> None:
+        """Serve a searcher.
+
+        Args:
+            searcher: The index and its models.
+            price: Of a thousand answers of the teacher, if they have one.
+        """
+        self.searcher = searcher
+        self._price = price
+        self._photos: LRUCache[str, Query] = LRUCache(PHOTOS, getsizeof=lambda query: len(query.data))
+        self._sides: LRUCache[Any, Side] = LRUCache(SIDES)
+        self._times: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=TIMES))
+        self._lock = Lock()
+
+    def search(self, asked: Mapping[str, Any] | DataWithFiles) -> dict[str, Any]:
+        """Answer a search.
+
+        Args:
+            asked: The fields of a `Wish`; with a new photo, a form with `wish` as JSON
+                and the file.
+
+        Returns:
+            `columns` and `numbers` as HTML, `name`, `sent` (the digest by which the photo is known from now
+            on), `k`, `more` (whether a longer list has more in it), `spoken`; or `error`, one line of HTML;
+            or `forgotten`, where the photo must be sent again.
+        """
+        try:
+            fields, photo = _open(asked)
+            wish = read_wish(fields, self.searcher)
+            query = self._find_query(wish, photo)
+            if query is None:
+                return {"forgotten": True}
+            return self._answer(wish, query)
+        except RetrievalError as reason:
+            return {"error": render_error(str(reason))}
+
+    def picture(self, sent: str) -> str:
+        """A photo that was sent before or fetched, as an address that every browser can show; or nothing."""
+        query = self._known(sent)
+        if query is None:
+            return ""
+        try:
+            image = preview(query, PREVIEW)
+        except RetrievalError:
+            return ""
+        buffer = BytesIO()
+        image.save(buffer, "JPEG", quality=85)
+        return f"data:image/jpeg;base64,{b64encode(buffer.getvalue()).decode()}"
+
+    def details(self, asked: Any) -> str:
+        """What is known of an image of the gallery, by its id."""
+        try:
+            item = int(asked)
+            require_item(self.searcher, item)
+            index = self.searcher.index
+            return render_details(item, index.items[item], index.metadata_of(item))
+        except (TypeError, ValueError):
+            return render_error("There is no such image in this index.")
+        except RetrievalError as reason:
+            return render_error(str(reason))
+
+    def _find_query(self, wish: Wish, photo: tuple[str, bytes] | None) -> Query | None:
+        if photo is not None:
+            query = query_of_bytes(photo[1], photo[0])
+        elif wish.item is not None:
+            return query_of_item(self.searcher, wish.item)
+        elif wish.address:
+            query = query_of_address(wish.address)
+        else:
+            return self._known(wish.sent)
+        if len(query.data) <= PHOTOS:
+            with self._lock:
+                self._photos[query.digest] = query
+        return query
+
+    def _known(self, sent: str) -> Query | None:
+        with self._lock:
+            return self._photos.get(sent)
+
+    def _answer(self, wish: Wish, query: Query) -> dict[str, Any]:
+        query = replace(query, view=wish.view)
+        asked = wish.modes[:1] if wish.soon else wish.modes
+        sides = [self._find(query, mode, wish) for mode in asked]
+        index = self.searcher.index
+        agreed = agreement(*sides) if len(sides) == 2 else None
+        others = [*reversed(sides)] if len(sides) == 2 else [None]
+        columns = [render_column(*pair) for pair in zip(sides, [index] * 2, others, strict=False)]
+        waiting = (wish.modes[1], wish.k) if wish.soon and len(wish.modes) == 2 else None
+        if waiting:
+            columns.append(render_waiting(*waiting))
+        return {
+            "columns": columns,
+            "numbers": render_numbers(sides, index, agreed, self._costs(wish.modes), waiting),
+            "spoken": _spoken(sides),
+            "name": query.name,
+            "sent": query.digest if wish.item is None else "",
+            "k": wish.k,
+            "more": any(len(side.ids) == wish.k for side in sides) and wish.k < min(len(index), MOST),
+        }
+
+    def _find(self, query: Query, mode: str, wish: Wish) -> Side:
+        key = (query.digest, query.view, mode, wish.k, wish.prefix, wish.columns, wish.cut)
+        with self._lock:
+            known = self._sides.get(key)
+        if known is not None:
+            return known
+        side = find_side(self.searcher, query, mode, wish)
+        if side.found is not None:
+            with self._lock:
+                self._sides[key] = side
+                self._times[mode].append(side.seconds)
+        return side
+
+    def _costs(self, modes: Sequence[str]) -> dict[str, Cost]:
+        with self._lock:
+            times = {mode: median(self._times[mode]) for mode in modes if self._times[mode]}
+        learnt = getattr(self.searcher.models["student"], "metadata", {}).get("retrieval.queried")
+        return {
+            mode: Cost(
+                seconds,
+                self._price if mode in ("teacher", "rerank") else None,
+                int(learnt) if learnt and mode == "student" else None,
+            )
+            for mode, seconds in times.items()
+        }
+
+
+def build_search_tab(searcher: Searcher, price: float | None = None) -> None:
+    """Lay out the search in the tab that is open.
+
+    Args:
+        searcher: The index and its models.
+        price: Of a thousand answers of the teacher, if they have one.
+    """
+    page = SearchPage(searcher, price)
+
+    # Functions, because Gradio marks what scripts may call, and methods take no marks.
+    def search(asked: Mapping[str, Any] | DataWithFiles) -> dict[str, Any]:
+        return page.search(asked)
+
+    def picture(sent: str) -> str:
+        return page.picture(str(sent))
+
+    def details(item: Any) -> str:
+        return page.details(item)
+
+    items = searcher.index.items
+    spread = sorted({i * len(items) // EXAMPLES for i in range(EXAMPLES)}) if items else []
+    # A teacher that is only missing keeps its column, in which the page says why.
+    alone = "teacher" not in searcher.index.manifest.spaces
+    gr.HTML(
+        render_search(searcher.modes, [(i, items[i].name) for i in spread], searcher.columns, alone),
+        js_on_load="\n".join(Path(__file__).with_name(name).read_text() for name in SCRIPTS),
+        server_functions=[search, picture, details],
+        apply_default_css=False,
+        elem_id="search",
+    )
+
+
+def _open(asked: Mapping[str, Any] | DataWithFiles) -> tuple[Mapping[str, Any], tuple[str, bytes] | None]:
+    if not isinstance(asked, DataWithFiles):
+        return asked, None
+    try:
+        fields = json.loads(asked.data["wish"])
+    except (KeyError, ValueError) as error:
+        raise UsageError("This search cannot be read. Open the page again.") from error
+    return fields, next(((name or "photo", data) for name, data in asked.files), None)
+
+
+def _spoken(sides: Sequence[Side]) -> str:
+    """What a screen reader says once results are there."""
+    counts = [f"{len(side.ids)} results of {side.mode}" for side in sides if side.found]
+    return ", ".join(counts)

@@ -1,0 +1,232 @@
+"""The JSON API: `search` by id or by photo, `embed`. `api_help` explains it to people."""
+
+import csv
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from html import escape
+from io import BytesIO, StringIO
+from pathlib import Path
+from string import Template
+from time import perf_counter
+from typing import Annotated, Any, BinaryIO, Literal, TypeVar
+
+from app.server.concurrency import BusyError, SharedSearcher
+from app.server.metrics import STAGES
+from index.embedders.http_formats import read_input
+from index.errors import (
+    BudgetError,
+    ImageError,
+    RetrievalError,
+    UsageError,
+    needs,
+)
+from index.images.decode import Photo, decode
+from index.search import MODES, Results
+from index.stores.base import Store
+
+with needs("demo"):
+    from fastapi import APIRouter, HTTPException, Query, Request, Response
+    from starlette.datastructures import UploadFile
+
+HELP = Template(Path(__file__).with_name("api.html").read_text())
+MOST_RESULTS = 500
+T = TypeVar("T")
+Mode = Annotated[str, Query(max_length=20)]
+Count = Annotated[int, Query(alias="k", ge=1, le=MOST_RESULTS)]
+Format = Literal["json", "csv"]
+
+
+class UnknownItemError(UsageError):
+    """An id that the index does not have."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one search found.
+
+    Attributes:
+        query: What was searched with.
+        mode: How.
+        milliseconds: Time by stage.
+        hits: Rank, id, similarity and name of each item, best first.
+    """
+
+    query: dict[str, Any]
+    mode: str
+    milliseconds: dict[str, float]
+    hits: list[tuple[int, int, float, str]]
+
+    def write(self, form: Format) -> Response:
+        """As JSON, or as a CSV file."""
+        if form == "json":
+            return Response(json.dumps(self.as_dict()), media_type="application/json")
+        text = StringIO()
+        csv.writer(text).writerows([("rank", "id", "score", "name"), *self.hits])
+        named = {"Content-Disposition": 'attachment; filename="results.csv"'}
+        return Response(text.getvalue(), media_type="text/csv", headers=named)
+
+    def as_dict(self) -> dict[str, Any]:
+        """One object; the addresses in it are relative to the page's."""
+        results = [
+            {"rank": rank, "id": item, "score": score, "name": name}
+            | {"thumbnail": f"thumbs/{item}", "image": f"images/{item}"}
+            for rank, item, score, name in self.hits
+        ]
+        times = {stage: round(value, 3) for stage, value in self.milliseconds.items()}
+        return {"query": self.query, "mode": self.mode, "milliseconds": times, "results": results}
+
+
+def search_photo(searcher: SharedSearcher, data: bytes, name: str, mode: str, k: int) -> Answer:
+    """Search with the bytes of an image file.
+
+    Raises:
+        ImageError: It cannot be decoded.
+        RetrievalError: As `SharedSearcher.find`.
+    """
+    start = perf_counter()
+    photo = _decode(searcher, data, name, mode)
+    decoded = perf_counter()
+    found = searcher.find([photo], mode, k)
+    seconds = decoded - start, found.embed_seconds, found.search_seconds
+    times = {f: 1000 * s for f, s in zip(("decode", "embed", "search"), seconds, strict=True)}
+    query = {"name": name, "width": photo.width, "height": photo.height}
+    return Answer(query, mode, times, _hits(found.results, searcher.index))
+
+
+def search_item(searcher: SharedSearcher, item: int, mode: str, k: int) -> Answer:
+    """Search with an image of the index, by the vectors that are kept of it: no model is asked.
+
+    Raises:
+        UnknownItemError: The index has no such image.
+        UsageError: It has no such mode.
+    """
+    index = searcher.index
+    if not 0 <= item < len(index):
+        raise UnknownItemError(f"The index has no image {item}; its ids are 0 to {len(index) - 1}.")
+    require_mode(searcher, mode)
+    start = perf_counter()
+    results = searcher.search_items([item], mode, k)
+    seconds = perf_counter() - start
+    STAGES.labels("search", mode).observe(seconds)
+    return Answer(
+        {"id": item, "name": index.items[item].name}, mode, {"search": 1000 * seconds}, _hits(results, index)
+    )
+
+
+def build_api(searcher: SharedSearcher) -> APIRouter:
+    """Serve `search` and `embed`. What cannot be answered has one line under `detail`."""
+    router = APIRouter()
+
+    async def run(mode: str, work: Callable[[], T]) -> T:
+        try:
+            require_mode(searcher, mode)
+            return await searcher.run(mode, work)
+        except BusyError as reason:
+            raise HTTPException(503, str(reason), {"Retry-After": "1"}) from reason
+        except RetrievalError as reason:
+            raise HTTPException(_status(reason), sentence(reason)) from reason
+
+    @router.get("/search")
+    async def by_id(
+        id: int,  # noqa: A002
+        mode: Mode = "student",
+        count: Count = 10,
+        format: Format = "json",  # noqa: A002
+    ) -> Response:
+        return (await run("student", lambda: search_item(searcher, id, mode, count))).write(format)
+
+    @router.post("/search")
+    async def by_photo(
+        request: Request,
+        mode: Mode = "student",
+        count: Count = 10,
+        format: Format = "json",  # noqa: A002
+    ) -> Response:
+        async with _sent_photo(request) as (name, file):
+            answer = await run(mode, lambda: search_photo(searcher, file.read(), name, mode, count))
+        return answer.write(format)
+
+    @router.post("/embed")
+    async def embed(request: Request) -> dict[str, Any]:
+        student = searcher.models["student"]
+        async with _sent_photo(request) as (name, file):
+            vector = await run(
+                "student", lambda: searcher.embed(_decode(searcher, file.read(), name, "student"))
+            )
+        return {"model": student.name, "dim": student.dim, "embedding": vector.tolist()}
+
+    return router
+
+
+def require_mode(searcher: SharedSearcher, mode: str) -> None:
+    """Refuse a mode that this index and these models do not have.
+
+    Raises:
+        UsageError: Names those that they have.
+    """
+    if mode not in searcher.modes:
+        missing = f" {searcher.teacher_missing}" if mode in MODES and searcher.teacher_missing else ""
+        raise UsageError(f"No mode {mode!r} here, only {', '.join(searcher.modes)}.{missing}")
+
+
+def api_help(base_url: str, modes: Sequence[str]) -> str:
+    """Explain the API, as HTML.
+
+    Args:
+        base_url: Address of the page, as the browser sees it.
+        modes: The ways to search that there are.
+    """
+    return HELP.substitute(base=escape(base_url.rstrip("/")), modes=", ".join(modes), most=MOST_RESULTS)
+
+
+@asynccontextmanager
+async def _sent_photo(request: Request) -> AsyncIterator[tuple[str, BinaryIO]]:
+    """The one photo of a request, by a form or as JSON; a large upload stays on disk until it is its turn."""
+    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        async with request.form(max_files=1, max_fields=4) as form:
+            files = [part for part in form.values() if isinstance(part, UploadFile)]
+            if not files:
+                raise HTTPException(400, "Send one file, under `image`.")
+            yield files[0].filename or "photo", files[0].file
+        return
+    try:
+        asked = await request.json()
+    except (ValueError, RecursionError):
+        asked = None
+    if not isinstance(asked, dict) or "image" not in asked:
+        raise HTTPException(400, 'Send a form with a file under `image`, or {"image": "data:..."} as JSON.')
+    try:
+        yield "photo", BytesIO(read_input(asked["image"]))
+    except ValueError as reason:
+        raise HTTPException(400, f"image {reason}.") from reason
+
+
+def _decode(searcher: SharedSearcher, data: bytes, name: str, mode: str) -> Photo:
+    model = searcher.models.get(searcher.lane(mode))
+    with STAGES.labels("decode", mode).time():
+        return decode(data, name, model.side if model else None)
+
+
+def _hits(results: Results, index: Store) -> list[tuple[int, int, float, str]]:
+    pairs = zip(results.ids[0].tolist(), results.scores[0].tolist(), strict=True)
+    return [
+        (rank, item, round(score, 6), index.items[item].name)
+        for rank, (item, score) in enumerate(pairs, 1)
+        if item >= 0
+    ]
+
+
+def _status(reason: RetrievalError) -> int:
+    """400 for photo or question, 402 for a spent budget, 404 for an id, 502 for a model that fails."""
+    if isinstance(reason, BudgetError):
+        return 402
+    if isinstance(reason, UnknownItemError):
+        return 404
+    return 400 if isinstance(reason, ImageError | UsageError) else 502
+
+
+def sentence(reason: RetrievalError) -> str:
+    """One line for people."""
+    return f"This photo cannot be used: {reason}." if isinstance(reason, ImageError) else str(reason)

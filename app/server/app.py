@@ -1,0 +1,189 @@
+"""The server: page, pictures, API, `/health` and `/metrics` on one app, behind one guard; `serve` runs it."""
+
+import os
+import signal
+import socket
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from app.page.background import Background
+from app.page.page import build_page
+from app.server.api import build_api
+from app.server.concurrency import SharedSearcher
+from app.server.gradio_hardening import harden
+from app.server.guard import Guard, Rules, is_local
+from app.server.openai_api import build_embeddings
+from app.server.pictures import Pictures, build_pictures
+from index.errors import UsageError, needs
+from index.search import Searcher
+
+with needs("demo"):
+    import gradio as gr
+    import uvicorn
+    from fastapi import FastAPI, Request, Response
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
+    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+    from starlette.routing import Mount
+
+PAGE = Path(__file__).parents[1] / "page"
+CSS = [PAGE / name for name in ("page.css", "tabs.css")]
+ICON = PAGE / "icon.svg"
+GRACE = 5  # seconds that requests in flight are given once the server is to stop
+PASSWORD = "RETRIEVAL_AUTH"  # the environment variable  # noqa: S105
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How to serve.
+
+    Attributes:
+        host: Address to listen on.
+        port: 0 takes a free one.
+        password: `user:password`; empty asks for none.
+        most_megabytes: Of one request.
+        mcp: Whether to be an MCP server as well.
+        price: Of a thousand answers of the teacher, in the user's money.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    password: str = field(default="", repr=False)
+    most_megabytes: float = 50.0
+    mcp: bool = False
+    price: float | None = None
+
+    def __post_init__(self) -> None:
+        user, colon, secret = self.password.partition(":")
+        if self.password and not (user and colon and secret):
+            raise UsageError(f"The password must be given as user:password, best in {PASSWORD}.")
+        if not 0 < self.most_megabytes <= 2000:
+            raise UsageError(f"--max-upload-mb must be between 0 and 2000, not {self.most_megabytes:g}.")
+
+    @property
+    def rules(self) -> Rules:
+        """The same for the guard."""
+        return Rules(self.password, round(self.most_megabytes * 1e6), is_local(self.host))
+
+
+def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: Path | None = None) -> FastAPI:
+    """Put everything that is served on one app.
+
+    Args:
+        searcher: What is searched.
+        options: How to serve; None is for apps that are called without a network.
+        cache: Folder of the thumbnails; None keeps them in the user's cache folder.
+    """
+    rules = options.rules if options else Rules()
+    shared = SharedSearcher(searcher)
+    if options and options.mcp:
+        from app.server.mcp import build_tools
+
+        tools = build_tools(shared, rules.most_bytes)
+        routes = tools.streamable_http_app().routes
+        app = _new_app(lifespan=lambda app: tools.session_manager.run(), routes=routes)
+    else:
+        app = _new_app()
+    app.add_middleware(Guard, rules=rules)
+    pictures = Pictures(shared.index, cache)
+    Background(lambda _: pictures.trim()).start()
+    app.include_router(build_pictures(pictures))
+    app.include_router(build_api(shared))
+    app.include_router(build_embeddings(shared.models["student"]))
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        return describe(shared)
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    @app.exception_handler(RequestValidationError)
+    async def explain(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}."}, 422)
+
+    page = build_page(shared, options.price if options else None)
+    harden(page)
+    theme = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    return gr.mount_gradio_app(
+        app, page, path="/", theme=theme, css_paths=CSS, footer_links=[], run_history=False,
+        max_file_size=rules.most_bytes, ssr_mode=False, show_error=True, favicon_path=str(ICON),
+        allowed_paths=[], blocked_paths=[str(shared.index.path.absolute())],
+        mcp_server=False, enable_monitoring=False,
+    )  # fmt: skip
+
+
+def _new_app(**options: Any) -> FastAPI:
+    return FastAPI(title="retrieval", docs_url=None, redoc_url=None, openapi_url=None, **options)
+
+
+def describe(searcher: Searcher) -> dict[str, Any]:
+    """What is served, by which models, on what they run."""
+    manifest = searcher.index.manifest
+    models = {
+        name: {"name": model.name, "key": model.key, "dim": model.dim, "provider": model.provider}
+        for name, model in searcher.models.items()
+    }
+    index = {
+        "name": searcher.index.label,
+        "created": manifest.created,
+        "count": manifest.count,
+    }
+    return {
+        "status": "ok",
+        "index": index,
+        "modes": searcher.modes,
+        "models": models,
+        "teacher_missing": searcher.teacher_missing,
+    }
+
+
+def serve(searcher: Searcher, options: ServerOptions) -> None:
+    """Serve until SIGTERM or SIGINT; then answer what is in flight, and return.
+
+    Raises:
+        UsageError: The address cannot be used.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+        listener = socket.create_server((options.host, options.port), family=family)
+    except OSError as error:
+        raise UsageError(
+            f"Cannot serve on {options.host}:{options.port}: {error.strerror}. Give another --host or --port."
+        ) from error
+    with listener:
+        # asyncio sets this only on sockets that name their protocol: without it an answer, sent in two parts,
+        # waits 40 ms for the other side to acknowledge the first. Connections inherit it.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        app = build_app(searcher, options)
+        if not options.rules.local and not options.password:
+            print(f"Anyone who reaches {options.host} can see the photos. Set {PASSWORD}.", file=sys.stderr)
+        # uvicorn raises the signal again once it has stopped: it is to end here, with exit code 0.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _leave)
+        name = f"[{options.host}]" if ":" in options.host else options.host
+        print(f"http://{name}:{listener.getsockname()[1]}", flush=True)
+        config = uvicorn.Config(
+            app, log_level="warning", server_header=False, timeout_graceful_shutdown=GRACE, ws="none"
+        )
+        _Server(config).run([listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends the connections that pages hold open, which would end by themselves only with the page."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for route in self.config.app.routes:  # type: ignore[union-attr]
+            if isinstance(route, Mount) and hasattr(route.app, "stop_event"):
+                route.app.stop_event.set()
+        await super().shutdown(sockets)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End at once: a thread that still waits for a teacher would keep the process for as long as it takes."""
+    os._exit(0)

@@ -1,0 +1,124 @@
+"""One searcher for many users at once: bounded, timed, and the same index from beginning to end."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import BoundedSemaphore
+from time import perf_counter
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from app.server.metrics import FAILED, STAGES
+from index.embedders.base import embed_checked
+from index.errors import RetrievalError, needs
+from index.images.decode import Photo
+from index.io import content_digest
+from index.search import MODES, Found, Searcher
+from index.stores.filters import Narrow
+
+with needs("demo"):
+    from anyio import CapacityLimiter
+    from anyio.to_thread import run_sync
+
+CORES = os.cpu_count() or 1
+PATIENCE = 30.0  # seconds that a search waits for its turn
+MOST_WAITING = 64  # requests for one lane; more are told to come back
+T = TypeVar("T")
+
+
+class BusyError(RetrievalError):
+    """More is asked for than can be answered in time."""
+
+
+class SharedSearcher(Searcher):
+    """A searcher whose models work in lanes of their own, so that nobody waits behind another model.
+
+    The student's session is shared by as many threads as there are cores, a teacher by as many as its
+    endpoint is asked by at a time; whoever comes later waits. The index is read whole at once: if its folder
+    is replaced, the old one is searched until the server starts again.
+    """
+
+    def __init__(self, searcher: Searcher) -> None:
+        """Take over an open searcher.
+
+        Raises:
+            RetrievalError: The index was replaced while it was being opened.
+        """
+        models = searcher.models
+        super().__init__(searcher.index, models["student"], models.get("teacher"), searcher.device)
+        self.teacher_missing = searcher.teacher_missing
+        # A teacher in a file takes every core for one call.
+        lanes = {name: model.calls.lanes if model.calls.paid else 1 for name, model in models.items()}
+        lanes["student"] = CORES
+        self._turns = {name: BoundedSemaphore(width) for name, width in lanes.items()}
+        self._limiters = {name: CapacityLimiter(width) for name, width in lanes.items()}
+        self._running = dict.fromkeys(lanes, 0)  # that `run` has in hand
+        for mode in self.stored_modes:  # those without their model too: the tabs search with stored vectors
+            if mode in MODES:
+                self.open_space(MODES[mode][1])
+        self.index.pin()
+        # The first search with a session is slow; it should be nobody's.
+        data = b"warm up"
+        grey = Photo("warm up", data, content_digest(data), Image.new("RGB", (256, 256), "grey"), 256, 256)
+        super().find([grey], "student", 1)
+
+    def lane(self, mode: str) -> str:
+        """Whose turn a search waits for: the model that embeds the query, the teacher where it takes both."""
+        return MODES[mode][0] if mode in MODES else "teacher"
+
+    def find(self, photos: Sequence[Photo], mode: str, k: int, narrow: Narrow | None = None) -> Found:
+        """As `Searcher.find`, when it is this search's turn.
+
+        Raises:
+            BusyError: Its turn did not come in time.
+        """
+        self._require_mode(mode)
+        with self._turn(mode):
+            found = super().find(photos, mode, k, narrow)
+        STAGES.labels("embed", mode).observe(found.embed_seconds)
+        STAGES.labels("search", mode).observe(found.search_seconds)
+        return found
+
+    async def run(self, mode: str, work: Callable[[], T]) -> T:
+        """Do work of this mode in a thread, of which each lane has as many as it can use.
+
+        Raises:
+            BusyError: Too many wait already.
+        """
+        lane = self.lane(mode)
+        if self._running[lane] >= self._limiters[lane].total_tokens + MOST_WAITING:
+            raise BusyError("Too many searches at once. Try again in a moment.")
+        self._running[lane] += 1
+        try:
+            return await run_sync(work, limiter=self._limiters[lane])
+        finally:
+            self._running[lane] -= 1
+
+    def embed(self, photo: Photo) -> NDArray[np.float32]:
+        """The student's vector of a photo, `(dim,)` float32 of unit length.
+
+        Raises:
+            BusyError: Its turn did not come in time.
+        """
+        student = self.models["student"]
+        with self._turn("student"), STAGES.labels("embed", "student").time():
+            return embed_checked(student, [student.prepare(photo)], [photo.name])[0]
+
+    @contextmanager
+    def _turn(self, mode: str) -> Iterator[None]:
+        model = self.lane(mode)
+        start = perf_counter()
+        try:
+            if not self._turns[model].acquire(timeout=PATIENCE):
+                raise BusyError(f"The {model} is busy with other searches. Try again in a moment.")
+            STAGES.labels("wait", mode).observe(perf_counter() - start)
+            try:
+                yield
+            finally:
+                self._turns[model].release()
+        except RetrievalError:
+            FAILED.labels(mode).inc()
+            raise

@@ -1,0 +1,122 @@
+"""What every request must pass: the password, the host it is meant for, and a limit to what it brings."""
+
+import base64
+import hmac
+import ipaddress
+import json
+import re
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from app.server.metrics import ANSWERS
+from index.errors import needs
+
+with needs("demo"):
+    from fastapi import HTTPException
+    from starlette.datastructures import Headers
+    from starlette.responses import Response
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# Gradio offers to fetch addresses for anybody; `app.server.fetch` does so for the page, within limits.
+CLOSED = re.compile(r"/gradio_api/(file[=/]\s*https?:|proxy=)", re.IGNORECASE)
+ROUTES = ("thumbs", "images", "search", "embed", "v1", "mcp", "health", "metrics")
+SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Who may ask for what.
+
+    Attributes:
+        password: `user:password` that every request must bring; empty asks for none.
+        most_bytes: Of the body of one request.
+        local: Whether the server listens on this machine alone. Then, unless there is a password, it answers
+            only to names of this machine: a page elsewhere whose name is made to point here gets nothing.
+    """
+
+    password: str = field(default="", repr=False)
+    most_bytes: int = 50_000_000
+    local: bool = False
+
+
+class Guard:
+    """Stands before the whole app: the page, the pictures, the API, `/metrics` and `/health` alike."""
+
+    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+        self._app, self._rules = app, rules
+        self._password = rules.password.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or let through."""
+        if scope["type"] == "lifespan":
+            return await self._app(scope, receive, send)
+        if scope["type"] != "http":  # nothing here speaks WebSocket
+            return await send({"type": "websocket.close", "code": 1008})
+        route = scope["path"].split("/")[1] if scope["path"].startswith("/") else ""
+        route = route if route in ROUTES else "page"
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                ANSWERS.labels(route, message["status"]).inc()
+            await send(message)
+
+        try:
+            self._check(scope["method"], scope["path"], Headers(scope=scope))
+        except HTTPException as refusal:
+            # People read the page's answers, programs those of the API.
+            text = refusal.detail if route == "page" else json.dumps({"detail": refusal.detail})
+            kind = "text/plain" if route == "page" else "application/json"
+            answer = Response(text, refusal.status_code, dict(refusal.headers or {}), kind)
+            return await answer(scope, receive, counted)
+        return await self._app(scope, self._within_limit(receive), counted)
+
+    def _check(self, method: str, path: str, headers: Headers) -> None:
+        if self._password and not self._knows_password(headers.get("authorization", "")):
+            challenge = {"WWW-Authenticate": 'Basic realm="retrieval", charset="UTF-8"'}
+            raise HTTPException(401, "This server asks for a user and a password.", challenge)
+        if self._rules.local and not self._password and not is_local(headers.get("host", "")):
+            raise HTTPException(
+                403, "This server answers only to localhost. To reach it by another name, set a password."
+            )
+        if method not in SAFE and headers.get("sec-fetch-site") == "cross-site":
+            raise HTTPException(403, "Another site's page may not ask for this.")
+        if CLOSED.match(path):
+            raise HTTPException(404, "No address is fetched here.")
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > self._rules.most_bytes:
+            raise HTTPException(413, self._too_much)
+
+    def _knows_password(self, given: str) -> bool:
+        scheme, _, encoded = given.partition(" ")
+        try:
+            sent = base64.b64decode(encoded, validate=True)
+        except ValueError:
+            return False
+        return scheme.lower() == "basic" and hmac.compare_digest(sent, self._password)
+
+    def _within_limit(self, receive: Receive) -> Receive:
+        """Count what is read; whoever reads too much gets an exception that is answered with 413."""
+        total = 0
+
+        async def counted() -> Message:
+            nonlocal total
+            message = await receive()
+            total += len(message.get("body", b""))
+            if total > self._rules.most_bytes:
+                raise HTTPException(413, self._too_much)
+            return message
+
+        return counted
+
+    @property
+    def _too_much(self) -> str:
+        return f"Send at most {self._rules.most_bytes / 1e6:g} MB."
+
+
+def is_local(host: str) -> bool:
+    """Whether a name, with or without a port, is one of this machine's own."""
+    try:
+        name = host if host.count(":") > 1 and "[" not in host else urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or name.endswith(".localhost") or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

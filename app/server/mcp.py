@@ -1,0 +1,70 @@
+"""Search as tools for language models: an MCP server of two tools, at `/mcp`.
+
+By the protocol's own library and not by Gradio's `mcp_server`, which calls the page over HTTP without the
+password, and holds other libraries back.
+"""
+
+from typing import Annotated, Any
+
+from app.server.api import MOST_RESULTS, require_mode, search_item, search_photo, sentence
+from app.server.concurrency import SharedSearcher
+from app.server.fetch import fetch_image
+from index.embedders.http_formats import read_input
+from index.errors import RetrievalError, needs
+
+with needs("mcp"):
+    from mcp.server.fastmcp import FastMCP
+    from mcp.server.fastmcp.exceptions import ToolError
+    from mcp.server.transport_security import TransportSecuritySettings
+    from pydantic import Field
+
+Count = Annotated[int, Field(ge=1, le=MOST_RESULTS)]
+
+
+def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
+    """Offer a search by photo and one by id.
+
+    Args:
+        searcher: What is searched.
+        most_bytes: Of one request.
+    """
+    server = FastMCP(
+        "retrieval",
+        "Search a collection of images by image.",
+        log_level="ERROR",
+        stateless_http=True,
+        json_response=True,
+        max_request_body_size=most_bytes,
+        # `app.server.guard` sees to it for everything that is served.
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+    )
+
+    @server.tool()
+    async def search_by_photo(image: str, mode: str = "student", k: Count = 10) -> dict[str, Any]:
+        """Find the indexed images most like a photo.
+
+        `image` is its http(s) address, or a data URL; `mode` is student (fast), teacher, asymmetric or
+        rerank.
+        """
+
+        def search() -> dict[str, Any]:
+            data = fetch_image(image) if image.startswith(("http://", "https://")) else read_input(image)
+            return search_photo(searcher, data, "photo", mode, k).as_dict()
+
+        try:
+            require_mode(searcher, mode)
+            return await searcher.run(mode, search)
+        except RetrievalError as reason:
+            raise ToolError(sentence(reason)) from reason
+        except ValueError as reason:
+            raise ToolError(f"The image {reason}.") from reason
+
+    @server.tool()
+    async def search_by_id(id: int, mode: str = "student", k: Count = 10) -> dict[str, Any]:  # noqa: A002
+        """Find the indexed images most like one of them, whose `id` an earlier result has told."""
+        try:
+            return await searcher.run("student", lambda: search_item(searcher, id, mode, k).as_dict())
+        except RetrievalError as reason:
+            raise ToolError(sentence(reason)) from reason
+
+    return server

@@ -1,0 +1,187 @@
+"""Pictures of the index and no others: by id, and only as long as the file is the one that was indexed."""
+
+import os
+import threading
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+from platformdirs import user_cache_path
+
+from app.server.concurrency import CORES
+from index.errors import ImageError, RetrievalError, needs
+from index.images.decode import FORMATS, decode
+from index.images.file import ImageFile
+from index.images.sources import image_at
+from index.io import content_digest
+from index.stores.base import Store
+from index.stores.records import Item
+
+with needs("demo"):
+    from anyio import CapacityLimiter
+    from anyio.to_thread import run_sync
+    from fastapi import APIRouter, HTTPException, Request, Response
+
+THUMBNAIL = 320  # pixels of its longer side
+KEPT = 2 << 30  # bytes of thumbnails, about 100,000, that a start of the server leaves in the cache
+LARGEST, SIDE = 20_000_000, 4096  # bytes of an original that is sent as it is; pixels of what is sent instead
+SHOWN = {  # what every browser shows
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",
+    "PNG": "image/png",
+    "GIF": "image/gif",
+    "WEBP": "image/webp",
+    "AVIF": "image/avif",
+}
+# An id may mean another image after the next start, so the browser asks every time; the tag spares the rest.
+HEADERS = {
+    "Cache-Control": "private, no-cache",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+}
+
+
+class Pictures:
+    """Thumbnails and originals of an index.
+
+    Thumbnails are kept in the user's cache folder by the content they show: they outlive an index, fit
+    whichever has the same image, and may be removed at any time.
+    """
+
+    def __init__(self, index: Store, cache: Path | None = None) -> None:
+        self._items, self._allowed = index.items, index.allowed
+        self._cache = cache or user_cache_path("retrieval") / "thumbs"
+
+    def find(self, item: str) -> Item:
+        """Find an item by the text of its id.
+
+        Raises:
+            ImageError: There is none.
+        """
+        if not (item.isascii() and item.isdecimal() and len(item) < 12 and int(item) < len(self._items)):
+            raise ImageError(f"the index has no such image; its ids are 0 to {len(self._items) - 1}")
+        return self._items[int(item)]
+
+    def require_unchanged(self, item: Item) -> None:
+        """Refuse an item whose file is gone or has changed; looks at the content only if it was touched.
+
+        Raises:
+            ImageError: It is not what was indexed.
+        """
+        if self._last_change(item) != item.mtime:
+            self._read(item)
+
+    def thumbnail(self, item: Item) -> bytes:
+        """A small JPEG, made once. The file is taken for unchanged if a thumbnail of the content is there.
+
+        Raises:
+            ImageError: It cannot be made.
+        """
+        kept = self._cache / item.digest[:2] / f"{item.digest}-{THUMBNAIL}.jpg"
+        try:
+            return kept.read_bytes()
+        except OSError:
+            made = _jpeg(self._read(item), item.name, THUMBNAIL)
+        try:
+            kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            beside = kept.with_name(f".{item.digest}-{os.getpid()}-{threading.get_ident()}")
+            beside.write_bytes(made)
+            beside.replace(kept)
+        except OSError:  # no room, or a read-only home: it is made again next time
+            pass
+        return made
+
+    def trim(self, most: int = KEPT) -> None:
+        """Remove the thumbnails that were not looked at for longest, until the others have room."""
+        room = most
+        with suppress(OSError):  # another server trims it, too
+            files = [(path, path.stat()) for path in self._cache.glob("*/*")]
+            for path, facts in sorted(files, key=lambda file: file[1].st_atime, reverse=True):
+                room -= facts.st_size
+                if room < 0:
+                    path.unlink()
+
+    def original(self, item: Item) -> tuple[bytes, str]:
+        """What a browser can show of the whole image, and its media type.
+
+        Raises:
+            ImageError: There is nothing to show.
+        """
+        data = self._read(item)
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            mime = SHOWN.get(image.format or "")
+        if mime and len(data) <= LARGEST:
+            return data, mime
+        return _jpeg(data, item.name, SIDE), "image/jpeg"
+
+    def _read(self, item: Item) -> bytes:
+        """Read an item's file.
+
+        Raises:
+            ImageError: It is gone, or not what was indexed.
+        """
+        self._last_change(item)
+        try:
+            data, _ = self._file(item).read()
+        except ImageError as error:
+            raise ImageError(f"{item.name} is not there any more") from error
+        if content_digest(data) != item.digest:
+            raise ImageError(f"{item.name} has changed since it was indexed")
+        return data
+
+    def _last_change(self, item: Item) -> int:
+        file = self._file(item)
+        try:
+            size, changed = file.status()
+        except ImageError as error:
+            raise ImageError(file.fault or f"{item.name} is not there any more") from error
+        if size != item.size:
+            raise ImageError(f"{item.name} has changed since it was indexed")
+        return changed
+
+    def _file(self, item: Item) -> ImageFile:
+        return image_at(item.path, item.name, self._allowed)
+
+
+def build_pictures(pictures: Pictures) -> APIRouter:
+    """Serve `thumbs/ID` and `images/ID`. What is not there, or not any more, is 404 with the reason."""
+    router = APIRouter()
+    limiter = CapacityLimiter(CORES)
+
+    def answer(item_id: str, known: str, kind: str) -> Response:
+        item = pictures.find(item_id)
+        pictures.require_unchanged(item)
+        headers = HEADERS | {"ETag": f'"{item.digest}-{kind}"'}
+        if headers["ETag"] in known:
+            return Response(status_code=304, headers=headers)
+        data, mime = (pictures.thumbnail(item), "image/jpeg") if kind == "thumb" else pictures.original(item)
+        return Response(data, media_type=mime, headers=headers)
+
+    async def serve(item_id: str, request: Request, kind: str) -> Response:
+        known = request.headers.get("if-none-match", "")
+        try:
+            return await run_sync(answer, item_id, known, kind, limiter=limiter)
+        except ImageError as reason:
+            text = str(reason)
+            raise HTTPException(404, f"{text[0].upper()}{text[1:]}.") from reason
+        except RetrievalError as reason:  # whoever keeps the items cannot be reached
+            raise HTTPException(503, str(reason)) from reason
+
+    @router.get("/thumbs/{item}")
+    async def thumbs(item: str, request: Request) -> Response:
+        return await serve(item, request, "thumb")
+
+    @router.get("/images/{item}")
+    async def images(item: str, request: Request) -> Response:
+        return await serve(item, request, "image")
+
+    return router
+
+
+def _jpeg(data: bytes, name: str, side: int) -> bytes:
+    image = decode(data, name, side).image
+    image.thumbnail((side, side), Image.Resampling.BICUBIC)
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()

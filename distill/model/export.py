@@ -1,0 +1,190 @@
+"""torch modules to ONNX files that carry everything: uint8 in, unit vectors out, facts in the metadata."""
+
+import warnings
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from distill.model.backbone import Backbone, create_backbone
+from index.embedders.onnx import FORMAT, OnnxEmbedder
+from index.errors import RetrievalError, UsageError
+from index.evaluation.metrics import overlap_at_k, rank
+
+DEMO_TEACHER = "demo-teacher"
+DEMO_SIDE = 348  # a third larger than any part: resizing once more inside the graph loses next to nothing
+DEMO_PARTS = (("tf_efficientnet_lite0", 224), ("tf_efficientnet_lite1", 240), ("tf_efficientnet_lite2", 260))
+
+
+class Unit(nn.Module):
+    """A backbone whose features are scaled to unit length."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map `(n, h, w, 3)` uint8 to `(n, dim)` unit rows."""
+        return F.normalize(self.backbone(images), dim=1)
+
+
+class Resize(nn.Module):
+    """Pillow's bicubic resize from one square to another, as two matrix products that any runtime has."""
+
+    def __init__(self, source: int, target: int) -> None:
+        super().__init__()
+        # Resizing the rows of an identity gives the resampling matrix itself.
+        identity = Image.fromarray(np.eye(source, dtype=np.float32))
+        matrix = np.asarray(identity.resize((source, target), Image.Resampling.BICUBIC))
+        self.matrix = nn.Buffer(torch.from_numpy(matrix.copy()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map `(n, source, source, 3)` to `(n, target, target, 3)` float32 between 0 and 255."""
+        channels = images.permute(0, 3, 1, 2).float()
+        resized = self.matrix @ channels @ self.matrix.T
+        return resized.clamp(0, 255).permute(0, 2, 3, 1)
+
+
+class Ensemble(nn.Module):
+    """Unit vectors of several networks side by side, each at its own size, scaled to unit length."""
+
+    def __init__(self, parts: Mapping[int, Backbone], side: int) -> None:
+        super().__init__()
+        self.resize = nn.ModuleList(Resize(side, size) for size in parts)
+        self.units = nn.ModuleList(Unit(backbone) for backbone in parts.values())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map `(n, side, side, 3)` uint8 to `(n, sum of dims)` unit rows."""
+        views = [unit(resize(images)) for resize, unit in zip(self.resize, self.units, strict=True)]
+        return F.normalize(torch.cat(views, dim=1), dim=1)
+
+
+def export_model(name: str, out: Path, weights: str = "auto") -> Path:
+    """Write a timm model, or the demo's teacher, as an ONNX embedder.
+
+    Args:
+        name: A timm name, or `demo-teacher`.
+        out: The ONNX file to write.
+        weights: As in `create_backbone`.
+
+    Raises:
+        UsageError: No such model or weights.
+    """
+    if name == DEMO_TEACHER:
+        parts = {side: create_backbone(part) for part, side in DEMO_PARTS}
+        module = Ensemble(parts, DEMO_SIDE)
+        facts = {"model": DEMO_TEACHER, "weights": "; ".join(b.origin for b in parts.values())}
+        return export_onnx(module, out, DEMO_SIDE, sum(b.dim for b in parts.values()), facts)
+    backbone = create_backbone(name, weights)
+    side = resolve_model_data_config(backbone.trunk)["input_size"][-1]
+    return export_onnx(Unit(backbone), out, side, backbone.dim, {"model": name, "weights": backbone.origin})
+
+
+def export_onnx(
+    module: nn.Module, out: Path, side: int, dim: int, facts: Mapping[str, str], crop: float = 1.0
+) -> Path:
+    """Write a module as one of our ONNX files, and check the file against the module.
+
+    Args:
+        module: Maps `(n, side, side, 3)` uint8 to `(n, dim)` unit rows.
+        out: The file, written beside and renamed once it has passed the check.
+        side: Input size in pixels.
+        dim: Length of the vectors.
+        facts: Further metadata, stored as `retrieval.<name>`.
+        crop: Share of each side of an image, about its centre, that is to be shown to the module.
+
+    Raises:
+        UsageError: `out` cannot be written.
+        RetrievalError: The file does not agree with the module.
+    """
+    if not out.parent.is_dir():
+        raise UsageError(f"{out.parent} does not exist. Make it, or write elsewhere.")
+    module = module.eval().cpu()
+    for part in module.modules():
+        if hasattr(part, "inplace"):
+            part.inplace = False  # type: ignore[assignment]  # undoing it takes the exporter long
+    example = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)  # a batch of 1 would be frozen
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        program = torch.onnx.export(
+            module,
+            (example,),
+            input_names=["images"],
+            output_names=["embeddings"],
+            dynamic_shapes=({0: torch.export.Dim("n")},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    written = {
+        "format": FORMAT,
+        "size": str(side),
+        "resize": "squash",
+        "crop": f"{crop:.6f}",
+        "interpolation": "bicubic",
+        "dim": str(dim),
+        "parameters": str(count_parameters(module)),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": " ".join(f"{package}={version(package)}" for package in ("torch", "timm", "onnx")),
+        **facts,
+    }
+    onnx.helper.set_model_props(model, {f"retrieval.{name}": value for name, value in written.items()})
+    onnx.checker.check_model(model, full_check=True)
+    beside = out.with_name(f".{out.name}.partial")
+    beside.write_bytes(model.SerializeToString())
+    try:
+        check_parity(module, OnnxEmbedder(beside, "cpu"), side)
+        beside.replace(out)
+    finally:
+        beside.unlink(missing_ok=True)
+    return out
+
+
+def count_parameters(module: nn.Module) -> int:
+    """How many numbers a module has learnt."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def check_parity(
+    module: nn.Module, embedder: OnnxEmbedder, side: int, images: NDArray[np.uint8] | None = None
+) -> float:
+    """Compare an ONNX file with the module it came from, at several batch sizes, by value and by ranking.
+
+    Args:
+        module: The torch module, in evaluation mode.
+        embedder: The file.
+        side: Input size in pixels.
+        images: `(n, side, side, 3)` uint8 to compare on; noise if None.
+
+    Returns:
+        The largest absolute difference between any two coordinates.
+
+    Raises:
+        RetrievalError: A coordinate differs by more than 1e-4, or a ranking differs.
+    """
+    if images is None:
+        images = np.random.default_rng(0).integers(0, 256, (32, side, side, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = torch.cat([module(chunk) for chunk in torch.from_numpy(images).split(8)]).numpy()
+    worst = 0.0
+    for n in (1, 2, 7, len(images)):
+        found = embedder.embed(list(images[:n]))
+        worst = max(worst, float(np.abs(found - expected[:n]).max()))
+    if not worst < 1e-4:
+        raise RetrievalError(f"The ONNX file differs from the network by {worst:.2g}; nothing was written.")
+    k = min(10, len(images) - 1)
+    agreement = overlap_at_k(rank(expected @ expected.T, k), rank(found @ found.T, k)).mean()
+    if agreement < 0.99:
+        raise RetrievalError(f"The ONNX file ranks differently from the network (overlap {agreement:.2f}).")
+    return worst

@@ -1,0 +1,254 @@
+"""Smaller files of a finished student: fp16 and int8, each let in only if it ranks like the original."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+from distill.report.report import read_run, write_run
+from index.embedders.base import embed_many
+from index.embedders.onnx import OnnxEmbedder
+from index.errors import ImageError, RetrievalError, UsageError
+from index.evaluation.metrics import overlap_at_k, rank
+from index.images.decode import read_photo
+from index.images.sources import Source, find_images
+
+CALIBRATION = 128  # images whose activations set the scales of int8
+GATE, FEWEST = 500, 50  # images that the gate searches among, at most and at least
+LEAST_OVERLAP = 0.9  # docs/architecture.md has the figures that it lies between
+DEPTH = 10
+ROUNDS = 15  # of timing, after two to warm up
+PRODUCTS = ("Conv", "Gemm", "MatMul")  # where the weights and the time are
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One file of a student, and what was measured of it.
+
+    Attributes:
+        name: `fp32`, which is the original, `fp16` or `int8`.
+        megabytes: Size of the file.
+        milliseconds: Per image, at a batch of 1 and of 32. Comparable within one call only.
+        overlap: Mean overlap@10 with the original.
+        admitted: Whether the file was kept.
+    """
+
+    name: str
+    megabytes: float
+    milliseconds: tuple[float, float]
+    overlap: float
+    admitted: bool
+
+    def __str__(self) -> str:
+        one, many = self.milliseconds
+        verdict = "" if self.admitted else f", not kept: at least {100 * LEAST_OVERLAP:.0f} % are needed"
+        return (
+            f"{self.name}: {self.megabytes:.2f} MB, {one:.1f} ms for one image, {many:.1f} ms for each "
+            f"of 32, overlap@10 {100 * self.overlap:.1f} %{verdict}."
+        )
+
+
+def make_variants(student: OnnxEmbedder, pixels: NDArray[np.uint8], names: Sequence[str]) -> list[Variant]:
+    """Write the variants that pass the gate beside the student, as `student.<name>.onnx`.
+
+    Those of an earlier call are removed.
+
+    Args:
+        student: The original, opened from its file.
+        pixels: `(n, side, side, 3)` uint8 images in random order, unlabelled. The first are calibrated on,
+            the others are the queries and the gallery of the gate.
+        names: `fp16`, `int8`.
+
+    Returns:
+        The original, and each variant.
+
+    Raises:
+        UsageError: No such variant.
+        RetrievalError: Too few images, or a network that cannot be converted.
+    """
+    check_variants(names)
+    distinct = np.array(list({image.tobytes(): image for image in pixels}.values()))  # no copy judges itself
+    check_enough(len(distinct))
+    calibration, gate = distinct[:CALIBRATION], distinct[CALIBRATION : CALIBRATION + GATE]
+    original = Path(student.spec)
+    with TemporaryDirectory(dir=original.parent, prefix=".variants-") as scratch:
+        made = {name: _convert(student, name, Path(scratch), calibration) for name in names}
+        models = {"fp32": student, **made}
+        places = {name: _nearest(model, gate) for name, model in models.items()}
+        overlaps = {name: float(overlap_at_k(found, places["fp32"]).mean()) for name, found in places.items()}
+        times = [_time_in_turns(list(models.values()), gate[:n]) for n in (1, 32)]
+        remove_variants(original)  # not before: where a conversion fails, the folder stays as its notes say
+        for name, model in made.items():
+            if overlaps[name] >= LEAST_OVERLAP:
+                written = Path(model.spec)
+                _describe(written, {**model.metadata, "retrieval.overlap": f"{overlaps[name]:.4f}"})
+                written.replace(_beside(original, name))
+    return [
+        Variant(
+            name,
+            round(len(model.data) / 1e6, 2),
+            (times[0][place], times[1][place]),
+            overlaps[name],
+            overlaps[name] >= LEAST_OVERLAP,
+        )
+        for place, (name, model) in enumerate(models.items())
+    ]
+
+
+def make_variants_by_name(folder: Path, sources: Sequence[Source], names: Sequence[str]) -> list[Variant]:
+    """`make_variants`, for the student of a folder and images of files; noted in its run.json and model card.
+
+    Args:
+        folder: The student folder.
+        sources: Folders and files of unlabelled images.
+        names: `fp16`, `int8`.
+
+    Raises:
+        UsageError: No student folder, no such variant, or no source has an image.
+        RetrievalError: As `make_variants`.
+    """
+    check_variants(names)
+    student = OnnxEmbedder(folder / "student.onnx", "cpu")
+    run = read_run(folder)
+    files = find_images(sources)
+    pixels = []
+    for i in np.random.default_rng(0).permutation(len(files))[: CALIBRATION + GATE]:
+        with suppress(ImageError):  # a few images less
+            pixels.append(student.prepare(read_photo(files[i], student.side)))
+    made = make_variants(student, np.array(pixels), names)
+    write_run(folder, {**run, "variants": [asdict(variant) for variant in made]})
+    return made
+
+
+def check_variants(names: Sequence[str]) -> None:
+    """Raise UsageError unless each is the name of a variant."""
+    for name in names:
+        if name not in CONVERSIONS:
+            raise UsageError(f"No variant {name!r}. There are {', '.join(CONVERSIONS)}.")
+
+
+def check_enough(count: int) -> None:
+    """Raise RetrievalError unless so many different images suffice to calibrate and to judge."""
+    if count < CALIBRATION + FEWEST:
+        raise RetrievalError(
+            f"Variants need {CALIBRATION + FEWEST} different images, {CALIBRATION} to calibrate on and "
+            f"{FEWEST} to be judged by; here are {count}."
+        )
+
+
+def remove_variants(original: Path) -> None:
+    """Remove the variants beside a student's file: they are of the student that was there before."""
+    for name in CONVERSIONS:
+        _beside(original, name).unlink(missing_ok=True)
+
+
+def _beside(original: Path, name: str) -> Path:
+    return original.with_suffix(f".{name}.onnx")
+
+
+def _convert(student: OnnxEmbedder, name: str, scratch: Path, calibration: NDArray[np.uint8]) -> OnnxEmbedder:
+    target = scratch / f"{name}.onnx"
+    try:
+        CONVERSIONS[name](Path(student.spec), target, calibration)
+        facts = {**student.metadata, "retrieval.variant": name}
+        if name == "int8":
+            facts["retrieval.calibration"] = str(len(calibration))
+        _describe(target, facts)
+        return OnnxEmbedder(target, "cpu")
+    except Exception as error:  # the tools raise anything for a network that they do not know
+        raise RetrievalError(f"No {name} file of this student: {type(error).__name__}: {error}") from error
+
+
+def _describe(path: Path, facts: Mapping[str, str]) -> None:
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, dict(facts))
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def _to_fp16(source: Path, target: Path, calibration: NDArray[np.uint8]) -> None:
+    """Weights in half the size, cast back to fp32 when the file is opened; all is computed in fp32."""
+    model = onnx.load(source)
+    casts = []
+    for weights in model.graph.initializer:
+        if weights.data_type == onnx.TensorProto.FLOAT and weights.dims:
+            halves = onnx.numpy_helper.to_array(weights).astype(np.float16)
+            casts.append(
+                onnx.helper.make_node(
+                    "Cast", [f"{weights.name}.fp16"], [weights.name], to=onnx.TensorProto.FLOAT
+                )
+            )
+            weights.CopyFrom(onnx.numpy_helper.from_array(halves, f"{weights.name}.fp16"))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, target)
+
+
+def _to_int8(source: Path, target: Path, calibration: NDArray[np.uint8]) -> None:
+    """Static quantisation of the trunk; the normalisation of the input and the head stay in fp32.
+
+    Weights have 7 bits: processors without VNNI add two products of 8 bits in 16, which overflow.
+    """
+    model = onnx.load(source)
+    nodes = list(model.graph.node)
+    head = max(place for place, node in enumerate(nodes) if node.op_type in PRODUCTS)
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # it warns about a step that these graphs do not need
+    try:
+        quantize_static(
+            model,
+            target,
+            _Reader(calibration),
+            # With the activation in between, or the scales would have to cover what it cuts off.
+            op_types_to_quantize=[*PRODUCTS, "Clip", "Relu"],
+            nodes_to_exclude=[node.name for node in nodes[head:]],
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+    finally:
+        root.setLevel(level)
+
+
+CONVERSIONS: dict[str, Callable[[Path, Path, NDArray[np.uint8]], None]] = {"fp16": _to_fp16, "int8": _to_int8}
+
+
+class _Reader(CalibrationDataReader):
+    def __init__(self, images: NDArray[np.uint8]) -> None:
+        self._batches: Iterator[NDArray[np.uint8]] = (images[i : i + 8] for i in range(0, len(images), 8))
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {"images": batch}
+
+
+def _nearest(model: OnnxEmbedder, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The ten nearest of each image among the others."""
+    vectors = embed_many(model, list(images))
+    similarity = vectors @ vectors.T
+    np.fill_diagonal(similarity, -np.inf)
+    return rank(similarity, DEPTH)
+
+
+def _time_in_turns(models: Sequence[OnnxEmbedder], images: NDArray[np.uint8]) -> list[float]:
+    """Median milliseconds per image of each, warm, in turns, so that a busy machine slows all alike."""
+    batch = list(images)
+    seconds: list[list[float]] = []
+    for _ in range(ROUNDS + 2):
+        marks = [perf_counter()]
+        for model in models:
+            model.embed(batch)
+            marks.append(perf_counter())
+        seconds.append(np.diff(marks).tolist())
+    return (1000 * np.median(seconds[2:], axis=0) / len(batch)).round(2).tolist()

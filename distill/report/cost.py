@@ -1,0 +1,70 @@
+"""What a student has cost, and after how many images it is cheaper than its teacher."""
+
+import math
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.ask import Answered
+from index.embedders.onnx import OnnxEmbedder
+from index.teachers.ledger import Ledger
+
+TIMED = 8  # images that the student's speed is measured on
+
+
+def reckon(
+    answered: Answered, ledger: Ledger, price: float | None, train_seconds: float, student_seconds: float
+) -> dict[str, Any]:
+    """The account of one student.
+
+    Its answers count, whether they were paid for in this run or before; so do all calls in vain.
+
+    Args:
+        answered: The answers it learnt from.
+        ledger: Where they are kept.
+        price: Of a thousand answers, if it is known.
+        train_seconds: How long training took.
+        student_seconds: How long it takes for one image.
+
+    Returns:
+        `in_vain`, `ask_seconds` (of this run), `price`, `money`, and how many images must be embedded before
+        the student is the cheaper way to do it: `break_even` in queries or money, which it does not cost, and
+        `break_even_time` in time, None if the teacher is as fast.
+    """
+    paid = len(answered.digests) + ledger.lost
+    rate = ledger.rate
+    teacher_seconds = 1 / rate if rate else 0.0
+    return {
+        "in_vain": ledger.lost,
+        "ask_seconds": answered.seconds,
+        "price": price,
+        "money": None if price is None else paid * price / 1000,
+        "break_even": paid,
+        "break_even_time": break_even(
+            paid * teacher_seconds + train_seconds, teacher_seconds, student_seconds
+        ),
+    }
+
+
+def break_even(fixed: float, dear: float, cheap: float) -> int | None:
+    """After how many uses something that costs `fixed` at first and then `cheap` beats what costs `dear`."""
+    return math.ceil(fixed / (dear - cheap)) if dear > cheap else None
+
+
+def seconds_per_image(student: OnnxEmbedder, crops: NDArray[np.uint8]) -> float:
+    """Median time of one image, warm.
+
+    Args:
+        student: The model.
+        crops: `(n, side, side, 3)` uint8.
+    """
+    times: list[float] = []
+    images: Sequence[NDArray[np.uint8]] = list(crops[:TIMED])
+    for image in [images[0], *images]:
+        start = perf_counter()
+        student.embed([image])
+        times.append(perf_counter() - start)
+    return float(np.median(times[1:]))

@@ -1,0 +1,175 @@
+"""The training loop: views of the images, and where they belong in teacher space."""
+
+import math
+from functools import partial
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from distill.examples import Examples
+from distill.model.student import Student, embed, fit_head
+from distill.training.checkpoint import Checkpoint, Progress, Stateful
+from distill.training.distributed import embed_shared, on_first
+from distill.training.losses import LOSSES, Bank
+from distill.training.mixing import join
+from distill.training.recipes import Recipe
+from distill.training.views import center_crop, random_view
+from index.evaluation.metrics import overlap_at_k, rank
+from index.evaluation.rankings import DEPTH
+from index.progress import progress
+
+CHECKS = 10  # of the agreement with the teacher, evenly over the steps
+PATIENCE = 4  # checks in a row without success, after which training stops
+GALLERY = 300  # answered images at most that held-out ones are searched among
+
+
+def train_student(
+    student: Student,
+    examples: Examples,
+    held_out: Examples | None,
+    side: int,
+    recipe: Recipe,
+    fabric: Fabric,
+    checkpoint: Checkpoint | None = None,
+) -> Progress:
+    """Fit the student to the targets, in place.
+
+    Args:
+        student: The network to train.
+        examples: What it learns from.
+        held_out: Answered images that it does not learn from. Their agreement with the teacher picks the
+            weights that are kept, and stops training that no longer helps.
+        side: The student's input size.
+        recipe: How.
+        fabric: Where.
+        checkpoint: Where the state is kept, and from which an interrupted run goes on.
+
+    Returns:
+        The loss of each step and the agreement at each check.
+    """
+    torch.manual_seed(recipe.seed)
+    images, targets = torch.from_numpy(examples.pixels), torch.from_numpy(examples.targets)
+    answers = targets[: examples.answered]
+    features = embed(student.backbone, center_crop(images[: examples.answered], side), fabric)
+    fit_head(student.head, features, answers, recipe.ridge)
+
+    if student.backbone.pretrained:
+        student.backbone.freeze_early(recipe.freeze)
+    adam = torch.optim.AdamW(_parameter_groups(student, recipe.decay), lr=recipe.rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: one_cycle(step, recipe.steps))
+    averaged = torch.optim.swa_utils.AveragedModel(student)
+    batches = draw_batches(len(images), examples.answered, recipe)
+    bank = Bank(fabric.to_device(answers))
+    model, optimizer = fabric.setup(student, adam)
+    parts: dict[str, Stateful] = {
+        "student": student,
+        "averaged": averaged,
+        "optimizer": adam,
+        "schedule": schedule,
+    }
+    done = checkpoint.load(parts) if checkpoint else Progress()
+
+    check_every = max(recipe.steps // CHECKS, 1)
+    with progress(recipe.steps, "train", "step") as bar:
+        bar.update(len(done.losses))
+        while len(done.losses) < recipe.steps and done.failures < PATIENCE:
+            model.train()
+            rows = batches[len(done.losses)]
+            views = random_view(fabric.to_device(images[rows]), side, recipe.shown, recipe.turn, recipe.flip)
+            vectors = embed_shared(model, views, fabric)
+            loss = joint_loss(vectors, fabric.to_device(targets[rows]), bank, recipe)
+            fabric.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            done.losses.append(loss.item())
+            if len(done.losses) > recipe.steps * (1 - recipe.average):
+                averaged.update_parameters(student)
+            bar.set_postfix(loss=f"{done.losses[-1]:.4f}", refresh=False)
+            bar.update()
+            if len(done.losses) % check_every == 0 or len(done.losses) == recipe.steps:
+                current = _current(student, averaged)
+                if held_out:
+                    measure = partial(agreement, current, held_out, examples, side, fabric)
+                    done.note(on_first(fabric, measure), current.state_dict())
+                if checkpoint and fabric.is_global_zero:
+                    checkpoint.save(done, parts)
+    student.load_state_dict(done.best or _current(student, averaged).state_dict())
+    student.eval()
+    return done
+
+
+def one_cycle(step: int, steps: int) -> float:
+    """Share of the peak learning rate: up in a line for a fifth of the steps, then down along a cosine."""
+    rise = max(steps // 5, 1)
+    if step < rise:
+        return (step + 1) / rise
+    return (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1))) / 2
+
+
+def joint_loss(student: Tensor, teacher: Tensor, bank: Bank, recipe: Recipe) -> Tensor:
+    """The recipe's losses on a batch, and on the joint set of the batch and its interpolations.
+
+    Args:
+        student: `(n, dim)` unit rows.
+        teacher: `(n, dim)` unit rows, in teacher space.
+        bank: The teacher's answers.
+        recipe: Which losses, and how rows are mixed.
+    """
+    joint = join(student, teacher, recipe.mixing)
+    terms = [weight * LOSSES[name](student, teacher, bank) for name, weight in recipe.losses.items()]
+    terms += [weight * LOSSES[name](*joint, bank) for name, weight in recipe.joint_losses.items()]
+    return torch.stack(terms).sum()
+
+
+def agreement(
+    student: nn.Module, held_out: Examples, examples: Examples, side: int, fabric: Fabric
+) -> NDArray[np.float64]:
+    """How many of the teacher's first places the student also returns, among images that were answered.
+
+    Returns:
+        `(held-out images,)` overlap of the two lists, between 0 and 1.
+    """
+    among = min(examples.answered, GALLERY)
+
+    def search(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> NDArray[np.int64]:
+        return rank(queries @ gallery.T, min(DEPTH, among))
+
+    pixels = np.concatenate([held_out.pixels, examples.pixels[:among]])
+    vectors = embed(student, center_crop(torch.from_numpy(pixels), side), fabric).numpy()
+    queries, gallery = np.split(vectors, [len(held_out.pixels)])
+    return overlap_at_k(search(queries, gallery), search(held_out.targets, examples.targets[:among]))
+
+
+def draw_batches(count: int, answered: int, recipe: Recipe) -> list[Tensor]:
+    """Rows for each step: answered images, and a share of those without an answer.
+
+    No image without an answer is drawn more often than one with.
+    """
+    share = min(recipe.unqueried, (count - answered) / count)
+    guessed = round(recipe.batch * share)
+    with_answer = _passes(answered, recipe.batch - guessed, recipe.steps)
+    if not guessed:
+        return with_answer
+    without = _passes(count - answered, guessed, recipe.steps)
+    return [torch.cat([one, other + answered]) for one, other in zip(with_answer, without, strict=True)]
+
+
+def _passes(count: int, size: int, steps: int) -> list[Tensor]:
+    """Whole shuffled passes, cut into batches that may straddle two of them."""
+    needed = steps * size
+    rows = torch.cat([torch.randperm(count) for _ in range(-(-needed // count))])[:needed]
+    return list(rows.split(size))
+
+
+def _current(student: Student, averaged: torch.optim.swa_utils.AveragedModel) -> nn.Module:
+    return averaged.module if averaged.n_averaged > 0 else student
+
+
+def _parameter_groups(student: Student, decay: float) -> list[dict]:
+    matrices = [p for p in student.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in student.parameters() if p.requires_grad and p.ndim <= 1]
+    return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]

@@ -1,0 +1,1 @@
+"""From images to an index: embed, keep a journal, write."""

@@ -1,0 +1,123 @@
+"""From files to vectors: each worker reads, decodes and embeds a few images at a time, once for all models.
+
+A worker that does all of it hands nothing over and waits for nobody: on a CPU, where reading, decoding and
+embedding want the same cores, they are all kept busy.
+"""
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from threading import BoundedSemaphore
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.embedders.base import Embedder, embed_checked
+from index.errors import ImageError, UnansweredError
+from index.images.decode import read_photo
+from index.images.file import ImageFile
+from index.parallel import WORKERS, map_ahead
+from index.stores.records import Failure, Item
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What became of a stretch of files.
+
+    Attributes:
+        items: The n that were embedded, in order.
+        vectors: Their `(n, dim)` unit rows by model; empty without items.
+        failures: Those that were refused.
+        waiting: Share of the workers' time, so far, in which they read and decoded: models had to wait.
+            None if that is not known.
+    """
+
+    items: list[Item]
+    vectors: dict[str, NDArray[np.float32]]
+    failures: list[Failure]
+    waiting: float | None = None
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    item: Item
+    inputs: dict[str, Any]
+
+
+def embed_files(
+    files: Iterable[ImageFile],
+    models: Mapping[str, Embedder],
+    batch: int | None = None,
+    workers: int = WORKERS,
+) -> Generator[Embedded, None, None]:
+    """Decode each file once and embed it with every model, in bounded memory.
+
+    Args:
+        files: What to embed.
+        models: The embedders by name. As many calls as a model has lanes are made at a time.
+        batch: Images that a model is given at a time; None takes the largest that one of them is best called
+            with.
+        workers: Threads that read, decode and embed.
+
+    Yields:
+        The outcome of `batch` files at a time, in the order given.
+
+    Raises:
+        RetrievalError: A model answered something that is no unit vector.
+    """
+    side = max(model.side for model in models.values())
+    size = batch or max(model.calls.batch for model in models.values())
+    turns = {name: BoundedSemaphore(model.calls.lanes) for name, model in models.items()}
+
+    def work(chunk: Sequence[ImageFile]) -> tuple[Embedded, float, float]:
+        began = perf_counter()
+        outcomes = [_prepare(file, models, side) for file in chunk]
+        prepared = perf_counter()
+        ready = [outcome for outcome in outcomes if isinstance(outcome, _Prepared)]
+        failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+        embedded = _embed(ready, models, turns, failures)
+        return embedded, prepared - began, perf_counter() - prepared
+
+    remaining = iter(files)
+    chunks = iter(lambda: list(islice(remaining, size)), [])
+    data = total = 0.0
+    with ThreadPoolExecutor(workers) as pool:
+        for embedded, reading, embedding in map_ahead(pool, work, chunks, ahead=workers + 1):
+            data += reading
+            total += reading + embedding
+            yield replace(embedded, waiting=data / total)
+
+
+def _prepare(file: ImageFile, models: Mapping[str, Embedder], side: int) -> _Prepared | Failure:
+    try:
+        photo = read_photo(file, side)
+        inputs = {name: model.prepare(photo) for name, model in models.items()}
+    except ImageError as reason:
+        return Failure(file.location, str(reason))
+    facts = photo.digest, len(photo.data), photo.width, photo.height, photo.changed
+    return _Prepared(Item(file.location, file.name, *facts), inputs)
+
+
+def _embed(
+    ready: list[_Prepared],
+    models: Mapping[str, Embedder],
+    turns: Mapping[str, BoundedSemaphore],
+    failures: list[Failure],
+) -> Embedded:
+    """Embed with every model; an image that one of them has no answer for is left out."""
+    vectors: dict[str, NDArray[np.float32]] = {}
+    for name, model in models.items():
+        if not ready:
+            break
+        inputs, names = [one.inputs[name] for one in ready], [one.item.name for one in ready]
+        try:
+            with turns[name]:
+                vectors[name] = embed_checked(model, inputs, names)
+        except UnansweredError as partial:
+            failures += [Failure(ready[i].item.path, reason) for i, reason in partial.reasons.items()]
+            rest = [one for i, one in enumerate(ready) if i not in partial.reasons]
+            return _embed(rest, models, turns, failures)
+    return Embedded([one.item for one in ready], vectors if ready else {}, failures)

@@ -1,0 +1,310 @@
+"""A run that writes an index: what it has embedded so far, kept in the index folder until that is complete.
+
+SQLite knows the images; their vectors lie in one file for each space, which only grows. A transaction ends
+after its vectors are written, so that a run which is killed loses the batches at hand and no more. What was
+written last may be lost with the machine's power: checksums find that. One process at a time has it open.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from index.build.journal_tables import DOUBTFUL, FOUND, MISSING, open_tables
+from index.build.journal_vectors import Heap, Segment
+from index.errors import ImageError, RetrievalError, UsageError
+from index.images.file import ImageFile
+from index.io import forget, require_utf8
+from index.progress import say
+from index.stores.folder import CHUNK, MANIFEST, Index
+from index.stores.records import Failure, File, Item, Manifest
+
+FOLDER = "unfinished"
+SYNC = 5.0  # seconds of work that a power cut may cost
+PAGE = 256  # files that are looked up at a time
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A file without vectors.
+
+    Attributes:
+        place: Its place among the files to index.
+        digest: Its content digest, if that is known.
+        doubtful: Whether it may be a copy of another one.
+    """
+
+    place: int
+    digest: str | None
+    doubtful: bool
+
+
+class Gallery(Protocol):
+    """What items are read from that have vectors."""
+
+    manifest: Manifest
+
+    def iter_batches(self) -> Iterator[pa.RecordBatch]:
+        """As `Index.iter_batches`."""
+
+
+G = TypeVar("G", bound=Gallery)
+
+
+class Journal:
+    """The unfinished run of an index folder. Who has it open is the only one to write there.
+
+    Attributes:
+        embedded: Images that this run embedded, those of its life before included.
+    """
+
+    def __init__(self, out: Path) -> None:
+        """Open it, or begin one.
+
+        Args:
+            out: The index folder; made if it does not exist.
+
+        Raises:
+            UsageError: `out` is something else than an index, its parent does not exist, or its name is not
+                UTF-8.
+            RetrievalError: Another process writes it, or what is left of a run is damaged.
+        """
+        require_utf8(out)
+        self.out, self.folder = out, out / FOLDER
+        if not out.parent.is_dir():
+            raise UsageError(f"{out.parent} does not exist. Make it, or give another --out.")
+        ours = (out / MANIFEST).is_file() or self.folder.is_dir() or _is_empty(out)
+        if out.exists() and not ours:
+            raise UsageError(f"{out} exists and is not an index. Give another --out.")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = open_tables(self.folder / "journal.sqlite")
+        except RetrievalError as error:
+            raise RetrievalError(f"{out} cannot be written: {error}.") from error
+        self._heap = Heap(self.folder)
+        self._rows, self.embedded = 0, self._count_embedded()  # known before anything can break off
+        self._synced = time.monotonic()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._heap.close()
+        self._db.close()
+        if kind is None or not self.embedded:
+            shutil.rmtree(self.folder)
+            if _is_empty(self.out):
+                self.out.rmdir()
+        elif not issubclass(kind, UsageError):
+            say(f"{self.embedded} images are embedded, and kept. Go on with --resume.")
+
+    @property
+    def left(self) -> bool:
+        """Whether a run was begun here and not completed."""
+        return self._db.execute("SELECT 1 FROM run").fetchone() is not None
+
+    def start(self, identity: Mapping[str, str], resume: bool) -> None:
+        """Say what the run is, and check what a killed one has left.
+
+        Args:
+            identity: What makes the vectors, each thing by its name.
+            resume: Whether to go on with what is left.
+
+        Raises:
+            UsageError: Something is left that shall not be used, or that was made otherwise.
+        """
+        self._drop_damaged()
+        self.embedded = self._count_embedded()
+        if not self.embedded:
+            self._db.executescript(
+                "BEGIN; DELETE FROM run; DELETE FROM contents; DELETE FROM segments; DELETE FROM seen; "
+                "DELETE FROM files; COMMIT;"
+            )
+        elif not resume:
+            raise UsageError(
+                f"{self.out} holds an unfinished run, with {self.embedded} images embedded. "
+                f"Go on with --resume, or remove {self.folder} to start afresh."
+            )
+        left = dict(self._db.execute("SELECT what, value FROM run"))
+        for what, value in identity.items():
+            if left.setdefault(what, value) != value:
+                raise UsageError(
+                    f"The unfinished run in {self.out} has another {what}: {left[what]}, not {value}. "
+                    f"Give that, or remove {self.folder} to start afresh."
+                )
+        self._db.executemany("INSERT OR IGNORE INTO run VALUES (?, ?)", identity.items())
+
+    def adopt(self, index: G | None) -> G | Index | None:
+        """Take the vectors of an index as known.
+
+        Args:
+            index: The index in the folder, if the run updates it. A resumed run remembers whether it does.
+
+        Returns:
+            The index whose vectors are used.
+        """
+        known = self._db.execute("SELECT value FROM run WHERE what = 'generation'").fetchone()
+        if not known and index is None:
+            return None
+        adopted = index or Index(self.out)
+        generation = str(adopted.manifest.generation)
+        if known == (generation,):
+            return adopted
+        self._db.execute("BEGIN")
+        self._db.execute("DELETE FROM contents WHERE row < 0")
+        first = 0
+        for batch in adopted.iter_batches():
+            self._adopt_batch(batch.to_pydict(), first)
+            first += batch.num_rows
+        self._db.execute("INSERT OR REPLACE INTO run VALUES ('generation', ?)", (generation,))
+        self._db.execute("COMMIT")
+        return adopted
+
+    def _adopt_batch(self, items: dict[str, list[Any]], first: int) -> None:
+        """Take items as known, column by column: an object for each would take most of an update's time."""
+        rows = range(-1 - first, -1 - first - len(items["digest"]), -1)
+        contents = zip(items["digest"], items["size"], items["width"], items["height"], rows, strict=True)
+        seen = zip(items["path"], items["size"], items["mtime"], items["digest"], strict=True)
+        copied = zip(items["copies"], items["size"], items["digest"], strict=True)
+        copies = (
+            (copy["path"], size, copy["mtime"], digest) for files, size, digest in copied for copy in files
+        )
+        self._db.executemany("INSERT OR IGNORE INTO contents VALUES (?, ?, ?, ?, ?)", contents)
+        self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?, ?, ?)", [*seen, *copies])
+
+    def list_files(self, files: Sequence[ImageFile]) -> None:
+        """Say what is to be indexed. A file of the same path, size and time as before is not looked into."""
+        self._db.execute("BEGIN")
+        self._db.execute(
+            "INSERT OR REPLACE INTO seen "
+            "SELECT path, size, mtime, digest FROM files WHERE digest IS NOT NULL AND size IS NOT NULL"
+        )
+        self._db.execute("DELETE FROM files")
+        self._db.execute("DELETE FROM refused")
+        self._db.executemany(
+            "INSERT OR IGNORE INTO files VALUES (?1, ?2, ?3, ?4, ?5, "
+            "(SELECT digest FROM seen WHERE path = ?2 AND size = ?4 AND mtime = ?5))",
+            ((place, file.location, file.name, *_status(file)) for place, file in enumerate(files)),
+        )
+        self._db.execute("COMMIT")
+
+    def lists(self, item: Item) -> bool:
+        """Whether a file is to be indexed that has this item's path, size and time."""
+        wanted = "SELECT 1 FROM files WHERE path = ? AND size = ? AND mtime = ?"
+        return self._db.execute(wanted, (item.path, item.size, item.mtime)).fetchone() is not None
+
+    def count_missing(self) -> int:
+        """How many files have no vectors yet."""
+        return self._db.execute(f"SELECT COUNT(*) {MISSING}").fetchone()[0]
+
+    def missing(self) -> Iterator[Missing]:
+        """Yield the files without vectors, in their order; they may be added meanwhile."""
+        place = -1
+        query = f"SELECT place, files.digest, {DOUBTFUL} {MISSING} AND place > ? ORDER BY place LIMIT {PAGE}"
+        while page := self._db.execute(query, (place,)).fetchall():
+            for place, digest, doubtful in page:
+                yield Missing(place, digest, bool(doubtful))
+
+    def settle(self, place: int, digest: str) -> bool:
+        """Note what a file holds, and return whether that has vectors."""
+        self._db.execute("UPDATE files SET digest = ? WHERE place = ?", (digest, place))
+        return self._db.execute("SELECT 1 FROM contents WHERE digest = ?", (digest,)).fetchone() is not None
+
+    def add(
+        self, items: Sequence[Item], vectors: Mapping[str, NDArray[np.float32]], failures: Sequence[Failure]
+    ) -> None:
+        """Add n embedded files, with `(n, dim)` vectors for each space, and the refused ones among them."""
+        segments = [
+            (self._rows, len(items), *self._heap.append(space, rows)) for space, rows in vectors.items()
+        ]
+        contents = [
+            (item.digest, item.size, item.width, item.height, self._rows + i) for i, item in enumerate(items)
+        ]
+        self._db.execute("BEGIN")
+        self._db.executemany("INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?)", segments)
+        self._db.executemany("INSERT OR IGNORE INTO contents VALUES (?, ?, ?, ?, ?)", contents)
+        self._db.executemany(
+            "UPDATE files SET digest = ? WHERE path = ?", [(item.digest, item.path) for item in items]
+        )
+        self._db.executemany(
+            "INSERT OR REPLACE INTO refused SELECT place, path, ? FROM files WHERE path = ?",
+            [(failure.reason, failure.path) for failure in failures],
+        )
+        self._db.execute("COMMIT")
+        self._rows += len(items)
+        self.embedded += len(items)
+        if time.monotonic() - self._synced > SYNC:
+            self._heap.sync()
+            self._db.execute("PRAGMA wal_checkpoint")
+            self._synced = time.monotonic()
+
+    def items(self) -> Iterator[tuple[Item, int]]:
+        """Yield what the index will hold, in its order, each with the row of its vectors for `vectors`."""
+        for _, group in groupby(self._db.execute(FOUND), key=lambda found: found[0]):
+            (_, *first), *others = group
+            path, name, mtime, digest, size, width, height, row = first
+            copies = tuple(File(path, name, mtime or 0) for _, path, name, mtime, *_ in others)
+            yield Item(path, name, digest, size, width, height, mtime or 0, copies), row
+
+    def failures(self) -> Iterator[Failure]:
+        """Yield what is refused, in the order of the files."""
+        for path, reason in self._db.execute("SELECT path, reason FROM refused ORDER BY place"):
+            yield Failure(path, reason)
+
+    def vectors(
+        self, space: str, dim: int, rows: Sequence[int], base: Index | None
+    ) -> Iterator[NDArray[np.float32]]:
+        """Gather `(n, dim)` vectors, some at a time.
+
+        Args:
+            space: Of which space.
+            dim: Its dimension.
+            rows: As `items` yields them.
+            base: As `adopt` returned it.
+        """
+        for start in range(0, len(rows), CHUNK):
+            chunk = np.asarray(rows[start : start + CHUNK])
+            out = np.empty((len(chunk), dim), np.float32)
+            own = chunk >= 0
+            if own.any():
+                out[own] = self._heap.gather(space, dim, chunk[own])
+            if base is not None and not own.all():
+                known = base.vectors(space)
+                out[~own] = known[-1 - chunk[~own]]
+                forget(known)
+            yield out
+
+    def _count_embedded(self) -> int:
+        return self._db.execute("SELECT COUNT(*) FROM contents WHERE row >= 0").fetchone()[0]
+
+    def _drop_damaged(self) -> None:
+        """Forget what was not written whole, and all that came after it."""
+        segments = self._db.execute("SELECT first, space, start, size, crc FROM segments ORDER BY first")
+        for first, *segment in segments.fetchall():
+            if not self._heap.holds(Segment(*segment)):
+                self._db.execute("DELETE FROM contents WHERE row >= ?", (first,))
+                self._db.execute("DELETE FROM segments WHERE first >= ?", (first,))
+                break
+        self._heap.cut(dict(self._db.execute("SELECT space, MAX(start + size) FROM segments GROUP BY space")))
+        (self._rows,) = self._db.execute("SELECT COALESCE(MAX(first + count), 0) FROM segments").fetchone()
+
+
+def _status(file: ImageFile) -> tuple[int, int] | tuple[None, None]:
+    try:
+        return file.status()
+    except ImageError:  # the reason comes out when it is read
+        return None, None
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())

@@ -1,0 +1,72 @@
+"""The vectors of an unfinished run: one file for each space, which only grows."""
+
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.io import sync
+
+
+class Segment(NamedTuple):
+    """Bytes that were appended to a space at once."""
+
+    space: str
+    start: int
+    size: int
+    crc: int
+
+
+class Heap:
+    """Files of rows in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, BinaryIO] = {}
+
+    def append(self, space: str, rows: NDArray[np.float32]) -> Segment:
+        """Append `(n, dim)` rows to a space."""
+        if space not in self._files:
+            self._files[space] = self._path(space).open("ab", buffering=0)
+        file, data = self._files[space], np.ascontiguousarray(rows, "<f4").tobytes()
+        segment = Segment(space, file.tell(), len(data), zlib.crc32(data))
+        left = memoryview(data)
+        while left:  # a disk that becomes full takes some of it before it fails
+            left = left[file.write(left) :]
+        return segment
+
+    def holds(self, segment: Segment) -> bool:
+        """Whether the bytes of a segment are there as they were written."""
+        try:
+            with self._path(segment.space).open("rb") as file:
+                file.seek(segment.start)
+                return zlib.crc32(file.read(segment.size)) == segment.crc
+        except OSError:
+            return False
+
+    def cut(self, ends: Mapping[str, int]) -> None:
+        """Cut each space after so many bytes; one that is not named is emptied."""
+        for file in self._folder.glob("*.rows"):
+            os.truncate(file, ends.get(file.stem, 0))
+            sync(file)
+
+    def gather(self, space: str, dim: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Read n rows of a space, mapped for this only: pages that were read do not stay in memory."""
+        return np.memmap(self._path(space), "<f4", "r").reshape(-1, dim)[rows]
+
+    def sync(self) -> None:
+        """Wait until all is on the disk."""
+        for file in self._files.values():
+            os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.close()
+
+    def _path(self, space: str) -> Path:
+        return self._folder / f"{space}.rows"

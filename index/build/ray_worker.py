@@ -1,0 +1,162 @@
+"""What runs in each process of a Ray cluster: the work of `embed_files`, for a piece of the files at a time.
+
+Images are read and pieces are written on paths that all machines see.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from index.build.embed import embed_files
+from index.build.ray_pieces import SUFFIX, join, write_piece
+from index.embedders.base import Embedder
+from index.embedders.onnx import OnnxEmbedder
+from index.embedders.options import EmbedderOptions
+from index.embedders.registry import open_embedder
+from index.errors import ImageError, RetrievalError
+from index.images.file import ImageFile, Member, path_to_text, text_to_path
+from index.images.remote import Remote, is_address
+from index.images.remote_listing import file_of
+from index.io import content_digest
+
+TRIES = ".tries"  # a byte for each process that began with a piece
+MOST_TRIES = 4
+LISTED = pa.schema(
+    [
+        ("path", pa.string()),
+        ("name", pa.string()),
+        ("below", pa.bool_()),
+        ("shard", pa.string()),  # of a member, the rest too
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+        ("changed", pa.int64()),  # of what lies at an address
+        ("fault", pa.string()),
+    ]
+)
+
+
+def list_files(files: Iterator[ImageFile], size: int) -> Iterator[pa.Table]:
+    """List files in tables of `size` rows.
+
+    One that cannot be read for its folder is not here either says so: elsewhere it would look like a machine
+    that does not see the images.
+    """
+    is_here = lru_cache(maxsize=1000)(_is_folder)
+    while rows := [_row_of(_looked_for(file, is_here)) for file in islice(files, size)]:
+        yield pa.Table.from_pylist(rows, LISTED)
+
+
+def _looked_for(file: ImageFile, is_here: Callable[[Path], bool]) -> ImageFile:
+    folder = _folder_of(file)
+    if folder is None or is_here(folder):
+        return file
+    try:
+        file.status()
+    except ImageError as reason:
+        return replace(file, fault=str(reason))
+    return file
+
+
+def _folder_of(file: ImageFile) -> Path | None:
+    """Where a file lies on machines, if it is to be read there."""
+    if file.fault or isinstance(file.member, Remote):
+        return None
+    return (file.member.shard if file.member else file.path).parent
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112 - unlike Path's, it takes a path of any length
+
+
+def _row_of(file: ImageFile) -> dict[str, Any]:
+    row = {"path": file.location, "name": file.name, "below": file.below, "fault": file.fault}
+    member = file.member
+    if isinstance(member, Member):
+        row |= {"shard": path_to_text(member.shard), "offset": member.offset, "size": member.size}
+    elif member is not None:
+        row |= {"size": member.size, "changed": member.changed}
+    return row
+
+
+def _file_of(row: Mapping[str, Any]) -> ImageFile:
+    path, name, below, fault = (row[column] for column in ("path", "name", "below", "fault"))
+    if is_address(path):
+        remote = replace(Remote.parse(path), size=row["size"], changed=row["changed"])
+        return file_of(remote, name, below, fault)
+    shard = row["shard"]
+    member = Member(text_to_path(shard), row["offset"], row["size"]) if shard else None
+    return ImageFile(text_to_path(path), name, below, member, fault)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker is told.
+
+    Attributes:
+        models: Spec, options and key of each by name.
+        device: As for `open_embedder`.
+        pieces: The folder to write to.
+        threads: How many read, decode and embed in a worker.
+    """
+
+    models: Mapping[str, tuple[str, EmbedderOptions, str]]
+    device: str
+    pieces: Path
+    threads: int
+
+
+class Worker:
+    """The process. Its failures are answers: Ray would put its own words around an exception."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def __call__(self, table: pa.Table) -> dict[str, list[str]]:
+        """Embed a piece, unless it is done, and return its name or the reason why not."""
+        name = content_digest("\0".join(table["path"].to_pylist()).encode()) + SUFFIX
+        try:
+            if not (self.job.pieces / name).exists():
+                self._make([_file_of(row) for row in table.to_pylist()], self.job.pieces / name)
+        except ImportError:
+            raise
+        except Exception as error:
+            what = "" if isinstance(error, (RetrievalError, OSError)) else f"{type(error).__name__}: "
+            return {"piece": [""], "error": [f"{socket.gethostname()}: {what}{error}"]}
+        return {"piece": [name], "error": [""]}
+
+    def _make(self, files: list[ImageFile], path: Path) -> None:
+        for folder in {self.job.pieces, *map(_folder_of, files)}:
+            if folder is not None and not _is_folder(folder):
+                raise RetrievalError(
+                    f"{folder} is not here. Images and index must be where all machines see them."
+                )
+        tries = path.with_suffix(TRIES)
+        with tries.open("ab") as file:
+            file.write(b".")
+        if tries.stat().st_size > MOST_TRIES:
+            raise RetrievalError(
+                f"{MOST_TRIES} workers died while they embedded {files[0].location} to {files[-1].location}. "
+                "Is there too little memory, or an image that no decoder survives?"
+            )
+        write_piece(path, join(list(embed_files(files, self.models, workers=self.job.threads))))
+        tries.unlink()
+
+    @cached_property
+    def models(self) -> dict[str, Embedder]:
+        """The models, opened."""
+        opened: dict[str, Embedder] = {}
+        for name, (spec, options, key) in self.job.models.items():
+            if name == "student":
+                opened[name] = OnnxEmbedder(Path(spec), self.job.device, threads=1)
+            else:
+                opened[name] = open_embedder(spec, self.job.device, options)
+            if opened[name].key != key:
+                raise RetrievalError(f"{spec} is another file here. Put it where all machines see the same.")
+        return opened

@@ -1,0 +1,1 @@
+"""Models that map images to vectors: files, endpoints, callables, stored vectors."""

@@ -1,0 +1,134 @@
+"""What an embedder is: whatever maps images to unit vectors; and checks of what it answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.embedders.options import EmbedderOptions
+from index.errors import RetrievalError, UnansweredError
+from index.images.decode import Photo
+
+
+@dataclass(frozen=True)
+class Calls:
+    """How a model is best called.
+
+    Attributes:
+        batch: Images a call.
+        lanes: Calls at a time that keep it busy.
+        seconds: After so many a call has surely ended.
+        rate: Images a second that it may be asked about; None sets no limit.
+        paid: Whether an answer has a price, or comes from code that is not ours: it is asked through
+            `index.teachers.client`, which remembers every answer and scales it to unit length.
+    """
+
+    batch: int = 32
+    lanes: int = 1
+    seconds: float = 3600.0
+    rate: float | None = None
+    paid: bool = False
+
+
+class Embedder(Protocol):
+    """Maps images to vectors.
+
+    Attributes:
+        key: Identity. Two embedders with one key give the same vectors.
+        name: What to call it in messages.
+        spec: What `open_embedder` opens it by,
+        options: together with these.
+        dim: Length of its vectors; 0 before the first answer of a model that does not say.
+        side: The square that it makes of an image, in pixels.
+        provider: What it runs on.
+        calls: How it is best called.
+    """
+
+    key: str
+    name: str
+    spec: str
+    options: EmbedderOptions
+    side: int
+    provider: str
+    calls: Calls
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+
+    def prepare(self, photo: Photo) -> Any:
+        """Make the input for one image. Safe in worker threads.
+
+        Raises:
+            ImageError: The model has nothing for this image; the message is the reason.
+        """
+
+    def embed(self, batch: Sequence[Any]) -> NDArray[np.float32]:
+        """Map n prepared inputs to `(n, dim)` float32 unit rows. Safe in `calls.lanes` threads.
+
+        Raises:
+            UnansweredError: It answered for some of them only.
+        """
+
+
+def embed_many(embedder: Embedder, inputs: Sequence[NDArray[Any]], batch: int = 32) -> NDArray[np.float32]:
+    """Embed n prepared inputs, `batch` at a time, to `(n, dim)` float32 unit rows."""
+    chunks = [inputs[start : start + batch] for start in range(0, len(inputs), batch)]
+    return np.concatenate([embedder.embed(list(chunk)) for chunk in chunks])
+
+
+def embed_checked(embedder: Embedder, batch: Sequence[Any], names: Sequence[str]) -> NDArray[np.float32]:
+    """Embed, and refuse whatever is not one finite unit vector of the right length for each image.
+
+    Args:
+        embedder: The model.
+        batch: n prepared inputs.
+        names: n names, for the message.
+
+    Returns:
+        `(n, dim)` float32 unit rows.
+
+    Raises:
+        UnansweredError: The model answered for some of the images only.
+        RetrievalError: Names the model, the first such image and the fault.
+    """
+    vectors = np.asarray(embedder.embed(batch), np.float32)
+    if vectors.shape != (len(names), embedder.dim):
+        raise RetrievalError(
+            f"{embedder.name} answered {vectors.shape} for {len(names)} images ({names[0]}, ...), "
+            f"not ({len(names)}, {embedder.dim})."
+        )
+    norms = np.linalg.norm(vectors, axis=1)
+    wrong = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))  # also true for NaN
+    if len(wrong):
+        raise RetrievalError(
+            f"{embedder.name} answered for {names[wrong[0]]} "
+            f"with a vector of length {norms[wrong[0]]:.3g}, not 1."
+        )
+    return vectors
+
+
+def unit_rows(rows: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    """Scale n rows to unit length.
+
+    Args:
+        rows: `(n, dim)`, finite or not.
+        name: Whose answer it is.
+
+    Raises:
+        UnansweredError: Names the rows that have no direction.
+    """
+    reasons = {i: fault for i, row in enumerate(rows) if (fault := find_fault(row))}
+    if reasons:
+        raise UnansweredError(f"{name} {next(iter(reasons.values()))}", reasons)
+    wide = rows.astype(np.float64)  # the squares of small numbers vanish in float32
+    return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
+
+
+def find_fault(row: NDArray[np.float32]) -> str:
+    """Why a vector cannot be an answer; empty if it can."""
+    if not np.isfinite(row).all():
+        return "answered with a vector that is not finite, or not of its usual length"
+    return "" if row.any() else "answered with a vector of zeros"

@@ -1,0 +1,298 @@
+"""Embed by an HTTP endpoint. A call is one attempt: `index.teachers.client` repeats it and keeps account."""
+
+import ipaddress
+import os
+import re
+import ssl
+import time
+from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
+from io import BytesIO
+from queue import LifoQueue
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from index.embedders.base import Calls
+from index.embedders.http_formats import Upload, read_answer, write_request
+from index.embedders.options import EmbedderOptions
+from index.errors import CallError, RefusedError, TransientError, UnreachableError, UsageError
+from index.images.decode import FORMATS, Photo, decode, read_orientation
+from index.io import content_digest
+
+KEY = "RETRIEVAL_TEACHER_KEY"  # the environment variable
+CONNECT = 10.0  # seconds
+LARGEST_ANSWER = 64_000_000  # bytes
+QUOTED = 300  # characters of what came with a refusal
+MIMES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}  # what every endpoint reads
+MODES = ("L", "LA", "P", "RGB", "RGBA")
+LARGEST_UPLOAD, LARGEST_PIXELS = 4_000_000, 16_000_000
+SIDE, QUALITY = 2048, 95  # of what is sent in place of a file that is too large or of another format
+UPRIGHT = (0, 1)  # EXIF orientations
+SECRETS = ("key", "token", "secret", "password", "sig", "signature")  # ends of names of parameters
+REFUSALS = (400, 413, 415, 422)
+LATER = (408, 425, 429)
+
+
+class EndpointEmbedder:
+    """Asks `POST URL` in one of the ways of `index.embedders.http_formats`. Threads may share it."""
+
+    def __init__(self, url: str, options: EmbedderOptions) -> None:
+        """Check the address and read the key from the environment. Nothing is sent yet.
+
+        Args:
+            url: `http://` or `https://`.
+            options: The model's name, the dialect, and how to call.
+
+        Raises:
+            UsageError: The address cannot be used, or would carry the key in clear.
+        """
+        try:
+            address = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise UsageError(f"The teacher's address is none: {error}.") from error
+        if not address.host or address.userinfo:
+            raise UsageError(f"The teacher's address needs a host, and no user name: put the key into {KEY}.")
+        _check_names(address)
+        self._api_key = os.environ.get(KEY, "").strip()
+        if not (self._api_key.isascii() and self._api_key.isprintable()):
+            raise UsageError(f"The key in {KEY} has characters that no key has.")
+        if self._api_key and address.scheme == "http" and not _is_loopback(address.host):
+            raise UsageError(
+                f"The key in {KEY} would go to {address.host} in clear. Use https, or unset {KEY}."
+            )
+        self.key = f"{url}#{options.model}"
+        self.name = options.model or address.host
+        self.spec = url
+        self.dim = 0  # known from the ledger or from the first answer
+        self.side = 1  # the file itself is sent
+        self.provider = "http"
+        self.options = options
+        # A call ends at the latest when the last chunk in time is followed by the longest silence.
+        self.calls = Calls(
+            options.batch, options.concurrency, 2 * options.timeout + 2 * CONNECT, options.rate, paid=True
+        )
+        # A connection for each lane, the last used first. Threads that share one of HTTP/2 block each other
+        # for ever once they send much: https://github.com/pydantic/httpx2/issues/1133
+        trust = _trust()
+        self._clients: LifoQueue[httpx.Client] = LifoQueue()
+        try:
+            for _ in range(options.concurrency):
+                self._clients.put(self._make_client(trust))
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise UsageError(
+                f"A proxy that the environment names cannot be used: {str(error).rstrip('.')}. "
+                "Check ALL_PROXY, HTTPS_PROXY and HTTP_PROXY."
+            ) from error
+
+    def _make_client(self, trust: ssl.SSLContext) -> httpx.Client:
+        return httpx.Client(
+            http2=True,
+            verify=trust,
+            timeout=httpx.Timeout(self.options.timeout, connect=CONNECT),
+            headers={
+                # What was not asked for compressed cannot be a bomb; see `_read`.
+                "Accept-Encoding": "identity",
+                "Accept": "application/json",
+                **({"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}),
+            },
+        )
+
+    def prepare(self, photo: Photo) -> Upload:
+        """The file as it is, if every endpoint can be expected to read it upright; else an upright JPEG."""
+        with Image.open(BytesIO(photo.data), formats=FORMATS) as image:
+            mime = MIMES.get(image.format or "")
+            upright = read_orientation(image) in UPRIGHT
+            plain = image.mode in MODES and image.width * image.height <= LARGEST_PIXELS
+        if mime and upright and plain and len(photo.data) <= LARGEST_UPLOAD:
+            return Upload(photo.data, mime, photo.digest)
+        whole = decode(photo.data, photo.name, SIDE).image
+        whole.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
+        buffer = BytesIO()
+        whole.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
+        return Upload(buffer.getvalue(), MIMES["JPEG"], content_digest(buffer.getvalue()))
+
+    def embed(self, batch: Sequence[Upload]) -> NDArray[np.float32]:
+        """Make one call for n images.
+
+        Returns:
+            `(n, dim)` float32 as answered: of any length, and perhaps not finite.
+
+        Raises:
+            TransientError: No usable answer came; the same call may be answered later.
+            RefusedError: The endpoint refused these images.
+            CallError: The endpoint cannot be used as it was addressed.
+        """
+        request = write_request(self.options.dialect, self.options.model, batch)
+        client = self._clients.get()
+        try:
+            body = self._post(client, request)
+        finally:
+            self._clients.put(client)
+        try:
+            return read_answer(body, len(batch))
+        except ValueError as error:
+            raise TransientError(
+                f"{self.name} answered with {error} ({self._quote(body, 80)!r})", charged=True
+            ) from error
+
+    def _post(self, client: httpx.Client, request: dict[str, Any]) -> bytes:
+        """Make one call, and give the body of the answer."""
+        deadline = time.monotonic() + self.options.timeout
+        sent = False  # whether the endpoint may have begun to work, and to charge
+
+        def note(event: str, info: object) -> None:
+            nonlocal sent
+            sent = sent or event.endswith("send_request_body.complete")
+
+        try:
+            with client.stream("POST", self.spec, extensions={"trace": note}, **request) as response:
+                if not response.is_success:
+                    raise self._refusal(response)
+                return self._read(response, deadline)
+        except httpx.TransportError as error:
+            raise self._no_answer(error, sent) from error
+
+    def _read(self, response: httpx.Response, deadline: float) -> bytes:
+        kind = response.headers.get("Content-Type", "").partition(";")[0]
+        if kind in ("text/html", "application/xhtml+xml"):
+            raise self._web_page()
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise CallError(
+                f"{self.spec} answered compressed, which it was asked not to do; that is not unpacked.",
+                charged=True,
+            )
+        body = bytearray()
+        for chunk in response.iter_raw():
+            body += chunk
+            if body[:80].lstrip().startswith(b"<"):  # whatever it calls itself, it is no JSON
+                raise self._web_page()
+            if len(body) > LARGEST_ANSWER:
+                raise CallError(
+                    f"{self.spec} answered with more than {LARGEST_ANSWER // 1_000_000} MB. "
+                    "Give a smaller --teacher-batch, if that is what its vectors take.",
+                    charged=True,
+                )
+            if time.monotonic() > deadline:
+                raise TransientError(f"{self.name} did not finish its answer in time", charged=True)
+        return bytes(body)
+
+    def _web_page(self) -> CallError:
+        return CallError(
+            f"{self.spec} answered with a web page. Is it the address of an embeddings endpoint?",
+            charged=True,
+        )
+
+    def _refusal(self, response: httpx.Response) -> CallError:
+        """What a status that is no success means. Only a gateway that lost its upstream may have charged."""
+        status = response.status_code
+        said = f"HTTP {status}{self._reason(response)}"
+        if status in LATER or status >= 500:
+            wait = _seconds(response.headers.get("Retry-After"))
+            return TransientError(f"{self.name} answered {said}", charged=status in (502, 504), wait=wait)
+        if status in REFUSALS:
+            return RefusedError(f"{self.name} answered {said}")
+        if status in (401, 403):
+            remedy = (
+                f"Check the key in {KEY}" if self._api_key else f"Put the key into the environment as {KEY}"
+            )
+        elif response.has_redirect_location:
+            remedy = (
+                f"Give the address that it sends to: {self._quote(response.headers['Location'].encode())}"
+            )
+        elif status == 402:
+            remedy = "The account there has no money left"
+        else:
+            remedy = "Check the address and --teacher-dialect"
+        return CallError(f"{self.spec} answered {said}. {remedy}.")
+
+    def _reason(self, response: httpx.Response) -> str:
+        """The beginning of what came with a refusal, for people."""
+        start = bytearray()
+        if "html" not in response.headers.get("Content-Type", ""):
+            for chunk in response.iter_raw(512):
+                start += chunk
+                if len(start) >= QUOTED + len(self._api_key):
+                    break
+        text = self._quote(start)
+        return f": {text}" if text else ""
+
+    def _quote(self, data: bytes | bytearray, length: int = QUOTED) -> str:
+        """The beginning of a stranger's text, as one line, without the key, of which it may hold a copy."""
+        key = self._api_key.encode()
+        start = bytes(data[: length + len(key)])
+        if key:  # hidden at its full length, and before anything is cut off, or a part of it might stay
+            start = start.replace(key, b"*" * len(key))
+        return _printable(re.sub(rb"\*{3,}", b"***", start[:length]).decode(errors="replace"))
+
+    def _no_answer(self, error: httpx.TransportError, sent: bool) -> CallError:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                return CallError(
+                    f"The certificate of {self.spec} cannot be trusted: {cause.verify_message}. "
+                    "Check the address; SSL_CERT_FILE may name further authorities."
+                )
+            cause = cause.__cause__ or cause.__context__
+        what = str(error) or type(error).__name__
+        if isinstance(error, httpx.ConnectTimeout):
+            what = f"no connection in {CONNECT:g} s"
+        elif isinstance(error, httpx.TimeoutException):
+            failing = "nothing came for" if sent else "it did not take the images within"
+            what = f"{failing} {self.options.timeout:g} s"
+        if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)):
+            return UnreachableError(f"{self.spec} cannot be reached: {what}. Check the address.")
+        return TransientError(f"{self.name} gave no answer: {what}", charged=sent)
+
+
+def _check_names(address: httpx.URL) -> None:
+    """Refuse a host that no network can look up, and parameters that an address is no place for."""
+    try:
+        address.raw_host.decode().encode("idna")  # as the socket will, whose error is no network's
+    except UnicodeError as error:
+        raise UsageError(f"{address.host} is no name of a host. Check the teacher's address.") from error
+    for name in address.params:
+        if name.lower().endswith(SECRETS):
+            raise UsageError(
+                f"The parameter {name} of the teacher's address looks like a key, and addresses are shown "
+                f"and kept. Leave it out, and put the key into {KEY}."
+            )
+
+
+def _trust() -> ssl.SSLContext:
+    """Whose certificates count: those that the environment names, or those that come with httpx."""
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise UsageError(
+            f"SSL_CERT_FILE or SSL_CERT_DIR names no certificates that can be read: {error}. Unset it."
+        ) from error
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _printable(text: str) -> str:
+    """One line of a stranger's text, without what would move the cursor of a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _seconds(retry_after: str | None) -> float:
+    """What a Retry-After header says, in seconds from now: a number, or a date (RFC 9110, 10.2.3)."""
+    if not retry_after:
+        return 0.0
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return 0.0
+    return max(0.0, seconds)  # in this order NaN counts as nothing

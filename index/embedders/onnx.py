@@ -1,0 +1,111 @@
+"""ONNX files of ours, and sessions of ONNX Runtime."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.embedders.base import Calls
+from index.embedders.device import CPU, CUDA, assert_provider, choose_provider, count_gpus
+from index.embedders.options import EmbedderOptions
+from index.errors import UsageError, needs
+from index.images.decode import Photo, square
+from index.images.file import readable
+from index.io import content_digest
+from index.parallel import CORES
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+FORMAT = "1"  # of our ONNX files, in their metadata as `retrieval.format`
+
+
+class OnnxEmbedder:
+    """An ONNX file of ours: uint8 `(n, side, side, 3)` RGB in, unit rows out, the rest in the graph."""
+
+    def __init__(self, path: Path, device: str = "auto", threads: int = 0) -> None:
+        """Open the file.
+
+        Args:
+            path: The ONNX file.
+            device: `auto`, `cpu` or `cuda`.
+            threads: As in `open_session`.
+
+        Raises:
+            UsageError: No such file, not an embedder of ours, or the device cannot be had.
+        """
+        data, self._session = open_session(path, device, threads)
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        if not is_ours(self._session):
+            raise UsageError(
+                f"{path} is not an embedder of this program. "
+                "Make one with `retrieval distill` or `retrieval export`."
+            )
+        self.data = data
+        self.metadata: dict[str, str] = metadata
+        self.key = f"onnx:{content_digest(data)}"
+        self.name = readable(path.name)
+        self.spec = str(path.absolute())
+        self.options = EmbedderOptions()
+        self.calls = own_calls(self._session)
+        self.dim = int(metadata["retrieval.dim"])
+        self.side = int(metadata["retrieval.size"])
+        self.crop = float(metadata["retrieval.crop"])
+        self.provider = self._session.get_providers()[0]
+
+    def prepare(self, photo: Photo) -> NDArray[np.uint8]:
+        """Squash the middle of the image to `(side, side, 3)` uint8."""
+        return square(photo.image, self.side, self.crop)
+
+    def embed(self, batch: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        """Map n `(side, side, 3)` uint8 arrays to `(n, dim)` float32 unit rows."""
+        return self._session.run(["embeddings"], {"images": np.stack(batch)})[0]
+
+
+def open_session(path: Path, device: str, threads: int = 0) -> "tuple[bytes, ort.InferenceSession]":
+    """Read an ONNX file and make a session of it on the device asked for.
+
+    Args:
+        path: The ONNX file.
+        device: `auto`, `cpu` or `cuda`.
+        threads: How many share the work of a call on a CPU. 0 takes every core, which is best where one call
+            is made at a time; 1 where every core makes calls.
+
+    Raises:
+        UsageError: No such file, not a model, or the device cannot be had.
+    """
+    with needs("cpu"):
+        import onnxruntime as ort
+
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist. Give the ONNX file of a model.")
+    data = path.read_bytes()
+    provider = choose_provider(device, ort.get_available_providers(), count_gpus())
+    if provider == CUDA:
+        ort.preload_dlls()
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    # Threads that spin while they wait take the cores from the ones that decode.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = ort.InferenceSession(data, options, providers=[provider])
+    except Exception as error:  # ONNX Runtime raises its own kinds, none of them exported
+        raise UsageError(f"{path} is not an ONNX model that can be run ({type(error).__name__}).") from error
+    assert_provider(provider, session.get_providers())
+    return data, session
+
+
+def own_calls(session: "ort.InferenceSession") -> Calls:
+    """How a session on this machine is best called.
+
+    On a CPU by every core, with few images: more make it no faster, and the memory grows with them.
+    """
+    return Calls(batch=8, lanes=CORES) if session.get_providers()[0] == CPU else Calls()
+
+
+def is_ours(session: "ort.InferenceSession") -> bool:
+    """Whether a session runs an ONNX file that this program wrote."""
+    return session.get_modelmeta().custom_metadata_map.get("retrieval.format") == FORMAT

@@ -1,0 +1,53 @@
+"""Open an embedder by name: `open_embedder("student.onnx")`."""
+
+import re
+from pathlib import Path
+
+from index.embedders.base import Embedder
+from index.embedders.options import EmbedderOptions
+from index.errors import UsageError
+
+
+def is_file_spec(spec: str) -> bool:
+    """Whether a spec names a file, which opening only reads: no code of it is run, and nothing is sent."""
+    return not _is_address(spec) and not _is_callable(spec)
+
+
+def open_embedder(spec: str | Path, device: str = "auto", options: EmbedderOptions | None = None) -> Embedder:
+    """Open the embedder that `spec` names.
+
+    Args:
+        spec: The path of an ONNX file, ours or foreign; of a file of vectors (.npz, .parquet); the address of
+            an endpoint (http, https); or a Python callable, as `package.module:attribute`.
+        device: `auto`, `cpu` or `cuda`.
+        options: What the spec does not say.
+
+    Raises:
+        UsageError: It cannot be opened.
+    """
+    name, options = str(spec), options or EmbedderOptions()
+    if _is_address(name):
+        from index.embedders.http import EndpointEmbedder
+
+        return EndpointEmbedder(name, options)
+    if name.endswith((".npz", ".parquet")):
+        from index.embedders.vectors_file import VectorsEmbedder
+
+        return VectorsEmbedder(Path(spec), options)
+    if re.match(r"[A-Za-z][\w+.-]+://", name):
+        raise UsageError(f"{name} cannot be asked. Give an http:// or https:// address, or a file.")
+    if _is_callable(name):
+        from index.embedders.callable import ObjectEmbedder
+
+        return ObjectEmbedder(name, options)
+    from index.embedders.onnx_generic import open_onnx
+
+    return open_onnx(Path(spec), device, options)
+
+
+def _is_address(spec: str) -> bool:
+    return spec.startswith(("http://", "https://"))
+
+
+def _is_callable(spec: str) -> bool:
+    return bool(re.fullmatch(r"[\w.]+:[\w.]+", spec)) and not Path(spec).exists()

@@ -1,0 +1,190 @@
+"""Vectors that someone else computed, in one file: an embedder that only looks up."""
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from index.embedders.base import Calls, Embedder, find_fault, unit_rows
+from index.embedders.options import EmbedderOptions
+from index.errors import ImageError, UsageError
+from index.images.decode import Photo
+from index.images.file import ImageFile
+from index.io import content_digest
+from index.progress import say
+
+LAYOUT = "`ids` of n texts and `vectors` of n rows, in an .npz file as arrays, in a .parquet file as columns"
+NAMED = 3  # of the images that are lacking
+
+
+class VectorsEmbedder:
+    """A file of vectors by content digest (`content_digest`: what `b2sum -l 128` prints) or by relative path.
+
+    A path is the one below the folder of images that is given to a command. Only an image that was found
+    there is looked up by it, so that no other photo is taken for one of the same name.
+    """
+
+    calls = Calls(batch=1)
+    side = 1
+    provider = "file"
+
+    def __init__(self, path: Path, options: EmbedderOptions) -> None:
+        """Read the file whole.
+
+        Args:
+            path: Ends in .npz or .parquet.
+            options: Whether images may be missing.
+
+        Raises:
+            UsageError: It cannot be read, or is not laid out as it must be.
+        """
+        if not path.is_file():
+            raise UsageError(f"{path} does not exist. Give a file of vectors.")
+        try:
+            ids, vectors = (_read_npz if path.suffix == ".npz" else _read_parquet)(path)
+        except Exception as error:  # NumPy, zipfile and zlib each raise their own of what is damaged
+            raise UsageError(f"{path} is damaged, or no file of vectors, which has {LAYOUT}.") from error
+        if vectors.ndim != 2 or len(ids) != len(vectors) or not vectors.size:
+            raise UsageError(f"{path} has {len(ids)} ids for vectors {vectors.shape}; it needs {LAYOUT}.")
+        self._rows = {name: i for i, name in enumerate(ids)}
+        if len(self._rows) < len(ids):
+            raise UsageError(f"{path} names an image twice.")
+        self._vectors = vectors
+        self.options = options
+        self.key = f"vectors:{content_digest(path.read_bytes())}"
+        self.name = path.name
+        self.spec = str(path.absolute())
+        self.dim = vectors.shape[1]
+
+    def prepare(self, photo: Photo) -> NDArray[np.float32]:
+        """Look the image up.
+
+        Raises:
+            ImageError: The file has no vector for it, or one without a direction.
+        """
+        row = self._find(photo.digest, photo.name, photo.below)
+        if fault := self._fault(row):
+            raise ImageError(fault)
+        assert row is not None
+        return self._vectors[row]
+
+    def embed(self, batch: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Scale n vectors to `(n, dim)` float32 unit rows."""
+        return unit_rows(np.stack(batch), self.name)
+
+    def find_missing(self, files: Sequence[ImageFile], digests: Sequence[str]) -> dict[int, str]:
+        """Find the images that it lacks, without decoding any.
+
+        Args:
+            files: n image files.
+            digests: Content digest of each.
+
+        Returns:
+            Why there is no vector, by the image's place in `files`.
+
+        Raises:
+            UsageError: Two images share the path that one vector is filed under.
+        """
+        missing: dict[int, str] = {}
+        owners: dict[int, int] = {}
+        for i, (file, digest) in enumerate(zip(files, digests, strict=True)):
+            row = self._find(digest, file.name, file.below)
+            if fault := self._fault(row):
+                missing[i] = fault
+            elif row is not None and digests[owner := owners.setdefault(row, i)] != digest:
+                raise UsageError(
+                    f"{self.name} has one vector for {files[owner].location} and {file.location}. "
+                    "Give one folder of images, or content digests as `ids`."
+                )
+        return missing
+
+    def _find(self, digest: str, name: str, below: bool) -> int | None:
+        row = self._rows.get(digest)
+        return self._rows.get(name) if row is None and below else row
+
+    def _fault(self, row: int | None) -> str:
+        """Why a row cannot be an answer; empty if it can."""
+        if row is None:
+            return f"no vector in {self.name}"
+        fault = find_fault(self._vectors[row])
+        return f"{self.name} {fault}" if fault else ""
+
+
+def find_missing(files: Sequence[ImageFile], digests: Sequence[str], teacher: Embedder) -> dict[int, str]:
+    """Find the images that a file of vectors lacks, before anything is made of the others.
+
+    Args:
+        files: n image files.
+        digests: Content digest of each.
+        teacher: Of any kind but a file of vectors, nothing is missing: it can be asked.
+
+    Returns:
+        Why there is no vector, by the image's place in `files`.
+
+    Raises:
+        UsageError: All are missing, or some are and the teacher's options do not allow that.
+    """
+    missing = teacher.find_missing(files, digests) if isinstance(teacher, VectorsEmbedder) else {}
+    if not missing:
+        return missing
+    named = ", ".join(files[i].name for i in islice(missing, NAMED))
+    more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+    line = f"{len(missing)} of {len(files)} images have no usable vector in {teacher.name}: {named}{more}."
+    if len(missing) == len(files):
+        raise UsageError(f"{line} Paths count from the folder of images that is given.")
+    if not teacher.options.allow_missing:
+        raise UsageError(f"{line} Give --allow-missing to go on without them.")
+    say(f"Left out: {line}")
+    return missing
+
+
+def write_vectors(path: Path, dim: int, chunks: Iterable[tuple[list[str], NDArray[np.float32]]]) -> None:
+    """Write a file of vectors, beside its place first.
+
+    Args:
+        path: Ends in .npz or .parquet. The latter is written in bounded memory.
+        dim: Length of the vectors.
+        chunks: n ids and `(n, dim)` float32 at a time.
+
+    Raises:
+        UsageError: The ending is another, or the folder does not exist.
+    """
+    if path.suffix not in (".npz", ".parquet"):
+        raise UsageError(f"{path} must end in .npz or .parquet.")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent} does not exist. Make it, or write elsewhere.")
+    beside = path.with_name(f".partial-{path.name}")
+    try:
+        if path.suffix == ".npz":
+            parts = list(chunks)
+            ids = [name for names, _ in parts for name in names]
+            vectors = np.concatenate([np.empty((0, dim), np.float32), *(rows for _, rows in parts)])
+            np.savez(beside, ids=np.array(ids), vectors=vectors)
+        else:
+            schema = pa.schema([("ids", pa.string()), ("vectors", pa.list_(pa.float32(), dim))])
+            with pq.ParquetWriter(beside, schema) as writer:
+                for names, rows in chunks:
+                    vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), dim)
+                    writer.write_table(pa.table([pa.array(names, pa.string()), vectors], schema=schema))
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _read_npz(path: Path) -> tuple[list[str], NDArray[np.float32]]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays["ids"].astype(str).tolist(), arrays["vectors"].astype(np.float32)
+
+
+def _read_parquet(path: Path) -> tuple[list[str], NDArray[np.float32]]:
+    table = pq.read_table(path, columns=["ids", "vectors"])
+    flat = table["vectors"].combine_chunks()
+    if pc.count_distinct(pc.list_value_length(flat), "all").as_py() > 1:
+        raise ValueError("vectors of several lengths")
+    values = flat.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    return table["ids"].to_pylist(), values.reshape(len(table), -1)

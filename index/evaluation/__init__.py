@@ -1,0 +1,1 @@
+"""Measure rankings, with labels or against the teacher."""

@@ -1,0 +1,133 @@
+"""Quality on labelled photos: mAP and recall for each mode, and agreement with the teacher."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.errors import RetrievalError, UsageError
+from index.evaluation.metrics import average_precision, recall_at_k
+from index.evaluation.rankings import (
+    Options,
+    Scores,
+    Values,
+    check_modes,
+    embed_queries,
+    own_ids,
+    score_modes,
+)
+from index.images.file import ImageFile
+from index.io import content_digest
+from index.search import Searcher
+from index.stores.base import Store
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """An image file and the label that a CSV file gives it."""
+
+    file: ImageFile
+    label: str
+
+
+def read_labels(path: Path) -> list[Labelled]:
+    """Read a CSV file with the columns `path` (relative to the file's folder, or absolute) and `label`.
+
+    Raises:
+        UsageError: It cannot be read, lacks a column or has no row.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} cannot be read as a CSV file: {error}.") from error
+    if not rows or not {"path", "label"} <= rows[0].keys():
+        raise UsageError(f"{path} needs a header `path,label` and at least one row.")
+    folder = path.absolute().parent
+    return [Labelled(ImageFile(folder / row["path"], row["path"]), row["label"]) for row in rows]
+
+
+def label_items(index: Store, labels: Sequence[Labelled]) -> NDArray[np.str_]:
+    """Give each item of an index its label: by resolved path, else by content. Items without one get ''.
+
+    Args:
+        index: The index.
+        labels: Labelled files.
+
+    Returns:
+        `(items,)` labels.
+
+    Raises:
+        UsageError: No label belongs to any item.
+    """
+    by_path = {_resolve(entry.file.path): entry.label for entry in labels}
+    found = [
+        next((label for file in item.files if (label := by_path.get(_resolve(file.path)))), None)
+        for item in index.items
+    ]
+    if None in found:  # reading every labelled file is only worth it where a path did not match
+        by_content = {
+            content_digest(entry.file.read()[0]): entry.label for entry in labels if entry.file.path.is_file()
+        }
+        found = [
+            by_content.get(item.digest) if label is None else label
+            for item, label in zip(index.items, found, strict=True)
+        ]
+    if not any(found):
+        raise UsageError(f"None of the {len(labels)} labelled images is in {index}. Check --labels.")
+    return np.array([label or "" for label in found])
+
+
+def _resolve(path: str | Path) -> str:
+    return str(Path(path).resolve())
+
+
+def evaluate_labelled(
+    searcher: Searcher, queries: Sequence[Labelled], labels: Sequence[Labelled], options: Options
+) -> dict[str, Scores]:
+    """Rank the whole gallery exactly for every query. A query is left out of its own ranking.
+
+    Args:
+        searcher: The index and its models.
+        queries: Labelled query files.
+        labels: Labelled gallery files.
+        options: How to rank.
+
+    Returns:
+        For each mode `mAP`, `R@1`, `R@5` and the agreement that `score_modes` measures, all between 0 and 1.
+        `queries` counts those that have an answer.
+
+    Raises:
+        UsageError: A mode that the index does not have, or labels that fit nothing.
+        RetrievalError: No query could be read, or none has a relevant image.
+    """
+    check_modes(searcher, options)
+    gallery = label_items(searcher.index, labels)
+    embedded = embed_queries(searcher, [query.file for query in queries], options.scales)
+    label_of = {query.file.location: query.label for query in queries}
+    wanted = np.array([label_of[item.path] for item in embedded.items])
+    own = own_ids(searcher.index, embedded.items)
+    answers = [
+        np.setdiff1d(np.flatnonzero(gallery == label), ids).size
+        for label, ids in zip(wanted, own, strict=True)
+    ]
+    answerable = np.where(np.array(answers) > 0, 1.0, np.nan)
+    if np.isnan(answerable).all():
+        raise RetrievalError("No query has an image of its label in the index. Check --queries and --labels.")
+
+    def score(ranking: NDArray[np.int64], rows: slice) -> Values:
+        relevant = gallery[ranking] == wanted[rows, None]
+        for line, ids in zip(relevant, own[rows], strict=True):
+            line[len(line) - len(ids) :] = False  # left out of the ranking: they stand at its end
+        return {
+            "mAP": average_precision(relevant),
+            "R@1": recall_at_k(relevant, 1) * answerable[rows],
+            "R@5": recall_at_k(relevant, 5) * answerable[rows],
+        }
+
+    scores = score_modes(searcher, embedded.vectors, score, options, leave_out=own)
+    count = float(np.nansum(answerable))
+    return {mode: {"queries": count, **row} for mode, row in scores.items()}

@@ -1,0 +1,231 @@
+"""Exact rankings of a whole gallery, in every mode, and how far they agree with the teacher's."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.build.embed import embed_files
+from index.embedders.projection import Projection
+from index.errors import RetrievalError, UsageError
+from index.evaluation.metrics import overlap_at_k, rank, rank_biased_overlap
+from index.evaluation.multiscale import at_scales
+from index.images.file import ImageFile
+from index.progress import progress, say
+from index.search import MODES, RERANK, RERANKED, Searcher
+from index.stores.base import Store
+from index.stores.records import Item
+
+DEPTH = 10  # of the agreement with the teacher
+CHUNK = 256  # queries ranked at a time: bounds the memory
+LEARN_FROM = 10_000  # gallery vectors that whitening is learnt from, at most
+
+Scores = dict[str, float]
+Values = Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to rank.
+
+    Attributes:
+        modes: Modes to evaluate; None takes all that the index has.
+        scales: Sizes at which each query is embedded, as shares of its own.
+        whiten: Power of the whitening learnt from the gallery, as in `Projection.fit`; None does without.
+    """
+
+    modes: Sequence[str] | None = None
+    scales: Sequence[float] = (1.0,)
+    whiten: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.scales or not all(0 < scale <= 2 for scale in self.scales):
+            raise UsageError(f"--scales must lie above 0 and up to 2, not {self.scales}.")
+        if self.whiten is not None and not 0 <= self.whiten <= 1:
+            raise UsageError(f"--whiten must lie between 0 and 1, not {self.whiten}.")
+
+
+def parse_scales(text: str) -> list[float]:
+    """Read `1` or `1,0.7071,0.5`.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--scales must be numbers, such as 1,0.7071,0.5, not {text!r}.") from None
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Queries with the `(n, dim)` unit rows that each model gives them."""
+
+    items: list[Item]
+    vectors: dict[str, NDArray[np.float32]]
+
+
+def check_modes(searcher: Searcher, options: Options) -> None:
+    """Raise UsageError, before any work, if a mode is asked for that the index does not have."""
+    for mode in options.modes or ():
+        if mode not in searcher.modes:
+            raise UsageError(f"{searcher.index.path} has no mode {mode!r}, only {', '.join(searcher.modes)}.")
+
+
+def embed_queries(searcher: Searcher, files: Sequence[ImageFile], scales: Sequence[float]) -> Queries:
+    """Embed files with every model. One that cannot be read is named and left out.
+
+    Raises:
+        RetrievalError: None could be read, or a model failed.
+    """
+    models = {name: at_scales(model, scales) for name, model in searcher.models.items()}
+    items: list[Item] = []
+    parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in models}
+    with progress(len(files), "queries") as bar:
+        for done in embed_files(files, models):
+            items.extend(done.items)
+            for name, rows in done.vectors.items():
+                parts[name].append(rows)
+            for failure in done.failures:
+                say(f"skipped {failure.path}: {failure.reason}")
+            bar.update(len(done.items) + len(done.failures))
+    if not items:
+        raise RetrievalError(f"None of the {len(files)} queries could be read. Check --queries.")
+    return Queries(items, {name: np.concatenate(rows) for name, rows in parts.items()})
+
+
+def own_ids(index: Store, queries: Sequence[Item]) -> list[list[int]]:
+    """For each query, the items of the gallery that are that very file or a copy of it."""
+    by_path = {str(Path(file.path).resolve()): i for i, item in enumerate(index.items) for file in item.files}
+    own = []
+    for item in queries:
+        at_path = by_path.get(str(Path(item.path).resolve()))
+        own.append(
+            sorted({*index.ids_by_digest.get(item.digest, []), *([] if at_path is None else [at_path])})
+        )
+    return own
+
+
+def score_modes(
+    searcher: Searcher,
+    vectors: Mapping[str, NDArray[np.float32]],
+    score: Callable[[NDArray[np.int64], slice], Values],
+    options: Options,
+    leave_out: Sequence[Sequence[int]] = (),
+    gallery: NDArray[np.int64] | None = None,
+) -> dict[str, Scores]:
+    """Rank the gallery exactly for every query and average what the rankings are worth.
+
+    Args:
+        searcher: The index and its models.
+        vectors: `(n, dim)` unit rows of the queries, by model.
+        score: Maps `(q, items)` rankings and the rows of their queries to values of `(q,)`, NaN for a query
+            that has no answer.
+        options: Modes and whitening.
+        leave_out: For each query, ids that end its ranking, whatever their similarity.
+        gallery: `(items,)` ids of the items to rank; the rankings hold places in this list. None ranks all.
+
+    Returns:
+        For each mode the means of the values; with a teacher also `overlap@10`, its 10th percentile over the
+        queries `overlap@10 p10`, and `RBO`, against the teacher's ranking, whitened if the others are.
+    """
+    modes = options.modes or searcher.modes
+
+    @cache
+    def rows_of(mode: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        model, space = MODES[mode]
+        return _whitened(vectors[model], searcher.index.rows(space, gallery), options.whiten)
+
+    truth = None
+    if "teacher" in searcher.modes:
+        truth = np.concatenate([best for _, best in _rank(*rows_of("teacher"), leave_out, DEPTH)])
+    scores = {}
+    for mode in modes:
+        parts: dict[str, list[NDArray[np.float64]]] = {}
+        if mode == RERANK:
+            rankings = _rerank(_rank(*rows_of("student"), leave_out), *rows_of("teacher"), leave_out)
+        else:
+            rankings = _rank(*rows_of(mode), leave_out)
+        for rows, ranking in rankings:
+            values = dict(score(ranking, rows))
+            if truth is not None:
+                values |= _agreement(ranking[:, :DEPTH], truth[rows])
+            for name, value in values.items():
+                parts.setdefault(name, []).append(value)
+        scores[mode] = _means({name: np.concatenate(part) for name, part in parts.items()})
+    return scores
+
+
+def gallery_agreement(index: Store, sample: int = 1000) -> float:
+    """Mean overlap@10 of student and teacher, with images of the gallery itself as queries, at no query.
+
+    Args:
+        index: An index made with a teacher.
+        sample: How many images to ask for, evenly spread over the gallery.
+    """
+    rows = _spread(len(index), sample)
+    rankings = []
+    for space in ("student", "teacher"):
+        vectors = index.rows(space)
+        similarity = vectors[rows] @ vectors.T
+        similarity[np.arange(len(rows)), rows] = -np.inf
+        rankings.append(rank(similarity, max(min(DEPTH, len(index) - 1), 1)))
+    return float(overlap_at_k(*rankings).mean())
+
+
+def _rank(
+    queries: NDArray[np.float32],
+    items: NDArray[np.float32],
+    leave_out: Sequence[Sequence[int]],
+    depth: int | None = None,
+) -> Iterator[tuple[slice, NDArray[np.int64]]]:
+    for start in range(0, len(queries), CHUNK):
+        rows = slice(start, start + CHUNK)
+        similarity = queries[rows] @ items.T
+        for line, ids in zip(similarity, leave_out[rows], strict=False):
+            line[ids] = -np.inf
+        yield rows, rank(similarity, depth)
+
+
+def _rerank(
+    rankings: Iterator[tuple[slice, NDArray[np.int64]]],
+    queries: NDArray[np.float32],
+    items: NDArray[np.float32],
+    leave_out: Sequence[Sequence[int]],
+) -> Iterator[tuple[slice, NDArray[np.int64]]]:
+    """Order the first of each ranking by the teacher's vectors, as `Searcher.rerank` does."""
+    for rows, ranking in rankings:
+        for row, line in enumerate(ranking, rows.start):
+            first = line[:RERANKED]
+            similarity = items[first] @ queries[row]
+            similarity[np.isin(first, leave_out[row] if leave_out else ())] = -np.inf
+            line[:RERANKED] = first[np.argsort(-similarity, kind="stable")]
+        yield rows, ranking
+
+
+def _whitened(
+    queries: NDArray[np.float32], items: NDArray[np.float32], power: float | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    if power is None:
+        return queries, items
+    whitening = Projection.fit(items[_spread(len(items), LEARN_FROM)], items.shape[1], power)
+    return whitening.project(queries), whitening.project(items)
+
+
+def _spread(count: int, sample: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, count - 1, min(sample, count)).astype(int))
+
+
+def _agreement(ranking: NDArray[np.int64], truth: NDArray[np.int64]) -> Values:
+    return {f"overlap@{DEPTH}": overlap_at_k(ranking, truth), "RBO": rank_biased_overlap(ranking, truth)}
+
+
+def _means(values: Values) -> Scores:
+    means = {name: float(np.nanmean(value)) for name, value in values.items() if not np.isnan(value).all()}
+    overlap = values.get(f"overlap@{DEPTH}")
+    if overlap is not None:
+        means[f"overlap@{DEPTH} p10"] = float(np.percentile(overlap, 10))
+    return means

@@ -1,0 +1,157 @@
+"""Revisited Oxford and Paris: their three protocols, and their way to treat a query.
+
+After Radenovic, Iscen, Tolias, Avrithis and Chum, "Revisiting Oxford and Paris: Large-Scale Image Retrieval
+Benchmarking" (CVPR 2018), and the code that the authors publish with it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from index.embedders.base import embed_checked
+from index.errors import ImageError, RetrievalError, UsageError
+from index.evaluation.ground_truth import EASY, HARD, JUNK, Box, GroundTruth
+from index.evaluation.metrics import revisited_average_precision, revisited_precision_at_k
+from index.evaluation.multiscale import at_scales
+from index.evaluation.rankings import Options, Scores, Values, check_modes, score_modes
+from index.images.decode import Photo, read_photo, with_pixels
+from index.images.file import ImageFile
+from index.images.sources import find_images
+from index.progress import progress
+from index.search import Searcher
+
+LONGER_SIDE = 1024  # pixels, of what a query is shown as
+DEPTHS = (1, 5, 10)  # of mP@k
+OUTSIDE = 0.05  # of the longer side: how far a box may reach beyond its image
+
+# protocol: (what is relevant, what is taken out of the ranking)
+PROTOCOLS = {"E": ((EASY,), (JUNK, HARD)), "M": ((EASY, HARD), (JUNK,)), "H": ((HARD,), (JUNK, EASY))}
+
+
+def evaluate_revisited(
+    searcher: Searcher, truth: GroundTruth, folder: Path, options: Options
+) -> dict[str, Scores]:
+    """Rank the database exactly for every query. Items of the index outside the database are left out.
+
+    Boxes, size rule and scales are for the queries; the database stays as it was indexed.
+
+    Args:
+        searcher: The index and its models.
+        truth: The ground truth.
+        folder: Where the query images are, at any depth.
+        options: How to rank.
+
+    Returns:
+        For each mode and each protocol `E`, `M`, `H`: `mAP E`, `mP@1 E`, `mP@5 E`, `mP@10 E`, and
+        `queries E`, which counts the queries that have an answer; `queries` and `database` count all.
+        With a teacher also the agreement that `score_modes` measures.
+
+    Raises:
+        UsageError: Images of the database, queries or a mode are missing, or `folder` is none.
+        RetrievalError: A query cannot be read, is not the image that was annotated, or a model failed.
+    """
+    check_modes(searcher, options)
+    if not folder.is_dir():
+        raise UsageError(
+            f"{folder} is not a folder. With --revisited, --queries is the folder of the queries."
+        )
+    items = enumerate(searcher.index.items)
+    named = [(Path(file.name).stem, i) for i, item in items for file in item.files]
+    stems, ids = zip(*named, strict=True)
+    gallery = np.array(ids)[_match(truth.database, stems, "database images", searcher.index.path)]
+    found = find_images([folder])
+    files = [found[i] for i in _match(truth.queries, [file.path.stem for file in found], "queries", folder)]
+    vectors = _embed_boxes(searcher, files, truth.boxes, options.scales)
+
+    def score(ranking: NDArray[np.int64], rows: slice) -> Values:
+        return score_grades(np.take_along_axis(truth.grades[rows], ranking, axis=1))
+
+    scores = score_modes(searcher, vectors, score, options, gallery=gallery)
+    counts = {"queries": float(len(files)), "database": float(len(gallery))} | {
+        f"queries {name}": float(np.isin(truth.grades, relevant).any(axis=1).sum())
+        for name, (relevant, _) in PROTOCOLS.items()
+    }
+    return {mode: {**counts, **row} for mode, row in scores.items()}
+
+
+def score_grades(grades: NDArray[np.uint8]) -> Values:
+    """Score rankings under every protocol.
+
+    Args:
+        grades: `(queries, items)`, the grade of the item at each rank, over the full ranking.
+
+    Returns:
+        `(queries,)` for each of `mAP E`, `mP@1 E`, ...; NaN for a query with nothing relevant.
+    """
+    values = {}
+    for name, (ok, out) in PROTOCOLS.items():
+        relevant, junk = np.isin(grades, ok), np.isin(grades, out)
+        values[f"mAP {name}"] = revisited_average_precision(relevant, junk)
+        for k in DEPTHS:
+            values[f"mP@{k} {name}"] = revisited_precision_at_k(relevant, junk, k)
+    return values
+
+
+def crop_query(photo: Photo, box: Box) -> Photo:
+    """Crop a query to its box, then to the size rule.
+
+    The whole image would be shrunk to `LONGER_SIDE`, Lanczos, and never enlarged; the crop is shrunk as much.
+
+    Args:
+        photo: The whole image, decoded at its full size.
+        box: What to keep; rounded to pixels, and black where it reaches beyond the image.
+
+    Raises:
+        ImageError: The box lies outside of the image.
+    """
+    left, top, right, bottom = (round(edge) for edge in box)
+    longer = max(photo.width, photo.height)
+    slack = OUTSIDE * longer
+    near = min(left, top) >= -slack and right <= photo.width + slack and bottom <= photo.height + slack
+    if not near or max(left, 0) >= min(right, photo.width) or max(top, 0) >= min(bottom, photo.height):
+        raise ImageError(
+            f"its box {box} does not fit an image of {photo.width} x {photo.height} pixels: "
+            "is this the image that was annotated, at its own size?"
+        )
+    crop = photo.image.crop((left, top, right, bottom))
+    limit = max(LONGER_SIDE * max(crop.size) / longer, 1)
+    crop.thumbnail((limit, limit), Image.Resampling.LANCZOS, reducing_gap=None)
+    return with_pixels(photo, crop)
+
+
+def _embed_boxes(
+    searcher: Searcher, files: Sequence[ImageFile], boxes: Sequence[Box], scales: Sequence[float]
+) -> dict[str, NDArray[np.float32]]:
+    models = {name: at_scales(model, scales) for name, model in searcher.models.items()}
+    parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in models}
+    with progress(len(files), "queries") as bar:
+        for file, box in zip(files, boxes, strict=True):
+            try:
+                query = crop_query(read_photo(file), box)
+            except ImageError as reason:
+                raise RetrievalError(f"Query {file.path}: {reason}") from reason
+            for name, model in models.items():
+                parts[name].append(embed_checked(model, [model.prepare(query)], [file.name]))
+            bar.update()
+    return {name: np.concatenate(rows) for name, rows in parts.items()}
+
+
+def _match(names: Sequence[str], stems: Sequence[str], what: str, where: Path) -> list[int]:
+    """Find the place of each name among file names without their extensions."""
+    places: dict[str, list[int]] = {}
+    for i, stem in enumerate(stems):
+        places.setdefault(stem, []).append(i)
+    if missing := [name for name in names if name not in places]:
+        raise UsageError(
+            f"{len(missing)} of {len(names)} {what} are not in {where}, the first: {missing[0]}. "
+            "Images belong to --revisited by their file names without extension."
+        )
+    if twice := [name for name in names if len(places[name]) > 1]:
+        raise UsageError(
+            f"{len(twice)} of {len(names)} {what} are in {where} more than once, the first: {twice[0]}. "
+            "Leave one file of each name."
+        )
+    return [places[name][0] for name in names]

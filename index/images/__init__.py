@@ -1,0 +1,1 @@
+"""Find image files, read them, decode them."""

@@ -1,0 +1,131 @@
+"""One file to read, or one member of a tar shard: named, and read without waiting for what may never come."""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+from index.errors import ImageError
+from index.images.remote import Remote
+
+MAX_BYTES = 1 << 29  # of a file
+URI = "file://"
+KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0)  # for whoever writes into a pipe; files are read as ever
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Where a file lies in a tar shard.
+
+    Attributes:
+        shard: The shard.
+        offset: Of its first byte.
+        size: Bytes.
+    """
+
+    shard: Path
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A file to read.
+
+    Attributes:
+        path: Absolute, links kept. A member of a shard has its name below the path of the shard. What lies
+            at an address has none: this is `location`.
+        name: What to call it in messages.
+        below: Whether that is its path below a folder of images, which identifies it there.
+        member: Where it lies in a shard or at an address, if it does.
+        fault: Why it cannot be read, if listing it found that out.
+    """
+
+    path: Path
+    name: str
+    below: bool = False
+    member: Member | Remote | None = None
+    fault: str = ""
+
+    @property
+    def location(self) -> str:
+        """Its path as text that JSON and Parquet take. `sources.image_at` makes a file of it again."""
+        return self.member.location if isinstance(self.member, Remote) else path_to_text(self.path)
+
+    def read(self) -> tuple[bytes, int]:
+        """Read it.
+
+        Returns:
+            Its bytes, and when it was changed, in nanoseconds since 1970; for a member, when its shard was.
+
+        Raises:
+            ImageError: It cannot be read; the message is the reason.
+            RetrievalError: It lies in a store that cannot be asked.
+        """
+        size, changed = self.status()
+        if size > MAX_BYTES:
+            raise ImageError(f"too large: {size >> 20} MiB, the limit is {MAX_BYTES >> 20} MiB")
+        if isinstance(self.member, Remote):
+            return self.member.read(size), changed
+        try:
+            with open(self._on_disk, "rb", buffering=0, opener=_open_without_waiting) as file:
+                if self.member is None:
+                    return file.read(), changed
+                file.seek(self.member.offset)
+                data = file.read(size)
+        except (OSError, ValueError) as error:  # of a name that no file can have, too
+            raise ImageError(getattr(error, "strerror", None) or str(error)) from error
+        if len(data) < size:
+            raise ImageError("the shard ends within it")
+        return data, changed
+
+    def status(self) -> tuple[int, int]:
+        """Its size in bytes and when it was changed, as in `read`, without reading it.
+
+        Raises:
+            ImageError: It cannot be read; the message is the reason.
+        """
+        if self.fault:
+            raise ImageError(self.fault)
+        if isinstance(self.member, Remote):
+            return self.member.status()
+        try:
+            found = self._on_disk.stat()
+        except (OSError, ValueError) as error:
+            raise ImageError(getattr(error, "strerror", None) or str(error)) from error
+        if not stat.S_ISREG(found.st_mode):
+            raise ImageError(f"{KINDS.get(stat.S_IFMT(found.st_mode), 'a device')}, not a file")
+        return self.member.size if self.member else found.st_size, found.st_mtime_ns
+
+    @property
+    def _on_disk(self) -> Path:
+        return self.member.shard if isinstance(self.member, Member) else self.path
+
+
+def path_to_text(path: Path) -> str:
+    """A path as text that is valid UTF-8: itself, or, of an absolute one that is not, its `file:` address."""
+    text = str(path)
+    return path.as_uri() if _has_stray_bytes(text) else text
+
+
+def text_to_path(text: str) -> Path:
+    """The path that `path_to_text` made this of."""
+    if text.startswith(URI):
+        return Path(os.fsdecode(unquote_to_bytes(text.removeprefix(URI))))
+    return Path(text)
+
+
+def readable(name: str) -> str:
+    r"""A name as text that every file and terminal takes: bytes that are not UTF-8 are written as `\xff`."""
+    return os.fsencode(name).decode(errors="backslashreplace") if _has_stray_bytes(name) else name
+
+
+def _has_stray_bytes(text: str) -> bool:
+    """Whether a file's name has bytes that are not UTF-8; Python keeps each as half of a surrogate pair."""
+    return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | WITHOUT_WAITING)

@@ -1,0 +1,235 @@
+"""Objects of stores and web servers, by address: how large they are, and bytes of them. fsspec does the work.
+
+An address comes from the command line, or from a list that was named there. What an index says of itself may
+come from anyone: of that, `lies_below` lets pass what the command line has allowed.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+from urllib.parse import unquote, urlsplit
+
+from index.errors import ImageError, RetrievalError, UsageError, needs
+
+# What is read, and the package that does it: no protocol that unpacks, mounts, runs or asks another one.
+PACKAGES = {
+    "s3": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "hdfs": "pyarrow",
+    "http": "aiohttp",
+    "https": "aiohttp",
+    "memory": "fsspec",
+}
+WEB = ("http", "https")
+AS_IT_IS = {"headers": {"Accept-Encoding": "identity"}}  # bytes of a range are those of the file
+BLOCK = 4 << 20  # bytes that one request brings while the headers of a shard are read
+# What may tell one state of an object from another, as the stores name it.
+VERSION = "ETag etag LastModified last_modified Last-Modified mtime updated created".split()
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_LOCATION = re.compile(r"(.+?)#bytes=(\d+)-(\d+)/(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """Bytes at an address.
+
+    Attributes:
+        address: Of the object that has them.
+        offset: Of the first of them.
+        size: How many, where that is known.
+        member: What they are called, if the object is a shard that has more.
+        changed: A number that is another when the object has changed; None if it was not asked for yet.
+    """
+
+    address: str
+    offset: int = 0
+    size: int = 0
+    member: str | None = None
+    changed: int | None = None
+
+    @classmethod
+    def parse(cls, location: str) -> "Remote":
+        """Make it again from its location. Asks nobody."""
+        found = _LOCATION.fullmatch(location)
+        if found is None:
+            return cls(location)
+        first, last = int(found[2]), int(found[3])
+        return cls(found[1], first, max(last + 1 - first, 0), found[4])
+
+    @property
+    def location(self) -> str:
+        """All but `changed` as text. It has the place: to look for a member takes a pass over its shard."""
+        if self.member is None:
+            return self.address
+        return f"{self.address}#bytes={self.offset}-{self.offset + self.size - 1}/{self.member}"
+
+    def status(self) -> tuple[int, int]:
+        """Size and `changed`; asked for if need be.
+
+        Raises:
+            ImageError: As `ask`.
+            RetrievalError: As `ask`.
+        """
+        if self.changed is not None:
+            return self.size, self.changed
+        size, changed = ask(self.address)
+        return size if self.member is None else self.size, changed
+
+    def read(self, size: int) -> bytes:
+        """Read them, in one request.
+
+        Args:
+            size: As `status` says.
+
+        Raises:
+            ImageError: They are not there.
+            RetrievalError: The store cannot be asked.
+        """
+        end = self.offset + size
+        with _explained(self.address):
+            store, path = _open(self.address)
+            if _protocol(self.address) in WEB:  # these may send more than they are asked for, without end
+                with store.open(path, size=end, block_size=BLOCK, cache_type="none") as file:
+                    file.seek(self.offset)
+                    data = file.read(size)
+            else:
+                data = store.cat_file(path, start=self.offset, end=end)
+        if len(data) != size:
+            raise ImageError("it has changed while it was read, or ends within this image")
+        return data
+
+
+def is_address(text: str) -> bool:
+    """Whether a name is an address, and not a path on this machine; `file:` addresses are paths."""
+    found = _ADDRESS.match(text)
+    return found is not None and found[1].lower() != "file"
+
+
+def check(address: str) -> str:
+    """Refuse an address that is not read, and return it.
+
+    Raises:
+        UsageError: It names another protocol, nothing, or a secret, which an index would keep and show.
+    """
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise UsageError(f"{address} is no address: {error}.") from error
+    if _protocol(address) not in PACKAGES or "::" in address:
+        raise UsageError(f"{address} is not read, only {'://, '.join(PACKAGES)}://, and no chain of them.")
+    if not parts.netloc or "#bytes=" in address:
+        raise UsageError(f"{address} names nothing. Give the address of an object, such as s3://BUCKET/KEY.")
+    if parts.password or (parts.scheme in WEB and (parts.username or parts.query)):
+        raise UsageError(
+            f"{parts.scheme}://{parts.hostname}{parts.path}: an address may carry no password and no query, "
+            "for the index would keep and show it. Credentials are taken from the environment."
+        )
+    return address
+
+
+def lies_below(address: str, allowed: Iterable[str]) -> bool:
+    """Whether an address lies below one of those that are allowed, with no step back up."""
+    steps = unquote(address).replace("\\", "/").split("/")
+    below = any(address.startswith(one.rstrip("/") + "/") for one in allowed)
+    return below and not {".", ".."} & set(steps)
+
+
+def ask(address: str) -> tuple[int, int]:
+    """Ask how large an object is, and for a number that is another when it has changed.
+
+    Raises:
+        ImageError: It is not there, or its size cannot be told; the message is the reason.
+        RetrievalError: The store cannot be asked.
+    """
+    from index.io import content_digest
+
+    with _explained(address):
+        store, path = _open(address)
+        facts = store.info(path)
+    if facts["type"] != "file" or facts["size"] is None:
+        raise ImageError("a folder, not a file" if facts["type"] == "directory" else "its size is not told")
+    version = repr([str(facts.get(name)) for name in VERSION])
+    return facts["size"], int(content_digest(version.encode())[:15], 16)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An open object, of which a little is read here and there, from its beginning to its end."""
+
+    address: str
+    file: BinaryIO
+
+    def read(self, size: int) -> bytes:
+        """Read so many bytes, or what there is.
+
+        Raises:
+            ImageError: As `ask`.
+            RetrievalError: As `ask`.
+        """
+        with _explained(self.address):
+            return self.file.read(size)
+
+    def seek(self, offset: int) -> int:
+        """Go to a place."""
+        return self.file.seek(offset)
+
+    def tell(self) -> int:
+        """The place."""
+        return self.file.tell()
+
+
+@contextmanager
+def open_object(address: str) -> Iterator[Reading]:
+    """Open an object.
+
+    Raises:
+        ImageError: As `ask`.
+        RetrievalError: As `ask`.
+    """
+    with _explained(address):
+        store, path = _open(address)
+        file = store.open(path, block_size=BLOCK, cache_type="readahead")
+    with file:
+        yield Reading(address, file)
+
+
+def _protocol(address: str) -> str:
+    return address.partition("://")[0]
+
+
+def _open(address: str) -> tuple[Any, str]:
+    check(address)
+    with needs("remote"):
+        from fsspec.core import url_to_fs
+    options = AS_IT_IS if _protocol(address) in WEB else {}
+    return url_to_fs(address, **options)
+
+
+@contextmanager
+def _explained(address: str) -> Iterator[None]:
+    """Turn what fsspec and the stores' packages raise, which may be anything, into one line."""
+    protocol = _protocol(address)
+    try:
+        yield
+    except RetrievalError:
+        raise
+    except ImportError as error:
+        package = PACKAGES[protocol]
+        raise UsageError(f"{protocol}:// needs a package: pip install {package}  ({error})") from error
+    except Exception as error:
+        cause = error.__cause__ or error
+        reason = f"{type(cause).__name__}: {' '.join(str(cause).split())}"[:300]
+        if "support range requests" in reason:
+            raise ImageError("the web server sends no parts of files, as a shard needs") from error
+        if isinstance(error, FileNotFoundError) and error.__cause__ is None:
+            raise ImageError("there is no such object") from error
+        if isinstance(error, (FileNotFoundError, PermissionError)) or protocol in WEB:
+            raise ImageError(reason) from error
+        raise RetrievalError(
+            f"{address} cannot be read: {reason}. Is it right, and are the credentials in the environment?"
+        ) from error

@@ -1,0 +1,208 @@
+"""Where images come from: folders, single files, lists and tar shards, here or at addresses. Nothing else."""
+
+import os
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import BytesIO
+from itertools import groupby
+from pathlib import Path
+
+from index.errors import ImageError, UsageError
+from index.images.file import ImageFile, Member, path_to_text, readable, text_to_path
+from index.images.listing import FolderFiles, Listing, NamedFiles, ShardFiles, Stretch, file_at
+from index.images.remote import Remote, is_address, lies_below
+from index.images.remote_listing import expand, file_of, list_addresses
+from index.images.tar import EXTENSIONS, SUFFIX, is_image, list_members
+
+LISTS = (".txt", ".parquet")
+COLUMN = "path"  # of a Parquet file that is a list
+IsNew = Callable[[str], bool]
+Source = str | Path  # a path, or an address, which is a text
+
+
+def find_images(sources: Sequence[Source]) -> Sequence[ImageFile]:
+    """List images in a stable order, each path once.
+
+    Args:
+        sources: Folders, searched for files with the extension of an image, links followed; tar shards
+            (`.tar`), searched in the same way; lists of paths, relative to the folder of the list, of images
+            and of shards: `.txt` with one on each line, or `.parquet` with a column of them; and image files,
+            taken whatever their extension. All but folders may lie at addresses, which lists may name too.
+
+    Returns:
+        The files, made one by one as they are asked for.
+
+    Raises:
+        UsageError: A source does not exist or is no list, or there is no image in any of them.
+        RetrievalError: A store cannot be asked.
+    """
+    seen: set[str] = set()
+
+    def is_new(path: str) -> bool:
+        return path not in seen and not seen.add(path)  # type: ignore[func-returns-value]
+
+    stretches: list[Stretch] = []
+    for source in sources:
+        if is_address(str(source)):
+            for address in expand(str(source)):
+                stretches += _list_address(address, is_new)
+            continue
+        root = text_to_path(str(source)).absolute()
+        if root.is_dir():
+            # A walk comes to no path twice: what a single one found need not be kept to know that.
+            stretches.append(_list_folder(root, is_new if len(sources) > 1 else lambda _: True))
+        elif not os.path.lexists(root):
+            raise UsageError(f"{source} does not exist. Give images, or a folder, list or shard of them.")
+        elif root.suffix in LISTS:
+            names = _read_parquet(_file(root)) if root.suffix == ".parquet" else _read_lines(_file(root))
+            stretches += _list_named(names, root.parent, is_new, below=True)
+        else:
+            stretches += _list_named([root.name], root.parent, is_new, below=False)
+    if not (files := Listing(stretches)):
+        raise UsageError(
+            f"No image in {', '.join(map(str, sources))}. Looked for {' '.join(sorted(EXTENSIONS))}; "
+            f"a shard is looked into if it is named itself: shards/*{SUFFIX}."
+        )
+    return files
+
+
+def source_name(source: Source) -> str:
+    """A source as text that means the same anywhere on this machine, and is valid UTF-8."""
+    return str(source) if is_address(str(source)) else path_to_text(text_to_path(str(source)).absolute())
+
+
+def image_at(location: str, name: str, allowed: Sequence[str] = ()) -> ImageFile:
+    """Make the file of an item again from what was stored of it, be it a file or a member of a shard.
+
+    Args:
+        location: `ImageFile.location`. Whoever made an index has chosen it.
+        name: `ImageFile.name`.
+        allowed: Below which addresses it may lie, if it is one.
+    """
+    if is_address(location):
+        remote = Remote.parse(location)
+        if lies_below(remote.address, allowed):
+            return file_of(remote, name, below=True)
+        return file_of(remote, name, True, f"{name} lies at an address: `serve --fetch` allows to read it")
+    return file_at(text_to_path(location), name, below=True)
+
+
+def _list_folder(root: Path, is_new: IsNew) -> FolderFiles:
+    names = []
+    faults = {}
+    for name, fault in _walk(str(root)):
+        if is_new(f"{root}/{name}"):
+            names.append(name)
+            if fault:
+                faults[name] = fault
+    return FolderFiles(root, names, faults)
+
+
+def _walk(root: str) -> Iterator[tuple[str, str]]:
+    """Names below a folder, with the reason why one that is a folder cannot be looked into."""
+    faults: list[OSError] = []
+    seen = set()
+    for folder, subfolders, names in os.walk(root, onerror=faults.append, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back to a folder above would go round for ever
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders.sort()
+        below = "" if folder == root else f"{os.path.relpath(folder, root)}/"
+        for name in sorted(names):
+            if is_image(name):
+                yield below + name, ""
+    for fault in faults:
+        yield os.path.relpath(fault.filename, root), f"folder: {fault.strerror}"
+
+
+def _list_named(names: Iterable[str], folder: Path, is_new: IsNew, below: bool) -> Iterator[Stretch]:
+    for remote, group in groupby(names, is_address):
+        if remote:
+            yield from list_addresses(((name, name) for name in group), is_new, below)
+        else:
+            yield from _list_paths(group, folder, is_new, below)
+
+
+def _list_paths(names: Iterable[str], folder: Path, is_new: IsNew, below: bool) -> Iterator[Stretch]:
+    files: list[str] = []
+    for name in names:
+        path = folder / text_to_path(name)
+        if not is_new(str(path)):
+            continue
+        if path.suffix == SUFFIX:
+            yield NamedFiles(folder, files, below)
+            yield _list_shard(path, readable(name), is_new)
+            files = []
+        else:
+            files.append(name)
+    yield NamedFiles(folder, files, below)
+
+
+def _list_address(address: str, is_new: IsNew) -> Iterator[Stretch]:
+    """List what lies at an address. What a list there names lies beside it, or at another address."""
+    beside, _, name = address.rpartition("/")
+    if not address.endswith(LISTS):
+        yield from list_addresses([(name, address)], is_new, below=False)
+        return
+    file = file_of(Remote(address), address, below=False)
+    names = _read_parquet(file) if address.endswith(".parquet") else _read_lines(file)
+    # `file:` and what else is no address of ours is refused there: a list from elsewhere names no file here.
+    named = ((name, name if "://" in name else f"{beside}/{name}") for name in names)
+    yield from list_addresses(named, is_new, below=True)
+
+
+def _list_shard(shard: Path, name: str, is_new: IsNew) -> ShardFiles:
+    members: list[str] = []
+    places = array("q")
+    faults = {}
+    for member, place in dict(list_members(shard)).items():
+        if (is_image(member) or not member) and is_new(f"{shard}/{member}"):
+            members.append(member)
+            if isinstance(place, Member):
+                places.extend((place.offset, place.size))
+            else:
+                places.extend((0, 0))
+                faults[member] = place
+    return ShardFiles(shard, name, members, places, faults)
+
+
+def _file(path: Path) -> ImageFile:
+    return ImageFile(path, str(path))
+
+
+def _read_lines(file: ImageFile) -> list[str]:
+    """Read a list with a path on each line, whatever bytes it has."""
+    try:
+        data, _ = file.read()
+    except ImageError as reason:
+        raise UsageError(f"{file.name} cannot be read: {reason}.") from reason
+    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    return [os.fsdecode(name) for line in lines if (name := line.removesuffix(b"\r"))]
+
+
+def _read_parquet(file: ImageFile) -> list[str]:
+    """Read the column of paths of a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file.status()
+        table: Path | BytesIO = BytesIO(file.read()[0]) if file.member else file.path
+        schema = pq.read_schema(table)
+        texts = [
+            field.name
+            for field in schema
+            if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        ]
+        if COLUMN not in texts and len(texts) != 1:
+            raise UsageError(
+                f"{file.name} needs a column {COLUMN!r} of texts, or a single one of another name."
+            )
+        column = pq.read_table(table, columns=[COLUMN if COLUMN in texts else texts[0]])[0]
+        return [name for name in column.to_pylist() if name]
+    except (ImageError, OSError, pa.ArrowException) as error:
+        raise UsageError(
+            f"{file.name} cannot be read as a Parquet file: {' '.join(str(error).split())}."
+        ) from error

@@ -1,0 +1,134 @@
+"""Tar shards, as WebDataset writes them: where each file lies. They are read in place, never unpacked."""
+
+import os
+import tarfile
+from collections.abc import Iterator
+from functools import lru_cache
+from io import FileIO
+from pathlib import Path
+from typing import Protocol
+
+from index.errors import ImageError, RetrievalError
+from index.images.file import ImageFile, Member
+
+SUFFIX = ".tar"
+EXTENSIONS = frozenset(
+    ".jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .pgm".split()
+)
+LONGEST_HEADER = 1 << 20
+
+
+class Headers(Protocol):
+    """An open shard, as far as its headers are read."""
+
+    def read(self, size: int, /) -> bytes:
+        """Read so many bytes, or what there is."""
+
+    def seek(self, offset: int, /) -> int:
+        """Go to a place."""
+
+    def tell(self) -> int:
+        """The place."""
+
+
+def list_members(shard: Path) -> Iterator[tuple[str, Member | str]]:
+    """List the files in a shard. Their names are names only: nothing is opened by them.
+
+    Args:
+        shard: A tar file that is not compressed.
+
+    Yields:
+        As `read_members`, each place with the shard.
+    """
+    try:
+        ImageFile(shard, shard.name).status()
+        with FileIO(shard) as file:
+            for name, place in read_members(file):
+                yield name, place if isinstance(place, str) else Member(shard, *place)
+    except ImageError as reason:
+        yield "", str(reason)
+    except OSError as error:
+        yield "", error.strerror or str(error)
+
+
+def read_members(file: Headers) -> Iterator[tuple[str, tuple[int, int] | str]]:
+    """Read the headers of an open shard.
+
+    Args:
+        file: A tar file that is not compressed, at its beginning.
+
+    Yields:
+        Each name, with offset and size or the reason why there are none, as they come. Of several files of
+        one name it is the last that counts. What is broken ends with the empty name and the reason.
+    """
+    try:
+        with tarfile.open(fileobj=_Headers(file), mode="r:") as tar:  # type: ignore[call-overload]
+            while (entry := tar.next()) is not None:
+                tar.members.clear()  # or all of them would be kept
+                if entry.size < 0:  # it would lead back, round and round
+                    raise tarfile.ReadError("a negative size")
+                if not entry.isdir():
+                    plain = entry.isreg() and not entry.issparse()
+                    place = entry.offset_data, entry.size
+                    yield _only_a_name(entry.name), place if plain else "a link or a device, not a file"
+            if not _ends_properly(file, tar.offset):
+                yield "", "the shard is broken or cut short"
+    except RetrievalError:
+        raise
+    except Exception as error:  # broken headers raise whatever their numbers and names are bad for
+        yield "", f"broken shard: {' '.join(str(error).split())}"
+
+
+def is_image(name: str) -> bool:
+    """Whether a name has the extension of an image."""
+    return os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122
+
+
+def find_shard(path: Path) -> Path | None:
+    """The shard that has a path below it, if the path is one of a member and not of a file of its own."""
+    for above in path.parents:
+        if os.path.isfile(above):  # noqa: PTH113 - unlike Path's, it takes a path of any length
+            return above
+        if os.path.isdir(above):  # noqa: PTH112
+            return None
+    return None
+
+
+def find_member(shard: Path, name: str) -> Member | str:
+    """Find a file in a shard by its name: its place, or the reason why there is none."""
+    try:
+        size, changed = ImageFile(shard, shard.name).status()
+    except ImageError as reason:
+        return str(reason)
+    return _members(shard, size, changed).get(name, f"{shard.name} has no such file")
+
+
+@lru_cache(maxsize=8)
+def _members(shard: Path, size: int, changed: int) -> dict[str, Member | str]:
+    """The members of a shard by name, as long as it is neither longer nor newer."""
+    return dict(list_members(shard))
+
+
+def _only_a_name(name: str) -> str:
+    """A member's name as a path below its shard, from which `..` leads nowhere."""
+    parts = (part for part in name.split("/") if part not in ("", "."))
+    return "/".join("%2E%2E" if part == ".." else part for part in parts)
+
+
+class _Headers:
+    """A tar file of which the headers are read, and nothing at once that is longer than they ever are."""
+
+    def __init__(self, file: Headers) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not 0 <= size <= LONGEST_HEADER:
+            raise tarfile.ReadError("a header that is too long")
+        return self._file.read(size)
+
+
+def _ends_properly(file: Headers, offset: int) -> bool:
+    """Whether a block of zeros, the mark of the end, stands where tarfile found no further header."""
+    file.seek(offset)
+    return file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)

@@ -1,0 +1,119 @@
+"""Files and bytes: digests, writes that last, errors of a disk in one line, vectors mapped from a file."""
+
+import errno
+import hashlib
+import mmap
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.errors import RetrievalError, UsageError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+FEW = 4096  # scattered rows that are read before what was mapped for them is let go of
+
+
+def content_digest(data: bytes) -> str:
+    """Return the 32 hexadecimal digits that identify these bytes everywhere (BLAKE2b, 128 bits)."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the list of the files in a folder, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def file_digest(path: Path) -> str:
+    """`content_digest` of a file of any size."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def require_utf8(folder: Path) -> None:
+    """Refuse, before any work, a folder that could not be written or read.
+
+    Raises:
+        UsageError: Its name is not UTF-8.
+    """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{folder} is not UTF-8, and neither Parquet nor FAISS takes such a name. Give another folder."
+        ) from error
+
+
+@contextmanager
+def explain_disk(folder: Path) -> Iterator[None]:
+    """Turn what a disk can do to a writer into one line with the remedy.
+
+    Args:
+        folder: What is written.
+
+    Raises:
+        UsageError: Writing is not allowed there.
+        RetrievalError: The disk is full, or fails.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        raise _explain(folder, errno.ENOSPC if full else None, str(error)) from error
+    except OSError as error:
+        raise _explain(folder, error.errno, error.strerror or str(error)) from error
+
+
+def _explain(folder: Path, code: int | None, reason: str) -> RetrievalError:
+    if code in FULL:
+        return RetrievalError(f"The disk of {folder} is full. Free some space, then go on with --resume.")
+    if code in FORBIDDEN:
+        return UsageError(f"{folder} cannot be written: {reason}. Give another folder, or allow it.")
+    return RetrievalError(f"{folder} cannot be written: {reason}.")
+
+
+def chunks(vectors: NDArray[np.float32], rows: int) -> Iterator[NDArray[np.float32]]:
+    """Yield `vectors` some rows at a time, contiguous; a chunk is to be used before the next is asked for.
+
+    Args:
+        vectors: `(n, dim)`, in memory or mapped from a file that is only read.
+        rows: How many at a time.
+    """
+    for start in range(0, len(vectors), rows):
+        yield np.ascontiguousarray(vectors[start : start + rows])
+        forget(vectors)
+
+
+def take(vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Copy the vectors of some rows, which are rising.
+
+    The system maps a stretch of the file around each of them, so that a sample of one in fifty maps it all.
+    """
+    taken = np.empty((len(rows), vectors.shape[1]), np.float32)
+    for start in range(0, len(rows), FEW):
+        some = rows[start : start + FEW]
+        np.take(vectors, some, axis=0, out=taken[start : start + len(some)])
+        forget(vectors)
+    return taken
+
+
+def forget(vectors: NDArray[np.float32]) -> None:
+    """Let go of what was read of a mapped file, which the system else counts as memory of this process.
+
+    It stays in the system's cache while there is room. Nothing happens to an array that is not mapped.
+    """
+    base = vectors.base
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)

@@ -1,0 +1,323 @@
+"""FAISS: build an index, write and read it, search it, and order what it found by the stored vectors."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.errors import RetrievalError, UsageError, needs
+from index.io import chunks, take
+
+with needs("cpu"):
+    import faiss
+
+EXACT = "Flat"  # the factory of no index: the stored vectors themselves are searched, without a second copy
+CHUNK = 50_000  # vectors read at a time: bounds the memory
+TRAIN_PER_LIST = 40  # vectors that the centre of each list is learnt from
+LEAST_TRAINING = 65_536
+KMEANS_ROUNDS = 10
+QUERY_BITS = 8  # of RaBitQ's rounding of the query
+FEW = 20_000  # vectors that are searched exactly as quickly as any index searches more
+MAPPED_FROM = 1 << 28  # bytes of an index file from which on it is mapped instead of read
+LEAST_DEPTH = 10  # an index is tuned at this depth; fewer results need as many candidates
+FAR = 128  # candidates for each result where all that is wanted lies far away: codes tell little of it
+GPU_DEPTH = 2048  # results that FAISS finds on a GPU at most
+
+Vectors = NDArray[np.float32]  # `(n, dim)` unit rows, in memory or mapped from a file
+Scored = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard an index searches.
+
+    Attributes:
+        probes: Lists that are visited, or the breadth of a search in a graph; 0 where there is no choice.
+        refine: Candidates for each result, which the stored vectors then score and put in order; 0 where the
+            index keeps whole vectors itself.
+    """
+
+    probes: int = 0
+    refine: int = 0
+
+
+class Ann:
+    """A FAISS index together with the vectors it was made of: row i of them is its item i."""
+
+    def __init__(
+        self, index: faiss.Index | None, vectors: Vectors, effort: Effort | None = None, device: str = "cpu"
+    ) -> None:
+        """Join an index and its vectors.
+
+        Args:
+            index: The index; None searches the vectors themselves.
+            vectors: What it was made of.
+            effort: How hard it searches; None leaves it at FAISS's defaults.
+            device: `auto` or `cuda` moves it to the GPU where there is one and FAISS can.
+        """
+        self.vectors = vectors
+        self.effort = effort or Effort()
+        if index is not None:
+            set_probes(index, self.effort.probes)
+        self.index = to_device(index, vectors, device)
+        self._on_gpu = self.index is not index
+
+    def search(self, queries: NDArray[np.float32], k: int, keep: NDArray[np.bool_] | None = None) -> Scored:
+        """Find the k nearest of each query.
+
+        Args:
+            queries: `(n, dim)` unit rows.
+            k: How many.
+            keep: `(items,)`, whether an item may be found; None keeps all. Few are searched exactly.
+
+        Returns:
+            `(n, k)` inner products, falling, and ids; -inf and -1 where there are no more.
+        """
+        queries = np.ascontiguousarray(queries, np.float32)
+        rows = selector = params = None
+        if keep is not None:
+            rows = np.flatnonzero(keep)
+            if len(rows) > FEW:
+                selector = faiss.IDSelectorBitmap(np.packbits(keep, bitorder="little"))
+                # The nearest of a share lie farther away than those of all: as many must be met on the way.
+                params = self._parameters(selector, -(-len(keep) // len(rows)))
+            if params is None:
+                return search_exact(queries, self.vectors, k, rows)
+        if self.index is None:
+            return _search_all(queries, self.vectors, k, selector)
+        depth = min(max(k, LEAST_DEPTH) * self.effort.refine if self.effort.refine else k, len(self.vectors))
+        if self._on_gpu and depth > GPU_DEPTH:
+            return search_exact(queries, self.vectors, k, rows)
+        scores, ids = self.index.search(queries, depth, params=params)
+        enough = min(k, depth) if rows is None else min(depth, len(rows))
+        lacking = np.flatnonzero(ids[:, enough - 1] < 0)  # near them is less than that, or hardly any is kept
+        if self.effort.refine:
+            scores, ids = order_again(queries, ids, self.vectors, k)
+        scores[ids < 0] = -np.inf
+        if len(lacking):
+            scores[lacking], ids[lacking] = self._search_everywhere(
+                queries[lacking], ids.shape[1], selector, rows
+            )
+        return scores, ids
+
+    def order_again(self, queries: NDArray[np.float32], ids: NDArray[np.int64], k: int) -> Scored:
+        """As the function `order_again`, by the vectors of this index."""
+        return order_again(queries, ids, self.vectors, k)
+
+    def _search_everywhere(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        selector: "faiss.IDSelector | None",
+        rows: NDArray[np.int64] | None,
+    ) -> Scored:
+        """Search all lists, or all vectors where there are none."""
+        params = None
+        if self.index is not None and inverted_lists(self.index) is not None:
+            params = self._parameters(selector, len(self.vectors))
+        if self.index is None or params is None:
+            return search_exact(queries, self.vectors, k, rows)
+        depth = min(FAR * max(k, LEAST_DEPTH), len(self.vectors))
+        return order_again(queries, self.index.search(queries, depth, params=params)[1], self.vectors, k)
+
+    def _parameters(self, selector: "faiss.IDSelector | None", wider: int) -> "faiss.SearchParameters | None":
+        """FAISS's parameters of a search among some, so much wider; None where this index takes none."""
+        if self.index is None or isinstance(self.index, faiss.IndexFlat):
+            return faiss.SearchParameters(sel=selector)
+        if isinstance(self.index, faiss.IndexHNSW):
+            return faiss.SearchParametersHNSW(sel=selector, efSearch=self.index.hnsw.efSearch * wider)
+        if not isinstance(self.index, faiss.IndexIVF | faiss.IndexPreTransform):
+            return None  # on a GPU, or a factory string that is not one of ours
+        lists = inverted_lists(self.index)
+        if lists is None:
+            return None
+        probes = min(lists.nprobe * wider, lists.nlist)
+        if isinstance(lists, faiss.IndexIVFRaBitQ | faiss.IndexIVFRaBitQFastScan):
+            inner = faiss.IVFRaBitQSearchParameters(sel=selector, nprobe=probes, qb=lists.qb)
+        else:
+            inner = faiss.SearchParametersIVF(sel=selector, nprobe=probes)
+        if isinstance(self.index, faiss.IndexPreTransform):
+            return faiss.SearchParametersPreTransform(index_params=inner)
+        return inner
+
+
+def order_again(queries: NDArray[np.float32], ids: NDArray[np.int64], vectors: Vectors, k: int) -> Scored:
+    """Order candidates by the stored vectors and keep the best.
+
+    Args:
+        queries: `(n, dim)`.
+        ids: `(n, candidates)`; -1 at the end of a row is none.
+        vectors: The stored vectors, contiguous; only those of the candidates are read.
+        k: How many to keep.
+
+    Returns:
+        `(n, k)` inner products, falling, and ids; -inf and -1 where there are no more.
+    """
+    queries, ids = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(ids, np.int64)
+    (count, dim), candidates, point = queries.shape, ids.shape[1], faiss.swig_ptr
+    scores, best = np.empty((count, k), np.float32), np.empty((count, k), np.int64)
+    given, found = (point(queries), point(vectors), point(ids)), (point(scores), point(best))
+    faiss.knn_inner_products_by_idx(*given, dim, count, len(vectors), candidates, k, *found, candidates)
+    np.putmask(scores, best < 0, -np.inf)
+    return scores, best
+
+
+def search_exact(
+    queries: NDArray[np.float32], vectors: Vectors, k: int, rows: NDArray[np.int64] | None = None
+) -> Scored:
+    """Exact inner-product search that reads the vectors in chunks, and leaves none of them in memory.
+
+    Args:
+        queries: `(n, dim)`.
+        vectors: What is searched.
+        k: How many.
+        rows: `(m,)` ids of the only items to search.
+
+    Returns:
+        `(n, k)` scores, falling, and ids; -inf and -1 where there are no more.
+    """
+    queries = np.ascontiguousarray(queries, np.float32)
+    best = faiss.ResultHeap(len(queries), k, keep_max=True)
+    if rows is None:
+        parts = chunks(vectors, CHUNK)
+    else:
+        parts = (vectors[rows[start : start + CHUNK]] for start in range(0, len(rows), CHUNK))
+    start = 0
+    for some in parts:
+        scores, places = _search_all(queries, some, min(k, len(some)))
+        best.add_result(scores, places + start if rows is None else rows[places + start])
+        start += len(some)
+    best.finalize()
+    best.D[best.I < 0] = -np.inf
+    return best.D, best.I
+
+
+def _search_all(
+    queries: NDArray[np.float32], vectors: Vectors, k: int, keep: "faiss.IDSelector | None" = None
+) -> Scored:
+    """Exact search of contiguous vectors where they are, as FAISS's own flat index does it."""
+    scores, ids = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    given, found = map(faiss.swig_ptr, (queries, vectors)), map(faiss.swig_ptr, (scores, ids))
+    faiss.knn_inner_product(*given, vectors.shape[1], len(queries), len(vectors), k, *found, keep)
+    np.putmask(scores, ids < 0, -np.inf)
+    return scores, ids
+
+
+def build_ann(
+    vectors: Vectors, factory: str, training: NDArray[np.int64] | None = None
+) -> faiss.Index | None:
+    """Build an inner-product index, chunk by chunk.
+
+    Args:
+        vectors: `(n, dim)` unit rows.
+        factory: A FAISS factory string.
+        training: `(m,)` ids of items it may be trained on; no more are read than it needs. None takes all.
+
+    Returns:
+        The index; None for `EXACT`, which needs none.
+
+    Raises:
+        UsageError: FAISS does not know the factory, or it does not fit these vectors.
+    """
+    if factory == EXACT:
+        return None
+    count, dim = vectors.shape
+    allowed = np.arange(count) if training is None else training
+    try:
+        index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+        if not index.is_trained:
+            sample = np.sort(allowed[: _bound_training(index)])
+            index.train(take(vectors, sample))
+        for some in chunks(vectors, CHUNK):
+            index.add(some)
+    except RuntimeError as error:
+        raise UsageError(
+            f"--factory {factory} cannot index {count} vectors of {dim}: {_why(error)}"
+        ) from error
+    return index
+
+
+def _bound_training(index: faiss.Index) -> int:
+    """Bound the time that training takes, and return how many vectors it needs."""
+    lists = inverted_lists(index)
+    if lists is None:
+        return LEAST_TRAINING
+    lists.cp.niter, lists.cp.max_points_per_centroid = KMEANS_ROUNDS, TRAIN_PER_LIST
+    lists.cp.min_points_per_centroid = 1  # a warning less
+    if hasattr(lists, "qb"):
+        lists.qb = QUERY_BITS
+    return max(LEAST_TRAINING, TRAIN_PER_LIST * lists.nlist)
+
+
+def inverted_lists(index: faiss.Index) -> "faiss.IndexIVF | None":
+    """The inverted lists in an index, as the class they are, if it has any."""
+    lists = faiss.try_extract_index_ivf(index)
+    return None if lists is None else faiss.downcast_index(lists)
+
+
+def set_probes(index: faiss.Index, probes: int) -> None:
+    """Set how many lists an index visits, or how broadly it searches its graph; 0 leaves it as it is."""
+    if not probes:
+        return
+    name = "nprobe" if inverted_lists(index) is not None else "efSearch"
+    faiss.ParameterSpace().set_index_parameter(index, name, probes)
+
+
+def use_gpu(device: str, gpus: int, kind: str) -> bool:
+    """Whether to search on a GPU.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+        gpus: How many this build of FAISS sees.
+        kind: Classes of the index and of what is inside. FAISS has neither graphs nor fast scan on GPUs.
+    """
+    return device != "cpu" and gpus > 0 and not any(name in kind for name in ("HNSW", "FastScan", "RaBitQ"))
+
+
+def to_device(index: faiss.Index | None, vectors: Vectors, device: str) -> faiss.Index | None:
+    """Move an index, or the vectors that need none, to the GPU where that is wanted and possible."""
+    moved = faiss.IndexFlatIP(vectors.shape[1]) if index is None else index
+    kind = f"{type(moved).__name__} {type(inverted_lists(moved)).__name__}"
+    if not use_gpu(device, faiss.get_num_gpus(), kind):
+        return index
+    moved = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, moved)
+    if index is None:
+        for some in chunks(vectors, CHUNK):
+            moved.add(some)
+    return moved
+
+
+def write_ann(index: faiss.Index, path: Path) -> None:
+    """Write an index to a file."""
+    faiss.write_index(index, str(path))
+
+
+def read_ann(path: Path) -> faiss.Index:
+    """Read what `write_ann` wrote; of a large one, pages come into memory as they are searched.
+
+    A small one is searched a tenth faster from memory, whose pages are larger than those of a file.
+
+    Raises:
+        RetrievalError: The file is missing or broken.
+    """
+    try:
+        mapped = path.stat().st_size >= MAPPED_FROM
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+    except (OSError, RuntimeError) as error:
+        raise RetrievalError(f"{path} cannot be read. Index the images again.") from error
+
+
+def check_factory(factory: str, dim: int) -> None:
+    """Raise UsageError, before any work, if FAISS does not know a factory for vectors of this length."""
+    try:
+        faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise UsageError(f"--factory {factory} cannot index vectors of {dim}: {_why(error)}") from error
+
+
+def _why(error: RuntimeError) -> str:
+    """What FAISS says, without where in its source it says so; and the remedy."""
+    reason = re.split(r"\.(?:cpp|h):\d+: ", " ".join(str(error).split()))[-1]
+    return f"{reason}. Give another, or leave it at auto."

@@ -1,0 +1,236 @@
+"""Which FAISS index for which need, and how hard it must search to find what exact search finds."""
+
+from dataclasses import dataclass
+from math import log2, sqrt
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.errors import UsageError, needs
+from index.io import forget, take
+from index.stores.faiss import (
+    EXACT,
+    Ann,
+    Effort,
+    Scored,
+    Vectors,
+    build_ann,
+    inverted_lists,
+    search_exact,
+    set_probes,
+)
+
+with needs("cpu"):
+    import faiss
+
+EXACT_FLOATS = 50_000 * 256  # exact search of so many takes about as long as the embedding of one query
+QUERIES = 500  # that recall is measured with
+TOGETHER = 32  # of them, searched with before what was mapped for them is let go of
+DEPTH = 10  # of that recall
+TIMED = 100  # searches that the time of one is the median of
+TIMED_FLOATS = 1 << 21  # that exact search is timed on, which takes as long for each vector of more: 8 MiB
+REFINE = (32, 16, 8, 4, 2, 1)  # 1 orders nothing anew, but gives every result its true score
+MOST_PROBES = 256
+LEAST_BREADTH = 32  # a graph finds again what it was made of with less, but not what is new to it
+MAX_LISTS = 16_384
+GRAPH_LIMIT = 200_000  # vectors; more take longer to join into a graph than they are worth
+GRAPH_BYTES = 272  # of links, for each vector
+CODES_REACH = 0.98  # above, four bits for two numbers need too many candidates
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Need:
+    """What is asked of an index.
+
+    Attributes:
+        recall: Share of the ten nearest that it must find; 1 searches exactly.
+        memory: GiB that it may take, its stored vectors not counted, which stay on disk.
+    """
+
+    recall: float = 0.95
+    memory: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.recall <= 1:
+            raise UsageError(f"--recall must lie above 0 and up to 1, not {self.recall}.")
+        if not self.memory > 0:
+            raise UsageError(f"--memory must be above 0, not {self.memory}.")
+
+
+@dataclass(frozen=True)
+class Served:
+    """How an index is searched, and what that was measured to bring.
+
+    Attributes:
+        factory: FAISS factory string.
+        asked: The recall that it was asked for.
+        recall: Recall@10 against exact search, with items of the gallery as queries that it was not trained
+            on, each without itself.
+        probes: As in `Effort`.
+        refine: As in `Effort`.
+        milliseconds: Median of one search on one core.
+    """
+
+    factory: str
+    asked: float
+    recall: float
+    probes: int
+    refine: int
+    milliseconds: float
+
+    def __str__(self) -> str:
+        """For people."""
+        short = f", not the {self.asked:g} asked for" if self.recall < self.asked else ""
+        return f"{self.factory}, recall@10 {self.recall:.3f}{short} in {self.milliseconds:.2f} ms"
+
+
+def choose_factory(count: int, dim: int, need: Need, gpu: bool = False) -> str:
+    """Choose a FAISS factory string: exact while that is quick, else the quickest that fits the memory.
+
+    Args:
+        count: Vectors.
+        dim: Their length.
+        need: What is asked.
+        gpu: Whether it will be searched on a GPU, which has neither graphs nor fast scan.
+    """
+    room = need.memory * GIB / count
+    if need.recall == 1 or count * dim <= EXACT_FLOATS or (gpu and room >= 4 * dim):
+        return EXACT
+    lists = min(2 ** round(log2(2 * sqrt(count))), MAX_LISTS)
+    room -= 8 + 4 * dim * (lists + 2 * dim) / count  # each has an id; centres and rotation are shared
+    if gpu:
+        return f"IVF{lists},SQ8"
+    if count <= GRAPH_LIMIT and room >= 4 * dim + GRAPH_BYTES:
+        return "HNSW32"
+    if need.recall > CODES_REACH and room >= dim:
+        return f"IVF{lists},SQ8"
+    if dim % 4 == 0 and room >= dim / 4:
+        return f"RR{dim},IVF{lists},PQ{dim // 2}x4fs"
+    return f"RR{dim},IVF{lists},RaBitQfs"
+
+
+def name_factory(factory: str, count: int, dim: int, need: Need) -> str:
+    """The factory string itself, or what `auto` stands for on this machine."""
+    return choose_factory(count, dim, need, faiss.get_num_gpus() > 0) if factory == "auto" else factory
+
+
+def build_tuned(vectors: Vectors, need: Need, factory: str = "auto") -> tuple[faiss.Index | None, Served]:
+    """Build an index and find the least effort with which it meets a need.
+
+    Args:
+        vectors: `(n, dim)` unit rows, which are never all read into memory at once.
+        need: What is asked. Where no effort reaches its recall, the best there is remains.
+        factory: A FAISS factory string, or `auto` to choose one by the need.
+
+    Returns:
+        The index, None where the vectors are searched themselves, and how it is to be searched.
+
+    Raises:
+        UsageError: FAISS cannot build that for these vectors.
+    """
+    count, dim = vectors.shape
+    factory = name_factory(factory, count, dim, need)
+    if factory == EXACT:
+        some = vectors[: max(TIMED_FLOATS // dim, 1)]
+        milliseconds = _milliseconds(Ann(None, some), some[:TIMED], min(DEPTH, len(some)))
+        return None, Served(EXACT, need.recall, 1.0, 0, 0, milliseconds * count / len(some))
+    shuffled = np.random.default_rng(0).permutation(count)
+    held = min(QUERIES, -(-count // 10))
+    index = build_ann(vectors, factory, shuffled[held:])
+    return index, tune(index, vectors, np.sort(shuffled[:held]), need.recall, factory)
+
+
+def tune(index: faiss.Index, vectors: Vectors, own: NDArray[np.int64], recall: float, factory: str) -> Served:
+    """Find the fastest way to search an index that reaches a recall.
+
+    Args:
+        index: An index of all of `vectors`, in their order. Its parameters change.
+        vectors: `(n, dim)` unit rows.
+        own: `(queries,)` ids of the items to search with.
+        recall: Recall@10 to reach, less one standard error of its measurement.
+        factory: What made the index.
+    """
+    k = max(min(DEPTH, len(vectors) - 1), 1)
+    queries = take(vectors, own)
+    least = _without(own, search_exact(queries, vectors, k + 1), k)[0][:, -1:]
+
+    def shares_found(effort: Effort) -> NDArray[np.floating]:
+        ann, found = Ann(index, vectors, effort), []
+        for start in range(0, len(queries), TOGETHER):
+            found.append(ann.search(queries[start : start + TOGETHER], k + 1))
+            forget(vectors)  # of which the candidates of many queries are scattered over all
+        scores, ids = map(np.concatenate, zip(*found, strict=True))
+        scores, _ = _without(own, (scores, ids), k)
+        # By score, not by id: equal vectors may come in any order.
+        return (scores >= least - 1e-5).mean(axis=1)
+
+    def milliseconds(effort: Effort) -> float:
+        median_time = _milliseconds(Ann(index, vectors, effort), queries, k + 1)
+        forget(vectors)
+        return median_time
+
+    ladder, first = _probes(index), 0
+    enough: list[Effort] = []
+    measured: dict[Effort, float] = {}
+    for refine in _refinements(index):  # falling: fewer candidates need as many probes or more
+        for place in range(first, len(ladder)):
+            effort = Effort(ladder[place], refine)
+            shares = shares_found(effort)
+            measured[effort] = float(shares.mean())
+            if shares.mean() - shares.std() / sqrt(len(shares)) >= recall:
+                enough.append(effort)
+                first = place
+                break
+        else:
+            break
+    timed = {effort: milliseconds(effort) for effort in enough or [max(measured, key=measured.__getitem__)]}
+    effort = min(timed, key=timed.__getitem__)
+    set_probes(index, effort.probes)
+    return Served(factory, recall, measured[effort], effort.probes, effort.refine, timed[effort])
+
+
+def _probes(index: faiss.Index) -> list[int]:
+    """Efforts to try, rising by about half."""
+    lists = inverted_lists(index)
+    if lists is None and not isinstance(index, faiss.IndexHNSW):
+        return [0]
+    least, most = (LEAST_BREADTH, 16 * LEAST_BREADTH) if lists is None else (1, min(MOST_PROBES, lists.nlist))
+    steps = range(2 * (most // least).bit_length())
+    return sorted({min(most, round(least * 2 ** (step / 2))) for step in steps})
+
+
+def _refinements(index: faiss.Index) -> tuple[int, ...]:
+    """How many candidates for each result to try, falling; none where the index keeps whole vectors."""
+    if isinstance(index, faiss.IndexRefine):  # of its own accord it takes one candidate for each result
+        return REFINE
+    whole = (faiss.IndexFlat, faiss.IndexHNSWFlat)
+    if isinstance(index, whole) or isinstance(inverted_lists(index), faiss.IndexIVFFlat):
+        return (0,)
+    return REFINE
+
+
+def _milliseconds(ann: Ann, queries: NDArray[np.float32], k: int) -> float:
+    """Median time of one search on one core, warmed up."""
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    times = []
+    try:
+        for query in queries[: TIMED // 10]:
+            ann.search(query[None], k)
+        for query in queries[:TIMED]:
+            start = perf_counter()
+            ann.search(query[None], k)
+            times.append(perf_counter() - start)
+    finally:
+        faiss.omp_set_num_threads(threads)
+    return 1000 * median(times)
+
+
+def _without(own: NDArray[np.int64], found: Scored, k: int) -> Scored:
+    """Take each query's own item out of what it found, and keep k of the rest."""
+    scores, ids = found
+    rest = np.argsort(ids == own[:, None], axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, rest, 1), np.take_along_axis(ids, rest, 1)

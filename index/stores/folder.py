@@ -1,0 +1,273 @@
+"""The index folder on disk, opened to read.
+
+A small manifest names the folder of the data, and replacing it is what makes a new index: a crash at any
+moment leaves the old one. `index.stores.folder_writer` writes it, `index.build.journal` keeps what is
+embedded before that.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from index.errors import UsageError
+from index.io import file_digest, require_utf8
+from index.stores.faiss import EXACT, Ann, Effort, read_ann
+from index.stores.filters import Narrow
+from index.stores.metadata import Metadata
+from index.stores.records import Failure, File, Item, Manifest, Space, Stored
+
+if TYPE_CHECKING:
+    import faiss
+
+FORMAT = 2  # 1 had its files beside the manifest, and every copy of an image as an item
+MANIFEST, ITEMS, ERRORS, STUDENT = "manifest.json", "items.parquet", "errors.parquet", "student.onnx"
+COMPANIONS = ("run.json", "student.fp16.onnx", "student.int8.onnx")  # kept as well, where they lie beside it
+METADATA = "metadata.parquet"
+CHUNK = 1024  # items that are read or written at a time
+_ANEW = "{} was written anew meanwhile. Open it again."
+_DAMAGED = "{} is damaged. Index the images again, without --update or --resume."
+
+
+class Index:
+    """An index folder, opened to read."""
+
+    remote = False
+
+    def __init__(self, path: Path, allowed: Sequence[str] = ()) -> None:
+        """Open `path`; `allowed` is as in `stores.base.Store`.
+
+        Raises:
+            UsageError: It is no index, a damaged one, one of another format, or its name is not UTF-8.
+        """
+        require_utf8(path)
+        self.path, self.allowed = path, allowed
+        self.manifest = _read_manifest(path)
+        self.data = data_folder(path, self.manifest.generation)
+        self._vectors: dict[str, NDArray[np.float32]] = {}
+
+    def __len__(self) -> int:
+        return self.manifest.count
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def label(self) -> str:
+        """The name of the folder: where it lies is nobody's business."""
+        return self.path.absolute().name
+
+    @property
+    def engine(self) -> dict[str, str]:
+        """What searches it."""
+        return {"Searched by": "FAISS"}
+
+    @property
+    def model_file(self) -> Path:
+        """The student that made this index."""
+        return self._file(STUDENT)
+
+    def companion(self, name: str) -> Path:
+        """Where a file of `COMPANIONS` is, if it was kept."""
+        return self.data / name
+
+    @cached_property
+    def items(self) -> list[Item]:
+        """The gallery, by id."""
+        return list(self.iter_items())
+
+    def iter_items(self) -> Iterator[Item]:
+        """Read the gallery in bounded memory, by rising id."""
+        for batch in self.iter_batches():
+            for row in batch.to_pylist():
+                yield Item(**{**row, "copies": tuple(File(**copy) for copy in row["copies"])})
+
+    def iter_batches(self) -> Iterator[pa.RecordBatch]:
+        """Read the gallery as columns named as the attributes of `Item`, some items at a time."""
+        return _batches(self._file(ITEMS))
+
+    def read_columns(self, *names: str) -> pa.Table:
+        """Read some attributes of all items, by id."""
+        with _explain_damage(file := self._file(ITEMS)):
+            return pq.read_table(file, columns=list(names))
+
+    @cached_property
+    def failures(self) -> list[Failure]:
+        """The images that were refused."""
+        return read_failures(self._file(ERRORS))
+
+    @cached_property
+    def ids_by_digest(self) -> dict[str, list[int]]:
+        """Ids of the items with a given content."""
+        return {item.digest: [i] for i, item in enumerate(self.items)}
+
+    def vectors(self, space: str) -> NDArray[np.float32]:
+        """Memory-map the `(count, dim)` float32 vectors of a space."""
+        if space not in self._vectors:
+            file = self._file(f"{space}.npy")
+            try:
+                self._vectors[space] = np.load(file, mmap_mode="r", allow_pickle=False)
+            except Exception as error:  # a header with broken bytes raises anything
+                raise UsageError(_DAMAGED.format(file)) from error
+        return self._vectors[space]
+
+    def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """The `(len(ids), dim)` vectors of some items; None takes all."""
+        return self.vectors(space) if ids is None else self.vectors(space)[ids]
+
+    def open_space(self, space: str, device: str) -> Ann:
+        """Join the FAISS index of a space and its vectors."""
+        made = self.manifest.spaces[space]
+        return Ann(self.ann(space), self.vectors(space), Effort(made.probes, made.refine), device)
+
+    def ann(self, space: str) -> "faiss.Index | None":
+        """Read the FAISS index of a space; None where its vectors are searched themselves."""
+        if self.manifest.spaces[space].factory == EXACT:
+            return None
+        return read_ann(self._file(f"{space}.faiss"))
+
+    @cached_property
+    def metadata(self) -> pa.Table | None:
+        """What `index.stores.metadata` keeps of the items, if there is anything."""
+        if METADATA not in self.manifest.files:
+            return None
+        with _explain_damage(file := self._file(METADATA)):
+            return pq.read_table(file)
+
+    @cached_property
+    def _known(self) -> Metadata:
+        names = [[file.name for file in item.files] for item in self.items]
+        return Metadata([item.path for item in self.items], names, self.metadata)
+
+    @property
+    def columns(self) -> dict[str, list[str]]:
+        """The columns of the metadata with their values, of each the 200 most frequent at most."""
+        return self._known.columns
+
+    def metadata_of(self, item: int) -> dict[str, str]:
+        """The metadata of one item."""
+        if self.metadata is None:
+            return {}
+        rows = self.metadata.filter(pc.field("path") == self.items[item].path).to_pylist()
+        return {name: value for name, value in rows[0].items() if name != "path"} if rows else {}
+
+    def keep(self, narrow: Narrow) -> NDArray[np.bool_] | None:
+        """Which items are wanted: `(items,)`; None wants all.
+
+        Raises:
+            UsageError: The metadata have no such column.
+        """
+        return narrow.keep(self._known) if narrow.prefix or narrow.columns else None
+
+    def pin(self) -> None:
+        """Open everything now, so that what is read later is of this index, whatever becomes of its folder.
+
+        Raises:
+            UsageError: It was written anew since it was opened.
+        """
+        _ = self.ids_by_digest, self.failures, self.metadata
+        for space in self.manifest.spaces:
+            self.vectors(space)
+        if _read_manifest(self.path) != self.manifest:
+            raise UsageError(_ANEW.format(self.path))
+
+    def faults(self, thorough: bool = True) -> Iterator[str]:
+        """Find the files that are not as they were written, and say of each in a line what is wrong.
+
+        Args:
+            thorough: Whether to read all of them; else their sizes alone are looked at.
+        """
+        for name, stored in self.manifest.files.items():
+            file = self.data / name
+            if not file.is_file():
+                yield f"{file} is missing"
+            elif file.stat().st_size != stored.size:
+                yield f"{file} has {file.stat().st_size} bytes, not {stored.size}"
+            elif thorough and file_digest(file) != stored.digest:
+                yield f"{file} is not as it was written"
+
+    def require_whole(self, thorough: bool = True) -> None:
+        """Refuse to take vectors over from an index that is damaged: with new digests nobody would see it.
+
+        Args:
+            thorough: As in `faults`.
+
+        Raises:
+            UsageError: Names the first of the files that are not as they were written.
+        """
+        for fault in self.faults(thorough):
+            raise UsageError(f"{fault}. Index the images again, without --update or --resume.")
+
+    def require_model(self, space: str, key: str, name: str) -> None:
+        """Refuse a model that is not the one which made the vectors of a space.
+
+        Raises:
+            UsageError: Names both models.
+        """
+        made_by = self.manifest.spaces[space]
+        if made_by.key != key:
+            raise UsageError(
+                f"{self.path} was made with another {space}: {made_by.name} ({made_by.key[-8:]}), "
+                f"not {name} ({key[-8:]}). Index the images again, or give that model."
+            )
+
+    def _file(self, name: str) -> Path:
+        path = self.data / name
+        if not path.exists():
+            meanwhile = _read_manifest(self.path).generation != self.manifest.generation
+            raise UsageError(
+                _ANEW.format(self.path) if meanwhile else f"{path} is missing. Index the images again."
+            )
+        stored = self.manifest.files.get(name)
+        if stored and path.stat().st_size != stored.size:
+            raise UsageError(_DAMAGED.format(path))
+        return path
+
+
+def data_folder(path: Path, generation: int) -> Path:
+    """Where an index keeps its data."""
+    return path / f"data-{generation}"
+
+
+def _read_manifest(path: Path) -> Manifest:
+    file = path / MANIFEST
+    if not file.is_file():
+        raise UsageError(f"{path} is not an index. Make one with `retrieval index`.")
+    try:
+        facts = json.loads(file.read_text())
+        if facts["format"] == FORMAT:
+            facts["spaces"] = {name: Space(**space) for name, space in facts["spaces"].items()}
+            facts["files"] = {name: Stored(**stored) for name, stored in facts["files"].items()}
+            return Manifest(**facts)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(f"{file} is damaged. Remove {path}, and index the images again.") from error
+    raise UsageError(
+        f"{path} has format {facts['format']}, not {FORMAT}. Remove it, and index the images again."
+    )
+
+
+def read_failures(file: Path) -> list[Failure]:
+    """Read a file of images that were refused."""
+    return [Failure(**row) for batch in _batches(file) for row in batch.to_pylist()]
+
+
+def _batches(file: Path) -> Iterator[pa.RecordBatch]:
+    with _explain_damage(file), pq.ParquetFile(file) as table:
+        yield from table.iter_batches(CHUNK)
+
+
+@contextmanager
+def _explain_damage(file: Path) -> Iterator[None]:
+    """Turn what a broken Parquet file raises into one line with the remedy."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise UsageError(_DAMAGED.format(file)) from error

@@ -1,0 +1,225 @@
+"""Write an index folder: the data into a folder of its own, then the manifest, in one step."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from index.io import file_digest, sync
+from index.stores.faiss import write_ann
+from index.stores.faiss_tuning import Served
+from index.stores.folder import (
+    CHUNK,
+    COMPANIONS,
+    ERRORS,
+    FORMAT,
+    ITEMS,
+    MANIFEST,
+    METADATA,
+    STUDENT,
+    Index,
+    data_folder,
+)
+from index.stores.metadata import Joined, carry_over, join_metadata
+from index.stores.records import Failure, Item, Manifest, Space, Stored
+
+if TYPE_CHECKING:
+    import faiss
+
+T = TypeVar("T")
+COPY_FIELDS = [("path", pa.string()), ("name", pa.string()), ("mtime", pa.int64())]
+ITEM_SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("name", pa.string()),
+        ("digest", pa.string()),
+        ("size", pa.int64()),
+        ("width", pa.int64()),
+        ("height", pa.int64()),
+        ("mtime", pa.int64()),
+        ("copies", pa.list_(pa.struct(COPY_FIELDS))),
+    ]
+)
+FAILURE_SCHEMA = pa.schema([("path", pa.string()), ("reason", pa.string())])
+
+
+class IndexWriter:
+    """Writes the next generation of an index. Without `commit`, leaving removes what was written.
+
+    One process at a time may write an index: whoever holds its `Journal`.
+    """
+
+    def __init__(self, out: Path, sources: Iterable[str]) -> None:
+        """Start to write.
+
+        Args:
+            out: The index folder, which exists.
+            sources: What is indexed, to be remembered.
+        """
+        generation = Index(out).manifest.generation + 1 if (out / MANIFEST).is_file() else 1
+        self._out, self._data = out, data_folder(out, generation)
+        shutil.rmtree(self._data, ignore_errors=True)  # of a run that was killed while it wrote
+        self._data.mkdir()
+        self._manifest = Manifest(FORMAT, generation, "", list(sources), 0, 0, 0, None)
+        self._committed = False
+
+    def __enter__(self) -> "IndexWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._committed:
+            shutil.rmtree(self._data, ignore_errors=True)
+
+    def add_items(self, items: Iterable[Item]) -> int:
+        """Write the gallery, in bounded memory, and return its size."""
+        count = copies = 0
+        with pq.ParquetWriter(self._data / ITEMS, ITEM_SCHEMA, compression="zstd") as table:
+            for chunk in _chunks(items):
+                table.write_table(_as_table(chunk))
+                count += len(chunk)
+                copies += sum(len(item.copies) for item in chunk)
+        self._manifest = replace(self._manifest, count=count, copies=copies)
+        return count
+
+    def add_failures(self, failures: Iterable[Failure]) -> None:
+        """Write the images that were refused."""
+        self._manifest = replace(self._manifest, failed=write_failures(self._data / ERRORS, failures))
+
+    def add_space(
+        self, name: str, space: Space, chunks: Iterable[NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Write the vectors of all items, after the items, and map them to read.
+
+        Args:
+            name: Name of the space.
+            space: Whose vectors they are.
+            chunks: `(n, dim)` rows at a time.
+        """
+        path = self._data / f"{name}.npy"
+        shape = (self._manifest.count, space.dim)
+        with path.open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for rows in chunks:
+                file.write(np.ascontiguousarray(rows, "<f4").tobytes())
+        self._manifest.spaces[name] = space
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+    def join_metadata(self, file: Path) -> Joined:
+        """Find the items of the rows of a CSV file, after the items."""
+        rows = pq.read_table(self._data / ITEMS, columns=["path", "name", "copies"]).to_pylist()
+        return join_metadata(file, [[(f["path"], f["name"]) for f in (row, *row["copies"])] for row in rows])
+
+    def carry_metadata(self, base: Index) -> pa.Table | None:
+        """What another index knows of the items, after the items: it goes with what was moved."""
+        if base.metadata is None:
+            return None
+        columns = ["path", "digest"]
+        items = pq.read_table(self._data / ITEMS, columns=columns)
+        return carry_over(base.metadata, base.read_columns(*columns), items)
+
+    def add_metadata(self, table: pa.Table) -> None:
+        """Store what is known of the items."""
+        pq.write_table(table, self._data / METADATA, compression="zstd")
+
+    def add_ann(self, name: str, ann: "faiss.Index | None", served: Served) -> int:
+        """Store the FAISS index of a space, if it has one, and how it is searched; return its bytes."""
+        file = self._data / f"{name}.faiss"
+        try:
+            if ann is not None:
+                write_ann(ann, file)
+        except RuntimeError as error:  # all that FAISS makes of an error of the system is its text
+            code = errno.ENOSPC if os.strerror(errno.ENOSPC) in str(error) else errno.EIO
+            raise OSError(code, os.strerror(code)) from error
+        spaces = self._manifest.spaces
+        spaces[name] = replace(spaces[name], **asdict(served))
+        return 0 if ann is None else file.stat().st_size
+
+    def add_model(self, data: bytes, beside: Path) -> None:
+        """Store the student, so that the index can be searched wherever it is taken.
+
+        Args:
+            data: Its file.
+            beside: The folder it lies in, for what tells of it.
+        """
+        (self._data / STUDENT).write_bytes(data)
+        for companion in COMPANIONS:
+            if (file := beside / companion).is_file():
+                shutil.copyfile(file, self._data / companion)
+
+    def equals(self, index: Index) -> bool:
+        """Whether the items and failures written are those of another index."""
+        known = index.manifest.files
+        return all(file_digest(self._data / name) == known[name].digest for name in (ITEMS, ERRORS))
+
+    def commit(self, teacher: str | None, teacher_options: dict[str, Any]) -> Index:
+        """Make what was written the index, and remove what was before.
+
+        Args:
+            teacher: What opens the teacher again, if there is one,
+            teacher_options: together with these. No key is among them.
+        """
+        files = {}
+        for path in sorted(self._data.iterdir()):
+            sync(path)
+            files[path.name] = Stored(path.stat().st_size, file_digest(path))
+        sync(self._data)
+        manifest = replace(
+            self._manifest,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            teacher=teacher,
+            teacher_options=teacher_options,
+            files=files,
+        )
+        beside = self._out / f".{MANIFEST}"
+        beside.write_text(json.dumps(asdict(manifest), indent=2) + "\n")
+        sync(beside)
+        beside.replace(self._out / MANIFEST)  # from here on the index is the new one
+        self._committed = True
+        sync(self._out)
+        remove_old(self._out, manifest.generation)
+        return Index(self._out)
+
+
+def remove_old(out: Path, generation: int) -> None:
+    """Remove the data of every generation but one."""
+    for folder in out.glob("data-*"):
+        if folder != data_folder(out, generation):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _as_table(items: list[Item]) -> pa.Table:
+    columns = {name: [getattr(item, name) for item in items] for name in ITEM_SCHEMA.names[:-1]}
+    return pa.table(
+        columns | {"copies": [[vars(file) for file in item.copies] for item in items]}, ITEM_SCHEMA
+    )
+
+
+def write_failures(file: Path, failures: Iterable[Failure]) -> int:
+    """Write a file of images that were refused, and return how many."""
+    count = 0
+    with pq.ParquetWriter(file, FAILURE_SCHEMA, compression="zstd") as table:
+        for chunk in _chunks(failures):
+            table.write_table(pa.Table.from_pylist([vars(one) for one in chunk], FAILURE_SCHEMA))
+            count += len(chunk)
+    return count
+
+
+def _chunks(things: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(things)
+    while chunk := list(islice(iterator, CHUNK)):
+        yield chunk

@@ -1,0 +1,51 @@
+"""Students that galleries elsewhere were made with, kept on this machine by their digest."""
+
+import os
+import re
+from pathlib import Path
+
+from platformdirs import user_data_path
+
+from index.embedders.onnx import OnnxEmbedder
+from index.errors import UsageError
+from index.stores.folder import COMPANIONS, STUDENT
+
+
+def keep_student(student: OnnxEmbedder) -> Path:
+    """Keep a student's file, and what lies beside it, in the user's data folder."""
+    folder = _folder(student.key)
+    assert folder is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    for companion in COMPANIONS:
+        if (file := Path(student.spec).with_name(companion)).is_file():
+            _put(folder / companion, file.read_bytes())
+    return _put(folder / STUDENT, student.data)
+
+
+def _put(path: Path, data: bytes) -> Path:
+    """Write a file in one step: others may read it or write the same, and it may be where `data` is from."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_bytes(data)
+    return beside.replace(path)
+
+
+def find_student(key: str, where: object) -> Path:
+    """Find the file of a student that was kept.
+
+    Args:
+        key: Its key.
+        where: What it made, for people.
+
+    Raises:
+        UsageError: It was not kept here.
+    """
+    folder = _folder(key)
+    if folder is None or not (folder / STUDENT).is_file():
+        raise UsageError(f"The student that made {where} is not on this machine. Give its file with --model.")
+    return folder / STUDENT
+
+
+def _folder(key: str) -> Path | None:
+    """Where it is kept; the key may come from elsewhere, and must not name another place."""
+    digest = re.fullmatch("onnx:([0-9a-f]{32})", key)
+    return user_data_path("retrieval") / "students" / digest[1] if digest else None

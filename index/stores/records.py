@@ -1,0 +1,120 @@
+"""What an index holds, as records: items, files, failures, vector spaces, manifest."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that holds an image.
+
+    Attributes:
+        path: Absolute path, links kept.
+        name: Path below the folder that was indexed.
+        mtime: Nanoseconds since 1970.
+    """
+
+    path: str
+    name: str
+    mtime: int
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of the gallery; its id is its place in the list. No two items have the same content.
+
+    Attributes:
+        path: Absolute path, links kept, of the first file that holds it; see `ImageFile.location`.
+        name: Path below the folder that was indexed.
+        digest: Content digest.
+        size: Bytes.
+        width: Pixels, upright.
+        height: Pixels, upright.
+        mtime: Nanoseconds since 1970, of the file or, of a member, of its shard.
+        copies: The other files that hold it.
+    """
+
+    path: str
+    name: str
+    digest: str
+    size: int
+    width: int
+    height: int
+    mtime: int
+    copies: tuple[File, ...] = ()
+
+    @property
+    def files(self) -> list[File]:
+        """All files that hold it, the first one first."""
+        return [File(self.path, self.name, self.mtime), *self.copies]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that could not be read, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Space:
+    """One set of vectors over all items, and the FAISS index that searches it.
+
+    Attributes:
+        key: Identity of the embedder.
+        name: Its name for people.
+        dim: Length of the vectors.
+        factory: As in `index.stores.faiss_tuning.Served`, as are the others: what
+            searches, how, and how well.
+    """
+
+    key: str
+    name: str
+    dim: int
+    factory: str = ""
+    asked: float = 1.0
+    recall: float = 0.0
+    probes: int = 0
+    refine: int = 0
+    milliseconds: float = field(default=0.0, compare=False)  # no two measurements are the same
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file of the data as it was written: its bytes and their content digest."""
+
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the index is.
+
+    Attributes:
+        format: Version of the layout.
+        generation: How often it was written; names the folder of the data.
+        created: Date and time, UTC.
+        sources: What was indexed.
+        count: Items.
+        copies: Further files with the content of an item.
+        failed: Images that were refused.
+        teacher: What opens the teacher again, if there was one,
+        teacher_options: together with these `EmbedderOptions`.
+        spaces: Sets of vectors by name: `student`, `teacher`, and `projected` (the teacher's vectors in the
+            student's space).
+        files: The files of the data by name.
+    """
+
+    format: int
+    generation: int
+    created: str
+    sources: list[str]
+    count: int
+    copies: int
+    failed: int
+    teacher: str | None
+    teacher_options: dict[str, Any] = field(default_factory=dict)
+    spaces: dict[str, Space] = field(default_factory=dict)
+    files: dict[str, Stored] = field(default_factory=dict)

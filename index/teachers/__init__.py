@@ -1,0 +1,1 @@
+"""Ask a teacher whose answers have a price: ledger, budget, retry."""

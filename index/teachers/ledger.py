@@ -1,0 +1,281 @@
+"""The ledger: every paid answer of one teacher, kept in SQLite, so that none is paid for twice.
+
+What is asked is reserved first, in the same file: several processes together never pass the budget, and
+what a crash lost is known and counts as spent.
+"""
+
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from platformdirs import user_cache_path
+
+from index.errors import RetrievalError, UsageError
+from index.io import content_digest
+from index.progress import say
+from index.teachers.ledger_owner import describe_owner, is_gone
+from index.teachers.ledger_schema import checksum, damage, open_ledger_file
+
+LOOK_UP = 500  # SQLite limits the variables of one statement
+ROOM = 32_000_000  # bytes that must be free before anything is paid for: twice what is written ahead
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """What became of the wish to ask about some images; those already answered are in none of the three.
+
+    Attributes:
+        calls: The images that may be asked about now, by digest, each with the number of its reservation.
+        busy: Digests that another thread or process is asking about.
+        denied: Digests for which the budget has no room.
+    """
+
+    calls: dict[str, int]
+    busy: set[str]
+    denied: list[str]
+
+
+class Ledger:
+    """Answers of one teacher by the content digest of what was sent. Safe to share between threads."""
+
+    def __init__(self, path: Path, teacher_key: str) -> None:
+        """Open a ledger, or start one.
+
+        Args:
+            path: The SQLite file; its folder is made if need be.
+            teacher_key: The embedder's key.
+
+        Raises:
+            UsageError: The file is no ledger, cannot be written, or belongs to another teacher.
+        """
+        self.path = path
+        self.buried = 0  # calls found in flight whose process was gone
+        self._lock = Lock()
+        self._owner = describe_owner()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = open_ledger_file(path, teacher_key)
+        except (sqlite3.Error, OSError) as error:
+            raise UsageError(f"{path} cannot be used as a ledger: {error}. Give another --ledger.") from error
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """How many answers there are."""
+        return self._one("SELECT coalesce(max(id), 0) FROM answers")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    @property
+    def lost(self) -> int:
+        """How many images were asked about, or are being asked about, without an answer to show for it."""
+        return self._one("SELECT count(*) FROM calls")
+
+    @property
+    def spent(self) -> int:
+        """What counts against the budget: answers, and calls whose answer was lost or is on its way."""
+        return self._one("SELECT (SELECT coalesce(max(id), 0) FROM answers) + count(*) FROM calls")
+
+    @property
+    def dim(self) -> int | None:
+        """Length of the teacher's vectors, once there is one."""
+        return self._one("SELECT dim FROM teacher")
+
+    @property
+    def rate(self) -> float | None:
+        """Images a second that one call at a time is answered with, over all calls; None before the first."""
+        return self._one("SELECT timed / busy FROM teacher WHERE busy > 0")
+
+    def known(self, digests: Iterable[str]) -> set[str]:
+        """Which of these images the teacher has already been asked about."""
+        return {digest for digest, _ in self._rows("0", list(digests))}
+
+    def answers(self, digests: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """The answers that are known, by the digest of what was sent or of the file that it was made of.
+
+        Raises:
+            RetrievalError: The ledger cannot be read, or is damaged.
+        """
+        rows = self._rows("vector", digests)
+        size = 4 * (self.dim or 0) if rows else 0
+        if any(len(blob) != size for _, blob in rows):
+            raise RetrievalError(damage(self.path))
+        return {digest: np.frombuffer(blob, "<f4") for digest, blob in rows}
+
+    def reserve(self, digests: Sequence[str], budget: int, seconds: float) -> Reserved:
+        """Set budget aside for calls, before anything is sent.
+
+        Args:
+            digests: What is to be asked about; what has an answer by now is left out.
+            budget: How much may ever be spent.
+            seconds: Calls have ended after so many seconds, whatever happens to this process.
+
+        Raises:
+            RetrievalError: The ledger cannot be written.
+        """
+        if shutil.disk_usage(self.path.parent).free < ROOM:
+            raise RetrievalError(
+                f"{self.path} has less than {ROOM // 1_000_000} MB of free disk. Nothing more was asked; "
+                "what was paid for is kept."
+            )
+        now = time.time()
+        with self._writing() as db:
+            buried = self._bury(db, now)
+            known = {digest for digest, _ in _select(db, "0", digests)}
+            busy = {digest for (digest,) in db.execute("SELECT digest FROM calls WHERE until > 0")}
+            wanted = [digest for digest in dict.fromkeys(digests) if digest not in known | busy]
+            (spent,) = db.execute(
+                "SELECT (SELECT coalesce(max(id), 0) FROM answers) + count(*) FROM calls"
+            ).fetchone()
+            room = max(budget - spent, 0)
+            calls = {}
+            for digest in wanted[:room]:
+                cursor = db.execute(
+                    "INSERT INTO calls (digest, owner, until) VALUES (?, ?, ?)",
+                    (digest, self._owner, now + seconds),
+                )
+                assert cursor.lastrowid is not None
+                calls[digest] = cursor.lastrowid
+        if buried:
+            say(f"{buried} images were in flight when an earlier run ended; they count as spent.")
+        self.buried += buried
+        return Reserved(calls, busy.intersection(digests), wanted[room:])
+
+    def add(
+        self,
+        digests: Sequence[str],
+        vectors: NDArray[np.float32],
+        calls: Mapping[str, int] | None = None,
+        sources: Mapping[str, str] | None = None,
+        seconds: float = 0.0,
+    ) -> None:
+        """Store n answers `(n, dim)`, all or none, before anyone uses them.
+
+        An image that has got an answer meanwhile keeps the first one.
+
+        Args:
+            digests: Of what was sent.
+            vectors: The answers, as they came.
+            calls: The reservations that these answers settle, by digest.
+            sources: Content digest of the file that each was made of, where that is another.
+            seconds: How long the call took.
+
+        Raises:
+            RetrievalError: They could not be stored.
+        """
+        now = time.time()
+        with self._writing() as db:
+            dim = db.execute("SELECT dim FROM teacher").fetchone()[0] or vectors.shape[1]
+            if vectors.shape[1] != dim:
+                raise RetrievalError(
+                    f"{self.path} holds answers of length {dim}, not {vectors.shape[1]}. Is it another model?"
+                )
+            db.execute(
+                "UPDATE teacher SET dim = ?, timed = timed + ?, busy = busy + ?",
+                (dim, len(digests) if seconds else 0, seconds),
+            )
+            for digest, vector in zip(digests, np.ascontiguousarray(vectors, "<f4"), strict=True):
+                row = (digest, blob := vector.tobytes(), now, checksum(digest, blob))
+                stored = db.execute(
+                    "INSERT INTO answers (digest, vector, answered, crc) VALUES (?, ?, ?, ?) "
+                    "ON CONFLICT (digest) DO NOTHING",
+                    row,
+                ).rowcount
+                if calls:  # one that was asked about twice was paid for twice
+                    settle = "DELETE FROM calls" if stored else "UPDATE calls SET until = 0"
+                    db.execute(f"{settle} WHERE id = ?", (calls[digest],))
+            db.executemany(
+                "INSERT INTO renditions VALUES (?, ?) ON CONFLICT (source) DO NOTHING",
+                [(source, digest) for digest, source in (sources or {}).items() if source != digest],
+            )
+
+    def release(self, calls: Iterable[int]) -> None:
+        """Give back reservations that cost nothing."""
+        with self._writing() as db:
+            db.executemany("DELETE FROM calls WHERE id = ?", [(call,) for call in calls])
+
+    def lose(self, calls: Iterable[int]) -> None:
+        """Note that these calls brought no answer, and may have been charged for."""
+        with self._writing() as db:
+            db.executemany("UPDATE calls SET until = 0 WHERE id = ?", [(call,) for call in calls])
+
+    def digest(self, digests: Sequence[str]) -> str:
+        """Identify what these images were answered with."""
+        answers = self.answers(digests)
+        return content_digest(b"".join(d.encode() + answers[d].tobytes() for d in sorted(answers)))
+
+    def _bury(self, db: sqlite3.Connection, now: float) -> int:
+        """Note as lost what was in flight in a process that is gone, or for longer than a call can take."""
+        owners = [owner for (owner,) in db.execute("SELECT DISTINCT owner FROM calls WHERE until > 0")]
+        bury = "UPDATE calls SET until = 0 WHERE until > 0 AND"
+        count = sum(db.execute(f"{bury} owner = ?", (owner,)).rowcount for owner in filter(is_gone, owners))
+        return count + db.execute(f"{bury} until < ?", (now,)).rowcount
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, on disk when it is left."""
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._db
+                    self._db.execute("COMMIT")
+                finally:
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+            except sqlite3.Error as error:
+                raise RetrievalError(
+                    f"{self.path} could not be written: {error}. What it holds is kept."
+                ) from error
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                yield self._db
+            except sqlite3.Error as error:
+                raise RetrievalError(f"{self.path} could not be read: {error}.") from error
+
+    def _one(self, query: str) -> Any:
+        with self._reading() as db:
+            row = db.execute(query).fetchone()
+        return row[0] if row else None
+
+    def _rows(self, column: str, digests: Sequence[str]) -> list[tuple[str, bytes]]:
+        with self._reading() as db:
+            return _select(db, column, digests)
+
+
+def default_ledger(teacher_key: str) -> Path:
+    """Where the answers of a teacher are kept unless the user says otherwise."""
+    return user_cache_path("retrieval") / "ledgers" / f"{content_digest(teacher_key.encode())}.sqlite"
+
+
+def _select(db: sqlite3.Connection, column: str, digests: Sequence[str]) -> list[tuple[str, bytes]]:
+    rows: list[tuple[str, bytes]] = []
+    for start in range(0, len(digests), LOOK_UP):
+        some = digests[start : start + LOOK_UP]
+        marks = ",".join("?" * len(some))
+        rows += db.execute(f"SELECT digest, {column} FROM answers WHERE digest IN ({marks})", some)  # noqa: S608
+        rows += db.execute(
+            f"SELECT source, {column} FROM renditions JOIN answers USING (digest) WHERE source IN ({marks})",  # noqa: S608
+            some,
+        )
+    return rows

@@ -1,0 +1,170 @@
+"""What a ledger says of itself, to whoever has its file and not the teacher. Nothing here writes."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.embedders.base import find_fault
+from index.embedders.vectors_file import write_vectors
+from index.errors import RetrievalError, UsageError
+from index.teachers.ledger_schema import FORMAT, checksum, damage
+
+CHUNK = 2048  # answers read at a time
+
+
+@dataclass(frozen=True)
+class Account:
+    """What stands in a ledger.
+
+    Attributes:
+        teacher: Its key.
+        dim: Length of its vectors; None before the first.
+        answers: How many there are.
+        lost: Calls that brought no answer, and count as spent.
+        in_flight: Calls without an answer yet, or whose process was killed.
+        first: When the first answer came, UTC; None if there is none.
+        last: When the last one came.
+        rate: Images a second that one call at a time was answered with.
+        megabytes: Size of the file.
+    """
+
+    teacher: str
+    dim: int | None
+    answers: int
+    lost: int
+    in_flight: int
+    first: str | None
+    last: str | None
+    rate: float | None
+    megabytes: float
+
+    @property
+    def spent(self) -> int:
+        """What counts against a budget."""
+        return self.answers + self.lost + self.in_flight
+
+    def __str__(self) -> str:
+        """The account for people, one figure a line."""
+        rate = "unknown" if self.rate is None else f"{self.rate:.3g} images a second, one call at a time"
+        return "\n".join(
+            (
+                f"teacher    {self.teacher}",
+                f"answers    {self.answers}, of length {self.dim or 'unknown'}, {self.megabytes:.2f} MB",
+                f"answered   {self.first or '-'} to {self.last or '-'}",
+                f"in vain    {self.lost}",
+                f"in flight  {self.in_flight}",
+                f"spent      {self.spent}",
+                f"rate       {rate}",
+            )
+        )
+
+
+def read_account(path: Path) -> Account:
+    """Read what stands in a ledger.
+
+    Raises:
+        UsageError: It is no ledger.
+    """
+    with _reading(path) as db:
+        key, dim, rate = db.execute(
+            "SELECT key, dim, CASE WHEN busy > 0 THEN timed / busy END FROM teacher"
+        ).fetchone()
+        answers, first, last = db.execute(
+            "SELECT count(*), min(answered), max(answered) FROM answers"
+        ).fetchone()
+        lost, flying = db.execute("SELECT total(until = 0), total(until > 0) FROM calls").fetchone()
+        (bytes_used,) = db.execute(
+            "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+        ).fetchone()
+    return Account(
+        key, dim, answers, int(lost), int(flying), _date(first), _date(last), rate, bytes_used / 1e6
+    )
+
+
+def export_ledger(path: Path, out: Path) -> int:
+    """Write all answers, as they came, to a file of vectors, which can be a teacher itself.
+
+    Args:
+        path: The ledger.
+        out: Ends in .npz or .parquet.
+
+    Returns:
+        How many answers there are.
+
+    Raises:
+        UsageError: It is no ledger, or `out` cannot be written.
+        RetrievalError: It is damaged.
+    """
+    account = read_account(path)
+    if not account.dim:
+        raise UsageError(f"{path} holds no answer yet.")
+    with _reading(path) as db:
+        write_vectors(out, account.dim, _chunks(db, path, account.dim))
+    return account.answers
+
+
+def verify_ledger(path: Path) -> list[str]:
+    """Check the file, and each answer against its checksum.
+
+    Returns:
+        What is wrong, one line each; empty if all is well.
+
+    Raises:
+        UsageError: It is no ledger.
+    """
+    with _reading(path) as db:
+        faults = [line for (line,) in db.execute("PRAGMA integrity_check(20)") if line != "ok"]
+        (dim,) = db.execute("SELECT dim FROM teacher").fetchone()
+        for digest, vector, crc in db.execute("SELECT digest, vector, crc FROM answers ORDER BY id"):
+            if checksum(digest, vector) != crc:
+                faults.append(f"{digest}: the checksum does not fit")
+            elif len(vector) != 4 * dim:
+                faults.append(f"{digest}: {len(vector)} bytes, not {4 * dim}")
+            elif fault := find_fault(np.frombuffer(vector, "<f4")):
+                faults.append(f"{digest}: {fault}")
+    return faults
+
+
+def _chunks(db: sqlite3.Connection, path: Path, dim: int) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+    # By what was sent and, where that is another, by the file it was made of.
+    cursor = db.execute(
+        "SELECT digest, vector FROM answers UNION ALL "
+        "SELECT source, vector FROM renditions JOIN answers USING (digest) "
+        "WHERE source NOT IN (SELECT digest FROM answers)"
+    )
+    while rows := cursor.fetchmany(CHUNK):
+        if any(len(vector) != 4 * dim for _, vector in rows):
+            raise RetrievalError(damage(path))
+        vectors = np.frombuffer(b"".join(vector for _, vector in rows), "<f4").reshape(len(rows), dim)
+        yield [digest for digest, _ in rows], vectors
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist. Give the file of a ledger.")
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if (
+                version != FORMAT
+                or not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'calls'").fetchone()
+            ):
+                raise UsageError(f"{path} is not a ledger of this version.")
+            yield db
+    except sqlite3.OperationalError as error:
+        raise RetrievalError(f"{path} cannot be read: {error}. Copy it to where you may write.") from error
+    except sqlite3.DatabaseError as error:
+        raise UsageError(f"{path} is not a ledger, or is damaged: {error}.") from error
+
+
+def _date(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,55 @@
+"""How a command reaches its teacher: the spec, its options, the ledger and the budget."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from index.embedders.base import Embedder
+from index.embedders.options import EmbedderOptions
+from index.embedders.registry import open_embedder
+from index.teachers.client import PaidEmbedder
+from index.teachers.ledger import Ledger, default_ledger
+
+
+@dataclass(frozen=True)
+class TeacherSpec:
+    """What opens a teacher.
+
+    Attributes:
+        spec: As for `open_embedder`. None where there is no teacher, or where an index remembers it.
+        options: As for `open_embedder`.
+        ledger: The file of its answers; None keeps it in the user's cache folder.
+        budget: How many images a paid teacher may ever be asked about; 0 lets only the ledger answer.
+    """
+
+    spec: str | None = None
+    options: EmbedderOptions = field(default_factory=EmbedderOptions)
+    ledger: Path | None = None
+    budget: int = 0
+
+    def open_plain(self, device: str) -> Embedder:
+        """Open the teacher itself.
+
+        Raises:
+            UsageError: It cannot be opened.
+        """
+        assert self.spec is not None
+        return open_embedder(self.spec, device, self.options)
+
+    def open_ledger(self, teacher_key: str) -> Ledger:
+        """Open its ledger.
+
+        Raises:
+            UsageError: The file cannot be used, or holds the answers of another teacher.
+        """
+        return Ledger(self.ledger or default_ledger(teacher_key), teacher_key)
+
+    def open(self, device: str) -> Embedder:
+        """Open the teacher, with its ledger and its budget if its answers may have a price.
+
+        Raises:
+            UsageError: The teacher or the ledger cannot be used.
+        """
+        teacher = self.open_plain(device)
+        if not teacher.calls.paid:
+            return teacher
+        return PaidEmbedder(teacher, self.open_ledger(teacher.key), self.budget)

@@ -1,0 +1,263 @@
+"""What a user types, in a process of its own where exit code, stdout and stderr matter."""
+
+import json
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+from conftest import picture, write_embedder
+from PIL import Image
+
+from index.stores.folder import Index
+
+
+def retrieval(*arguments: object, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "app.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+
+
+def refused(*arguments: object, code: int = 2) -> str:
+    """Run a command that must fail with one line on stderr; return the line."""
+    done = retrieval(*arguments)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("retrieval: ")]
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(lines) == 1
+    assert done.stdout == ""
+    return lines[0]
+
+
+@pytest.fixture
+def index(folder: Path, tmp_path: Path, student_file: Path, teacher_file: Path) -> Path:
+    out = tmp_path / "idx"
+    done = retrieval("index", folder, "--model", student_file, "--teacher", teacher_file, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("12 images, 0 refused.")
+    assert "img/s" in done.stderr
+    return out
+
+
+def test_an_index_is_kept_up_to_date_and_looked_after(index: Path, folder: Path, student_file, teacher_file):
+    models = ("--model", student_file, "--teacher", teacher_file, "--out", index)
+    Image.open(folder / "0.png").rotate(90).save(folder / "new.png")
+    (folder / "1.png").rename(folder / "moved.png")
+    (folder / "2.png").unlink()
+    (folder / "copy.png").write_bytes((folder / "3.png").read_bytes())
+    done = retrieval("index", folder, *models, "--update")
+    assert done.stdout == f"{index}: 12 images in 13 files, 0 refused.\n"
+    assert "3 of 13 images are new or changed" in done.stderr
+    facts = json.loads(retrieval("index", "info", index, "--json").stdout)
+    assert (facts["images"], facts["copies"], facts["spaces"].keys()) == (12, 1, {"student", "teacher"})
+    assert "teacher.onnx, 12 dimensions; Flat" in retrieval("index", "info", index).stdout
+    assert retrieval("index", "verify", index).stdout == "All is well.\n"
+    (folder / "moved.png").unlink()
+    assert f"{index}: 1 files dropped" in retrieval("index", "compact", index).stdout
+    results = json.loads(retrieval("search", index, folder / "0.png", "-k", 99, "--json").stdout)
+    found = {hit["name"]: hit["copies"] for hit in results["queries"][0]["results"]}
+    assert "moved.png" not in found
+    assert found["3.png"] == [str(folder / "copy.png")]
+    (Index(index).data / "student.npy").write_bytes(b"nothing")
+    done = retrieval("index", "verify", index)
+    assert done.returncode == 1
+    assert "student.npy has 7 bytes" in done.stdout
+
+
+def test_a_word_that_is_no_command_of_index_is_a_source():
+    assert "Usage: retrieval index build" in retrieval("index", "--help").stdout
+    assert "Usage: retrieval index verify" in retrieval("index", "verify", "--help").stdout
+    assert "m.onnx does not exist" in refused("index", "nowhere", "--model", "m.onnx", "--out", "idx")
+
+
+def test_help_lists_the_commands():
+    text = retrieval("--help").stdout
+    for command in ("export", "distill", "index", "search", "evaluate", "quantize", "serve", "demo"):
+        assert command in text
+
+
+def test_search_prints_a_list_and_json(index: Path, folder: Path):
+    lines = retrieval("search", index, folder / "0.png", "-k", 3).stdout.splitlines()
+    assert lines[0] == str(folder / "0.png")
+    assert [line.split()[0] for line in lines[1:]] == ["1", "2", "3"]
+    done = retrieval(
+        "search", index, folder / "0.png", folder / "1.png", "-k", 3, "--mode", "teacher", "--json"
+    )
+    answer = json.loads(done.stdout)
+    assert answer["mode"] == "teacher"
+    assert [len(query["results"]) for query in answer["queries"]] == [3, 3]
+    assert answer["queries"][0]["results"][0]["path"] != str(folder / "0.png")
+
+
+def test_a_search_is_narrowed_by_metadata_prefix_and_cut(
+    folder: Path, tmp_path: Path, student_file: Path, teacher_file: Path
+):
+    rows = [f"{i}.png,{'odd' if i % 2 else 'even'}" for i in range(10)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,parity", *rows, "gone.png,odd"]))
+    idx = tmp_path / "idx"
+    models = "--model", student_file, "--teacher", teacher_file
+    done = retrieval("index", folder, *models, "--out", idx, "--metadata", tmp_path / "table.csv")
+    assert done.returncode == 0, done.stderr
+    assert "table.csv: 1 rows without an image, 2 images without a row." in done.stderr
+    assert "student: Flat, recall@10 1.000" in done.stderr
+
+    def found(*options: object) -> list[str]:
+        done = retrieval("search", idx, folder / "1.png", "-k", 12, "--json", *options)
+        assert done.returncode == 0, done.stderr
+        return [hit["name"] for hit in json.loads(done.stdout)["queries"][0]["results"]]
+
+    odd = found("--where", "parity=odd", "--mode", "rerank")
+    assert sorted(odd) == ["3.png", "5.png", "7.png", "9.png"]
+    assert odd == [name for name in found("--mode", "teacher") if name in odd]
+    assert sorted(found("--prefix", "more/")) == ["more/10.jpg", "more/11.jpg"]
+    assert 1 <= len(found("--cut", "0.99")) < 11
+    assert "no column 'size', only parity" in refused("search", idx, folder / "1.png", "--where", "size=1")
+    assert "column=value" in refused("search", idx, folder / "1.png", "--where", "parity")
+
+
+def test_a_query_that_cannot_be_read_does_not_stop_the_others(index: Path, folder: Path, tmp_path: Path):
+    (tmp_path / "bad.jpg").write_text("text")
+    done = retrieval("search", index, tmp_path / "bad.jpg", folder / "0.png", "--json")
+    assert done.returncode == 1
+    bad, good = json.loads(done.stdout)["queries"]
+    assert bad["error"] == "not an image that can be read"
+    assert not bad["results"]
+    assert len(good["results"]) == 10
+
+
+def test_evaluate_prints_one_json_object(index: Path, folder: Path, tmp_path: Path):
+    rows = [f"{path.relative_to(tmp_path)},{i % 3}" for i, path in enumerate(sorted(folder.rglob("*.??g")))]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    options = ("--queries", tmp_path / "labels.csv", "--labels", tmp_path / "labels.csv")
+    scores = json.loads(retrieval("evaluate", index, *options, "--json").stdout)
+    assert scores.keys() == {"student", "teacher", "rerank"}
+    assert 0 < scores["student"]["mAP"] < 1
+    assert "teacher" in retrieval("evaluate", index, *options, "--mode", "teacher").stdout
+
+
+def test_evaluate_on_revisited_ground_truth(index: Path, folder: Path, tmp_path: Path):
+    (tmp_path / "queries").mkdir()
+    picture(0).save(tmp_path / "queries" / "q.png")
+    entry = {"bbx": [2, 2, 46, 38], "easy": [0], "hard": [1], "junk": [2]}
+    truth = {"imlist": [str(i) for i in range(12)], "qimlist": ["q"], "gnd": [entry]}
+    (tmp_path / "gnd.json").write_text(json.dumps(truth))
+    options = ("--queries", tmp_path / "queries", "--revisited", tmp_path / "gnd.json")
+    scores = json.loads(retrieval("evaluate", index, *options, "--scales", "1,0.5", "--json").stdout)
+    assert scores.keys() == {"student", "teacher", "rerank"}
+    assert scores["student"]["mAP E"] == 1
+    table = retrieval("evaluate", index, *options, "--mode", "student", "--whiten", 0.5).stdout.splitlines()
+    assert [row[:13].strip() for row in table[:4]] == ["mode", "student E", "student M", "student H"]
+    assert table[4].startswith("1 queries (1 E, 1 M, 1 H) against 12 images")
+    assert "do not go together" in refused("evaluate", index, *options, "--labels", tmp_path / "x.csv")
+    assert "--whiten must lie between" in refused("evaluate", index, *options, "--whiten", 2)
+    (tmp_path / "queries" / "q.png").unlink()
+    assert "No image in" in refused("evaluate", index, *options)
+
+
+def broken_files(folder: Path) -> dict[str, str]:
+    """Fill a folder with every bad file; return those that must be refused, with the reason."""
+    picture(50).convert("CMYK").save(folder / "cmyk.jpg")
+    Image.new("I;16", (20, 20), 40000).save(folder / "deep.png")
+    palette = picture(51).convert("P")
+    palette.save(folder / "palette.png", transparency=0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(52).save(folder / "turned.jpg", exif=exif)
+    picture(53).save(folder / "moving.gif", save_all=True, append_images=[picture(54)])
+    whole = (folder / "turned.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.jpg").write_text("I am a text file")
+    header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 10_000, 8, 2, 0, 0, 0)
+    pixels = b"IDAT" + zlib.compress(bytes(60_001 * 100))
+    chunks = [struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (header, pixels)]
+    (folder / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    (folder / "red\x1b[31m\n.jpg").write_text("This name would colour a terminal, and break the line")
+    return {
+        "red\x1b[31m\n.jpg": "not an image",
+        "cut.jpg": "broken image",
+        "text.jpg": "not an image",
+        "huge.png": "too large",
+    }
+
+
+def test_bad_images_are_listed_and_counted_and_never_stop_a_run(
+    folder: Path, tmp_path: Path, student_file: Path
+):
+    expected = broken_files(folder)
+    out = tmp_path / "idx"
+    done = retrieval("index", folder, "--model", student_file, "--out", out)
+    assert done.returncode == 0
+    assert "17 images, 4 refused." in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
+    reasons = {Path(failure.path).name: failure.reason for failure in Index(out).failures}
+    assert reasons.keys() == expected.keys()
+    for name, reason in expected.items():
+        assert reason in reasons[name]
+        assert name.replace("\x1b", r"\x1b").replace("\n", r"\n") in done.stderr
+    turned = next(item for item in Index(out).items if item.name == "turned.jpg")
+    assert (turned.width, turned.height) == (40, 48)
+
+
+def test_wrong_requests_end_in_one_line(
+    index: Path, folder: Path, tmp_path: Path, student_file: Path, teacher_file: Path
+):
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "out"
+    model = ("--model", student_file, "--out", out)
+    distil = ("--teacher", teacher_file, "--out", out, "--ledger", tmp_path / "l.sqlite")
+    assert "nowhere does not exist" in refused("index", tmp_path / "nowhere", *model)
+    assert "No image in" in refused("index", tmp_path / "empty", *model)
+    assert "nowhere does not exist" in refused("distill", tmp_path / "nowhere", *distil)
+    assert "Missing argument 'images'. See retrieval distill --help." in refused("distill")
+    assert "No such command 'dance'. See retrieval --help." in refused("dance")
+    assert "No such option: --wat. See retrieval --help." in refused("--wat")
+    assert "Invalid value for '-k'" in refused("search", index, folder / "0.png", "-k", "two")
+    assert "--budget must be at least 2, not 0" in refused("distill", folder, *distil, "--budget", 0)
+    assert "timm has no model 'nonsense'" in refused("distill", folder, *distil, "--student", "nonsense")
+    assert "--device cuda cannot be had" in refused("index", folder, *model, "--device", "cuda")
+    assert "is not an ONNX model" in refused("index", folder, "--model", folder / "0.png", "--out", out)
+    assert "exists and is not an index" in refused("index", folder, "--model", student_file, "--out", folder)
+    assert "is not an index" in refused("search", folder, folder / "0.png")
+    assert "cannot be searched in mode 'psychic'" in refused(
+        "search", index, folder / "0.png", "--mode", "psychic"
+    )
+    assert not out.exists()
+
+
+def test_an_index_made_by_another_model_is_refused_by_name(index: Path, folder: Path, tmp_path: Path):
+    other = write_embedder(tmp_path / "other.onnx", dim=12, seed=5)
+    line = refused("search", index, folder / "0.png", "--mode", "teacher", "--teacher", other)
+    assert "made with another teacher: teacher.onnx" in line
+    assert "not other.onnx" in line
+
+
+def test_debug_shows_the_traceback(tmp_path: Path):
+    done = retrieval("--debug", "search", tmp_path, tmp_path / "x.jpg")
+    assert "Traceback" in done.stderr
+
+
+def test_imports_go_one_way():
+    """`index` loads without torch and Gradio, `distill` without Gradio: asked of the interpreter itself."""
+    code = (
+        "import sys, index.build.pipeline, index.search, index.evaluation.evaluate\n"
+        "assert not {'torch', 'gradio', 'distill', 'app'} & set(sys.modules), sys.modules.keys()\n"
+        "import distill.pipeline\n"
+        "assert not {'gradio', 'app'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("module", "extra"), [("onnxruntime", "cpu"), ("faiss", "cpu")])
+def test_a_missing_package_names_its_extra(
+    module: str, extra: str, folder: Path, student_file: Path, tmp_path: Path
+):
+    hide = f"import sys; sys.modules[{module!r}] = None; from app.cli import main; main()"
+    arguments = ["index", folder, "--model", student_file, "--out", tmp_path / "out"]
+    done = subprocess.run(
+        [sys.executable, "-c", hide, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert f"{module} is not installed. Install it with: pip install 'retrieval[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,117 @@
+import random
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from app.page.blind_vote.logic import Booth, deal_round
+from app.page.blind_vote.views import render_reveal, render_round, render_tally
+from app.page.blind_vote.votes import Tally, Votes
+from index.build.pipeline import build_index
+from index.embedders.onnx import OnnxEmbedder
+from index.search import Searcher
+
+PAIR = ("student", "teacher")
+
+
+@pytest.fixture
+def searcher(folder: Path, tmp_path: Path, student_file: Path, teacher_file: Path) -> Searcher:
+    student, teacher = OnnxEmbedder(student_file), OnnxEmbedder(teacher_file)
+    return Searcher(build_index([folder], student, tmp_path / "idx", teacher), student, teacher)
+
+
+@pytest.fixture
+def booth(searcher: Searcher, tmp_path: Path) -> Booth:
+    return Booth(searcher, Votes(tmp_path / "votes.csv"), random.Random(1))
+
+
+def test_a_round_shows_what_its_modes_find_for_a_photo_on_which_they_differ(searcher: Searcher):
+    for seed in range(20):
+        dealt = deal_round(searcher, PAIR, 3, random.Random(seed))
+        for mode, shown in zip(dealt.modes, dealt.lists, strict=True):
+            assert searcher.search_items([dealt.query], mode, 3).ids[0].tolist() == shown
+        assert set(dealt.lists[0]) != set(dealt.lists[1])
+        assert dealt.query not in dealt.lists[0] + dealt.lists[1]
+
+
+def test_the_order_is_chance(searcher: Searcher):
+    rng = random.Random(3)
+    sides = Counter(deal_round(searcher, PAIR, 3, rng).modes for _ in range(60))
+    assert set(sides) == {PAIR, PAIR[::-1]}
+    assert min(sides.values()) > 15
+
+
+def test_two_ways_that_find_the_same_are_worth_no_vote(searcher: Searcher):
+    assert deal_round(searcher, PAIR, 11, random.Random(0)) is None  # each finds all the others
+
+
+def test_photos_that_were_voted_on_come_last(searcher: Searcher):
+    differ = {deal_round(searcher, PAIR, 3, random.Random(seed)).query for seed in range(60)}
+    one = min(differ)
+    voted = {item.name for i, item in enumerate(searcher.index.items) if i != one}
+    assert {deal_round(searcher, PAIR, 3, random.Random(seed), voted).query for seed in range(9)} == {one}
+    every = {item.name for item in searcher.index.items}
+    assert deal_round(searcher, PAIR, 3, random.Random(0), every) is not None
+
+
+def test_each_round_is_its_own_and_counts_once(booth: Booth, monkeypatch):
+    monkeypatch.setattr("app.page.blind_vote.logic.SHOWN", 3)
+    first, second = booth.deal(PAIR), booth.deal(PAIR)
+    assert booth.find(first.key) is first
+    booth.vote(second, "right")
+    booth.vote(first, "left")
+    booth.vote(first, "right")
+    assert booth.find(first.key) is None
+    tally = booth.count(PAIR)
+    chosen = Counter([first.modes[0], second.modes[1]])
+    assert tally.wins == (chosen["student"], chosen["teacher"])
+    kept = booth.votes.read()
+    assert [(vote.left, vote.right) for vote in kept] == [second.modes, first.modes]
+    assert Booth(booth._searcher, Votes(booth.votes.path), random.Random(2)).count(PAIR) == tally
+
+
+def test_a_vote_that_cannot_be_written_leaves_the_round_open(booth: Booth, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("app.page.blind_vote.logic.SHOWN", 3)
+    dealt = booth.deal(PAIR)
+    booth.votes.path.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        booth.vote(dealt, "left")
+    assert booth.find(dealt.key) is dealt
+
+
+def test_rounds_that_nobody_votes_on_are_forgotten_in_the_end(booth: Booth, monkeypatch):
+    monkeypatch.setattr("app.page.blind_vote.logic.SHOWN", 3)
+    monkeypatch.setattr("app.page.blind_vote.logic.OPEN", 2)
+    keys = [booth.deal(PAIR).key for _ in range(3)]
+    assert [booth.find(key) is not None for key in keys] == [False, True, True]
+
+
+def test_a_round_does_not_tell_which_list_is_whose(searcher: Searcher):
+    """With the two models exchanged, the page of a round is the same to the last letter."""
+    dealt = deal_round(searcher, PAIR, 3, random.Random(0))
+    exchanged = type(dealt)(dealt.key, dealt.query, dealt.modes[::-1], dealt.lists)
+    assert render_round(dealt) == render_round(exchanged)
+    assert not re.search("student|teacher|asymmetric", render_round(dealt), re.IGNORECASE)
+    assert dealt.key not in render_round(dealt)
+
+
+def test_the_reveal_names_the_lists_and_the_vote(booth: Booth, searcher: Searcher, monkeypatch):
+    monkeypatch.setattr("app.page.blind_vote.logic.SHOWN", 3)
+    dealt = booth.deal(PAIR)
+    html = render_reveal(dealt, booth.vote(dealt, "right"), searcher.index)
+    heads = re.findall(r'<section class="(\w*)"><h3 class="\w+">(\w+)</h3>', html)
+    assert heads == [("", dealt.modes[0].capitalize()), ("won", dealt.modes[1].capitalize())]
+    assert f"You chose {dealt.modes[1]}." in html
+    assert f'href="?id={dealt.query}"' in html
+    assert html.count('class="both"') == 2 * len(set(dealt.lists[0]) & set(dealt.lists[1]))
+
+
+def test_the_tally_says_how_sure_it_is():
+    assert "interval" not in render_tally(Tally(PAIR, (0, 0), 3))
+    early = render_tally(Tally(PAIR, (3, 1), 0))
+    assert "75%" in early
+    assert "Neither is shown to be better yet" in early
+    late = render_tally(Tally(PAIR, (90, 10), 0))
+    assert "90%" in late
+    assert "more than chance" in late

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.page.search.columns import Side, agreement, find_side, rank_shifts
+from app.page.search.query import View, Wish, query_of_bytes, query_of_item
+from index.build.pipeline import build_index
+from index.embedders.onnx import OnnxEmbedder
+from index.errors import ImageError
+from index.search import Found, Results, Searcher
+
+WISH = Wish(("student",), 4)
+
+
+@pytest.fixture
+def searcher(folder: Path, tmp_path: Path, student_file: Path, teacher_file: Path) -> Searcher:
+    student, teacher = OnnxEmbedder(student_file), OnnxEmbedder(teacher_file)
+    return Searcher(build_index([folder], student, tmp_path / "idx", teacher), student, teacher)
+
+
+def listed(*ids: int) -> Side:
+    scores = -np.arange(len(ids), dtype=np.float32)
+    return Side("student", Found(Results(np.array([ids]), scores[None]), 0, 0))
+
+
+def test_both_sides_find_and_agree_as_their_lists_do(searcher: Searcher):
+    for item in range(12):
+        sides = [
+            find_side(searcher, query_of_item(searcher, item), mode, WISH) for mode in ("student", "teacher")
+        ]
+        assert all(item not in side.ids and len(side.ids) == 4 for side in sides)
+        agreed = agreement(*sides)
+        assert agreed.overlap == len({*sides[0].ids} & {*sides[1].ids}) / 4
+        assert 0 <= agreed.rbo <= 1
+        assert all(side.decode_seconds > 0 < side.seconds - side.decode_seconds for side in sides)
+
+
+def test_a_part_of_an_image_does_not_find_that_image(searcher: Searcher):
+    whole = query_of_item(searcher, 3)
+    part = find_side(searcher, query_of_item(searcher, 3), "student", WISH)
+    cut = type(whole)(whole.name, whole.data, whole.digest, True, View(0, (0, 0, 0.98, 0.98)))
+    side = find_side(searcher, cut, "student", WISH)
+    assert 3 not in side.ids
+    assert len(side.ids) == 4
+    assert part.ids[0] in side.ids
+
+
+def test_shifts_say_how_many_ranks_higher(searcher: Searcher):
+    assert rank_shifts(listed(5, 6, 7, 8), listed(7, 6, 5, 9)) == [2, 0, -2, None]
+    assert agreement(listed(1, 2), listed(2, 1)).overlap == 1
+    assert agreement(listed(1, 2), listed(1)).overlap == 0.5
+    assert agreement(listed(1), listed(-1)) is None
+
+
+def test_without_a_teacher_its_side_says_why(searcher: Searcher):
+    alone = Searcher(searcher.index, searcher.models["student"])
+    side = find_side(alone, query_of_item(alone, 0), "teacher", WISH)
+    assert (side.found, side.ids, side.missing) == (None, [], alone.teacher_missing)
+    assert agreement(listed(1), side) is None
+
+
+def test_a_picture_that_cannot_be_read_is_said_in_one_line(searcher: Searcher):
+    with pytest.raises(ImageError, match="cannot be searched with: not an image"):
+        find_side(searcher, query_of_bytes(b"%PDF", "a.pdf"), "student", WISH)
+
+
+def test_a_search_is_narrowed(searcher: Searcher):
+    wish = Wish(("student",), 4, prefix="more/", cut=0.1)
+    side = find_side(searcher, query_of_item(searcher, 0), "student", wish)
+    assert {searcher.index.items[item].name[:5] for item in side.ids} == {"more/"}

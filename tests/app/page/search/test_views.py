@@ -1,0 +1,134 @@
+from dataclasses import replace
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+
+from app.page.search.columns import Agreement, Side
+from app.page.search.views import (
+    Cost,
+    render_column,
+    render_details,
+    render_numbers,
+    render_search,
+    render_waiting,
+)
+from app.page.views import render_error
+from index.search import Found, Results
+from index.stores.records import File, Item
+
+
+def side(mode: str, ids: list[int], scores: list[float], decode: float = 0.001, embed: float = 0.012) -> Side:
+    return Side(mode, Found(Results(np.array([ids]), np.array([scores], np.float32)), embed, 0.0004), decode)
+
+
+NAMES = ["a.jpg", "more/b.jpg", "<img onerror=x>"]
+INDEX = SimpleNamespace(
+    items=[Item(f"/p/{i}.jpg", name, "d", 1_500_000, 20, 10, 0) for i, name in enumerate(NAMES)],
+    manifest=SimpleNamespace(spaces={"student": SimpleNamespace(dim=8), "teacher": SimpleNamespace(dim=12)}),
+)
+
+
+class Collector(HTMLParser):
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags, self.text = [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def all(self, name: str) -> list[dict[str, str]]:
+        return [attrs for tag, attrs in self.tags if tag == name]
+
+
+def test_cards_show_rank_score_and_name_and_how_far_each_moved():
+    html = Collector(
+        render_column(
+            side("student", [1, 0, 2], [0.9, 0.5, 0.4]), INDEX, side("teacher", [0, 3, 1], [0.8, 0.7, 0.6])
+        )
+    )
+    assert [card["data-id"] for card in html.all("li")] == ["1", "0", "2"]
+    assert [image["src"] for image in html.all("img")] == ["thumbs/1", "thumbs/0", "thumbs/2"]
+    text = " ".join(html.text).replace("\u200a", "")
+    assert text == "1 ▲2 b.jpg 0.900 2 ▼1 a.jpg 0.500 3 only here <img onerror=x> 0.400"
+    marks = [each for each in html.all("span") if each["class"].startswith("mark")]
+    assert [mark["title"] for mark in marks][:2] == ["Teacher has it at 3", "Teacher has it at 1"]
+
+
+def test_without_another_side_nothing_is_marked():
+    found = side("student", [1], [0.9])
+    for other in (None, Side("teacher", None, missing="gone")):
+        assert "mark" not in render_column(found, INDEX, other)
+
+
+def test_names_are_escaped():
+    html = Collector(
+        render_column(side("student", [2], [0.5]), INDEX) + render_details(2, INDEX.items[2], {"<b>": "<i>"})
+    )
+    assert not any("onerror" in attrs for _, attrs in html.tags)
+    assert not html.all("b") + html.all("i")
+    assert Collector(render_error("<script>alert(1)</script>")).tags == [("p", {"class": "note error"})]
+    page = Collector(render_search(["student"], [(0, '"><script>')], {"<b>": ['"><script>']}))
+    assert not page.all("script")
+    assert not page.all("b")
+
+
+def test_padding_is_left_out_and_reasons_are_shown():
+    assert "data-id" not in render_column(side("student", [-1], [-np.inf]), INDEX)
+    assert "Nothing found" in render_column(side("student", [-1], [-np.inf]), INDEX)
+    assert "out of money" in render_column(Side("teacher", None, missing="out of money"), INDEX)
+    assert "Teacher is on its way" in render_waiting("teacher", 3)
+
+
+def test_the_numbers():
+    sides = [side("student", [0], [1]), side("teacher", [0], [1], embed=0.12)]
+    costs = {"student": Cost(0.0134, learnt_from=500), "teacher": Cost(0.1214, price=2.0)}
+    html = Collector(render_numbers(sides, INDEX, Agreement(0.25, 0.125, 12), costs))
+    text = " ".join(html.text)
+    assert "overlap@12 25%" in text
+    assert "RBO 0.12" in text
+    assert "Student 13 ms 1.0 ms 12 ms 0.4 ms 32 3.7 hours" in text
+    assert "Teacher 121 ms 1.0 ms 120 ms 0.4 ms 48 33.7 hours costs 2,000.00" in text
+    assert "500 answers (1.00 at 2 a thousand): it pays off after 500 searches" in text
+    widths = [float(each["style"].removeprefix("width:").rstrip("%")) for each in html.all("i")]
+    days = {"student": Cost(0.3), "teacher": Cost(0.5)}
+    assert "83.3 hours" in render_numbers(sides, INDEX, None, days)
+    assert "5.8 days" in render_numbers(sides, INDEX, None, days)
+    assert sum(widths[3:]) > 99.9  # the slower side fills its bar
+    assert abs(sum(widths[:3]) - 100 * 0.0134 / 0.1214) < 0.1
+
+
+def test_numbers_of_one_side_and_of_none():
+    alone = " ".join(Collector(render_numbers([side("student", [0], [1])], INDEX, None, {})).text)
+    assert "overlap" not in alone
+    soon = Collector(render_numbers([side("student", [0], [1])], INDEX, None, {}, ("teacher", 24)))
+    assert "overlap@24 - RBO -" in " ".join(soon.text)  # they keep their place
+    assert "Teacher - - - - - -" in " ".join(soon.text)
+    assert "pays off" not in alone
+    assert render_numbers([Side("student", None, missing="x")], INDEX, None, {}) == ""
+
+
+def test_filters_are_offered_where_the_gallery_can_be_narrowed():
+    assert "Filters" not in render_search(["student"], [], None)
+    page = Collector(render_search(["student", "teacher"], [(1, "b")], {"brand": ["x", "y"]}))
+    assert [each["data-column"] for each in page.all("select") if "data-column" in each] == ["brand"]
+    assert [each["data-id"] for each in page.all("button") if "data-id" in each] == ["1"]
+
+
+def test_details():
+    text = " ".join(Collector(render_details(1, INDEX.items[1], {"brand": "x"})).text)
+    assert text == "more/b.jpg Size 20 by 10 pixels, 1.5 MB Id 1 brand x"
+
+
+def test_copies_of_an_image_are_told():
+    copies = (File("/p/c.jpg", "c.jpg", 0), File("/p/d.jpg", "<d>.jpg", 0))
+    item = replace(INDEX.items[0], copies=copies)
+    told = Collector(render_details(0, item, {}))
+    assert "Also as c.jpg, <d>.jpg" in " ".join(told.text)
+    index = SimpleNamespace(items=[item, INDEX.items[1]])
+    text = " ".join(Collector(render_column(side("student", [0, 1], [0.9, 0.8]), index)).text)
+    assert text == "1 a.jpg +2 0.900 2 b.jpg 0.800"

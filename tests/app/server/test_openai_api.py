@@ -1,0 +1,91 @@
+"""The student in place of a paid teacher: `/v1/embeddings`, asked by our own client and by hand."""
+
+import base64
+from pathlib import Path
+
+import httpx
+import numpy as np
+import openai
+import pytest
+from fastapi import FastAPI
+from teacher_server import serving
+
+from app.server.openai_api import LARGEST_REQUEST, build_embeddings
+from index.embedders.onnx import OnnxEmbedder
+from index.embedders.options import EmbedderOptions
+from index.embedders.registry import open_embedder
+from index.images.decode import read_photo
+from index.images.file import ImageFile
+
+
+@pytest.fixture
+def student(student_file: Path) -> OnnxEmbedder:
+    return OnnxEmbedder(student_file, "cpu")
+
+
+@pytest.fixture
+def url(student):
+    app = FastAPI()
+    app.include_router(build_embeddings(student))
+    with serving(app) as address:
+        yield address
+
+
+@pytest.mark.parametrize("dialect", ["infinity", "jina", "multipart"])
+def test_it_is_a_teacher_like_any_other(url, student, folder, dialect):
+    photos = [read_photo(ImageFile(path, path.name)) for path in sorted(folder.glob("*.png"))]
+    remote = open_embedder(url, options=EmbedderOptions(dialect=dialect))
+    np.testing.assert_allclose(
+        remote.embed([remote.prepare(photo) for photo in photos]),
+        student.embed([student.prepare(photo) for photo in photos]),
+        atol=1e-6,
+    )
+
+
+def test_one_image_as_openai_clients_send_it(url, student, folder):
+    data = (folder / "0.png").read_bytes()
+    picture = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    answer = httpx.post(url, json={"model": "any", "input": picture}).json()
+    assert answer["object"] == "list"
+    assert answer["model"] == "student.onnx"
+    assert len(answer["data"][0]["embedding"]) == 8
+
+
+@pytest.mark.parametrize("encoding", [{}, {"encoding_format": "float"}, {"encoding_format": "base64"}])
+def test_openai_own_client(url, student, folder, encoding):
+    """It asks for base64 unless it is told otherwise, and takes it apart itself."""
+    photos = [read_photo(ImageFile(path, path.name)) for path in sorted(folder.glob("*.png"))]
+    urls = [f"data:image/png;base64,{base64.b64encode(photo.data).decode()}" for photo in photos]
+    with openai.OpenAI(base_url=url.removesuffix("/embeddings"), api_key="any", max_retries=0) as client:
+        answer = client.embeddings.create(model="student", input=urls, **encoding)
+        rows = [entry.embedding for entry in answer.data]
+        if encoding == {"encoding_format": "base64"}:
+            rows = [np.frombuffer(base64.b64decode(row), "<f4") for row in rows]
+        expected = student.embed([student.prepare(photo) for photo in photos])
+        np.testing.assert_allclose(rows, expected, atol=1e-6)
+        with pytest.raises(openai.BadRequestError, match="input 1 is an address"):
+            client.embeddings.create(model="student", input=[urls[0], "https://example.org/a.png"])
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "reason"),
+    [
+        ({"json": {"input": ["data:image/png;base64,????"]}}, 400, "input 0 is not base64"),
+        ({"json": {"input": ["aGVsbG8="]}}, 400, "input 0: not an image"),
+        ({"json": {"input": ["http://127.0.0.1/a.png"]}}, 400, "is an address, and none is followed"),
+        ({"json": {"input": [3]}}, 400, "input 0 is no image"),
+        ({"json": {"input": []}}, 400, "between 1 and 256"),
+        ({"json": {"input": ["aGVsbG8="] * 300}}, 400, "between 1 and 256"),
+        ({"json": {"input": ["a"], "modality": "text"}}, 400, "images only"),
+        ({"json": {"input": ["aGVsbG8="], "encoding_format": "int8"}}, 400, "encoding_format"),
+        ({"json": [1]}, 400, "Send JSON"),
+        ({"content": b"[" * 100_000}, 400, "Send JSON"),
+        ({"content": bytes(LARGEST_REQUEST + 1)}, 413, "at most 50 MB"),
+        ({"content": iter([b"{}"])}, 411, "Content-Length"),
+        ({"files": {"others": b"x"}}, 400, "between 1 and 256"),
+    ],
+)
+def test_requests_that_cannot_be_answered(url, request_, status, reason):
+    answer = httpx.post(url, **request_)
+    assert answer.status_code == status
+    assert reason in answer.json()["error"]["message"]

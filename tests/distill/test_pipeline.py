@@ -1,0 +1,294 @@
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import picture
+
+from distill.ask import ask_teacher, digest_pool
+from distill.curve import distill_by_name, distill_curve, parse_budgets
+from distill.model import quantize as variants
+from distill.pipeline import Options, distill
+from distill.report.report import judge
+from distill.training.recipes import Recipe
+from index.embedders.onnx import OnnxEmbedder
+from index.embedders.teacher_space import TeacherSpace
+from index.errors import RetrievalError, UsageError
+from index.images.decode import read_photo
+from index.images.file import ImageFile
+from index.images.sources import find_images
+from index.teachers.ledger import Ledger
+from index.teachers.spec import TeacherSpec
+
+OPTIONS = Options(
+    budget=8, student="test_efficientnet", weights="none", size=32, dim=6, device="cpu", steps=4
+)
+
+
+class Counting(OnnxEmbedder):
+    """A teacher that counts what it is asked."""
+
+    asked = 0
+
+    def embed(self, batch):
+        self.asked += len(batch)
+        return super().embed(batch)
+
+
+@pytest.fixture
+def teacher(teacher_file: Path) -> Counting:
+    return Counting(teacher_file, "cpu")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, teacher: Counting):
+    with Ledger(tmp_path / "ledger.sqlite", teacher.key) as opened:
+        yield opened
+
+
+def ask(files, teacher, ledger, budget, order=None):
+    digests = digest_pool(files)
+    known = ledger.known(digests)
+    order = order or sorted(range(len(files)), key=lambda i: digests[i] not in known)
+    return ask_teacher(files, digests, order, teacher, ledger, budget)
+
+
+def test_the_budget_is_a_limit_for_ever(folder, teacher, ledger):
+    files = find_images([folder])
+    assert ask(files, teacher, ledger, 5).asked == teacher.asked == len(ledger) == 5
+    again = ask(files, teacher, ledger, 5)
+    assert again.asked == 0
+    assert len(again.digests) == 5
+    assert ask(files, teacher, ledger, 7).asked == 2
+    assert teacher.asked == len(ledger) == 7
+
+
+def test_answers_belong_to_their_images(folder, teacher, ledger):
+    files = find_images([folder])
+    answered = ask(files, teacher, ledger, 12, order=list(range(11, -1, -1)))
+    by_digest = {read_photo(file).digest: file for file in files}
+    for digest, vector in zip(answered.digests, answered.vectors, strict=True):
+        photo = read_photo(by_digest[digest])
+        np.testing.assert_allclose(teacher.embed([teacher.prepare(photo)])[0], vector, atol=1e-6)
+
+
+def test_a_spent_budget_says_what_to_do(folder, tmp_path, teacher, ledger, unit_rows):
+    ledger.add([f"{i:032x}" for i in range(9)], unit_rows(9, 12))  # about other images
+    with pytest.raises(
+        RetrievalError, match=r"budget of 8 is spent: .* holds 9 answers, 0 of them about these"
+    ):
+        ask(find_images([folder]), teacher, ledger, 8)
+    assert teacher.asked == 0
+
+
+def test_unreadable_images_cost_nothing_and_are_replaced(folder, teacher, ledger):
+    (folder / "0.png").write_text("text")
+    (folder / "1.png").write_bytes(b"")
+    answered = ask(find_images([folder]), teacher, ledger, 6)
+    assert answered.asked == teacher.asked == 6
+    assert {Path(failure.path).name for failure in answered.failures} == {"0.png", "1.png"}
+
+
+def test_too_few_images_are_an_error(tmp_path, folder, teacher, ledger):
+    with pytest.raises(RetrievalError, match="Only 1 usable images"):
+        ask([ImageFile(folder / "0.png", "0.png")], teacher, ledger, 5)
+
+
+def test_a_student_folder_from_end_to_end(folder, tmp_path, teacher, ledger):
+    done = distill(find_images([folder]), teacher, ledger, tmp_path / "student", OPTIONS)
+    assert {path.name for path in done.folder.iterdir()} == {
+        "student.onnx", "teacher_space.npz", "run.json", "README.md", "report.html",
+    }  # fmt: skip
+    student = OnnxEmbedder(done.folder / "student.onnx")
+    assert (student.dim, student.side) == (6, 32)
+    assert student.metadata["retrieval.queried"] == "8"
+    assert student.metadata["retrieval.teacher"].endswith(teacher.key)
+    assert TeacherSpace.load(done.folder / "teacher_space.npz").fits(12, 6)
+    run = json.loads((done.folder / "run.json").read_text())
+    assert run["queried"] == run["asked_now"] == 8
+    assert run["images"] == 12
+    assert len(run["training"]["loss"]) == run["options"]["recipe"]["steps"] == 4
+    assert run["export"]["key"] == student.key
+    card = (done.folder / "README.md").read_text()
+    assert "8 of 12 images" in card
+    assert "8 teacher queries in this run" in done.summary
+
+
+def test_variants_are_noted_and_do_not_outlive_their_student(folder, tmp_path, teacher, ledger, monkeypatch):
+    for name, value in {"CALIBRATION": 4, "FEWEST": 6, "LEAST_OVERLAP": 0.0}.items():
+        monkeypatch.setattr(variants, name, value)
+    files, out = find_images([folder]), tmp_path / "student"
+    with pytest.raises(RetrievalError, match="Variants need 10 different images"):
+        distill(files[:9], teacher, ledger, out, replace(OPTIONS, variants=("fp16",)))
+    assert teacher.asked == 0
+    made = distill(files, teacher, ledger, out, replace(OPTIONS, variants=("fp16",)))
+    assert json.loads((out / "run.json").read_text()) == json.loads(json.dumps(made.run))
+    assert [variant["name"] for variant in made.run["variants"]] == ["fp32", "fp16"]
+    assert "| fp16 |" in (out / "README.md").read_text()
+
+    variants.make_variants_by_name(out, [folder, folder], ["int8"])
+    assert sorted(path.name for path in out.glob("*.onnx")) == ["student.int8.onnx", "student.onnx"]
+    again = json.loads((out / "run.json").read_text())
+    assert [variant["name"] for variant in again.pop("variants")] == ["fp32", "int8"]
+    assert again == {
+        key: value for key, value in json.loads(json.dumps(made.run)).items() if key != "variants"
+    }
+
+    distill(files, teacher, ledger, out, OPTIONS)
+    assert [path.name for path in out.glob("*.onnx")] == ["student.onnx"]
+    assert "## Variants" not in (out / "README.md").read_text()
+
+
+def test_a_second_run_pays_nothing_and_makes_the_same_student(folder, tmp_path, teacher, ledger):
+    files = find_images([folder])
+    first = distill(files, teacher, ledger, tmp_path / "one", OPTIONS)
+    second = distill(files, teacher, ledger, tmp_path / "two", OPTIONS)
+    assert teacher.asked == 8
+    assert "0 teacher queries in this run, 8 answers from the ledger" in second.summary
+    assert first.run["training"]["loss"] == second.run["training"]["loss"]
+    photo = read_photo(files[0])
+    one, two = (OnnxEmbedder(done.folder / "student.onnx") for done in (first, second))
+    np.testing.assert_array_equal(one.embed([one.prepare(photo)]), two.embed([two.prepare(photo)]))
+
+
+def test_no_label_is_read(folder, tmp_path, teacher, ledger):
+    """The same images under names that say nothing give the same student."""
+    anonymous = tmp_path / "anonymous"
+    anonymous.mkdir()
+    for i, file in enumerate(find_images([folder])):
+        (anonymous / f"{i:03}{file.path.suffix}").symlink_to(file.path)
+    runs = [
+        distill(find_images([source]), teacher, ledger, tmp_path / f"out-{source.name}", OPTIONS).run
+        for source in (folder, anonymous)
+    ]
+    assert runs[0]["training"]["loss"] == runs[1]["training"]["loss"]
+
+
+def test_by_name(folder, tmp_path, teacher_file):
+    out = tmp_path / "student"
+    options = replace(OPTIONS, budget=100)
+    done = distill_by_name(
+        [folder], TeacherSpec(str(teacher_file), ledger=tmp_path / "l.sqlite"), out, options, [100]
+    )
+    assert done.run["queried"] == 12  # a budget above the pool asks about all of it
+    with Ledger(tmp_path / "l.sqlite", done.run["teacher"]["key"]) as ledger:
+        assert len(ledger) == 12
+
+
+def test_more_dimensions_than_answers(folder, tmp_path, teacher, ledger):
+    done = distill(find_images([folder]), teacher, ledger, tmp_path / "s", replace(OPTIONS, budget=4, dim=9))
+    student = OnnxEmbedder(done.folder / "student.onnx")
+    photo = read_photo(find_images([folder])[0])
+    assert np.isfinite(student.embed([student.prepare(photo)])).all()
+    assert student.dim == 9
+
+
+class Faulty(Counting):
+    """A teacher that answers the same, or nonsense."""
+
+    answer = 1.0
+
+    def embed(self, batch):
+        self.asked += len(batch)
+        return np.full((len(batch), self.dim), self.answer / self.dim**0.5, np.float32)
+
+
+def test_a_teacher_that_tells_nothing_apart_is_named(folder, tmp_path, teacher_file):
+    faulty = Faulty(teacher_file, "cpu")
+    complaint = r"teacher.onnx gives all 8 images the same vector"
+    with Ledger(tmp_path / "l.sqlite", faulty.key) as ledger, pytest.raises(RetrievalError, match=complaint):
+        distill(find_images([folder]), faulty, ledger, tmp_path / "s", OPTIONS)
+
+
+def test_nonsense_is_neither_stored_nor_learnt(folder, tmp_path, teacher_file):
+    faulty = Faulty(teacher_file, "cpu")
+    faulty.answer = np.nan
+    with Ledger(tmp_path / "l.sqlite", faulty.key) as ledger:
+        with pytest.raises(RetrievalError, match=r"answered with a vector that is not finite"):
+            distill(find_images([folder]), faulty, ledger, tmp_path / "s", OPTIONS)
+        assert len(ledger) == 0
+
+
+def test_copies_are_one_image(tmp_path, teacher, ledger):
+    for i in range(5):
+        picture(0).save(tmp_path / f"{i}.png")
+    with pytest.raises(RetrievalError, match="Only 1 usable images with different content"):
+        distill(find_images([tmp_path]), teacher, ledger, tmp_path / "s", OPTIONS)
+    assert teacher.asked == 0
+
+
+def test_budgets_on_the_command_line():
+    assert parse_budgets("500") == [500]
+    assert parse_budgets("500,100,250,100") == [100, 250, 500]
+    with pytest.raises(UsageError, match="--budget must be a number or several, such as 100,250,500"):
+        parse_budgets("many")
+
+
+def test_a_curve_pays_for_each_image_once(tmp_path, teacher, ledger):
+    root = tmp_path / "pool"
+    root.mkdir()
+    for i in range(60):
+        picture(i).save(root / f"{i}.png")
+    options = replace(OPTIONS, recipe=Recipe(holdout=0.25, batch=8))
+    out = tmp_path / "student"
+    done = distill_curve(find_images([root]), teacher, ledger, out, options, [10, 20, 50])
+    assert teacher.asked == len(ledger) == 50
+    assert done.folder == out
+    assert (out / "budget-10" / "student.onnx").is_file()
+    assert [point["queried"] for point in done.run["curve"]] == [10, 20, 50]
+    assert all(0 < point["overlap@10"] <= 1 for point in done.run["curve"])
+    page = (out / "report.html").read_text()
+    assert "Quality against budget" in page
+    assert "Quality against budget" not in (out / "budget-20" / "report.html").read_text()
+    assert page.count("<svg") == 3
+    assert 'src="data:image/jpeg;base64,' in page
+    assert "<script" not in page  # nothing is run or fetched
+    assert not re.search(r'(src|href)="http', page)
+    assert done.lists.agreement.mean() == pytest.approx(done.run["agreement"]["overlap@10"])
+    assert "photos it did not learn from." in done.summary
+
+
+def test_a_student_that_learnt_too_little_is_told_of():
+    assert judge(None).startswith("Too few answers")
+    assert judge({"held_out": 20, "overlap@10": 0.2}).endswith("20 photos it did not learn from.")
+    assert judge({"held_out": 20, "overlap@10": 0.19}).endswith("more --steps, or a larger --budget.")
+
+
+def test_a_killed_run_goes_on_and_pays_nothing_twice(folder, tmp_path, teacher, ledger, monkeypatch):
+    files = find_images([folder])
+    whole = distill(files, teacher, ledger, tmp_path / "whole", OPTIONS)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("distill.pipeline.export_onnx", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        distill(files, teacher, ledger, tmp_path / "killed", OPTIONS)
+    assert (tmp_path / "killed" / "checkpoint.pt").is_file()
+    again = distill(files, teacher, ledger, tmp_path / "killed", OPTIONS)
+    assert teacher.asked == 8
+    assert (
+        again.run["export"]["key"] == whole.run["export"]["key"]
+        or again.run["training"]["loss"] == (whole.run["training"]["loss"])
+    )
+    assert not (tmp_path / "killed" / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"budget": 0}, "--budget must be at least 2, not 0"),
+        ({"size": 8}, "--size must be at least 32"),
+        ({"dim": 0}, "--dim must be at least 1"),
+        ({"steps": 0}, "--steps must be at least 1"),
+        ({"select": "luck"}, "--select must be one of kmeans, kcenter, random, not 'luck'"),
+    ],
+)
+def test_options_check_themselves(wrong, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        Options(**wrong)
+
+
+def test_a_file_in_the_way_is_refused_before_anything_is_paid(folder, tmp_path, teacher, ledger):
+    (tmp_path / "student").write_text("in the way")
+    with pytest.raises(UsageError, match="is a file"):
+        distill(find_images([folder]), teacher, ledger, tmp_path / "student", OPTIONS)
+    assert teacher.asked == 0

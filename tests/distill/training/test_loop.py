@@ -1,0 +1,255 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from distill.examples import Examples
+from distill.model.backbone import create_backbone
+from distill.model.student import Student
+from distill.training.checkpoint import Checkpoint, Progress
+from distill.training.device import choose_accelerator, keep_freed_memory, open_fabric
+from distill.training.loop import PATIENCE, draw_batches, joint_loss, one_cycle, train_student
+from distill.training.losses import Bank, gram, regression
+from distill.training.mixing import Mixing, join
+from distill.training.recipes import RECIPES, Recipe, find_recipe, steps_for, unqueried_for
+from distill.training.views import center_crop, random_view, stored_side
+from index.errors import UsageError
+
+SIDE = 32
+
+
+def examples(n: int, seed: int = 0, answered: int | None = None) -> Examples:
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (n, stored_side(SIDE), stored_side(SIDE), 3), dtype=np.uint8)
+    targets = rng.normal(size=(n, 6)).astype(np.float32)
+    targets /= np.linalg.norm(targets, axis=1, keepdims=True)
+    return Examples(pixels, targets, n if answered is None else answered)
+
+
+def train(
+    seed: int = 0, n: int = 12, held_out: int = 0, checkpoint: Checkpoint | None = None, **options
+) -> tuple[Student, Progress]:
+    torch.manual_seed(seed)
+    student = Student(create_backbone("test_efficientnet", "none"), 6)
+    recipe = Recipe(seed=seed, **{"steps": 30, "batch": 6, "mixing": Mixing(8), "flip": False, **options})
+    held = examples(held_out, 1) if held_out else None
+    done = train_student(student, examples(n), held, SIDE, recipe, open_fabric("cpu"), checkpoint)
+    return student, done
+
+
+def weights(student: Student) -> torch.Tensor:
+    return torch.cat([value.flatten().float() for value in student.state_dict().values()])
+
+
+def test_training_learns_and_leaves_the_student_ready():
+    student, done = train(steps=160, rate=3e-3, joint_losses={})
+    assert len(done.losses) == 160
+    assert np.mean(done.losses[-10:]) < 0.6 * np.mean(done.losses[:10])
+    assert not student.training
+
+
+def test_the_seed_decides_everything():
+    (one, first), (two, second), (other, _) = train(1), train(1), train(2)
+    assert first.losses == second.losses
+    assert torch.equal(weights(one), weights(two))
+    assert not torch.equal(weights(one), weights(other))
+
+
+@pytest.mark.parametrize("n", [2, 5, 7])
+def test_fewer_images_than_the_batch(n):
+    _, done = train(n=n, steps=5)
+    assert np.isfinite(done.losses).all()
+
+
+def test_all_images_equal_is_no_obstacle():
+    same = examples(6)
+    same = Examples(np.repeat(same.pixels[:1], 6, axis=0), np.repeat(same.targets[:1], 6, axis=0), 6)
+    student = Student(create_backbone("test_efficientnet", "none"), 6)
+    done = train_student(student, same, None, SIDE, Recipe(steps=5, batch=4), open_fabric("cpu"))
+    assert np.isfinite(done.losses).all()
+    assert torch.isfinite(weights(student)).all()
+
+
+def test_the_loss_adds_up_over_the_batch_and_the_joint_set():
+    student, teacher = (F.normalize(torch.randn(8, 5), dim=1) for _ in range(2))
+    bank = Bank(teacher)
+    alone = Recipe(losses={"regression": 2.0}, joint_losses={})
+    assert joint_loss(student, teacher, bank, alone) == 2 * regression(student, teacher, bank)
+    both = Recipe(losses={"regression": 2.0}, joint_losses={"gram": 3.0}, mixing=Mixing(20))
+    torch.manual_seed(3)
+    found = joint_loss(student, teacher, bank, both)
+    torch.manual_seed(3)
+    expected = 2 * regression(student, teacher, bank) + 3 * gram(*join(student, teacher, Mixing(20)), bank)
+    assert torch.isclose(found, expected)
+    unmixed = Recipe(losses={}, joint_losses={"gram": 1.0}, mixing=Mixing(0))
+    assert torch.isclose(joint_loss(student, teacher, bank, unmixed), gram(student, teacher, bank))
+
+
+def test_batches_hold_the_asked_share_of_images_without_answer():
+    recipe = Recipe(steps=50, batch=32, unqueried=0.5)
+    rows = torch.stack(draw_batches(1000, 100, recipe))
+    assert rows.shape == (50, 32)
+    assert ((rows < 100).sum(dim=1) == 16).all()
+    assert rows[rows < 100].unique().numel() == 100
+    assert rows[rows >= 100].unique().numel() == 50 * 16  # none twice while there are fresh ones
+    rows = torch.stack(draw_batches(110, 100, recipe))
+    assert ((rows >= 100).sum(dim=1) == 3).all()  # ten of them are not drawn more often than the others
+    assert torch.stack(draw_batches(100, 100, recipe)).max() == 99
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("steps_before", [3, 14, 29])
+def test_an_interrupted_run_ends_like_an_undisturbed_one(tmp_path, monkeypatch, steps_before):
+    undisturbed, expected = train(held_out=5)
+    checkpoint = Checkpoint(tmp_path / "new" / "checkpoint.pt", "a run")
+    calls = 0
+
+    def dying_loss(*rows):
+        nonlocal calls
+        calls += 1
+        if calls > steps_before:
+            raise KilledError
+        return joint_loss(*rows)
+
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr("distill.training.loop.joint_loss", dying_loss)
+        train(held_out=5, checkpoint=checkpoint)
+    student, done = train(held_out=5, checkpoint=checkpoint)
+    assert done.losses == expected.losses
+    assert done.agreement == expected.agreement
+    assert torch.equal(weights(student), weights(undisturbed))
+
+
+def test_another_runs_state_or_a_broken_one_is_not_used(tmp_path):
+    _, expected = train()
+    path = tmp_path / "checkpoint.pt"
+    train(3, checkpoint=Checkpoint(path, "another run"))
+    _, done = train(checkpoint=Checkpoint(path, "a run"))
+    assert done.losses == expected.losses
+    path.write_bytes(b"half a file")
+    assert Checkpoint(path, "a run").load({}).losses == []
+
+
+def test_of_checks_that_chance_cannot_tell_apart_the_latest_is_kept():
+    done = Progress()
+    for value, spread in ((0.5, 0.1), (0.6, 0.1), (0.58, 0.1), (0.3, 0.01), (0.2, 0.01)):
+        done.losses.append(0.0)
+        done.note(np.array([value - spread, value + spread]), {"w": torch.tensor(value)})
+    assert done.kept == 3
+    assert done.best["w"].item() == pytest.approx(0.58)
+    assert done.failures == 2
+    assert [step for step, _ in done.agreement] == [1, 2, 3, 4, 5]
+
+
+def test_training_that_no_longer_helps_stops_and_the_best_weights_are_kept(monkeypatch):
+    values = iter([0.9, *[0.1] * 20])
+    monkeypatch.setattr("distill.training.loop.agreement", lambda *_: np.full(5, next(values)))
+    student, done = train(held_out=5)
+    assert len(done.losses) == 3 * (1 + PATIENCE)
+    assert done.kept == 3
+    assert torch.equal(student.state_dict()["head.weight"], done.best["head.weight"])
+
+
+def test_recipes_by_name():
+    assert find_recipe("default") == Recipe()
+    assert {"regression", "rkd", "csd"} <= RECIPES.keys()
+    with pytest.raises(UsageError, match=r"No recipe .luck.\. There are default, "):
+        find_recipe("luck")
+    with pytest.raises(UsageError, match="No loss luck"):
+        Recipe(losses={"luck": 1.0})
+    with pytest.raises(UsageError, match="not between 0 and 1"):
+        Recipe(unqueried=1.5)
+    for views in ({"shown": (0.9, 0.5)}, {"shown": (0, 1)}, {"shown": (1, 1.5)}, {"turn": -1}):
+        with pytest.raises(UsageError, match="No part of an image can be shown"):
+            Recipe(**views)
+
+
+def test_more_answers_mean_more_steps_but_fewer_passes():
+    assert steps_for(500, Recipe(steps=300)) == 300
+    assert steps_for(2000, Recipe(steps=300)) == 600
+    assert steps_for(2, Recipe()) >= 20
+
+
+def test_predictions_get_a_smaller_share_where_answers_are_many():
+    shares = [unqueried_for(answers, Recipe(unqueried=0.6)) for answers in (1, 250, 375, 500, 10_000)]
+    assert shares == pytest.approx([0.6, 0.6, 0.4, 0.3, 0.3])
+    assert unqueried_for(10, find_recipe("regression")) == 0
+
+
+def test_the_learning_rate_goes_up_and_down_once():
+    for steps in (1, 2, 5, 300):
+        shares = [one_cycle(step, steps) for step in range(steps)]
+        peak = shares.index(max(shares))
+        assert max(shares) == 1
+        assert shares[:peak] == sorted(shares[:peak])
+        assert shares[peak:] == sorted(shares[peak:], reverse=True)
+        assert min(shares) > 0
+
+
+def test_the_middle_is_cut_out():
+    images = torch.arange(3 * 9 * 9).view(3, 9, 9, 1).expand(3, 9, 9, 3)
+    assert torch.equal(center_crop(images, 5), images[:, 2:7, 2:7])
+
+
+def test_a_view_of_everything_is_the_image_or_its_mirror_image():
+    images = torch.randint(256, (40, 9, 9, 3), dtype=torch.uint8)
+    assert torch.equal(random_view(images, 9, (1, 1), flip=False), images)
+    views = random_view(images, 9, (1, 1))
+    mirrored = [torch.equal(view, image.flip(1)) for view, image in zip(views, images, strict=True)]
+    assert 0 < sum(mirrored) < 40
+    assert all(
+        same or torch.equal(view, image) for same, view, image in zip(mirrored, views, images, strict=True)
+    )
+
+
+def slopes(count: int, **options) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pixels of an image by which a view of 16 goes on from one of its own to the next, and its middle."""
+    across = torch.arange(0, 256, 4, dtype=torch.uint8).expand(64, 64)
+    images = torch.stack([across, across.T, torch.zeros_like(across)], dim=-1).expand(count, 64, 64, 3)
+    middle = random_view(images, 16, **options).float()[:, 5:11, 5:11] / 4
+    return middle.diff(dim=2).mean(dim=(1, 2))[:, :2], middle.mean(dim=(1, 2))[:, :2]
+
+
+def test_views_show_the_share_that_was_asked_for_at_every_place():
+    torch.manual_seed(0)
+    step, place = slopes(400, shown=(0.5, 0.75), flip=False)
+    seen = step[:, 0] * 16 / 64
+    assert 0.49 < seen.min() < 0.53 and 0.72 < seen.max() < 0.76
+    assert step[:, 1].abs().max() < 0.05  # nothing is turned
+    assert (place.min(dim=0).values < 18).all() and (place.max(dim=0).values > 45).all()
+
+
+def test_views_are_turned_by_the_angle_at_most():
+    torch.manual_seed(0)
+    step, _ = slopes(400, shown=(0.5, 0.5), turn=20, flip=False)
+    angles = torch.atan2(step[:, 1], step[:, 0]).rad2deg()
+    assert -21 < angles.min() < -18 and 18 < angles.max() < 21
+
+
+@pytest.mark.parametrize(
+    ("device", "cuda", "bf16", "choice"),
+    [
+        ("auto", False, False, ("cpu", "32-true")),
+        ("auto", True, True, ("cuda", "bf16-mixed")),
+        ("auto", True, False, ("cuda", "32-true")),
+        ("cpu", True, True, ("cpu", "32-true")),
+        ("cuda", True, True, ("cuda", "bf16-mixed")),
+    ],
+)
+def test_accelerator(device, cuda, bf16, choice):
+    assert choose_accelerator(device, cuda, bf16) == choice
+
+
+def test_devices_that_cannot_be_had():
+    with pytest.raises(UsageError, match="torch sees no GPU"):
+        choose_accelerator("cuda", False, False)
+    with pytest.raises(UsageError, match="No device 'abacus'"):
+        choose_accelerator("abacus", True, True)
+
+
+def test_memory_settings_do_no_harm():
+    keep_freed_memory()
+    assert torch.ones(1000, 1000).sum() == 1e6

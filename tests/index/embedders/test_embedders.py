@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import picture, write_embedder
+
+from index.embedders.base import embed_checked
+from index.embedders.onnx import OnnxEmbedder
+from index.embedders.registry import open_embedder
+from index.errors import RetrievalError, UsageError
+from index.images.decode import read_photo, square
+from index.images.file import ImageFile
+
+
+def test_it_knows_itself_from_its_file(student_file: Path):
+    model = OnnxEmbedder(student_file)
+    assert (model.dim, model.side, model.name) == (8, 32, "student.onnx")
+    assert model.key == OnnxEmbedder(student_file).key
+    assert model.key != OnnxEmbedder(write_embedder(student_file.with_name("b.onnx"), seed=9)).key
+    assert model.provider == "CPUExecutionProvider"
+    assert open_embedder(model.spec).key == model.key
+
+
+def test_embedding_gives_unit_rows_whatever_the_batch(student_file: Path, folder: Path):
+    model = OnnxEmbedder(student_file, "cpu")
+    inputs = [model.prepare(read_photo(ImageFile(path, path.name))) for path in sorted(folder.glob("*.png"))]
+    together = model.embed(inputs)
+    assert together.shape == (10, 8)
+    assert together.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(np.concatenate([model.embed([one]) for one in inputs]), together, atol=1e-6)
+
+
+def test_the_crop_keeps_the_middle():
+    image = picture(0, 100, 100)
+    np.testing.assert_array_equal(square(image, 50, 0.5), square(image.crop((25, 25, 75, 75)), 50))
+
+
+def test_what_is_no_embedder_is_refused_by_name(tmp_path: Path, student_file: Path):
+    with pytest.raises(UsageError, match=r"none\.onnx does not exist"):
+        open_embedder(tmp_path / "none.onnx")
+    text = tmp_path / "text.onnx"
+    text.write_text("not a model")
+    with pytest.raises(UsageError, match=r"text\.onnx is not an ONNX model"):
+        open_embedder(text)
+    foreign = tmp_path / "foreign.onnx"
+    model = onnx.load(student_file)
+    del model.metadata_props[:]
+    onnx.save(model, foreign)
+    with pytest.raises(UsageError, match=r"takes images \(n, 32, 32, 3\) tensor\(uint8\), not float images"):
+        open_embedder(foreign)
+
+
+class Broken:
+    """A model that answers whatever it is told to."""
+
+    key = name = spec = "broken"
+    dim, side, provider = 2, 32, "none"
+
+    def __init__(self, answer: list[list[float]]):
+        self.answer = np.array(answer, np.float32)
+
+    def embed(self, batch: object) -> np.ndarray:
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        ([[1, 0], [np.nan, 0]], r"broken answered for b\.jpg with a vector of length nan"),
+        ([[1, 0], [0, 0]], r"b\.jpg with a vector of length 0"),
+        ([[3, 0], [0, 1]], r"a\.jpg with a vector of length 3"),
+        ([[1, 0, 0], [0, 1, 0]], r"answered \(2, 3\) for 2 images"),
+        ([[1, 0]], r"answered \(1, 2\) for 2 images"),
+    ],
+)
+def test_wrong_answers_name_the_image(answer: list[list[float]], complaint: str):
+    with pytest.raises(RetrievalError, match=complaint):
+        embed_checked(Broken(answer), [np.zeros(1)] * 2, ["a.jpg", "b.jpg"])
+
+
+@pytest.mark.parametrize(
+    "spec", ["ftp://host/model", "file:///tmp/teacher.onnx", "htps://host/v1/embeddings"]
+)
+def test_addresses_of_other_kinds_are_named(spec):
+    with pytest.raises(UsageError, match=f"{spec} cannot be asked. Give an http:// or https:// address"):
+        open_embedder(spec)

@@ -1,0 +1,363 @@
+"""One call to an endpoint, and everything that can be wrong with it."""
+
+import asyncio
+import gzip
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+
+import hypercorn.asyncio
+import hypercorn.config
+import numpy as np
+import pytest
+import trustme
+from conftest import picture, write_embedder
+from PIL import Image
+from teacher_server import TeacherServer, serving
+
+from index.embedders.http import KEY, LARGEST_ANSWER, EndpointEmbedder
+from index.embedders.onnx import OnnxEmbedder
+from index.embedders.options import EmbedderOptions
+from index.embedders.registry import open_embedder
+from index.errors import CallError, RefusedError, TransientError, UnreachableError, UsageError
+from index.images.decode import decode, read_photo
+from index.images.file import ImageFile
+
+DIALECTS = ("infinity", "jina", "multipart")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> OnnxEmbedder:
+    return OnnxEmbedder(write_embedder(tmp_path_factory.mktemp("t") / "t.onnx", dim=12, side=64), "cpu")
+
+
+@pytest.fixture(scope="module")
+def site(teacher):
+    """One server for all tests of this file, with its address."""
+    server = TeacherServer(teacher)
+    with serving(server) as url:
+        yield server, url
+
+
+@pytest.fixture
+def server(site):
+    site[0].__init__(site[0].embedder)
+    return site[0]
+
+
+@pytest.fixture
+def photos(folder: Path):
+    return [read_photo(ImageFile(path, path.name)) for path in sorted(folder.glob("*.png"))]
+
+
+def ask(url: str, photos, **options) -> np.ndarray:
+    model = EndpointEmbedder(url, EmbedderOptions(**options))
+    return model.embed([model.prepare(photo) for photo in photos])
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("fault", ["", "reorder"])
+def test_answers_are_matched_by_index(site, server, teacher, photos, dialect, fault):
+    server.forced = [fault]
+    expected = teacher.embed([teacher.prepare(photo) for photo in photos])
+    np.testing.assert_allclose(ask(site[1], photos, dialect=dialect), expected, atol=1e-6)
+    assert server.calls == [[photo.digest for photo in photos]]  # the very bytes of the files
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "charged"),
+    [
+        ("429", TransientError, False),
+        ("500", TransientError, False),
+        ("drop", TransientError, True),
+        ("truncate", TransientError, True),
+        ("duplicate", TransientError, True),
+    ],
+)
+def test_faults_are_told_apart_by_what_they_cost(site, server, photos, fault, kind, charged):
+    server.forced = [fault]
+    with pytest.raises(kind) as caught:
+        ask(site[1], photos)
+    assert caught.value.charged is charged
+    assert caught.value.wait == (0.05 if fault == "429" else 0)
+
+
+def test_a_slow_answer_is_given_up(site, server, photos):
+    server.forced, server.slow = ["slow"], 2
+    start = time.monotonic()
+    with pytest.raises(TransientError, match=r"nothing came for 0\.2 s") as caught:
+        ask(site[1], photos[:1], timeout=0.2)
+    assert time.monotonic() - start < 1.5
+    assert caught.value.charged
+
+
+def test_a_drip_does_not_hold_us_for_ever(photos, monkeypatch):
+    """Each chunk comes in time, the whole does not."""
+
+    async def drip(scope, receive, send):
+        import asyncio
+
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(100):
+            await send({"type": "http.response.body", "body": b" ", "more_body": True})
+            await asyncio.sleep(0.05)
+
+    with serving(drip) as url, pytest.raises(TransientError, match="did not finish its answer in time"):
+        ask(url, photos[:1], timeout=0.3)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "kind", "complaint"),
+    [
+        (200, {"Content-Type": "text/html"}, b"<html>", CallError, "answered with a web page"),
+        (200, {"Content-Type": "text/plain"}, b"\n <html>", CallError, "answered with a web page"),
+        (200, {}, b"[1]", TransientError, r"something that is no list of embeddings \('\[1\]'\)"),
+        (200, {}, b'{"data": []}', TransientError, "the indices none for 10 images"),
+        (200, {}, b"[" * 100_000, TransientError, "no list of embeddings"),
+        (200, {"Content-Encoding": "gzip"}, gzip.compress(bytes(10**7)), CallError, "answered compressed"),
+        (200, {}, bytes(LARGEST_ANSWER + 1), CallError, "answered with more than 64 MB"),
+        (200, {}, b'{"data": [{"index": 1e999, "embedding": [1]}]}', TransientError, "no list of embeddings"),
+        (400, {}, b"no \x1b[2J image", RefusedError, r"HTTP 400: no \[2J image"),
+        (402, {}, b"", CallError, "no money left"),
+        (403, {}, b"", CallError, f"Put the key into the environment as {KEY}"),
+        (404, {}, b"", CallError, "Check the address"),
+        (307, {"Location": "/elsewhere"}, b"", CallError, "address that it sends to: /elsewhere"),
+        (500, {"Content-Type": "text/html"}, b"<html>long", TransientError, r"HTTP 500$"),
+    ],
+)
+def test_answers_that_are_none(site, server, photos, status, headers, body, kind, complaint):
+    server.script = status, headers, body
+    with pytest.raises(kind, match=complaint) as caught:
+        ask(site[1], photos)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7),
+        ("soon", 0),
+        ("nan", 0),
+        ("-5", 0),
+    ],
+)
+def test_retry_after_is_a_number_of_seconds(site, server, photos, header, seconds):
+    server.script = 503, {"Retry-After": header}, b""
+    with pytest.raises(TransientError) as caught:
+        ask(site[1], photos[:1])
+    assert caught.value.wait == seconds
+
+
+def test_retry_after_is_a_date(site, server, photos):
+    server.script = 503, {"Retry-After": "Tue, 24 Nov 2099 14:00:00 GMT"}, b""
+    with pytest.raises(TransientError) as caught:
+        ask(site[1], photos[:1])
+    assert caught.value.wait == pytest.approx(4_099_212_000 - time.time(), rel=1e-4)
+
+
+def test_the_key_comes_from_the_environment_and_is_never_said(site, server, photos, monkeypatch):
+    server.key = "right"
+    monkeypatch.setenv(KEY, "right\n")
+    assert ask(site[1], photos[:1]).shape == (1, 12)
+    monkeypatch.setenv(KEY, "wrong-secret")
+    with pytest.raises(CallError, match=f"Check the key in {KEY}") as caught:
+        ask(site[1], photos[:1])
+    assert "wrong-secret" not in str(caught.value)  # though the server repeats it
+    assert "***" in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [200, 307, 400, 500])
+@pytest.mark.parametrize("before", [0, 20, 200, 240, 295])
+def test_no_part_of_a_key_that_comes_back_is_said(site, server, photos, monkeypatch, status, before):
+    """Wherever a message is cut off."""
+    key = "secret-" + "0123456789" * 5
+    monkeypatch.setenv(KEY, key)
+    text = f"{key} {'-' * before}{key}"
+    server.script = status, {"Location": f"/{text}"}, text.encode()
+    with pytest.raises(CallError) as caught:
+        ask(site[1], photos[:1])
+    assert "***" in str(caught.value)
+    assert "sec" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["two\nlines", "a\x00b", "schl\u00fcssel"])
+def test_a_key_that_no_header_can_carry_is_refused_unsaid(monkeypatch, key):
+    if "\0" in key:
+        monkeypatch.setattr("os.environ", {**os.environ, KEY: key})
+    else:
+        monkeypatch.setenv(KEY, key)
+    with pytest.raises(UsageError, match=f"The key in {KEY} has characters") as caught:
+        open_embedder("https://example.org/v1/embeddings")
+    assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize("parameter", ["key", "api_key", "subscription-key", "access_token", "SIG"])
+def test_a_key_in_the_address_is_refused_unsaid(parameter):
+    """The address goes into the ledger, the index, the model card and messages."""
+    with pytest.raises(UsageError, match=f"parameter {parameter} .* looks like a key") as caught:
+        open_embedder(f"https://example.org/v1/embeddings?v=1&{parameter}=hidden")
+    assert "hidden" not in str(caught.value)
+    open_embedder("https://example.org/v1/embeddings?api-version=2024-02-01&max_tokens=9")
+
+
+def test_the_key_does_not_travel_in_clear(monkeypatch):
+    monkeypatch.setenv(KEY, "secret")
+    with pytest.raises(UsageError, match="in clear"):
+        open_embedder("http://example.org/v1/embeddings")
+    open_embedder("https://example.org/v1/embeddings")
+    monkeypatch.delenv(KEY)
+    open_embedder("http://example.org/v1/embeddings")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://",
+        "https://user:secret@example.org/v1",
+        "http://user:secret@host:port/v1",
+        "https://api..example.org/v1",
+        f"https://{'long' * 16}.example.org/v1",
+    ],
+)
+def test_addresses_that_are_none(url):
+    with pytest.raises(UsageError) as caught:
+        open_embedder(url)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        (
+            "ALL_PROXY",
+            "strange://127.0.0.1:9",
+            "A proxy that the environment names cannot be used: .*[^.]\\. Check",
+        ),
+        ("SSL_CERT_FILE", "/no/such/file", "SSL_CERT_FILE or SSL_CERT_DIR names no certificates"),
+        ("SSL_CERT_FILE", __file__, "SSL_CERT_FILE or SSL_CERT_DIR names no certificates"),
+    ],
+)
+def test_an_environment_that_cannot_be_used(monkeypatch, name, value, complaint):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=complaint):
+        open_embedder("https://example.org/v1/embeddings")
+
+
+def test_nobody_there(photos):
+    with pytest.raises(UnreachableError, match="cannot be reached"):
+        ask("http://127.0.0.1:9/v1/embeddings", photos[:1])
+
+
+def test_a_certificate_that_does_not_fit(teacher, photos, tmp_path, monkeypatch):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    past, future = datetime(2020, 1, 1, tzinfo=UTC), datetime.now(UTC) + timedelta(days=1)
+    for host, until, complaint in (
+        ("127.0.0.1", future, ""),
+        ("elsewhere.example", future, "mismatch"),
+        ("127.0.0.1", past, "certificate has expired"),
+    ):
+        pem = tmp_path / f"{host}-{until:%Y}"
+        authority.issue_cert(host, not_after=until).private_key_and_cert_chain_pem.write_to_path(pem)
+        with serving(TeacherServer(teacher), ssl_certfile=str(pem)) as url:
+            if not complaint:
+                assert ask(url, photos[:1]).shape == (1, 12)
+            else:
+                with pytest.raises(CallError, match=rf"certificate of .* cannot be trusted: .*{complaint}"):
+                    ask(url, photos[:1])
+
+
+def test_connections_are_used_again(site, server, photos):
+    model = EndpointEmbedder(site[1], EmbedderOptions())
+    for photo in photos:
+        model.embed([model.prepare(photo)])
+    assert len(server.calls) == 10
+    assert len(server.clients) == 1
+
+
+def test_what_is_sent_in_place_of_a_file(tmp_path):
+    """Sideways, in a rare format or too large: an upright JPEG goes out, and its own digest with it."""
+    model = EndpointEmbedder("http://127.0.0.1/v1", EmbedderOptions())
+    upright = picture(3, 60, 40)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    upright.save(tmp_path / "turned.jpg", exif=turned, quality=95)
+    upright.save(tmp_path / "rare.bmp")
+    upright.resize((5000, 4000)).save(tmp_path / "large.png", compress_level=1)
+    sizes = {"turned.jpg": (40, 60), "rare.bmp": (60, 40), "large.png": (2048, 1638)}
+    for name, size in sizes.items():
+        photo = read_photo(ImageFile(tmp_path / name, name))
+        upload = model.prepare(photo)
+        sent = Image.open(BytesIO(upload.data))
+        assert (sent.format, sent.size, upload.mime) == ("JPEG", size, "image/jpeg")
+        assert upload.digest == decode(upload.data, name).digest != photo.digest
+    upright.save(
+        tmp_path / "broken.png", exif=b"Exif\0\0no TIFF header"
+    )  # is taken for upright, as by `decode`
+    photo = read_photo(ImageFile(tmp_path / "broken.png", "broken.png"))
+    assert model.prepare(photo).data == photo.data
+    upright.save(tmp_path / "plain.webp")
+    photo = read_photo(ImageFile(tmp_path / "plain.webp", "plain.webp"))
+    assert model.prepare(photo).data == photo.data
+    assert model.prepare(photo).mime == "image/webp"
+
+
+@contextmanager
+def serving_http2(app, certificate: Path):
+    """Run an app in a thread over TLS and HTTP/2; yields the address of its embeddings."""
+    config = hypercorn.config.Config()
+    config.bind, config.alpn_protocols = ["127.0.0.1:0"], ["h2"]
+    config.certfile = config.keyfile = str(certificate)
+    config.errorlog = None
+    sockets = config.create_sockets()
+    (listening,) = sockets.secure_sockets
+    listening.listen()
+    config.create_sockets = lambda: sockets
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    serve = hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait, mode="asgi")
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve,), daemon=True)
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{listening.getsockname()[1]}/v1/embeddings"
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path, monkeypatch) -> Path:
+    """Of 127.0.0.1, from an authority that is trusted."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "host.pem")
+    return tmp_path / "host.pem"
+
+
+def test_http2_from_several_threads(certificate, teacher):
+    """Each sends more than the other end takes at once: over one connection they would block each other."""
+    server, noise = TeacherServer(teacher), np.random.default_rng(0)
+    server.delay = 0.02
+    photos = []
+    for i in range(24):
+        data = BytesIO()
+        Image.fromarray(noise.integers(0, 256, (200, 200, 3), np.uint8)).save(data, "PNG", compress_level=1)
+        photos.append(decode(data.getvalue(), f"{i}.png"))
+    with serving_http2(server, certificate) as url:
+        model = EndpointEmbedder(url, EmbedderOptions(concurrency=4, timeout=5))
+        uploads = [model.prepare(photo) for photo in photos]
+        with ThreadPoolExecutor(4) as lanes:
+            rows = np.concatenate(list(lanes.map(lambda upload: model.embed([upload]), uploads)))
+        for client in model._clients.queue:  # or hypercorn complains when it ends
+            client.close()
+    np.testing.assert_allclose(rows, teacher.embed([teacher.prepare(photo) for photo in photos]), atol=1e-6)
+    assert server.versions == {"2"}
+    assert len(server.clients) <= 4

@@ -1,0 +1,158 @@
+"""Vectors that someone else computed."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import write_embedder
+
+from index.build.pipeline import build_index
+from index.embedders.onnx import OnnxEmbedder
+from index.embedders.options import EmbedderOptions
+from index.embedders.registry import open_embedder
+from index.embedders.vectors_file import find_missing, write_vectors
+from index.errors import ImageError, UsageError
+from index.images.decode import read_photo
+from index.images.file import ImageFile
+from index.images.sources import find_images
+from index.io import content_digest
+from index.teachers.ask import digest_pool
+
+
+@pytest.fixture(params=[".npz", ".parquet"])
+def path(request, tmp_path: Path) -> Path:
+    return tmp_path / f"vectors{request.param}"
+
+
+def rows(count: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(count, 5)).astype(np.float32)
+
+
+@pytest.mark.parametrize("by", ["digest", "name"])
+def test_an_image_is_found_by_content_or_by_path(folder, path, by):
+    photos = [read_photo(file) for file in find_images([folder])]
+    write_vectors(path, 5, [([getattr(photo, by) for photo in photos], rows(12))])
+    model = open_embedder(path)
+    got = model.embed([model.prepare(photo) for photo in photos])
+    np.testing.assert_allclose(got, rows(12) / np.linalg.norm(rows(12), axis=1, keepdims=True), atol=1e-6)
+    assert model.dim == 5
+
+
+def test_a_path_counts_only_below_a_folder_of_images(folder, path):
+    """Another photo of the same name must not get the vector."""
+    write_vectors(path, 5, [(["0.png"], rows(1))])
+    model = open_embedder(path)
+    model.prepare(read_photo(find_images([folder])[0]))
+    with pytest.raises(ImageError, match="no vector in vectors"):
+        model.prepare(read_photo(ImageFile(folder / "1.png", "0.png")))
+
+
+def test_images_that_it_lacks_are_listed(folder, path, tmp_path):
+    names = [file.name for file in find_images([folder])]
+    vectors = rows(11)
+    vectors[3] = 0
+    vectors[4] = np.nan
+    write_vectors(path, 5, [(names[:11], vectors)])
+    student = OnnxEmbedder(write_embedder(tmp_path / "s.onnx"), "cpu")
+    with pytest.raises(UsageError, match=r"3 of 12 images have no usable vector .*: 3\.png, .*--allow"):
+        build_index([folder], student, tmp_path / "idx", open_embedder(path))
+    assert not (tmp_path / "idx").exists()
+    partial = open_embedder(path, options=EmbedderOptions(allow_missing=True))
+    index = build_index([folder], student, tmp_path / "idx", partial)
+    assert len(index) == 9
+    reasons = {Path(failure.path).name: failure.reason for failure in index.failures}
+    assert reasons.keys() == {Path(names[i]).name for i in (3, 4, 11)}
+    assert "no vector in" in reasons[Path(names[11]).name]
+    assert "zeros" in reasons[Path(names[3]).name]
+
+
+def test_a_file_of_other_images_is_refused_whatever_is_allowed(folder, path):
+    write_vectors(path, 5, [(["images/0.png"], rows(1))])
+    files = find_images([folder])
+    with pytest.raises(UsageError, match=r"12 of 12 .*: 0\.png, .* and 9 more\. Paths count from"):
+        find_missing(
+            files, digest_pool(files), open_embedder(path, options=EmbedderOptions(allow_missing=True))
+        )
+
+
+def test_one_path_in_two_folders_tells_no_image(folder, path, tmp_path):
+    """Unless both are copies of one."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "1.png").write_bytes((folder / "1.png").read_bytes())
+    write_vectors(path, 5, [([file.name for file in find_images([folder])], rows(12))])
+    files = find_images([folder, other])
+    assert not find_missing(files, digest_pool(files), open_embedder(path))
+    (other / "1.png").write_bytes((folder / "2.png").read_bytes())
+    with pytest.raises(UsageError, match=r"one vector for .*images/1\.png and .*other/1\.png"):
+        find_missing(files, digest_pool(files), open_embedder(path))
+
+
+def test_nothing_is_decoded_to_find_what_is_missing(tmp_path, path):
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        (tmp_path / "images" / f"{name}.png").write_text(name)
+    write_vectors(path, 5, [([content_digest(b"a"), "b.png"], rows(2))])
+    files = find_images([tmp_path / "images"])
+    assert not find_missing(files, digest_pool(files), open_embedder(path))
+
+
+def test_its_identity_is_its_content(path):
+    write_vectors(path, 5, [(["a"], rows(1))])
+    key = open_embedder(path).key
+    write_vectors(path, 5, [(["b"], rows(1))])
+    assert open_embedder(path).key != key
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(UsageError, match="does not exist"):
+        open_embedder(tmp_path / "none.npz")
+    np.savez(tmp_path / "whole.npz", ids=np.array(["a", "b"]), vectors=rows(2))
+    np.savez_compressed(tmp_path / "packed.npz", ids=np.array(["a", "b"]), vectors=rows(2))
+    whole, packed = ((tmp_path / name).read_bytes() for name in ("whole.npz", "packed.npz"))
+    np.save(tmp_path / "one.npy", rows(2))
+    damaged = {
+        "text": b"text",
+        "empty": b"",
+        "half": whole[: len(whole) // 2],
+        "flipped": whole[:200] + bytes(40) + whole[240:],
+        "packed": packed[:60] + bytes(30) + packed[90:],
+        "single": (tmp_path / "one.npy").read_bytes(),
+    }
+    for name, data in damaged.items():
+        for ending in ("npz", "parquet"):
+            (tmp_path / f"{name}.{ending}").write_bytes(data)
+            with pytest.raises(UsageError, match="is damaged, or no file of vectors"):
+                open_embedder(tmp_path / f"{name}.{ending}")
+    ragged = pa.table(
+        {"ids": ["a", "b"], "vectors": [[1.0, 2.0, 3.0], [4.0]]}
+    )  # four numbers, but not two and two
+    pq.write_table(ragged, tmp_path / "ragged.parquet")
+    with pytest.raises(UsageError, match="no file of vectors"):
+        open_embedder(tmp_path / "ragged.parquet")
+    np.savez(tmp_path / "names.npz", names=np.array(["a"]))
+    with pytest.raises(UsageError, match="no file of vectors, which has `ids`"):
+        open_embedder(tmp_path / "names.npz")
+    np.savez(tmp_path / "pickle.npz", ids=np.array(["a", None], object), vectors=rows(2))
+    with pytest.raises(UsageError, match="no file of vectors"):
+        open_embedder(tmp_path / "pickle.npz")
+    np.savez(tmp_path / "short.npz", ids=np.array(["a"]), vectors=rows(2))
+    with pytest.raises(UsageError, match=r"1 ids for vectors \(2, 5\)"):
+        open_embedder(tmp_path / "short.npz")
+    np.savez(tmp_path / "twice.npz", ids=np.array(["a", "a"]), vectors=rows(2))
+    with pytest.raises(UsageError, match="names an image twice"):
+        open_embedder(tmp_path / "twice.npz")
+
+
+def test_writing_leaves_nothing_half(path, tmp_path):
+    def broken():
+        yield ["a"], rows(1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_vectors(path, 5, broken())
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UsageError, match=r"must end in \.npz or \.parquet"):
+        write_vectors(tmp_path / "v.csv", 5, [])

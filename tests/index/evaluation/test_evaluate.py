@@ -1,0 +1,172 @@
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import picture
+from PIL import ImageEnhance
+from sklearn.metrics import average_precision_score
+
+from index.build.pipeline import build_index
+from index.embedders.onnx import OnnxEmbedder
+from index.errors import RetrievalError, UsageError
+from index.evaluation.evaluate import evaluate_by_name
+from index.evaluation.labelled import evaluate_labelled, label_items, read_labels
+from index.evaluation.rankings import Options, gallery_agreement, parse_scales
+from index.images.decode import read_photo
+from index.search import Searcher
+from index.teachers.spec import TeacherSpec
+
+
+def write_csv(path: Path, rows: list[tuple[str, str]]) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [("path", "label", "group"), *((name, label, "x") for name, label in rows)]
+        )
+    return path
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """Five motifs, four gallery views and two queries of each."""
+    rows: dict[str, list[tuple[str, str]]] = {"gallery": [], "queries": []}
+    rng = np.random.default_rng(0)
+    for split, views in (("gallery", 4), ("queries", 2)):
+        (tmp_path / split).mkdir()
+        for motif in range(5):
+            for view in range(views):
+                name = f"{split}/{motif}-{view}.png"
+                ImageEnhance.Color(picture(motif)).enhance(rng.uniform(0, 2)).save(tmp_path / name)
+                rows[split].append((name, str(motif)))
+        write_csv(tmp_path / f"{split}.csv", rows[split])
+    return tmp_path
+
+
+@pytest.fixture
+def searcher(labelled: Path, student_file: Path, teacher_file: Path) -> Searcher:
+    student, teacher = OnnxEmbedder(student_file), OnnxEmbedder(teacher_file)
+    index = build_index([labelled / "gallery"], student, labelled / "idx", teacher)
+    return Searcher(index, student, teacher)
+
+
+def test_figures_are_those_of_an_independent_computation(searcher: Searcher, labelled: Path):
+    queries, labels = read_labels(labelled / "queries.csv"), read_labels(labelled / "gallery.csv")
+    scores = evaluate_labelled(searcher, queries, labels, Options(["student", "teacher"]))
+    gallery = np.array([Path(item.path).stem[0] for item in searcher.index.items])
+    for mode in ("student", "teacher"):
+        others = Searcher(searcher.index, searcher.models["student"], searcher.models["teacher"])
+        precision, first = [], []
+        for query in queries:
+            vector = others.models[mode].embed([others.models[mode].prepare(read_photo(query.file))])
+            similarity = (vector @ searcher.index.vectors(mode).T)[0]
+            precision.append(average_precision_score(gallery == query.label, similarity))
+            first.append(gallery[similarity.argmax()] == query.label)
+        assert scores[mode]["mAP"] == pytest.approx(np.mean(precision))
+        assert scores[mode]["R@1"] == pytest.approx(np.mean(first))
+        assert scores[mode]["queries"] == 10
+    assert scores["teacher"]["overlap@10"] == scores["teacher"]["RBO"] == pytest.approx(1)
+    assert 0 < scores["student"]["overlap@10"] < 1
+
+
+def test_a_query_from_the_gallery_never_finds_itself(searcher: Searcher, labelled: Path):
+    labels = read_labels(labelled / "gallery.csv")
+    # Each item alone in its class: nothing but itself could be relevant.
+    alone = [type(entry)(entry.file, str(i)) for i, entry in enumerate(labels)]
+    with pytest.raises(RetrievalError, match="No query has an image of its label"):
+        evaluate_labelled(searcher, alone, alone, Options(["student"]))
+    scores = evaluate_labelled(searcher, labels, labels, Options(["student"]))
+    assert scores["student"]["queries"] == 20
+
+
+def test_labels_find_items_by_link_and_by_content(searcher: Searcher, labelled: Path, tmp_path: Path):
+    moved = tmp_path / "moved"
+    shutil.copytree(labelled / "gallery", moved / "gallery")
+    shutil.copy(labelled / "gallery.csv", moved / "gallery.csv")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "gallery").symlink_to(labelled / "gallery")
+    shutil.copy(labelled / "gallery.csv", linked / "gallery.csv")
+    direct = label_items(searcher.index, read_labels(labelled / "gallery.csv"))
+    assert sorted(direct) == sorted(str(motif) for motif in range(5) for _ in range(4))
+    for other in (moved, linked):
+        np.testing.assert_array_equal(label_items(searcher.index, read_labels(other / "gallery.csv")), direct)
+
+
+def test_wrong_csv_files_and_modes_are_usage_errors(searcher: Searcher, labelled: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match="cannot be read as a CSV"):
+        read_labels(tmp_path / "none.csv")
+    (tmp_path / "bad.csv").write_text("file,class\na,b\n")
+    with pytest.raises(UsageError, match="needs a header `path,label`"):
+        read_labels(tmp_path / "bad.csv")
+    strangers = read_labels(write_csv(tmp_path / "x.csv", [("nowhere.png", "1")]))
+    with pytest.raises(UsageError, match="None of the 1 labelled images"):
+        label_items(searcher.index, strangers)
+    queries = read_labels(labelled / "queries.csv")
+    with pytest.raises(UsageError, match="no mode 'asymmetric'"):
+        evaluate_labelled(searcher, queries, queries, Options(["asymmetric"]))
+
+
+def test_by_name_evaluates_every_mode_of_the_index(searcher: Searcher, labelled: Path):
+    files = labelled / "idx", labelled / "queries.csv"
+    scores = evaluate_by_name(*files, labelled / "gallery.csv", None, TeacherSpec(), "cpu", Options())
+    assert list(scores) == ["student", "teacher", "rerank"]
+    with pytest.raises(UsageError, match="do not go together"):
+        evaluate_by_name(
+            *files, labelled / "gallery.csv", labelled / "x.json", TeacherSpec(), "cpu", Options()
+        )
+    with pytest.raises(UsageError, match="Give --labels with a CSV file, or --revisited"):
+        evaluate_by_name(*files, None, None, TeacherSpec(), "cpu", Options())
+
+
+def test_whitening_is_learnt_from_the_gallery_and_applied_to_both_sides(searcher: Searcher, labelled: Path):
+    queries, labels = read_labels(labelled / "queries.csv"), read_labels(labelled / "gallery.csv")
+    scores = evaluate_labelled(searcher, queries, labels, Options(["student"], whiten=0.5))
+    gallery = np.array(searcher.index.vectors("student"))
+    names = np.array([Path(item.path).stem[0] for item in searcher.index.items])
+    values, axes = np.linalg.eigh(np.cov(gallery.T, bias=True))
+    order = values.argsort()[::-1][: (values > 1e-10).sum()]
+
+    def whiten(vectors: np.ndarray) -> np.ndarray:
+        flat = (vectors - gallery.mean(axis=0)) @ axes[:, order] * (values[order] ** 0.5 + 1e-3) ** -0.5
+        return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+
+    model = searcher.models["student"]
+    precision = []
+    for query in queries:
+        vector = model.embed([model.prepare(read_photo(query.file))])
+        precision.append(
+            average_precision_score(names == query.label, (whiten(vector) @ whiten(gallery).T)[0])
+        )
+    assert scores["student"]["mAP"] == pytest.approx(np.mean(precision), abs=1e-6)
+
+
+def test_options_on_the_command_line():
+    assert parse_scales("1,0.5") == [1, 0.5]
+    with pytest.raises(UsageError, match="--scales must be numbers, such as"):
+        parse_scales("big")
+    with pytest.raises(UsageError, match="--scales must lie above 0"):
+        Options(scales=[0.0])
+    with pytest.raises(UsageError, match="--whiten must lie between 0 and 1"):
+        Options(whiten=2.0)
+
+
+def test_gallery_agreement_is_the_overlap_of_stored_neighbours(searcher: Searcher):
+    lists = []
+    for space in ("student", "teacher"):
+        vectors = np.array(searcher.index.vectors(space))
+        similarity = vectors @ vectors.T
+        np.fill_diagonal(similarity, -np.inf)
+        lists.append([set(np.argsort(-line, kind="stable")[:10]) for line in similarity])
+    expected = np.mean([len(a & b) / 10 for a, b in zip(*lists, strict=True)])
+    assert gallery_agreement(searcher.index) == pytest.approx(expected)
+
+
+def test_reranking_lies_between_the_student_and_the_teacher(searcher: Searcher, labelled: Path, monkeypatch):
+    queries, labels = read_labels(labelled / "queries.csv"), read_labels(labelled / "gallery.csv")
+    modes = Options(["student", "teacher", "rerank"])
+    whole = evaluate_labelled(searcher, queries, labels, modes)
+    assert whole["rerank"] == whole["teacher"]  # there are fewer than a hundred items
+    monkeypatch.setattr("index.evaluation.rankings.RERANKED", 1)
+    none = evaluate_labelled(searcher, queries, labels, modes)
+    assert none["rerank"] == none["student"] != whole["rerank"]

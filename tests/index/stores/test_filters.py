@@ -1,0 +1,58 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from index.errors import UsageError
+from index.stores.filters import Narrow, parse_where
+from index.stores.metadata import Metadata
+
+
+@pytest.fixture
+def metadata() -> Metadata:
+    names = ["a/1", "a/2", "b/1", "b/2"]
+    table = pa.table({"path": names, "colour": ["red", "blue", "red", None], "size": ["s", "s", "l", "l"]})
+    return Metadata(names, [[name] for name in names], table)
+
+
+def test_all_conditions_hold_together(metadata):
+    assert Narrow().keep(metadata) is None
+    assert Narrow(cut=0.5).keep(metadata) is None
+    assert Narrow("a/").keep(metadata).tolist() == [True, True, False, False]
+    assert Narrow("a/", {"colour": "red"}).keep(metadata).tolist() == [True, False, False, False]
+    assert Narrow("", {"colour": "red", "size": "l"}).keep(metadata).tolist() == [False, False, True, False]
+    with pytest.raises(UsageError, match="no column 'weight', only colour, size"):
+        Narrow("", {"weight": "1"}).keep(metadata)
+
+
+@given(arrays.arrays(np.float32, (1, 8), elements=st.floats(-1, 1, width=32)), st.floats(0, 1))
+def test_a_cut_keeps_the_best_and_what_is_near_it(scores, cut):
+    scores = -np.sort(-scores)
+    kept = Narrow(cut=cut).clear(scores)[0]
+    assert kept[0]
+    assert (np.diff(kept.astype(int)) <= 0).all()
+    if cut and scores[0, 0] > 0:
+        assert kept.tolist() == (scores[0] >= np.float32(cut) * scores[0, 0]).tolist()
+    if not cut:
+        assert kept.all()
+
+
+def test_a_narrowing_checks_itself():
+    for cut in (-0.1, 1.1, float("nan")):
+        with pytest.raises(UsageError, match="--cut"):
+            Narrow(cut=cut)
+    columns = {"colour": "red"}
+    narrow = Narrow(columns=columns)
+    columns["colour"] = "blue"
+    assert narrow.columns == {"colour": "red"}
+
+
+def test_conditions_are_read():
+    assert parse_where(["a=1", "b=x=y", "c="]) == {"a": "1", "b": "x=y", "c": ""}
+    for wrong in ("a", "=1"):
+        with pytest.raises(UsageError, match="column=value"):
+            parse_where([wrong])
+    with pytest.raises(UsageError, match="twice"):
+        parse_where(["a=1", "a=2"])

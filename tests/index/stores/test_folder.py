@@ -1,0 +1,125 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from index.errors import UsageError
+from index.stores.faiss import build_ann
+from index.stores.faiss_tuning import Served
+from index.stores.folder import Index
+from index.stores.folder_writer import IndexWriter
+from index.stores.records import Failure, File, Item, Space
+
+
+def item(i: int) -> Item:
+    copies = tuple(File(f"/photos/{i}-{j}.jpg", f"{i}-{j}.jpg", j) for j in range(i % 3))
+    return Item(f"/photos/{i}.jpg", f"{i}.jpg", f"{i:032x}", 100 + i, 40, 30, 1_700_000_000, copies)
+
+
+def write(out: Path, rows: np.ndarray, sizes: list[int] | None = None, model: bytes = b"") -> Index:
+    out.mkdir(exist_ok=True)
+    with IndexWriter(out, ["/photos"]) as writer:
+        writer.add_items(map(item, range(len(rows))))
+        writer.add_failures([Failure("/photos/bad.jpg", "empty file")])
+        stops = np.cumsum(sizes or [len(rows)])[:-1]
+        space = Space("key-of-the-student", "student.onnx", rows.shape[1], "", 0.0)
+        vectors = writer.add_space("student", space, np.split(rows, stops))
+        writer.add_ann("student", build_ann(vectors, "Flat"), Served("Flat", 1.0, 1.0, 0, 0, 0.1))
+        writer.add_model(model, out)
+        return writer.commit(None, {})
+
+
+@settings(max_examples=20)
+@given(sizes=st.lists(st.integers(0, 7), min_size=1, max_size=6), dim=st.integers(1, 9))
+def test_what_is_written_in_pieces_is_read_whole(tmp_path_factory, sizes, dim):
+    out = tmp_path_factory.mktemp("store") / "idx"
+    rows = np.random.default_rng(0).normal(size=(sum(sizes), dim)).astype(np.float32)
+    if not len(rows):
+        return
+    index = write(out, rows, sizes)
+    assert len(index) == len(rows)
+    np.testing.assert_array_equal(index.vectors("student"), rows)
+    assert index.items == [item(i) for i in range(len(rows))]
+    assert index.manifest.copies == sum(i % 3 for i in range(len(rows)))
+    assert index.failures == [Failure("/photos/bad.jpg", "empty file")]
+    assert index.ann("student") is None  # its vectors are searched themselves
+
+
+def test_the_first_file_of_an_item_is_its_own():
+    assert [file.path for file in item(2).files] == ["/photos/2.jpg", "/photos/2-0.jpg", "/photos/2-1.jpg"]
+    assert item(2).files[0] == File("/photos/2.jpg", "2.jpg", 1_700_000_000)
+
+
+def test_the_model_travels_with_the_index(tmp_path: Path, unit_rows):
+    assert (
+        write(tmp_path / "idx", unit_rows(5, 8), model=b"the model").model_file.read_bytes() == b"the model"
+    )
+
+
+def test_another_model_is_refused_by_name(tmp_path: Path, unit_rows):
+    index = write(tmp_path / "idx", unit_rows(5, 8))
+    index.require_model("student", "key-of-the-student", "student.onnx")
+    with pytest.raises(UsageError, match=r"made with another student: student\.onnx .* not other\.onnx"):
+        index.require_model("student", "another-key", "other.onnx")
+
+
+def test_a_writer_that_does_not_commit_leaves_the_old_index_and_nothing_else(tmp_path: Path, unit_rows):
+    old = write(tmp_path / "idx", unit_rows(5, 8))
+
+    def fail_half_way() -> None:
+        with IndexWriter(old.path, []) as writer:
+            writer.add_items([item(0)])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_half_way()
+    assert Index(old.path).manifest == old.manifest
+    assert {path.name for path in old.path.iterdir()} == {"manifest.json", "data-1"}
+
+
+def test_a_new_index_replaces_the_old_one(tmp_path: Path, unit_rows):
+    old = write(tmp_path / "idx", unit_rows(5, 8))
+    mapped = old.vectors("student")
+    assert len(write(tmp_path / "idx", unit_rows(3, 8))) == 3
+    assert {path.name for path in old.path.iterdir()} == {"manifest.json", "data-2"}
+    np.testing.assert_array_equal(mapped, unit_rows(5, 8))  # what was open stays readable
+    with pytest.raises(UsageError, match=r"was written anew meanwhile\. Open it again"):
+        _ = old.failures
+
+
+def test_what_is_no_index_is_refused(tmp_path: Path, unit_rows):
+    with pytest.raises(UsageError, match="is not an index"):
+        Index(tmp_path)
+    index = write(tmp_path / "idx", unit_rows(2, 8))
+    index.model_file.unlink()
+    with pytest.raises(UsageError, match=r"student\.onnx is missing. Index the images again"):
+        _ = index.model_file
+    manifest = index.path / "manifest.json"
+    whole = manifest.read_text()
+    manifest.write_text(json.dumps({**json.loads(whole), "format": 1}))
+    with pytest.raises(UsageError, match=r"has format 1, not 2\. Remove it"):
+        Index(index.path)
+    for broken in ("{", "[]", "{}", whole[:-40], '{"format": 2}', whole.replace('"count"', '"number"')):
+        manifest.write_text(broken)
+        with pytest.raises(UsageError, match=r"manifest\.json is damaged. Remove"):
+            Index(index.path)
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "head"])
+def test_a_damaged_file_of_the_data_is_named_when_it_is_read(tmp_path: Path, unit_rows, how: str):
+    index = write(tmp_path / "idx", unit_rows(50, 8))
+    reading = {
+        "items.parquet": lambda: index.items,
+        "errors.parquet": lambda: index.failures,
+        "student.npy": lambda: index.vectors("student"),
+    }
+    for name, read in reading.items():
+        file = index.data / name
+        whole = file.read_bytes()
+        head = whole[:16] + b"(" * 60 + whole[76:] if name.endswith("npy") else whole[:-40] + b"(" * 40
+        file.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "head": head}[how])
+        with pytest.raises(UsageError, match=rf"{name} is damaged\. Index the images again"):
+            read()

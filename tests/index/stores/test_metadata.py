@@ -1,0 +1,135 @@
+import os
+
+import pyarrow as pa
+import pytest
+
+from index.errors import UsageError
+from index.stores.metadata import MOST_VALUES, Metadata, carry_over, join_metadata
+
+NAMES = ["a/1.jpg", "a/2.jpg", "b/3.jpg"]
+
+
+@pytest.fixture
+def paths(tmp_path) -> list[str]:
+    return [str(tmp_path / "photos" / name) for name in NAMES]
+
+
+def items(paths):
+    return [[(path, name)] for path, name in zip(paths, NAMES, strict=True)]
+
+
+def written(tmp_path, text, where="table.csv"):
+    file = tmp_path / where
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("base", ["photos/", "", "absolute"])
+def test_paths_are_relative_to_the_file_or_the_images_or_absolute(tmp_path, paths, base):
+    base = f"{tmp_path}/photos/" if base == "absolute" else base
+    file = written(tmp_path, f"colour,path\nred,{base}a/1.jpg\nblue,{base}b/3.jpg\ngreen,{base}gone.jpg\n")
+    joined = join_metadata(file, items(paths))
+    assert (joined.rows_left, joined.items_left) == (1, 1)
+    metadata = Metadata(paths, [[n] for n in NAMES], joined.table)
+    assert metadata.equals("colour", "red").tolist() == [True, False, False]
+    assert metadata.equals("colour", "green").tolist() == [False, False, False]
+    assert metadata.columns == {"colour": ["blue", "red"]}
+
+
+def test_a_table_follows_its_items_when_they_move(tmp_path, paths):
+    joined = join_metadata(written(tmp_path, "path,n\na/1.jpg,1\na/2.jpg,2\nb/3.jpg,3\n"), items(paths))
+    back = Metadata([paths[2], "/new.jpg", paths[0]], [["b/3.jpg"], ["new.jpg"], ["a/1.jpg"]], joined.table)
+    assert [back.equals("n", n).tolist() for n in "123"] == [
+        [False, False, True],
+        [False, False, False],
+        [True, False, False],
+    ]
+
+
+def test_values_are_text_and_kept_as_written(tmp_path, paths):
+    table = join_metadata(
+        written(tmp_path, 'path,n\na/1.jpg,007\na/2.jpg,"x, y=z é"\nb/3.jpg,\n'), items(paths)
+    )
+    metadata = Metadata(paths, [[n] for n in NAMES], table.table)
+    assert metadata.columns == {"n": ["", "007", "x, y=z é"]}
+    assert metadata.equals("n", "7").tolist() == [False] * 3
+    assert metadata.equals("n", "").tolist() == [False, False, True]
+
+
+def test_a_column_with_many_values_shows_the_most_frequent():
+    paths = [f"/{i}" for i in range(MOST_VALUES + 50)]
+    table = Metadata(paths, [[p] for p in paths]).columns
+    assert table == {}
+    values = ["often", "often", *map(str, range(len(paths) - 2))]
+    shown = Metadata(paths, [[p] for p in paths], pa.table({"path": paths, "v": values})).columns["v"]
+    assert len(shown) == MOST_VALUES
+    assert "often" in shown
+
+
+def test_prefixes_are_of_names():
+    metadata = Metadata(["/x/a/1.jpg", "/x/b/2.jpg", "/x/a.jpg"], [["a/1.jpg"], ["b/2.jpg"], ["a.jpg"]])
+    assert metadata.starts_with("a/").tolist() == [True, False, False]
+    assert metadata.starts_with("a").tolist() == [True, False, True]
+    assert not metadata.starts_with("%").any()
+
+
+def test_copies_share_what_is_known_of_any_of_them(tmp_path):
+    files = [[("/x/a/1.jpg", "a/1.jpg"), ("/x/b/1.jpg", "b/1.jpg")], [("/x/b/2.jpg", "b/2.jpg")]]
+    joined = join_metadata(written(tmp_path, "path,n\nb/1.jpg,first\na/1.jpg,second\n"), files)
+    assert (joined.rows_left, joined.items_left) == (1, 1)
+    metadata = Metadata(["/x/a/1.jpg", "/x/b/2.jpg"], [["a/1.jpg", "b/1.jpg"], ["b/2.jpg"]], joined.table)
+    assert metadata.equals("n", "first").tolist() == [True, False]
+    assert metadata.starts_with("b/").tolist() == [True, True]
+    assert metadata.starts_with("a/").tolist() == [True, False]
+
+
+def test_a_name_that_two_images_have_is_not_guessed(tmp_path):
+    files = [[("/x/1.jpg", "1.jpg"), ("/z/1.jpg", "1.jpg")], [("/y/1.jpg", "1.jpg")], [("/y/2.jpg", "2.jpg")]]
+    with pytest.raises(UsageError, match=r"1\.jpg in .* may be /x/1\.jpg or /y/1\.jpg\. Give absolute paths"):
+        join_metadata(written(tmp_path, "path,n\n1.jpg,first\n"), files)
+    joined = join_metadata(written(tmp_path, "path,n\n/y/1.jpg,a\n/z/1.jpg,b\n2.jpg,c\n"), files)
+    assert joined.table.to_pydict() == {"path": ["/y/1.jpg", "/x/1.jpg", "/y/2.jpg"], "n": ["a", "b", "c"]}
+
+
+def test_metadata_go_with_what_was_moved_and_stay_where_a_path_stays():
+    table = pa.table({"n": ["1", "2", "3", "4"], "path": ["/a", "/b", "/c", "/d"]})
+    before = pa.table({"path": ["/a", "/b", "/c", "/d"], "digest": ["A", "B", "C", "D"]})
+    after = pa.table(
+        {"path": ["/b", "/new", "/c"], "digest": ["new", "A", "B"]}
+    )  # a is moved, b overwrites c
+    assert carry_over(table, before, after).to_pydict() == {
+        "n": ["1", "2", "3", "4"],
+        "path": ["/new", "/b", "/c", "/d"],
+    }
+    assert carry_over(table, before, before) == table
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("name,n\na/1.jpg,1\n", "a column `path`"),
+        ("", "a column `path`"),
+        ("path,n,n\na/1.jpg,1,2\n", "each once"),
+        ("path,\na/1.jpg,1\n", "each once"),
+        ("path,n\na/1.jpg\n", "row 2, has 1 fields, not 2"),
+        ("path,n\na/1.jpg,1\na/1.jpg,2\n", "two rows for a/1.jpg"),
+        ("path,n\nz.jpg,1\n", "None of the 1 rows"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(tmp_path, paths, text, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        join_metadata(written(tmp_path, text), items(paths))
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path, paths):
+    (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name in ("b.csv", "missing.csv", "pipe.csv"):
+        with pytest.raises(UsageError, match=f"{name} cannot be read"):
+            join_metadata(tmp_path / name, items(paths))
+
+
+def test_without_metadata_there_is_no_column():
+    metadata = Metadata(["/x/1.jpg"], [["1.jpg"]])
+    with pytest.raises(UsageError, match="no column 'colour', none"):
+        metadata.equals("colour", "red")
