@@ -11,7 +11,7 @@ from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.progress import printable
 from index.search import RERANK, Results, open_searcher
-from index.stores.filters import Narrow
+from index.stores.filters import Filter
 from index.stores.records import Item
 from index.teachers.spec import TeacherSpec
 
@@ -80,7 +80,7 @@ def search_files(
     mode: str,
     teacher: TeacherSpec,
     device: str,
-    narrow: Narrow | None = None,
+    narrow: Filter | None = None,
     model: Path | None = None,
 ) -> Answers:
     """Search an index with files; one that cannot be read is answered with the reason.

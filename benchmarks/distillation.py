@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from distill.ask import Answered, ask_teacher, digest_pool
-from distill.examples import Looked, look
+from distill.ask import TeacherAnswers, ask_teacher, digest_pool
+from distill.examples import PoolFeatures, look
 from distill.model.backbone import create_backbone
 from distill.model.export import count_parameters
 from distill.model.student import embed
@@ -57,14 +57,14 @@ COLUMNS = (
 class Photos:
     """Photos that were read, looked at and answered; `labels` is empty for a pool that nobody labelled."""
 
-    looked: Looked
+    looked: PoolFeatures
     digests: NDArray[np.str_]
     vectors: NDArray[np.float32]
     labels: NDArray[np.str_]
 
     def take(self, rows: NDArray[np.int64]) -> "Photos":
         """Some of them."""
-        seen = Looked(np.arange(len(rows)), self.looked.pixels[rows], self.looked.features[rows], [])
+        seen = PoolFeatures(np.arange(len(rows)), self.looked.pixels[rows], self.looked.features[rows], [])
         return Photos(seen, self.digests[rows], self.vectors[rows], self.labels[rows])
 
 
@@ -120,7 +120,7 @@ def distil(pool: Photos, options: Options, fabric: Fabric) -> Fitted:
     everything = np.ones(len(pool.vectors), bool)
     order = order_by_worth(pool.looked.features, everything, options.budget, options.select, options.seed)
     rows = np.sort(order[: options.budget])
-    answered = Answered(pool.digests[rows].tolist(), pool.vectors[rows], 0, 0, 0.0, [])
+    answered = TeacherAnswers(pool.digests[rows].tolist(), pool.vectors[rows], 0, 0, 0.0, [])
     return fit_student(pool.looked, rows, answered, backbone, options, fabric)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from milvus import draw, index, items_of, make, parser_for, stretches
 
 from index.stores.faiss import search_exact
-from index.stores.faiss_tuning import GIB, Need
+from index.stores.faiss_tuning import GIB, SearchTarget
 from index.stores.milvus.client import Address, connect
 from index.stores.milvus.pipeline import tune_space
 from index.stores.milvus.store import MilvusIndex, MilvusSpace
@@ -40,7 +40,7 @@ def main() -> None:
     client = connect(address)
     items = items_of(slice(0, args.count))
     for recall, share in ASKED:
-        need = Need(recall, share * dim * args.count / GIB)
+        need = SearchTarget(recall, share * dim * args.count / GIB)
         kind, params = choose_index(args.count, dim, need)
         if args.only not in (None, kind):
             continue

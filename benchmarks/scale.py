@@ -30,7 +30,7 @@ from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.stores.faiss import inverted_lists
-from index.stores.faiss_tuning import Need, build_tuned, choose_factory
+from index.stores.faiss_tuning import SearchTarget, build_tuned, choose_factory
 from index.stores.records import Item
 
 SIZES = {"1M": 10**6, "100M": 10**8, "1B": 10**9}
@@ -117,7 +117,7 @@ def measure(files: Sequence[ImageFile], path: Path) -> Measured:
         "4 bits for two": f"RR{model.dim},IVF{LISTS},PQ{model.dim // 2}x4fs",
     }
     for name, factory in factories.items():
-        index, served = build_tuned(vectors, Need(0.95), factory)
+        index, served = build_tuned(vectors, SearchTarget(0.95), factory)
         lists = inverted_lists(index)
         size = len(faiss.serialize_index(index)) / SAMPLE
         kinds[name] = size, served.milliseconds, lists.nlist if lists else 0, served.probes
@@ -226,7 +226,7 @@ def search_ms(measured: Measured, kind: str, count: int) -> float:
     _, milliseconds, lists, probes = measured.kinds[kind]
     if not lists:
         return milliseconds * count / SAMPLE
-    many = int(choose_factory(count, measured.dim, Need(0.99, 1e6)).removeprefix("IVF").split(",")[0])
+    many = int(choose_factory(count, measured.dim, SearchTarget(0.99, 1e6)).removeprefix("IVF").split(",")[0])
     return milliseconds * (many + probes * count / many) / (lists + probes * SAMPLE / lists)
 
 

@@ -26,7 +26,7 @@ from synthetic import PER_CLUSTER, Law
 from index.io import chunks
 from index.search import Searcher
 from index.stores.faiss import CHUNK, EXACT, inverted_lists, read_ann, search_exact, write_ann
-from index.stores.faiss_tuning import Need, Served, build_tuned
+from index.stores.faiss_tuning import SearchTarget, TunedIndex, build_tuned
 from index.stores.folder import Index
 from index.stores.records import Space
 
@@ -48,7 +48,9 @@ def draw_gallery(law: Law, count: int, folder: Path) -> NDArray[np.float32]:
     return np.load(file, mmap_mode="r", allow_pickle=False)
 
 
-def build(gallery: NDArray[np.float32], factory: str, need: Need, file: Path, peak: "Peak") -> Served:
+def build(
+    gallery: NDArray[np.float32], factory: str, need: SearchTarget, file: Path, peak: "Peak"
+) -> TunedIndex:
     """Build and tune an index into a file, unless it is there, and print what that took."""
     remembered = file.with_suffix(".json")
     if not remembered.is_file():
@@ -61,7 +63,7 @@ def build(gallery: NDArray[np.float32], factory: str, need: Need, file: Path, pe
             flush=True,
         )
         remembered.write_text(json.dumps(asdict(served)))
-    return Served(**json.loads(remembered.read_text()))
+    return TunedIndex(**json.loads(remembered.read_text()))
 
 
 class Peak(Thread):
@@ -96,7 +98,7 @@ def as_flat(gallery: NDArray[np.float32]) -> faiss.Index:
     return index
 
 
-def as_searcher(gallery: NDArray[np.float32], file: Path, served: Served) -> Searcher:
+def as_searcher(gallery: NDArray[np.float32], file: Path, served: TunedIndex) -> Searcher:
     """What `retrieval search` would open, without photos and models."""
     space = Space("synthetic", "synthetic", gallery.shape[1], **asdict(served))
 
@@ -117,7 +119,7 @@ def as_searcher(gallery: NDArray[np.float32], file: Path, served: Served) -> Sea
     return Searcher(Gallery(), student, device="cpu")
 
 
-def as_faiss(gallery: NDArray[np.float32], file: Path, served: Served) -> faiss.Index:
+def as_faiss(gallery: NDArray[np.float32], file: Path, served: TunedIndex) -> faiss.Index:
     """The same index as FAISS alone would be used."""
     index = faiss.read_index(str(file))
     if served.probes:
@@ -182,7 +184,7 @@ def main() -> None:
     for factory in args.factory or ["auto"]:
         asked = f"{args.recall:g}-{args.memory:g}"  # an index for another need is another one
         file = args.folder / f"{factory.replace(',', '-')}-{args.count}-{asked}.faiss"
-        served = build(gallery, factory, Need(args.recall, args.memory), file, peak)
+        served = build(gallery, factory, SearchTarget(args.recall, args.memory), file, peak)
         size = file.stat().st_size / len(gallery)
         print(f"{served}\n{size:.1f} bytes a vector in the FAISS file")
         faiss.omp_set_num_threads(1)

@@ -8,7 +8,7 @@ import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from distill.examples import Looked, look
+from distill.examples import PoolFeatures, look
 from distill.model.backbone import Backbone
 from distill.selection import order_by_worth, sample_pool
 from index.embedders.base import Embedder, unit_rows
@@ -26,7 +26,7 @@ FEWEST = 2  # answers that a projection can be fitted to
 
 
 @dataclass(frozen=True)
-class Answered:
+class TeacherAnswers:
     """The images that the teacher has answered for.
 
     Attributes:
@@ -47,7 +47,7 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Survey:
+class Pool:
     """What may be asked about and learnt from: distinct images of a pool that can be read, by digest.
 
     Attributes:
@@ -59,7 +59,7 @@ class Survey:
 
     files: list[ImageFile]
     digests: list[str]
-    looked: Looked
+    looked: PoolFeatures
     failures: list[Failure]
 
 
@@ -72,7 +72,7 @@ def survey_pool(
     side: int,
     most: int,
     seed: int,
-) -> Survey:
+) -> Pool:
     """Look at a sample of a pool.
 
     Args:
@@ -96,14 +96,14 @@ def survey_pool(
     sample = sample_pool(digests, ledger.known(digests), most, seed)
     looked = look([files[i] for i in sample], backbone, side, fabric)
     readable = [sample[row] for row in looked.rows]
-    return Survey(
+    return Pool(
         [files[i] for i in readable], [digests[i] for i in readable], looked, lacking + looked.failures
     )
 
 
 def consult(
-    survey: Survey, teacher: Embedder, ledger: Ledger, budget: int, select: str, seed: int
-) -> Answered:
+    survey: Pool, teacher: Embedder, ledger: Ledger, budget: int, select: str, seed: int
+) -> TeacherAnswers:
     """Choose whom to ask about, and ask.
 
     Args:
@@ -138,7 +138,7 @@ def ask_teacher(
     teacher: Embedder,
     ledger: Ledger,
     budget: int,
-) -> Answered:
+) -> TeacherAnswers:
     """Collect answers for images in a given order, from the ledger where it has them, up to the budget.
 
     Args:
@@ -174,7 +174,7 @@ def ask_teacher(
     kept.sort()
     answers = ledger.answers(kept)
     vectors = unit_rows(np.stack([answers[digest] for digest in kept]), teacher.name)
-    return Answered(kept, vectors, paid.asked, paid.lost, seconds, failures)
+    return TeacherAnswers(kept, vectors, paid.asked, paid.lost, seconds, failures)
 
 
 def _too_few(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import prod
 from pathlib import Path
 
-from distill.ask import Answered, Survey, consult, survey_pool
+from distill.ask import Pool, TeacherAnswers, consult, survey_pool
 from distill.examples import MOST
 from distill.pipeline import STUDENT, Distilled, Options, distill, open_backbone
 from distill.report.held_out import search_again
@@ -85,7 +85,7 @@ def _distill_side_by_side(
     keep_freed_memory()
     fabric = open_fabric(options.device)
 
-    def ask() -> tuple[Survey, dict[int, Answered]]:
+    def ask() -> tuple[Pool, dict[int, TeacherAnswers]]:
         most, side, seed = max(budgets[-1], MOST), stored_side(options.size), options.seed
         seen = survey_pool(files, teacher, ledger, open_backbone(options), fabric, side, most, seed)
         return seen, {

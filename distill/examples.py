@@ -21,7 +21,7 @@ from distill.model.student import embed, fit_head
 from index.errors import ImageError
 from index.images.decode import read_photo, square
 from index.images.file import ImageFile
-from index.parallel import BATCH, WORKERS, map_ahead
+from index.parallel import BATCH, WORKERS, bounded_map
 from index.progress import progress
 from index.stores.records import Failure
 
@@ -50,7 +50,7 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Looked:
+class PoolFeatures:
     """What was seen of the files that can be read.
 
     Attributes:
@@ -66,7 +66,7 @@ class Looked:
     failures: list[Failure]
 
 
-def look(files: Sequence[ImageFile], backbone: Backbone, side: int, fabric: Fabric) -> Looked:
+def look(files: Sequence[ImageFile], backbone: Backbone, side: int, fabric: Fabric) -> PoolFeatures:
     """Decode files once, to small squares and to features of the backbone at its own size.
 
     Args:
@@ -88,7 +88,7 @@ def look(files: Sequence[ImageFile], backbone: Backbone, side: int, fabric: Fabr
     failures: list[Failure] = []
     features = [np.zeros((0, backbone.dim), np.float32)]
     with ThreadPoolExecutor(WORKERS) as pool, progress(len(files), "look") as bar:
-        outcomes = enumerate(map_ahead(pool, prepare, files, ahead=2 * BATCH))
+        outcomes = enumerate(bounded_map(pool, prepare, files, ahead=2 * BATCH))
         waiting: list[NDArray[np.uint8]] = []
         for i, views in outcomes:
             if isinstance(views, Failure):
@@ -102,7 +102,7 @@ def look(files: Sequence[ImageFile], backbone: Backbone, side: int, fabric: Fabr
                 waiting.clear()
             bar.update()
     pixels = np.stack(small) if small else np.zeros((0, side, side, 3), np.uint8)
-    return Looked(np.array(rows, np.int64), pixels, np.concatenate(features), failures)
+    return PoolFeatures(np.array(rows, np.int64), pixels, np.concatenate(features), failures)
 
 
 def hold_out(digests: Sequence[str], share: float) -> NDArray[np.bool_]:
@@ -123,7 +123,7 @@ def hold_out(digests: Sequence[str], share: float) -> NDArray[np.bool_]:
 
 
 def gather(
-    looked: Looked,
+    looked: PoolFeatures,
     rows: NDArray[np.int64],
     targets: NDArray[np.float32],
     held: NDArray[np.bool_],

@@ -15,8 +15,8 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from distill.ask import FEWEST, Answered, Survey, consult, survey_pool
-from distill.examples import MOST, Examples, Looked, gather, hold_out
+from distill.ask import FEWEST, Pool, TeacherAnswers, consult, survey_pool
+from distill.examples import MOST, Examples, PoolFeatures, gather, hold_out
 from distill.model.backbone import Backbone, create_backbone
 from distill.model.export import check_parity, count_parameters, export_onnx
 from distill.model.quantize import (
@@ -115,7 +115,7 @@ class Distilled:
     folder: Path
     run: dict[str, Any]
     lists: HeldOut | None
-    survey: Survey
+    survey: Pool
 
     @property
     def summary(self) -> str:
@@ -139,8 +139,8 @@ def distill(
     ledger: Ledger,
     out: Path,
     options: Options,
-    survey: Survey | None = None,
-    consulted: Answered | None = None,
+    survey: Pool | None = None,
+    consulted: TeacherAnswers | None = None,
     fabric: Fabric | None = None,
 ) -> Distilled:
     """Distil a student and write its folder.
@@ -168,7 +168,7 @@ def distill(
     backbone = open_backbone(options)
     side = stored_side(options.size)
 
-    def prepare() -> tuple[Survey, Answered, dict[str, Any]]:
+    def prepare() -> tuple[Pool, TeacherAnswers, dict[str, Any]]:
         seen = survey or survey_pool(
             files, teacher, ledger, backbone, fabric, side, max(options.budget, MOST), options.seed
         )
@@ -250,9 +250,9 @@ class Fitted:
 
 
 def fit_student(
-    looked: Looked,
+    looked: PoolFeatures,
     rows: NDArray[np.int64],
-    answered: Answered,
+    answered: TeacherAnswers,
     backbone: Backbone,
     options: Options,
     fabric: Fabric,
@@ -295,8 +295,8 @@ def _as_shown(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 def _describe(
     files: Sequence[ImageFile],
-    survey: Survey,
-    answered: Answered,
+    survey: Pool,
+    answered: TeacherAnswers,
     teacher: Embedder,
     ledger: Ledger,
     options: Options,

@@ -14,7 +14,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-def map_ahead(
+def bounded_map(
     pool: ThreadPoolExecutor, work: Callable[[T], U], things: Iterable[T], ahead: int
 ) -> Iterator[U]:
     """Map in order like `map`, with at most `ahead` results waiting: memory stays constant."""

@@ -17,7 +17,7 @@ from index.embedders.registry import is_file_spec
 from index.errors import UsageError
 from index.images.decode import Photo
 from index.stores.base import Searchable, Store
-from index.stores.filters import Narrow
+from index.stores.filters import Filter
 from index.stores.registry import open_store
 from index.teachers.spec import TeacherSpec
 
@@ -29,7 +29,7 @@ MODES = {
 }
 RERANK = "rerank"  # the student finds, the teacher orders what it found
 RERANKED = 100  # how many
-ALL = Narrow()
+ALL = Filter()
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Searcher:
         """The columns of the metadata with their values, of each the 200 most frequent at most."""
         return self.index.columns
 
-    def find(self, photos: Sequence[Photo], mode: str, k: int, narrow: Narrow | None = None) -> Found:
+    def find(self, photos: Sequence[Photo], mode: str, k: int, narrow: Filter | None = None) -> Found:
         """Embed photos and search with them. A photo never finds itself, nor a copy of itself.
 
         Args:
@@ -147,7 +147,7 @@ class Searcher:
         mode: str,
         k: int,
         exclude: Sequence[Sequence[int]] = (),
-        narrow: Narrow | None = None,
+        narrow: Filter | None = None,
     ) -> Results:
         """Search with vectors.
 
@@ -176,7 +176,7 @@ class Searcher:
         teacher_vectors: NDArray[np.float32],
         k: int,
         exclude: Sequence[Sequence[int]] = (),
-        narrow: Narrow | None = None,
+        narrow: Filter | None = None,
     ) -> Results:
         """Find 100 with the student's vectors, and order them by the teacher's.
 
@@ -245,7 +245,7 @@ def _ranked(
     ids: NDArray[np.int64],
     k: int,
     exclude: Sequence[Sequence[int]],
-    narrow: Narrow,
+    narrow: Filter,
 ) -> Results:
     """Leave out what is excluded, order ties by id, keep k and what passes the cut."""
     excluding = any(exclude)

@@ -60,11 +60,11 @@ def build(
 ) -> None:
     """Embed images and write an index."""
     from index.build.gallery import Target, write_gallery
-    from index.stores.faiss_tuning import Need
+    from index.stores.faiss_tuning import SearchTarget
     from index.teachers.cost import bill_by_name
 
     target = Target.parse(out, backend, uri, collection)
-    need = Need(recall, memory)
+    need = SearchTarget(recall, memory)
     spec = TeacherSpec(teacher, teacher_options, ledger, budget)
     if dry_run:
         typer.echo(bill_by_name(images, spec, device, price, update=target.index_folder if update else None))

@@ -36,9 +36,9 @@ def search(
 ) -> None:
     """Find the images most like a photo."""
     from app.output import search_files
-    from index.stores.filters import Narrow, parse_where
+    from index.stores.filters import Filter, parse_where
 
-    narrow = Narrow(prefix, parse_where(where or ()), cut)
+    narrow = Filter(prefix, parse_where(where or ()), cut)
     spec = TeacherSpec(teacher, teacher_options, ledger, budget)
     answers = search_files(index, queries, k, mode, spec, device, narrow, model)
     typer.echo(json.dumps(answers.as_dict()) if as_json else answers.as_text())

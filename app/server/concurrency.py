@@ -17,7 +17,7 @@ from index.errors import RetrievalError, needs
 from index.images.decode import Photo
 from index.io import content_digest
 from index.search import MODES, Found, Searcher
-from index.stores.filters import Narrow
+from index.stores.filters import Filter
 
 with needs("demo"):
     from anyio import CapacityLimiter
@@ -51,7 +51,7 @@ class SharedSearcher(Searcher):
         super().__init__(searcher.index, models["student"], models.get("teacher"), searcher.device)
         self.teacher_missing = searcher.teacher_missing
         # A teacher in a file takes every core for one call.
-        lanes = {name: model.calls.lanes if model.calls.paid else 1 for name, model in models.items()}
+        lanes = {name: model.calls.concurrency if model.calls.paid else 1 for name, model in models.items()}
         lanes["student"] = CORES
         self._turns = {name: BoundedSemaphore(width) for name, width in lanes.items()}
         self._limiters = {name: CapacityLimiter(width) for name, width in lanes.items()}
@@ -69,7 +69,7 @@ class SharedSearcher(Searcher):
         """Whose turn a search waits for: the model that embeds the query, the teacher where it takes both."""
         return MODES[mode][0] if mode in MODES else "teacher"
 
-    def find(self, photos: Sequence[Photo], mode: str, k: int, narrow: Narrow | None = None) -> Found:
+    def find(self, photos: Sequence[Photo], mode: str, k: int, narrow: Filter | None = None) -> Found:
         """As `Searcher.find`, when it is this search's turn.
 
         Raises:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.ask import Answered
+from distill.ask import TeacherAnswers
 from index.embedders.onnx import OnnxEmbedder
 from index.teachers.ledger import Ledger
 
@@ -16,7 +16,11 @@ TIMED = 8  # images that the student's speed is measured on
 
 
 def reckon(
-    answered: Answered, ledger: Ledger, price: float | None, train_seconds: float, student_seconds: float
+    answered: TeacherAnswers,
+    ledger: Ledger,
+    price: float | None,
+    train_seconds: float,
+    student_seconds: float,
 ) -> dict[str, Any]:
     """The account of one student.
 

@@ -15,7 +15,7 @@ from index.errors import ImageError, RetrievalError
 from index.images.remote import is_address
 from index.images.sources import image_at
 from index.io import explain_disk, forget
-from index.stores.faiss_tuning import Need
+from index.stores.faiss_tuning import SearchTarget
 from index.stores.folder import CHUNK, Index
 from index.stores.folder_writer import IndexWriter, remove_old
 from index.stores.records import Item
@@ -58,7 +58,7 @@ def _write_present(index: Index) -> Index:
             )
         for name, space in manifest.spaces.items():
             vectors = writer.add_space(name, space, _rows(index, name, np.asarray(kept)))
-            add_search(writer, name, vectors, Need(space.asked, inf), space.factory)
+            add_search(writer, name, vectors, SearchTarget(space.asked, inf), space.factory)
         if (table := writer.carry_metadata(index)) is not None:
             writer.add_metadata(table)
         writer.add_model(index.model_file.read_bytes(), index.data)

@@ -19,7 +19,7 @@ from index.embedders.base import Embedder, embed_checked
 from index.errors import ImageError, UnansweredError
 from index.images.decode import read_photo
 from index.images.file import ImageFile
-from index.parallel import WORKERS, map_ahead
+from index.parallel import WORKERS, bounded_map
 from index.stores.records import Failure, Item
 
 
@@ -70,7 +70,7 @@ def embed_files(
     """
     side = max(model.side for model in models.values())
     size = batch or max(model.calls.batch for model in models.values())
-    turns = {name: BoundedSemaphore(model.calls.lanes) for name, model in models.items()}
+    turns = {name: BoundedSemaphore(model.calls.concurrency) for name, model in models.items()}
 
     def work(chunk: Sequence[ImageFile]) -> tuple[Embedded, float, float]:
         began = perf_counter()
@@ -85,7 +85,7 @@ def embed_files(
     chunks = iter(lambda: list(islice(remaining, size)), [])
     data = total = 0.0
     with ThreadPoolExecutor(workers) as pool:
-        for embedded, reading, embedding in map_ahead(pool, work, chunks, ahead=workers + 1):
+        for embedded, reading, embedding in bounded_map(pool, work, chunks, ahead=workers + 1):
             data += reading
             total += reading + embedding
             yield replace(embedded, waiting=data / total)

@@ -14,7 +14,7 @@ from index.embedders.vectors_file import VectorsEmbedder, find_missing
 from index.errors import ImageError
 from index.images.file import ImageFile
 from index.io import content_digest
-from index.parallel import BATCH, WORKERS, map_ahead
+from index.parallel import BATCH, WORKERS, bounded_map
 from index.progress import progress, say
 from index.teachers.ask import ask_all, digest_pool
 from index.teachers.client import PaidEmbedder
@@ -86,7 +86,7 @@ def _find_missing(
         return missing.place, _digest(files[missing.place]) if missing.doubtful else missing.digest
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        for place, digest in map_ahead(pool, look_into, journal.missing(), 2 * BATCH):
+        for place, digest in bounded_map(pool, look_into, journal.missing(), 2 * BATCH):
             if digest is not None:
                 if journal.settle(place, digest) or digest in underway:
                     bar.update()

@@ -9,7 +9,7 @@ from index.build.pipeline import index_by_name
 from index.build.ray import open_cluster
 from index.errors import UsageError
 from index.images.sources import Source
-from index.stores.faiss_tuning import Need
+from index.stores.faiss_tuning import SearchTarget
 from index.stores.folder import ERRORS
 from index.stores.milvus.client import Address, is_address, parse_address
 from index.stores.records import Failure
@@ -80,7 +80,7 @@ def write_gallery(
     device: str,
     resume: bool,
     update: bool,
-    need: Need,
+    need: SearchTarget,
     metadata: Path | None,
     ray: str | None = None,
 ) -> Made:

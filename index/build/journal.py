@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from index.build.journal_tables import DOUBTFUL, FOUND, MISSING, open_tables
-from index.build.journal_vectors import Heap, Segment
+from index.build.journal_vectors import JournalVectors, Segment
 from index.errors import ImageError, RetrievalError, UsageError
 from index.images.file import ImageFile
 from index.io import forget, require_utf8
@@ -89,7 +89,7 @@ class Journal:
             self._db = open_tables(self.folder / "journal.sqlite")
         except RetrievalError as error:
             raise RetrievalError(f"{out} cannot be written: {error}.") from error
-        self._heap = Heap(self.folder)
+        self._heap = JournalVectors(self.folder)
         self._rows, self.embedded = 0, self._count_embedded()  # known before anything can break off
         self._synced = time.monotonic()
 

@@ -21,7 +21,7 @@ class Segment(NamedTuple):
     crc: int
 
 
-class Heap:
+class JournalVectors:
     """Files of rows in a folder."""
 
     def __init__(self, folder: Path) -> None:

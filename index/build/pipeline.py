@@ -27,7 +27,7 @@ from index.images.sources import Source, find_images, source_name
 from index.io import chunks, content_digest, explain_disk
 from index.progress import say
 from index.stores.faiss import check_factory
-from index.stores.faiss_tuning import GIB, Need, build_tuned, name_factory
+from index.stores.faiss_tuning import GIB, SearchTarget, build_tuned, name_factory
 from index.stores.folder import CHUNK, MANIFEST, Index
 from index.stores.folder_writer import IndexWriter, remove_old
 from index.stores.metadata import read_rows
@@ -46,7 +46,7 @@ def index_by_name(
     device: str,
     resume: bool = False,
     update: bool = False,
-    need: Need | None = None,
+    need: SearchTarget | None = None,
     metadata: Path | None = None,
     cluster: RayCluster | None = None,
 ) -> Index:
@@ -85,7 +85,7 @@ def build_index(
     factory: str = "auto",
     resume: bool = False,
     update: bool = False,
-    need: Need | None = None,
+    need: SearchTarget | None = None,
     metadata: Path | None = None,
     cluster: RayCluster | None = None,
 ) -> Index:
@@ -124,7 +124,7 @@ def build_index(
         # Whoever resumes what is complete loses nothing: it is looked through, as by an update.
         known = old if update or (resume and not journal.left and old and models.made(old)) else None
         journal.start(models.identity | {"source": name_sources(sources)}, resume)
-        wanted = _Wanted(factory, need or Need(), metadata)
+        wanted = _Wanted(factory, need or SearchTarget(), metadata)
         if known is not None:
             models.require_made(known)
             known.require_whole(thorough=False)
@@ -147,7 +147,7 @@ class _Wanted:
     """What an index shall be, beside its images and models."""
 
     factory: str
-    need: Need
+    need: SearchTarget
     metadata: Path | None
 
     def is_met_by(self, base: Index, table: pa.Table | None) -> bool:
@@ -250,7 +250,7 @@ def _write(
 
 
 def add_search(
-    writer: IndexWriter, name: str, vectors: NDArray[np.float32], need: Need, factory: str
+    writer: IndexWriter, name: str, vectors: NDArray[np.float32], need: SearchTarget, factory: str
 ) -> None:
     """Make a space that was written searchable."""
     ann, served = build_tuned(vectors, need, factory)

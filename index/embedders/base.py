@@ -18,7 +18,7 @@ class Calls:
 
     Attributes:
         batch: Images a call.
-        lanes: Calls at a time that keep it busy.
+        concurrency: Calls at a time that keep it busy.
         seconds: After so many a call has surely ended.
         rate: Images a second that it may be asked about; None sets no limit.
         paid: Whether an answer has a price, or comes from code that is not ours: it is asked through
@@ -26,7 +26,7 @@ class Calls:
     """
 
     batch: int = 32
-    lanes: int = 1
+    concurrency: int = 1
     seconds: float = 3600.0
     rate: float | None = None
     paid: bool = False
@@ -66,7 +66,7 @@ class Embedder(Protocol):
         """
 
     def embed(self, batch: Sequence[Any]) -> NDArray[np.float32]:
-        """Map n prepared inputs to `(n, dim)` float32 unit rows. Safe in `calls.lanes` threads.
+        """Map n prepared inputs to `(n, dim)` float32 unit rows. Safe in `calls.concurrency` threads.
 
         Raises:
             UnansweredError: It answered for some of them only.

@@ -103,7 +103,7 @@ def own_calls(session: "ort.InferenceSession") -> Calls:
 
     On a CPU by every core, with few images: more make it no faster, and the memory grows with them.
     """
-    return Calls(batch=8, lanes=CORES) if session.get_providers()[0] == CPU else Calls()
+    return Calls(batch=8, concurrency=CORES) if session.get_providers()[0] == CPU else Calls()
 
 
 def is_ours(session: "ort.InferenceSession") -> bool:

@@ -11,7 +11,7 @@ from index.errors import ImageError, UsageError
 from index.images.file import ImageFile, readable
 from index.images.remote import Remote, ask, check, open_object
 from index.images.tar import SUFFIX, is_image, read_members
-from index.parallel import map_ahead
+from index.parallel import bounded_map
 
 LANES = 16  # requests at a time
 _RANGE = re.compile(r"(.*?)\{(\d+)\.\.(\d+)\}(.*)", re.DOTALL)
@@ -132,7 +132,7 @@ def list_addresses(
     files = RemoteFiles(below)
     wanted = (one for one in named if is_new(one[1]))
     with ThreadPoolExecutor(LANES) as pool:
-        for name, address, found in map_ahead(pool, look, wanted, 2 * LANES):
+        for name, address, found in bounded_map(pool, look, wanted, 2 * LANES):
             if isinstance(found, RemoteShard):
                 yield files
                 yield found

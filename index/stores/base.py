@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.stores.faiss import Scored
-from index.stores.filters import Narrow
+from index.stores.filters import Filter
 from index.stores.records import Failure, Item, Manifest
 
 
@@ -73,12 +73,12 @@ class Store(Protocol):
         """The student that made it."""
 
     def companion(self, name: str) -> Path:
-        """Where a file of `store.COMPANIONS` is, if it was kept."""
+        """Where a file of `folder.COMPANIONS` is, if it was kept."""
 
     def metadata_of(self, item: int) -> dict[str, str]:
         """The metadata of one item."""
 
-    def keep(self, narrow: Narrow) -> Any:
+    def keep(self, narrow: Filter) -> Any:
         """What `Searchable.search` shall keep to; None keeps all.
 
         Raises:

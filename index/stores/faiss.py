@@ -30,24 +30,28 @@ Scored = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
-class Effort:
+class SearchParams:
     """How hard an index searches.
 
     Attributes:
-        probes: Lists that are visited, or the breadth of a search in a graph; 0 where there is no choice.
-        refine: Candidates for each result, which the stored vectors then score and put in order; 0 where the
-            index keeps whole vectors itself.
+        nprobe: Lists that are visited, or the breadth of a search in a graph; 0 where there is no choice.
+        refine_factor: Candidates for each result, which the stored vectors then score and put in order; 0
+            where the index keeps whole vectors itself.
     """
 
-    probes: int = 0
-    refine: int = 0
+    nprobe: int = 0
+    refine_factor: int = 0
 
 
 class Ann:
     """A FAISS index together with the vectors it was made of: row i of them is its item i."""
 
     def __init__(
-        self, index: faiss.Index | None, vectors: Vectors, effort: Effort | None = None, device: str = "cpu"
+        self,
+        index: faiss.Index | None,
+        vectors: Vectors,
+        effort: SearchParams | None = None,
+        device: str = "cpu",
     ) -> None:
         """Join an index and its vectors.
 
@@ -58,9 +62,9 @@ class Ann:
             device: `auto` or `cuda` moves it to the GPU where there is one and FAISS can.
         """
         self.vectors = vectors
-        self.effort = effort or Effort()
+        self.effort = effort or SearchParams()
         if index is not None:
-            set_probes(index, self.effort.probes)
+            set_nprobe(index, self.effort.nprobe)
         self.index = to_device(index, vectors, device)
         self._on_gpu = self.index is not index
 
@@ -87,13 +91,16 @@ class Ann:
                 return search_exact(queries, self.vectors, k, rows)
         if self.index is None:
             return _search_all(queries, self.vectors, k, selector)
-        depth = min(max(k, LEAST_DEPTH) * self.effort.refine if self.effort.refine else k, len(self.vectors))
+        depth = min(
+            max(k, LEAST_DEPTH) * self.effort.refine_factor if self.effort.refine_factor else k,
+            len(self.vectors),
+        )
         if self._on_gpu and depth > GPU_DEPTH:
             return search_exact(queries, self.vectors, k, rows)
         scores, ids = self.index.search(queries, depth, params=params)
         enough = min(k, depth) if rows is None else min(depth, len(rows))
         lacking = np.flatnonzero(ids[:, enough - 1] < 0)  # near them is less than that, or hardly any is kept
-        if self.effort.refine:
+        if self.effort.refine_factor:
             scores, ids = order_again(queries, ids, self.vectors, k)
         scores[ids < 0] = -np.inf
         if len(lacking):
@@ -133,11 +140,11 @@ class Ann:
         lists = inverted_lists(self.index)
         if lists is None:
             return None
-        probes = min(lists.nprobe * wider, lists.nlist)
+        nprobe = min(lists.nprobe * wider, lists.nlist)
         if isinstance(lists, faiss.IndexIVFRaBitQ | faiss.IndexIVFRaBitQFastScan):
-            inner = faiss.IVFRaBitQSearchParameters(sel=selector, nprobe=probes, qb=lists.qb)
+            inner = faiss.IVFRaBitQSearchParameters(sel=selector, nprobe=nprobe, qb=lists.qb)
         else:
-            inner = faiss.SearchParametersIVF(sel=selector, nprobe=probes)
+            inner = faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)
         if isinstance(self.index, faiss.IndexPreTransform):
             return faiss.SearchParametersPreTransform(index_params=inner)
         return inner
@@ -257,12 +264,12 @@ def inverted_lists(index: faiss.Index) -> "faiss.IndexIVF | None":
     return None if lists is None else faiss.downcast_index(lists)
 
 
-def set_probes(index: faiss.Index, probes: int) -> None:
+def set_nprobe(index: faiss.Index, nprobe: int) -> None:
     """Set how many lists an index visits, or how broadly it searches its graph; 0 leaves it as it is."""
-    if not probes:
+    if not nprobe:
         return
     name = "nprobe" if inverted_lists(index) is not None else "efSearch"
-    faiss.ParameterSpace().set_index_parameter(index, name, probes)
+    faiss.ParameterSpace().set_index_parameter(index, name, nprobe)
 
 
 def use_gpu(device: str, gpus: int, kind: str) -> bool:

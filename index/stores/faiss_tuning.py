@@ -13,13 +13,13 @@ from index.io import forget, take
 from index.stores.faiss import (
     EXACT,
     Ann,
-    Effort,
     Scored,
+    SearchParams,
     Vectors,
     build_ann,
     inverted_lists,
     search_exact,
-    set_probes,
+    set_nprobe,
 )
 
 with needs("cpu"):
@@ -42,7 +42,7 @@ GIB = 1 << 30
 
 
 @dataclass(frozen=True)
-class Need:
+class SearchTarget:
     """What is asked of an index.
 
     Attributes:
@@ -61,7 +61,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Served:
+class TunedIndex:
     """How an index is searched, and what that was measured to bring.
 
     Attributes:
@@ -69,8 +69,8 @@ class Served:
         asked: The recall that it was asked for.
         recall: Recall@10 against exact search, with items of the gallery as queries that it was not trained
             on, each without itself.
-        probes: As in `Effort`.
-        refine: As in `Effort`.
+        probes: `nprobe` of `SearchParams`.
+        refine: `refine_factor` of `SearchParams`.
         milliseconds: Median of one search on one core.
     """
 
@@ -87,7 +87,7 @@ class Served:
         return f"{self.factory}, recall@10 {self.recall:.3f}{short} in {self.milliseconds:.2f} ms"
 
 
-def choose_factory(count: int, dim: int, need: Need, gpu: bool = False) -> str:
+def choose_factory(count: int, dim: int, need: SearchTarget, gpu: bool = False) -> str:
     """Choose a FAISS factory string: exact while that is quick, else the quickest that fits the memory.
 
     Args:
@@ -112,12 +112,14 @@ def choose_factory(count: int, dim: int, need: Need, gpu: bool = False) -> str:
     return f"RR{dim},IVF{lists},RaBitQfs"
 
 
-def name_factory(factory: str, count: int, dim: int, need: Need) -> str:
+def name_factory(factory: str, count: int, dim: int, need: SearchTarget) -> str:
     """The factory string itself, or what `auto` stands for on this machine."""
     return choose_factory(count, dim, need, faiss.get_num_gpus() > 0) if factory == "auto" else factory
 
 
-def build_tuned(vectors: Vectors, need: Need, factory: str = "auto") -> tuple[faiss.Index | None, Served]:
+def build_tuned(
+    vectors: Vectors, need: SearchTarget, factory: str = "auto"
+) -> tuple[faiss.Index | None, TunedIndex]:
     """Build an index and find the least effort with which it meets a need.
 
     Args:
@@ -136,14 +138,16 @@ def build_tuned(vectors: Vectors, need: Need, factory: str = "auto") -> tuple[fa
     if factory == EXACT:
         some = vectors[: max(TIMED_FLOATS // dim, 1)]
         milliseconds = _milliseconds(Ann(None, some), some[:TIMED], min(DEPTH, len(some)))
-        return None, Served(EXACT, need.recall, 1.0, 0, 0, milliseconds * count / len(some))
+        return None, TunedIndex(EXACT, need.recall, 1.0, 0, 0, milliseconds * count / len(some))
     shuffled = np.random.default_rng(0).permutation(count)
     held = min(QUERIES, -(-count // 10))
     index = build_ann(vectors, factory, shuffled[held:])
     return index, tune(index, vectors, np.sort(shuffled[:held]), need.recall, factory)
 
 
-def tune(index: faiss.Index, vectors: Vectors, own: NDArray[np.int64], recall: float, factory: str) -> Served:
+def tune(
+    index: faiss.Index, vectors: Vectors, own: NDArray[np.int64], recall: float, factory: str
+) -> TunedIndex:
     """Find the fastest way to search an index that reaches a recall.
 
     Args:
@@ -157,7 +161,7 @@ def tune(index: faiss.Index, vectors: Vectors, own: NDArray[np.int64], recall: f
     queries = take(vectors, own)
     least = _without(own, search_exact(queries, vectors, k + 1), k)[0][:, -1:]
 
-    def shares_found(effort: Effort) -> NDArray[np.floating]:
+    def shares_found(effort: SearchParams) -> NDArray[np.floating]:
         ann, found = Ann(index, vectors, effort), []
         for start in range(0, len(queries), TOGETHER):
             found.append(ann.search(queries[start : start + TOGETHER], k + 1))
@@ -167,17 +171,17 @@ def tune(index: faiss.Index, vectors: Vectors, own: NDArray[np.int64], recall: f
         # By score, not by id: equal vectors may come in any order.
         return (scores >= least - 1e-5).mean(axis=1)
 
-    def milliseconds(effort: Effort) -> float:
+    def milliseconds(effort: SearchParams) -> float:
         median_time = _milliseconds(Ann(index, vectors, effort), queries, k + 1)
         forget(vectors)
         return median_time
 
     ladder, first = _probes(index), 0
-    enough: list[Effort] = []
-    measured: dict[Effort, float] = {}
+    enough: list[SearchParams] = []
+    measured: dict[SearchParams, float] = {}
     for refine in _refinements(index):  # falling: fewer candidates need as many probes or more
         for place in range(first, len(ladder)):
-            effort = Effort(ladder[place], refine)
+            effort = SearchParams(ladder[place], refine)
             shares = shares_found(effort)
             measured[effort] = float(shares.mean())
             if shares.mean() - shares.std() / sqrt(len(shares)) >= recall:
@@ -188,8 +192,8 @@ def tune(index: faiss.Index, vectors: Vectors, own: NDArray[np.int64], recall: f
             break
     timed = {effort: milliseconds(effort) for effort in enough or [max(measured, key=measured.__getitem__)]}
     effort = min(timed, key=timed.__getitem__)
-    set_probes(index, effort.probes)
-    return Served(factory, recall, measured[effort], effort.probes, effort.refine, timed[effort])
+    set_nprobe(index, effort.nprobe)
+    return TunedIndex(factory, recall, measured[effort], effort.nprobe, effort.refine_factor, timed[effort])
 
 
 def _probes(index: faiss.Index) -> list[int]:

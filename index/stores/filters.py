@@ -12,7 +12,7 @@ from index.stores.metadata import Metadata
 
 
 @dataclass(frozen=True)
-class Narrow:
+class Filter:
     """Which results are wanted; the default wants all.
 
     Attributes:

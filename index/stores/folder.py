@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from index.errors import UsageError
 from index.io import file_digest, require_utf8
-from index.stores.faiss import EXACT, Ann, Effort, read_ann
-from index.stores.filters import Narrow
+from index.stores.faiss import EXACT, Ann, SearchParams, read_ann
+from index.stores.filters import Filter
 from index.stores.metadata import Metadata
 from index.stores.records import Failure, File, Item, Manifest, Space, Stored
 
@@ -126,7 +126,7 @@ class Index:
     def open_space(self, space: str, device: str) -> Ann:
         """Join the FAISS index of a space and its vectors."""
         made = self.manifest.spaces[space]
-        return Ann(self.ann(space), self.vectors(space), Effort(made.probes, made.refine), device)
+        return Ann(self.ann(space), self.vectors(space), SearchParams(made.probes, made.refine), device)
 
     def ann(self, space: str) -> "faiss.Index | None":
         """Read the FAISS index of a space; None where its vectors are searched themselves."""
@@ -159,7 +159,7 @@ class Index:
         rows = self.metadata.filter(pc.field("path") == self.items[item].path).to_pylist()
         return {name: value for name, value in rows[0].items() if name != "path"} if rows else {}
 
-    def keep(self, narrow: Narrow) -> NDArray[np.bool_] | None:
+    def keep(self, narrow: Filter) -> NDArray[np.bool_] | None:
         """Which items are wanted: `(items,)`; None wants all.
 
         Raises:

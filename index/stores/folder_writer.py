@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from index.io import file_digest, sync
 from index.stores.faiss import write_ann
-from index.stores.faiss_tuning import Served
+from index.stores.faiss_tuning import TunedIndex
 from index.stores.folder import (
     CHUNK,
     COMPANIONS,
@@ -136,7 +136,7 @@ class IndexWriter:
         """Store what is known of the items."""
         pq.write_table(table, self._data / METADATA, compression="zstd")
 
-    def add_ann(self, name: str, ann: "faiss.Index | None", served: Served) -> int:
+    def add_ann(self, name: str, ann: "faiss.Index | None", served: TunedIndex) -> int:
         """Store the FAISS index of a space, if it has one, and how it is searched; return its bytes."""
         file = self._data / f"{name}.faiss"
         try:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from index.build.journal import FOLDER
 from index.io import chunks
-from index.stores.faiss import EXACT, Ann, Effort, search_exact
+from index.stores.faiss import EXACT, Ann, SearchParams, search_exact
 from index.stores.folder import CHUNK, Index
 
 SAMPLE = 200  # vectors that a FAISS file is asked for
@@ -157,7 +157,7 @@ def _check_space(index: Index, name: str) -> Iterator[str]:
     if (ann.ntotal, ann.d) != vectors.shape:
         yield f"{name}: the FAISS file has {ann.ntotal} vectors of {ann.d}, not {vectors.shape}"
     elif (
-        recall := _recall_by_ids(Ann(ann, vectors, Effort(space.probes, space.refine)), vectors)
+        recall := _recall_by_ids(Ann(ann, vectors, SearchParams(space.probes, space.refine)), vectors)
     ) < space.recall - SLACK:
         yield f"{name}: the FAISS file finds {recall:.3f} of what is nearest, not {space.recall:.3f}"
 

@@ -65,7 +65,7 @@ class Space:
         key: Identity of the embedder.
         name: Its name for people.
         dim: Length of the vectors.
-        factory: As in `index.stores.faiss_tuning.Served`, as are the others: what
+        factory: As in `index.stores.faiss_tuning.TunedIndex`, as are the others: what
             searches, how, and how well.
     """
 

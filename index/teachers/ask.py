@@ -10,7 +10,7 @@ from index.errors import BudgetError, ImageError, RetrievalError
 from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.io import content_digest
-from index.parallel import BATCH, WORKERS, map_ahead
+from index.parallel import BATCH, WORKERS, bounded_map
 from index.progress import progress
 from index.stores.records import Failure
 from index.teachers.call import Question
@@ -62,18 +62,20 @@ def ask_about(files: Sequence[ImageFile], paid: PaidEmbedder, wanted: int) -> It
 
     with ThreadPoolExecutor(WORKERS) as workers:
         yield from _fly(
-            map_ahead(workers, prepare, files, (paid.calls.lanes + 1) * paid.calls.batch), paid, wanted
+            bounded_map(workers, prepare, files, (paid.calls.concurrency + 1) * paid.calls.batch),
+            paid,
+            wanted,
         )
 
 
 def _fly(prepared: Iterator[_Prepared | Failure], paid: PaidEmbedder, wanted: int) -> Iterator[Asked]:
     flying: dict[Future[Outcome], list[_Prepared]] = {}
     stop = Event()
-    with ThreadPoolExecutor(paid.calls.lanes) as callers:
+    with ThreadPoolExecutor(paid.calls.concurrency) as callers:
         try:
             while wanted > 0 or flying:
                 # One more than there are lanes waits to take off.
-                while len(flying) <= paid.calls.lanes and wanted > 0:
+                while len(flying) <= paid.calls.concurrency and wanted > 0:
                     chunk, failures = _take(prepared, min(paid.calls.batch, wanted))
                     if chunk:
                         flying[callers.submit(paid.ask, [one.question for one in chunk], stop)] = chunk
@@ -123,7 +125,7 @@ def digest_pool(files: Sequence[ImageFile]) -> list[str]:
 
     with ThreadPoolExecutor(WORKERS) as pool, progress(len(files), "read") as bar:
         digests = []
-        for found in map_ahead(pool, digest, files, ahead=4 * BATCH):
+        for found in bounded_map(pool, digest, files, ahead=4 * BATCH):
             digests.append(found)
             bar.update()
         return digests

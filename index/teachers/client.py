@@ -12,8 +12,8 @@ from index.errors import BudgetError, ImageError, UnansweredError
 from index.images.decode import Photo
 from index.teachers.call import Buyer, Question
 from index.teachers.ledger import Ledger
-from index.teachers.rate_limit import Pace
-from index.teachers.retry import Outcome, Patience
+from index.teachers.rate_limit import RateLimit
+from index.teachers.retry import Outcome, Retrier
 
 LARGEST_CALL = 16_000_000  # bytes of images
 
@@ -35,7 +35,7 @@ class PaidEmbedder:
         self.side, self.provider = teacher.side, teacher.provider
         self._teacher = teacher
         self._buyer = Buyer(teacher, ledger, budget)
-        self._pace = Pace(teacher.calls.rate)
+        self._pace = RateLimit(teacher.calls.rate)
         self._refused: dict[str, str] = {}  # why, by digest: not to ask again in this run
 
     @property
@@ -107,7 +107,7 @@ class PaidEmbedder:
         stop = stop or Event()
         known = self.ledger.known([q.digest for q in questions] + [q.source for q in questions])
         unknown = {q.digest: q for q in questions if q.digest not in known and q.source not in known}
-        patience = Patience(self._buyer, self._pace, stop)
+        patience = Retrier(self._buyer, self._pace, stop)
         try:
             for group in _groups(list(unknown.values()), self.calls.batch):
                 patience.ask(group)

@@ -143,7 +143,7 @@ def bill_by_name(
 
 def expected_rate(teacher: Embedder, ledger: Ledger) -> float | None:
     """Images a second: as measured with earlier answers, all lanes busy, but no more than is allowed."""
-    measured = ledger.rate and ledger.rate * teacher.calls.lanes
+    measured = ledger.rate and ledger.rate * teacher.calls.concurrency
     known = [rate for rate in (measured, teacher.calls.rate) if rate]
     return min(known, default=None)
 

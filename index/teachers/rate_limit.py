@@ -4,7 +4,7 @@ import time
 from threading import Event, Lock
 
 
-class Pace:
+class RateLimit:
     """Lets several threads pass at most so many images a second together."""
 
     def __init__(self, rate: float | None) -> None:

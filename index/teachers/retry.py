@@ -9,7 +9,7 @@ from threading import Event
 from index.errors import RefusedError, RetrievalError, TransientError, UnansweredError, UnreachableError
 from index.progress import say
 from index.teachers.call import Buyer, Question
-from index.teachers.rate_limit import Pace
+from index.teachers.rate_limit import RateLimit
 
 ATTEMPTS = 8  # of a call that brings no answer
 BAD_ANSWERS = 4  # for one image, after which it is taken to have none
@@ -41,14 +41,14 @@ class _Trouble:
     waited: float = 0.0
 
 
-class Patience:
+class Retrier:
     """Asks one thread's questions until each is answered, refused or denied.
 
     Attributes:
         outcome: What became of them.
     """
 
-    def __init__(self, buyer: Buyer, pace: Pace, stop: Event) -> None:
+    def __init__(self, buyer: Buyer, pace: RateLimit, stop: Event) -> None:
         """Start with nothing asked.
 
         Args:

@@ -1,17 +1,17 @@
 import numpy as np
 import pytest
 
-from distill.examples import Looked, gather, hold_out, look, predict_targets
+from distill.examples import PoolFeatures, gather, hold_out, look, predict_targets
 from distill.model.backbone import create_backbone
 from distill.training.device import open_fabric
 from index.images.sources import find_images
 from index.io import content_digest
 
 
-def looked(n: int, features: int = 7) -> Looked:
+def looked(n: int, features: int = 7) -> PoolFeatures:
     rng = np.random.default_rng(0)
     pixels = np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
-    return Looked(np.arange(n), pixels, rng.normal(size=(n, features)).astype(np.float32), [])
+    return PoolFeatures(np.arange(n), pixels, rng.normal(size=(n, features)).astype(np.float32), [])
 
 
 def test_files_are_seen_once_and_broken_ones_named(folder):

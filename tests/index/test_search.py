@@ -10,7 +10,7 @@ from index.errors import UsageError
 from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.search import Results, Searcher, open_searcher
-from index.stores.filters import Narrow
+from index.stores.filters import Filter
 from index.teachers.spec import TeacherSpec
 
 
@@ -149,19 +149,19 @@ def test_a_narrow_search_ranks_what_it_keeps_and_nothing_else(with_metadata, fol
 
     every = found(None)
     assert len(every) == 11
-    assert found(Narrow(columns={"parity": "odd"})) == [
+    assert found(Filter(columns={"parity": "odd"})) == [
         n for n in every if n in {f"{i}.png" for i in (1, 5, 7, 9)}
     ]
-    assert found(Narrow("more/")) == [name for name in every if name.startswith("more/")]
-    assert found(Narrow("more/", {"parity": "odd"})) == []
+    assert found(Filter("more/")) == [name for name in every if name.startswith("more/")]
+    assert found(Filter("more/", {"parity": "odd"})) == []
     with pytest.raises(UsageError, match="no column 'weight', only parity"):
-        found(Narrow(columns={"weight": "1"}))
+        found(Filter(columns={"weight": "1"}))
 
 
 def test_a_cut_ends_each_list_where_the_scores_fall_off(searcher, unit_rows):
     queries = unit_rows(4, 8)
     every = searcher.search(queries, "student", 12)
-    cut = searcher.search(queries, "student", 12, narrow=Narrow(cut=0.8))
+    cut = searcher.search(queries, "student", 12, narrow=Filter(cut=0.8))
     for row in range(4):
         kept = every.scores[row] >= 0.8 * every.scores[row, 0]
         assert 0 < kept.sum() < 12
@@ -172,7 +172,7 @@ def test_a_cut_ends_each_list_where_the_scores_fall_off(searcher, unit_rows):
 def test_a_wrong_column_shows_before_the_teacher_is_asked(with_metadata, folder, monkeypatch):
     monkeypatch.setattr(with_metadata.models["teacher"], "embed", lambda _batch: pytest.fail("asked"))
     with pytest.raises(UsageError, match="no column 'weight'"):
-        with_metadata.find([photo(folder, "3.png")], "rerank", 3, Narrow(columns={"weight": "1"}))
+        with_metadata.find([photo(folder, "3.png")], "rerank", 3, Filter(columns={"weight": "1"}))
 
 
 def test_an_index_without_metadata_has_no_columns(searcher):

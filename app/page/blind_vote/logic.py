@@ -69,7 +69,7 @@ def deal_round(
     )
 
 
-class Booth:
+class BlindTest:
     """Deals rounds and keeps them until they are voted on: several people vote at once, each on their own.
 
     Attributes:

@@ -5,8 +5,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from app.page.blind_vote.logic import Booth
-from app.page.blind_vote.views import render_booth, render_reveal, render_round, render_tally
+from app.page.blind_vote.logic import BlindTest
+from app.page.blind_vote.views import render_blind_test, render_reveal, render_round, render_tally
 from app.page.blind_vote.votes import Pair, default_votes
 from app.page.views import ALONE, render_error, render_lone_note, render_note
 from index.errors import needs
@@ -24,7 +24,7 @@ GONE = "This round is gone: the server was started again, or too long has passed
 def build_blind_tab(searcher: Searcher) -> None:
     """Add the tab to the page that is being laid out. The queries are photos of the gallery."""
     pairs = {f"{one} and {other}": (one, other) for one, other in combinations(searcher.stored_modes, 2)}
-    booth = Booth(searcher, default_votes(searcher.index), random.SystemRandom())
+    booth = BlindTest(searcher, default_votes(searcher.index), random.SystemRandom())
 
     def pair_of(asked: dict[str, Any]) -> Pair:
         return pairs.get(str(asked.get("pair")), next(iter(pairs.values())))
@@ -59,7 +59,7 @@ def build_blind_tab(searcher: Searcher) -> None:
             gr.HTML(render_lone_note(ALONE), apply_default_css=False, elem_id="blind")
             return
         gr.HTML(
-            render_booth(pairs),
+            render_blind_test(pairs),
             js_on_load="\n".join(script.read_text() for script in SCRIPTS),
             server_functions=[deal, vote, export_votes],
             apply_default_css=False,

@@ -11,7 +11,7 @@ from index.stores.base import Store
 BUTTONS = {"left": ("1", "Left is better"), "none": ("0", "No difference"), "right": ("2", "Right is better")}
 
 
-def render_booth(pairs: Iterable[str]) -> str:
+def render_blind_test(pairs: Iterable[str]) -> str:
     """The tab before the first round.
 
     Args:

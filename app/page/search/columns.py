@@ -6,16 +6,16 @@ from time import perf_counter
 
 import numpy as np
 
-from app.page.search.query import Query, View, Wish
+from app.page.search.query import Query, SearchRequest, View
 from app.server.metrics import STAGES
 from index.errors import ImageError, RetrievalError
 from index.evaluation.metrics import overlap_at_k, rank_biased_overlap
 from index.search import MODES, Found, Results, Searcher
-from index.stores.filters import Narrow
+from index.stores.filters import Filter
 
 
 @dataclass(frozen=True)
-class Side:
+class SearchColumn:
     """What one mode finds for one picture.
 
     Attributes:
@@ -64,14 +64,16 @@ class Agreement:
     depth: int
 
 
-def find_side(searcher: Searcher, query: Query, mode: str, wish: Wish) -> Side:
+def search_column(searcher: Searcher, query: Query, mode: str, wish: SearchRequest) -> SearchColumn:
     """Search in one mode. A model that fails leaves its side empty, with the reason.
 
     Raises:
         ImageError: The picture cannot be decoded; the message is a whole line.
     """
     if mode not in searcher.modes:
-        return Side(mode, None, missing=searcher.teacher_missing or f"This index has no mode {mode!r}.")
+        return SearchColumn(
+            mode, None, missing=searcher.teacher_missing or f"This index has no mode {mode!r}."
+        )
     model = searcher.models.get(MODES[mode][0]) if mode in MODES else None
     sides = [model.side] if model else [each.side for each in searcher.models.values()]
     start = perf_counter()
@@ -84,14 +86,14 @@ def find_side(searcher: Searcher, query: Query, mode: str, wish: Wish) -> Side:
     # Part of an image of the gallery finds that image, unlike the whole, which `find` leaves out by itself.
     own = [] if query.view == View() else searcher.index.ids_by_digest.get(query.digest, [])
     try:
-        narrow = Narrow(wish.prefix, dict(wish.columns), wish.cut)
+        narrow = Filter(wish.prefix, dict(wish.columns), wish.cut)
         found = searcher.find([photo], mode, wish.k + len(own), narrow)
     except RetrievalError as reason:  # a budget is spent, an endpoint cannot be reached
-        return Side(mode, None, missing=str(reason))
-    return Side(mode, replace(found, results=_without(found.results, own, wish.k)), decoded)
+        return SearchColumn(mode, None, missing=str(reason))
+    return SearchColumn(mode, replace(found, results=_without(found.results, own, wish.k)), decoded)
 
 
-def agreement(first: Side, second: Side) -> Agreement | None:
+def agreement(first: SearchColumn, second: SearchColumn) -> Agreement | None:
     """How far two sides agree; None where one of them is empty."""
     if not first.ids or not second.ids:
         return None
@@ -100,7 +102,7 @@ def agreement(first: Side, second: Side) -> Agreement | None:
     return Agreement(float(overlap_at_k(one, two)[0]), float(rank_biased_overlap(one, two)[0]), depth)
 
 
-def rank_shifts(side: Side, other: Side) -> list[int | None]:
+def rank_shifts(side: SearchColumn, other: SearchColumn) -> list[int | None]:
     """For each result, how many ranks higher it stands here than on the other side; None if only here."""
     there = {item: rank for rank, item in enumerate(other.ids)}
     return [there[item] - rank if item in there else None for rank, item in enumerate(side.ids)]

@@ -47,7 +47,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Wish:
+class SearchRequest:
     """A search as the page asks for it.
 
     Attributes:
@@ -75,7 +75,7 @@ class Wish:
     soon: bool = False
 
 
-def read_wish(asked: Mapping[str, Any], searcher: Searcher) -> Wish:
+def read_request(asked: Mapping[str, Any], searcher: Searcher) -> SearchRequest:
     """Read what a browser sent, of which nothing is to be trusted.
 
     Raises:
@@ -83,7 +83,7 @@ def read_wish(asked: Mapping[str, Any], searcher: Searcher) -> Wish:
     """
     try:
         item = None if asked.get("item") is None else int(asked["item"])
-        wish = Wish(
+        wish = SearchRequest(
             modes=tuple(str(mode) for mode in asked["modes"])[:2],
             k=min(max(int(asked["k"]), 1), MOST),
             view=View(int(asked.get("turn", 0)), _box(asked.get("box", WHOLE))),

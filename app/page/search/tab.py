@@ -11,16 +11,16 @@ from statistics import median
 from threading import Lock
 from typing import Any
 
-from app.page.search.columns import Side, agreement, find_side
+from app.page.search.columns import SearchColumn, agreement, search_column
 from app.page.search.query import (
     MOST,
     Query,
-    Wish,
+    SearchRequest,
     preview,
     query_of_address,
     query_of_bytes,
     query_of_item,
-    read_wish,
+    read_request,
     require_item,
 )
 from app.page.search.views import (
@@ -61,7 +61,7 @@ class SearchPage:
         self.searcher = searcher
         self._price = price
         self._photos: LRUCache[str, Query] = LRUCache(PHOTOS, getsizeof=lambda query: len(query.data))
-        self._sides: LRUCache[Any, Side] = LRUCache(SIDES)
+        self._sides: LRUCache[Any, SearchColumn] = LRUCache(SIDES)
         self._times: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=TIMES))
         self._lock = Lock()
 
@@ -69,7 +69,7 @@ class SearchPage:
         """Answer a search.
 
         Args:
-            asked: The fields of a `Wish`; with a new photo, a form with `wish` as JSON
+            asked: The fields of a `SearchRequest`; with a new photo, a form with `wish` as JSON
                 and the file.
 
         Returns:
@@ -79,7 +79,7 @@ class SearchPage:
         """
         try:
             fields, photo = _open(asked)
-            wish = read_wish(fields, self.searcher)
+            wish = read_request(fields, self.searcher)
             query = self._find_query(wish, photo)
             if query is None:
                 return {"forgotten": True}
@@ -112,7 +112,7 @@ class SearchPage:
         except RetrievalError as reason:
             return render_error(str(reason))
 
-    def _find_query(self, wish: Wish, photo: tuple[str, bytes] | None) -> Query | None:
+    def _find_query(self, wish: SearchRequest, photo: tuple[str, bytes] | None) -> Query | None:
         if photo is not None:
             query = query_of_bytes(photo[1], photo[0])
         elif wish.item is not None:
@@ -130,7 +130,7 @@ class SearchPage:
         with self._lock:
             return self._photos.get(sent)
 
-    def _answer(self, wish: Wish, query: Query) -> dict[str, Any]:
+    def _answer(self, wish: SearchRequest, query: Query) -> dict[str, Any]:
         query = replace(query, view=wish.view)
         asked = wish.modes[:1] if wish.soon else wish.modes
         sides = [self._find(query, mode, wish) for mode in asked]
@@ -151,13 +151,13 @@ class SearchPage:
             "more": any(len(side.ids) == wish.k for side in sides) and wish.k < min(len(index), MOST),
         }
 
-    def _find(self, query: Query, mode: str, wish: Wish) -> Side:
+    def _find(self, query: Query, mode: str, wish: SearchRequest) -> SearchColumn:
         key = (query.digest, query.view, mode, wish.k, wish.prefix, wish.columns, wish.cut)
         with self._lock:
             known = self._sides.get(key)
         if known is not None:
             return known
-        side = find_side(self.searcher, query, mode, wish)
+        side = search_column(self.searcher, query, mode, wish)
         if side.found is not None:
             with self._lock:
                 self._sides[key] = side
@@ -220,7 +220,7 @@ def _open(asked: Mapping[str, Any] | DataWithFiles) -> tuple[Mapping[str, Any], 
     return fields, next(((name or "photo", data) for name, data in asked.files), None)
 
 
-def _spoken(sides: Sequence[Side]) -> str:
+def _spoken(sides: Sequence[SearchColumn]) -> str:
     """What a screen reader says once results are there."""
     counts = [f"{len(side.ids)} results of {side.mode}" for side in sides if side.found]
     return ", ".join(counts)

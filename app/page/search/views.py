@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from app.page.search.columns import Agreement, Side, rank_shifts
+from app.page.search.columns import Agreement, SearchColumn, rank_shifts
 from app.page.views import render_note, thumbnail_url
 from index.stores.base import Store
 from index.stores.records import Item
@@ -81,7 +81,7 @@ def render_search(
     )
 
 
-def render_column(side: Side, index: Store, other: Side | None = None) -> str:
+def render_column(side: SearchColumn, index: Store, other: SearchColumn | None = None) -> str:
     """One side's results as cards.
 
     Args:
@@ -114,7 +114,7 @@ def render_waiting(mode: str, k: int) -> str:
 
 
 def render_numbers(
-    sides: Sequence[Side],
+    sides: Sequence[SearchColumn],
     index: Store,
     agreed: Agreement | None,
     costs: Mapping[str, Cost],
@@ -216,7 +216,7 @@ def _mark(shift: int | None, rank: int, other: str) -> str:
     return f'<span class="mark {way}" title="{text}">{arrow}&#8202;{abs(shift)}</span>'
 
 
-def _side_row(side: Side, index: Store, slowest: float, cost: Cost | None) -> str:
+def _side_row(side: SearchColumn, index: Store, slowest: float, cost: Cost | None) -> str:
     found = side.found
     assert found is not None
     parts = {"decode": side.decode_seconds, "embed": found.embed_seconds, "search": found.search_seconds}

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from index.errors import RetrievalError, UnreachableError, UsageError, needs
 from index.io import content_digest
-from index.stores.filters import Narrow
+from index.stores.filters import Filter
 from index.stores.records import File, Item
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def any_of(digests: Iterator[str] | list[str]) -> str:
     return f"digest in {json.dumps(list(digests))}"
 
 
-def as_filter(narrow: Narrow, columns: list[str]) -> str:
+def as_filter(narrow: Filter, columns: list[str]) -> str:
     """What is wanted, as the server understands it; empty wants all.
 
     Args:

@@ -27,7 +27,7 @@ from index.errors import RetrievalError, UsageError
 from index.images.sources import Source, find_images
 from index.io import content_digest, explain_disk
 from index.progress import say
-from index.stores.faiss_tuning import Need, Served
+from index.stores.faiss_tuning import SearchTarget, TunedIndex
 from index.stores.folder import ERRORS, FORMAT
 from index.stores.folder_writer import write_failures
 from index.stores.metadata import PATH, join_metadata, read_rows
@@ -82,7 +82,7 @@ def send_by_name(
     work: Path | None = None,
     resume: bool = False,
     update: bool = False,
-    need: Need | None = None,
+    need: SearchTarget | None = None,
     metadata: Path | None = None,
     cluster: RayCluster | None = None,
 ) -> Sent:
@@ -105,7 +105,7 @@ def send_images(
     work: Path,
     resume: bool = False,
     update: bool = False,
-    need: Need | None = None,
+    need: SearchTarget | None = None,
     metadata: Path | None = None,
     cluster: RayCluster | None = None,
 ) -> Sent:
@@ -130,7 +130,7 @@ def send_images(
         BudgetError: The teacher's budget is too small; nothing was asked.
         RetrievalError: The server fails for too long, no image could be read, or a model failed.
     """
-    files, need, work = find_images(sources), need or Need(), work.absolute()
+    files, need, work = find_images(sources), need or SearchTarget(), work.absolute()
     if metadata is not None:
         _require_short(metadata)
     client = connect(address)
@@ -234,7 +234,7 @@ def _create(client: "MilvusClient", address: Address, target: str, models: Model
     return Collection(address, client, target)
 
 
-def _make_ready(known: Collection, name: str, dim: int, need: Need) -> None:
+def _make_ready(known: Collection, name: str, dim: int, need: SearchTarget) -> None:
     """Have a collection loaded, with an index: a run may have been killed while it was built anew."""
     client = known.client
     with explain(known.address):
@@ -244,7 +244,7 @@ def _make_ready(known: Collection, name: str, dim: int, need: Need) -> None:
         client.load_collection(name)
 
 
-def _is_finished(sender: Sender, need: Need, columns: Sequence[str]) -> bool:
+def _is_finished(sender: Sender, need: SearchTarget, columns: Sequence[str]) -> bool:
     """Whether `_finish` would change nothing: a run may have been killed before it, with all rows sent."""
     collection = sender.collection
     manifest, count = collection.manifest, sender.insist(collection.count)
@@ -265,7 +265,7 @@ def _build(client: "MilvusClient", name: str, kind: str, params: Mapping[str, An
     client.create_index(name, wanted)
 
 
-def _finish(sender: Sender, need: Need, columns: Sequence[str]) -> None:
+def _finish(sender: Sender, need: SearchTarget, columns: Sequence[str]) -> None:
     """Have all on the server's disk, searched as is needed, and described."""
     collection = sender.collection
     client, count, spaces = collection.client, sender.insist(collection.count), {}
@@ -298,7 +298,7 @@ def _finish(sender: Sender, need: Need, columns: Sequence[str]) -> None:
     sender.insist(lambda: client.alter_collection_properties(collection.student, facts))
 
 
-def tune_space(collection: Collection, space: str, kind: str, need: Need) -> Served:
+def tune_space(collection: Collection, space: str, kind: str, need: SearchTarget) -> TunedIndex:
     """Find the least effort with which the index of a space meets a need, see `tune`."""
     name = collection.name(space)
     rows = collection.client.query(name, filter='digest >= ""', limit=QUERIES, output_fields=["vector"])

@@ -14,7 +14,7 @@ from platformdirs import user_cache_path
 from index.errors import RetrievalError, UsageError
 from index.io import content_digest
 from index.stores.faiss import Scored
-from index.stores.filters import Narrow
+from index.stores.filters import Filter
 from index.stores.folder import ERRORS, read_failures
 from index.stores.metadata import MOST_VALUES
 from index.stores.milvus.client import FIELDS, as_filter, as_item, connect, parse_address
@@ -114,7 +114,7 @@ class MilvusIndex:
         """The metadata of one item."""
         return self.row(item)["more"]["metadata"]
 
-    def keep(self, narrow: Narrow) -> str:
+    def keep(self, narrow: Filter) -> str:
         """The filter that the server applies."""
         return as_filter(narrow, list(self.columns))
 

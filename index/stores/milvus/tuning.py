@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import RetrievalError
-from index.stores.faiss_tuning import DEPTH, MAX_LISTS, Need, Served, choose_factory
+from index.stores.faiss_tuning import DEPTH, MAX_LISTS, SearchTarget, TunedIndex, choose_factory
 from index.stores.records import Space
 
 EFFORTS = (32, 48, 64, 96, 128, 192, 256, 384, 512)  # breadth of a graph, or lists to visit
@@ -22,7 +22,7 @@ WIDE = {"IVF_SQ8": 2, "IVF_PQ": 20}
 Search = Callable[[NDArray[np.float32], int, Mapping[str, int]], NDArray[np.float32]]
 
 
-def choose_index(count: int, dim: int, need: Need) -> tuple[str, dict[str, Any]]:
+def choose_index(count: int, dim: int, need: SearchTarget) -> tuple[str, dict[str, Any]]:
     """Choose type and parameters of an index, as `choose_factory` does of a FAISS index.
 
     Args:
@@ -62,7 +62,7 @@ def how_wide(kind: str) -> int:
     return WIDE.get(kind, 1)
 
 
-def tune(kind: str, queries: NDArray[np.float32], search: Search, need: Need) -> Served:
+def tune(kind: str, queries: NDArray[np.float32], search: Search, need: SearchTarget) -> TunedIndex:
     """Find the least effort that a need takes, measured against what the most finds, and deeper.
 
     Args:
@@ -75,7 +75,7 @@ def tune(kind: str, queries: NDArray[np.float32], search: Search, need: Need) ->
         RetrievalError: The server does not find what it holds.
     """
     if kind == "FLAT":
-        return Served(kind, need.recall, 1.0, 0, 0, 0.0)
+        return TunedIndex(kind, need.recall, 1.0, 0, 0, 0.0)
     k = DEPTH + 1
     deep = np.concatenate(
         [search(some[None], DEEP * k, _params(kind, HARDEST, DEEP * k)) for some in queries]
@@ -88,7 +88,7 @@ def tune(kind: str, queries: NDArray[np.float32], search: Search, need: Need) ->
         recall = float((search(queries, k, _params(kind, effort, k)) >= least - 1e-5)[:, 1:].mean())
         if recall >= need.recall:
             break
-    return Served(kind, need.recall, recall, effort, 0, 0.0)
+    return TunedIndex(kind, need.recall, recall, effort, 0, 0.0)
 
 
 def _params(kind: str, effort: int, k: int) -> dict[str, int]:

@@ -14,7 +14,7 @@ from index.build.journal import Journal
 from index.build.pipeline import PROJECTED
 from index.embedders.teacher_space import TeacherSpace
 from index.errors import RetrievalError, UsageError
-from index.parallel import map_ahead
+from index.parallel import bounded_map
 from index.progress import progress, say
 from index.stores.milvus.client import FIELDS, any_of, as_item, as_row, explain
 from index.stores.milvus.collection import PAGE, Collection
@@ -238,7 +238,7 @@ def write_all(sender: Sender, stretches: Iterable[Stretch], total: int, replace_
         def work(stretch: Stretch) -> tuple[Written, int]:
             return write_stretch(sender, stretch, replace_files), len(stretch.items)
 
-        for done, count in map_ahead(pool, work, seen(), LANES + 1):
+        for done, count in bounded_map(pool, work, seen(), LANES + 1):
             new, changed = new + done.new, changed + done.changed
             bar.update(count)
     return Written(new, changed, drop_others(sender, kept) if replace_files else 0)

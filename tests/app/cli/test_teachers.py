@@ -12,8 +12,8 @@ from teacher_server import TeacherServer, serving
 from typer.testing import CliRunner
 
 from app.cli import app
-from app.page.search.columns import find_side
-from app.page.search.query import Wish, query_of_bytes
+from app.page.search.columns import search_column
+from app.page.search.query import SearchRequest, query_of_bytes
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.vectors_file import write_vectors
 from index.images.sources import find_images
@@ -112,12 +112,12 @@ def test_the_page_goes_on_without_a_teacher_that_does_not_answer(folder, tmp_pat
         retrieval("index", folder, "--model", student, "--teacher", url, "--out", tmp_path / "idx",
                   "--ledger", tmp_path / "l.sqlite", "--budget", 12)  # fmt: skip
     again = TeacherSpec(url, ledger=tmp_path / "l.sqlite")
-    wish = Wish(("student", "teacher"), 3)
+    wish = SearchRequest(("student", "teacher"), 3)
     old = query_of_bytes(find_images([folder])[0].path.read_bytes(), "old.png")
-    assert find_side(open_searcher(tmp_path / "idx", again), old, "teacher", wish).missing == ""
+    assert search_column(open_searcher(tmp_path / "idx", again), old, "teacher", wish).missing == ""
     for budget, reason in ((0, "not asked about 1 images"), (99, "cannot be reached")):
         searcher = open_searcher(tmp_path / "idx", replace(again, budget=budget))
-        student, teacher = (find_side(searcher, new, mode, wish) for mode in wish.modes)
+        student, teacher = (search_column(searcher, new, mode, wish) for mode in wish.modes)
         assert len(student.ids) == 3
         assert teacher.found is None
         assert reason in teacher.missing

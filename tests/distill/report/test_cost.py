@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.ask import Answered
+from distill.ask import TeacherAnswers
 from distill.report.cost import break_even, reckon
 from index.teachers.ledger import Ledger
 
@@ -25,7 +25,7 @@ def test_the_account_counts_what_was_in_vain(tmp_path, unit_rows):
         calls = ledger.reserve(["a", "b"], 9, 9).calls
         ledger.add(["a", "b"], unit_rows(2, 4), calls, seconds=4.0)
         ledger.lose(ledger.reserve(["c"], 9, 9).calls.values())
-        answered = Answered(["a", "b"], np.eye(2, 4, dtype=np.float32), 2, 1, 4.0, [])
+        answered = TeacherAnswers(["a", "b"], np.eye(2, 4, dtype=np.float32), 2, 1, 4.0, [])
         cost = reckon(answered, ledger, 500.0, 10.0, 0.4)
     assert (cost["in_vain"], cost["money"], cost["break_even"]) == (1, 1.5, 3)
     assert cost["break_even_time"] == 10  # 3 answers of 2 s and 10 s of training, at 1.6 s saved

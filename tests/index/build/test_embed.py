@@ -13,7 +13,7 @@ from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.images.decode import Photo
 from index.images.sources import find_images
-from index.parallel import map_ahead
+from index.parallel import bounded_map
 
 
 def test_map_ahead_keeps_the_order_and_never_runs_far_ahead():
@@ -26,7 +26,7 @@ def test_map_ahead_keeps_the_order_and_never_runs_far_ahead():
             yield i
 
     with ThreadPoolExecutor(4) as pool:
-        for i, square in enumerate(map_ahead(pool, lambda x: x * x, count(), ahead=8)):
+        for i, square in enumerate(bounded_map(pool, lambda x: x * x, count(), ahead=8)):
             assert square == i * i
             assert taken <= i + 8
 
@@ -63,7 +63,7 @@ class Watched:
     dim, side, provider = 4, 8, "none"
 
     def __init__(self, lanes: int) -> None:
-        self.calls = Calls(batch=2, lanes=lanes)
+        self.calls = Calls(batch=2, concurrency=lanes)
         self.under_way = self.most = 0
 
     def prepare(self, photo: Photo) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from index.build.journal import Journal
-from index.build.journal_vectors import Heap
+from index.build.journal_vectors import JournalVectors
 from index.errors import RetrievalError, UsageError
 from index.images.file import ImageFile
 from index.stores.records import Failure, Item
@@ -161,7 +161,7 @@ def test_a_run_that_breaks_off_while_it_looks_through_what_is_left_keeps_it(
         raise error
 
     with monkeypatch.context() as broken, pytest.raises(error), Journal(tmp_path / "idx") as journal:
-        broken.setattr(Heap, "holds", break_off)
+        broken.setattr(JournalVectors, "holds", break_off)
         journal.start(IDENTITY, resume=True)
     assert resumed(tmp_path / "idx", listed) == ([2], [[0] * 3, [1] * 3])
 

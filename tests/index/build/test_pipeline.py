@@ -9,7 +9,7 @@ from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.images.file import text_to_path
-from index.stores.faiss_tuning import Need
+from index.stores.faiss_tuning import SearchTarget
 from index.stores.folder import Index
 from index.stores.maintenance import describe_index
 
@@ -55,7 +55,7 @@ def test_sources_and_models_may_have_any_name_and_the_index_one_in_utf8(folder, 
 
 def test_an_index_larger_than_the_memory_allowed_is_said(folder, tmp_path, student_file, capsys):
     for memory, said in ((1.0, False), (1e-7, True)):
-        need = Need(memory=memory)
+        need = SearchTarget(memory=memory)
         build_index([folder], OnnxEmbedder(student_file), tmp_path / "idx", factory="HNSW8", need=need)
         assert ("GiB, more than --memory 1e-07 allows" in capsys.readouterr().err) == said
     (folder / "0.png").unlink()

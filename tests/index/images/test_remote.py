@@ -21,7 +21,7 @@ from index.errors import ImageError, RetrievalError, UsageError
 from index.images.decode import read_photo
 from index.images.remote import PACKAGES, check, is_address, lies_below
 from index.images.sources import find_images, image_at
-from index.stores.faiss_tuning import Need
+from index.stores.faiss_tuning import SearchTarget
 from index.stores.folder import Index
 from index.teachers.spec import TeacherSpec
 
@@ -256,7 +256,7 @@ def test_the_command_takes_addresses(shards: str, student_file: Path, tmp_path: 
         "cpu",
         False,
         False,
-        Need(),
+        SearchTarget(),
         None,
     )
     assert made.summary.endswith("9 images, 0 refused.")

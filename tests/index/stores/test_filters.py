@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from index.errors import UsageError
-from index.stores.filters import Narrow, parse_where
+from index.stores.filters import Filter, parse_where
 from index.stores.metadata import Metadata
 
 
@@ -18,19 +18,19 @@ def metadata() -> Metadata:
 
 
 def test_all_conditions_hold_together(metadata):
-    assert Narrow().keep(metadata) is None
-    assert Narrow(cut=0.5).keep(metadata) is None
-    assert Narrow("a/").keep(metadata).tolist() == [True, True, False, False]
-    assert Narrow("a/", {"colour": "red"}).keep(metadata).tolist() == [True, False, False, False]
-    assert Narrow("", {"colour": "red", "size": "l"}).keep(metadata).tolist() == [False, False, True, False]
+    assert Filter().keep(metadata) is None
+    assert Filter(cut=0.5).keep(metadata) is None
+    assert Filter("a/").keep(metadata).tolist() == [True, True, False, False]
+    assert Filter("a/", {"colour": "red"}).keep(metadata).tolist() == [True, False, False, False]
+    assert Filter("", {"colour": "red", "size": "l"}).keep(metadata).tolist() == [False, False, True, False]
     with pytest.raises(UsageError, match="no column 'weight', only colour, size"):
-        Narrow("", {"weight": "1"}).keep(metadata)
+        Filter("", {"weight": "1"}).keep(metadata)
 
 
 @given(arrays.arrays(np.float32, (1, 8), elements=st.floats(-1, 1, width=32)), st.floats(0, 1))
 def test_a_cut_keeps_the_best_and_what_is_near_it(scores, cut):
     scores = -np.sort(-scores)
-    kept = Narrow(cut=cut).clear(scores)[0]
+    kept = Filter(cut=cut).clear(scores)[0]
     assert kept[0]
     assert (np.diff(kept.astype(int)) <= 0).all()
     if cut and scores[0, 0] > 0:
@@ -42,9 +42,9 @@ def test_a_cut_keeps_the_best_and_what_is_near_it(scores, cut):
 def test_a_narrowing_checks_itself():
     for cut in (-0.1, 1.1, float("nan")):
         with pytest.raises(UsageError, match="--cut"):
-            Narrow(cut=cut)
+            Filter(cut=cut)
     columns = {"colour": "red"}
-    narrow = Narrow(columns=columns)
+    narrow = Filter(columns=columns)
     columns["colour"] = "blue"
     assert narrow.columns == {"colour": "red"}
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from index.errors import UsageError
 from index.stores.faiss import build_ann
-from index.stores.faiss_tuning import Served
+from index.stores.faiss_tuning import TunedIndex
 from index.stores.folder import Index
 from index.stores.folder_writer import IndexWriter
 from index.stores.records import Failure, File, Item, Space
@@ -27,7 +27,7 @@ def write(out: Path, rows: np.ndarray, sizes: list[int] | None = None, model: by
         stops = np.cumsum(sizes or [len(rows)])[:-1]
         space = Space("key-of-the-student", "student.onnx", rows.shape[1], "", 0.0)
         vectors = writer.add_space("student", space, np.split(rows, stops))
-        writer.add_ann("student", build_ann(vectors, "Flat"), Served("Flat", 1.0, 1.0, 0, 0, 0.1))
+        writer.add_ann("student", build_ann(vectors, "Flat"), TunedIndex("Flat", 1.0, 1.0, 0, 0, 0.1))
         writer.add_model(model, out)
         return writer.commit(None, {})
 

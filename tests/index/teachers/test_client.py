@@ -29,7 +29,7 @@ from index.teachers.ask import ask_about
 from index.teachers.client import PaidEmbedder
 from index.teachers.ledger import Ledger
 from index.teachers.ledger_report import verify_ledger
-from index.teachers.rate_limit import Pace
+from index.teachers.rate_limit import RateLimit
 from index.teachers.spec import TeacherSpec
 
 
@@ -317,7 +317,7 @@ def test_retry_after_is_honoured_by_all_and_too_long_is_said(tmp_path, teacher):
 
 
 def test_a_rest_that_one_lane_is_told_of_is_taken_by_all():
-    pace = Pace(None)
+    pace = RateLimit(None)
     pace.hold(0.2)
     start = time.monotonic()
     with ThreadPoolExecutor(3) as lanes:

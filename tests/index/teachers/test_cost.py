@@ -31,7 +31,7 @@ def teacher(teacher_file: Path) -> OnnxEmbedder:
 
 
 def test_the_figures(folder, tmp_path, teacher, unit_rows):
-    teacher.calls = Calls(lanes=1)
+    teacher.calls = Calls(concurrency=1)
     files = find_images([folder])
     (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())
     with Ledger(tmp_path / "l.sqlite", teacher.key) as ledger:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.page.blind_vote.logic import Booth, deal_round
+from app.page.blind_vote.logic import BlindTest, deal_round
 from app.page.blind_vote.views import render_reveal, render_round, render_tally
 from app.page.blind_vote.votes import Tally, Votes
 from index.build.pipeline import build_index
@@ -22,8 +22,8 @@ def searcher(folder: Path, tmp_path: Path, student_file: Path, teacher_file: Pat
 
 
 @pytest.fixture
-def booth(searcher: Searcher, tmp_path: Path) -> Booth:
-    return Booth(searcher, Votes(tmp_path / "votes.csv"), random.Random(1))
+def booth(searcher: Searcher, tmp_path: Path) -> BlindTest:
+    return BlindTest(searcher, Votes(tmp_path / "votes.csv"), random.Random(1))
 
 
 def test_a_round_shows_what_its_modes_find_for_a_photo_on_which_they_differ(searcher: Searcher):
@@ -55,7 +55,7 @@ def test_photos_that_were_voted_on_come_last(searcher: Searcher):
     assert deal_round(searcher, PAIR, 3, random.Random(0), every) is not None
 
 
-def test_each_round_is_its_own_and_counts_once(booth: Booth, monkeypatch):
+def test_each_round_is_its_own_and_counts_once(booth: BlindTest, monkeypatch):
     monkeypatch.setattr("app.page.blind_vote.logic.SHOWN", 3)
     first, second = booth.deal(PAIR), booth.deal(PAIR)
     assert booth.find(first.key) is first
@@ -68,10 +68,10 @@ def test_each_round_is_its_own_and_counts_once(booth: Booth, monkeypatch):
     assert tally.wins == (chosen["student"], chosen["teacher"])
     kept = booth.votes.read()
     assert [(vote.left, vote.right) for vote in kept] == [second.modes, first.modes]
-    assert Booth(booth._searcher, Votes(booth.votes.path), random.Random(2)).count(PAIR) == tally
+    assert BlindTest(booth._searcher, Votes(booth.votes.path), random.Random(2)).count(PAIR) == tally
 
 
-def test_a_vote_that_cannot_be_written_leaves_the_round_open(booth: Booth, tmp_path: Path, monkeypatch):
+def test_a_vote_that_cannot_be_written_leaves_the_round_open(booth: BlindTest, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("app.page.blind_vote.logic.SHOWN", 3)
     dealt = booth.deal(PAIR)
     booth.votes.path.mkdir()
@@ -80,7 +80,7 @@ def test_a_vote_that_cannot_be_written_leaves_the_round_open(booth: Booth, tmp_p
     assert booth.find(dealt.key) is dealt
 
 
-def test_rounds_that_nobody_votes_on_are_forgotten_in_the_end(booth: Booth, monkeypatch):
+def test_rounds_that_nobody_votes_on_are_forgotten_in_the_end(booth: BlindTest, monkeypatch):
     monkeypatch.setattr("app.page.blind_vote.logic.SHOWN", 3)
     monkeypatch.setattr("app.page.blind_vote.logic.OPEN", 2)
     keys = [booth.deal(PAIR).key for _ in range(3)]
@@ -96,7 +96,7 @@ def test_a_round_does_not_tell_which_list_is_whose(searcher: Searcher):
     assert dealt.key not in render_round(dealt)
 
 
-def test_the_reveal_names_the_lists_and_the_vote(booth: Booth, searcher: Searcher, monkeypatch):
+def test_the_reveal_names_the_lists_and_the_vote(booth: BlindTest, searcher: Searcher, monkeypatch):
     monkeypatch.setattr("app.page.blind_vote.logic.SHOWN", 3)
     dealt = booth.deal(PAIR)
     html = render_reveal(dealt, booth.vote(dealt, "right"), searcher.index)

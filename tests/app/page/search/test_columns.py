@@ -3,14 +3,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.page.search.columns import Side, agreement, find_side, rank_shifts
-from app.page.search.query import View, Wish, query_of_bytes, query_of_item
+from app.page.search.columns import SearchColumn, agreement, rank_shifts, search_column
+from app.page.search.query import SearchRequest, View, query_of_bytes, query_of_item
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError
 from index.search import Found, Results, Searcher
 
-WISH = Wish(("student",), 4)
+WISH = SearchRequest(("student",), 4)
 
 
 @pytest.fixture
@@ -19,15 +19,16 @@ def searcher(folder: Path, tmp_path: Path, student_file: Path, teacher_file: Pat
     return Searcher(build_index([folder], student, tmp_path / "idx", teacher), student, teacher)
 
 
-def listed(*ids: int) -> Side:
+def listed(*ids: int) -> SearchColumn:
     scores = -np.arange(len(ids), dtype=np.float32)
-    return Side("student", Found(Results(np.array([ids]), scores[None]), 0, 0))
+    return SearchColumn("student", Found(Results(np.array([ids]), scores[None]), 0, 0))
 
 
 def test_both_sides_find_and_agree_as_their_lists_do(searcher: Searcher):
     for item in range(12):
         sides = [
-            find_side(searcher, query_of_item(searcher, item), mode, WISH) for mode in ("student", "teacher")
+            search_column(searcher, query_of_item(searcher, item), mode, WISH)
+            for mode in ("student", "teacher")
         ]
         assert all(item not in side.ids and len(side.ids) == 4 for side in sides)
         agreed = agreement(*sides)
@@ -38,9 +39,9 @@ def test_both_sides_find_and_agree_as_their_lists_do(searcher: Searcher):
 
 def test_a_part_of_an_image_does_not_find_that_image(searcher: Searcher):
     whole = query_of_item(searcher, 3)
-    part = find_side(searcher, query_of_item(searcher, 3), "student", WISH)
+    part = search_column(searcher, query_of_item(searcher, 3), "student", WISH)
     cut = type(whole)(whole.name, whole.data, whole.digest, True, View(0, (0, 0, 0.98, 0.98)))
-    side = find_side(searcher, cut, "student", WISH)
+    side = search_column(searcher, cut, "student", WISH)
     assert 3 not in side.ids
     assert len(side.ids) == 4
     assert part.ids[0] in side.ids
@@ -55,17 +56,17 @@ def test_shifts_say_how_many_ranks_higher(searcher: Searcher):
 
 def test_without_a_teacher_its_side_says_why(searcher: Searcher):
     alone = Searcher(searcher.index, searcher.models["student"])
-    side = find_side(alone, query_of_item(alone, 0), "teacher", WISH)
+    side = search_column(alone, query_of_item(alone, 0), "teacher", WISH)
     assert (side.found, side.ids, side.missing) == (None, [], alone.teacher_missing)
     assert agreement(listed(1), side) is None
 
 
 def test_a_picture_that_cannot_be_read_is_said_in_one_line(searcher: Searcher):
     with pytest.raises(ImageError, match="cannot be searched with: not an image"):
-        find_side(searcher, query_of_bytes(b"%PDF", "a.pdf"), "student", WISH)
+        search_column(searcher, query_of_bytes(b"%PDF", "a.pdf"), "student", WISH)
 
 
 def test_a_search_is_narrowed(searcher: Searcher):
-    wish = Wish(("student",), 4, prefix="more/", cut=0.1)
-    side = find_side(searcher, query_of_item(searcher, 0), "student", wish)
+    wish = SearchRequest(("student",), 4, prefix="more/", cut=0.1)
+    side = search_column(searcher, query_of_item(searcher, 0), "student", wish)
     assert {searcher.index.items[item].name[:5] for item in side.ids} == {"more/"}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.page.search.query import MOST, Query, View, query_of_bytes, read_wish
+from app.page.search.query import MOST, Query, View, query_of_bytes, read_request
 from index.errors import ImageError, UsageError
 
 SEARCHER = SimpleNamespace(modes=["student", "asymmetric"], index=SimpleNamespace(items=[None] * 5))
@@ -91,12 +91,12 @@ def test_a_view_is_part_of_the_picture_or_refused(box: list[float], turn: int):
 )
 def test_nonsense_is_refused_in_one_line(asked: dict):
     with pytest.raises(UsageError) as caught:
-        read_wish(asked, SEARCHER)
+        read_request(asked, SEARCHER)
     assert "\n" not in str(caught.value)
 
 
 def test_a_wish_is_held_within_bounds():
-    wish = read_wish(
+    wish = read_request(
         {**ASKED, "k": 10**9, "cut": -3, "columns": {"brand": 7}, "modes": ["student"] * 9}, SEARCHER
     )
     assert (wish.k, wish.cut, wish.columns, wish.modes) == (
@@ -106,5 +106,5 @@ def test_a_wish_is_held_within_bounds():
         ("student", "student"),
     )
     assert (
-        read_wish({**ASKED, "modes": ["student", "teacher"]}, SEARCHER).modes[1] == "teacher"
+        read_request({**ASKED, "modes": ["student", "teacher"]}, SEARCHER).modes[1] == "teacher"
     )  # says why it is missing

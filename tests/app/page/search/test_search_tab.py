@@ -16,7 +16,7 @@ from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError
 from index.io import content_digest
 from index.search import Searcher
-from index.stores.filters import Narrow
+from index.stores.filters import Filter
 
 BOTH = {"modes": ["student", "teacher"], "k": 4}
 
@@ -49,7 +49,7 @@ def test_the_first_column_comes_alone_and_then_both(page: SearchPage, searcher: 
     asked = []
     find = searcher.find
 
-    def count(photos, mode: str, k: int, narrow: Narrow):
+    def count(photos, mode: str, k: int, narrow: Filter):
         asked.append(mode)
         return find(photos, mode, k, narrow)
 

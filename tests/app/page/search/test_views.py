@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from app.page.search.columns import Agreement, Side
+from app.page.search.columns import Agreement, SearchColumn
 from app.page.search.views import (
     Cost,
     render_column,
@@ -18,8 +18,12 @@ from index.search import Found, Results
 from index.stores.records import File, Item
 
 
-def side(mode: str, ids: list[int], scores: list[float], decode: float = 0.001, embed: float = 0.012) -> Side:
-    return Side(mode, Found(Results(np.array([ids]), np.array([scores], np.float32)), embed, 0.0004), decode)
+def side(
+    mode: str, ids: list[int], scores: list[float], decode: float = 0.001, embed: float = 0.012
+) -> SearchColumn:
+    return SearchColumn(
+        mode, Found(Results(np.array([ids]), np.array([scores], np.float32)), embed, 0.0004), decode
+    )
 
 
 NAMES = ["a.jpg", "more/b.jpg", "<img onerror=x>"]
@@ -61,7 +65,7 @@ def test_cards_show_rank_score_and_name_and_how_far_each_moved():
 
 def test_without_another_side_nothing_is_marked():
     found = side("student", [1], [0.9])
-    for other in (None, Side("teacher", None, missing="gone")):
+    for other in (None, SearchColumn("teacher", None, missing="gone")):
         assert "mark" not in render_column(found, INDEX, other)
 
 
@@ -80,7 +84,7 @@ def test_names_are_escaped():
 def test_padding_is_left_out_and_reasons_are_shown():
     assert "data-id" not in render_column(side("student", [-1], [-np.inf]), INDEX)
     assert "Nothing found" in render_column(side("student", [-1], [-np.inf]), INDEX)
-    assert "out of money" in render_column(Side("teacher", None, missing="out of money"), INDEX)
+    assert "out of money" in render_column(SearchColumn("teacher", None, missing="out of money"), INDEX)
     assert "Teacher is on its way" in render_waiting("teacher", 3)
 
 
@@ -109,7 +113,7 @@ def test_numbers_of_one_side_and_of_none():
     assert "overlap@24 - RBO -" in " ".join(soon.text)  # they keep their place
     assert "Teacher - - - - - -" in " ".join(soon.text)
     assert "pays off" not in alone
-    assert render_numbers([Side("student", None, missing="x")], INDEX, None, {}) == ""
+    assert render_numbers([SearchColumn("student", None, missing="x")], INDEX, None, {}) == ""
 
 
 def test_filters_are_offered_where_the_gallery_can_be_narrowed():

@@ -22,8 +22,8 @@ from index.embedders.registry import open_embedder
 from index.errors import RetrievalError, UnreachableError, UsageError
 from index.io import content_digest
 from index.search import Searcher, open_searcher
-from index.stores.faiss_tuning import Need
-from index.stores.filters import Narrow
+from index.stores.faiss_tuning import SearchTarget
+from index.stores.filters import Filter
 from index.stores.milvus.client import (
     Address,
     as_filter,
@@ -92,7 +92,7 @@ def test_finds_what_the_index_folder_finds(
     assert ours.modes == theirs.modes == ["student", "teacher", "rerank"]
     ours.index.pin()
     assert ours.columns == theirs.columns
-    wishes = [Narrow(), Narrow(prefix="more/"), Narrow(columns={"colour": 'é"x'}), Narrow(cut=0.9)]
+    wishes = [Filter(), Filter(prefix="more/"), Filter(columns={"colour": 'é"x'}), Filter(cut=0.9)]
     for narrow in wishes:
         for mode in ("student", "teacher", "rerank"):
             found = []
@@ -113,7 +113,7 @@ def test_finds_what_the_index_folder_finds(
     copied = next(item for item in ours.index.items if item.name == "3.png")
     assert [copy.name for copy in copied.copies] == ["more/copy.png"]
     with pytest.raises(UsageError, match="no column 'size', only colour"):
-        ours.index.keep(Narrow(columns={"size": "1"}))
+        ours.index.keep(Filter(columns={"size": "1"}))
 
 
 def test_a_rerun_changes_nothing_and_images_are_added_and_dropped(
@@ -284,7 +284,7 @@ def test_a_server_that_fails_while_a_collection_is_loaded_is_asked_again(
     monkeypatch.setattr("index.stores.milvus.pipeline.QUERIES", 1)
     monkeypatch.setattr("index.stores.milvus.tuning.DEPTH", 1)
     monkeypatch.setattr("index.stores.milvus.tuning.DEEP", 1)
-    _finish(Sender(collection, patience=20), Need(), [])
+    _finish(Sender(collection, patience=20), SearchTarget(), [])
     assert failed
     assert open_collection(str(address)).manifest.spaces["student"].factory == "HNSW"
 
@@ -448,10 +448,10 @@ def test_a_filter_finds_its_text_and_no_other(texts: Any, text: str, column: str
     ]
     texts.upsert("texts", rows)
     equal = [i for i, t in enumerate([text, *others]) if t == text]
-    found = texts.query("texts", filter=as_filter(Narrow(columns={column: text}), [column]))
+    found = texts.query("texts", filter=as_filter(Filter(columns={column: text}), [column]))
     assert sorted(int(row["digest"]) for row in found) == equal
     if text:
-        found = texts.query("texts", filter=as_filter(Narrow(prefix=text), []))
+        found = texts.query("texts", filter=as_filter(Filter(prefix=text), []))
         starts = [i for i, t in enumerate([text, *others]) if t.startswith(text)]
         assert sorted(int(row["digest"]) for row in found) == starts
 
@@ -463,12 +463,12 @@ def test_a_text_that_is_none_is_refused() -> None:
 
 
 def test_types_of_index_follow_count_recall_and_memory() -> None:
-    assert choose_index(1000, 256, Need())[0] == "FLAT"
-    assert choose_index(100_000, 256, Need())[0] == "HNSW"
-    assert choose_index(100_000, 256, Need(recall=1))[0] == "FLAT"
-    assert choose_index(1_000_000, 256, Need(recall=0.99))[0] == "IVF_SQ8"
-    assert choose_index(10_000_000, 256, Need(memory=1))[0] == "SCANN"
-    kind, params = choose_index(100_000_000, 256, Need(memory=4))
+    assert choose_index(1000, 256, SearchTarget())[0] == "FLAT"
+    assert choose_index(100_000, 256, SearchTarget())[0] == "HNSW"
+    assert choose_index(100_000, 256, SearchTarget(recall=1))[0] == "FLAT"
+    assert choose_index(1_000_000, 256, SearchTarget(recall=0.99))[0] == "IVF_SQ8"
+    assert choose_index(10_000_000, 256, SearchTarget(memory=1))[0] == "SCANN"
+    kind, params = choose_index(100_000_000, 256, SearchTarget(memory=4))
     assert (kind, 256 % params["m"]) == ("IVF_PQ", 0)
 
 
@@ -493,7 +493,7 @@ def test_an_index_is_built_anew_once_it_is_another_or_too_coarse(there: Any, fit
 def test_an_index_of_codes_is_built_and_finds_what_it_says(
     address: Address, student_file: Path, monkeypatch: Any, unit_rows: Any, kind: str
 ) -> None:
-    need = Need()
+    need = SearchTarget()
     chosen, params = choose_index({"SCANN": 10_000_000, "IVF_PQ": 100_000_000}[kind], 256, need)
     assert chosen == kind
     small = {"nlist": 16, "m": 4}
