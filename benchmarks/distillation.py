@@ -64,7 +64,9 @@ class Photos:
 
     def take(self, rows: NDArray[np.int64]) -> "Photos":
         """Some of them."""
-        seen = PoolFeatures(np.arange(len(rows)), self.looked.pixels[rows], self.looked.features[rows], [])
+        seen = replace(
+            self.looked, rows=rows, pixels=self.looked.pixels[rows], features=self.looked.features[rows]
+        )
         return Photos(seen, self.digests[rows], self.vectors[rows], self.labels[rows])
 
 
@@ -161,7 +163,7 @@ def run(pool: Photos, gallery: Photos, queries: Photos, options: Options, fabric
     """Distil from `options.budget` answers about the pool, and search the gallery with the queries."""
     fitted = distil(pool, options, fabric)
     ours = [embed_photos(fitted.student, photos, options.size, fabric) for photos in (gallery, queries)]
-    figures = score(gallery, queries, ours, fitted.space.project(gallery.vectors))
+    figures = score(gallery, queries, ours, fitted.placement.space.project(gallery.vectors))
     return {"parameters": count_parameters(fitted.student), **figures, "seconds": round(fitted.seconds, 1)}
 
 

@@ -1,9 +1,4 @@
-"""What the student learns from: answered images, and predictions for images without an answer.
-
-The whole ImageNet backbone, at its own input size, knows much that a short student at a small size does not.
-A ridge regression from its features to the answers tells where an image without an answer probably belongs.
-It costs no query.
-"""
+"""What the student learns from: images of the pool, and where they belong."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +8,10 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from torch import nn
-from torch.nn import functional as F  # noqa: N812
 
 from distill.model.backbone import Backbone
-from distill.model.student import embed, fit_head
+from distill.model.pooling import StageMeans
+from distill.model.student import embed
 from index.errors import ImageError
 from index.images.decode import read_photo, square
 from index.images.file import ImageFile
@@ -27,7 +21,8 @@ from index.stores.records import Failure
 
 MOST = 4000  # images of the pool that are looked at: bounds the time and the memory
 FEWEST_HELD_OUT = 5  # fewer tell nothing
-PENALTY = 0.1  # of the regression, relative to the variance of the features
+HELD_OUT = 110  # answers that are held out where the budget allows: about 100 bound agreement to 5 points
+LARGEST_SHARE = 0.2  # of the answers that is held out
 
 
 @dataclass(frozen=True)
@@ -56,14 +51,21 @@ class PoolFeatures:
     Attributes:
         rows: `(n,)` positions of those files.
         pixels: `(n, side, side, 3)` uint8.
-        features: `(n, features)` of the backbone.
+        features: `(n, features)` of the whole backbone, as in `StageMeans`.
+        free_dim: How many of them, the last, are what the backbone itself says of an image.
         failures: Files that cannot be read, with the reason.
     """
 
     rows: NDArray[np.int64]
     pixels: NDArray[np.uint8]
     features: NDArray[np.float32]
+    free_dim: int
     failures: list[Failure]
+
+    @property
+    def free(self) -> NDArray[np.float32]:
+        """`(n, free_dim)` vectors of the free network: the backbone, which costs no query."""
+        return self.features[:, -self.free_dim :]
 
 
 def look(files: Sequence[ImageFile], backbone: Backbone, side: int, fabric: Fabric) -> PoolFeatures:
@@ -86,7 +88,8 @@ def look(files: Sequence[ImageFile], backbone: Backbone, side: int, fabric: Fabr
     rows: list[int] = []
     small: list[NDArray[np.uint8]] = []
     failures: list[Failure] = []
-    features = [np.zeros((0, backbone.dim), np.float32)]
+    describe = StageMeans(backbone)
+    features: list[NDArray[np.float32]] = []
     with ThreadPoolExecutor(WORKERS) as pool, progress(len(files), "look") as bar:
         outcomes = enumerate(bounded_map(pool, prepare, files, ahead=2 * BATCH))
         waiting: list[NDArray[np.uint8]] = []
@@ -98,76 +101,50 @@ def look(files: Sequence[ImageFile], backbone: Backbone, side: int, fabric: Fabr
                 small.append(views[0])
                 waiting.append(views[1])
             if waiting and (len(waiting) == BATCH or i + 1 == len(files)):
-                features.append(embed(backbone, torch.from_numpy(np.stack(waiting)), fabric).numpy())
+                features.append(embed(describe, torch.from_numpy(np.stack(waiting)), fabric).numpy())
                 waiting.clear()
             bar.update()
     pixels = np.stack(small) if small else np.zeros((0, side, side, 3), np.uint8)
-    return PoolFeatures(np.array(rows, np.int64), pixels, np.concatenate(features), failures)
+    found = np.concatenate(features) if features else np.zeros((0, backbone.dim), np.float32)
+    return PoolFeatures(np.array(rows, np.int64), pixels, found, backbone.dim, failures)
 
 
-def hold_out(digests: Sequence[str], share: float) -> NDArray[np.bool_]:
-    """Which answers to keep from training: about a share of them, decided by the image alone.
+def hold_out(digests: Sequence[str], share: float | None = None) -> NDArray[np.bool_]:
+    """Choose which answers to keep from training: about a share of them, decided by the image alone.
 
-    So an image that one budget holds out no other budget learns from. Nothing is held out where little would
-    be left.
+    A larger budget holds out a smaller share, so that what it holds out a smaller budget holds out too.
+    Nothing is held out where little would be left.
 
     Args:
         digests: Content digest, in hexadecimal, of each of n answered images.
-        share: How much to hold out.
+        share: How much to hold out; None for about `HELD_OUT` images, and no more than `LARGEST_SHARE`.
 
     Returns:
         `(n,)` whether it is held out.
     """
+    if share is None:
+        share = min(LARGEST_SHARE, HELD_OUT / max(len(digests), 1))
     held = np.array([int(digest[:8], 16) < share * 16**8 for digest in digests], bool)
-    return held if held.sum() <= len(held) // 2 else np.zeros(len(held), bool)
+    enough = FEWEST_HELD_OUT <= held.sum() <= len(held) // 2
+    return held if enough else np.zeros(len(held), bool)
 
 
 def gather(
     looked: PoolFeatures,
-    rows: NDArray[np.int64],
-    targets: NDArray[np.float32],
-    held: NDArray[np.bool_],
-    unqueried: bool,
-) -> tuple[Examples, Examples | None]:
-    """Divide the answered images into what is learnt from and what is held out, and add the others.
+    answered: NDArray[np.int64],
+    held: NDArray[np.int64],
+    places: NDArray[np.float32],
+    others: bool,
+) -> Examples:
+    """Put the answered images first, and those without an answer behind them.
 
     Args:
         looked: What was seen of the pool.
-        rows: `(n,)` places of the answered images in it.
-        targets: `(n, dim)` their answers in teacher space.
-        held: `(n,)` which of them to hold out.
-        unqueried: Whether images without an answer are learnt from, with predicted targets. A held-out image
-            is then one of them.
-
-    Returns:
-        What to learn from; what is held out, None if it is too little to tell anything.
+        answered: `(k,)` rows of the images that are learnt from with their answers.
+        held: `(m,)` rows of those that are held out, and not learnt from in any way.
+        places: `(n, dim)` where each image of the pool belongs.
+        others: Whether the rest is learnt from.
     """
-    kept, aims = rows[~held], targets[~held]
-    enough = held.sum() >= FEWEST_HELD_OUT
-    held_out = Examples(looked.pixels[rows[held]], targets[held], int(held.sum())) if enough else None
-    if not unqueried:
-        return Examples(looked.pixels[kept], aims, len(kept)), held_out
-    others = np.setdiff1d(np.arange(len(looked.pixels)), kept)
-    guesses = predict_targets(looked.features[kept], aims, looked.features[others])
-    pixels = looked.pixels[np.concatenate([kept, others])]
-    return Examples(pixels, np.concatenate([aims, guesses]), len(kept)), held_out
-
-
-def predict_targets(
-    features: NDArray[np.float32], targets: NDArray[np.float32], others: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Ridge regression from unit features to targets, applied to other images.
-
-    Args:
-        features: `(n, features)` of the answered images.
-        targets: `(n, dim)` unit rows in teacher space.
-        others: `(m, features)` of the images to predict for.
-
-    Returns:
-        `(m, dim)` unit rows.
-    """
-    known, asked = (F.normalize(torch.from_numpy(x), dim=1) for x in (features, others))
-    head = nn.Linear(features.shape[1], targets.shape[1])
-    fit_head(head, known, torch.from_numpy(targets), PENALTY * features.shape[1] / len(features))
-    with torch.inference_mode():
-        return F.normalize(head(asked), dim=1).numpy()
+    without = np.setdiff1d(np.arange(len(looked.pixels)), np.concatenate([answered, held]))
+    rows = np.concatenate([answered, without]) if others else answered
+    return Examples(looked.pixels[rows], places[rows], len(answered))

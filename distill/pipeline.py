@@ -28,20 +28,20 @@ from distill.model.quantize import (
     remove_variants,
 )
 from distill.model.student import Student
+from distill.placement import Placement, place
 from distill.report.cost import reckon, seconds_per_image
-from distill.report.held_out import HeldOut, search_held_out
-from distill.report.report import judge, write_report, write_run
+from distill.report.held_out import HeldOut, search_again, search_with_teacher
+from distill.report.report import judge, judge_asking, write_report, write_run
 from distill.selection import SELECTIONS
 from distill.training.checkpoint import Checkpoint, Progress
 from distill.training.device import keep_freed_memory, open_fabric
 from distill.training.distributed import on_first
 from distill.training.loop import train_student
-from distill.training.recipes import Recipe, steps_for, unqueried_for
+from distill.training.recipes import Recipe, steps_for
 from distill.training.views import center_crop, stored_side
 from index.embedders.base import Embedder
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.teacher_space import FILE as TEACHER_SPACE
-from index.embedders.teacher_space import TeacherSpace
 from index.errors import UsageError
 from index.images.file import ImageFile
 from index.io import content_digest
@@ -129,7 +129,8 @@ class Distilled:
             f"{run['asked_now']} teacher queries in this run, "
             f"{run['queried'] - run['asked_now']} answers from the ledger, "
             f"{run['cost']['in_vain']} calls in vain, "
-            f"{len(run['unreadable'])} images left out.\n{judge(run['agreement'])}"
+            f"{len(run['unreadable'])} images left out.\n{judge(run['agreement'])}\n"
+            f"{judge_asking(run['training']['placement'], run['queried'])}"
         )
 
 
@@ -191,13 +192,14 @@ def distill(
         "device": str(fabric.device),
         "images_without_answer": len(fitted.examples.targets) - fitted.examples.answered,
         "held_out": len(answered.digests) - fitted.examples.answered,
+        "placement": fitted.placement.facts,
         "agreement": done.agreement,
         "kept_step": done.kept,
         "loss": done.losses,
     }
 
     out.mkdir(parents=True, exist_ok=True)
-    fitted.space.save(out / TEACHER_SPACE)
+    fitted.placement.space.save(out / TEACHER_SPACE)
     crop = options.size / side
     remove_variants(out / STUDENT)
     export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop)
@@ -208,12 +210,9 @@ def distill(
         "megabytes": round(len(embedder.data) / 1e6, 2),
         "key": embedder.key,
     }
-    shown = _as_shown(looked.pixels[rows], options.size)
     run["cost"] = reckon(answered, ledger, options.price, fitted.seconds, seconds_per_image(embedder, crops))
-    lists = search_held_out(embedder, shown, answered.vectors, fitted.held)
-    run["agreement"] = (
-        {"held_out": len(lists.queries), "overlap@10": float(lists.agreement.mean())} if lists else None
-    )
+    lists = search_again(embedder, fitted.lists) if fitted.lists else None
+    run["agreement"] = lists.facts if lists else None
     write_run(out, run)
     write_report(out, [run], lists)
     checkpoint.path.unlink(missing_ok=True)
@@ -238,13 +237,23 @@ def open_backbone(options: Options) -> Backbone:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained student, and how it came about; `held` says which answers were held out."""
+    """A trained student, and how it came about.
+
+    Attributes:
+        student: The network.
+        placement: Where the images of the pool belong.
+        recipe: As it was used.
+        examples: What it learnt from.
+        lists: The teacher's lists for what was held out, if anything was.
+        done: How training went.
+        seconds: How long it took, placing the images included.
+    """
 
     student: Student
-    space: TeacherSpace
+    placement: Placement
     recipe: Recipe
     examples: Examples
-    held: NDArray[np.bool_]
+    lists: HeldOut | None
     done: Progress
     seconds: float
 
@@ -271,21 +280,25 @@ def fit_student(
     """
     recipe = replace(
         options.recipe,
-        steps=options.steps or steps_for(len(rows), options.recipe),
-        # Random weights have learnt nothing that could predict an answer.
-        unqueried=unqueried_for(len(rows), options.recipe) if backbone.pretrained else 0.0,
+        steps=options.steps or steps_for(len(looked.pixels), options.recipe),
         seed=options.seed,
     )
+    if not backbone.pretrained:  # random weights have learnt nothing that could predict an answer
+        recipe = replace(recipe, others=False, trust=1.0)
     torch.manual_seed(options.seed)
     backbone.keep_stages(options.stages or backbone.default_stages)
     student = Student(backbone, options.dim)
-    space = TeacherSpace.fit(answered.vectors, options.dim, recipe.whiten)
-    held = hold_out(answered.digests, recipe.holdout)
-    targets = space.project(answered.vectors)
-    examples, held_out = gather(looked, rows, targets, held, recipe.unqueried > 0)
     start = perf_counter()
-    done = train_student(student, examples, held_out, options.size, recipe, fabric, checkpoint)
-    return Fitted(student, space, recipe, examples, held, done, perf_counter() - start)
+    held = hold_out(answered.digests)
+    kept, vectors = rows[~held], answered.vectors[~held]
+    placement = place(looked.features, looked.free, kept, vectors, options.dim, recipe.whiten, recipe.trust)
+    lists = search_with_teacher(
+        (_as_shown(looked.pixels[rows[held]], options.size), answered.vectors[held]),
+        (_as_shown(looked.pixels[kept], options.size), vectors),
+    )
+    examples = gather(looked, kept, rows[held], placement.rows, recipe.others)
+    done = train_student(student, examples, lists, options.size, recipe, fabric, checkpoint)
+    return Fitted(student, placement, recipe, examples, lists, done, perf_counter() - start)
 
 
 def _as_shown(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

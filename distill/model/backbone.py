@@ -15,6 +15,7 @@ from index.errors import UsageError
 
 RANDOM = "random"
 KEPT_REDUCTION = 16  # of the maps that a student keeps, unless told otherwise
+POOLED_REDUCTION = 8  # of the largest maps that are pooled: larger ones see only edges and colours
 # The wheels of the Lite models were trained on (RGB - 127) / 128.
 WHEEL_MEAN, WHEEL_STD = 127 / 255, 128 / 255
 
@@ -39,6 +40,7 @@ class Backbone(nn.Module):
         self.dim: int = getattr(trunk, "head_hidden_size", None) or trunk.num_features  # type: ignore[assignment]
         self.side: int = resolve_model_data_config(trunk)["input_size"][-1]
         self.cut = False
+        self._kept: list[int] | None = None  # maps that are left of a cut trunk; None for all
         # One multiply and one add in the graph: (x / 255 - mean) / std.
         self.scale = nn.Buffer(1 / (255 * std).view(1, -1, 1, 1))
         self.shift = nn.Buffer(-(mean / std).view(1, -1, 1, 1))
@@ -92,6 +94,7 @@ class Backbone(nn.Module):
             cut([count], extra_blocks=True)  # 0 is the stem
         else:
             cut([count - 1])
+            self._kept = list(range(count))
         self.cut = True
         try:
             with torch.no_grad():
@@ -122,10 +125,32 @@ class Backbone(nn.Module):
         for i, parameter in enumerate(self.trunk.parameters()):
             parameter.requires_grad = i > last
 
+    def normalise(self, images: Tensor) -> Tensor:
+        """Map `(n, h, w, 3)` uint8 to `(n, 3, h, w)` float32, as the weights were trained on."""
+        # The permuted view is in channels-last order, in which convolutions train fastest.
+        return images.permute(0, 3, 1, 2).float() * self.scale + self.shift
+
+    def maps(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """The maps of the stages that see the image at 1/`POOLED_REDUCTION` or smaller, and the features.
+
+        Returns:
+            `(n, channels, height, width)` each, none of a transformer's; `(n, dim)` features that follow
+            them, None where the trunk is cut, so that the mean of the last map is all there is.
+        """
+        pixels = self.normalise(images)
+        if not self.stages:
+            return [], self.trunk(pixels)
+        extra = {"extra_blocks": True} if self._cuts_blocks else {}
+        last, maps = self.trunk.forward_intermediates(pixels, indices=self._kept, **extra)  # type: ignore[operator]
+        if self._cuts_blocks:
+            maps = maps[1:]  # the first is the stem's
+        reductions = zip(maps, self.stages, strict=False)  # a cut trunk has fewer maps
+        small = [found for found, reduction in reductions if reduction >= POOLED_REDUCTION]
+        return small, None if self.cut else self.trunk.forward_head(last)  # type: ignore[operator]
+
     def forward(self, images: Tensor) -> Tensor:
         """Map `(n, h, w, 3)` uint8 to `(n, dim)` float32."""
-        # The permuted view is in channels-last order, in which convolutions train fastest.
-        pixels = images.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        pixels = self.normalise(images)
         if not self.cut:
             return self.trunk(pixels)
         return self.trunk.forward_features(pixels).mean(dim=(2, 3))  # type: ignore[operator]

@@ -6,19 +6,49 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from distill.model.backbone import Backbone
+from distill.model.pooling import pool_maps
 
 
 class Student(nn.Module):
-    """Maps uint8 RGB images `(n, h, w, 3)` to `(n, dim)` float32 unit rows."""
+    """Maps uint8 RGB images `(n, h, w, 3)` to `(n, dim)` float32 unit rows.
+
+    What is pooled from the backbone's maps is brought to one scale before the linear head, by constants that
+    `fit` finds.
+    """
 
     def __init__(self, backbone: Backbone, dim: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Linear(backbone.dim, dim)
+        with torch.no_grad():
+            side = max(backbone.side, 64)
+            blank = torch.zeros(1, side, side, 3, dtype=torch.uint8)
+            features = pool_maps(backbone.eval(), blank).shape[1]
+        self.mean = nn.Buffer(torch.zeros(features))
+        self.scale = nn.Buffer(torch.ones(features))
+        self.head = nn.Linear(features, dim)
+
+    def pool(self, images: Tensor) -> Tensor:
+        """Map `(n, h, w, 3)` uint8 to `(n, features)`, each of mean 0 and deviation 1 once fitted."""
+        return (pool_maps(self.backbone, images) - self.mean) * self.scale
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed images."""
-        return F.normalize(self.head(self.backbone(images)).float(), dim=1)
+        return F.normalize(self.head(self.pool(images)).float(), dim=1)
+
+    def fit(self, images: Tensor, targets: Tensor, ridge: float, fabric: Fabric) -> None:
+        """Set the head by ridge regression, so that training starts near the targets.
+
+        Args:
+            images: `(n, side, side, 3)` uint8.
+            targets: `(n, dim)` where they belong.
+            ridge: As in `fit_head`.
+            fabric: Where to compute.
+        """
+        pooled = embed(_Pool(self), images, fabric)
+        deviation = pooled.std(dim=0, unbiased=False)
+        self.mean.copy_(pooled.mean(dim=0))
+        self.scale.copy_(1 / (deviation + 1e-3 * deviation.mean() + 1e-6))
+        fit_head(self.head, ((pooled - self.mean.cpu()) * self.scale.cpu()), targets, ridge)
 
     def train(self, mode: bool = True) -> "Student":
         """Switch to training; a pretrained backbone keeps its batch normalisation's statistics.
@@ -30,6 +60,17 @@ class Student(nn.Module):
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         return self
+
+
+class _Pool(nn.Module):
+    """What a student's head reads."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.student.pool(images)
 
 
 @torch.no_grad()

@@ -1,6 +1,8 @@
 """What a finished student returns for photos that it did not learn from, beside what its teacher returns."""
 
+import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,37 +21,50 @@ class HeldOut:
         gallery: `(n, side, side, 3)` uint8.
         teacher: `(m, k)` rows of the gallery that the teacher finds, k at most 10.
         student: `(m, k)` rows that the student finds.
+        population: What the queries are, for people.
     """
 
     queries: NDArray[np.uint8]
     gallery: NDArray[np.uint8]
     teacher: NDArray[np.int64]
     student: NDArray[np.int64]
+    population: str = "photos of the pool that it did not learn from"
 
     @property
     def agreement(self) -> NDArray[np.float64]:
         """`(m,)` share of the teacher's list that the student also has."""
         return overlap_at_k(self.student, self.teacher)
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Mean agreement, its 95 % interval by the normal law, and on what."""
+        found = self.agreement
+        mean, error = float(found.mean()), 1.96 * float(found.std(ddof=1)) / math.sqrt(len(found))
+        return {
+            "held_out": len(found),
+            "population": self.population,
+            "overlap@10": mean,
+            "interval": [max(mean - error, 0.0), min(mean + error, 1.0)],
+        }
 
-def search_held_out(
-    student: Embedder, pixels: NDArray[np.uint8], answers: NDArray[np.float32], held: NDArray[np.bool_]
+
+def search_with_teacher(
+    queries: tuple[NDArray[np.uint8], NDArray[np.float32]],
+    gallery: tuple[NDArray[np.uint8], NDArray[np.float32]],
 ) -> HeldOut | None:
-    """Search with the held-out photos among the others, with both models.
+    """Search with held-out photos, with the teacher alone: its lists stand for the student's too at first.
 
     Args:
-        student: The finished student.
-        pixels: `(n, side, side, 3)` uint8 of the answered photos, as the student is shown them.
-        answers: `(n, teacher dim)` the teacher's vectors of them.
-        held: `(n,)` which of them are held out.
+        queries: `(m, side, side, 3)` uint8, as the student is shown them, and `(m, teacher dim)` unit rows.
+        gallery: The same of n other answered photos.
 
     Returns:
-        The lists; None if nothing is held out.
+        The lists; None if there are no queries.
     """
-    if not held.any():
+    if not len(queries[0]):
         return None
-    teacher = rank(answers[held] @ answers[~held].T, min(DEPTH, int((~held).sum())))
-    return search_again(student, HeldOut(pixels[held], pixels[~held], teacher, teacher))
+    teacher = rank(queries[1] @ gallery[1].T, min(DEPTH, len(gallery[1])))
+    return HeldOut(queries[0], gallery[0], teacher, teacher)
 
 
 def search_again(student: Embedder, lists: HeldOut) -> HeldOut:

@@ -39,6 +39,7 @@ square (bicubic); everything else is inside `student.onnx`.
 | training | {steps} steps of {batch}, {seconds} s on {device}, seed {seed} |
 | loss | {first:.4f} at first, {last:.4f} at last (mean of 20 steps) |
 | overlap@10 with the teacher | {agreement} |
+| what asking brought | {asking} |
 
 {variants}## Options
 
@@ -76,21 +77,41 @@ svg {{ max-width: 100%; height: auto; }}
 
 
 def summarise(run: dict[str, Any]) -> str:
-    """One line on what the student was made of and how well it agrees with the teacher."""
-    judged = judge(run["agreement"])
-    return f"{run['queried']} of {run['images']} images asked about, no label read. {judged}"
+    """What the student was made of, how well it agrees with the teacher, and what asking brought."""
+    told = f"{run['queried']} of {run['images']} images asked about, no label read. {judge(run['agreement'])}"
+    return f"{told} {judge_asking(run['training']['placement'], run['queried'])}"
 
 
 def judge(agreement: dict[str, Any] | None) -> str:
-    """One line on how well a student agrees with its teacher, and on what to do if it is little."""
+    """One line on how well a student agrees with its teacher."""
     if not agreement:
         return "Too few answers to hold any out."
-    overlap = agreement["overlap@10"]
-    told = (
-        f"It returns {100 * overlap:.0f} % of the teacher's first ten for "
-        f"{agreement['held_out']} photos it did not learn from."
+    low, high = (100 * bound for bound in agreement["interval"])
+    return (
+        f"It returns {100 * agreement['overlap@10']:.0f} % (95 %: {low:.0f} to {high:.0f}) of the teacher's "
+        f"first ten for {agreement['held_out']} {agreement['population']}."
     )
-    return told if overlap >= POOR else f"{told} That is little: give it more --steps, or a larger --budget."
+
+
+def judge_asking(placement: dict[str, Any], answers: int) -> str:
+    """One line on what the answers brought above what the student's own ImageNet network knew.
+
+    Args:
+        placement: As in `Placement.facts`.
+        answers: How many there were.
+    """
+    before, after = (100 * placement[name] for name in ("free_network", "with_answers"))
+    free = f"the student's own ImageNet network returns {before:.0f} % of the teacher's first ten"
+    if not placement["trust"]:
+        return (
+            f"The teacher taught it nothing: for the answered photos {free}, and {answers} answers tell no "
+            "more. The student learnt from that network alone. Check the teacher, or ask about more photos."
+        )
+    gain, error = (100 * placement[name] for name in ("gain", "gain_error"))
+    return (
+        f"What asking brought: for the answered photos {free}, and {after:.0f} % with the answers of the "
+        f"others ({gain:+.1f} ± {error:.1f})."
+    )
 
 
 def write_report(folder: Path, runs: Sequence[dict[str, Any]], lists: HeldOut | None) -> None:
@@ -212,6 +233,7 @@ def _card(run: dict[str, Any]) -> str:
         first=sum(loss[:20]) / len(loss[:20]),
         last=sum(loss[-20:]) / len(loss[-20:]),
         agreement=_agreement(run["agreement"]),
+        asking=judge_asking(training["placement"], run["queried"]),
         variants=_variants(run.get("variants", [])),
         options=_table(
             {
@@ -243,10 +265,14 @@ def _cost(cost: dict[str, Any] | None) -> str:
     )
 
 
-def _agreement(measured: dict[str, Any]) -> str:
+def _agreement(measured: dict[str, Any] | None) -> str:
     if not measured:
         return "not measured: too few answers to hold any out"
-    return f"{100 * measured['overlap@10']:.1f} % on {measured['held_out']} held-out images"
+    low, high = (100 * bound for bound in measured["interval"])
+    return (
+        f"{100 * measured['overlap@10']:.1f} % (95 %: {low:.1f} to {high:.1f}) for {measured['held_out']} "
+        f"{measured['population']}"
+    )
 
 
 def _variants(made: Sequence[dict[str, Any]]) -> str:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distill.examples import Examples
-from distill.model.student import Student, embed, fit_head
+from distill.model.student import Student, embed
+from distill.report.held_out import HeldOut
 from distill.training.checkpoint import Checkpoint, Progress, Stateful
 from distill.training.distributed import embed_shared, on_first
 from distill.training.losses import LOSSES, Bank
@@ -18,18 +19,16 @@ from distill.training.mixing import join
 from distill.training.recipes import Recipe
 from distill.training.views import center_crop, random_view
 from index.evaluation.metrics import overlap_at_k, rank
-from index.evaluation.rankings import DEPTH
 from index.progress import progress
 
 CHECKS = 10  # of the agreement with the teacher, evenly over the steps
 PATIENCE = 4  # checks in a row without success, after which training stops
-GALLERY = 300  # answered images at most that held-out ones are searched among
 
 
 def train_student(
     student: Student,
     examples: Examples,
-    held_out: Examples | None,
+    check: HeldOut | None,
     side: int,
     recipe: Recipe,
     fabric: Fabric,
@@ -40,8 +39,9 @@ def train_student(
     Args:
         student: The network to train.
         examples: What it learns from.
-        held_out: Answered images that it does not learn from. Their agreement with the teacher picks the
-            weights that are kept, and stops training that no longer helps.
+        check: Answered images that it does not learn from, and the teacher's lists for them. The agreement
+            with these picks the weights that are kept, the first fit of the head among them, and stops
+            training that no longer helps.
         side: The student's input size.
         recipe: How.
         fabric: Where.
@@ -52,17 +52,15 @@ def train_student(
     """
     torch.manual_seed(recipe.seed)
     images, targets = torch.from_numpy(examples.pixels), torch.from_numpy(examples.targets)
-    answers = targets[: examples.answered]
-    features = embed(student.backbone, center_crop(images[: examples.answered], side), fabric)
-    fit_head(student.head, features, answers, recipe.ridge)
+    student.fit(center_crop(images, side), targets, recipe.ridge, fabric)
 
     if student.backbone.pretrained:
         student.backbone.freeze_early(recipe.freeze)
     adam = torch.optim.AdamW(_parameter_groups(student, recipe.decay), lr=recipe.rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: one_cycle(step, recipe.steps))
     averaged = torch.optim.swa_utils.AveragedModel(student)
-    batches = draw_batches(len(images), examples.answered, recipe)
-    bank = Bank(fabric.to_device(answers))
+    batches = _passes(len(images), recipe.batch, recipe.steps)
+    bank = Bank(fabric.to_device(targets[: examples.answered]))
     model, optimizer = fabric.setup(student, adam)
     parts: dict[str, Stateful] = {
         "student": student,
@@ -72,6 +70,13 @@ def train_student(
     }
     done = checkpoint.load(parts) if checkpoint else Progress()
 
+    def note() -> None:
+        current = _current(student, averaged)
+        if check:
+            done.note(on_first(fabric, partial(agreement, current, check, fabric)), current.state_dict())
+
+    if not done.losses:
+        note()
     check_every = max(recipe.steps // CHECKS, 1)
     with progress(recipe.steps, "train", "step") as bar:
         bar.update(len(done.losses))
@@ -91,10 +96,7 @@ def train_student(
             bar.set_postfix(loss=f"{done.losses[-1]:.4f}", refresh=False)
             bar.update()
             if len(done.losses) % check_every == 0 or len(done.losses) == recipe.steps:
-                current = _current(student, averaged)
-                if held_out:
-                    measure = partial(agreement, current, held_out, examples, side, fabric)
-                    done.note(on_first(fabric, measure), current.state_dict())
+                note()
                 if checkpoint and fabric.is_global_zero:
                     checkpoint.save(done, parts)
     student.load_state_dict(done.best or _current(student, averaged).state_dict())
@@ -125,37 +127,16 @@ def joint_loss(student: Tensor, teacher: Tensor, bank: Bank, recipe: Recipe) -> 
     return torch.stack(terms).sum()
 
 
-def agreement(
-    student: nn.Module, held_out: Examples, examples: Examples, side: int, fabric: Fabric
-) -> NDArray[np.float64]:
-    """How many of the teacher's first places the student also returns, among images that were answered.
+def agreement(student: nn.Module, check: HeldOut, fabric: Fabric) -> NDArray[np.float64]:
+    """Share of the teacher's first places that the student also returns.
 
     Returns:
         `(held-out images,)` overlap of the two lists, between 0 and 1.
     """
-    among = min(examples.answered, GALLERY)
-
-    def search(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> NDArray[np.int64]:
-        return rank(queries @ gallery.T, min(DEPTH, among))
-
-    pixels = np.concatenate([held_out.pixels, examples.pixels[:among]])
-    vectors = embed(student, center_crop(torch.from_numpy(pixels), side), fabric).numpy()
-    queries, gallery = np.split(vectors, [len(held_out.pixels)])
-    return overlap_at_k(search(queries, gallery), search(held_out.targets, examples.targets[:among]))
-
-
-def draw_batches(count: int, answered: int, recipe: Recipe) -> list[Tensor]:
-    """Rows for each step: answered images, and a share of those without an answer.
-
-    No image without an answer is drawn more often than one with.
-    """
-    share = min(recipe.unqueried, (count - answered) / count)
-    guessed = round(recipe.batch * share)
-    with_answer = _passes(answered, recipe.batch - guessed, recipe.steps)
-    if not guessed:
-        return with_answer
-    without = _passes(count - answered, guessed, recipe.steps)
-    return [torch.cat([one, other + answered]) for one, other in zip(with_answer, without, strict=True)]
+    queries, gallery = (
+        embed(student, torch.from_numpy(pixels), fabric).numpy() for pixels in (check.queries, check.gallery)
+    )
+    return overlap_at_k(rank(queries @ gallery.T, check.teacher.shape[1]), check.teacher)
 
 
 def _passes(count: int, size: int, steps: int) -> list[Tensor]:

@@ -10,7 +10,7 @@ from distill.training.mixing import Mixing
 from distill.training.views import MARGIN
 from index.errors import UsageError
 
-FEW = 250  # answers, up to which predictions have their full share of a batch
+MANY = 2000  # images, from which on training takes all of its steps
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Recipe:
     """How to train.
 
     Attributes:
-        steps: Optimizer steps for 500 answers; `steps_for` scales them.
+        steps: Optimizer steps for `MANY` images and more; `steps_for` scales them.
         batch: Images a step.
         rate: Peak of the one-cycle learning rate.
         decay: Weight decay.
@@ -27,9 +27,8 @@ class Recipe:
         losses: Weight of each loss on the images of a batch, by its name in `LOSSES`.
         joint_losses: Weight of each loss on the joint set: the images and their interpolations.
         mixing: The interpolated rows of the joint set.
-        unqueried: Share of each batch that is images without an answer, with predicted targets, where answers
-            are few; `unqueried_for` scales it.
-        holdout: Share of the answers that is kept from training, to measure agreement on.
+        others: Whether images without an answer are learnt from, where they probably belong.
+        trust: The teacher's share in where images belong, as in `place`; None chooses it by the answers.
         average: Share of the steps, at the end, whose weights are averaged.
         shown: Smallest and largest share of each side of an image that is shown at a time.
         turn: Degrees at most by which what is shown is turned.
@@ -38,7 +37,7 @@ class Recipe:
         seed: Of everything random.
     """
 
-    steps: int = 600
+    steps: int = 1000
     batch: int = 32
     rate: float = 2e-3
     decay: float = 0.01
@@ -47,11 +46,11 @@ class Recipe:
     losses: Mapping[str, float] = field(default_factory=lambda: {"regression": 1.0})
     joint_losses: Mapping[str, float] = field(default_factory=lambda: {"gram": 1.0})
     mixing: Mixing = field(default_factory=Mixing)
-    unqueried: float = 0.5
-    holdout: float = 0.05
+    others: bool = True
+    trust: float | None = None
     average: float = 0.25
-    shown: tuple[float, float] = (0.7, 1.0)
-    turn: float = 10.0
+    shown: tuple[float, float] = (0.8, 1.0)
+    turn: float = 5.0
     flip: bool = True
     freeze: int = 8
     seed: int = 0
@@ -60,36 +59,34 @@ class Recipe:
         unknown = (self.losses.keys() | self.joint_losses.keys()) - LOSSES.keys()
         if unknown:
             raise UsageError(f"No loss {', '.join(sorted(unknown))}. There are {', '.join(LOSSES)}.")
-        if not (0 <= self.unqueried < 1 and 0 <= self.holdout < 1 and 0 <= self.average <= 1):
+        if not (0 <= (self.trust or 0.0) <= 1 and 0 <= self.average <= 1):
             raise UsageError(f"A share of this recipe is not between 0 and 1: {self}.")
         if not (0 < self.shown[0] <= self.shown[1] <= 1 and 0 <= self.turn <= 180):
             raise UsageError(f"No part of an image can be shown by {self}.")
 
 
-def steps_for(answers: int, recipe: Recipe) -> int:
-    """Training steps for so many answers: more for more, but each is seen less often."""
-    return max(round(recipe.steps * math.sqrt(answers / 500)), 20)
+def steps_for(images: int, recipe: Recipe) -> int:
+    """Training steps for so many images of a pool: more for more, but each is seen less often.
 
-
-def unqueried_for(answers: int, recipe: Recipe) -> float:
-    """Share of a batch for images without an answer: half as much from twice `FEW` answers on.
-
-    Predictions are worth most where answers are few, and tie the student to the kind of images in the pool.
+    The number of answers does not change them, so that students of different budgets compare.
     """
-    return recipe.unqueried * min(max(FEW / answers, 0.5), 1)
+    return max(round(recipe.steps * math.sqrt(min(images / MANY, 1))), 20)
 
 
 PLAIN_CROPS: dict[str, Any] = {"shown": (1 / MARGIN, 1 / MARGIN), "turn": 0.0}
-_ANSWERED = Recipe(unqueried=0.0)
+_ANSWERED = Recipe(others=False, trust=1.0)
 _BASELINES = ("regression", "gram", "raml", "rkd", "pkt", "csd", "ssp", "darkrank", "rop", "d3still")
 
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(),
+    # The student that asking must beat: the free network alone says where images belong.
+    "zero-answers": Recipe(trust=0.0),
     # The default without some of its parts, or with another.
     "no-interpolation": Recipe(mixing=Mixing(0)),
     "no-relations": Recipe(joint_losses={}),
-    "no-unqueried": _ANSWERED,
-    "no-unqueried-no-interpolation": replace(_ANSWERED, mixing=Mixing(0)),
+    "no-free-network": Recipe(trust=1.0),
+    "answered-only": _ANSWERED,
+    "answered-only-no-interpolation": replace(_ANSWERED, mixing=Mixing(0)),
     "neighbour-pairs": Recipe(mixing=Mixing(pairs="neighbours")),
     "no-whitening": Recipe(whiten=0.0),
     "plain-crops": Recipe(**PLAIN_CROPS),

@@ -1,0 +1,153 @@
+"""Where every image of a pool belongs in the student's space, and how much of that the teacher decides.
+
+An image's place joins two views of it: what the teacher answered, or would by the predictor, and what the
+free network, the student's own ImageNet backbone at its own size, says at no query. `trust` is the teacher's
+share. It is chosen on the answered images alone: each is searched with among the others as if none of them
+had an answer, and the share whose lists are most like the teacher's wins. Where it wins by no more than
+chance, the share is a half if the answers can be predicted at all, and nothing if not.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.predictor import Predictor
+from index.embedders.teacher_space import TeacherSpace
+from index.evaluation.metrics import overlap_at_k, rank
+from index.evaluation.rankings import DEPTH
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # of the teacher, that are tried
+CERTAIN = 2.0  # standard errors by which a share must beat the free network to be believed
+DOUBTED = 0.5  # the share where no other is certain
+PREDICTABLE = 0.05  # share of the answers' variance below which they are noise to the free network
+AXES = 1024  # of the answers' span that are kept: those beyond hold next to no variance
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Places of all images of a pool.
+
+    Attributes:
+        space: Projects the teacher's vectors to the student's space.
+        rows: `(n, dim)` float32 unit rows, one for each image of the pool.
+        trust: The teacher's share in them: 0 if its answers tell nothing that the free network did not know.
+        explained: As in `Predictor`.
+        free: `(answers,)` overlap of the free network's lists with the teacher's among the answered images.
+        asked: `(answers,)` the same with the answers of the others, at the share that was chosen.
+    """
+
+    space: TeacherSpace
+    rows: NDArray[np.float32]
+    trust: float
+    explained: float
+    free: NDArray[np.float64]
+    asked: NDArray[np.float64]
+
+    @property
+    def gain(self) -> tuple[float, float]:
+        """What the answers bring, in overlap with the teacher's lists, and its standard error."""
+        difference = self.asked - self.free
+        return float(difference.mean()), float(difference.std() / np.sqrt(len(difference)))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The same for run.json and for people."""
+        gain, error = self.gain
+        return {
+            "trust": self.trust,
+            "explained": self.explained,
+            "free_network": float(self.free.mean()),
+            "with_answers": float(self.asked.mean()),
+            "gain": gain,
+            "gain_error": error,
+        }
+
+
+def place(
+    features: NDArray[np.float32],
+    free: NDArray[np.float32],
+    answered: NDArray[np.int64],
+    answers: NDArray[np.float32],
+    dim: int,
+    whiten: float,
+    trust: float | None = None,
+) -> Placement:
+    """Place every image of a pool.
+
+    Args:
+        features: `(n, features)` that answers are predicted from.
+        free: `(n, free dim)` vectors of the free network.
+        answered: `(k,)` places of the answered images in the pool.
+        answers: `(k, teacher dim)` unit rows.
+        dim: Of the student's space.
+        whiten: As in `Projection.fit`.
+        trust: The teacher's share; None chooses it.
+    """
+    mean = answers.mean(axis=0)
+    _, strength, axes = np.linalg.svd(answers - mean, full_matrices=False)
+    axes = axes[:AXES][strength[:AXES] > 1e-6 * max(float(strength[0]), 1e-12)]
+    told = (answers - mean) @ axes.T
+    predictor = Predictor.fit(features[answered], told)
+    taught = predictor.predict(features)
+    taught[answered] = told
+    taught, known = _unit(taught), _unit(_unit(free) - _unit(free).mean(axis=0))
+
+    lists = _compare_shares(_unit(predictor.left_out), known[answered], answers)
+    if trust is None:
+        trust = _choose(lists, predictor.explained)
+    parts = [np.sqrt(trust) * taught, np.sqrt(1 - trust) * known]
+    joint = TeacherSpace.fit(np.concatenate(parts, axis=1), dim, whiten)
+    rows = joint.project(np.concatenate(parts, axis=1))
+    return Placement(
+        _teacher_part(joint, axes, mean, trust, told) if trust else TeacherSpace.fit(answers, dim, whiten),
+        rows,
+        trust,
+        predictor.explained,
+        lists[0.0],
+        lists.get(trust, lists[1.0]),
+    )
+
+
+def _compare_shares(
+    taught: NDArray[np.float32], known: NDArray[np.float32], answers: NDArray[np.float32]
+) -> dict[float, NDArray[np.float64]]:
+    """Overlap with the teacher's lists, for each answered image and each share of the teacher."""
+
+    def search(similarity: NDArray[np.float32]) -> NDArray[np.int64]:
+        np.fill_diagonal(similarity, -np.inf)  # an image does not find itself
+        return rank(similarity, min(DEPTH, len(answers) - 1))
+
+    truth = search(answers @ answers.T)
+    ours, theirs = taught @ taught.T, known @ known.T
+    return {share: overlap_at_k(search(share * ours + (1 - share) * theirs), truth) for share in SHARES}
+
+
+def _choose(lists: dict[float, NDArray[np.float64]], explained: float) -> float:
+    """The share with the best lists, where these are certain to beat the free network's."""
+    best = max(SHARES, key=lambda share: lists[share].mean())
+    gain = lists[best] - lists[0.0]
+    if gain.mean() > CERTAIN * gain.std() / np.sqrt(len(gain)):
+        return best
+    return DOUBTED if explained > PREDICTABLE else 0.0
+
+
+def _teacher_part(
+    joint: TeacherSpace,
+    axes: NDArray[np.float32],
+    mean: NDArray[np.float32],
+    trust: float,
+    told: NDArray[np.float32],
+) -> TeacherSpace:
+    """The part of the joint projection that acts on the teacher's own vectors.
+
+    Within a joint row the answer has length one; here it keeps its own, about that of the answers in `told`.
+    """
+    part = joint.components[:, : len(axes)]
+    offset = joint.mean[: len(axes)] / np.sqrt(trust) * np.linalg.norm(told, axis=1).mean()
+    return TeacherSpace((mean + offset @ axes).astype(np.float32), (part @ axes).astype(np.float32))
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
