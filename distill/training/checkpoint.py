@@ -21,14 +21,12 @@ class Progress:
             student returns for held-out images.
         kept: Number of steps of the weights that are the best so far.
         best: Those weights.
-        failures: Checks in a row that were worse than the best by more than chance.
     """
 
     losses: list[float] = field(default_factory=list)
     agreement: list[tuple[int, float]] = field(default_factory=list)
     kept: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
-    failures: int = 0
 
     def note(self, scores: NDArray[np.float64], weights: Mapping[str, Tensor]) -> None:
         """Note a check; keep its weights unless they are worse by more than a standard error.
@@ -44,10 +42,8 @@ class Progress:
         steps = len(self.losses)
         self.agreement.append((steps, score))
         if score >= max(value for _, value in self.agreement) - error:
-            self.kept, self.failures = steps, 0
+            self.kept = steps
             self.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
-        else:
-            self.failures += 1
 
 
 class Stateful(Protocol):

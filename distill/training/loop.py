@@ -22,7 +22,6 @@ from index.evaluation.metrics import overlap_at_k, rank
 from index.progress import progress
 
 CHECKS = 10  # of the agreement with the teacher, evenly over the steps
-PATIENCE = 4  # checks in a row without success, after which training stops
 
 
 def train_student(
@@ -40,8 +39,7 @@ def train_student(
         student: The network to train.
         examples: What it learns from.
         check: Answered images that it does not learn from, and the teacher's lists for them. The agreement
-            with these picks the weights that are kept, the first fit of the head among them, and stops
-            training that no longer helps.
+            with these picks the weights that are kept, the first fit of the head among them.
         side: The student's input size.
         recipe: How.
         fabric: Where.
@@ -80,7 +78,7 @@ def train_student(
     check_every = max(recipe.steps // CHECKS, 1)
     with progress(recipe.steps, "train", "step") as bar:
         bar.update(len(done.losses))
-        while len(done.losses) < recipe.steps and done.failures < PATIENCE:
+        while len(done.losses) < recipe.steps:
             model.train()
             rows = batches[len(done.losses)]
             views = random_view(fabric.to_device(images[rows]), side, recipe.shown, recipe.turn, recipe.flip)

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from distill.placement import SHARES, place
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def pool():
+    """Features of 300 photos; the free network sees their first half, the teacher the rest."""
+    rng = np.random.default_rng(0)
+    features = unit(rng.normal(size=(300, 16))).astype(np.float32)
+    teacher = unit(np.tanh(3 * features[:, 8:] @ rng.normal(size=(8, 24)))).astype(np.float32)
+    return features, np.ascontiguousarray(features[:, :8]), teacher
+
+
+def test_a_teacher_that_knows_more_is_trusted_and_followed(pool):
+    features, free, teacher = pool
+    rows = np.arange(0, 300, 2)
+    placed = place(features, free, rows, teacher[rows], 16, 0.25)
+    assert placed.trust >= 0.75
+    assert placed.explained > 0.3
+    gain, error = placed.gain
+    assert gain > 2 * error > 0
+    assert placed.facts["with_answers"] == pytest.approx(placed.facts["free_network"] + gain)
+    np.testing.assert_allclose(np.linalg.norm(placed.rows, axis=1), 1, atol=1e-5)
+
+
+def test_noise_is_not_trusted_and_changes_no_place(pool):
+    features, free, _ = pool
+    rows = np.arange(150)
+    noise = unit(np.random.default_rng(1).normal(size=(150, 32))).astype(np.float32)
+    placed = place(features, free, rows, noise, 16, 0.25)
+    assert placed.trust == 0.0
+    assert placed.gain == (0.0, 0.0)
+    other = place(features, free, rows, noise[::-1].copy(), 16, 0.25)
+    np.testing.assert_allclose(placed.rows @ placed.rows.T, other.rows @ other.rows.T, atol=1e-4)
+    assert placed.space.fits(32, 16)
+
+
+def test_the_share_can_be_given(pool):
+    features, free, teacher = pool
+    rows = np.arange(100)
+    for share in SHARES:
+        assert place(features, free, rows, teacher[rows], 8, 0.25, share).trust == share
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_the_teachers_own_vectors_fall_near_the_places_of_their_photos(pool, share):
+    features, free, teacher = pool
+    rows = np.arange(200)
+    placed = place(features, free, rows, teacher[rows], 16, 0.0, share)
+    similarity = placed.rows[rows] @ placed.space.project(teacher[rows]).T
+    own = np.diag(similarity)
+    assert (own[:, None] >= similarity).mean() > 0.97
+    assert own.mean() > (0.95 if share == 1 else 0.6)
+
+
+def test_two_answers_are_enough(pool):
+    features, free, teacher = pool
+    placed = place(features, free, np.array([3, 8]), teacher[[3, 8]], 16, 0.25)
+    assert np.isfinite(placed.rows).all()
