@@ -14,12 +14,13 @@ import numpy as np
 from milvus import draw, index, items_of, make, parser_for, stretches
 
 from index.stores.faiss import search_exact
-from index.stores.faiss_tuning import GIB, SearchTarget
+from index.stores.faiss_tuning import GIB
 from index.stores.milvus.client import Address, connect
 from index.stores.milvus.pipeline import tune_space
 from index.stores.milvus.store import MilvusIndex, MilvusSpace
 from index.stores.milvus.tuning import choose_index
 from index.stores.milvus.writer import Sender, write_all
+from index.stores.options import SearchTarget
 from index.stores.records import Space
 
 K = 10

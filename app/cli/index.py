@@ -60,16 +60,16 @@ def build(
 ) -> None:
     """Embed images and write an index."""
     from index.build.gallery import Target, write_gallery
-    from index.stores.faiss_tuning import SearchTarget
+    from index.stores.options import IndexOptions, SearchTarget
     from index.teachers.cost import bill_by_name
 
     target = Target.parse(out, backend, uri, collection)
-    need = SearchTarget(recall, memory)
+    options = IndexOptions(factory, SearchTarget(recall, memory), metadata, resume, update)
     spec = TeacherSpec(teacher, teacher_options, ledger, budget)
     if dry_run:
         typer.echo(bill_by_name(images, spec, device, price, update=target.index_folder if update else None))
         return
-    made = write_gallery(images, model, target, spec, factory, device, resume, update, need, metadata, ray)
+    made = write_gallery(images, model, target, spec, device, options, ray)
     for failure in made.failures[:20]:
         say(f"refused {failure.path}: {failure.reason}")
     typer.echo(made.summary)

@@ -15,9 +15,9 @@ from index.errors import ImageError, RetrievalError
 from index.images.remote import is_address
 from index.images.sources import image_at
 from index.io import explain_disk, forget
-from index.stores.faiss_tuning import SearchTarget
 from index.stores.folder import CHUNK, Index
 from index.stores.folder_writer import IndexWriter, remove_old
+from index.stores.options import SearchTarget
 from index.stores.records import Item
 
 

@@ -9,9 +9,9 @@ from index.build.pipeline import index_by_name
 from index.build.ray import open_cluster
 from index.errors import UsageError
 from index.images.sources import Source
-from index.stores.faiss_tuning import SearchTarget
 from index.stores.folder import ERRORS
 from index.stores.milvus.client import Address, is_address, parse_address
+from index.stores.options import AUTO, DEFAULTS, IndexOptions
 from index.stores.records import Failure
 from index.teachers.spec import TeacherSpec
 
@@ -76,12 +76,8 @@ def write_gallery(
     model: Path,
     target: Target,
     teacher: TeacherSpec,
-    factory: str,
     device: str,
-    resume: bool,
-    update: bool,
-    need: SearchTarget,
-    metadata: Path | None,
+    options: IndexOptions = DEFAULTS,
     ray: str | None = None,
 ) -> Made:
     """Index images with the models of these names, into a folder or a collection, here or on a Ray cluster.
@@ -89,15 +85,14 @@ def write_gallery(
     Raises:
         RetrievalError: As `index_by_name`, `send_by_name` and `open_cluster`.
     """
-    if target.address is not None and factory != "auto":
+    if target.address is not None and options.factory != AUTO:
         raise UsageError("--factory is for FAISS: a Milvus server is told --recall and --memory.")
-    options = resume, update, need, metadata
     with nullcontext() if ray is None else open_cluster(ray, device) as cluster:
         if target.address is not None:
             from index.stores.milvus.pipeline import send_by_name
 
             sent = send_by_name(
-                sources, model, target.address, teacher, device, target.folder, *options, cluster
+                sources, model, target.address, teacher, device, target.folder, options, cluster
             )
             done = sent.written
             counts = (
@@ -106,7 +101,7 @@ def write_gallery(
             listed = f", listed in {sent.index.data / ERRORS}" if sent.failures else ""
             return Made(f"{target.address}: {counts}; {len(sent.failures)} refused{listed}.", sent.failures)
         assert target.folder is not None
-        index = index_by_name(sources, model, target.folder, teacher, factory, device, *options, cluster)
+        index = index_by_name(sources, model, target.folder, teacher, device, options, cluster)
         files = f" in {len(index) + index.manifest.copies} files" if index.manifest.copies else ""
         summary = f"{target.folder}: {len(index)} images{files}, {index.manifest.failed} refused."
         return Made(summary, index.failures)

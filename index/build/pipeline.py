@@ -27,10 +27,11 @@ from index.images.sources import Source, find_images, source_name
 from index.io import chunks, content_digest, explain_disk
 from index.progress import say
 from index.stores.faiss import check_factory
-from index.stores.faiss_tuning import GIB, SearchTarget, build_tuned, name_factory
+from index.stores.faiss_tuning import GIB, build_tuned, name_factory
 from index.stores.folder import CHUNK, MANIFEST, Index
 from index.stores.folder_writer import IndexWriter, remove_old
 from index.stores.metadata import read_rows
+from index.stores.options import AUTO, DEFAULTS, IndexOptions, SearchTarget
 from index.stores.records import Item, Space
 from index.teachers.spec import TeacherSpec
 
@@ -42,12 +43,8 @@ def index_by_name(
     model: Path,
     out: Path,
     teacher: TeacherSpec,
-    factory: str,
     device: str,
-    resume: bool = False,
-    update: bool = False,
-    need: SearchTarget | None = None,
-    metadata: Path | None = None,
+    options: IndexOptions = DEFAULTS,
     cluster: RayCluster | None = None,
 ) -> Index:
     """`build_index`, with everything given by its name; teacher space is taken from beside the student.
@@ -57,23 +54,15 @@ def index_by_name(
         model: The student's ONNX file.
         out: The index folder.
         teacher: Without a spec, the student indexes alone.
-        factory: A FAISS factory string, or `auto`.
         device: `auto`, `cpu` or `cuda`.
-        resume: As in `build_index`.
-        update: As in `build_index`.
-        need: As in `build_index`.
-        metadata: As in `build_index`.
+        options: As in `build_index`.
         cluster: As in `build_index`.
 
     Raises:
         RetrievalError: As `build_index`, and where a model cannot be opened.
     """
-    student = OnnxEmbedder(model, device, threads=1)
-    beside = model.with_name(TEACHER_SPACE)
-    space = TeacherSpace.load(beside) if teacher.spec and beside.is_file() else None
-    opened = teacher.open(device) if teacher.spec else None
-    options = factory, resume, update, need, metadata, cluster
-    return build_index(sources, student, out, opened, space, *options)
+    models = Models.open(model, teacher, device)
+    return build_index(sources, models.student, out, models.teacher, models.space, options, cluster)
 
 
 def build_index(
@@ -82,11 +71,7 @@ def build_index(
     out: Path,
     teacher: Embedder | None = None,
     space: TeacherSpace | None = None,
-    factory: str = "auto",
-    resume: bool = False,
-    update: bool = False,
-    need: SearchTarget | None = None,
-    metadata: Path | None = None,
+    options: IndexOptions = DEFAULTS,
     cluster: RayCluster | None = None,
 ) -> Index:
     """Embed images with one or two models and write the index folder.
@@ -97,39 +82,35 @@ def build_index(
         out: The index folder. An index that is there stays until the new one is complete.
         teacher: The model to compare with. A paid one is asked about all images first, if the budget allows.
         space: Projects the teacher's vectors to the student's space, for asymmetric search.
-        factory: A FAISS factory string, or `auto` to choose one by the need.
-        resume: Go on with the run that was interrupted, if there is one.
-        update: Embed only what is not in the index; the result is that of a new index all the same.
-        need: What is asked of the FAISS indexes; None takes the defaults.
-        metadata: A CSV file with a column `path` and others to filter by; None keeps what was there.
+        options: What is wanted. With `update` the result is that of a new index all the same.
         cluster: Where to embed; None does it here.
 
     Returns:
         The index, opened.
 
     Raises:
-        UsageError: A source, `out` or `factory` is wrong, a file of vectors lacks images, a run is left that
-            was not asked for, it or the index was made with other models, or the index is damaged.
+        UsageError: A source, `out` or the factory is wrong, a file of vectors lacks images, a run is left
+            that was not asked for, it or the index was made with other models, or the index is damaged.
         BudgetError: The teacher's budget is too small; nothing was asked.
         RetrievalError: No image could be read, a model failed, the disk is full, or another process writes.
     """
     files, out = find_images(sources), out.absolute()
     models = Models(student, teacher, space)
-    if factory != "auto":
-        check_factory(factory, student.dim)
-    if metadata is not None:
-        read_rows(metadata)  # what is wrong with it shows before any work
-    old = Index(out) if update or (out / MANIFEST).is_file() else None
+    if options.factory != AUTO:
+        check_factory(options.factory, student.dim)
+    if options.metadata is not None:
+        read_rows(options.metadata)  # what is wrong with it shows before any work
+    old = Index(out) if options.update or (out / MANIFEST).is_file() else None
     with explain_disk(out), Journal(out) as journal:
         # Whoever resumes what is complete loses nothing: it is looked through, as by an update.
-        known = old if update or (resume and not journal.left and old and models.made(old)) else None
-        journal.start(models.identity | {"source": name_sources(sources)}, resume)
-        wanted = _Wanted(factory, need or SearchTarget(), metadata)
+        complete = options.resume and not journal.left and old and models.made(old)
+        known = old if options.update or complete else None
+        journal.start(models.identity | {"source": name_sources(sources)}, options.resume)
         if known is not None:
             models.require_made(known)
             known.require_whole(thorough=False)
-            met = metadata is None and wanted.is_met_by(known, known.metadata) and models.projected(known)
-            if met and holds_just(known, files):
+            met = options.metadata is None and _is_met(options, known, known.metadata)
+            if met and models.projected(known) and holds_just(known, files):
                 remove_old(out, known.manifest.generation)  # of a run that was killed when it was done
                 return known
         base = journal.adopt(known)
@@ -139,25 +120,16 @@ def build_index(
         journal.list_files(files)
         embed_missing(files, models.embedders, journal, cluster)
         with IndexWriter(out, [source_name(source) for source in sources]) as writer:
-            return _write(writer, journal, models, wanted, base)
+            return _write(writer, journal, models, options, base)
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """What an index shall be, beside its images and models."""
-
-    factory: str
-    need: SearchTarget
-    metadata: Path | None
-
-    def is_met_by(self, base: Index, table: pa.Table | None) -> bool:
-        """Whether an index over the same items is searched like that, and has these metadata."""
-        spaces = base.manifest.spaces.values()
-        return base.metadata == table and all(
-            (space.factory, space.asked)
-            == (name_factory(self.factory, len(base), space.dim, self.need), self.need.recall)
-            for space in spaces
-        )
+def _is_met(options: IndexOptions, base: Index, table: pa.Table | None) -> bool:
+    """Whether an index over the same items is searched as is wanted, and has these metadata."""
+    return base.metadata == table and all(
+        (space.factory, space.asked)
+        == (name_factory(options.factory, len(base), space.dim, options.target), options.target.recall)
+        for space in base.manifest.spaces.values()
+    )
 
 
 @dataclass(frozen=True)
@@ -167,6 +139,14 @@ class Models:
     student: OnnxEmbedder
     teacher: Embedder | None
     space: TeacherSpace | None
+
+    @classmethod
+    def open(cls, model: Path, teacher: TeacherSpec, device: str) -> "Models":
+        """Open models by their names; teacher space is taken from beside the student."""
+        beside = model.with_name(TEACHER_SPACE)
+        space = TeacherSpace.load(beside) if teacher.spec and beside.is_file() else None
+        student = OnnxEmbedder(model, device, threads=1)
+        return cls(student, teacher.open(device) if teacher.spec else None, space)
 
     @property
     def embedders(self) -> dict[str, Embedder]:
@@ -208,7 +188,7 @@ class Models:
 
 
 def _write(
-    writer: IndexWriter, journal: Journal, models: Models, wanted: _Wanted, base: Index | None
+    writer: IndexWriter, journal: Journal, models: Models, options: IndexOptions, base: Index | None
 ) -> Index:
     """Write all that the journal knows as an index, unless that is what the old one holds."""
     rows = array("q")
@@ -226,11 +206,11 @@ def _write(
             f"None of {1 + len(others)} images could be read. The first: {first.path}: {first.reason}"
         )
     table = writer.carry_metadata(base) if base else None
-    if wanted.metadata is not None:
-        joined = writer.join_metadata(wanted.metadata)
-        say(f"{wanted.metadata}: {joined.counts}.")
+    if options.metadata is not None:
+        joined = writer.join_metadata(options.metadata)
+        say(f"{options.metadata}: {joined.counts}.")
         table = joined.table
-    if base is not None and writer.equals(base) and wanted.is_met_by(base, table) and models.projected(base):
+    if base is not None and writer.equals(base) and _is_met(options, base, table) and models.projected(base):
         remove_old(base.path, base.manifest.generation)
         return base
     if table is not None:
@@ -239,11 +219,11 @@ def _write(
         dim = model.dim or _dim_in(base, name)
         chunks = journal.vectors(name, dim, rows, base)
         vectors = writer.add_space(name, Space(model.key, model.name, dim), chunks)
-        add_search(writer, name, vectors, wanted.need, wanted.factory)
+        add_search(writer, name, vectors, options.target, options.factory)
     if models.projection is not None:
         space = Space(models.projection.key, "teacher space", models.student.dim)
         projected = writer.add_space(PROJECTED, space, _project(vectors, models.projection))
-        add_search(writer, PROJECTED, projected, wanted.need, wanted.factory)
+        add_search(writer, PROJECTED, projected, options.target, options.factory)
     writer.add_model(models.student.data, Path(models.student.spec).parent)
     teacher = models.teacher
     return writer.commit(teacher.spec if teacher else None, asdict(teacher.options) if teacher else {})

@@ -8,7 +8,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from index.errors import UsageError, needs
+from index.errors import needs
 from index.io import forget, take
 from index.stores.faiss import (
     EXACT,
@@ -21,6 +21,7 @@ from index.stores.faiss import (
     search_exact,
     set_nprobe,
 )
+from index.stores.options import SearchTarget
 
 with needs("cpu"):
     import faiss
@@ -39,25 +40,6 @@ GRAPH_LIMIT = 200_000  # vectors; more take longer to join into a graph than the
 GRAPH_BYTES = 272  # of links, for each vector
 CODES_REACH = 0.98  # above, four bits for two numbers need too many candidates
 GIB = 1 << 30
-
-
-@dataclass(frozen=True)
-class SearchTarget:
-    """What is asked of an index.
-
-    Attributes:
-        recall: Share of the ten nearest that it must find; 1 searches exactly.
-        memory: GiB that it may take, its stored vectors not counted, which stay on disk.
-    """
-
-    recall: float = 0.95
-    memory: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.recall <= 1:
-            raise UsageError(f"--recall must lie above 0 and up to 1, not {self.recall}.")
-        if not self.memory > 0:
-            raise UsageError(f"--memory must be above 0, not {self.memory}.")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.io import explain_disk
 from index.stores.folder import Index
+from index.stores.options import IndexOptions
 
 
 def mount(folder: Path, options: str) -> None:
@@ -57,7 +58,7 @@ def test_a_full_disk_is_a_line_the_old_index_stays_and_the_run_goes_on(
     assert Index(out).manifest == old.manifest
     np.testing.assert_array_equal(old.vectors("student"), before)
     resize(small_disk, "8m")
-    made = build_index([photos], student, out, resume=True)
+    made = build_index([photos], student, out, options=IndexOptions(resume=True))
     expected = build_index([photos], student, tmp_path / "fresh")
     np.testing.assert_array_equal(made.vectors("student"), expected.vectors("student"))
     assert made.items == expected.items

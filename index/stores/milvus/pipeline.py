@@ -20,14 +20,11 @@ from index.build.embed_missing import embed_missing
 from index.build.journal import Journal
 from index.build.pipeline import PROJECTED, Models, name_sources
 from index.build.ray import RayCluster
-from index.embedders.onnx import OnnxEmbedder
-from index.embedders.teacher_space import FILE as TEACHER_SPACE
-from index.embedders.teacher_space import TeacherSpace
 from index.errors import RetrievalError, UsageError
 from index.images.sources import Source, find_images
 from index.io import content_digest, explain_disk
 from index.progress import say
-from index.stores.faiss_tuning import SearchTarget, TunedIndex
+from index.stores.faiss_tuning import TunedIndex
 from index.stores.folder import ERRORS, FORMAT
 from index.stores.folder_writer import write_failures
 from index.stores.metadata import PATH, join_metadata, read_rows
@@ -48,6 +45,7 @@ from index.stores.milvus.store import MilvusIndex
 from index.stores.milvus.students import keep_student
 from index.stores.milvus.tuning import QUERIES, choose_index, how_wide, serves, tune
 from index.stores.milvus.writer import Sender, Written, read_stretches, write_all
+from index.stores.options import DEFAULTS, IndexOptions, SearchTarget
 from index.stores.records import Failure, Manifest, Space
 from index.teachers.spec import TeacherSpec
 
@@ -80,22 +78,13 @@ def send_by_name(
     teacher: TeacherSpec,
     device: str,
     work: Path | None = None,
-    resume: bool = False,
-    update: bool = False,
-    need: SearchTarget | None = None,
-    metadata: Path | None = None,
+    options: IndexOptions = DEFAULTS,
     cluster: RayCluster | None = None,
 ) -> Sent:
-    """`send_images`, with models given by name; teacher space is taken from beside the student."""
-    student = OnnxEmbedder(model, device, threads=1)
-    beside = model.with_name(TEACHER_SPACE)
-    space = TeacherSpace.load(beside) if teacher.spec and beside.is_file() else None
-    opened = teacher.open(device) if teacher.spec else None
+    """`send_images`, with models given by name."""
     work = work or user_cache_path("retrieval") / "milvus" / content_digest(f"work {address}".encode())
     work.parent.mkdir(parents=True, exist_ok=True)
-    return send_images(
-        sources, Models(student, opened, space), address, work, resume, update, need, metadata, cluster
-    )
+    return send_images(sources, Models.open(model, teacher, device), address, work, options, cluster)
 
 
 def send_images(
@@ -103,10 +92,7 @@ def send_images(
     models: Models,
     address: Address,
     work: Path,
-    resume: bool = False,
-    update: bool = False,
-    need: SearchTarget | None = None,
-    metadata: Path | None = None,
+    options: IndexOptions = DEFAULTS,
     cluster: RayCluster | None = None,
 ) -> Sent:
     """Bring images into a gallery. What is there by its content is neither embedded nor sent again.
@@ -119,10 +105,7 @@ def send_images(
         models: What makes the vectors.
         address: Of the gallery.
         work: A folder of this machine that is new or empty, for the journal.
-        resume: Go on with the run that was interrupted, if there is one.
-        update: Remove what is not among the sources, and forget files that items had; else images are added.
-        need: What is asked of the search; None takes the defaults.
-        metadata: A CSV file with a column `path` and others to filter by; None keeps what was there.
+        options: What is wanted. Without `update` images are added, and nothing is removed.
         cluster: Where to embed; None does it here.
 
     Raises:
@@ -130,7 +113,8 @@ def send_images(
         BudgetError: The teacher's budget is too small; nothing was asked.
         RetrievalError: The server fails for too long, no image could be read, or a model failed.
     """
-    files, need, work = find_images(sources), need or SearchTarget(), work.absolute()
+    files, need, work = find_images(sources), options.target, work.absolute()
+    metadata, update = options.metadata, options.update
     if metadata is not None:
         _require_short(metadata)
     client = connect(address)
@@ -146,7 +130,7 @@ def send_images(
             _make_ready(known, known.name(space), made.dim, need)
     with explain_disk(work), Journal(work) as journal:
         identity = models.identity | {"source": name_sources(sources), "gallery": str(address)}
-        journal.start(identity, resume)
+        journal.start(identity, options.resume)
         if known is not None and known.count():
             journal.adopt(known)
         journal.list_files(files)

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import RetrievalError
-from index.stores.faiss_tuning import DEPTH, MAX_LISTS, SearchTarget, TunedIndex, choose_factory
+from index.stores.faiss_tuning import DEPTH, MAX_LISTS, TunedIndex, choose_factory
+from index.stores.options import SearchTarget
 from index.stores.records import Space
 
 EFFORTS = (32, 48, 64, 96, 128, 192, 256, 384, 512)  # breadth of a graph, or lists to visit

@@ -36,6 +36,7 @@ from index.images.sources import find_images
 from index.stores.folder import ERRORS, ITEMS, Index
 from index.stores.milvus.client import FIELDS, Address
 from index.stores.milvus.pipeline import send_images
+from index.stores.options import IndexOptions
 from index.stores.records import Failure, Item
 
 pytestmark = pytest.mark.slow  # a cluster is started
@@ -84,7 +85,7 @@ def build(root: Path, out: Path, cluster: RayCluster | None = None, **options: b
     student = OnnxEmbedder(root / "student.onnx", "cpu", threads=1)
     teacher = open_embedder(root / "teacher.onnx", "cpu")
     sources = [root / "images", root / "shard.tar", root / "list.parquet"]
-    return build_index(sources, student, out, teacher, cluster=cluster, **options)
+    return build_index(sources, student, out, teacher, cluster=cluster, options=IndexOptions(**options))
 
 
 @pytest.fixture(scope="module")

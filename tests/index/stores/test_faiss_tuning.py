@@ -3,7 +3,8 @@ import pytest
 
 from index.errors import UsageError
 from index.stores.faiss import Ann, SearchParams, search_exact
-from index.stores.faiss_tuning import EXACT_FLOATS, SearchTarget, build_tuned, choose_factory, tune
+from index.stores.faiss_tuning import EXACT_FLOATS, build_tuned, choose_factory, tune
+from index.stores.options import SearchTarget
 
 
 def crowded(count, dim, seed=0):

@@ -22,7 +22,6 @@ from index.embedders.registry import open_embedder
 from index.errors import RetrievalError, UnreachableError, UsageError
 from index.io import content_digest
 from index.search import Searcher, open_searcher
-from index.stores.faiss_tuning import SearchTarget
 from index.stores.filters import Filter
 from index.stores.milvus.client import (
     Address,
@@ -39,6 +38,7 @@ from index.stores.milvus.store import MilvusIndex, open_collection
 from index.stores.milvus.students import find_student, keep_student
 from index.stores.milvus.tuning import choose_index, serves
 from index.stores.milvus.writer import Sender, Stretch, write_all
+from index.stores.options import IndexOptions, SearchTarget
 from index.stores.records import Item
 from index.teachers.spec import TeacherSpec
 
@@ -62,7 +62,7 @@ def send(address: Address, student_file: Path, tmp_path: Path) -> Callable[..., 
     def run(*sources: Path, model: Path = student_file, teacher: Path | None = None, **options: Any) -> Sent:
         opened = open_embedder(teacher, "cpu") if teacher else None
         models = Models(OnnxEmbedder(model, "cpu"), opened, None)
-        return send_images(list(sources), models, address, tmp_path / "work", **options)
+        return send_images(list(sources), models, address, tmp_path / "work", options=IndexOptions(**options))
 
     return run
 
@@ -85,7 +85,11 @@ def test_finds_what_the_index_folder_finds(
     assert (len(sent.index), sent.written.new) == (12, 12)
     teacher = open_embedder(teacher_file, "cpu")
     local = build_index(
-        [folder], OnnxEmbedder(student_file, "cpu"), tmp_path / "idx", teacher, metadata=table
+        [folder],
+        OnnxEmbedder(student_file, "cpu"),
+        tmp_path / "idx",
+        teacher,
+        options=IndexOptions(metadata=table),
     )
     ours = open_searcher(str(address), TeacherSpec(str(teacher_file)), "cpu")
     theirs = Searcher(local, OnnxEmbedder(student_file, "cpu"), teacher)
