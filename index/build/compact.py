@@ -19,6 +19,7 @@ from index.stores.folder import CHUNK, Index
 from index.stores.folder_writer import IndexWriter, remove_old
 from index.stores.options import SearchTarget
 from index.stores.records import Item
+from index.vectors import Vectors
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def _present_items(index: Index, kept: "array[int]") -> Iterator[Item]:
             yield replace(item, **vars(first), copies=tuple(copies))
 
 
-def _rows(index: Index, space: str, ids: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+def _rows(index: Index, space: str, ids: NDArray[np.int64]) -> Iterator[Vectors]:
     vectors = index.vectors(space)
     for start in range(0, len(ids), CHUNK):
         yield vectors[ids[start : start + CHUNK]]

@@ -16,7 +16,6 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from index.build.journal_tables import DOUBTFUL, FOUND, MISSING, open_tables
 from index.build.journal_vectors import JournalVectors, Segment
@@ -26,6 +25,7 @@ from index.io import forget, require_utf8
 from index.progress import say
 from index.stores.folder import CHUNK, MANIFEST, Index
 from index.stores.records import Failure, File, Item, Manifest
+from index.vectors import Vectors
 
 FOLDER = "unfinished"
 SYNC = 5.0  # seconds of work that a power cut may cost
@@ -220,9 +220,7 @@ class Journal:
         self._db.execute("UPDATE files SET digest = ? WHERE place = ?", (digest, place))
         return self._db.execute("SELECT 1 FROM contents WHERE digest = ?", (digest,)).fetchone() is not None
 
-    def add(
-        self, items: Sequence[Item], vectors: Mapping[str, NDArray[np.float32]], failures: Sequence[Failure]
-    ) -> None:
+    def add(self, items: Sequence[Item], vectors: Mapping[str, Vectors], failures: Sequence[Failure]) -> None:
         """Add n embedded files, with `(n, dim)` vectors for each space, and the refused ones among them."""
         segments = [
             (self._rows, len(items), *self._heap.append(space, rows)) for space, rows in vectors.items()
@@ -261,9 +259,7 @@ class Journal:
         for path, reason in self._db.execute("SELECT path, reason FROM refused ORDER BY place"):
             yield Failure(path, reason)
 
-    def vectors(
-        self, space: str, dim: int, rows: Sequence[int], base: Index | None
-    ) -> Iterator[NDArray[np.float32]]:
+    def vectors(self, space: str, dim: int, rows: Sequence[int], base: Index | None) -> Iterator[Vectors]:
         """Gather `(n, dim)` vectors, some at a time.
 
         Args:

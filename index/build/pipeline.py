@@ -9,9 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from index.build.embed_missing import embed_missing
 from index.build.journal import Journal
@@ -34,6 +32,7 @@ from index.stores.metadata import read_rows
 from index.stores.options import AUTO, DEFAULTS, IndexOptions, SearchTarget
 from index.stores.records import Item, Space
 from index.teachers.spec import TeacherSpec
+from index.vectors import Vectors
 
 PROJECTED = "projected"
 
@@ -229,9 +228,7 @@ def _write(
     return writer.commit(teacher.spec if teacher else None, asdict(teacher.options) if teacher else {})
 
 
-def add_search(
-    writer: IndexWriter, name: str, vectors: NDArray[np.float32], need: SearchTarget, factory: str
-) -> None:
+def add_search(writer: IndexWriter, name: str, vectors: Vectors, need: SearchTarget, factory: str) -> None:
     """Make a space that was written searchable."""
     ann, served = build_tuned(vectors, need, factory)
     size = writer.add_ann(name, ann, served)
@@ -240,7 +237,7 @@ def add_search(
         say(f"{name}: its index takes {size / GIB:.2g} GiB, more than --memory {need.memory:g} allows.")
 
 
-def _project(vectors: NDArray[np.float32], space: TeacherSpace) -> Iterator[NDArray[np.float32]]:
+def _project(vectors: Vectors, space: TeacherSpace) -> Iterator[Vectors]:
     """Project by chunks of the final order: a sum may depend on what is multiplied together."""
     for some in chunks(vectors, CHUNK):
         yield space.project(some)

@@ -7,23 +7,19 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from index.stores.faiss import Scored
 from index.stores.filters import Filter
 from index.stores.records import Failure, Item, Manifest
+from index.vectors import Scored, Vectors
 
 
 class Searchable(Protocol):
     """One space of a gallery, to be searched."""
 
-    def search(self, queries: NDArray[np.float32], k: int, keep: Any = None) -> Scored:
-        """Find the k nearest of each of `(n, dim)` unit rows; `keep` is what `Store.keep` made of a wish.
+    def search(self, queries: Vectors, k: int, keep: Any = None) -> Scored:
+        """Find the k nearest of each of `(n, dim)` queries; `keep` is what `Store.keep` made of a filter."""
 
-        Returns:
-            `(n, k)` inner products, falling, and ids; -inf and -1 where there are no more.
-        """
-
-    def order_again(self, queries: NDArray[np.float32], ids: NDArray[np.int64], k: int) -> Scored:
-        """Order `(n, candidates)` ids by their stored vectors and keep the best k; as `search` otherwise."""
+    def order_again(self, queries: Vectors, ids: NDArray[np.int64], k: int) -> Scored:
+        """Order `(n, candidates)` ids by their stored vectors and keep the best k."""
 
 
 class Store(Protocol):
@@ -85,7 +81,7 @@ class Store(Protocol):
             UsageError: The metadata have no such column.
         """
 
-    def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+    def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> Vectors:
         """The `(len(ids), dim)` vectors of some items; None takes all."""
 
     def open_space(self, space: str, device: str) -> Searchable:

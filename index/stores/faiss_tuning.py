@@ -12,16 +12,15 @@ from index.errors import needs
 from index.io import forget, take
 from index.stores.faiss import (
     EXACT,
-    Ann,
-    Scored,
     SearchParams,
-    Vectors,
+    VectorIndex,
     build_ann,
     inverted_lists,
     search_exact,
     set_nprobe,
 )
 from index.stores.options import SearchTarget
+from index.vectors import Scored, Vectors
 
 with needs("cpu"):
     import faiss
@@ -119,7 +118,7 @@ def build_tuned(
     factory = name_factory(factory, count, dim, need)
     if factory == EXACT:
         some = vectors[: max(TIMED_FLOATS // dim, 1)]
-        milliseconds = _milliseconds(Ann(None, some), some[:TIMED], min(DEPTH, len(some)))
+        milliseconds = _milliseconds(VectorIndex(None, some), some[:TIMED], min(DEPTH, len(some)))
         return None, TunedIndex(EXACT, need.recall, 1.0, 0, 0, milliseconds * count / len(some))
     shuffled = np.random.default_rng(0).permutation(count)
     held = min(QUERIES, -(-count // 10))
@@ -144,7 +143,7 @@ def tune(
     least = _without(own, search_exact(queries, vectors, k + 1), k)[0][:, -1:]
 
     def shares_found(effort: SearchParams) -> NDArray[np.floating]:
-        ann, found = Ann(index, vectors, effort), []
+        ann, found = VectorIndex(index, vectors, effort), []
         for start in range(0, len(queries), TOGETHER):
             found.append(ann.search(queries[start : start + TOGETHER], k + 1))
             forget(vectors)  # of which the candidates of many queries are scattered over all
@@ -154,7 +153,7 @@ def tune(
         return (scores >= least - 1e-5).mean(axis=1)
 
     def milliseconds(effort: SearchParams) -> float:
-        median_time = _milliseconds(Ann(index, vectors, effort), queries, k + 1)
+        median_time = _milliseconds(VectorIndex(index, vectors, effort), queries, k + 1)
         forget(vectors)
         return median_time
 
@@ -198,7 +197,7 @@ def _refinements(index: faiss.Index) -> tuple[int, ...]:
     return REFINE
 
 
-def _milliseconds(ann: Ann, queries: NDArray[np.float32], k: int) -> float:
+def _milliseconds(ann: VectorIndex, queries: Vectors, k: int) -> float:
     """Median time of one search on one core, warmed up."""
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)

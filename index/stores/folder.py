@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from index.errors import UsageError
 from index.io import file_digest, require_utf8
-from index.stores.faiss import EXACT, Ann, SearchParams, read_ann
+from index.stores.faiss import EXACT, SearchParams, VectorIndex, read_ann
 from index.stores.filters import Filter
 from index.stores.metadata import Metadata
 from index.stores.records import Failure, File, Item, Manifest, Space, Stored
+from index.vectors import Vectors
 
 if TYPE_CHECKING:
     import faiss
@@ -52,7 +53,7 @@ class Index:
         self.path, self.allowed = path, allowed
         self.manifest = _read_manifest(path)
         self.data = data_folder(path, self.manifest.generation)
-        self._vectors: dict[str, NDArray[np.float32]] = {}
+        self._vectors: dict[str, Vectors] = {}
 
     def __len__(self) -> int:
         return self.manifest.count
@@ -109,7 +110,7 @@ class Index:
         """Ids of the items with a given content."""
         return {item.digest: [i] for i, item in enumerate(self.items)}
 
-    def vectors(self, space: str) -> NDArray[np.float32]:
+    def vectors(self, space: str) -> Vectors:
         """Memory-map the `(count, dim)` float32 vectors of a space."""
         if space not in self._vectors:
             file = self._file(f"{space}.npy")
@@ -119,14 +120,16 @@ class Index:
                 raise UsageError(_DAMAGED.format(file)) from error
         return self._vectors[space]
 
-    def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+    def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> Vectors:
         """The `(len(ids), dim)` vectors of some items; None takes all."""
         return self.vectors(space) if ids is None else self.vectors(space)[ids]
 
-    def open_space(self, space: str, device: str) -> Ann:
+    def open_space(self, space: str, device: str) -> VectorIndex:
         """Join the FAISS index of a space and its vectors."""
         made = self.manifest.spaces[space]
-        return Ann(self.ann(space), self.vectors(space), SearchParams(made.probes, made.refine), device)
+        return VectorIndex(
+            self.ann(space), self.vectors(space), SearchParams(made.probes, made.refine), device
+        )
 
     def ann(self, space: str) -> "faiss.Index | None":
         """Read the FAISS index of a space; None where its vectors are searched themselves."""

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from index.io import file_digest, sync
 from index.stores.faiss import write_ann
@@ -33,7 +32,8 @@ from index.stores.folder import (
     data_folder,
 )
 from index.stores.metadata import Joined, carry_over, join_metadata
-from index.stores.records import Failure, Item, Manifest, Space, Stored
+from index.stores.records import Failure, Item, Manifest, Space, Stored, as_facts
+from index.vectors import Vectors
 
 if TYPE_CHECKING:
     import faiss
@@ -99,9 +99,7 @@ class IndexWriter:
         """Write the images that were refused."""
         self._manifest = replace(self._manifest, failed=write_failures(self._data / ERRORS, failures))
 
-    def add_space(
-        self, name: str, space: Space, chunks: Iterable[NDArray[np.float32]]
-    ) -> NDArray[np.float32]:
+    def add_space(self, name: str, space: Space, chunks: Iterable[Vectors]) -> Vectors:
         """Write the vectors of all items, after the items, and map them to read.
 
         Args:
@@ -112,10 +110,11 @@ class IndexWriter:
         path = self._data / f"{name}.npy"
         shape = (self._manifest.count, space.dim)
         with path.open("wb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            descr = np.lib.format.dtype_to_descr(space.type.stored)
+            header = {"descr": descr, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for rows in chunks:
-                file.write(np.ascontiguousarray(rows, "<f4").tobytes())
+                file.write(space.type.to_bytes(rows))
         self._manifest.spaces[name] = space
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
@@ -186,7 +185,7 @@ class IndexWriter:
             files=files,
         )
         beside = self._out / f".{MANIFEST}"
-        beside.write_text(json.dumps(asdict(manifest), indent=2) + "\n")
+        beside.write_text(json.dumps(as_facts(manifest), indent=2) + "\n")
         sync(beside)
         beside.replace(self._out / MANIFEST)  # from here on the index is the new one
         self._committed = True

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from index.errors import UsageError
 from index.stores.folder import FORMAT
@@ -24,6 +23,7 @@ from index.stores.milvus.client import (
     explain,
 )
 from index.stores.records import Manifest, Space
+from index.vectors import Vectors
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -101,7 +101,7 @@ class Collection:
     def search(
         self,
         space: str,
-        queries: NDArray[np.float32],
+        queries: Vectors,
         k: int,
         params: Mapping[str, int],
         wide: int = 1,
@@ -157,9 +157,7 @@ class Collection:
             yield pa.RecordBatch.from_pylist([asdict(as_item(row)) for row in page])
 
 
-def _order(
-    query: NDArray[np.float32], rows: list[dict[str, Any]], k: int
-) -> list[tuple[float, dict[str, Any]]]:
+def _order(query: Vectors, rows: list[dict[str, Any]], k: int) -> list[tuple[float, dict[str, Any]]]:
     """The best k of some rows, by their whole vectors."""
     vectors = np.array([row.pop("vector") for row in rows], np.float32).reshape(-1, len(query))
     scores = vectors @ query

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from index.build.embed_missing import embed_missing
@@ -46,8 +45,9 @@ from index.stores.milvus.students import keep_student
 from index.stores.milvus.tuning import QUERIES, choose_index, how_wide, serves, tune
 from index.stores.milvus.writer import Sender, Written, read_stretches, write_all
 from index.stores.options import DEFAULTS, IndexOptions, SearchTarget
-from index.stores.records import Failure, Manifest, Space
+from index.stores.records import Failure, Manifest, Space, as_facts
 from index.teachers.spec import TeacherSpec
+from index.vectors import Vectors
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -196,7 +196,7 @@ def _spaces(models: Models) -> dict[str, Space]:
 
 
 def _facts(manifest: Manifest, columns: Sequence[str]) -> dict[str, Any]:
-    return {"manifest": asdict(manifest), "columns": list(columns)}
+    return {"manifest": as_facts(manifest), "columns": list(columns)}
 
 
 def _create(client: "MilvusClient", address: Address, target: str, models: Models) -> Collection:
@@ -288,7 +288,7 @@ def tune_space(collection: Collection, space: str, kind: str, need: SearchTarget
     rows = collection.client.query(name, filter='digest >= ""', limit=QUERIES, output_fields=["vector"])
     queries = np.array([row["vector"] for row in rows], np.float32)
 
-    def search(some: NDArray[np.float32], k: int, params: Mapping[str, int]) -> NDArray[np.float32]:
+    def search(some: Vectors, k: int, params: Mapping[str, int]) -> Vectors:
         scores = np.full((len(some), k), -np.inf, np.float32)
         for start in range(0, len(some), TOGETHER):
             part = some[start : start + TOGETHER]

@@ -13,7 +13,6 @@ from platformdirs import user_cache_path
 
 from index.errors import RetrievalError, UsageError
 from index.io import content_digest
-from index.stores.faiss import Scored
 from index.stores.filters import Filter
 from index.stores.folder import ERRORS, read_failures
 from index.stores.metadata import MOST_VALUES
@@ -22,6 +21,7 @@ from index.stores.milvus.collection import DEEPEST, Collection, find_current
 from index.stores.milvus.students import find_student
 from index.stores.milvus.tuning import how_wide, search_params
 from index.stores.records import Failure, Item
+from index.vectors import Scored, Vectors
 
 REMEMBERED = 100_000  # items whose fields are kept after they were found
 # Opening waits for all that was written; to wait again would cost each search a tenth of a second and more.
@@ -118,7 +118,7 @@ class MilvusIndex:
         """The filter that the server applies."""
         return as_filter(narrow, list(self.columns))
 
-    def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+    def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> Vectors:
         """The `(len(ids), dim)` vectors of some items; None takes all, which must be pinned."""
         all_digests = self.ids_by_digest.digests
         digests = all_digests if ids is None else [all_digests[i] for i in np.asarray(ids).tolist()]
@@ -152,7 +152,7 @@ class MilvusSpace:
         self._index, self._space = index, space
         self._made = index.manifest.spaces[space]
 
-    def search(self, queries: NDArray[np.float32], k: int, keep: str | None = None) -> Scored:
+    def search(self, queries: Vectors, k: int, keep: str | None = None) -> Scored:
         """Find the k nearest of each of `(n, dim)` unit rows, with the server's own filter."""
         index = self._index
         k = min(k, DEEPEST)
@@ -166,12 +166,12 @@ class MilvusSpace:
             scores[line, : len(hits)] = [score for score, _ in hits]
         return scores, ids
 
-    def order_again(self, queries: NDArray[np.float32], ids: NDArray[np.int64], k: int) -> Scored:
+    def order_again(self, queries: Vectors, ids: NDArray[np.int64], k: int) -> Scored:
         """Order `(n, candidates)` ids by their stored vectors, which are fetched, and keep the best k."""
         found = np.unique(ids[ids >= 0])
         scores = np.full(ids.shape, -np.inf, np.float32)
         if len(found):
-            similarity = queries @ self._index.rows(self._space, found).T
+            similarity = self._made.type.similarity(queries, self._index.rows(self._space, found))
             there = ids >= 0
             places = np.searchsorted(found, np.where(there, ids, found[0]))
             scores = np.where(there, np.take_along_axis(similarity, places, 1), scores)

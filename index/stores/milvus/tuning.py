@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from index.errors import RetrievalError
 from index.stores.faiss_tuning import DEPTH, MAX_LISTS, TunedIndex, choose_factory
 from index.stores.options import SearchTarget
 from index.stores.records import Space
+from index.vectors import Vectors
 
 EFFORTS = (32, 48, 64, 96, 128, 192, 256, 384, 512)  # breadth of a graph, or lists to visit
 HARDEST = 2048
@@ -20,7 +20,7 @@ DEEP = 10  # times as many results as are wanted, of which the best are taken fo
 # A server that knows a vector by its code alone finds so many times more, which are ordered by whole vectors.
 WIDE = {"IVF_SQ8": 2, "IVF_PQ": 20}
 
-Search = Callable[[NDArray[np.float32], int, Mapping[str, int]], NDArray[np.float32]]
+Search = Callable[[Vectors, int, Mapping[str, int]], Vectors]
 
 
 def choose_index(count: int, dim: int, need: SearchTarget) -> tuple[str, dict[str, Any]]:
@@ -63,7 +63,7 @@ def how_wide(kind: str) -> int:
     return WIDE.get(kind, 1)
 
 
-def tune(kind: str, queries: NDArray[np.float32], search: Search, need: SearchTarget) -> TunedIndex:
+def tune(kind: str, queries: Vectors, search: Search, need: SearchTarget) -> TunedIndex:
     """Find the least effort that a need takes, measured against what the most finds, and deeper.
 
     Args:

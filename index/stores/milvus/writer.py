@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from index.build.journal import Journal
 from index.build.pipeline import PROJECTED
@@ -19,6 +18,7 @@ from index.progress import progress, say
 from index.stores.milvus.client import FIELDS, any_of, as_item, as_row, explain
 from index.stores.milvus.collection import PAGE, Collection
 from index.stores.records import Item
+from index.vectors import Vectors
 
 T = TypeVar("T")
 BYTES = 4 << 20  # of vectors in one request
@@ -134,7 +134,7 @@ class Stretch:
 
     items: list[Item]
     metadata: Mapping[str, dict[str, str]] | None
-    vectors: Mapping[str, Mapping[str, NDArray[np.float32]]]
+    vectors: Mapping[str, Mapping[str, Vectors]]
 
 
 def write_stretch(sender: Sender, stretch: Stretch, replace_files: bool) -> Written:
@@ -211,7 +211,7 @@ def read_stretches(
     found = journal.items()
     while part := list(islice(found, size)):
         own = [(item.digest, row) for item, row in part if row >= 0]
-        vectors: dict[str, Mapping[str, NDArray[np.float32]]] = {}
+        vectors: dict[str, Mapping[str, Vectors]] = {}
         for space in spaces if own else ():
             source = "teacher" if space == PROJECTED else space
             made = np.concatenate(list(journal.vectors(source, dims[source], [row for _, row in own], None)))
