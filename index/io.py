@@ -35,6 +35,27 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+@contextmanager
+def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
+    """Yield a name beside a file to write to, which takes the place of the file in one step if all goes well.
+
+    Args:
+        path: The file; others may read it, or write the same, meanwhile.
+        durable: Whether it is on the disk when this returns: a power cut then leaves the old file or the new.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield beside
+        if durable:
+            sync(beside)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync(path.parent)
+
+
 def file_digest(path: Path) -> str:
     """`content_digest` of a file of any size."""
     with path.open("rb") as file:

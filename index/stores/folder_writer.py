@@ -16,14 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from index.io import file_digest, sync
+from index.io import atomic_write, file_digest, sync
+from index.progress import say
 from index.stores.faiss import write_ann
-from index.stores.faiss_tuning import TunedIndex
+from index.stores.faiss_tuning import GIB, TunedIndex, build_tuned
 from index.stores.folder import (
-    CHUNK,
     COMPANIONS,
     ERRORS,
-    FORMAT,
     ITEMS,
     MANIFEST,
     METADATA,
@@ -32,7 +31,8 @@ from index.stores.folder import (
     data_folder,
 )
 from index.stores.metadata import Joined, carry_over, join_metadata
-from index.stores.records import Failure, Item, Manifest, Space, Stored, as_facts
+from index.stores.options import SearchTarget
+from index.stores.records import CHUNK, FORMAT, Failure, Item, Manifest, Space, Stored, as_facts
 from index.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -148,6 +148,14 @@ class IndexWriter:
         spaces[name] = replace(spaces[name], **asdict(served))
         return 0 if ann is None else file.stat().st_size
 
+    def add_search(self, name: str, vectors: Vectors, target: SearchTarget, factory: str) -> None:
+        """Build what searches a space that was written, and store it."""
+        ann, served = build_tuned(vectors, target, factory)
+        size = self.add_ann(name, ann, served)
+        say(f"{name}: {served}.")
+        if size > target.memory * GIB:  # no kind of index is as small as that, or the factory was given
+            say(f"{name}: its index takes {size / GIB:.2g} GiB, more than --memory {target.memory:g} allows.")
+
     def add_model(self, data: bytes, beside: Path) -> None:
         """Store the student, so that the index can be searched wherever it is taken.
 
@@ -184,18 +192,17 @@ class IndexWriter:
             teacher_options=teacher_options,
             files=files,
         )
-        beside = self._out / f".{MANIFEST}"
-        beside.write_text(json.dumps(as_facts(manifest), indent=2) + "\n")
-        sync(beside)
-        beside.replace(self._out / MANIFEST)  # from here on the index is the new one
-        self._committed = True
-        sync(self._out)
+        with atomic_write(self._out / MANIFEST, durable=True) as beside:
+            beside.write_text(json.dumps(as_facts(manifest), indent=2) + "\n")
+        self._committed = True  # the index is the new one
         remove_old(self._out, manifest.generation)
         return Index(self._out)
 
 
 def remove_old(out: Path, generation: int) -> None:
-    """Remove the data of every generation but one."""
+    """Remove the data of every generation but one, and a manifest that was not written to its end."""
+    for file in out.glob(f".{MANIFEST}.*"):
+        file.unlink()
     for folder in out.glob("data-*"):
         if folder != data_folder(out, generation):
             shutil.rmtree(folder, ignore_errors=True)

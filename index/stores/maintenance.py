@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from index.build.journal import FOLDER
 from index.io import chunks
 from index.stores.faiss import EXACT, SearchParams, VectorIndex, search_exact
-from index.stores.folder import CHUNK, Index
+from index.stores.folder import Index
+from index.stores.records import CHUNK, UNFINISHED
 from index.vectors import Vectors
 
 SAMPLE = 200  # vectors that a FAISS file is asked for
@@ -88,7 +88,7 @@ def describe_index(path: Path) -> IndexFacts:
         manifest.failed,
         sum(file.size for file in manifest.files.values()) / 1e6,
         manifest.teacher,
-        (path / FOLDER).is_dir(),
+        (path / UNFINISHED).is_dir(),
         {
             name: SpaceFacts(
                 space.name,

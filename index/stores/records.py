@@ -5,6 +5,10 @@ from typing import Any
 
 from index.vectors import UNIT_FLOATS, VectorType
 
+FORMAT = 2  # of a manifest; 1 had its files beside it, and every copy of an image as an item
+UNFINISHED = "unfinished"  # the folder of a run that is not complete
+CHUNK = 1024  # items that are read or written at a time
+
 
 @dataclass(frozen=True)
 class File:

@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from index.build import embed_missing as filling
-from index.build import pipeline
 from index.build.compact import compact_index
 from index.build.embed import embed_files
 from index.build.journal import Journal
@@ -55,9 +54,10 @@ class Machine:
         self.space = TeacherSpace(mean, components)
         monkeypatch.setattr(filling, "embed_files", partial(embed_files, batch=1, workers=1))
         monkeypatch.setattr(Journal, "add", self.stepping(Journal.add))
-        monkeypatch.setattr(pipeline, "build_tuned", self.stepping(pipeline.build_tuned))
+        monkeypatch.setattr(writing, "build_tuned", self.stepping(writing.build_tuned))
         monkeypatch.setattr(writing, "remove_old", self.stepping(writing.remove_old))
-        monkeypatch.setattr(writing, "sync", self.stepping(lambda path: None))  # it takes long
+        for module in ("index.io", "index.stores.folder_writer"):  # it takes long
+            monkeypatch.setattr(f"{module}.sync", self.stepping(lambda path: None))
 
     def stepping(self, function):
         def call(*arguments):

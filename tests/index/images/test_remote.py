@@ -13,8 +13,7 @@ from conftest import png, write_shard
 from web_site import Site
 
 from index.build.compact import compact_index
-from index.build.gallery import Target, write_gallery
-from index.build.pipeline import build_index
+from index.build.pipeline import build_by_name, build_index
 from index.build.ray_worker import _file_of, list_files
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError, RetrievalError, UsageError
@@ -22,6 +21,7 @@ from index.images.decode import read_photo
 from index.images.remote import PACKAGES, check, is_address, lies_below
 from index.images.sources import find_images, image_at
 from index.stores.folder import Index
+from index.stores.folder_store import FolderStore
 from index.stores.options import IndexOptions
 from index.teachers.spec import TeacherSpec
 
@@ -250,10 +250,10 @@ def test_paths_on_this_machine_are_no_addresses():
 
 
 def test_the_command_takes_addresses(shards: str, student_file: Path, tmp_path: Path):
-    made = write_gallery(
+    made = build_by_name(
         [shards],
         student_file,
-        Target(tmp_path / "idx"),
+        FolderStore(tmp_path / "idx"),
         TeacherSpec(),
         "cpu",
     )

@@ -7,11 +7,11 @@ from conftest import picture
 
 from index.build.journal import Journal
 from index.build.pipeline import build_index
-from index.build.unchanged import holds_just
 from index.embedders.onnx import OnnxEmbedder
 from index.images.sources import find_images
 from index.stores.folder import Index
 from index.stores.options import IndexOptions
+from index.stores.unchanged import holds_just
 
 
 @pytest.fixture
