@@ -28,7 +28,7 @@ from index.evaluation.labelled import evaluate_labelled, read_labels
 from index.evaluation.rankings import Options as Ranking
 from index.images.sources import find_images
 from index.search import Searcher
-from index.stores.faiss import VectorIndex
+from index.stores.faiss.vector_index import VectorIndex
 from index.teachers.ledger import Ledger
 
 

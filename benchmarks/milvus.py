@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from synthetic import PER_CLUSTER, Law
 
 from index.stores.base import Batch
-from index.stores.faiss import search_exact
+from index.stores.faiss.vector_index import search_exact
 from index.stores.milvus.client import (
     FIELDS,
     METRIC,

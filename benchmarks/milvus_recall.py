@@ -13,8 +13,8 @@ from statistics import median
 import numpy as np
 from milvus import batches, draw, index, items_of, make, open_writer, parser_for
 
-from index.stores.faiss import search_exact
-from index.stores.faiss_tuning import GIB
+from index.stores.faiss.tuning import GIB
+from index.stores.faiss.vector_index import search_exact
 from index.stores.milvus.client import Address, connect
 from index.stores.milvus.store import MilvusIndex, MilvusSpace
 from index.stores.milvus.tuning import choose_index, tune

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from index.errors import UsageError
 from index.io import file_digest, forget, require_utf8
 from index.stores.base import Store
-from index.stores.faiss import EXACT, SearchParams, VectorIndex, read_ann
+from index.stores.faiss.vector_index import EXACT, SearchParams, VectorIndex, read_ann
 from index.stores.records import CHUNK, FORMAT, Failure, File, Item, Manifest, Space, Stored
 from index.vectors import Vectors
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 from index.images.file import ImageFile
 from index.progress import say
 from index.stores.base import BuildReport, Content, StoreWriter
-from index.stores.faiss import check_factory
-from index.stores.faiss_tuning import name_factory
+from index.stores.faiss.tuning import name_factory
+from index.stores.faiss.vector_index import check_factory
 from index.stores.folder import MANIFEST, Index
 from index.stores.folder_writer import IndexWriter, remove_old
 from index.stores.metadata import read_rows

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from index.io import atomic_write, file_digest, sync
 from index.progress import say
-from index.stores.faiss import write_ann
-from index.stores.faiss_tuning import GIB, TunedIndex, build_tuned
+from index.stores.faiss.tuning import GIB, TunedIndex, build_tuned
+from index.stores.faiss.vector_index import write_ann
 from index.stores.folder import (
     COMPANIONS,
     ERRORS,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from index.io import chunks
-from index.stores.faiss import EXACT, SearchParams, VectorIndex, search_exact
+from index.stores.faiss.vector_index import EXACT, SearchParams, VectorIndex, search_exact
 from index.stores.folder import Index
 from index.stores.records import CHUNK, UNFINISHED
 from index.vectors import Vectors

@@ -71,7 +71,7 @@ class Space:
         key: Identity of the embedder.
         name: Its name for people.
         dim: Length of the vectors.
-        factory: As in `index.stores.faiss_tuning.TunedIndex`, as are the others: what
+        factory: As in `index.stores.faiss.tuning.TunedIndex`, as are the others: what
             searches, how, and how well.
         dtype: As in `VectorType`,
         metric: as is this.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from index.errors import RetrievalError
-from index.stores.faiss_tuning import (
+from index.stores.faiss.tuning import (
     CODES_REACH,
     DEPTH,
     EXACT_FLOATS,

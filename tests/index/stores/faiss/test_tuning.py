@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from index.errors import UsageError
-from index.stores.faiss import SearchParams, VectorIndex, search_exact
-from index.stores.faiss_tuning import EXACT_FLOATS, build_tuned, choose_factory, tune
+from index.stores.faiss.tuning import EXACT_FLOATS, build_tuned, choose_factory, tune
+from index.stores.faiss.vector_index import SearchParams, VectorIndex, search_exact
 from index.stores.options import SearchTarget
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from index.errors import needs
 from index.io import forget, take
-from index.stores.faiss import (
+from index.stores.faiss.vector_index import (
     EXACT,
     SearchParams,
     VectorIndex,

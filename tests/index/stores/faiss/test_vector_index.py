@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from index.errors import RetrievalError, UsageError
-from index.stores.faiss import (
+from index.stores.faiss.vector_index import (
     EXACT,
     FEW,
     SearchParams,
@@ -34,7 +34,7 @@ def test_exact_search_is_numpys(unit_rows):
 
 
 def test_exact_search_joins_its_chunks(unit_rows, monkeypatch):
-    monkeypatch.setattr("index.stores.faiss.CHUNK", 100)
+    monkeypatch.setattr("index.stores.faiss.vector_index.CHUNK", 100)
     vectors, queries = unit_rows(350, 16), unit_rows(7, 16, seed=1)
     np.testing.assert_array_equal(search_exact(queries, vectors, 5)[1], exact(queries, vectors, 5))
     rows = np.arange(0, 350, 2)
@@ -72,7 +72,9 @@ def test_refinement_brings_the_order_of_the_stored_vectors(unit_rows):
 @pytest.mark.parametrize("factory", ["Flat", "HNSW16", "IVF8,SQ8", "RR16,IVF8,PQ8x4fs", "RR16,IVF8,RaBitQfs"])
 @pytest.mark.parametrize("few", [0, FEW])
 def test_a_filter_lets_nothing_else_through_and_loses_nothing(unit_rows, monkeypatch, factory, few):
-    monkeypatch.setattr("index.stores.faiss.FEW", few)  # 0: by FAISS's own filter, where the index has one
+    monkeypatch.setattr(
+        "index.stores.faiss.vector_index.FEW", few
+    )  # 0: by FAISS's own filter, where the index has one
     vectors, queries = unit_rows(2000, 16), unit_rows(30, 16, seed=1)
     ann = VectorIndex(
         build_ann(vectors, factory), vectors, SearchParams(0, 0 if factory in {"Flat", "HNSW16"} else 100)
@@ -94,7 +96,7 @@ def two_sides(unit_rows, count: int, dim: int):
     "factory", ["Flat", "HNSW16", "IVF64,SQ8", "IVF64,Flat", "RR16,IVF64,PQ8x4fs", "RR16,IVF64,RaBitQfs"]
 )
 def test_what_is_kept_is_found_wherever_it_lies(unit_rows, monkeypatch, factory):
-    monkeypatch.setattr("index.stores.faiss.FEW", 0)
+    monkeypatch.setattr("index.stores.faiss.vector_index.FEW", 0)
     vectors = two_sides(unit_rows, 4000, 16)
     keep = np.arange(4000) % 2 == 1
     refine = 2 if "," in factory and not factory.endswith("Flat") else 0
@@ -120,8 +122,10 @@ def test_more_than_the_nearest_lists_hold_is_found_in_the_others(unit_rows, fact
 
 
 def test_a_gpu_is_not_asked_for_more_than_it_finds(unit_rows, monkeypatch):
-    monkeypatch.setattr("index.stores.faiss.to_device", lambda index, *_: build_ann(vectors, "PQ8x4fs"))
-    monkeypatch.setattr("index.stores.faiss.GPU_DEPTH", 30)
+    monkeypatch.setattr(
+        "index.stores.faiss.vector_index.to_device", lambda index, *_: build_ann(vectors, "PQ8x4fs")
+    )
+    monkeypatch.setattr("index.stores.faiss.vector_index.GPU_DEPTH", 30)
     vectors, queries = unit_rows(500, 16), unit_rows(3, 16, seed=1)
     ann = VectorIndex(None, vectors, SearchParams(0, 2), "cuda")
     truth = exact(queries, vectors, 16)
@@ -144,7 +148,7 @@ def test_vectors_without_an_index_are_searched_as_faiss_searches_its_own(tmp_pat
 
 
 def test_an_index_that_knows_no_filter_is_searched_exactly(unit_rows, monkeypatch):
-    monkeypatch.setattr("index.stores.faiss.FEW", 0)
+    monkeypatch.setattr("index.stores.faiss.vector_index.FEW", 0)
     vectors, queries = unit_rows(2000, 16), unit_rows(9, 16, seed=1)
     keep = np.arange(2000) % 3 == 0
     ids = VectorIndex(build_ann(vectors, "PQ8x4fs"), vectors).search(queries, 5, keep)[1]
@@ -188,7 +192,7 @@ def test_a_factory_that_does_not_fit_is_a_usage_error(unit_rows):
 def test_a_file_read_or_mapped_answers_as_what_was_written(
     tmp_path, unit_rows, monkeypatch, factory, mapped_from
 ):
-    monkeypatch.setattr("index.stores.faiss.MAPPED_FROM", mapped_from)
+    monkeypatch.setattr("index.stores.faiss.vector_index.MAPPED_FROM", mapped_from)
     vectors = unit_rows(500, 16)
     index = build_ann(vectors, factory)
     write_ann(index, tmp_path / "a.faiss")
