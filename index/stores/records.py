@@ -89,13 +89,12 @@ class Space:
     dtype: str = UNIT_FLOATS.dtype
     metric: str = UNIT_FLOATS.metric
 
+    def __post_init__(self) -> None:
+        _ = self.type  # refuses what only a later version knows
+
     @property
     def type(self) -> VectorType:
-        """How its vectors are stored and compared.
-
-        Raises:
-            UsageError: A later version made it.
-        """
+        """How its vectors are stored and compared."""
         return VectorType(self.dtype, self.metric)
 
 

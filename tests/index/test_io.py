@@ -11,7 +11,7 @@ from conftest import picture, write_embedder
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
-from index.io import explain_disk
+from index.io import atomic_write, explain_disk
 from index.stores.folder import Index
 from index.stores.options import IndexOptions
 
@@ -87,3 +87,17 @@ def test_other_faults_of_a_disk_keep_their_reason(tmp_path: Path):
         explain_disk(tmp_path / "idx"),
     ):
         raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_file_is_replaced_in_one_step_or_not_at_all(tmp_path: Path, durable: bool):
+    file = tmp_path / "file"
+    file.write_text("old")
+    with pytest.raises(OSError, match="full"), atomic_write(file, durable) as beside:
+        beside.write_text("half")
+        raise OSError("full")
+    assert (file.read_text(), list(tmp_path.iterdir())) == ("old", [file])
+    with atomic_write(file, durable) as beside:
+        beside.write_text("new")
+        assert file.read_text() == "old"
+    assert (file.read_text(), list(tmp_path.iterdir())) == ("new", [file])

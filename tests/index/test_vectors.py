@@ -27,3 +27,5 @@ def test_a_manifest_of_the_default_does_not_name_it():
 def test_what_a_later_version_wrote_is_one_line():
     with pytest.raises(UsageError, match="uint8 compared by hamming need a later version"):
         VectorType("uint8", "hamming")
+    with pytest.raises(UsageError, match="need a later version"):
+        Space("key", "name", 8, dtype="uint8", metric="hamming")
