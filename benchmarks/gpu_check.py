@@ -28,7 +28,7 @@ from index.evaluation.labelled import evaluate_labelled, read_labels
 from index.evaluation.rankings import Options as Ranking
 from index.images.sources import find_images
 from index.search import Searcher
-from index.stores.faiss import Ann
+from index.stores.faiss.vector_index import VectorIndex
 from index.teachers.ledger import Ledger
 
 
@@ -83,7 +83,7 @@ def check(out: Path) -> dict[str, object]:
     assert difference < 5e-3, f"ONNX Runtime on the GPU differs by {difference:.2g}"
 
     vectors = index.vectors("student")
-    anns = [Ann(index.ann("student"), vectors, device=device) for device in ("cpu", "cuda")]
+    anns = [VectorIndex(index.ann("student"), vectors, device=device) for device in ("cpu", "cuda")]
     assert "Gpu" in type(anns[1].index).__name__
     here, there = (ann.search(vectors[:100], 10)[1] for ann in anns)
     same = float((here == there).mean())

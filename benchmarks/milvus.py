@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from synthetic import PER_CLUSTER, Law
 
-from index.stores.faiss import search_exact
-from index.stores.folder import FORMAT
+from index.stores.base import Batch
+from index.stores.faiss.vector_index import search_exact
 from index.stores.milvus.client import (
     FIELDS,
     METRIC,
@@ -30,11 +30,11 @@ from index.stores.milvus.client import (
     connect,
     create_collection,
 )
-from index.stores.milvus.collection import Collection
+from index.stores.milvus.collection import Collection, search_params
 from index.stores.milvus.store import MilvusIndex, MilvusSpace
-from index.stores.milvus.tuning import search_params
-from index.stores.milvus.writer import MOST_ROWS, Sender, Stretch, write_all
-from index.stores.records import Item, Manifest, Space
+from index.stores.milvus.writer import MOST_ROWS, MilvusWriter
+from index.stores.options import IndexOptions
+from index.stores.records import FORMAT, Item, Manifest, Space
 
 K = 10
 BLOCKS = 10
@@ -67,12 +67,19 @@ def items_of(rows: slice) -> list[Item]:
     ]
 
 
-def stretches(items: list[Item], vectors: NDArray[np.float32]) -> Iterator[Stretch]:
-    """What `read_stretches` makes of a journal."""
+def batches(items: list[Item], vectors: NDArray[np.float32]) -> Iterator[Batch]:
+    """What a run hands to a store."""
     for start in range(0, len(items), MOST_ROWS):
         part = items[start : start + MOST_ROWS]
         made = {item.digest: vectors[start + i] for i, item in enumerate(part)}
-        yield Stretch(part, None, {"student": made})
+        yield Batch(part, {"student": made})
+
+
+def open_writer(collection: Collection) -> MilvusWriter:
+    """Take a gallery that `make` made, to be written."""
+    writer = MilvusWriter(collection.address)
+    writer.client, writer.collection, writer.options = collection.client, collection, IndexOptions()
+    return writer
 
 
 def insert(client: Any, collections: Sequence[Collection], gallery: NDArray[np.float32]) -> None:
@@ -80,14 +87,14 @@ def insert(client: Any, collections: Sequence[Collection], gallery: NDArray[np.f
     ours, bare = collections
     rates: dict[str, list[float]] = {"ours": [], "bare": []}
     size = len(gallery) // BLOCKS
-    sender = Sender(ours)
+    writer = open_writer(ours)
     for block in range(BLOCKS):
         rows = slice(block * size, (block + 1) * size)
         items, vectors = items_of(rows), gallery[rows]
         for way in ("ours", "bare") if block % 2 else ("bare", "ours"):
             start = time.perf_counter()
             if way == "ours":
-                write_all(sender, stretches(items, vectors), size, replace_files=False)
+                writer.send(batches(items, vectors), size)
             else:
                 for first in range(0, size, MOST_ROWS):
                     part = zip(items[first : first + MOST_ROWS], vectors[first:], strict=False)
@@ -107,7 +114,7 @@ def search(
     """Print the median times of both ways, query by query in turns, and return the scores that ours finds."""
     space = MilvusSpace(MilvusIndex(collection, Path("student.onnx")), "student")
     space._made = made
-    params = {"metric_type": METRIC, "params": search_params(made, K)}
+    params = {"metric_type": METRIC, "params": search_params(made.factory, made.probes, K)}
     fields = ["digest", *FIELDS]
     times: dict[str, list[float]] = {"ours": [], "bare": [], "bare, ids alone": []}
     scores = []

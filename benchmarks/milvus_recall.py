@@ -11,15 +11,14 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from milvus import draw, index, items_of, make, parser_for, stretches
+from milvus import batches, draw, index, items_of, make, open_writer, parser_for
 
-from index.stores.faiss import search_exact
-from index.stores.faiss_tuning import GIB, SearchTarget
+from index.stores.faiss.tuning import GIB
+from index.stores.faiss.vector_index import search_exact
 from index.stores.milvus.client import Address, connect
-from index.stores.milvus.pipeline import tune_space
 from index.stores.milvus.store import MilvusIndex, MilvusSpace
-from index.stores.milvus.tuning import choose_index
-from index.stores.milvus.writer import Sender, write_all
+from index.stores.milvus.tuning import choose_index, tune
+from index.stores.options import SearchTarget
 from index.stores.records import Space
 
 K = 10
@@ -47,13 +46,13 @@ def main() -> None:
         # A collection for each: Milvus 2.3.5, with its data on disk, never finished a second index of one.
         collection = make(client, address, Space("onnx:x", "synthetic", dim, "FLAT"))
         name = collection.student
-        write_all(Sender(collection), stretches(items, gallery), args.count, replace_files=False)
+        open_writer(collection).send(batches(items, gallery), args.count)
         client.flush(name)
         client.release_collection(name)
         client.drop_index(name, "vector")
         index(client, name, kind, params)
         client.load_collection(name)
-        served = tune_space(collection, "student", kind, need)
+        served = tune(collection, "student", kind, need)
         space = MilvusSpace(MilvusIndex(collection, Path("student.onnx")), "student")
         space._made = Space("onnx:x", "synthetic", dim, kind, probes=served.probes)
         found, times = [], []
@@ -61,7 +60,7 @@ def main() -> None:
             start = time.perf_counter()
             found.append(space.search(query[None], K)[1][0])
             times.append(1000 * (time.perf_counter() - start))
-        rows = np.array([[int(space._index.ids_by_digest.digests[i], 16) for i in ids] for ids in found])
+        rows = np.array([[int(space.index.ids_by_digest.digests[i], 16) for i in ids] for ids in found])
         scores = np.einsum("qd,qkd->qk", queries, gallery[rows])
         print(
             f"{kind} {params}, asked {recall}: effort {served.probes}, says {served.recall:.3f}, "

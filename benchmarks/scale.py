@@ -29,8 +29,9 @@ from index.embedders.onnx import OnnxEmbedder
 from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.images.sources import find_images
-from index.stores.faiss import inverted_lists
-from index.stores.faiss_tuning import SearchTarget, build_tuned, choose_factory
+from index.stores.faiss.tuning import build_tuned, choose_factory
+from index.stores.faiss.vector_index import inverted_lists
+from index.stores.options import SearchTarget
 from index.stores.records import Item
 
 SIZES = {"1M": 10**6, "100M": 10**8, "1B": 10**9}

@@ -25,9 +25,10 @@ from synthetic import PER_CLUSTER, Law
 
 from index.io import chunks
 from index.search import Searcher
-from index.stores.faiss import CHUNK, EXACT, inverted_lists, read_ann, search_exact, write_ann
-from index.stores.faiss_tuning import SearchTarget, TunedIndex, build_tuned
+from index.stores.faiss.tuning import TunedIndex, build_tuned
+from index.stores.faiss.vector_index import CHUNK, EXACT, inverted_lists, read_ann, search_exact, write_ann
 from index.stores.folder import Index
+from index.stores.options import SearchTarget
 from index.stores.records import Space
 
 K = 10

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import RetrievalError, UsageError
+from index.vectors import Vectors
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -32,6 +33,27 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
+    """Yield a name beside a file to write to, which takes the place of the file in one step if all goes well.
+
+    Args:
+        path: The file; others may read it, or write the same, meanwhile.
+        durable: Whether it is on the disk when this returns: a power cut then leaves the old file or the new.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield beside
+        if durable:
+            sync(beside)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync(path.parent)
 
 
 def file_digest(path: Path) -> str:
@@ -82,7 +104,7 @@ def _explain(folder: Path, code: int | None, reason: str) -> RetrievalError:
     return RetrievalError(f"{folder} cannot be written: {reason}.")
 
 
-def chunks(vectors: NDArray[np.float32], rows: int) -> Iterator[NDArray[np.float32]]:
+def chunks(vectors: Vectors, rows: int) -> Iterator[Vectors]:
     """Yield `vectors` some rows at a time, contiguous; a chunk is to be used before the next is asked for.
 
     Args:
@@ -94,12 +116,12 @@ def chunks(vectors: NDArray[np.float32], rows: int) -> Iterator[NDArray[np.float
         forget(vectors)
 
 
-def take(vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def take(vectors: Vectors, rows: NDArray[np.int64]) -> Vectors:
     """Copy the vectors of some rows, which are rising.
 
     The system maps a stretch of the file around each of them, so that a sample of one in fifty maps it all.
     """
-    taken = np.empty((len(rows), vectors.shape[1]), np.float32)
+    taken = np.empty((len(rows), vectors.shape[1]), vectors.dtype)
     for start in range(0, len(rows), FEW):
         some = rows[start : start + FEW]
         np.take(vectors, some, axis=0, out=taken[start : start + len(some)])
@@ -107,7 +129,7 @@ def take(vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.fl
     return taken
 
 
-def forget(vectors: NDArray[np.float32]) -> None:
+def forget(vectors: Vectors) -> None:
     """Let go of what was read of a mapped file, which the system else counts as memory of this process.
 
     It stays in the system's cache while there is room. Nothing happens to an array that is not mapped.

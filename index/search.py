@@ -20,6 +20,7 @@ from index.stores.base import Searchable, Store
 from index.stores.filters import Filter
 from index.stores.registry import open_store
 from index.teachers.spec import TeacherSpec
+from index.vectors import Scores, Vectors
 
 # mode: (the model that embeds the query, the space that is searched)
 MODES = {
@@ -42,7 +43,7 @@ class Results:
     """
 
     ids: NDArray[np.int64]
-    scores: NDArray[np.float32]
+    scores: Scores
 
     def __post_init__(self) -> None:
         if self.ids.ndim != 2 or self.ids.shape != self.scores.shape:
@@ -143,7 +144,7 @@ class Searcher:
 
     def search(
         self,
-        vectors: NDArray[np.float32],
+        vectors: Vectors,
         mode: str,
         k: int,
         exclude: Sequence[Sequence[int]] = (),
@@ -172,8 +173,8 @@ class Searcher:
 
     def rerank(
         self,
-        vectors: NDArray[np.float32],
-        teacher_vectors: NDArray[np.float32],
+        vectors: Vectors,
+        teacher_vectors: Vectors,
         k: int,
         exclude: Sequence[Sequence[int]] = (),
         narrow: Filter | None = None,
@@ -197,7 +198,7 @@ class Searcher:
         scores, ids = self.open_space("teacher").order_again(teacher_vectors, found.ids, k)
         return _ranked(scores, ids, k, (), narrow)
 
-    def _embed(self, name: str, photos: Sequence[Photo]) -> NDArray[np.float32]:
+    def _embed(self, name: str, photos: Sequence[Photo]) -> Vectors:
         model = self.models[name]
         return embed_checked(model, [model.prepare(photo) for photo in photos], [p.name for p in photos])
 
@@ -241,7 +242,7 @@ class Searcher:
 
 
 def _ranked(
-    scores: NDArray[np.float32],
+    scores: Scores,
     ids: NDArray[np.int64],
     k: int,
     exclude: Sequence[Sequence[int]],

@@ -162,6 +162,7 @@ def page_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Thirty pictures of two shops, their index with a student and a teacher, and a photo to search with."""
     from index.build.pipeline import build_index
     from index.embedders.onnx import OnnxEmbedder  # here: threads are counted when its library is loaded
+    from index.stores.options import IndexOptions
 
     root = tmp_path_factory.mktemp("page")
     (root / "images" / "more").mkdir(parents=True)
@@ -172,7 +173,9 @@ def page_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "shops.csv").write_text("path,shop\n" + "".join(rows))
     student = OnnxEmbedder(write_embedder(root / "student.onnx", dim=8, seed=1))
     teacher = OnnxEmbedder(write_embedder(root / "teacher.onnx", dim=12, side=64, seed=2))
-    build_index([root / "images"], student, root / "idx", teacher, metadata=root / "shops.csv")
+    build_index(
+        [root / "images"], student, root / "idx", teacher, options=IndexOptions(metadata=root / "shops.csv")
+    )
     picture(99, 160, 120).save(root / "query.png")
     return root
 

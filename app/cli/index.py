@@ -59,20 +59,21 @@ def build(
     teacher_options: EmbedderOptions,
 ) -> None:
     """Embed images and write an index."""
-    from index.build.gallery import Target, write_gallery
-    from index.stores.faiss_tuning import SearchTarget
+    from index.build.pipeline import build_by_name
+    from index.stores.options import IndexOptions, SearchTarget
+    from index.stores.registry import open_writer
     from index.teachers.cost import bill_by_name
 
-    target = Target.parse(out, backend, uri, collection)
-    need = SearchTarget(recall, memory)
+    store = open_writer(out, backend, uri, collection)
+    options = IndexOptions(factory, SearchTarget(recall, memory), metadata, resume, update)
     spec = TeacherSpec(teacher, teacher_options, ledger, budget)
     if dry_run:
-        typer.echo(bill_by_name(images, spec, device, price, update=target.index_folder if update else None))
+        typer.echo(bill_by_name(images, spec, device, price, update=store.index_folder if update else None))
         return
-    made = write_gallery(images, model, target, spec, factory, device, resume, update, need, metadata, ray)
-    for failure in made.failures[:20]:
+    report = build_by_name(images, model, store, spec, device, options, ray)
+    for failure in report.failures[:20]:
         say(f"refused {failure.path}: {failure.reason}")
-    typer.echo(made.summary)
+    typer.echo(report.summary)
 
 
 @indexes.command()

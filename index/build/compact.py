@@ -7,18 +7,16 @@ from math import inf
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from index.build.journal import Journal
-from index.build.pipeline import add_search
 from index.errors import ImageError, RetrievalError
 from index.images.remote import is_address
 from index.images.sources import image_at
-from index.io import explain_disk, forget
-from index.stores.faiss_tuning import SearchTarget
-from index.stores.folder import CHUNK, Index
+from index.io import explain_disk
+from index.stores.folder import Index
 from index.stores.folder_writer import IndexWriter, remove_old
-from index.stores.records import Item
+from index.stores.options import SearchTarget
+from index.stores.records import CHUNK, Item
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,11 @@ def _write_present(index: Index) -> Index:
                 f"None of the images of {index.path} is there. Is a disk missing? All was left."
             )
         for name, space in manifest.spaces.items():
-            vectors = writer.add_space(name, space, _rows(index, name, np.asarray(kept)))
-            add_search(writer, name, vectors, SearchTarget(space.asked, inf), space.factory)
+            parts = (
+                index.read_rows(name, np.asarray(kept[i : i + CHUNK])) for i in range(0, len(kept), CHUNK)
+            )
+            vectors = writer.add_space(name, space, parts)
+            writer.add_search(name, vectors, SearchTarget(space.asked, inf), space.factory)
         if (table := writer.carry_metadata(index)) is not None:
             writer.add_metadata(table)
         writer.add_model(index.model_file.read_bytes(), index.data)
@@ -73,13 +74,6 @@ def _present_items(index: Index, kept: "array[int]") -> Iterator[Item]:
             kept.append(i)
             first, *copies = present
             yield replace(item, **vars(first), copies=tuple(copies))
-
-
-def _rows(index: Index, space: str, ids: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
-    vectors = index.vectors(space)
-    for start in range(0, len(ids), CHUNK):
-        yield vectors[ids[start : start + CHUNK]]
-        forget(vectors)
 
 
 def _is_there(location: str) -> bool:

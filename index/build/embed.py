@@ -12,15 +12,13 @@ from threading import BoundedSemaphore
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from index.embedders.base import Embedder, embed_checked
 from index.errors import ImageError, UnansweredError
 from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.parallel import WORKERS, bounded_map
 from index.stores.records import Failure, Item
+from index.vectors import Vectors
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Embedded:
     """
 
     items: list[Item]
-    vectors: dict[str, NDArray[np.float32]]
+    vectors: dict[str, Vectors]
     failures: list[Failure]
     waiting: float | None = None
 
@@ -108,7 +106,7 @@ def _embed(
     failures: list[Failure],
 ) -> Embedded:
     """Embed with every model; an image that one of them has no answer for is left out."""
-    vectors: dict[str, NDArray[np.float32]] = {}
+    vectors: dict[str, Vectors] = {}
     for name, model in models.items():
         if not ready:
             break

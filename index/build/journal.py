@@ -12,22 +12,21 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
-from index.build.journal_tables import DOUBTFUL, FOUND, MISSING, open_tables
+from index.build.journal_tables import COUNT, DOUBTFUL, FOUND, MISSING, open_tables
 from index.build.journal_vectors import JournalVectors, Segment
 from index.errors import ImageError, RetrievalError, UsageError
 from index.images.file import ImageFile
-from index.io import forget, require_utf8
+from index.io import require_utf8
 from index.progress import say
-from index.stores.folder import CHUNK, MANIFEST, Index
-from index.stores.records import Failure, File, Item, Manifest
+from index.stores.base import Known
+from index.stores.folder import MANIFEST
+from index.stores.records import CHUNK, UNFINISHED, Failure, File, Item, Space
+from index.vectors import Vectors
 
-FOLDER = "unfinished"
 SYNC = 5.0  # seconds of work that a power cut may cost
 PAGE = 256  # files that are looked up at a time
 
@@ -45,18 +44,6 @@ class Missing:
     place: int
     digest: str | None
     doubtful: bool
-
-
-class Gallery(Protocol):
-    """What items are read from that have vectors."""
-
-    manifest: Manifest
-
-    def iter_batches(self) -> Iterator[pa.RecordBatch]:
-        """As `Index.iter_batches`."""
-
-
-G = TypeVar("G", bound=Gallery)
 
 
 class Journal:
@@ -78,7 +65,7 @@ class Journal:
             RetrievalError: Another process writes it, or what is left of a run is damaged.
         """
         require_utf8(out)
-        self.out, self.folder = out, out / FOLDER
+        self.out, self.folder = out, out / UNFINISHED
         if not out.parent.is_dir():
             raise UsageError(f"{out.parent} does not exist. Make it, or give another --out.")
         ours = (out / MANIFEST).is_file() or self.folder.is_dir() or _is_empty(out)
@@ -144,31 +131,29 @@ class Journal:
                 )
         self._db.executemany("INSERT OR IGNORE INTO run VALUES (?, ?)", identity.items())
 
-    def adopt(self, index: G | None) -> G | Index | None:
-        """Take the vectors of an index as known.
+    @property
+    def adopted(self) -> bool:
+        """Whether it has taken the vectors of a store as known."""
+        return self._generation is not None
 
-        Args:
-            index: The index in the folder, if the run updates it. A resumed run remembers whether it does.
+    @property
+    def _generation(self) -> str | None:
+        found = self._db.execute("SELECT value FROM run WHERE what = 'generation'").fetchone()
+        return found and found[0]
 
-        Returns:
-            The index whose vectors are used.
-        """
-        known = self._db.execute("SELECT value FROM run WHERE what = 'generation'").fetchone()
-        if not known and index is None:
-            return None
-        adopted = index or Index(self.out)
-        generation = str(adopted.manifest.generation)
-        if known == (generation,):
-            return adopted
+    def adopt(self, known: Known) -> None:
+        """Take the vectors of a store as known, unless they already are."""
+        generation = str(known.manifest.generation)
+        if self._generation == generation:
+            return
         self._db.execute("BEGIN")
         self._db.execute("DELETE FROM contents WHERE row < 0")
         first = 0
-        for batch in adopted.iter_batches():
+        for batch in known.iter_batches():
             self._adopt_batch(batch.to_pydict(), first)
             first += batch.num_rows
         self._db.execute("INSERT OR REPLACE INTO run VALUES ('generation', ?)", (generation,))
         self._db.execute("COMMIT")
-        return adopted
 
     def _adopt_batch(self, items: dict[str, list[Any]], first: int) -> None:
         """Take items as known, column by column: an object for each would take most of an update's time."""
@@ -220,9 +205,7 @@ class Journal:
         self._db.execute("UPDATE files SET digest = ? WHERE place = ?", (digest, place))
         return self._db.execute("SELECT 1 FROM contents WHERE digest = ?", (digest,)).fetchone() is not None
 
-    def add(
-        self, items: Sequence[Item], vectors: Mapping[str, NDArray[np.float32]], failures: Sequence[Failure]
-    ) -> None:
+    def add(self, items: Sequence[Item], vectors: Mapping[str, Vectors], failures: Sequence[Failure]) -> None:
         """Add n embedded files, with `(n, dim)` vectors for each space, and the refused ones among them."""
         segments = [
             (self._rows, len(items), *self._heap.append(space, rows)) for space, rows in vectors.items()
@@ -248,6 +231,10 @@ class Journal:
             self._db.execute("PRAGMA wal_checkpoint")
             self._synced = time.monotonic()
 
+    def count_items(self) -> int:
+        """How many items `items` yields."""
+        return self._db.execute(COUNT).fetchone()[0]
+
     def items(self) -> Iterator[tuple[Item, int]]:
         """Yield what the index will hold, in its order, each with the row of its vectors for `vectors`."""
         for _, group in groupby(self._db.execute(FOUND), key=lambda found: found[0]):
@@ -261,27 +248,23 @@ class Journal:
         for path, reason in self._db.execute("SELECT path, reason FROM refused ORDER BY place"):
             yield Failure(path, reason)
 
-    def vectors(
-        self, space: str, dim: int, rows: Sequence[int], base: Index | None
-    ) -> Iterator[NDArray[np.float32]]:
+    def vectors(self, name: str, space: Space, rows: Sequence[int], known: Known | None) -> Iterator[Vectors]:
         """Gather `(n, dim)` vectors, some at a time.
 
         Args:
-            space: Of which space.
-            dim: Its dimension.
+            name: Of the space.
+            space: What its vectors are.
             rows: As `items` yields them.
-            base: As `adopt` returned it.
+            known: As was given to `adopt`.
         """
         for start in range(0, len(rows), CHUNK):
             chunk = np.asarray(rows[start : start + CHUNK])
-            out = np.empty((len(chunk), dim), np.float32)
+            out = np.empty((len(chunk), space.dim), space.type.stored)
             own = chunk >= 0
             if own.any():
-                out[own] = self._heap.gather(space, dim, chunk[own])
-            if base is not None and not own.all():
-                known = base.vectors(space)
-                out[~own] = known[-1 - chunk[~own]]
-                forget(known)
+                out[own] = self._heap.gather(name, space.dim, chunk[own])
+            if known is not None and not own.all():
+                out[~own] = known.read_rows(name, -1 - chunk[~own])
             yield out
 
     def _count_embedded(self) -> int:

@@ -39,6 +39,10 @@ files.digest IS NULL AND (
     OR EXISTS (SELECT 1 FROM files AS other WHERE other.size = files.size AND other.place <> files.place)
 )
 """
+COUNT = """
+SELECT COUNT(DISTINCT digest) FROM files JOIN contents USING (digest)
+WHERE place NOT IN (SELECT place FROM refused)
+"""
 FOUND = """
 SELECT first, path, name, mtime, digest, contents.size, width, height, row
 FROM (

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.io import sync
+from index.vectors import Vectors
 
 
 class Segment(NamedTuple):
@@ -28,7 +29,7 @@ class JournalVectors:
         self._folder = folder
         self._files: dict[str, BinaryIO] = {}
 
-    def append(self, space: str, rows: NDArray[np.float32]) -> Segment:
+    def append(self, space: str, rows: Vectors) -> Segment:
         """Append `(n, dim)` rows to a space."""
         if space not in self._files:
             self._files[space] = self._path(space).open("ab", buffering=0)
@@ -54,7 +55,7 @@ class JournalVectors:
             os.truncate(file, ends.get(file.stem, 0))
             sync(file)
 
-    def gather(self, space: str, dim: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def gather(self, space: str, dim: int, rows: NDArray[np.int64]) -> Vectors:
         """Read n rows of a space, mapped for this only: pages that were read do not stay in memory."""
         return np.memmap(self._path(space), "<f4", "r").reshape(-1, dim)[rows]
 

@@ -1,79 +1,74 @@
-"""From sources to an index: what has no vectors yet is embedded, then all of it is written in its order.
+"""From sources to a gallery: what has no vectors yet is embedded, then a store takes all in its order.
 
-A run that goes on after it was killed, and one that brings an index up to date, differ from a new one only
+A run that goes on after it was killed, and one that brings a gallery up to date, differ from a new one only
 in what has vectors when they begin.
 """
 
-from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
+from index.build.content import JournalContent
 from index.build.embed_missing import embed_missing
 from index.build.journal import Journal
-from index.build.ray import RayCluster
-from index.build.unchanged import holds_just
+from index.build.ray import RayCluster, open_cluster
 from index.embedders.base import Embedder
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.teacher_space import FILE as TEACHER_SPACE
 from index.embedders.teacher_space import TeacherSpace
-from index.errors import RetrievalError, UsageError
-from index.images.file import readable
+from index.errors import RetrievalError
 from index.images.sources import Source, find_images, source_name
-from index.io import chunks, content_digest, explain_disk
-from index.progress import say
-from index.stores.faiss import check_factory
-from index.stores.faiss_tuning import GIB, SearchTarget, build_tuned, name_factory
-from index.stores.folder import CHUNK, MANIFEST, Index
-from index.stores.folder_writer import IndexWriter, remove_old
-from index.stores.metadata import read_rows
-from index.stores.records import Item, Space
+from index.io import content_digest, explain_disk
+from index.stores.base import BuildReport, StoreWriter
+from index.stores.folder import Index
+from index.stores.folder_store import FolderStore
+from index.stores.models import Models
+from index.stores.options import DEFAULTS, IndexOptions
 from index.teachers.spec import TeacherSpec
 
-PROJECTED = "projected"
 
-
-def index_by_name(
+def build(
     sources: Sequence[Source],
-    model: Path,
-    out: Path,
-    teacher: TeacherSpec,
-    factory: str,
-    device: str,
-    resume: bool = False,
-    update: bool = False,
-    need: SearchTarget | None = None,
-    metadata: Path | None = None,
+    models: Models,
+    store: StoreWriter,
+    options: IndexOptions = DEFAULTS,
     cluster: RayCluster | None = None,
-) -> Index:
-    """`build_index`, with everything given by its name; teacher space is taken from beside the student.
+) -> BuildReport:
+    """Embed images and bring them into a store. What was searched before is, until all is complete.
 
     Args:
         sources: As for `find_images`.
-        model: The student's ONNX file.
-        out: The index folder.
-        teacher: Without a spec, the student indexes alone.
-        factory: A FAISS factory string, or `auto`.
-        device: `auto`, `cpu` or `cuda`.
-        resume: As in `build_index`.
-        update: As in `build_index`.
-        need: As in `build_index`.
-        metadata: As in `build_index`.
-        cluster: As in `build_index`.
+        models: What makes the vectors. A paid teacher is asked about all images first, if the budget allows.
+        store: Where to.
+        options: What is wanted.
+        cluster: Where to embed; None does it here.
 
     Raises:
-        RetrievalError: As `build_index`, and where a model cannot be opened.
+        UsageError: A source or an option is wrong, a file of vectors lacks images, a run is left that was not
+            asked for, it or the gallery was made with other models, or the gallery is damaged.
+        BudgetError: The teacher's budget is too small; nothing was asked.
+        RetrievalError: No image could be read, a model or the store failed, or another process writes.
     """
-    student = OnnxEmbedder(model, device, threads=1)
-    beside = model.with_name(TEACHER_SPACE)
-    space = TeacherSpace.load(beside) if teacher.spec and beside.is_file() else None
-    opened = teacher.open(device) if teacher.spec else None
-    options = factory, resume, update, need, metadata, cluster
-    return build_index(sources, student, out, opened, space, *options)
+    files = find_images(sources)
+    store.begin(models, options, [source_name(source) for source in sources])
+    with explain_disk(store.work), Journal(store.work) as journal:
+        left = journal.left
+        identity = models.identity | {"source": name_sources(sources)} | dict(store.identity)
+        journal.start(identity, options.resume)
+        known = store.known(left, journal.adopted)
+        if not store.is_current(files):
+            if known is not None:
+                journal.adopt(known)
+            journal.list_files(files)
+            embed_missing(files, models.embedders, journal, cluster)
+            content = JournalContent(journal, models, known)
+            if not content.count:
+                first, *others = journal.failures()
+                raise RetrievalError(
+                    f"None of {1 + len(others)} images could be read. The first: {first.path}: {first.reason}"
+                )
+            store.put(content)
+        return store.commit()
 
 
 def build_index(
@@ -82,193 +77,45 @@ def build_index(
     out: Path,
     teacher: Embedder | None = None,
     space: TeacherSpace | None = None,
-    factory: str = "auto",
-    resume: bool = False,
-    update: bool = False,
-    need: SearchTarget | None = None,
-    metadata: Path | None = None,
+    options: IndexOptions = DEFAULTS,
     cluster: RayCluster | None = None,
 ) -> Index:
-    """Embed images with one or two models and write the index folder.
+    """`build` an index folder. With `update` the result is that of a new index all the same.
 
     Args:
         sources: As for `find_images`.
         student: The model to search with; its file is kept in the index.
-        out: The index folder. An index that is there stays until the new one is complete.
-        teacher: The model to compare with. A paid one is asked about all images first, if the budget allows.
+        out: The index folder.
+        teacher: The model to compare with.
         space: Projects the teacher's vectors to the student's space, for asymmetric search.
-        factory: A FAISS factory string, or `auto` to choose one by the need.
-        resume: Go on with the run that was interrupted, if there is one.
-        update: Embed only what is not in the index; the result is that of a new index all the same.
-        need: What is asked of the FAISS indexes; None takes the defaults.
-        metadata: A CSV file with a column `path` and others to filter by; None keeps what was there.
-        cluster: Where to embed; None does it here.
+        options: As in `build`.
+        cluster: As in `build`.
+    """
+    store = build(sources, Models(student, teacher, space), FolderStore(out), options, cluster).store
+    assert isinstance(store, Index)
+    return store
 
-    Returns:
-        The index, opened.
+
+def build_by_name(
+    sources: Sequence[Source],
+    model: Path,
+    store: StoreWriter,
+    teacher: TeacherSpec,
+    device: str,
+    options: IndexOptions = DEFAULTS,
+    ray: str | None = None,
+) -> BuildReport:
+    """`build` with models and a Ray cluster given by name; teacher space is taken from beside the student.
 
     Raises:
-        UsageError: A source, `out` or `factory` is wrong, a file of vectors lacks images, a run is left that
-            was not asked for, it or the index was made with other models, or the index is damaged.
-        BudgetError: The teacher's budget is too small; nothing was asked.
-        RetrievalError: No image could be read, a model failed, the disk is full, or another process writes.
+        RetrievalError: As `build`, and where a model or the cluster cannot be opened.
     """
-    files, out = find_images(sources), out.absolute()
-    models = Models(student, teacher, space)
-    if factory != "auto":
-        check_factory(factory, student.dim)
-    if metadata is not None:
-        read_rows(metadata)  # what is wrong with it shows before any work
-    old = Index(out) if update or (out / MANIFEST).is_file() else None
-    with explain_disk(out), Journal(out) as journal:
-        # Whoever resumes what is complete loses nothing: it is looked through, as by an update.
-        known = old if update or (resume and not journal.left and old and models.made(old)) else None
-        journal.start(models.identity | {"source": name_sources(sources)}, resume)
-        wanted = _Wanted(factory, need or SearchTarget(), metadata)
-        if known is not None:
-            models.require_made(known)
-            known.require_whole(thorough=False)
-            met = metadata is None and wanted.is_met_by(known, known.metadata) and models.projected(known)
-            if met and holds_just(known, files):
-                remove_old(out, known.manifest.generation)  # of a run that was killed when it was done
-                return known
-        base = journal.adopt(known)
-        if base is not None:
-            models.require_made(base)
-            base.require_whole()
-        journal.list_files(files)
-        embed_missing(files, models.embedders, journal, cluster)
-        with IndexWriter(out, [source_name(source) for source in sources]) as writer:
-            return _write(writer, journal, models, wanted, base)
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """What an index shall be, beside its images and models."""
-
-    factory: str
-    need: SearchTarget
-    metadata: Path | None
-
-    def is_met_by(self, base: Index, table: pa.Table | None) -> bool:
-        """Whether an index over the same items is searched like that, and has these metadata."""
-        spaces = base.manifest.spaces.values()
-        return base.metadata == table and all(
-            (space.factory, space.asked)
-            == (name_factory(self.factory, len(base), space.dim, self.need), self.need.recall)
-            for space in spaces
-        )
-
-
-@dataclass(frozen=True)
-class Models:
-    """What makes the vectors of an index."""
-
-    student: OnnxEmbedder
-    teacher: Embedder | None
-    space: TeacherSpace | None
-
-    @property
-    def embedders(self) -> dict[str, Embedder]:
-        """The models by name."""
-        return {"student": self.student} | ({"teacher": self.teacher} if self.teacher else {})
-
-    @property
-    def projection(self) -> TeacherSpace | None:
-        """What makes the projected space, if there is one."""
-        fits = self.teacher and self.space and self.space.fits(self.teacher.dim, self.student.dim)
-        return self.space if fits else None
-
-    def projected(self, base: Index) -> bool:
-        """Whether an index has the projected space that they make, if they make one."""
-        has = base.manifest.spaces.get(PROJECTED)
-        return self.projection is None or (has is not None and has.key == self.projection.key)
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """What a journal is to remember of them."""
-        named = {name: f"{readable(model.name)} ({model.key})" for name, model in self.embedders.items()}
-        return {"teacher": "none"} | named
-
-    def made(self, base: Index) -> bool:
-        """Whether they made an index."""
-        made_by = {name: space.key for name, space in base.manifest.spaces.items() if name != PROJECTED}
-        return made_by == {name: model.key for name, model in self.embedders.items()}
-
-    def require_made(self, base: Index) -> None:
-        """Refuse to update an index that others made, by name."""
-        made_by = [name for name in base.manifest.spaces if name != PROJECTED]
-        if set(made_by) != set(self.embedders):
-            raise UsageError(
-                f"{base.path} was made by {' and '.join(made_by)}, not by {' and '.join(self.embedders)}. "
-                "Give the same models, or index without --update."
-            )
-        for name, model in self.embedders.items():
-            base.require_model(name, model.key, model.name)
-
-
-def _write(
-    writer: IndexWriter, journal: Journal, models: Models, wanted: _Wanted, base: Index | None
-) -> Index:
-    """Write all that the journal knows as an index, unless that is what the old one holds."""
-    rows = array("q")
-
-    def gallery() -> Iterator[Item]:
-        for item, row in journal.items():
-            rows.append(row)
-            yield item
-
-    writer.add_items(gallery())
-    writer.add_failures(journal.failures())
-    if not rows:
-        first, *others = journal.failures()
-        raise RetrievalError(
-            f"None of {1 + len(others)} images could be read. The first: {first.path}: {first.reason}"
-        )
-    table = writer.carry_metadata(base) if base else None
-    if wanted.metadata is not None:
-        joined = writer.join_metadata(wanted.metadata)
-        say(f"{wanted.metadata}: {joined.counts}.")
-        table = joined.table
-    if base is not None and writer.equals(base) and wanted.is_met_by(base, table) and models.projected(base):
-        remove_old(base.path, base.manifest.generation)
-        return base
-    if table is not None:
-        writer.add_metadata(table)
-    for name, model in models.embedders.items():
-        dim = model.dim or _dim_in(base, name)
-        chunks = journal.vectors(name, dim, rows, base)
-        vectors = writer.add_space(name, Space(model.key, model.name, dim), chunks)
-        add_search(writer, name, vectors, wanted.need, wanted.factory)
-    if models.projection is not None:
-        space = Space(models.projection.key, "teacher space", models.student.dim)
-        projected = writer.add_space(PROJECTED, space, _project(vectors, models.projection))
-        add_search(writer, PROJECTED, projected, wanted.need, wanted.factory)
-    writer.add_model(models.student.data, Path(models.student.spec).parent)
-    teacher = models.teacher
-    return writer.commit(teacher.spec if teacher else None, asdict(teacher.options) if teacher else {})
-
-
-def add_search(
-    writer: IndexWriter, name: str, vectors: NDArray[np.float32], need: SearchTarget, factory: str
-) -> None:
-    """Make a space that was written searchable."""
-    ann, served = build_tuned(vectors, need, factory)
-    size = writer.add_ann(name, ann, served)
-    say(f"{name}: {served}.")
-    if size > need.memory * GIB:  # no kind of index is as small as that, or the factory was given
-        say(f"{name}: its index takes {size / GIB:.2g} GiB, more than --memory {need.memory:g} allows.")
-
-
-def _project(vectors: NDArray[np.float32], space: TeacherSpace) -> Iterator[NDArray[np.float32]]:
-    """Project by chunks of the final order: a sum may depend on what is multiplied together."""
-    for some in chunks(vectors, CHUNK):
-        yield space.project(some)
-
-
-def _dim_in(base: Index | None, name: str) -> int:
-    """The length of vectors of a teacher that does not say, and that nothing was asked of this time."""
-    return base.manifest.spaces[name].dim if base else 0
+    with nullcontext() if ray is None else open_cluster(ray, device) as cluster:
+        student = OnnxEmbedder(model, device, threads=1)
+        beside = model.with_name(TEACHER_SPACE)
+        space = TeacherSpace.load(beside) if teacher.spec and beside.is_file() else None
+        models = Models(student, teacher.open(device) if teacher.spec else None, space)
+        return build(sources, models, store, options, cluster)
 
 
 def name_sources(sources: Sequence[Source]) -> str:

@@ -1,7 +1,6 @@
 """Pieces of an index that workers made on their own: files that are whole where they are found at all."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 
 from index.build.embed import Embedded
 from index.errors import RetrievalError
-from index.io import sync
+from index.io import atomic_write
 from index.stores.records import Failure, Item
 
 SUFFIX = ".piece"
@@ -31,10 +30,8 @@ def write_piece(path: Path, embedded: Embedded) -> None:
         columns[f"vectors of {space}"] = pa.FixedSizeListArray.from_arrays(rows.ravel(), rows.shape[1])
     failures = json.dumps([vars(failure) for failure in embedded.failures])
     table = pa.table(columns).replace_schema_metadata({"failures": failures})
-    beside = path.with_suffix(f".{os.getpid()}")  # another worker may write the same piece
-    pq.write_table(table, beside, compression="none", use_dictionary=False, write_page_checksum=True)
-    sync(beside)
-    beside.replace(path)
+    with atomic_write(path, durable=True) as beside:
+        pq.write_table(table, beside, compression="none", use_dictionary=False, write_page_checksum=True)
 
 
 def read_piece(path: Path) -> Embedded:

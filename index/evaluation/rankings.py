@@ -170,7 +170,7 @@ def gallery_agreement(index: Store, sample: int = 1000) -> float:
     rankings = []
     for space in ("student", "teacher"):
         vectors = index.rows(space)
-        similarity = vectors[rows] @ vectors.T
+        similarity = index.manifest.spaces[space].type.similarity(vectors[rows], vectors)
         similarity[np.arange(len(rows)), rows] = -np.inf
         rankings.append(rank(similarity, max(min(DEPTH, len(index) - 1), 1)))
     return float(overlap_at_k(*rankings).mean())

@@ -1,98 +1,248 @@
-"""What a gallery must offer to be searched: an index folder does, and so does a Milvus collection."""
+"""What a store is: a read side that is searched, and a write side that `index.build.pipeline.build` fills."""
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from index.stores.faiss import Scored
+from index.errors import UsageError
+from index.images.file import ImageFile
 from index.stores.filters import Filter
-from index.stores.records import Failure, Item, Manifest
+from index.stores.metadata import Metadata
+from index.stores.models import Models
+from index.stores.options import IndexOptions
+from index.stores.records import Failure, Item, Manifest, Space
+from index.vectors import Scored, Vectors
 
 
 class Searchable(Protocol):
     """One space of a gallery, to be searched."""
 
-    def search(self, queries: NDArray[np.float32], k: int, keep: Any = None) -> Scored:
-        """Find the k nearest of each of `(n, dim)` unit rows; `keep` is what `Store.keep` made of a wish.
+    def search(self, queries: Vectors, k: int, keep: Any = None) -> Scored:
+        """Find the k nearest of each of `(n, dim)` queries; `keep` is what `Store.keep` made of a filter."""
 
-        Returns:
-            `(n, k)` inner products, falling, and ids; -inf and -1 where there are no more.
-        """
-
-    def order_again(self, queries: NDArray[np.float32], ids: NDArray[np.int64], k: int) -> Scored:
-        """Order `(n, candidates)` ids by their stored vectors and keep the best k; as `search` otherwise."""
+    def order_again(self, queries: Vectors, ids: NDArray[np.int64], k: int) -> Scored:
+        """Order `(n, candidates)` ids by their stored vectors and keep the best k."""
 
 
-class Store(Protocol):
-    """A gallery: its items, their vectors in one or more spaces, and what is known of them.
+class Store(ABC):
+    """A gallery, opened to be searched: its items, their vectors in one or more spaces, and their metadata.
 
     Attributes:
         path: A folder of this machine for what is kept beside the gallery.
         data: The same, of this state of the gallery.
         manifest: What it is.
+        items: The gallery, by id.
+        ids_by_digest: Ids of the items with a given content.
+        failures: The images that were refused.
+        metadata: What `index.stores.metadata` keeps of the items, if there is anything.
+        model_file: The student that made it.
         remote: Whether others may have written it: then nothing that it names is opened.
         allowed: Addresses below which its images may be read; others at addresses are not.
+        engine: What searches it, under `Searched by`, and what else is to be known of that.
     """
 
     path: Path
     data: Path
     manifest: Manifest
-    remote: bool
-    allowed: Sequence[str]
+    items: Sequence[Item]
+    ids_by_digest: Mapping[str, list[int]]
+    failures: list[Failure]
+    model_file: Path
+    metadata: pa.Table | None = None
+    remote = False
+    allowed: Sequence[str] = ()
+    engine: Mapping[str, str]
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return self.manifest.count
+
+    def __str__(self) -> str:
+        return str(self.path)
+
     @property
     def label(self) -> str:
-        """Its name on the page."""
+        """Its name on the page. Of a folder the last part: where it lies is nobody's business."""
+        return self.path.absolute().name
 
-    @property
-    def engine(self) -> dict[str, str]:
-        """What searches it, under `Searched by`, and what else is to be known of that."""
+    @abstractmethod
+    def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> Vectors:
+        """The `(len(ids), dim)` vectors of some items; None takes all."""
 
-    @property
-    def items(self) -> Sequence[Item]:
-        """The gallery, by id."""
-
-    @property
-    def ids_by_digest(self) -> Mapping[str, list[int]]:
-        """Ids of the items with a given content."""
-
-    @property
-    def failures(self) -> list[Failure]:
-        """The images that were refused."""
-
-    @property
-    def columns(self) -> dict[str, list[str]]:
-        """The columns of the metadata with their values, of each the 200 most frequent at most."""
-
-    @property
-    def model_file(self) -> Path:
-        """The student that made it."""
+    @abstractmethod
+    def open_space(self, space: str, device: str) -> Searchable:
+        """Make a space ready to be searched."""
 
     def companion(self, name: str) -> Path:
-        """Where a file of `folder.COMPANIONS` is, if it was kept."""
+        """Where a file of `COMPANIONS` is, if it was kept."""
+        return self.model_file.with_name(name)
+
+    def pin(self) -> None:  # noqa: B027
+        """Make ready for many users: open now what can be."""
+
+    @cached_property
+    def _known(self) -> Metadata:
+        names = [[file.name for file in item.files] for item in self.items]
+        return Metadata([item.path for item in self.items], names, self.metadata)
+
+    @cached_property
+    def columns(self) -> dict[str, list[str]]:
+        """The columns of the metadata with their values, of each the 200 most frequent at most."""
+        return self._known.columns
 
     def metadata_of(self, item: int) -> dict[str, str]:
         """The metadata of one item."""
+        if self.metadata is None:
+            return {}
+        rows = self.metadata.filter(pc.field("path") == self.items[item].path).to_pylist()
+        return {name: value for name, value in rows[0].items() if name != "path"} if rows else {}
 
     def keep(self, narrow: Filter) -> Any:
-        """What `Searchable.search` shall keep to; None keeps all.
+        """What `Searchable.search` shall keep to: `(items,)` of booleans; None keeps all.
 
         Raises:
             UsageError: The metadata have no such column.
         """
-
-    def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """The `(len(ids), dim)` vectors of some items; None takes all."""
-
-    def open_space(self, space: str, device: str) -> Searchable:
-        """Make a space ready to be searched."""
+        return narrow.keep(self._known) if narrow.prefix or narrow.columns else None
 
     def require_model(self, space: str, key: str, name: str) -> None:
-        """Raise UsageError if a model is not the one that made a space."""
+        """Refuse a model that is not the one which made the vectors of a space.
 
-    def pin(self) -> None:
-        """Make ready for many users: open now what can be."""
+        Raises:
+            UsageError: Names both models.
+        """
+        made_by = self.manifest.spaces[space]
+        if made_by.key != key:
+            raise UsageError(
+                f"{self} was made with another {space}: {made_by.name} ({made_by.key[-8:]}), "
+                f"not {name} ({key[-8:]}). Index the images again, or give that model."
+            )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some items in their order, and the vectors of those that this run embedded, by space and digest."""
+
+    items: list[Item]
+    vectors: Mapping[str, Mapping[str, Vectors]]
+
+
+class Content(Protocol):
+    """What a run found and embedded, in the order of the sources. Each method reads it from the start."""
+
+    @property
+    def spaces(self) -> Mapping[str, Space]:
+        """The vectors that there are, by name."""
+
+    @property
+    def count(self) -> int:
+        """How many items there are."""
+
+    def items(self) -> Iterator[Item]:
+        """Yield all items: no two have the same content."""
+
+    def failures(self) -> Iterator[Failure]:
+        """Yield the images that were refused."""
+
+    def vectors(self, space: str) -> Iterator[Vectors]:
+        """Yield `(n, dim)` vectors of all items, some at a time."""
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Yield so many items at a time, for a store that keeps the vectors it has."""
+
+
+class Known(Protocol):
+    """Items that a store has vectors of."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What they are."""
+
+    def iter_batches(self) -> Iterator[pa.RecordBatch]:
+        """Read them as columns named as the attributes of `Item`, some items at a time."""
+
+    def read_rows(self, space: str, ids: NDArray[np.int64]) -> Vectors:
+        """Read vectors of some items, by their places in what `iter_batches` yields."""
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a run wrote.
+
+    Attributes:
+        store: The gallery, opened.
+        summary: A line for people.
+        failures: The images that were refused.
+        new: Items that were not there,
+        changed: whose files or metadata were others,
+        removed: and that are no longer there; of a store that is written as a whole, all are new.
+    """
+
+    store: Store
+    summary: str
+    failures: list[Failure]
+    new: int = 0
+    changed: int = 0
+    removed: int = 0
+
+
+class StoreWriter(ABC):
+    """The write side: `build` calls `begin`, `known`, `is_current`, `put` if it is not, and `commit`.
+
+    A store that has no use for what it holds overrides `put` and `commit` alone.
+
+    Attributes:
+        work: A folder of this machine for the unfinished run: made if need be, and removed when it is done.
+        index_folder: The index folder that is written, if it is one.
+        identity: What an unfinished run is to remember, beside models and sources.
+    """
+
+    work: Path
+    index_folder: Path | None = None
+    identity: Mapping[str, str] = {}
+    models: Models
+    options: IndexOptions
+    sources: list[str]
+
+    def begin(self, models: Models, options: IndexOptions, sources: list[str]) -> None:
+        """Take what is wanted, and refuse before any work what cannot be.
+
+        Raises:
+            UsageError: What is wanted, or what is there, does not fit.
+        """
+        self.models, self.options, self.sources = models, options, sources
+
+    def known(self, left: bool, adopted: bool) -> Known | None:
+        """Find what has vectors already, and is not to be embedded again.
+
+        Args:
+            left: Whether an unfinished run is gone on with,
+            adopted: and whether that had taken up what the store knows.
+
+        Raises:
+            UsageError: Others made it.
+        """
+        return None
+
+    def is_current(self, files: Sequence[ImageFile]) -> bool:
+        """Whether nothing is left to be done; if not, what is known is checked before it is built upon.
+
+        Raises:
+            UsageError: What is known is damaged.
+        """
+        return False
+
+    @abstractmethod
+    def put(self, content: Content) -> None:
+        """Write what a run brought. What was there is searched as before until `commit`."""
+
+    @abstractmethod
+    def commit(self) -> BuildReport:
+        """Make what was written the gallery."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from index.errors import UsageError
 from index.stores.metadata import Metadata
+from index.vectors import Scores
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Filter:
             masks.append(metadata.starts_with(self.prefix))
         return np.logical_and.reduce(masks) if masks else None
 
-    def clear(self, scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+    def clear(self, scores: Scores) -> NDArray[np.bool_]:
         """Which of `(queries, k)` falling scores pass the cut."""
         if not self.cut:
             return np.ones(scores.shape, bool)

@@ -6,7 +6,7 @@ embedded before that.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -14,36 +14,34 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from index.errors import UsageError
-from index.io import file_digest, require_utf8
-from index.stores.faiss import EXACT, Ann, SearchParams, read_ann
-from index.stores.filters import Filter
-from index.stores.metadata import Metadata
-from index.stores.records import Failure, File, Item, Manifest, Space, Stored
+from index.io import file_digest, forget, require_utf8
+from index.stores.base import Store
+from index.stores.faiss.vector_index import EXACT, SearchParams, VectorIndex, read_ann
+from index.stores.records import CHUNK, FORMAT, Failure, File, Item, Manifest, Space, Stored
+from index.vectors import Vectors
 
 if TYPE_CHECKING:
     import faiss
 
-FORMAT = 2  # 1 had its files beside the manifest, and every copy of an image as an item
 MANIFEST, ITEMS, ERRORS, STUDENT = "manifest.json", "items.parquet", "errors.parquet", "student.onnx"
 COMPANIONS = ("run.json", "student.fp16.onnx", "student.int8.onnx")  # kept as well, where they lie beside it
 METADATA = "metadata.parquet"
-CHUNK = 1024  # items that are read or written at a time
 _ANEW = "{} was written anew meanwhile. Open it again."
 _DAMAGED = "{} is damaged. Index the images again, without --update or --resume."
 
 
-class Index:
+class Index(Store):
     """An index folder, opened to read."""
 
-    remote = False
+    # The overrides below are attributes that are read when they are first asked for.
+    engine: Mapping[str, str] = {"Searched by": "FAISS"}
 
     def __init__(self, path: Path, allowed: Sequence[str] = ()) -> None:
-        """Open `path`; `allowed` is as in `stores.base.Store`.
+        """Open `path`; `allowed` is as in `Store`.
 
         Raises:
             UsageError: It is no index, a damaged one, one of another format, or its name is not UTF-8.
@@ -52,35 +50,15 @@ class Index:
         self.path, self.allowed = path, allowed
         self.manifest = _read_manifest(path)
         self.data = data_folder(path, self.manifest.generation)
-        self._vectors: dict[str, NDArray[np.float32]] = {}
-
-    def __len__(self) -> int:
-        return self.manifest.count
-
-    def __str__(self) -> str:
-        return str(self.path)
+        self._vectors: dict[str, Vectors] = {}
 
     @property
-    def label(self) -> str:
-        """The name of the folder: where it lies is nobody's business."""
-        return self.path.absolute().name
-
-    @property
-    def engine(self) -> dict[str, str]:
-        """What searches it."""
-        return {"Searched by": "FAISS"}
-
-    @property
-    def model_file(self) -> Path:
+    def model_file(self) -> Path:  # type: ignore[override]
         """The student that made this index."""
         return self._file(STUDENT)
 
-    def companion(self, name: str) -> Path:
-        """Where a file of `COMPANIONS` is, if it was kept."""
-        return self.data / name
-
     @cached_property
-    def items(self) -> list[Item]:
+    def items(self) -> list[Item]:  # type: ignore[override]
         """The gallery, by id."""
         return list(self.iter_items())
 
@@ -100,16 +78,16 @@ class Index:
             return pq.read_table(file, columns=list(names))
 
     @cached_property
-    def failures(self) -> list[Failure]:
+    def failures(self) -> list[Failure]:  # type: ignore[override]
         """The images that were refused."""
         return read_failures(self._file(ERRORS))
 
     @cached_property
-    def ids_by_digest(self) -> dict[str, list[int]]:
+    def ids_by_digest(self) -> dict[str, list[int]]:  # type: ignore[override]
         """Ids of the items with a given content."""
         return {item.digest: [i] for i, item in enumerate(self.items)}
 
-    def vectors(self, space: str) -> NDArray[np.float32]:
+    def vectors(self, space: str) -> Vectors:
         """Memory-map the `(count, dim)` float32 vectors of a space."""
         if space not in self._vectors:
             file = self._file(f"{space}.npy")
@@ -119,14 +97,23 @@ class Index:
                 raise UsageError(_DAMAGED.format(file)) from error
         return self._vectors[space]
 
-    def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+    def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> Vectors:
         """The `(len(ids), dim)` vectors of some items; None takes all."""
         return self.vectors(space) if ids is None else self.vectors(space)[ids]
 
-    def open_space(self, space: str, device: str) -> Ann:
+    def read_rows(self, space: str, ids: NDArray[np.int64]) -> Vectors:
+        """As `rows`, of what is read once: it is not kept mapped."""
+        vectors = self.vectors(space)
+        taken = vectors[ids]
+        forget(vectors)
+        return taken
+
+    def open_space(self, space: str, device: str) -> VectorIndex:
         """Join the FAISS index of a space and its vectors."""
         made = self.manifest.spaces[space]
-        return Ann(self.ann(space), self.vectors(space), SearchParams(made.probes, made.refine), device)
+        return VectorIndex(
+            self.ann(space), self.vectors(space), SearchParams(made.probes, made.refine), device
+        )
 
     def ann(self, space: str) -> "faiss.Index | None":
         """Read the FAISS index of a space; None where its vectors are searched themselves."""
@@ -135,37 +122,12 @@ class Index:
         return read_ann(self._file(f"{space}.faiss"))
 
     @cached_property
-    def metadata(self) -> pa.Table | None:
+    def metadata(self) -> pa.Table | None:  # type: ignore[override]
         """What `index.stores.metadata` keeps of the items, if there is anything."""
         if METADATA not in self.manifest.files:
             return None
         with _explain_damage(file := self._file(METADATA)):
             return pq.read_table(file)
-
-    @cached_property
-    def _known(self) -> Metadata:
-        names = [[file.name for file in item.files] for item in self.items]
-        return Metadata([item.path for item in self.items], names, self.metadata)
-
-    @property
-    def columns(self) -> dict[str, list[str]]:
-        """The columns of the metadata with their values, of each the 200 most frequent at most."""
-        return self._known.columns
-
-    def metadata_of(self, item: int) -> dict[str, str]:
-        """The metadata of one item."""
-        if self.metadata is None:
-            return {}
-        rows = self.metadata.filter(pc.field("path") == self.items[item].path).to_pylist()
-        return {name: value for name, value in rows[0].items() if name != "path"} if rows else {}
-
-    def keep(self, narrow: Filter) -> NDArray[np.bool_] | None:
-        """Which items are wanted: `(items,)`; None wants all.
-
-        Raises:
-            UsageError: The metadata have no such column.
-        """
-        return narrow.keep(self._known) if narrow.prefix or narrow.columns else None
 
     def pin(self) -> None:
         """Open everything now, so that what is read later is of this index, whatever becomes of its folder.
@@ -205,19 +167,6 @@ class Index:
         """
         for fault in self.faults(thorough):
             raise UsageError(f"{fault}. Index the images again, without --update or --resume.")
-
-    def require_model(self, space: str, key: str, name: str) -> None:
-        """Refuse a model that is not the one which made the vectors of a space.
-
-        Raises:
-            UsageError: Names both models.
-        """
-        made_by = self.manifest.spaces[space]
-        if made_by.key != key:
-            raise UsageError(
-                f"{self.path} was made with another {space}: {made_by.name} ({made_by.key[-8:]}), "
-                f"not {name} ({key[-8:]}). Index the images again, or give that model."
-            )
 
     def _file(self, name: str) -> Path:
         path = self.data / name

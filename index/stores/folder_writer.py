@@ -15,16 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from index.io import file_digest, sync
-from index.stores.faiss import write_ann
-from index.stores.faiss_tuning import TunedIndex
+from index.io import atomic_write, file_digest, sync
+from index.progress import say
+from index.stores.faiss.tuning import GIB, TunedIndex, build_tuned
+from index.stores.faiss.vector_index import write_ann
 from index.stores.folder import (
-    CHUNK,
     COMPANIONS,
     ERRORS,
-    FORMAT,
     ITEMS,
     MANIFEST,
     METADATA,
@@ -33,7 +31,9 @@ from index.stores.folder import (
     data_folder,
 )
 from index.stores.metadata import Joined, carry_over, join_metadata
-from index.stores.records import Failure, Item, Manifest, Space, Stored
+from index.stores.options import SearchTarget
+from index.stores.records import CHUNK, FORMAT, Failure, Item, Manifest, Space, Stored, as_facts
+from index.vectors import Vectors
 
 if TYPE_CHECKING:
     import faiss
@@ -99,9 +99,7 @@ class IndexWriter:
         """Write the images that were refused."""
         self._manifest = replace(self._manifest, failed=write_failures(self._data / ERRORS, failures))
 
-    def add_space(
-        self, name: str, space: Space, chunks: Iterable[NDArray[np.float32]]
-    ) -> NDArray[np.float32]:
+    def add_space(self, name: str, space: Space, chunks: Iterable[Vectors]) -> Vectors:
         """Write the vectors of all items, after the items, and map them to read.
 
         Args:
@@ -112,10 +110,11 @@ class IndexWriter:
         path = self._data / f"{name}.npy"
         shape = (self._manifest.count, space.dim)
         with path.open("wb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            descr = np.lib.format.dtype_to_descr(space.type.stored)
+            header = {"descr": descr, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for rows in chunks:
-                file.write(np.ascontiguousarray(rows, "<f4").tobytes())
+                file.write(space.type.to_bytes(rows))
         self._manifest.spaces[name] = space
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
@@ -148,6 +147,14 @@ class IndexWriter:
         spaces = self._manifest.spaces
         spaces[name] = replace(spaces[name], **asdict(served))
         return 0 if ann is None else file.stat().st_size
+
+    def add_search(self, name: str, vectors: Vectors, target: SearchTarget, factory: str) -> None:
+        """Build what searches a space that was written, and store it."""
+        ann, served = build_tuned(vectors, target, factory)
+        size = self.add_ann(name, ann, served)
+        say(f"{name}: {served}.")
+        if size > target.memory * GIB:  # no kind of index is as small as that, or the factory was given
+            say(f"{name}: its index takes {size / GIB:.2g} GiB, more than --memory {target.memory:g} allows.")
 
     def add_model(self, data: bytes, beside: Path) -> None:
         """Store the student, so that the index can be searched wherever it is taken.
@@ -185,18 +192,17 @@ class IndexWriter:
             teacher_options=teacher_options,
             files=files,
         )
-        beside = self._out / f".{MANIFEST}"
-        beside.write_text(json.dumps(asdict(manifest), indent=2) + "\n")
-        sync(beside)
-        beside.replace(self._out / MANIFEST)  # from here on the index is the new one
-        self._committed = True
-        sync(self._out)
+        with atomic_write(self._out / MANIFEST, durable=True) as beside:
+            beside.write_text(json.dumps(as_facts(manifest), indent=2) + "\n")
+        self._committed = True  # the index is the new one
         remove_old(self._out, manifest.generation)
         return Index(self._out)
 
 
 def remove_old(out: Path, generation: int) -> None:
-    """Remove the data of every generation but one."""
+    """Remove the data of every generation but one, and a manifest that was not written to its end."""
+    for file in out.glob(f".{MANIFEST}.*"):
+        file.unlink()
     for folder in out.glob("data-*"):
         if folder != data_folder(out, generation):
             shutil.rmtree(folder, ignore_errors=True)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from index.build.journal import FOLDER
 from index.io import chunks
-from index.stores.faiss import EXACT, Ann, SearchParams, search_exact
-from index.stores.folder import CHUNK, Index
+from index.stores.faiss.vector_index import EXACT, SearchParams, VectorIndex, search_exact
+from index.stores.folder import Index
+from index.stores.records import CHUNK, UNFINISHED
+from index.vectors import Vectors
 
 SAMPLE = 200  # vectors that a FAISS file is asked for
 SLACK = 0.02  # recall that may be lost from one measurement to the next
@@ -88,7 +88,7 @@ def describe_index(path: Path) -> IndexFacts:
         manifest.failed,
         sum(file.size for file in manifest.files.values()) / 1e6,
         manifest.teacher,
-        (path / FOLDER).is_dir(),
+        (path / UNFINISHED).is_dir(),
         {
             name: SpaceFacts(
                 space.name,
@@ -146,10 +146,7 @@ def _check_space(index: Index, name: str) -> Iterator[str]:
     if vectors.shape != (len(index), space.dim):
         yield f"{name}: vectors {vectors.shape}, not {(len(index), space.dim)}"
         return
-    wrong = 0
-    for some in chunks(vectors, CHUNK):
-        norms = np.linalg.norm(some, axis=1)
-        wrong += int((~(np.abs(norms - 1) < 1e-3)).sum())  # also true for NaN
+    wrong = sum(int(space.type.is_damaged(some).sum()) for some in chunks(vectors, CHUNK))
     if wrong:
         yield f"{name}: {wrong} vectors are not of unit length"
     if ann is None:
@@ -157,16 +154,16 @@ def _check_space(index: Index, name: str) -> Iterator[str]:
     if (ann.ntotal, ann.d) != vectors.shape:
         yield f"{name}: the FAISS file has {ann.ntotal} vectors of {ann.d}, not {vectors.shape}"
     elif (
-        recall := _recall_by_ids(Ann(ann, vectors, SearchParams(space.probes, space.refine)), vectors)
+        recall := _recall_by_ids(VectorIndex(ann, vectors, SearchParams(space.probes, space.refine)), vectors)
     ) < space.recall - SLACK:
         yield f"{name}: the FAISS file finds {recall:.3f} of what is nearest, not {space.recall:.3f}"
 
 
-def _recall_by_ids(ann: Ann, vectors: NDArray[np.float32]) -> float:
+def _recall_by_ids(ann: VectorIndex, vectors: Vectors) -> float:
     """Recall of an index, with the ids that it finds scored by the stored vectors: whether it is of these."""
     rows = np.unique(np.linspace(0, len(vectors) - 1, SAMPLE).astype(int))
     queries, k = vectors[rows], max(min(10, len(vectors) // 4), 1)
     worst = search_exact(queries, vectors, k)[0][:, -1:]
     ids = ann.search(queries, k)[1]
-    scores = np.einsum("qd,qkd->qk", queries, vectors[ids])
+    scores, ids = ann.order_again(queries, ids, k)
     return float(((scores >= worst - 1e-5) & (ids >= 0)).mean())

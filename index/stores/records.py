@@ -1,7 +1,13 @@
 """What an index holds, as records: items, files, failures, vector spaces, manifest."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from index.vectors import UNIT_FLOATS, VectorType
+
+FORMAT = 2  # of a manifest; 1 had its files beside it, and every copy of an image as an item
+UNFINISHED = "unfinished"  # the folder of a run that is not complete
+CHUNK = 1024  # items that are read or written at a time
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,10 @@ class Space:
         key: Identity of the embedder.
         name: Its name for people.
         dim: Length of the vectors.
-        factory: As in `index.stores.faiss_tuning.TunedIndex`, as are the others: what
+        factory: As in `index.stores.faiss.tuning.TunedIndex`, as are the others: what
             searches, how, and how well.
+        dtype: As in `VectorType`,
+        metric: as is this.
     """
 
     key: str
@@ -78,6 +86,16 @@ class Space:
     probes: int = 0
     refine: int = 0
     milliseconds: float = field(default=0.0, compare=False)  # no two measurements are the same
+    dtype: str = UNIT_FLOATS.dtype
+    metric: str = UNIT_FLOATS.metric
+
+    def __post_init__(self) -> None:
+        _ = self.type  # refuses what only a later version knows
+
+    @property
+    def type(self) -> VectorType:
+        """How its vectors are stored and compared."""
+        return VectorType(self.dtype, self.metric)
 
 
 @dataclass(frozen=True)
@@ -118,3 +136,12 @@ class Manifest:
     teacher_options: dict[str, Any] = field(default_factory=dict)
     spaces: dict[str, Space] = field(default_factory=dict)
     files: dict[str, Stored] = field(default_factory=dict)
+
+
+def as_facts(manifest: Manifest) -> dict[str, Any]:
+    """A manifest as it is written: vectors of the default type do not name it."""
+    facts = asdict(manifest)
+    for name, space in manifest.spaces.items():
+        if space.type == UNIT_FLOATS:
+            del facts["spaces"][name]["dtype"], facts["spaces"][name]["metric"]
+    return facts

@@ -1,11 +1,11 @@
-"""Open a gallery by name: an index folder, or a Milvus collection."""
+"""Open a store by name, to read or to write: an index folder, or a Milvus collection."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from index.errors import UsageError
 from index.images.remote import check
-from index.stores.base import Store
+from index.stores.base import Store, StoreWriter
 from index.stores.folder import Index
 
 
@@ -32,3 +32,36 @@ def open_store(where: str | Path, model: Path | None = None, allowed: Sequence[s
     if model is not None:
         raise UsageError(f"{where} keeps its student itself. Leave --model out.")
     return Index(Path(where), allowed)
+
+
+def open_writer(out: str | None, backend: str, uri: str, collection: str | None) -> StoreWriter:
+    """Read where a command line says to write.
+
+    Args:
+        out: A folder, or the address of a collection.
+        backend: `faiss` or `milvus`.
+        uri: Of the Milvus server.
+        collection: Its collection; `out` is then a folder to work in.
+
+    Raises:
+        UsageError: It says too little, or two things.
+    """
+    from index.stores.folder_store import FolderStore
+    from index.stores.milvus.client import Address, is_address, parse_address
+    from index.stores.milvus.writer import MilvusWriter
+
+    if backend not in ("faiss", "milvus"):
+        raise UsageError(f"--backend must be faiss or milvus, not {backend!r}.")
+    if out and is_address(out):
+        if collection:
+            raise UsageError(f"--out {out} names a collection. Leave --collection out.")
+        return MilvusWriter(parse_address(out))
+    if backend == "milvus":
+        if not collection:
+            raise UsageError("--backend milvus needs a --collection.")
+        return MilvusWriter(Address(uri.rstrip("/"), collection), Path(out) if out else None)
+    if collection:
+        raise UsageError("--collection is for --backend milvus.")
+    if not out:
+        raise UsageError("Give --out, the index folder to write.")
+    return FolderStore(Path(out))

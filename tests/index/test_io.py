@@ -11,8 +11,9 @@ from conftest import picture, write_embedder
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
-from index.io import explain_disk
+from index.io import atomic_write, explain_disk
 from index.stores.folder import Index
+from index.stores.options import IndexOptions
 
 
 def mount(folder: Path, options: str) -> None:
@@ -57,7 +58,7 @@ def test_a_full_disk_is_a_line_the_old_index_stays_and_the_run_goes_on(
     assert Index(out).manifest == old.manifest
     np.testing.assert_array_equal(old.vectors("student"), before)
     resize(small_disk, "8m")
-    made = build_index([photos], student, out, resume=True)
+    made = build_index([photos], student, out, options=IndexOptions(resume=True))
     expected = build_index([photos], student, tmp_path / "fresh")
     np.testing.assert_array_equal(made.vectors("student"), expected.vectors("student"))
     assert made.items == expected.items
@@ -86,3 +87,17 @@ def test_other_faults_of_a_disk_keep_their_reason(tmp_path: Path):
         explain_disk(tmp_path / "idx"),
     ):
         raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_file_is_replaced_in_one_step_or_not_at_all(tmp_path: Path, durable: bool):
+    file = tmp_path / "file"
+    file.write_text("old")
+    with pytest.raises(OSError, match="full"), atomic_write(file, durable) as beside:
+        beside.write_text("half")
+        raise OSError("full")
+    assert (file.read_text(), list(tmp_path.iterdir())) == ("old", [file])
+    with atomic_write(file, durable) as beside:
+        beside.write_text("new")
+        assert file.read_text() == "old"
+    assert (file.read_text(), list(tmp_path.iterdir())) == ("new", [file])

@@ -11,6 +11,7 @@ from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.search import Results, Searcher, open_searcher
 from index.stores.filters import Filter
+from index.stores.options import IndexOptions
 from index.teachers.spec import TeacherSpec
 
 
@@ -132,7 +133,9 @@ def with_metadata(folder: Path, tmp_path: Path, student_file: Path, teacher_file
     rows = [f"{i}.png,{'odd' if i % 2 else 'even'}" for i in range(10)]
     (tmp_path / "table.csv").write_text("\n".join(["path,parity", *rows]))
     student, teacher = OnnxEmbedder(student_file), OnnxEmbedder(teacher_file)
-    index = build_index([folder], student, tmp_path / "idx", teacher, metadata=tmp_path / "table.csv")
+    index = build_index(
+        [folder], student, tmp_path / "idx", teacher, options=IndexOptions(metadata=tmp_path / "table.csv")
+    )
     return Searcher(index, student, teacher)
 
 
@@ -189,7 +192,9 @@ def test_a_batch_finds_what_each_finds_alone(searcher, unit_rows):
 
 def test_an_approximate_index_is_searched_as_it_was_tuned(folder, tmp_path, student_file):
     student = OnnxEmbedder(student_file)
-    searcher = Searcher(build_index([folder], student, tmp_path / "idx", factory="SQ4"), student)
+    searcher = Searcher(
+        build_index([folder], student, tmp_path / "idx", options=IndexOptions(factory="SQ4")), student
+    )
     made = searcher.index.manifest.spaces["student"]
     assert made.refine > 0  # four bits a number do not tell twelve pictures apart
     assert made.recall >= 0.95

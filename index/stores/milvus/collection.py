@@ -1,7 +1,7 @@
 """The collections of a gallery in Milvus, read: what is there, whatever it will be searched with."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from index.errors import UsageError
-from index.stores.folder import FORMAT
 from index.stores.milvus.client import (
     FACTS,
     FIELDS,
@@ -23,13 +22,17 @@ from index.stores.milvus.client import (
     collection_name,
     explain,
 )
-from index.stores.records import Manifest, Space
+from index.stores.records import FORMAT, Manifest, Space
+from index.vectors import Vectors
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 PAGE = 4096  # rows that are read at a time
+REORDERED = 20  # candidates for each result that SCANN orders by the whole vectors
 DEEPEST = 16_384  # results that a server gives at most
+# A server that knows a vector by its code alone finds so many times more, which are ordered by whole vectors.
+WIDE = {"IVF_SQ8": 2, "IVF_PQ": 20}
 
 
 class Collection:
@@ -101,28 +104,28 @@ class Collection:
     def search(
         self,
         space: str,
-        queries: NDArray[np.float32],
+        queries: Vectors,
         k: int,
-        params: Mapping[str, int],
-        wide: int = 1,
+        kind: str,
+        effort: int,
         keep: str = "",
         fields: Sequence[str] = (),
     ) -> list[list[tuple[float, dict[str, Any]]]]:
-        """Search with `(n, dim)` unit rows.
+        """Search with `(n, dim)` queries.
 
         Args:
             space: Of which space.
             queries: What to search with.
             k: How many results.
-            params: As `search_params` made them.
-            wide: How many times more the server shall find, to be put in order here by their whole vectors.
+            kind: Type of the index.
+            effort: How hard it searches.
             keep: The filter.
             fields: To read, beside the digest.
 
         Returns:
             For each query similarities, falling, and rows.
         """
-        found = []
+        wide, found = WIDE.get(kind, 1), []
         with explain(self.address):
             answer = self.client.search(
                 self.name(space),
@@ -130,13 +133,22 @@ class Collection:
                 filter=keep,
                 limit=min(k * wide, DEEPEST),
                 output_fields=["digest", *fields, *(["vector"] if wide > 1 else [])],
-                search_params={"metric_type": METRIC, "params": dict(params)},
+                search_params={"metric_type": METRIC, "params": search_params(kind, effort, k)},
                 timeout=SECONDS,
             )
             for query, hits in zip(queries, answer, strict=True):
                 rows = [(hit["distance"], {**hit["entity"], "digest": hit["digest"]}) for hit in hits]
-                found.append(_order(query, [row for _, row in rows], k) if wide > 1 else rows)
+                found.append(self._order(space, query, [row for _, row in rows], k) if wide > 1 else rows)
         return found
+
+    def _order(
+        self, space: str, query: Vectors, rows: list[dict[str, Any]], k: int
+    ) -> list[tuple[float, dict[str, Any]]]:
+        """The best k of some rows, by their whole vectors."""
+        kind = self.manifest.spaces[space].type
+        vectors = np.array([row.pop("vector") for row in rows], kind.dtype).reshape(-1, len(query))
+        scores = kind.similarity(query[None], vectors)[0]
+        return [(float(scores[i]), rows[i]) for i in np.argsort(-scores, kind="stable")[:k]]
 
     def scan(self, fields: Sequence[str], space: str = "student") -> Iterator[list[dict[str, Any]]]:
         """Read all rows of a space, some at a time, by rising digest."""
@@ -152,18 +164,22 @@ class Collection:
             yield [dict(row) for row in page]
 
     def iter_batches(self) -> Iterator[pa.RecordBatch]:
-        """As `Index.iter_batches`."""
+        """As `Known.iter_batches`."""
         for page in self.scan(FIELDS):
             yield pa.RecordBatch.from_pylist([asdict(as_item(row)) for row in page])
 
+    def read_rows(self, space: str, ids: NDArray[np.int64]) -> Vectors:
+        """Never called: a server keeps the vectors that it has."""
+        raise NotImplementedError
 
-def _order(
-    query: NDArray[np.float32], rows: list[dict[str, Any]], k: int
-) -> list[tuple[float, dict[str, Any]]]:
-    """The best k of some rows, by their whole vectors."""
-    vectors = np.array([row.pop("vector") for row in rows], np.float32).reshape(-1, len(query))
-    scores = vectors @ query
-    return [(float(scores[i]), rows[i]) for i in np.argsort(-scores, kind="stable")[:k]]
+
+def search_params(kind: str, effort: int, k: int) -> dict[str, int]:
+    """What a server is told with each search for k results."""
+    if kind == "FLAT":
+        return {}
+    if kind == "HNSW":
+        return {"ef": max(effort, k)}
+    return {"nprobe": effort} | ({"reorder_k": REORDERED * k} if kind == "SCANN" else {})
 
 
 def find_current(client: "MilvusClient", address: Address) -> str | None:

@@ -1,4 +1,4 @@
-"""A gallery in Milvus, opened to be searched: what `index.stores.base.Store` asks for."""
+"""A gallery in Milvus, opened to be searched: the read side of the store."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,25 +13,26 @@ from platformdirs import user_cache_path
 
 from index.errors import RetrievalError, UsageError
 from index.io import content_digest
-from index.stores.faiss import Scored
+from index.stores.base import Store
 from index.stores.filters import Filter
 from index.stores.folder import ERRORS, read_failures
 from index.stores.metadata import MOST_VALUES
 from index.stores.milvus.client import FIELDS, as_filter, as_item, connect, parse_address
 from index.stores.milvus.collection import DEEPEST, Collection, find_current
-from index.stores.milvus.students import find_student
-from index.stores.milvus.tuning import how_wide, search_params
 from index.stores.records import Failure, Item
+from index.stores.students import find_student
+from index.vectors import Scored, Vectors
 
 REMEMBERED = 100_000  # items whose fields are kept after they were found
 # Opening waits for all that was written; to wait again would cost each search a tenth of a second and more.
 LEVEL = "Eventually"
 
 
-class MilvusIndex:
+class MilvusIndex(Store):
     """A gallery in Milvus. Ids are given to items as they are first seen; `pin` gives them to all."""
 
     remote = True
+    ids_by_digest: "_Ids"
 
     def __init__(self, collection: Collection, student_file: Path, allowed: Sequence[str] = ()) -> None:
         """Open a gallery.
@@ -39,7 +40,7 @@ class MilvusIndex:
         Args:
             collection: Its collections.
             student_file: The student's ONNX file.
-            allowed: As in `stores.base.Store`.
+            allowed: As in `Store`.
         """
         self.collection, self.model_file, self.allowed = collection, student_file, allowed
 
@@ -52,6 +53,9 @@ class MilvusIndex:
         self.ids_by_digest = _Ids(self)
         self._rows: dict[str, dict[str, Any]] = {}
         self.manifest = replace(collection.manifest, count=collection.count())
+        # The name is an alias, and the student's collection may change under it.
+        now = f"{self.label}, now {collection.student}"
+        self.engine = {"Searched by": "Milvus", "Server": collection.address.uri, "Collection": now}
 
     def __str__(self) -> str:
         return str(self.collection.address)
@@ -63,19 +67,6 @@ class MilvusIndex:
     def label(self) -> str:
         """Its name on the page."""
         return self.collection.address.name
-
-    @property
-    def engine(self) -> dict[str, str]:
-        """What searches it: the name is an alias, and the student's collection may change under it."""
-        return {
-            "Searched by": "Milvus",
-            "Server": self.collection.address.uri,
-            "Collection": f"{self.label}, now {self.collection.student}",
-        }
-
-    def companion(self, name: str) -> Path:
-        """What lies beside the student's file."""
-        return self.model_file.with_name(name)
 
     def pin(self) -> None:
         """Give every item an id, and count the values of the metadata."""
@@ -118,65 +109,44 @@ class MilvusIndex:
         """The filter that the server applies."""
         return as_filter(narrow, list(self.columns))
 
-    def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+    def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> Vectors:
         """The `(len(ids), dim)` vectors of some items; None takes all, which must be pinned."""
         all_digests = self.ids_by_digest.digests
         digests = all_digests if ids is None else [all_digests[i] for i in np.asarray(ids).tolist()]
         found = self.collection.fetch(space, digests, ["vector"], LEVEL)
         if missing := [digest for digest in digests if digest not in found]:
             raise RetrievalError(f"{len(missing)} images have been removed from {self}. Open the page again.")
-        return np.array([found[digest]["vector"] for digest in digests], np.float32)
+        return np.array([found[digest]["vector"] for digest in digests], self.manifest.spaces[space].dtype)
 
     def open_space(self, space: str, device: str) -> "MilvusSpace":
         """Make a space ready to be searched: the server is, whatever the device here."""
         return MilvusSpace(self, space)
-
-    def require_model(self, space: str, key: str, name: str) -> None:
-        """Refuse a model that is not the one which made the vectors of a space.
-
-        Raises:
-            UsageError: Names both models.
-        """
-        made_by = self.manifest.spaces[space]
-        if made_by.key != key:
-            raise UsageError(
-                f"{self} was made with another {space}: {made_by.name} ({made_by.key[-8:]}), "
-                f"not {name} ({key[-8:]}). Index the images again, or give that model."
-            )
 
 
 class MilvusSpace:
     """One space of a gallery in Milvus."""
 
     def __init__(self, index: MilvusIndex, space: str) -> None:
-        self._index, self._space = index, space
+        self.index, self._space = index, space
         self._made = index.manifest.spaces[space]
 
-    def search(self, queries: NDArray[np.float32], k: int, keep: str | None = None) -> Scored:
+    def search(self, queries: Vectors, k: int, keep: str | None = None) -> Scored:
         """Find the k nearest of each of `(n, dim)` unit rows, with the server's own filter."""
-        index = self._index
+        index = self.index
         k = min(k, DEEPEST)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         ids = np.full((len(queries), k), -1, np.int64)
-        params, wide = search_params(self._made, k), how_wide(self._made.factory)
-        found = index.collection.search(self._space, queries, k, params, wide, keep or "", FIELDS)
+        effort = self._made.factory, self._made.probes
+        found = index.collection.search(self._space, queries, k, *effort, keep or "", FIELDS)
         for line, hits in enumerate(found):
             index.remember({row["digest"]: row for _, row in hits})
             ids[line, : len(hits)] = [index.ids_by_digest.of(row["digest"]) for _, row in hits]
             scores[line, : len(hits)] = [score for score, _ in hits]
         return scores, ids
 
-    def order_again(self, queries: NDArray[np.float32], ids: NDArray[np.int64], k: int) -> Scored:
+    def order_again(self, queries: Vectors, ids: NDArray[np.int64], k: int) -> Scored:
         """Order `(n, candidates)` ids by their stored vectors, which are fetched, and keep the best k."""
-        found = np.unique(ids[ids >= 0])
-        scores = np.full(ids.shape, -np.inf, np.float32)
-        if len(found):
-            similarity = queries @ self._index.rows(self._space, found).T
-            there = ids >= 0
-            places = np.searchsorted(found, np.where(there, ids, found[0]))
-            scores = np.where(there, np.take_along_axis(similarity, places, 1), scores)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
+        return self._made.type.order_again(queries, ids, k, lambda found: self.index.rows(self._space, found))
 
 
 class _Ids(Mapping[str, list[int]]):
@@ -237,7 +207,7 @@ def open_collection(where: str, model: Path | None = None, allowed: Sequence[str
     Args:
         where: `milvus://HOST:PORT/COLLECTION`.
         model: The student's ONNX file; None takes what an index run on this machine has kept of it.
-        allowed: As in `stores.base.Store`.
+        allowed: As in `Store`.
 
     Raises:
         UnreachableError: Nobody answers there.

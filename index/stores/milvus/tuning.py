@@ -1,47 +1,54 @@
-"""Which index a Milvus server shall build for which need, and how hard it must search."""
+"""Which index a Milvus server shall build for which target, and how hard it must search."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from math import log2, sqrt
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from index.errors import RetrievalError
-from index.stores.faiss_tuning import DEPTH, MAX_LISTS, SearchTarget, TunedIndex, choose_factory
-from index.stores.records import Space
+from index.stores.faiss.tuning import (
+    CODES_REACH,
+    DEPTH,
+    EXACT_FLOATS,
+    GIB,
+    GRAPH_BYTES,
+    GRAPH_LIMIT,
+    MAX_LISTS,
+    TunedIndex,
+)
+from index.stores.milvus.collection import Collection
+from index.stores.options import SearchTarget
+from index.vectors import Scores, Vectors
 
 EFFORTS = (32, 48, 64, 96, 128, 192, 256, 384, 512)  # breadth of a graph, or lists to visit
 HARDEST = 2048
-REORDERED = 20  # candidates for each result that SCANN orders by the whole vectors
 MOST_GROWTH = 4
 QUERIES = 200  # that recall is measured with
+TOGETHER = 10  # of them in one request: their answers may hold many whole vectors
 DEEP = 10  # times as many results as are wanted, of which the best are taken for the nearest there are
-# A server that knows a vector by its code alone finds so many times more, which are ordered by whole vectors.
-WIDE = {"IVF_SQ8": 2, "IVF_PQ": 20}
-
-Search = Callable[[NDArray[np.float32], int, Mapping[str, int]], NDArray[np.float32]]
 
 
-def choose_index(count: int, dim: int, need: SearchTarget) -> tuple[str, dict[str, Any]]:
-    """Choose type and parameters of an index, as `choose_factory` does of a FAISS index.
+def choose_index(count: int, dim: int, target: SearchTarget) -> tuple[str, dict[str, Any]]:
+    """Choose type and parameters of an index: exact while that is quick, else what fits the memory.
 
     Args:
         count: Vectors.
         dim: Their length.
-        need: What is asked of the index.
+        target: What is asked of the index.
     """
-    factory = choose_factory(count, dim, need)
-    if factory == "Flat":
+    room = target.memory * GIB / count
+    if target.recall == 1 or count * dim <= EXACT_FLOATS:
         return "FLAT", {}
-    if factory.startswith("HNSW"):
+    if count <= GRAPH_LIMIT and room >= 4 * dim + GRAPH_BYTES:
         return "HNSW", {"M": 32, "efConstruction": 128}
-    lists = {"nlist": min(int(factory.split("IVF")[1].split(",")[0]), MAX_LISTS)}
-    if "SQ8" in factory:
+    lists = {"nlist": min(2 ** round(log2(2 * sqrt(count))), MAX_LISTS)}
+    if target.recall > CODES_REACH and room >= dim:
         return "IVF_SQ8", lists
-    if "x4fs" in factory:
+    if room >= dim / 4:
         return "SCANN", lists | {"with_raw_data": "true"}  # the server takes no True
     parts = next(parts for parts in range(max(dim // 8, 1), 0, -1) if dim % parts == 0)
-    return "IVF_PQ", lists | {"m": parts, "nbits": 8}  # as many bytes as RaBitQ takes
+    return "IVF_PQ", lists | {"m": parts, "nbits": 8}
 
 
 def serves(there: Mapping[str, Any] | None, kind: str, params: Mapping[str, Any]) -> bool:
@@ -52,48 +59,39 @@ def serves(there: Mapping[str, Any] | None, kind: str, params: Mapping[str, Any]
     return MOST_GROWTH * int(there.get("nlist", MAX_LISTS)) >= int(params.get("nlist", 0))
 
 
-def search_params(made: Space, k: int) -> dict[str, int]:
-    """What the server is told with each search for k results."""
-    return _params(made.factory, made.probes, k)
-
-
-def how_wide(kind: str) -> int:
-    """How many times more a server with such an index shall find than is wanted."""
-    return WIDE.get(kind, 1)
-
-
-def tune(kind: str, queries: NDArray[np.float32], search: Search, need: SearchTarget) -> TunedIndex:
-    """Find the least effort that a need takes, measured against what the most finds, and deeper.
+def tune(collection: Collection, space: str, kind: str, target: SearchTarget) -> TunedIndex:
+    """Find the least effort that a target takes, measured against what the most finds, and deeper.
 
     Args:
-        kind: Type of the index.
-        queries: `(n, dim)` stored vectors to search with, each without itself.
-        search: Returns `(n, k)` similarities of whole vectors, falling, for queries, k and parameters.
-        need: What is asked.
+        collection: The gallery, indexed and loaded.
+        space: Of which space.
+        kind: Type of its index.
+        target: What is asked.
 
     Raises:
         RetrievalError: The server does not find what it holds.
     """
     if kind == "FLAT":
-        return TunedIndex(kind, need.recall, 1.0, 0, 0, 0.0)
-    k = DEPTH + 1
-    deep = np.concatenate(
-        [search(some[None], DEEP * k, _params(kind, HARDEST, DEEP * k)) for some in queries]
-    )
+        return TunedIndex(kind, target.recall, 1.0, 0, 0, 0.0)
+    name, k = collection.name(space), DEPTH + 1  # each query finds itself
+    rows = collection.client.query(name, filter='digest >= ""', limit=QUERIES, output_fields=["vector"])
+    queries = np.array([row["vector"] for row in rows], collection.manifest.spaces[space].dtype)
+
+    def search(some: Vectors, k: int, effort: int) -> Scores:
+        scores = np.full((len(some), k), -np.inf, np.float32)
+        for start in range(0, len(some), TOGETHER):
+            found = collection.search(space, some[start : start + TOGETHER], k, kind, effort)
+            for line, hits in enumerate(found, start):
+                scores[line, : len(hits)] = [score for score, _ in hits]
+        return scores
+
+    deep = np.concatenate([search(some[None], DEEP * k, HARDEST) for some in queries])
     least = deep[:, k - 1 : k]
     if not np.isfinite(least).all():
         raise RetrievalError("The server finds too few of its vectors. Index again once it is at rest.")
     recall = 0.0
     for effort in EFFORTS:
-        recall = float((search(queries, k, _params(kind, effort, k)) >= least - 1e-5)[:, 1:].mean())
-        if recall >= need.recall:
+        recall = float((search(queries, k, effort) >= least - 1e-5)[:, 1:].mean())
+        if recall >= target.recall:
             break
-    return TunedIndex(kind, need.recall, recall, effort, 0, 0.0)
-
-
-def _params(kind: str, effort: int, k: int) -> dict[str, int]:
-    if kind == "FLAT":
-        return {}
-    if kind == "HNSW":
-        return {"ef": max(effort, k)}
-    return {"nprobe": effort} | ({"reorder_k": REORDERED * k} if kind == "SCANN" else {})
+    return TunedIndex(kind, target.recall, recall, effort, 0, 0.0)

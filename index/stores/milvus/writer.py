@@ -1,24 +1,51 @@
-"""Send items and vectors to the collections of a gallery: each once, at the server's pace."""
+"""The write side of a gallery in Milvus: what it lacks is upserted by its digest, which may be done twice.
 
+The journal lies in a folder of this machine until all is on the server, so that a kill, of this run or of the
+server, costs no more than the batches at hand.
+"""
+
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+from platformdirs import user_cache_path
 
-from index.build.journal import Journal
-from index.build.pipeline import PROJECTED
-from index.embedders.teacher_space import TeacherSpace
 from index.errors import RetrievalError, UsageError
+from index.io import atomic_write, content_digest
 from index.parallel import bounded_map
 from index.progress import progress, say
-from index.stores.milvus.client import FIELDS, any_of, as_item, as_row, explain
-from index.stores.milvus.collection import PAGE, Collection
-from index.stores.records import Item
+from index.stores.base import Batch, BuildReport, Content, Known, StoreWriter
+from index.stores.folder import ERRORS
+from index.stores.folder_writer import write_failures
+from index.stores.metadata import PATH, join_metadata, read_rows
+from index.stores.milvus.client import (
+    FACTS,
+    FIELDS,
+    METRIC,
+    TEXT,
+    Address,
+    any_of,
+    as_item,
+    as_row,
+    check_schema,
+    collection_name,
+    connect,
+    create_collection,
+    explain,
+    json_size,
+)
+from index.stores.milvus.collection import PAGE, Collection, find_current
+from index.stores.milvus.store import MilvusIndex
+from index.stores.milvus.tuning import choose_index, serves, tune
+from index.stores.models import Models
+from index.stores.options import AUTO, IndexOptions
+from index.stores.records import FORMAT, Failure, Item, Manifest, Space, as_facts
+from index.stores.students import keep_student
 
 T = TypeVar("T")
 BYTES = 4 << 20  # of vectors in one request
@@ -26,72 +53,189 @@ MOST_ROWS = 1000  # in one request
 LANES = 2  # requests at a time: one is made ready while the server takes another
 PATIENCE = 300.0  # seconds that a server may take nothing before the run ends
 PAUSE = 2.0  # seconds between two attempts
+MOST_METADATA = TEXT - 100  # bytes of an item's, with their names and room for what goes around them
 
 
-@dataclass
-class Sender:
-    """Sends rows to the collections of a gallery, each once, however often the server fails meanwhile.
+class MilvusWriter(StoreWriter):
+    """A gallery in Milvus, to be written. Another student's of that name stays until the new one is complete.
 
-    Attributes:
-        collection: The gallery.
-        patience: Seconds that the server may take nothing before the run ends.
+    Without `update` images are added, and nothing is removed.
     """
 
     collection: Collection
-    patience: float = PATIENCE
-    _complained: bool = field(default=False, repr=False)
-    _waited: bool = field(default=False, repr=False)
-    _failed: bool = field(default=False, repr=False)
 
-    def send(self, space: str, rows: list[dict[str, Any]], new: bool = True) -> None:
-        """Send rows with their vectors, and wait until the server has taken them: it sets the pace.
+    def __init__(self, address: Address, work: Path | None = None, patience: float = PATIENCE) -> None:
+        """Take an address.
 
         Args:
-            space: Of which space.
-            rows: `as_row`, each with its `vector`.
-            new: Whether none of them is there. What is inserted twice is there twice, so that after a
-                failure, which may have come too late, rows replace those of the same digest.
+            address: Of the gallery.
+            work: A folder that is new or empty, for the journal; None takes one in the cache folder.
+            patience: Seconds that the server may take nothing before the run ends.
+        """
+        self.address, self.patience, self.identity = address, patience, {"gallery": str(address)}
+        cache = user_cache_path("retrieval") / "milvus"
+        self.work = work.absolute() if work else cache / content_digest(f"work {address}".encode())
+        self._cache = None if work else cache
+        self._new, self._changed, self._removed = 0, 0, 0
+        self._failures: list[Failure] = []
+        self._columns: list[str] = []
+        self._complained = self._failed = False
+
+    def begin(self, models: Models, options: IndexOptions, sources: list[str]) -> None:
+        """Reach the server, and have what is there ready to be searched.
+
+        Raises:
+            UsageError: What is there was made by other models, or metadata are longer than a field.
+            RetrievalError: The server cannot be reached, or does not do what is asked.
+        """
+        super().begin(models, options, sources)
+        if options.factory != AUTO:
+            raise UsageError("--factory is for FAISS: a Milvus server is told --recall and --memory.")
+        if options.metadata is not None:
+            _require_short(options.metadata)
+        if self._cache:
+            self._cache.mkdir(parents=True, exist_ok=True)
+        self.client = connect(self.address)
+        self._current = find_current(self.client, self.address)
+        self._student = collection_name(self.address.name, models.student.key, "student", models.student.key)
+        if options.update and self._current not in (None, self._student):
+            raise UsageError(
+                f"{self.address} was made with another student. Give that, or index without --update."
+            )
+        with explain(self.address):
+            self._is_new = not self.client.has_collection(self._student)
+        if not self._is_new:
+            self.collection = Collection(self.address, self.client, self._student)
+            self._require_same()
+            with explain(self.address):
+                for space, made in self.collection.manifest.spaces.items():
+                    name = self.collection.name(space)
+                    rows = int(self.client.get_collection_stats(name)["row_count"])
+                    self.make_ready(name, *choose_index(max(rows, 1), made.dim, options.target))
+
+    def _require_same(self) -> None:
+        """Refuse to mix vectors of several models."""
+        there, wanted = self.collection.manifest.spaces, self.models.spaces
+        if {name: space.key for name, space in there.items()} != {
+            n: space.key for n, space in wanted.items()
+        }:
+            raise UsageError(
+                f"{self.address} was made by {' and '.join(space.name for space in there.values())}, not by "
+                f"{' and '.join(space.name for space in wanted.values())}. Give the same models, or another "
+                "--collection."
+            )
+
+    def known(self, left: bool, adopted: bool) -> Known | None:
+        """Take all that is there as known, whatever is left of a run."""
+        return self.collection if not self._is_new and self.collection.count() else None
+
+    def put(self, content: Content) -> None:
+        """Send what the server lacks or has otherwise; with `update`, drop what the run did not bring."""
+        if self._is_new:
+            self.collection = self.create(content.spaces)
+        metadata = self._join(content)
+        most = max(space.dim for space in content.spaces.values())
+        size = max(min(BYTES // (4 * most), MOST_ROWS), 1)
+        kept = self.send(content.batches(size), content.count, metadata)
+        if self.options.update:
+            self._removed = self._drop_others(kept)
+        self._failures = list(content.failures())
+        named = {column for row in (metadata or {}).values() for column in row}
+        self._columns = sorted({*self.collection.columns, *named})
+
+    def commit(self) -> BuildReport:
+        """Have all indexed and on the server's disk, and let the name mean it."""
+        if self._new or self._changed or self._removed or not self._is_finished():
+            self.finish()
+        if self._current != self._student:
+            self._point()
+        index = MilvusIndex(
+            Collection(self.address, self.client, self._student), keep_student(self.models.student)
+        )
+        index.data.mkdir(parents=True, exist_ok=True)
+        with atomic_write(index.data / ERRORS) as beside:
+            write_failures(beside, self._failures)
+        listed = f", listed in {index.data / ERRORS}" if self._failures else ""
+        counts = f"{self._new} new, {self._changed} changed, {self._removed} removed"
+        summary = f"{self.address}: {len(index)} images: {counts}; {len(self._failures)} refused{listed}."
+        return BuildReport(index, summary, self._failures, self._new, self._changed, self._removed)
+
+    def create(self, spaces: Mapping[str, Space]) -> Collection:
+        """Make the collections, the student's last: where it is, the others are."""
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        manifest = Manifest(FORMAT, 0, created, [], 0, 0, 0, *self.models.teacher_spec, dict(spaces))
+        with explain(self.address):
+            for space, made in reversed(list(spaces.items())):
+                name = collection_name(self.address.name, self.models.student.key, space, made.key)
+                if self.client.has_collection(name):
+                    check_schema(name, self.client.describe_collection(name), made.dim, None)
+                else:
+                    create_collection(self.client, name, made.dim, _facts(manifest, []))
+                self.make_ready(name, "FLAT", {})
+        return Collection(self.address, self.client, self._student)
+
+    def send(
+        self, batches: Iterable[Batch], total: int, metadata: Mapping[str, dict[str, str]] | None = None
+    ) -> set[str]:
+        """Send batches, some at a time, at the server's pace, and return the digests of all items."""
+        kept: set[str] = set()
+
+        def seen() -> Iterator[Batch]:
+            for batch in batches:
+                kept.update(item.digest for item in batch.items)
+                yield batch
+
+        with ThreadPoolExecutor(LANES) as pool, progress(total, "send") as bar:
+            work: Callable[[Batch], tuple[int, int, int]] = lambda batch: self._write(batch, metadata)  # noqa: E731
+            for new, changed, count in bounded_map(pool, work, seen(), LANES + 1):
+                self._new, self._changed = self._new + new, self._changed + changed
+                bar.update(count)
+        return kept
+
+    def _write(self, batch: Batch, metadata: Mapping[str, dict[str, str]] | None) -> tuple[int, int, int]:
+        """Send what the server lacks or has otherwise; return how many are new, changed, and in the batch."""
+        # Who has counted has waited for all that was written, and has it until the server starts again.
+        level = "Strong" if self._failed else "Eventually"
+        digests = [item.digest for item in batch.items]
+        known = self._insist(lambda: self.collection.fetch("student", digests, FIELDS, level))
+        rows = {}
+        for item in batch.items:
+            old = known.get(item.digest)
+            facts = old["more"]["metadata"] if old else {}
+            whole = item if self.options.update or old is None else _merge(as_item(old), item)
+            rows[item.digest] = as_row(whole, (metadata or {}).get(item.digest, facts))
+        different = [digest for digest, old in known.items() if rows[digest] != old]
+        missing = [digest for digest in digests if digest not in known]
+        if gone := len(set(missing) - set(batch.vectors.get("student", {}))):
+            raise RetrievalError(
+                f"{gone} images that were in {self.address} are gone from it. Begin anew, without --resume."
+            )
+        for space in self._student_last() if different or missing else ():
+            old_rows = self._insist(lambda space=space: self.collection.fetch(space, different, ["vector"]))  # type: ignore[misc]
+            vectors = {digest: row["vector"] for digest, row in old_rows.items()}
+            vectors |= {digest: batch.vectors[space][digest] for digest in missing}
+            self.upsert(space, [rows[digest] | {"vector": vector} for digest, vector in vectors.items()])
+        return len(missing), len(different), len(digests)
+
+    def upsert(self, space: str, rows: list[dict[str, Any]]) -> None:
+        """Send rows with their vectors, in the place of those of the same digest.
 
         Raises:
             RetrievalError: The server took nothing for too long.
         """
         name = self.collection.name(space)
-        client = self.collection.client
+        self._insist(lambda: self.client.upsert(name, rows, retry_times=0))
 
-        def upsert() -> object:
-            return client.upsert(name, rows, retry_times=0)
-
-        self._insist((lambda: client.insert(name, rows, retry_times=0)) if new else upsert, upsert)
-
-    def known(self, digests: list[str]) -> dict[str, dict[str, Any]]:
-        """The fields of those items that were there before this run.
-
-        Raises:
-            RetrievalError: The server did not answer for too long.
-        """
-        rows = self.insist(lambda: self.collection.fetch("student", digests, FIELDS, self._level))
-        self._waited = True
-        return rows
-
-    @property
-    def _level(self) -> str:
-        """A server that waits once for all that was written has it from then on, until it starts again."""
-        return "Eventually" if self._waited and not self._failed else "Strong"
-
-    def insist(self, work: Callable[[], T]) -> T:
+    def _insist(self, work: Callable[[], T]) -> T:
         """Do what may be done twice until it succeeds.
 
         Raises:
             RetrievalError: It failed for too long.
         """
-        return self._insist(work, work)
-
-    def _insist(self, first: Callable[[], T], again: Callable[[], T]) -> T:
         end = time.monotonic() + self.patience
-        work = first
         while True:
             try:
-                with explain(self.collection.address):
+                with explain(self.address):
                     done = work()
                 self._complained = False
                 return done
@@ -104,148 +248,104 @@ class Sender:
                 if not self._complained:
                     self._complained = True
                     say(f"{error} Trying again for {self.patience:.0f} seconds.")
-                work = again
                 time.sleep(PAUSE)
 
+    def _student_last(self) -> list[str]:
+        """The spaces, in the order of writing: what the student's has, the others have."""
+        return [*(space for space in self.collection.manifest.spaces if space != "student"), "student"]
 
-@dataclass(frozen=True)
-class Written:
-    """What a run changed, in items."""
+    def _drop_others(self, kept: set[str]) -> int:
+        """Remove the items that are not among `kept`, and return how many the student's collection had."""
+        gone: list[str] = []
+        # The student's first: the others may have more, of a run that was killed.
+        for space in reversed(self._student_last()):
+            name = self.collection.name(space)
+            pages = self._insist(lambda space=space: list(self.collection.scan([], space)))  # type: ignore[misc]
+            others = [row["digest"] for page in pages for row in page if row["digest"] not in kept]
+            for start in range(0, len(others), PAGE):
+                chosen = any_of(others[start : start + PAGE])
+                self._insist(lambda name=name, chosen=chosen: self.client.delete(name, filter=chosen))  # type: ignore[misc]
+            gone = others if space == "student" else gone
+        return len(gone)
 
-    new: int = 0
-    changed: int = 0
-    removed: int = 0
+    def make_ready(self, name: str, kind: str, params: Mapping[str, Any], keep: bool = True) -> None:
+        """Have a collection indexed and loaded; `keep` leaves it any index that it has."""
+        there = self.client.describe_index(name, "vector")  # None if a run ended before
+        if not there or not (keep or serves(there, kind, params)):
+            if there:
+                say(f"{name} is not searched while its index is built.")
+                self.client.release_collection(name)
+                self.client.drop_index(name, "vector")
+            wanted = self.client.prepare_index_params()
+            wanted.add_index("vector", index_type=kind, metric_type=METRIC, params=dict(params))
+            self.client.create_index(name, wanted)
+        self.client.load_collection(name)
 
-    @property
-    def any(self) -> bool:
-        """Whether it changed anything."""
-        return bool(self.new or self.changed or self.removed)
+    def _is_finished(self) -> bool:
+        """Whether `finish` would change nothing: a run may have been killed before it, with all rows sent."""
+        collection, target = self.collection, self.options.target
+        count = self._insist(collection.count)
+        if (collection.manifest.count, collection.columns) != (count, self._columns):
+            return False
+        for space, made in collection.manifest.spaces.items():
+            name = collection.name(space)
+            there = self._insist(lambda name=name: self.client.describe_index(name, "vector"))  # type: ignore[misc]
+            if made.asked != target.recall or not serves(there, *choose_index(count, made.dim, target)):
+                return False
+        return True
 
+    def finish(self) -> None:
+        """Have all on the server's disk, searched as is wanted, and described."""
+        collection, target, spaces = self.collection, self.options.target, {}
+        count = self._insist(collection.count)
+        for space, made in collection.manifest.spaces.items():
+            name = collection.name(space)
+            index = choose_index(count, made.dim, target)
+            self._insist(lambda name=name: self.client.flush(name))  # type: ignore[misc]
+            self._insist(lambda name=name, index=index: self.make_ready(name, *index, keep=False))  # type: ignore[misc]
+            served = self._insist(lambda space=space, kind=index[0]: tune(collection, space, kind, target))  # type: ignore[misc]
+            spaces[space] = replace(made, **asdict(served))
+            short = f", not the {target.recall:g} asked for" if served.recall < target.recall else ""
+            say(f"{space}: {served.factory}, recall@10 {served.recall:.3f}{short}.")
+        generation = collection.manifest.generation + 1
+        manifest = replace(collection.manifest, generation=generation, count=count, spaces=spaces)
+        facts = {FACTS: json.dumps(_facts(manifest, self._columns))}
+        self._insist(lambda: self.client.alter_collection_properties(collection.student, facts))
 
-@dataclass(frozen=True)
-class Stretch:
-    """Some items with what the server shall know of them, and the `(n, dim)` vectors of those embedded here.
+    def _point(self) -> None:
+        """Let the name mean the new gallery, in one step."""
+        with explain(self.address):
+            if self._current is None:
+                self.client.create_alias(self._student, self.address.name)
+                return
+            self.client.alter_alias(self._student, self.address.name)
+        say(f"{self._current} is still there, for servers that search it. Drop it once none does.")
 
-    Attributes:
-        items: The items.
-        metadata: Of each, by digest; None keeps what is there.
-        vectors: Of each that was embedded, by space and digest.
-    """
-
-    items: list[Item]
-    metadata: Mapping[str, dict[str, str]] | None
-    vectors: Mapping[str, Mapping[str, NDArray[np.float32]]]
-
-
-def write_stretch(sender: Sender, stretch: Stretch, replace_files: bool) -> Written:
-    """Send what the server lacks or has otherwise.
-
-    Args:
-        sender: Of the gallery.
-        stretch: The items.
-        replace_files: Whether an item has the files given, or those that were known as well.
-
-    Raises:
-        RetrievalError: The server fails for too long, or lost vectors.
-    """
-    collection = sender.collection
-    digests = [item.digest for item in stretch.items]
-    known = sender.known(digests)
-    rows = {}
-    for item in stretch.items:
-        old = known.get(item.digest)
-        facts = old["more"]["metadata"] if old else {}
-        if stretch.metadata is not None:
-            facts = stretch.metadata.get(item.digest, facts)
-        whole = item if replace_files or old is None else _merge(as_item(old), item)
-        rows[item.digest] = as_row(whole, facts)
-    different = [digest for digest, old in known.items() if rows[digest] != old]
-    missing = [digest for digest in digests if digest not in known]
-    if gone := len(set(missing) - set(stretch.vectors.get("student", {}))):
-        raise RetrievalError(
-            f"{gone} images that were in {collection.address} are gone from it. Begin anew, without --resume."
-        )
-    for space in _student_last(collection.manifest.spaces):  # what it has, the others have
-        if different:
-            old_rows = sender.insist(lambda space=space: collection.fetch(space, different, ["vector"]))  # type: ignore[misc]
-            sender.send(space, [rows[d] | {"vector": old_rows[d]["vector"]} for d in old_rows], new=False)
-        if missing:
-            lacking = [rows[d] | {"vector": stretch.vectors[space][d]} for d in missing]
-            # A run that was killed may have sent the other spaces' already.
-            sender.send(space, lacking, new=space == "student")
-    return Written(len(missing), len(different))
-
-
-def drop_others(sender: Sender, kept: set[str]) -> int:
-    """Remove the items that are not among `kept`, and return how many the student's collection had."""
-    collection = sender.collection
-    gone: list[str] = []
-    # The student's first: what it has, the others have. They may have more, of a run that was killed.
-    for space in reversed(_student_last(collection.manifest.spaces)):
-        pages = sender.insist(lambda space=space: list(collection.scan([], space)))  # type: ignore[misc]
-        others = [row["digest"] for page in pages for row in page if row["digest"] not in kept]
-        for start in range(0, len(others), PAGE):
-            chosen, name = any_of(others[start : start + PAGE]), collection.name(space)
-            sender.insist(lambda name=name, chosen=chosen: collection.client.delete(name, filter=chosen))  # type: ignore[misc]
-        gone = others if space == "student" else gone
-    return len(gone)
-
-
-def read_stretches(
-    journal: Journal,
-    spaces: Sequence[str],
-    dims: Mapping[str, int],
-    projection: TeacherSpace | None,
-    metadata: Mapping[str, dict[str, str]] | None,
-) -> Iterator[Stretch]:
-    """Read what a journal holds, as much at a time as goes into one request.
-
-    Args:
-        journal: A run that has embedded all.
-        spaces: The spaces to fill.
-        dims: Lengths of the vectors that were embedded, by space.
-        projection: Makes the space `projected` of `teacher`; None where there is none.
-        metadata: As in `Stretch`.
-    """
-    size = max(min(BYTES // (4 * max(dims.values())), MOST_ROWS), 1)
-    found = journal.items()
-    while part := list(islice(found, size)):
-        own = [(item.digest, row) for item, row in part if row >= 0]
-        vectors: dict[str, Mapping[str, NDArray[np.float32]]] = {}
-        for space in spaces if own else ():
-            source = "teacher" if space == PROJECTED else space
-            made = np.concatenate(list(journal.vectors(source, dims[source], [row for _, row in own], None)))
-            if space == PROJECTED:
-                assert projection is not None
-                made = projection.project(made)
-            vectors[space] = dict(zip([digest for digest, _ in own], made, strict=True))
-        yield Stretch([item for item, _ in part], metadata, vectors)
+    def _join(self, content: Content) -> dict[str, dict[str, str]] | None:
+        """Metadata by the item's digest."""
+        file = self.options.metadata
+        if file is None:
+            return None
+        items = list(content.items())
+        joined = join_metadata(file, [[(one.path, one.name) for one in item.files] for item in items])
+        say(f"{file}: {joined.counts}.")
+        by_path = {row.pop(PATH): row for row in joined.table.to_pylist()}
+        return {item.digest: by_path[item.path] for item in items if item.path in by_path}
 
 
-def write_all(sender: Sender, stretches: Iterable[Stretch], total: int, replace_files: bool) -> Written:
-    """Send stretches, some at a time. With `replace_files`, drop what none of them has."""
-    new = changed = 0
-    kept: set[str] = set()
-
-    def seen() -> Iterator[Stretch]:
-        for stretch in stretches:
-            if replace_files:
-                kept.update(item.digest for item in stretch.items)
-            yield stretch
-
-    with ThreadPoolExecutor(LANES) as pool, progress(total, "send") as bar:
-
-        def work(stretch: Stretch) -> tuple[Written, int]:
-            return write_stretch(sender, stretch, replace_files), len(stretch.items)
-
-        for done, count in bounded_map(pool, work, seen(), LANES + 1):
-            new, changed = new + done.new, changed + done.changed
-            bar.update(count)
-    return Written(new, changed, drop_others(sender, kept) if replace_files else 0)
+def _require_short(metadata: Path) -> None:
+    """Refuse a CSV file with a row that no item of a collection can have."""
+    header, rows = read_rows(metadata)
+    for row in rows:
+        if json_size(dict(zip(header, row, strict=True))) > MOST_METADATA:
+            raise UsageError(
+                f"{metadata} says more of {row[header.index(PATH)]} than the {MOST_METADATA} bytes that a "
+                "collection takes. Shorten it."
+            )
 
 
-def _student_last(spaces: Iterable[str]) -> list[str]:
-    return [*(space for space in spaces if space != "student"), "student"]
+def _facts(manifest: Manifest, columns: Sequence[str]) -> dict[str, Any]:
+    return {"manifest": as_facts(manifest), "columns": list(columns)}
 
 
 def _merge(old: Item, new: Item) -> Item:

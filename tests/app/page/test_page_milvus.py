@@ -7,10 +7,11 @@ from conftest import picture
 from milvus_server import Server
 from page_tools import ids, needs_chromium, settle, start_server, upload
 
-from index.build.pipeline import Models
+from index.build.pipeline import build
 from index.embedders.onnx import OnnxEmbedder
 from index.stores.milvus.client import Address
-from index.stores.milvus.pipeline import send_images
+from index.stores.milvus.writer import MilvusWriter
+from index.stores.models import Models
 
 pytestmark = [needs_chromium, pytest.mark.slow]
 
@@ -32,7 +33,7 @@ def test_the_page_says_that_the_server_is_gone_and_goes_on_when_it_is_back(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     models = Models(OnnxEmbedder(student_file), OnnxEmbedder(teacher_file), None)
     address = Address(milvus_server.uri, "page")
-    send_images([folder], models, address, tmp_path / "work")
+    build([folder], models, MilvusWriter(address, tmp_path / "work"))
     for i in range(3):
         picture(50 + i).save(tmp_path / f"query-{i}.png")
     process, page = start_server(str(address), "--teacher", str(teacher_file))

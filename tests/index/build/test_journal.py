@@ -11,7 +11,7 @@ from index.build.journal import Journal
 from index.build.journal_vectors import JournalVectors
 from index.errors import RetrievalError, UsageError
 from index.images.file import ImageFile
-from index.stores.records import Failure, Item
+from index.stores.records import Failure, Item, Space
 
 IDENTITY = {"student": "s.onnx (a)", "teacher": "none", "source": "/photos"}
 
@@ -51,7 +51,7 @@ def resumed(out: Path, listed: list[ImageFile]) -> tuple[list[int], list[list[fl
         journal.list_files(listed)
         places = [missing.place for missing in journal.missing()]
         found = [row for _, row in journal.items()]
-        vectors = [chunk.tolist() for chunk in journal.vectors("student", 3, found, None)]
+        vectors = [chunk.tolist() for chunk in journal.vectors("student", Space("", "", 3), found, None)]
         raise CutError
     return places, [row for chunk in vectors for row in chunk]
 

@@ -9,9 +9,9 @@ from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.images.file import text_to_path
-from index.stores.faiss_tuning import SearchTarget
 from index.stores.folder import Index
 from index.stores.maintenance import describe_index
+from index.stores.options import IndexOptions, SearchTarget
 
 
 def test_an_index_lists_what_it_refused(folder, tmp_path, student_file):
@@ -33,7 +33,9 @@ def test_an_index_of_nothing_readable_fails_and_leaves_nothing(tmp_path, student
 
 def test_a_wrong_factory_leaves_nothing(folder, tmp_path, student_file):
     with pytest.raises(UsageError, match="--factory Wrong"):
-        build_index([folder], OnnxEmbedder(student_file), tmp_path / "idx", factory="Wrong")
+        build_index(
+            [folder], OnnxEmbedder(student_file), tmp_path / "idx", options=IndexOptions(factory="Wrong")
+        )
     assert not (tmp_path / "idx").exists()
 
 
@@ -41,7 +43,11 @@ def test_sources_and_models_may_have_any_name_and_the_index_one_in_utf8(folder, 
     odd = folder.rename(tmp_path / os.fsdecode(b"pho\xfftos\n"))
     student = OnnxEmbedder(student_file.rename(tmp_path / os.fsdecode(b"stu\xffdent.onnx")))
     made = build_index([odd], student, tmp_path / "idx")
-    assert len(made) == len(build_index([odd], student, tmp_path / "idx", update=True)) == 12
+    assert (
+        len(made)
+        == len(build_index([odd], student, tmp_path / "idx", options=IndexOptions(update=True)))
+        == 12
+    )
     assert [text_to_path(source) for source in made.manifest.sources] == [odd]
     json.dumps(asdict(describe_index(made.path)), ensure_ascii=False).encode()
     out = tmp_path / os.fsdecode(b"i\xffdx")
@@ -56,7 +62,12 @@ def test_sources_and_models_may_have_any_name_and_the_index_one_in_utf8(folder, 
 def test_an_index_larger_than_the_memory_allowed_is_said(folder, tmp_path, student_file, capsys):
     for memory, said in ((1.0, False), (1e-7, True)):
         need = SearchTarget(memory=memory)
-        build_index([folder], OnnxEmbedder(student_file), tmp_path / "idx", factory="HNSW8", need=need)
+        build_index(
+            [folder],
+            OnnxEmbedder(student_file),
+            tmp_path / "idx",
+            options=IndexOptions(factory="HNSW8", target=need),
+        )
         assert ("GiB, more than --memory 1e-07 allows" in capsys.readouterr().err) == said
     (folder / "0.png").unlink()
     compact_index(tmp_path / "idx")

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from index.build import ray as ray_embedding
 from index.build.embed import Embedded
 from index.build.journal import Journal
-from index.build.pipeline import Models, build_index
+from index.build.pipeline import build as make
+from index.build.pipeline import build_index
 from index.build.ray import RayCluster, open_cluster, pieces_name, plan
 from index.build.ray_pieces import read_piece, write_piece
 from index.build.ray_worker import MOST_TRIES, TRIES, Job, Worker, list_files
@@ -35,7 +36,9 @@ from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.stores.folder import ERRORS, ITEMS, Index
 from index.stores.milvus.client import FIELDS, Address
-from index.stores.milvus.pipeline import send_images
+from index.stores.milvus.writer import MilvusWriter
+from index.stores.models import Models
+from index.stores.options import IndexOptions
 from index.stores.records import Failure, Item
 
 pytestmark = pytest.mark.slow  # a cluster is started
@@ -84,7 +87,7 @@ def build(root: Path, out: Path, cluster: RayCluster | None = None, **options: b
     student = OnnxEmbedder(root / "student.onnx", "cpu", threads=1)
     teacher = open_embedder(root / "teacher.onnx", "cpu")
     sources = [root / "images", root / "shard.tar", root / "list.parquet"]
-    return build_index(sources, student, out, teacher, cluster=cluster, **options)
+    return build_index(sources, student, out, teacher, cluster=cluster, options=IndexOptions(**options))
 
 
 @pytest.fixture(scope="module")
@@ -228,11 +231,11 @@ def test_a_collection_is_what_it_is_without_ray(cluster, root, tmp_path, milvus_
     found = []
     for name, where in (("here", None), ("there", cluster)):
         address = Address(milvus_server.uri, f"ray_{name}")
-        sent = send_images(sources, models, address, tmp_path / name, cluster=where)
-        collection = sent.index.collection
+        sent = make(sources, models, MilvusWriter(address, tmp_path / name), cluster=where)
+        collection = sent.store.collection
         digests = [row["digest"] for page in collection.scan([]) for row in page]
         rows = [collection.fetch(space, digests, ["vector", *FIELDS]) for space in ("student", "teacher")]
-        found.append((rows, sent.failures, sent.written))
+        found.append((rows, sent.failures, (sent.new, sent.changed, sent.removed)))
         assert len(rows[0]) == 72
     assert found[0] == found[1]
 

@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from index.build import embed_missing as filling
-from index.build import pipeline
 from index.build.compact import compact_index
 from index.build.embed import embed_files
 from index.build.journal import Journal
@@ -26,6 +25,7 @@ from index.errors import RetrievalError
 from index.stores import folder_writer as writing
 from index.stores.folder import ERRORS, ITEMS, Index
 from index.stores.maintenance import verify_index
+from index.stores.options import IndexOptions
 from index.stores.records import Space
 
 
@@ -54,9 +54,10 @@ class Machine:
         self.space = TeacherSpace(mean, components)
         monkeypatch.setattr(filling, "embed_files", partial(embed_files, batch=1, workers=1))
         monkeypatch.setattr(Journal, "add", self.stepping(Journal.add))
-        monkeypatch.setattr(pipeline, "build_tuned", self.stepping(pipeline.build_tuned))
+        monkeypatch.setattr(writing, "build_tuned", self.stepping(writing.build_tuned))
         monkeypatch.setattr(writing, "remove_old", self.stepping(writing.remove_old))
-        monkeypatch.setattr(writing, "sync", self.stepping(lambda path: None))  # it takes long
+        for module in ("index.io", "index.stores.folder_writer"):  # it takes long
+            monkeypatch.setattr(f"{module}.sync", self.stepping(lambda path: None))
 
     def stepping(self, function):
         def call(*arguments):
@@ -78,7 +79,14 @@ class Machine:
         """Index the images; None if the process was killed at that step."""
         self.steps, self.killed_at = 0, kill_at
         try:
-            return build_index(self.sources, self.student, self.out, self.teacher, self.space, **options)
+            return build_index(
+                self.sources,
+                self.student,
+                self.out,
+                self.teacher,
+                self.space,
+                options=IndexOptions(**options),
+            )
         except Killed:
             shutil.rmtree(self.out, ignore_errors=True)
             (self.root / "left").rename(self.out)
@@ -269,7 +277,9 @@ def test_copies_are_one_item_of_several_files(machine: Machine):
 def test_metadata_follow_their_images_through_updates_and_compacting(machine: Machine, tmp_path: Path):
     machine.put("f.png", CONTENTS[1])  # a copy of b
     (tmp_path / "table.csv").write_text("path,n\na.png,first\nf.png,second\nd.png,third\n")
-    made = build_index([machine.images], machine.student, machine.out, metadata=tmp_path / "table.csv")
+    made = build_index(
+        [machine.images], machine.student, machine.out, options=IndexOptions(metadata=tmp_path / "table.csv")
+    )
     known = {item.digest: made.metadata_of(i) for i, item in enumerate(made.items)}
     assert [known[made.items[i].digest].get("n") for i in range(5)] == [
         "first",
@@ -281,13 +291,13 @@ def test_metadata_follow_their_images_through_updates_and_compacting(machine: Ma
     (machine.images / "a.png").rename(machine.images / "moved.png")
     (machine.images / "b.png").unlink()  # its copy takes its place
     for after in (
-        build_index([machine.images], machine.student, machine.out, update=True),
-        build_index([machine.images], machine.student, machine.out, update=True),
+        build_index([machine.images], machine.student, machine.out, options=IndexOptions(update=True)),
+        build_index([machine.images], machine.student, machine.out, options=IndexOptions(update=True)),
     ):
         assert {item.digest: after.metadata_of(i) for i, item in enumerate(after.items)} == known
     assert after.manifest.generation == 2  # the second had nothing to do
     machine.put("b.png", CONTENTS[1])
-    build_index([machine.images], machine.student, machine.out, update=True)
+    build_index([machine.images], machine.student, machine.out, options=IndexOptions(update=True))
     (machine.images / "b.png").unlink()
     compact_index(machine.out)
     after = Index(machine.out)
@@ -299,7 +309,14 @@ def test_an_update_makes_the_projected_space_that_was_not_there(machine: Machine
     assert_same(machine.run(update=True), machine.undisturbed())
     assert machine.run(update=True).manifest.generation == 2
     other = TeacherSpace(machine.space.mean, machine.space.components[::-1].copy())
-    made = build_index([machine.images], machine.student, machine.out, machine.teacher, other, update=True)
+    made = build_index(
+        [machine.images],
+        machine.student,
+        machine.out,
+        machine.teacher,
+        other,
+        options=IndexOptions(update=True),
+    )
     assert made.manifest.spaces["projected"].key == other.key
 
 
@@ -307,16 +324,22 @@ def test_a_run_with_other_models_or_sources_is_refused_by_name(machine: Machine,
     other = OnnxEmbedder(write_embedder(tmp_path / "other.onnx", dim=8, seed=9), "cpu")
     assert machine.run(kill_at=4) is None
     with pytest.raises(RetrievalError, match=r"has another student: student\.onnx .* not other\.onnx"):
-        build_index([machine.images], other, machine.out, machine.teacher, resume=True)
+        build_index([machine.images], other, machine.out, machine.teacher, options=IndexOptions(resume=True))
     with pytest.raises(RetrievalError, match=r"has another teacher: teacher\.onnx .*, not none"):
-        build_index([machine.images], machine.student, machine.out, resume=True)
+        build_index([machine.images], machine.student, machine.out, options=IndexOptions(resume=True))
     with pytest.raises(RetrievalError, match=r"has another source: .*images, not .*a\.png"):
-        build_index([machine.images / "a.png"], machine.student, machine.out, machine.teacher, resume=True)
+        build_index(
+            [machine.images / "a.png"],
+            machine.student,
+            machine.out,
+            machine.teacher,
+            options=IndexOptions(resume=True),
+        )
     machine.run(resume=True)
     with pytest.raises(RetrievalError, match=r"made with another student: student\.onnx .* not other\.onnx"):
-        build_index([machine.images], other, machine.out, machine.teacher, update=True)
+        build_index([machine.images], other, machine.out, machine.teacher, options=IndexOptions(update=True))
     with pytest.raises(RetrievalError, match="was made by student and teacher, not by student"):
-        build_index([machine.images], machine.student, machine.out, update=True)
+        build_index([machine.images], machine.student, machine.out, options=IndexOptions(update=True))
     assert_same(Index(machine.out), machine.undisturbed())
 
 
@@ -330,7 +353,12 @@ def test_what_is_not_there_is_neither_resumed_nor_updated(machine: Machine):
     assert machine.run(resume=True, update=True).manifest == made
     assert machine.embedded == 5
     other = OnnxEmbedder(write_embedder(machine.root / "other.onnx", dim=8, seed=9), "cpu")
-    assert build_index([machine.images], other, machine.out, resume=True).manifest.generation == 2
+    assert (
+        build_index(
+            [machine.images], other, machine.out, options=IndexOptions(resume=True)
+        ).manifest.generation
+        == 2
+    )
 
 
 def test_members_of_shards_and_odd_names_are_known_again(machine: Machine, tmp_path: Path):

@@ -2,7 +2,7 @@ import pytest
 
 from index.embedders.device import CPU, CUDA, assert_provider, choose_provider
 from index.errors import UsageError
-from index.stores.faiss import use_gpu
+from index.stores.faiss.vector_index import use_gpu
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,16 @@ from conftest import png, write_shard
 from web_site import Site
 
 from index.build.compact import compact_index
-from index.build.gallery import Target, write_gallery
-from index.build.pipeline import build_index
+from index.build.pipeline import build_by_name, build_index
 from index.build.ray_worker import _file_of, list_files
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError, RetrievalError, UsageError
 from index.images.decode import read_photo
 from index.images.remote import PACKAGES, check, is_address, lies_below
 from index.images.sources import find_images, image_at
-from index.stores.faiss_tuning import SearchTarget
 from index.stores.folder import Index
+from index.stores.folder_store import FolderStore
+from index.stores.options import IndexOptions
 from index.teachers.spec import TeacherSpec
 
 fsspec = pytest.importorskip("fsspec")
@@ -101,14 +101,17 @@ def test_an_index_of_addresses_is_that_of_the_files_and_is_brought_up_to_date(
     assert np.array_equal(there.vectors("student"), here.vectors("student"))
     seen = []
     student.prepare = lambda photo: seen.append(photo.name) or OnnxEmbedder.prepare(student, photo)
-    assert build_index([shards], student, tmp_path / "b", update=True).manifest.generation == 1
+    assert (
+        build_index([shards], student, tmp_path / "b", options=IndexOptions(update=True)).manifest.generation
+        == 1
+    )
     assert seen == []
     store.pipe("/photos/shard-09.tar", shard_of(tmp_path, range(4, 8)))  # one gone, one new
-    updated = build_index([shards], student, tmp_path / "b", update=True)
+    updated = build_index([shards], student, tmp_path / "b", options=IndexOptions(update=True))
     assert seen == []  # 6 and 7 were known by their content, from shard-10
     assert len(updated) == 8
     store.pipe("/photos/shard-09.tar", shard_of(tmp_path, range(50, 51)))
-    build_index([shards], student, tmp_path / "b", update=True)
+    build_index([shards], student, tmp_path / "b", options=IndexOptions(update=True))
     assert seen == ["shard-09.tar/50.png"]
     compact_index(tmp_path / "b")
     assert len(Index(tmp_path / "b")) == 7  # nobody was asked whether they are still there
@@ -247,16 +250,11 @@ def test_paths_on_this_machine_are_no_addresses():
 
 
 def test_the_command_takes_addresses(shards: str, student_file: Path, tmp_path: Path):
-    made = write_gallery(
+    made = build_by_name(
         [shards],
         student_file,
-        Target(tmp_path / "idx"),
+        FolderStore(tmp_path / "idx"),
         TeacherSpec(),
-        "auto",
         "cpu",
-        False,
-        False,
-        SearchTarget(),
-        None,
     )
     assert made.summary.endswith("9 images, 0 refused.")

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.errors import UsageError
-from index.stores.faiss import build_ann
-from index.stores.faiss_tuning import TunedIndex
+from index.stores.faiss.tuning import TunedIndex
+from index.stores.faiss.vector_index import build_ann
 from index.stores.folder import Index
 from index.stores.folder_writer import IndexWriter
 from index.stores.records import Failure, File, Item, Space

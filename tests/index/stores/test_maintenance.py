@@ -14,6 +14,7 @@ from index.errors import RetrievalError, UsageError
 from index.io import file_digest
 from index.stores.folder import Index
 from index.stores.maintenance import describe_index, verify_index
+from index.stores.options import IndexOptions
 from index.stores.records import Stored
 
 
@@ -22,7 +23,7 @@ def index(folder: Path, tmp_path: Path, student_file: Path, teacher_file: Path) 
     shutil.copy(folder / "0.png", folder / "more" / "copy.png")
     (folder / "3.png").write_text("no picture")
     student, teacher = OnnxEmbedder(student_file, "cpu"), OnnxEmbedder(teacher_file, "cpu")
-    return build_index([folder], student, tmp_path / "idx", teacher, factory="HNSW8")
+    return build_index([folder], student, tmp_path / "idx", teacher, options=IndexOptions(factory="HNSW8"))
 
 
 def rewrite(index: Index, name: str, data: bytes) -> None:
@@ -124,12 +125,12 @@ def test_a_damaged_index_is_neither_updated_nor_compacted(index: Index, folder: 
         file, whole = index.data / name, (index.data / name).read_bytes()
         spoil(file, how)
         with pytest.raises(UsageError, match=rf"{name} .*Index the images again"):
-            build_index([folder], *options, teacher, update=True)
+            build_index([folder], *options, teacher, options=IndexOptions(update=True))
         with pytest.raises(UsageError, match=rf"{name} .*Index the images again"):
             compact_index(index.path)
         file.write_bytes(whole)
     assert Index(index.path).manifest == index.manifest
-    assert len(build_index([folder], *options, teacher, update=True)) == len(index) - 1
+    assert len(build_index([folder], *options, teacher, options=IndexOptions(update=True))) == len(index) - 1
 
 
 def test_an_update_without_changes_sees_a_file_that_was_cut(folder: Path, tmp_path: Path, student_file: Path):
@@ -138,7 +139,7 @@ def test_an_update_without_changes_sees_a_file_that_was_cut(folder: Path, tmp_pa
     spoil(index.data / "student.npy", "cut")
     for options in ({"update": True}, {"resume": True}):
         with pytest.raises(UsageError, match=r"student\.npy has .*without --update or --resume"):
-            build_index([folder], student, index.path, **options)
+            build_index([folder], student, index.path, options=IndexOptions(**options))
     assert verify_index(build_index([folder], student, index.path).path) == []
 
 

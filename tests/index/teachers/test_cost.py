@@ -19,6 +19,7 @@ from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.search import open_searcher
+from index.stores.options import IndexOptions
 from index.teachers.ask import digest_pool
 from index.teachers.cost import Bill, bill_by_name, format_seconds, make_bill
 from index.teachers.ledger import Ledger
@@ -116,11 +117,24 @@ def test_an_update_asks_a_paid_teacher_about_new_images_only(folder, tmp_path, t
         (folder / "1.png").rename(folder / "moved.png")
         (folder / "copy.png").write_bytes((folder / "2.png").read_bytes())
         another = replace(spec, ledger=tmp_path / "another.sqlite", budget=1)
-        assert len(build_index([folder], student, tmp_path / "idx", another.open("cpu"), update=True)) == 12
+        assert (
+            len(
+                build_index(
+                    [folder],
+                    student,
+                    tmp_path / "idx",
+                    another.open("cpu"),
+                    options=IndexOptions(update=True),
+                )
+            )
+            == 12
+        )
         assert sum(server.charged.values()) == 12
         picture(99).save(folder / "new.png")
         assert bill_by_name([folder], another, "cpu", None, update=tmp_path / "idx").queries == 1
-        updated = build_index([folder], student, tmp_path / "idx", another.open("cpu"), update=True)
+        updated = build_index(
+            [folder], student, tmp_path / "idx", another.open("cpu"), options=IndexOptions(update=True)
+        )
         assert sum(server.charged.values()) == 13
     fresh = build_index([folder], student, tmp_path / "plain", teacher)
     assert updated.items == fresh.items

@@ -15,31 +15,31 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from milvus_server import Server, free_port
 
-from index.build.gallery import Target
-from index.build.pipeline import Models, build_index
+from index.build.pipeline import build, build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.registry import open_embedder
 from index.errors import RetrievalError, UnreachableError, UsageError
 from index.io import content_digest
 from index.search import Searcher, open_searcher
-from index.stores.faiss_tuning import SearchTarget
+from index.stores.base import Batch, BuildReport
 from index.stores.filters import Filter
 from index.stores.milvus.client import (
     Address,
     as_filter,
-    collection_name,
     connect,
     create_collection,
     parse_address,
     quote,
 )
 from index.stores.milvus.collection import Collection
-from index.stores.milvus.pipeline import Sent, _build, _create, _finish, send_images
 from index.stores.milvus.store import MilvusIndex, open_collection
-from index.stores.milvus.students import find_student, keep_student
 from index.stores.milvus.tuning import choose_index, serves
-from index.stores.milvus.writer import Sender, Stretch, write_all
+from index.stores.milvus.writer import MilvusWriter
+from index.stores.models import Models
+from index.stores.options import IndexOptions, SearchTarget
 from index.stores.records import Item
+from index.stores.registry import open_writer
+from index.stores.students import find_student, keep_student
 from index.teachers.spec import TeacherSpec
 
 pytest.importorskip("milvus")
@@ -58,13 +58,19 @@ def address(
 
 
 @pytest.fixture
-def send(address: Address, student_file: Path, tmp_path: Path) -> Callable[..., Sent]:
-    def run(*sources: Path, model: Path = student_file, teacher: Path | None = None, **options: Any) -> Sent:
+def send(address: Address, student_file: Path, tmp_path: Path) -> Callable[..., BuildReport]:
+    def run(
+        *sources: Path, model: Path = student_file, teacher: Path | None = None, **options: Any
+    ) -> BuildReport:
         opened = open_embedder(teacher, "cpu") if teacher else None
         models = Models(OnnxEmbedder(model, "cpu"), opened, None)
-        return send_images(list(sources), models, address, tmp_path / "work", **options)
+        return build(list(sources), models, MilvusWriter(address, tmp_path / "work"), IndexOptions(**options))
 
     return run
+
+
+def any_change(report: BuildReport) -> bool:
+    return bool(report.new or report.changed or report.removed)
 
 
 def count(address: Address, space: str = "student") -> int:
@@ -82,10 +88,14 @@ def test_finds_what_the_index_folder_finds(
     lines = [f"{i}.png,{colour}" for i, colour in enumerate(["red", 'é"x'] * 5)]
     table.write_text("\n".join(["path,colour", *lines]))
     sent = send(folder, teacher=teacher_file, metadata=table)
-    assert (len(sent.index), sent.written.new) == (12, 12)
+    assert (len(sent.store), sent.new) == (12, 12)
     teacher = open_embedder(teacher_file, "cpu")
     local = build_index(
-        [folder], OnnxEmbedder(student_file, "cpu"), tmp_path / "idx", teacher, metadata=table
+        [folder],
+        OnnxEmbedder(student_file, "cpu"),
+        tmp_path / "idx",
+        teacher,
+        options=IndexOptions(metadata=table),
     )
     ours = open_searcher(str(address), TeacherSpec(str(teacher_file)), "cpu")
     theirs = Searcher(local, OnnxEmbedder(student_file, "cpu"), teacher)
@@ -119,7 +129,7 @@ def test_finds_what_the_index_folder_finds(
 def test_a_rerun_changes_nothing_and_images_are_added_and_dropped(
     send: Any, address: Address, folder: Path, monkeypatch: Any
 ) -> None:
-    assert send(folder).written.new == 12
+    assert send(folder).new == 12
     before = open_collection(str(address)).manifest
 
     def refuse(*_: Any) -> None:
@@ -127,18 +137,18 @@ def test_a_rerun_changes_nothing_and_images_are_added_and_dropped(
 
     with monkeypatch.context() as patch:
         patch.setattr(OnnxEmbedder, "embed", refuse)
-        assert not send(folder).written.any
+        assert not any_change(send(folder))
     assert open_collection(str(address)).manifest == before
     more = folder.parent / "others"
     more.mkdir()
     (more / "broken.png").write_bytes(b"no image")
     picture(50).save(more / "new.png")
     (more / "moved.png").write_bytes((folder / "1.png").read_bytes())
-    written = send(more).written
+    written = send(more)
     assert (written.new, written.changed, written.removed) == (1, 1, 0)
     assert count(address) == 13
     assert [Path(one.path).name for one in open_collection(str(address)).failures] == ["broken.png"]
-    written = send(more, update=True).written
+    written = send(more, update=True)
     assert (written.new, written.changed, written.removed) == (0, 1, 11)
     assert count(address) == 2
 
@@ -215,7 +225,7 @@ def test_an_alias_of_others_is_not_taken_from_them(send: Any, address: Address, 
 def test_the_collection_of_a_space_that_is_gone_is_made_again_as_the_message_says(
     send: Any, address: Address, folder: Path, teacher_file: Path
 ) -> None:
-    collection = send(folder, teacher=teacher_file).index.collection
+    collection = send(folder, teacher=teacher_file).store.collection
     client = collection.client
     client.drop_collection(collection.name("teacher"))
     with pytest.raises(UsageError, match=f"is gone. Drop {collection.student} too"):
@@ -246,8 +256,10 @@ def test_a_run_that_was_killed_while_an_index_was_built_is_completed_by_the_next
     table.write_text("path,colour\nnew.png,red\n")
     client = connect(address)
     name = open_collection(str(address)).collection.student
+    writer = MilvusWriter(address)
+    writer.client = client
     with monkeypatch.context() as patch:
-        patch.setattr("index.stores.milvus.pipeline._finish", kill)
+        patch.setattr("index.stores.milvus.writer.MilvusWriter.finish", kill)
         with pytest.raises(Killed):
             send(more, metadata=table)
     for step in range(3):
@@ -255,20 +267,23 @@ def test_a_run_that_was_killed_while_an_index_was_built_is_completed_by_the_next
         if step > 0:
             client.drop_index(name, "vector")
         if step > 1:
-            _build(client, name, "HNSW", {"M": 4, "efConstruction": 8})
+            writer.make_ready(name, "HNSW", {"M": 4, "efConstruction": 8})
+            client.release_collection(name)
         with pytest.raises(RetrievalError, match="has not loaded the collection"):
             open_collection(str(address))
-        assert not send(more, metadata=table, resume=True).written.any, "all was sent"
+        assert not any_change(send(more, metadata=table, resume=True)), "all was sent"
         index = open_collection(str(address))
         assert (index.collection.manifest.count, list(index.columns)) == (13, ["colour"])
         assert client.describe_index(name, "vector")["index_type"] == "FLAT"
 
 
 def test_a_server_that_fails_while_a_collection_is_loaded_is_asked_again(
-    send: Any, address: Address, folder: Path, monkeypatch: Any
+    send: Any, address: Address, folder: Path, student_file: Path, monkeypatch: Any
 ) -> None:
-    collection = send(folder).index.collection
-    client, load, failed = collection.client, collection.client.load_collection, []
+    send(folder)
+    writer = MilvusWriter(address, patience=20)
+    writer.begin(Models(OnnxEmbedder(student_file, "cpu")), IndexOptions(), [])
+    client, load, failed = writer.client, writer.client.load_collection, []
 
     def fail_once(name: str) -> None:
         if not failed:
@@ -278,13 +293,13 @@ def test_a_server_that_fails_while_a_collection_is_loaded_is_asked_again(
 
     monkeypatch.setattr(client, "load_collection", fail_once)
     monkeypatch.setattr(
-        "index.stores.milvus.pipeline.choose_index", lambda *_: ("HNSW", {"M": 4, "efConstruction": 8})
+        "index.stores.milvus.writer.choose_index", lambda *_: ("HNSW", {"M": 4, "efConstruction": 8})
     )
     monkeypatch.setattr("index.stores.milvus.writer.PAUSE", 0.01)
-    monkeypatch.setattr("index.stores.milvus.pipeline.QUERIES", 1)
+    monkeypatch.setattr("index.stores.milvus.tuning.QUERIES", 1)
     monkeypatch.setattr("index.stores.milvus.tuning.DEPTH", 1)
     monkeypatch.setattr("index.stores.milvus.tuning.DEEP", 1)
-    _finish(Sender(collection, patience=20), SearchTarget(), [])
+    writer.finish()
     assert failed
     assert open_collection(str(address)).manifest.spaces["student"].factory == "HNSW"
 
@@ -295,31 +310,31 @@ def test_a_space_keeps_no_more_than_the_student_has(
     """A run that is killed between two spaces, and an image that is gone before the next run."""
     send(folder, teacher=teacher_file)
     picture(50).save(folder / "new.png")
-    sends = Sender.send
+    sends = MilvusWriter.upsert
 
-    def teacher_alone(sender: Sender, space: str, rows: list[Any], new: bool = True) -> None:
+    def teacher_alone(writer: MilvusWriter, space: str, rows: list[Any]) -> None:
         if space == "student":
             raise Killed
-        sends(sender, space, rows, new)
+        sends(writer, space, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Sender, "send", teacher_alone)
+        patch.setattr(MilvusWriter, "upsert", teacher_alone)
         with pytest.raises(Killed):
             send(folder, teacher=teacher_file)
     (folder / "new.png").unlink()
     (folder / "1.png").unlink()
     assert (count(address, "teacher"), count(address)) == (13, 12)
-    assert send(folder, teacher=teacher_file, update=True, resume=True).written.removed == 1
+    assert send(folder, teacher=teacher_file, update=True, resume=True).removed == 1
     assert (count(address, "teacher"), count(address)) == (11, 11)
 
 
 def test_images_that_a_killed_run_knew_and_that_are_gone_meanwhile_are_one_line(
     send: Any, address: Address, folder: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    collection = send(folder).index.collection
+    collection = send(folder).store.collection
     picture(50).save(folder / "new.png")
     with monkeypatch.context() as patch:
-        patch.setattr(Sender, "send", kill)
+        patch.setattr(MilvusWriter, "upsert", kill)
         with pytest.raises(Killed):
             send(folder)
     collection.client.delete(collection.student, filter='digest >= ""')
@@ -328,7 +343,7 @@ def test_images_that_a_killed_run_knew_and_that_are_gone_meanwhile_are_one_line(
     with pytest.raises(UsageError, match=r"or remove .*unfinished to start afresh"):
         send(folder)
     shutil.rmtree(tmp_path / "work")
-    assert send(folder).written.new == 13
+    assert send(folder).new == 13
 
 
 def test_an_item_has_as_many_copies_as_a_field_takes(send: Any, address: Address, tmp_path: Path) -> None:
@@ -337,13 +352,13 @@ def test_an_item_has_as_many_copies_as_a_field_takes(send: Any, address: Address
     picture(1).save(long / "000.png")
     for i in range(1, 150):
         shutil.copy(long / "000.png", long / f"{i:03}.png")
-    assert send(tmp_path / "many").written.new == 1
+    assert send(tmp_path / "many").new == 1
     index = open_collection(str(address))
     index.pin()
     (item,) = index.items
     assert 60 < len(item.copies) < 149
-    assert not send(tmp_path / "many").written.any
-    assert not send(tmp_path / "many", update=True).written.any
+    assert not any_change(send(tmp_path / "many"))
+    assert not any_change(send(tmp_path / "many", update=True))
 
 
 def test_metadata_that_no_field_takes_are_refused_at_once(
@@ -353,13 +368,13 @@ def test_metadata_that_no_field_takes_are_refused_at_once(
     table.write_text(f"path,about\n0.png,{'x' * 65_400}\n")
     send(folder, metadata=table)
     table.write_text(f"path,about\n0.png,{'x' * 65_500}\n")
-    monkeypatch.setattr("index.stores.milvus.pipeline.embed_missing", kill)
+    monkeypatch.setattr("index.build.pipeline.embed_missing", kill)
     with pytest.raises(UsageError, match=r"says more of 0\.png than"):
         send(folder, metadata=table)
 
 
 def test_an_item_is_read_though_others_forget_it(send: Any, folder: Path, monkeypatch: Any) -> None:
-    index = send(folder).index
+    index = send(folder).store
     index.pin()
     monkeypatch.setattr(MilvusIndex, "remember", lambda *_: None)  # as if another thread forgot it at once
     assert {item.name for item in index.items} == {f"{i}.png" for i in range(10)} | {
@@ -390,9 +405,9 @@ def test_an_address_is_checked(where: str) -> None:
 
 def test_a_work_folder_is_no_index_folder() -> None:
     """Of which a dry run with --update would ask what is known."""
-    assert Target.parse("idx", "faiss", "", None).index_folder == Path("idx")
-    work = Target.parse("work", "milvus", "http://host:19530", "x")
-    assert (work.folder, work.index_folder) == (Path("work"), None)
+    assert open_writer("idx", "faiss", "", None).index_folder == Path("idx")
+    writer = open_writer("work", "milvus", "http://host:19530", "x")
+    assert (writer.work, writer.index_folder) == (Path("work").absolute(), None)
 
 
 def test_a_key_from_elsewhere_names_no_other_file(tmp_path: Path, monkeypatch: Any) -> None:
@@ -498,18 +513,18 @@ def test_an_index_of_codes_is_built_and_finds_what_it_says(
     assert chosen == kind
     small = {"nlist": 16, "m": 4}
     params = {name: small.get(name, value) for name, value in params.items()}
-    monkeypatch.setattr("index.stores.milvus.pipeline.choose_index", lambda *_: (kind, params))
-    monkeypatch.setattr("index.stores.milvus.pipeline.QUERIES", 20)
-    models = Models(OnnxEmbedder(student_file, "cpu"), None, None)
-    target = collection_name(address.name, models.student.key, "student", models.student.key)
-    client = connect(address)
+    monkeypatch.setattr("index.stores.milvus.writer.choose_index", lambda *_: (kind, params))
+    monkeypatch.setattr("index.stores.milvus.tuning.QUERIES", 20)
+    models = Models(OnnxEmbedder(student_file, "cpu"))
     rows, queries = unit_rows(3000, 8), unit_rows(50, 8, seed=1)
     items = [Item(f"/{i}", str(i), f"{i:032x}", 1, 1, 1, 1) for i in range(len(rows))]
-    sender = Sender(_create(client, address, target, models))
+    writer = MilvusWriter(address)
+    writer.begin(models, IndexOptions(target=need), [])
+    writer.collection = writer.create(models.spaces)
     vectors = {"student": {item.digest: row for item, row in zip(items, rows, strict=True)}}
-    write_all(sender, [Stretch(items, None, vectors)], len(items), replace_files=False)
-    _finish(sender, need, [])
-    index = MilvusIndex(Collection(address, client, target), student_file)
+    writer.send([Batch(items, vectors)], len(items))
+    writer.finish()
+    index = MilvusIndex(Collection(address, writer.client, writer.collection.student), student_file)
     made = index.manifest.spaces["student"]
     assert (made.factory, made.recall >= need.recall) == (kind, True)
     scores, ids = index.open_space("student", "cpu").search(queries, 10)
@@ -532,16 +547,16 @@ def test_a_server_that_starts_again_gets_every_vector_once_and_is_searched_again
     searcher.index.pin()
     query = searcher.index.rows("student", np.array([0]))
     monkeypatch.setattr("index.stores.milvus.writer.MOST_ROWS", 5)
-    insert, taken, stopped = Sender.send, [], threading.Event()
+    insert, taken, stopped = MilvusWriter.upsert, [], threading.Event()
 
-    def send_some(sender: Sender, space: str, rows: list[Any], new: bool = True) -> None:
+    def send_some(writer: MilvusWriter, space: str, rows: list[Any]) -> None:
         taken.append(len(rows))
         if len(taken) == 3:
             milvus_server.stop()
             stopped.set()
-        insert(sender, space, rows, new)
+        insert(writer, space, rows)
 
-    monkeypatch.setattr(Sender, "send", send_some)
+    monkeypatch.setattr(MilvusWriter, "upsert", send_some)
     failed: list[str] = []
 
     def bring_back() -> None:
@@ -554,7 +569,7 @@ def test_a_server_that_starts_again_gets_every_vector_once_and_is_searched_again
 
     back = threading.Thread(target=bring_back)
     back.start()
-    written = send(many).written
+    written = send(many)
     back.join()
     assert written.new == 60
     assert count(address) == 72

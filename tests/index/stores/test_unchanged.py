@@ -7,10 +7,11 @@ from conftest import picture
 
 from index.build.journal import Journal
 from index.build.pipeline import build_index
-from index.build.unchanged import holds_just
 from index.embedders.onnx import OnnxEmbedder
 from index.images.sources import find_images
 from index.stores.folder import Index
+from index.stores.options import IndexOptions
+from index.stores.unchanged import holds_just
 
 
 @pytest.fixture
@@ -96,7 +97,12 @@ def test_a_refused_file_is_tried_again(folder: Path, tmp_path: Path, student_fil
 
 def test_an_update_of_it_writes_nothing(index: Index, folder: Path, student_file: Path, monkeypatch):
     def update(**options: str) -> Index:
-        return build_index([folder], OnnxEmbedder(student_file, "cpu"), index.path, update=True, **options)
+        return build_index(
+            [folder],
+            OnnxEmbedder(student_file, "cpu"),
+            index.path,
+            options=IndexOptions(update=True, **options),
+        )
 
     monkeypatch.setattr(Journal, "adopt", lambda *_: pytest.fail("was written"))
     before = {path: path.stat().st_mtime_ns for path in index.path.rglob("*")}

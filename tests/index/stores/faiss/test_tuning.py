@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from index.errors import UsageError
-from index.stores.faiss import Ann, SearchParams, search_exact
-from index.stores.faiss_tuning import EXACT_FLOATS, SearchTarget, build_tuned, choose_factory, tune
+from index.stores.faiss.tuning import EXACT_FLOATS, build_tuned, choose_factory, tune
+from index.stores.faiss.vector_index import SearchParams, VectorIndex, search_exact
+from index.stores.options import SearchTarget
 
 
 def crowded(count, dim, seed=0):
@@ -52,7 +53,7 @@ def test_it_searches_as_hard_as_the_recall_needs(factory):
     truth = search_exact(queries, vectors, 10)[1]
 
     def recall(served):  # of queries that are in no gallery
-        ids = Ann(index, vectors, SearchParams(served.probes, served.refine)).search(queries, 10)[1]
+        ids = VectorIndex(index, vectors, SearchParams(served.probes, served.refine)).search(queries, 10)[1]
         return np.mean([len(set(a) & set(b)) / 10 for a, b in zip(ids, truth, strict=True)])
 
     hard = tune(index, vectors, np.arange(300), 0.95, factory)
@@ -68,7 +69,7 @@ def test_an_index_that_refines_by_itself_is_given_candidates_enough(factory):
     vectors = crowded(4000, 32)
     index, served = build_tuned(vectors, SearchTarget(0.9), factory)
     assert served.recall >= 0.9
-    ids = Ann(index, vectors, SearchParams(served.probes, served.refine)).search(vectors[:200], 10)[1]
+    ids = VectorIndex(index, vectors, SearchParams(served.probes, served.refine)).search(vectors[:200], 10)[1]
     truth = search_exact(vectors[:200], vectors, 10)[1]
     assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(ids, truth, strict=True)]) > 0.88
 

@@ -1,6 +1,5 @@
 """Students that galleries elsewhere were made with, kept on this machine by their digest."""
 
-import os
 import re
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from platformdirs import user_data_path
 
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
+from index.io import atomic_write
 from index.stores.folder import COMPANIONS, STUDENT
 
 
@@ -23,10 +23,9 @@ def keep_student(student: OnnxEmbedder) -> Path:
 
 
 def _put(path: Path, data: bytes) -> Path:
-    """Write a file in one step: others may read it or write the same, and it may be where `data` is from."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(data)
-    return beside.replace(path)
+    with atomic_write(path) as beside:  # the file may be where `data` is from
+        beside.write_bytes(data)
+    return path
 
 
 def find_student(key: str, where: object) -> Path:

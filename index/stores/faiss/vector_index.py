@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from index.errors import RetrievalError, UsageError, needs
 from index.io import chunks, take
+from index.vectors import Scored, Vectors
 
 with needs("cpu"):
     import faiss
@@ -17,6 +18,7 @@ EXACT = "Flat"  # the factory of no index: the stored vectors themselves are sea
 CHUNK = 50_000  # vectors read at a time: bounds the memory
 TRAIN_PER_LIST = 40  # vectors that the centre of each list is learnt from
 LEAST_TRAINING = 65_536
+METRIC = faiss.METRIC_INNER_PRODUCT  # of `UNIT_FLOATS`
 KMEANS_ROUNDS = 10
 QUERY_BITS = 8  # of RaBitQ's rounding of the query
 FEW = 20_000  # vectors that are searched exactly as quickly as any index searches more
@@ -24,9 +26,6 @@ MAPPED_FROM = 1 << 28  # bytes of an index file from which on it is mapped inste
 LEAST_DEPTH = 10  # an index is tuned at this depth; fewer results need as many candidates
 FAR = 128  # candidates for each result where all that is wanted lies far away: codes tell little of it
 GPU_DEPTH = 2048  # results that FAISS finds on a GPU at most
-
-Vectors = NDArray[np.float32]  # `(n, dim)` unit rows, in memory or mapped from a file
-Scored = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class SearchParams:
     refine_factor: int = 0
 
 
-class Ann:
+class VectorIndex:
     """A FAISS index together with the vectors it was made of: row i of them is its item i."""
 
     def __init__(
@@ -68,18 +67,18 @@ class Ann:
         self.index = to_device(index, vectors, device)
         self._on_gpu = self.index is not index
 
-    def search(self, queries: NDArray[np.float32], k: int, keep: NDArray[np.bool_] | None = None) -> Scored:
+    def search(self, queries: Vectors, k: int, keep: NDArray[np.bool_] | None = None) -> Scored:
         """Find the k nearest of each query.
 
         Args:
-            queries: `(n, dim)` unit rows.
+            queries: `(n, dim)`.
             k: How many.
             keep: `(items,)`, whether an item may be found; None keeps all. Few are searched exactly.
 
         Returns:
-            `(n, k)` inner products, falling, and ids; -inf and -1 where there are no more.
+            As `Scored`.
         """
-        queries = np.ascontiguousarray(queries, np.float32)
+        queries = np.ascontiguousarray(queries, self.vectors.dtype)
         rows = selector = params = None
         if keep is not None:
             rows = np.flatnonzero(keep)
@@ -109,13 +108,13 @@ class Ann:
             )
         return scores, ids
 
-    def order_again(self, queries: NDArray[np.float32], ids: NDArray[np.int64], k: int) -> Scored:
+    def order_again(self, queries: Vectors, ids: NDArray[np.int64], k: int) -> Scored:
         """As the function `order_again`, by the vectors of this index."""
         return order_again(queries, ids, self.vectors, k)
 
     def _search_everywhere(
         self,
-        queries: NDArray[np.float32],
+        queries: Vectors,
         k: int,
         selector: "faiss.IDSelector | None",
         rows: NDArray[np.int64] | None,
@@ -150,7 +149,7 @@ class Ann:
         return inner
 
 
-def order_again(queries: NDArray[np.float32], ids: NDArray[np.int64], vectors: Vectors, k: int) -> Scored:
+def order_again(queries: Vectors, ids: NDArray[np.int64], vectors: Vectors, k: int) -> Scored:
     """Order candidates by the stored vectors and keep the best.
 
     Args:
@@ -160,9 +159,9 @@ def order_again(queries: NDArray[np.float32], ids: NDArray[np.int64], vectors: V
         k: How many to keep.
 
     Returns:
-        `(n, k)` inner products, falling, and ids; -inf and -1 where there are no more.
+        As `Scored`.
     """
-    queries, ids = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(ids, np.int64)
+    queries, ids = np.ascontiguousarray(queries, vectors.dtype), np.ascontiguousarray(ids, np.int64)
     (count, dim), candidates, point = queries.shape, ids.shape[1], faiss.swig_ptr
     scores, best = np.empty((count, k), np.float32), np.empty((count, k), np.int64)
     given, found = (point(queries), point(vectors), point(ids)), (point(scores), point(best))
@@ -171,10 +170,8 @@ def order_again(queries: NDArray[np.float32], ids: NDArray[np.int64], vectors: V
     return scores, best
 
 
-def search_exact(
-    queries: NDArray[np.float32], vectors: Vectors, k: int, rows: NDArray[np.int64] | None = None
-) -> Scored:
-    """Exact inner-product search that reads the vectors in chunks, and leaves none of them in memory.
+def search_exact(queries: Vectors, vectors: Vectors, k: int, rows: NDArray[np.int64] | None = None) -> Scored:
+    """Exact search that reads the vectors in chunks, and leaves none of them in memory.
 
     Args:
         queries: `(n, dim)`.
@@ -183,9 +180,9 @@ def search_exact(
         rows: `(m,)` ids of the only items to search.
 
     Returns:
-        `(n, k)` scores, falling, and ids; -inf and -1 where there are no more.
+        As `Scored`.
     """
-    queries = np.ascontiguousarray(queries, np.float32)
+    queries = np.ascontiguousarray(queries, vectors.dtype)
     best = faiss.ResultHeap(len(queries), k, keep_max=True)
     if rows is None:
         parts = chunks(vectors, CHUNK)
@@ -201,9 +198,7 @@ def search_exact(
     return best.D, best.I
 
 
-def _search_all(
-    queries: NDArray[np.float32], vectors: Vectors, k: int, keep: "faiss.IDSelector | None" = None
-) -> Scored:
+def _search_all(queries: Vectors, vectors: Vectors, k: int, keep: "faiss.IDSelector | None" = None) -> Scored:
     """Exact search of contiguous vectors where they are, as FAISS's own flat index does it."""
     scores, ids = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
     given, found = map(faiss.swig_ptr, (queries, vectors)), map(faiss.swig_ptr, (scores, ids))
@@ -215,10 +210,10 @@ def _search_all(
 def build_ann(
     vectors: Vectors, factory: str, training: NDArray[np.int64] | None = None
 ) -> faiss.Index | None:
-    """Build an inner-product index, chunk by chunk.
+    """Build an index, chunk by chunk.
 
     Args:
-        vectors: `(n, dim)` unit rows.
+        vectors: `(n, dim)`.
         factory: A FAISS factory string.
         training: `(m,)` ids of items it may be trained on; no more are read than it needs. None takes all.
 
@@ -233,7 +228,7 @@ def build_ann(
     count, dim = vectors.shape
     allowed = np.arange(count) if training is None else training
     try:
-        index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(dim, factory, METRIC)
         if not index.is_trained:
             sample = np.sort(allowed[: _bound_training(index)])
             index.train(take(vectors, sample))
@@ -319,7 +314,7 @@ def read_ann(path: Path) -> faiss.Index:
 def check_factory(factory: str, dim: int) -> None:
     """Raise UsageError, before any work, if FAISS does not know a factory for vectors of this length."""
     try:
-        faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+        faiss.index_factory(dim, factory, METRIC)
     except RuntimeError as error:
         raise UsageError(f"--factory {factory} cannot index vectors of {dim}: {_why(error)}") from error
 

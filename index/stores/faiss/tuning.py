@@ -8,19 +8,19 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from index.errors import UsageError, needs
+from index.errors import needs
 from index.io import forget, take
-from index.stores.faiss import (
+from index.stores.faiss.vector_index import (
     EXACT,
-    Ann,
-    Scored,
     SearchParams,
-    Vectors,
+    VectorIndex,
     build_ann,
     inverted_lists,
     search_exact,
     set_nprobe,
 )
+from index.stores.options import SearchTarget
+from index.vectors import Scored, Vectors
 
 with needs("cpu"):
     import faiss
@@ -39,25 +39,6 @@ GRAPH_LIMIT = 200_000  # vectors; more take longer to join into a graph than the
 GRAPH_BYTES = 272  # of links, for each vector
 CODES_REACH = 0.98  # above, four bits for two numbers need too many candidates
 GIB = 1 << 30
-
-
-@dataclass(frozen=True)
-class SearchTarget:
-    """What is asked of an index.
-
-    Attributes:
-        recall: Share of the ten nearest that it must find; 1 searches exactly.
-        memory: GiB that it may take, its stored vectors not counted, which stay on disk.
-    """
-
-    recall: float = 0.95
-    memory: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.recall <= 1:
-            raise UsageError(f"--recall must lie above 0 and up to 1, not {self.recall}.")
-        if not self.memory > 0:
-            raise UsageError(f"--memory must be above 0, not {self.memory}.")
 
 
 @dataclass(frozen=True)
@@ -137,7 +118,7 @@ def build_tuned(
     factory = name_factory(factory, count, dim, need)
     if factory == EXACT:
         some = vectors[: max(TIMED_FLOATS // dim, 1)]
-        milliseconds = _milliseconds(Ann(None, some), some[:TIMED], min(DEPTH, len(some)))
+        milliseconds = _milliseconds(VectorIndex(None, some), some[:TIMED], min(DEPTH, len(some)))
         return None, TunedIndex(EXACT, need.recall, 1.0, 0, 0, milliseconds * count / len(some))
     shuffled = np.random.default_rng(0).permutation(count)
     held = min(QUERIES, -(-count // 10))
@@ -162,7 +143,7 @@ def tune(
     least = _without(own, search_exact(queries, vectors, k + 1), k)[0][:, -1:]
 
     def shares_found(effort: SearchParams) -> NDArray[np.floating]:
-        ann, found = Ann(index, vectors, effort), []
+        ann, found = VectorIndex(index, vectors, effort), []
         for start in range(0, len(queries), TOGETHER):
             found.append(ann.search(queries[start : start + TOGETHER], k + 1))
             forget(vectors)  # of which the candidates of many queries are scattered over all
@@ -172,7 +153,7 @@ def tune(
         return (scores >= least - 1e-5).mean(axis=1)
 
     def milliseconds(effort: SearchParams) -> float:
-        median_time = _milliseconds(Ann(index, vectors, effort), queries, k + 1)
+        median_time = _milliseconds(VectorIndex(index, vectors, effort), queries, k + 1)
         forget(vectors)
         return median_time
 
@@ -216,7 +197,7 @@ def _refinements(index: faiss.Index) -> tuple[int, ...]:
     return REFINE
 
 
-def _milliseconds(ann: Ann, queries: NDArray[np.float32], k: int) -> float:
+def _milliseconds(ann: VectorIndex, queries: Vectors, k: int) -> float:
     """Median time of one search on one core, warmed up."""
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)

@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 
 from index.errors import RetrievalError, UsageError
-from index.stores.faiss import (
+from index.stores.faiss.vector_index import (
     EXACT,
     FEW,
-    Ann,
     SearchParams,
+    VectorIndex,
     build_ann,
     check_factory,
     read_ann,
@@ -34,7 +34,7 @@ def test_exact_search_is_numpys(unit_rows):
 
 
 def test_exact_search_joins_its_chunks(unit_rows, monkeypatch):
-    monkeypatch.setattr("index.stores.faiss.CHUNK", 100)
+    monkeypatch.setattr("index.stores.faiss.vector_index.CHUNK", 100)
     vectors, queries = unit_rows(350, 16), unit_rows(7, 16, seed=1)
     np.testing.assert_array_equal(search_exact(queries, vectors, 5)[1], exact(queries, vectors, 5))
     rows = np.arange(0, 350, 2)
@@ -59,22 +59,24 @@ def test_refinement_brings_the_order_of_the_stored_vectors(unit_rows):
     truth = exact(queries, vectors, 10)
 
     def recall(effort):
-        scores, ids = Ann(index, vectors, effort).search(queries, 10)
+        scores, ids = VectorIndex(index, vectors, effort).search(queries, 10)
         assert (np.diff(scores) <= 0).all()
         return np.mean([len(set(a) & set(b)) / 10 for a, b in zip(ids, truth, strict=True)])
 
     assert recall(SearchParams(4, 0)) < 0.6
     assert recall(SearchParams(4, 32)) > 0.95
-    scores, ids = Ann(index, vectors, SearchParams(4, 32)).search(queries, 10)
+    scores, ids = VectorIndex(index, vectors, SearchParams(4, 32)).search(queries, 10)
     np.testing.assert_allclose(scores, np.take_along_axis(queries @ vectors.T, ids, 1), atol=1e-5)
 
 
 @pytest.mark.parametrize("factory", ["Flat", "HNSW16", "IVF8,SQ8", "RR16,IVF8,PQ8x4fs", "RR16,IVF8,RaBitQfs"])
 @pytest.mark.parametrize("few", [0, FEW])
 def test_a_filter_lets_nothing_else_through_and_loses_nothing(unit_rows, monkeypatch, factory, few):
-    monkeypatch.setattr("index.stores.faiss.FEW", few)  # 0: by FAISS's own filter, where the index has one
+    monkeypatch.setattr(
+        "index.stores.faiss.vector_index.FEW", few
+    )  # 0: by FAISS's own filter, where the index has one
     vectors, queries = unit_rows(2000, 16), unit_rows(30, 16, seed=1)
-    ann = Ann(
+    ann = VectorIndex(
         build_ann(vectors, factory), vectors, SearchParams(0, 0 if factory in {"Flat", "HNSW16"} else 100)
     )
     keep = np.random.default_rng(2).random(2000) < 0.1
@@ -94,11 +96,13 @@ def two_sides(unit_rows, count: int, dim: int):
     "factory", ["Flat", "HNSW16", "IVF64,SQ8", "IVF64,Flat", "RR16,IVF64,PQ8x4fs", "RR16,IVF64,RaBitQfs"]
 )
 def test_what_is_kept_is_found_wherever_it_lies(unit_rows, monkeypatch, factory):
-    monkeypatch.setattr("index.stores.faiss.FEW", 0)
+    monkeypatch.setattr("index.stores.faiss.vector_index.FEW", 0)
     vectors = two_sides(unit_rows, 4000, 16)
     keep = np.arange(4000) % 2 == 1
     refine = 2 if "," in factory and not factory.endswith("Flat") else 0
-    ann = Ann(build_ann(vectors, factory), vectors, SearchParams(16 if "HNSW" in factory else 2, refine))
+    ann = VectorIndex(
+        build_ann(vectors, factory), vectors, SearchParams(16 if "HNSW" in factory else 2, refine)
+    )
     queries = vectors[:60:2]  # in whose neighbourhood nothing is kept
     scores, ids = ann.search(queries, 5, keep)
     assert keep[ids].all()
@@ -110,7 +114,7 @@ def test_what_is_kept_is_found_wherever_it_lies(unit_rows, monkeypatch, factory)
 @pytest.mark.parametrize("factory", ["HNSW16", "IVF64,SQ8", "RR16,IVF64,PQ8x4fs", "IVF64,PQ8x4fs,RFlat"])
 def test_more_than_the_nearest_lists_hold_is_found_in_the_others(unit_rows, factory):
     vectors, queries = unit_rows(1000, 16), unit_rows(3, 16, seed=1)
-    ann = Ann(build_ann(vectors, factory), vectors, SearchParams(1, 0 if "HNSW" in factory else 1))
+    ann = VectorIndex(build_ann(vectors, factory), vectors, SearchParams(1, 0 if "HNSW" in factory else 1))
     scores, ids = ann.search(queries, 900)
     assert (ids >= 0).all()
     assert all(len(set(row)) == 900 for row in ids.tolist())
@@ -118,10 +122,12 @@ def test_more_than_the_nearest_lists_hold_is_found_in_the_others(unit_rows, fact
 
 
 def test_a_gpu_is_not_asked_for_more_than_it_finds(unit_rows, monkeypatch):
-    monkeypatch.setattr("index.stores.faiss.to_device", lambda index, *_: build_ann(vectors, "PQ8x4fs"))
-    monkeypatch.setattr("index.stores.faiss.GPU_DEPTH", 30)
+    monkeypatch.setattr(
+        "index.stores.faiss.vector_index.to_device", lambda index, *_: build_ann(vectors, "PQ8x4fs")
+    )
+    monkeypatch.setattr("index.stores.faiss.vector_index.GPU_DEPTH", 30)
     vectors, queries = unit_rows(500, 16), unit_rows(3, 16, seed=1)
-    ann = Ann(None, vectors, SearchParams(0, 2), "cuda")
+    ann = VectorIndex(None, vectors, SearchParams(0, 2), "cuda")
     truth = exact(queries, vectors, 16)
     assert (ann.search(queries, 15)[1] != truth[:, :15]).any()  # 30 candidates
     np.testing.assert_array_equal(ann.search(queries, 16)[1], truth)
@@ -133,7 +139,7 @@ def test_vectors_without_an_index_are_searched_as_faiss_searches_its_own(tmp_pat
     vectors = np.load(tmp_path / "v.npy", mmap_mode="r")
     flat = faiss.IndexFlatIP(16)
     flat.add(np.array(vectors))
-    queries, ann = unit_rows(count, 16, seed=1), Ann(build_ann(vectors, EXACT), vectors)
+    queries, ann = unit_rows(count, 16, seed=1), VectorIndex(build_ann(vectors, EXACT), vectors)
     for one, other in zip(ann.search(queries, 10), flat.search(queries, 10), strict=True):
         np.testing.assert_array_equal(one, other)
     scores, ids = ann.search(queries, 3001)
@@ -142,10 +148,10 @@ def test_vectors_without_an_index_are_searched_as_faiss_searches_its_own(tmp_pat
 
 
 def test_an_index_that_knows_no_filter_is_searched_exactly(unit_rows, monkeypatch):
-    monkeypatch.setattr("index.stores.faiss.FEW", 0)
+    monkeypatch.setattr("index.stores.faiss.vector_index.FEW", 0)
     vectors, queries = unit_rows(2000, 16), unit_rows(9, 16, seed=1)
     keep = np.arange(2000) % 3 == 0
-    ids = Ann(build_ann(vectors, "PQ8x4fs"), vectors).search(queries, 5, keep)[1]
+    ids = VectorIndex(build_ann(vectors, "PQ8x4fs"), vectors).search(queries, 5, keep)[1]
     np.testing.assert_array_equal(ids, exact(queries, vectors, 5, keep))
 
 
@@ -165,7 +171,7 @@ def test_more_probes_find_more(unit_rows):
     found = []
     for probes in (1, 32):
         set_nprobe(index, probes)
-        found.append((Ann(index, vectors).search(queries, 10)[1] == truth).mean())
+        found.append((VectorIndex(index, vectors).search(queries, 10)[1] == truth).mean())
     assert found[0] < 0.6
     assert found[1] > 0.99
 
@@ -186,7 +192,7 @@ def test_a_factory_that_does_not_fit_is_a_usage_error(unit_rows):
 def test_a_file_read_or_mapped_answers_as_what_was_written(
     tmp_path, unit_rows, monkeypatch, factory, mapped_from
 ):
-    monkeypatch.setattr("index.stores.faiss.MAPPED_FROM", mapped_from)
+    monkeypatch.setattr("index.stores.faiss.vector_index.MAPPED_FROM", mapped_from)
     vectors = unit_rows(500, 16)
     index = build_ann(vectors, factory)
     write_ann(index, tmp_path / "a.faiss")

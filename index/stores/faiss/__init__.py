@@ -1,0 +1,1 @@
+"""Vectors of an index folder, searched with FAISS."""

@@ -1,0 +1,49 @@
+"""What a run that writes a gallery is asked for."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from index.errors import UsageError
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class SearchTarget:
+    """What is asked of an index.
+
+    Attributes:
+        recall: Share of the ten nearest that it must find; 1 searches exactly.
+        memory: GiB that it may take, its stored vectors not counted, which stay on disk.
+    """
+
+    recall: float = 0.95
+    memory: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.recall <= 1:
+            raise UsageError(f"--recall must lie above 0 and up to 1, not {self.recall}.")
+        if not self.memory > 0:
+            raise UsageError(f"--memory must be above 0, not {self.memory}.")
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    """How a gallery is searched once it is written, and what becomes of what is there.
+
+    Attributes:
+        factory: A FAISS factory string, or `auto` to choose one by the target.
+        target: What is asked of the search.
+        metadata: A CSV file with a column `path` and others to filter by; None keeps what was there.
+        resume: Go on with the run that was interrupted, if there is one.
+        update: Embed only what is new or changed, and drop what is gone.
+    """
+
+    factory: str = AUTO
+    target: SearchTarget = field(default_factory=SearchTarget)
+    metadata: Path | None = None
+    resume: bool = False
+    update: bool = False
+
+
+DEFAULTS = IndexOptions()

@@ -1,0 +1,65 @@
+"""What vectors are: the type of their numbers, and how near two of them are to each other."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.errors import UsageError
+
+Vectors = NDArray[np.float32]  # `(n, dim)` rows of a `VectorType`, in memory or mapped from a file
+Scores = NDArray[np.float32]  # similarities: the larger, the nearer
+Ids = NDArray[np.int64]
+Scored = tuple[Scores, Ids]  # `(n, k)` scores, falling, and ids; -inf and -1 where none is left
+
+
+@dataclass(frozen=True)
+class VectorType:
+    """How the vectors of a space are stored and compared. The default: unit rows, by their inner product.
+
+    Attributes:
+        dtype: Of their numbers, as NumPy names it.
+        metric: What compares two of them.
+    """
+
+    dtype: str = "float32"
+    metric: str = "inner_product"
+
+    def __post_init__(self) -> None:
+        if (self.dtype, self.metric) not in KNOWN:
+            raise UsageError(
+                f"Vectors of {self.dtype} compared by {self.metric} need a later version of this program."
+            )
+
+    @property
+    def stored(self) -> np.dtype[np.float32]:
+        """The numbers as they lie in files, whatever the machine: little-endian."""
+        return np.dtype(self.dtype).newbyteorder("<")
+
+    def to_bytes(self, rows: Vectors) -> bytes:
+        """The bytes of `(n, dim)` rows as they lie in files."""
+        return np.ascontiguousarray(rows, self.stored).tobytes()
+
+    def similarity(self, queries: Vectors, rows: Vectors) -> Scores:
+        """Compare each of `(n, dim)` queries with each of `(m, dim)` rows, and return `(n, m)` scores."""
+        return queries @ rows.T
+
+    def order_again(self, queries: Vectors, ids: Ids, k: int, fetch: Callable[[Ids], Vectors]) -> Scored:
+        """Order `(n, candidates)` ids, -1 for none, by vectors that `fetch` brings, and keep the best k."""
+        found = np.unique(ids[ids >= 0])
+        scores = np.full(ids.shape, -np.inf, np.float32)
+        if len(found):
+            places = np.searchsorted(found, np.where(ids >= 0, ids, found[0]))
+            similarity = self.similarity(queries, fetch(found))
+            scores = np.where(ids >= 0, np.take_along_axis(similarity, places, 1), scores)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
+
+    def is_damaged(self, rows: Vectors) -> NDArray[np.bool_]:
+        """Which of `(n, dim)` rows are no vectors of this type: `(n,)`."""
+        return ~(np.abs(np.linalg.norm(rows, axis=1) - 1) < 1e-3)  # also true for NaN
+
+
+KNOWN = {("float32", "inner_product")}
+UNIT_FLOATS = VectorType()
