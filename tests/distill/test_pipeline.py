@@ -231,7 +231,7 @@ def test_a_curve_pays_for_each_image_once(tmp_path, teacher, ledger):
     root.mkdir()
     for i in range(60):
         picture(i).save(root / f"{i}.png")
-    options = replace(OPTIONS, recipe=Recipe(holdout=0.25, batch=8))
+    options = replace(OPTIONS, recipe=Recipe(batch=8))
     out = tmp_path / "student"
     done = distill_curve(find_images([root]), teacher, ledger, out, options, [10, 20, 50])
     assert teacher.asked == len(ledger) == 50
