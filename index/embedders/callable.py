@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from index.embedders.base import Calls
+from index.embedders.base import Calls, Embedder
 from index.embedders.options import EmbedderOptions
 from index.errors import CallError, RefusedError, UsageError
 from index.images.decode import Photo
@@ -17,7 +17,7 @@ from index.images.decode import Photo
 SIDE = 512  # pixels; images come with twice that on their longer side at most, which bounds the memory
 
 
-class ObjectEmbedder:
+class ObjectEmbedder(Embedder):
     """`package.module:attribute`, called with a list of n upright RGB images, to answer with `(n, dim)`.
 
     Its identity is its name: if its vectors change while the name stays, give it an attribute `key`, a text

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from io import BytesIO
-from queue import LifoQueue
 from typing import Any
 
 import httpx
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from index.embedders.base import Calls
+from index.embedders.base import Calls, Embedder
 from index.embedders.http_formats import Upload, read_answer, write_request
 from index.embedders.options import EmbedderOptions
 from index.errors import CallError, RefusedError, TransientError, UnreachableError, UsageError
@@ -37,7 +36,7 @@ REFUSALS = (400, 413, 415, 422)
 LATER = (408, 425, 429)
 
 
-class EndpointEmbedder:
+class EndpointEmbedder(Embedder):
     """Asks `POST URL` in one of the ways of `index.embedders.http_formats`. Threads may share it."""
 
     def __init__(self, url: str, options: EmbedderOptions) -> None:
@@ -75,31 +74,23 @@ class EndpointEmbedder:
         self.calls = Calls(
             options.batch, options.concurrency, 2 * options.timeout + 2 * CONNECT, options.rate, paid=True
         )
-        # A connection for each lane, the last used first. Threads that share one of HTTP/2 block each other
-        # for ever once they send much: https://github.com/pydantic/httpx2/issues/1133
-        trust = _trust()
-        self._clients: LifoQueue[httpx.Client] = LifoQueue()
         try:
-            for _ in range(options.concurrency):
-                self._clients.put(self._make_client(trust))
+            self._client = httpx.Client(
+                verify=_trust(),
+                timeout=httpx.Timeout(options.timeout, connect=CONNECT),
+                limits=httpx.Limits(max_connections=options.concurrency),
+                headers={
+                    # What was not asked for compressed cannot be a bomb; see `_read`.
+                    "Accept-Encoding": "identity",
+                    "Accept": "application/json",
+                    **({"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}),
+                },
+            )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise UsageError(
                 f"A proxy that the environment names cannot be used: {str(error).rstrip('.')}. "
                 "Check ALL_PROXY, HTTPS_PROXY and HTTP_PROXY."
             ) from error
-
-    def _make_client(self, trust: ssl.SSLContext) -> httpx.Client:
-        return httpx.Client(
-            http2=True,
-            verify=trust,
-            timeout=httpx.Timeout(self.options.timeout, connect=CONNECT),
-            headers={
-                # What was not asked for compressed cannot be a bomb; see `_read`.
-                "Accept-Encoding": "identity",
-                "Accept": "application/json",
-                **({"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}),
-            },
-        )
 
     def prepare(self, photo: Photo) -> Upload:
         """The file as it is, if every endpoint can be expected to read it upright; else an upright JPEG."""
@@ -115,6 +106,10 @@ class EndpointEmbedder:
         whole.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
         return Upload(buffer.getvalue(), MIMES["JPEG"], content_digest(buffer.getvalue()))
 
+    def describe_input(self, photo: Photo, made: Upload) -> tuple[str, int]:
+        """Give the digest and the size of what is sent, which may be another file than the photo's."""
+        return made.digest, len(made.data)
+
     def embed(self, batch: Sequence[Upload]) -> NDArray[np.float32]:
         """Make one call for n images.
 
@@ -127,11 +122,7 @@ class EndpointEmbedder:
             CallError: The endpoint cannot be used as it was addressed.
         """
         request = write_request(self.options.dialect, self.options.model, batch)
-        client = self._clients.get()
-        try:
-            body = self._post(client, request)
-        finally:
-            self._clients.put(client)
+        body = self._post(request)
         try:
             return read_answer(body, len(batch))
         except ValueError as error:
@@ -139,7 +130,7 @@ class EndpointEmbedder:
                 f"{self.name} answered with {error} ({self._quote(body, 80)!r})", charged=True
             ) from error
 
-    def _post(self, client: httpx.Client, request: dict[str, Any]) -> bytes:
+    def _post(self, request: dict[str, Any]) -> bytes:
         """Make one call, and give the body of the answer."""
         deadline = time.monotonic() + self.options.timeout
         sent = False  # whether the endpoint may have begun to work, and to charge
@@ -149,7 +140,7 @@ class EndpointEmbedder:
             sent = sent or event.endswith("send_request_body.complete")
 
         try:
-            with client.stream("POST", self.spec, extensions={"trace": note}, **request) as response:
+            with self._client.stream("POST", self.spec, extensions={"trace": note}, **request) as response:
                 if not response.is_success:
                     raise self._refusal(response)
                 return self._read(response, deadline)

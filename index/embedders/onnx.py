@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.embedders.base import Calls
+from index.embedders.base import Calls, Embedder
 from index.embedders.device import CPU, CUDA, assert_provider, choose_provider, count_gpus
 from index.embedders.options import EmbedderOptions
 from index.errors import UsageError, needs
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FORMAT = "1"  # of our ONNX files, in their metadata as `retrieval.format`
 
 
-class OnnxEmbedder:
+class OnnxEmbedder(Embedder):
     """An ONNX file of ours: uint8 `(n, side, side, 3)` RGB in, unit rows out, the rest in the graph."""
 
     def __init__(self, path: Path, device: str = "auto", threads: int = 0) -> None:

@@ -39,7 +39,7 @@ def open_onnx(path: Path, device: str, options: EmbedderOptions) -> Embedder:
     return embedder
 
 
-class ForeignEmbedder:
+class ForeignEmbedder(Embedder):
     """A foreign ONNX file: the preprocessing is outside of it.
 
     Attributes:

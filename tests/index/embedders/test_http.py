@@ -1,18 +1,12 @@
 """One call to an endpoint, and everything that can be wrong with it."""
 
-import asyncio
 import gzip
 import os
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 
-import hypercorn.asyncio
-import hypercorn.config
 import numpy as np
 import pytest
 import trustme
@@ -308,56 +302,3 @@ def test_what_is_sent_in_place_of_a_file(tmp_path):
     photo = read_photo(ImageFile(tmp_path / "plain.webp", "plain.webp"))
     assert model.prepare(photo).data == photo.data
     assert model.prepare(photo).mime == "image/webp"
-
-
-@contextmanager
-def serving_http2(app, certificate: Path):
-    """Run an app in a thread over TLS and HTTP/2; yields the address of its embeddings."""
-    config = hypercorn.config.Config()
-    config.bind, config.alpn_protocols = ["127.0.0.1:0"], ["h2"]
-    config.certfile = config.keyfile = str(certificate)
-    config.errorlog = None
-    sockets = config.create_sockets()
-    (listening,) = sockets.secure_sockets
-    listening.listen()
-    config.create_sockets = lambda: sockets
-    loop, stop = asyncio.new_event_loop(), asyncio.Event()
-    serve = hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait, mode="asgi")
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve,), daemon=True)
-    thread.start()
-    try:
-        yield f"https://127.0.0.1:{listening.getsockname()[1]}/v1/embeddings"
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
-
-
-@pytest.fixture
-def certificate(tmp_path: Path, monkeypatch) -> Path:
-    """Of 127.0.0.1, from an authority that is trusted."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "host.pem")
-    return tmp_path / "host.pem"
-
-
-def test_http2_from_several_threads(certificate, teacher):
-    """Each sends more than the other end takes at once: over one connection they would block each other."""
-    server, noise = TeacherServer(teacher), np.random.default_rng(0)
-    server.delay = 0.02
-    photos = []
-    for i in range(24):
-        data = BytesIO()
-        Image.fromarray(noise.integers(0, 256, (200, 200, 3), np.uint8)).save(data, "PNG", compress_level=1)
-        photos.append(decode(data.getvalue(), f"{i}.png"))
-    with serving_http2(server, certificate) as url:
-        model = EndpointEmbedder(url, EmbedderOptions(concurrency=4, timeout=5))
-        uploads = [model.prepare(photo) for photo in photos]
-        with ThreadPoolExecutor(4) as lanes:
-            rows = np.concatenate(list(lanes.map(lambda upload: model.embed([upload]), uploads)))
-        for client in model._clients.queue:  # or hypercorn complains when it ends
-            client.close()
-    np.testing.assert_allclose(rows, teacher.embed([teacher.prepare(photo) for photo in photos]), atol=1e-6)
-    assert server.versions == {"2"}
-    assert len(server.clients) <= 4

@@ -12,13 +12,13 @@ from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
-from index.embedders.vectors_file import find_missing, write_vectors
+from index.embedders.vectors_file import write_vectors
 from index.errors import ImageError, UsageError
 from index.images.decode import read_photo
+from index.images.digests import digest_pool
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.io import content_digest
-from index.teachers.ask import digest_pool
 
 
 @pytest.fixture(params=[".npz", ".parquet"])
@@ -72,9 +72,7 @@ def test_a_file_of_other_images_is_refused_whatever_is_allowed(folder, path):
     write_vectors(path, 5, [(["images/0.png"], rows(1))])
     files = find_images([folder])
     with pytest.raises(UsageError, match=r"12 of 12 .*: 0\.png, .* and 9 more\. Paths count from"):
-        find_missing(
-            files, digest_pool(files), open_embedder(path, options=EmbedderOptions(allow_missing=True))
-        )
+        open_embedder(path, options=EmbedderOptions(allow_missing=True)).find_missing(files)
 
 
 def test_one_path_in_two_folders_tells_no_image(folder, path, tmp_path):
@@ -84,10 +82,10 @@ def test_one_path_in_two_folders_tells_no_image(folder, path, tmp_path):
     (other / "1.png").write_bytes((folder / "1.png").read_bytes())
     write_vectors(path, 5, [([file.name for file in find_images([folder])], rows(12))])
     files = find_images([folder, other])
-    assert not find_missing(files, digest_pool(files), open_embedder(path))
+    assert not open_embedder(path).find_missing(files, digest_pool(files))
     (other / "1.png").write_bytes((folder / "2.png").read_bytes())
     with pytest.raises(UsageError, match=r"one vector for .*images/1\.png and .*other/1\.png"):
-        find_missing(files, digest_pool(files), open_embedder(path))
+        open_embedder(path).find_missing(files, digest_pool(files))
 
 
 def test_nothing_is_decoded_to_find_what_is_missing(tmp_path, path):
@@ -96,7 +94,7 @@ def test_nothing_is_decoded_to_find_what_is_missing(tmp_path, path):
         (tmp_path / "images" / f"{name}.png").write_text(name)
     write_vectors(path, 5, [([content_digest(b"a"), "b.png"], rows(2))])
     files = find_images([tmp_path / "images"])
-    assert not find_missing(files, digest_pool(files), open_embedder(path))
+    assert not open_embedder(path).find_missing(files, digest_pool(files))
 
 
 def test_its_identity_is_its_content(path):

@@ -17,6 +17,7 @@ from conftest import picture
 from fastapi import HTTPException
 from teacher_server import EVERY, TeacherServer, ask_everything, serving
 
+import index.teachers.client
 import index.teachers.retry
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
@@ -36,7 +37,7 @@ from index.teachers.spec import TeacherSpec
 @pytest.fixture(autouse=True)
 def no_long_waits(monkeypatch):
     monkeypatch.setattr(index.teachers.retry, "SHORTEST", 0.002)
-    monkeypatch.setattr(index.teachers.retry, "POLL", 0.01)
+    monkeypatch.setattr(index.teachers.client, "POLL", 0.01)
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ def test_threads_that_want_the_same_image_pay_once(tmp_path, teacher):
 
 def test_what_another_machine_is_asking_about_is_waited_for(tmp_path, teacher, monkeypatch, capsys):
     """It may have been killed there, which cannot be known here: then its time runs out."""
-    monkeypatch.setattr(index.teachers.retry, "SILENT", 0.05)
+    monkeypatch.setattr(index.teachers.client, "SILENT", 0.05)
     files, server = pool(tmp_path, 1), TeacherServer(teacher)
     with serving(server) as url:
         paid = spec(url, tmp_path, 9).open("cpu")

@@ -16,10 +16,10 @@ from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.errors import BudgetError, UnansweredError, UsageError
 from index.images.decode import read_photo
+from index.images.digests import digest_pool
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.search import open_searcher
-from index.teachers.ask import digest_pool
 from index.teachers.cost import Bill, bill_by_name, format_seconds, make_bill
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
