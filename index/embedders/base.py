@@ -57,6 +57,11 @@ class Embedder(ABC):
     provider: str
     calls: Calls
 
+    @property
+    def replaceable(self) -> bool:
+        """Whether its vectors may come to be others under the same key, which is then asked after."""
+        return False
+
     @abstractmethod
     def prepare(self, photo: Photo) -> Any:
         """Make the input for one image. Safe in worker threads.

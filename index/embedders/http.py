@@ -6,6 +6,7 @@ import re
 import ssl
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from io import BytesIO
 from typing import Any
@@ -21,6 +22,7 @@ from index.embedders.options import EmbedderOptions
 from index.errors import CallError, RefusedError, TransientError, UnreachableError, UsageError
 from index.images.decode import FORMATS, Photo, decode, read_orientation
 from index.io import content_digest
+from index.progress import say
 
 KEY = "RETRIEVAL_TEACHER_KEY"  # the environment variable
 CONNECT = 10.0  # seconds
@@ -34,6 +36,7 @@ UPRIGHT = (0, 1)  # EXIF orientations
 SECRETS = ("key", "token", "secret", "password", "sig", "signature")  # ends of names of parameters
 REFUSALS = (400, 413, 415, 422)
 LATER = (408, 425, 429)
+ENCODING = re.compile(r"base64|encoding[_ ]format", re.IGNORECASE)
 
 
 class EndpointEmbedder(Embedder):
@@ -70,6 +73,8 @@ class EndpointEmbedder(Embedder):
         self.side = 1  # the file itself is sent
         self.provider = "http"
         self.options = options
+        self._base64 = True  # until it is refused
+        self._said: set[str] = set()
         # A call ends at the latest when the last chunk in time is followed by the longest silence.
         self.calls = Calls(
             options.batch, options.concurrency, 2 * options.timeout + 2 * CONNECT, options.rate, paid=True
@@ -91,6 +96,11 @@ class EndpointEmbedder(Embedder):
                 f"A proxy that the environment names cannot be used: {str(error).rstrip('.')}. "
                 "Check ALL_PROXY, HTTPS_PROXY and HTTP_PROXY."
             ) from error
+
+    @property
+    def replaceable(self) -> bool:
+        """Whether to ask again about an image that was answered: an endpoint's model may be replaced."""
+        return self.options.probe
 
     def prepare(self, photo: Photo) -> Upload:
         """The file as it is, if every endpoint can be expected to read it upright; else an upright JPEG."""
@@ -121,14 +131,35 @@ class EndpointEmbedder(Embedder):
             RefusedError: The endpoint refused these images.
             CallError: The endpoint cannot be used as it was addressed.
         """
-        request = write_request(self.options.dialect, self.options.model, batch)
-        body = self._post(request)
+        base64 = self._base64
         try:
-            return read_answer(body, len(batch))
+            body = self._post(write_request(self.options.dialect, self.options.model, batch, base64))
+        except CallError as failure:
+            if failure.charged or not base64 or not ENCODING.search(str(failure)):
+                raise
+            self._base64 = False
+            self._say_once(f"{self.name} gives no vectors as base64, and is asked for plain numbers.")
+            return self.embed(batch)
+        try:
+            answer = read_answer(body, len(batch))
         except ValueError as error:
             raise TransientError(
                 f"{self.name} answered with {error} ({self._quote(body, 80)!r})", charged=True
             ) from error
+        if answer.ordered:
+            self._say_once(f"{self.name} does not number its answers: their order tells whose they are.")
+        if answer.most is not None:
+            self.calls = replace(self.calls, batch=min(answer.most, self.calls.batch))
+            self._say_once(
+                f"{self.name} answered for fewer images than it was asked about: it is asked about "
+                f"{self.calls.batch} a call from now on."
+            )
+        return answer.rows
+
+    def _say_once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            say(line)
 
     def _post(self, request: dict[str, Any]) -> bytes:
         """Make one call, and give the body of the answer."""

@@ -49,9 +49,14 @@ class VectorsEmbedder(Embedder):
         try:
             ids, vectors = (_read_npz if path.suffix == ".npz" else _read_parquet)(path)
         except Exception as error:  # NumPy, zipfile and zlib each raise their own of what is damaged
-            raise UsageError(f"{path} is damaged, or no file of vectors, which has {LAYOUT}.") from error
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise UsageError(
+                f"{path} is damaged, or no file of vectors, which has {LAYOUT}. {reason}"
+            ) from error
         if vectors.ndim != 2 or len(ids) != len(vectors) or not vectors.size:
             raise UsageError(f"{path} has {len(ids)} ids for vectors {vectors.shape}; it needs {LAYOUT}.")
+        if lacking := [i for i, name in enumerate(ids) if name is None]:
+            raise UsageError(f"{path} has no id in row {lacking[0]}; it needs {LAYOUT}.")
         self._rows = {name: i for i, name in enumerate(ids)}
         if len(self._rows) < len(ids):
             raise UsageError(f"{path} names an image twice.")
@@ -162,9 +167,14 @@ def _read_npz(path: Path) -> tuple[list[str], NDArray[np.float32]]:
 
 
 def _read_parquet(path: Path) -> tuple[list[str], NDArray[np.float32]]:
+    """Read both columns; a row without a vector becomes one of NaN."""
     table = pq.read_table(path, columns=["ids", "vectors"])
-    flat = table["vectors"].combine_chunks()
-    if pc.count_distinct(pc.list_value_length(flat), "all").as_py() > 1:
+    column = table["vectors"].combine_chunks()
+    present = column.is_valid().to_numpy(zero_copy_only=False)
+    values = column.drop_null()
+    if pc.count_distinct(pc.list_value_length(values), "all").as_py() > 1:
         raise ValueError("vectors of several lengths")
-    values = flat.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return table["ids"].to_pylist(), values.reshape(len(table), -1)
+    flat = values.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    vectors = np.full((len(table), len(flat) // max(len(values), 1)), np.nan, np.float32)
+    vectors[present] = flat.reshape(len(values), -1)
+    return table["ids"].cast(pa.string()).to_pylist(), vectors

@@ -109,7 +109,10 @@ def ask_ahead(files: Iterable[ImageFile], teacher: Embedder) -> Iterable[ImageFi
     files, paid = list(files), teacher
     if not files:
         return files
-    make_bill(files, paid, paid.ledger, paid.budget).require_budget()
+    bill = make_bill(files, paid, paid.ledger, paid.budget)
+    bill.require_budget()
+    if bill.answered and bill.queries and bill.spent + bill.queries < bill.budget:
+        probe(files, paid)
     denied, failures = 0, []
     with progress(len(files), "ask") as bar:
         for asked in ask_about(files, paid, len(files)):
@@ -124,6 +127,22 @@ def ask_ahead(files: Iterable[ImageFile], teacher: Embedder) -> Iterable[ImageFi
     if not paid.dim:
         raise RetrievalError(f"No image has an answer. The first: {failures[0].path}: {failures[0].reason}.")
     return files
+
+
+def probe(files: Iterable[ImageFile], paid: PaidEmbedder) -> None:
+    """Ask again about the first of these images that has an answer, as `PaidEmbedder.probe`.
+
+    Raises:
+        RetrievalError: The teacher answers otherwise than before.
+    """
+    for file in files:
+        try:
+            photo = read_photo(file, paid.side)
+        except ImageError:
+            continue
+        if paid.ledger.known([photo.digest]):
+            paid.probe(photo)
+            return
 
 
 def _take(prepared: Iterator[_Prepared | Failure], count: int) -> tuple[list[_Prepared], list[Failure]]:

@@ -8,7 +8,6 @@ import random
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from threading import Event, Lock
 
 import numpy as np
@@ -19,7 +18,7 @@ from index.errors import BudgetError, CallError, ImageError, RetrievalError, Una
 from index.images.decode import Photo
 from index.progress import say
 from index.teachers.ledger import Ledger, Reserved
-from index.teachers.questions import Group, Outcome, Question, Work, cut_groups
+from index.teachers.questions import Group, Held, Outcome, Question, Work, cut_groups
 from index.teachers.rate_limit import RateLimit
 from index.teachers.retry import BAD_ANSWERS, BadAnswerError, Refuse, Retry, Split, State, decide
 
@@ -27,17 +26,8 @@ FIRST = 8  # images of the first call about several
 SMALLER = 4  # times smaller are calls after one that was charged for and brought nothing
 STEADY = 4  # calls that must succeed before they are made larger by one image again
 POLL = 0.2  # seconds between looks for an answer that another process is waiting for
+REPLACED = 0.99  # similarity of two answers about one image below which they are of two models
 SILENT = 10.0  # seconds of such waiting before it is said
-
-
-@dataclass(frozen=True)
-class _Held:
-    """An answer that is not stored yet."""
-
-    question: Question
-    rows: NDArray[np.float32]
-    reserved: Reserved
-    seconds: float
 
 
 class PaidEmbedder(Embedder):
@@ -70,7 +60,7 @@ class PaidEmbedder(Embedder):
         self._pace = RateLimit(teacher.calls.rate)
         self._refused: dict[str, str] = {}  # why, by digest: not to ask again in this run
         self._answered = False
-        self._held: _Held | None = None
+        self._held: Held | None = None
         self._given_up = self._worthless = 0
         self._most: float = teacher.calls.batch  # images a call: few, after calls that brought nothing
         self._proven = 0  # images of the largest call that was answered in full
@@ -86,6 +76,11 @@ class PaidEmbedder(Embedder):
     def dim(self) -> int:  # type: ignore[override]
         """Length of the vectors; 0 before the first answer of a teacher that does not say."""
         return self.ledger.dim or self._teacher.dim
+
+    @property
+    def _limit(self) -> int:
+        """Images that a call may be about, by what calls have brought so far."""
+        return min(int(self._most), self.calls.batch)
 
     def prepare(self, photo: Photo) -> Question:
         """Make the question for one image.
@@ -147,6 +142,35 @@ class PaidEmbedder(Embedder):
         self._refused |= work.outcome.refused
         return work.outcome
 
+    def probe(self, photo: Photo) -> None:
+        """Ask again about an image that has an answer, if the budget has room for it, and compare.
+
+        The answer is not kept, and counts as spent. A call that brings none says nothing of the model.
+
+        Raises:
+            RetrievalError: The teacher answers otherwise than before.
+        """
+        question = self.prepare(photo)
+        before = self.ledger.answers([question.digest]).get(question.digest)
+        if before is None or not self._teacher.replaceable:
+            return
+        reserved = self.ledger.reserve([question.digest], self.budget, self.calls.seconds, again=True)
+        if not reserved.calls:
+            return
+        try:
+            row = self._send([question], reserved)[0]
+        except (CallError, UnansweredError):
+            return
+        self.ledger.lose(reserved.calls.values())
+        alike = 0.0
+        if len(row) == len(before) and not find_fault(row):
+            alike = float(np.prod(unit_rows(np.stack([row, before]), self.name), axis=0).sum())
+        if alike < REPLACED:
+            raise RetrievalError(
+                f"{self.name} answers otherwise about {question.name} than before (similarity {alike:.3f}). "
+                "If it is another model now, give another --ledger; --no-teacher-probe mixes both."
+            )
+
     def _advance(self, work: Work) -> None:
         """Make one call about the group at hand, and see to what comes of it."""
         group = work.groups[-1]
@@ -173,19 +197,19 @@ class PaidEmbedder(Embedder):
     def _call_size(self, group: Group) -> Iterator[int]:
         """Give the number of images that the next call may be about; let one thread alone try more."""
         first = min(FIRST, len(group.open))
-        if not self.dim or self._proven < min(first, self._most):
+        if not self.dim or self._proven < min(first, self._limit):
             with self._turn:  # while this waited, what it waited for may have become known
-                if not self.dim or self._proven < min(first, self._most):
-                    yield min(first, int(self._most)) if self.dim else 1
+                if not self.dim or self._proven < min(first, self._limit):
+                    yield min(first, self._limit) if self.dim else 1
                     return
-        wanted = min(len(group.open), int(self._most))
+        wanted = min(len(group.open), self._limit)
         if wanted > self._proven and not group.calls and self._turn.acquire(blocking=False):
             try:
                 yield wanted
             finally:
                 self._turn.release()
         else:
-            yield min(int(self._most), self._proven)
+            yield min(self._limit, self._proven)
 
     def _attempt(self, questions: list[Question], reserved: Reserved, group: Group, work: Work) -> None:
         """Make one call; put back into the group what is to be asked again."""
@@ -281,7 +305,7 @@ class PaidEmbedder(Embedder):
             if rows.shape[1] != dim:
                 faults = dict.fromkeys(faults, f"answered with {rows.shape[1]} numbers, not {dim}")
         elif not faults[questions[0].digest]:
-            return self._hold(_Held(questions[0], rows, reserved, seconds))
+            return self._hold(Held(questions[0], rows, reserved, seconds))
         good = [i for i, q in enumerate(questions) if not faults[q.digest]]
         if good:
             self._keep([questions[i] for i in good], rows[good], reserved, seconds)
@@ -315,7 +339,7 @@ class PaidEmbedder(Embedder):
             raise
         return rows
 
-    def _hold(self, answer: _Held) -> dict[str, str]:
+    def _hold(self, answer: Held) -> dict[str, str]:
         """Keep an answer back until the next agrees with it on the length of the vectors."""
         held, self._held = self._held, answer
         with self._lock:
@@ -371,7 +395,6 @@ class PaidEmbedder(Embedder):
 
     def _kept(self) -> str:
         """What to say to those who paid, when there is no going on."""
-        count = len(self.ledger)
-        if not count:
+        if not (count := len(self.ledger)):
             return "No answer came of it."
         return f"{count} answers are kept in {self.ledger.path}; run again to go on."

@@ -136,7 +136,7 @@ def bill_by_name(
     files = find_images(sources)
     known = Index(update).ids_by_digest if update else ()
     model = teacher.open_plain(device)
-    with teacher.open_ledger(model.key) as ledger:
+    with teacher.open_ledger(model.key, dry=True) as ledger:
         return make_bill(files, model, ledger, teacher.budget, wanted, price, known)
 
 

@@ -6,6 +6,11 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from index.teachers.ledger import Reserved
+
 LARGEST_CALL = 16_000_000  # bytes of images
 
 
@@ -68,6 +73,16 @@ class Work:
     groups: list[Group] = field(default_factory=list)
     bad: Counter[str] = field(default_factory=Counter)
     outcome: Outcome = field(default_factory=lambda: Outcome({}, set()))
+
+
+@dataclass(frozen=True)
+class Held:
+    """An answer that is not stored yet."""
+
+    question: Question
+    rows: NDArray[np.float32]
+    reserved: Reserved
+    seconds: float
 
 
 def cut_groups(questions: list[Question], batch: int) -> Iterator[list[Question]]:

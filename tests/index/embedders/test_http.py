@@ -1,6 +1,7 @@
 """One call to an endpoint, and everything that can be wrong with it."""
 
 import gzip
+import json
 import os
 import time
 from datetime import UTC, datetime, timedelta
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 import trustme
 from conftest import picture, write_embedder
+from fastapi import Response
 from PIL import Image
 from teacher_server import TeacherServer, serving
 
 from index.embedders.http import KEY, LARGEST_ANSWER, EndpointEmbedder
+from index.embedders.http_formats import read_answer
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
@@ -302,3 +305,80 @@ def test_what_is_sent_in_place_of_a_file(tmp_path):
     photo = read_photo(ImageFile(tmp_path / "plain.webp", "plain.webp"))
     assert model.prepare(photo).data == photo.data
     assert model.prepare(photo).mime == "image/webp"
+
+
+def body(indices, vectors) -> bytes:
+    entries = [{"embedding": v} if i == "left out" else {"index": i, "embedding": v}
+               for i, v in zip(indices, vectors, strict=True)]  # fmt: skip
+    return json.dumps({"data": entries}).encode()
+
+
+VECTORS = [[1.0, 0.0], [0.0, 1.0], [3.0, 4.0]]
+
+
+@pytest.mark.parametrize(
+    "indices",
+    [[0, 1, 2], [1, 2, 3], [0, 0, 0], [1, 1, 1], ["left out"] * 3, [None] * 3, ["0", "1", "2"]],
+    ids=str,
+)
+def test_numbers_of_answers_as_endpoints_give_them(indices):
+    answer = read_answer(body(indices, VECTORS), 3)
+    assert answer.rows.tolist() == VECTORS
+    assert answer.most is None
+    assert answer.ordered == (len(set(indices)) == 1)
+
+
+def test_numbers_that_turn_the_order_are_followed():
+    assert read_answer(body([2, 0, 1], VECTORS), 3).rows.tolist() == [VECTORS[1], VECTORS[2], VECTORS[0]]
+
+
+@pytest.mark.parametrize(
+    ("indices", "count", "most", "told"),
+    [
+        ([0], 8, 1, 0),
+        ([0, 1, 2], 8, 3, 3),
+        ([0, 0, 0], 8, 1, 0),
+        (["left out"] * 3, 8, 1, 0),
+        ([4, 5, 6], 8, 1, 0),
+    ],
+)
+def test_fewer_answers_than_images(indices, count, most, told):
+    """One alone may be of all images together, and is not used."""
+    answer = read_answer(body(indices, VECTORS[: len(indices)]), count)
+    assert (answer.rows.shape, answer.most) == ((count, 2), most)
+    assert np.isfinite(answer.rows).all(axis=1).sum() == told
+
+
+@pytest.mark.parametrize(
+    ("indices", "vectors"),
+    [([0, 0, 1], VECTORS), ([0, 2, 4], VECTORS), ([0, 0, 0], [[1.0, 2.0]] * 3), ([0, None, 1], VECTORS)],
+)
+def test_answers_that_cannot_be_told_apart(indices, vectors):
+    with pytest.raises(ValueError, match=r"the indices|one vector for different images"):
+        read_answer(body(indices, vectors), 3)
+
+
+@pytest.mark.parametrize(
+    "complaint", ["base64 encoding is not currently supported", "encoding_format: extra field"]
+)
+@pytest.mark.parametrize("status", [400, 422, 500])
+def test_plain_numbers_where_base64_is_refused(teacher, photos, capsys, complaint, status):
+    """Found out once, at no cost."""
+    server = TeacherServer(teacher)
+    write = server._write
+
+    def refuse(request, vectors, encoding, fault):
+        return (
+            Response(complaint, status) if encoding == "base64" else write(request, vectors, encoding, fault)
+        )
+
+    server._write = refuse
+    with serving(server) as url:
+        model = EndpointEmbedder(url, EmbedderOptions())
+        inputs = [model.prepare(photo) for photo in photos]
+        rows = [model.embed(inputs) for _ in range(2)]
+    np.testing.assert_allclose(
+        rows[1], teacher.embed([teacher.prepare(photo) for photo in photos]), atol=1e-6
+    )
+    assert len(server.calls) == 3
+    assert capsys.readouterr().err.count("plain numbers") == 1

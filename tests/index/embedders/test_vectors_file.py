@@ -154,3 +154,44 @@ def test_writing_leaves_nothing_half(path, tmp_path):
     assert not list(tmp_path.iterdir())
     with pytest.raises(UsageError, match=r"must end in \.npz or \.parquet"):
         write_vectors(tmp_path / "v.csv", 5, [])
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        lambda names: pa.array(names).dictionary_encode(),
+        lambda names: pa.array(names, pa.string_view()),
+        lambda names: pa.array(names, pa.large_string()),
+    ],
+    ids=["dictionary", "string_view", "large_string"],
+)
+@pytest.mark.parametrize(
+    "kind",
+    [pa.list_(pa.float32()), pa.list_(pa.float32(), 5), pa.large_list(pa.float64()), pa.list_(pa.float16())],
+)
+def test_columns_as_others_write_them(folder, tmp_path, ids, kind):
+    """One row is null: that image alone has no vector."""
+    names = [file.name for file in find_images([folder])]
+    values = rows(12).astype(np.float16).tolist()
+    values[4] = None
+    if kind.value_type == pa.float16():
+        values = [value and [np.float16(number) for number in value] for value in values]
+    pq.write_table(pa.table({"ids": ids(names), "vectors": pa.array(values, kind)}), tmp_path / "v.parquet")
+    model = open_embedder(tmp_path / "v.parquet", options=EmbedderOptions(allow_missing=True))
+    assert model.dim == 5
+    assert list(model.find_missing(find_images([folder]))) == [4]
+    photo = read_photo(find_images([folder])[7])
+    wanted = rows(12)[7].astype(np.float16).astype(np.float32)
+    np.testing.assert_allclose(model.prepare(photo), wanted)
+
+
+def test_what_was_found_instead_is_named(tmp_path):
+    np.savez(tmp_path / "o.npz", ids=np.array(["a", "b"], object), vectors=rows(2))
+    with pytest.raises(UsageError, match=r"no file of vectors, .*ValueError: Object arrays cannot be loaded"):
+        open_embedder(tmp_path / "o.npz")
+    pq.write_table(pa.table({"id": ["a"], "vectors": [[1.0]]}), tmp_path / "c.parquet")
+    with pytest.raises(UsageError, match=r"no file of vectors, .*ids"):
+        open_embedder(tmp_path / "c.parquet")
+    pq.write_table(pa.table({"ids": ["a", None], "vectors": [[1.0], [2.0]]}), tmp_path / "n.parquet")
+    with pytest.raises(UsageError, match="has no id in row 1"):
+        open_embedder(tmp_path / "n.parquet")
