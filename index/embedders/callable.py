@@ -2,12 +2,7 @@
 
 import importlib
 import importlib.util
-import inspect
-import io
-import re
 import sys
-import textwrap
-import tokenize
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from index.code_digest import digest_function, digest_module
 from index.embedders.base import Calls, Embedder
 from index.embedders.options import EmbedderOptions
 from index.errors import CallError, RefusedError, UsageError
@@ -65,8 +61,9 @@ class CallableEmbedder(Embedder):
             self.name = self.spec = identity = f"{named.__module__}:{named.__qualname__}"
         if not callable(self._call):
             raise UsageError(f"{call} cannot be called. It must take a list of images and return an array.")
-        key = key or getattr(self._call, "key", "")
-        self.key = f"python:{identity}#{key or code or _digest_function(call, identity)}"
+        own = getattr(self._call, "key", "")
+        key = key or (own if isinstance(own, str) else "")
+        self.key = f"python:{identity}#{key or code or digest_function(call, identity)}"
         self.dim = 0  # known from the ledger or from the first answer
         self.options = options
         self.calls = Calls(options.batch, rate=options.rate, paid=True)
@@ -120,13 +117,14 @@ def _import(place: str, path: Path | None, attribute: str) -> tuple[Any, str]:
     """Import an attribute of a module or of a file, and give the digest of their code with it."""
     if path and not path.is_file():
         raise UsageError(f"{path} does not exist. Give the file of a Python module.")
+    folder = path.absolute().parent if path else Path.cwd()
     try:
-        with _importing_from(path.absolute().parent if path else Path.cwd()):
+        with _importing_from(folder):
             module = _load(path) if path else importlib.import_module(place)
             found: Any = module
             for name in attribute.split("."):
                 found = getattr(found, name)
-            return found, _digest_module(module)
+            return found, digest_module(module, folder)
     except (Exception, SystemExit) as error:  # importing runs the module, which may raise anything
         raise UsageError(f"{place}:{attribute} cannot be imported: {_line(error)}.") from error
 
@@ -170,71 +168,6 @@ def _take_modules(packages: Sequence[str]) -> dict[str, ModuleType]:
     """Take packages, and what is in them, out of the modules that are imported."""
     names = [name for name in sys.modules if name.partition(".")[0] in packages]
     return {name: sys.modules.pop(name) for name in names}
-
-
-def _digest_module(module: ModuleType) -> str:
-    """Identify the code of a module, and of what it uses of modules below its folder."""
-    if not getattr(module, "__file__", None):
-        return content_digest(module.__name__.encode())  # built in
-    root = Path(str(module.__file__)).absolute().parent
-    seen: dict[str, str] = {}
-    waiting = [module]
-    while waiting:
-        path = Path(getattr(one := waiting.pop(), "__file__", None) or "/").absolute()
-        if root in path.parents and path.suffix == ".py" and path.as_posix() not in seen:
-            seen[path.as_posix()] = _strip_comments(path.read_text(errors="replace"))
-            for value in vars(one).values():
-                used = value if isinstance(value, ModuleType) else _module_of(value)
-                waiting += [used] if used else []
-    return content_digest("\0".join(seen[name] for name in sorted(seen)).encode())
-
-
-def _module_of(value: Any) -> ModuleType | None:
-    name = getattr(value, "__module__", None)
-    return sys.modules.get(name) if isinstance(name, str) else None
-
-
-def _digest_function(function: Any, name: str) -> str:
-    """Identify a function by its code, and by that of the functions and classes beside it that it names.
-
-    Raises:
-        UsageError: It is no plain function, or its code cannot be found.
-    """
-    texts: dict[str, str] = {}
-    waiting = [function] if inspect.isfunction(function) else []
-    try:
-        while waiting:
-            one = waiting.pop()
-            if one.__qualname__ not in texts:
-                texts[one.__qualname__] = _strip_comments(textwrap.dedent(inspect.getsource(one)))
-                for word in re.findall(r"\w+", texts[one.__qualname__]):
-                    used = function.__globals__.get(word)
-                    if isinstance(used, str | int | float | tuple):
-                        texts[word] = repr(used)
-                    elif getattr(used, "__module__", "") == function.__module__ and hasattr(
-                        used, "__qualname__"
-                    ):
-                        waiting.append(used)
-    except (OSError, TypeError):
-        texts = {}
-    if not texts:
-        raise UsageError(
-            f"Nothing tells {name} from another teacher. Give it a key, a text that changes with its vectors."
-        )
-    return content_digest("\0".join(texts[name] for name in sorted(texts)).encode())
-
-
-def _strip_comments(text: str) -> str:
-    """Leave out of Python code what changes nothing: comments, empty lines and spaces at their ends."""
-    lines = text.splitlines()
-    try:
-        for token in tokenize.generate_tokens(io.StringIO(text).readline):
-            if token.type == tokenize.COMMENT:
-                row, column = token.start
-                lines[row - 1] = lines[row - 1][:column]
-    except (tokenize.TokenError, SyntaxError):
-        pass
-    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 def _line(error: BaseException) -> str:

@@ -167,14 +167,11 @@ def _read_npz(path: Path) -> tuple[list[str], NDArray[np.float32]]:
 
 
 def _read_parquet(path: Path) -> tuple[list[str], NDArray[np.float32]]:
-    """Read both columns; a row without a vector becomes one of NaN."""
+    """Read the rows that have a vector."""
     table = pq.read_table(path, columns=["ids", "vectors"])
+    table = table.filter(table["vectors"].is_valid())
     column = table["vectors"].combine_chunks()
-    present = column.is_valid().to_numpy(zero_copy_only=False)
-    values = column.drop_null()
-    if pc.count_distinct(pc.list_value_length(values), "all").as_py() > 1:
+    if pc.count_distinct(pc.list_value_length(column), "all").as_py() > 1:
         raise ValueError("vectors of several lengths")
-    flat = values.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    vectors = np.full((len(table), len(flat) // max(len(values), 1)), np.nan, np.float32)
-    vectors[present] = flat.reshape(len(values), -1)
-    return table["ids"].cast(pa.string()).to_pylist(), vectors
+    values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    return table["ids"].cast(pa.string()).to_pylist(), values.reshape(len(table), -1)

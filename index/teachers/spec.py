@@ -6,8 +6,10 @@ from pathlib import Path
 from index.embedders.base import Embedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
+from index.progress import say
 from index.teachers.client import PaidEmbedder
 from index.teachers.ledger import IN_MEMORY, Ledger, default_ledger
+from index.teachers.ledger_report import read_account
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,15 @@ class TeacherSpec:
 
         Args:
             teacher_key: Of the teacher.
-            dry: Whether to write nothing; where there is no ledger yet, one in memory stands for it.
+            dry: Whether to write nothing; where this teacher has no ledger, one in memory stands for it.
 
         Raises:
             UsageError: The file cannot be used, or holds the answers of another teacher.
         """
         path = self.ledger or default_ledger(teacher_key)
+        if dry and path.exists() and (owner := read_account(path).teacher) != teacher_key:
+            say(f"{path} holds the answers of another teacher: {owner}. A run will need another --ledger.")
+            path = IN_MEMORY
         return Ledger(IN_MEMORY if dry and not path.exists() else path, teacher_key)
 
     def open(self, device: str) -> Embedder:
