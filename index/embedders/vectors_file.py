@@ -169,9 +169,12 @@ def _read_npz(path: Path) -> tuple[list[str], NDArray[np.float32]]:
 def _read_parquet(path: Path) -> tuple[list[str], NDArray[np.float32]]:
     """Read the rows that have a vector."""
     table = pq.read_table(path, columns=["ids", "vectors"])
-    table = table.filter(table["vectors"].is_valid())
-    column = table["vectors"].combine_chunks()
+    present = table["vectors"].is_valid()
+    ids, column = (
+        table["ids"].cast(pa.string()).filter(present),
+        table["vectors"].combine_chunks().drop_null(),
+    )
     if pc.count_distinct(pc.list_value_length(column), "all").as_py() > 1:
         raise ValueError("vectors of several lengths")
     values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return table["ids"].cast(pa.string()).to_pylist(), values.reshape(len(table), -1)
+    return ids.to_pylist(), values.reshape(len(ids), -1)
