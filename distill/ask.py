@@ -12,12 +12,12 @@ from distill.examples import PoolFeatures, look
 from distill.model.backbone import Backbone
 from distill.selection import order_by_worth, sample_pool
 from index.embedders.base import Embedder, unit_rows
-from index.embedders.vectors_file import find_missing
 from index.errors import RetrievalError
+from index.images.digests import digest_pool
 from index.images.file import ImageFile
 from index.progress import progress
 from index.stores.records import Failure
-from index.teachers.ask import ask_about, digest_pool
+from index.teachers.ask import ask_about
 from index.teachers.client import PaidEmbedder
 from index.teachers.ledger import Ledger
 
@@ -89,7 +89,7 @@ def survey_pool(
         UsageError: The teacher is a file of vectors that lacks some of the images.
     """
     digests = digest_pool(files)
-    missing = find_missing(files, digests, teacher)
+    missing = teacher.find_missing(files, digests)
     lacking = [Failure(files[i].location, why) for i, why in missing.items()]
     files = [file for i, file in enumerate(files) if i not in missing]
     digests = [digest for i, digest in enumerate(digests) if i not in missing]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-TEACHERS = "ONNX file, http(s) address, .npz or .parquet of vectors, or package.module:callable."
+TEACHERS = "ONNX file, http(s) address, .npz or .parquet of vectors, module:callable or model.py:callable."
 SOURCES = "Folders of images, image files, .txt or .parquet lists, .tar shards; or addresses: s3://..."
 Images = Annotated[list[str], typer.Argument(help=SOURCES, show_default=False)]
 IndexFolder = Annotated[Path, typer.Argument(help="An index folder.", show_default=False)]

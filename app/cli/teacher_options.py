@@ -2,39 +2,13 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import Field, fields
 from functools import wraps
 from typing import Annotated, Any
 
 import typer
 
 from index.embedders.options import EmbedderOptions
-from index.errors import UsageError
-
-HELP = {
-    "model": "Of an endpoint: the model's name.",
-    "dialect": "Of an endpoint: infinity, jina or multipart.",
-    "batch": "Of an endpoint or a Python object: images a call.",
-    "concurrency": "Of an endpoint: calls at a time.",
-    "timeout": "Of an endpoint: seconds for one answer.",
-    "rate": "Of an endpoint or a Python object: images a second at most.",
-    "size": "Of an ONNX file: input side in pixels.",
-    "mean": "Of an ONNX file: mean of red,green,blue between 0 and 1.",
-    "std": "Of an ONNX file: deviation of red,green,blue.",
-    "layout": "Of an ONNX file: nchw or nhwc.",
-    "resize": "Of an ONNX file: squash, or crop the middle square.",
-    "output": "Of an ONNX file: which output is the vector.",
-    "allow_missing": "Of a file of vectors: go on without the images that it lacks.",
-}
-TYPES: dict[str, type] = {
-    "batch": int,
-    "concurrency": int,
-    "timeout": float,
-    "rate": float,
-    "size": int,
-    "allow_missing": bool,
-}
-FLAGS = {"allow_missing": ("--allow-missing",)}  # not named `--teacher-...`
 
 
 def takes_teacher_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -44,13 +18,11 @@ def takes_teacher_options(command: Callable[..., None]) -> Callable[..., None]:
         for parameter in inspect.signature(command).parameters.values()
         if parameter.name != "teacher_options"
     ]
-    added = [_option(field.name, field.default) for field in fields(EmbedderOptions)]
+    added = [_option(field) for field in fields(EmbedderOptions)]
 
     @wraps(command)
     def with_options(**given: Any) -> None:
-        values = {name: given.pop(f"teacher_{name}") for name in HELP}
-        for name in ("mean", "std"):
-            values[name] = _numbers(name, values[name])
+        values = {field.name: given.pop(f"teacher_{field.name}") for field in fields(EmbedderOptions)}
         command(**given, teacher_options=EmbedderOptions(**values))
 
     parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in [*own, *added]]
@@ -59,22 +31,17 @@ def takes_teacher_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_options
 
 
-def _option(name: str, default: Any) -> inspect.Parameter:
-    assert default is not MISSING
-    kind: Any = TYPES.get(name, str)
+def _option(field: Field[Any]) -> inspect.Parameter:
+    """Make the command line's option of one of `EmbedderOptions`: a number, a flag, or text that it reads."""
+    flags = (field.metadata["flag"],) if field.metadata["flag"] else ()
+    kinds = [kind for kind in (bool, int, float) if field.type in (kind, kind | None)]
+    kind: Any = kinds[0] if kinds else str
     option = typer.Option(
-        *FLAGS.get(name, ()), help=HELP[name], rich_help_panel="The teacher, if it needs more than its name"
+        *flags, help=field.metadata["help"], rich_help_panel="The teacher, if it needs more than its name"
     )
     return inspect.Parameter(
-        f"teacher_{name}",
+        f"teacher_{field.name}",
         inspect.Parameter.KEYWORD_ONLY,
-        default=default,
-        annotation=Annotated[kind if default is not None else kind | None, option],
+        default=field.default,
+        annotation=Annotated[kind if field.default is not None else kind | None, option],
     )
-
-
-def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
-    try:
-        return tuple(float(part) for part in text.split(",")) if text else None
-    except ValueError:
-        raise UsageError(f"--teacher-{name} takes three numbers, as in 0.5,0.5,0.5, not {text!r}.") from None

@@ -98,7 +98,10 @@ class Backbone(nn.Module):
         self.cut = True
         try:
             with torch.no_grad():
-                self.dim = self.eval()(torch.zeros(1, 64, 64, 3, dtype=torch.uint8)).shape[1]
+                shapes = [self.eval()(torch.zeros(1, s, s, 3, dtype=torch.uint8)).shape for s in (64, 128)]
+            if shapes[0] != shapes[1]:
+                raise ValueError("features that grow with the image")
+            self.dim = shapes[0][1]
         except Exception as error:  # a fixed input size, several maps: not what timm's convolutional nets do
             raise UsageError(
                 f"{self.name} cannot be cut ({type(error).__name__}): --stages {total} keeps it whole."
@@ -153,7 +156,9 @@ class Backbone(nn.Module):
         pixels = self.normalise(images)
         if not self.cut:
             return self.trunk(pixels)
-        return self.trunk.forward_features(pixels).mean(dim=(2, 3))  # type: ignore[operator]
+        channels_last = getattr(self.trunk, "output_fmt", "NCHW") == "NHWC"  # as in Swin and MambaOut
+        maps = self.trunk.forward_features(pixels)  # type: ignore[operator]
+        return maps.mean(dim=(1, 2) if channels_last else (2, 3))
 
 
 def create_backbone(name: str, weights: str = "auto") -> Backbone:

@@ -18,9 +18,10 @@ from torch.nn import functional as F  # noqa: N812
 from distill.model.backbone import Backbone, create_backbone
 from index.embedders.onnx import FORMAT, OnnxEmbedder
 from index.errors import RetrievalError, UsageError
-from index.evaluation.metrics import overlap_at_k, rank
+from index.evaluation.metrics import rank
 
 DEMO_TEACHER = "demo-teacher"
+ROUNDING = 1e-5  # by which a score may differ where the coordinates differ in their last bits
 DEMO_SIDE = 348  # a third larger than any part: resizing once more inside the graph loses next to nothing
 DEMO_PARTS = (("tf_efficientnet_lite0", 224), ("tf_efficientnet_lite1", 240), ("tf_efficientnet_lite2", 260))
 
@@ -184,7 +185,11 @@ def check_parity(
     if not worst < 1e-4:
         raise RetrievalError(f"The ONNX file differs from the network by {worst:.2g}; nothing was written.")
     k = min(10, len(images) - 1)
-    agreement = overlap_at_k(rank(expected @ expected.T, k), rank(found @ found.T, k)).mean()
+    # Images that the network itself holds for as near, but for rounding, may change places: to an untrained
+    # network all are.
+    scores = expected @ expected.T
+    furthest = np.take_along_axis(scores, rank(scores, k), axis=1).min(axis=1, keepdims=True)
+    agreement = (np.take_along_axis(scores, rank(found @ found.T, k), axis=1) >= furthest - ROUNDING).mean()
     if agreement < 0.99:
         raise RetrievalError(f"The ONNX file ranks differently from the network (overlap {agreement:.2f}).")
     return worst

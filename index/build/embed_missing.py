@@ -10,15 +10,12 @@ from tqdm import tqdm
 from index.build.embed import embed_files
 from index.build.journal import Journal, Missing
 from index.embedders.base import Embedder
-from index.embedders.vectors_file import VectorsEmbedder, find_missing
 from index.errors import ImageError
 from index.images.file import ImageFile
 from index.io import content_digest
 from index.parallel import BATCH, WORKERS, bounded_map
 from index.progress import progress, say
-from index.teachers.ask import ask_all, digest_pool
-from index.teachers.client import PaidEmbedder
-from index.teachers.cost import make_bill
+from index.teachers.ask import ask_ahead
 
 if TYPE_CHECKING:
     from index.build.ray import RayCluster
@@ -45,8 +42,8 @@ def embed_missing(
         RetrievalError: A model failed.
     """
     teacher = models.get("teacher")
-    if isinstance(teacher, VectorsEmbedder):
-        find_missing(files, digest_pool(files), teacher)  # what may be missing is listed as refused
+    if teacher:
+        teacher.find_missing(files)  # what may be missing is listed as refused
     missing = journal.count_missing()
     if missing < len(files):
         say(f"{missing} of {len(files)} images are new or changed, or were not reached.")
@@ -55,9 +52,8 @@ def embed_missing(
         while True:
             done, underway = 0, set[str]()
             wanted: Iterable[ImageFile] = _find_missing(files, journal, underway, bar)
-            if isinstance(teacher, PaidEmbedder):
-                wanted = list(wanted)
-                _ask(wanted, teacher)
+            if teacher:
+                wanted = ask_ahead(wanted, teacher)
             parts = embed_files(wanted, models)
             if cluster:
                 unread = (files[one.place] for one in journal.missing())
@@ -100,10 +96,3 @@ def _digest(file: ImageFile) -> str | None:
         return content_digest(file.read()[0])
     except ImageError:  # the reason comes out when it is read to be embedded
         return None
-
-
-def _ask(files: Sequence[ImageFile], teacher: PaidEmbedder) -> None:
-    """Bring a paid teacher's answers into its ledger, if the budget allows all of them."""
-    if files:
-        make_bill(files, teacher, teacher.ledger, teacher.budget).require_budget()
-        ask_all(files, teacher)

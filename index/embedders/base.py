@@ -1,8 +1,9 @@
 """What an embedder is: whatever maps images to unit vectors; and checks of what it answers."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from index.embedders.options import EmbedderOptions
 from index.errors import RetrievalError, UnansweredError
 from index.images.decode import Photo
+from index.images.file import ImageFile
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Calls:
     paid: bool = False
 
 
-class Embedder(Protocol):
+class Embedder(ABC):
     """Maps images to vectors.
 
     Attributes:
@@ -51,13 +53,16 @@ class Embedder(Protocol):
     spec: str
     options: EmbedderOptions
     side: int
+    dim: int
     provider: str
     calls: Calls
 
     @property
-    def dim(self) -> int:
-        """Length of the vectors."""
+    def replaceable(self) -> bool:
+        """Whether its vectors may come to be others under the same key, which is then asked after."""
+        return False
 
+    @abstractmethod
     def prepare(self, photo: Photo) -> Any:
         """Make the input for one image. Safe in worker threads.
 
@@ -65,12 +70,39 @@ class Embedder(Protocol):
             ImageError: The model has nothing for this image; the message is the reason.
         """
 
+    @abstractmethod
     def embed(self, batch: Sequence[Any]) -> NDArray[np.float32]:
         """Map n prepared inputs to `(n, dim)` float32 unit rows. Safe in `calls.concurrency` threads.
 
         Raises:
             UnansweredError: It answered for some of them only.
         """
+
+    def describe_input(self, photo: Photo, made: Any) -> tuple[str, int]:
+        """Give the content digest of what is sent for an image, and how many bytes that is.
+
+        Args:
+            photo: The image.
+            made: What `prepare` made of it.
+        """
+        return photo.digest, 0
+
+    def find_missing(
+        self, files: Sequence[ImageFile], digests: Sequence[str] | None = None
+    ) -> Mapping[int, str]:
+        """Find the images that it has no vector for, before anything is made of the others.
+
+        Args:
+            files: n image files.
+            digests: Content digest of each, where they are known.
+
+        Returns:
+            Why there is no vector, by the image's place in `files`; nothing of a model that can be asked.
+
+        Raises:
+            UsageError: Images are missing, and its options do not allow that.
+        """
+        return {}
 
 
 def embed_many(embedder: Embedder, inputs: Sequence[NDArray[Any]], batch: int = 32) -> NDArray[np.float32]:

@@ -1,52 +1,69 @@
 """A Python callable as an embedder: whatever turns a list of Pillow images into an array."""
 
 import importlib
+import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from index.embedders.base import Calls
+from index.code_digest import digest_function, digest_module
+from index.embedders.base import Calls, Embedder
 from index.embedders.options import EmbedderOptions
 from index.errors import CallError, RefusedError, UsageError
 from index.images.decode import Photo
+from index.io import content_digest
 
 SIDE = 512  # pixels; images come with twice that on their longer side at most, which bounds the memory
+OURS = ("app", "distill", "index")  # packages whose names a user's may have too
 
 
-class ObjectEmbedder:
-    """`package.module:attribute`, called with a list of n upright RGB images, to answer with `(n, dim)`.
+class CallableEmbedder(Embedder):
+    """A callable that takes a list of n upright RGB images and answers with `(n, dim)`.
 
-    Its identity is its name: if its vectors change while the name stays, give it an attribute `key`, a text
-    that changes with them. Its answers are remembered like those of an endpoint, for it may ask one.
+    Its identity is its name and the code of its module, and of what that imports from the same folder. If
+    its vectors depend on more, such as a file of weights, give it an attribute `key`, a text that changes
+    with them, which then counts in place of the code. Its answers are remembered like those of an endpoint,
+    for it may ask one.
     """
 
     side = SIDE
     provider = "python"
 
-    def __init__(self, spec: str, options: EmbedderOptions) -> None:
-        """Import it, with the current folder searched first, as `python -m` does.
+    def __init__(self, call: str | Callable[..., Any], options: EmbedderOptions, key: str = "") -> None:
+        """Import it, if it is not there already.
+
+        Args:
+            call: The callable itself, or where it is: `package.module:attribute`, with the current folder
+                searched first, as `python -m` does, or `path/to/module.py:attribute`.
+            options: How many images a call takes, and how many a second.
+            key: What tells it from others, in place of its attribute `key` and of its code.
 
         Raises:
-            UsageError: There is no such thing, or it cannot be called.
+            UsageError: There is no such thing, it cannot be called, or nothing tells it from others.
         """
-        module, _, attribute = spec.partition(":")
-        if (here := str(Path.cwd())) not in sys.path:
-            sys.path.insert(0, here)
-        try:
-            found = importlib.import_module(module)
-            for name in attribute.split("."):
-                found = getattr(found, name)
-        except (Exception, SystemExit) as error:  # importing runs the module, which may raise anything
-            raise UsageError(f"{spec} cannot be imported: {_line(error)}.") from error
-        if not callable(found):
-            raise UsageError(f"{spec} cannot be called. It must take a list of images and return an array.")
-        self._call = found
-        self.key = f"python:{spec}#{getattr(found, 'key', '')}"
-        self.name = self.spec = spec
+        if isinstance(call, str):
+            self.name = call
+            place, _, attribute = call.rpartition(":")
+            path = Path(place) if place.endswith(".py") else None
+            self.spec = f"{path.absolute()}:{attribute}" if path else call
+            identity = f"{path.name}:{attribute}" if path else call
+            self._call, code = _import(place, path, attribute)
+        else:
+            self._call, code = call, None
+            named = call if hasattr(call, "__qualname__") else type(call)
+            self.name = self.spec = identity = f"{named.__module__}:{named.__qualname__}"
+        if not callable(self._call):
+            raise UsageError(f"{call} cannot be called. It must take a list of images and return an array.")
+        own = getattr(self._call, "key", "")
+        key = key or (own if isinstance(own, str) else "")
+        self.key = f"python:{identity}#{key or code or digest_function(call, identity)}"
         self.dim = 0  # known from the ledger or from the first answer
         self.options = options
         self.calls = Calls(options.batch, rate=options.rate, paid=True)
@@ -73,14 +90,84 @@ class ObjectEmbedder:
             raise RefusedError(f"{self.name} raised {_line(error)}") from error
         try:
             with np.errstate(over="ignore"):  # becomes infinite, and is refused as that
-                rows = np.asarray(answer).astype(np.float32)
-        except (ValueError, TypeError) as error:
+                rows = _to_array(answer).astype(np.float32)
+        except (ValueError, TypeError, RuntimeError) as error:
             raise CallError(
-                f"{self.name} returned {type(answer).__name__}, no array.", charged=True
+                f"{self.name} returned {type(answer).__name__}, no array of numbers: {_line(error)}. "
+                "Return a NumPy array or a tensor of n rows.",
+                charged=True,
             ) from error
         if rows.ndim != 2 or len(rows) != len(batch):
             raise CallError(f"{self.name} returned {rows.shape} for {len(batch)} images.", charged=True)
         return rows
+
+
+def _to_array(answer: Any) -> NDArray[Any]:
+    """Make an array of an array, of a tensor wherever it is, or of a list of either."""
+    if hasattr(answer, "detach"):  # a tensor: NumPy knows neither gradients nor bfloat16
+        return answer.detach().float().cpu().numpy()
+    if isinstance(answer, list | tuple) and any(hasattr(one, "detach") for one in answer):
+        return np.stack([_to_array(one) for one in answer])
+    if answer is None:
+        raise TypeError("nothing came back")
+    return np.asarray(answer)
+
+
+def _import(place: str, path: Path | None, attribute: str) -> tuple[Any, str]:
+    """Import an attribute of a module or of a file, and give the digest of their code with it."""
+    if path and not path.is_file():
+        raise UsageError(f"{path} does not exist. Give the file of a Python module.")
+    folder = path.absolute().parent if path else Path.cwd()
+    try:
+        with _importing_from(folder):
+            module = _load(path) if path else importlib.import_module(place)
+            found: Any = module
+            for name in attribute.split("."):
+                found = getattr(found, name)
+            return found, digest_module(module, folder)
+    except (Exception, SystemExit) as error:  # importing runs the module, which may raise anything
+        raise UsageError(f"{place}:{attribute} cannot be imported: {_line(error)}.") from error
+
+
+def _load(path: Path) -> ModuleType:
+    """Run a file as a module, under a name that no other has."""
+    name = f"teacher_{content_digest(str(path.absolute()).encode())}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    """Search a folder first, also for packages that have the name of one of ours."""
+    if str(folder) in sys.path:
+        sys.path.remove(str(folder))
+    sys.path.insert(0, str(folder))
+    theirs = [name for name in OURS if (folder / name).is_dir() or (folder / f"{name}.py").is_file()]
+    if folder == Path(__file__).parents[2]:
+        theirs = []
+    ours = _take_modules(theirs)
+    for name in theirs:
+        if (folder / name).is_dir() and not (folder / name / "__init__.py").is_file():
+            # Such a package would be found after ours, wherever both are.
+            package = ModuleType(name)
+            package.__path__ = [str(folder / name)]
+            sys.modules[name] = package
+    try:
+        yield
+    finally:
+        _take_modules(theirs)  # what holds on to them goes on using them
+        sys.modules.update(ours)
+
+
+def _take_modules(packages: Sequence[str]) -> dict[str, ModuleType]:
+    """Take packages, and what is in them, out of the modules that are imported."""
+    names = [name for name in sys.modules if name.partition(".")[0] in packages]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 def _line(error: BaseException) -> str:

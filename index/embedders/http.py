@@ -6,9 +6,9 @@ import re
 import ssl
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from io import BytesIO
-from queue import LifoQueue
 from typing import Any
 
 import httpx
@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from index.embedders.base import Calls
+from index.embedders.base import Calls, Embedder
 from index.embedders.http_formats import Upload, read_answer, write_request
 from index.embedders.options import EmbedderOptions
 from index.errors import CallError, RefusedError, TransientError, UnreachableError, UsageError
 from index.images.decode import FORMATS, Photo, decode, read_orientation
 from index.io import content_digest
+from index.progress import say
 
 KEY = "RETRIEVAL_TEACHER_KEY"  # the environment variable
 CONNECT = 10.0  # seconds
@@ -35,9 +36,10 @@ UPRIGHT = (0, 1)  # EXIF orientations
 SECRETS = ("key", "token", "secret", "password", "sig", "signature")  # ends of names of parameters
 REFUSALS = (400, 413, 415, 422)
 LATER = (408, 425, 429)
+ENCODING = re.compile(r"base64|encoding[_ ]format", re.IGNORECASE)
 
 
-class EndpointEmbedder:
+class EndpointEmbedder(Embedder):
     """Asks `POST URL` in one of the ways of `index.embedders.http_formats`. Threads may share it."""
 
     def __init__(self, url: str, options: EmbedderOptions) -> None:
@@ -71,35 +73,34 @@ class EndpointEmbedder:
         self.side = 1  # the file itself is sent
         self.provider = "http"
         self.options = options
+        self._base64 = True  # until it is refused
+        self._said: set[str] = set()
         # A call ends at the latest when the last chunk in time is followed by the longest silence.
         self.calls = Calls(
             options.batch, options.concurrency, 2 * options.timeout + 2 * CONNECT, options.rate, paid=True
         )
-        # A connection for each lane, the last used first. Threads that share one of HTTP/2 block each other
-        # for ever once they send much: https://github.com/pydantic/httpx2/issues/1133
-        trust = _trust()
-        self._clients: LifoQueue[httpx.Client] = LifoQueue()
         try:
-            for _ in range(options.concurrency):
-                self._clients.put(self._make_client(trust))
+            self._client = httpx.Client(
+                verify=_trust(),
+                timeout=httpx.Timeout(options.timeout, connect=CONNECT),
+                limits=httpx.Limits(max_connections=options.concurrency),
+                headers={
+                    # What was not asked for compressed cannot be a bomb; see `_read`.
+                    "Accept-Encoding": "identity",
+                    "Accept": "application/json",
+                    **({"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}),
+                },
+            )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise UsageError(
                 f"A proxy that the environment names cannot be used: {str(error).rstrip('.')}. "
                 "Check ALL_PROXY, HTTPS_PROXY and HTTP_PROXY."
             ) from error
 
-    def _make_client(self, trust: ssl.SSLContext) -> httpx.Client:
-        return httpx.Client(
-            http2=True,
-            verify=trust,
-            timeout=httpx.Timeout(self.options.timeout, connect=CONNECT),
-            headers={
-                # What was not asked for compressed cannot be a bomb; see `_read`.
-                "Accept-Encoding": "identity",
-                "Accept": "application/json",
-                **({"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}),
-            },
-        )
+    @property
+    def replaceable(self) -> bool:
+        """Whether to ask again about an image that was answered: an endpoint's model may be replaced."""
+        return self.options.probe
 
     def prepare(self, photo: Photo) -> Upload:
         """The file as it is, if every endpoint can be expected to read it upright; else an upright JPEG."""
@@ -115,6 +116,10 @@ class EndpointEmbedder:
         whole.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
         return Upload(buffer.getvalue(), MIMES["JPEG"], content_digest(buffer.getvalue()))
 
+    def describe_input(self, photo: Photo, made: Upload) -> tuple[str, int]:
+        """Give the digest and the size of what is sent, which may be another file than the photo's."""
+        return made.digest, len(made.data)
+
     def embed(self, batch: Sequence[Upload]) -> NDArray[np.float32]:
         """Make one call for n images.
 
@@ -126,20 +131,37 @@ class EndpointEmbedder:
             RefusedError: The endpoint refused these images.
             CallError: The endpoint cannot be used as it was addressed.
         """
-        request = write_request(self.options.dialect, self.options.model, batch)
-        client = self._clients.get()
+        base64 = self._base64
         try:
-            body = self._post(client, request)
-        finally:
-            self._clients.put(client)
+            body = self._post(write_request(self.options.dialect, self.options.model, batch, base64))
+        except CallError as failure:
+            if failure.charged or not base64 or not ENCODING.search(str(failure)):
+                raise
+            self._base64 = False
+            self._say_once(f"{self.name} gives no vectors as base64, and is asked for plain numbers.")
+            return self.embed(batch)
         try:
-            return read_answer(body, len(batch))
+            answer = read_answer(body, len(batch))
         except ValueError as error:
             raise TransientError(
                 f"{self.name} answered with {error} ({self._quote(body, 80)!r})", charged=True
             ) from error
+        if answer.ordered:
+            self._say_once(f"{self.name} does not number its answers: their order tells whose they are.")
+        if answer.most is not None:
+            self.calls = replace(self.calls, batch=min(answer.most, self.calls.batch))
+            self._say_once(
+                f"{self.name} answered for fewer images than it was asked about: it is asked about "
+                f"{self.calls.batch} a call from now on."
+            )
+        return answer.rows
 
-    def _post(self, client: httpx.Client, request: dict[str, Any]) -> bytes:
+    def _say_once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            say(line)
+
+    def _post(self, request: dict[str, Any]) -> bytes:
         """Make one call, and give the body of the answer."""
         deadline = time.monotonic() + self.options.timeout
         sent = False  # whether the endpoint may have begun to work, and to charge
@@ -149,7 +171,7 @@ class EndpointEmbedder:
             sent = sent or event.endswith("send_request_body.complete")
 
         try:
-            with client.stream("POST", self.spec, extensions={"trace": note}, **request) as response:
+            with self._client.stream("POST", self.spec, extensions={"trace": note}, **request) as response:
                 if not response.is_success:
                     raise self._refusal(response)
                 return self._read(response, deadline)

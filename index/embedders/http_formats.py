@@ -37,8 +37,32 @@ class Upload:
     digest: str
 
 
-def write_request(dialect: Dialect, model: str, uploads: Sequence[Upload]) -> dict[str, Any]:
-    """Arguments for `httpx.Client.post` that ask for the vectors of n images."""
+@dataclass(frozen=True)
+class Answer:
+    """What came for n images.
+
+    Attributes:
+        rows: `(n, dim)` float32 as answered; where nothing came that can be told apart, a row of NaN.
+        most: How many images a call such an endpoint answers for; None where it answered for all.
+        ordered: Whether their order alone tells which vector is of which image.
+    """
+
+    rows: NDArray[np.float32]
+    most: int | None = None
+    ordered: bool = False
+
+
+def write_request(
+    dialect: Dialect, model: str, uploads: Sequence[Upload], base64: bool = True
+) -> dict[str, Any]:
+    """Arguments for `httpx.Client.post` that ask for the vectors of n images.
+
+    Args:
+        dialect: How images travel.
+        model: Its name; may be empty.
+        uploads: The images.
+        base64: Whether to ask for vectors as base64, where the dialect knows of it.
+    """
     named = {"model": model} if model else {}
     if dialect == "multipart":
         files = [("images", (str(i), upload.data, upload.mime)) for i, upload in enumerate(uploads)]
@@ -47,33 +71,50 @@ def write_request(dialect: Dialect, model: str, uploads: Sequence[Upload]) -> di
     if dialect == "jina":
         return {"json": {**named, "input": [{"image": url} for url in urls], "embedding_type": "float"}}
     # base64 is what OpenAI's own client asks for: exact, and a quarter of the size of digits.
-    return {"json": {**named, "input": urls, "modality": "image", "encoding_format": "base64"}}
+    encoding = {"encoding_format": "base64"} if base64 else {}
+    return {"json": {**named, "input": urls, "modality": "image", **encoding}}
 
 
-def read_answer(body: bytes, count: int) -> NDArray[np.float32]:
+def read_answer(body: bytes, count: int) -> Answer:
     """Read the vectors of an answer, in the order of the request.
+
+    Endpoints that give no numbers, or the same to all, are taken at their order; so are numbers from one on.
+    Fewer answers than images are used if they have numbers of their own, and there are several: a single one
+    may be of all images together.
 
     Args:
         body: JSON.
         count: How many images were asked about.
-
-    Returns:
-        `(count, dim)` float32 as answered; where one vector has another length than most, a row of NaN.
 
     Raises:
         ValueError: It is no answer to this request. The message says what it is instead.
     """
     try:
         entries = json.loads(body)["data"]
-        by_index = {int(entry["index"]): _read_vector(entry["embedding"]) for entry in entries}
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        indices: list[Any] = [entry.get("index") for entry in entries]
+        indices = [index if index is None else int(index) for index in indices]
+        vectors = [_read_vector(entry["embedding"]) for entry in entries]
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError("something that is no list of embeddings") from error
-    if len(entries) != count or by_index.keys() != set(range(count)):
-        indices = [entry["index"] for entry in entries]
+    kinds, given = set(indices), len(entries)
+    own = sorted(kinds) if None not in kinds and len(kinds) == given else []
+    ordered = given == count and len(kinds) == 1 and not own
+    if ordered and count > 1 and all(np.array_equal(vector, vectors[0]) for vector in vectors):
+        raise ValueError("one vector for different images, without numbers that tell them apart")
+    if ordered:
+        places = list(range(count))
+    elif given == count and own and own[-1] - own[0] == count - 1:
+        places = [index - own[0] for index in indices]
+    elif 0 < given < count:
+        places = indices if given > 1 and own == list(range(given)) else []
+    else:
         raise ValueError(f"the indices {_shorten(indices)} for {count} images")
-    (dim, _), *_ = Counter(len(vector) for vector in by_index.values()).most_common(1)
-    missing = np.full(dim, np.nan, np.float32)
-    return np.stack([by_index[i] if len(by_index[i]) == dim else missing for i in range(count)])
+    (dim, _), *_ = Counter(map(len, vectors)).most_common(1)
+    rows = np.full((count, dim), np.nan, np.float32)
+    for place, vector in zip(places, vectors, strict=False):
+        if len(vector) == dim:
+            rows[place] = vector
+    return Answer(rows, None if given == count else max(len(places), 1), ordered)
 
 
 def write_answer(vectors: NDArray[np.float32], model: str, encoding: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """ONNX files of ours, and sessions of ONNX Runtime."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,22 +8,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.embedders.base import Calls
+from index.embedders.base import Calls, Embedder
 from index.embedders.device import CPU, CUDA, assert_provider, choose_provider, count_gpus
 from index.embedders.options import EmbedderOptions
 from index.errors import UsageError, needs
 from index.images.decode import Photo, square
 from index.images.file import readable
-from index.io import content_digest
+from index.io import content_digest, file_digest
 from index.parallel import CORES
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
 FORMAT = "1"  # of our ONNX files, in their metadata as `retrieval.format`
+# How a tensor says, in the wire format of protobuf, in which file its values are: key, length, value.
+LOCATION = re.compile(rb"\x0a\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f])")
 
 
-class OnnxEmbedder:
+class OnnxEmbedder(Embedder):
     """An ONNX file of ours: uint8 `(n, side, side, 3)` RGB in, unit rows out, the rest in the graph."""
 
     def __init__(self, path: Path, device: str = "auto", threads: int = 0) -> None:
@@ -45,7 +48,7 @@ class OnnxEmbedder:
             )
         self.data = data
         self.metadata: dict[str, str] = metadata
-        self.key = f"onnx:{content_digest(data)}"
+        self.key = f"onnx:{digest_model(path, data)}"
         self.name = readable(path.name)
         self.spec = str(path.absolute())
         self.options = EmbedderOptions()
@@ -90,12 +93,37 @@ def open_session(path: Path, device: str, threads: int = 0) -> "tuple[bytes, ort
     options.intra_op_num_threads = threads
     # Threads that spin while they wait take the cores from the ones that decode.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for name in find_external_data(data):
+        if not (path.parent / name).is_file():
+            raise UsageError(f"{path} keeps weights in {name}, which is not beside it. Copy both together.")
+        folder = str(path.parent.absolute())
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     try:
         session = ort.InferenceSession(data, options, providers=[provider])
     except Exception as error:  # ONNX Runtime raises its own kinds, none of them exported
         raise UsageError(f"{path} is not an ONNX model that can be run ({type(error).__name__}).") from error
     assert_provider(provider, session.get_providers())
     return data, session
+
+
+def find_external_data(data: bytes) -> list[str]:
+    """List the files, below the folder of an ONNX file, that hold weights of its."""
+    names = set()
+    for match in LOCATION.finditer(data):
+        low, *high = match[1]
+        length = low & 0x7F | (high[0] << 7 if high else 0)
+        names.add(data[match.end() : match.end() + length].decode(errors="replace"))
+    return sorted(names)
+
+
+def digest_model(path: Path, data: bytes) -> str:
+    """Identify a model: by the bytes of its file, and of the files that it keeps weights in."""
+    outside = [file_digest(path.parent / name) for name in find_external_data(data)]
+    return (
+        content_digest("".join([content_digest(data), *outside]).encode())
+        if outside
+        else content_digest(data)
+    )
 
 
 def own_calls(session: "ort.InferenceSession") -> Calls:

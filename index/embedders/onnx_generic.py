@@ -1,18 +1,19 @@
-"""ONNX files that others made: float images in, one vector an image out; what is guessed is said."""
+"""ONNX files that others made: images in, one vector an image out; what is guessed is said."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from index.embedders.base import Embedder, unit_rows
-from index.embedders.onnx import OnnxEmbedder, is_ours, open_session, own_calls
+from index.embedders.onnx import OnnxEmbedder, digest_model, is_ours, open_session, own_calls
 from index.embedders.options import EmbedderOptions
 from index.errors import UsageError
-from index.images.decode import Photo, square
+from index.images.decode import Photo
 from index.images.file import readable
 from index.io import content_digest
 from index.progress import say
@@ -20,12 +21,20 @@ from index.progress import say
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+NUMBERS = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+}
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation of its pixels
+GREY = (114, 114, 114)  # of the bars beside a photo in a letterbox
+SAME, ALIKE = 1e-3, 0.02  # lengths of differences between unit vectors: of rounding, and of 8-bit arithmetic
+KINDS = {1: "one vector for all", 3: "a sequence of vectors", 4: "a map of features"}
 
 
 def open_onnx(path: Path, device: str, options: EmbedderOptions) -> Embedder:
-    """Open an ONNX file, whoever made it.
+    """Open an ONNX file, ours or that of others.
 
     Raises:
         UsageError: It cannot be run, or does not map one image to one vector.
@@ -35,12 +44,31 @@ def open_onnx(path: Path, device: str, options: EmbedderOptions) -> Embedder:
         return OnnxEmbedder(path, device)
     embedder = ForeignEmbedder(path, data, session, options)
     if embedder.assumed:
-        say(f"{path.name}: assumed {embedder.assumed}")
+        say(f"{path.name}: vectors of {embedder.dim} numbers; assumed {embedder.assumed}")
     return embedder
 
 
-class ForeignEmbedder:
-    """A foreign ONNX file: the preprocessing is outside of it.
+@dataclass(frozen=True)
+class _Input:
+    """What a session takes.
+
+    Attributes:
+        name: Of the input.
+        number: Type of its numbers.
+        layout: `nchw` or `nhwc`.
+        sides: Height and width, where they are fixed.
+        count: Images a call, where that is fixed.
+    """
+
+    name: str
+    number: type
+    layout: str
+    sides: tuple[int | None, int | None]
+    count: int | None
+
+
+class ForeignEmbedder(Embedder):
+    """An ONNX file of others: the preprocessing is outside of it.
 
     Attributes:
         assumed: What was taken for granted because no option said it, for the user to see.
@@ -58,7 +86,7 @@ class ForeignEmbedder:
             options: What the user says of it.
 
         Raises:
-            UsageError: It does not take one float image or does not give one vector; says which option helps.
+            UsageError: It does not take one image or does not give one vector; says which option helps.
         """
         self._session = session
         self.name = readable(path.name)
@@ -66,94 +94,180 @@ class ForeignEmbedder:
         self.options = options
         self.provider = session.get_providers()[0]
         self.calls = own_calls(session)
-        self._input, self._float, self._layout, side, self._one_by_one = _find_input(session, options)
-        size = options.size or side
-        if size is None:
-            raise UsageError(f"{self.name} takes images of any size. Give --teacher-size in pixels.")
-        if side not in (None, size):
-            raise UsageError(
-                f"{self.name} takes images of {side} pixels, not {size}. Leave --teacher-size out."
-            )
-        self.side = size
-        self._resize = options.resize or "squash"
+        self._input = _find_input(session, options)
+        self._height, self._width = _choose_sides(self.name, self._input.sides, options.size)
+        self.side = max(self._height, self._width)
+        self._resize, channels = options.resize or "squash", options.channels or "rgb"
+        self._order = slice(None, None, -1 if channels == "bgr" else 1)
         mean, std = options.mean or IMAGENET[0], options.std or IMAGENET[1]
-        # (x / 255 - mean) / std, as one product and one sum
-        self._scale = (1 / (255 * np.array(std))).astype(np.float32)
-        self._shift = (-np.array(mean) / np.array(std)).astype(np.float32)
+        raw = self._input.number is np.uint8
+        if raw and (options.mean or options.std):
+            raise UsageError(f"{self.name} takes bytes. Leave --teacher-mean and --teacher-std out.")
+        # (x / 255 - mean) / std, as one product and one sum, in the order of the channels that go in
+        self._scale = (1 / (255 * np.array(std))).astype(np.float32)[self._order]
+        self._shift = (-np.array(mean) / np.array(std)).astype(np.float32)[self._order]
         self._output = _find_output(session, options.output)
-        self.dim = self._run(np.zeros((1, size, size, 3), np.uint8)).shape[1]
-        feeding = f"{self._layout} {size} {self._resize} {mean} {std} {self._output}"
-        self.key = f"onnx:{content_digest(data)}:{content_digest(feeding.encode())}"
+        self._pool: str | None = None
+        self._count = self._input.count
+        self.dim = self._try_out()
+        size = f"{self._height}x{self._width}" if self._height != self._width else str(self.side)
+        feeding = f"{self._input.layout} {size} {self._resize} {mean} {std} {self._output}"
+        extra = [what for what in (channels.replace("rgb", ""), self._pool) if what]
+        feeding = " ".join([feeding, *extra])
+        self.key = f"onnx:{digest_model(path, data)}:{content_digest(feeding.encode())}"
         said = {
-            "layout": (options.layout, self._layout),
+            "layout": (options.layout, self._input.layout),
             "size": (options.size, size),
-            "mean": (options.mean, ",".join(map(str, mean))),
-            "std": (options.std, ",".join(map(str, std))),
+            "mean": (options.mean or raw, ",".join(map(str, mean))),
+            "std": (options.std or raw, ",".join(map(str, std))),
             "resize": (options.resize, self._resize),
             "output": (options.output, self._output),
+            "pool": (options.pool or not self._pool, self._pool),
         }
         self.assumed = " ".join(
-            f"--teacher-{name} {value}" for name, (given, value) in said.items() if given is None
+            f"--teacher-{name} {value}" for name, (given, value) in said.items() if not given
         )
 
     def prepare(self, photo: Photo) -> NDArray[np.uint8]:
-        """Make `(side, side, 3)` uint8: the whole image squashed, or the middle square of it."""
+        """Make `(height, width, 3)` uint8: the image squashed, the middle of it, or all of it with bars."""
+        image, size = photo.image, (self._width, self._height)
+        bicubic = Image.Resampling.BICUBIC
+        if self._resize == "letterbox":
+            return np.asarray(ImageOps.pad(image, size, bicubic, GREY))
         if self._resize == "squash":
-            return square(photo.image, self.side)
-        width, height = photo.image.size
-        edge = min(width, height)
-        left, top = (width - edge) / 2, (height - edge) / 2
-        box = (left, top, left + edge, top + edge)
-        return np.asarray(photo.image.resize((self.side, self.side), Image.Resampling.BICUBIC, box))
+            return np.asarray(image.resize(size, bicubic))
+        scale = min(image.width / self._width, image.height / self._height)
+        width, height = scale * self._width, scale * self._height
+        left, top = (image.width - width) / 2, (image.height - height) / 2
+        return np.asarray(image.resize(size, bicubic, (left, top, left + width, top + height)))
 
     def embed(self, batch: Sequence[Any]) -> NDArray[np.float32]:
-        """Map n `(side, side, 3)` uint8 arrays to `(n, dim)` float32 unit rows.
+        """Map n `(height, width, 3)` uint8 arrays to `(n, dim)` float32 unit rows.
 
         Raises:
             UnansweredError: Some vectors are zero or not finite.
         """
-        chunks = [[one] for one in batch] if self._one_by_one else [batch]
-        return unit_rows(np.concatenate([self._run(np.stack(chunk)) for chunk in chunks]), self.name)
+        step = self._count or len(batch)
+        chunks = [np.stack(batch[start : start + step]) for start in range(0, len(batch), step)]
+        return unit_rows(np.concatenate([self._run(chunk) for chunk in chunks]), self.name)
+
+    def _try_out(self) -> int:
+        """Embed two images alone and together, and find out how many a call may be about.
+
+        Returns:
+            Length of the vectors.
+
+        Raises:
+            UsageError: An answer depends on what else is asked about, or is no vector.
+        """
+        noise = np.random.default_rng(0).integers(0, 256, (2, self._height, self._width, 3), np.uint8)
+        alone = np.concatenate([self._run(noise[:1]), self._run(noise[1:])])
+        try:
+            together = self._run(noise[: self._count])
+        except UsageError:  # it says that it takes any number, and takes one
+            together = alone[:0]
+        if len(together) != min(self._count or 2, 2) or together.shape[1] != alone.shape[1]:
+            self._count = 1
+        elif (apart := _apart(alone[: len(together)], together)) > ALIKE:
+            raise UsageError(
+                f"{self.name} answers otherwise for two images together than for each alone. Export it for "
+                "use (in PyTorch: model.eval()), so that an answer depends on its image only."
+            )
+        elif apart > SAME:
+            self._count = 1
+        if (alone >= 0).all() and np.allclose(alone.sum(axis=1), 1, atol=1e-3):
+            say(
+                f"{self.name}: the {alone.shape[1]} numbers of an answer sum to one, like scores of classes. "
+                "What comes before them tells images apart better: see --teacher-output."
+            )
+        return alone.shape[1]
 
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        values = images * self._scale + self._shift
-        if self._layout == "nchw":
+        """Map up to as many images as a call may be about to raw vectors, one a row."""
+        count = len(images)
+        if self._input.count:  # what is baked in is filled up
+            images = np.concatenate([images, np.repeat(images[-1:], self._input.count - count, axis=0)])
+        values: NDArray[Any] = images[..., self._order]
+        if self._input.number is not np.uint8:
+            values = values * self._scale + self._shift
+        if self._input.layout == "nchw":
             values = values.transpose(0, 3, 1, 2)
-        feed: dict[str, NDArray[Any]] = {self._input: np.ascontiguousarray(values, self._float)}
+        feed: dict[str, NDArray[Any]] = {self._input.name: np.ascontiguousarray(values, self._input.number)}
         try:
             (rows,) = self._session.run([self._output], feed)
         except Exception as error:  # ONNX Runtime raises its own kinds, none of them exported
             line = " ".join(str(error).split())[:200]
             raise UsageError(
-                f"{self.name} does not run on {self._layout} images of {self.side} pixels: {line}"
+                f"{self.name} does not run on {self._input.layout} images of {self._height}x{self._width} "
+                f"pixels: {line}"
             ) from error
+        return self._vectors(rows, len(images)).astype(np.float32)[:count]
+
+    def _vectors(self, rows: NDArray[Any], count: int) -> NDArray[Any]:
+        """Make one vector an image of an output: as it is, or pooled over tokens or over a map."""
+        if rows.ndim == 1 and count == 1:
+            return rows[None]
+        if rows.ndim > 2 and rows.size == rows.shape[0] * max(rows.shape[1:]):  # all other axes are 1
+            return rows.reshape(len(rows), -1)
+        if rows.ndim == 4:
+            if self.options.pool == "cls":
+                raise UsageError(
+                    f"{self.name} answers with a map, which has no cls token. Leave --teacher-pool out."
+                )
+            channels_last = self._input.layout == "nhwc"
+            rows = (rows if channels_last else rows.transpose(0, 2, 3, 1)).reshape(
+                len(rows), -1, rows.shape[-1 if channels_last else 1]
+            )
+            self._pool = "mean"
+        elif rows.ndim == 3:
+            self._pool = self.options.pool or "mean"
+        if rows.ndim == 3:
+            return rows[:, 0] if self._pool == "cls" else rows.mean(axis=1, dtype=np.float32)
         if rows.ndim != 2:
-            raise UsageError(_no_vector(self.name, self._output, rows.shape, self._session))
-        return rows.astype(np.float32)
+            what = KINDS.get(rows.ndim, "no vector")
+            raise UsageError(
+                f"{self.name} has the output {self._output} {_shape(rows.shape)}: {what}, not one vector an "
+                "image. Export it with its pooling, so that one vector an image comes out."
+            )
+        return rows
 
 
-def _find_input(
-    session: "ort.InferenceSession", options: EmbedderOptions
-) -> tuple[str, type, str, int | None, bool]:
-    """Name, number type, layout and side of the input, and whether it takes one image at a time."""
+def _apart(alone: NDArray[np.float32], together: NDArray[np.float32]) -> float:
+    """How far apart two answers to the same images are, at most, as unit vectors."""
+    lengths = [np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (alone, together)]
+    return float(np.nan_to_num(np.linalg.norm(alone / lengths[0] - together / lengths[1], axis=1)).max())
+
+
+def _choose_sides(
+    name: str, fixed: tuple[int | None, int | None], given: int | tuple[int, int] | None
+) -> tuple[int, int]:
+    """Height and width to feed: what the file has fixed, or else what the user says."""
+    wanted = (given, given) if isinstance(given, int) else given
+    sides = tuple(side or (wanted[i] if wanted else None) for i, side in enumerate(fixed))
+    if wanted and sides != wanted:
+        is_square = fixed[0] == fixed[1]
+        text = str(fixed[0]) if is_square else "x".join(map(str, fixed))
+        raise UsageError(f"{name} takes images of {text} pixels, not {given}. Leave --teacher-size out.")
+    height, width = sides[0] or sides[1], sides[1] or sides[0]
+    if height is None or width is None:
+        raise UsageError(f"{name} takes images of any size. Give --teacher-size in pixels.")
+    return height, width
+
+
+def _find_input(session: "ort.InferenceSession", options: EmbedderOptions) -> _Input:
     inputs = session.get_inputs()
     listed = "; ".join(f"{put.name} {_shape(put.shape)} {put.type}" for put in inputs)
     if len(inputs) != 1:
         raise UsageError(f"This ONNX file has {len(inputs)} inputs ({listed}). Export the image part alone.")
     (only,) = inputs
-    if only.type not in FLOATS or len(only.shape) != 4:
-        raise UsageError(f"This ONNX file takes {listed}, not float images of four axes.")
-    count, *axes = only.shape
+    if only.type not in NUMBERS or len(only.shape) != 4:
+        raise UsageError(f"This ONNX file takes {listed}, not images of four axes as float or uint8.")
+    count, *axes = (axis if isinstance(axis, int) else None for axis in only.shape)
     layout = options.layout or ({0: "nchw", 2: "nhwc"}.get(axes.index(3)) if 3 in axes else None)
     if layout is None:
         raise UsageError(f"This ONNX file takes {listed}, in which no axis is colour. Give --teacher-layout.")
-    sides = axes[1:] if layout == "nchw" else axes[:2]
-    fixed = [side for side in sides if isinstance(side, int)]
-    if len(set(fixed)) > 1:
-        raise UsageError(f"This ONNX file takes {listed}; images that are not square cannot be made.")
-    if isinstance(count, int) and count != 1:
-        raise UsageError(f"This ONNX file takes {count} images at once, no fewer. Export it for any number.")
-    return only.name, FLOATS[only.type], layout, fixed[0] if fixed else None, count == 1
+    height, width = axes[1:] if layout == "nchw" else axes[:2]
+    return _Input(only.name, NUMBERS[only.type], layout, (height, width), count)
 
 
 def _find_output(session: "ort.InferenceSession", wanted: str | None) -> str:
@@ -161,32 +275,13 @@ def _find_output(session: "ort.InferenceSession", wanted: str | None) -> str:
     if wanted is not None:
         if wanted not in outputs:
             raise UsageError(f"--teacher-output {wanted} is none of {', '.join(outputs)}.")
-        if len(outputs[wanted]) > 2:
-            raise UsageError(_no_vector("This ONNX file", wanted, outputs[wanted], session))
         return wanted
     vectors = [name for name, shape in outputs.items() if len(shape) == 2]
-    if len(vectors) == 1:
-        return vectors[0]
-    if vectors:
+    if len(vectors) > 1:
         raise UsageError(
             f"This ONNX file has several outputs. Give --teacher-output, one of {', '.join(vectors)}."
         )
-    name, shape = next(iter(outputs.items()))
-    if not shape:  # unknown before it is run
-        return name
-    raise UsageError(_no_vector("This ONNX file", name, shape, session))
-
-
-def _no_vector(name: str, output: str, shape: Sequence[Any], session: "ort.InferenceSession") -> str:
-    """Advice for a file whose output is no vector."""
-    what = {3: "a sequence of vectors", 4: "a map of features"}.get(len(shape), "no vector")
-    pooled = [put.name for put in session.get_outputs() if len(put.shape) == 2]
-    advice = (
-        f"Give --teacher-output {' or '.join(pooled)}."
-        if pooled
-        else "Export it with its pooling, so that one vector an image comes out."
-    )
-    return f"{name} has the output {output} {_shape(shape)}: {what}, not one vector an image. {advice}"
+    return vectors[0] if vectors else next(iter(outputs))
 
 
 def _shape(shape: Sequence[Any]) -> str:

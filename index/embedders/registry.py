@@ -1,7 +1,9 @@
 """Open an embedder by name: `open_embedder("student.onnx")`."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from index.embedders.base import Embedder
 from index.embedders.options import EmbedderOptions
@@ -13,19 +15,23 @@ def is_file_spec(spec: str) -> bool:
     return not _is_address(spec) and not _is_callable(spec)
 
 
-def open_embedder(spec: str | Path, device: str = "auto", options: EmbedderOptions | None = None) -> Embedder:
+def open_embedder(
+    spec: str | Path | Callable[..., Any], device: str = "auto", options: EmbedderOptions | None = None
+) -> Embedder:
     """Open the embedder that `spec` names.
 
     Args:
         spec: The path of an ONNX file, ours or foreign; of a file of vectors (.npz, .parquet); the address of
-            an endpoint (http, https); or a Python callable, as `package.module:attribute`.
+            an endpoint (http, https); or a Python callable, as `package.module:attribute`, as
+            `path/to/module.py:attribute`, or itself.
         device: `auto`, `cpu` or `cuda`.
         options: What the spec does not say.
 
     Raises:
         UsageError: It cannot be opened.
     """
-    name, options = str(spec), options or EmbedderOptions()
+    options = options or EmbedderOptions()
+    name = "" if callable(spec) else str(spec)
     if _is_address(name):
         from index.embedders.http import EndpointEmbedder
 
@@ -33,16 +39,16 @@ def open_embedder(spec: str | Path, device: str = "auto", options: EmbedderOptio
     if name.endswith((".npz", ".parquet")):
         from index.embedders.vectors_file import VectorsEmbedder
 
-        return VectorsEmbedder(Path(spec), options)
+        return VectorsEmbedder(Path(name), options)
+    if callable(spec) or _is_callable(name):
+        from index.embedders.callable import CallableEmbedder
+
+        return CallableEmbedder(spec if callable(spec) else name, options)
     if re.match(r"[A-Za-z][\w+.-]+://", name):
         raise UsageError(f"{name} cannot be asked. Give an http:// or https:// address, or a file.")
-    if _is_callable(name):
-        from index.embedders.callable import ObjectEmbedder
-
-        return ObjectEmbedder(name, options)
     from index.embedders.onnx_generic import open_onnx
 
-    return open_onnx(Path(spec), device, options)
+    return open_onnx(Path(name), device, options)
 
 
 def _is_address(spec: str) -> bool:
@@ -50,4 +56,4 @@ def _is_address(spec: str) -> bool:
 
 
 def _is_callable(spec: str) -> bool:
-    return bool(re.fullmatch(r"[\w.]+:[\w.]+", spec)) and not Path(spec).exists()
+    return bool(re.fullmatch(r"([\w.]+|.+\.py):[\w.]+", spec)) and not Path(spec).exists()

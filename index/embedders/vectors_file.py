@@ -14,6 +14,7 @@ from index.embedders.base import Calls, Embedder, find_fault, unit_rows
 from index.embedders.options import EmbedderOptions
 from index.errors import ImageError, UsageError
 from index.images.decode import Photo
+from index.images.digests import digest_pool
 from index.images.file import ImageFile
 from index.io import content_digest
 from index.progress import say
@@ -22,7 +23,7 @@ LAYOUT = "`ids` of n texts and `vectors` of n rows, in an .npz file as arrays, i
 NAMED = 3  # of the images that are lacking
 
 
-class VectorsEmbedder:
+class VectorsEmbedder(Embedder):
     """A file of vectors by content digest (`content_digest`: what `b2sum -l 128` prints) or by relative path.
 
     A path is the one below the folder of images that is given to a command. Only an image that was found
@@ -48,9 +49,14 @@ class VectorsEmbedder:
         try:
             ids, vectors = (_read_npz if path.suffix == ".npz" else _read_parquet)(path)
         except Exception as error:  # NumPy, zipfile and zlib each raise their own of what is damaged
-            raise UsageError(f"{path} is damaged, or no file of vectors, which has {LAYOUT}.") from error
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise UsageError(
+                f"{path} is damaged, or no file of vectors, which has {LAYOUT}. {reason}"
+            ) from error
         if vectors.ndim != 2 or len(ids) != len(vectors) or not vectors.size:
             raise UsageError(f"{path} has {len(ids)} ids for vectors {vectors.shape}; it needs {LAYOUT}.")
+        if lacking := [i for i, name in enumerate(ids) if name is None]:
+            raise UsageError(f"{path} has no id in row {lacking[0]}; it needs {LAYOUT}.")
         self._rows = {name: i for i, name in enumerate(ids)}
         if len(self._rows) < len(ids):
             raise UsageError(f"{path} names an image twice.")
@@ -77,21 +83,18 @@ class VectorsEmbedder:
         """Scale n vectors to `(n, dim)` float32 unit rows."""
         return unit_rows(np.stack(batch), self.name)
 
-    def find_missing(self, files: Sequence[ImageFile], digests: Sequence[str]) -> dict[int, str]:
-        """Find the images that it lacks, without decoding any.
-
-        Args:
-            files: n image files.
-            digests: Content digest of each.
-
-        Returns:
-            Why there is no vector, by the image's place in `files`.
+    def find_missing(
+        self, files: Sequence[ImageFile], digests: Sequence[str] | None = None
+    ) -> dict[int, str]:
+        """Find the images that it lacks, without decoding any, as `Embedder.find_missing`.
 
         Raises:
-            UsageError: Two images share the path that one vector is filed under.
+            UsageError: All are missing, or some are and the options do not allow that; or two images share
+                the path that one vector is filed under.
         """
         missing: dict[int, str] = {}
         owners: dict[int, int] = {}
+        digests = digest_pool(files) if digests is None else digests
         for i, (file, digest) in enumerate(zip(files, digests, strict=True)):
             row = self._find(digest, file.name, file.below)
             if fault := self._fault(row):
@@ -101,6 +104,16 @@ class VectorsEmbedder:
                     f"{self.name} has one vector for {files[owner].location} and {file.location}. "
                     "Give one folder of images, or content digests as `ids`."
                 )
+        if not missing:
+            return missing
+        named = ", ".join(files[i].name for i in islice(missing, NAMED))
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        line = f"{len(missing)} of {len(files)} images have no usable vector in {self.name}: {named}{more}."
+        if len(missing) == len(files):
+            raise UsageError(f"{line} Paths count from the folder of images that is given.")
+        if not self.options.allow_missing:
+            raise UsageError(f"{line} Give --allow-missing to go on without them.")
+        say(f"Left out: {line}")
         return missing
 
     def _find(self, digest: str, name: str, below: bool) -> int | None:
@@ -113,34 +126,6 @@ class VectorsEmbedder:
             return f"no vector in {self.name}"
         fault = find_fault(self._vectors[row])
         return f"{self.name} {fault}" if fault else ""
-
-
-def find_missing(files: Sequence[ImageFile], digests: Sequence[str], teacher: Embedder) -> dict[int, str]:
-    """Find the images that a file of vectors lacks, before anything is made of the others.
-
-    Args:
-        files: n image files.
-        digests: Content digest of each.
-        teacher: Of any kind but a file of vectors, nothing is missing: it can be asked.
-
-    Returns:
-        Why there is no vector, by the image's place in `files`.
-
-    Raises:
-        UsageError: All are missing, or some are and the teacher's options do not allow that.
-    """
-    missing = teacher.find_missing(files, digests) if isinstance(teacher, VectorsEmbedder) else {}
-    if not missing:
-        return missing
-    named = ", ".join(files[i].name for i in islice(missing, NAMED))
-    more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-    line = f"{len(missing)} of {len(files)} images have no usable vector in {teacher.name}: {named}{more}."
-    if len(missing) == len(files):
-        raise UsageError(f"{line} Paths count from the folder of images that is given.")
-    if not teacher.options.allow_missing:
-        raise UsageError(f"{line} Give --allow-missing to go on without them.")
-    say(f"Left out: {line}")
-    return missing
 
 
 def write_vectors(path: Path, dim: int, chunks: Iterable[tuple[list[str], NDArray[np.float32]]]) -> None:
@@ -182,9 +167,14 @@ def _read_npz(path: Path) -> tuple[list[str], NDArray[np.float32]]:
 
 
 def _read_parquet(path: Path) -> tuple[list[str], NDArray[np.float32]]:
+    """Read the rows that have a vector."""
     table = pq.read_table(path, columns=["ids", "vectors"])
-    flat = table["vectors"].combine_chunks()
-    if pc.count_distinct(pc.list_value_length(flat), "all").as_py() > 1:
+    present = table["vectors"].is_valid()
+    ids, column = (
+        table["ids"].cast(pa.string()).filter(present),
+        table["vectors"].combine_chunks().drop_null(),
+    )
+    if pc.count_distinct(pc.list_value_length(column), "all").as_py() > 1:
         raise ValueError("vectors of several lengths")
-    values = flat.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return table["ids"].to_pylist(), values.reshape(len(table), -1)
+    values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    return ids.to_pylist(), values.reshape(len(ids), -1)

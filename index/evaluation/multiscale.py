@@ -17,7 +17,7 @@ def at_scales(model: Embedder, scales: Sequence[float]) -> Embedder:
     return model if tuple(scales) == (1.0,) else MultiScale(model, scales)
 
 
-class MultiScale:
+class MultiScale(Embedder):
     """An embedder that resizes an image by each scale, and answers with the mean of the vectors.
 
     Bilinear, as in the field. The mean is the generalised mean of p = 1, which the field takes for vectors
@@ -45,7 +45,7 @@ class MultiScale:
         self.provider = model.provider
 
     @property
-    def dim(self) -> int:
+    def dim(self) -> int:  # type: ignore[override]
         """Length of the vectors."""
         return self._model.dim
 

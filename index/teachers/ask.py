@@ -1,21 +1,21 @@
 """Asking about many images: some are decoded ahead, all lanes of the teacher are kept busy."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
 from threading import Event
 
+from index.embedders.base import Embedder
 from index.errors import BudgetError, ImageError, RetrievalError
 from index.images.decode import read_photo
 from index.images.file import ImageFile
-from index.io import content_digest
-from index.parallel import BATCH, WORKERS, bounded_map
+from index.parallel import WORKERS, bounded_map
 from index.progress import progress
 from index.stores.records import Failure
-from index.teachers.call import Question
 from index.teachers.client import PaidEmbedder
-from index.teachers.retry import Outcome
+from index.teachers.cost import make_bill
+from index.teachers.questions import Outcome, Question
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,27 @@ def _fly(prepared: Iterator[_Prepared | Failure], paid: PaidEmbedder, wanted: in
             raise
 
 
-def ask_all(files: Sequence[ImageFile], paid: PaidEmbedder) -> None:
-    """Bring the answers about all files into the ledger; those without one are found out again when embedded.
+def ask_ahead(files: Iterable[ImageFile], teacher: Embedder) -> Iterable[ImageFile]:
+    """Bring a paid teacher's answers about all files into its ledger, if the budget allows all of them.
+
+    Files without an answer are found out again when they are embedded.
+
+    Returns:
+        The files.
 
     Raises:
-        BudgetError: The budget ran out; another process may have spent it.
+        BudgetError: The budget is too small, and nothing was asked; or another process has spent it.
         RetrievalError: No file has an answer, or as `ask_about`.
     """
+    if not isinstance(teacher, PaidEmbedder):
+        return files
+    files, paid = list(files), teacher
+    if not files:
+        return files
+    bill = make_bill(files, paid, paid.ledger, paid.budget)
+    bill.require_budget()
+    if bill.answered and bill.queries and bill.spent + bill.queries < bill.budget:
+        probe(files, paid)
     denied, failures = 0, []
     with progress(len(files), "ask") as bar:
         for asked in ask_about(files, paid, len(files)):
@@ -112,23 +126,23 @@ def ask_all(files: Sequence[ImageFile], paid: PaidEmbedder) -> None:
         )
     if not paid.dim:
         raise RetrievalError(f"No image has an answer. The first: {failures[0].path}: {failures[0].reason}.")
+    return files
 
 
-def digest_pool(files: Sequence[ImageFile]) -> list[str]:
-    """Content digest of each file; of one that cannot be read, a digest of its path, and it fails later."""
+def probe(files: Iterable[ImageFile], paid: PaidEmbedder) -> None:
+    """Ask again about the first of these images that has an answer, as `PaidEmbedder.probe`.
 
-    def digest(file: ImageFile) -> str:
+    Raises:
+        RetrievalError: The teacher answers otherwise than before.
+    """
+    for file in files:
         try:
-            return content_digest(file.read()[0])
+            photo = read_photo(file, paid.side)
         except ImageError:
-            return content_digest(file.location.encode())
-
-    with ThreadPoolExecutor(WORKERS) as pool, progress(len(files), "read") as bar:
-        digests = []
-        for found in bounded_map(pool, digest, files, ahead=4 * BATCH):
-            digests.append(found)
-            bar.update()
-        return digests
+            continue
+        if paid.ledger.known([photo.digest]):
+            paid.probe(photo)
+            return
 
 
 def _take(prepared: Iterator[_Prepared | Failure], count: int) -> tuple[list[_Prepared], list[Failure]]:

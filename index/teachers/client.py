@@ -1,62 +1,86 @@
-"""A teacher whose answers have a price, as an embedder: what the ledger knows is never asked again."""
+"""A teacher whose answers have a price, as an embedder: what the ledger knows is never asked again.
 
-from collections.abc import Iterator, Sequence
-from threading import Event
+Each call goes this way: reserve its price; send it; store the answers and with them the reservation's end.
+Whatever goes wrong after sending leaves the reservation behind, which counts as spent.
+"""
+
+import random
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Event, Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.embedders.base import Embedder, unit_rows
-from index.embedders.http_formats import Upload
-from index.errors import BudgetError, ImageError, UnansweredError
+from index.embedders.base import Calls, Embedder, find_fault, unit_rows
+from index.errors import BudgetError, CallError, ImageError, RetrievalError, UnansweredError
 from index.images.decode import Photo
-from index.teachers.call import Buyer, Question
-from index.teachers.ledger import Ledger
+from index.progress import say
+from index.teachers.ledger import Ledger, Reserved
+from index.teachers.questions import Group, Held, Outcome, Question, Work, cut_groups
 from index.teachers.rate_limit import RateLimit
-from index.teachers.retry import Outcome, Retrier
+from index.teachers.retry import BAD_ANSWERS, BadAnswerError, Refuse, Retry, Split, State, decide
 
-LARGEST_CALL = 16_000_000  # bytes of images
+FIRST = 8  # images of the first call about several
+SMALLER = 4  # times smaller are calls after one that was charged for and brought nothing
+STEADY = 4  # calls that must succeed before they are made larger by one image again
+POLL = 0.2  # seconds between looks for an answer that another process is waiting for
+REPLACED = 0.99  # similarity of two answers about one image below which they are of two models
+SILENT = 10.0  # seconds of such waiting before it is said
 
 
-class PaidEmbedder:
-    """A teacher, its ledger and its budget, as one embedder. Safe in several threads."""
+class PaidEmbedder(Embedder):
+    """A teacher, its ledger and its budget, as one embedder. Safe in several threads.
+
+    Until two answers agree on the length of the vectors, which all later ones must have, images are asked
+    about one at a time, and the first answer is held back. A call larger than any that was answered in full
+    is made by one thread at a time: what is wrong with a teacher shows at the price of a few answers.
+
+    Attributes:
+        asked: Answers paid for through this object.
+        lost: Images that this object asked about without an answer, and that may have been charged for.
+        complaint: What was wrong with the last answer or call that was of no use.
+    """
 
     def __init__(self, teacher: Embedder, ledger: Ledger, budget: int) -> None:
         """Join them.
 
         Args:
-            teacher: Whom to ask.
+            teacher: The model to ask.
             ledger: Its answers.
             budget: How many images may ever be asked about; the ledger counts.
         """
         self.ledger, self.budget = ledger, budget
         self.key, self.name, self.spec = teacher.key, teacher.name, teacher.spec
-        self.options, self.calls = teacher.options, teacher.calls
-        self.side, self.provider = teacher.side, teacher.provider
+        self.options, self.side, self.provider = teacher.options, teacher.side, teacher.provider
+        self.asked = self.lost = 0
+        self.complaint = ""
         self._teacher = teacher
-        self._buyer = Buyer(teacher, ledger, budget)
         self._pace = RateLimit(teacher.calls.rate)
         self._refused: dict[str, str] = {}  # why, by digest: not to ask again in this run
+        self._answered = False
+        self._held: Held | None = None
+        self._given_up = self._worthless = 0
+        self._most: float = teacher.calls.batch  # images a call: few, after calls that brought nothing
+        self._proven = 0  # images of the largest call that was answered in full
+        self._turn = Lock()  # taken to make a call larger than that
+        self._lock = Lock()  # guards the counters
 
     @property
-    def dim(self) -> int:
+    def calls(self) -> Calls:  # type: ignore[override]
+        """How the teacher is best called."""
+        return self._teacher.calls
+
+    @property
+    def dim(self) -> int:  # type: ignore[override]
         """Length of the vectors; 0 before the first answer of a teacher that does not say."""
-        return self._buyer.dim
+        return self.ledger.dim or self._teacher.dim
 
     @property
-    def asked(self) -> int:
-        """Answers paid for through this object."""
-        return self._buyer.asked
-
-    @property
-    def lost(self) -> int:
-        """Images that this object asked about in vain, and that may have been charged for."""
-        return self._buyer.lost
-
-    @property
-    def complaint(self) -> str:
-        """What was wrong with the last answer or call that was of no use."""
-        return self._buyer.complaint
+    def _limit(self) -> int:
+        """Images that a call may be about, by what calls have brought so far."""
+        return min(int(self._most), self.calls.batch)
 
     def prepare(self, photo: Photo) -> Question:
         """Make the question for one image.
@@ -65,10 +89,10 @@ class PaidEmbedder:
             ImageError: The teacher has nothing for this image, or has refused it before.
         """
         made = self._teacher.prepare(photo)
-        digest = made.digest if isinstance(made, Upload) else photo.digest
+        digest, size = self._teacher.describe_input(photo, made)
         if reason := self._refused.get(digest):
             raise ImageError(reason)
-        return Question(photo.name, photo.digest, digest, made)
+        return Question(photo.name, photo.digest, digest, size, made)
 
     def embed(self, batch: Sequence[Question]) -> NDArray[np.float32]:
         """Map n questions to `(n, dim)` float32 unit rows, asking only what the ledger does not know.
@@ -104,27 +128,273 @@ class PaidEmbedder:
         Raises:
             RetrievalError: The teacher or the ledger cannot be used. What was answered is kept.
         """
-        stop = stop or Event()
         known = self.ledger.known([q.digest for q in questions] + [q.source for q in questions])
         unknown = {q.digest: q for q in questions if q.digest not in known and q.source not in known}
-        patience = Retrier(self._buyer, self._pace, stop)
+        work = Work(stop or Event())
         try:
-            for group in _groups(list(unknown.values()), self.calls.batch):
-                patience.ask(group)
+            for group in cut_groups(list(unknown.values()), self.calls.batch):
+                work.groups.append(Group(group))
+                while work.groups:
+                    self._advance(work)
         except BaseException:
-            stop.set()
+            work.stop.set()
             raise
-        self._refused |= patience.outcome.refused
-        return patience.outcome
+        self._refused |= work.outcome.refused
+        return work.outcome
 
+    def probe(self, photo: Photo) -> None:
+        """Ask again about an image that has an answer, if the budget has room for it, and compare.
 
-def _groups(questions: list[Question], batch: int) -> Iterator[list[Question]]:
-    """Cut questions into calls, by number and by what there is to send."""
-    group: list[Question] = []
-    for question in questions:
-        if group and (len(group) == batch or sum(q.size for q in group) + question.size > LARGEST_CALL):
-            yield group
-            group = []
-        group.append(question)
-    if group:
-        yield group
+        The answer is not kept, and counts as spent. A call that brings none says nothing of the model.
+
+        Raises:
+            RetrievalError: The teacher answers otherwise than before.
+        """
+        question = self.prepare(photo)
+        before = self.ledger.answers([question.digest]).get(question.digest)
+        if before is None or not self._teacher.replaceable:
+            return
+        reserved = self.ledger.reserve([question.digest], self.budget, self.calls.seconds, again=True)
+        if not reserved.calls:
+            return
+        try:
+            row = self._send([question], reserved)[0]
+        except (CallError, UnansweredError):
+            return
+        self.ledger.lose(reserved.calls.values())
+        alike = 0.0
+        if len(row) == len(before) and not find_fault(row):
+            alike = float(np.prod(unit_rows(np.stack([row, before]), self.name), axis=0).sum())
+        if alike < REPLACED:
+            raise RetrievalError(
+                f"{self.name} answers otherwise about {question.name} than before (similarity {alike:.3f}). "
+                "If it is another model now, give another --ledger; --no-teacher-probe mixes both."
+            )
+
+    def _advance(self, work: Work) -> None:
+        """Make one call about the group at hand, and see to what comes of it."""
+        group = work.groups[-1]
+        if not group.open:
+            work.groups.pop()
+            return
+        with self._call_size(group) as size:
+            group.calls += 1
+            questions, group.open = group.open[:size], group.open[size:]
+            self._pace.wait(len(questions), work.stop)
+            if work.stop.is_set():
+                work.outcome.denied.update(q.digest for q in questions)
+                return
+            reserved = self.ledger.reserve([q.digest for q in questions], self.budget, self.calls.seconds)
+            work.outcome.denied.update(reserved.denied)
+            busy = [q for q in questions if q.digest in reserved.busy]
+            group.open += busy
+            if mine := [q for q in questions if q.digest in reserved.calls]:
+                self._attempt(mine, reserved, group, work)
+            elif busy and not self._settle(busy[0]):
+                self._wait_for_others(len(busy), group, work.stop)
+
+    @contextmanager
+    def _call_size(self, group: Group) -> Iterator[int]:
+        """Give the number of images that the next call may be about; let one thread alone try more."""
+        first = min(FIRST, len(group.open))
+        if not self.dim or self._proven < min(first, self._limit):
+            with self._turn:  # while this waited, what it waited for may have become known
+                if not self.dim or self._proven < min(first, self._limit):
+                    yield min(first, self._limit) if self.dim else 1
+                    return
+        wanted = min(len(group.open), self._limit)
+        if wanted > self._proven and not group.calls and self._turn.acquire(blocking=False):
+            try:
+                yield wanted
+            finally:
+                self._turn.release()
+        else:
+            yield min(self._limit, self._proven)
+
+    def _attempt(self, questions: list[Question], reserved: Reserved, group: Group, work: Work) -> None:
+        """Make one call; put back into the group what is to be asked again."""
+        try:
+            faults = self._call(questions, reserved)
+        except UnansweredError as answer:
+            reasons = {questions[i].digest: reason for i, reason in answer.reasons.items()}
+            group.open += [q for q in questions if q.digest not in reasons]
+            named = [q for q in questions if q.digest in reasons]
+            self._follow(answer, named, group, work, whole=len(named) == len(questions))
+            work.outcome.refused.update(reasons)
+            return
+        except CallError as failure:
+            group.attempts += 1
+            self._follow(failure, questions, group, work, attempts=group.attempts)
+            return
+        group.attempts = 0
+        for question in questions:
+            fault = faults.get(question.digest)
+            if fault:
+                work.bad[question.digest] += 1
+                wrong, whole = BadAnswerError(f"{self.name} {fault}"), len(faults) == len(questions)
+                self._follow(wrong, [question], group, work, work.bad[question.digest], whole)
+            elif fault is not None:
+                group.open.append(question)
+
+    def _follow(
+        self,
+        failure: RetrievalError,
+        questions: list[Question],
+        group: Group,
+        work: Work,
+        attempts: int = 1,
+        whole: bool = True,
+    ) -> None:
+        """Do what `decide` says about questions without an answer."""
+        state = State(
+            questions[0].name, len(questions), attempts, whole, group.part,
+            self._answered, self._given_up, self._worthless,
+        )  # fmt: skip
+        decision = decide(state, failure)
+        if isinstance(decision, Retry):
+            group.open += questions
+            if decision.exact:
+                self._pace.hold(decision.after)  # for all threads
+            # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter
+            work.stop.wait(decision.after if decision.exact else random.uniform(0, decision.after))
+        elif isinstance(decision, Split):
+            group.attempts = 0
+            middle = len(questions) // 2
+            work.groups += [Group(questions[middle:], part=True), Group(questions[:middle], part=True)]
+        elif isinstance(decision, Refuse):
+            times = f", {BAD_ANSWERS} times" if isinstance(failure, BadAnswerError) else ""
+            group.attempts = 0
+            work.outcome.refused.update({q.digest: f"{failure}{times}" for q in questions})
+        elif decision.reason:
+            raise RetrievalError(f"{decision.reason}. {self._kept()}") from failure
+        else:
+            raise failure
+        if not isinstance(decision, Retry) and decision.counts:
+            with self._lock:
+                self._given_up += 1
+
+    def _wait_for_others(self, count: int, group: Group, stop: Event) -> None:
+        """Wait for what another thread or process is asking about."""
+        stop.wait(POLL)
+        group.waited += POLL
+        if group.waited - POLL < SILENT <= group.waited:
+            say(
+                f"{count} images are being asked about by another process, or were when it was killed on "
+                f"another machine. Waiting for up to {self.calls.seconds:.0f} s."
+            )
+
+    def _call(self, questions: Sequence[Question], reserved: Reserved) -> dict[str, str]:
+        """Make one call; store what it brings, and note as lost what is of no use.
+
+        Args:
+            questions: All of which are reserved.
+            reserved: Their reservations.
+
+        Returns:
+            What has no answer in the ledger yet, by digest, with what was wrong: nothing, if it is held back.
+
+        Raises:
+            UnansweredError: The teacher has no answer for some of them. None is stored.
+            CallError: As `Embedder.embed`.
+        """
+        start = time.monotonic()
+        rows = self._send(questions, reserved)
+        seconds = time.monotonic() - start
+        faults = {q.digest: find_fault(row) for q, row in zip(questions, rows, strict=True)}
+        if dim := self.dim:
+            if rows.shape[1] != dim:
+                faults = dict.fromkeys(faults, f"answered with {rows.shape[1]} numbers, not {dim}")
+        elif not faults[questions[0].digest]:
+            return self._hold(Held(questions[0], rows, reserved, seconds))
+        good = [i for i, q in enumerate(questions) if not faults[q.digest]]
+        if good:
+            self._keep([questions[i] for i in good], rows[good], reserved, seconds)
+        bad = {digest: fault for digest, fault in faults.items() if fault}
+        if bad:
+            self._lose([reserved.calls[digest] for digest in bad], f"{self.name} {next(iter(bad.values()))}")
+        return bad
+
+    def _send(self, questions: Sequence[Question], reserved: Reserved) -> NDArray[np.float32]:
+        calls = [reserved.calls[q.digest] for q in questions]
+        try:
+            rows = self._teacher.embed([q.input for q in questions])
+            if len(rows) != len(questions):
+                raise CallError(
+                    f"{self.name} gave {len(rows)} answers to {len(questions)} images.", charged=True
+                )
+        except UnansweredError:
+            self.ledger.release(calls)
+            raise
+        except CallError as failure:
+            self.complaint = str(failure)
+            if failure.charged:
+                self._lose(calls, str(failure))
+                with self._lock:  # by what failed, not by what is: all lanes may fail together
+                    self._most = max(1, min(self._most, len(questions) // SMALLER))
+            else:
+                self.ledger.release(calls)
+            raise
+        except BaseException:
+            self._lose(calls, "")
+            raise
+        return rows
+
+    def _hold(self, answer: Held) -> dict[str, str]:
+        """Keep an answer back until the next agrees with it on the length of the vectors."""
+        held, self._held = self._held, answer
+        with self._lock:
+            self._given_up, self._answered = 0, True
+        digest, length = answer.question.digest, answer.rows.shape[1]
+        if held is None:
+            return {digest: ""}
+        if held.rows.shape[1] != length:
+            fault = f"answered with {held.rows.shape[1]} numbers, then {length}"
+            self._lose(held.reserved.calls.values(), f"{self.name} {fault}")
+            return {digest: fault}
+        self._held = None
+        for one in (held, answer):
+            self._keep([one.question], one.rows, one.reserved, one.seconds)
+        return {}
+
+    def _settle(self, question: Question) -> bool:
+        """Store the answer that is held back for this question, where no other is to come.
+
+        Returns:
+            Whether one was.
+        """
+        with self._lock:  # or two threads settle the same one
+            held = self._held
+            if held is None or held.question.digest != question.digest:
+                return False
+            self._held = None
+        if self.dim in (0, held.rows.shape[1]):
+            self._keep([question], held.rows, held.reserved, held.seconds)
+        else:
+            self._lose(held.reserved.calls.values(), self.complaint)
+        return True
+
+    def _keep(
+        self, questions: Sequence[Question], rows: NDArray[np.float32], reserved: Reserved, seconds: float
+    ) -> None:
+        sources = {q.digest: q.source for q in questions}
+        self.ledger.add([q.digest for q in questions], rows, reserved.calls, sources, seconds)
+        with self._lock:
+            self.asked += len(questions)
+            self._given_up, self._answered = 0, True
+            self._proven = max(self._proven, len(questions))
+            if len(questions) >= int(self._most):
+                self._most = min(self.calls.batch, self._most + 1 / STEADY)
+
+    def _lose(self, calls: Collection[int], complaint: str) -> None:
+        self.ledger.lose(calls)
+        useful = self._answered and self.dim
+        with self._lock:
+            self.lost += len(calls)
+            self.complaint = complaint
+            self._worthless += not useful
+
+    def _kept(self) -> str:
+        """What to say to those who paid, when there is no going on."""
+        if not (count := len(self.ledger)):
+            return "No answer came of it."
+        return f"{count} answers are kept in {self.ledger.path}; run again to go on."

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from index.embedders.base import Embedder
-from index.embedders.vectors_file import find_missing
 from index.errors import BudgetError, UsageError
+from index.images.digests import digest_pool
 from index.images.file import ImageFile
 from index.images.sources import Source, find_images
 from index.stores.folder import Index
-from index.teachers.ask import digest_pool
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
 
@@ -102,7 +101,7 @@ def make_bill(
     if price is not None and not 0 <= price < math.inf:
         raise UsageError(f"--price must be 0 or more, and finite, not {price}.")
     digests = digest_pool(files)
-    missing = find_missing(files, digests, teacher)
+    missing = teacher.find_missing(files, digests)
     distinct = {digest for i, digest in enumerate(digests) if i not in missing}.difference(known)
     answered, spent = len(ledger.known(distinct)), ledger.spent
     queries = len(distinct) - answered
@@ -137,7 +136,7 @@ def bill_by_name(
     files = find_images(sources)
     known = Index(update).ids_by_digest if update else ()
     model = teacher.open_plain(device)
-    with teacher.open_ledger(model.key) as ledger:
+    with teacher.open_ledger(model.key, dry=True) as ledger:
         return make_bill(files, model, ledger, teacher.budget, wanted, price, known)
 
 

@@ -26,6 +26,7 @@ from index.teachers.ledger_owner import describe_owner, is_gone
 from index.teachers.ledger_schema import checksum, damage, open_ledger_file
 
 LOOK_UP = 500  # SQLite limits the variables of one statement
+IN_MEMORY = Path(":memory:")  # as SQLite calls it
 ROOM = 32_000_000  # bytes that must be free before anything is paid for: twice what is written ahead
 
 
@@ -119,13 +120,14 @@ class Ledger:
             raise RetrievalError(damage(self.path))
         return {digest: np.frombuffer(blob, "<f4") for digest, blob in rows}
 
-    def reserve(self, digests: Sequence[str], budget: int, seconds: float) -> Reserved:
+    def reserve(self, digests: Sequence[str], budget: int, seconds: float, again: bool = False) -> Reserved:
         """Set budget aside for calls, before anything is sent.
 
         Args:
             digests: What is to be asked about; what has an answer by now is left out.
             budget: How much may ever be spent.
             seconds: Calls have ended after so many seconds, whatever happens to this process.
+            again: Whether to ask also about what has an answer, to compare.
 
         Raises:
             RetrievalError: The ledger cannot be written.
@@ -138,7 +140,7 @@ class Ledger:
         now = time.time()
         with self._writing() as db:
             buried = self._bury(db, now)
-            known = {digest for digest, _ in _select(db, "0", digests)}
+            known = {digest for digest, _ in _select(db, "0", () if again else digests)}
             busy = {digest for (digest,) in db.execute("SELECT digest FROM calls WHERE until > 0")}
             wanted = [digest for digest in dict.fromkeys(digests) if digest not in known | busy]
             (spent,) = db.execute(

@@ -15,10 +15,9 @@ def describe_owner() -> str:
 
 def is_gone(owner: str) -> bool:
     """Whether the process so named has ended, as far as one can tell: only on the machine it ran on."""
-    host, *which = owner.rsplit(":", 2)
-    if host != socket.gethostname() or len(which) < 2:  # the first ledgers did not note the birth
+    host, number, born = owner.rsplit(":", 2)
+    if host != socket.gethostname():
         return False
-    number, born = which
     try:
         process = psutil.Process(int(number))
         if process.status() == psutil.STATUS_ZOMBIE:  # killed, and whoever started it has not looked yet

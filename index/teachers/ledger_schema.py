@@ -1,15 +1,14 @@
-"""What a ledger looks like as an SQLite file, and how an empty or an older one becomes that."""
+"""What a ledger looks like as an SQLite file, and how an empty file becomes one."""
 
 import random
 import sqlite3
 import time
 import zlib
 from pathlib import Path
-from typing import Literal
 
 from index.errors import UsageError
 
-FORMAT = 2  # SQLite's user_version; 1 was 0, and had answers only
+FORMAT = 2  # SQLite's user_version
 SCHEMA = """
 CREATE TABLE teacher (
     key TEXT PRIMARY KEY,
@@ -70,17 +69,14 @@ def open_ledger_file(path: Path, teacher_key: str) -> sqlite3.Connection:
 
 def _prepare(db: sqlite3.Connection, path: Path, teacher_key: str) -> None:
     db.execute("BEGIN")
-    _recognise(db, path)  # before the pragmas, which change the file: it may be somebody else's
+    _is_empty(db, path)  # before the pragmas, which change the file: it may be somebody else's
     db.execute("COMMIT")
     _run(db, PRAGMAS)
     db.execute("BEGIN IMMEDIATE")
-    kind = _recognise(db, path)  # again: another process may have made a ledger of it meanwhile
-    if kind == "empty":
+    if _is_empty(db, path):  # looked at again: another process may have made a ledger of it meanwhile
         _run(db, SCHEMA)
         db.execute("INSERT INTO teacher VALUES (?, NULL, 0, 0)", (teacher_key,))
-    elif kind == "first":
-        _upgrade(db)
-    db.execute(f"PRAGMA user_version = {FORMAT}")
+        db.execute(f"PRAGMA user_version = {FORMAT}")
     (owner,) = db.execute("SELECT key FROM teacher").fetchone()
     db.execute("COMMIT")
     if owner != teacher_key:
@@ -89,17 +85,15 @@ def _prepare(db: sqlite3.Connection, path: Path, teacher_key: str) -> None:
         )
 
 
-def _recognise(db: sqlite3.Connection, path: Path) -> Literal["empty", "first", "present"]:
-    """Which format a file has."""
+def _is_empty(db: sqlite3.Connection, path: Path) -> bool:
+    """Whether a file is still to become a ledger; raise UsageError if it is neither."""
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if not tables and not version:
-        return "empty"
-    if tables == {"answers", "teacher"} and not version:
-        return "first"
+        return True
     if version != FORMAT or not {"answers", "calls", "renditions", "teacher"} <= tables:
         raise UsageError(f"{path} is not a ledger of this version. Give another --ledger.")
-    return "present"
+    return False
 
 
 def damage(path: Path) -> str:
@@ -116,17 +110,3 @@ def _run(db: sqlite3.Connection, script: str) -> None:
     """Run statements inside the present transaction, which `executescript` would end."""
     for statement in script.split(";"):
         db.execute(statement)
-
-
-def _upgrade(db: sqlite3.Connection) -> None:
-    """Take over the answers of the first format; they were paid for."""
-    (key,) = db.execute("SELECT key FROM teacher").fetchone()
-    db.create_function("crc", 2, checksum, deterministic=True)
-    _run(db, "ALTER TABLE answers RENAME TO first_answers; DROP TABLE teacher")
-    _run(db, SCHEMA)
-    db.execute("INSERT INTO teacher SELECT ?, max(length(vector)) / 4, 0, 0 FROM first_answers", (key,))
-    db.execute(
-        "INSERT INTO answers (digest, vector, answered, crc) "
-        "SELECT digest, vector, answered, crc(digest, vector) FROM first_answers ORDER BY answered"
-    )
-    db.execute("DROP TABLE first_answers")

@@ -1,164 +1,123 @@
-"""What to do when a call to a teacher fails: wait and ask again, ask about fewer images, or give up."""
+"""Decide what to do when a call to a teacher fails: ask again, ask about fewer images, or give up.
 
-import random
-from collections import Counter
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from threading import Event
+`decide` reads no clock, draws no lot and remembers nothing: its tests are a table.
+"""
 
-from index.errors import RefusedError, RetrievalError, TransientError, UnansweredError, UnreachableError
-from index.progress import say
-from index.teachers.call import Buyer, Question
-from index.teachers.rate_limit import RateLimit
+from dataclasses import dataclass
+
+from index.errors import (
+    CallError,
+    RefusedError,
+    RetrievalError,
+    TransientError,
+    UnansweredError,
+    UnreachableError,
+)
 
 ATTEMPTS = 8  # of a call that brings no answer
 BAD_ANSWERS = 4  # for one image, after which it is taken to have none
+IN_A_ROW = 4  # calls given up, or first images refused, after which the teacher itself is at fault
+WORTHLESS = 12  # calls of no use at first, after which the teacher is taken to have no answers
 SHORTEST, LONGEST = 0.5, 30.0  # seconds of the first and of the longest pause between attempts
 TOO_LONG = 900.0  # seconds that a teacher may want to be left alone before we give up
-POLL = 0.2  # seconds between looks for an answer that another process is waiting for
-SILENT = 10.0  # seconds of such waiting before it is said
+
+
+class BadAnswerError(CallError):
+    """An answer that came and was charged for, and is no vector of the teacher's."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What questions have no answer, by the digest of what was sent; all others are in the ledger.
+class State:
+    """What is known when a call has failed.
 
     Attributes:
-        refused: With the reason.
-        denied: For which the budget has no room.
+        name: Of the first image that it failed for.
+        images: How many it failed for.
+        attempts: How many calls in a row brought no answer; of a bad answer, how many this image had.
+        whole: Whether it failed for all images that it was about.
+        part: Whether these images were part of a larger call that was given up.
+        answered: Whether the teacher has ever given an answer of use.
+        given_up: How many calls were given up in a row, by all threads.
+        worthless: How many calls were charged for and of no use, before two answers agreed.
     """
 
-    refused: dict[str, str]
-    denied: set[str]
+    name: str = ""
+    images: int = 1
+    attempts: int = 1
+    whole: bool = True
+    part: bool = False
+    answered: bool = True
+    given_up: int = 0
+    worthless: int = 0
 
 
-@dataclass
-class _Trouble:
-    """What went wrong with the questions of one group so far."""
+@dataclass(frozen=True)
+class Retry:
+    """Ask again, after up to so many seconds, or after just as many where the teacher named them."""
 
-    attempts: int = 0
-    bad: Counter[str] = field(default_factory=Counter)
-    waited: float = 0.0
+    after: float = 0.0
+    exact: bool = False
 
 
-class Retrier:
-    """Asks one thread's questions until each is answered, refused or denied.
+@dataclass(frozen=True)
+class Split:
+    """Ask about each half, to find the image at fault; it may tell against the teacher itself."""
 
-    Attributes:
-        outcome: What became of them.
+    counts: bool = False
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """Take the images for ones without an answer; it may tell against the teacher itself."""
+
+    counts: bool = False
+
+
+@dataclass(frozen=True)
+class Abort:
+    """Ask no more, for this reason; without one, for what the failure says itself."""
+
+    reason: str = ""
+
+
+def decide(state: State, failure: RetrievalError) -> Retry | Split | Refuse | Abort:
+    """Decide what to do about a failed call.
+
+    Args:
+        state: What else is known.
+        failure: What `Embedder.embed` raised, or a `BadAnswerError` for one image.
     """
+    if state.worthless >= WORTHLESS:
+        return Abort(f"{WORTHLESS} calls were of no use. The last: {_line(failure)}, for {state.name}")
+    if isinstance(failure, TransientError):
+        return _decide_after_silence(state, failure)
+    if isinstance(failure, RefusedError):
+        return _give_up(state, failure, counts=state.images == 1 and not state.answered)
+    if isinstance(failure, BadAnswerError) and state.attempts < BAD_ANSWERS:
+        return Retry()
+    if isinstance(failure, BadAnswerError | UnansweredError):  # they say which images are at fault
+        decision = _give_up(state, failure, counts=state.whole)
+        return Refuse(decision.counts) if isinstance(decision, Split) else decision
+    return Abort()
 
-    def __init__(self, buyer: Buyer, pace: RateLimit, stop: Event) -> None:
-        """Start with nothing asked.
 
-        Args:
-            buyer: Makes the calls.
-            pace: Of all threads together.
-            stop: Once it is set no further call is made, and what is open is denied.
-        """
-        self._buyer, self._pace, self._stop = buyer, pace, stop
-        self._name = buyer.teacher.name
-        self._depth = 0  # how often what is asked about now was divided
-        self.outcome = Outcome({}, set())
+def _decide_after_silence(state: State, failure: TransientError) -> Retry | Split | Refuse | Abort:
+    if isinstance(failure, UnreachableError) and not state.answered:
+        return Abort()  # the address is wrong, more likely than not
+    if failure.wait > TOO_LONG:
+        return Abort(f"{failure}; it wants to be left alone for {failure.wait:.0f} s")
+    if state.attempts < ATTEMPTS:
+        pause = min(LONGEST, SHORTEST * 2**state.attempts)
+        return Retry(failure.wait, exact=True) if failure.wait else Retry(pause)
+    # Of the parts of a call the smallest tell most.
+    return _give_up(state, failure, counts=state.images == 1 or not state.part)
 
-    def ask(self, questions: list[Question]) -> None:
-        """Make calls about these questions, all together.
 
-        Raises:
-            RetrievalError: The teacher or the ledger cannot be used.
-        """
-        trouble = _Trouble()
-        while questions:
-            # One image at a time at first: what is wrong with a teacher shows at little cost.
-            with nullcontext() if self._buyer.dim else self._buyer.turn:
-                count = self._buyer.most
-                questions = questions[count:] + self._attempt(questions[:count], trouble)
+def _give_up(state: State, failure: RetrievalError, counts: bool) -> Split | Refuse | Abort:
+    if counts and state.given_up + 1 >= IN_A_ROW:
+        return Abort(_line(failure))
+    return Split(counts) if state.images > 1 else Refuse(counts)
 
-    def _attempt(self, questions: list[Question], trouble: _Trouble) -> list[Question]:
-        """Make one call, and return the questions that are still open after it."""
-        self._pace.wait(len(questions), self._stop)
-        if self._stop.is_set():
-            self.outcome.denied.update(q.digest for q in questions)
-            return []
-        reserved = self._buyer.reserve(questions)
-        self.outcome.denied.update(reserved.denied)
-        busy = [q for q in questions if q.digest in reserved.busy]
-        mine = [q for q in questions if q.digest in reserved.calls]
-        if not mine:
-            self._wait_for_others(busy, trouble)
-            return busy
-        try:
-            faults = self._buyer.call(mine, reserved)
-            trouble.attempts = 0
-        except UnansweredError as answer:
-            faults = {mine[i].digest: reason for i, reason in answer.reasons.items()}
-            self.outcome.refused.update(faults)
-            if len(faults) == len(mine):
-                self._buyer.give_up(answer)
-            return busy + [q for q in mine if q.digest not in faults]
-        except TransientError as failure:
-            return busy + self._after_silence(failure, mine, trouble)
-        except RefusedError as refusal:
-            if not self._buyer.answered and len(mine) == 1:
-                self._buyer.give_up(refusal)
-            self._divide(mine, str(refusal))
-            return busy
-        return busy + self._after_faults(faults, mine, trouble)
 
-    def _wait_for_others(self, busy: list[Question], trouble: _Trouble) -> None:
-        """Wait for what another thread or process is asking about."""
-        if not busy or self._buyer.settle(busy[0]):
-            return
-        self._stop.wait(POLL)
-        trouble.waited += POLL
-        if trouble.waited - POLL < SILENT <= trouble.waited:
-            say(
-                f"{len(busy)} images are being asked about by another process, or were when it was killed on "
-                f"another machine. Waiting for up to {self._buyer.teacher.calls.seconds:.0f} s."
-            )
-
-    def _after_faults(
-        self, faults: dict[str, str], questions: list[Question], trouble: _Trouble
-    ) -> list[Question]:
-        """Give up the images that are answered wrongly again and again; return those that are still open."""
-        for digest, fault in faults.items():
-            trouble.bad[digest] += bool(fault)
-            if trouble.bad[digest] == BAD_ANSWERS:
-                self.outcome.refused[digest] = f"{self._name} {fault}, {BAD_ANSWERS} times"
-                if len(faults) == len(questions):
-                    self._buyer.give_up(RetrievalError(self.outcome.refused[digest]))
-        return [q for q in questions if q.digest in faults and q.digest not in self.outcome.refused]
-
-    def _after_silence(
-        self, failure: TransientError, questions: list[Question], trouble: _Trouble
-    ) -> list[Question]:
-        """Wait to ask again, or give these questions up; return those that are still open."""
-        if isinstance(failure, UnreachableError) and not self._buyer.answered:
-            raise failure  # the address is wrong, more likely than not
-        if failure.wait > TOO_LONG:
-            raise RetrievalError(
-                f"{failure}; it wants to be left alone for {failure.wait:.0f} s. {self._buyer.kept()}"
-            )
-        trouble.attempts += 1
-        if trouble.attempts == ATTEMPTS:
-            trouble.attempts = 0
-            if not self._depth or len(questions) == 1:  # of the parts of a call the smallest tell most
-                self._buyer.give_up(failure)
-            self._divide(questions, str(failure))
-            return []
-        if failure.wait:
-            self._pace.hold(failure.wait)  # for all threads
-        # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter
-        self._stop.wait(failure.wait or random.uniform(0, min(LONGEST, SHORTEST * 2**trouble.attempts)))
-        return questions
-
-    def _divide(self, questions: list[Question], reason: str) -> None:
-        """Find the images at fault for a call that failed as a whole: ask about half of them at a time."""
-        if len(questions) == 1:
-            self.outcome.refused[questions[0].digest] = reason
-            return
-        middle = len(questions) // 2
-        self._depth += 1
-        self.ask(questions[:middle])
-        self.ask(questions[middle:])
-        self._depth -= 1
+def _line(failure: RetrievalError) -> str:
+    return str(failure).rstrip(".")

@@ -6,8 +6,10 @@ from pathlib import Path
 from index.embedders.base import Embedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
+from index.progress import say
 from index.teachers.client import PaidEmbedder
-from index.teachers.ledger import Ledger, default_ledger
+from index.teachers.ledger import IN_MEMORY, Ledger, default_ledger
+from index.teachers.ledger_report import read_account
 
 
 @dataclass(frozen=True)
@@ -19,12 +21,14 @@ class TeacherSpec:
         options: As for `open_embedder`.
         ledger: The file of its answers; None keeps it in the user's cache folder.
         budget: How many images a paid teacher may ever be asked about; 0 lets only the ledger answer.
+        opened: The teacher itself, where it is open already, as a Python callable may be.
     """
 
     spec: str | None = None
     options: EmbedderOptions = field(default_factory=EmbedderOptions)
     ledger: Path | None = None
     budget: int = 0
+    opened: Embedder | None = None
 
     def open_plain(self, device: str) -> Embedder:
         """Open the teacher itself.
@@ -32,16 +36,26 @@ class TeacherSpec:
         Raises:
             UsageError: It cannot be opened.
         """
+        if self.opened:
+            return self.opened
         assert self.spec is not None
         return open_embedder(self.spec, device, self.options)
 
-    def open_ledger(self, teacher_key: str) -> Ledger:
+    def open_ledger(self, teacher_key: str, dry: bool = False) -> Ledger:
         """Open its ledger.
+
+        Args:
+            teacher_key: Of the teacher.
+            dry: Whether to write nothing; where this teacher has no ledger, one in memory stands for it.
 
         Raises:
             UsageError: The file cannot be used, or holds the answers of another teacher.
         """
-        return Ledger(self.ledger or default_ledger(teacher_key), teacher_key)
+        path = self.ledger or default_ledger(teacher_key)
+        if dry and path.exists() and (owner := read_account(path).teacher) != teacher_key:
+            say(f"{path} holds the answers of another teacher: {owner}. A run will need another --ledger.")
+            path = IN_MEMORY
+        return Ledger(IN_MEMORY if dry and not path.exists() else path, teacher_key)
 
     def open(self, device: str) -> Embedder:
         """Open the teacher, with its ledger and its budget if its answers may have a price.

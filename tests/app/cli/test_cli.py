@@ -259,5 +259,5 @@ def test_a_missing_package_names_its_extra(
         [sys.executable, "-c", hide, *map(str, arguments)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert f"{module} is not installed. Install it with: pip install 'retrieval[{extra}]'" in done.stderr
+    assert f'{module} is not installed. Install it with: pip install -e ".[{extra}]"' in done.stderr
     assert "Traceback" not in done.stderr

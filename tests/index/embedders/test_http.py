@@ -1,26 +1,23 @@
 """One call to an endpoint, and everything that can be wrong with it."""
 
-import asyncio
 import gzip
+import json
 import os
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 
-import hypercorn.asyncio
-import hypercorn.config
 import numpy as np
 import pytest
 import trustme
 from conftest import picture, write_embedder
+from fastapi import Response
 from PIL import Image
 from teacher_server import TeacherServer, serving
 
 from index.embedders.http import KEY, LARGEST_ANSWER, EndpointEmbedder
+from index.embedders.http_formats import read_answer
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
@@ -310,54 +307,78 @@ def test_what_is_sent_in_place_of_a_file(tmp_path):
     assert model.prepare(photo).mime == "image/webp"
 
 
-@contextmanager
-def serving_http2(app, certificate: Path):
-    """Run an app in a thread over TLS and HTTP/2; yields the address of its embeddings."""
-    config = hypercorn.config.Config()
-    config.bind, config.alpn_protocols = ["127.0.0.1:0"], ["h2"]
-    config.certfile = config.keyfile = str(certificate)
-    config.errorlog = None
-    sockets = config.create_sockets()
-    (listening,) = sockets.secure_sockets
-    listening.listen()
-    config.create_sockets = lambda: sockets
-    loop, stop = asyncio.new_event_loop(), asyncio.Event()
-    serve = hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait, mode="asgi")
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve,), daemon=True)
-    thread.start()
-    try:
-        yield f"https://127.0.0.1:{listening.getsockname()[1]}/v1/embeddings"
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
+def body(indices, vectors) -> bytes:
+    entries = [{"embedding": v} if i == "left out" else {"index": i, "embedding": v}
+               for i, v in zip(indices, vectors, strict=True)]  # fmt: skip
+    return json.dumps({"data": entries}).encode()
 
 
-@pytest.fixture
-def certificate(tmp_path: Path, monkeypatch) -> Path:
-    """Of 127.0.0.1, from an authority that is trusted."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "host.pem")
-    return tmp_path / "host.pem"
+VECTORS = [[1.0, 0.0], [0.0, 1.0], [3.0, 4.0]]
 
 
-def test_http2_from_several_threads(certificate, teacher):
-    """Each sends more than the other end takes at once: over one connection they would block each other."""
-    server, noise = TeacherServer(teacher), np.random.default_rng(0)
-    server.delay = 0.02
-    photos = []
-    for i in range(24):
-        data = BytesIO()
-        Image.fromarray(noise.integers(0, 256, (200, 200, 3), np.uint8)).save(data, "PNG", compress_level=1)
-        photos.append(decode(data.getvalue(), f"{i}.png"))
-    with serving_http2(server, certificate) as url:
-        model = EndpointEmbedder(url, EmbedderOptions(concurrency=4, timeout=5))
-        uploads = [model.prepare(photo) for photo in photos]
-        with ThreadPoolExecutor(4) as lanes:
-            rows = np.concatenate(list(lanes.map(lambda upload: model.embed([upload]), uploads)))
-        for client in model._clients.queue:  # or hypercorn complains when it ends
-            client.close()
-    np.testing.assert_allclose(rows, teacher.embed([teacher.prepare(photo) for photo in photos]), atol=1e-6)
-    assert server.versions == {"2"}
-    assert len(server.clients) <= 4
+@pytest.mark.parametrize(
+    "indices",
+    [[0, 1, 2], [1, 2, 3], [0, 0, 0], [1, 1, 1], ["left out"] * 3, [None] * 3, ["0", "1", "2"]],
+    ids=str,
+)
+def test_numbers_of_answers_as_endpoints_give_them(indices):
+    answer = read_answer(body(indices, VECTORS), 3)
+    assert answer.rows.tolist() == VECTORS
+    assert answer.most is None
+    assert answer.ordered == (len(set(indices)) == 1)
+
+
+def test_numbers_that_turn_the_order_are_followed():
+    assert read_answer(body([2, 0, 1], VECTORS), 3).rows.tolist() == [VECTORS[1], VECTORS[2], VECTORS[0]]
+
+
+@pytest.mark.parametrize(
+    ("indices", "count", "most", "told"),
+    [
+        ([0], 8, 1, 0),
+        ([0, 1, 2], 8, 3, 3),
+        ([0, 0, 0], 8, 1, 0),
+        (["left out"] * 3, 8, 1, 0),
+        ([4, 5, 6], 8, 1, 0),
+    ],
+)
+def test_fewer_answers_than_images(indices, count, most, told):
+    """One alone may be of all images together, and is not used."""
+    answer = read_answer(body(indices, VECTORS[: len(indices)]), count)
+    assert (answer.rows.shape, answer.most) == ((count, 2), most)
+    assert np.isfinite(answer.rows).all(axis=1).sum() == told
+
+
+@pytest.mark.parametrize(
+    ("indices", "vectors"),
+    [([0, 0, 1], VECTORS), ([0, 2, 4], VECTORS), ([0, 0, 0], [[1.0, 2.0]] * 3), ([0, None, 1], VECTORS)],
+)
+def test_answers_that_cannot_be_told_apart(indices, vectors):
+    with pytest.raises(ValueError, match=r"the indices|one vector for different images"):
+        read_answer(body(indices, vectors), 3)
+
+
+@pytest.mark.parametrize(
+    "complaint", ["base64 encoding is not currently supported", "encoding_format: extra field"]
+)
+@pytest.mark.parametrize("status", [400, 422, 500])
+def test_plain_numbers_where_base64_is_refused(teacher, photos, capsys, complaint, status):
+    """Found out once, at no cost."""
+    server = TeacherServer(teacher)
+    write = server._write
+
+    def refuse(request, vectors, encoding, fault):
+        return (
+            Response(complaint, status) if encoding == "base64" else write(request, vectors, encoding, fault)
+        )
+
+    server._write = refuse
+    with serving(server) as url:
+        model = EndpointEmbedder(url, EmbedderOptions())
+        inputs = [model.prepare(photo) for photo in photos]
+        rows = [model.embed(inputs) for _ in range(2)]
+    np.testing.assert_allclose(
+        rows[1], teacher.embed([teacher.prepare(photo) for photo in photos]), atol=1e-6
+    )
+    assert len(server.calls) == 3
+    assert capsys.readouterr().err.count("plain numbers") == 1

@@ -8,7 +8,9 @@ import pytest
 from conftest import picture
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
+from index.embedders.onnx import find_external_data
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
 from index.errors import UnansweredError, UsageError
@@ -105,14 +107,21 @@ def test_an_output_is_picked_by_name(tmp_path, photo):
         open_embedder(path, "cpu", EmbedderOptions(output="nothing"))
 
 
-def test_a_sequence_is_refused_with_advice(tmp_path):
+def test_a_sequence_is_pooled_and_that_is_said(tmp_path, photo, capsys):
     alone = write_foreign(tmp_path / "a.onnx", outputs=("tokens",))
-    with pytest.raises(UsageError, match=r"a sequence of vectors, not one vector an image. Export it with"):
-        open_embedder(alone, "cpu")
+    mean = open_embedder(alone, "cpu")
+    assert "--teacher-pool mean" in capsys.readouterr().err
+    pooled = open_embedder(write_foreign(tmp_path / "p.onnx"), "cpu")
+    np.testing.assert_allclose(*(m.embed([m.prepare(photo)]) for m in (mean, pooled)), atol=1e-5)
+    first = open_embedder(alone, "cpu", EmbedderOptions(pool="cls", mean=(0, 0, 0), std=(1, 1, 1)))
+    pixel = first.prepare(photo)[0, 0].astype(np.float32)
+    np.testing.assert_allclose(
+        first.embed([first.prepare(photo)])[0], pixel / np.linalg.norm(pixel), atol=1e-5
+    )
+    assert first.key != mean.key
     both = write_foreign(tmp_path / "b.onnx", outputs=("tokens", "pooled"))
-    assert open_embedder(both, "cpu").dim == 3  # the only one that can be
-    with pytest.raises(UsageError, match=r"a sequence of vectors.*Give --teacher-output pooled"):
-        open_embedder(both, "cpu", EmbedderOptions(output="tokens"))
+    assert "--teacher-pool" not in open_embedder(both, "cpu").assumed  # the only one that is a vector already
+    assert "--teacher-pool" in open_embedder(both, "cpu", EmbedderOptions(output="tokens")).assumed
 
 
 @pytest.mark.parametrize(
@@ -121,8 +130,7 @@ def test_a_sequence_is_refused_with_advice(tmp_path):
         (("n", 3, "h", "w"), {}, "any size. Give --teacher-size"),
         (("n", 3, 16, 16), {"size": 32}, "takes images of 16 pixels, not 32"),
         (("n", "a", "b", "c"), {"size": 16}, "no axis is colour. Give --teacher-layout"),
-        (("n", 3, 16, 24), {}, "not square"),
-        ((4, 3, 16, 16), {}, "takes 4 images at once"),
+        (("n", 3, 16, 24), {"size": 16}, "takes images of 16x24 pixels, not 16"),
     ],
 )
 def test_inputs_that_cannot_be_fed(tmp_path, shape, options, complaint):
@@ -151,8 +159,163 @@ def test_a_vector_of_zeros_names_its_image(tmp_path):
         ({"size": 10**6}, "--teacher-size must be at most 16384"),
         ({"rate": 1e-300}, "--teacher-rate must be at least 1e-05"),
         ({"timeout": float("nan")}, "--teacher-timeout must be above 0"),
+        (
+            {"mean": (123.7, 116.3, 103.5)},
+            "of colours between 0 and 1, not 123.7,116.3,103.5. Divide it by 255",
+        ),
+        ({"std": (58.4, 57.1, 57.4)}, "--teacher-std is of colours between 0 and 1"),
+        ({"mean": "a,b,c"}, "--teacher-mean takes three numbers, as in 0.5,0.5,0.5, not 'a,b,c'"),
+        ({"size": "224by"}, "--teacher-size takes pixels, as in 224 or 256x128, not '224by'"),
+        ({"size": "1x2x3"}, "--teacher-size takes pixels"),
+        ({"channels": "brg"}, "--teacher-channels must be one of rgb, bgr"),
+        ({"pool": "max"}, "--teacher-pool must be one of cls, mean"),
     ],
 )
 def test_options_check_themselves(wrong, complaint):
     with pytest.raises(UsageError, match=complaint):
         EmbedderOptions(**wrong)
+
+
+WEIGHTS = np.random.default_rng(0).normal(0, 0.2, (16, 3, 8, 8)).astype(np.float32)
+
+
+def write_network(
+    path: Path,
+    shape: tuple = ("n", 3, 64, 64),
+    output: tuple = ("n", 16),
+    last: tuple[tuple, ...] = (("Flatten", ["pooled"], {}),),
+    kind: int = TensorProto.FLOAT,
+    constants: dict[str, NDArray] | None = None,
+) -> Path:
+    """A convolution `map`, its mean `pooled`, and what comes last."""
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["floats", "weights"], ["map"], strides=[8, 8]),
+        helper.make_node("GlobalAveragePool", ["map"], ["pooled"]),
+    ]
+    for place, (operator, inputs, attributes) in enumerate(last, 1):
+        name = "answer" if place == len(last) else f"step{place}"
+        nodes.append(helper.make_node(operator, inputs, [name], **attributes))
+    constants = {"weights": WEIGHTS, **(constants or {})}
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("pixels", kind, list(shape))],
+        [helper.make_tensor_value_info("answer", TensorProto.FLOAT, list(output))],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+ROW, ONE = {"row": np.array([1, -1])}, {"one": np.array([1])}
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"output": ("n", 16, 1, 1), "last": [("Identity", ["pooled"], {})]},
+        {"output": ("n", 16, 8, 8), "last": [("Identity", ["map"], {})]},
+        {"output": (16,), "shape": (1, 3, 64, 64), "last": [("Squeeze", ["pooled"], {})]},
+        {"output": ("n", "d"), "last": [("Reshape", ["pooled", "row"], {})], "constants": ROW},
+        {"output": (4, 16), "shape": (4, 3, 64, 64)},
+        {"output": ("n", 1, 16), "last": [
+            ("Flatten", ["pooled"], {}), ("Unsqueeze", ["step1", "one"], {})], "constants": ONE},
+    ],
+    ids=["map of one", "map", "one flat vector", "fixed reshape", "batch of four", "one token"],
+)  # fmt: skip
+def test_forms_of_one_answer(tmp_path, photo, network):
+    """All give what the plain one does, of one image, of three and of five."""
+    plain = open_embedder(write_network(tmp_path / "plain.onnx"), "cpu")
+    model = open_embedder(write_network(tmp_path / "other.onnx", **network), "cpu")
+    images = [np.roll(plain.prepare(photo), 9 * i, axis=1) for i in range(5)]
+    images[3] = 255 - images[3]
+    for count in (1, 3, 5):
+        np.testing.assert_allclose(model.embed(images[:count]), plain.embed(images[:count]), atol=1e-5)
+
+
+def test_images_that_are_not_square(tmp_path, photo):
+    model = open_embedder(write_network(tmp_path / "people.onnx", ("n", 3, 128, 64)), "cpu")
+    assert (model.prepare(photo).shape, model.side) == ((128, 64, 3), 128)
+    assert "--teacher-size 128x64" in model.assumed
+    free = write_network(tmp_path / "free.onnx", ("n", 3, "h", "w"))
+    given = open_embedder(free, "cpu", EmbedderOptions(size="128x64"))
+    np.testing.assert_array_equal(given.prepare(photo), model.prepare(photo))
+    crop = open_embedder(free, "cpu", EmbedderOptions(size=(48, 24), resize="crop"))
+    middle = photo.image.crop((14, 0, 26, 24)).resize((24, 48), Image.Resampling.BICUBIC)
+    np.testing.assert_allclose(crop.prepare(photo), np.asarray(middle), atol=5)
+
+
+def test_a_letterbox_keeps_the_shape(tmp_path, photo):
+    path = write_network(tmp_path / "l.onnx")
+    boxed = open_embedder(path, "cpu", EmbedderOptions(resize="letterbox")).prepare(photo)
+    assert (boxed[:12] == 114).all()
+    assert (boxed[-12:] == 114).all()
+    assert not (boxed[13:-13] == 114).all(axis=2).any()
+
+
+def test_channels_of_opencv(tmp_path, photo):
+    """BGR in is what RGB with turned weights would be; the mean stays that of red, green, blue."""
+    path = write_foreign(tmp_path / "f.onnx")
+    options = {"mean": MEAN, "std": STD}
+    rgb = open_embedder(path, "cpu", EmbedderOptions(**options))
+    bgr = open_embedder(path, "cpu", EmbedderOptions(channels="bgr", **options))
+    rows = [model.embed([model.prepare(photo)])[0] for model in (rgb, bgr)]
+    np.testing.assert_allclose(rows[0], rows[1][::-1], atol=1e-6)
+    assert rgb.key != bgr.key
+
+
+def test_bytes_go_in_as_they_are(tmp_path, photo):
+    path = write_network(tmp_path / "bytes.onnx", kind=TensorProto.UINT8)
+    model = open_embedder(path, "cpu")
+    assert "mean" not in model.assumed
+    scaled = open_embedder(
+        write_network(tmp_path / "f.onnx"), "cpu", EmbedderOptions(mean=(0, 0, 0), std=(1, 1, 1))
+    )
+    np.testing.assert_allclose(*(m.embed([m.prepare(photo)]) for m in (model, scaled)), atol=1e-5)
+    with pytest.raises(UsageError, match=r"takes bytes\. Leave --teacher-mean"):
+        open_embedder(path, "cpu", EmbedderOptions(mean=MEAN))
+
+
+def test_answers_that_depend_on_the_other_images_are_refused(tmp_path):
+    last = [
+        ("Flatten", ["pooled"], {}),
+        ("ReduceMean", ["step1"], {"axes": [0], "keepdims": 1}),
+        ("Sub", ["step1", "step2"], {}),
+    ]
+    with pytest.raises(UsageError, match=r"answers otherwise for two images together .* model\.eval"):
+        open_embedder(write_network(tmp_path / "batch.onnx", last=last), "cpu")
+
+
+def test_scores_of_classes_are_said_to_be_some(tmp_path, capsys):
+    last = [("Flatten", ["pooled"], {}), ("Softmax", ["step1"], {"axis": 1})]
+    open_embedder(write_network(tmp_path / "scores.onnx", last=last), "cpu")
+    assert "16 numbers of an answer sum to one, like scores of classes" in capsys.readouterr().err
+    open_embedder(write_network(tmp_path / "plain.onnx"), "cpu")
+    said = capsys.readouterr().err
+    assert "scores" not in said
+    assert "vectors of 16 numbers" in said
+
+
+def test_weights_beside_the_file_belong_to_it(tmp_path, photo, monkeypatch):
+    """They are found from any folder, and other ones make another model."""
+    here = tmp_path / "model"
+    here.mkdir()
+    made = onnx.load(write_network(tmp_path / "m.onnx"))
+    onnx.save(made, here / "m.onnx", save_as_external_data=True, location="m.onnx.data", size_threshold=0)
+    monkeypatch.chdir(tmp_path)
+    outside, inside = open_embedder(here / "m.onnx", "cpu"), open_embedder(tmp_path / "m.onnx", "cpu")
+    np.testing.assert_allclose(*(m.embed([m.prepare(photo)]) for m in (outside, inside)), atol=1e-6)
+    data = np.fromfile(here / "m.onnx.data", np.float32)
+    (data * np.linspace(1, 2, data.size, dtype=np.float32)).tofile(here / "m.onnx.data")
+    assert open_embedder(here / "m.onnx", "cpu").key != outside.key
+    (here / "m.onnx.data").unlink()
+    with pytest.raises(UsageError, match=r"keeps weights in m\.onnx\.data, which is not beside it"):
+        open_embedder(here / "m.onnx", "cpu")
+
+
+@pytest.mark.parametrize("name", ["weights", "w" * 200])
+def test_names_of_files_of_weights_of_any_length(name):
+    tensor = numpy_helper.from_array(np.ones(1, np.float32), "t")
+    onnx.external_data_helper.set_external_data(tensor, name)
+    assert find_external_data(tensor.SerializeToString()) == [name]

@@ -12,13 +12,13 @@ from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
-from index.embedders.vectors_file import find_missing, write_vectors
+from index.embedders.vectors_file import write_vectors
 from index.errors import ImageError, UsageError
 from index.images.decode import read_photo
+from index.images.digests import digest_pool
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.io import content_digest
-from index.teachers.ask import digest_pool
 
 
 @pytest.fixture(params=[".npz", ".parquet"])
@@ -72,9 +72,7 @@ def test_a_file_of_other_images_is_refused_whatever_is_allowed(folder, path):
     write_vectors(path, 5, [(["images/0.png"], rows(1))])
     files = find_images([folder])
     with pytest.raises(UsageError, match=r"12 of 12 .*: 0\.png, .* and 9 more\. Paths count from"):
-        find_missing(
-            files, digest_pool(files), open_embedder(path, options=EmbedderOptions(allow_missing=True))
-        )
+        open_embedder(path, options=EmbedderOptions(allow_missing=True)).find_missing(files)
 
 
 def test_one_path_in_two_folders_tells_no_image(folder, path, tmp_path):
@@ -84,10 +82,10 @@ def test_one_path_in_two_folders_tells_no_image(folder, path, tmp_path):
     (other / "1.png").write_bytes((folder / "1.png").read_bytes())
     write_vectors(path, 5, [([file.name for file in find_images([folder])], rows(12))])
     files = find_images([folder, other])
-    assert not find_missing(files, digest_pool(files), open_embedder(path))
+    assert not open_embedder(path).find_missing(files, digest_pool(files))
     (other / "1.png").write_bytes((folder / "2.png").read_bytes())
     with pytest.raises(UsageError, match=r"one vector for .*images/1\.png and .*other/1\.png"):
-        find_missing(files, digest_pool(files), open_embedder(path))
+        open_embedder(path).find_missing(files, digest_pool(files))
 
 
 def test_nothing_is_decoded_to_find_what_is_missing(tmp_path, path):
@@ -96,7 +94,7 @@ def test_nothing_is_decoded_to_find_what_is_missing(tmp_path, path):
         (tmp_path / "images" / f"{name}.png").write_text(name)
     write_vectors(path, 5, [([content_digest(b"a"), "b.png"], rows(2))])
     files = find_images([tmp_path / "images"])
-    assert not find_missing(files, digest_pool(files), open_embedder(path))
+    assert not open_embedder(path).find_missing(files, digest_pool(files))
 
 
 def test_its_identity_is_its_content(path):
@@ -156,3 +154,44 @@ def test_writing_leaves_nothing_half(path, tmp_path):
     assert not list(tmp_path.iterdir())
     with pytest.raises(UsageError, match=r"must end in \.npz or \.parquet"):
         write_vectors(tmp_path / "v.csv", 5, [])
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        lambda names: pa.array(names).dictionary_encode(),
+        lambda names: pa.array(names, pa.string_view()),
+        lambda names: pa.array(names, pa.large_string()),
+    ],
+    ids=["dictionary", "string_view", "large_string"],
+)
+@pytest.mark.parametrize(
+    "kind",
+    [pa.list_(pa.float32()), pa.list_(pa.float32(), 5), pa.large_list(pa.float64()), pa.list_(pa.float16())],
+)
+def test_columns_as_others_write_them(folder, tmp_path, ids, kind):
+    """One row is null: that image alone has no vector."""
+    names = [file.name for file in find_images([folder])]
+    values = rows(12).astype(np.float16).tolist()
+    values[4] = None
+    if kind.value_type == pa.float16():
+        values = [value and [np.float16(number) for number in value] for value in values]
+    pq.write_table(pa.table({"ids": ids(names), "vectors": pa.array(values, kind)}), tmp_path / "v.parquet")
+    model = open_embedder(tmp_path / "v.parquet", options=EmbedderOptions(allow_missing=True))
+    assert model.dim == 5
+    assert list(model.find_missing(find_images([folder]))) == [4]
+    photo = read_photo(find_images([folder])[7])
+    wanted = rows(12)[7].astype(np.float16).astype(np.float32)
+    np.testing.assert_allclose(model.prepare(photo), wanted)
+
+
+def test_what_was_found_instead_is_named(tmp_path):
+    np.savez(tmp_path / "o.npz", ids=np.array(["a", "b"], object), vectors=rows(2))
+    with pytest.raises(UsageError, match=r"no file of vectors, .*ValueError: Object arrays cannot be loaded"):
+        open_embedder(tmp_path / "o.npz")
+    pq.write_table(pa.table({"id": ["a"], "vectors": [[1.0]]}), tmp_path / "c.parquet")
+    with pytest.raises(UsageError, match=r"no file of vectors, .*ids"):
+        open_embedder(tmp_path / "c.parquet")
+    pq.write_table(pa.table({"ids": ["a", None], "vectors": [[1.0], [2.0]]}), tmp_path / "n.parquet")
+    with pytest.raises(UsageError, match="has no id in row 1"):
+        open_embedder(tmp_path / "n.parquet")

@@ -1,5 +1,6 @@
 """Asking with a price: what is stored, what is paid, what is said, whatever the teacher does."""
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -14,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import picture
-from fastapi import HTTPException
+from fastapi import HTTPException, Response
 from teacher_server import EVERY, TeacherServer, ask_everything, serving
 
+import index.teachers.client
 import index.teachers.retry
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
@@ -25,7 +27,7 @@ from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.io import content_digest
-from index.teachers.ask import ask_about
+from index.teachers.ask import ask_about, ask_ahead
 from index.teachers.client import PaidEmbedder
 from index.teachers.ledger import Ledger
 from index.teachers.ledger_report import verify_ledger
@@ -36,7 +38,7 @@ from index.teachers.spec import TeacherSpec
 @pytest.fixture(autouse=True)
 def no_long_waits(monkeypatch):
     monkeypatch.setattr(index.teachers.retry, "SHORTEST", 0.002)
-    monkeypatch.setattr(index.teachers.retry, "POLL", 0.01)
+    monkeypatch.setattr(index.teachers.client, "POLL", 0.01)
 
 
 @pytest.fixture
@@ -141,7 +143,7 @@ def test_threads_that_want_the_same_image_pay_once(tmp_path, teacher):
 
 def test_what_another_machine_is_asking_about_is_waited_for(tmp_path, teacher, monkeypatch, capsys):
     """It may have been killed there, which cannot be known here: then its time runs out."""
-    monkeypatch.setattr(index.teachers.retry, "SILENT", 0.05)
+    monkeypatch.setattr(index.teachers.client, "SILENT", 0.05)
     files, server = pool(tmp_path, 1), TeacherServer(teacher)
     with serving(server) as url:
         paid = spec(url, tmp_path, 9).open("cpu")
@@ -440,3 +442,71 @@ def test_too_few_answers(tmp_path, teacher_file, folder):
         with pytest.raises(CallError, match=r"gave \d+ answers to \d+ images"):
             ask(find_images([folder]), PaidEmbedder(model, ledger, 10))
         assert len(ledger) == 0
+
+
+def answer_as(server: TeacherServer, change) -> None:
+    """Change the list of answers of each call."""
+    write = server._write
+
+    def write_changed(request, vectors, encoding, fault):
+        entries = json.loads(write(request, vectors, encoding, fault).body)["data"]
+        return Response(json.dumps({"data": change(entries)}), media_type="application/json")
+
+    server._write = write_changed
+
+
+@pytest.mark.parametrize(
+    ("change", "wasted", "said"),
+    [
+        (lambda entries: [{**entry, "index": 0} for entry in entries], 0, "their order tells"),
+        (lambda entries: [{"embedding": entry["embedding"]} for entry in entries], 0, "their order tells"),
+        (lambda entries: [{**entry, "index": entry["index"] + 1} for entry in entries], 0, ""),
+        (lambda entries: entries[:1], 8, "about 1 a call from now on"),
+        (lambda entries: entries[:16], 16, "about 16 a call from now on"),
+    ],
+    ids=["index 0", "no index", "from one", "the first only", "sixteen at most"],
+)
+def test_endpoints_that_answer_otherwise_cost_a_few_answers(tmp_path, teacher, capsys, change, wasted, said):
+    """The lesson is paid for once, by one thread."""
+    files, server = pool(tmp_path, 120), TeacherServer(teacher)
+    answer_as(server, change)
+    with serving(server) as url:
+        paid = spec(url, tmp_path, 1000, batch=32, concurrency=4).open("cpu")
+        answered, failures = ask(files, paid)
+        assert len(answered) == 120
+        assert not failures
+        assert 120 <= sum(server.charged.values()) == paid.ledger.spent <= 120 + wasted
+        photo = read_photo(files[77])
+        expected = teacher.embed([teacher.prepare(photo)])
+        np.testing.assert_allclose(paid.embed([paid.prepare(photo)]), expected, atol=1e-6)
+    told = capsys.readouterr().err
+    assert told.count("their order tells") + told.count("a call from now on") == bool(said)
+    assert said in told
+
+
+@pytest.mark.parametrize(
+    ("options", "budget", "noticed"), [({}, 14, True), ({"probe": False}, 14, False), ({}, 12, False)]
+)
+def test_a_model_that_was_replaced_is_noticed(tmp_path, teacher, options, budget, noticed):
+    """For one answer, where the budget has one to spare."""
+    files, server = pool(tmp_path, 12), TeacherServer(teacher)
+    with serving(server) as url:
+        ask(files[:6], spec(url, tmp_path, 20).open("cpu"))
+        same = spec(url, tmp_path, budget, **options).open("cpu")
+        ask_ahead(files[:9], same)
+        probed = same.ledger.lost
+        assert same.ledger.spent == 9 + probed
+        assert probed == (options == {} and budget > 9)
+        same.ledger.close()
+        real = server._embed
+        server._embed = lambda data: real(data)[:, ::-1].copy()
+        changed = spec(url, tmp_path, budget, **options).open("cpu")
+        if noticed:
+            with pytest.raises(
+                RetrievalError, match=r"answers otherwise about 0\.png than before .*--ledger"
+            ):
+                ask_ahead(files, changed)
+            assert (len(changed.ledger), changed.ledger.spent) == (9, 11)
+        elif budget == 14:
+            ask_ahead(files, changed)
+            assert len(changed.ledger) == 12

@@ -16,11 +16,11 @@ from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.errors import BudgetError, UnansweredError, UsageError
 from index.images.decode import read_photo
+from index.images.digests import digest_pool
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.search import open_searcher
 from index.stores.options import IndexOptions
-from index.teachers.ask import digest_pool
 from index.teachers.cost import Bill, bill_by_name, format_seconds, make_bill
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
@@ -197,3 +197,24 @@ def test_the_budget_is_enough_or_not():
     Bill(10, 0, 10, 2, 12, None, None).require_budget()
     with pytest.raises(BudgetError):
         Bill(10, 0, 10, 3, 12, None, None).require_budget()
+
+
+def test_a_bill_writes_nothing(folder, tmp_path, monkeypatch):
+    """Nor does it bind a ledger to what was assumed when it was made."""
+    monkeypatch.setattr("index.teachers.ledger.user_cache_path", lambda name: tmp_path / "cache")
+    here = set(tmp_path.rglob("*"))
+    for ledger in (tmp_path / "l.sqlite", None):
+        assert (
+            bill_by_name([folder], TeacherSpec("http://127.0.0.1:9/v1", ledger=ledger), "cpu", 1.0).images
+            == 12
+        )
+    assert set(tmp_path.rglob("*")) == here
+    with Ledger(tmp_path / "l.sqlite", "http://127.0.0.1:9/v1#") as kept:
+        kept.add(digest_pool(find_images([folder]))[:5], np.ones((5, 3), np.float32))
+    before = (tmp_path / "l.sqlite").read_bytes()
+    again = TeacherSpec("http://127.0.0.1:9/v1", ledger=tmp_path / "l.sqlite", budget=9)
+    assert bill_by_name([folder], again, "cpu", 1.0).answered == 5
+    assert (tmp_path / "l.sqlite").read_bytes() == before
+    other = replace(again, options=EmbedderOptions(model="other"))
+    assert bill_by_name([folder], other, "cpu", 1.0).answered == 0  # and says that a run needs another ledger
+    assert (tmp_path / "l.sqlite").read_bytes() == before

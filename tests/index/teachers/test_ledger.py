@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from index.errors import RetrievalError, UsageError
 from index.teachers.ledger import Ledger, default_ledger
 from index.teachers.ledger_owner import is_gone
-from index.teachers.ledger_report import verify_ledger
 
 
 @settings(max_examples=25, deadline=None)
@@ -189,26 +188,6 @@ def test_two_lengths_do_not_go_together(tmp_path, unit_rows):
         with pytest.raises(RetrievalError, match="answers of length 4, not 5"):
             ledger.add(["b"], unit_rows(1, 5))
         assert len(ledger) == 1
-
-
-def test_the_first_format_is_taken_over(tmp_path, unit_rows):
-    """Its answers were paid for."""
-    path, vectors = tmp_path / "l.sqlite", unit_rows(2, 4)
-    db = sqlite3.connect(path)
-    db.execute("CREATE TABLE answers (digest TEXT PRIMARY KEY, vector BLOB NOT NULL, answered REAL NOT NULL)")
-    db.execute("CREATE TABLE teacher (key TEXT PRIMARY KEY)")
-    db.execute("INSERT INTO teacher VALUES ('t')")
-    rows = [(digest, vector.tobytes()) for digest, vector in zip("ab", vectors, strict=True)]
-    db.executemany("INSERT INTO answers VALUES (?, ?, 1)", rows)
-    db.commit()
-    db.close()
-    with Ledger(path, "t") as ledger:
-        assert (len(ledger), ledger.spent, ledger.dim) == (2, 2, 4)
-        np.testing.assert_array_equal(ledger.answers(["b"])["b"], vectors[1])
-        ledger.add(["c"], unit_rows(1, 4))
-    assert not verify_ledger(path)
-    with pytest.raises(UsageError, match="another teacher"):
-        Ledger(path, "other")
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
