@@ -93,7 +93,7 @@ def _find_photos() -> list[Path]:
         if spec is None or not spec.submodule_search_locations:
             raise UsageError(
                 f"{package}, whose photos the demo shows, is not installed. "
-                "Install it with: pip install 'retrieval[demo]', or give --images FOLDER."
+                "Install it with: pip install -e '.[demo]', or give --images FOLDER."
             )
         folder = Path(spec.submodule_search_locations[0])
         found += [folder / name for name in names if (folder / name).is_file()]

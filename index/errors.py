@@ -79,5 +79,5 @@ def needs(extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as missing:
         raise UsageError(
-            f"{missing.name} is not installed. Install it with: pip install 'retrieval[{extra}]'"
+            f"{missing.name} is not installed. Install it with: pip install -e '.[{extra}]'"
         ) from missing

@@ -6,6 +6,7 @@ import typer
 
 from app.cli import demo, distill, index, ledger, search, serve
 from app.cli.groups import OneLine
+from index.progress import show_lines
 
 app = typer.Typer(
     cls=OneLine, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -16,6 +17,7 @@ app = typer.Typer(
 @app.callback()
 def options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
     """Options that come before the command."""
+    show_lines()
 
 
 for command in (

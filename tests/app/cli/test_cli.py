@@ -15,7 +15,7 @@ from index.stores.folder import Index
 
 
 def retrieval(*arguments: object, **options) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "app.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "retrieval", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
 
 
@@ -259,5 +259,5 @@ def test_a_missing_package_names_its_extra(
         [sys.executable, "-c", hide, *map(str, arguments)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert f"{module} is not installed. Install it with: pip install 'retrieval[{extra}]'" in done.stderr
+    assert f"{module} is not installed. Install it with: pip install -e '.[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
