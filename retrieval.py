@@ -33,8 +33,17 @@ if TYPE_CHECKING:
     Model = AnyPath | Callable[[list[Image]], ArrayLike] | tuple[Sequence[str], ArrayLike]
 
 __all__ = [
-    *("BudgetError", "ImageError", "RetrievalError", "UsageError"),
-    *("Hit", "Hits", "Index", "Teacher", "build_index", "distill", "open_index"),
+    "BudgetError",
+    "Hit",
+    "Hits",
+    "ImageError",
+    "Index",
+    "RetrievalError",
+    "Teacher",
+    "UsageError",
+    "build_index",
+    "distill",
+    "open_index",
 ]
 THUMBNAIL = 160  # pixels of the longer side, in a notebook
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
