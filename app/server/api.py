@@ -5,13 +5,11 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from html import escape
 from io import BytesIO, StringIO
-from pathlib import Path
-from string import Template
 from time import perf_counter
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
+from app.html import load
 from app.server.concurrency import BusyError, SharedSearcher
 from app.server.metrics import STAGES
 from index.embedders.http_formats import read_input
@@ -30,7 +28,7 @@ with needs("demo"):
     from fastapi import APIRouter, HTTPException, Query, Request, Response
     from starlette.datastructures import UploadFile
 
-HELP = Template(Path(__file__).with_name("api.html").read_text())
+HELP = load("server/api.html")
 MOST_RESULTS = 500
 T = TypeVar("T")
 Mode = Annotated[str, Query(max_length=20)]
@@ -178,7 +176,7 @@ def api_help(base_url: str, modes: Sequence[str]) -> str:
         base_url: Address of the page, as the browser sees it.
         modes: The ways to search that there are.
     """
-    return HELP.substitute(base=escape(base_url.rstrip("/")), modes=", ".join(modes), most=MOST_RESULTS)
+    return HELP.page(base_url.rstrip("/"), modes, MOST_RESULTS)
 
 
 @asynccontextmanager

@@ -149,25 +149,22 @@ def count_votes(votes: Iterable[Vote], pair: Pair) -> Tally:
     return Tally(pair, (winners.count(pair[0]), winners.count(pair[1])), winners.count(None))
 
 
-def wilson_interval(wins: int, votes: int, z: float = 1.959964) -> tuple[float, float]:
-    """The score interval of a share: right also for few votes and for shares near 0 and 1.
-
-    Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
+def wilson_interval(wins: int, votes: int) -> tuple[float, float]:
+    """Compute Wilson's 95 % interval of a share: right also for few votes and for shares near 0 and 1.
 
     Args:
         wins: Votes for.
         votes: All votes.
-        z: Quantile of the normal distribution; the default is for 95 %.
 
     Returns:
         Lower and upper bound; 0 and 1 without any vote.
     """
     if votes == 0:
         return 0.0, 1.0
-    share, spread = wins / votes, z * z / votes
-    middle = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * math.sqrt(share * (1 - share) / votes + spread / 4 / votes)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    from scipy.stats import binomtest  # here: it takes a second to load
+
+    low, high = binomtest(wins, votes).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 def _line(cells: Sequence[str]) -> bytes:
