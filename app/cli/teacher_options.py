@@ -1,80 +1,88 @@
-"""The command line's options of a teacher, one for each of `EmbedderOptions`, the same for every command."""
+"""The teacher on the command line: one option for all that its name does not say."""
 
-import inspect
-from collections.abc import Callable
-from dataclasses import MISSING, fields
-from functools import wraps
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from index.embedders.options import EmbedderOptions
 from index.errors import UsageError
 
-HELP = {
-    "model": "Of an endpoint: the model's name.",
-    "dialect": "Of an endpoint: infinity, jina or multipart.",
-    "batch": "Of an endpoint or a Python object: images a call.",
-    "concurrency": "Of an endpoint: calls at a time.",
-    "timeout": "Of an endpoint: seconds for one answer.",
-    "rate": "Of an endpoint or a Python object: images a second at most.",
-    "size": "Of an ONNX file: input side in pixels.",
-    "mean": "Of an ONNX file: mean of red,green,blue between 0 and 1.",
-    "std": "Of an ONNX file: deviation of red,green,blue.",
-    "layout": "Of an ONNX file: nchw or nhwc.",
-    "resize": "Of an ONNX file: squash, or crop the middle square.",
-    "output": "Of an ONNX file: which output is the vector.",
-    "allow_missing": "Of a file of vectors: go on without the images that it lacks.",
+if TYPE_CHECKING:
+    from index.teachers.spec import TeacherSpec
+
+TeacherOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--teacher-option",
+        metavar="KEY=VALUE",
+        help="An option of the teacher, such as batch=64: docs/teachers.md lists them. May repeat.",
+        show_default=False,
+    ),
+]
+LONG = "--teacher-"
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split(",")))
+
+
+def _truth(text: str) -> bool:
+    return {"true": True, "false": False}[text.lower()]
+
+
+KINDS: dict[str, tuple[Callable[[str], Any], str]] = {
+    **dict.fromkeys(("batch", "concurrency", "size"), (int, "a whole number")),
+    **dict.fromkeys(("timeout", "rate"), (float, "a number")),
+    **dict.fromkeys(("mean", "std"), (_numbers, "three numbers, as in 0.5,0.5,0.5")),
+    **dict.fromkeys(("model", "dialect", "layout", "resize", "output"), (str, "text")),
+    "allow_missing": (_truth, "true or false"),
 }
-TYPES: dict[str, type] = {
-    "batch": int,
-    "concurrency": int,
-    "timeout": float,
-    "rate": float,
-    "size": int,
-    "allow_missing": bool,
-}
-FLAGS = {"allow_missing": ("--allow-missing",)}  # not named `--teacher-...`
 
 
-def takes_teacher_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn a command's parameter `teacher_options` into one option for each field of `EmbedderOptions`."""
-    own = [
-        parameter
-        for parameter in inspect.signature(command).parameters.values()
-        if parameter.name != "teacher_options"
-    ]
-    added = [_option(field.name, field.default) for field in fields(EmbedderOptions)]
+def describe_teacher(
+    name: str | None, options: Sequence[str] | None, ledger: Path | None, budget: int
+) -> "TeacherSpec":
+    """Read what a command line says of a teacher.
 
-    @wraps(command)
-    def with_options(**given: Any) -> None:
-        values = {name: given.pop(f"teacher_{name}") for name in HELP}
-        for name in ("mean", "std"):
-            values[name] = _numbers(name, values[name])
-        command(**given, teacher_options=EmbedderOptions(**values))
+    Args:
+        name: What opens it, if it was given.
+        options: Texts such as `batch=64`.
+        ledger: The file of its answers.
+        budget: How many images it may ever be asked about.
 
-    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in [*own, *added]]
-    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return with_options
+    Raises:
+        UsageError: There is no such option, or its value is not of its kind.
+    """
+    from index.embedders.options import EmbedderOptions
+    from index.teachers.spec import TeacherSpec
 
-
-def _option(name: str, default: Any) -> inspect.Parameter:
-    assert default is not MISSING
-    kind: Any = TYPES.get(name, str)
-    option = typer.Option(
-        *FLAGS.get(name, ()), help=HELP[name], rich_help_panel="The teacher, if it needs more than its name"
-    )
-    return inspect.Parameter(
-        f"teacher_{name}",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=default,
-        annotation=Annotated[kind if default is not None else kind | None, option],
-    )
+    values = {}
+    for option in options or ():
+        key, equals, text = option.partition("=")
+        if not equals or key not in KINDS:
+            raise UsageError(f"--teacher-option takes KEY=VALUE, not {option!r}. Keys: {', '.join(KINDS)}.")
+        read, kind = KINDS[key]
+        try:
+            values[key] = read(text)
+        except (ValueError, KeyError):
+            raise UsageError(f"{LONG}{key} takes {kind}, not {text!r}.") from None
+    return TeacherSpec(name, EmbedderOptions(**values), ledger, budget)
 
 
-def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
-    try:
-        return tuple(float(part) for part in text.split(",")) if text else None
-    except ValueError:
-        raise UsageError(f"--teacher-{name} takes three numbers, as in 0.5,0.5,0.5, not {text!r}.") from None
+def shorten(args: Sequence[str]) -> list[str]:
+    """Turn the long forms, such as `--teacher-batch 64`, into `--teacher-option batch=64`."""
+    short: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        flag, equals, text = arg.partition("=")
+        key = flag.removeprefix(LONG)
+        if arg == "--":
+            return [*short, arg, *rest]
+        if arg == "--allow-missing":
+            short += ["--teacher-option", "allow_missing=true"]
+        elif flag.startswith(LONG) and key in KINDS and (equals or (text := next(rest, "")) != ""):
+            short += ["--teacher-option", f"{key}={text}"]
+        else:
+            short.append(arg)
+    return short
