@@ -34,10 +34,10 @@ class BusyError(RetrievalError):
 
 
 class SharedSearcher(Searcher):
-    """A searcher whose models work in lanes of their own, so that nobody waits behind another model.
+    """Searches with each model in a lane of its own, so that nobody waits behind another model.
 
     The student's session is shared by as many threads as there are cores, a teacher by as many as its
-    endpoint is asked by at a time; whoever comes later waits. The index is read whole at once: if its folder
+    endpoint is asked by at a time; later ones wait. The index is read whole at once: if its folder
     is replaced, the old one is searched until the server starts again.
     """
 

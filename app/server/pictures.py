@@ -64,7 +64,7 @@ class Pictures:
         return self._items[int(item)]
 
     def require_unchanged(self, item: Item) -> None:
-        """Refuse an item whose file is gone or has changed; looks at the content only if it was touched.
+        """Refuse an item if its file is gone or has changed; looks at the content only if it was touched.
 
         Raises:
             ImageError: It is not what was indexed.
@@ -165,7 +165,7 @@ def build_pictures(pictures: Pictures) -> APIRouter:
         except ImageError as reason:
             text = str(reason)
             raise HTTPException(404, f"{text[0].upper()}{text[1:]}.") from reason
-        except RetrievalError as reason:  # whoever keeps the items cannot be reached
+        except RetrievalError as reason:  # the store of the items cannot be reached
             raise HTTPException(503, str(reason)) from reason
 
     @router.get("/thumbs/{item}")

@@ -49,5 +49,5 @@ def _interval(tally: Tally) -> dict[str, str]:
         "share": f"{tally.share:.1%}",
         "verdict": "Neither is shown to be better yet."
         if low <= 0.5 <= high
-        else "That is more than chance.",
+        else "A significant difference (95 %).",
     }

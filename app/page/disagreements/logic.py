@@ -49,7 +49,7 @@ class Agreements:
         return len(self.items)
 
     def select(self, names: Sequence[str], prefix: str, most: float) -> "Agreements":
-        """Those whose name begins with `prefix` and whose overlap is at most `most`.
+        """Select those with a name that begins with `prefix` and an overlap of at most `most`.
 
         Args:
             names: `(n,)` names, in the order of `items`.

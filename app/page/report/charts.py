@@ -84,7 +84,7 @@ def draw_chart(title: str, marks: Sequence[Mark], x: Axis, y: Axis, joined: bool
     """Draw points, with a line through them if they are one series.
 
     Args:
-        title: What the chart shows: its name for whoever does not see it.
+        title: What the chart shows: its name for screen readers.
         marks: The points, in the order of the line.
         x: The horizontal axis.
         y: The vertical axis.
@@ -115,7 +115,7 @@ def draw_chart(title: str, marks: Sequence[Mark], x: Axis, y: Axis, joined: bool
 
 
 def render_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Show a table whose first column names the rows; it scrolls by itself where it is too wide."""
+    """Show a table; its first column names the rows, and it scrolls by itself where it is too wide."""
     return HTML.table(head, rows)
 
 

@@ -43,7 +43,7 @@ class View:
         left, top, right, bottom = self.box
         inside = min(left, top) >= 0 and max(right, bottom) <= 1
         if self.turn not in range(4) or not inside or right - left < LEAST or bottom - top < LEAST:
-            raise UsageError("This is no part of the picture. Draw the box again.")
+            raise UsageError("That box is outside the photo. Draw it again.")
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def query_of_address(address: str) -> Query:
     try:
         data = fetch_image(address)
     except ImageError as reason:
-        raise ImageError(f"That address cannot be searched with: {reason}.") from reason
+        raise ImageError(f"{str(reason)[0].upper()}{str(reason)[1:]}.") from reason
     return query_of_bytes(data, address.partition("?")[0].rsplit("/", 1)[-1] or address)
 
 

@@ -12,17 +12,18 @@ from index.stores.records import Item
 
 LABELS = {"student": "Student", "teacher": "Teacher", "asymmetric": "Asymmetric", "rerank": "Re-rank"}
 MEANINGS = {
-    "student": "the small model looks at your photo and at the gallery",
-    "teacher": "the large model that it learnt from looks at both",
-    "asymmetric": "the student looks at your photo, the teacher at the gallery",
-    "rerank": "the student finds, the teacher puts in order",
+    "student": "Student embeds the query and the gallery.",
+    "teacher": "Teacher, the model it was trained on, embeds both.",
+    "asymmetric": "Student embeds the query, teacher embedded the gallery: the student's cost, the "
+    "teacher's index.",
+    "rerank": "Student finds the results, teacher orders them.",
 }
 SPACES = {"asymmetric": "projected", "rerank": "student"}  # the space whose vectors are searched
 HEADINGS = {
     "": "",
-    "one search": "from the bytes of the picture to its results",
+    "one search": "from the bytes of the image to its results",
     " ": "decode, embed, search",
-    "decode": "from the bytes of the picture to pixels",
+    "decode": "from the bytes of the image to pixels",
     "embed": "from pixels to a vector",
     "search": "from a vector to results",
     "bytes a vector": "of each image of the gallery, as 32-bit numbers",
@@ -41,7 +42,7 @@ class Cost:
     Attributes:
         seconds: Time of one search, median of those measured.
         price: Of a thousand answers of this side's model; None where it runs here, or is not known.
-        learnt_from: Answers that were paid for before this side could answer; None where it is not known.
+        learnt_from: Answers that were paid for to train it; None where it is not known.
     """
 
     seconds: float
@@ -79,7 +80,7 @@ def render_column(side: SearchColumn, index: Store, other: SearchColumn | None =
     if side.found is None:
         return render_note(side.missing)
     if not side.ids:
-        return render_note("Nothing found. Widen the filters.")
+        return render_note("No results with these filters.")
     marks: list[Mark | None] = [None] * len(side.ids)
     if other and other.found:
         name = LABELS[other.mode]
@@ -123,9 +124,7 @@ def render_numbers(
     totals = ", ".join(f"{row['label']} {row['total']} ms" for row in rows)
     learnt = costs["student"].learnt_from if "student" in costs else None
     price = next((cost.price for cost in costs.values() if cost.price is not None), None)
-    money = (
-        "" if price is None or learnt is None else f" ({learnt * price / 1000:,.2f} at {price:g} a thousand)"
-    )
+    money = "" if price is None or learnt is None else f" ({learnt * price / 1000:,.2f})"
     waiting_for = (waiting[0], LABELS[waiting[0]]) if waiting else None
     return HTML.numbers(facts, totals, HEADINGS, rows, waiting_for, learnt, money)
 
