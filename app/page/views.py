@@ -12,7 +12,7 @@ ALONE = "This index was made without a teacher: there is nothing to compare. Ind
 
 
 def thumbnail_url(item: int) -> str:
-    """Where the page finds the small picture of an item."""
+    """Address the small picture of an item."""
     return f"thumbs/{item}"
 
 

@@ -57,7 +57,7 @@ class Answer:
     hits: list[tuple[int, int, float, str]]
 
     def write(self, form: Format) -> Response:
-        """As JSON, or as a CSV file."""
+        """Write it as JSON, or as a CSV file."""
         if form == "json":
             return Response(json.dumps(self.as_dict()), media_type="application/json")
         text = StringIO()
@@ -66,7 +66,7 @@ class Answer:
         return Response(text.getvalue(), media_type="text/csv", headers=named)
 
     def as_dict(self) -> dict[str, Any]:
-        """One object; the addresses in it are relative to the page's."""
+        """Return one object; the addresses in it are relative to the page's."""
         results = [
             {"rank": rank, "id": item, "score": score, "name": name}
             | {"thumbnail": f"thumbs/{item}", "image": f"images/{item}"}
@@ -181,7 +181,7 @@ def api_help(base_url: str, modes: Sequence[str]) -> str:
 
 @asynccontextmanager
 async def _sent_photo(request: Request) -> AsyncIterator[tuple[str, BinaryIO]]:
-    """The one photo of a request, by a form or as JSON; a large upload stays on disk until it is its turn."""
+    """Read the photo of a request, from a form or JSON; a large upload stays on disk until it is its turn."""
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         async with request.form(max_files=1, max_fields=4) as form:
             files = [part for part in form.values() if isinstance(part, UploadFile)]
@@ -226,5 +226,5 @@ def _status(reason: RetrievalError) -> int:
 
 
 def sentence(reason: RetrievalError) -> str:
-    """One line for people."""
+    """Make one line for people."""
     return f"This photo cannot be used: {reason}." if isinstance(reason, ImageError) else str(reason)

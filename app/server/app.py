@@ -128,7 +128,7 @@ def _new_app(**options: Any) -> FastAPI:
 
 
 def describe(searcher: Searcher) -> dict[str, Any]:
-    """What is served, by which models, on what they run."""
+    """Describe what is served, by which models, on what they run."""
     manifest = searcher.index.manifest
     models = {
         name: {"name": model.name, "key": model.key, "dim": model.dim, "provider": model.provider}

@@ -70,7 +70,7 @@ class SharedSearcher(Searcher):
         return MODES[mode][0] if mode in MODES else "teacher"
 
     def find(self, photos: Sequence[Photo], mode: str, k: int, narrow: Filter | None = None) -> Found:
-        """As `Searcher.find`, when it is this search's turn.
+        """Search as `Searcher.find`, when it is this search's turn.
 
         Raises:
             BusyError: Its turn did not come in time.
@@ -98,7 +98,7 @@ class SharedSearcher(Searcher):
             self._running[lane] -= 1
 
     def embed(self, photo: Photo) -> NDArray[np.float32]:
-        """The student's vector of a photo, `(dim,)` float32 of unit length.
+        """Embed a photo with the student: `(dim,)` float32 of unit length.
 
         Raises:
             BusyError: Its turn did not come in time.

@@ -79,7 +79,7 @@ def _follow(pool: httpcore.ConnectionPool, url: str) -> bytes:
 
 
 def _check(url: str) -> str:
-    """The address in ASCII.
+    """Parse an address to ASCII.
 
     Raises:
         ImageError: It is none that is followed.
@@ -115,7 +115,7 @@ def _read(answer: httpcore.Response, headers: dict[bytes, str]) -> bytes:
 
 
 def _look_up(host: str, port: int) -> list[str]:
-    """The addresses that a name stands for, if all of them are public.
+    """Look up the addresses that a name stands for, if all of them are public.
 
     Raises:
         ImageError: There is none, or one of them is not.

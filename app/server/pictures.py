@@ -73,7 +73,7 @@ class Pictures:
             self._read(item)
 
     def thumbnail(self, item: Item) -> bytes:
-        """A small JPEG, made once. The file is taken for unchanged if a thumbnail of the content is there.
+        """Return a small JPEG, made once. The file counts as unchanged if a thumbnail of it is there.
 
         Raises:
             ImageError: It cannot be made.
@@ -103,7 +103,7 @@ class Pictures:
                     path.unlink()
 
     def original(self, item: Item) -> tuple[bytes, str]:
-        """What a browser can show of the whole image, and its media type.
+        """Return what a browser can show of the whole image, and its media type.
 
         Raises:
             ImageError: There is nothing to show.

@@ -90,7 +90,7 @@ class Votes:
         self._lock = Lock()
 
     def read(self) -> list[Vote]:
-        """All votes. A line that a crash cut short is left out."""
+        """Read all votes. A line that a crash cut short is left out."""
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -123,7 +123,7 @@ class Votes:
                 os.fsync(file.fileno())
 
     def as_csv(self) -> str:
-        """All votes for a spreadsheet, with the head: it must not take a name for a formula."""
+        """Write all votes for a spreadsheet, with the head: it must not take a name for a formula."""
         lines = [
             _line([field.name for field in fields(Vote)]),
             *(
@@ -135,7 +135,7 @@ class Votes:
 
 
 def default_votes(index: Store) -> Votes:
-    """The votes on an index, in the user's data folder: an index that is made again keeps them."""
+    """Open the votes on an index, in the user's data folder: an index that is made again keeps them."""
     models = [
         index.manifest.spaces[name].key for name in ("student", "teacher") if name in index.manifest.spaces
     ]

@@ -53,14 +53,14 @@ class Axis:
             raise ValueError(f"No axis goes from {self.low} to {self.high}.")
 
     def place(self, value: float) -> float:
-        """Where a value lies, as a share of the axis."""
+        """Place a value, as a share of the axis."""
         if self.logarithmic:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
 
 def linear_axis(name: str, values: Sequence[float], least: float, most: float) -> Axis:
-    """An axis that holds all values with room to spare, has round ticks, and stays within two bounds."""
+    """Make an axis that holds all values with room to spare, has round ticks, and stays within two bounds."""
     low, high = min(values), max(values)
     spare = max((high - low) * 0.15, (most - least) * 0.02)
     step = _round_step((high - low + 2 * spare) / 4)
@@ -71,7 +71,7 @@ def linear_axis(name: str, values: Sequence[float], least: float, most: float) -
 
 
 def log_axis(name: str, values: Sequence[float], ticks: Sequence[float] | None = None) -> Axis:
-    """A logarithmic axis that holds all values, with the ticks given, or at 1, 2, 5, 10 and so on."""
+    """Make a logarithmic axis that holds all values, with the ticks given, or at 1, 2, 5, 10 and so on."""
     low, high = min(values) / 1.5, max(values) * 1.5
     if ticks is None:
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)

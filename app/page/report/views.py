@@ -122,7 +122,7 @@ def render_training(run: dict[str, Any]) -> str:
 
 
 def format_bytes(count: int | None) -> str:
-    """A size for people, as in `3.1 MB`; a dash where there is none, or it is not known."""
+    """Format a size, as in `3.1 MB`; a dash where there is none, or it is not known."""
     if count is None:
         return "-"
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -132,7 +132,7 @@ def format_bytes(count: int | None) -> str:
 
 
 def _told(render: Callable[[dict[str, Any]], str], run: dict[str, Any]) -> str:
-    """What `render` makes of a run, which may come from elsewhere or from another version."""
+    """Render a run, which may come from elsewhere or from another version."""
     try:
         return render(run)
     except (KeyError, IndexError, TypeError, ValueError):
@@ -157,7 +157,7 @@ def _render_checks(checks: Sequence[Sequence[float]], kept: int) -> str:
 
 
 def _figures(x: Axis, y: Axis, marks: Sequence[Mark]) -> tuple[list[str], list[list[str]]]:
-    """The head and the rows of a chart's table."""
+    """Make the head and the rows of a chart's table."""
     return [x.name, y.name], [[f"{mark.x:,.0f}", f"{mark.y:.1f}"] for mark in marks]
 
 

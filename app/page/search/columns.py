@@ -98,7 +98,7 @@ def search_column(searcher: Searcher, query: Query, mode: str, wish: SearchReque
 
 
 def agreement(first: SearchColumn, second: SearchColumn) -> Agreement | None:
-    """How far two sides agree; None where one of them is empty."""
+    """Measure how far two sides agree; None where one of them is empty."""
     if not first.ids or not second.ids:
         return None
     depth = max(len(first.ids), len(second.ids))

@@ -167,12 +167,12 @@ class Query:
 
 
 def query_of_bytes(data: bytes, name: str) -> Query:
-    """A picture that was sent or fetched."""
+    """Make a query of a photo that was sent or fetched."""
     return Query(name, data, content_digest(data))
 
 
 def query_of_address(address: str) -> Query:
-    """A picture that is fetched from an address on the internet.
+    """Make a query of an image that is fetched from an address on the internet.
 
     Raises:
         ImageError: It cannot be had; the message is a whole line.
@@ -185,7 +185,7 @@ def query_of_address(address: str) -> Query:
 
 
 def query_of_item(searcher: Searcher, item: int) -> Query:
-    """An image of the gallery, read again.
+    """Make a query of an image of the gallery, read again.
 
     Raises:
         ImageError: It cannot be read any more; the message is a whole line.
@@ -199,7 +199,7 @@ def query_of_item(searcher: Searcher, item: int) -> Query:
 
 
 def preview(query: Query, side: int) -> Image.Image:
-    """The whole picture, upright, at most `side` pixels wide and high.
+    """Decode the whole photo, upright, at most `side` pixels wide and high.
 
     Raises:
         ImageError: It cannot be decoded.

@@ -137,7 +137,7 @@ def render_details(item: int, entry: Item, metadata: Mapping[str, str]) -> str:
 
 
 def _mark(shift: int | None, rank: int, other: str) -> Mark:
-    """How a card is marked: its kind, what it means, what is written."""
+    """Mark a card: its kind, what it means, what is written."""
     if shift is None:
         return "only", f"{other} does not have it here", "only here"
     if not shift:

@@ -66,7 +66,7 @@ def test_every_option_of_a_teacher_can_be_given_in_a_short_and_in_a_long_form():
         "-k",
         "3",
         "--",
-        "--teacher-rate",
+        "--teacher-x",
     ]
     options = [f"--teacher-option {text}" for text in ("batch=5", "mean=1,2,3", "allow_missing=true")]
     assert shorten(long) == [*" ".join(options).split(), "-k", "3", "--", "--teacher-x"]
