@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
+from index.embedders.options import EmbedderOptions
 from index.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,21 +24,32 @@ TeacherOptions = Annotated[
 LONG = "--teacher-"
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+Reader = tuple[Callable[[str], Any], str]
+
+
+def _read_numbers(text: str) -> tuple[float, ...]:
     return tuple(map(float, text.split(",")))
 
 
-def _truth(text: str) -> bool:
+def _read_truth(text: str) -> bool:
     return {"true": True, "false": False}[text.lower()]
 
 
-KINDS: dict[str, tuple[Callable[[str], Any], str]] = {
-    **dict.fromkeys(("batch", "concurrency", "size"), (int, "a whole number")),
-    **dict.fromkeys(("timeout", "rate"), (float, "a number")),
-    **dict.fromkeys(("mean", "std"), (_numbers, "three numbers, as in 0.5,0.5,0.5")),
-    **dict.fromkeys(("model", "dialect", "layout", "resize", "output"), (str, "text")),
-    "allow_missing": (_truth, "true or false"),
-}
+def _reader(hint: Any) -> Reader:
+    """Choose what reads an option of this type, and what it reads; several forms are left to the option."""
+    kinds = {get_origin(kind) or kind for kind in get_args(hint) or (hint,)}
+    if kinds >= {int, tuple}:
+        return str, "text"
+    readers: dict[Any, Reader] = {
+        bool: (_read_truth, "true or false"),
+        tuple: (_read_numbers, "three numbers, as in 0.5,0.5,0.5"),
+        int: (int, "a whole number"),
+        float: (float, "a number"),
+    }
+    return next((readers[kind] for kind in readers if kind in kinds), (str, "text"))
+
+
+READERS = {name: _reader(hint) for name, hint in get_type_hints(EmbedderOptions).items()}
 
 
 def describe_teacher(
@@ -54,15 +66,14 @@ def describe_teacher(
     Raises:
         UsageError: There is no such option, or its value is not of its kind.
     """
-    from index.embedders.options import EmbedderOptions
     from index.teachers.spec import TeacherSpec
 
     values = {}
     for option in options or ():
         key, equals, text = option.partition("=")
-        if not equals or key not in KINDS:
-            raise UsageError(f"--teacher-option takes KEY=VALUE, not {option!r}. Keys: {', '.join(KINDS)}.")
-        read, kind = KINDS[key]
+        if not equals or key not in READERS:
+            raise UsageError(f"--teacher-option takes KEY=VALUE, not {option!r}. Keys: {', '.join(READERS)}.")
+        read, kind = READERS[key]
         try:
             values[key] = read(text)
         except (ValueError, KeyError):
@@ -81,7 +92,7 @@ def shorten(args: Sequence[str]) -> list[str]:
             return [*short, arg, *rest]
         if arg == "--allow-missing":
             short += ["--teacher-option", "allow_missing=true"]
-        elif flag.startswith(LONG) and key in KINDS and (equals or (text := next(rest, "")) != ""):
+        elif flag.startswith(LONG) and key in READERS and (equals or (text := next(rest, "")) != ""):
             short += ["--teacher-option", f"{key}={text}"]
         else:
             short.append(arg)

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from app.cli import app
 from app.cli.groups import ORDER
-from app.cli.teacher_options import KINDS, describe_teacher, shorten
+from app.cli.teacher_options import READERS, describe_teacher, shorten
 from index.embedders.options import EmbedderOptions
 from index.errors import UsageError
 
@@ -57,7 +57,7 @@ def test_help_loads_nothing_heavy():
 
 
 def test_every_option_of_a_teacher_can_be_given_in_a_short_and_in_a_long_form():
-    assert KINDS.keys() == EmbedderOptions.__dataclass_fields__.keys()
+    assert READERS.keys() == EmbedderOptions.__dataclass_fields__.keys()
     long = [
         "--teacher-batch",
         "5",
@@ -78,7 +78,7 @@ def test_every_option_of_a_teacher_can_be_given_in_a_short_and_in_a_long_form():
     ("option", "complaint"),
     [
         ("batch", "takes KEY=VALUE"),
-        ("colour=red", "Keys: batch, concurrency, "),
+        ("colour=red", "Keys: model, dialect, batch, "),
         ("batch=many", "--teacher-batch takes a whole number, not 'many'"),
         ("allow_missing=perhaps", "true or false"),
         ("mean=1,x,3", "three numbers"),
