@@ -1,4 +1,4 @@
-"""The whole story on one machine: photos, teacher, student, index, comparison, page."""
+"""Try everything on one machine: photos, teacher, student, index, comparison, page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,6 +87,8 @@ def run_demo(images: Path | None, out: Path, page: bool, port: int) -> list[Row]
         from app.server.app import ServerOptions, serve
 
         serve(searcher, ServerOptions(port=port))
+    else:
+        print(f"Next: retrieval serve {out / 'index'}      Report: {out / 'student' / 'report.html'}")
     return rows
 
 
@@ -110,7 +112,7 @@ def _measure(searcher: Searcher, files: Sequence[ImageFile], labelled: Path | No
 
 
 def format_table(rows: Sequence[Row]) -> str:
-    """The table that the demo ends with."""
+    """Format the table that the demo ends with."""
     lines = [f"{'':8}{'dim':>6}{'parameters':>12}{'MB':>8}{'ms/image':>10}{'mAP':>8}{'overlap@10':>12}"]
     for row in rows:
         quality = "-" if row.mean_average_precision is None else f"{100 * row.mean_average_precision:.1f}"

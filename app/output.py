@@ -40,7 +40,7 @@ class Answers:
         return int(any(answer.error for answer in self.answers))
 
     def as_text(self) -> str:
-        """Lines of rank, similarity and path under each query."""
+        """Format lines of rank, similarity and path under each query."""
         lines = []
         for answer in self.answers:
             lines.append(f"{answer.query}: {answer.error}" if answer.error else answer.query)
@@ -50,7 +50,7 @@ class Answers:
         return "\n".join(map(printable, lines))
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as one object."""
+        """Return the same as one object."""
         return {
             "mode": self.mode,
             "queries": [
@@ -116,14 +116,14 @@ def search_files(
 
 
 def format_scores(scores: Mapping[str, Mapping[str, float]]) -> str:
-    """A table of scores on labelled photos, with one line a mode, in percent."""
+    """Format a table of scores on labelled photos, with one line a mode, in percent."""
     queries = next(iter(scores.values()))["queries"]
     table = _percent_table(["mAP", "R@1", "R@5", *AGREEMENT], scores)
     return f"{table}\n{queries:.0f} queries; figures in %."
 
 
 def format_revisited(scores: Mapping[str, Mapping[str, float]]) -> str:
-    """A table of scores on revisited ground truth, with one line a mode and protocol, in percent."""
+    """Format a table of scores on revisited ground truth, with one line a mode and protocol, in percent."""
     names = ["mAP", "mP@1", "mP@5", "mP@10"]
     lines = {
         f"{mode} {protocol}": {name: row.get(f"{name} {protocol}") for name in names}

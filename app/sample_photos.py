@@ -1,4 +1,4 @@
-"""Photos that ship inside scikit-image and scikit-learn, cut into views whose right answers are known."""
+"""Photos that ship inside scikit-image and scikit-learn, cut into views with known right answers."""
 
 import csv
 import math
@@ -30,8 +30,8 @@ def make_sample_photos(out: Path, seed: int = 0) -> int:
     """Cut every photo into places and every place into overlapping views of varied light and angle.
 
     Args:
-        out: Folder to fill: `gallery/`, `queries/`, and `gallery.csv` and `queries.csv`, whose label is the
-            place, so that a query's right answers are the gallery's views of the same place.
+        out: Folder to fill: `gallery/`, `queries/`, and `gallery.csv` and `queries.csv`, with the place as
+            label, so that a query's right answers are the gallery's views of the same place.
         seed: Of the views.
 
     Returns:
@@ -92,7 +92,7 @@ def _find_photos() -> list[Path]:
         spec = find_spec(package)
         if spec is None or not spec.submodule_search_locations:
             raise UsageError(
-                f"{package}, whose photos the demo shows, is not installed. "
+                f"The demo shows photos of {package}, which is not installed. "
                 'Install it with: pip install -e ".[demo]", or give --images FOLDER.'
             )
         folder = Path(spec.submodule_search_locations[0])

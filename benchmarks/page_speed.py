@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path, help="Folder of photos to drop.")
     parser.add_argument("--drops", type=int, default=40)
     arguments = parser.parse_args()
-    command = [sys.executable, "-m", "app.cli", "serve", str(arguments.index), "--port", "0"]
+    command = [sys.executable, "-m", "retrieval", "serve", str(arguments.index), "--port", "0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     address = server.stdout.readline().strip()

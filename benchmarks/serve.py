@@ -26,7 +26,7 @@ from index.images.sources import find_images
 @contextmanager
 def serving(index: Path) -> Iterator[tuple[int, str]]:
     """Run the server; yields its process id and address."""
-    command = [sys.executable, "-m", "app.cli", "serve", str(index), "--port", "0"]
+    command = [sys.executable, "-m", "retrieval", "serve", str(index), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

@@ -1,9 +1,41 @@
-"""What is said on stderr meanwhile: one progress bar for everything that takes long, and single lines."""
+"""Report progress: bars on stderr, and lines through the logger `retrieval`."""
 
+import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from tqdm import tqdm
+
+log = logging.getLogger("retrieval")
+BARS = ContextVar("bars", default=True)  # whether bars are shown
+
+
+class Console(logging.Handler):
+    """Writes lines to stderr, beside whatever bar is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def show_lines() -> None:
+    """Show the logger's lines on stderr, as the command does; a program that imports us decides itself."""
+    log.setLevel(logging.INFO)
+    if not any(isinstance(handler, Console) for handler in log.handlers):
+        log.addHandler(Console())
+
+
+@contextmanager
+def bars(shown: bool) -> Iterator[None]:
+    """Show bars in this block, or none."""
+    token = BARS.set(shown)
+    try:
+        yield
+    finally:
+        BARS.reset(token)
 
 
 def progress(total: int, label: str, unit: str = "img") -> "tqdm[None]":
@@ -15,19 +47,20 @@ def progress(total: int, label: str, unit: str = "img") -> "tqdm[None]":
         unit: What is counted.
     """
     watched = sys.stderr.isatty()
+    first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun only the first one speaks
     return tqdm(
         total=total,
         desc=label,
         unit=unit,
         mininterval=0.2 if watched else 15,
         dynamic_ncols=watched,
-        disable=os.environ.get("RANK", "0") != "0",  # of the processes of torchrun the first one speaks
+        disable=not (first and BARS.get()),
     )
 
 
 def say(line: str) -> None:
-    """Say one line, beside whatever bar is shown."""
-    tqdm.write(printable(line), file=sys.stderr)
+    """Log one line."""
+    log.info("%s", printable(line))
 
 
 def printable(text: str) -> str:

@@ -20,6 +20,8 @@ from page_tools import CHROMIUM, COUNT, DESKTOP, FLAGS, start_server
 from PIL import Image
 from web_site import Site
 
+from index.progress import show_lines
+
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 SIDE_BY_SIDE = "PYTEST_XDIST_WORKER" in os.environ
 if SIDE_BY_SIDE:  # as many of us run as there are cores
@@ -28,6 +30,7 @@ if SIDE_BY_SIDE:  # as many of us run as there are cores
 # A busy machine is no reason for a property to fail.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
+show_lines()
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "grocery"
 

@@ -25,7 +25,7 @@ needs_chromium = pytest.mark.skipif(
 
 
 def start_server(index: Path, *options: str) -> tuple[subprocess.Popen, str]:
-    command = [sys.executable, "-m", "app.cli", "serve", str(index), "--port", "0", *options]
+    command = [sys.executable, "-m", "retrieval", "serve", str(index), "--port", "0", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     return process, process.stdout.readline().strip()
 

@@ -8,13 +8,16 @@ import typer
 
 def demo(
     images: Annotated[
-        Path | None, typer.Option(help="A folder of yours.", show_default="photos that are installed")
+        Path | None, typer.Option(help="A folder of your photos.", show_default="photos that are installed")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("retrieval-demo"),
     serve: Annotated[bool, typer.Option(help="Open the page afterwards.")] = True,
     port: Annotated[int, typer.Option(help="Port of the page.")] = 7860,
 ) -> None:
-    """Tell the whole story on sample photos: teacher, student, index, comparison, page."""
+    """Try everything on sample photos (about 3 minutes)."""
     from app.demo import run_demo
 
     run_demo(images, out, serve, port)
+
+
+EXAMPLES = {demo: "demo --images photos --no-serve"}

@@ -6,9 +6,7 @@ from typing import Annotated
 import typer
 
 from app.cli.options import TEACHERS, Device, DryRun, Images, LedgerFile, Price
-from app.cli.teacher_options import takes_teacher_options
-from index.embedders.options import EmbedderOptions
-from index.teachers.spec import TeacherSpec
+from app.cli.teacher_options import TeacherOptions, describe_teacher
 
 
 def export(
@@ -16,39 +14,41 @@ def export(
     out: Annotated[Path, typer.Argument(help="The ONNX file to write.", show_default=False)],
     weights: Annotated[str, typer.Option(help="auto, none, or a .pth or .safetensors file.")] = "auto",
 ) -> None:
-    """Write a timm model as an ONNX embedder, to be a teacher or a yardstick."""
+    """Write a timm model as an ONNX file, to use as a teacher."""
     from distill.model.export import export_model
 
     export_model(model, out, weights)
     typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 
 
-@takes_teacher_options
 def distill(
     images: Images,
     teacher: Annotated[str, typer.Option(help=TEACHERS, show_default=False)],
     out: Annotated[Path, typer.Option(help="The student folder to write.", show_default=False)],
+    teacher_option: TeacherOptions = None,
     budget: Annotated[
-        str, typer.Option(help="How many images the teacher may ever be asked about; several for a curve.")
+        str, typer.Option(help="Most images to send to the teacher, ever; several for a curve.")
     ] = "500",
     student: Annotated[str, typer.Option(help="timm name of the student.")] = "tf_efficientnet_lite0",
     size: Annotated[int, typer.Option(help="The student's input side in pixels.")] = 128,
-    dim: Annotated[int, typer.Option(help="Length of the student's vectors.")] = 256,
-    select: Annotated[str, typer.Option(help="Whom to ask about: kmeans, kcenter, random.")] = "kmeans",
+    dim: Annotated[int, typer.Option(help="Dimension of the student's embeddings.")] = 256,
+    select: Annotated[
+        str, typer.Option(help="How to choose the images sent to the teacher: kmeans, kcenter or random.")
+    ] = "kmeans",
     stages: Annotated[
         int | None, typer.Option(help="Stages of the student to keep.", show_default="to 1/16 of the image")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="default, plain-crops, or a baseline.")] = "default",
+    recipe: Annotated[
+        str, typer.Option(help="How to train: default, plain-crops or a baseline.")
+    ] = "default",
     weights: Annotated[str, typer.Option(help="auto, none, or a .pth or .safetensors file.")] = "auto",
     steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="by budget")] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    variants: Annotated[str, typer.Option(help="Smaller files to make too: fp16, int8, or both.")] = "",
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    variants: Annotated[str, typer.Option(help="Smaller copies to make too: fp16, int8, or both.")] = "",
     ledger: LedgerFile = None,
     price: Price = None,
     dry_run: DryRun = False,
     device: Device = "auto",
-    *,
-    teacher_options: EmbedderOptions,
 ) -> None:
     """Train a student to rank like the teacher, and export it. Reads no labels."""
     from distill.curve import distill_by_name, parse_budgets
@@ -61,7 +61,7 @@ def distill(
     chosen = Options(
         budgets[-1], student, weights, size, dim, select, stages, device, files, steps, seed, price, how
     )
-    spec = TeacherSpec(teacher, teacher_options, ledger, budgets[-1])
+    spec = describe_teacher(teacher, teacher_option, ledger, budgets[-1])
     if dry_run:
         typer.echo(bill_by_name(images, spec, device, price, wanted=budgets[-1]))
     elif summary := distill_by_name(images, spec, out, chosen, budgets).summary:
@@ -73,8 +73,15 @@ def quantize(
     images: Images,
     variants: Annotated[str, typer.Option(help="fp16, int8, or both.")] = "fp16,int8",
 ) -> None:
-    """Make smaller files of a student, and keep those that rank like it."""
+    """Make fp16 and int8 copies; keep those whose rankings match."""
     from distill.model.quantize import make_variants_by_name
 
     for made in make_variants_by_name(student, images, variants.split(",")):
         typer.echo(str(made))
+
+
+EXAMPLES = {
+    distill: "distill photos --teacher teacher.onnx --budget 500 --out student",
+    export: "export demo-teacher teacher.onnx",
+    quantize: "quantize student photos",
+}

@@ -7,19 +7,24 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from app.cli.teacher_options import shorten
 from index.errors import RetrievalError
-from index.progress import printable
 
 USAGE_ERROR: Any = typer.BadParameter.__base__  # Click's, which Typer keeps to itself
+ORDER = "demo distill index search serve evaluate export quantize ledger".split()  # of use
 
 
 class OneLine(TyperGroup):
     """Turns errors into one line: exit code 2 for a wrong request, 1 for failed work."""
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """List the commands in the order of use."""
+        return sorted(self.commands, key=ORDER.index)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read what stands before the command."""
         with _in_one_line(ctx):
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, shorten(args))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -28,7 +33,7 @@ class OneLine(TyperGroup):
 
 
 class BuildsByDefault(TyperGroup):
-    """A group whose word `build` may be left out, for it is what one does all the time."""
+    """A group in which the word `build` may be left out, for it is what one does all the time."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `build` in its place."""
@@ -42,13 +47,19 @@ def _in_one_line(ctx: Any) -> Iterator[None]:
         yield
     except USAGE_ERROR as error:
         command, message = (error.ctx or ctx).command_path, error.format_message()
-        if "\n" in message:  # the help, where nothing was asked for
-            raise
-        typer.echo(f"retrieval: {printable(message.rstrip('.'))}. See {command} --help.", err=True)
+        if not message or "\n" in message:  # the help was shown, for nothing was asked for
+            raise typer.Exit(2) from error
+        end = "" if message.endswith("?") else "."
+        _say(f"{message.rstrip('.')}{end} See {command} --help.")
         raise typer.Exit(2) from error
     except (RetrievalError, OSError) as error:
         if ctx.params.get("debug"):
             raise
-        line = " ".join(str(error).split())
-        typer.echo(f"retrieval: {printable(line)}", err=True)
+        _say(" ".join(str(error).split()))
         raise typer.Exit(getattr(error, "exit_code", 1)) from error
+
+
+def _say(line: str) -> None:
+    from index.progress import printable
+
+    typer.echo(f"retrieval: {printable(line)}", err=True)

@@ -9,31 +9,36 @@ import typer
 
 from app.cli.groups import BuildsByDefault
 from app.cli.options import TEACHERS, Device, DryRun, Images, IndexFolder, Json, LedgerFile, Paid, Price
-from app.cli.teacher_options import takes_teacher_options
-from index.embedders.options import EmbedderOptions
-from index.progress import say
-from index.teachers.spec import TeacherSpec
+from app.cli.teacher_options import TeacherOptions, describe_teacher
 
-indexes = typer.Typer(cls=BuildsByDefault, help="Embed images and write an index; or look after one.")
+indexes = typer.Typer(
+    cls=BuildsByDefault, help="Embed images and write an index; or show, check or compact one."
+)
 
 
-@indexes.command(epilog="Look after an index: retrieval index info FOLDER, or verify, or compact.")
-@takes_teacher_options
+@indexes.command(
+    epilog="Example: retrieval index photos --model student/student.onnx --out idx. Further commands: "
+    "retrieval index info | verify | compact FOLDER."
+)
 def build(
     images: Images,
     model: Annotated[Path, typer.Option(help="The student's ONNX file.", show_default=False)],
     out: Annotated[
         str | None,
-        typer.Option(help="The index folder, or milvus://HOST:19530/COLLECTION.", show_default=False),
+        typer.Option(
+            help="Index folder, or milvus://HOST:19530/COLLECTION. Required, but with --collection.",
+            show_default=False,
+        ),
     ] = None,
     backend: Annotated[str, typer.Option(help="faiss, or milvus: a server that runs elsewhere.")] = "faiss",
-    uri: Annotated[str, typer.Option(help="Of the Milvus server.")] = "http://127.0.0.1:19530",
+    uri: Annotated[str, typer.Option(help="Address of the Milvus server.")] = "http://127.0.0.1:19530",
     collection: Annotated[
         str | None,
-        typer.Option(help="Its collection. --out is then a work folder.", show_default=False),
+        typer.Option(help="Collection in Milvus; --out is then a work folder.", show_default=False),
     ] = None,
     teacher: Annotated[str | None, typer.Option(help=f"To compare with. {TEACHERS}")] = None,
-    recall: Annotated[float, typer.Option(help="Share of the ten nearest that a search must find.")] = 0.95,
+    teacher_option: TeacherOptions = None,
+    recall: Annotated[float, typer.Option(help="Recall@10 that a search must reach.")] = 0.95,
     memory: Annotated[float, typer.Option(help="GiB that each search index may take.")] = 1.0,
     factory: Annotated[str, typer.Option(help="A FAISS factory string, or auto to choose.")] = "auto",
     metadata: Annotated[
@@ -55,18 +60,17 @@ def build(
     price: Price = None,
     dry_run: DryRun = False,
     device: Device = "auto",
-    *,
-    teacher_options: EmbedderOptions,
 ) -> None:
     """Embed images and write an index."""
     from index.build.pipeline import build_by_name
+    from index.progress import say
     from index.stores.options import IndexOptions, SearchTarget
     from index.stores.registry import open_writer
     from index.teachers.cost import bill_by_name
 
     store = open_writer(out, backend, uri, collection)
     options = IndexOptions(factory, SearchTarget(recall, memory), metadata, resume, update)
-    spec = TeacherSpec(teacher, teacher_options, ledger, budget)
+    spec = describe_teacher(teacher, teacher_option, ledger, budget)
     if dry_run:
         typer.echo(bill_by_name(images, spec, device, price, update=store.index_folder if update else None))
         return
@@ -76,18 +80,18 @@ def build(
     typer.echo(report.summary)
 
 
-@indexes.command()
+@indexes.command(epilog="Example: retrieval index info idx")
 def info(index: IndexFolder, as_json: Json = False) -> None:
-    """Say what an index holds, who made it, and how well it is searched."""
+    """Show what an index holds, its models, and how well it is searched."""
     from index.stores.maintenance import describe_index
 
     facts = describe_index(index)
     typer.echo(json.dumps(asdict(facts)) if as_json else facts)
 
 
-@indexes.command()
+@indexes.command(epilog="Example: retrieval index verify idx")
 def verify(index: IndexFolder) -> None:
-    """Read all of an index, and check it against what was written."""
+    """Check every file of an index against its digest."""
     from index.stores.maintenance import verify_index
 
     faults = verify_index(index)
@@ -95,9 +99,9 @@ def verify(index: IndexFolder) -> None:
     raise typer.Exit(int(bool(faults)))
 
 
-@indexes.command()
+@indexes.command(epilog="Example: retrieval index compact idx")
 def compact(index: IndexFolder) -> None:
-    """Drop images whose files are gone, and what dead runs left on the disk. Embeds nothing."""
+    """Drop images without a file, and the leftovers of dead runs. Embeds nothing."""
     from index.build.compact import compact_index
 
     done = compact_index(index)

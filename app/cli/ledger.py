@@ -9,31 +9,31 @@ import typer
 
 from app.cli.options import Json
 
-ledgers = typer.Typer(no_args_is_help=True, help="Look into a ledger, the file of a teacher's paid answers.")
+ledgers = typer.Typer(no_args_is_help=True, help="Show, export or check a teacher's paid answers.")
 LedgerPath = Annotated[Path, typer.Argument(help="The file of a ledger.", show_default=False)]
 
 
-@ledgers.command("show")
+@ledgers.command("show", epilog="Example: retrieval ledger show ledger.sqlite")
 def show_ledger(file: LedgerPath, as_json: Json = False) -> None:
-    """Say whose answers it holds, how many, and what counts as spent."""
+    """Show the teacher, stored answers and spent budget."""
     from index.teachers.ledger_report import read_account
 
     account = read_account(file)
     typer.echo(json.dumps(asdict(account) | {"spent": account.spent}) if as_json else account)
 
 
-@ledgers.command("export")
+@ledgers.command("export", epilog="Example: retrieval ledger export ledger.sqlite vectors.npz")
 def export_ledger(
     file: LedgerPath,
     out: Annotated[Path, typer.Argument(help="An .npz or .parquet file to write.", show_default=False)],
 ) -> None:
-    """Write all answers as a file of vectors, which can be a teacher itself."""
+    """Write all answers as a file of vectors, which can be used as a teacher."""
     from index.teachers.ledger_report import export_ledger
 
     typer.echo(f"{out}: {export_ledger(file, out)} answers")
 
 
-@ledgers.command("verify")
+@ledgers.command("verify", epilog="Example: retrieval ledger verify ledger.sqlite")
 def verify_ledger(file: LedgerPath) -> None:
     """Check the file, and every answer against its checksum."""
     from index.teachers.ledger_report import verify_ledger

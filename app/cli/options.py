@@ -21,13 +21,11 @@ Student = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Teacher = Annotated[str | None, typer.Option(help="As for distill, if it is not what or where it was.")]
-Paid = Annotated[
-    int, typer.Option("--budget", help="How many images a paid teacher may ever be asked about.")
-]
+Teacher = Annotated[str | None, typer.Option(help="Teacher to use, if it has moved since indexing.")]
+Paid = Annotated[int, typer.Option("--budget", help="Most images to send to a paid teacher, ever.")]
 LedgerFile = Annotated[
-    Path | None, typer.Option(help="The file of paid answers.", show_default="in the cache folder")
+    Path | None, typer.Option(help="File of paid answers.", show_default="in the cache folder")
 ]
-Price = Annotated[float | None, typer.Option(help="What a thousand answers cost, in your money.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it will cost, and ask nothing.")]
+Price = Annotated[float | None, typer.Option(help="Price of a thousand teacher calls, in your currency.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what it will cost, and send nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -6,16 +6,14 @@ from typing import Annotated
 import typer
 
 from app.cli.options import Device, Gallery, LedgerFile, Paid, Price, Student, Teacher
-from app.cli.teacher_options import takes_teacher_options
-from index.embedders.options import EmbedderOptions
-from index.teachers.spec import TeacherSpec
+from app.cli.teacher_options import TeacherOptions, describe_teacher
 
 
-@takes_teacher_options
 def serve(
     index: Gallery,
     model: Student = None,
     teacher: Teacher = None,
+    teacher_option: TeacherOptions = None,
     budget: Paid = 0,
     ledger: LedgerFile = None,
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
@@ -24,8 +22,8 @@ def serve(
         str,
         typer.Option(
             envvar="RETRIEVAL_AUTH",
-            help="user:password that every request must bring. Set it in the environment: what stands on a "
-            "command line can be read by every user of the machine.",
+            help="user:password that every request must bring. Better set the environment variable: other "
+            "users of this machine can see command lines.",
             show_default="none",
         ),
     ] = "",
@@ -34,22 +32,23 @@ def serve(
     fetch: Annotated[
         list[str] | None,
         typer.Option(
-            help="Below which addresses the page may read images, such as s3://BUCKET/. May repeat.",
+            help="Allow the page to load images whose address starts with this. May repeat.",
             show_default="nowhere",
         ),
     ] = None,
     mcp: Annotated[bool, typer.Option("--mcp", help="Be an MCP server too, at /mcp.")] = False,
     device: Device = "auto",
-    *,
-    teacher_options: EmbedderOptions,
 ) -> None:
-    """Serve the page that searches and compares, and the API."""
+    """Serve the page and the API."""
     from app.server.app import ServerOptions
     from app.server.app import serve as serve_page
     from index.search import open_searcher
 
     if auth and "RETRIEVAL_AUTH" not in os.environ:
-        typer.echo("Every user of this machine can read --auth. Better set RETRIEVAL_AUTH.", err=True)
+        typer.echo("Other users of this machine can see --auth. Better set RETRIEVAL_AUTH.", err=True)
     options = ServerOptions(host, port, auth, max_upload_mb, mcp, price)
-    spec = TeacherSpec(teacher, teacher_options, ledger, budget)
+    spec = describe_teacher(teacher, teacher_option, ledger, budget)
     serve_page(open_searcher(index, spec, device, model=model, allowed=fetch or ()), options)
+
+
+EXAMPLES = {serve: "serve idx --price 1.20"}

@@ -1,47 +1,99 @@
-"""The command line's options of a teacher, one for each of `EmbedderOptions`, the same for every command."""
+"""The teacher on the command line: one option for all that its name does not say."""
 
-import inspect
-from collections.abc import Callable
-from dataclasses import Field, fields
-from functools import wraps
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
 from index.embedders.options import EmbedderOptions
+from index.errors import UsageError
+
+if TYPE_CHECKING:
+    from index.teachers.spec import TeacherSpec
+
+TeacherOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--teacher-option",
+        metavar="KEY=VALUE",
+        help="An option of the teacher, such as batch=64: docs/teachers.md lists them. May repeat.",
+        show_default=False,
+    ),
+]
+LONG = "--teacher-"
 
 
-def takes_teacher_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn a command's parameter `teacher_options` into one option for each field of `EmbedderOptions`."""
-    own = [
-        parameter
-        for parameter in inspect.signature(command).parameters.values()
-        if parameter.name != "teacher_options"
-    ]
-    added = [_option(field) for field in fields(EmbedderOptions)]
-
-    @wraps(command)
-    def with_options(**given: Any) -> None:
-        values = {field.name: given.pop(f"teacher_{field.name}") for field in fields(EmbedderOptions)}
-        command(**given, teacher_options=EmbedderOptions(**values))
-
-    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in [*own, *added]]
-    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return with_options
+Reader = tuple[Callable[[str], Any], str]
 
 
-def _option(field: Field[Any]) -> inspect.Parameter:
-    """Make the command line's option of one of `EmbedderOptions`: a number, a flag, or text that it reads."""
-    flags = (field.metadata["flag"],) if field.metadata["flag"] else ()
-    kinds = [kind for kind in (bool, int, float) if field.type in (kind, kind | None)]
-    kind: Any = kinds[0] if kinds else str
-    option = typer.Option(
-        *flags, help=field.metadata["help"], rich_help_panel="The teacher, if it needs more than its name"
-    )
-    return inspect.Parameter(
-        f"teacher_{field.name}",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=field.default,
-        annotation=Annotated[kind if field.default is not None else kind | None, option],
-    )
+def _read_numbers(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split(",")))
+
+
+def _read_truth(text: str) -> bool:
+    return {"true": True, "false": False}[text.lower()]
+
+
+def _reader(hint: Any) -> Reader:
+    """Choose what reads an option of this type, and what it reads; several forms are left to the option."""
+    kinds = {get_origin(kind) or kind for kind in get_args(hint) or (hint,)}
+    if kinds >= {int, tuple}:
+        return str, "text"
+    readers: dict[Any, Reader] = {
+        bool: (_read_truth, "true or false"),
+        tuple: (_read_numbers, "three numbers, as in 0.5,0.5,0.5"),
+        int: (int, "a whole number"),
+        float: (float, "a number"),
+    }
+    return next((readers[kind] for kind in readers if kind in kinds), (str, "text"))
+
+
+READERS = {name: _reader(hint) for name, hint in get_type_hints(EmbedderOptions).items()}
+
+
+def describe_teacher(
+    name: str | None, options: Sequence[str] | None, ledger: Path | None, budget: int
+) -> "TeacherSpec":
+    """Read what a command line says of a teacher.
+
+    Args:
+        name: What opens it, if it was given.
+        options: Texts such as `batch=64`.
+        ledger: The file of its answers.
+        budget: How many images it may ever be asked about.
+
+    Raises:
+        UsageError: There is no such option, or its value is not of its kind.
+    """
+    from index.teachers.spec import TeacherSpec
+
+    values = {}
+    for option in options or ():
+        key, equals, text = option.partition("=")
+        if not equals or key not in READERS:
+            raise UsageError(f"--teacher-option takes KEY=VALUE, not {option!r}. Keys: {', '.join(READERS)}.")
+        read, kind = READERS[key]
+        try:
+            values[key] = read(text)
+        except (ValueError, KeyError):
+            raise UsageError(f"{LONG}{key} takes {kind}, not {text!r}.") from None
+    return TeacherSpec(name, EmbedderOptions(**values), ledger, budget)
+
+
+def shorten(args: Sequence[str]) -> list[str]:
+    """Turn the long forms, such as `--teacher-batch 64`, into `--teacher-option batch=64`."""
+    short: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        flag, equals, text = arg.partition("=")
+        key = flag.removeprefix(LONG)
+        if arg == "--":
+            return [*short, arg, *rest]
+        if arg == "--allow-missing":
+            short += ["--teacher-option", "allow_missing=true"]
+        elif flag.startswith(LONG) and key in READERS and (equals or (text := next(rest, "")) != ""):
+            short += ["--teacher-option", f"{key}={text}"]
+        else:
+            short.append(arg)
+    return short

@@ -12,7 +12,7 @@ Progress = Callable[[float], None]
 
 
 class Background(Generic[T]):
-    """Work whose result is kept for everyone who asks.
+    """Does work once and keeps its result for everyone who asks.
 
     Attributes:
         done: Share of the work that is done, from 0 to 1.

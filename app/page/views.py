@@ -1,41 +1,41 @@
-"""HTML that all tabs share. Pure functions: what comes in is escaped."""
+"""HTML that all tabs share."""
 
-from html import escape
 from pathlib import Path
 
+from markupsafe import Markup
+
+from app.html import load
 from index.stores.base import Store
 
-ICON = Path(__file__).with_name("icon.svg").read_text().replace("<svg ", '<svg aria-hidden="true" ')
+ICON = Markup(Path(__file__).with_name("icon.svg").read_text().replace("<svg ", '<svg aria-hidden="true" '))  # noqa: S704
 ALONE = "This index was made without a teacher: there is nothing to compare. Index again with --teacher."
 
 
 def thumbnail_url(item: int) -> str:
-    """Where the page finds the small picture of an item."""
+    """Address the small picture of an item."""
     return f"thumbs/{item}"
 
 
+PARTS = load("page/parts.html", thumbnail=thumbnail_url)
+
+
 def render_heading(index: Store) -> str:
-    """What is searched, and by which models."""
+    """Show what is searched, and by which models."""
     spaces = index.manifest.spaces
-    models = [
-        f'<span class="model {name}">{escape(spaces[name].name)}, {spaces[name].dim} numbers an image</span>'
-        for name in ("student", "teacher")
-        if name in spaces
-    ]
-    count = f"{len(index):,} image{'' if len(index) == 1 else 's'}"
-    return f"<h1>{ICON}retrieval</h1><p><span>{count}</span>{''.join(models)}</p>"
+    models = [(name, spaces[name]) for name in ("student", "teacher") if name in spaces]
+    return PARTS.heading(ICON, len(index), models)
 
 
 def render_note(text: str) -> str:
-    """A line in place of results."""
-    return f'<p class="note">{escape(text)}</p>'
+    """Show a line in place of results."""
+    return PARTS.note(text)
 
 
 def render_lone_note(text: str) -> str:
-    """A line in place of a whole tab."""
-    return f'<div class="tab">{render_note(text)}</div>'
+    """Show a line in place of a whole tab."""
+    return PARTS.lone_note(text)
 
 
 def render_error(text: str) -> str:
-    """A line that says what went wrong and what to do."""
-    return f'<p class="note error">{escape(text)}</p>'
+    """Show a line that says what went wrong and what to do."""
+    return PARTS.note(text, "note error")

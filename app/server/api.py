@@ -5,13 +5,11 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from html import escape
 from io import BytesIO, StringIO
-from pathlib import Path
-from string import Template
 from time import perf_counter
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
+from app.html import load
 from app.server.concurrency import BusyError, SharedSearcher
 from app.server.metrics import STAGES
 from index.embedders.http_formats import read_input
@@ -30,7 +28,7 @@ with needs("demo"):
     from fastapi import APIRouter, HTTPException, Query, Request, Response
     from starlette.datastructures import UploadFile
 
-HELP = Template(Path(__file__).with_name("api.html").read_text())
+HELP = load("server/api.html")
 MOST_RESULTS = 500
 T = TypeVar("T")
 Mode = Annotated[str, Query(max_length=20)]
@@ -59,7 +57,7 @@ class Answer:
     hits: list[tuple[int, int, float, str]]
 
     def write(self, form: Format) -> Response:
-        """As JSON, or as a CSV file."""
+        """Write it as JSON, or as a CSV file."""
         if form == "json":
             return Response(json.dumps(self.as_dict()), media_type="application/json")
         text = StringIO()
@@ -68,7 +66,7 @@ class Answer:
         return Response(text.getvalue(), media_type="text/csv", headers=named)
 
     def as_dict(self) -> dict[str, Any]:
-        """One object; the addresses in it are relative to the page's."""
+        """Return one object; the addresses in it are relative to the page's."""
         results = [
             {"rank": rank, "id": item, "score": score, "name": name}
             | {"thumbnail": f"thumbs/{item}", "image": f"images/{item}"}
@@ -178,12 +176,12 @@ def api_help(base_url: str, modes: Sequence[str]) -> str:
         base_url: Address of the page, as the browser sees it.
         modes: The ways to search that there are.
     """
-    return HELP.substitute(base=escape(base_url.rstrip("/")), modes=", ".join(modes), most=MOST_RESULTS)
+    return HELP.page(base_url.rstrip("/"), modes, MOST_RESULTS)
 
 
 @asynccontextmanager
 async def _sent_photo(request: Request) -> AsyncIterator[tuple[str, BinaryIO]]:
-    """The one photo of a request, by a form or as JSON; a large upload stays on disk until it is its turn."""
+    """Read the photo of a request, from a form or JSON; a large upload stays on disk until it is its turn."""
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         async with request.form(max_files=1, max_fields=4) as form:
             files = [part for part in form.values() if isinstance(part, UploadFile)]
@@ -228,5 +226,5 @@ def _status(reason: RetrievalError) -> int:
 
 
 def sentence(reason: RetrievalError) -> str:
-    """One line for people."""
+    """Make one line for people."""
     return f"This photo cannot be used: {reason}." if isinstance(reason, ImageError) else str(reason)

@@ -1,5 +1,6 @@
 """The server: page, pictures, API, `/health` and `/metrics` on one app, behind one guard; `serve` runs it."""
 
+import math
 import os
 import signal
 import socket
@@ -62,6 +63,10 @@ class ServerOptions:
             raise UsageError(f"The password must be given as user:password, best in {PASSWORD}.")
         if not 0 < self.most_megabytes <= 2000:
             raise UsageError(f"--max-upload-mb must be between 0 and 2000, not {self.most_megabytes:g}.")
+        if not 0 <= self.port <= 65_535:
+            raise UsageError(f"--port must be between 0 and 65535, not {self.port}.")
+        if self.price is not None and not 0 <= self.price < math.inf:
+            raise UsageError(f"--price must be 0 or more, and finite, not {self.price}.")
 
     @property
     def rules(self) -> Rules:
@@ -123,7 +128,7 @@ def _new_app(**options: Any) -> FastAPI:
 
 
 def describe(searcher: Searcher) -> dict[str, Any]:
-    """What is served, by which models, on what they run."""
+    """Describe what is served, by which models, on what they run."""
     manifest = searcher.index.manifest
     models = {
         name: {"name": model.name, "key": model.key, "dim": model.dim, "provider": model.provider}

@@ -34,10 +34,10 @@ class BusyError(RetrievalError):
 
 
 class SharedSearcher(Searcher):
-    """A searcher whose models work in lanes of their own, so that nobody waits behind another model.
+    """Searches with each model in a lane of its own, so that nobody waits behind another model.
 
     The student's session is shared by as many threads as there are cores, a teacher by as many as its
-    endpoint is asked by at a time; whoever comes later waits. The index is read whole at once: if its folder
+    endpoint is asked by at a time; later ones wait. The index is read whole at once: if its folder
     is replaced, the old one is searched until the server starts again.
     """
 
@@ -70,7 +70,7 @@ class SharedSearcher(Searcher):
         return MODES[mode][0] if mode in MODES else "teacher"
 
     def find(self, photos: Sequence[Photo], mode: str, k: int, narrow: Filter | None = None) -> Found:
-        """As `Searcher.find`, when it is this search's turn.
+        """Search as `Searcher.find`, when it is this search's turn.
 
         Raises:
             BusyError: Its turn did not come in time.
@@ -98,7 +98,7 @@ class SharedSearcher(Searcher):
             self._running[lane] -= 1
 
     def embed(self, photo: Photo) -> NDArray[np.float32]:
-        """The student's vector of a photo, `(dim,)` float32 of unit length.
+        """Embed a photo with the student: `(dim,)` float32 of unit length.
 
         Raises:
             BusyError: Its turn did not come in time.

@@ -79,7 +79,7 @@ def _follow(pool: httpcore.ConnectionPool, url: str) -> bytes:
 
 
 def _check(url: str) -> str:
-    """The address in ASCII.
+    """Parse an address to ASCII.
 
     Raises:
         ImageError: It is none that is followed.
@@ -115,7 +115,7 @@ def _read(answer: httpcore.Response, headers: dict[bytes, str]) -> bytes:
 
 
 def _look_up(host: str, port: int) -> list[str]:
-    """The addresses that a name stands for, if all of them are public.
+    """Look up the addresses that a name stands for, if all of them are public.
 
     Raises:
         ImageError: There is none, or one of them is not.
@@ -123,10 +123,13 @@ def _look_up(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise ImageError("the link names a place that does not exist") from error
+        raise ImageError("no such site: check the address") from error
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not all(is_public(address.partition("%")[0]) for address in addresses):
-        raise ImageError("the link leads into a private network, and only public addresses are followed")
+        raise ImageError(
+            "this server fetches images from public addresses only, not from a private network: "
+            "download the image and drop it here"
+        )
     return addresses
 
 
@@ -145,7 +148,7 @@ class _PublicNetwork(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        failure: Exception = ImageError("the link names a place that does not exist")
+        failure: Exception = ImageError("no such site: check the address")
         for address in _look_up(host, port):
             try:
                 stream = self._sockets.connect_tcp(
@@ -158,7 +161,7 @@ class _PublicNetwork(httpcore.NetworkBackend):
 
 
 class _HurriedStream(httpcore.NetworkStream):
-    """A stream whose every wait ends at the deadline, so that a trickle of bytes gains no time."""
+    """A stream that waits no longer than the deadline, so that a trickle of bytes gains no time."""
 
     def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
         self._stream, self._deadline = stream, deadline

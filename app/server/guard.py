@@ -31,7 +31,7 @@ class Rules:
         password: `user:password` that every request must bring; empty asks for none.
         most_bytes: Of the body of one request.
         local: Whether the server listens on this machine alone. Then, unless there is a password, it answers
-            only to names of this machine: a page elsewhere whose name is made to point here gets nothing.
+            only to names of this machine: a page elsewhere gets nothing, even if its name points here.
     """
 
     password: str = field(default="", repr=False)
@@ -95,7 +95,7 @@ class Guard:
         return scheme.lower() == "basic" and hmac.compare_digest(sent, self._password)
 
     def _within_limit(self, receive: Receive) -> Receive:
-        """Count what is read; whoever reads too much gets an exception that is answered with 413."""
+        """Count what is read; too much raises an exception that is answered with 413."""
         total = 0
 
         async def counted() -> Message:

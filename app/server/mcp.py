@@ -61,7 +61,7 @@ def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
 
     @server.tool()
     async def search_by_id(id: int, mode: str = "student", k: Count = 10) -> dict[str, Any]:  # noqa: A002
-        """Find the indexed images most like one of them, whose `id` an earlier result has told."""
+        """Find the indexed images most like one of them, by its `id` in an earlier result."""
         try:
             return await searcher.run("student", lambda: search_item(searcher, id, mode, k).as_dict())
         except RetrievalError as reason:

@@ -64,7 +64,7 @@ class Pictures:
         return self._items[int(item)]
 
     def require_unchanged(self, item: Item) -> None:
-        """Refuse an item whose file is gone or has changed; looks at the content only if it was touched.
+        """Refuse an item if its file is gone or has changed; looks at the content only if it was touched.
 
         Raises:
             ImageError: It is not what was indexed.
@@ -73,7 +73,7 @@ class Pictures:
             self._read(item)
 
     def thumbnail(self, item: Item) -> bytes:
-        """A small JPEG, made once. The file is taken for unchanged if a thumbnail of the content is there.
+        """Return a small JPEG, made once. The file counts as unchanged if a thumbnail of it is there.
 
         Raises:
             ImageError: It cannot be made.
@@ -103,7 +103,7 @@ class Pictures:
                     path.unlink()
 
     def original(self, item: Item) -> tuple[bytes, str]:
-        """What a browser can show of the whole image, and its media type.
+        """Return what a browser can show of the whole image, and its media type.
 
         Raises:
             ImageError: There is nothing to show.
@@ -165,7 +165,7 @@ def build_pictures(pictures: Pictures) -> APIRouter:
         except ImageError as reason:
             text = str(reason)
             raise HTTPException(404, f"{text[0].upper()}{text[1:]}.") from reason
-        except RetrievalError as reason:  # whoever keeps the items cannot be reached
+        except RetrievalError as reason:  # the store of the items cannot be reached
             raise HTTPException(503, str(reason)) from reason
 
     @router.get("/thumbs/{item}")

@@ -102,7 +102,7 @@ class BlindTest:
         return dealt
 
     def find(self, key: str) -> Round | None:
-        """The open round of that key; None if it is not known, or was voted on."""
+        """Find the open round of that key; None if it is not known, or was voted on."""
         return self._open.get(key)
 
     def vote(self, dealt: Round, choice: str) -> Vote:
@@ -120,5 +120,5 @@ class BlindTest:
         return vote
 
     def count(self, pair: Pair) -> Tally:
-        """The votes on a pair so far, by everyone."""
+        """Count the votes on a pair so far, by everyone."""
         return count_votes(self.votes.read(), pair)

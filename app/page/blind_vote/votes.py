@@ -90,7 +90,7 @@ class Votes:
         self._lock = Lock()
 
     def read(self) -> list[Vote]:
-        """All votes. A line that a crash cut short is left out."""
+        """Read all votes. A line that a crash cut short is left out."""
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -123,7 +123,7 @@ class Votes:
                 os.fsync(file.fileno())
 
     def as_csv(self) -> str:
-        """All votes for a spreadsheet, with the head: it must not take a name for a formula."""
+        """Write all votes for a spreadsheet, with the head: it must not take a name for a formula."""
         lines = [
             _line([field.name for field in fields(Vote)]),
             *(
@@ -135,7 +135,7 @@ class Votes:
 
 
 def default_votes(index: Store) -> Votes:
-    """The votes on an index, in the user's data folder: an index that is made again keeps them."""
+    """Open the votes on an index, in the user's data folder: an index that is made again keeps them."""
     models = [
         index.manifest.spaces[name].key for name in ("student", "teacher") if name in index.manifest.spaces
     ]
@@ -149,25 +149,22 @@ def count_votes(votes: Iterable[Vote], pair: Pair) -> Tally:
     return Tally(pair, (winners.count(pair[0]), winners.count(pair[1])), winners.count(None))
 
 
-def wilson_interval(wins: int, votes: int, z: float = 1.959964) -> tuple[float, float]:
-    """The score interval of a share: right also for few votes and for shares near 0 and 1.
-
-    Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
+def wilson_interval(wins: int, votes: int) -> tuple[float, float]:
+    """Compute Wilson's 95 % interval of a share: right also for few votes and for shares near 0 and 1.
 
     Args:
         wins: Votes for.
         votes: All votes.
-        z: Quantile of the normal distribution; the default is for 95 %.
 
     Returns:
         Lower and upper bound; 0 and 1 without any vote.
     """
     if votes == 0:
         return 0.0, 1.0
-    share, spread = wins / votes, z * z / votes
-    middle = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * math.sqrt(share * (1 - share) / votes + spread / 4 / votes)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    from scipy.stats import binomtest  # here: it takes a second to load
+
+    low, high = binomtest(wins, votes).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 def _line(cells: Sequence[str]) -> bytes:

@@ -49,7 +49,7 @@ class Agreements:
         return len(self.items)
 
     def select(self, names: Sequence[str], prefix: str, most: float) -> "Agreements":
-        """Those whose name begins with `prefix` and whose overlap is at most `most`.
+        """Select those with a name that begins with `prefix` and an overlap of at most `most`.
 
         Args:
             names: `(n,)` names, in the order of `items`.
@@ -107,7 +107,7 @@ def compute_agreements(searcher: Searcher, report: Callable[[float], None], most
 
 
 def _name(index: Store) -> str:
-    """The manifest names the models, and changes with every change of the index: so does this name."""
+    """Name the file by the manifest, which changes with every change of the index or its models."""
     manifest = json.dumps(asdict(index.manifest), sort_keys=True)
     return f"{PREFIX}{content_digest(manifest.encode())}.parquet"
 

@@ -22,7 +22,7 @@ def build_disagreements_tab(searcher: Searcher) -> None:
     """Add the tab to the page that is being laid out. It computes when it is first looked at."""
 
     def compute(report: Progress) -> Agreements:
-        lower_priority()  # the processor belongs to whoever searches
+        lower_priority()  # searches come first
         return find_disagreements(searcher, report)
 
     work = Background(compute)

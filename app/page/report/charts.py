@@ -1,12 +1,15 @@
-"""Charts as inline SVG that takes its colours from the page, each with its figures as a table."""
+"""Draw charts as inline SVG that takes its colours from the page, each with its figures as a table."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import Any
+
+from app.html import load
 
 WIDTH, HEIGHT = 320, 210  # drawn at the width of a phone, so that its text can be read on one
 LEFT, RIGHT, TOP, BOTTOM = 34, 14, 24, 38  # margins
+HTML = load("page/report/chart.html")
 LETTER, LINE = 7.0, 13.0  # about how wide a letter of a label is, and how high a line
 
 
@@ -50,14 +53,14 @@ class Axis:
             raise ValueError(f"No axis goes from {self.low} to {self.high}.")
 
     def place(self, value: float) -> float:
-        """Where a value lies, as a share of the axis."""
+        """Place a value, as a share of the axis."""
         if self.logarithmic:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
 
 def linear_axis(name: str, values: Sequence[float], least: float, most: float) -> Axis:
-    """An axis that holds all values with room to spare, has round ticks, and stays within two bounds."""
+    """Make an axis that holds all values with room to spare, has round ticks, and stays within two bounds."""
     low, high = min(values), max(values)
     spare = max((high - low) * 0.15, (most - least) * 0.02)
     step = _round_step((high - low + 2 * spare) / 4)
@@ -68,7 +71,7 @@ def linear_axis(name: str, values: Sequence[float], least: float, most: float) -
 
 
 def log_axis(name: str, values: Sequence[float], ticks: Sequence[float] | None = None) -> Axis:
-    """A logarithmic axis that holds all values, with the ticks given, or at 1, 2, 5, 10 and so on."""
+    """Make a logarithmic axis that holds all values, with the ticks given, or at 1, 2, 5, 10 and so on."""
     low, high = min(values) / 1.5, max(values) * 1.5
     if ticks is None:
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -81,7 +84,7 @@ def draw_chart(title: str, marks: Sequence[Mark], x: Axis, y: Axis, joined: bool
     """Draw points, with a line through them if they are one series.
 
     Args:
-        title: What the chart shows: its name for whoever does not see it.
+        title: What the chart shows: its name for screen readers.
         marks: The points, in the order of the line.
         x: The horizontal axis.
         y: The vertical axis.
@@ -98,48 +101,31 @@ def draw_chart(title: str, marks: Sequence[Mark], x: Axis, y: Axis, joined: bool
     def top(value: float) -> float:
         return TOP + down * (1 - y.place(value))
 
-    parts = [_line(LEFT, WIDTH - RIGHT, top(tick)) for tick in y.ticks]
-    parts += [_text(f"{tick:g}", LEFT - 6, top(tick) + 4, "end") for tick in y.ticks]
-    parts += [_text(f"{tick:g}", left(tick), HEIGHT - BOTTOM + 15, "middle") for tick in x.ticks]
-    parts += [_text(y.name, 0, 10, "start"), _text(x.name, WIDTH - RIGHT, HEIGHT - 4, "end")]
-    if joined:
-        corners = " ".join(f"{left(mark.x):.1f},{top(mark.y):.1f}" for mark in marks)
-        parts.append(f'<polyline points="{corners}"/>')
-    for mark in marks:
-        kind = "strong" if mark.strong else "weak"
-        parts.append(f'<circle class="{kind}" cx="{left(mark.x):.1f}" cy="{top(mark.y):.1f}" r="5"/>')
-    below = LINE / 2 if joined else 0  # the line
+    grid = [(LEFT, WIDTH - RIGHT, top(tick)) for tick in y.ticks]
+    texts = [_text(f"{tick:g}", LEFT - 6, top(tick) + 4, "end") for tick in y.ticks]
+    texts += [_text(f"{tick:g}", left(tick), HEIGHT - BOTTOM + 15, "middle") for tick in x.ticks]
+    texts += [_text(y.name, 0, 10, "start"), _text(x.name, WIDTH - RIGHT, HEIGHT - 4, "end")]
     points = [(left(mark.x), top(mark.y)) for mark in marks]
-    parts += _labels([(mark.label, x, y + below) for mark, (x, y) in zip(marks, points, strict=True)], points)
-    return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
-        f"{''.join(parts)}</svg>"
-    )
+    circles = [
+        (*point, "strong" if mark.strong else "weak") for mark, point in zip(marks, points, strict=True)
+    ]
+    below = LINE / 2 if joined else 0  # the line
+    texts += _labels([(mark.label, x, y + below) for mark, (x, y) in zip(marks, points, strict=True)], points)
+    return HTML.chart(title, WIDTH, HEIGHT, grid, texts, points if joined else [], circles)
 
 
 def render_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first column names the rows; it scrolls by itself where it is too wide."""
-    names = "".join(f'<th scope="col">{escape(cell)}</th>' if cell else "<td></td>" for cell in head)
-    lines = [
-        f'<tr><th scope="row">{escape(row[0])}</th>'
-        f"{''.join(f'<td>{escape(cell)}</td>' for cell in row[1:])}</tr>"
-        for row in rows
-    ]
-    return (
-        '<div class="wide" tabindex="0" role="group" aria-label="Table">'
-        f"<table><thead><tr>{names}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    """Show a table; its first column names the rows, and it scrolls by itself where it is too wide."""
+    return HTML.table(head, rows)
 
 
-def _line(left: float, right: float, height: float) -> str:
-    return f'<line class="grid" x1="{left}" x2="{right}" y1="{height:.1f}" y2="{height:.1f}"/>'
+def _text(text: str, x: float, y: float, anchor: str, kind: str = "tick") -> dict[str, Any]:
+    return {"text": text, "x": x, "y": y, "anchor": anchor, "kind": kind}
 
 
-def _text(text: str, left: float, base: float, anchor: str, kind: str = "tick") -> str:
-    return f'<text class="{kind}" x="{left:.1f}" y="{base:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _labels(labels: Sequence[tuple[str, float, float]], points: Sequence[tuple[float, float]]) -> list[str]:
+def _labels(
+    labels: Sequence[tuple[str, float, float]], points: Sequence[tuple[float, float]]
+) -> list[dict[str, Any]]:
     """Labels beside their points, moved down where they would cover another, or a point."""
     taken = [(x - 6, x + 6, y + 4) for x, y in points]
     parts = []

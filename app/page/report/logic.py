@@ -34,7 +34,7 @@ class Size:
 
 
 def read_run(index: Store) -> dict[str, Any] | None:
-    """What the student's `run.json` noted; None if the index has none, or one of another student."""
+    """Read what the student's `run.json` noted; None if the index has none, or one of another student."""
     try:
         run = json.loads(index.companion(RUN).read_text(encoding="utf-8"))
         made = run["export"]["key"]
@@ -50,7 +50,7 @@ def find_variants(index: Store) -> dict[str, Path]:
 
 
 def weigh(searcher: Searcher) -> list[Size]:
-    """What the models and their spaces weigh."""
+    """Weigh the models and their spaces."""
     index = searcher.index
     teacher = searcher.models["teacher"].spec if "teacher" in searcher.models else index.manifest.teacher
     models = {"student": index.model_file}
@@ -70,7 +70,7 @@ def weigh(searcher: Searcher) -> list[Size]:
 
 
 def count_reasons(index: Store) -> list[tuple[str, int]]:
-    """Why images were refused, and how many for each reason, the commonest first."""
+    """Count why images were refused, and how many for each reason, the commonest first."""
     return Counter(failure.reason for failure in index.failures).most_common()
 
 

@@ -1,11 +1,11 @@
-"""The report as HTML: what the student cost and is worth, and how the index is."""
+"""Show the report: what the student cost and is worth, and how the index is."""
 
 from collections.abc import Callable, Sequence
-from html import escape
 from typing import Any
 
+from app.html import load
 from app.page.background import Background
-from app.page.report.charts import Mark, draw_chart, linear_axis, log_axis, render_table
+from app.page.report.charts import Axis, Mark, draw_chart, linear_axis, log_axis, render_table
 from app.page.report.logic import Size, count_reasons
 from app.page.report.measure import DEPTH, QUERIES, Point
 from app.page.views import render_note
@@ -15,18 +15,11 @@ from index.teachers.cost import format_seconds
 
 LISTED = 200  # refused images that are listed
 MODE_OF = {"projected": "asymmetric"}  # the way to search that a space is for, where the names differ
-NO_RUN = (
-    "<p>This index does not know how its student was trained. Index the images again with the student in the "
-    "folder that <code>retrieval distill</code> wrote: its run.json is kept then.</p>"
-)
-ONE_BUDGET = (
-    "<p>One budget was trained. To draw this curve, train several:</p>"
-    '<pre tabindex="0"><code>retrieval distill ... --budget 100,250,500</code></pre>'
-)
+HTML = load("page/report/report.html")
 
 
 def render_report(index: Store, run: dict[str, Any] | None, sizes: Sequence[Size], ways: str) -> str:
-    """All sections.
+    """Show all sections.
 
     Args:
         index: The index.
@@ -35,35 +28,30 @@ def render_report(index: Store, run: dict[str, Any] | None, sizes: Sequence[Size
         ways: What `render_ways` made.
     """
     sections = {
-        "Quality against budget": _told(render_curve, run) if run else NO_RUN,
+        "Quality against budget": _told(render_curve, run) if run else HTML.no_run(),
         "Time against quality": ways,
         "Size": render_sizes(sizes),
         "Index": render_health(index),
         **({"Training": _told(render_training, run)} if run else {}),
     }
-    parts = (f"<section><h2>{name}</h2>{body}</section>" for name, body in sections.items())
-    return f'<div class="sheets">{"".join(parts)}</div>'
+    return HTML.sheets(sections)
 
 
 def render_curve(run: dict[str, Any]) -> str:
-    """Agreement with the teacher by the number of queries to it."""
+    """Show agreement with the teacher by the number of queries to it."""
     curve = run.get("curve") or []
     if len(curve) < 2:
-        return ONE_BUDGET
+        return HTML.one_budget()
     queries = [point["queried"] for point in curve]
     overlap = [100 * point["overlap@10"] for point in curve]
     marks = [Mark(x, y, f"{y:.1f}") for x, y in zip(queries, overlap, strict=True)]
     x, y = log_axis("teacher queries", queries, queries), linear_axis("overlap@10, %", overlap, 0, 100)
-    held_out = run["agreement"]["held_out"]
-    return (
-        f"<p>Agreement with the teacher on {held_out:,} photos that no student learnt from.</p>"
-        + draw_chart("Agreement with the teacher by teacher queries", marks, x, y, joined=True)
-        + _in_figures([x.name, y.name], [[f"{mark.x:,.0f}", f"{mark.y:.1f}"] for mark in marks])
-    )
+    chart = draw_chart("Agreement with the teacher by teacher queries", marks, x, y, joined=True)
+    return HTML.curve(run["agreement"]["held_out"], chart, _figures(x, y, marks))
 
 
 def render_ways(work: Background[list[Point]], paid: Sequence[str]) -> str:
-    """Time and agreement of every way to search, with the Pareto points filled.
+    """Show time and agreement of every way to search, with the Pareto points filled.
 
     Args:
         work: Brings the points.
@@ -72,26 +60,20 @@ def render_ways(work: Background[list[Point]], paid: Sequence[str]) -> str:
     if work.error:
         return render_note(work.error)
     if work.result is None:
-        bar = f'<progress max="1" value="{work.done:.2f}">{work.done:.0%}</progress>'
-        return f'<label class="waiting-for">Measuring on photos of the gallery.{bar}</label>'
+        return HTML.measuring(work.done)
     points = work.result
     marks = [Mark(p.milliseconds, 100 * p.quality, p.name, p.best) for p in points]
     x = log_axis("ms, from a decoded photo to its results", [mark.x for mark in marks])
     y = linear_axis(f"overlap@{DEPTH}, %", [mark.y for mark in marks], 0, 100)
-    left_out = f" Not measured, for every answer has its price: {escape(', '.join(paid))}." if paid else ""
     rows = [
         [p.name, f"{p.milliseconds:.1f}", f"{100 * p.quality:.1f}", "yes" if p.best else ""] for p in points
     ]
-    return (
-        f"<p>Agreement with the teacher for up to {QUERIES} photos of the gallery, and the time of one "
-        f"search, measured here. Filled: nothing else is both faster and nearer to the teacher.{left_out}</p>"
-        + draw_chart("Agreement with the teacher by time of a search", marks, x, y)
-        + _in_figures(["way to search", "ms", y.name, "Pareto"], rows)
-    )
+    chart = draw_chart("Agreement with the teacher by time of a search", marks, x, y)
+    return HTML.ways(QUERIES, paid, chart, (["way to search", "ms", y.name, "Pareto"], rows))
 
 
 def render_sizes(sizes: Sequence[Size]) -> str:
-    """What models, vectors and search indexes weigh."""
+    """Show what models, vectors and search indexes weigh."""
     rows = [
         [
             MODE_OF.get(size.name, size.name),
@@ -106,7 +88,7 @@ def render_sizes(sizes: Sequence[Size]) -> str:
 
 
 def render_health(index: Store) -> str:
-    """How many images, how they are searched and how well, and what was refused."""
+    """Show how many images there are, how they are searched and how well, and what was refused."""
     manifest = index.manifest
     facts = {
         "Images": f"{len(index):,}",
@@ -116,11 +98,11 @@ def render_health(index: Store) -> str:
     }
     spaces = [_render_space(name, space) for name, space in manifest.spaces.items()]
     table = render_table(["", "type of index", "recall@10"], spaces)
-    return _render_facts(facts) + table + (_render_refused(index) if index.failures else "")
+    return HTML.facts(facts) + table + (_render_refused(index) if index.failures else "")
 
 
 def render_training(run: dict[str, Any]) -> str:
-    """What the student was made of, and by how much work."""
+    """Show what the student was made of, and by how much work."""
     options, training, student = run["options"], run["training"], run["student"]
     steps, seconds = len(training["loss"]), format_seconds(training["seconds"])
     facts = {
@@ -136,11 +118,11 @@ def render_training(run: dict[str, Any]) -> str:
         held_out = f"{measured['overlap@10']:.1%} on {measured['held_out']:,} photos held out"
         facts["Overlap@10"] = held_out
     checks = training.get("agreement") or []
-    return _render_facts(facts) + (_render_checks(checks, training["kept_step"]) if len(checks) > 1 else "")
+    return HTML.facts(facts) + (_render_checks(checks, training["kept_step"]) if len(checks) > 1 else "")
 
 
 def format_bytes(count: int | None) -> str:
-    """A size for people, as in `3.1 MB`; a dash where there is none, or it is not known."""
+    """Format a size, as in `3.1 MB`; a dash where there is none, or it is not known."""
     if count is None:
         return "-"
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -150,7 +132,7 @@ def format_bytes(count: int | None) -> str:
 
 
 def _told(render: Callable[[dict[str, Any]], str], run: dict[str, Any]) -> str:
-    """What `render` makes of a run, which may come from elsewhere or from another version."""
+    """Render a run, which may come from elsewhere or from another version."""
     try:
         return render(run)
     except (KeyError, IndexError, TypeError, ValueError):
@@ -170,11 +152,13 @@ def _render_checks(checks: Sequence[Sequence[float]], kept: int) -> str:
     marks = [Mark(step, 100 * value) for step, value in checks]
     x = linear_axis("training step", [mark.x for mark in marks], 0, marks[-1].x)
     y = linear_axis("overlap@10, %", [mark.y for mark in marks], 0, 100)
-    return (
-        f"<p>Agreement while it was trained; step {kept:,} was kept.</p>"
-        + draw_chart("Agreement with the teacher by training step", marks, x, y, joined=True)
-        + _in_figures([x.name, y.name], [[f"{mark.x:,.0f}", f"{mark.y:.1f}"] for mark in marks])
-    )
+    chart = draw_chart("Agreement with the teacher by training step", marks, x, y, joined=True)
+    return HTML.checks(kept, chart, _figures(x, y, marks))
+
+
+def _figures(x: Axis, y: Axis, marks: Sequence[Mark]) -> tuple[list[str], list[list[str]]]:
+    """Make the head and the rows of a chart's table."""
+    return [x.name, y.name], [[f"{mark.x:,.0f}", f"{mark.y:.1f}"] for mark in marks]
 
 
 def _render_space(name: str, space: Space) -> list[str]:
@@ -184,28 +168,5 @@ def _render_space(name: str, space: Space) -> list[str]:
 def _render_refused(index: Store) -> str:
     # Names as everywhere on the page: where the folder lies is nobody's business.
     folder = index.items[0].path.removesuffix(index.items[0].name)
-    reasons = "".join(
-        f"<li>{escape(reason)}: <b>{count:,}</b></li>" for reason, count in count_reasons(index)
-    )
-    listed = "".join(
-        f"<li>{escape(failure.path.removeprefix(folder))}: {escape(failure.reason)}</li>"
-        for failure in index.failures[:LISTED]
-    )
-    rest = len(index.failures) - LISTED
-    more = f"<p>{rest:,} more are in the index's errors.parquet.</p>" if rest > 0 else ""
-    return (
-        f'<ul class="reasons">{reasons}</ul>'
-        f"<details><summary>The images that were refused</summary><ol>{listed}</ol>{more}</details>"
-    )
-
-
-def _in_figures(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return f"<details><summary>In figures</summary>{render_table(head, rows)}</details>"
-
-
-def _render_facts(facts: dict[str, str]) -> str:
-    return (
-        "<dl>"
-        + "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
-        + "</dl>"
-    )
+    listed = [(failure.path.removeprefix(folder), failure.reason) for failure in index.failures[:LISTED]]
+    return HTML.refused(count_reasons(index), listed, len(index.failures) - LISTED)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
+from PIL import UnidentifiedImageError
 
 from app.page.search.query import Query, SearchRequest, View
 from app.server.metrics import STAGES
@@ -13,10 +14,12 @@ from index.evaluation.metrics import overlap_at_k, rank_biased_overlap
 from index.search import MODES, Found, Results, Searcher
 from index.stores.filters import Filter
 
+FORMATS_SHOWN = "Use JPEG, PNG, WebP, AVIF, GIF or TIFF."
+
 
 @dataclass(frozen=True)
 class SearchColumn:
-    """What one mode finds for one picture.
+    """What one mode finds for one photo.
 
     Attributes:
         mode: One of `Searcher.modes`, or `teacher` where there is none.
@@ -80,7 +83,8 @@ def search_column(searcher: Searcher, query: Query, mode: str, wish: SearchReque
     try:
         photo = query.photo(max(sides))
     except ImageError as reason:
-        raise ImageError(f"This picture cannot be searched with: {reason}.") from reason
+        hint = f" {FORMATS_SHOWN}" if isinstance(reason.__cause__, UnidentifiedImageError) else ""
+        raise ImageError(f"Can't open {query.name}: {reason}.{hint}") from reason
     decoded = perf_counter() - start
     STAGES.labels("decode", mode).observe(decoded)
     # Part of an image of the gallery finds that image, unlike the whole, which `find` leaves out by itself.
@@ -94,7 +98,7 @@ def search_column(searcher: Searcher, query: Query, mode: str, wish: SearchReque
 
 
 def agreement(first: SearchColumn, second: SearchColumn) -> Agreement | None:
-    """How far two sides agree; None where one of them is empty."""
+    """Measure how far two sides agree; None where one of them is empty."""
     if not first.ids or not second.ids:
         return None
     depth = max(len(first.ids), len(second.ids))

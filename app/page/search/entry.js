@@ -51,7 +51,7 @@ function openEntries(root, takeFile, takeAddress, complain) {
     try {
       video.srcObject = await navigator.mediaDevices.getUserMedia({video: {facingMode: 'environment'}});
     } catch {
-      complain('The camera cannot be used. Allow it for this page; outside of this machine, it needs https.');
+      complain('Browsers allow the camera on https pages only. Use Choose a photo.');
       return;
     }
     lens.showModal();

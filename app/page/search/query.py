@@ -43,7 +43,7 @@ class View:
         left, top, right, bottom = self.box
         inside = min(left, top) >= 0 and max(right, bottom) <= 1
         if self.turn not in range(4) or not inside or right - left < LEAST or bottom - top < LEAST:
-            raise UsageError("This is no part of the picture. Draw the box again.")
+            raise UsageError("That box is outside the photo. Draw it again.")
 
 
 @dataclass(frozen=True)
@@ -167,12 +167,12 @@ class Query:
 
 
 def query_of_bytes(data: bytes, name: str) -> Query:
-    """A picture that was sent or fetched."""
+    """Make a query of a photo that was sent or fetched."""
     return Query(name, data, content_digest(data))
 
 
 def query_of_address(address: str) -> Query:
-    """A picture that is fetched from an address on the internet.
+    """Make a query of an image that is fetched from an address on the internet.
 
     Raises:
         ImageError: It cannot be had; the message is a whole line.
@@ -180,12 +180,12 @@ def query_of_address(address: str) -> Query:
     try:
         data = fetch_image(address)
     except ImageError as reason:
-        raise ImageError(f"That address cannot be searched with: {reason}.") from reason
+        raise ImageError(f"{str(reason)[0].upper()}{str(reason)[1:]}.") from reason
     return query_of_bytes(data, address.partition("?")[0].rsplit("/", 1)[-1] or address)
 
 
 def query_of_item(searcher: Searcher, item: int) -> Query:
-    """An image of the gallery, read again.
+    """Make a query of an image of the gallery, read again.
 
     Raises:
         ImageError: It cannot be read any more; the message is a whole line.
@@ -199,7 +199,7 @@ def query_of_item(searcher: Searcher, item: int) -> Query:
 
 
 def preview(query: Query, side: int) -> Image.Image:
-    """The whole picture, upright, at most `side` pixels wide and high.
+    """Decode the whole photo, upright, at most `side` pixels wide and high.
 
     Raises:
         ImageError: It cannot be decoded.

@@ -66,8 +66,8 @@ function start(asked, pictures, view, how) {
 // Gradio's answer is undefined where there is none.
 async function call(fields, file) {
   const answer = await server.search(file ? {binary: true, data: {wish: JSON.stringify(fields), photo: file}} : fields);
-  const orLarge = file ? ', or the file is larger than it takes' : '';
-  return answer ?? {error: `<p class="note error">No answer: the server cannot be reached${orLarge}.</p>`};
+  const orLarge = file ? `, or this file is too large (${(file.size / 1e6).toFixed(1)} MB)` : '';
+  return answer ?? {error: `<p class="note error">Can't reach the server${orLarge}. Try again.</p>`};
 }
 
 async function ask(asked, fields) {
@@ -183,7 +183,7 @@ function clear(state) {
   showComplaint('');
 }
 
-// Answers replace cards: whoever stood on one stands on the same one, or on the first, afterwards.
+// Answers replace cards: the focus stays on the same one, or goes to the first.
 function focused() {
   const card = document.activeElement?.closest?.('.card');
   return card && page.contains(card)

@@ -88,7 +88,7 @@ class SearchPage:
             return {"error": render_error(str(reason))}
 
     def picture(self, sent: str) -> str:
-        """A photo that was sent before or fetched, as an address that every browser can show; or nothing."""
+        """Show a photo that was sent or fetched, as an address that every browser can show; or nothing."""
         query = self._known(sent)
         if query is None:
             return ""
@@ -101,7 +101,7 @@ class SearchPage:
         return f"data:image/jpeg;base64,{b64encode(buffer.getvalue()).decode()}"
 
     def details(self, asked: Any) -> str:
-        """What is known of an image of the gallery, by its id."""
+        """Show what is known of an image of the gallery, by its id."""
         try:
             item = int(asked)
             require_item(self.searcher, item)
@@ -221,6 +221,6 @@ def _open(asked: Mapping[str, Any] | DataWithFiles) -> tuple[Mapping[str, Any], 
 
 
 def _spoken(sides: Sequence[SearchColumn]) -> str:
-    """What a screen reader says once results are there."""
+    """Say what a screen reader reads once results are there."""
     counts = [f"{len(side.ids)} results of {side.mode}" for side in sides if side.found]
     return ", ".join(counts)

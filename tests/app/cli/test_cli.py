@@ -15,7 +15,7 @@ from index.stores.folder import Index
 
 
 def retrieval(*arguments: object, **options) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "app.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "retrieval", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
 
 

@@ -1,4 +1,4 @@
-"""How the page looks in a real browser, at every width, light and dark, and to whoever does not see it."""
+"""How the page looks in a real browser, at every width, light and dark, and to screen readers."""
 
 import re
 from pathlib import Path

@@ -63,7 +63,7 @@ def searcher(tmp_path_factory) -> Searcher:
 def site(searcher: Searcher):
     """A running page; its votes go into a folder beside the index."""
     environment = os.environ | {"XDG_DATA_HOME": str(searcher.index.path.parent / "data")}
-    command = [sys.executable, "-m", "app.cli", "serve", str(searcher.index.path), "--port", "0"]
+    command = [sys.executable, "-m", "retrieval", "serve", str(searcher.index.path), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     yield process.stdout.readline().strip()
     process.terminate()

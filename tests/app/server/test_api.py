@@ -217,7 +217,7 @@ def test_a_teacher_that_fails_leaves_the_student_be(client, searcher, photo, mon
     assert after == before + 1
 
 
-def test_a_teacher_whose_endpoint_is_down_leaves_the_student_be(root, tmp_path: Path, photo):
+def test_a_teacher_that_is_down_leaves_the_student_be(root, tmp_path: Path, photo):
     student = OnnxEmbedder(root / "student.onnx")
     with serving(TeacherServer(OnnxEmbedder(root / "teacher.onnx"))) as url:
         spec = TeacherSpec(url, EmbedderOptions(), tmp_path / "ledger.sqlite", 100)

@@ -32,7 +32,7 @@ LIMIT = 300_000  # bytes
 def started(*options: object, **environment: str):
     """Run the server; yields the process and its address, which is complete on return only in `.stderr`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "serve", *map(str, options), "--port", "0"],
+        [sys.executable, "-m", "retrieval", "serve", *map(str, options), "--port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment,
     )  # fmt: skip
     try:

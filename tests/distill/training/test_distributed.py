@@ -44,7 +44,7 @@ def distill(
     launcher: list[str], pool: Path, teacher: Path, out: Path, budget: str = "24"
 ) -> subprocess.CompletedProcess[str]:
     command = [
-        *launcher, "-m", "app.cli", "distill", str(pool), "--teacher", str(teacher), "--budget", budget,
+        *launcher, "-m", "retrieval", "distill", str(pool), "--teacher", str(teacher), "--budget", budget,
         "--out", str(out), "--ledger", str(out.with_suffix(".sqlite")), "--student", "test_efficientnet",
         "--weights", str(pool.parent / "w.pth"), "--size", "32", "--dim", "6", "--steps", "12",
         "--device", "cpu",

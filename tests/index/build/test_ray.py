@@ -212,7 +212,7 @@ def test_the_command_joins_a_cluster(cluster, root, tmp_path, expected):
 
     address = ray.get_runtime_context().gcs_address
     command = [
-        *(sys.executable, "-m", "app.cli", "index", root / "images", "--model", root / "student.onnx"),
+        *(sys.executable, "-m", "retrieval", "index", root / "images", "--model", root / "student.onnx"),
         *("--out", tmp_path / "index", "--ray", address),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

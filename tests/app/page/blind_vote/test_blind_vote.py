@@ -87,7 +87,7 @@ def test_rounds_that_nobody_votes_on_are_forgotten_in_the_end(booth: BlindTest, 
     assert [booth.find(key) is not None for key in keys] == [False, True, True]
 
 
-def test_a_round_does_not_tell_which_list_is_whose(searcher: Searcher):
+def test_a_round_does_not_tell_which_model_made_which_list(searcher: Searcher):
     """With the two models exchanged, the page of a round is the same to the last letter."""
     dealt = deal_round(searcher, PAIR, 3, random.Random(0))
     exchanged = type(dealt)(dealt.key, dealt.query, dealt.modes[::-1], dealt.lists)
@@ -114,4 +114,4 @@ def test_the_tally_says_how_sure_it_is():
     assert "Neither is shown to be better yet" in early
     late = render_tally(Tally(PAIR, (90, 10), 0))
     assert "90%" in late
-    assert "more than chance" in late
+    assert "A significant difference (95 %)" in late

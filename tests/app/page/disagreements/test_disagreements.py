@@ -95,7 +95,7 @@ def parquet(**columns) -> bytes:
         parquet(item=[0], overlap=[None], rbo=[0.5]),
     ],
 )
-def test_a_broken_file_is_computed_anew(searcher: Searcher, content: bytes):
+def test_a_broken_file_is_computed_again(searcher: Searcher, content: bytes):
     first = find_disagreements(searcher, quiet)
     file = next(searcher.index.data.glob("agreement-*"))
     file.write_bytes(content)

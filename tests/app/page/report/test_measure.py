@@ -41,7 +41,7 @@ def test_every_way_to_search_is_measured(searcher: Searcher, monkeypatch):
     assert shares[-1] == 1
 
 
-def test_a_model_whose_answers_have_a_price_is_never_asked(searcher: Searcher, monkeypatch):
+def test_a_model_with_a_price_is_never_asked(searcher: Searcher, monkeypatch):
     class Paid:
         def __getattr__(self, name):
             if name in ("prepare", "embed"):

@@ -56,7 +56,7 @@ def test_the_first_column_comes_alone_and_then_both(page: SearchPage, searcher: 
     monkeypatch.setattr(searcher, "find", count)
     soon = page.search({**BOTH, "item": 0, "soon": True})
     assert "data-id" in soon["columns"][0]
-    assert "on its way" in soon["columns"][1]
+    assert "is searching" in soon["columns"][1]
     assert asked == ["student"]
     both = page.search({**BOTH, "item": 0})
     assert asked == ["student", "teacher"]  # the first column is not searched again

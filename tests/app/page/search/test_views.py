@@ -83,9 +83,9 @@ def test_names_are_escaped():
 
 def test_padding_is_left_out_and_reasons_are_shown():
     assert "data-id" not in render_column(side("student", [-1], [-np.inf]), INDEX)
-    assert "Nothing found" in render_column(side("student", [-1], [-np.inf]), INDEX)
+    assert "No results" in render_column(side("student", [-1], [-np.inf]), INDEX)
     assert "out of money" in render_column(SearchColumn("teacher", None, missing="out of money"), INDEX)
-    assert "Teacher is on its way" in render_waiting("teacher", 3)
+    assert "Teacher is searching…" in render_waiting("teacher", 3)
 
 
 def test_the_numbers():
@@ -97,7 +97,7 @@ def test_the_numbers():
     assert "RBO 0.12" in text
     assert "Student 13 ms 1.0 ms 12 ms 0.4 ms 32 3.7 hours" in text
     assert "Teacher 121 ms 1.0 ms 120 ms 0.4 ms 48 33.7 hours costs 2,000.00" in text
-    assert "500 answers (1.00 at 2 a thousand): it pays off after 500 searches" in text
+    assert "Training used 500 teacher calls (1.00). Every search after the first 500 saves money." in text
     widths = [float(each["style"].removeprefix("width:").rstrip("%")) for each in html.all("i")]
     days = {"student": Cost(0.3), "teacher": Cost(0.5)}
     assert "83.3 hours" in render_numbers(sides, INDEX, None, days)
@@ -112,7 +112,7 @@ def test_numbers_of_one_side_and_of_none():
     soon = Collector(render_numbers([side("student", [0], [1])], INDEX, None, {}, ("teacher", 24)))
     assert "overlap@24 - RBO -" in " ".join(soon.text)  # they keep their place
     assert "Teacher - - - - - -" in " ".join(soon.text)
-    assert "pays off" not in alone
+    assert "saves money" not in alone
     assert render_numbers([SearchColumn("student", None, missing="x")], INDEX, None, {}) == ""
 
 

@@ -1,0 +1,371 @@
+"""Distil an image-embedding model, index photos and search them: the one import that a program needs.
+
+What a caller can cause is a `RetrievalError`: a `UsageError` for a wrong request, an `ImageError` for a photo
+that cannot be read, a `BudgetError` for a spent budget. Lines go to the logger `retrieval`, bars to stderr.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from io import BytesIO
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from index.errors import BudgetError, ImageError, RetrievalError, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+    from PIL.Image import Image
+
+    from index.images.decode import Photo
+    from index.search import Searcher
+    from index.teachers.spec import TeacherSpec
+
+    AnyPath = str | PathLike[str]
+    Images = AnyPath | Sequence[AnyPath]
+    AnyPhoto = AnyPath | bytes | Image | NDArray[Any]
+    Model = AnyPath | Callable[[list[Image]], ArrayLike] | tuple[Sequence[str], ArrayLike]
+
+__all__ = [
+    "BudgetError",
+    "Hit",
+    "Hits",
+    "ImageError",
+    "Index",
+    "RetrievalError",
+    "Teacher",
+    "UsageError",
+    "build_index",
+    "distill",
+    "open_index",
+]
+THUMBNAIL = 160  # pixels of the longer side, in a notebook
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+
+
+class Teacher:
+    """A teacher with its budget, its ledger and its options. Without any, the model alone will do."""
+
+    def __init__(
+        self, model: Model | None = None, *, budget: int = 0, ledger: AnyPath | None = None, **options: Any
+    ) -> None:
+        """Describe a teacher; it is opened when it is needed.
+
+        Args:
+            model: A path, a URL, `(ids, vectors)`, or a callable that takes a list of n Pillow images and
+                returns `(n, dim)`. A method or an object that is called needs an attribute `key`, a text
+                that changes when its vectors do: its answers are kept under it.
+            budget: How many images a paid teacher may ever be asked about; 0 lets only the ledger answer.
+            ledger: The file of its answers; None keeps it in the cache folder.
+            options: Fields of `index.embedders.options.EmbedderOptions`, such as `batch`.
+
+        Raises:
+            UsageError: The model or an option cannot be used.
+        """
+        from index.embedders.callable import CallableEmbedder
+        from index.embedders.options import EmbedderOptions
+        from index.teachers.spec import TeacherSpec
+
+        chosen, opened, name = EmbedderOptions(**options), None, None
+        if isinstance(model, tuple):
+            name = _keep_vectors(*model)
+        elif callable(model):
+            opened = CallableEmbedder(model, chosen)
+            name = opened.spec
+        elif model is not None:
+            name = fspath(model)
+        file = None if ledger is None else Path(ledger)
+        self.spec: TeacherSpec = TeacherSpec(name, chosen, file, budget, opened)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One image that a search found.
+
+    Attributes:
+        rank: From 1.
+        id: Its place in the index.
+        score: Cosine similarity.
+        path: Where it is.
+        name: Its path below the folder that was indexed.
+        metadata: Its columns.
+    """
+
+    rank: int
+    id: int
+    score: float
+    path: str
+    name: str
+    metadata: dict[str, str]
+
+
+class Hits(list[Hit]):
+    """Hits, best first. A notebook shows their pictures."""
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """Return them as dictionaries, for JSON or a data frame."""
+        return [asdict(hit) for hit in self]
+
+    def _repr_html_(self) -> str:
+        cells = (
+            f'<figure style="margin:4px"><img src="{_thumbnail(hit)}" alt="">'
+            f"<figcaption>{hit.rank}. {escape(hit.name)} {hit.score:.3f}</figcaption></figure>"
+            for hit in self
+        )
+        return f'<div style="display:flex;flex-wrap:wrap">{"".join(cells)}</div>'
+
+
+class Index:
+    """An open index: what `build_index` and `open_index` return.
+
+    Attributes:
+        searcher: What it searches with.
+    """
+
+    def __init__(self, searcher: Searcher) -> None:
+        self.searcher = searcher
+
+    def __len__(self) -> int:
+        return len(self.searcher.index)
+
+    def __repr__(self) -> str:
+        return f"Index({self.searcher.index}, {len(self)} images, modes {', '.join(self.modes)})"
+
+    @property
+    def modes(self) -> list[str]:
+        """The ways to search that this index and its models allow."""
+        return self.searcher.modes
+
+    def search(
+        self, photo: AnyPhoto, *, k: int = 10, mode: str = "student", where: Mapping[str, str] | None = None
+    ) -> Hits:
+        """Find the images most like a photo. A file never finds itself, nor a copy of itself.
+
+        Args:
+            photo: A path, the bytes of an image file, a Pillow image, or an `(h, w, 3)` uint8 array.
+            k: How many hits.
+            mode: `student`, `teacher`, `asymmetric` or `rerank`.
+            where: Values that columns of the metadata must have.
+
+        Raises:
+            ImageError: The photo cannot be read.
+            RetrievalError: The index has no such mode or column, or a model failed.
+        """
+        from index.stores.filters import Filter
+
+        store = self.searcher.index
+        if mode in ("teacher", "rerank") and self.searcher.teacher_missing:
+            raise UsageError(self.searcher.teacher_missing)
+        side = max(model.side for model in self.searcher.models.values())
+        found = self.searcher.find([_read(photo, side)], mode, k, Filter(columns=where or {})).results
+        pairs = zip(found.ids[0].tolist(), found.scores[0].tolist(), strict=True)
+        return Hits(
+            Hit(rank, i, score, store.items[i].path, store.items[i].name, store.metadata_of(i))
+            for rank, (i, score) in enumerate(pairs, 1)
+            if i >= 0
+        )
+
+    def embed(self, photos: Sequence[AnyPhoto], *, model: str = "student") -> NDArray[Any]:
+        """Embed n photos to `(n, dim)` float32 unit rows, with the student or the teacher.
+
+        Raises:
+            ImageError: One of them cannot be read.
+            RetrievalError: There is no such model here, or it failed.
+        """
+        import numpy as np
+
+        from index.embedders.base import embed_checked
+
+        if (embedder := self.searcher.models.get(model)) is None:
+            raise UsageError(self.searcher.teacher_missing or f"No model {model!r} here.")
+        rows, batch = [], embedder.calls.batch
+        for start in range(0, len(photos), batch):
+            read = [_read(photo, embedder.side) for photo in photos[start : start + batch]]
+            inputs, names = [embedder.prepare(photo) for photo in read], [photo.name for photo in read]
+            rows.append(embed_checked(embedder, inputs, names))
+        return np.concatenate(rows) if rows else np.empty((0, embedder.dim), np.float32)
+
+
+def distill(
+    images: Images,
+    *,
+    teacher: Model | Teacher,
+    out: AnyPath,
+    budget: int | Sequence[int] = 500,
+    recipe: str = "default",
+    progress: bool = True,
+    **options: Any,
+) -> Path:
+    """Train a student to rank like a teacher.
+
+    Args:
+        images: Folders, image files, lists or tar shards.
+        teacher: What to learn from.
+        out: The student folder to write.
+        budget: How many images the teacher may ever be asked about; several train a student each.
+        recipe: How to train.
+        progress: Whether to show bars.
+        options: Fields of `distill.pipeline.Options`, such as `student`, `size`, `dim`, `steps` or `device`.
+
+    Returns:
+        The student's ONNX file. Beside it lie `report.html` and `run.json`.
+
+    Raises:
+        RetrievalError: A request is wrong, the budget is spent, or the teacher failed.
+    """
+    from distill.curve import distill_by_name
+    from distill.pipeline import STUDENT, Options
+    from distill.training.recipes import find_recipe
+    from index.progress import bars, say
+
+    budgets = sorted({budget} if isinstance(budget, int) else set(budget))
+    chosen = Options(budget=budgets[-1], recipe=find_recipe(recipe), **options)
+    with bars(progress):
+        made = distill_by_name(_sources(images), _spec(teacher), Path(out), chosen, budgets)
+    for line in made.summary.splitlines():
+        say(line)
+    return Path(out) / STUDENT
+
+
+def build_index(
+    images: Images,
+    student: AnyPath,
+    *,
+    out: AnyPath,
+    teacher: Model | Teacher | None = None,
+    metadata: AnyPath | None = None,
+    recall: float = 0.95,
+    memory: float = 1.0,
+    factory: str = "auto",
+    update: bool = False,
+    resume: bool = False,
+    device: str = "auto",
+    progress: bool = True,
+) -> Index:
+    """Embed images, write an index and open it.
+
+    Args:
+        images: Folders, image files, lists or tar shards.
+        student: A student folder or its ONNX file.
+        out: The index folder, or `milvus://HOST:PORT/COLLECTION`.
+        teacher: What to compare with; None indexes with the student alone.
+        metadata: A CSV file with a column `path` and columns to filter by.
+        recall: Share of the ten nearest that a search must find.
+        memory: GiB that each search index may take.
+        factory: A FAISS factory string, or `auto`.
+        update: Embed only what is new or changed.
+        resume: Go on with a run that was interrupted.
+        device: `auto`, `cpu` or `cuda`.
+        progress: Whether to show bars.
+
+    Raises:
+        RetrievalError: A request is wrong, a budget is too small, no image can be read, or a model failed.
+    """
+    from index.build.pipeline import build_by_name
+    from index.progress import bars, say
+    from index.search import open_searcher
+    from index.stores.options import IndexOptions, SearchTarget
+    from index.stores.registry import open_writer
+
+    store, model, spec = open_writer(fspath(out), "faiss", "", None), Path(student), _spec(teacher)
+    model = model / "student.onnx" if model.is_dir() else model
+    table = None if metadata is None else Path(metadata)
+    options = IndexOptions(factory, SearchTarget(recall, memory), table, resume, update)
+    with bars(progress):
+        report = build_by_name(_sources(images), model, store, spec, device, options)
+    say(report.summary)
+    return Index(open_searcher(fspath(out), spec, device))
+
+
+def open_index(
+    path: AnyPath,
+    *,
+    teacher: Model | Teacher | None = None,
+    model: AnyPath | None = None,
+    device: str = "auto",
+) -> Index:
+    """Open an index with its student, and with its teacher if that is a file that is still there.
+
+    Args:
+        path: An index folder, or `milvus://HOST:PORT/COLLECTION`.
+        teacher: The teacher, if it has moved since indexing, or is no file.
+        model: The student's ONNX file, for a collection that another machine wrote.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        RetrievalError: There is no index, or a model is not the one that made it.
+    """
+    from index.search import open_searcher
+
+    student = None if model is None else Path(model)
+    return Index(open_searcher(fspath(path), _spec(teacher), device, model=student))
+
+
+def _spec(teacher: Model | Teacher | None) -> TeacherSpec:
+    return (teacher if isinstance(teacher, Teacher) else Teacher(teacher)).spec
+
+
+def _sources(images: Images) -> list[str]:
+    return [fspath(images)] if isinstance(images, str | PathLike) else [fspath(image) for image in images]
+
+
+def _keep_vectors(ids: Sequence[str], vectors: ArrayLike) -> str:
+    """Write vectors into the cache folder, named by their content: an index names its teacher's file."""
+    import numpy as np
+    from platformdirs import user_cache_path
+
+    from index.embedders.vectors_file import write_vectors
+    from index.io import content_digest
+
+    rows = np.asarray(vectors, np.float32)
+    if rows.ndim != 2 or len(rows) != len(ids):
+        raise UsageError(f"Give n ids and (n, dim) vectors, not {len(ids)} and {rows.shape}.")
+    digest = content_digest("\n".join(ids).encode() + rows.tobytes())
+    path = user_cache_path("retrieval", ensure_exists=True) / f"vectors-{digest}.npz"
+    write_vectors(path, rows.shape[1], [(list(ids), rows)])
+    return str(path)
+
+
+def _read(photo: AnyPhoto, side: int) -> Photo:
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    from index.images.decode import decode, read_photo
+    from index.images.file import ImageFile
+
+    if isinstance(photo, str | PathLike):
+        path = Path(photo).absolute()
+        return read_photo(ImageFile(path, path.name), side)
+    if isinstance(photo, bytes):
+        return decode(photo, "photo", side)
+    if not isinstance(photo, Image.Image):
+        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
+            raise UsageError(f"An array must be (h, w, 3) uint8, not {photo.shape} {photo.dtype}.")
+        photo = Image.fromarray(photo)
+    file, image = BytesIO(), photo if photo.mode in PNG_MODES else photo.convert("RGB")
+    ImageOps.exif_transpose(image).save(file, "PNG", compress_level=1)
+    return decode(file.getvalue(), "photo", side)
+
+
+def _thumbnail(hit: Hit) -> str:
+    from index.images.decode import read_photo
+    from index.images.sources import image_at
+
+    try:
+        picture = read_photo(image_at(hit.path, hit.name), THUMBNAIL).image
+    except RetrievalError:
+        return ""
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    file = BytesIO()
+    picture.save(file, "JPEG")
+    return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
+
+
+if __name__ == "__main__":
+    from app.cli import main
+
+    main()

@@ -1,0 +1,168 @@
+"""The module that programs import, and the lines in the README that use it."""
+
+import logging
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import picture
+from PIL import Image
+
+import retrieval
+from index.build.pipeline import build_index
+from index.embedders.onnx import OnnxEmbedder
+from index.evaluation.rankings import gallery_agreement
+
+TINY = {"student": "test_efficientnet", "weights": "none", "size": 32, "dim": 6, "device": "cpu", "steps": 2}
+
+
+@pytest.fixture
+def index(folder: Path, tmp_path: Path, student_file: Path, teacher_file: Path) -> retrieval.Index:
+    table = tmp_path / "table.csv"
+    table.write_text("path,parity\n" + "".join(f"{i}.png,{'odd' if i % 2 else 'even'}\n" for i in range(10)))
+    models = {"student": student_file, "teacher": teacher_file}
+    return retrieval.build_index(folder, **models, out=tmp_path / "idx", metadata=table, progress=False)
+
+
+class MeanColours:
+    """A model of a notebook."""
+
+    key = "mean colours 1"
+
+    def __call__(self, images: list[Image.Image]) -> np.ndarray:
+        return np.stack([np.asarray(image.resize((2, 2))).reshape(-1) for image in images])
+
+
+def test_the_lines_in_the_readme_run(tmp_path, folder, teacher_file, monkeypatch, capsys):
+    """They are run as they stand, with a student that is trained for less time."""
+    lines = re.search(
+        r"```python\n(.+?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL
+    )
+    assert lines is not None
+    here = tmp_path / "here"
+    shutil.copytree(folder, here / "photos")
+    shutil.copy(teacher_file, here / "teacher.onnx")
+    picture(3).save(here / "query.jpg")
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    distil = retrieval.distill
+    monkeypatch.setattr(retrieval, "distill", lambda images, **given: distil(images, **given, **TINY))
+    exec(lines[1], {})
+    assert len(capsys.readouterr().out.splitlines()) == 10
+
+
+def test_hits_have_what_a_program_needs(index, folder):
+    hits = index.search(folder / "1.png", k=3, where={"parity": "odd"})
+    assert [hit.rank for hit in hits] == [1, 2, 3]
+    assert [hit["metadata"] for hit in hits.to_list()] == [{"parity": "odd"}] * 3
+    assert hits[0].path == str(folder / hits[0].name)
+    assert sorted((hit.score for hit in hits), reverse=True) == [hit.score for hit in hits]
+    assert len(index.search(folder / "1.png", mode="rerank")) == 10
+
+
+def test_a_photo_may_be_a_path_bytes_an_image_or_an_array(index, folder):
+    path = folder / "3.png"
+    image = Image.open(path)
+    forms = [path, str(path), path.read_bytes(), image, image.convert("RGBA"), np.asarray(image)]
+    rows = index.embed(forms)
+    assert rows.shape == (6, 8)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(rows, rows[:1].repeat(6, 0), atol=1e-6)
+    assert index.embed(forms[:1], model="teacher").shape == (1, 12)
+    assert index.embed([]).shape == (0, 8)
+    assert index.search(image)[0].path == str(path)
+    assert index.embed([image.convert("CMYK")]).shape == (1, 8)
+
+
+def test_a_notebook_shows_pictures_and_no_markup_of_names(index, folder):
+    hits = index.search(picture(77))
+    html = hits._repr_html_()
+    assert html.count('src="data:image/jpeg;base64,') == 10
+    (folder / hits[0].name).unlink()
+    named = retrieval.Hits([retrieval.Hit(1, 0, 0.5, str(folder / "gone.png"), "<b>.png", {})])
+    assert "<b>" not in named._repr_html_()
+    assert hits._repr_html_().count("base64") == 9
+
+
+def test_a_callable_teaches_and_compares(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model, out = MeanColours(), tmp_path / "student"
+    student = retrieval.distill([folder], teacher=model, budget=12, out=out, progress=False, **TINY)
+    assert student == out / "student.onnx"
+    teacher = retrieval.Teacher(model, budget=12, batch=5)
+    index = retrieval.build_index(str(folder), out, teacher=teacher, out=tmp_path / "idx", progress=False)
+    assert index.modes == ["student", "teacher", "asymmetric", "rerank"]
+    assert 0 <= gallery_agreement(index.searcher.index) <= 1
+    again = retrieval.open_index(tmp_path / "idx")
+    assert again.modes == ["student", "asymmetric"]
+    with pytest.raises(retrieval.UsageError, match="Give --teacher"):
+        again.search(picture(50), mode="teacher")
+    with pytest.raises(retrieval.BudgetError):
+        retrieval.open_index(tmp_path / "idx", teacher=model).search(picture(50), mode="teacher")
+
+
+def test_vectors_with_ids_teach(folder, tmp_path, student_file, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    names = [f"{i}.png" for i in range(10)] + ["more/10.jpg", "more/11.jpg"]
+    vectors = np.random.default_rng(0).normal(size=(12, 5))
+    index = retrieval.build_index(folder, student_file, teacher=(names, vectors), out=tmp_path / "idx")
+    assert index.searcher.index.rows("teacher").shape == (12, 5)
+    with pytest.raises(retrieval.UsageError, match="n ids"):
+        retrieval.build_index(folder, student_file, teacher=(names[:3], vectors), out=tmp_path / "idx")
+
+
+@pytest.mark.parametrize(
+    ("photo", "error"),
+    [
+        ("nowhere.jpg", retrieval.ImageError),
+        (b"no image", retrieval.ImageError),
+        (np.zeros((4, 4)), retrieval.UsageError),
+    ],
+)
+def test_what_is_no_photo_is_an_error_of_ours(index, photo, error):
+    with pytest.raises(error):
+        index.search(photo)
+
+
+def test_a_callable_without_a_lasting_name_is_refused(folder, tmp_path):
+    with pytest.raises(retrieval.UsageError, match="attribute `key`"):
+        retrieval.distill(folder, teacher=lambda images: images, out=tmp_path / "s")
+
+
+def test_an_index_of_a_folder_is_that_of_the_command(index, folder, student_file, teacher_file, tmp_path):
+    made = build_index([folder], OnnxEmbedder(student_file), tmp_path / "other", OnnxEmbedder(teacher_file))
+    opened = retrieval.open_index(str(tmp_path / "other"))
+    assert len(opened) == len(made) == len(index)
+    assert repr(opened) == f"Index({tmp_path / 'other'}, 12 images, modes student, teacher, rerank)"
+    query = picture(60)
+    assert [hit.id for hit in opened.search(query)] == [hit.id for hit in index.search(query)]
+
+
+def test_bars_can_be_switched_off_and_lines_go_to_a_logger(folder, tmp_path, student_file, capsys, caplog):
+    def build(name: str, progress: bool) -> str:
+        retrieval.build_index(folder, student_file, out=tmp_path / name, progress=progress)
+        return capsys.readouterr().err
+
+    with caplog.at_level(logging.INFO, "retrieval"):
+        assert "img/s" in build("a", progress=True)
+        assert "img/s" not in build("b", progress=False)
+    assert any("12 images, 0 refused." in record.message for record in caplog.records)
+
+
+def test_importing_it_loads_nothing_heavy():
+    code = (
+        "import sys, retrieval; print(*{'torch', 'faiss', 'gradio', 'onnxruntime', 'PIL'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "retrieval", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "Usage: retrieval [OPTIONS] COMMAND" in done.stdout
