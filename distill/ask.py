@@ -1,7 +1,7 @@
 """Whom to ask, and the asking: answers from the ledger where it has them, from the teacher where not."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
@@ -13,6 +13,7 @@ from distill.model.backbone import Backbone
 from distill.selection import order_by_worth, sample_pool
 from index.embedders.base import Embedder, unit_rows
 from index.errors import RetrievalError
+from index.images.decode import read_photo, square
 from index.images.digests import digest_pool
 from index.images.file import ImageFile
 from index.progress import progress
@@ -23,6 +24,21 @@ from index.teachers.ledger import Ledger
 
 SAME = 1e-5  # difference between coordinates of unit vectors that is no more than rounding
 FEWEST = 2  # answers that a projection can be fitted to
+QUERIES = 110  # answers about query photos: about 100 bound agreement to 5 points
+QUERY_SHARE = 0.2  # of the budget that may be spent on them
+
+
+@dataclass(frozen=True)
+class QueryAnswers:
+    """Answers about photos like those that will be searched with. Nothing is learnt from them.
+
+    Attributes:
+        pixels: `(m, side, side, 3)` uint8.
+        vectors: `(m, teacher dim)` float32, the answers, unit rows.
+    """
+
+    pixels: NDArray[np.uint8]
+    vectors: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,7 @@ class TeacherAnswers:
         lost: How many images were asked about just now without getting an answer.
         seconds: How long asking took just now.
         failures: Chosen images that could not be read, or that the teacher has no answer for.
+        queries: Answers about photos like those that will be searched with, if there are such photos.
     """
 
     digests: list[str]
@@ -44,6 +61,12 @@ class TeacherAnswers:
     lost: int
     seconds: float
     failures: list[Failure]
+    queries: QueryAnswers | None = None
+
+    @property
+    def count(self) -> int:
+        """How many answers there are, about the pool and about query photos."""
+        return len(self.digests) + (len(self.queries.pixels) if self.queries else 0)
 
 
 @dataclass(frozen=True)
@@ -102,9 +125,15 @@ def survey_pool(
 
 
 def consult(
-    survey: Pool, teacher: Embedder, ledger: Ledger, budget: int, select: str, seed: int
+    survey: Pool,
+    teacher: Embedder,
+    ledger: Ledger,
+    budget: int,
+    select: str,
+    seed: int,
+    queries: Sequence[ImageFile] = (),
 ) -> TeacherAnswers:
-    """Choose whom to ask about, and ask.
+    """Choose images to ask about, and ask.
 
     Args:
         survey: What was seen of the pool.
@@ -112,23 +141,53 @@ def consult(
         ledger: Its paid answers.
         budget: How many answers to collect, and how much may ever be spent by the ledger's account.
         select: Which images to ask about, as in `order_by_worth`.
-        seed: Of everything random.
+        seed: Random seed.
+        queries: Photos like those that will be searched with. Up to `QUERIES` answers, and no more than
+            `QUERY_SHARE` of the budget, are about them.
 
     Raises:
         RetrievalError: Too few images, a spent budget, or a teacher that tells nothing apart.
     """
     if len(survey.digests) < FEWEST:
         raise RetrievalError(_too_few(len(survey.digests), survey.failures, False, ledger, budget))
+    about = _consult_queries(queries, survey, teacher, ledger, budget, seed) if queries else None
+    wanted = budget - (about.count if about else 0)
     known = ledger.known(survey.digests)
     free = np.array([digest in known for digest in survey.digests], bool)
-    worth = order_by_worth(survey.looked.features, free, budget, select, seed)
-    answered = ask_teacher(survey.files, survey.digests, worth, teacher, ledger, budget)
+    worth = order_by_worth(survey.looked.features, free, wanted, select, seed)
+    answered = ask_teacher(survey.files, survey.digests, worth, teacher, ledger, budget, wanted)
     if np.ptp(answered.vectors, axis=0).max() < SAME:
         raise RetrievalError(
             f"{teacher.name} gives all {len(answered.digests)} images the same vector: there is nothing to "
             "learn. Check the teacher, or give other images."
         )
-    return answered
+    if about is None:
+        return answered
+    return replace(
+        answered,
+        asked=answered.asked + about.asked,
+        lost=answered.lost + about.lost,
+        seconds=answered.seconds + about.seconds,
+        failures=[*about.failures, *answered.failures],
+        queries=about.queries,
+    )
+
+
+def _consult_queries(
+    files: Sequence[ImageFile], pool: Pool, teacher: Embedder, ledger: Ledger, budget: int, seed: int
+) -> TeacherAnswers:
+    """Ask about some query photos that are not in the pool."""
+    digests = digest_pool(files)
+    learnt = set(pool.digests)
+    new = [i for i, digest in enumerate(digests) if digest not in learnt]
+    digests, files = [digests[i] for i in new], [files[i] for i in new]
+    wanted = min(QUERIES, int(QUERY_SHARE * budget))
+    order = np.random.default_rng(seed).permutation(sorted(range(len(digests)), key=digests.__getitem__))
+    answered = ask_teacher(files, digests, order.tolist(), teacher, ledger, budget, wanted)
+    place = {digest: i for i, digest in enumerate(digests)}
+    side = pool.looked.pixels.shape[1]
+    pixels = [square(read_photo(files[place[digest]], side).image, side) for digest in answered.digests]
+    return replace(answered, digests=[], queries=QueryAnswers(np.stack(pixels), answered.vectors))
 
 
 def ask_teacher(
@@ -138,6 +197,7 @@ def ask_teacher(
     teacher: Embedder,
     ledger: Ledger,
     budget: int,
+    wanted: int | None = None,
 ) -> TeacherAnswers:
     """Collect answers for images in a given order, from the ledger where it has them, up to the budget.
 
@@ -147,20 +207,22 @@ def ask_teacher(
         order: Positions in the pool, best first, answered ones before others.
         teacher: The model to ask.
         ledger: Where answers come from, and are stored before use.
-        budget: How many images to collect, and how much may ever be spent by the ledger's account.
+        budget: How much may ever be spent by the ledger's account.
+        wanted: How many answers to collect; None for as many as the budget.
 
     Raises:
         RetrievalError: Nothing may be asked any more, too few images can be used, or the teacher failed.
     """
+    wanted = budget if wanted is None else wanted
     known = ledger.known([digests[i] for i in order])
-    kept = [digests[i] for i in order if digests[i] in known][:budget]
+    kept = [digests[i] for i in order if digests[i] in known][:wanted]
     unknown = {files[i]: digests[i] for i in order if digests[i] not in known}
     paid = PaidEmbedder(teacher, ledger, budget)
     failures: list[Failure] = []
     start = perf_counter()
-    with progress(min(budget, len(order)), "ask") as bar:
+    with progress(min(wanted, len(order)), "ask") as bar:
         bar.update(len(kept))
-        for asked in ask_about(list(unknown), paid, budget - len(kept)):
+        for asked in ask_about(list(unknown), paid, wanted - len(kept)):
             failures += asked.failures
             for file, digest in asked.answered:
                 if digest == unknown[file]:

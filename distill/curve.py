@@ -88,8 +88,10 @@ def _distill_side_by_side(
     def ask() -> tuple[Pool, dict[int, TeacherAnswers]]:
         most, side, seed = max(budgets[-1], MOST), stored_side(options.size), options.seed
         seen = survey_pool(files, teacher, ledger, open_backbone(options), fabric, side, most, seed)
+        queries = find_images(options.queries) if options.queries else []
         return seen, {
-            budget: consult(seen, teacher, ledger, budget, options.select, seed) for budget in budgets
+            budget: consult(seen, teacher, ledger, budget, options.select, seed, queries)
+            for budget in budgets
         }
 
     seen, answered = on_first(fabric, ask)
@@ -118,7 +120,7 @@ def _compare(done: Sequence[Distilled]) -> None:
     if len(done) > 1 and last.lists:
         for earlier in done[:-1]:
             again = search_again(OnnxEmbedder(earlier.folder / STUDENT, "cpu"), last.lists)
-            earlier.run["agreement"] = {**last.run["agreement"], "overlap@10": float(again.agreement.mean())}
+            earlier.run["agreement"] = again.facts
         last.run["curve"] = [
             {"queried": other.run["queried"], "overlap@10": other.run["agreement"]["overlap@10"]}
             for other in done

@@ -30,7 +30,7 @@ from distill.model.quantize import (
 from distill.model.student import Student
 from distill.placement import Placement, place
 from distill.report.cost import reckon, seconds_per_image
-from distill.report.held_out import HeldOut, search_again, search_with_teacher
+from distill.report.held_out import POOL_PHOTOS, QUERY_PHOTOS, HeldOut, search_again, search_with_teacher
 from distill.report.report import judge, judge_asking, write_report, write_run
 from distill.selection import SELECTIONS
 from distill.training.checkpoint import Checkpoint, Progress
@@ -44,6 +44,7 @@ from index.embedders.onnx import OnnxEmbedder
 from index.embedders.teacher_space import FILE as TEACHER_SPACE
 from index.errors import UsageError
 from index.images.file import ImageFile
+from index.images.sources import find_images
 from index.io import content_digest
 from index.teachers.ledger import Ledger
 
@@ -69,6 +70,8 @@ class Options:
         seed: Of everything random.
         price: What a thousand answers of the teacher cost, if it is known.
         recipe: The rest of how to train.
+        queries: Photos like those that will be searched with, as for `find_images`. Agreement is measured on
+            some of them, and decides, in place of photos of the pool.
     """
 
     budget: int = 500
@@ -84,6 +87,7 @@ class Options:
     seed: int = 0
     price: float | None = None
     recipe: Recipe = field(default_factory=Recipe)
+    queries: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.budget < FEWEST:
@@ -127,7 +131,7 @@ class Distilled:
             f"{self.folder / STUDENT}: {run['student']['parameters'] / 1e6:.2f}M parameters, "
             f"{run['export']['megabytes']} MB, trained on {run['queried']} of {run['images']} images; "
             f"{run['asked_now']} teacher queries in this run, "
-            f"{run['queried'] - run['asked_now']} answers from the ledger, "
+            f"{run['queried'] + run['query_photos'] - run['asked_now']} answers from the ledger, "
             f"{run['cost']['in_vain']} calls in vain, "
             f"{len(run['unreadable'])} images left out.\n{judge(run['agreement'])}\n"
             f"{judge_asking(run['training']['placement'], run['queried'])}"
@@ -173,7 +177,15 @@ def distill(
         seen = survey or survey_pool(
             files, teacher, ledger, backbone, fabric, side, max(options.budget, MOST), options.seed
         )
-        answered = consulted or consult(seen, teacher, ledger, options.budget, options.select, options.seed)
+        answered = consulted or consult(
+            seen,
+            teacher,
+            ledger,
+            options.budget,
+            options.select,
+            options.seed,
+            find_images(options.queries) if options.queries else (),
+        )
         return seen, answered, _describe(files, seen, answered, teacher, ledger, options)
 
     seen, answered, run = on_first(fabric, prepare)
@@ -289,12 +301,17 @@ def fit_student(
     backbone.keep_stages(options.stages or backbone.default_stages)
     student = Student(backbone, options.dim)
     start = perf_counter()
-    held = hold_out(answered.digests)
+    asked_of = answered.queries
+    held = hold_out(answered.digests, 0.0 if asked_of else None)
     kept, vectors = rows[~held], answered.vectors[~held]
     placement = place(looked.features, looked.free, kept, vectors, options.dim, recipe.whiten, recipe.trust)
+    pixels, truth = looked.pixels[rows[held]], answered.vectors[held]
+    if asked_of:
+        pixels, truth = asked_of.pixels, asked_of.vectors
     lists = search_with_teacher(
-        (_as_shown(looked.pixels[rows[held]], options.size), answered.vectors[held]),
+        (_as_shown(pixels, options.size), truth),
         (_as_shown(looked.pixels[kept], options.size), vectors),
+        QUERY_PHOTOS if asked_of else POOL_PHOTOS,
     )
     examples = gather(looked, kept, rows[held], placement.rows, recipe.others)
     done = train_student(student, examples, lists, options.size, recipe, fabric, checkpoint)
@@ -318,6 +335,7 @@ def _describe(
     return {
         "images": len(files),
         "queried": len(answered.digests),
+        "query_photos": answered.count - len(answered.digests),
         "unreadable": [asdict(failure) for failure in [*survey.failures, *answered.failures]],
         "teacher": {"name": teacher.name, "key": teacher.key, "dim": answered.vectors.shape[1]},
         "options": asdict(options),

@@ -33,6 +33,7 @@ class Placement:
         space: Projects the teacher's vectors to the student's space.
         rows: `(n, dim)` float32 unit rows, one for each image of the pool.
         trust: The teacher's share in them: 0 if its answers tell nothing that the free network did not know.
+        chosen: Whether the answers chose that share; no if it was given.
         explained: As in `Predictor`.
         free: `(answers,)` overlap of the free network's lists with the teacher's among the answered images.
         asked: `(answers,)` the same with the answers of the others, at the share that was chosen.
@@ -41,6 +42,7 @@ class Placement:
     space: TeacherSpace
     rows: NDArray[np.float32]
     trust: float
+    chosen: bool
     explained: float
     free: NDArray[np.float64]
     asked: NDArray[np.float64]
@@ -57,6 +59,7 @@ class Placement:
         gain, error = self.gain
         return {
             "trust": self.trust,
+            "chosen": self.chosen,
             "explained": self.explained,
             "free_network": float(self.free.mean()),
             "with_answers": float(self.asked.mean()),
@@ -95,6 +98,7 @@ def place(
     taught, known = _unit(taught), _unit(_unit(free) - _unit(free).mean(axis=0))
 
     lists = _compare_shares(_unit(predictor.left_out), known[answered], answers)
+    chosen = trust is None
     if trust is None:
         trust = _choose(lists, predictor.explained)
     parts = [np.sqrt(trust) * taught, np.sqrt(1 - trust) * known]
@@ -104,6 +108,7 @@ def place(
         _teacher_part(joint, axes, mean, trust, told) if trust else TeacherSpace.fit(answers, dim, whiten),
         rows,
         trust,
+        chosen,
         predictor.explained,
         lists[0.0],
         lists.get(trust, lists[1.0]),

@@ -32,6 +32,14 @@ def distill(
     student: Annotated[str, typer.Option(help="timm name of the student.")] = "tf_efficientnet_lite0",
     size: Annotated[int, typer.Option(help="The student's input side in pixels.")] = 128,
     dim: Annotated[int, typer.Option(help="Dimension of the student's embeddings.")] = 256,
+    queries: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Photos like those that will be searched with: agreement is measured on some of them. "
+            "May repeat.",
+            show_default="photos of the pool",
+        ),
+    ] = None,
     select: Annotated[
         str, typer.Option(help="How to choose the images sent to the teacher: kmeans, kcenter or random.")
     ] = "kmeans",
@@ -42,7 +50,9 @@ def distill(
         str, typer.Option(help="How to train: default, plain-crops or a baseline.")
     ] = "default",
     weights: Annotated[str, typer.Option(help="auto, none, or a .pth or .safetensors file.")] = "auto",
-    steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="by budget")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps.", show_default="by the number of images")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     variants: Annotated[str, typer.Option(help="Smaller copies to make too: fp16, int8, or both.")] = "",
     ledger: LedgerFile = None,
@@ -59,7 +69,20 @@ def distill(
     budgets, how = parse_budgets(budget), find_recipe(recipe)
     files = tuple(filter(None, variants.split(",")))
     chosen = Options(
-        budgets[-1], student, weights, size, dim, select, stages, device, files, steps, seed, price, how
+        budget=budgets[-1],
+        student=student,
+        weights=weights,
+        size=size,
+        dim=dim,
+        select=select,
+        stages=stages,
+        device=device,
+        variants=files,
+        steps=steps,
+        seed=seed,
+        price=price,
+        recipe=how,
+        queries=tuple(queries or ()),
     )
     spec = describe_teacher(teacher, teacher_option, ledger, budgets[-1])
     if dry_run:

@@ -38,7 +38,7 @@ def reckon(
         the student is the cheaper way to do it: `break_even` in queries or money, which it does not cost, and
         `break_even_time` in time, None if the teacher is as fast.
     """
-    paid = len(answered.digests) + ledger.lost
+    paid = answered.count + ledger.lost
     rate = ledger.rate
     teacher_seconds = 1 / rate if rate else 0.0
     return {

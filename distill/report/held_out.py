@@ -11,6 +11,9 @@ from index.embedders.base import Embedder, embed_many
 from index.evaluation.metrics import overlap_at_k, rank
 from index.evaluation.rankings import DEPTH
 
+POOL_PHOTOS = "photos of the pool that it did not learn from"
+QUERY_PHOTOS = "query photos"
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -28,7 +31,7 @@ class HeldOut:
     gallery: NDArray[np.uint8]
     teacher: NDArray[np.int64]
     student: NDArray[np.int64]
-    population: str = "photos of the pool that it did not learn from"
+    population: str = POOL_PHOTOS
 
     @property
     def agreement(self) -> NDArray[np.float64]:
@@ -51,12 +54,14 @@ class HeldOut:
 def search_with_teacher(
     queries: tuple[NDArray[np.uint8], NDArray[np.float32]],
     gallery: tuple[NDArray[np.uint8], NDArray[np.float32]],
+    population: str = POOL_PHOTOS,
 ) -> HeldOut | None:
     """Search with held-out photos, with the teacher alone: its lists stand for the student's too at first.
 
     Args:
         queries: `(m, side, side, 3)` uint8, as the student is shown them, and `(m, teacher dim)` unit rows.
         gallery: The same of n other answered photos.
+        population: What the queries are, for people.
 
     Returns:
         The lists; None if there are no queries.
@@ -64,7 +69,7 @@ def search_with_teacher(
     if not len(queries[0]):
         return None
     teacher = rank(queries[1] @ gallery[1].T, min(DEPTH, len(gallery[1])))
-    return HeldOut(queries[0], gallery[0], teacher, teacher)
+    return HeldOut(queries[0], gallery[0], teacher, teacher, population)
 
 
 def search_again(student: Embedder, lists: HeldOut) -> HeldOut:

@@ -103,6 +103,8 @@ def judge_asking(placement: dict[str, Any], answers: int) -> str:
     before, after = (100 * placement[name] for name in ("free_network", "with_answers"))
     free = f"the student's own ImageNet network returns {before:.0f} % of the teacher's first ten"
     if not placement["trust"]:
+        if not placement["chosen"]:
+            return f"No answer was learnt from: for the answered photos {free}."
         return (
             f"The teacher taught it nothing: for the answered photos {free}, and {answers} answers tell no "
             "more. The student learnt from that network alone. Check the teacher, or ask about more photos."

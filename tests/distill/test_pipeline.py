@@ -11,7 +11,7 @@ from distill.ask import ask_teacher, digest_pool
 from distill.curve import distill_by_name, distill_curve, parse_budgets
 from distill.model import quantize as variants
 from distill.pipeline import Options, distill
-from distill.report.report import judge
+from distill.report.report import judge, judge_asking
 from distill.training.recipes import Recipe
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.teacher_space import TeacherSpace
@@ -247,13 +247,54 @@ def test_a_curve_pays_for_each_image_once(tmp_path, teacher, ledger):
     assert "<script" not in page  # nothing is run or fetched
     assert not re.search(r'(src|href)="http', page)
     assert done.lists.agreement.mean() == pytest.approx(done.run["agreement"]["overlap@10"])
-    assert "photos it did not learn from." in done.summary
+    assert "photos of the pool that it did not learn from." in done.summary
 
 
-def test_a_student_that_learnt_too_little_is_told_of():
+def test_agreement_is_told_with_its_interval_and_what_it_was_measured_on():
     assert judge(None).startswith("Too few answers")
-    assert judge({"held_out": 20, "overlap@10": 0.2}).endswith("20 photos it did not learn from.")
-    assert judge({"held_out": 20, "overlap@10": 0.19}).endswith("more --steps, or a larger --budget.")
+    measured = {
+        "held_out": 104,
+        "overlap@10": 0.466,
+        "interval": [0.43, 0.502],
+        "population": "query photos",
+    }
+    assert judge(measured) == (
+        "It returns 47 % (95 %: 43 to 50) of the teacher's first ten for 104 query photos."
+    )
+
+
+def test_what_asking_brought_is_told_and_a_teacher_that_teaches_nothing_is_noticed():
+    placement = {
+        "trust": 0.75,
+        "chosen": True,
+        "free_network": 0.53,
+        "with_answers": 0.56,
+        "gain": 0.03,
+        "gain_error": 0.005,
+    }
+    assert "53 % of the teacher's first ten, and 56 % with the answers" in judge_asking(placement, 500)
+    assert "(+3.0 ± 0.5)" in judge_asking(placement, 500)
+    assert "taught it nothing" in judge_asking({**placement, "trust": 0.0}, 500)
+    assert judge_asking({**placement, "trust": 0.0, "chosen": False}, 500).startswith("No answer was learnt")
+
+
+def test_agreement_is_measured_on_query_photos_if_there_are_some(tmp_path, teacher, ledger):
+    for name, photos in (("pool", range(40)), ("queries", range(35, 60))):
+        (tmp_path / name).mkdir()
+        for i in photos:
+            picture(i).save(tmp_path / name / f"{i}.png")
+    options = replace(OPTIONS, budget=40, recipe=Recipe(batch=8), queries=(str(tmp_path / "queries"),))
+    done = distill(find_images([tmp_path / "pool"]), teacher, ledger, tmp_path / "student", options)
+    assert teacher.asked == len(ledger) == ledger.spent == 40
+    assert done.run["queried"] == 32
+    assert done.run["query_photos"] == done.run["agreement"]["held_out"] == 8  # a fifth of the budget
+    assert done.run["agreement"]["population"] == "query photos"
+    assert done.run["training"]["held_out"] == 0  # every answer about the pool is learnt from
+    pool = set(digest_pool(find_images([tmp_path / "pool"])))
+    assert len(ledger.known(sorted(pool))) == 32  # a query photo that is in the pool was not asked as one
+    again = distill(find_images([tmp_path / "pool"]), teacher, ledger, tmp_path / "again", options)
+    assert teacher.asked == 40
+    assert again.run["training"]["loss"] == done.run["training"]["loss"]
 
 
 def test_a_killed_run_goes_on_and_pays_nothing_twice(folder, tmp_path, teacher, ledger, monkeypatch):
