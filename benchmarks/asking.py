@@ -1,0 +1,188 @@
+"""What asking a teacher brings: students of several teachers and budgets against one that asked nobody.
+
+    python benchmarks/teachers.py teachers demo lite12 mobilenetv2 dinov2 noise
+    python benchmarks/asking.py --gallery gallery.csv --queries queries.csv --pool grocery/train \
+        --budgets 0,100,500,2640 --seeds 3 --out docs/asking.csv teachers/*
+
+Every student is made, indexed and scored by the product's own commands. Each teacher is asked about every
+photo once; its vectors are kept, and stand for it from then on. Budget 0 is the student that asked nobody: the
+same photos, size and steps, taught by its own ImageNet network alone (`--recipe zero-answers`). What asking
+brings is the overlap with the teacher's lists above that student's, of the same seed. Runs that the table
+already holds are not run again.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.embedders.base import Embedder
+from index.embedders.registry import open_embedder
+from index.embedders.vectors_file import write_vectors
+from index.evaluation.labelled import read_labels
+from index.images.decode import Photo, read_photo
+from index.images.file import ImageFile
+from index.images.sources import find_images
+from index.progress import progress
+
+COLUMNS = ("teacher", "recipe", "size", "stages", "budget", "seed", "mAP", "R@1", "overlap@10", "seconds")
+ZERO = "zero-answers"
+FEWEST = 100  # answers that a student that learns from none still needs, to be measured on
+
+
+def keep_vectors(teacher: str, files: Sequence[ImageFile], folder: Path) -> Path:
+    """Ask a teacher about every photo, and keep the vectors by content digest; a file of vectors is one."""
+    if teacher.endswith((".npz", ".parquet")):
+        return Path(teacher)
+    path = folder / f"{name_teacher(teacher)}.npz"
+    if not path.is_file():
+        model = open_embedder(teacher, "auto")
+        found: dict[str, NDArray[np.float32]] = {}
+        batch = model.calls.batch
+        with ThreadPoolExecutor() as pool, progress(len(files), name_teacher(teacher)) as bar:
+            for start in range(0, len(files), batch):
+                photos = list(pool.map(read_photo, files[start : start + batch]))
+                found.update(zip((photo.digest for photo in photos), _ask(model, photos), strict=True))
+                bar.update(len(photos))
+        vectors = np.stack(list(found.values()))
+        write_vectors(path, vectors.shape[1], [(list(found), vectors)])
+    return path
+
+
+def _ask(model: Embedder, photos: Sequence[Photo]) -> NDArray[np.float32]:
+    return model.embed([model.prepare(photo) for photo in photos])
+
+
+def name_teacher(teacher: str) -> str:
+    """Name a teacher by its file, or by the function of a Python callable."""
+    return teacher.rpartition(":")[2] if ".py:" in teacher else Path(teacher).stem
+
+
+def run(*command: str | Path) -> str:
+    """Run `retrieval` with arguments, and return what it prints."""
+    words = [sys.executable, "-m", "retrieval", *map(str, command)]
+    return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def measure(
+    args: argparse.Namespace, vectors: Path, recipe: str, budget: int, seed: int, folder: Path
+) -> dict[str, float]:
+    """Distil, index and score one student."""
+    start = perf_counter()
+    cut = ("--stages", str(args.stages)) if args.stages else ()
+    run(
+        "distill", args.pool, "--teacher", vectors, "--out", folder / "student", "--seed", str(seed),
+        "--ledger", folder / "ledger.sqlite", "--recipe", ZERO if not budget else recipe,
+        "--budget", str(budget or FEWEST), "--size", str(args.size), *cut,
+    )  # fmt: skip
+    seconds = perf_counter() - start
+    student, index = folder / "student" / "student.onnx", folder / "index"
+    run("index", args.indexed, "--model", student, "--teacher", vectors, "--out", index)
+    labels = ("--queries", args.queries, "--labels", args.gallery)
+    scores = json.loads(run("evaluate", index, *labels, "--mode", "student", "--json"))["student"]
+    figures = {name: round(100 * scores[name], 2) for name in ("mAP", "R@1", "overlap@10")}
+    return {**figures, "seconds": round(seconds)}
+
+
+def main() -> None:
+    """Fill the table and print its means."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("teachers", nargs="+", help="ONNX files, files of vectors, file.py:function")
+    parser.add_argument("--gallery", type=Path, required=True, help="path,label of the photos searched")
+    parser.add_argument("--queries", type=Path, required=True)
+    parser.add_argument("--pool", type=Path, required=True, help="photos to distil on")
+    parser.add_argument("--indexed", type=Path, help="photos to search, if not the pool")
+    parser.add_argument("--recipes", default="default")
+    parser.add_argument("--budgets", default="0,500", help="0 is the student that asks nobody")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--stages", type=int)
+    parser.add_argument("--work", type=Path, default=Path("asking"), help="folder for all that is made")
+    parser.add_argument("--out", type=Path, default=Path("asking.csv"))
+    args = parser.parse_args()
+    args.indexed = args.indexed or args.pool
+    args.work.mkdir(parents=True, exist_ok=True)
+
+    labelled = [entry.file for path in (args.gallery, args.queries) for entry in read_labels(path)]
+    files = [*labelled, *find_images([args.pool])]
+    done = _read(args.out)
+    for teacher in args.teachers:
+        vectors = keep_vectors(teacher, files, args.work)
+        for seed in range(args.seeds):
+            for budget in map(int, args.budgets.split(",")):
+                for recipe in args.recipes.split(",") if budget else [ZERO]:
+                    setting = {
+                        "teacher": name_teacher(teacher), "recipe": recipe, "size": str(args.size),
+                        "stages": str(args.stages or "default"), "budget": str(budget), "seed": str(seed),
+                    }  # fmt: skip
+                    if any(setting.items() <= row.items() for row in done):
+                        continue
+                    folder = args.work / "-".join(setting.values())
+                    folder.mkdir(exist_ok=True)
+                    figures = measure(args, vectors, recipe, budget, seed, folder)
+                    done.append({**setting, **{name: str(value) for name, value in figures.items()}})
+                    print(done[-1], flush=True)
+                    _write(args.out, done)
+    print(summarise(done))
+
+
+def summarise(rows: Sequence[dict[str, str]]) -> str:
+    """Markdown: means over seeds, and the gain in overlap above the student that asked nobody."""
+    zero = {
+        (row["teacher"], row["size"], row["stages"], row["seed"]): float(row["overlap@10"])
+        for row in rows
+        if row["recipe"] == ZERO
+    }
+    groups: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
+    for row in rows:
+        groups[tuple(row[name] for name in COLUMNS[:5])].append(row)
+    names = (*COLUMNS[:5], "seeds", "mAP", "R@1", "overlap@10", "above zero answers")
+    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+    for key, members in groups.items():
+        cells = [*key, str(len(members))]
+        cells += [_mean([float(row[name]) for row in members]) for name in ("mAP", "R@1", "overlap@10")]
+        gains = [
+            float(row["overlap@10"]) - zero[start]
+            for row in members
+            if (start := (row["teacher"], row["size"], row["stages"], row["seed"])) in zero
+        ]
+        lines.append("| " + " | ".join([*cells, _mean(gains)]) + " |")
+    return "\n".join(lines)
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+    return f"{np.mean(values):.1f} ± {error:.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _write(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    main()
