@@ -5,10 +5,10 @@
         --budgets 0,100,500,2640 --seeds 3 --out docs/asking.csv teachers/*
 
 Every student is made, indexed and scored by the product's own commands. Each teacher is asked about every
-photo once; its vectors are kept, and stand for it from then on. Budget 0 is the student that asked nobody: the
-same photos, size and steps, taught by its own ImageNet network alone (`--recipe zero-answers`). What asking
-brings is the overlap with the teacher's lists above that student's, of the same seed. Runs that the table
-already holds are not run again.
+photo once; its vectors are kept, and stand for it from then on. Budget 0 is the student that asked nobody:
+the same photos, size and steps, taught by its own ImageNet network alone (`--recipe zero-answers`). What
+asking brings is the overlap with the teacher's lists above that student's, of the same seed. Runs that the
+table already holds are not run again.
 """
 
 import argparse
