@@ -19,6 +19,7 @@ from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.search import Searcher
+from index.stores.registry import open_store
 from index.teachers.ledger import Ledger
 
 OPTIONS = Options(budget=200, steps=60)
@@ -86,7 +87,7 @@ def run_demo(images: Path | None, out: Path, page: bool, port: int) -> list[Row]
     if page:
         from app.server.app import ServerOptions, serve
 
-        serve(searcher, ServerOptions(port=port))
+        serve(lambda: Searcher(open_store(out / "index"), student, teacher), ServerOptions(port=port))
     else:
         print(f"Next: retrieval serve {out / 'index'}      Report: {out / 'student' / 'report.html'}")
     return rows

@@ -37,6 +37,9 @@ def serve(
         ),
     ] = None,
     mcp: Annotated[bool, typer.Option("--mcp", help="Be an MCP server too, at /mcp.")] = False,
+    root_path: Annotated[
+        str, typer.Option(help="Path at which a proxy shows the server, as /photos.", show_default="none")
+    ] = "",
     device: Device = "auto",
 ) -> None:
     """Serve the page and the API."""
@@ -46,9 +49,9 @@ def serve(
 
     if auth and "RETRIEVAL_AUTH" not in os.environ:
         typer.echo("Other users of this machine can see --auth. Better set RETRIEVAL_AUTH.", err=True)
-    options = ServerOptions(host, port, auth, max_upload_mb, mcp, price)
+    options = ServerOptions(host, port, auth, max_upload_mb, mcp, price, root_path)
     spec = describe_teacher(teacher, teacher_option, ledger, budget)
-    serve_page(open_searcher(index, spec, device, model=model, allowed=fetch or ()), options)
+    serve_page(lambda: open_searcher(index, spec, device, model=model, allowed=fetch or ()), options)
 
 
 EXAMPLES = {serve: "serve idx --price 1.20"}

@@ -124,7 +124,7 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
         except BusyError as reason:
             raise HTTPException(503, str(reason), {"Retry-After": "1"}) from reason
         except RetrievalError as reason:
-            raise HTTPException(_status(reason), sentence(reason)) from reason
+            raise HTTPException(status_of(reason), sentence(reason)) from reason
 
     @router.get("/search")
     async def by_id(
@@ -151,11 +151,23 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
         student = searcher.models["student"]
         async with _sent_photo(request) as (name, file):
             vector = await run(
-                "student", lambda: searcher.embed(_decode(searcher, file.read(), name, "student"))
+                "student", lambda: searcher.embed([_decode(searcher, file.read(), name, "student")])[0]
             )
         return {"model": student.name, "dim": student.dim, "embedding": vector.tolist()}
 
     return router
+
+
+def require_known(request: Request) -> None:
+    """Refuse parameters of an address that its route does not have: left unread, they would seem obeyed.
+
+    Raises:
+        HTTPException: 422, naming the first of them and those that there are.
+    """
+    known = [field.alias for field in request.scope["route"].dependant.query_params]
+    for name in request.query_params:
+        if name not in known:
+            raise HTTPException(422, f"No parameter {name!r} here, only {', '.join(known) or 'none'}.")
 
 
 def require_mode(searcher: SharedSearcher, mode: str) -> None:
@@ -216,7 +228,7 @@ def _hits(results: Results, index: Store) -> list[tuple[int, int, float, str]]:
     ]
 
 
-def _status(reason: RetrievalError) -> int:
+def status_of(reason: RetrievalError) -> int:
     """400 for photo or question, 402 for a spent budget, 404 for an id, 502 for a model that fails."""
     if isinstance(reason, BudgetError):
         return 402

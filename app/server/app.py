@@ -2,9 +2,13 @@
 
 import math
 import os
+import re
 import signal
 import socket
 import sys
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -12,19 +16,20 @@ from typing import Any
 
 from app.page.background import Background
 from app.page.page import build_page
-from app.server.api import build_api
+from app.server.api import build_api, require_known
 from app.server.concurrency import SharedSearcher
 from app.server.gradio_hardening import harden
 from app.server.guard import Guard, Rules, is_local
 from app.server.openai_api import build_embeddings
 from app.server.pictures import Pictures, build_pictures
-from index.errors import UsageError, needs
+from index.errors import RetrievalError, UsageError, needs
 from index.search import Searcher
+from index.stores.base import Store
 
 with needs("demo"):
     import gradio as gr
     import uvicorn
-    from fastapi import FastAPI, Request, Response
+    from fastapi import Depends, FastAPI, Request, Response
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -33,6 +38,7 @@ with needs("demo"):
 PAGE = Path(__file__).parents[1] / "page"
 CSS = [PAGE / name for name in ("page.css", "tabs.css")]
 ICON = PAGE / "icon.svg"
+LOOK = 1.0  # seconds between two looks at whether the index was written again
 GRACE = 5  # seconds that requests in flight are given once the server is to stop
 PASSWORD = "RETRIEVAL_AUTH"  # the environment variable  # noqa: S105
 
@@ -48,6 +54,7 @@ class ServerOptions:
         most_megabytes: Of one request.
         mcp: Whether to be an MCP server as well.
         price: Of a thousand answers of the teacher, in the user's money.
+        root: Path at which a proxy shows the server, such as `/photos`; empty for none.
     """
 
     host: str = "127.0.0.1"
@@ -56,6 +63,7 @@ class ServerOptions:
     most_megabytes: float = 50.0
     mcp: bool = False
     price: float | None = None
+    root: str = ""
 
     def __post_init__(self) -> None:
         user, colon, secret = self.password.partition(":")
@@ -67,11 +75,13 @@ class ServerOptions:
             raise UsageError(f"--port must be between 0 and 65535, not {self.port}.")
         if self.price is not None and not 0 <= self.price < math.inf:
             raise UsageError(f"--price must be 0 or more, and finite, not {self.price}.")
+        if self.root and not re.fullmatch(r"(/[\w.~-]+)+", self.root, re.ASCII):
+            raise UsageError(f"--root-path must be as /photos, without a / at its end, not {self.root!r}.")
 
     @property
     def rules(self) -> Rules:
         """The same for the guard."""
-        return Rules(self.password, round(self.most_megabytes * 1e6), is_local(self.host))
+        return Rules(self.password, round(self.most_megabytes * 1e6), is_local(self.host), self.root)
 
 
 def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: Path | None = None) -> FastAPI:
@@ -93,11 +103,12 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
     else:
         app = _new_app()
     app.add_middleware(Guard, rules=rules)
+    app.state.index = shared.index
     pictures = Pictures(shared.index, cache)
     Background(lambda _: pictures.trim()).start()
     app.include_router(build_pictures(pictures))
     app.include_router(build_api(shared))
-    app.include_router(build_embeddings(shared.models["student"]))
+    app.include_router(build_embeddings(shared))
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -119,12 +130,19 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
         app, page, path="/", theme=theme, css_paths=CSS, footer_links=[], run_history=False,
         max_file_size=rules.most_bytes, ssr_mode=False, show_error=True, favicon_path=str(ICON),
         allowed_paths=[], blocked_paths=[str(shared.index.path.absolute())],
-        mcp_server=False, enable_monitoring=False,
+        mcp_server=False, enable_monitoring=False, root_path=rules.root or None,
     )  # fmt: skip
 
 
 def _new_app(**options: Any) -> FastAPI:
-    return FastAPI(title="retrieval", docs_url=None, redoc_url=None, openapi_url=None, **options)
+    return FastAPI(
+        title="retrieval",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        dependencies=[Depends(require_known)],
+        **options,
+    )
 
 
 def describe(searcher: Searcher) -> dict[str, Any]:
@@ -137,6 +155,7 @@ def describe(searcher: Searcher) -> dict[str, Any]:
     index = {
         "name": searcher.index.label,
         "created": manifest.created,
+        "generation": manifest.generation,
         "count": manifest.count,
     }
     return {
@@ -148,12 +167,20 @@ def describe(searcher: Searcher) -> dict[str, Any]:
     }
 
 
-def serve(searcher: Searcher, options: ServerOptions) -> None:
+def serve(open_index: Callable[[], Searcher], options: ServerOptions) -> None:
     """Serve until SIGTERM or SIGINT; then answer what is in flight, and return.
+
+    An index that is written again meanwhile takes the place of the old one between requests: the old one
+    answers what is in flight, and what comes then waits for the new one.
+
+    Args:
+        open_index: Opens what is searched.
+        options: How to serve.
 
     Raises:
         UsageError: The address cannot be used.
     """
+    app: FastAPI | None = build_app(open_index(), options)
     try:
         family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
         listener = socket.create_server((options.host, options.port), family=family)
@@ -165,7 +192,6 @@ def serve(searcher: Searcher, options: ServerOptions) -> None:
         # asyncio sets this only on sockets that name their protocol: without it an answer, sent in two parts,
         # waits 40 ms for the other side to acknowledge the first. Connections inherit it.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        app = build_app(searcher, options)
         if not options.rules.local and not options.password:
             print(f"Anyone who reaches {options.host} can see the photos. Set {PASSWORD}.", file=sys.stderr)
         # uvicorn raises the signal again once it has stopped: it is to end here, with exit code 0.
@@ -173,14 +199,38 @@ def serve(searcher: Searcher, options: ServerOptions) -> None:
             signal.signal(number, _leave)
         name = f"[{options.host}]" if ":" in options.host else options.host
         print(f"http://{name}:{listener.getsockname()[1]}", flush=True)
-        config = uvicorn.Config(
-            app, log_level="warning", server_header=False, timeout_graceful_shutdown=GRACE, ws="none"
-        )
-        _Server(config).run([listener])
+        while app:
+            config = uvicorn.Config(
+                app, log_level="warning", server_header=False, timeout_graceful_shutdown=GRACE, ws="none"
+            )
+            server = _Server(config, app.state.index, lambda: build_app(open_index(), options))
+            server.run([listener.dup()])  # it closes what it is given
+            app = server.next_app
 
 
 class _Server(uvicorn.Server):
-    """Ends the connections that pages hold open, which would end by themselves only with the page."""
+    """Serves one state of an index, and ends when the app of the next is ready.
+
+    Ends the connections that pages hold open, which would end by themselves only with the page.
+    """
+
+    def __init__(self, config: uvicorn.Config, index: Store, build: Callable[[], FastAPI]) -> None:
+        super().__init__(config)
+        self.next_app: FastAPI | None = None
+        threading.Thread(target=self._watch, args=(index, build), daemon=True).start()
+
+    def _watch(self, index: Store, build: Callable[[], FastAPI]) -> None:
+        refused = ""
+        while not self.should_exit:
+            time.sleep(LOOK)
+            if not index.is_replaced():
+                continue
+            try:
+                self.next_app = build()
+                self.should_exit = True
+            except RetrievalError as reason:  # the old one is searched on
+                if refused != (refused := str(reason)):
+                    print(f"{index} was written anew, and cannot be served: {refused}", file=sys.stderr)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for route in self.config.app.routes:  # type: ignore[union-attr]

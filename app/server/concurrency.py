@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.server.metrics import FAILED, STAGES
-from index.embedders.base import embed_checked
 from index.errors import RetrievalError, needs
 from index.images.decode import Photo
 from index.io import content_digest
@@ -38,7 +37,7 @@ class SharedSearcher(Searcher):
 
     The student's session is shared by as many threads as there are cores, a teacher by as many as its
     endpoint is asked by at a time; later ones wait. The index is read whole at once: if its folder
-    is replaced, the old one is searched until the server starts again.
+    is replaced, the old one is searched until `app.server.app.serve` has opened the new one.
     """
 
     def __init__(self, searcher: Searcher) -> None:
@@ -97,15 +96,14 @@ class SharedSearcher(Searcher):
         finally:
             self._running[lane] -= 1
 
-    def embed(self, photo: Photo) -> NDArray[np.float32]:
-        """Embed a photo with the student: `(dim,)` float32 of unit length.
+    def embed(self, photos: Sequence[Photo]) -> NDArray[np.float32]:
+        """Embed photos with the student: `(n, dim)` float32 rows of unit length.
 
         Raises:
             BusyError: Its turn did not come in time.
         """
-        student = self.models["student"]
         with self._turn("student"), STAGES.labels("embed", "student").time():
-            return embed_checked(student, [student.prepare(photo)], [photo.name])[0]
+            return self._embed("student", photos)
 
     @contextmanager
     def _turn(self, mode: str) -> Iterator[None]:

@@ -6,6 +6,7 @@ import ipaddress
 import json
 import re
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 from app.server.metrics import ANSWERS
@@ -32,11 +33,13 @@ class Rules:
         most_bytes: Of the body of one request.
         local: Whether the server listens on this machine alone. Then, unless there is a password, it answers
             only to names of this machine: a page elsewhere gets nothing, even if its name points here.
+        root: Path before which a proxy shows the server, which it may take off or leave on.
     """
 
     password: str = field(default="", repr=False)
     most_bytes: int = 50_000_000
     local: bool = False
+    root: str = ""
 
 
 class Guard:
@@ -52,19 +55,35 @@ class Guard:
             return await self._app(scope, receive, send)
         if scope["type"] != "http":  # nothing here speaks WebSocket
             return await send({"type": "websocket.close", "code": 1008})
-        route = scope["path"].split("/")[1] if scope["path"].startswith("/") else ""
+        path, root = scope["path"], self._rules.root
+        if root and f"{path}/".startswith(f"{root}/"):
+            path = path[len(root) :] or "/"
+        route = path.split("/")[1] if path.startswith("/") else ""
         route = route if route in ROUTES else "page"
+        path = path if route == "page" else path.rstrip("/")
+        head = scope["method"] == "HEAD"
+        scope = {**scope, "method": "GET" if head else scope["method"], "path": path}
+        begun = False
 
         async def counted(message: Message) -> None:
+            nonlocal begun
+            if head and begun:
+                return
             if message["type"] == "http.response.start":
                 ANSWERS.labels(route, message["status"]).inc()
+                begun = True
             await send(message)
+            if head and begun:  # at once, for some answers to GET never end
+                await send({"type": "http.response.body", "body": b""})
 
         try:
             self._check(scope["method"], scope["path"], Headers(scope=scope))
         except HTTPException as refusal:
             # People read the page's answers, programs those of the API.
-            text = refusal.detail if route == "page" else json.dumps({"detail": refusal.detail})
+            said: dict[str, Any] = {"detail": refusal.detail}
+            if route == "v1":  # as OpenAI's clients expect it
+                said = {"error": {"message": refusal.detail, "type": "invalid_request_error"}}
+            text = refusal.detail if route == "page" else json.dumps(said)
             kind = "text/plain" if route == "page" else "application/json"
             answer = Response(text, refusal.status_code, dict(refusal.headers or {}), kind)
             return await answer(scope, receive, counted)

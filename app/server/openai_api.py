@@ -1,73 +1,74 @@
 """`/v1/embeddings` for the student, so that other programs can use it in place of a paid one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from index.embedders.base import Embedder, embed_checked
+from app.server.api import status_of
+from app.server.concurrency import BusyError, SharedSearcher
 from index.embedders.http_formats import read_input, write_answer
-from index.errors import ImageError, needs
+from index.errors import ImageError, RetrievalError, needs
 from index.images.decode import decode
 
 with needs("demo"):
     from fastapi import APIRouter, HTTPException, Request
-    from fastapi.concurrency import run_in_threadpool
     from fastapi.responses import JSONResponse
 
-LARGEST_REQUEST = 50_000_000  # bytes
 MOST_IMAGES = 256  # a request
 ENCODINGS = ("float", "base64")
 
 
-def build_embeddings(student: Embedder) -> APIRouter:
-    """Serve an embedder in the three ways of `index.embedders.http_formats`.
+def build_embeddings(searcher: SharedSearcher) -> APIRouter:
+    """Serve the student in the three ways of `index.embedders.http_formats`, in the student's turn.
 
-    Errors are answered as 400 (the request), 411 and 413 (its size), in OpenAI's form.
+    Errors are answered in OpenAI's form: 400 for the request, 413 for its size, which `app.server.guard`
+    limits, 502 for a model that fails, 503 for a server that is busy.
     """
     router = APIRouter()
 
     @router.post("/v1/embeddings")
     async def embeddings(request: Request) -> Any:
         try:
-            files, encoding = await _read(request)
-            return await run_in_threadpool(_answer, student, files, encoding)
+            files, asked = await (_read_form(request) if _is_form(request) else _read_json(request))
+            encoding = _check(files, asked, searcher.models["student"].dim)
+            return await searcher.run("student", lambda: _answer(searcher, files, encoding))
+        except BusyError as reason:
+            return _refuse(503, str(reason), {"Retry-After": "1"})
+        except RetrievalError as reason:
+            return _refuse(status_of(reason), str(reason))
         except HTTPException as error:
-            said = {"message": error.detail, "type": "invalid_request_error"}
-            return JSONResponse({"error": said}, error.status_code)
+            return _refuse(error.status_code, error.detail)
 
     return router
 
 
-async def _read(request: Request) -> tuple[list[bytes], str]:
-    """The files of a request, and how it wants the vectors."""
-    _check_length(request)
-    files, encoding = await (_read_form(request) if _is_form(request) else _read_json(request))
+def _refuse(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return JSONResponse({"error": {"message": message, "type": kind}}, status, headers)
+
+
+def _check(files: Sequence[bytes], asked: Mapping[str, Any], dim: int) -> str:
+    """Refuse what the student cannot answer as asked, and return how the vectors are to be written."""
+    encoding = str(asked.get("encoding_format") or asked.get("embedding_type") or "float")
     if encoding not in ENCODINGS:
         raise HTTPException(400, f"encoding_format must be one of {', '.join(ENCODINGS)}.")
+    if str(asked.get("dimensions") or dim) != str(dim):
+        raise HTTPException(400, f"dimensions must be {dim}, or left out: this model makes no other vectors.")
     if not 0 < len(files) <= MOST_IMAGES:
         raise HTTPException(400, f"Send between 1 and {MOST_IMAGES} images, not {len(files)}.")
-    return files, encoding
-
-
-def _check_length(request: Request) -> None:
-    """Refuse what is too large before any of it is read."""
-    length = request.headers.get("content-length", "")
-    if not length.isdecimal():
-        raise HTTPException(411, "Send a Content-Length.")
-    if int(length) > LARGEST_REQUEST:
-        raise HTTPException(413, f"Send at most {LARGEST_REQUEST // 1_000_000} MB.")
+    return encoding
 
 
 def _is_form(request: Request) -> bool:
     return request.headers.get("content-type", "").startswith("multipart/form-data")
 
 
-async def _read_form(request: Request) -> tuple[list[bytes], str]:
+async def _read_form(request: Request) -> tuple[list[bytes], Mapping[str, Any]]:
     async with request.form(max_files=MOST_IMAGES, max_fields=8) as form:
         files = [await part.read() for part in form.getlist("images") if not isinstance(part, str)]
-        return files, str(form.get("encoding_format", "float"))
+        return files, dict(form)
 
 
-async def _read_json(request: Request) -> tuple[list[bytes], str]:
+async def _read_json(request: Request) -> tuple[list[bytes], Mapping[str, Any]]:
     try:
         asked = await request.json()
     except (ValueError, RecursionError):
@@ -84,15 +85,14 @@ async def _read_json(request: Request) -> tuple[list[bytes], str]:
             files.append(read_input(entry))
         except ValueError as reason:
             raise HTTPException(400, f"input {i} {reason}.") from reason
-    return files, str(asked.get("encoding_format") or asked.get("embedding_type") or "float")
+    return files, asked
 
 
-def _answer(student: Embedder, files: Sequence[bytes], encoding: str) -> dict[str, Any]:
-    names = [f"input {i}" for i in range(len(files))]
-    prepared = []
-    for name, data in zip(names, files, strict=True):
+def _answer(searcher: SharedSearcher, files: Sequence[bytes], encoding: str) -> dict[str, Any]:
+    student, photos = searcher.models["student"], []
+    for i, data in enumerate(files):
         try:
-            prepared.append(student.prepare(decode(data, name, student.side)))
+            photos.append(decode(data, f"input {i}", student.side))
         except ImageError as reason:
-            raise HTTPException(400, f"{name}: {reason}.") from reason
-    return write_answer(embed_checked(student, prepared, names), student.name, encoding)
+            raise HTTPException(400, f"input {i}: {reason}.") from reason
+    return write_answer(searcher.embed(photos), student.name, encoding)

@@ -87,6 +87,10 @@ class Store(ABC):
     def pin(self) -> None:  # noqa: B027
         """Make ready for many users: open now what can be."""
 
+    def is_replaced(self) -> bool:
+        """Whether it was written anew since it was opened, as far as that can be told at once."""
+        return False
+
     @cached_property
     def _known(self) -> Metadata:
         names = [[file.name for file in item.files] for item in self.items]

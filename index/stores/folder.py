@@ -141,6 +141,13 @@ class Index(Store):
         if _read_manifest(self.path) != self.manifest:
             raise UsageError(_ANEW.format(self.path))
 
+    def is_replaced(self) -> bool:
+        """Whether its manifest has become another; one that is gone or broken replaces nothing."""
+        try:
+            return _read_manifest(self.path) != self.manifest
+        except (UsageError, OSError):
+            return False
+
     def faults(self, thorough: bool = True) -> Iterator[str]:
         """Find the files that are not as they were written, and say of each in a line what is wrong.
 

@@ -10,12 +10,19 @@ import pytest
 from fastapi import FastAPI
 from teacher_server import serving
 
-from app.server.openai_api import LARGEST_REQUEST, build_embeddings
+from app.server.concurrency import SharedSearcher
+from app.server.guard import Guard, Rules
+from app.server.openai_api import build_embeddings
+from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
+from index.errors import RetrievalError
 from index.images.decode import read_photo
 from index.images.file import ImageFile
+from index.search import Searcher
+
+LIMIT = 200_000  # bytes of a request
 
 
 @pytest.fixture
@@ -24,9 +31,15 @@ def student(student_file: Path) -> OnnxEmbedder:
 
 
 @pytest.fixture
-def url(student):
+def searcher(student, folder, tmp_path) -> SharedSearcher:
+    return SharedSearcher(Searcher(build_index([folder], student, tmp_path / "idx"), student))
+
+
+@pytest.fixture
+def url(searcher):
     app = FastAPI()
-    app.include_router(build_embeddings(student))
+    app.add_middleware(Guard, rules=Rules(most_bytes=LIMIT))
+    app.include_router(build_embeddings(searcher))
     with serving(app) as address:
         yield address
 
@@ -80,8 +93,11 @@ def test_openai_own_client(url, student, folder, encoding):
         ({"json": {"input": ["aGVsbG8="], "encoding_format": "int8"}}, 400, "encoding_format"),
         ({"json": [1]}, 400, "Send JSON"),
         ({"content": b"[" * 100_000}, 400, "Send JSON"),
-        ({"content": bytes(LARGEST_REQUEST + 1)}, 413, "at most 50 MB"),
-        ({"content": iter([b"{}"])}, 411, "Content-Length"),
+        ({"content": bytes(LIMIT + 1)}, 413, "at most 0.2 MB"),
+        ({"content": iter([bytes(LIMIT), b"0"])}, 413, "at most 0.2 MB"),
+        ({"json": {"input": ["aGVsbG8="], "dimensions": 4}}, 400, "dimensions must be 8"),
+        ({"json": {"input": ["aGVsbG8="], "dimensions": "8.5"}}, 400, "dimensions must be 8"),
+        ({"files": {"images": b"x"}, "data": {"dimensions": "16"}}, 400, "dimensions must be 8"),
         ({"files": {"others": b"x"}}, 400, "between 1 and 256"),
     ],
 )
@@ -89,3 +105,28 @@ def test_requests_that_cannot_be_answered(url, request_, status, reason):
     answer = httpx.post(url, **request_)
     assert answer.status_code == status
     assert reason in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("dimensions", [8, "8", None])
+def test_the_length_that_it_has_may_be_asked_for(url, folder, dimensions):
+    picture = base64.b64encode((folder / "0.png").read_bytes()).decode()
+    answer = httpx.post(url, json={"input": picture, "dimensions": dimensions}).json()
+    assert len(answer["data"][0]["embedding"]) == 8
+
+
+def test_it_waits_for_its_turn_like_every_search(url, searcher, folder, monkeypatch):
+    monkeypatch.setattr("app.server.concurrency.MOST_WAITING", -1000)
+    picture = base64.b64encode((folder / "0.png").read_bytes()).decode()
+    answer = httpx.post(url, json={"input": picture})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert "Too many" in answer.json()["error"]["message"]
+
+
+def test_a_model_that_fails_is_said_in_openais_form(url, searcher, folder, monkeypatch):
+    def fail(photos):
+        raise RetrievalError("It broke.")
+
+    monkeypatch.setattr(searcher, "embed", fail)
+    picture = base64.b64encode((folder / "0.png").read_bytes()).decode()
+    answer = httpx.post(url, json={"input": picture})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (502, "It broke.")
