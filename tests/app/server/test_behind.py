@@ -42,7 +42,7 @@ def apps(page_root: Path, tmp_path_factory):
     return [build_app(searcher, ServerOptions(mcp=MCP, root=root), cache) for root in ("", "/photos")]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")  # MCP starts once an app
 def client(apps):
     with TestClient(apps[0], **HOST) as client:
         yield client
