@@ -1,5 +1,6 @@
 """Decode images: upright RGB pixels in sRGB, or a reason why not."""
 
+import re
 import struct
 import warnings
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,19 @@ UPRIGHT = {  # what undoes each EXIF orientation
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
+}
+UNREAD = {  # how files begin that are often among photos, and what they are
+    "HEIC, convert it to JPEG": re.compile(rb"....ftyp(hei[cmsx]|hev[cm]|mif1|msf1)", re.DOTALL),
+    "JPEG XL, convert it to JPEG or PNG": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "),
+    "raw data of a camera, convert it to JPEG": re.compile(
+        rb"....ftypcrx|FUJIFILMCCD-RAW|II(RO|RS|U\0)", re.DOTALL
+    ),
+    "SVG, convert it to PNG": re.compile(rb"(\xef\xbb\xbf)?\s{0,9}<([^\0]{0,4000}<)?svg"),
+    "a web page, not what its address names": re.compile(rb"\s{0,99}<(!DOCTYPE )?html", re.IGNORECASE),
+    "compressed by gzip, unpack it; a shard is read as .tar": re.compile(rb"\x1f\x8b"),
+    "a zip archive, unpack it": re.compile(rb"PK\x03\x04"),
+    "a Photoshop file, export it as PNG": re.compile(rb"8BPS"),
+    "a pointer of Git LFS, run git lfs pull": re.compile(rb"version https://git-lfs"),
 }
 SIDEWAYS = (5, 6, 7, 8)  # those that swap width and height
 
@@ -107,7 +121,7 @@ def decode(data: bytes, name: str, side: int | None = None) -> Photo:
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise ImageError("not an image that can be read") from error
+        raise ImageError("not an image that can be read" + _name_format(data)) from error
     except Image.DecompressionBombError as error:
         raise ImageError(_too_large("more than 178 megapixels")) from error  # Pillow's own limit
     except Exception as error:  # a decoder fed with broken bytes raises anything
@@ -184,6 +198,11 @@ def _refuse_excess(image: Image.Image, written: int, data: bytes) -> None:
         raise ImageError(_too_large(f"{written / 1e6:.0f} megapixels"))
     if "progressive" in image.info and jpeg.count_scans(data) > MAX_SCANS:
         raise ImageError(f"more than {MAX_SCANS} scans, which would take too long")
+
+
+def _name_format(data: bytes) -> str:
+    """What bytes that are not read seem to be, for a message; empty if that is not known."""
+    return next((f": {name}" for name, start in UNREAD.items() if start.match(data)), "")
 
 
 def _too_large(what: str) -> str:

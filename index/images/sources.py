@@ -2,10 +2,12 @@
 
 import os
 from array import array
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from index.errors import ImageError, UsageError
 from index.images.file import ImageFile, Member, path_to_text, readable, text_to_path
@@ -17,6 +19,7 @@ from index.images.tar import SUFFIX, list_members
 from index.progress import say
 
 LISTS = (".txt", ".parquet")
+UTF_16 = (BOM_UTF16_LE, BOM_UTF16_BE)
 COLUMN = "path"  # of a Parquet file that is a list
 IsNew = Callable[[str], bool]
 Source = str | Path  # a path, or an address, which is a text
@@ -138,7 +141,8 @@ def _list_paths(
     names: Iterable[str], folder: Path, is_new: IsNew, below: bool, left: LeftOut
 ) -> Iterator[Stretch]:
     files: list[str] = []
-    for name in names:
+    for written in names:
+        name = _as_here(written, folder)
         path = folder / text_to_path(name)
         if not is_new(str(path)):
             continue
@@ -149,6 +153,13 @@ def _list_paths(
         else:
             files.append(name)
     yield NamedFiles(folder, files, below)
+
+
+def _as_here(name: str, folder: Path) -> str:
+    """A path as it is written here: without `./`, and with slashes if there is no file with backslashes."""
+    if "\\" in name and not os.path.lexists(folder / text_to_path(name)):
+        name = name.replace("\\", "/")
+    return name.removeprefix("./")
 
 
 def _list_address(address: str, is_new: IsNew, left: LeftOut) -> Iterator[Stretch]:
@@ -184,13 +195,25 @@ def _file(path: Path) -> ImageFile:
 
 
 def _read_lines(file: ImageFile) -> list[str]:
-    """Read a list with a path on each line, whatever bytes it has."""
+    """Read a list with a path on each line, whatever bytes it has; one with the mark of UTF-16 is that."""
     try:
         data, _ = file.read()
     except ImageError as reason:
         raise UsageError(f"{file.name} cannot be read: {reason}.") from reason
-    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    try:
+        data = data.decode("utf-16").encode() if data.startswith(UTF_16) else data.removeprefix(BOM_UTF8)
+    except UnicodeError as error:
+        raise UsageError(f"{file.name} is neither UTF-8 nor whole UTF-16: {error}.") from error
+    lines = data.split(b"\n")
     return [os.fsdecode(name) for line in lines if (name := line.removesuffix(b"\r"))]
+
+
+def _is_text(kind: Any) -> bool:
+    """Whether a column of this type has texts, however pandas, Polars or DuckDB have stored them."""
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def _read_parquet(file: ImageFile) -> list[str]:
@@ -202,11 +225,7 @@ def _read_parquet(file: ImageFile) -> list[str]:
         file.status()
         table: Path | BytesIO = BytesIO(file.read()[0]) if file.member else file.path
         schema = pq.read_schema(table)
-        texts = [
-            field.name
-            for field in schema
-            if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-        ]
+        texts = [field.name for field in schema if _is_text(field.type)]
         if COLUMN not in texts and len(texts) != 1:
             raise UsageError(
                 f"{file.name} needs a column {COLUMN!r} of texts, or a single one of another name."
