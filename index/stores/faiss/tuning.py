@@ -15,7 +15,9 @@ from index.stores.faiss.vector_index import (
     SearchParams,
     VectorIndex,
     build_ann,
+    explain_refusal,
     inverted_lists,
+    is_graph,
     search_exact,
     set_nprobe,
 )
@@ -112,7 +114,7 @@ def build_tuned(
         The index, None where the vectors are searched themselves, and how it is to be searched.
 
     Raises:
-        UsageError: FAISS cannot build that for these vectors.
+        UsageError: FAISS cannot build or search that for these vectors.
     """
     count, dim = vectors.shape
     factory = name_factory(factory, count, dim, need)
@@ -123,7 +125,8 @@ def build_tuned(
     shuffled = np.random.default_rng(0).permutation(count)
     held = min(QUERIES, -(-count // 10))
     index = build_ann(vectors, factory, shuffled[held:])
-    return index, tune(index, vectors, np.sort(shuffled[:held]), need.recall, factory)
+    with explain_refusal(f"--factory {factory} cannot search vectors of {dim}"):
+        return index, tune(index, vectors, np.sort(shuffled[:held]), need.recall, factory)
 
 
 def tune(
@@ -180,7 +183,7 @@ def tune(
 def _probes(index: faiss.Index) -> list[int]:
     """Efforts to try, rising by about half."""
     lists = inverted_lists(index)
-    if lists is None and not isinstance(index, faiss.IndexHNSW):
+    if lists is None and not is_graph(index):
         return [0]
     least, most = (LEAST_BREADTH, 16 * LEAST_BREADTH) if lists is None else (1, min(MOST_PROBES, lists.nlist))
     steps = range(2 * (most // least).bit_length())
@@ -188,13 +191,12 @@ def _probes(index: faiss.Index) -> list[int]:
 
 
 def _refinements(index: faiss.Index) -> tuple[int, ...]:
-    """How many candidates for each result to try, falling; none where the index keeps whole vectors."""
-    if isinstance(index, faiss.IndexRefine):  # of its own accord it takes one candidate for each result
-        return REFINE
-    whole = (faiss.IndexFlat, faiss.IndexHNSWFlat)
-    if isinstance(index, whole) or isinstance(inverted_lists(index), faiss.IndexIVFFlat):
-        return (0,)
-    return REFINE
+    """How many candidates for each result to try, falling; none where the index keeps whole vectors.
+
+    What stands inside another index sees vectors that were changed, and its scores are of those.
+    """
+    whole = isinstance(index, faiss.IndexFlat | faiss.IndexHNSWFlat | faiss.IndexIVFFlat)
+    return (0,) if whole else REFINE
 
 
 def _milliseconds(ann: VectorIndex, queries: Vectors, k: int) -> float:

@@ -1,6 +1,8 @@
 """FAISS: build an index, write and read it, search it, and order what it found by the stored vectors."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +98,12 @@ class VectorIndex:
         )
         if self._on_gpu and depth > GPU_DEPTH:
             return search_exact(queries, self.vectors, k, rows)
-        scores, ids = self.index.search(queries, depth, params=params)
+        try:
+            scores, ids = self.index.search(queries, depth, params=params)
+        except RuntimeError:
+            if params is None:
+                raise
+            return search_exact(queries, self.vectors, k, rows)  # this kind of lists takes no filter
         enough = min(k, depth) if rows is None else min(depth, len(rows))
         lacking = np.flatnonzero(ids[:, enough - 1] < 0)  # near them is less than that, or hardly any is kept
         if self.effort.refine_factor:
@@ -227,17 +234,13 @@ def build_ann(
         return None
     count, dim = vectors.shape
     allowed = np.arange(count) if training is None else training
-    try:
-        index = faiss.index_factory(dim, factory, METRIC)
+    with explain_refusal(f"--factory {factory} cannot index {count} vectors of {dim}"):
+        index = _make(factory, dim)
         if not index.is_trained:
             sample = np.sort(allowed[: _bound_training(index)])
             index.train(take(vectors, sample))
         for some in chunks(vectors, CHUNK):
             index.add(some)
-    except RuntimeError as error:
-        raise UsageError(
-            f"--factory {factory} cannot index {count} vectors of {dim}: {_why(error)}"
-        ) from error
     return index
 
 
@@ -257,6 +260,14 @@ def inverted_lists(index: faiss.Index) -> "faiss.IndexIVF | None":
     """The inverted lists in an index, as the class they are, if it has any."""
     lists = faiss.try_extract_index_ivf(index)
     return None if lists is None else faiss.downcast_index(lists)
+
+
+def is_graph(index: faiss.Index) -> bool:
+    """Whether an index, or what is inside one that changes or refines vectors, searches an HNSW graph."""
+    while isinstance(index, faiss.IndexPreTransform | faiss.IndexRefine):
+        inner = index.index if isinstance(index, faiss.IndexPreTransform) else index.base_index
+        index = faiss.downcast_index(inner)
+    return isinstance(index, faiss.IndexHNSW)
 
 
 def set_nprobe(index: faiss.Index, nprobe: int) -> None:
@@ -313,13 +324,29 @@ def read_ann(path: Path) -> faiss.Index:
 
 def check_factory(factory: str, dim: int) -> None:
     """Raise UsageError, before any work, if FAISS does not know a factory for vectors of this length."""
+    with explain_refusal(f"--factory {factory} cannot index vectors of {dim}"):
+        _make(factory, dim)
+
+
+def _make(factory: str, dim: int) -> faiss.Index:
+    """Make an empty index that takes vectors by their order, and can be written and read again."""
+    index = faiss.index_factory(dim, factory, METRIC)
+    if isinstance(index, faiss.IndexIDMap):
+        raise RuntimeError("IDMap takes ids, and vectors have none here")
+    if isinstance(index, faiss.IndexLattice):
+        raise RuntimeError("FAISS writes a lattice, but does not read it again")
+    return index
+
+
+@contextmanager
+def explain_refusal(what: str) -> Iterator[None]:
+    """Turn what FAISS refuses into one line: what, why in FAISS's own words, and the remedy.
+
+    Raises:
+        UsageError: FAISS raised an exception.
+    """
     try:
-        faiss.index_factory(dim, factory, METRIC)
+        yield
     except RuntimeError as error:
-        raise UsageError(f"--factory {factory} cannot index vectors of {dim}: {_why(error)}") from error
-
-
-def _why(error: RuntimeError) -> str:
-    """What FAISS says, without where in its source it says so; and the remedy."""
-    reason = re.split(r"\.(?:cpp|h):\d+: ", " ".join(str(error).split()))[-1]
-    return f"{reason}. Give another, or leave it at auto."
+        reason = re.split(r"\.(?:cpp|h):\d+: ", " ".join(str(error).split()))[-1]
+        raise UsageError(f"{what}: {reason}. Give another, or leave it at auto.") from error
