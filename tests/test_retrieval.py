@@ -129,8 +129,12 @@ def test_what_is_no_photo_is_an_error_of_ours(index, photo, error):
 
 
 def test_a_callable_without_a_lasting_name_is_refused(folder, tmp_path):
-    with pytest.raises(retrieval.UsageError, match="attribute `key`"):
-        retrieval.distill(folder, teacher=lambda images: images, out=tmp_path / "s")
+    class Model:
+        def __call__(self, images):
+            return images
+
+    with pytest.raises(retrieval.UsageError, match="Give it a key"):
+        retrieval.distill(folder, teacher=Model(), out=tmp_path / "s")
 
 
 def test_an_index_of_a_folder_is_that_of_the_command(index, folder, student_file, teacher_file, tmp_path):

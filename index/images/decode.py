@@ -1,5 +1,7 @@
 """Decode images: upright RGB pixels in sRGB, or a reason why not."""
 
+import re
+import struct
 import warnings
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -7,9 +9,12 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
+from PIL.JpegImagePlugin import jpeg_factory
 
 from index.errors import ImageError
+from index.images import jpeg, png
 from index.images.colour import to_srgb
+from index.images.depth import check_samples, to_eight_bits
 from index.images.file import ImageFile
 from index.io import content_digest
 
@@ -20,7 +25,8 @@ FORMATS: list[str] = [
     for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
     if name in Image.OPEN
 ]
-MAX_PIXELS = 89_000_000
+MAX_PIXELS = 89_000_000  # that are decoded
+MAX_STREAMED = 300_000_000  # of a JPEG that is decoded smaller, row by row: only time depends on them
 MARGIN = 4  # with less, rankings are no longer those of whole decoding: see docs/architecture.md
 MAX_SCANS = 500  # of a progressive JPEG: each costs as much time as its pixels, and hardly a byte
 UPRIGHT = {  # what undoes each EXIF orientation
@@ -31,6 +37,19 @@ UPRIGHT = {  # what undoes each EXIF orientation
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
+}
+UNREAD = {  # how files begin that are often among photos, and what they are
+    "HEIC, convert it to JPEG": re.compile(rb"....ftyp(hei[cmsx]|hev[cm]|mif1|msf1)", re.DOTALL),
+    "JPEG XL, convert it to JPEG or PNG": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "),
+    "raw data of a camera, convert it to JPEG": re.compile(
+        rb"....ftypcrx|FUJIFILMCCD-RAW|II(RO|RS|U\0)", re.DOTALL
+    ),
+    "SVG, convert it to PNG": re.compile(rb"(\xef\xbb\xbf)?\s{0,9}<([^\0]{0,4000}<)?svg"),
+    "a web page, not what its address names": re.compile(rb"\s{0,99}<(!DOCTYPE )?html", re.IGNORECASE),
+    "compressed by gzip, unpack it; a shard is read as .tar": re.compile(rb"\x1f\x8b"),
+    "a zip archive, unpack it": re.compile(rb"PK\x03\x04"),
+    "a Photoshop file, export it as PNG": re.compile(rb"8BPS"),
+    "a pointer of Git LFS, run git lfs pull": re.compile(rb"version https://git-lfs"),
 }
 SIDEWAYS = (5, 6, 7, 8)  # those that swap width and height
 
@@ -87,28 +106,22 @@ def decode(data: bytes, name: str, side: int | None = None) -> Photo:
             1/8 of its size as long as `MARGIN` times this side remains. None decodes it whole.
 
     Raises:
-        ImageError: It cannot be decoded, or has more than `MAX_PIXELS`; the message is the reason.
+        ImageError: It cannot be decoded, or has more pixels than are decoded; the message is the reason.
     """
     if not data:
         raise ImageError("empty file")
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
-            _refuse_excess(image, data)
-            width, height = image.size
-            if side is not None:
-                image.draft(None, (MARGIN * side, MARGIN * side))
-            image.load()
-            pixels = to_srgb(_flatten(image), image.info.get("icc_profile"))
-            orientation = read_orientation(image)
-        if orientation in SIDEWAYS:
-            width, height = height, width
-        if orientation in UPRIGHT:
-            pixels = pixels.transpose(UPRIGHT[orientation])
-        return Photo(name, data, content_digest(data), pixels, width, height)
+        try:
+            pixels, size = _decode(data, side)
+        except ImageError:
+            raise
+        except Exception:
+            pixels, size = _decode_mended(data, side)
+        return Photo(name, data, content_digest(data), pixels, *size)
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise ImageError("not an image that can be read") from error
+        raise ImageError("not an image that can be read" + _name_format(data)) from error
     except Image.DecompressionBombError as error:
         raise ImageError(_too_large("more than 178 megapixels")) from error  # Pillow's own limit
     except Exception as error:  # a decoder fed with broken bytes raises anything
@@ -139,13 +152,57 @@ def with_pixels(photo: Photo, image: Image.Image) -> Photo:
     return Photo(photo.name, data, content_digest(data), image, *image.size)
 
 
-def _refuse_excess(image: Image.Image, data: bytes) -> None:
+def _decode(data: bytes, side: int | None) -> tuple[Image.Image, tuple[int, int]]:
+    """Decode to upright RGB pixels, with the size of the whole; errors are those of the decoder."""
+    with _open(data) as image:
+        width, height = image.size
+        if side is not None:
+            image.draft(None, (MARGIN * side, MARGIN * side))
+        _refuse_excess(image, width * height, data)
+        check_samples(image)
+        image.load()
+        pixels = to_srgb(_flatten(image), image.info.get("icc_profile"))
+        orientation = read_orientation(image)
+    if orientation in SIDEWAYS:
+        width, height = height, width
+    if orientation in UPRIGHT:
+        pixels = pixels.transpose(UPRIGHT[orientation])
+    return pixels, (width, height)
+
+
+def _open(data: bytes) -> Image.Image:
+    if not data.startswith(jpeg.SIGNATURE):
+        return Image.open(BytesIO(data), formats=FORMATS)
+    try:  # not by `Image.open`, whose limit is for pixels as they are written: ours is for those decoded
+        return jpeg_factory(BytesIO(data))
+    except (SyntaxError, IndexError, TypeError, struct.error) as error:
+        raise Image.UnidentifiedImageError from error
+
+
+def _decode_mended(data: bytes, side: int | None) -> tuple[Image.Image, tuple[int, int]]:
+    """While an error of the decoder is handled: decode all the same, if it touches no pixel."""
+    if data.startswith(png.SIGNATURE):
+        return _decode(png.without_comments(data), side)
+    if data.startswith(jpeg.SIGNATURE) and jpeg.has_all_scans(data):
+        found = _decode(data.removesuffix(b"\xff") + jpeg.END, side)
+        other, _ = _decode(jpeg.with_noise(data), side)
+        if found[0].tobytes() == other.tobytes():  # or the noise was taken for pixels: some are missing
+            return found
+    raise  # noqa: PLE0704
+
+
+def _refuse_excess(image: Image.Image, written: int, data: bytes) -> None:
     """Raise ImageError, before any pixel is made, for what would take too much memory or time."""
-    pixels = image.width * image.height
-    if pixels > MAX_PIXELS:
-        raise ImageError(_too_large(f"{pixels / 1e6:.0f} megapixels"))
-    if "progressive" in image.info and data.count(b"\xff\xda") > MAX_SCANS:
+    streamed = written > MAX_PIXELS and image.size[0] * image.size[1] <= MAX_PIXELS and jpeg.is_streamed(data)
+    if written > (MAX_STREAMED if streamed else MAX_PIXELS):
+        raise ImageError(_too_large(f"{written / 1e6:.0f} megapixels"))
+    if "progressive" in image.info and jpeg.count_scans(data) > MAX_SCANS:
         raise ImageError(f"more than {MAX_SCANS} scans, which would take too long")
+
+
+def _name_format(data: bytes) -> str:
+    """What bytes that are not read seem to be, for a message; empty if that is not known."""
+    return next((f": {name}" for name, start in UNREAD.items() if start.match(data)), "")
 
 
 def _too_large(what: str) -> str:
@@ -162,9 +219,8 @@ def read_orientation(image: Image.Image) -> int:
 
 def _flatten(image: Image.Image) -> Image.Image:
     """Make RGB of all modes but grey and CMYK: transparency over white, 16 bits to 8."""
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow would clip it at 255
-        deep = np.asarray(image).astype(np.float32)
-        return Image.fromarray(np.clip(deep / 257, 0, 255).astype(np.uint8))
+    if image.mode.startswith(("I", "F")):  # Pillow would clip them at 255
+        return to_eight_bits(image)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from index.errors import ImageError, UsageError
 from index.images.file import ImageFile, readable
+from index.images.left_out import LeftOut
 from index.images.remote import Remote, ask, check, open_object
-from index.images.tar import SUFFIX, is_image, read_members
+from index.images.tar import SUFFIX, read_members
 from index.parallel import bounded_map
 
 LANES = 16  # requests at a time
@@ -105,7 +106,7 @@ def expand(address: str) -> Iterator[str]:
 
 
 def list_addresses(
-    named: Iterable[tuple[str, str]], is_new: Callable[[str], bool], below: bool
+    named: Iterable[tuple[str, str]], is_new: Callable[[str], bool], below: bool, left: LeftOut
 ) -> Iterator[RemoteFiles | RemoteShard]:
     """Ask about addresses, and look into the shards among them.
 
@@ -113,6 +114,7 @@ def list_addresses(
         named: What to call each, and the address.
         is_new: Whether an address did not come before.
         below: As in `ImageFile`. What is named by itself has to be there, and so have shards.
+        left: Decides what of a shard is taken.
 
     Raises:
         UsageError: What has to be there is not, or an address is not read.
@@ -123,7 +125,7 @@ def list_addresses(
         name, address = one
         is_shard = address.endswith(SUFFIX)
         try:
-            return name, address, _list_shard(address, name) if is_shard else ask(address)
+            return name, address, _list_shard(address, name, left) if is_shard else ask(address)
         except ImageError as reason:
             if is_shard or not below:  # an update would take all of a shard's images for gone
                 raise UsageError(f"{address} cannot be read: {reason}.") from reason
@@ -142,13 +144,13 @@ def list_addresses(
     yield files
 
 
-def _list_shard(address: str, name: str) -> RemoteShard:
+def _list_shard(address: str, name: str, left: LeftOut) -> RemoteShard:
     """Read the headers of a shard: one after the other, for a tar has no list of what is in it."""
     _, changed = ask(address)
     shard = RemoteShard(address, readable(name), changed, [], array("q"), {})
     with open_object(address) as file:
-        for member, place in dict(read_members(file)).items():
-            if is_image(member) or not member:
+        for member, place in left.once(read_members(file)):
+            if not member or left.takes_member(member):
                 shard.members.append(member)
                 shard.places.extend((0, 0) if isinstance(place, str) else place)
                 if isinstance(place, str):

@@ -2,19 +2,24 @@
 
 import os
 from array import array
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from index.errors import ImageError, UsageError
 from index.images.file import ImageFile, Member, path_to_text, readable, text_to_path
+from index.images.left_out import EXTENSIONS, LeftOut
 from index.images.listing import FolderFiles, Listing, NamedFiles, ShardFiles, Stretch, file_at
 from index.images.remote import Remote, is_address, lies_below
 from index.images.remote_listing import expand, file_of, list_addresses
-from index.images.tar import EXTENSIONS, SUFFIX, is_image, list_members
+from index.images.tar import SUFFIX, list_members
+from index.progress import say
 
 LISTS = (".txt", ".parquet")
+UTF_16 = (BOM_UTF16_LE, BOM_UTF16_BE)
 COLUMN = "path"  # of a Parquet file that is a list
 IsNew = Callable[[str], bool]
 Source = str | Path  # a path, or an address, which is a text
@@ -24,8 +29,9 @@ def find_images(sources: Sequence[Source]) -> Sequence[ImageFile]:
     """List images in a stable order, each path once.
 
     Args:
-        sources: Folders, searched for files with the extension of an image, links followed; tar shards
-            (`.tar`), searched in the same way; lists of paths, relative to the folder of the list, of images
+        sources: Folders, searched for files with the extension of an image, links followed, but for
+            thumbnails, trash and what is hidden, which is counted and said; tar shards (`.tar`), searched in
+            the same way; lists of paths, relative to the folder of the list, of images
             and of shards: `.txt` with one on each line, or `.parquet` with a column of them; and image files,
             taken whatever their extension. All but folders may lie at addresses, which lists may name too.
 
@@ -37,6 +43,7 @@ def find_images(sources: Sequence[Source]) -> Sequence[ImageFile]:
         RetrievalError: A store cannot be asked.
     """
     seen: set[str] = set()
+    left = LeftOut()
 
     def is_new(path: str) -> bool:
         return path not in seen and not seen.add(path)  # type: ignore[func-returns-value]
@@ -45,24 +52,27 @@ def find_images(sources: Sequence[Source]) -> Sequence[ImageFile]:
     for source in sources:
         if is_address(str(source)):
             for address in expand(str(source)):
-                stretches += _list_address(address, is_new)
+                stretches += _list_address(address, is_new, left)
             continue
         root = text_to_path(str(source)).absolute()
         if root.is_dir():
             # A walk comes to no path twice: what a single one found need not be kept to know that.
-            stretches.append(_list_folder(root, is_new if len(sources) > 1 else lambda _: True))
+            stretches.append(_list_folder(root, is_new if len(sources) > 1 else lambda _: True, left))
         elif not os.path.lexists(root):
             raise UsageError(f"{source} does not exist. Give images, or a folder, list or shard of them.")
         elif root.suffix in LISTS:
             names = _read_parquet(_file(root)) if root.suffix == ".parquet" else _read_lines(_file(root))
-            stretches += _list_named(names, root.parent, is_new, below=True)
+            stretches += _list_named(names, root.parent, is_new, True, left)
         else:
-            stretches += _list_named([root.name], root.parent, is_new, below=False)
+            stretches += _list_named([root.name], root.parent, is_new, False, left)
     if not (files := Listing(stretches)):
         raise UsageError(
             f"No image in {', '.join(map(str, sources))}. Looked for {' '.join(sorted(EXTENSIONS))}; "
             f"a shard is looked into if it is named itself: shards/*{SUFFIX}."
+            + (f" Left out: {left}." if str(left) else "")
         )
+    if str(left):
+        say(f"left out: {left}")
     return files
 
 
@@ -87,10 +97,10 @@ def image_at(location: str, name: str, allowed: Sequence[str] = ()) -> ImageFile
     return file_at(text_to_path(location), name, below=True)
 
 
-def _list_folder(root: Path, is_new: IsNew) -> FolderFiles:
+def _list_folder(root: Path, is_new: IsNew, left: LeftOut) -> FolderFiles:
     names = []
     faults = {}
-    for name, fault in _walk(str(root)):
+    for name, fault in _walk(str(root), left):
         if is_new(f"{root}/{name}"):
             names.append(name)
             if fault:
@@ -98,7 +108,7 @@ def _list_folder(root: Path, is_new: IsNew) -> FolderFiles:
     return FolderFiles(root, names, faults)
 
 
-def _walk(root: str) -> Iterator[tuple[str, str]]:
+def _walk(root: str, left: LeftOut) -> Iterator[tuple[str, str]]:
     """Names below a folder, with the reason why one that is a folder cannot be looked into."""
     faults: list[OSError] = []
     seen = set()
@@ -108,57 +118,69 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders.sort()
+        subfolders[:] = sorted(filter(left.takes_folder, subfolders))
         below = "" if folder == root else f"{os.path.relpath(folder, root)}/"
         for name in sorted(names):
-            if is_image(name):
+            if left.takes(name):
                 yield below + name, ""
     for fault in faults:
         yield os.path.relpath(fault.filename, root), f"folder: {fault.strerror}"
 
 
-def _list_named(names: Iterable[str], folder: Path, is_new: IsNew, below: bool) -> Iterator[Stretch]:
+def _list_named(
+    names: Iterable[str], folder: Path, is_new: IsNew, below: bool, left: LeftOut
+) -> Iterator[Stretch]:
     for remote, group in groupby(names, is_address):
         if remote:
-            yield from list_addresses(((name, name) for name in group), is_new, below)
+            yield from list_addresses(((name, name) for name in group), is_new, below, left)
         else:
-            yield from _list_paths(group, folder, is_new, below)
+            yield from _list_paths(group, folder, is_new, below, left)
 
 
-def _list_paths(names: Iterable[str], folder: Path, is_new: IsNew, below: bool) -> Iterator[Stretch]:
+def _list_paths(
+    names: Iterable[str], folder: Path, is_new: IsNew, below: bool, left: LeftOut
+) -> Iterator[Stretch]:
     files: list[str] = []
-    for name in names:
+    for written in names:
+        name = _as_here(written, folder)
         path = folder / text_to_path(name)
         if not is_new(str(path)):
             continue
         if path.suffix == SUFFIX:
             yield NamedFiles(folder, files, below)
-            yield _list_shard(path, readable(name), is_new)
+            yield _list_shard(path, readable(name), is_new, left)
             files = []
         else:
             files.append(name)
     yield NamedFiles(folder, files, below)
 
 
-def _list_address(address: str, is_new: IsNew) -> Iterator[Stretch]:
+def _as_here(name: str, folder: Path) -> str:
+    """A path as it is written here: without `./`, and with slashes if there is no file with backslashes."""
+    if "\\" in name and not os.path.lexists(folder / text_to_path(name)):
+        name = name.replace("\\", "/")
+    return name.removeprefix("./")
+
+
+def _list_address(address: str, is_new: IsNew, left: LeftOut) -> Iterator[Stretch]:
     """List what lies at an address. What a list there names lies beside it, or at another address."""
     beside, _, name = address.rpartition("/")
     if not address.endswith(LISTS):
-        yield from list_addresses([(name, address)], is_new, below=False)
+        yield from list_addresses([(name, address)], is_new, False, left)
         return
     file = file_of(Remote(address), address, below=False)
     names = _read_parquet(file) if address.endswith(".parquet") else _read_lines(file)
     # `file:` and what else is no address of ours is refused there: a list from elsewhere names no file here.
     named = ((name, name if "://" in name else f"{beside}/{name}") for name in names)
-    yield from list_addresses(named, is_new, below=True)
+    yield from list_addresses(named, is_new, True, left)
 
 
-def _list_shard(shard: Path, name: str, is_new: IsNew) -> ShardFiles:
+def _list_shard(shard: Path, name: str, is_new: IsNew, left: LeftOut) -> ShardFiles:
     members: list[str] = []
     places = array("q")
     faults = {}
-    for member, place in dict(list_members(shard)).items():
-        if (is_image(member) or not member) and is_new(f"{shard}/{member}"):
+    for member, place in left.once(list_members(shard)):
+        if (not member or left.takes_member(member)) and is_new(f"{shard}/{member}"):
             members.append(member)
             if isinstance(place, Member):
                 places.extend((place.offset, place.size))
@@ -173,13 +195,25 @@ def _file(path: Path) -> ImageFile:
 
 
 def _read_lines(file: ImageFile) -> list[str]:
-    """Read a list with a path on each line, whatever bytes it has."""
+    """Read a list with a path on each line, whatever bytes it has; one with the mark of UTF-16 is that."""
     try:
         data, _ = file.read()
     except ImageError as reason:
         raise UsageError(f"{file.name} cannot be read: {reason}.") from reason
-    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    try:
+        data = data.decode("utf-16").encode() if data.startswith(UTF_16) else data.removeprefix(BOM_UTF8)
+    except UnicodeError as error:
+        raise UsageError(f"{file.name} is neither UTF-8 nor whole UTF-16: {error}.") from error
+    lines = data.split(b"\n")
     return [os.fsdecode(name) for line in lines if (name := line.removesuffix(b"\r"))]
+
+
+def _is_text(kind: Any) -> bool:
+    """Whether a column of this type has texts, however pandas, Polars or DuckDB have stored them."""
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def _read_parquet(file: ImageFile) -> list[str]:
@@ -191,11 +225,7 @@ def _read_parquet(file: ImageFile) -> list[str]:
         file.status()
         table: Path | BytesIO = BytesIO(file.read()[0]) if file.member else file.path
         schema = pq.read_schema(table)
-        texts = [
-            field.name
-            for field in schema
-            if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-        ]
+        texts = [field.name for field in schema if _is_text(field.type)]
         if COLUMN not in texts and len(texts) != 1:
             raise UsageError(
                 f"{file.name} needs a column {COLUMN!r} of texts, or a single one of another name."

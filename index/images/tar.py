@@ -12,9 +12,6 @@ from index.errors import ImageError, RetrievalError
 from index.images.file import ImageFile, Member
 
 SUFFIX = ".tar"
-EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .pgm".split()
-)
 LONGEST_HEADER = 1 << 20
 
 
@@ -73,15 +70,12 @@ def read_members(file: Headers) -> Iterator[tuple[str, tuple[int, int] | str]]:
                     yield _only_a_name(entry.name), place if plain else "a link or a device, not a file"
             if not _ends_properly(file, tar.offset):
                 yield "", "the shard is broken or cut short"
+            elif b"ustar" in file.read(LONGEST_HEADER).lstrip(b"\0")[: tarfile.BLOCKSIZE]:
+                yield "", "another shard is joined to its end and not read: give each as a file of its own"
     except RetrievalError:
         raise
     except Exception as error:  # broken headers raise whatever their numbers and names are bad for
         yield "", f"broken shard: {' '.join(str(error).split())}"
-
-
-def is_image(name: str) -> bool:
-    """Whether a name has the extension of an image."""
-    return os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122
 
 
 def find_shard(path: Path) -> Path | None:

@@ -39,5 +39,5 @@ def test_a_view_shows_its_place():
 
 def test_without_the_packages_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr(samples, "PHOTOS", {"no_such_package": ["a.png"]})
-    with pytest.raises(UsageError, match=r"retrieval\[demo\]"):
+    with pytest.raises(UsageError, match=r'pip install -e "\.\[demo\]"'):
         samples.make_sample_photos(tmp_path)

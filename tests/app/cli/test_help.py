@@ -61,17 +61,19 @@ def test_every_option_of_a_teacher_can_be_given_in_a_short_and_in_a_long_form():
     long = [
         "--teacher-batch",
         "5",
-        "--teacher-mean=1,2,3",
+        "--teacher-mean=0.1,0.2,0.3",
         "--allow-missing",
         "-k",
         "3",
         "--",
         "--teacher-x",
     ]
-    options = [f"--teacher-option {text}" for text in ("batch=5", "mean=1,2,3", "allow_missing=true")]
+    options = [f"--teacher-option {text}" for text in ("batch=5", "mean=0.1,0.2,0.3", "allow_missing=true")]
     assert shorten(long) == [*" ".join(options).split(), "-k", "3", "--", "--teacher-x"]
-    spec = describe_teacher("t.onnx", ["batch=5", "mean=1,2,3", "allow_missing=true", "rate=0.5"], None, 0)
-    assert spec.options == EmbedderOptions(batch=5, mean=(1, 2, 3), allow_missing=True, rate=0.5)
+    spec = describe_teacher(
+        "t.onnx", ["batch=5", "mean=0.1,0.2,0.3", "allow_missing=true", "rate=0.5"], None, 0
+    )
+    assert spec.options == EmbedderOptions(batch=5, mean=(0.1, 0.2, 0.3), allow_missing=True, rate=0.5)
 
 
 @pytest.mark.parametrize(

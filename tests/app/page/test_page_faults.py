@@ -43,7 +43,7 @@ def test_what_is_larger_than_the_server_takes_is_told(open_tab, tmp_path: Path):
     tab = open_tab("?id=2")
     settle(tab)
     upload(tab, tmp_path / "large.png")
-    assert "larger than it takes" in tab.inner_text(".complaint")
+    assert "this file is too large" in tab.inner_text(".complaint")
     assert tab.complaints.pop().startswith("Failed to load resource")  # of the browser, not of the page
 
 
@@ -84,7 +84,11 @@ def test_a_camera_that_is_not_there_spoils_no_results(open_tab):
 
 @pytest.mark.parametrize(
     ("address", "complaint"),
-    [("?id=9999", "no image 9999"), ("?id=x", "cannot be read"), ("?id=3&k=x&box=9,9,9,9", "no part of")],
+    [
+        ("?id=9999", "no image 9999"),
+        ("?id=x", "cannot be read"),
+        ("?id=3&k=x&box=9,9,9,9", "outside the photo"),
+    ],
 )
 def test_a_deep_link_to_nothing_says_so(open_tab, address: str, complaint: str):
     tab = open_tab(address)

@@ -119,6 +119,26 @@ def test_what_is_no_image_is_said_so(data: bytes, reason: str):
         decode(data, "x")
 
 
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"\0\0\0\x18ftypheic" + bytes(200), "HEIC"),
+        (b"\0\0\0\x18ftypmif1" + bytes(200), "HEIC"),
+        (b"\xff\x0a" + bytes(200), "JPEG XL"),
+        (b"\0\0\0\x18ftypcrx " + bytes(200), "raw data"),
+        (b'<?xml version="1.0"?>\n<!-- drawn -->\n<svg>', "SVG"),
+        (b"\n<!doctype html><title>Not found", "a web page"),
+        (b"\x1f\x8b\x08" + bytes(200), "gzip"),
+        (b"PK\3\4" + bytes(200), "a zip archive"),
+        (b"8BPS" + bytes(200), "Photoshop"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    ],
+)
+def test_what_is_found_instead_is_named(data: bytes, found: str):
+    with pytest.raises(ImageError, match=f"not an image that can be read: .*{found}"):
+        decode(data, "x")
+
+
 def test_truncated_jpegs_are_refused_wherever_they_end(tmp_path: Path):
     whole = saved(picture(3, 200, 200), tmp_path / "x.jpg", quality=95)
     for tenth in range(1, 10):

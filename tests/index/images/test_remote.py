@@ -206,7 +206,7 @@ def test_a_package_that_is_absent_is_named(monkeypatch):
             find_images([f"{protocol}://bucket/a.tar"])
     assert set(absent) < set(PACKAGES)
     monkeypatch.setitem(__import__("sys").modules, "fsspec.core", None)
-    with pytest.raises(UsageError, match=r"retrieval\[remote\]"):
+    with pytest.raises(UsageError, match=r'pip install -e "\.\[remote\]"'):
         find_images(["s3://bucket/a.tar"])
 
 

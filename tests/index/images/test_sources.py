@@ -95,6 +95,35 @@ def test_a_text_list_is_relative_to_its_folder(folder: Path, tmp_path: Path):
     assert all(read_photo(file).width == 48 for file in files)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_list_may_be_written_elsewhere(folder: Path, tmp_path: Path, encoding: str):
+    text = "./images/3.png\r\nimages\\more\\10.jpg\r\nimages/3.png\r\n"
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / "list.txt").write_bytes((mark + text).encode(encoding))
+    assert names(tmp_path / "list.txt") == ["images/3.png", "images/more/10.jpg"]
+
+
+def test_a_name_that_has_a_backslash_is_taken_as_it_is(tmp_path: Path):
+    (tmp_path / "a\\b.png").write_bytes(png(1))
+    (tmp_path / "list.txt").write_text("a\\b.png\n")
+    assert names(tmp_path / "list.txt") == ["a\\b.png"]
+
+
+def test_a_list_of_half_a_letter_is_a_usage_error(tmp_path: Path):
+    (tmp_path / "list.txt").write_bytes("\ufeffa.png".encode("utf-16-le") + b"\0")
+    with pytest.raises(UsageError, match="neither UTF-8 nor whole UTF-16"):
+        find_images([tmp_path / "list.txt"])
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())], ids=str
+)
+def test_a_parquet_list_may_store_its_texts_in_other_ways(folder: Path, tmp_path: Path, kind: pa.DataType):
+    column = pa.array(["images/0.png", None, "images/2.png"], pa.string()).cast(kind)
+    pq.write_table(pa.table({"path": column}), tmp_path / "list.parquet")
+    assert names(tmp_path / "list.parquet") == ["images/0.png", "images/2.png"]
+
+
 def test_what_a_list_names_and_is_not_there_is_refused_in_its_place(folder: Path, tmp_path: Path):
     (tmp_path / "list.txt").write_text("images/3.png\ngone.png\nimages\nnul\0.png\n")
     files = find_images([tmp_path / "list.txt"])

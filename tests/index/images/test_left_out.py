@@ -1,0 +1,86 @@
+import logging
+from pathlib import Path
+
+import pytest
+from conftest import png, write_shard
+
+from index.errors import UsageError
+from index.images.left_out import LeftOut
+from index.images.sources import find_images
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO, "retrieval")
+    return caplog
+
+
+def photos(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(png(1))
+    return root
+
+
+def found(*sources: Path) -> list[str]:
+    return [file.name for file in find_images(list(sources))]
+
+
+HIDDEN = ["@eaDir/a.png/THUMB.png", ".Trash-1000/files/b.png", ".thumbnails/c.png", "#recycle/d.png"]
+
+
+def test_hidden_files_thumbnails_and_trash_are_left_out_and_counted(tmp_path: Path, said):
+    photos(tmp_path, "a.png", "sub/b.png", *HIDDEN, "__MACOSX/e.png", "sub/Thumbnails/f.png", "._a.png")
+    assert found(tmp_path) == ["a.png", "sub/b.png"]
+    (line,) = said.messages
+    assert "6 folders (" in line
+    assert "1 hidden files" in line
+
+
+def test_a_hidden_folder_that_is_named_itself_is_taken(tmp_path: Path, said):
+    photos(tmp_path, *HIDDEN)
+    assert found(tmp_path / ".thumbnails") == ["c.png"]
+    assert not said.messages
+
+
+@pytest.mark.parametrize(
+    "name", ["thumbnail.png", "trash/a.png", "a.b/c.png", "eaDir/a.png", "my thumbs/a.png"]
+)
+def test_names_that_only_look_alike_are_taken(tmp_path: Path, name: str):
+    assert found(photos(tmp_path, name)) == [name]
+
+
+def test_photos_of_formats_that_are_not_read_are_counted(tmp_path: Path, said):
+    photos(tmp_path, "a.png", "IMG_1.HEIC", "IMG_2.heic", "b.jxl", "c.dng", "d.svg", "notes.md")
+    assert found(tmp_path) == ["a.png"]
+    (line,) = said.messages
+    assert "5 files of formats that are not read (2 .heic, 1 .jxl, 1 .dng, 1 .svg)" in line
+
+
+def test_a_folder_of_nothing_else_says_why_it_has_no_image(tmp_path: Path):
+    with pytest.raises(UsageError, match=r"not read \(1 \.heic\)"):
+        find_images([photos(tmp_path, "IMG_1.HEIC")])
+
+
+def test_a_shard_is_chosen_from_as_a_folder_is(tmp_path: Path, said):
+    names = ["./0.png", "._0.png", "__MACOSX/0.png", "1.heic", "2.png", "2.png", "2.json", "2.json"]
+    shard = write_shard(tmp_path / "a.tar", [(name, png(1)) for name in names])
+    assert found(shard) == ["a.tar/0.png", "a.tar/2.png"]
+    (line,) = said.messages
+    for part in ("1 .heic", "1 __MACOSX", "1 hidden files", "1 names that a shard has twice"):
+        assert part in line
+
+
+def test_shards_that_were_joined_are_said_to_be(tmp_path: Path):
+    first, second = (write_shard(tmp_path / f"{n}.tar", [(f"{n}.png", png(1))]) for n in "ab")
+    first.write_bytes(first.read_bytes() + second.read_bytes())
+    files = find_images([first])
+    assert [file.name for file in files] == ["a.tar/a.png", "a.tar"]
+    assert "another shard is joined" in files[1].fault
+
+
+def test_the_most_frequent_are_named(tmp_path: Path):
+    left = LeftOut()
+    for name in "abcdefgh":
+        left.takes_folder(f".{name}")
+    assert str(left).startswith("8 folders (1 .a, 1 .b, 1 .c, 1 .d, 1 .e, 1 .f, ...)")
