@@ -1,4 +1,4 @@
-"""Whom to ask, and the asking: answers from the ledger where it has them, from the teacher where not."""
+"""Choose images and ask about them: answers come from the ledger where it has them, else from the teacher."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

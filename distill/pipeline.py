@@ -67,7 +67,7 @@ class Options:
         device: `auto`, `cpu` or `cuda`.
         variants: Smaller files to make of the student, as in `make_variants`.
         steps: Training steps; None lets `steps_for` choose.
-        seed: Of everything random.
+        seed: Random seed.
         price: What a thousand answers of the teacher cost, if it is known.
         recipe: The rest of how to train.
         queries: Photos like those that will be searched with, as for `find_images`. Agreement is measured on

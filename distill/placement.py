@@ -22,6 +22,7 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # of the teacher, that are tried
 CERTAIN = 2.0  # standard errors by which a share must beat the free network to be believed
 DOUBTED = 0.5  # the share where no other is certain
 PREDICTABLE = 0.05  # share of the answers' variance below which they are noise to the free network
+FITTED = 4000  # answers at most that others are predicted from: bounds time and memory
 AXES = 1024  # of the answers' span that are kept: those beyond hold next to no variance
 
 
@@ -92,12 +93,13 @@ def place(
     _, strength, axes = np.linalg.svd(answers - mean, full_matrices=False)
     axes = axes[:AXES][strength[:AXES] > 1e-6 * max(float(strength[0]), 1e-12)]
     told = (answers - mean) @ axes.T
-    predictor = Predictor.fit(features[answered], told)
+    some = slice(None, None, -(-len(answered) // FITTED))
+    predictor = Predictor.fit(features[answered][some], told[some])
     taught = predictor.predict(features)
     taught[answered] = told
     taught, known = _unit(taught), _unit(_unit(free) - _unit(free).mean(axis=0))
 
-    lists = _compare_shares(_unit(predictor.left_out), known[answered], answers)
+    lists = _compare_shares(_unit(predictor.left_out), known[answered][some], answers[some])
     chosen = trust is None
     if trust is None:
         trust = _choose(lists, predictor.explained)

@@ -46,7 +46,7 @@ def order_by_worth(
         how: `kmeans` takes the image nearest to the centre of each of `budget` clusters, larger clusters
             first, which tells most about most images. `kcenter` takes, again and again, the image farthest
             from all that were taken, which reaches every corner (Sener and Savarese 2018).
-        seed: Of everything random.
+        seed: Random seed.
 
     Returns:
         All rows of `features`, best first.

@@ -82,7 +82,7 @@ class Checkpoint:
         partial.replace(self.path)
 
     def load(self, parts: Mapping[str, Stateful]) -> Progress:
-        """Put a run's state back; where there is none, or it is another run's, begin anew."""
+        """Put a run's state back; start from nothing where there is none, or it is another run's."""
         if not self.path.is_file():
             return Progress()
         try:

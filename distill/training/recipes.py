@@ -34,7 +34,7 @@ class Recipe:
         turn: Degrees at most by which what is shown is turned.
         flip: Whether it is mirrored at random.
         freeze: Layers that see the image at 1/this or larger keep their ImageNet weights; random ones train.
-        seed: Of everything random.
+        seed: Random seed.
     """
 
     steps: int = 1000

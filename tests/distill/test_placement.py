@@ -63,3 +63,13 @@ def test_two_answers_are_enough(pool):
     features, free, teacher = pool
     placed = place(features, free, np.array([3, 8]), teacher[[3, 8]], 16, 0.25)
     assert np.isfinite(placed.rows).all()
+
+
+def test_of_many_answers_a_part_predicts_and_all_are_followed(pool, monkeypatch):
+    features, free, teacher = pool
+    monkeypatch.setattr("distill.placement.FITTED", 100)
+    rows = np.arange(250)
+    placed = place(features, free, rows, teacher[rows], 16, 0.0, 1.0)
+    assert len(placed.free) == len(placed.asked) == 84  # every third
+    own = (placed.rows[rows] * placed.space.project(teacher[rows])).sum(axis=1)
+    assert own.min() > 0.9
