@@ -416,7 +416,7 @@ def test_only_a_search_with_an_address_has_a_link(open_tab, page_root: Path):
     tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
     settle(tab)
     tab.click(".copy")
-    assert tab.inner_text(".copy") == "Copied"
+    tab.wait_for_function("document.querySelector('.copy').textContent === 'Copied'")
     assert tab.evaluate("navigator.clipboard.readText()") == tab.url
     upload(tab, page_root / "query.png")
     assert tab.is_disabled(".search .copy")
