@@ -30,7 +30,7 @@ from index.teachers.client import PaidEmbedder
 from index.teachers.spec import TeacherSpec
 
 DIM = 1024
-WARM = 34  # images that are asked about before the clock starts
+WARM = 66  # images that are asked about before the clock starts
 
 
 def make_app(delay: float) -> FastAPI:
@@ -102,7 +102,7 @@ def through_ledger(url: str, files: Sequence[ImageFile], batch: int, lanes: int,
 def main() -> None:
     """Print both, and the share."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=546)
+    parser.add_argument("--images", type=int, default=610)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--concurrency", type=int, default=4)
     parser.add_argument("--delay", type=float, default=0.5, help="seconds that the endpoint takes for a call")

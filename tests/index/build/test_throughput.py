@@ -13,7 +13,7 @@ BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 @pytest.mark.slow
 def test_the_endpoint_is_kept_as_busy_as_by_a_bare_loop():
     done = subprocess.run(
-        [sys.executable, BENCHMARKS / "endpoint.py", "--images", "258", "--rounds", "3"],
+        [sys.executable, BENCHMARKS / "endpoint.py", "--images", "322", "--rounds", "3"],
         capture_output=True,
         text=True,
         check=True,
