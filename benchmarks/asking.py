@@ -12,7 +12,6 @@ table already holds are not run again.
 """
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
+from tables import read_table, write_table
 
 from index.embedders.base import Embedder
 from index.embedders.registry import open_embedder
@@ -116,7 +116,7 @@ def main() -> None:
 
     labelled = [entry.file for path in (args.gallery, args.queries) for entry in read_labels(path)]
     files = [*labelled, *find_images([args.pool])]
-    done = _read(args.out)
+    done = read_table(args.out)
     for teacher in args.teachers:
         vectors = keep_vectors(teacher, files, args.work)
         for seed in range(args.seeds):
@@ -133,7 +133,7 @@ def main() -> None:
                     figures = measure(args, vectors, recipe, budget, seed, folder)
                     done.append({**setting, **{name: str(value) for name, value in figures.items()}})
                     print(done[-1], flush=True)
-                    _write(args.out, done)
+                    write_table(args.out, COLUMNS, done)
     print(summarise(done))
 
 
@@ -166,22 +166,6 @@ def _mean(values: Sequence[float]) -> str:
         return ""
     error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
     return f"{np.mean(values):.1f} ± {error:.1f}" if len(values) > 1 else f"{values[0]:.1f}"
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _write(path: Path, rows: Sequence[dict[str, str]]) -> None:
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    partial.replace(path)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ and `--weights` change every recipe and are no column: they want a table of thei
 """
 
 import argparse
-import csv
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from PIL import Image
+from tables import read_table, write_table
 from torch import nn
 
 from distill.ask import TeacherAnswers, ask_teacher, digest_pool
@@ -250,7 +250,7 @@ def main() -> None:
     if args.small_photos:
         teacher = open_embedder(args.teacher, "auto")
         references["teacher-small-photos"] = partial(search_small_photos, teacher=teacher)
-    done = _read_table(args.out)
+    done = read_table(args.out)
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     asked = product(seeds, map(int, args.budgets.split(",")), args.recipes.split(","))
     for seed, budget, recipe in [*((0, 0, name) for name in references), *asked]:
@@ -273,7 +273,7 @@ def main() -> None:
         row = {**setting, **{name: str(value) for name, value in figures.items()}}
         print(" ".join(f"{name}={value}" for name, value in row.items()), flush=True)
         done.append(row)
-        _write_table(args.out, done)
+        write_table(args.out, COLUMNS, done)
     print(summarise(done))
 
 
@@ -292,22 +292,6 @@ def summarise(rows: Sequence[dict[str, str]]) -> str:
             cells.append(f"{values.mean():.1f} ± {error:.1f}" if len(values) > 1 else f"{values.mean():.1f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _read_table(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _write_table(path: Path, rows: Sequence[dict[str, str]]) -> None:
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    partial.replace(path)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ had an answer, and the share whose lists are most like the teacher's wins. Where
 chance, the share is a half if the answers can be predicted at all, and nothing if not.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,26 +100,30 @@ def place(
     taught[answered] = told
     taught, known = _unit(taught), _unit(_unit(free) - _unit(free).mean(axis=0))
 
-    lists = _compare_shares(_unit(predictor.left_out), known[answered][some], answers[some])
     chosen = trust is None
+    shares = SHARES if trust is None else (0.0, trust)
+    lists = _compare_shares(_unit(predictor.left_out), known[answered][some], answers[some], shares)
     if trust is None:
         trust = _choose(lists, predictor.explained)
     parts = [np.sqrt(trust) * taught, np.sqrt(1 - trust) * known]
-    joint = TeacherSpace.fit(np.concatenate(parts, axis=1), dim, whiten)
-    rows = joint.project(np.concatenate(parts, axis=1))
+    joined = np.concatenate(parts, axis=1)
+    joint = TeacherSpace.fit(joined, dim, whiten)
     return Placement(
         _teacher_part(joint, axes, mean, trust, told) if trust else TeacherSpace.fit(answers, dim, whiten),
-        rows,
+        joint.project(joined),
         trust,
         chosen,
         predictor.explained,
         lists[0.0],
-        lists.get(trust, lists[1.0]),
+        lists[trust],
     )
 
 
 def _compare_shares(
-    taught: NDArray[np.float32], known: NDArray[np.float32], answers: NDArray[np.float32]
+    taught: NDArray[np.float32],
+    known: NDArray[np.float32],
+    answers: NDArray[np.float32],
+    shares: Sequence[float],
 ) -> dict[float, NDArray[np.float64]]:
     """Overlap with the teacher's lists, for each answered image and each share of the teacher."""
 
@@ -128,7 +133,7 @@ def _compare_shares(
 
     truth = search(answers @ answers.T)
     ours, theirs = taught @ taught.T, known @ known.T
-    return {share: overlap_at_k(search(share * ours + (1 - share) * theirs), truth) for share in SHARES}
+    return {share: overlap_at_k(search(share * ours + (1 - share) * theirs), truth) for share in shares}
 
 
 def _choose(lists: dict[float, NDArray[np.float64]], explained: float) -> float:

@@ -230,7 +230,7 @@ class _Server(uvicorn.Server):
                 self.should_exit = True
             except RetrievalError as reason:  # the old one is searched on
                 if refused != (refused := str(reason)):
-                    print(f"{index} was written anew, and cannot be served: {refused}", file=sys.stderr)
+                    print(f"{index} was replaced, and cannot be served: {refused}", file=sys.stderr)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for route in self.config.app.routes:  # type: ignore[union-attr]

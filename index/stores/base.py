@@ -88,7 +88,7 @@ class Store(ABC):
         """Make ready for many users: open now what can be."""
 
     def is_replaced(self) -> bool:
-        """Whether it was written anew since it was opened, as far as that can be told at once."""
+        """Whether it was replaced since it was opened, as far as that can be told at once."""
         return False
 
     @cached_property

@@ -46,7 +46,7 @@ class FolderStore(StoreWriter):
 
     def known(self, left: bool, adopted: bool) -> Index | None:
         """Find what an update takes over, or a run that goes on with one."""
-        # Whoever resumes what is complete loses nothing: it is looked through, as by an update.
+        # Resuming what is complete loses nothing: it is looked through, as by an update.
         complete = self.options.resume and not left and self._old and self.models.made(self._old.manifest)
         if self.options.update or adopted or complete:
             self._base = base = self._old or Index(self.work)

@@ -208,7 +208,7 @@ class MilvusWriter(StoreWriter):
         missing = [digest for digest in digests if digest not in known]
         if gone := len(set(missing) - set(batch.vectors.get("student", {}))):
             raise RetrievalError(
-                f"{gone} images that were in {self.address} are gone from it. Begin anew, without --resume."
+                f"{gone} images that were in {self.address} are gone from it. Start again, without --resume."
             )
         for space in self._student_last() if different or missing else ():
             old_rows = self._insist(lambda space=space: self.collection.fetch(space, different, ["vector"]))  # type: ignore[misc]
