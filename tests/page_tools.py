@@ -31,8 +31,11 @@ def start_server(index: Path, *options: str) -> tuple[subprocess.Popen, str]:
 
 
 def settle(tab) -> None:
-    """Wait until the last answer has been shown."""
+    """Wait until the last answer has been shown, in its full colours: lists fade while they are asked for."""
     tab.wait_for_selector(".search:not([data-state=empty]):not([aria-busy])")
+    tab.wait_for_function(
+        "!document.getAnimations().some(each => each instanceof CSSTransition && each.playState === 'running')"
+    )
 
 
 def delay_answers(tab, seconds: float) -> None:
