@@ -23,13 +23,15 @@ from numpy.typing import NDArray
 from pytorch_metric_learning import distances, losses, miners
 from torch import Tensor
 
-from distill.model.backbone import create_backbone
-from distill.model.student import Student, embed
-from distill.pipeline import Options
+from distill.examples import PoolFeatures
+from distill.model.student import Student
+from distill.pipeline import Options, open_backbone
 from distill.training.device import keep_freed_memory, open_fabric
 from distill.training.loop import one_cycle
-from distill.training.recipes import Recipe, steps_for
+from distill.training.recipes import steps_for
 from distill.training.views import center_crop, random_view
+from index.embedders.teacher_space import TeacherSpace
+from index.progress import progress
 
 PER_LABEL = 4  # photos of a label in a batch, so that there are pairs
 COLUMNS = ("split", "method", "count", "seed", "mAP", "R@1")
@@ -74,50 +76,54 @@ def supervise(make_loss: Callable[[int, int], Callable[[Tensor, Tensor], Tensor]
     """Training on `options.budget` labelled photos, chosen at random, with a loss of the field."""
 
     def train(pool: Photos, options: Options, fabric: Fabric) -> Student:
-        torch.manual_seed(options.seed)
-        recipe = Recipe()
-        backbone = create_backbone(options.student)
-        backbone.fold_batch_norm()
-        backbone.keep_stages(options.stages or backbone.default_stages)
-        student = Student(backbone, options.dim)
         rng = np.random.default_rng(options.seed)
         rows = rng.permutation(len(pool.vectors))[: options.budget]
-        images = torch.from_numpy(pool.looked.pixels[rows])
-        start_head(student.head, embed(backbone, center_crop(images, options.size), fabric))
-        backbone.freeze_early(recipe.freeze)
-        _, labels = np.unique(pool.labels[rows], return_inverse=True)
-        loss = make_loss(int(labels.max()) + 1, options.dim)
-        proxies = list(loss.parameters()) if isinstance(loss, torch.nn.Module) else []
-        steps = steps_for(options.budget, recipe)
-        groups = [
-            {"params": [p for p in student.parameters() if p.requires_grad], "lr": recipe.rate},
-            {"params": proxies, "lr": 100 * recipe.rate},  # as its authors train them
-        ]
-        optimizer: Any = torch.optim.AdamW([group for group in groups if group["params"]])
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step, steps))
-        model, optimizer = fabric.setup(student, optimizer)
-        model.train()
-        for _ in range(steps):
-            batch = draw_pairs(labels, recipe.batch, rng)
-            seen = fabric.to_device(images[batch])
-            views = random_view(seen, options.size, recipe.shown, recipe.turn, recipe.flip)
-            fabric.backward(loss(model(views), torch.from_numpy(labels[batch]).to(fabric.device)))
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-        return student.eval()
+        steps = steps_for(options.budget, options.recipe)
+        return train_with_labels(pool.take(rows).looked, pool.labels[rows], make_loss, steps, options, fabric)
 
     return train
 
 
-@torch.no_grad()
-def start_head(head: torch.nn.Linear, features: Tensor) -> None:
-    """Centre the features and keep their distances, so that training starts from what ImageNet has taught."""
-    torch.nn.init.orthogonal_(head.weight)
-    mean = features.mean(dim=0)
-    _, _, components = torch.linalg.svd(features - mean, full_matrices=False)
-    head.weight[: len(components)] = components[: len(head.weight)]
-    head.bias.copy_(-head.weight @ mean)
+def train_with_labels(
+    looked: PoolFeatures,
+    labels: NDArray[np.str_],
+    make_loss: Callable[[int, int], Callable[[Tensor, Tensor], Tensor]],
+    steps: int,
+    options: Options,
+    fabric: Fabric,
+) -> Student:
+    """Train a student on labelled photos, from what its ImageNet network says of them."""
+    torch.manual_seed(options.seed)
+    recipe, rng = options.recipe, np.random.default_rng(options.seed)
+    backbone = open_backbone(options)
+    backbone.keep_stages(options.stages or backbone.default_stages)
+    student = Student(backbone, options.dim)
+    images = torch.from_numpy(looked.pixels)
+    start = TeacherSpace.fit(looked.free, options.dim).project(looked.free)
+    student.fit(center_crop(images, options.size), torch.from_numpy(start), recipe.ridge, fabric)
+    backbone.freeze_early(recipe.freeze)
+    _, numbers = np.unique(labels, return_inverse=True)
+    loss = make_loss(int(numbers.max()) + 1, options.dim)
+    proxies = list(loss.parameters()) if isinstance(loss, torch.nn.Module) else []
+    groups = [
+        {"params": [p for p in student.parameters() if p.requires_grad], "lr": recipe.rate},
+        {"params": proxies, "lr": 100 * recipe.rate},  # as its authors train them
+    ]
+    optimizer: Any = torch.optim.AdamW([group for group in groups if group["params"]])
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step, steps))
+    model, optimizer = fabric.setup(student, optimizer)
+    model.train()
+    with progress(steps, "train", "step") as bar:
+        for _ in range(steps):
+            batch = draw_pairs(numbers, recipe.batch, rng)
+            seen = fabric.to_device(images[batch])
+            views = random_view(seen, options.size, recipe.shown, recipe.turn, recipe.flip)
+            fabric.backward(loss(model(views), torch.from_numpy(numbers[batch]).to(fabric.device)))
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            bar.update()
+    return student.eval()
 
 
 def draw_pairs(labels: NDArray[np.int64], size: int, rng: np.random.Generator) -> NDArray[np.int64]:
