@@ -169,6 +169,8 @@ class Searcher:
         narrow = narrow or ALL
         depth = min(k + max(map(len, exclude)), len(self.index)) if exclude else k
         scores, ids = self.open_space(MODES[mode][1]).search(vectors, depth, self.index.keep(narrow))
+        if narrow.selects and not np.count_nonzero(ids >= 0):  # of a server, which filters by itself
+            raise narrow.matches_nothing(self.index.columns)
         return _ranked(scores, ids, k, exclude, narrow)
 
     def rerank(

@@ -1,4 +1,8 @@
-"""What vectors are: the type of their numbers, and how near two of them are to each other."""
+"""What vectors are: the type of their numbers, what makes one sound, and how near two of them are.
+
+Whatever holds vectors takes `(n, dim)` rows of any type and leaves to `VectorType` what their numbers mean: `dim`
+counts the numbers of a row.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,6 +63,10 @@ class VectorType:
     def is_damaged(self, rows: Vectors) -> NDArray[np.bool_]:
         """Which of `(n, dim)` rows are no vectors of this type: `(n,)`."""
         return ~(np.abs(np.linalg.norm(rows, axis=1) - 1) < 1e-3)  # also true for NaN
+
+    def explain_damage(self, row: Vectors) -> str:
+        """Say what is wrong with a `(dim,)` row that is damaged."""
+        return f"a vector of length {np.linalg.norm(row):.3g}, not 1"
 
 
 KNOWN = {("float32", "inner_product")}

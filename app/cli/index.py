@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from app.cli.groups import BuildsByDefault
-from app.cli.options import TEACHERS, Device, DryRun, Images, IndexFolder, Json, LedgerFile, Paid, Price
+from app.cli.options import TEACHERS, Device, DryRun, Gallery, Images, Json, LedgerFile, Paid, Price
 from app.cli.teacher_options import TeacherOptions, describe_teacher
 
 indexes = typer.Typer(
@@ -81,7 +81,7 @@ def build(
 
 
 @indexes.command(epilog="Example: retrieval index info idx")
-def info(index: IndexFolder, as_json: Json = False) -> None:
+def info(index: Gallery, as_json: Json = False) -> None:
     """Show what an index holds, its models, and how well it is searched."""
     from index.stores.maintenance import describe_index
 
@@ -90,7 +90,7 @@ def info(index: IndexFolder, as_json: Json = False) -> None:
 
 
 @indexes.command(epilog="Example: retrieval index verify idx")
-def verify(index: IndexFolder) -> None:
+def verify(index: Gallery) -> None:
     """Check every file of an index against its digest."""
     from index.stores.maintenance import verify_index
 
@@ -100,7 +100,7 @@ def verify(index: IndexFolder) -> None:
 
 
 @indexes.command(epilog="Example: retrieval index compact idx")
-def compact(index: IndexFolder) -> None:
+def compact(index: Gallery) -> None:
     """Drop images without a file, and the leftovers of dead runs. Embeds nothing."""
     from index.build.compact import compact_index
 

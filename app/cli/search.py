@@ -62,13 +62,6 @@ def evaluate(
         list[str] | None,
         typer.Option(help="student, teacher, asymmetric or rerank. May repeat.", show_default="all"),
     ] = None,
-    scales: Annotated[
-        str,
-        typer.Option(
-            help="Sizes to embed each query at, such as 1,0.7071,0.5. The gallery stays as it was indexed: "
-            "at one scale."
-        ),
-    ] = "1",
     whiten: Annotated[
         float | None,
         typer.Option(
@@ -87,9 +80,9 @@ def evaluate(
     """Score labelled queries (mAP, recall) and teacher agreement."""
     from app.output import format_revisited, format_scores
     from index.evaluation.evaluate import evaluate_by_name
-    from index.evaluation.rankings import Options, parse_scales
+    from index.evaluation.rankings import Options
 
-    options = Options(mode, parse_scales(scales), whiten)
+    options = Options(mode, whiten)
     spec = describe_teacher(teacher, teacher_option, ledger, budget)
     scores = evaluate_by_name(index, queries, labels, revisited, spec, device, options)
     as_text = format_revisited if revisited else format_scores

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from index.build.journal import Journal
-from index.errors import ImageError, RetrievalError
+from index.errors import ImageError, RetrievalError, UsageError
 from index.images.remote import is_address
 from index.images.sources import image_at
 from index.io import explain_disk
@@ -17,6 +17,7 @@ from index.stores.folder import Index
 from index.stores.folder_writer import IndexWriter, remove_old
 from index.stores.options import SearchTarget
 from index.stores.records import CHUNK, Item
+from index.stores.registry import open_store
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,19 @@ class Compacted:
     bytes: int
 
 
-def compact_index(path: Path) -> Compacted:
+def compact_index(where: str | Path) -> Compacted:
     """Drop the files that are gone, and what dead runs left on the disk. A file that changed stays.
 
     Raises:
-        UsageError: There is no index, a damaged one, or an unfinished run.
+        UsageError: There is no index folder, a damaged one, or an unfinished run.
         RetrievalError: None of the images is there, another process writes the index, or the disk is full.
     """
-    index, before = Index(path), _bytes_in(path)
+    index = open_store(where)
+    if not isinstance(index, Index):
+        raise UsageError(
+            f"{index} is no index folder. `retrieval index --update` drops what is gone from it."
+        )
+    path, before = index.path, _bytes_in(index.path)
     with explain_disk(path), Journal(path) as journal:
         journal.start({}, resume=False)
         index.require_whole()

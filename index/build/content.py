@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import islice
 
 from index.build.journal import Journal
-from index.stores.base import Batch, Known
+from index.stores.base import Batch, Known, RowReader
 from index.stores.models import PROJECTED, Models
 from index.stores.records import Failure, Item, Space
 from index.vectors import Vectors
@@ -53,9 +53,9 @@ class JournalContent:
         """Yield the images that were refused."""
         return self.journal.failures()
 
-    def vectors(self, space: str) -> Iterator[Vectors]:
-        """Yield `(n, dim)` vectors of all items, after these were read."""
-        return self._project_if_asked(space, self._rows)
+    def vectors(self, space: str, known: RowReader | None = None) -> Iterator[Vectors]:
+        """As `Content.vectors`."""
+        return self._project_if_asked(space, self._rows, known)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield so many items at a time, with the vectors that this run embedded."""
@@ -69,9 +69,11 @@ class JournalContent:
                 vectors[space] = dict(zip(digests, made, strict=True))
             yield Batch([item for item, _ in part], vectors)
 
-    def _project_if_asked(self, name: str, rows: "array[int] | list[int]") -> Iterator[Vectors]:
+    def _project_if_asked(
+        self, name: str, rows: "array[int] | list[int]", known: RowReader | None = None
+    ) -> Iterator[Vectors]:
         source = "teacher" if name == PROJECTED else name
-        gathered = self.journal.vectors(source, self.spaces[source], rows, self.known)
+        gathered = self.journal.vectors(source, self.spaces[source], rows, known)
         if name != PROJECTED:
             return gathered
         projection = self.models.projection

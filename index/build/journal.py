@@ -22,7 +22,7 @@ from index.errors import ImageError, RetrievalError, UsageError
 from index.images.file import ImageFile
 from index.io import require_utf8
 from index.progress import say
-from index.stores.base import Known
+from index.stores.base import Known, RowReader
 from index.stores.folder import MANIFEST
 from index.stores.records import CHUNK, UNFINISHED, Failure, File, Item, Space
 from index.vectors import Vectors
@@ -248,23 +248,25 @@ class Journal:
         for path, reason in self._db.execute("SELECT path, reason FROM refused ORDER BY place"):
             yield Failure(path, reason)
 
-    def vectors(self, name: str, space: Space, rows: Sequence[int], known: Known | None) -> Iterator[Vectors]:
+    def vectors(
+        self, name: str, space: Space, rows: Sequence[int], known: RowReader | None
+    ) -> Iterator[Vectors]:
         """Gather `(n, dim)` vectors, some at a time.
 
         Args:
             name: Of the space.
             space: What its vectors are.
             rows: As `items` yields them.
-            known: As was given to `adopt`.
+            known: Reads the rows of what was given to `adopt`.
         """
         for start in range(0, len(rows), CHUNK):
             chunk = np.asarray(rows[start : start + CHUNK])
             out = np.empty((len(chunk), space.dim), space.type.stored)
             own = chunk >= 0
             if own.any():
-                out[own] = self._heap.gather(name, space.dim, chunk[own])
+                out[own] = self._heap.gather(name, out, chunk[own])
             if known is not None and not own.all():
-                out[~own] = known.read_rows(name, -1 - chunk[~own])
+                out[~own] = known(name, -1 - chunk[~own])
             yield out
 
     def _count_embedded(self) -> int:

@@ -33,7 +33,7 @@ class JournalVectors:
         """Append `(n, dim)` rows to a space."""
         if space not in self._files:
             self._files[space] = self._path(space).open("ab", buffering=0)
-        file, data = self._files[space], np.ascontiguousarray(rows, "<f4").tobytes()
+        file, data = self._files[space], np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).tobytes()
         segment = Segment(space, file.tell(), len(data), zlib.crc32(data))
         left = memoryview(data)
         while left:  # a disk that becomes full takes some of it before it fails
@@ -55,9 +55,12 @@ class JournalVectors:
             os.truncate(file, ends.get(file.stem, 0))
             sync(file)
 
-    def gather(self, space: str, dim: int, rows: NDArray[np.int64]) -> Vectors:
-        """Read n rows of a space, mapped for this only: pages that were read do not stay in memory."""
-        return np.memmap(self._path(space), "<f4", "r").reshape(-1, dim)[rows]
+    def gather(self, space: str, like: Vectors, rows: NDArray[np.int64]) -> Vectors:
+        """Read n rows of a space, of the length and type of those of `like`.
+
+        They are mapped for this only: pages that were read do not stay in memory.
+        """
+        return np.memmap(self._path(space), like.dtype, "r").reshape(-1, like.shape[1])[rows]
 
     def sync(self) -> None:
         """Wait until all is on the disk."""

@@ -47,7 +47,7 @@ def read_piece(path: Path) -> Embedded:
         for name in table.column_names[len(_COLUMNS) :]:
             rows = table[name].combine_chunks()
             flat = rows.flatten().to_numpy(zero_copy_only=False)
-            vectors[name.removeprefix("vectors of ")] = flat.reshape(len(items), -1).astype(np.float32)
+            vectors[name.removeprefix("vectors of ")] = flat.reshape(len(items), -1)
         failures = [Failure(**one) for one in json.loads(table.schema.metadata[b"failures"])]
     except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())

@@ -12,6 +12,7 @@ from index.embedders.options import EmbedderOptions
 from index.errors import RetrievalError, UnansweredError
 from index.images.decode import Photo
 from index.images.file import ImageFile
+from index.vectors import UNIT_FLOATS, VectorType
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Embedder(ABC):
         spec: What `open_embedder` opens it by,
         options: together with these.
         dim: Length of its vectors; 0 before the first answer of a model that does not say.
+        vector_type: What its vectors are.
         side: The square that it makes of an image, in pixels.
         provider: What it runs on.
         calls: How it is best called.
@@ -56,6 +58,7 @@ class Embedder(ABC):
     dim: int
     provider: str
     calls: Calls
+    vector_type: VectorType = UNIT_FLOATS
 
     @property
     def replaceable(self) -> bool:
@@ -126,19 +129,16 @@ def embed_checked(embedder: Embedder, batch: Sequence[Any], names: Sequence[str]
         UnansweredError: The model answered for some of the images only.
         RetrievalError: Names the model, the first such image and the fault.
     """
-    vectors = np.asarray(embedder.embed(batch), np.float32)
+    vectors = np.asarray(embedder.embed(batch), embedder.vector_type.dtype)
     if vectors.shape != (len(names), embedder.dim):
         raise RetrievalError(
             f"{embedder.name} answered {vectors.shape} for {len(names)} images ({names[0]}, ...), "
             f"not ({len(names)}, {embedder.dim})."
         )
-    norms = np.linalg.norm(vectors, axis=1)
-    wrong = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))  # also true for NaN
+    wrong = np.flatnonzero(embedder.vector_type.is_damaged(vectors))
     if len(wrong):
-        raise RetrievalError(
-            f"{embedder.name} answered for {names[wrong[0]]} "
-            f"with a vector of length {norms[wrong[0]]:.3g}, not 1."
-        )
+        fault = embedder.vector_type.explain_damage(vectors[wrong[0]])
+        raise RetrievalError(f"{embedder.name} answered for {names[wrong[0]]} with {fault}.")
     return vectors
 
 

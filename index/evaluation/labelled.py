@@ -106,7 +106,7 @@ def evaluate_labelled(
     """
     check_modes(searcher, options)
     gallery = label_items(searcher.index, labels)
-    embedded = embed_queries(searcher, [query.file for query in queries], options.scales)
+    embedded = embed_queries(searcher, [query.file for query in queries])
     label_of = {query.file.location: query.label for query in queries}
     wanted = np.array([label_of[item.path] for item in embedded.items])
     own = own_ids(searcher.index, embedded.items)

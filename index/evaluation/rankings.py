@@ -12,12 +12,12 @@ from index.build.embed import embed_files
 from index.embedders.projection import Projection
 from index.errors import RetrievalError, UsageError
 from index.evaluation.metrics import overlap_at_k, rank, rank_biased_overlap
-from index.evaluation.multiscale import at_scales
 from index.images.file import ImageFile
 from index.progress import progress, say
 from index.search import MODES, RERANK, RERANKED, Searcher
 from index.stores.base import Store
 from index.stores.records import Item
+from index.vectors import UNIT_FLOATS, Vectors, VectorType
 
 DEPTH = 10  # of the agreement with the teacher
 CHUNK = 256  # queries ranked at a time: bounds the memory
@@ -25,6 +25,7 @@ LEARN_FROM = 10_000  # gallery vectors that whitening is learnt from, at most
 
 Scores = dict[str, float]
 Values = Mapping[str, NDArray[np.float64]]
+Compared = tuple[Vectors, Vectors, VectorType]  # rows of queries, rows of items, and what they are
 
 
 @dataclass(frozen=True)
@@ -33,31 +34,15 @@ class Options:
 
     Attributes:
         modes: Modes to evaluate; None takes all that the index has.
-        scales: Sizes at which each query is embedded, as shares of its own.
         whiten: Power of the whitening learnt from the gallery, as in `Projection.fit`; None does without.
     """
 
     modes: Sequence[str] | None = None
-    scales: Sequence[float] = (1.0,)
     whiten: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.scales or not all(0 < scale <= 2 for scale in self.scales):
-            raise UsageError(f"--scales must lie above 0 and up to 2, not {self.scales}.")
         if self.whiten is not None and not 0 <= self.whiten <= 1:
             raise UsageError(f"--whiten must lie between 0 and 1, not {self.whiten}.")
-
-
-def parse_scales(text: str) -> list[float]:
-    """Read `1` or `1,0.7071,0.5`.
-
-    Raises:
-        UsageError: It is something else.
-    """
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"--scales must be numbers, such as 1,0.7071,0.5, not {text!r}.") from None
 
 
 @dataclass(frozen=True)
@@ -65,7 +50,7 @@ class Queries:
     """Queries with the `(n, dim)` unit rows that each model gives them."""
 
     items: list[Item]
-    vectors: dict[str, NDArray[np.float32]]
+    vectors: dict[str, Vectors]
 
 
 def check_modes(searcher: Searcher, options: Options) -> None:
@@ -75,17 +60,16 @@ def check_modes(searcher: Searcher, options: Options) -> None:
             raise UsageError(f"{searcher.index.path} has no mode {mode!r}, only {', '.join(searcher.modes)}.")
 
 
-def embed_queries(searcher: Searcher, files: Sequence[ImageFile], scales: Sequence[float]) -> Queries:
+def embed_queries(searcher: Searcher, files: Sequence[ImageFile]) -> Queries:
     """Embed files with every model. One that cannot be read is named and left out.
 
     Raises:
         RetrievalError: None could be read, or a model failed.
     """
-    models = {name: at_scales(model, scales) for name, model in searcher.models.items()}
     items: list[Item] = []
-    parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in models}
+    parts: dict[str, list[Vectors]] = {name: [] for name in searcher.models}
     with progress(len(files), "queries") as bar:
-        for done in embed_files(files, models):
+        for done in embed_files(files, searcher.models):
             items.extend(done.items)
             for name, rows in done.vectors.items():
                 parts[name].append(rows)
@@ -111,7 +95,7 @@ def own_ids(index: Store, queries: Sequence[Item]) -> list[list[int]]:
 
 def score_modes(
     searcher: Searcher,
-    vectors: Mapping[str, NDArray[np.float32]],
+    vectors: Mapping[str, Vectors],
     score: Callable[[NDArray[np.int64], slice], Values],
     options: Options,
     leave_out: Sequence[Sequence[int]] = (),
@@ -135,9 +119,10 @@ def score_modes(
     modes = options.modes or searcher.modes
 
     @cache
-    def rows_of(mode: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def rows_of(mode: str) -> Compared:
         model, space = MODES[mode]
-        return _whitened(vectors[model], searcher.index.rows(space, gallery), options.whiten)
+        kind = searcher.index.manifest.spaces[space].type
+        return _whitened(vectors[model], searcher.index.rows(space, gallery), kind, options.whiten)
 
     truth = None
     if "teacher" in searcher.modes:
@@ -177,14 +162,15 @@ def gallery_agreement(index: Store, sample: int = 1000) -> float:
 
 
 def _rank(
-    queries: NDArray[np.float32],
-    items: NDArray[np.float32],
+    queries: Vectors,
+    items: Vectors,
+    kind: VectorType,
     leave_out: Sequence[Sequence[int]],
     depth: int | None = None,
 ) -> Iterator[tuple[slice, NDArray[np.int64]]]:
     for start in range(0, len(queries), CHUNK):
         rows = slice(start, start + CHUNK)
-        similarity = queries[rows] @ items.T
+        similarity = kind.similarity(queries[rows], items)
         for line, ids in zip(similarity, leave_out[rows], strict=False):
             line[ids] = -np.inf
         yield rows, rank(similarity, depth)
@@ -192,27 +178,26 @@ def _rank(
 
 def _rerank(
     rankings: Iterator[tuple[slice, NDArray[np.int64]]],
-    queries: NDArray[np.float32],
-    items: NDArray[np.float32],
+    queries: Vectors,
+    items: Vectors,
+    kind: VectorType,
     leave_out: Sequence[Sequence[int]],
 ) -> Iterator[tuple[slice, NDArray[np.int64]]]:
     """Order the first of each ranking by the teacher's vectors, as `Searcher.rerank` does."""
     for rows, ranking in rankings:
         for row, line in enumerate(ranking, rows.start):
             first = line[:RERANKED]
-            similarity = items[first] @ queries[row]
+            similarity = kind.similarity(queries[row : row + 1], items[first])[0]
             similarity[np.isin(first, leave_out[row] if leave_out else ())] = -np.inf
             line[:RERANKED] = first[np.argsort(-similarity, kind="stable")]
         yield rows, ranking
 
 
-def _whitened(
-    queries: NDArray[np.float32], items: NDArray[np.float32], power: float | None
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _whitened(queries: Vectors, items: Vectors, kind: VectorType, power: float | None) -> Compared:
     if power is None:
-        return queries, items
+        return queries, items, kind
     whitening = Projection.fit(items[_spread(len(items), LEARN_FROM)], items.shape[1], power)
-    return whitening.project(queries), whitening.project(items)
+    return whitening.project(queries), whitening.project(items), UNIT_FLOATS
 
 
 def _spread(count: int, sample: int) -> NDArray[np.int64]:

@@ -15,13 +15,13 @@ from index.embedders.base import embed_checked
 from index.errors import ImageError, RetrievalError, UsageError
 from index.evaluation.ground_truth import EASY, HARD, JUNK, Box, GroundTruth
 from index.evaluation.metrics import revisited_average_precision, revisited_precision_at_k
-from index.evaluation.multiscale import at_scales
 from index.evaluation.rankings import Options, Scores, Values, check_modes, score_modes
 from index.images.decode import Photo, read_photo, with_pixels
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.progress import progress
 from index.search import Searcher
+from index.vectors import Vectors
 
 LONGER_SIDE = 1024  # pixels, of what a query is shown as
 DEPTHS = (1, 5, 10)  # of mP@k
@@ -36,7 +36,7 @@ def evaluate_revisited(
 ) -> dict[str, Scores]:
     """Rank the database exactly for every query. Items of the index outside the database are left out.
 
-    Boxes, size rule and scales are for the queries; the database stays as it was indexed.
+    Boxes and size rule are for the queries; the database stays as it was indexed.
 
     Args:
         searcher: The index and its models.
@@ -64,7 +64,7 @@ def evaluate_revisited(
     gallery = np.array(ids)[_match(truth.database, stems, "database images", searcher.index.path)]
     found = find_images([folder])
     files = [found[i] for i in _match(truth.queries, [file.path.stem for file in found], "queries", folder)]
-    vectors = _embed_boxes(searcher, files, truth.boxes, options.scales)
+    vectors = _embed_boxes(searcher, files, truth.boxes)
 
     def score(ranking: NDArray[np.int64], rows: slice) -> Values:
         return score_grades(np.take_along_axis(truth.grades[rows], ranking, axis=1))
@@ -122,18 +122,15 @@ def crop_query(photo: Photo, box: Box) -> Photo:
     return with_pixels(photo, crop)
 
 
-def _embed_boxes(
-    searcher: Searcher, files: Sequence[ImageFile], boxes: Sequence[Box], scales: Sequence[float]
-) -> dict[str, NDArray[np.float32]]:
-    models = {name: at_scales(model, scales) for name, model in searcher.models.items()}
-    parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in models}
+def _embed_boxes(searcher: Searcher, files: Sequence[ImageFile], boxes: Sequence[Box]) -> dict[str, Vectors]:
+    parts: dict[str, list[Vectors]] = {name: [] for name in searcher.models}
     with progress(len(files), "queries") as bar:
         for file, box in zip(files, boxes, strict=True):
             try:
                 query = crop_query(read_photo(file), box)
             except ImageError as reason:
                 raise RetrievalError(f"Query {file.path}: {reason}") from reason
-            for name, model in models.items():
+            for name, model in searcher.models.items():
                 parts[name].append(embed_checked(model, [model.prepare(query)], [file.name]))
             bar.update()
     return {name: np.concatenate(rows) for name, rows in parts.items()}

@@ -1,7 +1,7 @@
 """What a store is: a read side that is searched, and a write side that `index.build.pipeline.build` fills."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +18,11 @@ from index.stores.filters import Filter
 from index.stores.metadata import Metadata
 from index.stores.models import Models
 from index.stores.options import IndexOptions
-from index.stores.records import Failure, Item, Manifest, Space
-from index.vectors import Scored, Vectors
+from index.stores.records import CHUNK, Failure, Item, Manifest, Space
+from index.vectors import Ids, Scored, Vectors
+
+# Reads vectors of a space by ids, which are places in what `Known.iter_batches` yields.
+RowReader = Callable[[str, Ids], Vectors]
 
 
 class Searchable(Protocol):
@@ -80,6 +83,23 @@ class Store(ABC):
     def open_space(self, space: str, device: str) -> Searchable:
         """Make a space ready to be searched."""
 
+    def iter_items(self) -> Iterator[Item]:
+        """Read the gallery in bounded memory, by rising id."""
+        return iter(self.items)
+
+    def iter_rows(self, space: str) -> Iterator[Vectors]:
+        """Read the `(n, dim)` vectors of all items, after these, in bounded memory and by rising id."""
+        for start in range(0, len(self), CHUNK):
+            yield self.rows(space, np.arange(start, min(start + CHUNK, len(self))))
+
+    def faults(self) -> Iterator[str]:
+        """Find what is not as it was written, and say of each thing in a line what is wrong."""
+        yield from ()
+
+    def check_space(self, space: str) -> Iterator[str]:
+        """Find what keeps a space from being read or searched at all, likewise."""
+        yield from ()
+
     def companion(self, name: str) -> Path:
         """Where a file of `COMPANIONS` is, if it was kept."""
         return self.model_file.with_name(name)
@@ -96,7 +116,7 @@ class Store(ABC):
         names = [[file.name for file in item.files] for item in self.items]
         return Metadata([item.path for item in self.items], names, self.metadata)
 
-    @cached_property
+    @property
     def columns(self) -> dict[str, list[str]]:
         """The columns of the metadata with their values, of each the 200 most frequent at most."""
         return self._known.columns
@@ -112,9 +132,9 @@ class Store(ABC):
         """What `Searchable.search` shall keep to: `(items,)` of booleans; None keeps all.
 
         Raises:
-            UsageError: The metadata have no such column.
+            UsageError: There is no such column, or no such item.
         """
-        return narrow.keep(self._known) if narrow.prefix or narrow.columns else None
+        return narrow.keep(self._known) if narrow.selects else None
 
     def require_model(self, space: str, key: str, name: str) -> None:
         """Refuse a model that is not the one which made the vectors of a space.
@@ -155,15 +175,20 @@ class Content(Protocol):
     def failures(self) -> Iterator[Failure]:
         """Yield the images that were refused."""
 
-    def vectors(self, space: str) -> Iterator[Vectors]:
-        """Yield `(n, dim)` vectors of all items, some at a time."""
+    def vectors(self, space: str, known: RowReader | None = None) -> Iterator[Vectors]:
+        """Yield `(n, dim)` vectors of all items, after these were read, some at a time.
+
+        Args:
+            space: Of which space.
+            known: Reads those that `StoreWriter.known` has; a store that knows none needs none.
+        """
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield so many items at a time, for a store that keeps the vectors it has."""
 
 
 class Known(Protocol):
-    """Items that a store has vectors of."""
+    """Items that a store has vectors of: none of them is embedded again."""
 
     @property
     def manifest(self) -> Manifest:
@@ -171,9 +196,6 @@ class Known(Protocol):
 
     def iter_batches(self) -> Iterator[pa.RecordBatch]:
         """Read them as columns named as the attributes of `Item`, some items at a time."""
-
-    def read_rows(self, space: str, ids: NDArray[np.int64]) -> Vectors:
-        """Read vectors of some items, by their places in what `iter_batches` yields."""
 
 
 @dataclass(frozen=True)

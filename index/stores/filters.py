@@ -1,6 +1,6 @@
 """Narrow a search: to some of the items, and to what is nearly as like the query as the best."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from index.errors import UsageError
 from index.stores.metadata import Metadata
 from index.vectors import Scores
+
+NAMED = 10  # values that a message names
 
 
 @dataclass(frozen=True)
@@ -31,16 +33,54 @@ class Filter:
             raise UsageError(f"--cut must lie between 0 and 1, not {self.cut}.")
         object.__setattr__(self, "columns", MappingProxyType(dict(self.columns)))
 
+    @property
+    def selects(self) -> bool:
+        """Whether it wants some of the items only, whatever their score."""
+        return bool(self.prefix or self.columns)
+
     def keep(self, metadata: Metadata) -> NDArray[np.bool_] | None:
         """Which items are wanted, whatever their score: `(items,)`; None wants all.
 
         Raises:
-            UsageError: The metadata have no such column.
+            UsageError: There is no such column, or no such item.
         """
+        self.require_columns(metadata.names)
         masks = [metadata.equals(column, value) for column, value in self.columns.items()]
         if self.prefix:
             masks.append(metadata.starts_with(self.prefix))
-        return np.logical_and.reduce(masks) if masks else None
+        if not masks:
+            return None
+        kept = np.logical_and.reduce(masks)
+        if not kept.any():
+            raise self.matches_nothing(metadata.columns, metadata.top_names)
+        return kept
+
+    def require_columns(self, names: Collection[str]) -> None:
+        """Refuse a column that is not there.
+
+        Raises:
+            UsageError: Names those that are.
+        """
+        for column in self.columns:
+            if column not in names:
+                there = f"only {', '.join(names)}" if names else "none: see index --metadata"
+                raise UsageError(f"This index has no column {column!r}, {there}.")
+
+    def matches_nothing(
+        self, columns: Mapping[str, Sequence[str]], top_names: Sequence[str] = ()
+    ) -> UsageError:
+        """Say that no item is wanted, and what there is.
+
+        Args:
+            columns: Values of each column,
+            top_names: and what is at the top of the indexed folder, as far as they are known.
+        """
+        wanted = [f"{column}={value}" for column, value in self.columns.items()]
+        there = [_list(f"{column} is", columns[column]) for column in self.columns if columns[column]]
+        if self.prefix:
+            wanted.append(f"a path that starts with {self.prefix!r}")
+            there.append(_list("paths start with", top_names or ["their folder below the one indexed"]))
+        return UsageError(f"No image has {' and '.join(wanted)}: {'; '.join(there) or 'leave it out'}.")
 
     def clear(self, scores: Scores) -> NDArray[np.bool_]:
         """Which of `(queries, k)` falling scores pass the cut."""
@@ -48,6 +88,11 @@ class Filter:
             return np.ones(scores.shape, bool)
         best = scores[:, :1]
         return scores >= np.minimum(best, self.cut * best)  # a share of a negative best lies above it
+
+
+def _list(what: str, values: Sequence[str]) -> str:
+    more = f" and {len(values) - NAMED} more" if len(values) > NAMED else ""
+    return f"{what} {', '.join(values[:NAMED])}{more}"
 
 
 def parse_where(conditions: Sequence[str]) -> dict[str, str]:

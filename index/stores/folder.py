@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from index.errors import UsageError
-from index.io import file_digest, forget, require_utf8
+from index.io import chunks, file_digest, forget, require_utf8
 from index.stores.base import Store
 from index.stores.faiss.vector_index import EXACT, SearchParams, VectorIndex, read_ann
 from index.stores.records import CHUNK, FORMAT, Failure, File, Item, Manifest, Space, Stored
@@ -107,6 +107,18 @@ class Index(Store):
         taken = vectors[ids]
         forget(vectors)
         return taken
+
+    def iter_rows(self, space: str) -> Iterator[Vectors]:
+        """As `Store.iter_rows`; what was read is not kept mapped."""
+        return chunks(self.vectors(space), CHUNK)
+
+    def check_space(self, space: str) -> Iterator[str]:
+        """As `Store.check_space`: there are as many vectors as items, and the FAISS file is of as many."""
+        vectors, ann = self.vectors(space), self.ann(space)
+        if vectors.shape != (wanted := (len(self), self.manifest.spaces[space].dim)):
+            yield f"vectors {vectors.shape}, not {wanted}"
+        elif ann is not None and (ann.ntotal, ann.d) != wanted:
+            yield f"the FAISS file has {ann.ntotal} vectors of {ann.d}, not {wanted}"
 
     def open_space(self, space: str, device: str) -> VectorIndex:
         """Join the FAISS index of a space and its vectors."""

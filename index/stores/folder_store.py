@@ -99,7 +99,8 @@ class FolderStore(StoreWriter):
         if table is not None:
             writer.add_metadata(table)
         for name, space in content.spaces.items():
-            vectors = writer.add_space(name, space, content.vectors(name))
+            known = base.read_rows if base else None
+            vectors = writer.add_space(name, space, content.vectors(name, known))
             writer.add_search(name, vectors, options.target, options.factory)
         writer.add_model(self.models.student.data, Path(self.models.student.spec).parent)
         return True

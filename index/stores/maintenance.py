@@ -1,4 +1,4 @@
-"""Look after an index folder: say what it is, check all of it, drop what is gone."""
+"""Look after a gallery: say what it is, and check all of it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,13 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from index.io import chunks
-from index.stores.faiss.vector_index import EXACT, SearchParams, VectorIndex, search_exact
-from index.stores.folder import Index
-from index.stores.records import CHUNK, UNFINISHED
-from index.vectors import Vectors
+from index.stores.base import Store
+from index.stores.records import UNFINISHED, Stored
+from index.stores.registry import open_store
 
-SAMPLE = 200  # vectors that a FAISS file is asked for
+SAMPLE = 200  # vectors that are searched for
 SLACK = 0.02  # recall that may be lost from one measurement to the next
 
 
@@ -24,10 +22,10 @@ class SpaceFacts:
         model: Name of the embedder.
         key: Its identity.
         dim: Length of the vectors.
-        factory: FAISS factory string.
+        factory: FAISS factory string, or a server's type of index.
         recall: Recall@10 against exact search, as measured when it was built.
-        milliseconds: Median of one search on one core, likewise.
-        bytes_per_vector: In the FAISS file; 0 where there is none, and the vectors are searched themselves.
+        milliseconds: Median of one search on one core, likewise; 0 where a server searches.
+        bytes_per_vector: In the FAISS file; 0 where there is none: a server, or vectors searched themselves.
     """
 
     model: str
@@ -56,31 +54,31 @@ class IndexFacts:
 
     def __str__(self) -> str:
         """The facts for people, one a line."""
-        lines = [
-            f"images       {self.images} in {self.images + self.copies} files; {self.refused} files refused",
-            f"sources      {', '.join(self.sources)}",
-            f"written      {self.created}, {self.megabytes:.1f} MB",
-        ]
-        lines += [
-            f"{name:12} {space.model}, {space.dim} dimensions; {space.factory}, "
-            f"recall@10 {space.recall:.3f} in {space.milliseconds:.2f} ms, "
-            f"{space.bytes_per_vector:.0f} bytes a vector"
-            for name, space in self.spaces.items()
-        ]
+        lines = [f"images       {self.images}", f"written      {self.created}"]
+        if self.megabytes:
+            lines[0] += f" in {self.images + self.copies} files; {self.refused} files refused"
+            lines[1] += f", {self.megabytes:.1f} MB"
+            lines.insert(1, f"sources      {', '.join(self.sources)}")
+        for name, space in self.spaces.items():
+            line = f"{name:12} {space.model}, {space.dim} dimensions; {space.factory}, recall@10 {space.recall:.3f}"
+            if self.megabytes:
+                line += f" in {space.milliseconds:.2f} ms, {space.bytes_per_vector:.0f} bytes a vector"
+            lines.append(line)
         if self.unfinished_run:
             lines.append("unfinished   a run was begun and not completed: see `retrieval index --resume`")
         return "\n".join(lines)
 
 
-def describe_index(path: Path) -> IndexFacts:
-    """Say what an index is, from its manifest alone.
+def describe_index(where: str | Path) -> IndexFacts:
+    """Say what a gallery is, from its manifest alone.
 
     Raises:
         UsageError: There is none.
     """
-    manifest = Index(path).manifest
+    store = open_store(where)
+    manifest = store.manifest
     return IndexFacts(
-        str(path),
+        str(store),
         manifest.created,
         manifest.sources,
         manifest.count,
@@ -88,7 +86,7 @@ def describe_index(path: Path) -> IndexFacts:
         manifest.failed,
         sum(file.size for file in manifest.files.values()) / 1e6,
         manifest.teacher,
-        (path / UNFINISHED).is_dir(),
+        (store.path / UNFINISHED).is_dir(),
         {
             name: SpaceFacts(
                 space.name,
@@ -97,73 +95,72 @@ def describe_index(path: Path) -> IndexFacts:
                 space.factory,
                 space.recall,
                 space.milliseconds,
-                manifest.files[f"{name}.faiss"].size / manifest.count if space.factory != EXACT else 0.0,
+                manifest.files.get(f"{name}.faiss", Stored(0, "")).size / max(manifest.count, 1),
             )
             for name, space in manifest.spaces.items()
         },
     )
 
 
-def verify_index(path: Path) -> list[str]:
-    """Read all of an index and check it: files, tables, vectors, and that FAISS finds them.
+def verify_index(where: str | Path) -> list[str]:
+    """Read all of a gallery and check it: files, items, vectors, and that a search finds them.
 
     Returns:
         Each fault in a line.
 
     Raises:
-        UsageError: There is no index, or its manifest is damaged.
+        UsageError: There is none, or its manifest is damaged.
     """
-    index = Index(path)
-    if faults := list(index.faults()):
+    store = open_store(where)
+    if faults := list(store.faults()):
         return faults  # nothing else could be believed
     return [
-        *_check_tables(index),
-        *(fault for name in index.manifest.spaces for fault in _check_space(index, name)),
+        *_check_items(store),
+        *(fault for name in store.manifest.spaces for fault in _check_space(store, name)),
     ]
 
 
-def _check_tables(index: Index) -> Iterator[str]:
-    manifest = index.manifest
+def _check_items(store: Store) -> Iterator[str]:
+    manifest = store.manifest
     count = copies = 0
     digests: set[str] = set()
     paths: set[str] = set()
-    for item in index.iter_items():
+    for item in store.iter_items():
         count, copies = count + 1, copies + len(item.copies)
         digests.add(item.digest)
         paths.update(file.path for file in item.files)
-    if (count, copies) != (manifest.count, manifest.copies):
+    if (count, copies) != (manifest.count, manifest.copies if manifest.files else copies):
         yield f"{count} items and {copies} copies, not {manifest.count} and {manifest.copies}"
     if len(digests) < count:
         yield f"{count - len(digests)} items have the content of another"
     if len(paths) < count + copies:
         yield f"{count + copies - len(paths)} paths are there twice"
-    if len(index.failures) != manifest.failed:
-        yield f"{len(index.failures)} refused files, not {manifest.failed}"
+    if manifest.files and len(store.failures) != manifest.failed:
+        yield f"{len(store.failures)} refused files, not {manifest.failed}"
 
 
-def _check_space(index: Index, name: str) -> Iterator[str]:
-    space, vectors, ann = index.manifest.spaces[name], index.vectors(name), index.ann(name)
-    if vectors.shape != (len(index), space.dim):
-        yield f"{name}: vectors {vectors.shape}, not {(len(index), space.dim)}"
+def _check_space(store: Store, name: str) -> Iterator[str]:
+    """Check the vectors of a space, and that a search finds what is nearest, unless it compares them all."""
+    if faults := list(store.check_space(name)):
+        yield from (f"{name}: {fault}" for fault in faults)
         return
-    wrong = sum(int(space.type.is_damaged(some).sum()) for some in chunks(vectors, CHUNK))
+    made, count = store.manifest.spaces[name], len(store)
+    k, sample = max(min(10, count // 4), 1), np.unique(np.linspace(0, count - 1, SAMPLE).astype(int))
+    queries, wrong, searches = store.rows(name, sample), 0, bool(made.probes or made.refine)
+    nearest = np.full((len(sample), k), -np.inf, np.float32)
+    for rows in store.iter_rows(name):
+        wrong += int(made.type.is_damaged(rows).sum())
+        if searches:
+            scores = np.concatenate([nearest, made.type.similarity(queries, rows)], axis=1)
+            nearest = -np.partition(-scores, k - 1, axis=1)[:, :k]
     if wrong:
         yield f"{name}: {wrong} vectors are not of unit length"
-    if ann is None:
+    if not searches:
         return
-    if (ann.ntotal, ann.d) != vectors.shape:
-        yield f"{name}: the FAISS file has {ann.ntotal} vectors of {ann.d}, not {vectors.shape}"
-    elif (
-        recall := _recall_by_ids(VectorIndex(ann, vectors, SearchParams(space.probes, space.refine)), vectors)
-    ) < space.recall - SLACK:
-        yield f"{name}: the FAISS file finds {recall:.3f} of what is nearest, not {space.recall:.3f}"
-
-
-def _recall_by_ids(ann: VectorIndex, vectors: Vectors) -> float:
-    """Recall of an index, with the ids that it finds scored by the stored vectors: whether it is of these."""
-    rows = np.unique(np.linspace(0, len(vectors) - 1, SAMPLE).astype(int))
-    queries, k = vectors[rows], max(min(10, len(vectors) // 4), 1)
-    worst = search_exact(queries, vectors, k)[0][:, -1:]
-    ids = ann.search(queries, k)[1]
-    scores, ids = ann.order_again(queries, ids, k)
-    return float(((scores >= worst - 1e-5) & (ids >= 0)).mean())
+    space = store.open_space(name, "cpu")
+    ids = space.search(queries, k)[1]
+    # By their stored vectors: an index of others finds ids too.
+    scores, ids = space.order_again(queries, ids, k)
+    recall = float(((scores >= nearest.min(axis=1, keepdims=True) - 1e-5) & (ids >= 0)).mean())
+    if recall < made.recall - SLACK:
+        yield f"{name}: {store.engine['Searched by']} finds {recall:.3f} of what is nearest, not {made.recall:.3f}"

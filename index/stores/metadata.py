@@ -4,6 +4,7 @@ import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,20 @@ class Metadata:
                     self._columns[name] = table[name].combine_chunks().take(places)
 
     @property
+    def names(self) -> list[str]:
+        """The columns."""
+        return list(self._columns)
+
+    @property
+    def top_names(self) -> list[str]:
+        """What is at the top of the indexed folder: folders, which end with `/`, and files."""
+        firsts = pc.list_element(pc.split_pattern(self._names, "/", max_splits=1), 0)
+        folders = pc.match_substring(self._names, "/")
+        return sorted(
+            set(pc.if_else(folders, pc.binary_join_element_wise(firsts, "/", ""), firsts).to_pylist())
+        )
+
+    @cached_property
     def columns(self) -> dict[str, list[str]]:
         """The columns with their values, sorted: of a column with many the most frequent 200."""
         return {
@@ -174,12 +189,5 @@ class Metadata:
         return mask
 
     def equals(self, column: str, value: str) -> NDArray[np.bool_]:
-        """Which items have that value in a column: `(items,)`.
-
-        Raises:
-            UsageError: There is no such column.
-        """
-        if column not in self._columns:
-            known = f"only {', '.join(self._columns)}" if self._columns else "none: see index --metadata"
-            raise UsageError(f"This index has no column {column!r}, {known}.")
+        """Which items have that value in a column: `(items,)`."""
         return pc.fill_null(pc.equal(self._columns[column], value), False).to_numpy(zero_copy_only=False)

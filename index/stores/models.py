@@ -41,7 +41,10 @@ class Models:
     @property
     def spaces(self) -> dict[str, Space]:
         """What they make; a teacher that nothing was asked of yet may not say how long its vectors are: 0."""
-        spaces = {name: Space(model.key, model.name, model.dim) for name, model in self.embedders.items()}
+        spaces = {
+            name: Space(model.key, model.name, model.dim, **asdict(model.vector_type))
+            for name, model in self.embedders.items()
+        }
         if self.projection is not None:
             spaces[PROJECTED] = Space(self.projection.key, "teacher space", self.student.dim)
         return spaces

@@ -143,7 +143,7 @@ def test_evaluate_on_revisited_ground_truth(index: Path, folder: Path, tmp_path:
     truth = {"imlist": [str(i) for i in range(12)], "qimlist": ["q"], "gnd": [entry]}
     (tmp_path / "gnd.json").write_text(json.dumps(truth))
     options = ("--queries", tmp_path / "queries", "--revisited", tmp_path / "gnd.json")
-    scores = json.loads(retrieval("evaluate", index, *options, "--scales", "1,0.5", "--json").stdout)
+    scores = json.loads(retrieval("evaluate", index, *options, "--json").stdout)
     assert scores.keys() == {"student", "teacher", "rerank"}
     assert scores["student"]["mAP E"] == 1
     table = retrieval("evaluate", index, *options, "--mode", "student", "--whiten", 0.5).stdout.splitlines()

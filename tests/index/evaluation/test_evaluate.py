@@ -13,7 +13,7 @@ from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.evaluation.evaluate import evaluate_by_name
 from index.evaluation.labelled import evaluate_labelled, label_items, read_labels
-from index.evaluation.rankings import Options, gallery_agreement, parse_scales
+from index.evaluation.rankings import Options, gallery_agreement
 from index.images.decode import read_photo
 from index.search import Searcher
 from index.teachers.spec import TeacherSpec
@@ -142,11 +142,6 @@ def test_whitening_is_learnt_from_the_gallery_and_applied_to_both_sides(searcher
 
 
 def test_options_on_the_command_line():
-    assert parse_scales("1,0.5") == [1, 0.5]
-    with pytest.raises(UsageError, match="--scales must be numbers, such as"):
-        parse_scales("big")
-    with pytest.raises(UsageError, match="--scales must lie above 0"):
-        Options(scales=[0.0])
     with pytest.raises(UsageError, match="--whiten must lie between 0 and 1"):
         Options(whiten=2.0)
 

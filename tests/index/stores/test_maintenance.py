@@ -87,7 +87,7 @@ def test_vectors_are_checked_against_items_length_and_faiss(index: Index):
     others = np.flipud(np.frombuffer(whole, "<f4", offset=128).reshape(11, 8))
     rewrite(index, "student.npy", whole[:128] + others.tobytes())
     (fault,) = verify_index(index.path)
-    assert fault.startswith("student: the FAISS file finds")
+    assert fault.startswith("student: FAISS finds")
 
 
 def test_a_faiss_file_of_other_vectors_is_found(index: Index, unit_rows):
@@ -95,7 +95,7 @@ def test_a_faiss_file_of_other_vectors_is_found(index: Index, unit_rows):
     other.add(unit_rows(11, 8))
     rewrite(index, "student.faiss", faiss.serialize_index(other).tobytes())
     (fault,) = verify_index(index.path)
-    assert fault.startswith("student: the FAISS file finds")
+    assert fault.startswith("student: FAISS finds")
     other.add(unit_rows(1, 8))
     rewrite(index, "student.faiss", faiss.serialize_index(other).tobytes())
     assert verify_index(index.path) == ["student: the FAISS file has 12 vectors of 8, not (11, 8)"]
