@@ -25,13 +25,12 @@ from index.stores.milvus.client import (
     FIELDS,
     METRIC,
     Address,
+    Client,
     as_row,
     collection_name,
-    connect,
     create_collection,
 )
-from index.stores.milvus.collection import Collection, search_params
-from index.stores.milvus.store import MilvusIndex, MilvusSpace
+from index.stores.milvus.store import MilvusIndex, MilvusSpace, search_params
 from index.stores.milvus.writer import MOST_ROWS, MilvusWriter
 from index.stores.options import IndexOptions
 from index.stores.records import FORMAT, Item, Manifest, Space
@@ -41,15 +40,15 @@ BLOCKS = 10
 MATCH = 1e-5  # scores so near are equal
 
 
-def make(client: Any, address: Address, space: Space) -> Collection:
+def make(client: Client, space: Space) -> MilvusIndex:
     """Make an empty gallery of one space."""
-    name = collection_name(address.name, space.key, "student", space.key)
+    name = collection_name(client.address.name, space.key, "student", space.key)
     client.drop_collection(name)
     manifest = Manifest(FORMAT, 0, "", [], 0, 0, 0, None, {}, {"student": space})
     create_collection(client, name, space.dim, {"manifest": asdict(manifest), "columns": []})
     index(client, name, "FLAT", {})
     client.load_collection(name)
-    return Collection(address, client, name)
+    return MilvusIndex(client, name)
 
 
 def index(client: Any, name: str, kind: str, params: Mapping[str, int]) -> None:
@@ -75,14 +74,14 @@ def batches(items: list[Item], vectors: NDArray[np.float32]) -> Iterator[Batch]:
         yield Batch(part, {"student": made})
 
 
-def open_writer(collection: Collection) -> MilvusWriter:
+def open_writer(gallery: MilvusIndex) -> MilvusWriter:
     """Take a gallery that `make` made, to be written."""
-    writer = MilvusWriter(collection.address)
-    writer.client, writer.collection, writer.options = collection.client, collection, IndexOptions()
+    writer = MilvusWriter(gallery.client.address)
+    writer.client, writer.gallery, writer.options = gallery.client, gallery, IndexOptions()
     return writer
 
 
-def insert(client: Any, collections: Sequence[Collection], gallery: NDArray[np.float32]) -> None:
+def insert(client: Any, collections: Sequence[MilvusIndex], gallery: NDArray[np.float32]) -> None:
     """Print the rates of both ways, block by block in turns."""
     ours, bare = collections
     rates: dict[str, list[float]] = {"ours": [], "bare": []}
@@ -109,10 +108,10 @@ def insert(client: Any, collections: Sequence[Collection], gallery: NDArray[np.f
 
 
 def search(
-    client: Any, collection: Collection, made: Space, queries: NDArray[np.float32]
+    client: Any, collection: MilvusIndex, made: Space, queries: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Print the median times of both ways, query by query in turns, and return the scores that ours finds."""
-    space = MilvusSpace(MilvusIndex(collection, Path("student.onnx")), "student")
+    space = MilvusSpace(collection, "student")
     space._made = made
     params = {"metric_type": METRIC, "params": search_params(made.factory, made.probes, K)}
     fields = ["digest", *FIELDS]
@@ -161,9 +160,10 @@ def main() -> None:
     gallery, queries = draw(args)
     truth = search_exact(queries, gallery, K)[0]
     addresses = [Address(args.uri, name) for name in ("benchmark_ours", "benchmark_bare")]
-    client = connect(addresses[0])
+    clients = [Client(address) for address in addresses]
+    client = clients[0].bare  # what the bare loop calls
     dim = gallery.shape[1]
-    collections = [make(client, address, Space("onnx:x", "synthetic", dim, "FLAT")) for address in addresses]
+    collections = [make(client, Space("onnx:x", "synthetic", dim, "FLAT")) for client in clients]
     try:
         insert(client, collections, gallery)
         ours = collections[0]

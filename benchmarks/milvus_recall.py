@@ -7,7 +7,6 @@ queries are new draws, while the effort is chosen by rows of the gallery.
 """
 
 import time
-from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -15,8 +14,8 @@ from milvus import batches, draw, index, items_of, make, open_writer, parser_for
 
 from index.stores.faiss.tuning import GIB
 from index.stores.faiss.vector_index import search_exact
-from index.stores.milvus.client import Address, connect
-from index.stores.milvus.store import MilvusIndex, MilvusSpace
+from index.stores.milvus.client import Address, Client
+from index.stores.milvus.store import MilvusSpace
 from index.stores.milvus.tuning import choose_index, tune
 from index.stores.options import SearchTarget
 from index.stores.records import Space
@@ -35,8 +34,7 @@ def main() -> None:
     gallery, queries = draw(args)
     least = search_exact(queries, gallery, K)[0][:, -1:] - MATCH
     dim = gallery.shape[1]
-    address = Address(args.uri, "benchmark_recall")
-    client = connect(address)
+    client = Client(Address(args.uri, "benchmark_recall"))
     items = items_of(slice(0, args.count))
     for recall, share in ASKED:
         need = SearchTarget(recall, share * dim * args.count / GIB)
@@ -44,7 +42,7 @@ def main() -> None:
         if args.only not in (None, kind):
             continue
         # A collection for each: Milvus 2.3.5, with its data on disk, never finished a second index of one.
-        collection = make(client, address, Space("onnx:x", "synthetic", dim, "FLAT"))
+        collection = make(client, Space("onnx:x", "synthetic", dim, "FLAT"))
         name = collection.student
         open_writer(collection).send(batches(items, gallery), args.count)
         client.flush(name)
@@ -53,7 +51,7 @@ def main() -> None:
         index(client, name, kind, params)
         client.load_collection(name)
         served = tune(collection, "student", kind, need)
-        space = MilvusSpace(MilvusIndex(collection, Path("student.onnx")), "student")
+        space = MilvusSpace(collection, "student")
         space._made = Space("onnx:x", "synthetic", dim, kind, probes=served.probes)
         found, times = [], []
         for query in queries:

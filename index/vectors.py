@@ -1,7 +1,7 @@
 """What vectors are: the type of their numbers, what makes one sound, and how near two of them are.
 
-Whatever holds vectors takes `(n, dim)` rows of any type and leaves to `VectorType` what their numbers mean: `dim`
-counts the numbers of a row.
+Whatever holds vectors takes `(n, dim)` rows of any type, and leaves to `VectorType` what their numbers mean:
+`dim` counts the numbers of a row.
 """
 
 from collections.abc import Callable

@@ -116,7 +116,7 @@ class Store(ABC):
         names = [[file.name for file in item.files] for item in self.items]
         return Metadata([item.path for item in self.items], names, self.metadata)
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, list[str]]:
         """The columns of the metadata with their values, of each the 200 most frequent at most."""
         return self._known.columns

@@ -60,7 +60,8 @@ class IndexFacts:
             lines[1] += f", {self.megabytes:.1f} MB"
             lines.insert(1, f"sources      {', '.join(self.sources)}")
         for name, space in self.spaces.items():
-            line = f"{name:12} {space.model}, {space.dim} dimensions; {space.factory}, recall@10 {space.recall:.3f}"
+            line = f"{name:12} {space.model}, {space.dim} dimensions; {space.factory}, "
+            line += f"recall@10 {space.recall:.3f}"
             if self.megabytes:
                 line += f" in {space.milliseconds:.2f} ms, {space.bytes_per_vector:.0f} bytes a vector"
             lines.append(line)
@@ -163,4 +164,5 @@ def _check_space(store: Store, name: str) -> Iterator[str]:
     scores, ids = space.order_again(queries, ids, k)
     recall = float(((scores >= nearest.min(axis=1, keepdims=True) - 1e-5) & (ids >= 0)).mean())
     if recall < made.recall - SLACK:
-        yield f"{name}: {store.engine['Searched by']} finds {recall:.3f} of what is nearest, not {made.recall:.3f}"
+        finder = store.engine["Searched by"]
+        yield f"{name}: {finder} finds {recall:.3f} of what is nearest, not {made.recall:.3f}"

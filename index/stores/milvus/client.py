@@ -8,19 +8,16 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from index.errors import RetrievalError, UnreachableError, UsageError, needs
 from index.io import content_digest
 from index.stores.filters import Filter
 from index.stores.records import File, Item
-
-if TYPE_CHECKING:
-    from pymilvus import MilvusClient
 
 TOKEN = "MILVUS_TOKEN"  # the environment variable  # noqa: S105
 SCHEMES = {"milvus": "http", "milvus+https": "https"}
@@ -54,21 +51,18 @@ class Address:
     def __post_init__(self) -> None:
         if "@" in self.uri:
             raise UsageError(f"Put no password into an address: set {TOKEN} in the environment.")
-        if not _is_server(self.uri):
+        try:
+            parts = urlsplit(self.uri)
+            sound = parts.scheme in SCHEMES.values() and bool(parts.hostname) and parts.port != 0
+            sound = sound and not (parts.path or parts.query or parts.fragment)
+        except ValueError:  # a port or an IPv6 address that is none
+            sound = False
+        if not sound:
             raise UsageError(f"{self.uri} is no address of a Milvus server, such as http://HOST:19530.")
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", self.name):
             raise UsageError(
                 f"A collection's name has letters, digits and _, and no digit first, not {self.name!r}."
             )
-
-
-def _is_server(uri: str) -> bool:
-    try:
-        parts = urlsplit(uri)
-        more = parts.path or parts.query or parts.fragment
-        return parts.scheme in SCHEMES.values() and bool(parts.hostname) and parts.port != 0 and not more
-    except ValueError:  # a port or an IPv6 address that is none
-        return False
 
 
 def is_address(where: str) -> bool:
@@ -89,22 +83,33 @@ def parse_address(where: str) -> Address:
     return Address(f"{SCHEMES[scheme]}://{server}", name)
 
 
-def connect(address: Address) -> "MilvusClient":
-    """Reach the server; a token is taken from the environment.
+class Client:
+    """A `MilvusClient`: what fails in a call of it is one line with the remedy, as `explain` says."""
 
-    Raises:
-        UnreachableError: Nobody answers there.
-        UsageError: pymilvus is not installed.
-    """
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it has to say is in its errors too
-    with needs("milvus"):
-        from pymilvus import MilvusClient
-    # It writes a traceback for each error, besides raising it.
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
-    with explain(address):
-        return MilvusClient(
-            uri=address.uri, token=os.environ.get(TOKEN, ""), timeout=SECONDS, grpc_options=RECONNECT
-        )
+    def __init__(self, address: Address) -> None:
+        """Reach the server; a token is taken from the environment.
+
+        Raises:
+            UnreachableError: Nobody answers there.
+            UsageError: pymilvus is not installed.
+        """
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it has to say is in its errors too
+        with needs("milvus"):
+            from pymilvus import MilvusClient
+        # It writes a traceback for each error, besides raising it.
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+        self.address, token = address, os.environ.get(TOKEN, "")
+        with explain(address):
+            self.bare = MilvusClient(address.uri, token=token, timeout=SECONDS, grpc_options=RECONNECT)
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        called = getattr(self.bare, method)
+
+        def call(*args: Any, **options: Any) -> Any:
+            with explain(self.address):
+                return called(*args, **options)
+
+        return call
 
 
 @contextmanager
@@ -148,7 +153,7 @@ def collection_name(name: str, student: str, space: str, key: str) -> str:
     return base if space == "student" else f"{base}_{space}_{content_digest(key.encode())[:8]}"
 
 
-def create_collection(client: "MilvusClient", name: str, dim: int, facts: dict[str, Any]) -> None:
+def create_collection(client: Client, name: str, dim: int, facts: dict[str, Any]) -> None:
     """Create a collection with the items as fields."""
     from pymilvus import DataType
 
@@ -160,29 +165,25 @@ def create_collection(client: "MilvusClient", name: str, dim: int, facts: dict[s
     for number in ("size", "width", "height", "mtime"):
         schema.add_field(number, DataType.INT64)
     schema.add_field("more", DataType.JSON)  # copies and metadata
-    client.create_collection(
-        name, schema=schema, consistency_level="Bounded", properties={FACTS: json.dumps(facts)}
-    )
+    properties = {FACTS: json.dumps(facts)}
+    client.create_collection(name, schema=schema, consistency_level="Bounded", properties=properties)
 
 
-def check_schema(name: str, described: dict[str, Any], dim: int, metric: str | None) -> None:
-    """Refuse a collection that does not hold such vectors.
+def check_schema(client: Client, name: str, dim: int, metric: str | None = METRIC) -> None:
+    """Refuse a collection that does not hold such vectors, or compares them by another metric.
 
     Raises:
         UsageError: Its fields, its dimension or its metric is another.
     """
-    fields = {field["name"]: field for field in described["fields"]}
+    fields = {field["name"]: field for field in client.describe_collection(name)["fields"]}
     if not {"digest", "vector", *FIELDS} <= set(fields):
         raise UsageError(f"Collection {name} was not made by `retrieval index`. Give another --collection.")
     found = int(fields["vector"]["params"]["dim"])
-    if found != dim:
-        raise UsageError(
-            f"Collection {name} holds vectors of {found}, not {dim}. Drop it, or give another --collection."
-        )
+    fault = f"holds vectors of {found}, not {dim}" if found != dim else ""
     if metric not in (None, METRIC):
-        raise UsageError(
-            f"Collection {name} compares by {metric}, not {METRIC}. Drop it, or give another --collection."
-        )
+        fault = fault or f"compares by {metric}, not {METRIC}"
+    if fault:
+        raise UsageError(f"Collection {name} {fault}. Drop it, or give another --collection.")
 
 
 def as_row(item: Item, metadata: dict[str, str]) -> dict[str, Any]:
@@ -219,27 +220,21 @@ def quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def any_of(digests: Iterator[str] | list[str]) -> str:
+def any_of(digests: Sequence[str]) -> str:
     """The filter for some items."""
-    return f"digest in {json.dumps(list(digests))}"
+    return f"digest in {json.dumps(digests)}"
 
 
-def as_filter(narrow: Filter, columns: list[str]) -> str:
-    """What is wanted, as the server understands it; empty wants all.
-
-    Args:
-        narrow: What is wanted, but for the cut.
-        columns: Those that there are.
+def as_filter(narrow: Filter, columns: Collection[str]) -> str:
+    """What is wanted of the `columns` that there are, as the server understands it; empty wants all.
 
     Raises:
         UsageError: There is no such column.
     """
-    parts = []
-    for column, value in narrow.columns.items():
-        if column not in columns:
-            known = f"only {', '.join(columns)}" if columns else "none: see index --metadata"
-            raise UsageError(f"This index has no column {column!r}, {known}.")
-        parts.append(f'more["metadata"][{quote(column)}] == {quote(value)}')
+    narrow.require_columns(columns)
+    parts = [
+        f'more["metadata"][{quote(column)}] == {quote(value)}' for column, value in narrow.columns.items()
+    ]
     if narrow.prefix:
         names = ["name", *(f'more["copies"][{i}]["name"]' for i in range(MOST_FILES - 1))]
         parts.append(f"({' or '.join(_starts_with(name, narrow.prefix) for name in names)})")

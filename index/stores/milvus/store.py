@@ -1,14 +1,15 @@
-"""A gallery in Milvus, opened to be searched: the read side of the store."""
+"""A gallery in Milvus, opened: its collections, one for each space, read and searched."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
 from platformdirs import user_cache_path
 
 from index.errors import RetrievalError, UsageError
@@ -17,48 +18,83 @@ from index.stores.base import Store
 from index.stores.filters import Filter
 from index.stores.folder import ERRORS, read_failures
 from index.stores.metadata import MOST_VALUES
-from index.stores.milvus.client import FIELDS, as_filter, as_item, connect, parse_address
-from index.stores.milvus.collection import DEEPEST, Collection, find_current
-from index.stores.records import Failure, Item
+from index.stores.milvus.client import (
+    FACTS,
+    FIELDS,
+    METRIC,
+    SECONDS,
+    Client,
+    any_of,
+    as_filter,
+    as_item,
+    check_schema,
+    collection_name,
+    explain,
+    parse_address,
+)
+from index.stores.records import FORMAT, Item, Manifest, Space
 from index.stores.students import find_student
-from index.vectors import Scored, Vectors
+from index.vectors import Ids, Scored, Scores, Vectors
 
+PAGE = 4096  # rows that are read at a time
+REORDERED = 20  # candidates for each result that SCANN orders by the whole vectors
+DEEPEST = 16_384  # results that a server gives at most
+# A server that knows a vector by its code alone finds so many times more, which are ordered by whole vectors.
+WIDE = {"IVF_SQ8": 2, "IVF_PQ": 20}
+
+Row = dict[str, Any]
 REMEMBERED = 100_000  # items whose fields are kept after they were found
 # Opening waits for all that was written; to wait again would cost each search a tenth of a second and more.
 LEVEL = "Eventually"
 
 
 class MilvusIndex(Store):
-    """A gallery in Milvus. Ids are given to items as they are first seen; `pin` gives them to all."""
+    """A gallery in Milvus. Ids are given to items as they are first seen; `pin` gives them to all.
+
+    Attributes:
+        written: The manifest as the last run wrote it; that of the gallery has the items that there are now.
+    """
 
     remote = True
     ids_by_digest: "_Ids"
 
-    def __init__(self, collection: Collection, student_file: Path, allowed: Sequence[str] = ()) -> None:
+    def __init__(
+        self, client: Client, student: str, model: Path | None = None, allowed: Sequence[str] = ()
+    ) -> None:
         """Open a gallery.
 
         Args:
-            collection: Its collections.
-            student_file: The student's ONNX file.
+            client: Of its address.
+            student: The student's collection: not the alias, which may come to mean another student's.
+            model: The student's ONNX file; None takes what an index run on this machine kept of it.
             allowed: As in `Store`.
-        """
-        self.collection, self.model_file, self.allowed = collection, student_file, allowed
 
-        self.path = user_cache_path("retrieval") / "milvus" / content_digest(str(self).encode())
-        self.data = self.path
+        Raises:
+            UsageError: There is none, or it is not one of ours.
+        """
+        self.client, self.student, self._model, self.allowed = client, student, model, allowed
+        described = client.describe_collection(student)
+        self.written, columns = _read_facts(student, described.get("properties", {}).get(FACTS))
+        for space, made in self.written.spaces.items():
+            if not client.has_collection(name := self.name(space)):
+                raise UsageError(
+                    f"Collection {name} of {self} is gone. Drop {student} too, and index the images again."
+                )
+            index = client.describe_index(name, "vector") or {}
+            check_schema(client, name, made.dim, index.get("metric_type"))
+        self.manifest = replace(self.written, count=self.count())
+        self.path = self.data = user_cache_path("retrieval") / "milvus" / content_digest(str(self).encode())
         refused = self.data / ERRORS  # of the last run, if it was here
-        self.failures: list[Failure] = read_failures(refused) if refused.is_file() else []
-        self.columns: dict[str, list[str]] = {name: [] for name in collection.columns}
-        self.items = _Items(self)
-        self.ids_by_digest = _Ids(self)
-        self._rows: dict[str, dict[str, Any]] = {}
-        self.manifest = replace(collection.manifest, count=collection.count())
+        self.failures = read_failures(refused) if refused.is_file() else []
+        self.columns = {name: [] for name in columns}
+        self.items, self.ids_by_digest = _Items(self), _Ids(self)
+        self._rows: dict[str, Row] = {}
         # The name is an alias, and the student's collection may change under it.
-        now = f"{self.label}, now {collection.student}"
-        self.engine = {"Searched by": "Milvus", "Server": collection.address.uri, "Collection": now}
+        now = f"{self.label}, now {student}"
+        self.engine = {"Searched by": "Milvus", "Server": client.address.uri, "Collection": now}
 
     def __str__(self) -> str:
-        return str(self.collection.address)
+        return str(self.client.address)
 
     def __len__(self) -> int:
         return max(self.manifest.count, len(self.ids_by_digest))
@@ -66,12 +102,115 @@ class MilvusIndex(Store):
     @property
     def label(self) -> str:
         """Its name on the page."""
-        return self.collection.address.name
+        return self.client.address.name
+
+    def name(self, space: str) -> str:
+        """The collection of a space."""
+        spaces = self.written.spaces
+        return collection_name(self.client.address.name, spaces["student"].key, space, spaces[space].key)
+
+    def count(self, space: str = "student") -> int:
+        """How many items there are now."""
+        counted = self.client.query(
+            self.name(space), output_fields=["count(*)"], consistency_level="Strong", timeout=SECONDS
+        )
+        return int(counted[0]["count(*)"])
+
+    def fetch(
+        self, space: str, digests: Sequence[str], fields: Sequence[str], level: str = "Strong"
+    ) -> dict[str, Row]:
+        """Read rows by digest; what is not there is left out.
+
+        Args:
+            space: Of which space.
+            digests: Of the rows wanted.
+            fields: To read, beside the digest.
+            level: `Strong` waits for all that was written before, `Eventually` does not.
+        """
+        wanted = {"output_fields": ["digest", *fields], "consistency_level": level, "timeout": SECONDS}
+        rows: dict[str, Row] = {}
+        for start in range(0, len(digests), PAGE):
+            some = any_of(digests[start : start + PAGE])
+            found = self.client.query(self.name(space), filter=some, **wanted)
+            rows.update((row["digest"], dict(row)) for row in found)
+        return rows
+
+    def search(
+        self,
+        space: str,
+        queries: Vectors,
+        k: int,
+        kind: str,
+        effort: int,
+        keep: str = "",
+        fields: Sequence[str] = (),
+    ) -> tuple[Scores, list[list[Row]]]:
+        """Search with n queries.
+
+        Args:
+            space: Of which space.
+            queries: `(n, dim)`.
+            k: How many results.
+            kind: Type of the index.
+            effort: How hard it searches.
+            keep: The filter.
+            fields: To read, beside the digest.
+
+        Returns:
+            `(n, k)` similarities, falling, -inf where none is left, and of each query the rows.
+        """
+        wide, made = WIDE.get(kind, 1), self.written.spaces[space].type
+        answer = self.client.search(
+            self.name(space),
+            data=queries,
+            filter=keep,
+            limit=min(k * wide, DEEPEST),
+            output_fields=["digest", *fields, *(["vector"] if wide > 1 else [])],
+            search_params={"metric_type": METRIC, "params": search_params(kind, effort, k)},
+            timeout=SECONDS,
+        )
+        scores, found = np.full((len(queries), k), -np.inf, np.float32), []
+        for line, (query, hits) in enumerate(zip(queries, answer, strict=True)):
+            rows = [{**hit["entity"], "digest": hit["digest"]} for hit in hits]
+            values = np.array([hit["distance"] for hit in hits], np.float32)
+            if wide > 1:
+                vectors = np.array([row.pop("vector") for row in rows], made.dtype).reshape(-1, len(query))
+                values = made.similarity(query[None], vectors)[0]
+                best = np.argsort(-values, kind="stable")[:k]
+                rows, values = [rows[i] for i in best], values[best]
+            scores[line, : len(rows)] = values
+            found.append(rows)
+        return scores, found
+
+    def scan(self, fields: Sequence[str], space: str = "student") -> Iterator[list[Row]]:
+        """Read all rows of a space, some at a time, by rising digest."""
+        wanted = {"output_fields": ["digest", *fields], "consistency_level": "Strong"}
+        rows = self.client.query_iterator(self.name(space), PAGE, **wanted)
+        while True:
+            with explain(self.client.address):
+                page = rows.next()
+            if not page:
+                return
+            yield [dict(row) for row in page]
+
+    def iter_batches(self) -> Iterator[pa.RecordBatch]:
+        """As `Known.iter_batches`."""
+        for page in self.scan(FIELDS):
+            yield pa.RecordBatch.from_pylist([asdict(as_item(row)) for row in page])
+
+    @property
+    def model_file(self) -> Path:  # type: ignore[override]
+        """The student that made it.
+
+        Raises:
+            UsageError: It is not on this machine.
+        """
+        return self._model or find_student(self.manifest.spaces["student"].key, self)
 
     def pin(self) -> None:
         """Give every item an id, and count the values of the metadata."""
         columns: dict[str, Counter[str]] = {name: Counter() for name in self.columns}
-        for page in self.collection.scan(["more"] if columns else []):
+        for page in self.scan(["more"] if columns else []):
             for row in page:
                 self.ids_by_digest.of(row["digest"])
                 for name, value in row["more"]["metadata"].items() if columns else ():
@@ -79,23 +218,38 @@ class MilvusIndex(Store):
         self.columns = {name: sorted(dict(c.most_common(MOST_VALUES))) for name, c in columns.items()}
         self.data.mkdir(parents=True, exist_ok=True)
 
-    def row(self, item: int) -> dict[str, Any]:
+    def iter_items(self) -> Iterator[Item]:
+        """Read the gallery in bounded memory, and give every item an id."""
+        for page in self.scan(FIELDS):
+            for row in page:
+                self.ids_by_digest.of(row["digest"])
+                yield as_item(row)
+
+    def faults(self) -> Iterator[str]:
+        """Find the collections that do not have as many items as the student's."""
+        for space in self.manifest.spaces:
+            if (count := self.count(space)) != self.manifest.count:
+                yield f"{self.name(space)} has {count} items, not {self.manifest.count}"
+
+    def row(self, item: int) -> Row:
         """The fields of an item.
 
         Raises:
             RetrievalError: It is gone, or the server is.
         """
         digest = self.ids_by_digest.digests[item]
-        found = self._rows.get(digest)  # another thread may forget it at any moment
-        if found is None:
-            rows = self.collection.fetch("student", [digest], FIELDS, LEVEL)
-            self.remember(rows)
-            found = rows.get(digest)
+        found = self._rows.get(digest) or self.look_up(digest)  # another thread may forget it at any moment
         if found is None:
             raise RetrievalError("This image has been removed from the collection. Open the page again.")
         return found
 
-    def remember(self, rows: Mapping[str, dict[str, Any]]) -> None:
+    def look_up(self, digest: str) -> Row | None:
+        """The fields of a content, read from the server; None if it is not there."""
+        rows = self.fetch("student", [digest], FIELDS, LEVEL)
+        self.remember(rows)
+        return rows.get(digest)
+
+    def remember(self, rows: Mapping[str, Row]) -> None:
         """Keep fields that came with results, as long as they are few."""
         if len(self._rows) > REMEMBERED:
             self._rows = {}
@@ -107,13 +261,14 @@ class MilvusIndex(Store):
 
     def keep(self, narrow: Filter) -> str:
         """The filter that the server applies."""
-        return as_filter(narrow, list(self.columns))
+        return as_filter(narrow, self.columns)
 
-    def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> Vectors:
+    def rows(self, space: str, ids: Ids | None = None) -> Vectors:
         """The `(len(ids), dim)` vectors of some items; None takes all, which must be pinned."""
-        all_digests = self.ids_by_digest.digests
-        digests = all_digests if ids is None else [all_digests[i] for i in np.asarray(ids).tolist()]
-        found = self.collection.fetch(space, digests, ["vector"], LEVEL)
+        digests = self.ids_by_digest.digests
+        if ids is not None:
+            digests = [digests[i] for i in np.asarray(ids).tolist()]
+        found = self.fetch(space, digests, ["vector"], LEVEL)
         if missing := [digest for digest in digests if digest not in found]:
             raise RetrievalError(f"{len(missing)} images have been removed from {self}. Open the page again.")
         return np.array([found[digest]["vector"] for digest in digests], self.manifest.spaces[space].dtype)
@@ -131,20 +286,16 @@ class MilvusSpace:
         self._made = index.manifest.spaces[space]
 
     def search(self, queries: Vectors, k: int, keep: str | None = None) -> Scored:
-        """Find the k nearest of each of `(n, dim)` unit rows, with the server's own filter."""
-        index = self.index
-        k = min(k, DEEPEST)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
-        ids = np.full((len(queries), k), -1, np.int64)
-        effort = self._made.factory, self._made.probes
-        found = index.collection.search(self._space, queries, k, *effort, keep or "", FIELDS)
-        for line, hits in enumerate(found):
-            index.remember({row["digest"]: row for _, row in hits})
-            ids[line, : len(hits)] = [index.ids_by_digest.of(row["digest"]) for _, row in hits]
-            scores[line, : len(hits)] = [score for score, _ in hits]
+        """Find the k nearest of each of `(n, dim)` queries, with the server's own filter."""
+        index, k, made = self.index, min(k, DEEPEST), self._made
+        scores, found = index.search(self._space, queries, k, made.factory, made.probes, keep or "", FIELDS)
+        ids = np.full(scores.shape, -1, np.int64)
+        for line, rows in enumerate(found):
+            index.remember({row["digest"]: row for row in rows})
+            ids[line, : len(rows)] = [index.ids_by_digest.of(row["digest"]) for row in rows]
         return scores, ids
 
-    def order_again(self, queries: Vectors, ids: NDArray[np.int64], k: int) -> Scored:
+    def order_again(self, queries: Vectors, ids: Ids, k: int) -> Scored:
         """Order `(n, candidates)` ids by their stored vectors, which are fetched, and keep the best k."""
         return self._made.type.order_again(queries, ids, k, lambda found: self.index.rows(self._space, found))
 
@@ -165,14 +316,10 @@ class _Ids(Mapping[str, list[int]]):
             return self._ids[digest]
 
     def __getitem__(self, digest: str) -> list[int]:
-        if digest not in self._ids:
-            # Of what is shown all have ids; another photo is looked for once, by whoever has not pinned.
-            if len(self._ids) >= self._index.manifest.count:
-                raise KeyError(digest)
-            rows = self._index.collection.fetch("student", [digest], FIELDS, LEVEL)
-            if digest not in rows:
-                raise KeyError(digest)
-            self._index.remember(rows)
+        # Of what is shown all have ids; another photo is looked for once, by a gallery that is not pinned.
+        seen_all = len(self._ids) >= self._index.manifest.count
+        if digest not in self._ids and (seen_all or self._index.look_up(digest) is None):
+            raise KeyError(digest)
         return [self.of(digest)]
 
     def __iter__(self) -> Iterator[str]:
@@ -191,33 +338,63 @@ class _Items(Sequence[Item]):
     def __len__(self) -> int:
         return len(self._index)
 
-    @overload
-    def __getitem__(self, item: int) -> Item: ...
-    @overload
-    def __getitem__(self, item: slice) -> list[Item]: ...
-    def __getitem__(self, item: int | slice) -> Item | list[Item]:
+    def __getitem__(self, item: Any) -> Any:
         if isinstance(item, slice):
             return [self[i] for i in range(*item.indices(len(self)))]
         return as_item(self._index.row(item))
 
 
 def open_collection(where: str, model: Path | None = None, allowed: Sequence[str] = ()) -> MilvusIndex:
-    """Open a gallery by its address.
-
-    Args:
-        where: `milvus://HOST:PORT/COLLECTION`.
-        model: The student's ONNX file; None takes what an index run on this machine has kept of it.
-        allowed: As in `Store`.
+    """Open the gallery at `milvus://HOST:PORT/COLLECTION`; the others are as for `MilvusIndex`.
 
     Raises:
         UnreachableError: Nobody answers there.
-        UsageError: There is no such gallery, or the student is another or not here.
+        UsageError: There is no such gallery.
     """
-    address = parse_address(where)
-    client = connect(address)
-    current = find_current(client, address)
+    client = Client(address := parse_address(where))
+    current = find_current(client)
     if current is None:
         raise UsageError(f"There is no collection {address.name} at {address.uri}. See `retrieval index`.")
-    collection = Collection(address, client, current)
-    student = model or find_student(collection.manifest.spaces["student"].key, address)
-    return MilvusIndex(collection, student, allowed)
+    return MilvusIndex(client, current, model, allowed)
+
+
+def search_params(kind: str, effort: int, k: int) -> dict[str, int]:
+    """What a server is told with each search for k results."""
+    if kind == "FLAT":
+        return {}
+    if kind == "HNSW":
+        return {"ef": max(effort, k)}
+    return {"nprobe": effort} | ({"reorder_k": REORDERED * k} if kind == "SCANN" else {})
+
+
+def find_current(client: Client) -> str | None:
+    """The student's collection that the alias points to now, if there is one.
+
+    Raises:
+        UsageError: The name is that of a collection, or of an alias that others gave to theirs.
+    """
+    if not client.has_collection(client.address.name):
+        return None
+    described = client.describe_collection(client.address.name)
+    found = described["collection_name"]
+    if found == client.address.name or FACTS not in described.get("properties", {}):
+        raise UsageError(
+            f"{client.address} is a collection that `retrieval index` did not make. "
+            "Give another --collection."
+        )
+    return str(found)
+
+
+def _read_facts(name: str, text: str | None) -> tuple[Manifest, list[str]]:
+    """Read what was written beside the vectors. It comes from elsewhere: it names nothing that is opened."""
+    try:
+        facts = json.loads(text or "")
+        spaces = {str(space): Space(**made) for space, made in facts["manifest"].pop("spaces").items()}
+        manifest = Manifest(**facts["manifest"], spaces=spaces)
+        if manifest.format != FORMAT or "student" not in spaces:
+            raise ValueError(manifest.format)
+        return manifest, [str(column) for column in facts["columns"]]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(
+            f"Collection {name} was not made by this `retrieval index`. Give another --collection."
+        ) from error

@@ -17,7 +17,7 @@ from index.stores.faiss.tuning import (
     MAX_LISTS,
     TunedIndex,
 )
-from index.stores.milvus.collection import Collection
+from index.stores.milvus.store import MilvusIndex
 from index.stores.options import SearchTarget
 from index.vectors import Scores, Vectors
 
@@ -30,13 +30,7 @@ DEEP = 10  # times as many results as are wanted, of which the best are taken fo
 
 
 def choose_index(count: int, dim: int, target: SearchTarget) -> tuple[str, dict[str, Any]]:
-    """Choose type and parameters of an index: exact while that is quick, else what fits the memory.
-
-    Args:
-        count: Vectors.
-        dim: Their length.
-        target: What is asked of the index.
-    """
+    """Choose type and parameters of an index of `(count, dim)` vectors: exact while that is quick."""
     room = target.memory * GIB / count
     if target.recall == 1 or count * dim <= EXACT_FLOATS:
         return "FLAT", {}
@@ -59,11 +53,11 @@ def serves(there: Mapping[str, Any] | None, kind: str, params: Mapping[str, Any]
     return MOST_GROWTH * int(there.get("nlist", MAX_LISTS)) >= int(params.get("nlist", 0))
 
 
-def tune(collection: Collection, space: str, kind: str, target: SearchTarget) -> TunedIndex:
-    """Find the least effort that a target takes, measured against what the most finds, and deeper.
+def tune(index: MilvusIndex, space: str, kind: str, target: SearchTarget) -> TunedIndex:
+    """Find the least effort that reaches the recall, measured against what the most finds, and deeper.
 
     Args:
-        collection: The gallery, indexed and loaded.
+        index: The gallery, indexed and loaded.
         space: Of which space.
         kind: Type of its index.
         target: What is asked.
@@ -73,25 +67,20 @@ def tune(collection: Collection, space: str, kind: str, target: SearchTarget) ->
     """
     if kind == "FLAT":
         return TunedIndex(kind, target.recall, 1.0, 0, 0, 0.0)
-    name, k = collection.name(space), DEPTH + 1  # each query finds itself
-    rows = collection.client.query(name, filter='digest >= ""', limit=QUERIES, output_fields=["vector"])
-    queries = np.array([row["vector"] for row in rows], collection.manifest.spaces[space].dtype)
+    name, k = index.name(space), DEPTH + 1  # each query finds itself
+    rows = index.client.query(name, filter='digest >= ""', limit=QUERIES, output_fields=["vector"])
+    queries = np.array([row["vector"] for row in rows], index.written.spaces[space].dtype)
 
-    def search(some: Vectors, k: int, effort: int) -> Scores:
-        scores = np.full((len(some), k), -np.inf, np.float32)
-        for start in range(0, len(some), TOGETHER):
-            found = collection.search(space, some[start : start + TOGETHER], k, kind, effort)
-            for line, hits in enumerate(found, start):
-                scores[line, : len(hits)] = [score for score, _ in hits]
-        return scores
+    def search(k: int, effort: int, together: int) -> Scores:
+        parts: list[Vectors] = [queries[i : i + together] for i in range(0, len(queries), together)]
+        return np.concatenate([index.search(space, part, k, kind, effort)[0] for part in parts])
 
-    deep = np.concatenate([search(some[None], DEEP * k, HARDEST) for some in queries])
-    least = deep[:, k - 1 : k]
+    least = search(DEEP * k, HARDEST, 1)[:, k - 1 : k]
     if not np.isfinite(least).all():
         raise RetrievalError("The server finds too few of its vectors. Index again once it is at rest.")
     recall = 0.0
     for effort in EFFORTS:
-        recall = float((search(queries, k, effort) >= least - 1e-5)[:, 1:].mean())
+        recall = float((search(k, effort, TOGETHER) >= least - 1e-5)[:, 1:].mean())
         if recall >= target.recall:
             break
     return TunedIndex(kind, target.recall, recall, effort, 0, 0.0)

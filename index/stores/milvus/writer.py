@@ -29,18 +29,16 @@ from index.stores.milvus.client import (
     METRIC,
     TEXT,
     Address,
+    Client,
     any_of,
     as_item,
     as_row,
     check_schema,
     collection_name,
-    connect,
     create_collection,
-    explain,
     json_size,
 )
-from index.stores.milvus.collection import PAGE, Collection, find_current
-from index.stores.milvus.store import MilvusIndex
+from index.stores.milvus.store import PAGE, MilvusIndex, Row, find_current
 from index.stores.milvus.tuning import choose_index, serves, tune
 from index.stores.models import Models
 from index.stores.options import AUTO, IndexOptions
@@ -62,7 +60,7 @@ class MilvusWriter(StoreWriter):
     Without `update` images are added, and nothing is removed.
     """
 
-    collection: Collection
+    gallery: MilvusIndex
 
     def __init__(self, address: Address, work: Path | None = None, patience: float = PATIENCE) -> None:
         """Take an address.
@@ -76,7 +74,7 @@ class MilvusWriter(StoreWriter):
         cache = user_cache_path("retrieval") / "milvus"
         self.work = work.absolute() if work else cache / content_digest(f"work {address}".encode())
         self._cache = None if work else cache
-        self._new, self._changed, self._removed = 0, 0, 0
+        self._new = self._changed = self._removed = 0
         self._failures: list[Failure] = []
         self._columns: list[str] = []
         self._complained = self._failed = False
@@ -95,30 +93,27 @@ class MilvusWriter(StoreWriter):
             _require_short(options.metadata)
         if self._cache:
             self._cache.mkdir(parents=True, exist_ok=True)
-        self.client = connect(self.address)
-        self._current = find_current(self.client, self.address)
+        self.client = Client(self.address)
+        self._current = find_current(self.client)
         self._student = collection_name(self.address.name, models.student.key, "student", models.student.key)
         if options.update and self._current not in (None, self._student):
             raise UsageError(
                 f"{self.address} was made with another student. Give that, or index without --update."
             )
-        with explain(self.address):
-            self._is_new = not self.client.has_collection(self._student)
+        self._is_new = not self.client.has_collection(self._student)
         if not self._is_new:
-            self.collection = Collection(self.address, self.client, self._student)
-            self._require_same()
-            with explain(self.address):
-                for space, made in self.collection.manifest.spaces.items():
-                    name = self.collection.name(space)
-                    rows = int(self.client.get_collection_stats(name)["row_count"])
-                    self.make_ready(name, *choose_index(max(rows, 1), made.dim, options.target))
+            self.gallery = MilvusIndex(self.client, self._student)
+            spaces = self.gallery.written.spaces
+            self._require_same(spaces)
+            for space, made in spaces.items():
+                name = self.gallery.name(space)
+                rows = int(self.client.get_collection_stats(name)["row_count"])
+                self.make_ready(name, *choose_index(max(rows, 1), made.dim, options.target))
 
-    def _require_same(self) -> None:
+    def _require_same(self, there: Mapping[str, Space]) -> None:
         """Refuse to mix vectors of several models."""
-        there, wanted = self.collection.manifest.spaces, self.models.spaces
-        if {name: space.key for name, space in there.items()} != {
-            n: space.key for n, space in wanted.items()
-        }:
+        wanted = self.models.spaces
+        if {name: space.key for name, space in there.items()} != {n: s.key for n, s in wanted.items()}:
             raise UsageError(
                 f"{self.address} was made by {' and '.join(space.name for space in there.values())}, not by "
                 f"{' and '.join(space.name for space in wanted.values())}. Give the same models, or another "
@@ -127,12 +122,12 @@ class MilvusWriter(StoreWriter):
 
     def known(self, left: bool, adopted: bool) -> Known | None:
         """Take all that is there as known, whatever is left of a run."""
-        return self.collection if not self._is_new and self.collection.count() else None
+        return self.gallery if not self._is_new and self.gallery.count() else None
 
     def put(self, content: Content) -> None:
         """Send what the server lacks or has otherwise; with `update`, drop what the run did not bring."""
         if self._is_new:
-            self.collection = self.create(content.spaces)
+            self.gallery = self.create(content.spaces)
         metadata = self._join(content)
         most = max(space.dim for space in content.spaces.values())
         size = max(min(BYTES // (4 * most), MOST_ROWS), 1)
@@ -141,17 +136,14 @@ class MilvusWriter(StoreWriter):
             self._removed = self._drop_others(kept)
         self._failures = list(content.failures())
         named = {column for row in (metadata or {}).values() for column in row}
-        self._columns = sorted({*self.collection.columns, *named})
+        self._columns = sorted({*self.gallery.columns, *named})
 
     def commit(self) -> BuildReport:
         """Have all indexed and on the server's disk, and let the name mean it."""
-        if self._new or self._changed or self._removed or not self._is_finished():
-            self.finish()
+        self.finish()
         if self._current != self._student:
             self._point()
-        index = MilvusIndex(
-            Collection(self.address, self.client, self._student), keep_student(self.models.student)
-        )
+        index = MilvusIndex(self.client, self._student, keep_student(self.models.student))
         index.data.mkdir(parents=True, exist_ok=True)
         with atomic_write(index.data / ERRORS) as beside:
             write_failures(beside, self._failures)
@@ -160,19 +152,18 @@ class MilvusWriter(StoreWriter):
         summary = f"{self.address}: {len(index)} images: {counts}; {len(self._failures)} refused{listed}."
         return BuildReport(index, summary, self._failures, self._new, self._changed, self._removed)
 
-    def create(self, spaces: Mapping[str, Space]) -> Collection:
+    def create(self, spaces: Mapping[str, Space]) -> MilvusIndex:
         """Make the collections, the student's last: where it is, the others are."""
         created = datetime.now(UTC).isoformat(timespec="seconds")
         manifest = Manifest(FORMAT, 0, created, [], 0, 0, 0, *self.models.teacher_spec, dict(spaces))
-        with explain(self.address):
-            for space, made in reversed(list(spaces.items())):
-                name = collection_name(self.address.name, self.models.student.key, space, made.key)
-                if self.client.has_collection(name):
-                    check_schema(name, self.client.describe_collection(name), made.dim, None)
-                else:
-                    create_collection(self.client, name, made.dim, _facts(manifest, []))
-                self.make_ready(name, "FLAT", {})
-        return Collection(self.address, self.client, self._student)
+        for space, made in reversed(list(spaces.items())):
+            name = collection_name(self.address.name, self.models.student.key, space, made.key)
+            if self.client.has_collection(name):
+                check_schema(self.client, name, made.dim)
+            else:
+                create_collection(self.client, name, made.dim, _facts(manifest, []))
+            self.make_ready(name, "FLAT", {})
+        return MilvusIndex(self.client, self._student)
 
     def send(
         self, batches: Iterable[Batch], total: int, metadata: Mapping[str, dict[str, str]] | None = None
@@ -185,9 +176,11 @@ class MilvusWriter(StoreWriter):
                 kept.update(item.digest for item in batch.items)
                 yield batch
 
+        def write(batch: Batch) -> tuple[int, int, int]:
+            return self._write(batch, metadata)
+
         with ThreadPoolExecutor(LANES) as pool, progress(total, "send") as bar:
-            work: Callable[[Batch], tuple[int, int, int]] = lambda batch: self._write(batch, metadata)  # noqa: E731
-            for new, changed, count in bounded_map(pool, work, seen(), LANES + 1):
+            for new, changed, count in bounded_map(pool, write, seen(), LANES + 1):
                 self._new, self._changed = self._new + new, self._changed + changed
                 bar.update(count)
         return kept
@@ -197,7 +190,7 @@ class MilvusWriter(StoreWriter):
         # Who has counted has waited for all that was written, and has it until the server starts again.
         level = "Strong" if self._failed else "Eventually"
         digests = [item.digest for item in batch.items]
-        known = self._insist(lambda: self.collection.fetch("student", digests, FIELDS, level))
+        known = self._insist(self.gallery.fetch, "student", digests, FIELDS, level)
         rows = {}
         for item in batch.items:
             old = known.get(item.digest)
@@ -211,22 +204,21 @@ class MilvusWriter(StoreWriter):
                 f"{gone} images that were in {self.address} are gone from it. Start again, without --resume."
             )
         for space in self._student_last() if different or missing else ():
-            old_rows = self._insist(lambda space=space: self.collection.fetch(space, different, ["vector"]))  # type: ignore[misc]
+            old_rows = self._insist(self.gallery.fetch, space, different, ["vector"])
             vectors = {digest: row["vector"] for digest, row in old_rows.items()}
             vectors |= {digest: batch.vectors[space][digest] for digest in missing}
             self.upsert(space, [rows[digest] | {"vector": vector} for digest, vector in vectors.items()])
         return len(missing), len(different), len(digests)
 
-    def upsert(self, space: str, rows: list[dict[str, Any]]) -> None:
+    def upsert(self, space: str, rows: list[Row]) -> None:
         """Send rows with their vectors, in the place of those of the same digest.
 
         Raises:
             RetrievalError: The server took nothing for too long.
         """
-        name = self.collection.name(space)
-        self._insist(lambda: self.client.upsert(name, rows, retry_times=0))
+        self._insist(self.client.upsert, self.gallery.name(space), rows, retry_times=0)
 
-    def _insist(self, work: Callable[[], T]) -> T:
+    def _insist(self, work: Callable[..., T], *args: Any, **options: Any) -> T:
         """Do what may be done twice until it succeeds.
 
         Raises:
@@ -235,8 +227,7 @@ class MilvusWriter(StoreWriter):
         end = time.monotonic() + self.patience
         while True:
             try:
-                with explain(self.address):
-                    done = work()
+                done = work(*args, **options)
                 self._complained = False
                 return done
             except UsageError:
@@ -252,21 +243,22 @@ class MilvusWriter(StoreWriter):
 
     def _student_last(self) -> list[str]:
         """The spaces, in the order of writing: what the student's has, the others have."""
-        return [*(space for space in self.collection.manifest.spaces if space != "student"), "student"]
+        return [*(space for space in self.gallery.written.spaces if space != "student"), "student"]
 
     def _drop_others(self, kept: set[str]) -> int:
         """Remove the items that are not among `kept`, and return how many the student's collection had."""
-        gone: list[str] = []
+        gone: dict[str, list[str]] = {}
         # The student's first: the others may have more, of a run that was killed.
         for space in reversed(self._student_last()):
-            name = self.collection.name(space)
-            pages = self._insist(lambda space=space: list(self.collection.scan([], space)))  # type: ignore[misc]
-            others = [row["digest"] for page in pages for row in page if row["digest"] not in kept]
-            for start in range(0, len(others), PAGE):
-                chosen = any_of(others[start : start + PAGE])
-                self._insist(lambda name=name, chosen=chosen: self.client.delete(name, filter=chosen))  # type: ignore[misc]
-            gone = others if space == "student" else gone
-        return len(gone)
+            gone[space] = self._insist(self._find_others, space, kept)
+            for start in range(0, len(gone[space]), PAGE):
+                chosen = any_of(gone[space][start : start + PAGE])
+                self._insist(self.client.delete, self.gallery.name(space), filter=chosen)
+        return len(gone["student"])
+
+    def _find_others(self, space: str, kept: set[str]) -> list[str]:
+        pages = self.gallery.scan([], space)
+        return [row["digest"] for page in pages for row in page if row["digest"] not in kept]
 
     def make_ready(self, name: str, kind: str, params: Mapping[str, Any], keep: bool = True) -> None:
         """Have a collection indexed and loaded; `keep` leaves it any index that it has."""
@@ -281,44 +273,37 @@ class MilvusWriter(StoreWriter):
             self.client.create_index(name, wanted)
         self.client.load_collection(name)
 
-    def _is_finished(self) -> bool:
-        """Whether `finish` would change nothing: a run may have been killed before it, with all rows sent."""
-        collection, target = self.collection, self.options.target
-        count = self._insist(collection.count)
-        if (collection.manifest.count, collection.columns) != (count, self._columns):
-            return False
-        for space, made in collection.manifest.spaces.items():
-            name = collection.name(space)
-            there = self._insist(lambda name=name: self.client.describe_index(name, "vector"))  # type: ignore[misc]
-            if made.asked != target.recall or not serves(there, *choose_index(count, made.dim, target)):
-                return False
-        return True
-
     def finish(self) -> None:
-        """Have all on the server's disk, searched as is wanted, and described."""
-        collection, target, spaces = self.collection, self.options.target, {}
-        count = self._insist(collection.count)
-        for space, made in collection.manifest.spaces.items():
-            name = collection.name(space)
-            index = choose_index(count, made.dim, target)
-            self._insist(lambda name=name: self.client.flush(name))  # type: ignore[misc]
-            self._insist(lambda name=name, index=index: self.make_ready(name, *index, keep=False))  # type: ignore[misc]
-            served = self._insist(lambda space=space, kind=index[0]: tune(collection, space, kind, target))  # type: ignore[misc]
+        """Have all on the server's disk, searched as is wanted, and described; what is so already stays."""
+        gallery, target, spaces = self.gallery, self.options.target, {}
+        count = self._insist(gallery.count)
+        # A run may have been killed before this, with all rows sent.
+        same = (gallery.written.count, list(gallery.columns)) == (count, self._columns)
+        same = same and not (self._new or self._changed or self._removed)
+        for space, made in gallery.written.spaces.items():
+            name, index = gallery.name(space), choose_index(count, made.dim, target)
+            there = self._insist(self.client.describe_index, name, "vector")
+            if same and made.asked == target.recall and serves(there, *index):
+                continue
+            self._insist(self.client.flush, name)
+            self._insist(self.make_ready, name, *index, keep=False)
+            served = self._insist(tune, gallery, space, index[0], target)
             spaces[space] = replace(made, **asdict(served))
             short = f", not the {target.recall:g} asked for" if served.recall < target.recall else ""
             say(f"{space}: {served.factory}, recall@10 {served.recall:.3f}{short}.")
-        generation = collection.manifest.generation + 1
-        manifest = replace(collection.manifest, generation=generation, count=count, spaces=spaces)
-        facts = {FACTS: json.dumps(_facts(manifest, self._columns))}
-        self._insist(lambda: self.client.alter_collection_properties(collection.student, facts))
+        if spaces:
+            manifest = gallery.written
+            spaces, generation = {**manifest.spaces, **spaces}, manifest.generation + 1
+            manifest = replace(manifest, generation=generation, count=count, spaces=spaces)
+            facts = {FACTS: json.dumps(_facts(manifest, self._columns))}
+            self._insist(self.client.alter_collection_properties, gallery.student, facts)
 
     def _point(self) -> None:
         """Let the name mean the new gallery, in one step."""
-        with explain(self.address):
-            if self._current is None:
-                self.client.create_alias(self._student, self.address.name)
-                return
-            self.client.alter_alias(self._student, self.address.name)
+        if self._current is None:
+            self.client.create_alias(self._student, self.address.name)
+            return
+        self.client.alter_alias(self._student, self.address.name)
         say(f"{self._current} is still there, for servers that search it. Drop it once none does.")
 
     def _join(self, content: Content) -> dict[str, dict[str, str]] | None:

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from milvus_server import Server, free_port
 
+from index.build.compact import compact_index
 from index.build.pipeline import build, build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.registry import open_embedder
@@ -23,15 +24,16 @@ from index.io import content_digest
 from index.search import Searcher, open_searcher
 from index.stores.base import Batch, BuildReport
 from index.stores.filters import Filter
+from index.stores.maintenance import describe_index, verify_index
 from index.stores.milvus.client import (
+    FIELDS,
     Address,
+    Client,
     as_filter,
-    connect,
     create_collection,
     parse_address,
     quote,
 )
-from index.stores.milvus.collection import Collection
 from index.stores.milvus.store import MilvusIndex, open_collection
 from index.stores.milvus.tuning import choose_index, serves
 from index.stores.milvus.writer import MilvusWriter
@@ -75,9 +77,8 @@ def any_change(report: BuildReport) -> bool:
 
 def count(address: Address, space: str = "student") -> int:
     """Rows, each counted as often as it is there."""
-    collection = open_collection(str(address)).collection
-    name = collection.name(space)
-    return connect(address).query(name, output_fields=["count(*)"], consistency_level="Strong")[0]["count(*)"]
+    name = open_collection(str(address)).name(space)
+    return Client(address).query(name, output_fields=["count(*)"], consistency_level="Strong")[0]["count(*)"]
 
 
 def test_finds_what_the_index_folder_finds(
@@ -130,7 +131,7 @@ def test_a_rerun_changes_nothing_and_images_are_added_and_dropped(
     send: Any, address: Address, folder: Path, monkeypatch: Any
 ) -> None:
     assert send(folder).new == 12
-    before = open_collection(str(address)).manifest
+    before = open_collection(str(address)).written
 
     def refuse(*_: Any) -> None:
         raise AssertionError("embedded again")
@@ -138,7 +139,7 @@ def test_a_rerun_changes_nothing_and_images_are_added_and_dropped(
     with monkeypatch.context() as patch:
         patch.setattr(OnnxEmbedder, "embed", refuse)
         assert not any_change(send(folder))
-    assert open_collection(str(address)).manifest == before
+    assert open_collection(str(address)).written == before
     more = folder.parent / "others"
     more.mkdir()
     (more / "broken.png").write_bytes(b"no image")
@@ -172,7 +173,7 @@ def test_another_student_takes_over_once_it_is_complete(
 def test_what_does_not_fit_is_refused_by_name(
     send: Any, milvus_server: Server, address: Address, folder: Path, student_file: Path, tmp_path: Path
 ) -> None:
-    client = connect(address)
+    client = Client(address)
     client.create_collection(address.name, 8, metric_type="L2")
     with pytest.raises(UsageError, match="did not make"):
         send(folder)
@@ -180,9 +181,9 @@ def test_what_does_not_fit_is_refused_by_name(
     send(folder)
     open_collection(str(address)).model_file.unlink()
     with pytest.raises(UsageError, match="--model"):
-        open_collection(str(address))
+        _ = open_collection(str(address)).model_file
     index = open_collection(str(address), student_file)
-    name = index.collection.student
+    name = index.student
     client.release_collection(name)
     client.drop_index(name, "vector")
     wrong = client.prepare_index_params()
@@ -209,7 +210,7 @@ def test_what_does_not_fit_is_refused_by_name(
 
 
 def test_an_alias_of_others_is_not_taken_from_them(send: Any, address: Address, folder: Path) -> None:
-    client = connect(address)
+    client = Client(address)
     theirs = f"{address.name}_theirs"
     client.create_collection(theirs, 8, metric_type="L2")
     client.create_alias(theirs, address.name)
@@ -225,7 +226,7 @@ def test_an_alias_of_others_is_not_taken_from_them(send: Any, address: Address, 
 def test_the_collection_of_a_space_that_is_gone_is_made_again_as_the_message_says(
     send: Any, address: Address, folder: Path, teacher_file: Path
 ) -> None:
-    collection = send(folder, teacher=teacher_file).store.collection
+    collection = send(folder, teacher=teacher_file).store
     client = collection.client
     client.drop_collection(collection.name("teacher"))
     with pytest.raises(UsageError, match=f"is gone. Drop {collection.student} too"):
@@ -234,6 +235,29 @@ def test_the_collection_of_a_space_that_is_gone_is_made_again_as_the_message_say
     client.drop_collection(collection.student)
     send(folder, teacher=teacher_file)
     assert count(address, "teacher") == count(address) == 12
+
+
+def test_a_gallery_is_described_and_checked_and_has_no_files_to_compact(
+    send: Any, address: Address, folder: Path, teacher_file: Path
+) -> None:
+    index = send(folder, teacher=teacher_file).store
+    facts = describe_index(str(address))
+    assert (facts.path, facts.images, facts.spaces["teacher"].factory) == (str(address), 12, "FLAT")
+    assert f"images       {facts.images}\nwritten      {facts.created}\nstudent" in str(facts)
+    assert verify_index(str(address)) == []
+    with pytest.raises(UsageError, match=r"is no index folder. `retrieval index --update` drops"):
+        compact_index(str(address))
+    index.pin()
+    query = index.rows("student", np.array([0]))
+    searcher = open_searcher(str(address), device="cpu")
+    with pytest.raises(UsageError, match="No image has a path that starts with 'nowhere/': paths start"):
+        searcher.search(query, "student", 3, narrow=Filter(prefix="nowhere/"))
+    digest = index.ids_by_digest.digests[3]
+    (row,) = index.fetch("student", [digest], [*FIELDS, "vector"]).values()
+    index.client.upsert(index.student, [row | {"vector": [2 * number for number in row["vector"]]}])
+    assert verify_index(str(address)) == ["student: 1 vectors are not of unit length"]
+    index.client.delete(index.name("teacher"), filter=f"digest in ['{digest}']")
+    assert verify_index(str(address)) == [f"{index.name('teacher')} has 11 items, not 12"]
 
 
 class Killed(BaseException):
@@ -254,8 +278,8 @@ def test_a_run_that_was_killed_while_an_index_was_built_is_completed_by_the_next
     picture(50).save(more / "new.png")
     table = folder.parent / "table.csv"
     table.write_text("path,colour\nnew.png,red\n")
-    client = connect(address)
-    name = open_collection(str(address)).collection.student
+    client = Client(address)
+    name = open_collection(str(address)).student
     writer = MilvusWriter(address)
     writer.client = client
     with monkeypatch.context() as patch:
@@ -273,7 +297,7 @@ def test_a_run_that_was_killed_while_an_index_was_built_is_completed_by_the_next
             open_collection(str(address))
         assert not any_change(send(more, metadata=table, resume=True)), "all was sent"
         index = open_collection(str(address))
-        assert (index.collection.manifest.count, list(index.columns)) == (13, ["colour"])
+        assert (index.written.count, list(index.columns)) == (13, ["colour"])
         assert client.describe_index(name, "vector")["index_type"] == "FLAT"
 
 
@@ -283,7 +307,7 @@ def test_a_server_that_fails_while_a_collection_is_loaded_is_asked_again(
     send(folder)
     writer = MilvusWriter(address, patience=20)
     writer.begin(Models(OnnxEmbedder(student_file, "cpu")), IndexOptions(), [])
-    client, load, failed = writer.client, writer.client.load_collection, []
+    client, load, failed = writer.client.bare, writer.client.bare.load_collection, []
 
     def fail_once(name: str) -> None:
         if not failed:
@@ -331,7 +355,7 @@ def test_a_space_keeps_no_more_than_the_student_has(
 def test_images_that_a_killed_run_knew_and_that_are_gone_meanwhile_are_one_line(
     send: Any, address: Address, folder: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    collection = send(folder).store.collection
+    collection = send(folder).store
     picture(50).save(folder / "new.png")
     with monkeypatch.context() as patch:
         patch.setattr(MilvusWriter, "upsert", kill)
@@ -436,7 +460,7 @@ def texts(milvus_server: Server) -> MilvusIndex:
     """A collection of no vectors to speak of, to try filters on."""
     from pymilvus import DataType
 
-    client = connect(Address(milvus_server.uri, "texts"))
+    client = Client(Address(milvus_server.uri, "texts"))
     schema = client.create_schema()
     schema.add_field("digest", DataType.VARCHAR, is_primary=True, max_length=32)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=2)
@@ -520,11 +544,11 @@ def test_an_index_of_codes_is_built_and_finds_what_it_says(
     items = [Item(f"/{i}", str(i), f"{i:032x}", 1, 1, 1, 1) for i in range(len(rows))]
     writer = MilvusWriter(address)
     writer.begin(models, IndexOptions(target=need), [])
-    writer.collection = writer.create(models.spaces)
+    writer.gallery = writer.create(models.spaces)
     vectors = {"student": {item.digest: row for item, row in zip(items, rows, strict=True)}}
     writer.send([Batch(items, vectors)], len(items))
     writer.finish()
-    index = MilvusIndex(Collection(address, writer.client, writer.collection.student), student_file)
+    index = MilvusIndex(writer.client, writer.gallery.student, student_file)
     made = index.manifest.spaces["student"]
     assert (made.factory, made.recall >= need.recall) == (kind, True)
     scores, ids = index.open_space("student", "cpu").search(queries, 10)
