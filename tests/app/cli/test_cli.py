@@ -113,6 +113,9 @@ def test_a_search_is_narrowed_by_metadata_prefix_and_cut(
     assert sorted(found("--prefix", "more/")) == ["more/10.jpg", "more/11.jpg"]
     assert 1 <= len(found("--cut", "0.99")) < 11
     assert "no column 'size', only parity" in refused("search", idx, folder / "1.png", "--where", "size=1")
+    assert "No image has parity=both: parity is even, odd." in refused(
+        "search", idx, folder / "1.png", "--where", "parity=both"
+    )
     assert "column=value" in refused("search", idx, folder / "1.png", "--where", "parity")
 
 

@@ -27,6 +27,32 @@ def test_all_conditions_hold_together(metadata):
         Filter("", {"weight": "1"}).keep(metadata)
 
 
+def test_a_filter_that_matches_nothing_says_what_there_is(metadata):
+    many = Metadata(
+        [str(i) for i in range(13)],
+        [[f"{i}.png"] for i in range(13)],
+        pa.table({"path": [str(i) for i in range(13)], "number": [f"{i:02}" for i in range(13)]}),
+    )
+    for known, narrow, said in (
+        (metadata, Filter("c/"), "a path that starts with 'c/': paths start with a/, b/."),
+        (metadata, Filter("", {"colour": "green"}), "colour=green: colour is blue, red."),
+        (
+            metadata,
+            Filter("b/", {"colour": "blue", "size": "l"}),
+            "colour=blue and size=l and a path that starts with 'b/': "
+            "colour is blue, red; size is l, s; paths start with a/, b/.",
+        ),
+        (
+            many,
+            Filter("", {"number": "13"}),
+            "number=13: number is 00, 01, 02, 03, 04, 05, 06, 07, 08, 09 and 3 more.",
+        ),
+    ):
+        with pytest.raises(UsageError) as told:
+            narrow.keep(known)
+        assert str(told.value) == f"No image has {said}"
+
+
 @given(arrays.arrays(np.float32, (1, 8), elements=st.floats(-1, 1, width=32)), st.floats(0, 1))
 def test_a_cut_keeps_the_best_and_what_is_near_it(scores, cut):
     scores = -np.sort(-scores)
