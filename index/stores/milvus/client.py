@@ -141,14 +141,7 @@ def explain(address: Address) -> Iterator[None]:
 
 
 def collection_name(name: str, student: str, space: str, key: str) -> str:
-    """What the collection of a space is called.
-
-    Args:
-        name: Of the gallery.
-        student: Key of the student.
-        space: `student`, `teacher` or `projected`.
-        key: Key of what made the vectors.
-    """
+    """What the collection of a space of a gallery is called, by the keys of the student and of the model."""
     base = f"{name}_{content_digest(student.encode())[:8]}"
     return base if space == "student" else f"{base}_{space}_{content_digest(key.encode())[:8]}"
 

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -52,7 +53,7 @@ class MilvusIndex(Store):
     """A gallery in Milvus. Ids are given to items as they are first seen; `pin` gives them to all.
 
     Attributes:
-        written: The manifest as the last run wrote it; that of the gallery has the items that there are now.
+        written: The manifest as the last run wrote it.
     """
 
     remote = True
@@ -82,7 +83,6 @@ class MilvusIndex(Store):
                 )
             index = client.describe_index(name, "vector") or {}
             check_schema(client, name, made.dim, index.get("metric_type"))
-        self.manifest = replace(self.written, count=self.count())
         self.path = self.data = user_cache_path("retrieval") / "milvus" / content_digest(str(self).encode())
         refused = self.data / ERRORS  # of the last run, if it was here
         self.failures = read_failures(refused) if refused.is_file() else []
@@ -98,6 +98,11 @@ class MilvusIndex(Store):
 
     def __len__(self) -> int:
         return max(self.manifest.count, len(self.ids_by_digest))
+
+    @cached_property
+    def manifest(self) -> Manifest:  # type: ignore[override]
+        """What it is, with the items that there were when that was first asked for."""
+        return replace(self.written, count=self.count())
 
     @property
     def label(self) -> str:
@@ -119,13 +124,9 @@ class MilvusIndex(Store):
     def fetch(
         self, space: str, digests: Sequence[str], fields: Sequence[str], level: str = "Strong"
     ) -> dict[str, Row]:
-        """Read rows by digest; what is not there is left out.
+        """Read some fields of rows, by digest; what is not there is left out.
 
-        Args:
-            space: Of which space.
-            digests: Of the rows wanted.
-            fields: To read, beside the digest.
-            level: `Strong` waits for all that was written before, `Eventually` does not.
+        Level `Strong` waits for all that was written before, `Eventually` does not.
         """
         wanted = {"output_fields": ["digest", *fields], "consistency_level": level, "timeout": SECONDS}
         rows: dict[str, Row] = {}
@@ -145,16 +146,9 @@ class MilvusIndex(Store):
         keep: str = "",
         fields: Sequence[str] = (),
     ) -> tuple[Scores, list[list[Row]]]:
-        """Search with n queries.
+        """Find the k nearest of `(n, dim)` queries that pass the filter `keep`, and read some of their fields.
 
-        Args:
-            space: Of which space.
-            queries: `(n, dim)`.
-            k: How many results.
-            kind: Type of the index.
-            effort: How hard it searches.
-            keep: The filter.
-            fields: To read, beside the digest.
+        The index is of this kind, and searches with this effort.
 
         Returns:
             `(n, k)` similarities, falling, -inf where none is left, and of each query the rows.
@@ -355,15 +349,15 @@ def open_collection(where: str, model: Path | None = None, allowed: Sequence[str
     current = find_current(client)
     if current is None:
         raise UsageError(f"There is no collection {address.name} at {address.uri}. See `retrieval index`.")
-    return MilvusIndex(client, current, model, allowed)
+    index = MilvusIndex(client, current, model, allowed)
+    _ = index.manifest  # waits for all that was written
+    return index
 
 
 def search_params(kind: str, effort: int, k: int) -> dict[str, int]:
     """What a server is told with each search for k results."""
-    if kind == "FLAT":
-        return {}
-    if kind == "HNSW":
-        return {"ef": max(effort, k)}
+    if kind in ("FLAT", "HNSW"):
+        return {"ef": max(effort, k)} if kind == "HNSW" else {}
     return {"nprobe": effort} | ({"reorder_k": REORDERED * k} if kind == "SCANN" else {})
 
 

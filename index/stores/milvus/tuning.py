@@ -56,11 +56,7 @@ def serves(there: Mapping[str, Any] | None, kind: str, params: Mapping[str, Any]
 def tune(index: MilvusIndex, space: str, kind: str, target: SearchTarget) -> TunedIndex:
     """Find the least effort that reaches the recall, measured against what the most finds, and deeper.
 
-    Args:
-        index: The gallery, indexed and loaded.
-        space: Of which space.
-        kind: Type of its index.
-        target: What is asked.
+    The space is indexed, by this kind, and loaded.
 
     Raises:
         RetrievalError: The server does not find what it holds.
