@@ -167,12 +167,9 @@ class Metadata:
 
     @property
     def top_names(self) -> list[str]:
-        """What is at the top of the indexed folder: folders, which end with `/`, and files."""
-        firsts = pc.list_element(pc.split_pattern(self._names, "/", max_splits=1), 0)
-        folders = pc.match_substring(self._names, "/")
-        return sorted(
-            set(pc.if_else(folders, pc.binary_join_element_wise(firsts, "/", ""), firsts).to_pylist())
-        )
+        """What is at the top of the indexed folder: folders, which end with `/`, and then files."""
+        firsts = {name[: name.find("/") + 1] or name for name in self._names.to_pylist()}
+        return sorted(firsts, key=lambda name: (not name.endswith("/"), name))
 
     @cached_property
     def columns(self) -> dict[str, list[str]]:

@@ -146,7 +146,7 @@ class MilvusIndex(Store):
         keep: str = "",
         fields: Sequence[str] = (),
     ) -> tuple[Scores, list[list[Row]]]:
-        """Find the k nearest of `(n, dim)` queries that pass the filter `keep`, and read some of their fields.
+        """Find the k nearest of `(n, dim)` queries that pass the filter `keep`, and read some fields.
 
         The index is of this kind, and searches with this effort.
 

@@ -11,6 +11,7 @@ from index.embedders.registry import open_embedder
 from index.errors import RetrievalError, UsageError
 from index.images.decode import read_photo, square
 from index.images.file import ImageFile
+from index.vectors import UNIT_FLOATS
 
 
 def test_it_knows_itself_from_its_file(student_file: Path):
@@ -57,7 +58,7 @@ class Broken:
     """A model that answers whatever it is told to."""
 
     key = name = spec = "broken"
-    dim, side, provider = 2, 32, "none"
+    dim, side, provider, vector_type = 2, 32, "none", UNIT_FLOATS
 
     def __init__(self, answer: list[list[float]]):
         self.answer = np.array(answer, np.float32)

@@ -20,11 +20,14 @@ SERVED = (
     "PCA8,Flat PCAR8,Flat PCAW8,Flat PCAWR8,Flat RR8,Flat RR16,Flat ITQ8,Flat OPQ4_8,PQ4x4 Pad32,Flat "
     "L2norm,Flat PCA8,HNSW8 PCA8,SQ8 PCA8,IVF4,Flat PCA8,IVF4,SQ8 RR16,IVF4,Flat OPQ4_8,IVF4,PQ4x4fs "
     "RR16,IVF4,RaBitQfs PCA8,PCA4,IVF4,Flat Flat,RFlat PQ4x4,RFlat PQ4x4,Refine(SQ8) IVF4,PQ4x4,RFlat "
-    "PCA8,IVF4,PQ4x4,RFlat PCA8,HNSW8,RFlat HNSW8,RFlat"
+    "PCA8,IVF4,PQ4x4,RFlat PCA8,HNSW8,RFlat HNSW8,RFlat "
+    "IVF4,SQ4 IVF4,SQ6 IVF4,SQbf16 SQ8_direct_signed IVF4_HNSW4,PQ4x4fs IVF4,PQ4x4fs,RFlat IVF4,RaBitQ,RFlat "
+    "RaBitQ2 RaBitQ4,RFlat RaBitQfs4 IVF4,RaBitQfs4 HNSW8_SQfp16"
 ).split()
 REFUSED = (
     "LSH LSHrt ITQ8,LSH IVF4,ITQ8 IVF4,LSH IDMap,Flat IDMap2,Flat IDMap,IVF4,Flat IMI2x2,Flat IVF4,PQ4+4 "
-    "IVF900,Flat PQ5 PCA99,Flat ZnLattice2x5_3 HNSW8_FlatPanorama Residual16,PQ4 NNDescent8 FlatPanorama"
+    "IVF900,Flat PQ5 PCA99,Flat ZnLattice2x5_3 HNSW8_FlatPanorama Residual16,PQ4 NNDescent8 FlatPanorama "
+    "IVF4_NSG4,Flat IVF4(PCA8),Flat IVF4(ITQ8),Flat"
 ).split()
 
 
