@@ -1,6 +1,6 @@
 """Search an index by image: with the student, the teacher, or both, on one side each or in turn."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -100,15 +100,16 @@ class Searcher:
     @cached_property
     def modes(self) -> list[str]:
         """The modes that this index and these models allow."""
-        spaces = self.index.manifest.spaces
-        modes = [mode for mode, (model, space) in MODES.items() if model in self.models and space in spaces]
-        return [*modes, RERANK] if "teacher" in modes else modes
+        return self._modes_of(self.models)
 
     @cached_property
     def stored_modes(self) -> list[str]:
         """The modes in which the gallery's own vectors can be searched with, models or not."""
+        return self._modes_of(self.index.manifest.spaces)
+
+    def _modes_of(self, models: Collection[str]) -> list[str]:
         spaces = self.index.manifest.spaces
-        modes = [mode for mode, (model, space) in MODES.items() if model in spaces and space in spaces]
+        modes = [mode for mode, (model, space) in MODES.items() if model in models and space in spaces]
         return [*modes, RERANK] if "teacher" in modes else modes
 
     @cached_property
