@@ -156,7 +156,7 @@ def test_a_narrow_search_ranks_what_it_keeps_and_nothing_else(with_metadata, fol
         n for n in every if n in {f"{i}.png" for i in (1, 5, 7, 9)}
     ]
     assert found(Filter("more/")) == [name for name in every if name.startswith("more/")]
-    with pytest.raises(UsageError, match="parity=odd and .*: parity is even, odd; paths start with more/"):
+    with pytest.raises(UsageError, match=r"parity=odd and .*: parity is even, odd; paths start with more/"):
         found(Filter("more/", {"parity": "odd"}))
     with pytest.raises(UsageError, match="no column 'weight', only parity"):
         found(Filter(columns={"weight": "1"}))
