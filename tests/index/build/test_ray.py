@@ -233,7 +233,7 @@ def test_a_collection_is_what_it_is_without_ray(cluster, root, tmp_path, milvus_
     for name, where in (("here", None), ("there", cluster)):
         address = Address(milvus_server.uri, f"ray_{name}")
         sent = make(sources, models, MilvusWriter(address, tmp_path / name), cluster=where)
-        collection = sent.store.collection
+        collection = sent.store
         digests = [row["digest"] for page in collection.scan([]) for row in page]
         rows = [collection.fetch(space, digests, ["vector", *FIELDS]) for space in ("student", "teacher")]
         found.append((rows, sent.failures, (sent.new, sent.changed, sent.removed)))
