@@ -4,6 +4,7 @@ import pyarrow as pa
 import pytest
 
 from index.errors import UsageError
+from index.stores.filters import Filter
 from index.stores.metadata import MOST_VALUES, Metadata, carry_over, join_metadata
 
 NAMES = ["a/1.jpg", "a/2.jpg", "b/3.jpg"]
@@ -132,4 +133,4 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, paths):
 def test_without_metadata_there_is_no_column():
     metadata = Metadata(["/x/1.jpg"], [["1.jpg"]])
     with pytest.raises(UsageError, match="no column 'colour', none"):
-        metadata.equals("colour", "red")
+        Filter(columns={"colour": "red"}).keep(metadata)
