@@ -148,7 +148,7 @@ def distill_by_name(
     Raises:
         RetrievalError: As `distill`, and where a source, the teacher or the ledger cannot be used.
     """
-    files = find_images(sources)
+    files = find_images(sources, options.exclude)
     model = teacher.open_plain(options.device)
     with teacher.open_ledger(model.key) as paid:
         return distill_curve(files, model, paid, out, options, budgets)

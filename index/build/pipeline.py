@@ -6,6 +6,7 @@ in what has vectors when they begin.
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from index.build.content import JournalContent
@@ -49,7 +50,7 @@ def build(
         BudgetError: The teacher's budget is too small; nothing was asked.
         RetrievalError: No image could be read, a model or the store failed, or another process writes.
     """
-    files = find_images(sources)
+    files = find_images(sources, options.exclude)
     store.begin(models, options, [source_name(source) for source in sources])
     with explain_disk(store.work), Journal(store.work) as journal:
         left = journal.left
@@ -68,7 +69,9 @@ def build(
                     f"None of {1 + len(others)} images could be read. The first: {first.path}: {first.reason}"
                 )
             store.put(content)
-        return store.commit()
+        report = store.commit()
+        left = f"\nleft out: {files.left_out}" if files.left_out else ""
+        return replace(report, summary=report.summary + left)
 
 
 def build_index(

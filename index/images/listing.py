@@ -20,10 +20,14 @@ class Stretch(Protocol):
 
 
 class Listing(Sequence[ImageFile]):
-    """Stretches of files, one after the other."""
+    """Stretches of files, one after the other.
 
-    def __init__(self, stretches: Sequence[Stretch]) -> None:
-        self._stretches = stretches
+    Attributes:
+        left_out: What lies beside them and was not taken, for people; empty if there was nothing.
+    """
+
+    def __init__(self, stretches: Sequence[Stretch], left_out: str = "") -> None:
+        self._stretches, self.left_out = stretches, left_out
         self._starts = list(accumulate(map(len, stretches), initial=0))
 
     def __len__(self) -> int:

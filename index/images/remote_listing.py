@@ -132,7 +132,7 @@ def list_addresses(
             return name, address, str(reason)
 
     files = RemoteFiles(below)
-    wanted = (one for one in named if is_new(one[1]))
+    wanted = (one for one in named if not (below and left.excludes(one[0])) and is_new(one[1]))
     with ThreadPoolExecutor(LANES) as pool:
         for name, address, found in bounded_map(pool, look, wanted, 2 * LANES):
             if isinstance(found, RemoteShard):

@@ -25,7 +25,7 @@ IsNew = Callable[[str], bool]
 Source = str | Path  # a path, or an address, which is a text
 
 
-def find_images(sources: Sequence[Source]) -> Sequence[ImageFile]:
+def find_images(sources: Sequence[Source], exclude: Sequence[str] = ()) -> Listing:
     """List images in a stable order, each path once.
 
     Args:
@@ -34,6 +34,7 @@ def find_images(sources: Sequence[Source]) -> Sequence[ImageFile]:
             the same way; lists of paths, relative to the folder of the list, of images
             and of shards: `.txt` with one on each line, or `.parquet` with a column of them; and image files,
             taken whatever their extension. All but folders may lie at addresses, which lists may name too.
+        exclude: Patterns of names to leave out of folders, shards and lists, as for `LeftOut`.
 
     Returns:
         The files, made one by one as they are asked for.
@@ -43,7 +44,7 @@ def find_images(sources: Sequence[Source]) -> Sequence[ImageFile]:
         RetrievalError: A store cannot be asked.
     """
     seen: set[str] = set()
-    left = LeftOut()
+    left = LeftOut(exclude)
 
     def is_new(path: str) -> bool:
         return path not in seen and not seen.add(path)  # type: ignore[func-returns-value]
@@ -65,13 +66,13 @@ def find_images(sources: Sequence[Source]) -> Sequence[ImageFile]:
             stretches += _list_named(names, root.parent, is_new, True, left)
         else:
             stretches += _list_named([root.name], root.parent, is_new, False, left)
-    if not (files := Listing(stretches)):
+    if not (files := Listing(stretches, str(left))):
         raise UsageError(
             f"No image in {', '.join(map(str, sources))}. Looked for {' '.join(sorted(EXTENSIONS))}; "
             f"a shard is looked into if it is named itself: shards/*{SUFFIX}."
             + (f" Left out: {left}." if str(left) else "")
         )
-    if str(left):
+    if files.left_out:
         say(f"left out: {left}")
     return files
 
@@ -118,10 +119,10 @@ def _walk(root: str, left: LeftOut) -> Iterator[tuple[str, str]]:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders[:] = sorted(filter(left.takes_folder, subfolders))
         below = "" if folder == root else f"{os.path.relpath(folder, root)}/"
+        subfolders[:] = sorted(name for name in subfolders if left.takes_folder(below + name))
         for name in sorted(names):
-            if left.takes(name):
+            if left.takes(below + name):
                 yield below + name, ""
     for fault in faults:
         yield os.path.relpath(fault.filename, root), f"folder: {fault.strerror}"
@@ -144,7 +145,7 @@ def _list_paths(
     for written in names:
         name = _as_here(written, folder)
         path = folder / text_to_path(name)
-        if not is_new(str(path)):
+        if (below and left.excludes(name)) or not is_new(str(path)):
             continue
         if path.suffix == SUFFIX:
             yield NamedFiles(folder, files, below)
