@@ -203,10 +203,27 @@ class Journal:
     def settle(self, place: int, digest: str) -> bool:
         """Note what a file holds, and return whether that has vectors."""
         self._db.execute("UPDATE files SET digest = ? WHERE place = ?", (digest, place))
+        return self.holds(digest)
+
+    def holds(self, digest: str) -> bool:
+        """Whether a content has vectors. Any thread may ask."""
         return self._db.execute("SELECT 1 FROM contents WHERE digest = ?", (digest,)).fetchone() is not None
 
-    def add(self, items: Sequence[Item], vectors: Mapping[str, Vectors], failures: Sequence[Failure]) -> None:
-        """Add n embedded files, with `(n, dim)` vectors for each space, and the refused ones among them."""
+    def add(
+        self,
+        items: Sequence[Item],
+        vectors: Mapping[str, Vectors],
+        failures: Sequence[Failure],
+        copies: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Add what became of files.
+
+        Args:
+            items: The n that were embedded.
+            vectors: Their `(n, dim)` rows by space.
+            failures: Those that were refused.
+            copies: Path and digest of those that hold what others do.
+        """
         segments = [
             (self._rows, len(items), *self._heap.append(space, rows)) for space, rows in vectors.items()
         ]
@@ -217,7 +234,8 @@ class Journal:
         self._db.executemany("INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?)", segments)
         self._db.executemany("INSERT OR IGNORE INTO contents VALUES (?, ?, ?, ?, ?)", contents)
         self._db.executemany(
-            "UPDATE files SET digest = ? WHERE path = ?", [(item.digest, item.path) for item in items]
+            "UPDATE files SET digest = ? WHERE path = ?",
+            [*((item.digest, item.path) for item in items), *((digest, path) for path, digest in copies)],
         )
         self._db.executemany(
             "INSERT OR REPLACE INTO refused SELECT place, path, ? FROM files WHERE path = ?",

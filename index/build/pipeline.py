@@ -70,8 +70,9 @@ def build(
                 )
             store.put(content)
         report = store.commit()
-        left = f"\nleft out: {files.left_out}" if files.left_out else ""
-        return replace(report, summary=report.summary + left)
+        if files.left_out:
+            report = replace(report, summary=f"{report.summary}\nleft out: {files.left_out}")
+        return report
 
 
 def build_index(

@@ -1,7 +1,7 @@
 """Texts of a NumPy array of Python objects, as pandas makes them: read, but never unpickled."""
 
 import pickletools
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -21,20 +21,20 @@ def read_object_texts(file: IO[bytes]) -> list[str]:
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("an array of objects in a form that is not read")
     shape, _, _ = np.lib.format.read_array_header_1_0(file)
-    memo: dict[int, str | None] = {}
+    memo: dict[Any, str | None] = {}
     texts: list[str | None] | None = None
     last: str | None = None
     for opcode, value, _ in pickletools.genops(file):
         name = opcode.name
         if name == "MEMOIZE" or name in PUTS:
-            memo[len(memo) if name == "MEMOIZE" else value] = last  # type: ignore[index]
+            memo[len(memo) if name == "MEMOIZE" else value] = last
             continue
         is_text = name.endswith("UNICODE")
         last = str(value) if is_text else None
         if texts is None:
             texts = [] if name == "EMPTY_LIST" else None
         elif is_text or name.endswith("GET"):
-            texts.append(last if is_text else memo.get(value))  # type: ignore[call-overload]
+            texts.append(last if is_text else memo.get(value))
         elif name not in NEUTRAL:
             break
     found = [text for text in texts or () if text is not None]

@@ -95,7 +95,11 @@ def read_photo(file: ImageFile, side: int | None = None) -> Photo:
     Raises:
         ImageError: It cannot be read; the message is the reason.
     """
-    data, changed = file.read()
+    return decode_file(file, *file.read(), side)
+
+
+def decode_file(file: ImageFile, data: bytes, changed: int, side: int | None = None) -> Photo:
+    """Decode what `ImageFile.read` has read, as `read_photo`."""
     photo = decode(data, file.name, side)
     return replace(photo, below=file.below, location=file.location, changed=changed)
 

@@ -69,7 +69,7 @@ def test_without_the_package_it_is_counted_and_the_remedy_is_named(tmp_path: Pat
     assert [file.name for file in find_images([tmp_path])] == ["b.png"]
     assert "1 .heic): convert them, or install pillow-heif" in caplog.text
     (file,) = find_images([tmp_path / "a.heic"])
-    with pytest.raises(ImageError, match="not an image .*: HEIC, install pillow-heif or convert it"):
+    with pytest.raises(ImageError, match=r"not an image .*: HEIC, install pillow-heif or convert it"):
         decode(file.read()[0], file.name)
 
 
