@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,6 +73,12 @@ def join_metadata(file: Path, items: Sequence[Sequence[tuple[str, str]]]) -> Joi
         if name != PATH:
             columns[name] = pa.array([row[place] for row in found.values()], pa.string())
     return Joined(pa.table(columns), left, len(items) - len({files.items[path] for path in found}))
+
+
+def merge_rows(rows: Sequence[Mapping[str, str]]) -> dict[str, str | list[str]]:
+    """One row of those of an item's files: each column with its value, or its values where they differ."""
+    found = {name: list(dict.fromkeys(row[name] for row in rows)) for name in rows[0]}
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
 
 
 class _Files:

@@ -185,7 +185,7 @@ def check_schema(name: str, described: dict[str, Any], dim: int, metric: str | N
         )
 
 
-def as_row(item: Item, metadata: dict[str, str]) -> dict[str, Any]:
+def as_row(item: Item, metadata: dict[str, Any]) -> dict[str, Any]:
     """An item as a row, without its vector. Of very many copies it has as many as a field takes."""
     room = TEXT - json_size({"copies": [], "metadata": metadata}) if item.copies else 0
     copies = []
@@ -239,7 +239,10 @@ def as_filter(narrow: Filter, columns: list[str]) -> str:
         if column not in columns:
             known = f"only {', '.join(columns)}" if columns else "none: see index --metadata"
             raise UsageError(f"This index has no column {column!r}, {known}.")
-        parts.append(f'more["metadata"][{quote(column)}] == {quote(value)}')
+        field, wanted = f'more["metadata"][{quote(column)}]', quote(value)
+        parts.append(
+            f"({field} == {wanted} or json_contains({field}, {wanted}))"
+        )  # of one file, or of several
     if narrow.prefix:
         names = ["name", *(f'more["copies"][{i}]["name"]' for i in range(MOST_FILES - 1))]
         parts.append(f"({' or '.join(_starts_with(name, narrow.prefix) for name in names)})")
