@@ -4,6 +4,7 @@ A run that goes on after it was killed, and one that brings a gallery up to date
 in what has vectors when they begin.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -39,7 +40,7 @@ def build(
 
     Args:
         sources: As for `find_images`.
-        models: What makes the vectors. A paid teacher is asked about all images first, if the budget allows.
+        models: What makes the vectors. A paid teacher is asked if the budget is enough for all images.
         store: Where to.
         options: What is wanted.
         cluster: Where to embed; None does it here.
@@ -69,10 +70,18 @@ def build(
                     f"None of {1 + len(others)} images could be read. The first: {first.path}: {first.reason}"
                 )
             store.put(content)
-        report = store.commit()
-        if files.left_out:
-            report = replace(report, summary=f"{report.summary}\nleft out: {files.left_out}")
-        return report
+        return _say_what_is_missing(store.commit(), files.left_out)
+
+
+def _say_what_is_missing(report: BuildReport, left_out: str) -> BuildReport:
+    """Add to the summary what was refused and left out, by kind."""
+    lines = [report.summary]
+    if kinds := Counter(failure.reason.partition(":")[0] for failure in report.failures):
+        refused = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        lines.append(f"refused: {refused}. Mend them, then give --update, or leave them out with --exclude.")
+    if left_out:
+        lines.append(f"left out: {left_out}")
+    return replace(report, summary="\n".join(lines))
 
 
 def build_index(

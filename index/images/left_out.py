@@ -1,13 +1,16 @@
 """What lies beside the photos of a folder or in a shard and is not taken: counted, so that it can be told."""
 
 import os
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.util import find_spec
 from itertools import accumulate
-from typing import TypeVar
+
+from index.images.tar import Place
 
 EXTENSIONS = frozenset(
     ".jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .pgm".split()
@@ -19,8 +22,26 @@ HEIC = frozenset(".heic .heics .heif .heifs .hif".split())  # what phones write
 FOLDERS = frozenset(  # beside those whose names begin with a dot
     "@eadir #recycle #snapshot $recycle.bin __macosx thumbnails thumbs lost+found".split()
 )
-Place = TypeVar("Place")
 REPEATED = "names that a shard has twice"  # the last file of the name counts
+
+
+@dataclass(frozen=True)
+class Members:
+    """What is taken of a shard.
+
+    Attributes:
+        names: Of the members, as in `read_members`.
+        places: Offset and size of each in turn.
+        faults: Why those that cannot be read cannot be, by name.
+    """
+
+    names: list[str]
+    places: "array[int]"
+    faults: dict[str, str]
+
+    def place(self, i: int) -> tuple[int, int]:
+        """Offset and size of one."""
+        return self.places[2 * i], self.places[2 * i + 1]
 
 
 @cache
@@ -80,18 +101,31 @@ class LeftOut:
             return False
         return True
 
-    def takes_member(self, name: str) -> bool:
-        """Whether a member of a shard is taken, by its path."""
+    def _takes_member(self, name: str) -> bool:
         folders = name.split("/")[:-1]
         return self.takes(name) and all(map(self.takes_folder, folders))
 
-    def once(self, members: Iterable[tuple[str, Place]]) -> Iterable[tuple[str, Place]]:
-        """Members of a shard, each name once; of several files of one name it is the last that counts."""
+    def choose(
+        self, members: Iterable[tuple[str, Place]], is_new: Callable[[str], bool] = lambda _: True
+    ) -> Members:
+        """Choose from a shard, each name once; of several files of one name it is the last that counts.
+
+        Args:
+            members: As `read_members` yields them.
+            is_new: Whether a name did not come before.
+        """
         found: dict[str, Place] = {}
         for name, place in members:
             self._files[REPEATED] += name in found and _extension(name) in self._taken
             found[name] = place
-        return found.items()
+        chosen = Members([], array("q"), {})
+        for name, place in found.items():
+            if (not name or self._takes_member(name)) and is_new(name):
+                chosen.names.append(name)
+                chosen.places.extend((0, 0) if isinstance(place, str) else place)
+                if isinstance(place, str):
+                    chosen.faults[name] = place
+        return chosen
 
     def __str__(self) -> str:
         """What was left out, for people; empty if there was nothing."""

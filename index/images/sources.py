@@ -1,7 +1,6 @@
 """Where images come from: folders, single files, lists and tar shards, here or at addresses. Nothing else."""
 
 import os
-from array import array
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from index.errors import ImageError, UsageError
-from index.images.file import ImageFile, Member, path_to_text, readable, text_to_path
+from index.images.file import ImageFile, path_to_text, readable, text_to_path
 from index.images.left_out import EXTENSIONS, LeftOut
 from index.images.listing import FolderFiles, Listing, NamedFiles, ShardFiles, Stretch, file_at
 from index.images.remote import Remote, is_address, lies_below
@@ -149,7 +148,8 @@ def _list_paths(
             continue
         if path.suffix == SUFFIX:
             yield NamedFiles(folder, files, below)
-            yield _list_shard(path, readable(name), is_new, left)
+            members = left.choose(list_members(path), lambda member: is_new(f"{path}/{member}"))  # noqa: B023
+            yield ShardFiles(path, readable(name), members)
             files = []
         else:
             files.append(name)
@@ -174,21 +174,6 @@ def _list_address(address: str, is_new: IsNew, left: LeftOut) -> Iterator[Stretc
     # `file:` and what else is no address of ours is refused there: a list from elsewhere names no file here.
     named = ((name, name if "://" in name else f"{beside}/{name}") for name in names)
     yield from list_addresses(named, is_new, True, left)
-
-
-def _list_shard(shard: Path, name: str, is_new: IsNew, left: LeftOut) -> ShardFiles:
-    members: list[str] = []
-    places = array("q")
-    faults = {}
-    for member, place in left.once(list_members(shard)):
-        if (not member or left.takes_member(member)) and is_new(f"{shard}/{member}"):
-            members.append(member)
-            if isinstance(place, Member):
-                places.extend((place.offset, place.size))
-            else:
-                places.extend((0, 0))
-                faults[member] = place
-    return ShardFiles(shard, name, members, places, faults)
 
 
 def _file(path: Path) -> ImageFile:
