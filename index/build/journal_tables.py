@@ -58,7 +58,7 @@ def open_tables(file: Path) -> sqlite3.Connection:
     Raises:
         RetrievalError: It is locked, or damaged.
     """
-    # Other threads read: SQLite itself lets one statement run at a time.
+    # Of the journal's methods `holds` is for all threads, and locked.
     tables = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
     try:
         tables.execute("PRAGMA page_size = 1024")  # each digest has a page of its own to be written

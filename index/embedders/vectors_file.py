@@ -1,5 +1,6 @@
 """Vectors that someone else computed, in one file: an embedder that only looks up."""
 
+import re
 import zipfile
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -22,6 +23,7 @@ from index.io import content_digest
 from index.progress import say
 
 LAYOUT = "`ids` of n texts and `vectors` of n rows, in an .npz file as arrays, in a .parquet file as columns"
+DIGEST = re.compile("[0-9a-f]{32}")
 NAMED = 3  # of the images that are lacking
 
 
@@ -92,7 +94,7 @@ class VectorsEmbedder(Embedder):
     def find_missing(
         self, files: Sequence[ImageFile], digests: Sequence[str] | None = None
     ) -> dict[int, str]:
-        """Find the images that it lacks, without decoding any, as `Embedder.find_missing`.
+        """Find the images that it lacks, as `Embedder.find_missing`: reads them only if ids are digests.
 
         Raises:
             UsageError: All are missing, or some are and the options do not allow that; or two images share
@@ -100,16 +102,19 @@ class VectorsEmbedder(Embedder):
         """
         missing: dict[int, str] = {}
         owners: dict[int, int] = {}
-        digests = digest_pool(files) if digests is None else digests
-        for i, (file, digest) in enumerate(zip(files, digests, strict=True)):
-            row = self._find(digest, file)
+        if digests is None and any(map(DIGEST.fullmatch, self._rows)):
+            digests = digest_pool(files)
+        for i, file in enumerate(files):
+            row = self._find(digests[i] if digests else "", file)
             if fault := self._fault(row):
                 missing[i] = fault
-            elif row is not None and digests[owner := owners.setdefault(row, i)] != digest:
-                raise UsageError(
-                    f"{self.name} has one vector for {files[owner].location} and {file.location}. "
-                    "Give one folder of images, or content digests as `ids`."
-                )
+            elif row is not None and (owner := owners.setdefault(row, i)) != i:
+                one, other = (digests[owner], digests[i]) if digests else digest_pool([files[owner], file])
+                if one != other:
+                    raise UsageError(
+                        f"{self.name} has one vector for {files[owner].location} and {file.location}. "
+                        "Give one folder of images, or content digests as `ids`."
+                    )
         if not missing:
             return missing
         named = ", ".join(files[i].name for i in islice(missing, NAMED))

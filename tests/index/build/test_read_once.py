@@ -15,9 +15,11 @@ from index.embedders.base import Calls
 from index.embedders.callable import CallableEmbedder
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
+from index.embedders.registry import open_embedder
 from index.errors import BudgetError
 from index.images import decode
 from index.images.file import ImageFile
+from index.images.sources import find_images
 from index.stores.options import IndexOptions
 from index.teachers.spec import TeacherSpec
 
@@ -80,10 +82,15 @@ def once(names: Counter, wanted: int) -> bool:
     return len(photos) == wanted and set(photos.values()) == {1}
 
 
-@pytest.mark.parametrize("teacher", [None, "onnx"])
+@pytest.mark.parametrize("teacher", [None, "onnx", "vectors"])
 def test_without_a_price(source, tmp_path, counted, teacher_file, teacher):
     place, count = source
-    opened = OnnxEmbedder(teacher_file, "cpu") if teacher else None
+    opened = OnnxEmbedder(teacher_file, "cpu") if teacher == "onnx" else None
+    if teacher == "vectors":
+        names = [file.name for file in find_images([place])]
+        np.savez(tmp_path / "v.npz", ids=names, vectors=np.eye(count, dtype=np.float32))
+        opened = open_embedder(tmp_path / "v.npz")
+        counted[0].clear()
     assert len(build_index([place], student(tmp_path), tmp_path / "i", opened)) == count
     assert all(once(names, count) for names in counted)
 
