@@ -279,7 +279,8 @@ def build_index(
     options = IndexOptions(factory, SearchTarget(recall, memory), table, resume, update, tuple(exclude))
     with bars(progress):
         report = build_by_name(_sources(images), model, store, spec, device, options)
-    say(report.summary)
+    for line in (report.summary, *report.notes):
+        say(line)
     return Index(open_searcher(fspath(out), spec, device))
 
 

@@ -92,6 +92,8 @@ def build(
     for failure in report.failures[:20]:
         say(f"refused {failure.path}: {failure.reason}")
     typer.echo(report.summary)
+    for note in report.notes:
+        say(note)
 
 
 @indexes.command(epilog="Example: retrieval index info idx")

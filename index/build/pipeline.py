@@ -70,18 +70,18 @@ def build(
                     f"None of {1 + len(others)} images could be read. The first: {first.path}: {first.reason}"
                 )
             store.put(content)
-        return _say_what_is_missing(store.commit(), files.left_out)
+        return _note_what_is_missing(store.commit(), files.left_out)
 
 
-def _say_what_is_missing(report: BuildReport, left_out: str) -> BuildReport:
-    """Add to the summary what was refused and left out, by kind."""
-    lines = [report.summary]
+def _note_what_is_missing(report: BuildReport, left_out: str) -> BuildReport:
+    """Add what was refused and left out, by kind."""
+    notes = list(report.notes)
     if kinds := Counter(failure.reason.partition(":")[0] for failure in report.failures):
         refused = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        lines.append(f"refused: {refused}. Mend them, then give --update, or leave them out with --exclude.")
+        notes.append(f"refused: {refused}. Mend them, then give --update, or leave them out with --exclude.")
     if left_out:
-        lines.append(f"left out: {left_out}")
-    return replace(report, summary="\n".join(lines))
+        notes.append(f"left out: {left_out}")
+    return replace(report, notes=tuple(notes))
 
 
 def build_index(

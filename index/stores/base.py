@@ -183,6 +183,7 @@ class BuildReport:
         new: Items that were not there,
         changed: whose files or metadata were others,
         removed: and that are no longer there; of a store that is written as a whole, all are new.
+        notes: What was not done, by kind and number, and what to do about it: lines for people.
     """
 
     store: Store
@@ -191,6 +192,7 @@ class BuildReport:
     new: int = 0
     changed: int = 0
     removed: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class StoreWriter(ABC):

@@ -116,6 +116,6 @@ class FolderStore(StoreWriter):
         manifest = index.manifest
         files = f" in {len(index) + manifest.copies} files" if manifest.copies else ""
         summary = f"{self.index_folder}: {len(index)} images{files}, {manifest.failed} refused."
-        if self._gone:
-            summary += f"\n{self._gone} images are gone, and dropped. Once they are back, --update adds them."
-        return BuildReport(index, summary, index.failures, removed=self._gone)
+        gone = f"{self._gone} images are gone, and dropped. Once they are back, --update adds them."
+        notes = (gone,) if self._gone else ()
+        return BuildReport(index, summary, index.failures, removed=self._gone, notes=notes)

@@ -282,7 +282,7 @@ def _(tmp_path: Path) -> None:
     options = IndexOptions(update=True)
     report = build_into([tmp_path / "p"], Models(student, None, None), FolderStore(tmp_path / "i"), options)
     assert (len(report.store), report.removed) == (3, 1)
-    assert "1 images are gone, and dropped. Once they are back, --update adds them." in report.summary
+    assert "1 images are gone, and dropped. Once they are back, --update adds them." in report.notes
 
 
 @row("files of one content")
