@@ -238,6 +238,7 @@ def build_index(
     out: AnyPath,
     teacher: Model | Teacher | None = None,
     metadata: AnyPath | None = None,
+    exclude: Sequence[str] = (),
     recall: float = 0.95,
     memory: float = 1.0,
     factory: str = "auto",
@@ -254,6 +255,7 @@ def build_index(
         out: The index folder, or `milvus://HOST:PORT/COLLECTION`.
         teacher: What to compare with; None indexes with the student alone.
         metadata: A CSV file with a column `path` and columns to filter by.
+        exclude: Patterns of names to leave out, such as `*_small.jpg`.
         recall: Share of the ten nearest that a search must find.
         memory: GiB that each search index may take.
         factory: A FAISS factory string, or `auto`.
@@ -274,10 +276,11 @@ def build_index(
     store, model, spec = open_writer(fspath(out), "faiss", "", None), Path(student), _spec(teacher)
     model = model / "student.onnx" if model.is_dir() else model
     table = None if metadata is None else Path(metadata)
-    options = IndexOptions(factory, SearchTarget(recall, memory), table, resume, update)
+    options = IndexOptions(factory, SearchTarget(recall, memory), table, resume, update, tuple(exclude))
     with bars(progress):
         report = build_by_name(_sources(images), model, store, spec, device, options)
-    say(report.summary)
+    for line in (report.summary, *report.notes):
+        say(line)
     return Index(open_searcher(fspath(out), spec, device))
 
 

@@ -19,6 +19,7 @@ from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
 from index.images.file import ImageFile
 from index.images.sources import Source, find_images
+from index.progress import say
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
 
@@ -148,7 +149,10 @@ def distill_by_name(
     Raises:
         RetrievalError: As `distill`, and where a source, the teacher or the ledger cannot be used.
     """
-    files = find_images(sources)
+    files = find_images(sources, options.exclude)
     model = teacher.open_plain(options.device)
     with teacher.open_ledger(model.key) as paid:
-        return distill_curve(files, model, paid, out, options, budgets)
+        made = distill_curve(files, model, paid, out, options, budgets)
+    if made.summary and files.left_out:
+        say(f"left out: {files.left_out}")
+    return made

@@ -72,6 +72,7 @@ class Options:
         recipe: The rest of how to train.
         queries: Photos like those that will be searched with, as for `find_images`. Agreement is measured on
             some of them, and decides, in place of photos of the pool.
+        exclude: Names that are left out of the pool, as for `find_images`.
     """
 
     budget: int = 500
@@ -88,6 +89,7 @@ class Options:
     price: float | None = None
     recipe: Recipe = field(default_factory=Recipe)
     queries: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.budget < FEWEST:

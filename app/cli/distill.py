@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.options import TEACHERS, Device, DryRun, Images, LedgerFile, Price
+from app.cli.options import TEACHERS, Device, DryRun, Exclude, Images, LedgerFile, Price
 from app.cli.teacher_options import TeacherOptions, describe_teacher
 
 
@@ -40,6 +40,7 @@ def distill(
             show_default="photos of the pool",
         ),
     ] = None,
+    exclude: Exclude = None,
     select: Annotated[
         str, typer.Option(help="How to choose the images sent to the teacher: kmeans, kcenter or random.")
     ] = "kmeans",
@@ -83,10 +84,12 @@ def distill(
         price=price,
         recipe=how,
         queries=tuple(queries or ()),
+        exclude=tuple(exclude or ()),
     )
     spec = describe_teacher(teacher, teacher_option, ledger, budgets[-1])
     if dry_run:
-        typer.echo(bill_by_name(images, spec, device, price, wanted=budgets[-1]))
+        bill = bill_by_name(images, spec, device, price, wanted=budgets[-1], exclude=chosen.exclude)
+        typer.echo(bill)
     elif summary := distill_by_name(images, spec, out, chosen, budgets).summary:
         typer.echo(summary)
 

@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from app.cli.groups import BuildsByDefault
-from app.cli.options import TEACHERS, Device, DryRun, Gallery, Images, Json, LedgerFile, Paid, Price
+from app.cli.options import (
+    TEACHERS,
+    Device,
+    DryRun,
+    Exclude,
+    Gallery,
+    Images,
+    Json,
+    LedgerFile,
+    Paid,
+    Price,
+)
 from app.cli.teacher_options import TeacherOptions, describe_teacher
 
 indexes = typer.Typer(
@@ -44,6 +55,7 @@ def build(
     metadata: Annotated[
         Path | None, typer.Option(help="CSV file with path and columns to filter by, see search --where.")
     ] = None,
+    exclude: Exclude = None,
     update: Annotated[
         bool, typer.Option("--update", help="Embed only what is new or changed, and drop what is gone.")
     ] = False,
@@ -69,15 +81,19 @@ def build(
     from index.teachers.cost import bill_by_name
 
     store = open_writer(out, backend, uri, collection)
-    options = IndexOptions(factory, SearchTarget(recall, memory), metadata, resume, update)
+    left_out = tuple(exclude or ())
+    options = IndexOptions(factory, SearchTarget(recall, memory), metadata, resume, update, left_out)
     spec = describe_teacher(teacher, teacher_option, ledger, budget)
     if dry_run:
-        typer.echo(bill_by_name(images, spec, device, price, update=store.index_folder if update else None))
+        known = store.index_folder if update else None
+        typer.echo(bill_by_name(images, spec, device, price, update=known, exclude=left_out))
         return
     report = build_by_name(images, model, store, spec, device, options, ray)
     for failure in report.failures[:20]:
         say(f"refused {failure.path}: {failure.reason}")
     typer.echo(report.summary)
+    for note in report.notes:
+        say(note)
 
 
 @indexes.command(epilog="Example: retrieval index info idx")

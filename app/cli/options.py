@@ -20,6 +20,13 @@ Student = Annotated[
         show_default=False,
     ),
 ]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Names to leave out of folders, shards and lists, as '*_small.jpg'. May repeat.",
+        show_default=False,
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Teacher = Annotated[str | None, typer.Option(help="Teacher to use, if it has moved since indexing.")]
 Paid = Annotated[int, typer.Option("--budget", help="Most images to send to a paid teacher, ever.")]

@@ -4,9 +4,9 @@ A worker that does all of it hands nothing over and waits for nobody: on a CPU, 
 embedding want the same cores, they are all kept busy.
 """
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from threading import BoundedSemaphore
 from time import perf_counter
@@ -14,10 +14,12 @@ from typing import Any
 
 from index.embedders.base import Embedder, embed_checked
 from index.errors import ImageError, UnansweredError
-from index.images.decode import read_photo
+from index.images.decode import decode_file
 from index.images.file import ImageFile
-from index.parallel import WORKERS, bounded_map
+from index.parallel import BATCH, WORKERS, bounded_map
 from index.stores.records import Failure, Item
+from index.teachers.client import PaidEmbedder
+from index.teachers.questions import Question
 from index.vectors import Vectors
 
 
@@ -31,18 +33,23 @@ class Embedded:
         failures: Those that were refused.
         waiting: Share of the workers' time, so far, in which they read and decoded: models had to wait.
             None if that is not known.
+        questions: What a paid teacher is to be asked about each item, if one was given.
+        copies: Path and digest of files that hold what others do.
     """
 
     items: list[Item]
     vectors: dict[str, Vectors]
     failures: list[Failure]
     waiting: float | None = None
+    questions: list[Question] = field(default_factory=list)
+    copies: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class _Prepared:
     item: Item
     inputs: dict[str, Any]
+    question: Question | None
 
 
 def embed_files(
@@ -50,8 +57,10 @@ def embed_files(
     models: Mapping[str, Embedder],
     batch: int | None = None,
     workers: int = WORKERS,
+    paid: PaidEmbedder | None = None,
+    copy_of: Callable[[ImageFile, bytes], str] | None = None,
 ) -> Generator[Embedded, None, None]:
-    """Decode each file once and embed it with every model, in bounded memory.
+    """Read and decode each file once and embed it with every model, in bounded memory.
 
     Args:
         files: What to embed.
@@ -59,6 +68,9 @@ def embed_files(
         batch: Images that a model is given at a time; None takes the largest that one of them is best called
             with.
         workers: Threads that read, decode and embed.
+        paid: A teacher that is not asked here, only what there is to ask is made ready.
+        copy_of: Gives the digest of a file's bytes if they need not be embedded, else an empty text. It is
+            called in worker threads.
 
     Yields:
         The outcome of `batch` files at a time, in the order given.
@@ -66,18 +78,19 @@ def embed_files(
     Raises:
         RetrievalError: A model answered something that is no unit vector.
     """
-    side = max(model.side for model in models.values())
-    size = batch or max(model.calls.batch for model in models.values())
+    side = max(model.side for model in (*models.values(), paid) if model)
+    size = batch or max((model.calls.batch for model in models.values()), default=BATCH)
     turns = {name: BoundedSemaphore(model.calls.concurrency) for name, model in models.items()}
 
     def work(chunk: Sequence[ImageFile]) -> tuple[Embedded, float, float]:
         began = perf_counter()
-        outcomes = [_prepare(file, models, side) for file in chunk]
+        outcomes = [_prepare(file, models, side, paid, copy_of) for file in chunk]
         prepared = perf_counter()
         ready = [outcome for outcome in outcomes if isinstance(outcome, _Prepared)]
         failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
         embedded = _embed(ready, models, turns, failures)
-        return embedded, prepared - began, perf_counter() - prepared
+        copies = [outcome for outcome in outcomes if isinstance(outcome, tuple)]
+        return replace(embedded, copies=copies), prepared - began, perf_counter() - prepared
 
     remaining = iter(files)
     chunks = iter(lambda: list(islice(remaining, size)), [])
@@ -89,14 +102,24 @@ def embed_files(
             yield replace(embedded, waiting=data / total)
 
 
-def _prepare(file: ImageFile, models: Mapping[str, Embedder], side: int) -> _Prepared | Failure:
+def _prepare(
+    file: ImageFile,
+    models: Mapping[str, Embedder],
+    side: int,
+    paid: PaidEmbedder | None,
+    copy_of: Callable[[ImageFile, bytes], str] | None,
+) -> _Prepared | Failure | tuple[str, str]:
     try:
-        photo = read_photo(file, side)
+        data, changed = file.read()
+        if copy_of and (digest := copy_of(file, data)):
+            return file.location, digest
+        photo = decode_file(file, data, changed, side)
         inputs = {name: model.prepare(photo) for name, model in models.items()}
+        question = paid.prepare(photo) if paid else None
     except ImageError as reason:
         return Failure(file.location, str(reason))
     facts = photo.digest, len(photo.data), photo.width, photo.height, photo.changed
-    return _Prepared(Item(file.location, file.name, *facts), inputs)
+    return _Prepared(Item(file.location, file.name, *facts), inputs, question)
 
 
 def _embed(
@@ -118,4 +141,5 @@ def _embed(
             failures += [Failure(ready[i].item.path, reason) for i, reason in partial.reasons.items()]
             rest = [one for i, one in enumerate(ready) if i not in partial.reasons]
             return _embed(rest, models, turns, failures)
-    return Embedded([one.item for one in ready], vectors if ready else {}, failures)
+    questions = [one.question for one in ready if one.question]
+    return Embedded([one.item for one in ready], vectors if ready else {}, failures, None, questions)

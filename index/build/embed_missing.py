@@ -1,21 +1,20 @@
 """Embed what has no vectors yet, each content once."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from index.build.embed import embed_files
-from index.build.journal import Journal, Missing
+from index.build.ask_along import ask_along
+from index.build.embed import Embedded, embed_files
+from index.build.journal import Journal
 from index.embedders.base import Embedder
-from index.errors import ImageError
 from index.images.file import ImageFile
 from index.io import content_digest
-from index.parallel import BATCH, WORKERS, bounded_map
 from index.progress import progress, say
-from index.teachers.ask import ask_ahead
+from index.teachers.client import PaidEmbedder
 
 if TYPE_CHECKING:
     from index.build.ray import RayCluster
@@ -31,7 +30,8 @@ def embed_missing(
 
     Args:
         files: As they were listed in the journal.
-        models: The embedders by name. A paid teacher is asked about all of the files first.
+        models: The embedders by name. A paid teacher is asked along the way, once the budget is
+            known to be enough for all of the files.
         journal: The unfinished run.
         cluster: Where to embed; None does it here. Copies of an image are embedded there too: to look for
             them would mean to read every file here.
@@ -47,52 +47,72 @@ def embed_missing(
     missing = journal.count_missing()
     if missing < len(files):
         say(f"{missing} of {len(files)} images are new or changed, or were not reached.")
+    paid = teacher if isinstance(teacher, PaidEmbedder) else None
+    free = {name: model for name, model in models.items() if model is not paid}
     with progress(missing, "index") as bar:
         # A second round is for copies of an image that was embedded in vain, or that changed meanwhile.
-        while True:
-            done, underway = 0, set[str]()
-            wanted: Iterable[ImageFile] = _find_missing(files, journal, underway, bar)
-            if teacher:
-                wanted = ask_ahead(wanted, teacher)
-            parts = embed_files(wanted, models)
+        done = -1
+        while done:
+            underway = _Underway(journal, bar)
             if cluster:
                 unread = (files[one.place] for one in journal.missing())
                 parts = cluster(unread, journal.count_missing(), models, journal.folder, journal.lists)
+            else:
+                parts = embed_files(underway.begin(files), free, paid=paid, copy_of=underway.copy_of)
             with closing(parts):
-                for part in parts:
-                    journal.add(part.items, part.vectors, part.failures)
-                    underway.difference_update(item.digest for item in part.items)
-                    done += len(part.items) + len(part.failures)
-                    if part.waiting is not None:
-                        bar.set_postfix_str(f"{part.waiting:.0%} waiting for data", refresh=False)
-                    bar.update(len(part.items) + len(part.failures))
-            if not done:
-                return
+                if paid and not cluster:
+                    ask_along(parts, paid, journal.count_missing(), underway.end)
+                else:
+                    for part in parts:
+                        underway.end(part)
+            done = underway.done
 
 
-def _find_missing(
-    files: Sequence[ImageFile], journal: Journal, underway: set[str], bar: "tqdm[None]"
-) -> Iterator[ImageFile]:
-    """Yield the files to embed: not what is known by its content, nor a copy of one that is `underway`.
+class _Underway:
+    """Files on their way into the journal: of those that may be copies, one of each content is embedded.
 
-    What is yielded comes to be underway; the caller takes it out when the journal has it.
+    Attributes:
+        done: How many have arrived, embedded or refused.
     """
 
-    def look_into(missing: Missing) -> tuple[int, str | None]:
-        return missing.place, _digest(files[missing.place]) if missing.doubtful else missing.digest
+    def __init__(self, journal: Journal, bar: "tqdm[None]") -> None:
+        self.done = 0
+        self._journal, self._bar, self._lock = journal, bar, Lock()
+        self._doubtful: set[str] = set()  # locations
+        self._digests: set[str] = set()
 
-    with ThreadPoolExecutor(WORKERS) as pool:
-        for place, digest in bounded_map(pool, look_into, journal.missing(), 2 * BATCH):
-            if digest is not None:
-                if journal.settle(place, digest) or digest in underway:
-                    bar.update()
-                    continue
-                underway.add(digest)
-            yield files[place]
+    def begin(self, files: Sequence[ImageFile]) -> Iterator[ImageFile]:
+        """Yield the files without vectors, but not those that are known to be copies."""
+        for missing in self._journal.missing():
+            file = files[missing.place]
+            if missing.doubtful:
+                self._doubtful.add(file.location)
+            elif missing.digest is not None and self._is_known(missing.digest):
+                self._bar.update()
+                continue
+            yield file
 
+    def copy_of(self, file: ImageFile, data: bytes) -> str:
+        """The digest of a file's bytes if others hold them; empty if they are to be embedded."""
+        if file.location not in self._doubtful:
+            return ""
+        self._doubtful.discard(file.location)
+        digest = content_digest(data)
+        return digest if self._is_known(digest) else ""
 
-def _digest(file: ImageFile) -> str | None:
-    try:
-        return content_digest(file.read()[0])
-    except ImageError:  # the reason comes out when it is read to be embedded
-        return None
+    def end(self, part: Embedded) -> None:
+        """Add what was embedded to the journal."""
+        self._journal.add(part.items, part.vectors, part.failures, part.copies)
+        with self._lock:
+            self._digests.difference_update(item.digest for item in part.items)
+        self.done += len(part.items) + len(part.failures)
+        if part.waiting is not None:
+            self._bar.set_postfix_str(f"{part.waiting:.0%} waiting for data", refresh=False)
+        self._bar.update(len(part.items) + len(part.failures) + len(part.copies))
+
+    def _is_known(self, digest: str) -> bool:
+        """Whether a content has vectors or is underway; if not, it comes to be."""
+        with self._lock:
+            known = digest in self._digests or self._journal.holds(digest)
+            self._digests.add(digest)
+        return known

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any
 
@@ -76,7 +77,7 @@ class Journal:
             self._db = open_tables(self.folder / "journal.sqlite")
         except RetrievalError as error:
             raise RetrievalError(f"{out} cannot be written: {error}.") from error
-        self._heap = JournalVectors(self.folder)
+        self._heap, self._lock = JournalVectors(self.folder), Lock()
         self._rows, self.embedded = 0, self._count_embedded()  # known before anything can break off
         self._synced = time.monotonic()
 
@@ -200,35 +201,53 @@ class Journal:
             for place, digest, doubtful in page:
                 yield Missing(place, digest, bool(doubtful))
 
-    def settle(self, place: int, digest: str) -> bool:
-        """Note what a file holds, and return whether that has vectors."""
-        self._db.execute("UPDATE files SET digest = ? WHERE place = ?", (digest, place))
-        return self._db.execute("SELECT 1 FROM contents WHERE digest = ?", (digest,)).fetchone() is not None
+    def holds(self, digest: str) -> bool:
+        """Whether a content has vectors. Any thread may ask."""
+        with self._lock:
+            return (
+                self._db.execute("SELECT 1 FROM contents WHERE digest = ?", (digest,)).fetchone() is not None
+            )
 
-    def add(self, items: Sequence[Item], vectors: Mapping[str, Vectors], failures: Sequence[Failure]) -> None:
-        """Add n embedded files, with `(n, dim)` vectors for each space, and the refused ones among them."""
+    def add(
+        self,
+        items: Sequence[Item],
+        vectors: Mapping[str, Vectors],
+        failures: Sequence[Failure],
+        copies: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Add what became of files.
+
+        Args:
+            items: The n that were embedded.
+            vectors: Their `(n, dim)` rows by space.
+            failures: Those that were refused.
+            copies: Path and digest of those that hold what others do.
+        """
         segments = [
             (self._rows, len(items), *self._heap.append(space, rows)) for space, rows in vectors.items()
         ]
         contents = [
             (item.digest, item.size, item.width, item.height, self._rows + i) for i, item in enumerate(items)
         ]
-        self._db.execute("BEGIN")
-        self._db.executemany("INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?)", segments)
-        self._db.executemany("INSERT OR IGNORE INTO contents VALUES (?, ?, ?, ?, ?)", contents)
-        self._db.executemany(
-            "UPDATE files SET digest = ? WHERE path = ?", [(item.digest, item.path) for item in items]
-        )
-        self._db.executemany(
-            "INSERT OR REPLACE INTO refused SELECT place, path, ? FROM files WHERE path = ?",
-            [(failure.reason, failure.path) for failure in failures],
-        )
-        self._db.execute("COMMIT")
+        with self._lock:
+            self._db.execute("BEGIN")
+            self._db.executemany("INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?)", segments)
+            self._db.executemany("INSERT OR IGNORE INTO contents VALUES (?, ?, ?, ?, ?)", contents)
+            self._db.executemany(
+                "UPDATE files SET digest = ? WHERE path = ?",
+                [*((item.digest, item.path) for item in items), *((digest, path) for path, digest in copies)],
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO refused SELECT place, path, ? FROM files WHERE path = ?",
+                [(failure.reason, failure.path) for failure in failures],
+            )
+            self._db.execute("COMMIT")
         self._rows += len(items)
         self.embedded += len(items)
         if time.monotonic() - self._synced > SYNC:
             self._heap.sync()
-            self._db.execute("PRAGMA wal_checkpoint")
+            with self._lock:
+                self._db.execute("PRAGMA wal_checkpoint")
             self._synced = time.monotonic()
 
     def count_items(self) -> int:

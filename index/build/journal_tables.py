@@ -58,7 +58,8 @@ def open_tables(file: Path) -> sqlite3.Connection:
     Raises:
         RetrievalError: It is locked, or damaged.
     """
-    tables = sqlite3.connect(file, timeout=0, isolation_level=None)
+    # Of the journal's methods `holds` is for all threads, and locked.
+    tables = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
     try:
         tables.execute("PRAGMA page_size = 1024")  # each digest has a page of its own to be written
         tables.execute("PRAGMA cache_size = -500")  # KiB, for pages and again to sort: more is hardly faster

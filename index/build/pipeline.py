@@ -4,8 +4,10 @@ A run that goes on after it was killed, and one that brings a gallery up to date
 in what has vectors when they begin.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from index.build.content import JournalContent
@@ -38,7 +40,7 @@ def build(
 
     Args:
         sources: As for `find_images`.
-        models: What makes the vectors. A paid teacher is asked about all images first, if the budget allows.
+        models: What makes the vectors. A paid teacher is asked if the budget is enough for all images.
         store: Where to.
         options: What is wanted.
         cluster: Where to embed; None does it here.
@@ -49,7 +51,7 @@ def build(
         BudgetError: The teacher's budget is too small; nothing was asked.
         RetrievalError: No image could be read, a model or the store failed, or another process writes.
     """
-    files = find_images(sources)
+    files = find_images(sources, options.exclude)
     store.begin(models, options, [source_name(source) for source in sources])
     with explain_disk(store.work), Journal(store.work) as journal:
         left = journal.left
@@ -68,7 +70,18 @@ def build(
                     f"None of {1 + len(others)} images could be read. The first: {first.path}: {first.reason}"
                 )
             store.put(content)
-        return store.commit()
+        return _note_what_is_missing(store.commit(), files.left_out)
+
+
+def _note_what_is_missing(report: BuildReport, left_out: str) -> BuildReport:
+    """Add what was refused and left out, by kind."""
+    notes = list(report.notes)
+    if kinds := Counter(failure.reason.partition(":")[0] for failure in report.failures):
+        refused = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        notes.append(f"refused: {refused}. Mend them, then give --update, or leave them out with --exclude.")
+    if left_out:
+        notes.append(f"left out: {left_out}")
+    return replace(report, notes=tuple(notes))
 
 
 def build_index(

@@ -1,5 +1,7 @@
 """Vectors that someone else computed, in one file: an embedder that only looks up."""
 
+import re
+import zipfile
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -11,23 +13,26 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from index.embedders.base import Calls, Embedder, find_fault, unit_rows
+from index.embedders.object_texts import read_object_texts
 from index.embedders.options import EmbedderOptions
 from index.errors import ImageError, UsageError
 from index.images.decode import Photo
 from index.images.digests import digest_pool
-from index.images.file import ImageFile
+from index.images.file import ImageFile, plain_path
 from index.io import atomic_write, content_digest
 from index.progress import say
 
 LAYOUT = "`ids` of n texts and `vectors` of n rows, in an .npz file as arrays, in a .parquet file as columns"
+DIGEST = re.compile("[0-9a-f]{32}")
 NAMED = 3  # of the images that are lacking
 
 
 class VectorsEmbedder(Embedder):
     """A file of vectors by content digest (`content_digest`: what `b2sum -l 128` prints) or by relative path.
 
-    A path is the one below the folder of images that is given to a command. Only an image that was found
-    there is looked up by it, so that no other photo is taken for one of the same name.
+    A path is the one below the folder of images that is given to a command, or absolute, however it is
+    written (`plain_path`). Only an image that was found there is looked up by it, so that no other photo is
+    taken for one of the same name.
     """
 
     calls = Calls(batch=1)
@@ -57,9 +62,12 @@ class VectorsEmbedder(Embedder):
             raise UsageError(f"{path} has {len(ids)} ids for vectors {vectors.shape}; it needs {LAYOUT}.")
         if lacking := [i for i, name in enumerate(ids) if name is None]:
             raise UsageError(f"{path} has no id in row {lacking[0]}; it needs {LAYOUT}.")
-        self._rows = {name: i for i, name in enumerate(ids)}
+        self._rows: dict[str, int | None] = {name: i for i, name in enumerate(ids)}
         if len(self._rows) < len(ids):
             raise UsageError(f"{path} names an image twice.")
+        self._plain: dict[str, int | None] = {}
+        for name, i in self._rows.items():  # None where two rows have one
+            self._plain[plain_path(name)] = None if plain_path(name) in self._plain else i
         self._vectors = vectors
         self.options = options
         self.key = f"vectors:{content_digest(path.read_bytes())}"
@@ -73,7 +81,7 @@ class VectorsEmbedder(Embedder):
         Raises:
             ImageError: The file has no vector for it, or one without a direction.
         """
-        row = self._find(photo.digest, photo.name, photo.below)
+        row = self._find(photo.digest, photo)
         if fault := self._fault(row):
             raise ImageError(fault)
         assert row is not None
@@ -86,7 +94,7 @@ class VectorsEmbedder(Embedder):
     def find_missing(
         self, files: Sequence[ImageFile], digests: Sequence[str] | None = None
     ) -> dict[int, str]:
-        """Find the images that it lacks, without decoding any, as `Embedder.find_missing`.
+        """Find the images that it lacks, as `Embedder.find_missing`: reads them only if ids are digests.
 
         Raises:
             UsageError: All are missing, or some are and the options do not allow that; or two images share
@@ -94,16 +102,19 @@ class VectorsEmbedder(Embedder):
         """
         missing: dict[int, str] = {}
         owners: dict[int, int] = {}
-        digests = digest_pool(files) if digests is None else digests
-        for i, (file, digest) in enumerate(zip(files, digests, strict=True)):
-            row = self._find(digest, file.name, file.below)
+        if digests is None and any(map(DIGEST.fullmatch, self._rows)):
+            digests = digest_pool(files)
+        for i, file in enumerate(files):
+            row = self._find(digests[i] if digests else "", file)
             if fault := self._fault(row):
                 missing[i] = fault
-            elif row is not None and digests[owner := owners.setdefault(row, i)] != digest:
-                raise UsageError(
-                    f"{self.name} has one vector for {files[owner].location} and {file.location}. "
-                    "Give one folder of images, or content digests as `ids`."
-                )
+            elif row is not None and (owner := owners.setdefault(row, i)) != i:
+                one, other = (digests[owner], digests[i]) if digests else digest_pool([files[owner], file])
+                if one != other:
+                    raise UsageError(
+                        f"{self.name} has one vector for {files[owner].location} and {file.location}. "
+                        "Give one folder of images, or content digests as `ids`."
+                    )
         if not missing:
             return missing
         named = ", ".join(files[i].name for i in islice(missing, NAMED))
@@ -116,9 +127,18 @@ class VectorsEmbedder(Embedder):
         say(f"Left out: {line}")
         return missing
 
-    def _find(self, digest: str, name: str, below: bool) -> int | None:
+    def _find(self, digest: str, image: Photo | ImageFile) -> int | None:
         row = self._rows.get(digest)
-        return self._rows.get(name) if row is None and below else row
+        if row is not None or not image.below:
+            return row
+        for rows, name in (
+            (self._rows, image.name),
+            (self._plain, plain_path(image.name)),
+            (self._plain, plain_path(image.location)),
+        ):
+            if (row := rows.get(name)) is not None:
+                return row
+        return None
 
     def _fault(self, row: int | None) -> str:
         """Why a row cannot be an answer; empty if it can."""
@@ -160,7 +180,13 @@ def write_vectors(path: Path, dim: int, chunks: Iterable[tuple[list[str], NDArra
 
 def _read_npz(path: Path) -> tuple[list[str], NDArray[np.float32]]:
     with np.load(path, allow_pickle=False) as arrays:
-        return arrays["ids"].astype(str).tolist(), arrays["vectors"].astype(np.float32)
+        vectors = arrays["vectors"].astype(np.float32)
+        try:
+            ids = arrays["ids"].astype(str).tolist()
+        except ValueError:  # of Python objects
+            with zipfile.ZipFile(path) as whole, whole.open("ids.npy") as file:
+                ids = read_object_texts(file)
+    return ids, vectors
 
 
 def _read_parquet(path: Path) -> tuple[list[str], NDArray[np.float32]]:

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import jpeg_factory
 
 from index.errors import ImageError
-from index.images import jpeg, png
+from index.images import jpeg, left_out, png
 from index.images.colour import to_srgb
 from index.images.depth import check_samples, to_eight_bits
 from index.images.file import ImageFile
@@ -25,6 +25,7 @@ FORMATS: list[str] = [
     for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
     if name in Image.OPEN
 ]
+HEIC = re.compile(rb"....ftyp(hei[cmsx]|hev[cm]|mif1|msf1)", re.DOTALL)
 MAX_PIXELS = 89_000_000  # that are decoded
 MAX_STREAMED = 300_000_000  # of a JPEG that is decoded smaller, row by row: only time depends on them
 MARGIN = 4  # with less, rankings are no longer those of whole decoding: see docs/architecture.md
@@ -39,7 +40,7 @@ UPRIGHT = {  # what undoes each EXIF orientation
     8: Image.Transpose.ROTATE_90,
 }
 UNREAD = {  # how files begin that are often among photos, and what they are
-    "HEIC, convert it to JPEG": re.compile(rb"....ftyp(hei[cmsx]|hev[cm]|mif1|msf1)", re.DOTALL),
+    "HEIC, install pillow-heif or convert it to JPEG": HEIC,
     "JPEG XL, convert it to JPEG or PNG": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "),
     "raw data of a camera, convert it to JPEG": re.compile(
         rb"....ftypcrx|FUJIFILMCCD-RAW|II(RO|RS|U\0)", re.DOTALL
@@ -68,7 +69,8 @@ class Photo:
         image: Upright RGB pixels; a JPEG may have been decoded smaller than it is.
         width: Width of the whole upright image, in pixels.
         height: Height of the whole upright image, in pixels.
-        below: As in `ImageFile`.
+        below: As in `ImageFile`,
+        location: as is this; empty of what is no file.
         changed: When the file was changed, in nanoseconds since 1970.
     """
 
@@ -79,6 +81,7 @@ class Photo:
     width: int
     height: int
     below: bool = False
+    location: str = ""
     changed: int = field(default=0, compare=False)
 
 
@@ -92,8 +95,13 @@ def read_photo(file: ImageFile, side: int | None = None) -> Photo:
     Raises:
         ImageError: It cannot be read; the message is the reason.
     """
-    data, changed = file.read()
-    return replace(decode(data, file.name, side), below=file.below, changed=changed)
+    return decode_file(file, *file.read(), side)
+
+
+def decode_file(file: ImageFile, data: bytes, changed: int, side: int | None = None) -> Photo:
+    """Decode what `ImageFile.read` has read, as `read_photo`."""
+    photo = decode(data, file.name, side)
+    return replace(photo, below=file.below, location=file.location, changed=changed)
 
 
 def decode(data: bytes, name: str, side: int | None = None) -> Photo:
@@ -171,6 +179,11 @@ def _decode(data: bytes, side: int | None) -> tuple[Image.Image, tuple[int, int]
 
 
 def _open(data: bytes) -> Image.Image:
+    if "HEIF" not in FORMATS and HEIC.match(data) and left_out.reads_heic():
+        import pillow_heif
+
+        pillow_heif.register_heif_opener(decode_threads=1)  # our own threads keep all cores busy
+        FORMATS.append("HEIF")
     if not data.startswith(jpeg.SIGNATURE):
         return Image.open(BytesIO(data), formats=FORMATS)
     try:  # not by `Image.open`, whose limit is for pixels as they are written: ours is for those decoded

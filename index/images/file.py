@@ -1,7 +1,9 @@
 """One file to read, or one member of a tar shard: named, and read without waiting for what may never come."""
 
 import os
+import posixpath
 import stat
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -115,6 +117,11 @@ def text_to_path(text: str) -> Path:
     if text.startswith(URI):
         return Path(os.fsdecode(unquote_to_bytes(text.removeprefix(URI))))
     return Path(text)
+
+
+def plain_path(text: str) -> str:
+    """The form that all ways to write a path share: `/` for each step, nothing needless, composed letters."""
+    return posixpath.normpath(unicodedata.normalize("NFC", text).replace("\\", "/"))
 
 
 def readable(name: str) -> str:

@@ -1,71 +1,145 @@
 """What lies beside the photos of a folder or in a shard and is not taken: counted, so that it can be told."""
 
 import os
+from array import array
 from collections import Counter
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib.util import find_spec
+from itertools import accumulate
+
+from index.images.tar import Place
 
 EXTENSIONS = frozenset(
     ".jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .pgm".split()
 )
 UNREAD = frozenset(  # photos and drawings all the same
-    ".heic .heif .hif .jxl .svg .psd .exr .hdr .dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .pef .srw".split()
+    ".jxl .svg .psd .exr .hdr .dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .pef .srw".split()
 )
+HEIC = frozenset(".heic .heics .heif .heifs .hif".split())  # what phones write
 FOLDERS = frozenset(  # beside those whose names begin with a dot
     "@eadir #recycle #snapshot $recycle.bin __macosx thumbnails thumbs lost+found".split()
 )
-Place = TypeVar("Place")
 REPEATED = "names that a shard has twice"  # the last file of the name counts
 
 
-class LeftOut:
-    """Decides by their names what is taken below a folder or in a shard, and counts the rest."""
+@dataclass(frozen=True)
+class Members:
+    """What is taken of a shard.
 
-    def __init__(self) -> None:
+    Attributes:
+        names: Of the members, as in `read_members`.
+        places: Offset and size of each in turn.
+        faults: Why those that cannot be read cannot be, by name.
+    """
+
+    names: list[str]
+    places: "array[int]"
+    faults: dict[str, str]
+
+    def place(self, i: int) -> tuple[int, int]:
+        """Offset and size of one."""
+        return self.places[2 * i], self.places[2 * i + 1]
+
+
+@cache
+def reads_heic() -> bool:
+    """Whether the package is installed that decodes HEIC."""
+    return find_spec("pillow_heif") is not None
+
+
+class LeftOut:
+    """Decides by their names what is taken below a folder, in a shard or of a list, and counts the rest."""
+
+    def __init__(self, exclude: Sequence[str] = ()) -> None:
+        """Take patterns of what is left out beside.
+
+        Args:
+            exclude: As a shell's, where `*` and `?` match slashes too. One without a slash is matched with
+                each part of a path, others with the path below the folder, in the shard or in the list.
+        """
+        self._exclude = [pattern.removeprefix("./").rstrip("/") for pattern in exclude]
+        self._excluded = dict.fromkeys(exclude, 0)
+        self._taken = EXTENSIONS | HEIC if reads_heic() else EXTENSIONS
         self._formats: Counter[str] = Counter()
         self._folders: Counter[str] = Counter()
         self._files: Counter[str] = Counter()
 
-    def takes_folder(self, name: str) -> bool:
+    def excludes(self, path: str) -> bool:
+        """Whether a path, as it is written in its source, is one of those that are not wanted."""
+        for pattern, asked in zip(self._exclude, self._excluded, strict=True):
+            parts = path.split("/")
+            if "/" in pattern:  # the path, and those of the folders above it
+                parts = list(accumulate(parts, "{}/{}".format))
+            if any(fnmatchcase(part, pattern) for part in parts):
+                self._excluded[asked] += 1
+                return True
+        return False
+
+    def takes_folder(self, path: str) -> bool:
         """Whether to look into a folder: not if it holds thumbnails, deleted files or what is hidden."""
+        if self.excludes(path):
+            return False
+        name = path.rpartition("/")[2]
         hidden = name.startswith(".") or name.lower() in FOLDERS
         if hidden:
             self._folders[name] += 1
         return not hidden
 
-    def takes(self, name: str) -> bool:
-        """Whether a file is taken, by the last part of its name."""
-        extension = _extension(name)
-        if extension in UNREAD:
-            self._formats[extension] += 1
-        if extension in EXTENSIONS and name.startswith("."):
+    def takes(self, path: str) -> bool:
+        """Whether a file is taken, by its path below the folder."""
+        name, extension = path.rpartition("/")[2], _extension(path)
+        if extension not in self._taken:
+            self._formats[extension] += extension in UNREAD or extension in HEIC
+            return False
+        if self.excludes(path):
+            return False
+        if name.startswith("."):
             self._files["hidden files"] += 1
             return False
-        return extension in EXTENSIONS
+        return True
 
-    def takes_member(self, name: str) -> bool:
-        """Whether a member of a shard is taken, by its path."""
-        *folders, last = name.split("/")
-        return self.takes(last) and all(map(self.takes_folder, folders))
+    def _takes_member(self, name: str) -> bool:
+        folders = name.split("/")[:-1]
+        return self.takes(name) and all(map(self.takes_folder, folders))
 
-    def once(self, members: Iterable[tuple[str, Place]]) -> Iterable[tuple[str, Place]]:
-        """Members of a shard, each name once; of several files of one name it is the last that counts."""
+    def choose(
+        self, members: Iterable[tuple[str, Place]], is_new: Callable[[str], bool] = lambda _: True
+    ) -> Members:
+        """Choose from a shard, each name once; of several files of one name it is the last that counts.
+
+        Args:
+            members: As `read_members` yields them.
+            is_new: Whether a name did not come before.
+        """
         found: dict[str, Place] = {}
         for name, place in members:
-            self._files[REPEATED] += name in found and _extension(name) in EXTENSIONS
+            self._files[REPEATED] += name in found and _extension(name) in self._taken
             found[name] = place
-        return found.items()
+        chosen = Members([], array("q"), {})
+        for name, place in found.items():
+            if (not name or self._takes_member(name)) and is_new(name):
+                chosen.names.append(name)
+                chosen.places.extend((0, 0) if isinstance(place, str) else place)
+                if isinstance(place, str):
+                    chosen.faults[name] = place
+        return chosen
 
     def __str__(self) -> str:
         """What was left out, for people; empty if there was nothing."""
         parts = []
-        if self._formats:
-            count = sum(self._formats.values())
-            parts.append(f"{count} files of formats that are not read ({_list(self._formats)}): convert them")
+        if count := sum(self._formats.values()):
+            remedy = "convert them"
+            if any(self._formats[extension] for extension in HEIC):
+                remedy = "convert them, or install pillow-heif, which reads HEIC"
+            parts.append(f"{count} files of formats that are not read ({_list(+self._formats)}): {remedy}")
         if self._folders:
             count = sum(self._folders.values())
             parts.append(f"{count} folders ({_list(self._folders)}): name one itself to take it")
         parts += [f"{count} {kind}" for kind, count in self._files.items() if count]
+        parts += [f"{count or 'nothing'} by --exclude {pattern}" for pattern, count in self._excluded.items()]
         return "; ".join(parts)
 
 

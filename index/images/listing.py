@@ -1,6 +1,5 @@
 """Files that were found: made one by one as they are asked for, or millions of them would fill the memory."""
 
-from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Protocol, overload
 
 from index.images.file import ImageFile, Member, readable, text_to_path
+from index.images.left_out import Members
 from index.images.tar import find_member, find_shard
 
 
@@ -20,10 +20,14 @@ class Stretch(Protocol):
 
 
 class Listing(Sequence[ImageFile]):
-    """Stretches of files, one after the other."""
+    """Stretches of files, one after the other.
 
-    def __init__(self, stretches: Sequence[Stretch]) -> None:
-        self._stretches = stretches
+    Attributes:
+        left_out: What lies beside them and was not taken, for people; empty if there was nothing.
+    """
+
+    def __init__(self, stretches: Sequence[Stretch], left_out: str = "") -> None:
+        self._stretches, self.left_out = stretches, left_out
         self._starts = list(accumulate(map(len, stretches), initial=0))
 
     def __len__(self) -> int:
@@ -94,25 +98,21 @@ class ShardFiles:
     Attributes:
         shard: The shard.
         name: What to call it.
-        members: Names of the members, as in `list_members`.
-        places: Offset and size of each in turn.
-        faults: Why those that cannot be read cannot be, where that is known.
+        members: What is taken of it.
     """
 
     shard: Path
     name: str
-    members: Sequence[str]
-    places: "array[int]"
-    faults: Mapping[str, str]
+    members: Members
 
     def __len__(self) -> int:
-        return len(self.members)
+        return len(self.members.names)
 
     def __getitem__(self, i: int) -> ImageFile:
-        member = self.members[i]
+        member = self.members.names[i]
         name = f"{self.name}/{readable(member)}" if member else self.name
-        place = Member(self.shard, self.places[2 * i], self.places[2 * i + 1])
-        fault = self.faults.get(member, "")
+        place = Member(self.shard, *self.members.place(i))
+        fault = self.members.faults.get(member, "")
         return ImageFile(self.shard / member, name, True, None if fault else place, fault)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from index.errors import ImageError, UsageError
 from index.images.file import ImageFile, readable
-from index.images.left_out import LeftOut
+from index.images.left_out import LeftOut, Members
 from index.images.remote import Remote, ask, check, open_object
 from index.images.tar import SUFFIX, read_members
 from index.parallel import bounded_map
@@ -62,27 +62,22 @@ class RemoteShard:
         address: Of the shard.
         name: What to call it.
         changed: `Remote.changed` of all.
-        members: Names of the members, as in `read_members`.
-        places: Offset and size of each in turn.
-        faults: Why those that cannot be read cannot be, by name.
+        members: What is taken of it.
     """
 
     address: str
     name: str
     changed: int
-    members: list[str]
-    places: "array[int]"
-    faults: dict[str, str]
+    members: Members
 
     def __len__(self) -> int:
-        return len(self.members)
+        return len(self.members.names)
 
     def __getitem__(self, i: int) -> ImageFile:
-        member = self.members[i]
-        offset, size = self.places[2 * i : 2 * i + 2]
-        remote = Remote(self.address, offset, size, readable(member), self.changed)
+        member = self.members.names[i]
+        remote = Remote(self.address, *self.members.place(i), readable(member), self.changed)
         name = f"{self.name}/{readable(member)}".removesuffix("/")
-        return file_of(remote, name, True, self.faults.get(member, ""))
+        return file_of(remote, name, True, self.members.faults.get(member, ""))
 
 
 def file_of(remote: Remote, name: str, below: bool, fault: str = "") -> ImageFile:
@@ -132,7 +127,7 @@ def list_addresses(
             return name, address, str(reason)
 
     files = RemoteFiles(below)
-    wanted = (one for one in named if is_new(one[1]))
+    wanted = (one for one in named if not (below and left.excludes(one[0])) and is_new(one[1]))
     with ThreadPoolExecutor(LANES) as pool:
         for name, address, found in bounded_map(pool, look, wanted, 2 * LANES):
             if isinstance(found, RemoteShard):
@@ -147,12 +142,5 @@ def list_addresses(
 def _list_shard(address: str, name: str, left: LeftOut) -> RemoteShard:
     """Read the headers of a shard: one after the other, for a tar has no list of what is in it."""
     _, changed = ask(address)
-    shard = RemoteShard(address, readable(name), changed, [], array("q"), {})
     with open_object(address) as file:
-        for member, place in left.once(read_members(file)):
-            if not member or left.takes_member(member):
-                shard.members.append(member)
-                shard.places.extend((0, 0) if isinstance(place, str) else place)
-                if isinstance(place, str):
-                    shard.faults[member] = place
-    return shard
+        return RemoteShard(address, readable(name), changed, left.choose(read_members(file)))

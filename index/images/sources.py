@@ -1,7 +1,6 @@
 """Where images come from: folders, single files, lists and tar shards, here or at addresses. Nothing else."""
 
 import os
-from array import array
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from index.errors import ImageError, UsageError
-from index.images.file import ImageFile, Member, path_to_text, readable, text_to_path
+from index.images.file import ImageFile, path_to_text, readable, text_to_path
 from index.images.left_out import EXTENSIONS, LeftOut
 from index.images.listing import FolderFiles, Listing, NamedFiles, ShardFiles, Stretch, file_at
 from index.images.remote import Remote, is_address, lies_below
@@ -25,7 +24,7 @@ IsNew = Callable[[str], bool]
 Source = str | Path  # a path, or an address, which is a text
 
 
-def find_images(sources: Sequence[Source]) -> Sequence[ImageFile]:
+def find_images(sources: Sequence[Source], exclude: Sequence[str] = ()) -> Listing:
     """List images in a stable order, each path once.
 
     Args:
@@ -34,6 +33,7 @@ def find_images(sources: Sequence[Source]) -> Sequence[ImageFile]:
             the same way; lists of paths, relative to the folder of the list, of images
             and of shards: `.txt` with one on each line, or `.parquet` with a column of them; and image files,
             taken whatever their extension. All but folders may lie at addresses, which lists may name too.
+        exclude: Patterns of names to leave out of folders, shards and lists, as for `LeftOut`.
 
     Returns:
         The files, made one by one as they are asked for.
@@ -43,7 +43,7 @@ def find_images(sources: Sequence[Source]) -> Sequence[ImageFile]:
         RetrievalError: A store cannot be asked.
     """
     seen: set[str] = set()
-    left = LeftOut()
+    left = LeftOut(exclude)
 
     def is_new(path: str) -> bool:
         return path not in seen and not seen.add(path)  # type: ignore[func-returns-value]
@@ -65,13 +65,13 @@ def find_images(sources: Sequence[Source]) -> Sequence[ImageFile]:
             stretches += _list_named(names, root.parent, is_new, True, left)
         else:
             stretches += _list_named([root.name], root.parent, is_new, False, left)
-    if not (files := Listing(stretches)):
+    if not (files := Listing(stretches, str(left))):
         raise UsageError(
             f"No image in {', '.join(map(str, sources))}. Looked for {' '.join(sorted(EXTENSIONS))}; "
             f"a shard is looked into if it is named itself: shards/*{SUFFIX}."
             + (f" Left out: {left}." if str(left) else "")
         )
-    if str(left):
+    if files.left_out:
         say(f"left out: {left}")
     return files
 
@@ -118,10 +118,10 @@ def _walk(root: str, left: LeftOut) -> Iterator[tuple[str, str]]:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders[:] = sorted(filter(left.takes_folder, subfolders))
         below = "" if folder == root else f"{os.path.relpath(folder, root)}/"
+        subfolders[:] = sorted(name for name in subfolders if left.takes_folder(below + name))
         for name in sorted(names):
-            if left.takes(name):
+            if left.takes(below + name):
                 yield below + name, ""
     for fault in faults:
         yield os.path.relpath(fault.filename, root), f"folder: {fault.strerror}"
@@ -144,11 +144,12 @@ def _list_paths(
     for written in names:
         name = _as_here(written, folder)
         path = folder / text_to_path(name)
-        if not is_new(str(path)):
+        if (below and left.excludes(name)) or not is_new(str(path)):
             continue
         if path.suffix == SUFFIX:
             yield NamedFiles(folder, files, below)
-            yield _list_shard(path, readable(name), is_new, left)
+            members = left.choose(list_members(path), lambda member: is_new(f"{path}/{member}"))  # noqa: B023
+            yield ShardFiles(path, readable(name), members)
             files = []
         else:
             files.append(name)
@@ -173,21 +174,6 @@ def _list_address(address: str, is_new: IsNew, left: LeftOut) -> Iterator[Stretc
     # `file:` and what else is no address of ours is refused there: a list from elsewhere names no file here.
     named = ((name, name if "://" in name else f"{beside}/{name}") for name in names)
     yield from list_addresses(named, is_new, True, left)
-
-
-def _list_shard(shard: Path, name: str, is_new: IsNew, left: LeftOut) -> ShardFiles:
-    members: list[str] = []
-    places = array("q")
-    faults = {}
-    for member, place in left.once(list_members(shard)):
-        if (not member or left.takes_member(member)) and is_new(f"{shard}/{member}"):
-            members.append(member)
-            if isinstance(place, Member):
-                places.extend((place.offset, place.size))
-            else:
-                places.extend((0, 0))
-                faults[member] = place
-    return ShardFiles(shard, name, members, places, faults)
 
 
 def _file(path: Path) -> ImageFile:

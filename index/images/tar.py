@@ -13,6 +13,7 @@ from index.images.file import ImageFile, Member
 
 SUFFIX = ".tar"
 LONGEST_HEADER = 1 << 20
+Place = tuple[int, int] | str  # offset and size of a member, or the reason why there are none
 
 
 class Headers(Protocol):
@@ -28,27 +29,19 @@ class Headers(Protocol):
         """The place."""
 
 
-def list_members(shard: Path) -> Iterator[tuple[str, Member | str]]:
-    """List the files in a shard. Their names are names only: nothing is opened by them.
-
-    Args:
-        shard: A tar file that is not compressed.
-
-    Yields:
-        As `read_members`, each place with the shard.
-    """
+def list_members(shard: Path) -> Iterator[tuple[str, Place]]:
+    """List the files in a shard, as `read_members`. Their names are names only: nothing is opened by them."""
     try:
         ImageFile(shard, shard.name).status()
         with FileIO(shard) as file:
-            for name, place in read_members(file):
-                yield name, place if isinstance(place, str) else Member(shard, *place)
+            yield from read_members(file)
     except ImageError as reason:
         yield "", str(reason)
     except OSError as error:
         yield "", error.strerror or str(error)
 
 
-def read_members(file: Headers) -> Iterator[tuple[str, tuple[int, int] | str]]:
+def read_members(file: Headers) -> Iterator[tuple[str, Place]]:
     """Read the headers of an open shard.
 
     Args:
@@ -94,11 +87,12 @@ def find_member(shard: Path, name: str) -> Member | str:
         size, changed = ImageFile(shard, shard.name).status()
     except ImageError as reason:
         return str(reason)
-    return _members(shard, size, changed).get(name, f"{shard.name} has no such file")
+    place = _members(shard, size, changed).get(name, f"{shard.name} has no such file")
+    return place if isinstance(place, str) else Member(shard, *place)
 
 
 @lru_cache(maxsize=8)
-def _members(shard: Path, size: int, changed: int) -> dict[str, Member | str]:
+def _members(shard: Path, size: int, changed: int) -> dict[str, Place]:
     """The members of a shard by name, as long as it is neither longer nor newer."""
     return dict(list_members(shard))
 

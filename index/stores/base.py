@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from index.errors import UsageError
@@ -113,8 +112,8 @@ class Store(ABC):
 
     @cached_property
     def _known(self) -> Metadata:
-        names = [[file.name for file in item.files] for item in self.items]
-        return Metadata([item.path for item in self.items], names, self.metadata)
+        files = [[(file.path, file.name) for file in item.files] for item in self.items]
+        return Metadata(files, self.metadata)
 
     @cached_property
     def columns(self) -> dict[str, list[str]]:
@@ -123,10 +122,7 @@ class Store(ABC):
 
     def metadata_of(self, item: int) -> dict[str, str]:
         """The metadata of one item."""
-        if self.metadata is None:
-            return {}
-        rows = self.metadata.filter(pc.field("path") == self.items[item].path).to_pylist()
-        return {name: value for name, value in rows[0].items() if name != "path"} if rows else {}
+        return self._known.of(item) if self.metadata is not None else {}
 
     def keep(self, narrow: Filter) -> Any:
         """What `Searchable.search` shall keep to: `(items,)` of booleans; None keeps all.
@@ -209,6 +205,7 @@ class BuildReport:
         new: Items that were not there,
         changed: whose files or metadata were others,
         removed: and that are no longer there; of a store that is written as a whole, all are new.
+        notes: What was not done, by kind and number, and what to do about it: lines for people.
     """
 
     store: Store
@@ -217,6 +214,7 @@ class BuildReport:
     new: int = 0
     changed: int = 0
     removed: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class StoreWriter(ABC):

@@ -28,6 +28,7 @@ class FolderStore(StoreWriter):
         self._old: Index | None = None
         self._base: Index | None = None
         self._writer: IndexWriter | None = None
+        self._gone = 0
         self._undo = ExitStack()
 
     def begin(self, models: Models, options: IndexOptions, sources: list[str]) -> None:
@@ -88,6 +89,7 @@ class FolderStore(StoreWriter):
         base, options = self._base, self.options
         writer.add_items(content.items())
         writer.add_failures(content.failures())
+        self._gone = writer.count_gone(base) if base else 0
         table = writer.carry_metadata(base) if base else None
         if options.metadata is not None:
             joined = writer.join_metadata(options.metadata)
@@ -115,4 +117,6 @@ class FolderStore(StoreWriter):
         manifest = index.manifest
         files = f" in {len(index) + manifest.copies} files" if manifest.copies else ""
         summary = f"{self.index_folder}: {len(index)} images{files}, {manifest.failed} refused."
-        return BuildReport(index, summary, index.failures)
+        gone = f"{self._gone} images are gone, and dropped. Once they are back, --update adds them."
+        notes = (gone,) if self._gone else ()
+        return BuildReport(index, summary, index.failures, removed=self._gone, notes=notes)

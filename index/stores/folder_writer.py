@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from index.io import atomic_write, file_digest, sync
@@ -30,7 +31,7 @@ from index.stores.folder import (
     Index,
     data_folder,
 )
-from index.stores.metadata import Joined, carry_over, join_metadata
+from index.stores.metadata import Joined, carry_over, join_metadata, list_files
 from index.stores.options import SearchTarget
 from index.stores.records import CHUNK, FORMAT, Failure, Item, Manifest, Space, Stored, as_facts
 from index.vectors import Vectors
@@ -127,9 +128,21 @@ class IndexWriter:
         """What another index knows of the items, after the items: it goes with what was moved."""
         if base.metadata is None:
             return None
-        columns = ["path", "digest"]
+        columns = ["path", "digest", "copies"]
         items = pq.read_table(self._data / ITEMS, columns=columns)
-        return carry_over(base.metadata, base.read_columns(*columns), items)
+        return carry_over(base.metadata, *map(list_files, (base.read_columns(*columns), items)))
+
+    def count_gone(self, base: Index) -> int:
+        """How many images of another index have no file any more, after items and failures."""
+        columns = ["path", "digest", "copies"]
+        old = list_files(base.read_columns(*columns))
+        new = list_files(pq.read_table(self._data / ITEMS, columns=columns))
+        refused = pq.read_table(self._data / ERRORS, columns=["path"])
+        there = pc.is_in(old["digest"], new["digest"].combine_chunks())
+        for paths in (new["path"], refused["path"]):  # of those that were changed, too
+            there = pc.or_(there, pc.is_in(old["path"], paths.combine_chunks()))
+        left = old.filter(there)["digest"].combine_chunks()
+        return pc.count_distinct(old["digest"].filter(pc.invert(pc.is_in(old["digest"], left)))).as_py()
 
     def add_metadata(self, table: pa.Table) -> None:
         """Store what is known of the items."""

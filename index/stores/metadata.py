@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from index.errors import ImageError, UsageError
-from index.images.file import ImageFile
+from index.images.file import ImageFile, plain_path
 
 PATH = "path"
+SEPARATOR = "; "  # of the values of files that are copies of one image
 MOST_VALUES = 200  # of a column that are listed: more can be searched for, but not chosen from
 
 
@@ -24,8 +25,8 @@ class Joined:
     """Rows of a CSV file that belong to items.
 
     Attributes:
-        table: One row for each item that has one: its absolute `path`, and the other columns as text.
-        rows_left: Rows without an item.
+        table: One row for each file that has one: its absolute `path`, and the other columns as text.
+        rows_left: Rows without a file.
         items_left: Items without a row.
     """
 
@@ -40,59 +41,106 @@ class Joined:
 
 
 def join_metadata(file: Path, items: Sequence[Sequence[tuple[str, str]]]) -> Joined:
-    """Read a CSV file and find the item of each row.
+    """Read a CSV file and find the file of each row.
 
     Args:
         file: A CSV file with a header. Its column `path` is relative to the file's folder or to the folder
-            that was indexed, or absolute.
+            that was indexed, or absolute; however it is written, as in `plain_path`.
         items: Of each item its files, the first one first: absolute path, and path below the indexed folder.
 
     Raises:
         UsageError: It cannot be read, has no column `path`, names a file twice, or several by one name, or no
-            item at all.
+            file at all.
     """
     header, rows = read_rows(file)
-    folder = file.absolute().parent
-    known = {path: files[0][0] for files in items for path, _ in files}
-    by_name, twins = _find_names(items)
+    files = _Files(items)
     found: dict[str, list[str]] = {}
-    seen: set[str] = set()
     for row in rows:
         name = row[header.index(PATH)]
-        if name in seen:
+        path = files.find(file.absolute().parent, name, file)
+        if path in found or (path is None and name in found):
             raise UsageError(f"{file} has two rows for {name}. Leave one.")
-        seen.add(name)
-        path = known.get(str(folder / name))
-        if path is None and name in twins:
-            raise UsageError(
-                f"{name} in {file} may be {by_name[name]} or {twins[name]}. Give absolute paths."
-            )
-        path = path or by_name.get(name)
-        if path is not None:
-            found.setdefault(path, row)  # of copies the first row counts
+        found[name if path is None else path] = row
+    found = {path: row for path, row in found.items() if path in files.items}
     left = len(rows) - len(found)
     if not found:
         raise UsageError(
             f"None of the {left} rows of {file} is an indexed image. Its paths must be relative to "
-            f"{folder} or to the folder of images."
+            f"{file.absolute().parent} or to the folder of images."
         )
     columns = {PATH: pa.array(found, pa.string())}
     for place, name in enumerate(header):
         if name != PATH:
             columns[name] = pa.array([row[place] for row in found.values()], pa.string())
-    return Joined(pa.table(columns), left, len(items) - len(found))
+    return Joined(pa.table(columns), left, len(items) - len({files.items[path] for path in found}))
 
 
-def _find_names(items: Sequence[Sequence[tuple[str, str]]]) -> tuple[dict[str, str], dict[str, str]]:
-    """The path of the item that has each name, and of another where two folders share it."""
-    by_name: dict[str, str] = {}
-    twins: dict[str, str] = {}
-    for files in items:
-        path, _ = files[0]
-        for _, name in files:
-            if by_name.setdefault(name, path) != path:
+def merge_rows(rows: Sequence[Mapping[str, str]]) -> dict[str, str | list[str]]:
+    """One row of those of an item's files: each column with its value, or its values where they differ."""
+    found = {name: list(dict.fromkeys(row[name] for row in rows)) for name in rows[0]}
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
+
+
+class _Files:
+    """The files of items, to be found by what a table calls them.
+
+    Attributes:
+        items: Each file's item, by its absolute path.
+    """
+
+    def __init__(self, items: Sequence[Sequence[tuple[str, str]]]) -> None:
+        self._listed = items
+        self.items = {path: i for i, files in enumerate(items) for path, _ in files}
+
+    def find(self, folder: Path, name: str, table: Path) -> str | None:
+        """The absolute path of the file that a table in a folder names; the first of copies of one image.
+
+        Raises:
+            UsageError: Several images have that name.
+        """
+        path = str(folder / name)
+        if path in self.items:
+            return path
+        for plain, text in ((False, name), (True, plain_path(path)), (True, plain_path(name))):
+            known, twins = self._plainly if plain else self._by_name
+            if text in twins:
+                raise UsageError(
+                    f"{name} in {table} may be {known[text]} or {twins[text]}. Give absolute paths."
+                )
+            if text in known:
+                return known[text]
+        return None
+
+    @cached_property
+    def _by_name(self) -> tuple[dict[str, str], dict[str, str]]:
+        return self._find_twins((name, path) for files in self._listed for path, name in files)
+
+    @cached_property
+    def _plainly(self) -> tuple[dict[str, str], dict[str, str]]:
+        """By absolute paths and by names, both as `plain_path` writes them."""
+        files = [file for files in self._listed for file in files]
+        return self._find_twins((plain_path(text), file[0]) for file in files for text in file)
+
+    def _find_twins(self, named: Iterable[tuple[str, str]]) -> tuple[dict[str, str], dict[str, str]]:
+        """The file that has each name, and that of another image where two folders share it."""
+        known: dict[str, str] = {}
+        twins: dict[str, str] = {}
+        for name, path in named:
+            if self.items[known.setdefault(name, path)] != self.items[path]:
                 twins[name] = path
-    return by_name, twins
+        return known, twins
+
+
+def list_files(items: pa.Table) -> pa.Table:
+    """The `path` and `digest` of all files of items, copies included, from these columns and `copies`."""
+    copies = items["copies"].combine_chunks()
+    paths, digests = items[PATH].combine_chunks(), items["digest"].combine_chunks()
+    return pa.table(
+        {
+            PATH: pa.concat_arrays([paths, pc.struct_field(pc.list_flatten(copies), PATH)]),
+            "digest": pa.concat_arrays([digests, digests.take(pc.list_parent_indices(copies))]),
+        }
+    )
 
 
 def carry_over(table: pa.Table, before: pa.Table, after: pa.Table) -> pa.Table:
@@ -100,19 +148,27 @@ def carry_over(table: pa.Table, before: pa.Table, after: pa.Table) -> pa.Table:
 
     Args:
         table: `Joined.table`.
-        before: `path` and `digest` of the items that it was joined with.
-        after: Those of the items now.
+        before: `list_files` of the items that it was joined with.
+        after: That of the items now.
 
     Returns:
-        The table; a row whose path no item has now gets that of the item with the content it belongs to.
+        The table; a row whose path no file has now gets that of a file with the content it belongs to, if
+        there is one without a row.
     """
     paths = table[PATH].combine_chunks()
-    stays = pc.is_in(paths, after[PATH].combine_chunks())
-    digests = before["digest"].combine_chunks().take(pc.index_in(paths, before[PATH].combine_chunks()))
-    found = after[PATH].combine_chunks().take(pc.index_in(digests, after["digest"].combine_chunks()))
-    free = pc.and_(pc.is_valid(found), pc.invert(pc.is_in(found, paths.filter(stays))))
-    moves = pc.and_(pc.invert(stays), free)
-    return table.set_column(table.column_names.index(PATH), PATH, pc.if_else(moves, found, paths))
+    moved = pc.invert(pc.is_in(paths, after[PATH].combine_chunks()))
+    places = pc.index_in(paths, before[PATH].combine_chunks())
+    digests = pc.if_else(moved, before["digest"].combine_chunks().take(places), None)
+    wanted = pc.is_in(after["digest"], digests.drop_null())
+    free = after.filter(pc.and_(wanted, pc.invert(pc.is_in(after[PATH], paths))))
+    left: dict[str, list[str]] = {}
+    for path, digest in zip(*(free[name].to_pylist() for name in (PATH, "digest")), strict=True):
+        left.setdefault(digest, []).append(path)
+    found = [
+        left[digest].pop(0) if left.get(digest) else path
+        for path, digest in zip(paths.to_pylist(), digests.to_pylist(), strict=True)
+    ]
+    return table.set_column(table.column_names.index(PATH), PATH, pa.array(found, pa.string()))
 
 
 def read_rows(file: Path) -> tuple[list[str], list[list[str]]]:
@@ -138,24 +194,22 @@ def read_rows(file: Path) -> tuple[list[str], list[list[str]]]:
 
 
 class Metadata:
-    """The columns of an index, by item."""
+    """The columns of an index, by item: a file's row is its item's, and an item may have several."""
 
-    def __init__(
-        self, paths: Sequence[str], names: Sequence[Sequence[str]], table: pa.Table | None = None
-    ) -> None:
+    def __init__(self, files: Sequence[Sequence[tuple[str, str]]], table: pa.Table | None = None) -> None:
         """Bring a table into the order of the items.
 
         Args:
-            paths: Absolute path of the first file of each item.
-            names: Names of all its files, which are their paths below the indexed folder.
+            files: Of each item its files, as for `join_metadata`.
             table: `Joined.table`; None knows nothing but the names.
         """
-        self._count = len(paths)
-        self._names = pa.array([name for some in names for name in some], pa.string())
-        self._owners = np.repeat(np.arange(len(names)), [len(some) for some in names])
+        self._count = len(files)
+        self._names = pa.array([name for some in files for _, name in some], pa.string())
+        self._owners = np.repeat(np.arange(len(files)), [len(some) for some in files])
         self._columns: dict[str, pa.Array] = {}
         if table is not None:
-            places = pc.index_in(pa.array(paths, pa.string()), value_set=table[PATH].combine_chunks())
+            paths = pa.array([path for some in files for path, _ in some], pa.string())
+            places = pc.index_in(paths, value_set=table[PATH].combine_chunks())
             for name in table.column_names:
                 if name != PATH:
                     self._columns[name] = table[name].combine_chunks().take(places)
@@ -179,12 +233,23 @@ class Metadata:
             for name, values in self._columns.items()
         }
 
+    def of(self, item: int) -> dict[str, str]:
+        """What is known of an item; where rows of its files differ, each value once, in their order."""
+        first, end = np.searchsorted(self._owners, (item, item + 1))
+        known = {name: values[first:end].drop_null() for name, values in self._columns.items()}
+        return {
+            name: SEPARATOR.join(values.unique().to_pylist()) for name, values in known.items() if len(values)
+        }
+
     def starts_with(self, prefix: str) -> NDArray[np.bool_]:
         """Which items have a file whose name starts so: `(items,)`."""
-        mask = np.zeros(self._count, bool)
-        mask[self._owners[pc.starts_with(self._names, prefix).to_numpy(zero_copy_only=False)]] = True
-        return mask
+        return self._any_file(pc.starts_with(self._names, prefix))
 
     def equals(self, column: str, value: str) -> NDArray[np.bool_]:
-        """Which items have that value in a column: `(items,)`."""
-        return pc.fill_null(pc.equal(self._columns[column], value), False).to_numpy(zero_copy_only=False)
+        """Which items have a file with that value in a column: `(items,)`."""
+        return self._any_file(pc.fill_null(pc.equal(self._columns[column], value), False))
+
+    def _any_file(self, wanted: pa.BooleanArray) -> NDArray[np.bool_]:
+        mask = np.zeros(self._count, bool)
+        mask[self._owners[wanted.to_numpy(zero_copy_only=False)]] = True
+        return mask

@@ -37,6 +37,7 @@ class IndexOptions:
         metadata: A CSV file with a column `path` and others to filter by; None keeps what was there.
         resume: Go on with the run that was interrupted, if there is one.
         update: Embed only what is new or changed, and drop what is gone.
+        exclude: Names that are left out, as for `find_images`.
     """
 
     factory: str = AUTO
@@ -44,6 +45,7 @@ class IndexOptions:
     metadata: Path | None = None
     resume: bool = False
     update: bool = False
+    exclude: tuple[str, ...] = ()
 
 
 DEFAULTS = IndexOptions()

@@ -92,7 +92,7 @@ class PaidEmbedder(Embedder):
         digest, size = self._teacher.describe_input(photo, made)
         if reason := self._refused.get(digest):
             raise ImageError(reason)
-        return Question(photo.name, photo.digest, digest, size, made)
+        return Question(photo.name, photo.location, photo.digest, digest, size, made)
 
     def embed(self, batch: Sequence[Question]) -> NDArray[np.float32]:
         """Map n questions to `(n, dim)` float32 unit rows, asking only what the ledger does not know.
@@ -142,7 +142,7 @@ class PaidEmbedder(Embedder):
         self._refused |= work.outcome.refused
         return work.outcome
 
-    def probe(self, photo: Photo) -> None:
+    def probe(self, question: Question) -> None:
         """Ask again about an image that has an answer, if the budget has room for it, and compare.
 
         The answer is not kept, and counts as spent. A call that brings none says nothing of the model.
@@ -150,7 +150,6 @@ class PaidEmbedder(Embedder):
         Raises:
             RetrievalError: The teacher answers otherwise than before.
         """
-        question = self.prepare(photo)
         before = self.ledger.answers([question.digest]).get(question.digest)
         if before is None or not self._teacher.replaceable:
             return

@@ -117,6 +117,7 @@ def bill_by_name(
     price: float | None,
     wanted: int | None = None,
     update: Path | None = None,
+    exclude: Sequence[str] = (),
 ) -> Bill:
     """`make_bill`, with everything given by its name.
 
@@ -127,13 +128,14 @@ def bill_by_name(
         price: As in `make_bill`.
         wanted: As in `make_bill`.
         update: An index folder, whose images nobody is asked about again.
+        exclude: As for `find_images`.
 
     Raises:
         UsageError: There is no teacher, or it, its ledger or a source cannot be used.
     """
     if teacher.spec is None:
         raise UsageError("--dry-run says what a teacher costs. Give --teacher.")
-    files = find_images(sources)
+    files = find_images(sources, exclude)
     known = Index(update).ids_by_digest if update else ()
     model = teacher.open_plain(device)
     with teacher.open_ledger(model.key, dry=True) as ledger:

@@ -20,6 +20,7 @@ class Question:
 
     Attributes:
         name: Of the image, for messages.
+        place: `Photo.location`.
         source: Content digest of its file.
         digest: Of what is sent.
         size: Bytes to send.
@@ -27,6 +28,7 @@ class Question:
     """
 
     name: str
+    place: str
     source: str
     digest: str
     size: int

@@ -179,7 +179,7 @@ def check_schema(client: Client, name: str, dim: int, metric: str | None = METRI
         raise UsageError(f"Collection {name} {fault}. Drop it, or give another --collection.")
 
 
-def as_row(item: Item, metadata: dict[str, str]) -> dict[str, Any]:
+def as_row(item: Item, metadata: dict[str, Any]) -> dict[str, Any]:
     """An item as a row, without its vector. Of very many copies it has as many as a field takes."""
     room = TEXT - json_size({"copies": [], "metadata": metadata}) if item.copies else 0
     copies = []
@@ -225,9 +225,11 @@ def as_filter(narrow: Filter, columns: Collection[str]) -> str:
         UsageError: There is no such column.
     """
     narrow.require_columns(columns)
-    parts = [
-        f'more["metadata"][{quote(column)}] == {quote(value)}' for column, value in narrow.columns.items()
-    ]
+    parts = []
+    for column, value in narrow.columns.items():
+        field, wanted = f'more["metadata"][{quote(column)}]', quote(value)
+        # Of one file, or of several.
+        parts.append(f"({field} == {wanted} or json_contains({field}, {wanted}))")
     if narrow.prefix:
         names = ["name", *(f'more["copies"][{i}]["name"]' for i in range(MOST_FILES - 1))]
         parts.append(f"({' or '.join(_starts_with(name, narrow.prefix) for name in names)})")

@@ -18,7 +18,7 @@ from index.io import content_digest
 from index.stores.base import Store
 from index.stores.filters import Filter
 from index.stores.folder import ERRORS, read_failures
-from index.stores.metadata import MOST_VALUES
+from index.stores.metadata import MOST_VALUES, SEPARATOR
 from index.stores.milvus.client import (
     FACTS,
     FIELDS,
@@ -208,7 +208,7 @@ class MilvusIndex(Store):
             for row in page:
                 self.ids_by_digest.of(row["digest"])
                 for name, value in row["more"]["metadata"].items() if columns else ():
-                    columns[name][value] += 1
+                    columns[name].update(value if isinstance(value, list) else [value])
         self.columns = {name: sorted(dict(c.most_common(MOST_VALUES))) for name, c in columns.items()}
         self.data.mkdir(parents=True, exist_ok=True)
 
@@ -251,7 +251,8 @@ class MilvusIndex(Store):
 
     def metadata_of(self, item: int) -> dict[str, str]:
         """The metadata of one item."""
-        return self.row(item)["more"]["metadata"]
+        known = self.row(item)["more"]["metadata"]
+        return {n: SEPARATOR.join(v) if isinstance(v, list) else v for n, v in known.items()}
 
     def keep(self, narrow: Filter) -> str:
         """The filter that the server applies."""

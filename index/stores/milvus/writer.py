@@ -22,7 +22,7 @@ from index.progress import progress, say
 from index.stores.base import Batch, BuildReport, Content, Known, StoreWriter
 from index.stores.folder import ERRORS
 from index.stores.folder_writer import write_failures
-from index.stores.metadata import PATH, join_metadata, read_rows
+from index.stores.metadata import PATH, join_metadata, merge_rows, read_rows
 from index.stores.milvus.client import (
     FACTS,
     FIELDS,
@@ -166,7 +166,7 @@ class MilvusWriter(StoreWriter):
         return MilvusIndex(self.client, self._student)
 
     def send(
-        self, batches: Iterable[Batch], total: int, metadata: Mapping[str, dict[str, str]] | None = None
+        self, batches: Iterable[Batch], total: int, metadata: Mapping[str, dict[str, Any]] | None = None
     ) -> set[str]:
         """Send batches, some at a time, at the server's pace, and return the digests of all items."""
         kept: set[str] = set()
@@ -185,7 +185,7 @@ class MilvusWriter(StoreWriter):
                 bar.update(count)
         return kept
 
-    def _write(self, batch: Batch, metadata: Mapping[str, dict[str, str]] | None) -> tuple[int, int, int]:
+    def _write(self, batch: Batch, metadata: Mapping[str, dict[str, Any]] | None) -> tuple[int, int, int]:
         """Send what the server lacks or has otherwise; return how many are new, changed, and in the batch."""
         # Who has counted has waited for all that was written, and has it until the server starts again.
         level = "Strong" if self._failed else "Eventually"
@@ -306,7 +306,7 @@ class MilvusWriter(StoreWriter):
         self.client.alter_alias(self._student, self.address.name)
         say(f"{self._current} is still there, for servers that search it. Drop it once none does.")
 
-    def _join(self, content: Content) -> dict[str, dict[str, str]] | None:
+    def _join(self, content: Content) -> dict[str, dict[str, Any]] | None:
         """Metadata by the item's digest."""
         file = self.options.metadata
         if file is None:
@@ -315,7 +315,8 @@ class MilvusWriter(StoreWriter):
         joined = join_metadata(file, [[(one.path, one.name) for one in item.files] for item in items])
         say(f"{file}: {joined.counts}.")
         by_path = {row.pop(PATH): row for row in joined.table.to_pylist()}
-        return {item.digest: by_path[item.path] for item in items if item.path in by_path}
+        rows = {item.digest: [by_path[f.path] for f in item.files if f.path in by_path] for item in items}
+        return {digest: merge_rows(some) for digest, some in rows.items() if some}
 
 
 def _require_short(metadata: Path) -> None:

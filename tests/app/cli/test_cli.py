@@ -49,6 +49,7 @@ def test_an_index_is_kept_up_to_date_and_looked_after(index: Path, folder: Path,
     done = retrieval("index", folder, *models, "--update")
     assert done.stdout == f"{index}: 12 images in 13 files, 0 refused.\n"
     assert "3 of 13 images are new or changed" in done.stderr
+    assert "1 images are gone, and dropped. Once they are back, --update adds them." in done.stderr
     facts = json.loads(retrieval("index", "info", index, "--json").stdout)
     assert (facts["images"], facts["copies"], facts["spaces"].keys()) == (12, 1, {"student", "teacher"})
     assert "teacher.onnx, 12 dimensions; Flat" in retrieval("index", "info", index).stdout

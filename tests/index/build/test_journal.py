@@ -108,8 +108,9 @@ def test_only_a_file_whose_size_another_has_may_be_a_copy(tmp_path: Path):
         journal.list_files(listed)
         assert [missing.doubtful for missing in journal.missing()] == [True, False, True, False]
         journal.add([item(listed[0], 0)], rows(0), [])
-        assert journal.settle(2, "digest-0")
-        assert not journal.settle(3, "digest-3")
+        journal.add([], {}, [], [(str(listed[2].path), "digest-0")])
+        assert (journal.holds("digest-0"), journal.holds("digest-3")) == (True, False)
+        assert [missing.place for missing in journal.missing()] == [1, 3]
         (found, row), *others = journal.items()
         assert ([file.name for file in found.files], row, others) == (["0.jpg", "2.jpg"], 0, [])
 

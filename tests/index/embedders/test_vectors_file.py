@@ -1,5 +1,6 @@
 """Vectors that someone else computed."""
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -186,12 +187,68 @@ def test_columns_as_others_write_them(folder, tmp_path, ids, kind):
 
 
 def test_what_was_found_instead_is_named(tmp_path):
-    np.savez(tmp_path / "o.npz", ids=np.array(["a", "b"], object), vectors=rows(2))
-    with pytest.raises(UsageError, match=r"no file of vectors, .*ValueError: Object arrays cannot be loaded"):
-        open_embedder(tmp_path / "o.npz")
+    for some in (["a", None], ["a", b"b"], ["a", 1], [["a"], "b"]):
+        array = np.empty(2, object)
+        array[:] = some
+        np.savez(tmp_path / "o.npz", ids=array, vectors=rows(2))
+        with pytest.raises(UsageError, match=r"2 ids as Python objects, of which [01] are texts"):
+            open_embedder(tmp_path / "o.npz")
     pq.write_table(pa.table({"id": ["a"], "vectors": [[1.0]]}), tmp_path / "c.parquet")
     with pytest.raises(UsageError, match=r"no file of vectors, .*ids"):
         open_embedder(tmp_path / "c.parquet")
     pq.write_table(pa.table({"ids": ["a", None], "vectors": [[1.0], [2.0]]}), tmp_path / "n.parquet")
     with pytest.raises(UsageError, match="has no id in row 1"):
         open_embedder(tmp_path / "n.parquet")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_ids_that_pandas_kept_as_objects_are_read(tmp_path, save):
+    names = ["a.png", "ä.png", "b" * 300, *(f"{i}.png" for i in range(300))]
+    save(tmp_path / "o.npz", ids=np.array(names, object), vectors=rows(len(names)))
+    model = open_embedder(tmp_path / "o.npz")
+    assert list(model._rows) == names
+    shared = "".join(["twi", "ce"])
+    save(tmp_path / "o.npz", ids=np.array([shared, "x", shared], object), vectors=rows(3))
+    with pytest.raises(UsageError, match="names an image twice"):
+        open_embedder(tmp_path / "o.npz")
+
+
+def test_nothing_that_an_array_of_objects_holds_is_carried_out(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "sprung",)
+
+    np.savez(tmp_path / "o.npz", ids=np.array(["a", Trap()], object), vectors=rows(2))
+    with pytest.raises(UsageError, match="2 ids as Python objects, of which"):
+        open_embedder(tmp_path / "o.npz")
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "./{}".format,
+        lambda name: name.replace("/", "\\"),
+        lambda name: unicodedata.normalize("NFD", name),
+        lambda name: unicodedata.normalize("NFC", name),
+        "{root}/{}".format,
+    ],
+)
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+def test_paths_as_others_write_them(folder, path, way, stored):
+    (folder / "0.png").rename(folder / "more" / unicodedata.normalize(stored, "Müller.png"))
+    files = find_images([folder])
+    changed = [way(file.name, root=folder) if way.__name__ == "format" else way(file.name) for file in files]
+    write_vectors(path, 5, [(changed, rows(12))])
+    model = open_embedder(path)
+    assert not model.find_missing(files)
+    got = np.stack([model.prepare(read_photo(file)) for file in files])
+    np.testing.assert_array_equal(got, rows(12))
+
+
+def test_what_two_rows_may_mean_is_not_guessed(folder, path):
+    write_vectors(path, 5, [(["./0.png", ".//0.png", "1.png", "./1.png"], rows(4))])
+    model = open_embedder(path, options=EmbedderOptions(allow_missing=True))
+    files = [file for file in find_images([folder]) if file.name in ("0.png", "1.png")]
+    assert list(model.find_missing(files)) == [0]
+    np.testing.assert_array_equal(model.prepare(read_photo(files[1])), rows(4)[2])

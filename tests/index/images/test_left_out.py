@@ -5,6 +5,7 @@ import pytest
 from conftest import png, write_shard
 
 from index.errors import UsageError
+from index.images import left_out
 from index.images.left_out import LeftOut
 from index.images.sources import find_images
 
@@ -24,6 +25,12 @@ def photos(root: Path, *names: str) -> Path:
 
 def found(*sources: Path) -> list[str]:
     return [file.name for file in find_images(list(sources))]
+
+
+@pytest.fixture
+def without_heic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is so where pillow-heif is not installed."""
+    monkeypatch.setattr(left_out, "reads_heic", lambda: False)
 
 
 HIDDEN = ["@eaDir/a.png/THUMB.png", ".Trash-1000/files/b.png", ".thumbnails/c.png", "#recycle/d.png"]
@@ -50,18 +57,22 @@ def test_names_that_only_look_alike_are_taken(tmp_path: Path, name: str):
     assert found(photos(tmp_path, name)) == [name]
 
 
+@pytest.mark.usefixtures("without_heic")
 def test_photos_of_formats_that_are_not_read_are_counted(tmp_path: Path, said):
     photos(tmp_path, "a.png", "IMG_1.HEIC", "IMG_2.heic", "b.jxl", "c.dng", "d.svg", "notes.md")
     assert found(tmp_path) == ["a.png"]
     (line,) = said.messages
     assert "5 files of formats that are not read (2 .heic, 1 .jxl, 1 .dng, 1 .svg)" in line
+    assert line.endswith("convert them, or install pillow-heif, which reads HEIC")
 
 
+@pytest.mark.usefixtures("without_heic")
 def test_a_folder_of_nothing_else_says_why_it_has_no_image(tmp_path: Path):
     with pytest.raises(UsageError, match=r"not read \(1 \.heic\)"):
         find_images([photos(tmp_path, "IMG_1.HEIC")])
 
 
+@pytest.mark.usefixtures("without_heic")
 def test_a_shard_is_chosen_from_as_a_folder_is(tmp_path: Path, said):
     names = ["./0.png", "._0.png", "__MACOSX/0.png", "1.heic", "2.png", "2.png", "2.json", "2.json"]
     shard = write_shard(tmp_path / "a.tar", [(name, png(1)) for name in names])
@@ -84,3 +95,42 @@ def test_the_most_frequent_are_named(tmp_path: Path):
     for name in "abcdefgh":
         left.takes_folder(f".{name}")
     assert str(left).startswith("8 folders (1 .a, 1 .b, 1 .c, 1 .d, 1 .e, 1 .f, ...)")
+
+
+EXCLUDED = ["a.png", "a_small.png", "raw/b.png", "sub/raw/c.png", "sub/d.png", "sub/deep/e_small.png"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "kept", "counts"),
+    [
+        (["*_small.png"], ["a.png", "raw/b.png", "sub/d.png", "sub/raw/c.png"], [2]),
+        (["raw"], ["a.png", "a_small.png", "sub/d.png", "sub/deep/e_small.png"], [2]),
+        (["raw/"], ["a.png", "a_small.png", "sub/d.png", "sub/deep/e_small.png"], [2]),
+        (["sub/*"], ["a.png", "a_small.png", "raw/b.png"], None),
+        (["./sub/raw"], ["a.png", "a_small.png", "raw/b.png", "sub/d.png", "sub/deep/e_small.png"], [1]),
+        (["raw", "?.png"], ["a_small.png", "sub/deep/e_small.png"], [2, 2]),
+        (["RAW", "d.pn"], None, ["nothing", "nothing"]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["folder", "shard", "list"])
+def test_what_is_excluded_is_counted_and_so_is_what_matches_nothing(
+    tmp_path: Path, said, kind: str, patterns: list[str], kept: list[str] | None, counts: list | None
+):
+    root = photos(tmp_path / "root", *EXCLUDED)
+    if kind == "shard":
+        root = write_shard(tmp_path / "s.tar", [(name, png(1)) for name in sorted(EXCLUDED)])
+    elif kind == "list":
+        (root / "list.txt").write_text("\n".join(sorted(EXCLUDED)))
+        root = root / "list.txt"
+    names = [file.name.removeprefix("s.tar/") for file in find_images([root], patterns)]
+    assert sorted(names) == (sorted(EXCLUDED) if kept is None else kept)
+    (line,) = said.messages
+    for pattern, count in zip(patterns, counts or (), strict=False):
+        assert f"{count} by --exclude {pattern}" in line
+
+
+def test_a_photo_that_is_named_itself_is_taken_whatever_is_excluded(tmp_path: Path):
+    photos(tmp_path, "a.png")
+    assert [file.name for file in find_images([tmp_path / "a.png"], ["*.png"])] == ["a.png"]
+    with pytest.raises(UsageError, match=r"No image in .* Left out: 1 by --exclude \*\.png"):
+        find_images([tmp_path], ["*.png"])

@@ -14,7 +14,7 @@ from index.stores.metadata import Metadata
 def metadata() -> Metadata:
     names = ["a/1", "a/2", "b/1", "b/2"]
     table = pa.table({"path": names, "colour": ["red", "blue", "red", None], "size": ["s", "s", "l", "l"]})
-    return Metadata(names, [[name] for name in names], table)
+    return Metadata([[(name, name)] for name in names], table)
 
 
 def test_all_conditions_hold_together(metadata):

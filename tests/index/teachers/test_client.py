@@ -20,6 +20,8 @@ from teacher_server import EVERY, TeacherServer, ask_everything, serving
 
 import index.teachers.client
 import index.teachers.retry
+from index.build.ask_along import ask_along
+from index.build.embed import embed_files
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.errors import BudgetError, CallError, RetrievalError, UnreachableError, UsageError
@@ -27,7 +29,7 @@ from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.io import content_digest
-from index.teachers.ask import ask_about, ask_ahead
+from index.teachers.ask import ask_about
 from index.teachers.client import PaidEmbedder
 from index.teachers.ledger import Ledger
 from index.teachers.ledger_report import verify_ledger
@@ -484,6 +486,11 @@ def test_endpoints_that_answer_otherwise_cost_a_few_answers(tmp_path, teacher, c
     assert said in told
 
 
+def ask_all(files, paid):
+    """Ask about all files, as a run does that embeds them."""
+    ask_along(embed_files(files, {}, paid=paid), paid, len(files), lambda part: None)
+
+
 @pytest.mark.parametrize(
     ("options", "budget", "noticed"), [({}, 14, True), ({"probe": False}, 14, False), ({}, 12, False)]
 )
@@ -493,7 +500,7 @@ def test_a_model_that_was_replaced_is_noticed(tmp_path, teacher, options, budget
     with serving(server) as url:
         ask(files[:6], spec(url, tmp_path, 20).open("cpu"))
         same = spec(url, tmp_path, budget, **options).open("cpu")
-        ask_ahead(files[:9], same)
+        ask_all(files[:9], same)
         probed = same.ledger.lost
         assert same.ledger.spent == 9 + probed
         assert probed == (options == {} and budget > 9)
@@ -505,8 +512,8 @@ def test_a_model_that_was_replaced_is_noticed(tmp_path, teacher, options, budget
             with pytest.raises(
                 RetrievalError, match=r"answers otherwise about 0\.png than before .*--ledger"
             ):
-                ask_ahead(files, changed)
+                ask_all(files, changed)
             assert (len(changed.ledger), changed.ledger.spent) == (9, 11)
         elif budget == 14:
-            ask_ahead(files, changed)
+            ask_all(files, changed)
             assert len(changed.ledger) == 12

@@ -87,7 +87,7 @@ def test_finds_what_the_index_folder_finds(
     (folder / "more" / "copy.png").write_bytes((folder / "3.png").read_bytes())
     table = tmp_path / "table.csv"
     lines = [f"{i}.png,{colour}" for i, colour in enumerate(["red", 'é"x'] * 5)]
-    table.write_text("\n".join(["path,colour", *lines]))
+    table.write_text("\n".join(["path,colour", *lines, "more/copy.png,green", "more/11.jpg,green"]))
     sent = send(folder, teacher=teacher_file, metadata=table)
     assert (len(sent.store), sent.new) == (12, 12)
     teacher = open_embedder(teacher_file, "cpu")
@@ -104,6 +104,7 @@ def test_finds_what_the_index_folder_finds(
     ours.index.pin()
     assert ours.columns == theirs.columns
     wishes = [Filter(), Filter(prefix="more/"), Filter(columns={"colour": 'é"x'}), Filter(cut=0.9)]
+    wishes.append(Filter(columns={"colour": "green"}))
     for narrow in wishes:
         for mode in ("student", "teacher", "rerank"):
             found = []
@@ -123,6 +124,9 @@ def test_finds_what_the_index_folder_finds(
             np.testing.assert_allclose(found[1], found[3], atol=1e-5)
     copied = next(item for item in ours.index.items if item.name == "3.png")
     assert [copy.name for copy in copied.copies] == ["more/copy.png"]
+    for searcher in (ours, theirs):
+        place = next(i for i, item in enumerate(searcher.index.items) if item.name == "3.png")
+        assert searcher.index.metadata_of(place) == {"colour": 'é"x; green'}
     with pytest.raises(UsageError, match="no column 'size', only colour"):
         ours.index.keep(Filter(columns={"size": "1"}))
 

@@ -1,0 +1,160 @@
+"""Ask a paid teacher while images are embedded: each is read and decoded once for all of it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from index.build.embed import Embedded
+from index.embedders.base import embed_checked
+from index.errors import BudgetError, RetrievalError, UnansweredError
+from index.stores.records import Failure, Item
+from index.teachers.ask import Prepared, ask_prepared
+from index.teachers.client import PaidEmbedder
+from index.teachers.cost import Bill
+from index.teachers.questions import Question
+from index.vectors import Vectors
+
+HELD = 1 << 28  # bytes of questions that are kept until the budget is certain to be enough
+UNTOLD = 1 << 20  # bytes of a question that does not say how large it is, about
+
+
+@dataclass(frozen=True)
+class _Open:
+    """An embedded image that lacks its answer."""
+
+    item: Item
+    vectors: dict[str, Vectors]
+    question: Question
+
+
+def ask_along(
+    parts: Iterator[Embedded], paid: PaidEmbedder, count: int, keep: Callable[[Embedded], None]
+) -> None:
+    """Give embedded images the teacher's vectors too.
+
+    Nothing is asked before the budget is certain to be enough for all images. Until then questions are held
+    back, as many as `HELD` has room for; images of which it has none are not kept, to be embedded again.
+
+    Args:
+        parts: Of `embed_files`, with questions.
+        paid: The teacher.
+        count: How many files they are about, at most.
+        keep: Takes what is complete.
+
+    Raises:
+        BudgetError: The budget is too small, and nothing was asked; or another process has spent it.
+        RetrievalError: No image has an answer, the teacher answers otherwise than before, or cannot be used.
+    """
+    asking = _Asking(paid, count, keep)
+    for part in parts:
+        asking.hold(asking.take(part))
+        if asking.is_sure():
+            break
+    else:
+        asking.left = 0
+    asking.require_budget()
+    asking.probe()
+    denied, reasons = 0, list[Failure]()
+    for asked in ask_prepared(asking.questions(parts), paid, count):
+        keep(asking.complete([one for one, _ in asked.answered], asked.failures))
+        denied += asked.denied
+        reasons += asked.failures[: 1 - len(reasons)]
+    if denied:
+        raise BudgetError(
+            f"{paid.ledger.spent} of the budget of {paid.budget} are spent, and images are left. What was "
+            f"answered is kept in {paid.ledger.path}. Give a larger --budget."
+        )
+    if reasons and not paid.dim:
+        raise RetrievalError(f"No image has an answer. The first: {reasons[0].path}: {reasons[0].reason}.")
+
+
+class _Asking:
+    """What is to be asked.
+
+    Attributes:
+        left: How many files are not looked at yet, at most.
+    """
+
+    def __init__(self, paid: PaidEmbedder, count: int, keep: Callable[[Embedded], None]) -> None:
+        self.left = count
+        self._paid, self._keep = paid, keep
+        self._answered_before = len(paid.ledger) > 0
+        self._unknown: set[str] = set()  # digests of questions
+        self._held: list[_Open] = []
+        self._bytes = 0
+        self._known: Question | None = None  # the first that has an answer
+        self._probed = False
+
+    def take(self, part: Embedded) -> list[_Open]:
+        """Keep what the ledger has answers for; return what it has none for."""
+        self.left -= len(part.items) + len(part.failures) + len(part.copies)
+        found = [
+            _Open(item, {name: rows[i] for name, rows in part.vectors.items()}, part.questions[i])
+            for i, item in enumerate(part.items)
+        ]
+        known = self._paid.ledger.known(
+            [text for one in found for text in (one.question.digest, one.question.source)]
+        )
+        there = [one for one in found if known & {one.question.digest, one.question.source}]
+        if there and self._known is None:
+            self._known = there[0].question
+        whole = self.complete(there, part.failures)
+        self._keep(replace(whole, waiting=part.waiting, copies=part.copies))
+        return [one for one in found if not known & {one.question.digest, one.question.source}]
+
+    def hold(self, some: list[_Open]) -> None:
+        """Keep questions until it is certain that they may be asked."""
+        self._unknown.update(one.question.digest for one in some)
+        if self._bytes < HELD:
+            self._held += some
+            self._bytes += sum(one.question.size or UNTOLD for one in some)
+
+    def is_sure(self) -> bool:
+        """Whether to ask: the budget is enough, and a question to probe with was met, if there may be one."""
+        if not self._known and self._answered_before and self._bytes < HELD:
+            return False
+        return len(self._unknown) + self.left <= self._paid.budget - self._paid.ledger.spent
+
+    def require_budget(self) -> None:
+        """Raise BudgetError if the budget has no room for all that is not answered."""
+        if self._unknown:
+            wanted, ledger = len(self._unknown) + self.left, self._paid.ledger
+            Bill(wanted, 0, wanted, ledger.spent, self._paid.budget, None, None).require_budget()
+
+    def probe(self) -> None:
+        """Ask again about an image that has an answer, if others are asked about and the budget has room.
+
+        Raises:
+            RetrievalError: The teacher answers otherwise than before.
+        """
+        wanted = len(self._unknown) + self.left
+        if self._known and wanted and not self._probed:
+            self._probed = True
+            if self._paid.ledger.spent + wanted < self._paid.budget:
+                self._paid.probe(self._known)
+
+    def questions(self, parts: Iterator[Embedded]) -> Iterator[Prepared[_Open]]:
+        """Yield all that is to be asked."""
+        for one in self._held:
+            yield Prepared(one, one.question)
+        self._held = []
+        for part in parts:
+            found = self.take(part)
+            self.probe()
+            for one in found:
+                yield Prepared(one, one.question)
+
+    def complete(self, some: list[_Open], failures: list[Failure]) -> Embedded:
+        """Put together what is answered; what has no direction is refused."""
+        if not some:
+            return Embedded([], {}, failures)
+        try:
+            names = [one.item.name for one in some]
+            rows = embed_checked(self._paid, [one.question for one in some], names)
+        except UnansweredError as partial:
+            refused = [Failure(some[i].item.path, reason) for i, reason in partial.reasons.items()]
+            rest = [one for i, one in enumerate(some) if i not in partial.reasons]
+            return self.complete(rest, [*failures, *refused])
+        vectors = {name: np.stack([one.vectors[name] for one in some]) for name in some[0].vectors}
+        return Embedded([one.item for one in some], vectors | {"teacher": rows}, failures)
