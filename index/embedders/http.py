@@ -7,7 +7,6 @@ import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from io import BytesIO
 from typing import Any
 
@@ -21,6 +20,7 @@ from index.embedders.http_formats import Upload, read_answer, write_request
 from index.embedders.options import EmbedderOptions
 from index.errors import CallError, RefusedError, TransientError, UnreachableError, UsageError
 from index.images.decode import FORMATS, Photo, decode, read_orientation
+from index.images.remote import find_secret, read_retry_after
 from index.io import content_digest
 from index.progress import say
 
@@ -33,7 +33,6 @@ MODES = ("L", "LA", "P", "RGB", "RGBA")
 LARGEST_UPLOAD, LARGEST_PIXELS = 4_000_000, 16_000_000
 SIDE, QUALITY = 2048, 95  # of what is sent in place of a file that is too large or of another format
 UPRIGHT = (0, 1)  # EXIF orientations
-SECRETS = ("key", "token", "secret", "password", "sig", "signature")  # ends of names of parameters
 REFUSALS = (400, 413, 415, 422)
 LATER = (408, 425, 429)
 ENCODING = re.compile(r"base64|encoding[_ ]format", re.IGNORECASE)
@@ -213,7 +212,7 @@ class EndpointEmbedder(Embedder):
         status = response.status_code
         said = f"HTTP {status}{self._reason(response)}"
         if status in LATER or status >= 500:
-            wait = _seconds(response.headers.get("Retry-After"))
+            wait = read_retry_after(response.headers.get("Retry-After"))
             return TransientError(f"{self.name} answered {said}", charged=status in (502, 504), wait=wait)
         if status in REFUSALS:
             return RefusedError(f"{self.name} answered {said}")
@@ -276,12 +275,11 @@ def _check_names(address: httpx.URL) -> None:
         address.raw_host.decode().encode("idna")  # as the socket will, whose error is no network's
     except UnicodeError as error:
         raise UsageError(f"{address.host} is no name of a host. Check the teacher's address.") from error
-    for name in address.params:
-        if name.lower().endswith(SECRETS):
-            raise UsageError(
-                f"The parameter {name} of the teacher's address looks like a key, and addresses are shown "
-                f"and kept. Leave it out, and put the key into {KEY}."
-            )
+    if secret := find_secret(str(address)):
+        raise UsageError(
+            f"The parameter {secret} of the teacher's address looks like a key, and addresses are shown "
+            f"and kept. Leave it out, and put the key into {KEY}."
+        )
 
 
 def _trust() -> ssl.SSLContext:
@@ -304,17 +302,3 @@ def _is_loopback(host: str) -> bool:
 def _printable(text: str) -> str:
     """One line of a stranger's text, without what would move the cursor of a terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def _seconds(retry_after: str | None) -> float:
-    """What a Retry-After header says, in seconds from now: a number, or a date (RFC 9110, 10.2.3)."""
-    if not retry_after:
-        return 0.0
-    try:
-        seconds = float(retry_after)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
-        except (ValueError, TypeError, OverflowError):
-            return 0.0
-    return max(0.0, seconds)  # in this order NaN counts as nothing
