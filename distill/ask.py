@@ -18,7 +18,7 @@ from index.images.digests import digest_pool
 from index.images.file import ImageFile
 from index.progress import progress
 from index.stores.records import Failure
-from index.teachers.ask import ask_about
+from index.teachers.ask import ask_about, probe
 from index.teachers.client import PaidEmbedder
 from index.teachers.ledger import Ledger
 
@@ -220,6 +220,8 @@ def ask_teacher(
     paid = PaidEmbedder(teacher, ledger, budget)
     failures: list[Failure] = []
     start = perf_counter()
+    if unknown and len(kept) < wanted:
+        probe((files[i] for i in order if digests[i] in known), paid)
     with progress(min(wanted, len(order)), "ask") as bar:
         bar.update(len(kept))
         for asked in ask_about(list(unknown), paid, wanted - len(kept)):

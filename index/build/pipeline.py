@@ -6,6 +6,7 @@ in what has vectors when they begin.
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from index.build.content import JournalContent
@@ -68,7 +69,11 @@ def build(
                     f"None of {1 + len(others)} images could be read. The first: {first.path}: {first.reason}"
                 )
             store.put(content)
-        return store.commit()
+        report = store.commit()
+    if (teacher := models.teacher) is None:
+        return report
+    line = f"Teacher {teacher.name}: vectors of {teacher.dim} numbers{teacher.remarks}."
+    return replace(report, summary=f"{report.summary}\n{line}")
 
 
 def build_index(

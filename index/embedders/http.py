@@ -6,7 +6,6 @@ import re
 import ssl
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -72,12 +71,6 @@ class EndpointEmbedder(Embedder):
         self.side = 1  # the file itself is sent
         self.provider = "http"
         self.options = options
-        self._base64 = True  # until it is refused
-        self._said: set[str] = set()
-        # A call ends at the latest when the last chunk in time is followed by the longest silence.
-        self.calls = Calls(
-            options.batch, options.concurrency, 2 * options.timeout + 2 * CONNECT, options.rate, paid=True
-        )
         try:
             self._client = httpx.Client(
                 verify=_trust(),
@@ -95,6 +88,14 @@ class EndpointEmbedder(Embedder):
                 f"A proxy that the environment names cannot be used: {str(error).rstrip('.')}. "
                 "Check ALL_PROXY, HTTPS_PROXY and HTTP_PROXY."
             ) from error
+
+    @property
+    def calls(self) -> Calls:  # type: ignore[override]
+        """How it is best called: about no more images than it was seen to answer for."""
+        batch = min(self.options.batch, self.lessons.get("batch", self.options.batch))
+        # A call ends at the latest when the last chunk in time is followed by the longest silence.
+        seconds = 2 * self.options.timeout + 2 * CONNECT
+        return Calls(batch, self.options.concurrency, seconds, self.options.rate, paid=True)
 
     @property
     def replaceable(self) -> bool:
@@ -130,14 +131,13 @@ class EndpointEmbedder(Embedder):
             RefusedError: The endpoint refused these images.
             CallError: The endpoint cannot be used as it was addressed.
         """
-        base64 = self._base64
+        base64 = bool(self.lessons.get("base64", True))
         try:
             body = self._post(write_request(self.options.dialect, self.options.model, batch, base64))
         except CallError as failure:
             if failure.charged or not base64 or not ENCODING.search(str(failure)):
                 raise
-            self._base64 = False
-            self._say_once(f"{self.name} gives no vectors as base64, and is asked for plain numbers.")
+            self._learn("base64", 0, "gives no vectors as base64, and is asked for plain numbers.")
             return self.embed(batch)
         try:
             answer = read_answer(body, len(batch))
@@ -146,19 +146,17 @@ class EndpointEmbedder(Embedder):
                 f"{self.name} answered with {error} ({self._quote(body, 80)!r})", charged=True
             ) from error
         if answer.ordered:
-            self._say_once(f"{self.name} does not number its answers: their order tells whose they are.")
+            self._learn("ordered", 1, "does not number its answers: their order tells whose they are.")
         if answer.most is not None:
-            self.calls = replace(self.calls, batch=min(answer.most, self.calls.batch))
-            self._say_once(
-                f"{self.name} answered for fewer images than it was asked about: it is asked about "
-                f"{self.calls.batch} a call from now on."
-            )
+            most = min(answer.most, self.calls.batch)
+            line = f"answers for fewer images than asked: it is asked about {most} a call from now on."
+            self._learn("batch", most, line)
         return answer.rows
 
-    def _say_once(self, line: str) -> None:
-        if line not in self._said:
-            self._said.add(line)
-            say(line)
+    def _learn(self, name: str, value: int, line: str) -> None:
+        if self.lessons.get(name) != value:
+            self.lessons = {**self.lessons, name: value}
+            say(f"{self.name} {line}")
 
     def _post(self, request: dict[str, Any]) -> bytes:
         """Make one call, and give the body of the answer."""

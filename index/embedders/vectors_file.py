@@ -1,5 +1,7 @@
 """Vectors that someone else computed, in one file: an embedder that only looks up."""
 
+import pickletools
+import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -26,8 +28,9 @@ NAMED = 3  # of the images that are lacking
 class VectorsEmbedder(Embedder):
     """A file of vectors by content digest (`content_digest`: what `b2sum -l 128` prints) or by relative path.
 
-    A path is the one below the folder of images that is given to a command. Only an image that was found
-    there is looked up by it, so that no other photo is taken for one of the same name.
+    A path is the one below the folder of images that is given to a command, or absolute. Only an image that
+    was found there is looked up by it, so that no other photo is taken for one of the same name. How a system
+    writes paths makes no difference: `./a.png`, backslashes, and letters with or without their own accents.
     """
 
     calls = Calls(batch=1)
@@ -60,6 +63,7 @@ class VectorsEmbedder(Embedder):
         self._rows = {name: i for i, name in enumerate(ids)}
         if len(self._rows) < len(ids):
             raise UsageError(f"{path} names an image twice.")
+        self._aliases = {plain: i for i, name in enumerate(ids) if (plain := _plain(name)) != name}
         self._vectors = vectors
         self.options = options
         self.key = f"vectors:{content_digest(path.read_bytes())}"
@@ -97,6 +101,8 @@ class VectorsEmbedder(Embedder):
         digests = digest_pool(files) if digests is None else digests
         for i, (file, digest) in enumerate(zip(files, digests, strict=True)):
             row = self._find(digest, file.name, file.below)
+            if row is None and file.below:
+                row = self._find_path(file)
             if fault := self._fault(row):
                 missing[i] = fault
             elif row is not None and digests[owner := owners.setdefault(row, i)] != digest:
@@ -118,7 +124,17 @@ class VectorsEmbedder(Embedder):
 
     def _find(self, digest: str, name: str, below: bool) -> int | None:
         row = self._rows.get(digest)
-        return self._rows.get(name) if row is None and below else row
+        if row is None and below:
+            row = self._rows.get(name, self._rows.get(plain := _plain(name), self._aliases.get(plain)))
+        return row
+
+    def _find_path(self, file: ImageFile) -> int | None:
+        """Look an image up by its absolute path, and know it by its name from now on."""
+        path = str(file.path)
+        row = self._rows.get(path, self._rows.get(plain := _plain(path), self._aliases.get(plain)))
+        if row is not None:
+            self._aliases[_plain(file.name)] = row
+        return row
 
     def _fault(self, row: int | None) -> str:
         """Why a row cannot be an answer; empty if it can."""
@@ -161,19 +177,60 @@ def write_vectors(path: Path, dim: int, chunks: Iterable[tuple[list[str], NDArra
         beside.unlink(missing_ok=True)
 
 
+def _plain(name: str) -> str:
+    """A path as it is written here, whatever system has written it."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/").removeprefix("./"))
+
+
 def _read_npz(path: Path) -> tuple[list[str], NDArray[np.float32]]:
     with np.load(path, allow_pickle=False) as arrays:
-        return arrays["ids"].astype(str).tolist(), arrays["vectors"].astype(np.float32)
+        if not {"ids", "vectors"} <= set(arrays.files):
+            raise ValueError(f"it has {', '.join(arrays.files) or 'no arrays'}")
+        vectors = arrays["vectors"]
+        try:
+            ids = arrays["ids"].astype(str).tolist()
+        except ValueError:  # an array of Python objects
+            ids = _read_texts(arrays.zip.read("ids.npy"))
+    if vectors.dtype == "V2":  # what NumPy knows of bfloat16
+        vectors = (vectors.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return ids, vectors.astype(np.float32)
+
+
+def _read_texts(data: bytes) -> list[str]:
+    """Read an .npy file of Python objects that are texts. It is a pickle, of which nothing is run.
+
+    Raises:
+        ValueError: There is something else in it.
+    """
+    length = 2 if data[6] == 1 else 4  # bytes that say how long the header is, by the version
+    start = 8 + length + int.from_bytes(data[8 : 8 + length], "little")
+    steps = ((step.name, value) for step, value, _ in pickletools.genops(data[start:]))
+    texts: list[str] = []
+    for name, _ in steps:
+        if name == "EMPTY_LIST":
+            break
+    for name, value in steps:
+        if name.endswith("BINUNICODE"):
+            texts.append(value)
+        elif name == "TUPLE":  # the list has ended
+            return texts
+        elif name not in ("MARK", "APPEND", "APPENDS", "MEMOIZE", "BINPUT", "LONG_BINPUT", "FRAME"):
+            break
+    raise ValueError("`ids` has Python objects that are not texts, each another one")
 
 
 def _read_parquet(path: Path) -> tuple[list[str], NDArray[np.float32]]:
     """Read the rows that have a vector."""
+    if not {"ids", "vectors"} <= set(names := pq.read_schema(path).names):
+        raise ValueError(f"it has {', '.join(names) or 'no columns'}")
     table = pq.read_table(path, columns=["ids", "vectors"])
     present = table["vectors"].is_valid()
     ids, column = (
         table["ids"].cast(pa.string()).filter(present),
         table["vectors"].combine_chunks().drop_null(),
     )
+    if isinstance(column.type, pa.BaseExtensionType):  # a tensor, say
+        column = column.storage
     if pc.count_distinct(pc.list_value_length(column), "all").as_py() > 1:
         raise ValueError("vectors of several lengths")
     values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)

@@ -132,9 +132,14 @@ def ask_ahead(files: Iterable[ImageFile], teacher: Embedder) -> Iterable[ImageFi
 def probe(files: Iterable[ImageFile], paid: PaidEmbedder) -> None:
     """Ask again about the first of these images that has an answer, as `PaidEmbedder.probe`.
 
+    Before a run asks about others; nothing is asked of a teacher whose model cannot be replaced under its
+    name, nor where the budget has room for one call alone.
+
     Raises:
         RetrievalError: The teacher answers otherwise than before.
     """
+    if not paid.replaceable or not len(paid.ledger) or paid.ledger.spent + 1 >= paid.budget:
+        return
     for file in files:
         try:
             photo = read_photo(file, paid.side)

@@ -57,6 +57,7 @@ class PaidEmbedder(Embedder):
         self.asked = self.lost = 0
         self.complaint = ""
         self._teacher = teacher
+        self._lessons = teacher.lessons = ledger.lessons
         self._pace = RateLimit(teacher.calls.rate)
         self._refused: dict[str, str] = {}  # why, by digest: not to ask again in this run
         self._answered = False
@@ -76,6 +77,11 @@ class PaidEmbedder(Embedder):
     def dim(self) -> int:  # type: ignore[override]
         """Length of the vectors; 0 before the first answer of a teacher that does not say."""
         return self.ledger.dim or self._teacher.dim
+
+    @property
+    def replaceable(self) -> bool:
+        """As the teacher."""
+        return self._teacher.replaceable
 
     @property
     def _limit(self) -> int:
@@ -152,7 +158,7 @@ class PaidEmbedder(Embedder):
         """
         question = self.prepare(photo)
         before = self.ledger.answers([question.digest]).get(question.digest)
-        if before is None or not self._teacher.replaceable:
+        if before is None:
             return
         reserved = self.ledger.reserve([question.digest], self.budget, self.calls.seconds, again=True)
         if not reserved.calls:
@@ -168,7 +174,7 @@ class PaidEmbedder(Embedder):
         if alike < REPLACED:
             raise RetrievalError(
                 f"{self.name} answers otherwise about {question.name} than before (similarity {alike:.3f}). "
-                "If it is another model now, give another --ledger; --no-teacher-probe mixes both."
+                "If it is another model now, give another --ledger; --teacher-probe false mixes both."
             )
 
     def _advance(self, work: Work) -> None:
@@ -337,6 +343,9 @@ class PaidEmbedder(Embedder):
         except BaseException:
             self._lose(calls, "")
             raise
+        if (lessons := self._teacher.lessons) != self._lessons:
+            self.ledger.learn(lessons)
+            self._lessons = lessons
         return rows
 
     def _hold(self, answer: Held) -> dict[str, str]:

@@ -104,6 +104,17 @@ class Ledger:
         """Images a second that one call at a time is answered with, over all calls; None before the first."""
         return self._one("SELECT timed / busy FROM teacher WHERE busy > 0")
 
+    @property
+    def lessons(self) -> dict[str, int]:
+        """What calls have taught of how to ask, as in `Embedder.lessons`."""
+        with self._reading() as db:
+            return dict(db.execute("SELECT name, value FROM lessons"))
+
+    def learn(self, lessons: Mapping[str, int]) -> None:
+        """Keep what a call has taught."""
+        with self._writing() as db:
+            db.executemany("INSERT OR REPLACE INTO lessons VALUES (?, ?)", lessons.items())
+
     def known(self, digests: Iterable[str]) -> set[str]:
         """Which of these images the teacher has already been asked about."""
         return {digest for digest, _ in self._rows("0", list(digests))}

@@ -35,6 +35,12 @@ CREATE TABLE calls (                -- images asked about that have no answer
 );
 CREATE INDEX calls_in_flight ON calls (digest) WHERE until > 0;
 """
+LESSONS = """
+CREATE TABLE IF NOT EXISTS lessons (  -- what calls have taught of how to ask
+    name TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) WITHOUT ROWID
+"""
 # A row of 1024 floats is over 4096 bytes: on SQLite's usual pages each would take two.
 PRAGMAS = """
 PRAGMA page_size = 65536;
@@ -77,8 +83,9 @@ def _prepare(db: sqlite3.Connection, path: Path, teacher_key: str) -> None:
         _run(db, SCHEMA)
         db.execute("INSERT INTO teacher VALUES (?, NULL, 0, 0)", (teacher_key,))
         db.execute(f"PRAGMA user_version = {FORMAT}")
+    db.execute(LESSONS)
     (owner,) = db.execute("SELECT key FROM teacher").fetchone()
-    db.execute("COMMIT")
+    db.execute("COMMIT" if owner == teacher_key else "ROLLBACK")
     if owner != teacher_key:
         raise UsageError(
             f"{path} holds the answers of another teacher: {owner}, not {teacher_key}. Give another --ledger."

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from conftest import picture
 
+from app.cli.distill import parse_budgets
 from distill.ask import ask_teacher, digest_pool
-from distill.curve import distill_by_name, distill_curve, parse_budgets
+from distill.curve import distill_by_name, distill_curve
 from distill.model import quantize as variants
 from distill.pipeline import Options, distill
 from distill.report.report import judge, judge_asking

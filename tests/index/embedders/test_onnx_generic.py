@@ -84,7 +84,7 @@ def test_crop_takes_the_middle_square(tmp_path, photo):
 def test_what_is_assumed_is_said_and_part_of_its_identity(tmp_path, capsys):
     path = write_foreign(tmp_path / "f.onnx")
     assumed = open_embedder(path, "cpu")
-    said = capsys.readouterr().err
+    said = assumed.remarks
     for part in ("--teacher-layout nchw", "--teacher-size 16", "--teacher-mean 0.485,0.456,0.406", "squash"):
         assert part in said
     options = EmbedderOptions(
@@ -92,7 +92,7 @@ def test_what_is_assumed_is_said_and_part_of_its_identity(tmp_path, capsys):
         resize="squash", output="pooled",
     )  # fmt: skip
     said_all = open_embedder(path, "cpu", options)
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == said_all.remarks == ""  # none among the lines of a run
     assert said_all.key == assumed.key
     assert open_embedder(path, "cpu", EmbedderOptions(mean=MEAN)).key != assumed.key
 
@@ -107,10 +107,10 @@ def test_an_output_is_picked_by_name(tmp_path, photo):
         open_embedder(path, "cpu", EmbedderOptions(output="nothing"))
 
 
-def test_a_sequence_is_pooled_and_that_is_said(tmp_path, photo, capsys):
+def test_a_sequence_is_pooled_and_that_is_said(tmp_path, photo):
     alone = write_foreign(tmp_path / "a.onnx", outputs=("tokens",))
     mean = open_embedder(alone, "cpu")
-    assert "--teacher-pool mean" in capsys.readouterr().err
+    assert "--teacher-pool mean" in mean.remarks
     pooled = open_embedder(write_foreign(tmp_path / "p.onnx"), "cpu")
     np.testing.assert_allclose(*(m.embed([m.prepare(photo)]) for m in (mean, pooled)), atol=1e-5)
     first = open_embedder(alone, "cpu", EmbedderOptions(pool="cls", mean=(0, 0, 0), std=(1, 1, 1)))
@@ -120,8 +120,8 @@ def test_a_sequence_is_pooled_and_that_is_said(tmp_path, photo, capsys):
     )
     assert first.key != mean.key
     both = write_foreign(tmp_path / "b.onnx", outputs=("tokens", "pooled"))
-    assert "--teacher-pool" not in open_embedder(both, "cpu").assumed  # the only one that is a vector already
-    assert "--teacher-pool" in open_embedder(both, "cpu", EmbedderOptions(output="tokens")).assumed
+    assert "--teacher-pool" not in open_embedder(both, "cpu").remarks  # the only one that is a vector already
+    assert "--teacher-pool" in open_embedder(both, "cpu", EmbedderOptions(output="tokens")).remarks
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_forms_of_one_answer(tmp_path, photo, network):
 def test_images_that_are_not_square(tmp_path, photo):
     model = open_embedder(write_network(tmp_path / "people.onnx", ("n", 3, 128, 64)), "cpu")
     assert (model.prepare(photo).shape, model.side) == ((128, 64, 3), 128)
-    assert "--teacher-size 128x64" in model.assumed
+    assert "--teacher-size 128x64" in model.remarks
     free = write_network(tmp_path / "free.onnx", ("n", 3, "h", "w"))
     given = open_embedder(free, "cpu", EmbedderOptions(size="128x64"))
     np.testing.assert_array_equal(given.prepare(photo), model.prepare(photo))
@@ -268,7 +268,7 @@ def test_channels_of_opencv(tmp_path, photo):
 def test_bytes_go_in_as_they_are(tmp_path, photo):
     path = write_network(tmp_path / "bytes.onnx", kind=TensorProto.UINT8)
     model = open_embedder(path, "cpu")
-    assert "mean" not in model.assumed
+    assert "mean" not in model.remarks
     scaled = open_embedder(
         write_network(tmp_path / "f.onnx"), "cpu", EmbedderOptions(mean=(0, 0, 0), std=(1, 1, 1))
     )
@@ -287,14 +287,11 @@ def test_answers_that_depend_on_the_other_images_are_refused(tmp_path):
         open_embedder(write_network(tmp_path / "batch.onnx", last=last), "cpu")
 
 
-def test_scores_of_classes_are_said_to_be_some(tmp_path, capsys):
+def test_scores_of_classes_are_said_to_be_some(tmp_path):
     last = [("Flatten", ["pooled"], {}), ("Softmax", ["step1"], {"axis": 1})]
-    open_embedder(write_network(tmp_path / "scores.onnx", last=last), "cpu")
-    assert "16 numbers of an answer sum to one, like scores of classes" in capsys.readouterr().err
-    open_embedder(write_network(tmp_path / "plain.onnx"), "cpu")
-    said = capsys.readouterr().err
-    assert "scores" not in said
-    assert "vectors of 16 numbers" in said
+    scores = open_embedder(write_network(tmp_path / "scores.onnx", last=last), "cpu")
+    assert "They sum to one, like scores of classes" in scores.remarks
+    assert "scores" not in open_embedder(write_network(tmp_path / "plain.onnx"), "cpu").remarks
 
 
 def test_weights_beside_the_file_belong_to_it(tmp_path, photo, monkeypatch):

@@ -1,12 +1,15 @@
 """Vectors that someone else computed."""
 
+import pickle
+import unicodedata
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import write_embedder
+from conftest import picture, write_embedder
 
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
@@ -186,8 +189,8 @@ def test_columns_as_others_write_them(folder, tmp_path, ids, kind):
 
 
 def test_what_was_found_instead_is_named(tmp_path):
-    np.savez(tmp_path / "o.npz", ids=np.array(["a", "b"], object), vectors=rows(2))
-    with pytest.raises(UsageError, match=r"no file of vectors, .*ValueError: Object arrays cannot be loaded"):
+    np.savez(tmp_path / "o.npz", filenames=np.array(["a", "b"]), embeddings=rows(2))
+    with pytest.raises(UsageError, match=r"no file of vectors, .*it has filenames, embeddings"):
         open_embedder(tmp_path / "o.npz")
     pq.write_table(pa.table({"id": ["a"], "vectors": [[1.0]]}), tmp_path / "c.parquet")
     with pytest.raises(UsageError, match=r"no file of vectors, .*ids"):
@@ -195,3 +198,70 @@ def test_what_was_found_instead_is_named(tmp_path):
     pq.write_table(pa.table({"ids": ["a", None], "vectors": [[1.0], [2.0]]}), tmp_path / "n.parquet")
     with pytest.raises(UsageError, match="has no id in row 1"):
         open_embedder(tmp_path / "n.parquet")
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_objects_that_are_texts_are_read_and_nothing_of_them_is_run(folder, tmp_path, protocol, monkeypatch):
+    names = [file.name for file in find_images([folder])]
+    many = [*names, *(f"{i}/é" * 40 for i in range(3000))]
+
+    def save(ids, path):
+        array = np.empty(len(ids), object)
+        array[:] = ids
+        dump = pickle.dump
+        with monkeypatch.context() as patch:
+            patch.setattr(pickle, "dump", lambda one, file, *_, **more: dump(one, file, protocol))
+            np.savez(path, ids=array, vectors=rows(len(ids)))
+        return path
+
+    model = open_embedder(save(many, tmp_path / "texts.npz"))
+    assert not model.find_missing(find_images([folder]))
+    np.testing.assert_array_equal(model.prepare(read_photo(find_images([folder])[7])), rows(len(many))[7])
+    for other in ([*names[1:], Mischief()], [*names[1:], None], [*names[1:], 7], [Mischief(), *names[1:]]):
+        with pytest.raises(UsageError, match="objects that are not texts"):
+            open_embedder(save(other, tmp_path / "others.npz"))
+    assert Mischief.done == []
+
+
+class Mischief:
+    """What runs when it is unpickled."""
+
+    done: ClassVar[list[int]] = []
+
+    def __reduce__(self):
+        return self.done.append, (1,)
+
+
+@pytest.mark.parametrize("write", [str, "./{}".format, lambda name: name.replace("/", "\\"), "absolute"])
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_paths_as_other_systems_write_them(tmp_path, path, write, forms):
+    root = tmp_path / "images"
+    (root / "more").mkdir(parents=True)
+    names = ["a.png", "more/M\u00fcller.png", "more/a.png"]
+    for i, name in enumerate(names):
+        picture(i).save(root / unicodedata.normalize(forms[0], name))
+    write = f"{root}/{{}}".format if write == "absolute" else write
+    ids = [write(unicodedata.normalize(forms[1], name)) for name in names]
+    write_vectors(path, 5, [(ids, rows(3))])
+    model, files = open_embedder(path), find_images([root])
+    assert not model.find_missing(files)
+    for file, row in zip(files, rows(3), strict=True):
+        np.testing.assert_array_equal(model.prepare(read_photo(file)), row)
+
+
+def test_one_absolute_path_is_no_other_folders(tmp_path, path):
+    for i, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        picture(i).save(tmp_path / name / "0.png")
+    write_vectors(path, 5, [([str(tmp_path / name / "0.png") for name in "ab"], rows(2))])
+    with pytest.raises(UsageError, match="one vector for"):
+        open_embedder(path).find_missing(find_images([tmp_path / "a", tmp_path / "b"]))
+
+
+def test_numbers_of_sixteen_bits_and_tensors(tmp_path):
+    halves = rows(2).view(np.uint32) >> 16
+    np.savez(tmp_path / "b.npz", ids=["a", "b"], vectors=halves.astype(np.uint16).view("V2"))
+    np.testing.assert_array_equal(open_embedder(tmp_path / "b.npz")._vectors, (halves << 16).view(np.float32))
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(rows(2))
+    pq.write_table(pa.table({"ids": ["a", "b"], "vectors": tensors}), tmp_path / "t.parquet")
+    np.testing.assert_array_equal(open_embedder(tmp_path / "t.parquet")._vectors, rows(2))

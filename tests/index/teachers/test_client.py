@@ -467,8 +467,9 @@ def answer_as(server: TeacherServer, change) -> None:
     ids=["index 0", "no index", "from one", "the first only", "sixteen at most"],
 )
 def test_endpoints_that_answer_otherwise_cost_a_few_answers(tmp_path, teacher, capsys, change, wasted, said):
-    """The lesson is paid for once, by one thread."""
-    files, server = pool(tmp_path, 120), TeacherServer(teacher)
+    """The lesson is paid for once, by one thread, and kept for the next run."""
+    files, server = pool(tmp_path, 160), TeacherServer(teacher)
+    files, later = files[:120], files[120:]
     answer_as(server, change)
     with serving(server) as url:
         paid = spec(url, tmp_path, 1000, batch=32, concurrency=4).open("cpu")
@@ -479,7 +480,12 @@ def test_endpoints_that_answer_otherwise_cost_a_few_answers(tmp_path, teacher, c
         photo = read_photo(files[77])
         expected = teacher.embed([teacher.prepare(photo)])
         np.testing.assert_allclose(paid.embed([paid.prepare(photo)]), expected, atol=1e-6)
-    told = capsys.readouterr().err
+        told = capsys.readouterr().err
+        again = spec(url, tmp_path, 1000, batch=32, concurrency=4).open("cpu")
+        assert again.calls.batch == paid.calls.batch
+        assert len(ask(later, again)[0]) == 40
+        assert again.lost == 0
+        assert again.name not in capsys.readouterr().err
     assert told.count("their order tells") + told.count("a call from now on") == bool(said)
     assert said in told
 
