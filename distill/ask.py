@@ -18,9 +18,10 @@ from index.images.digests import digest_pool
 from index.images.file import ImageFile
 from index.progress import progress
 from index.stores.records import Failure
-from index.teachers.ask import ask_about, probe
-from index.teachers.client import PaidEmbedder
+from index.teachers.ask import ask_about
+from index.teachers.client import BudgetedTeacher
 from index.teachers.ledger import Ledger
+from index.teachers.probe import probe
 
 SAME = 1e-5  # difference between coordinates of unit vectors that is no more than rounding
 FEWEST = 2  # answers that a projection can be fitted to
@@ -217,7 +218,7 @@ def ask_teacher(
     known = ledger.known([digests[i] for i in order])
     kept = [digests[i] for i in order if digests[i] in known][:wanted]
     unknown = {files[i]: digests[i] for i in order if digests[i] not in known}
-    paid = PaidEmbedder(teacher, ledger, budget)
+    paid = BudgetedTeacher(teacher, ledger, budget)
     failures: list[Failure] = []
     start = perf_counter()
     if unknown and len(kept) < wanted:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type
 
 import typer
 
-from index.embedders.options import EmbedderOptions
+from index.embedders.options import HELP, EmbedderOptions
 from index.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ TeacherOptions = Annotated[
     typer.Option(
         "--teacher-option",
         metavar="KEY=VALUE",
-        help="An option of the teacher, such as batch=64: docs/teachers.md lists them. May repeat.",
+        help="An option of the teacher, such as batch=64; `help` lists them. May repeat.",
         show_default=False,
     ),
 ]
@@ -65,10 +65,14 @@ def describe_teacher(
 
     Raises:
         UsageError: There is no such option, or its value is not of its kind.
+        typer.Exit: The options were asked for, and are printed.
     """
     from index.teachers.spec import TeacherSpec
 
     values = {}
+    if "help" in (options or ()):
+        typer.echo("\n".join(f"{name:14} {text}" for name, text in HELP.items()))
+        raise typer.Exit
     for option in options or ():
         key, equals, text = option.partition("=")
         if not equals or key not in READERS:

@@ -211,7 +211,7 @@ def _read_texts(data: bytes) -> list[str]:
             break
     for name, value in steps:
         if name.endswith("BINUNICODE"):
-            texts.append(value)
+            texts.append(str(value))
         elif name == "TUPLE":  # the list has ended
             return texts
         elif name not in ("MARK", "APPEND", "APPENDS", "MEMOIZE", "BINPUT", "LONG_BINPUT", "FRAME"):

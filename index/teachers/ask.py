@@ -1,4 +1,4 @@
-"""Asking about many images: some are decoded ahead, all lanes of the teacher are kept busy."""
+"""Asking about many images: some are decoded ahead, as many calls are made at a time as the teacher takes."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -13,8 +13,9 @@ from index.images.file import ImageFile
 from index.parallel import WORKERS, bounded_map
 from index.progress import progress
 from index.stores.records import Failure
-from index.teachers.client import PaidEmbedder
+from index.teachers.client import BudgetedTeacher
 from index.teachers.cost import make_bill
+from index.teachers.probe import probe
 from index.teachers.questions import Outcome, Question
 
 
@@ -39,7 +40,7 @@ class _Prepared:
     question: Question
 
 
-def ask_about(files: Sequence[ImageFile], paid: PaidEmbedder, wanted: int) -> Iterator[Asked]:
+def ask_about(files: Sequence[ImageFile], paid: BudgetedTeacher, wanted: int) -> Iterator[Asked]:
     """Bring answers into the ledger until so many are there, the budget is spent or no file is left.
 
     Args:
@@ -48,7 +49,7 @@ def ask_about(files: Sequence[ImageFile], paid: PaidEmbedder, wanted: int) -> It
         wanted: How many answers.
 
     Yields:
-        What was asked about together, as it comes home.
+        What was asked about together, as it is answered.
 
     Raises:
         RetrievalError: The teacher or the ledger cannot be used. What was answered is kept.
@@ -61,33 +62,35 @@ def ask_about(files: Sequence[ImageFile], paid: PaidEmbedder, wanted: int) -> It
             return Failure(file.location, str(reason))
 
     with ThreadPoolExecutor(WORKERS) as workers:
-        yield from _fly(
+        yield from _ask_concurrently(
             bounded_map(workers, prepare, files, (paid.calls.concurrency + 1) * paid.calls.batch),
             paid,
             wanted,
         )
 
 
-def _fly(prepared: Iterator[_Prepared | Failure], paid: PaidEmbedder, wanted: int) -> Iterator[Asked]:
-    flying: dict[Future[Outcome], list[_Prepared]] = {}
+def _ask_concurrently(
+    prepared: Iterator[_Prepared | Failure], paid: BudgetedTeacher, wanted: int
+) -> Iterator[Asked]:
+    in_flight: dict[Future[Outcome], list[_Prepared]] = {}
     stop = Event()
     with ThreadPoolExecutor(paid.calls.concurrency) as callers:
         try:
-            while wanted > 0 or flying:
-                # One more than there are lanes waits to take off.
-                while len(flying) <= paid.calls.concurrency and wanted > 0:
+            while wanted > 0 or in_flight:
+                # One more than may be asked about at a time is ready.
+                while len(in_flight) <= paid.calls.concurrency and wanted > 0:
                     chunk, failures = _take(prepared, min(paid.calls.batch, wanted))
                     if chunk:
-                        flying[callers.submit(paid.ask, [one.question for one in chunk], stop)] = chunk
+                        in_flight[callers.submit(paid.ask, [one.question for one in chunk], stop)] = chunk
                     wanted = wanted - len(chunk) if chunk else 0
                     yield Asked([], failures)
-                for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
                     outcome = future.result()
                     wanted = 0 if outcome.denied else wanted + len(outcome.refused)
-                    yield _sort(flying.pop(future), outcome)
+                    yield _sort(in_flight.pop(future), outcome)
         except BaseException:
             stop.set()
-            for future in flying:
+            for future in in_flight:
                 future.cancel()
             raise
 
@@ -104,7 +107,7 @@ def ask_ahead(files: Iterable[ImageFile], teacher: Embedder) -> Iterable[ImageFi
         BudgetError: The budget is too small, and nothing was asked; or another process has spent it.
         RetrievalError: No file has an answer, or as `ask_about`.
     """
-    if not isinstance(teacher, PaidEmbedder):
+    if not isinstance(teacher, BudgetedTeacher):
         return files
     files, paid = list(files), teacher
     if not files:
@@ -127,27 +130,6 @@ def ask_ahead(files: Iterable[ImageFile], teacher: Embedder) -> Iterable[ImageFi
     if not paid.dim:
         raise RetrievalError(f"No image has an answer. The first: {failures[0].path}: {failures[0].reason}.")
     return files
-
-
-def probe(files: Iterable[ImageFile], paid: PaidEmbedder) -> None:
-    """Ask again about the first of these images that has an answer, as `PaidEmbedder.probe`.
-
-    Before a run asks about others; nothing is asked of a teacher whose model cannot be replaced under its
-    name, nor where the budget has room for one call alone.
-
-    Raises:
-        RetrievalError: The teacher answers otherwise than before.
-    """
-    if not paid.replaceable or not len(paid.ledger) or paid.ledger.spent + 1 >= paid.budget:
-        return
-    for file in files:
-        try:
-            photo = read_photo(file, paid.side)
-        except ImageError:
-            continue
-        if paid.ledger.known([photo.digest]):
-            paid.probe(photo)
-            return
 
 
 def _take(prepared: Iterator[_Prepared | Failure], count: int) -> tuple[list[_Prepared], list[Failure]]:

@@ -32,7 +32,7 @@ ROOM = 32_000_000  # bytes that must be free before anything is paid for: twice 
 
 @dataclass(frozen=True)
 class Reserved:
-    """What became of the wish to ask about some images; those already answered are in none of the three.
+    """What may be asked about of some images; those already answered are in none of the three.
 
     Attributes:
         calls: The images that may be asked about now, by digest, each with the number of its reservation.
@@ -59,7 +59,7 @@ class Ledger:
             UsageError: The file is no ledger, cannot be written, or belongs to another teacher.
         """
         self.path = path
-        self.buried = 0  # calls found in flight whose process was gone
+        self.written_off = 0  # calls found in flight whose process was gone
         self._lock = Lock()
         self._owner = describe_owner()
         try:
@@ -150,7 +150,7 @@ class Ledger:
             )
         now = time.time()
         with self._writing() as db:
-            buried = self._bury(db, now)
+            written_off = self._write_off(db, now)
             known = {digest for digest, _ in _select(db, "0", () if again else digests)}
             busy = {digest for (digest,) in db.execute("SELECT digest FROM calls WHERE until > 0")}
             wanted = [digest for digest in dict.fromkeys(digests) if digest not in known | busy]
@@ -166,9 +166,9 @@ class Ledger:
                 )
                 assert cursor.lastrowid is not None
                 calls[digest] = cursor.lastrowid
-        if buried:
-            say(f"{buried} images were in flight when an earlier run ended; they count as spent.")
-        self.buried += buried
+        if written_off:
+            say(f"{written_off} images were in flight when an earlier run ended; they count as spent.")
+        self.written_off += written_off
         return Reserved(calls, busy.intersection(digests), wanted[room:])
 
     def add(
@@ -234,12 +234,12 @@ class Ledger:
         answers = self.answers(digests)
         return content_digest(b"".join(d.encode() + answers[d].tobytes() for d in sorted(answers)))
 
-    def _bury(self, db: sqlite3.Connection, now: float) -> int:
+    def _write_off(self, db: sqlite3.Connection, now: float) -> int:
         """Note as lost what was in flight in a process that is gone, or for longer than a call can take."""
         owners = [owner for (owner,) in db.execute("SELECT DISTINCT owner FROM calls WHERE until > 0")]
-        bury = "UPDATE calls SET until = 0 WHERE until > 0 AND"
-        count = sum(db.execute(f"{bury} owner = ?", (owner,)).rowcount for owner in filter(is_gone, owners))
-        return count + db.execute(f"{bury} until < ?", (now,)).rowcount
+        lose = "UPDATE calls SET until = 0 WHERE until > 0 AND"
+        count = sum(db.execute(f"{lose} owner = ?", (owner,)).rowcount for owner in filter(is_gone, owners))
+        return count + db.execute(f"{lose} until < ?", (now,)).rowcount
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

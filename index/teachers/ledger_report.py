@@ -57,7 +57,7 @@ class Account:
                 f"teacher    {self.teacher}",
                 f"answers    {self.answers}, of length {self.dim or 'unknown'}, {self.megabytes:.2f} MB",
                 f"answered   {self.first or '-'} to {self.last or '-'}",
-                f"in vain    {self.lost}",
+                f"lost       {self.lost}",
                 f"in flight  {self.in_flight}",
                 f"spent      {self.spent}",
                 f"rate       {rate}",
@@ -78,12 +78,12 @@ def read_account(path: Path) -> Account:
         answers, first, last = db.execute(
             "SELECT count(*), min(answered), max(answered) FROM answers"
         ).fetchone()
-        lost, flying = db.execute("SELECT total(until = 0), total(until > 0) FROM calls").fetchone()
+        lost, in_flight = db.execute("SELECT total(until = 0), total(until > 0) FROM calls").fetchone()
         (bytes_used,) = db.execute(
             "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
         ).fetchone()
     return Account(
-        key, dim, answers, int(lost), int(flying), _date(first), _date(last), rate, bytes_used / 1e6
+        key, dim, answers, int(lost), int(in_flight), _date(first), _date(last), rate, bytes_used / 1e6
     )
 
 

@@ -28,7 +28,7 @@ from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.io import content_digest
 from index.teachers.ask import ask_about, ask_ahead
-from index.teachers.client import PaidEmbedder
+from index.teachers.client import BudgetedTeacher
 from index.teachers.ledger import Ledger
 from index.teachers.ledger_report import verify_ledger
 from index.teachers.rate_limit import RateLimit
@@ -440,7 +440,7 @@ def test_too_few_answers(tmp_path, teacher_file, folder):
     model = Wrong(teacher_file, "cpu")
     with Ledger(tmp_path / "l.sqlite", model.key) as ledger:
         with pytest.raises(CallError, match=r"gave \d+ answers to \d+ images"):
-            ask(find_images([folder]), PaidEmbedder(model, ledger, 10))
+            ask(find_images([folder]), BudgetedTeacher(model, ledger, 10))
         assert len(ledger) == 0
 
 
