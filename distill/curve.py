@@ -72,9 +72,10 @@ def _distill_side_by_side(
     fabric = open_fabric(options.device)
 
     def ask() -> tuple[Pool, dict[int, TeacherAnswers]]:
+        backbone = open_backbone(options)
         try_out(options.student, options.size, options.dim, options.stages, options.device)
         most, side, seed = max(budgets[-1], MOST), stored_side(options.size), options.seed
-        seen = survey_pool(files, teacher, ledger, open_backbone(options), fabric, side, most, seed)
+        seen = survey_pool(files, teacher, ledger, backbone, fabric, side, most, seed)
         queries = find_images(options.queries) if options.queries else []
         return seen, {
             budget: consult(seen, teacher, ledger, budget, options.select, seed, queries)

@@ -70,7 +70,8 @@ def build(
                 )
             store.put(content)
         report = store.commit()
-    if (teacher := models.teacher) is None:
+    teacher = models.teacher
+    if teacher is None or not (teacher.remarks or teacher.calls.paid):
         return report
     line = f"Teacher {teacher.name}: vectors of {teacher.dim} numbers{teacher.remarks}."
     return replace(report, summary=f"{report.summary}\n{line}")

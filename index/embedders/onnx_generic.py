@@ -117,7 +117,7 @@ class ForeignEmbedder(Embedder):
             "pool": (options.pool or not self._pool, self._pool),
         }
         assumed = " ".join(f"--teacher-{name} {value}" for name, (given, value) in said.items() if not given)
-        self.remarks = assumed and f"; assumed {assumed}"
+        self.remarks = f"; assumed {assumed or 'nothing'}"
         if scores:
             self.remarks += (
                 ". They sum to one, like scores of classes: what comes before them tells images apart "

@@ -18,7 +18,7 @@ from index.errors import ImageError, UsageError
 from index.images.decode import Photo
 from index.images.digests import digest_pool
 from index.images.file import ImageFile
-from index.io import content_digest
+from index.io import atomic_write, content_digest
 from index.progress import say
 
 LAYOUT = "`ids` of n texts and `vectors` of n rows, in an .npz file as arrays, in a .parquet file as columns"
@@ -159,22 +159,19 @@ def write_vectors(path: Path, dim: int, chunks: Iterable[tuple[list[str], NDArra
         raise UsageError(f"{path} must end in .npz or .parquet.")
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent} does not exist. Make it, or write elsewhere.")
-    beside = path.with_name(f".partial-{path.name}")
-    try:
+    with atomic_write(path) as beside:
         if path.suffix == ".npz":
             parts = list(chunks)
             ids = [name for names, _ in parts for name in names]
             vectors = np.concatenate([np.empty((0, dim), np.float32), *(rows for _, rows in parts)])
-            np.savez(beside, ids=np.array(ids), vectors=vectors)
-        else:
-            schema = pa.schema([("ids", pa.string()), ("vectors", pa.list_(pa.float32(), dim))])
-            with pq.ParquetWriter(beside, schema) as writer:
-                for names, rows in chunks:
-                    vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), dim)
-                    writer.write_table(pa.table([pa.array(names, pa.string()), vectors], schema=schema))
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+            with beside.open("wb") as file:  # to a path NumPy adds an ending
+                np.savez(file, ids=np.array(ids), vectors=vectors)
+            return
+        schema = pa.schema([("ids", pa.string()), ("vectors", pa.list_(pa.float32(), dim))])
+        with pq.ParquetWriter(beside, schema) as writer:
+            for names, rows in chunks:
+                vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), dim)
+                writer.write_table(pa.table([pa.array(names, pa.string()), vectors], schema=schema))
 
 
 def _plain(name: str) -> str:

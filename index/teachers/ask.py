@@ -34,10 +34,7 @@ class Asked:
     denied: int = 0
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    file: ImageFile
-    question: Question
+_Prepared = tuple[ImageFile, Question]
 
 
 def ask_about(files: Sequence[ImageFile], paid: BudgetedTeacher, wanted: int) -> Iterator[Asked]:
@@ -45,7 +42,7 @@ def ask_about(files: Sequence[ImageFile], paid: BudgetedTeacher, wanted: int) ->
 
     Args:
         files: What to ask about, best first. One that cannot be answered for is replaced by the next.
-        paid: Whom to ask.
+        paid: The teacher.
         wanted: How many answers.
 
     Yields:
@@ -57,31 +54,21 @@ def ask_about(files: Sequence[ImageFile], paid: BudgetedTeacher, wanted: int) ->
 
     def prepare(file: ImageFile) -> _Prepared | Failure:
         try:
-            return _Prepared(file, paid.prepare(read_photo(file, paid.side)))
+            return file, paid.prepare(read_photo(file, paid.side))
         except ImageError as reason:
             return Failure(file.location, str(reason))
 
-    with ThreadPoolExecutor(WORKERS) as workers:
-        yield from _ask_concurrently(
-            bounded_map(workers, prepare, files, (paid.calls.concurrency + 1) * paid.calls.batch),
-            paid,
-            wanted,
-        )
-
-
-def _ask_concurrently(
-    prepared: Iterator[_Prepared | Failure], paid: BudgetedTeacher, wanted: int
-) -> Iterator[Asked]:
+    most, stop = paid.calls.concurrency, Event()
     in_flight: dict[Future[Outcome], list[_Prepared]] = {}
-    stop = Event()
-    with ThreadPoolExecutor(paid.calls.concurrency) as callers:
+    with ThreadPoolExecutor(WORKERS) as readers, ThreadPoolExecutor(most) as callers:
+        prepared = bounded_map(readers, prepare, files, (most + 1) * paid.calls.batch)
         try:
             while wanted > 0 or in_flight:
                 # One more than may be asked about at a time is ready.
-                while len(in_flight) <= paid.calls.concurrency and wanted > 0:
+                while len(in_flight) <= most and wanted > 0:
                     chunk, failures = _take(prepared, min(paid.calls.batch, wanted))
                     if chunk:
-                        in_flight[callers.submit(paid.ask, [one.question for one in chunk], stop)] = chunk
+                        in_flight[callers.submit(paid.ask, [question for _, question in chunk], stop)] = chunk
                     wanted = wanted - len(chunk) if chunk else 0
                     yield Asked([], failures)
                 for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
@@ -137,17 +124,16 @@ def _take(prepared: Iterator[_Prepared | Failure], count: int) -> tuple[list[_Pr
     chunk: list[_Prepared] = []
     failures: list[Failure] = []
     while len(chunk) < count and (some := list(islice(prepared, count - len(chunk)))):
-        chunk += [one for one in some if isinstance(one, _Prepared)]
         failures += [one for one in some if isinstance(one, Failure)]
+        chunk += [one for one in some if not isinstance(one, Failure)]
     return chunk, failures
 
 
 def _sort(chunk: Sequence[_Prepared], outcome: Outcome) -> Asked:
     asked = Asked([], [], len(outcome.denied))
-    for one in chunk:
-        digest = one.question.digest
-        if digest in outcome.refused:
-            asked.failures.append(Failure(one.file.location, outcome.refused[digest]))
-        elif digest not in outcome.denied:
-            asked.answered.append((one.file, one.question.source))
+    for file, question in chunk:
+        if question.digest in outcome.refused:
+            asked.failures.append(Failure(file.location, outcome.refused[question.digest]))
+        elif question.digest not in outcome.denied:
+            asked.answered.append((file, question.source))
     return asked

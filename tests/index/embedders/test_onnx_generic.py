@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from index.embedders.onnx import find_external_data
+from index.build.pipeline import build
+from index.embedders.onnx import OnnxEmbedder, find_external_data
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
 from index.errors import UnansweredError, UsageError
 from index.images.decode import Photo, read_photo, square
 from index.images.file import ImageFile
+from index.stores.folder_store import FolderStore
+from index.stores.models import Models
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 
@@ -92,9 +95,20 @@ def test_what_is_assumed_is_said_and_part_of_its_identity(tmp_path, capsys):
         resize="squash", output="pooled",
     )  # fmt: skip
     said_all = open_embedder(path, "cpu", options)
-    assert capsys.readouterr().err == said_all.remarks == ""  # none among the lines of a run
+    assert capsys.readouterr().err == ""  # it is for the end of a run
+    assert said_all.remarks == "; assumed nothing"
     assert said_all.key == assumed.key
     assert open_embedder(path, "cpu", EmbedderOptions(mean=MEAN)).key != assumed.key
+
+
+def test_the_summary_of_an_index_says_what_was_assumed(tmp_path, folder, student_file):
+    foreign = open_embedder(write_foreign(tmp_path / "f.onnx"), "cpu")
+    made = build([folder], Models(OnnxEmbedder(student_file, "cpu"), foreign), FolderStore(tmp_path / "idx"))
+    first, last = made.summary.splitlines()
+    assert first.endswith("12 images, 0 refused.")
+    assert last.startswith(
+        f"Teacher f.onnx: vectors of {foreign.dim} numbers; assumed --teacher-layout nchw "
+    )
 
 
 def test_an_output_is_picked_by_name(tmp_path, photo):
