@@ -251,8 +251,8 @@ def _too_few(
     complaint: str = "",
 ) -> str:
     if unknown and ledger.spent >= budget:
-        lost = f" and {ledger.lost} calls in vain" if ledger.lost else ""
-        last = f" The last in vain: {complaint}." if complaint else ""
+        lost = f" and {ledger.lost} calls without one" if ledger.lost else ""
+        last = f" The last call without one: {complaint}." if complaint else ""
         return (
             f"The budget of {budget} is spent: {ledger.path} holds {len(ledger)} answers{lost}, "
             f"{count} of them about these images.{last} Raise --budget, or give another --ledger."

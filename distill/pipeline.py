@@ -133,7 +133,7 @@ class Distilled:
             f"{run['export']['megabytes']} MB, trained on {run['queried']} of {run['images']} images; "
             f"{run['asked_now']} teacher queries in this run, "
             f"{run['queried'] + run['query_photos'] - run['asked_now']} answers from the ledger, "
-            f"{run['cost']['in_vain']} calls in vain, "
+            f"{run['cost']['in_vain']} calls without an answer, "
             f"{len(run['unreadable'])} images left out.\n"
             f"Teacher {run['teacher']['name']}: vectors of {run['teacher']['dim']} numbers"
             f"{run['teacher']['remarks']}.\n{judge(run['agreement'])}\n"

@@ -146,7 +146,7 @@ class EndpointEmbedder(Embedder):
                 f"{self.name} answered with {error} ({self._quote(body, 80)!r})", charged=True
             ) from error
         if answer.ordered:
-            self._learn("ordered", 1, "does not number its answers: their order tells whose they are.")
+            self._learn("ordered", 1, "does not number its answers: their order counts.")
         if answer.most is not None:
             most = min(answer.most, self.calls.batch)
             line = f"answers for fewer images than asked: it is asked about {most} a call from now on."

@@ -176,7 +176,7 @@ def lies_below(address: str, allowed: Iterable[str]) -> bool:
 def ask(address: str) -> tuple[int, int]:
     """Ask how large an object is, and for a number that is another when it has changed.
 
-    One whose server does not tell its size is read from end to end to find it out.
+    Where the server does not tell the size, all is read to find it out.
 
     Raises:
         ImageError: It is not there, or larger than `MAX_BYTES`; the message is the reason.

@@ -126,7 +126,7 @@ def bill_by_name(
         device: `auto`, `cpu` or `cuda`.
         price: As in `make_bill`.
         wanted: As in `make_bill`.
-        update: An index folder, whose images nobody is asked about again.
+        update: An index folder; nobody is asked again about its images.
 
     Raises:
         UsageError: There is no teacher, or it, its ledger or a source cannot be used.

@@ -1,4 +1,4 @@
-"""Whether the model behind an endpoint is still the one whose answers a ledger has."""
+"""Whether the model behind an endpoint is still the one that has given the answers of a ledger."""
 
 from collections.abc import Iterable
 

@@ -12,7 +12,7 @@ import index.images.remote
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError, UsageError
-from index.images.remote import LONGEST, hide_secrets, lies_below, read_retry_after
+from index.images.remote import ATTEMPTS, BUSY, LONGEST, MAX_BYTES, hide_secrets, lies_below, read_retry_after
 from index.images.sources import find_images, image_at
 from index.stores.folder import Index
 
@@ -116,3 +116,10 @@ def test_what_is_shown_of_an_address_has_no_secret(address):
 def test_dates_of_retry_after():
     assert 50 < read_retry_after(formatdate(time.time() + 60, usegmt=True)) <= 60
     assert [read_retry_after(text) for text in ("", "nan", "soon", "-3", "2.5")] == [0, 0, 0, 0, 2.5]
+
+
+def test_the_table_in_the_documentation_has_these_numbers():
+    table = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
+    again = f"asked again, up to {ATTEMPTS} times, after `Retry-After` if that is up to {LONGEST:g} s"
+    assert f"| status {', '.join(map(str, BUSY))}, a broken connection | {again}" in table
+    assert f"up to {MAX_BYTES >> 20} MiB" in table

@@ -458,8 +458,8 @@ def answer_as(server: TeacherServer, change) -> None:
 @pytest.mark.parametrize(
     ("change", "wasted", "said"),
     [
-        (lambda entries: [{**entry, "index": 0} for entry in entries], 0, "their order tells"),
-        (lambda entries: [{"embedding": entry["embedding"]} for entry in entries], 0, "their order tells"),
+        (lambda entries: [{**entry, "index": 0} for entry in entries], 0, "their order counts"),
+        (lambda entries: [{"embedding": entry["embedding"]} for entry in entries], 0, "their order counts"),
         (lambda entries: [{**entry, "index": entry["index"] + 1} for entry in entries], 0, ""),
         (lambda entries: entries[:1], 8, "about 1 a call from now on"),
         (lambda entries: entries[:16], 16, "about 16 a call from now on"),
@@ -486,7 +486,7 @@ def test_endpoints_that_answer_otherwise_cost_a_few_answers(tmp_path, teacher, c
         assert len(ask(later, again)[0]) == 40
         assert again.lost == 0
         assert again.name not in capsys.readouterr().err
-    assert told.count("their order tells") + told.count("a call from now on") == bool(said)
+    assert told.count("their order counts") + told.count("a call from now on") == bool(said)
     assert said in told
 
 
