@@ -12,6 +12,14 @@ from index.errors import UsageError
 if TYPE_CHECKING:
     from index.teachers.spec import TeacherSpec
 
+
+def _print_help(options: list[str] | None) -> list[str] | None:
+    if "help" in (options or ()):
+        typer.echo("\n".join(f"{name:14} {text}" for name, text in HELP.items()))
+        raise typer.Exit
+    return options
+
+
 TeacherOptions = Annotated[
     list[str] | None,
     typer.Option(
@@ -19,6 +27,8 @@ TeacherOptions = Annotated[
         metavar="KEY=VALUE",
         help="An option of the teacher, such as batch=64; `help` lists them. May repeat.",
         show_default=False,
+        callback=_print_help,
+        is_eager=True,
     ),
 ]
 LONG = "--teacher-"
@@ -65,14 +75,10 @@ def describe_teacher(
 
     Raises:
         UsageError: There is no such option, or its value is not of its kind.
-        typer.Exit: The options were asked for, and are printed.
     """
     from index.teachers.spec import TeacherSpec
 
     values = {}
-    if "help" in (options or ()):
-        typer.echo("\n".join(f"{name:14} {text}" for name, text in HELP.items()))
-        raise typer.Exit
     for option in options or ():
         key, equals, text = option.partition("=")
         if not equals or key not in READERS:

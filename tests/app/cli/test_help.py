@@ -78,7 +78,7 @@ def test_every_option_of_a_teacher_can_be_given_in_a_short_and_in_a_long_form():
 
 
 def test_the_table_of_options_is_what_help_prints():
-    printed = retrieval("search", "idx", "a.png", "--teacher-option", "help")
+    printed = retrieval("search", "--teacher-option", "help")
     assert printed.exit_code == 0
     table = (Path(__file__).parents[3] / "docs" / "teachers.md").read_text()
     assert HELP.keys() == EmbedderOptions.__dataclass_fields__.keys()
