@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -76,8 +77,9 @@ def try_out(student: str, size: int, dim: int, stages: int | None, device: str) 
             f"{student} cannot be a student of {size} pixels: {reason[:300].rstrip('.')}. Nothing was asked. "
             "Give another --student or --size."
         )
-    passed.parent.mkdir(parents=True, exist_ok=True)
-    passed.touch()
+    with suppress(OSError):  # without a cache it is tried out each time
+        passed.parent.mkdir(parents=True, exist_ok=True)
+        passed.touch()
 
 
 def run(student: str, size: int, dim: int, stages: int | None, device: str) -> None:
