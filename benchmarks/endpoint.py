@@ -26,7 +26,7 @@ from index.embedders.options import EmbedderOptions
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.teachers.ask import ask_about
-from index.teachers.client import PaidEmbedder
+from index.teachers.client import BudgetedTeacher
 from index.teachers.spec import TeacherSpec
 
 DIM = 1024
@@ -90,7 +90,7 @@ def through_ledger(url: str, files: Sequence[ImageFile], batch: int, lanes: int,
     starts.
     """
     paid = TeacherSpec(url, EmbedderOptions(batch=batch, concurrency=lanes), ledger, len(files)).open("cpu")
-    assert isinstance(paid, PaidEmbedder)
+    assert isinstance(paid, BudgetedTeacher)
     list(ask_about(files[:WARM], paid, WARM))
     start = time.perf_counter()
     list(ask_about(files[WARM:], paid, len(files)))

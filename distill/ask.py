@@ -19,8 +19,9 @@ from index.images.file import ImageFile
 from index.progress import progress
 from index.stores.records import Failure
 from index.teachers.ask import ask_about
-from index.teachers.client import PaidEmbedder
+from index.teachers.client import BudgetedTeacher
 from index.teachers.ledger import Ledger
+from index.teachers.probe import probe
 
 SAME = 1e-5  # difference between coordinates of unit vectors that is no more than rounding
 FEWEST = 2  # answers that a projection can be fitted to
@@ -217,9 +218,11 @@ def ask_teacher(
     known = ledger.known([digests[i] for i in order])
     kept = [digests[i] for i in order if digests[i] in known][:wanted]
     unknown = {files[i]: digests[i] for i in order if digests[i] not in known}
-    paid = PaidEmbedder(teacher, ledger, budget)
+    paid = BudgetedTeacher(teacher, ledger, budget)
     failures: list[Failure] = []
     start = perf_counter()
+    if unknown and len(kept) < wanted:
+        probe((files[i] for i in order if digests[i] in known), paid)
     with progress(min(wanted, len(order)), "ask") as bar:
         bar.update(len(kept))
         for asked in ask_about(list(unknown), paid, wanted - len(kept)):
@@ -248,8 +251,8 @@ def _too_few(
     complaint: str = "",
 ) -> str:
     if unknown and ledger.spent >= budget:
-        lost = f" and {ledger.lost} calls in vain" if ledger.lost else ""
-        last = f" The last in vain: {complaint}." if complaint else ""
+        lost = f" and {ledger.lost} calls without one" if ledger.lost else ""
+        last = f" The last call without one: {complaint}." if complaint else ""
         return (
             f"The budget of {budget} is spent: {ledger.path} holds {len(ledger)} answers{lost}, "
             f"{count} of them about these images.{last} Raise --budget, or give another --ledger."

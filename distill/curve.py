@@ -8,6 +8,7 @@ from pathlib import Path
 
 from distill.ask import Pool, TeacherAnswers, consult, survey_pool
 from distill.examples import MOST
+from distill.model.trial import try_out
 from distill.pipeline import STUDENT, Distilled, Options, distill, open_backbone
 from distill.report.held_out import search_again
 from distill.report.report import read_run, write_report, write_run
@@ -16,26 +17,11 @@ from distill.training.distributed import on_first
 from distill.training.views import stored_side
 from index.embedders.base import Embedder
 from index.embedders.onnx import OnnxEmbedder
-from index.errors import UsageError
 from index.images.file import ImageFile
 from index.images.sources import Source, find_images
 from index.progress import say
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
-
-
-def parse_budgets(text: str) -> list[int]:
-    """Read `500` or `100,250,500`; the result is in ascending order.
-
-    Raises:
-        UsageError: It is something else.
-    """
-    try:
-        return sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        raise UsageError(
-            f"--budget must be a number or several, such as 100,250,500, not {text!r}."
-        ) from None
 
 
 def distill_curve(
@@ -87,8 +73,10 @@ def _distill_side_by_side(
     fabric = open_fabric(options.device)
 
     def ask() -> tuple[Pool, dict[int, TeacherAnswers]]:
+        backbone = open_backbone(options)
+        try_out(options.student, options.size, options.dim, options.stages, options.device)
         most, side, seed = max(budgets[-1], MOST), stored_side(options.size), options.seed
-        seen = survey_pool(files, teacher, ledger, open_backbone(options), fabric, side, most, seed)
+        seen = survey_pool(files, teacher, ledger, backbone, fabric, side, most, seed)
         queries = find_images(options.queries) if options.queries else []
         return seen, {
             budget: consult(seen, teacher, ledger, budget, options.select, seed, queries)

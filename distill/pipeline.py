@@ -28,6 +28,7 @@ from distill.model.quantize import (
     remove_variants,
 )
 from distill.model.student import Student
+from distill.model.trial import try_out
 from distill.placement import Placement, place
 from distill.report.cost import reckon, seconds_per_image
 from distill.report.held_out import POOL_PHOTOS, QUERY_PHOTOS, HeldOut, search_again, search_with_teacher
@@ -134,8 +135,10 @@ class Distilled:
             f"{run['export']['megabytes']} MB, trained on {run['queried']} of {run['images']} images; "
             f"{run['asked_now']} teacher queries in this run, "
             f"{run['queried'] + run['query_photos'] - run['asked_now']} answers from the ledger, "
-            f"{run['cost']['in_vain']} calls in vain, "
-            f"{len(run['unreadable'])} images left out.\n{judge(run['agreement'])}\n"
+            f"{run['cost']['in_vain']} calls without an answer, "
+            f"{len(run['unreadable'])} images left out.\n"
+            f"Teacher {run['teacher']['name']}: vectors of {run['teacher']['dim']} numbers"
+            f"{run['teacher']['remarks']}.\n{judge(run['agreement'])}\n"
             f"{judge_asking(run['training']['placement'], run['queried'])}"
         )
 
@@ -176,6 +179,8 @@ def distill(
     side = stored_side(options.size)
 
     def prepare() -> tuple[Pool, TeacherAnswers, dict[str, Any]]:
+        if not consulted:
+            try_out(options.student, options.size, options.dim, options.stages, options.device)
         seen = survey or survey_pool(
             files, teacher, ledger, backbone, fabric, side, max(options.budget, MOST), options.seed
         )
@@ -339,7 +344,12 @@ def _describe(
         "queried": len(answered.digests),
         "query_photos": answered.count - len(answered.digests),
         "unreadable": [asdict(failure) for failure in [*survey.failures, *answered.failures]],
-        "teacher": {"name": teacher.name, "key": teacher.key, "dim": answered.vectors.shape[1]},
+        "teacher": {
+            "name": teacher.name,
+            "key": teacher.key,
+            "dim": answered.vectors.shape[1],
+            "remarks": teacher.remarks,
+        },
         "options": asdict(options),
         "data_digest": content_digest("".join(answered.digests).encode()),
         "ledger_digest": ledger.digest(answered.digests),

@@ -12,12 +12,15 @@ class Site:
     Attributes:
         files: What it serves, by path.
         ranges: Whether it knows ranges.
+        lengths: Whether it tells how long files are.
+        busy: The next answers, in place of files: status and headers.
         asked: Method, path and range of each request.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.ranges, self.asked = True, list[tuple[str, str, str]]()
+        self.lengths, self.busy = True, list[tuple[int, dict[str, str]]]()
         site = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -25,6 +28,13 @@ class Site:
                 wanted = self.headers.get("Range", "")
                 site.asked.append((self.command, self.path, wanted))
                 data = site.files.get(self.path)
+                if site.busy:
+                    status, headers = site.busy.pop(0)
+                    self.send_response(status)
+                    for name, value in {"Content-Length": "0", **headers}.items():
+                        self.send_header(name, value)
+                    self.end_headers()
+                    return
                 if data is None:
                     self.send_error(404)
                     return
@@ -35,7 +45,8 @@ class Site:
                     first, last = int(span[1]), min(int(span[2]), whole - 1)
                     data = data[first : last + 1]
                     self.send_header("Content-Range", f"bytes {first}-{last}/{whole}")
-                self.send_header("Content-Length", str(len(data)))
+                if site.lengths:
+                    self.send_header("Content-Length", str(len(data)))
                 self.send_header("ETag", f'"{hash(site.files[self.path])}"')
                 self.end_headers()
                 if self.command == "GET":

@@ -7,6 +7,7 @@ import typer
 
 from app.cli.options import TEACHERS, Device, DryRun, Exclude, Images, LedgerFile, Price
 from app.cli.teacher_options import TeacherOptions, describe_teacher
+from index.errors import UsageError
 
 
 def export(
@@ -62,12 +63,17 @@ def distill(
     device: Device = "auto",
 ) -> None:
     """Train a student to rank like the teacher, and export it. Reads no labels."""
-    from distill.curve import distill_by_name, parse_budgets
-    from distill.pipeline import Options
-    from distill.training.recipes import find_recipe
     from index.teachers.cost import bill_by_name
 
-    budgets, how = parse_budgets(budget), find_recipe(recipe)
+    budgets = parse_budgets(budget)
+    spec = describe_teacher(teacher, teacher_option, ledger, budgets[-1])
+    if dry_run:  # without torch
+        typer.echo(bill_by_name(images, spec, device, price, wanted=budgets[-1]))
+        return
+    from distill.curve import distill_by_name
+    from distill.pipeline import Options
+    from distill.training.recipes import find_recipe
+
     files = tuple(filter(None, variants.split(",")))
     chosen = Options(
         budget=budgets[-1],
@@ -82,16 +88,26 @@ def distill(
         steps=steps,
         seed=seed,
         price=price,
-        recipe=how,
+        recipe=find_recipe(recipe),
         queries=tuple(queries or ()),
         exclude=tuple(exclude or ()),
     )
-    spec = describe_teacher(teacher, teacher_option, ledger, budgets[-1])
-    if dry_run:
-        bill = bill_by_name(images, spec, device, price, wanted=budgets[-1], exclude=chosen.exclude)
-        typer.echo(bill)
-    elif summary := distill_by_name(images, spec, out, chosen, budgets).summary:
+    if summary := distill_by_name(images, spec, out, chosen, budgets).summary:
         typer.echo(summary)
+
+
+def parse_budgets(text: str) -> list[int]:
+    """Read `500` or `100,250,500`; the result is in ascending order.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    try:
+        return sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        raise UsageError(
+            f"--budget must be a number or several, such as 100,250,500, not {text!r}."
+        ) from None
 
 
 def quantize(

@@ -32,7 +32,8 @@ def serve(
     fetch: Annotated[
         list[str] | None,
         typer.Option(
-            help="Allow the page to load images whose address starts with this. May repeat.",
+            help="Allow the page to load images whose address starts with this; with ? at its end, also ones "
+            "with parameters. May repeat.",
             show_default="nowhere",
         ),
     ] = None,

@@ -6,19 +6,29 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type
 
 import typer
 
-from index.embedders.options import EmbedderOptions
+from index.embedders.options import HELP, EmbedderOptions
 from index.errors import UsageError
 
 if TYPE_CHECKING:
     from index.teachers.spec import TeacherSpec
+
+
+def _print_help(options: list[str] | None) -> list[str] | None:
+    if "help" in (options or ()):
+        typer.echo("\n".join(f"{name:14} {text}" for name, text in HELP.items()))
+        raise typer.Exit
+    return options
+
 
 TeacherOptions = Annotated[
     list[str] | None,
     typer.Option(
         "--teacher-option",
         metavar="KEY=VALUE",
-        help="An option of the teacher, such as batch=64: docs/teachers.md lists them. May repeat.",
+        help="An option of the teacher, such as batch=64; `help` lists them. May repeat.",
         show_default=False,
+        callback=_print_help,
+        is_eager=True,
     ),
 ]
 LONG = "--teacher-"

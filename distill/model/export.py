@@ -128,6 +128,7 @@ def export_onnx(
         )
     assert program is not None
     model = program.model_proto
+    _drop_traces(model)
     written = {
         "format": FORMAT,
         "size": str(side),
@@ -150,6 +151,17 @@ def export_onnx(
     finally:
         beside.unlink(missing_ok=True)
     return out
+
+
+def _drop_traces(model: onnx.ModelProto) -> None:
+    """Take away what torch notes of each part: its stack, which has paths and users of this machine."""
+    for part in (model.graph, *model.functions):
+        parts = [part, *part.node, *part.value_info]
+        if isinstance(part, onnx.GraphProto):
+            parts += [*part.input, *part.output, *part.initializer]
+        for one in parts:
+            one.ClearField("metadata_props")
+            one.ClearField("doc_string")
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -10,8 +10,9 @@ from index.embedders.base import embed_checked
 from index.errors import BudgetError, RetrievalError, UnansweredError
 from index.stores.records import Failure, Item
 from index.teachers.ask import Prepared, ask_prepared
-from index.teachers.client import PaidEmbedder
+from index.teachers.client import BudgetedTeacher
 from index.teachers.cost import Bill
+from index.teachers.probe import probe_with
 from index.teachers.questions import Question
 from index.vectors import Vectors
 
@@ -29,7 +30,7 @@ class _Open:
 
 
 def ask_along(
-    parts: Iterator[Embedded], paid: PaidEmbedder, count: int, keep: Callable[[Embedded], None]
+    parts: Iterator[Embedded], paid: BudgetedTeacher, count: int, keep: Callable[[Embedded], None]
 ) -> None:
     """Give embedded images the teacher's vectors too.
 
@@ -76,7 +77,7 @@ class _Asking:
         left: How many files are not looked at yet, at most.
     """
 
-    def __init__(self, paid: PaidEmbedder, count: int, keep: Callable[[Embedded], None]) -> None:
+    def __init__(self, paid: BudgetedTeacher, count: int, keep: Callable[[Embedded], None]) -> None:
         self.left = count
         self._paid, self._keep = paid, keep
         self._answered_before = len(paid.ledger) > 0
@@ -132,7 +133,7 @@ class _Asking:
         if self._known and wanted and not self._probed:
             self._probed = True
             if self._paid.ledger.spent + wanted < self._paid.budget:
-                self._paid.probe(self._known)
+                probe_with(self._known, self._paid)
 
     def questions(self, parts: Iterator[Embedded]) -> Iterator[Prepared[_Open]]:
         """Yield all that is to be asked."""

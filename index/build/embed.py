@@ -18,7 +18,7 @@ from index.images.decode import decode_file
 from index.images.file import ImageFile
 from index.parallel import BATCH, WORKERS, bounded_map
 from index.stores.records import Failure, Item
-from index.teachers.client import PaidEmbedder
+from index.teachers.client import BudgetedTeacher
 from index.teachers.questions import Question
 from index.vectors import Vectors
 
@@ -57,7 +57,7 @@ def embed_files(
     models: Mapping[str, Embedder],
     batch: int | None = None,
     workers: int = WORKERS,
-    paid: PaidEmbedder | None = None,
+    paid: BudgetedTeacher | None = None,
     copy_of: Callable[[ImageFile, bytes], str] | None = None,
 ) -> Generator[Embedded, None, None]:
     """Read and decode each file once and embed it with every model, in bounded memory.
@@ -106,7 +106,7 @@ def _prepare(
     file: ImageFile,
     models: Mapping[str, Embedder],
     side: int,
-    paid: PaidEmbedder | None,
+    paid: BudgetedTeacher | None,
     copy_of: Callable[[ImageFile, bytes], str] | None,
 ) -> _Prepared | Failure | tuple[str, str]:
     try:

@@ -14,7 +14,7 @@ from index.embedders.base import Embedder
 from index.images.file import ImageFile
 from index.io import content_digest
 from index.progress import progress, say
-from index.teachers.client import PaidEmbedder
+from index.teachers.client import BudgetedTeacher
 
 if TYPE_CHECKING:
     from index.build.ray import RayCluster
@@ -47,7 +47,7 @@ def embed_missing(
     missing = journal.count_missing()
     if missing < len(files):
         say(f"{missing} of {len(files)} images are new or changed, or were not reached.")
-    paid = teacher if isinstance(teacher, PaidEmbedder) else None
+    paid = teacher if isinstance(teacher, BudgetedTeacher) else None
     free = {name: model for name, model in models.items() if model is not paid}
     with progress(missing, "index") as bar:
         # A second round is for copies of an image that was embedded in vain, or that changed meanwhile.

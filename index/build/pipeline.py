@@ -70,7 +70,12 @@ def build(
                     f"None of {1 + len(others)} images could be read. The first: {first.path}: {first.reason}"
                 )
             store.put(content)
-        return _note_what_is_missing(store.commit(), files.left_out)
+        report = _note_what_is_missing(store.commit(), files.left_out)
+    teacher = models.teacher
+    if teacher is None or not (teacher.remarks or teacher.calls.paid):
+        return report
+    line = f"Teacher {teacher.name}: vectors of {teacher.dim} numbers{teacher.remarks}."
+    return replace(report, summary=f"{report.summary}\n{line}")
 
 
 def _note_what_is_missing(report: BuildReport, left_out: str) -> BuildReport:

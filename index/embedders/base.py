@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,12 @@ class Embedder(ABC):
         side: The square that it makes of an image, in pixels.
         provider: What it runs on.
         calls: How it is best called.
+        lessons: What calls have taught of how to call it: a ledger keeps them for the next run.
+        remarks: What to say of its vectors at the end of a command, such as what was assumed.
     """
 
+    lessons: Mapping[str, int] = MappingProxyType({})
+    remarks = ""
     key: str
     name: str
     spec: str

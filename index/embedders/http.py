@@ -6,8 +6,6 @@ import re
 import ssl
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from io import BytesIO
 from typing import Any
 
@@ -21,6 +19,7 @@ from index.embedders.http_formats import Upload, read_answer, write_request
 from index.embedders.options import EmbedderOptions
 from index.errors import CallError, RefusedError, TransientError, UnreachableError, UsageError
 from index.images.decode import FORMATS, Photo, decode, read_orientation
+from index.images.remote import find_secret, read_retry_after
 from index.io import content_digest
 from index.progress import say
 
@@ -33,7 +32,6 @@ MODES = ("L", "LA", "P", "RGB", "RGBA")
 LARGEST_UPLOAD, LARGEST_PIXELS = 4_000_000, 16_000_000
 SIDE, QUALITY = 2048, 95  # of what is sent in place of a file that is too large or of another format
 UPRIGHT = (0, 1)  # EXIF orientations
-SECRETS = ("key", "token", "secret", "password", "sig", "signature")  # ends of names of parameters
 REFUSALS = (400, 413, 415, 422)
 LATER = (408, 425, 429)
 ENCODING = re.compile(r"base64|encoding[_ ]format", re.IGNORECASE)
@@ -73,12 +71,6 @@ class EndpointEmbedder(Embedder):
         self.side = 1  # the file itself is sent
         self.provider = "http"
         self.options = options
-        self._base64 = True  # until it is refused
-        self._said: set[str] = set()
-        # A call ends at the latest when the last chunk in time is followed by the longest silence.
-        self.calls = Calls(
-            options.batch, options.concurrency, 2 * options.timeout + 2 * CONNECT, options.rate, paid=True
-        )
         try:
             self._client = httpx.Client(
                 verify=_trust(),
@@ -96,6 +88,14 @@ class EndpointEmbedder(Embedder):
                 f"A proxy that the environment names cannot be used: {str(error).rstrip('.')}. "
                 "Check ALL_PROXY, HTTPS_PROXY and HTTP_PROXY."
             ) from error
+
+    @property
+    def calls(self) -> Calls:  # type: ignore[override]
+        """How it is best called: about no more images than it was seen to answer for."""
+        batch = min(self.options.batch, self.lessons.get("batch", self.options.batch))
+        # A call ends at the latest when the last chunk in time is followed by the longest silence.
+        seconds = 2 * self.options.timeout + 2 * CONNECT
+        return Calls(batch, self.options.concurrency, seconds, self.options.rate, paid=True)
 
     @property
     def replaceable(self) -> bool:
@@ -131,14 +131,13 @@ class EndpointEmbedder(Embedder):
             RefusedError: The endpoint refused these images.
             CallError: The endpoint cannot be used as it was addressed.
         """
-        base64 = self._base64
+        base64 = bool(self.lessons.get("base64", True))
         try:
             body = self._post(write_request(self.options.dialect, self.options.model, batch, base64))
         except CallError as failure:
             if failure.charged or not base64 or not ENCODING.search(str(failure)):
                 raise
-            self._base64 = False
-            self._say_once(f"{self.name} gives no vectors as base64, and is asked for plain numbers.")
+            self._learn("base64", 0, "gives no vectors as base64, and is asked for plain numbers.")
             return self.embed(batch)
         try:
             answer = read_answer(body, len(batch))
@@ -147,19 +146,17 @@ class EndpointEmbedder(Embedder):
                 f"{self.name} answered with {error} ({self._quote(body, 80)!r})", charged=True
             ) from error
         if answer.ordered:
-            self._say_once(f"{self.name} does not number its answers: their order tells whose they are.")
+            self._learn("ordered", 1, "does not number its answers: their order counts.")
         if answer.most is not None:
-            self.calls = replace(self.calls, batch=min(answer.most, self.calls.batch))
-            self._say_once(
-                f"{self.name} answered for fewer images than it was asked about: it is asked about "
-                f"{self.calls.batch} a call from now on."
-            )
+            most = min(answer.most, self.calls.batch)
+            line = f"answers for fewer images than asked: it is asked about {most} a call from now on."
+            self._learn("batch", most, line)
         return answer.rows
 
-    def _say_once(self, line: str) -> None:
-        if line not in self._said:
-            self._said.add(line)
-            say(line)
+    def _learn(self, name: str, value: int, line: str) -> None:
+        if self.lessons.get(name) != value:
+            self.lessons = {**self.lessons, name: value}
+            say(f"{self.name} {line}")
 
     def _post(self, request: dict[str, Any]) -> bytes:
         """Make one call, and give the body of the answer."""
@@ -213,7 +210,7 @@ class EndpointEmbedder(Embedder):
         status = response.status_code
         said = f"HTTP {status}{self._reason(response)}"
         if status in LATER or status >= 500:
-            wait = _seconds(response.headers.get("Retry-After"))
+            wait = read_retry_after(response.headers.get("Retry-After"))
             return TransientError(f"{self.name} answered {said}", charged=status in (502, 504), wait=wait)
         if status in REFUSALS:
             return RefusedError(f"{self.name} answered {said}")
@@ -276,12 +273,11 @@ def _check_names(address: httpx.URL) -> None:
         address.raw_host.decode().encode("idna")  # as the socket will, whose error is no network's
     except UnicodeError as error:
         raise UsageError(f"{address.host} is no name of a host. Check the teacher's address.") from error
-    for name in address.params:
-        if name.lower().endswith(SECRETS):
-            raise UsageError(
-                f"The parameter {name} of the teacher's address looks like a key, and addresses are shown "
-                f"and kept. Leave it out, and put the key into {KEY}."
-            )
+    if secret := find_secret(str(address)):
+        raise UsageError(
+            f"The parameter {secret} of the teacher's address looks like a key, and addresses are shown "
+            f"and kept. Leave it out, and put the key into {KEY}."
+        )
 
 
 def _trust() -> ssl.SSLContext:
@@ -304,17 +300,3 @@ def _is_loopback(host: str) -> bool:
 def _printable(text: str) -> str:
     """One line of a stranger's text, without what would move the cursor of a terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def _seconds(retry_after: str | None) -> float:
-    """What a Retry-After header says, in seconds from now: a number, or a date (RFC 9110, 10.2.3)."""
-    if not retry_after:
-        return 0.0
-    try:
-        seconds = float(retry_after)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
-        except (ValueError, TypeError, OverflowError):
-            return 0.0
-    return max(0.0, seconds)  # in this order NaN counts as nothing

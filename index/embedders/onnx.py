@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.device import CPU, CUDA, assert_provider, choose_provider, count_gpus
 from index.embedders.base import Calls, Embedder
-from index.embedders.device import CPU, CUDA, assert_provider, choose_provider, count_gpus
 from index.embedders.options import EmbedderOptions
 from index.errors import UsageError, needs
 from index.images.decode import Photo, square

@@ -16,7 +16,6 @@ from index.errors import UsageError
 from index.images.decode import Photo
 from index.images.file import readable
 from index.io import content_digest
-from index.progress import say
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -42,10 +41,7 @@ def open_onnx(path: Path, device: str, options: EmbedderOptions) -> Embedder:
     data, session = open_session(path, device)
     if is_ours(session):
         return OnnxEmbedder(path, device)
-    embedder = ForeignEmbedder(path, data, session, options)
-    if embedder.assumed:
-        say(f"{path.name}: vectors of {embedder.dim} numbers; assumed {embedder.assumed}")
-    return embedder
+    return ForeignEmbedder(path, data, session, options)
 
 
 @dataclass(frozen=True)
@@ -68,11 +64,7 @@ class _Input:
 
 
 class ForeignEmbedder(Embedder):
-    """An ONNX file of others: the preprocessing is outside of it.
-
-    Attributes:
-        assumed: What was taken for granted because no option said it, for the user to see.
-    """
+    """An ONNX file of others: the preprocessing is outside of it."""
 
     def __init__(
         self, path: Path, data: bytes, session: "ort.InferenceSession", options: EmbedderOptions
@@ -109,7 +101,7 @@ class ForeignEmbedder(Embedder):
         self._output = _find_output(session, options.output)
         self._pool: str | None = None
         self._count = self._input.count
-        self.dim = self._try_out()
+        self.dim, scores = self._try_out()
         size = f"{self._height}x{self._width}" if self._height != self._width else str(self.side)
         feeding = f"{self._input.layout} {size} {self._resize} {mean} {std} {self._output}"
         extra = [what for what in (channels.replace("rgb", ""), self._pool) if what]
@@ -124,9 +116,13 @@ class ForeignEmbedder(Embedder):
             "output": (options.output, self._output),
             "pool": (options.pool or not self._pool, self._pool),
         }
-        self.assumed = " ".join(
-            f"--teacher-{name} {value}" for name, (given, value) in said.items() if not given
-        )
+        assumed = " ".join(f"--teacher-{name} {value}" for name, (given, value) in said.items() if not given)
+        self.remarks = f"; assumed {assumed or 'nothing'}"
+        if scores:
+            self.remarks += (
+                ". They sum to one, like scores of classes: what comes before them tells images apart "
+                "better, see --teacher-output"
+            )
 
     def prepare(self, photo: Photo) -> NDArray[np.uint8]:
         """Make `(height, width, 3)` uint8: the image squashed, the middle of it, or all of it with bars."""
@@ -151,11 +147,11 @@ class ForeignEmbedder(Embedder):
         chunks = [np.stack(batch[start : start + step]) for start in range(0, len(batch), step)]
         return unit_rows(np.concatenate([self._run(chunk) for chunk in chunks]), self.name)
 
-    def _try_out(self) -> int:
+    def _try_out(self) -> tuple[int, bool]:
         """Embed two images alone and together, and find out how many a call may be about.
 
         Returns:
-            Length of the vectors.
+            Length of the vectors, and whether they look like scores of classes.
 
         Raises:
             UsageError: An answer depends on what else is asked about, or is no vector.
@@ -175,12 +171,8 @@ class ForeignEmbedder(Embedder):
             )
         elif apart > SAME:
             self._count = 1
-        if (alone >= 0).all() and np.allclose(alone.sum(axis=1), 1, atol=1e-3):
-            say(
-                f"{self.name}: the {alone.shape[1]} numbers of an answer sum to one, like scores of classes. "
-                "What comes before them tells images apart better: see --teacher-output."
-            )
-        return alone.shape[1]
+        scores = (alone >= 0).all() and np.allclose(alone.sum(axis=1), 1, atol=1e-3)
+        return alone.shape[1], bool(scores)
 
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map up to as many images as a call may be about to raw vectors, one a row."""

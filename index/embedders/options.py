@@ -1,8 +1,8 @@
 """What the name of a model does not say: how to talk to an endpoint, how to feed an ONNX file of others."""
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from index.errors import UsageError
 
@@ -17,62 +17,41 @@ HIGHEST = {"concurrency": 1000, "timeout": 86_400, "size": 16_384}
 SLOWEST = 1e-5  # images a second: about one a day
 
 
-def _help(text: str, flag: str = "") -> dict[str, str]:
-    """Describe an option; name its flag where that is not `--teacher-` and its name."""
-    return {"help": text, "flag": flag}
-
-
 @dataclass(frozen=True)
 class EmbedderOptions:
     """Options of `open_embedder`; each kind of model reads its own and leaves the rest.
 
-    What each means stands in its `metadata["help"]`. Numbers may be given as text, as on a command line.
+    What each is for stands beside it, and in `HELP`. Numbers may be given as text, as on a command line.
     """
 
-    model: str = field(default="", metadata=_help("Of an endpoint: the model's name."))
-    dialect: Dialect = field(
-        default="infinity", metadata=_help("Of an endpoint: infinity, jina or multipart.")
-    )
-    batch: int = field(default=32, metadata=_help("Of an endpoint or a Python callable: images a call."))
-    concurrency: int = field(default=4, metadata=_help("Of an endpoint: calls at a time."))
-    timeout: float = field(default=60.0, metadata=_help("Of an endpoint: seconds for one answer."))
-    rate: float | None = field(
-        default=None, metadata=_help("Of an endpoint or a Python callable: images a second at most.")
-    )
-    probe: bool = field(
-        default=True,
-        metadata=_help("Of an endpoint: ask again about one image first, if there is budget, and compare."),
-    )
-    size: int | tuple[int, int] | None = field(
-        default=None, metadata=_help("Of an ONNX file: input side in pixels, or HEIGHTxWIDTH, as in 256x128.")
-    )
-    mean: tuple[float, float, float] | None = field(
-        default=None,
-        metadata=_help(
-            "Of an ONNX file: mean of red,green,blue between 0 and 1. ImageNet 0.485,0.456,0.406; CLIP "
-            "0.481,0.458,0.408; pixels/255 0,0,0."
-        ),
-    )
-    std: tuple[float, float, float] | None = field(
-        default=None,
-        metadata=_help(
-            "Of an ONNX file: deviation of red,green,blue. ImageNet 0.229,0.224,0.225; "
-            "CLIP 0.269,0.261,0.276; pixels/255 1,1,1."
-        ),
-    )
-    channels: Channels | None = field(default=None, metadata=_help("Of an ONNX file: rgb, or bgr."))
-    layout: Layout | None = field(default=None, metadata=_help("Of an ONNX file: nchw or nhwc."))
-    resize: Resize | None = field(
-        default=None, metadata=_help("Of an ONNX file: squash, crop the middle, or letterbox (grey bars).")
-    )
-    output: str | None = field(default=None, metadata=_help("Of an ONNX file: which output is the vector."))
-    pool: Pool | None = field(
-        default=None, metadata=_help("Of an ONNX file with tokens or maps: take the cls token, or the mean.")
-    )
-    allow_missing: bool = field(
-        default=False,
-        metadata=_help("Of a file of vectors: go on without the images that it lacks.", "--allow-missing"),
-    )
+    model: Annotated[str, "endpoint: name of the model"] = ""
+    dialect: Annotated[Dialect, "endpoint: infinity, jina or multipart"] = "infinity"
+    batch: Annotated[int, "endpoint, callable: images a call"] = 32
+    concurrency: Annotated[int, "endpoint: calls at a time"] = 4
+    timeout: Annotated[float, "endpoint: seconds for one answer"] = 60.0
+    rate: Annotated[float | None, "endpoint, callable: most images a second"] = None
+    probe: Annotated[bool, "endpoint: true, or false: ask again about one image first, and compare"] = True
+    size: Annotated[
+        int | tuple[int, int] | None, "ONNX: input side in pixels, or HEIGHTxWIDTH, as in 256x128"
+    ] = None
+    mean: Annotated[
+        tuple[float, float, float] | None,
+        "ONNX: mean of red,green,blue between 0 and 1: ImageNet 0.485,0.456,0.406 (unless given), "
+        "CLIP 0.481,0.458,0.408, pixels/255 0,0,0",
+    ] = None
+    std: Annotated[
+        tuple[float, float, float] | None,
+        "ONNX: deviation of red,green,blue: ImageNet 0.229,0.224,0.225 (unless given), "
+        "CLIP 0.269,0.261,0.276, pixels/255 1,1,1",
+    ] = None
+    channels: Annotated[Channels | None, "ONNX: rgb, or bgr as OpenCV has them"] = None
+    layout: Annotated[Layout | None, "ONNX: nchw or nhwc"] = None
+    resize: Annotated[Resize | None, "ONNX: squash, crop the middle, or letterbox (grey bars)"] = None
+    output: Annotated[str | None, "ONNX: which output is the vector"] = None
+    pool: Annotated[Pool | None, "ONNX: of tokens or maps take the cls token, or the mean"] = None
+    allow_missing: Annotated[
+        bool, "vectors: true, or false: go on without the images that the file lacks"
+    ] = False
 
     def __post_init__(self) -> None:
         for name, kind in CHOICES.items():
@@ -90,6 +69,11 @@ class EmbedderOptions:
             object.__setattr__(self, name, _read_colours(name, getattr(self, name)))
         if self.std is not None and min(self.std) <= 0:
             raise UsageError("--teacher-std must be above 0.")
+
+
+HELP: dict[str, str] = {
+    name: hint.__metadata__[0] for name, hint in get_type_hints(EmbedderOptions, include_extras=True).items()
+}
 
 
 def _check_range(name: str, value: float | None) -> None:

@@ -1,16 +1,68 @@
-"""Teacher space: the teacher's vectors projected to the student's dimension, so that both can be compared."""
+"""Principal components, and teacher space: the teacher's vectors projected to the student's length."""
 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from index.embedders.projection import Projection
 from index.errors import UsageError
 from index.io import content_digest
 
 FILE = "teacher_space.npz"
+FLOOR = 1e-3  # of a standard deviation, so that directions of next to no variance are not blown up
+
+
+@dataclass(frozen=True)
+class Projection:
+    """An affine projection followed by scaling to unit length.
+
+    Attributes:
+        mean: `(source dim,)` float32, subtracted first.
+        components: `(dim, source dim)` float32, orthogonal rows; rows of zeros where the vectors that it was
+            fitted to span fewer dimensions.
+    """
+
+    mean: NDArray[np.float32]
+    components: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.components.ndim != 2 or self.mean.shape != self.components.shape[1:]:
+            raise ValueError(f"mean {self.mean.shape} and components {self.components.shape} do not fit.")
+
+    @classmethod
+    def fit(cls, vectors: NDArray[np.float32], dim: int, whiten: float = 0.0) -> Self:
+        """Principal components, in descending order of variance.
+
+        Args:
+            vectors: `(n, source dim)` to learn from.
+            dim: How many components. Beyond what n vectors span, they are zero.
+            whiten: How far the variances are made equal: each component is divided by its standard deviation
+                to this power. 0 is plain PCA, 1 whitens; in between, what many images share counts for less
+                without noise counting for much (Jegou and Chum 2012 whiten for this reason).
+        """
+        mean = vectors.mean(axis=0)
+        _, strength, axes = np.linalg.svd(vectors - mean, full_matrices=False)
+        deviation = strength / np.sqrt(len(vectors))
+        axes[strength < 1e-6 * max(strength[0], 1e-12)] = 0
+        # An axis and its opposite are as good; fix the sign, so that every machine fits the same space.
+        axes *= np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)] + 1e-30)[:, None]
+        axes = (axes * (deviation + FLOOR)[:, None] ** -whiten)[:dim]
+        components = np.zeros((dim, vectors.shape[1]), np.float32)
+        components[: len(axes)] = axes
+        return cls(mean.astype(np.float32), components)
+
+    @property
+    def dim(self) -> int:
+        """The dimension that it projects to."""
+        return len(self.components)
+
+    def project(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Map `(n, source dim)` to `(n, dim)` float32 unit rows; a vector equal to the mean stays zero."""
+        flat = (vectors - self.mean) @ self.components.T
+        return (flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Vectors that someone else computed, in one file: an embedder that only looks up."""
 
+import io
 import re
-import zipfile
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -180,23 +180,30 @@ def write_vectors(path: Path, dim: int, chunks: Iterable[tuple[list[str], NDArra
 
 def _read_npz(path: Path) -> tuple[list[str], NDArray[np.float32]]:
     with np.load(path, allow_pickle=False) as arrays:
-        vectors = arrays["vectors"].astype(np.float32)
+        if not {"ids", "vectors"} <= set(arrays.files):
+            raise ValueError(f"it has {', '.join(arrays.files) or 'no arrays'}")
+        vectors = arrays["vectors"]
         try:
             ids = arrays["ids"].astype(str).tolist()
         except ValueError:  # of Python objects
-            with zipfile.ZipFile(path) as whole, whole.open("ids.npy") as file:
-                ids = read_object_texts(file)
-    return ids, vectors
+            ids = read_object_texts(io.BytesIO(arrays.zip.read("ids.npy")))
+    if vectors.dtype == "V2":  # what NumPy knows of bfloat16
+        vectors = (vectors.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return ids, vectors.astype(np.float32)
 
 
 def _read_parquet(path: Path) -> tuple[list[str], NDArray[np.float32]]:
     """Read the rows that have a vector."""
+    if not {"ids", "vectors"} <= set(names := pq.read_schema(path).names):
+        raise ValueError(f"it has {', '.join(names) or 'no columns'}")
     table = pq.read_table(path, columns=["ids", "vectors"])
     present = table["vectors"].is_valid()
     ids, column = (
         table["ids"].cast(pa.string()).filter(present),
         table["vectors"].combine_chunks().drop_null(),
     )
+    if isinstance(column.type, pa.BaseExtensionType):  # a tensor, say
+        column = column.storage
     if pc.count_distinct(pc.list_value_length(column), "all").as_py() > 1:
         raise ValueError("vectors of several lengths")
     values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)

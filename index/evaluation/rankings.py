@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.build.embed import embed_files
-from index.embedders.projection import Projection
+from index.embedders.teacher_space import Projection
 from index.errors import RetrievalError, UsageError
 from index.evaluation.metrics import overlap_at_k, rank, rank_biased_overlap
 from index.images.file import ImageFile

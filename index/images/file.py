@@ -9,9 +9,8 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from index.errors import ImageError
-from index.images.remote import Remote
+from index.images.remote import MAX_BYTES, Remote
 
-MAX_BYTES = 1 << 29  # of a file
 URI = "file://"
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0)  # for whoever writes into a pipe; files are read as ever

@@ -4,14 +4,20 @@ An address comes from the command line, or from a list that was named there. Wha
 come from anyone: of that, `lies_below` lets pass what the command line has allowed.
 """
 
+import hashlib
+import random
 import re
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO
-from urllib.parse import unquote, urlsplit
+from email.utils import parsedate_to_datetime
+from typing import Any, BinaryIO, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from index.errors import ImageError, RetrievalError, UsageError, needs
+
+T = TypeVar("T")
 
 # What is read, and the package that does it: no protocol that unpacks, mounts, runs or asks another one.
 PACKAGES = {
@@ -28,9 +34,16 @@ PACKAGES = {
 WEB = ("http", "https")
 AS_IT_IS = {"headers": {"Accept-Encoding": "identity"}}  # bytes of a range are those of the file
 BLOCK = 4 << 20  # bytes that one request brings while the headers of a shard are read
+MAX_BYTES = 1 << 29  # of a file
+ATTEMPTS = 4  # at a request
+SHORTEST, LONGEST = 1.0, 60.0  # seconds before the second attempt; seconds that a server may ask to wait
+BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses after which the same request may be answered
+CUT = ("ServerDisconnectedError", "ClientPayloadError")  # as aiohttp calls what a server broke off
+SECRETS = ("key", "keyid", "token", "secret", "password", "sig", "signature", "credential")  # ends of names
 # What may tell one state of an object from another, as the stores name it.
 VERSION = "ETag etag LastModified last_modified Last-Modified mtime updated created".split()
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_SECRET = re.compile(rf"([?&;][^=&;]*({'|'.join(SECRETS)})=)[^&;]*", re.IGNORECASE)
 _LOCATION = re.compile(r"(.+?)#bytes=(\d+)-(\d+)/(.*)", re.DOTALL)
 
 
@@ -91,14 +104,17 @@ class Remote:
             RetrievalError: The store cannot be asked.
         """
         end = self.offset + size
-        with _explained(self.address):
+
+        def fetch() -> bytes:
             store, path = _open(self.address)
-            if _protocol(self.address) in WEB:  # these may send more than they are asked for, without end
-                with store.open(path, size=end, block_size=BLOCK, cache_type="none") as file:
-                    file.seek(self.offset)
-                    data = file.read(size)
-            else:
-                data = store.cat_file(path, start=self.offset, end=end)
+            if _protocol(self.address) not in WEB:
+                return store.cat_file(path, start=self.offset, end=end)
+            # These may send more than they are asked for, without end.
+            with store.open(path, size=end, block_size=BLOCK, cache_type="none") as file:
+                file.seek(self.offset)
+                return file.read(size)
+
+        data = _attempt(self.address, fetch)
         if len(data) != size:
             raise ImageError("it has changed while it was read, or ends within this image")
         return data
@@ -124,37 +140,65 @@ def check(address: str) -> str:
         raise UsageError(f"{address} is not read, only {'://, '.join(PACKAGES)}://, and no chain of them.")
     if not parts.netloc or "#bytes=" in address:
         raise UsageError(f"{address} names nothing. Give the address of an object, such as s3://BUCKET/KEY.")
-    if parts.password or (parts.scheme in WEB and (parts.username or parts.query)):
+    secret = find_secret(address)
+    if parts.password or (parts.scheme in WEB and (parts.username or secret)):
         raise UsageError(
-            f"{parts.scheme}://{parts.hostname}{parts.path}: an address may carry no password and no query, "
-            "for the index would keep and show it. Credentials are taken from the environment."
+            f"{hide_secrets(address)}: an address may carry no password and no {secret or 'user name'}, for "
+            "the index would keep and show it. Credentials are taken from the environment."
         )
     return address
 
 
+def find_secret(address: str) -> str:
+    """Name the first parameter of an address that looks like a key; empty if none does."""
+    names = (name for name, _ in parse_qsl(urlsplit(address).query, keep_blank_values=True))
+    return next((name for name in names if name.lower().endswith(SECRETS)), "")
+
+
+def hide_secrets(address: str) -> str:
+    """An address without what is secret in it: user, password, and what `find_secret` finds."""
+    return _SECRET.sub(r"\1...", re.sub(r"^([a-z]+://)[^/]*@", r"\1...@", address))
+
+
 def lies_below(address: str, allowed: Iterable[str]) -> bool:
-    """Whether an address lies below one of those that are allowed, with no step back up."""
-    steps = unquote(address).replace("\\", "/").split("/")
-    below = any(address.startswith(one.rstrip("/") + "/") for one in allowed)
+    """Whether an address lies below one of those that are allowed, with no step back up.
+
+    It may have parameters, which a server may act on, only below one that ends with a question mark.
+    """
+    place, asks, _ = address.partition("?")
+    steps = unquote(place).replace("\\", "/").split("/")
+    below = any(
+        place.startswith(one.rstrip("/?") + "/") and (not asks or one.endswith("?")) for one in allowed
+    )
     return below and not {".", ".."} & set(steps)
 
 
 def ask(address: str) -> tuple[int, int]:
     """Ask how large an object is, and for a number that is another when it has changed.
 
+    Where the server does not tell the size, all is read to find it out.
+
     Raises:
-        ImageError: It is not there, or its size cannot be told; the message is the reason.
+        ImageError: It is not there, or larger than `MAX_BYTES`; the message is the reason.
         RetrievalError: The store cannot be asked.
     """
-    from index.io import content_digest
+    store, path = _attempt(address, lambda: _open(address))
+    facts = _attempt(address, lambda: store.info(path))
+    if facts["type"] != "file":
+        raise ImageError("a folder, not a file" if facts["type"] == "directory" else "not a file")
+    version = hashlib.blake2b(repr([str(facts.get(name)) for name in VERSION]).encode(), digest_size=16)
 
-    with _explained(address):
-        store, path = _open(address)
-        facts = store.info(path)
-    if facts["type"] != "file" or facts["size"] is None:
-        raise ImageError("a folder, not a file" if facts["type"] == "directory" else "its size is not told")
-    version = repr([str(facts.get(name)) for name in VERSION])
-    return facts["size"], int(content_digest(version.encode())[:15], 16)
+    def measure() -> int:
+        size = 0
+        with store.open(path, block_size=0) as file:
+            while chunk := file.read(BLOCK):
+                version.update(chunk)
+                if (size := size + len(chunk)) > MAX_BYTES:
+                    raise ImageError(f"too large: over {MAX_BYTES >> 20} MiB, and its size is not told")
+        return size
+
+    size = _attempt(address, measure) if facts["size"] is None else facts["size"]
+    return size, int(version.hexdigest()[:15], 16)
 
 
 @dataclass(frozen=True)
@@ -171,8 +215,7 @@ class Reading:
             ImageError: As `ask`.
             RetrievalError: As `ask`.
         """
-        with _explained(self.address):
-            return self.file.read(size)
+        return _attempt(self.address, lambda: self.file.read(size))
 
     def seek(self, offset: int) -> int:
         """Go to a place."""
@@ -191,10 +234,8 @@ def open_object(address: str) -> Iterator[Reading]:
         ImageError: As `ask`.
         RetrievalError: As `ask`.
     """
-    with _explained(address):
-        store, path = _open(address)
-        file = store.open(path, block_size=BLOCK, cache_type="readahead")
-    with file:
+    store, path = _attempt(address, lambda: _open(address))
+    with _attempt(address, lambda: store.open(path, block_size=BLOCK, cache_type="readahead")) as file:
         yield Reading(address, file)
 
 
@@ -208,6 +249,53 @@ def _open(address: str) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
     options = AS_IT_IS if _protocol(address) in WEB else {}
     return url_to_fs(address, **options)
+
+
+def _attempt(address: str, call: Callable[[], T]) -> T:
+    """Make a request, and make it again after a pause where the server was busy or broke off.
+
+    Raises:
+        ImageError: As `ask`.
+        RetrievalError: As `ask`.
+    """
+    for attempt in range(ATTEMPTS):
+        with _explained(address):
+            try:
+                return call()
+            except RetrievalError:
+                raise
+            except Exception as error:
+                pause = _pause(error.__cause__ or error, attempt)
+                if pause is None or attempt + 1 == ATTEMPTS:
+                    raise
+        time.sleep(pause)
+    raise AssertionError
+
+
+def _pause(error: BaseException, attempt: int) -> float | None:
+    """How many seconds to wait before the next attempt; None if another would be of no use."""
+    status, headers = getattr(error, "status", None), getattr(error, "headers", None) or {}
+    if status in BUSY:
+        told = read_retry_after(headers.get("Retry-After"))
+        if told:
+            return told if told <= LONGEST else None
+    elif not isinstance(error, TimeoutError | ConnectionError) and type(error).__name__ not in CUT:
+        return None
+    return random.uniform(0.5, 1) * SHORTEST * 2**attempt
+
+
+def read_retry_after(header: str | None) -> float:
+    """Seconds from now that a Retry-After header says: a number, or a date (RFC 9110, 10.2.3); 0 for none."""
+    if not header:
+        return 0.0
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(header).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return 0.0
+    return max(0.0, seconds)  # in this order NaN counts as nothing
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from index.errors import ImageError, UsageError
 from index.images.file import ImageFile, readable
 from index.images.left_out import LeftOut, Members
-from index.images.remote import Remote, ask, check, open_object
+from index.images.remote import Remote, ask, check, hide_secrets, open_object
 from index.images.tar import SUFFIX, read_members
 from index.parallel import bounded_map
 
@@ -112,13 +112,19 @@ def list_addresses(
         left: Decides what of a shard is taken.
 
     Raises:
-        UsageError: What has to be there is not, or an address is not read.
+        UsageError: What has to be there is not, or an address of it is not read.
         RetrievalError: A store cannot be asked.
     """
 
     def look(one: tuple[str, str]) -> tuple[str, str, RemoteShard | tuple[int, int] | str]:
         name, address = one
-        is_shard = address.endswith(SUFFIX)
+        is_shard = address.partition("?")[0].endswith(SUFFIX)
+        try:
+            check(address)
+        except UsageError as reason:
+            if is_shard or not below:
+                raise
+            return hide_secrets(name), hide_secrets(address), str(reason)
         try:
             return name, address, _list_shard(address, name, left) if is_shard else ask(address)
         except ImageError as reason:

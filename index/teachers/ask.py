@@ -1,4 +1,4 @@
-"""Asking about many images: some are decoded ahead, all lanes of the teacher are kept busy."""
+"""Asking about many images: some are decoded ahead, as many calls are made at a time as the teacher takes."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -12,7 +12,7 @@ from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.parallel import WORKERS, bounded_map
 from index.stores.records import Failure
-from index.teachers.client import PaidEmbedder
+from index.teachers.client import BudgetedTeacher
 from index.teachers.questions import Outcome, Question
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class Prepared(Generic[T]):
     question: Question
 
 
-def ask_about(files: Sequence[ImageFile], paid: PaidEmbedder, wanted: int) -> Iterator[Asked[ImageFile]]:
+def ask_about(files: Sequence[ImageFile], paid: BudgetedTeacher, wanted: int) -> Iterator[Asked[ImageFile]]:
     """Bring answers into the ledger until so many are there, the budget is spent or no file is left.
 
     Args:
@@ -68,28 +68,28 @@ def ask_about(files: Sequence[ImageFile], paid: PaidEmbedder, wanted: int) -> It
 
 
 def ask_prepared(
-    prepared: Iterator[Prepared[T] | Failure], paid: PaidEmbedder, wanted: int
+    prepared: Iterator[Prepared[T] | Failure], paid: BudgetedTeacher, wanted: int
 ) -> Iterator[Asked[T]]:
     """`ask_about` what was prepared elsewhere."""
-    flying: dict[Future[Outcome], list[Prepared[T]]] = {}
+    in_flight: dict[Future[Outcome], list[Prepared[T]]] = {}
     stop = Event()
     with ThreadPoolExecutor(paid.calls.concurrency) as callers:
         try:
-            while wanted > 0 or flying:
-                # One more than there are lanes waits to take off.
-                while len(flying) <= paid.calls.concurrency and wanted > 0:
+            while wanted > 0 or in_flight:
+                # One more than may be asked about at a time is ready.
+                while len(in_flight) <= paid.calls.concurrency and wanted > 0:
                     chunk, failures = _take(prepared, min(paid.calls.batch, wanted))
                     if chunk:
-                        flying[callers.submit(paid.ask, [one.question for one in chunk], stop)] = chunk
+                        in_flight[callers.submit(paid.ask, [one.question for one in chunk], stop)] = chunk
                     wanted = wanted - len(chunk) if chunk else 0
                     yield Asked([], failures)
-                for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
                     outcome = future.result()
                     wanted = 0 if outcome.denied else wanted + len(outcome.refused)
-                    yield _sort(flying.pop(future), outcome)
+                    yield _sort(in_flight.pop(future), outcome)
         except BaseException:
             stop.set()
-            for future in flying:
+            for future in in_flight:
                 future.cancel()
             raise
 

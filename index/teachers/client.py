@@ -1,4 +1,4 @@
-"""A teacher whose answers have a price, as an embedder: what the ledger knows is never asked again.
+"""A teacher that has a price, as an embedder: what the ledger knows is never asked again.
 
 Each call goes this way: reserve its price; send it; store the answers and with them the reservation's end.
 Whatever goes wrong after sending leaves the reservation behind, which counts as spent.
@@ -6,7 +6,7 @@ Whatever goes wrong after sending leaves the reservation behind, which counts as
 
 import random
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Event, Lock
 
@@ -26,11 +26,10 @@ FIRST = 8  # images of the first call about several
 SMALLER = 4  # times smaller are calls after one that was charged for and brought nothing
 STEADY = 4  # calls that must succeed before they are made larger by one image again
 POLL = 0.2  # seconds between looks for an answer that another process is waiting for
-REPLACED = 0.99  # similarity of two answers about one image below which they are of two models
 SILENT = 10.0  # seconds of such waiting before it is said
 
 
-class PaidEmbedder(Embedder):
+class BudgetedTeacher(Embedder):
     """A teacher, its ledger and its budget, as one embedder. Safe in several threads.
 
     Until two answers agree on the length of the vectors, which all later ones must have, images are asked
@@ -57,11 +56,13 @@ class PaidEmbedder(Embedder):
         self.asked = self.lost = 0
         self.complaint = ""
         self._teacher = teacher
+        self._lessons: Mapping[str, int] = ledger.lessons
+        teacher.lessons = self._lessons
         self._pace = RateLimit(teacher.calls.rate)
         self._refused: dict[str, str] = {}  # why, by digest: not to ask again in this run
         self._answered = False
         self._held: Held | None = None
-        self._given_up = self._worthless = 0
+        self._given_up = self._useless = 0
         self._most: float = teacher.calls.batch  # images a call: few, after calls that brought nothing
         self._proven = 0  # images of the largest call that was answered in full
         self._turn = Lock()  # taken to make a call larger than that
@@ -76,6 +77,11 @@ class PaidEmbedder(Embedder):
     def dim(self) -> int:  # type: ignore[override]
         """Length of the vectors; 0 before the first answer of a teacher that does not say."""
         return self.ledger.dim or self._teacher.dim
+
+    @property
+    def replaceable(self) -> bool:
+        """As the teacher."""
+        return self._teacher.replaceable
 
     @property
     def _limit(self) -> int:
@@ -142,33 +148,21 @@ class PaidEmbedder(Embedder):
         self._refused |= work.outcome.refused
         return work.outcome
 
-    def probe(self, question: Question) -> None:
-        """Ask again about an image that has an answer, if the budget has room for it, and compare.
+    def ask_again(self, question: Question) -> NDArray[np.float32] | None:
+        """Ask about an image that may have an answer. What comes is not kept, and counts as spent.
 
-        The answer is not kept, and counts as spent. A call that brings none says nothing of the model.
-
-        Raises:
-            RetrievalError: The teacher answers otherwise than before.
+        Returns:
+            `(dim,)` as answered; None if nothing came, or the budget has no room.
         """
-        before = self.ledger.answers([question.digest]).get(question.digest)
-        if before is None or not self._teacher.replaceable:
-            return
         reserved = self.ledger.reserve([question.digest], self.budget, self.calls.seconds, again=True)
         if not reserved.calls:
-            return
+            return None
         try:
             row = self._send([question], reserved)[0]
         except (CallError, UnansweredError):
-            return
+            return None
         self.ledger.lose(reserved.calls.values())
-        alike = 0.0
-        if len(row) == len(before) and not find_fault(row):
-            alike = float(np.prod(unit_rows(np.stack([row, before]), self.name), axis=0).sum())
-        if alike < REPLACED:
-            raise RetrievalError(
-                f"{self.name} answers otherwise about {question.name} than before (similarity {alike:.3f}). "
-                "If it is another model now, give another --ledger; --no-teacher-probe mixes both."
-            )
+        return row
 
     def _advance(self, work: Work) -> None:
         """Make one call about the group at hand, and see to what comes of it."""
@@ -247,7 +241,7 @@ class PaidEmbedder(Embedder):
         """Do what `decide` says about questions without an answer."""
         state = State(
             questions[0].name, len(questions), attempts, whole, group.part,
-            self._answered, self._given_up, self._worthless,
+            self._answered, self._given_up, self._useless,
         )  # fmt: skip
         decision = decide(state, failure)
         if isinstance(decision, Retry):
@@ -328,7 +322,7 @@ class PaidEmbedder(Embedder):
             self.complaint = str(failure)
             if failure.charged:
                 self._lose(calls, str(failure))
-                with self._lock:  # by what failed, not by what is: all lanes may fail together
+                with self._lock:  # by what failed, not by what is: all threads may fail together
                     self._most = max(1, min(self._most, len(questions) // SMALLER))
             else:
                 self.ledger.release(calls)
@@ -336,6 +330,9 @@ class PaidEmbedder(Embedder):
         except BaseException:
             self._lose(calls, "")
             raise
+        if (lessons := self._teacher.lessons) != self._lessons:
+            self.ledger.learn(lessons)
+            self._lessons = lessons
         return rows
 
     def _hold(self, answer: Held) -> dict[str, str]:
@@ -390,7 +387,7 @@ class PaidEmbedder(Embedder):
         with self._lock:
             self.lost += len(calls)
             self.complaint = complaint
-            self._worthless += not useful
+            self._useless += not useful
 
     def _kept(self) -> str:
         """What to say to those who paid, when there is no going on."""

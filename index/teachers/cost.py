@@ -23,7 +23,7 @@ class Bill:
         images: Distinct images.
         answered: How many of them the ledger knows.
         queries: How many are to be asked about. Ones that turn out to be unreadable cost nothing.
-        spent: What the ledger's account stands at: answers, and calls in vain.
+        spent: What the ledger's account stands at: answers, and calls without one.
         budget: How much may ever be spent.
         rate: Images a second that are answered; None where nothing was measured and no limit given.
         price: Of a thousand answers, in the user's money; None where it was not given.
@@ -127,7 +127,7 @@ def bill_by_name(
         device: `auto`, `cpu` or `cuda`.
         price: As in `make_bill`.
         wanted: As in `make_bill`.
-        update: An index folder, whose images nobody is asked about again.
+        update: An index folder; nobody is asked again about its images.
         exclude: As for `find_images`.
 
     Raises:
@@ -143,7 +143,7 @@ def bill_by_name(
 
 
 def expected_rate(teacher: Embedder, ledger: Ledger) -> float | None:
-    """Images a second: as measured with earlier answers, all lanes busy, but no more than is allowed."""
+    """Images a second: by earlier answers, with as many calls at a time, but no more than is allowed."""
     measured = ledger.rate and ledger.rate * teacher.calls.concurrency
     known = [rate for rate in (measured, teacher.calls.rate) if rate]
     return min(known, default=None)

@@ -32,7 +32,7 @@ ROOM = 32_000_000  # bytes that must be free before anything is paid for: twice 
 
 @dataclass(frozen=True)
 class Reserved:
-    """What became of the wish to ask about some images; those already answered are in none of the three.
+    """What may be asked about of some images; those already answered are in none of the three.
 
     Attributes:
         calls: The images that may be asked about now, by digest, each with the number of its reservation.
@@ -59,7 +59,7 @@ class Ledger:
             UsageError: The file is no ledger, cannot be written, or belongs to another teacher.
         """
         self.path = path
-        self.buried = 0  # calls found in flight whose process was gone
+        self.written_off = 0  # calls found in flight after their process had ended
         self._lock = Lock()
         self._owner = describe_owner()
         try:
@@ -91,7 +91,7 @@ class Ledger:
 
     @property
     def spent(self) -> int:
-        """What counts against the budget: answers, and calls whose answer was lost or is on its way."""
+        """What counts against the budget: answers, and calls without one, or without one yet."""
         return self._one("SELECT (SELECT coalesce(max(id), 0) FROM answers) + count(*) FROM calls")
 
     @property
@@ -103,6 +103,17 @@ class Ledger:
     def rate(self) -> float | None:
         """Images a second that one call at a time is answered with, over all calls; None before the first."""
         return self._one("SELECT timed / busy FROM teacher WHERE busy > 0")
+
+    @property
+    def lessons(self) -> dict[str, int]:
+        """What calls have taught of how to ask, as in `Embedder.lessons`."""
+        with self._reading() as db:
+            return dict(db.execute("SELECT name, value FROM lessons"))
+
+    def learn(self, lessons: Mapping[str, int]) -> None:
+        """Keep what a call has taught."""
+        with self._writing() as db:
+            db.executemany("INSERT OR REPLACE INTO lessons VALUES (?, ?)", lessons.items())
 
     def known(self, digests: Iterable[str]) -> set[str]:
         """Which of these images the teacher has already been asked about."""
@@ -139,7 +150,7 @@ class Ledger:
             )
         now = time.time()
         with self._writing() as db:
-            buried = self._bury(db, now)
+            written_off = self._write_off(db, now)
             known = {digest for digest, _ in _select(db, "0", () if again else digests)}
             busy = {digest for (digest,) in db.execute("SELECT digest FROM calls WHERE until > 0")}
             wanted = [digest for digest in dict.fromkeys(digests) if digest not in known | busy]
@@ -155,9 +166,9 @@ class Ledger:
                 )
                 assert cursor.lastrowid is not None
                 calls[digest] = cursor.lastrowid
-        if buried:
-            say(f"{buried} images were in flight when an earlier run ended; they count as spent.")
-        self.buried += buried
+        if written_off:
+            say(f"{written_off} images were in flight when an earlier run ended; they count as spent.")
+        self.written_off += written_off
         return Reserved(calls, busy.intersection(digests), wanted[room:])
 
     def add(
@@ -223,12 +234,12 @@ class Ledger:
         answers = self.answers(digests)
         return content_digest(b"".join(d.encode() + answers[d].tobytes() for d in sorted(answers)))
 
-    def _bury(self, db: sqlite3.Connection, now: float) -> int:
+    def _write_off(self, db: sqlite3.Connection, now: float) -> int:
         """Note as lost what was in flight in a process that is gone, or for longer than a call can take."""
         owners = [owner for (owner,) in db.execute("SELECT DISTINCT owner FROM calls WHERE until > 0")]
-        bury = "UPDATE calls SET until = 0 WHERE until > 0 AND"
-        count = sum(db.execute(f"{bury} owner = ?", (owner,)).rowcount for owner in filter(is_gone, owners))
-        return count + db.execute(f"{bury} until < ?", (now,)).rowcount
+        lose = "UPDATE calls SET until = 0 WHERE until > 0 AND"
+        count = sum(db.execute(f"{lose} owner = ?", (owner,)).rowcount for owner in filter(is_gone, owners))
+        return count + db.execute(f"{lose} until < ?", (now,)).rowcount
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

@@ -1,4 +1,4 @@
-"""What a ledger says of itself, to whoever has its file and not the teacher. Nothing here writes."""
+"""What a ledger says of itself, where its file is and the teacher is not. Nothing here writes."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class Account:
         dim: Length of its vectors; None before the first.
         answers: How many there are.
         lost: Calls that brought no answer, and count as spent.
-        in_flight: Calls without an answer yet, or whose process was killed.
+        in_flight: Calls without an answer yet, or of a process that was killed.
         first: When the first answer came, UTC; None if there is none.
         last: When the last one came.
         rate: Images a second that one call at a time was answered with.
@@ -57,7 +57,7 @@ class Account:
                 f"teacher    {self.teacher}",
                 f"answers    {self.answers}, of length {self.dim or 'unknown'}, {self.megabytes:.2f} MB",
                 f"answered   {self.first or '-'} to {self.last or '-'}",
-                f"in vain    {self.lost}",
+                f"lost       {self.lost}",
                 f"in flight  {self.in_flight}",
                 f"spent      {self.spent}",
                 f"rate       {rate}",
@@ -78,12 +78,12 @@ def read_account(path: Path) -> Account:
         answers, first, last = db.execute(
             "SELECT count(*), min(answered), max(answered) FROM answers"
         ).fetchone()
-        lost, flying = db.execute("SELECT total(until = 0), total(until > 0) FROM calls").fetchone()
+        lost, in_flight = db.execute("SELECT total(until = 0), total(until > 0) FROM calls").fetchone()
         (bytes_used,) = db.execute(
             "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
         ).fetchone()
     return Account(
-        key, dim, answers, int(lost), int(flying), _date(first), _date(last), rate, bytes_used / 1e6
+        key, dim, answers, int(lost), int(in_flight), _date(first), _date(last), rate, bytes_used / 1e6
     )
 
 

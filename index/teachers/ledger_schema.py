@@ -13,7 +13,7 @@ SCHEMA = """
 CREATE TABLE teacher (
     key TEXT PRIMARY KEY,
     dim INTEGER,                    -- of its vectors, once there is one
-    timed INTEGER NOT NULL,         -- answers whose calls were timed,
+    timed INTEGER NOT NULL,         -- answers of calls that were timed,
     busy REAL NOT NULL              -- and the seconds that those calls took
 );
 CREATE TABLE answers (
@@ -34,6 +34,12 @@ CREATE TABLE calls (                -- images asked about that have no answer
     until REAL NOT NULL             -- it may be in flight until then. 0: it is lost, and counts as spent
 );
 CREATE INDEX calls_in_flight ON calls (digest) WHERE until > 0;
+"""
+LESSONS = """
+CREATE TABLE IF NOT EXISTS lessons (  -- what calls have taught of how to ask
+    name TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) WITHOUT ROWID
 """
 # A row of 1024 floats is over 4096 bytes: on SQLite's usual pages each would take two.
 PRAGMAS = """
@@ -77,8 +83,9 @@ def _prepare(db: sqlite3.Connection, path: Path, teacher_key: str) -> None:
         _run(db, SCHEMA)
         db.execute("INSERT INTO teacher VALUES (?, NULL, 0, 0)", (teacher_key,))
         db.execute(f"PRAGMA user_version = {FORMAT}")
+    db.execute(LESSONS)
     (owner,) = db.execute("SELECT key FROM teacher").fetchone()
-    db.execute("COMMIT")
+    db.execute("COMMIT" if owner == teacher_key else "ROLLBACK")
     if owner != teacher_key:
         raise UsageError(
             f"{path} holds the answers of another teacher: {owner}, not {teacher_key}. Give another --ledger."

@@ -17,7 +17,7 @@ from index.errors import (
 ATTEMPTS = 8  # of a call that brings no answer
 BAD_ANSWERS = 4  # for one image, after which it is taken to have none
 IN_A_ROW = 4  # calls given up, or first images refused, after which the teacher itself is at fault
-WORTHLESS = 12  # calls of no use at first, after which the teacher is taken to have no answers
+USELESS = 12  # calls of no use at first, after which the teacher is taken to have no answers
 SHORTEST, LONGEST = 0.5, 30.0  # seconds of the first and of the longest pause between attempts
 TOO_LONG = 900.0  # seconds that a teacher may want to be left alone before we give up
 
@@ -38,7 +38,7 @@ class State:
         part: Whether these images were part of a larger call that was given up.
         answered: Whether the teacher has ever given an answer of use.
         given_up: How many calls were given up in a row, by all threads.
-        worthless: How many calls were charged for and of no use, before two answers agreed.
+        useless: How many calls were charged for and of no use, before two answers agreed.
     """
 
     name: str = ""
@@ -48,7 +48,7 @@ class State:
     part: bool = False
     answered: bool = True
     given_up: int = 0
-    worthless: int = 0
+    useless: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def decide(state: State, failure: RetrievalError) -> Retry | Split | Refuse | Ab
         state: What else is known.
         failure: What `Embedder.embed` raised, or a `BadAnswerError` for one image.
     """
-    if state.worthless >= WORTHLESS:
-        return Abort(f"{WORTHLESS} calls were of no use. The last: {_line(failure)}, for {state.name}")
+    if state.useless >= USELESS:
+        return Abort(f"{USELESS} calls were of no use. The last: {_line(failure)}, for {state.name}")
     if isinstance(failure, TransientError):
         return _decide_after_silence(state, failure)
     if isinstance(failure, RefusedError):

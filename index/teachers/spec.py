@@ -7,7 +7,7 @@ from index.embedders.base import Embedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
 from index.progress import say
-from index.teachers.client import PaidEmbedder
+from index.teachers.client import BudgetedTeacher
 from index.teachers.ledger import IN_MEMORY, Ledger, default_ledger
 from index.teachers.ledger_report import read_account
 
@@ -66,4 +66,4 @@ class TeacherSpec:
         teacher = self.open_plain(device)
         if not teacher.calls.paid:
             return teacher
-        return PaidEmbedder(teacher, self.open_ledger(teacher.key), self.budget)
+        return BudgetedTeacher(teacher, self.open_ledger(teacher.key), self.budget)

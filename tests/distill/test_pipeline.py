@@ -6,14 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import picture
+from teacher_server import TeacherServer, serving
 
 from distill.ask import ask_teacher, digest_pool
-from distill.curve import distill_by_name, distill_curve, parse_budgets
+from distill.curve import distill_by_name, distill_curve
 from distill.model import quantize as variants
 from distill.pipeline import Options, distill
 from distill.report.report import judge, judge_asking
 from distill.training.recipes import Recipe
 from index.embedders.onnx import OnnxEmbedder
+from index.embedders.options import EmbedderOptions
+from index.embedders.registry import open_embedder
 from index.embedders.teacher_space import TeacherSpace
 from index.errors import RetrievalError, UsageError
 from index.images.decode import read_photo
@@ -63,6 +66,24 @@ def test_the_budget_is_a_limit_for_ever(folder, teacher, ledger):
     assert len(again.digests) == 5
     assert ask(files, teacher, ledger, 7).asked == 2
     assert teacher.asked == len(ledger) == 7
+
+
+def test_an_endpoint_is_asked_first_about_what_it_has_answered(folder, tmp_path, teacher):
+    """Where there is budget for that and for another image; another model under its name ends it."""
+    files, server = find_images([folder]), TeacherServer(teacher)
+    with serving(server) as url, Ledger(tmp_path / "l.sqlite", f"{url}#") as paid:
+        assert ask(files, open_embedder(url), paid, 4).asked == len(server.charged) == 4
+        assert ask(files, open_embedder(url), paid, 5).asked == 1  # there is no room to compare
+        assert sum(server.charged.values()) == paid.spent == 5
+        assert ask(files, open_embedder(url), paid, 8).asked == 2  # one of the three was for comparing
+        assert sum(server.charged.values()) == paid.spent == 8
+        real = server._embed
+        server._embed = lambda data: real(data)[:, ::-1].copy()
+        with pytest.raises(RetrievalError, match=r"answers otherwise about .*\.png than before"):
+            ask(files, open_embedder(url), paid, 12)
+        assert (len(paid), paid.spent) == (7, 9)
+        trusting = open_embedder(url, options=EmbedderOptions(probe=False))
+        assert ask(files, trusting, paid, 12).asked == 3
 
 
 def test_answers_belong_to_their_images(folder, teacher, ledger):
@@ -217,13 +238,6 @@ def test_copies_are_one_image(tmp_path, teacher, ledger):
     with pytest.raises(RetrievalError, match="Only 1 usable images with different content"):
         distill(find_images([tmp_path]), teacher, ledger, tmp_path / "s", OPTIONS)
     assert teacher.asked == 0
-
-
-def test_budgets_on_the_command_line():
-    assert parse_budgets("500") == [500]
-    assert parse_budgets("500,100,250,100") == [100, 250, 500]
-    with pytest.raises(UsageError, match="--budget must be a number or several, such as 100,250,500"):
-        parse_budgets("many")
 
 
 def test_a_curve_pays_for_each_image_once(tmp_path, teacher, ledger):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 from app.cli import app
 from app.cli.groups import ORDER
 from app.cli.teacher_options import READERS, describe_teacher, shorten
-from index.embedders.options import EmbedderOptions
+from index.embedders.options import HELP, EmbedderOptions
 from index.errors import UsageError
 
 COMMANDS = [*ORDER, *(f"index {name}" for name in ("info", "verify", "compact"))]
@@ -74,6 +75,17 @@ def test_every_option_of_a_teacher_can_be_given_in_a_short_and_in_a_long_form():
         "t.onnx", ["batch=5", "mean=0.1,0.2,0.3", "allow_missing=true", "rate=0.5"], None, 0
     )
     assert spec.options == EmbedderOptions(batch=5, mean=(0.1, 0.2, 0.3), allow_missing=True, rate=0.5)
+
+
+def test_the_table_of_options_is_what_help_prints():
+    printed = retrieval("search", "--teacher-option", "help")
+    assert printed.exit_code == 0
+    table = (Path(__file__).parents[3] / "docs" / "teachers.md").read_text()
+    assert HELP.keys() == EmbedderOptions.__dataclass_fields__.keys()
+    for name, text in HELP.items():
+        kind, meaning = text.split(": ", 1)
+        assert f"| `{name}` | {kind} | {meaning} |" in table
+        assert f"{name:14} {text}" in printed.output
 
 
 @pytest.mark.parametrize(

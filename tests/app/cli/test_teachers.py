@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +14,12 @@ from teacher_server import TeacherServer, serving
 from typer.testing import CliRunner
 
 from app.cli import app
+from app.cli.distill import parse_budgets
 from app.page.search.columns import search_column
 from app.page.search.query import SearchRequest, query_of_bytes
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.vectors_file import write_vectors
+from index.errors import UsageError
 from index.images.sources import find_images
 from index.search import open_searcher
 from index.teachers.spec import TeacherSpec
@@ -42,6 +46,27 @@ def test_a_dry_run_asks_nothing(folder, tmp_path, server):
     assert said["time to ask"] == "4 s, at 2 images a second"
     assert said["money"] == "12.00, at 1500 a thousand"
     assert not server.calls
+    assert not (tmp_path / "s").exists()
+
+
+def test_budgets_on_the_command_line():
+    assert parse_budgets("500") == [500]
+    assert parse_budgets("500,100,250,100") == [100, 250, 500]
+    with pytest.raises(UsageError, match="--budget must be a number or several, such as 100,250,500"):
+        parse_budgets("many")
+
+
+@pytest.mark.parametrize("command", ["distill", "index"])
+def test_a_dry_run_loads_no_torch(command, folder, teacher_file, tmp_path):
+    model = ["--model", "none.onnx"] if command == "index" else []
+    arguments = [command, folder, "--teacher", teacher_file, *model, "--out", tmp_path / "s", "--dry-run"]
+    code = (
+        f"import sys; from app.cli import main; sys.argv = ['retrieval', *{list(map(str, arguments))}]\n"
+        "try: main()\nfinally: print({'torch', 'timm'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert "queries to make   12" in done.stdout, done.stderr
+    assert done.stdout.splitlines()[-1] == "set()"
     assert not (tmp_path / "s").exists()
 
 

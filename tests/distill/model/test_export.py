@@ -1,10 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
+import timm
 import torch
 from conftest import picture
 from PIL import Image
 
+import distill
 from distill.model.backbone import create_backbone
 from distill.model.export import (
     Ensemble,
@@ -81,3 +85,11 @@ def test_an_ensemble_is_unit_vectors_side_by_side():
         large = Unit(parts[48]).eval()(images)
     assert torch.allclose(both.norm(dim=1), torch.ones(2), atol=1e-5)
     assert torch.allclose(both[:, large.shape[1] :] * 2**0.5, large, atol=1e-4)
+
+
+def test_no_path_of_this_machine_is_in_the_file(tmp_path, tiny):
+    data = export_onnx(tiny, tmp_path / "s.onnx", 64, 6, {}).read_bytes()
+    for path in (torch.__file__, timm.__file__, distill.__file__, str(tmp_path)):
+        assert str(Path(path).parents[1]).encode() not in data
+    assert b"File " not in data
+    assert b".py" not in data

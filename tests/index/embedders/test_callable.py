@@ -17,7 +17,7 @@ from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.teachers.ask import ask_about
-from index.teachers.client import PaidEmbedder
+from index.teachers.client import BudgetedTeacher
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
 
@@ -220,7 +220,7 @@ def test_a_function_itself_is_a_teacher(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "FACTOR", 3.0)
     assert open_embedder(double_mean).key != key  # what its code uses counts too
     with Ledger(tmp_path / "l.sqlite", model.key) as ledger:
-        paid = PaidEmbedder(model, ledger, 20)
+        paid = BudgetedTeacher(model, ledger, 20)
         assert not ask(find_images([folder]), paid)
         assert (paid.dim, paid.asked) == (3, 12)
 

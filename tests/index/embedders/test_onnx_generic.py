@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from index.embedders.onnx import find_external_data
+from index.build.pipeline import build
+from index.embedders.onnx import OnnxEmbedder, find_external_data
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
 from index.errors import UnansweredError, UsageError
 from index.images.decode import Photo, read_photo, square
 from index.images.file import ImageFile
+from index.stores.folder_store import FolderStore
+from index.stores.models import Models
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 
@@ -84,7 +87,7 @@ def test_crop_takes_the_middle_square(tmp_path, photo):
 def test_what_is_assumed_is_said_and_part_of_its_identity(tmp_path, capsys):
     path = write_foreign(tmp_path / "f.onnx")
     assumed = open_embedder(path, "cpu")
-    said = capsys.readouterr().err
+    said = assumed.remarks
     for part in ("--teacher-layout nchw", "--teacher-size 16", "--teacher-mean 0.485,0.456,0.406", "squash"):
         assert part in said
     options = EmbedderOptions(
@@ -92,9 +95,20 @@ def test_what_is_assumed_is_said_and_part_of_its_identity(tmp_path, capsys):
         resize="squash", output="pooled",
     )  # fmt: skip
     said_all = open_embedder(path, "cpu", options)
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == ""  # it is for the end of a run
+    assert said_all.remarks == "; assumed nothing"
     assert said_all.key == assumed.key
     assert open_embedder(path, "cpu", EmbedderOptions(mean=MEAN)).key != assumed.key
+
+
+def test_the_summary_of_an_index_says_what_was_assumed(tmp_path, folder, student_file):
+    foreign = open_embedder(write_foreign(tmp_path / "f.onnx"), "cpu")
+    made = build([folder], Models(OnnxEmbedder(student_file, "cpu"), foreign), FolderStore(tmp_path / "idx"))
+    first, last = made.summary.splitlines()
+    assert first.endswith("12 images, 0 refused.")
+    assert last.startswith(
+        f"Teacher f.onnx: vectors of {foreign.dim} numbers; assumed --teacher-layout nchw "
+    )
 
 
 def test_an_output_is_picked_by_name(tmp_path, photo):
@@ -107,10 +121,10 @@ def test_an_output_is_picked_by_name(tmp_path, photo):
         open_embedder(path, "cpu", EmbedderOptions(output="nothing"))
 
 
-def test_a_sequence_is_pooled_and_that_is_said(tmp_path, photo, capsys):
+def test_a_sequence_is_pooled_and_that_is_said(tmp_path, photo):
     alone = write_foreign(tmp_path / "a.onnx", outputs=("tokens",))
     mean = open_embedder(alone, "cpu")
-    assert "--teacher-pool mean" in capsys.readouterr().err
+    assert "--teacher-pool mean" in mean.remarks
     pooled = open_embedder(write_foreign(tmp_path / "p.onnx"), "cpu")
     np.testing.assert_allclose(*(m.embed([m.prepare(photo)]) for m in (mean, pooled)), atol=1e-5)
     first = open_embedder(alone, "cpu", EmbedderOptions(pool="cls", mean=(0, 0, 0), std=(1, 1, 1)))
@@ -120,8 +134,8 @@ def test_a_sequence_is_pooled_and_that_is_said(tmp_path, photo, capsys):
     )
     assert first.key != mean.key
     both = write_foreign(tmp_path / "b.onnx", outputs=("tokens", "pooled"))
-    assert "--teacher-pool" not in open_embedder(both, "cpu").assumed  # the only one that is a vector already
-    assert "--teacher-pool" in open_embedder(both, "cpu", EmbedderOptions(output="tokens")).assumed
+    assert "--teacher-pool" not in open_embedder(both, "cpu").remarks  # the only one that is a vector already
+    assert "--teacher-pool" in open_embedder(both, "cpu", EmbedderOptions(output="tokens")).remarks
 
 
 @pytest.mark.parametrize(
@@ -237,7 +251,7 @@ def test_forms_of_one_answer(tmp_path, photo, network):
 def test_images_that_are_not_square(tmp_path, photo):
     model = open_embedder(write_network(tmp_path / "people.onnx", ("n", 3, 128, 64)), "cpu")
     assert (model.prepare(photo).shape, model.side) == ((128, 64, 3), 128)
-    assert "--teacher-size 128x64" in model.assumed
+    assert "--teacher-size 128x64" in model.remarks
     free = write_network(tmp_path / "free.onnx", ("n", 3, "h", "w"))
     given = open_embedder(free, "cpu", EmbedderOptions(size="128x64"))
     np.testing.assert_array_equal(given.prepare(photo), model.prepare(photo))
@@ -268,7 +282,7 @@ def test_channels_of_opencv(tmp_path, photo):
 def test_bytes_go_in_as_they_are(tmp_path, photo):
     path = write_network(tmp_path / "bytes.onnx", kind=TensorProto.UINT8)
     model = open_embedder(path, "cpu")
-    assert "mean" not in model.assumed
+    assert "mean" not in model.remarks
     scaled = open_embedder(
         write_network(tmp_path / "f.onnx"), "cpu", EmbedderOptions(mean=(0, 0, 0), std=(1, 1, 1))
     )
@@ -287,14 +301,11 @@ def test_answers_that_depend_on_the_other_images_are_refused(tmp_path):
         open_embedder(write_network(tmp_path / "batch.onnx", last=last), "cpu")
 
 
-def test_scores_of_classes_are_said_to_be_some(tmp_path, capsys):
+def test_scores_of_classes_are_said_to_be_some(tmp_path):
     last = [("Flatten", ["pooled"], {}), ("Softmax", ["step1"], {"axis": 1})]
-    open_embedder(write_network(tmp_path / "scores.onnx", last=last), "cpu")
-    assert "16 numbers of an answer sum to one, like scores of classes" in capsys.readouterr().err
-    open_embedder(write_network(tmp_path / "plain.onnx"), "cpu")
-    said = capsys.readouterr().err
-    assert "scores" not in said
-    assert "vectors of 16 numbers" in said
+    scores = open_embedder(write_network(tmp_path / "scores.onnx", last=last), "cpu")
+    assert "They sum to one, like scores of classes" in scores.remarks
+    assert "scores" not in open_embedder(write_network(tmp_path / "plain.onnx"), "cpu").remarks
 
 
 def test_weights_beside_the_file_belong_to_it(tmp_path, photo, monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import write_embedder
+from conftest import picture, write_embedder
 
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
@@ -187,6 +187,9 @@ def test_columns_as_others_write_them(folder, tmp_path, ids, kind):
 
 
 def test_what_was_found_instead_is_named(tmp_path):
+    np.savez(tmp_path / "o.npz", filenames=np.array(["a", "b"]), embeddings=rows(2))
+    with pytest.raises(UsageError, match=r"no file of vectors, .*it has filenames, embeddings"):
+        open_embedder(tmp_path / "o.npz")
     for some in (["a", None], ["a", b"b"], ["a", 1], [["a"], "b"]):
         array = np.empty(2, object)
         array[:] = some
@@ -252,3 +255,21 @@ def test_what_two_rows_may_mean_is_not_guessed(folder, path):
     files = [file for file in find_images([folder]) if file.name in ("0.png", "1.png")]
     assert list(model.find_missing(files)) == [0]
     np.testing.assert_array_equal(model.prepare(read_photo(files[1])), rows(4)[2])
+
+
+def test_one_absolute_path_is_no_other_folders(tmp_path, path):
+    for i, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        picture(i).save(tmp_path / name / "0.png")
+    write_vectors(path, 5, [([str(tmp_path / name / "0.png") for name in "ab"], rows(2))])
+    with pytest.raises(UsageError, match="one vector for"):
+        open_embedder(path).find_missing(find_images([tmp_path / "a", tmp_path / "b"]))
+
+
+def test_numbers_of_sixteen_bits_and_tensors(tmp_path):
+    halves = rows(2).view(np.uint32) >> 16
+    np.savez(tmp_path / "b.npz", ids=["a", "b"], vectors=halves.astype(np.uint16).view("V2"))
+    np.testing.assert_array_equal(open_embedder(tmp_path / "b.npz")._vectors, (halves << 16).view(np.float32))
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(rows(2))
+    pq.write_table(pa.table({"ids": ["a", "b"], "vectors": tensors}), tmp_path / "t.parquet")
+    np.testing.assert_array_equal(open_embedder(tmp_path / "t.parquet")._vectors, rows(2))

@@ -30,7 +30,7 @@ from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.io import content_digest
 from index.teachers.ask import ask_about
-from index.teachers.client import PaidEmbedder
+from index.teachers.client import BudgetedTeacher
 from index.teachers.ledger import Ledger
 from index.teachers.ledger_report import verify_ledger
 from index.teachers.rate_limit import RateLimit
@@ -442,7 +442,7 @@ def test_too_few_answers(tmp_path, teacher_file, folder):
     model = Wrong(teacher_file, "cpu")
     with Ledger(tmp_path / "l.sqlite", model.key) as ledger:
         with pytest.raises(CallError, match=r"gave \d+ answers to \d+ images"):
-            ask(find_images([folder]), PaidEmbedder(model, ledger, 10))
+            ask(find_images([folder]), BudgetedTeacher(model, ledger, 10))
         assert len(ledger) == 0
 
 
@@ -460,8 +460,8 @@ def answer_as(server: TeacherServer, change) -> None:
 @pytest.mark.parametrize(
     ("change", "wasted", "said"),
     [
-        (lambda entries: [{**entry, "index": 0} for entry in entries], 0, "their order tells"),
-        (lambda entries: [{"embedding": entry["embedding"]} for entry in entries], 0, "their order tells"),
+        (lambda entries: [{**entry, "index": 0} for entry in entries], 0, "their order counts"),
+        (lambda entries: [{"embedding": entry["embedding"]} for entry in entries], 0, "their order counts"),
         (lambda entries: [{**entry, "index": entry["index"] + 1} for entry in entries], 0, ""),
         (lambda entries: entries[:1], 8, "about 1 a call from now on"),
         (lambda entries: entries[:16], 16, "about 16 a call from now on"),
@@ -469,8 +469,9 @@ def answer_as(server: TeacherServer, change) -> None:
     ids=["index 0", "no index", "from one", "the first only", "sixteen at most"],
 )
 def test_endpoints_that_answer_otherwise_cost_a_few_answers(tmp_path, teacher, capsys, change, wasted, said):
-    """The lesson is paid for once, by one thread."""
-    files, server = pool(tmp_path, 120), TeacherServer(teacher)
+    """The lesson is paid for once, by one thread, and kept for the next run."""
+    files, server = pool(tmp_path, 160), TeacherServer(teacher)
+    files, later = files[:120], files[120:]
     answer_as(server, change)
     with serving(server) as url:
         paid = spec(url, tmp_path, 1000, batch=32, concurrency=4).open("cpu")
@@ -481,8 +482,13 @@ def test_endpoints_that_answer_otherwise_cost_a_few_answers(tmp_path, teacher, c
         photo = read_photo(files[77])
         expected = teacher.embed([teacher.prepare(photo)])
         np.testing.assert_allclose(paid.embed([paid.prepare(photo)]), expected, atol=1e-6)
-    told = capsys.readouterr().err
-    assert told.count("their order tells") + told.count("a call from now on") == bool(said)
+        told = capsys.readouterr().err
+        again = spec(url, tmp_path, 1000, batch=32, concurrency=4).open("cpu")
+        assert again.calls.batch == paid.calls.batch
+        assert len(ask(later, again)[0]) == 40
+        assert again.lost == 0
+        assert again.name not in capsys.readouterr().err
+    assert told.count("their order counts") + told.count("a call from now on") == bool(said)
     assert said in told
 
 

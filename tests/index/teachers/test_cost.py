@@ -215,6 +215,7 @@ def test_a_bill_writes_nothing(folder, tmp_path, monkeypatch):
     again = TeacherSpec("http://127.0.0.1:9/v1", ledger=tmp_path / "l.sqlite", budget=9)
     assert bill_by_name([folder], again, "cpu", 1.0).answered == 5
     assert (tmp_path / "l.sqlite").read_bytes() == before
+    assert [path.name for path in tmp_path.glob("l.sqlite*")] == ["l.sqlite"]
     other = replace(again, options=EmbedderOptions(model="other"))
     assert bill_by_name([folder], other, "cpu", 1.0).answered == 0  # and says that a run needs another ledger
     assert (tmp_path / "l.sqlite").read_bytes() == before

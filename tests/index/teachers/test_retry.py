@@ -10,7 +10,7 @@ from index.teachers.retry import (
     LONGEST,
     SHORTEST,
     TOO_LONG,
-    WORTHLESS,
+    USELESS,
     Abort,
     BadAnswerError,
     Refuse,
@@ -60,9 +60,9 @@ LAST = {"given_up": IN_A_ROW - 1}
         ({"images": 2}, NAMED, Refuse(counts=True)),
         (LAST, NAMED, Abort("too dark")),
         # Nothing but calls that were charged for and brought nothing.
-        ({"worthless": WORTHLESS - 1, "answered": False}, NONSENSE, Retry()),
+        ({"useless": USELESS - 1, "answered": False}, NONSENSE, Retry()),
         (
-            {"worthless": WORTHLESS, "answered": False, "name": "3.png"},
+            {"useless": USELESS, "answered": False, "name": "3.png"},
             TransientError("half an answer.", charged=True),
             Abort("12 calls were of no use. The last: half an answer, for 3.png"),
         ),

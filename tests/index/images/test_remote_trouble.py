@@ -1,0 +1,125 @@
+"""Photos at addresses whose servers are busy, say little, or want parameters."""
+
+import time
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+from conftest import png
+from web_site import Site
+
+import index.images.remote
+from index.build.pipeline import build_index
+from index.embedders.onnx import OnnxEmbedder
+from index.errors import ImageError, UsageError
+from index.images.remote import ATTEMPTS, BUSY, LONGEST, MAX_BYTES, hide_secrets, lies_below, read_retry_after
+from index.images.sources import find_images, image_at
+from index.stores.folder import Index
+
+pytest.importorskip("aiohttp")
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch) -> list[float]:
+    """The pauses that were made, in place of making them."""
+    made: list[float] = []
+    monkeypatch.setattr(index.images.remote.time, "sleep", made.append)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"), [(429, {"Retry-After": "7"}), (503, {}), (500, {}), (408, {})]
+)
+def test_a_busy_server_is_asked_again(site: Site, pauses, status, headers):
+    site.files["/a.png"] = png(1)
+    site.busy = [(status, headers)] * 4  # each attempt asks for the head, then for the file
+    (file,) = find_images([f"{site.address}/a.png"])
+    assert len(pauses) == 2
+    assert pauses == [7.0, 7.0] or pauses[0] < pauses[1]
+    pauses.clear()
+    site.busy = [(status, headers)]
+    assert file.read()[0] == png(1)
+    assert len(pauses) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "requests"),
+    [(403, {}, 2), (429, {"Retry-After": str(LONGEST + 1)}, 2), (503, {}, 8)],
+)
+def test_one_that_stays_so_costs_its_own_photo_alone(site: Site, tmp_path, pauses, status, headers, requests):
+    site.files |= {"/a.png": png(1), "/b.png": png(2)}
+    (tmp_path / "list.txt").write_text(f"{site.address}/a.png\n")
+    site.busy = [(status, headers)] * requests
+    (file,) = find_images([tmp_path / "list.txt"])
+    assert site.busy == []
+    with pytest.raises(ImageError, match=str(status)):
+        file.read()
+    assert len(site.asked) == requests
+
+
+def test_a_server_that_tells_no_length_is_read_within_bounds(
+    site: Site, student_file: Path, tmp_path, monkeypatch
+):
+    site.files |= {"/a.png": png(1), "/large.png": png(2) + bytes(5000)}
+    site.lengths = site.ranges = False
+    (tmp_path / "list.txt").write_text(f"{site.address}/a.png\n{site.address}/large.png\n")
+    monkeypatch.setattr(index.images.remote, "MAX_BYTES", len(png(1)))
+    made = build_index([tmp_path / "list.txt"], OnnxEmbedder(student_file), tmp_path / "idx")
+    assert [item.size for item in made.items] == [len(png(1))]
+    assert [failure.reason for failure in made.failures] == [
+        "too large: over 0 MiB, and its size is not told"
+    ]
+    files = find_images([tmp_path / "list.txt"])
+    before = files[0].status()
+    site.files["/a.png"] = png(3)[: len(png(1))].ljust(len(png(1)), b"\0")
+    assert find_images([tmp_path / "list.txt"])[0].status()[1] != before[1]
+
+
+def test_parameters_are_sent_and_secrets_are_neither_sent_nor_kept(
+    site: Site, student_file: Path, tmp_path: Path
+):
+    site.files |= {"/a.png?w=640": png(1), "/a.png?w=64": png(2)}
+    named = ["a.png?w=640", "a.png?w=64", "a.png?w=9&X-Amz-Signature=5ec7e7"]
+    lines = [f"{site.address}/{name}" for name in named]
+    lines += [lines[0].replace("//", "//user:5ec7e7@"), "ftp://host/b.png"]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    made = build_index([tmp_path / "list.txt"], OnnxEmbedder(student_file), tmp_path / "idx")
+    assert [item.path for item in made.items] == lines[:2]
+    reasons = {failure.path: failure.reason for failure in made.failures}
+    hidden = [f"{lines[2][:-6]}...", lines[0].replace("//", "//...@"), lines[4]]
+    assert sorted(reasons) == sorted(hidden)
+    assert "no X-Amz-Signature" in reasons[hidden[0]]
+    for file in (tmp_path / "idx").rglob("*"):
+        assert file.is_dir() or b"5ec7e7" not in file.read_bytes()
+    assert not any("5ec7e7" in path for _, path, _ in site.asked)
+    item = Index(tmp_path / "idx").items[0]
+    assert image_at(item.path, item.name, [f"{site.address}/?"]).read()[0] == png(1)
+    with pytest.raises(ImageError, match="serve --fetch"):
+        image_at(item.path, item.name, [f"{site.address}/"]).read()
+    with pytest.raises(UsageError, match="no token") as caught:
+        find_images([f"{site.address}/a.png?token=5ec7e7"])
+    assert "5ec7e7" not in str(caught.value)
+
+
+def test_parameters_lead_nowhere_else():
+    assert lies_below("http://host/photos/a.png?w=1", ["http://host/photos?"])
+    assert lies_below("http://host/photos/a.png", ["http://host/photos/?"])
+    assert not lies_below("http://host/photos?x=/photos/a.png", ["http://host/photos/?"])
+    assert not lies_below("http://host/photos/../a.png?w=1", ["http://host/photos/?"])
+
+
+@pytest.mark.parametrize("address", ["https://u:pw@host/a.png?sig=pw", "a.png?sig=pw"])
+def test_what_is_shown_of_an_address_has_no_secret(address):
+    assert "pw" not in hide_secrets(address)
+
+
+def test_dates_of_retry_after():
+    assert 50 < read_retry_after(formatdate(time.time() + 60, usegmt=True)) <= 60
+    assert [read_retry_after(text) for text in ("", "nan", "soon", "-3", "2.5")] == [0, 0, 0, 0, 2.5]
+
+
+def test_the_table_in_the_documentation_has_these_numbers():
+    table = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
+    again = f"asked again, up to {ATTEMPTS} times, after `Retry-After` if that is up to {LONGEST:g} s"
+    assert f"| status {', '.join(map(str, BUSY))}, a broken connection | {again}" in table
+    assert f"up to {MAX_BYTES >> 20} MiB" in table
