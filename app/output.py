@@ -80,7 +80,7 @@ def search_files(
     mode: str,
     teacher: TeacherSpec,
     device: str,
-    narrow: Filter | None = None,
+    wanted: Filter | None = None,
     model: Path | None = None,
 ) -> Answers:
     """Search an index with files; one that cannot be read is answered with the reason.
@@ -92,7 +92,7 @@ def search_files(
         mode: How to search.
         teacher: Where the teacher is now.
         device: `auto`, `cpu` or `cuda`.
-        narrow: Which results are wanted; None wants all.
+        wanted: Which results are wanted; None wants all.
         model: As for `open_store`.
 
     Raises:
@@ -107,7 +107,7 @@ def search_files(
     for query in queries:
         try:
             photo = read_photo(ImageFile(query.absolute(), query.name), side)
-            found = searcher.find([photo], mode, k, narrow)
+            found = searcher.find([photo], mode, k, wanted)
         except ImageError as reason:
             answers.append(Answer(str(query), [], str(reason)))
             continue

@@ -248,8 +248,8 @@ def _too_few(
     complaint: str = "",
 ) -> str:
     if unknown and ledger.spent >= budget:
-        lost = f" and {ledger.lost} calls in vain" if ledger.lost else ""
-        last = f" The last in vain: {complaint}." if complaint else ""
+        lost = f" and {ledger.lost} failed calls" if ledger.lost else ""
+        last = f" The last failure: {complaint}." if complaint else ""
         return (
             f"The budget of {budget} is spent: {ledger.path} holds {len(ledger)} answers{lost}, "
             f"{count} of them about these images.{last} Raise --budget, or give another --ledger."

@@ -31,7 +31,7 @@ from distill.model.student import Student
 from distill.placement import Placement, place
 from distill.report.cost import reckon, seconds_per_image
 from distill.report.held_out import POOL_PHOTOS, QUERY_PHOTOS, HeldOut, search_again, search_with_teacher
-from distill.report.report import judge, judge_asking, write_report, write_run
+from distill.report.report import count, judge, judge_asking, write_report, write_run
 from distill.selection import SELECTIONS
 from distill.training.checkpoint import Checkpoint, Progress
 from distill.training.device import keep_freed_memory, open_fabric
@@ -132,8 +132,8 @@ class Distilled:
             f"{run['export']['megabytes']} MB, trained on {run['queried']} of {run['images']} images; "
             f"{run['asked_now']} teacher queries in this run, "
             f"{run['queried'] + run['query_photos'] - run['asked_now']} answers from the ledger, "
-            f"{run['cost']['in_vain']} calls in vain, "
-            f"{len(run['unreadable'])} images left out.\n{judge(run['agreement'])}\n"
+            f"{count(run['cost']['failed_calls'], 'failed call')}, "
+            f"{count(len(run['unreadable']), 'image')} skipped.\n{judge(run['agreement'])}\n"
             f"{judge_asking(run['training']['placement'], run['queried'])}"
         )
 

@@ -34,9 +34,9 @@ def search(
     from app.output import search_files
     from index.stores.filters import Filter, parse_where
 
-    narrow = Filter(prefix, parse_where(where or ()), cut)
+    wanted = Filter(prefix, parse_where(where or ()), cut)
     spec = describe_teacher(teacher, teacher_option, ledger, budget)
-    answers = search_files(index, queries, k, mode, spec, device, narrow, model)
+    answers = search_files(index, queries, k, mode, spec, device, wanted, model)
     typer.echo(json.dumps(answers.as_dict()) if as_json else answers.as_text())
     raise typer.Exit(answers.exit_code)
 

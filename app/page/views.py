@@ -4,11 +4,11 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from app.html import load
+from index.html import load
 from index.stores.base import Store
 
 ICON = Markup(Path(__file__).with_name("icon.svg").read_text().replace("<svg ", '<svg aria-hidden="true" '))  # noqa: S704
-ALONE = "This index was made without a teacher: there is nothing to compare. Index again with --teacher."
+NO_TEACHER = "This index was made without a teacher: there is nothing to compare. Index again with --teacher."
 
 
 def thumbnail_url(item: int) -> str:
@@ -16,7 +16,7 @@ def thumbnail_url(item: int) -> str:
     return f"thumbs/{item}"
 
 
-PARTS = load("page/parts.html", thumbnail=thumbnail_url)
+PARTS = load("app/page/parts.html", thumbnail=thumbnail_url)
 
 
 def render_heading(index: Store) -> str:

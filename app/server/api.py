@@ -9,7 +9,6 @@ from io import BytesIO, StringIO
 from time import perf_counter
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
-from app.html import load
 from app.server.concurrency import BusyError, SharedSearcher
 from app.server.metrics import STAGES
 from index.embedders.http_formats import read_input
@@ -20,6 +19,7 @@ from index.errors import (
     UsageError,
     needs,
 )
+from index.html import load
 from index.images.decode import Photo, decode
 from index.search import MODES, Results
 from index.stores.base import Store
@@ -28,7 +28,7 @@ with needs("demo"):
     from fastapi import APIRouter, HTTPException, Query, Request, Response
     from starlette.datastructures import UploadFile
 
-HELP = load("server/api.html")
+HELP = load("app/server/api.html")
 MOST_RESULTS = 500
 T = TypeVar("T")
 Mode = Annotated[str, Query(max_length=20)]
@@ -124,7 +124,7 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
         except BusyError as reason:
             raise HTTPException(503, str(reason), {"Retry-After": "1"}) from reason
         except RetrievalError as reason:
-            raise HTTPException(status_of(reason), sentence(reason)) from reason
+            raise HTTPException(status_of(reason), as_sentence(reason)) from reason
 
     @router.get("/search")
     async def by_id(
@@ -237,6 +237,6 @@ def status_of(reason: RetrievalError) -> int:
     return 400 if isinstance(reason, ImageError | UsageError) else 502
 
 
-def sentence(reason: RetrievalError) -> str:
+def as_sentence(reason: RetrievalError) -> str:
     """Make one line for people."""
     return f"This photo cannot be used: {reason}." if isinstance(reason, ImageError) else str(reason)

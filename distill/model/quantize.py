@@ -1,7 +1,7 @@
 """Make smaller files of a student, fp16 and int8, and keep those that rank like it."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,8 +61,8 @@ class Variant:
         verdict = "" if self.admitted else f". Not kept: less than {100 * LEAST_OVERLAP:.0f} % is possible"
         return (
             f"{self.name}: {self.megabytes:.2f} MB, {one:.1f} ms for one image, {many:.1f} ms for each "
-            f"of 32, overlap@10 {100 * self.overlap:.1f} % (95 %: {low:.1f} to {high:.1f}) for {self.queries} "
-            f"{self.population}{verdict}."
+            f"of 32, overlap@10 {100 * self.overlap:.1f} % (95 %: {low:.1f} to {high:.1f}) for "
+            f"{self.queries} {self.population}{verdict}."
         )
 
 
@@ -179,7 +179,7 @@ def _read_pixels(student: OnnxEmbedder, sources: Sequence[Source], most: int) ->
     return np.array(pixels)
 
 
-def _distinct(images: NDArray[np.uint8], but: Sequence[NDArray[np.uint8]] = ()) -> NDArray[np.uint8]:
+def _distinct(images: NDArray[np.uint8], but: Iterable[NDArray[np.uint8]] = ()) -> NDArray[np.uint8]:
     """Leave out copies, also of other images: none may judge itself."""
     known = {image.tobytes() for image in but}
     return np.array([image for name, image in {i.tobytes(): i for i in images}.items() if name not in known])

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 
-from app.html import load
 from app.page.blind_vote.logic import Round
 from app.page.blind_vote.votes import Tally, Vote
 from app.page.views import thumbnail_url
+from index.html import load
 from index.stores.base import Store
 
-HTML = load("page/blind_vote/blind.html", thumbnail=thumbnail_url)
+HTML = load("app/page/blind_vote/blind.html", thumbnail=thumbnail_url)
 
 
 def render_blind_test(pairs: Iterable[str]) -> str:

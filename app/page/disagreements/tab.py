@@ -6,7 +6,7 @@ from typing import Any
 from app.page.background import Background, Progress, lower_priority
 from app.page.disagreements.logic import Agreements, find_disagreements
 from app.page.disagreements.views import render_browser, render_disagreements, render_progress
-from app.page.views import ALONE, render_error, render_lone_note
+from app.page.views import NO_TEACHER, render_error, render_lone_note
 from index.errors import needs
 from index.search import Searcher
 
@@ -15,7 +15,7 @@ with needs("demo"):
 
 HERE = Path(__file__).parent
 SCRIPTS = (HERE.with_name("seen.js"), HERE / "disagreements.js")
-SOON = 0.3  # seconds: what was kept is there by then
+FIRST_WAIT = 0.3  # seconds: what was kept is there by then
 
 
 def build_disagreements_tab(searcher: Searcher) -> None:
@@ -29,7 +29,7 @@ def build_disagreements_tab(searcher: Searcher) -> None:
 
     def disagreements(asked: dict[str, Any]) -> dict[str, Any]:
         work.start()
-        if not work.wait(SOON):
+        if not work.wait(FIRST_WAIT):
             return {"html": render_progress(work.done), "waiting": True}
         if work.result is None:
             return {"html": render_error(work.error)}
@@ -41,7 +41,7 @@ def build_disagreements_tab(searcher: Searcher) -> None:
 
     with gr.Tab("Disagreements", id="disagreements"):
         if "teacher" not in searcher.stored_modes:
-            gr.HTML(render_lone_note(ALONE), apply_default_css=False, elem_id="disagreements")
+            gr.HTML(render_lone_note(NO_TEACHER), apply_default_css=False, elem_id="disagreements")
             return
         gr.HTML(
             render_browser(),

@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from app.html import load
 from app.page.disagreements.logic import DEPTH, Agreements
 from app.page.views import render_note, thumbnail_url
+from index.html import load
 from index.search import Searcher
 from index.stores.base import Store
 
 PER_PAGE = 12
 SHOWN = 5  # places of each list
-HTML = load("page/disagreements/disagreements.html", thumbnail=thumbnail_url)
+HTML = load("app/page/disagreements/disagreements.html", thumbnail=thumbnail_url)
 
 
 def render_browser() -> str:

@@ -15,7 +15,7 @@ with needs("demo"):
 
 HERE = Path(__file__).parent
 SCRIPTS = (HERE.with_name("seen.js"), HERE / "report.js")
-SOON = 0.3  # seconds: later looks find what the first one measured
+FIRST_WAIT = 0.3  # seconds: later looks find what the first one measured
 
 
 def build_report_tab(searcher: Searcher) -> None:
@@ -26,7 +26,7 @@ def build_report_tab(searcher: Searcher) -> None:
 
     def report(_: dict[str, Any]) -> dict[str, Any]:
         work.start()
-        waiting = not work.wait(SOON)
+        waiting = not work.wait(FIRST_WAIT)
         return {
             "html": render_report(searcher.index, run, sizes, render_ways(work, paid)),
             "waiting": waiting,

@@ -17,8 +17,8 @@ from index.search import Searcher
 Box = tuple[float, float, float, float]
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
-LEAST = 0.02  # of width and height that a box may have
-MOST = 200  # results that one search may ask for
+SMALLEST_BOX = 0.02  # of width and height that a box may have
+MAX_RESULTS = 200  # results that one search may ask for
 TURNS = (
     None,
     Image.Transpose.ROTATE_270,
@@ -42,7 +42,12 @@ class View:
     def __post_init__(self) -> None:
         left, top, right, bottom = self.box
         inside = min(left, top) >= 0 and max(right, bottom) <= 1
-        if self.turn not in range(4) or not inside or right - left < LEAST or bottom - top < LEAST:
+        if (
+            self.turn not in range(4)
+            or not inside
+            or right - left < SMALLEST_BOX
+            or bottom - top < SMALLEST_BOX
+        ):
             raise UsageError("That box is outside the photo. Draw it again.")
 
 
@@ -83,9 +88,9 @@ def read_request(asked: Mapping[str, Any], searcher: Searcher) -> SearchRequest:
     """
     try:
         item = None if asked.get("item") is None else int(asked["item"])
-        wish = SearchRequest(
+        request = SearchRequest(
             modes=tuple(str(mode) for mode in asked["modes"])[:2],
-            k=min(max(int(asked["k"]), 1), MOST),
+            k=min(max(int(asked["k"]), 1), MAX_RESULTS),
             view=View(int(asked.get("turn", 0)), _box(asked.get("box", WHOLE))),
             item=item,
             sent=str(asked.get("sent", "")),
@@ -98,10 +103,10 @@ def read_request(asked: Mapping[str, Any], searcher: Searcher) -> SearchRequest:
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError("This search cannot be read. Open the page again.") from error
     require_item(searcher, item)
-    unknown = [mode for mode in wish.modes if mode not in searcher.modes]
-    if not wish.modes or (unknown and unknown != ["teacher"]):  # that of a missing teacher gets its reason
+    unknown = [mode for mode in request.modes if mode not in searcher.modes]
+    if not request.modes or (unknown and unknown != ["teacher"]):  # that of a missing teacher gets its reason
         raise UsageError(f"There is no mode {', '.join(unknown)} here, only {', '.join(searcher.modes)}.")
-    return wish
+    return request
 
 
 def _box(box: Any) -> Box:

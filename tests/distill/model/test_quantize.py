@@ -95,8 +95,8 @@ def test_a_variant_that_ranks_otherwise_is_not(folder, pixels, monkeypatch):
     low, high = (100 * bound for bound in made.interval)
     assert low < 100 * made.overlap < high
     assert str(made).endswith(
-        f"overlap@10 {100 * made.overlap:.1f} % (95 %: {low:.1f} to {high:.1f}) for 72 photos of the pool that "
-        "did not calibrate it. Not kept: less than 90 % is possible."
+        f"overlap@10 {100 * made.overlap:.1f} % (95 %: {low:.1f} to {high:.1f}) for 72 photos of the "
+        "pool that did not calibrate it. Not kept: less than 90 % is possible."
     )
     assert not (folder / "student.fp16.onnx").exists()
     assert not list(folder.glob(".variants-*"))
