@@ -101,7 +101,7 @@ def survey_pool(
     Args:
         files: The pool.
         teacher: What it cannot answer for is left out.
-        ledger: Whose answered images come first.
+        ledger: Images it has answers about come first.
         backbone: The student's, whole.
         fabric: Where the backbone computes.
         side: Of the squares to keep of the images, in pixels.

@@ -63,7 +63,7 @@ class Options:
         size: The student's input side, in pixels.
         dim: Length of the student's vectors.
         select: Which images the teacher is asked about, as in `order_by_worth`.
-        stages: Stages of the backbone to keep; None keeps those whose map is at least 1/16 of the image.
+        stages: Stages of the backbone to keep; None keeps those with a map of at least 1/16 of the image.
         device: `auto`, `cpu` or `cuda`.
         variants: Smaller files to make of the student, as in `make_variants`.
         steps: Training steps; None lets `steps_for` choose.

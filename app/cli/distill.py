@@ -103,7 +103,7 @@ def quantize(
         ),
     ] = None,
 ) -> None:
-    """Make fp16 and int8 copies; keep those whose rankings match."""
+    """Make fp16 and int8 copies; keep those that rank alike."""
     from distill.model.quantize import make_variants_by_name
 
     for made in make_variants_by_name(student, images, variants.split(","), queries or ()):

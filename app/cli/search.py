@@ -18,7 +18,7 @@ def search(
     where: Annotated[
         list[str] | None, typer.Option(help="column=value of the metadata. May repeat.", show_default="all")
     ] = None,
-    prefix: Annotated[str, typer.Option(help="Only images whose path starts with this.")] = "",
+    prefix: Annotated[str, typer.Option(help="Only images with a path that starts with this.")] = "",
     cut: Annotated[
         float, typer.Option(help="Only results with at least this share of the best similarity.")
     ] = 0.0,

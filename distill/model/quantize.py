@@ -22,7 +22,7 @@ from index.evaluation.metrics import overlap_at_k, rank
 from index.images.decode import read_photo
 from index.images.sources import Source, find_images
 
-CALIBRATION = 128  # images whose activations set the scales of int8
+CALIBRATION = 128  # images that set the scales of int8 by their activations
 GATE, FEWEST = 500, 50  # images that the gate searches among, and with, at most and at least
 LEAST_OVERLAP = 0.9  # docs/architecture.md has the figures that it lies between
 DEPTH = 10

@@ -48,7 +48,7 @@ def embed_missing(
     if missing < len(files):
         say(f"{missing} of {len(files)} images are new or changed, or were not reached.")
     with progress(missing, "index") as bar:
-        # A second round is for copies of an image that was embedded in vain, or that changed meanwhile.
+        # A second round is for copies of an image that could not be embedded, or that changed meanwhile.
         while True:
             done, underway = 0, set[str]()
             wanted: Iterable[ImageFile] = _find_missing(files, journal, underway, bar)

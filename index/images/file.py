@@ -12,7 +12,7 @@ from index.images.remote import Remote
 MAX_BYTES = 1 << 29  # of a file
 URI = "file://"
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0)  # for whoever writes into a pipe; files are read as ever
+WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0)  # for a writer into a pipe; files are read as ever
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ EXTENSIONS = frozenset(
 UNREAD = frozenset(  # photos and drawings all the same
     ".heic .heif .hif .jxl .svg .psd .exr .hdr .dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .pef .srw".split()
 )
-FOLDERS = frozenset(  # beside those whose names begin with a dot
+FOLDERS = frozenset(  # beside those named with a dot in front
     "@eadir #recycle #snapshot $recycle.bin __macosx thumbnails thumbs lost+found".split()
 )
 Place = TypeVar("Place")

@@ -103,7 +103,7 @@ def carry_over(table: pa.Table, before: pa.Table, after: pa.Table) -> pa.Table:
         after: Those of the items now.
 
     Returns:
-        The table; a row whose path no item has now gets that of the item with the content it belongs to.
+        The table; a row with a path that no item has now gets that of the item of its content.
     """
     paths = table[PATH].combine_chunks()
     stays = pc.is_in(paths, after[PATH].combine_chunks())
@@ -168,7 +168,7 @@ class Metadata:
         }
 
     def starts_with(self, prefix: str) -> NDArray[np.bool_]:
-        """Which items have a file whose name starts so: `(items,)`."""
+        """Which items have a file with a name that starts so: `(items,)`."""
         mask = np.zeros(self._count, bool)
         mask[self._owners[pc.starts_with(self._names, prefix).to_numpy(zero_copy_only=False)]] = True
         return mask

@@ -1,1 +1,1 @@
-"""Ask a teacher whose answers have a price: ledger, budget, retry."""
+"""Ask a teacher with a price for each answer: ledger, budget, retry."""

@@ -23,7 +23,7 @@ class Asked:
     """What became of some images.
 
     Attributes:
-        answered: Files whose answer is in the ledger, each with the content digest of what was read.
+        answered: Files with an answer in the ledger, each with the content digest of what was read.
         failures: Files that cannot be read, or that the teacher has no answer for.
         denied: How many the budget had no room for.
     """
@@ -44,7 +44,7 @@ def ask_about(files: Sequence[ImageFile], paid: PaidEmbedder, wanted: int) -> It
 
     Args:
         files: What to ask about, best first. One that cannot be answered for is replaced by the next.
-        paid: Whom to ask.
+        paid: The teacher to ask.
         wanted: How many answers.
 
     Yields:

@@ -59,7 +59,7 @@ class Ledger:
             UsageError: The file is no ledger, cannot be written, or belongs to another teacher.
         """
         self.path = path
-        self.buried = 0  # calls found in flight whose process was gone
+        self.buried = 0  # calls found in flight without their process
         self._lock = Lock()
         self._owner = describe_owner()
         try:
@@ -91,7 +91,7 @@ class Ledger:
 
     @property
     def spent(self) -> int:
-        """What counts against the budget: answers, and calls whose answer was lost or is on its way."""
+        """What counts against the budget: answers, and calls without one that failed or are in flight."""
         return self._one("SELECT (SELECT coalesce(max(id), 0) FROM answers) + count(*) FROM calls")
 
     @property

@@ -20,7 +20,7 @@ def is_gone(owner: str) -> bool:
         return False
     try:
         process = psutil.Process(int(number))
-        if process.status() == psutil.STATUS_ZOMBIE:  # killed, and whoever started it has not looked yet
+        if process.status() == psutil.STATUS_ZOMBIE:  # killed, and its parent has not looked yet
             return True
         return abs(process.create_time() - float(born)) > SAME
     except psutil.NoSuchProcess:

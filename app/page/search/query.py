@@ -62,7 +62,7 @@ class SearchRequest:
         item: The image of the gallery that is searched with, or None.
         sent: Digest of a photo that was sent before, if any.
         address: Address to fetch the picture from, if any.
-        prefix: Only images whose name starts like this.
+        prefix: Only images with a name that starts like this.
         columns: Only images with these values, as pairs of column and value.
         cut: Only results at least this share as similar as the best; 0 keeps all.
         soon: Whether to answer with the first column and leave the second for later.

@@ -18,7 +18,7 @@ MEANINGS = {
     "teacher's index.",
     "rerank": "Student finds the results, teacher orders them.",
 }
-SPACES = {"asymmetric": "projected", "rerank": "student"}  # the space whose vectors are searched
+SPACES = {"asymmetric": "projected", "rerank": "student"}  # the space that is searched
 HEADINGS = {
     "": "",
     "one search": "from the bytes of the image to its results",
@@ -111,7 +111,7 @@ def render_numbers(
         index: What was searched.
         agreed: How far two columns agree, if there are two.
         costs: What searching costs, by mode.
-        waiting: The mode that is on its way, whose numbers keep their place, and the results it is to bring.
+        waiting: The mode that is on its way, of which the numbers keep their place, and the results to come.
     """
     answered = [column for column in columns if column.found]
     if not answered:

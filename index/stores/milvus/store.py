@@ -23,7 +23,7 @@ from index.stores.records import Failure, Item
 from index.stores.students import find_student
 from index.vectors import Scored, Vectors
 
-REMEMBERED = 100_000  # items whose fields are kept after they were found
+REMEMBERED = 100_000  # items that keep their fields after they were found
 # Opening waits for all that was written; to wait again would cost each search a tenth of a second and more.
 LEVEL = "Eventually"
 
@@ -166,7 +166,7 @@ class _Ids(Mapping[str, list[int]]):
 
     def __getitem__(self, digest: str) -> list[int]:
         if digest not in self._ids:
-            # Of what is shown all have ids; another photo is looked for once, by whoever has not pinned.
+            # Of what is shown all have ids; another photo is looked for once, unless pinned.
             if len(self._ids) >= self._index.manifest.count:
                 raise KeyError(digest)
             rows = self._index.collection.fetch("student", [digest], FIELDS, LEVEL)

@@ -334,7 +334,7 @@ def test_an_index_that_is_replaced_while_it_is_opened_is_refused(root, tmp_path:
     student = OnnxEmbedder(root / "student.onnx")
     opened = Searcher(build_index([root / "images"], student, tmp_path / "idx"), student)
     build_index([root / "images" / "00.png"], student, tmp_path / "idx")
-    with pytest.raises(RetrievalError, match="was written anew meanwhile"):
+    with pytest.raises(RetrievalError, match="was replaced meanwhile"):
         SharedSearcher(opened)
 
 
