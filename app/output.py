@@ -10,7 +10,7 @@ from index.evaluation.revisited import PROTOCOLS
 from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.progress import printable
-from index.search import RERANK, Results, open_searcher
+from index.search import RERANK, open_searcher
 from index.stores.filters import Filter
 from index.stores.records import Item
 from index.teachers.spec import TeacherSpec
@@ -111,7 +111,8 @@ def search_files(
         except ImageError as reason:
             answers.append(Answer(str(query), [], str(reason)))
             continue
-        answers.append(Answer(str(query), _hits(found.results, searcher.index.items)))
+        hits = [(searcher.index.items[i], score) for i, score in found.results.hits()]
+        answers.append(Answer(str(query), hits))
     return Answers(mode, answers)
 
 
@@ -148,8 +149,3 @@ def _percent_table(names: Sequence[str], lines: Mapping[str, Mapping[str, float 
     return "\n".join(
         [head, *(f"{line:13}{''.join(cell(row.get(n)) for n in names)}" for line, row in lines.items())]
     )
-
-
-def _hits(results: Results, items: Sequence[Item]) -> list[tuple[Item, float]]:
-    pairs = zip(results.ids[0].tolist(), results.scores[0].tolist(), strict=True)
-    return [(items[i], score) for i, score in pairs if i >= 0]

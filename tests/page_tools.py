@@ -34,7 +34,8 @@ def settle(tab) -> None:
     """Wait until the last answer has been shown, in its full colours: lists fade while they are asked for."""
     tab.wait_for_selector(".search:not([data-state=empty]):not([aria-busy])")
     tab.wait_for_function(
-        "!document.getAnimations().some(each => each instanceof CSSTransition && each.playState === 'running')"
+        "!document.getAnimations().some(each => each instanceof CSSTransition"
+        " && each.playState === 'running')"
     )
 
 

@@ -13,6 +13,7 @@ LEFT, RIGHT, TOP, BOTTOM = 34, 14, 24, 38  # margins
 FEW = 30  # points of a line that are marked
 HTML = load("index/evaluation/chart.html")
 STYLE = Path(__file__).with_name("chart.css")
+render_table = HTML.table  # of a head and of rows; the first cell of each names it
 LETTER, LINE = 7.0, 13.0  # about how wide a letter of a label is, and how high a line
 
 
@@ -137,11 +138,6 @@ def draw_line(
     marks = [Mark(place, value, format(value, form) if form else "") for place, value in points]
     rows = [[f"{mark.x:,.0f}", f"{mark.y:.1f}"] for mark in marks]
     return draw_chart(title, marks, x, y, joined=True), ([x.name, y_name], rows)
-
-
-def render_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Show a table; its first column names the rows, and it scrolls by itself where it is too wide."""
-    return HTML.table(head, rows)
 
 
 def _text(text: str, x: float, y: float, anchor: str, kind: str = "tick") -> dict[str, Any]:

@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from app.page.blind_vote.logic import BlindTest
-from app.page.blind_vote.views import render_blind_test, render_reveal, render_round, render_tally
+from app.page.blind_vote.views import HTML, render_reveal, render_round, render_tally
 from app.page.blind_vote.votes import Pair, default_votes
-from app.page.views import NO_TEACHER, render_error, render_lone_note, render_note
+from app.page.views import SEEN, add_empty_tab, add_html, render_error, render_note
 from index.errors import needs
 from index.search import Searcher
 
 with needs("demo"):
     import gradio as gr
 
-HERE = Path(__file__).parent
-SCRIPTS = (HERE.with_name("seen.js"), HERE / "blind.js")
 NO_DIFFERENCE = "For all photos that were tried, these two find the same."
 ROUND_GONE = "This round is gone: the server was started again, or too long has passed."
 
@@ -56,12 +54,7 @@ def build_blind_tab(searcher: Searcher) -> None:
 
     with gr.Tab("Blind vote", id="blind"):
         if not pairs:
-            gr.HTML(render_lone_note(NO_TEACHER), apply_default_css=False, elem_id="blind")
-            return
-        gr.HTML(
-            render_blind_test(pairs),
-            js_on_load="\n".join(script.read_text() for script in SCRIPTS),
-            server_functions=[deal, vote, export_votes],
-            apply_default_css=False,
-            elem_id="blind",
-        )
+            add_empty_tab("blind")
+        else:
+            script = Path(__file__).with_name("blind.js")
+            add_html(HTML.page(pairs), "blind", [SEEN, script], [deal, vote, export_votes])

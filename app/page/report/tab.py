@@ -7,14 +7,13 @@ from app.page.background import Background
 from app.page.report.logic import read_run, weigh
 from app.page.report.measure import measure
 from app.page.report.views import render_report, render_ways
+from app.page.views import SEEN, add_html
 from index.errors import needs
 from index.search import Searcher
 
 with needs("demo"):
     import gradio as gr
 
-HERE = Path(__file__).parent
-SCRIPTS = (HERE.with_name("seen.js"), HERE / "report.js")
 FIRST_WAIT = 0.3  # seconds: later looks find what the first one measured
 
 
@@ -33,10 +32,5 @@ def build_report_tab(searcher: Searcher) -> None:
         }
 
     with gr.Tab("Report", id="report"):
-        gr.HTML(
-            '<div class="tab"><div class="body"></div></div>',
-            js_on_load="\n".join(script.read_text() for script in SCRIPTS),
-            server_functions=[report],
-            apply_default_css=False,
-            elem_id="report",
-        )
+        script = Path(__file__).with_name("report.js")
+        add_html('<div class="tab"><div class="body"></div></div>', "report", [SEEN, script], [report])

@@ -6,7 +6,7 @@ from typing import Any
 from app.page.background import Background
 from app.page.report.logic import Size, count_reasons
 from app.page.report.measure import DEPTH, QUERIES, Point
-from app.page.views import render_note
+from app.page.views import format_bytes, render_note
 from index.evaluation.charts import Mark, draw_chart, draw_line, linear_axis, log_axis, render_table
 from index.html import load
 from index.stores.base import Store
@@ -119,16 +119,6 @@ def render_training(run: dict[str, Any]) -> str:
         facts["Overlap@10"] = held_out
     checks = training.get("agreement") or []
     return HTML.facts(facts) + (_render_checks(checks, training["kept_step"]) if len(checks) > 1 else "")
-
-
-def format_bytes(count: int | None) -> str:
-    """Format a size, as in `3.1 MB`; a dash where there is none, or it is not known."""
-    if count is None:
-        return "-"
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"
 
 
 def _render_run(render: Callable[[dict[str, Any]], str], run: dict[str, Any]) -> str:

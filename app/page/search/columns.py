@@ -36,14 +36,12 @@ class SearchColumn:
     @property
     def ids(self) -> list[int]:
         """Ids of the items, best first."""
-        return (
-            [] if self.found is None else [item for item in self.found.results.ids[0].tolist() if item >= 0]
-        )
+        return [item for item, _ in self.found.results.hits()] if self.found else []
 
     @property
     def scores(self) -> list[float]:
         """Their similarities."""
-        return self.found.results.scores[0].tolist()[: len(self.ids)] if self.found else []
+        return [score for _, score in self.found.results.hits()] if self.found else []
 
     @property
     def seconds(self) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 
+from app.server.api import require_item
 from app.server.fetch import fetch_image
 from index.errors import ImageError, UsageError
 from index.images.decode import Photo, decode, with_pixels
@@ -102,7 +103,8 @@ def read_request(asked: Mapping[str, Any], searcher: Searcher) -> SearchRequest:
         )
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError("This search cannot be read. Open the page again.") from error
-    require_item(searcher, item)
+    if item is not None:
+        require_item(searcher.index, item)
     unknown = [mode for mode in request.modes if mode not in searcher.modes]
     if not request.modes or (unknown and unknown != ["teacher"]):  # that of a missing teacher gets its reason
         raise UsageError(f"There is no mode {', '.join(unknown)} here, only {', '.join(searcher.modes)}.")
@@ -114,17 +116,6 @@ def _box(box: Any) -> Box:
     if not all(map(math.isfinite, (left, top, right, bottom))):
         raise ValueError(box)
     return left, top, right, bottom
-
-
-def require_item(searcher: Searcher, item: int | None) -> None:
-    """Refuse the id of an image that is not in the index.
-
-    Raises:
-        UsageError: There is none with this id.
-    """
-    count = len(searcher.index.items)
-    if item is not None and not 0 <= item < count:
-        raise UsageError(f"There is no image {item} in this index: ids go from 0 to {count - 1}.")
 
 
 @dataclass(frozen=True)

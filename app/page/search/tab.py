@@ -21,7 +21,6 @@ from app.page.search.query import (
     query_of_bytes,
     query_of_item,
     read_request,
-    require_item,
 )
 from app.page.search.views import (
     Cost,
@@ -31,16 +30,17 @@ from app.page.search.views import (
     render_search,
     render_waiting,
 )
-from app.page.views import render_error
+from app.page.views import add_html, render_error
+from app.server.api import require_item
 from index.errors import RetrievalError, UsageError, needs
 from index.search import Searcher
 
 with needs("demo"):
-    import gradio as gr
     from cachetools import LRUCache
     from gradio.data_classes import DataWithFiles
 
-SCRIPTS = ("crop.js", "cards.js", "large.js", "entry.js", "search.js")
+NAMES = ("crop", "cards", "large", "entry", "search")
+SCRIPTS = [Path(__file__).with_name(f"{name}.js") for name in NAMES]
 EXAMPLES = 12
 CACHED_BYTES = 64 << 20  # bytes of photos that are remembered, so that a crop of one need not send it again
 CACHED_COLUMNS = (
@@ -106,8 +106,8 @@ class SearchPage:
         """Show what is known of an image of the gallery, by its id."""
         try:
             item = int(asked)
-            require_item(self.searcher, item)
             index = self.searcher.index
+            require_item(index, item)
             return render_details(item, index.items[item], index.metadata_of(item))
         except (TypeError, ValueError):
             return render_error("There is no such image in this index.")
@@ -204,13 +204,8 @@ def build_search_tab(searcher: Searcher, price: float | None = None) -> None:
     spread = sorted({i * len(items) // EXAMPLES for i in range(EXAMPLES)}) if items else []
     # A teacher that is only missing keeps its column, in which the page says why.
     alone = "teacher" not in searcher.index.manifest.spaces
-    gr.HTML(
-        render_search(searcher.modes, [(i, items[i].name) for i in spread], searcher.columns, alone),
-        js_on_load="\n".join(Path(__file__).with_name(name).read_text() for name in SCRIPTS),
-        server_functions=[search, picture, details],
-        apply_default_css=False,
-        elem_id="search",
-    )
+    html = render_search(searcher.modes, [(i, items[i].name) for i in spread], searcher.columns, alone)
+    add_html(html, "search", SCRIPTS, [search, picture, details])
 
 
 def _open(asked: Mapping[str, Any] | DataWithFiles) -> tuple[Mapping[str, Any], tuple[str, bytes] | None]:

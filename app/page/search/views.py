@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.page.search.columns import Agreement, SearchColumn, rank_shifts
-from app.page.views import render_note, thumbnail_url
+from app.page.views import format_bytes, render_note, thumbnail_url
 from index.html import load
 from index.stores.base import Store
 from index.stores.records import Item
@@ -132,7 +132,7 @@ def render_numbers(
 def render_details(item: int, entry: Item, metadata: Mapping[str, str]) -> str:
     """Show what is known of an image of the gallery."""
     also = {"Also as": ", ".join(copy.name for copy in entry.copies)} if entry.copies else {}
-    size = f"{entry.width} by {entry.height} pixels, {_bytes(entry.size)}"
+    size = f"{entry.width} by {entry.height} pixels, {format_bytes(entry.size)}"
     return HTML.details(entry.name, {"Size": size, "Id": item, **also, **metadata})
 
 
@@ -173,7 +173,3 @@ def _duration(seconds: float) -> str:
         if seconds >= least:
             return f"{seconds / length:.1f} {unit}"
     return f"{seconds:.0f} seconds"
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{max(count / 1e3, 1):.0f} kB"
