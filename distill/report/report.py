@@ -163,7 +163,7 @@ def _card(run: dict[str, Any]) -> str:
     flat |= {f"recipe {name}": value for name, value in recipe.items()}
     agreement, asking = _agreement(run["agreement"]), judge_asking(training["placement"], run["queried"])
     shown = {"variants": [], **run}
-    return CARD.card(shown, options, recipe, flat, training, agreement, asking, _cost(run["cost"])) + "\n"
+    return CARD.card(shown, options, recipe, flat, training, agreement, asking, _cost(run["cost"]))
 
 
 def _cost(cost: dict[str, Any]) -> dict[str, str]:
