@@ -162,11 +162,9 @@ class Index:
             raise UsageError(self.searcher.teacher_missing)
         side = max(model.side for model in self.searcher.models.values())
         found = self.searcher.find([_read(photo, side)], mode, k, Filter(columns=where or {})).results
-        pairs = zip(found.ids[0].tolist(), found.scores[0].tolist(), strict=True)
         return Hits(
             Hit(rank, i, score, store.items[i].path, store.items[i].name, store.metadata_of(i))
-            for rank, (i, score) in enumerate(pairs, 1)
-            if i >= 0
+            for rank, (i, score) in enumerate(found.hits(), 1)
         )
 
     def embed(self, photos: Sequence[AnyPhoto], *, model: str = "student") -> NDArray[Any]:

@@ -10,7 +10,7 @@ from index.evaluation.revisited import PROTOCOLS
 from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.progress import printable
-from index.search import RERANK, Results, open_searcher
+from index.search import RERANK, open_searcher
 from index.stores.filters import Filter
 from index.stores.records import Item
 from index.teachers.spec import TeacherSpec
@@ -80,7 +80,7 @@ def search_files(
     mode: str,
     teacher: TeacherSpec,
     device: str,
-    narrow: Filter | None = None,
+    wanted: Filter | None = None,
     model: Path | None = None,
 ) -> Answers:
     """Search an index with files; one that cannot be read is answered with the reason.
@@ -92,7 +92,7 @@ def search_files(
         mode: How to search.
         teacher: Where the teacher is now.
         device: `auto`, `cpu` or `cuda`.
-        narrow: Which results are wanted; None wants all.
+        wanted: Which results are wanted; None wants all.
         model: As for `open_store`.
 
     Raises:
@@ -107,11 +107,12 @@ def search_files(
     for query in queries:
         try:
             photo = read_photo(ImageFile(query.absolute(), query.name), side)
-            found = searcher.find([photo], mode, k, narrow)
+            found = searcher.find([photo], mode, k, wanted)
         except ImageError as reason:
             answers.append(Answer(str(query), [], str(reason)))
             continue
-        answers.append(Answer(str(query), _hits(found.results, searcher.index.items)))
+        hits = [(searcher.index.items[i], score) for i, score in found.results.hits()]
+        answers.append(Answer(str(query), hits))
     return Answers(mode, answers)
 
 
@@ -148,8 +149,3 @@ def _percent_table(names: Sequence[str], lines: Mapping[str, Mapping[str, float 
     return "\n".join(
         [head, *(f"{line:13}{''.join(cell(row.get(n)) for n in names)}" for line, row in lines.items())]
     )
-
-
-def _hits(results: Results, items: Sequence[Item]) -> list[tuple[Item, float]]:
-    pairs = zip(results.ids[0].tolist(), results.scores[0].tolist(), strict=True)
-    return [(items[i], score) for i, score in pairs if i >= 0]

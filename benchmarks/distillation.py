@@ -1,4 +1,4 @@
-"""Recipes against budgets: mean and standard error over seeds, on photos whose labels only the score reads.
+"""Recipes against budgets: mean and standard error over seeds, on photos with labels for the score alone.
 
     python benchmarks/distillation.py --gallery gallery.csv --queries queries.csv --teacher teacher.onnx \
         --recipes default,regression,csd --budgets 250,500 --seeds 3 --out docs/distillation.csv

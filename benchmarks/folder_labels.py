@@ -1,4 +1,4 @@
-"""Write `path,label` for a photo set whose folders are its labels.
+"""Write `path,label` for a photo set with its labels as folders.
 
 python benchmarks/folder_labels.py grocery/train grocery/gallery.csv
 """

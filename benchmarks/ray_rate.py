@@ -3,7 +3,7 @@
     python benchmarks/ray_rate.py photos --model student/student.onnx
 
 The rounds alternate. `built in` and `Ray` are `index` without and with `--ray`, up to the vectors. Ray is
-timed from the first piece made on, for its processes start anew for each run: `start` has the seconds until
+timed from the first piece made on, for its processes start again for each run: `start` has the seconds until
 then. `Ray, two stages` is what its documentation suggests: tasks decode, an actor embeds, and the pixels go
 from the ones to the other. Rates are medians, in images a second; ratios are medians of the rounds.
 """

@@ -67,6 +67,6 @@ class Law:
 
 
 def _factor(covariance: NDArray[np.floating]) -> NDArray[np.float32]:
-    """A matrix whose square is `covariance`, or where that is none the nearest that is one."""
+    """A square root of `covariance`, or where that has none, of the nearest that has one."""
     values, axes = np.linalg.eigh(covariance)
     return (np.sqrt(np.maximum(values, 0))[:, None] * axes.T).astype(np.float32)

@@ -102,7 +102,7 @@ def survey_pool(
     Args:
         files: The pool.
         teacher: What it cannot answer for is left out.
-        ledger: Whose answered images come first.
+        ledger: Images it has answers about come first.
         backbone: The student's, whole.
         fabric: Where the backbone computes.
         side: Of the squares to keep of the images, in pixels.
@@ -251,8 +251,8 @@ def _too_few(
     complaint: str = "",
 ) -> str:
     if unknown and ledger.spent >= budget:
-        lost = f" and {ledger.lost} calls without one" if ledger.lost else ""
-        last = f" The last call without one: {complaint}." if complaint else ""
+        lost = f" and {ledger.lost} failed calls" if ledger.lost else ""
+        last = f" The last failure: {complaint}." if complaint else ""
         return (
             f"The budget of {budget} is spent: {ledger.path} holds {len(ledger)} answers{lost}, "
             f"{count} of them about these images.{last} Raise --budget, or give another --ledger."

@@ -32,7 +32,7 @@ from distill.model.trial import try_out
 from distill.placement import Placement, place
 from distill.report.cost import reckon, seconds_per_image
 from distill.report.held_out import POOL_PHOTOS, QUERY_PHOTOS, HeldOut, search_again, search_with_teacher
-from distill.report.report import judge, judge_asking, write_report, write_run
+from distill.report.report import count, judge, judge_asking, write_report, write_run
 from distill.selection import SELECTIONS
 from distill.training.checkpoint import Checkpoint, Progress
 from distill.training.device import keep_freed_memory, open_fabric
@@ -64,7 +64,7 @@ class Options:
         size: The student's input side, in pixels.
         dim: Length of the student's vectors.
         select: Which images the teacher is asked about, as in `order_by_worth`.
-        stages: Stages of the backbone to keep; None keeps those whose map is at least 1/16 of the image.
+        stages: Stages of the backbone to keep; None keeps those with a map of at least 1/16 of the image.
         device: `auto`, `cpu` or `cuda`.
         variants: Smaller files to make of the student, as in `make_variants`.
         steps: Training steps; None lets `steps_for` choose.
@@ -135,8 +135,8 @@ class Distilled:
             f"{run['export']['megabytes']} MB, trained on {run['queried']} of {run['images']} images; "
             f"{run['asked_now']} teacher queries in this run, "
             f"{run['queried'] + run['query_photos'] - run['asked_now']} answers from the ledger, "
-            f"{run['cost']['in_vain']} calls without an answer, "
-            f"{len(run['unreadable'])} images left out.\n"
+            f"{count(run['cost']['failed_calls'], 'failed call')}, "
+            f"{count(len(run['unreadable']), 'image')} skipped.\n"
             f"Teacher {run['teacher']['name']}: vectors of {run['teacher']['dim']} numbers"
             f"{run['teacher']['remarks']}.\n{judge(run['agreement'])}\n"
             f"{judge_asking(run['training']['placement'], run['queried'])}"

@@ -3,7 +3,7 @@
 An image's place joins two views of it: what the teacher answered, or would by the predictor, and what the
 free network, the student's own ImageNet backbone at its own size, says at no query. `trust` is the teacher's
 share. It is chosen on the answered images alone: each is searched with among the others as if none of them
-had an answer, and the share whose lists are most like the teacher's wins. Where it wins by no more than
+had an answer, and the share with lists most like the teacher's wins. Where it wins by no more than
 chance, the share is a half if the answers can be predicted at all, and nothing if not.
 """
 

@@ -1,4 +1,4 @@
-"""Work that runs ahead of whoever uses its results, within bounds."""
+"""Work that runs ahead of the user of its results, within bounds."""
 
 import os
 from collections import deque

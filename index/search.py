@@ -54,6 +54,11 @@ class Results:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def hits(self, row: int = 0) -> list[tuple[int, float]]:
+        """List the ids of a query's items with their similarities, without what pads the list."""
+        pairs = zip(self.ids[row].tolist(), self.scores[row].tolist(), strict=True)
+        return [(item, score) for item, score in pairs if item >= 0]
+
 
 @dataclass(frozen=True)
 class Found:

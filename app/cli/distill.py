@@ -114,16 +114,23 @@ def quantize(
     student: Annotated[Path, typer.Argument(help="A student folder.", show_default=False)],
     images: Images,
     variants: Annotated[str, typer.Option(help="fp16, int8, or both.")] = "fp16,int8",
+    queries: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Photos like those that will be searched with, to compare rankings on. May repeat.",
+            show_default="photos of the pool that did not calibrate the copy",
+        ),
+    ] = None,
 ) -> None:
-    """Make fp16 and int8 copies; keep those whose rankings match."""
+    """Make fp16 and int8 copies; keep those that rank alike."""
     from distill.model.quantize import make_variants_by_name
 
-    for made in make_variants_by_name(student, images, variants.split(",")):
+    for made in make_variants_by_name(student, images, variants.split(","), queries or ()):
         typer.echo(str(made))
 
 
 EXAMPLES = {
     distill: "distill photos --teacher teacher.onnx --budget 500 --out student",
     export: "export demo-teacher teacher.onnx",
-    quantize: "quantize student photos",
+    quantize: "quantize student photos --queries snapshots",
 }

@@ -18,7 +18,7 @@ def search(
     where: Annotated[
         list[str] | None, typer.Option(help="column=value of the metadata. May repeat.", show_default="all")
     ] = None,
-    prefix: Annotated[str, typer.Option(help="Only images whose path starts with this.")] = "",
+    prefix: Annotated[str, typer.Option(help="Only images with a path that starts with this.")] = "",
     cut: Annotated[
         float, typer.Option(help="Only results with at least this share of the best similarity.")
     ] = 0.0,
@@ -34,9 +34,9 @@ def search(
     from app.output import search_files
     from index.stores.filters import Filter, parse_where
 
-    narrow = Filter(prefix, parse_where(where or ()), cut)
+    wanted = Filter(prefix, parse_where(where or ()), cut)
     spec = describe_teacher(teacher, teacher_option, ledger, budget)
-    answers = search_files(index, queries, k, mode, spec, device, narrow, model)
+    answers = search_files(index, queries, k, mode, spec, device, wanted, model)
     typer.echo(json.dumps(answers.as_dict()) if as_json else answers.as_text())
     raise typer.Exit(answers.exit_code)
 

@@ -32,7 +32,7 @@ def serve(
     fetch: Annotated[
         list[str] | None,
         typer.Option(
-            help="Allow the page to load images whose address starts with this; with ? at its end, also ones "
+            help="Allow the page to load images from addresses that start with this; with ? at its end, also "
             "with parameters. May repeat.",
             show_default="nowhere",
         ),

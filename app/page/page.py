@@ -6,7 +6,7 @@ from app.page.blind_vote.tab import build_blind_tab
 from app.page.disagreements.tab import build_disagreements_tab
 from app.page.report.tab import build_report_tab
 from app.page.search.tab import build_search_tab
-from app.page.views import render_heading
+from app.page.views import add_html, render_heading
 from app.server.api import api_help
 from index.errors import needs
 from index.search import Searcher
@@ -33,10 +33,5 @@ def build_page(searcher: Searcher, price: float | None = None) -> gr.Blocks:
             build_blind_tab(searcher)
             build_report_tab(searcher)
             with gr.Tab("API", id="api"):
-                gr.HTML(
-                    api_help(HERE, searcher.modes),
-                    js_on_load=Path(__file__).with_name("api.js").read_text(),
-                    apply_default_css=False,
-                    elem_id="api",
-                )
+                add_html(api_help(HERE, searcher.modes), "api", [Path(__file__).with_name("api.js")])
     return page.queue(default_concurrency_limit=8)

@@ -1,14 +1,22 @@
 """HTML that all tabs share."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
-from app.html import load
+from index.errors import needs
+from index.html import load
 from index.stores.base import Store
 
+with needs("demo"):
+    import gradio as gr
+
 ICON = Markup(Path(__file__).with_name("icon.svg").read_text().replace("<svg ", '<svg aria-hidden="true" '))  # noqa: S704
-ALONE = "This index was made without a teacher: there is nothing to compare. Index again with --teacher."
+NO_TEACHER = "This index was made without a teacher: there is nothing to compare. Index again with --teacher."
+SEEN = Path(__file__).with_name("seen.js")  # what the scripts of tabs share that begin when they are seen
 
 
 def thumbnail_url(item: int) -> str:
@@ -16,7 +24,19 @@ def thumbnail_url(item: int) -> str:
     return f"thumbs/{item}"
 
 
-PARTS = load("page/parts.html", thumbnail=thumbnail_url)
+def format_bytes(count: int | None) -> str:
+    """Format a size, as in `3.1 MB`; a dash where there is none, or it is not known."""
+    if count is None:
+        return "-"
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"
+
+
+PARTS = load("app/page/parts.html", thumbnail=thumbnail_url)
+render_note = PARTS.note  # a line in place of results
+render_error = partial(PARTS.note, kind="note error")  # a line that says what went wrong and what to do
 
 
 def render_heading(index: Store) -> str:
@@ -26,16 +46,21 @@ def render_heading(index: Store) -> str:
     return PARTS.heading(ICON, len(index), models)
 
 
-def render_note(text: str) -> str:
-    """Show a line in place of results."""
-    return PARTS.note(text)
+def add_html(
+    html: str, name: str, scripts: Sequence[Path] = (), functions: Sequence[Callable[..., Any]] = ()
+) -> None:
+    """Add HTML to the page that is being laid out.
+
+    Args:
+        html: What is shown at first.
+        name: Its id.
+        scripts: Run once it is there; `element` is the HTML.
+        functions: Functions of the server that the scripts can call by their names.
+    """
+    script = "\n".join(file.read_text() for file in scripts)
+    gr.HTML(html, js_on_load=script, server_functions=list(functions), apply_default_css=False, elem_id=name)
 
 
-def render_lone_note(text: str) -> str:
-    """Show a line in place of a whole tab."""
-    return PARTS.lone_note(text)
-
-
-def render_error(text: str) -> str:
-    """Show a line that says what went wrong and what to do."""
-    return PARTS.note(text, "note error")
+def add_empty_tab(name: str) -> None:
+    """Say in place of a tab that there is no teacher to compare with."""
+    add_html(PARTS.lone_note(NO_TEACHER), name)

@@ -9,7 +9,6 @@ from io import BytesIO, StringIO
 from time import perf_counter
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
-from app.html import load
 from app.server.concurrency import BusyError, SharedSearcher
 from app.server.metrics import STAGES
 from index.embedders.http_formats import read_input
@@ -20,6 +19,7 @@ from index.errors import (
     UsageError,
     needs,
 )
+from index.html import load
 from index.images.decode import Photo, decode
 from index.search import MODES, Results
 from index.stores.base import Store
@@ -28,7 +28,7 @@ with needs("demo"):
     from fastapi import APIRouter, HTTPException, Query, Request, Response
     from starlette.datastructures import UploadFile
 
-HELP = load("server/api.html")
+HELP = load("app/server/api.html")
 MOST_RESULTS = 500
 T = TypeVar("T")
 Mode = Annotated[str, Query(max_length=20)]
@@ -101,8 +101,7 @@ def search_item(searcher: SharedSearcher, item: int, mode: str, k: int) -> Answe
         UsageError: It has no such mode.
     """
     index = searcher.index
-    if not 0 <= item < len(index):
-        raise UnknownItemError(f"The index has no image {item}; its ids are 0 to {len(index) - 1}.")
+    require_item(index, item)
     require_mode(searcher, mode)
     start = perf_counter()
     results = searcher.search_items([item], mode, k)
@@ -124,7 +123,7 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
         except BusyError as reason:
             raise HTTPException(503, str(reason), {"Retry-After": "1"}) from reason
         except RetrievalError as reason:
-            raise HTTPException(status_of(reason), sentence(reason)) from reason
+            raise HTTPException(status_of(reason), as_sentence(reason)) from reason
 
     @router.get("/search")
     async def by_id(
@@ -170,6 +169,16 @@ def require_known(request: Request) -> None:
             raise HTTPException(422, f"No parameter {name!r} here, only {', '.join(known) or 'none'}.")
 
 
+def require_item(index: Store, item: int) -> None:
+    """Refuse the id of an image that is not in the index.
+
+    Raises:
+        UnknownItemError: There is none with this id.
+    """
+    if not 0 <= item < len(index.items):
+        raise UnknownItemError(f"The index has no image {item}; its ids are 0 to {len(index.items) - 1}.")
+
+
 def require_mode(searcher: SharedSearcher, mode: str) -> None:
     """Refuse a mode that this index and these models do not have.
 
@@ -191,21 +200,32 @@ def api_help(base_url: str, modes: Sequence[str]) -> str:
     return HELP.page(base_url.rstrip("/"), modes, MOST_RESULTS)
 
 
+def is_form(request: Request) -> bool:
+    """Whether the body is a form with files."""
+    return request.headers.get("content-type", "").startswith("multipart/form-data")
+
+
+async def read_object(request: Request) -> dict[str, Any] | None:
+    """Read the body as a JSON object; None if it is none."""
+    try:
+        asked = await request.json()
+    except (ValueError, RecursionError):
+        return None
+    return asked if isinstance(asked, dict) else None
+
+
 @asynccontextmanager
 async def _sent_photo(request: Request) -> AsyncIterator[tuple[str, BinaryIO]]:
     """Read the photo of a request, from a form or JSON; a large upload stays on disk until it is its turn."""
-    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if is_form(request):
         async with request.form(max_files=1, max_fields=4) as form:
             files = [part for part in form.values() if isinstance(part, UploadFile)]
             if not files:
                 raise HTTPException(400, "Send one file, under `image`.")
             yield files[0].filename or "photo", files[0].file
         return
-    try:
-        asked = await request.json()
-    except (ValueError, RecursionError):
-        asked = None
-    if not isinstance(asked, dict) or "image" not in asked:
+    asked = await read_object(request)
+    if asked is None or "image" not in asked:
         raise HTTPException(400, 'Send a form with a file under `image`, or {"image": "data:..."} as JSON.')
     try:
         yield "photo", BytesIO(read_input(asked["image"]))
@@ -220,16 +240,14 @@ def _decode(searcher: SharedSearcher, data: bytes, name: str, mode: str) -> Phot
 
 
 def _hits(results: Results, index: Store) -> list[tuple[int, int, float, str]]:
-    pairs = zip(results.ids[0].tolist(), results.scores[0].tolist(), strict=True)
     return [
         (rank, item, round(score, 6), index.items[item].name)
-        for rank, (item, score) in enumerate(pairs, 1)
-        if item >= 0
+        for rank, (item, score) in enumerate(results.hits(), 1)
     ]
 
 
 def status_of(reason: RetrievalError) -> int:
-    """400 for photo or question, 402 for a spent budget, 404 for an id, 502 for a model that fails."""
+    """Choose 400 for photo or question, 402 for a spent budget, 404 for an id, 502 for a model that fails."""
     if isinstance(reason, BudgetError):
         return 402
     if isinstance(reason, UnknownItemError):
@@ -237,6 +255,6 @@ def status_of(reason: RetrievalError) -> int:
     return 400 if isinstance(reason, ImageError | UsageError) else 502
 
 
-def sentence(reason: RetrievalError) -> str:
+def as_sentence(reason: RetrievalError) -> str:
     """Make one line for people."""
     return f"This photo cannot be used: {reason}." if isinstance(reason, ImageError) else str(reason)

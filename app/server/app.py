@@ -23,6 +23,7 @@ from app.server.guard import Guard, Rules, is_local
 from app.server.openai_api import build_embeddings
 from app.server.pictures import Pictures, build_pictures
 from index.errors import RetrievalError, UsageError, needs
+from index.evaluation import charts
 from index.search import Searcher
 from index.stores.base import Store
 
@@ -36,10 +37,10 @@ with needs("demo"):
     from starlette.routing import Mount
 
 PAGE = Path(__file__).parents[1] / "page"
-CSS = [PAGE / name for name in ("page.css", "tabs.css")]
+CSS = [PAGE / "page.css", PAGE / "tabs.css", charts.STYLE]
 ICON = PAGE / "icon.svg"
-LOOK = 1.0  # seconds between two looks at whether the index was written again
-GRACE = 5  # seconds that requests in flight are given once the server is to stop
+POLL_SECONDS = 1.0  # seconds between two looks whether the index was written again
+SHUTDOWN_SECONDS = 5  # seconds that requests in flight are given once the server is to stop
 PASSWORD = "RETRIEVAL_AUTH"  # the environment variable  # noqa: S105
 
 
@@ -201,7 +202,11 @@ def serve(open_index: Callable[[], Searcher], options: ServerOptions) -> None:
         print(f"http://{name}:{listener.getsockname()[1]}", flush=True)
         while app:
             config = uvicorn.Config(
-                app, log_level="warning", server_header=False, timeout_graceful_shutdown=GRACE, ws="none"
+                app,
+                log_level="warning",
+                server_header=False,
+                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+                ws="none",
             )
             server = _Server(config, app.state.index, lambda: build_app(open_index(), options))
             server.run([listener.dup()])  # it closes what it is given
@@ -222,7 +227,7 @@ class _Server(uvicorn.Server):
     def _watch(self, index: Store, build: Callable[[], FastAPI]) -> None:
         refused = ""
         while not self.should_exit:
-            time.sleep(LOOK)
+            time.sleep(POLL_SECONDS)
             if not index.is_replaced():
                 continue
             try:

@@ -23,7 +23,7 @@ with needs("demo"):
     from anyio.to_thread import run_sync
 
 CORES = os.cpu_count() or 1
-PATIENCE = 30.0  # seconds that a search waits for its turn
+TURN_SECONDS = 30.0  # seconds that a search waits for its turn
 MOST_WAITING = 64  # requests for one lane; more are told to come back
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class SharedSearcher(Searcher):
         super().find([grey], "student", 1)
 
     def lane(self, mode: str) -> str:
-        """Whose turn a search waits for: the model that embeds the query, the teacher where it takes both."""
+        """Name the lane of a mode: the model that embeds the query, the teacher where both do."""
         return MODES[mode][0] if mode in MODES else "teacher"
 
     def find(self, photos: Sequence[Photo], mode: str, k: int, narrow: Filter | None = None) -> Found:
@@ -110,7 +110,7 @@ class SharedSearcher(Searcher):
         model = self.lane(mode)
         start = perf_counter()
         try:
-            if not self._turns[model].acquire(timeout=PATIENCE):
+            if not self._turns[model].acquire(timeout=TURN_SECONDS):
                 raise BusyError(f"The {model} is busy with other searches. Try again in a moment.")
             STAGES.labels("wait", mode).observe(perf_counter() - start)
             try:

@@ -17,7 +17,7 @@ from index.images.decode import decode
 MOST_BYTES = 50_000_000
 SECONDS = 15.0  # for all of it: names, redirects, every byte
 REDIRECTS = 3
-SIDE = 64  # pixels; as much of the image is decoded as tells that it is one
+CHECK_SIDE = 64  # pixels; as much of the image is decoded as tells that it is one
 HEADERS: dict[bytes | str, bytes | str] = {
     "Accept": "image/*",
     "Accept-Encoding": "identity",
@@ -53,7 +53,7 @@ def fetch_image(url: str) -> bytes:
     except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
         raise ImageError("the link cannot be reached") from error
     try:
-        decode(data, url, SIDE)
+        decode(data, url, CHECK_SIDE)
     except ImageError as reason:
         raise ImageError(f"the link leads to no image that can be used: {reason}") from reason
     return data
@@ -152,25 +152,25 @@ class _PublicNetwork(httpcore.NetworkBackend):
         for address in _look_up(host, port):
             try:
                 stream = self._sockets.connect_tcp(
-                    address, port, _left(self._deadline), local_address, socket_options
+                    address, port, _seconds_left(self._deadline), local_address, socket_options
                 )
-                return _HurriedStream(stream, self._deadline)
+                return _DeadlineStream(stream, self._deadline)
             except httpcore.ConnectError as error:
                 failure = error
         raise failure
 
 
-class _HurriedStream(httpcore.NetworkStream):
+class _DeadlineStream(httpcore.NetworkStream):
     """A stream that waits no longer than the deadline, so that a trickle of bytes gains no time."""
 
     def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
         self._stream, self._deadline = stream, deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _left(self._deadline))
+        return self._stream.read(max_bytes, _seconds_left(self._deadline))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, _left(self._deadline))
+        self._stream.write(buffer, _seconds_left(self._deadline))
 
     def close(self) -> None:
         self._stream.close()
@@ -178,14 +178,14 @@ class _HurriedStream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        secured = self._stream.start_tls(ssl_context, server_hostname, _left(self._deadline))
-        return _HurriedStream(secured, self._deadline)
+        secured = self._stream.start_tls(ssl_context, server_hostname, _seconds_left(self._deadline))
+        return _DeadlineStream(secured, self._deadline)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
 
 
-def _left(deadline: float) -> float:
+def _seconds_left(deadline: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
         raise httpcore.ReadTimeout("the deadline has passed")

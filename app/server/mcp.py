@@ -6,7 +6,7 @@ password, and holds other libraries back.
 
 from typing import Annotated, Any
 
-from app.server.api import MOST_RESULTS, require_mode, search_item, search_photo, sentence
+from app.server.api import MOST_RESULTS, as_sentence, require_mode, search_item, search_photo
 from app.server.concurrency import SharedSearcher
 from app.server.fetch import fetch_image
 from index.embedders.http_formats import read_input
@@ -55,7 +55,7 @@ def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
             require_mode(searcher, mode)
             return await searcher.run(mode, search)
         except RetrievalError as reason:
-            raise ToolError(sentence(reason)) from reason
+            raise ToolError(as_sentence(reason)) from reason
         except ValueError as reason:
             raise ToolError(f"The image {reason}.") from reason
 
@@ -65,6 +65,6 @@ def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
         try:
             return await searcher.run("student", lambda: search_item(searcher, id, mode, k).as_dict())
         except RetrievalError as reason:
-            raise ToolError(sentence(reason)) from reason
+            raise ToolError(as_sentence(reason)) from reason
 
     return server

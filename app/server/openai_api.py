@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.server.api import status_of
+from app.server.api import is_form, read_object, status_of
 from app.server.concurrency import BusyError, SharedSearcher
 from index.embedders.http_formats import read_input, write_answer
 from index.errors import ImageError, RetrievalError, needs
@@ -28,7 +28,7 @@ def build_embeddings(searcher: SharedSearcher) -> APIRouter:
     @router.post("/v1/embeddings")
     async def embeddings(request: Request) -> Any:
         try:
-            files, asked = await (_read_form(request) if _is_form(request) else _read_json(request))
+            files, asked = await (_read_form(request) if is_form(request) else _read_json(request))
             encoding = _check(files, asked, searcher.models["student"].dim)
             return await searcher.run("student", lambda: _answer(searcher, files, encoding))
         except BusyError as reason:
@@ -58,10 +58,6 @@ def _check(files: Sequence[bytes], asked: Mapping[str, Any], dim: int) -> str:
     return encoding
 
 
-def _is_form(request: Request) -> bool:
-    return request.headers.get("content-type", "").startswith("multipart/form-data")
-
-
 async def _read_form(request: Request) -> tuple[list[bytes], Mapping[str, Any]]:
     async with request.form(max_files=MOST_IMAGES, max_fields=8) as form:
         files = [await part.read() for part in form.getlist("images") if not isinstance(part, str)]
@@ -69,11 +65,8 @@ async def _read_form(request: Request) -> tuple[list[bytes], Mapping[str, Any]]:
 
 
 async def _read_json(request: Request) -> tuple[list[bytes], Mapping[str, Any]]:
-    try:
-        asked = await request.json()
-    except (ValueError, RecursionError):
-        asked = None
-    if not isinstance(asked, dict):
+    asked = await read_object(request)
+    if asked is None:
         raise HTTPException(400, "Send JSON, or a multipart form with the files under `images`.")
     if asked.get("modality", "image") != "image":
         raise HTTPException(400, "This model embeds images only. Send modality: image.")

@@ -24,9 +24,12 @@ with needs("demo"):
     from fastapi import APIRouter, HTTPException, Request, Response
 
 THUMBNAIL = 320  # pixels of its longer side
-KEPT = 2 << 30  # bytes of thumbnails, about 100,000, that a start of the server leaves in the cache
-LARGEST, SIDE = 20_000_000, 4096  # bytes of an original that is sent as it is; pixels of what is sent instead
-SHOWN = {  # what every browser shows
+CACHE_BYTES = 2 << 30  # bytes of thumbnails, about 100,000, that a start of the server leaves in the cache
+MAX_ORIGINAL_BYTES, MAX_SIDE = (
+    20_000_000,
+    4096,
+)  # bytes of an original that is sent as it is; pixels of what is sent instead
+BROWSER_TYPES = {  # what every browser shows
     "JPEG": "image/jpeg",
     "MPO": "image/jpeg",
     "PNG": "image/png",
@@ -92,7 +95,7 @@ class Pictures:
             pass
         return made
 
-    def trim(self, most: int = KEPT) -> None:
+    def trim(self, most: int = CACHE_BYTES) -> None:
         """Remove the thumbnails that were not looked at for longest, until the others have room."""
         room = most
         with suppress(OSError):  # another server trims it, too
@@ -110,10 +113,10 @@ class Pictures:
         """
         data = self._read(item)
         with Image.open(BytesIO(data), formats=FORMATS) as image:
-            mime = SHOWN.get(image.format or "")
-        if mime and len(data) <= LARGEST:
+            mime = BROWSER_TYPES.get(image.format or "")
+        if mime and len(data) <= MAX_ORIGINAL_BYTES:
             return data, mime
-        return _jpeg(data, item.name, SIDE), "image/jpeg"
+        return _jpeg(data, item.name, MAX_SIDE), "image/jpeg"
 
     def _read(self, item: Item) -> bytes:
         """Read an item's file.

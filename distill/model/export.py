@@ -27,7 +27,7 @@ DEMO_PARTS = (("tf_efficientnet_lite0", 224), ("tf_efficientnet_lite1", 240), ("
 
 
 class Unit(nn.Module):
-    """A backbone whose features are scaled to unit length."""
+    """A backbone with features scaled to unit length."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()

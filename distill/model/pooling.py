@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from distill.model.backbone import Backbone
 
-SMALLEST_VARIANCE = 1e-4  # within a map, whose square root then has a gradient
+SMALLEST_VARIANCE = 1e-4  # within a map: its square root then has a gradient
 
 
 def pool_maps(backbone: Backbone, images: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Smaller files of a finished student: fp16 and int8, each let in only if it ranks like the original."""
+"""Make smaller files of a student, fp16 and int8, and keep those that rank like it."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
+from distill.report.held_out import QUERY_PHOTOS, estimate_mean
 from distill.report.report import read_run, write_run
 from index.embedders.base import embed_many
 from index.embedders.onnx import OnnxEmbedder
@@ -21,10 +22,11 @@ from index.evaluation.metrics import overlap_at_k, rank
 from index.images.decode import read_photo
 from index.images.sources import Source, find_images
 
-CALIBRATION = 128  # images whose activations set the scales of int8
-GATE, FEWEST = 500, 50  # images that the gate searches among, at most and at least
+CALIBRATION = 128  # images that set the scales of int8 by their activations
+GATE, FEWEST = 500, 50  # images that the gate searches among, and with, at most and at least
 LEAST_OVERLAP = 0.9  # docs/architecture.md has the figures that it lies between
 DEPTH = 10
+POOL_PHOTOS = "photos of the pool that did not calibrate it"
 ROUNDS = 15  # of timing, after two to warm up
 PRODUCTS = ("Conv", "Gemm", "MatMul")  # where the weights and the time are
 
@@ -38,25 +40,38 @@ class Variant:
         megabytes: Size of the file.
         milliseconds: Per image, at a batch of 1 and of 32. Comparable within one call only.
         overlap: Mean overlap@10 with the original.
-        admitted: Whether the file was kept.
+        interval: Its 95 % confidence interval.
+        queries: How many photos that was measured with.
+        population: What they are, for people.
+        admitted: Whether the file was kept: the interval lies above `LEAST_OVERLAP`.
     """
 
     name: str
     megabytes: float
     milliseconds: tuple[float, float]
     overlap: float
+    interval: tuple[float, float]
+    queries: int
+    population: str
     admitted: bool
 
     def __str__(self) -> str:
         one, many = self.milliseconds
-        verdict = "" if self.admitted else f", not kept: at least {100 * LEAST_OVERLAP:.0f} % are needed"
+        low, high = (100 * bound for bound in self.interval)
+        verdict = "" if self.admitted else f". Not kept: less than {100 * LEAST_OVERLAP:.0f} % is possible"
         return (
             f"{self.name}: {self.megabytes:.2f} MB, {one:.1f} ms for one image, {many:.1f} ms for each "
-            f"of 32, overlap@10 {100 * self.overlap:.1f} %{verdict}."
+            f"of 32, overlap@10 {100 * self.overlap:.1f} % (95 %: {low:.1f} to {high:.1f}) for "
+            f"{self.queries} {self.population}{verdict}."
         )
 
 
-def make_variants(student: OnnxEmbedder, pixels: NDArray[np.uint8], names: Sequence[str]) -> list[Variant]:
+def make_variants(
+    student: OnnxEmbedder,
+    pixels: NDArray[np.uint8],
+    names: Sequence[str],
+    queries: NDArray[np.uint8] | None = None,
+) -> list[Variant]:
     """Write the variants that pass the gate beside the student, as `student.<name>.onnx`.
 
     Those of an earlier call are removed.
@@ -64,8 +79,10 @@ def make_variants(student: OnnxEmbedder, pixels: NDArray[np.uint8], names: Seque
     Args:
         student: The original, opened from its file.
         pixels: `(n, side, side, 3)` uint8 images in random order, unlabelled. The first are calibrated on,
-            the others are the queries and the gallery of the gate.
+            the others are the gallery of the gate.
         names: `fp16`, `int8`.
+        queries: `(m, side, side, 3)` uint8 images that the gate searches with; None takes each image of the
+            gallery, and leaves it out of what it finds.
 
     Returns:
         The original, and each variant.
@@ -75,41 +92,47 @@ def make_variants(student: OnnxEmbedder, pixels: NDArray[np.uint8], names: Seque
         RetrievalError: Too few images, or a network that cannot be converted.
     """
     check_variants(names)
-    distinct = np.array(list({image.tobytes(): image for image in pixels}.values()))  # no copy judges itself
+    distinct = _distinct(pixels)
     check_enough(len(distinct))
     calibration, gate = distinct[:CALIBRATION], distinct[CALIBRATION : CALIBRATION + GATE]
+    if queries is not None:
+        queries = _distinct(queries, distinct)[:GATE]
+        if len(queries) < FEWEST:
+            raise RetrievalError(
+                f"{FEWEST} queries that are not in the pool are needed; here are {len(queries)}."
+            )
     original = Path(student.spec)
     with TemporaryDirectory(dir=original.parent, prefix=".variants-") as scratch:
-        made = {name: _convert(student, name, Path(scratch), calibration) for name in names}
-        models = {"fp32": student, **made}
-        places = {name: _nearest(model, gate) for name, model in models.items()}
-        overlaps = {name: float(overlap_at_k(found, places["fp32"]).mean()) for name, found in places.items()}
-        times = [_time_in_turns(list(models.values()), gate[:n]) for n in (1, 32)]
+        files = {name: _convert(student, name, Path(scratch), calibration) for name in names}
+        models = {"fp32": student, **files}
+        lists = {name: _nearest(model, gate, queries) for name, model in models.items()}
+        times = zip(*(_time_in_turns(list(models.values()), gate[:n]) for n in (1, 32)), strict=True)
+        population = POOL_PHOTOS if queries is None else QUERY_PHOTOS
+        made = []
+        for (name, model), spent in zip(models.items(), times, strict=True):
+            overlap, interval = estimate_mean(overlap_at_k(lists[name], lists["fp32"]))
+            facts = overlap, interval, len(lists[name]), population, interval[0] >= LEAST_OVERLAP
+            made.append(Variant(name, round(len(model.data) / 1e6, 2), spent, *facts))
         remove_variants(original)  # not before: where a conversion fails, the folder stays as its notes say
-        for name, model in made.items():
-            if overlaps[name] >= LEAST_OVERLAP:
-                written = Path(model.spec)
-                _describe(written, {**model.metadata, "retrieval.overlap": f"{overlaps[name]:.4f}"})
-                written.replace(_beside(original, name))
-    return [
-        Variant(
-            name,
-            round(len(model.data) / 1e6, 2),
-            (times[0][place], times[1][place]),
-            overlaps[name],
-            overlaps[name] >= LEAST_OVERLAP,
-        )
-        for place, (name, model) in enumerate(models.items())
-    ]
+        for variant in made[1:]:
+            if variant.admitted:
+                written = Path(files[variant.name].spec)
+                measured = {"retrieval.overlap": f"{variant.overlap:.4f}"}
+                _describe(written, files[variant.name].metadata | measured)
+                written.replace(_beside(original, variant.name))
+    return made
 
 
-def make_variants_by_name(folder: Path, sources: Sequence[Source], names: Sequence[str]) -> list[Variant]:
-    """`make_variants`, for the student of a folder and images of files; noted in its run.json and model card.
+def make_variants_by_name(
+    folder: Path, sources: Sequence[Source], names: Sequence[str], queries: Sequence[Source] = ()
+) -> list[Variant]:
+    """Make the variants of a student folder from images in files; note them in its run.json and model card.
 
     Args:
         folder: The student folder.
         sources: Folders and files of unlabelled images.
         names: `fp16`, `int8`.
+        queries: Folders and files of images like those that will be searched with; none takes the others.
 
     Raises:
         UsageError: No student folder, no such variant, or no source has an image.
@@ -118,12 +141,8 @@ def make_variants_by_name(folder: Path, sources: Sequence[Source], names: Sequen
     check_variants(names)
     student = OnnxEmbedder(folder / "student.onnx", "cpu")
     run = read_run(folder)
-    files = find_images(sources)
-    pixels = []
-    for i in np.random.default_rng(0).permutation(len(files))[: CALIBRATION + GATE]:
-        with suppress(ImageError):  # a few images less
-            pixels.append(student.prepare(read_photo(files[i], student.side)))
-    made = make_variants(student, np.array(pixels), names)
+    pixels = _read_pixels(student, sources, CALIBRATION + GATE)
+    made = make_variants(student, pixels, names, _read_pixels(student, queries, GATE) if queries else None)
     write_run(folder, {**run, "variants": [asdict(variant) for variant in made]})
     return made
 
@@ -148,6 +167,22 @@ def remove_variants(original: Path) -> None:
     """Remove the variants beside a student's file: they are of the student that was there before."""
     for name in CONVERSIONS:
         _beside(original, name).unlink(missing_ok=True)
+
+
+def _read_pixels(student: OnnxEmbedder, sources: Sequence[Source], most: int) -> NDArray[np.uint8]:
+    """Read images in random order, as the student is shown them: `(n, side, side, 3)` uint8."""
+    files = find_images(sources)
+    pixels = []
+    for i in np.random.default_rng(0).permutation(len(files))[:most]:
+        with suppress(ImageError):  # a few images less
+            pixels.append(student.prepare(read_photo(files[i], student.side)))
+    return np.array(pixels)
+
+
+def _distinct(images: NDArray[np.uint8], but: Iterable[NDArray[np.uint8]] = ()) -> NDArray[np.uint8]:
+    """Leave out copies, also of other images: none may judge itself."""
+    known = {image.tobytes() for image in but}
+    return np.array([image for name, image in {i.tobytes(): i for i in images}.items() if name not in known])
 
 
 def _beside(original: Path, name: str) -> Path:
@@ -175,7 +210,7 @@ def _describe(path: Path, facts: Mapping[str, str]) -> None:
 
 
 def _to_fp16(source: Path, target: Path, calibration: NDArray[np.uint8]) -> None:
-    """Weights in half the size, cast back to fp32 when the file is opened; all is computed in fp32."""
+    """Halve the size of the weights; opening the file casts them back, and all is computed in fp32."""
     model = onnx.load(source)
     casts = []
     for weights in model.graph.initializer:
@@ -194,7 +229,7 @@ def _to_fp16(source: Path, target: Path, calibration: NDArray[np.uint8]) -> None
 
 
 def _to_int8(source: Path, target: Path, calibration: NDArray[np.uint8]) -> None:
-    """Static quantisation of the trunk; the normalisation of the input and the head stay in fp32.
+    """Quantise the trunk statically; the normalisation of the input and the head stay in fp32.
 
     Weights have 7 bits: processors without VNNI add two products of 8 bits in 16, which overflow.
     """
@@ -233,16 +268,20 @@ class _Reader(CalibrationDataReader):
         return None if batch is None else {"images": batch}
 
 
-def _nearest(model: OnnxEmbedder, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The ten nearest of each image among the others."""
-    vectors = embed_many(model, list(images))
+def _nearest(
+    model: OnnxEmbedder, gallery: NDArray[np.uint8], queries: NDArray[np.uint8] | None
+) -> NDArray[np.int64]:
+    """Find the ten nearest of each query, or of each image of the gallery among the others."""
+    vectors = embed_many(model, list(gallery))
+    if queries is not None:
+        return rank(embed_many(model, list(queries)) @ vectors.T, DEPTH)
     similarity = vectors @ vectors.T
     np.fill_diagonal(similarity, -np.inf)
     return rank(similarity, DEPTH)
 
 
 def _time_in_turns(models: Sequence[OnnxEmbedder], images: NDArray[np.uint8]) -> list[float]:
-    """Median milliseconds per image of each, warm, in turns, so that a busy machine slows all alike."""
+    """Measure the median milliseconds per image, in turns, so that a busy machine slows all alike."""
     batch = list(images)
     seconds: list[list[float]] = []
     for _ in range(ROUNDS + 2):

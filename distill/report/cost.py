@@ -22,9 +22,9 @@ def reckon(
     train_seconds: float,
     student_seconds: float,
 ) -> dict[str, Any]:
-    """The account of one student.
+    """Reckon what one student has cost.
 
-    Its answers count, whether they were paid for in this run or before; so do all calls in vain.
+    Its answers count, whether they were paid for in this run or before; so do all failed calls.
 
     Args:
         answered: The answers it learnt from.
@@ -34,15 +34,15 @@ def reckon(
         student_seconds: How long it takes for one image.
 
     Returns:
-        `in_vain`, `ask_seconds` (of this run), `price`, `money`, and how many images must be embedded before
-        the student is the cheaper way to do it: `break_even` in queries or money, which it does not cost, and
-        `break_even_time` in time, None if the teacher is as fast.
+        `failed_calls`, `ask_seconds` (of this run), `price`, `money`, and how many images must be embedded
+        before the student is the cheaper way to do it: `break_even` in queries or money, which it does not
+        cost, and `break_even_time` in time, None if the teacher is as fast.
     """
     paid = answered.count + ledger.lost
     rate = ledger.rate
     teacher_seconds = 1 / rate if rate else 0.0
     return {
-        "in_vain": ledger.lost,
+        "failed_calls": ledger.lost,
         "ask_seconds": answered.seconds,
         "price": price,
         "money": None if price is None else paid * price / 1000,
@@ -54,12 +54,12 @@ def reckon(
 
 
 def break_even(fixed: float, dear: float, cheap: float) -> int | None:
-    """After how many uses something that costs `fixed` at first and then `cheap` beats what costs `dear`."""
+    """Count the uses after which `fixed` at first and `cheap` for each cost less than `dear` for each."""
     return math.ceil(fixed / (dear - cheap)) if dear > cheap else None
 
 
 def seconds_per_image(student: OnnxEmbedder, crops: NDArray[np.uint8]) -> float:
-    """Median time of one image, warm.
+    """Measure the median time of one image, after a warm-up.
 
     Args:
         student: The model.

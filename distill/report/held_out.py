@@ -41,14 +41,19 @@ class HeldOut:
     @property
     def facts(self) -> dict[str, Any]:
         """Mean agreement, its 95 % interval by the normal law, and on what."""
-        found = self.agreement
-        mean, error = float(found.mean()), 1.96 * float(found.std(ddof=1)) / math.sqrt(len(found))
+        mean, interval = estimate_mean(self.agreement)
         return {
-            "held_out": len(found),
+            "held_out": len(self.queries),
             "population": self.population,
             "overlap@10": mean,
-            "interval": [max(mean - error, 0.0), min(mean + error, 1.0)],
+            "interval": list(interval),
         }
+
+
+def estimate_mean(shares: NDArray[np.float64]) -> tuple[float, tuple[float, float]]:
+    """Estimate the mean of `(n,)` shares, and its 95 % confidence interval by the normal law."""
+    mean, error = float(shares.mean()), 1.96 * float(shares.std(ddof=1)) / math.sqrt(len(shares))
+    return mean, (max(mean - error, 0.0), min(mean + error, 1.0))
 
 
 def search_with_teacher(
@@ -73,6 +78,6 @@ def search_with_teacher(
 
 
 def search_again(student: Embedder, lists: HeldOut) -> HeldOut:
-    """The same queries and gallery, searched by another student."""
+    """Search the same gallery with the same queries, by another student."""
     similarity = embed_many(student, list(lists.queries)) @ embed_many(student, list(lists.gallery)).T
     return replace(lists, student=rank(similarity, lists.teacher.shape[1]))

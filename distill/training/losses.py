@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 TINY = 1e-12
-ANGLES = 64  # rows that take part in angles, whose number grows with the cube of the rows
+ANGLES = 64  # rows that take part in angles: their number grows with the cube of the rows
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class Recipe:
         mixing: The interpolated rows of the joint set.
         others: Whether images without an answer are learnt from, where they probably belong.
         trust: The teacher's share in where images belong, as in `place`; None chooses it by the answers.
-        average: Share of the steps, at the end, whose weights are averaged.
+        average: Share of the steps, at the end, over which weights are averaged.
         shown: Smallest and largest share of each side of an image that is shown at a time.
         turn: Degrees at most by which what is shown is turned.
         flip: Whether it is mirrored at random.

@@ -50,7 +50,7 @@ def embed_missing(
     paid = teacher if isinstance(teacher, BudgetedTeacher) else None
     free = {name: model for name, model in models.items() if model is not paid}
     with progress(missing, "index") as bar:
-        # A second round is for copies of an image that was embedded in vain, or that changed meanwhile.
+        # A second round is for copies of an image that could not be embedded, or that changed meanwhile.
         done = -1
         while done:
             underway = _Underway(journal, bar)

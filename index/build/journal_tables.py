@@ -32,7 +32,7 @@ MISSING = """
 FROM files LEFT JOIN contents USING (digest) LEFT JOIN refused USING (place)
 WHERE contents.digest IS NULL AND refused.place IS NULL
 """
-# Only a file whose size another has can be a copy: others need not be read twice.
+# Only a file of the size of another can be a copy: others need not be read twice.
 DOUBTFUL = """
 files.digest IS NULL AND (
     EXISTS (SELECT 1 FROM contents AS other WHERE other.size = files.size)

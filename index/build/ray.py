@@ -121,7 +121,7 @@ class RayCluster:
         Args:
             files: What to embed. Not looked at before the pieces that an earlier run left were yielded.
             count: How many there are, about.
-            models: The embedders by name. Workers open them anew by their specs.
+            models: The embedders by name. Workers open them by their specs.
             folder: The folder of the unfinished run, which all machines see.
             is_listed: As for `still_true`.
 

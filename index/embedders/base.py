@@ -152,7 +152,7 @@ def unit_rows(rows: NDArray[np.float32], name: str) -> NDArray[np.float32]:
 
     Args:
         rows: `(n, dim)`, finite or not.
-        name: Whose answer it is.
+        name: The image it answers.
 
     Raises:
         UnansweredError: Names the rows that have no direction.

@@ -21,7 +21,7 @@ from index.images.decode import Photo
 from index.io import content_digest
 
 SIDE = 512  # pixels; images come with twice that on their longer side at most, which bounds the memory
-OURS = ("app", "distill", "index")  # packages whose names a user's may have too
+OURS = ("app", "distill", "index")  # packages that a user may have by the same name
 
 
 class CallableEmbedder(Embedder):

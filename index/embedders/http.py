@@ -270,7 +270,7 @@ class EndpointEmbedder(Embedder):
 def _check_names(address: httpx.URL) -> None:
     """Refuse a host that no network can look up, and parameters that an address is no place for."""
     try:
-        address.raw_host.decode().encode("idna")  # as the socket will, whose error is no network's
+        address.raw_host.decode().encode("idna")  # as the socket will, with an error that is no network's
     except UnicodeError as error:
         raise UsageError(f"{address.host} is no name of a host. Check the teacher's address.") from error
     if secret := find_secret(str(address)):
@@ -281,7 +281,7 @@ def _check_names(address: httpx.URL) -> None:
 
 
 def _trust() -> ssl.SSLContext:
-    """Whose certificates count: those that the environment names, or those that come with httpx."""
+    """Choose the certificates that count: those that the environment names, or those that come with httpx."""
     try:
         return httpx.create_ssl_context()
     except OSError as error:

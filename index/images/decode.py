@@ -186,7 +186,7 @@ def _open(data: bytes) -> Image.Image:
         FORMATS.append("HEIF")
     if not data.startswith(jpeg.SIGNATURE):
         return Image.open(BytesIO(data), formats=FORMATS)
-    try:  # not by `Image.open`, whose limit is for pixels as they are written: ours is for those decoded
+    try:  # not by `Image.open`, which limits pixels as they are written: ours are those decoded
         return jpeg_factory(BytesIO(data))
     except (SyntaxError, IndexError, TypeError, struct.error) as error:
         raise Image.UnidentifiedImageError from error

@@ -11,7 +11,7 @@ CONVERT = "convert it to 8 or 16 bits"
 
 
 def check_samples(image: Image.Image) -> None:
-    """Refuse, before it is decoded, a TIFF whose numbers Pillow puts in the wrong place.
+    """Refuse, before it is decoded, a TIFF with numbers that Pillow puts in the wrong place.
 
     Raises:
         ImageError: It has signed numbers, or 16-bit colour in planes.

@@ -13,7 +13,7 @@ from index.images.remote import MAX_BYTES, Remote
 
 URI = "file://"
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0)  # for whoever writes into a pipe; files are read as ever
+WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0)  # for a writer into a pipe; files are read as ever
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ UNREAD = frozenset(  # photos and drawings all the same
     ".jxl .svg .psd .exr .hdr .dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .pef .srw".split()
 )
 HEIC = frozenset(".heic .heics .heif .heifs .hif".split())  # what phones write
-FOLDERS = frozenset(  # beside those whose names begin with a dot
+FOLDERS = frozenset(  # beside those named with a dot in front
     "@eadir #recycle #snapshot $recycle.bin __macosx thumbnails thumbs lost+found".split()
 )
 REPEATED = "names that a shard has twice"  # the last file of the name counts

@@ -81,7 +81,7 @@ class RemoteShard:
 
 
 def file_of(remote: Remote, name: str, below: bool, fault: str = "") -> ImageFile:
-    """The file whose bytes these are."""
+    """The file of these bytes."""
     return ImageFile(Path(remote.location), name, below, remote, fault)
 
 

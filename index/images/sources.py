@@ -85,7 +85,7 @@ def image_at(location: str, name: str, allowed: Sequence[str] = ()) -> ImageFile
     """Make the file of an item again from what was stored of it, be it a file or a member of a shard.
 
     Args:
-        location: `ImageFile.location`. Whoever made an index has chosen it.
+        location: `ImageFile.location`. It was chosen when the index was made.
         name: `ImageFile.name`.
         allowed: Below which addresses it may lie, if it is one.
     """

@@ -203,7 +203,7 @@ class BuildReport:
         summary: A line for people.
         failures: The images that were refused.
         new: Items that were not there,
-        changed: whose files or metadata were others,
+        changed: with other files or metadata than before,
         removed: and that are no longer there; of a store that is written as a whole, all are new.
         notes: What was not done, by kind and number, and what to do about it: lines for people.
     """

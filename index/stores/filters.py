@@ -19,9 +19,9 @@ class Filter:
     """Which results are wanted; the default wants all.
 
     Attributes:
-        prefix: Items whose name, the path below the indexed folder, starts so.
-        columns: Items whose metadata have these values.
-        cut: Items whose score is at least this share of the best score; 0 cuts nothing.
+        prefix: Items with a name, the path below the indexed folder, that starts so.
+        columns: Items with these values in their metadata.
+        cut: Items with at least this share of the best score; 0 cuts nothing.
     """
 
     prefix: str = ""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MANIFEST, ITEMS, ERRORS, STUDENT = "manifest.json", "items.parquet", "errors.parquet", "student.onnx"
 COMPANIONS = ("run.json", "student.fp16.onnx", "student.int8.onnx")  # kept as well, where they lie beside it
 METADATA = "metadata.parquet"
-_ANEW = "{} was written anew meanwhile. Open it again."
+_REPLACED = "{} was replaced meanwhile. Open it again."
 _DAMAGED = "{} is damaged. Index the images again, without --update or --resume."
 
 
@@ -145,13 +145,13 @@ class Index(Store):
         """Open everything now, so that what is read later is of this index, whatever becomes of its folder.
 
         Raises:
-            UsageError: It was written anew since it was opened.
+            UsageError: It was replaced since it was opened.
         """
         _ = self.ids_by_digest, self.failures, self.metadata
         for space in self.manifest.spaces:
             self.vectors(space)
         if _read_manifest(self.path) != self.manifest:
-            raise UsageError(_ANEW.format(self.path))
+            raise UsageError(_REPLACED.format(self.path))
 
     def is_replaced(self) -> bool:
         """Whether its manifest has become another; one that is gone or broken replaces nothing."""
@@ -192,7 +192,7 @@ class Index(Store):
         if not path.exists():
             meanwhile = _read_manifest(self.path).generation != self.manifest.generation
             raise UsageError(
-                _ANEW.format(self.path) if meanwhile else f"{path} is missing. Index the images again."
+                _REPLACED.format(self.path) if meanwhile else f"{path} is missing. Index the images again."
             )
         stored = self.manifest.files.get(name)
         if stored and path.stat().st_size != stored.size:

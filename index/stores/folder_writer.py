@@ -59,7 +59,7 @@ FAILURE_SCHEMA = pa.schema([("path", pa.string()), ("reason", pa.string())])
 class IndexWriter:
     """Writes the next generation of an index. Without `commit`, leaving removes what was written.
 
-    One process at a time may write an index: whoever holds its `Journal`.
+    One process at a time may write an index: the one that holds its `Journal`.
     """
 
     def __init__(self, out: Path, sources: Iterable[str]) -> None:
@@ -105,7 +105,7 @@ class IndexWriter:
 
         Args:
             name: Name of the space.
-            space: Whose vectors they are.
+            space: The space of the vectors.
             chunks: `(n, dim)` rows at a time.
         """
         path = self._data / f"{name}.npy"

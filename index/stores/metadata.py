@@ -152,8 +152,8 @@ def carry_over(table: pa.Table, before: pa.Table, after: pa.Table) -> pa.Table:
         after: That of the items now.
 
     Returns:
-        The table; a row whose path no file has now gets that of a file with the content it belongs to, if
-        there is one without a row.
+        The table; a row with a path that no file has now gets that of a file with its content, if there is
+        one without a row.
     """
     paths = table[PATH].combine_chunks()
     moved = pc.invert(pc.is_in(paths, after[PATH].combine_chunks()))
@@ -242,7 +242,7 @@ class Metadata:
         }
 
     def starts_with(self, prefix: str) -> NDArray[np.bool_]:
-        """Which items have a file whose name starts so: `(items,)`."""
+        """Which items have a file with a name that starts so: `(items,)`."""
         return self._any_file(pc.starts_with(self._names, prefix))
 
     def equals(self, column: str, value: str) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""The models whose vectors a store keeps."""
+"""The models of the vectors that a store keeps."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -1,1 +1,1 @@
-"""Ask a teacher that has a price: ledger, budget, retry."""
+"""Ask a teacher with a price for each answer: ledger, budget, retry."""

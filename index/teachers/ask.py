@@ -23,7 +23,7 @@ class Asked(Generic[T]):
     """What became of some images.
 
     Attributes:
-        answered: What has an answer in the ledger, each with the content digest of what was read.
+        answered: Files with an answer in the ledger, each with the content digest of what was read.
         failures: Files that cannot be read, or that the teacher has no answer for.
         denied: How many the budget had no room for.
     """
@@ -46,7 +46,7 @@ def ask_about(files: Sequence[ImageFile], paid: BudgetedTeacher, wanted: int) ->
 
     Args:
         files: What to ask about, best first. One that cannot be answered for is replaced by the next.
-        paid: Whom to ask.
+        paid: The teacher to ask.
         wanted: How many answers.
 
     Yields:

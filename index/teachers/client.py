@@ -1,4 +1,4 @@
-"""A teacher that has a price, as an embedder: what the ledger knows is never asked again.
+"""A teacher with a price for each answer, as an embedder: what the ledger knows is never asked again.
 
 Each call goes this way: reserve its price; send it; store the answers and with them the reservation's end.
 Whatever goes wrong after sending leaves the reservation behind, which counts as spent.

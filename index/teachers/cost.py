@@ -23,7 +23,7 @@ class Bill:
         images: Distinct images.
         answered: How many of them the ledger knows.
         queries: How many are to be asked about. Ones that turn out to be unreadable cost nothing.
-        spent: What the ledger's account stands at: answers, and calls without one.
+        spent: What the ledger's account stands at: answers, and failed calls.
         budget: How much may ever be spent.
         rate: Images a second that are answered; None where nothing was measured and no limit given.
         price: Of a thousand answers, in the user's money; None where it was not given.
@@ -88,7 +88,7 @@ def make_bill(
 
     Args:
         files: The images.
-        teacher: Whom to ask.
+        teacher: The teacher to ask.
         ledger: Its answers.
         budget: How much may ever be spent.
         wanted: How many answers are wanted, and no more asked about than the budget allows; None wants all.

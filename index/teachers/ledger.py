@@ -91,7 +91,7 @@ class Ledger:
 
     @property
     def spent(self) -> int:
-        """What counts against the budget: answers, and calls without one, or without one yet."""
+        """What counts against the budget: answers, and calls without one that failed or are in flight."""
         return self._one("SELECT (SELECT coalesce(max(id), 0) FROM answers) + count(*) FROM calls")
 
     @property

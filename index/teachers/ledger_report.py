@@ -1,4 +1,4 @@
-"""What a ledger says of itself, where its file is and the teacher is not. Nothing here writes."""
+"""What a ledger says of itself, without its teacher. Nothing here writes."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class Account:
         dim: Length of its vectors; None before the first.
         answers: How many there are.
         lost: Calls that brought no answer, and count as spent.
-        in_flight: Calls without an answer yet, or of a process that was killed.
+        in_flight: Calls without an answer yet, or from a process that was killed.
         first: When the first answer came, UTC; None if there is none.
         last: When the last one came.
         rate: Images a second that one call at a time was answered with.
@@ -57,7 +57,7 @@ class Account:
                 f"teacher    {self.teacher}",
                 f"answers    {self.answers}, of length {self.dim or 'unknown'}, {self.megabytes:.2f} MB",
                 f"answered   {self.first or '-'} to {self.last or '-'}",
-                f"lost       {self.lost}",
+                f"failed     {self.lost}",
                 f"in flight  {self.in_flight}",
                 f"spent      {self.spent}",
                 f"rate       {rate}",

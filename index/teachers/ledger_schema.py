@@ -13,7 +13,7 @@ SCHEMA = """
 CREATE TABLE teacher (
     key TEXT PRIMARY KEY,
     dim INTEGER,                    -- of its vectors, once there is one
-    timed INTEGER NOT NULL,         -- answers of calls that were timed,
+    timed INTEGER NOT NULL,         -- answers to calls that were timed,
     busy REAL NOT NULL              -- and the seconds that those calls took
 );
 CREATE TABLE answers (

@@ -13,6 +13,7 @@ from teacher_server import TeacherServer, serving
 
 from distill.curve import distill_by_name
 from distill.pipeline import Options
+from distill.report.report import count
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.images.decode import read_photo
@@ -94,8 +95,8 @@ def test_ten_kills_and_faults_change_nothing_but_the_bill(pool, tmp_path, teache
         process.join(300)
         assert process.exitcode == 0
 
-    for count, answers in kept:  # what had reached the ledger by then was never asked for again
-        assert not answers & {digest for call in server.calls[count:] for digest in call}
+    for asked, answers in kept:  # what had reached the ledger by then was never asked for again
+        assert not answers & {digest for call in server.calls[asked:] for digest in call}
     assert kept[0][1] != kept[-1][1], "no kill came while it was asking"
     account = read_account(ledger)
     assert account.answers == IMAGES
@@ -105,7 +106,7 @@ def test_ten_kills_and_faults_change_nothing_but_the_bill(pool, tmp_path, teache
 
     assert undisturbed.run["teacher"]["dim"] == 12
     card = (out / "README.md").read_text()
-    assert f"{account.lost} calls brought no answer, and count as spent" in card
+    assert f"{count(account.lost, 'failed call')}, counted as spent" in card
     one, other = OnnxEmbedder(undisturbed.folder / "student.onnx"), OnnxEmbedder(out / "student.onnx")
     inputs = [one.prepare(read_photo(file)) for file in find_images([pool])]
     np.testing.assert_array_equal(one.embed(inputs), other.embed(inputs))

@@ -261,11 +261,11 @@ def test_a_curve_pays_for_each_image_once(tmp_path, teacher, ledger):
     assert "<script" not in page  # nothing is run or fetched
     assert not re.search(r'(src|href)="http', page)
     assert done.lists.agreement.mean() == pytest.approx(done.run["agreement"]["overlap@10"])
-    assert "photos of the pool that it did not learn from." in done.summary
+    assert "photos of the pool that it did not learn from: " in done.summary
 
 
 def test_agreement_is_told_with_its_interval_and_what_it_was_measured_on():
-    assert judge(None).startswith("Too few answers")
+    assert judge(None).startswith("Not evaluated: use a larger --budget")
     measured = {
         "held_out": 104,
         "overlap@10": 0.466,
@@ -273,7 +273,7 @@ def test_agreement_is_told_with_its_interval_and_what_it_was_measured_on():
         "population": "query photos",
     }
     assert judge(measured) == (
-        "It returns 47 % (95 %: 43 to 50) of the teacher's first ten for 104 query photos."
+        "Held-out check, 104 query photos: 47 % (95 %: 43 to 50) of the teacher's top 10 found."
     )
 
 

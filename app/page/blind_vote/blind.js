@@ -30,10 +30,10 @@ async function save() {
 }
 
 element.addEventListener('click', event => {
-  const wish = event.target.closest('button[data-wish]')?.dataset.wish;
-  if (wish === 'next') deal();
-  else if (wish === 'export') save();
-  else if (wish) vote(wish);
+  const action = event.target.closest('button[data-action]')?.dataset.action;
+  if (action === 'next') deal();
+  else if (action === 'export') save();
+  else if (action) vote(action);
 });
 pair.addEventListener('change', deal);
 document.addEventListener('keydown', event => {

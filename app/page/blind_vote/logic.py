@@ -11,11 +11,9 @@ from app.page.blind_vote.votes import Pair, Tally, Vote, Votes, count_votes
 from index.evaluation.metrics import overlap_at_k
 from index.search import Searcher
 
-SHOWN = 8  # places of each list
-TRIED = (
-    32  # photos looked at for a round: among so many, one on which the models differ is nearly always found
-)
-OPEN = 10_000  # rounds that wait for their vote; the oldest are forgotten
+LIST_LENGTH = 8  # places of each list
+CANDIDATES = 32  # photos tried for a round: among so many the models nearly always differ on one
+MAX_OPEN = 10_000  # rounds that wait for their vote; the oldest are forgotten
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def deal_round(
         The round; None if the lists are the same for all photos that were looked at.
     """
     items = searcher.index.items
-    drawn = rng.sample(range(len(items)), min(TRIED, len(items)))
+    drawn = rng.sample(range(len(items)), min(CANDIDATES, len(items)))
     drawn.sort(key=lambda item: items[item].name in voted)
     first, second = (searcher.search_items(drawn, mode, k).ids for mode in pair)
     overlap = overlap_at_k(first, second)
@@ -77,7 +75,7 @@ class BlindTest:
     """
 
     def __init__(self, searcher: Searcher, votes: Votes, rng: random.Random) -> None:
-        """Open the booth.
+        """Deal from an index.
 
         Args:
             searcher: The index. Its models are not asked.
@@ -93,11 +91,11 @@ class BlindTest:
     def deal(self, pair: Pair) -> Round | None:
         """Deal a round; None if the two modes find the same for all photos that were looked at."""
         voted = {vote.name for vote in self.votes.read()}
-        dealt = deal_round(self._searcher, pair, SHOWN, self._rng, voted)
+        dealt = deal_round(self._searcher, pair, LIST_LENGTH, self._rng, voted)
         if dealt is not None:
             with self._lock:
                 self._open[dealt.key] = dealt
-                if len(self._open) > OPEN:
+                if len(self._open) > MAX_OPEN:
                     del self._open[next(iter(self._open))]
         return dealt
 

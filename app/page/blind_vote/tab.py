@@ -6,25 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from app.page.blind_vote.logic import BlindTest
-from app.page.blind_vote.views import render_blind_test, render_reveal, render_round, render_tally
+from app.page.blind_vote.views import HTML, render_reveal, render_round, render_tally
 from app.page.blind_vote.votes import Pair, default_votes
-from app.page.views import ALONE, render_error, render_lone_note, render_note
+from app.page.views import SEEN, add_empty_tab, add_html, render_error, render_note
 from index.errors import needs
 from index.search import Searcher
 
 with needs("demo"):
     import gradio as gr
 
-HERE = Path(__file__).parent
-SCRIPTS = (HERE.with_name("seen.js"), HERE / "blind.js")
-SAME = "For all photos that were tried, these two find the same."
-GONE = "This round is gone: the server was started again, or too long has passed."
+NO_DIFFERENCE = "For all photos that were tried, these two find the same."
+ROUND_GONE = "This round is gone: the server was started again, or too long has passed."
 
 
 def build_blind_tab(searcher: Searcher) -> None:
     """Add the tab to the page that is being laid out. The queries are photos of the gallery."""
     pairs = {f"{one} and {other}": (one, other) for one, other in combinations(searcher.stored_modes, 2)}
-    booth = BlindTest(searcher, default_votes(searcher.index), random.SystemRandom())
+    blind_test = BlindTest(searcher, default_votes(searcher.index), random.SystemRandom())
 
     def pair_of(asked: dict[str, Any]) -> Pair:
         return pairs.get(str(asked.get("pair")), next(iter(pairs.values())))
@@ -32,36 +30,31 @@ def build_blind_tab(searcher: Searcher) -> None:
     def deal(asked: dict[str, Any]) -> dict[str, str]:
         pair = pair_of(asked)
         try:
-            dealt, standing = booth.deal(pair), render_tally(booth.count(pair))
+            dealt, standing = blind_test.deal(pair), render_tally(blind_test.count(pair))
         except OSError as error:
             return {"stage": render_error(f"The votes cannot be read: {error.strerror}.")}
         if dealt is None:
-            return {"stage": render_note(SAME), "standing": standing}
+            return {"stage": render_note(NO_DIFFERENCE), "standing": standing}
         return {"round": dealt.key, "stage": render_round(dealt), "standing": standing}
 
     def vote(asked: dict[str, Any]) -> dict[str, str]:
-        dealt = booth.find(str(asked.get("round")))
+        dealt = blind_test.find(str(asked.get("round")))
         if dealt is None:
             fresh = deal(asked)
-            return fresh | {"stage": render_note(GONE) + fresh["stage"]}
+            return fresh | {"stage": render_note(ROUND_GONE) + fresh["stage"]}
         try:
-            cast = booth.vote(dealt, str(asked.get("choice")))
+            cast = blind_test.vote(dealt, str(asked.get("choice")))
         except OSError as error:
             return {"stage": render_error(f"The vote could not be kept: {error.strerror}.")}
-        standing = render_tally(booth.count(pair_of(asked)))
+        standing = render_tally(blind_test.count(pair_of(asked)))
         return {"stage": render_reveal(dealt, cast, searcher.index), "standing": standing}
 
     def export_votes(_: dict[str, Any]) -> str:
-        return booth.votes.as_csv()
+        return blind_test.votes.as_csv()
 
     with gr.Tab("Blind vote", id="blind"):
         if not pairs:
-            gr.HTML(render_lone_note(ALONE), apply_default_css=False, elem_id="blind")
-            return
-        gr.HTML(
-            render_blind_test(pairs),
-            js_on_load="\n".join(script.read_text() for script in SCRIPTS),
-            server_functions=[deal, vote, export_votes],
-            apply_default_css=False,
-            elem_id="blind",
-        )
+            add_empty_tab("blind")
+        else:
+            script = Path(__file__).with_name("blind.js")
+            add_html(HTML.page(pairs), "blind", [SEEN, script], [deal, vote, export_votes])

@@ -1,28 +1,16 @@
 """Show the blind vote: the round, what it was, and the tally."""
 
-from collections.abc import Iterable
-
-from app.html import load
 from app.page.blind_vote.logic import Round
 from app.page.blind_vote.votes import Tally, Vote
 from app.page.views import thumbnail_url
+from index.html import load
 from index.stores.base import Store
 
-HTML = load("page/blind_vote/blind.html", thumbnail=thumbnail_url)
+HTML = load("app/page/blind_vote/blind.html", thumbnail=thumbnail_url)
 
 
-def render_blind_test(pairs: Iterable[str]) -> str:
-    """Show the tab before the first round.
-
-    Args:
-        pairs: Names of the pairs of modes that can be compared.
-    """
-    return HTML.page(pairs)
-
-
-def render_round(dealt: Round) -> str:
-    """Show a photo, two lists and the three votes. Nothing tells which list belongs to which model."""
-    return HTML.round(dealt)
+# A photo, two lists and the three votes. Nothing tells which list belongs to which model.
+render_round = HTML.round
 
 
 def render_reveal(dealt: Round, vote: Vote, index: Store) -> str:

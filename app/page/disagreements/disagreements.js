@@ -4,7 +4,7 @@ const body = element.querySelector('.body');
 const prefix = element.querySelector('.prefix'), most = element.querySelector('.most');
 let page = 0, serial = 0, pause;
 
-// An answer that a later wish has overtaken is dropped.
+// An answer that a later request has overtaken is dropped.
 async function load() {
   const mine = ++serial;
   const asked = {prefix: prefix.value, most: Number(most.value), page};

@@ -4,18 +4,16 @@ from pathlib import Path
 from typing import Any
 
 from app.page.background import Background, Progress, lower_priority
-from app.page.disagreements.logic import Agreements, find_disagreements
-from app.page.disagreements.views import render_browser, render_disagreements, render_progress
-from app.page.views import ALONE, render_error, render_lone_note
+from app.page.disagreements.logic import DEPTH, Agreements, find_disagreements
+from app.page.disagreements.views import HTML, render_disagreements
+from app.page.views import SEEN, add_empty_tab, add_html, render_error
 from index.errors import needs
 from index.search import Searcher
 
 with needs("demo"):
     import gradio as gr
 
-HERE = Path(__file__).parent
-SCRIPTS = (HERE.with_name("seen.js"), HERE / "disagreements.js")
-SOON = 0.3  # seconds: what was kept is there by then
+FIRST_WAIT = 0.3  # seconds: what was kept is there by then
 
 
 def build_disagreements_tab(searcher: Searcher) -> None:
@@ -29,8 +27,8 @@ def build_disagreements_tab(searcher: Searcher) -> None:
 
     def disagreements(asked: dict[str, Any]) -> dict[str, Any]:
         work.start()
-        if not work.wait(SOON):
-            return {"html": render_progress(work.done), "waiting": True}
+        if not work.wait(FIRST_WAIT):
+            return {"html": HTML.progress(work.done), "waiting": True}
         if work.result is None:
             return {"html": render_error(work.error)}
         try:
@@ -41,12 +39,7 @@ def build_disagreements_tab(searcher: Searcher) -> None:
 
     with gr.Tab("Disagreements", id="disagreements"):
         if "teacher" not in searcher.stored_modes:
-            gr.HTML(render_lone_note(ALONE), apply_default_css=False, elem_id="disagreements")
-            return
-        gr.HTML(
-            render_browser(),
-            js_on_load="\n".join(script.read_text() for script in SCRIPTS),
-            server_functions=[disagreements],
-            apply_default_css=False,
-            elem_id="disagreements",
-        )
+            add_empty_tab("disagreements")
+        else:
+            script = Path(__file__).with_name("disagreements.js")
+            add_html(HTML.browser(DEPTH), "disagreements", [SEEN, script], [disagreements])

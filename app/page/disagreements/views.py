@@ -2,25 +2,15 @@
 
 import numpy as np
 
-from app.html import load
 from app.page.disagreements.logic import DEPTH, Agreements
 from app.page.views import render_note, thumbnail_url
+from index.html import load
 from index.search import Searcher
 from index.stores.base import Store
 
 PER_PAGE = 12
 SHOWN = 5  # places of each list
-HTML = load("page/disagreements/disagreements.html", thumbnail=thumbnail_url)
-
-
-def render_browser() -> str:
-    """Show the tab before anything is known."""
-    return HTML.browser(DEPTH)
-
-
-def render_progress(done: float) -> str:
-    """Show how far the work is."""
-    return HTML.progress(done)
+HTML = load("app/page/disagreements/disagreements.html", thumbnail=thumbnail_url)
 
 
 def render_disagreements(searcher: Searcher, every: Agreements, prefix: str, most: float, page: int) -> str:
@@ -44,7 +34,7 @@ def render_disagreements(searcher: Searcher, every: Agreements, prefix: str, mos
         if len(shown)
         else render_note("No photo matches. Clear the name, or allow more overlap.")
     )
-    return render_spread(every, searcher.index) + render_pager(len(chosen), page, pages) + cases
+    return render_spread(every, searcher.index) + HTML.pager(len(chosen), page, pages) + cases
 
 
 def render_spread(every: Agreements, index: Store) -> str:
@@ -58,11 +48,6 @@ def render_spread(every: Agreements, index: Store) -> str:
         sample: f"{len(every):,}",
     }
     return HTML.spread(facts, bars, max(counts), DEPTH)
-
-
-def render_pager(found: int, page: int, pages: int) -> str:
-    """Show how many photos there are, and the way to the next ones."""
-    return HTML.pager(found, page, pages)
 
 
 def render_cases(searcher: Searcher, shown: Agreements) -> str:

@@ -7,15 +7,14 @@ from app.page.background import Background
 from app.page.report.logic import read_run, weigh
 from app.page.report.measure import measure
 from app.page.report.views import render_report, render_ways
+from app.page.views import SEEN, add_html
 from index.errors import needs
 from index.search import Searcher
 
 with needs("demo"):
     import gradio as gr
 
-HERE = Path(__file__).parent
-SCRIPTS = (HERE.with_name("seen.js"), HERE / "report.js")
-SOON = 0.3  # seconds: later looks find what the first one measured
+FIRST_WAIT = 0.3  # seconds: later looks find what the first one measured
 
 
 def build_report_tab(searcher: Searcher) -> None:
@@ -26,17 +25,12 @@ def build_report_tab(searcher: Searcher) -> None:
 
     def report(_: dict[str, Any]) -> dict[str, Any]:
         work.start()
-        waiting = not work.wait(SOON)
+        waiting = not work.wait(FIRST_WAIT)
         return {
             "html": render_report(searcher.index, run, sizes, render_ways(work, paid)),
             "waiting": waiting,
         }
 
     with gr.Tab("Report", id="report"):
-        gr.HTML(
-            '<div class="tab"><div class="body"></div></div>',
-            js_on_load="\n".join(script.read_text() for script in SCRIPTS),
-            server_functions=[report],
-            apply_default_css=False,
-            elem_id="report",
-        )
+        script = Path(__file__).with_name("report.js")
+        add_html('<div class="tab"><div class="body"></div></div>', "report", [SEEN, script], [report])

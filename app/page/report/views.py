@@ -3,19 +3,20 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from app.html import load
 from app.page.background import Background
-from app.page.report.charts import Axis, Mark, draw_chart, linear_axis, log_axis, render_table
 from app.page.report.logic import Size, count_reasons
 from app.page.report.measure import DEPTH, QUERIES, Point
-from app.page.views import render_note
+from app.page.views import format_bytes, render_note
+from index.evaluation.charts import Mark, draw_chart, draw_line, linear_axis, log_axis, render_table
+from index.html import load
 from index.stores.base import Store
 from index.stores.records import Space
 from index.teachers.cost import format_seconds
 
 LISTED = 200  # refused images that are listed
+OVERLAP = f"overlap@{DEPTH}, %"
 MODE_OF = {"projected": "asymmetric"}  # the way to search that a space is for, where the names differ
-HTML = load("page/report/report.html")
+HTML = load("app/page/report/report.html")
 
 
 def render_report(index: Store, run: dict[str, Any] | None, sizes: Sequence[Size], ways: str) -> str:
@@ -28,11 +29,11 @@ def render_report(index: Store, run: dict[str, Any] | None, sizes: Sequence[Size
         ways: What `render_ways` made.
     """
     sections = {
-        "Quality against budget": _told(render_curve, run) if run else HTML.no_run(),
+        "Quality against budget": _render_run(render_curve, run) if run else HTML.no_run(),
         "Time against quality": ways,
         "Size": render_sizes(sizes),
         "Index": render_health(index),
-        **({"Training": _told(render_training, run)} if run else {}),
+        **({"Training": _render_run(render_training, run)} if run else {}),
     }
     return HTML.sheets(sections)
 
@@ -43,11 +44,10 @@ def render_curve(run: dict[str, Any]) -> str:
     if len(curve) < 2:
         return HTML.one_budget()
     queries = [point["queried"] for point in curve]
-    overlap = [100 * point["overlap@10"] for point in curve]
-    marks = [Mark(x, y, f"{y:.1f}") for x, y in zip(queries, overlap, strict=True)]
-    x, y = log_axis("teacher queries", queries, queries), linear_axis("overlap@10, %", overlap, 0, 100)
-    chart = draw_chart("Agreement with the teacher by teacher queries", marks, x, y, joined=True)
-    return HTML.curve(run["agreement"]["held_out"], chart, _figures(x, y, marks))
+    points = [(point["queried"], 100 * point["overlap@10"]) for point in curve]
+    x = log_axis("teacher queries", queries, queries)
+    line = draw_line("Agreement with the teacher by teacher queries", points, x, OVERLAP, form=".1f")
+    return HTML.curve(run["agreement"]["held_out"], *line)
 
 
 def render_ways(work: Background[list[Point]], paid: Sequence[str]) -> str:
@@ -64,7 +64,7 @@ def render_ways(work: Background[list[Point]], paid: Sequence[str]) -> str:
     points = work.result
     marks = [Mark(p.milliseconds, 100 * p.quality, p.name, p.best) for p in points]
     x = log_axis("ms, from a decoded photo to its results", [mark.x for mark in marks])
-    y = linear_axis(f"overlap@{DEPTH}, %", [mark.y for mark in marks], 0, 100)
+    y = linear_axis(OVERLAP, [mark.y for mark in marks], 0, 100)
     rows = [
         [p.name, f"{p.milliseconds:.1f}", f"{100 * p.quality:.1f}", "yes" if p.best else ""] for p in points
     ]
@@ -121,17 +121,7 @@ def render_training(run: dict[str, Any]) -> str:
     return HTML.facts(facts) + (_render_checks(checks, training["kept_step"]) if len(checks) > 1 else "")
 
 
-def format_bytes(count: int | None) -> str:
-    """Format a size, as in `3.1 MB`; a dash where there is none, or it is not known."""
-    if count is None:
-        return "-"
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"
-
-
-def _told(render: Callable[[dict[str, Any]], str], run: dict[str, Any]) -> str:
+def _render_run(render: Callable[[dict[str, Any]], str], run: dict[str, Any]) -> str:
     """Render a run, which may come from elsewhere or from another version."""
     try:
         return render(run)
@@ -149,16 +139,10 @@ def _costs(cost: dict[str, Any]) -> dict[str, str]:
 
 
 def _render_checks(checks: Sequence[Sequence[float]], kept: int) -> str:
-    marks = [Mark(step, 100 * value) for step, value in checks]
-    x = linear_axis("training step", [mark.x for mark in marks], 0, marks[-1].x)
-    y = linear_axis("overlap@10, %", [mark.y for mark in marks], 0, 100)
-    chart = draw_chart("Agreement with the teacher by training step", marks, x, y, joined=True)
-    return HTML.checks(kept, chart, _figures(x, y, marks))
-
-
-def _figures(x: Axis, y: Axis, marks: Sequence[Mark]) -> tuple[list[str], list[list[str]]]:
-    """Make the head and the rows of a chart's table."""
-    return [x.name, y.name], [[f"{mark.x:,.0f}", f"{mark.y:.1f}"] for mark in marks]
+    points = [(step, 100 * value) for step, value in checks]
+    steps = [step for step, _ in points]
+    x = linear_axis("training step", steps, 0, steps[-1])
+    return HTML.checks(kept, *draw_line("Agreement with the teacher by training step", points, x, OVERLAP))
 
 
 def _render_space(name: str, space: Space) -> list[str]:

@@ -36,14 +36,12 @@ class SearchColumn:
     @property
     def ids(self) -> list[int]:
         """Ids of the items, best first."""
-        return (
-            [] if self.found is None else [item for item in self.found.results.ids[0].tolist() if item >= 0]
-        )
+        return [item for item, _ in self.found.results.hits()] if self.found else []
 
     @property
     def scores(self) -> list[float]:
         """Their similarities."""
-        return self.found.results.scores[0].tolist()[: len(self.ids)] if self.found else []
+        return [score for _, score in self.found.results.hits()] if self.found else []
 
     @property
     def seconds(self) -> float:
@@ -67,8 +65,8 @@ class Agreement:
     depth: int
 
 
-def search_column(searcher: Searcher, query: Query, mode: str, wish: SearchRequest) -> SearchColumn:
-    """Search in one mode. A model that fails leaves its side empty, with the reason.
+def search_column(searcher: Searcher, query: Query, mode: str, request: SearchRequest) -> SearchColumn:
+    """Search in one mode. A model that fails leaves its column empty, with the reason.
 
     Raises:
         ImageError: The picture cannot be decoded; the message is a whole line.
@@ -78,10 +76,10 @@ def search_column(searcher: Searcher, query: Query, mode: str, wish: SearchReque
             mode, None, missing=searcher.teacher_missing or f"This index has no mode {mode!r}."
         )
     model = searcher.models.get(MODES[mode][0]) if mode in MODES else None
-    sides = [model.side] if model else [each.side for each in searcher.models.values()]
+    sizes = [model.side] if model else [each.side for each in searcher.models.values()]
     start = perf_counter()
     try:
-        photo = query.photo(max(sides))
+        photo = query.photo(max(sizes))
     except ImageError as reason:
         hint = f" {FORMATS_SHOWN}" if isinstance(reason.__cause__, UnidentifiedImageError) else ""
         raise ImageError(f"Can't open {query.name}: {reason}.{hint}") from reason
@@ -90,26 +88,26 @@ def search_column(searcher: Searcher, query: Query, mode: str, wish: SearchReque
     # Part of an image of the gallery finds that image, unlike the whole, which `find` leaves out by itself.
     own = [] if query.view == View() else searcher.index.ids_by_digest.get(query.digest, [])
     try:
-        narrow = Filter(wish.prefix, dict(wish.columns), wish.cut)
-        found = searcher.find([photo], mode, wish.k + len(own), narrow)
+        wanted = Filter(request.prefix, dict(request.columns), request.cut)
+        found = searcher.find([photo], mode, request.k + len(own), wanted)
     except RetrievalError as reason:  # a budget is spent, an endpoint cannot be reached
         return SearchColumn(mode, None, missing=str(reason))
-    return SearchColumn(mode, replace(found, results=_without(found.results, own, wish.k)), decoded)
+    return SearchColumn(mode, replace(found, results=_without(found.results, own, request.k)), decoded)
 
 
 def agreement(first: SearchColumn, second: SearchColumn) -> Agreement | None:
-    """Measure how far two sides agree; None where one of them is empty."""
+    """Measure how far two columns agree; None where one of them is empty."""
     if not first.ids or not second.ids:
         return None
     depth = max(len(first.ids), len(second.ids))
-    one, two = (np.array([side.ids + [-1] * (depth - len(side.ids))]) for side in (first, second))
+    one, two = (np.array([column.ids + [-1] * (depth - len(column.ids))]) for column in (first, second))
     return Agreement(float(overlap_at_k(one, two)[0]), float(rank_biased_overlap(one, two)[0]), depth)
 
 
-def rank_shifts(side: SearchColumn, other: SearchColumn) -> list[int | None]:
-    """For each result, how many ranks higher it stands here than on the other side; None if only here."""
+def rank_shifts(column: SearchColumn, other: SearchColumn) -> list[int | None]:
+    """Count how many ranks higher each result stands here than in the other column; None if only here."""
     there = {item: rank for rank, item in enumerate(other.ids)}
-    return [there[item] - rank if item in there else None for rank, item in enumerate(side.ids)]
+    return [there[item] - rank if item in there else None for rank, item in enumerate(column.ids)]
 
 
 def _without(results: Results, own: Sequence[int], k: int) -> Results:

@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 
+from app.server.api import require_item
 from app.server.fetch import fetch_image
 from index.errors import ImageError, UsageError
 from index.images.decode import Photo, decode, with_pixels
@@ -17,8 +18,8 @@ from index.search import Searcher
 Box = tuple[float, float, float, float]
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
-LEAST = 0.02  # of width and height that a box may have
-MOST = 200  # results that one search may ask for
+SMALLEST_BOX = 0.02  # of width and height that a box may have
+MAX_RESULTS = 200  # results that one search may ask for
 TURNS = (
     None,
     Image.Transpose.ROTATE_270,
@@ -42,7 +43,12 @@ class View:
     def __post_init__(self) -> None:
         left, top, right, bottom = self.box
         inside = min(left, top) >= 0 and max(right, bottom) <= 1
-        if self.turn not in range(4) or not inside or right - left < LEAST or bottom - top < LEAST:
+        if (
+            self.turn not in range(4)
+            or not inside
+            or right - left < SMALLEST_BOX
+            or bottom - top < SMALLEST_BOX
+        ):
             raise UsageError("That box is outside the photo. Draw it again.")
 
 
@@ -57,7 +63,7 @@ class SearchRequest:
         item: The image of the gallery that is searched with, or None.
         sent: Digest of a photo that was sent before, if any.
         address: Address to fetch the picture from, if any.
-        prefix: Only images whose name starts like this.
+        prefix: Only images with a name that starts like this.
         columns: Only images with these values, as pairs of column and value.
         cut: Only results at least this share as similar as the best; 0 keeps all.
         soon: Whether to answer with the first column and leave the second for later.
@@ -83,9 +89,9 @@ def read_request(asked: Mapping[str, Any], searcher: Searcher) -> SearchRequest:
     """
     try:
         item = None if asked.get("item") is None else int(asked["item"])
-        wish = SearchRequest(
+        request = SearchRequest(
             modes=tuple(str(mode) for mode in asked["modes"])[:2],
-            k=min(max(int(asked["k"]), 1), MOST),
+            k=min(max(int(asked["k"]), 1), MAX_RESULTS),
             view=View(int(asked.get("turn", 0)), _box(asked.get("box", WHOLE))),
             item=item,
             sent=str(asked.get("sent", "")),
@@ -97,11 +103,12 @@ def read_request(asked: Mapping[str, Any], searcher: Searcher) -> SearchRequest:
         )
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError("This search cannot be read. Open the page again.") from error
-    require_item(searcher, item)
-    unknown = [mode for mode in wish.modes if mode not in searcher.modes]
-    if not wish.modes or (unknown and unknown != ["teacher"]):  # that of a missing teacher gets its reason
+    if item is not None:
+        require_item(searcher.index, item)
+    unknown = [mode for mode in request.modes if mode not in searcher.modes]
+    if not request.modes or (unknown and unknown != ["teacher"]):  # that of a missing teacher gets its reason
         raise UsageError(f"There is no mode {', '.join(unknown)} here, only {', '.join(searcher.modes)}.")
-    return wish
+    return request
 
 
 def _box(box: Any) -> Box:
@@ -109,17 +116,6 @@ def _box(box: Any) -> Box:
     if not all(map(math.isfinite, (left, top, right, bottom))):
         raise ValueError(box)
     return left, top, right, bottom
-
-
-def require_item(searcher: Searcher, item: int | None) -> None:
-    """Refuse the id of an image that is not in the index.
-
-    Raises:
-        UsageError: There is none with this id.
-    """
-    count = len(searcher.index.items)
-    if item is not None and not 0 <= item < count:
-        raise UsageError(f"There is no image {item} in this index: ids go from 0 to {count - 1}.")
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,14 @@ openEntries(page, searchFile, searchAddress, text => showComplaint(`<p class="no
 const isSingle = () => $('.one').getAttribute('aria-pressed') === 'true';
 const modes = () => $$('.mode-of').slice(0, isSingle() ? 1 : 2).map(select => select.value);
 
-function wish() {
+function readRequest() {
   return {
     ...(query.item === undefined ? {sent: query.sent, address: query.sent ? '' : query.address} : {item: query.item}),
-    ...cropper.view, modes: modes(), k: Number($('.k').value), ...narrowing(),
+    ...cropper.view, modes: modes(), k: Number($('.k').value), ...readFilters(),
   };
 }
 
-function narrowing() {
+function readFilters() {
   if (!$('.prefix')) return {};
   const chosen = $$('.column-value').filter(select => select.value);
   return {
@@ -65,7 +65,7 @@ function start(asked, pictures, view, how) {
 
 // Gradio's answer is undefined where there is none.
 async function call(fields, file) {
-  const answer = await server.search(file ? {binary: true, data: {wish: JSON.stringify(fields), photo: file}} : fields);
+  const answer = await server.search(file ? {binary: true, data: {request: JSON.stringify(fields), photo: file}} : fields);
   const orLarge = file ? `, or this file is too large (${(file.size / 1e6).toFixed(1)} MB)` : '';
   return answer ?? {error: `<p class="note error">Can't reach the server${orLarge}. Try again.</p>`};
 }
@@ -81,9 +81,9 @@ async function ask(asked, fields) {
   return answer;
 }
 
-// The first column comes first; the second follows. An answer that a later wish has overtaken is dropped.
+// The first column comes first; the second follows. An answer that a later request has overtaken is dropped.
 async function search({replace = false} = {}) {
-  const mine = ++serial, asked = query, fields = wish(), focus = focused();
+  const mine = ++serial, asked = query, fields = readRequest(), focus = focused();
   page.dataset.state = 'found';
   page.classList.add('asking');
   if (!$('.list').firstChild) showBlank();
@@ -97,7 +97,7 @@ async function search({replace = false} = {}) {
   show(answer, focus);
   writeAddress(replace);
   if (both && !answer.error) {
-    answer = await ask(asked, wish());
+    answer = await ask(asked, readRequest());
     if (mine !== serial) return;
     show(answer, document.activeElement === document.body ? focus : focused());
   }
@@ -109,7 +109,7 @@ let following = false, again = false;
 async function followCrop() {
   if (following) { again = true; return; }
   following = true;
-  const mine = ++serial, fields = wish();
+  const mine = ++serial, fields = readRequest();
   page.classList.add('following');
   const answer = await ask(query, {...fields, modes: fields.modes.slice(0, 1)});
   if (mine === serial && !answer.error) showColumn(0, answer.columns[0]);
@@ -148,7 +148,7 @@ async function describe(id) {
 let unfolded = !matchMedia('(max-width: 640px)').matches;
 function showNumbers(html) {
   $('.numbers').innerHTML = html;
-  const figures = $('.sides');
+  const figures = $('.timings');
   if (!figures) return;
   figures.open = unfolded;
   figures.addEventListener('toggle', () => { unfolded = figures.open; });
@@ -198,7 +198,7 @@ function refocus({column, id}) {
 // The address bar: a search with an image of the gallery can be opened again, and sent to others.
 
 function writeAddress(replace) {
-  const url = new URL(location), fields = wish(), {searchParams} = url;
+  const url = new URL(location), fields = readRequest(), {searchParams} = url;
   for (const name of [...searchParams.keys()]) if (!name.startsWith('__')) searchParams.delete(name);
   if (fields.item !== undefined) {
     searchParams.set('id', fields.item);
@@ -273,7 +273,7 @@ function setFilters(asked) {
 
 // Their panel is folded: how many are set is told on its button.
 function sayFilters() {
-  const {prefix, cut, columns = {}} = narrowing();
+  const {prefix, cut, columns = {}} = readFilters();
   const count = Boolean(prefix) + Boolean(cut) + Object.keys(columns).length;
   if (!$('.prefix')) return;
   $('.filters summary').textContent = count ? `Filters: ${count}` : 'Filters';

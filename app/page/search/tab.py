@@ -13,7 +13,7 @@ from typing import Any
 
 from app.page.search.columns import SearchColumn, agreement, search_column
 from app.page.search.query import (
-    MOST,
+    MAX_RESULTS,
     Query,
     SearchRequest,
     preview,
@@ -21,7 +21,6 @@ from app.page.search.query import (
     query_of_bytes,
     query_of_item,
     read_request,
-    require_item,
 )
 from app.page.search.views import (
     Cost,
@@ -31,20 +30,23 @@ from app.page.search.views import (
     render_search,
     render_waiting,
 )
-from app.page.views import render_error
+from app.page.views import add_html, render_error
+from app.server.api import require_item
 from index.errors import RetrievalError, UsageError, needs
 from index.search import Searcher
 
 with needs("demo"):
-    import gradio as gr
     from cachetools import LRUCache
     from gradio.data_classes import DataWithFiles
 
-SCRIPTS = ("crop.js", "cards.js", "large.js", "entry.js", "search.js")
+NAMES = ("crop", "cards", "large", "entry", "search")
+SCRIPTS = [Path(__file__).with_name(f"{name}.js") for name in NAMES]
 EXAMPLES = 12
-PHOTOS = 64 << 20  # bytes of photos that are remembered, so that a crop of one need not send it again
-SIDES = 256  # searches that are remembered: the second answer to a comparison repeats the first column
-TIMES = 101  # searches that the median is taken of
+CACHED_BYTES = 64 << 20  # bytes of photos that are remembered, so that a crop of one need not send it again
+CACHED_COLUMNS = (
+    256  # searches that are remembered: the second answer to a comparison repeats the first column
+)
+TIMED = 101  # searches that the median is taken of
 PREVIEW = 1024  # pixels
 
 
@@ -60,16 +62,16 @@ class SearchPage:
         """
         self.searcher = searcher
         self._price = price
-        self._photos: LRUCache[str, Query] = LRUCache(PHOTOS, getsizeof=lambda query: len(query.data))
-        self._sides: LRUCache[Any, SearchColumn] = LRUCache(SIDES)
-        self._times: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=TIMES))
+        self._photos: LRUCache[str, Query] = LRUCache(CACHED_BYTES, getsizeof=lambda query: len(query.data))
+        self._columns: LRUCache[Any, SearchColumn] = LRUCache(CACHED_COLUMNS)
+        self._times: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=TIMED))
         self._lock = Lock()
 
     def search(self, asked: Mapping[str, Any] | DataWithFiles) -> dict[str, Any]:
         """Answer a search.
 
         Args:
-            asked: The fields of a `SearchRequest`; with a new photo, a form with `wish` as JSON
+            asked: The fields of a `SearchRequest`; with a new photo, a form with `request` as JSON
                 and the file.
 
         Returns:
@@ -79,11 +81,11 @@ class SearchPage:
         """
         try:
             fields, photo = _open(asked)
-            wish = read_request(fields, self.searcher)
-            query = self._find_query(wish, photo)
+            request = read_request(fields, self.searcher)
+            query = self._find_query(request, photo)
             if query is None:
                 return {"forgotten": True}
-            return self._answer(wish, query)
+            return self._answer(request, query)
         except RetrievalError as reason:
             return {"error": render_error(str(reason))}
 
@@ -104,24 +106,24 @@ class SearchPage:
         """Show what is known of an image of the gallery, by its id."""
         try:
             item = int(asked)
-            require_item(self.searcher, item)
             index = self.searcher.index
+            require_item(index, item)
             return render_details(item, index.items[item], index.metadata_of(item))
         except (TypeError, ValueError):
             return render_error("There is no such image in this index.")
         except RetrievalError as reason:
             return render_error(str(reason))
 
-    def _find_query(self, wish: SearchRequest, photo: tuple[str, bytes] | None) -> Query | None:
+    def _find_query(self, request: SearchRequest, photo: tuple[str, bytes] | None) -> Query | None:
         if photo is not None:
             query = query_of_bytes(photo[1], photo[0])
-        elif wish.item is not None:
-            return query_of_item(self.searcher, wish.item)
-        elif wish.address:
-            query = query_of_address(wish.address)
+        elif request.item is not None:
+            return query_of_item(self.searcher, request.item)
+        elif request.address:
+            query = query_of_address(request.address)
         else:
-            return self._known(wish.sent)
-        if len(query.data) <= PHOTOS:
+            return self._known(request.sent)
+        if len(query.data) <= CACHED_BYTES:
             with self._lock:
                 self._photos[query.digest] = query
         return query
@@ -130,39 +132,40 @@ class SearchPage:
         with self._lock:
             return self._photos.get(sent)
 
-    def _answer(self, wish: SearchRequest, query: Query) -> dict[str, Any]:
-        query = replace(query, view=wish.view)
-        asked = wish.modes[:1] if wish.soon else wish.modes
-        sides = [self._find(query, mode, wish) for mode in asked]
+    def _answer(self, request: SearchRequest, query: Query) -> dict[str, Any]:
+        query = replace(query, view=request.view)
+        asked = request.modes[:1] if request.soon else request.modes
+        columns = [self._find(query, mode, request) for mode in asked]
         index = self.searcher.index
-        agreed = agreement(*sides) if len(sides) == 2 else None
-        others = [*reversed(sides)] if len(sides) == 2 else [None]
-        columns = [render_column(*pair) for pair in zip(sides, [index] * 2, others, strict=False)]
-        waiting = (wish.modes[1], wish.k) if wish.soon and len(wish.modes) == 2 else None
+        agreed = agreement(*columns) if len(columns) == 2 else None
+        others = [*reversed(columns)] if len(columns) == 2 else [None]
+        html = [render_column(*pair) for pair in zip(columns, [index] * 2, others, strict=False)]
+        waiting = (request.modes[1], request.k) if request.soon and len(request.modes) == 2 else None
         if waiting:
-            columns.append(render_waiting(*waiting))
+            html.append(render_waiting(*waiting))
         return {
-            "columns": columns,
-            "numbers": render_numbers(sides, index, agreed, self._costs(wish.modes), waiting),
-            "spoken": _spoken(sides),
+            "columns": html,
+            "numbers": render_numbers(columns, index, agreed, self._costs(request.modes), waiting),
+            "spoken": _spoken(columns),
             "name": query.name,
-            "sent": query.digest if wish.item is None else "",
-            "k": wish.k,
-            "more": any(len(side.ids) == wish.k for side in sides) and wish.k < min(len(index), MOST),
+            "sent": query.digest if request.item is None else "",
+            "k": request.k,
+            "more": any(len(column.ids) == request.k for column in columns)
+            and request.k < min(len(index), MAX_RESULTS),
         }
 
-    def _find(self, query: Query, mode: str, wish: SearchRequest) -> SearchColumn:
-        key = (query.digest, query.view, mode, wish.k, wish.prefix, wish.columns, wish.cut)
+    def _find(self, query: Query, mode: str, request: SearchRequest) -> SearchColumn:
+        key = (query.digest, query.view, mode, request.k, request.prefix, request.columns, request.cut)
         with self._lock:
-            known = self._sides.get(key)
+            known = self._columns.get(key)
         if known is not None:
             return known
-        side = search_column(self.searcher, query, mode, wish)
-        if side.found is not None:
+        column = search_column(self.searcher, query, mode, request)
+        if column.found is not None:
             with self._lock:
-                self._sides[key] = side
-                self._times[mode].append(side.seconds)
-        return side
+                self._columns[key] = column
+                self._times[mode].append(column.seconds)
+        return column
 
     def _costs(self, modes: Sequence[str]) -> dict[str, Cost]:
         with self._lock:
@@ -201,26 +204,21 @@ def build_search_tab(searcher: Searcher, price: float | None = None) -> None:
     spread = sorted({i * len(items) // EXAMPLES for i in range(EXAMPLES)}) if items else []
     # A teacher that is only missing keeps its column, in which the page says why.
     alone = "teacher" not in searcher.index.manifest.spaces
-    gr.HTML(
-        render_search(searcher.modes, [(i, items[i].name) for i in spread], searcher.columns, alone),
-        js_on_load="\n".join(Path(__file__).with_name(name).read_text() for name in SCRIPTS),
-        server_functions=[search, picture, details],
-        apply_default_css=False,
-        elem_id="search",
-    )
+    html = render_search(searcher.modes, [(i, items[i].name) for i in spread], searcher.columns, alone)
+    add_html(html, "search", SCRIPTS, [search, picture, details])
 
 
 def _open(asked: Mapping[str, Any] | DataWithFiles) -> tuple[Mapping[str, Any], tuple[str, bytes] | None]:
     if not isinstance(asked, DataWithFiles):
         return asked, None
     try:
-        fields = json.loads(asked.data["wish"])
+        fields = json.loads(asked.data["request"])
     except (KeyError, ValueError) as error:
         raise UsageError("This search cannot be read. Open the page again.") from error
     return fields, next(((name or "photo", data) for name, data in asked.files), None)
 
 
-def _spoken(sides: Sequence[SearchColumn]) -> str:
+def _spoken(columns: Sequence[SearchColumn]) -> str:
     """Say what a screen reader reads once results are there."""
-    counts = [f"{len(side.ids)} results of {side.mode}" for side in sides if side.found]
+    counts = [f"{len(column.ids)} results of {column.mode}" for column in columns if column.found]
     return ", ".join(counts)

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.html import load
 from app.page.search.columns import Agreement, SearchColumn, rank_shifts
-from app.page.views import render_note, thumbnail_url
+from app.page.views import format_bytes, render_note, thumbnail_url
+from index.html import load
 from index.stores.base import Store
 from index.stores.records import Item
 
@@ -18,7 +18,7 @@ MEANINGS = {
     "teacher's index.",
     "rerank": "Student finds the results, teacher orders them.",
 }
-SPACES = {"asymmetric": "projected", "rerank": "student"}  # the space whose vectors are searched
+SPACES = {"asymmetric": "projected", "rerank": "student"}  # the space that is searched
 HEADINGS = {
     "": "",
     "one search": "from the bytes of the image to its results",
@@ -30,18 +30,18 @@ HEADINGS = {
     "1M searches": "a million searches one after another, at the median time of the searches on this page",
 }
 EAGER = 8  # pictures of a column that are loaded before they are scrolled to
-SHELL = load("page/search/search.html", thumbnail=thumbnail_url, LABELS=LABELS, MEANINGS=MEANINGS)
-HTML = load("page/search/results.html", thumbnail=thumbnail_url, EAGER=EAGER)
+SHELL = load("app/page/search/search.html", thumbnail=thumbnail_url, LABELS=LABELS, MEANINGS=MEANINGS)
+HTML = load("app/page/search/results.html", thumbnail=thumbnail_url, EAGER=EAGER)
 Mark = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What searching costs on one side.
+    """What searching costs in one column.
 
     Attributes:
         seconds: Time of one search, median of those measured.
-        price: Of a thousand answers of this side's model; None where it runs here, or is not known.
+        price: Of a thousand answers of this column's model; None where it runs here, or is not known.
         learnt_from: Answers that were paid for to train it; None where it is not known.
     """
 
@@ -69,27 +69,27 @@ def render_search(
     return SHELL.page(modes, others, second, examples, columns, alone)
 
 
-def render_column(side: SearchColumn, index: Store, other: SearchColumn | None = None) -> str:
-    """Show one side's results as cards.
+def render_column(column: SearchColumn, index: Store, other: SearchColumn | None = None) -> str:
+    """Show one column's results as cards.
 
     Args:
-        side: The results.
+        column: The results.
         index: Where the items are.
-        other: The other side, to mark how far each item moved; None marks nothing.
+        other: The other column, to mark how far each item moved; None marks nothing.
     """
-    if side.found is None:
-        return render_note(side.missing)
-    if not side.ids:
+    if column.found is None:
+        return render_note(column.missing)
+    if not column.ids:
         return render_note("No results with these filters.")
-    marks: list[Mark | None] = [None] * len(side.ids)
+    marks: list[Mark | None] = [None] * len(column.ids)
     if other and other.found:
         name = LABELS[other.mode]
-        marks = [_mark(shift, rank, name) for rank, shift in enumerate(rank_shifts(side, other), 1)]
+        marks = [_mark(shift, rank, name) for rank, shift in enumerate(rank_shifts(column, other), 1)]
     cards = [
         (rank, item, score, index.items[item].name, len(index.items[item].copies), mark)
-        for rank, (item, score, mark) in enumerate(zip(side.ids, side.scores, marks, strict=True), 1)
+        for rank, (item, score, mark) in enumerate(zip(column.ids, column.scores, marks, strict=True), 1)
     ]
-    return HTML.column(LABELS[side.mode], cards)
+    return HTML.column(LABELS[column.mode], cards)
 
 
 def render_waiting(mode: str, k: int) -> str:
@@ -98,7 +98,7 @@ def render_waiting(mode: str, k: int) -> str:
 
 
 def render_numbers(
-    sides: Sequence[SearchColumn],
+    columns: Sequence[SearchColumn],
     index: Store,
     agreed: Agreement | None,
     costs: Mapping[str, Cost],
@@ -107,20 +107,20 @@ def render_numbers(
     """Show the numbers above the results.
 
     Args:
-        sides: What was found so far.
+        columns: What was found so far.
         index: What was searched.
-        agreed: How far two sides agree, if there are two.
+        agreed: How far two columns agree, if there are two.
         costs: What searching costs, by mode.
-        waiting: The mode that is on its way, whose numbers keep their place, and the results it is to bring.
+        waiting: The mode that is on its way, of which the numbers keep their place, and the results to come.
     """
-    answered = [side for side in sides if side.found]
+    answered = [column for column in columns if column.found]
     if not answered:
         return ""
     facts = (waiting[1], "-", "-") if waiting else None
     if agreed:
         facts = (agreed.depth, f"{agreed.overlap:.0%}", f"{agreed.rbo:.2f}")
-    slowest = max(side.seconds for side in answered)
-    rows = [_row(side, index, slowest, costs.get(side.mode)) for side in answered]
+    slowest = max(column.seconds for column in answered)
+    rows = [_row(column, index, slowest, costs.get(column.mode)) for column in answered]
     totals = ", ".join(f"{row['label']} {row['total']} ms" for row in rows)
     learnt = costs["student"].learnt_from if "student" in costs else None
     price = next((cost.price for cost in costs.values() if cost.price is not None), None)
@@ -132,7 +132,7 @@ def render_numbers(
 def render_details(item: int, entry: Item, metadata: Mapping[str, str]) -> str:
     """Show what is known of an image of the gallery."""
     also = {"Also as": ", ".join(copy.name for copy in entry.copies)} if entry.copies else {}
-    size = f"{entry.width} by {entry.height} pixels, {_bytes(entry.size)}"
+    size = f"{entry.width} by {entry.height} pixels, {format_bytes(entry.size)}"
     return HTML.details(entry.name, {"Size": size, "Id": item, **also, **metadata})
 
 
@@ -146,17 +146,17 @@ def _mark(shift: int | None, rank: int, other: str) -> Mark:
     return kind, f"{other} has it at {rank + shift}", f"{arrow}\u200a{abs(shift)}"
 
 
-def _row(side: SearchColumn, index: Store, slowest: float, cost: Cost | None) -> dict[str, Any]:
-    found = side.found
+def _row(column: SearchColumn, index: Store, slowest: float, cost: Cost | None) -> dict[str, Any]:
+    found = column.found
     assert found is not None
-    parts = (side.decode_seconds, found.embed_seconds, found.search_seconds)
+    parts = (column.decode_seconds, found.embed_seconds, found.search_seconds)
     return {
-        "mode": side.mode,
-        "label": LABELS[side.mode],
-        "total": _milliseconds(side.seconds),
+        "mode": column.mode,
+        "label": LABELS[column.mode],
+        "total": _milliseconds(column.seconds),
         "shares": [100 * seconds / slowest for seconds in parts],
         "parts": list(map(_milliseconds, parts)),
-        "bytes": f"{4 * index.manifest.spaces[SPACES.get(side.mode, side.mode)].dim:,}",
+        "bytes": f"{4 * index.manifest.spaces[SPACES.get(column.mode, column.mode)].dim:,}",
         "million": _duration(1e6 * cost.seconds) if cost else "-",
         "money": f"{1000 * cost.price:,.2f}" if cost and cost.price is not None else "",
     }
@@ -173,7 +173,3 @@ def _duration(seconds: float) -> str:
         if seconds >= least:
             return f"{seconds / length:.1f} {unit}"
     return f"{seconds:.0f} seconds"
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{max(count / 1e3, 1):.0f} kB"

@@ -310,7 +310,7 @@ def write_ann(index: faiss.Index, path: Path) -> None:
 def read_ann(path: Path) -> faiss.Index:
     """Read what `write_ann` wrote; of a large one, pages come into memory as they are searched.
 
-    A small one is searched a tenth faster from memory, whose pages are larger than those of a file.
+    A small one is searched a tenth faster from memory, which has larger pages than a file.
 
     Raises:
         RetrievalError: The file is missing or broken.

@@ -44,7 +44,7 @@ DEEPEST = 16_384  # results that a server gives at most
 WIDE = {"IVF_SQ8": 2, "IVF_PQ": 20}
 
 Row = dict[str, Any]
-REMEMBERED = 100_000  # items whose fields are kept after they were found
+REMEMBERED = 100_000  # items that keep their fields after they were found
 # Opening waits for all that was written; to wait again would cost each search a tenth of a second and more.
 LEVEL = "Eventually"
 

@@ -123,7 +123,7 @@ def test_a_vectors_file_that_lacks_half(folder, tmp_path):
     assert "Left out: 6 of 12 images" in done.output
     card = (tmp_path / "s" / "README.md").read_text()
     assert "12.00 in all, at 2000 a thousand" in card
-    assert "break-even | after 6 images in money" in card
+    assert "break-even | cheaper after 6 images, in money" in card
     run = json.loads((tmp_path / "s" / "run.json").read_text())
     assert run["queried"] == 6
     assert {Path(one["path"]).name for one in run["unreadable"]} == {Path(name).name for name in names[6:]}
@@ -137,12 +137,12 @@ def test_the_page_goes_on_without_a_teacher_that_does_not_answer(folder, tmp_pat
         retrieval("index", folder, "--model", student, "--teacher", url, "--out", tmp_path / "idx",
                   "--ledger", tmp_path / "l.sqlite", "--budget", 12)  # fmt: skip
     again = TeacherSpec(url, ledger=tmp_path / "l.sqlite")
-    wish = SearchRequest(("student", "teacher"), 3)
+    request = SearchRequest(("student", "teacher"), 3)
     old = query_of_bytes(find_images([folder])[0].path.read_bytes(), "old.png")
-    assert search_column(open_searcher(tmp_path / "idx", again), old, "teacher", wish).missing == ""
+    assert search_column(open_searcher(tmp_path / "idx", again), old, "teacher", request).missing == ""
     for budget, reason in ((0, "not asked about 1 images"), (99, "cannot be reached")):
         searcher = open_searcher(tmp_path / "idx", replace(again, budget=budget))
-        student, teacher = (search_column(searcher, new, mode, wish) for mode in wish.modes)
+        student, teacher = (search_column(searcher, new, mode, request) for mode in request.modes)
         assert len(student.ids) == 3
         assert teacher.found is None
         assert reason in teacher.missing

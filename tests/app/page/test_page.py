@@ -75,7 +75,9 @@ def test_a_slow_answer_is_waited_for_with_a_sign_and_nothing_jumps(open_tab, loo
     assert not tab.is_visible(".busy")
     assert tab.is_visible("#second .waiting")
     assert tab.inner_text(".facts div:first-child dd") == "-"
-    places = "() => ['.facts', '.sides', '#first .card'].map(each => document.querySelector(each).offsetTop)"
+    places = (
+        "() => ['.facts', '.timings', '#first .card'].map(each => document.querySelector(each).offsetTop)"
+    )
     before = tab.evaluate(places)
     settle(tab)
     assert re.fullmatch(r"\d+%", tab.inner_text(".facts div:first-child dd"))
@@ -387,7 +389,7 @@ def test_on_a_phone_the_figures_unfold_and_stay_so(open_tab):
     tab = open_tab("?id=8", size=PHONE)
     settle(tab)
     assert not tab.is_visible(".figures")
-    tab.click(".sides summary")
+    tab.click(".timings summary")
     assert tab.is_visible(".figures")
     tab.locator("#first .hit").first.click()
     tab.wait_for_url(re.compile(r"id=(?!8&)"))

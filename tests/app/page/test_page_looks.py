@@ -35,7 +35,7 @@ def test_it_fits_every_width(open_tab, theme: str):
     for width in (1920, 1440, 1280, 1100, 1024, 900, 768, 721, 640, 480, 360):
         tab.set_viewport_size({"width": width, "height": 800})
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
-        for part in (".sides", ".figures", ".bar-of-tools", ".facts", ".ask"):
+        for part in (".timings", ".figures", ".bar-of-tools", ".facts", ".ask"):
             assert tab.eval_on_selector(part, "each => each.scrollWidth <= each.clientWidth"), (part, width)
 
 

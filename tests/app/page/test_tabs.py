@@ -173,7 +173,7 @@ def test_a_blind_vote_by_keyboard_is_revealed_counted_and_exported(page):
     assert after[chosen] == before[chosen] + 1
     page.keyboard.press("1")  # too late: the round is closed
     page.keyboard.press("n")
-    page.wait_for_selector(".votes [data-wish=none]")
+    page.wait_for_selector(".votes [data-action=none]")
     page.keyboard.press("0")
     page.wait_for_selector(".said")
     last = counts(page)
@@ -194,7 +194,7 @@ def test_people_who_vote_at_once_do_not_mix_up_their_rounds(browser, site):
         tab.wait_for_selector(".votes")
         seen.append(tab.locator(".stage img").evaluate_all("images => images.map(image => image.src)"))
     for tab, pictures in zip(tabs, seen, strict=True):
-        tab.locator("[data-wish=right]").click()
+        tab.locator("[data-action=right]").click()
         tab.wait_for_selector(".said")
         assert tab.locator(".stage img").evaluate_all("images => images.map(image => image.src)") == pictures
         chosen = tab.locator(".duel section.won h3").inner_text().lower()

@@ -286,7 +286,7 @@ def test_too_many_at_once_are_told_to_come_back(app, searcher, photo, monkeypatc
 
 
 def test_a_search_does_not_wait_for_ever(searcher, photo, monkeypatch):
-    monkeypatch.setattr(shared, "PATIENCE", 0.01)
+    monkeypatch.setattr(shared, "TURN_SECONDS", 0.01)
     with searcher._turn("teacher"), pytest.raises(BusyError, match="teacher is busy"):
         searcher.find([read_photo(ImageFile(photo, ""))], "teacher", 1)
     assert searcher.find([read_photo(ImageFile(photo, ""))], "teacher", 1).results.ids.shape == (1, 1)
@@ -334,7 +334,7 @@ def test_an_index_that_is_replaced_while_it_is_opened_is_refused(root, tmp_path:
     student = OnnxEmbedder(root / "student.onnx")
     opened = Searcher(build_index([root / "images"], student, tmp_path / "idx"), student)
     build_index([root / "images" / "00.png"], student, tmp_path / "idx")
-    with pytest.raises(RetrievalError, match="was written anew meanwhile"):
+    with pytest.raises(RetrievalError, match="was replaced meanwhile"):
         SharedSearcher(opened)
 
 

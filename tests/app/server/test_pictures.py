@@ -75,8 +75,8 @@ def test_an_original_is_the_file_itself_or_what_a_browser_can_show_of_it(client,
             assert (shown.format, shown.size) == ("JPEG", (item.width, item.height))
         else:
             assert answer.content == Path(item.path).read_bytes()
-    monkeypatch.setattr(pictures, "LARGEST", 100)
-    monkeypatch.setattr(pictures, "SIDE", 30)
+    monkeypatch.setattr(pictures, "MAX_ORIGINAL_BYTES", 100)
+    monkeypatch.setattr(pictures, "MAX_SIDE", 30)
     small = client.get(f"/images/{ids(index)['wide.jpg']}")
     assert Image.open(BytesIO(small.content)).size == (30, 20)
 

@@ -92,7 +92,12 @@ def test_a_variant_that_ranks_otherwise_is_not(folder, pixels, monkeypatch):
     _, made = make_variants(OnnxEmbedder(folder / "student.onnx"), pixels, ["fp16"])
     assert not made.admitted
     assert made.overlap < 0.9
-    assert f"overlap@10 {100 * made.overlap:.1f} %, not kept: at least 90 % are needed." in str(made)
+    low, high = (100 * bound for bound in made.interval)
+    assert low < 100 * made.overlap < high
+    assert str(made).endswith(
+        f"overlap@10 {100 * made.overlap:.1f} % (95 %: {low:.1f} to {high:.1f}) for 72 photos of the "
+        "pool that did not calibrate it. Not kept: less than 90 % is possible."
+    )
     assert not (folder / "student.fp16.onnx").exists()
     assert not list(folder.glob(".variants-*"))
 
@@ -109,13 +114,46 @@ def test_what_is_calibrated_on_does_not_judge(folder, pixels, monkeypatch):
     )
     nearest = variants._nearest
     monkeypatch.setattr(
-        variants, "_nearest", lambda m, images: seen.update(gate=images) or nearest(m, images)
+        variants,
+        "_nearest",
+        lambda m, images, queries: seen.update(gate=images) or nearest(m, images, queries),
     )
     make_variants(OnnxEmbedder(folder / "student.onnx"), pixels, ["int8"])
     one, other = ({image.tobytes() for image in seen[part]} for part in ("calibration", "gate"))
     assert len(one) == 128
     assert len(other) == 72
     assert not one & other
+
+
+def test_queries_from_elsewhere_judge_by_themselves(folder, pixels, monkeypatch):
+    def copy(source: Path, target: Path, calibration: np.ndarray) -> None:
+        target.write_bytes(source.read_bytes())
+
+    monkeypatch.setitem(variants.CONVERSIONS, "int8", copy)
+    seen = {}
+    nearest = variants._nearest
+    monkeypatch.setattr(
+        variants, "_nearest", lambda m, images, queries: seen.update(q=queries) or nearest(m, images, queries)
+    )
+    student, elsewhere = OnnxEmbedder(folder / "student.onnx"), 255 - pixels[:60]
+    _, made = make_variants(student, pixels, ["int8"], np.concatenate([pixels[:30], elsewhere, elsewhere]))
+    assert (made.queries, made.population) == (60, "query photos")  # neither copies nor photos of the pool
+    assert {image.tobytes() for image in seen["q"]} == {image.tobytes() for image in elsewhere}
+    assert made.overlap == 1
+    with pytest.raises(RetrievalError, match="50 queries that are not in the pool are needed; here are 49"):
+        make_variants(student, pixels, ["int8"], elsewhere[:49])
+
+
+def test_a_mean_that_may_lie_below_what_is_needed_is_not_enough(folder, pixels, monkeypatch):
+    """Nine of ten on average, by chance as likely above as below."""
+    monkeypatch.setattr(
+        variants, "overlap_at_k", lambda found, truth: 0.85 + 0.1 * (np.arange(len(found)) % 2)
+    )
+    made = make_variants(OnnxEmbedder(folder / "student.onnx"), pixels, ["fp16"])[1]
+    assert made.overlap == pytest.approx(0.9)
+    assert made.interval[0] < 0.9 < made.interval[1]
+    assert not made.admitted
+    assert not (folder / "student.fp16.onnx").exists()
 
 
 def test_what_tools_complain_about_is_one_error_and_removes_nothing(folder, pixels, monkeypatch):

@@ -86,7 +86,7 @@ def test_a_new_index_replaces_the_old_one(tmp_path: Path, unit_rows):
     assert len(write(tmp_path / "idx", unit_rows(3, 8))) == 3
     assert {path.name for path in old.path.iterdir()} == {"manifest.json", "data-2"}
     np.testing.assert_array_equal(mapped, unit_rows(5, 8))  # what was open stays readable
-    with pytest.raises(UsageError, match=r"was written anew meanwhile\. Open it again"):
+    with pytest.raises(UsageError, match=r"was replaced meanwhile\. Open it again"):
         _ = old.failures
 
 

@@ -14,7 +14,7 @@ from index.teachers.ledger_report import export_ledger, read_account, verify_led
 
 @pytest.fixture
 def path(tmp_path: Path, unit_rows) -> Path:
-    """Three answers, one call without an answer and one in flight."""
+    """Three answers, one failed call and one in flight."""
     with Ledger(tmp_path / "l.sqlite", "t") as ledger:
         calls = ledger.reserve(["a", "b", "c"], 10, 60).calls
         ledger.add(["a", "b", "c"], 2 * unit_rows(3, 4), calls, {"c": "file of c"}, seconds=1.5)
@@ -41,7 +41,7 @@ def test_the_account_adds_up(path):
     assert account.spent == 5
     assert account.rate == pytest.approx(2)
     assert account.first <= account.last
-    assert "lost       1" in str(account)
+    assert "failed     1" in str(account)
 
 
 def test_an_export_is_a_teacher(path, tmp_path, unit_rows):

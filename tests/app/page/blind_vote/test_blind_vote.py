@@ -22,7 +22,7 @@ def searcher(folder: Path, tmp_path: Path, student_file: Path, teacher_file: Pat
 
 
 @pytest.fixture
-def booth(searcher: Searcher, tmp_path: Path) -> BlindTest:
+def blind_test(searcher: Searcher, tmp_path: Path) -> BlindTest:
     return BlindTest(searcher, Votes(tmp_path / "votes.csv"), random.Random(1))
 
 
@@ -37,9 +37,9 @@ def test_a_round_shows_what_its_modes_find_for_a_photo_on_which_they_differ(sear
 
 def test_the_order_is_chance(searcher: Searcher):
     rng = random.Random(3)
-    sides = Counter(deal_round(searcher, PAIR, 3, rng).modes for _ in range(60))
-    assert set(sides) == {PAIR, PAIR[::-1]}
-    assert min(sides.values()) > 15
+    orders = Counter(deal_round(searcher, PAIR, 3, rng).modes for _ in range(60))
+    assert set(orders) == {PAIR, PAIR[::-1]}
+    assert min(orders.values()) > 15
 
 
 def test_two_ways_that_find_the_same_are_worth_no_vote(searcher: Searcher):
@@ -55,36 +55,40 @@ def test_photos_that_were_voted_on_come_last(searcher: Searcher):
     assert deal_round(searcher, PAIR, 3, random.Random(0), every) is not None
 
 
-def test_each_round_is_its_own_and_counts_once(booth: BlindTest, monkeypatch):
-    monkeypatch.setattr("app.page.blind_vote.logic.SHOWN", 3)
-    first, second = booth.deal(PAIR), booth.deal(PAIR)
-    assert booth.find(first.key) is first
-    booth.vote(second, "right")
-    booth.vote(first, "left")
-    booth.vote(first, "right")
-    assert booth.find(first.key) is None
-    tally = booth.count(PAIR)
+def test_each_round_is_its_own_and_counts_once(blind_test: BlindTest, monkeypatch):
+    monkeypatch.setattr("app.page.blind_vote.logic.LIST_LENGTH", 3)
+    first, second = blind_test.deal(PAIR), blind_test.deal(PAIR)
+    assert blind_test.find(first.key) is first
+    blind_test.vote(second, "right")
+    blind_test.vote(first, "left")
+    blind_test.vote(first, "right")
+    assert blind_test.find(first.key) is None
+    tally = blind_test.count(PAIR)
     chosen = Counter([first.modes[0], second.modes[1]])
     assert tally.wins == (chosen["student"], chosen["teacher"])
-    kept = booth.votes.read()
+    kept = blind_test.votes.read()
     assert [(vote.left, vote.right) for vote in kept] == [second.modes, first.modes]
-    assert BlindTest(booth._searcher, Votes(booth.votes.path), random.Random(2)).count(PAIR) == tally
+    assert (
+        BlindTest(blind_test._searcher, Votes(blind_test.votes.path), random.Random(2)).count(PAIR) == tally
+    )
 
 
-def test_a_vote_that_cannot_be_written_leaves_the_round_open(booth: BlindTest, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("app.page.blind_vote.logic.SHOWN", 3)
-    dealt = booth.deal(PAIR)
-    booth.votes.path.mkdir()
+def test_a_vote_that_cannot_be_written_leaves_the_round_open(
+    blind_test: BlindTest, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr("app.page.blind_vote.logic.LIST_LENGTH", 3)
+    dealt = blind_test.deal(PAIR)
+    blind_test.votes.path.mkdir()
     with pytest.raises(OSError, match="directory"):
-        booth.vote(dealt, "left")
-    assert booth.find(dealt.key) is dealt
+        blind_test.vote(dealt, "left")
+    assert blind_test.find(dealt.key) is dealt
 
 
-def test_rounds_that_nobody_votes_on_are_forgotten_in_the_end(booth: BlindTest, monkeypatch):
-    monkeypatch.setattr("app.page.blind_vote.logic.SHOWN", 3)
-    monkeypatch.setattr("app.page.blind_vote.logic.OPEN", 2)
-    keys = [booth.deal(PAIR).key for _ in range(3)]
-    assert [booth.find(key) is not None for key in keys] == [False, True, True]
+def test_rounds_that_nobody_votes_on_are_forgotten_in_the_end(blind_test: BlindTest, monkeypatch):
+    monkeypatch.setattr("app.page.blind_vote.logic.LIST_LENGTH", 3)
+    monkeypatch.setattr("app.page.blind_vote.logic.MAX_OPEN", 2)
+    keys = [blind_test.deal(PAIR).key for _ in range(3)]
+    assert [blind_test.find(key) is not None for key in keys] == [False, True, True]
 
 
 def test_a_round_does_not_tell_which_model_made_which_list(searcher: Searcher):
@@ -96,10 +100,10 @@ def test_a_round_does_not_tell_which_model_made_which_list(searcher: Searcher):
     assert dealt.key not in render_round(dealt)
 
 
-def test_the_reveal_names_the_lists_and_the_vote(booth: BlindTest, searcher: Searcher, monkeypatch):
-    monkeypatch.setattr("app.page.blind_vote.logic.SHOWN", 3)
-    dealt = booth.deal(PAIR)
-    html = render_reveal(dealt, booth.vote(dealt, "right"), searcher.index)
+def test_the_reveal_names_the_lists_and_the_vote(blind_test: BlindTest, searcher: Searcher, monkeypatch):
+    monkeypatch.setattr("app.page.blind_vote.logic.LIST_LENGTH", 3)
+    dealt = blind_test.deal(PAIR)
+    html = render_reveal(dealt, blind_test.vote(dealt, "right"), searcher.index)
     heads = re.findall(r'<section class="(\w*)"><h3 class="\w+">(\w+)</h3>', html)
     assert heads == [("", dealt.modes[0].capitalize()), ("won", dealt.modes[1].capitalize())]
     assert f"You chose {dealt.modes[1]}." in html

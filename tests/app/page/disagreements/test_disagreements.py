@@ -8,7 +8,7 @@ import pytest
 from conftest import picture
 
 from app.page.disagreements.logic import DEPTH, Agreements, compute_agreements, find_disagreements
-from app.page.disagreements.views import render_cases, render_disagreements, render_pager, render_spread
+from app.page.disagreements.views import HTML, render_cases, render_disagreements, render_spread
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
@@ -148,8 +148,8 @@ def test_pages_hold_twelve_and_end_where_the_photos_end(searcher: Searcher):
     assert "30 photos, page 3 of 3" in last
     assert last.count("<li><a") == 6
     assert "No photo matches" in render_disagreements(searcher, every, "nowhere/", 1, 0)
-    assert 'data-page="-1" disabled' in render_pager(30, 0, 3)
-    assert 'data-page="3" disabled' in render_pager(30, 2, 3)
+    assert 'data-page="-1" disabled' in HTML.pager(30, 0, 3)
+    assert 'data-page="3" disabled' in HTML.pager(30, 2, 3)
 
 
 def test_a_case_shows_what_both_find_and_marks_what_they_share(searcher: Searcher):

@@ -8,7 +8,6 @@ from app.page.background import Background
 from app.page.report.logic import count_reasons, find_variants, read_run, weigh
 from app.page.report.measure import Point
 from app.page.report.views import (
-    format_bytes,
     render_curve,
     render_health,
     render_report,
@@ -16,6 +15,7 @@ from app.page.report.views import (
     render_training,
     render_ways,
 )
+from app.page.views import format_bytes
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.search import Searcher

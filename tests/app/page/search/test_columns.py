@@ -10,7 +10,7 @@ from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError
 from index.search import Found, Results, Searcher
 
-WISH = SearchRequest(("student",), 4)
+REQUEST = SearchRequest(("student",), 4)
 
 
 @pytest.fixture
@@ -26,25 +26,25 @@ def listed(*ids: int) -> SearchColumn:
 
 def test_both_sides_find_and_agree_as_their_lists_do(searcher: Searcher):
     for item in range(12):
-        sides = [
-            search_column(searcher, query_of_item(searcher, item), mode, WISH)
+        columns = [
+            search_column(searcher, query_of_item(searcher, item), mode, REQUEST)
             for mode in ("student", "teacher")
         ]
-        assert all(item not in side.ids and len(side.ids) == 4 for side in sides)
-        agreed = agreement(*sides)
-        assert agreed.overlap == len({*sides[0].ids} & {*sides[1].ids}) / 4
+        assert all(item not in column.ids and len(column.ids) == 4 for column in columns)
+        agreed = agreement(*columns)
+        assert agreed.overlap == len({*columns[0].ids} & {*columns[1].ids}) / 4
         assert 0 <= agreed.rbo <= 1
-        assert all(side.decode_seconds > 0 < side.seconds - side.decode_seconds for side in sides)
+        assert all(column.decode_seconds > 0 < column.seconds - column.decode_seconds for column in columns)
 
 
 def test_a_part_of_an_image_does_not_find_that_image(searcher: Searcher):
     whole = query_of_item(searcher, 3)
-    part = search_column(searcher, query_of_item(searcher, 3), "student", WISH)
+    part = search_column(searcher, query_of_item(searcher, 3), "student", REQUEST)
     cut = type(whole)(whole.name, whole.data, whole.digest, True, View(0, (0, 0, 0.98, 0.98)))
-    side = search_column(searcher, cut, "student", WISH)
-    assert 3 not in side.ids
-    assert len(side.ids) == 4
-    assert part.ids[0] in side.ids
+    column = search_column(searcher, cut, "student", REQUEST)
+    assert 3 not in column.ids
+    assert len(column.ids) == 4
+    assert part.ids[0] in column.ids
 
 
 def test_shifts_say_how_many_ranks_higher(searcher: Searcher):
@@ -56,17 +56,17 @@ def test_shifts_say_how_many_ranks_higher(searcher: Searcher):
 
 def test_without_a_teacher_its_side_says_why(searcher: Searcher):
     alone = Searcher(searcher.index, searcher.models["student"])
-    side = search_column(alone, query_of_item(alone, 0), "teacher", WISH)
-    assert (side.found, side.ids, side.missing) == (None, [], alone.teacher_missing)
-    assert agreement(listed(1), side) is None
+    column = search_column(alone, query_of_item(alone, 0), "teacher", REQUEST)
+    assert (column.found, column.ids, column.missing) == (None, [], alone.teacher_missing)
+    assert agreement(listed(1), column) is None
 
 
 def test_a_picture_that_cannot_be_read_is_said_in_one_line(searcher: Searcher):
     with pytest.raises(ImageError, match=r"Can't open a\.pdf: not an image .* Use JPEG"):
-        search_column(searcher, query_of_bytes(b"%PDF", "a.pdf"), "student", WISH)
+        search_column(searcher, query_of_bytes(b"%PDF", "a.pdf"), "student", REQUEST)
 
 
 def test_a_search_is_narrowed(searcher: Searcher):
-    wish = SearchRequest(("student",), 4, prefix="more/", cut=0.1)
-    side = search_column(searcher, query_of_item(searcher, 0), "student", wish)
-    assert {searcher.index.items[item].name[:5] for item in side.ids} == {"more/"}
+    request = SearchRequest(("student",), 4, prefix="more/", cut=0.1)
+    column = search_column(searcher, query_of_item(searcher, 0), "student", request)
+    assert {searcher.index.items[item].name[:5] for item in column.ids} == {"more/"}

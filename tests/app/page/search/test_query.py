@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.page.search.query import MOST, Query, View, query_of_bytes, read_request
+from app.page.search.query import MAX_RESULTS, Query, View, query_of_bytes, read_request
 from index.errors import ImageError, UsageError
 
 SEARCHER = SimpleNamespace(modes=["student", "asymmetric"], index=SimpleNamespace(items=[None] * 5))
@@ -96,11 +96,11 @@ def test_nonsense_is_refused_in_one_line(asked: dict):
 
 
 def test_a_wish_is_held_within_bounds():
-    wish = read_request(
+    request = read_request(
         {**ASKED, "k": 10**9, "cut": -3, "columns": {"brand": 7}, "modes": ["student"] * 9}, SEARCHER
     )
-    assert (wish.k, wish.cut, wish.columns, wish.modes) == (
-        MOST,
+    assert (request.k, request.cut, request.columns, request.modes) == (
+        MAX_RESULTS,
         0.0,
         (("brand", "7"),),
         ("student", "student"),

@@ -39,10 +39,10 @@ def data() -> bytes:
     return buffer.getvalue()
 
 
-def form(wish: dict, *files: tuple[str, bytes]):
+def form(request: dict, *files: tuple[str, bytes]):
     from gradio.data_classes import DataWithFiles
 
-    return DataWithFiles(data={"wish": json.dumps(wish)}, files=list(files))
+    return DataWithFiles(data={"request": json.dumps(request)}, files=list(files))
 
 
 def test_the_first_column_comes_alone_and_then_both(page: SearchPage, searcher: Searcher, monkeypatch):
@@ -67,8 +67,8 @@ def test_the_first_column_comes_alone_and_then_both(page: SearchPage, searcher: 
 
 
 def test_no_more_is_offered_than_is_given(page: SearchPage, monkeypatch):
-    monkeypatch.setattr("app.page.search.query.MOST", 5)
-    monkeypatch.setattr("app.page.search.tab.MOST", 5)
+    monkeypatch.setattr("app.page.search.query.MAX_RESULTS", 5)
+    monkeypatch.setattr("app.page.search.tab.MAX_RESULTS", 5)
     found = page.search({**BOTH, "item": 0, "k": 9})
     assert (found["k"], found["columns"][0].count("data-id"), found["more"]) == (5, 5, False)
 
@@ -121,7 +121,7 @@ def test_errors_are_one_line(page: SearchPage, asked, complaint: str):
 
 def test_a_form_that_cannot_be_read(page: SearchPage):
     asked = form({})
-    asked.data["wish"] = "{"
+    asked.data["request"] = "{"
     assert "cannot be read" in page.search(asked)["error"]
 
 
@@ -138,7 +138,7 @@ def test_details_come_with_the_metadata(page: SearchPage, searcher: Searcher, mo
 
 
 def test_photos_are_forgotten_when_there_is_no_room(searcher: Searcher, data: bytes, monkeypatch):
-    monkeypatch.setattr("app.page.search.tab.PHOTOS", len(data) + 10)
+    monkeypatch.setattr("app.page.search.tab.CACHED_BYTES", len(data) + 10)
     page = SearchPage(searcher)
     first = page.search(form(BOTH, ("a.png", data)))["sent"]
     other = BytesIO()

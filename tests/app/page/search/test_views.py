@@ -18,7 +18,7 @@ from index.search import Found, Results
 from index.stores.records import File, Item
 
 
-def side(
+def column(
     mode: str, ids: list[int], scores: list[float], decode: float = 0.001, embed: float = 0.012
 ) -> SearchColumn:
     return SearchColumn(
@@ -52,7 +52,9 @@ class Collector(HTMLParser):
 def test_cards_show_rank_score_and_name_and_how_far_each_moved():
     html = Collector(
         render_column(
-            side("student", [1, 0, 2], [0.9, 0.5, 0.4]), INDEX, side("teacher", [0, 3, 1], [0.8, 0.7, 0.6])
+            column("student", [1, 0, 2], [0.9, 0.5, 0.4]),
+            INDEX,
+            column("teacher", [0, 3, 1], [0.8, 0.7, 0.6]),
         )
     )
     assert [card["data-id"] for card in html.all("li")] == ["1", "0", "2"]
@@ -64,14 +66,15 @@ def test_cards_show_rank_score_and_name_and_how_far_each_moved():
 
 
 def test_without_another_side_nothing_is_marked():
-    found = side("student", [1], [0.9])
+    found = column("student", [1], [0.9])
     for other in (None, SearchColumn("teacher", None, missing="gone")):
         assert "mark" not in render_column(found, INDEX, other)
 
 
 def test_names_are_escaped():
     html = Collector(
-        render_column(side("student", [2], [0.5]), INDEX) + render_details(2, INDEX.items[2], {"<b>": "<i>"})
+        render_column(column("student", [2], [0.5]), INDEX)
+        + render_details(2, INDEX.items[2], {"<b>": "<i>"})
     )
     assert not any("onerror" in attrs for _, attrs in html.tags)
     assert not html.all("b") + html.all("i")
@@ -82,16 +85,16 @@ def test_names_are_escaped():
 
 
 def test_padding_is_left_out_and_reasons_are_shown():
-    assert "data-id" not in render_column(side("student", [-1], [-np.inf]), INDEX)
-    assert "No results" in render_column(side("student", [-1], [-np.inf]), INDEX)
+    assert "data-id" not in render_column(column("student", [-1], [-np.inf]), INDEX)
+    assert "No results" in render_column(column("student", [-1], [-np.inf]), INDEX)
     assert "out of money" in render_column(SearchColumn("teacher", None, missing="out of money"), INDEX)
     assert "Teacher is searching…" in render_waiting("teacher", 3)
 
 
 def test_the_numbers():
-    sides = [side("student", [0], [1]), side("teacher", [0], [1], embed=0.12)]
+    columns = [column("student", [0], [1]), column("teacher", [0], [1], embed=0.12)]
     costs = {"student": Cost(0.0134, learnt_from=500), "teacher": Cost(0.1214, price=2.0)}
-    html = Collector(render_numbers(sides, INDEX, Agreement(0.25, 0.125, 12), costs))
+    html = Collector(render_numbers(columns, INDEX, Agreement(0.25, 0.125, 12), costs))
     text = " ".join(html.text)
     assert "overlap@12 25%" in text
     assert "RBO 0.12" in text
@@ -100,16 +103,16 @@ def test_the_numbers():
     assert "Training used 500 teacher calls (1.00). Every search after the first 500 saves money." in text
     widths = [float(each["style"].removeprefix("width:").rstrip("%")) for each in html.all("i")]
     days = {"student": Cost(0.3), "teacher": Cost(0.5)}
-    assert "83.3 hours" in render_numbers(sides, INDEX, None, days)
-    assert "5.8 days" in render_numbers(sides, INDEX, None, days)
-    assert sum(widths[3:]) > 99.9  # the slower side fills its bar
+    assert "83.3 hours" in render_numbers(columns, INDEX, None, days)
+    assert "5.8 days" in render_numbers(columns, INDEX, None, days)
+    assert sum(widths[3:]) > 99.9  # the slower column fills its bar
     assert abs(sum(widths[:3]) - 100 * 0.0134 / 0.1214) < 0.1
 
 
 def test_numbers_of_one_side_and_of_none():
-    alone = " ".join(Collector(render_numbers([side("student", [0], [1])], INDEX, None, {})).text)
+    alone = " ".join(Collector(render_numbers([column("student", [0], [1])], INDEX, None, {})).text)
     assert "overlap" not in alone
-    soon = Collector(render_numbers([side("student", [0], [1])], INDEX, None, {}, ("teacher", 24)))
+    soon = Collector(render_numbers([column("student", [0], [1])], INDEX, None, {}, ("teacher", 24)))
     assert "overlap@24 - RBO -" in " ".join(soon.text)  # they keep their place
     assert "Teacher - - - - - -" in " ".join(soon.text)
     assert "saves money" not in alone
@@ -134,5 +137,5 @@ def test_copies_of_an_image_are_told():
     told = Collector(render_details(0, item, {}))
     assert "Also as c.jpg, <d>.jpg" in " ".join(told.text)
     index = SimpleNamespace(items=[item, INDEX.items[1]])
-    text = " ".join(Collector(render_column(side("student", [0, 1], [0.9, 0.8]), index)).text)
+    text = " ".join(Collector(render_column(column("student", [0, 1], [0.9, 0.8]), index)).text)
     assert text == "1 a.jpg +2 0.900 2 b.jpg 0.800"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.page.report.charts import HEIGHT, WIDTH, Axis, Mark, draw_chart, linear_axis, log_axis, render_table
+from index.evaluation.charts import HEIGHT, WIDTH, Axis, Mark, draw_chart, linear_axis, log_axis, render_table
 
 
 class Tags(HTMLParser):

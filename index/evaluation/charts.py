@@ -3,13 +3,17 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from app.html import load
+from index.html import load
 
 WIDTH, HEIGHT = 320, 210  # drawn at the width of a phone, so that its text can be read on one
 LEFT, RIGHT, TOP, BOTTOM = 34, 14, 24, 38  # margins
-HTML = load("page/report/chart.html")
+FEW = 30  # points of a line that are marked
+HTML = load("index/evaluation/chart.html")
+STYLE = Path(__file__).with_name("chart.css")
+render_table = HTML.table  # of a head and of rows; the first cell of each names it
 LETTER, LINE = 7.0, 13.0  # about how wide a letter of a label is, and how high a line
 
 
@@ -91,7 +95,7 @@ def draw_chart(title: str, marks: Sequence[Mark], x: Axis, y: Axis, joined: bool
         joined: Whether a line joins the points.
 
     Returns:
-        An `<svg>` element. Its style is in `tabs.css`.
+        An `<svg>` element, of the style of `STYLE`.
     """
     across, down = WIDTH - RIGHT - LEFT, HEIGHT - BOTTOM - TOP
 
@@ -106,17 +110,34 @@ def draw_chart(title: str, marks: Sequence[Mark], x: Axis, y: Axis, joined: bool
     texts += [_text(f"{tick:g}", left(tick), HEIGHT - BOTTOM + 15, "middle") for tick in x.ticks]
     texts += [_text(y.name, 0, 10, "start"), _text(x.name, WIDTH - RIGHT, HEIGHT - 4, "end")]
     points = [(left(mark.x), top(mark.y)) for mark in marks]
-    circles = [
-        (*point, "strong" if mark.strong else "weak") for mark, point in zip(marks, points, strict=True)
-    ]
+    kinds = ["strong" if mark.strong else "weak" for mark in marks]
+    circles = [(*point, kind) for point, kind in zip(points, kinds, strict=True)]
+    circles = circles if len(circles) < FEW or not joined else []
     below = LINE / 2 if joined else 0  # the line
     texts += _labels([(mark.label, x, y + below) for mark, (x, y) in zip(marks, points, strict=True)], points)
     return HTML.chart(title, WIDTH, HEIGHT, grid, texts, points if joined else [], circles)
 
 
-def render_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Show a table; its first column names the rows, and it scrolls by itself where it is too wide."""
-    return HTML.table(head, rows)
+def draw_line(
+    title: str, points: Sequence[tuple[float, float]], x: Axis, y_name: str, most: float = 100, form: str = ""
+) -> tuple[str, tuple[list[str], list[list[str]]]]:
+    """Draw one series as a line.
+
+    Args:
+        title: As in `draw_chart`.
+        points: The points, from left to right.
+        x: The horizontal axis.
+        y_name: What the vertical axis says, with the unit.
+        most: What no value lies above.
+        form: How to write the value of a point beside it, as in `.1f`; empty writes none.
+
+    Returns:
+        The chart, and the head and the rows of a table of its figures.
+    """
+    y = linear_axis(y_name, [value for _, value in points], 0, most)
+    marks = [Mark(place, value, format(value, form) if form else "") for place, value in points]
+    rows = [[f"{mark.x:,.0f}", f"{mark.y:.1f}"] for mark in marks]
+    return draw_chart(title, marks, x, y, joined=True), ([x.name, y_name], rows)
 
 
 def _text(text: str, x: float, y: float, anchor: str, kind: str = "tick") -> dict[str, Any]:
@@ -126,7 +147,7 @@ def _text(text: str, x: float, y: float, anchor: str, kind: str = "tick") -> dic
 def _labels(
     labels: Sequence[tuple[str, float, float]], points: Sequence[tuple[float, float]]
 ) -> list[dict[str, Any]]:
-    """Labels beside their points, moved down where they would cover another, or a point."""
+    """Place labels beside their points, lower where they would cover another, or a point."""
     taken = [(x - 6, x + 6, y + 4) for x, y in points]
     parts = []
     for text, x, y in sorted((label for label in labels if label[0]), key=lambda label: label[2]):

@@ -8,9 +8,9 @@ from typing import Any
 from index.errors import needs
 
 with needs("demo"):
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-APP = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 LAYOUT = re.compile(r"(?<=[>}])\s*\n\s*|\s*\n\s*(?=<|\{[{%#])")
 
 
@@ -19,17 +19,17 @@ class _Loader(FileSystemLoader):
 
     def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
         source, name, unchanged = super().get_source(environment, template)
-        return LAYOUT.sub("", source), name, unchanged
+        return LAYOUT.sub("", source) if template.endswith(".html") else source, name, unchanged
 
 
-ENVIRONMENT = Environment(loader=_Loader(APP), autoescape=True, undefined=StrictUndefined)
+ENVIRONMENT = Environment(loader=_Loader(ROOT), autoescape=select_autoescape(), undefined=StrictUndefined)
 
 
 def load(name: str, **known: Any) -> Any:
     """Load a template's macros, each of which becomes a function that returns HTML.
 
     Args:
-        name: Its path below `app/`.
+        name: Its path from the root, such as `app/page/parts.html`; a `.md` is Markdown, and escapes nothing.
         known: What it can use, such as functions.
     """
     return ENVIRONMENT.get_template(name).make_module(known)
