@@ -34,7 +34,7 @@ def build_page(searcher: Searcher, price: float | None = None) -> gr.Blocks:
             build_report_tab(searcher)
             with gr.Tab("API", id="api"):
                 gr.HTML(
-                    api_help(HERE, searcher.modes),
+                    api_help(HERE, searcher.modes, searcher.text_modes),
                     js_on_load=Path(__file__).with_name("api.js").read_text(),
                     apply_default_css=False,
                     elem_id="api",

@@ -73,10 +73,16 @@ def search_column(searcher: Searcher, query: Query, mode: str, wish: SearchReque
     Raises:
         ImageError: The picture cannot be decoded; the message is a whole line.
     """
-    if mode not in searcher.modes:
+    if mode not in (searcher.text_modes if query.text else searcher.modes):
         return SearchColumn(
             mode, None, missing=searcher.teacher_missing or f"This index has no mode {mode!r}."
         )
+    narrow = Filter(wish.prefix, dict(wish.columns), wish.cut)
+    if query.text is not None:
+        try:
+            return SearchColumn(mode, searcher.find_text(query.text, mode, wish.k, narrow))
+        except RetrievalError as reason:
+            return SearchColumn(mode, None, missing=str(reason))
     model = searcher.models.get(MODES[mode][0]) if mode in MODES else None
     sides = [model.side] if model else [each.side for each in searcher.models.values()]
     start = perf_counter()
@@ -90,7 +96,6 @@ def search_column(searcher: Searcher, query: Query, mode: str, wish: SearchReque
     # Part of an image of the gallery finds that image, unlike the whole, which `find` leaves out by itself.
     own = [] if query.view == View() else searcher.index.ids_by_digest.get(query.digest, [])
     try:
-        narrow = Filter(wish.prefix, dict(wish.columns), wish.cut)
         found = searcher.find([photo], mode, wish.k + len(own), narrow)
     except RetrievalError as reason:  # a budget is spent, an endpoint cannot be reached
         return SearchColumn(mode, None, missing=str(reason))

@@ -20,6 +20,7 @@ from app.page.search.query import (
     query_of_address,
     query_of_bytes,
     query_of_item,
+    query_of_words,
     read_request,
     require_item,
 )
@@ -115,6 +116,8 @@ class SearchPage:
     def _find_query(self, wish: SearchRequest, photo: tuple[str, bytes] | None) -> Query | None:
         if photo is not None:
             query = query_of_bytes(photo[1], photo[0])
+        elif wish.text:
+            return query_of_words(wish.text)
         elif wish.item is not None:
             return query_of_item(self.searcher, wish.item)
         elif wish.address:
@@ -146,7 +149,7 @@ class SearchPage:
             "numbers": render_numbers(sides, index, agreed, self._costs(wish.modes), waiting),
             "spoken": _spoken(sides),
             "name": query.name,
-            "sent": query.digest if wish.item is None else "",
+            "sent": query.digest if wish.item is None and not wish.text else "",
             "k": wish.k,
             "more": any(len(side.ids) == wish.k for side in sides) and wish.k < min(len(index), MOST),
         }
@@ -202,7 +205,13 @@ def build_search_tab(searcher: Searcher, price: float | None = None) -> None:
     # A teacher that is only missing keeps its column, in which the page says why.
     alone = "teacher" not in searcher.index.manifest.spaces
     gr.HTML(
-        render_search(searcher.modes, [(i, items[i].name) for i in spread], searcher.columns, alone),
+        render_search(
+            searcher.modes,
+            [(i, items[i].name) for i in spread],
+            searcher.columns,
+            alone,
+            bool(searcher.text_modes),
+        ),
         js_on_load="\n".join(Path(__file__).with_name(name).read_text() for name in SCRIPTS),
         server_functions=[search, picture, details],
         apply_default_css=False,
