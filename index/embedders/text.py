@@ -162,7 +162,7 @@ def _find_inputs(session: "ort.InferenceSession") -> dict[str, Any]:
     if len(inputs) == 1:
         inputs = {IDS: next(iter(inputs.values()))}
     wrong = [
-        f"{name} {put.shape} {put.type}"
+        f"{put.name} {put.shape} {put.type}"
         for name, put in inputs.items()
         if name not in (IDS, MASK, TYPES) or put.type not in NUMBERS or len(put.shape) != 2
     ]

@@ -46,7 +46,7 @@ function searchFile(file, sent) {
 
 function searchAddress(address) { return start({address}, answer => [() => preview(answer)]); }
 
-// Words have no picture.
+// Words have no picture: the style sheet hides its place.
 function searchWords(text, how) { return start({text}, () => [''], undefined, how); }
 
 // What the browser cannot draw by itself, or does not have, the server shows. After an error nothing is shown.
@@ -58,6 +58,7 @@ const preview = async answer => {
 function start(asked, pictures, view, how) {
   if (!how?.replace) scrollTo({top: 0});
   query = asked;
+  page.classList.toggle('worded', Boolean(asked.text));
   cropper.look(view);
   const done = search(how);
   cropper.show(pictures(asked.answer));
