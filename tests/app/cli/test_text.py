@@ -37,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photos, teacher = write_photos(root / "photos", EACH), write_image_tower(root / "images.onnx")
     write_text_tower(root / "text.onnx")
     write_tokenizer(root / "tokenizer.json")
-    retrieval("distill", photos, "--teacher", teacher, "--out", root / "student", "--budget", 60, "--student",
+    retrieval("distill", photos, "--teacher", teacher, "--out", root / "student", "--budget", 60, "--ledger", root / "asked.sqlite", "--student",
               "test_efficientnet", "--weights", "none", "--size", 32, "--dim", 8, "--steps", 40)  # fmt: skip
     retrieval(
         "index",
