@@ -37,19 +37,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photos, teacher = write_photos(root / "photos", EACH), write_image_tower(root / "images.onnx")
     write_text_tower(root / "text.onnx")
     write_tokenizer(root / "tokenizer.json")
-    retrieval("distill", photos, "--teacher", teacher, "--out", root / "student", "--budget", 60, "--ledger", root / "asked.sqlite", "--student",
-              "test_efficientnet", "--weights", "none", "--size", 32, "--dim", 8, "--steps", 40)  # fmt: skip
-    retrieval(
-        "index",
-        photos,
-        "--model",
-        root / "student" / "student.onnx",
-        "--teacher",
-        teacher,
-        "--out",
-        root / "idx",
-    )
-    retrieval("index", photos, "--model", root / "student" / "student.onnx", "--out", root / "alone")
+    student = root / "student" / "student.onnx"
+    small = ["--student", "test_efficientnet", "--weights", "none", "--size", 32, "--dim", 8, "--steps", 40]
+    retrieval("distill", photos, "--teacher", teacher, "--out", student.parent, "--budget", 60,
+              "--ledger", root / "asked.sqlite", *small)  # fmt: skip
+    retrieval("index", photos, "--model", student, "--teacher", teacher, "--out", root / "idx")
+    retrieval("index", photos, "--model", student, "--out", root / "alone")
     return root
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from page_tools import ids, needs_chromium, settle, start_server
 from starlette.testclient import TestClient
 from text_towers import DIM, write_image_tower, write_photos, write_text_tower, write_tokenizer
 
@@ -115,3 +116,31 @@ def test_a_language_model_may_ask_in_words(searcher):
     content = asyncio.run(tools.call_tool("search_by_text", {"text": "blue", "k": 4}))
     found = content[1] if isinstance(content, tuple) else json.loads(content[0].text)
     assert starts([hit["name"] for hit in found["results"]]) == {"blu"}
+
+
+@needs_chromium
+def test_words_typed_on_the_page_are_searched_with(browser, searcher):
+    root = searcher.index.path.parent
+    towers = ["--text-teacher", str(root / "text.onnx"), "--tokenizer", str(root / "tokenizer.json")]
+    process, address = start_server(root / "idx", *towers)
+    try:
+        tab = browser.new_page()
+        tab.goto(address)
+        tab.fill(".search .address", "red shoes")
+        tab.press(".search .address", "Enter")
+        settle(tab)
+        names = [searcher.index.items[i].name for i in ids(tab)[:4]]
+        assert starts(names) == {"red"}
+        assert tab.inner_text(".search .caption") == "red shoes"
+        assert not tab.is_visible(".search .frame")
+        assert "text=red+shoes" in tab.url
+        tab.reload()  # the address is enough
+        settle(tab)
+        assert [searcher.index.items[i].name for i in ids(tab)[:4]] == names
+        tab.click("#first .card .hit")  # from words to a photo
+        settle(tab)
+        assert "text=" not in tab.url
+        assert tab.is_visible(".search .frame")
+    finally:
+        process.terminate()
+        process.wait(10)
