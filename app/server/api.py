@@ -152,7 +152,7 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
             lane = TEXT if searcher.text else "student"
             return (await run(lane, lambda: search_text(searcher, text, mode, count))).write(format)
         if id is None or text is not None:
-            raise HTTPException(422, "Give an id or a text, and not both.")
+            raise HTTPException(422, "id: Give one, or a text, and not both.")
         return (await run("student", lambda: search_item(searcher, id, mode, count))).write(format)
 
     @router.post("/search")

@@ -55,8 +55,8 @@ def test_the_api_is_searched_by_words(http, mode):
 
 def test_what_it_refuses(http):
     for params, status, said in (
-        ({"text": "red", "id": 0}, 422, "Give an id or a text, and not both"),
-        ({}, 422, "Give an id or a text, and not both"),
+        ({"text": "red", "id": 0}, 422, "Give one, or a text, and not both"),
+        ({}, 422, "Give one, or a text, and not both"),
         ({"text": "x" * (LONGEST + 1)}, 422, "at most 1000 characters"),
         ({"text": " "}, 400, "1 to 1000 printable characters"),
         ({"text": "a\u0007b"}, 400, "1 to 1000 printable characters"),
