@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from index.embedders.text import Text
 from index.errors import ImageError, RetrievalError
 from index.evaluation.revisited import PROTOCOLS
 from index.images.decode import read_photo
 from index.images.file import ImageFile
+from index.images.left_out import EXTENSIONS
 from index.progress import printable
-from index.search import RERANK, open_searcher
+from index.search import RERANK, Found, Searcher, open_searcher
 from index.stores.filters import Filter
 from index.stores.records import Item
-from index.teachers.spec import TeacherSpec
+from index.teachers.spec import TeacherSpec, TextSpec
 
 AGREEMENT = ["overlap@10", "RBO"]
 
@@ -75,45 +77,61 @@ class Answers:
 
 def search_files(
     index: str | Path,
-    queries: Sequence[Path],
+    queries: Sequence[str],
     k: int,
     mode: str,
     teacher: TeacherSpec,
     device: str,
     wanted: Filter | None = None,
     model: Path | None = None,
+    text: TextSpec | None = None,
 ) -> Answers:
-    """Search an index with files; one that cannot be read is answered with the reason.
+    """Search an index with files or words; a file that cannot be read is answered with the reason.
 
     Args:
         index: An index folder, or the address of a Milvus collection.
-        queries: Image files.
+        queries: Image files. With `text`, what is no file and has no name of one is words.
         k: How many results each.
         mode: How to search.
         teacher: Where the teacher is now.
         device: `auto`, `cpu` or `cuda`.
         wanted: Which results are wanted; None wants all.
         model: As for `open_store`.
+        text: The teacher's text model.
 
     Raises:
         RetrievalError: The index or a model cannot be used.
     """
-    asks_teacher = mode in {"teacher", RERANK}
-    searcher = open_searcher(index, teacher, device, with_teacher=asks_teacher, model=model)
+    words = [query for query in queries if text is not None and _is_words(query)]
+    asks_teacher = mode in {"teacher", RERANK} and len(words) < len(queries)
+    searcher = open_searcher(index, teacher, device, with_teacher=asks_teacher, model=model, text=text)
     if asks_teacher and searcher.teacher_missing:
         raise RetrievalError(searcher.teacher_missing)
-    side = max(model.side for model in searcher.models.values())
     answers = []
     for query in queries:
         try:
-            photo = read_photo(ImageFile(query.absolute(), query.name), side)
-            found = searcher.find([photo], mode, k, wanted)
+            if query in words:
+                found = searcher.find_text(Text(query), mode, k, wanted)
+            else:
+                found = _find_file(searcher, Path(query), mode, k, wanted)
         except ImageError as reason:
-            answers.append(Answer(str(query), [], str(reason)))
+            no_words = "" if text or not _is_words(query) else ". To search by words, give --text-teacher"
+            answers.append(Answer(query, [], f"{reason}{no_words}"))
             continue
         hits = [(searcher.index.items[i], score) for i, score in found.results.hits()]
-        answers.append(Answer(str(query), hits))
+        answers.append(Answer(query, hits))
     return Answers(mode, answers)
+
+
+def _is_words(query: str) -> bool:
+    """Whether a query names no file, there or not."""
+    path = Path(query)
+    return path.suffix.lower() not in EXTENSIONS and not path.exists()
+
+
+def _find_file(searcher: Searcher, path: Path, mode: str, k: int, narrow: Filter | None) -> Found:
+    side = max(model.side for model in searcher.models.values())
+    return searcher.find([read_photo(ImageFile(path.absolute(), path.name), side)], mode, k, narrow)
 
 
 def format_scores(scores: Mapping[str, Mapping[str, float]]) -> str:

@@ -1,4 +1,4 @@
-"""Search an index by image: with the student, the teacher, or both, on one side each or in turn."""
+"""Search an index by image or words: with the student, the teacher, or both, on one side each or in turn."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +14,16 @@ from index.embedders.base import Embedder, embed_checked
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import is_file_spec
+from index.embedders.teacher_space import FILE as TEACHER_SPACE
+from index.embedders.teacher_space import TeacherSpace
+from index.embedders.text import Text
 from index.errors import UsageError
 from index.images.decode import Photo
 from index.stores.base import Searchable, Store
 from index.stores.filters import Filter
 from index.stores.registry import open_store
-from index.teachers.spec import TeacherSpec
+from index.teachers.spec import TeacherSpec, TextSpec
+from index.text_queries import TextQueries
 from index.vectors import Scores, Vectors
 
 # mode: (the model that embeds the query, the space that is searched)
@@ -89,6 +93,7 @@ class Searcher:
         Attributes:
             device: As given.
             teacher_missing: Why there is no teacher; empty if there is one.
+            text: Makes queries of words; None where that was not asked for.
         """
         self.index = index
         self.models: dict[str, Embedder] = {"student": student}
@@ -98,6 +103,7 @@ class Searcher:
             index.require_model(space, model.key, model.name)
         alone = "This index was made without a teacher. Index again with --teacher."
         self.teacher_missing = "" if "teacher" in self.models else alone
+        self.text: TextQueries | None = None
         self.device = device
         self._spaces: dict[str, Searchable] = {}
         self._lock = Lock()
@@ -116,6 +122,13 @@ class Searcher:
         spaces = self.index.manifest.spaces
         modes = [mode for mode, (model, space) in MODES.items() if model in models and space in spaces]
         return [*modes, RERANK] if "teacher" in modes else modes
+
+    @property
+    def text_modes(self) -> list[str]:
+        """The modes that can be searched in by words: the teacher itself is not needed, its vectors are."""
+        if self.text is None:
+            return []
+        return [mode for mode in self.stored_modes if self.text.space or mode == "teacher"]
 
     @cached_property
     def columns(self) -> dict[str, list[str]]:
@@ -146,6 +159,33 @@ class Searcher:
             results = self.search(vectors, mode, k, own, narrow)
         else:
             results = self.rerank(vectors, again, k, own, narrow)
+        return Found(results, embedded - start, perf_counter() - embedded)
+
+    def find_text(self, text: Text, mode: str, k: int, narrow: Filter | None = None) -> Found:
+        """Embed words and search with them.
+
+        Args:
+            text: The query.
+            mode: One of `text_modes`. The text stands for the query of either model.
+            k: As in `find`.
+            narrow: As in `find`.
+
+        Raises:
+            UsageError: As `find`, or there is no text model.
+            RetrievalError: The text model failed.
+        """
+        if self.text is None:
+            raise UsageError("Words are searched with by a text model of the teacher. Give --text-teacher.")
+        self._require_mode(mode, self.text_modes)
+        self.index.keep(narrow or ALL)
+        start = perf_counter()
+        again = self.text.embed(text)
+        vectors = again if mode == "teacher" else self.text.project(again)
+        embedded = perf_counter()
+        if mode == RERANK:
+            results = self.rerank(vectors, again, k, (), narrow)
+        else:
+            results = self.search(vectors, mode, k, (), narrow)
         return Found(results, embedded - start, perf_counter() - embedded)
 
     def search(
@@ -235,7 +275,7 @@ class Searcher:
         return self.search(self.index.rows(MODES[mode][0], rows), mode, k, own)
 
     def _require_mode(self, mode: str, modes: Sequence[str] | None = None) -> None:
-        modes = modes or self.modes
+        modes = self.modes if modes is None else modes
         if mode not in modes:
             raise UsageError(f"{self.index} cannot be searched in mode {mode!r}, only {', '.join(modes)}.")
 
@@ -277,6 +317,7 @@ def open_searcher(
     with_teacher: bool = True,
     model: Path | None = None,
     allowed: Sequence[str] = (),
+    text: TextSpec | None = None,
 ) -> Searcher:
     """Open a gallery by name, with its student and the teacher that it remembers.
 
@@ -290,11 +331,39 @@ def open_searcher(
             index is searched with the student alone, and `teacher_missing` says why.
         model: As for `open_store`.
         allowed: As for `open_store`.
+        text: The teacher's text model, to search by words.
 
     Raises:
         UsageError: No index there, or a model is not the one that made it.
     """
     index = open_store(where, model, allowed)
+    searcher = _open_models(index, teacher, device, with_teacher)
+    if text is not None:
+        searcher.text = _open_text(index, text, device)
+    return searcher
+
+
+def _open_text(index: Store, text: TextSpec, device: str) -> TextQueries:
+    """Open a text model and what takes its vectors to those of the gallery.
+
+    Raises:
+        UsageError: It cannot be opened, or the gallery has nothing that it could be compared with.
+    """
+    beside, spaces = index.companion(TEACHER_SPACE), index.manifest.spaces
+    space = TeacherSpace.load(beside) if beside.is_file() else None
+    if space is not None and space.dim != spaces["student"].dim:
+        raise UsageError(f"{beside} is of another student. Index again with the files of one `distill`.")
+    if space is None and "teacher" not in spaces:
+        raise UsageError(
+            f"{index} cannot be searched by words: its student came without {TEACHER_SPACE}. "
+            "Index again with the student where `distill` wrote it."
+        )
+    dim = space.components.shape[1] if space else spaces["teacher"].dim
+    return TextQueries(text.open(device), dim, space)
+
+
+def _open_models(index: Store, teacher: TeacherSpec | None, device: str, with_teacher: bool) -> Searcher:
+    """Join a gallery with its student and, as far as that can be had, its teacher."""
     searcher = Searcher(index, OnnxEmbedder(index.model_file, device), None, device)
     given = teacher or TeacherSpec()
     asked = _remember(index, given)

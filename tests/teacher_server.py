@@ -1,4 +1,4 @@
-"""A teacher behind HTTP to test against: any embedder, both dialects, and faults on demand."""
+"""A teacher behind HTTP to test against: any embedder, of images or texts, and faults on demand."""
 
 import asyncio
 import base64
@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 
 from index.embedders.base import Embedder
+from index.embedders.text import Text, TextEmbedder
 from index.images.decode import decode
 from index.images.file import ImageFile
 from index.io import content_digest
@@ -93,7 +94,10 @@ class TeacherServer:
 
     def _embed(self, files: list[bytes]) -> np.ndarray:
         # One at a time: an answer must not depend, in its last bits, on what was asked with it.
-        inputs = [self.embedder.prepare(decode(data, "upload")) for data in files]
+        if isinstance(self.embedder, TextEmbedder):
+            inputs = [self.embedder.prepare(Text(data.decode())) for data in files]
+        else:
+            inputs = [self.embedder.prepare(decode(data, "upload")) for data in files]
         return np.concatenate([self.embedder.embed([one]) for one in inputs])
 
     def _write(self, request: Request, vectors: np.ndarray, encoding: str, fault: str) -> Response:
@@ -124,14 +128,19 @@ class TeacherServer:
 
 
 async def read_request(request: Request) -> tuple[list[bytes], str]:
-    """The images of a request in any dialect, and how it wants the vectors."""
+    """The images or texts of a request in any dialect, and how it wants the vectors."""
     if request.headers["content-type"].startswith("multipart/"):
         form = await request.form()
         return [await part.read() for part in form.getlist("images")], "float"
     asked = await request.json()
-    urls = [entry["image"] if isinstance(entry, dict) else entry for entry in asked["input"]]
+    encoding = asked.get("encoding_format", "float")
+    urls = [entry.get("image") if isinstance(entry, dict) else entry for entry in asked["input"]]
+    texts = [entry.get("text") if isinstance(entry, dict) else entry for entry in asked["input"]]
+    if all(text and not text.startswith("data:") for text in texts):
+        assert "modality" not in asked
+        return [text.encode() for text in texts], encoding
     assert all(url.startswith("data:image/") for url in urls)
-    return [base64.b64decode(url.partition(",")[2]) for url in urls], asked.get("encoding_format", "float")
+    return [base64.b64decode(url.partition(",")[2]) for url in urls], encoding
 
 
 @contextmanager

@@ -30,6 +30,27 @@ Exclude = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Teacher = Annotated[str | None, typer.Option(help="Teacher to use, if it has moved since indexing.")]
 Paid = Annotated[int, typer.Option("--budget", help="Most images to send to a paid teacher, ever.")]
+TextTeacher = Annotated[
+    str | None,
+    typer.Option(
+        envvar="RETRIEVAL_TEXT_TEACHER",
+        help="The teacher's text model, to search by words: ONNX file or http(s) address.",
+        show_default=False,
+    ),
+]
+Tokenizer = Annotated[
+    Path | None,
+    typer.Option(envvar="RETRIEVAL_TOKENIZER", help="tokenizer.json of that ONNX file.", show_default=False),
+]
+TextOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--text-option",
+        metavar="KEY=VALUE",
+        help="An option of the text model, as --teacher-option. May repeat.",
+        show_default=False,
+    ),
+]
 LedgerFile = Annotated[
     Path | None, typer.Option(help="File of paid answers.", show_default="in the cache folder")
 ]

@@ -6,13 +6,28 @@ from typing import Annotated
 
 import typer
 
-from app.cli.options import Device, Gallery, IndexFolder, Json, LedgerFile, Paid, Student, Teacher
-from app.cli.teacher_options import TeacherOptions, describe_teacher
+from app.cli.options import (
+    Device,
+    Gallery,
+    IndexFolder,
+    Json,
+    LedgerFile,
+    Paid,
+    Student,
+    Teacher,
+    TextOptions,
+    TextTeacher,
+    Tokenizer,
+)
+from app.cli.teacher_options import TeacherOptions, describe_teacher, describe_text
 
 
 def search(
     index: Gallery,
-    queries: Annotated[list[Path], typer.Argument(help="Photos to search with.", show_default=False)],
+    queries: Annotated[
+        list[str],
+        typer.Argument(help="Photos to search with; or words, with --text-teacher.", show_default=False),
+    ],
     k: Annotated[int, typer.Option("-k", help="How many results.")] = 10,
     mode: Annotated[str, typer.Option(help="student, teacher, asymmetric or rerank.")] = "student",
     where: Annotated[
@@ -25,18 +40,22 @@ def search(
     model: Student = None,
     teacher: Teacher = None,
     teacher_option: TeacherOptions = None,
+    text_teacher: TextTeacher = None,
+    tokenizer: Tokenizer = None,
+    text_option: TextOptions = None,
     budget: Paid = 0,
     ledger: LedgerFile = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Find the images most like a photo."""
+    """Find the images most like a photo, or as words tell."""
     from app.output import search_files
     from index.stores.filters import Filter, parse_where
 
     wanted = Filter(prefix, parse_where(where or ()), cut)
     spec = describe_teacher(teacher, teacher_option, ledger, budget)
-    answers = search_files(index, queries, k, mode, spec, device, wanted, model)
+    text = describe_text(text_teacher, tokenizer, text_option, ledger, budget)
+    answers = search_files(index, queries, k, mode, spec, device, wanted, model, text)
     typer.echo(json.dumps(answers.as_dict()) if as_json else answers.as_text())
     raise typer.Exit(answers.exit_code)
 

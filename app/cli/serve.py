@@ -5,8 +5,19 @@ from typing import Annotated
 
 import typer
 
-from app.cli.options import Device, Gallery, LedgerFile, Paid, Price, Student, Teacher
-from app.cli.teacher_options import TeacherOptions, describe_teacher
+from app.cli.options import (
+    Device,
+    Gallery,
+    LedgerFile,
+    Paid,
+    Price,
+    Student,
+    Teacher,
+    TextOptions,
+    TextTeacher,
+    Tokenizer,
+)
+from app.cli.teacher_options import TeacherOptions, describe_teacher, describe_text
 
 
 def serve(
@@ -14,6 +25,9 @@ def serve(
     model: Student = None,
     teacher: Teacher = None,
     teacher_option: TeacherOptions = None,
+    text_teacher: TextTeacher = None,
+    tokenizer: Tokenizer = None,
+    text_option: TextOptions = None,
     budget: Paid = 0,
     ledger: LedgerFile = None,
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
@@ -52,7 +66,10 @@ def serve(
         typer.echo("Other users of this machine can see --auth. Better set RETRIEVAL_AUTH.", err=True)
     options = ServerOptions(host, port, auth, max_upload_mb, mcp, price, root_path)
     spec = describe_teacher(teacher, teacher_option, ledger, budget)
-    serve_page(lambda: open_searcher(index, spec, device, model=model, allowed=fetch or ()), options)
+    text = describe_text(text_teacher, tokenizer, text_option, ledger, budget)
+    serve_page(
+        lambda: open_searcher(index, spec, device, model=model, allowed=fetch or (), text=text), options
+    )
 
 
 EXAMPLES = {serve: "serve idx --price 1.20"}

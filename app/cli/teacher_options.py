@@ -10,7 +10,7 @@ from index.embedders.options import HELP, EmbedderOptions
 from index.errors import UsageError
 
 if TYPE_CHECKING:
-    from index.teachers.spec import TeacherSpec
+    from index.teachers.spec import TeacherSpec, TextSpec
 
 
 def _print_help(options: list[str] | None) -> list[str] | None:
@@ -78,17 +78,46 @@ def describe_teacher(
     """
     from index.teachers.spec import TeacherSpec
 
+    return TeacherSpec(name, _read_options(options), ledger, budget)
+
+
+def describe_text(
+    name: str | None, tokenizer: Path | None, options: Sequence[str] | None, ledger: Path | None, budget: int
+) -> "TextSpec | None":
+    """Read what a command line says of a teacher's text model; None if there is none.
+
+    Args:
+        name: What opens it, if it was given.
+        tokenizer: Its `tokenizer.json`.
+        options: As for `describe_teacher`, as is the rest.
+        ledger: Of the images; that of the texts lies beside it.
+        budget: How many texts it may ever be asked about, if it is paid.
+
+    Raises:
+        UsageError: As `describe_teacher`, or a part of it stands alone.
+    """
+    from index.teachers.spec import TextSpec
+
+    if name is None:
+        if options:
+            raise UsageError("--text-option is of a text model. Give --text-teacher.")
+        return None
+    beside = ledger and ledger.with_name(f"{ledger.stem}.texts{ledger.suffix}")
+    return TextSpec(name, _read_options(options, "--text-option"), beside, budget, tokenizer=tokenizer)
+
+
+def _read_options(options: Sequence[str] | None, flag: str = "--teacher-option") -> EmbedderOptions:
     values = {}
     for option in options or ():
         key, equals, text = option.partition("=")
         if not equals or key not in READERS:
-            raise UsageError(f"--teacher-option takes KEY=VALUE, not {option!r}. Keys: {', '.join(READERS)}.")
+            raise UsageError(f"{flag} takes KEY=VALUE, not {option!r}. Keys: {', '.join(READERS)}.")
         read, kind = READERS[key]
         try:
             values[key] = read(text)
         except (ValueError, KeyError):
             raise UsageError(f"{LONG}{key} takes {kind}, not {text!r}.") from None
-    return TeacherSpec(name, EmbedderOptions(**values), ledger, budget)
+    return EmbedderOptions(**values)
 
 
 def shorten(args: Sequence[str]) -> list[str]:

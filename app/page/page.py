@@ -33,5 +33,6 @@ def build_page(searcher: Searcher, price: float | None = None) -> gr.Blocks:
             build_blind_tab(searcher)
             build_report_tab(searcher)
             with gr.Tab("API", id="api"):
-                add_html(api_help(HERE, searcher.modes), "api", [Path(__file__).with_name("api.js")])
+                html = api_help(HERE, searcher.modes, searcher.text_modes)
+                add_html(html, "api", [Path(__file__).with_name("api.js")])
     return page.queue(default_concurrency_limit=8)

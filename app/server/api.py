@@ -1,4 +1,4 @@
-"""The JSON API: `search` by id or by photo, `embed`. `api_help` explains it to people."""
+"""The JSON API: `search` by id, by photo or by words, `embed`. `api_help` explains it to people."""
 
 import csv
 import json
@@ -9,9 +9,10 @@ from io import BytesIO, StringIO
 from time import perf_counter
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
-from app.server.concurrency import BusyError, SharedSearcher
+from app.server.concurrency import TEXT, BusyError, SharedSearcher
 from app.server.metrics import STAGES
 from index.embedders.http_formats import read_input
+from index.embedders.text import LONGEST, Text
 from index.errors import (
     BudgetError,
     ImageError,
@@ -112,13 +113,26 @@ def search_item(searcher: SharedSearcher, item: int, mode: str, k: int) -> Answe
     )
 
 
+def search_text(searcher: SharedSearcher, words: str, mode: str, k: int) -> Answer:
+    """Search by words.
+
+    Raises:
+        RetrievalError: As `SharedSearcher.find_text`.
+    """
+    text = Text(words)
+    found = searcher.find_text(text, mode, k)
+    times = {"embed": 1000 * found.embed_seconds, "search": 1000 * found.search_seconds}
+    return Answer({"text": text.words}, mode, times, _hits(found.results, searcher.index))
+
+
 def build_api(searcher: SharedSearcher) -> APIRouter:
     """Serve `search` and `embed`. What cannot be answered has one line under `detail`."""
     router = APIRouter()
 
     async def run(mode: str, work: Callable[[], T]) -> T:
         try:
-            require_mode(searcher, mode)
+            if mode != TEXT:
+                require_mode(searcher, mode)
             return await searcher.run(mode, work)
         except BusyError as reason:
             raise HTTPException(503, str(reason), {"Retry-After": "1"}) from reason
@@ -126,12 +140,18 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
             raise HTTPException(status_of(reason), as_sentence(reason)) from reason
 
     @router.get("/search")
-    async def by_id(
-        id: int,  # noqa: A002
+    async def by_id_or_words(
+        id: int | None = None,  # noqa: A002
+        text: Annotated[str | None, Query(max_length=LONGEST)] = None,
         mode: Mode = "student",
         count: Count = 10,
         format: Format = "json",  # noqa: A002
     ) -> Response:
+        if text is not None and id is None:
+            lane = TEXT if searcher.text else "student"
+            return (await run(lane, lambda: search_text(searcher, text, mode, count))).write(format)
+        if id is None or text is not None:
+            raise HTTPException(422, "id: Give one, or a text, and not both.")
         return (await run("student", lambda: search_item(searcher, id, mode, count))).write(format)
 
     @router.post("/search")
@@ -190,14 +210,15 @@ def require_mode(searcher: SharedSearcher, mode: str) -> None:
         raise UsageError(f"No mode {mode!r} here, only {', '.join(searcher.modes)}.{missing}")
 
 
-def api_help(base_url: str, modes: Sequence[str]) -> str:
+def api_help(base_url: str, modes: Sequence[str], text_modes: Sequence[str] = ()) -> str:
     """Explain the API, as HTML.
 
     Args:
         base_url: Address of the page, as the browser sees it.
-        modes: The ways to search that there are.
+        modes: The ways to search that there are,
+        text_modes: and those to search by words.
     """
-    return HELP.page(base_url.rstrip("/"), modes, MOST_RESULTS)
+    return HELP.page(base_url.rstrip("/"), modes, MOST_RESULTS, text_modes)
 
 
 def is_form(request: Request) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 from app.page.background import Background
 from app.page.page import build_page
 from app.server.api import build_api, require_known
-from app.server.concurrency import SharedSearcher
+from app.server.concurrency import TEXT, SharedSearcher
 from app.server.gradio_hardening import harden
 from app.server.guard import Guard, Rules, is_local
 from app.server.openai_api import build_embeddings
@@ -151,7 +151,7 @@ def describe(searcher: Searcher) -> dict[str, Any]:
     manifest = searcher.index.manifest
     models = {
         name: {"name": model.name, "key": model.key, "dim": model.dim, "provider": model.provider}
-        for name, model in searcher.models.items()
+        for name, model in (searcher.models | ({TEXT: searcher.text.model} if searcher.text else {})).items()
     }
     index = {
         "name": searcher.index.label,
@@ -163,6 +163,7 @@ def describe(searcher: Searcher) -> dict[str, Any]:
         "status": "ok",
         "index": index,
         "modes": searcher.modes,
+        "text_modes": searcher.text_modes,
         "models": models,
         "teacher_missing": searcher.teacher_missing,
     }

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.server.metrics import FAILED, STAGES
+from index.embedders.text import Text
 from index.errors import RetrievalError, needs
 from index.images.decode import Photo
 from index.io import content_digest
@@ -25,6 +26,7 @@ with needs("demo"):
 CORES = os.cpu_count() or 1
 TURN_SECONDS = 30.0  # seconds that a search waits for its turn
 MOST_WAITING = 64  # requests for one lane; more are told to come back
+TEXT = "text"  # the lane of the text model, as if it were a mode
 T = TypeVar("T")
 
 
@@ -48,7 +50,9 @@ class SharedSearcher(Searcher):
         """
         models = searcher.models
         super().__init__(searcher.index, models["student"], models.get("teacher"), searcher.device)
-        self.teacher_missing = searcher.teacher_missing
+        self.teacher_missing, self.text = searcher.teacher_missing, searcher.text
+        if self.text is not None:
+            models = models | {TEXT: self.text.model}
         # A teacher in a file takes every core for one call.
         lanes = {name: model.calls.concurrency if model.calls.paid else 1 for name, model in models.items()}
         lanes["student"] = CORES
@@ -66,6 +70,8 @@ class SharedSearcher(Searcher):
 
     def lane(self, mode: str) -> str:
         """Name the lane of a mode: the model that embeds the query, the teacher where both do."""
+        if mode == TEXT:
+            return TEXT
         return MODES[mode][0] if mode in MODES else "teacher"
 
     def find(self, photos: Sequence[Photo], mode: str, k: int, narrow: Filter | None = None) -> Found:
@@ -77,9 +83,19 @@ class SharedSearcher(Searcher):
         self._require_mode(mode)
         with self._turn(mode):
             found = super().find(photos, mode, k, narrow)
-        STAGES.labels("embed", mode).observe(found.embed_seconds)
-        STAGES.labels("search", mode).observe(found.search_seconds)
-        return found
+        return _observed(found, mode)
+
+    def find_text(self, text: Text, mode: str, k: int, narrow: Filter | None = None) -> Found:
+        """Search as `Searcher.find_text`, when it is this search's turn.
+
+        Raises:
+            BusyError: Its turn did not come in time.
+        """
+        if self.text is None:
+            return super().find_text(text, mode, k, narrow)  # which refuses
+        with self._turn(TEXT):
+            found = super().find_text(text, mode, k, narrow)
+        return _observed(found, mode)
 
     async def run(self, mode: str, work: Callable[[], T]) -> T:
         """Do work of this mode in a thread, of which each lane has as many as it can use.
@@ -120,3 +136,9 @@ class SharedSearcher(Searcher):
         except RetrievalError:
             FAILED.labels(mode).inc()
             raise
+
+
+def _observed(found: Found, mode: str) -> Found:
+    STAGES.labels("embed", mode).observe(found.embed_seconds)
+    STAGES.labels("search", mode).observe(found.search_seconds)
+    return found

@@ -1,4 +1,4 @@
-"""Search as tools for language models: an MCP server of two tools, at `/mcp`.
+"""Search as tools for language models: an MCP server of two tools, or three, at `/mcp`.
 
 By the protocol's own library and not by Gradio's `mcp_server`, which calls the page over HTTP without the
 password, and holds other libraries back.
@@ -6,8 +6,15 @@ password, and holds other libraries back.
 
 from typing import Annotated, Any
 
-from app.server.api import MOST_RESULTS, as_sentence, require_mode, search_item, search_photo
-from app.server.concurrency import SharedSearcher
+from app.server.api import (
+    MOST_RESULTS,
+    as_sentence,
+    require_mode,
+    search_item,
+    search_photo,
+    search_text,
+)
+from app.server.concurrency import TEXT, SharedSearcher
 from app.server.fetch import fetch_image
 from index.embedders.http_formats import read_input
 from index.errors import RetrievalError, needs
@@ -22,7 +29,7 @@ Count = Annotated[int, Field(ge=1, le=MOST_RESULTS)]
 
 
 def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
-    """Offer a search by photo and one by id.
+    """Offer a search by photo and one by id, and one by words where there is a text model.
 
     Args:
         searcher: What is searched.
@@ -66,5 +73,15 @@ def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
             return await searcher.run("student", lambda: search_item(searcher, id, mode, k).as_dict())
         except RetrievalError as reason:
             raise ToolError(as_sentence(reason)) from reason
+
+    if searcher.text:
+
+        @server.tool()
+        async def search_by_text(text: str, mode: str = "student", k: Count = 10) -> dict[str, Any]:
+            """Find the indexed images that a few words tell of, such as "red shoes"."""
+            try:
+                return await searcher.run(TEXT, lambda: search_text(searcher, text, mode, k).as_dict())
+            except RetrievalError as reason:
+                raise ToolError(as_sentence(reason)) from reason
 
     return server

@@ -1,11 +1,11 @@
-"""How images and vectors travel over HTTP, both ways: three ways to send images, one form of answer.
+"""How images, texts and vectors travel over HTTP: three ways to send images, two for texts, one answer.
 
 All speak to `/v1/embeddings`, and all are answered in OpenAI's form,
 `{"data": [{"index": 0, "embedding": [...]}, ...]}`.
 
 - `infinity`: OpenAI's request, with data URLs for `input` and `modality: image`
-  (https://github.com/michaelfeil/infinity).
-- `jina`: `input` is a list of `{"image": data URL}` (https://api.jina.ai/redoc).
+  (https://github.com/michaelfeil/infinity). Texts go as they are, as OpenAI's own client sends them.
+- `jina`: `input` is a list of `{"image": data URL}` or `{"text": ...}` (https://api.jina.ai/redoc).
 - `multipart`: a plain form with the files under `images`, and `model`.
 """
 
@@ -21,13 +21,15 @@ from numpy.typing import NDArray
 
 from index.embedders.options import Dialect
 
+TEXT = "text/plain"  # the media type of what is sent as words
+
 
 @dataclass(frozen=True)
 class Upload:
-    """One image as it is sent.
+    """One image, or one text, as it is sent.
 
     Attributes:
-        data: The bytes of an image file.
+        data: The bytes of an image file, or of a text in UTF-8.
         mime: Its media type.
         digest: `content_digest` of `data`.
     """
@@ -67,12 +69,20 @@ def write_request(
     if dialect == "multipart":
         files = [("images", (str(i), upload.data, upload.mime)) for i, upload in enumerate(uploads)]
         return {"data": named, "files": files}
-    urls = [f"data:{upload.mime};base64,{b64encode(upload.data).decode()}" for upload in uploads]
+    kind = "text" if uploads[0].mime == TEXT else "image"
+    sent = [_as_text(upload) for upload in uploads]
     if dialect == "jina":
-        return {"json": {**named, "input": [{"image": url} for url in urls], "embedding_type": "float"}}
+        return {"json": {**named, "input": [{kind: one} for one in sent], "embedding_type": "float"}}
     # base64 is what OpenAI's own client asks for: exact, and a quarter of the size of digits.
     encoding = {"encoding_format": "base64"} if base64 else {}
-    return {"json": {**named, "input": urls, "modality": "image", **encoding}}
+    modality = {"modality": "image"} if kind == "image" else {}
+    return {"json": {**named, "input": sent, **modality, **encoding}}
+
+
+def _as_text(upload: Upload) -> str:
+    if upload.mime == TEXT:
+        return upload.data.decode()
+    return f"data:{upload.mime};base64,{b64encode(upload.data).decode()}"
 
 
 def read_answer(body: bytes, count: int) -> Answer:

@@ -98,7 +98,7 @@ class ForeignEmbedder(Embedder):
         # (x / 255 - mean) / std, as one product and one sum, in the order of the channels that go in
         self._scale = (1 / (255 * np.array(std))).astype(np.float32)[self._order]
         self._shift = (-np.array(mean) / np.array(std)).astype(np.float32)[self._order]
-        self._output = _find_output(session, options.output)
+        self._output = find_output(session, options.output)
         self._pool: str | None = None
         self._count = self._input.count
         self.dim, scores = self._try_out()
@@ -262,16 +262,34 @@ def _find_input(session: "ort.InferenceSession", options: EmbedderOptions) -> _I
     return _Input(only.name, NUMBERS[only.type], layout, (height, width), count)
 
 
-def _find_output(session: "ort.InferenceSession", wanted: str | None) -> str:
+def find_output(
+    session: "ort.InferenceSession",
+    wanted: str | None,
+    usual: Sequence[str] = (),
+    option: str = "--teacher-output ",
+) -> str:
+    """Choose the output that is the vector.
+
+    Args:
+        session: An open session.
+        wanted: What the user says.
+        usual: Names that are taken before others.
+        option: How the user says it.
+
+    Raises:
+        UsageError: There is no such output, or several may be meant.
+    """
     outputs = {put.name: put.shape for put in session.get_outputs()}
     if wanted is not None:
         if wanted not in outputs:
-            raise UsageError(f"--teacher-output {wanted} is none of {', '.join(outputs)}.")
+            raise UsageError(f"{option}{wanted} is none of {', '.join(outputs)}.")
         return wanted
+    if named := [name for name in usual if name in outputs]:
+        return named[0]
     vectors = [name for name, shape in outputs.items() if len(shape) == 2]
     if len(vectors) > 1:
         raise UsageError(
-            f"This ONNX file has several outputs. Give --teacher-output, one of {', '.join(vectors)}."
+            f"This ONNX file has several outputs. Give {option.strip(' =')}, one of {', '.join(vectors)}."
         )
     return vectors[0] if vectors else next(iter(outputs))
 

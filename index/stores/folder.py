@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from index.embedders.teacher_space import FILE as TEACHER_SPACE
 from index.errors import UsageError
 from index.io import chunks, file_digest, forget, require_utf8
 from index.stores.base import Store
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     import faiss
 
 MANIFEST, ITEMS, ERRORS, STUDENT = "manifest.json", "items.parquet", "errors.parquet", "student.onnx"
-COMPANIONS = ("run.json", "student.fp16.onnx", "student.int8.onnx")  # kept as well, where they lie beside it
+# Kept as well, where they lie beside it.
+COMPANIONS = ("run.json", TEACHER_SPACE, "student.fp16.onnx", "student.int8.onnx")
 METADATA = "metadata.parquet"
 _REPLACED = "{} was replaced meanwhile. Open it again."
 _DAMAGED = "{} is damaged. Index the images again, without --update or --resume."

@@ -6,6 +6,7 @@ from pathlib import Path
 from index.embedders.base import Embedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
+from index.embedders.text import open_text
 from index.progress import say
 from index.teachers.client import BudgetedTeacher
 from index.teachers.ledger import IN_MEMORY, Ledger, default_ledger
@@ -67,3 +68,19 @@ class TeacherSpec:
         if not teacher.calls.paid:
             return teacher
         return BudgetedTeacher(teacher, self.open_ledger(teacher.key), self.budget)
+
+
+@dataclass(frozen=True)
+class TextSpec(TeacherSpec):
+    """What opens the text model of a teacher. The ledger is one of texts: none is among the images.
+
+    Attributes:
+        tokenizer: The `tokenizer.json` of an ONNX file.
+    """
+
+    tokenizer: Path | None = None
+
+    def open_plain(self, device: str) -> Embedder:
+        """As of `TeacherSpec`."""
+        assert self.spec is not None
+        return open_text(self.spec, self.tokenizer, device, self.options)

@@ -11,7 +11,7 @@ from index.search import Searcher
 from index.stores.base import Store
 from index.stores.folder import COMPANIONS
 
-RUN, *VARIANTS = COMPANIONS
+RUN, _, *VARIANTS = COMPANIONS
 
 
 @dataclass(frozen=True)

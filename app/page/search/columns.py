@@ -71,10 +71,16 @@ def search_column(searcher: Searcher, query: Query, mode: str, request: SearchRe
     Raises:
         ImageError: The picture cannot be decoded; the message is a whole line.
     """
-    if mode not in searcher.modes:
+    if mode not in (searcher.text_modes if query.text else searcher.modes):
         return SearchColumn(
             mode, None, missing=searcher.teacher_missing or f"This index has no mode {mode!r}."
         )
+    wanted = Filter(request.prefix, dict(request.columns), request.cut)
+    if query.text is not None:
+        try:
+            return SearchColumn(mode, searcher.find_text(query.text, mode, request.k, wanted))
+        except RetrievalError as reason:
+            return SearchColumn(mode, None, missing=str(reason))
     model = searcher.models.get(MODES[mode][0]) if mode in MODES else None
     sizes = [model.side] if model else [each.side for each in searcher.models.values()]
     start = perf_counter()
@@ -88,7 +94,6 @@ def search_column(searcher: Searcher, query: Query, mode: str, request: SearchRe
     # Part of an image of the gallery finds that image, unlike the whole, which `find` leaves out by itself.
     own = [] if query.view == View() else searcher.index.ids_by_digest.get(query.digest, [])
     try:
-        wanted = Filter(request.prefix, dict(request.columns), request.cut)
         found = searcher.find([photo], mode, request.k + len(own), wanted)
     except RetrievalError as reason:  # a budget is spent, an endpoint cannot be reached
         return SearchColumn(mode, None, missing=str(reason))

@@ -1,6 +1,6 @@
-// The ways in: a file, a drop anywhere, the clipboard, the camera, an address.
+// The ways in: a file, a drop anywhere, the clipboard, the camera, an address, words.
 
-function openEntries(root, takeFile, takeAddress, complain) {
+function openEntries(root, takeFile, takeAddress, takeWords, complain) {
   const file = root.querySelector('.file'), over = root.querySelector('.over'), lens = root.querySelector('.lens');
   const video = lens.querySelector('video');
   const isShown = () => root.isConnected && root.offsetParent !== null;
@@ -43,8 +43,10 @@ function openEntries(root, takeFile, takeAddress, complain) {
 
   root.querySelector('.link').addEventListener('submit', event => {
     event.preventDefault();
-    const address = root.querySelector('.address').value.trim();
-    if (address) takeAddress(address);
+    const box = root.querySelector('.address'), typed = box.value.trim();
+    if (!typed) return;
+    if ('words' in box.dataset && !/^https?:\/\//.test(typed)) takeWords(typed);
+    else takeAddress(typed);
   });
 
   root.querySelector('.camera').addEventListener('click', async () => {

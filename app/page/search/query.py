@@ -9,6 +9,7 @@ from PIL import Image
 
 from app.server.api import require_item
 from app.server.fetch import fetch_image
+from index.embedders.text import Text
 from index.errors import ImageError, UsageError
 from index.images.decode import Photo, decode, with_pixels
 from index.images.sources import image_at
@@ -63,6 +64,7 @@ class SearchRequest:
         item: The image of the gallery that is searched with, or None.
         sent: Digest of a photo that was sent before, if any.
         address: Address to fetch the picture from, if any.
+        text: Words to search with in place of a picture, if any.
         prefix: Only images with a name that starts like this.
         columns: Only images with these values, as pairs of column and value.
         cut: Only results at least this share as similar as the best; 0 keeps all.
@@ -75,6 +77,7 @@ class SearchRequest:
     item: int | None = None
     sent: str = ""
     address: str = ""
+    text: str = ""
     prefix: str = ""
     columns: tuple[tuple[str, str], ...] = ()
     cut: float = 0.0
@@ -96,6 +99,7 @@ def read_request(asked: Mapping[str, Any], searcher: Searcher) -> SearchRequest:
             item=item,
             sent=str(asked.get("sent", "")),
             address=str(asked.get("address", "")),
+            text=str(asked.get("text", "")),
             prefix=str(asked.get("prefix", "")),
             columns=tuple((str(name), str(value)) for name, value in dict(asked.get("columns", {})).items()),
             cut=min(max(float(asked.get("cut", 0)), 0.0), 1.0),
@@ -128,6 +132,7 @@ class Query:
         digest: `content_digest` of them.
         below: As in `ImageFile`.
         view: How it is looked at.
+        text: Words in place of the picture.
     """
 
     name: str
@@ -135,6 +140,7 @@ class Query:
     digest: str
     below: bool = False
     view: View = View()
+    text: Text | None = None
 
     def photo(self, side: int) -> Photo:
         """Decode it, turned and cut.
@@ -165,6 +171,16 @@ class Query:
 def query_of_bytes(data: bytes, name: str) -> Query:
     """Make a query of a photo that was sent or fetched."""
     return Query(name, data, content_digest(data))
+
+
+def query_of_words(words: str) -> Query:
+    """Make a query of words.
+
+    Raises:
+        UsageError: They are none, or too many.
+    """
+    text = Text(words)
+    return Query(text.words, b"", text.digest, text=text)
 
 
 def query_of_address(address: str) -> Query:

@@ -6,12 +6,12 @@ const $$ = selector => [...page.querySelectorAll(selector)];
 const WHOLE = '0,0,1,1', STEP = 12;
 const BLANK = `<ol class="cards blank" aria-hidden="true">${'<li></li>'.repeat(STEP)}</ol>`;
 const files = new Map();  // photos by their digest: to send one again that the server has forgotten
-let query = null;         // {item} or {sent, file} or {address}
+let query = null;         // {item} or {sent, file} or {address} or {text}
 let serial = 0, last = {};
 
 const cropper = makeCropper($('.picture'), live => live ? followCrop() : search({replace: true}));
 const showLarge = makeLargeView($('.large'), describe, id => searchItem(id), place => refocus(place));
-openEntries(page, searchFile, searchAddress, text => showComplaint(`<p class="note error">${text}</p>`));
+openEntries(page, searchFile, searchAddress, searchWords, text => showComplaint(`<p class="note error">${text}</p>`));
 
 // What is asked
 
@@ -20,7 +20,7 @@ const modes = () => $$('.mode-of').slice(0, isSingle() ? 1 : 2).map(select => se
 
 function readRequest() {
   return {
-    ...(query.item === undefined ? {sent: query.sent, address: query.sent ? '' : query.address} : {item: query.item}),
+    ...(query.text ? {text: query.text} : query.item === undefined ? {sent: query.sent, address: query.sent ? '' : query.address} : {item: query.item}),
     ...cropper.view, modes: modes(), k: Number($('.k').value), ...readFilters(),
   };
 }
@@ -46,6 +46,9 @@ function searchFile(file, sent) {
 
 function searchAddress(address) { return start({address}, answer => [() => preview(answer)]); }
 
+// Words have no picture: the style sheet hides its place.
+function searchWords(text, how) { return start({text}, () => [''], undefined, how); }
+
 // What the browser cannot draw by itself, or does not have, the server shows. After an error nothing is shown.
 const preview = async answer => {
   const {sent} = await answer;
@@ -55,6 +58,7 @@ const preview = async answer => {
 function start(asked, pictures, view, how) {
   if (!how?.replace) scrollTo({top: 0});
   query = asked;
+  page.classList.toggle('worded', Boolean(asked.text));
   cropper.look(view);
   const done = search(how);
   cropper.show(pictures(asked.answer));
@@ -200,8 +204,9 @@ function refocus({column, id}) {
 function writeAddress(replace) {
   const url = new URL(location), fields = readRequest(), {searchParams} = url;
   for (const name of [...searchParams.keys()]) if (!name.startsWith('__')) searchParams.delete(name);
-  if (fields.item !== undefined) {
-    searchParams.set('id', fields.item);
+  if (fields.item !== undefined || fields.text) {
+    if (fields.text) searchParams.set('text', fields.text);
+    else searchParams.set('id', fields.item);
     searchParams.set('mode', fields.modes.join(','));
     searchParams.set('k', fields.k);
     if (fields.turn) searchParams.set('turn', fields.turn);
@@ -213,14 +218,14 @@ function writeAddress(replace) {
   url.search = String(searchParams).replaceAll('%2C', ',');
   const same = url.href === location.href;
   history[replace || same ? 'replaceState' : 'pushState']({sent: query.sent}, '', url);
-  $('.copy').disabled = fields.item === undefined;
+  $('.copy').disabled = fields.item === undefined && !fields.text;
   $('.copy').title = $('.copy').disabled ? 'Only a search with an image of the gallery has an address' : 'Copy the address of this search';
 }
 
 function readAddress() {
   const asked = new URLSearchParams(location.search), id = asked.get('id');
-  const sent = history.state?.sent;
-  if (id === null && !(sent && files.has(sent))) { startAgain(); return; }
+  const sent = history.state?.sent, text = asked.get('text');
+  if (id === null && !text && !(sent && files.has(sent))) { startAgain(); return; }
   const [first, second] = (asked.get('mode') || '').split(',');
   if (first) {
     choose($$('.mode-of')[0], first);
@@ -229,6 +234,7 @@ function readAddress() {
   }
   if (/^\d+$/.test(asked.get('k'))) chooseCount(Number(asked.get('k')));
   setFilters(asked);
+  if (text) { $('.address').value = text; searchWords(text, {replace: true}); return; }
   if (id === null) { searchFile(files.get(sent), sent); return; }
   const box = asked.get('box')?.split(',').map(Number);
   searchItem(/^\d+$/.test(id) ? Number(id) : id, {turn: Number(asked.get('turn')) || 0, box: box || [0, 0, 1, 1]}, {replace: true});

@@ -20,6 +20,7 @@ from app.page.search.query import (
     query_of_address,
     query_of_bytes,
     query_of_item,
+    query_of_words,
     read_request,
 )
 from app.page.search.views import (
@@ -117,6 +118,8 @@ class SearchPage:
     def _find_query(self, request: SearchRequest, photo: tuple[str, bytes] | None) -> Query | None:
         if photo is not None:
             query = query_of_bytes(photo[1], photo[0])
+        elif request.text:
+            return query_of_words(request.text)
         elif request.item is not None:
             return query_of_item(self.searcher, request.item)
         elif request.address:
@@ -148,7 +151,7 @@ class SearchPage:
             "numbers": render_numbers(columns, index, agreed, self._costs(request.modes), waiting),
             "spoken": _spoken(columns),
             "name": query.name,
-            "sent": query.digest if request.item is None else "",
+            "sent": query.digest if request.item is None and not request.text else "",
             "k": request.k,
             "more": any(len(column.ids) == request.k for column in columns)
             and request.k < min(len(index), MAX_RESULTS),
@@ -204,7 +207,8 @@ def build_search_tab(searcher: Searcher, price: float | None = None) -> None:
     spread = sorted({i * len(items) // EXAMPLES for i in range(EXAMPLES)}) if items else []
     # A teacher that is only missing keeps its column, in which the page says why.
     alone = "teacher" not in searcher.index.manifest.spaces
-    html = render_search(searcher.modes, [(i, items[i].name) for i in spread], searcher.columns, alone)
+    names = [(i, items[i].name) for i in spread]
+    html = render_search(searcher.modes, names, searcher.columns, alone, bool(searcher.text_modes))
     add_html(html, "search", SCRIPTS, [search, picture, details])
 
 

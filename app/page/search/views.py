@@ -55,6 +55,7 @@ def render_search(
     examples: Sequence[tuple[int, str]],
     columns: Mapping[str, Sequence[str]] | None,
     alone: bool = False,
+    words: bool = False,
 ) -> str:
     """Show the search page before anything was searched.
 
@@ -63,10 +64,11 @@ def render_search(
         examples: Ids and names of images of the gallery to try.
         columns: Values of each metadata column; None where the gallery cannot be narrowed.
         alone: Whether the page begins with one column, for there is nothing to compare with.
+        words: Whether one may search by words.
     """
     second = "teacher" if "asymmetric" not in modes or "teacher" in modes else "asymmetric"
     others = [*([mode for mode in modes if mode != "student"] or ["teacher"]), "student"]
-    return SHELL.page(modes, others, second, examples, columns, alone)
+    return SHELL.page(modes, others, second, examples, columns, alone, words)
 
 
 def render_column(column: SearchColumn, index: Store, other: SearchColumn | None = None) -> str:

@@ -1,0 +1,217 @@
+"""Models that map words to vectors of the space where their image model puts images, as those of CLIP do."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.embedders.base import Embedder, unit_rows
+from index.embedders.http import EndpointEmbedder
+from index.embedders.http_formats import TEXT, Upload
+from index.embedders.onnx import digest_model, open_session, own_calls
+from index.embedders.onnx_generic import find_output
+from index.embedders.options import EmbedderOptions
+from index.errors import UsageError, needs
+from index.images.file import readable
+from index.io import content_digest
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+    from tokenizers import Encoding, Tokenizer
+
+LONGEST = 1000  # characters of a query
+LARGEST = 64 << 20  # bytes of a tokenizer's file
+TOKENS = 512  # of a text at most, where neither model nor tokenizer sets an end
+IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
+NUMBERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
+OUTPUTS = ("text_embeds", "sentence_embedding")  # as exporters call the vector of a text
+
+
+@dataclass(frozen=True)
+class Text:
+    """A query in words. It has the name and the digest that an image would have."""
+
+    words: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "words", " ".join(self.words.split()))
+        if not self.words or len(self.words) > LONGEST or not self.words.isprintable():
+            raise UsageError(f"A search by words takes 1 to {LONGEST} printable characters.")
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        return f'"{self.words}"'
+
+    @property
+    def digest(self) -> str:
+        """Identity, which no image has."""
+        return content_digest(f"text {self.words}".encode())
+
+
+def open_text(spec: str, tokenizer: Path | None, device: str, options: EmbedderOptions) -> Embedder:
+    """Open the model that embeds texts.
+
+    Args:
+        spec: The path of an ONNX file, or the address of an endpoint.
+        tokenizer: The `tokenizer.json` of an ONNX file.
+        device: `auto`, `cpu` or `cuda`.
+        options: As for `open_embedder`.
+
+    Raises:
+        UsageError: It cannot be opened, or takes something else than texts.
+    """
+    if spec.startswith(("http://", "https://")):
+        return TextEndpoint(spec, options)
+    if tokenizer is None:
+        raise UsageError(f"{spec} takes tokens. Give its tokenizer.json with --tokenizer.")
+    return TextEmbedder(Path(spec), tokenizer, device, options)
+
+
+class TextEndpoint(EndpointEmbedder):
+    """An endpoint that is sent texts."""
+
+    def __init__(self, url: str, options: EmbedderOptions) -> None:
+        """As `EndpointEmbedder`.
+
+        Raises:
+            UsageError: As there, or the dialect has no form for texts.
+        """
+        if options.dialect == "multipart":
+            raise UsageError("Dialect multipart sends files. Give --text-option dialect=infinity or jina.")
+        super().__init__(url, options)
+        self.key += " texts"  # whose answers lie in a ledger of their own
+
+    def prepare(self, photo: Any) -> Upload:
+        """Make the input for one `Text`."""
+        return Upload(photo.words.encode(), TEXT, photo.digest)
+
+
+class TextEmbedder(Embedder):
+    """An ONNX file that takes tokens, with its tokenizer."""
+
+    def __init__(self, path: Path, tokenizer: Path, device: str, options: EmbedderOptions) -> None:
+        """Find out what goes in and what comes out.
+
+        Args:
+            path: The ONNX file.
+            tokenizer: The `tokenizer.json`; a `tokenizer_config.json` beside it tells length and padding.
+            device: `auto`, `cpu` or `cuda`.
+            options: `output` and `pool` count.
+
+        Raises:
+            UsageError: A file cannot be used, or the model takes no tokens or gives no vector.
+        """
+        data, self._session = open_session(path, device)
+        self.name, self.spec, self.options = readable(path.name), str(path.absolute()), options
+        self.provider, self.side, self.calls = self._session.get_providers()[0], 0, own_calls(self._session)
+        self._inputs = _find_inputs(self._session)
+        count, length = self._inputs[IDS].shape
+        self._count = count if isinstance(count, int) else 1
+        self._tokenizer = _open_tokenizer(
+            tokenizer, length if isinstance(length, int) else None, MASK not in self._inputs
+        )
+        self._output = find_output(self._session, options.output, OUTPUTS, "--text-option output=")
+        self.dim = self._run(self._tokenizer.encode("a photo")).shape[0]
+        told = content_digest(self._tokenizer.to_str().encode())
+        feeding = content_digest(f"{told} {self._output} {options.pool}".encode())
+        self.key = f"onnx:{digest_model(path, data)}:{feeding}"
+
+    def prepare(self, photo: Any) -> "Encoding":
+        """Cut one `Text` into tokens, as many as the model takes."""
+        return self._tokenizer.encode(photo.words)
+
+    def embed(self, batch: Sequence[Any]) -> NDArray[np.float32]:
+        """Map n prepared texts to `(n, dim)` float32 unit rows.
+
+        Raises:
+            UnansweredError: Some vectors are zero or not finite.
+        """
+        return unit_rows(np.stack([self._run(one) for one in batch]), self.name)
+
+    def _run(self, tokens: "Encoding") -> NDArray[np.float32]:
+        """Map one text to a raw vector: alone, so that no other has a say in its padding."""
+        known = {IDS: tokens.ids, MASK: tokens.attention_mask, TYPES: tokens.type_ids}
+        feed = {
+            put.name: np.repeat(np.array([known[kind]], NUMBERS[put.type]), self._count, axis=0)
+            for kind, put in self._inputs.items()
+        }
+        try:
+            (rows,) = self._session.run([self._output], feed)
+        except Exception as error:  # ONNX Runtime raises its own kinds, none of them exported
+            line = " ".join(str(error).split())[:200]
+            raise UsageError(f"{self.name} does not run on {len(tokens.ids)} tokens: {line}") from error
+        row = np.asarray(rows, np.float32)[0]
+        if row.ndim == 2 and len(row) == len(tokens.ids):  # a sequence of vectors
+            row = row[0] if self.options.pool == "cls" else row[np.array(tokens.attention_mask) > 0].mean(0)
+        if row.ndim != 1:
+            raise UsageError(
+                f"{self.name} has the output {self._output}, which is not one vector a text. "
+                "Give --text-option output=NAME, or export it with its pooling."
+            )
+        return row
+
+
+def _find_inputs(session: "ort.InferenceSession") -> dict[str, Any]:
+    """Find the inputs by what they take; a single one of another name takes the tokens."""
+    inputs = {put.name: put for put in session.get_inputs()}
+    if len(inputs) == 1:
+        inputs = {IDS: next(iter(inputs.values()))}
+    wrong = [
+        f"{put.name} {put.shape} {put.type}"
+        for name, put in inputs.items()
+        if name not in (IDS, MASK, TYPES) or put.type not in NUMBERS or len(put.shape) != 2
+    ]
+    if wrong or IDS not in inputs:
+        raise UsageError(
+            f"This ONNX file takes {'; '.join(wrong) or 'no tokens'}, not {IDS} and {MASK} of two axes. "
+            "Export the text part alone."
+        )
+    return inputs
+
+
+def _open_tokenizer(path: Path, fixed: int | None, fill: bool) -> "Tokenizer":
+    """Read a tokenizer, and set how long texts become.
+
+    Args:
+        path: Its `tokenizer.json`.
+        fixed: How many tokens the model takes, where that is fixed.
+        fill: Whether short texts are filled up, as a model without a mask has learnt them.
+    """
+    with needs("text"):
+        from tokenizers import Tokenizer
+
+    if not path.is_file() or path.stat().st_size > LARGEST:
+        raise UsageError(f"{path} is no file of at most {LARGEST >> 20} MiB. Give a tokenizer.json.")
+    try:
+        tokenizer = Tokenizer.from_str(path.read_text("utf-8"))
+    except Exception as error:  # tokenizers raises nothing more special
+        raise UsageError(f"{path} is not a tokenizer.json that can be read.") from error
+    beside = path.with_name("tokenizer_config.json")
+    told = _read_config(beside) if beside.is_file() and beside.stat().st_size < LARGEST else {}
+    most = told.get("model_max_length")  # a huge number stands for none
+    known = fixed or (tokenizer.truncation or {}).get("max_length")
+    if known is None and isinstance(most, int) and 0 < most <= 1 << 16:
+        known = most
+    tokenizer.enable_truncation(known or TOKENS)
+    padding = tokenizer.padding or {}
+    tokenizer.no_padding()
+    if known and (fixed or fill):
+        token = told.get("pad_token") or padding.get("pad_token", "[PAD]")
+        token = token.get("content", "") if isinstance(token, dict) else str(token)
+        number = tokenizer.token_to_id(token)
+        number = padding.get("pad_id", 0) if number is None else number
+        tokenizer.enable_padding(length=known, pad_id=number, pad_token=token)
+    return tokenizer
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not JSON. Copy it again, or remove it.") from error
+    return told if isinstance(told, dict) else {}
