@@ -82,6 +82,8 @@ def continue_student(
         if not new:
             raise UsageError(f"{student} was taught on all of these photos. Give it others.")
         if gone := len(place.keys() - set(pool.digests)):
+            if gone == len(place):
+                raise UsageError(f"No photo that {student} was taught on is there. Name their folder, too.")
             say(
                 f"{gone} of {len(place)} photos that it was taught on are gone from where they were. "
                 "If they have moved, name their folder beside the new photos."
@@ -91,8 +93,6 @@ def continue_student(
 
     pool, answered = on_first(fabric, ask)
     rows = [i for i, digest in enumerate(pool.digests) if digest in place]
-    if not rows:
-        raise UsageError(f"None of the photos that {student} was taught on is there. Name their folder, too.")
     vectors = taught.vectors[[place[pool.digests[i]] for i in rows]]
     former = Former(run["export"]["key"], np.array(rows), vectors, load_file(student / WEIGHTS))
     return distill(pool.files, teacher, ledger, out, options, pool, answered, fabric, former)
@@ -107,7 +107,8 @@ def _consult(
     budget = options.budget
     if isinstance(teacher, AbsentEmbedder):
         budget, queries = min(len(ledger.known(new)), budget), []
-    limit = _limit([*new, *digest_pool(queries)], ledger, budget, run)
+    asked = digest_pool(queries) if queries else []
+    limit = _limit([*new, *asked], ledger, budget, run)
     return consult(pool, teacher, ledger, budget, options.select, options.seed, queries, replayed, limit)
 
 

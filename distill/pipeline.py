@@ -14,7 +14,7 @@ import onnxruntime
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from distill.ask import FEWEST, Pool, TeacherAnswers, consult, survey_pool
 from distill.examples import MOST, Examples, PoolFeatures, gather, hold_out
@@ -221,7 +221,7 @@ def distill(
     fitted.placement.space.save(out / TEACHER_SPACE)
     crop = options.size / side
     remove_variants(out / STUDENT)
-    save_file(student.cpu().state_dict(), out / WEIGHTS)
+    (out / WEIGHTS).write_bytes(save(student.cpu().state_dict()))
     export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop)
     embedder = OnnxEmbedder(out / STUDENT, "cpu")
     crops = _as_shown(fitted.examples.pixels[:64], options.size)

@@ -19,6 +19,7 @@ from distill.training.views import stored_side
 from index.build.upgrade import replace_student
 from index.embedders.base import Embedder
 from index.embedders.onnx import OnnxEmbedder
+from index.errors import UsageError
 from index.images.file import ImageFile
 from index.images.sources import find_images, image_at
 from index.stores.folder import Index
@@ -68,18 +69,22 @@ def upgrade_index(index: Index, teacher: Embedder, ledger: Ledger, out: Path, op
     fabric = open_fabric(options.device)
     backbone = open_backbone(options)
 
+    ids = index.ids_by_digest
+
     def ask() -> tuple[Pool, TeacherAnswers]:
         files = sample_items(index, ledger, options.seed)
         queries = find_images(options.queries) if options.queries else []
         side, seed = stored_side(options.size), options.seed
         pool = survey_pool(files, teacher, ledger, backbone, fabric, side, MOST, seed)
-        return pool, consult(pool, teacher, ledger, options.budget, options.select, seed, queries)
+        changed = set(pool.digests) - ids.keys()  # an index may come from anyone: no other file is sent
+        if len(changed) == len(pool.digests):
+            raise UsageError(f"None of the images of {index} is where it was, unchanged.")
+        return pool, consult(pool, teacher, ledger, options.budget, options.select, seed, queries, changed)
 
     pool, answered = on_first(fabric, ask)
-    ids = {row: index.ids_by_digest.get(digest) for row, digest in enumerate(pool.digests)}
-    rows = [row for row, found in ids.items() if found]
-    vectors = index.rows("student", np.array([found[0] for found in ids.values() if found]))
-    former = Former(index.manifest.spaces["student"].key, np.array(rows), np.asarray(vectors, np.float32))
+    rows = np.array([row for row, digest in enumerate(pool.digests) if digest in ids])
+    vectors = index.rows("student", np.array([ids[pool.digests[row]][0] for row in rows]))
+    former = Former(index.manifest.spaces["student"].key, rows, np.asarray(vectors, np.float32))
     made = distill(pool.files, teacher, ledger, out, options, pool, answered, fabric, former)
     if fabric.is_global_zero:
         index = replace_student(index.path, OnnxEmbedder(out / STUDENT, "cpu"))

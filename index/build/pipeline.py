@@ -32,7 +32,7 @@ from index.stores.options import DEFAULTS, IndexOptions
 from index.teachers.spec import TeacherSpec
 
 LOOKED_AT = 4096  # images of a gallery at most, to tell whether they are far from what was taught
-STRANGE = 0.2  # share that is far; of photos of the same kind taken elsewhere it stays below a tenth
+STRANGE = 0.3  # share of far images from which on it is said; of the taught photos a tenth are
 
 
 def build(

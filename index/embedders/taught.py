@@ -14,7 +14,9 @@ from index.images.sources import image_at
 from index.io import atomic_write
 
 FILE = "taught.npz"
-OUTLIERS = 0.01  # share of the taught photos themselves that lie as far from all the others
+NEAREST = 25  # taught photos that a photo is compared with: one alone may be a near copy, or an outlier
+OUTLIERS = 0.1  # share of the taught photos themselves that are called far
+CHUNK = 1024  # photos that are compared at a time
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Taught:
         names: `(n,)` texts, `ImageFile.name` of each.
         digests: `(n,)` texts, the content digest of each.
         vectors: `(n, dim)` the student's vectors, unit rows.
-        radius: Cosine similarity to the nearest of them below which a photo is far from all.
+        radius: Mean similarity to the `NEAREST` of them below which a photo is far from all.
     """
 
     locations: NDArray[np.str_]
@@ -40,15 +42,14 @@ class Taught:
         cls, files: Sequence[ImageFile], digests: Sequence[str], vectors: NDArray[np.float32]
     ) -> Self:
         """Note n photos, 2 at least, with digests and `(n, dim)` vectors, and how far apart they lie."""
-        similarity = vectors @ vectors.T
-        np.fill_diagonal(similarity, -1)
-        radius = float(np.quantile(similarity.max(axis=1), OUTLIERS))
+        found = _nearness(vectors, vectors, min(NEAREST, len(vectors) - 1), itself=True)
+        radius = float(np.quantile(found, OUTLIERS))
         locations, names = [file.location for file in files], [file.name for file in files]
         return cls(np.array(locations), np.array(names), np.array(digests), vectors, radius)
 
     def are_far(self, vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Whether each of m photos, given by its vector, lies far from all that was taught."""
-        return (vectors @ self.vectors.T).max(axis=1) < self.radius
+        return _nearness(vectors, self.vectors, min(NEAREST, len(self.vectors) - 1)) < self.radius
 
     def find_files(self) -> list[ImageFile]:
         """Find those of the photos that are still where they were."""
@@ -82,6 +83,18 @@ class Taught:
                 f"{path} does not say what the student was taught on: it is missing, broken, or the student "
                 "was made by an earlier version. Distil it again: the ledger has its answers."
             ) from error
+
+
+def _nearness(
+    vectors: NDArray[np.float32], taught: NDArray[np.float32], count: int, itself: bool = False
+) -> NDArray[np.float32]:
+    """Mean similarity of each vector to the nearest of others; with `itself` each is one of them."""
+    found = []
+    for start in range(0, len(vectors), CHUNK):
+        similarity = np.sort(vectors[start : start + CHUNK] @ taught.T, axis=1)
+        last = similarity.shape[1] - itself
+        found.append(similarity[:, last - count : last].mean(axis=1))
+    return np.concatenate(found)
 
 
 def _is_there(file: ImageFile) -> bool:

@@ -14,12 +14,17 @@ def taught(folder: Path, unit_rows) -> Taught:
 
 
 def test_what_lies_far_from_all_that_was_taught(taught):
-    assert not taught.are_far(taught.vectors).any()
-    far = np.cross(taught.vectors[0], taught.vectors[1])[None]
-    nearest = (far @ taught.vectors.T).max()
-    assert taught.are_far(far)[0] == (nearest < taught.radius)
-    own = taught.vectors @ taught.vectors.T - 2 * np.eye(12)
-    assert own.max(axis=1).min() <= taught.radius <= np.median(own.max(axis=1))
+    files, digests = taught.find_files(), taught.digests.tolist()
+    near = np.array([[1, 0, 0]], np.float32) + 0.1 * taught.vectors
+    near /= np.linalg.norm(near, axis=1, keepdims=True)
+    told = Taught.measure(files, digests, near)
+    assert told.are_far(np.array([[0, 1, 0], [-1, 0, 0], [1, 0, 0]], np.float32)).tolist() == [
+        True,
+        True,
+        False,
+    ]
+    others = (near @ near.T).sum(axis=1) - 1
+    assert told.radius == pytest.approx(np.quantile(others / 11, 0.1), abs=1e-6)
 
 
 def test_it_is_kept_without_its_photos(taught, tmp_path, folder):
