@@ -129,7 +129,7 @@ def upgrade(
     price: Price = None,
     device: Device = "auto",
 ) -> None:
-    """Search an index with a new teacher's student at once, before its images are embedded again."""
+    """Train a new teacher's student to search an old index."""
     from distill.pipeline import Options
     from distill.upgrade import upgrade_by_name
 
