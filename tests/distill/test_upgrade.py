@@ -89,7 +89,7 @@ def test_the_former_student_may_go_on(index, photos, tmp_path, student_file):
 
 def test_vectors_of_another_length_are_refused(index, tmp_path):
     write_embedder(tmp_path / "longer.onnx", dim=9)
-    with pytest.raises(UsageError, match=r"holds vectors of length 8; longer.onnx makes some of 9"):
+    with pytest.raises(UsageError, match=r"vectors of length 8; those of longer.onnx have 9"):
         replace_student(index, OnnxEmbedder(tmp_path / "longer.onnx"))
     assert Index(index).manifest.generation == 1
 
