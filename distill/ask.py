@@ -1,6 +1,6 @@
 """Choose images and ask about them: answers come from the ledger where it has them, else from the teacher."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -133,6 +133,8 @@ def consult(
     select: str,
     seed: int,
     queries: Sequence[ImageFile] = (),
+    replayed: Set[str] = frozenset(),
+    limit: int | None = None,
 ) -> TeacherAnswers:
     """Choose images to ask about, and ask.
 
@@ -140,23 +142,29 @@ def consult(
         survey: What was seen of the pool.
         teacher: The model to ask.
         ledger: Its paid answers.
-        budget: How many answers to collect, and how much may ever be spent by the ledger's account.
+        budget: How many answers to collect.
         select: Which images to ask about, as in `order_by_worth`.
         seed: Random seed.
         queries: Photos like those that will be searched with. Up to `QUERIES` answers, and no more than
             `QUERY_SHARE` of the budget, are about them.
+        replayed: Digests of images that nothing is asked about; answers that they have come on top.
+        limit: How much may ever be spent by the ledger's account; None for as much as the budget.
 
     Raises:
         RetrievalError: Too few images, a spent budget, or a teacher that tells nothing apart.
     """
     if len(survey.digests) < FEWEST:
         raise RetrievalError(_too_few(len(survey.digests), survey.failures, False, ledger, budget))
-    about = _consult_queries(queries, survey, teacher, ledger, budget, seed) if queries else None
+    limit = budget if limit is None else limit
+    about = _consult_queries(queries, survey, teacher, ledger, budget, seed, limit) if queries else None
     wanted = budget - (about.count if about else 0)
     known = ledger.known(survey.digests)
     free = np.array([digest in known for digest in survey.digests], bool)
-    worth = order_by_worth(survey.looked.features, free, wanted, select, seed)
-    answered = ask_teacher(survey.files, survey.digests, worth, teacher, ledger, budget, wanted)
+    old = np.array([digest in replayed for digest in survey.digests], bool)
+    among, told = np.flatnonzero(~old), np.flatnonzero(old & free)
+    worth = among[order_by_worth(survey.looked.features[among], free[among], wanted, select, seed)]
+    order = [*told.tolist(), *worth.tolist()]
+    answered = ask_teacher(survey.files, survey.digests, order, teacher, ledger, limit, len(told) + wanted)
     if np.ptp(answered.vectors, axis=0).max() < SAME:
         raise RetrievalError(
             f"{teacher.name} gives all {len(answered.digests)} images the same vector: there is nothing to "
@@ -175,7 +183,13 @@ def consult(
 
 
 def _consult_queries(
-    files: Sequence[ImageFile], pool: Pool, teacher: Embedder, ledger: Ledger, budget: int, seed: int
+    files: Sequence[ImageFile],
+    pool: Pool,
+    teacher: Embedder,
+    ledger: Ledger,
+    budget: int,
+    seed: int,
+    limit: int,
 ) -> TeacherAnswers:
     """Ask about some query photos that are not in the pool."""
     digests = digest_pool(files)
@@ -184,7 +198,7 @@ def _consult_queries(
     digests, files = [digests[i] for i in new], [files[i] for i in new]
     wanted = min(QUERIES, int(QUERY_SHARE * budget))
     order = np.random.default_rng(seed).permutation(sorted(range(len(digests)), key=digests.__getitem__))
-    answered = ask_teacher(files, digests, order.tolist(), teacher, ledger, budget, wanted)
+    answered = ask_teacher(files, digests, order.tolist(), teacher, ledger, limit, wanted)
     place = {digest: i for i, digest in enumerate(digests)}
     side = pool.looked.pixels.shape[1]
     pixels = [square(read_photo(files[place[digest]], side).image, side) for digest in answered.digests]

@@ -14,9 +14,11 @@ import onnxruntime
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
+from safetensors.torch import save
 
 from distill.ask import FEWEST, Pool, TeacherAnswers, consult, survey_pool
 from distill.examples import MOST, Examples, PoolFeatures, gather, hold_out
+from distill.former import Former
 from distill.model.backbone import Backbone, create_backbone
 from distill.model.export import check_parity, count_parameters, export_onnx
 from distill.model.quantize import (
@@ -40,8 +42,10 @@ from distill.training.distributed import on_first
 from distill.training.loop import train_student
 from distill.training.recipes import Recipe, steps_for
 from distill.training.views import center_crop, stored_side
-from index.embedders.base import Embedder
+from index.embedders.base import Embedder, embed_many
 from index.embedders.onnx import OnnxEmbedder
+from index.embedders.taught import FILE as TAUGHT
+from index.embedders.taught import Taught
 from index.embedders.teacher_space import FILE as TEACHER_SPACE
 from index.errors import UsageError
 from index.images.file import ImageFile
@@ -49,7 +53,7 @@ from index.images.sources import find_images
 from index.io import content_digest
 from index.teachers.ledger import Ledger
 
-STUDENT = "student.onnx"
+STUDENT, WEIGHTS = "student.onnx", "student.safetensors"
 CHECKPOINT = "checkpoint.pt"
 
 
@@ -152,6 +156,7 @@ def distill(
     survey: Pool | None = None,
     consulted: TeacherAnswers | None = None,
     fabric: Fabric | None = None,
+    former: Former | None = None,
 ) -> Distilled:
     """Distil a student and write its folder.
 
@@ -164,6 +169,7 @@ def distill(
         survey: What an earlier run of the same files, student, size and seed saw of them.
         consulted: The answers to learn from, if they were collected before.
         fabric: Where; None takes the device and the processes there are.
+        former: The student that it takes the place of, if there is one.
 
     Raises:
         UsageError: `out`, the student's name, its weights or the device cannot be used.
@@ -196,10 +202,11 @@ def distill(
         return seen, answered, _describe(files, seen, answered, teacher, ledger, options)
 
     seen, answered, run = on_first(fabric, prepare)
+    run["former"] = former and former.key
     looked = seen.looked
     rows = np.searchsorted(seen.digests, answered.digests)
     checkpoint = Checkpoint(out / CHECKPOINT, content_digest(json.dumps(run).encode()))
-    fitted = fit_student(looked, rows, answered, backbone, options, fabric, checkpoint)
+    fitted = fit_student(looked, rows, answered, backbone, options, fabric, checkpoint, former)
     if not fabric.is_global_zero:
         return Distilled(out, run, None, seen)
     student, done = fitted.student, fitted.done
@@ -221,9 +228,12 @@ def distill(
     fitted.placement.space.save(out / TEACHER_SPACE)
     crop = options.size / side
     remove_variants(out / STUDENT)
+    (out / WEIGHTS).write_bytes(save(student.cpu().state_dict()))
     export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop)
     embedder = OnnxEmbedder(out / STUDENT, "cpu")
     crops = _as_shown(fitted.examples.pixels[:64], options.size)
+    vectors = embed_many(embedder, list(_as_shown(looked.pixels, options.size)))
+    Taught.measure(seen.files, seen.digests, vectors).save(out / TAUGHT)
     run["export"] = {
         "largest_difference": check_parity(student.cpu(), embedder, options.size, crops),
         "megabytes": round(len(embedder.data) / 1e6, 2),
@@ -285,6 +295,7 @@ def fit_student(
     options: Options,
     fabric: Fabric,
     checkpoint: Checkpoint | None = None,
+    former: Former | None = None,
 ) -> Fitted:
     """Train a student on images that were looked at, some of which are answered.
 
@@ -296,6 +307,7 @@ def fit_student(
         options: What and how.
         fabric: Where.
         checkpoint: As in `train_student`.
+        former: As in `distill`.
     """
     recipe = replace(
         options.recipe,
@@ -307,11 +319,14 @@ def fit_student(
     torch.manual_seed(options.seed)
     backbone.keep_stages(options.stages or backbone.default_stages)
     student = Student(backbone, options.dim)
+    if former and former.weights:
+        student.load_state_dict(former.weights)
     start = perf_counter()
     asked_of = answered.queries
     held = hold_out(answered.digests, 0.0 if asked_of else None)
     kept, vectors = rows[~held], answered.vectors[~held]
     placement = place(looked.features, looked.free, kept, vectors, options.dim, recipe.whiten, recipe.trust)
+    placement = former.align(placement) if former else placement
     pixels, truth = looked.pixels[rows[held]], answered.vectors[held]
     if asked_of:
         pixels, truth = asked_of.pixels, asked_of.vectors
@@ -349,6 +364,8 @@ def _describe(
             "key": teacher.key,
             "dim": answered.vectors.shape[1],
             "remarks": teacher.remarks,
+            "spec": teacher.spec,
+            "options": asdict(teacher.options),
         },
         "options": asdict(options),
         "data_digest": content_digest("".join(answered.digests).encode()),

@@ -1,11 +1,11 @@
-"""Commands that make models: `export`, `distill`, `quantize`."""
+"""Commands that make models: `export`, `distill`, `upgrade`, `quantize`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from app.cli.options import TEACHERS, Device, DryRun, Exclude, Images, LedgerFile, Price
+from app.cli.options import TEACHERS, Device, DryRun, Exclude, Images, IndexFolder, LedgerFile, Price
 from app.cli.teacher_options import TeacherOptions, describe_teacher
 from index.errors import UsageError
 
@@ -24,8 +24,17 @@ def export(
 
 def distill(
     images: Images,
-    teacher: Annotated[str, typer.Option(help=TEACHERS, show_default=False)],
-    out: Annotated[Path, typer.Option(help="The student folder to write.", show_default=False)],
+    teacher: Annotated[str | None, typer.Option(help=TEACHERS, show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="The student folder to write.", show_default=False)] = None,
+    former: Annotated[
+        Path | None,
+        typer.Option(
+            "--continue",
+            help="A student folder to top up: IMAGES are further photos, --budget counts answers about them, "
+            "--teacher and --out are its own unless given.",
+            show_default=False,
+        ),
+    ] = None,
     teacher_option: TeacherOptions = None,
     budget: Annotated[
         str, typer.Option(help="Most images to send to the teacher, ever; several for a curve.")
@@ -65,11 +74,17 @@ def distill(
     """Train a student to rank like the teacher, and export it. Reads no labels."""
     from index.teachers.cost import bill_by_name
 
+    if former is None and (teacher is None or out is None):
+        raise UsageError("Give --teacher and --out, or the student folder to --continue.")
     budgets = parse_budgets(budget)
+    if former is not None and len(budgets) > 1:
+        raise UsageError("--continue takes one --budget.")
     spec = describe_teacher(teacher, teacher_option, ledger, budgets[-1])
-    if dry_run:  # without torch
-        typer.echo(bill_by_name(images, spec, device, price, wanted=budgets[-1]))
+    if dry_run and former is None:  # without torch
+        bill = bill_by_name(images, spec, device, price, wanted=budgets[-1], exclude=tuple(exclude or ()))
+        typer.echo(bill)
         return
+    from distill.continued import bill_further, continue_by_name
     from distill.curve import distill_by_name
     from distill.pipeline import Options
     from distill.training.recipes import find_recipe
@@ -92,7 +107,39 @@ def distill(
         queries=tuple(queries or ()),
         exclude=tuple(exclude or ()),
     )
-    if summary := distill_by_name(images, spec, out, chosen, budgets).summary:
+    if former is not None:
+        if dry_run:
+            typer.echo(bill_further(images, former, spec, chosen))
+            return
+        made = continue_by_name(images, former, spec, out or former, chosen)
+    else:
+        assert out is not None
+        made = distill_by_name(images, spec, out, chosen, budgets)
+    if made.summary:
+        typer.echo(made.summary)
+
+
+def upgrade(
+    index: IndexFolder,
+    teacher: Annotated[str, typer.Option(help=f"The new teacher. {TEACHERS}", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The student folder to write.", show_default=False)],
+    teacher_option: TeacherOptions = None,
+    budget: Annotated[int, typer.Option(help="Most images to send to the teacher, ever.")] = 500,
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps.", show_default="by the number of images")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    ledger: LedgerFile = None,
+    price: Price = None,
+    device: Device = "auto",
+) -> None:
+    """Train a new teacher's student to search an old index."""
+    from distill.pipeline import Options
+    from distill.upgrade import upgrade_by_name
+
+    options = Options(budget=budget, steps=steps, seed=seed, price=price, device=device)
+    spec = describe_teacher(teacher, teacher_option, ledger, budget)
+    if summary := upgrade_by_name(index, spec, out, options).summary:
         typer.echo(summary)
 
 
@@ -130,7 +177,9 @@ def quantize(
 
 
 EXAMPLES = {
-    distill: "distill photos --teacher teacher.onnx --budget 500 --out student",
+    distill: "distill photos --teacher teacher.onnx --budget 500 --out student; later: distill others "
+    "--continue student --budget 100",
     export: "export demo-teacher teacher.onnx",
+    upgrade: "upgrade idx --teacher new.onnx --out new-student",
     quantize: "quantize student photos --queries snapshots",
 }

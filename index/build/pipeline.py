@@ -10,23 +10,31 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from index.build.content import JournalContent
 from index.build.embed_missing import embed_missing
 from index.build.journal import Journal
 from index.build.ray import RayCluster, open_cluster
 from index.embedders.base import Embedder
 from index.embedders.onnx import OnnxEmbedder
+from index.embedders.taught import FILE as TAUGHT
+from index.embedders.taught import Taught
 from index.embedders.teacher_space import FILE as TEACHER_SPACE
 from index.embedders.teacher_space import TeacherSpace
 from index.errors import RetrievalError
 from index.images.sources import Source, find_images, source_name
 from index.io import content_digest, explain_disk
-from index.stores.base import BuildReport, StoreWriter
+from index.progress import say
+from index.stores.base import BuildReport, Store, StoreWriter
 from index.stores.folder import Index
 from index.stores.folder_store import FolderStore
 from index.stores.models import Models
 from index.stores.options import DEFAULTS, IndexOptions
 from index.teachers.spec import TeacherSpec
+
+LOOKED_AT = 4096  # images of a gallery at most, to tell whether they are far from what was taught
+STRANGE = 0.3  # share of far images from which on it is said; of the taught photos a tenth are
 
 
 def build(
@@ -133,7 +141,28 @@ def build_by_name(
         beside = model.with_name(TEACHER_SPACE)
         space = TeacherSpace.load(beside) if teacher.spec and beside.is_file() else None
         models = Models(student, teacher.open(device) if teacher.spec else None, space)
-        return build(sources, models, store, options, cluster)
+        report = build(sources, models, store, options, cluster)
+    if (notes := model.with_name(TAUGHT)).is_file():
+        warn_of_far(report.store, Taught.load(notes), model.parent)
+    return report
+
+
+def warn_of_far(store: Store, taught: Taught, student: Path) -> None:
+    """Say how many images of a gallery are far from all that its student was taught on, if they are many.
+
+    Args:
+        store: The gallery. Of a large one a sample is looked at.
+        taught: What the student was taught on.
+        student: Its folder.
+    """
+    step = -(-len(store) // LOOKED_AT)
+    far = taught.are_far(np.asarray(store.rows("student", np.arange(0, len(store), step)), np.float32))
+    if far.mean() > STRANGE:
+        count = f"{far.sum()}" if step == 1 else f"About {round(far.mean() * len(store))}"
+        say(
+            f"Warning: {count} of {len(store)} images are far from all that the student was taught on: "
+            f"expect poor results. Teach it some: retrieval distill IMAGES --continue {student} --budget 100."
+        )
 
 
 def name_sources(sources: Sequence[Source]) -> str:

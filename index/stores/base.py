@@ -133,13 +133,13 @@ class Store(ABC):
         return narrow.keep(self._known) if narrow.selects else None
 
     def require_model(self, space: str, key: str, name: str) -> None:
-        """Refuse a model that is not the one which made the vectors of a space.
+        """Refuse a model that neither made the vectors of a space nor embeds queries for them.
 
         Raises:
             UsageError: Names both models.
         """
         made_by = self.manifest.spaces[space]
-        if made_by.key != key:
+        if key not in (made_by.key, made_by.queries):
             raise UsageError(
                 f"{self} was made with another {space}: {made_by.name} ({made_by.key[-8:]}), "
                 f"not {name} ({key[-8:]}). Index the images again, or give that model."

@@ -50,7 +50,10 @@ class FolderStore(StoreWriter):
         # Resuming what is complete loses nothing: it is looked through, as by an update.
         complete = self.options.resume and not left and self._old and self.models.made(self._old.manifest)
         if self.options.update or adopted or complete:
-            self._base = base = self._old or Index(self.work)
+            base = self._old or Index(self.work)
+            if base.manifest.spaces["student"].queries == self.models.student.key:
+                return None  # the vectors are of the student before it: all are made again
+            self._base = base
             self.models.require_same(base.manifest, base)
             for name, model in self.models.embedders.items():
                 base.require_model(name, model.key, model.name)
@@ -90,7 +93,8 @@ class FolderStore(StoreWriter):
         writer.add_items(content.items())
         writer.add_failures(content.failures())
         self._gone = writer.count_gone(base) if base else 0
-        table = writer.carry_metadata(base) if base else None
+        former = base or (self._old if options.update else None)
+        table = writer.carry_metadata(former) if former else None
         if options.metadata is not None:
             joined = writer.join_metadata(options.metadata)
             say(f"{options.metadata}: {joined.counts}.")

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from index.embedders.onnx import OnnxEmbedder
 from index.io import atomic_write, file_digest, sync
 from index.progress import say
 from index.stores.faiss.tuning import GIB, TunedIndex, build_tuned
@@ -180,6 +181,22 @@ class IndexWriter:
         for companion in COMPANIONS:
             if (file := beside / companion).is_file():
                 shutil.copyfile(file, self._data / companion)
+
+    def take_over(self, index: Index) -> None:
+        """Take over all of another index but its student: files that never change are linked, not copied."""
+        self._manifest = replace(
+            index.manifest, generation=self._manifest.generation, spaces={**index.manifest.spaces}
+        )
+        for name in index.manifest.files.keys() - {STUDENT, *COMPANIONS}:
+            try:
+                os.link(index.data / name, self._data / name)
+            except OSError:  # of a disk that knows no links
+                shutil.copyfile(index.data / name, self._data / name)
+
+    def embed_queries_with(self, student: OnnxEmbedder) -> None:
+        """Store a later student whose vectors can be compared with those of the one that made the index."""
+        self._manifest.spaces["student"] = replace(self._manifest.spaces["student"], queries=student.key)
+        self.add_model(student.data, Path(student.spec).parent)
 
     def equals(self, index: Index) -> bool:
         """Whether the items and failures written are those of another index."""

@@ -1,13 +1,16 @@
 """The models of the vectors that a store keeps."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from index.embedders.base import Embedder
 from index.embedders.onnx import OnnxEmbedder
+from index.embedders.registry import is_file_spec
 from index.embedders.teacher_space import TeacherSpace
 from index.errors import UsageError
 from index.images.file import readable
+from index.progress import say
 from index.stores.records import Manifest, Space
 
 PROJECTED = "projected"
@@ -71,12 +74,16 @@ class Models:
         return made_by == {name: model.key for name, model in self.embedders.items()}
 
     def require_same(self, manifest: Manifest, where: object) -> None:
-        """Refuse to update a gallery that others made, by name.
+        """Refuse to update a gallery that others made, by name; a teacher that is gone is done without.
 
         Raises:
             UsageError: Others made it.
         """
         made_by = [name for name in manifest.spaces if name != PROJECTED]
+        teacher = manifest.teacher
+        if teacher and self.teacher is None and is_file_spec(teacher) and not Path(teacher).exists():
+            say(f"{teacher} is gone: what is new or changed leaves {where} without a teacher.")
+            made_by.remove("teacher")
         if set(made_by) != set(self.embedders):
             raise UsageError(
                 f"{where} was made by {' and '.join(made_by)}, not by {' and '.join(self.embedders)}. "

@@ -75,6 +75,7 @@ class Space:
             searches, how, and how well.
         dtype: As in `VectorType`,
         metric: as is this.
+        queries: Identity of the embedder of queries, where a later one than made the vectors embeds them.
     """
 
     key: str
@@ -88,6 +89,7 @@ class Space:
     milliseconds: float = field(default=0.0, compare=False)  # no two measurements are the same
     dtype: str = UNIT_FLOATS.dtype
     metric: str = UNIT_FLOATS.metric
+    queries: str = ""
 
     def __post_init__(self) -> None:
         _ = self.type  # refuses what only a later version knows
@@ -139,9 +141,11 @@ class Manifest:
 
 
 def as_facts(manifest: Manifest) -> dict[str, Any]:
-    """A manifest as it is written: vectors of the default type do not name it."""
+    """A manifest as it is written: what is by default is not named, and earlier versions read it."""
     facts = asdict(manifest)
     for name, space in manifest.spaces.items():
         if space.type == UNIT_FLOATS:
             del facts["spaces"][name]["dtype"], facts["spaces"][name]["metric"]
+        if not space.queries:
+            del facts["spaces"][name]["queries"]
     return facts

@@ -120,7 +120,8 @@ def test_too_few_images_are_an_error(tmp_path, folder, teacher, ledger):
 def test_a_student_folder_from_end_to_end(folder, tmp_path, teacher, ledger):
     done = distill(find_images([folder]), teacher, ledger, tmp_path / "student", OPTIONS)
     assert {path.name for path in done.folder.iterdir()} == {
-        "student.onnx", "teacher_space.npz", "run.json", "README.md", "report.html",
+        "student.onnx", "student.safetensors", "teacher_space.npz", "taught.npz", "run.json", "README.md",
+        "report.html",
     }  # fmt: skip
     student = OnnxEmbedder(done.folder / "student.onnx")
     assert (student.dim, student.side) == (6, 32)

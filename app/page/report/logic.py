@@ -40,7 +40,8 @@ def read_run(index: Store) -> dict[str, Any] | None:
         made = run["export"]["key"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return run if made == index.manifest.spaces["student"].key else None
+    space = index.manifest.spaces["student"]
+    return run if made == (space.queries or space.key) else None
 
 
 def find_variants(index: Store) -> dict[str, Path]:

@@ -1,0 +1,191 @@
+"""Top a student up: photos of another kind join those that it was taught on, and old answers are replayed.
+
+Training starts from the student's own weights. All places are found again, over both kinds: the space of the
+old kind alone has no room for what tells the new kind apart. They are turned towards the old student's
+vectors, so that what was embedded before can still be compared with.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file
+
+from distill.ask import Pool, TeacherAnswers, consult, survey_pool
+from distill.examples import MOST
+from distill.former import Former
+from distill.pipeline import WEIGHTS, Distilled, Options, distill, open_backbone
+from distill.report.report import read_run
+from distill.training.device import keep_freed_memory, open_fabric
+from distill.training.distributed import on_first
+from distill.training.views import stored_side
+from index.embedders.absent import AbsentEmbedder
+from index.embedders.base import Embedder
+from index.embedders.options import EmbedderOptions
+from index.embedders.registry import is_file_spec
+from index.embedders.taught import FILE as TAUGHT
+from index.embedders.taught import Taught
+from index.errors import RetrievalError, UsageError
+from index.images.digests import digest_pool
+from index.images.file import ImageFile
+from index.images.sources import Source, find_images
+from index.progress import say
+from index.teachers.cost import Bill, make_bill
+from index.teachers.ledger import Ledger
+from index.teachers.spec import TeacherSpec
+
+KEPT = ("student", "weights", "size", "dim", "stages")  # options that make a student what it is
+
+
+def continue_student(
+    files: Sequence[ImageFile],
+    student: Path,
+    teacher: Embedder,
+    ledger: Ledger,
+    out: Path,
+    options: Options,
+) -> Distilled:
+    """Distil again, from a student's weights, on what it was taught on and on further photos.
+
+    Args:
+        files: Further photos. Some of them may be old ones that were moved: they are known by their content.
+        student: The student folder.
+        teacher: Its teacher.
+        ledger: The teacher's answers, those of old among them.
+        out: The student folder to write; it may be the same.
+        options: What and how; `budget` counts answers about further photos alone, old ones are free.
+
+    Raises:
+        UsageError: It is no student folder, its teacher is another, or no photo is new.
+        RetrievalError: As `distill`.
+    """
+    run, taught = read_run(student), Taught.load(student / TAUGHT)
+    if teacher.key != run["teacher"]["key"]:
+        raise UsageError(f"{student} was taught by {run['teacher']['name']}, not by {teacher.name}.")
+    keep_freed_memory()
+    fabric = open_fabric(options.device)
+    backbone = open_backbone(options)
+    place = {digest: i for i, digest in enumerate(taught.digests.tolist())}
+
+    def ask() -> tuple[Pool, TeacherAnswers]:
+        old = taught.find_files()
+        side, most = stored_side(options.size), 2 * MOST
+        pool = survey_pool([*files, *old], teacher, ledger, backbone, fabric, side, most, options.seed)
+        given = {file.location for file in files}
+        new = {
+            digest
+            for file, digest in zip(pool.files, pool.digests, strict=True)
+            if digest not in place and file.location in given
+        }
+        if not new:
+            raise UsageError(f"{student} was taught on all of these photos. Give it others.")
+        if gone := len(place.keys() - set(pool.digests)):
+            if gone == len(place):
+                raise UsageError(f"No photo that {student} was taught on is there. Name their folder, too.")
+            say(
+                f"{gone} of {len(place)} photos that it was taught on are gone from where they were. "
+                "If they have moved, name their folder beside the new photos."
+            )
+        replayed = set(pool.digests) - new
+        return pool, _consult(pool, replayed, teacher, ledger, options, run)
+
+    pool, answered = on_first(fabric, ask)
+    rows = [i for i, digest in enumerate(pool.digests) if digest in place]
+    vectors = taught.vectors[[place[pool.digests[i]] for i in rows]]
+    former = Former(run["export"]["key"], np.array(rows), vectors, load_file(student / WEIGHTS))
+    return distill(pool.files, teacher, ledger, out, options, pool, answered, fabric, former)
+
+
+def _consult(
+    pool: Pool, replayed: set[str], teacher: Embedder, ledger: Ledger, options: Options, run: dict[str, Any]
+) -> TeacherAnswers:
+    """Ask about new photos alone: what they cost in an earlier try of this counts against the budget."""
+    queries = find_images(options.queries) if options.queries else []
+    new = [digest for digest in pool.digests if digest not in replayed]
+    budget = options.budget
+    if isinstance(teacher, AbsentEmbedder):
+        budget, queries = min(len(ledger.known(new)), budget), []
+    asked = digest_pool(queries) if queries else []
+    limit = _limit([*new, *asked], ledger, budget, run)
+    return consult(pool, teacher, ledger, budget, options.select, options.seed, queries, replayed, limit)
+
+
+def _limit(digests: Sequence[str], ledger: Ledger, budget: int, run: dict[str, Any]) -> int:
+    """How much the ledger may come to hold, so that an earlier try of this counts against the budget."""
+    tried = len(ledger.known(digests)) + ledger.lost - run["cost"]["failed_calls"]
+    return ledger.spent + max(budget - tried, 0)
+
+
+def continue_by_name(
+    sources: Sequence[Source], student: Path, teacher: TeacherSpec, out: Path, options: Options
+) -> Distilled:
+    """`continue_student`, with everything given by its name.
+
+    Args:
+        sources: Folders and files of further photos.
+        student: The student folder, which says what the student is: its network, its size, its teacher.
+        teacher: Where the teacher is now; without a spec where it was, if it is a file. One that is gone is
+            not asked: the ledger answers alone.
+        out: As for `continue_student`.
+        options: As for `continue_student`.
+
+    Raises:
+        RetrievalError: As `continue_student`, and where a source, the teacher or the ledger cannot be used.
+    """
+    options = keep_what_it_is(options, read_run(student))
+    files = find_images(sources, options.exclude)
+    model = open_teacher(student, teacher, options.device)
+    with teacher.open_ledger(model.key) as ledger:
+        return continue_student(files, student, model, ledger, out, options)
+
+
+def bill_further(sources: Sequence[Source], student: Path, teacher: TeacherSpec, options: Options) -> Bill:
+    """Say what `continue_by_name` will cost, and ask nothing."""
+    run, files = read_run(student), find_images(sources, options.exclude)
+    taught = Taught.load(student / TAUGHT).digests.tolist()
+    model = open_teacher(student, teacher, options.device)
+    with teacher.open_ledger(model.key, dry=True) as ledger:
+        limit = _limit(list(set(digest_pool(files)) - set(taught)), ledger, options.budget, run)
+        return make_bill(files, model, ledger, limit, options.budget, options.price, taught)
+
+
+def keep_what_it_is(options: Options, run: dict[str, Any]) -> Options:
+    """Options of a student that takes the place of another.
+
+    Args:
+        options: What is wanted.
+        run: What the other one's run.json holds.
+
+    Raises:
+        UsageError: One of them says that it shall be something else.
+    """
+    was = {name: run["options"][name] for name in KEPT}
+    for name, value in was.items():
+        if getattr(options, name) not in (value, getattr(Options(), name)):
+            raise UsageError(f"--{name} is {value} and stays so. Leave it out, or distil a new student.")
+    return replace(options, **was)
+
+
+def open_teacher(student: Path, given: TeacherSpec, device: str) -> Embedder:
+    """Open the teacher of a student, or what stands for it when it cannot be asked.
+
+    A student folder may come from anyone: of what it names only a file is opened, never an address or code.
+
+    Raises:
+        UsageError: The one that was given cannot be opened.
+    """
+    if given.spec is not None:
+        return given.open_plain(device)
+    was = read_run(student)["teacher"]
+    options = EmbedderOptions(**was.get("options", {}))
+    spec = was.get("spec", was["name"])
+    why = f"Give --teacher {spec} to ask it."
+    if is_file_spec(spec):
+        try:
+            return replace(given, spec=spec, options=options).open_plain(device)
+        except RetrievalError as error:
+            why = str(error)
+    say(f"{was['name']} is not asked; its ledger answers. {why}")
+    return AbsentEmbedder(was["key"], was["name"], was["dim"], spec, options)

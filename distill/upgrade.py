@@ -1,0 +1,113 @@
+"""A new teacher for an old index: its student searches the vectors there are, until they are made again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from distill.ask import Pool, TeacherAnswers, consult, survey_pool
+from distill.continued import keep_what_it_is
+from distill.examples import MOST
+from distill.former import Former
+from distill.pipeline import STUDENT, Distilled, Options, distill, open_backbone
+from distill.report.report import RUN, read_run
+from distill.selection import sample_pool
+from distill.training.device import keep_freed_memory, open_fabric
+from distill.training.distributed import on_first
+from distill.training.views import stored_side
+from index.build.upgrade import replace_student
+from index.embedders.base import Embedder
+from index.embedders.onnx import OnnxEmbedder
+from index.errors import UsageError
+from index.images.file import ImageFile
+from index.images.sources import find_images, image_at
+from index.stores.folder import Index
+from index.teachers.ledger import Ledger
+from index.teachers.spec import TeacherSpec
+
+
+@dataclass(frozen=True)
+class Upgraded:
+    """An index whose queries a new student embeds.
+
+    Attributes:
+        index: It, opened again.
+        made: The new student.
+    """
+
+    index: Index
+    made: Distilled
+
+    @property
+    def summary(self) -> str:
+        """What was made, and how the vectors are made again; empty in all processes but the first."""
+        if not self.made.summary:
+            return ""
+        sources = " ".join(self.index.manifest.sources)
+        return (
+            f"{self.made.summary}\n{self.index} is searched with it from now on. Its vectors are the former "
+            f"student's; to make them again: retrieval index {sources} --model "
+            f"{self.made.folder / STUDENT} --out {self.index} --update (after an interruption, with --resume)"
+        )
+
+
+def upgrade_index(index: Index, teacher: Embedder, ledger: Ledger, out: Path, options: Options) -> Upgraded:
+    """Distil a new teacher on the images of an index, into the space of the index.
+
+    Args:
+        index: Its images are the pool; they must be where they were.
+        teacher: The new teacher.
+        ledger: Its paid answers.
+        out: The student folder to write.
+        options: What and how.
+
+    Raises:
+        RetrievalError: As `distill`, and where the index cannot be written.
+    """
+    keep_freed_memory()
+    fabric = open_fabric(options.device)
+    backbone = open_backbone(options)
+
+    ids = index.ids_by_digest
+
+    def ask() -> tuple[Pool, TeacherAnswers]:
+        files = sample_items(index, ledger, options.seed)
+        queries = find_images(options.queries) if options.queries else []
+        side, seed = stored_side(options.size), options.seed
+        pool = survey_pool(files, teacher, ledger, backbone, fabric, side, MOST, seed)
+        changed = set(pool.digests) - ids.keys()  # an index may come from anyone: no other file is sent
+        if len(changed) == len(pool.digests):
+            raise UsageError(f"None of the images of {index} is where it was, unchanged.")
+        return pool, consult(pool, teacher, ledger, options.budget, options.select, seed, queries, changed)
+
+    pool, answered = on_first(fabric, ask)
+    rows = np.array([row for row, digest in enumerate(pool.digests) if digest in ids])
+    vectors = index.rows("student", np.array([ids[pool.digests[row]][0] for row in rows]))
+    former = Former(index.manifest.spaces["student"].key, rows, np.asarray(vectors, np.float32))
+    made = distill(pool.files, teacher, ledger, out, options, pool, answered, fabric, former)
+    if fabric.is_global_zero:
+        index = replace_student(index.path, OnnxEmbedder(out / STUDENT, "cpu"))
+    return Upgraded(index, made)
+
+
+def sample_items(index: Index, ledger: Ledger, seed: int) -> Sequence[ImageFile]:
+    """Up to `MOST` images of an index, those that the ledger has answers for first."""
+    digests = [item.digest for item in index.items]
+    sample = sample_pool(digests, ledger.known(digests), MOST, seed)
+    return [image_at(index.items[i].path, index.items[i].name) for i in sample]
+
+
+def upgrade_by_name(path: Path, teacher: TeacherSpec, out: Path, options: Options) -> Upgraded:
+    """`upgrade_index`, with everything given by its name; the new student is what the one of the index is.
+
+    Raises:
+        RetrievalError: As `upgrade_index`, and where the index, the teacher or the ledger cannot be used.
+    """
+    index = Index(path)
+    if (index.data / RUN).is_file():
+        options = keep_what_it_is(options, read_run(index.data))
+    options = replace(options, dim=index.manifest.spaces["student"].dim)
+    model = teacher.open_plain(options.device)
+    with teacher.open_ledger(model.key) as ledger:
+        return upgrade_index(index, model, ledger, out, options)

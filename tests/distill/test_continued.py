@@ -1,0 +1,137 @@
+"""Topping a student up, with its teacher and when that is gone."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import picture, write_embedder
+from safetensors.torch import load_file
+
+from distill import pipeline
+from distill.continued import bill_further, continue_by_name
+from distill.curve import distill_by_name
+from distill.pipeline import Options
+from distill.report.report import read_run
+from distill.training.recipes import Recipe
+from index.embedders.onnx import OnnxEmbedder
+from index.embedders.taught import Taught
+from index.errors import UsageError
+from index.images.decode import read_photo
+from index.images.sources import find_images
+from index.teachers.ledger import Ledger
+from index.teachers.spec import TeacherSpec
+
+WHAT = {"student": "test_efficientnet", "weights": "none", "size": 32, "dim": 6}
+MORE = Options(budget=10, device="cpu", steps=2, recipe=Recipe(batch=8))
+
+
+def draw(folder: Path, numbers: range) -> Path:
+    folder.mkdir()
+    for i in numbers:
+        picture(i).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student that was taught on forty pictures, of which twenty are answered."""
+    root = tmp_path_factory.mktemp("shelf")
+    draw(root / "old", range(40))
+    teacher = TeacherSpec(
+        str(write_embedder(root / "teacher.onnx", dim=12, side=64, seed=2)), ledger=root / "ledger.sqlite"
+    )
+    options = replace(MORE, budget=20, **WHAT)
+    distill_by_name([root / "old"], teacher, root / "student", options, [20])
+    return root
+
+
+@pytest.fixture
+def student(shelf: Path, tmp_path: Path) -> Path:
+    """Its folder, and a ledger beside it, which a test may write to."""
+    shutil.copyfile(shelf / "ledger.sqlite", tmp_path / "ledger.sqlite")
+    return Path(shutil.copytree(shelf / "student", tmp_path / "student"))
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> TeacherSpec:
+    """The ledger, and no word of where the teacher is."""
+    return TeacherSpec(ledger=tmp_path / "ledger.sqlite")
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Path:
+    """Thirty pictures, of which five were taught."""
+    return draw(tmp_path / "new", range(35, 65))
+
+
+def test_new_photos_alone_are_paid_for_and_old_answers_are_replayed(
+    tmp_path, student, new, spec, monkeypatch
+):
+    started = []
+
+    def train(network, examples, *rest):
+        started.append({name: value.clone() for name, value in network.state_dict().items()})
+        return train_student(network, examples, *rest)
+
+    train_student = pipeline.train_student
+    monkeypatch.setattr(pipeline, "train_student", train)
+    assert bill_further([str(new)], student, spec, MORE).queries == 10
+    made = continue_by_name([str(new)], student, spec, tmp_path / "more", MORE)
+    assert made.run["asked_now"] == 10
+    assert made.run["queried"] == 30
+    assert made.run["former"] == OnnxEmbedder(student / "student.onnx").key
+    assert made.run["options"]["size"] == 32
+    weights = load_file(student / "student.safetensors")
+    assert all((started[0][name] == value).all() for name, value in weights.items())
+    assert len(Taught.load(made.folder / "taught.npz").digests) == 65
+    again = continue_by_name([str(new)], student, spec, tmp_path / "again", MORE)
+    assert again.run["asked_now"] == 0
+    assert again.run["training"]["loss"] == made.run["training"]["loss"]
+
+
+def test_in_place_when_the_teacher_is_gone(shelf, student, new, spec, capsys, monkeypatch):
+    monkeypatch.setattr("index.embedders.onnx_generic.open_onnx", refuse)
+    made = continue_by_name([str(new)], student, spec, student, MORE)
+    assert "teacher.onnx is not asked; its ledger answers. It is gone." in capsys.readouterr().err
+    assert made.run["asked_now"] == 0
+    assert made.run["queried"] == 20
+    assert len(Taught.load(student / "taught.npz").digests) == 65
+    assert read_run(student)["teacher"] == read_run(shelf / "student")["teacher"]
+
+
+def refuse(*_):
+    raise UsageError("It is gone.")
+
+
+def test_photos_that_moved_are_known_and_those_that_changed_are_not_asked_about(
+    shelf, student, new, spec, tmp_path, capsys
+):
+    moved = Path(shutil.copytree(shelf / "old", tmp_path / "moved"))
+    notes = Taught.load(student / "taught.npz")
+    places = [text.replace(str(shelf), str(tmp_path)) for text in notes.locations]
+    replace(notes, locations=np.array(places)).save(student / "taught.npz")
+    with pytest.raises(UsageError, match="Name their folder"):
+        continue_by_name([str(draw(tmp_path / "x", range(70, 80)))], student, spec, tmp_path / "m", MORE)
+    draw(tmp_path / "old", range(500, 501)).joinpath("500.png").rename(tmp_path / "old" / "0.png")
+    changed = read_photo(find_images([tmp_path / "old"])[0]).digest
+    options = replace(MORE, budget=40)
+    made = continue_by_name([str(new), str(moved)], student, spec, tmp_path / "more", options)
+    assert "gone from where" not in capsys.readouterr().err
+    assert made.run["queried"] == 45  # twenty of before, and the 25 that are new
+    with Ledger(spec.ledger, made.run["teacher"]["key"]) as ledger:
+        assert not ledger.known([changed])
+
+
+def test_what_cannot_be_is_refused(shelf, student, new, spec, tmp_path, student_file):
+    with pytest.raises(UsageError, match="--size is 32 and stays so"):
+        continue_by_name([str(new)], student, spec, tmp_path / "m", replace(MORE, size=64))
+    with pytest.raises(UsageError, match="was taught on all of these photos"):
+        continue_by_name([str(shelf / "old")], student, spec, tmp_path / "m", MORE)
+    other = TeacherSpec(str(student_file), ledger=tmp_path / "other.sqlite")
+    with pytest.raises(UsageError, match=r"was taught by teacher.onnx, not by student.onnx"):
+        continue_by_name([str(new)], student, other, tmp_path / "m", MORE)
+    (student / "taught.npz").unlink()
+    with pytest.raises(UsageError, match="Distil it again"):
+        continue_by_name([str(new)], student, spec, tmp_path / "m", MORE)

@@ -1,0 +1,111 @@
+"""A new teacher for an old index."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import picture, write_embedder
+
+from distill.former import Former
+from distill.pipeline import Options
+from distill.placement import place
+from distill.training.recipes import Recipe
+from distill.upgrade import upgrade_by_name
+from index.build.pipeline import build_by_name
+from index.build.upgrade import replace_student
+from index.embedders.onnx import OnnxEmbedder
+from index.errors import UsageError
+from index.search import open_searcher
+from index.stores.folder import Index
+from index.stores.folder_store import FolderStore
+from index.stores.maintenance import verify_index
+from index.stores.options import IndexOptions
+from index.teachers.spec import TeacherSpec
+
+OPTIONS = Options(
+    budget=20, student="test_efficientnet", weights="none", size=32, device="cpu", steps=2,
+    recipe=Recipe(batch=8),
+)  # fmt: skip
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    (tmp_path / "photos").mkdir()
+    for i in range(30):
+        picture(i).save(tmp_path / "photos" / f"{i:02}.png")
+    rows = [f"{i:02}.png,{'red' if i % 2 else 'blue'}\n" for i in range(30)]
+    (tmp_path / "colours.csv").write_text("path,colour\n" + "".join(rows))
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def index(photos: Path, tmp_path: Path, student_file: Path) -> Path:
+    """Made by an old student, with metadata."""
+    options = IndexOptions(metadata=tmp_path / "colours.csv")
+    build_by_name([photos], student_file, FolderStore(tmp_path / "idx"), TeacherSpec(), "cpu", options)
+    return tmp_path / "idx"
+
+
+def test_queries_improve_at_once_and_the_gallery_follows(index, photos, tmp_path, teacher_file, student_file):
+    old = Index(index)
+    vectors = np.array(old.rows("student"))
+    done = upgrade_by_name(
+        index, TeacherSpec(str(teacher_file), ledger=tmp_path / "l.sqlite"), tmp_path / "new", OPTIONS
+    )
+    new = OnnxEmbedder(tmp_path / "new" / "student.onnx")
+    assert done.made.run["asked_now"] == 20
+    assert done.made.run["former"] == OnnxEmbedder(student_file).key
+    assert f"--model {tmp_path / 'new' / 'student.onnx'} --out {index} --update" in done.summary
+    searcher = open_searcher(index)
+    assert searcher.models["student"].key == new.key
+    np.testing.assert_array_equal(searcher.index.rows("student"), vectors)
+    assert searcher.columns == {"colour": ["blue", "red"]}
+    assert verify_index(index) == []
+
+    teacher_file.unlink()  # from now on nobody can be asked
+    (photos / "00.png").unlink()
+    model, store = tmp_path / "new" / "student.onnx", FolderStore(index)
+    report = build_by_name([photos], model, store, TeacherSpec(), "cpu", IndexOptions(update=True))
+    made = report.store
+    assert len(made) == 29
+    assert made.manifest.spaces["student"].key == new.key
+    assert made.manifest.spaces["student"].queries == ""
+    assert made.columns == {"colour": ["blue", "red"]}
+    assert np.abs(np.array(made.rows("student")) - vectors[1:]).max() > 0.01
+
+
+def test_the_former_student_may_go_on(index, photos, tmp_path, student_file):
+    write_embedder(tmp_path / "other.onnx", dim=8, seed=5)
+    other = OnnxEmbedder(tmp_path / "other.onnx")
+    replace_student(index, other)
+    assert open_searcher(index).models["student"].key == other.key
+    options = IndexOptions(update=True)
+    picture(99).save(photos / "99.png")
+    made = build_by_name([photos], student_file, FolderStore(index), TeacherSpec(), "cpu", options).store
+    assert made.manifest.spaces["student"].queries == ""
+    assert open_searcher(index).models["student"].key == OnnxEmbedder(student_file).key
+
+
+def test_vectors_of_another_length_are_refused(index, tmp_path):
+    write_embedder(tmp_path / "longer.onnx", dim=9)
+    with pytest.raises(UsageError, match=r"vectors of length 8; those of longer.onnx have 9"):
+        replace_student(index, OnnxEmbedder(tmp_path / "longer.onnx"))
+    assert Index(index).manifest.generation == 1
+
+
+def test_places_are_turned_towards_the_former_space_and_keep_their_similarities(unit_rows):
+    features, answers = unit_rows(80, 24), unit_rows(60, 40, seed=1)
+    placed = place(features, features, np.arange(60), answers, 8, 0.25)
+    turned, _ = np.linalg.qr(np.random.default_rng(2).normal(size=(8, 8)))
+    rows = np.arange(10, 80)
+    vectors = (placed.rows @ turned)[rows].astype(np.float32)
+    aligned = Former("key", rows, vectors).align(placed)
+    np.testing.assert_allclose(aligned.rows[rows], vectors, atol=1e-4)
+    np.testing.assert_allclose(aligned.rows @ aligned.rows.T, placed.rows @ placed.rows.T, atol=1e-4)
+    np.testing.assert_allclose(
+        aligned.space.project(answers), placed.space.project(answers) @ turned, atol=1e-4
+    )
+    noisy = Former("key", rows, unit_rows(70, 8, seed=3)).align(placed)
+    np.testing.assert_allclose(noisy.rows @ noisy.rows.T, placed.rows @ placed.rows.T, atol=1e-4)
+    assert replace(aligned, trust=placed.trust).facts == placed.facts
