@@ -201,34 +201,12 @@ def ask(address: str) -> tuple[int, int]:
     return size, int(version.hexdigest()[:15], 16)
 
 
-@dataclass(frozen=True)
-class Reading:
-    """An open object, of which a little is read here and there, from its beginning to its end."""
-
-    address: str
-    file: BinaryIO
-
-    def read(self, size: int) -> bytes:
-        """Read so many bytes, or what there is.
-
-        Raises:
-            ImageError: As `ask`.
-            RetrievalError: As `ask`.
-        """
-        return _attempt(self.address, lambda: self.file.read(size))
-
-    def seek(self, offset: int) -> int:
-        """Go to a place."""
-        return self.file.seek(offset)
-
-    def tell(self) -> int:
-        """The place."""
-        return self.file.tell()
-
-
 @contextmanager
-def open_object(address: str) -> Iterator[Reading]:
-    """Open an object.
+def open_object(address: str) -> Iterator[tuple[BinaryIO, Callable[[int], bytes]]]:
+    """Open an object of which a little is read here and there, from its beginning to its end.
+
+    Yields:
+        It, and what reads so many of its bytes as `ask` asks: again where the server broke off.
 
     Raises:
         ImageError: As `ask`.
@@ -236,7 +214,11 @@ def open_object(address: str) -> Iterator[Reading]:
     """
     store, path = _attempt(address, lambda: _open(address))
     with _attempt(address, lambda: store.open(path, block_size=BLOCK, cache_type="readahead")) as file:
-        yield Reading(address, file)
+
+        def read(size: int) -> bytes:
+            return _attempt(address, lambda: file.read(size))
+
+        yield file, read
 
 
 def _protocol(address: str) -> str:
