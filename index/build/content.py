@@ -15,13 +15,7 @@ from index.vectors import Vectors
 
 @dataclass
 class JournalContent:
-    """All that a journal holds, once everything is embedded.
-
-    Attributes:
-        journal: The run.
-        models: What made the vectors.
-        known: What the journal has adopted.
-    """
+    """All that a journal holds, once everything is embedded, and what it has adopted as known."""
 
     journal: Journal
     models: Models

@@ -8,11 +8,9 @@ written last may be lost with the machine's power: checksums find that. One proc
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -32,21 +30,6 @@ SYNC = 5.0  # seconds of work that a power cut may cost
 PAGE = 256  # files that are looked up at a time
 
 
-@dataclass(frozen=True)
-class Missing:
-    """A file without vectors.
-
-    Attributes:
-        place: Its place among the files to index.
-        digest: Its content digest, if that is known.
-        doubtful: Whether it may be a copy of another one.
-    """
-
-    place: int
-    digest: str | None
-    doubtful: bool
-
-
 class Journal:
     """The unfinished run of an index folder. Who has it open is the only one to write there.
 
@@ -55,10 +38,7 @@ class Journal:
     """
 
     def __init__(self, out: Path) -> None:
-        """Open it, or begin one.
-
-        Args:
-            out: The index folder; made if it does not exist.
+        """Open that of an index folder, which is made if it does not exist.
 
         Raises:
             UsageError: `out` is something else than an index, its parent does not exist, or its name is not
@@ -84,9 +64,7 @@ class Journal:
     def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._heap.close()
         self._db.close()
         if kind is None or not self.embedded:
@@ -102,11 +80,7 @@ class Journal:
         return self._db.execute("SELECT 1 FROM run").fetchone() is not None
 
     def start(self, identity: Mapping[str, str], resume: bool) -> None:
-        """Say what the run is, and check what a killed one has left.
-
-        Args:
-            identity: What makes the vectors, each thing by its name.
-            resume: Whether to go on with what is left.
+        """Say by name what makes the vectors, and check what a killed run has left; `resume` goes on with it.
 
         Raises:
             UsageError: Something is left that shall not be used, or that was made otherwise.
@@ -193,20 +167,23 @@ class Journal:
         """How many files have no vectors yet."""
         return self._db.execute(f"SELECT COUNT(*) {MISSING}").fetchone()[0]
 
-    def missing(self) -> Iterator[Missing]:
-        """Yield the files without vectors, in their order; they may be added meanwhile."""
+    def missing(self) -> Iterator[tuple[int, str | None, bool]]:
+        """Yield the files without vectors, in their order; they may be added meanwhile.
+
+        Yields:
+            Place among the files to index, content digest if that is known, and whether it may be a copy.
+        """
         place = -1
         query = f"SELECT place, files.digest, {DOUBTFUL} {MISSING} AND place > ? ORDER BY place LIMIT {PAGE}"
         while page := self._db.execute(query, (place,)).fetchall():
             for place, digest, doubtful in page:
-                yield Missing(place, digest, bool(doubtful))
+                yield place, digest, bool(doubtful)
 
     def holds(self, digest: str) -> bool:
         """Whether a content has vectors. Any thread may ask."""
         with self._lock:
-            return (
-                self._db.execute("SELECT 1 FROM contents WHERE digest = ?", (digest,)).fetchone() is not None
-            )
+            found = self._db.execute("SELECT 1 FROM contents WHERE digest = ?", (digest,)).fetchone()
+        return found is not None
 
     def add(
         self,
@@ -215,14 +192,7 @@ class Journal:
         failures: Sequence[Failure],
         copies: Sequence[tuple[str, str]] = (),
     ) -> None:
-        """Add what became of files.
-
-        Args:
-            items: The n that were embedded.
-            vectors: Their `(n, dim)` rows by space.
-            failures: Those that were refused.
-            copies: Path and digest of those that hold what others do.
-        """
+        """Add what became of files, as in `index.build.embed.Embedded`."""
         segments = [
             (self._rows, len(items), *self._heap.append(space, rows)) for space, rows in vectors.items()
         ]
@@ -270,14 +240,7 @@ class Journal:
     def vectors(
         self, name: str, space: Space, rows: Sequence[int], known: RowReader | None
     ) -> Iterator[Vectors]:
-        """Gather `(n, dim)` vectors, some at a time.
-
-        Args:
-            name: Of the space.
-            space: What its vectors are.
-            rows: As `items` yields them.
-            known: Reads the rows of what was given to `adopt`.
-        """
+        """Gather `(n, dim)` vectors of rows that `items` yielded; `known` reads those that were adopted."""
         for start in range(0, len(rows), CHUNK):
             chunk = np.asarray(rows[start : start + CHUNK])
             out = np.empty((len(chunk), space.dim), space.type.stored)

@@ -52,9 +52,8 @@ def open_cluster(address: str, device: str) -> "Iterator[RayCluster]":
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     start: dict[str, Any] = {}
     if address == "local":
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = (
-            "0"  # the only way to have it listen on loopback alone
-        )
+        # The only way to have it listen on loopback alone.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         os.environ.setdefault("RAY_worker_niceness", "0")
         start = {"include_dashboard": False, "num_cpus": CORES}
     else:
@@ -100,11 +99,7 @@ def _require_listener(address: str) -> None:
 
 @dataclass(frozen=True)
 class RayCluster:
-    """A cluster that this process is connected to. Calling it embeds.
-
-    Attributes:
-        device: What the workers embed on.
-    """
+    """A cluster that this process is connected to, and what its workers embed on. Calling it embeds."""
 
     device: str
 
@@ -168,11 +163,7 @@ class RayCluster:
 
 
 def plan(nodes: Iterable[Mapping[str, Any]], device: str) -> tuple[int, int, int]:
-    """Divide the machines of a cluster among workers: one for each GPU, or one for some cores.
-
-    Args:
-        nodes: As Ray describes them.
-        device: `auto`, `cpu` or `cuda`.
+    """Divide machines, as Ray describes them, among workers: one for each GPU, or one for some cores.
 
     Returns:
         How many workers there are, and the cores and GPUs that each has.

@@ -51,14 +51,7 @@ def read_labels(path: Path) -> list[Labelled]:
 
 
 def label_items(index: Store, labels: Sequence[Labelled]) -> NDArray[np.str_]:
-    """Give each item of an index its label: by resolved path, else by content. Items without one get ''.
-
-    Args:
-        index: The index.
-        labels: Labelled files.
-
-    Returns:
-        `(items,)` labels.
+    """Give each item of an index its label, `(items,)`: by resolved path, else by content; '' without one.
 
     Raises:
         UsageError: No label belongs to any item.
@@ -90,12 +83,6 @@ def evaluate_labelled(
 ) -> dict[str, Scores]:
     """Rank the whole gallery exactly for every query. A query is left out of its own ranking.
 
-    Args:
-        searcher: The index and its models.
-        queries: Labelled query files.
-        labels: Labelled gallery files.
-        options: How to rank.
-
     Returns:
         For each mode `mAP`, `R@1`, `R@5` and the agreement that `score_modes` measures, all between 0 and 1.
         `queries` counts those that have an answer.
@@ -106,10 +93,10 @@ def evaluate_labelled(
     """
     check_modes(searcher, options)
     gallery = label_items(searcher.index, labels)
-    embedded = embed_queries(searcher, [query.file for query in queries])
+    items, vectors = embed_queries(searcher, [query.file for query in queries])
     label_of = {query.file.location: query.label for query in queries}
-    wanted = np.array([label_of[item.path] for item in embedded.items])
-    own = own_ids(searcher.index, embedded.items)
+    wanted = np.array([label_of[item.path] for item in items])
+    own = own_ids(searcher.index, items)
     answers = [
         np.setdiff1d(np.flatnonzero(gallery == label), ids).size
         for label, ids in zip(wanted, own, strict=True)
@@ -128,6 +115,6 @@ def evaluate_labelled(
             "R@5": recall_at_k(relevant, 5) * answerable[rows],
         }
 
-    scores = score_modes(searcher, embedded.vectors, score, options, leave_out=own)
+    scores = score_modes(searcher, vectors, score, options, leave_out=own)
     count = float(np.nansum(answerable))
     return {mode: {"queries": count, **row} for mode, row in scores.items()}

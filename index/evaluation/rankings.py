@@ -45,14 +45,6 @@ class Options:
             raise UsageError(f"--whiten must lie between 0 and 1, not {self.whiten}.")
 
 
-@dataclass(frozen=True)
-class Queries:
-    """Queries with the `(n, dim)` unit rows that each model gives them."""
-
-    items: list[Item]
-    vectors: dict[str, Vectors]
-
-
 def check_modes(searcher: Searcher, options: Options) -> None:
     """Raise UsageError, before any work, if a mode is asked for that the index does not have."""
     for mode in options.modes or ():
@@ -60,8 +52,8 @@ def check_modes(searcher: Searcher, options: Options) -> None:
             raise UsageError(f"{searcher.index.path} has no mode {mode!r}, only {', '.join(searcher.modes)}.")
 
 
-def embed_queries(searcher: Searcher, files: Sequence[ImageFile]) -> Queries:
-    """Embed files with every model. One that cannot be read is named and left out.
+def embed_queries(searcher: Searcher, files: Sequence[ImageFile]) -> tuple[list[Item], dict[str, Vectors]]:
+    """Embed files with every model, as `(n, dim)` rows. One that cannot be read is named and left out.
 
     Raises:
         RetrievalError: None could be read, or a model failed.
@@ -78,7 +70,7 @@ def embed_queries(searcher: Searcher, files: Sequence[ImageFile]) -> Queries:
             bar.update(len(done.items) + len(done.failures))
     if not items:
         raise RetrievalError(f"None of the {len(files)} queries could be read. Check --queries.")
-    return Queries(items, {name: np.concatenate(rows) for name, rows in parts.items()})
+    return items, {name: np.concatenate(rows) for name, rows in parts.items()}
 
 
 def own_ids(index: Store, queries: Sequence[Item]) -> list[list[int]]:
@@ -145,12 +137,7 @@ def score_modes(
 
 
 def gallery_agreement(index: Store, sample: int = 1000) -> float:
-    """Mean overlap@10 of student and teacher, with images of the gallery itself as queries, at no query.
-
-    Args:
-        index: An index made with a teacher.
-        sample: How many images to ask for, evenly spread over the gallery.
-    """
+    """Mean overlap@10 of student and teacher for a sample spread evenly over the gallery, at no query."""
     rows = _spread(len(index), sample)
     rankings = []
     for space in ("student", "teacher"):

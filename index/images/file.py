@@ -18,13 +18,7 @@ WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0)  # for a writer into a pipe; file
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Where a file lies in a tar shard.
-
-    Attributes:
-        shard: The shard.
-        offset: Of its first byte.
-        size: Bytes.
-    """
+    """Where a file lies in a tar shard: the offset of its first byte, and how many it has."""
 
     shard: Path
     offset: int
@@ -33,22 +27,14 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """A file to read.
+    """A file to read."""
 
-    Attributes:
-        path: Absolute, links kept. A member of a shard has its name below the path of the shard. What lies
-            at an address has none: this is `location`.
-        name: What to call it in messages.
-        below: Whether that is its path below a folder of images, which identifies it there.
-        member: Where it lies in a shard or at an address, if it does.
-        fault: Why it cannot be read, if listing it found that out.
-    """
-
+    # Absolute, links kept. A member of a shard lies below the path of the shard; at an address: `location`.
     path: Path
-    name: str
-    below: bool = False
-    member: Member | Remote | None = None
-    fault: str = ""
+    name: str  # what to call it in messages
+    below: bool = False  # whether that is its path below a folder of images, which identifies it there
+    member: Member | Remote | None = None  # where it lies in a shard or at an address, if it does
+    fault: str = ""  # why it cannot be read, if listing it found that out
 
     @property
     def location(self) -> str:

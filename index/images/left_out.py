@@ -27,17 +27,12 @@ REPEATED = "names that a shard has twice"  # the last file of the name counts
 
 @dataclass(frozen=True)
 class Found:
-    """Members of a shard, or objects at addresses.
+    """Members of a shard, or objects at addresses."""
 
-    Attributes:
-        names: Of the members, as in `read_members`; or the addresses.
-        numbers: Two of each in turn: offset and size, or size and `Remote.changed`.
-        faults: Why those that cannot be read cannot be, by name.
-    """
-
-    names: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)  # as in `read_members`, or addresses
+    # Two of each in turn: offset and size, or size and `Remote.changed`.
     numbers: "array[int]" = field(default_factory=lambda: array("q"))
-    faults: dict[str, str] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)  # why those that cannot be read cannot be, by name
 
     def add(self, name: str, found: tuple[int, int] | str) -> None:
         """Add one with its numbers, or with the reason why it cannot be read."""
@@ -62,11 +57,10 @@ class LeftOut:
     """Decides by their names what is taken below a folder, in a shard or of a list, and counts the rest."""
 
     def __init__(self, exclude: Sequence[str] = ()) -> None:
-        """Take patterns of what is left out beside.
+        """Take patterns of what is left out beside: as a shell's, where `*` and `?` match slashes too.
 
-        Args:
-            exclude: As a shell's, where `*` and `?` match slashes too. One without a slash is matched with
-                each part of a path, others with the path below the folder, in the shard or in the list.
+        One without a slash is matched with each part of a path, others with the path below the folder, in the
+        shard or in the list.
         """
         self._exclude = [pattern.removeprefix("./").rstrip("/") for pattern in exclude]
         self._excluded = dict.fromkeys(exclude, 0)
@@ -112,12 +106,7 @@ class LeftOut:
     def choose(
         self, members: Iterable[tuple[str, Place]], is_new: Callable[[str], bool] = lambda _: True
     ) -> Found:
-        """Choose from a shard, each name once; of several files of one name it is the last that counts.
-
-        Args:
-            members: As `read_members` yields them.
-            is_new: Whether a name did not come before.
-        """
+        """Choose from what `read_members` yields what is new, each name once: the last file of it counts."""
         found: dict[str, Place] = {}
         for name, place in members:
             self._files[REPEATED] += name in found and _extension(name) in self._taken

@@ -14,15 +14,10 @@ from index.images.tar import find_member, find_shard
 
 @dataclass(frozen=True)
 class Stretch:
-    """The files of one source.
+    """The files of one source."""
 
-    Attributes:
-        names: What the source calls each.
-        make: Makes a file of its place among them and its name.
-    """
-
-    names: Sequence[str]
-    make: Callable[[int, str], ImageFile]
+    names: Sequence[str]  # as the source has them
+    make: Callable[[int, str], ImageFile]  # of a place among them and the name there
 
     def __len__(self) -> int:
         return len(self.names)

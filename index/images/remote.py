@@ -49,21 +49,13 @@ _LOCATION = re.compile(r"(.+?)#bytes=(\d+)-(\d+)/(.*)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """Bytes at an address.
+    """Bytes at an address."""
 
-    Attributes:
-        address: Of the object that has them.
-        offset: Of the first of them.
-        size: How many, where that is known.
-        member: What they are called, if the object is a shard that has more.
-        changed: A number that is another when the object has changed; None if it was not asked for yet.
-    """
-
-    address: str
-    offset: int = 0
-    size: int = 0
-    member: str | None = None
-    changed: int | None = None
+    address: str  # of the object that has them
+    offset: int = 0  # of the first of them
+    size: int = 0  # how many, where that is known
+    member: str | None = None  # what they are called, if the object is a shard that has more
+    changed: int | None = None  # a number that is another when the object has changed; None: not asked yet
 
     @classmethod
     def parse(cls, location: str) -> "Remote":
@@ -82,22 +74,14 @@ class Remote:
         return f"{self.address}#bytes={self.offset}-{self.offset + self.size - 1}/{self.member}"
 
     def status(self) -> tuple[int, int]:
-        """Size and `changed`; asked for if need be.
-
-        Raises:
-            ImageError: As `ask`.
-            RetrievalError: As `ask`.
-        """
+        """Size and `changed`; asked for, as by `ask`, if need be."""
         if self.changed is not None:
             return self.size, self.changed
         size, changed = ask(self.address)
         return size if self.member is None else self.size, changed
 
     def read(self, size: int) -> bytes:
-        """Read them, in one request.
-
-        Args:
-            size: As `status` says.
+        """Read them, as many as `status` says, in one request.
 
         Raises:
             ImageError: They are not there.
@@ -207,10 +191,6 @@ def open_object(address: str) -> Iterator[tuple[BinaryIO, Callable[[int], bytes]
 
     Yields:
         It, and what reads so many of its bytes as `ask` asks: again where the server broke off.
-
-    Raises:
-        ImageError: As `ask`.
-        RetrievalError: As `ask`.
     """
     store, path = _attempt(address, lambda: _open(address))
     with _attempt(address, lambda: store.open(path, block_size=BLOCK, cache_type="readahead")) as file:
@@ -234,12 +214,7 @@ def _open(address: str) -> tuple[Any, str]:
 
 
 def _attempt(address: str, call: Callable[[], T]) -> T:
-    """Make a request, and make it again after a pause where the server was busy or broke off.
-
-    Raises:
-        ImageError: As `ask`.
-        RetrievalError: As `ask`.
-    """
+    """Make a request, and make it again after a pause where the server was busy or broke off."""
     for attempt in range(ATTEMPTS):
         with _explained(address):
             try:

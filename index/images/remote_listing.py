@@ -42,11 +42,8 @@ def list_addresses(
 ) -> Iterator[Stretch]:
     """Ask about addresses, and look into the shards among them.
 
-    Args:
-        named: What to call each, and the address.
-        is_new: Whether an address did not come before.
-        below: As in `ImageFile`. What is named by itself has to be there, and so have shards.
-        left: Decides what of a shard is taken.
+    `named` is what to call each, and the address. What is not `below`, but named by itself, has to be there,
+    and so have shards.
 
     Raises:
         UsageError: What has to be there is not, or an address of it is not read.

@@ -82,12 +82,9 @@ def source_name(source: Source) -> str:
 
 
 def image_at(location: str, name: str, allowed: Sequence[str] = ()) -> ImageFile:
-    """Make the file of an item again from what was stored of it, be it a file or a member of a shard.
+    """Make an `ImageFile` again of its location and name, which were chosen when the index was made.
 
-    Args:
-        location: `ImageFile.location`. It was chosen when the index was made.
-        name: `ImageFile.name`.
-        allowed: Below which addresses it may lie, if it is one.
+    If it is an address, it is read only below one of those that are allowed.
     """
     if is_address(location):
         remote = Remote.parse(location)

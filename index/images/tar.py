@@ -29,11 +29,7 @@ def list_members(shard: Path) -> Iterator[tuple[str, Place]]:
 
 
 def read_members(file: BinaryIO, read: Callable[[int], bytes]) -> Iterator[tuple[str, Place]]:
-    """Read the headers of an open shard.
-
-    Args:
-        file: A tar file that is not compressed, at its beginning.
-        read: Reads so many bytes of it, or what there is.
+    """Read the headers of an open tar file, not compressed, at its beginning; `read` reads its bytes.
 
     Yields:
         Each name, with offset and size or the reason why there are none, as they come. Of several files of

@@ -35,33 +35,19 @@ class Searchable(Protocol):
 
 
 class Store(ABC):
-    """A gallery, opened to be searched: its items, their vectors in one or more spaces, and their metadata.
+    """A gallery, opened to be searched: its items, their vectors in one space or more, their metadata."""
 
-    Attributes:
-        path: A folder of this machine for what is kept beside the gallery.
-        data: The same, of this state of the gallery.
-        manifest: What it is.
-        items: The gallery, by id.
-        ids_by_digest: Ids of the items with a given content.
-        failures: The images that were refused.
-        metadata: What `index.stores.metadata` keeps of the items, if there is anything.
-        model_file: The student that made it.
-        remote: Whether others may have written it: then nothing that it names is opened.
-        allowed: Addresses below which its images may be read; others at addresses are not.
-        engine: What searches it, under `Searched by`, and what else is to be known of that.
-    """
-
-    path: Path
-    data: Path
+    path: Path  # a folder of this machine for what is kept beside the gallery
+    data: Path  # the same, of this state of the gallery
     manifest: Manifest
-    items: Sequence[Item]
-    ids_by_digest: Mapping[str, list[int]]
-    failures: list[Failure]
-    model_file: Path
-    metadata: pa.Table | None = None
-    remote = False
-    allowed: Sequence[str] = ()
-    engine: Mapping[str, str]
+    items: Sequence[Item]  # by id
+    ids_by_digest: Mapping[str, list[int]]  # of the items with a given content
+    failures: list[Failure]  # the images that were refused
+    model_file: Path  # the student that made it
+    metadata: pa.Table | None = None  # what `index.stores.metadata` keeps of the items, if there is anything
+    remote = False  # whether others may have written it: then nothing that it names is opened
+    allowed: Sequence[str] = ()  # addresses below which its images may be read; others at addresses are not
+    engine: Mapping[str, str]  # what searches it, under `Searched by`, and what else is to be known of that
 
     def __len__(self) -> int:
         return self.manifest.count
@@ -174,9 +160,7 @@ class Content(Protocol):
     def vectors(self, space: str, known: RowReader | None = None) -> Iterator[Vectors]:
         """Yield `(n, dim)` vectors of all items, after these were read, some at a time.
 
-        Args:
-            space: Of which space.
-            known: Reads those that `StoreWriter.known` has; a store that knows none needs none.
+        `known` reads those that `StoreWriter.known` has; a store that knows none needs none.
         """
 
     def batches(self, size: int) -> Iterator[Batch]:
@@ -196,41 +180,26 @@ class Known(Protocol):
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a run wrote.
+    """What a run wrote."""
 
-    Attributes:
-        store: The gallery, opened.
-        summary: A line for people.
-        failures: The images that were refused.
-        new: Items that were not there,
-        changed: with other files or metadata than before,
-        removed: and that are no longer there; of a store that is written as a whole, all are new.
-        notes: What was not done, by kind and number, and what to do about it: lines for people.
-    """
-
-    store: Store
-    summary: str
-    failures: list[Failure]
-    new: int = 0
-    changed: int = 0
-    removed: int = 0
-    notes: tuple[str, ...] = ()
+    store: Store  # the gallery, opened
+    summary: str  # a line for people
+    failures: list[Failure]  # the images that were refused
+    new: int = 0  # items that were not there; of a store that is written as a whole, all are
+    changed: int = 0  # with other files or metadata than before
+    removed: int = 0  # that are no longer there
+    notes: tuple[str, ...] = ()  # what was not done, by kind and number, and what to do about it
 
 
 class StoreWriter(ABC):
     """The write side: `build` calls `begin`, `known`, `is_current`, `put` if it is not, and `commit`.
 
     A store that has no use for what it holds overrides `put` and `commit` alone.
-
-    Attributes:
-        work: A folder of this machine for the unfinished run: made if need be, and removed when it is done.
-        index_folder: The index folder that is written, if it is one.
-        identity: What an unfinished run is to remember, beside models and sources.
     """
 
-    work: Path
-    index_folder: Path | None = None
-    identity: Mapping[str, str] = {}
+    work: Path  # a folder of this machine for the unfinished run: made if need be, removed when it is done
+    index_folder: Path | None = None  # that is written, if it is one
+    identity: Mapping[str, str] = {}  # what an unfinished run is to remember, beside models and sources
     models: Models
     options: IndexOptions
     sources: list[str]
@@ -246,9 +215,7 @@ class StoreWriter(ABC):
     def known(self, left: bool, adopted: bool) -> Known | None:
         """Find what has vectors already, and is not to be embedded again.
 
-        Args:
-            left: Whether an unfinished run is gone on with,
-            adopted: and whether that had taken up what the store knows.
+        `left` says whether an unfinished run goes on, `adopted` whether it had taken up what is known.
 
         Raises:
             UsageError: Others made it.

@@ -18,17 +18,11 @@ PROJECTED = "projected"
 
 @dataclass(frozen=True)
 class Models:
-    """What makes the vectors of a gallery.
+    """What makes the vectors of a gallery."""
 
-    Attributes:
-        student: The model to search with.
-        teacher: The model to compare with, if there is one.
-        space: Projects the teacher's vectors to the student's space, for asymmetric search.
-    """
-
-    student: OnnxEmbedder
-    teacher: Embedder | None = None
-    space: TeacherSpace | None = None
+    student: OnnxEmbedder  # to search with
+    teacher: Embedder | None = None  # to compare with
+    space: TeacherSpace | None = None  # projects the teacher's vectors to the student's space
 
     @property
     def embedders(self) -> dict[str, Embedder]:

@@ -34,12 +34,7 @@ MOST_FILES = 10  # files of one item that a prefix is looked for in
 
 @dataclass(frozen=True)
 class Address:
-    """Where a gallery is.
-
-    Attributes:
-        uri: Of the server, as pymilvus takes it.
-        name: Of the gallery: an alias.
-    """
+    """Where a gallery is: the server, as pymilvus takes it, and its name there, an alias."""
 
     uri: str
     name: str

@@ -62,13 +62,10 @@ class MilvusIndex(Store):
     def __init__(
         self, client: Client, student: str, model: Path | None = None, allowed: Sequence[str] = ()
     ) -> None:
-        """Open a gallery.
+        """Open the gallery at the client's address.
 
-        Args:
-            client: Of its address.
-            student: The student's collection: not the alias, which may come to mean another student's.
-            model: The student's ONNX file; None takes what an index run on this machine kept of it.
-            allowed: As in `Store`.
+        `student` is the student's collection, not the alias, which may come to mean another's; `model` is the
+        student's file, None what an index run on this machine kept of it.
 
         Raises:
             UsageError: There is none, or it is not one of ours.
@@ -147,8 +144,6 @@ class MilvusIndex(Store):
         fields: Sequence[str] = (),
     ) -> tuple[Scores, list[list[Row]]]:
         """Find the k nearest of `(n, dim)` queries that pass the filter `keep`, and read some fields.
-
-        The index is of this kind, and searches with this effort.
 
         Returns:
             `(n, k)` similarities, falling, -inf where none is left, and of each query the rows.

@@ -63,12 +63,9 @@ class MilvusWriter(StoreWriter):
     gallery: MilvusIndex
 
     def __init__(self, address: Address, work: Path | None = None, patience: float = PATIENCE) -> None:
-        """Take an address.
+        """Take an address, and a new or empty folder for the journal; None takes one in the cache folder.
 
-        Args:
-            address: Of the gallery.
-            work: A folder that is new or empty, for the journal; None takes one in the cache folder.
-            patience: Seconds that the server may take nothing before the run ends.
+        `patience` is how many seconds the server may take nothing before the run ends.
         """
         self.address, self.patience, self.identity = address, patience, {"gallery": str(address)}
         cache = user_cache_path("retrieval") / "milvus"
@@ -211,11 +208,7 @@ class MilvusWriter(StoreWriter):
         return len(missing), len(different), len(digests)
 
     def upsert(self, space: str, rows: list[Row]) -> None:
-        """Send rows with their vectors, in the place of those of the same digest.
-
-        Raises:
-            RetrievalError: The server took nothing for too long.
-        """
+        """Send rows with their vectors, in the place of those of the same digest."""
         self._insist(self.client.upsert, self.gallery.name(space), rows, retry_times=0)
 
     def _insist(self, work: Callable[..., T], *args: Any, **options: Any) -> T:
@@ -248,17 +241,18 @@ class MilvusWriter(StoreWriter):
     def _drop_others(self, kept: set[str]) -> int:
         """Remove the items that are not among `kept`, and return how many the student's collection had."""
         gone: dict[str, list[str]] = {}
+
+        def find(space: str) -> list[str]:
+            pages = self.gallery.scan([], space)
+            return [row["digest"] for page in pages for row in page if row["digest"] not in kept]
+
         # The student's first: the others may have more, of a run that was killed.
         for space in reversed(self._student_last()):
-            gone[space] = self._insist(self._find_others, space, kept)
+            gone[space] = self._insist(find, space)
             for start in range(0, len(gone[space]), PAGE):
                 chosen = any_of(gone[space][start : start + PAGE])
                 self._insist(self.client.delete, self.gallery.name(space), filter=chosen)
         return len(gone["student"])
-
-    def _find_others(self, space: str, kept: set[str]) -> list[str]:
-        pages = self.gallery.scan([], space)
-        return [row["digest"] for page in pages for row in page if row["digest"] not in kept]
 
     def make_ready(self, name: str, kind: str, params: Mapping[str, Any], keep: bool = True) -> None:
         """Have a collection indexed and loaded; `keep` leaves it any index that it has."""
