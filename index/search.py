@@ -127,7 +127,7 @@ class Searcher:
             UsageError: The index has no such mode, or no such column.
             RetrievalError: A model failed.
         """
-        self._require_mode(mode, self.modes)
+        self._require_mode(mode)
         self.index.keep(narrow or ALL)  # a wrong column shows before a teacher is paid
         start = perf_counter()
         vectors = self._embed("student" if mode == RERANK else MODES[mode][0], photos)
@@ -242,7 +242,8 @@ class Searcher:
         vectors = self.index.rows("student" if mode == RERANK else MODES[mode][0], rows)
         return self._search(vectors, again, mode, k, own)
 
-    def _require_mode(self, mode: str, modes: Sequence[str]) -> None:
+    def _require_mode(self, mode: str, modes: Sequence[str] | None = None) -> None:
+        modes = self.modes if modes is None else modes
         if mode not in modes:
             raise UsageError(f"{self.index} cannot be searched in mode {mode!r}, only {', '.join(modes)}.")
 
@@ -283,8 +284,8 @@ def open_searcher(
     """Open a gallery by name, as `open_store`, with its student, teacher and the teacher's text model.
 
     The teacher is where it is now; without a spec, where and how it was, if it is a file: an address or a
-    callable must be given again. One that is only remembered may be gone: then the student searches alone, and
-    `teacher_missing` says why. Queries to a paid teacher go into its ledger, too, and count against the budget.
+    callable must be given again. One that is only remembered may be gone: then the student searches alone,
+    and `teacher_missing` says why. Queries to a paid teacher go into its ledger and count against the budget.
 
     Raises:
         UsageError: No index there, or a model is not the one that made it.

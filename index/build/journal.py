@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,13 +21,21 @@ from index.errors import ImageError, RetrievalError, UsageError
 from index.images.file import ImageFile
 from index.io import require_utf8
 from index.progress import say
-from index.stores.base import Known, RowReader
+from index.stores.base import RowReader, Store
 from index.stores.folder import MANIFEST
 from index.stores.records import CHUNK, UNFINISHED, Failure, File, Item, Space
 from index.vectors import Vectors
 
 SYNC = 5.0  # seconds of work that a power cut may cost
 PAGE = 256  # files that are looked up at a time
+
+
+class Missing(NamedTuple):
+    """A file without vectors."""
+
+    place: int  # among the files to index
+    digest: str | None  # of its content, if that is known
+    doubtful: bool  # whether it may be a copy of another one
 
 
 class Journal:
@@ -116,7 +124,7 @@ class Journal:
         found = self._db.execute("SELECT value FROM run WHERE what = 'generation'").fetchone()
         return found and found[0]
 
-    def adopt(self, known: Known) -> None:
+    def adopt(self, known: Store) -> None:
         """Take the vectors of a store as known, unless they already are."""
         generation = str(known.manifest.generation)
         if self._generation == generation:
@@ -167,17 +175,13 @@ class Journal:
         """How many files have no vectors yet."""
         return self._db.execute(f"SELECT COUNT(*) {MISSING}").fetchone()[0]
 
-    def missing(self) -> Iterator[tuple[int, str | None, bool]]:
-        """Yield the files without vectors, in their order; they may be added meanwhile.
-
-        Yields:
-            Place among the files to index, content digest if that is known, and whether it may be a copy.
-        """
+    def missing(self) -> Iterator[Missing]:
+        """Yield the files without vectors, in their order; they may be added meanwhile."""
         place = -1
         query = f"SELECT place, files.digest, {DOUBTFUL} {MISSING} AND place > ? ORDER BY place LIMIT {PAGE}"
         while page := self._db.execute(query, (place,)).fetchall():
             for place, digest, doubtful in page:
-                yield place, digest, bool(doubtful)
+                yield Missing(place, digest, bool(doubtful))
 
     def holds(self, digest: str) -> bool:
         """Whether a content has vectors. Any thread may ask."""

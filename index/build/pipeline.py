@@ -44,14 +44,9 @@ def build(
     options: IndexOptions = DEFAULTS,
     cluster: RayCluster | None = None,
 ) -> BuildReport:
-    """Embed images and bring them into a store. What was searched before is, until all is complete.
+    """Embed images, as `find_images` lists them, here or on a cluster, and bring them into a store.
 
-    Args:
-        sources: As for `find_images`.
-        models: What makes the vectors. A paid teacher is asked if the budget is enough for all images.
-        store: Where to.
-        options: What is wanted.
-        cluster: Where to embed; None does it here.
+    What was searched before is, until all is complete. A paid teacher is asked if the budget does for all.
 
     Raises:
         UsageError: A source or an option is wrong, a file of vectors lacks images, a run is left that was not

@@ -36,12 +36,10 @@ WINDOW = 1 << 22  # files that Ray is told of at a time
 
 @contextmanager
 def open_cluster(address: str, device: str) -> "Iterator[RayCluster]":
-    """Connect to Ray, and leave it afterwards.
+    """Connect to Ray, whose workers embed on a device, and leave it afterwards.
 
-    Args:
-        address: Of a cluster, `host:port`, which this machine is part of; or `auto`: the one that the
-            environment names in `RAY_ADDRESS`, or one that is started for this machine alone.
-        device: What the workers embed on: `auto`, `cpu` or `cuda`.
+    The address is that of a cluster, `host:port`, which this machine is part of; or `auto`: the one that the
+    environment names in `RAY_ADDRESS`, or one that is started for this machine alone.
 
     Raises:
         UsageError: Ray is not installed, or there is no cluster at the address.
@@ -111,14 +109,10 @@ class RayCluster:
         folder: Path,
         is_listed: Callable[[Item], bool],
     ) -> Generator[Embedded, None, None]:
-        """Embed files on all machines.
+        """Embed about so many files on all machines, which see the folder of the unfinished run.
 
-        Args:
-            files: What to embed. Not looked at before the pieces that an earlier run left were yielded.
-            count: How many there are, about.
-            models: The embedders by name. Workers open them by their specs.
-            folder: The folder of the unfinished run, which all machines see.
-            is_listed: As for `still_true`.
+        The files are not looked at before the pieces that an earlier run left were yielded, if they are still
+        listed. Workers open the models by their specs.
 
         Yields:
             The outcome of a piece at a time, as they are done. Its file is there until the next is asked for.

@@ -33,11 +33,7 @@ def write_piece(path: Path, embedded: Embedded) -> None:
 
 
 def read_piece(path: Path) -> Embedded:
-    """Read a piece.
-
-    Raises:
-        RetrievalError: It is damaged.
-    """
+    """Read a piece. RetrievalError says that it is damaged."""
     try:
         table = pq.read_table(path, page_checksum_verification=True)
         items = [Item(*row.values()) for row in table.select(list(_COLUMNS)).to_pylist()]

@@ -51,11 +51,7 @@ def read_labels(path: Path) -> list[Labelled]:
 
 
 def label_items(index: Store, labels: Sequence[Labelled]) -> NDArray[np.str_]:
-    """Give each item of an index its label, `(items,)`: by resolved path, else by content; '' without one.
-
-    Raises:
-        UsageError: No label belongs to any item.
-    """
+    """Give each item of an index its label, `(items,)`: by resolved path, else by content; '' without one."""
     by_path = {_resolve(entry.file.path): entry.label for entry in labels}
     found = [
         next((label for file in item.files if (label := by_path.get(_resolve(file.path)))), None)

@@ -53,11 +53,7 @@ def check_modes(searcher: Searcher, options: Options) -> None:
 
 
 def embed_queries(searcher: Searcher, files: Sequence[ImageFile]) -> tuple[list[Item], dict[str, Vectors]]:
-    """Embed files with every model, as `(n, dim)` rows. One that cannot be read is named and left out.
-
-    Raises:
-        RetrievalError: None could be read, or a model failed.
-    """
+    """Embed files with every model, as `(n, dim)` rows. One that cannot be read is named and left out."""
     items: list[Item] = []
     parts: dict[str, list[Vectors]] = {name: [] for name in searcher.models}
     with progress(len(files), "queries") as bar:

@@ -23,11 +23,7 @@ def file_of(remote: Remote, name: str, below: bool, fault: str = "") -> ImageFil
 
 
 def expand(address: str) -> Iterator[str]:
-    """Write out ranges of numbers, as a shell does: `{08..10}` is 08, 09, 10.
-
-    Raises:
-        UsageError: It is no address that is read.
-    """
+    """Write out ranges of numbers, as a shell does: `{08..10}` is 08, 09, 10."""
     found = _RANGE.fullmatch(address)
     if found is None:
         yield check(address)

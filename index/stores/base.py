@@ -20,7 +20,7 @@ from index.stores.options import IndexOptions
 from index.stores.records import CHUNK, Failure, Item, Manifest, Space
 from index.vectors import Ids, Scored, Vectors
 
-# Reads vectors of a space by ids, which are places in what `Known.iter_batches` yields.
+# Reads vectors of a space by ids, which are places in what `Store.iter_batches` yields.
 RowReader = Callable[[str, Ids], Vectors]
 
 
@@ -72,6 +72,10 @@ class Store(ABC):
         """Read the gallery in bounded memory, by rising id."""
         return iter(self.items)
 
+    def iter_batches(self) -> Iterator[pa.RecordBatch]:
+        """Read it likewise as columns named as the attributes of `Item`, for a store that is updated."""
+        raise NotImplementedError
+
     def iter_rows(self, space: str) -> Iterator[Vectors]:
         """Read the `(n, dim)` vectors of all items, after these, in bounded memory and by rising id."""
         for start in range(0, len(self), CHUNK):
@@ -119,11 +123,7 @@ class Store(ABC):
         return narrow.keep(self._known) if narrow.selects else None
 
     def require_model(self, space: str, key: str, name: str) -> None:
-        """Refuse a model that neither made the vectors of a space nor embeds queries for them.
-
-        Raises:
-            UsageError: Names both models.
-        """
+        """Raise UsageError for a model that neither made the vectors of a space nor embeds its queries."""
         made_by = self.manifest.spaces[space]
         if key not in (made_by.key, made_by.queries):
             raise UsageError(
@@ -167,17 +167,6 @@ class Content(Protocol):
         """Yield so many items at a time, for a store that keeps the vectors it has."""
 
 
-class Known(Protocol):
-    """Items that a store has vectors of: none of them is embedded again."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """What they are."""
-
-    def iter_batches(self) -> Iterator[pa.RecordBatch]:
-        """Read them as columns named as the attributes of `Item`, some items at a time."""
-
-
 @dataclass(frozen=True)
 class BuildReport:
     """What a run wrote."""
@@ -212,7 +201,7 @@ class StoreWriter(ABC):
         """
         self.models, self.options, self.sources = models, options, sources
 
-    def known(self, left: bool, adopted: bool) -> Known | None:
+    def known(self, left: bool, adopted: bool) -> Store | None:
         """Find what has vectors already, and is not to be embedded again.
 
         `left` says whether an unfinished run goes on, `adopted` whether it had taken up what is known.
@@ -223,11 +212,7 @@ class StoreWriter(ABC):
         return None
 
     def is_current(self, files: Sequence[ImageFile]) -> bool:
-        """Whether nothing is left to be done; if not, what is known is checked before it is built upon.
-
-        Raises:
-            UsageError: What is known is damaged.
-        """
+        """Whether nothing is left to be done; if not, UsageError is raised if what is known is damaged."""
         return False
 
     @abstractmethod

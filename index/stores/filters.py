@@ -50,11 +50,7 @@ class Filter:
         return kept
 
     def require_columns(self, names: Collection[str]) -> None:
-        """Refuse a column that is not there.
-
-        Raises:
-            UsageError: Names those that are.
-        """
+        """Raise UsageError, which names those that are there, if a column is not."""
         for column in self.columns:
             if column not in names:
                 there = f"only {', '.join(names)}" if names else "none: see index --metadata"

@@ -175,11 +175,7 @@ class Index(Store):
                 yield f"{file} is not as it was written"
 
     def require_whole(self, thorough: bool = True) -> None:
-        """Refuse to take vectors over from an index that is damaged: with new digests nobody would see it.
-
-        Raises:
-            UsageError: Names the first of the files that are not as they were written.
-        """
+        """Raise UsageError for a damaged index: built upon, with new digests, nobody would see it."""
         for fault in self.faults(thorough):
             raise UsageError(f"{fault}. {_AGAIN}")
 

@@ -68,11 +68,7 @@ class Models:
         return made_by == {name: model.key for name, model in self.embedders.items()}
 
     def require_same(self, manifest: Manifest, where: object) -> None:
-        """Refuse to update a gallery that others made, by name; a teacher that is gone is done without.
-
-        Raises:
-            UsageError: Others made it.
-        """
+        """Raise UsageError if models of other names made a gallery; a teacher may be gone since."""
         made_by = [name for name in manifest.spaces if name != PROJECTED]
         teacher = manifest.teacher
         if teacher and self.teacher is None and is_file_spec(teacher) and not Path(teacher).exists():

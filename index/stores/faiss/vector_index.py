@@ -24,7 +24,7 @@ METRIC = faiss.METRIC_INNER_PRODUCT  # of `UNIT_FLOATS`
 KMEANS_ROUNDS = 10
 QUERY_BITS = 8  # of RaBitQ's rounding of the query
 FEW = 20_000  # vectors that are searched exactly as quickly as any index searches more
-MAPPED_FROM = 1 << 28  # bytes of an index file from which on it is mapped instead of read
+MAPPED_FROM = 1 << 28  # bytes of an index file that is mapped; a smaller one is a tenth faster from memory
 LEAST_DEPTH = 10  # an index is tuned at this depth; fewer results need as many candidates
 FAR = 128  # candidates for each result where all that is wanted lies far away: codes tell little of it
 GPU_DEPTH = 2048  # results that FAISS finds on a GPU at most
@@ -34,9 +34,7 @@ GPU_DEPTH = 2048  # results that FAISS finds on a GPU at most
 class SearchParams:
     """How hard an index searches."""
 
-    nprobe: int = (
-        0  # lists that are visited, or the breadth of a search in a graph; 0: no choice
-    )
+    nprobe: int = 0  # lists that are visited, or the breadth of a search in a graph; 0: no choice
     # Candidates for each result, which the stored vectors then score; 0 where the index keeps whole vectors.
     refine_factor: int = 0
 
@@ -265,13 +263,7 @@ def write_ann(index: faiss.Index, path: Path) -> None:
 
 
 def read_ann(path: Path) -> faiss.Index:
-    """Read what `write_ann` wrote; of a large one, pages come into memory as they are searched.
-
-    A small one is searched a tenth faster from memory, which has larger pages than a file.
-
-    Raises:
-        RetrievalError: The file is missing or broken.
-    """
+    """Read what `write_ann` wrote; of a large one, pages come into memory as they are searched."""
     try:
         mapped = path.stat().st_size >= MAPPED_FROM
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
@@ -297,11 +289,7 @@ def _make(factory: str, dim: int) -> faiss.Index:
 
 @contextmanager
 def explain_refusal(what: str) -> Iterator[None]:
-    """Turn what FAISS refuses into one line: what, why in FAISS's own words, and the remedy.
-
-    Raises:
-        UsageError: FAISS raised an exception.
-    """
+    """Turn what FAISS refuses into one UsageError: what, why in its own words, and the remedy."""
     try:
         yield
     except RuntimeError as error:

@@ -183,17 +183,13 @@ class MilvusIndex(Store):
             yield [dict(row) for row in page]
 
     def iter_batches(self) -> Iterator[pa.RecordBatch]:
-        """As `Known.iter_batches`."""
+        """As `Store.iter_batches`."""
         for page in self.scan(FIELDS):
             yield pa.RecordBatch.from_pylist([asdict(as_item(row)) for row in page])
 
     @property
     def model_file(self) -> Path:  # type: ignore[override]
-        """The student that made it.
-
-        Raises:
-            UsageError: It is not on this machine.
-        """
+        """The student that made it; UsageError if it is not on this machine."""
         return self._model or find_student(self.manifest.spaces["student"].key, self)
 
     def pin(self) -> None:
@@ -221,11 +217,7 @@ class MilvusIndex(Store):
                 yield f"{self.name(space)} has {count} items, not {self.manifest.count}"
 
     def row(self, item: int) -> Row:
-        """The fields of an item.
-
-        Raises:
-            RetrievalError: It is gone, or the server is.
-        """
+        """The fields of an item; RetrievalError if it is gone, or the server is."""
         digest = self.ids_by_digest.digests[item]
         found = self._rows.get(digest) or self.look_up(digest)  # another thread may forget it at any moment
         if found is None:
@@ -335,12 +327,7 @@ class _Items(Sequence[Item]):
 
 
 def open_collection(where: str, model: Path | None = None, allowed: Sequence[str] = ()) -> MilvusIndex:
-    """Open the gallery at `milvus://HOST:PORT/COLLECTION`; the others are as for `MilvusIndex`.
-
-    Raises:
-        UnreachableError: Nobody answers there.
-        UsageError: There is no such gallery.
-    """
+    """Open the gallery at `milvus://HOST:PORT/COLLECTION`; the others are as for `MilvusIndex`."""
     client = Client(address := parse_address(where))
     current = find_current(client)
     if current is None:
@@ -358,11 +345,7 @@ def search_params(kind: str, effort: int, k: int) -> dict[str, int]:
 
 
 def find_current(client: Client) -> str | None:
-    """The student's collection that the alias points to now, if there is one.
-
-    Raises:
-        UsageError: The name is that of a collection, or of an alias that others gave to theirs.
-    """
+    """The student's collection that the alias points to now; UsageError if others use the name."""
     if not client.has_collection(client.address.name):
         return None
     described = client.describe_collection(client.address.name)

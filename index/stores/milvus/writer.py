@@ -19,7 +19,7 @@ from index.errors import RetrievalError, UsageError
 from index.io import atomic_write, content_digest
 from index.parallel import bounded_map
 from index.progress import progress, say
-from index.stores.base import Batch, BuildReport, Content, Known, StoreWriter
+from index.stores.base import Batch, BuildReport, Content, StoreWriter
 from index.stores.folder import ERRORS
 from index.stores.folder_writer import write_failures
 from index.stores.metadata import PATH, join_metadata, merge_rows, read_rows
@@ -77,12 +77,7 @@ class MilvusWriter(StoreWriter):
         self._complained = self._failed = False
 
     def begin(self, models: Models, options: IndexOptions, sources: list[str]) -> None:
-        """Reach the server, and have what is there ready to be searched.
-
-        Raises:
-            UsageError: What is there was made by other models, or metadata are longer than a field.
-            RetrievalError: The server cannot be reached, or does not do what is asked.
-        """
+        """Reach the server, and have what is there ready to be searched."""
         super().begin(models, options, sources)
         if options.factory != AUTO:
             raise UsageError("--factory is for FAISS: a Milvus server is told --recall and --memory.")
@@ -101,23 +96,19 @@ class MilvusWriter(StoreWriter):
         if not self._is_new:
             self.gallery = MilvusIndex(self.client, self._student)
             spaces = self.gallery.written.spaces
-            self._require_same(spaces)
+            wanted = models.spaces
+            if {name: space.key for name, space in spaces.items()} != {n: s.key for n, s in wanted.items()}:
+                made_by, given = (" and ".join(s.name for s in some.values()) for some in (spaces, wanted))
+                raise UsageError(
+                    f"{self.address} was made by {made_by}, not by {given}. Give the same models, or another "
+                    "--collection."
+                )
             for space, made in spaces.items():
                 name = self.gallery.name(space)
                 rows = int(self.client.get_collection_stats(name)["row_count"])
                 self.make_ready(name, *choose_index(max(rows, 1), made.dim, options.target))
 
-    def _require_same(self, there: Mapping[str, Space]) -> None:
-        """Refuse to mix vectors of several models."""
-        wanted = self.models.spaces
-        if {name: space.key for name, space in there.items()} != {n: s.key for n, s in wanted.items()}:
-            raise UsageError(
-                f"{self.address} was made by {' and '.join(space.name for space in there.values())}, not by "
-                f"{' and '.join(space.name for space in wanted.values())}. Give the same models, or another "
-                "--collection."
-            )
-
-    def known(self, left: bool, adopted: bool) -> Known | None:
+    def known(self, left: bool, adopted: bool) -> MilvusIndex | None:
         """Take all that is there as known, whatever is left of a run."""
         return self.gallery if not self._is_new and self.gallery.count() else None
 
@@ -212,11 +203,7 @@ class MilvusWriter(StoreWriter):
         self._insist(self.client.upsert, self.gallery.name(space), rows, retry_times=0)
 
     def _insist(self, work: Callable[..., T], *args: Any, **options: Any) -> T:
-        """Do what may be done twice until it succeeds.
-
-        Raises:
-            RetrievalError: It failed for too long.
-        """
+        """Do what may be done twice until it succeeds, or has failed for too long."""
         end = time.monotonic() + self.patience
         while True:
             try:
