@@ -85,19 +85,15 @@ def explain_disk(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except sqlite3.Error as error:
-        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-        raise _explain(folder, errno.ENOSPC if full else None, str(error)) from error
-    except OSError as error:
-        raise _explain(folder, error.errno, error.strerror or str(error)) from error
-
-
-def _explain(folder: Path, code: int | None, reason: str) -> RetrievalError:
-    if code in FULL:
-        return RetrievalError(f"The disk of {folder} is full. Free some space, then go on with --resume.")
-    if code in FORBIDDEN:
-        return UsageError(f"{folder} cannot be written: {reason}. Give another folder, or allow it.")
-    return RetrievalError(f"{folder} cannot be written: {reason}.")
+    except (OSError, sqlite3.Error) as error:
+        code, reason = getattr(error, "errno", None), getattr(error, "strerror", None) or str(error)
+        if code in FULL or getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            full = f"The disk of {folder} is full. Free some space, then go on with --resume."
+            raise RetrievalError(full) from error
+        if code in FORBIDDEN:
+            forbidden = f"{folder} cannot be written: {reason}. Give another folder, or allow it."
+            raise UsageError(forbidden) from error
+        raise RetrievalError(f"{folder} cannot be written: {reason}.") from error
 
 
 def chunks(vectors: Vectors, rows: int) -> Iterator[Vectors]:

@@ -1,7 +1,8 @@
 """Ask a paid teacher while images are embedded: each is read and decoded once for all of it."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,8 +21,7 @@ HELD = 1 << 28  # bytes of questions that are kept until the budget is certain t
 UNTOLD = 1 << 20  # bytes of a question that does not say how large it is, about
 
 
-@dataclass(frozen=True)
-class _Open:
+class _Open(NamedTuple):
     """An embedded image that lacks its answer."""
 
     item: Item

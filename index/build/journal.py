@@ -41,8 +41,7 @@ class Missing(NamedTuple):
 class Journal:
     """The unfinished run of an index folder. Who has it open is the only one to write there.
 
-    Attributes:
-        embedded: Images that this run embedded, those of its life before included.
+    `embedded` counts the images that this run embedded, those of its life before included.
     """
 
     def __init__(self, out: Path) -> None:

@@ -54,20 +54,17 @@ def label_items(index: Store, labels: Sequence[Labelled]) -> NDArray[np.str_]:
     """Give each item of an index its label, `(items,)`: by resolved path, else by content; '' without one."""
     by_path = {_resolve(entry.file.path): entry.label for entry in labels}
     found = [
-        next((label for file in item.files if (label := by_path.get(_resolve(file.path)))), None)
+        next((label for file in item.files if (label := by_path.get(_resolve(file.path)))), "")
         for item in index.items
     ]
-    if None in found:  # reading every labelled file is only worth it where a path did not match
-        by_content = {
-            content_digest(entry.file.read()[0]): entry.label for entry in labels if entry.file.path.is_file()
-        }
-        found = [
-            by_content.get(item.digest) if label is None else label
-            for item, label in zip(index.items, found, strict=True)
-        ]
+    if "" in found:  # reading every labelled file is only worth it where a path did not match
+        there = [entry for entry in labels if entry.file.path.is_file()]
+        by_content = {content_digest(entry.file.read()[0]): entry.label for entry in there}
+        pairs = zip(index.items, found, strict=True)
+        found = [label or by_content.get(item.digest, "") for item, label in pairs]
     if not any(found):
         raise UsageError(f"None of the {len(labels)} labelled images is in {index}. Check --labels.")
-    return np.array([label or "" for label in found])
+    return np.array(found)
 
 
 def _resolve(path: str | Path) -> str:

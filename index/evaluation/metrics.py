@@ -12,14 +12,9 @@ Ints = NDArray[np.integer]
 
 
 def rank(scores: Floats, k: int | None = None) -> NDArray[np.int64]:
-    """Order items by falling score, ties by rising id.
+    """Order items by falling `(queries, items)` scores, ties by rising id, to `(queries, k)` ids of the best.
 
-    Args:
-        scores: `(queries, items)`; an item at `-inf` is left to the end.
-        k: How many of the best to return; None orders them all.
-
-    Returns:
-        `(queries, k)` item ids.
+    An item at `-inf` is left to the end; k None orders them all.
     """
     n = scores.shape[1]
     if k is None or k >= n:

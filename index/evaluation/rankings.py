@@ -30,15 +30,12 @@ Compared = tuple[Vectors, Vectors, VectorType]  # rows of queries, rows of items
 
 @dataclass(frozen=True)
 class Options:
-    """How to rank.
+    """How to rank."""
 
-    Attributes:
-        modes: Modes to evaluate; None takes all that the index has.
-        whiten: Power of the whitening learnt from the gallery, as in `Projection.fit`; None does without.
-    """
-
-    modes: Sequence[str] | None = None
-    whiten: float | None = None
+    modes: Sequence[str] | None = None  # to evaluate; None takes all that the index has
+    whiten: float | None = (
+        None  # power of whitening by the gallery, as in `Projection.fit`; None does without
+    )
 
     def __post_init__(self) -> None:
         if self.whiten is not None and not 0 <= self.whiten <= 1:
@@ -74,10 +71,9 @@ def own_ids(index: Store, queries: Sequence[Item]) -> list[list[int]]:
     by_path = {str(Path(file.path).resolve()): i for i, item in enumerate(index.items) for file in item.files}
     own = []
     for item in queries:
+        ids = set(index.ids_by_digest.get(item.digest, []))
         at_path = by_path.get(str(Path(item.path).resolve()))
-        own.append(
-            sorted({*index.ids_by_digest.get(item.digest, []), *([] if at_path is None else [at_path])})
-        )
+        own.append(sorted(ids if at_path is None else {*ids, at_path}))
     return own
 
 

@@ -74,11 +74,7 @@ class Photo:
 
 
 def read_photo(file: ImageFile, side: int | None = None) -> Photo:
-    """Read and decode a file, as `decode`.
-
-    Raises:
-        ImageError: It cannot be read; the message is the reason.
-    """
+    """Read and decode a file, as `decode`; ImageError, too, if it cannot be read."""
     return decode_file(file, *file.read(), side)
 
 

@@ -42,10 +42,7 @@ class ImageFile:
         return self.member.location if isinstance(self.member, Remote) else path_to_text(self.path)
 
     def read(self) -> tuple[bytes, int]:
-        """Read it.
-
-        Returns:
-            Its bytes, and when it was changed, in nanoseconds since 1970; for a member, when its shard was.
+        """Read its bytes, and when it, or the shard of a member, was changed: in nanoseconds since 1970.
 
         Raises:
             ImageError: It cannot be read; the message is the reason.
@@ -62,25 +59,21 @@ class ImageFile:
                     return file.read(), changed
                 file.seek(self.member.offset)
                 data = file.read(size)
-        except (OSError, ValueError) as error:  # of a name that no file can have, too
+        except (OSError, ValueError) as error:
             raise ImageError(getattr(error, "strerror", None) or str(error)) from error
         if len(data) < size:
             raise ImageError("the shard ends within it")
         return data, changed
 
     def status(self) -> tuple[int, int]:
-        """Its size in bytes and when it was changed, as in `read`, without reading it.
-
-        Raises:
-            ImageError: It cannot be read; the message is the reason.
-        """
+        """Its size in bytes and when it was changed, without reading it; errors are as in `read`."""
         if self.fault:
             raise ImageError(self.fault)
         if isinstance(self.member, Remote):
             return self.member.status()
         try:
             found = self._on_disk.stat()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError) as error:  # of a name that no file can have, too
             raise ImageError(getattr(error, "strerror", None) or str(error)) from error
         if not stat.S_ISREG(found.st_mode):
             raise ImageError(f"{KINDS.get(stat.S_IFMT(found.st_mode), 'a device')}, not a file")

@@ -7,7 +7,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import overload
 
-from index.images.file import ImageFile, Member, readable
+from index.images.file import ImageFile, readable
 from index.images.left_out import Found
 from index.images.tar import find_member, find_shard
 
@@ -27,11 +27,7 @@ class Stretch:
 
 
 class Listing(Sequence[ImageFile]):
-    """Stretches of files, one after the other.
-
-    Attributes:
-        left_out: What lies beside them and was not taken, for people; empty if there was nothing.
-    """
+    """Stretches of files, one after the other; `left_out` is, for people, what lies beside them."""
 
     def __init__(self, stretches: Sequence[Stretch], left_out: str = "") -> None:
         self._stretches, self.left_out = stretches, left_out
@@ -75,7 +71,4 @@ def file_at(path: Path, name: str, below: bool) -> ImageFile:
     shard = find_shard(path)
     if shard is None:
         return ImageFile(path, name, below)
-    found = find_member(shard, path.relative_to(shard).as_posix())
-    if isinstance(found, Member):
-        return ImageFile(path, name, below, found)
-    return ImageFile(path, name, below, fault=found)
+    return ImageFile(path, name, below, *find_member(shard, path.relative_to(shard).as_posix()))

@@ -216,15 +216,14 @@ def _open(address: str) -> tuple[Any, str]:
 def _attempt(address: str, call: Callable[[], T]) -> T:
     """Make a request, and make it again after a pause where the server was busy or broke off."""
     for attempt in range(ATTEMPTS):
-        with _explained(address):
-            try:
-                return call()
-            except RetrievalError:
-                raise
-            except Exception as error:
-                pause = _pause(error.__cause__ or error, attempt)
-                if pause is None or attempt + 1 == ATTEMPTS:
-                    raise
+        try:
+            return call()
+        except RetrievalError:
+            raise
+        except Exception as error:
+            pause = _pause(error.__cause__ or error, attempt)
+            if pause is None or attempt + 1 == ATTEMPTS:
+                raise _explain(address, error) from error
         time.sleep(pause)
     raise AssertionError
 
@@ -255,26 +254,19 @@ def read_retry_after(header: str | None) -> float:
     return max(0.0, seconds)  # in this order NaN counts as nothing
 
 
-@contextmanager
-def _explained(address: str) -> Iterator[None]:
+def _explain(address: str, error: Exception) -> RetrievalError:
     """Turn what fsspec and the stores' packages raise, which may be anything, into one line."""
     protocol = _protocol(address)
-    try:
-        yield
-    except RetrievalError:
-        raise
-    except ImportError as error:
-        package = PACKAGES[protocol]
-        raise UsageError(f"{protocol}:// needs a package: pip install {package}  ({error})") from error
-    except Exception as error:
-        cause = error.__cause__ or error
-        reason = f"{type(cause).__name__}: {' '.join(str(cause).split())}"[:300]
-        if "support range requests" in reason:
-            raise ImageError("the web server sends no parts of files, as a shard needs") from error
-        if isinstance(error, FileNotFoundError) and error.__cause__ is None:
-            raise ImageError("there is no such object") from error
-        if isinstance(error, (FileNotFoundError, PermissionError)) or protocol in WEB:
-            raise ImageError(reason) from error
-        raise RetrievalError(
-            f"{address} cannot be read: {reason}. Is it right, and are the credentials in the environment?"
-        ) from error
+    if isinstance(error, ImportError):
+        return UsageError(f"{protocol}:// needs a package: pip install {PACKAGES[protocol]}  ({error})")
+    cause = error.__cause__ or error
+    reason = f"{type(cause).__name__}: {' '.join(str(cause).split())}"[:300]
+    if "support range requests" in reason:
+        return ImageError("the web server sends no parts of files, as a shard needs")
+    if isinstance(error, FileNotFoundError) and error.__cause__ is None:
+        return ImageError("there is no such object")
+    if isinstance(error, (FileNotFoundError, PermissionError)) or protocol in WEB:
+        return ImageError(reason)
+    return RetrievalError(
+        f"{address} cannot be read: {reason}. Is it right, and are the credentials in the environment?"
+    )

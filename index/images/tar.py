@@ -66,14 +66,14 @@ def find_shard(path: Path) -> Path | None:
     return None
 
 
-def find_member(shard: Path, name: str) -> Member | str:
-    """Find a file in a shard by its name: its place, or the reason why there is none."""
+def find_member(shard: Path, name: str) -> tuple[Member | None, str]:
+    """Find a file in a shard by its name: its place, and the reason why there is none."""
     try:
         size, changed = ImageFile(shard, shard.name).status()
     except ImageError as reason:
-        return str(reason)
+        return None, str(reason)
     place = _members(shard, size, changed).get(name, f"{shard.name} has no such file")
-    return place if isinstance(place, str) else Member(shard, *place)
+    return (None, place) if isinstance(place, str) else (Member(shard, *place), "")
 
 
 @lru_cache(maxsize=8)

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from index.errors import UsageError
 from index.images.file import ImageFile
@@ -30,7 +29,7 @@ class Searchable(Protocol):
     def search(self, queries: Vectors, k: int, keep: Any = None) -> Scored:
         """Find the k nearest of each of `(n, dim)` queries; `keep` is what `Store.keep` made of a filter."""
 
-    def order_again(self, queries: Vectors, ids: NDArray[np.int64], k: int) -> Scored:
+    def order_again(self, queries: Vectors, ids: Ids, k: int) -> Scored:
         """Order `(n, candidates)` ids by their stored vectors and keep the best k."""
 
 
@@ -61,7 +60,7 @@ class Store(ABC):
         return self.path.absolute().name
 
     @abstractmethod
-    def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> Vectors:
+    def rows(self, space: str, ids: Ids | None = None) -> Vectors:
         """The `(len(ids), dim)` vectors of some items; None takes all."""
 
     @abstractmethod
@@ -194,11 +193,7 @@ class StoreWriter(ABC):
     sources: list[str]
 
     def begin(self, models: Models, options: IndexOptions, sources: list[str]) -> None:
-        """Take what is wanted, and refuse before any work what cannot be.
-
-        Raises:
-            UsageError: What is wanted, or what is there, does not fit.
-        """
+        """Take what is wanted; UsageError, before any work, if it or what is there does not fit."""
         self.models, self.options, self.sources = models, options, sources
 
     def known(self, left: bool, adopted: bool) -> Store | None:

@@ -21,16 +21,7 @@ from index.io import atomic_write, file_digest, sync
 from index.progress import say
 from index.stores.faiss.tuning import GIB, TunedIndex, build_tuned
 from index.stores.faiss.vector_index import write_ann
-from index.stores.folder import (
-    COMPANIONS,
-    ERRORS,
-    ITEMS,
-    MANIFEST,
-    METADATA,
-    STUDENT,
-    Index,
-    data_folder,
-)
+from index.stores.folder import COMPANIONS, ERRORS, ITEMS, MANIFEST, METADATA, STUDENT, Index, data_folder
 from index.stores.metadata import Joined, carry_over, join_metadata, list_files
 from index.stores.options import SearchTarget
 from index.stores.records import (

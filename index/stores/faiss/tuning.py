@@ -53,12 +53,13 @@ class TunedIndex:
     recall: float
     probes: int  # `nprobe` of `SearchParams`
     refine: int  # `refine_factor` of `SearchParams`
-    milliseconds: float  # median of one search on one core
+    milliseconds: float  # median of one search on one core; 0 where a server searches
 
     def __str__(self) -> str:
         """For people."""
         short = f", not the {self.asked:g} asked for" if self.recall < self.asked else ""
-        return f"{self.factory}, recall@10 {self.recall:.3f}{short} in {self.milliseconds:.2f} ms"
+        time = f" in {self.milliseconds:.2f} ms" if self.milliseconds else ""
+        return f"{self.factory}, recall@10 {self.recall:.3f}{short}{time}"
 
 
 def choose_factory(count: int, dim: int, need: SearchTarget, gpu: bool = False) -> str:

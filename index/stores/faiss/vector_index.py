@@ -102,11 +102,7 @@ class VectorIndex:
         return order_again(queries, ids, self.vectors, k)
 
     def _search_everywhere(
-        self,
-        queries: Vectors,
-        k: int,
-        selector: "faiss.IDSelector | None",
-        rows: Ids | None,
+        self, queries: Vectors, k: int, selector: "faiss.IDSelector | None", rows: Ids | None
     ) -> Scored:
         """Search all lists, or all vectors where there are none."""
         params = None

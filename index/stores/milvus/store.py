@@ -52,8 +52,7 @@ LEVEL = "Eventually"
 class MilvusIndex(Store):
     """A gallery in Milvus. Ids are given to items as they are first seen; `pin` gives them to all.
 
-    Attributes:
-        written: The manifest as the last run wrote it.
+    `written` is the manifest as the last run wrote it.
     """
 
     remote = True

@@ -258,9 +258,9 @@ class MilvusWriter(StoreWriter):
         """Have all on the server's disk, searched as is wanted, and described; what is so already stays."""
         gallery, target, spaces = self.gallery, self.options.target, {}
         count = self._insist(gallery.count)
+        same = not (self._new or self._changed or self._removed)
         # A run may have been killed before this, with all rows sent.
-        same = (gallery.written.count, list(gallery.columns)) == (count, self._columns)
-        same = same and not (self._new or self._changed or self._removed)
+        same = same and (gallery.written.count, list(gallery.columns)) == (count, self._columns)
         for space, made in gallery.written.spaces.items():
             name, index = gallery.name(space), choose_index(count, made.dim, target)
             there = self._insist(self.client.describe_index, name, "vector")
@@ -270,8 +270,7 @@ class MilvusWriter(StoreWriter):
             self._insist(self.make_ready, name, *index, keep=False)
             served = self._insist(tune, gallery, space, index[0], target)
             spaces[space] = replace(made, **asdict(served))
-            short = f", not the {target.recall:g} asked for" if served.recall < target.recall else ""
-            say(f"{space}: {served.factory}, recall@10 {served.recall:.3f}{short}.")
+            say(f"{space}: {served}.")
         if spaces:
             manifest = gallery.written
             spaces, generation = {**manifest.spaces, **spaces}, manifest.generation + 1
