@@ -134,7 +134,7 @@ class Searcher:
         again = self._embed("teacher", photos) if mode == RERANK else None
         embedded = perf_counter()
         own = [self.index.ids_by_digest.get(photo.digest, []) for photo in photos]
-        results = self._search(vectors, again, mode, k, own, narrow)
+        results = self.search(vectors, mode, k, own, narrow, again)
         return Found(results, embedded - start, perf_counter() - embedded)
 
     def find_text(self, text: Text, mode: str, k: int, narrow: Filter | None = None) -> Found:
@@ -152,23 +152,8 @@ class Searcher:
         again = self.text.embed(text)
         vectors = again if mode == "teacher" else self.text.project(again)
         embedded = perf_counter()
-        results = self._search(vectors, again, mode, k, (), narrow)
+        results = self.search(vectors, mode, k, (), narrow, again)
         return Found(results, embedded - start, perf_counter() - embedded)
-
-    def _search(
-        self,
-        vectors: Vectors,
-        teacher_vectors: Vectors | None,
-        mode: str,
-        k: int,
-        exclude: Sequence[Sequence[int]],
-        narrow: Filter | None = None,
-    ) -> Results:
-        """Search in any mode; `rerank` needs the vectors of both models."""
-        if mode == RERANK:
-            assert teacher_vectors is not None
-            return self.rerank(vectors, teacher_vectors, k, exclude, narrow)
-        return self.search(vectors, mode, k, exclude, narrow)
 
     def search(
         self,
@@ -177,17 +162,21 @@ class Searcher:
         k: int,
         exclude: Sequence[Sequence[int]] = (),
         narrow: Filter | None = None,
+        teacher_vectors: Vectors | None = None,
     ) -> Results:
         """Find k results for each of `(n, dim)` unit rows of the model that embeds queries in this mode.
 
-        It is one of `stored_modes` but `rerank`: see there. `exclude` has ids to leave out for each query.
+        It is one of `stored_modes`; for `rerank` the student's rows are given, and the teacher's of the same
+        queries. `exclude` has ids to leave out for each query.
 
         Raises:
             UsageError: The index has no such mode or column, or k is not positive.
         """
         self._require_mode(mode, self.stored_modes)
         if mode == RERANK:
-            raise UsageError("Mode rerank takes the vectors of both models: use `Searcher.rerank`.")
+            if teacher_vectors is None:
+                raise UsageError("Mode rerank takes the vectors of both models: use `Searcher.rerank`.")
+            return self.rerank(vectors, teacher_vectors, k, exclude, narrow)
         k = self._depth(k)
         narrow = narrow or ALL
         depth = min(k + max(map(len, exclude)), len(self.index)) if exclude else k
@@ -240,7 +229,7 @@ class Searcher:
         rows = np.asarray(items, np.int64)
         again = self.index.rows("teacher", rows) if mode == RERANK else None
         vectors = self.index.rows("student" if mode == RERANK else MODES[mode][0], rows)
-        return self._search(vectors, again, mode, k, own)
+        return self.search(vectors, mode, k, own, None, again)
 
     def _require_mode(self, mode: str, modes: Sequence[str] | None = None) -> None:
         modes = self.modes if modes is None else modes

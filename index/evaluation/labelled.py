@@ -8,21 +8,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from index.build.embed import embed_files
 from index.errors import RetrievalError, UsageError
 from index.evaluation.metrics import average_precision, recall_at_k
-from index.evaluation.rankings import (
-    Options,
-    Scores,
-    Values,
-    check_modes,
-    embed_queries,
-    own_ids,
-    score_modes,
-)
+from index.evaluation.rankings import Options, Scores, Values, check_modes, score_modes
 from index.images.file import ImageFile
 from index.io import content_digest
+from index.progress import progress, say
 from index.search import Searcher
 from index.stores.base import Store
+from index.stores.records import Item
+from index.vectors import Vectors
 
 
 @dataclass(frozen=True)
@@ -71,6 +67,32 @@ def _resolve(path: str | Path) -> str:
     return str(Path(path).resolve())
 
 
+def _embed_queries(searcher: Searcher, files: Sequence[ImageFile]) -> tuple[list[Item], dict[str, Vectors]]:
+    """Embed files with every model, as `(n, dim)` rows. One that cannot be read is named and left out."""
+    items: list[Item] = []
+    parts: dict[str, list[Vectors]] = {name: [] for name in searcher.models}
+    with progress(len(files), "queries") as bar:
+        for done in embed_files(files, searcher.models):
+            items.extend(done.items)
+            for name, rows in done.vectors.items():
+                parts[name].append(rows)
+            for failure in done.failures:
+                say(f"skipped {failure.path}: {failure.reason}")
+            bar.update(len(done.items) + len(done.failures))
+    if not items:
+        raise RetrievalError(f"None of the {len(files)} queries could be read. Check --queries.")
+    return items, {name: np.concatenate(rows) for name, rows in parts.items()}
+
+
+def _own_ids(index: Store, queries: Sequence[Item]) -> list[list[int]]:
+    """For each query, the items of the gallery that are that very file or a copy of it."""
+    by_path = {_resolve(file.path): [i] for i, item in enumerate(index.items) for file in item.files}
+    same = [
+        (index.ids_by_digest.get(item.digest, []), by_path.get(_resolve(item.path), [])) for item in queries
+    ]
+    return [sorted({*copies, *itself}) for copies, itself in same]
+
+
 def evaluate_labelled(
     searcher: Searcher, queries: Sequence[Labelled], labels: Sequence[Labelled], options: Options
 ) -> dict[str, Scores]:
@@ -86,10 +108,10 @@ def evaluate_labelled(
     """
     check_modes(searcher, options)
     gallery = label_items(searcher.index, labels)
-    items, vectors = embed_queries(searcher, [query.file for query in queries])
+    items, vectors = _embed_queries(searcher, [query.file for query in queries])
     label_of = {query.file.location: query.label for query in queries}
     wanted = np.array([label_of[item.path] for item in items])
-    own = own_ids(searcher.index, items)
+    own = _own_ids(searcher.index, items)
     answers = [
         np.setdiff1d(np.flatnonzero(gallery == label), ids).size
         for label, ids in zip(wanted, own, strict=True)

@@ -3,20 +3,15 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.build.embed import embed_files
 from index.embedders.teacher_space import Projection
-from index.errors import RetrievalError, UsageError
+from index.errors import UsageError
 from index.evaluation.metrics import overlap_at_k, rank, rank_biased_overlap
-from index.images.file import ImageFile
-from index.progress import progress, say
 from index.search import MODES, RERANK, RERANKED, Searcher
 from index.stores.base import Store
-from index.stores.records import Item
 from index.vectors import UNIT_FLOATS, Vectors, VectorType
 
 DEPTH = 10  # of the agreement with the teacher
@@ -33,9 +28,7 @@ class Options:
     """How to rank."""
 
     modes: Sequence[str] | None = None  # to evaluate; None takes all that the index has
-    whiten: float | None = (
-        None  # power of whitening by the gallery, as in `Projection.fit`; None does without
-    )
+    whiten: float | None = None  # power of whitening, as in `Projection.fit`, learnt from the gallery
 
     def __post_init__(self) -> None:
         if self.whiten is not None and not 0 <= self.whiten <= 1:
@@ -47,34 +40,6 @@ def check_modes(searcher: Searcher, options: Options) -> None:
     for mode in options.modes or ():
         if mode not in searcher.modes:
             raise UsageError(f"{searcher.index.path} has no mode {mode!r}, only {', '.join(searcher.modes)}.")
-
-
-def embed_queries(searcher: Searcher, files: Sequence[ImageFile]) -> tuple[list[Item], dict[str, Vectors]]:
-    """Embed files with every model, as `(n, dim)` rows. One that cannot be read is named and left out."""
-    items: list[Item] = []
-    parts: dict[str, list[Vectors]] = {name: [] for name in searcher.models}
-    with progress(len(files), "queries") as bar:
-        for done in embed_files(files, searcher.models):
-            items.extend(done.items)
-            for name, rows in done.vectors.items():
-                parts[name].append(rows)
-            for failure in done.failures:
-                say(f"skipped {failure.path}: {failure.reason}")
-            bar.update(len(done.items) + len(done.failures))
-    if not items:
-        raise RetrievalError(f"None of the {len(files)} queries could be read. Check --queries.")
-    return items, {name: np.concatenate(rows) for name, rows in parts.items()}
-
-
-def own_ids(index: Store, queries: Sequence[Item]) -> list[list[int]]:
-    """For each query, the items of the gallery that are that very file or a copy of it."""
-    by_path = {str(Path(file.path).resolve()): i for i, item in enumerate(index.items) for file in item.files}
-    own = []
-    for item in queries:
-        ids = set(index.ids_by_digest.get(item.digest, []))
-        at_path = by_path.get(str(Path(item.path).resolve()))
-        own.append(sorted(ids if at_path is None else {*ids, at_path}))
-    return own
 
 
 def score_modes(
