@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -41,7 +41,6 @@ from index.vectors import Vectors
 if TYPE_CHECKING:
     import faiss
 
-T = TypeVar("T")
 ITEM_SCHEMA = pa.schema([*columns_of(Item), ("copies", pa.list_(pa.struct(columns_of(File))))])
 FAILURE_SCHEMA = pa.schema(columns_of(Failure))
 FILES = ["path", "digest", "copies"]  # columns of `ITEM_SCHEMA`, for `list_files`
@@ -71,12 +70,15 @@ class IndexWriter:
 
     def add_items(self, items: Iterable[Item]) -> int:
         """Write the gallery, in bounded memory, and return its size."""
-        count = copies = 0
-        with pq.ParquetWriter(self._data / ITEMS, ITEM_SCHEMA, compression="zstd") as table:
-            for chunk in _chunks(items):
-                table.write_table(_as_table(chunk))
-                count += len(chunk)
-                copies += sum(len(item.copies) for item in chunk)
+        copies = 0
+
+        def rows() -> Iterator[dict[str, Any]]:
+            nonlocal copies
+            for item in items:
+                copies += len(item.copies)
+                yield {**vars(item), "copies": [vars(file) for file in item.copies]}
+
+        count = _write_rows(self._data / ITEMS, ITEM_SCHEMA, rows())
         self._manifest = replace(self._manifest, count=count, copies=copies)
         return count
 
@@ -210,24 +212,16 @@ def remove_old(out: Path, generation: int) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _as_table(items: list[Item]) -> pa.Table:
-    columns = {name: [getattr(item, name) for item in items] for name in ITEM_SCHEMA.names[:-1]}
-    return pa.table(
-        columns | {"copies": [[vars(file) for file in item.copies] for item in items]}, ITEM_SCHEMA
-    )
-
-
 def write_failures(file: Path, failures: Iterable[Failure]) -> int:
     """Write a file of images that were refused, and return how many."""
-    count = 0
-    with pq.ParquetWriter(file, FAILURE_SCHEMA, compression="zstd") as table:
-        for chunk in _chunks(failures):
-            table.write_table(pa.Table.from_pylist([vars(one) for one in chunk], FAILURE_SCHEMA))
+    return _write_rows(file, FAILURE_SCHEMA, map(vars, failures))
+
+
+def _write_rows(file: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> int:
+    """Write a table in bounded memory, and return how many rows it has."""
+    count, remaining = 0, iter(rows)
+    with pq.ParquetWriter(file, schema, compression="zstd") as table:
+        while chunk := list(islice(remaining, CHUNK)):
+            table.write_table(pa.Table.from_pylist(chunk, schema))
             count += len(chunk)
     return count
-
-
-def _chunks(things: Iterable[T]) -> Iterator[list[T]]:
-    iterator = iter(things)
-    while chunk := list(islice(iterator, CHUNK)):
-        yield chunk
