@@ -21,7 +21,7 @@ class ImageError(RetrievalError):
 
 
 class CallError(RetrievalError):
-    """A call to a teacher that brought no answer, and will not later; `charged` if it may have its price."""
+    """A call to a teacher that brought no answer, and will bring none later. It may have been `charged`."""
 
     def __init__(self, message: str, *, charged: bool = False) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class CallError(RetrievalError):
 
 
 class TransientError(CallError):
-    """A call that brought no answer, and may bring one if it is made again, after so many seconds."""
+    """A call that brought no answer, and may bring one if it is made again, after `wait` seconds."""
 
     def __init__(self, message: str, *, charged: bool = False, wait: float = 0.0) -> None:
         super().__init__(message, charged=charged)

@@ -37,10 +37,6 @@ def ask_along(
     Nothing is asked before the budget is certain to be enough for all images, `count` at most. Until then
     questions are held back, as many as `HELD` has room for; images of which it has none are not kept, to be
     embedded again.
-
-    Raises:
-        BudgetError: The budget is too small, and nothing was asked; or another process has spent it.
-        RetrievalError: No image has an answer, the teacher answers otherwise than before, or cannot be used.
     """
     asking = _Asking(paid, count, keep)
     for part in parts:

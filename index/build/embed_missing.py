@@ -30,11 +30,6 @@ def embed_missing(
 
     A paid teacher is asked along the way, once the budget is known to be enough for all of them. On a cluster
     copies of an image are embedded too: to look for them would mean to read every file here.
-
-    Raises:
-        UsageError: The teacher is a file of vectors that lacks images, and none may be missing.
-        BudgetError: The teacher's budget is too small; nothing was asked.
-        RetrievalError: A model failed.
     """
     teacher = models.get("teacher")
     if teacher:

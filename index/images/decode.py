@@ -87,11 +87,8 @@ def decode_file(file: ImageFile, data: bytes, changed: int, side: int | None = N
 def decode(data: bytes, name: str, side: int | None = None) -> Photo:
     """Decode the bytes of an image to upright sRGB: first frame, transparency over white, 16 bits to 8.
 
-    Args:
-        data: The bytes of an image file.
-        name: What to call it in messages.
-        side: The largest square, in pixels, that will be made of it. Lets a JPEG be decoded at 1/2, 1/4 or
-            1/8 of its size as long as `MARGIN` times this side remains. None decodes it whole.
+    `name` is for messages, `side` the largest square, in pixels, that will be made of it: a JPEG is decoded
+    at 1/2, 1/4 or 1/8 of its size as long as `MARGIN` times this remains. None decodes it whole.
 
     Raises:
         ImageError: It cannot be decoded, or has more pixels than are decoded; the message is the reason.

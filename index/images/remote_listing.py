@@ -39,11 +39,7 @@ def list_addresses(
     """Ask about addresses, and look into the shards among them.
 
     `named` is what to call each, and the address. What is not `below`, but named by itself, has to be there,
-    and so have shards.
-
-    Raises:
-        UsageError: What has to be there is not, or an address of it is not read.
-        RetrievalError: A store cannot be asked.
+    and so have shards: UsageError says that it is not.
     """
 
     def look(one: tuple[str, str]) -> tuple[str, str, Stretch | tuple[int, int] | str]:

@@ -33,11 +33,7 @@ class Filter:
         return bool(self.prefix or self.columns)
 
     def keep(self, metadata: Metadata) -> NDArray[np.bool_] | None:
-        """Which items are wanted, whatever their score: `(items,)`; None wants all.
-
-        Raises:
-            UsageError: There is no such column, or no such item.
-        """
+        """Which items are wanted, whatever their score: `(items,)`, None is all; UsageError if none is."""
         self.require_columns(metadata.names)
         masks = [metadata.equals(column, value) for column, value in self.columns.items()]
         if self.prefix:

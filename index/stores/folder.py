@@ -145,11 +145,7 @@ class Index(Store):
             return pq.read_table(file)
 
     def pin(self) -> None:
-        """Open everything now, so that what is read later is of this index, whatever becomes of its folder.
-
-        Raises:
-            UsageError: It was replaced since it was opened.
-        """
+        """Open everything now, to be read whatever becomes of the folder; UsageError if it was replaced."""
         _ = self.ids_by_digest, self.failures, self.metadata
         for space in self.manifest.spaces:
             self.vectors(space)

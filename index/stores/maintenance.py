@@ -61,11 +61,7 @@ class IndexFacts:
 
 
 def describe_index(where: str | Path) -> IndexFacts:
-    """Say what a gallery is, from its manifest alone.
-
-    Raises:
-        UsageError: There is none.
-    """
+    """Say what a gallery is, from its manifest alone; UsageError if there is none."""
     store = open_store(where)
     manifest = store.manifest
     return IndexFacts(

@@ -64,10 +64,7 @@ class MilvusIndex(Store):
         """Open the gallery at the client's address.
 
         `student` is the student's collection, not the alias, which may come to mean another's; `model` is the
-        student's file, None what an index run on this machine kept of it.
-
-        Raises:
-            UsageError: There is none, or it is not one of ours.
+        student's file, None what an index run on this machine kept of it. UsageError: it is none of ours.
         """
         self.client, self.student, self._model, self.allowed = client, student, model, allowed
         described = client.describe_collection(student)
