@@ -63,6 +63,7 @@ class Watched:
     options = EmbedderOptions()
     vector_type = UNIT_FLOATS
     dim, side, provider = 4, 8, "none"
+    vector_type = UNIT_FLOATS
 
     def __init__(self, lanes: int) -> None:
         self.calls = Calls(batch=2, concurrency=lanes)
