@@ -50,9 +50,6 @@ def run_demo(images: Path | None, out: Path, page: bool, port: int) -> list[Row]
 
     Returns:
         The rows of the table: teacher, student.
-
-    Raises:
-        RetrievalError: A step failed.
     """
     out.mkdir(parents=True, exist_ok=True)
     photos = out / "photos"

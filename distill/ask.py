@@ -223,7 +223,7 @@ def ask_teacher(
         teacher: The model to ask.
         ledger: Where answers come from, and are stored before use.
         budget: How much may ever be spent by the ledger's account.
-        wanted: How many answers to collect; None for as many as the budget.
+        wanted: How many answers to collect.
 
     Raises:
         RetrievalError: Nothing may be asked any more, too few images can be used, or the teacher failed.

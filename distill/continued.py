@@ -128,8 +128,8 @@ def continue_by_name(
         student: The student folder, which says what the student is: its network, its size, its teacher.
         teacher: Where the teacher is now; without a spec where it was, if it is a file. One that is gone is
             not asked: the ledger answers alone.
-        out: As for `continue_student`.
-        options: As for `continue_student`.
+        out: As for `continue_student`, as is the rest.
+        options: What and how.
 
     Raises:
         RetrievalError: As `continue_student`, and where a source, the teacher or the ledger cannot be used.
@@ -152,11 +152,7 @@ def bill_further(sources: Sequence[Source], student: Path, teacher: TeacherSpec,
 
 
 def keep_what_it_is(options: Options, run: dict[str, Any]) -> Options:
-    """Options of a student that takes the place of another.
-
-    Args:
-        options: What is wanted.
-        run: What the other one's run.json holds.
+    """Options of a student that takes the place of one with that run.json.
 
     Raises:
         UsageError: One of them says that it shall be something else.

@@ -40,7 +40,7 @@ def distill_curve(
     are measured on the photos that the last one holds out, which none of them learnt from.
 
     Args:
-        files: As for `distill`, like the next three.
+        files: As for `distill`, like the next four.
         teacher: The model to learn from.
         ledger: Its paid answers.
         out: The student folder.
@@ -125,14 +125,7 @@ def distill_by_name(
     options: Options,
     budgets: Sequence[int],
 ) -> Distilled:
-    """`distill_curve`, with everything given by its name.
-
-    Args:
-        sources: Folders and files.
-        teacher: How to reach the teacher. The budget in it is not used.
-        out: The student folder.
-        options: What and how.
-        budgets: In ascending order.
+    """`distill_curve`, with sources and teacher given by their names; the budget in `teacher` is not used.
 
     Raises:
         RetrievalError: As `distill`, and where a source, the teacher or the ledger cannot be used.

@@ -29,12 +29,7 @@ from index.teachers.spec import TeacherSpec
 
 @dataclass(frozen=True)
 class Upgraded:
-    """An index whose queries a new student embeds.
-
-    Attributes:
-        index: It, opened again.
-        made: The new student.
-    """
+    """An index, opened again, whose queries a new student embeds."""
 
     index: Index
     made: Distilled
@@ -55,12 +50,7 @@ class Upgraded:
 def upgrade_index(index: Index, teacher: Embedder, ledger: Ledger, out: Path, options: Options) -> Upgraded:
     """Distil a new teacher on the images of an index, into the space of the index.
 
-    Args:
-        index: Its images are the pool; they must be where they were.
-        teacher: The new teacher.
-        ledger: Its paid answers.
-        out: The student folder to write.
-        options: What and how.
+    The images are the pool; they must be where they were.
 
     Raises:
         RetrievalError: As `distill`, and where the index cannot be written.

@@ -18,12 +18,7 @@ HERE = "PAGE-ADDRESS"  # api.js puts the address in its place
 
 
 def build_page(searcher: Searcher, price: float | None = None) -> gr.Blocks:
-    """Lay out the page.
-
-    Args:
-        searcher: The index and its models.
-        price: Of a thousand answers of the teacher, in the user's money, if they have one.
-    """
+    """Lay out the page; `price` is that of a thousand answers of the teacher, in the user's money."""
     with gr.Blocks(title="retrieval", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(render_heading(searcher.index), elem_classes="heading", apply_default_css=False)
         with gr.Tabs(elem_classes="tabs"):

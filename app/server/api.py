@@ -43,14 +43,7 @@ class UnknownItemError(UsageError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What one search found.
-
-    Attributes:
-        query: What was searched with.
-        mode: How.
-        milliseconds: Time by stage.
-        hits: Rank, id, similarity and name of each item, best first.
-    """
+    """What one search found, with the time by stage; hits are rank, id, similarity and name, best first."""
 
     query: dict[str, Any]
     mode: str
@@ -98,8 +91,7 @@ def search_item(searcher: SharedSearcher, item: int, mode: str, k: int) -> Answe
     """Search with an image of the index, by the vectors that are kept of it: no model is asked.
 
     Raises:
-        UnknownItemError: The index has no such image.
-        UsageError: It has no such mode.
+        UsageError: The index has no such image or mode.
     """
     index = searcher.index
     require_item(index, item)
@@ -114,11 +106,7 @@ def search_item(searcher: SharedSearcher, item: int, mode: str, k: int) -> Answe
 
 
 def search_text(searcher: SharedSearcher, words: str, mode: str, k: int) -> Answer:
-    """Search by words.
-
-    Raises:
-        RetrievalError: As `SharedSearcher.find_text`.
-    """
+    """Search by words; raises as `SharedSearcher.find_text`."""
     text = Text(words)
     found = searcher.find_text(text, mode, k)
     times = {"embed": 1000 * found.embed_seconds, "search": 1000 * found.search_seconds}
@@ -178,11 +166,7 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
 
 
 def require_known(request: Request) -> None:
-    """Refuse parameters of an address that its route does not have: left unread, they would seem obeyed.
-
-    Raises:
-        HTTPException: 422, naming the first of them and those that there are.
-    """
+    """Refuse parameters that a route does not have: left unread, they would seem obeyed."""
     known = [field.alias for field in request.scope["route"].dependant.query_params]
     for name in request.query_params:
         if name not in known:
@@ -190,34 +174,20 @@ def require_known(request: Request) -> None:
 
 
 def require_item(index: Store, item: int) -> None:
-    """Refuse the id of an image that is not in the index.
-
-    Raises:
-        UnknownItemError: There is none with this id.
-    """
+    """Raise UnknownItemError for the id of an image that is not in the index."""
     if not 0 <= item < len(index.items):
         raise UnknownItemError(f"The index has no image {item}; its ids are 0 to {len(index.items) - 1}.")
 
 
 def require_mode(searcher: SharedSearcher, mode: str) -> None:
-    """Refuse a mode that this index and these models do not have.
-
-    Raises:
-        UsageError: Names those that they have.
-    """
+    """Raise UsageError, naming those there are, for a mode that this index and these models do not have."""
     if mode not in searcher.modes:
         missing = f" {searcher.teacher_missing}" if mode in MODES and searcher.teacher_missing else ""
         raise UsageError(f"No mode {mode!r} here, only {', '.join(searcher.modes)}.{missing}")
 
 
 def api_help(base_url: str, modes: Sequence[str], text_modes: Sequence[str] = ()) -> str:
-    """Explain the API, as HTML.
-
-    Args:
-        base_url: Address of the page, as the browser sees it.
-        modes: The ways to search that there are,
-        text_modes: and those to search by words.
-    """
+    """Explain the API, as HTML; `base_url` is the address of the page, as the browser sees it."""
     return HELP.page(base_url.rstrip("/"), modes, MOST_RESULTS, text_modes)
 
 

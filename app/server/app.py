@@ -175,10 +175,6 @@ def serve(open_index: Callable[[], Searcher], options: ServerOptions) -> None:
     An index that is written again meanwhile takes the place of the old one between requests: the old one
     answers what is in flight, and what comes then waits for the new one.
 
-    Args:
-        open_index: Opens what is searched.
-        options: How to serve.
-
     Raises:
         UsageError: The address cannot be used.
     """

@@ -29,12 +29,7 @@ Count = Annotated[int, Field(ge=1, le=MOST_RESULTS)]
 
 
 def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
-    """Offer a search by photo and one by id, and one by words where there is a text model.
-
-    Args:
-        searcher: What is searched.
-        most_bytes: Of one request.
-    """
+    """Offer a search by photo and one by id, and one by words where there is a text model."""
     server = FastMCP(
         "retrieval",
         "Search a collection of images by image.",

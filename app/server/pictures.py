@@ -57,21 +57,13 @@ class Pictures:
         self._cache = cache or user_cache_path("retrieval") / "thumbs"
 
     def find(self, item: str) -> Item:
-        """Find an item by the text of its id.
-
-        Raises:
-            ImageError: There is none.
-        """
+        """Find an item by the text of its id; raises ImageError if there is none."""
         if not (item.isascii() and item.isdecimal() and len(item) < 12 and int(item) < len(self._items)):
             raise ImageError(f"the index has no such image; its ids are 0 to {len(self._items) - 1}")
         return self._items[int(item)]
 
     def require_unchanged(self, item: Item) -> None:
-        """Refuse an item if its file is gone or has changed; looks at the content only if it was touched.
-
-        Raises:
-            ImageError: It is not what was indexed.
-        """
+        """Raise ImageError if an item's file is not as it was indexed; reads it only if it was touched."""
         if self._last_change(item) != item.mtime:
             self._read(item)
 
@@ -106,11 +98,7 @@ class Pictures:
                     path.unlink()
 
     def original(self, item: Item) -> tuple[bytes, str]:
-        """Return what a browser can show of the whole image, and its media type.
-
-        Raises:
-            ImageError: There is nothing to show.
-        """
+        """Return what a browser can show of the whole image, and its media type; raises as `thumbnail`."""
         data = self._read(item)
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             mime = BROWSER_TYPES.get(image.format or "")
@@ -119,11 +107,7 @@ class Pictures:
         return _jpeg(data, item.name, MAX_SIDE), "image/jpeg"
 
     def _read(self, item: Item) -> bytes:
-        """Read an item's file.
-
-        Raises:
-            ImageError: It is gone, or not what was indexed.
-        """
+        """Read an item's file, and refuse one that is gone or not what was indexed."""
         self._last_change(item)
         try:
             data, _ = self._file(item).read()

@@ -128,12 +128,6 @@ def make_variants_by_name(
 ) -> list[Variant]:
     """Make the variants of a student folder from images in files; note them in its run.json and model card.
 
-    Args:
-        folder: The student folder.
-        sources: Folders and files of unlabelled images.
-        names: `fp16`, `int8`.
-        queries: Folders and files of images like those that will be searched with; none takes the others.
-
     Raises:
         UsageError: No student folder, no such variant, or no source has an image.
         RetrievalError: As `make_variants`.

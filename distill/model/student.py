@@ -75,7 +75,7 @@ class _Pool(nn.Module):
 
 @torch.no_grad()
 def fit_head(head: nn.Linear, features: Tensor, targets: Tensor, ridge: float) -> None:
-    """Set a linear head by ridge regression, so that training starts aligned with teacher space.
+    """Set a linear head to map `(n, features)` to `(n, dim)` by ridge regression.
 
     Args:
         head: The layer to set.

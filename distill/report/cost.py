@@ -24,14 +24,8 @@ def reckon(
 ) -> dict[str, Any]:
     """Reckon what one student has cost.
 
-    Its answers count, whether they were paid for in this run or before; so do all failed calls.
-
-    Args:
-        answered: The answers it learnt from.
-        ledger: Where they are kept.
-        price: Of a thousand answers, if it is known.
-        train_seconds: How long training took.
-        student_seconds: How long it takes for one image.
+    Its answers count, whether they were paid for in this run or before; so do all failed calls. `price` is
+    that of a thousand answers, if it is known, `student_seconds` how long the student takes for one image.
 
     Returns:
         `failed_calls`, `ask_seconds` (of this run), `price`, `money`, and how many images must be embedded
@@ -59,12 +53,7 @@ def break_even(fixed: float, dear: float, cheap: float) -> int | None:
 
 
 def seconds_per_image(student: OnnxEmbedder, crops: NDArray[np.uint8]) -> float:
-    """Measure the median time of one image, after a warm-up.
-
-    Args:
-        student: The model.
-        crops: `(n, side, side, 3)` uint8.
-    """
+    """Measure the median time of one of the `(n, side, side, 3)` uint8 images, after a warm-up."""
     times: list[float] = []
     images: Sequence[NDArray[np.uint8]] = list(crops[:TIMED])
     for image in [images[0], *images]:

@@ -51,11 +51,9 @@ def judge(agreement: dict[str, Any] | None) -> str:
 
 
 def judge_asking(placement: dict[str, Any], answers: int) -> str:
-    """Say in one line what the answers brought above what the student's own ImageNet network knew.
+    """Say in one line what `answers` brought above what the student's own ImageNet network knew.
 
-    Args:
-        placement: As in `Placement.facts`.
-        answers: How many there were.
+    `placement` is as in `Placement.facts`.
     """
     before, after = (100 * placement[name] for name in ("free_network", "with_answers"))
     free = f"the student's own ImageNet network returns {before:.0f} % of the teacher's first ten"
@@ -132,11 +130,7 @@ def _image(pixels: NDArray[np.uint8]) -> str:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """Read what `write_run` wrote.
-
-    Raises:
-        UsageError: It is not there.
-    """
+    """Read what `write_run` wrote; raises UsageError if it is not there."""
     try:
         return json.loads((folder / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -144,12 +138,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def write_run(folder: Path, run: dict[str, Any]) -> None:
-    """Write `run.json`, and the model card, which says the same to people.
-
-    Args:
-        folder: The student folder.
-        run: What `run.json` will hold.
-    """
+    """Write `run.json`, and the model card, which says the same to people."""
     beside = folder / f".{RUN}.partial"
     beside.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
     beside.replace(folder / RUN)

@@ -18,14 +18,7 @@ MAX_OPEN = 10_000  # rounds that wait for their vote; the oldest are forgotten
 
 @dataclass(frozen=True)
 class Round:
-    """A photo and two lists, in an order that chance chose.
-
-    Attributes:
-        key: Identity of the round: it counts once.
-        query: Item that is searched with.
-        modes: Search modes of the left and the right list.
-        lists: Their item ids.
-    """
+    """A photo and two lists of item ids, in an order that chance chose; `key` makes it count once."""
 
     key: str
     query: int
@@ -36,10 +29,10 @@ class Round:
 def deal_round(
     searcher: Searcher, pair: Pair, k: int, rng: random.Random, voted: Collection[str] = ()
 ) -> Round | None:
-    """Choose a photo of the gallery for which two modes differ, and an order.
+    """Choose a photo of the gallery for which two stored modes differ, and an order. No model is asked.
 
     Args:
-        searcher: The index. Its models are not asked.
+        searcher: The index.
         pair: Two of its `stored_modes`.
         k: Length of the lists.
         rng: Chance.
@@ -68,20 +61,10 @@ def deal_round(
 
 
 class BlindTest:
-    """Deals rounds and keeps them until they are voted on: several people vote at once, each on their own.
-
-    Attributes:
-        votes: Where votes go.
-    """
+    """Deals rounds and keeps them until they are voted on: several people vote at once, each on their own."""
 
     def __init__(self, searcher: Searcher, votes: Votes, rng: random.Random) -> None:
-        """Deal from an index.
-
-        Args:
-            searcher: The index. Its models are not asked.
-            votes: Where votes go.
-            rng: Chance.
-        """
+        """Deal from an index, and write down votes."""
         self._searcher = searcher
         self.votes = votes
         self._rng = rng

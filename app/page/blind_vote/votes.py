@@ -53,13 +53,7 @@ class Vote:
 
 @dataclass(frozen=True)
 class Tally:
-    """What was voted on one pair of modes, in either order.
-
-    Attributes:
-        pair: The two modes.
-        wins: Votes for each.
-        undecided: Votes for neither.
-    """
+    """What was voted on one pair of modes, in either order: votes for each, and for neither."""
 
     pair: Pair
     wins: tuple[int, int]
@@ -152,12 +146,7 @@ def count_votes(votes: Iterable[Vote], pair: Pair) -> Tally:
 def wilson_interval(wins: int, votes: int) -> tuple[float, float]:
     """Compute Wilson's 95 % interval of a share: right also for few votes and for shares near 0 and 1.
 
-    Args:
-        wins: Votes for.
-        votes: All votes.
-
-    Returns:
-        Lower and upper bound; 0 and 1 without any vote.
+    Without any vote, it is 0 to 1.
     """
     if votes == 0:
         return 0.0, 1.0

@@ -51,10 +51,7 @@ class Agreements:
     def select(self, names: Sequence[str], prefix: str, most: float) -> "Agreements":
         """Select those with a name that begins with `prefix` and an overlap of at most `most`.
 
-        Args:
-            names: `(n,)` names, in the order of `items`.
-            prefix: Of the name.
-            most: From 0 to 1.
+        `names` are all names, in the order of `items`.
         """
         end = int(np.searchsorted(self.overlap, most + 1e-9, "right"))
         chosen = [row for row in range(end) if names[row].startswith(prefix)]
@@ -62,11 +59,7 @@ class Agreements:
 
 
 def find_disagreements(searcher: Searcher, report: Callable[[float], None]) -> Agreements:
-    """Read the agreement of a gallery, or compute and keep it.
-
-    Args:
-        searcher: The index. Its models are not asked.
-        report: Is told the share that is done.
+    """Read the agreement of a gallery, or compute and keep it. No model is asked.
 
     Raises:
         UsageError: The index was made without a teacher.
@@ -83,7 +76,7 @@ def compute_agreements(searcher: Searcher, report: Callable[[float], None], most
     """Search with images of the gallery, by their stored vectors, in the student's and the teacher's space.
 
     Args:
-        searcher: The index. Its models are not asked.
+        searcher: The index.
         report: Is told the share that is done.
         most: How many queries at most; chosen at random.
 

@@ -16,15 +16,7 @@ RUN, _, *VARIANTS = COMPANIONS
 
 @dataclass(frozen=True)
 class Size:
-    """What a model and its space weigh, in bytes; None where that is not known.
-
-    Attributes:
-        name: Of the space, or of a variant of the student.
-        model: The model's file.
-        dim: Length of its vectors.
-        vector: One stored vector.
-        search: The FAISS index, if there is one.
-    """
+    """What a model, one of its vectors and its search index weigh, in bytes; None where that is not known."""
 
     name: str
     model: int | None

@@ -61,10 +61,6 @@ def measure(searcher: Searcher, report: Callable[[float], None]) -> list[Point]:
     Quality is that of the stored vectors, and a variant's that of the same photos embedded again. Time is the
     median of one photo at a time.
 
-    Args:
-        searcher: The index and its models.
-        report: Is told the share that is done.
-
     Returns:
         The points, the fastest first.
 
@@ -100,11 +96,7 @@ def measure(searcher: Searcher, report: Callable[[float], None]) -> list[Point]:
 
 
 def mark_best(points: Sequence[Point]) -> list[Point]:
-    """Mark the Pareto points: those that no other one beats in one respect and equals in the other.
-
-    Returns:
-        The points, the fastest first.
-    """
+    """Mark the Pareto points, which no other equals in both respects and beats in one; the fastest first."""
 
     def beaten(point: Point) -> bool:
         return any(
@@ -122,10 +114,6 @@ def milliseconds_per_image(models: Sequence[Embedder], photos: Sequence[Photo]) 
     """Median time to prepare and embed one photo, by the model's key, after a warm-up.
 
     Models take turns: what else goes on slows all of them.
-
-    Args:
-        models: The embedders.
-        photos: Photos to embed, one at a time.
     """
     times: dict[str, list[float]] = {model.key: [] for model in models}
     for turn in range(ROUNDS + 1):

@@ -20,14 +20,7 @@ HTML = load("app/page/report/report.html")
 
 
 def render_report(index: Store, run: dict[str, Any] | None, sizes: Sequence[Size], ways: str) -> str:
-    """Show all sections.
-
-    Args:
-        index: The index.
-        run: What is known of the student's training.
-        sizes: What things weigh.
-        ways: What `render_ways` made.
-    """
+    """Show all sections: `run` is what is known of the student's training, `ways` what `render_ways` made."""
     sections = {
         "Quality against budget": _render_run(render_curve, run) if run else HTML.no_run(),
         "Time against quality": ways,
@@ -53,9 +46,7 @@ def render_curve(run: dict[str, Any]) -> str:
 def render_ways(work: Background[list[Point]], paid: Sequence[str]) -> str:
     """Show time and agreement of every way to search, with the Pareto points filled.
 
-    Args:
-        work: Brings the points.
-        paid: Names of models that are not measured, because each answer has a price.
+    `paid` names models that are not measured, because each answer has a price.
     """
     if work.error:
         return render_note(work.error)

@@ -124,7 +124,7 @@ def _box(box: Any) -> Box:
 
 @dataclass(frozen=True)
 class Query:
-    """A picture to search with: its bytes, and how it is looked at.
+    """A picture to search with, or words in its place.
 
     Attributes:
         name: What to call it.
@@ -143,10 +143,7 @@ class Query:
     text: Text | None = None
 
     def photo(self, side: int) -> Photo:
-        """Decode it, turned and cut.
-
-        Args:
-            side: As in `decode`, of what is kept of the picture.
+        """Decode it, turned and cut, with at least `side` pixels of what is kept.
 
         Raises:
             ImageError: It cannot be decoded.

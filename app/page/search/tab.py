@@ -55,12 +55,7 @@ class SearchPage:
     """Answers the scripts of one page. Several people use it at once."""
 
     def __init__(self, searcher: Searcher, price: float | None = None) -> None:
-        """Serve a searcher.
-
-        Args:
-            searcher: The index and its models.
-            price: Of a thousand answers of the teacher, if they have one.
-        """
+        """Serve a searcher; `price` is that of a thousand answers of its teacher, if they have one."""
         self.searcher = searcher
         self._price = price
         self._photos: LRUCache[str, Query] = LRUCache(CACHED_BYTES, getsizeof=lambda query: len(query.data))
@@ -185,12 +180,7 @@ class SearchPage:
 
 
 def build_search_tab(searcher: Searcher, price: float | None = None) -> None:
-    """Lay out the search in the tab that is open.
-
-    Args:
-        searcher: The index and its models.
-        price: Of a thousand answers of the teacher, if they have one.
-    """
+    """Lay out the search in the tab that is open; arguments as for `SearchPage`."""
     page = SearchPage(searcher, price)
 
     # Functions, because Gradio marks what scripts may call, and methods take no marks.
