@@ -13,13 +13,7 @@ from app.server.concurrency import TEXT, BusyError, SharedSearcher
 from app.server.metrics import STAGES
 from index.embedders.http_formats import read_input
 from index.embedders.text import LONGEST, Text
-from index.errors import (
-    BudgetError,
-    ImageError,
-    RetrievalError,
-    UsageError,
-    needs,
-)
+from index.errors import BudgetError, ImageError, RetrievalError, UsageError, needs
 from index.html import load
 from index.images.decode import Photo, decode
 from index.search import MODES, Results
@@ -66,8 +60,7 @@ class Answer:
             | {"thumbnail": f"thumbs/{item}", "image": f"images/{item}"}
             for rank, item, score, name in self.hits
         ]
-        times = {stage: round(value, 3) for stage, value in self.milliseconds.items()}
-        return {"query": self.query, "mode": self.mode, "milliseconds": times, "results": results}
+        return {"query": self.query, "mode": self.mode, "milliseconds": self.milliseconds, "results": results}
 
 
 def search_photo(searcher: SharedSearcher, data: bytes, name: str, mode: str, k: int) -> Answer:
@@ -79,12 +72,11 @@ def search_photo(searcher: SharedSearcher, data: bytes, name: str, mode: str, k:
     """
     start = perf_counter()
     photo = _decode(searcher, data, name, mode)
-    decoded = perf_counter()
+    decoded = perf_counter() - start
     found = searcher.find([photo], mode, k)
-    seconds = decoded - start, found.embed_seconds, found.search_seconds
-    times = {f: 1000 * s for f, s in zip(("decode", "embed", "search"), seconds, strict=True)}
+    seconds = {"decode": decoded, "embed": found.embed_seconds, "search": found.search_seconds}
     query = {"name": name, "width": photo.width, "height": photo.height}
-    return Answer(query, mode, times, _hits(found.results, searcher.index))
+    return _answer(query, mode, seconds, found.results, searcher.index)
 
 
 def search_item(searcher: SharedSearcher, item: int, mode: str, k: int) -> Answer:
@@ -100,17 +92,16 @@ def search_item(searcher: SharedSearcher, item: int, mode: str, k: int) -> Answe
     results = searcher.search_items([item], mode, k)
     seconds = perf_counter() - start
     STAGES.labels("search", mode).observe(seconds)
-    return Answer(
-        {"id": item, "name": index.items[item].name}, mode, {"search": 1000 * seconds}, _hits(results, index)
-    )
+    query = {"id": item, "name": index.items[item].name}
+    return _answer(query, mode, {"search": seconds}, results, index)
 
 
 def search_text(searcher: SharedSearcher, words: str, mode: str, k: int) -> Answer:
     """Search by words; raises as `SharedSearcher.find_text`."""
     text = Text(words)
     found = searcher.find_text(text, mode, k)
-    times = {"embed": 1000 * found.embed_seconds, "search": 1000 * found.search_seconds}
-    return Answer({"text": text.words}, mode, times, _hits(found.results, searcher.index))
+    seconds = {"embed": found.embed_seconds, "search": found.search_seconds}
+    return _answer({"text": text.words}, mode, seconds, found.results, searcher.index)
 
 
 def build_api(searcher: SharedSearcher) -> APIRouter:
@@ -230,11 +221,15 @@ def _decode(searcher: SharedSearcher, data: bytes, name: str, mode: str) -> Phot
         return decode(data, name, model.side if model else None)
 
 
-def _hits(results: Results, index: Store) -> list[tuple[int, int, float, str]]:
-    return [
+def _answer(
+    query: dict[str, Any], mode: str, seconds: dict[str, float], results: Results, index: Store
+) -> Answer:
+    milliseconds = {stage: round(1000 * spent, 3) for stage, spent in seconds.items()}
+    hits = [
         (rank, item, round(score, 6), index.items[item].name)
         for rank, (item, score) in enumerate(results.hits(), 1)
     ]
+    return Answer(query, mode, milliseconds, hits)
 
 
 def status_of(reason: RetrievalError) -> int:

@@ -25,18 +25,10 @@ with needs("demo"):
 
 THUMBNAIL = 320  # pixels of its longer side
 CACHE_BYTES = 2 << 30  # bytes of thumbnails, about 100,000, that a start of the server leaves in the cache
-MAX_ORIGINAL_BYTES, MAX_SIDE = (
-    20_000_000,
-    4096,
-)  # bytes of an original that is sent as it is; pixels of what is sent instead
-BROWSER_TYPES = {  # what every browser shows
-    "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",
-    "PNG": "image/png",
-    "GIF": "image/gif",
-    "WEBP": "image/webp",
-    "AVIF": "image/avif",
-}
+MAX_ORIGINAL_BYTES = 20_000_000  # of an original that is sent as it is
+MAX_SIDE = 4096  # pixels of what is sent instead
+BROWSER_TYPES = {name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "GIF", "WEBP", "AVIF")}
+BROWSER_TYPES["MPO"] = "image/jpeg"
 # An id may mean another image after the next start, so the browser asks every time; the tag spares the rest.
 HEADERS = {
     "Cache-Control": "private, no-cache",
@@ -77,7 +69,7 @@ class Pictures:
         try:
             return kept.read_bytes()
         except OSError:
-            made = _jpeg(self._read(item), item.name, THUMBNAIL)
+            made = make_jpeg(self._read(item), item.name, THUMBNAIL)
         try:
             kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             beside = kept.with_name(f".{item.digest}-{os.getpid()}-{threading.get_ident()}")
@@ -104,7 +96,7 @@ class Pictures:
             mime = BROWSER_TYPES.get(image.format or "")
         if mime and len(data) <= MAX_ORIGINAL_BYTES:
             return data, mime
-        return _jpeg(data, item.name, MAX_SIDE), "image/jpeg"
+        return make_jpeg(data, item.name, MAX_SIDE), "image/jpeg"
 
     def _read(self, item: Item) -> bytes:
         """Read an item's file, and refuse one that is gone or not what was indexed."""
@@ -166,7 +158,8 @@ def build_pictures(pictures: Pictures) -> APIRouter:
     return router
 
 
-def _jpeg(data: bytes, name: str, side: int) -> bytes:
+def make_jpeg(data: bytes, name: str, side: int) -> bytes:
+    """Make a JPEG of an image file, at most `side` pixels wide and high; raises ImageError as `decode`."""
     image = decode(data, name, side).image
     image.thumbnail((side, side), Image.Resampling.BICUBIC)
     buffer = BytesIO()

@@ -1,5 +1,7 @@
 """The student: a backbone and a linear head, unit vectors out."""
 
+from collections.abc import Callable
+
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -44,7 +46,7 @@ class Student(nn.Module):
             ridge: As in `fit_head`.
             fabric: Where to compute.
         """
-        pooled = embed(_Pool(self), images, fabric)
+        pooled = embed(self, images, fabric, self.pool)
         deviation = pooled.std(dim=0, unbiased=False)
         self.mean.copy_(pooled.mean(dim=0))
         self.scale.copy_(1 / (deviation + 1e-3 * deviation.mean() + 1e-6))
@@ -60,17 +62,6 @@ class Student(nn.Module):
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         return self
-
-
-class _Pool(nn.Module):
-    """What a student's head reads."""
-
-    def __init__(self, student: Student) -> None:
-        super().__init__()
-        self.student = student
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.student.pool(images)
 
 
 @torch.no_grad()
@@ -94,7 +85,10 @@ def fit_head(head: nn.Linear, features: Tensor, targets: Tensor, ridge: float) -
 
 
 @torch.inference_mode()
-def embed(module: nn.Module, images: Tensor, fabric: Fabric) -> Tensor:
-    """`(n, dim)` outputs of a module for `(n, side, side, 3)` uint8 images, on the CPU."""
+def embed(
+    module: nn.Module, images: Tensor, fabric: Fabric, part: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Outputs `(n, dim)` of a module, or a part of it, for `(n, side, side, 3)` uint8 images, on the CPU."""
     module.eval().to(fabric.device)
-    return torch.cat([module(fabric.to_device(chunk)).float().cpu() for chunk in images.split(64)])
+    run = part or module
+    return torch.cat([run(fabric.to_device(chunk)).float().cpu() for chunk in images.split(64)])

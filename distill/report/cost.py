@@ -1,8 +1,7 @@
 """What a student has cost, and after how many images it is cheaper than its teacher."""
 
 import math
-from collections.abc import Sequence
-from time import perf_counter
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from distill.ask import TeacherAnswers
 from index.embedders.onnx import OnnxEmbedder
 from index.teachers.ledger import Ledger
+from index.timing import time_in_turns
 
 TIMED = 8  # images that the student's speed is measured on
 
@@ -54,10 +54,5 @@ def break_even(fixed: float, dear: float, cheap: float) -> int | None:
 
 def seconds_per_image(student: OnnxEmbedder, crops: NDArray[np.uint8]) -> float:
     """Measure the median time of one of the `(n, side, side, 3)` uint8 images, after a warm-up."""
-    times: list[float] = []
-    images: Sequence[NDArray[np.uint8]] = list(crops[:TIMED])
-    for image in [images[0], *images]:
-        start = perf_counter()
-        student.embed([image])
-        times.append(perf_counter() - start)
-    return float(np.median(times[1:]))
+    images = cycle(crops[:TIMED])
+    return float(time_in_turns([lambda: student.embed([next(images)])], TIMED)[0]) / 1000

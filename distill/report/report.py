@@ -15,6 +15,7 @@ from distill.report.held_out import HeldOut
 from index.errors import UsageError
 from index.evaluation.charts import Axis, draw_line, linear_axis, log_axis
 from index.html import load
+from index.io import atomic_write
 from index.teachers.cost import format_seconds
 
 RUN = "run.json"
@@ -139,9 +140,8 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def write_run(folder: Path, run: dict[str, Any]) -> None:
     """Write `run.json`, and the model card, which says the same to people."""
-    beside = folder / f".{RUN}.partial"
-    beside.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-    beside.replace(folder / RUN)
+    with atomic_write(folder / RUN) as beside:
+        beside.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(_card(run), encoding="utf-8")
 
 

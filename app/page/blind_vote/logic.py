@@ -51,13 +51,9 @@ def deal_round(
         return None
     row = differ[0]
     lists = first[row][first[row] >= 0].tolist(), second[row][second[row] >= 0].tolist()
-    turn = rng.random() < 0.5
-    return Round(
-        secrets.token_hex(8),
-        drawn[row],
-        (pair[1], pair[0]) if turn else pair,
-        (lists[1], lists[0]) if turn else lists,
-    )
+    if rng.random() < 0.5:
+        pair, lists = pair[::-1], lists[::-1]
+    return Round(secrets.token_hex(8), drawn[row], pair, lists)
 
 
 class BlindTest:

@@ -1,7 +1,6 @@
 """How far student and teacher agree on each image of the gallery: computed once, and kept with the index."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from index.errors import UsageError
 from index.evaluation.metrics import overlap_at_k, rank_biased_overlap
-from index.io import content_digest
+from index.io import atomic_write, content_digest
 from index.search import Searcher
 from index.stores.base import Store
 
@@ -118,14 +117,9 @@ def _read(index: Store) -> Agreements | None:
 def _keep(index: Store, found: Agreements) -> None:
     """Write it into the index folder; where that cannot be written, it is computed again another time."""
     path = index.data / _name(index)
-    beside = path.with_name(f".{path.name}.partial-{os.getpid()}")
     table = pa.table({"item": found.items, "overlap": found.overlap, "rbo": found.rbo})
-    try:
-        pq.write_table(table, beside, compression="zstd")
-        beside.replace(path)
-        for old in index.data.glob(f"{PREFIX}*.parquet"):
-            if old != path:
-                old.unlink()
-    except OSError:
-        with suppress(OSError):
-            beside.unlink()
+    with suppress(OSError):
+        with atomic_write(path) as beside:
+            pq.write_table(table, beside, compression="zstd")
+        for old in set(index.data.glob(f"{PREFIX}*.parquet")) - {path}:
+            old.unlink()

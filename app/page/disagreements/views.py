@@ -29,11 +29,8 @@ def render_disagreements(searcher: Searcher, every: Agreements, prefix: str, mos
     page = min(max(page, 0), pages - 1)
     part = slice(page * PER_PAGE, (page + 1) * PER_PAGE)
     shown = Agreements(chosen.items[part], chosen.overlap[part], chosen.rbo[part])
-    cases = (
-        render_cases(searcher, shown)
-        if len(shown)
-        else render_note("No photo matches. Clear the name, or allow more overlap.")
-    )
+    none = render_note("No photo matches. Clear the name, or allow more overlap.")
+    cases = render_cases(searcher, shown) if len(shown) else none
     return render_spread(every, searcher.index) + HTML.pager(len(chosen), page, pages) + cases
 
 

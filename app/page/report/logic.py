@@ -16,12 +16,11 @@ RUN, _, *VARIANTS = COMPANIONS
 
 @dataclass(frozen=True)
 class Size:
-    """What a model, one of its vectors and its search index weigh, in bytes; None where that is not known."""
+    """What a model and its search index weigh, in bytes, and its dimension; None where that is not known."""
 
     name: str
     model: int | None
     dim: int | None = None
-    vector: int | None = None
     search: int | None = None
 
 
@@ -50,13 +49,7 @@ def weigh(searcher: Searcher) -> list[Size]:
     if teacher and is_file_spec(teacher):
         models["teacher"] = Path(teacher)
     sizes = [
-        Size(
-            name,
-            _bytes_of(models.get(name)),
-            space.dim,
-            4 * space.dim,
-            _bytes_of(index.data / f"{name}.faiss"),
-        )
+        Size(name, _bytes_of(models.get(name)), space.dim, _bytes_of(index.data / f"{name}.faiss"))
         for name, space in index.manifest.spaces.items()
     ]
     return sizes + [Size(name, _bytes_of(path)) for name, path in find_variants(index).items()]

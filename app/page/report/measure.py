@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from statistics import median
-from time import perf_counter
+from itertools import cycle
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from index.images.decode import Photo, read_photo
 from index.images.sources import image_at
 from index.search import MODES, Searcher
 from index.stores.base import Store
+from index.timing import time_in_turns
 
 DEPTH = 10
 QUERIES = 200  # photos of the gallery that the quality is measured with
@@ -44,15 +44,6 @@ class Point:
     milliseconds: float
     quality: float
     best: bool = False
-
-
-@dataclass(frozen=True)
-class _Way:
-    """A way to search: the models that embed a query, and what finds."""
-
-    name: str
-    models: list[Embedder]
-    find: Find
 
 
 def measure(searcher: Searcher, report: Callable[[float], None]) -> list[Point]:
@@ -82,15 +73,15 @@ def measure(searcher: Searcher, report: Callable[[float], None]) -> list[Point]:
     def embedded(rows: NDArray[np.float32]) -> Find:
         return lambda part: searcher.search(rows[part], "student", DEPTH, own[part]).ids
 
-    ways = [_Way(mode, _models_of(searcher, mode), stored(mode)) for mode in searcher.modes]
-    ways += [_Way(name, [model], embedded(again[name])) for name, model in variants.items()]
-    ways = [way for way in ways if not any(model.calls.paid for model in way.models)]
-    embedding = milliseconds_per_image([model for way in ways for model in way.models], photos)
+    ways = [(mode, _models_of(searcher, mode), stored(mode)) for mode in searcher.modes]
+    ways += [(name, [model], embedded(again[name])) for name, model in variants.items()]
+    ways = [way for way in ways if not any(model.calls.paid for model in way[1])]
+    embedding = milliseconds_per_image([model for _, models, _ in ways for model in models], photos)
     truth = stored("teacher")(slice(None))
     points = []
-    for way in ways:
-        spent = sum(embedding[model.key] for model in way.models) + _search_milliseconds(way.find, len(items))
-        points.append(Point(way.name, spent, float(overlap_at_k(way.find(slice(None)), truth).mean())))
+    for name, models, find in ways:
+        spent = sum(embedding[model.key] for model in models) + _search_milliseconds(find, len(items))
+        points.append(Point(name, spent, float(overlap_at_k(find(slice(None)), truth).mean())))
         report(len(points) / len(ways))
     return mark_best(points)
 
@@ -115,15 +106,14 @@ def milliseconds_per_image(models: Sequence[Embedder], photos: Sequence[Photo]) 
 
     Models take turns: what else goes on slows all of them.
     """
-    times: dict[str, list[float]] = {model.key: [] for model in models}
-    for turn in range(ROUNDS + 1):
-        for photo in photos:
-            for model in {model.key: model for model in models}.values():
-                start = perf_counter()
-                model.embed([model.prepare(photo)])
-                if turn:  # the first warms up
-                    times[model.key].append(perf_counter() - start)
-    return {key: 1000 * median(spent) for key, spent in times.items()}
+
+    def embed_next(model: Embedder) -> Callable[[], object]:
+        turns = cycle(photos)
+        return lambda: model.embed([model.prepare(next(turns))])
+
+    works = {model.key: embed_next(model) for model in models}
+    times = time_in_turns([*works.values()], ROUNDS * len(photos), warm_up=len(photos))
+    return dict(zip(works, times.tolist(), strict=True))
 
 
 def _models_of(searcher: Searcher, mode: str) -> list[Embedder]:
@@ -168,9 +158,5 @@ def _embed_again(
 
 
 def _search_milliseconds(find: Find, queries: int) -> float:
-    times = []
-    for row in range(min(ROUNDS * TIMED, queries)):
-        start = perf_counter()
-        find(slice(row, row + 1))
-        times.append(perf_counter() - start)
-    return 1000 * median(times)
+    parts = (slice(row, row + 1) for row in range(queries))
+    return float(time_in_turns([lambda: find(next(parts))], min(ROUNDS * TIMED, queries), warm_up=0)[0])

@@ -16,17 +16,12 @@ from index.images.sources import image_at
 from index.io import content_digest
 from index.search import Searcher
 
-Box = tuple[float, float, float, float]
+Box = tuple[float, ...]
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 SMALLEST_BOX = 0.02  # of width and height that a box may have
 MAX_RESULTS = 200  # results that one search may ask for
-TURNS = (
-    None,
-    Image.Transpose.ROTATE_270,
-    Image.Transpose.ROTATE_180,
-    Image.Transpose.ROTATE_90,
-)
+TURNS = (None, Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_90)
 
 
 @dataclass(frozen=True)
@@ -43,13 +38,8 @@ class View:
 
     def __post_init__(self) -> None:
         left, top, right, bottom = self.box
-        inside = min(left, top) >= 0 and max(right, bottom) <= 1
-        if (
-            self.turn not in range(4)
-            or not inside
-            or right - left < SMALLEST_BOX
-            or bottom - top < SMALLEST_BOX
-        ):
+        inside = left >= 0 and top >= 0 and right <= 1 and bottom <= 1  # what is not a number is not
+        if self.turn not in range(4) or not inside or min(right - left, bottom - top) < SMALLEST_BOX:
             raise UsageError("That box is outside the photo. Draw it again.")
 
 
@@ -95,7 +85,7 @@ def read_request(asked: Mapping[str, Any], searcher: Searcher) -> SearchRequest:
         request = SearchRequest(
             modes=tuple(str(mode) for mode in asked["modes"])[:2],
             k=min(max(int(asked["k"]), 1), MAX_RESULTS),
-            view=View(int(asked.get("turn", 0)), _box(asked.get("box", WHOLE))),
+            view=View(int(asked.get("turn", 0)), tuple(map(float, asked.get("box", WHOLE)))),
             item=item,
             sent=str(asked.get("sent", "")),
             address=str(asked.get("address", "")),
@@ -113,13 +103,6 @@ def read_request(asked: Mapping[str, Any], searcher: Searcher) -> SearchRequest:
     if not request.modes or (unknown and unknown != ["teacher"]):  # that of a missing teacher gets its reason
         raise UsageError(f"There is no mode {', '.join(unknown)} here, only {', '.join(searcher.modes)}.")
     return request
-
-
-def _box(box: Any) -> Box:
-    left, top, right, bottom = (float(edge) for edge in box)
-    if not all(map(math.isfinite, (left, top, right, bottom))):
-        raise ValueError(box)
-    return left, top, right, bottom
 
 
 @dataclass(frozen=True)
@@ -205,14 +188,3 @@ def query_of_item(searcher: Searcher, item: int) -> Query:
     except ImageError as error:
         raise ImageError(f"{entry.name} cannot be read any more: {error}.") from error
     return Query(entry.name, data, content_digest(data), below=True)
-
-
-def preview(query: Query, side: int) -> Image.Image:
-    """Decode the whole photo, upright, at most `side` pixels wide and high.
-
-    Raises:
-        ImageError: It cannot be decoded.
-    """
-    image = query.photo(side).image
-    image.thumbnail((side, side), Image.Resampling.BICUBIC)
-    return image
