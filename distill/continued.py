@@ -40,12 +40,7 @@ KEPT = ("student", "weights", "size", "dim", "stages")  # options that make a st
 
 
 def continue_student(
-    files: Sequence[ImageFile],
-    student: Path,
-    teacher: Embedder,
-    ledger: Ledger,
-    out: Path,
-    options: Options,
+    files: Sequence[ImageFile], student: Path, teacher: Embedder, ledger: Ledger, out: Path, options: Options
 ) -> Distilled:
     """Distil again, from a student's weights, on what it was taught on and on further photos.
 
@@ -123,13 +118,8 @@ def continue_by_name(
 ) -> Distilled:
     """`continue_student`, with everything given by its name.
 
-    Args:
-        sources: Folders and files of further photos.
-        student: The student folder, which says what the student is: its network, its size, its teacher.
-        teacher: Where the teacher is now; without a spec where it was, if it is a file. One that is gone is
-            not asked: the ledger answers alone.
-        out: As for `continue_student`, as is the rest.
-        options: What and how.
+    Without a spec the teacher is opened where it was, if it is a file. One that is gone is not asked: the
+    ledger answers alone.
 
     Raises:
         RetrievalError: As `continue_student`, and where a source, the teacher or the ledger cannot be used.

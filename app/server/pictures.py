@@ -12,7 +12,6 @@ from platformdirs import user_cache_path
 from app.server.concurrency import CORES
 from index.errors import ImageError, RetrievalError, needs
 from index.images.decode import FORMATS, decode
-from index.images.file import ImageFile
 from index.images.sources import image_at
 from index.io import content_digest
 from index.stores.base import Store
@@ -102,7 +101,7 @@ class Pictures:
         """Read an item's file, and refuse one that is gone or not what was indexed."""
         self._last_change(item)
         try:
-            data, _ = self._file(item).read()
+            data, _ = image_at(item.path, item.name, self._allowed).read()
         except ImageError as error:
             raise ImageError(f"{item.name} is not there any more") from error
         if content_digest(data) != item.digest:
@@ -110,7 +109,7 @@ class Pictures:
         return data
 
     def _last_change(self, item: Item) -> int:
-        file = self._file(item)
+        file = image_at(item.path, item.name, self._allowed)
         try:
             size, changed = file.status()
         except ImageError as error:
@@ -118,9 +117,6 @@ class Pictures:
         if size != item.size:
             raise ImageError(f"{item.name} has changed since it was indexed")
         return changed
-
-    def _file(self, item: Item) -> ImageFile:
-        return image_at(item.path, item.name, self._allowed)
 
 
 def build_pictures(pictures: Pictures) -> APIRouter:

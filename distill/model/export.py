@@ -70,12 +70,7 @@ class Ensemble(nn.Module):
 
 
 def export_model(name: str, out: Path, weights: str = "auto") -> Path:
-    """Write a timm model, or the demo's teacher, as an ONNX embedder.
-
-    Args:
-        name: A timm name, or `demo-teacher`.
-        out: The ONNX file to write.
-        weights: As in `create_backbone`.
+    """Write a timm model, or the demo's teacher `demo-teacher`, as an ONNX embedder.
 
     Raises:
         UsageError: No such model or weights.
@@ -97,7 +92,7 @@ def export_onnx(
 
     Args:
         module: Maps `(n, side, side, 3)` uint8 to `(n, dim)` unit rows.
-        out: The file, written beside and renamed once it has passed the check.
+        out: The file, which takes its place once it has passed the check.
         side: Input size in pixels.
         dim: Length of the vectors.
         facts: Further metadata, stored as `retrieval.<name>`.
@@ -170,11 +165,7 @@ def check_parity(
 ) -> float:
     """Compare an ONNX file with the module it came from, at several batch sizes, by value and by ranking.
 
-    Args:
-        module: The torch module, in evaluation mode.
-        embedder: The file.
-        side: Input size in pixels.
-        images: `(n, side, side, 3)` uint8 to compare on; noise if None.
+    The `(n, side, side, 3)` uint8 images are noise if None.
 
     Returns:
         The largest absolute difference between any two coordinates.

@@ -38,13 +38,9 @@ class Student(nn.Module):
         return F.normalize(self.head(self.pool(images)).float(), dim=1)
 
     def fit(self, images: Tensor, targets: Tensor, ridge: float, fabric: Fabric) -> None:
-        """Set the head by ridge regression, so that training starts near the targets.
+        """Set the head by ridge regression from `(n, side, side, 3)` uint8 images to `(n, dim)` targets.
 
-        Args:
-            images: `(n, side, side, 3)` uint8.
-            targets: `(n, dim)` where they belong.
-            ridge: As in `fit_head`.
-            fabric: Where to compute.
+        Training then starts near them.
         """
         pooled = embed(self, images, fabric, self.pool)
         deviation = pooled.std(dim=0, unbiased=False)
@@ -66,14 +62,7 @@ class Student(nn.Module):
 
 @torch.no_grad()
 def fit_head(head: nn.Linear, features: Tensor, targets: Tensor, ridge: float) -> None:
-    """Set a linear head to map `(n, features)` to `(n, dim)` by ridge regression.
-
-    Args:
-        head: The layer to set.
-        features: `(n, features)` of the backbone.
-        targets: `(n, dim)` teacher vectors.
-        ridge: Penalty, relative to the mean variance of a feature.
-    """
+    """Set a linear head by ridge regression; the penalty is relative to the mean variance of a feature."""
     mean, offset = features.double().mean(0), targets.double().mean(0)
     x, y = features.double() - mean, targets.double() - offset
     penalty = ridge * x.pow(2).sum(0).mean() + 1e-12

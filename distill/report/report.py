@@ -75,10 +75,7 @@ def judge_asking(placement: dict[str, Any], answers: int) -> str:
 def write_report(folder: Path, runs: Sequence[dict[str, Any]], lists: HeldOut | None) -> None:
     """Write `report.html`: quality against budget, the loss, and what both models find.
 
-    Args:
-        folder: The student folder.
-        runs: What `run.json` holds, for each budget; the last is the student of the folder.
-        lists: What both found for the photos held out from the last.
+    `runs` are of each budget; the last is that of the folder, and the lists are of its held-out photos.
     """
     run, charts = runs[-1], {}
     training = run["training"]

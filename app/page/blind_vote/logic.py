@@ -31,15 +31,7 @@ def deal_round(
 ) -> Round | None:
     """Choose a photo of the gallery for which two stored modes differ, and an order. No model is asked.
 
-    Args:
-        searcher: The index.
-        pair: Two of its `stored_modes`.
-        k: Length of the lists.
-        rng: Chance.
-        voted: Names of photos that were voted on before; they come last.
-
-    Returns:
-        The round; None if the lists are the same for all photos that were looked at.
+    Photos that were voted on before come last. None if the lists are the same for all that were looked at.
     """
     items = searcher.index.items
     drawn = rng.sample(range(len(items)), min(CANDIDATES, len(items)))
@@ -83,12 +75,7 @@ class BlindTest:
         return self._open.get(key)
 
     def vote(self, dealt: Round, choice: str) -> Vote:
-        """Write down what was voted on a round, and close it.
-
-        Raises:
-            ValueError: No such choice.
-            OSError: It could not be written; the round stays open.
-        """
+        """Write down what was voted on a round, and close it; it stays open where that raises OSError."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         name = self._searcher.index.items[dealt.query].name
         vote = Vote(now, dealt.key, str(dealt.query), name, *dealt.modes, choice)

@@ -101,11 +101,7 @@ class Votes:
         return votes
 
     def add(self, vote: Vote) -> None:
-        """Write a vote, unless its round was voted on before.
-
-        Raises:
-            OSError: It could not be written.
-        """
+        """Write a vote, unless its round was voted on before; raises OSError where it cannot be written."""
         with self._lock:
             if any(earlier.round == vote.round for earlier in self.read()):
                 return

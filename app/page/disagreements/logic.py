@@ -72,12 +72,7 @@ def find_disagreements(searcher: Searcher, report: Callable[[float], None]) -> A
 
 
 def compute_agreements(searcher: Searcher, report: Callable[[float], None], most: int = MOST) -> Agreements:
-    """Search with images of the gallery, by their stored vectors, in the student's and the teacher's space.
-
-    Args:
-        searcher: The index.
-        report: Is told the share that is done.
-        most: How many queries at most; chosen at random.
+    """Search with at most `most` random images of the gallery, in the student's and the teacher's space.
 
     Raises:
         UsageError: The index was made without a teacher.

@@ -154,11 +154,7 @@ def query_of_bytes(data: bytes, name: str) -> Query:
 
 
 def query_of_words(words: str) -> Query:
-    """Make a query of words.
-
-    Raises:
-        UsageError: They are none, or too many.
-    """
+    """Make a query of words; raises UsageError if they are none, or too many."""
     text = Text(words)
     return Query(text.words, b"", text.digest, text=text)
 
