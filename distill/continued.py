@@ -155,12 +155,9 @@ def keep_what_it_is(options: Options, run: dict[str, Any]) -> Options:
 
 
 def open_teacher(student: Path, given: TeacherSpec, device: str) -> Embedder:
-    """Open the teacher of a student, or what stands for it when it cannot be asked.
+    """Open the teacher of a student as given, or what stands for it when it cannot be asked.
 
     A student folder may come from anyone: of what it names only a file is opened, never an address or code.
-
-    Raises:
-        UsageError: The one that was given cannot be opened.
     """
     if given.spec is not None:
         return given.open_plain(device)

@@ -43,11 +43,7 @@ class SharedSearcher(Searcher):
     """
 
     def __init__(self, searcher: Searcher) -> None:
-        """Take over an open searcher.
-
-        Raises:
-            RetrievalError: The index was replaced while it was being opened.
-        """
+        """Take over an open searcher; raises RetrievalError if its index was replaced meanwhile."""
         models = searcher.models
         super().__init__(searcher.index, models["student"], models.get("teacher"), searcher.device)
         self.teacher_missing, self.text = searcher.teacher_missing, searcher.text

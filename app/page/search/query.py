@@ -160,11 +160,7 @@ def query_of_words(words: str) -> Query:
 
 
 def query_of_address(address: str) -> Query:
-    """Make a query of an image that is fetched from an address on the internet.
-
-    Raises:
-        ImageError: It cannot be had; the message is a whole line.
-    """
+    """Fetch an image from the internet; raises ImageError, with a whole line, if it cannot be had."""
     try:
         data = fetch_image(address)
     except ImageError as reason:
@@ -173,11 +169,7 @@ def query_of_address(address: str) -> Query:
 
 
 def query_of_item(searcher: Searcher, item: int) -> Query:
-    """Make a query of an image of the gallery, read again.
-
-    Raises:
-        ImageError: It cannot be read any more; the message is a whole line.
-    """
+    """Read an image of the gallery again; raises ImageError, with a whole line, if that cannot be done."""
     entry = searcher.index.items[item]
     try:
         data, _ = image_at(entry.path, entry.name, searcher.index.allowed).read()
