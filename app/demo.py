@@ -40,19 +40,13 @@ class Row:
 
 
 def run_demo(images: Path | None, out: Path, page: bool, port: int) -> list[Row]:
-    """Run the demo, saying each step, and print its table.
+    """Run the demo, saying each step, print its table, and return the rows: teacher, student.
 
     Args:
         images: A folder of the user's photos; None takes the installed ones.
         out: Folder for everything that is made.
         page: Whether to serve the page at the end.
         port: Its port.
-
-    Returns:
-        The rows of the table: teacher, student.
-
-    Raises:
-        RetrievalError: A step failed.
     """
     out.mkdir(parents=True, exist_ok=True)
     photos = out / "photos"

@@ -36,9 +36,6 @@ def make_sample_photos(out: Path, seed: int = 0) -> int:
 
     Returns:
         How many photos were cut.
-
-    Raises:
-        UsageError: The packages are not installed.
     """
     rng = np.random.default_rng(seed)
     rows: dict[str, list[tuple[str, str]]] = {"gallery": [], "queries": []}
@@ -64,10 +61,7 @@ def make_sample_photos(out: Path, seed: int = 0) -> int:
 def make_view(photo: Image.Image, place: int, rng: np.random.Generator) -> Image.Image:
     """Take one view of a place: a random part of it, turned a little, mirrored or not, in other light.
 
-    Args:
-        photo: The whole photo.
-        place: Which cell of the grid, row by row.
-        rng: Source of chance.
+    `place` counts the cells of the grid, row by row.
     """
     row, column = divmod(place, GRID)
     share = rng.uniform(0.6, 0.95)

@@ -97,17 +97,10 @@ def survey_pool(
     most: int,
     seed: int,
 ) -> Pool:
-    """Look at a sample of a pool.
+    """Look at a sample of a pool, of at most `most` images, and keep squares of `side` pixels.
 
-    Args:
-        files: The pool.
-        teacher: What it cannot answer for is left out.
-        ledger: Images it has answers about come first.
-        backbone: The student's, whole.
-        fabric: Where the backbone computes.
-        side: Of the squares to keep of the images, in pixels.
-        most: How many images to look at.
-        seed: Of the sample.
+    What the teacher cannot answer for is left out; images that the ledger has answers about come first. The
+    backbone is the student's, whole.
 
     Raises:
         UsageError: The teacher is a file of vectors that lacks some of the images.
@@ -144,7 +137,7 @@ def consult(
         ledger: Its paid answers.
         budget: How many answers to collect.
         select: Which images to ask about, as in `order_by_worth`.
-        seed: Random seed.
+        seed: Of the choice.
         queries: Photos like those that will be searched with. Up to `QUERIES` answers, and no more than
             `QUERY_SHARE` of the budget, are about them.
         replayed: Digests of images that nothing is asked about; answers that they have come on top.
@@ -214,7 +207,7 @@ def ask_teacher(
     budget: int,
     wanted: int | None = None,
 ) -> TeacherAnswers:
-    """Collect answers for images in a given order, from the ledger where it has them, up to the budget.
+    """Collect answers for images in a given order, from the ledger where it has them.
 
     Args:
         files: The pool.
@@ -257,12 +250,7 @@ def ask_teacher(
 
 
 def _too_few(
-    count: int,
-    failures: Sequence[Failure],
-    unknown: bool,
-    ledger: Ledger,
-    budget: int,
-    complaint: str = "",
+    count: int, failures: Sequence[Failure], unknown: bool, ledger: Ledger, budget: int, complaint: str = ""
 ) -> str:
     if unknown and ledger.spent >= budget:
         lost = f" and {ledger.lost} failed calls" if ledger.lost else ""

@@ -40,12 +40,7 @@ KEPT = ("student", "weights", "size", "dim", "stages")  # options that make a st
 
 
 def continue_student(
-    files: Sequence[ImageFile],
-    student: Path,
-    teacher: Embedder,
-    ledger: Ledger,
-    out: Path,
-    options: Options,
+    files: Sequence[ImageFile], student: Path, teacher: Embedder, ledger: Ledger, out: Path, options: Options
 ) -> Distilled:
     """Distil again, from a student's weights, on what it was taught on and on further photos.
 
@@ -123,13 +118,8 @@ def continue_by_name(
 ) -> Distilled:
     """`continue_student`, with everything given by its name.
 
-    Args:
-        sources: Folders and files of further photos.
-        student: The student folder, which says what the student is: its network, its size, its teacher.
-        teacher: Where the teacher is now; without a spec where it was, if it is a file. One that is gone is
-            not asked: the ledger answers alone.
-        out: As for `continue_student`.
-        options: As for `continue_student`.
+    Without a spec the teacher is opened where it was, if it is a file. One that is gone is not asked: the
+    ledger answers alone.
 
     Raises:
         RetrievalError: As `continue_student`, and where a source, the teacher or the ledger cannot be used.
@@ -152,11 +142,7 @@ def bill_further(sources: Sequence[Source], student: Path, teacher: TeacherSpec,
 
 
 def keep_what_it_is(options: Options, run: dict[str, Any]) -> Options:
-    """Options of a student that takes the place of another.
-
-    Args:
-        options: What is wanted.
-        run: What the other one's run.json holds.
+    """Options of a student that takes the place of one with that run.json.
 
     Raises:
         UsageError: One of them says that it shall be something else.
@@ -169,12 +155,9 @@ def keep_what_it_is(options: Options, run: dict[str, Any]) -> Options:
 
 
 def open_teacher(student: Path, given: TeacherSpec, device: str) -> Embedder:
-    """Open the teacher of a student, or what stands for it when it cannot be asked.
+    """Open the teacher of a student as given, or what stands for it when it cannot be asked.
 
     A student folder may come from anyone: of what it names only a file is opened, never an address or code.
-
-    Raises:
-        UsageError: The one that was given cannot be opened.
     """
     if given.spec is not None:
         return given.open_plain(device)

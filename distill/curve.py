@@ -32,23 +32,12 @@ def distill_curve(
     options: Options,
     budgets: Sequence[int],
 ) -> Distilled:
-    """Distil with each budget; each adds queries to those that the one before has paid for.
+    """Distil with each budget, rising; each adds queries to those that the one before has paid for.
 
-    One after the other, or under torchrun side by side, a process for each.
-
-    The student of the largest budget gets `out` itself, and its variants; the others get folders in it. All
-    are measured on the photos that the last one holds out, which none of them learnt from.
-
-    Args:
-        files: As for `distill`, like the next three.
-        teacher: The model to learn from.
-        ledger: Its paid answers.
-        out: The student folder.
-        options: What and how; the budget in it is not used.
-        budgets: In ascending order.
-
-    Returns:
-        The student of the largest budget.
+    One after the other, or under torchrun side by side, a process for each. The budget in `options` does not
+    count. The student of the largest budget, which is returned, gets `out` itself, and its variants; the
+    others get folders in it. All are measured on the photos that the last one holds out, which none of them
+    learnt from.
     """
     if len(budgets) > 1 and prod(count_processes(os.environ)) > 1:
         return _distill_side_by_side(files, teacher, ledger, out, options, budgets)
@@ -119,20 +108,9 @@ def _compare(done: Sequence[Distilled]) -> None:
 
 
 def distill_by_name(
-    sources: Sequence[Source],
-    teacher: TeacherSpec,
-    out: Path,
-    options: Options,
-    budgets: Sequence[int],
+    sources: Sequence[Source], teacher: TeacherSpec, out: Path, options: Options, budgets: Sequence[int]
 ) -> Distilled:
-    """`distill_curve`, with everything given by its name.
-
-    Args:
-        sources: Folders and files.
-        teacher: How to reach the teacher. The budget in it is not used.
-        out: The student folder.
-        options: What and how.
-        budgets: In ascending order.
+    """`distill_curve`, with sources and teacher given by their names; the budget in `teacher` is not used.
 
     Raises:
         RetrievalError: As `distill`, and where a source, the teacher or the ledger cannot be used.

@@ -38,7 +38,5 @@ class Former:
         turn = (left @ right).astype(np.float32)
         space = placement.space
         return replace(
-            placement,
-            rows=placement.rows @ turn,
-            space=TeacherSpace(space.mean, turn.T @ space.components),
+            placement, rows=placement.rows @ turn, space=TeacherSpace(space.mean, turn.T @ space.components)
         )

@@ -18,12 +18,6 @@ def sample_pool(digests: Sequence[str], answered: Set[str], most: int, seed: int
     Neither the names of the files nor how many were answered before changes what is sampled for a seed, so
     that a run that was interrupted goes on with the same images.
 
-    Args:
-        digests: Content digest of each image of the pool.
-        answered: Digests that the ledger knows.
-        most: How many at most.
-        seed: Of the sample.
-
     Returns:
         Positions in the pool, by digest. Of several images with the same content only one is in it.
     """

@@ -1,6 +1,5 @@
 """A new teacher for an old index: its student searches the vectors there are, until they are made again."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from index.build.upgrade import replace_student
 from index.embedders.base import Embedder
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
-from index.images.file import ImageFile
 from index.images.sources import find_images, image_at
 from index.stores.folder import Index
 from index.teachers.ledger import Ledger
@@ -29,12 +27,7 @@ from index.teachers.spec import TeacherSpec
 
 @dataclass(frozen=True)
 class Upgraded:
-    """An index whose queries a new student embeds.
-
-    Attributes:
-        index: It, opened again.
-        made: The new student.
-    """
+    """An index, opened again, whose queries a new student embeds."""
 
     index: Index
     made: Distilled
@@ -55,12 +48,7 @@ class Upgraded:
 def upgrade_index(index: Index, teacher: Embedder, ledger: Ledger, out: Path, options: Options) -> Upgraded:
     """Distil a new teacher on the images of an index, into the space of the index.
 
-    Args:
-        index: Its images are the pool; they must be where they were.
-        teacher: The new teacher.
-        ledger: Its paid answers.
-        out: The student folder to write.
-        options: What and how.
+    The images are the pool; they must be where they were.
 
     Raises:
         RetrievalError: As `distill`, and where the index cannot be written.
@@ -68,13 +56,14 @@ def upgrade_index(index: Index, teacher: Embedder, ledger: Ledger, out: Path, op
     keep_freed_memory()
     fabric = open_fabric(options.device)
     backbone = open_backbone(options)
-
     ids = index.ids_by_digest
 
     def ask() -> tuple[Pool, TeacherAnswers]:
-        files = sample_items(index, ledger, options.seed)
-        queries = find_images(options.queries) if options.queries else []
         side, seed = stored_side(options.size), options.seed
+        digests = [item.digest for item in index.items]
+        sample = sample_pool(digests, ledger.known(digests), MOST, seed)
+        files = [image_at(index.items[i].path, index.items[i].name) for i in sample]
+        queries = find_images(options.queries) if options.queries else []
         pool = survey_pool(files, teacher, ledger, backbone, fabric, side, MOST, seed)
         changed = set(pool.digests) - ids.keys()  # an index may come from anyone: no other file is sent
         if len(changed) == len(pool.digests):
@@ -89,13 +78,6 @@ def upgrade_index(index: Index, teacher: Embedder, ledger: Ledger, out: Path, op
     if fabric.is_global_zero:
         index = replace_student(index.path, OnnxEmbedder(out / STUDENT, "cpu"))
     return Upgraded(index, made)
-
-
-def sample_items(index: Index, ledger: Ledger, seed: int) -> Sequence[ImageFile]:
-    """Up to `MOST` images of an index, those that the ledger has answers for first."""
-    digests = [item.digest for item in index.items]
-    sample = sample_pool(digests, ledger.known(digests), MOST, seed)
-    return [image_at(index.items[i].path, index.items[i].name) for i in sample]
 
 
 def upgrade_by_name(path: Path, teacher: TeacherSpec, out: Path, options: Options) -> Upgraded:

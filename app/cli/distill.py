@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from app.cli.options import TEACHERS, Device, DryRun, Exclude, Images, IndexFolder, LedgerFile, Price
+from app.cli.options import (
+    TEACHERS,
+    Device,
+    DryRun,
+    Exclude,
+    Images,
+    IndexFolder,
+    LedgerFile,
+    Price,
+    Seed,
+    Steps,
+    Weights,
+)
 from app.cli.teacher_options import TeacherOptions, describe_teacher
 from index.errors import UsageError
 
@@ -13,7 +25,7 @@ from index.errors import UsageError
 def export(
     model: Annotated[str, typer.Argument(help="A timm model name, or demo-teacher.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="The ONNX file to write.", show_default=False)],
-    weights: Annotated[str, typer.Option(help="auto, none, or a .pth or .safetensors file.")] = "auto",
+    weights: Weights = "auto",
 ) -> None:
     """Write a timm model as an ONNX file, to use as a teacher."""
     from distill.model.export import export_model
@@ -60,11 +72,9 @@ def distill(
     recipe: Annotated[
         str, typer.Option(help="How to train: default, plain-crops or a baseline.")
     ] = "default",
-    weights: Annotated[str, typer.Option(help="auto, none, or a .pth or .safetensors file.")] = "auto",
-    steps: Annotated[
-        int | None, typer.Option(help="Training steps.", show_default="by the number of images")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    weights: Weights = "auto",
+    steps: Steps = None,
+    seed: Seed = 0,
     variants: Annotated[str, typer.Option(help="Smaller copies to make too: fp16, int8, or both.")] = "",
     ledger: LedgerFile = None,
     price: Price = None,
@@ -80,16 +90,15 @@ def distill(
     if former is not None and len(budgets) > 1:
         raise UsageError("--continue takes one --budget.")
     spec = describe_teacher(teacher, teacher_option, ledger, budgets[-1])
+    left_out = tuple(exclude or ())
     if dry_run and former is None:  # without torch
-        bill = bill_by_name(images, spec, device, price, wanted=budgets[-1], exclude=tuple(exclude or ()))
-        typer.echo(bill)
+        typer.echo(bill_by_name(images, spec, device, price, wanted=budgets[-1], exclude=left_out))
         return
     from distill.continued import bill_further, continue_by_name
     from distill.curve import distill_by_name
     from distill.pipeline import Options
     from distill.training.recipes import find_recipe
 
-    files = tuple(filter(None, variants.split(",")))
     chosen = Options(
         budget=budgets[-1],
         student=student,
@@ -99,13 +108,13 @@ def distill(
         select=select,
         stages=stages,
         device=device,
-        variants=files,
+        variants=tuple(filter(None, variants.split(","))),
         steps=steps,
         seed=seed,
         price=price,
         recipe=find_recipe(recipe),
         queries=tuple(queries or ()),
-        exclude=tuple(exclude or ()),
+        exclude=left_out,
     )
     if former is not None:
         if dry_run:
@@ -125,10 +134,8 @@ def upgrade(
     out: Annotated[Path, typer.Option(help="The student folder to write.", show_default=False)],
     teacher_option: TeacherOptions = None,
     budget: Annotated[int, typer.Option(help="Most images to send to the teacher, ever.")] = 500,
-    steps: Annotated[
-        int | None, typer.Option(help="Training steps.", show_default="by the number of images")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    steps: Steps = None,
+    seed: Seed = 0,
     ledger: LedgerFile = None,
     price: Price = None,
     device: Device = "auto",

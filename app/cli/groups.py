@@ -1,6 +1,6 @@
 """Groups of commands: errors as one line on stderr, and a command that need not be named."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,6 +39,12 @@ class BuildsByDefault(TyperGroup):
         """Put `build` in its place."""
         named = bool(args) and args[0] in self.commands
         return super().parse_args(ctx, args if named else ["build", *(args or ["--help"])])
+
+
+def report_faults(faults: Sequence[str]) -> None:
+    """End a command that has checked something: exit code 1 where it found faults."""
+    typer.echo("\n".join(faults) or "All is well.")
+    raise typer.Exit(int(bool(faults)))
 
 
 @contextmanager

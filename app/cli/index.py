@@ -7,19 +7,8 @@ from typing import Annotated
 
 import typer
 
-from app.cli.groups import BuildsByDefault
-from app.cli.options import (
-    TEACHERS,
-    Device,
-    DryRun,
-    Exclude,
-    Gallery,
-    Images,
-    Json,
-    LedgerFile,
-    Paid,
-    Price,
-)
+from app.cli.groups import BuildsByDefault, report_faults
+from app.cli.options import TEACHERS, Device, DryRun, Exclude, Gallery, Images, Json, LedgerFile, Paid, Price
 from app.cli.teacher_options import TeacherOptions, describe_teacher
 
 indexes = typer.Typer(
@@ -110,9 +99,7 @@ def verify(index: Gallery) -> None:
     """Check every file of an index against its digest."""
     from index.stores.maintenance import verify_index
 
-    faults = verify_index(index)
-    typer.echo("\n".join(faults) or "All is well.")
-    raise typer.Exit(int(bool(faults)))
+    report_faults(verify_index(index))
 
 
 @indexes.command(epilog="Example: retrieval index compact idx")

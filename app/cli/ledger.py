@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli.groups import report_faults
 from app.cli.options import Json
 
 ledgers = typer.Typer(no_args_is_help=True, help="Show, export or check a teacher's paid answers.")
@@ -38,6 +39,4 @@ def verify_ledger(file: LedgerPath) -> None:
     """Check the file, and every answer against its checksum."""
     from index.teachers.ledger_report import verify_ledger
 
-    faults = verify_ledger(file)
-    typer.echo("\n".join(faults) or "All is well.")
-    raise typer.Exit(int(bool(faults)))
+    report_faults(verify_ledger(file))

@@ -27,6 +27,9 @@ Exclude = Annotated[
         show_default=False,
     ),
 ]
+Weights = Annotated[str, typer.Option(help="auto, none, or a .pth or .safetensors file.")]
+Steps = Annotated[int | None, typer.Option(help="Training steps.", show_default="by the number of images")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Teacher = Annotated[str | None, typer.Option(help="Teacher to use, if it has moved since indexing.")]
 Paid = Annotated[int, typer.Option("--budget", help="Most images to send to a paid teacher, ever.")]

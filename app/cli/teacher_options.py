@@ -65,13 +65,7 @@ READERS = {name: _reader(hint) for name, hint in get_type_hints(EmbedderOptions)
 def describe_teacher(
     name: str | None, options: Sequence[str] | None, ledger: Path | None, budget: int
 ) -> "TeacherSpec":
-    """Read what a command line says of a teacher.
-
-    Args:
-        name: What opens it, if it was given.
-        options: Texts such as `batch=64`.
-        ledger: The file of its answers.
-        budget: How many images it may ever be asked about.
+    """Read what a command line says of a teacher, with options such as `batch=64`.
 
     Raises:
         UsageError: There is no such option, or its value is not of its kind.
@@ -86,12 +80,7 @@ def describe_text(
 ) -> "TextSpec | None":
     """Read what a command line says of a teacher's text model; None if there is none.
 
-    Args:
-        name: What opens it, if it was given.
-        tokenizer: Its `tokenizer.json`.
-        options: As for `describe_teacher`, as is the rest.
-        ledger: Of the images; that of the texts lies beside it.
-        budget: How many texts it may ever be asked about, if it is paid.
+    Its ledger lies beside that of the images.
 
     Raises:
         UsageError: As `describe_teacher`, or a part of it stands alone.

@@ -21,11 +21,7 @@ class Background(Generic[T]):
     """
 
     def __init__(self, work: Callable[[Progress], T]) -> None:
-        """Take the work, and do not start it yet.
-
-        Args:
-            work: Is given a function to report its progress to.
-        """
+        """Take the work, which is given a function to report its progress to, and do not start it yet."""
         self._work = work
         self._lock = Lock()
         self._thread: Thread | None = None

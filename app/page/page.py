@@ -19,12 +19,7 @@ HERE = "PAGE-ADDRESS"  # api.js puts the address in its place
 
 
 def build_page(searcher: Searcher, price: float | None = None) -> gr.Blocks:
-    """Lay out the page.
-
-    Args:
-        searcher: The index and its models.
-        price: Of a thousand answers of the teacher, in the user's money, if they have one.
-    """
+    """Lay out the page; `price` is that of a thousand answers of the teacher, in the user's money."""
     Context.id = 0  # an open page names parts by number: after an index is replaced they must be the same
     with gr.Blocks(title="retrieval", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(render_heading(searcher.index), elem_classes="heading", apply_default_css=False)

@@ -13,13 +13,7 @@ from app.server.concurrency import TEXT, BusyError, SharedSearcher
 from app.server.metrics import STAGES
 from index.embedders.http_formats import read_input
 from index.embedders.text import LONGEST, Text
-from index.errors import (
-    BudgetError,
-    ImageError,
-    RetrievalError,
-    UsageError,
-    needs,
-)
+from index.errors import BudgetError, ImageError, RetrievalError, UsageError, needs
 from index.html import load
 from index.images.decode import Photo, decode
 from index.search import MODES, Results
@@ -43,14 +37,7 @@ class UnknownItemError(UsageError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What one search found.
-
-    Attributes:
-        query: What was searched with.
-        mode: How.
-        milliseconds: Time by stage.
-        hits: Rank, id, similarity and name of each item, best first.
-    """
+    """What one search found, with the time by stage; hits are rank, id, similarity and name, best first."""
 
     query: dict[str, Any]
     mode: str
@@ -73,8 +60,7 @@ class Answer:
             | {"thumbnail": f"thumbs/{item}", "image": f"images/{item}"}
             for rank, item, score, name in self.hits
         ]
-        times = {stage: round(value, 3) for stage, value in self.milliseconds.items()}
-        return {"query": self.query, "mode": self.mode, "milliseconds": times, "results": results}
+        return {"query": self.query, "mode": self.mode, "milliseconds": self.milliseconds, "results": results}
 
 
 def search_photo(searcher: SharedSearcher, data: bytes, name: str, mode: str, k: int) -> Answer:
@@ -86,20 +72,18 @@ def search_photo(searcher: SharedSearcher, data: bytes, name: str, mode: str, k:
     """
     start = perf_counter()
     photo = _decode(searcher, data, name, mode)
-    decoded = perf_counter()
+    decoded = perf_counter() - start
     found = searcher.find([photo], mode, k)
-    seconds = decoded - start, found.embed_seconds, found.search_seconds
-    times = {f: 1000 * s for f, s in zip(("decode", "embed", "search"), seconds, strict=True)}
+    seconds = {"decode": decoded, "embed": found.embed_seconds, "search": found.search_seconds}
     query = {"name": name, "width": photo.width, "height": photo.height}
-    return Answer(query, mode, times, _hits(found.results, searcher.index))
+    return _answer(query, mode, seconds, found.results, searcher.index)
 
 
 def search_item(searcher: SharedSearcher, item: int, mode: str, k: int) -> Answer:
     """Search with an image of the index, by the vectors that are kept of it: no model is asked.
 
     Raises:
-        UnknownItemError: The index has no such image.
-        UsageError: It has no such mode.
+        UsageError: The index has no such image or mode.
     """
     index = searcher.index
     require_item(index, item)
@@ -108,21 +92,16 @@ def search_item(searcher: SharedSearcher, item: int, mode: str, k: int) -> Answe
     results = searcher.search_items([item], mode, k)
     seconds = perf_counter() - start
     STAGES.labels("search", mode).observe(seconds)
-    return Answer(
-        {"id": item, "name": index.items[item].name}, mode, {"search": 1000 * seconds}, _hits(results, index)
-    )
+    query = {"id": item, "name": index.items[item].name}
+    return _answer(query, mode, {"search": seconds}, results, index)
 
 
 def search_text(searcher: SharedSearcher, words: str, mode: str, k: int) -> Answer:
-    """Search by words.
-
-    Raises:
-        RetrievalError: As `SharedSearcher.find_text`.
-    """
+    """Search by words; raises as `SharedSearcher.find_text`."""
     text = Text(words)
     found = searcher.find_text(text, mode, k)
-    times = {"embed": 1000 * found.embed_seconds, "search": 1000 * found.search_seconds}
-    return Answer({"text": text.words}, mode, times, _hits(found.results, searcher.index))
+    seconds = {"embed": found.embed_seconds, "search": found.search_seconds}
+    return _answer({"text": text.words}, mode, seconds, found.results, searcher.index)
 
 
 def build_api(searcher: SharedSearcher) -> APIRouter:
@@ -178,11 +157,7 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
 
 
 def require_known(request: Request) -> None:
-    """Refuse parameters of an address that its route does not have: left unread, they would seem obeyed.
-
-    Raises:
-        HTTPException: 422, naming the first of them and those that there are.
-    """
+    """Refuse parameters that a route does not have: left unread, they would seem obeyed."""
     known = [field.alias for field in request.scope["route"].dependant.query_params]
     for name in request.query_params:
         if name not in known:
@@ -190,34 +165,20 @@ def require_known(request: Request) -> None:
 
 
 def require_item(index: Store, item: int) -> None:
-    """Refuse the id of an image that is not in the index.
-
-    Raises:
-        UnknownItemError: There is none with this id.
-    """
+    """Raise UnknownItemError for the id of an image that is not in the index."""
     if not 0 <= item < len(index.items):
         raise UnknownItemError(f"The index has no image {item}; its ids are 0 to {len(index.items) - 1}.")
 
 
 def require_mode(searcher: SharedSearcher, mode: str) -> None:
-    """Refuse a mode that this index and these models do not have.
-
-    Raises:
-        UsageError: Names those that they have.
-    """
+    """Raise UsageError, naming those there are, for a mode that this index and these models do not have."""
     if mode not in searcher.modes:
         missing = f" {searcher.teacher_missing}" if mode in MODES and searcher.teacher_missing else ""
         raise UsageError(f"No mode {mode!r} here, only {', '.join(searcher.modes)}.{missing}")
 
 
 def api_help(base_url: str, modes: Sequence[str], text_modes: Sequence[str] = ()) -> str:
-    """Explain the API, as HTML.
-
-    Args:
-        base_url: Address of the page, as the browser sees it.
-        modes: The ways to search that there are,
-        text_modes: and those to search by words.
-    """
+    """Explain the API, as HTML; `base_url` is the address of the page, as the browser sees it."""
     return HELP.page(base_url.rstrip("/"), modes, MOST_RESULTS, text_modes)
 
 
@@ -260,11 +221,15 @@ def _decode(searcher: SharedSearcher, data: bytes, name: str, mode: str) -> Phot
         return decode(data, name, model.side if model else None)
 
 
-def _hits(results: Results, index: Store) -> list[tuple[int, int, float, str]]:
-    return [
+def _answer(
+    query: dict[str, Any], mode: str, seconds: dict[str, float], results: Results, index: Store
+) -> Answer:
+    milliseconds = {stage: round(1000 * spent, 3) for stage, spent in seconds.items()}
+    hits = [
         (rank, item, round(score, 6), index.items[item].name)
         for rank, (item, score) in enumerate(results.hits(), 1)
     ]
+    return Answer(query, mode, milliseconds, hits)
 
 
 def status_of(reason: RetrievalError) -> int:

@@ -136,32 +136,22 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
 
 
 def _new_app(**options: Any) -> FastAPI:
-    return FastAPI(
-        title="retrieval",
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        dependencies=[Depends(require_known)],
-        **options,
-    )
+    bare: dict[str, Any] = dict.fromkeys(("docs_url", "redoc_url", "openapi_url"))
+    return FastAPI(title="retrieval", dependencies=[Depends(require_known)], **bare, **options)
 
 
 def describe(searcher: Searcher) -> dict[str, Any]:
     """Describe what is served, by which models, on what they run."""
     manifest = searcher.index.manifest
+    opened = searcher.models | ({TEXT: searcher.text.model} if searcher.text else {})
     models = {
-        name: {"name": model.name, "key": model.key, "dim": model.dim, "provider": model.provider}
-        for name, model in (searcher.models | ({TEXT: searcher.text.model} if searcher.text else {})).items()
+        name: {fact: getattr(model, fact) for fact in ("name", "key", "dim", "provider")}
+        for name, model in opened.items()
     }
-    index = {
-        "name": searcher.index.label,
-        "created": manifest.created,
-        "generation": manifest.generation,
-        "count": manifest.count,
-    }
+    facts = {fact: getattr(manifest, fact) for fact in ("created", "generation", "count")}
     return {
         "status": "ok",
-        "index": index,
+        "index": {"name": searcher.index.label, **facts},
         "modes": searcher.modes,
         "text_modes": searcher.text_modes,
         "models": models,
@@ -174,10 +164,6 @@ def serve(open_index: Callable[[], Searcher], options: ServerOptions) -> None:
 
     An index that is written again meanwhile takes the place of the old one between requests: the old one
     answers what is in flight, and what comes then waits for the new one.
-
-    Args:
-        open_index: Opens what is searched.
-        options: How to serve.
 
     Raises:
         UsageError: The address cannot be used.
@@ -202,14 +188,7 @@ def serve(open_index: Callable[[], Searcher], options: ServerOptions) -> None:
         name = f"[{options.host}]" if ":" in options.host else options.host
         print(f"http://{name}:{listener.getsockname()[1]}", flush=True)
         while app:
-            config = uvicorn.Config(
-                app,
-                log_level="warning",
-                server_header=False,
-                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-                ws="none",
-            )
-            server = _Server(config, app.state.index, lambda: build_app(open_index(), options))
+            server = _Server(app, lambda: build_app(open_index(), options))
             server.run([listener.dup()])  # it closes what it is given
             app = server.next_app
 
@@ -220,10 +199,12 @@ class _Server(uvicorn.Server):
     Ends the connections that pages hold open, which would end by themselves only with the page.
     """
 
-    def __init__(self, config: uvicorn.Config, index: Store, build: Callable[[], FastAPI]) -> None:
+    def __init__(self, app: FastAPI, build: Callable[[], FastAPI]) -> None:
+        config = uvicorn.Config(app, log_level="warning", server_header=False, ws="none")
+        config.timeout_graceful_shutdown = SHUTDOWN_SECONDS
         super().__init__(config)
         self.next_app: FastAPI | None = None
-        threading.Thread(target=self._watch, args=(index, build), daemon=True).start()
+        threading.Thread(target=self._watch, args=(app.state.index, build), daemon=True).start()
 
     def _watch(self, index: Store, build: Callable[[], FastAPI]) -> None:
         refused = ""

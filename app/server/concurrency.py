@@ -43,11 +43,7 @@ class SharedSearcher(Searcher):
     """
 
     def __init__(self, searcher: Searcher) -> None:
-        """Take over an open searcher.
-
-        Raises:
-            RetrievalError: The index was replaced while it was being opened.
-        """
+        """Take over an open searcher; raises RetrievalError if its index was replaced meanwhile."""
         models = searcher.models
         super().__init__(searcher.index, models["student"], models.get("teacher"), searcher.device)
         self.teacher_missing, self.text = searcher.teacher_missing, searcher.text
@@ -75,22 +71,14 @@ class SharedSearcher(Searcher):
         return MODES[mode][0] if mode in MODES else "teacher"
 
     def find(self, photos: Sequence[Photo], mode: str, k: int, narrow: Filter | None = None) -> Found:
-        """Search as `Searcher.find`, when it is this search's turn.
-
-        Raises:
-            BusyError: Its turn did not come in time.
-        """
+        """Search as `Searcher.find`; raises BusyError if its turn does not come in time."""
         self._require_mode(mode)
         with self._turn(mode):
             found = super().find(photos, mode, k, narrow)
         return _observed(found, mode)
 
     def find_text(self, text: Text, mode: str, k: int, narrow: Filter | None = None) -> Found:
-        """Search as `Searcher.find_text`, when it is this search's turn.
-
-        Raises:
-            BusyError: Its turn did not come in time.
-        """
+        """Search as `Searcher.find_text`; raises BusyError if its turn does not come in time."""
         if self.text is None:
             return super().find_text(text, mode, k, narrow)  # which refuses
         with self._turn(TEXT):
@@ -98,11 +86,7 @@ class SharedSearcher(Searcher):
         return _observed(found, mode)
 
     async def run(self, mode: str, work: Callable[[], T]) -> T:
-        """Do work of this mode in a thread, of which each lane has as many as it can use.
-
-        Raises:
-            BusyError: Too many wait already.
-        """
+        """Do work of this mode in a thread of its lane; raises BusyError if too many wait already."""
         lane = self.lane(mode)
         if self._running[lane] >= self._limiters[lane].total_tokens + MOST_WAITING:
             raise BusyError("Too many searches at once. Try again in a moment.")
@@ -113,11 +97,7 @@ class SharedSearcher(Searcher):
             self._running[lane] -= 1
 
     def embed(self, photos: Sequence[Photo]) -> NDArray[np.float32]:
-        """Embed photos with the student: `(n, dim)` float32 rows of unit length.
-
-        Raises:
-            BusyError: Its turn did not come in time.
-        """
+        """Embed n photos with the student to `(n, dim)` float32 unit rows; raises BusyError as `find`."""
         with self._turn("student"), STAGES.labels("embed", "student").time():
             return self._embed("student", photos)
 

@@ -31,13 +31,10 @@ NOT_IPV4 = [ipaddress.ip_network(net) for net in ("224.0.0.0/3", "192.88.99.0/24
 
 
 def fetch_image(url: str) -> bytes:
-    """Fetch the bytes of an image file.
+    """Fetch the bytes of an image file at an `http://` or `https://` address.
 
     Every connection, also after a redirect, goes to an address that was checked itself: what a name stands
     for is looked up once. No proxy is used, for it would look the name up again.
-
-    Args:
-        url: `http://` or `https://`.
 
     Raises:
         ImageError: It cannot be had; the message is the reason.
@@ -79,11 +76,7 @@ def _follow(pool: httpcore.ConnectionPool, url: str) -> bytes:
 
 
 def _check(url: str) -> str:
-    """Parse an address to ASCII.
-
-    Raises:
-        ImageError: It is none that is followed.
-    """
+    """Parse an address to ASCII, and refuse what is not followed."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -115,11 +108,7 @@ def _read(answer: httpcore.Response, headers: dict[bytes, str]) -> bytes:
 
 
 def _look_up(host: str, port: int) -> list[str]:
-    """Look up the addresses that a name stands for, if all of them are public.
-
-    Raises:
-        ImageError: There is none, or one of them is not.
-    """
+    """Look up the addresses that a name stands for, and refuse it unless all of them are public."""
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:

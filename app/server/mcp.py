@@ -4,10 +4,12 @@ By the protocol's own library and not by Gradio's `mcp_server`, which calls the 
 password, and holds other libraries back.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from app.server.api import (
     MOST_RESULTS,
+    Answer,
     as_sentence,
     require_mode,
     search_item,
@@ -17,7 +19,7 @@ from app.server.api import (
 from app.server.concurrency import TEXT, SharedSearcher
 from app.server.fetch import fetch_image
 from index.embedders.http_formats import read_input
-from index.errors import RetrievalError, needs
+from index.errors import RetrievalError, UsageError, needs
 
 with needs("mcp"):
     from mcp.server.fastmcp import FastMCP
@@ -29,12 +31,7 @@ Count = Annotated[int, Field(ge=1, le=MOST_RESULTS)]
 
 
 def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
-    """Offer a search by photo and one by id, and one by words where there is a text model.
-
-    Args:
-        searcher: What is searched.
-        most_bytes: Of one request.
-    """
+    """Offer a search by photo and one by id, and one by words where there is a text model."""
     server = FastMCP(
         "retrieval",
         "Search a collection of images by image.",
@@ -46,6 +43,12 @@ def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
 
+    async def answer(mode: str, search: Callable[[], Answer]) -> dict[str, Any]:
+        try:
+            return (await searcher.run(mode, search)).as_dict()
+        except RetrievalError as reason:
+            raise ToolError(as_sentence(reason)) from reason
+
     @server.tool()
     async def search_by_photo(image: str, mode: str = "student", k: Count = 10) -> dict[str, Any]:
         """Find the indexed images most like a photo.
@@ -54,34 +57,26 @@ def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
         rerank.
         """
 
-        def search() -> dict[str, Any]:
-            data = fetch_image(image) if image.startswith(("http://", "https://")) else read_input(image)
-            return search_photo(searcher, data, "photo", mode, k).as_dict()
-
-        try:
+        def search() -> Answer:
             require_mode(searcher, mode)
-            return await searcher.run(mode, search)
-        except RetrievalError as reason:
-            raise ToolError(as_sentence(reason)) from reason
-        except ValueError as reason:
-            raise ToolError(f"The image {reason}.") from reason
+            try:
+                data = fetch_image(image) if image.startswith(("http://", "https://")) else read_input(image)
+            except ValueError as reason:
+                raise UsageError(f"The image {reason}.") from reason
+            return search_photo(searcher, data, "photo", mode, k)
+
+        return await answer(mode, search)
 
     @server.tool()
     async def search_by_id(id: int, mode: str = "student", k: Count = 10) -> dict[str, Any]:  # noqa: A002
         """Find the indexed images most like one of them, by its `id` in an earlier result."""
-        try:
-            return await searcher.run("student", lambda: search_item(searcher, id, mode, k).as_dict())
-        except RetrievalError as reason:
-            raise ToolError(as_sentence(reason)) from reason
+        return await answer("student", lambda: search_item(searcher, id, mode, k))
 
     if searcher.text:
 
         @server.tool()
         async def search_by_text(text: str, mode: str = "student", k: Count = 10) -> dict[str, Any]:
             """Find the indexed images that a few words tell of, such as "red shoes"."""
-            try:
-                return await searcher.run(TEXT, lambda: search_text(searcher, text, mode, k).as_dict())
-            except RetrievalError as reason:
-                raise ToolError(as_sentence(reason)) from reason
+            return await answer(TEXT, lambda: search_text(searcher, text, mode, k))
 
     return server

@@ -12,7 +12,6 @@ from platformdirs import user_cache_path
 from app.server.concurrency import CORES
 from index.errors import ImageError, RetrievalError, needs
 from index.images.decode import FORMATS, decode
-from index.images.file import ImageFile
 from index.images.sources import image_at
 from index.io import content_digest
 from index.stores.base import Store
@@ -25,18 +24,10 @@ with needs("demo"):
 
 THUMBNAIL = 320  # pixels of its longer side
 CACHE_BYTES = 2 << 30  # bytes of thumbnails, about 100,000, that a start of the server leaves in the cache
-MAX_ORIGINAL_BYTES, MAX_SIDE = (
-    20_000_000,
-    4096,
-)  # bytes of an original that is sent as it is; pixels of what is sent instead
-BROWSER_TYPES = {  # what every browser shows
-    "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",
-    "PNG": "image/png",
-    "GIF": "image/gif",
-    "WEBP": "image/webp",
-    "AVIF": "image/avif",
-}
+MAX_ORIGINAL_BYTES = 20_000_000  # of an original that is sent as it is
+MAX_SIDE = 4096  # pixels of what is sent instead
+BROWSER_TYPES = {name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "GIF", "WEBP", "AVIF")}
+BROWSER_TYPES["MPO"] = "image/jpeg"
 # An id may mean another image after the next start, so the browser asks every time; the tag spares the rest.
 HEADERS = {
     "Cache-Control": "private, no-cache",
@@ -57,21 +48,13 @@ class Pictures:
         self._cache = cache or user_cache_path("retrieval") / "thumbs"
 
     def find(self, item: str) -> Item:
-        """Find an item by the text of its id.
-
-        Raises:
-            ImageError: There is none.
-        """
+        """Find an item by the text of its id; raises ImageError if there is none."""
         if not (item.isascii() and item.isdecimal() and len(item) < 12 and int(item) < len(self._items)):
             raise ImageError(f"the index has no such image; its ids are 0 to {len(self._items) - 1}")
         return self._items[int(item)]
 
     def require_unchanged(self, item: Item) -> None:
-        """Refuse an item if its file is gone or has changed; looks at the content only if it was touched.
-
-        Raises:
-            ImageError: It is not what was indexed.
-        """
+        """Raise ImageError if an item's file is not as it was indexed; reads it only if it was touched."""
         if self._last_change(item) != item.mtime:
             self._read(item)
 
@@ -85,7 +68,7 @@ class Pictures:
         try:
             return kept.read_bytes()
         except OSError:
-            made = _jpeg(self._read(item), item.name, THUMBNAIL)
+            made = make_jpeg(self._read(item), item.name, THUMBNAIL)
         try:
             kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             beside = kept.with_name(f".{item.digest}-{os.getpid()}-{threading.get_ident()}")
@@ -106,27 +89,19 @@ class Pictures:
                     path.unlink()
 
     def original(self, item: Item) -> tuple[bytes, str]:
-        """Return what a browser can show of the whole image, and its media type.
-
-        Raises:
-            ImageError: There is nothing to show.
-        """
+        """Return what a browser can show of the whole image, and its media type; raises as `thumbnail`."""
         data = self._read(item)
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             mime = BROWSER_TYPES.get(image.format or "")
         if mime and len(data) <= MAX_ORIGINAL_BYTES:
             return data, mime
-        return _jpeg(data, item.name, MAX_SIDE), "image/jpeg"
+        return make_jpeg(data, item.name, MAX_SIDE), "image/jpeg"
 
     def _read(self, item: Item) -> bytes:
-        """Read an item's file.
-
-        Raises:
-            ImageError: It is gone, or not what was indexed.
-        """
+        """Read an item's file, and refuse one that is gone or not what was indexed."""
         self._last_change(item)
         try:
-            data, _ = self._file(item).read()
+            data, _ = image_at(item.path, item.name, self._allowed).read()
         except ImageError as error:
             raise ImageError(f"{item.name} is not there any more") from error
         if content_digest(data) != item.digest:
@@ -134,7 +109,7 @@ class Pictures:
         return data
 
     def _last_change(self, item: Item) -> int:
-        file = self._file(item)
+        file = image_at(item.path, item.name, self._allowed)
         try:
             size, changed = file.status()
         except ImageError as error:
@@ -142,9 +117,6 @@ class Pictures:
         if size != item.size:
             raise ImageError(f"{item.name} has changed since it was indexed")
         return changed
-
-    def _file(self, item: Item) -> ImageFile:
-        return image_at(item.path, item.name, self._allowed)
 
 
 def build_pictures(pictures: Pictures) -> APIRouter:
@@ -182,7 +154,8 @@ def build_pictures(pictures: Pictures) -> APIRouter:
     return router
 
 
-def _jpeg(data: bytes, name: str, side: int) -> bytes:
+def make_jpeg(data: bytes, name: str, side: int) -> bytes:
+    """Make a JPEG of an image file, at most `side` pixels wide and high; raises ImageError as `decode`."""
     image = decode(data, name, side).image
     image.thumbnail((side, side), Image.Resampling.BICUBIC)
     buffer = BytesIO()

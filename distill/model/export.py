@@ -11,7 +11,6 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -19,6 +18,7 @@ from distill.model.backbone import Backbone, create_backbone
 from index.embedders.onnx import FORMAT, OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.evaluation.metrics import rank
+from index.io import atomic_write
 
 DEMO_TEACHER = "demo-teacher"
 ROUNDING = 1e-5  # by which a score may differ where the coordinates differ in their last bits
@@ -70,12 +70,7 @@ class Ensemble(nn.Module):
 
 
 def export_model(name: str, out: Path, weights: str = "auto") -> Path:
-    """Write a timm model, or the demo's teacher, as an ONNX embedder.
-
-    Args:
-        name: A timm name, or `demo-teacher`.
-        out: The ONNX file to write.
-        weights: As in `create_backbone`.
+    """Write a timm model, or the demo's teacher `demo-teacher`, as an ONNX embedder.
 
     Raises:
         UsageError: No such model or weights.
@@ -86,8 +81,8 @@ def export_model(name: str, out: Path, weights: str = "auto") -> Path:
         facts = {"model": DEMO_TEACHER, "weights": "; ".join(b.origin for b in parts.values())}
         return export_onnx(module, out, DEMO_SIDE, sum(b.dim for b in parts.values()), facts)
     backbone = create_backbone(name, weights)
-    side = resolve_model_data_config(backbone.trunk)["input_size"][-1]
-    return export_onnx(Unit(backbone), out, side, backbone.dim, {"model": name, "weights": backbone.origin})
+    facts = {"model": name, "weights": backbone.origin}
+    return export_onnx(Unit(backbone), out, backbone.side, backbone.dim, facts)
 
 
 def export_onnx(
@@ -97,7 +92,7 @@ def export_onnx(
 
     Args:
         module: Maps `(n, side, side, 3)` uint8 to `(n, dim)` unit rows.
-        out: The file, written beside and renamed once it has passed the check.
+        out: The file, which takes its place once it has passed the check.
         side: Input size in pixels.
         dim: Length of the vectors.
         facts: Further metadata, stored as `retrieval.<name>`.
@@ -143,13 +138,9 @@ def export_onnx(
     }
     onnx.helper.set_model_props(model, {f"retrieval.{name}": value for name, value in written.items()})
     onnx.checker.check_model(model, full_check=True)
-    beside = out.with_name(f".{out.name}.partial")
-    beside.write_bytes(model.SerializeToString())
-    try:
+    with atomic_write(out) as beside:
+        beside.write_bytes(model.SerializeToString())
         check_parity(module, OnnxEmbedder(beside, "cpu"), side)
-        beside.replace(out)
-    finally:
-        beside.unlink(missing_ok=True)
     return out
 
 
@@ -174,11 +165,7 @@ def check_parity(
 ) -> float:
     """Compare an ONNX file with the module it came from, at several batch sizes, by value and by ranking.
 
-    Args:
-        module: The torch module, in evaluation mode.
-        embedder: The file.
-        side: Input size in pixels.
-        images: `(n, side, side, 3)` uint8 to compare on; noise if None.
+    The `(n, side, side, 3)` uint8 images are noise if None.
 
     Returns:
         The largest absolute difference between any two coordinates.
@@ -190,10 +177,9 @@ def check_parity(
         images = np.random.default_rng(0).integers(0, 256, (32, side, side, 3), dtype=np.uint8)
     with torch.inference_mode():
         expected = torch.cat([module(chunk) for chunk in torch.from_numpy(images).split(8)]).numpy()
-    worst = 0.0
-    for n in (1, 2, 7, len(images)):
-        found = embedder.embed(list(images[:n]))
-        worst = max(worst, float(np.abs(found - expected[:n]).max()))
+    batches = [embedder.embed(list(images[:n])) for n in (1, 2, 7, len(images))]
+    found = batches[-1]
+    worst = max(float(np.abs(batch - expected[: len(batch)]).max()) for batch in batches)
     if not worst < 1e-4:
         raise RetrievalError(f"The ONNX file differs from the network by {worst:.2g}; nothing was written.")
     k = min(10, len(images) - 1)

@@ -12,13 +12,8 @@ def fold_batch_norm(module: nn.Module, example: Tensor) -> int:
     A student that keeps ImageNet's statistics normalises by constants. Folded in, they cost no time, and the
     weights that training moves are the ones that act.
 
-    Args:
-        module: A network in evaluation mode.
-        example: An input, with which the pairs are found: what a normalisation is given is what a
-            convolution, and nothing else, put out.
-
-    Returns:
-        How many pairs were folded.
+    With the example the pairs are found: what a normalisation is given is what a convolution, and nothing
+    else, put out. Returns how many pairs were folded.
     """
     made: dict[int, nn.Conv2d] = {}
     kept: list[Tensor] = []  # alive, so that no two of them share an address

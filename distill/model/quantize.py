@@ -4,9 +4,9 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
 
 import numpy as np
 import onnx
@@ -21,13 +21,14 @@ from index.errors import ImageError, RetrievalError, UsageError
 from index.evaluation.metrics import overlap_at_k, rank
 from index.images.decode import read_photo
 from index.images.sources import Source, find_images
+from index.timing import time_in_turns
 
 CALIBRATION = 128  # images that set the scales of int8 by their activations
 GATE, FEWEST = 500, 50  # images that the gate searches among, and with, at most and at least
 LEAST_OVERLAP = 0.9  # docs/architecture.md has the figures that it lies between
 DEPTH = 10
 POOL_PHOTOS = "photos of the pool that did not calibrate it"
-ROUNDS = 15  # of timing, after two to warm up
+ROUNDS = 15  # of timing
 PRODUCTS = ("Conv", "Gemm", "MatMul")  # where the weights and the time are
 
 
@@ -106,7 +107,7 @@ def make_variants(
         files = {name: _convert(student, name, Path(scratch), calibration) for name in names}
         models = {"fp32": student, **files}
         lists = {name: _nearest(model, gate, queries) for name, model in models.items()}
-        times = zip(*(_time_in_turns(list(models.values()), gate[:n]) for n in (1, 32)), strict=True)
+        times = zip(*(_time_per_image(models.values(), gate[:n]) for n in (1, 32)), strict=True)
         population = POOL_PHOTOS if queries is None else QUERY_PHOTOS
         made = []
         for (name, model), spent in zip(models.items(), times, strict=True):
@@ -127,12 +128,6 @@ def make_variants_by_name(
     folder: Path, sources: Sequence[Source], names: Sequence[str], queries: Sequence[Source] = ()
 ) -> list[Variant]:
     """Make the variants of a student folder from images in files; note them in its run.json and model card.
-
-    Args:
-        folder: The student folder.
-        sources: Folders and files of unlabelled images.
-        names: `fp16`, `int8`.
-        queries: Folders and files of images like those that will be searched with; none takes the others.
 
     Raises:
         UsageError: No student folder, no such variant, or no source has an image.
@@ -280,14 +275,6 @@ def _nearest(
     return rank(similarity, DEPTH)
 
 
-def _time_in_turns(models: Sequence[OnnxEmbedder], images: NDArray[np.uint8]) -> list[float]:
-    """Measure the median milliseconds per image, in turns, so that a busy machine slows all alike."""
-    batch = list(images)
-    seconds: list[list[float]] = []
-    for _ in range(ROUNDS + 2):
-        marks = [perf_counter()]
-        for model in models:
-            model.embed(batch)
-            marks.append(perf_counter())
-        seconds.append(np.diff(marks).tolist())
-    return (1000 * np.median(seconds[2:], axis=0) / len(batch)).round(2).tolist()
+def _time_per_image(models: Iterable[OnnxEmbedder], batch: NDArray[np.uint8]) -> list[float]:
+    works = [partial(model.embed, list(batch)) for model in models]
+    return (time_in_turns(works, ROUNDS, warm_up=2) / len(batch)).round(2).tolist()

@@ -1,5 +1,7 @@
 """The student: a backbone and a linear head, unit vectors out."""
 
+from collections.abc import Callable
+
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -36,15 +38,11 @@ class Student(nn.Module):
         return F.normalize(self.head(self.pool(images)).float(), dim=1)
 
     def fit(self, images: Tensor, targets: Tensor, ridge: float, fabric: Fabric) -> None:
-        """Set the head by ridge regression, so that training starts near the targets.
+        """Set the head by ridge regression from `(n, side, side, 3)` uint8 images to `(n, dim)` targets.
 
-        Args:
-            images: `(n, side, side, 3)` uint8.
-            targets: `(n, dim)` where they belong.
-            ridge: As in `fit_head`.
-            fabric: Where to compute.
+        Training then starts near them.
         """
-        pooled = embed(_Pool(self), images, fabric)
+        pooled = embed(self, images, fabric, self.pool)
         deviation = pooled.std(dim=0, unbiased=False)
         self.mean.copy_(pooled.mean(dim=0))
         self.scale.copy_(1 / (deviation + 1e-3 * deviation.mean() + 1e-6))
@@ -62,27 +60,9 @@ class Student(nn.Module):
         return self
 
 
-class _Pool(nn.Module):
-    """What a student's head reads."""
-
-    def __init__(self, student: Student) -> None:
-        super().__init__()
-        self.student = student
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.student.pool(images)
-
-
 @torch.no_grad()
 def fit_head(head: nn.Linear, features: Tensor, targets: Tensor, ridge: float) -> None:
-    """Set a linear head by ridge regression, so that training starts aligned with teacher space.
-
-    Args:
-        head: The layer to set.
-        features: `(n, features)` of the backbone.
-        targets: `(n, dim)` teacher vectors.
-        ridge: Penalty, relative to the mean variance of a feature.
-    """
+    """Set a linear head by ridge regression; the penalty is relative to the mean variance of a feature."""
     mean, offset = features.double().mean(0), targets.double().mean(0)
     x, y = features.double() - mean, targets.double() - offset
     penalty = ridge * x.pow(2).sum(0).mean() + 1e-12
@@ -94,7 +74,10 @@ def fit_head(head: nn.Linear, features: Tensor, targets: Tensor, ridge: float) -
 
 
 @torch.inference_mode()
-def embed(module: nn.Module, images: Tensor, fabric: Fabric) -> Tensor:
-    """`(n, dim)` outputs of a module for `(n, side, side, 3)` uint8 images, on the CPU."""
+def embed(
+    module: nn.Module, images: Tensor, fabric: Fabric, part: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Outputs `(n, dim)` of a module, or a part of it, for `(n, side, side, 3)` uint8 images, on the CPU."""
     module.eval().to(fabric.device)
-    return torch.cat([module(fabric.to_device(chunk)).float().cpu() for chunk in images.split(64)])
+    run = part or module
+    return torch.cat([run(fabric.to_device(chunk)).float().cpu() for chunk in images.split(64)])

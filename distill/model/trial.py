@@ -43,15 +43,7 @@ CODE = (
 def try_out(student: str, size: int, dim: int, stages: int | None, device: str) -> None:
     """Find out whether a student can be trained and exported; what was found out once is remembered.
 
-    Args:
-        student: timm name of the backbone.
-        size: Its input side in pixels.
-        dim: Length of its vectors.
-        stages: Stages of the backbone to keep; None keeps those that are kept by default.
-        device: `auto`, `cpu` or `cuda`.
-
-    Raises:
-        UsageError: It cannot; the message is the reason.
+    Arguments are as in `Options`. Raises UsageError, with the reason, if it cannot.
     """
     if student.startswith(KNOWN):
         return

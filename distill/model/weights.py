@@ -21,11 +21,7 @@ def wheel_file(name: str) -> Path | None:
 
 
 def load_pretrained(name: str) -> nn.Module:
-    """A timm model with timm's weights.
-
-    Raises:
-        UsageError: They cannot be had.
-    """
+    """A timm model with timm's weights; raises UsageError if they cannot be had."""
     try:
         return timm.create_model(name, num_classes=0, pretrained=True)
     except Exception as error:  # no weights, no network, no cache: timm and its hub raise many kinds
@@ -37,11 +33,7 @@ def load_pretrained(name: str) -> nn.Module:
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
-    """Read a state dict.
-
-    Raises:
-        UsageError: The file is something else.
-    """
+    """Read a state dict; raises UsageError if the file is something else."""
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
@@ -61,11 +53,7 @@ def load_in_order(trunk: nn.Module, state: dict[str, Tensor], file: Path) -> Non
 
 
 def load_by_name(trunk: nn.Module, state: dict[str, Tensor], file: Path) -> None:
-    """Fill `trunk` with the tensors of the same names.
-
-    Raises:
-        UsageError: One is missing or has another shape.
-    """
+    """Fill `trunk` with the tensors of the same names; raises UsageError if one does not fit."""
     own = trunk.state_dict()
     wrong = [
         key

@@ -1,8 +1,7 @@
 """What a student has cost, and after how many images it is cheaper than its teacher."""
 
 import math
-from collections.abc import Sequence
-from time import perf_counter
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from distill.ask import TeacherAnswers
 from index.embedders.onnx import OnnxEmbedder
 from index.teachers.ledger import Ledger
+from index.timing import time_in_turns
 
 TIMED = 8  # images that the student's speed is measured on
 
@@ -24,14 +24,8 @@ def reckon(
 ) -> dict[str, Any]:
     """Reckon what one student has cost.
 
-    Its answers count, whether they were paid for in this run or before; so do all failed calls.
-
-    Args:
-        answered: The answers it learnt from.
-        ledger: Where they are kept.
-        price: Of a thousand answers, if it is known.
-        train_seconds: How long training took.
-        student_seconds: How long it takes for one image.
+    Its answers count, whether they were paid for in this run or before; so do all failed calls. `price` is
+    that of a thousand answers, if it is known, `student_seconds` how long the student takes for one image.
 
     Returns:
         `failed_calls`, `ask_seconds` (of this run), `price`, `money`, and how many images must be embedded
@@ -59,16 +53,6 @@ def break_even(fixed: float, dear: float, cheap: float) -> int | None:
 
 
 def seconds_per_image(student: OnnxEmbedder, crops: NDArray[np.uint8]) -> float:
-    """Measure the median time of one image, after a warm-up.
-
-    Args:
-        student: The model.
-        crops: `(n, side, side, 3)` uint8.
-    """
-    times: list[float] = []
-    images: Sequence[NDArray[np.uint8]] = list(crops[:TIMED])
-    for image in [images[0], *images]:
-        start = perf_counter()
-        student.embed([image])
-        times.append(perf_counter() - start)
-    return float(np.median(times[1:]))
+    """Measure the median time of one of the `(n, side, side, 3)` uint8 images, after a warm-up."""
+    images = cycle(crops[:TIMED])
+    return float(time_in_turns([lambda: student.embed([next(images)])], TIMED)[0]) / 1000

@@ -15,6 +15,7 @@ from distill.report.held_out import HeldOut
 from index.errors import UsageError
 from index.evaluation.charts import Axis, draw_line, linear_axis, log_axis
 from index.html import load
+from index.io import atomic_write
 from index.teachers.cost import format_seconds
 
 RUN = "run.json"
@@ -51,11 +52,9 @@ def judge(agreement: dict[str, Any] | None) -> str:
 
 
 def judge_asking(placement: dict[str, Any], answers: int) -> str:
-    """Say in one line what the answers brought above what the student's own ImageNet network knew.
+    """Say in one line what `answers` brought above what the student's own ImageNet network knew.
 
-    Args:
-        placement: As in `Placement.facts`.
-        answers: How many there were.
+    `placement` is as in `Placement.facts`.
     """
     before, after = (100 * placement[name] for name in ("free_network", "with_answers"))
     free = f"the student's own ImageNet network returns {before:.0f} % of the teacher's first ten"
@@ -76,10 +75,7 @@ def judge_asking(placement: dict[str, Any], answers: int) -> str:
 def write_report(folder: Path, runs: Sequence[dict[str, Any]], lists: HeldOut | None) -> None:
     """Write `report.html`: quality against budget, the loss, and what both models find.
 
-    Args:
-        folder: The student folder.
-        runs: What `run.json` holds, for each budget; the last is the student of the folder.
-        lists: What both found for the photos held out from the last.
+    `runs` are of each budget; the last is that of the folder, and the lists are of its held-out photos.
     """
     run, charts = runs[-1], {}
     training = run["training"]
@@ -132,11 +128,7 @@ def _image(pixels: NDArray[np.uint8]) -> str:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """Read what `write_run` wrote.
-
-    Raises:
-        UsageError: It is not there.
-    """
+    """Read what `write_run` wrote; raises UsageError if it is not there."""
     try:
         return json.loads((folder / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -144,15 +136,9 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def write_run(folder: Path, run: dict[str, Any]) -> None:
-    """Write `run.json`, and the model card, which says the same to people.
-
-    Args:
-        folder: The student folder.
-        run: What `run.json` will hold.
-    """
-    beside = folder / f".{RUN}.partial"
-    beside.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-    beside.replace(folder / RUN)
+    """Write `run.json`, and the model card, which says the same to people."""
+    with atomic_write(folder / RUN) as beside:
+        beside.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(_card(run), encoding="utf-8")
 
 

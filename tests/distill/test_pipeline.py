@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import picture
+from conftest import picture, write_embedder
 from teacher_server import TeacherServer, serving
 
 from distill.ask import ask_teacher, digest_pool
 from distill.curve import distill_by_name, distill_curve
 from distill.model import quantize as variants
-from distill.pipeline import Options, distill
+from distill.pipeline import Distilled, Options, distill
 from distill.report.report import judge, judge_asking
 from distill.training.recipes import Recipe
 from index.embedders.onnx import OnnxEmbedder
@@ -117,8 +117,31 @@ def test_too_few_images_are_an_error(tmp_path, folder, teacher, ledger):
         ask([ImageFile(folder / "0.png", "0.png")], teacher, ledger, 5)
 
 
-def test_a_student_folder_from_end_to_end(folder, tmp_path, teacher, ledger):
-    done = distill(find_images([folder]), teacher, ledger, tmp_path / "student", OPTIONS)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Distilled:
+    """A student of twelve pictures in `images`, with its teacher and its ledger beside it; all only read."""
+    root = tmp_path_factory.mktemp("made")
+    (root / "images").mkdir()
+    for i in range(12):
+        picture(i).save(root / "images" / f"{i}.png")
+    teacher = Counting(write_embedder(root / "teacher.onnx", dim=12, side=64, seed=2), "cpu")
+    with Ledger(root / "ledger.sqlite", teacher.key) as ledger:
+        done = distill(find_images([root / "images"]), teacher, ledger, root / "student", OPTIONS)
+    assert teacher.asked == 8
+    return done
+
+
+def distill_again(made: Distilled, source: Path, out: Path) -> Distilled:
+    """Distil with the same teacher, which must not be asked again."""
+    teacher = Counting(made.folder.with_name("teacher.onnx"), "cpu")
+    with Ledger(made.folder.with_name("ledger.sqlite"), teacher.key) as ledger:
+        done = distill(find_images([source]), teacher, ledger, out, OPTIONS)
+    assert teacher.asked == 0
+    return done
+
+
+def test_a_student_folder_from_end_to_end(made):
+    done, key = made, Counting(made.folder.with_name("teacher.onnx"), "cpu").key
     assert {path.name for path in done.folder.iterdir()} == {
         "student.onnx", "student.safetensors", "teacher_space.npz", "taught.npz", "run.json", "README.md",
         "report.html",
@@ -126,7 +149,7 @@ def test_a_student_folder_from_end_to_end(folder, tmp_path, teacher, ledger):
     student = OnnxEmbedder(done.folder / "student.onnx")
     assert (student.dim, student.side) == (6, 32)
     assert student.metadata["retrieval.queried"] == "8"
-    assert student.metadata["retrieval.teacher"].endswith(teacher.key)
+    assert student.metadata["retrieval.teacher"].endswith(key)
     assert TeacherSpace.load(done.folder / "teacher_space.npz").fits(12, 6)
     run = json.loads((done.folder / "run.json").read_text())
     assert run["queried"] == run["asked_now"] == 8
@@ -163,29 +186,24 @@ def test_variants_are_noted_and_do_not_outlive_their_student(folder, tmp_path, t
     assert "## Variants" not in (out / "README.md").read_text()
 
 
-def test_a_second_run_pays_nothing_and_makes_the_same_student(folder, tmp_path, teacher, ledger):
-    files = find_images([folder])
-    first = distill(files, teacher, ledger, tmp_path / "one", OPTIONS)
-    second = distill(files, teacher, ledger, tmp_path / "two", OPTIONS)
-    assert teacher.asked == 8
+def test_a_second_run_pays_nothing_and_makes_the_same_student(made, tmp_path):
+    images = made.folder.with_name("images")
+    first, second = made, distill_again(made, images, tmp_path / "two")
     assert "0 teacher queries in this run, 8 answers from the ledger" in second.summary
     assert first.run["training"]["loss"] == second.run["training"]["loss"]
-    photo = read_photo(files[0])
+    photo = read_photo(find_images([images])[0])
     one, two = (OnnxEmbedder(done.folder / "student.onnx") for done in (first, second))
     np.testing.assert_array_equal(one.embed([one.prepare(photo)]), two.embed([two.prepare(photo)]))
 
 
-def test_no_label_is_read(folder, tmp_path, teacher, ledger):
+def test_no_label_is_read(made, tmp_path):
     """The same images under names that say nothing give the same student."""
     anonymous = tmp_path / "anonymous"
     anonymous.mkdir()
-    for i, file in enumerate(find_images([folder])):
+    for i, file in enumerate(find_images([made.folder.with_name("images")])):
         (anonymous / f"{i:03}{file.path.suffix}").symlink_to(file.path)
-    runs = [
-        distill(find_images([source]), teacher, ledger, tmp_path / f"out-{source.name}", OPTIONS).run
-        for source in (folder, anonymous)
-    ]
-    assert runs[0]["training"]["loss"] == runs[1]["training"]["loss"]
+    again = distill_again(made, anonymous, tmp_path / "again")
+    assert again.run["training"]["loss"] == made.run["training"]["loss"]
 
 
 def test_by_name(folder, tmp_path, teacher_file):
@@ -312,18 +330,16 @@ def test_agreement_is_measured_on_query_photos_if_there_are_some(tmp_path, teach
     assert again.run["training"]["loss"] == done.run["training"]["loss"]
 
 
-def test_a_killed_run_goes_on_and_pays_nothing_twice(folder, tmp_path, teacher, ledger, monkeypatch):
-    files = find_images([folder])
-    whole = distill(files, teacher, ledger, tmp_path / "whole", OPTIONS)
+def test_a_killed_run_goes_on_and_pays_nothing_twice(made, tmp_path, monkeypatch):
+    images = made.folder.with_name("images")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("distill.pipeline.export_onnx", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        distill(files, teacher, ledger, tmp_path / "killed", OPTIONS)
+        distill_again(made, images, tmp_path / "killed")
     assert (tmp_path / "killed" / "checkpoint.pt").is_file()
-    again = distill(files, teacher, ledger, tmp_path / "killed", OPTIONS)
-    assert teacher.asked == 8
+    again = distill_again(made, images, tmp_path / "killed")
     assert (
-        again.run["export"]["key"] == whole.run["export"]["key"]
-        or again.run["training"]["loss"] == (whole.run["training"]["loss"])
+        again.run["export"]["key"] == made.run["export"]["key"]
+        or again.run["training"]["loss"] == made.run["training"]["loss"]
     )
     assert not (tmp_path / "killed" / "checkpoint.pt").exists()
 

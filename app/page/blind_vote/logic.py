@@ -18,14 +18,7 @@ MAX_OPEN = 10_000  # rounds that wait for their vote; the oldest are forgotten
 
 @dataclass(frozen=True)
 class Round:
-    """A photo and two lists, in an order that chance chose.
-
-    Attributes:
-        key: Identity of the round: it counts once.
-        query: Item that is searched with.
-        modes: Search modes of the left and the right list.
-        lists: Their item ids.
-    """
+    """A photo and two lists of item ids, in an order that chance chose; `key` makes it count once."""
 
     key: str
     query: int
@@ -36,17 +29,9 @@ class Round:
 def deal_round(
     searcher: Searcher, pair: Pair, k: int, rng: random.Random, voted: Collection[str] = ()
 ) -> Round | None:
-    """Choose a photo of the gallery for which two modes differ, and an order.
+    """Choose a photo of the gallery for which two stored modes differ, and an order. No model is asked.
 
-    Args:
-        searcher: The index. Its models are not asked.
-        pair: Two of its `stored_modes`.
-        k: Length of the lists.
-        rng: Chance.
-        voted: Names of photos that were voted on before; they come last.
-
-    Returns:
-        The round; None if the lists are the same for all photos that were looked at.
+    Photos that were voted on before come last. None if the lists are the same for all that were looked at.
     """
     items = searcher.index.items
     drawn = rng.sample(range(len(items)), min(CANDIDATES, len(items)))
@@ -58,30 +43,16 @@ def deal_round(
         return None
     row = differ[0]
     lists = first[row][first[row] >= 0].tolist(), second[row][second[row] >= 0].tolist()
-    turn = rng.random() < 0.5
-    return Round(
-        secrets.token_hex(8),
-        drawn[row],
-        (pair[1], pair[0]) if turn else pair,
-        (lists[1], lists[0]) if turn else lists,
-    )
+    if rng.random() < 0.5:
+        pair, lists = pair[::-1], lists[::-1]
+    return Round(secrets.token_hex(8), drawn[row], pair, lists)
 
 
 class BlindTest:
-    """Deals rounds and keeps them until they are voted on: several people vote at once, each on their own.
-
-    Attributes:
-        votes: Where votes go.
-    """
+    """Deals rounds and keeps them until they are voted on: several people vote at once, each on their own."""
 
     def __init__(self, searcher: Searcher, votes: Votes, rng: random.Random) -> None:
-        """Deal from an index.
-
-        Args:
-            searcher: The index. Its models are not asked.
-            votes: Where votes go.
-            rng: Chance.
-        """
+        """Deal from an index, and write down votes."""
         self._searcher = searcher
         self.votes = votes
         self._rng = rng
@@ -104,12 +75,7 @@ class BlindTest:
         return self._open.get(key)
 
     def vote(self, dealt: Round, choice: str) -> Vote:
-        """Write down what was voted on a round, and close it.
-
-        Raises:
-            ValueError: No such choice.
-            OSError: It could not be written; the round stays open.
-        """
+        """Write down what was voted on a round, and close it; it stays open where that raises OSError."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         name = self._searcher.index.items[dealt.query].name
         vote = Vote(now, dealt.key, str(dealt.query), name, *dealt.modes, choice)

@@ -51,15 +51,12 @@ class Vote:
         return {"left": self.left, "right": self.right, "none": None}[self.choice]
 
 
+HEAD = [field.name for field in fields(Vote)]
+
+
 @dataclass(frozen=True)
 class Tally:
-    """What was voted on one pair of modes, in either order.
-
-    Attributes:
-        pair: The two modes.
-        wins: Votes for each.
-        undecided: Votes for neither.
-    """
+    """What was voted on one pair of modes, in either order: votes for each, and for neither."""
 
     pair: Pair
     wins: tuple[int, int]
@@ -104,18 +101,14 @@ class Votes:
         return votes
 
     def add(self, vote: Vote) -> None:
-        """Write a vote, unless its round was voted on before.
-
-        Raises:
-            OSError: It could not be written.
-        """
+        """Write a vote, unless its round was voted on before; raises OSError where it cannot be written."""
         with self._lock:
             if any(earlier.round == vote.round for earlier in self.read()):
                 return
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
                 if file.tell() == 0:
-                    file.write(_line([field.name for field in fields(Vote)]))
+                    file.write(_line(HEAD))
                 elif not self.path.read_bytes().endswith(b"\n"):
                     file.write(b"\n")
                 file.write(_line(astuple(vote)))
@@ -124,21 +117,17 @@ class Votes:
 
     def as_csv(self) -> str:
         """Write all votes for a spreadsheet, with the head: it must not take a name for a formula."""
-        lines = [
-            _line([field.name for field in fields(Vote)]),
-            *(
-                _line(astuple(replace(vote, name=f"'{vote.name}") if vote.name[:1] in FORMULA else vote))
-                for vote in self.read()
-            ),
+        rows = [
+            astuple(replace(vote, name=f"'{vote.name}") if vote.name.startswith(FORMULA) else vote)
+            for vote in self.read()
         ]
-        return b"".join(lines).decode()
+        return b"".join(map(_line, [HEAD, *rows])).decode()
 
 
 def default_votes(index: Store) -> Votes:
     """Open the votes on an index, in the user's data folder: an index that is made again keeps them."""
-    models = [
-        index.manifest.spaces[name].key for name in ("student", "teacher") if name in index.manifest.spaces
-    ]
+    spaces = index.manifest.spaces
+    models = [spaces[name].key for name in ("student", "teacher") if name in spaces]
     key = content_digest("\n".join([str(index.path.resolve()), *models]).encode())
     return Votes(user_data_path("retrieval") / "votes" / f"{key}.csv")
 
@@ -152,12 +141,7 @@ def count_votes(votes: Iterable[Vote], pair: Pair) -> Tally:
 def wilson_interval(wins: int, votes: int) -> tuple[float, float]:
     """Compute Wilson's 95 % interval of a share: right also for few votes and for shares near 0 and 1.
 
-    Args:
-        wins: Votes for.
-        votes: All votes.
-
-    Returns:
-        Lower and upper bound; 0 and 1 without any vote.
+    Without any vote, it is 0 to 1.
     """
     if votes == 0:
         return 0.0, 1.0

@@ -1,7 +1,6 @@
 """How far student and teacher agree on each image of the gallery: computed once, and kept with the index."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from index.errors import UsageError
 from index.evaluation.metrics import overlap_at_k, rank_biased_overlap
-from index.io import content_digest
+from index.io import atomic_write, content_digest
 from index.search import Searcher
 from index.stores.base import Store
 
@@ -51,10 +50,7 @@ class Agreements:
     def select(self, names: Sequence[str], prefix: str, most: float) -> "Agreements":
         """Select those with a name that begins with `prefix` and an overlap of at most `most`.
 
-        Args:
-            names: `(n,)` names, in the order of `items`.
-            prefix: Of the name.
-            most: From 0 to 1.
+        `names` are all names, in the order of `items`.
         """
         end = int(np.searchsorted(self.overlap, most + 1e-9, "right"))
         chosen = [row for row in range(end) if names[row].startswith(prefix)]
@@ -62,11 +58,7 @@ class Agreements:
 
 
 def find_disagreements(searcher: Searcher, report: Callable[[float], None]) -> Agreements:
-    """Read the agreement of a gallery, or compute and keep it.
-
-    Args:
-        searcher: The index. Its models are not asked.
-        report: Is told the share that is done.
+    """Read the agreement of a gallery, or compute and keep it. No model is asked.
 
     Raises:
         UsageError: The index was made without a teacher.
@@ -80,12 +72,7 @@ def find_disagreements(searcher: Searcher, report: Callable[[float], None]) -> A
 
 
 def compute_agreements(searcher: Searcher, report: Callable[[float], None], most: int = MOST) -> Agreements:
-    """Search with images of the gallery, by their stored vectors, in the student's and the teacher's space.
-
-    Args:
-        searcher: The index. Its models are not asked.
-        report: Is told the share that is done.
-        most: How many queries at most; chosen at random.
+    """Search with at most `most` random images of the gallery, in the student's and the teacher's space.
 
     Raises:
         UsageError: The index was made without a teacher.
@@ -125,14 +112,9 @@ def _read(index: Store) -> Agreements | None:
 def _keep(index: Store, found: Agreements) -> None:
     """Write it into the index folder; where that cannot be written, it is computed again another time."""
     path = index.data / _name(index)
-    beside = path.with_name(f".{path.name}.partial-{os.getpid()}")
     table = pa.table({"item": found.items, "overlap": found.overlap, "rbo": found.rbo})
-    try:
-        pq.write_table(table, beside, compression="zstd")
-        beside.replace(path)
-        for old in index.data.glob(f"{PREFIX}*.parquet"):
-            if old != path:
-                old.unlink()
-    except OSError:
-        with suppress(OSError):
-            beside.unlink()
+    with suppress(OSError):
+        with atomic_write(path) as beside:
+            pq.write_table(table, beside, compression="zstd")
+        for old in set(index.data.glob(f"{PREFIX}*.parquet")) - {path}:
+            old.unlink()

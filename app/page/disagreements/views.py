@@ -16,12 +16,7 @@ HTML = load("app/page/disagreements/disagreements.html", thumbnail=thumbnail_url
 def render_disagreements(searcher: Searcher, every: Agreements, prefix: str, most: float, page: int) -> str:
     """Show one page of the photos that match, the worst first.
 
-    Args:
-        searcher: The index.
-        every: What is known.
-        prefix: What names begin with.
-        most: Overlap at most, from 0 to 1.
-        page: From 0; one that is not there becomes the nearest.
+    `most` is an overlap from 0 to 1; a page that is not there becomes the nearest.
     """
     items = searcher.index.items
     chosen = every.select([items[item].name for item in every.items], prefix, most)
@@ -29,11 +24,8 @@ def render_disagreements(searcher: Searcher, every: Agreements, prefix: str, mos
     page = min(max(page, 0), pages - 1)
     part = slice(page * PER_PAGE, (page + 1) * PER_PAGE)
     shown = Agreements(chosen.items[part], chosen.overlap[part], chosen.rbo[part])
-    cases = (
-        render_cases(searcher, shown)
-        if len(shown)
-        else render_note("No photo matches. Clear the name, or allow more overlap.")
-    )
+    none = render_note("No photo matches. Clear the name, or allow more overlap.")
+    cases = render_cases(searcher, shown) if len(shown) else none
     return render_spread(every, searcher.index) + HTML.pager(len(chosen), page, pages) + cases
 
 

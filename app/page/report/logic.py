@@ -16,20 +16,11 @@ RUN, _, *VARIANTS = COMPANIONS
 
 @dataclass(frozen=True)
 class Size:
-    """What a model and its space weigh, in bytes; None where that is not known.
-
-    Attributes:
-        name: Of the space, or of a variant of the student.
-        model: The model's file.
-        dim: Length of its vectors.
-        vector: One stored vector.
-        search: The FAISS index, if there is one.
-    """
+    """What a model and its search index weigh, in bytes, and its dimension; None where that is not known."""
 
     name: str
     model: int | None
     dim: int | None = None
-    vector: int | None = None
     search: int | None = None
 
 
@@ -58,13 +49,7 @@ def weigh(searcher: Searcher) -> list[Size]:
     if teacher and is_file_spec(teacher):
         models["teacher"] = Path(teacher)
     sizes = [
-        Size(
-            name,
-            _bytes_of(models.get(name)),
-            space.dim,
-            4 * space.dim,
-            _bytes_of(index.data / f"{name}.faiss"),
-        )
+        Size(name, _bytes_of(models.get(name)), space.dim, _bytes_of(index.data / f"{name}.faiss"))
         for name, space in index.manifest.spaces.items()
     ]
     return sizes + [Size(name, _bytes_of(path)) for name, path in find_variants(index).items()]

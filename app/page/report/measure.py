@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from statistics import median
-from time import perf_counter
+from itertools import cycle
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from index.images.decode import Photo, read_photo
 from index.images.sources import image_at
 from index.search import MODES, Searcher
 from index.stores.base import Store
+from index.timing import time_in_turns
 
 DEPTH = 10
 QUERIES = 200  # photos of the gallery that the quality is measured with
@@ -46,24 +46,11 @@ class Point:
     best: bool = False
 
 
-@dataclass(frozen=True)
-class _Way:
-    """A way to search: the models that embed a query, and what finds."""
-
-    name: str
-    models: list[Embedder]
-    find: Find
-
-
 def measure(searcher: Searcher, report: Callable[[float], None]) -> list[Point]:
     """Measure every way to search with photos of the gallery, at no query to a paid teacher.
 
     Quality is that of the stored vectors, and a variant's that of the same photos embedded again. Time is the
     median of one photo at a time.
-
-    Args:
-        searcher: The index and its models.
-        report: Is told the share that is done.
 
     Returns:
         The points, the fastest first.
@@ -86,25 +73,21 @@ def measure(searcher: Searcher, report: Callable[[float], None]) -> list[Point]:
     def embedded(rows: NDArray[np.float32]) -> Find:
         return lambda part: searcher.search(rows[part], "student", DEPTH, own[part]).ids
 
-    ways = [_Way(mode, _models_of(searcher, mode), stored(mode)) for mode in searcher.modes]
-    ways += [_Way(name, [model], embedded(again[name])) for name, model in variants.items()]
-    ways = [way for way in ways if not any(model.calls.paid for model in way.models)]
-    embedding = milliseconds_per_image([model for way in ways for model in way.models], photos)
+    ways = [(mode, _models_of(searcher, mode), stored(mode)) for mode in searcher.modes]
+    ways += [(name, [model], embedded(again[name])) for name, model in variants.items()]
+    ways = [way for way in ways if not any(model.calls.paid for model in way[1])]
+    embedding = milliseconds_per_image([model for _, models, _ in ways for model in models], photos)
     truth = stored("teacher")(slice(None))
     points = []
-    for way in ways:
-        spent = sum(embedding[model.key] for model in way.models) + _search_milliseconds(way.find, len(items))
-        points.append(Point(way.name, spent, float(overlap_at_k(way.find(slice(None)), truth).mean())))
+    for name, models, find in ways:
+        spent = sum(embedding[model.key] for model in models) + _search_milliseconds(find, len(items))
+        points.append(Point(name, spent, float(overlap_at_k(find(slice(None)), truth).mean())))
         report(len(points) / len(ways))
     return mark_best(points)
 
 
 def mark_best(points: Sequence[Point]) -> list[Point]:
-    """Mark the Pareto points: those that no other one beats in one respect and equals in the other.
-
-    Returns:
-        The points, the fastest first.
-    """
+    """Mark the Pareto points, which no other equals in both respects and beats in one; the fastest first."""
 
     def beaten(point: Point) -> bool:
         return any(
@@ -122,20 +105,15 @@ def milliseconds_per_image(models: Sequence[Embedder], photos: Sequence[Photo]) 
     """Median time to prepare and embed one photo, by the model's key, after a warm-up.
 
     Models take turns: what else goes on slows all of them.
-
-    Args:
-        models: The embedders.
-        photos: Photos to embed, one at a time.
     """
-    times: dict[str, list[float]] = {model.key: [] for model in models}
-    for turn in range(ROUNDS + 1):
-        for photo in photos:
-            for model in {model.key: model for model in models}.values():
-                start = perf_counter()
-                model.embed([model.prepare(photo)])
-                if turn:  # the first warms up
-                    times[model.key].append(perf_counter() - start)
-    return {key: 1000 * median(spent) for key, spent in times.items()}
+
+    def embed_next(model: Embedder) -> Callable[[], object]:
+        turns = cycle(photos)
+        return lambda: model.embed([model.prepare(next(turns))])
+
+    works = {model.key: embed_next(model) for model in models}
+    times = time_in_turns([*works.values()], ROUNDS * len(photos), warm_up=len(photos))
+    return dict(zip(works, times.tolist(), strict=True))
 
 
 def _models_of(searcher: Searcher, mode: str) -> list[Embedder]:
@@ -180,9 +158,5 @@ def _embed_again(
 
 
 def _search_milliseconds(find: Find, queries: int) -> float:
-    times = []
-    for row in range(min(ROUNDS * TIMED, queries)):
-        start = perf_counter()
-        find(slice(row, row + 1))
-        times.append(perf_counter() - start)
-    return 1000 * median(times)
+    parts = (slice(row, row + 1) for row in range(queries))
+    return float(time_in_turns([lambda: find(next(parts))], min(ROUNDS * TIMED, queries), warm_up=0)[0])

@@ -10,7 +10,6 @@ from app.page.views import format_bytes, render_note
 from index.evaluation.charts import Mark, draw_chart, draw_line, linear_axis, log_axis, render_table
 from index.html import load
 from index.stores.base import Store
-from index.stores.records import Space
 from index.teachers.cost import format_seconds
 
 LISTED = 200  # refused images that are listed
@@ -20,14 +19,7 @@ HTML = load("app/page/report/report.html")
 
 
 def render_report(index: Store, run: dict[str, Any] | None, sizes: Sequence[Size], ways: str) -> str:
-    """Show all sections.
-
-    Args:
-        index: The index.
-        run: What is known of the student's training.
-        sizes: What things weigh.
-        ways: What `render_ways` made.
-    """
+    """Show all sections: `run` is what is known of the student's training, `ways` what `render_ways` made."""
     sections = {
         "Quality against budget": _render_run(render_curve, run) if run else HTML.no_run(),
         "Time against quality": ways,
@@ -53,9 +45,7 @@ def render_curve(run: dict[str, Any]) -> str:
 def render_ways(work: Background[list[Point]], paid: Sequence[str]) -> str:
     """Show time and agreement of every way to search, with the Pareto points filled.
 
-    Args:
-        work: Brings the points.
-        paid: Names of models that are not measured, because each answer has a price.
+    `paid` names models that are not measured, because each answer has a price.
     """
     if work.error:
         return render_note(work.error)
@@ -79,7 +69,7 @@ def render_sizes(sizes: Sequence[Size]) -> str:
             MODE_OF.get(size.name, size.name),
             format_bytes(size.model),
             "-" if size.dim is None else f"{size.dim:,}",
-            format_bytes(size.vector),
+            format_bytes(size.dim and 4 * size.dim),
             format_bytes(size.search),
         ]
         for size in sizes
@@ -96,7 +86,10 @@ def render_health(index: Store) -> str:
         "Made": f"{manifest.created[:16].replace('T', ' ')} UTC",
         **index.engine,
     }
-    spaces = [_render_space(name, space) for name, space in manifest.spaces.items()]
+    spaces = [
+        [MODE_OF.get(name, name), space.factory, f"{space.recall:.3f}"]
+        for name, space in manifest.spaces.items()
+    ]
     table = render_table(["", "type of index", "recall@10"], spaces)
     return HTML.facts(facts) + table + (_render_refused(index) if index.failures else "")
 
@@ -115,8 +108,7 @@ def render_training(run: dict[str, Any]) -> str:
         **_costs(run.get("cost") or {}),
     }
     if measured := run.get("agreement"):
-        held_out = f"{measured['overlap@10']:.1%} on {measured['held_out']:,} photos held out"
-        facts["Overlap@10"] = held_out
+        facts["Overlap@10"] = f"{measured['overlap@10']:.1%} on {measured['held_out']:,} photos held out"
     checks = training.get("agreement") or []
     return HTML.facts(facts) + (_render_checks(checks, training["kept_step"]) if len(checks) > 1 else "")
 
@@ -140,13 +132,8 @@ def _costs(cost: dict[str, Any]) -> dict[str, str]:
 
 def _render_checks(checks: Sequence[Sequence[float]], kept: int) -> str:
     points = [(step, 100 * value) for step, value in checks]
-    steps = [step for step, _ in points]
-    x = linear_axis("training step", steps, 0, steps[-1])
+    x = linear_axis("training step", [step for step, _ in points], 0, points[-1][0])
     return HTML.checks(kept, *draw_line("Agreement with the teacher by training step", points, x, OVERLAP))
-
-
-def _render_space(name: str, space: Space) -> list[str]:
-    return [MODE_OF.get(name, name), space.factory, f"{space.recall:.3f}"]
 
 
 def _render_refused(index: Store) -> str:

@@ -52,13 +52,7 @@ class SearchColumn:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike two lists are.
-
-    Attributes:
-        overlap: The share that both have.
-        rbo: Rank-biased overlap (p = 0.9).
-        depth: Length of the longer list, of which the overlap is a share.
-    """
+    """How alike two lists are: overlap, rank-biased overlap (p = 0.9), and the longer one's length."""
 
     overlap: float
     rbo: float

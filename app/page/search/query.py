@@ -16,17 +16,12 @@ from index.images.sources import image_at
 from index.io import content_digest
 from index.search import Searcher
 
-Box = tuple[float, float, float, float]
+Box = tuple[float, ...]
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 SMALLEST_BOX = 0.02  # of width and height that a box may have
 MAX_RESULTS = 200  # results that one search may ask for
-TURNS = (
-    None,
-    Image.Transpose.ROTATE_270,
-    Image.Transpose.ROTATE_180,
-    Image.Transpose.ROTATE_90,
-)
+TURNS = (None, Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_90)
 
 
 @dataclass(frozen=True)
@@ -43,13 +38,8 @@ class View:
 
     def __post_init__(self) -> None:
         left, top, right, bottom = self.box
-        inside = min(left, top) >= 0 and max(right, bottom) <= 1
-        if (
-            self.turn not in range(4)
-            or not inside
-            or right - left < SMALLEST_BOX
-            or bottom - top < SMALLEST_BOX
-        ):
+        inside = left >= 0 and top >= 0 and right <= 1 and bottom <= 1  # what is not a number is not
+        if self.turn not in range(4) or not inside or min(right - left, bottom - top) < SMALLEST_BOX:
             raise UsageError("That box is outside the photo. Draw it again.")
 
 
@@ -95,7 +85,7 @@ def read_request(asked: Mapping[str, Any], searcher: Searcher) -> SearchRequest:
         request = SearchRequest(
             modes=tuple(str(mode) for mode in asked["modes"])[:2],
             k=min(max(int(asked["k"]), 1), MAX_RESULTS),
-            view=View(int(asked.get("turn", 0)), _box(asked.get("box", WHOLE))),
+            view=View(int(asked.get("turn", 0)), tuple(map(float, asked.get("box", WHOLE)))),
             item=item,
             sent=str(asked.get("sent", "")),
             address=str(asked.get("address", "")),
@@ -115,16 +105,9 @@ def read_request(asked: Mapping[str, Any], searcher: Searcher) -> SearchRequest:
     return request
 
 
-def _box(box: Any) -> Box:
-    left, top, right, bottom = (float(edge) for edge in box)
-    if not all(map(math.isfinite, (left, top, right, bottom))):
-        raise ValueError(box)
-    return left, top, right, bottom
-
-
 @dataclass(frozen=True)
 class Query:
-    """A picture to search with: its bytes, and how it is looked at.
+    """A picture to search with, or words in its place.
 
     Attributes:
         name: What to call it.
@@ -143,10 +126,7 @@ class Query:
     text: Text | None = None
 
     def photo(self, side: int) -> Photo:
-        """Decode it, turned and cut.
-
-        Args:
-            side: As in `decode`, of what is kept of the picture.
+        """Decode it, turned and cut, with at least `side` pixels of what is kept.
 
         Raises:
             ImageError: It cannot be decoded.
@@ -174,21 +154,13 @@ def query_of_bytes(data: bytes, name: str) -> Query:
 
 
 def query_of_words(words: str) -> Query:
-    """Make a query of words.
-
-    Raises:
-        UsageError: They are none, or too many.
-    """
+    """Make a query of words; raises UsageError if they are none, or too many."""
     text = Text(words)
     return Query(text.words, b"", text.digest, text=text)
 
 
 def query_of_address(address: str) -> Query:
-    """Make a query of an image that is fetched from an address on the internet.
-
-    Raises:
-        ImageError: It cannot be had; the message is a whole line.
-    """
+    """Fetch an image from the internet; raises ImageError, with a whole line, if it cannot be had."""
     try:
         data = fetch_image(address)
     except ImageError as reason:
@@ -197,25 +169,10 @@ def query_of_address(address: str) -> Query:
 
 
 def query_of_item(searcher: Searcher, item: int) -> Query:
-    """Make a query of an image of the gallery, read again.
-
-    Raises:
-        ImageError: It cannot be read any more; the message is a whole line.
-    """
+    """Read an image of the gallery again; raises ImageError, with a whole line, if that cannot be done."""
     entry = searcher.index.items[item]
     try:
         data, _ = image_at(entry.path, entry.name, searcher.index.allowed).read()
     except ImageError as error:
         raise ImageError(f"{entry.name} cannot be read any more: {error}.") from error
     return Query(entry.name, data, content_digest(data), below=True)
-
-
-def preview(query: Query, side: int) -> Image.Image:
-    """Decode the whole photo, upright, at most `side` pixels wide and high.
-
-    Raises:
-        ImageError: It cannot be decoded.
-    """
-    image = query.photo(side).image
-    image.thumbnail((side, side), Image.Resampling.BICUBIC)
-    return image

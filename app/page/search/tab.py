@@ -5,7 +5,6 @@ from base64 import b64encode
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 from statistics import median
 from threading import Lock
@@ -16,7 +15,6 @@ from app.page.search.query import (
     MAX_RESULTS,
     Query,
     SearchRequest,
-    preview,
     query_of_address,
     query_of_bytes,
     query_of_item,
@@ -33,7 +31,8 @@ from app.page.search.views import (
 )
 from app.page.views import add_html, render_error
 from app.server.api import require_item
-from index.errors import RetrievalError, UsageError, needs
+from app.server.pictures import make_jpeg
+from index.errors import ImageError, RetrievalError, UsageError, needs
 from index.search import Searcher
 
 with needs("demo"):
@@ -44,9 +43,7 @@ NAMES = ("crop", "cards", "large", "entry", "search")
 SCRIPTS = [Path(__file__).with_name(f"{name}.js") for name in NAMES]
 EXAMPLES = 12
 CACHED_BYTES = 64 << 20  # bytes of photos that are remembered, so that a crop of one need not send it again
-CACHED_COLUMNS = (
-    256  # searches that are remembered: the second answer to a comparison repeats the first column
-)
+CACHED_COLUMNS = 256  # searches that are remembered: a comparison's second answer repeats the first column
 TIMED = 101  # searches that the median is taken of
 PREVIEW = 1024  # pixels
 
@@ -55,12 +52,7 @@ class SearchPage:
     """Answers the scripts of one page. Several people use it at once."""
 
     def __init__(self, searcher: Searcher, price: float | None = None) -> None:
-        """Serve a searcher.
-
-        Args:
-            searcher: The index and its models.
-            price: Of a thousand answers of the teacher, if they have one.
-        """
+        """Serve a searcher; `price` is that of a thousand answers of its teacher, if they have one."""
         self.searcher = searcher
         self._price = price
         self._photos: LRUCache[str, Query] = LRUCache(CACHED_BYTES, getsizeof=lambda query: len(query.data))
@@ -93,15 +85,11 @@ class SearchPage:
     def picture(self, sent: str) -> str:
         """Show a photo that was sent or fetched, as an address that every browser can show; or nothing."""
         query = self._known(sent)
-        if query is None:
-            return ""
         try:
-            image = preview(query, PREVIEW)
-        except RetrievalError:
+            made = make_jpeg(query.data, query.name, PREVIEW) if query else b""
+        except ImageError:
             return ""
-        buffer = BytesIO()
-        image.save(buffer, "JPEG", quality=85)
-        return f"data:image/jpeg;base64,{b64encode(buffer.getvalue()).decode()}"
+        return f"data:image/jpeg;base64,{b64encode(made).decode()}" if made else ""
 
     def details(self, asked: Any) -> str:
         """Show what is known of an image of the gallery, by its id."""
@@ -141,8 +129,8 @@ class SearchPage:
         columns = [self._find(query, mode, request) for mode in asked]
         index = self.searcher.index
         agreed = agreement(*columns) if len(columns) == 2 else None
-        others = [*reversed(columns)] if len(columns) == 2 else [None]
-        html = [render_column(*pair) for pair in zip(columns, [index] * 2, others, strict=False)]
+        others = columns[::-1] if len(columns) == 2 else [None]
+        html = [render_column(one, index, other) for one, other in zip(columns, others, strict=True)]
         waiting = (request.modes[1], request.k) if request.soon and len(request.modes) == 2 else None
         if waiting:
             html.append(render_waiting(*waiting))
@@ -175,22 +163,15 @@ class SearchPage:
             times = {mode: median(self._times[mode]) for mode in modes if self._times[mode]}
         learnt = getattr(self.searcher.models["student"], "metadata", {}).get("retrieval.queried")
         return {
-            mode: Cost(
-                seconds,
-                self._price if mode in ("teacher", "rerank") else None,
-                int(learnt) if learnt and mode == "student" else None,
-            )
+            mode: Cost(seconds, None, int(learnt) if learnt else None)
+            if mode == "student"
+            else Cost(seconds, self._price if mode in ("teacher", "rerank") else None)
             for mode, seconds in times.items()
         }
 
 
 def build_search_tab(searcher: Searcher, price: float | None = None) -> None:
-    """Lay out the search in the tab that is open.
-
-    Args:
-        searcher: The index and its models.
-        price: Of a thousand answers of the teacher, if they have one.
-    """
+    """Lay out the search in the tab that is open; arguments as for `SearchPage`."""
     page = SearchPage(searcher, price)
 
     # Functions, because Gradio marks what scripts may call, and methods take no marks.
@@ -224,5 +205,4 @@ def _open(asked: Mapping[str, Any] | DataWithFiles) -> tuple[Mapping[str, Any], 
 
 def _spoken(columns: Sequence[SearchColumn]) -> str:
     """Say what a screen reader reads once results are there."""
-    counts = [f"{len(column.ids)} results of {column.mode}" for column in columns if column.found]
-    return ", ".join(counts)
+    return ", ".join(f"{len(column.ids)} results of {column.mode}" for column in columns if column.found)

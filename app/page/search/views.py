@@ -72,13 +72,7 @@ def render_search(
 
 
 def render_column(column: SearchColumn, index: Store, other: SearchColumn | None = None) -> str:
-    """Show one column's results as cards.
-
-    Args:
-        column: The results.
-        index: Where the items are.
-        other: The other column, to mark how far each item moved; None marks nothing.
-    """
+    """Show one column's results as cards, marked with how far each moved from the other column, if any."""
     if column.found is None:
         return render_note(column.missing)
     if not column.ids:
@@ -106,14 +100,9 @@ def render_numbers(
     costs: Mapping[str, Cost],
     waiting: tuple[str, int] | None = None,
 ) -> str:
-    """Show the numbers above the results.
+    """Show the numbers above the results: agreement, times, costs.
 
-    Args:
-        columns: What was found so far.
-        index: What was searched.
-        agreed: How far two columns agree, if there are two.
-        costs: What searching costs, by mode.
-        waiting: The mode that is on its way, of which the numbers keep their place, and the results to come.
+    `waiting` is the mode that is on its way, of which the numbers keep their place, and the results to come.
     """
     answered = [column for column in columns if column.found]
     if not answered:

@@ -30,9 +30,15 @@ def tiny() -> Student:
     return Student(create_backbone("test_efficientnet", "none"), 6).eval()
 
 
-def test_one_file_that_carries_everything(tmp_path, tiny):
-    out = export_onnx(tiny, tmp_path / "s.onnx", 64, 6, {"model": "tiny"}, crop=0.875)
-    assert [path.name for path in tmp_path.iterdir()] == ["s.onnx"]
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, tiny) -> Path:
+    out = tmp_path_factory.mktemp("exported") / "s.onnx"
+    return export_onnx(tiny, out, 64, 6, {"model": "tiny"}, crop=0.875)
+
+
+def test_one_file_that_carries_everything(tiny, exported):
+    out = exported
+    assert [path.name for path in out.parent.iterdir()] == ["s.onnx"]
     model = OnnxEmbedder(out)
     assert (model.dim, model.side, model.crop) == (6, 64, 0.875)
     assert model.metadata["retrieval.model"] == "tiny"
@@ -45,11 +51,11 @@ def test_one_file_that_carries_everything(tmp_path, tiny):
     assert check_parity(tiny, model, 64) < 1e-4
 
 
-def test_a_file_of_another_network_fails_the_check(tmp_path, tiny):
-    out = export_onnx(tiny, tmp_path / "s.onnx", 64, 6, {})
+def test_a_file_of_another_network_fails_the_check(exported):
     torch.manual_seed(1)
+    other = Student(create_backbone("test_efficientnet", "none"), 6).eval()
     with pytest.raises(RetrievalError, match="differs from the network"):
-        check_parity(Student(create_backbone("test_efficientnet", "none"), 6).eval(), OnnxEmbedder(out), 64)
+        check_parity(other, OnnxEmbedder(exported), 64)
 
 
 def test_any_timm_model_can_be_exported(tmp_path):
@@ -87,9 +93,9 @@ def test_an_ensemble_is_unit_vectors_side_by_side():
     assert torch.allclose(both[:, large.shape[1] :] * 2**0.5, large, atol=1e-4)
 
 
-def test_no_path_of_this_machine_is_in_the_file(tmp_path, tiny):
-    data = export_onnx(tiny, tmp_path / "s.onnx", 64, 6, {}).read_bytes()
-    for path in (torch.__file__, timm.__file__, distill.__file__, str(tmp_path)):
+def test_no_path_of_this_machine_is_in_the_file(exported):
+    data = exported.read_bytes()
+    for path in (torch.__file__, timm.__file__, distill.__file__, str(exported)):
         assert str(Path(path).parents[1]).encode() not in data
     assert b"File " not in data
     assert b".py" not in data

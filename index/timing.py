@@ -1,0 +1,27 @@
+"""Time pieces of work beside one another."""
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def time_in_turns(
+    works: Sequence[Callable[[], object]], rounds: int, warm_up: int = 1
+) -> NDArray[np.float64]:
+    """Median milliseconds of each piece of work, in turns, so that a busy machine slows all alike.
+
+    Args:
+        works: What is timed.
+        rounds: How often each is timed,
+        warm_up: and how often it is done before.
+    """
+    seconds = []
+    for _ in range(warm_up + rounds):
+        marks = [perf_counter()]
+        for work in works:
+            work()
+            marks.append(perf_counter())
+        seconds.append(np.diff(marks))
+    return 1000 * np.median(seconds[warm_up:], axis=0)
