@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from index.embedders.base import Embedder, unit_rows
-from index.embedders.onnx import OnnxEmbedder, digest_model, is_ours, open_session, own_calls
+from index.embedders.onnx import OnnxEmbedder, OnnxModel, is_ours, open_session
 from index.embedders.options import EmbedderOptions
 from index.errors import UsageError
 from index.images.decode import Photo
-from index.images.file import readable
 from index.io import content_digest
 
 if TYPE_CHECKING:
@@ -38,10 +37,8 @@ def open_onnx(path: Path, device: str, options: EmbedderOptions) -> Embedder:
     Raises:
         UsageError: It cannot be run, or does not map one image to one vector.
     """
-    data, session = open_session(path, device)
-    if is_ours(session):
-        return OnnxEmbedder(path, device)
-    return ForeignEmbedder(path, data, session, options)
+    opened = open_session(path, device)
+    return OnnxEmbedder(path, device) if is_ours(opened[1]) else ForeignEmbedder(path, opened, options)
 
 
 @dataclass(frozen=True)
@@ -63,30 +60,19 @@ class _Input:
     count: int | None
 
 
-class ForeignEmbedder(Embedder):
+class ForeignEmbedder(OnnxModel):
     """An ONNX file of others: the preprocessing is outside of it."""
 
     def __init__(
-        self, path: Path, data: bytes, session: "ort.InferenceSession", options: EmbedderOptions
+        self, path: Path, opened: "tuple[bytes, ort.InferenceSession]", options: EmbedderOptions
     ) -> None:
-        """Find out what goes in and what comes out.
-
-        Args:
-            path: The file.
-            data: Its bytes.
-            session: An open session of it.
-            options: What the user says of it.
+        """Find out what goes in and what comes out, by the options and by trying.
 
         Raises:
             UsageError: It does not take one image or does not give one vector; says which option helps.
         """
-        self._session = session
-        self.name = readable(path.name)
-        self.spec = str(path.absolute())
-        self.options = options
-        self.provider = session.get_providers()[0]
-        self.calls = own_calls(session)
-        self._input = _find_input(session, options)
+        super().__init__(path, opened, options)
+        self._input = _find_input(self._session, options)
         self._height, self._width = _choose_sides(self.name, self._input.sides, options.size)
         self.side = max(self._height, self._width)
         self._resize, channels = options.resize or "squash", options.channels or "rgb"
@@ -98,15 +84,15 @@ class ForeignEmbedder(Embedder):
         # (x / 255 - mean) / std, as one product and one sum, in the order of the channels that go in
         self._scale = (1 / (255 * np.array(std))).astype(np.float32)[self._order]
         self._shift = (-np.array(mean) / np.array(std)).astype(np.float32)[self._order]
-        self._output = find_output(session, options.output)
+        self._output = find_output(self._session, options.output)
         self._pool: str | None = None
         self._count = self._input.count
         self.dim, scores = self._try_out()
         size = f"{self._height}x{self._width}" if self._height != self._width else str(self.side)
         feeding = f"{self._input.layout} {size} {self._resize} {mean} {std} {self._output}"
-        extra = [what for what in (channels.replace("rgb", ""), self._pool) if what]
-        feeding = " ".join([feeding, *extra])
-        self.key = f"onnx:{digest_model(path, data)}:{content_digest(feeding.encode())}"
+        for extra in (channels.replace("rgb", ""), self._pool):
+            feeding += f" {extra}" if extra else ""
+        self.key += f":{content_digest(feeding.encode())}"
         said = {
             "layout": (options.layout, self._input.layout),
             "size": (options.size, size),
@@ -145,21 +131,18 @@ class ForeignEmbedder(Embedder):
         """
         step = self._count or len(batch)
         chunks = [np.stack(batch[start : start + step]) for start in range(0, len(batch), step)]
-        return unit_rows(np.concatenate([self._run(chunk) for chunk in chunks]), self.name)
+        return unit_rows(np.concatenate([self._answer(chunk) for chunk in chunks]), self.name)
 
     def _try_out(self) -> tuple[int, bool]:
         """Embed two images alone and together, and find out how many a call may be about.
 
         Returns:
             Length of the vectors, and whether they look like scores of classes.
-
-        Raises:
-            UsageError: An answer depends on what else is asked about, or is no vector.
         """
         noise = np.random.default_rng(0).integers(0, 256, (2, self._height, self._width, 3), np.uint8)
-        alone = np.concatenate([self._run(noise[:1]), self._run(noise[1:])])
+        alone = np.concatenate([self._answer(noise[:1]), self._answer(noise[1:])])
         try:
-            together = self._run(noise[: self._count])
+            together = self._answer(noise[: self._count])
         except UsageError:  # it says that it takes any number, and takes one
             together = alone[:0]
         if len(together) != min(self._count or 2, 2) or together.shape[1] != alone.shape[1]:
@@ -174,7 +157,7 @@ class ForeignEmbedder(Embedder):
         scores = (alone >= 0).all() and np.allclose(alone.sum(axis=1), 1, atol=1e-3)
         return alone.shape[1], bool(scores)
 
-    def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _answer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map up to as many images as a call may be about to raw vectors, one a row."""
         count = len(images)
         if self._input.count:  # what is baked in is filled up
@@ -185,14 +168,8 @@ class ForeignEmbedder(Embedder):
         if self._input.layout == "nchw":
             values = values.transpose(0, 3, 1, 2)
         feed: dict[str, NDArray[Any]] = {self._input.name: np.ascontiguousarray(values, self._input.number)}
-        try:
-            (rows,) = self._session.run([self._output], feed)
-        except Exception as error:  # ONNX Runtime raises its own kinds, none of them exported
-            line = " ".join(str(error).split())[:200]
-            raise UsageError(
-                f"{self.name} does not run on {self._input.layout} images of {self._height}x{self._width} "
-                f"pixels: {line}"
-            ) from error
+        what = f"{self._input.layout} images of {self._height}x{self._width} pixels"
+        rows = self._run(self._output, feed, what)
         return self._vectors(rows, len(images)).astype(np.float32)[:count]
 
     def _vectors(self, rows: NDArray[Any], count: int) -> NDArray[Any]:

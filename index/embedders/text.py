@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from index.embedders.base import Embedder, unit_rows
 from index.embedders.http import EndpointEmbedder
 from index.embedders.http_formats import TEXT, Upload
-from index.embedders.onnx import digest_model, open_session, own_calls
+from index.embedders.onnx import OnnxModel, open_session
 from index.embedders.onnx_generic import find_output
 from index.embedders.options import EmbedderOptions
 from index.errors import UsageError, needs
-from index.images.file import readable
 from index.io import content_digest
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ class TextEndpoint(EndpointEmbedder):
         return Upload(photo.words.encode(), TEXT, photo.digest)
 
 
-class TextEmbedder(Embedder):
+class TextEmbedder(OnnxModel):
     """An ONNX file that takes tokens, with its tokenizer."""
 
     def __init__(self, path: Path, tokenizer: Path, device: str, options: EmbedderOptions) -> None:
@@ -100,15 +99,14 @@ class TextEmbedder(Embedder):
         Args:
             path: The ONNX file.
             tokenizer: The `tokenizer.json`; a `tokenizer_config.json` beside it tells length and padding.
-            device: `auto`, `cpu` or `cuda`.
+            device: As for `choose_provider`.
             options: `output` and `pool` count.
 
         Raises:
             UsageError: A file cannot be used, or the model takes no tokens or gives no vector.
         """
-        data, self._session = open_session(path, device)
-        self.name, self.spec, self.options = readable(path.name), str(path.absolute()), options
-        self.provider, self.side, self.calls = self._session.get_providers()[0], 0, own_calls(self._session)
+        super().__init__(path, open_session(path, device), options)
+        self.side = 0
         self._inputs = _find_inputs(self._session)
         count, length = self._inputs[IDS].shape
         self._count = count if isinstance(count, int) else 1
@@ -116,10 +114,10 @@ class TextEmbedder(Embedder):
             tokenizer, length if isinstance(length, int) else None, MASK not in self._inputs
         )
         self._output = find_output(self._session, options.output, OUTPUTS, "--text-option output=")
-        self.dim = self._run(self._tokenizer.encode("a photo")).shape[0]
+        self.dim = self._answer(self._tokenizer.encode("a photo")).shape[0]
         told = content_digest(self._tokenizer.to_str().encode())
         feeding = content_digest(f"{told} {self._output} {options.pool}".encode())
-        self.key = f"onnx:{digest_model(path, data)}:{feeding}"
+        self.key += f":{feeding}"
 
     def prepare(self, photo: Any) -> "Encoding":
         """Cut one `Text` into tokens, as many as the model takes."""
@@ -131,20 +129,16 @@ class TextEmbedder(Embedder):
         Raises:
             UnansweredError: Some vectors are zero or not finite.
         """
-        return unit_rows(np.stack([self._run(one) for one in batch]), self.name)
+        return unit_rows(np.stack([self._answer(one) for one in batch]), self.name)
 
-    def _run(self, tokens: "Encoding") -> NDArray[np.float32]:
+    def _answer(self, tokens: "Encoding") -> NDArray[np.float32]:
         """Map one text to a raw vector: alone, so that no other has a say in its padding."""
         known = {IDS: tokens.ids, MASK: tokens.attention_mask, TYPES: tokens.type_ids}
         feed = {
             put.name: np.repeat(np.array([known[kind]], NUMBERS[put.type]), self._count, axis=0)
             for kind, put in self._inputs.items()
         }
-        try:
-            (rows,) = self._session.run([self._output], feed)
-        except Exception as error:  # ONNX Runtime raises its own kinds, none of them exported
-            line = " ".join(str(error).split())[:200]
-            raise UsageError(f"{self.name} does not run on {len(tokens.ids)} tokens: {line}") from error
+        rows = self._run(self._output, feed, f"{len(tokens.ids)} tokens")
         row = np.asarray(rows, np.float32)[0]
         if row.ndim == 2 and len(row) == len(tokens.ids):  # a sequence of vectors
             row = row[0] if self.options.pool == "cls" else row[np.array(tokens.attention_mask) > 0].mean(0)
