@@ -87,12 +87,7 @@ class Embedder(ABC):
         """
 
     def describe_input(self, photo: Photo, made: Any) -> tuple[str, int]:
-        """Give the content digest of what is sent for an image, and how many bytes that is.
-
-        Args:
-            photo: The image.
-            made: What `prepare` made of it.
-        """
+        """Give the content digest of what is sent for an image, `made` by `prepare`, and count its bytes."""
         return photo.digest, 0
 
     def find_missing(
@@ -120,19 +115,11 @@ def embed_many(embedder: Embedder, inputs: Sequence[NDArray[Any]], batch: int = 
 
 
 def embed_checked(embedder: Embedder, batch: Sequence[Any], names: Sequence[str]) -> NDArray[np.float32]:
-    """Embed, and refuse whatever is not one finite unit vector of the right length for each image.
-
-    Args:
-        embedder: The model.
-        batch: n prepared inputs.
-        names: n names, for the message.
-
-    Returns:
-        `(n, dim)` float32 unit rows.
+    """Embed n prepared inputs to `(n, dim)` float32 unit rows, and refuse whatever is not that.
 
     Raises:
         UnansweredError: The model answered for some of the images only.
-        RetrievalError: Names the model, the first such image and the fault.
+        RetrievalError: Names the model, the fault and the first such image, by its place in `names`.
     """
     vectors = np.asarray(embedder.embed(batch), embedder.vector_type.dtype)
     if vectors.shape != (len(names), embedder.dim):
@@ -148,11 +135,7 @@ def embed_checked(embedder: Embedder, batch: Sequence[Any], names: Sequence[str]
 
 
 def unit_rows(rows: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    """Scale n rows to unit length.
-
-    Args:
-        rows: `(n, dim)`, finite or not.
-        name: The image it answers.
+    """Scale `(n, dim)` rows of a model, finite or not, to unit length.
 
     Raises:
         UnansweredError: Names the rows that have no direction.

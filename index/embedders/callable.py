@@ -35,6 +35,7 @@ class CallableEmbedder(Embedder):
 
     side = SIDE
     provider = "python"
+    dim = 0  # known from the ledger or from the first answer
 
     def __init__(self, call: str | Callable[..., Any], options: EmbedderOptions, key: str = "") -> None:
         """Import it, if it is not there already.
@@ -42,7 +43,7 @@ class CallableEmbedder(Embedder):
         Args:
             call: The callable itself, or where it is: `package.module:attribute`, with the current folder
                 searched first, as `python -m` does, or `path/to/module.py:attribute`.
-            options: How many images a call takes, and how many a second.
+            options: `batch` and `rate` count.
             key: What tells it from others, in place of its attribute `key` and of its code.
 
         Raises:
@@ -64,12 +65,11 @@ class CallableEmbedder(Embedder):
         own = getattr(self._call, "key", "")
         key = key or (own if isinstance(own, str) else "")
         self.key = f"python:{identity}#{key or code or digest_function(call, identity)}"
-        self.dim = 0  # known from the ledger or from the first answer
         self.options = options
         self.calls = Calls(options.batch, rate=options.rate, paid=True)
 
     def prepare(self, photo: Photo) -> Image.Image:
-        """The image, made smaller if it is very large."""
+        """Copy the image, smaller if it is very large."""
         image = photo.image.copy()
         image.thumbnail((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC)
         return image
@@ -133,10 +133,8 @@ def _load(path: Path) -> ModuleType:
     """Run a file as a module, under a name that no other has."""
     name = f"teacher_{content_digest(str(path.absolute()).encode())}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 

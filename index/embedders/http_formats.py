@@ -57,12 +57,12 @@ class Answer:
 def write_request(
     dialect: Dialect, model: str, uploads: Sequence[Upload], base64: bool = True
 ) -> dict[str, Any]:
-    """Arguments for `httpx.Client.post` that ask for the vectors of n images.
+    """Arguments for `httpx.Client.post` that ask for the vectors of n images, or of n texts.
 
     Args:
-        dialect: How images travel.
+        dialect: How they travel.
         model: Its name; may be empty.
-        uploads: The images.
+        uploads: The images or texts.
         base64: Whether to ask for vectors as base64, where the dialect knows of it.
     """
     named = {"model": model} if model else {}
@@ -101,8 +101,8 @@ def read_answer(body: bytes, count: int) -> Answer:
     """
     try:
         entries = json.loads(body)["data"]
-        indices: list[Any] = [entry.get("index") for entry in entries]
-        indices = [index if index is None else int(index) for index in indices]
+        given_to = [entry.get("index") for entry in entries]
+        indices: list[Any] = [index if index is None else int(index) for index in given_to]
         vectors = [_read_vector(entry["embedding"]) for entry in entries]
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError("something that is no list of embeddings") from error
@@ -135,15 +135,11 @@ def write_answer(vectors: NDArray[np.float32], model: str, encoding: str) -> dic
         model: Its name.
         encoding: `float`, or `base64` for the bytes of little-endian float32.
     """
+    embeddings: list[Any] = vectors.tolist()
+    if encoding == "base64":
+        embeddings = [b64encode(row.tobytes()).decode() for row in vectors.astype("<f4")]
     data = [
-        {
-            "object": "embedding",
-            "index": i,
-            "embedding": b64encode(row.astype("<f4").tobytes()).decode()
-            if encoding == "base64"
-            else row.tolist(),
-        }
-        for i, row in enumerate(vectors)
+        {"object": "embedding", "index": i, "embedding": embedding} for i, embedding in enumerate(embeddings)
     ]
     usage = {"prompt_tokens": 0, "total_tokens": 0}
     return {"object": "list", "data": data, "model": model, "usage": usage}

@@ -71,13 +71,8 @@ class Taught:
         """
         try:
             with np.load(path, allow_pickle=False) as found:
-                return cls(
-                    found["locations"],
-                    found["names"],
-                    found["digests"],
-                    found["vectors"].astype(np.float32),
-                    float(found["radius"]),
-                )
+                vectors, radius = found["vectors"].astype(np.float32), float(found["radius"])
+                return cls(found["locations"], found["names"], found["digests"], vectors, radius)
         except (OSError, KeyError, ValueError) as error:
             raise UsageError(
                 f"{path} does not say what the student was taught on: it is missing, broken, or the student "

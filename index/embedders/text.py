@@ -58,7 +58,7 @@ def open_text(spec: str, tokenizer: Path | None, device: str, options: EmbedderO
     Args:
         spec: The path of an ONNX file, or the address of an endpoint.
         tokenizer: The `tokenizer.json` of an ONNX file.
-        device: `auto`, `cpu` or `cuda`.
+        device: As for `choose_provider`.
         options: As for `open_embedder`.
 
     Raises:
@@ -93,26 +93,19 @@ class TextEndpoint(EndpointEmbedder):
 class TextEmbedder(OnnxModel):
     """An ONNX file that takes tokens, with its tokenizer."""
 
-    def __init__(self, path: Path, tokenizer: Path, device: str, options: EmbedderOptions) -> None:
-        """Find out what goes in and what comes out.
+    side = 0
 
-        Args:
-            path: The ONNX file.
-            tokenizer: The `tokenizer.json`; a `tokenizer_config.json` beside it tells length and padding.
-            device: As for `choose_provider`.
-            options: `output` and `pool` count.
+    def __init__(self, path: Path, tokenizer: Path, device: str, options: EmbedderOptions) -> None:
+        """Find out what goes in and what comes out. Of the options `output` and `pool` count.
 
         Raises:
             UsageError: A file cannot be used, or the model takes no tokens or gives no vector.
         """
         super().__init__(path, open_session(path, device), options)
-        self.side = 0
         self._inputs = _find_inputs(self._session)
-        count, length = self._inputs[IDS].shape
-        self._count = count if isinstance(count, int) else 1
-        self._tokenizer = _open_tokenizer(
-            tokenizer, length if isinstance(length, int) else None, MASK not in self._inputs
-        )
+        count, length = (axis if isinstance(axis, int) else None for axis in self._inputs[IDS].shape)
+        self._count = count or 1
+        self._tokenizer = _open_tokenizer(tokenizer, length, MASK not in self._inputs)
         self._output = find_output(self._session, options.output, OUTPUTS, "--text-option output=")
         self.dim = self._answer(self._tokenizer.encode("a photo")).shape[0]
         told = content_digest(self._tokenizer.to_str().encode())
@@ -169,7 +162,7 @@ def _find_inputs(session: "ort.InferenceSession") -> dict[str, Any]:
 
 
 def _open_tokenizer(path: Path, fixed: int | None, fill: bool) -> "Tokenizer":
-    """Read a tokenizer, and set how long texts become.
+    """Read a tokenizer, and set how long texts become, by a `tokenizer_config.json` beside it too.
 
     Args:
         path: Its `tokenizer.json`.
