@@ -6,11 +6,11 @@ from pathlib import Path
 from index.embedders.base import Embedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
-from index.embedders.text import open_text
 from index.progress import say
 from index.teachers.client import BudgetedTeacher
 from index.teachers.ledger import IN_MEMORY, Ledger, default_ledger
 from index.teachers.ledger_report import read_account
+from index.text.models import open_text
 
 
 @dataclass(frozen=True)
