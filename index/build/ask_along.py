@@ -138,13 +138,13 @@ class _Asking:
     def questions(self, parts: Iterator[Embedded]) -> Iterator[Prepared[_Open]]:
         """Yield all that is to be asked."""
         for one in self._held:
-            yield Prepared(one, one.question)
+            yield one, one.question
         self._held = []
         for part in parts:
             found = self.take(part)
             self.probe()
             for one in found:
-                yield Prepared(one, one.question)
+                yield one, one.question
 
     def complete(self, some: list[_Open], failures: list[Failure]) -> Embedded:
         """Put together what is answered; what has no direction is refused."""

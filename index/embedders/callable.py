@@ -50,14 +50,13 @@ class CallableEmbedder(Embedder):
             UsageError: There is no such thing, it cannot be called, or nothing tells it from others.
         """
         if isinstance(call, str):
-            self.name = call
+            self.name = self.spec = identity = call
             place, _, attribute = call.rpartition(":")
-            path = Path(place) if place.endswith(".py") else None
-            self.spec = f"{path.absolute()}:{attribute}" if path else call
-            identity = f"{path.name}:{attribute}" if path else call
+            if path := Path(place) if place.endswith(".py") else None:
+                self.spec, identity = f"{path.absolute()}:{attribute}", f"{path.name}:{attribute}"
             self._call, code = _import(place, path, attribute)
         else:
-            self._call, code = call, None
+            self._call, code = call, ""
             named = call if hasattr(call, "__qualname__") else type(call)
             self.name = self.spec = identity = f"{named.__module__}:{named.__qualname__}"
         if not callable(self._call):
@@ -75,10 +74,7 @@ class CallableEmbedder(Embedder):
         return image
 
     def embed(self, batch: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """Call it with n images.
-
-        Returns:
-            `(n, dim)` float32 as answered: of any length, and perhaps not finite.
+        """Call it with n images, for `(n, dim)` float32 as answered: of any length, and perhaps not finite.
 
         Raises:
             RefusedError: It raised something. That is taken to have cost nothing.

@@ -34,6 +34,7 @@ SIDE, QUALITY = 2048, 95  # of what is sent in place of a file that is too large
 UPRIGHT = (0, 1)  # EXIF orientations
 REFUSALS = (400, 413, 415, 422)
 LATER = (408, 425, 429)
+WEB_PAGES = ("text/html", "application/xhtml+xml")
 ENCODING = re.compile(r"base64|encoding[_ ]format", re.IGNORECASE)
 
 
@@ -111,10 +112,7 @@ class EndpointEmbedder(Embedder):
         return made.digest, len(made.data)
 
     def embed(self, batch: Sequence[Upload]) -> NDArray[np.float32]:
-        """Make one call for n images.
-
-        Returns:
-            `(n, dim)` float32 as answered: of any length, and perhaps not finite.
+        """Make one call for n images, for `(n, dim)` float32 as answered: of any length, perhaps not finite.
 
         Raises:
             TransientError: No usable answer came; the same call may be answered later.
@@ -166,9 +164,12 @@ class EndpointEmbedder(Embedder):
             raise self._no_answer(error, sent) from error
 
     def _read(self, response: httpx.Response, deadline: float) -> bytes:
-        kind = response.headers.get("Content-Type", "").partition(";")[0]
-        if kind in ("text/html", "application/xhtml+xml"):
-            raise self._web_page()
+        web_page = CallError(
+            f"{self.spec} answered with a web page. Is it the address of an embeddings endpoint?",
+            charged=True,
+        )
+        if response.headers.get("Content-Type", "").partition(";")[0] in WEB_PAGES:
+            raise web_page
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise CallError(
                 f"{self.spec} answered compressed, which it was asked not to do; that is not unpacked.",
@@ -178,7 +179,7 @@ class EndpointEmbedder(Embedder):
         for chunk in response.iter_raw():
             body += chunk
             if body[:80].lstrip().startswith(b"<"):  # whatever it calls itself
-                raise self._web_page()
+                raise web_page
             if len(body) > LARGEST_ANSWER:
                 raise CallError(
                     f"{self.spec} answered with more than {LARGEST_ANSWER // 1_000_000} MB. "
@@ -188,12 +189,6 @@ class EndpointEmbedder(Embedder):
             if time.monotonic() > deadline:
                 raise TransientError(f"{self.name} did not finish its answer in time", charged=True)
         return bytes(body)
-
-    def _web_page(self) -> CallError:
-        return CallError(
-            f"{self.spec} answered with a web page. Is it the address of an embeddings endpoint?",
-            charged=True,
-        )
 
     def _refusal(self, response: httpx.Response) -> CallError:
         """What a status that is no success means. Only a gateway that lost its upstream may have charged."""
@@ -217,12 +212,13 @@ class EndpointEmbedder(Embedder):
 
     def _reason(self, response: httpx.Response) -> str:
         """The beginning of what came with a refusal, for people."""
+        if "html" in response.headers.get("Content-Type", ""):
+            return ""
         start = bytearray()
-        if "html" not in response.headers.get("Content-Type", ""):
-            for chunk in response.iter_raw(512):
-                start += chunk
-                if len(start) >= QUOTED + len(self._api_key):
-                    break
+        for chunk in response.iter_raw(512):
+            start += chunk
+            if len(start) >= QUOTED + len(self._api_key):
+                break
         text = self._quote(start)
         return f": {text}" if text else ""
 

@@ -81,13 +81,10 @@ class OnnxEmbedder(OnnxModel):
 
 
 def open_session(path: Path, device: str, threads: int = 0) -> "tuple[bytes, ort.InferenceSession]":
-    """Read an ONNX file and make a session of it on the device asked for.
+    """Read an ONNX file and make a session of it on a device, as for `choose_provider`.
 
-    Args:
-        path: The ONNX file.
-        device: As for `choose_provider`.
-        threads: How many share the work of a call on a CPU. 0 takes every core, which is best where one call
-            is made at a time; 1 where every core makes calls.
+    As many threads share the work of a call on a CPU: 0 stands for every core, best where one call is
+    made at a time, as 1 is where every core makes calls.
 
     Raises:
         UsageError: No such file, not a model, or the device cannot be had.

@@ -28,7 +28,6 @@ NUMBERS = {
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation of its pixels
 GREY = (114, 114, 114)  # of the bars beside a photo in a letterbox
 SAME, ALIKE = 1e-3, 0.02  # lengths of differences between unit vectors: of rounding, and of 8-bit arithmetic
-KINDS = {1: "one vector for all", 3: "a sequence of vectors", 4: "a map of features"}
 
 
 def open_onnx(path: Path, device: str, options: EmbedderOptions) -> Embedder:
@@ -43,21 +42,13 @@ def open_onnx(path: Path, device: str, options: EmbedderOptions) -> Embedder:
 
 @dataclass(frozen=True)
 class _Input:
-    """What a session takes.
-
-    Attributes:
-        name: Of the input.
-        number: Type of its numbers.
-        layout: `nchw` or `nhwc`.
-        sides: Height and width, where they are fixed.
-        count: Images a call, where that is fixed.
-    """
+    """What a session takes."""
 
     name: str
     number: type
     layout: str
-    sides: tuple[int | None, int | None]
-    count: int | None
+    sides: tuple[int | None, int | None]  # height and width, where they are fixed
+    count: int | None  # images a call, where that is fixed
 
 
 class ForeignEmbedder(OnnxModel):
@@ -75,8 +66,8 @@ class ForeignEmbedder(OnnxModel):
         self._input = _find_input(self._session, options)
         self._height, self._width = _choose_sides(self.name, self._input.sides, options.size)
         self.side = max(self._height, self._width)
-        self._resize, channels = options.resize or "squash", options.channels or "rgb"
-        self._order = slice(None, None, -1 if channels == "bgr" else 1)
+        self._resize, is_bgr = options.resize or "squash", options.channels == "bgr"
+        self._order = slice(None, None, -1 if is_bgr else 1)
         mean, std = options.mean or IMAGENET[0], options.std or IMAGENET[1]
         raw = self._input.number is np.uint8
         if raw and (options.mean or options.std):
@@ -90,8 +81,7 @@ class ForeignEmbedder(OnnxModel):
         self.dim, scores = self._try_out()
         size = f"{self._height}x{self._width}" if self._height != self._width else str(self.side)
         feeding = f"{self._input.layout} {size} {self._resize} {mean} {std} {self._output}"
-        for extra in (channels.replace("rgb", ""), self._pool):
-            feeding += f" {extra}" if extra else ""
+        feeding += (" bgr" if is_bgr else "") + (f" {self._pool}" if self._pool else "")
         self.key += f":{content_digest(feeding.encode())}"
         said = {
             "layout": (options.layout, self._input.layout),
@@ -134,11 +124,7 @@ class ForeignEmbedder(OnnxModel):
         return unit_rows(np.concatenate([self._answer(chunk) for chunk in chunks]), self.name)
 
     def _try_out(self) -> tuple[int, bool]:
-        """Embed two images alone and together, and find out how many a call may be about.
-
-        Returns:
-            Length of the vectors, and whether they look like scores of classes.
-        """
+        """Find out how many images a call may be about; return dimension, and if rows are class scores."""
         noise = np.random.default_rng(0).integers(0, 256, (2, self._height, self._width, 3), np.uint8)
         alone = np.concatenate([self._answer(noise[:1]), self._answer(noise[1:])])
         try:
@@ -183,17 +169,15 @@ class ForeignEmbedder(OnnxModel):
                 raise UsageError(
                     f"{self.name} answers with a map, which has no cls token. Leave --teacher-pool out."
                 )
-            channels_last = self._input.layout == "nhwc"
-            rows = (rows if channels_last else rows.transpose(0, 2, 3, 1)).reshape(
-                len(rows), -1, rows.shape[-1 if channels_last else 1]
-            )
+            last = rows if self._input.layout == "nhwc" else rows.transpose(0, 2, 3, 1)
+            rows = last.reshape(len(last), -1, last.shape[-1])
             self._pool = "mean"
         elif rows.ndim == 3:
             self._pool = self.options.pool or "mean"
         if rows.ndim == 3:
             return rows[:, 0] if self._pool == "cls" else rows.mean(axis=1, dtype=np.float32)
         if rows.ndim != 2:
-            what = KINDS.get(rows.ndim, "no vector")
+            what = "one vector for all" if rows.ndim == 1 else "no vector"
             raise UsageError(
                 f"{self.name} has the output {self._output} {_shape(rows.shape)}: {what}, not one vector an "
                 "image. Export it with its pooling, so that one vector an image comes out."
@@ -211,11 +195,10 @@ def _choose_sides(
     name: str, fixed: tuple[int | None, int | None], given: int | tuple[int, int] | None
 ) -> tuple[int, int]:
     """Height and width to feed: what the file has fixed, or else what the user says."""
-    wanted = (given, given) if isinstance(given, int) else given
-    sides = tuple(side or (wanted[i] if wanted else None) for i, side in enumerate(fixed))
-    if wanted and sides != wanted:
-        is_square = fixed[0] == fixed[1]
-        text = str(fixed[0]) if is_square else "x".join(map(str, fixed))
+    wanted = (given, given) if isinstance(given, int) else given or (None, None)
+    sides = tuple(side or other for side, other in zip(fixed, wanted, strict=True))
+    if given and sides != wanted:
+        text = str(fixed[0]) if fixed[0] == fixed[1] else "x".join(map(str, fixed))
         raise UsageError(f"{name} takes images of {text} pixels, not {given}. Leave --teacher-size out.")
     height, width = sides[0] or sides[1], sides[1] or sides[0]
     if height is None or width is None:
@@ -245,13 +228,7 @@ def find_output(
     usual: Sequence[str] = (),
     option: str = "--teacher-output ",
 ) -> str:
-    """Choose the output that is the vector.
-
-    Args:
-        session: An open session.
-        wanted: What the user says.
-        usual: Names that are taken before others.
-        option: How the user says it.
+    """Choose the output that is the vector: the one `wanted` by an option, or a `usual` one.
 
     Raises:
         UsageError: There is no such output, or several may be meant.

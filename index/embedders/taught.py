@@ -42,14 +42,14 @@ class Taught:
         cls, files: Sequence[ImageFile], digests: Sequence[str], vectors: NDArray[np.float32]
     ) -> Self:
         """Note n photos, 2 at least, with digests and `(n, dim)` vectors, and how far apart they lie."""
-        found = _nearness(vectors, vectors, min(NEAREST, len(vectors) - 1), itself=True)
+        found = _nearness(vectors, vectors, itself=True)
         radius = float(np.quantile(found, OUTLIERS))
         locations, names = [file.location for file in files], [file.name for file in files]
         return cls(np.array(locations), np.array(names), np.array(digests), vectors, radius)
 
     def are_far(self, vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Whether each of m photos, given by its vector, lies far from all that was taught."""
-        return _nearness(vectors, self.vectors, min(NEAREST, len(self.vectors) - 1)) < self.radius
+        return _nearness(vectors, self.vectors) < self.radius
 
     def find_files(self) -> list[ImageFile]:
         """Find those of the photos that are still where they were."""
@@ -81,13 +81,14 @@ class Taught:
 
 
 def _nearness(
-    vectors: NDArray[np.float32], taught: NDArray[np.float32], count: int, itself: bool = False
+    vectors: NDArray[np.float32], taught: NDArray[np.float32], itself: bool = False
 ) -> NDArray[np.float32]:
     """Mean similarity of each vector to the nearest of others; with `itself` each is one of them."""
+    count = min(NEAREST, len(taught) - 1)
     found = []
     for start in range(0, len(vectors), CHUNK):
         similarity = np.sort(vectors[start : start + CHUNK] @ taught.T, axis=1)
-        last = similarity.shape[1] - itself
+        last = len(taught) - itself
         found.append(similarity[:, last - count : last].mean(axis=1))
     return np.concatenate(found)
 

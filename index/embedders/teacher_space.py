@@ -83,7 +83,7 @@ class TeacherSpace(Projection):
         np.savez(path, mean=self.mean, components=self.components)
 
     @classmethod
-    def load(cls, path: Path) -> "TeacherSpace":
+    def load(cls, path: Path) -> Self:
         """Read what `save` wrote.
 
         Raises:

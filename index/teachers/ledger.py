@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -27,33 +26,24 @@ from index.teachers.ledger_schema import checksum, damage, open_ledger_file
 
 LOOK_UP = 500  # SQLite limits the variables of one statement
 IN_MEMORY = Path(":memory:")  # as SQLite calls it
+SPENT = "SELECT (SELECT coalesce(max(id), 0) FROM answers) + count(*) FROM calls"
 ROOM = 32_000_000  # bytes that must be free before anything is paid for: twice what is written ahead
 
 
 @dataclass(frozen=True)
 class Reserved:
-    """What may be asked about of some images; those already answered are in none of the three.
+    """What may be asked about of some images, by digest; those already answered are in none of the three."""
 
-    Attributes:
-        calls: The images that may be asked about now, by digest, each with the number of its reservation.
-        busy: Digests that another thread or process is asking about.
-        denied: Digests for which the budget has no room.
-    """
-
-    calls: dict[str, int]
-    busy: set[str]
-    denied: list[str]
+    calls: dict[str, int]  # may be asked about now, each with the number of its reservation
+    busy: set[str]  # another thread or process is asking about them
+    denied: list[str]  # the budget has no room for them
 
 
 class Ledger:
     """Answers of one teacher by the content digest of what was sent. Safe to share between threads."""
 
     def __init__(self, path: Path, teacher_key: str) -> None:
-        """Open a ledger, or start one.
-
-        Args:
-            path: The SQLite file; its folder is made if need be.
-            teacher_key: The embedder's key.
+        """Open the ledger of a teacher by the teacher's key, or start one; its folder is made if need be.
 
         Raises:
             UsageError: The file is no ledger, cannot be written, or belongs to another teacher.
@@ -71,9 +61,7 @@ class Ledger:
     def __enter__(self) -> "Ledger":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __len__(self) -> int:
@@ -92,7 +80,7 @@ class Ledger:
     @property
     def spent(self) -> int:
         """What counts against the budget: answers, and calls without one that failed or are in flight."""
-        return self._one("SELECT (SELECT coalesce(max(id), 0) FROM answers) + count(*) FROM calls")
+        return self._one(SPENT)
 
     @property
     def dim(self) -> int | None:
@@ -154,16 +142,11 @@ class Ledger:
             known = {digest for digest, _ in _select(db, "0", () if again else digests)}
             busy = {digest for (digest,) in db.execute("SELECT digest FROM calls WHERE until > 0")}
             wanted = [digest for digest in dict.fromkeys(digests) if digest not in known | busy]
-            (spent,) = db.execute(
-                "SELECT (SELECT coalesce(max(id), 0) FROM answers) + count(*) FROM calls"
-            ).fetchone()
-            room = max(budget - spent, 0)
+            room = max(budget - db.execute(SPENT).fetchone()[0], 0)
             calls = {}
             for digest in wanted[:room]:
-                cursor = db.execute(
-                    "INSERT INTO calls (digest, owner, until) VALUES (?, ?, ?)",
-                    (digest, self._owner, now + seconds),
-                )
+                row = (digest, self._owner, now + seconds)
+                cursor = db.execute("INSERT INTO calls (digest, owner, until) VALUES (?, ?, ?)", row)
                 assert cursor.lastrowid is not None
                 calls[digest] = cursor.lastrowid
         if written_off:

@@ -43,11 +43,7 @@ class TeacherSpec:
         return open_embedder(self.spec, device, self.options)
 
     def open_ledger(self, teacher_key: str, dry: bool = False) -> Ledger:
-        """Open its ledger.
-
-        Args:
-            teacher_key: Of the teacher.
-            dry: Whether to write nothing; where this teacher has no ledger, one in memory stands for it.
+        """Open its ledger. If `dry`, nothing is written: one in memory stands for a ledger that is not there.
 
         Raises:
             UsageError: The file cannot be used, or holds the answers of another teacher.
