@@ -20,19 +20,14 @@ from index.vectors import UNIT_FLOATS, VectorType
 class Calls:
     """How a model is best called.
 
-    Attributes:
-        batch: Images a call.
-        concurrency: Calls at a time that keep it busy.
-        seconds: After so many a call has surely ended.
-        rate: Images a second that it may be asked about; None sets no limit.
-        paid: Whether an answer has a price, or comes from code that is not ours: it is asked through
-            `index.teachers.client`, which remembers every answer and scales it to unit length.
+    One is `paid` whose answers have a price, or come from code that is not ours: it is asked through
+    `index.teachers.client`, which remembers every answer and scales it to unit length.
     """
 
-    batch: int = 32
-    concurrency: int = 1
-    seconds: float = 3600.0
-    rate: float | None = None
+    batch: int = 32  # images a call
+    concurrency: int = 1  # calls at a time that keep it busy
+    seconds: float = 3600.0  # after so many a call has surely ended
+    rate: float | None = None  # images a second that it may be asked about; None sets no limit
     paid: bool = False
 
 

@@ -26,32 +26,20 @@ TEXT = "text/plain"  # the media type of what is sent as words
 
 @dataclass(frozen=True)
 class Upload:
-    """One image, or one text, as it is sent.
+    """One image, or one text, as it is sent."""
 
-    Attributes:
-        data: The bytes of an image file, or of a text in UTF-8.
-        mime: Its media type.
-        digest: `content_digest` of `data`.
-    """
-
-    data: bytes
-    mime: str
-    digest: str
+    data: bytes  # the bytes of an image file, or of a text in UTF-8
+    mime: str  # its media type
+    digest: str  # `content_digest` of `data`
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came for n images.
+    """What came for n images."""
 
-    Attributes:
-        rows: `(n, dim)` float32 as answered; where nothing came that can be told apart, a row of NaN.
-        most: How many images a call such an endpoint answers for; None where it answered for all.
-        ordered: Whether their order alone tells which vector is of which image.
-    """
-
-    rows: NDArray[np.float32]
-    most: int | None = None
-    ordered: bool = False
+    rows: NDArray[np.float32]  # `(n, dim)` as answered; of NaN where nothing came that can be told apart
+    most: int | None = None  # images a call that are answered for; None if all were
+    ordered: bool = False  # whether their order alone tells which vector is of which image
 
 
 def write_request(
@@ -118,7 +106,8 @@ def read_answer(body: bytes, count: int) -> Answer:
     elif 0 < given < count:
         places = indices if given > 1 and own == list(range(given)) else []
     else:
-        raise ValueError(f"the indices {_shorten(indices)} for {count} images")
+        shown, more = ", ".join(map(str, indices[:8])) or "none", ", ..." if given > 8 else ""
+        raise ValueError(f"the indices {shown}{more} for {count} images")
     (dim, _), *_ = Counter(map(len, vectors)).most_common(1)
     rows = np.full((count, dim), np.nan, np.float32)
     for place, vector in zip(places, vectors, strict=False):
@@ -128,13 +117,7 @@ def read_answer(body: bytes, count: int) -> Answer:
 
 
 def write_answer(vectors: NDArray[np.float32], model: str, encoding: str) -> dict[str, Any]:
-    """The answer in OpenAI's form.
-
-    Args:
-        vectors: `(n, dim)`.
-        model: Its name.
-        encoding: `float`, or `base64` for the bytes of little-endian float32.
-    """
+    """The answer in OpenAI's form: `(n, dim)` vectors as `float`, or as `base64` of little-endian float32."""
     embeddings: list[Any] = vectors.tolist()
     if encoding == "base64":
         embeddings = [b64encode(row.tobytes()).decode() for row in vectors.astype("<f4")]
@@ -174,8 +157,3 @@ def _read_vector(embedding: str | list[float]) -> NDArray[np.float32]:
     if vector.ndim != 1:
         raise ValueError("not a vector")
     return vector
-
-
-def _shorten(indices: Sequence[Any]) -> str:
-    text = ", ".join(map(str, indices[:8]))
-    return f"{text}, ..." if len(indices) > 8 else text or "none"

@@ -21,21 +21,13 @@ CHUNK = 1024  # photos that are compared at a time
 
 @dataclass(frozen=True)
 class Taught:
-    """The photos that a student was taught on, in its own space.
+    """The photos that a student was taught on, in its own space."""
 
-    Attributes:
-        locations: `(n,)` texts, `ImageFile.location` of each.
-        names: `(n,)` texts, `ImageFile.name` of each.
-        digests: `(n,)` texts, the content digest of each.
-        vectors: `(n, dim)` the student's vectors, unit rows.
-        radius: Mean similarity to the `NEAREST` of them below which a photo is far from all.
-    """
-
-    locations: NDArray[np.str_]
-    names: NDArray[np.str_]
-    digests: NDArray[np.str_]
-    vectors: NDArray[np.float32]
-    radius: float
+    locations: NDArray[np.str_]  # `(n,)` texts, `ImageFile.location` of each
+    names: NDArray[np.str_]  # `(n,)` texts, `ImageFile.name` of each
+    digests: NDArray[np.str_]  # `(n,)` texts, the content digest of each
+    vectors: NDArray[np.float32]  # `(n, dim)` the student's vectors, unit rows
+    radius: float  # mean similarity to the `NEAREST` below which a photo is far from all
 
     @classmethod
     def measure(

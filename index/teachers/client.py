@@ -43,13 +43,7 @@ class BudgetedTeacher(Embedder):
     """
 
     def __init__(self, teacher: Embedder, ledger: Ledger, budget: int) -> None:
-        """Join them.
-
-        Args:
-            teacher: The model to ask.
-            ledger: Its answers.
-            budget: How many images may ever be asked about; the ledger counts.
-        """
+        """Join them. The budget is of images that may ever be asked about; the ledger counts."""
         self.ledger, self.budget = ledger, budget
         self.key, self.name, self.spec = teacher.key, teacher.name, teacher.spec
         self.options, self.side, self.provider = teacher.options, teacher.side, teacher.provider
@@ -111,9 +105,8 @@ class BudgetedTeacher(Embedder):
         outcome = self.ask(batch)
         reasons = {i: outcome.refused[q.digest] for i, q in enumerate(batch) if q.digest in outcome.refused}
         if reasons:
-            raise UnansweredError(
-                f"No answer for {batch[min(reasons)].name}: {reasons[min(reasons)]}.", reasons
-            )
+            first = min(reasons)
+            raise UnansweredError(f"No answer for {batch[first].name}: {reasons[first]}.", reasons)
         if outcome.denied:
             raise BudgetError(
                 f"{self.name} was not asked about {len(outcome.denied)} images: {self.ledger.spent} of the "
@@ -209,11 +202,10 @@ class BudgetedTeacher(Embedder):
         try:
             faults = self._call(questions, reserved)
         except UnansweredError as answer:
-            reasons = {questions[i].digest: reason for i, reason in answer.reasons.items()}
-            group.open += [q for q in questions if q.digest not in reasons]
-            named = [q for q in questions if q.digest in reasons]
+            named = [questions[i] for i in sorted(answer.reasons)]
+            group.open += [q for i, q in enumerate(questions) if i not in answer.reasons]
             self._follow(answer, named, group, work, whole=len(named) == len(questions))
-            work.outcome.refused.update(reasons)
+            work.outcome.refused.update({questions[i].digest: why for i, why in answer.reasons.items()})
             return
         except CallError as failure:
             group.attempts += 1
@@ -221,12 +213,11 @@ class BudgetedTeacher(Embedder):
             return
         group.attempts = 0
         for question in questions:
-            fault = faults.get(question.digest)
-            if fault:
+            if fault := faults.get(question.digest):
                 work.bad[question.digest] += 1
                 wrong, whole = BadAnswerError(f"{self.name} {fault}"), len(faults) == len(questions)
                 self._follow(wrong, [question], group, work, work.bad[question.digest], whole)
-            elif fault is not None:
+            elif question.digest in faults:
                 group.open.append(question)
 
     def _follow(
@@ -279,10 +270,6 @@ class BudgetedTeacher(Embedder):
     def _call(self, questions: Sequence[Question], reserved: Reserved) -> dict[str, str]:
         """Make one call; store what it brings, and note as lost what is of no use.
 
-        Args:
-            questions: All of which are reserved.
-            reserved: Their reservations.
-
         Returns:
             What has no answer in the ledger yet, by digest, with what was wrong: nothing, if it is held back.
 
@@ -321,7 +308,7 @@ class BudgetedTeacher(Embedder):
         except CallError as failure:
             self.complaint = str(failure)
             if failure.charged:
-                self._lose(calls, str(failure))
+                self._lose(calls, self.complaint)
                 with self._lock:  # by what failed, not by what is: all threads may fail together
                     self._most = max(1, min(self._most, len(questions) // SMALLER))
             else:
@@ -353,11 +340,7 @@ class BudgetedTeacher(Embedder):
         return {}
 
     def _settle(self, question: Question) -> bool:
-        """Store the answer that is held back for this question, where no other is to come.
-
-        Returns:
-            Whether one was.
-        """
+        """Store the answer that is held back for this question, if one is, where no other is to come."""
         with self._lock:  # or two threads settle the same one
             held = self._held
             if held is None or held.question.digest != question.digest:

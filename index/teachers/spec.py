@@ -15,21 +15,13 @@ from index.text.models import open_text
 
 @dataclass(frozen=True)
 class TeacherSpec:
-    """What opens a teacher.
+    """What opens a teacher."""
 
-    Attributes:
-        spec: As for `open_embedder`. None where there is no teacher, or where an index remembers it.
-        options: As for `open_embedder`.
-        ledger: The file of its answers; None keeps it in the user's cache folder.
-        budget: How many images a paid teacher may ever be asked about; 0 lets only the ledger answer.
-        opened: The teacher itself, where it is open already, as a Python callable may be.
-    """
-
-    spec: str | None = None
-    options: EmbedderOptions = field(default_factory=EmbedderOptions)
-    ledger: Path | None = None
-    budget: int = 0
-    opened: Embedder | None = None
+    spec: str | None = None  # as for `open_embedder`; None without one, or where an index remembers it
+    options: EmbedderOptions = field(default_factory=EmbedderOptions)  # as for `open_embedder`
+    ledger: Path | None = None  # the file of its answers; None keeps it in the user's cache folder
+    budget: int = 0  # how many images a paid one may ever be asked about; 0 lets only the ledger answer
+    opened: Embedder | None = None  # itself, where it is open already, as a Python callable may be
 
     def open_plain(self, device: str) -> Embedder:
         """Open the teacher itself.
@@ -68,13 +60,9 @@ class TeacherSpec:
 
 @dataclass(frozen=True)
 class TextSpec(TeacherSpec):
-    """What opens the text model of a teacher. The ledger is one of texts: none is among the images.
+    """What opens the text model of a teacher. The ledger is one of texts: none is among the images."""
 
-    Attributes:
-        tokenizer: The `tokenizer.json` of an ONNX file.
-    """
-
-    tokenizer: Path | None = None
+    tokenizer: Path | None = None  # the `tokenizer.json` of an ONNX file
 
     def open_plain(self, device: str) -> Embedder:
         """As of `TeacherSpec`."""

@@ -26,17 +26,11 @@ COMMON = (
 
 @dataclass(frozen=True)
 class TextQueries:
-    """Makes vectors of words.
+    """Makes vectors of words."""
 
-    Attributes:
-        model: The text model.
-        dim: Length of the teacher's vectors.
-        space: Projects the teacher's vectors to the student's space; None where the student came without it.
-    """
-
-    model: Embedder
-    dim: int
-    space: TeacherSpace | None
+    model: Embedder  # the text model
+    dim: int  # length of the teacher's vectors
+    space: TeacherSpace | None  # projects them to the student's space; None where the student came without it
 
     def embed(self, *texts: Text) -> Vectors:
         """Embed texts among the teacher's vectors: `(n, teacher dim)` unit rows.
