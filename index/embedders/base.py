@@ -32,32 +32,18 @@ class Calls:
 
 
 class Embedder(ABC):
-    """Maps images to vectors.
+    """Maps images to vectors."""
 
-    Attributes:
-        key: Identity. Two embedders with one key give the same vectors.
-        name: What to call it in messages.
-        spec: What `open_embedder` opens it by,
-        options: together with these.
-        dim: Length of its vectors; 0 before the first answer of a model that does not say.
-        vector_type: What its vectors are.
-        side: The square that it makes of an image, in pixels.
-        provider: What it runs on.
-        calls: How it is best called.
-        lessons: What calls have taught of how to call it: a ledger keeps them for the next run.
-        remarks: What to say of its vectors at the end of a command, such as what was assumed.
-    """
-
-    lessons: Mapping[str, int] = MappingProxyType({})
-    remarks = ""
-    key: str
-    name: str
-    spec: str
-    options: EmbedderOptions
-    side: int
-    dim: int
-    provider: str
-    calls: Calls
+    lessons: Mapping[str, int] = MappingProxyType({})  # learnt of how to call it; a ledger keeps them
+    remarks = ""  # to say at the end of a command, such as what was assumed
+    key: str  # identity: two embedders with one key give the same vectors
+    name: str  # what to call it in messages
+    spec: str  # what `open_embedder` opens it by,
+    options: EmbedderOptions  # together with these
+    side: int  # of the square that it makes of an image, in pixels
+    dim: int  # length of its vectors; 0 before the first answer of a model that does not say
+    provider: str  # what it runs on
+    calls: Calls  # how it is best called
     vector_type: VectorType = UNIT_FLOATS
 
     @property

@@ -46,11 +46,7 @@ class EndpointEmbedder(Embedder):
     provider = "http"
 
     def __init__(self, url: str, options: EmbedderOptions) -> None:
-        """Check the address and read the key from the environment. Nothing is sent yet.
-
-        Raises:
-            UsageError: The address cannot be used, or would carry the key in clear.
-        """
+        """Read the key and check the address, which must not carry it in clear. Nothing is sent yet."""
         address = _read_address(url)
         self._api_key = os.environ.get(KEY, "").strip()
         if not (self._api_key.isascii() and self._api_key.isprintable()):

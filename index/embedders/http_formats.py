@@ -47,11 +47,7 @@ def write_request(
 ) -> dict[str, Any]:
     """Arguments for `httpx.Client.post` that ask for the vectors of n images, or of n texts.
 
-    Args:
-        dialect: How they travel.
-        model: Its name; may be empty.
-        uploads: The images or texts.
-        base64: Whether to ask for vectors as base64, where the dialect knows of it.
+    Vectors are asked for as `base64` where the dialect knows of it; `model` may be empty.
     """
     named = {"model": model} if model else {}
     if dialect == "multipart":
@@ -74,15 +70,11 @@ def _as_text(upload: Upload) -> str:
 
 
 def read_answer(body: bytes, count: int) -> Answer:
-    """Read the vectors of an answer, in the order of the request.
+    """Read the vectors of an answer, in the order of the request, about `count` images.
 
     Endpoints that give no numbers, or the same to all, are taken at their order; so are numbers from one on.
     Fewer answers than images are used if they have numbers of their own, and there are several: a single one
     may be of all images together.
-
-    Args:
-        body: JSON.
-        count: How many images were asked about.
 
     Raises:
         ValueError: It is no answer to this request. The message says what it is instead.

@@ -54,11 +54,7 @@ class OnnxEmbedder(OnnxModel):
     """An ONNX file of ours: uint8 `(n, side, side, 3)` RGB in, unit rows out, the rest in the graph."""
 
     def __init__(self, path: Path, device: str = "auto", threads: int = 0) -> None:
-        """Open the file, as `open_session`.
-
-        Raises:
-            UsageError: No such file, not an embedder of ours, or the device cannot be had.
-        """
+        """Open the file, as `open_session`; one that is no embedder of ours is a UsageError."""
         opened = open_session(path, device, threads)
         if not is_ours(opened[1]):
             raise UsageError(

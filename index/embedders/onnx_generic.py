@@ -31,11 +31,7 @@ SAME, ALIKE = 1e-3, 0.02  # lengths of differences between unit vectors: of roun
 
 
 def open_onnx(path: Path, device: str, options: EmbedderOptions) -> Embedder:
-    """Open an ONNX file, ours or that of others.
-
-    Raises:
-        UsageError: It cannot be run, or does not map one image to one vector.
-    """
+    """Open an ONNX file, ours or that of others, if it can be run and maps one image to one vector."""
     opened = open_session(path, device)
     return OnnxEmbedder(path, device) if is_ours(opened[1]) else ForeignEmbedder(path, opened, options)
 
@@ -57,11 +53,7 @@ class ForeignEmbedder(OnnxModel):
     def __init__(
         self, path: Path, opened: "tuple[bytes, ort.InferenceSession]", options: EmbedderOptions
     ) -> None:
-        """Find out what goes in and what comes out, by the options and by trying.
-
-        Raises:
-            UsageError: It does not take one image or does not give one vector; says which option helps.
-        """
+        """Find out what goes in and what comes out; raise UsageError with the option that helps."""
         super().__init__(path, opened, options)
         self._input = _find_input(self._session, options)
         self._height, self._width = _choose_sides(self.name, self._input.sides, options.size)
@@ -114,11 +106,7 @@ class ForeignEmbedder(OnnxModel):
         return np.asarray(image.resize(size, bicubic, (left, top, left + width, top + height)))
 
     def embed(self, batch: Sequence[Any]) -> NDArray[np.float32]:
-        """Map n `(height, width, 3)` uint8 arrays to `(n, dim)` float32 unit rows.
-
-        Raises:
-            UnansweredError: Some vectors are zero or not finite.
-        """
+        """Map n `(height, width, 3)` uint8 arrays to `(n, dim)` float32 unit rows, as `unit_rows`."""
         step = self._count or len(batch)
         chunks = [np.stack(batch[start : start + step]) for start in range(0, len(batch), step)]
         return unit_rows(np.concatenate([self._answer(chunk) for chunk in chunks]), self.name)
@@ -228,11 +216,7 @@ def find_output(
     usual: Sequence[str] = (),
     option: str = "--teacher-output ",
 ) -> str:
-    """Choose the output that is the vector: the one `wanted` by an option, or a `usual` one.
-
-    Raises:
-        UsageError: There is no such output, or several may be meant.
-    """
+    """Choose the output that is the vector: the one `wanted` by an option, or a `usual` one."""
     outputs = {put.name: put.shape for put in session.get_outputs()}
     if wanted is not None:
         if wanted not in outputs:

@@ -56,11 +56,7 @@ class Taught:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            UsageError: The file is not there, or is another.
-        """
+        """Read what `save` wrote; UsageError if the file is not there, or is another."""
         try:
             with np.load(path, allow_pickle=False) as found:
                 vectors, radius = found["vectors"].astype(np.float32), float(found["radius"])

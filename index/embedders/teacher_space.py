@@ -84,11 +84,7 @@ class TeacherSpace(Projection):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            UsageError: The file is not one.
-        """
+        """Read what `save` wrote; UsageError if the file is another."""
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return cls(arrays["mean"], arrays["components"])

@@ -41,11 +41,7 @@ class VectorsEmbedder(Embedder):
     provider = "file"
 
     def __init__(self, path: Path, options: EmbedderOptions) -> None:
-        """Read a file whole; what does not end in .npz is read as Parquet.
-
-        Raises:
-            UsageError: It cannot be read, or is not laid out as it must be.
-        """
+        """Read a file whole: Parquet, unless it ends in .npz; UsageError if it is not laid out so."""
         if not path.is_file():
             raise UsageError(f"{path} does not exist. Give a file of vectors.")
         try:
@@ -73,11 +69,7 @@ class VectorsEmbedder(Embedder):
         self.dim = vectors.shape[1]
 
     def prepare(self, photo: Photo) -> NDArray[np.float32]:
-        """Look the image up.
-
-        Raises:
-            ImageError: The file has no vector for it, or one without a direction.
-        """
+        """Look the image up; ImageError if there is no vector for it, or one without a direction."""
         row, fault = self._find(photo.digest, photo)
         if fault:
             raise ImageError(fault)

@@ -1,6 +1,6 @@
 """Asking about many images: some are decoded ahead, as many calls are made at a time as the teacher takes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
@@ -52,6 +52,20 @@ def ask_about(files: Sequence[ImageFile], paid: BudgetedTeacher, wanted: int) ->
     with ThreadPoolExecutor(WORKERS) as workers:
         ahead = (paid.calls.concurrency + 1) * paid.calls.batch
         yield from ask_prepared(bounded_map(workers, prepare, files, ahead), paid, wanted)
+
+
+def probe(files: Iterable[ImageFile], paid: BudgetedTeacher) -> None:
+    """Probe with the first of these images that has an answer, if the budget has room for more than that."""
+    if not paid.replaceable or paid.ledger.spent + 1 >= paid.budget:
+        return
+    for file in files:
+        try:
+            question = paid.prepare(read_photo(file, paid.side))
+        except ImageError:
+            continue
+        if paid.ledger.known([question.digest]):
+            paid.probe(question)
+            return
 
 
 def ask_prepared(

@@ -26,6 +26,7 @@ FIRST = 8  # images of the first call about several
 SMALLER = 4  # times smaller are calls after one that was charged for and brought nothing
 STEADY = 4  # calls that must succeed before they are made larger by one image again
 POLL = 0.2  # seconds between looks for an answer that another process is waiting for
+REPLACED = 0.99  # similarity of two answers about one image below which they are of two models
 SILENT = 10.0  # seconds of such waiting before it is said
 
 
@@ -83,11 +84,7 @@ class BudgetedTeacher(Embedder):
         return min(int(self._most), self.calls.batch)
 
     def prepare(self, photo: Photo) -> Question:
-        """Make the question for one image.
-
-        Raises:
-            ImageError: The teacher has nothing for this image, or has refused it before.
-        """
+        """Make the question for one image; ImageError if it has nothing, or was refused before."""
         made = self._teacher.prepare(photo)
         digest, size = self._teacher.describe_input(photo, made)
         if reason := self._refused.get(digest):
@@ -141,21 +138,34 @@ class BudgetedTeacher(Embedder):
         self._refused |= work.outcome.refused
         return work.outcome
 
-    def ask_again(self, question: Question) -> NDArray[np.float32] | None:
-        """Ask about an image that may have an answer. What comes is not kept, and counts as spent.
+    def probe(self, question: Question) -> None:
+        """Ask again about an image that has an answer, and compare: what comes is not kept, but is spent.
 
-        Returns:
-            `(dim,)` as answered; None if nothing came, or the budget has no room.
+        Nothing is asked of a model that cannot be replaced under its name, nor where the budget has no room.
+        A call that brings no answer says nothing of the model.
+
+        Raises:
+            RetrievalError: The teacher answers otherwise than before.
         """
+        before = self.ledger.answers([question.digest]).get(question.digest)
+        if before is None or not self.replaceable:
+            return
         reserved = self.ledger.reserve([question.digest], self.budget, self.calls.seconds, again=True)
         if not reserved.calls:
-            return None
+            return
         try:
             row = self._send([question], reserved)[0]
         except (CallError, UnansweredError):
-            return None
+            return
         self.ledger.lose(reserved.calls.values())
-        return row
+        alike = 0.0
+        if len(row) == len(before) and not find_fault(row):
+            alike = float(np.prod(unit_rows(np.stack([row, before]), self.name), axis=0).sum())
+        if alike < REPLACED:
+            raise RetrievalError(
+                f"{self.name} answers otherwise about {question.name} than before (similarity {alike:.3f}). "
+                "If it is another model now, give another --ledger; --teacher-probe false mixes both."
+            )
 
     def _advance(self, work: Work) -> None:
         """Make one call about the group at hand, and see to what comes of it."""
@@ -270,12 +280,7 @@ class BudgetedTeacher(Embedder):
     def _call(self, questions: Sequence[Question], reserved: Reserved) -> dict[str, str]:
         """Make one call; store what it brings, and note as lost what is of no use.
 
-        Returns:
-            What has no answer in the ledger yet, by digest, with what was wrong: nothing, if it is held back.
-
-        Raises:
-            UnansweredError: The teacher has no answer for some of them. None is stored.
-            CallError: As `Embedder.embed`.
+        Return what has no answer in the ledger yet, by digest, and what was wrong: nothing, if held back.
         """
         start = time.monotonic()
         rows = self._send(questions, reserved)

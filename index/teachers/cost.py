@@ -107,11 +107,7 @@ def bill_by_name(
     update: Path | None = None,
     exclude: Sequence[str] = (),
 ) -> Bill:
-    """`make_bill` of what `find_images` finds; nobody is asked again about the images of `update`, an index.
-
-    Raises:
-        UsageError: There is no teacher, or it, its ledger or a source cannot be used.
-    """
+    """`make_bill` of what `find_images` finds; `update` is an index whose images need not be asked about."""
     if teacher.spec is None:
         raise UsageError("--dry-run says what a teacher costs. Give --teacher.")
     files = find_images(sources, exclude)

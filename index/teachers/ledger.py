@@ -43,11 +43,7 @@ class Ledger:
     """Answers of one teacher by the content digest of what was sent. Safe to share between threads."""
 
     def __init__(self, path: Path, teacher_key: str) -> None:
-        """Open the ledger of a teacher by the teacher's key, or start one; its folder is made if need be.
-
-        Raises:
-            UsageError: The file is no ledger, cannot be written, or belongs to another teacher.
-        """
+        """Open the ledger of a teacher by its key, or start one; UsageError if the file cannot be one."""
         self.path = path
         self.written_off = 0  # calls found in flight after their process had ended
         self._lock = Lock()

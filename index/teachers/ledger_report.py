@@ -1,4 +1,4 @@
-"""What a ledger says of itself, without its teacher. Nothing here writes."""
+"""What a ledger says of itself, without its teacher. Nothing here writes; no ledger is a UsageError."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -53,11 +53,7 @@ class Account:
 
 
 def read_account(path: Path) -> Account:
-    """Read what stands in a ledger.
-
-    Raises:
-        UsageError: It is no ledger.
-    """
+    """Read what stands in a ledger."""
     with _reading(path) as db:
         key, dim, rate = db.execute(
             "SELECT key, dim, CASE WHEN busy > 0 THEN timed / busy END FROM teacher"
@@ -70,12 +66,7 @@ def read_account(path: Path) -> Account:
 
 
 def export_ledger(path: Path, out: Path) -> int:
-    """Write all answers, as they came, to a file of vectors, which can be a teacher itself; return how many.
-
-    Raises:
-        UsageError: It is no ledger, or `out` cannot be written.
-        RetrievalError: It is damaged.
-    """
+    """Write all answers, as they came, to a file of vectors, itself a teacher; return how many."""
     account = read_account(path)
     if not account.dim:
         raise UsageError(f"{path} holds no answer yet.")
@@ -85,11 +76,7 @@ def export_ledger(path: Path, out: Path) -> int:
 
 
 def verify_ledger(path: Path) -> list[str]:
-    """Check the file, and each answer against its checksum; return what is wrong, one line each.
-
-    Raises:
-        UsageError: It is no ledger.
-    """
+    """Check the file, and each answer against its checksum; return what is wrong, one line each."""
     with _reading(path) as db:
         faults = [line for (line,) in db.execute("PRAGMA integrity_check(20)") if line != "ok"]
         (dim,) = db.execute("SELECT dim FROM teacher").fetchone()

@@ -24,22 +24,14 @@ class TeacherSpec:
     opened: Embedder | None = None  # itself, where it is open already, as a Python callable may be
 
     def open_plain(self, device: str) -> Embedder:
-        """Open the teacher itself.
-
-        Raises:
-            UsageError: It cannot be opened.
-        """
+        """Open the teacher itself."""
         if self.opened:
             return self.opened
         assert self.spec is not None
         return open_embedder(self.spec, device, self.options)
 
     def open_ledger(self, teacher_key: str, dry: bool = False) -> Ledger:
-        """Open its ledger. If `dry`, nothing is written: one in memory stands for a ledger that is not there.
-
-        Raises:
-            UsageError: The file cannot be used, or holds the answers of another teacher.
-        """
+        """Open its ledger; one in memory, if `dry`, stands for a ledger that is not there or is another's."""
         path = self.ledger or default_ledger(teacher_key)
         if dry and path.exists() and (owner := read_account(path).teacher) != teacher_key:
             say(f"{path} holds the answers of another teacher: {owner}. A run will need another --ledger.")

@@ -53,17 +53,7 @@ class Text:
 
 
 def open_text(spec: str, tokenizer: Path | None, device: str, options: EmbedderOptions) -> Embedder:
-    """Open the model that embeds texts.
-
-    Args:
-        spec: The path of an ONNX file, or the address of an endpoint.
-        tokenizer: The `tokenizer.json` of an ONNX file.
-        device: As for `choose_provider`.
-        options: As for `open_embedder`.
-
-    Raises:
-        UsageError: It cannot be opened, or takes something else than texts.
-    """
+    """Open a text model: the path of an ONNX file, with its tokenizer.json, or the address of an endpoint."""
     if spec.startswith(("http://", "https://")):
         return TextEndpoint(spec, options)
     if tokenizer is None:
@@ -75,11 +65,7 @@ class TextEndpoint(EndpointEmbedder):
     """An endpoint that is sent texts."""
 
     def __init__(self, url: str, options: EmbedderOptions) -> None:
-        """As `EndpointEmbedder`.
-
-        Raises:
-            UsageError: As there, or the dialect has no form for texts.
-        """
+        """As `EndpointEmbedder`, if the dialect has a form for texts."""
         if options.dialect == "multipart":
             raise UsageError("Dialect multipart sends files. Give --text-option dialect=infinity or jina.")
         super().__init__(url, options)
@@ -96,11 +82,7 @@ class TextEmbedder(OnnxModel):
     side = 0
 
     def __init__(self, path: Path, tokenizer: Path, device: str, options: EmbedderOptions) -> None:
-        """Find out what goes in and what comes out. Of the options `output` and `pool` count.
-
-        Raises:
-            UsageError: A file cannot be used, or the model takes no tokens or gives no vector.
-        """
+        """Find out what goes in and what comes out. Of the options `output` and `pool` count."""
         super().__init__(path, open_session(path, device), options)
         self._inputs = _find_inputs(self._session)
         count, length = (axis if isinstance(axis, int) else None for axis in self._inputs[IDS].shape)
@@ -117,11 +99,7 @@ class TextEmbedder(OnnxModel):
         return self._tokenizer.encode(photo.words)
 
     def embed(self, batch: Sequence[Any]) -> NDArray[np.float32]:
-        """Map n prepared texts to `(n, dim)` float32 unit rows.
-
-        Raises:
-            UnansweredError: Some vectors are zero or not finite.
-        """
+        """Map n prepared texts to `(n, dim)` float32 unit rows, as `unit_rows`."""
         return unit_rows(np.stack([self._answer(one) for one in batch]), self.name)
 
     def _answer(self, tokens: "Encoding") -> NDArray[np.float32]:
@@ -164,10 +142,7 @@ def _find_inputs(session: "ort.InferenceSession") -> dict[str, Any]:
 def _open_tokenizer(path: Path, fixed: int | None, fill: bool) -> "Tokenizer":
     """Read a tokenizer, and set how long texts become, by a `tokenizer_config.json` beside it too.
 
-    Args:
-        path: Its `tokenizer.json`.
-        fixed: How many tokens the model takes, where that is fixed.
-        fill: Whether short texts are filled up, as a model without a mask has learnt them.
+    A model takes a `fixed` number of tokens, or any; one without a mask has learnt short texts `fill`ed up.
     """
     with needs("text"):
         from tokenizers import Tokenizer
