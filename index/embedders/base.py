@@ -29,6 +29,7 @@ class Calls:
     seconds: float = 3600.0  # after so many a call has surely ended
     rate: float | None = None  # images a second that it may be asked about; None sets no limit
     paid: bool = False
+    replaceable: bool = False  # whether to ask again first, for there may be another model under its key
 
 
 class Embedder(ABC):
@@ -45,11 +46,6 @@ class Embedder(ABC):
     provider: str  # what it runs on
     calls: Calls  # how it is best called
     vector_type: VectorType = UNIT_FLOATS
-
-    @property
-    def replaceable(self) -> bool:
-        """Whether its vectors may come to be others under the same key, which is then asked after."""
-        return False
 
     @abstractmethod
     def prepare(self, photo: Photo) -> Any:

@@ -82,12 +82,8 @@ class EndpointEmbedder(Embedder):
         batch = min(self.options.batch, self.lessons.get("batch", self.options.batch))
         # A call ends at the latest when the last chunk in time is followed by the longest silence.
         seconds = 2 * self.options.timeout + 2 * CONNECT
-        return Calls(batch, self.options.concurrency, seconds, self.options.rate, paid=True)
-
-    @property
-    def replaceable(self) -> bool:
-        """Whether to ask again about an image that was answered: an endpoint's model may be replaced."""
-        return self.options.probe
+        own = self.options
+        return Calls(batch, own.concurrency, seconds, own.rate, paid=True, replaceable=own.probe)
 
     def prepare(self, photo: Photo) -> Upload:
         """The file as it is, if every endpoint can be expected to read it upright; else an upright JPEG."""

@@ -100,10 +100,7 @@ class ForeignEmbedder(OnnxModel):
             return np.asarray(ImageOps.pad(image, size, bicubic, GREY))
         if self._resize == "squash":
             return np.asarray(image.resize(size, bicubic))
-        scale = min(image.width / self._width, image.height / self._height)
-        width, height = scale * self._width, scale * self._height
-        left, top = (image.width - width) / 2, (image.height - height) / 2
-        return np.asarray(image.resize(size, bicubic, (left, top, left + width, top + height)))
+        return np.asarray(ImageOps.fit(image, size, bicubic))
 
     def embed(self, batch: Sequence[Any]) -> NDArray[np.float32]:
         """Map n `(height, width, 3)` uint8 arrays to `(n, dim)` float32 unit rows, as `unit_rows`."""

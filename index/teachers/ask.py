@@ -29,15 +29,10 @@ class Asked(Generic[T]):
 
 
 def ask_about(files: Sequence[ImageFile], paid: BudgetedTeacher, wanted: int) -> Iterator[Asked[ImageFile]]:
-    """Bring answers into the ledger until so many are there, the budget is spent or no file is left.
+    """Bring answers into the ledger until there are enough, the budget is spent or no file is left.
 
-    Args:
-        files: What to ask about, best first. One that cannot be answered for is replaced by the next.
-        paid: The teacher to ask.
-        wanted: How many answers.
-
-    Yields:
-        What was asked about together, as it comes home.
+    Files come best first: one that cannot be answered for is replaced by the next. What was asked about
+    together is yielded as it comes home.
 
     Raises:
         RetrievalError: The teacher or the ledger cannot be used. What was answered is kept.
@@ -56,7 +51,7 @@ def ask_about(files: Sequence[ImageFile], paid: BudgetedTeacher, wanted: int) ->
 
 def probe(files: Iterable[ImageFile], paid: BudgetedTeacher) -> None:
     """Probe with the first of these images that has an answer, if the budget has room for more than that."""
-    if not paid.replaceable or paid.ledger.spent + 1 >= paid.budget:
+    if not paid.calls.replaceable or paid.ledger.spent + 1 >= paid.budget:
         return
     for file in files:
         try:

@@ -74,11 +74,6 @@ class BudgetedTeacher(Embedder):
         return self.ledger.dim or self._teacher.dim
 
     @property
-    def replaceable(self) -> bool:
-        """As the teacher."""
-        return self._teacher.replaceable
-
-    @property
     def _limit(self) -> int:
         """Images that a call may be about, by what calls have brought so far."""
         return min(int(self._most), self.calls.batch)
@@ -110,7 +105,7 @@ class BudgetedTeacher(Embedder):
                 f"budget of {self.budget} are spent ({self.ledger.path}). Give a larger --budget."
             )
         answers = self.ledger.answers([q.digest for q in batch] + [q.source for q in batch])
-        rows = [answers[q.digest] if q.digest in answers else answers[q.source] for q in batch]
+        rows = [answers[q.digest if q.digest in answers else q.source] for q in batch]
         return unit_rows(np.stack(rows), self.name)
 
     def ask(self, questions: Sequence[Question], stop: Event | None = None) -> Outcome:
@@ -148,7 +143,7 @@ class BudgetedTeacher(Embedder):
             RetrievalError: The teacher answers otherwise than before.
         """
         before = self.ledger.answers([question.digest]).get(question.digest)
-        if before is None or not self.replaceable:
+        if before is None or not self.calls.replaceable:
             return
         reserved = self.ledger.reserve([question.digest], self.budget, self.calls.seconds, again=True)
         if not reserved.calls:

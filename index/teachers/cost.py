@@ -72,16 +72,10 @@ def make_bill(
     price: float | None = None,
     known: Collection[str] = (),
 ) -> Bill:
-    """Reckon what asking about images costs. Reads the files, asks nothing.
+    """Reckon what asking about images costs, at a price for a thousand answers. Reads files, asks nothing.
 
-    Args:
-        files: The images.
-        teacher: The teacher to ask.
-        ledger: Its answers.
-        budget: How much may ever be spent.
-        wanted: How many answers are wanted, and no more asked about than the budget allows; None wants all.
-        price: Of a thousand answers.
-        known: Content digests of images that nobody needs to be asked about.
+    All answers are asked for or, if some number is `wanted`, as many as the budget allows; none is needed
+    about images whose content digests are `known`.
 
     Raises:
         UsageError: The price is none, or the teacher is a file of vectors that lacks some of the images.

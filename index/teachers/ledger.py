@@ -101,7 +101,8 @@ class Ledger:
 
     def known(self, digests: Iterable[str]) -> set[str]:
         """Which of these images the teacher has already been asked about."""
-        return {digest for digest, _ in self._rows("0", list(digests))}
+        with self._reading() as db:
+            return {digest for digest, _ in _select(db, "0", list(digests))}
 
     def answers(self, digests: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The answers that are known, by the digest of what was sent or of the file that it was made of.
@@ -109,7 +110,8 @@ class Ledger:
         Raises:
             RetrievalError: The ledger cannot be read, or is damaged.
         """
-        rows = self._rows("vector", digests)
+        with self._reading() as db:
+            rows = _select(db, "vector", digests)
         size = 4 * (self.dim or 0) if rows else 0
         if any(len(blob) != size for _, blob in rows):
             raise RetrievalError(damage(self.path))
@@ -118,11 +120,8 @@ class Ledger:
     def reserve(self, digests: Sequence[str], budget: int, seconds: float, again: bool = False) -> Reserved:
         """Set budget aside for calls, before anything is sent.
 
-        Args:
-            digests: What is to be asked about; what has an answer by now is left out.
-            budget: How much may ever be spent.
-            seconds: Calls have ended after so many seconds, whatever happens to this process.
-            again: Whether to ask also about what has an answer, to compare.
+        What has an answer by now is left out, unless it is asked about `again`, to compare. Calls have ended
+        after so many seconds, whatever happens to this process.
 
         Raises:
             RetrievalError: The ledger cannot be written.
@@ -249,10 +248,6 @@ class Ledger:
         with self._reading() as db:
             row = db.execute(query).fetchone()
         return row[0] if row else None
-
-    def _rows(self, column: str, digests: Sequence[str]) -> list[tuple[str, bytes]]:
-        with self._reading() as db:
-            return _select(db, column, digests)
 
 
 def default_ledger(teacher_key: str) -> Path:

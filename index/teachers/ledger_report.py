@@ -122,6 +122,4 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _date(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
