@@ -65,11 +65,15 @@ class EndpointEmbedder(Embedder):
             headers["Authorization"] = f"Bearer {self._api_key}"
         try:
             self._client = httpx.Client(
-                verify=_trust(),
+                verify=httpx.create_ssl_context(),
                 timeout=httpx.Timeout(options.timeout, connect=CONNECT),
                 limits=httpx.Limits(max_connections=options.concurrency),
                 headers=headers,
             )
+        except OSError as error:
+            raise UsageError(
+                f"SSL_CERT_FILE or SSL_CERT_DIR names no certificates that can be read: {error}. Unset it."
+            ) from error
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise UsageError(
                 f"A proxy that the environment names cannot be used: {str(error).rstrip('.')}. "
@@ -260,16 +264,6 @@ def _read_address(url: str) -> httpx.URL:
             f"and kept. Leave it out, and put the key into {KEY}."
         )
     return address
-
-
-def _trust() -> ssl.SSLContext:
-    """Choose the certificates that count: those that the environment names, or those that come with httpx."""
-    try:
-        return httpx.create_ssl_context()
-    except OSError as error:
-        raise UsageError(
-            f"SSL_CERT_FILE or SSL_CERT_DIR names no certificates that can be read: {error}. Unset it."
-        ) from error
 
 
 def _is_loopback(host: str) -> bool:

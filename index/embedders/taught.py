@@ -1,6 +1,7 @@
 """What a student was taught on: where those photos were, and how far from all of them others lie."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -45,8 +46,13 @@ class Taught:
 
     def find_files(self) -> list[ImageFile]:
         """Find those of the photos that are still where they were."""
-        files = [image_at(*place) for place in zip(self.locations.tolist(), self.names.tolist(), strict=True)]
-        return [file for file in files if _is_there(file)]
+        files = []
+        for location, name in zip(self.locations.tolist(), self.names.tolist(), strict=True):
+            file = image_at(location, name)
+            with suppress(ImageError):
+                file.status()
+                files.append(file)
+        return files
 
     def save(self, path: Path) -> None:
         """Write an .npz file, beside its place first; vectors take two bytes a number."""
@@ -79,11 +85,3 @@ def _nearness(
         last = len(taught) - itself
         found.append(similarity[:, last - count : last].mean(axis=1))
     return np.concatenate(found)
-
-
-def _is_there(file: ImageFile) -> bool:
-    try:
-        file.status()
-    except ImageError:
-        return False
-    return True

@@ -36,11 +36,6 @@ class BudgetedTeacher(Embedder):
     Until two answers agree on the length of the vectors, which all later ones must have, images are asked
     about one at a time, and the first answer is held back. A call larger than any that was answered in full
     is made by one thread at a time: what is wrong with a teacher shows at the price of a few answers.
-
-    Attributes:
-        asked: Answers paid for through this object.
-        lost: Images that this object asked about without an answer, and that may have been charged for.
-        complaint: What was wrong with the last answer or call that was of no use.
     """
 
     def __init__(self, teacher: Embedder, ledger: Ledger, budget: int) -> None:
@@ -48,8 +43,9 @@ class BudgetedTeacher(Embedder):
         self.ledger, self.budget = ledger, budget
         self.key, self.name, self.spec = teacher.key, teacher.name, teacher.spec
         self.options, self.side, self.provider = teacher.options, teacher.side, teacher.provider
-        self.asked = self.lost = 0
-        self.complaint = ""
+        self.asked = 0  # answers paid for through this object
+        self.lost = 0  # images that it asked about without an answer, and that may have been charged for
+        self.complaint = ""  # what was wrong with the last answer or call that was of no use
         self._teacher = teacher
         self._lessons: Mapping[str, int] = ledger.lessons
         teacher.lessons = self._lessons
@@ -111,10 +107,8 @@ class BudgetedTeacher(Embedder):
     def ask(self, questions: Sequence[Question], stop: Event | None = None) -> Outcome:
         """Bring the answers to all questions into the ledger, as far as that can be.
 
-        Args:
-            questions: What to ask.
-            stop: Once it is set no further call is made, and what is open is denied. Threads that ask
-                together share it: it is set as soon as one of them fails.
+        Threads that ask together share `stop`, which is set as soon as one of them fails: no further call is
+        made then, and what is open is denied.
 
         Raises:
             RetrievalError: The teacher or the ledger cannot be used. What was answered is kept.

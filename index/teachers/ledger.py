@@ -157,16 +157,11 @@ class Ledger:
         sources: Mapping[str, str] | None = None,
         seconds: float = 0.0,
     ) -> None:
-        """Store n answers `(n, dim)`, all or none, before anyone uses them.
+        """Store n answers `(n, dim)` as they came, all or none, before anyone uses them.
 
-        An image that has got an answer meanwhile keeps the first one.
-
-        Args:
-            digests: Of what was sent.
-            vectors: The answers, as they came.
-            calls: The reservations that these answers settle, by digest.
-            sources: Content digest of the file that each was made of, where that is another.
-            seconds: How long the call took.
+        An image that has got an answer meanwhile keeps the first one. `calls` are the reservations that these
+        answers settle, `sources` the content digests of the files that they are about where these are others,
+        both by the digest of what was sent; `seconds` is how long the call took.
 
         Raises:
             RetrievalError: They could not be stored.
