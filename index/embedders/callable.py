@@ -38,13 +38,10 @@ class CallableEmbedder(Embedder):
     dim = 0  # known from the ledger or from the first answer
 
     def __init__(self, call: str | Callable[..., Any], options: EmbedderOptions, key: str = "") -> None:
-        """Import it, if it is not there already.
+        """Take a callable, or import it from `package.module:attribute` or `path/to/module.py:attribute`.
 
-        Args:
-            call: The callable itself, or where it is: `package.module:attribute`, with the current folder
-                searched first, as `python -m` does, or `path/to/module.py:attribute`.
-            options: `batch` and `rate` count.
-            key: What tells it from others, in place of its attribute `key` and of its code.
+        Modules are searched for in the current folder first, as `python -m` does. Of the options `batch` and
+        `rate` count. A `key` stands in place of the callable's attribute `key` and of its code.
 
         Raises:
             UsageError: There is no such thing, it cannot be called, or nothing tells it from others.

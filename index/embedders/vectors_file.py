@@ -129,12 +129,9 @@ class VectorsEmbedder(Embedder):
 
 
 def write_vectors(path: Path, dim: int, chunks: Iterable[tuple[list[str], NDArray[np.float32]]]) -> None:
-    """Write a file of vectors, beside its place first.
+    """Write n ids and `(n, dim)` float32 at a time to a file of vectors, beside its place first.
 
-    Args:
-        path: Ends in .npz or .parquet. The latter is written in bounded memory.
-        dim: Length of the vectors.
-        chunks: n ids and `(n, dim)` float32 at a time.
+    A path ends in .npz or in .parquet, which is written in bounded memory.
 
     Raises:
         UsageError: The ending is another, or the folder does not exist.

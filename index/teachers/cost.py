@@ -89,7 +89,9 @@ def make_bill(
     queries = len(distinct) - answered
     if wanted is not None:
         queries = max(min(queries, wanted - answered, budget - spent), 0)
-    return Bill(len(distinct), answered, queries, spent, budget, expected_rate(teacher, ledger), price)
+    measured = ledger.rate and ledger.rate * teacher.calls.concurrency  # by earlier answers
+    rate = min((rate for rate in (measured, teacher.calls.rate) if rate), default=None)
+    return Bill(len(distinct), answered, queries, spent, budget, rate, price)
 
 
 def bill_by_name(
@@ -109,12 +111,6 @@ def bill_by_name(
     model = teacher.open_plain(device)
     with teacher.open_ledger(model.key, dry=True) as ledger:
         return make_bill(files, model, ledger, teacher.budget, wanted, price, known)
-
-
-def expected_rate(teacher: Embedder, ledger: Ledger) -> float | None:
-    """Images a second: by earlier answers, with as many calls at a time, but no more than is allowed."""
-    measured = ledger.rate and ledger.rate * teacher.calls.concurrency
-    return min((rate for rate in (measured, teacher.calls.rate) if rate), default=None)
 
 
 def format_seconds(seconds: float) -> str:
