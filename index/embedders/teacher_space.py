@@ -33,7 +33,7 @@ class Projection:
     def fit(cls, vectors: NDArray[np.float32], dim: int, whiten: float = 0.0) -> Self:
         """Fit `dim` principal components to `(n, source dim)` vectors, in descending order of variance.
 
-        Each component is divided by its standard deviation to the power `whiten`: 0 is plain PCA, 1 whitens; in
+        Each component is divided by its standard deviation to the power `whiten`: 0 is PCA, 1 whitens; in
         between, what many images share counts for less without noise counting for much (Jegou and Chum 2012
         whiten for this reason).
         """
