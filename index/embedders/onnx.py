@@ -1,4 +1,4 @@
-"""ONNX files of ours, and sessions of ONNX Runtime."""
+"""What all ONNX models share, and ONNX files of ours."""
 
 import re
 from collections.abc import Sequence

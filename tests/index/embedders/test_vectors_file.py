@@ -257,14 +257,14 @@ def test_what_two_rows_may_mean_is_not_guessed(folder, path):
     np.testing.assert_array_equal(model.prepare(read_photo(files[1])), rows(4)[2])
 
 
-def test_one_absolute_path_is_no_other_folders(tmp_path, path):
+def test_an_absolute_path_is_told_from_that_of_another_folder(tmp_path, path):
     for i, name in enumerate("ab"):
         (tmp_path / name).mkdir()
         picture(i).save(tmp_path / name / "0.png")
     write_vectors(path, 5, [([str(tmp_path / name / "0.png") for name in "ab"], rows(2))])
     model, files = open_embedder(path), find_images([tmp_path / "a", tmp_path / "b"])
     assert not model.find_missing(files)
-    np.testing.assert_array_equal([model.prepare(read_photo(file)) for file in files], rows(2))
+    np.testing.assert_array_equal(np.stack([model.prepare(read_photo(file)) for file in files]), rows(2))
 
 
 def test_numbers_of_sixteen_bits_and_tensors(tmp_path):
