@@ -11,12 +11,9 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 def choose_provider(device: str, available: Sequence[str], gpus: int) -> str:
-    """Choose ONNX Runtime's execution provider.
+    """Choose one of the execution providers that this build of ONNX Runtime has available.
 
-    Args:
-        device: `auto`, `cpu` or `cuda`.
-        available: What this build of ONNX Runtime has, from `onnxruntime.get_available_providers()`.
-        gpus: How many GPUs the driver sees. The GPU build lists its provider without any.
+    `gpus` is how many the driver sees: the GPU build lists its provider without any.
 
     Raises:
         UsageError: `device` is unknown, or is `cuda` where that cannot be.
@@ -29,11 +26,9 @@ def choose_provider(device: str, available: Sequence[str], gpus: int) -> str:
         return CUDA
     if device == "auto":
         return CPU
-    missing = (
-        "the driver sees no GPU"
-        if CUDA in available
-        else "this ONNX Runtime has no CUDA: install the gpu extra"
-    )
+    missing = "this ONNX Runtime has no CUDA: install the gpu extra"
+    if CUDA in available:
+        missing = "the driver sees no GPU"
     raise UsageError(f"--device cuda cannot be had: {missing}.")
 
 

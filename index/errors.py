@@ -21,11 +21,7 @@ class ImageError(RetrievalError):
 
 
 class CallError(RetrievalError):
-    """A call to a teacher that brought no answer, and will not bring one later.
-
-    Attributes:
-        charged: Whether it may have been charged for.
-    """
+    """A call to a teacher that brought no answer, and will bring none later. It may have been `charged`."""
 
     def __init__(self, message: str, *, charged: bool = False) -> None:
         super().__init__(message)
@@ -33,11 +29,7 @@ class CallError(RetrievalError):
 
 
 class TransientError(CallError):
-    """A call that brought no answer, and may bring one if it is made again.
-
-    Attributes:
-        wait: For how many seconds the teacher wants to be left alone.
-    """
+    """A call that brought no answer, and may bring one if it is made again, after `wait` seconds."""
 
     def __init__(self, message: str, *, charged: bool = False, wait: float = 0.0) -> None:
         super().__init__(message, charged=charged)
@@ -57,11 +49,7 @@ class BudgetError(RetrievalError):
 
 
 class UnansweredError(RetrievalError):
-    """A teacher did not answer for some images of a batch.
-
-    Attributes:
-        reasons: Why not, by the image's place in the batch.
-    """
+    """A teacher did not answer for some images of a batch; the reasons are by their places in it."""
 
     def __init__(self, message: str, reasons: Mapping[int, str]) -> None:
         super().__init__(message)

@@ -26,10 +26,8 @@ ENVIRONMENT = Environment(loader=_Loader(ROOT), autoescape=select_autoescape(), 
 
 
 def load(name: str, **known: Any) -> Any:
-    """Load a template's macros, each of which becomes a function that returns HTML.
+    """Load a template's macros, which can use what is known; each becomes a function that returns HTML.
 
-    Args:
-        name: Its path from the root, such as `app/page/parts.html`; a `.md` is Markdown, and escapes nothing.
-        known: What it can use, such as functions.
+    It is named by its path from the root, as `app/page/parts.html`; a `.md` is Markdown, and escapes nothing.
     """
     return ENVIRONMENT.get_template(name).make_module(known)

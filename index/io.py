@@ -39,9 +39,8 @@ def sync(path: Path) -> None:
 def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
     """Yield a name beside a file to write to, which takes the place of the file in one step if all goes well.
 
-    Args:
-        path: The file; others may read it, or write the same, meanwhile.
-        durable: Whether it is on the disk when this returns: a power cut then leaves the old file or the new.
+    Others may read it, or write the same, meanwhile. If durable, it is on the disk when this returns: a power
+    cut then leaves the old file or the new.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -78,10 +77,7 @@ def require_utf8(folder: Path) -> None:
 
 @contextmanager
 def explain_disk(folder: Path) -> Iterator[None]:
-    """Turn what a disk can do to a writer into one line with the remedy.
-
-    Args:
-        folder: What is written.
+    """Turn what a disk can do to a writer of a folder into one line with the remedy.
 
     Raises:
         UsageError: Writing is not allowed there.
@@ -89,27 +85,21 @@ def explain_disk(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except sqlite3.Error as error:
-        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-        raise _explain(folder, errno.ENOSPC if full else None, str(error)) from error
-    except OSError as error:
-        raise _explain(folder, error.errno, error.strerror or str(error)) from error
-
-
-def _explain(folder: Path, code: int | None, reason: str) -> RetrievalError:
-    if code in FULL:
-        return RetrievalError(f"The disk of {folder} is full. Free some space, then go on with --resume.")
-    if code in FORBIDDEN:
-        return UsageError(f"{folder} cannot be written: {reason}. Give another folder, or allow it.")
-    return RetrievalError(f"{folder} cannot be written: {reason}.")
+    except (OSError, sqlite3.Error) as error:
+        code, reason = getattr(error, "errno", None), getattr(error, "strerror", None) or str(error)
+        if code in FULL or getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            full = f"The disk of {folder} is full. Free some space, then go on with --resume."
+            raise RetrievalError(full) from error
+        if code in FORBIDDEN:
+            forbidden = f"{folder} cannot be written: {reason}. Give another folder, or allow it."
+            raise UsageError(forbidden) from error
+        raise RetrievalError(f"{folder} cannot be written: {reason}.") from error
 
 
 def chunks(vectors: Vectors, rows: int) -> Iterator[Vectors]:
-    """Yield `vectors` some rows at a time, contiguous; a chunk is to be used before the next is asked for.
+    """Yield `(n, dim)` vectors so many rows at a time, contiguous; to be used before the next are asked for.
 
-    Args:
-        vectors: `(n, dim)`, in memory or mapped from a file that is only read.
-        rows: How many at a time.
+    They are in memory, or mapped from a file that is only read.
     """
     for start in range(0, len(vectors), rows):
         yield np.ascontiguousarray(vectors[start : start + rows])

@@ -39,13 +39,7 @@ def bars(shown: bool) -> Iterator[None]:
 
 
 def progress(total: int, label: str, unit: str = "img") -> "tqdm[None]":
-    """Make a bar that shows a rate and the time left.
-
-    Args:
-        total: How many steps there are.
-        label: What is being done.
-        unit: What is counted.
-    """
+    """Make a bar that shows a rate and the time left."""
     watched = sys.stderr.isatty()
     first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun only the first one speaks
     return tqdm(

@@ -8,7 +8,6 @@ from threading import Lock
 from time import perf_counter
 
 import numpy as np
-from numpy.typing import NDArray
 
 from index.embedders.base import Embedder, embed_checked
 from index.embedders.onnx import OnnxEmbedder
@@ -24,7 +23,7 @@ from index.stores.registry import open_store
 from index.teachers.spec import TeacherSpec, TextSpec
 from index.text.models import Text
 from index.text.queries import TextQueries
-from index.vectors import Scores, Vectors
+from index.vectors import Ids, Scores, Vectors
 
 # mode: (the model that embeds the query, the space that is searched)
 MODES = {
@@ -39,15 +38,10 @@ ALL = Filter()
 
 @dataclass(frozen=True)
 class Results:
-    """Ranked lists, one a query.
+    """Ranked lists, one a query."""
 
-    Attributes:
-        ids: `(queries, k)` int64 item ids, best first, ties by rising id; -1 pads a short list at its end.
-        scores: `(queries, k)` float32 cosine similarities, falling; -inf where the id is -1.
-    """
-
-    ids: NDArray[np.int64]
-    scores: Scores
+    ids: Ids  # `(queries, k)` items, best first, ties by rising id; -1 pads a short list at its end
+    scores: Scores  # `(queries, k)` cosine similarities, falling; -inf where the id is -1
 
     def __post_init__(self) -> None:
         if self.ids.ndim != 2 or self.ids.shape != self.scores.shape:
@@ -79,21 +73,10 @@ class Searcher:
     def __init__(
         self, index: Store, student: Embedder, teacher: Embedder | None = None, device: str = "auto"
     ) -> None:
-        """Join an index and its models.
-
-        Args:
-            index: The index.
-            student: The model that made it.
-            teacher: The teacher that made its teacher space, to search with it as well.
-            device: Where FAISS searches: `auto`, `cpu` or `cuda`.
+        """Join an index and the models that made it; the device is where FAISS searches.
 
         Raises:
             UsageError: A model is not the one that made the index.
-
-        Attributes:
-            device: As given.
-            teacher_missing: Why there is no teacher; empty if there is one.
-            text: Makes queries of words; None where that was not asked for.
         """
         self.index = index
         self.models: dict[str, Embedder] = {"student": student}
@@ -102,8 +85,8 @@ class Searcher:
         for space, model in self.models.items():
             index.require_model(space, model.key, model.name)
         alone = "This index was made without a teacher. Index again with --teacher."
-        self.teacher_missing = "" if "teacher" in self.models else alone
-        self.text: TextQueries | None = None
+        self.teacher_missing = "" if "teacher" in self.models else alone  # why there is none
+        self.text: TextQueries | None = None  # makes queries of words, if that was asked for
         self.device = device
         self._spaces: dict[str, Searchable] = {}
         self._lock = Lock()
@@ -136,13 +119,9 @@ class Searcher:
         return self.index.columns
 
     def find(self, photos: Sequence[Photo], mode: str, k: int, narrow: Filter | None = None) -> Found:
-        """Embed photos and search with them. A photo never finds itself, nor a copy of itself.
+        """Embed photos and find k results for each, in one of `modes`; narrow None wants any.
 
-        Args:
-            photos: The queries.
-            mode: One of `modes`. In mode `rerank` the teacher is asked about each photo once.
-            k: How many results each.
-            narrow: Which results are wanted; None wants all.
+        A photo never finds itself, nor a copy of itself. For mode `rerank` the teacher is asked once a photo.
 
         Raises:
             UsageError: The index has no such mode, or no such column.
@@ -155,20 +134,11 @@ class Searcher:
         again = self._embed("teacher", photos) if mode == RERANK else None
         embedded = perf_counter()
         own = [self.index.ids_by_digest.get(photo.digest, []) for photo in photos]
-        if again is None:
-            results = self.search(vectors, mode, k, own, narrow)
-        else:
-            results = self.rerank(vectors, again, k, own, narrow)
+        results = self.search(vectors, mode, k, own, narrow, again)
         return Found(results, embedded - start, perf_counter() - embedded)
 
     def find_text(self, text: Text, mode: str, k: int, narrow: Filter | None = None) -> Found:
-        """Embed words and search with them.
-
-        Args:
-            text: The query.
-            mode: One of `text_modes`. The text stands for the query of either model.
-            k: As in `find`.
-            narrow: As in `find`.
+        """Embed words and search with them, as `find`, in one of `text_modes`: they stand for either query.
 
         Raises:
             UsageError: As `find`, or there is no text model.
@@ -182,10 +152,7 @@ class Searcher:
         again = self.text.embed(text)
         vectors = again if mode == "teacher" else self.text.project(again)
         embedded = perf_counter()
-        if mode == RERANK:
-            results = self.rerank(vectors, again, k, (), narrow)
-        else:
-            results = self.search(vectors, mode, k, (), narrow)
+        results = self.search(vectors, mode, k, (), narrow, again)
         return Found(results, embedded - start, perf_counter() - embedded)
 
     def search(
@@ -195,22 +162,21 @@ class Searcher:
         k: int,
         exclude: Sequence[Sequence[int]] = (),
         narrow: Filter | None = None,
+        teacher_vectors: Vectors | None = None,
     ) -> Results:
-        """Search with vectors.
+        """Find k results for each of `(n, dim)` unit rows of the model that embeds queries in this mode.
 
-        Args:
-            vectors: `(n, dim)` unit rows of the model that embeds queries in this mode.
-            mode: One of `stored_modes`, but for `rerank`: see there.
-            k: How many results each.
-            exclude: For each query, ids to leave out.
-            narrow: Which results are wanted; None wants all.
+        It is one of `stored_modes`; for `rerank` the student's rows are given, and the teacher's of the same
+        queries. `exclude` has ids to leave out for each query.
 
         Raises:
             UsageError: The index has no such mode or column, or k is not positive.
         """
         self._require_mode(mode, self.stored_modes)
         if mode == RERANK:
-            raise UsageError("Mode rerank takes the vectors of both models: use `Searcher.rerank`.")
+            if teacher_vectors is None:
+                raise UsageError("Mode rerank takes the vectors of both models: use `Searcher.rerank`.")
+            return self.rerank(vectors, teacher_vectors, k, exclude, narrow)
         k = self._depth(k)
         narrow = narrow or ALL
         depth = min(k + max(map(len, exclude)), len(self.index)) if exclude else k
@@ -227,14 +193,9 @@ class Searcher:
         exclude: Sequence[Sequence[int]] = (),
         narrow: Filter | None = None,
     ) -> Results:
-        """Find 100 with the student's vectors, and order them by the teacher's.
+        """As `search`: find k with the student's vectors, and order the first 100 by the teacher's.
 
-        Args:
-            vectors: `(n, dim)` unit rows of the student.
-            teacher_vectors: `(n, dim)` unit rows of the teacher, of the same queries.
-            k: How many results each, of which the first 100 are ordered.
-            exclude: For each query, ids to leave out.
-            narrow: Which results are wanted; None wants all. The cut is of the teacher's scores.
+        The cut is of the teacher's scores.
 
         Raises:
             UsageError: The index has no teacher or no such column, or k is not positive.
@@ -256,12 +217,9 @@ class Searcher:
         return min(k, len(self.index))
 
     def search_items(self, items: Sequence[int], mode: str, k: int) -> Results:
-        """Search with images of the gallery by their stored vectors: no model is asked.
+        """Find k results for each item of the gallery by its stored vectors, in one of `stored_modes`.
 
-        Args:
-            items: Ids of n items; none finds itself, nor a copy of itself.
-            mode: One of `stored_modes`.
-            k: How many results each.
+        No model is asked, and no item finds itself, nor a copy of itself.
 
         Raises:
             UsageError: The index has no such mode.
@@ -269,10 +227,9 @@ class Searcher:
         self._require_mode(mode, self.stored_modes)
         own = [self.index.ids_by_digest[self.index.items[item].digest] for item in items]
         rows = np.asarray(items, np.int64)
-        if mode == RERANK:
-            vectors, teacher_vectors = (self.index.rows(name, rows) for name in ("student", "teacher"))
-            return self.rerank(vectors, teacher_vectors, k, own)
-        return self.search(self.index.rows(MODES[mode][0], rows), mode, k, own)
+        again = self.index.rows("teacher", rows) if mode == RERANK else None
+        vectors = self.index.rows("student" if mode == RERANK else MODES[mode][0], rows)
+        return self.search(vectors, mode, k, own, None, again)
 
     def _require_mode(self, mode: str, modes: Sequence[str] | None = None) -> None:
         modes = self.modes if modes is None else modes
@@ -289,13 +246,7 @@ class Searcher:
             return self._spaces[space]
 
 
-def _ranked(
-    scores: Scores,
-    ids: NDArray[np.int64],
-    k: int,
-    exclude: Sequence[Sequence[int]],
-    narrow: Filter,
-) -> Results:
+def _ranked(scores: Scores, ids: Ids, k: int, exclude: Sequence[Sequence[int]], narrow: Filter) -> Results:
     """Leave out what is excluded, order ties by id, keep k and what passes the cut."""
     excluding = any(exclude)
     if excluding:
@@ -319,19 +270,11 @@ def open_searcher(
     allowed: Sequence[str] = (),
     text: TextSpec | None = None,
 ) -> Searcher:
-    """Open a gallery by name, with its student and the teacher that it remembers.
+    """Open a gallery by name, as `open_store`, with its student, teacher and the teacher's text model.
 
-    Args:
-        where: An index folder, or the address of a Milvus collection.
-        teacher: Where the teacher is now; without a spec, where and how it was, if it is a file: an address
-            or a callable must be given again. Queries to a paid teacher go into its ledger, too, and count
-            against the budget.
-        device: `auto`, `cpu` or `cuda`.
-        with_teacher: Whether to open a teacher at all. One that is only remembered may be gone: then the
-            index is searched with the student alone, and `teacher_missing` says why.
-        model: As for `open_store`.
-        allowed: As for `open_store`.
-        text: The teacher's text model, to search by words.
+    The teacher is where it is now; without a spec, where and how it was, if it is a file: an address or a
+    callable must be given again. One that is only remembered may be gone: then the student searches alone,
+    and `teacher_missing` says why. Queries to a paid teacher go into its ledger and count against the budget.
 
     Raises:
         UsageError: No index there, or a model is not the one that made it.
@@ -344,11 +287,7 @@ def open_searcher(
 
 
 def _open_text(index: Store, text: TextSpec, device: str) -> TextQueries:
-    """Open a text model and what takes its vectors to those of the gallery.
-
-    Raises:
-        UsageError: It cannot be opened, or the gallery has nothing that it could be compared with.
-    """
+    """Open a text model and what takes its vectors to those of the gallery, which must have some."""
     beside, spaces = index.companion(TEACHER_SPACE), index.manifest.spaces
     space = TeacherSpace.load(beside) if beside.is_file() else None
     if space is not None and space.dim != spaces["student"].dim:

@@ -20,15 +20,10 @@ Scored = tuple[Scores, Ids]  # `(n, k)` scores, falling, and ids; -inf and -1 wh
 
 @dataclass(frozen=True)
 class VectorType:
-    """How the vectors of a space are stored and compared. The default: unit rows, by their inner product.
+    """How the vectors of a space are stored and compared. The default: unit rows, by their inner product."""
 
-    Attributes:
-        dtype: Of their numbers, as NumPy names it.
-        metric: What compares two of them.
-    """
-
-    dtype: str = "float32"
-    metric: str = "inner_product"
+    dtype: str = "float32"  # of their numbers, as NumPy names it
+    metric: str = "inner_product"  # what compares two of them
 
     def __post_init__(self) -> None:
         if (self.dtype, self.metric) not in KNOWN:

@@ -13,6 +13,7 @@ from index.search import Searcher
 
 with needs("demo"):
     import gradio as gr
+    from gradio.context import Context
 
 HERE = "PAGE-ADDRESS"  # api.js puts the address in its place
 
@@ -24,6 +25,7 @@ def build_page(searcher: Searcher, price: float | None = None) -> gr.Blocks:
         searcher: The index and its models.
         price: Of a thousand answers of the teacher, in the user's money, if they have one.
     """
+    Context.id = 0  # an open page names parts by number: after an index is replaced they must be the same
     with gr.Blocks(title="retrieval", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(render_heading(searcher.index), elem_classes="heading", apply_default_css=False)
         with gr.Tabs(elem_classes="tabs"):

@@ -1,7 +1,8 @@
 """Ask a paid teacher while images are embedded: each is read and decoded once for all of it."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +20,7 @@ HELD = 1 << 28  # bytes of questions that are kept until the budget is certain t
 UNTOLD = 1 << 20  # bytes of a question that does not say how large it is, about
 
 
-@dataclass(frozen=True)
-class _Open:
+class _Open(NamedTuple):
     """An embedded image that lacks its answer."""
 
     item: Item
@@ -31,20 +31,11 @@ class _Open:
 def ask_along(
     parts: Iterator[Embedded], paid: BudgetedTeacher, count: int, keep: Callable[[Embedded], None]
 ) -> None:
-    """Give embedded images the teacher's vectors too.
+    """Give embedded images, which have questions, the teacher's vectors too; `keep` takes what is complete.
 
-    Nothing is asked before the budget is certain to be enough for all images. Until then questions are held
-    back, as many as `HELD` has room for; images of which it has none are not kept, to be embedded again.
-
-    Args:
-        parts: Of `embed_files`, with questions.
-        paid: The teacher.
-        count: How many files they are about, at most.
-        keep: Takes what is complete.
-
-    Raises:
-        BudgetError: The budget is too small, and nothing was asked; or another process has spent it.
-        RetrievalError: No image has an answer, the teacher answers otherwise than before, or cannot be used.
+    Nothing is asked before the budget is certain to be enough for all images, `count` at most. Until then
+    questions are held back, as many as `HELD` has room for; images of which it has none are not kept, to be
+    embedded again.
     """
     asking = _Asking(paid, count, keep)
     for part in parts:
@@ -70,14 +61,10 @@ def ask_along(
 
 
 class _Asking:
-    """What is to be asked.
-
-    Attributes:
-        left: How many files are not looked at yet, at most.
-    """
+    """What is to be asked."""
 
     def __init__(self, paid: BudgetedTeacher, count: int, keep: Callable[[Embedded], None]) -> None:
-        self.left = count
+        self.left = count  # files that are not looked at yet, at most
         self._paid, self._keep = paid, keep
         self._answered_before = len(paid.ledger) > 0
         self._unknown: set[str] = set()  # digests of questions
@@ -93,15 +80,14 @@ class _Asking:
             _Open(item, {name: rows[i] for name, rows in part.vectors.items()}, part.questions[i])
             for i, item in enumerate(part.items)
         ]
-        known = self._paid.ledger.known(
-            [text for one in found for text in (one.question.digest, one.question.source)]
-        )
-        there = [one for one in found if known & {one.question.digest, one.question.source}]
+        names = [{one.question.digest, one.question.source} for one in found]
+        known = self._paid.ledger.known([name for some in names for name in some])
+        there = [one for one, some in zip(found, names, strict=True) if known & some]
         if there and self._known is None:
             self._known = there[0].question
         whole = self.complete(there, part.failures)
         self._keep(replace(whole, waiting=part.waiting, copies=part.copies))
-        return [one for one in found if not known & {one.question.digest, one.question.source}]
+        return [one for one, some in zip(found, names, strict=True) if not known & some]
 
     def hold(self, some: list[_Open]) -> None:
         """Keep questions until it is certain that they may be asked."""
@@ -123,11 +109,7 @@ class _Asking:
             Bill(wanted, 0, wanted, ledger.spent, self._paid.budget, None, None).require_budget()
 
     def probe(self) -> None:
-        """Ask again about an image that has an answer, if others are asked about and the budget has room.
-
-        Raises:
-            RetrievalError: The teacher answers otherwise than before.
-        """
+        """Ask again about an image that has an answer, if others are asked about and the budget has room."""
         wanted = len(self._unknown) + self.left
         if self._known and wanted and not self._probed:
             self._probed = True

@@ -50,6 +50,7 @@ def compact_index(where: str | Path) -> Compacted:
 
 
 def _write_present(index: Index) -> Index:
+    """Write what is there as a new generation, if anything is gone."""
     manifest, kept = index.manifest, array("q")
     with IndexWriter(index.path, manifest.sources) as writer:
         writer.add_items(_present_items(index, kept))

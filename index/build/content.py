@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import islice
 
 from index.build.journal import Journal
-from index.stores.base import Batch, Known, RowReader
+from index.stores.base import Batch, RowReader, Store
 from index.stores.models import PROJECTED, Models
 from index.stores.records import Failure, Item, Space
 from index.vectors import Vectors
@@ -15,17 +15,11 @@ from index.vectors import Vectors
 
 @dataclass
 class JournalContent:
-    """All that a journal holds, once everything is embedded.
-
-    Attributes:
-        journal: The run.
-        models: What made the vectors.
-        known: What the journal has adopted.
-    """
+    """All that a journal holds, once everything is embedded, and what it has adopted as known."""
 
     journal: Journal
     models: Models
-    known: Known | None
+    known: Store | None
     _rows: "array[int]" = field(default_factory=lambda: array("q"), repr=False)
 
     @cached_property

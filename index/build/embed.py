@@ -25,24 +25,14 @@ from index.vectors import Vectors
 
 @dataclass(frozen=True)
 class Embedded:
-    """What became of a stretch of files.
+    """What became of a stretch of files."""
 
-    Attributes:
-        items: The n that were embedded, in order.
-        vectors: Their `(n, dim)` unit rows by model; empty without items.
-        failures: Those that were refused.
-        waiting: Share of the workers' time, so far, in which they read and decoded: models had to wait.
-            None if that is not known.
-        questions: What a paid teacher is to be asked about each item, if one was given.
-        copies: Path and digest of files that hold what others do.
-    """
-
-    items: list[Item]
-    vectors: dict[str, Vectors]
-    failures: list[Failure]
-    waiting: float | None = None
-    questions: list[Question] = field(default_factory=list)
-    copies: list[tuple[str, str]] = field(default_factory=list)
+    items: list[Item]  # the n that were embedded, in order
+    vectors: dict[str, Vectors]  # their `(n, dim)` unit rows by model; empty without items
+    failures: list[Failure]  # those that were refused
+    waiting: float | None = None  # share of the workers' time, so far, in which models waited for data
+    questions: list[Question] = field(default_factory=list)  # of each item to a paid teacher, if any
+    copies: list[tuple[str, str]] = field(default_factory=list)  # path and digest; others hold the same
 
 
 @dataclass(frozen=True)
@@ -65,12 +55,10 @@ def embed_files(
     Args:
         files: What to embed.
         models: The embedders by name. As many calls as a model has lanes are made at a time.
-        batch: Images that a model is given at a time; None takes the largest that one of them is best called
-            with.
+        batch: Images that a model is given at a time; None takes the largest that one of them likes best.
         workers: Threads that read, decode and embed.
         paid: A teacher that is not asked here, only what there is to ask is made ready.
-        copy_of: Gives the digest of a file's bytes if they need not be embedded, else an empty text. It is
-            called in worker threads.
+        copy_of: Called in worker threads: the digest of a file's bytes if they need not be embedded, else ''.
 
     Yields:
         The outcome of `batch` files at a time, in the order given.

@@ -26,20 +26,10 @@ def embed_missing(
     journal: Journal,
     cluster: "RayCluster | None" = None,
 ) -> None:
-    """Embed the files that a journal has no vectors for, and add them to it.
+    """Embed the files that were listed in a journal and have no vectors there, and add them to it.
 
-    Args:
-        files: As they were listed in the journal.
-        models: The embedders by name. A paid teacher is asked along the way, once the budget is
-            known to be enough for all of the files.
-        journal: The unfinished run.
-        cluster: Where to embed; None does it here. Copies of an image are embedded there too: to look for
-            them would mean to read every file here.
-
-    Raises:
-        UsageError: The teacher is a file of vectors that lacks images, and none may be missing.
-        BudgetError: The teacher's budget is too small; nothing was asked.
-        RetrievalError: A model failed.
+    A paid teacher is asked along the way, once the budget is known to be enough for all of them. On a cluster
+    copies of an image are embedded too: to look for them would mean to read every file here.
     """
     teacher = models.get("teacher")
     if teacher:
@@ -55,7 +45,7 @@ def embed_missing(
         while done:
             underway = _Underway(journal, bar)
             if cluster:
-                unread = (files[one.place] for one in journal.missing())
+                unread = (files[place] for place, _, _ in journal.missing())
                 parts = cluster(unread, journal.count_missing(), models, journal.folder, journal.lists)
             else:
                 parts = embed_files(underway.begin(files), free, paid=paid, copy_of=underway.copy_of)
@@ -69,25 +59,21 @@ def embed_missing(
 
 
 class _Underway:
-    """Files on their way into the journal: of those that may be copies, one of each content is embedded.
-
-    Attributes:
-        done: How many have arrived, embedded or refused.
-    """
+    """Files on their way into the journal: of those that may be copies, one of each content is embedded."""
 
     def __init__(self, journal: Journal, bar: "tqdm[None]") -> None:
-        self.done = 0
+        self.done = 0  # files that have arrived, embedded or refused
         self._journal, self._bar, self._lock = journal, bar, Lock()
         self._doubtful: set[str] = set()  # locations
         self._digests: set[str] = set()
 
     def begin(self, files: Sequence[ImageFile]) -> Iterator[ImageFile]:
         """Yield the files without vectors, but not those that are known to be copies."""
-        for missing in self._journal.missing():
-            file = files[missing.place]
-            if missing.doubtful:
+        for place, digest, doubtful in self._journal.missing():
+            file = files[place]
+            if doubtful:
                 self._doubtful.add(file.location)
-            elif missing.digest is not None and self._is_known(missing.digest):
+            elif digest is not None and self._is_known(digest):
                 self._bar.update()
                 continue
             yield file

@@ -8,12 +8,10 @@ written last may be lost with the machine's power: checksums find that. One proc
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +21,7 @@ from index.errors import ImageError, RetrievalError, UsageError
 from index.images.file import ImageFile
 from index.io import require_utf8
 from index.progress import say
-from index.stores.base import Known, RowReader
+from index.stores.base import RowReader, Store
 from index.stores.folder import MANIFEST
 from index.stores.records import CHUNK, UNFINISHED, Failure, File, Item, Space
 from index.vectors import Vectors
@@ -32,33 +30,22 @@ SYNC = 5.0  # seconds of work that a power cut may cost
 PAGE = 256  # files that are looked up at a time
 
 
-@dataclass(frozen=True)
-class Missing:
-    """A file without vectors.
+class Missing(NamedTuple):
+    """A file without vectors."""
 
-    Attributes:
-        place: Its place among the files to index.
-        digest: Its content digest, if that is known.
-        doubtful: Whether it may be a copy of another one.
-    """
-
-    place: int
-    digest: str | None
-    doubtful: bool
+    place: int  # among the files to index
+    digest: str | None  # of its content, if that is known
+    doubtful: bool  # whether it may be a copy of another one
 
 
 class Journal:
     """The unfinished run of an index folder. Who has it open is the only one to write there.
 
-    Attributes:
-        embedded: Images that this run embedded, those of its life before included.
+    `embedded` counts the images that this run embedded, those of its life before included.
     """
 
     def __init__(self, out: Path) -> None:
-        """Open it, or begin one.
-
-        Args:
-            out: The index folder; made if it does not exist.
+        """Open that of an index folder, which is made if it does not exist.
 
         Raises:
             UsageError: `out` is something else than an index, its parent does not exist, or its name is not
@@ -84,9 +71,7 @@ class Journal:
     def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._heap.close()
         self._db.close()
         if kind is None or not self.embedded:
@@ -102,11 +87,7 @@ class Journal:
         return self._db.execute("SELECT 1 FROM run").fetchone() is not None
 
     def start(self, identity: Mapping[str, str], resume: bool) -> None:
-        """Say what the run is, and check what a killed one has left.
-
-        Args:
-            identity: What makes the vectors, each thing by its name.
-            resume: Whether to go on with what is left.
+        """Say by name what makes the vectors, and check what a killed run has left; `resume` goes on with it.
 
         Raises:
             UsageError: Something is left that shall not be used, or that was made otherwise.
@@ -142,7 +123,7 @@ class Journal:
         found = self._db.execute("SELECT value FROM run WHERE what = 'generation'").fetchone()
         return found and found[0]
 
-    def adopt(self, known: Known) -> None:
+    def adopt(self, known: Store) -> None:
         """Take the vectors of a store as known, unless they already are."""
         generation = str(known.manifest.generation)
         if self._generation == generation:
@@ -204,9 +185,8 @@ class Journal:
     def holds(self, digest: str) -> bool:
         """Whether a content has vectors. Any thread may ask."""
         with self._lock:
-            return (
-                self._db.execute("SELECT 1 FROM contents WHERE digest = ?", (digest,)).fetchone() is not None
-            )
+            found = self._db.execute("SELECT 1 FROM contents WHERE digest = ?", (digest,)).fetchone()
+        return found is not None
 
     def add(
         self,
@@ -215,14 +195,7 @@ class Journal:
         failures: Sequence[Failure],
         copies: Sequence[tuple[str, str]] = (),
     ) -> None:
-        """Add what became of files.
-
-        Args:
-            items: The n that were embedded.
-            vectors: Their `(n, dim)` rows by space.
-            failures: Those that were refused.
-            copies: Path and digest of those that hold what others do.
-        """
+        """Add what became of files, as in `index.build.embed.Embedded`."""
         segments = [
             (self._rows, len(items), *self._heap.append(space, rows)) for space, rows in vectors.items()
         ]
@@ -270,14 +243,7 @@ class Journal:
     def vectors(
         self, name: str, space: Space, rows: Sequence[int], known: RowReader | None
     ) -> Iterator[Vectors]:
-        """Gather `(n, dim)` vectors, some at a time.
-
-        Args:
-            name: Of the space.
-            space: What its vectors are.
-            rows: As `items` yields them.
-            known: Reads the rows of what was given to `adopt`.
-        """
+        """Gather `(n, dim)` vectors of rows that `items` yielded; `known` reads those that were adopted."""
         for start in range(0, len(rows), CHUNK):
             chunk = np.asarray(rows[start : start + CHUNK])
             out = np.empty((len(chunk), space.dim), space.type.stored)

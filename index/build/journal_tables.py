@@ -53,11 +53,7 @@ FROM (
 
 
 def open_tables(file: Path) -> sqlite3.Connection:
-    """Open the file and lock it: nobody else can open it until the connection is closed, or its process ends.
-
-    Raises:
-        RetrievalError: It is locked, or damaged.
-    """
+    """Open the file, and lock it until the connection is closed, or its process ends."""
     # Of the journal's methods `holds` is for all threads, and locked.
     tables = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
     try:

@@ -44,14 +44,9 @@ def build(
     options: IndexOptions = DEFAULTS,
     cluster: RayCluster | None = None,
 ) -> BuildReport:
-    """Embed images and bring them into a store. What was searched before is, until all is complete.
+    """Embed images, as `find_images` lists them, here or on a cluster, and bring them into a store.
 
-    Args:
-        sources: As for `find_images`.
-        models: What makes the vectors. A paid teacher is asked if the budget is enough for all images.
-        store: Where to.
-        options: What is wanted.
-        cluster: Where to embed; None does it here.
+    What was searched before is, until all is complete. A paid teacher is asked if the budget does for all.
 
     Raises:
         UsageError: A source or an option is wrong, a file of vectors lacks images, a run is left that was not
@@ -87,7 +82,6 @@ def build(
 
 
 def _note_what_is_missing(report: BuildReport, left_out: str) -> BuildReport:
-    """Add what was refused and left out, by kind."""
     notes = list(report.notes)
     if kinds := Counter(failure.reason.partition(":")[0] for failure in report.failures):
         refused = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
@@ -106,16 +100,9 @@ def build_index(
     options: IndexOptions = DEFAULTS,
     cluster: RayCluster | None = None,
 ) -> Index:
-    """`build` an index folder. With `update` the result is that of a new index all the same.
+    """`build` an index folder, with models as in `Models`; the student's file is kept in it.
 
-    Args:
-        sources: As for `find_images`.
-        student: The model to search with; its file is kept in the index.
-        out: The index folder.
-        teacher: The model to compare with.
-        space: Projects the teacher's vectors to the student's space, for asymmetric search.
-        options: As in `build`.
-        cluster: As in `build`.
+    With `update` the result is that of a new index all the same.
     """
     store = build(sources, Models(student, teacher, space), FolderStore(out), options, cluster).store
     assert isinstance(store, Index)
@@ -148,13 +135,7 @@ def build_by_name(
 
 
 def warn_of_far(store: Store, taught: Taught, student: Path) -> None:
-    """Say how many images of a gallery are far from all that its student was taught on, if they are many.
-
-    Args:
-        store: The gallery. Of a large one a sample is looked at.
-        taught: What the student was taught on.
-        student: Its folder.
-    """
+    """Say how many images of a gallery, or of a sample, are far from all that its student was taught on."""
     step = -(-len(store) // LOOKED_AT)
     far = taught.are_far(np.asarray(store.rows("student", np.arange(0, len(store), step)), np.float32))
     if far.mean() > STRANGE:

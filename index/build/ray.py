@@ -36,12 +36,10 @@ WINDOW = 1 << 22  # files that Ray is told of at a time
 
 @contextmanager
 def open_cluster(address: str, device: str) -> "Iterator[RayCluster]":
-    """Connect to Ray, and leave it afterwards.
+    """Connect to Ray, whose workers embed on a device, and leave it afterwards.
 
-    Args:
-        address: Of a cluster, `host:port`, which this machine is part of; or `auto`: the one that the
-            environment names in `RAY_ADDRESS`, or one that is started for this machine alone.
-        device: What the workers embed on: `auto`, `cpu` or `cuda`.
+    The address is that of a cluster, `host:port`, which this machine is part of; or `auto`: the one that the
+    environment names in `RAY_ADDRESS`, or one that is started for this machine alone.
 
     Raises:
         UsageError: Ray is not installed, or there is no cluster at the address.
@@ -52,9 +50,8 @@ def open_cluster(address: str, device: str) -> "Iterator[RayCluster]":
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     start: dict[str, Any] = {}
     if address == "local":
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = (
-            "0"  # the only way to have it listen on loopback alone
-        )
+        # The only way to have it listen on loopback alone.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         os.environ.setdefault("RAY_worker_niceness", "0")
         start = {"include_dashboard": False, "num_cpus": CORES}
     else:
@@ -100,11 +97,7 @@ def _require_listener(address: str) -> None:
 
 @dataclass(frozen=True)
 class RayCluster:
-    """A cluster that this process is connected to. Calling it embeds.
-
-    Attributes:
-        device: What the workers embed on.
-    """
+    """A cluster that this process is connected to, and what its workers embed on. Calling it embeds."""
 
     device: str
 
@@ -116,14 +109,10 @@ class RayCluster:
         folder: Path,
         is_listed: Callable[[Item], bool],
     ) -> Generator[Embedded, None, None]:
-        """Embed files on all machines.
+        """Embed about so many files on all machines, which see the folder of the unfinished run.
 
-        Args:
-            files: What to embed. Not looked at before the pieces that an earlier run left were yielded.
-            count: How many there are, about.
-            models: The embedders by name. Workers open them by their specs.
-            folder: The folder of the unfinished run, which all machines see.
-            is_listed: As for `still_true`.
+        The files are not looked at before the pieces that an earlier run left were yielded, if they are still
+        listed. Workers open the models by their specs.
 
         Yields:
             The outcome of a piece at a time, as they are done. Its file is there until the next is asked for.
@@ -168,11 +157,7 @@ class RayCluster:
 
 
 def plan(nodes: Iterable[Mapping[str, Any]], device: str) -> tuple[int, int, int]:
-    """Divide the machines of a cluster among workers: one for each GPU, or one for some cores.
-
-    Args:
-        nodes: As Ray describes them.
-        device: `auto`, `cpu` or `cuda`.
+    """Divide machines, as Ray describes them, among workers: one for each GPU, or one for some cores.
 
     Returns:
         How many workers there are, and the cores and GPUs that each has.

@@ -12,19 +12,17 @@ import pyarrow.parquet as pq
 from index.build.embed import Embedded
 from index.errors import RetrievalError
 from index.io import atomic_write
-from index.stores.records import Failure, Item
+from index.stores.records import Failure, Item, columns_of
 
 SUFFIX = ".piece"
-_COLUMNS = {name: kind for name, kind in Item.__annotations__.items() if name != "copies"}
-_KINDS = {str: pa.string(), int: pa.int64()}
+_COLUMNS = dict(columns_of(Item))
 
 
 def write_piece(path: Path, embedded: Embedded) -> None:
     """Write what became of some files: beside, then renamed, so that the name is the mark that it is done."""
     items, spaces = embedded.items, embedded.vectors
     columns = {
-        name: pa.array([getattr(item, name) for item in items], _KINDS[kind])
-        for name, kind in _COLUMNS.items()
+        name: pa.array([getattr(item, name) for item in items], kind) for name, kind in _COLUMNS.items()
     }
     for space, rows in spaces.items():
         columns[f"vectors of {space}"] = pa.FixedSizeListArray.from_arrays(rows.ravel(), rows.shape[1])
@@ -35,11 +33,7 @@ def write_piece(path: Path, embedded: Embedded) -> None:
 
 
 def read_piece(path: Path) -> Embedded:
-    """Read a piece.
-
-    Raises:
-        RetrievalError: It is damaged.
-    """
+    """Read a piece. RetrievalError says that it is damaged."""
     try:
         table = pq.read_table(path, page_checksum_verification=True)
         items = [Item(*row.values()) for row in table.select(list(_COLUMNS)).to_pylist()]
@@ -66,12 +60,7 @@ def join(parts: Sequence[Embedded]) -> Embedded:
 
 
 def still_true(piece: Embedded, is_listed: Callable[[Item], bool]) -> Embedded:
-    """What of a piece that an earlier run left is so still: files that have changed are left out.
-
-    Args:
-        piece: What was left.
-        is_listed: Whether a file is to be indexed and is as it was.
-    """
+    """What of a piece that an earlier run left is so still: files that are listed, and as they were."""
     kept = [i for i, item in enumerate(piece.items) if is_listed(item)]
     vectors = {name: rows[kept] for name, rows in piece.vectors.items()}
     return replace(piece, items=[piece.items[i] for i in kept], vectors=vectors, failures=[])

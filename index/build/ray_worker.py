@@ -45,8 +45,8 @@ LISTED = pa.schema(
 def list_files(files: Iterator[ImageFile], size: int) -> Iterator[pa.Table]:
     """List files in tables of `size` rows.
 
-    One that cannot be read for its folder is not here either says so: elsewhere it would look like a machine
-    that does not see the images.
+    A file whose folder is not here either says so itself: elsewhere that would look like a machine that does
+    not see the images.
     """
     is_here = lru_cache(maxsize=1000)(_is_folder)
     while rows := [_row_of(_looked_for(file, is_here)) for file in islice(files, size)]:
@@ -97,19 +97,12 @@ def _file_of(row: Mapping[str, Any]) -> ImageFile:
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker is told.
+    """What every worker is told."""
 
-    Attributes:
-        models: Spec, options and key of each by name.
-        device: As for `open_embedder`.
-        pieces: The folder to write to.
-        threads: How many read, decode and embed in a worker.
-    """
-
-    models: Mapping[str, tuple[str, EmbedderOptions, str]]
+    models: Mapping[str, tuple[str, EmbedderOptions, str]]  # spec, options and key of each by name
     device: str
-    pieces: Path
-    threads: int
+    pieces: Path  # the folder to write to
+    threads: int  # that read, decode and embed
 
 
 class Worker:

@@ -13,9 +13,7 @@ from index.stores.folder_writer import IndexWriter
 def replace_student(path: Path, student: OnnxEmbedder) -> Index:
     """Put a student in the place of the one that embeds queries. No image is read and no vector changed.
 
-    Args:
-        path: The index folder.
-        student: Taught to stay in the space of the one that made the index.
+    It was taught to stay in the space of the one that made the index.
 
     Raises:
         UsageError: There is no index, a damaged one, an unfinished run, or vectors of another length.

@@ -19,14 +19,7 @@ LETTER, LINE = 7.0, 13.0  # about how wide a letter of a label is, and how high 
 
 @dataclass(frozen=True)
 class Mark:
-    """A point of a chart.
-
-    Attributes:
-        x: Its place on the horizontal axis.
-        y: Its place on the vertical axis.
-        label: What is written beside it.
-        strong: Whether it is filled.
-    """
+    """A point of a chart, by its values on both axes; a strong one is filled."""
 
     x: float
     y: float
@@ -36,15 +29,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis.
-
-    Attributes:
-        name: What it says, with the unit.
-        low: Its first value.
-        high: Its last value; above `low`.
-        ticks: Values that are written.
-        logarithmic: Whether it is; then `low` is above 0.
-    """
+    """One axis: its name with the unit, its first and last value, and the values that are written."""
 
     name: str
     low: float
@@ -85,14 +70,7 @@ def log_axis(name: str, values: Sequence[float], ticks: Sequence[float] | None =
 
 
 def draw_chart(title: str, marks: Sequence[Mark], x: Axis, y: Axis, joined: bool = False) -> str:
-    """Draw points, with a line through them if they are one series.
-
-    Args:
-        title: What the chart shows: its name for screen readers.
-        marks: The points, in the order of the line.
-        x: The horizontal axis.
-        y: The vertical axis.
-        joined: Whether a line joins the points.
+    """Draw points, joined by a line in their order if they are one series; the title is for screen readers.
 
     Returns:
         An `<svg>` element, of the style of `STYLE`.
@@ -121,15 +99,9 @@ def draw_chart(title: str, marks: Sequence[Mark], x: Axis, y: Axis, joined: bool
 def draw_line(
     title: str, points: Sequence[tuple[float, float]], x: Axis, y_name: str, most: float = 100, form: str = ""
 ) -> tuple[str, tuple[list[str], list[list[str]]]]:
-    """Draw one series as a line.
+    """Draw one series, from left to right, as a line.
 
-    Args:
-        title: As in `draw_chart`.
-        points: The points, from left to right.
-        x: The horizontal axis.
-        y_name: What the vertical axis says, with the unit.
-        most: What no value lies above.
-        form: How to write the value of a point beside it, as in `.1f`; empty writes none.
+    No value lies above `most`; `form` is how to write the value of a point beside it, empty writes none.
 
     Returns:
         The chart, and the head and the rows of a table of its figures.

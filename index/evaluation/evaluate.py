@@ -22,14 +22,8 @@ def evaluate_by_name(
 ) -> dict[str, Scores]:
     """`evaluate_labelled` or `evaluate_revisited`, with everything given by its name.
 
-    Args:
-        index: The index folder.
-        queries: CSV file of labelled queries, or the folder of the queries that the ground truth names.
-        labels: CSV file of labelled gallery images.
-        revisited: JSON file of revisited ground truth.
-        teacher: Where the teacher is now; without a spec, where it was.
-        device: `auto`, `cpu` or `cuda`.
-        options: How to rank.
+    `queries` is the CSV file of labelled queries, or the folder of the queries that the ground truth names;
+    the teacher is as in `open_searcher`.
 
     Raises:
         UsageError: Both or neither of `labels` and `revisited` are given, or something cannot be opened.

@@ -18,19 +18,12 @@ GRADES = {"easy": EASY, "hard": HARD, "junk": JUNK}
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What is known of a database and its queries.
-
-    Attributes:
-        database: Names of the images that are ranked, without extension.
-        queries: Names of the query images, without extension.
-        boxes: What each query is cropped to.
-        grades: `(queries, database)` uint8: `NEGATIVE`, `EASY`, `HARD` or `JUNK`.
-    """
+    """What is known of a database and its queries, which are named without extension."""
 
     database: list[str]
     queries: list[str]
-    boxes: list[Box]
-    grades: NDArray[np.uint8]
+    boxes: list[Box]  # that each query is cropped to
+    grades: NDArray[np.uint8]  # `(queries, database)`: `NEGATIVE`, `EASY`, `HARD` or `JUNK`
 
 
 def read_ground_truth(path: Path) -> GroundTruth:

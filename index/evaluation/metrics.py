@@ -1,4 +1,8 @@
-"""Retrieval metrics: arrays in, arrays out, one value for each query."""
+"""Retrieval metrics: arrays in, arrays out, one value for each query.
+
+`relevant` and `junk` are `(queries, items)`: whether the item at each rank of the full ranking is relevant,
+or is taken out, which a relevant one never is. Values are `(queries,)`, NaN for one with nothing relevant.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,14 +12,9 @@ Ints = NDArray[np.integer]
 
 
 def rank(scores: Floats, k: int | None = None) -> NDArray[np.int64]:
-    """Order items by falling score, ties by rising id.
+    """Order items by falling `(queries, items)` scores, ties by rising id, to `(queries, k)` ids of the best.
 
-    Args:
-        scores: `(queries, items)`; an item at `-inf` is left to the end.
-        k: How many of the best to return; None orders them all.
-
-    Returns:
-        `(queries, k)` item ids.
+    An item at `-inf` is left to the end; k None orders them all.
     """
     n = scores.shape[1]
     if k is None or k >= n:
@@ -30,37 +29,21 @@ def rank(scores: Floats, k: int | None = None) -> NDArray[np.int64]:
 
 
 def average_precision(relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Mean over the relevant items of the precision at each one's rank.
-
-    Args:
-        relevant: `(queries, items)`, whether the item at each rank is relevant, over the full ranking.
-
-    Returns:
-        `(queries,)`; NaN for a query with nothing relevant.
-    """
+    """Mean over the relevant items of the precision at each one's rank."""
     hits = np.cumsum(relevant, axis=1)
     precision = hits / np.arange(1, relevant.shape[1] + 1)
-    total = relevant.sum(axis=1)
-    out = np.full(len(relevant), np.nan)
-    return np.divide((precision * relevant).sum(axis=1), total, out=out, where=total > 0)
+    return _share((precision * relevant).sum(axis=1), relevant.sum(axis=1))
 
 
 def recall_at_k(relevant: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
-    """1 where something relevant is among the first k, else 0 (recall@k as image retrieval uses it).
-
-    Args:
-        relevant: `(queries, items)`, whether the item at each rank is relevant.
-        k: Depth.
-    """
+    """1 where something relevant is among the first k, else 0 (recall@k as image retrieval uses it)."""
     return np.asarray(relevant[:, :k].any(axis=1), np.float64)
 
 
 def overlap_at_k(first: Ints, second: Ints) -> NDArray[np.float64]:
     """Share of the k ids that two rankings have in common, whatever their order.
 
-    Args:
-        first: `(queries, k)` ids, none twice in a row. Negative ids pad a shorter list.
-        second: `(queries, k)` ids of the other ranking.
+    Both are `(queries, k)` ids, none twice in a row. Negative ids pad a shorter list.
     """
     common = (first[:, :, None] == second[:, None, :]) & (first[:, :, None] >= 0)
     longest = np.maximum((first >= 0).sum(axis=1), (second >= 0).sum(axis=1))
@@ -73,10 +56,7 @@ def rank_biased_overlap(first: Ints, second: Ints, p: float = 0.9) -> NDArray[np
     Equation 23 of Webber, Moffat and Zobel, "A similarity measure for indefinite rankings" (2010):
     `X_k / k * p^k + (1 - p) / p * sum_d X_d / d * p^d`, where X_d counts what the first d have in common.
 
-    Args:
-        first: `(queries, k)` ids, none twice in a row.
-        second: `(queries, k)` ids of the other ranking.
-        p: How far a reader goes on: the weight of depth d falls as p^d.
+    Both are `(queries, k)` ids, none twice in a row. The weight of depth d falls as p^d.
     """
     k = first.shape[1]
     depths = np.arange(1, k + 1)
@@ -91,21 +71,12 @@ def revisited_average_precision(relevant: NDArray[np.bool_], junk: NDArray[np.bo
 
     As the evaluation code of Radenovic et al., "Revisiting Oxford and Paris" (2018), computes it: the j-th
     relevant item, at rank r (both from 0), adds the mean of `j / r` (1 where r = 0) and `(j + 1) / (r + 1)`.
-
-    Args:
-        relevant: `(queries, items)`, whether the item at each rank is relevant, over the full ranking.
-        junk: `(queries, items)`, whether the item at each rank is taken out; never a relevant one.
-
-    Returns:
-        `(queries,)`; NaN for a query with nothing relevant.
     """
     ranks = _ranks_without(junk)
     before = np.cumsum(relevant, axis=1) - 1
     below = np.where(ranks > 0, before / np.maximum(ranks, 1), 1.0)
     above = (before + 1) / (ranks + 1)
-    total = relevant.sum(axis=1)
-    out = np.full(len(relevant), np.nan)
-    return np.divide(((below + above) / 2 * relevant).sum(axis=1), total, out=out, where=total > 0)
+    return _share(((below + above) / 2 * relevant).sum(axis=1), relevant.sum(axis=1))
 
 
 def revisited_precision_at_k(
@@ -114,20 +85,15 @@ def revisited_precision_at_k(
     """Share of relevant items in the first k without junk, or down to the last relevant one if nearer.
 
     From the same code: a query with fewer than k relevant items can still reach 1.
-
-    Args:
-        relevant: `(queries, items)`, whether the item at each rank is relevant, over the full ranking.
-        junk: `(queries, items)`, whether the item at each rank is taken out; never a relevant one.
-        k: Depth.
-
-    Returns:
-        `(queries,)`; NaN for a query with nothing relevant.
     """
     ranks = _ranks_without(junk)
     depth = np.minimum(np.where(relevant, ranks + 1, 0).max(axis=1), k)
-    found = (relevant & (ranks < depth[:, None])).sum(axis=1)
-    out = np.full(len(relevant), np.nan)
-    return np.divide(found, depth, out=out, where=depth > 0)
+    return _share((relevant & (ranks < depth[:, None])).sum(axis=1), depth)
+
+
+def _share(part: Floats | Ints, whole: Ints) -> NDArray[np.float64]:
+    """Divide; NaN where there is nothing."""
+    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
 
 
 def _ranks_without(junk: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -3,20 +3,15 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.build.embed import embed_files
 from index.embedders.teacher_space import Projection
-from index.errors import RetrievalError, UsageError
+from index.errors import UsageError
 from index.evaluation.metrics import overlap_at_k, rank, rank_biased_overlap
-from index.images.file import ImageFile
-from index.progress import progress, say
 from index.search import MODES, RERANK, RERANKED, Searcher
 from index.stores.base import Store
-from index.stores.records import Item
 from index.vectors import UNIT_FLOATS, Vectors, VectorType
 
 DEPTH = 10  # of the agreement with the teacher
@@ -30,27 +25,14 @@ Compared = tuple[Vectors, Vectors, VectorType]  # rows of queries, rows of items
 
 @dataclass(frozen=True)
 class Options:
-    """How to rank.
+    """How to rank."""
 
-    Attributes:
-        modes: Modes to evaluate; None takes all that the index has.
-        whiten: Power of the whitening learnt from the gallery, as in `Projection.fit`; None does without.
-    """
-
-    modes: Sequence[str] | None = None
-    whiten: float | None = None
+    modes: Sequence[str] | None = None  # to evaluate; None takes all that the index has
+    whiten: float | None = None  # power of whitening, as in `Projection.fit`, learnt from the gallery
 
     def __post_init__(self) -> None:
         if self.whiten is not None and not 0 <= self.whiten <= 1:
             raise UsageError(f"--whiten must lie between 0 and 1, not {self.whiten}.")
-
-
-@dataclass(frozen=True)
-class Queries:
-    """Queries with the `(n, dim)` unit rows that each model gives them."""
-
-    items: list[Item]
-    vectors: dict[str, Vectors]
 
 
 def check_modes(searcher: Searcher, options: Options) -> None:
@@ -58,39 +40,6 @@ def check_modes(searcher: Searcher, options: Options) -> None:
     for mode in options.modes or ():
         if mode not in searcher.modes:
             raise UsageError(f"{searcher.index.path} has no mode {mode!r}, only {', '.join(searcher.modes)}.")
-
-
-def embed_queries(searcher: Searcher, files: Sequence[ImageFile]) -> Queries:
-    """Embed files with every model. One that cannot be read is named and left out.
-
-    Raises:
-        RetrievalError: None could be read, or a model failed.
-    """
-    items: list[Item] = []
-    parts: dict[str, list[Vectors]] = {name: [] for name in searcher.models}
-    with progress(len(files), "queries") as bar:
-        for done in embed_files(files, searcher.models):
-            items.extend(done.items)
-            for name, rows in done.vectors.items():
-                parts[name].append(rows)
-            for failure in done.failures:
-                say(f"skipped {failure.path}: {failure.reason}")
-            bar.update(len(done.items) + len(done.failures))
-    if not items:
-        raise RetrievalError(f"None of the {len(files)} queries could be read. Check --queries.")
-    return Queries(items, {name: np.concatenate(rows) for name, rows in parts.items()})
-
-
-def own_ids(index: Store, queries: Sequence[Item]) -> list[list[int]]:
-    """For each query, the items of the gallery that are that very file or a copy of it."""
-    by_path = {str(Path(file.path).resolve()): i for i, item in enumerate(index.items) for file in item.files}
-    own = []
-    for item in queries:
-        at_path = by_path.get(str(Path(item.path).resolve()))
-        own.append(
-            sorted({*index.ids_by_digest.get(item.digest, []), *([] if at_path is None else [at_path])})
-        )
-    return own
 
 
 def score_modes(
@@ -145,12 +94,7 @@ def score_modes(
 
 
 def gallery_agreement(index: Store, sample: int = 1000) -> float:
-    """Mean overlap@10 of student and teacher, with images of the gallery itself as queries, at no query.
-
-    Args:
-        index: An index made with a teacher.
-        sample: How many images to ask for, evenly spread over the gallery.
-    """
+    """Mean overlap@10 of student and teacher for a sample spread evenly over the gallery, at no query."""
     rows = _spread(len(index), sample)
     rankings = []
     for space in ("student", "teacher"):

@@ -36,13 +36,8 @@ def evaluate_revisited(
 ) -> dict[str, Scores]:
     """Rank the database exactly for every query. Items of the index outside the database are left out.
 
-    Boxes and size rule are for the queries; the database stays as it was indexed.
-
-    Args:
-        searcher: The index and its models.
-        truth: The ground truth.
-        folder: Where the query images are, at any depth.
-        options: How to rank.
+    Boxes and size rule are for the queries, which are in `folder`, at any depth; the database stays as it was
+    indexed.
 
     Returns:
         For each mode and each protocol `E`, `M`, `H`: `mAP E`, `mP@1 E`, `mP@5 E`, `mP@10 E`, and
@@ -80,11 +75,8 @@ def evaluate_revisited(
 def score_grades(grades: NDArray[np.uint8]) -> Values:
     """Score rankings under every protocol.
 
-    Args:
-        grades: `(queries, items)`, the grade of the item at each rank, over the full ranking.
-
-    Returns:
-        `(queries,)` for each of `mAP E`, `mP@1 E`, ...; NaN for a query with nothing relevant.
+    Grades are `(queries, items)`, of the item at each rank of the full ranking; values are `(queries,)` for
+    each of `mAP E`, `mP@1 E`, ..., NaN for a query with nothing relevant.
     """
     values = {}
     for name, (ok, out) in PROTOCOLS.items():
@@ -98,11 +90,8 @@ def score_grades(grades: NDArray[np.uint8]) -> Values:
 def crop_query(photo: Photo, box: Box) -> Photo:
     """Crop a query to its box, then to the size rule.
 
-    The whole image would be shrunk to `LONGER_SIDE`, Lanczos, and never enlarged; the crop is shrunk as much.
-
-    Args:
-        photo: The whole image, decoded at its full size.
-        box: What to keep; rounded to pixels, and black where it reaches beyond the image.
+    The whole image, decoded at its full size, would be shrunk to `LONGER_SIDE`, Lanczos, and never enlarged;
+    the crop is shrunk as much. The box is rounded to pixels, and black where it reaches beyond the image.
 
     Raises:
         ImageError: The box lies outside of the image.

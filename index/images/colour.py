@@ -11,11 +11,9 @@ NOTICED = 2  # levels of 255 that a colour must move for a conversion to be wort
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Make RGB of an image in RGB, CMYK or grey, with its colours in sRGB.
+    """Make RGB, with colours in sRGB, of an image in RGB, CMYK or grey, without transparency.
 
-    Args:
-        image: The image, without transparency.
-        profile: The ICC profile it came with. One that is broken, or of another mode, counts for nothing.
+    An ICC profile that is broken, or of another mode, counts for nothing.
     """
     transform = _transform_from(profile, image.mode) if profile else None
     if transform is not None:

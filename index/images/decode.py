@@ -60,41 +60,21 @@ warnings.filterwarnings("ignore", module="PIL")
 
 @dataclass(frozen=True)
 class Photo:
-    """One decoded image.
+    """One decoded image."""
 
-    Attributes:
-        name: What to call it in messages.
-        data: The bytes it was read from.
-        digest: `content_digest` of `data`.
-        image: Upright RGB pixels; a JPEG may have been decoded smaller than it is.
-        width: Width of the whole upright image, in pixels.
-        height: Height of the whole upright image, in pixels.
-        below: As in `ImageFile`,
-        location: as is this; empty of what is no file.
-        changed: When the file was changed, in nanoseconds since 1970.
-    """
-
-    name: str
-    data: bytes
-    digest: str
-    image: Image.Image
-    width: int
+    name: str  # what to call it in messages
+    data: bytes  # that it was read from
+    digest: str  # `content_digest` of `data`
+    image: Image.Image  # upright RGB pixels; a JPEG may have been decoded smaller than it is
+    width: int  # pixels, of the whole upright image
     height: int
-    below: bool = False
-    location: str = ""
-    changed: int = field(default=0, compare=False)
+    below: bool = False  # as in `ImageFile`
+    location: str = ""  # as in `ImageFile`; empty of what is no file
+    changed: int = field(default=0, compare=False)  # when the file was, in nanoseconds since 1970
 
 
 def read_photo(file: ImageFile, side: int | None = None) -> Photo:
-    """Read and decode a file.
-
-    Args:
-        file: The file.
-        side: As in `decode`.
-
-    Raises:
-        ImageError: It cannot be read; the message is the reason.
-    """
+    """Read and decode a file, as `decode`; ImageError, too, if it cannot be read."""
     return decode_file(file, *file.read(), side)
 
 
@@ -107,11 +87,8 @@ def decode_file(file: ImageFile, data: bytes, changed: int, side: int | None = N
 def decode(data: bytes, name: str, side: int | None = None) -> Photo:
     """Decode the bytes of an image to upright sRGB: first frame, transparency over white, 16 bits to 8.
 
-    Args:
-        data: The bytes of an image file.
-        name: What to call it in messages.
-        side: The largest square, in pixels, that will be made of it. Lets a JPEG be decoded at 1/2, 1/4 or
-            1/8 of its size as long as `MARGIN` times this side remains. None decodes it whole.
+    `name` is for messages, `side` the largest square, in pixels, that will be made of it: a JPEG is decoded
+    at 1/2, 1/4 or 1/8 of its size as long as `MARGIN` times this remains. None decodes it whole.
 
     Raises:
         ImageError: It cannot be decoded, or has more pixels than are decoded; the message is the reason.
@@ -137,15 +114,9 @@ def decode(data: bytes, name: str, side: int | None = None) -> Photo:
 
 
 def square(image: Image.Image, side: int, crop: float = 1.0) -> NDArray[np.uint8]:
-    """Squash the middle of an RGB image to a square, bicubic: the resize rule of our ONNX files.
+    """Squash the middle of an RGB image to `(side, side, 3)` uint8, bicubic: the rule of our ONNX files.
 
-    Args:
-        image: The image.
-        side: Side of the square, in pixels.
-        crop: Share of width and of height that is kept, about the centre.
-
-    Returns:
-        `(side, side, 3)` uint8.
+    `crop` is the share of width and of height that is kept, about the centre.
     """
     left, top = (1 - crop) / 2 * image.width, (1 - crop) / 2 * image.height
     box = (left, top, image.width - left, image.height - top)

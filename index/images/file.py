@@ -18,13 +18,7 @@ WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0)  # for a writer into a pipe; file
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Where a file lies in a tar shard.
-
-    Attributes:
-        shard: The shard.
-        offset: Of its first byte.
-        size: Bytes.
-    """
+    """Where a file lies in a tar shard: the offset of its first byte, and how many it has."""
 
     shard: Path
     offset: int
@@ -33,22 +27,14 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """A file to read.
+    """A file to read."""
 
-    Attributes:
-        path: Absolute, links kept. A member of a shard has its name below the path of the shard. What lies
-            at an address has none: this is `location`.
-        name: What to call it in messages.
-        below: Whether that is its path below a folder of images, which identifies it there.
-        member: Where it lies in a shard or at an address, if it does.
-        fault: Why it cannot be read, if listing it found that out.
-    """
-
+    # Absolute, links kept. A member of a shard lies below the path of the shard; at an address: `location`.
     path: Path
-    name: str
-    below: bool = False
-    member: Member | Remote | None = None
-    fault: str = ""
+    name: str  # what to call it in messages
+    below: bool = False  # whether that is its path below a folder of images, which identifies it there
+    member: Member | Remote | None = None  # where it lies in a shard or at an address, if it does
+    fault: str = ""  # why it cannot be read, if listing it found that out
 
     @property
     def location(self) -> str:
@@ -56,10 +42,7 @@ class ImageFile:
         return self.member.location if isinstance(self.member, Remote) else path_to_text(self.path)
 
     def read(self) -> tuple[bytes, int]:
-        """Read it.
-
-        Returns:
-            Its bytes, and when it was changed, in nanoseconds since 1970; for a member, when its shard was.
+        """Read its bytes, and when it, or the shard of a member, was changed: in nanoseconds since 1970.
 
         Raises:
             ImageError: It cannot be read; the message is the reason.
@@ -76,25 +59,21 @@ class ImageFile:
                     return file.read(), changed
                 file.seek(self.member.offset)
                 data = file.read(size)
-        except (OSError, ValueError) as error:  # of a name that no file can have, too
+        except (OSError, ValueError) as error:
             raise ImageError(getattr(error, "strerror", None) or str(error)) from error
         if len(data) < size:
             raise ImageError("the shard ends within it")
         return data, changed
 
     def status(self) -> tuple[int, int]:
-        """Its size in bytes and when it was changed, as in `read`, without reading it.
-
-        Raises:
-            ImageError: It cannot be read; the message is the reason.
-        """
+        """Its size in bytes and when it was changed, without reading it; errors are as in `read`."""
         if self.fault:
             raise ImageError(self.fault)
         if isinstance(self.member, Remote):
             return self.member.status()
         try:
             found = self._on_disk.stat()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError) as error:  # of a name that no file can have, too
             raise ImageError(getattr(error, "strerror", None) or str(error)) from error
         if not stat.S_ISREG(found.st_mode):
             raise ImageError(f"{KINDS.get(stat.S_IFMT(found.st_mode), 'a device')}, not a file")

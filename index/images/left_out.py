@@ -4,7 +4,7 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.util import find_spec
@@ -26,22 +26,25 @@ REPEATED = "names that a shard has twice"  # the last file of the name counts
 
 
 @dataclass(frozen=True)
-class Members:
-    """What is taken of a shard.
+class Found:
+    """Members of a shard, or objects at addresses."""
 
-    Attributes:
-        names: Of the members, as in `read_members`.
-        places: Offset and size of each in turn.
-        faults: Why those that cannot be read cannot be, by name.
-    """
+    names: list[str] = field(default_factory=list)  # as in `read_members`, or addresses
+    # Two of each in turn: offset and size, or size and `Remote.changed`.
+    numbers: "array[int]" = field(default_factory=lambda: array("q"))
+    faults: dict[str, str] = field(default_factory=dict)  # why those that cannot be read cannot be, by name
 
-    names: list[str]
-    places: "array[int]"
-    faults: dict[str, str]
+    def add(self, name: str, found: tuple[int, int] | str) -> None:
+        """Add one with its numbers, or with the reason why it cannot be read."""
+        self.names.append(name)
+        if isinstance(found, str):
+            self.faults[name] = found
+            found = 0, 0
+        self.numbers.extend(found)
 
-    def place(self, i: int) -> tuple[int, int]:
-        """Offset and size of one."""
-        return self.places[2 * i], self.places[2 * i + 1]
+    def numbers_of(self, i: int) -> tuple[int, int]:
+        """The numbers of one."""
+        return self.numbers[2 * i], self.numbers[2 * i + 1]
 
 
 @cache
@@ -54,11 +57,10 @@ class LeftOut:
     """Decides by their names what is taken below a folder, in a shard or of a list, and counts the rest."""
 
     def __init__(self, exclude: Sequence[str] = ()) -> None:
-        """Take patterns of what is left out beside.
+        """Take patterns of what is left out beside: as a shell's, where `*` and `?` match slashes too.
 
-        Args:
-            exclude: As a shell's, where `*` and `?` match slashes too. One without a slash is matched with
-                each part of a path, others with the path below the folder, in the shard or in the list.
+        One without a slash is matched with each part of a path, others with the path below the folder, in the
+        shard or in the list.
         """
         self._exclude = [pattern.removeprefix("./").rstrip("/") for pattern in exclude]
         self._excluded = dict.fromkeys(exclude, 0)
@@ -101,30 +103,20 @@ class LeftOut:
             return False
         return True
 
-    def _takes_member(self, name: str) -> bool:
-        folders = name.split("/")[:-1]
-        return self.takes(name) and all(map(self.takes_folder, folders))
-
     def choose(
         self, members: Iterable[tuple[str, Place]], is_new: Callable[[str], bool] = lambda _: True
-    ) -> Members:
-        """Choose from a shard, each name once; of several files of one name it is the last that counts.
-
-        Args:
-            members: As `read_members` yields them.
-            is_new: Whether a name did not come before.
-        """
+    ) -> Found:
+        """Choose from what `read_members` yields what is new, each name once: the last file of it counts."""
         found: dict[str, Place] = {}
         for name, place in members:
             self._files[REPEATED] += name in found and _extension(name) in self._taken
             found[name] = place
-        chosen = Members([], array("q"), {})
+        chosen = Found()
         for name, place in found.items():
-            if (not name or self._takes_member(name)) and is_new(name):
-                chosen.names.append(name)
-                chosen.places.extend((0, 0) if isinstance(place, str) else place)
-                if isinstance(place, str):
-                    chosen.faults[name] = place
+            folders = name.split("/")[:-1]
+            taken = not name or (self.takes(name) and all(map(self.takes_folder, folders)))
+            if taken and is_new(name):
+                chosen.add(name, place)
         return chosen
 
     def __str__(self) -> str:

@@ -1,30 +1,33 @@
 """Files that were found: made one by one as they are asked for, or millions of them would fill the memory."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Protocol, overload
+from typing import overload
 
-from index.images.file import ImageFile, Member, readable, text_to_path
-from index.images.left_out import Members
+from index.images.file import ImageFile, readable
+from index.images.left_out import Found
 from index.images.tar import find_member, find_shard
 
 
-class Stretch(Protocol):
+@dataclass(frozen=True)
+class Stretch:
     """The files of one source."""
 
-    def __len__(self) -> int: ...
-    def __getitem__(self, i: int) -> ImageFile: ...
+    names: Sequence[str]  # as the source has them
+    make: Callable[[int, str], ImageFile]  # of a place among them and the name there
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> ImageFile:
+        return self.make(i, self.names[i])
 
 
 class Listing(Sequence[ImageFile]):
-    """Stretches of files, one after the other.
-
-    Attributes:
-        left_out: What lies beside them and was not taken, for people; empty if there was nothing.
-    """
+    """Stretches of files, one after the other; `left_out` is, for people, what lies beside them."""
 
     def __init__(self, stretches: Sequence[Stretch], left_out: str = "") -> None:
         self._stretches, self.left_out = stretches, left_out
@@ -48,72 +51,19 @@ class Listing(Sequence[ImageFile]):
         return self._stretches[stretch][i - self._starts[stretch]]
 
 
-@dataclass(frozen=True)
-class FolderFiles:
-    """What lies below a folder.
+def shard_files(
+    name: str, members: Found, make: Callable[[str, tuple[int, int], str, str], ImageFile]
+) -> Stretch:
+    """List the members of a shard that is called so.
 
-    Attributes:
-        root: The folder.
-        names: Paths below it.
-        faults: Why those that cannot be read cannot be, where that is known.
+    `make` makes a file of its name in the shard, its offset and size, what to call it, and its fault.
     """
 
-    root: Path
-    names: Sequence[str]
-    faults: Mapping[str, str]
+    def file(i: int, member: str) -> ImageFile:
+        called = f"{name}/{readable(member)}" if member else name
+        return make(member, members.numbers_of(i), called, members.faults.get(member, ""))
 
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, i: int) -> ImageFile:
-        name = self.names[i]
-        return ImageFile(self.root / name, readable(name), below=True, fault=self.faults.get(name, ""))
-
-
-@dataclass(frozen=True)
-class NamedFiles:
-    """What was named, by itself or in a list.
-
-    Attributes:
-        folder: What relative paths are relative to.
-        names: Paths, as text.
-        below: As in `ImageFile`.
-    """
-
-    folder: Path
-    names: Sequence[str]
-    below: bool
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, i: int) -> ImageFile:
-        return file_at(self.folder / text_to_path(self.names[i]), readable(self.names[i]), self.below)
-
-
-@dataclass(frozen=True)
-class ShardFiles:
-    """What lies in a shard.
-
-    Attributes:
-        shard: The shard.
-        name: What to call it.
-        members: What is taken of it.
-    """
-
-    shard: Path
-    name: str
-    members: Members
-
-    def __len__(self) -> int:
-        return len(self.members.names)
-
-    def __getitem__(self, i: int) -> ImageFile:
-        member = self.members.names[i]
-        name = f"{self.name}/{readable(member)}" if member else self.name
-        place = Member(self.shard, *self.members.place(i))
-        fault = self.members.faults.get(member, "")
-        return ImageFile(self.shard / member, name, True, None if fault else place, fault)
+    return Stretch(members.names, file)
 
 
 def file_at(path: Path, name: str, below: bool) -> ImageFile:
@@ -121,7 +71,4 @@ def file_at(path: Path, name: str, below: bool) -> ImageFile:
     shard = find_shard(path)
     if shard is None:
         return ImageFile(path, name, below)
-    found = find_member(shard, path.relative_to(shard).as_posix())
-    if isinstance(found, Member):
-        return ImageFile(path, name, below, found)
-    return ImageFile(path, name, below, fault=found)
+    return ImageFile(path, name, below, *find_member(shard, path.relative_to(shard).as_posix()))

@@ -49,21 +49,13 @@ _LOCATION = re.compile(r"(.+?)#bytes=(\d+)-(\d+)/(.*)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """Bytes at an address.
+    """Bytes at an address."""
 
-    Attributes:
-        address: Of the object that has them.
-        offset: Of the first of them.
-        size: How many, where that is known.
-        member: What they are called, if the object is a shard that has more.
-        changed: A number that is another when the object has changed; None if it was not asked for yet.
-    """
-
-    address: str
-    offset: int = 0
-    size: int = 0
-    member: str | None = None
-    changed: int | None = None
+    address: str  # of the object that has them
+    offset: int = 0  # of the first of them
+    size: int = 0  # how many, where that is known
+    member: str | None = None  # what they are called, if the object is a shard that has more
+    changed: int | None = None  # a number that is another when the object has changed; None: not asked yet
 
     @classmethod
     def parse(cls, location: str) -> "Remote":
@@ -82,22 +74,14 @@ class Remote:
         return f"{self.address}#bytes={self.offset}-{self.offset + self.size - 1}/{self.member}"
 
     def status(self) -> tuple[int, int]:
-        """Size and `changed`; asked for if need be.
-
-        Raises:
-            ImageError: As `ask`.
-            RetrievalError: As `ask`.
-        """
+        """Size and `changed`; asked for, as by `ask`, if need be."""
         if self.changed is not None:
             return self.size, self.changed
         size, changed = ask(self.address)
         return size if self.member is None else self.size, changed
 
     def read(self, size: int) -> bytes:
-        """Read them, in one request.
-
-        Args:
-            size: As `status` says.
+        """Read them, as many as `status` says, in one request.
 
         Raises:
             ImageError: They are not there.
@@ -201,42 +185,20 @@ def ask(address: str) -> tuple[int, int]:
     return size, int(version.hexdigest()[:15], 16)
 
 
-@dataclass(frozen=True)
-class Reading:
-    """An open object, of which a little is read here and there, from its beginning to its end."""
-
-    address: str
-    file: BinaryIO
-
-    def read(self, size: int) -> bytes:
-        """Read so many bytes, or what there is.
-
-        Raises:
-            ImageError: As `ask`.
-            RetrievalError: As `ask`.
-        """
-        return _attempt(self.address, lambda: self.file.read(size))
-
-    def seek(self, offset: int) -> int:
-        """Go to a place."""
-        return self.file.seek(offset)
-
-    def tell(self) -> int:
-        """The place."""
-        return self.file.tell()
-
-
 @contextmanager
-def open_object(address: str) -> Iterator[Reading]:
-    """Open an object.
+def open_object(address: str) -> Iterator[tuple[BinaryIO, Callable[[int], bytes]]]:
+    """Open an object of which a little is read here and there, from its beginning to its end.
 
-    Raises:
-        ImageError: As `ask`.
-        RetrievalError: As `ask`.
+    Yields:
+        It, and what reads so many of its bytes as `ask` asks: again where the server broke off.
     """
     store, path = _attempt(address, lambda: _open(address))
     with _attempt(address, lambda: store.open(path, block_size=BLOCK, cache_type="readahead")) as file:
-        yield Reading(address, file)
+
+        def read(size: int) -> bytes:
+            return _attempt(address, lambda: file.read(size))
+
+        yield file, read
 
 
 def _protocol(address: str) -> str:
@@ -252,22 +214,16 @@ def _open(address: str) -> tuple[Any, str]:
 
 
 def _attempt(address: str, call: Callable[[], T]) -> T:
-    """Make a request, and make it again after a pause where the server was busy or broke off.
-
-    Raises:
-        ImageError: As `ask`.
-        RetrievalError: As `ask`.
-    """
+    """Make a request, and make it again after a pause where the server was busy or broke off."""
     for attempt in range(ATTEMPTS):
-        with _explained(address):
-            try:
-                return call()
-            except RetrievalError:
-                raise
-            except Exception as error:
-                pause = _pause(error.__cause__ or error, attempt)
-                if pause is None or attempt + 1 == ATTEMPTS:
-                    raise
+        try:
+            return call()
+        except RetrievalError:
+            raise
+        except Exception as error:
+            pause = _pause(error.__cause__ or error, attempt)
+            if pause is None or attempt + 1 == ATTEMPTS:
+                raise _explain(address, error) from error
         time.sleep(pause)
     raise AssertionError
 
@@ -298,26 +254,19 @@ def read_retry_after(header: str | None) -> float:
     return max(0.0, seconds)  # in this order NaN counts as nothing
 
 
-@contextmanager
-def _explained(address: str) -> Iterator[None]:
+def _explain(address: str, error: Exception) -> RetrievalError:
     """Turn what fsspec and the stores' packages raise, which may be anything, into one line."""
     protocol = _protocol(address)
-    try:
-        yield
-    except RetrievalError:
-        raise
-    except ImportError as error:
-        package = PACKAGES[protocol]
-        raise UsageError(f"{protocol}:// needs a package: pip install {package}  ({error})") from error
-    except Exception as error:
-        cause = error.__cause__ or error
-        reason = f"{type(cause).__name__}: {' '.join(str(cause).split())}"[:300]
-        if "support range requests" in reason:
-            raise ImageError("the web server sends no parts of files, as a shard needs") from error
-        if isinstance(error, FileNotFoundError) and error.__cause__ is None:
-            raise ImageError("there is no such object") from error
-        if isinstance(error, (FileNotFoundError, PermissionError)) or protocol in WEB:
-            raise ImageError(reason) from error
-        raise RetrievalError(
-            f"{address} cannot be read: {reason}. Is it right, and are the credentials in the environment?"
-        ) from error
+    if isinstance(error, ImportError):
+        return UsageError(f"{protocol}:// needs a package: pip install {PACKAGES[protocol]}  ({error})")
+    cause = error.__cause__ or error
+    reason = f"{type(cause).__name__}: {' '.join(str(cause).split())}"[:300]
+    if "support range requests" in reason:
+        return ImageError("the web server sends no parts of files, as a shard needs")
+    if isinstance(error, FileNotFoundError) and error.__cause__ is None:
+        return ImageError("there is no such object")
+    if isinstance(error, (FileNotFoundError, PermissionError)) or protocol in WEB:
+        return ImageError(reason)
+    return RetrievalError(
+        f"{address} cannot be read: {reason}. Is it right, and are the credentials in the environment?"
+    )

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from index.errors import ImageError, UsageError
-from index.images.file import ImageFile, path_to_text, readable, text_to_path
+from index.images.file import ImageFile, Member, path_to_text, readable, text_to_path
 from index.images.left_out import EXTENSIONS, LeftOut
-from index.images.listing import FolderFiles, Listing, NamedFiles, ShardFiles, Stretch, file_at
+from index.images.listing import Listing, Stretch, file_at, shard_files
 from index.images.remote import Remote, is_address, lies_below
 from index.images.remote_listing import expand, file_of, list_addresses
 from index.images.tar import SUFFIX, list_members
@@ -82,12 +82,9 @@ def source_name(source: Source) -> str:
 
 
 def image_at(location: str, name: str, allowed: Sequence[str] = ()) -> ImageFile:
-    """Make the file of an item again from what was stored of it, be it a file or a member of a shard.
+    """Make an `ImageFile` again of its location and name, which were chosen when the index was made.
 
-    Args:
-        location: `ImageFile.location`. It was chosen when the index was made.
-        name: `ImageFile.name`.
-        allowed: Below which addresses it may lie, if it is one.
+    If it is an address, it is read only below one of those that are allowed.
     """
     if is_address(location):
         remote = Remote.parse(location)
@@ -97,15 +94,19 @@ def image_at(location: str, name: str, allowed: Sequence[str] = ()) -> ImageFile
     return file_at(text_to_path(location), name, below=True)
 
 
-def _list_folder(root: Path, is_new: IsNew, left: LeftOut) -> FolderFiles:
-    names = []
-    faults = {}
+def _list_folder(root: Path, is_new: IsNew, left: LeftOut) -> Stretch:
+    names: list[str] = []
+    faults: dict[str, str] = {}
     for name, fault in _walk(str(root), left):
         if is_new(f"{root}/{name}"):
             names.append(name)
             if fault:
                 faults[name] = fault
-    return FolderFiles(root, names, faults)
+
+    def file(_: int, name: str) -> ImageFile:
+        return ImageFile(root / name, readable(name), below=True, fault=faults.get(name, ""))
+
+    return Stretch(names, file)
 
 
 def _walk(root: str, left: LeftOut) -> Iterator[tuple[str, str]]:
@@ -140,6 +141,9 @@ def _list_named(
 def _list_paths(
     names: Iterable[str], folder: Path, is_new: IsNew, below: bool, left: LeftOut
 ) -> Iterator[Stretch]:
+    def file(_: int, name: str) -> ImageFile:
+        return file_at(folder / text_to_path(name), readable(name), below)
+
     files: list[str] = []
     for written in names:
         name = _as_here(written, folder)
@@ -147,13 +151,20 @@ def _list_paths(
         if (below and left.excludes(name)) or not is_new(str(path)):
             continue
         if path.suffix == SUFFIX:
-            yield NamedFiles(folder, files, below)
-            members = left.choose(list_members(path), lambda member: is_new(f"{path}/{member}"))  # noqa: B023
-            yield ShardFiles(path, readable(name), members)
+            yield Stretch(files, file)
+            yield _list_shard(path, readable(name), is_new, left)
             files = []
         else:
             files.append(name)
-    yield NamedFiles(folder, files, below)
+    yield Stretch(files, file)
+
+
+def _list_shard(shard: Path, name: str, is_new: IsNew, left: LeftOut) -> Stretch:
+    def make(member: str, place: tuple[int, int], called: str, fault: str) -> ImageFile:
+        return ImageFile(shard / member, called, True, None if fault else Member(shard, *place), fault)
+
+    members = left.choose(list_members(shard), lambda member: is_new(f"{shard}/{member}"))
+    return shard_files(name, members, make)
 
 
 def _as_here(name: str, folder: Path) -> str:

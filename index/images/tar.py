@@ -2,11 +2,11 @@
 
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from io import FileIO
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO
 
 from index.errors import ImageError, RetrievalError
 from index.images.file import ImageFile, Member
@@ -16,43 +16,27 @@ LONGEST_HEADER = 1 << 20
 Place = tuple[int, int] | str  # offset and size of a member, or the reason why there are none
 
 
-class Headers(Protocol):
-    """An open shard, as far as its headers are read."""
-
-    def read(self, size: int, /) -> bytes:
-        """Read so many bytes, or what there is."""
-
-    def seek(self, offset: int, /) -> int:
-        """Go to a place."""
-
-    def tell(self) -> int:
-        """The place."""
-
-
 def list_members(shard: Path) -> Iterator[tuple[str, Place]]:
     """List the files in a shard, as `read_members`. Their names are names only: nothing is opened by them."""
     try:
         ImageFile(shard, shard.name).status()
         with FileIO(shard) as file:
-            yield from read_members(file)
+            yield from read_members(file, file.read)
     except ImageError as reason:
         yield "", str(reason)
     except OSError as error:
         yield "", error.strerror or str(error)
 
 
-def read_members(file: Headers) -> Iterator[tuple[str, Place]]:
-    """Read the headers of an open shard.
-
-    Args:
-        file: A tar file that is not compressed, at its beginning.
+def read_members(file: BinaryIO, read: Callable[[int], bytes]) -> Iterator[tuple[str, Place]]:
+    """Read the headers of an open tar file, not compressed, at its beginning; `read` reads its bytes.
 
     Yields:
         Each name, with offset and size or the reason why there are none, as they come. Of several files of
         one name it is the last that counts. What is broken ends with the empty name and the reason.
     """
     try:
-        with tarfile.open(fileobj=_Headers(file), mode="r:") as tar:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=_Headers(file, read), mode="r:") as tar:  # type: ignore[call-overload]
             while (entry := tar.next()) is not None:
                 tar.members.clear()  # or all of them would be kept
                 if entry.size < 0:  # it would lead back, round and round
@@ -61,9 +45,10 @@ def read_members(file: Headers) -> Iterator[tuple[str, Place]]:
                     plain = entry.isreg() and not entry.issparse()
                     place = entry.offset_data, entry.size
                     yield _only_a_name(entry.name), place if plain else "a link or a device, not a file"
-            if not _ends_properly(file, tar.offset):
+            file.seek(tar.offset)
+            if read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # the mark of the end
                 yield "", "the shard is broken or cut short"
-            elif b"ustar" in file.read(LONGEST_HEADER).lstrip(b"\0")[: tarfile.BLOCKSIZE]:
+            elif b"ustar" in read(LONGEST_HEADER).lstrip(b"\0")[: tarfile.BLOCKSIZE]:
                 yield "", "another shard is joined to its end and not read: give each as a file of its own"
     except RetrievalError:
         raise
@@ -81,14 +66,14 @@ def find_shard(path: Path) -> Path | None:
     return None
 
 
-def find_member(shard: Path, name: str) -> Member | str:
-    """Find a file in a shard by its name: its place, or the reason why there is none."""
+def find_member(shard: Path, name: str) -> tuple[Member | None, str]:
+    """Find a file in a shard by its name: its place, and the reason why there is none."""
     try:
         size, changed = ImageFile(shard, shard.name).status()
     except ImageError as reason:
-        return str(reason)
+        return None, str(reason)
     place = _members(shard, size, changed).get(name, f"{shard.name} has no such file")
-    return place if isinstance(place, str) else Member(shard, *place)
+    return (None, place) if isinstance(place, str) else (Member(shard, *place), "")
 
 
 @lru_cache(maxsize=8)
@@ -106,17 +91,10 @@ def _only_a_name(name: str) -> str:
 class _Headers:
     """A tar file of which the headers are read, and nothing at once that is longer than they ever are."""
 
-    def __init__(self, file: Headers) -> None:
-        self._file = file
-        self.seek, self.tell = file.seek, file.tell
+    def __init__(self, file: BinaryIO, read: Callable[[int], bytes]) -> None:
+        self._read, self.seek, self.tell = read, file.seek, file.tell
 
     def read(self, size: int = -1, /) -> bytes:
         if not 0 <= size <= LONGEST_HEADER:
             raise tarfile.ReadError("a header that is too long")
-        return self._file.read(size)
-
-
-def _ends_properly(file: Headers, offset: int) -> bool:
-    """Whether a block of zeros, the mark of the end, stands where tarfile found no further header."""
-    file.seek(offset)
-    return file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+        return self._read(size)

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from index.errors import UsageError
 from index.images.file import ImageFile
@@ -20,7 +19,7 @@ from index.stores.options import IndexOptions
 from index.stores.records import CHUNK, Failure, Item, Manifest, Space
 from index.vectors import Ids, Scored, Vectors
 
-# Reads vectors of a space by ids, which are places in what `Known.iter_batches` yields.
+# Reads vectors of a space by ids, which are places in what `Store.iter_batches` yields.
 RowReader = Callable[[str, Ids], Vectors]
 
 
@@ -30,38 +29,24 @@ class Searchable(Protocol):
     def search(self, queries: Vectors, k: int, keep: Any = None) -> Scored:
         """Find the k nearest of each of `(n, dim)` queries; `keep` is what `Store.keep` made of a filter."""
 
-    def order_again(self, queries: Vectors, ids: NDArray[np.int64], k: int) -> Scored:
+    def order_again(self, queries: Vectors, ids: Ids, k: int) -> Scored:
         """Order `(n, candidates)` ids by their stored vectors and keep the best k."""
 
 
 class Store(ABC):
-    """A gallery, opened to be searched: its items, their vectors in one or more spaces, and their metadata.
+    """A gallery, opened to be searched: its items, their vectors in one space or more, their metadata."""
 
-    Attributes:
-        path: A folder of this machine for what is kept beside the gallery.
-        data: The same, of this state of the gallery.
-        manifest: What it is.
-        items: The gallery, by id.
-        ids_by_digest: Ids of the items with a given content.
-        failures: The images that were refused.
-        metadata: What `index.stores.metadata` keeps of the items, if there is anything.
-        model_file: The student that made it.
-        remote: Whether others may have written it: then nothing that it names is opened.
-        allowed: Addresses below which its images may be read; others at addresses are not.
-        engine: What searches it, under `Searched by`, and what else is to be known of that.
-    """
-
-    path: Path
-    data: Path
+    path: Path  # a folder of this machine for what is kept beside the gallery
+    data: Path  # the same, of this state of the gallery
     manifest: Manifest
-    items: Sequence[Item]
-    ids_by_digest: Mapping[str, list[int]]
-    failures: list[Failure]
-    model_file: Path
-    metadata: pa.Table | None = None
-    remote = False
-    allowed: Sequence[str] = ()
-    engine: Mapping[str, str]
+    items: Sequence[Item]  # by id
+    ids_by_digest: Mapping[str, list[int]]  # of the items with a given content
+    failures: list[Failure]  # the images that were refused
+    model_file: Path  # the student that made it
+    metadata: pa.Table | None = None  # what `index.stores.metadata` keeps of the items, if there is anything
+    remote = False  # whether others may have written it: then nothing that it names is opened
+    allowed: Sequence[str] = ()  # addresses below which its images may be read; others at addresses are not
+    engine: Mapping[str, str]  # what searches it, under `Searched by`, and what else is to be known of that
 
     def __len__(self) -> int:
         return self.manifest.count
@@ -75,7 +60,7 @@ class Store(ABC):
         return self.path.absolute().name
 
     @abstractmethod
-    def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> Vectors:
+    def rows(self, space: str, ids: Ids | None = None) -> Vectors:
         """The `(len(ids), dim)` vectors of some items; None takes all."""
 
     @abstractmethod
@@ -85,6 +70,10 @@ class Store(ABC):
     def iter_items(self) -> Iterator[Item]:
         """Read the gallery in bounded memory, by rising id."""
         return iter(self.items)
+
+    def iter_batches(self) -> Iterator[pa.RecordBatch]:
+        """Read it likewise as columns named as the attributes of `Item`, for a store that is updated."""
+        raise NotImplementedError
 
     def iter_rows(self, space: str) -> Iterator[Vectors]:
         """Read the `(n, dim)` vectors of all items, after these, in bounded memory and by rising id."""
@@ -133,11 +122,7 @@ class Store(ABC):
         return narrow.keep(self._known) if narrow.selects else None
 
     def require_model(self, space: str, key: str, name: str) -> None:
-        """Refuse a model that neither made the vectors of a space nor embeds queries for them.
-
-        Raises:
-            UsageError: Names both models.
-        """
+        """Raise UsageError for a model that neither made the vectors of a space nor embeds its queries."""
         made_by = self.manifest.spaces[space]
         if key not in (made_by.key, made_by.queries):
             raise UsageError(
@@ -174,81 +159,47 @@ class Content(Protocol):
     def vectors(self, space: str, known: RowReader | None = None) -> Iterator[Vectors]:
         """Yield `(n, dim)` vectors of all items, after these were read, some at a time.
 
-        Args:
-            space: Of which space.
-            known: Reads those that `StoreWriter.known` has; a store that knows none needs none.
+        `known` reads those that `StoreWriter.known` has; a store that knows none needs none.
         """
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield so many items at a time, for a store that keeps the vectors it has."""
 
 
-class Known(Protocol):
-    """Items that a store has vectors of: none of them is embedded again."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """What they are."""
-
-    def iter_batches(self) -> Iterator[pa.RecordBatch]:
-        """Read them as columns named as the attributes of `Item`, some items at a time."""
-
-
 @dataclass(frozen=True)
 class BuildReport:
-    """What a run wrote.
+    """What a run wrote."""
 
-    Attributes:
-        store: The gallery, opened.
-        summary: A line for people.
-        failures: The images that were refused.
-        new: Items that were not there,
-        changed: with other files or metadata than before,
-        removed: and that are no longer there; of a store that is written as a whole, all are new.
-        notes: What was not done, by kind and number, and what to do about it: lines for people.
-    """
-
-    store: Store
-    summary: str
-    failures: list[Failure]
-    new: int = 0
-    changed: int = 0
-    removed: int = 0
-    notes: tuple[str, ...] = ()
+    store: Store  # the gallery, opened
+    summary: str  # a line for people
+    failures: list[Failure]  # the images that were refused
+    new: int = 0  # items that were not there; of a store that is written as a whole, all are
+    changed: int = 0  # with other files or metadata than before
+    removed: int = 0  # that are no longer there
+    notes: tuple[str, ...] = ()  # what was not done, by kind and number, and what to do about it
 
 
 class StoreWriter(ABC):
     """The write side: `build` calls `begin`, `known`, `is_current`, `put` if it is not, and `commit`.
 
     A store that has no use for what it holds overrides `put` and `commit` alone.
-
-    Attributes:
-        work: A folder of this machine for the unfinished run: made if need be, and removed when it is done.
-        index_folder: The index folder that is written, if it is one.
-        identity: What an unfinished run is to remember, beside models and sources.
     """
 
-    work: Path
-    index_folder: Path | None = None
-    identity: Mapping[str, str] = {}
+    work: Path  # a folder of this machine for the unfinished run: made if need be, removed when it is done
+    index_folder: Path | None = None  # that is written, if it is one
+    identity: Mapping[str, str] = {}  # what an unfinished run is to remember, beside models and sources
     models: Models
     options: IndexOptions
     sources: list[str]
 
     def begin(self, models: Models, options: IndexOptions, sources: list[str]) -> None:
-        """Take what is wanted, and refuse before any work what cannot be.
-
-        Raises:
-            UsageError: What is wanted, or what is there, does not fit.
-        """
+        """Take what is wanted; UsageError, before any work, if it or what is there does not fit."""
         self.models, self.options, self.sources = models, options, sources
 
-    def known(self, left: bool, adopted: bool) -> Known | None:
+    def known(self, left: bool, adopted: bool) -> Store | None:
         """Find what has vectors already, and is not to be embedded again.
 
-        Args:
-            left: Whether an unfinished run is gone on with,
-            adopted: and whether that had taken up what the store knows.
+        `left` says whether an unfinished run goes on, `adopted` whether it had taken up what is known.
 
         Raises:
             UsageError: Others made it.
@@ -256,11 +207,7 @@ class StoreWriter(ABC):
         return None
 
     def is_current(self, files: Sequence[ImageFile]) -> bool:
-        """Whether nothing is left to be done; if not, what is known is checked before it is built upon.
-
-        Raises:
-            UsageError: What is known is damaged.
-        """
+        """Whether nothing is left to be done; if not, UsageError is raised if what is known is damaged."""
         return False
 
     @abstractmethod

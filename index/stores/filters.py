@@ -16,17 +16,11 @@ NAMED = 10  # values that a message names
 
 @dataclass(frozen=True)
 class Filter:
-    """Which results are wanted; the default wants all.
+    """Which results are wanted; the default wants all."""
 
-    Attributes:
-        prefix: Items with a name, the path below the indexed folder, that starts so.
-        columns: Items with these values in their metadata.
-        cut: Items with at least this share of the best score; 0 cuts nothing.
-    """
-
-    prefix: str = ""
-    columns: Mapping[str, str] = field(default_factory=dict)
-    cut: float = 0.0
+    prefix: str = ""  # of an item's name, the path below the indexed folder
+    columns: Mapping[str, str] = field(default_factory=dict)  # values in an item's metadata
+    cut: float = 0.0  # least share of the best score; 0 cuts nothing
 
     def __post_init__(self) -> None:
         if not 0 <= self.cut <= 1:
@@ -39,11 +33,7 @@ class Filter:
         return bool(self.prefix or self.columns)
 
     def keep(self, metadata: Metadata) -> NDArray[np.bool_] | None:
-        """Which items are wanted, whatever their score: `(items,)`; None wants all.
-
-        Raises:
-            UsageError: There is no such column, or no such item.
-        """
+        """Which items are wanted, whatever their score: `(items,)`, None is all; UsageError if none is."""
         self.require_columns(metadata.names)
         masks = [metadata.equals(column, value) for column, value in self.columns.items()]
         if self.prefix:
@@ -56,11 +46,7 @@ class Filter:
         return kept
 
     def require_columns(self, names: Collection[str]) -> None:
-        """Refuse a column that is not there.
-
-        Raises:
-            UsageError: Names those that are.
-        """
+        """Raise UsageError, which names those that are there, if a column is not."""
         for column in self.columns:
             if column not in names:
                 there = f"only {', '.join(names)}" if names else "none: see index --metadata"
@@ -69,12 +55,7 @@ class Filter:
     def matches_nothing(
         self, columns: Mapping[str, Sequence[str]], top_names: Sequence[str] = ()
     ) -> UsageError:
-        """Say that no item is wanted, and what there is.
-
-        Args:
-            columns: Values of each column,
-            top_names: and what is at the top of the indexed folder, as far as they are known.
-        """
+        """Say that no item is wanted, and what values and names at the top there are, as far as is known."""
         wanted = [f"{column}={value}" for column, value in self.columns.items()]
         there = [_list(f"{column} is", columns[column]) for column in self.columns if columns[column]]
         if self.prefix:

@@ -33,7 +33,8 @@ MANIFEST, ITEMS, ERRORS, STUDENT = "manifest.json", "items.parquet", "errors.par
 COMPANIONS = ("run.json", TEACHER_SPACE, "student.fp16.onnx", "student.int8.onnx")
 METADATA = "metadata.parquet"
 _REPLACED = "{} was replaced meanwhile. Open it again."
-_DAMAGED = "{} is damaged. Index the images again, without --update or --resume."
+_AGAIN = "Index the images again, without --update or --resume."
+_DAMAGED = f"{{}} is damaged. {_AGAIN}"
 
 
 class Index(Store):
@@ -43,7 +44,7 @@ class Index(Store):
     engine: Mapping[str, str] = {"Searched by": "FAISS"}
 
     def __init__(self, path: Path, allowed: Sequence[str] = ()) -> None:
-        """Open `path`; `allowed` is as in `Store`.
+        """Open a folder.
 
         Raises:
             UsageError: It is no index, a damaged one, one of another format, or its name is not UTF-8.
@@ -144,11 +145,7 @@ class Index(Store):
             return pq.read_table(file)
 
     def pin(self) -> None:
-        """Open everything now, so that what is read later is of this index, whatever becomes of its folder.
-
-        Raises:
-            UsageError: It was replaced since it was opened.
-        """
+        """Open everything now, to be read whatever becomes of the folder; UsageError if it was replaced."""
         _ = self.ids_by_digest, self.failures, self.metadata
         for space in self.manifest.spaces:
             self.vectors(space)
@@ -163,11 +160,7 @@ class Index(Store):
             return False
 
     def faults(self, thorough: bool = True) -> Iterator[str]:
-        """Find the files that are not as they were written, and say of each in a line what is wrong.
-
-        Args:
-            thorough: Whether to read all of them; else their sizes alone are looked at.
-        """
+        """As `Store.faults`; unless it is `thorough`, sizes alone are looked at, and no file is read."""
         for name, stored in self.manifest.files.items():
             file = self.data / name
             if not file.is_file():
@@ -178,16 +171,9 @@ class Index(Store):
                 yield f"{file} is not as it was written"
 
     def require_whole(self, thorough: bool = True) -> None:
-        """Refuse to take vectors over from an index that is damaged: with new digests nobody would see it.
-
-        Args:
-            thorough: As in `faults`.
-
-        Raises:
-            UsageError: Names the first of the files that are not as they were written.
-        """
+        """Raise UsageError for a damaged index: built upon, with new digests, nobody would see it."""
         for fault in self.faults(thorough):
-            raise UsageError(f"{fault}. Index the images again, without --update or --resume.")
+            raise UsageError(f"{fault}. {_AGAIN}")
 
     def _file(self, name: str) -> Path:
         path = self.data / name
@@ -236,7 +222,7 @@ def _batches(file: Path) -> Iterator[pa.RecordBatch]:
 
 @contextmanager
 def _explain_damage(file: Path) -> Iterator[None]:
-    """Turn what a broken Parquet file raises into one line with the remedy."""
+    """Turn what a broken file raises into one line with the remedy."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:

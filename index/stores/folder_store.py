@@ -32,11 +32,7 @@ class FolderStore(StoreWriter):
         self._undo = ExitStack()
 
     def begin(self, models: Models, options: IndexOptions, sources: list[str]) -> None:
-        """Check factory and metadata, and open the index that is there.
-
-        Raises:
-            UsageError: One of them is wrong, or the index is damaged.
-        """
+        """Check factory and metadata, and open the index that is there."""
         super().begin(models, options, sources)
         if options.factory != AUTO:
             check_factory(options.factory, models.student.dim)

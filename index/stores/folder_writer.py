@@ -9,8 +9,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,39 +21,29 @@ from index.io import atomic_write, file_digest, sync
 from index.progress import say
 from index.stores.faiss.tuning import GIB, TunedIndex, build_tuned
 from index.stores.faiss.vector_index import write_ann
-from index.stores.folder import (
-    COMPANIONS,
-    ERRORS,
-    ITEMS,
-    MANIFEST,
-    METADATA,
-    STUDENT,
-    Index,
-    data_folder,
-)
+from index.stores.folder import COMPANIONS, ERRORS, ITEMS, MANIFEST, METADATA, STUDENT, Index, data_folder
 from index.stores.metadata import Joined, carry_over, join_metadata, list_files
 from index.stores.options import SearchTarget
-from index.stores.records import CHUNK, FORMAT, Failure, Item, Manifest, Space, Stored, as_facts
+from index.stores.records import (
+    CHUNK,
+    FORMAT,
+    Failure,
+    File,
+    Item,
+    Manifest,
+    Space,
+    Stored,
+    as_facts,
+    columns_of,
+)
 from index.vectors import Vectors
 
 if TYPE_CHECKING:
     import faiss
 
-T = TypeVar("T")
-COPY_FIELDS = [("path", pa.string()), ("name", pa.string()), ("mtime", pa.int64())]
-ITEM_SCHEMA = pa.schema(
-    [
-        ("path", pa.string()),
-        ("name", pa.string()),
-        ("digest", pa.string()),
-        ("size", pa.int64()),
-        ("width", pa.int64()),
-        ("height", pa.int64()),
-        ("mtime", pa.int64()),
-        ("copies", pa.list_(pa.struct(COPY_FIELDS))),
-    ]
-)
-FAILURE_SCHEMA = pa.schema([("path", pa.string()), ("reason", pa.string())])
+ITEM_SCHEMA = pa.schema([*columns_of(Item), ("copies", pa.list_(pa.struct(columns_of(File))))])
+FAILURE_SCHEMA = pa.schema(columns_of(Failure))
+FILES = ["path", "digest", "copies"]  # columns of `ITEM_SCHEMA`, for `list_files`
 
 
 class IndexWriter:
@@ -64,12 +53,7 @@ class IndexWriter:
     """
 
     def __init__(self, out: Path, sources: Iterable[str]) -> None:
-        """Start to write.
-
-        Args:
-            out: The index folder, which exists.
-            sources: What is indexed, to be remembered.
-        """
+        """Start to write into an index folder, which exists; what is indexed is remembered."""
         generation = Index(out).manifest.generation + 1 if (out / MANIFEST).is_file() else 1
         self._out, self._data = out, data_folder(out, generation)
         shutil.rmtree(self._data, ignore_errors=True)  # of a run that was killed while it wrote
@@ -80,20 +64,21 @@ class IndexWriter:
     def __enter__(self) -> "IndexWriter":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if not self._committed:
             shutil.rmtree(self._data, ignore_errors=True)
 
     def add_items(self, items: Iterable[Item]) -> int:
         """Write the gallery, in bounded memory, and return its size."""
-        count = copies = 0
-        with pq.ParquetWriter(self._data / ITEMS, ITEM_SCHEMA, compression="zstd") as table:
-            for chunk in _chunks(items):
-                table.write_table(_as_table(chunk))
-                count += len(chunk)
-                copies += sum(len(item.copies) for item in chunk)
+        copies = 0
+
+        def rows() -> Iterator[dict[str, Any]]:
+            nonlocal copies
+            for item in items:
+                copies += len(item.copies)
+                yield {**vars(item), "copies": [vars(file) for file in item.copies]}
+
+        count = _write_rows(self._data / ITEMS, ITEM_SCHEMA, rows())
         self._manifest = replace(self._manifest, count=count, copies=copies)
         return count
 
@@ -104,10 +89,7 @@ class IndexWriter:
     def add_space(self, name: str, space: Space, chunks: Iterable[Vectors]) -> Vectors:
         """Write the vectors of all items, after the items, and map them to read.
 
-        Args:
-            name: Name of the space.
-            space: The space of the vectors.
-            chunks: `(n, dim)` rows at a time.
+        `chunks` are `(n, dim)` rows at a time.
         """
         path = self._data / f"{name}.npy"
         shape = (self._manifest.count, space.dim)
@@ -129,21 +111,20 @@ class IndexWriter:
         """What another index knows of the items, after the items: it goes with what was moved."""
         if base.metadata is None:
             return None
-        columns = ["path", "digest", "copies"]
-        items = pq.read_table(self._data / ITEMS, columns=columns)
-        return carry_over(base.metadata, *map(list_files, (base.read_columns(*columns), items)))
+        return carry_over(base.metadata, list_files(base.read_columns(*FILES)), self._list_files())
 
     def count_gone(self, base: Index) -> int:
         """How many images of another index have no file any more, after items and failures."""
-        columns = ["path", "digest", "copies"]
-        old = list_files(base.read_columns(*columns))
-        new = list_files(pq.read_table(self._data / ITEMS, columns=columns))
+        old, new = list_files(base.read_columns(*FILES)), self._list_files()
         refused = pq.read_table(self._data / ERRORS, columns=["path"])
         there = pc.is_in(old["digest"], new["digest"].combine_chunks())
         for paths in (new["path"], refused["path"]):  # of those that were changed, too
             there = pc.or_(there, pc.is_in(old["path"], paths.combine_chunks()))
         left = old.filter(there)["digest"].combine_chunks()
         return pc.count_distinct(old["digest"].filter(pc.invert(pc.is_in(old["digest"], left)))).as_py()
+
+    def _list_files(self) -> pa.Table:
+        return list_files(pq.read_table(self._data / ITEMS, columns=FILES))
 
     def add_metadata(self, table: pa.Table) -> None:
         """Store what is known of the items."""
@@ -171,12 +152,7 @@ class IndexWriter:
             say(f"{name}: its index takes {size / GIB:.2g} GiB, more than --memory {target.memory:g} allows.")
 
     def add_model(self, data: bytes, beside: Path) -> None:
-        """Store the student, so that the index can be searched wherever it is taken.
-
-        Args:
-            data: Its file.
-            beside: The folder it lies in, for what tells of it.
-        """
+        """Store the student, so that the index can be searched anywhere, and what tells of it `beside` it."""
         (self._data / STUDENT).write_bytes(data)
         for companion in COMPANIONS:
             if (file := beside / companion).is_file():
@@ -206,9 +182,7 @@ class IndexWriter:
     def commit(self, teacher: str | None, teacher_options: dict[str, Any]) -> Index:
         """Make what was written the index, and remove what was before.
 
-        Args:
-            teacher: What opens the teacher again, if there is one,
-            teacher_options: together with these. No key is among them.
+        `teacher` and its options, among which is no key, open the teacher again.
         """
         files = {}
         for path in sorted(self._data.iterdir()):
@@ -238,24 +212,16 @@ def remove_old(out: Path, generation: int) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _as_table(items: list[Item]) -> pa.Table:
-    columns = {name: [getattr(item, name) for item in items] for name in ITEM_SCHEMA.names[:-1]}
-    return pa.table(
-        columns | {"copies": [[vars(file) for file in item.copies] for item in items]}, ITEM_SCHEMA
-    )
-
-
 def write_failures(file: Path, failures: Iterable[Failure]) -> int:
     """Write a file of images that were refused, and return how many."""
-    count = 0
-    with pq.ParquetWriter(file, FAILURE_SCHEMA, compression="zstd") as table:
-        for chunk in _chunks(failures):
-            table.write_table(pa.Table.from_pylist([vars(one) for one in chunk], FAILURE_SCHEMA))
+    return _write_rows(file, FAILURE_SCHEMA, map(vars, failures))
+
+
+def _write_rows(file: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> int:
+    """Write a table in bounded memory, and return how many rows it has."""
+    count, remaining = 0, iter(rows)
+    with pq.ParquetWriter(file, schema, compression="zstd") as table:
+        while chunk := list(islice(remaining, CHUNK)):
+            table.write_table(pa.Table.from_pylist(chunk, schema))
             count += len(chunk)
     return count
-
-
-def _chunks(things: Iterable[T]) -> Iterator[list[T]]:
-    iterator = iter(things)
-    while chunk := list(islice(iterator, CHUNK)):
-        yield chunk

@@ -16,25 +16,15 @@ SLACK = 0.02  # recall that may be lost from one measurement to the next
 
 @dataclass(frozen=True)
 class SpaceFacts:
-    """What is told about one set of vectors.
+    """What is told about one set of vectors."""
 
-    Attributes:
-        model: Name of the embedder.
-        key: Its identity.
-        dim: Length of the vectors.
-        factory: FAISS factory string, or a server's type of index.
-        recall: Recall@10 against exact search, as measured when it was built.
-        milliseconds: Median of one search on one core, likewise; 0 where a server searches.
-        bytes_per_vector: In the FAISS file; 0 where there is none: a server, or vectors searched themselves.
-    """
-
-    model: str
-    key: str
+    model: str  # name of the embedder
+    key: str  # its identity
     dim: int
-    factory: str
-    recall: float
-    milliseconds: float
-    bytes_per_vector: float
+    factory: str  # FAISS factory string, or a server's type of index
+    recall: float  # @10 against exact search, as measured when it was built
+    milliseconds: float  # median of one search on one core, likewise; 0 where a server searches
+    bytes_per_vector: float  # in the FAISS file; 0 where there is none
 
 
 @dataclass(frozen=True)
@@ -71,11 +61,7 @@ class IndexFacts:
 
 
 def describe_index(where: str | Path) -> IndexFacts:
-    """Say what a gallery is, from its manifest alone.
-
-    Raises:
-        UsageError: There is none.
-    """
+    """Say what a gallery is, from its manifest alone; UsageError if there is none."""
     store = open_store(where)
     manifest = store.manifest
     return IndexFacts(

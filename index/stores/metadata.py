@@ -22,17 +22,11 @@ MOST_VALUES = 200  # of a column that are listed: more can be searched for, but 
 
 @dataclass(frozen=True)
 class Joined:
-    """Rows of a CSV file that belong to items.
+    """Rows of a CSV file that belong to items."""
 
-    Attributes:
-        table: One row for each file that has one: its absolute `path`, and the other columns as text.
-        rows_left: Rows without a file.
-        items_left: Items without a row.
-    """
-
-    table: pa.Table
-    rows_left: int
-    items_left: int
+    table: pa.Table  # a row for each file that has one: absolute `path`, others as text
+    rows_left: int  # without a file
+    items_left: int  # without a row
 
     @property
     def counts(self) -> str:
@@ -41,12 +35,11 @@ class Joined:
 
 
 def join_metadata(file: Path, items: Sequence[Sequence[tuple[str, str]]]) -> Joined:
-    """Read a CSV file and find the file of each row.
+    """Read a CSV file with a header, and find the file of each row.
 
-    Args:
-        file: A CSV file with a header. Its column `path` is relative to the file's folder or to the folder
-            that was indexed, or absolute; however it is written, as in `plain_path`.
-        items: Of each item its files, the first one first: absolute path, and path below the indexed folder.
+    Its column `path` is relative to the file's folder or to the folder that was indexed, or absolute; however
+    it is written, as in `plain_path`. An item is a list of its files, the first one first: absolute path, and
+    path below the indexed folder.
 
     Raises:
         UsageError: It cannot be read, has no column `path`, names a file twice, or several by one name, or no
@@ -82,22 +75,14 @@ def merge_rows(rows: Sequence[Mapping[str, str]]) -> dict[str, str | list[str]]:
 
 
 class _Files:
-    """The files of items, to be found by what a table calls them.
-
-    Attributes:
-        items: Each file's item, by its absolute path.
-    """
+    """The files of items, to be found by what a table calls them."""
 
     def __init__(self, items: Sequence[Sequence[tuple[str, str]]]) -> None:
         self._listed = items
         self.items = {path: i for i, files in enumerate(items) for path, _ in files}
 
     def find(self, folder: Path, name: str, table: Path) -> str | None:
-        """The absolute path of the file that a table in a folder names; the first of copies of one image.
-
-        Raises:
-            UsageError: Several images have that name.
-        """
+        """The absolute path of the file that a table in a folder names; the first of copies of one image."""
         path = str(folder / name)
         if path in self.items:
             return path
@@ -144,16 +129,10 @@ def list_files(items: pa.Table) -> pa.Table:
 
 
 def carry_over(table: pa.Table, before: pa.Table, after: pa.Table) -> pa.Table:
-    """Bring the metadata of an index over to a later one, in which files have moved.
+    """Bring `Joined.table` of an index over to a later one, in which files have moved.
 
-    Args:
-        table: `Joined.table`.
-        before: `list_files` of the items that it was joined with.
-        after: That of the items now.
-
-    Returns:
-        The table; a row with a path that no file has now gets that of a file with its content, if there is
-        one without a row.
+    `before` is `list_files` of the items that it was joined with, `after` that of the items now. A row with a
+    path that no file has now gets that of a file with its content, if there is one without a row.
     """
     paths = table[PATH].combine_chunks()
     moved = pc.invert(pc.is_in(paths, after[PATH].combine_chunks()))
@@ -197,12 +176,7 @@ class Metadata:
     """The columns of an index, by item: a file's row is its item's, and an item may have several."""
 
     def __init__(self, files: Sequence[Sequence[tuple[str, str]]], table: pa.Table | None = None) -> None:
-        """Bring a table into the order of the items.
-
-        Args:
-            files: Of each item its files, as for `join_metadata`.
-            table: `Joined.table`; None knows nothing but the names.
-        """
+        """Bring `Joined.table` into the order of the items, each a list of its files; None has no columns."""
         self._count = len(files)
         self._names = pa.array([name for some in files for _, name in some], pa.string())
         self._owners = np.repeat(np.arange(len(files)), [len(some) for some in files])

@@ -18,17 +18,11 @@ PROJECTED = "projected"
 
 @dataclass(frozen=True)
 class Models:
-    """What makes the vectors of a gallery.
+    """What makes the vectors of a gallery."""
 
-    Attributes:
-        student: The model to search with.
-        teacher: The model to compare with, if there is one.
-        space: Projects the teacher's vectors to the student's space, for asymmetric search.
-    """
-
-    student: OnnxEmbedder
-    teacher: Embedder | None = None
-    space: TeacherSpace | None = None
+    student: OnnxEmbedder  # to search with
+    teacher: Embedder | None = None  # to compare with
+    space: TeacherSpace | None = None  # projects the teacher's vectors to the student's space
 
     @property
     def embedders(self) -> dict[str, Embedder]:
@@ -74,11 +68,7 @@ class Models:
         return made_by == {name: model.key for name, model in self.embedders.items()}
 
     def require_same(self, manifest: Manifest, where: object) -> None:
-        """Refuse to update a gallery that others made, by name; a teacher that is gone is done without.
-
-        Raises:
-            UsageError: Others made it.
-        """
+        """Raise UsageError if models of other names made a gallery; a teacher may be gone since."""
         made_by = [name for name in manifest.spaces if name != PROJECTED]
         teacher = manifest.teacher
         if teacher and self.teacher is None and is_file_spec(teacher) and not Path(teacher).exists():

@@ -10,15 +10,10 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class SearchTarget:
-    """What is asked of an index.
+    """What is asked of an index."""
 
-    Attributes:
-        recall: Share of the ten nearest that it must find; 1 searches exactly.
-        memory: GiB that it may take, its stored vectors not counted, which stay on disk.
-    """
-
-    recall: float = 0.95
-    memory: float = 1.0
+    recall: float = 0.95  # share of the ten nearest that it must find; 1 searches exactly
+    memory: float = 1.0  # GiB that it may take, its stored vectors not counted, which stay on disk
 
     def __post_init__(self) -> None:
         if not 0 < self.recall <= 1:
@@ -29,23 +24,14 @@ class SearchTarget:
 
 @dataclass(frozen=True)
 class IndexOptions:
-    """How a gallery is searched once it is written, and what becomes of what is there.
+    """How a gallery is searched once it is written, and what becomes of what is there."""
 
-    Attributes:
-        factory: A FAISS factory string, or `auto` to choose one by the target.
-        target: What is asked of the search.
-        metadata: A CSV file with a column `path` and others to filter by; None keeps what was there.
-        resume: Go on with the run that was interrupted, if there is one.
-        update: Embed only what is new or changed, and drop what is gone.
-        exclude: Names that are left out, as for `find_images`.
-    """
-
-    factory: str = AUTO
+    factory: str = AUTO  # a FAISS factory string, or `auto` to choose one by the target
     target: SearchTarget = field(default_factory=SearchTarget)
-    metadata: Path | None = None
-    resume: bool = False
-    update: bool = False
-    exclude: tuple[str, ...] = ()
+    metadata: Path | None = None  # CSV, a column `path` and others to filter by; None keeps what was there
+    resume: bool = False  # go on with the run that was interrupted, if there is one
+    update: bool = False  # embed only what is new or changed, and drop what is gone
+    exclude: tuple[str, ...] = ()  # names that are left out, as for `find_images`
 
 
 DEFAULTS = IndexOptions()

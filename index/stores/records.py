@@ -3,22 +3,19 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from index.vectors import UNIT_FLOATS, VectorType
 
 FORMAT = 2  # of a manifest; 1 had its files beside it, and every copy of an image as an item
 UNFINISHED = "unfinished"  # the folder of a run that is not complete
 CHUNK = 1024  # items that are read or written at a time
+KINDS = {str: pa.string(), int: pa.int64()}
 
 
 @dataclass(frozen=True)
 class File:
-    """A file that holds an image.
-
-    Attributes:
-        path: Absolute path, links kept.
-        name: Path below the folder that was indexed.
-        mtime: Nanoseconds since 1970.
-    """
+    """A file that holds an image: its attributes are as in `Item`."""
 
     path: str
     name: str
@@ -27,27 +24,16 @@ class File:
 
 @dataclass(frozen=True)
 class Item:
-    """One image of the gallery; its id is its place in the list. No two items have the same content.
+    """One image of the gallery; its id is its place in the list. No two items have the same content."""
 
-    Attributes:
-        path: Absolute path, links kept, of the first file that holds it; see `ImageFile.location`.
-        name: Path below the folder that was indexed.
-        digest: Content digest.
-        size: Bytes.
-        width: Pixels, upright.
-        height: Pixels, upright.
-        mtime: Nanoseconds since 1970, of the file or, of a member, of its shard.
-        copies: The other files that hold it.
-    """
-
-    path: str
-    name: str
-    digest: str
-    size: int
-    width: int
+    path: str  # absolute, links kept, of the first file that holds it; see `ImageFile.location`
+    name: str  # its path below the folder that was indexed
+    digest: str  # of its content
+    size: int  # bytes
+    width: int  # pixels, upright
     height: int
-    mtime: int
-    copies: tuple[File, ...] = ()
+    mtime: int  # nanoseconds since 1970, of the file or, of a member, of its shard
+    copies: tuple[File, ...] = ()  # the other files that hold it
 
     @property
     def files(self) -> list[File]:
@@ -65,31 +51,21 @@ class Failure:
 
 @dataclass(frozen=True)
 class Space:
-    """One set of vectors over all items, and the FAISS index that searches it.
+    """One set of vectors over all items, and the FAISS index that searches it."""
 
-    Attributes:
-        key: Identity of the embedder.
-        name: Its name for people.
-        dim: Length of the vectors.
-        factory: As in `index.stores.faiss.tuning.TunedIndex`, as are the others: what
-            searches, how, and how well.
-        dtype: As in `VectorType`,
-        metric: as is this.
-        queries: Identity of the embedder of queries, where a later one than made the vectors embeds them.
-    """
-
-    key: str
-    name: str
-    dim: int
+    key: str  # identity of the embedder
+    name: str  # its name, for people
+    dim: int  # length of the vectors
+    # What searches, how, and how well: as in `index.stores.faiss.tuning.TunedIndex`.
     factory: str = ""
     asked: float = 1.0
     recall: float = 0.0
     probes: int = 0
     refine: int = 0
     milliseconds: float = field(default=0.0, compare=False)  # no two measurements are the same
-    dtype: str = UNIT_FLOATS.dtype
+    dtype: str = UNIT_FLOATS.dtype  # as in `VectorType`
     metric: str = UNIT_FLOATS.metric
-    queries: str = ""
+    queries: str = ""  # identity of the embedder of queries, if it is a later one than made the vectors
 
     def __post_init__(self) -> None:
         _ = self.type  # refuses what only a later version knows
@@ -110,34 +86,25 @@ class Stored:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What the index is.
+    """What the index is."""
 
-    Attributes:
-        format: Version of the layout.
-        generation: How often it was written; names the folder of the data.
-        created: Date and time, UTC.
-        sources: What was indexed.
-        count: Items.
-        copies: Further files with the content of an item.
-        failed: Images that were refused.
-        teacher: What opens the teacher again, if there was one,
-        teacher_options: together with these `EmbedderOptions`.
-        spaces: Sets of vectors by name: `student`, `teacher`, and `projected` (the teacher's vectors in the
-            student's space).
-        files: The files of the data by name.
-    """
-
-    format: int
-    generation: int
-    created: str
-    sources: list[str]
-    count: int
-    copies: int
-    failed: int
-    teacher: str | None
+    format: int  # version of the layout
+    generation: int  # how often it was written; names the folder of the data
+    created: str  # date and time, UTC
+    sources: list[str]  # what was indexed
+    count: int  # items
+    copies: int  # further files with the content of an item
+    failed: int  # images that were refused
+    teacher: str | None  # what opens the teacher again, if there was one, together with its `EmbedderOptions`
     teacher_options: dict[str, Any] = field(default_factory=dict)
+    # By name: `student`, `teacher`, and `projected`, the teacher's vectors in the student's space.
     spaces: dict[str, Space] = field(default_factory=dict)
-    files: dict[str, Stored] = field(default_factory=dict)
+    files: dict[str, Stored] = field(default_factory=dict)  # of the data, by name
+
+
+def columns_of(record: type) -> list[tuple[str, pa.DataType]]:
+    """The attributes of a record that are columns of a table, with their types."""
+    return [(name, KINDS[kind]) for name, kind in record.__annotations__.items() if kind in KINDS]
 
 
 def as_facts(manifest: Manifest) -> dict[str, Any]:

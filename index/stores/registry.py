@@ -10,12 +10,9 @@ from index.stores.folder import Index
 
 
 def open_store(where: str | Path, model: Path | None = None, allowed: Sequence[str] = ()) -> Store:
-    """Open a gallery by name.
+    """Open an index folder, or `milvus://HOST:PORT/COLLECTION`; `allowed` is as in `Store`.
 
-    Args:
-        where: An index folder, or `milvus://HOST:PORT/COLLECTION`.
-        model: The student's ONNX file, for a collection that another machine wrote.
-        allowed: As in `Store`.
+    `model` is the student's ONNX file, for a collection that another machine wrote.
 
     Raises:
         RetrievalError: There is none, or it cannot be reached.
@@ -35,13 +32,9 @@ def open_store(where: str | Path, model: Path | None = None, allowed: Sequence[s
 
 
 def open_writer(out: str | None, backend: str, uri: str, collection: str | None) -> StoreWriter:
-    """Read where a command line says to write.
+    """Read where a command line says to write: to a folder, to the address of a collection, or to a backend.
 
-    Args:
-        out: A folder, or the address of a collection.
-        backend: `faiss` or `milvus`.
-        uri: Of the Milvus server.
-        collection: Its collection; `out` is then a folder to work in.
+    That is `faiss` or `milvus`, with the server's `uri` and a collection; `out` is then a folder to work in.
 
     Raises:
         UsageError: It says too little, or two things.

@@ -29,15 +29,7 @@ def _put(path: Path, data: bytes) -> Path:
 
 
 def find_student(key: str, where: object) -> Path:
-    """Find the file of a student that was kept.
-
-    Args:
-        key: Its key.
-        where: What it made, for people.
-
-    Raises:
-        UsageError: It was not kept here.
-    """
+    """Find the file of a student that was kept, by its key; `where` is what it made, for people."""
     folder = _folder(key)
     if folder is None or not (folder / STUDENT).is_file():
         raise UsageError(f"The student that made {where} is not on this machine. Give its file with --model.")

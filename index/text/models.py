@@ -46,6 +46,8 @@ class Text:
         """What to call it in messages."""
         return f'"{self.words}"'
 
+    location = name
+
     @property
     def digest(self) -> str:
         """Identity, which no image has."""

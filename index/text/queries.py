@@ -30,7 +30,7 @@ class TextQueries:
 
     model: Embedder  # the text model
     dim: int  # length of the teacher's vectors
-    space: TeacherSpace | None  # projects them to the student's space; None where the student came without it
+    space: TeacherSpace | None  # of the student, which may have come without it
 
     def embed(self, *texts: Text) -> Vectors:
         """Embed texts among the teacher's vectors: `(n, teacher dim)` unit rows.

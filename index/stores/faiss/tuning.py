@@ -45,39 +45,27 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class TunedIndex:
-    """How an index is searched, and what that was measured to bring.
+    """How an index is searched, and what that was measured to bring."""
 
-    Attributes:
-        factory: FAISS factory string.
-        asked: The recall that it was asked for.
-        recall: Recall@10 against exact search, with items of the gallery as queries that it was not trained
-            on, each without itself.
-        probes: `nprobe` of `SearchParams`.
-        refine: `refine_factor` of `SearchParams`.
-        milliseconds: Median of one search on one core.
-    """
-
-    factory: str
-    asked: float
+    factory: str  # FAISS factory string
+    asked: float  # the recall that it was asked for
+    # @10 against exact search, with items of the gallery that it was not trained on, each without itself.
     recall: float
-    probes: int
-    refine: int
-    milliseconds: float
+    probes: int  # `nprobe` of `SearchParams`
+    refine: int  # `refine_factor` of `SearchParams`
+    milliseconds: float  # median of one search on one core; 0 where a server searches
 
     def __str__(self) -> str:
         """For people."""
         short = f", not the {self.asked:g} asked for" if self.recall < self.asked else ""
-        return f"{self.factory}, recall@10 {self.recall:.3f}{short} in {self.milliseconds:.2f} ms"
+        time = f" in {self.milliseconds:.2f} ms" if self.milliseconds else ""
+        return f"{self.factory}, recall@10 {self.recall:.3f}{short}{time}"
 
 
 def choose_factory(count: int, dim: int, need: SearchTarget, gpu: bool = False) -> str:
     """Choose a FAISS factory string: exact while that is quick, else the quickest that fits the memory.
 
-    Args:
-        count: Vectors.
-        dim: Their length.
-        need: What is asked.
-        gpu: Whether it will be searched on a GPU, which has neither graphs nor fast scan.
+    A GPU has neither graphs nor fast scan.
     """
     room = need.memory * GIB / count
     if need.recall == 1 or count * dim <= EXACT_FLOATS or (gpu and room >= 4 * dim):
@@ -103,12 +91,9 @@ def name_factory(factory: str, count: int, dim: int, need: SearchTarget) -> str:
 def build_tuned(
     vectors: Vectors, need: SearchTarget, factory: str = "auto"
 ) -> tuple[faiss.Index | None, TunedIndex]:
-    """Build an index and find the least effort with which it meets a need.
+    """Build an index of `(n, dim)` unit rows and find the least effort with which it meets a need.
 
-    Args:
-        vectors: `(n, dim)` unit rows, which are never all read into memory at once.
-        need: What is asked. Where no effort reaches its recall, the best there is remains.
-        factory: A FAISS factory string, or `auto` to choose one by the need.
+    They are never all in memory at once. Where no effort reaches the recall, the best there is remains.
 
     Returns:
         The index, None where the vectors are searched themselves, and how it is to be searched.
@@ -132,14 +117,9 @@ def build_tuned(
 def tune(
     index: faiss.Index, vectors: Vectors, own: NDArray[np.int64], recall: float, factory: str
 ) -> TunedIndex:
-    """Find the fastest way to search an index that reaches a recall.
+    """Find the fastest way to search an index of all of `(n, dim)` vectors, in their order, and set it so.
 
-    Args:
-        index: An index of all of `vectors`, in their order. Its parameters change.
-        vectors: `(n, dim)` unit rows.
-        own: `(queries,)` ids of the items to search with.
-        recall: Recall@10 to reach, less one standard error of its measurement.
-        factory: What made the index.
+    It reaches the recall@10, less one standard error of its measurement, for `(queries,)` ids of own items.
     """
     k = max(min(DEPTH, len(vectors) - 1), 1)
     queries = take(vectors, own)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from index.errors import RetrievalError, UsageError, needs
 from index.io import chunks, take
-from index.vectors import Scored, Vectors
+from index.vectors import Ids, Scored, Vectors
 
 with needs("cpu"):
     import faiss
@@ -24,7 +24,7 @@ METRIC = faiss.METRIC_INNER_PRODUCT  # of `UNIT_FLOATS`
 KMEANS_ROUNDS = 10
 QUERY_BITS = 8  # of RaBitQ's rounding of the query
 FEW = 20_000  # vectors that are searched exactly as quickly as any index searches more
-MAPPED_FROM = 1 << 28  # bytes of an index file from which on it is mapped instead of read
+MAPPED_FROM = 1 << 28  # bytes of an index file that is mapped; a smaller one is a tenth faster from memory
 LEAST_DEPTH = 10  # an index is tuned at this depth; fewer results need as many candidates
 FAR = 128  # candidates for each result where all that is wanted lies far away: codes tell little of it
 GPU_DEPTH = 2048  # results that FAISS finds on a GPU at most
@@ -32,15 +32,10 @@ GPU_DEPTH = 2048  # results that FAISS finds on a GPU at most
 
 @dataclass(frozen=True)
 class SearchParams:
-    """How hard an index searches.
+    """How hard an index searches."""
 
-    Attributes:
-        nprobe: Lists that are visited, or the breadth of a search in a graph; 0 where there is no choice.
-        refine_factor: Candidates for each result, which the stored vectors then score and put in order; 0
-            where the index keeps whole vectors itself.
-    """
-
-    nprobe: int = 0
+    nprobe: int = 0  # lists that are visited, or the breadth of a search in a graph; 0: no choice
+    # Candidates for each result, which the stored vectors then score; 0 where the index keeps whole vectors.
     refine_factor: int = 0
 
 
@@ -54,13 +49,9 @@ class VectorIndex:
         effort: SearchParams | None = None,
         device: str = "cpu",
     ) -> None:
-        """Join an index and its vectors.
+        """Join an index and its vectors; without an index these are searched themselves.
 
-        Args:
-            index: The index; None searches the vectors themselves.
-            vectors: What it was made of.
-            effort: How hard it searches; None leaves it at FAISS's defaults.
-            device: `auto` or `cuda` moves it to the GPU where there is one and FAISS can.
+        Device `auto` or `cuda` moves it to the GPU where there is one and FAISS can.
         """
         self.vectors = vectors
         self.effort = effort or SearchParams()
@@ -70,15 +61,9 @@ class VectorIndex:
         self._on_gpu = self.index is not index
 
     def search(self, queries: Vectors, k: int, keep: NDArray[np.bool_] | None = None) -> Scored:
-        """Find the k nearest of each query.
+        """Find the k nearest of each of `(n, dim)` queries.
 
-        Args:
-            queries: `(n, dim)`.
-            k: How many.
-            keep: `(items,)`, whether an item may be found; None keeps all. Few are searched exactly.
-
-        Returns:
-            As `Scored`.
+        `keep` says whether an item may be found, `(items,)`; None keeps all. Few are searched exactly.
         """
         queries = np.ascontiguousarray(queries, self.vectors.dtype)
         rows = selector = params = None
@@ -92,10 +77,8 @@ class VectorIndex:
                 return search_exact(queries, self.vectors, k, rows)
         if self.index is None:
             return _search_all(queries, self.vectors, k, selector)
-        depth = min(
-            max(k, LEAST_DEPTH) * self.effort.refine_factor if self.effort.refine_factor else k,
-            len(self.vectors),
-        )
+        refine = self.effort.refine_factor
+        depth = min(max(k, LEAST_DEPTH) * refine if refine else k, len(self.vectors))
         if self._on_gpu and depth > GPU_DEPTH:
             return search_exact(queries, self.vectors, k, rows)
         try:
@@ -106,25 +89,20 @@ class VectorIndex:
             return search_exact(queries, self.vectors, k, rows)  # this kind of lists takes no filter
         enough = min(k, depth) if rows is None else min(depth, len(rows))
         lacking = np.flatnonzero(ids[:, enough - 1] < 0)  # near them is less than that, or hardly any is kept
-        if self.effort.refine_factor:
+        if refine:
             scores, ids = order_again(queries, ids, self.vectors, k)
         scores[ids < 0] = -np.inf
         if len(lacking):
-            scores[lacking], ids[lacking] = self._search_everywhere(
-                queries[lacking], ids.shape[1], selector, rows
-            )
+            found = self._search_everywhere(queries[lacking], ids.shape[1], selector, rows)
+            scores[lacking], ids[lacking] = found
         return scores, ids
 
-    def order_again(self, queries: Vectors, ids: NDArray[np.int64], k: int) -> Scored:
+    def order_again(self, queries: Vectors, ids: Ids, k: int) -> Scored:
         """As the function `order_again`, by the vectors of this index."""
         return order_again(queries, ids, self.vectors, k)
 
     def _search_everywhere(
-        self,
-        queries: Vectors,
-        k: int,
-        selector: "faiss.IDSelector | None",
-        rows: NDArray[np.int64] | None,
+        self, queries: Vectors, k: int, selector: "faiss.IDSelector | None", rows: Ids | None
     ) -> Scored:
         """Search all lists, or all vectors where there are none."""
         params = None
@@ -156,17 +134,11 @@ class VectorIndex:
         return inner
 
 
-def order_again(queries: Vectors, ids: NDArray[np.int64], vectors: Vectors, k: int) -> Scored:
-    """Order candidates by the stored vectors and keep the best.
+def order_again(queries: Vectors, ids: Ids, vectors: Vectors, k: int) -> Scored:
+    """Order candidates by the stored vectors and keep the best k.
 
-    Args:
-        queries: `(n, dim)`.
-        ids: `(n, candidates)`; -1 at the end of a row is none.
-        vectors: The stored vectors, contiguous; only those of the candidates are read.
-        k: How many to keep.
-
-    Returns:
-        As `Scored`.
+    Queries are `(n, dim)`, ids `(n, candidates)`, -1 at the end of a row is none; of the vectors, which are
+    contiguous, only those of the candidates are read.
     """
     queries, ids = np.ascontiguousarray(queries, vectors.dtype), np.ascontiguousarray(ids, np.int64)
     (count, dim), candidates, point = queries.shape, ids.shape[1], faiss.swig_ptr
@@ -177,18 +149,8 @@ def order_again(queries: Vectors, ids: NDArray[np.int64], vectors: Vectors, k: i
     return scores, best
 
 
-def search_exact(queries: Vectors, vectors: Vectors, k: int, rows: NDArray[np.int64] | None = None) -> Scored:
-    """Exact search that reads the vectors in chunks, and leaves none of them in memory.
-
-    Args:
-        queries: `(n, dim)`.
-        vectors: What is searched.
-        k: How many.
-        rows: `(m,)` ids of the only items to search.
-
-    Returns:
-        As `Scored`.
-    """
+def search_exact(queries: Vectors, vectors: Vectors, k: int, rows: Ids | None = None) -> Scored:
+    """Search exactly, all items or only those `(m,)` rows, in chunks, and leave no vectors in memory."""
     queries = np.ascontiguousarray(queries, vectors.dtype)
     best = faiss.ResultHeap(len(queries), k, keep_max=True)
     if rows is None:
@@ -214,18 +176,10 @@ def _search_all(queries: Vectors, vectors: Vectors, k: int, keep: "faiss.IDSelec
     return scores, ids
 
 
-def build_ann(
-    vectors: Vectors, factory: str, training: NDArray[np.int64] | None = None
-) -> faiss.Index | None:
-    """Build an index, chunk by chunk.
+def build_ann(vectors: Vectors, factory: str, training: Ids | None = None) -> faiss.Index | None:
+    """Build an index of `(n, dim)` vectors, chunk by chunk; None for `EXACT`, which needs none.
 
-    Args:
-        vectors: `(n, dim)`.
-        factory: A FAISS factory string.
-        training: `(m,)` ids of items it may be trained on; no more are read than it needs. None takes all.
-
-    Returns:
-        The index; None for `EXACT`, which needs none.
+    `training` are `(m,)` ids of items it may be trained on, None is all; no more are read than it needs.
 
     Raises:
         UsageError: FAISS does not know the factory, or it does not fit these vectors.
@@ -279,12 +233,9 @@ def set_nprobe(index: faiss.Index, nprobe: int) -> None:
 
 
 def use_gpu(device: str, gpus: int, kind: str) -> bool:
-    """Whether to search on a GPU.
+    """Whether to search on one of the GPUs that FAISS sees, which have neither graphs nor fast scan.
 
-    Args:
-        device: `auto`, `cpu` or `cuda`.
-        gpus: How many this build of FAISS sees.
-        kind: Classes of the index and of what is inside. FAISS has neither graphs nor fast scan on GPUs.
+    `kind` names the classes of the index and of what is inside.
     """
     return device != "cpu" and gpus > 0 and not any(name in kind for name in ("HNSW", "FastScan", "RaBitQ"))
 
@@ -308,13 +259,7 @@ def write_ann(index: faiss.Index, path: Path) -> None:
 
 
 def read_ann(path: Path) -> faiss.Index:
-    """Read what `write_ann` wrote; of a large one, pages come into memory as they are searched.
-
-    A small one is searched a tenth faster from memory, which has larger pages than a file.
-
-    Raises:
-        RetrievalError: The file is missing or broken.
-    """
+    """Read what `write_ann` wrote; of a large one, pages come into memory as they are searched."""
     try:
         mapped = path.stat().st_size >= MAPPED_FROM
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
@@ -340,11 +285,7 @@ def _make(factory: str, dim: int) -> faiss.Index:
 
 @contextmanager
 def explain_refusal(what: str) -> Iterator[None]:
-    """Turn what FAISS refuses into one line: what, why in FAISS's own words, and the remedy.
-
-    Raises:
-        UsageError: FAISS raised an exception.
-    """
+    """Turn what FAISS refuses into one UsageError: what, why in its own words, and the remedy."""
     try:
         yield
     except RuntimeError as error:

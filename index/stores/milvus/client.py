@@ -34,12 +34,7 @@ MOST_FILES = 10  # files of one item that a prefix is looked for in
 
 @dataclass(frozen=True)
 class Address:
-    """Where a gallery is.
-
-    Attributes:
-        uri: Of the server, as pymilvus takes it.
-        name: Of the gallery: an alias.
-    """
+    """Where a gallery is: the server, as pymilvus takes it, and its name there, an alias."""
 
     uri: str
     name: str
@@ -71,11 +66,7 @@ def is_address(where: str) -> bool:
 
 
 def parse_address(where: str) -> Address:
-    """Read `milvus://HOST:PORT/COLLECTION`, or `milvus+https://...` for a server behind TLS.
-
-    Raises:
-        UsageError: It is something else.
-    """
+    """Read `milvus://HOST:PORT/COLLECTION`, or `milvus+https://...` for a server behind TLS."""
     scheme, _, rest = where.partition("://")
     server, slash, name = rest.partition("/")
     if scheme not in SCHEMES or not server or not slash:
@@ -87,12 +78,7 @@ class Client:
     """A `MilvusClient`: what fails in a call of it is one line with the remedy, as `explain` says."""
 
     def __init__(self, address: Address) -> None:
-        """Reach the server; a token is taken from the environment.
-
-        Raises:
-            UnreachableError: Nobody answers there.
-            UsageError: pymilvus is not installed.
-        """
+        """Reach the server; a token is taken from the environment."""
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it has to say is in its errors too
         with needs("milvus"):
             from pymilvus import MilvusClient
@@ -114,12 +100,7 @@ class Client:
 
 @contextmanager
 def explain(address: Address) -> Iterator[None]:
-    """Turn what the server or the way to it does wrong into one line with the remedy.
-
-    Raises:
-        UnreachableError: Nobody answers there.
-        RetrievalError: The server cannot do what is asked.
-    """
+    """Turn what the server or the way to it does wrong into one line with the remedy."""
     from grpc import RpcError
     from pymilvus.exceptions import MilvusException
 
@@ -163,11 +144,7 @@ def create_collection(client: Client, name: str, dim: int, facts: dict[str, Any]
 
 
 def check_schema(client: Client, name: str, dim: int, metric: str | None = METRIC) -> None:
-    """Refuse a collection that does not hold such vectors, or compares them by another metric.
-
-    Raises:
-        UsageError: Its fields, its dimension or its metric is another.
-    """
+    """Raise UsageError for a collection that holds other vectors, or compares them by another metric."""
     fields = {field["name"]: field for field in client.describe_collection(name)["fields"]}
     if not {"digest", "vector", *FIELDS} <= set(fields):
         raise UsageError(f"Collection {name} was not made by `retrieval index`. Give another --collection.")
@@ -219,11 +196,7 @@ def any_of(digests: Sequence[str]) -> str:
 
 
 def as_filter(narrow: Filter, columns: Collection[str]) -> str:
-    """What is wanted of the `columns` that there are, as the server understands it; empty wants all.
-
-    Raises:
-        UsageError: There is no such column.
-    """
+    """What is wanted of the `columns` that there are, as the server understands it; empty wants all."""
     narrow.require_columns(columns)
     parts = []
     for column, value in narrow.columns.items():

@@ -52,8 +52,7 @@ LEVEL = "Eventually"
 class MilvusIndex(Store):
     """A gallery in Milvus. Ids are given to items as they are first seen; `pin` gives them to all.
 
-    Attributes:
-        written: The manifest as the last run wrote it.
+    `written` is the manifest as the last run wrote it.
     """
 
     remote = True
@@ -62,16 +61,10 @@ class MilvusIndex(Store):
     def __init__(
         self, client: Client, student: str, model: Path | None = None, allowed: Sequence[str] = ()
     ) -> None:
-        """Open a gallery.
+        """Open the gallery at the client's address.
 
-        Args:
-            client: Of its address.
-            student: The student's collection: not the alias, which may come to mean another student's.
-            model: The student's ONNX file; None takes what an index run on this machine kept of it.
-            allowed: As in `Store`.
-
-        Raises:
-            UsageError: There is none, or it is not one of ours.
+        `student` is the student's collection, not the alias, which may come to mean another's; `model` is the
+        student's file, None what an index run on this machine kept of it. UsageError: it is none of ours.
         """
         self.client, self.student, self._model, self.allowed = client, student, model, allowed
         described = client.describe_collection(student)
@@ -148,8 +141,6 @@ class MilvusIndex(Store):
     ) -> tuple[Scores, list[list[Row]]]:
         """Find the k nearest of `(n, dim)` queries that pass the filter `keep`, and read some fields.
 
-        The index is of this kind, and searches with this effort.
-
         Returns:
             `(n, k)` similarities, falling, -inf where none is left, and of each query the rows.
         """
@@ -188,17 +179,13 @@ class MilvusIndex(Store):
             yield [dict(row) for row in page]
 
     def iter_batches(self) -> Iterator[pa.RecordBatch]:
-        """As `Known.iter_batches`."""
+        """As `Store.iter_batches`."""
         for page in self.scan(FIELDS):
             yield pa.RecordBatch.from_pylist([asdict(as_item(row)) for row in page])
 
     @property
     def model_file(self) -> Path:  # type: ignore[override]
-        """The student that made it.
-
-        Raises:
-            UsageError: It is not on this machine.
-        """
+        """The student that made it; UsageError if it is not on this machine."""
         return self._model or find_student(self.manifest.spaces["student"].key, self)
 
     def pin(self) -> None:
@@ -226,11 +213,7 @@ class MilvusIndex(Store):
                 yield f"{self.name(space)} has {count} items, not {self.manifest.count}"
 
     def row(self, item: int) -> Row:
-        """The fields of an item.
-
-        Raises:
-            RetrievalError: It is gone, or the server is.
-        """
+        """The fields of an item; RetrievalError if it is gone, or the server is."""
         digest = self.ids_by_digest.digests[item]
         found = self._rows.get(digest) or self.look_up(digest)  # another thread may forget it at any moment
         if found is None:
@@ -340,12 +323,7 @@ class _Items(Sequence[Item]):
 
 
 def open_collection(where: str, model: Path | None = None, allowed: Sequence[str] = ()) -> MilvusIndex:
-    """Open the gallery at `milvus://HOST:PORT/COLLECTION`; the others are as for `MilvusIndex`.
-
-    Raises:
-        UnreachableError: Nobody answers there.
-        UsageError: There is no such gallery.
-    """
+    """Open the gallery at `milvus://HOST:PORT/COLLECTION`; the others are as for `MilvusIndex`."""
     client = Client(address := parse_address(where))
     current = find_current(client)
     if current is None:
@@ -363,11 +341,7 @@ def search_params(kind: str, effort: int, k: int) -> dict[str, int]:
 
 
 def find_current(client: Client) -> str | None:
-    """The student's collection that the alias points to now, if there is one.
-
-    Raises:
-        UsageError: The name is that of a collection, or of an alias that others gave to theirs.
-    """
+    """The student's collection that the alias points to now; UsageError if others use the name."""
     if not client.has_collection(client.address.name):
         return None
     described = client.describe_collection(client.address.name)

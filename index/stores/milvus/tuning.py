@@ -54,13 +54,7 @@ def serves(there: Mapping[str, Any] | None, kind: str, params: Mapping[str, Any]
 
 
 def tune(index: MilvusIndex, space: str, kind: str, target: SearchTarget) -> TunedIndex:
-    """Find the least effort that reaches the recall, measured against what the most finds, and deeper.
-
-    The space is indexed, by this kind, and loaded.
-
-    Raises:
-        RetrievalError: The server does not find what it holds.
-    """
+    """Find the least effort that reaches the recall, measured against what the most finds, and deeper."""
     if kind == "FLAT":
         return TunedIndex(kind, target.recall, 1.0, 0, 0, 0.0)
     name, k = index.name(space), DEPTH + 1  # each query finds itself

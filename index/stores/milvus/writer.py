@@ -19,7 +19,7 @@ from index.errors import RetrievalError, UsageError
 from index.io import atomic_write, content_digest
 from index.parallel import bounded_map
 from index.progress import progress, say
-from index.stores.base import Batch, BuildReport, Content, Known, StoreWriter
+from index.stores.base import Batch, BuildReport, Content, StoreWriter
 from index.stores.folder import ERRORS
 from index.stores.folder_writer import write_failures
 from index.stores.metadata import PATH, join_metadata, merge_rows, read_rows
@@ -63,12 +63,9 @@ class MilvusWriter(StoreWriter):
     gallery: MilvusIndex
 
     def __init__(self, address: Address, work: Path | None = None, patience: float = PATIENCE) -> None:
-        """Take an address.
+        """Take an address, and a new or empty folder for the journal; None takes one in the cache folder.
 
-        Args:
-            address: Of the gallery.
-            work: A folder that is new or empty, for the journal; None takes one in the cache folder.
-            patience: Seconds that the server may take nothing before the run ends.
+        `patience` is how many seconds the server may take nothing before the run ends.
         """
         self.address, self.patience, self.identity = address, patience, {"gallery": str(address)}
         cache = user_cache_path("retrieval") / "milvus"
@@ -80,12 +77,7 @@ class MilvusWriter(StoreWriter):
         self._complained = self._failed = False
 
     def begin(self, models: Models, options: IndexOptions, sources: list[str]) -> None:
-        """Reach the server, and have what is there ready to be searched.
-
-        Raises:
-            UsageError: What is there was made by other models, or metadata are longer than a field.
-            RetrievalError: The server cannot be reached, or does not do what is asked.
-        """
+        """Reach the server, and have what is there ready to be searched."""
         super().begin(models, options, sources)
         if options.factory != AUTO:
             raise UsageError("--factory is for FAISS: a Milvus server is told --recall and --memory.")
@@ -104,23 +96,19 @@ class MilvusWriter(StoreWriter):
         if not self._is_new:
             self.gallery = MilvusIndex(self.client, self._student)
             spaces = self.gallery.written.spaces
-            self._require_same(spaces)
+            wanted = models.spaces
+            if {name: space.key for name, space in spaces.items()} != {n: s.key for n, s in wanted.items()}:
+                made_by, given = (" and ".join(s.name for s in some.values()) for some in (spaces, wanted))
+                raise UsageError(
+                    f"{self.address} was made by {made_by}, not by {given}. Give the same models, or another "
+                    "--collection."
+                )
             for space, made in spaces.items():
                 name = self.gallery.name(space)
                 rows = int(self.client.get_collection_stats(name)["row_count"])
                 self.make_ready(name, *choose_index(max(rows, 1), made.dim, options.target))
 
-    def _require_same(self, there: Mapping[str, Space]) -> None:
-        """Refuse to mix vectors of several models."""
-        wanted = self.models.spaces
-        if {name: space.key for name, space in there.items()} != {n: s.key for n, s in wanted.items()}:
-            raise UsageError(
-                f"{self.address} was made by {' and '.join(space.name for space in there.values())}, not by "
-                f"{' and '.join(space.name for space in wanted.values())}. Give the same models, or another "
-                "--collection."
-            )
-
-    def known(self, left: bool, adopted: bool) -> Known | None:
+    def known(self, left: bool, adopted: bool) -> MilvusIndex | None:
         """Take all that is there as known, whatever is left of a run."""
         return self.gallery if not self._is_new and self.gallery.count() else None
 
@@ -211,19 +199,11 @@ class MilvusWriter(StoreWriter):
         return len(missing), len(different), len(digests)
 
     def upsert(self, space: str, rows: list[Row]) -> None:
-        """Send rows with their vectors, in the place of those of the same digest.
-
-        Raises:
-            RetrievalError: The server took nothing for too long.
-        """
+        """Send rows with their vectors, in the place of those of the same digest."""
         self._insist(self.client.upsert, self.gallery.name(space), rows, retry_times=0)
 
     def _insist(self, work: Callable[..., T], *args: Any, **options: Any) -> T:
-        """Do what may be done twice until it succeeds.
-
-        Raises:
-            RetrievalError: It failed for too long.
-        """
+        """Do what may be done twice until it succeeds, or has failed for too long."""
         end = time.monotonic() + self.patience
         while True:
             try:
@@ -248,17 +228,18 @@ class MilvusWriter(StoreWriter):
     def _drop_others(self, kept: set[str]) -> int:
         """Remove the items that are not among `kept`, and return how many the student's collection had."""
         gone: dict[str, list[str]] = {}
+
+        def find(space: str) -> list[str]:
+            pages = self.gallery.scan([], space)
+            return [row["digest"] for page in pages for row in page if row["digest"] not in kept]
+
         # The student's first: the others may have more, of a run that was killed.
         for space in reversed(self._student_last()):
-            gone[space] = self._insist(self._find_others, space, kept)
+            gone[space] = self._insist(find, space)
             for start in range(0, len(gone[space]), PAGE):
                 chosen = any_of(gone[space][start : start + PAGE])
                 self._insist(self.client.delete, self.gallery.name(space), filter=chosen)
         return len(gone["student"])
-
-    def _find_others(self, space: str, kept: set[str]) -> list[str]:
-        pages = self.gallery.scan([], space)
-        return [row["digest"] for page in pages for row in page if row["digest"] not in kept]
 
     def make_ready(self, name: str, kind: str, params: Mapping[str, Any], keep: bool = True) -> None:
         """Have a collection indexed and loaded; `keep` leaves it any index that it has."""
@@ -277,9 +258,9 @@ class MilvusWriter(StoreWriter):
         """Have all on the server's disk, searched as is wanted, and described; what is so already stays."""
         gallery, target, spaces = self.gallery, self.options.target, {}
         count = self._insist(gallery.count)
+        same = not (self._new or self._changed or self._removed)
         # A run may have been killed before this, with all rows sent.
-        same = (gallery.written.count, list(gallery.columns)) == (count, self._columns)
-        same = same and not (self._new or self._changed or self._removed)
+        same = same and (gallery.written.count, list(gallery.columns)) == (count, self._columns)
         for space, made in gallery.written.spaces.items():
             name, index = gallery.name(space), choose_index(count, made.dim, target)
             there = self._insist(self.client.describe_index, name, "vector")
@@ -289,8 +270,7 @@ class MilvusWriter(StoreWriter):
             self._insist(self.make_ready, name, *index, keep=False)
             served = self._insist(tune, gallery, space, index[0], target)
             spaces[space] = replace(made, **asdict(served))
-            short = f", not the {target.recall:g} asked for" if served.recall < target.recall else ""
-            say(f"{space}: {served.factory}, recall@10 {served.recall:.3f}{short}.")
+            say(f"{space}: {served}.")
         if spaces:
             manifest = gallery.written
             spaces, generation = {**manifest.spaces, **spaces}, manifest.generation + 1

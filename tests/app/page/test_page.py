@@ -288,7 +288,7 @@ def test_filters_narrow_are_counted_and_are_cleared(open_tab, page_root: Path, l
     tab.fill(".prefix", "nowhere/")
     tab.wait_for_selector("#first .note")
     settle(tab)
-    assert "No image has a path that starts with 'nowhere/': paths start with" in tab.inner_text("#second")
+    assert "No image has shop=North and a path that starts with 'nowhere/': " in tab.inner_text("#second")
     tab.click(".reset")
     tab.wait_for_function("!location.search.includes('prefix')")
     settle(tab)

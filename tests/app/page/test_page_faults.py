@@ -162,15 +162,21 @@ def test_a_teacher_that_is_down_leaves_the_student_and_says_why(browser, page_ro
         process.wait(10)
 
 
-def test_an_index_that_is_replaced_is_shown_as_it_was(browser, page_root: Path, tmp_path: Path):
+def test_an_open_page_goes_on_when_its_index_is_replaced(browser, page_root: Path, tmp_path: Path):
     student = OnnxEmbedder(page_root / "student.onnx")
-    build_index([page_root / "images"], student, tmp_path / "idx")
+    build_index([page_root / "images" / "00.png"], student, tmp_path / "idx")
     process, address = start_server(tmp_path / "idx")
     try:
-        build_index([page_root / "images" / "00.png"], student, tmp_path / "idx")
         tab = browser.new_page()
-        tab.goto(f"{address}/?id=20")
-        settle(tab)
+        tab.goto(address)
+        tab.wait_for_selector(".search .example")
+        build_index([page_root / "images"], student, tmp_path / "idx")
+        served = "async () => (await (await fetch('/health')).json()).index.count"
+        for _ in range(100):
+            if tab.evaluate(served) == COUNT:
+                break
+            tab.wait_for_timeout(200)
+        upload(tab, page_root / "query.png")
         assert len(ids(tab)) == 12
         tab.wait_for_function(
             "[...document.querySelectorAll('#first img')].slice(0, 4).every(image => image.naturalWidth)"

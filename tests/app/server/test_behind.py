@@ -73,7 +73,7 @@ def test_head_of_what_only_takes_posts_is_refused(client):
 @pytest.mark.parametrize(
     ("method", "route", "known"),
     [
-        ("GET", "/search?id=0&prefix=nope/", "id, mode, k, format"),
+        ("GET", "/search?id=0&prefix=nope/", "id, text, mode, k, format"),
         ("POST", "/search?count=3", "mode, k, format"),
         ("GET", "/health?verbose=1", "none"),
         ("GET", "/metrics?name=x", "none"),

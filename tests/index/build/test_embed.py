@@ -14,6 +14,7 @@ from index.embedders.options import EmbedderOptions
 from index.images.decode import Photo
 from index.images.sources import find_images
 from index.parallel import bounded_map
+from index.vectors import UNIT_FLOATS
 
 
 def test_map_ahead_keeps_the_order_and_never_runs_far_ahead():
@@ -60,7 +61,9 @@ class Watched:
 
     key = name = spec = "watched"
     options = EmbedderOptions()
+    vector_type = UNIT_FLOATS
     dim, side, provider = 4, 8, "none"
+    vector_type = UNIT_FLOATS
 
     def __init__(self, lanes: int) -> None:
         self.calls = Calls(batch=2, concurrency=lanes)

@@ -209,16 +209,16 @@ def _(tmp_path: Path, said: Any) -> None:
     assert "1 by --exclude raw; 1 by --exclude *_small.png; nothing by --exclude no/thing" in said.text
 
 
-@row("a folder whose name")
+@row("a folder with a name")
 def _(tmp_path: Path) -> None:
-    (line,) = [what for what in ROWS if what.startswith("a folder whose name")]
+    (line,) = [what for what in ROWS if what.startswith("a folder with a name")]
     named = {name.lower() for name in re.findall("`([^`]+)`", line)}
     assert named == FOLDERS
     assert found(photos(tmp_path, "a.png", ".x/b.png", *(f"{name}/c.png" for name in named))) == ["a.png"]
     assert found(tmp_path / ".x") == ["b.png"]
 
 
-@row("a file whose name")
+@row("a file with a name")
 def _(tmp_path: Path, said: Any) -> None:
     assert found(photos(tmp_path, "a.png", "._a.png", ".notes")) == ["a.png"]
     assert "1 hidden files" in said.text

@@ -29,8 +29,7 @@ def test_all_conditions_hold_together(metadata):
 
 def test_a_filter_that_matches_nothing_says_what_there_is(metadata):
     many = Metadata(
-        [str(i) for i in range(13)],
-        [[f"{i}.png"] for i in range(13)],
+        [[(str(i), f"{i}.png")] for i in range(13)],
         pa.table({"path": [str(i) for i in range(13)], "number": [f"{i:02}" for i in range(13)]}),
     )
     for known, narrow, said in (
