@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from index.embedders.text import Text
 from index.errors import ImageError, RetrievalError
 from index.evaluation.revisited import PROTOCOLS
 from index.images.decode import read_photo
@@ -16,6 +15,7 @@ from index.search import RERANK, Found, Searcher, open_searcher
 from index.stores.filters import Filter
 from index.stores.records import Item
 from index.teachers.spec import TeacherSpec, TextSpec
+from index.text.models import Text
 
 AGREEMENT = ["overlap@10", "RBO"]
 

@@ -18,10 +18,9 @@ from index.images.digests import digest_pool
 from index.images.file import ImageFile
 from index.progress import progress
 from index.stores.records import Failure
-from index.teachers.ask import ask_about
+from index.teachers.ask import ask_about, probe
 from index.teachers.client import BudgetedTeacher
 from index.teachers.ledger import Ledger
-from index.teachers.probe import probe
 
 SAME = 1e-5  # difference between coordinates of unit vectors that is no more than rounding
 FEWEST = 2  # answers that a projection can be fitted to

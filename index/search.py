@@ -15,14 +15,14 @@ from index.embedders.options import EmbedderOptions
 from index.embedders.registry import is_file_spec
 from index.embedders.teacher_space import FILE as TEACHER_SPACE
 from index.embedders.teacher_space import TeacherSpace
-from index.embedders.text import Text
 from index.errors import UsageError
 from index.images.decode import Photo
 from index.stores.base import Searchable, Store
 from index.stores.filters import Filter
 from index.stores.registry import open_store
 from index.teachers.spec import TeacherSpec, TextSpec
-from index.text_queries import TextQueries
+from index.text.models import Text
+from index.text.queries import TextQueries
 from index.vectors import Ids, Scores, Vectors
 
 # mode: (the model that embeds the query, the space that is searched)

@@ -14,12 +14,12 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 
 from index.embedders.base import Embedder
-from index.embedders.text import Text, TextEmbedder
 from index.images.decode import decode
 from index.images.file import ImageFile
 from index.io import content_digest
 from index.teachers.ask import ask_about
 from index.teachers.spec import TeacherSpec
+from index.text.models import Text, TextEmbedder
 
 # What can go wrong. The first two are not charged for; the others have cost an answer.
 FREE = ("429", "500")

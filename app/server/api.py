@@ -12,12 +12,12 @@ from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 from app.server.concurrency import TEXT, BusyError, SharedSearcher
 from app.server.metrics import STAGES
 from index.embedders.http_formats import read_input
-from index.embedders.text import LONGEST, Text
 from index.errors import BudgetError, ImageError, RetrievalError, UsageError, needs
 from index.html import load
 from index.images.decode import Photo, decode
 from index.search import MODES, Results
 from index.stores.base import Store
+from index.text.models import LONGEST, Text
 
 with needs("demo"):
     from fastapi import APIRouter, HTTPException, Query, Request, Response

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.server.metrics import FAILED, STAGES
-from index.embedders.text import Text
 from index.errors import RetrievalError, needs
 from index.images.decode import Photo
 from index.io import content_digest
 from index.search import MODES, Found, Searcher
 from index.stores.filters import Filter
+from index.text.models import Text
 
 with needs("demo"):
     from anyio import CapacityLimiter

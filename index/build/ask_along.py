@@ -13,7 +13,6 @@ from index.stores.records import Failure, Item
 from index.teachers.ask import Prepared, ask_prepared
 from index.teachers.client import BudgetedTeacher
 from index.teachers.cost import Bill
-from index.teachers.probe import probe_with
 from index.teachers.questions import Question
 from index.vectors import Vectors
 
@@ -115,18 +114,18 @@ class _Asking:
         if self._known and wanted and not self._probed:
             self._probed = True
             if self._paid.ledger.spent + wanted < self._paid.budget:
-                probe_with(self._known, self._paid)
+                self._paid.probe(self._known)
 
     def questions(self, parts: Iterator[Embedded]) -> Iterator[Prepared[_Open]]:
         """Yield all that is to be asked."""
         for one in self._held:
-            yield Prepared(one, one.question)
+            yield one, one.question
         self._held = []
         for part in parts:
             found = self.take(part)
             self.probe()
             for one in found:
-                yield Prepared(one, one.question)
+                yield one, one.question
 
     def complete(self, some: list[_Open], failures: list[Failure]) -> Embedded:
         """Put together what is answered; what has no direction is refused."""

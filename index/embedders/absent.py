@@ -18,21 +18,12 @@ class AbsentEmbedder(Embedder):
     side, provider, calls = 0, "none", Calls(batch=1)
 
     def __init__(self, key: str, name: str, dim: int, spec: str, options: EmbedderOptions) -> None:
-        """Take what is remembered of the teacher."""
         self.key, self.name, self.dim, self.spec, self.options = key, name, dim, spec, options
 
     def prepare(self, photo: Photo) -> Any:
-        """Refuse.
-
-        Raises:
-            ImageError: Always.
-        """
+        """Raise ImageError."""
         raise ImageError(f"{self.name} cannot be asked")
 
     def embed(self, batch: Sequence[Any]) -> NDArray[np.float32]:
-        """Refuse.
-
-        Raises:
-            UsageError: Always.
-        """
+        """Raise UsageError."""
         raise UsageError(f"{self.name} cannot be asked. Give --teacher.")

@@ -20,55 +20,32 @@ from index.vectors import UNIT_FLOATS, VectorType
 class Calls:
     """How a model is best called.
 
-    Attributes:
-        batch: Images a call.
-        concurrency: Calls at a time that keep it busy.
-        seconds: After so many a call has surely ended.
-        rate: Images a second that it may be asked about; None sets no limit.
-        paid: Whether an answer has a price, or comes from code that is not ours: it is asked through
-            `index.teachers.client`, which remembers every answer and scales it to unit length.
+    One is `paid` whose answers have a price, or come from code that is not ours: it is asked through
+    `index.teachers.client`, which remembers every answer and scales it to unit length.
     """
 
-    batch: int = 32
-    concurrency: int = 1
-    seconds: float = 3600.0
-    rate: float | None = None
+    batch: int = 32  # images a call
+    concurrency: int = 1  # calls at a time that keep it busy
+    seconds: float = 3600.0  # after so many a call has surely ended
+    rate: float | None = None  # images a second that it may be asked about; None sets no limit
     paid: bool = False
+    replaceable: bool = False  # whether to ask again first, for there may be another model under its key
 
 
 class Embedder(ABC):
-    """Maps images to vectors.
+    """Maps images to vectors."""
 
-    Attributes:
-        key: Identity. Two embedders with one key give the same vectors.
-        name: What to call it in messages.
-        spec: What `open_embedder` opens it by,
-        options: together with these.
-        dim: Length of its vectors; 0 before the first answer of a model that does not say.
-        vector_type: What its vectors are.
-        side: The square that it makes of an image, in pixels.
-        provider: What it runs on.
-        calls: How it is best called.
-        lessons: What calls have taught of how to call it: a ledger keeps them for the next run.
-        remarks: What to say of its vectors at the end of a command, such as what was assumed.
-    """
-
-    lessons: Mapping[str, int] = MappingProxyType({})
-    remarks = ""
-    key: str
-    name: str
-    spec: str
-    options: EmbedderOptions
-    side: int
-    dim: int
-    provider: str
-    calls: Calls
+    lessons: Mapping[str, int] = MappingProxyType({})  # learnt of how to call it; a ledger keeps them
+    remarks = ""  # to say at the end of a command, such as what was assumed
+    key: str  # identity: two embedders with one key give the same vectors
+    name: str  # what to call it in messages
+    spec: str  # what `open_embedder` opens it by,
+    options: EmbedderOptions  # together with these
+    side: int  # of the square that it makes of an image, in pixels
+    dim: int  # length of its vectors; 0 before the first answer of a model that does not say
+    provider: str  # what it runs on
+    calls: Calls  # how it is best called
     vector_type: VectorType = UNIT_FLOATS
-
-    @property
-    def replaceable(self) -> bool:
-        """Whether its vectors may come to be others under the same key, which is then asked after."""
-        return False
 
     @abstractmethod
     def prepare(self, photo: Photo) -> Any:
@@ -87,12 +64,7 @@ class Embedder(ABC):
         """
 
     def describe_input(self, photo: Photo, made: Any) -> tuple[str, int]:
-        """Give the content digest of what is sent for an image, and how many bytes that is.
-
-        Args:
-            photo: The image.
-            made: What `prepare` made of it.
-        """
+        """Give the content digest of what is sent for an image, `made` by `prepare`, and count its bytes."""
         return photo.digest, 0
 
     def find_missing(
@@ -120,19 +92,11 @@ def embed_many(embedder: Embedder, inputs: Sequence[NDArray[Any]], batch: int = 
 
 
 def embed_checked(embedder: Embedder, batch: Sequence[Any], names: Sequence[str]) -> NDArray[np.float32]:
-    """Embed, and refuse whatever is not one finite unit vector of the right length for each image.
-
-    Args:
-        embedder: The model.
-        batch: n prepared inputs.
-        names: n names, for the message.
-
-    Returns:
-        `(n, dim)` float32 unit rows.
+    """Embed n prepared inputs to `(n, dim)` float32 unit rows, and refuse whatever is not that.
 
     Raises:
         UnansweredError: The model answered for some of the images only.
-        RetrievalError: Names the model, the first such image and the fault.
+        RetrievalError: Names the model, the fault and the first such image, by its place in `names`.
     """
     vectors = np.asarray(embedder.embed(batch), embedder.vector_type.dtype)
     if vectors.shape != (len(names), embedder.dim):
@@ -148,11 +112,7 @@ def embed_checked(embedder: Embedder, batch: Sequence[Any], names: Sequence[str]
 
 
 def unit_rows(rows: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    """Scale n rows to unit length.
-
-    Args:
-        rows: `(n, dim)`, finite or not.
-        name: The image it answers.
+    """Scale `(n, dim)` rows of a model, finite or not, to unit length.
 
     Raises:
         UnansweredError: Names the rows that have no direction.

@@ -35,28 +35,25 @@ class CallableEmbedder(Embedder):
 
     side = SIDE
     provider = "python"
+    dim = 0  # known from the ledger or from the first answer
 
     def __init__(self, call: str | Callable[..., Any], options: EmbedderOptions, key: str = "") -> None:
-        """Import it, if it is not there already.
+        """Take a callable, or import it from `package.module:attribute` or `path/to/module.py:attribute`.
 
-        Args:
-            call: The callable itself, or where it is: `package.module:attribute`, with the current folder
-                searched first, as `python -m` does, or `path/to/module.py:attribute`.
-            options: How many images a call takes, and how many a second.
-            key: What tells it from others, in place of its attribute `key` and of its code.
+        Modules are searched for in the current folder first, as `python -m` does. Of the options `batch` and
+        `rate` count. A `key` stands in place of the callable's attribute `key` and of its code.
 
         Raises:
             UsageError: There is no such thing, it cannot be called, or nothing tells it from others.
         """
         if isinstance(call, str):
-            self.name = call
+            self.name = self.spec = identity = call
             place, _, attribute = call.rpartition(":")
-            path = Path(place) if place.endswith(".py") else None
-            self.spec = f"{path.absolute()}:{attribute}" if path else call
-            identity = f"{path.name}:{attribute}" if path else call
+            if path := Path(place) if place.endswith(".py") else None:
+                self.spec, identity = f"{path.absolute()}:{attribute}", f"{path.name}:{attribute}"
             self._call, code = _import(place, path, attribute)
         else:
-            self._call, code = call, None
+            self._call, code = call, ""
             named = call if hasattr(call, "__qualname__") else type(call)
             self.name = self.spec = identity = f"{named.__module__}:{named.__qualname__}"
         if not callable(self._call):
@@ -64,21 +61,17 @@ class CallableEmbedder(Embedder):
         own = getattr(self._call, "key", "")
         key = key or (own if isinstance(own, str) else "")
         self.key = f"python:{identity}#{key or code or digest_function(call, identity)}"
-        self.dim = 0  # known from the ledger or from the first answer
         self.options = options
         self.calls = Calls(options.batch, rate=options.rate, paid=True)
 
     def prepare(self, photo: Photo) -> Image.Image:
-        """The image, made smaller if it is very large."""
+        """Copy the image, smaller if it is very large."""
         image = photo.image.copy()
         image.thumbnail((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC)
         return image
 
     def embed(self, batch: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """Call it with n images.
-
-        Returns:
-            `(n, dim)` float32 as answered: of any length, and perhaps not finite.
+        """Call it with n images, for `(n, dim)` float32 as answered: of any length, and perhaps not finite.
 
         Raises:
             RefusedError: It raised something. That is taken to have cost nothing.
@@ -133,10 +126,8 @@ def _load(path: Path) -> ModuleType:
     """Run a file as a module, under a name that no other has."""
     name = f"teacher_{content_digest(str(path.absolute()).encode())}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 

@@ -34,29 +34,20 @@ SIDE, QUALITY = 2048, 95  # of what is sent in place of a file that is too large
 UPRIGHT = (0, 1)  # EXIF orientations
 REFUSALS = (400, 413, 415, 422)
 LATER = (408, 425, 429)
+WEB_PAGES = ("text/html", "application/xhtml+xml")
 ENCODING = re.compile(r"base64|encoding[_ ]format", re.IGNORECASE)
 
 
 class EndpointEmbedder(Embedder):
     """Asks `POST URL` in one of the ways of `index.embedders.http_formats`. Threads may share it."""
 
+    side = 1  # the file itself is sent
+    dim = 0  # known from the ledger or from the first answer
+    provider = "http"
+
     def __init__(self, url: str, options: EmbedderOptions) -> None:
-        """Check the address and read the key from the environment. Nothing is sent yet.
-
-        Args:
-            url: `http://` or `https://`.
-            options: The model's name, the dialect, and how to call.
-
-        Raises:
-            UsageError: The address cannot be used, or would carry the key in clear.
-        """
-        try:
-            address = httpx.URL(url)
-        except httpx.InvalidURL as error:
-            raise UsageError(f"The teacher's address is none: {error}.") from error
-        if not address.host or address.userinfo:
-            raise UsageError(f"The teacher's address needs a host, and no user name: put the key into {KEY}.")
-        _check_names(address)
+        """Read the key and check the address, which must not carry it in clear. Nothing is sent yet."""
+        address = _read_address(url)
         self._api_key = os.environ.get(KEY, "").strip()
         if not (self._api_key.isascii() and self._api_key.isprintable()):
             raise UsageError(f"The key in {KEY} has characters that no key has.")
@@ -67,22 +58,22 @@ class EndpointEmbedder(Embedder):
         self.key = f"{url}#{options.model}"
         self.name = options.model or address.host
         self.spec = url
-        self.dim = 0  # known from the ledger or from the first answer
-        self.side = 1  # the file itself is sent
-        self.provider = "http"
         self.options = options
+        # What was not asked for compressed cannot be a bomb; see `_read`.
+        headers = {"Accept-Encoding": "identity", "Accept": "application/json"}
+        if self._api_key:
+            headers["Authorization"] = f"Bearer {self._api_key}"
         try:
             self._client = httpx.Client(
-                verify=_trust(),
+                verify=httpx.create_ssl_context(),
                 timeout=httpx.Timeout(options.timeout, connect=CONNECT),
                 limits=httpx.Limits(max_connections=options.concurrency),
-                headers={
-                    # What was not asked for compressed cannot be a bomb; see `_read`.
-                    "Accept-Encoding": "identity",
-                    "Accept": "application/json",
-                    **({"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}),
-                },
+                headers=headers,
             )
+        except OSError as error:
+            raise UsageError(
+                f"SSL_CERT_FILE or SSL_CERT_DIR names no certificates that can be read: {error}. Unset it."
+            ) from error
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise UsageError(
                 f"A proxy that the environment names cannot be used: {str(error).rstrip('.')}. "
@@ -95,12 +86,8 @@ class EndpointEmbedder(Embedder):
         batch = min(self.options.batch, self.lessons.get("batch", self.options.batch))
         # A call ends at the latest when the last chunk in time is followed by the longest silence.
         seconds = 2 * self.options.timeout + 2 * CONNECT
-        return Calls(batch, self.options.concurrency, seconds, self.options.rate, paid=True)
-
-    @property
-    def replaceable(self) -> bool:
-        """Whether to ask again about an image that was answered: an endpoint's model may be replaced."""
-        return self.options.probe
+        own = self.options
+        return Calls(batch, own.concurrency, seconds, own.rate, paid=True, replaceable=own.probe)
 
     def prepare(self, photo: Photo) -> Upload:
         """The file as it is, if every endpoint can be expected to read it upright; else an upright JPEG."""
@@ -117,14 +104,11 @@ class EndpointEmbedder(Embedder):
         return Upload(buffer.getvalue(), MIMES["JPEG"], content_digest(buffer.getvalue()))
 
     def describe_input(self, photo: Photo, made: Upload) -> tuple[str, int]:
-        """Give the digest and the size of what is sent, which may be another file than the photo's."""
+        """As `Embedder`: what is sent may be another file than the photo's."""
         return made.digest, len(made.data)
 
     def embed(self, batch: Sequence[Upload]) -> NDArray[np.float32]:
-        """Make one call for n images.
-
-        Returns:
-            `(n, dim)` float32 as answered: of any length, and perhaps not finite.
+        """Make one call for n images, for `(n, dim)` float32 as answered: of any length, perhaps not finite.
 
         Raises:
             TransientError: No usable answer came; the same call may be answered later.
@@ -176,9 +160,12 @@ class EndpointEmbedder(Embedder):
             raise self._no_answer(error, sent) from error
 
     def _read(self, response: httpx.Response, deadline: float) -> bytes:
-        kind = response.headers.get("Content-Type", "").partition(";")[0]
-        if kind in ("text/html", "application/xhtml+xml"):
-            raise self._web_page()
+        web_page = CallError(
+            f"{self.spec} answered with a web page. Is it the address of an embeddings endpoint?",
+            charged=True,
+        )
+        if response.headers.get("Content-Type", "").partition(";")[0] in WEB_PAGES:
+            raise web_page
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise CallError(
                 f"{self.spec} answered compressed, which it was asked not to do; that is not unpacked.",
@@ -187,8 +174,8 @@ class EndpointEmbedder(Embedder):
         body = bytearray()
         for chunk in response.iter_raw():
             body += chunk
-            if body[:80].lstrip().startswith(b"<"):  # whatever it calls itself, it is no JSON
-                raise self._web_page()
+            if body[:80].lstrip().startswith(b"<"):  # whatever it calls itself
+                raise web_page
             if len(body) > LARGEST_ANSWER:
                 raise CallError(
                     f"{self.spec} answered with more than {LARGEST_ANSWER // 1_000_000} MB. "
@@ -199,12 +186,6 @@ class EndpointEmbedder(Embedder):
                 raise TransientError(f"{self.name} did not finish its answer in time", charged=True)
         return bytes(body)
 
-    def _web_page(self) -> CallError:
-        return CallError(
-            f"{self.spec} answered with a web page. Is it the address of an embeddings endpoint?",
-            charged=True,
-        )
-
     def _refusal(self, response: httpx.Response) -> CallError:
         """What a status that is no success means. Only a gateway that lost its upstream may have charged."""
         status = response.status_code
@@ -214,28 +195,26 @@ class EndpointEmbedder(Embedder):
             return TransientError(f"{self.name} answered {said}", charged=status in (502, 504), wait=wait)
         if status in REFUSALS:
             return RefusedError(f"{self.name} answered {said}")
+        remedy = "Check the address and --teacher-dialect"
         if status in (401, 403):
-            remedy = (
-                f"Check the key in {KEY}" if self._api_key else f"Put the key into the environment as {KEY}"
-            )
+            put = "Check the key in" if self._api_key else "Put the key into the environment as"
+            remedy = f"{put} {KEY}"
         elif response.has_redirect_location:
-            remedy = (
-                f"Give the address that it sends to: {self._quote(response.headers['Location'].encode())}"
-            )
+            there = self._quote(response.headers["Location"].encode())
+            remedy = f"Give the address that it sends to: {there}"
         elif status == 402:
             remedy = "The account there has no money left"
-        else:
-            remedy = "Check the address and --teacher-dialect"
         return CallError(f"{self.spec} answered {said}. {remedy}.")
 
     def _reason(self, response: httpx.Response) -> str:
         """The beginning of what came with a refusal, for people."""
+        if "html" in response.headers.get("Content-Type", ""):
+            return ""
         start = bytearray()
-        if "html" not in response.headers.get("Content-Type", ""):
-            for chunk in response.iter_raw(512):
-                start += chunk
-                if len(start) >= QUOTED + len(self._api_key):
-                    break
+        for chunk in response.iter_raw(512):
+            start += chunk
+            if len(start) >= QUOTED + len(self._api_key):
+                break
         text = self._quote(start)
         return f": {text}" if text else ""
 
@@ -245,7 +224,8 @@ class EndpointEmbedder(Embedder):
         start = bytes(data[: length + len(key)])
         if key:  # hidden at its full length, and before anything is cut off, or a part of it might stay
             start = start.replace(key, b"*" * len(key))
-        return _printable(re.sub(rb"\*{3,}", b"***", start[:length]).decode(errors="replace"))
+        text = re.sub(rb"\*{3,}", b"***", start[:length]).decode(errors="replace")
+        return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
     def _no_answer(self, error: httpx.TransportError, sent: bool) -> CallError:
         cause: BaseException | None = error
@@ -267,27 +247,23 @@ class EndpointEmbedder(Embedder):
         return TransientError(f"{self.name} gave no answer: {what}", charged=sent)
 
 
-def _check_names(address: httpx.URL) -> None:
-    """Refuse a host that no network can look up, and parameters that an address is no place for."""
+def _read_address(url: str) -> httpx.URL:
+    """Refuse an address that no network can look up, and a key in it, for addresses are shown and kept."""
     try:
+        address = httpx.URL(url)
         address.raw_host.decode().encode("idna")  # as the socket will, with an error that is no network's
+    except httpx.InvalidURL as error:
+        raise UsageError(f"The teacher's address is none: {error}.") from error
     except UnicodeError as error:
         raise UsageError(f"{address.host} is no name of a host. Check the teacher's address.") from error
+    if not address.host or address.userinfo:
+        raise UsageError(f"The teacher's address needs a host, and no user name: put the key into {KEY}.")
     if secret := find_secret(str(address)):
         raise UsageError(
             f"The parameter {secret} of the teacher's address looks like a key, and addresses are shown "
             f"and kept. Leave it out, and put the key into {KEY}."
         )
-
-
-def _trust() -> ssl.SSLContext:
-    """Choose the certificates that count: those that the environment names, or those that come with httpx."""
-    try:
-        return httpx.create_ssl_context()
-    except OSError as error:
-        raise UsageError(
-            f"SSL_CERT_FILE or SSL_CERT_DIR names no certificates that can be read: {error}. Unset it."
-        ) from error
+    return address
 
 
 def _is_loopback(host: str) -> bool:
@@ -295,8 +271,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _printable(text: str) -> str:
-    """One line of a stranger's text, without what would move the cursor of a terminal."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

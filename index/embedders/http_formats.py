@@ -26,44 +26,28 @@ TEXT = "text/plain"  # the media type of what is sent as words
 
 @dataclass(frozen=True)
 class Upload:
-    """One image, or one text, as it is sent.
+    """One image, or one text, as it is sent."""
 
-    Attributes:
-        data: The bytes of an image file, or of a text in UTF-8.
-        mime: Its media type.
-        digest: `content_digest` of `data`.
-    """
-
-    data: bytes
-    mime: str
-    digest: str
+    data: bytes  # the bytes of an image file, or of a text in UTF-8
+    mime: str  # its media type
+    digest: str  # `content_digest` of `data`
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came for n images.
+    """What came for n images."""
 
-    Attributes:
-        rows: `(n, dim)` float32 as answered; where nothing came that can be told apart, a row of NaN.
-        most: How many images a call such an endpoint answers for; None where it answered for all.
-        ordered: Whether their order alone tells which vector is of which image.
-    """
-
-    rows: NDArray[np.float32]
-    most: int | None = None
-    ordered: bool = False
+    rows: NDArray[np.float32]  # `(n, dim)` as answered; of NaN where nothing came that can be told apart
+    most: int | None = None  # images a call that are answered for; None if all were
+    ordered: bool = False  # whether their order alone tells which vector is of which image
 
 
 def write_request(
     dialect: Dialect, model: str, uploads: Sequence[Upload], base64: bool = True
 ) -> dict[str, Any]:
-    """Arguments for `httpx.Client.post` that ask for the vectors of n images.
+    """Arguments for `httpx.Client.post` that ask for the vectors of n images, or of n texts.
 
-    Args:
-        dialect: How images travel.
-        model: Its name; may be empty.
-        uploads: The images.
-        base64: Whether to ask for vectors as base64, where the dialect knows of it.
+    Vectors are asked for as `base64` where the dialect knows of it; `model` may be empty.
     """
     named = {"model": model} if model else {}
     if dialect == "multipart":
@@ -86,23 +70,19 @@ def _as_text(upload: Upload) -> str:
 
 
 def read_answer(body: bytes, count: int) -> Answer:
-    """Read the vectors of an answer, in the order of the request.
+    """Read the vectors of an answer, in the order of the request, about `count` images.
 
     Endpoints that give no numbers, or the same to all, are taken at their order; so are numbers from one on.
     Fewer answers than images are used if they have numbers of their own, and there are several: a single one
     may be of all images together.
-
-    Args:
-        body: JSON.
-        count: How many images were asked about.
 
     Raises:
         ValueError: It is no answer to this request. The message says what it is instead.
     """
     try:
         entries = json.loads(body)["data"]
-        indices: list[Any] = [entry.get("index") for entry in entries]
-        indices = [index if index is None else int(index) for index in indices]
+        given_to = [entry.get("index") for entry in entries]
+        indices: list[Any] = [index if index is None else int(index) for index in given_to]
         vectors = [_read_vector(entry["embedding"]) for entry in entries]
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError("something that is no list of embeddings") from error
@@ -118,7 +98,8 @@ def read_answer(body: bytes, count: int) -> Answer:
     elif 0 < given < count:
         places = indices if given > 1 and own == list(range(given)) else []
     else:
-        raise ValueError(f"the indices {_shorten(indices)} for {count} images")
+        shown, more = ", ".join(map(str, indices[:8])) or "none", ", ..." if given > 8 else ""
+        raise ValueError(f"the indices {shown}{more} for {count} images")
     (dim, _), *_ = Counter(map(len, vectors)).most_common(1)
     rows = np.full((count, dim), np.nan, np.float32)
     for place, vector in zip(places, vectors, strict=False):
@@ -128,22 +109,12 @@ def read_answer(body: bytes, count: int) -> Answer:
 
 
 def write_answer(vectors: NDArray[np.float32], model: str, encoding: str) -> dict[str, Any]:
-    """The answer in OpenAI's form.
-
-    Args:
-        vectors: `(n, dim)`.
-        model: Its name.
-        encoding: `float`, or `base64` for the bytes of little-endian float32.
-    """
+    """The answer in OpenAI's form: `(n, dim)` vectors as `float`, or as `base64` of little-endian float32."""
+    embeddings: list[Any] = vectors.tolist()
+    if encoding == "base64":
+        embeddings = [b64encode(row.tobytes()).decode() for row in vectors.astype("<f4")]
     data = [
-        {
-            "object": "embedding",
-            "index": i,
-            "embedding": b64encode(row.astype("<f4").tobytes()).decode()
-            if encoding == "base64"
-            else row.tolist(),
-        }
-        for i, row in enumerate(vectors)
+        {"object": "embedding", "index": i, "embedding": embedding} for i, embedding in enumerate(embeddings)
     ]
     usage = {"prompt_tokens": 0, "total_tokens": 0}
     return {"object": "list", "data": data, "model": model, "usage": usage}
@@ -178,8 +149,3 @@ def _read_vector(embedding: str | list[float]) -> NDArray[np.float32]:
     if vector.ndim != 1:
         raise ValueError("not a vector")
     return vector
-
-
-def _shorten(indices: Sequence[Any]) -> str:
-    text = ", ".join(map(str, indices[:8]))
-    return f"{text}, ..." if len(indices) > 8 else text or "none"

@@ -10,14 +10,7 @@ NEUTRAL = ("FRAME", "MARK", "APPEND", "APPENDS")  # which change no member of a 
 
 
 def read_object_texts(file: IO[bytes]) -> list[str]:
-    """Read a `.npy` file of n texts. Its opcodes are looked at, and none is carried out.
-
-    Args:
-        file: At its beginning.
-
-    Raises:
-        ValueError: It holds something else.
-    """
+    """Read a `.npy` file of n texts, whose opcodes are looked at, none carried out; else ValueError."""
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("an array of objects in a form that is not read")
     shape, _, _ = np.lib.format.read_array_header_1_0(file)

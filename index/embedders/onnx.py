@@ -1,4 +1,4 @@
-"""ONNX files of ours, and sessions of ONNX Runtime."""
+"""What all ONNX models share, and ONNX files of ours."""
 
 import re
 from collections.abc import Sequence
@@ -25,38 +25,47 @@ FORMAT = "1"  # of our ONNX files, in their metadata as `retrieval.format`
 LOCATION = re.compile(rb"\x0a\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f])")
 
 
-class OnnxEmbedder(Embedder):
+class OnnxModel(Embedder):
+    """An ONNX file, open. What goes in and what comes out is for its subclasses to say."""
+
+    def __init__(
+        self, path: Path, opened: "tuple[bytes, ort.InferenceSession]", options: EmbedderOptions
+    ) -> None:
+        """Take what `open_session` returned of a file."""
+        self.data, self._session = opened
+        self.key = f"onnx:{_digest_model(path, self.data)}"
+        self.name = readable(path.name)
+        self.spec = str(path.absolute())
+        self.options = options
+        self.provider = self._session.get_providers()[0]
+        # On a CPU by every core, with few images: more make it no faster, and the memory grows with them.
+        self.calls = Calls(batch=8, concurrency=CORES) if self.provider == CPU else Calls()
+
+    def _run(self, output: str, feed: dict[str, NDArray[Any]], what: str) -> NDArray[Any]:
+        """Run a graph of others for one output; `what` it is given is for the message."""
+        try:
+            return self._session.run([output], feed)[0]
+        except Exception as error:  # ONNX Runtime raises its own kinds, none of them exported
+            line = " ".join(str(error).split())[:200]
+            raise UsageError(f"{self.name} does not run on {what}: {line}") from error
+
+
+class OnnxEmbedder(OnnxModel):
     """An ONNX file of ours: uint8 `(n, side, side, 3)` RGB in, unit rows out, the rest in the graph."""
 
     def __init__(self, path: Path, device: str = "auto", threads: int = 0) -> None:
-        """Open the file.
-
-        Args:
-            path: The ONNX file.
-            device: `auto`, `cpu` or `cuda`.
-            threads: As in `open_session`.
-
-        Raises:
-            UsageError: No such file, not an embedder of ours, or the device cannot be had.
-        """
-        data, self._session = open_session(path, device, threads)
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        if not is_ours(self._session):
+        """Open the file, as `open_session`; one that is no embedder of ours is a UsageError."""
+        opened = open_session(path, device, threads)
+        if not is_ours(opened[1]):
             raise UsageError(
                 f"{path} is not an embedder of this program. "
                 "Make one with `retrieval distill` or `retrieval export`."
             )
-        self.data = data
-        self.metadata: dict[str, str] = metadata
-        self.key = f"onnx:{digest_model(path, data)}"
-        self.name = readable(path.name)
-        self.spec = str(path.absolute())
-        self.options = EmbedderOptions()
-        self.calls = own_calls(self._session)
-        self.dim = int(metadata["retrieval.dim"])
-        self.side = int(metadata["retrieval.size"])
-        self.crop = float(metadata["retrieval.crop"])
-        self.provider = self._session.get_providers()[0]
+        super().__init__(path, opened, EmbedderOptions())
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self.dim = int(self.metadata["retrieval.dim"])
+        self.side = int(self.metadata["retrieval.size"])
+        self.crop = float(self.metadata["retrieval.crop"])
 
     def prepare(self, photo: Photo) -> NDArray[np.uint8]:
         """Squash the middle of the image to `(side, side, 3)` uint8."""
@@ -68,13 +77,10 @@ class OnnxEmbedder(Embedder):
 
 
 def open_session(path: Path, device: str, threads: int = 0) -> "tuple[bytes, ort.InferenceSession]":
-    """Read an ONNX file and make a session of it on the device asked for.
+    """Read an ONNX file and make a session of it on a device, as for `choose_provider`.
 
-    Args:
-        path: The ONNX file.
-        device: `auto`, `cpu` or `cuda`.
-        threads: How many share the work of a call on a CPU. 0 takes every core, which is best where one call
-            is made at a time; 1 where every core makes calls.
+    As many threads share the work of a call on a CPU: 0 stands for every core, best where one call is
+    made at a time, as 1 is where every core makes calls.
 
     Raises:
         UsageError: No such file, not a model, or the device cannot be had.
@@ -116,22 +122,11 @@ def find_external_data(data: bytes) -> list[str]:
     return sorted(names)
 
 
-def digest_model(path: Path, data: bytes) -> str:
+def _digest_model(path: Path, data: bytes) -> str:
     """Identify a model: by the bytes of its file, and of the files that it keeps weights in."""
+    digest = content_digest(data)
     outside = [file_digest(path.parent / name) for name in find_external_data(data)]
-    return (
-        content_digest("".join([content_digest(data), *outside]).encode())
-        if outside
-        else content_digest(data)
-    )
-
-
-def own_calls(session: "ort.InferenceSession") -> Calls:
-    """How a session on this machine is best called.
-
-    On a CPU by every core, with few images: more make it no faster, and the memory grows with them.
-    """
-    return Calls(batch=8, concurrency=CORES) if session.get_providers()[0] == CPU else Calls()
+    return content_digest("".join([digest, *outside]).encode()) if outside else digest
 
 
 def is_ours(session: "ort.InferenceSession") -> bool:

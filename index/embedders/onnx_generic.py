@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from index.embedders.base import Embedder, unit_rows
-from index.embedders.onnx import OnnxEmbedder, digest_model, is_ours, open_session, own_calls
+from index.embedders.onnx import OnnxEmbedder, OnnxModel, is_ours, open_session
 from index.embedders.options import EmbedderOptions
 from index.errors import UsageError
 from index.images.decode import Photo
-from index.images.file import readable
 from index.io import content_digest
 
 if TYPE_CHECKING:
@@ -29,68 +28,38 @@ NUMBERS = {
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation of its pixels
 GREY = (114, 114, 114)  # of the bars beside a photo in a letterbox
 SAME, ALIKE = 1e-3, 0.02  # lengths of differences between unit vectors: of rounding, and of 8-bit arithmetic
-KINDS = {1: "one vector for all", 3: "a sequence of vectors", 4: "a map of features"}
 
 
 def open_onnx(path: Path, device: str, options: EmbedderOptions) -> Embedder:
-    """Open an ONNX file, ours or that of others.
-
-    Raises:
-        UsageError: It cannot be run, or does not map one image to one vector.
-    """
-    data, session = open_session(path, device)
-    if is_ours(session):
-        return OnnxEmbedder(path, device)
-    return ForeignEmbedder(path, data, session, options)
+    """Open an ONNX file, ours or that of others, if it can be run and maps one image to one vector."""
+    opened = open_session(path, device)
+    return OnnxEmbedder(path, device) if is_ours(opened[1]) else ForeignEmbedder(path, opened, options)
 
 
 @dataclass(frozen=True)
 class _Input:
-    """What a session takes.
-
-    Attributes:
-        name: Of the input.
-        number: Type of its numbers.
-        layout: `nchw` or `nhwc`.
-        sides: Height and width, where they are fixed.
-        count: Images a call, where that is fixed.
-    """
+    """What a session takes."""
 
     name: str
     number: type
     layout: str
-    sides: tuple[int | None, int | None]
-    count: int | None
+    sides: tuple[int | None, int | None]  # height and width, where they are fixed
+    count: int | None  # images a call, where that is fixed
 
 
-class ForeignEmbedder(Embedder):
+class ForeignEmbedder(OnnxModel):
     """An ONNX file of others: the preprocessing is outside of it."""
 
     def __init__(
-        self, path: Path, data: bytes, session: "ort.InferenceSession", options: EmbedderOptions
+        self, path: Path, opened: "tuple[bytes, ort.InferenceSession]", options: EmbedderOptions
     ) -> None:
-        """Find out what goes in and what comes out.
-
-        Args:
-            path: The file.
-            data: Its bytes.
-            session: An open session of it.
-            options: What the user says of it.
-
-        Raises:
-            UsageError: It does not take one image or does not give one vector; says which option helps.
-        """
-        self._session = session
-        self.name = readable(path.name)
-        self.spec = str(path.absolute())
-        self.options = options
-        self.provider = session.get_providers()[0]
-        self.calls = own_calls(session)
-        self._input = _find_input(session, options)
+        """Find out what goes in and what comes out; raise UsageError with the option that helps."""
+        super().__init__(path, opened, options)
+        self._input = _find_input(self._session, options)
         self._height, self._width = _choose_sides(self.name, self._input.sides, options.size)
         self.side = max(self._height, self._width)
-        self._resize, channels = options.resize or "squash", options.channels or "rgb"
-        self._order = slice(None, None, -1 if channels == "bgr" else 1)
+        self._resize, is_bgr = options.resize or "squash", options.channels == "bgr"
+        self._order = slice(None, None, -1 if is_bgr else 1)
         mean, std = options.mean or IMAGENET[0], options.std or IMAGENET[1]
         raw = self._input.number is np.uint8
         if raw and (options.mean or options.std):
@@ -98,15 +67,14 @@ class ForeignEmbedder(Embedder):
         # (x / 255 - mean) / std, as one product and one sum, in the order of the channels that go in
         self._scale = (1 / (255 * np.array(std))).astype(np.float32)[self._order]
         self._shift = (-np.array(mean) / np.array(std)).astype(np.float32)[self._order]
-        self._output = find_output(session, options.output)
+        self._output = find_output(self._session, options.output)
         self._pool: str | None = None
         self._count = self._input.count
         self.dim, scores = self._try_out()
         size = f"{self._height}x{self._width}" if self._height != self._width else str(self.side)
         feeding = f"{self._input.layout} {size} {self._resize} {mean} {std} {self._output}"
-        extra = [what for what in (channels.replace("rgb", ""), self._pool) if what]
-        feeding = " ".join([feeding, *extra])
-        self.key = f"onnx:{digest_model(path, data)}:{content_digest(feeding.encode())}"
+        feeding += (" bgr" if is_bgr else "") + (f" {self._pool}" if self._pool else "")
+        self.key += f":{content_digest(feeding.encode())}"
         said = {
             "layout": (options.layout, self._input.layout),
             "size": (options.size, size),
@@ -132,34 +100,20 @@ class ForeignEmbedder(Embedder):
             return np.asarray(ImageOps.pad(image, size, bicubic, GREY))
         if self._resize == "squash":
             return np.asarray(image.resize(size, bicubic))
-        scale = min(image.width / self._width, image.height / self._height)
-        width, height = scale * self._width, scale * self._height
-        left, top = (image.width - width) / 2, (image.height - height) / 2
-        return np.asarray(image.resize(size, bicubic, (left, top, left + width, top + height)))
+        return np.asarray(ImageOps.fit(image, size, bicubic))
 
     def embed(self, batch: Sequence[Any]) -> NDArray[np.float32]:
-        """Map n `(height, width, 3)` uint8 arrays to `(n, dim)` float32 unit rows.
-
-        Raises:
-            UnansweredError: Some vectors are zero or not finite.
-        """
+        """Map n `(height, width, 3)` uint8 arrays to `(n, dim)` float32 unit rows, as `unit_rows`."""
         step = self._count or len(batch)
         chunks = [np.stack(batch[start : start + step]) for start in range(0, len(batch), step)]
-        return unit_rows(np.concatenate([self._run(chunk) for chunk in chunks]), self.name)
+        return unit_rows(np.concatenate([self._answer(chunk) for chunk in chunks]), self.name)
 
     def _try_out(self) -> tuple[int, bool]:
-        """Embed two images alone and together, and find out how many a call may be about.
-
-        Returns:
-            Length of the vectors, and whether they look like scores of classes.
-
-        Raises:
-            UsageError: An answer depends on what else is asked about, or is no vector.
-        """
+        """Find out how many images a call may be about; return dimension, and if rows are class scores."""
         noise = np.random.default_rng(0).integers(0, 256, (2, self._height, self._width, 3), np.uint8)
-        alone = np.concatenate([self._run(noise[:1]), self._run(noise[1:])])
+        alone = np.concatenate([self._answer(noise[:1]), self._answer(noise[1:])])
         try:
-            together = self._run(noise[: self._count])
+            together = self._answer(noise[: self._count])
         except UsageError:  # it says that it takes any number, and takes one
             together = alone[:0]
         if len(together) != min(self._count or 2, 2) or together.shape[1] != alone.shape[1]:
@@ -174,7 +128,7 @@ class ForeignEmbedder(Embedder):
         scores = (alone >= 0).all() and np.allclose(alone.sum(axis=1), 1, atol=1e-3)
         return alone.shape[1], bool(scores)
 
-    def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _answer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map up to as many images as a call may be about to raw vectors, one a row."""
         count = len(images)
         if self._input.count:  # what is baked in is filled up
@@ -185,14 +139,8 @@ class ForeignEmbedder(Embedder):
         if self._input.layout == "nchw":
             values = values.transpose(0, 3, 1, 2)
         feed: dict[str, NDArray[Any]] = {self._input.name: np.ascontiguousarray(values, self._input.number)}
-        try:
-            (rows,) = self._session.run([self._output], feed)
-        except Exception as error:  # ONNX Runtime raises its own kinds, none of them exported
-            line = " ".join(str(error).split())[:200]
-            raise UsageError(
-                f"{self.name} does not run on {self._input.layout} images of {self._height}x{self._width} "
-                f"pixels: {line}"
-            ) from error
+        what = f"{self._input.layout} images of {self._height}x{self._width} pixels"
+        rows = self._run(self._output, feed, what)
         return self._vectors(rows, len(images)).astype(np.float32)[:count]
 
     def _vectors(self, rows: NDArray[Any], count: int) -> NDArray[Any]:
@@ -206,17 +154,15 @@ class ForeignEmbedder(Embedder):
                 raise UsageError(
                     f"{self.name} answers with a map, which has no cls token. Leave --teacher-pool out."
                 )
-            channels_last = self._input.layout == "nhwc"
-            rows = (rows if channels_last else rows.transpose(0, 2, 3, 1)).reshape(
-                len(rows), -1, rows.shape[-1 if channels_last else 1]
-            )
+            last = rows if self._input.layout == "nhwc" else rows.transpose(0, 2, 3, 1)
+            rows = last.reshape(len(last), -1, last.shape[-1])
             self._pool = "mean"
         elif rows.ndim == 3:
             self._pool = self.options.pool or "mean"
         if rows.ndim == 3:
             return rows[:, 0] if self._pool == "cls" else rows.mean(axis=1, dtype=np.float32)
         if rows.ndim != 2:
-            what = KINDS.get(rows.ndim, "no vector")
+            what = "one vector for all" if rows.ndim == 1 else "no vector"
             raise UsageError(
                 f"{self.name} has the output {self._output} {_shape(rows.shape)}: {what}, not one vector an "
                 "image. Export it with its pooling, so that one vector an image comes out."
@@ -234,11 +180,10 @@ def _choose_sides(
     name: str, fixed: tuple[int | None, int | None], given: int | tuple[int, int] | None
 ) -> tuple[int, int]:
     """Height and width to feed: what the file has fixed, or else what the user says."""
-    wanted = (given, given) if isinstance(given, int) else given
-    sides = tuple(side or (wanted[i] if wanted else None) for i, side in enumerate(fixed))
-    if wanted and sides != wanted:
-        is_square = fixed[0] == fixed[1]
-        text = str(fixed[0]) if is_square else "x".join(map(str, fixed))
+    wanted = (given, given) if isinstance(given, int) else given or (None, None)
+    sides = tuple(side or other for side, other in zip(fixed, wanted, strict=True))
+    if given and sides != wanted:
+        text = str(fixed[0]) if fixed[0] == fixed[1] else "x".join(map(str, fixed))
         raise UsageError(f"{name} takes images of {text} pixels, not {given}. Leave --teacher-size out.")
     height, width = sides[0] or sides[1], sides[1] or sides[0]
     if height is None or width is None:
@@ -268,17 +213,7 @@ def find_output(
     usual: Sequence[str] = (),
     option: str = "--teacher-output ",
 ) -> str:
-    """Choose the output that is the vector.
-
-    Args:
-        session: An open session.
-        wanted: What the user says.
-        usual: Names that are taken before others.
-        option: How the user says it.
-
-    Raises:
-        UsageError: There is no such output, or several may be meant.
-    """
+    """Choose the output that is the vector: the one `wanted` by an option, or a `usual` one."""
     outputs = {put.name: put.shape for put in session.get_outputs()}
     if wanted is not None:
         if wanted not in outputs:

@@ -62,7 +62,8 @@ class EmbedderOptions:
                 )
         object.__setattr__(self, "size", _read_size(self.size))
         for name in ("batch", "concurrency", "timeout", "rate"):
-            _check_range(name, getattr(self, name))
+            if (value := getattr(self, name)) is not None:
+                _check_range(name, value)
         if self.rate is not None and self.rate < SLOWEST:
             raise UsageError(f"--teacher-rate must be at least {SLOWEST:g}, not {self.rate}.")
         for name in ("mean", "std"):
@@ -76,9 +77,7 @@ HELP: dict[str, str] = {
 }
 
 
-def _check_range(name: str, value: float | None) -> None:
-    if value is None:
-        return
+def _check_range(name: str, value: float) -> None:
     if not value > 0:
         raise UsageError(f"--teacher-{name} must be above 0, not {value}.")
     if value > HIGHEST.get(name, value):
@@ -105,13 +104,12 @@ def _read_colours(name: str, value: Any) -> tuple[float, ...] | None:
     """Read a number for each of red, green and blue, as `_read_size` does."""
     if value is None or value == "":
         return None
-    example = f"--teacher-{name} takes three numbers, as in 0.5,0.5,0.5"
     try:
         numbers = tuple(float(part) for part in (value.split(",") if isinstance(value, str) else value))
     except ValueError:
-        raise UsageError(f"{example}, not {value!r}.") from None
+        numbers = ()
     if len(numbers) != 3:
-        raise UsageError(f"{example}.")
+        raise UsageError(f"--teacher-{name} takes three numbers, as in 0.5,0.5,0.5, not {value!r}.")
     text = ",".join(f"{number:g}" for number in numbers)
     if not all(map(math.isfinite, numbers)):
         raise UsageError(f"--teacher-{name} takes finite numbers, not {text}.")

@@ -24,7 +24,7 @@ def open_embedder(
         spec: The path of an ONNX file, ours or foreign; of a file of vectors (.npz, .parquet); the address of
             an endpoint (http, https); or a Python callable, as `package.module:attribute`, as
             `path/to/module.py:attribute`, or itself.
-        device: `auto`, `cpu` or `cuda`.
+        device: As for `choose_provider`.
         options: What the spec does not say.
 
     Raises:

@@ -1,6 +1,7 @@
 """What a student was taught on: where those photos were, and how far from all of them others lie."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -21,40 +22,37 @@ CHUNK = 1024  # photos that are compared at a time
 
 @dataclass(frozen=True)
 class Taught:
-    """The photos that a student was taught on, in its own space.
+    """The photos that a student was taught on, in its own space."""
 
-    Attributes:
-        locations: `(n,)` texts, `ImageFile.location` of each.
-        names: `(n,)` texts, `ImageFile.name` of each.
-        digests: `(n,)` texts, the content digest of each.
-        vectors: `(n, dim)` the student's vectors, unit rows.
-        radius: Mean similarity to the `NEAREST` of them below which a photo is far from all.
-    """
-
-    locations: NDArray[np.str_]
-    names: NDArray[np.str_]
-    digests: NDArray[np.str_]
-    vectors: NDArray[np.float32]
-    radius: float
+    locations: NDArray[np.str_]  # `(n,)` texts, `ImageFile.location` of each
+    names: NDArray[np.str_]  # `(n,)` texts, `ImageFile.name` of each
+    digests: NDArray[np.str_]  # `(n,)` texts, the content digest of each
+    vectors: NDArray[np.float32]  # `(n, dim)` the student's vectors, unit rows
+    radius: float  # mean similarity to the `NEAREST` below which a photo is far from all
 
     @classmethod
     def measure(
         cls, files: Sequence[ImageFile], digests: Sequence[str], vectors: NDArray[np.float32]
     ) -> Self:
         """Note n photos, 2 at least, with digests and `(n, dim)` vectors, and how far apart they lie."""
-        found = _nearness(vectors, vectors, min(NEAREST, len(vectors) - 1), itself=True)
+        found = _nearness(vectors, vectors, itself=True)
         radius = float(np.quantile(found, OUTLIERS))
         locations, names = [file.location for file in files], [file.name for file in files]
         return cls(np.array(locations), np.array(names), np.array(digests), vectors, radius)
 
     def are_far(self, vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Whether each of m photos, given by its vector, lies far from all that was taught."""
-        return _nearness(vectors, self.vectors, min(NEAREST, len(self.vectors) - 1)) < self.radius
+        return _nearness(vectors, self.vectors) < self.radius
 
     def find_files(self) -> list[ImageFile]:
         """Find those of the photos that are still where they were."""
-        files = [image_at(*place) for place in zip(self.locations.tolist(), self.names.tolist(), strict=True)]
-        return [file for file in files if _is_there(file)]
+        files = []
+        for location, name in zip(self.locations.tolist(), self.names.tolist(), strict=True):
+            file = image_at(location, name)
+            with suppress(ImageError):
+                file.status()
+                files.append(file)
+        return files
 
     def save(self, path: Path) -> None:
         """Write an .npz file, beside its place first; vectors take two bytes a number."""
@@ -64,20 +62,11 @@ class Taught:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            UsageError: The file is not there, or is another.
-        """
+        """Read what `save` wrote; UsageError if the file is not there, or is another."""
         try:
             with np.load(path, allow_pickle=False) as found:
-                return cls(
-                    found["locations"],
-                    found["names"],
-                    found["digests"],
-                    found["vectors"].astype(np.float32),
-                    float(found["radius"]),
-                )
+                vectors, radius = found["vectors"].astype(np.float32), float(found["radius"])
+                return cls(found["locations"], found["names"], found["digests"], vectors, radius)
         except (OSError, KeyError, ValueError) as error:
             raise UsageError(
                 f"{path} does not say what the student was taught on: it is missing, broken, or the student "
@@ -86,20 +75,13 @@ class Taught:
 
 
 def _nearness(
-    vectors: NDArray[np.float32], taught: NDArray[np.float32], count: int, itself: bool = False
+    vectors: NDArray[np.float32], taught: NDArray[np.float32], itself: bool = False
 ) -> NDArray[np.float32]:
     """Mean similarity of each vector to the nearest of others; with `itself` each is one of them."""
+    count = min(NEAREST, len(taught) - 1)
     found = []
     for start in range(0, len(vectors), CHUNK):
         similarity = np.sort(vectors[start : start + CHUNK] @ taught.T, axis=1)
-        last = similarity.shape[1] - itself
+        last = len(taught) - itself
         found.append(similarity[:, last - count : last].mean(axis=1))
     return np.concatenate(found)
-
-
-def _is_there(file: ImageFile) -> bool:
-    try:
-        file.status()
-    except ImageError:
-        return False
-    return True

@@ -19,14 +19,11 @@ FLOOR = 1e-3  # of a standard deviation, so that directions of next to no varian
 class Projection:
     """An affine projection followed by scaling to unit length.
 
-    Attributes:
-        mean: `(source dim,)` float32, subtracted first.
-        components: `(dim, source dim)` float32, orthogonal rows; rows of zeros where the vectors that it was
-            fitted to span fewer dimensions.
+    Components are orthogonal rows, of zeros where the vectors that it was fitted to span fewer dimensions.
     """
 
-    mean: NDArray[np.float32]
-    components: NDArray[np.float32]
+    mean: NDArray[np.float32]  # `(source dim,)`, subtracted first
+    components: NDArray[np.float32]  # `(dim, source dim)`
 
     def __post_init__(self) -> None:
         if self.components.ndim != 2 or self.mean.shape != self.components.shape[1:]:
@@ -34,14 +31,11 @@ class Projection:
 
     @classmethod
     def fit(cls, vectors: NDArray[np.float32], dim: int, whiten: float = 0.0) -> Self:
-        """Principal components, in descending order of variance.
+        """Fit `dim` principal components to `(n, source dim)` vectors, in descending order of variance.
 
-        Args:
-            vectors: `(n, source dim)` to learn from.
-            dim: How many components. Beyond what n vectors span, they are zero.
-            whiten: How far the variances are made equal: each component is divided by its standard deviation
-                to this power. 0 is plain PCA, 1 whitens; in between, what many images share counts for less
-                without noise counting for much (Jegou and Chum 2012 whiten for this reason).
+        Each component is divided by its standard deviation to the power `whiten`: 0 is PCA, 1 whitens; in
+        between, what many images share counts for less without noise counting for much (Jegou and Chum 2012
+        whiten for this reason).
         """
         mean = vectors.mean(axis=0)
         _, strength, axes = np.linalg.svd(vectors - mean, full_matrices=False)
@@ -83,12 +77,8 @@ class TeacherSpace(Projection):
         np.savez(path, mean=self.mean, components=self.components)
 
     @classmethod
-    def load(cls, path: Path) -> "TeacherSpace":
-        """Read what `save` wrote.
-
-        Raises:
-            UsageError: The file is not one.
-        """
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote; UsageError if the file is another."""
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return cls(arrays["mean"], arrays["components"])

@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -40,15 +41,7 @@ class VectorsEmbedder(Embedder):
     provider = "file"
 
     def __init__(self, path: Path, options: EmbedderOptions) -> None:
-        """Read the file whole.
-
-        Args:
-            path: Ends in .npz or .parquet.
-            options: Whether images may be missing.
-
-        Raises:
-            UsageError: It cannot be read, or is not laid out as it must be.
-        """
+        """Read a file whole: Parquet, unless it ends in .npz; UsageError if it is not laid out so."""
         if not path.is_file():
             raise UsageError(f"{path} does not exist. Give a file of vectors.")
         try:
@@ -62,12 +55,12 @@ class VectorsEmbedder(Embedder):
             raise UsageError(f"{path} has {len(ids)} ids for vectors {vectors.shape}; it needs {LAYOUT}.")
         if lacking := [i for i, name in enumerate(ids) if name is None]:
             raise UsageError(f"{path} has no id in row {lacking[0]}; it needs {LAYOUT}.")
-        self._rows: dict[str, int | None] = {name: i for i, name in enumerate(ids)}
+        self._rows = {name: i for i, name in enumerate(ids)}
         if len(self._rows) < len(ids):
             raise UsageError(f"{path} names an image twice.")
-        self._plain: dict[str, int | None] = {}
-        for name, i in self._rows.items():  # None where two rows have one
-            self._plain[plain_path(name)] = None if plain_path(name) in self._plain else i
+        plain = [plain_path(name) for name in ids]
+        times = Counter(plain)
+        self._plain = {name: i for i, name in enumerate(plain) if times[name] == 1}
         self._vectors = vectors
         self.options = options
         self.key = f"vectors:{content_digest(path.read_bytes())}"
@@ -76,15 +69,10 @@ class VectorsEmbedder(Embedder):
         self.dim = vectors.shape[1]
 
     def prepare(self, photo: Photo) -> NDArray[np.float32]:
-        """Look the image up.
-
-        Raises:
-            ImageError: The file has no vector for it, or one without a direction.
-        """
-        row = self._find(photo.digest, photo)
-        if fault := self._fault(row):
+        """Look the image up; ImageError if there is no vector for it, or one without a direction."""
+        row, fault = self._find(photo.digest, photo)
+        if fault:
             raise ImageError(fault)
-        assert row is not None
         return self._vectors[row]
 
     def embed(self, batch: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -105,10 +93,10 @@ class VectorsEmbedder(Embedder):
         if digests is None and any(map(DIGEST.fullmatch, self._rows)):
             digests = digest_pool(files)
         for i, file in enumerate(files):
-            row = self._find(digests[i] if digests else "", file)
-            if fault := self._fault(row):
+            row, fault = self._find(digests[i] if digests else "", file)
+            if fault:
                 missing[i] = fault
-            elif row is not None and (owner := owners.setdefault(row, i)) != i:
+            elif (owner := owners.setdefault(row, i)) != i:
                 one, other = (digests[owner], digests[i]) if digests else digest_pool([files[owner], file])
                 if one != other:
                     raise UsageError(
@@ -127,34 +115,23 @@ class VectorsEmbedder(Embedder):
         say(f"Left out: {line}")
         return missing
 
-    def _find(self, digest: str, image: Photo | ImageFile) -> int | None:
-        row = self._rows.get(digest)
-        if row is not None or not image.below:
-            return row
-        for rows, name in (
-            (self._rows, image.name),
-            (self._plain, plain_path(image.name)),
-            (self._plain, plain_path(image.location)),
-        ):
-            if (row := rows.get(name)) is not None:
-                return row
-        return None
-
-    def _fault(self, row: int | None) -> str:
-        """Why a row cannot be an answer; empty if it can."""
+    def _find(self, digest: str, image: Photo | ImageFile) -> tuple[int, str]:
+        """Find the row of an image, and why it cannot be an answer; empty if it can."""
+        rows = [self._rows.get(digest)]
+        if image.below:
+            rows += [self._rows.get(image.name)]
+            rows += [self._plain.get(plain_path(path)) for path in (image.name, image.location)]
+        row = next((row for row in rows if row is not None), None)
         if row is None:
-            return f"no vector in {self.name}"
+            return -1, f"no vector in {self.name}"
         fault = find_fault(self._vectors[row])
-        return f"{self.name} {fault}" if fault else ""
+        return row, f"{self.name} {fault}" if fault else ""
 
 
 def write_vectors(path: Path, dim: int, chunks: Iterable[tuple[list[str], NDArray[np.float32]]]) -> None:
-    """Write a file of vectors, beside its place first.
+    """Write n ids and `(n, dim)` float32 at a time to a file of vectors, beside its place first.
 
-    Args:
-        path: Ends in .npz or .parquet. The latter is written in bounded memory.
-        dim: Length of the vectors.
-        chunks: n ids and `(n, dim)` float32 at a time.
+    A path ends in .npz or in .parquet, which is written in bounded memory.
 
     Raises:
         UsageError: The ending is another, or the folder does not exist.
@@ -198,10 +175,8 @@ def _read_parquet(path: Path) -> tuple[list[str], NDArray[np.float32]]:
         raise ValueError(f"it has {', '.join(names) or 'no columns'}")
     table = pq.read_table(path, columns=["ids", "vectors"])
     present = table["vectors"].is_valid()
-    ids, column = (
-        table["ids"].cast(pa.string()).filter(present),
-        table["vectors"].combine_chunks().drop_null(),
-    )
+    ids = table["ids"].cast(pa.string()).filter(present)
+    column = table["vectors"].combine_chunks().drop_null()
     if isinstance(column.type, pa.BaseExtensionType):  # a tensor, say
         column = column.storage
     if pc.count_distinct(pc.list_value_length(column), "all").as_py() > 1:

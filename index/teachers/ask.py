@@ -1,6 +1,6 @@
 """Asking about many images: some are decoded ahead, as many calls are made at a time as the teacher takes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
@@ -16,41 +16,23 @@ from index.teachers.client import BudgetedTeacher
 from index.teachers.questions import Outcome, Question
 
 T = TypeVar("T")
+Prepared = tuple[T, Question]  # what a question is about, and the question
 
 
 @dataclass(frozen=True)
 class Asked(Generic[T]):
-    """What became of some images.
+    """What became of some images."""
 
-    Attributes:
-        answered: Files with an answer in the ledger, each with the content digest of what was read.
-        failures: Files that cannot be read, or that the teacher has no answer for.
-        denied: How many the budget had no room for.
-    """
-
-    answered: list[tuple[T, str]]
-    failures: list[Failure]
-    denied: int = 0
-
-
-@dataclass(frozen=True)
-class Prepared(Generic[T]):
-    """A question, and what it is about."""
-
-    about: T
-    question: Question
+    answered: list[tuple[T, str]]  # files with an answer, and the content digest of what was read
+    failures: list[Failure]  # files that cannot be read, or that the teacher has no answer for
+    denied: int = 0  # how many the budget had no room for
 
 
 def ask_about(files: Sequence[ImageFile], paid: BudgetedTeacher, wanted: int) -> Iterator[Asked[ImageFile]]:
-    """Bring answers into the ledger until so many are there, the budget is spent or no file is left.
+    """Bring answers into the ledger until there are enough, the budget is spent or no file is left.
 
-    Args:
-        files: What to ask about, best first. One that cannot be answered for is replaced by the next.
-        paid: The teacher to ask.
-        wanted: How many answers.
-
-    Yields:
-        What was asked about together, as it comes home.
+    Files come best first: one that cannot be answered for is replaced by the next. What was asked about
+    together is yielded as it comes home.
 
     Raises:
         RetrievalError: The teacher or the ledger cannot be used. What was answered is kept.
@@ -58,13 +40,27 @@ def ask_about(files: Sequence[ImageFile], paid: BudgetedTeacher, wanted: int) ->
 
     def prepare(file: ImageFile) -> Prepared[ImageFile] | Failure:
         try:
-            return Prepared(file, paid.prepare(read_photo(file, paid.side)))
+            return file, paid.prepare(read_photo(file, paid.side))
         except ImageError as reason:
             return Failure(file.location, str(reason))
 
     with ThreadPoolExecutor(WORKERS) as workers:
         ahead = (paid.calls.concurrency + 1) * paid.calls.batch
         yield from ask_prepared(bounded_map(workers, prepare, files, ahead), paid, wanted)
+
+
+def probe(files: Iterable[ImageFile], paid: BudgetedTeacher) -> None:
+    """Probe with the first of these images that has an answer, if the budget has room for more than that."""
+    if not paid.calls.replaceable or paid.ledger.spent + 1 >= paid.budget:
+        return
+    for file in files:
+        try:
+            question = paid.prepare(read_photo(file, paid.side))
+        except ImageError:
+            continue
+        if paid.ledger.known([question.digest]):
+            paid.probe(question)
+            return
 
 
 def ask_prepared(
@@ -80,7 +76,7 @@ def ask_prepared(
                 while len(in_flight) <= paid.calls.concurrency and wanted > 0:
                     chunk, failures = _take(prepared, min(paid.calls.batch, wanted))
                     if chunk:
-                        in_flight[callers.submit(paid.ask, [one.question for one in chunk], stop)] = chunk
+                        in_flight[callers.submit(paid.ask, [question for _, question in chunk], stop)] = chunk
                     wanted = wanted - len(chunk) if chunk else 0
                     yield Asked([], failures)
                 for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
@@ -99,17 +95,16 @@ def _take(prepared: Iterator[Prepared[T] | Failure], count: int) -> tuple[list[P
     chunk: list[Prepared[T]] = []
     failures: list[Failure] = []
     while len(chunk) < count and (some := list(islice(prepared, count - len(chunk)))):
-        chunk += [one for one in some if isinstance(one, Prepared)]
+        chunk += [one for one in some if not isinstance(one, Failure)]
         failures += [one for one in some if isinstance(one, Failure)]
     return chunk, failures
 
 
 def _sort(chunk: Sequence[Prepared[T]], outcome: Outcome) -> Asked[T]:
     asked: Asked[T] = Asked([], [], len(outcome.denied))
-    for one in chunk:
-        digest = one.question.digest
-        if digest in outcome.refused:
-            asked.failures.append(Failure(one.question.place, outcome.refused[digest]))
-        elif digest not in outcome.denied:
-            asked.answered.append((one.about, one.question.source))
+    for about, question in chunk:
+        if question.digest in outcome.refused:
+            asked.failures.append(Failure(question.place, outcome.refused[question.digest]))
+        elif question.digest not in outcome.denied:
+            asked.answered.append((about, question.source))
     return asked

@@ -26,6 +26,7 @@ FIRST = 8  # images of the first call about several
 SMALLER = 4  # times smaller are calls after one that was charged for and brought nothing
 STEADY = 4  # calls that must succeed before they are made larger by one image again
 POLL = 0.2  # seconds between looks for an answer that another process is waiting for
+REPLACED = 0.99  # similarity of two answers about one image below which they are of two models
 SILENT = 10.0  # seconds of such waiting before it is said
 
 
@@ -35,26 +36,16 @@ class BudgetedTeacher(Embedder):
     Until two answers agree on the length of the vectors, which all later ones must have, images are asked
     about one at a time, and the first answer is held back. A call larger than any that was answered in full
     is made by one thread at a time: what is wrong with a teacher shows at the price of a few answers.
-
-    Attributes:
-        asked: Answers paid for through this object.
-        lost: Images that this object asked about without an answer, and that may have been charged for.
-        complaint: What was wrong with the last answer or call that was of no use.
     """
 
     def __init__(self, teacher: Embedder, ledger: Ledger, budget: int) -> None:
-        """Join them.
-
-        Args:
-            teacher: The model to ask.
-            ledger: Its answers.
-            budget: How many images may ever be asked about; the ledger counts.
-        """
+        """Join them. The budget is of images that may ever be asked about; the ledger counts."""
         self.ledger, self.budget = ledger, budget
         self.key, self.name, self.spec = teacher.key, teacher.name, teacher.spec
         self.options, self.side, self.provider = teacher.options, teacher.side, teacher.provider
-        self.asked = self.lost = 0
-        self.complaint = ""
+        self.asked = 0  # answers paid for through this object
+        self.lost = 0  # images that it asked about without an answer, and that may have been charged for
+        self.complaint = ""  # what was wrong with the last answer or call that was of no use
         self._teacher = teacher
         self._lessons: Mapping[str, int] = ledger.lessons
         teacher.lessons = self._lessons
@@ -79,21 +70,12 @@ class BudgetedTeacher(Embedder):
         return self.ledger.dim or self._teacher.dim
 
     @property
-    def replaceable(self) -> bool:
-        """As the teacher."""
-        return self._teacher.replaceable
-
-    @property
     def _limit(self) -> int:
         """Images that a call may be about, by what calls have brought so far."""
         return min(int(self._most), self.calls.batch)
 
     def prepare(self, photo: Photo) -> Question:
-        """Make the question for one image.
-
-        Raises:
-            ImageError: The teacher has nothing for this image, or has refused it before.
-        """
+        """Make the question for one image; ImageError if it has nothing, or was refused before."""
         made = self._teacher.prepare(photo)
         digest, size = self._teacher.describe_input(photo, made)
         if reason := self._refused.get(digest):
@@ -111,25 +93,22 @@ class BudgetedTeacher(Embedder):
         outcome = self.ask(batch)
         reasons = {i: outcome.refused[q.digest] for i, q in enumerate(batch) if q.digest in outcome.refused}
         if reasons:
-            raise UnansweredError(
-                f"No answer for {batch[min(reasons)].name}: {reasons[min(reasons)]}.", reasons
-            )
+            first = min(reasons)
+            raise UnansweredError(f"No answer for {batch[first].name}: {reasons[first]}.", reasons)
         if outcome.denied:
             raise BudgetError(
                 f"{self.name} was not asked about {len(outcome.denied)} images: {self.ledger.spent} of the "
                 f"budget of {self.budget} are spent ({self.ledger.path}). Give a larger --budget."
             )
         answers = self.ledger.answers([q.digest for q in batch] + [q.source for q in batch])
-        rows = [answers[q.digest] if q.digest in answers else answers[q.source] for q in batch]
+        rows = [answers[q.digest if q.digest in answers else q.source] for q in batch]
         return unit_rows(np.stack(rows), self.name)
 
     def ask(self, questions: Sequence[Question], stop: Event | None = None) -> Outcome:
         """Bring the answers to all questions into the ledger, as far as that can be.
 
-        Args:
-            questions: What to ask.
-            stop: Once it is set no further call is made, and what is open is denied. Threads that ask
-                together share it: it is set as soon as one of them fails.
+        Threads that ask together share `stop`, which is set as soon as one of them fails: no further call is
+        made then, and what is open is denied.
 
         Raises:
             RetrievalError: The teacher or the ledger cannot be used. What was answered is kept.
@@ -148,21 +127,34 @@ class BudgetedTeacher(Embedder):
         self._refused |= work.outcome.refused
         return work.outcome
 
-    def ask_again(self, question: Question) -> NDArray[np.float32] | None:
-        """Ask about an image that may have an answer. What comes is not kept, and counts as spent.
+    def probe(self, question: Question) -> None:
+        """Ask again about an image that has an answer, and compare: what comes is not kept, but is spent.
 
-        Returns:
-            `(dim,)` as answered; None if nothing came, or the budget has no room.
+        Nothing is asked of a model that cannot be replaced under its name, nor where the budget has no room.
+        A call that brings no answer says nothing of the model.
+
+        Raises:
+            RetrievalError: The teacher answers otherwise than before.
         """
+        before = self.ledger.answers([question.digest]).get(question.digest)
+        if before is None or not self.calls.replaceable:
+            return
         reserved = self.ledger.reserve([question.digest], self.budget, self.calls.seconds, again=True)
         if not reserved.calls:
-            return None
+            return
         try:
             row = self._send([question], reserved)[0]
         except (CallError, UnansweredError):
-            return None
+            return
         self.ledger.lose(reserved.calls.values())
-        return row
+        alike = 0.0
+        if len(row) == len(before) and not find_fault(row):
+            alike = float(np.prod(unit_rows(np.stack([row, before]), self.name), axis=0).sum())
+        if alike < REPLACED:
+            raise RetrievalError(
+                f"{self.name} answers otherwise about {question.name} than before (similarity {alike:.3f}). "
+                "If it is another model now, give another --ledger; --teacher-probe false mixes both."
+            )
 
     def _advance(self, work: Work) -> None:
         """Make one call about the group at hand, and see to what comes of it."""
@@ -209,11 +201,10 @@ class BudgetedTeacher(Embedder):
         try:
             faults = self._call(questions, reserved)
         except UnansweredError as answer:
-            reasons = {questions[i].digest: reason for i, reason in answer.reasons.items()}
-            group.open += [q for q in questions if q.digest not in reasons]
-            named = [q for q in questions if q.digest in reasons]
+            named = [questions[i] for i in sorted(answer.reasons)]
+            group.open += [q for i, q in enumerate(questions) if i not in answer.reasons]
             self._follow(answer, named, group, work, whole=len(named) == len(questions))
-            work.outcome.refused.update(reasons)
+            work.outcome.refused.update({questions[i].digest: why for i, why in answer.reasons.items()})
             return
         except CallError as failure:
             group.attempts += 1
@@ -221,12 +212,11 @@ class BudgetedTeacher(Embedder):
             return
         group.attempts = 0
         for question in questions:
-            fault = faults.get(question.digest)
-            if fault:
+            if fault := faults.get(question.digest):
                 work.bad[question.digest] += 1
                 wrong, whole = BadAnswerError(f"{self.name} {fault}"), len(faults) == len(questions)
                 self._follow(wrong, [question], group, work, work.bad[question.digest], whole)
-            elif fault is not None:
+            elif question.digest in faults:
                 group.open.append(question)
 
     def _follow(
@@ -279,16 +269,7 @@ class BudgetedTeacher(Embedder):
     def _call(self, questions: Sequence[Question], reserved: Reserved) -> dict[str, str]:
         """Make one call; store what it brings, and note as lost what is of no use.
 
-        Args:
-            questions: All of which are reserved.
-            reserved: Their reservations.
-
-        Returns:
-            What has no answer in the ledger yet, by digest, with what was wrong: nothing, if it is held back.
-
-        Raises:
-            UnansweredError: The teacher has no answer for some of them. None is stored.
-            CallError: As `Embedder.embed`.
+        Return what has no answer in the ledger yet, by digest, and what was wrong: nothing, if held back.
         """
         start = time.monotonic()
         rows = self._send(questions, reserved)
@@ -321,7 +302,7 @@ class BudgetedTeacher(Embedder):
         except CallError as failure:
             self.complaint = str(failure)
             if failure.charged:
-                self._lose(calls, str(failure))
+                self._lose(calls, self.complaint)
                 with self._lock:  # by what failed, not by what is: all threads may fail together
                     self._most = max(1, min(self._most, len(questions) // SMALLER))
             else:
@@ -353,11 +334,7 @@ class BudgetedTeacher(Embedder):
         return {}
 
     def _settle(self, question: Question) -> bool:
-        """Store the answer that is held back for this question, where no other is to come.
-
-        Returns:
-            Whether one was.
-        """
+        """Store the answer that is held back for this question, if one is, where no other is to come."""
         with self._lock:  # or two threads settle the same one
             held = self._held
             if held is None or held.question.digest != question.digest:

@@ -17,25 +17,15 @@ from index.teachers.spec import TeacherSpec
 
 @dataclass(frozen=True)
 class Bill:
-    """What a run asks a teacher for.
+    """What a run asks a teacher for."""
 
-    Attributes:
-        images: Distinct images.
-        answered: How many of them the ledger knows.
-        queries: How many are to be asked about. Ones that turn out to be unreadable cost nothing.
-        spent: What the ledger's account stands at: answers, and failed calls.
-        budget: How much may ever be spent.
-        rate: Images a second that are answered; None where nothing was measured and no limit given.
-        price: Of a thousand answers, in the user's money; None where it was not given.
-    """
-
-    images: int
-    answered: int
-    queries: int
-    spent: int
-    budget: int
-    rate: float | None
-    price: float | None
+    images: int  # distinct ones
+    answered: int  # how many of them the ledger knows
+    queries: int  # how many are to be asked about; unreadable ones will cost nothing
+    spent: int  # what the ledger's account stands at: answers, and failed calls
+    budget: int  # how much may ever be spent
+    rate: float | None  # images a second; None where nothing was measured and no limit given
+    price: float | None  # of a thousand answers, in the user's money; None where it was not given
 
     @property
     def seconds(self) -> float | None:
@@ -55,15 +45,13 @@ class Bill:
         money = "unknown: no --price given"
         if self.money is not None:
             money = f"{self.money:.2f}, at {self.price:g} a thousand"
-        return "\n".join(
-            (
-                f"images            {self.images}",
-                f"already answered  {self.answered}",
-                f"queries to make   {self.queries}",
-                f"budget            {self.budget}, of which {self.spent} spent",
-                f"time to ask       {time}",
-                f"money             {money}",
-            )
+        return (
+            f"images            {self.images}\n"
+            f"already answered  {self.answered}\n"
+            f"queries to make   {self.queries}\n"
+            f"budget            {self.budget}, of which {self.spent} spent\n"
+            f"time to ask       {time}\n"
+            f"money             {money}"
         )
 
     def require_budget(self) -> None:
@@ -84,16 +72,10 @@ def make_bill(
     price: float | None = None,
     known: Collection[str] = (),
 ) -> Bill:
-    """Reckon what asking about images costs. Reads the files, asks nothing.
+    """Reckon what asking about images costs, at a price for a thousand answers. Reads files, asks nothing.
 
-    Args:
-        files: The images.
-        teacher: The teacher to ask.
-        ledger: Its answers.
-        budget: How much may ever be spent.
-        wanted: How many answers are wanted, and no more asked about than the budget allows; None wants all.
-        price: Of a thousand answers.
-        known: Content digests of images that nobody needs to be asked about.
+    All answers are asked for or, if some number is `wanted`, as many as the budget allows; none is needed
+    about images whose content digests are `known`.
 
     Raises:
         UsageError: The price is none, or the teacher is a file of vectors that lacks some of the images.
@@ -107,7 +89,9 @@ def make_bill(
     queries = len(distinct) - answered
     if wanted is not None:
         queries = max(min(queries, wanted - answered, budget - spent), 0)
-    return Bill(len(distinct), answered, queries, spent, budget, expected_rate(teacher, ledger), price)
+    measured = ledger.rate and ledger.rate * teacher.calls.concurrency  # by earlier answers
+    rate = min((rate for rate in (measured, teacher.calls.rate) if rate), default=None)
+    return Bill(len(distinct), answered, queries, spent, budget, rate, price)
 
 
 def bill_by_name(
@@ -119,20 +103,7 @@ def bill_by_name(
     update: Path | None = None,
     exclude: Sequence[str] = (),
 ) -> Bill:
-    """`make_bill`, with everything given by its name.
-
-    Args:
-        sources: As for `find_images`.
-        teacher: How to reach the teacher.
-        device: `auto`, `cpu` or `cuda`.
-        price: As in `make_bill`.
-        wanted: As in `make_bill`.
-        update: An index folder; nobody is asked again about its images.
-        exclude: As for `find_images`.
-
-    Raises:
-        UsageError: There is no teacher, or it, its ledger or a source cannot be used.
-    """
+    """`make_bill` of what `find_images` finds; `update` is an index whose images need not be asked about."""
     if teacher.spec is None:
         raise UsageError("--dry-run says what a teacher costs. Give --teacher.")
     files = find_images(sources, exclude)
@@ -140,13 +111,6 @@ def bill_by_name(
     model = teacher.open_plain(device)
     with teacher.open_ledger(model.key, dry=True) as ledger:
         return make_bill(files, model, ledger, teacher.budget, wanted, price, known)
-
-
-def expected_rate(teacher: Embedder, ledger: Ledger) -> float | None:
-    """Images a second: by earlier answers, with as many calls at a time, but no more than is allowed."""
-    measured = ledger.rate and ledger.rate * teacher.calls.concurrency
-    known = [rate for rate in (measured, teacher.calls.rate) if rate]
-    return min(known, default=None)
 
 
 def format_seconds(seconds: float) -> str:

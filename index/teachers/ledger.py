@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -27,37 +26,24 @@ from index.teachers.ledger_schema import checksum, damage, open_ledger_file
 
 LOOK_UP = 500  # SQLite limits the variables of one statement
 IN_MEMORY = Path(":memory:")  # as SQLite calls it
+SPENT = "SELECT (SELECT coalesce(max(id), 0) FROM answers) + count(*) FROM calls"
 ROOM = 32_000_000  # bytes that must be free before anything is paid for: twice what is written ahead
 
 
 @dataclass(frozen=True)
 class Reserved:
-    """What may be asked about of some images; those already answered are in none of the three.
+    """What may be asked about of some images, by digest; those already answered are in none of the three."""
 
-    Attributes:
-        calls: The images that may be asked about now, by digest, each with the number of its reservation.
-        busy: Digests that another thread or process is asking about.
-        denied: Digests for which the budget has no room.
-    """
-
-    calls: dict[str, int]
-    busy: set[str]
-    denied: list[str]
+    calls: dict[str, int]  # may be asked about now, each with the number of its reservation
+    busy: set[str]  # another thread or process is asking about them
+    denied: list[str]  # the budget has no room for them
 
 
 class Ledger:
     """Answers of one teacher by the content digest of what was sent. Safe to share between threads."""
 
     def __init__(self, path: Path, teacher_key: str) -> None:
-        """Open a ledger, or start one.
-
-        Args:
-            path: The SQLite file; its folder is made if need be.
-            teacher_key: The embedder's key.
-
-        Raises:
-            UsageError: The file is no ledger, cannot be written, or belongs to another teacher.
-        """
+        """Open the ledger of a teacher by its key, or start one; UsageError if the file cannot be one."""
         self.path = path
         self.written_off = 0  # calls found in flight after their process had ended
         self._lock = Lock()
@@ -71,9 +57,7 @@ class Ledger:
     def __enter__(self) -> "Ledger":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __len__(self) -> int:
@@ -92,7 +76,7 @@ class Ledger:
     @property
     def spent(self) -> int:
         """What counts against the budget: answers, and calls without one that failed or are in flight."""
-        return self._one("SELECT (SELECT coalesce(max(id), 0) FROM answers) + count(*) FROM calls")
+        return self._one(SPENT)
 
     @property
     def dim(self) -> int | None:
@@ -117,7 +101,8 @@ class Ledger:
 
     def known(self, digests: Iterable[str]) -> set[str]:
         """Which of these images the teacher has already been asked about."""
-        return {digest for digest, _ in self._rows("0", list(digests))}
+        with self._reading() as db:
+            return {digest for digest, _ in _select(db, "0", list(digests))}
 
     def answers(self, digests: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The answers that are known, by the digest of what was sent or of the file that it was made of.
@@ -125,7 +110,8 @@ class Ledger:
         Raises:
             RetrievalError: The ledger cannot be read, or is damaged.
         """
-        rows = self._rows("vector", digests)
+        with self._reading() as db:
+            rows = _select(db, "vector", digests)
         size = 4 * (self.dim or 0) if rows else 0
         if any(len(blob) != size for _, blob in rows):
             raise RetrievalError(damage(self.path))
@@ -134,11 +120,8 @@ class Ledger:
     def reserve(self, digests: Sequence[str], budget: int, seconds: float, again: bool = False) -> Reserved:
         """Set budget aside for calls, before anything is sent.
 
-        Args:
-            digests: What is to be asked about; what has an answer by now is left out.
-            budget: How much may ever be spent.
-            seconds: Calls have ended after so many seconds, whatever happens to this process.
-            again: Whether to ask also about what has an answer, to compare.
+        What has an answer by now is left out, unless it is asked about `again`, to compare. Calls have ended
+        after so many seconds, whatever happens to this process.
 
         Raises:
             RetrievalError: The ledger cannot be written.
@@ -154,16 +137,11 @@ class Ledger:
             known = {digest for digest, _ in _select(db, "0", () if again else digests)}
             busy = {digest for (digest,) in db.execute("SELECT digest FROM calls WHERE until > 0")}
             wanted = [digest for digest in dict.fromkeys(digests) if digest not in known | busy]
-            (spent,) = db.execute(
-                "SELECT (SELECT coalesce(max(id), 0) FROM answers) + count(*) FROM calls"
-            ).fetchone()
-            room = max(budget - spent, 0)
+            room = max(budget - db.execute(SPENT).fetchone()[0], 0)
             calls = {}
             for digest in wanted[:room]:
-                cursor = db.execute(
-                    "INSERT INTO calls (digest, owner, until) VALUES (?, ?, ?)",
-                    (digest, self._owner, now + seconds),
-                )
+                row = (digest, self._owner, now + seconds)
+                cursor = db.execute("INSERT INTO calls (digest, owner, until) VALUES (?, ?, ?)", row)
                 assert cursor.lastrowid is not None
                 calls[digest] = cursor.lastrowid
         if written_off:
@@ -179,16 +157,11 @@ class Ledger:
         sources: Mapping[str, str] | None = None,
         seconds: float = 0.0,
     ) -> None:
-        """Store n answers `(n, dim)`, all or none, before anyone uses them.
+        """Store n answers `(n, dim)` as they came, all or none, before anyone uses them.
 
-        An image that has got an answer meanwhile keeps the first one.
-
-        Args:
-            digests: Of what was sent.
-            vectors: The answers, as they came.
-            calls: The reservations that these answers settle, by digest.
-            sources: Content digest of the file that each was made of, where that is another.
-            seconds: How long the call took.
+        An image that has got an answer meanwhile keeps the first one. `calls` are the reservations that these
+        answers settle, `sources` the content digests of the files that they are about where these are others,
+        both by the digest of what was sent; `seconds` is how long the call took.
 
         Raises:
             RetrievalError: They could not be stored.
@@ -270,10 +243,6 @@ class Ledger:
         with self._reading() as db:
             row = db.execute(query).fetchone()
         return row[0] if row else None
-
-    def _rows(self, column: str, digests: Sequence[str]) -> list[tuple[str, bytes]]:
-        with self._reading() as db:
-            return _select(db, column, digests)
 
 
 def default_ledger(teacher_key: str) -> Path:

@@ -1,4 +1,4 @@
-"""What a ledger says of itself, without its teacher. Nothing here writes."""
+"""What a ledger says of itself, without its teacher. Nothing here writes; no ledger is a UsageError."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -15,34 +15,23 @@ from index.embedders.vectors_file import write_vectors
 from index.errors import RetrievalError, UsageError
 from index.teachers.ledger_schema import FORMAT, checksum, damage
 
+SIZE = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
 CHUNK = 2048  # answers read at a time
 
 
 @dataclass(frozen=True)
 class Account:
-    """What stands in a ledger.
+    """What stands in a ledger."""
 
-    Attributes:
-        teacher: Its key.
-        dim: Length of its vectors; None before the first.
-        answers: How many there are.
-        lost: Calls that brought no answer, and count as spent.
-        in_flight: Calls without an answer yet, or from a process that was killed.
-        first: When the first answer came, UTC; None if there is none.
-        last: When the last one came.
-        rate: Images a second that one call at a time was answered with.
-        megabytes: Size of the file.
-    """
-
-    teacher: str
-    dim: int | None
-    answers: int
-    lost: int
-    in_flight: int
-    first: str | None
-    last: str | None
-    rate: float | None
-    megabytes: float
+    teacher: str  # its key
+    dim: int | None  # of its vectors; None before the first
+    answers: int  # how many there are
+    lost: int  # calls that brought no answer, and count as spent
+    in_flight: int  # calls without an answer yet, or from a process that was killed
+    first: str | None  # when the first answer came, UTC; None if there is none
+    last: str | None  # when the last one came
+    rate: float | None  # images a second that one call at a time was answered with
+    megabytes: float  # of the file
 
     @property
     def spent(self) -> int:
@@ -52,55 +41,32 @@ class Account:
     def __str__(self) -> str:
         """The account for people, one figure a line."""
         rate = "unknown" if self.rate is None else f"{self.rate:.3g} images a second, one call at a time"
-        return "\n".join(
-            (
-                f"teacher    {self.teacher}",
-                f"answers    {self.answers}, of length {self.dim or 'unknown'}, {self.megabytes:.2f} MB",
-                f"answered   {self.first or '-'} to {self.last or '-'}",
-                f"failed     {self.lost}",
-                f"in flight  {self.in_flight}",
-                f"spent      {self.spent}",
-                f"rate       {rate}",
-            )
+        return (
+            f"teacher    {self.teacher}\n"
+            f"answers    {self.answers}, of length {self.dim or 'unknown'}, {self.megabytes:.2f} MB\n"
+            f"answered   {self.first or '-'} to {self.last or '-'}\n"
+            f"failed     {self.lost}\n"
+            f"in flight  {self.in_flight}\n"
+            f"spent      {self.spent}\n"
+            f"rate       {rate}"
         )
 
 
 def read_account(path: Path) -> Account:
-    """Read what stands in a ledger.
-
-    Raises:
-        UsageError: It is no ledger.
-    """
+    """Read what stands in a ledger."""
     with _reading(path) as db:
         key, dim, rate = db.execute(
             "SELECT key, dim, CASE WHEN busy > 0 THEN timed / busy END FROM teacher"
         ).fetchone()
-        answers, first, last = db.execute(
-            "SELECT count(*), min(answered), max(answered) FROM answers"
-        ).fetchone()
+        answers, *dates = db.execute("SELECT count(*), min(answered), max(answered) FROM answers").fetchone()
         lost, in_flight = db.execute("SELECT total(until = 0), total(until > 0) FROM calls").fetchone()
-        (bytes_used,) = db.execute(
-            "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
-        ).fetchone()
-    return Account(
-        key, dim, answers, int(lost), int(in_flight), _date(first), _date(last), rate, bytes_used / 1e6
-    )
+        (size,) = db.execute(SIZE).fetchone()
+    first, last = map(_date, dates)
+    return Account(key, dim, answers, int(lost), int(in_flight), first, last, rate, size / 1e6)
 
 
 def export_ledger(path: Path, out: Path) -> int:
-    """Write all answers, as they came, to a file of vectors, which can be a teacher itself.
-
-    Args:
-        path: The ledger.
-        out: Ends in .npz or .parquet.
-
-    Returns:
-        How many answers there are.
-
-    Raises:
-        UsageError: It is no ledger, or `out` cannot be written.
-        RetrievalError: It is damaged.
-    """
+    """Write all answers, as they came, to a file of vectors, itself a teacher; return how many."""
     account = read_account(path)
     if not account.dim:
         raise UsageError(f"{path} holds no answer yet.")
@@ -110,14 +76,7 @@ def export_ledger(path: Path, out: Path) -> int:
 
 
 def verify_ledger(path: Path) -> list[str]:
-    """Check the file, and each answer against its checksum.
-
-    Returns:
-        What is wrong, one line each; empty if all is well.
-
-    Raises:
-        UsageError: It is no ledger.
-    """
+    """Check the file, and each answer against its checksum; return what is wrong, one line each."""
     with _reading(path) as db:
         faults = [line for (line,) in db.execute("PRAGMA integrity_check(20)") if line != "ok"]
         (dim,) = db.execute("SELECT dim FROM teacher").fetchone()
@@ -152,10 +111,8 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
-            if (
-                version != FORMAT
-                or not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'calls'").fetchone()
-            ):
+            tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+            if version != FORMAT or "calls" not in tables:
                 raise UsageError(f"{path} is not a ledger of this version.")
             yield db
     except sqlite3.OperationalError as error:
@@ -165,6 +122,4 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _date(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -52,12 +52,7 @@ PATIENCE = 60.0  # seconds to wait for another process that writes
 
 
 def open_ledger_file(path: Path, teacher_key: str) -> sqlite3.Connection:
-    """Open a ledger's file, or start one for a teacher.
-
-    Raises:
-        UsageError: It is something else, or belongs to another teacher.
-        sqlite3.Error: It cannot be read or written.
-    """
+    """Open a ledger's file, or start one; UsageError if it is something else, or another teacher's."""
     deadline = time.monotonic() + PATIENCE
     while True:
         db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)

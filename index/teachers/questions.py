@@ -16,55 +16,33 @@ LARGEST_CALL = 16_000_000  # bytes of images
 
 @dataclass(frozen=True)
 class Question:
-    """One image to ask about.
+    """One image to ask about."""
 
-    Attributes:
-        name: Of the image, for messages.
-        place: `Photo.location`.
-        source: Content digest of its file.
-        digest: Of what is sent.
-        size: Bytes to send.
-        input: What the teacher made of it.
-    """
-
-    name: str
-    place: str
-    source: str
-    digest: str
-    size: int
-    input: Any
+    name: str  # of the image, for messages
+    place: str  # `Photo.location`
+    source: str  # content digest of its file
+    digest: str  # of what is sent
+    size: int  # bytes to send
+    input: Any  # what the teacher made of it
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What questions have no answer, by the digest of what was sent; all others are in the ledger.
+    """What questions have no answer, by the digest of what was sent; all others are in the ledger."""
 
-    Attributes:
-        refused: With the reason.
-        denied: For which the budget has no room.
-    """
-
-    refused: dict[str, str]
-    denied: set[str]
+    refused: dict[str, str]  # with the reason
+    denied: set[str]  # for which the budget has no room
 
 
 @dataclass
 class Group:
-    """Questions that are asked together.
+    """Questions that are asked together."""
 
-    Attributes:
-        open: Those without an answer yet.
-        part: Whether they are part of a larger call that was given up.
-        calls: How many were made about it.
-        attempts: Calls in a row that brought nothing.
-        waited: Seconds spent waiting for what others ask about.
-    """
-
-    open: list[Question]
-    part: bool = False
-    calls: int = 0
-    attempts: int = 0
-    waited: float = 0.0
+    open: list[Question]  # those without an answer yet
+    part: bool = False  # whether they are part of a larger call that was given up
+    calls: int = 0  # how many were made about it
+    attempts: int = 0  # calls in a row that brought nothing
+    waited: float = 0.0  # seconds spent waiting for what others ask about
 
 
 @dataclass

@@ -28,27 +28,16 @@ class BadAnswerError(CallError):
 
 @dataclass(frozen=True)
 class State:
-    """What is known when a call has failed.
+    """What is known when a call has failed."""
 
-    Attributes:
-        name: Of the first image that it failed for.
-        images: How many it failed for.
-        attempts: How many calls in a row brought no answer; of a bad answer, how many this image had.
-        whole: Whether it failed for all images that it was about.
-        part: Whether these images were part of a larger call that was given up.
-        answered: Whether the teacher has ever given an answer of use.
-        given_up: How many calls were given up in a row, by all threads.
-        useless: How many calls were charged for and of no use, before two answers agreed.
-    """
-
-    name: str = ""
-    images: int = 1
-    attempts: int = 1
-    whole: bool = True
-    part: bool = False
-    answered: bool = True
-    given_up: int = 0
-    useless: int = 0
+    name: str = ""  # of the first image that it failed for
+    images: int = 1  # how many it failed for
+    attempts: int = 1  # calls in a row without an answer; of a bad answer, how many this image had
+    whole: bool = True  # whether it failed for all images that it was about
+    part: bool = False  # whether they were part of a larger call that was given up
+    answered: bool = True  # whether the teacher has ever given an answer of use
+    given_up: int = 0  # calls given up in a row, by all threads
+    useless: int = 0  # calls charged for and of no use, before two answers agreed
 
 
 @dataclass(frozen=True)
@@ -81,12 +70,7 @@ class Abort:
 
 
 def decide(state: State, failure: RetrievalError) -> Retry | Split | Refuse | Abort:
-    """Decide what to do about a failed call.
-
-    Args:
-        state: What else is known.
-        failure: What `Embedder.embed` raised, or a `BadAnswerError` for one image.
-    """
+    """Decide what to do about what `Embedder.embed` raised, or about a `BadAnswerError` for one image."""
     if state.useless >= USELESS:
         return Abort(f"{USELESS} calls were of no use. The last: {_line(failure)}, for {state.name}")
     if isinstance(failure, TransientError):

@@ -6,52 +6,32 @@ from pathlib import Path
 from index.embedders.base import Embedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
-from index.embedders.text import open_text
 from index.progress import say
 from index.teachers.client import BudgetedTeacher
 from index.teachers.ledger import IN_MEMORY, Ledger, default_ledger
 from index.teachers.ledger_report import read_account
+from index.text.models import open_text
 
 
 @dataclass(frozen=True)
 class TeacherSpec:
-    """What opens a teacher.
+    """What opens a teacher."""
 
-    Attributes:
-        spec: As for `open_embedder`. None where there is no teacher, or where an index remembers it.
-        options: As for `open_embedder`.
-        ledger: The file of its answers; None keeps it in the user's cache folder.
-        budget: How many images a paid teacher may ever be asked about; 0 lets only the ledger answer.
-        opened: The teacher itself, where it is open already, as a Python callable may be.
-    """
-
-    spec: str | None = None
-    options: EmbedderOptions = field(default_factory=EmbedderOptions)
-    ledger: Path | None = None
-    budget: int = 0
-    opened: Embedder | None = None
+    spec: str | None = None  # as for `open_embedder`; None without one, or where an index remembers it
+    options: EmbedderOptions = field(default_factory=EmbedderOptions)  # as for `open_embedder`
+    ledger: Path | None = None  # the file of its answers; None keeps it in the user's cache folder
+    budget: int = 0  # how many images a paid one may ever be asked about; 0 lets only the ledger answer
+    opened: Embedder | None = None  # itself, where it is open already, as a Python callable may be
 
     def open_plain(self, device: str) -> Embedder:
-        """Open the teacher itself.
-
-        Raises:
-            UsageError: It cannot be opened.
-        """
+        """Open the teacher itself."""
         if self.opened:
             return self.opened
         assert self.spec is not None
         return open_embedder(self.spec, device, self.options)
 
     def open_ledger(self, teacher_key: str, dry: bool = False) -> Ledger:
-        """Open its ledger.
-
-        Args:
-            teacher_key: Of the teacher.
-            dry: Whether to write nothing; where this teacher has no ledger, one in memory stands for it.
-
-        Raises:
-            UsageError: The file cannot be used, or holds the answers of another teacher.
-        """
+        """Open its ledger; one in memory, if `dry`, stands for a ledger that is not there or is another's."""
         path = self.ledger or default_ledger(teacher_key)
         if dry and path.exists() and (owner := read_account(path).teacher) != teacher_key:
             say(f"{path} holds the answers of another teacher: {owner}. A run will need another --ledger.")
@@ -72,13 +52,9 @@ class TeacherSpec:
 
 @dataclass(frozen=True)
 class TextSpec(TeacherSpec):
-    """What opens the text model of a teacher. The ledger is one of texts: none is among the images.
+    """What opens the text model of a teacher. The ledger is one of texts: none is among the images."""
 
-    Attributes:
-        tokenizer: The `tokenizer.json` of an ONNX file.
-    """
-
-    tokenizer: Path | None = None
+    tokenizer: Path | None = None  # the `tokenizer.json` of an ONNX file
 
     def open_plain(self, device: str) -> Embedder:
         """As of `TeacherSpec`."""

@@ -9,12 +9,12 @@ from PIL import Image
 
 from app.server.api import require_item
 from app.server.fetch import fetch_image
-from index.embedders.text import Text
 from index.errors import ImageError, UsageError
 from index.images.decode import Photo, decode, with_pixels
 from index.images.sources import image_at
 from index.io import content_digest
 from index.search import Searcher
+from index.text.models import Text
 
 Box = tuple[float, ...]
 

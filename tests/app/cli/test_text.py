@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from app.cli import app
 from index.embedders.options import EmbedderOptions
-from index.embedders.text import open_text
 from index.io import content_digest
 from index.teachers.ledger import default_ledger
+from index.text.models import open_text
 
 EACH = 12
 

@@ -17,10 +17,10 @@ from app.server.concurrency import SharedSearcher
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.teacher_space import FILE, TeacherSpace
-from index.embedders.text import LONGEST, Text
 from index.search import Searcher, open_searcher
 from index.stores.filters import Filter
 from index.teachers.spec import TextSpec
+from index.text.models import LONGEST, Text
 
 
 @pytest.fixture(scope="module")

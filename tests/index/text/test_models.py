@@ -9,8 +9,8 @@ from conftest import write_embedder
 from text_towers import DIM, VOCABULARY, word_vectors, write_text_tower, write_tokenizer
 
 from index.embedders.options import EmbedderOptions
-from index.embedders.text import LARGEST, LONGEST, Text, TextEmbedder, open_text
 from index.errors import UsageError
+from index.text.models import LARGEST, LONGEST, Text, TextEmbedder, open_text
 
 END = VOCABULARY.index("[END]")
 

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from index.embedders.base import Embedder, unit_rows
 from index.embedders.http import EndpointEmbedder
 from index.embedders.http_formats import TEXT, Upload
-from index.embedders.onnx import digest_model, open_session, own_calls
+from index.embedders.onnx import OnnxModel, open_session
 from index.embedders.onnx_generic import find_output
 from index.embedders.options import EmbedderOptions
 from index.errors import UsageError, needs
-from index.images.file import readable
 from index.io import content_digest
 
 if TYPE_CHECKING:
@@ -56,17 +55,7 @@ class Text:
 
 
 def open_text(spec: str, tokenizer: Path | None, device: str, options: EmbedderOptions) -> Embedder:
-    """Open the model that embeds texts.
-
-    Args:
-        spec: The path of an ONNX file, or the address of an endpoint.
-        tokenizer: The `tokenizer.json` of an ONNX file.
-        device: `auto`, `cpu` or `cuda`.
-        options: As for `open_embedder`.
-
-    Raises:
-        UsageError: It cannot be opened, or takes something else than texts.
-    """
+    """Open a text model: the path of an ONNX file, with its tokenizer.json, or the address of an endpoint."""
     if spec.startswith(("http://", "https://")):
         return TextEndpoint(spec, options)
     if tokenizer is None:
@@ -78,11 +67,7 @@ class TextEndpoint(EndpointEmbedder):
     """An endpoint that is sent texts."""
 
     def __init__(self, url: str, options: EmbedderOptions) -> None:
-        """As `EndpointEmbedder`.
-
-        Raises:
-            UsageError: As there, or the dialect has no form for texts.
-        """
+        """As `EndpointEmbedder`, if the dialect has a form for texts."""
         if options.dialect == "multipart":
             raise UsageError("Dialect multipart sends files. Give --text-option dialect=infinity or jina.")
         super().__init__(url, options)
@@ -93,60 +78,40 @@ class TextEndpoint(EndpointEmbedder):
         return Upload(photo.words.encode(), TEXT, photo.digest)
 
 
-class TextEmbedder(Embedder):
+class TextEmbedder(OnnxModel):
     """An ONNX file that takes tokens, with its tokenizer."""
 
+    side = 0
+
     def __init__(self, path: Path, tokenizer: Path, device: str, options: EmbedderOptions) -> None:
-        """Find out what goes in and what comes out.
-
-        Args:
-            path: The ONNX file.
-            tokenizer: The `tokenizer.json`; a `tokenizer_config.json` beside it tells length and padding.
-            device: `auto`, `cpu` or `cuda`.
-            options: `output` and `pool` count.
-
-        Raises:
-            UsageError: A file cannot be used, or the model takes no tokens or gives no vector.
-        """
-        data, self._session = open_session(path, device)
-        self.name, self.spec, self.options = readable(path.name), str(path.absolute()), options
-        self.provider, self.side, self.calls = self._session.get_providers()[0], 0, own_calls(self._session)
+        """Find out what goes in and what comes out. Of the options `output` and `pool` count."""
+        super().__init__(path, open_session(path, device), options)
         self._inputs = _find_inputs(self._session)
-        count, length = self._inputs[IDS].shape
-        self._count = count if isinstance(count, int) else 1
-        self._tokenizer = _open_tokenizer(
-            tokenizer, length if isinstance(length, int) else None, MASK not in self._inputs
-        )
+        count, length = (axis if isinstance(axis, int) else None for axis in self._inputs[IDS].shape)
+        self._count = count or 1
+        self._tokenizer = _open_tokenizer(tokenizer, length, MASK not in self._inputs)
         self._output = find_output(self._session, options.output, OUTPUTS, "--text-option output=")
-        self.dim = self._run(self._tokenizer.encode("a photo")).shape[0]
+        self.dim = self._answer(self._tokenizer.encode("a photo")).shape[0]
         told = content_digest(self._tokenizer.to_str().encode())
         feeding = content_digest(f"{told} {self._output} {options.pool}".encode())
-        self.key = f"onnx:{digest_model(path, data)}:{feeding}"
+        self.key += f":{feeding}"
 
     def prepare(self, photo: Any) -> "Encoding":
         """Cut one `Text` into tokens, as many as the model takes."""
         return self._tokenizer.encode(photo.words)
 
     def embed(self, batch: Sequence[Any]) -> NDArray[np.float32]:
-        """Map n prepared texts to `(n, dim)` float32 unit rows.
+        """Map n prepared texts to `(n, dim)` float32 unit rows, as `unit_rows`."""
+        return unit_rows(np.stack([self._answer(one) for one in batch]), self.name)
 
-        Raises:
-            UnansweredError: Some vectors are zero or not finite.
-        """
-        return unit_rows(np.stack([self._run(one) for one in batch]), self.name)
-
-    def _run(self, tokens: "Encoding") -> NDArray[np.float32]:
+    def _answer(self, tokens: "Encoding") -> NDArray[np.float32]:
         """Map one text to a raw vector: alone, so that no other has a say in its padding."""
         known = {IDS: tokens.ids, MASK: tokens.attention_mask, TYPES: tokens.type_ids}
         feed = {
             put.name: np.repeat(np.array([known[kind]], NUMBERS[put.type]), self._count, axis=0)
             for kind, put in self._inputs.items()
         }
-        try:
-            (rows,) = self._session.run([self._output], feed)
-        except Exception as error:  # ONNX Runtime raises its own kinds, none of them exported
-            line = " ".join(str(error).split())[:200]
-            raise UsageError(f"{self.name} does not run on {len(tokens.ids)} tokens: {line}") from error
+        rows = self._run(self._output, feed, f"{len(tokens.ids)} tokens")
         row = np.asarray(rows, np.float32)[0]
         if row.ndim == 2 and len(row) == len(tokens.ids):  # a sequence of vectors
             row = row[0] if self.options.pool == "cls" else row[np.array(tokens.attention_mask) > 0].mean(0)
@@ -177,12 +142,9 @@ def _find_inputs(session: "ort.InferenceSession") -> dict[str, Any]:
 
 
 def _open_tokenizer(path: Path, fixed: int | None, fill: bool) -> "Tokenizer":
-    """Read a tokenizer, and set how long texts become.
+    """Read a tokenizer, and set how long texts become, by a `tokenizer_config.json` beside it too.
 
-    Args:
-        path: Its `tokenizer.json`.
-        fixed: How many tokens the model takes, where that is fixed.
-        fill: Whether short texts are filled up, as a model without a mask has learnt them.
+    A model takes a `fixed` number of tokens, or any; one without a mask has learnt short texts `fill`ed up.
     """
     with needs("text"):
         from tokenizers import Tokenizer

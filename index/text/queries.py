@@ -11,8 +11,8 @@ from functools import cached_property
 
 from index.embedders.base import Embedder
 from index.embedders.teacher_space import TeacherSpace
-from index.embedders.text import Text
 from index.errors import UsageError
+from index.text.models import Text
 from index.vectors import Vectors
 
 # Whose mean stands for that of all texts: what photos show, in as many kinds as possible.

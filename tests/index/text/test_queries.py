@@ -6,9 +6,9 @@ from text_towers import COLOURS, write_text_tower, write_tokenizer
 
 from index.embedders.options import EmbedderOptions
 from index.embedders.teacher_space import TeacherSpace
-from index.embedders.text import Text, open_text
 from index.errors import UsageError
-from index.text_queries import TextQueries
+from index.text.models import Text, open_text
+from index.text.queries import TextQueries
 
 
 @pytest.fixture

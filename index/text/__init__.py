@@ -1,0 +1,1 @@
+"""Search by words: text models, and queries made with them."""
