@@ -344,6 +344,8 @@ def _read(photo: AnyPhoto, side: int) -> Photo:
     if isinstance(photo, bytes):
         return decode(photo, "photo", side)
     if not isinstance(photo, Image.Image):
+        if not isinstance(photo, np.ndarray):
+            raise UsageError(f"A photo is a path, bytes, a Pillow image or an array, not {photo!r:.40}.")
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
             raise UsageError(f"An array must be (h, w, 3) uint8, not {photo.shape} {photo.dtype}.")
         photo = Image.fromarray(photo)

@@ -7,11 +7,11 @@ from typing import Any
 
 from index.errors import ImageError, RetrievalError
 from index.evaluation.revisited import PROTOCOLS
-from index.images.decode import read_photo
+from index.images.decode import Photo, read_photo
 from index.images.file import ImageFile
 from index.images.left_out import EXTENSIONS
 from index.progress import printable
-from index.search import RERANK, Found, Searcher, open_searcher
+from index.search import RERANK, Searcher, open_searcher
 from index.stores.filters import Filter
 from index.stores.records import Item
 from index.teachers.spec import TeacherSpec, TextSpec
@@ -27,6 +27,7 @@ class Answer:
     query: str
     hits: list[tuple[Item, float]]
     error: str | None = None
+    same: tuple[str, ...] = ()  # other paths, in the index, of the very photo that was searched with
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,9 @@ class Answers:
         lines = []
         for answer in self.answers:
             lines.append(f"{answer.query}: {answer.error}" if answer.error else answer.query)
+            lines += [f"     itself {path}" for path in answer.same]
+            if not answer.hits and not answer.error:
+                lines.append("     no other image matches")
             lines += [
                 f"{rank:4} {score:.4f} {item.path}" for rank, (item, score) in enumerate(answer.hits, 1)
             ]
@@ -59,6 +63,7 @@ class Answers:
                 {
                     "query": answer.query,
                     "error": answer.error,
+                    "same": answer.same,
                     "results": [
                         {
                             "rank": rank,
@@ -110,16 +115,21 @@ def search_files(
     answers = []
     for query in queries:
         try:
+            same: list[int] = []
             if query in words:
                 found = searcher.find_text(Text(query), mode, k, wanted)
             else:
-                found = _find_file(searcher, Path(query), mode, k, wanted)
+                photo = _read(searcher, Path(query))
+                same = searcher.index.ids_by_digest.get(photo.digest, [])
+                found = searcher.find([photo], mode, k, wanted)
         except ImageError as reason:
             no_words = "" if text or not _is_words(query) else ". To search by words, give --text-teacher"
             answers.append(Answer(query, [], f"{reason}{no_words}"))
             continue
         hits = [(searcher.index.items[i], score) for i, score in found.results.hits()]
-        answers.append(Answer(query, hits))
+        paths = [searcher.index.items[i].path for i in same]
+        elsewhere = tuple(path for path in paths if path != str(Path(query).absolute()))
+        answers.append(Answer(query, hits, same=elsewhere))
     return Answers(mode, answers)
 
 
@@ -129,9 +139,9 @@ def _is_words(query: str) -> bool:
     return path.suffix.lower() not in EXTENSIONS and not path.exists()
 
 
-def _find_file(searcher: Searcher, path: Path, mode: str, k: int, narrow: Filter | None) -> Found:
+def _read(searcher: Searcher, path: Path) -> Photo:
     side = max(model.side for model in searcher.models.values())
-    return searcher.find([read_photo(ImageFile(path.absolute(), path.name), side)], mode, k, narrow)
+    return read_photo(ImageFile(path.absolute(), path.name), side)
 
 
 def format_scores(scores: Mapping[str, Mapping[str, float]]) -> str:

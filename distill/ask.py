@@ -20,12 +20,11 @@ from index.progress import progress
 from index.stores.records import Failure
 from index.teachers.ask import ask_about, probe
 from index.teachers.client import BudgetedTeacher
+from index.teachers.cost import share_for_queries
 from index.teachers.ledger import Ledger
 
 SAME = 1e-5  # difference between coordinates of unit vectors that is no more than rounding
 FEWEST = 2  # answers that a projection can be fitted to
-QUERIES = 110  # answers about query photos: about 100 bound agreement to 5 points
-QUERY_SHARE = 0.2  # of the budget that may be spent on them
 
 
 @dataclass(frozen=True)
@@ -137,8 +136,8 @@ def consult(
         budget: How many answers to collect.
         select: Which images to ask about, as in `order_by_worth`.
         seed: Of the choice.
-        queries: Photos like those that will be searched with. Up to `QUERIES` answers, and no more than
-            `QUERY_SHARE` of the budget, are about them.
+        queries: Photos like those that will be searched with; as many answers as `share_for_queries` says
+            are about them.
         replayed: Digests of images that nothing is asked about; answers that they have come on top.
         limit: How much may ever be spent by the ledger's account; None for as much as the budget.
 
@@ -188,7 +187,7 @@ def _consult_queries(
     learnt = set(pool.digests)
     new = [i for i, digest in enumerate(digests) if digest not in learnt]
     digests, files = [digests[i] for i in new], [files[i] for i in new]
-    wanted = min(QUERIES, int(QUERY_SHARE * budget))
+    wanted = share_for_queries(budget)
     order = np.random.default_rng(seed).permutation(sorted(range(len(digests)), key=digests.__getitem__))
     answered = ask_teacher(files, digests, order.tolist(), teacher, ledger, limit, wanted)
     place = {digest: i for i, digest in enumerate(digests)}

@@ -87,6 +87,8 @@ def upgrade_by_name(path: Path, teacher: TeacherSpec, out: Path, options: Option
         RetrievalError: As `upgrade_index`, and where the index, the teacher or the ledger cannot be used.
     """
     index = Index(path)
+    if index.path.resolve() in (out.resolve(), *out.resolve().parents):
+        raise UsageError(f"{out} is in the index folder {index.path}. Give another folder as --out.")
     if (index.data / RUN).is_file():
         options = keep_what_it_is(options, read_run(index.data))
     options = replace(options, dim=index.manifest.spaces["student"].dim)

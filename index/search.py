@@ -146,6 +146,11 @@ class Searcher:
         """
         if self.text is None:
             raise UsageError("Words are searched with by a text model of the teacher. Give --text-teacher.")
+        if mode in self.stored_modes and mode not in self.text_modes:
+            raise UsageError(
+                f"Words search {self.index} in mode teacher alone: its student came without {TEACHER_SPACE}. "
+                "Give --mode teacher, or index again with the student where `distill` wrote it."
+            )
         self._require_mode(mode, self.text_modes)
         self.index.keep(narrow or ALL)
         start = perf_counter()

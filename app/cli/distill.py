@@ -92,7 +92,8 @@ def distill(
     spec = describe_teacher(teacher, teacher_option, ledger, budgets[-1])
     left_out = tuple(exclude or ())
     if dry_run and former is None:  # without torch
-        typer.echo(bill_by_name(images, spec, device, price, wanted=budgets[-1], exclude=left_out))
+        wanted, also = budgets[-1], tuple(queries or ())
+        typer.echo(bill_by_name(images, spec, device, price, wanted, exclude=left_out, queries=also))
         return
     from distill.continued import bill_further, continue_by_name
     from distill.curve import distill_by_name

@@ -53,6 +53,9 @@ def _in_one_line(ctx: Any) -> Iterator[None]:
         yield
     except USAGE_ERROR as error:
         command, message = (error.ctx or ctx).command_path, error.format_message()
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(message, err=True)
+            raise typer.Exit(2) from error
         if not message or "\n" in message:  # the help was shown, for nothing was asked for
             raise typer.Exit(2) from error
         end = "" if message.endswith("?") else "."

@@ -99,8 +99,10 @@ def _read_options(options: Sequence[str] | None, flag: str = "--teacher-option")
     values = {}
     for option in options or ():
         key, equals, text = option.partition("=")
-        if not equals or key not in READERS:
+        if not equals:
             raise UsageError(f"{flag} takes KEY=VALUE, not {option!r}. Keys: {', '.join(READERS)}.")
+        if key not in READERS:
+            raise UsageError(f"{flag} has no key {key!r}. Keys: {', '.join(READERS)}.")
         read, kind = READERS[key]
         try:
             values[key] = read(text)

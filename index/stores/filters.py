@@ -49,7 +49,7 @@ class Filter:
         """Raise UsageError, which names those that are there, if a column is not."""
         for column in self.columns:
             if column not in names:
-                there = f"only {', '.join(names)}" if names else "none: see index --metadata"
+                there = f"only {', '.join(names)}" if names else "nor any other: see index --metadata"
                 raise UsageError(f"This index has no column {column!r}, {there}.")
 
     def matches_nothing(

@@ -169,6 +169,9 @@ def read_rows(file: Path) -> tuple[list[str], list[list[str]]]:
     for line, row in enumerate(rows, 2):
         if len(row) != len(header):
             raise UsageError(f"{file}, row {line}, has {len(row)} fields, not {len(header)}.")
+    paths = Counter(row[header.index(PATH)] for row in rows)
+    if twice := next((path for path, count in paths.items() if count > 1), None):
+        raise UsageError(f"{file} has two rows for {twice}. Leave one.")
     return header, rows
 
 

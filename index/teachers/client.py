@@ -97,8 +97,9 @@ class BudgetedTeacher(Embedder):
             raise UnansweredError(f"No answer for {batch[first].name}: {reasons[first]}.", reasons)
         if outcome.denied:
             raise BudgetError(
-                f"{self.name} was not asked about {len(outcome.denied)} images: {self.ledger.spent} of the "
-                f"budget of {self.budget} are spent ({self.ledger.path}). Give a larger --budget."
+                f"{self.name} was not asked {len(outcome.denied)} of {len(batch)} questions: "
+                f"{self.ledger.spent} of the budget of {self.budget} are spent ({self.ledger.path}). "
+                "Give a larger --budget."
             )
         answers = self.ledger.answers([q.digest for q in batch] + [q.source for q in batch])
         rows = [answers[q.digest if q.digest in answers else q.source] for q in batch]

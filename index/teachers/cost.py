@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from index.embedders.base import Embedder
@@ -13,6 +13,9 @@ from index.images.sources import Source, find_images
 from index.stores.folder import Index
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
+
+QUERIES = 110  # answers about query photos: about 100 bound agreement to 5 points
+QUERY_SHARE = 0.2  # of the budget that may be spent on them
 
 
 @dataclass(frozen=True)
@@ -102,15 +105,34 @@ def bill_by_name(
     wanted: int | None = None,
     update: Path | None = None,
     exclude: Sequence[str] = (),
+    queries: Sequence[Source] = (),
 ) -> Bill:
-    """`make_bill` of what `find_images` finds; `update` is an index whose images need not be asked about."""
+    """`make_bill` of what `find_images` finds.
+
+    `update` is an index whose images need not be asked about. About `queries`, photos like those that will be
+    searched with, a part of the budget is spent.
+    """
     if teacher.spec is None:
         raise UsageError("--dry-run says what a teacher costs. Give --teacher.")
     files = find_images(sources, exclude)
     known = Index(update).ids_by_digest if update else ()
     model = teacher.open_plain(device)
     with teacher.open_ledger(model.key, dry=True) as ledger:
-        return make_bill(files, model, ledger, teacher.budget, wanted, price, known)
+        if not queries or wanted is None:
+            return make_bill(files, model, ledger, teacher.budget, wanted, price, known)
+        most, learnt = share_for_queries(wanted), {*known, *digest_pool(files)}
+        about = make_bill(find_images(queries), model, ledger, teacher.budget, most, price, learnt)
+        left, wanted = teacher.budget - about.queries, wanted - about.queries - min(about.answered, most)
+        bill = make_bill(files, model, ledger, left, wanted, price, known)
+        both = {
+            name: getattr(bill, name) + getattr(about, name) for name in ("images", "answered", "queries")
+        }
+        return replace(bill, budget=teacher.budget, **both)
+
+
+def share_for_queries(budget: int) -> int:
+    """How many answers of a budget may be about query photos."""
+    return min(QUERIES, int(QUERY_SHARE * budget))
 
 
 def format_seconds(seconds: float) -> str:

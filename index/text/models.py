@@ -149,6 +149,8 @@ def _open_tokenizer(path: Path, fixed: int | None, fill: bool) -> "Tokenizer":
     with needs("text"):
         from tokenizers import Tokenizer
 
+    if not path.exists():
+        raise UsageError(f"{path} does not exist. Give a tokenizer.json.")
     if not path.is_file() or path.stat().st_size > LARGEST:
         raise UsageError(f"{path} is no file of at most {LARGEST >> 20} MiB. Give a tokenizer.json.")
     try:

@@ -87,6 +87,16 @@ def test_the_former_student_may_go_on(index, photos, tmp_path, student_file):
     assert open_searcher(index).models["student"].key == OnnxEmbedder(student_file).key
 
 
+@pytest.mark.parametrize("within", ["", "new"])
+def test_a_student_is_not_written_into_the_index(index, tmp_path, teacher_file, within):
+    before = sorted(path.name for path in index.iterdir())
+    ledger = tmp_path / "l.sqlite"
+    with pytest.raises(UsageError, match="is in the index folder"):
+        upgrade_by_name(index, TeacherSpec(str(teacher_file), ledger=ledger), index / within, OPTIONS)
+    assert sorted(path.name for path in index.iterdir()) == before
+    assert not ledger.exists()
+
+
 def test_vectors_of_another_length_are_refused(index, tmp_path):
     write_embedder(tmp_path / "longer.onnx", dim=9)
     with pytest.raises(UsageError, match=r"vectors of length 8; those of longer.onnx have 9"):

@@ -120,6 +120,18 @@ def test_a_search_is_narrowed_by_metadata_prefix_and_cut(
     assert "column=value" in refused("search", idx, folder / "1.png", "--where", "parity")
 
 
+def test_a_photo_that_is_in_the_index_is_named(index: Path, folder: Path, tmp_path: Path):
+    query = tmp_path / "found somewhere.png"
+    query.write_bytes((folder / "3.png").read_bytes())
+    found = retrieval("search", index, query, "-k", 2)
+    assert found.stdout.splitlines()[1] == f"     itself {folder / '3.png'}"
+    assert json.loads(retrieval("search", index, query, "--json").stdout)["queries"][0]["same"] == [
+        str(folder / "3.png")
+    ]
+    alone = retrieval("search", index, query, "--prefix", "3.png").stdout.splitlines()
+    assert alone[1:] == [f"     itself {folder / '3.png'}", "     no other image matches"]
+
+
 def test_a_query_that_cannot_be_read_does_not_stop_the_others(index: Path, folder: Path, tmp_path: Path):
     (tmp_path / "bad.jpg").write_text("text")
     done = retrieval("search", index, tmp_path / "bad.jpg", folder / "0.png", "--json")

@@ -92,7 +92,7 @@ def test_the_table_of_options_is_what_help_prints():
     ("option", "complaint"),
     [
         ("batch", "takes KEY=VALUE"),
-        ("colour=red", "Keys: model, dialect, batch, "),
+        ("colour=red", "has no key 'colour'. Keys: model, dialect, batch, "),
         ("batch=many", "--teacher-batch takes a whole number, not 'many'"),
         ("allow_missing=perhaps", "true or false"),
         ("mean=1,x,3", "three numbers"),

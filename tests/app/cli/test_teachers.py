@@ -34,6 +34,19 @@ def retrieval(*arguments: object):
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 
+def test_a_dry_run_counts_the_answers_about_query_photos(folder, tmp_path, teacher_file):
+    photos = tmp_path / "snapshots"
+    photos.mkdir()
+    for i in range(20, 26):
+        picture(i).save(photos / f"{i}.png")
+    (photos / "known.png").write_bytes((folder / "1.png").read_bytes())
+    asked = ["distill", folder, "--teacher", teacher_file, "--out", tmp_path / "s", "--dry-run"]
+    asked += ["--ledger", tmp_path / "l.sqlite", "--queries", photos]
+    assert "images            18\n" in retrieval(*asked, "--budget", 20).output
+    assert "queries to make   16\n" in retrieval(*asked, "--budget", 20).output  # 12, and 4 of a fifth
+    assert "queries to make   10\n" in retrieval(*asked, "--budget", 10).output  # 2 of them
+
+
 def test_a_dry_run_asks_nothing(folder, tmp_path, server):
     with serving(server) as url:
         done = retrieval(
@@ -140,7 +153,7 @@ def test_the_page_goes_on_without_a_teacher_that_does_not_answer(folder, tmp_pat
     request = SearchRequest(("student", "teacher"), 3)
     old = query_of_bytes(find_images([folder])[0].path.read_bytes(), "old.png")
     assert search_column(open_searcher(tmp_path / "idx", again), old, "teacher", request).missing == ""
-    for budget, reason in ((0, "not asked about 1 images"), (99, "cannot be reached")):
+    for budget, reason in ((0, "not asked 1 of 1 questions"), (99, "cannot be reached")):
         searcher = open_searcher(tmp_path / "idx", replace(again, budget=budget))
         student, teacher = (search_column(searcher, new, mode, request) for mode in request.modes)
         assert len(student.ids) == 3

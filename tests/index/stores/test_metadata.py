@@ -191,5 +191,5 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, paths):
 
 def test_without_metadata_there_is_no_column():
     metadata = Metadata([[("/x/1.jpg", "1.jpg")]])
-    with pytest.raises(UsageError, match="no column 'colour', none"):
+    with pytest.raises(UsageError, match="no column 'colour', nor any other"):
         Filter(columns={"colour": "red"}).keep(metadata)

@@ -97,7 +97,7 @@ def test_an_index_of_a_paid_teacher_and_its_searches(folder, tmp_path, teacher):
         again = TeacherSpec(url, ledger=tmp_path / "l.sqlite")  # the rest is remembered
         assert open_searcher(tmp_path / "idx", again).find([old], "teacher", 3).results.ids.shape == (1, 3)
         assert sum(server.charged.values()) == 12
-        with pytest.raises(BudgetError, match="not asked about 1 images: 12 of the budget of 0"):
+        with pytest.raises(BudgetError, match="not asked 1 of 1 questions: 12 of the budget of 0"):
             open_searcher(tmp_path / "idx", again).find([new], "teacher", 3)
         for _ in range(2):
             found = open_searcher(tmp_path / "idx", replace(again, budget=13)).find([new], "teacher", 3)

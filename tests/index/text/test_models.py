@@ -84,16 +84,20 @@ def test_the_tokenizer_is_needed_and_is_json_of_a_tokenizer(tmp_path):
     with pytest.raises(UsageError, match=r"Give its tokenizer\.json with --tokenizer"):
         open_text(model, None, "cpu", EmbedderOptions())
     wrong = tmp_path / "wrong.json"
-    with pytest.raises(UsageError, match="no file of at most 64 MiB"):
+    with pytest.raises(UsageError, match=r"wrong\.json does not exist"):
         open_text(model, wrong, "cpu", EmbedderOptions())
+    with pytest.raises(UsageError, match="no file of at most 64 MiB"):
+        open_text(model, tmp_path, "cpu", EmbedderOptions())
     for content in (b"\x80\x04pickle", b"{}", b"[[[", json.dumps({"model": 1}).encode()):
         wrong.write_bytes(content)
         with pytest.raises(UsageError, match=r"is not a tokenizer\.json"):
             open_text(model, wrong, "cpu", EmbedderOptions())
     with wrong.open("wb") as file:
         file.truncate(LARGEST + 1)
-    with pytest.raises(UsageError, match="no file of at most 64 MiB"):
+    with pytest.raises(UsageError, match=r"wrong\.json does not exist"):
         open_text(model, wrong, "cpu", EmbedderOptions())
+    with pytest.raises(UsageError, match="no file of at most 64 MiB"):
+        open_text(model, tmp_path, "cpu", EmbedderOptions())
     good = write_tokenizer(tmp_path / "tokenizer.json", 6)
     good.with_name("tokenizer_config.json").write_text("{")
     with pytest.raises(UsageError, match=r"tokenizer_config.json is not JSON"):
