@@ -94,10 +94,8 @@ def test_the_tokenizer_is_needed_and_is_json_of_a_tokenizer(tmp_path):
             open_text(model, wrong, "cpu", EmbedderOptions())
     with wrong.open("wb") as file:
         file.truncate(LARGEST + 1)
-    with pytest.raises(UsageError, match=r"wrong\.json does not exist"):
-        open_text(model, wrong, "cpu", EmbedderOptions())
     with pytest.raises(UsageError, match="no file of at most 64 MiB"):
-        open_text(model, tmp_path, "cpu", EmbedderOptions())
+        open_text(model, wrong, "cpu", EmbedderOptions())
     good = write_tokenizer(tmp_path / "tokenizer.json", 6)
     good.with_name("tokenizer_config.json").write_text("{")
     with pytest.raises(UsageError, match=r"tokenizer_config.json is not JSON"):
