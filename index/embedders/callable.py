@@ -54,14 +54,14 @@ class CallableEmbedder(Embedder):
             path = Path(place) if place.endswith(".py") else None
             self.spec = f"{path.absolute()}:{attribute}" if path else call
             identity = f"{path.name}:{attribute}" if path else call
-            self._call, code = _import(place, path, attribute)
+            self.call, code = _import(place, path, attribute)
         else:
-            self._call, code = call, None
+            self.call, code = call, None
             named = call if hasattr(call, "__qualname__") else type(call)
             self.name = self.spec = identity = f"{named.__module__}:{named.__qualname__}"
-        if not callable(self._call):
+        if not callable(self.call):
             raise UsageError(f"{call} cannot be called. It must take a list of images and return an array.")
-        own = getattr(self._call, "key", "")
+        own = getattr(self.call, "key", "")
         key = key or (own if isinstance(own, str) else "")
         self.key = f"python:{identity}#{key or code or digest_function(call, identity)}"
         self.dim = 0  # known from the ledger or from the first answer
@@ -85,7 +85,7 @@ class CallableEmbedder(Embedder):
             CallError: What it returned is no array of n rows.
         """
         try:
-            answer = self._call(list(batch))
+            answer = self.call(list(batch))
         except (Exception, SystemExit) as error:
             raise RefusedError(f"{self.name} raised {_line(error)}") from error
         try:
