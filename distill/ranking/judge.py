@@ -108,9 +108,9 @@ def judge(
     own = _agree_with_itself(again, pool, twice)
     if own[1] and own[0] < LEAST_AGREEMENT:
         raise RetrievalError(
-            f"{ranker.name} contradicts itself: Kendall's tau is {own[0]:.2f} over {own[1]} lists asked again "
-            f"in reverse, and {LEAST_AGREEMENT} is the least to learn from. Nothing more was asked. Give "
-            "another ranker, or photos that it can tell apart."
+            f"{ranker.name} contradicts itself: Kendall's tau is {own[0]:.2f} over {own[1]} lists asked "
+            f"again in reverse, and {LEAST_AGREEMENT} is the least to learn from. Nothing more was asked. "
+            "Give another ranker, or photos that it can tell apart."
         )
     answers, failed = ask_lists(lists, pool, ranker, ledger, budget)
     found = [rows for rows in lists if key_of(rows, pool) in answers]

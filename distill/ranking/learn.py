@@ -16,7 +16,7 @@ DIM, WHITEN = 256, 0.25  # of the start: principal components of the free networ
 TEMPERATURE = 0.1
 PULLS = (30.0, 3.0, 0.3)  # to the start, that are tried; the strongest first
 FOLDS = 3
-STEPS, RATE = 60, 3e-3
+STEPS = 25  # of L-BFGS
 CLEARLY = 1.0  # standard errors by which a map must beat the start on lists that it did not learn
 
 
@@ -122,14 +122,17 @@ def fit(start: NDArray[np.float32], lists: Answered, pull: float) -> NDArray[np.
     points, places = torch.from_numpy(start[used]), torch.from_numpy(places.reshape(lists.rows.shape))
     gains = torch.from_numpy(lists.gains)
     change = torch.zeros(start.shape[1], start.shape[1], requires_grad=True)
-    optimizer = torch.optim.Adam([change], RATE)
-    for _ in range(STEPS):
+    optimizer = torch.optim.LBFGS([change], max_iter=STEPS, line_search_fn="strong_wolfe")
+
+    def evaluate() -> Tensor:
         mapped = F.normalize(points + points @ change, dim=1)
         scores = torch.einsum("nd,ncd->nc", mapped[places[:, 0]], mapped[places[:, 1:]])
         loss = rank_net(scores, gains) + pull * change.square().sum() / len(change)
         optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        return loss
+
+    optimizer.step(evaluate)
     with torch.no_grad():
         all_points = torch.from_numpy(start)
         return F.normalize(all_points + all_points @ change, dim=1).numpy()

@@ -36,10 +36,7 @@ class PreferencesRanker(Ranker):
         """
         try:
             if path.suffix == ".parquet":
-                table = pq.read_table(path, columns=list(COLUMNS)).cast(
-                    pa.schema([(c, "string") for c in COLUMNS])
-                )
-                rows = table.select(COLUMNS).to_pylist()
+                rows = pq.read_table(path, columns=list(COLUMNS)).to_pylist()
             else:
                 with path.open(newline="", encoding="utf-8-sig") as file:
                     rows = list(csv.DictReader(file))
@@ -59,7 +56,7 @@ class PreferencesRanker(Ranker):
         return _names(photo, photo.digest)
 
     def order(self, query: tuple[str, ...], candidates: Sequence[tuple[str, ...]]) -> list[int]:
-        """By preferences won less those lost, whose order is that of the pairs if they do not go in circles."""
+        """By preferences won less those lost; what was not compared is unranked."""
         wins = next((self._wins[name] for name in query if name in self._wins), {})
         found = [next((wins[name] for name in names if name in wins), None) for names in candidates]
         ranked = [place for place, won in enumerate(found) if won is not None]

@@ -91,6 +91,6 @@ def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: b
     if ":" in spec:
         return CallableRanker(spec, options)
     raise UsageError(
-        f"{spec} is no ranker. Give the address of a rerank endpoint, a .csv or .parquet of query,better,worse, "
-        "file.py:function, or a teacher with --orders-only."
+        f"{spec} is no ranker. Give the address of a rerank endpoint, a .csv or .parquet of "
+        "query,better,worse, file.py:function, or a teacher with --orders-only."
     )

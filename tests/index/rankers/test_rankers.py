@@ -26,6 +26,7 @@ from index.rankers.endpoint import read_order
 from index.rankers.registry import open_ranker
 from index.teachers.ledger import Ledger
 
+NO_CANDIDATE = '{"results": [{"index": 99, "relevance_score": 1}]}'
 NEAREST = """
 import numpy as np, pathlib, time
 def nearest(query, candidates):
@@ -102,7 +103,7 @@ def test_an_endpoint_may_be_busy_answer_in_part_or_nonsense(pool: Pool, tmp_path
     server.script = [
         (429, "later"),
         (200, "prose"),
-        (200, '{"results": [{"index": 99, "relevance_score": 1}]}'),
+        (200, NO_CANDIDATE),
     ]
     with serving(server) as url:
         answers, _ = ask(url, pool, tmp_path / "l.sqlite", LISTS[:2])
