@@ -12,12 +12,12 @@ from torch.nn import functional as F  # noqa: N812
 from index.embedders.teacher_space import Projection
 from index.rankers.base import SHOWN, Rows, kendall_tau
 
-DIM, WHITEN = 256, 0.25  # of the start: principal components of the free network
+DIM, WHITEN = 128, 0.25  # of the start: principal components of the free network
 TEMPERATURE = 0.1
-PULLS = (30.0, 3.0, 0.3)  # to the start, that are tried; the strongest first
+PULLS = (10.0, 2.0, 0.5)  # to the start, that are tried; the strongest first
 FOLDS = 3
 STEPS = 25  # of L-BFGS
-CLEARLY = 1.0  # standard errors by which a map must beat the start on lists that it did not learn
+CLEARLY = 2.0  # standard errors by which a map must beat the start on lists that it did not learn
 
 
 @dataclass(frozen=True)
