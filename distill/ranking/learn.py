@@ -118,8 +118,8 @@ def fit(start: NDArray[np.float32], lists: Answered, pull: float) -> NDArray[np.
     Returns:
         `(pool, dim)` unit rows.
     """
-    used, places = np.unique(lists.rows, return_inverse=True)
-    points, places = torch.from_numpy(start[used]), torch.from_numpy(places.reshape(lists.rows.shape))
+    used, inverse = np.unique(lists.rows, return_inverse=True)
+    points, places = torch.from_numpy(start[used]), torch.from_numpy(inverse.reshape(lists.rows.shape))
     gains = torch.from_numpy(lists.gains)
     change = torch.zeros(start.shape[1], start.shape[1], requires_grad=True)
     optimizer = torch.optim.LBFGS([change], max_iter=STEPS, line_search_fn="strong_wolfe")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.embedders.base import Embedder
-from index.errors import ImageError
+from index.errors import ImageError, RefusedError
 from index.images.decode import Photo, read_photo
 from index.images.sources import Source, find_images
 from index.parallel import WORKERS, bounded_map
@@ -41,7 +41,10 @@ class _Orders(Embedder):
 
     def embed(self, batch: Sequence[tuple[Any, ...]]) -> NDArray[np.float32]:
         """Order n lists, each of a query and candidates: `(n, SHOWN)`."""
-        return np.stack([to_row(self._ranker.order(query, rest)) for query, *rest in batch])
+        rows = np.stack([to_row(self._ranker.order(query, rest)) for query, *rest in batch])
+        if not rows.any(axis=1).all():
+            raise RefusedError(f"{self.name} ranked no candidate", charged=True)
+        return rows
 
 
 def key_of(rows: Rows, pool: Pool) -> str:

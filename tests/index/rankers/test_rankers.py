@@ -35,7 +35,10 @@ def nearest(query, candidates):
     time.sleep({pause})
     mean = lambda image: np.asarray(image, float).mean(axis=(0, 1))
     return np.argsort([((mean(one) - mean(query)) ** 2).sum() for one in candidates])
-nearest.key = "1"
+def silent(query, candidates):
+    nearest(query, candidates)
+    return []
+nearest.key = silent.key = "1"
 """
 
 
@@ -136,6 +139,16 @@ def test_a_callable_is_asked_about_each_list_once_and_no_more_than_the_budget(po
     for rows in LISTS:
         if (row := answers.get(key_of(rows, pool))) is not None:
             assert np.array_equal(row, nearest_row(pool, rows))
+
+
+def test_a_ranker_that_ranks_nothing_has_spent_a_list_and_is_not_asked_about_it_again_at_once(
+    pool: Pool, tmp_path: Path
+):
+    spec, log = write_callable(tmp_path)
+    answers, failures = ask(spec.replace(":nearest", ":silent"), pool, tmp_path / "s.sqlite", LISTS[:2])
+    assert not answers
+    assert "ranked no candidate" in failures[0].reason
+    assert len(log.read_text().splitlines()) == 2
 
 
 def test_two_processes_share_one_budget_and_ask_nothing_twice(pool: Pool, tmp_path: Path):
