@@ -51,14 +51,14 @@ class CallableEmbedder(Embedder):
             place, _, attribute = call.rpartition(":")
             if path := Path(place) if place.endswith(".py") else None:
                 self.spec, identity = f"{path.absolute()}:{attribute}", f"{path.name}:{attribute}"
-            self._call, code = _import(place, path, attribute)
+            self.call, code = _import(place, path, attribute)
         else:
-            self._call, code = call, ""
+            self.call, code = call, ""
             named = call if hasattr(call, "__qualname__") else type(call)
             self.name = self.spec = identity = f"{named.__module__}:{named.__qualname__}"
-        if not callable(self._call):
+        if not callable(self.call):
             raise UsageError(f"{call} cannot be called. It must take a list of images and return an array.")
-        own = getattr(self._call, "key", "")
+        own = getattr(self.call, "key", "")
         key = key or (own if isinstance(own, str) else "")
         self.key = f"python:{identity}#{key or code or digest_function(call, identity)}"
         self.options = options
@@ -78,7 +78,7 @@ class CallableEmbedder(Embedder):
             CallError: What it returned is no array of n rows.
         """
         try:
-            answer = self._call(list(batch))
+            answer = self.call(list(batch))
         except (Exception, SystemExit) as error:
             raise RefusedError(f"{self.name} raised {_line(error)}") from error
         try:

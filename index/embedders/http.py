@@ -117,7 +117,7 @@ class EndpointEmbedder(Embedder):
         """
         base64 = bool(self.lessons.get("base64", True))
         try:
-            body = self._post(write_request(self.options.dialect, self.options.model, batch, base64))
+            body = self.post(write_request(self.options.dialect, self.options.model, batch, base64))
         except CallError as failure:
             if failure.charged or not base64 or not ENCODING.search(str(failure)):
                 raise
@@ -142,8 +142,15 @@ class EndpointEmbedder(Embedder):
             self.lessons = {**self.lessons, name: value}
             say(f"{self.name} {line}")
 
-    def _post(self, request: dict[str, Any]) -> bytes:
-        """Make one call, and give the body of the answer."""
+    def post(self, request: dict[str, Any]) -> bytes:
+        """Make one call, and give the body of the answer.
+
+        Args:
+            request: Arguments for `httpx.Client.stream`.
+
+        Raises:
+            CallError: As `embed`.
+        """
         deadline = time.monotonic() + self.options.timeout
         sent = False  # whether the endpoint may have begun to work, and to charge
 

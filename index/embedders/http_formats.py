@@ -54,7 +54,7 @@ def write_request(
         files = [("images", (str(i), upload.data, upload.mime)) for i, upload in enumerate(uploads)]
         return {"data": named, "files": files}
     kind = "text" if uploads[0].mime == TEXT else "image"
-    sent = [_as_text(upload) for upload in uploads]
+    sent = [as_text(upload) for upload in uploads]
     if dialect == "jina":
         return {"json": {**named, "input": [{kind: one} for one in sent], "embedding_type": "float"}}
     # base64 is what OpenAI's own client asks for: exact, and a quarter of the size of digits.
@@ -63,7 +63,8 @@ def write_request(
     return {"json": {**named, "input": sent, **modality, **encoding}}
 
 
-def _as_text(upload: Upload) -> str:
+def as_text(upload: Upload) -> str:
+    """Write an image as a data URL, and a text as itself."""
     if upload.mime == TEXT:
         return upload.data.decode()
     return f"data:{upload.mime};base64,{b64encode(upload.data).decode()}"

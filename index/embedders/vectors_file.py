@@ -128,6 +128,18 @@ class VectorsEmbedder(Embedder):
         return row, f"{self.name} {fault}" if fault else ""
 
 
+def check_place(path: Path) -> None:
+    """Check that a file of vectors can be written, before there are any.
+
+    Raises:
+        UsageError: The ending is neither .npz nor .parquet, or the folder does not exist.
+    """
+    if path.suffix not in (".npz", ".parquet"):
+        raise UsageError(f"{path} must end in .npz or .parquet.")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent} does not exist. Make it, or write elsewhere.")
+
+
 def write_vectors(path: Path, dim: int, chunks: Iterable[tuple[list[str], NDArray[np.float32]]]) -> None:
     """Write n ids and `(n, dim)` float32 at a time to a file of vectors, beside its place first.
 
@@ -136,10 +148,7 @@ def write_vectors(path: Path, dim: int, chunks: Iterable[tuple[list[str], NDArra
     Raises:
         UsageError: The ending is another, or the folder does not exist.
     """
-    if path.suffix not in (".npz", ".parquet"):
-        raise UsageError(f"{path} must end in .npz or .parquet.")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path.parent} does not exist. Make it, or write elsewhere.")
+    check_place(path)
     with atomic_write(path) as beside:
         if path.suffix == ".npz":
             parts = list(chunks)

@@ -83,8 +83,7 @@ def make_bill(
     Raises:
         UsageError: The price is none, or the teacher is a file of vectors that lacks some of the images.
     """
-    if price is not None and not 0 <= price < math.inf:
-        raise UsageError(f"--price must be 0 or more, and finite, not {price}.")
+    check_price(price)
     digests = digest_pool(files)
     missing = teacher.find_missing(files, digests)
     distinct = {digest for i, digest in enumerate(digests) if i not in missing}.difference(known)
@@ -92,9 +91,20 @@ def make_bill(
     queries = len(distinct) - answered
     if wanted is not None:
         queries = max(min(queries, wanted - answered, budget - spent), 0)
-    measured = ledger.rate and ledger.rate * teacher.calls.concurrency  # by earlier answers
-    rate = min((rate for rate in (measured, teacher.calls.rate) if rate), default=None)
-    return Bill(len(distinct), answered, queries, spent, budget, rate, price)
+    return Bill(len(distinct), answered, queries, spent, budget, expected_rate(teacher, ledger), price)
+
+
+def expected_rate(teacher: Embedder, ledger: Ledger) -> float | None:
+    """Images a second: by earlier answers, with as many calls at a time, but no more than is allowed."""
+    measured = ledger.rate and ledger.rate * teacher.calls.concurrency
+    return min((rate for rate in (measured, teacher.calls.rate) if rate), default=None)
+
+
+def check_price(price: float | None) -> float | None:
+    """Give a price back, or raise UsageError if it is none."""
+    if price is not None and not 0 <= price < math.inf:
+        raise UsageError(f"--price must be 0 or more, and finite, not {price}.")
+    return price
 
 
 def bill_by_name(

@@ -99,6 +99,12 @@ class Ledger:
         with self._writing() as db:
             db.executemany("INSERT OR REPLACE INTO lessons VALUES (?, ?)", lessons.items())
 
+    @property
+    def digests(self) -> list[str]:
+        """What was answered, in the order in which the answers came."""
+        with self._reading() as db:
+            return [digest for (digest,) in db.execute("SELECT digest FROM answers ORDER BY id")]
+
     def known(self, digests: Iterable[str]) -> set[str]:
         """Which of these images the teacher has already been asked about."""
         with self._reading() as db:

@@ -1,0 +1,51 @@
+"""`retrieval judge`: a teacher that only ranks becomes one with vectors."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.options import Device, DryRun, Images, LedgerFile, Price
+from app.cli.teacher_options import TeacherOptions, describe_teacher
+
+RANKERS = "Address of a /v1/rerank endpoint, .csv or .parquet of query,better,worse, or file.py:function."
+
+
+def judge(
+    images: Images,
+    ranker: Annotated[str, typer.Option(help=RANKERS, show_default=False)],
+    out: Annotated[Path, typer.Option(help="The .npz or .parquet of vectors to write.", show_default=False)],
+    budget: Annotated[int, typer.Option(help="Most lists to ask about, ever.", min=1)] = 500,
+    orders_only: Annotated[
+        bool, typer.Option("--orders-only", help="The ranker is a teacher with vectors: use its orders.")
+    ] = False,
+    queries: Annotated[
+        list[str] | None,
+        typer.Option(help="Photos that get a vector, and are asked about in no list. May repeat."),
+    ] = None,
+    teacher_option: TeacherOptions = None,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    ledger: LedgerFile = None,
+    price: Price = None,
+    dry_run: DryRun = False,
+    device: Device = "auto",
+) -> None:
+    """Learn from a teacher that only ranks; write vectors to distil."""
+    from index.rankers.asked import make_bill
+    from index.rankers.registry import open_ranker
+
+    spec = describe_teacher(ranker, teacher_option, ledger, budget)
+    opened = open_ranker(ranker, device, spec.options, orders_only)
+    with spec.open_ledger(opened.key, dry=dry_run or not opened.calls.paid) as answers:
+        if dry_run:
+            typer.echo(make_bill(images, opened, answers, budget, price))
+            return
+        from distill.ranking.judge import judge as make
+
+        typer.echo(make(images, opened, answers, budget, out, queries or (), device, seed))
+
+
+EXAMPLES = {
+    judge: "judge photos --ranker https://HOST/v1/rerank --budget 500 --out judged.npz; then: distill "
+    "photos --teacher judged.npz --budget 500 --out student"
+}

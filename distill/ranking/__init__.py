@@ -1,0 +1,1 @@
+"""A teacher that only ranks becomes one with vectors."""

@@ -1,0 +1,150 @@
+"""Learn an order: a linear map of what the free network says of photos, from a ranker's answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from index.embedders.teacher_space import Projection
+from index.rankers.base import SHOWN, Rows, kendall_tau
+
+DIM, WHITEN = 128, 0.25  # of the start: principal components of the free network
+TEMPERATURE = 0.1
+PULLS = (10.0, 2.0, 0.5)  # to the start, that are tried; the strongest first
+FOLDS = 3
+STEPS = 25  # of L-BFGS
+CLEARLY = 2.0  # standard errors by which a map must beat the start on lists that it did not learn
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Lists with their answers.
+
+    Attributes:
+        rows: `(n, 1 + candidates)` positions in the pool: the query's, then the candidates'.
+        gains: `(n, candidates)` reciprocal ranks, 0 for what is unranked.
+    """
+
+    rows: NDArray[np.int64]
+    gains: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, lists: Sequence[Rows], answers: Sequence[NDArray[np.float32]]) -> "Answered":
+        """Lay lists of up to `SHOWN` candidates out in arrays; what is lacking is the query, unranked."""
+        rows = np.array([(*rows, *[rows[0]] * (1 + SHOWN - len(rows))) for rows in lists], np.int64)
+        return cls(rows.reshape(-1, 1 + SHOWN), np.stack(answers))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, which: NDArray[np.bool_]) -> "Answered":
+        """Some of them, by an `(n,)` mask."""
+        return Answered(self.rows[which], self.gains[which])
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What came of it.
+
+    Attributes:
+        vectors: `(pool, dim)` unit rows.
+        pull: The pull to the start that was chosen; None where no map beat the start clearly.
+    """
+
+    vectors: NDArray[np.float32]
+    pull: float | None
+
+
+def start_from(features: NDArray[np.float32], pool: int) -> NDArray[np.float32]:
+    """Project `(n, features)` of the free network to unit rows: whitened principal components of the pool.
+
+    Args:
+        features: What the network says of photos.
+        pool: How many of them, the first, are the pool.
+    """
+    known = features[:pool]
+    return Projection.fit(known, min(DIM, *known.shape), WHITEN).project(features)
+
+
+def agreement(vectors: NDArray[np.float32], lists: Answered) -> NDArray[np.float64]:
+    """Kendall's tau between vectors and each of n answers: `(n,)`, NaN where nothing was told apart."""
+    scores = np.einsum("nd,ncd->nc", vectors[lists.rows[:, 0]], vectors[lists.rows[:, 1:]]) + 2
+    return np.array([kendall_tau(a, b) for a, b in zip(scores, lists.gains, strict=True)])
+
+
+def mean_agreement(vectors: NDArray[np.float32], lists: Answered) -> float:
+    """Average `agreement` over the lists that have one; NaN if none has."""
+    found = agreement(vectors, lists)
+    found = found[np.isfinite(found)]
+    return float(found.mean()) if len(found) else float("nan")
+
+
+def learn(start: NDArray[np.float32], lists: Answered, seed: int = 0) -> Learnt:
+    """Learn from lists as much as lists that were left out bear out, and nothing if they bear out nothing.
+
+    Args:
+        start: `(pool, dim)` unit rows of the free network.
+        lists: What to learn from.
+        seed: Of the folds.
+    """
+    folds = np.random.default_rng(seed).permutation(len(lists)) % FOLDS
+    before = agreement(start, lists)
+    best, most = None, 0.0
+    for pull in PULLS if len(lists) >= 2 * FOLDS else ():
+        after = np.full(len(lists), np.nan)
+        for fold in range(FOLDS):
+            rest = folds == fold
+            after[rest] = agreement(fit(start, lists.take(~rest), pull), lists.take(rest))
+        gain = after - before
+        gain = gain[np.isfinite(gain)]
+        error = gain.std() / np.sqrt(max(len(gain), 1))
+        if len(gain) and gain.mean() > max(most, CLEARLY * error):
+            best, most = pull, float(gain.mean())
+    return Learnt(start if best is None else fit(start, lists, best), best)
+
+
+def fit(start: NDArray[np.float32], lists: Answered, pull: float) -> NDArray[np.float32]:
+    """Fit a map by RankNet (Burges et al. 2005), whose pairs weigh the difference of their reciprocal ranks.
+
+    Args:
+        start: `(pool, dim)` unit rows.
+        lists: What to learn from.
+        pull: Weight of the squared distance from the identity.
+
+    Returns:
+        `(pool, dim)` unit rows.
+    """
+    used, inverse = np.unique(lists.rows, return_inverse=True)
+    points, places = torch.from_numpy(start[used]), torch.from_numpy(inverse.reshape(lists.rows.shape))
+    gains = torch.from_numpy(lists.gains)
+    change = torch.zeros(start.shape[1], start.shape[1], requires_grad=True)
+    optimizer = torch.optim.LBFGS([change], max_iter=STEPS, line_search_fn="strong_wolfe")
+
+    def evaluate() -> Tensor:
+        mapped = F.normalize(points + points @ change, dim=1)
+        scores = torch.einsum("nd,ncd->nc", mapped[places[:, 0]], mapped[places[:, 1:]])
+        loss = rank_net(scores, gains) + pull * change.square().sum() / len(change)
+        optimizer.zero_grad()
+        loss.backward()
+        return loss
+
+    optimizer.step(evaluate)
+    with torch.no_grad():
+        all_points = torch.from_numpy(start)
+        return F.normalize(all_points + all_points @ change, dim=1).numpy()
+
+
+def rank_net(scores: Tensor, gains: Tensor) -> Tensor:
+    """Weighted mean of `softplus((s_j - s_i) / T)` over all pairs of which i is ranked above j.
+
+    Args:
+        scores: `(n, candidates)`.
+        gains: `(n, candidates)` reciprocal ranks; what is unranked is in no pair.
+    """
+    weights = (gains[:, :, None] - gains[:, None, :]).clamp_min(0) * (gains > 0)[:, None, :]
+    losses = F.softplus((scores[:, None, :] - scores[:, :, None]) / TEMPERATURE)
+    return (weights * losses).sum() / weights.sum().clamp_min(1e-12)

@@ -1,0 +1,57 @@
+"""Which lists a ranker is asked about: a query photo, and candidates from all over its present ranking."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.selection import order_by_worth
+from index.rankers.asked import rows_of
+from index.rankers.base import SHOWN, Pool, Rows
+
+# First rank, end, and how many candidates come from there: pairs of unequal rank tell most.
+STRATA = ((0, 10, 5), (10, 50, 3), (50, None, 2))
+AGAIN = 0.1  # of the lists are asked about again, reversed
+
+
+def plan_lists(
+    vectors: NDArray[np.float32], pool: Pool, known: Iterable[str], budget: int, seed: int
+) -> tuple[list[Rows], list[Rows]]:
+    """Choose lists, those that are answered already before others.
+
+    Args:
+        vectors: `(n, dim)` unit rows of the free network.
+        pool: Its n photos.
+        known: Keys of the lists that the ledger has answers for, oldest first.
+        budget: How many lists in all.
+        seed: Random seed.
+
+    Returns:
+        The lists, one for each query, and those of them to ask about again, reversed.
+    """
+    wanted = max(1, round(budget / (1 + AGAIN)))
+    paid: dict[int, Rows] = {}
+    for rows in filter(None, (rows_of(key, pool) for key in known)):
+        paid.setdefault(rows[0], rows)
+    answered = np.isin(np.arange(len(vectors)), list(paid))
+    queries = order_by_worth(vectors, answered, wanted, "kmeans", seed)[:wanted]
+    lists = [paid.get(row) or draw_list(vectors, pool, row, seed) for row in queries]
+    by_chance = sorted(lists, key=lambda rows: pool.digests[rows[0]][::-1])
+    return lists, by_chance[: budget - wanted]
+
+
+def draw_list(vectors: NDArray[np.float32], pool: Pool, query: int, seed: int) -> Rows:
+    """Draw candidates from each stratum of a query's ranking, and shuffle them; as the arguments decide."""
+    lot = np.random.default_rng([seed, int(pool.digests[query][:8], 16)])
+    ranking = np.argsort(-(vectors @ vectors[query]), kind="stable")
+    ranking = ranking[ranking != query]
+    drawn: list[int] = []
+    for first, end, count in STRATA:
+        stratum = ranking[first:end]
+        drawn += lot.choice(stratum, min(count, len(stratum)), replace=False).tolist()
+    return (query, *lot.permutation(drawn[:SHOWN]).tolist())
+
+
+def reverse(rows: Rows) -> Rows:
+    """The same list with its candidates shown the other way round."""
+    return (rows[0], *rows[:0:-1])

@@ -1,0 +1,1 @@
+"""Teachers that only rank: what they are asked, and what they answer."""

