@@ -1,6 +1,6 @@
 """Measure how well labelled photos are found by words, with a stand-in for the text model of a teacher.
 
-python benchmarks/text.py idx --vectors teacher.npz --photos ../shared/data/grocery
+python benchmarks/text.py idx --vectors teacher.npz --photos grocery
 
 There is no text model of the teachers here, so one is made up: the vector of a class is the mean of what the
 teacher says of the class's query photos, moved by a gap as wide as that between the texts and images of CLIP.
