@@ -148,9 +148,9 @@ class BudgetedTeacher(Embedder):
         except (CallError, UnansweredError):
             return
         self.ledger.lose(reserved.calls.values())
-        alike = 0.0
-        if len(row) == len(before) and not find_fault(row):
-            alike = float(np.prod(unit_rows(np.stack([row, before]), self.name), axis=0).sum())
+        if find_fault(row) or len(row) != len(before):  # a faulty answer; if all are, the next calls say so
+            return
+        alike = float(np.prod(unit_rows(np.stack([row, before]), self.name), axis=0).sum())
         if alike < REPLACED:
             raise RetrievalError(
                 f"{self.name} answers otherwise about {question.name} than before (similarity {alike:.3f}). "

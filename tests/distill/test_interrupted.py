@@ -45,7 +45,9 @@ def teacher(teacher_file: Path) -> OnnxEmbedder:
 
 
 def spec_of(url: str, ledger: Path) -> TeacherSpec:
-    return TeacherSpec(url, EmbedderOptions(batch=BATCH, concurrency=LANES, timeout=5), ledger)
+    # Without the probe, which asks again about one image a run, on purpose.
+    options = EmbedderOptions(batch=BATCH, concurrency=LANES, timeout=5, probe=False)
+    return TeacherSpec(url, options, ledger)
 
 
 def start(pool: Path, spec: TeacherSpec, out: Path, options: Options = OPTIONS):

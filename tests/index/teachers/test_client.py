@@ -497,6 +497,18 @@ def ask_all(files, paid):
     ask_along(embed_files(files, {}, paid=paid), paid, len(files), lambda part: None)
 
 
+@pytest.mark.parametrize("fault", ["nan", "dimension", "500", "drop"])
+def test_a_faulty_answer_to_the_probe_says_nothing_of_the_model(tmp_path, teacher, fault):
+    files, server = pool(tmp_path, 12), TeacherServer(teacher)
+    with serving(server) as url:
+        ask(files[:6], spec(url, tmp_path, 20).open("cpu"))
+        server.forced = [fault]
+        again = spec(url, tmp_path, 20).open("cpu")
+        ask_all(files, again)
+        assert server.forced == []
+        assert len(again.ledger) == 12
+
+
 @pytest.mark.parametrize(
     ("options", "budget", "noticed"), [({}, 14, True), ({"probe": False}, 14, False), ({}, 12, False)]
 )
