@@ -106,7 +106,7 @@ def test_the_budget_holds_however_the_calls_fail(tmp_path, teacher):
         paid = spec(url, tmp_path, 21).open("cpu")
         ask(files, paid)
         assert sum(server.charged.values()) <= paid.ledger.spent <= 21
-        with pytest.raises(BudgetError, match=r"not asked about \d+ images: 21 of the budget of 21"):
+        with pytest.raises(BudgetError, match=r"not asked \d+ of \d+ questions: 21 of the budget of 21"):
             paid.embed([paid.prepare(read_photo(file)) for file in files])
         assert ask(files, spec(url, tmp_path, 0).open("cpu"))[0]  # with none left the ledger still answers
 
@@ -116,7 +116,10 @@ def test_processes_share_ledger_and_budget(tmp_path, teacher):
     server.slow = 0.05
     with serving(server) as url:
         forks = multiprocessing.get_context("forkserver")
-        both = [forks.Process(target=ask_everything, args=(files, spec(url, tmp_path, 33))) for _ in range(2)]
+        both = [
+            forks.Process(target=ask_everything, args=(list(files), spec(url, tmp_path, 33)))
+            for _ in range(2)
+        ]
         for process in both:
             process.start()
         for process in both:
