@@ -87,7 +87,7 @@ def judge(
 
     Args:
         photos: What lists are made of, as for `find_images`.
-        ranker: Whom to ask.
+        ranker: The ranker to ask.
         ledger: Its answers.
         budget: How many lists may ever be asked about.
         out: An .npz or .parquet file to write.

@@ -20,7 +20,6 @@ from index.teachers.cost import format_seconds
 
 RUN = "run.json"
 
-POOR = 0.2  # overlap@10 below which a student is no use yet
 STRIPS = 8  # queries shown, from the worst agreement to the best
 SHOWN = 6  # places of each list
 

@@ -68,7 +68,7 @@ def ask_lists(
     Args:
         lists: What to ask about, most wanted first.
         pool: Their photos.
-        ranker: Whom to ask.
+        ranker: The ranker to ask.
         ledger: Its answers.
         budget: How many lists may ever be asked about; the ledger counts.
 

@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -72,8 +73,10 @@ class Store(ABC):
         return iter(self.items)
 
     def iter_batches(self) -> Iterator[pa.RecordBatch]:
-        """Read it likewise as columns named as the attributes of `Item`, for a store that is updated."""
-        raise NotImplementedError
+        """Read it likewise as columns named as the attributes of `Item`, some items at a time."""
+        items = self.iter_items()
+        while some := list(islice(items, CHUNK)):
+            yield pa.RecordBatch.from_pylist([asdict(item) for item in some])
 
     def iter_rows(self, space: str) -> Iterator[Vectors]:
         """Read the `(n, dim)` vectors of all items, after these, in bounded memory and by rising id."""

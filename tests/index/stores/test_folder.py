@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.errors import UsageError
+from index.stores.base import Store
 from index.stores.faiss.tuning import TunedIndex
 from index.stores.faiss.vector_index import build_ann
 from index.stores.folder import Index
@@ -46,6 +47,13 @@ def test_what_is_written_in_pieces_is_read_whole(tmp_path_factory, sizes, dim):
     assert index.manifest.copies == sum(i % 3 for i in range(len(rows)))
     assert index.failures == [Failure("/photos/bad.jpg", "empty file")]
     assert index.ann("student") is None  # its vectors are searched themselves
+
+
+def test_a_store_of_items_alone_is_read_as_columns_too(tmp_path: Path, unit_rows):
+    index = write(tmp_path / "idx", unit_rows(7, 4))
+    columns = [row for batch in index.iter_batches() for row in batch.to_pylist()]
+    assert [row for batch in Store.iter_batches(index) for row in batch.to_pylist()] == columns
+    assert [row["path"] for row in columns] == [f"/photos/{i}.jpg" for i in range(7)]
 
 
 def test_the_first_file_of_an_item_is_its_own():
