@@ -20,6 +20,7 @@ from distill.ask import FEWEST, Pool, TeacherAnswers, consult, survey_pool
 from distill.examples import MOST, Examples, PoolFeatures, gather, hold_out
 from distill.former import Former
 from distill.model.backbone import Backbone, create_backbone
+from distill.model.codes import append_codes, check_bits
 from distill.model.export import check_parity, count_parameters, export_onnx
 from distill.model.quantize import (
     CALIBRATION,
@@ -70,6 +71,7 @@ class Options:
         select: Which images the teacher is asked about, as in `order_by_worth`.
         stages: Stages of the backbone to keep; None keeps those with a map of at least 1/16 of the image.
         device: `auto`, `cpu` or `cuda`.
+        bits: Of the codes that the student answers with beside its vectors; 0 for none.
         variants: Smaller files to make of the student, as in `make_variants`.
         steps: Training steps; None lets `steps_for` choose.
         seed: Random seed.
@@ -88,6 +90,7 @@ class Options:
     select: str = "kmeans"
     stages: int | None = None
     device: str = "auto"
+    bits: int = 0
     variants: tuple[str, ...] = ()
     steps: int | None = None
     seed: int = 0
@@ -106,6 +109,8 @@ class Options:
         if self.select not in SELECTIONS:
             raise UsageError(f"--select must be one of {', '.join(SELECTIONS)}, not {self.select!r}.")
         check_variants(self.variants)
+        if self.bits:
+            check_bits(self.bits, self.dim)
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"--steps must be at least 1, not {self.steps}.")
         if self.price is not None and not 0 <= self.price < math.inf:
@@ -234,6 +239,8 @@ def distill(
     crops = _as_shown(fitted.examples.pixels[:64], options.size)
     vectors = embed_many(embedder, list(_as_shown(looked.pixels, options.size)))
     Taught.measure(seen.files, seen.digests, vectors).save(out / TAUGHT)
+    if options.bits:
+        embedder = append_codes(out / STUDENT, vectors, options.bits, crops)
     run["export"] = {
         "largest_difference": check_parity(student.cpu(), embedder, options.size, crops),
         "megabytes": round(len(embedder.data) / 1e6, 2),

@@ -87,6 +87,8 @@ def upgrade_by_name(path: Path, teacher: TeacherSpec, out: Path, options: Option
         RetrievalError: As `upgrade_index`, and where the index, the teacher or the ledger cannot be used.
     """
     index = Index(path)
+    if index.manifest.spaces["student"].bits:
+        raise UsageError(f"{index} holds codes, which a new student cannot search. Index its images again.")
     if index.path.resolve() in (out.resolve(), *out.resolve().parents):
         raise UsageError(f"{out} is in the index folder {index.path}. Give another folder as --out.")
     if (index.data / RUN).is_file():

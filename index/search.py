@@ -10,7 +10,7 @@ from time import perf_counter
 import numpy as np
 
 from index.embedders.base import Embedder, embed_checked
-from index.embedders.onnx import OnnxEmbedder
+from index.embedders.codes import open_student
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import is_file_spec
 from index.embedders.teacher_space import FILE as TEACHER_SPACE
@@ -294,6 +294,8 @@ def open_searcher(
 def _open_text(index: Store, text: TextSpec, device: str) -> TextQueries:
     """Open a text model and what takes its vectors to those of the gallery, which must have some."""
     beside, spaces = index.companion(TEACHER_SPACE), index.manifest.spaces
+    if spaces["student"].bits:
+        raise UsageError(f"{index} holds codes, which words do not search. Index without --codes.")
     space = TeacherSpace.load(beside) if beside.is_file() else None
     if space is not None and space.dim != spaces["student"].dim:
         raise UsageError(f"{beside} is of another student. Index again with the files of one `distill`.")
@@ -308,7 +310,9 @@ def _open_text(index: Store, text: TextSpec, device: str) -> TextQueries:
 
 def _open_models(index: Store, teacher: TeacherSpec | None, device: str, with_teacher: bool) -> Searcher:
     """Join a gallery with its student and, as far as that can be had, its teacher."""
-    searcher = Searcher(index, OnnxEmbedder(index.model_file, device), None, device)
+    made = index.manifest.spaces["student"]
+    student = open_student(index.model_file, device, bits=made.bits, floats=bool(made.rescore))
+    searcher = Searcher(index, student, None, device)
     given = teacher or TeacherSpec()
     asked = _remember(index, given)
     if asked.spec is None or not with_teacher:

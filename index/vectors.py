@@ -6,6 +6,7 @@ Whatever holds vectors takes `(n, dim)` rows of any type, and leaves to `VectorT
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,15 @@ class VectorType:
         return np.ascontiguousarray(rows, self.stored).tobytes()
 
     def similarity(self, queries: Vectors, rows: Vectors) -> Scores:
-        """Compare each of `(n, dim)` queries with each of `(m, dim)` rows, and return `(n, m)` scores."""
+        """Compare each of `(n, dim)` queries with each of `(m, dim)` rows, and return `(n, m)` scores.
+
+        Codes may be compared with the `(n, bits)` floats that other codes are the signs of.
+        """
+        if self == CODES:
+            signs, bits = unpack(rows), np.float32(8 * rows.shape[1])
+            if is_float(queries):
+                return queries @ signs.T / np.sqrt(bits)
+            return unpack(queries) @ signs.T / bits
         return queries @ rows.T
 
     def order_again(self, queries: Vectors, ids: Ids, k: int, fetch: Callable[[Ids], Vectors]) -> Scored:
@@ -56,7 +65,9 @@ class VectorType:
         return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
 
     def is_damaged(self, rows: Vectors) -> NDArray[np.bool_]:
-        """Which of `(n, dim)` rows are no vectors of this type: `(n,)`."""
+        """Which of `(n, dim)` rows are no vectors of this type: `(n,)`. Codes all are."""
+        if self == CODES:
+            return np.zeros(len(rows), bool)
         return ~(np.abs(np.linalg.norm(rows, axis=1) - 1) < 1e-3)  # also true for NaN
 
     def explain_damage(self, row: Vectors) -> str:
@@ -64,5 +75,21 @@ class VectorType:
         return f"a vector of length {np.linalg.norm(row):.3g}, not 1"
 
 
-KNOWN = {("float32", "inner_product")}
+KNOWN = {("float32", "inner_product"), ("uint8", "hamming")}
 UNIT_FLOATS = VectorType()
+CODES = VectorType("uint8", "hamming")  # eight bits a number; a score is the cosine of their signs, 1 and -1
+
+
+def is_float(queries: Vectors) -> bool:
+    """Whether queries of codes are the floats that codes are the signs of."""
+    return queries.dtype != np.uint8
+
+
+def pack(floats: Vectors) -> Any:
+    """The `(n, bits / 8)` codes of the signs of `(n, bits)` floats, bits in the order of FAISS."""
+    return np.packbits(floats > 0, axis=1, bitorder="little")
+
+
+def unpack(codes: Any) -> Vectors:
+    """The `(n, bits)` signs, 1 and -1 as float32, of `(n, bits / 8)` codes."""
+    return np.unpackbits(codes, axis=1, bitorder="little") * np.float32(2) - 1

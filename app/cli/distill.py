@@ -54,6 +54,9 @@ def distill(
     student: Annotated[str, typer.Option(help="timm name of the student.")] = "tf_efficientnet_lite0",
     size: Annotated[int, typer.Option(help="The student's input side in pixels.")] = 128,
     dim: Annotated[int, typer.Option(help="Dimension of the student's embeddings.")] = 256,
+    bits: Annotated[
+        int, typer.Option(help="Bits of codes to search by, as with quantize --bits.", show_default="none")
+    ] = 0,
     queries: Annotated[
         list[str] | None,
         typer.Option(
@@ -106,6 +109,7 @@ def distill(
         weights=weights,
         size=size,
         dim=dim,
+        bits=bits,
         select=select,
         stages=stages,
         device=device,
@@ -168,7 +172,17 @@ def parse_budgets(text: str) -> list[int]:
 def quantize(
     student: Annotated[Path, typer.Argument(help="A student folder.", show_default=False)],
     images: Images,
-    variants: Annotated[str, typer.Option(help="fp16, int8, or both.")] = "fp16,int8",
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            help="Give the student codes of so many bits, 64, 128 or 256, fitted to the images. Nobody is "
+            "asked, and its vectors stay the same.",
+            show_default=False,
+        ),
+    ] = None,
+    variants: Annotated[
+        str | None, typer.Option(help="fp16, int8, or both.", show_default="both, unless there are --bits")
+    ] = None,
     queries: Annotated[
         list[str] | None,
         typer.Option(
@@ -177,10 +191,14 @@ def quantize(
         ),
     ] = None,
 ) -> None:
-    """Make fp16 and int8 copies; keep those that rank alike."""
+    """Make fp16 and int8 copies and keep those that rank alike; or give it binary codes."""
+    from distill.model.codes import append_codes_by_name
     from distill.model.quantize import make_variants_by_name
 
-    for made in make_variants_by_name(student, images, variants.split(","), queries or ()):
+    if bits is not None:
+        typer.echo(append_codes_by_name(student, images, bits))
+    names = (variants or "fp16,int8").split(",") if variants or bits is None else ()
+    for made in make_variants_by_name(student, images, names, queries or ()) if names else ():
         typer.echo(str(made))
 
 
@@ -189,5 +207,5 @@ EXAMPLES = {
     "--continue student --budget 100",
     export: "export demo-teacher teacher.onnx",
     upgrade: "upgrade idx --teacher new.onnx --out new-student",
-    quantize: "quantize student photos --queries snapshots",
+    quantize: "quantize student photos --queries snapshots; or: quantize student photos --bits 128",
 }

@@ -40,6 +40,13 @@ def build(
     teacher_option: TeacherOptions = None,
     recall: Annotated[float, typer.Option(help="Recall@10 that a search must reach.")] = 0.95,
     memory: Annotated[float, typer.Option(help="GiB that each search index may take.")] = 1.0,
+    codes: Annotated[
+        int,
+        typer.Option(help="Search by the student's codes of so many bits.", show_default="by its vectors"),
+    ] = 0,
+    rescore: Annotated[
+        int, typer.Option(help="Results of codes that the floats of a query order again.")
+    ] = 100,
     factory: Annotated[str, typer.Option(help="A FAISS factory string, or auto to choose.")] = "auto",
     metadata: Annotated[
         Path | None, typer.Option(help="CSV file with path and columns to filter by, see search --where.")
@@ -71,7 +78,8 @@ def build(
 
     store = open_writer(out, backend, uri, collection)
     left_out = tuple(exclude or ())
-    options = IndexOptions(factory, SearchTarget(recall, memory), metadata, resume, update, left_out)
+    target = SearchTarget(recall, memory)
+    options = IndexOptions(factory, target, metadata, resume, update, left_out, codes, rescore)
     spec = describe_teacher(teacher, teacher_option, ledger, budget)
     if dry_run:
         known = store.index_folder if update else None

@@ -16,7 +16,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from distill.report.held_out import QUERY_PHOTOS, estimate_mean
 from distill.report.report import read_run, write_run
 from index.embedders.base import embed_many
-from index.embedders.onnx import OnnxEmbedder
+from index.embedders.onnx import FLOATS, OnnxEmbedder
 from index.errors import ImageError, RetrievalError, UsageError
 from index.evaluation.metrics import overlap_at_k, rank
 from index.images.decode import read_photo
@@ -29,6 +29,7 @@ LEAST_OVERLAP = 0.9  # docs/architecture.md has the figures that it lies between
 DEPTH = 10
 POOL_PHOTOS = "photos of the pool that did not calibrate it"
 ROUNDS = 15  # of timing
+CODES = "codes/"  # begins the names of what `distill.model.codes` appends
 PRODUCTS = ("Conv", "Gemm", "MatMul")  # where the weights and the time are
 
 
@@ -136,8 +137,8 @@ def make_variants_by_name(
     check_variants(names)
     student = OnnxEmbedder(folder / "student.onnx", "cpu")
     run = read_run(folder)
-    pixels = _read_pixels(student, sources, CALIBRATION + GATE)
-    made = make_variants(student, pixels, names, _read_pixels(student, queries, GATE) if queries else None)
+    pixels = read_pixels(student, sources, CALIBRATION + GATE)
+    made = make_variants(student, pixels, names, read_pixels(student, queries, GATE) if queries else None)
     write_run(folder, {**run, "variants": [asdict(variant) for variant in made]})
     return made
 
@@ -164,7 +165,7 @@ def remove_variants(original: Path) -> None:
         _beside(original, name).unlink(missing_ok=True)
 
 
-def _read_pixels(student: OnnxEmbedder, sources: Sequence[Source], most: int) -> NDArray[np.uint8]:
+def read_pixels(student: OnnxEmbedder, sources: Sequence[Source], most: int) -> NDArray[np.uint8]:
     """Read images in random order, as the student is shown them: `(n, side, side, 3)` uint8."""
     files = find_images(sources)
     pixels = []
@@ -189,6 +190,7 @@ def _convert(student: OnnxEmbedder, name: str, scratch: Path, calibration: NDArr
     try:
         CONVERSIONS[name](Path(student.spec), target, calibration)
         facts = {**student.metadata, "retrieval.variant": name}
+        facts.pop(FLOATS, None)
         if name == "int8":
             facts["retrieval.calibration"] = str(len(calibration))
         _describe(target, facts)
@@ -230,7 +232,8 @@ def _to_int8(source: Path, target: Path, calibration: NDArray[np.uint8]) -> None
     """
     model = onnx.load(source)
     nodes = list(model.graph.node)
-    head = max(place for place, node in enumerate(nodes) if node.op_type in PRODUCTS)
+    products = (place for place, node in enumerate(nodes) if node.op_type in PRODUCTS)
+    head = max(place for place in products if not nodes[place].name.startswith(CODES))
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)  # it warns about a step that these graphs do not need

@@ -17,6 +17,7 @@ from index.build.embed_missing import embed_missing
 from index.build.journal import Journal
 from index.build.ray import RayCluster, open_cluster
 from index.embedders.base import Embedder
+from index.embedders.codes import open_student
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.taught import FILE as TAUGHT
 from index.embedders.taught import Taught
@@ -124,12 +125,13 @@ def build_by_name(
         RetrievalError: As `build`, and where a model or the cluster cannot be opened.
     """
     with nullcontext() if ray is None else open_cluster(ray, device) as cluster:
-        student = OnnxEmbedder(model, device, threads=1)
+        student = open_student(model, device, 1, options.codes)
         beside = model.with_name(TEACHER_SPACE)
-        space = TeacherSpace.load(beside) if teacher.spec and beside.is_file() else None
+        projects = teacher.spec and beside.is_file() and not options.codes
+        space = TeacherSpace.load(beside) if projects else None
         models = Models(student, teacher.open(device) if teacher.spec else None, space)
         report = build(sources, models, store, options, cluster)
-    if (notes := model.with_name(TAUGHT)).is_file():
+    if (notes := model.with_name(TAUGHT)).is_file() and not options.codes:
         warn_of_far(report.store, Taught.load(notes), model.parent)
     return report
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from index.build.embed import embed_files
 from index.build.ray_pieces import SUFFIX, join, write_piece
 from index.embedders.base import Embedder
-from index.embedders.onnx import OnnxEmbedder
+from index.embedders.codes import bits_of, open_student
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
 from index.errors import ImageError, RetrievalError
@@ -147,7 +147,7 @@ class Worker:
         opened: dict[str, Embedder] = {}
         for name, (spec, options, key) in self.job.models.items():
             if name == "student":
-                opened[name] = OnnxEmbedder(Path(spec), self.job.device, threads=1)
+                opened[name] = open_student(Path(spec), self.job.device, 1, bits_of(key))
             else:
                 opened[name] = open_embedder(spec, self.job.device, options)
             if opened[name].key != key:

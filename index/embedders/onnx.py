@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 FORMAT = "1"  # of our ONNX files, in their metadata as `retrieval.format`
+FLOATS = (
+    "retrieval.floats"  # in the metadata: the key of the file before it got codes, which changed no vector
+)
 # How a tensor says, in the wire format of protobuf, in which file its values are: key, length, value.
 LOCATION = re.compile(rb"\x0a\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f])")
 
@@ -63,6 +66,7 @@ class OnnxEmbedder(OnnxModel):
             )
         super().__init__(path, opened, EmbedderOptions())
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self.key = self.metadata.get(FLOATS, self.key)
         self.dim = int(self.metadata["retrieval.dim"])
         self.side = int(self.metadata["retrieval.size"])
         self.crop = float(self.metadata["retrieval.crop"])

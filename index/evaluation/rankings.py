@@ -12,7 +12,7 @@ from index.errors import UsageError
 from index.evaluation.metrics import overlap_at_k, rank, rank_biased_overlap
 from index.search import MODES, RERANK, RERANKED, Searcher
 from index.stores.base import Store
-from index.vectors import UNIT_FLOATS, Vectors, VectorType
+from index.vectors import CODES, UNIT_FLOATS, Vectors, VectorType, is_float, pack
 
 DEPTH = 10  # of the agreement with the teacher
 CHUNK = 256  # queries ranked at a time: bounds the memory
@@ -79,10 +79,14 @@ def score_modes(
     scores = {}
     for mode in modes:
         parts: dict[str, list[NDArray[np.float64]]] = {}
+        queries, items, kind = rows_of("student" if mode == RERANK else mode)
+        coded = kind == CODES and is_float(queries)  # codes find, and the floats order what they found
+        rankings = _rank(pack(queries) if coded else queries, items, kind, leave_out)
+        if coded:
+            first = searcher.index.manifest.spaces["student"].rescore
+            rankings = _rerank(rankings, queries, items, kind, leave_out, first)
         if mode == RERANK:
-            rankings = _rerank(_rank(*rows_of("student"), leave_out), *rows_of("teacher"), leave_out)
-        else:
-            rankings = _rank(*rows_of(mode), leave_out)
+            rankings = _rerank(rankings, *rows_of("teacher"), leave_out)
         for rows, ranking in rankings:
             values = dict(score(ranking, rows))
             if truth is not None:
@@ -126,20 +130,23 @@ def _rerank(
     items: Vectors,
     kind: VectorType,
     leave_out: Sequence[Sequence[int]],
+    most: int = RERANKED,
 ) -> Iterator[tuple[slice, NDArray[np.int64]]]:
-    """Order the first of each ranking by the teacher's vectors, as `Searcher.rerank` does."""
+    """Order the first of each ranking again by other vectors, as `Searcher.rerank` does by the teacher's."""
     for rows, ranking in rankings:
         for row, line in enumerate(ranking, rows.start):
-            first = line[:RERANKED]
+            first = line[:most]
             similarity = kind.similarity(queries[row : row + 1], items[first])[0]
             similarity[np.isin(first, leave_out[row] if leave_out else ())] = -np.inf
-            line[:RERANKED] = first[np.argsort(-similarity, kind="stable")]
+            line[:most] = first[np.argsort(-similarity, kind="stable")]
         yield rows, ranking
 
 
 def _whitened(queries: Vectors, items: Vectors, kind: VectorType, power: float | None) -> Compared:
     if power is None:
         return queries, items, kind
+    if kind == CODES:
+        raise UsageError("--whiten is for vectors, and this index holds codes. Leave it out.")
     whitening = Projection.fit(items[_spread(len(items), LEARN_FROM)], items.shape[1], power)
     return whitening.project(queries), whitening.project(items), UNIT_FLOATS
 

@@ -21,6 +21,7 @@ from index.embedders.teacher_space import FILE as TEACHER_SPACE
 from index.errors import UsageError
 from index.io import chunks, file_digest, forget, require_utf8
 from index.stores.base import Store
+from index.stores.faiss.codes import open_ann
 from index.stores.faiss.vector_index import EXACT, SearchParams, VectorIndex, read_ann
 from index.stores.records import CHUNK, FORMAT, Failure, File, Item, Manifest, Space, Stored
 from index.vectors import Vectors
@@ -117,24 +118,23 @@ class Index(Store):
 
     def check_space(self, space: str) -> Iterator[str]:
         """As `Store.check_space`: there are as many vectors as items, and the FAISS file is of as many."""
-        vectors, ann = self.vectors(space), self.ann(space)
-        if vectors.shape != (wanted := (len(self), self.manifest.spaces[space].dim)):
+        vectors, ann, made = self.vectors(space), self.ann(space), self.manifest.spaces[space]
+        if vectors.shape != (wanted := (len(self), made.dim)):
             yield f"vectors {vectors.shape}, not {wanted}"
-        elif ann is not None and (ann.ntotal, ann.d) != wanted:
+        elif ann is not None and (ann.ntotal, ann.d) != (wanted := (len(self), made.bits or made.dim)):
             yield f"the FAISS file has {ann.ntotal} vectors of {ann.d}, not {wanted}"
 
     def open_space(self, space: str, device: str) -> VectorIndex:
         """Join the FAISS index of a space and its vectors."""
         made = self.manifest.spaces[space]
-        return VectorIndex(
-            self.ann(space), self.vectors(space), SearchParams(made.probes, made.refine), device
-        )
+        effort = SearchParams(made.probes, made.refine)
+        return open_ann(self.ann(space), self.vectors(space), effort, device, made.rescore)
 
     def ann(self, space: str) -> "faiss.Index | None":
         """Read the FAISS index of a space; None where its vectors are searched themselves."""
         if self.manifest.spaces[space].factory == EXACT:
             return None
-        return read_ann(self._file(f"{space}.faiss"))
+        return read_ann(self._file(f"{space}.faiss"), bool(self.manifest.spaces[space].bits))
 
     @cached_property
     def metadata(self) -> pa.Table | None:  # type: ignore[override]

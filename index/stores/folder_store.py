@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 
+from index.errors import UsageError
 from index.images.file import ImageFile
 from index.progress import say
 from index.stores.base import BuildReport, Content, StoreWriter
@@ -49,6 +51,9 @@ class FolderStore(StoreWriter):
             base = self._old or Index(self.work)
             if base.manifest.spaces["student"].queries == self.models.student.key:
                 return None  # the vectors are of the student before it: all are made again
+            if (bits := base.manifest.spaces["student"].bits) != self.models.spaces["student"].bits:
+                given = f"{base} was made with --codes {bits}"
+                raise UsageError(f"{given}. Give the same, or index without --update.")
             self._base = base
             self.models.require_same(base.manifest, base)
             for name, model in self.models.embedders.items():
@@ -71,8 +76,12 @@ class FolderStore(StoreWriter):
         """Whether an index over the same items is searched as is wanted, and has these metadata."""
         factory, target = self.options.factory, self.options.target
         searched = all(
-            (space.factory, space.asked)
-            == (name_factory(factory, len(base), space.dim, target), target.recall)
+            (space.factory, space.asked, space.rescore)
+            == (
+                name_factory(factory, len(base), space.dim, target, space.type),
+                target.recall,
+                self.options.rescore if space.bits else 0,
+            )
             for space in base.manifest.spaces.values()
         )
         return searched and base.metadata == table and self.models.projected(base.manifest)
@@ -100,8 +109,9 @@ class FolderStore(StoreWriter):
             return False
         if table is not None:
             writer.add_metadata(table)
-        for name, space in content.spaces.items():
+        for name, made in content.spaces.items():
             known = base.read_rows if base else None
+            space = replace(made, rescore=options.rescore if made.bits else 0)
             vectors = writer.add_space(name, space, content.vectors(name, known))
             writer.add_search(name, vectors, options.target, options.factory)
         writer.add_model(self.models.student.data, Path(self.models.student.spec).parent)

@@ -21,6 +21,8 @@ class SpaceFacts:
     model: str  # name of the embedder
     key: str  # its identity
     dim: int
+    bits: int  # of a code; 0 where its vectors are none
+    rescore: int  # results that the floats of a query order again
     factory: str  # FAISS factory string, or a server's type of index
     recall: float  # @10 against exact search, as measured when it was built
     milliseconds: float  # median of one search on one core, likewise; 0 where a server searches
@@ -50,7 +52,8 @@ class IndexFacts:
             lines[1] += f", {self.megabytes:.1f} MB"
             lines.insert(1, f"sources      {', '.join(self.sources)}")
         for name, space in self.spaces.items():
-            line = f"{name:12} {space.model}, {space.dim} dimensions; {space.factory}, "
+            size = f"{space.bits} bits" if space.bits else f"{space.dim} dimensions"
+            line = f"{name:12} {space.model}, {size}; {space.factory}, "
             line += f"recall@10 {space.recall:.3f}"
             if self.megabytes:
                 line += f" in {space.milliseconds:.2f} ms, {space.bytes_per_vector:.0f} bytes a vector"
@@ -79,6 +82,8 @@ def describe_index(where: str | Path) -> IndexFacts:
                 space.name,
                 space.key,
                 space.dim,
+                space.bits,
+                space.rescore,
                 space.factory,
                 space.recall,
                 space.milliseconds,

@@ -32,6 +32,14 @@ class IndexOptions:
     resume: bool = False  # go on with the run that was interrupted, if there is one
     update: bool = False  # embed only what is new or changed, and drop what is gone
     exclude: tuple[str, ...] = ()  # names that are left out, as for `find_images`
+    codes: int = 0  # bits of the student's codes to search by, in place of its vectors; 0 takes the vectors
+    rescore: int = 100  # of their results that the floats of a query order again
+
+    def __post_init__(self) -> None:
+        if self.codes < 0 or self.rescore < 0:
+            raise UsageError(f"--codes and --rescore must not be below 0: {self.codes}, {self.rescore}.")
+        if self.codes and self.factory != AUTO:
+            raise UsageError("--factory is for vectors. Leave it out: codes are told --recall.")
 
 
 DEFAULTS = IndexOptions()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from index.vectors import UNIT_FLOATS, VectorType
+from index.vectors import CODES, UNIT_FLOATS, VectorType
 
 FORMAT = 2  # of a manifest; 1 had its files beside it, and every copy of an image as an item
 UNFINISHED = "unfinished"  # the folder of a run that is not complete
@@ -66,6 +66,7 @@ class Space:
     dtype: str = UNIT_FLOATS.dtype  # as in `VectorType`
     metric: str = UNIT_FLOATS.metric
     queries: str = ""  # identity of the embedder of queries, if it is a later one than made the vectors
+    rescore: int = 0  # results that the floats of a query order again, where the vectors are codes
 
     def __post_init__(self) -> None:
         _ = self.type  # refuses what only a later version knows
@@ -74,6 +75,11 @@ class Space:
     def type(self) -> VectorType:
         """How its vectors are stored and compared."""
         return VectorType(self.dtype, self.metric)
+
+    @property
+    def bits(self) -> int:
+        """Bits of a code; 0 where its vectors are none."""
+        return 8 * self.dim if self.type == CODES else 0
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,7 @@ def as_facts(manifest: Manifest) -> dict[str, Any]:
     for name, space in manifest.spaces.items():
         if space.type == UNIT_FLOATS:
             del facts["spaces"][name]["dtype"], facts["spaces"][name]["metric"]
-        if not space.queries:
-            del facts["spaces"][name]["queries"]
+        for later in ("queries", "rescore"):
+            if not getattr(space, later):
+                del facts["spaces"][name][later]
     return facts

@@ -1,11 +1,12 @@
 import json
 
+import faiss
 import numpy as np
 import pytest
 
 from index.errors import UsageError
 from index.stores.records import Manifest, Space, as_facts
-from index.vectors import UNIT_FLOATS, VectorType
+from index.vectors import CODES, UNIT_FLOATS, VectorType, pack, unpack
 
 
 def test_the_default_is_rows_of_unit_length(unit_rows):
@@ -25,7 +26,28 @@ def test_a_manifest_of_the_default_does_not_name_it():
 
 
 def test_what_a_later_version_wrote_is_one_line():
-    with pytest.raises(UsageError, match="uint8 compared by hamming need a later version"):
-        VectorType("uint8", "hamming")
+    with pytest.raises(UsageError, match="int8 compared by hamming need a later version"):
+        VectorType("int8", "hamming")
     with pytest.raises(UsageError, match="need a later version"):
-        Space("key", "name", 8, dtype="uint8", metric="hamming")
+        Space("key", "name", 8, dtype="int8", metric="hamming")
+
+
+def test_codes_have_the_bit_order_and_the_distances_of_faiss(unit_rows):
+    floats = unit_rows(40, 24)
+    codes = pack(floats)
+    made = np.zeros_like(codes)
+    faiss.real_to_binary(floats.size, faiss.swig_ptr(floats), faiss.swig_ptr(made))
+    assert codes.tolist() == made.tolist()
+    assert unpack(codes).tolist() == np.where(floats > 0, 1.0, -1.0).tolist()
+    flat = faiss.IndexBinaryFlat(24)
+    flat.add(codes)
+    distances, ids = flat.search(codes[:5], 40)
+    scores = np.take_along_axis(CODES.similarity(codes[:5], codes), ids, 1)
+    assert scores == pytest.approx(1 - distances / 12)
+    assert not CODES.is_damaged(codes).any()
+
+
+def test_floats_of_a_query_are_compared_with_the_signs_of_codes(unit_rows):
+    queries, floats = unit_rows(3, 16), unit_rows(9, 16, seed=1)
+    signs = np.sign(floats) / 4  # of unit length
+    assert CODES.similarity(queries, pack(floats)) == pytest.approx(queries @ signs.T, abs=1e-6)

@@ -123,6 +123,8 @@ def _models_of(searcher: Searcher, mode: str) -> list[Embedder]:
 
 def _open_variants(searcher: Searcher) -> dict[str, Embedder]:
     student = searcher.models["student"]
+    if searcher.index.manifest.spaces["student"].bits:  # their vectors search no codes
+        return {}
     device = "cuda" if student.provider == CUDA else "cpu"
     opened = {name: OnnxEmbedder(path, device) for name, path in find_variants(searcher.index).items()}
     return {name: model for name, model in opened.items() if model.key != student.key}

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from index.errors import needs
 from index.io import forget, take
+from index.stores.faiss.codes import open_ann
 from index.stores.faiss.vector_index import (
+    CODE_LISTS,
     EXACT,
     SearchParams,
     VectorIndex,
@@ -22,12 +24,13 @@ from index.stores.faiss.vector_index import (
     set_nprobe,
 )
 from index.stores.options import SearchTarget
-from index.vectors import Scored, Vectors
+from index.vectors import CODES, UNIT_FLOATS, Scored, Vectors, VectorType
 
 with needs("cpu"):
     import faiss
 
 EXACT_FLOATS = 50_000 * 256  # exact search of so many takes about as long as the embedding of one query
+EXACT_CODES = 1 << 25  # bytes of codes, likewise
 QUERIES = 500  # that recall is measured with
 TOGETHER = 32  # of them, searched with before what was mapped for them is let go of
 DEPTH = 10  # of that recall
@@ -83,8 +86,13 @@ def choose_factory(count: int, dim: int, need: SearchTarget, gpu: bool = False) 
     return f"RR{dim},IVF{lists},RaBitQfs"
 
 
-def name_factory(factory: str, count: int, dim: int, need: SearchTarget) -> str:
+def name_factory(
+    factory: str, count: int, dim: int, need: SearchTarget, kind: VectorType = UNIT_FLOATS
+) -> str:
     """The factory string itself, or what `auto` stands for on this machine."""
+    if factory == "auto" and kind == CODES:
+        scanned = need.recall == 1 or count * dim <= EXACT_CODES
+        return EXACT if scanned else f"{CODE_LISTS}{min(2 ** round(log2(2 * sqrt(count))), MAX_LISTS)}"
     return choose_factory(count, dim, need, faiss.get_num_gpus() > 0) if factory == "auto" else factory
 
 
@@ -102,10 +110,11 @@ def build_tuned(
         UsageError: FAISS cannot build or search that for these vectors.
     """
     count, dim = vectors.shape
-    factory = name_factory(factory, count, dim, need)
+    kind = CODES if vectors.dtype == CODES.dtype else UNIT_FLOATS
+    factory = name_factory(factory, count, dim, need, kind)
     if factory == EXACT:
         some = vectors[: max(TIMED_FLOATS // dim, 1)]
-        milliseconds = _milliseconds(VectorIndex(None, some), some[:TIMED], min(DEPTH, len(some)))
+        milliseconds = _milliseconds(open_ann(None, some), some[:TIMED], min(DEPTH, len(some)))
         return None, TunedIndex(EXACT, need.recall, 1.0, 0, 0, milliseconds * count / len(some))
     shuffled = np.random.default_rng(0).permutation(count)
     held = min(QUERIES, -(-count // 10))
@@ -126,7 +135,7 @@ def tune(
     least = _without(own, search_exact(queries, vectors, k + 1), k)[0][:, -1:]
 
     def shares_found(effort: SearchParams) -> NDArray[np.floating]:
-        ann, found = VectorIndex(index, vectors, effort), []
+        ann, found = open_ann(index, vectors, effort), []
         for start in range(0, len(queries), TOGETHER):
             found.append(ann.search(queries[start : start + TOGETHER], k + 1))
             forget(vectors)  # of which the candidates of many queries are scattered over all
@@ -136,7 +145,7 @@ def tune(
         return (scores >= least - 1e-5).mean(axis=1)
 
     def milliseconds(effort: SearchParams) -> float:
-        median_time = _milliseconds(VectorIndex(index, vectors, effort), queries, k + 1)
+        median_time = _milliseconds(open_ann(index, vectors, effort), queries, k + 1)
         forget(vectors)
         return median_time
 
@@ -175,7 +184,7 @@ def _refinements(index: faiss.Index) -> tuple[int, ...]:
 
     What stands inside another index sees vectors that were changed, and its scores are of those.
     """
-    whole = isinstance(index, faiss.IndexFlat | faiss.IndexHNSWFlat | faiss.IndexIVFFlat)
+    whole = isinstance(index, faiss.IndexBinary | faiss.IndexFlat | faiss.IndexHNSWFlat | faiss.IndexIVFFlat)
     return (0,) if whole else REFINE
 
 

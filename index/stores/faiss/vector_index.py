@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from index.errors import RetrievalError, UsageError, needs
 from index.io import chunks, take
-from index.vectors import Ids, Scored, Vectors
+from index.vectors import CODES, Ids, Scored, Scores, Vectors
 
 with needs("cpu"):
     import faiss
 
 EXACT = "Flat"  # the factory of no index: the stored vectors themselves are searched, without a second copy
+CODE_LISTS = "BIVF"  # begins the factory of inverted lists of codes
 CHUNK = 50_000  # vectors read at a time: bounds the memory
 TRAIN_PER_LIST = 40  # vectors that the centre of each list is learnt from
 LEAST_TRAINING = 65_536
@@ -76,7 +77,7 @@ class VectorIndex:
             if params is None:
                 return search_exact(queries, self.vectors, k, rows)
         if self.index is None:
-            return _search_all(queries, self.vectors, k, selector)
+            return search_all(queries, self.vectors, k, selector)
         refine = self.effort.refine_factor
         depth = min(max(k, LEAST_DEPTH) * refine if refine else k, len(self.vectors))
         if self._on_gpu and depth > GPU_DEPTH:
@@ -159,7 +160,7 @@ def search_exact(queries: Vectors, vectors: Vectors, k: int, rows: Ids | None = 
         parts = (vectors[rows[start : start + CHUNK]] for start in range(0, len(rows), CHUNK))
     start = 0
     for some in parts:
-        scores, places = _search_all(queries, some, min(k, len(some)))
+        scores, places = search_all(queries, some, min(k, len(some)))
         best.add_result(scores, places + start if rows is None else rows[places + start])
         start += len(some)
     best.finalize()
@@ -167,13 +168,22 @@ def search_exact(queries: Vectors, vectors: Vectors, k: int, rows: Ids | None = 
     return best.D, best.I
 
 
-def _search_all(queries: Vectors, vectors: Vectors, k: int, keep: "faiss.IDSelector | None" = None) -> Scored:
+def search_all(queries: Vectors, vectors: Vectors, k: int, keep: "faiss.IDSelector | None" = None) -> Scored:
     """Exact search of contiguous vectors where they are, as FAISS's own flat index does it."""
+    if vectors.dtype == CODES.dtype:
+        distances, ids = faiss.knn_hamming(queries, vectors, k, variant="mc")
+        return as_scores(distances, ids, vectors), ids
     scores, ids = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
     given, found = map(faiss.swig_ptr, (queries, vectors)), map(faiss.swig_ptr, (scores, ids))
     faiss.knn_inner_product(*given, vectors.shape[1], len(queries), len(vectors), k, *found, keep)
     np.putmask(scores, ids < 0, -np.inf)
     return scores, ids
+
+
+def as_scores(distances: NDArray[np.int32], ids: Ids, codes: Vectors) -> Scores:
+    """Scores, as `CODES` has them, of `(n, k)` Hamming distances."""
+    bits = np.float32(8 * codes.shape[1])
+    return np.where(ids < 0, np.float32(-np.inf), (bits - 2 * distances) / bits)
 
 
 def build_ann(vectors: Vectors, factory: str, training: Ids | None = None) -> faiss.Index | None:
@@ -212,6 +222,8 @@ def _bound_training(index: faiss.Index) -> int:
 
 def inverted_lists(index: faiss.Index) -> "faiss.IndexIVF | None":
     """The inverted lists in an index, as the class they are, if it has any."""
+    if isinstance(index, faiss.IndexBinary):
+        return index
     lists = faiss.try_extract_index_ivf(index)
     return None if lists is None else faiss.downcast_index(lists)
 
@@ -227,6 +239,9 @@ def is_graph(index: faiss.Index) -> bool:
 def set_nprobe(index: faiss.Index, nprobe: int) -> None:
     """Set how many lists an index visits, or how broadly it searches its graph; 0 leaves it as it is."""
     if not nprobe:
+        return
+    if isinstance(index, faiss.IndexBinary):
+        index.nprobe = nprobe
         return
     name = "nprobe" if inverted_lists(index) is not None else "efSearch"
     faiss.ParameterSpace().set_index_parameter(index, name, nprobe)
@@ -255,12 +270,15 @@ def to_device(index: faiss.Index | None, vectors: Vectors, device: str) -> faiss
 
 def write_ann(index: faiss.Index, path: Path) -> None:
     """Write an index to a file."""
-    faiss.write_index(index, str(path))
+    write = faiss.write_index_binary if isinstance(index, faiss.IndexBinary) else faiss.write_index
+    write(index, str(path))
 
 
-def read_ann(path: Path) -> faiss.Index:
+def read_ann(path: Path, codes: bool = False) -> faiss.Index:
     """Read what `write_ann` wrote; of a large one, pages come into memory as they are searched."""
     try:
+        if codes:
+            return faiss.read_index_binary(str(path))
         mapped = path.stat().st_size >= MAPPED_FROM
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     except (OSError, RuntimeError) as error:
@@ -275,6 +293,8 @@ def check_factory(factory: str, dim: int) -> None:
 
 def _make(factory: str, dim: int) -> faiss.Index:
     """Make an empty index that takes vectors by their order, and can be written and read again."""
+    if factory.startswith(CODE_LISTS):
+        return faiss.index_binary_factory(8 * dim, factory)
     index = faiss.index_factory(dim, factory, METRIC)
     if isinstance(index, faiss.IndexIDMap):
         raise RuntimeError("IDMap takes ids, and vectors have none here")

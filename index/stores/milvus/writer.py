@@ -79,6 +79,8 @@ class MilvusWriter(StoreWriter):
     def begin(self, models: Models, options: IndexOptions, sources: list[str]) -> None:
         """Reach the server, and have what is there ready to be searched."""
         super().begin(models, options, sources)
+        if models.spaces["student"].bits:
+            raise UsageError("A Milvus server is given vectors. Leave --codes out, or write an index folder.")
         if options.factory != AUTO:
             raise UsageError("--factory is for FAISS: a Milvus server is told --recall and --memory.")
         if options.metadata is not None:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from conftest import write_embedder
 
-from index import vectors
 from index.build.pipeline import build, build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
@@ -21,7 +20,7 @@ from index.stores import maintenance
 from index.stores.filters import Filter
 from index.stores.models import Models
 from index.stores.options import IndexOptions
-from index.vectors import VectorType
+from index.vectors import CODES, pack
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "stores.md"
 
@@ -79,26 +78,15 @@ def test_what_a_store_could_not_take_is_kept_for_the_next_run(
     assert len(report.store) == 12
 
 
-def test_binary_codes_pass_through_as_soon_as_there_are_their_type_and_an_embedder(
-    shown, tmp_path: Path, folder: Path, monkeypatch
-):
-    """As docs/architecture.md says: journal, store, search, check and evaluation do not change."""
-
-    def similarity(self: VectorType, queries, rows):
-        apart = np.unpackbits(queries[:, None] ^ rows[None], axis=2).mean(axis=2, dtype=np.float32)
-        return 1 - apart
-
+def test_binary_codes_pass_through_a_store_in_memory(shown, tmp_path: Path, folder: Path, monkeypatch):
     class Codes(OnnxEmbedder):
         def __init__(self, path: Path):
             super().__init__(path)
-            self.dim, self.vector_type = 2, VectorType("uint8", "hamming")
+            self.dim, self.vector_type = 2, CODES
 
         def embed(self, batch):
-            return np.packbits(super().embed(batch) > 0, axis=1)
+            return pack(super().embed(batch))
 
-    monkeypatch.setattr(vectors, "KNOWN", {("uint8", "hamming")} | vectors.KNOWN)
-    monkeypatch.setattr(VectorType, "similarity", similarity)
-    monkeypatch.setattr(VectorType, "is_damaged", lambda self, rows: np.zeros(len(rows), bool))
     student = Codes(write_embedder(tmp_path / "codes.onnx", dim=16, seed=1))
     store = build([folder], Models(student), shown["MemoryStore"](tmp_path / "work")).store
     codes = store.rows("student")
@@ -107,7 +95,9 @@ def test_binary_codes_pass_through_as_soon_as_there_are_their_type_and_an_embedd
     assert maintenance.verify_index("memory") == []
     searcher = Searcher(store, student)
     found = searcher.search(codes[:3], "student", 4)
-    truth = np.sort(1 - np.unpackbits(codes[:3, None] ^ codes[None], axis=2).mean(axis=2), axis=1)[:, ::-1]
+    truth = np.sort(1 - 2 * np.unpackbits(codes[:3, None] ^ codes[None], axis=2).mean(axis=2), axis=1)[
+        :, ::-1
+    ]
     np.testing.assert_allclose(found.scores, truth[:, :4], atol=1e-6)
     files = [ImageFile(Path(item.path), item.name) for item in store.items]
     labelled = [Labelled(file, str(i % 2)) for i, file in enumerate(files)]

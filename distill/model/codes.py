@@ -1,0 +1,152 @@
+"""Give a student binary codes, fitted to its own vectors and appended to its ONNX file.
+
+A photo's bits are those of its neighbourhood: iterative quantization (Gong and Lazebnik, CVPR 2011) of the
+mean of its nearest, and a ridge regression from its own vector to them. No label is read.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from distill.model.quantize import CODES, read_pixels
+from index.build.embed import embed_files
+from index.embedders.codes import BITS, LITTLE, ORDER
+from index.embedders.onnx import FLOATS, OnnxEmbedder
+from index.embedders.teacher_space import Projection
+from index.errors import RetrievalError, UsageError
+from index.images.sources import Source, find_images
+from index.io import atomic_write
+from index.stores.faiss.vector_index import search_exact
+
+ROUNDS = 50
+NEIGHBOURS = 5  # photos, itself among them, that a photo's bits are those of the mean of
+RIDGE = 0.01  # share of the mean variance that is added to each dimension's
+PHOTOS = 10_000  # that codes are fitted to, at most
+OUTPUTS = ("embeddings", "projections", "codes")
+PROBES = 32  # photos that must get the same vectors as before, to the last bit
+
+
+def check_bits(bits: int, dim: int) -> None:
+    """Raise UsageError unless codes can be made of so many bits, of vectors of a length."""
+    if bits < 8 or bits % 8:
+        raise UsageError(f"--bits must be a multiple of 8, such as 64, 128 or 256, not {bits}.")
+    if bits > dim:
+        raise UsageError(f"--bits {bits} is more than the student's {dim} dimensions. Give {dim // 8 * 8}.")
+
+
+def fit_codes(vectors: NDArray[np.float32], bits: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Fit codes to `(n, dim)` unit rows of photos.
+
+    Returns:
+        The `(dim,)` mean and the `(dim, bits)` map: the signs of `(vectors - mean) @ map` are the codes.
+
+    Raises:
+        UsageError: There are fewer photos than bits, or they vary in fewer dimensions.
+    """
+    if len(vectors) < bits:
+        raise UsageError(f"Codes of {bits} bits need as many photos; here are {len(vectors)}. Give more.")
+    nearest = search_exact(vectors, vectors, min(NEIGHBOURS, len(vectors)))[1]
+    around = vectors[nearest].mean(axis=1)
+    space = Projection.fit(around / np.linalg.norm(around, axis=1, keepdims=True), bits)
+    if (spanned := np.count_nonzero(space.components.any(axis=1))) < bits:
+        raise UsageError(
+            f"The student's vectors of these photos vary in {spanned} dimensions, fewer than {bits} bits. "
+            "Give fewer bits, or photos that differ more."
+        )
+    flat = space.project(around)
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(bits, bits)))[0]
+    for _ in range(ROUNDS):
+        left, _, right = np.linalg.svd(flat.T @ np.sign(flat @ turn))
+        turn = left @ right
+    mean = vectors.mean(axis=0)
+    centred = vectors - mean
+    gram = centred.T @ centred
+    gram += RIDGE * gram.trace() / len(gram) * np.eye(len(gram), dtype=np.float32)
+    return mean, np.linalg.solve(gram, centred.T @ np.sign(flat @ turn)).astype(np.float32)
+
+
+def append_codes(
+    file: Path, vectors: NDArray[np.float32], bits: int, probes: NDArray[np.uint8]
+) -> OnnxEmbedder:
+    """Fit codes to `(n, dim)` vectors and append them to a student's ONNX file, in place of any that it has.
+
+    Returns:
+        The student, opened again.
+
+    Raises:
+        UsageError: As `check_bits` and `fit_codes`.
+        RetrievalError: `(m, side, side, 3)` uint8 probes get other vectors than before; the file stays.
+    """
+    before = OnnxEmbedder(file, "cpu")
+    check_bits(bits, before.dim)
+    mean, axes = fit_codes(vectors, bits)
+    model = onnx.load(file)
+    _remove_codes(model.graph)
+    _add_nodes(model.graph, mean, axes)
+    facts = before.metadata | {BITS: str(bits), ORDER: LITTLE, FLOATS: before.key}
+    onnx.helper.set_model_props(model, facts)
+    onnx.checker.check_model(model, full_check=True)
+    with atomic_write(file) as beside:
+        onnx.save(model, beside)
+        after = OnnxEmbedder(beside, "cpu")
+        if not np.array_equal(before.embed(list(probes)), after.embed(list(probes))):
+            raise RetrievalError(f"Codes would change the vectors of {file}; it stays as it was.")
+    return OnnxEmbedder(file, "cpu")
+
+
+def _add_nodes(graph: onnx.GraphProto, mean: NDArray[np.float32], axes: NDArray[np.float32]) -> None:
+    """Append the products, their signs, and the sum of eight bits that is a byte."""
+    size = axes.shape[1] // 8
+    constants: dict[str, NDArray[Any]] = {
+        "mean": mean,
+        "axes": axes,
+        "zero": np.array(0, np.float32),
+        "eights": np.array([0, size, 8], np.int64),
+        "weights": np.array([1 << bit for bit in range(8)], np.float32),
+        "last": np.array([2], np.int64),
+    }
+    steps: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+        ("Sub", "embeddings mean", "centred", {}),
+        ("MatMul", "centred axes", "projections", {}),
+        ("Greater", "projections zero", "positive", {}),
+        ("Cast", "positive", "bits", {"to": TensorProto.FLOAT}),
+        ("Reshape", "bits eights", "bytes", {}),
+        ("Mul", "bytes weights", "weighted", {}),
+        ("ReduceSum", "weighted last", "sums", {"keepdims": 0}),
+        ("Cast", "sums", "codes", {"to": TensorProto.UINT8}),
+    )
+    for name, value in constants.items():
+        graph.initializer.append(numpy_helper.from_array(value, CODES + name))
+    for kind, inputs, output, attributes in steps:
+        names = [name if name in OUTPUTS else CODES + name for name in (*inputs.split(), output)]
+        graph.node.append(helper.make_node(kind, names[:-1], names[-1:], CODES + output, **attributes))
+    count = graph.output[0].type.tensor_type.shape.dim[0].dim_param
+    for name, element, length in zip(
+        OUTPUTS[1:], (TensorProto.FLOAT, TensorProto.UINT8), (8 * size, size), strict=True
+    ):
+        graph.output.append(helper.make_tensor_value_info(name, element, [count, length]))
+
+
+def _remove_codes(graph: onnx.GraphProto) -> None:
+    for parts in (graph.node, graph.initializer):
+        for part in [part for part in parts if part.name.startswith(CODES)]:
+            parts.remove(part)
+    del graph.output[1:]
+
+
+def append_codes_by_name(folder: Path, sources: Sequence[Source], bits: int) -> str:
+    """`append_codes` to the student of a folder, fitted to photos, and say what was made."""
+    file = folder / "student.onnx"
+    student = OnnxEmbedder(file, "cpu")
+    check_bits(bits, student.dim)
+    files = find_images(sources)
+    chosen = [files[i] for i in np.random.default_rng(0).permutation(len(files))[:PHOTOS]]
+    found = [done.vectors["student"] for done in embed_files(chosen, {"student": student}) if done.items]
+    vectors = np.concatenate([np.empty((0, student.dim), np.float32), *found])
+    append_codes(file, vectors, bits, read_pixels(student, sources, PROBES))
+    return f"{file}: codes of {bits} bits, fitted to {len(vectors)} photos. Its vectors are the same."
