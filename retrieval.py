@@ -240,6 +240,7 @@ def build_index(
     recall: float = 0.95,
     memory: float = 1.0,
     factory: str = "auto",
+    codes: int = 0,
     update: bool = False,
     resume: bool = False,
     device: str = "auto",
@@ -257,6 +258,7 @@ def build_index(
         recall: Share of the ten nearest that a search must find.
         memory: GiB that each search index may take.
         factory: A FAISS factory string, or `auto`.
+        codes: Bits of the student's codes to search by; 0 searches by its vectors.
         update: Embed only what is new or changed.
         resume: Go on with a run that was interrupted.
         device: `auto`, `cpu` or `cuda`.
@@ -274,7 +276,9 @@ def build_index(
     store, model, spec = open_writer(fspath(out), "faiss", "", None), Path(student), _spec(teacher)
     model = model / "student.onnx" if model.is_dir() else model
     table = None if metadata is None else Path(metadata)
-    options = IndexOptions(factory, SearchTarget(recall, memory), table, resume, update, tuple(exclude))
+    options = IndexOptions(
+        factory, SearchTarget(recall, memory), table, resume, update, tuple(exclude), codes
+    )
     with bars(progress):
         report = build_by_name(_sources(images), model, store, spec, device, options)
     for line in (report.summary, *report.notes):

@@ -1,0 +1,167 @@
+"""A gallery of codes behaves as one of vectors, or says in one line what it does not do."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import picture, write_embedder
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from app.server.api import build_api
+from app.server.concurrency import SharedSearcher
+from distill.model.codes import append_codes
+from distill.upgrade import upgrade_by_name
+from index.build.pipeline import build_by_name
+from index.embedders.base import embed_many
+from index.embedders.onnx import OnnxEmbedder
+from index.errors import UsageError
+from index.evaluation.evaluate import evaluate_by_name
+from index.evaluation.rankings import Options
+from index.search import open_searcher
+from index.stores.filters import Filter
+from index.stores.folder_store import FolderStore
+from index.stores.maintenance import describe_index, verify_index
+from index.stores.milvus.client import Address
+from index.stores.milvus.writer import MilvusWriter
+from index.stores.options import IndexOptions
+from index.teachers.spec import TeacherSpec, TextSpec
+from index.vectors import CODES, pack
+
+ALONE = TeacherSpec()
+
+
+@pytest.fixture
+def student(tmp_path: Path) -> Path:
+    """A student with codes of 16 bits."""
+    file = write_embedder(tmp_path / "student.onnx", dim=24, seed=1)
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 4, 4, 3), dtype=np.uint8)
+    pixels = pixels.repeat(8, axis=1).repeat(8, axis=2)
+    append_codes(file, embed_many(OnnxEmbedder(file), list(pixels)), 16, pixels[:4])
+    return file
+
+
+def index(source: Path, student: Path, out: Path, teacher: TeacherSpec = ALONE, **options):
+    chosen = IndexOptions(**{"codes": 16, **options})
+    return build_by_name([source], student, FolderStore(out), teacher, "cpu", chosen)
+
+
+def test_a_gallery_of_codes_is_searched_checked_and_described(folder, student, tmp_path):
+    out = tmp_path / "idx"
+    index(folder, student, out, rescore=0)
+    searcher = open_searcher(out, device="cpu")
+    codes = searcher.index.rows("student")
+    assert (codes.dtype, codes.shape) == (np.uint8, (12, 2))
+    similarity = CODES.similarity(codes[:3], codes)
+    similarity[np.arange(3), np.arange(3)] = -np.inf  # no item finds itself
+    found = searcher.search_items([0, 1, 2], "student", 4)
+    assert found.scores.tolist() == (-np.sort(-similarity, axis=1)[:, :4]).tolist()
+    narrowed = searcher.search(codes[:1], "student", 10, (), Filter(prefix="more/")).hits()
+    assert {searcher.index.items[item].name for item, _ in narrowed} == {"more/10.jpg", "more/11.jpg"}
+    facts = describe_index(out)
+    assert (facts.spaces["student"].bits, facts.spaces["student"].rescore) == (16, 0)
+    assert "16 bits; Flat" in str(facts)
+    assert verify_index(out) == []
+
+
+def test_the_floats_of_a_query_order_what_codes_found(folder, student, tmp_path):
+    index(folder, student, tmp_path / "idx", rescore=5)
+    searcher = open_searcher(tmp_path / "idx", device="cpu")
+    query = searcher.models["student"].embed([np.asarray(picture(3).resize((32, 32)))])
+    assert query.shape == (1, 16) and np.linalg.norm(query) == pytest.approx(1)
+    codes = searcher.index.rows("student")
+    scores, ids = (found[0] for found in searcher.open_space("student").search(query, 3))
+    first = np.argsort(-CODES.similarity(pack(query), codes)[0], kind="stable")
+    least = CODES.similarity(pack(query), codes)[0][first[4]]
+    assert (CODES.similarity(pack(query), codes)[0][ids] >= least).all()
+    assert scores == pytest.approx(CODES.similarity(query, codes)[0][ids])
+
+
+def test_an_update_goes_on_with_codes_and_refuses_vectors(folder, student, tmp_path, monkeypatch):
+    out = tmp_path / "idx"
+    index(folder, student, out)
+    picture(50).save(folder / "new.png")
+    assert len(index(folder, student, out, update=True).store) == 13
+    fresh = index(folder, student, tmp_path / "fresh").store
+    assert (
+        index(folder, student, out, update=True).store.rows("student").tolist()
+        == fresh.rows("student").tolist()
+    )
+    before = (out / "manifest.json").read_text()
+    index(folder, student, out, update=True)
+    assert (out / "manifest.json").read_text() == before
+    index(folder, student, out, update=True, rescore=7)
+    assert describe_index(out).spaces["student"].rescore == 7
+    with pytest.raises(UsageError, match=r"was made with --codes 16. Give the same"):
+        index(folder, student, out, update=True, codes=0)
+    index(folder, student, tmp_path / "floats", codes=0)
+    with pytest.raises(UsageError, match=r"was made with --codes 0. Give the same"):
+        index(folder, student, tmp_path / "floats", update=True)
+
+
+def test_a_run_of_codes_goes_on(folder, student, tmp_path, monkeypatch):
+    fresh = index(folder, student, tmp_path / "fresh").store.rows("student").tolist()
+    with monkeypatch.context() as broken:
+        broken.setattr(FolderStore, "put", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            index(folder, student, tmp_path / "idx")
+    monkeypatch.setattr(OnnxEmbedder, "embed", lambda *_: pytest.fail("embedded again"))
+    assert index(folder, student, tmp_path / "idx", resume=True).store.rows("student").tolist() == fresh
+
+
+def test_evaluation_ranks_as_a_search_does(folder, student, tmp_path):
+    for i in range(12):  # each query is a gallery photo, changed a little
+        picture(i, 52, 40).save(tmp_path / f"query-{i}.png")
+    labels = [("images/" + ("more/" * (i > 9)) + f"{i}.{'jpg' if i > 9 else 'png'}", i) for i in range(12)]
+    (tmp_path / "gallery.csv").write_text("path,label\n" + "".join(f"{p},{n}\n" for p, n in labels))
+    queries = "".join(f"query-{i}.png,{i}\n" for i in range(12))
+    (tmp_path / "queries.csv").write_text("path,label\n" + queries)
+    scores = {}
+    for rescore in (0, 1, 12):
+        out = tmp_path / f"idx-{rescore}"
+        index(folder, student, out, rescore=rescore)
+        files = tmp_path / "queries.csv", tmp_path / "gallery.csv"
+        scores[rescore] = evaluate_by_name(out, *files, None, ALONE, "cpu", Options())["student"]
+        with pytest.raises(UsageError, match="--whiten is for vectors, and this index holds codes"):
+            evaluate_by_name(out, *files, None, ALONE, "cpu", Options(whiten=0.5))
+    assert scores[0]["mAP"] == scores[1]["mAP"] > 0.5
+    assert scores[12]["mAP"] >= scores[0]["mAP"]
+
+
+def test_with_a_teacher_it_is_ordered_again_and_not_projected(folder, student, teacher_file, tmp_path):
+    teacher = TeacherSpec(str(teacher_file))
+    index(folder, student, tmp_path / "idx", teacher)
+    searcher = open_searcher(tmp_path / "idx", device="cpu")
+    assert searcher.modes == ["student", "teacher", "rerank"]
+    both = searcher.search_items([3], "rerank", 11), searcher.search_items([3], "teacher", 11)
+    assert both[0].ids.tolist() == both[1].ids.tolist()
+
+
+def test_the_api_answers(folder, student, tmp_path):
+    index(folder, student, tmp_path / "idx")
+    app = FastAPI()
+    app.include_router(build_api(SharedSearcher(open_searcher(tmp_path / "idx", device="cpu"))))
+    client, photo = TestClient(app), (folder / "3.png").read_bytes()
+    answer = client.post("/search?k=4", files={"image": photo}).json()
+    assert "3.png" not in [hit["name"] for hit in answer["results"]], "no photo finds itself"
+    assert len(answer["results"]) == 4
+    assert client.get("/search?id=3&k=4").json()["results"][0]["id"] != 3
+    assert client.post("/embed", files={"image": photo}).json()["dim"] == 16
+
+
+def test_what_is_for_vectors_is_refused_in_one_line(folder, student, teacher_file, tmp_path):
+    index(folder, student, tmp_path / "idx")
+    with pytest.raises(UsageError, match=r"holds codes, which words do not search. Index without --codes"):
+        open_searcher(tmp_path / "idx", device="cpu", text=TextSpec("text.onnx"))
+    with pytest.raises(UsageError, match="holds codes, which a new student cannot search"):
+        upgrade_by_name(tmp_path / "idx", TeacherSpec(str(teacher_file)), tmp_path / "new", None)
+    with pytest.raises(UsageError, match="--factory is for vectors"):
+        IndexOptions(factory="HNSW32", codes=16)
+    with pytest.raises(UsageError, match="--codes and --rescore must not be below 0: 16, -1"):
+        IndexOptions(codes=16, rescore=-1)
+    with pytest.raises(UsageError, match=r"A Milvus server is given vectors. Leave --codes out"):
+        milvus = MilvusWriter(Address("http://127.0.0.1:1", "codes"), tmp_path / "work")
+        build_by_name([folder], student, milvus, ALONE, "cpu", IndexOptions(codes=16))
+    plain = write_embedder(tmp_path / "plain.onnx", dim=24)
+    with pytest.raises(UsageError, match="has no codes"):
+        index(folder, plain, tmp_path / "other")
