@@ -85,11 +85,11 @@ def is_float(queries: Vectors) -> bool:
     return queries.dtype != np.uint8
 
 
-def pack(floats: Vectors) -> Any:
+def pack(floats: NDArray[Any]) -> NDArray[Any]:
     """The `(n, bits / 8)` codes of the signs of `(n, bits)` floats, bits in the order of FAISS."""
     return np.packbits(floats > 0, axis=1, bitorder="little")
 
 
-def unpack(codes: Any) -> Vectors:
+def unpack(codes: NDArray[Any]) -> Vectors:
     """The `(n, bits)` signs, 1 and -1 as float32, of `(n, bits / 8)` codes."""
     return np.unpackbits(codes, axis=1, bitorder="little") * np.float32(2) - 1

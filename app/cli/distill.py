@@ -191,7 +191,7 @@ def quantize(
         ),
     ] = None,
 ) -> None:
-    """Make fp16 and int8 copies and keep those that rank alike; or give it binary codes."""
+    """Make fp16 and int8 copies that rank alike, or binary codes."""
     from distill.model.codes import append_codes_by_name
     from distill.model.quantize import make_variants_by_name
 

@@ -86,7 +86,7 @@ def score_modes(
             first = searcher.index.manifest.spaces["student"].rescore
             rankings = _rerank(rankings, queries, items, kind, leave_out, first)
         if mode == RERANK:
-            rankings = _rerank(rankings, *rows_of("teacher"), leave_out)
+            rankings = _rerank(rankings, *rows_of("teacher"), leave_out, RERANKED)
         for rows, ranking in rankings:
             values = dict(score(ranking, rows))
             if truth is not None:
@@ -130,7 +130,7 @@ def _rerank(
     items: Vectors,
     kind: VectorType,
     leave_out: Sequence[Sequence[int]],
-    most: int = RERANKED,
+    most: int,
 ) -> Iterator[tuple[slice, NDArray[np.int64]]]:
     """Order the first of each ranking again by other vectors, as `Searcher.rerank` does by the teacher's."""
     for rows, ranking in rankings:
