@@ -1,28 +1,24 @@
 """Binary codes of students: how well they rank at their size, and how fast they are searched.
 
     python benchmarks/codes.py quality students/*/student --gallery gallery.csv --queries queries.csv \
-        --pool grocery/train --out docs/codes.csv
+        --out docs/codes.csv
     python benchmarks/codes.py speed index/data-1/student.npy --folder scratch
 
-`quality` makes codes, indexes and scores by the product's own commands. What FAISS makes of the same vectors
-at as many bytes is scored by the same metrics: product quantization (OPQ), RaBitQ after PCA, of which the
-eight bytes of factors that it adds to each code are not counted, and plain ITQ. Overlap is with the lists of
-the student's own vectors. `speed` draws a million vectors that crowd together as those given do, and searches
-their codes and as many random ones, and the index that the product makes of the vectors, on one core. Times
-are of the processor: other programs disturb them less than those by the clock.
+`quality` fits codes to the gallery, as `retrieval quantize` does, and ranks as `retrieval evaluate` does.
+What FAISS makes of the same vectors at as many bytes is scored beside it: product quantization after a random
+rotation, RaBitQ after PCA, of which the eight bytes of factors that it adds to each code are not counted, and
+plain ITQ. Overlap is with the lists of the student's own vectors. `speed` draws a million vectors that crowd
+together as those given do, and searches their codes and as many random ones, and the index that the product
+makes of the vectors, on one core. Times are of the processor: other programs disturb them less than the clock.
 """
 
 import argparse
-import json
-import shutil
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import faiss
 import numpy as np
-from asking import run
 from numpy.typing import NDArray
 from search import Peak, as_searcher, build, draw_gallery, in_turns
 from synthetic import CHUNK, PER_CLUSTER, Law
@@ -43,41 +39,16 @@ from index.vectors import CODES, pack
 COLUMNS = ("student", "bits", "way", "mAP", "R@1", "overlap@10")
 BITS = (64, 128, 256)
 K = 10
+RESCORED = 100
 
 
-def score_codes(args: argparse.Namespace, student: Path, bits: int) -> dict[str, dict[str, float]]:
-    """Codes of a student, with and without ordering again, through the commands."""
-    scores = {}
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        shutil.copytree(student, folder / "student")
-        plain = shutil.copyfile(student / "student.onnx", folder / "plain.onnx")
-        model, out = folder / "student" / "student.onnx", folder / "index"
-        run("quantize", folder / "student", args.pool, "--bits", str(bits))
-        for way, depth in (("codes", "0"), ("codes, 100 ordered again", "100")):
-            again = ("--update",) if out.exists() else ()
-            asked = ("--codes", str(bits), "--rescore", depth, *again)
-            run("index", args.pool, "--model", model, "--teacher", plain, "--out", out, *asked)
-            labels = ("--queries", args.queries, "--labels", args.gallery, "--mode", "student", "--json")
-            scores[way] = json.loads(run("evaluate", out, *labels))["student"]
-    return scores
-
-
-def score_faiss(args: argparse.Namespace, student: Path) -> dict[tuple[int, str], dict[str, float]]:
-    """The student's vectors, and what FAISS makes of them."""
+def score_student(args: argparse.Namespace, student: Path) -> dict[tuple[int, str], dict[str, float]]:
+    """Score a student's vectors, its codes, and what FAISS makes of its vectors, by bits and way."""
     model = OnnxEmbedder(student / "student.onnx", "cpu", threads=1)
-    parts = []
-    for path in (args.gallery, args.queries):
-        entries = read_labels(path)
-        label_of = {entry.file.location: entry.label for entry in entries}
-        done = list(embed_files([entry.file for entry in entries], {"student": model}))
-        labels = np.array([label_of[item.path] for part in done for item in part.items])
-        parts.append((np.concatenate([part.vectors["student"] for part in done]), labels))
-    (gallery, known), (queries, wanted) = parts
+    (gallery, known), (queries, wanted) = (embed(model, path) for path in (args.gallery, args.queries))
     best = rank(queries @ gallery.T, K)
 
-    def score(similarity: NDArray[np.float32]) -> dict[str, float]:
-        ranking = rank(similarity, None)
+    def score(ranking: NDArray[np.int64]) -> dict[str, float]:
         relevant = known[ranking] == wanted[:, None]
         asked = relevant.any(axis=1)
         figures = average_precision(relevant)[asked], recall_at_k(relevant, 1)[asked]
@@ -85,20 +56,35 @@ def score_faiss(args: argparse.Namespace, student: Path) -> dict[tuple[int, str]
         return dict(zip(COLUMNS[3:], map(float, map(np.mean, (*figures, overlap))), strict=True))
 
     dim = gallery.shape[1]
-    scores = {(32 * dim, "vectors"): score(queries @ gallery.T)}
+    scores = {(32 * dim, "vectors"): score(rank(queries @ gallery.T, None))}
     for bits in BITS:
-        for way, factory in (("OPQ", f"OPQ{bits // 8},PQ{bits // 8}"), ("RaBitQ", f"PCA{bits},RaBitQ")):
+        mean, axes = fit_codes(gallery, bits)
+        codes, projections = pack((gallery - mean) @ axes), ((queries - mean) @ axes).astype(np.float32)
+        ranking = rank(CODES.similarity(pack(projections), codes), None)
+        scores[bits, "codes"] = score(ranking)
+        first = ranking[:, :RESCORED]
+        again = rank(np.take_along_axis(CODES.similarity(projections, codes), first, 1), None)
+        ranking[:, :RESCORED] = np.take_along_axis(first, again, 1)
+        scores[bits, f"codes, {RESCORED} ordered again"] = score(ranking)
+        itq = faiss.ITQTransform(dim, bits, bits < dim)
+        itq.train(gallery)
+        plain = CODES.similarity(pack(itq.apply(queries)), pack(itq.apply(gallery)))
+        scores[bits, "ITQ"] = score(rank(plain, None))
+        for way, factory in (("PQ", f"RR{dim},PQ{bits // 8}"), ("RaBitQ", f"PCA{bits},RaBitQ")):
             index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
             index.train(gallery)
             index.add(gallery)
-            found, ids = index.search(queries, len(gallery))
-            similarity = np.full(found.shape, -np.inf, np.float32)
-            np.put_along_axis(similarity, ids, found, 1)
-            scores[bits, way] = score(similarity)
-        itq = faiss.ITQTransform(dim, bits, bits < dim)
-        itq.train(gallery)
-        scores[bits, "ITQ"] = score(CODES.similarity(pack(itq.apply(queries)), pack(itq.apply(gallery))))
+            scores[bits, way] = score(index.search(queries, len(gallery))[1])
     return scores
+
+
+def embed(model: OnnxEmbedder, path: Path) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+    """Embed the photos that a CSV file labels."""
+    entries = read_labels(path)
+    label_of = {entry.file.location: entry.label for entry in entries}
+    done = list(embed_files([entry.file for entry in entries], {"student": model}))
+    labels = np.array([label_of[item.path] for part in done for item in part.items])
+    return np.concatenate([part.vectors["student"] for part in done]), labels
 
 
 def measure_quality(args: argparse.Namespace) -> None:
@@ -108,10 +94,7 @@ def measure_quality(args: argparse.Namespace) -> None:
         name = student.parent.name if student.name == "student" else student.name
         if any(row["student"] == name for row in done):
             continue
-        scores = score_faiss(args, student)
-        for bits in BITS:
-            scores |= {(bits, way): figures for way, figures in score_codes(args, student, bits).items()}
-        for (bits, way), figures in scores.items():
+        for (bits, way), figures in score_student(args, student).items():
             rounded = {column: f"{100 * figures[column]:.2f}" for column in COLUMNS[3:]}
             done.append({"student": name, "bits": str(bits), "way": way, **rounded})
         write_table(args.out, COLUMNS, done)
@@ -161,7 +144,6 @@ def main() -> None:
     quality.add_argument("students", nargs="+", type=Path, help="student folders")
     quality.add_argument("--gallery", type=Path, required=True, help="path,label of the photos searched")
     quality.add_argument("--queries", type=Path, required=True)
-    quality.add_argument("--pool", type=Path, required=True, help="the photos searched, which codes fit")
     quality.add_argument("--out", type=Path, default=Path("codes.csv"))
     quality.set_defaults(measure=measure_quality)
     speed = commands.add_parser("speed")

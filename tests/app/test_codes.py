@@ -12,6 +12,7 @@ from app.server.api import build_api
 from app.server.concurrency import SharedSearcher
 from distill.model.codes import append_codes
 from distill.upgrade import upgrade_by_name
+from index.build.compact import compact_index
 from index.build.pipeline import build_by_name
 from index.embedders.base import embed_many
 from index.embedders.onnx import OnnxEmbedder
@@ -97,6 +98,15 @@ def test_an_update_goes_on_with_codes_and_refuses_vectors(folder, student, tmp_p
     index(folder, student, tmp_path / "floats", codes=0)
     with pytest.raises(UsageError, match=r"was made with --codes 0. Give the same"):
         index(folder, student, tmp_path / "floats", update=True)
+
+
+def test_a_gallery_of_codes_is_compacted(folder, student, tmp_path):
+    out = tmp_path / "idx"
+    index(folder, student, out, rescore=3)
+    (folder / "3.png").unlink()
+    assert compact_index(out).files == 1
+    assert describe_index(out).spaces["student"].rescore == 3
+    assert verify_index(out) == []
 
 
 def test_a_run_of_codes_goes_on(folder, student, tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ with needs("cpu"):
     import faiss
 
 EXACT_FLOATS = 50_000 * 256  # exact search of so many takes about as long as the embedding of one query
-EXACT_CODES = 1 << 25  # bytes of codes, likewise
+EXACT_CODES = 1 << 22  # bytes of codes, likewise
 QUERIES = 500  # that recall is measured with
 TOGETHER = 32  # of them, searched with before what was mapped for them is let go of
 DEPTH = 10  # of that recall
