@@ -9,7 +9,7 @@ What FAISS makes of the same vectors at as many bytes is scored beside it: produ
 rotation, RaBitQ after PCA, of which the eight bytes of factors that it adds to each code are not counted, and
 plain ITQ. Overlap is with the lists of the student's own vectors. `speed` draws a million vectors that crowd
 together as those given do, and searches their codes and as many random ones, and the index that the product
-makes of the vectors, on one core. Times are of the processor: other programs disturb them less than the clock.
+makes of the vectors, on one core. Times are of the processor: others disturb them less than the clock.
 """
 
 import argparse
