@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from index.build.content import JournalContent
 from index.build.embed_missing import embed_missing
-from index.build.journal import Journal
+from index.build.journal import Journal, JournalContent
 from index.build.ray import RayCluster, open_cluster
 from index.embedders.base import Embedder
 from index.embedders.onnx import OnnxEmbedder

@@ -3,18 +3,16 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from index.embedders.http import EndpointEmbedder
 from index.embedders.http_formats import Upload, as_text
 from index.embedders.options import EmbedderOptions
 from index.errors import TransientError
-from index.images.decode import Photo
-from index.rankers.base import Ranker
+from index.rankers.base import EmbedderRanker
 
 
-class EndpointRanker(Ranker):
+class EndpointRanker(EmbedderRanker):
     """Asks `POST URL`. The dialect `jina` sends `{"image": data URL}`, any other vLLM's parts of a message.
 
     Addresses, keys, limits and what a status means are those of an endpoint with vectors.
@@ -23,13 +21,7 @@ class EndpointRanker(Ranker):
     def __init__(self, url: str, options: EmbedderOptions) -> None:
         """Check the address; see `EndpointEmbedder`."""
         self._endpoint = EndpointEmbedder(url, options)
-        self.key = f"rank:{self._endpoint.key}"
-        self.name, self.options, self.side = self._endpoint.name, options, self._endpoint.side
-        self.calls = replace(self._endpoint.calls, batch=1)
-
-    def prepare(self, photo: Photo) -> Upload:
-        """The file, as `EndpointEmbedder` sends it."""
-        return self._endpoint.prepare(photo)
+        super().__init__("rank", self._endpoint)
 
     def order(self, query: Upload, candidates: Sequence[Upload]) -> list[int]:
         """Make one call; see `Ranker.order`."""

@@ -49,7 +49,7 @@ class PreferencesRanker(Ranker):
             self._wins[query][better] += 1
             self._wins[query][worse] -= 1
         self.key = f"preferences:{content_digest(path.read_bytes())}"
-        self.name, self.options = path.name, options
+        self.name, self.spec, self.options = path.name, str(path), options
 
     def prepare(self, photo: Photo) -> tuple[str, ...]:
         """What the photo may be called in the file."""

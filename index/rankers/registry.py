@@ -14,10 +14,10 @@ from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
 from index.errors import RefusedError, UsageError
 from index.images.decode import Photo
-from index.rankers.base import Ranker
+from index.rankers.base import EmbedderRanker, Ranker
 
 
-class CallableRanker(Ranker):
+class CallableRanker(EmbedderRanker):
     """A callable that takes a query and a list of candidates, upright RGB images, and answers with positions.
 
     Where it is and what tells it from others is as for `CallableEmbedder`.
@@ -26,12 +26,7 @@ class CallableRanker(Ranker):
     def __init__(self, call: str | Callable[..., Any], options: EmbedderOptions) -> None:
         """Import it; see `CallableEmbedder`."""
         self._code = CallableEmbedder(call, options)
-        self.key, self.name, self.options = f"rank:{self._code.key}", self._code.name, options
-        self.side, self.calls = self._code.side, Calls(batch=1, rate=options.rate, paid=True)
-
-    def prepare(self, photo: Photo) -> Image.Image:
-        """The image, made smaller if it is very large."""
-        return self._code.prepare(photo)
+        super().__init__("rank", self._code)
 
     def order(self, query: Image.Image, candidates: Sequence[Image.Image]) -> list[int]:
         """Call it; see `Ranker.order`."""
@@ -42,7 +37,7 @@ class CallableRanker(Ranker):
             raise RefusedError(f"{self.name} raised {line}") from error
 
 
-class VectorsRanker(Ranker):
+class VectorsRanker(EmbedderRanker):
     """A teacher with vectors and without a price, of which only the orders are used: for honest tables."""
 
     def __init__(self, teacher: Embedder) -> None:
@@ -53,13 +48,12 @@ class VectorsRanker(Ranker):
         """
         if teacher.calls.paid:
             raise UsageError(f"--orders-only takes an ONNX file or a file of vectors, not {teacher.name}.")
-        self._teacher = teacher
-        self.key, self.name, self.options = f"orders:{teacher.key}", teacher.name, teacher.options
-        self.side, self.calls = teacher.side, Calls(batch=1)
+        super().__init__("orders", teacher)
+        self.calls = Calls(batch=1)
 
     def prepare(self, photo: Photo) -> NDArray[np.float32]:
         """The teacher's vector."""
-        return self._teacher.embed([self._teacher.prepare(photo)])[0]
+        return self._embedder.embed([self._embedder.prepare(photo)])[0]
 
     def order(self, query: NDArray[np.float32], candidates: Sequence[NDArray[np.float32]]) -> list[int]:
         """By falling similarity."""

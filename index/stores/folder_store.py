@@ -1,11 +1,12 @@
 """The write side of an index folder: written as a whole, beside the index that is there until then."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
 
+from index.errors import ImageError
 from index.images.file import ImageFile
 from index.progress import say
 from index.stores.base import BuildReport, Content, StoreWriter
@@ -16,7 +17,6 @@ from index.stores.folder_writer import IndexWriter, remove_old
 from index.stores.metadata import read_rows
 from index.stores.models import Models
 from index.stores.options import AUTO, IndexOptions
-from index.stores.unchanged import holds_just
 
 
 class FolderStore(StoreWriter):
@@ -120,3 +120,43 @@ class FolderStore(StoreWriter):
         gone = f"{self._gone} images are gone, and dropped. Once they are back, --update adds them."
         notes = (gone,) if self._gone else ()
         return BuildReport(index, summary, index.failures, removed=self._gone, notes=notes)
+
+
+Known = tuple[str, str, int, int]  # path, name, size and time of a file as an index has it
+
+
+def holds_just(index: Index, files: Iterable[ImageFile]) -> bool:
+    """Whether an index made of these files now would have the same items, going by path, size and time.
+
+    One that refused a file does not count: that file is tried again. The files are in the order in which they
+    would be indexed.
+    """
+    if index.manifest.failed:
+        return False
+    items = _read_known(index)
+    following = next(items, None)
+    copies: dict[str, list[Known]] = {}  # the files to come of each item that has more, by the next of them
+    for file in files:
+        path = file.location
+        if following and following[0][0] == path:
+            left, following = following, next(items, None)
+        elif not (left := copies.pop(path, [])):
+            return False
+        known, *later = left
+        try:
+            if (path, file.name, *file.status()) != known:
+                return False
+        except ImageError:
+            return False
+        if later:
+            copies[later[0][0]] = later
+    return following is None and not copies
+
+
+def _read_known(index: Index) -> Iterator[list[Known]]:
+    """Yield the files of each item, the first one first."""
+    for batch in index.iter_batches():
+        columns = batch.to_pydict()
+        facts = zip(*(columns[name] for name in ("path", "name", "size", "mtime", "copies")), strict=True)
+        for path, name, size, mtime, copies in facts:
+            yield [(path, name, size, mtime), *((c["path"], c["name"], size, c["mtime"]) for c in copies)]

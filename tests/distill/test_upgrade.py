@@ -13,7 +13,7 @@ from distill.placement import place
 from distill.training.recipes import Recipe
 from distill.upgrade import upgrade_by_name
 from index.build.pipeline import build_by_name
-from index.build.upgrade import replace_student
+from index.build.rewrite import replace_student
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
 from index.search import open_searcher

@@ -47,13 +47,13 @@ class Address:
         if "@" in self.uri:
             raise UsageError(f"Put no password into an address: set {TOKEN} in the environment.")
         try:
-            parts = urlsplit(self.uri)
-            sound = parts.scheme in SCHEMES.values() and bool(parts.hostname) and parts.port != 0
-            sound = sound and not (parts.path or parts.query or parts.fragment)
-        except ValueError:  # a port or an IPv6 address that is none
-            sound = False
-        if not sound:
-            raise UsageError(f"{self.uri} is no address of a Milvus server, such as http://HOST:19530.")
+            scheme, server, *rest = parts = urlsplit(self.uri)
+            if scheme not in SCHEMES.values() or not parts.hostname or parts.port == 0 or any(rest):
+                raise ValueError(server)
+        except ValueError as error:  # also of a port or an IPv6 address that is none
+            raise UsageError(
+                f"{self.uri} is no address of a Milvus server, such as http://HOST:19530."
+            ) from error
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", self.name):
             raise UsageError(
                 f"A collection's name has letters, digits and _, and no digit first, not {self.name!r}."
@@ -62,16 +62,15 @@ class Address:
 
 def is_address(where: str) -> bool:
     """Whether a name is that of a Milvus collection."""
-    return where.split("://", maxsplit=1)[0] in SCHEMES and "://" in where
+    return where.startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
 
 
 def parse_address(where: str) -> Address:
     """Read `milvus://HOST:PORT/COLLECTION`, or `milvus+https://...` for a server behind TLS."""
-    scheme, _, rest = where.partition("://")
-    server, slash, name = rest.partition("/")
-    if scheme not in SCHEMES or not server or not slash:
+    found = re.fullmatch("(.+?)://([^/]+)/(.*)", where, re.DOTALL)
+    if not found or found[1] not in SCHEMES:
         raise UsageError(f"{where} is not of the form milvus://HOST:19530/COLLECTION.")
-    return Address(f"{SCHEMES[scheme]}://{server}", name)
+    return Address(f"{SCHEMES[found[1]]}://{found[2]}", found[3])
 
 
 class Client:
@@ -148,10 +147,9 @@ def check_schema(client: Client, name: str, dim: int, metric: str | None = METRI
     fields = {field["name"]: field for field in client.describe_collection(name)["fields"]}
     if not {"digest", "vector", *FIELDS} <= set(fields):
         raise UsageError(f"Collection {name} was not made by `retrieval index`. Give another --collection.")
-    found = int(fields["vector"]["params"]["dim"])
-    fault = f"holds vectors of {found}, not {dim}" if found != dim else ""
-    if metric not in (None, METRIC):
-        fault = fault or f"compares by {metric}, not {METRIC}"
+    fault = f"compares by {metric}, not {METRIC}" if metric not in (None, METRIC) else ""
+    if (found := int(fields["vector"]["params"]["dim"])) != dim:
+        fault = f"holds vectors of {found}, not {dim}"
     if fault:
         raise UsageError(f"Collection {name} {fault}. Drop it, or give another --collection.")
 

@@ -1,6 +1,7 @@
 """Which index a Milvus server shall build for which target, and how hard it must search."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import log2, sqrt
 from typing import Any
 
@@ -17,9 +18,9 @@ from index.stores.faiss.tuning import (
     MAX_LISTS,
     TunedIndex,
 )
-from index.stores.milvus.store import MilvusIndex
+from index.stores.milvus.store import MilvusIndex, MilvusSpace
 from index.stores.options import SearchTarget
-from index.vectors import Scores, Vectors
+from index.vectors import Scores
 
 EFFORTS = (32, 48, 64, 96, 128, 192, 256, 384, 512)  # breadth of a graph, or lists to visit
 HARDEST = 2048
@@ -57,13 +58,16 @@ def tune(index: MilvusIndex, space: str, kind: str, target: SearchTarget) -> Tun
     """Find the least effort that reaches the recall, measured against what the most finds, and deeper."""
     if kind == "FLAT":
         return TunedIndex(kind, target.recall, 1.0, 0, 0, 0.0)
-    name, k = index.name(space), DEPTH + 1  # each query finds itself
-    rows = index.client.query(name, filter='digest >= ""', limit=QUERIES, output_fields=["vector"])
-    queries = np.array([row["vector"] for row in rows], index.written.spaces[space].dtype)
+    k, made = DEPTH + 1, index.written.spaces[space]  # each query finds itself
+    rows = index.client.query(
+        index.name(space), filter='digest >= ""', limit=QUERIES, output_fields=["vector"]
+    )
+    queries = np.array([row["vector"] for row in rows], made.dtype)
 
     def search(k: int, effort: int, together: int) -> Scores:
-        parts: list[Vectors] = [queries[i : i + together] for i in range(0, len(queries), together)]
-        return np.concatenate([index.search(space, part, k, kind, effort)[0] for part in parts])
+        searched = MilvusSpace(index, space, replace(made, factory=kind, probes=effort))
+        parts = range(0, len(queries), together)
+        return np.concatenate([searched.nearest(queries[i : i + together], k)[0] for i in parts])
 
     least = search(DEEP * k, HARDEST, 1)[:, k - 1 : k]
     if not np.isfinite(least).all():

@@ -12,9 +12,9 @@ import pytest
 from conftest import png, write_shard
 from web_site import Site
 
-from index.build.compact import compact_index
 from index.build.pipeline import build_by_name, build_index
 from index.build.ray_worker import _file_of, list_files
+from index.build.rewrite import compact_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError, RetrievalError, UsageError
 from index.images.decode import read_photo

@@ -29,11 +29,11 @@ from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.io import content_digest
+from index.parallel import RateLimit
 from index.teachers.ask import ask_about
 from index.teachers.client import BudgetedTeacher
 from index.teachers.ledger import Ledger
 from index.teachers.ledger_report import verify_ledger
-from index.teachers.rate_limit import RateLimit
 from index.teachers.spec import TeacherSpec
 
 

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from milvus_server import Server, free_port
 
-from index.build.compact import compact_index
 from index.build.pipeline import build, build_index
+from index.build.rewrite import compact_index
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.registry import open_embedder
 from index.errors import RetrievalError, UnreachableError, UsageError
