@@ -1,29 +1,42 @@
 """Files that were found: made one by one as they are asked for, or millions of them would fill the memory."""
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import overload
 
 from index.images.file import ImageFile, readable
-from index.images.left_out import Found
-from index.images.tar import find_member, find_shard
+from index.images.tar import Place, find_member, find_shard
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """The files of one source."""
+    """The files of one source: their names there, in the order in which they were added."""
 
-    names: Sequence[str]  # as the source has them
-    make: Callable[[int, str], ImageFile]  # of a place among them and the name there
+    make: Callable[[str, int, int, str], ImageFile]  # of a name, its two numbers and its fault
+    names: list[str] = field(default_factory=list)
+    # Of members of a shard and of objects two in turn: offset and size, or size and `Remote.changed`.
+    numbers: "array[int]" = field(default_factory=lambda: array("q"))
+    faults: dict[str, str] = field(default_factory=dict)  # why those that cannot be read cannot be, by name
+
+    def add(self, name: str, place: Place | None = None) -> None:
+        """Add a file with its numbers, if it has some, or with the reason why it cannot be read."""
+        self.names.append(name)
+        if isinstance(place, str):
+            self.faults[name] = place
+            place = 0, 0
+        self.numbers.extend(place or ())
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, i: int) -> ImageFile:
-        return self.make(i, self.names[i])
+        name = self.names[i]
+        first, second = self.numbers[2 * i : 2 * i + 2] or (0, 0)
+        return self.make(name, first, second, self.faults.get(name, ""))
 
 
 class Listing(Sequence[ImageFile]):
@@ -51,19 +64,9 @@ class Listing(Sequence[ImageFile]):
         return self._stretches[stretch][i - self._starts[stretch]]
 
 
-def shard_files(
-    name: str, members: Found, make: Callable[[str, tuple[int, int], str, str], ImageFile]
-) -> Stretch:
-    """List the members of a shard that is called so.
-
-    `make` makes a file of its name in the shard, its offset and size, what to call it, and its fault.
-    """
-
-    def file(i: int, member: str) -> ImageFile:
-        called = f"{name}/{readable(member)}" if member else name
-        return make(member, members.numbers_of(i), called, members.faults.get(member, ""))
-
-    return Stretch(members.names, file)
+def name_in_shard(shard: str, member: str) -> str:
+    """What to call a member of a shard that is called so; of the shard itself the name is empty."""
+    return f"{shard}/{readable(member)}" if member else shard
 
 
 def file_at(path: Path, name: str, below: bool) -> ImageFile:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from index.errors import ImageError, UsageError
 from index.images.file import ImageFile, readable
-from index.images.left_out import Found, LeftOut
-from index.images.listing import Stretch, shard_files
+from index.images.left_out import LeftOut
+from index.images.listing import Stretch, name_in_shard
 from index.images.remote import Remote, ask, check, hide_secrets, open_object
 from index.images.tar import SUFFIX, read_members
 from index.parallel import bounded_map
@@ -58,35 +58,41 @@ def list_addresses(
                 raise UsageError(f"{address} cannot be read: {reason}.") from reason
             return name, address, str(reason)
 
-    called, objects = list[str](), Found()
+    objects, called = _objects(below)
     wanted = (one for one in named if not (below and left.excludes(one[0])) and is_new(one[1]))
     with ThreadPoolExecutor(LANES) as pool:
         for name, address, found in bounded_map(pool, look, wanted, 2 * LANES):
             if isinstance(found, Stretch):
-                yield _objects(called, objects, below)
+                yield objects
                 yield found
-                called, objects = [], Found()
+                objects, called = _objects(below)
             else:
-                called.append(readable(name))
                 objects.add(address, found)
-    yield _objects(called, objects, below)
+                if readable(name) != address:
+                    called[address] = readable(name)
+    yield objects
 
 
-def _objects(called: list[str], objects: Found, below: bool) -> Stretch:
-    def file(i: int, address: str) -> ImageFile:
-        size, changed = objects.numbers_of(i)
-        remote = Remote(address, 0, size, None, changed)
-        return file_of(remote, called[i], below, objects.faults.get(address, ""))
+def _objects(below: bool) -> tuple[Stretch, dict[str, str]]:
+    """A stretch of objects, and what to call those that are not called by their address."""
+    called: dict[str, str] = {}
 
-    return Stretch(objects.names, file)
+    def file(address: str, size: int, changed: int, fault: str) -> ImageFile:
+        return file_of(Remote(address, 0, size, None, changed), called.get(address, address), below, fault)
+
+    return Stretch(file), called
 
 
 def _list_shard(address: str, name: str, left: LeftOut) -> Stretch:
     """Read the headers of a shard: one after the other, for a tar has no list of what is in it."""
     _, changed = ask(address)
 
-    def make(member: str, place: tuple[int, int], called: str, fault: str) -> ImageFile:
-        return file_of(Remote(address, *place, readable(member), changed), called, True, fault)
+    def make(member: str, offset: int, size: int, fault: str) -> ImageFile:
+        remote = Remote(address, offset, size, readable(member), changed)
+        return file_of(remote, name_in_shard(readable(name), member), True, fault)
 
+    files = Stretch(make)
     with open_object(address) as (file, read):
-        return shard_files(readable(name), left.choose(read_members(file, read)), make)
+        for found in left.choose(read_members(file, read)):
+            files.add(*found)
+    return files

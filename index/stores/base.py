@@ -116,13 +116,13 @@ class Store(ABC):
         """The metadata of one item."""
         return self._known.of(item) if self.metadata is not None else {}
 
-    def keep(self, narrow: Filter) -> Any:
+    def keep(self, filter: Filter) -> Any:
         """What `Searchable.search` shall keep to: `(items,)` of booleans; None keeps all.
 
         Raises:
             UsageError: There is no such column, or no such item.
         """
-        return narrow.keep(self._known) if narrow.selects else None
+        return filter.keep(self._known) if filter.selects else None
 
     def require_model(self, space: str, key: str, name: str) -> None:
         """Raise UsageError for a model that neither made the vectors of a space nor embeds its queries."""

@@ -193,17 +193,17 @@ def any_of(digests: Sequence[str]) -> str:
     return f"digest in {json.dumps(digests)}"
 
 
-def as_filter(narrow: Filter, columns: Collection[str]) -> str:
+def as_filter(filter: Filter, columns: Collection[str]) -> str:
     """What is wanted of the `columns` that there are, as the server understands it; empty wants all."""
-    narrow.require_columns(columns)
+    filter.require_columns(columns)
     parts = []
-    for column, value in narrow.columns.items():
+    for column, value in filter.columns.items():
         field, wanted = f'more["metadata"][{quote(column)}]', quote(value)
         # Of one file, or of several.
         parts.append(f"({field} == {wanted} or json_contains({field}, {wanted}))")
-    if narrow.prefix:
+    if filter.prefix:
         names = ["name", *(f'more["copies"][{i}]["name"]' for i in range(MOST_FILES - 1))]
-        parts.append(f"({' or '.join(_starts_with(name, narrow.prefix) for name in names)})")
+        parts.append(f"({' or '.join(_starts_with(name, filter.prefix) for name in names)})")
     return " and ".join(parts)
 
 

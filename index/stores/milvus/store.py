@@ -199,9 +199,9 @@ class MilvusIndex(Store):
         known = self.row(item)["more"]["metadata"]
         return {n: SEPARATOR.join(v) if isinstance(v, list) else v for n, v in known.items()}
 
-    def keep(self, narrow: Filter) -> str:
+    def keep(self, filter: Filter) -> str:
         """The filter that the server applies."""
-        return as_filter(narrow, self.columns)
+        return as_filter(filter, self.columns)
 
     def rows(self, space: str, ids: Ids | None = None) -> Vectors:
         """The `(len(ids), dim)` vectors of some items; None takes all, which must be pinned."""

@@ -51,7 +51,7 @@ def test_a_store_in_memory_finds_what_the_index_folder_finds(
             found = []
             for searcher in both:
                 if mode == "rerank":
-                    results = searcher.rerank(*queries.values(), 6, (), narrow)
+                    results = searcher.search(queries["student"], mode, 6, (), narrow, queries["teacher"])
                 else:
                     results = searcher.search(queries[mode], mode, 6, (), narrow)
                 kept = results.ids >= 0

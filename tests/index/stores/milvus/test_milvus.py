@@ -113,7 +113,7 @@ def test_finds_what_the_index_folder_finds(
                 at = {index.items[i].name: i for i in range(len(index))}
                 rows = {s: index.rows(s, np.array([at["5.png"]])) for s in ("student", "teacher")}
                 if mode == "rerank":
-                    results = searcher.rerank(rows["student"], rows["teacher"], 6, [[]], narrow)
+                    results = searcher.search(rows["student"], mode, 6, [[]], narrow, rows["teacher"])
                 else:
                     results = searcher.search(rows[mode], mode, 6, [[]], narrow)
                 ids = results.ids[0][results.ids[0] >= 0].tolist()
@@ -255,7 +255,7 @@ def test_a_gallery_is_described_and_checked_and_has_no_files_to_compact(
     query = index.rows("student", np.array([0]))
     searcher = open_searcher(str(address), device="cpu")
     with pytest.raises(UsageError, match="No image has a path that starts with 'nowhere/': paths start"):
-        searcher.search(query, "student", 3, narrow=Filter(prefix="nowhere/"))
+        searcher.search(query, "student", 3, filter=Filter(prefix="nowhere/"))
     digest = index.ids_by_digest.digests[3]
     (row,) = index.fetch("student", [digest], [*FIELDS, "vector"]).values()
     index.client.upsert(index.student, [row | {"vector": [2 * number for number in row["vector"]]}])
