@@ -21,8 +21,7 @@ from index.stores.base import Searchable, Store
 from index.stores.filters import Filter
 from index.stores.registry import open_store
 from index.teachers.spec import TeacherSpec, TextSpec
-from index.text.models import Text
-from index.text.queries import TextQueries
+from index.text.models import Text, TextQueries
 from index.vectors import Ids, Scores, Vectors
 
 # mode: (the model that embeds the query, the space that is searched)

@@ -6,29 +6,93 @@ written last may be lost with the machine's power: checksums find that. One proc
 """
 
 import shutil
+import sqlite3
 import time
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from index.build.journal_tables import COUNT, DOUBTFUL, FOUND, MISSING, open_tables
 from index.build.journal_vectors import JournalVectors, Segment
 from index.errors import ImageError, RetrievalError, UsageError
 from index.images.file import ImageFile
 from index.io import require_utf8
 from index.progress import say
-from index.stores.base import Batch, RowReader, Store
+from index.stores.base import RowReader, Store
 from index.stores.folder import MANIFEST
-from index.stores.models import PROJECTED, Models
 from index.stores.records import CHUNK, UNFINISHED, Failure, File, Item, Space
 from index.vectors import Vectors
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS run (what TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS contents (     -- what has vectors
+    digest TEXT PRIMARY KEY,
+    size INTEGER NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
+    row INTEGER NOT NULL                  -- of the vectors of this run; -1 - id in the index that is updated
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS contents_by_size ON contents (size);
+CREATE TABLE IF NOT EXISTS segments (     -- what each transaction appended to the vectors
+    first INTEGER NOT NULL, count INTEGER NOT NULL,                -- rows
+    space TEXT NOT NULL, start INTEGER NOT NULL, size INTEGER NOT NULL, crc INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS files (        -- what is to be indexed, in order
+    place INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, name TEXT NOT NULL,
+    size INTEGER, mtime INTEGER,          -- before it was read; NULL where that cannot be said
+    digest TEXT                           -- once it is known
+);
+CREATE INDEX IF NOT EXISTS files_by_size ON files (size);
+CREATE TABLE IF NOT EXISTS seen (         -- what files held when they were last looked into
+    path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, digest TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS refused (place INTEGER PRIMARY KEY, path TEXT NOT NULL, reason TEXT NOT NULL);
+"""
+MISSING = """
+FROM files LEFT JOIN contents USING (digest) LEFT JOIN refused USING (place)
+WHERE contents.digest IS NULL AND refused.place IS NULL
+"""
+# Only a file of the size of another can be a copy: others need not be read twice.
+DOUBTFUL = """
+files.digest IS NULL AND (
+    EXISTS (SELECT 1 FROM contents AS other WHERE other.size = files.size)
+    OR EXISTS (SELECT 1 FROM files AS other WHERE other.size = files.size AND other.place <> files.place)
+)
+"""
+COUNT = """
+SELECT COUNT(DISTINCT digest) FROM files JOIN contents USING (digest)
+WHERE place NOT IN (SELECT place FROM refused)
+"""
+FOUND = """
+SELECT first, path, name, mtime, digest, contents.size, width, height, row
+FROM (
+    SELECT files.*, MIN(place) OVER (PARTITION BY digest) AS first
+    FROM files WHERE digest IS NOT NULL AND place NOT IN (SELECT place FROM refused)
+) JOIN contents USING (digest) ORDER BY first, place
+"""
+
+
+def open_tables(file: Path) -> sqlite3.Connection:
+    """Open the file, and lock it until the connection is closed, or its process ends."""
+    # Of the journal's methods `holds` is for all threads, and locked.
+    tables = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
+    try:
+        tables.execute("PRAGMA page_size = 1024")  # each digest has a page of its own to be written
+        tables.execute("PRAGMA cache_size = -500")  # KiB, for pages and again to sort: more is hardly faster
+        tables.execute("PRAGMA locking_mode = EXCLUSIVE")
+        tables.execute("PRAGMA journal_mode = WAL")
+        tables.execute("PRAGMA synchronous = NORMAL")
+        tables.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
+    except sqlite3.DatabaseError as error:
+        tables.close()
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            raise RetrievalError("another process writes it. Wait until it is done") from error
+        if error.sqlite_errorcode in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            raise RetrievalError(f"{file.parent} is damaged. Remove it, and index again") from error
+        raise
+    return tables
+
 
 SYNC = 5.0  # seconds of work that a power cut may cost
 PAGE = 256  # files that are looked up at a time
@@ -282,66 +346,3 @@ def _status(file: ImageFile) -> tuple[int, int] | tuple[None, None]:
 
 def _is_empty(folder: Path) -> bool:
     return folder.is_dir() and not any(folder.iterdir())
-
-
-@dataclass
-class JournalContent:
-    """All that a journal holds, once everything is embedded, and what it has adopted as known."""
-
-    journal: Journal
-    models: Models
-    known: Store | None
-    _rows: "array[int]" = field(default_factory=lambda: array("q"), repr=False)
-
-    @cached_property
-    def spaces(self) -> Mapping[str, Space]:
-        """The vectors that there are. A teacher of which nothing was asked this time may not say how long."""
-        there = self.known.manifest.spaces if self.known else {}
-        return {
-            name: space if space.dim else replace(space, dim=there[name].dim)
-            for name, space in self.models.spaces.items()
-        }
-
-    @cached_property
-    def count(self) -> int:
-        """How many items there are."""
-        return self.journal.count_items()
-
-    def items(self) -> Iterator[Item]:
-        """Yield all items."""
-        del self._rows[:]
-        for item, row in self.journal.items():
-            self._rows.append(row)
-            yield item
-
-    def failures(self) -> Iterator[Failure]:
-        """Yield the images that were refused."""
-        return self.journal.failures()
-
-    def vectors(self, space: str, known: RowReader | None = None) -> Iterator[Vectors]:
-        """As `Content.vectors`."""
-        return self._project_if_asked(space, self._rows, known)
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """Yield so many items at a time, with the vectors that this run embedded."""
-        found = self.journal.items()
-        while part := list(islice(found, size)):
-            own = [(item.digest, row) for item, row in part if row >= 0]
-            digests, rows = [digest for digest, _ in own], [row for _, row in own]
-            vectors = {}
-            for space in self.spaces if own else ():
-                made = (row for some in self._project_if_asked(space, rows) for row in some)
-                vectors[space] = dict(zip(digests, made, strict=True))
-            yield Batch([item for item, _ in part], vectors)
-
-    def _project_if_asked(
-        self, name: str, rows: "array[int] | list[int]", known: RowReader | None = None
-    ) -> Iterator[Vectors]:
-        source = "teacher" if name == PROJECTED else name
-        gathered = self.journal.vectors(source, self.spaces[source], rows, known)
-        if name != PROJECTED:
-            return gathered
-        projection = self.models.projection
-        assert projection is not None
-        # By parts of the final order: a sum may depend on what is multiplied together.
-        return map(projection.project, gathered)

@@ -24,8 +24,8 @@ from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
 from index.errors import ImageError, RetrievalError
 from index.images.file import ImageFile, Member, path_to_text, text_to_path
+from index.images.listing import file_of
 from index.images.remote import Remote, is_address
-from index.images.remote_listing import file_of
 from index.io import atomic_write, content_digest
 from index.stores.records import Failure, Item, columns_of
 

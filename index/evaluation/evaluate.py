@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from index.errors import UsageError
-from index.evaluation.ground_truth import read_ground_truth
 from index.evaluation.labelled import evaluate_labelled, read_labels
 from index.evaluation.rankings import Options, Scores
-from index.evaluation.revisited import evaluate_revisited
+from index.evaluation.revisited import evaluate_revisited, read_ground_truth
 from index.search import open_searcher
 from index.teachers.spec import TeacherSpec
 

@@ -11,9 +11,8 @@ from typing import Any
 from index.errors import ImageError, UsageError
 from index.images.file import ImageFile, Member, path_to_text, readable, text_to_path
 from index.images.left_out import EXTENSIONS, LeftOut
-from index.images.listing import Listing, Stretch, file_at, name_in_shard
+from index.images.listing import Listing, Stretch, expand, file_at, file_of, list_addresses, name_in_shard
 from index.images.remote import Remote, is_address, lies_below
-from index.images.remote_listing import expand, file_of, list_addresses
 from index.images.tar import SUFFIX, list_members
 from index.progress import say
 

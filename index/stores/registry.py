@@ -39,7 +39,7 @@ def open_writer(out: str | None, backend: str, uri: str, collection: str | None)
     Raises:
         UsageError: It says too little, or two things.
     """
-    from index.stores.folder_store import FolderStore
+    from index.stores.folder_writer import FolderStore
     from index.stores.milvus.client import Address, is_address, parse_address
     from index.stores.milvus.writer import MilvusWriter
 

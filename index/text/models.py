@@ -21,6 +21,11 @@ from index.io import content_digest
 if TYPE_CHECKING:
     import onnxruntime as ort
     from tokenizers import Encoding, Tokenizer
+from dataclasses import replace
+from functools import cached_property
+
+from index.embedders.teacher_space import TeacherSpace
+from index.vectors import Vectors
 
 LONGEST = 1000  # characters of a query
 LARGEST = 64 << 20  # bytes of a tokenizer's file
@@ -181,3 +186,44 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not JSON. Copy it again, or remove it.") from error
     return told if isinstance(told, dict) else {}
+
+
+# Whose mean stands for that of all texts: what photos show, in as many kinds as possible.
+COMMON = (
+    "person man woman child baby crowd face hand dog cat bird horse cow fish insect tree flower "
+    "grass leaf forest mountain beach sea river sky cloud snow rain sunset street road bridge house building "
+    "church door window room kitchen bed chair table lamp car bus train bicycle boat plane bottle cup plate "
+    "bread fruit vegetable meat cake shirt dress shoe hat bag watch phone computer book sign"
+).split()
+
+
+@dataclass(frozen=True)
+class TextQueries:
+    """Makes vectors of words."""
+
+    model: Embedder  # the text model
+    dim: int  # length of the teacher's vectors
+    space: TeacherSpace | None  # of the student, which may have come without it
+
+    def embed(self, *texts: Text) -> Vectors:
+        """Embed texts among the teacher's vectors: `(n, teacher dim)` unit rows.
+
+        Raises:
+            RetrievalError: The model failed, or has no budget left.
+        """
+        rows = self.model.embed([self.model.prepare(text) for text in texts])  # type: ignore[arg-type]
+        if rows.shape[1] != self.dim:
+            raise UsageError(
+                f"{self.model.name} answers with {rows.shape[1]} numbers, the teacher of this index with "
+                f"{self.dim}. Give the text model that belongs to it."
+            )
+        return rows
+
+    def project(self, rows: Vectors) -> Vectors:
+        """Map `(n, teacher dim)` unit rows of texts to `(n, dim)` unit rows among the student's vectors."""
+        return self._centred.project(rows)
+
+    @cached_property
+    def _centred(self) -> TeacherSpace:
+        assert self.space is not None
+        return replace(self.space, mean=self.embed(*map(Text, COMMON)).mean(axis=0))

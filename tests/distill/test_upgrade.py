@@ -18,7 +18,7 @@ from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
 from index.search import open_searcher
 from index.stores.folder import Index
-from index.stores.folder_store import FolderStore
+from index.stores.folder_writer import FolderStore
 from index.stores.maintenance import verify_index
 from index.stores.options import IndexOptions
 from index.teachers.spec import TeacherSpec

@@ -35,8 +35,7 @@ from index.stores.milvus.client import (
     quote,
 )
 from index.stores.milvus.store import MilvusIndex, open_collection
-from index.stores.milvus.tuning import choose_index, serves
-from index.stores.milvus.writer import MilvusWriter
+from index.stores.milvus.writer import MilvusWriter, choose_index, serves
 from index.stores.models import Models
 from index.stores.options import IndexOptions, SearchTarget
 from index.stores.records import Item
@@ -324,9 +323,9 @@ def test_a_server_that_fails_while_a_collection_is_loaded_is_asked_again(
         "index.stores.milvus.writer.choose_index", lambda *_: ("HNSW", {"M": 4, "efConstruction": 8})
     )
     monkeypatch.setattr("index.stores.milvus.writer.PAUSE", 0.01)
-    monkeypatch.setattr("index.stores.milvus.tuning.QUERIES", 1)
-    monkeypatch.setattr("index.stores.milvus.tuning.DEPTH", 1)
-    monkeypatch.setattr("index.stores.milvus.tuning.DEEP", 1)
+    monkeypatch.setattr("index.stores.milvus.writer.QUERIES", 1)
+    monkeypatch.setattr("index.stores.milvus.writer.DEPTH", 1)
+    monkeypatch.setattr("index.stores.milvus.writer.DEEP", 1)
     writer.finish()
     assert failed
     assert open_collection(str(address)).manifest.spaces["student"].factory == "HNSW"
@@ -542,7 +541,7 @@ def test_an_index_of_codes_is_built_and_finds_what_it_says(
     small = {"nlist": 16, "m": 4}
     params = {name: small.get(name, value) for name, value in params.items()}
     monkeypatch.setattr("index.stores.milvus.writer.choose_index", lambda *_: (kind, params))
-    monkeypatch.setattr("index.stores.milvus.tuning.QUERIES", 20)
+    monkeypatch.setattr("index.stores.milvus.writer.QUERIES", 20)
     models = Models(OnnxEmbedder(student_file, "cpu"))
     rows, queries = unit_rows(3000, 8), unit_rows(50, 8, seed=1)
     items = [Item(f"/{i}", str(i), f"{i:032x}", 1, 1, 1, 1) for i in range(len(rows))]
