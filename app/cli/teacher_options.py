@@ -37,22 +37,17 @@ LONG = "--teacher-"
 Reader = tuple[Callable[[str], Any], str]
 
 
-def _read_numbers(text: str) -> tuple[float, ...]:
-    return tuple(map(float, text.split(",")))
-
-
 def _read_truth(text: str) -> bool:
     return {"true": True, "false": False}[text.lower()]
 
 
 def _reader(hint: Any) -> Reader:
-    """Choose what reads an option of this type, and what it reads; several forms are left to the option."""
+    """Choose what reads an option of this type, and what it reads; several numbers are left to the option."""
     kinds = {get_origin(kind) or kind for kind in get_args(hint) or (hint,)}
-    if kinds >= {int, tuple}:
+    if tuple in kinds:
         return str, "text"
     readers: dict[Any, Reader] = {
         bool: (_read_truth, "true or false"),
-        tuple: (_read_numbers, "three numbers, as in 0.5,0.5,0.5"),
         int: (int, "a whole number"),
         float: (float, "a number"),
     }

@@ -13,7 +13,7 @@ from index import vectors
 from index.build.pipeline import build, build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
-from index.evaluation.labelled import Labelled, evaluate_labelled
+from index.evaluation.evaluate import Labelled, evaluate_labelled
 from index.evaluation.rankings import Options
 from index.images.file import ImageFile
 from index.search import Searcher

@@ -20,8 +20,8 @@ from teacher_server import EVERY, TeacherServer, ask_everything, serving
 
 import index.teachers.client
 import index.teachers.retry
-from index.build.ask_along import ask_along
 from index.build.embed import embed_files
+from index.build.embed_missing import ask_along
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.errors import BudgetError, CallError, RetrievalError, UnreachableError, UsageError
