@@ -1,35 +1,30 @@
 """Embed what has no vectors yet, each content once; a paid teacher is asked along the way."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from index.build.embed import Embedded, embed_files
 from index.build.journal import Journal
-from index.embedders.base import Embedder
+from index.embedders.base import Embedder, embed_checked
+from index.errors import BudgetError, RetrievalError, UnansweredError
 from index.images.file import ImageFile
 from index.io import content_digest
 from index.progress import progress, say
-from index.teachers.client import BudgetedTeacher
-
-if TYPE_CHECKING:
-    from index.build.ray import RayCluster
-from collections.abc import Callable
-from dataclasses import replace
-from typing import NamedTuple
-
-import numpy as np
-
-from index.embedders.base import embed_checked
-from index.errors import BudgetError, RetrievalError, UnansweredError
 from index.stores.records import Failure, Item
 from index.teachers.ask import Prepared, ask_prepared
+from index.teachers.client import BudgetedTeacher
 from index.teachers.cost import Bill
 from index.teachers.questions import Question
 from index.vectors import Vectors
+
+if TYPE_CHECKING:
+    from index.build.ray import RayCluster
 
 
 def embed_missing(

@@ -1,9 +1,10 @@
-"""What all ONNX models share, and ONNX files of ours."""
+"""What all ONNX models share, the device that they run on, and ONNX files of ours."""
 
+import ctypes
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
     Opened = tuple[bytes, ort.InferenceSession]  # the bytes of a file, and what runs it
-import ctypes
-from typing import Literal, get_args
 
 Device = Literal["auto", "cpu", "cuda"]
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"

@@ -1,4 +1,4 @@
-"""Open a ranker by name; the kinds that take a few lines are here."""
+"""Rankers: endpoints, preferences in a file, callables, vectors; `open_ranker` opens one by its name."""
 
 import csv
 import json

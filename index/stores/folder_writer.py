@@ -4,7 +4,8 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -17,13 +18,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from index.embedders.onnx import OnnxEmbedder
+from index.errors import ImageError
+from index.images.file import ImageFile
 from index.io import atomic_write, file_digest, sync
 from index.progress import say
-from index.stores.faiss.tuning import GIB, TunedIndex, build_tuned
-from index.stores.faiss.vector_index import write_ann
+from index.stores.base import BuildReport, Content, StoreWriter
+from index.stores.faiss.tuning import GIB, TunedIndex, build_tuned, name_factory
+from index.stores.faiss.vector_index import check_factory, write_ann
 from index.stores.folder import COMPANIONS, ERRORS, ITEMS, MANIFEST, METADATA, STUDENT, Index, data_folder
-from index.stores.metadata import Joined, carry_over, join_metadata, list_files
-from index.stores.options import SearchTarget
+from index.stores.metadata import Joined, carry_over, join_metadata, list_files, read_rows
+from index.stores.models import Models
+from index.stores.options import AUTO, IndexOptions, SearchTarget
 from index.stores.records import (
     CHUNK,
     FORMAT,
@@ -40,17 +45,6 @@ from index.vectors import Vectors
 
 if TYPE_CHECKING:
     import faiss
-from collections.abc import Sequence
-from contextlib import ExitStack
-
-from index.errors import ImageError
-from index.images.file import ImageFile
-from index.stores.base import BuildReport, Content, StoreWriter
-from index.stores.faiss.tuning import name_factory
-from index.stores.faiss.vector_index import check_factory
-from index.stores.metadata import read_rows
-from index.stores.models import Models
-from index.stores.options import AUTO, IndexOptions
 
 ITEM_SCHEMA = pa.schema([*columns_of(Item), ("copies", pa.list_(pa.struct(columns_of(File))))])
 FAILURE_SCHEMA = pa.schema(columns_of(Failure))

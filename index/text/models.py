@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +16,14 @@ from index.embedders.http_formats import TEXT, Upload
 from index.embedders.onnx import OnnxModel, open_session
 from index.embedders.onnx_generic import find_output
 from index.embedders.options import EmbedderOptions
+from index.embedders.teacher_space import TeacherSpace
 from index.errors import UsageError, needs
 from index.io import content_digest
+from index.vectors import Vectors
 
 if TYPE_CHECKING:
     import onnxruntime as ort
     from tokenizers import Encoding, Tokenizer
-from dataclasses import replace
-from functools import cached_property
-
-from index.embedders.teacher_space import TeacherSpace
-from index.vectors import Vectors
 
 LONGEST = 1000  # characters of a query
 LARGEST = 64 << 20  # bytes of a tokenizer's file
@@ -199,7 +197,13 @@ COMMON = (
 
 @dataclass(frozen=True)
 class TextQueries:
-    """Makes vectors of words."""
+    """Makes vectors of words, so that a teacher's text model searches the galleries of its students.
+
+    Texts and images of a model such as CLIP lie in two cones, far apart: a text is the mean of all texts and
+    what it says. What it says is what counts: the difference from the mean of many texts goes through the
+    teacher space, without the mean of the images, which is no text's. Whatever all texts have in common, the
+    gap between the cones first of all, cancels.
+    """
 
     model: Embedder  # the text model
     dim: int  # length of the teacher's vectors
