@@ -60,7 +60,7 @@ def find_images(sources: Sequence[Source], exclude: Sequence[str] = ()) -> Listi
         elif not os.path.lexists(root):
             raise UsageError(f"{source} does not exist. Give images, or a folder, list or shard of them.")
         elif root.suffix in LISTS:
-            names = _read_parquet(_file(root)) if root.suffix == ".parquet" else _read_lines(_file(root))
+            names = _read_list(ImageFile(root, str(root)))
             stretches += _list_named(names, root.parent, is_new, True, left)
         else:
             stretches += _list_named([root.name], root.parent, is_new, False, left)
@@ -176,18 +176,15 @@ def _list_address(address: str, is_new: IsNew, left: LeftOut) -> Iterator[Stretc
         yield from list_addresses([(name, address)], is_new, False, left)
         return
     file = file_of(Remote(address), address, below=False)
-    names = _read_parquet(file) if address.endswith(".parquet") else _read_lines(file)
     # `file:` and what else is no address of ours is refused there: a list from elsewhere names no file here.
-    named = ((name, name if "://" in name else f"{beside}/{name}") for name in names)
+    named = ((name, name if "://" in name else f"{beside}/{name}") for name in _read_list(file))
     yield from list_addresses(named, is_new, True, left)
 
 
-def _file(path: Path) -> ImageFile:
-    return ImageFile(path, str(path))
-
-
-def _read_lines(file: ImageFile) -> list[str]:
-    """Read a list with a path on each line, whatever bytes it has; one with the mark of UTF-16 is that."""
+def _read_list(file: ImageFile) -> list[str]:
+    """Read a list: a column of Parquet, or lines of whatever bytes; with the mark of UTF-16 they are that."""
+    if file.name.endswith(".parquet"):
+        return _read_parquet(file)
     try:
         data, _ = file.read()
     except ImageError as reason:

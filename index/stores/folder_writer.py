@@ -25,8 +25,8 @@ from index.progress import say
 from index.stores.base import BuildReport, Content, StoreWriter
 from index.stores.faiss.tuning import GIB, TunedIndex, build_tuned, name_factory
 from index.stores.faiss.vector_index import check_factory, write_ann
+from index.stores.filters import Joined, carry_over, join_metadata, list_files, read_rows
 from index.stores.folder import COMPANIONS, ERRORS, ITEMS, MANIFEST, METADATA, STUDENT, Index, data_folder
-from index.stores.metadata import Joined, carry_over, join_metadata, list_files, read_rows
 from index.stores.models import Models
 from index.stores.options import AUTO, IndexOptions, SearchTarget
 from index.stores.records import (

@@ -16,9 +16,8 @@ from platformdirs import user_cache_path
 from index.errors import RetrievalError, UsageError
 from index.io import content_digest
 from index.stores.base import Store
-from index.stores.filters import Filter
+from index.stores.filters import MOST_VALUES, SEPARATOR, Filter
 from index.stores.folder import ERRORS, read_failures
-from index.stores.metadata import MOST_VALUES, SEPARATOR
 from index.stores.milvus.client import (
     FACTS,
     FIELDS,
@@ -33,7 +32,7 @@ from index.stores.milvus.client import (
     explain,
     parse_address,
 )
-from index.stores.records import FORMAT, Item, Manifest, Space
+from index.stores.records import FORMAT, Item, Manifest, Space, from_facts
 from index.stores.students import find_student
 from index.vectors import Ids, Scored, Scores, Vectors
 
@@ -350,9 +349,8 @@ def _read_facts(name: str, text: str | None) -> tuple[Manifest, list[str]]:
     """Read what was written beside the vectors. It comes from elsewhere: it names nothing that is opened."""
     try:
         facts = json.loads(text or "")
-        spaces = {str(space): Space(**made) for space, made in facts["manifest"].pop("spaces").items()}
-        manifest = Manifest(**facts["manifest"], spaces=spaces)
-        if manifest.format != FORMAT or "student" not in spaces:
+        manifest = from_facts(facts["manifest"])
+        if manifest.format != FORMAT or "student" not in manifest.spaces:
             raise ValueError(manifest.format)
         return manifest, [str(column) for column in facts["columns"]]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
