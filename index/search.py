@@ -183,7 +183,7 @@ class Searcher:
         k, filter = min(k, len(self.index)), filter or ALL
         if mode == RERANK:
             if teacher_vectors is None:
-                raise UsageError("Mode rerank takes the vectors of both models.")
+                raise UsageError("Mode rerank takes the vectors of both models: give `teacher_vectors` too.")
             found = self.search(vectors, "student", max(k, RERANKED), exclude, replace(filter, cut=0.0))
             scores, ids = self.open_space("teacher").order_again(teacher_vectors, found.ids, k)
             return _ranked(scores, ids, k, (), filter)
