@@ -20,7 +20,7 @@ from index.stores.filters import Filter
 from index.stores.records import File, Item
 
 TOKEN = "MILVUS_TOKEN"  # the environment variable  # noqa: S105
-SCHEMES = {"milvus": "http", "milvus+https": "https"}
+SCHEMES = {"milvus": "http", "milvus+https": "https", "http": "http", "https": "https"}
 FACTS = "retrieval"  # the property of a collection that has its manifest
 METRIC = "IP"
 TEXT = 65_535  # bytes that a text may have
@@ -43,34 +43,26 @@ class Address:
         scheme, rest = self.uri.split("://")
         return f"{'milvus' if scheme == 'http' else 'milvus+https'}://{rest}/{self.name}"
 
-    def __post_init__(self) -> None:
-        if "@" in self.uri:
-            raise UsageError(f"Put no password into an address: set {TOKEN} in the environment.")
-        try:
-            scheme, server, *rest = parts = urlsplit(self.uri)
-            if scheme not in SCHEMES.values() or not parts.hostname or parts.port == 0 or any(rest):
-                raise ValueError(server)
-        except ValueError as error:  # also of a port or an IPv6 address that is none
-            raise UsageError(
-                f"{self.uri} is no address of a Milvus server, such as http://HOST:19530."
-            ) from error
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", self.name):
-            raise UsageError(
-                f"A collection's name has letters, digits and _, and no digit first, not {self.name!r}."
-            )
-
 
 def is_address(where: str) -> bool:
     """Whether a name is that of a Milvus collection."""
-    return where.startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
+    return where.startswith(("milvus://", "milvus+https://"))
 
 
 def parse_address(where: str) -> Address:
     """Read `milvus://HOST:PORT/COLLECTION`, or `milvus+https://...` for a server behind TLS."""
-    found = re.fullmatch("(.+?)://([^/]+)/(.*)", where, re.DOTALL)
-    if not found or found[1] not in SCHEMES:
-        raise UsageError(f"{where} is not of the form milvus://HOST:19530/COLLECTION.")
-    return Address(f"{SCHEMES[found[1]]}://{found[2]}", found[3])
+    if "@" in where:
+        raise UsageError(f"Put no password into an address: set {TOKEN} in the environment.")
+    try:
+        scheme, server, path, *rest = parts = urlsplit(where)
+        if scheme not in SCHEMES or not parts.hostname or parts.port == 0 or any(rest):
+            raise ValueError(where)
+    except ValueError as error:  # also of a port or an IPv6 address that is none
+        raise UsageError(f"{where} is not of the form milvus://HOST:19530/COLLECTION.") from error
+    name = path.removeprefix("/")
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", name):
+        raise UsageError(f"A collection's name has letters, digits and _, and no digit first, not {name!r}.")
+    return Address(f"{SCHEMES[scheme]}://{server}", name)
 
 
 class Client:
