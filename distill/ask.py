@@ -14,8 +14,8 @@ from distill.selection import order_by_worth, sample_pool
 from index.embedders.base import Embedder, unit_rows
 from index.errors import RetrievalError
 from index.images.decode import read_photo, square
+from index.images.digests import digest_pool
 from index.images.file import ImageFile
-from index.images.listing import digest_pool
 from index.progress import progress
 from index.stores.records import Failure
 from index.teachers.ask import ask_about, probe

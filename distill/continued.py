@@ -27,8 +27,8 @@ from index.embedders.registry import is_file_spec
 from index.embedders.taught import FILE as TAUGHT
 from index.embedders.taught import Taught
 from index.errors import RetrievalError, UsageError
+from index.images.digests import digest_pool
 from index.images.file import ImageFile
-from index.images.listing import digest_pool
 from index.images.sources import Source, find_images
 from index.progress import say
 from index.teachers.cost import Bill, make_bill

@@ -14,8 +14,8 @@ from distill.ranking.lists import plan_lists, reverse
 from distill.training.device import open_fabric
 from index.embedders.vectors_file import check_place, write_vectors
 from index.errors import RetrievalError
+from index.images.digests import digest_pool
 from index.images.file import ImageFile
-from index.images.listing import digest_pool
 from index.images.sources import Source, find_images
 from index.progress import say
 from index.rankers.asked import ask_lists, key_of

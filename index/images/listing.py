@@ -15,9 +15,7 @@ from index.images.file import ImageFile, readable
 from index.images.left_out import LeftOut
 from index.images.remote import Remote, ask, check, hide_secrets, open_object
 from index.images.tar import SUFFIX, Place, find_member, find_shard, read_members
-from index.io import content_digest
-from index.parallel import BATCH, WORKERS, bounded_map
-from index.progress import progress
+from index.parallel import bounded_map
 
 
 @dataclass(frozen=True)
@@ -168,20 +166,3 @@ def _list_shard(address: str, name: str, left: LeftOut) -> Stretch:
         for found in left.choose(read_members(file, read)):
             files.add(*found)
     return files
-
-
-def digest_pool(files: Sequence[ImageFile]) -> list[str]:
-    """Content digest of each file; of one that cannot be read, a digest of its path, and it fails later."""
-
-    def digest(file: ImageFile) -> str:
-        try:
-            return content_digest(file.read()[0])
-        except ImageError:
-            return content_digest(file.location.encode())
-
-    with ThreadPoolExecutor(WORKERS) as pool, progress(len(files), "read") as bar:
-        digests = []
-        for found in bounded_map(pool, digest, files, ahead=4 * BATCH):
-            digests.append(found)
-            bar.update()
-        return digests

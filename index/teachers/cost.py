@@ -7,8 +7,8 @@ from pathlib import Path
 
 from index.embedders.base import Embedder
 from index.errors import BudgetError, UsageError
+from index.images.digests import digest_pool
 from index.images.file import ImageFile
-from index.images.listing import digest_pool
 from index.images.sources import Source, find_images
 from index.stores.folder import Index
 from index.teachers.ledger import Ledger

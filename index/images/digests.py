@@ -1,0 +1,27 @@
+"""Content digests of many files."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from index.errors import ImageError
+from index.images.file import ImageFile
+from index.io import content_digest
+from index.parallel import BATCH, WORKERS, bounded_map
+from index.progress import progress
+
+
+def digest_pool(files: Sequence[ImageFile]) -> list[str]:
+    """Content digest of each file; of one that cannot be read, a digest of its path, and it fails later."""
+
+    def digest(file: ImageFile) -> str:
+        try:
+            return content_digest(file.read()[0])
+        except ImageError:
+            return content_digest(file.location.encode())
+
+    with ThreadPoolExecutor(WORKERS) as pool, progress(len(files), "read") as bar:
+        digests = []
+        for found in bounded_map(pool, digest, files, ahead=4 * BATCH):
+            digests.append(found)
+            bar.update()
+        return digests
