@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from index.build.embed import Embedded, embed_files
 from index.build.journal import Journal
+from index.build.ray import RayCluster
 from index.embedders.base import Embedder, embed_checked
 from index.errors import BudgetError, RetrievalError, UnansweredError
 from index.images.file import ImageFile
@@ -23,15 +24,12 @@ from index.teachers.cost import Bill
 from index.teachers.questions import Question
 from index.vectors import Vectors
 
-if TYPE_CHECKING:
-    from index.build.ray import RayCluster
-
 
 def embed_missing(
     files: Sequence[ImageFile],
     models: Mapping[str, Embedder],
     journal: Journal,
-    cluster: "RayCluster | None" = None,
+    cluster: RayCluster | None = None,
 ) -> None:
     """Embed the files that were listed in a journal and have no vectors there, and add them to it.
 
