@@ -20,7 +20,8 @@ from app.sample_photos import make_sample_photos
 from distill.model.export import DEMO_TEACHER, export_model
 from distill.pipeline import Options, distill
 from index.build.pipeline import build_index
-from index.embedders.onnx import CUDA, OnnxEmbedder, count_gpus
+from index.device import CUDA, count_gpus
+from index.embedders.onnx import OnnxEmbedder
 from index.embedders.teacher_space import FILE as TEACHER_SPACE
 from index.embedders.teacher_space import TeacherSpace
 from index.evaluation.evaluate import evaluate_labelled, read_labels

@@ -1,14 +1,14 @@
-"""What all ONNX models share, the device that they run on, and ONNX files of ours."""
+"""What all ONNX models share, and ONNX files of ours."""
 
-import ctypes
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.device import CPU, CUDA, assert_provider, choose_provider, count_gpus
 from index.embedders.base import Calls, Embedder
 from index.embedders.options import EmbedderOptions
 from index.errors import UsageError, needs
@@ -21,53 +21,6 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
     Opened = tuple[bytes, ort.InferenceSession]  # the bytes of a file, and what runs it
-
-Device = Literal["auto", "cpu", "cuda"]
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-
-
-def choose_provider(device: str, available: Sequence[str], gpus: int) -> str:
-    """Choose one of the execution providers that this build of ONNX Runtime has available.
-
-    `gpus` is how many the driver sees: the GPU build lists its provider without any.
-
-    Raises:
-        UsageError: `device` is unknown, or is `cuda` where that cannot be.
-    """
-    if device not in get_args(Device):
-        raise UsageError(f"No device {device!r}. Give one of {', '.join(get_args(Device))}.")
-    if device == "cpu":
-        return CPU
-    if CUDA in available and gpus:
-        return CUDA
-    if device == "auto":
-        return CPU
-    missing = "this ONNX Runtime has no CUDA: install the gpu extra"
-    if CUDA in available:
-        missing = "the driver sees no GPU"
-    raise UsageError(f"--device cuda cannot be had: {missing}.")
-
-
-def assert_provider(wanted: str, active: Sequence[str]) -> None:
-    """Refuse ONNX Runtime's silent fall-back to the CPU.
-
-    Raises:
-        UsageError: The session does not run on the provider that was asked for.
-    """
-    if not active or active[0] != wanted:
-        raise UsageError(f"ONNX Runtime fell back from {wanted} to {active[0] if active else 'nothing'}.")
-
-
-def count_gpus() -> int:
-    """Ask the NVIDIA driver itself how many GPUs there are; 0 without a driver."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
 
 
 FORMAT = "1"  # of our ONNX files, in their metadata as `retrieval.format`

@@ -1,6 +1,6 @@
 import pytest
 
-from index.embedders.onnx import CPU, CUDA, assert_provider, choose_provider
+from index.device import CPU, CUDA, assert_provider, choose_provider
 from index.errors import UsageError
 from index.stores.faiss.vector_index import use_gpu
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from app.page.report.logic import find_variants
 from index.build.embed import embed_files
+from index.device import CUDA
 from index.embedders.base import Embedder
-from index.embedders.onnx import CUDA, OnnxEmbedder
+from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError, RetrievalError
 from index.evaluation.metrics import overlap_at_k
 from index.images.decode import Photo, read_photo
