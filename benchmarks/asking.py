@@ -28,7 +28,7 @@ from tables import read_table, write_table
 from index.embedders.base import Embedder
 from index.embedders.registry import open_embedder
 from index.embedders.vectors_file import write_vectors
-from index.evaluation.labelled import read_labels
+from index.evaluation.evaluate import read_labels
 from index.images.decode import Photo, read_photo
 from index.images.file import ImageFile
 from index.images.sources import find_images
