@@ -27,7 +27,7 @@ from tables import read_table, write_table
 from distill.model.codes import fit_codes
 from index.build.embed import embed_files
 from index.embedders.onnx import OnnxEmbedder
-from index.evaluation.labelled import read_labels
+from index.evaluation.evaluate import read_labels
 from index.evaluation.metrics import average_precision, overlap_at_k, rank, recall_at_k
 from index.io import chunks
 from index.stores.faiss.codes import open_ann

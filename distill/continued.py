@@ -21,8 +21,7 @@ from distill.report.report import read_run
 from distill.training.device import keep_freed_memory, open_fabric
 from distill.training.distributed import on_first
 from distill.training.views import stored_side
-from index.embedders.absent import AbsentEmbedder
-from index.embedders.base import Embedder
+from index.embedders.base import AbsentEmbedder, Embedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import is_file_spec
 from index.embedders.taught import FILE as TAUGHT

@@ -15,7 +15,7 @@ from distill.selection import sample_pool
 from distill.training.device import keep_freed_memory, open_fabric
 from distill.training.distributed import on_first
 from distill.training.views import stored_side
-from index.build.upgrade import replace_student
+from index.build.rewrite import replace_student
 from index.embedders.base import Embedder
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError

@@ -113,7 +113,7 @@ def verify(index: Gallery) -> None:
 @indexes.command(epilog="Example: retrieval index compact idx")
 def compact(index: Gallery) -> None:
     """Drop images without a file, and the leftovers of dead runs. Embeds nothing."""
-    from index.build.compact import compact_index
+    from index.build.rewrite import compact_index
 
     done = compact_index(index)
     typer.echo(f"{index}: {done.files} files dropped, {done.bytes / 1e6:.1f} MB freed.")

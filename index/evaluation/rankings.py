@@ -21,6 +21,7 @@ LEARN_FROM = 10_000  # gallery vectors that whitening is learnt from, at most
 Scores = dict[str, float]
 Values = Mapping[str, NDArray[np.float64]]
 Compared = tuple[Vectors, Vectors, VectorType]  # rows of queries, rows of items, and what they are
+Ranked = tuple[slice, NDArray[np.int64]]  # which queries, and their `(queries, items)` rankings
 
 
 @dataclass(frozen=True)
@@ -75,18 +76,19 @@ def score_modes(
 
     truth = None
     if "teacher" in searcher.modes:
-        truth = np.concatenate([best for _, best in _rank(*rows_of("teacher"), leave_out, DEPTH)])
+        truth = np.concatenate([best for _, best in _rank(rows_of("teacher"), leave_out, DEPTH)])
     scores = {}
     for mode in modes:
         parts: dict[str, list[NDArray[np.float64]]] = {}
-        queries, items, kind = rows_of("student" if mode == RERANK else mode)
-        coded = kind == CODES and is_float(queries)  # codes find, and the floats order what they found
-        rankings = _rank(pack(queries) if coded else queries, items, kind, leave_out)
-        if coded:
+        queries, items, kind = compared = rows_of("student" if mode == RERANK else mode)
+        if kind == CODES and is_float(queries):  # codes find, and the floats order what they found
             first = searcher.index.manifest.spaces["student"].rescore
-            rankings = _rerank(rankings, queries, items, kind, leave_out, first)
+            found = _rank((pack(queries), items, kind), leave_out)
+            rankings = _rerank(found, compared, leave_out, first)
+        else:
+            rankings = _rank(compared, leave_out)
         if mode == RERANK:
-            rankings = _rerank(rankings, *rows_of("teacher"), leave_out, RERANKED)
+            rankings = _rerank(rankings, rows_of("teacher"), leave_out, RERANKED)
         for rows, ranking in rankings:
             values = dict(score(ranking, rows))
             if truth is not None:
@@ -110,12 +112,9 @@ def gallery_agreement(index: Store, sample: int = 1000) -> float:
 
 
 def _rank(
-    queries: Vectors,
-    items: Vectors,
-    kind: VectorType,
-    leave_out: Sequence[Sequence[int]],
-    depth: int | None = None,
-) -> Iterator[tuple[slice, NDArray[np.int64]]]:
+    compared: Compared, leave_out: Sequence[Sequence[int]], depth: int | None = None
+) -> Iterator[Ranked]:
+    queries, items, kind = compared
     for start in range(0, len(queries), CHUNK):
         rows = slice(start, start + CHUNK)
         similarity = kind.similarity(queries[rows], items)
@@ -125,14 +124,10 @@ def _rank(
 
 
 def _rerank(
-    rankings: Iterator[tuple[slice, NDArray[np.int64]]],
-    queries: Vectors,
-    items: Vectors,
-    kind: VectorType,
-    leave_out: Sequence[Sequence[int]],
-    most: int,
-) -> Iterator[tuple[slice, NDArray[np.int64]]]:
-    """Order the first of each ranking again by other vectors, as `Searcher.rerank` does by the teacher's."""
+    rankings: Iterator[Ranked], compared: Compared, leave_out: Sequence[Sequence[int]], most: int
+) -> Iterator[Ranked]:
+    """Order the first of each ranking again by other vectors, as `Searcher.search` does by the teacher's."""
+    queries, items, kind = compared
     for rows, ranking in rankings:
         for row, line in enumerate(ranking, rows.start):
             first = line[:most]

@@ -12,8 +12,8 @@ from app.server.api import build_api
 from app.server.concurrency import SharedSearcher
 from distill.model.codes import append_codes
 from distill.upgrade import upgrade_by_name
-from index.build.compact import compact_index
 from index.build.pipeline import build_by_name
+from index.build.rewrite import compact_index
 from index.embedders.base import embed_many
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
@@ -21,7 +21,7 @@ from index.evaluation.evaluate import evaluate_by_name
 from index.evaluation.rankings import Options
 from index.search import open_searcher
 from index.stores.filters import Filter
-from index.stores.folder_store import FolderStore
+from index.stores.folder_writer import FolderStore
 from index.stores.maintenance import describe_index, verify_index
 from index.stores.milvus.client import Address
 from index.stores.milvus.writer import MilvusWriter
