@@ -24,9 +24,10 @@ from search import Peak, as_searcher, build, draw_gallery, in_turns
 from synthetic import CHUNK, PER_CLUSTER, Law
 from tables import read_table, write_table
 
-from distill.model.codes import fit_codes
+from distill.model.codes import fit_codes, rotate_to_signs
 from index.build.embed import embed_files
 from index.embedders.onnx import OnnxEmbedder
+from index.embedders.teacher_space import Projection
 from index.evaluation.evaluate import read_labels
 from index.evaluation.metrics import average_precision, overlap_at_k, rank, recall_at_k
 from index.io import chunks
@@ -66,9 +67,11 @@ def score_student(args: argparse.Namespace, student: Path) -> dict[tuple[int, st
         again = rank(np.take_along_axis(CODES.similarity(projections, codes), first, 1), None)
         ranking[:, :RESCORED] = np.take_along_axis(first, again, 1)
         scores[bits, f"codes, {RESCORED} ordered again"] = score(ranking)
-        itq = faiss.ITQTransform(dim, bits, bits < dim)
-        itq.train(gallery)
-        plain = CODES.similarity(pack(itq.apply(queries)), pack(itq.apply(gallery)))
+        space = Projection.fit(gallery, bits)
+        shift = space.components @ space.mean
+        flat, asked = (rows @ space.components.T - shift for rows in (gallery, queries))
+        turn = rotate_to_signs(flat)
+        plain = CODES.similarity(pack(asked @ turn), pack(flat @ turn))
         scores[bits, "ITQ"] = score(rank(plain, None))
         for way, factory in (("PQ", f"RR{dim},PQ{bits // 8}"), ("RaBitQ", f"PCA{bits},RaBitQ")):
             index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)

@@ -109,8 +109,7 @@ class Options:
         if self.select not in SELECTIONS:
             raise UsageError(f"--select must be one of {', '.join(SELECTIONS)}, not {self.select!r}.")
         check_variants(self.variants)
-        if self.bits:
-            check_bits(self.bits, self.dim)
+        check_bits(self.bits, self.dim)
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"--steps must be at least 1, not {self.steps}.")
         if self.price is not None and not 0 <= self.price < math.inf:
@@ -183,8 +182,7 @@ def distill(
     keep_freed_memory()
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file. Give a folder as --out.")
-    if options.variants:
-        check_enough(len(files))
+    _require_enough(len(files), options)
     fabric = fabric or open_fabric(options.device)
     backbone = open_backbone(options)
     side = stored_side(options.size)
@@ -239,8 +237,6 @@ def distill(
     crops = _as_shown(fitted.examples.pixels[:64], options.size)
     vectors = embed_many(embedder, list(_as_shown(looked.pixels, options.size)))
     Taught.measure(seen.files, seen.digests, vectors).save(out / TAUGHT)
-    if options.bits:
-        embedder = append_codes(out / STUDENT, vectors, options.bits, crops)
     run["export"] = {
         "largest_difference": check_parity(student.cpu(), embedder, options.size, crops),
         "megabytes": round(len(embedder.data) / 1e6, 2),
@@ -252,12 +248,21 @@ def distill(
     write_run(out, run)
     write_report(out, [run], lists)
     checkpoint.path.unlink(missing_ok=True)
-    if options.variants:  # the student is safe, whatever becomes of them
+    if options.bits:  # the student is safe, whatever becomes of them, and of the variants
+        append_codes(out / STUDENT, vectors, options.bits, crops)
+    if options.variants:
         chosen = np.random.default_rng(options.seed).permutation(len(looked.pixels))[: CALIBRATION + GATE]
         pixels = _as_shown(looked.pixels[chosen], options.size)
         run["variants"] = [asdict(made) for made in make_variants(embedder, pixels, options.variants)]
         write_run(out, run)
     return Distilled(out, run, lists, seen)
+
+
+def _require_enough(images: int, options: Options) -> None:
+    """Refuse, before anything is paid, to make of too few images what needs more."""
+    check_bits(options.bits, options.dim, images)
+    if options.variants:
+        check_enough(images)
 
 
 def open_backbone(options: Options) -> Backbone:

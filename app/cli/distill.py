@@ -195,9 +195,9 @@ def quantize(
     from distill.model.codes import append_codes_by_name
     from distill.model.quantize import make_variants_by_name
 
-    if bits is not None:
+    if bits:
         typer.echo(append_codes_by_name(student, images, bits))
-    names = (variants or "fp16,int8").split(",") if variants or bits is None else ()
+    names = (variants or "fp16,int8").split(",") if variants or not bits else ()
     for made in make_variants_by_name(student, images, names, queries or ()) if names else ():
         typer.echo(str(made))
 

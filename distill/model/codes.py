@@ -31,12 +31,14 @@ OUTPUTS = ("embeddings", "projections", "codes")
 PROBES = 32  # photos that must get the same vectors as before, to the last bit
 
 
-def check_bits(bits: int, dim: int) -> None:
-    """Raise UsageError unless codes can be made of so many bits, of vectors of a length."""
-    if bits < 8 or bits % 8:
+def check_bits(bits: int, dim: int, photos: int | None = None) -> None:
+    """Raise UsageError unless codes of so many bits, 0 for none, fit so long vectors of so many photos."""
+    if bits < 0 or bits % 8:
         raise UsageError(f"--bits must be a multiple of 8, such as 64, 128 or 256, not {bits}.")
     if bits > dim:
         raise UsageError(f"--bits {bits} is more than the student's {dim} dimensions. Give {dim // 8 * 8}.")
+    if photos is not None and photos < bits:
+        raise UsageError(f"Codes of {bits} bits need as many photos; here are {photos}. Give more.")
 
 
 def fit_codes(vectors: NDArray[np.float32], bits: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -46,10 +48,9 @@ def fit_codes(vectors: NDArray[np.float32], bits: int) -> tuple[NDArray[np.float
         The `(dim,)` mean and the `(dim, bits)` map: the signs of `(vectors - mean) @ map` are the codes.
 
     Raises:
-        UsageError: There are fewer photos than bits, or they vary in fewer dimensions.
+        UsageError: As `check_bits`, or the photos vary in fewer dimensions than bits.
     """
-    if len(vectors) < bits:
-        raise UsageError(f"Codes of {bits} bits need as many photos; here are {len(vectors)}. Give more.")
+    check_bits(bits, vectors.shape[1], len(vectors))
     nearest = search_exact(vectors, vectors, min(NEIGHBOURS, len(vectors)))[1]
     around = vectors[nearest].mean(axis=1)
     space = Projection.fit(around / np.linalg.norm(around, axis=1, keepdims=True), bits)
@@ -59,31 +60,32 @@ def fit_codes(vectors: NDArray[np.float32], bits: int) -> tuple[NDArray[np.float
             "Give fewer bits, or photos that differ more."
         )
     flat = space.project(around)
-    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(bits, bits)))[0]
-    for _ in range(ROUNDS):
-        left, _, right = np.linalg.svd(flat.T @ np.sign(flat @ turn))
-        turn = left @ right
+    signs = np.sign(flat @ rotate_to_signs(flat))
     mean = vectors.mean(axis=0)
     centred = vectors - mean
     gram = centred.T @ centred
     gram += RIDGE * gram.trace() / len(gram) * np.eye(len(gram), dtype=np.float32)
-    return mean, np.linalg.solve(gram, centred.T @ np.sign(flat @ turn)).astype(np.float32)
+    return mean, np.linalg.solve(gram, centred.T @ signs).astype(np.float32)
 
 
-def append_codes(
-    file: Path, vectors: NDArray[np.float32], bits: int, probes: NDArray[np.uint8]
-) -> OnnxEmbedder:
+def rotate_to_signs(flat: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Find the `(bits, bits)` rotation that brings `(n, bits)` rows as near to their signs as can be: ITQ."""
+    bits = flat.shape[1]
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(bits, bits)))[0]
+    for _ in range(ROUNDS):
+        left, _, right = np.linalg.svd(flat.T @ np.sign(flat @ turn))
+        turn = left @ right
+    return turn
+
+
+def append_codes(file: Path, vectors: NDArray[np.float32], bits: int, probes: NDArray[np.uint8]) -> None:
     """Fit codes to `(n, dim)` vectors and append them to a student's ONNX file, in place of any that it has.
 
-    Returns:
-        The student, opened again.
-
     Raises:
-        UsageError: As `check_bits` and `fit_codes`.
+        UsageError: As `fit_codes`.
         RetrievalError: `(m, side, side, 3)` uint8 probes get other vectors than before; the file stays.
     """
     before = OnnxEmbedder(file, "cpu")
-    check_bits(bits, before.dim)
     mean, axes = fit_codes(vectors, bits)
     model = onnx.load(file)
     _remove_codes(model.graph)
@@ -96,7 +98,6 @@ def append_codes(
         after = OnnxEmbedder(beside, "cpu")
         if not np.array_equal(before.embed(list(probes)), after.embed(list(probes))):
             raise RetrievalError(f"Codes would change the vectors of {file}; it stays as it was.")
-    return OnnxEmbedder(file, "cpu")
 
 
 def _add_nodes(graph: onnx.GraphProto, mean: NDArray[np.float32], axes: NDArray[np.float32]) -> None:

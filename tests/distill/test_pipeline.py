@@ -14,6 +14,7 @@ from distill.model import quantize as variants
 from distill.pipeline import Distilled, Options, distill
 from distill.report.report import judge, judge_asking
 from distill.training.recipes import Recipe
+from index.embedders.codes import CodeEmbedder
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
@@ -217,6 +218,16 @@ def test_by_name(folder, tmp_path, teacher_file):
         assert len(ledger) == 12
 
 
+def test_a_student_is_made_with_codes(folder, tmp_path, teacher, ledger):
+    options = replace(OPTIONS, budget=12, dim=16, bits=8)
+    made = distill(find_images([folder]), teacher, ledger, tmp_path / "student", options)
+    codes = CodeEmbedder(made.folder / "student.onnx", 8, "cpu")
+    pixels = [codes.prepare(read_photo(file)) for file in find_images([folder])]
+    assert len({row.tobytes() for row in codes.embed(pixels)}) > 1
+    assert made.run["export"]["key"] == OnnxEmbedder(made.folder / "student.onnx").key != codes.key
+    assert made.run["options"]["bits"] == 8
+
+
 def test_more_dimensions_than_answers(folder, tmp_path, teacher, ledger):
     done = distill(find_images([folder]), teacher, ledger, tmp_path / "s", replace(OPTIONS, budget=4, dim=9))
     student = OnnxEmbedder(done.folder / "student.onnx")
@@ -350,6 +361,8 @@ def test_a_killed_run_goes_on_and_pays_nothing_twice(made, tmp_path, monkeypatch
         ({"budget": 0}, "--budget must be at least 2, not 0"),
         ({"size": 8}, "--size must be at least 32"),
         ({"dim": 0}, "--dim must be at least 1"),
+        ({"bits": 12}, "--bits must be a multiple of 8, such as 64, 128 or 256, not 12"),
+        ({"bits": 512}, "--bits 512 is more than the student.s 256 dimensions. Give 256"),
         ({"steps": 0}, "--steps must be at least 1"),
         ({"select": "luck"}, "--select must be one of kmeans, kcenter, random, not 'luck'"),
     ],
