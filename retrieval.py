@@ -207,7 +207,7 @@ def distill(
         budget: How many images the teacher may ever be asked about; several train a student each.
         recipe: How to train.
         progress: Whether to show bars.
-        options: Fields of `distill.pipeline.Options`, such as `student`, `size`, `dim`, `steps` or `device`.
+        options: Fields of `distill.options.Options`, such as `student`, `size`, `dim`, `steps` or `device`.
 
     Returns:
         The student's ONNX file. Beside it lie `report.html` and `run.json`.
@@ -215,8 +215,8 @@ def distill(
     Raises:
         RetrievalError: A request is wrong, the budget is spent, or the teacher failed.
     """
-    from distill.curve import distill_by_name
-    from distill.pipeline import STUDENT, Options
+    from distill.options import Options
+    from distill.pipeline import STUDENT, distill_by_name
     from distill.training.recipes import find_recipe
     from index.progress import bars, say
 

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file
 
-from distill.ask import Pool, TeacherAnswers, consult, survey_pool
-from distill.examples import MOST
+from distill.ask import TeacherAnswers, consult
 from distill.former import Former
-from distill.pipeline import WEIGHTS, Distilled, Options, distill, open_backbone
+from distill.options import Options
+from distill.pipeline import WEIGHTS, Distilled, make_student, read_student_pool, start
+from distill.pool import MOST, Pool
 from distill.report.report import read_run
-from distill.training.device import keep_freed_memory, open_fabric
 from distill.training.distributed import on_first
-from distill.training.views import stored_side
 from index.embedders.absent import AbsentEmbedder
 from index.embedders.base import Embedder
 from index.embedders.options import EmbedderOptions
@@ -59,15 +58,12 @@ def continue_student(
     run, taught = read_run(student), Taught.load(student / TAUGHT)
     if teacher.key != run["teacher"]["key"]:
         raise UsageError(f"{student} was taught by {run['teacher']['name']}, not by {teacher.name}.")
-    keep_freed_memory()
-    fabric = open_fabric(options.device)
-    backbone = open_backbone(options)
+    fabric = start(out, options)
     place = {digest: i for i, digest in enumerate(taught.digests.tolist())}
 
     def ask() -> tuple[Pool, TeacherAnswers]:
-        old = taught.find_files()
-        side, most = stored_side(options.size), 2 * MOST
-        pool = survey_pool([*files, *old], teacher, ledger, backbone, fabric, side, most, options.seed)
+        every = [*files, *taught.find_files()]
+        pool = read_student_pool(every, teacher, ledger, fabric, options, 2 * MOST)
         given = {file.location for file in files}
         new = {
             digest
@@ -83,28 +79,28 @@ def continue_student(
                 f"{gone} of {len(place)} photos that it was taught on are gone from where they were. "
                 "If they have moved, name their folder beside the new photos."
             )
-        replayed = set(pool.digests) - new
-        return pool, _consult(pool, replayed, teacher, ledger, options, run)
+        answered = _consult(pool, set(pool.digests) - new, teacher, ledger, options, run)
+        pool.reader.forget()
+        return pool, answered
 
     pool, answered = on_first(fabric, ask)
     rows = [i for i, digest in enumerate(pool.digests) if digest in place]
     vectors = taught.vectors[[place[pool.digests[i]] for i in rows]]
     former = Former(run["export"]["key"], np.array(rows), vectors, load_file(student / WEIGHTS))
-    return distill(pool.files, teacher, ledger, out, options, pool, answered, fabric, former)
+    return make_student(pool, answered, len(pool.files), teacher, ledger, out, options, fabric, former)
 
 
 def _consult(
     pool: Pool, replayed: set[str], teacher: Embedder, ledger: Ledger, options: Options, run: dict[str, Any]
 ) -> TeacherAnswers:
     """Ask about new photos alone: what they cost in an earlier try of this counts against the budget."""
-    queries = find_images(options.queries) if options.queries else []
-    new = [digest for digest in pool.digests if digest not in replayed]
-    budget = options.budget
+    new, budget = [digest for digest in pool.digests if digest not in replayed], options.budget
     if isinstance(teacher, AbsentEmbedder):
-        budget, queries = min(len(ledger.known(new)), budget), []
-    asked = digest_pool(queries) if queries else []
+        budget = min(len(ledger.known(new)), options.budget)
+        options = replace(options, queries=())
+    asked = pool.reader.digest(find_images(options.queries)) if options.queries else []
     limit = _limit([*new, *asked], ledger, budget, run)
-    return consult(pool, teacher, ledger, budget, options.select, options.seed, queries, replayed, limit)
+    return consult(pool, teacher, ledger, options, replayed, limit, budget)
 
 
 def _limit(digests: Sequence[str], ledger: Ledger, budget: int, run: dict[str, Any]) -> int:

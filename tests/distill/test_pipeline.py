@@ -8,10 +8,10 @@ import pytest
 from conftest import picture, write_embedder
 from teacher_server import TeacherServer, serving
 
-from distill.ask import ask_teacher, digest_pool
-from distill.curve import distill_by_name, distill_curve
+from distill.ask import ask_teacher
 from distill.model import quantize as variants
-from distill.pipeline import Distilled, Options, distill
+from distill.options import Options
+from distill.pipeline import Distilled, distill, distill_by_name
 from distill.report.report import judge, judge_asking
 from distill.training.recipes import Recipe
 from index.embedders.onnx import OnnxEmbedder
@@ -20,6 +20,7 @@ from index.embedders.registry import open_embedder
 from index.embedders.teacher_space import TeacherSpace
 from index.errors import RetrievalError, UsageError
 from index.images.decode import read_photo
+from index.images.digests import digest_pool
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.teachers.ledger import Ledger
@@ -266,7 +267,7 @@ def test_a_curve_pays_for_each_image_once(tmp_path, teacher, ledger):
         picture(i).save(root / f"{i}.png")
     options = replace(OPTIONS, recipe=Recipe(batch=8))
     out = tmp_path / "student"
-    done = distill_curve(find_images([root]), teacher, ledger, out, options, [10, 20, 50])
+    done = distill(find_images([root]), teacher, ledger, out, options, [10, 20, 50])
     assert teacher.asked == len(ledger) == 50
     assert done.folder == out
     assert (out / "budget-10" / "student.onnx").is_file()
