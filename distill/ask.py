@@ -16,7 +16,7 @@ from index.errors import RetrievalError
 from index.images.decode import square
 from index.images.file import ImageFile
 from index.images.sources import find_images
-from index.progress import progress
+from index.progress import count, progress
 from index.stores.records import Failure
 from index.teachers.ask import ask_about, probe
 from index.teachers.client import BudgetedTeacher
@@ -192,14 +192,16 @@ def ask_teacher(
 
 
 def _too_few(
-    count: int, failures: Sequence[Failure], unknown: bool, ledger: Ledger, budget: int, complaint: str = ""
+    usable: int, failures: Sequence[Failure], unknown: bool, ledger: Ledger, budget: int, complaint: str = ""
 ) -> str:
     if unknown and ledger.spent >= budget:
-        lost = f" and {ledger.lost} failed calls" if ledger.lost else ""
+        lost = f" and {count(ledger.lost, 'failed call')}" if ledger.lost else ""
         last = f" The last failure: {complaint}." if complaint else ""
         return (
-            f"The budget of {budget} is spent: {ledger.path} holds {len(ledger)} answers{lost}, "
-            f"{count} of them about these images.{last} Raise --budget, or give another --ledger."
+            f"The budget of {budget} is spent: {ledger.path} holds {count(len(ledger), 'answer')}{lost}, "
+            f"{usable} of them about these images.{last} Raise --budget, or give another --ledger."
         )
     reason = f" The first that cannot be used: {failures[0].path}: {failures[0].reason}." if failures else ""
-    return f"Only {count} usable images with different content; at least {FEWEST} are needed.{reason}"
+    return (
+        f"Only {count(usable, 'usable image')} with different content; at least {FEWEST} are needed.{reason}"
+    )

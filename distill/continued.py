@@ -30,7 +30,7 @@ from index.errors import RetrievalError, UsageError
 from index.images.digests import digest_pool
 from index.images.file import ImageFile
 from index.images.sources import Source, find_images
-from index.progress import say
+from index.progress import count, say
 from index.teachers.cost import Bill, make_bill
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
@@ -76,7 +76,7 @@ def continue_student(
             if gone == len(place):
                 raise UsageError(f"No photo that {student} was taught on is there. Name their folder, too.")
             say(
-                f"{gone} of {len(place)} photos that it was taught on are gone from where they were. "
+                f"{gone} of {count(len(place), 'photo')} that it was taught on gone from where it was. "
                 "If they have moved, name their folder beside the new photos."
             )
         answered = _consult(pool, set(pool.digests) - new, teacher, ledger, options, run)

@@ -29,7 +29,7 @@ from distill.options import Options
 from distill.pool import MOST, Pool, read_pool
 from distill.report.cost import reckon, seconds_per_image
 from distill.report.held_out import HeldOut, search_again
-from distill.report.report import count, judge, judge_asking, read_run, write_report, write_run
+from distill.report.report import judge, judge_asking, read_run, write_report, write_run
 from distill.training.checkpoint import Checkpoint
 from distill.training.device import keep_freed_memory, open_fabric
 from distill.training.distributed import on_first
@@ -43,6 +43,7 @@ from index.errors import UsageError
 from index.images.file import ImageFile
 from index.images.sources import Source, find_images
 from index.io import content_digest
+from index.progress import count
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
 

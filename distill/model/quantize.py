@@ -138,12 +138,12 @@ def make_variants_by_name(
     return made
 
 
-def check_enough(count: int, queries: int | None = None) -> None:
+def check_enough(images: int, queries: int | None = None) -> None:
     """Raise RetrievalError unless so many different images and queries suffice to calibrate and to judge."""
-    if count < CALIBRATION + FEWEST:
+    if images < CALIBRATION + FEWEST:
         raise RetrievalError(
             f"Variants need {CALIBRATION + FEWEST} different images, {CALIBRATION} to calibrate on and "
-            f"{FEWEST} to be judged by; here are {count}."
+            f"{FEWEST} to be judged by; here are {images}."
         )
     if queries is not None and queries < FEWEST:
         raise RetrievalError(f"{FEWEST} queries that are not in the pool are needed; here are {queries}.")

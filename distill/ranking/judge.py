@@ -18,7 +18,7 @@ from index.embedders.vectors_file import check_place, write_vectors
 from index.errors import RetrievalError
 from index.images.file import ImageFile
 from index.images.sources import Source, find_images
-from index.progress import say
+from index.progress import count, say
 from index.rankers.asked import ask_lists, key_of
 from index.rankers.base import Pool, Ranker, Rows, kendall_tau
 from index.teachers.ledger import Ledger
@@ -67,7 +67,7 @@ class Judged:
         ceiling = f"{self.own[0]:.3f} (n = {self.own[1]})" if self.own[1] else "not asked"
         nothing = "" if self.learnt else NOTHING
         return (
-            f"{self.out}: vectors of {self.photos} photos, from {self.lists} lists; "
+            f"{self.out}: vectors of {count(self.photos, 'photo')}, from {count(self.lists, 'list')}; "
             f"{self.unanswered} without an answer.\n"
             f"Kendall's tau with the ranker on held-out lists: {told}.\n"
             f"The ranker with itself, asked again in reverse: {ceiling}.{nothing}"
@@ -102,15 +102,17 @@ def judge(
     check_place(out)
     pool, features = _read_photos(find_images(photos), find_images(queries) if queries else (), device)
     if len(pool.digests) < FEWEST:
-        raise RetrievalError(f"Of {len(pool.digests)} photos no list can be made: give at least {FEWEST}.")
+        raise RetrievalError(
+            f"Of {count(len(pool.digests), 'photo')} no list can be made: give at least {FEWEST}."
+        )
     start = start_from(features, len(pool.digests))
     lists, again = _choose(ranker, start[: len(pool.digests)], pool, ledger, budget, seed)
     twice, failures = ask_lists([*again, *map(reverse, again)], pool, ranker, ledger, budget)
     own = _agree_with_itself(again, pool, twice)
     if own[1] and own[0] < LEAST_AGREEMENT:
         raise RetrievalError(
-            f"{ranker.name} contradicts itself: Kendall's tau is {own[0]:.2f} over {own[1]} lists asked "
-            f"again in reverse, and {LEAST_AGREEMENT} is the least to learn from. Nothing more was asked. "
+            f"{ranker.name} contradicts itself: Kendall's tau is {own[0]:.2f} over "
+            f"{count(own[1], 'list')} asked again in reverse, and {LEAST_AGREEMENT} is the least to learn from. Nothing more was asked. "
             "Give another ranker, or photos that it can tell apart."
         )
     answers, failed = ask_lists(lists, pool, ranker, ledger, budget)

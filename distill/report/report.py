@@ -16,6 +16,7 @@ from index.errors import UsageError
 from index.evaluation.charts import Axis, draw_line, linear_axis, log_axis
 from index.html import load
 from index.io import atomic_write
+from index.progress import count
 from index.teachers.cost import format_seconds
 
 RUN = "run.json"
@@ -31,11 +32,6 @@ def summarise(run: dict[str, Any]) -> str:
     """Sum up what the student was made of, how well it agrees with the teacher, and what asking brought."""
     told = f"{run['queried']} of {run['images']} images asked about, no label read. {judge(run['agreement'])}"
     return f"{told} {judge_asking(run['training']['placement'], run['queried'])}"
-
-
-def count(number: int, thing: str) -> str:
-    """Count things, as in `1 image` and `2 images`."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def judge(agreement: dict[str, Any] | None) -> str:

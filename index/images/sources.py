@@ -15,7 +15,7 @@ from index.images.listing import Listing, Stretch, file_at, shard_files
 from index.images.remote import Remote, is_address, lies_below
 from index.images.remote_listing import expand, file_of, list_addresses
 from index.images.tar import SUFFIX, list_members
-from index.progress import say
+from index.progress import note
 
 LISTS = (".txt", ".parquet")
 UTF_16 = (BOM_UTF16_LE, BOM_UTF16_BE)
@@ -72,7 +72,7 @@ def find_images(sources: Sequence[Source], exclude: Sequence[str] = ()) -> Listi
             + (f" Left out: {left}." if str(left) else "")
         )
     if files.left_out:
-        say(f"left out: {left}")
+        note(f"left out: {left}")
     return files
 
 

@@ -60,7 +60,9 @@ class Filter:
         there = [_list(f"{column} is", columns[column]) for column in self.columns if columns[column]]
         if self.prefix:
             wanted.append(f"a path that starts with {self.prefix!r}")
-            there.append(_list("paths start with", top_names or ["their folder below the one indexed"]))
+            folders = [name for name in top_names if name.endswith("/")]
+            example = f"paths have no folder, as {top_names[0]}" if top_names else "paths start with a folder"
+            there.append(_list("paths start with", folders) if folders else example)
         return UsageError(f"No image has {' and '.join(wanted)}: {'; '.join(there) or 'leave it out'}.")
 
     def clear(self, scores: Scores) -> NDArray[np.bool_]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from index.images.file import ImageFile
-from index.progress import say
+from index.progress import count, say
 from index.stores.base import BuildReport, Content, StoreWriter
 from index.stores.faiss.tuning import name_factory
 from index.stores.faiss.vector_index import check_factory
@@ -116,7 +116,8 @@ class FolderStore(StoreWriter):
         assert index is not None
         manifest = index.manifest
         files = f" in {len(index) + manifest.copies} files" if manifest.copies else ""
-        summary = f"{self.index_folder}: {len(index)} images{files}, {manifest.failed} refused."
-        gone = f"{self._gone} images are gone, and dropped. Once they are back, --update adds them."
+        summary = f"{self.index_folder}: {count(len(index), 'image')}{files}, {manifest.failed} refused."
+        them = "it is back, --update adds it" if self._gone == 1 else "they are back, --update adds them"
+        gone = f"{count(self._gone, 'image')} gone, and dropped. Once {them}."
         notes = (gone,) if self._gone else ()
         return BuildReport(index, summary, index.failures, removed=self._gone, notes=notes)

@@ -10,6 +10,7 @@ from index.errors import BudgetError, UsageError
 from index.images.digests import digest_pool
 from index.images.file import ImageFile
 from index.images.sources import Source, find_images
+from index.progress import count
 from index.stores.folder import Index
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
@@ -61,8 +62,8 @@ class Bill:
         """Raise BudgetError if the budget has no room for all queries."""
         if self.spent + self.queries > self.budget:
             raise BudgetError(
-                f"{self.queries} images are to be asked about, and {self.spent} of a budget of {self.budget} "
-                f"are spent. Nothing was asked. Give --budget {self.spent + self.queries}, or fewer images."
+                f"{count(self.queries, 'image')} to be asked about, and {self.spent} of a budget of "
+                f"{self.budget} spent. Nothing was asked. Give --budget {self.spent + self.queries}, or fewer images."
             )
 
 

@@ -13,11 +13,11 @@ from teacher_server import TeacherServer, serving
 
 from distill.options import Options
 from distill.pipeline import distill_by_name
-from distill.report.report import count
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.images.decode import read_photo
 from index.images.sources import find_images
+from index.progress import count
 from index.teachers.ledger_report import read_account, verify_ledger
 from index.teachers.spec import TeacherSpec
 

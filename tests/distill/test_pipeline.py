@@ -114,7 +114,7 @@ def test_unreadable_images_cost_nothing_and_are_replaced(folder, teacher, ledger
 
 
 def test_too_few_images_are_an_error(tmp_path, folder, teacher, ledger):
-    with pytest.raises(RetrievalError, match="Only 1 usable images"):
+    with pytest.raises(RetrievalError, match="Only 1 usable image"):
         ask([ImageFile(folder / "0.png", "0.png")], teacher, ledger, 5)
 
 
@@ -255,7 +255,7 @@ def test_nonsense_is_neither_stored_nor_learnt(folder, tmp_path, teacher_file):
 def test_copies_are_one_image(tmp_path, teacher, ledger):
     for i in range(5):
         picture(0).save(tmp_path / f"{i}.png")
-    with pytest.raises(RetrievalError, match="Only 1 usable images with different content"):
+    with pytest.raises(RetrievalError, match="Only 1 usable image with different content"):
         distill(find_images([tmp_path]), teacher, ledger, tmp_path / "s", OPTIONS)
     assert teacher.asked == 0
 

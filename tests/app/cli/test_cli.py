@@ -48,14 +48,14 @@ def test_an_index_is_kept_up_to_date_and_looked_after(index: Path, folder: Path,
     (folder / "copy.png").write_bytes((folder / "3.png").read_bytes())
     done = retrieval("index", folder, *models, "--update")
     assert done.stdout == f"{index}: 12 images in 13 files, 0 refused.\n"
-    assert "3 of 13 images are new or changed" in done.stderr
-    assert "1 images are gone, and dropped. Once they are back, --update adds them." in done.stderr
+    assert "3 of 13 images new or changed" in done.stderr
+    assert "1 image gone, and dropped. Once it is back, --update adds it." in done.stderr
     facts = json.loads(retrieval("index", "info", index, "--json").stdout)
     assert (facts["images"], facts["copies"], facts["spaces"].keys()) == (12, 1, {"student", "teacher"})
     assert "teacher.onnx, 12 dimensions; Flat" in retrieval("index", "info", index).stdout
     assert retrieval("index", "verify", index).stdout == "All is well.\n"
     (folder / "moved.png").unlink()
-    assert f"{index}: 1 files dropped" in retrieval("index", "compact", index).stdout
+    assert f"{index}: 1 file dropped" in retrieval("index", "compact", index).stdout
     results = json.loads(retrieval("search", index, folder / "0.png", "-k", 99, "--json").stdout)
     found = {hit["name"]: hit["copies"] for hit in results["queries"][0]["results"]}
     assert "moved.png" not in found
@@ -100,7 +100,7 @@ def test_a_search_is_narrowed_by_metadata_prefix_and_cut(
     models = "--model", student_file, "--teacher", teacher_file
     done = retrieval("index", folder, *models, "--out", idx, "--metadata", tmp_path / "table.csv")
     assert done.returncode == 0, done.stderr
-    assert "table.csv: 1 rows without an image, 2 images without a row." in done.stderr
+    assert "table.csv: 1 row without an image, 2 images without a row." in done.stderr
     assert "student: Flat, recall@10 1.000" in done.stderr
 
     def found(*options: object) -> list[str]:
