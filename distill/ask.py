@@ -28,42 +28,29 @@ SAME = 1e-5  # difference between coordinates of unit vectors that is no more th
 
 @dataclass(frozen=True)
 class QueryAnswers:
-    """Answers about photos like those that will be searched with. Nothing is learnt from them.
+    """Answers about photos like those that will be searched with. Nothing is learnt from them."""
 
-    Attributes:
-        pixels: `(m, side, side, 3)` uint8.
-        vectors: `(m, teacher dim)` float32, the answers, unit rows.
-    """
-
-    pixels: NDArray[np.uint8]
-    vectors: NDArray[np.float32]
+    pixels: NDArray[np.uint8]  # `(m, side, side, 3)` uint8
+    vectors: NDArray[np.float32]  # `(m, teacher dim)` float32, the answers, unit rows
 
 
 @dataclass(frozen=True)
 class TeacherAnswers:
-    """The images that the teacher has answered for.
+    """The images that the teacher has answered for."""
 
-    Attributes:
-        digests: Content digest of each of n images, in order: when each was asked about leaves no trace.
-        vectors: `(n, teacher dim)` float32, the answers, unit rows.
-        asked: How many of them were paid for just now.
-        lost: How many images were asked about just now without getting an answer.
-        seconds: How long asking took just now.
-        failures: Chosen images that could not be read, or that the teacher has no answer for.
-        queries: Answers about photos like those that will be searched with, if there are such photos.
-    """
-
+    # Content digest of each of n images, in order: when each was asked about leaves no trace
     digests: list[str]
-    vectors: NDArray[np.float32]
-    asked: int
-    lost: int
-    seconds: float
-    failures: list[Failure]
+    vectors: NDArray[np.float32]  # `(n, teacher dim)` float32, the answers, unit rows
+    asked: int  # how many of them were paid for just now
+    lost: int  # how many images were asked about just now without getting an answer
+    seconds: float  # how long asking took just now
+    failures: list[Failure]  # chosen images that could not be read, or that the teacher has no answer for
+    # Answers about photos like those that will be searched with, if there are such photos
     queries: QueryAnswers | None = None
 
     @property
     def count(self) -> int:
-        """How many answers there are, about the pool and about query photos."""
+        """Count the answers about the pool and about query photos."""
         return len(self.digests) + (len(self.queries.pixels) if self.queries else 0)
 
 

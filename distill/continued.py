@@ -43,13 +43,8 @@ def continue_student(
 ) -> Distilled:
     """Distil again, from a student's weights, on what it was taught on and on further photos.
 
-    Args:
-        files: Further photos. Some of them may be old ones that were moved: they are known by their content.
-        student: The student folder.
-        teacher: Its teacher.
-        ledger: The teacher's answers, those of old among them.
-        out: The student folder to write; it may be the same.
-        options: What and how; `budget` counts answers about further photos alone, old ones are free.
+    Some of these may be old ones that were moved: they are known by their content. `out` may be the student
+    folder itself. The budget counts answers about further photos alone, old ones are free.
 
     Raises:
         UsageError: It is no student folder, its teacher is another, or no photo is new.
@@ -104,7 +99,7 @@ def _consult(
 
 
 def _limit(digests: Sequence[str], ledger: Ledger, budget: int, run: dict[str, Any]) -> int:
-    """How much the ledger may come to hold, so that an earlier try of this counts against the budget."""
+    """Reckon how much the ledger may hold, so that an earlier try of this counts against the budget."""
     tried = len(ledger.known(digests)) + ledger.lost - run["cost"]["failed_calls"]
     return ledger.spent + max(budget - tried, 0)
 
@@ -138,7 +133,7 @@ def bill_further(sources: Sequence[Source], student: Path, teacher: TeacherSpec,
 
 
 def keep_what_it_is(options: Options, run: dict[str, Any]) -> Options:
-    """Options of a student that takes the place of one with that run.json.
+    """Give the options of a student that takes the place of one with that run.json.
 
     Raises:
         UsageError: One of them says that it shall be something else.

@@ -15,17 +15,11 @@ LARGEST_SHARE = 0.2  # of the answers that is held out
 
 @dataclass(frozen=True)
 class Examples:
-    """Images and where they belong.
+    """Images and where they belong."""
 
-    Attributes:
-        pixels: `(n, stored_side, stored_side, 3)` uint8.
-        targets: `(n, dim)` unit rows in teacher space.
-        answered: How many of them, from the first, have the teacher's answer as target. The rest have a
-            prediction of it.
-    """
-
-    pixels: NDArray[np.uint8]
-    targets: NDArray[np.float32]
+    pixels: NDArray[np.uint8]  # `(n, stored_side, stored_side, 3)` uint8
+    targets: NDArray[np.float32]  # `(n, dim)` unit rows in teacher space
+    # How many of them, from the first, have the teacher's answer as target. The rest have a prediction of it.
     answered: int
 
     def __post_init__(self) -> None:

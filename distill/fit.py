@@ -36,25 +36,15 @@ def open_backbone(options: Options) -> Backbone:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained student, and how it came about.
+    """A trained student, and how it came about."""
 
-    Attributes:
-        student: The network.
-        placement: Where the images of the pool belong.
-        recipe: As it was used.
-        examples: What it learnt from.
-        lists: The teacher's lists for what was held out, if anything was.
-        done: How training went.
-        seconds: How long it took, placing the images included.
-    """
-
-    student: Student
-    placement: Placement
-    recipe: Recipe
-    examples: Examples
-    lists: HeldOut | None
-    done: Progress
-    seconds: float
+    student: Student  # the network
+    placement: Placement  # where the images of the pool belong
+    recipe: Recipe  # as it was used
+    examples: Examples  # what it learnt from
+    lists: HeldOut | None  # the teacher's lists for what was held out, if anything was
+    done: Progress  # how training went
+    seconds: float  # how long it took, placing the images included
 
 
 def fit_student(
@@ -66,21 +56,9 @@ def fit_student(
     checkpoint: Checkpoint | None = None,
     former: Former | None = None,
 ) -> Fitted:
-    """Train a student on the images of a pool, some of which are answered.
-
-    Args:
-        pool: What may be learnt from.
-        answered: Answers about n of them, and about query photos if there are some.
-        backbone: The student's. It is cut and trained in place.
-        options: What and how.
-        fabric: Where.
-        checkpoint: As in `train_student`.
-        former: The student that it takes the place of, if there is one.
-    """
+    """Train a student on a pool, some of which is answered. The backbone is cut and trained in place."""
     recipe = replace(
-        options.recipe,
-        steps=options.steps or steps_for(len(pool.pixels), options.recipe),
-        seed=options.seed,
+        options.recipe, steps=options.steps or steps_for(len(pool.pixels), options.recipe), seed=options.seed
     )
     if not backbone.pretrained:  # random weights have learnt nothing that could predict an answer
         recipe = replace(recipe, others=False, trust=1.0)
@@ -109,5 +87,5 @@ def fit_student(
 
 
 def as_shown(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The middle of stored squares, as the finished student is shown them."""
+    """Cut the middle of stored squares, as the finished student is shown them."""
     return center_crop(torch.from_numpy(pixels), size).contiguous().numpy()

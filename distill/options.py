@@ -16,42 +16,26 @@ DEVICES = ("auto", "cpu", "cuda")
 
 @dataclass(frozen=True)
 class Options:
-    """What to distil.
+    """What to distil."""
 
-    Attributes:
-        budget: How many images the teacher may ever be asked about.
-        student: timm name of the backbone.
-        weights: Where its weights come from, as in `create_backbone`.
-        size: The student's input side, in pixels.
-        dim: Length of the student's vectors.
-        select: Which images the teacher is asked about, as in `order_by_worth`.
-        stages: Stages of the backbone to keep; None keeps those with a map of at least 1/16 of the image.
-        device: `auto`, `cpu` or `cuda`.
-        variants: Smaller files to make of the student, as in `make_variants`.
-        steps: Training steps; None lets `steps_for` choose.
-        seed: Random seed.
-        price: What a thousand answers of the teacher cost, if it is known.
-        recipe: The rest of how to train.
-        queries: Photos like those that will be searched with, as for `find_images`. Agreement is measured on
-            some of them, and decides, in place of photos of the pool.
-        exclude: Names that are left out of the pool, as for `find_images`.
-    """
-
-    budget: int = 500
-    student: str = "tf_efficientnet_lite0"
-    weights: str = "auto"
-    size: int = 128
-    dim: int = 256
-    select: str = "kmeans"
+    budget: int = 500  # how many images the teacher may ever be asked about
+    student: str = "tf_efficientnet_lite0"  # timm name of the backbone
+    weights: str = "auto"  # where its weights come from, as in `create_backbone`
+    size: int = 128  # the student's input side, in pixels
+    dim: int = 256  # length of the student's vectors
+    select: str = "kmeans"  # which images the teacher is asked about, as in `order_by_worth`
+    # Stages of the backbone to keep; None keeps those with a map of at least 1/16 of the image
     stages: int | None = None
-    device: str = "auto"
-    variants: tuple[str, ...] = ()
-    steps: int | None = None
-    seed: int = 0
-    price: float | None = None
-    recipe: Recipe = field(default_factory=Recipe)
+    device: str = "auto"  # `auto`, `cpu` or `cuda`
+    variants: tuple[str, ...] = ()  # smaller files to make of the student, as in `make_variants`
+    steps: int | None = None  # training steps; None lets `steps_for` choose
+    seed: int = 0  # random seed
+    price: float | None = None  # what a thousand answers of the teacher cost, if it is known
+    recipe: Recipe = field(default_factory=Recipe)  # the rest of how to train
+    # Photos like those that will be searched with, as for `find_images`. Agreement is measured on some of
+    # them, and decides, in place of photos of the pool.
     queries: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()  # names that are left out of the pool, as for `find_images`
 
     def __post_init__(self) -> None:
         least = {"budget": FEWEST, "size": 32, "dim": 1, "stages": 1, "steps": 1, "seed": 0}

@@ -53,21 +53,15 @@ CHECKPOINT = "checkpoint.pt"
 
 @dataclass(frozen=True)
 class Distilled:
-    """A finished student folder, the notes of its run, and what was seen on the way.
+    """A finished student folder, the notes of its run, and what was seen on the way."""
 
-    Attributes:
-        folder: The student folder.
-        run: What its run.json holds.
-        lists: What both models found for held-out images, if any were held out.
-    """
-
-    folder: Path
-    run: dict[str, Any]
-    lists: HeldOut | None
+    folder: Path  # the student folder
+    run: dict[str, Any]  # what its run.json holds
+    lists: HeldOut | None  # what both models found for held-out images, if any were held out
 
     @property
     def summary(self) -> str:
-        """What was made and how good it is; empty in all processes but the first, which writes the folder."""
+        """Sum up what was made and how good it is; empty in all processes but the first, which writes it."""
         run = self.run
         if "export" not in run:
             return ""
@@ -141,11 +135,7 @@ def distill(
 
 
 def distill_by_name(
-    sources: Sequence[Source],
-    teacher: TeacherSpec,
-    out: Path,
-    options: Options,
-    budgets: Sequence[int] = (),
+    sources: Sequence[Source], teacher: TeacherSpec, out: Path, options: Options, budgets: Sequence[int] = ()
 ) -> Distilled:
     """`distill`, with sources and teacher given by their names; the budget in `teacher` is not used.
 
@@ -191,19 +181,7 @@ def make_student(
     fabric: Fabric,
     former: Former | None = None,
 ) -> Distilled:
-    """Train a student on answers, export it, and write its folder.
-
-    Args:
-        pool: What may be learnt from.
-        answered: The answers about it.
-        images: How many image files the pool was made of.
-        teacher: What gave them.
-        ledger: What keeps them.
-        out: The student folder.
-        options: What and how.
-        fabric: Where.
-        former: The student that it takes the place of, if there is one.
-    """
+    """Train a student on answers about a pool of so many images, export it, and write its folder."""
     run = _describe(images, pool, answered, teacher, ledger, options)
     run["former"] = former and former.key
     checkpoint = Checkpoint(out / CHECKPOINT, content_digest(json.dumps(run).encode()))
@@ -279,12 +257,7 @@ def _compare(folders: Sequence[Path], last: Distilled) -> None:
 
 
 def _describe(
-    images: int,
-    pool: Pool,
-    answered: TeacherAnswers,
-    teacher: Embedder,
-    ledger: Ledger,
-    options: Options,
+    images: int, pool: Pool, answered: TeacherAnswers, teacher: Embedder, ledger: Ledger, options: Options
 ) -> dict[str, Any]:
     """Everything that decides what the student will be, and what it cost."""
     return {
@@ -312,7 +285,7 @@ def _describe(
 
 
 def _facts(run: dict[str, Any], teacher: Embedder) -> dict[str, str]:
-    """What the ONNX file says of itself."""
+    """Say what the ONNX file says of itself."""
     return {
         "model": run["options"]["student"],
         "weights": run["student"]["weights"],

@@ -28,29 +28,20 @@ MOST = 4000  # images of a pool that are used: bounds the time and the memory
 
 @dataclass(frozen=True)
 class Pool:
-    """What may be asked about and learnt from: distinct images that can be read.
+    """What may be asked about and learnt from: distinct images that can be read."""
 
-    Attributes:
-        files: n image files.
-        digests: Content digest of each.
-        pixels: `(n, side, side, 3)` uint8.
-        features: `(n, features)` float32 of the whole backbone, as in `StageMeans`.
-        free_dim: How many of them, the last, are what the backbone itself says of an image.
-        failures: Files that cannot be read, or that a file of vectors lacks.
-        reader: What read them.
-    """
-
-    files: list[ImageFile]
-    digests: list[str]
-    pixels: NDArray[np.uint8]
-    features: NDArray[np.float32]
-    free_dim: int
+    files: list[ImageFile]  # n image files
+    digests: list[str]  # content digest of each
+    pixels: NDArray[np.uint8]  # `(n, side, side, 3)` uint8
+    features: NDArray[np.float32]  # `(n, features)` float32 of the whole backbone, as in `StageMeans`
+    free_dim: int  # how many of them, the last, are what the backbone itself says of an image
+    # Files that cannot be read, or that a file of vectors lacks
     failures: list[Failure] = field(default_factory=list)
-    reader: PhotoReader = field(default_factory=PhotoReader)
+    reader: PhotoReader = field(default_factory=PhotoReader)  # what read them
 
     @property
     def free(self) -> NDArray[np.float32]:
-        """`(n, free_dim)` vectors of the free network: the backbone, which costs no query."""
+        """Take the `(n, free_dim)` vectors of the free network: the backbone, which costs no query."""
         return self.features[:, -self.free_dim :]
 
 
@@ -92,15 +83,9 @@ def extract_features(
     fabric: Fabric,
     reader: PhotoReader | None = None,
 ) -> Pool:
-    """Decode files once, to small squares and to features of the backbone at its own size.
+    """Decode files once, to squares of `side` pixels and to features of the whole backbone at its own size.
 
-    Args:
-        files: Image files; those that cannot be read are left out.
-        digests: Content digest of each.
-        backbone: The student's, whole, as it was pretrained.
-        side: Of the small squares, in pixels.
-        fabric: Where to compute.
-        reader: What has read them, if anything has.
+    Those that cannot be read are left out, with their digests.
     """
     reader = reader or PhotoReader(0)
 

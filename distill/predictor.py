@@ -18,25 +18,17 @@ LEAST_FREEDOM = 1e-3  # of a leave-one-out residual: below it the fit has no res
 
 @dataclass(frozen=True)
 class Predictor:
-    """Kernel ridge regression with a Gaussian kernel.
+    """Kernel ridge regression with a Gaussian kernel."""
 
-    Attributes:
-        known: `(n, features)` float32, centred features of the answered images.
-        centre: `(features,)` what was subtracted from them.
-        weights: `(n, dim)` float64, the dual coefficients.
-        mean: `(dim,)` the mean answer, which is predicted where nothing is near.
-        width: Factor of the squared distance in the kernel.
-        left_out: `(n, dim)` float32, what is predicted for each answered image by all the others.
-        explained: Share of the answers' variance that `left_out` explains; 0 or less for a teacher that the
-            features tell nothing about.
-    """
-
-    known: NDArray[np.float32]
-    centre: NDArray[np.float32]
-    weights: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    width: float
+    known: NDArray[np.float32]  # `(n, features)` float32, centred features of the answered images
+    centre: NDArray[np.float32]  # `(features,)` what was subtracted from them
+    weights: NDArray[np.float64]  # `(n, dim)` float64, the dual coefficients
+    mean: NDArray[np.float64]  # `(dim,)` the mean answer, which is predicted where nothing is near
+    width: float  # factor of the squared distance in the kernel
+    # `(n, dim)` float32, what is predicted for each answered image by all the others
     left_out: NDArray[np.float32]
+    # Share of the answers' variance that `left_out` explains; 0 or less for a teacher that the features tell
+    # nothing about
     explained: float
 
     @classmethod

@@ -33,7 +33,7 @@ class Upgraded:
 
     @property
     def summary(self) -> str:
-        """What was made, and how the vectors are made again; empty in all processes but the first."""
+        """Sum up what was made, and how the vectors are made again; empty in all processes but the first."""
         if not self.made.summary:
             return ""
         sources = " ".join(self.index.manifest.sources)
@@ -77,7 +77,7 @@ def upgrade_index(index: Index, teacher: Embedder, ledger: Ledger, out: Path, op
 
 
 def upgrade_by_name(path: Path, teacher: TeacherSpec, out: Path, options: Options) -> Upgraded:
-    """`upgrade_index`, with everything given by its name; the new student is what the one of the index is.
+    """Do as `upgrade_index`, by names; the new student has the options of the one that made the index.
 
     Raises:
         RetrievalError: As `upgrade_index`, and where the index, the teacher or the ledger cannot be used.

@@ -47,12 +47,12 @@ class Backbone(nn.Module):
 
     @property
     def pretrained(self) -> bool:
-        """Whether the weights have learnt anything yet."""
+        """Tell whether the weights have learnt anything yet."""
         return self.origin != RANDOM
 
     @property
     def stages(self) -> list[int]:
-        """How much smaller than the image the map is after each stage that timm can cut the trunk at."""
+        """Tell how much smaller than the image the map is after each stage that timm can cut at."""
         info = list(getattr(self.trunk, "feature_info", []))
         reductions = [stage["reduction"] for stage in info]
         if not hasattr(self.trunk, "prune_intermediate_layers") or len(set(reductions)) < len(reductions):
@@ -65,12 +65,12 @@ class Backbone(nn.Module):
 
     @property
     def default_stages(self) -> int:
-        """How many stages have a map of at least 1/16 of the image."""
+        """Count the stages with a map of at least 1/16 of the image."""
         return sum(reduction <= KEPT_REDUCTION for reduction in self.stages)
 
     @property
     def _cuts_blocks(self) -> bool:
-        """Whether timm can also cut between two stages of the same map size, as in EfficientNets."""
+        """Tell whether timm can also cut between two stages of the same map size, as in EfficientNets."""
         cut = getattr(self.trunk, "prune_intermediate_layers", None)
         return cut is not None and "extra_blocks" in signature(cut).parameters
 
@@ -134,7 +134,7 @@ class Backbone(nn.Module):
         return images.permute(0, 3, 1, 2).float() * self.scale + self.shift
 
     def maps(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        """The maps of the stages that see the image at 1/`POOLED_REDUCTION` or smaller, and the features.
+        """Compute the features, and the maps of stages that see the image at 1/`POOLED_REDUCTION` or smaller.
 
         Returns:
             `(n, channels, height, width)` each, none of a transformer's; `(n, dim)` features that follow

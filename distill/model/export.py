@@ -156,7 +156,7 @@ def _drop_traces(model: onnx.ModelProto) -> None:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """How many numbers a module has learnt."""
+    """Count the numbers that a module has learnt."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

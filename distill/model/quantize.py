@@ -35,27 +35,17 @@ PRODUCTS = ("Conv", "Gemm", "MatMul")  # where the weights and the time are
 
 @dataclass(frozen=True)
 class Variant:
-    """One file of a student, and what was measured of it.
+    """One file of a student, and what was measured of it."""
 
-    Attributes:
-        name: `fp32`, which is the original, `fp16` or `int8`.
-        megabytes: Size of the file.
-        milliseconds: Per image, at a batch of 1 and of 32. Comparable within one call only.
-        overlap: Mean overlap@10 with the original.
-        interval: Its 95 % confidence interval.
-        queries: How many photos that was measured with.
-        population: What they are, for people.
-        admitted: Whether the file was kept: the interval lies above `LEAST_OVERLAP`.
-    """
-
-    name: str
-    megabytes: float
+    name: str  # `fp32`, which is the original, `fp16` or `int8`
+    megabytes: float  # size of the file
+    # Per image, at a batch of 1 and of 32. Comparable within one call only.
     milliseconds: tuple[float, float]
-    overlap: float
-    interval: tuple[float, float]
-    queries: int
-    population: str
-    admitted: bool
+    overlap: float  # mean overlap@10 with the original
+    interval: tuple[float, float]  # its 95 % confidence interval
+    queries: int  # how many photos that was measured with
+    population: str  # what they are, for people
+    admitted: bool  # whether the file was kept: the interval lies above `LEAST_OVERLAP`
 
     def __str__(self) -> str:
         one, many = self.milliseconds

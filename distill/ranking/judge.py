@@ -35,32 +35,21 @@ Orders = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Judged:
-    """What was written, and how well it orders photos as the ranker does.
+    """What was written, and how well it orders photos as the ranker does."""
 
-    Attributes:
-        out: The file of vectors.
-        photos: How many it holds.
-        lists: How many were learnt from, or held out.
-        own: Kendall's tau of the ranker with itself, and over how many lists; NaN where none was asked twice.
-        before: Kendall's tau of the free network with orders that were held out.
-        after: The same of what was learnt.
-        held_out: Over how many lists.
-        learnt: Whether anything was.
-        unanswered: How many lists have no answer.
-    """
-
-    out: Path
-    photos: int
-    lists: int
+    out: Path  # the file of vectors
+    photos: int  # how many it holds
+    lists: int  # how many were learnt from, or held out
+    # Kendall's tau of the ranker with itself, and over how many lists; NaN where none was asked twice
     own: tuple[float, int]
-    before: float
-    after: float
-    held_out: int
-    learnt: bool
-    unanswered: int
+    before: float  # kendall's tau of the free network with orders that were held out
+    after: float  # the same of what was learnt
+    held_out: int  # over how many lists
+    learnt: bool  # whether anything was
+    unanswered: int  # how many lists have no answer
 
     def __str__(self) -> str:
-        """The account for people."""
+        """Sum it up for people."""
         told = "not measured: too few lists"
         if self.held_out:
             told = f"{self.before:.3f} before (the free network), {self.after:.3f} after; n = {self.held_out}"
@@ -110,9 +99,10 @@ def judge(
     twice, failures = ask_lists([*again, *map(reverse, again)], pool, ranker, ledger, budget)
     own = _agree_with_itself(again, pool, twice)
     if own[1] and own[0] < LEAST_AGREEMENT:
+        times = count(own[1], "list")
         raise RetrievalError(
-            f"{ranker.name} contradicts itself: Kendall's tau is {own[0]:.2f} over "
-            f"{count(own[1], 'list')} asked again in reverse, and {LEAST_AGREEMENT} is the least to learn from. Nothing more was asked. "
+            f"{ranker.name} contradicts itself: Kendall's tau is {own[0]:.2f} over {times} asked again in "
+            f"reverse, and {LEAST_AGREEMENT} is the least to learn from. Nothing more was asked. "
             "Give another ranker, or photos that it can tell apart."
         )
     answers, failed = ask_lists(lists, pool, ranker, ledger, budget)

@@ -22,15 +22,10 @@ CLEARLY = 2.0  # standard errors by which a map must beat the start on lists tha
 
 @dataclass(frozen=True)
 class Answered:
-    """Lists with their answers.
+    """Lists with their answers."""
 
-    Attributes:
-        rows: `(n, 1 + candidates)` positions in the pool: the query's, then the candidates'.
-        gains: `(n, candidates)` reciprocal ranks, 0 for what is unranked.
-    """
-
-    rows: NDArray[np.int64]
-    gains: NDArray[np.float32]
+    rows: NDArray[np.int64]  # `(n, 1 + candidates)` positions in the pool: the query's, then the candidates'
+    gains: NDArray[np.float32]  # `(n, candidates)` reciprocal ranks, 0 for what is unranked
 
     @classmethod
     def of(cls, lists: Sequence[Rows], answers: Sequence[NDArray[np.float32]]) -> "Answered":
@@ -42,21 +37,16 @@ class Answered:
         return len(self.rows)
 
     def take(self, which: NDArray[np.bool_]) -> "Answered":
-        """Some of them, by an `(n,)` mask."""
+        """Take some of them, by an `(n,)` mask."""
         return Answered(self.rows[which], self.gains[which])
 
 
 @dataclass(frozen=True)
 class Learnt:
-    """What came of it.
+    """What came of it."""
 
-    Attributes:
-        vectors: `(pool, dim)` unit rows.
-        pull: The pull to the start that was chosen; None where no map beat the start clearly.
-    """
-
-    vectors: NDArray[np.float32]
-    pull: float | None
+    vectors: NDArray[np.float32]  # `(pool, dim)` unit rows
+    pull: float | None  # the pull to the start that was chosen; None where no map beat the start clearly
 
 
 def start_from(features: NDArray[np.float32], pool: int) -> NDArray[np.float32]:
@@ -71,7 +61,7 @@ def start_from(features: NDArray[np.float32], pool: int) -> NDArray[np.float32]:
 
 
 def agreement(vectors: NDArray[np.float32], lists: Answered) -> NDArray[np.float64]:
-    """Kendall's tau between vectors and each of n answers: `(n,)`, NaN where nothing was told apart."""
+    """Compute Kendall's tau between vectors and each of n answers: `(n,)`, NaN where none is told apart."""
     scores = np.einsum("nd,ncd->nc", vectors[lists.rows[:, 0]], vectors[lists.rows[:, 1:]]) + 2
     return np.array([kendall_tau(a, b) for a, b in zip(scores, lists.gains, strict=True)])
 
@@ -139,7 +129,7 @@ def fit(start: NDArray[np.float32], lists: Answered, pull: float) -> NDArray[np.
 
 
 def rank_net(scores: Tensor, gains: Tensor) -> Tensor:
-    """Weighted mean of `softplus((s_j - s_i) / T)` over all pairs of which i is ranked above j.
+    """Compute the weighted mean of `softplus((s_j - s_i) / T)` over all pairs of which i is ranked above j.
 
     Args:
         scores: `(n, candidates)`.

@@ -53,5 +53,5 @@ def draw_list(vectors: NDArray[np.float32], pool: Pool, query: int, seed: int) -
 
 
 def reverse(rows: Rows) -> Rows:
-    """The same list with its candidates shown the other way round."""
+    """Show the candidates of a list the other way round."""
     return (rows[0], *rows[:0:-1])

@@ -123,11 +123,20 @@ def _image(pixels: NDArray[np.uint8]) -> str:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """Read what `write_run` wrote; raises UsageError if it is not there."""
+    """Read what `write_run` wrote; raises UsageError if it is not there, or an early version wrote it."""
     try:
-        return json.loads((folder / RUN).read_text(encoding="utf-8"))
+        run = json.loads((folder / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} is not a student folder: {RUN} is missing or broken.") from error
+    try:
+        run["cost"].setdefault("failed_calls", 0)
+        _card({**run, "variants": []})
+    except Exception as error:  # a template complains in ways of its own
+        raise UsageError(
+            f"{folder / RUN} lacks something ({' '.join(str(error).split())}): an earlier version wrote it. "
+            "Distil again: the ledger has the answers."
+        ) from error
+    return run
 
 
 def write_run(folder: Path, run: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ def interpolate(student: Tensor, teacher: Tensor, mixing: Mixing) -> tuple[Tenso
 
 
 def join(student: Tensor, teacher: Tensor, mixing: Mixing) -> tuple[Tensor, Tensor]:
-    """The joint set: the rows of a batch, followed by their interpolations."""
+    """Make the joint set: the rows of a batch, followed by their interpolations."""
     if not mixing.rows:
         return student, teacher
     mixed_student, mixed_teacher = interpolate(student, teacher, mixing)

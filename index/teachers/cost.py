@@ -61,9 +61,10 @@ class Bill:
     def require_budget(self) -> None:
         """Raise BudgetError if the budget has no room for all queries."""
         if self.spent + self.queries > self.budget:
+            images, needed = count(self.queries, "image"), self.spent + self.queries
             raise BudgetError(
-                f"{count(self.queries, 'image')} to be asked about, and {self.spent} of a budget of "
-                f"{self.budget} spent. Nothing was asked. Give --budget {self.spent + self.queries}, or fewer images."
+                f"{images} to be asked about, and {self.spent} of a budget of {self.budget} spent. "
+                f"Nothing was asked. Give --budget {needed}, or fewer images."
             )
 
 

@@ -253,6 +253,53 @@ def test_debug_shows_the_traceback(tmp_path: Path):
     assert "Traceback" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        (("--recipe", "nope"), "No recipe 'nope'"),
+        (("--student", "nope"), "timm has no model 'nope'"),
+        (("--select", "nope"), "--select must be one of kmeans"),
+        (("--variants", "int4"), "No variant 'int4'"),
+        (("--size", 8), "--size must be at least 32"),
+        (("--weights", "nope.pth"), r"nope.pth does not exist"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would(folder: Path, tmp_path: Path, teacher_file, option, complaint):
+    run = ("distill", folder, "--teacher", teacher_file, "--out", tmp_path / "s", "--dry-run")
+    ledger = tmp_path / "l.sqlite"
+    assert complaint in refused(*run, "--ledger", ledger, *option)
+    assert not ledger.exists()
+
+
+def test_a_dry_run_loads_no_torch_and_says_once_what_is_left_out(folder: Path, tmp_path: Path, teacher_file):
+    (folder / "a.jxl").write_text("none")
+    run = ["distill", folder, "--teacher", teacher_file, "--out", tmp_path / "s", "--dry-run"]
+    code = (
+        "import sys; from app.cli import app; app(sys.argv[1:], standalone_mode=False); "
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, run)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "images            12\n" in done.stdout
+    assert done.stderr.splitlines()[-1] == (
+        "left out: 1 file of formats that are not read (1 .jxl): convert them"
+    )
+    assert done.stderr.count("left out:") == 1
+
+
+def test_indexing_ends_with_what_is_in_and_what_is_not(folder: Path, tmp_path: Path, student_file: Path):
+    (folder / "a.jxl").write_text("none")
+    (folder / "bad.png").write_text("none")
+    done = retrieval("index", folder, "--model", student_file, "--out", tmp_path / "idx")
+    assert done.stderr.splitlines()[-2:] == [
+        "12 images indexed, 1 refused: 1 not an image that can be read. Mend them, then give --update, or "
+        "leave them out with --exclude.",
+        "left out: 1 file of formats that are not read (1 .jxl): convert them",
+    ]
+
+
 def test_imports_go_one_way():
     """`index` loads without torch and Gradio, `distill` without Gradio: asked of the interpreter itself."""
     code = (
