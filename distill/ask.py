@@ -63,17 +63,11 @@ def consult(
     limit: int | None = None,
     budget: int | None = None,
 ) -> TeacherAnswers:
-    """Choose images to ask about, and ask.
+    """Choose images to ask about, and ask: about query photos as many as `share_for_queries` says.
 
-    Args:
-        pool: What may be asked about.
-        teacher: The model to ask.
-        ledger: Its paid answers.
-        options: About which images to collect answers, and photos like those that will be searched with; as
-            many answers as `share_for_queries` says are about these.
-        replayed: Digests of images that nothing is asked about; answers that they have come on top.
-        limit: How much may ever be spent by the ledger's account; None for as much as the budget.
-        budget: How many answers to collect; None for as many as the options say.
+    About images of the digests `replayed` nothing is asked; answers that they have come on top. The budget is
+    how many answers to collect, the limit how much may ever be spent by the ledger's account; None for as
+    many as the options say, and as much.
 
     Raises:
         RetrievalError: Too few images, a spent budget, or a teacher that tells nothing apart.
@@ -135,17 +129,10 @@ def ask_teacher(
     wanted: int | None = None,
     reader: PhotoReader | None = None,
 ) -> TeacherAnswers:
-    """Collect answers for images in a given order, from the ledger where it has them.
+    """Collect `wanted` answers, or as many as the budget, for images of a pool, best first.
 
-    Args:
-        files: The pool.
-        digests: Content digest of each file.
-        order: Positions in the pool, best first, answered ones before others.
-        teacher: The model to ask.
-        ledger: Where answers come from, and are stored before use.
-        budget: How much may ever be spent by the ledger's account.
-        wanted: How many answers to collect; None for as many as the budget.
-        reader: What has read them, if anything has.
+    They come from the ledger where it has them: `order`, which are positions, names such images before
+    others. The budget is how much may ever be spent by the ledger's account. A reader has read the files.
 
     Raises:
         RetrievalError: Nothing may be asked any more, too few images can be used, or the teacher failed.

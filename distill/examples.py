@@ -27,17 +27,11 @@ class Examples:
 
 
 def hold_out(digests: Sequence[str], share: float | None = None) -> NDArray[np.bool_]:
-    """Choose which answers to keep from training: about a share of them, decided by the image alone.
+    """Choose which of n answered images to keep from training, by their digests alone: an `(n,)` mask.
 
-    A larger budget holds out a smaller share, so that what it holds out a smaller budget holds out too.
-    Nothing is held out where little would be left.
-
-    Args:
-        digests: Content digest, in hexadecimal, of each of n answered images.
-        share: How much to hold out; None for about `HELD_OUT` images, and no more than `LARGEST_SHARE`.
-
-    Returns:
-        `(n,)` whether it is held out.
+    About a share is held out; None takes some `HELD_OUT` images, and `LARGEST_SHARE` at most. A larger budget
+    holds out a smaller share, so that what it holds out a smaller budget holds out too. Nothing is held out
+    where little would be left.
     """
     if share is None:
         share = min(LARGEST_SHARE, HELD_OUT / max(len(digests), 1))
@@ -53,14 +47,9 @@ def gather(
     places: NDArray[np.float32],
     others: bool,
 ) -> Examples:
-    """Put the answered images first, and those without an answer behind them.
+    """Put answered images first, with their `(n, dim)` places, and `others` without an answer behind them.
 
-    Args:
-        pool: What may be learnt from.
-        answered: `(k,)` rows of the images that are learnt from with their answers.
-        held: `(m,)` rows of those that are held out, and not learnt from in any way.
-        places: `(n, dim)` where each image of the pool belongs.
-        others: Whether the rest is learnt from.
+    Rows of the pool that are held out are not learnt from in any way.
     """
     without = np.setdiff1d(np.arange(len(pool.pixels)), np.concatenate([answered, held]))
     rows = np.concatenate([answered, without]) if others else answered

@@ -33,14 +33,11 @@ class Predictor:
 
     @classmethod
     def fit(cls, features: NDArray[np.float32], answers: NDArray[np.float32]) -> Self:
-        """Fit to the answered images; the penalty is the one with the smallest leave-one-out error.
+        """Fit to `(n, features)` of n answered images, 2 at least, and `(n, dim)` answers.
 
-        The leave-one-out residual of a linear smoother is its residual over one minus its leverage (Allen
-        1974), so that every penalty costs one product of matrices.
-
-        Args:
-            features: `(n, features)` of the answered images, n at least 2.
-            answers: `(n, dim)` their answers.
+        The penalty is the one with the smallest leave-one-out error. The leave-one-out residual of a linear
+        smoother is its residual over one minus its leverage (Allen 1974), so that every penalty costs one
+        product of matrices.
         """
         centre = features.mean(axis=0)
         known = features - centre

@@ -50,12 +50,7 @@ class Learnt:
 
 
 def start_from(features: NDArray[np.float32], pool: int) -> NDArray[np.float32]:
-    """Project `(n, features)` of the free network to unit rows: whitened principal components of the pool.
-
-    Args:
-        features: What the network says of photos.
-        pool: How many of them, the first, are the pool.
-    """
+    """Project `(n, features)` of photos to unit rows: whitened principal components of the first, a pool."""
     known = features[:pool]
     return Projection.fit(known, min(DIM, *known.shape), WHITEN).project(features)
 
@@ -76,10 +71,7 @@ def mean_agreement(vectors: NDArray[np.float32], lists: Answered) -> float:
 def learn(start: NDArray[np.float32], lists: Answered, seed: int = 0) -> Learnt:
     """Learn from lists as much as lists that were left out bear out, and nothing if they bear out nothing.
 
-    Args:
-        start: `(pool, dim)` unit rows of the free network.
-        lists: What to learn from.
-        seed: Of the folds.
+    Start from `(pool, dim)` unit rows of the free network; the seed is of the folds.
     """
     folds = np.random.default_rng(seed).permutation(len(lists)) % FOLDS
     before = agreement(start, lists)
@@ -100,13 +92,7 @@ def learn(start: NDArray[np.float32], lists: Answered, seed: int = 0) -> Learnt:
 def fit(start: NDArray[np.float32], lists: Answered, pull: float) -> NDArray[np.float32]:
     """Fit a map by RankNet (Burges et al. 2005), whose pairs weigh the difference of their reciprocal ranks.
 
-    Args:
-        start: `(pool, dim)` unit rows.
-        lists: What to learn from.
-        pull: Weight of the squared distance from the identity.
-
-    Returns:
-        `(pool, dim)` unit rows.
+    From `(pool, dim)` unit rows to such rows; `pull` weighs the squared distance from the identity.
     """
     used, inverse = np.unique(lists.rows, return_inverse=True)
     points, places = torch.from_numpy(start[used]), torch.from_numpy(inverse.reshape(lists.rows.shape))
@@ -129,11 +115,9 @@ def fit(start: NDArray[np.float32], lists: Answered, pull: float) -> NDArray[np.
 
 
 def rank_net(scores: Tensor, gains: Tensor) -> Tensor:
-    """Compute the weighted mean of `softplus((s_j - s_i) / T)` over all pairs of which i is ranked above j.
+    """Average `softplus((s_j - s_i) / T)` over all pairs of which i is ranked above j, by weight.
 
-    Args:
-        scores: `(n, candidates)`.
-        gains: `(n, candidates)` reciprocal ranks; what is unranked is in no pair.
+    Scores and gains are `(n, candidates)`; gains are reciprocal ranks, and what is unranked is in no pair.
     """
     weights = (gains[:, :, None] - gains[:, None, :]).clamp_min(0) * (gains > 0)[:, None, :]
     losses = F.softplus((scores[:, None, :] - scores[:, :, None]) / TEMPERATURE)

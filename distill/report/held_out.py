@@ -53,15 +53,9 @@ def search_with_teacher(
     gallery: tuple[NDArray[np.uint8], NDArray[np.float32]],
     population: str = POOL_PHOTOS,
 ) -> HeldOut | None:
-    """Search with held-out photos, with the teacher alone: its lists stand for the student's too at first.
+    """Search with the teacher alone: its lists stand for the student's too at first; None without queries.
 
-    Args:
-        queries: `(m, side, side, 3)` uint8, as the student is shown them, and `(m, teacher dim)` unit rows.
-        gallery: The same of n other answered photos.
-        population: What the queries are, for people.
-
-    Returns:
-        The lists; None if there are no queries.
+    Queries and gallery are `(n, side, side, 3)` uint8, as the student is shown them, with `(n, dim)` answers.
     """
     if not len(queries[0]):
         return None

@@ -23,14 +23,10 @@ class Progress:
     best: dict[str, Tensor] = field(default_factory=dict)  # those weights
 
     def note(self, scores: NDArray[np.float64], weights: Mapping[str, Tensor]) -> None:
-        """Note a check; keep its weights unless they are worse by more than a standard error.
+        """Note `(held-out images,)` scores; keep copies of the weights unless clearly worse than the best.
 
         Held-out images are few, so that the highest score is often luck: of those that cannot be told from
         it, the latest is kept (the one-standard-error rule of Breiman et al. 1984).
-
-        Args:
-            scores: `(held-out images,)` agreement of each.
-            weights: The student's state, which is copied if it is kept.
         """
         score, error = float(scores.mean()), float(scores.std() / np.sqrt(len(scores)))
         steps = len(self.losses)

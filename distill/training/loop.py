@@ -93,7 +93,7 @@ def train_student(
 
 
 def one_cycle(step: int, steps: int) -> float:
-    """Choose the share of the peak learning rate: up in a line for a fifth of the steps, down along a cosine."""
+    """Choose the share of the peak learning rate: up in a line for a fifth of the steps, then a cosine."""
     rise = max(steps // 5, 1)
     if step < rise:
         return (step + 1) / rise
@@ -103,11 +103,7 @@ def one_cycle(step: int, steps: int) -> float:
 def joint_loss(student: Tensor, teacher: Tensor, bank: Bank, recipe: Recipe) -> Tensor:
     """Sum the recipe's losses on a batch, and on the joint set of the batch and its interpolations.
 
-    Args:
-        student: `(n, dim)` unit rows.
-        teacher: `(n, dim)` unit rows, in teacher space.
-        bank: The teacher's answers.
-        recipe: Which losses, and how rows are mixed.
+    Both sides are `(n, dim)` unit rows in teacher space.
     """
     joint = join(student, teacher, recipe.mixing)
     terms = [weight * LOSSES[name](student, teacher, bank) for name, weight in recipe.losses.items()]
@@ -116,11 +112,7 @@ def joint_loss(student: Tensor, teacher: Tensor, bank: Bank, recipe: Recipe) -> 
 
 
 def agreement(student: nn.Module, check: HeldOut, fabric: Fabric) -> NDArray[np.float64]:
-    """Compute the share of the teacher's first places that the student also returns.
-
-    Returns:
-        `(held-out images,)` overlap of the two lists, between 0 and 1.
-    """
+    """Compute the share of the teacher's first places that the student returns: `(held-out images,)`."""
     queries, gallery = (
         embed(student, torch.from_numpy(pixels), fabric).numpy() for pixels in (check.queries, check.gallery)
     )

@@ -90,14 +90,9 @@ def pkt(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
 def neighbours(
     student: Tensor, teacher: Tensor, bank: Bank, k: int = 64, temperature: float = 0.05
 ) -> Tensor:
-    """`KL(softmax t·g || softmax s·g)` over the teacher's k nearest of the bank (CSD, Wu et al. 2022).
+    """Compute `KL(softmax t·g || softmax s·g)` over the teacher's k nearest g (CSD, Wu et al. 2022).
 
-    Args:
-        student: `(n, dim)`.
-        teacher: `(n, dim)`.
-        bank: Where the neighbours are.
-        k: How many neighbours; all of the bank if it is smaller.
-        temperature: Of both softmaxes.
+    They are of the bank, all of it if it is smaller; both softmaxes have the temperature.
     """
     scores, nearest = (teacher @ bank.rows.T).topk(min(k, len(bank.rows)), dim=1)
     found = (student @ bank.rows.T).gather(1, nearest)

@@ -10,16 +10,7 @@ NEAREST = 5  # partners that `neighbours` chooses among
 
 
 def interpolate(student: Tensor, teacher: Tensor, mixing: Mixing) -> tuple[Tensor, Tensor]:
-    """Mix pairs of a batch, with the same pair and the same weight on both sides.
-
-    Args:
-        student: `(n, dim)` unit rows.
-        teacher: `(n, dim)` unit rows, in teacher space.
-        mixing: How.
-
-    Returns:
-        `(mixing.rows, dim)` rows of each.
-    """
+    """Mix pairs of `(n, dim)` unit rows, with the same pair and weight on both sides: `(rows, dim)` each."""
     first, second = _choose_pairs(teacher, mixing)
     weight = torch.distributions.Beta(mixing.alpha, mixing.alpha).sample((mixing.rows, 1)).to(student.device)
 
