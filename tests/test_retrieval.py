@@ -184,7 +184,7 @@ def test_messages_name_arguments_and_not_options(index, folder, tmp_path, studen
     with caplog.at_level(logging.INFO, "retrieval"):
         retrieval.build_index(folder, **models, out=tmp_path / "idx", update=True, progress=False)
     assert "--" not in caplog.text
-    assert "Once they are back, update=True adds them." in caplog.text
+    assert "Once it is back, update=True adds it." in caplog.text
     assert caplog.messages[-1] == ("left out: 1 file of formats that are not read (1 .jxl): convert them")
     line = "Give --budget 12. Then: retrieval index x --update"
     assert name_arguments(line) == "Give budget=12. Then: retrieval index x --update"
