@@ -105,7 +105,7 @@ def test_so_is_a_photo_like_those_that_will_be_searched_with(source, tmp_path, c
     assert len(answered.queries.pixels) == 2
     reads, decodes = ({name: times for name, times in names.items() if name[0] == "q"} for names in counted)
     assert list(reads.values()) == [1] * 6
-    assert list(decodes.values()) == [1] * 2
+    assert set(decodes.values()) == {1}
 
 
 @pytest.mark.parametrize(("room", "read", "decoded"), [(0, 3, 2), (9000, 1, 2)])
