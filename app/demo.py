@@ -13,7 +13,7 @@ from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.teacher_space import FILE as TEACHER_SPACE
 from index.embedders.teacher_space import TeacherSpace
-from index.evaluation.labelled import evaluate_labelled, read_labels
+from index.evaluation.evaluate import evaluate_labelled, read_labels
 from index.evaluation.rankings import DEPTH, gallery_agreement
 from index.evaluation.rankings import Options as Ranking
 from index.images.decode import read_photo

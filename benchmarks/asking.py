@@ -6,9 +6,9 @@
 
 Every student is made, indexed and scored by the product's own commands. Each teacher is asked about every
 photo once; its vectors are kept, and stand for it from then on. Budget 0 is the student that asked nobody:
-the same photos, size and steps, taught by its own ImageNet network alone (`--recipe zero-answers`). What
-asking brings is the overlap with the teacher's lists above that student's, of the same seed. Runs that the
-table already holds are not run again.
+the same photos, size and steps, taught by its own ImageNet network alone (`--recipe zero-answers`), the same
+one for all teachers. What asking brings is the overlap with the teacher's lists above that student's, of the
+same seed. Runs that the table already holds are not run again.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from tables import read_table, write_table
 from index.embedders.base import Embedder
 from index.embedders.registry import open_embedder
 from index.embedders.vectors_file import write_vectors
-from index.evaluation.labelled import read_labels
+from index.evaluation.evaluate import read_labels
 from index.images.decode import Photo, read_photo
 from index.images.file import ImageFile
 from index.images.sources import find_images
@@ -76,21 +76,30 @@ def run(*command: str | Path) -> str:
 def measure(
     args: argparse.Namespace, vectors: Path, recipe: str, budget: int, seed: int, folder: Path
 ) -> dict[str, float]:
-    """Distil, index and score one student."""
+    """Distil, index and score one student; one that asks nobody is distilled once, for the first teacher."""
+    made = args.work / f"zero-{args.size}-{args.stages or 'default'}-{seed}" if not budget else folder
+    student, index = made / "student" / "student.onnx", folder / "index"
     start = perf_counter()
-    cut = ("--stages", str(args.stages)) if args.stages else ()
-    run(
-        "distill", args.pool, "--teacher", vectors, "--out", folder / "student", "--seed", str(seed),
-        "--ledger", folder / "ledger.sqlite", "--recipe", ZERO if not budget else recipe,
-        "--budget", str(budget or FEWEST), "--size", str(args.size), *cut,
-    )  # fmt: skip
+    if budget or not student.is_file():
+        _distill(args, vectors, recipe, budget, seed, made)
     seconds = perf_counter() - start
-    student, index = folder / "student" / "student.onnx", folder / "index"
     run("index", args.indexed, "--model", student, "--teacher", vectors, "--out", index)
     labels = ("--queries", args.queries, "--labels", args.gallery)
     scores = json.loads(run("evaluate", index, *labels, "--mode", "student", "--json"))["student"]
     figures = {name: round(100 * scores[name], 2) for name in ("mAP", "R@1", "overlap@10")}
     return {**figures, "seconds": round(seconds)}
+
+
+def _distill(
+    args: argparse.Namespace, vectors: Path, recipe: str, budget: int, seed: int, folder: Path
+) -> None:
+    cut = ("--stages", str(args.stages)) if args.stages else ()
+    folder.mkdir(exist_ok=True)
+    run(
+        "distill", args.pool, "--teacher", vectors, "--out", folder / "student", "--seed", str(seed),
+        "--ledger", folder / "ledger.sqlite", "--recipe", ZERO if not budget else recipe,
+        "--budget", str(budget or FEWEST), "--size", str(args.size), *cut,
+    )  # fmt: skip
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from asking import run
 
-from index.evaluation.labelled import read_labels
+from index.evaluation.evaluate import read_labels
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ from distill.training.recipes import PLAIN_CROPS, Recipe, find_recipe
 from distill.training.views import center_crop, stored_side
 from index.embedders.base import Embedder
 from index.embedders.registry import open_embedder
-from index.evaluation.labelled import read_labels
+from index.evaluation.evaluate import read_labels
 from index.evaluation.metrics import average_precision, overlap_at_k, rank, recall_at_k
 from index.images.decode import Photo, with_pixels
 from index.images.digests import digest_pool

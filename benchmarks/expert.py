@@ -21,7 +21,7 @@ from distill.pool import extract_features
 from distill.training.device import keep_freed_memory, open_fabric
 from distill.training.recipes import Recipe
 from distill.training.views import stored_side
-from index.evaluation.labelled import read_labels
+from index.evaluation.evaluate import read_labels
 
 SIDE = 260
 # The lower half keeps its ImageNet weights: it costs most of the time and gains least.

@@ -25,7 +25,7 @@ from index.device import CUDA, count_gpus
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.teacher_space import FILE as TEACHER_SPACE
 from index.embedders.teacher_space import TeacherSpace
-from index.evaluation.labelled import evaluate_labelled, read_labels
+from index.evaluation.evaluate import evaluate_labelled, read_labels
 from index.evaluation.rankings import Options as Ranking
 from index.images.sources import find_images
 from index.search import Searcher

@@ -16,7 +16,7 @@ from index.stores.faiss.tuning import GIB
 from index.stores.faiss.vector_index import search_exact
 from index.stores.milvus.client import Address, Client
 from index.stores.milvus.store import MilvusSpace
-from index.stores.milvus.tuning import choose_index, tune
+from index.stores.milvus.writer import choose_index, tune
 from index.stores.options import SearchTarget
 from index.stores.records import Space
 

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from index.build.embed import embed_files
 from index.build.ray import FEWEST, RayCluster, open_cluster
-from index.build.ray_worker import list_files
+from index.build.ray_worker import FILE, from_text, list_files
 from index.embedders.onnx import OnnxEmbedder
 from index.images.decode import read_photo, square
 from index.images.file import ImageFile
-from index.images.sources import find_images, image_at
+from index.images.sources import find_images
 
 Timed = tuple[float, float]  # images a second, and seconds until the first piece
 
@@ -107,7 +107,7 @@ def timed(parts: Iterable[int]) -> Timed:
 
 def decode(table: pa.Table, side: int, crop: float) -> dict[str, NDArray[np.uint8]]:
     """Make squares of the files of a batch."""
-    files = [image_at(path, path) for path in table["path"].to_pylist()]
+    files = [from_text(text) for text in table[FILE].to_pylist()]
     return {"squares": np.stack([square(read_photo(file, side).image, side, crop) for file in files])}
 
 

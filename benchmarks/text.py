@@ -20,8 +20,7 @@ from index.embedders.teacher_space import FILE, TeacherSpace
 from index.evaluation.metrics import overlap_at_k
 from index.io import content_digest
 from index.search import RERANK, Searcher, open_searcher
-from index.text.models import Text
-from index.text.queries import TextQueries
+from index.text.models import Text, TextQueries
 
 GAP, KEPT = 0.8, 0.6  # length of the gap; how much of the images' mean the texts share
 

@@ -20,8 +20,7 @@ from distill.pipeline import WEIGHTS, Distilled, make_student, read_student_pool
 from distill.pool import MOST, Pool
 from distill.report.report import read_run
 from distill.training.distributed import on_first
-from index.embedders.absent import AbsentEmbedder
-from index.embedders.base import Embedder
+from index.embedders.base import AbsentEmbedder, Embedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import is_file_spec
 from index.embedders.taught import FILE as TAUGHT

@@ -14,7 +14,7 @@ from distill.pool import MOST, Pool
 from distill.report.report import RUN, read_run
 from distill.selection import sample_pool
 from distill.training.distributed import on_first
-from index.build.upgrade import replace_student
+from index.build.rewrite import replace_student
 from index.embedders.base import Embedder
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError

@@ -21,8 +21,7 @@ from index.stores.base import Searchable, Store
 from index.stores.filters import Filter
 from index.stores.registry import open_store
 from index.teachers.spec import TeacherSpec, TextSpec
-from index.text.models import Text
-from index.text.queries import TextQueries
+from index.text.models import Text, TextQueries
 from index.vectors import Ids, Scores, Vectors
 
 # mode: (the model that embeds the query, the space that is searched)
@@ -118,8 +117,8 @@ class Searcher:
         """The columns of the metadata with their values, of each the 200 most frequent at most."""
         return self.index.columns
 
-    def find(self, photos: Sequence[Photo], mode: str, k: int, narrow: Filter | None = None) -> Found:
-        """Embed photos and find k results for each, in one of `modes`; narrow None wants any.
+    def find(self, photos: Sequence[Photo], mode: str, k: int, filter: Filter | None = None) -> Found:
+        """Embed photos and find k results for each, in one of `modes`; filter None wants any.
 
         A photo never finds itself, nor a copy of itself. For mode `rerank` the teacher is asked once a photo.
 
@@ -128,16 +127,16 @@ class Searcher:
             RetrievalError: A model failed.
         """
         self._require_mode(mode)
-        self.index.keep(narrow or ALL)  # a wrong column shows before a teacher is paid
+        self.index.keep(filter or ALL)  # a wrong column shows before a teacher is paid
         start = perf_counter()
         vectors = self._embed("student" if mode == RERANK else MODES[mode][0], photos)
         again = self._embed("teacher", photos) if mode == RERANK else None
         embedded = perf_counter()
         own = [self.index.ids_by_digest.get(photo.digest, []) for photo in photos]
-        results = self.search(vectors, mode, k, own, narrow, again)
+        results = self.search(vectors, mode, k, own, filter, again)
         return Found(results, embedded - start, perf_counter() - embedded)
 
-    def find_text(self, text: Text, mode: str, k: int, narrow: Filter | None = None) -> Found:
+    def find_text(self, text: Text, mode: str, k: int, filter: Filter | None = None) -> Found:
         """Embed words and search with them, as `find`, in one of `text_modes`: they stand for either query.
 
         Raises:
@@ -152,12 +151,12 @@ class Searcher:
                 "Give --mode teacher, or index again with the student where `distill` wrote it."
             )
         self._require_mode(mode, self.text_modes)
-        self.index.keep(narrow or ALL)
+        self.index.keep(filter or ALL)
         start = perf_counter()
         again = self.text.embed(text)
         vectors = again if mode == "teacher" else self.text.project(again)
         embedded = perf_counter()
-        results = self.search(vectors, mode, k, (), narrow, again)
+        results = self.search(vectors, mode, k, (), filter, again)
         return Found(results, embedded - start, perf_counter() - embedded)
 
     def search(
@@ -166,60 +165,37 @@ class Searcher:
         mode: str,
         k: int,
         exclude: Sequence[Sequence[int]] = (),
-        narrow: Filter | None = None,
+        filter: Filter | None = None,
         teacher_vectors: Vectors | None = None,
     ) -> Results:
         """Find k results for each of `(n, dim)` unit rows of the model that embeds queries in this mode.
 
-        It is one of `stored_modes`; for `rerank` the student's rows are given, and the teacher's of the same
-        queries. `exclude` has ids to leave out for each query.
+        It is one of `stored_modes`. For `rerank` the student's rows are given, and the teacher's of the same
+        queries: they order the first 100, and the cut is of their scores. `exclude` has ids to leave out for
+        each query.
 
         Raises:
             UsageError: The index has no such mode or column, or k is not positive.
         """
         self._require_mode(mode, self.stored_modes)
+        if k < 1:
+            raise UsageError(f"-k must be at least 1, not {k}.")
+        k, filter = min(k, len(self.index)), filter or ALL
         if mode == RERANK:
             if teacher_vectors is None:
-                raise UsageError("Mode rerank takes the vectors of both models: use `Searcher.rerank`.")
-            return self.rerank(vectors, teacher_vectors, k, exclude, narrow)
-        k = self._depth(k)
-        narrow = narrow or ALL
+                raise UsageError("Mode rerank takes the vectors of both models: give `teacher_vectors` too.")
+            found = self.search(vectors, "student", max(k, RERANKED), exclude, replace(filter, cut=0.0))
+            scores, ids = self.open_space("teacher").order_again(teacher_vectors, found.ids, k)
+            return _ranked(scores, ids, k, (), filter)
         depth = min(k + max(map(len, exclude)), len(self.index)) if exclude else k
-        scores, ids = self.open_space(MODES[mode][1]).search(vectors, depth, self.index.keep(narrow))
-        if narrow.selects and not np.count_nonzero(ids >= 0):  # of a server, which filters by itself
-            raise narrow.matches_nothing(self.index.columns)
-        return _ranked(scores, ids, k, exclude, narrow)
-
-    def rerank(
-        self,
-        vectors: Vectors,
-        teacher_vectors: Vectors,
-        k: int,
-        exclude: Sequence[Sequence[int]] = (),
-        narrow: Filter | None = None,
-    ) -> Results:
-        """As `search`: find k with the student's vectors, and order the first 100 by the teacher's.
-
-        The cut is of the teacher's scores.
-
-        Raises:
-            UsageError: The index has no teacher or no such column, or k is not positive.
-        """
-        self._require_mode(RERANK, self.stored_modes)
-        k = self._depth(k)
-        narrow = narrow or ALL
-        found = self.search(vectors, "student", max(k, RERANKED), exclude, replace(narrow, cut=0.0))
-        scores, ids = self.open_space("teacher").order_again(teacher_vectors, found.ids, k)
-        return _ranked(scores, ids, k, (), narrow)
+        scores, ids = self.open_space(MODES[mode][1]).search(vectors, depth, self.index.keep(filter))
+        if filter.selects and not np.count_nonzero(ids >= 0):  # of a server, which filters by itself
+            raise filter.matches_nothing(self.index.columns)
+        return _ranked(scores, ids, k, exclude, filter)
 
     def _embed(self, name: str, photos: Sequence[Photo]) -> Vectors:
         model = self.models[name]
         return embed_checked(model, [model.prepare(photo) for photo in photos], [p.name for p in photos])
-
-    def _depth(self, k: int) -> int:
-        if k < 1:
-            raise UsageError(f"-k must be at least 1, not {k}.")
-        return min(k, len(self.index))
 
     def search_items(self, items: Sequence[int], mode: str, k: int) -> Results:
         """Find k results for each item of the gallery by its stored vectors, in one of `stored_modes`.
@@ -251,7 +227,7 @@ class Searcher:
             return self._spaces[space]
 
 
-def _ranked(scores: Scores, ids: Ids, k: int, exclude: Sequence[Sequence[int]], narrow: Filter) -> Results:
+def _ranked(scores: Scores, ids: Ids, k: int, exclude: Sequence[Sequence[int]], filter: Filter) -> Results:
     """Leave out what is excluded, order ties by id, keep k and what passes the cut."""
     excluding = any(exclude)
     if excluding:
@@ -260,8 +236,8 @@ def _ranked(scores: Scores, ids: Ids, k: int, exclude: Sequence[Sequence[int]], 
     if excluding or ids.shape[1] > k or np.count_nonzero(scores[:, 1:] == scores[:, :-1]):
         order, rows = np.lexsort((ids, -scores))[:, :k], np.arange(len(ids))[:, None]
         ids, scores = ids[rows, order], scores[rows, order]
-    if narrow.cut:
-        below = ~narrow.clear(scores)
+    if filter.cut:
+        below = ~filter.clear(scores)
         ids[below], scores[below] = -1, -np.inf
     return Results(ids, scores)
 

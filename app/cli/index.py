@@ -105,7 +105,7 @@ def verify(index: Gallery) -> None:
 @indexes.command(epilog="Example: retrieval index compact idx")
 def compact(index: Gallery) -> None:
     """Drop images without a file, and the leftovers of dead runs. Embeds nothing."""
-    from index.build.compact import compact_index
+    from index.build.rewrite import compact_index
     from index.progress import count
 
     done = compact_index(index)

@@ -1,8 +1,8 @@
 """The teacher on the command line: one option for all that its name does not say."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,34 +32,6 @@ TeacherOptions = Annotated[
     ),
 ]
 LONG = "--teacher-"
-
-
-Reader = tuple[Callable[[str], Any], str]
-
-
-def _read_numbers(text: str) -> tuple[float, ...]:
-    return tuple(map(float, text.split(",")))
-
-
-def _read_truth(text: str) -> bool:
-    return {"true": True, "false": False}[text.lower()]
-
-
-def _reader(hint: Any) -> Reader:
-    """Choose what reads an option of this type, and what it reads; several forms are left to the option."""
-    kinds = {get_origin(kind) or kind for kind in get_args(hint) or (hint,)}
-    if kinds >= {int, tuple}:
-        return str, "text"
-    readers: dict[Any, Reader] = {
-        bool: (_read_truth, "true or false"),
-        tuple: (_read_numbers, "three numbers, as in 0.5,0.5,0.5"),
-        int: (int, "a whole number"),
-        float: (float, "a number"),
-    }
-    return next((readers[kind] for kind in readers if kind in kinds), (str, "text"))
-
-
-READERS = {name: _reader(hint) for name, hint in get_type_hints(EmbedderOptions).items()}
 
 
 def describe_teacher(
@@ -96,18 +68,14 @@ def describe_text(
 
 
 def _read_options(options: Sequence[str] | None, flag: str = "--teacher-option") -> EmbedderOptions:
-    values = {}
+    values: dict[str, Any] = {}
     for option in options or ():
         key, equals, text = option.partition("=")
         if not equals:
-            raise UsageError(f"{flag} takes KEY=VALUE, not {option!r}. Keys: {', '.join(READERS)}.")
-        if key not in READERS:
-            raise UsageError(f"{flag} has no key {key!r}. Keys: {', '.join(READERS)}.")
-        read, kind = READERS[key]
-        try:
-            values[key] = read(text)
-        except (ValueError, KeyError):
-            raise UsageError(f"{LONG}{key} takes {kind}, not {text!r}.") from None
+            raise UsageError(f"{flag} takes KEY=VALUE, not {option!r}. Keys: {', '.join(HELP)}.")
+        if key not in HELP:
+            raise UsageError(f"{flag} has no key {key!r}. Keys: {', '.join(HELP)}.")
+        values[key] = text
     return EmbedderOptions(**values)
 
 
@@ -122,7 +90,7 @@ def shorten(args: Sequence[str]) -> list[str]:
             return [*short, arg, *rest]
         if arg == "--allow-missing":
             short += ["--teacher-option", "allow_missing=true"]
-        elif flag.startswith(LONG) and key in READERS and (equals or (text := next(rest, "")) != ""):
+        elif flag.startswith(LONG) and key in HELP and (equals or (text := next(rest, "")) != ""):
             short += ["--teacher-option", f"{key}={text}"]
         else:
             short.append(arg)

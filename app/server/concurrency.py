@@ -70,19 +70,19 @@ class SharedSearcher(Searcher):
             return TEXT
         return MODES[mode][0] if mode in MODES else "teacher"
 
-    def find(self, photos: Sequence[Photo], mode: str, k: int, narrow: Filter | None = None) -> Found:
+    def find(self, photos: Sequence[Photo], mode: str, k: int, filter: Filter | None = None) -> Found:
         """Search as `Searcher.find`; raises BusyError if its turn does not come in time."""
         self._require_mode(mode)
         with self._turn(mode):
-            found = super().find(photos, mode, k, narrow)
+            found = super().find(photos, mode, k, filter)
         return _observed(found, mode)
 
-    def find_text(self, text: Text, mode: str, k: int, narrow: Filter | None = None) -> Found:
+    def find_text(self, text: Text, mode: str, k: int, filter: Filter | None = None) -> Found:
         """Search as `Searcher.find_text`; raises BusyError if its turn does not come in time."""
         if self.text is None:
-            return super().find_text(text, mode, k, narrow)  # which refuses
+            return super().find_text(text, mode, k, filter)  # which refuses
         with self._turn(TEXT):
-            found = super().find_text(text, mode, k, narrow)
+            found = super().find_text(text, mode, k, filter)
         return _observed(found, mode)
 
     async def run(self, mode: str, work: Callable[[], T]) -> T:

@@ -1,30 +1,35 @@
-"""Embed what has no vectors yet, each content once."""
+"""Embed what has no vectors yet, each content once; a paid teacher is asked along the way."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
-from index.build.ask_along import ask_along
 from index.build.embed import Embedded, embed_files
 from index.build.journal import Journal
-from index.embedders.base import Embedder
+from index.build.ray import RayCluster
+from index.embedders.base import Embedder, embed_checked
+from index.errors import BudgetError, RetrievalError, UnansweredError
 from index.images.file import ImageFile
 from index.io import content_digest
 from index.progress import count, progress, say
+from index.stores.records import Failure, Item
+from index.teachers.ask import Prepared, ask_prepared
 from index.teachers.client import BudgetedTeacher
-
-if TYPE_CHECKING:
-    from index.build.ray import RayCluster
+from index.teachers.cost import Bill
+from index.teachers.questions import Question
+from index.vectors import Vectors
 
 
 def embed_missing(
     files: Sequence[ImageFile],
     models: Mapping[str, Embedder],
     journal: Journal,
-    cluster: "RayCluster | None" = None,
+    cluster: RayCluster | None = None,
 ) -> None:
     """Embed the files that were listed in a journal and have no vectors there, and add them to it.
 
@@ -102,3 +107,129 @@ class _Underway:
             known = digest in self._digests or self._journal.holds(digest)
             self._digests.add(digest)
         return known
+
+
+HELD = 1 << 28  # bytes of questions that are kept until the budget is certain to be enough
+UNTOLD = 1 << 20  # bytes of a question that does not say how large it is, about
+
+
+class _Open(NamedTuple):
+    """An embedded image that lacks its answer."""
+
+    item: Item
+    vectors: dict[str, Vectors]
+    question: Question
+
+
+def ask_along(
+    parts: Iterator[Embedded], paid: BudgetedTeacher, count: int, keep: Callable[[Embedded], None]
+) -> None:
+    """Give embedded images, which have questions, the teacher's vectors too; `keep` takes what is complete.
+
+    Nothing is asked before the budget is certain to be enough for all images, `count` at most. Until then
+    questions are held back, as many as `HELD` has room for; images of which it has none are not kept, to be
+    embedded again.
+    """
+    asking = _Asking(paid, count, keep)
+    for part in parts:
+        asking.hold(asking.take(part))
+        if asking.is_sure():
+            break
+    else:
+        asking.left = 0
+    asking.require_budget()
+    asking.probe()
+    denied, reasons = 0, list[Failure]()
+    for asked in ask_prepared(asking.questions(parts), paid, count):
+        keep(asking.complete([one for one, _ in asked.answered], asked.failures))
+        denied += asked.denied
+        reasons += asked.failures[: 1 - len(reasons)]
+    if denied:
+        raise BudgetError(
+            f"{paid.ledger.spent} of the budget of {paid.budget} are spent, and images are left. What was "
+            f"answered is kept in {paid.ledger.path}. Give a larger --budget."
+        )
+    if reasons and not paid.dim:
+        raise RetrievalError(f"No image has an answer. The first: {reasons[0].path}: {reasons[0].reason}.")
+
+
+class _Asking:
+    """What is to be asked."""
+
+    def __init__(self, paid: BudgetedTeacher, count: int, keep: Callable[[Embedded], None]) -> None:
+        self.left = count  # files that are not looked at yet, at most
+        self._paid, self._keep = paid, keep
+        self._answered_before = len(paid.ledger) > 0
+        self._unknown: set[str] = set()  # digests of questions
+        self._held: list[_Open] = []
+        self._bytes = 0
+        self._known: Question | None = None  # the first that has an answer
+        self._probed = False
+
+    def take(self, part: Embedded) -> list[_Open]:
+        """Keep what the ledger has answers for; return what it has none for."""
+        self.left -= len(part.items) + len(part.failures) + len(part.copies)
+        found = [
+            _Open(item, {name: rows[i] for name, rows in part.vectors.items()}, part.questions[i])
+            for i, item in enumerate(part.items)
+        ]
+        names = [{one.question.digest, one.question.source} for one in found]
+        known = self._paid.ledger.known([name for some in names for name in some])
+        there = [one for one, some in zip(found, names, strict=True) if known & some]
+        if there and self._known is None:
+            self._known = there[0].question
+        whole = self.complete(there, part.failures)
+        self._keep(replace(whole, waiting=part.waiting, copies=part.copies))
+        return [one for one, some in zip(found, names, strict=True) if not known & some]
+
+    def hold(self, some: list[_Open]) -> None:
+        """Keep questions until it is certain that they may be asked."""
+        self._unknown.update(one.question.digest for one in some)
+        if self._bytes < HELD:
+            self._held += some
+            self._bytes += sum(one.question.size or UNTOLD for one in some)
+
+    def is_sure(self) -> bool:
+        """Whether to ask: the budget is enough, and a question to probe with was met, if there may be one."""
+        if not self._known and self._answered_before and self._bytes < HELD:
+            return False
+        return len(self._unknown) + self.left <= self._paid.budget - self._paid.ledger.spent
+
+    def require_budget(self) -> None:
+        """Raise BudgetError if the budget has no room for all that is not answered."""
+        if self._unknown:
+            wanted, ledger = len(self._unknown) + self.left, self._paid.ledger
+            Bill(wanted, 0, wanted, ledger.spent, self._paid.budget, None, None).require_budget()
+
+    def probe(self) -> None:
+        """Ask again about an image that has an answer, if others are asked about and the budget has room."""
+        wanted = len(self._unknown) + self.left
+        if self._known and wanted and not self._probed:
+            self._probed = True
+            if self._paid.ledger.spent + wanted < self._paid.budget:
+                self._paid.probe(self._known)
+
+    def questions(self, parts: Iterator[Embedded]) -> Iterator[Prepared[_Open]]:
+        """Yield all that is to be asked."""
+        for one in self._held:
+            yield one, one.question
+        self._held = []
+        for part in parts:
+            found = self.take(part)
+            self.probe()
+            for one in found:
+                yield one, one.question
+
+    def complete(self, some: list[_Open], failures: list[Failure]) -> Embedded:
+        """Put together what is answered; what has no direction is refused."""
+        if not some:
+            return Embedded([], {}, failures)
+        try:
+            names = [one.item.name for one in some]
+            rows = embed_checked(self._paid, [one.question for one in some], names)
+        except UnansweredError as partial:
+            refused = [Failure(some[i].item.path, reason) for i, reason in partial.reasons.items()]
+            rest = [one for i, one in enumerate(some) if i not in partial.reasons]
+            return self.complete(rest, [*failures, *refused])
+        vectors = {name: np.stack([one.vectors[name] for one in some]) for name in some[0].vectors}
+        return Embedded([one.item for one in some], vectors | {"teacher": rows}, failures)

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from index.build.embed import Embedded
-from index.build.ray_pieces import SUFFIX, read_piece, still_true
-from index.build.ray_worker import TRIES, Job, Worker, list_files
+from index.build.ray_worker import SUFFIX, TRIES, Job, Worker, list_files, read_piece, still_true
 from index.embedders.base import Embedder
 from index.errors import RetrievalError, UsageError, needs
 from index.images.file import ImageFile

@@ -3,43 +3,85 @@
 Images are read and pieces are written on paths that all machines see.
 """
 
+import json
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from index.build.embed import embed_files
-from index.build.ray_pieces import SUFFIX, join, write_piece
+from index.build.embed import Embedded, embed_files
 from index.embedders.base import Embedder
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
 from index.errors import ImageError, RetrievalError
 from index.images.file import ImageFile, Member, path_to_text, text_to_path
-from index.images.remote import Remote, is_address
-from index.images.remote_listing import file_of
-from index.io import content_digest
+from index.images.remote import Remote
+from index.io import atomic_write, content_digest
+from index.stores.records import Failure, Item, columns_of
+
+SUFFIX = ".piece"
+_COLUMNS = dict(columns_of(Item))
+
+
+def write_piece(path: Path, embedded: Embedded) -> None:
+    """Write what became of some files: beside, then renamed, so that the name is the mark that it is done."""
+    items, spaces = embedded.items, embedded.vectors
+    columns = {
+        name: pa.array([getattr(item, name) for item in items], kind) for name, kind in _COLUMNS.items()
+    }
+    for space, rows in spaces.items():
+        columns[f"vectors of {space}"] = pa.FixedSizeListArray.from_arrays(rows.ravel(), rows.shape[1])
+    failures = json.dumps([vars(failure) for failure in embedded.failures])
+    table = pa.table(columns).replace_schema_metadata({"failures": failures})
+    with atomic_write(path, durable=True) as beside:
+        pq.write_table(table, beside, compression="none", use_dictionary=False, write_page_checksum=True)
+
+
+def read_piece(path: Path) -> Embedded:
+    """Read a piece. RetrievalError says that it is damaged."""
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+        items = [Item(*row.values()) for row in table.select(list(_COLUMNS)).to_pylist()]
+        vectors = {}
+        for name in table.column_names[len(_COLUMNS) :]:
+            rows = table[name].combine_chunks()
+            flat = rows.flatten().to_numpy(zero_copy_only=False)
+            vectors[name.removeprefix("vectors of ")] = flat.reshape(len(items), -1)
+        failures = [Failure(**one) for one in json.loads(table.schema.metadata[b"failures"])]
+    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise RetrievalError(f"{path} is damaged: {reason}. Remove it, then go on with --resume.") from error
+    return Embedded(items, vectors, failures)
+
+
+def join(parts: Sequence[Embedded]) -> Embedded:
+    """Put outcomes together, in their order."""
+    spaces = {space for part in parts for space in part.vectors}
+    return Embedded(
+        [item for part in parts for item in part.items],
+        {s: np.concatenate([part.vectors[s] for part in parts if s in part.vectors]) for s in sorted(spaces)},
+        [failure for part in parts for failure in part.failures],
+    )
+
+
+def still_true(piece: Embedded, is_listed: Callable[[Item], bool]) -> Embedded:
+    """What of a piece that an earlier run left is so still: files that are listed, and as they were."""
+    kept = [i for i, item in enumerate(piece.items) if is_listed(item)]
+    vectors = {name: rows[kept] for name, rows in piece.vectors.items()}
+    return replace(piece, items=[piece.items[i] for i in kept], vectors=vectors, failures=[])
+
 
 TRIES = ".tries"  # a byte for each process that began with a piece
 MOST_TRIES = 4
-LISTED = pa.schema(
-    [
-        ("path", pa.string()),
-        ("name", pa.string()),
-        ("below", pa.bool_()),
-        ("shard", pa.string()),  # of a member, the rest too
-        ("offset", pa.int64()),
-        ("size", pa.int64()),
-        ("changed", pa.int64()),  # of what lies at an address
-        ("fault", pa.string()),
-    ]
-)
+FILE = "file"  # the column of a table of files: each as JSON
 
 
 def list_files(files: Iterator[ImageFile], size: int) -> Iterator[pa.Table]:
@@ -48,9 +90,9 @@ def list_files(files: Iterator[ImageFile], size: int) -> Iterator[pa.Table]:
     A file whose folder is not here either says so itself: elsewhere that would look like a machine that does
     not see the images.
     """
-    is_here = lru_cache(maxsize=1000)(_is_folder)
-    while rows := [_row_of(_looked_for(file, is_here)) for file in islice(files, size)]:
-        yield pa.Table.from_pylist(rows, LISTED)
+    is_here = lru_cache(maxsize=1000)(os.path.isdir)  # unlike Path's, it takes a path of any length
+    while rows := [as_text(_looked_for(file, is_here)) for file in islice(files, size)]:
+        yield pa.table({FILE: rows})
 
 
 def _looked_for(file: ImageFile, is_here: Callable[[Path], bool]) -> ImageFile:
@@ -71,28 +113,18 @@ def _folder_of(file: ImageFile) -> Path | None:
     return (file.member.shard if file.member else file.path).parent
 
 
-def _is_folder(path: Path) -> bool:
-    return os.path.isdir(path)  # noqa: PTH112 - unlike Path's, it takes a path of any length
+def as_text(file: ImageFile) -> str:
+    """A file as JSON."""
+    return json.dumps(asdict(file), default=path_to_text)
 
 
-def _row_of(file: ImageFile) -> dict[str, Any]:
-    row = {"path": file.location, "name": file.name, "below": file.below, "fault": file.fault}
-    member = file.member
-    if isinstance(member, Member):
-        row |= {"shard": path_to_text(member.shard), "offset": member.offset, "size": member.size}
-    elif member is not None:
-        row |= {"size": member.size, "changed": member.changed}
-    return row
-
-
-def _file_of(row: Mapping[str, Any]) -> ImageFile:
-    path, name, below, fault = (row[column] for column in ("path", "name", "below", "fault"))
-    if is_address(path):
-        remote = replace(Remote.parse(path), size=row["size"], changed=row["changed"])
-        return file_of(remote, name, below, fault)
-    shard = row["shard"]
-    member = Member(text_to_path(shard), row["offset"], row["size"]) if shard else None
-    return ImageFile(text_to_path(path), name, below, member, fault)
+def from_text(text: str) -> ImageFile:
+    """The file that `as_text` made this of."""
+    facts = json.loads(text)
+    if member := facts.pop("member"):
+        shard = member.pop("shard", None)
+        member = Member(text_to_path(shard), **member) if shard else Remote(**member)
+    return ImageFile(text_to_path(facts.pop("path")), member=member, **facts)
 
 
 @dataclass(frozen=True)
@@ -113,10 +145,10 @@ class Worker:
 
     def __call__(self, table: pa.Table) -> dict[str, list[str]]:
         """Embed a piece, unless it is done, and return its name or the reason why not."""
-        name = content_digest("\0".join(table["path"].to_pylist()).encode()) + SUFFIX
+        name = content_digest("\0".join(table[FILE].to_pylist()).encode()) + SUFFIX
         try:
             if not (self.job.pieces / name).exists():
-                self._make([_file_of(row) for row in table.to_pylist()], self.job.pieces / name)
+                self._make([from_text(text) for text in table[FILE].to_pylist()], self.job.pieces / name)
         except ImportError:
             raise
         except Exception as error:
@@ -126,7 +158,7 @@ class Worker:
 
     def _make(self, files: list[ImageFile], path: Path) -> None:
         for folder in {self.job.pieces, *map(_folder_of, files)}:
-            if folder is not None and not _is_folder(folder):
+            if folder is not None and not os.path.isdir(folder):  # noqa: PTH112
                 raise RetrievalError(
                     f"{folder} is not here. Images and index must be where all machines see them."
                 )

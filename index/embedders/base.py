@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.embedders.options import EmbedderOptions
-from index.errors import RetrievalError, UnansweredError
+from index.errors import ImageError, RetrievalError, UnansweredError, UsageError
 from index.images.decode import Photo
 from index.images.file import ImageFile
 from index.vectors import UNIT_FLOATS, VectorType
@@ -129,3 +129,20 @@ def find_fault(row: NDArray[np.float32]) -> str:
     if not np.isfinite(row).all():
         return "answered with a vector that is not finite, or not of its usual length"
     return "" if row.any() else "answered with a vector of zeros"
+
+
+class AbsentEmbedder(Embedder):
+    """Stands for a teacher by its key, so that its answers are found. It has none of its own."""
+
+    side, provider, calls = 0, "none", Calls(batch=1)
+
+    def __init__(self, key: str, name: str, dim: int, spec: str, options: EmbedderOptions) -> None:
+        self.key, self.name, self.dim, self.spec, self.options = key, name, dim, spec, options
+
+    def prepare(self, photo: Photo) -> Any:
+        """Raise ImageError."""
+        raise ImageError(f"{self.name} cannot be asked")
+
+    def embed(self, batch: Sequence[Any]) -> NDArray[np.float32]:
+        """Raise UsageError."""
+        raise UsageError(f"{self.name} cannot be asked. Give --teacher.")

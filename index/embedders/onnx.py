@@ -20,6 +20,9 @@ from index.parallel import CORES
 if TYPE_CHECKING:
     import onnxruntime as ort
 
+    Opened = tuple[bytes, ort.InferenceSession]  # the bytes of a file, and what runs it
+
+
 FORMAT = "1"  # of our ONNX files, in their metadata as `retrieval.format`
 # How a tensor says, in the wire format of protobuf, in which file its values are: key, length, value.
 LOCATION = re.compile(rb"\x0a\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f])")
@@ -28,9 +31,7 @@ LOCATION = re.compile(rb"\x0a\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f]
 class OnnxModel(Embedder):
     """An ONNX file, open. What goes in and what comes out is for its subclasses to say."""
 
-    def __init__(
-        self, path: Path, opened: "tuple[bytes, ort.InferenceSession]", options: EmbedderOptions
-    ) -> None:
+    def __init__(self, path: Path, opened: "Opened", options: EmbedderOptions) -> None:
         """Take what `open_session` returned of a file."""
         self.data, self._session = opened
         self.key = f"onnx:{_digest_model(path, self.data)}"
@@ -53,9 +54,11 @@ class OnnxModel(Embedder):
 class OnnxEmbedder(OnnxModel):
     """An ONNX file of ours: uint8 `(n, side, side, 3)` RGB in, unit rows out, the rest in the graph."""
 
-    def __init__(self, path: Path, device: str = "auto", threads: int = 0) -> None:
-        """Open the file, as `open_session`; one that is no embedder of ours is a UsageError."""
-        opened = open_session(path, device, threads)
+    def __init__(
+        self, path: Path, device: str = "auto", threads: int = 0, opened: "Opened | None" = None
+    ) -> None:
+        """Open the file, as `open_session` unless it is; one that is no embedder of ours is a UsageError."""
+        opened = opened or open_session(path, device, threads)
         if not is_ours(opened[1]):
             raise UsageError(
                 f"{path} is not an embedder of this program. "
@@ -76,7 +79,7 @@ class OnnxEmbedder(OnnxModel):
         return self._session.run(["embeddings"], {"images": np.stack(batch)})[0]
 
 
-def open_session(path: Path, device: str, threads: int = 0) -> "tuple[bytes, ort.InferenceSession]":
+def open_session(path: Path, device: str, threads: int = 0) -> "Opened":
     """Read an ONNX file and make a session of it on a device, as for `choose_provider`.
 
     As many threads share the work of a call on a CPU: 0 stands for every core, best where one call is

@@ -19,6 +19,8 @@ from index.io import content_digest
 if TYPE_CHECKING:
     import onnxruntime as ort
 
+    from index.embedders.onnx import Opened
+
 NUMBERS = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -33,7 +35,9 @@ SAME, ALIKE = 1e-3, 0.02  # lengths of differences between unit vectors: of roun
 def open_onnx(path: Path, device: str, options: EmbedderOptions) -> Embedder:
     """Open an ONNX file, ours or that of others, if it can be run and maps one image to one vector."""
     opened = open_session(path, device)
-    return OnnxEmbedder(path, device) if is_ours(opened[1]) else ForeignEmbedder(path, opened, options)
+    if is_ours(opened[1]):
+        return OnnxEmbedder(path, opened=opened)
+    return ForeignEmbedder(path, opened, options)
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,7 @@ class _Input:
 class ForeignEmbedder(OnnxModel):
     """An ONNX file of others: the preprocessing is outside of it."""
 
-    def __init__(
-        self, path: Path, opened: "tuple[bytes, ort.InferenceSession]", options: EmbedderOptions
-    ) -> None:
+    def __init__(self, path: Path, opened: "Opened", options: EmbedderOptions) -> None:
         """Find out what goes in and what comes out; raise UsageError with the option that helps."""
         super().__init__(path, opened, options)
         self._input = _find_input(self._session, options)

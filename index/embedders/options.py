@@ -1,6 +1,7 @@
 """What the name of a model does not say: how to talk to an endpoint, how to feed an ONNX file of others."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
@@ -21,7 +22,7 @@ SLOWEST = 1e-5  # images a second: about one a day
 class EmbedderOptions:
     """Options of `open_embedder`; each kind of model reads its own and leaves the rest.
 
-    What each is for stands beside it, and in `HELP`. Numbers may be given as text, as on a command line.
+    What each is for stands beside it, and in `HELP`. All may be given as text, as on a command line.
     """
 
     model: Annotated[str, "endpoint: name of the model"] = ""
@@ -54,6 +55,8 @@ class EmbedderOptions:
     ] = False
 
     def __post_init__(self) -> None:
+        for name, (read, what) in READERS.items():
+            object.__setattr__(self, name, _read_text(name, getattr(self, name), read, what))
         for name, kind in CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in get_args(kind):
@@ -75,6 +78,22 @@ class EmbedderOptions:
 HELP: dict[str, str] = {
     name: hint.__metadata__[0] for name, hint in get_type_hints(EmbedderOptions, include_extras=True).items()
 }
+TEXTS: dict[Any, tuple[Callable[[str], Any], str]] = {  # what reads the text of a number, and what it takes
+    bool: (lambda text: {"true": True, "false": False}[text.lower()], "true or false"),
+    int: (int, "a whole number"),
+    float: (float, "a number"),
+    float | None: (float, "a number"),
+}
+READERS = {name: TEXTS[hint] for name, hint in get_type_hints(EmbedderOptions).items() if hint in TEXTS}
+
+
+def _read_text(name: str, value: Any, read: Callable[[str], Any], what: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return read(value)
+    except (ValueError, KeyError):
+        raise UsageError(f"--teacher-{name} takes {what}, not {value!r}.") from None
 
 
 def _check_range(name: str, value: float) -> None:

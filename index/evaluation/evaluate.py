@@ -1,14 +1,140 @@
 """Quality of an index, measured on what is known of its images: labels, or revisited ground truth."""
 
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from index.errors import UsageError
-from index.evaluation.ground_truth import read_ground_truth
-from index.evaluation.labelled import evaluate_labelled, read_labels
-from index.evaluation.rankings import Options, Scores
-from index.evaluation.revisited import evaluate_revisited
-from index.search import open_searcher
+import numpy as np
+from numpy.typing import NDArray
+
+from index.build.embed import embed_files
+from index.errors import RetrievalError, UsageError
+from index.evaluation.metrics import average_precision, recall_at_k
+from index.evaluation.rankings import Options, Scores, Values, check_modes, score_modes
+from index.evaluation.revisited import evaluate_revisited, read_ground_truth
+from index.images.file import ImageFile
+from index.io import content_digest
+from index.progress import progress, say
+from index.search import Searcher, open_searcher
+from index.stores.base import Store
+from index.stores.records import Item
 from index.teachers.spec import TeacherSpec
+from index.vectors import Vectors
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """An image file and the label that a CSV file gives it."""
+
+    file: ImageFile
+    label: str
+
+
+def read_labels(path: Path) -> list[Labelled]:
+    """Read a CSV file with the columns `path` (relative to the file's folder, or absolute) and `label`.
+
+    Raises:
+        UsageError: It cannot be read, lacks a column or has no row.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} cannot be read as a CSV file: {error}.") from error
+    if not rows or not {"path", "label"} <= rows[0].keys():
+        raise UsageError(f"{path} needs a header `path,label` and at least one row.")
+    folder = path.absolute().parent
+    return [Labelled(ImageFile(folder / row["path"], row["path"]), row["label"]) for row in rows]
+
+
+def label_items(index: Store, labels: Sequence[Labelled]) -> NDArray[np.str_]:
+    """Give each item of an index its label, `(items,)`: by resolved path, else by content; '' without one."""
+    by_path = {_resolve(entry.file.path): entry.label for entry in labels}
+    found = [
+        next((label for file in item.files if (label := by_path.get(_resolve(file.path)))), "")
+        for item in index.items
+    ]
+    if "" in found:  # reading every labelled file is only worth it where a path did not match
+        there = [entry for entry in labels if entry.file.path.is_file()]
+        by_content = {content_digest(entry.file.read()[0]): entry.label for entry in there}
+        pairs = zip(index.items, found, strict=True)
+        found = [label or by_content.get(item.digest, "") for item, label in pairs]
+    if not any(found):
+        raise UsageError(f"None of the {len(labels)} labelled images is in {index}. Check --labels.")
+    return np.array(found)
+
+
+def _resolve(path: str | Path) -> str:
+    return str(Path(path).resolve())
+
+
+def _embed_queries(searcher: Searcher, files: Sequence[ImageFile]) -> tuple[list[Item], dict[str, Vectors]]:
+    """Embed files with every model, as `(n, dim)` rows. One that cannot be read is named and left out."""
+    items: list[Item] = []
+    parts: dict[str, list[Vectors]] = {name: [] for name in searcher.models}
+    with progress(len(files), "queries") as bar:
+        for done in embed_files(files, searcher.models):
+            items.extend(done.items)
+            for name, rows in done.vectors.items():
+                parts[name].append(rows)
+            for failure in done.failures:
+                say(f"skipped {failure.path}: {failure.reason}")
+            bar.update(len(done.items) + len(done.failures))
+    if not items:
+        raise RetrievalError(f"None of the {len(files)} queries could be read. Check --queries.")
+    return items, {name: np.concatenate(rows) for name, rows in parts.items()}
+
+
+def _own_ids(index: Store, queries: Sequence[Item]) -> list[list[int]]:
+    """For each query, the items of the gallery that are that very file or a copy of it."""
+    by_path = {_resolve(file.path): [i] for i, item in enumerate(index.items) for file in item.files}
+    same = [
+        (index.ids_by_digest.get(item.digest, []), by_path.get(_resolve(item.path), [])) for item in queries
+    ]
+    return [sorted({*copies, *itself}) for copies, itself in same]
+
+
+def evaluate_labelled(
+    searcher: Searcher, queries: Sequence[Labelled], labels: Sequence[Labelled], options: Options
+) -> dict[str, Scores]:
+    """Rank the whole gallery exactly for every query. A query is left out of its own ranking.
+
+    Returns:
+        For each mode `mAP`, `R@1`, `R@5` and the agreement that `score_modes` measures, all between 0 and 1.
+        `queries` counts those that have an answer.
+
+    Raises:
+        UsageError: A mode that the index does not have, or labels that fit nothing.
+        RetrievalError: No query could be read, or none has a relevant image.
+    """
+    check_modes(searcher, options)
+    gallery = label_items(searcher.index, labels)
+    items, vectors = _embed_queries(searcher, [query.file for query in queries])
+    label_of = {query.file.location: query.label for query in queries}
+    wanted = np.array([label_of[item.path] for item in items])
+    own = _own_ids(searcher.index, items)
+    answers = [
+        np.setdiff1d(np.flatnonzero(gallery == label), ids).size
+        for label, ids in zip(wanted, own, strict=True)
+    ]
+    answerable = np.where(np.array(answers) > 0, 1.0, np.nan)
+    if np.isnan(answerable).all():
+        raise RetrievalError("No query has an image of its label in the index. Check --queries and --labels.")
+
+    def score(ranking: NDArray[np.int64], rows: slice) -> Values:
+        relevant = gallery[ranking] == wanted[rows, None]
+        for line, ids in zip(relevant, own[rows], strict=True):
+            line[len(line) - len(ids) :] = False  # left out of the ranking: they stand at its end
+        return {
+            "mAP": average_precision(relevant),
+            "R@1": recall_at_k(relevant, 1) * answerable[rows],
+            "R@5": recall_at_k(relevant, 5) * answerable[rows],
+        }
+
+    scores = score_modes(searcher, vectors, score, options, leave_out=own)
+    count = float(np.nansum(answerable))
+    return {mode: {"queries": count, **row} for mode, row in scores.items()}
 
 
 def evaluate_by_name(

@@ -21,6 +21,7 @@ LEARN_FROM = 10_000  # gallery vectors that whitening is learnt from, at most
 Scores = dict[str, float]
 Values = Mapping[str, NDArray[np.float64]]
 Compared = tuple[Vectors, Vectors, VectorType]  # rows of queries, rows of items, and what they are
+Ranked = tuple[slice, NDArray[np.int64]]  # which queries, and their `(queries, items)` rankings
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,14 @@ def score_modes(
 
     truth = None
     if "teacher" in searcher.modes:
-        truth = np.concatenate([best for _, best in _rank(*rows_of("teacher"), leave_out, DEPTH)])
+        truth = np.concatenate([best for _, best in _rank(rows_of("teacher"), leave_out, DEPTH)])
     scores = {}
     for mode in modes:
         parts: dict[str, list[NDArray[np.float64]]] = {}
         if mode == RERANK:
-            rankings = _rerank(_rank(*rows_of("student"), leave_out), *rows_of("teacher"), leave_out)
+            rankings = _rerank(_rank(rows_of("student"), leave_out), rows_of("teacher"), leave_out)
         else:
-            rankings = _rank(*rows_of(mode), leave_out)
+            rankings = _rank(rows_of(mode), leave_out)
         for rows, ranking in rankings:
             values = dict(score(ranking, rows))
             if truth is not None:
@@ -106,12 +107,9 @@ def gallery_agreement(index: Store, sample: int = 1000) -> float:
 
 
 def _rank(
-    queries: Vectors,
-    items: Vectors,
-    kind: VectorType,
-    leave_out: Sequence[Sequence[int]],
-    depth: int | None = None,
-) -> Iterator[tuple[slice, NDArray[np.int64]]]:
+    compared: Compared, leave_out: Sequence[Sequence[int]], depth: int | None = None
+) -> Iterator[Ranked]:
+    queries, items, kind = compared
     for start in range(0, len(queries), CHUNK):
         rows = slice(start, start + CHUNK)
         similarity = kind.similarity(queries[rows], items)
@@ -121,13 +119,10 @@ def _rank(
 
 
 def _rerank(
-    rankings: Iterator[tuple[slice, NDArray[np.int64]]],
-    queries: Vectors,
-    items: Vectors,
-    kind: VectorType,
-    leave_out: Sequence[Sequence[int]],
-) -> Iterator[tuple[slice, NDArray[np.int64]]]:
-    """Order the first of each ranking by the teacher's vectors, as `Searcher.rerank` does."""
+    rankings: Iterator[Ranked], compared: Compared, leave_out: Sequence[Sequence[int]]
+) -> Iterator[Ranked]:
+    """Order the first of each ranking by the teacher's vectors, as `Searcher.search` does."""
+    queries, items, kind = compared
     for rows, ranking in rankings:
         for row, line in enumerate(ranking, rows.start):
             first = line[:RERANKED]

@@ -4,17 +4,16 @@ import re
 import struct
 import warnings
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 from PIL.JpegImagePlugin import jpeg_factory
 
 from index.errors import ImageError
 from index.images import jpeg, left_out, png
-from index.images.colour import to_srgb
-from index.images.depth import check_samples, to_eight_bits
 from index.images.file import ImageFile
 from index.io import content_digest
 
@@ -213,3 +212,75 @@ def _flatten(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image if image.mode in ("RGB", "CMYK", "L") else image.convert("RGB")
+
+
+SPACES = {"RGB ": "RGB", "CMYK": "CMYK", "GRAY": "L"}  # of ICC profiles, as Pillow's modes
+NOTICED = 2  # levels of 255 that a colour must move for a conversion to be worth its time
+
+
+def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Make RGB, with colours in sRGB, of an image in RGB, CMYK or grey, without transparency.
+
+    An ICC profile that is broken, or of another mode, counts for nothing.
+    """
+    transform = _transform_from(profile, image.mode) if profile else None
+    if transform is not None:
+        return transform.apply(image)
+    return image.convert("RGB")
+
+
+@lru_cache(maxsize=32)
+def _transform_from(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """The conversion to sRGB, or None where it would change nothing that shows. Threads may share it."""
+    try:
+        opened = ImageCms.ImageCmsProfile(BytesIO(profile))
+        if SPACES.get(opened.profile.xcolor_space) != mode:
+            return None
+        srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+        transform = ImageCms.ImageCmsTransform(opened, srgb, mode, "RGB")
+    except (OSError, TypeError, ValueError):
+        return None
+    levels = np.random.default_rng(0).integers(0, 256, (64, 64, len(mode)), dtype=np.uint8)  # of each band
+    colours = Image.frombytes(mode, (64, 64), levels.tobytes())
+    change = np.asarray(transform.apply(colours), int) - np.asarray(colours.convert("RGB"), int)
+    return transform if np.abs(change).max() > NOTICED else None
+
+
+SIGNED, FLOAT = 2, 3  # sample formats of TIFF
+CONVERT = "convert it to 8 or 16 bits"
+
+
+def check_samples(image: Image.Image) -> None:
+    """Raise ImageError, before it is decoded, for a TIFF with numbers that Pillow puts in the wrong place."""
+    if SIGNED in _tag(image, TiffImagePlugin.SAMPLEFORMAT, 1):
+        raise ImageError(f"signed numbers, of which none is said to be black: {CONVERT}, unsigned")
+    planes = _tag(image, TiffImagePlugin.PLANAR_CONFIGURATION, 1)[0] == 2 and len(image.getbands()) > 1
+    if planes and max(_tag(image, TiffImagePlugin.BITSPERSAMPLE, 1)) > 8:
+        raise ImageError("16-bit colour in separate planes: write its colours pixel by pixel, or in 8 bits")
+
+
+def to_eight_bits(image: Image.Image) -> Image.Image:
+    """Scale grey of mode `I`, `I;16` or `F` to mode `L`; ImageError if nothing says what is white."""
+    numbers = np.asarray(image)
+    bits = _tag(image, TiffImagePlugin.BITSPERSAMPLE, 16)[0]
+    if image.mode == "F":
+        low, high = numbers.min(), numbers.max()
+        if not (low >= 0 and high <= 1):
+            raise ImageError(f"floats from {low:g} to {high:g}, where 0 to 1 is expected: {CONVERT}")
+        levels = numbers * np.float32(255)
+    elif bits == 32:
+        numbers = numbers.view(np.uint32)
+        if 0 < numbers.max() < 1 << 24:  # all would come out black
+            raise ImageError(f"32-bit numbers of at most {numbers.max()}, which is next to black: {CONVERT}")
+        levels = (numbers >> 24).astype(np.float32)
+    else:
+        levels = numbers.astype(np.float32) * (255 / (2**bits - 1))
+    if _tag(image, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 1)[0] == 0:  # white is zero
+        levels = 255 - levels
+    return Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
+
+
+def _tag(image: Image.Image, tag: int, default: int) -> tuple[int, ...]:
+    """A tag of a TIFF as a tuple; the default of other files."""
+    found = image.tag_v2.get(tag, default) if isinstance(image, TiffImagePlugin.TiffImageFile) else default
+    return found if isinstance(found, tuple) else (found,)

@@ -1,10 +1,8 @@
 """What lies beside the photos of a folder or in a shard and is not taken: counted, so that it can be told."""
 
 import os
-from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.util import find_spec
@@ -27,28 +25,6 @@ FOLDERS = frozenset(  # beside those named with a dot in front
     "lost+found".split("/")
 )
 REPEATED = "names that a shard has twice"  # the last file of the name counts
-
-
-@dataclass(frozen=True)
-class Found:
-    """Members of a shard, or objects at addresses."""
-
-    names: list[str] = field(default_factory=list)  # as in `read_members`, or addresses
-    # Two of each in turn: offset and size, or size and `Remote.changed`.
-    numbers: "array[int]" = field(default_factory=lambda: array("q"))
-    faults: dict[str, str] = field(default_factory=dict)  # why those that cannot be read cannot be, by name
-
-    def add(self, name: str, found: tuple[int, int] | str) -> None:
-        """Add one with its numbers, or with the reason why it cannot be read."""
-        self.names.append(name)
-        if isinstance(found, str):
-            self.faults[name] = found
-            found = 0, 0
-        self.numbers.extend(found)
-
-    def numbers_of(self, i: int) -> tuple[int, int]:
-        """The numbers of one."""
-        return self.numbers[2 * i], self.numbers[2 * i + 1]
 
 
 @cache
@@ -109,19 +85,17 @@ class LeftOut:
 
     def choose(
         self, members: Iterable[tuple[str, Place]], is_new: Callable[[str], bool] = lambda _: True
-    ) -> Found:
+    ) -> Iterator[tuple[str, Place]]:
         """Choose from what `read_members` yields what is new, each name once: the last file of it counts."""
         found: dict[str, Place] = {}
         for name, place in members:
             self._files[REPEATED] += name in found and _extension(name) in self._taken
             found[name] = place
-        chosen = Found()
         for name, place in found.items():
             folders = name.split("/")[:-1]
             taken = not name or (self.takes(name) and all(map(self.takes_folder, folders)))
             if taken and is_new(name):
-                chosen.add(name, place)
-        return chosen
+                yield name, place
 
     def __str__(self) -> str:
         """What was left out, for people; empty if there was nothing."""

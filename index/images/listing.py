@@ -1,29 +1,48 @@
 """Files that were found: made one by one as they are asked for, or millions of them would fill the memory."""
 
+import re
+from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import overload
 
+from index.errors import ImageError, UsageError
 from index.images.file import ImageFile, readable
-from index.images.left_out import Found
-from index.images.tar import find_member, find_shard
+from index.images.left_out import LeftOut
+from index.images.remote import Remote, ask, check, hide_secrets, open_object
+from index.images.tar import SUFFIX, Place, find_member, find_shard, read_members
+from index.parallel import bounded_map
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """The files of one source."""
+    """The files of one source: their names there, in the order in which they were added."""
 
-    names: Sequence[str]  # as the source has them
-    make: Callable[[int, str], ImageFile]  # of a place among them and the name there
+    make: Callable[[str, int, int, str], ImageFile]  # of a name, its two numbers and its fault
+    names: list[str] = field(default_factory=list)
+    # Of members of a shard and of objects two in turn: offset and size, or size and `Remote.changed`.
+    numbers: "array[int]" = field(default_factory=lambda: array("q"))
+    faults: dict[str, str] = field(default_factory=dict)  # why those that cannot be read cannot be, by name
+
+    def add(self, name: str, place: Place | None = None) -> None:
+        """Add a file with its numbers, if it has some, or with the reason why it cannot be read."""
+        self.names.append(name)
+        if isinstance(place, str):
+            self.faults[name] = place
+            place = 0, 0
+        self.numbers.extend(place or ())
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, i: int) -> ImageFile:
-        return self.make(i, self.names[i])
+        name = self.names[i]
+        first, second = self.numbers[2 * i : 2 * i + 2] or (0, 0)
+        return self.make(name, first, second, self.faults.get(name, ""))
 
 
 class Listing(Sequence[ImageFile]):
@@ -51,19 +70,9 @@ class Listing(Sequence[ImageFile]):
         return self._stretches[stretch][i - self._starts[stretch]]
 
 
-def shard_files(
-    name: str, members: Found, make: Callable[[str, tuple[int, int], str, str], ImageFile]
-) -> Stretch:
-    """List the members of a shard that is called so.
-
-    `make` makes a file of its name in the shard, its offset and size, what to call it, and its fault.
-    """
-
-    def file(i: int, member: str) -> ImageFile:
-        called = f"{name}/{readable(member)}" if member else name
-        return make(member, members.numbers_of(i), called, members.faults.get(member, ""))
-
-    return Stretch(members.names, file)
+def name_in_shard(shard: str, member: str) -> str:
+    """What to call a member of a shard that is called so; of the shard itself the name is empty."""
+    return f"{shard}/{readable(member)}" if member else shard
 
 
 def file_at(path: Path, name: str, below: bool) -> ImageFile:
@@ -72,3 +81,88 @@ def file_at(path: Path, name: str, below: bool) -> ImageFile:
     if shard is None:
         return ImageFile(path, name, below)
     return ImageFile(path, name, below, *find_member(shard, path.relative_to(shard).as_posix()))
+
+
+LANES = 16  # requests at a time
+_RANGE = re.compile(r"(.*?)\{(\d+)\.\.(\d+)\}(.*)", re.DOTALL)
+
+
+def file_of(remote: Remote, name: str, below: bool, fault: str = "") -> ImageFile:
+    """The file of these bytes."""
+    return ImageFile(Path(remote.location), name, below, remote, fault)
+
+
+def expand(address: str) -> Iterator[str]:
+    """Write out ranges of numbers, as a shell does: `{08..10}` is 08, 09, 10."""
+    found = _RANGE.fullmatch(address)
+    if found is None:
+        yield check(address)
+        return
+    before, first, last, after = found.groups()
+    for number in range(int(first), int(last) + 1):
+        yield from expand(f"{before}{number:0{len(first)}}{after}")
+
+
+def list_addresses(
+    named: Iterable[tuple[str, str]], is_new: Callable[[str], bool], below: bool, left: LeftOut
+) -> Iterator[Stretch]:
+    """Ask about addresses, and look into the shards among them.
+
+    `named` is what to call each, and the address. What is not `below`, but named by itself, has to be there,
+    and so have shards: UsageError says that it is not.
+    """
+
+    def look(one: tuple[str, str]) -> tuple[str, str, Stretch | tuple[int, int] | str]:
+        name, address = one
+        is_shard = address.partition("?")[0].endswith(SUFFIX)
+        try:
+            check(address)
+        except UsageError as reason:
+            if is_shard or not below:
+                raise
+            return hide_secrets(name), hide_secrets(address), str(reason)
+        try:
+            return name, address, _list_shard(address, name, left) if is_shard else ask(address)
+        except ImageError as reason:
+            if is_shard or not below:  # an update would take all of a shard's images for gone
+                raise UsageError(f"{address} cannot be read: {reason}.") from reason
+            return name, address, str(reason)
+
+    objects, called = _objects(below)
+    wanted = (one for one in named if not (below and left.excludes(one[0])) and is_new(one[1]))
+    with ThreadPoolExecutor(LANES) as pool:
+        for name, address, found in bounded_map(pool, look, wanted, 2 * LANES):
+            if isinstance(found, Stretch):
+                yield objects
+                yield found
+                objects, called = _objects(below)
+            else:
+                objects.add(address, found)
+                if readable(name) != address:
+                    called[address] = readable(name)
+    yield objects
+
+
+def _objects(below: bool) -> tuple[Stretch, dict[str, str]]:
+    """A stretch of objects, and what to call those that are not called by their address."""
+    called: dict[str, str] = {}
+
+    def file(address: str, size: int, changed: int, fault: str) -> ImageFile:
+        return file_of(Remote(address, 0, size, None, changed), called.get(address, address), below, fault)
+
+    return Stretch(file), called
+
+
+def _list_shard(address: str, name: str, left: LeftOut) -> Stretch:
+    """Read the headers of a shard: one after the other, for a tar has no list of what is in it."""
+    _, changed = ask(address)
+
+    def make(member: str, offset: int, size: int, fault: str) -> ImageFile:
+        remote = Remote(address, offset, size, readable(member), changed)
+        return file_of(remote, name_in_shard(readable(name), member), True, fault)
+
+    files = Stretch(make)
+    with open_object(address) as (file, read):
+        for found in left.choose(read_members(file, read)):
+            files.add(*found)
+    return files

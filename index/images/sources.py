@@ -11,9 +11,8 @@ from typing import Any
 from index.errors import ImageError, UsageError
 from index.images.file import ImageFile, Member, path_to_text, readable, text_to_path
 from index.images.left_out import EXTENSIONS, LeftOut
-from index.images.listing import Listing, Stretch, file_at, shard_files
+from index.images.listing import Listing, Stretch, expand, file_at, file_of, list_addresses, name_in_shard
 from index.images.remote import Remote, is_address, lies_below
-from index.images.remote_listing import expand, file_of, list_addresses
 from index.images.tar import SUFFIX, list_members
 from index.progress import note
 
@@ -61,7 +60,7 @@ def find_images(sources: Sequence[Source], exclude: Sequence[str] = ()) -> Listi
         elif not os.path.lexists(root):
             raise UsageError(f"{source} does not exist. Give images, or a folder, list or shard of them.")
         elif root.suffix in LISTS:
-            names = _read_parquet(_file(root)) if root.suffix == ".parquet" else _read_lines(_file(root))
+            names = _read_list(ImageFile(root, str(root)))
             stretches += _list_named(names, root.parent, is_new, True, left)
         else:
             stretches += _list_named([root.name], root.parent, is_new, False, left)
@@ -95,18 +94,11 @@ def image_at(location: str, name: str, allowed: Sequence[str] = ()) -> ImageFile
 
 
 def _list_folder(root: Path, is_new: IsNew, left: LeftOut) -> Stretch:
-    names: list[str] = []
-    faults: dict[str, str] = {}
+    files = Stretch(lambda name, _, __, fault: ImageFile(root / name, readable(name), True, None, fault))
     for name, fault in _walk(str(root), left):
         if is_new(f"{root}/{name}"):
-            names.append(name)
-            if fault:
-                faults[name] = fault
-
-    def file(_: int, name: str) -> ImageFile:
-        return ImageFile(root / name, readable(name), below=True, fault=faults.get(name, ""))
-
-    return Stretch(names, file)
+            files.add(name, fault or None)
+    return files
 
 
 def _walk(root: str, left: LeftOut) -> Iterator[tuple[str, str]]:
@@ -141,30 +133,33 @@ def _list_named(
 def _list_paths(
     names: Iterable[str], folder: Path, is_new: IsNew, below: bool, left: LeftOut
 ) -> Iterator[Stretch]:
-    def file(_: int, name: str) -> ImageFile:
+    def file(name: str, *_: object) -> ImageFile:
         return file_at(folder / text_to_path(name), readable(name), below)
 
-    files: list[str] = []
+    files = Stretch(file)
     for written in names:
         name = _as_here(written, folder)
         path = folder / text_to_path(name)
         if (below and left.excludes(name)) or not is_new(str(path)):
             continue
         if path.suffix == SUFFIX:
-            yield Stretch(files, file)
+            yield files
             yield _list_shard(path, readable(name), is_new, left)
-            files = []
+            files = Stretch(file)
         else:
-            files.append(name)
-    yield Stretch(files, file)
+            files.add(name)
+    yield files
 
 
 def _list_shard(shard: Path, name: str, is_new: IsNew, left: LeftOut) -> Stretch:
-    def make(member: str, place: tuple[int, int], called: str, fault: str) -> ImageFile:
-        return ImageFile(shard / member, called, True, None if fault else Member(shard, *place), fault)
+    def file(member: str, offset: int, size: int, fault: str) -> ImageFile:
+        place = None if fault else Member(shard, offset, size)
+        return ImageFile(shard / member, name_in_shard(name, member), True, place, fault)
 
-    members = left.choose(list_members(shard), lambda member: is_new(f"{shard}/{member}"))
-    return shard_files(name, members, make)
+    files = Stretch(file)
+    for found in left.choose(list_members(shard), lambda member: is_new(f"{shard}/{member}")):
+        files.add(*found)
+    return files
 
 
 def _as_here(name: str, folder: Path) -> str:
@@ -181,18 +176,15 @@ def _list_address(address: str, is_new: IsNew, left: LeftOut) -> Iterator[Stretc
         yield from list_addresses([(name, address)], is_new, False, left)
         return
     file = file_of(Remote(address), address, below=False)
-    names = _read_parquet(file) if address.endswith(".parquet") else _read_lines(file)
     # `file:` and what else is no address of ours is refused there: a list from elsewhere names no file here.
-    named = ((name, name if "://" in name else f"{beside}/{name}") for name in names)
+    named = ((name, name if "://" in name else f"{beside}/{name}") for name in _read_list(file))
     yield from list_addresses(named, is_new, True, left)
 
 
-def _file(path: Path) -> ImageFile:
-    return ImageFile(path, str(path))
-
-
-def _read_lines(file: ImageFile) -> list[str]:
-    """Read a list with a path on each line, whatever bytes it has; one with the mark of UTF-16 is that."""
+def _read_list(file: ImageFile) -> list[str]:
+    """Read a list: a column of Parquet, or lines of whatever bytes; with the mark of UTF-16 they are that."""
+    if file.name.endswith(".parquet"):
+        return _read_parquet(file)
     try:
         data, _ = file.read()
     except ImageError as reason:

@@ -1,50 +1,23 @@
-"""Ask a ranker under the rules of any paid teacher: nothing twice, within the budget, faults retried.
-
-`BudgetedTeacher` and `Ledger` ask for vectors. A list is put to them as one question, and an order as the
-vector of its candidates' reciprocal ranks.
-"""
+"""Ask a ranker under the rules of any paid teacher: nothing twice, within the budget, faults retried."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.embedders.base import Embedder
-from index.errors import ImageError, RefusedError
-from index.images.decode import Photo, read_photo
+from index.errors import ImageError
+from index.images.decode import read_photo
 from index.images.sources import Source, find_images
 from index.parallel import WORKERS, bounded_map
 from index.progress import progress
-from index.rankers.base import SHOWN, Pool, Ranker, Rows, to_row
+from index.rankers.base import Pool, Ranker, Rows
 from index.stores.records import Failure
 from index.teachers.ask import Prepared, ask_prepared
 from index.teachers.client import BudgetedTeacher
 from index.teachers.cost import Bill, check_price, expected_rate
 from index.teachers.ledger import Ledger
 from index.teachers.questions import Question
-
-
-class _Orders(Embedder):
-    """A ranker whose answer about a list is a vector, and whose list is an image."""
-
-    dim, provider = SHOWN, "ranker"
-
-    def __init__(self, ranker: Ranker) -> None:
-        self.key, self.name, self.spec = ranker.key, ranker.name, ranker.name
-        self.options, self.side, self.calls = ranker.options, ranker.side, ranker.calls
-        self._ranker = ranker
-
-    def prepare(self, photo: Photo) -> Any:
-        return self._ranker.prepare(photo)
-
-    def embed(self, batch: Sequence[tuple[Any, ...]]) -> NDArray[np.float32]:
-        """Order n lists, each of a query and candidates: `(n, SHOWN)`."""
-        rows = np.stack([to_row(self._ranker.order(query, rest)) for query, *rest in batch])
-        if not rows.any(axis=1).all():
-            raise RefusedError(f"{self.name} ranked no candidate", charged=True)
-        return rows
 
 
 def key_of(rows: Rows, pool: Pool) -> str:
@@ -78,7 +51,7 @@ def ask_lists(
     Raises:
         RetrievalError: The ranker or the ledger cannot be used. What was answered is kept.
     """
-    paid = BudgetedTeacher(_Orders(ranker), ledger, budget)
+    paid = BudgetedTeacher(ranker, ledger, budget)
     keys = {key_of(rows, pool): rows for rows in lists}
     known = ledger.known(keys)
     new = [(key, rows) for key, rows in keys.items() if key not in known]
@@ -111,5 +84,5 @@ def make_bill(
     """
     count = len(find_images(photos))
     queries = max(budget - ledger.spent, 0) if ranker.calls.paid else 0
-    rate = expected_rate(_Orders(ranker), ledger)
+    rate = expected_rate(ranker, ledger)
     return Bill(count, len(ledger), queries, ledger.spent, budget, rate, check_price(price))

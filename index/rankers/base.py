@@ -1,16 +1,16 @@
 """What a ranker is: whatever can say which of some photos look most like a query photo."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.embedders.base import Calls
-from index.embedders.options import EmbedderOptions
+from index.embedders.base import Embedder
+from index.errors import RefusedError
 from index.images.decode import Photo
 from index.images.file import ImageFile
 
@@ -38,30 +38,14 @@ class Pool:
         return {digest: row for row, digest in enumerate(self.digests)}
 
 
-class Ranker(ABC):
-    """Orders photos by their likeness to a query.
+class Ranker(Embedder):
+    """Orders photos by their likeness to a query; two rankers with one key give the same orders.
 
-    Attributes:
-        key: Identity. Two rankers with one key give the same orders.
-        name: What to call it in messages.
-        options: What its name does not say.
-        side: The square that it makes of a photo, in pixels.
-        calls: How it is best called, with one list a call. What it answers is kept if that has a price.
+    To whatever asks and pays it is an embedder: of lists in place of images, with one list a call, and with
+    the reciprocal ranks of the candidates for a vector. What it answers is kept if that has a price.
     """
 
-    key: str
-    name: str
-    options: EmbedderOptions
-    side: int = 1
-    calls: Calls
-
-    @abstractmethod
-    def prepare(self, photo: Photo) -> Any:
-        """Make the input for one photo. Safe in worker threads.
-
-        Raises:
-            ImageError: The ranker has nothing for this photo; the message is the reason.
-        """
+    dim, side, provider = SHOWN, 1, "ranker"
 
     @abstractmethod
     def order(self, query: Any, candidates: Sequence[Any]) -> Sequence[int]:
@@ -74,9 +58,29 @@ class Ranker(ABC):
             CallError: No answer came.
         """
 
+    def embed(self, batch: Sequence[tuple[Any, ...]]) -> NDArray[np.float32]:
+        """Order n lists, each of a query and candidates: `(n, SHOWN)`, as `to_row`."""
+        rows = np.stack([to_row(self.order(query, rest)) for query, *rest in batch])
+        if not rows.any(axis=1).all():
+            raise RefusedError(f"{self.name} ranked no candidate", charged=True)
+        return rows
+
     def lists(self, pool: Pool) -> list[Rows] | None:
         """The only lists that it has an order for; None of a ranker that can be asked about any."""
         return None
+
+
+class EmbedderRanker(Ranker):
+    """A ranker that takes photos as an embedder does, under a key of its own."""
+
+    def __init__(self, kind: str, embedder: Embedder) -> None:
+        self.key, self.name, self.spec = f"{kind}:{embedder.key}", embedder.name, embedder.name
+        self.options, self.side = embedder.options, embedder.side
+        self.calls, self._embedder = replace(embedder.calls, batch=1), embedder
+
+    def prepare(self, photo: Photo) -> Any:
+        """Make the input for one photo, as the embedder."""
+        return self._embedder.prepare(photo)
 
 
 def to_row(order: Sequence[Any]) -> NDArray[np.float32]:

@@ -1,23 +1,148 @@
-"""Open a ranker by name; the kinds that take a few lines are here."""
+"""Rankers: endpoints, preferences in a file, callables, vectors; `open_ranker` opens one by its name."""
 
+import csv
+import json
+import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
 from index.embedders.base import Calls, Embedder
 from index.embedders.callable import CallableEmbedder
+from index.embedders.http import EndpointEmbedder
+from index.embedders.http_formats import Upload, as_text
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
-from index.errors import RefusedError, UsageError
+from index.errors import RefusedError, TransientError, UsageError
 from index.images.decode import Photo
-from index.rankers.base import Ranker
+from index.images.file import ImageFile, plain_path
+from index.io import content_digest
+from index.rankers.base import SHOWN, EmbedderRanker, Pool, Ranker, Rows
+
+COLUMNS = ("query", "better", "worse")
 
 
-class CallableRanker(Ranker):
+class PreferencesRanker(Ranker):
+    """A .csv or .parquet file of `query,better,worse`, each a content digest or a path.
+
+    A path is the one below the folder of images, or absolute. A photo that is in no preference about a
+    query is unranked for it.
+    """
+
+    calls = Calls(batch=1)
+
+    def __init__(self, path: Path, options: EmbedderOptions) -> None:
+        """Read the file whole.
+
+        Raises:
+            UsageError: It cannot be read, or lacks a column.
+        """
+        try:
+            if path.suffix == ".parquet":
+                rows = pq.read_table(path, columns=list(COLUMNS)).to_pylist()
+            else:
+                with path.open(newline="", encoding="utf-8-sig") as file:
+                    rows = list(csv.DictReader(file))
+            pairs = [tuple(plain_path(row[column]) for column in COLUMNS) for row in rows]
+        except (OSError, KeyError, TypeError, ValueError, csv.Error, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UsageError(f"{path} is no file of preferences, {','.join(COLUMNS)}: {reason}.") from error
+        self._wins: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        for query, better, worse in pairs:
+            self._wins[query][better] += 1
+            self._wins[query][worse] -= 1
+        self.key = f"preferences:{content_digest(path.read_bytes())}"
+        self.name, self.spec, self.options = path.name, str(path), options
+
+    def prepare(self, photo: Photo) -> tuple[str, ...]:
+        """What the photo may be called in the file."""
+        return _names(photo, photo.digest)
+
+    def order(self, query: tuple[str, ...], candidates: Sequence[tuple[str, ...]]) -> list[int]:
+        """By preferences won less those lost; what was not compared is unranked."""
+        wins = next((self._wins[name] for name in query if name in self._wins), {})
+        found = [next((wins[name] for name in names if name in wins), None) for names in candidates]
+        ranked = [place for place, won in enumerate(found) if won is not None]
+        return sorted(ranked, key=lambda place: -(found[place] or 0))
+
+    def lists(self, pool: Pool) -> list[Rows]:
+        """Each query with the photos that were compared for it, as many to a list as may be shown."""
+        rows = {
+            name: row
+            for row, (file, digest) in enumerate(zip(pool.files, pool.digests, strict=True))
+            for name in _names(file, digest)
+        }
+        lists: list[Rows] = []
+        for query, wins in self._wins.items():
+            among = sorted({rows[name] for name in wins if name in rows} - {rows.get(query)})
+            if query in rows:
+                parts = (among[start : start + SHOWN] for start in range(0, len(among), SHOWN))
+                lists += [(rows[query], *part) for part in parts if len(part) > 1]
+        return lists
+
+
+def _names(image: Photo | ImageFile, digest: str) -> tuple[str, ...]:
+    below = (plain_path(image.name), plain_path(image.location)) if image.below else ()
+    return (digest, *below)
+
+
+class EndpointRanker(EmbedderRanker):
+    """Asks `POST URL`. The dialect `jina` sends `{"image": data URL}`, any other vLLM's parts of a message.
+
+    Addresses, keys, limits and what a status means are those of an endpoint with vectors.
+    """
+
+    def __init__(self, url: str, options: EmbedderOptions) -> None:
+        """Check the address; see `EndpointEmbedder`."""
+        self._endpoint = EndpointEmbedder(url, options)
+        super().__init__("rank", self._endpoint)
+
+    def order(self, query: Upload, candidates: Sequence[Upload]) -> list[int]:
+        """Make one call; see `Ranker.order`."""
+        urls = [as_text(upload) for upload in (query, *candidates)]
+        if self.options.dialect == "jina":
+            asked, *documents = [{"image": url} for url in urls]
+            about: dict[str, Any] = {"query": asked, "documents": documents}
+        else:
+            part, *parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+            about = {"query": {"content": [part]}, "documents": {"content": parts}}
+        named = {"model": self.options.model} if self.options.model else {}
+        body = self._endpoint.post({"json": {**named, **about, "top_n": len(candidates)}})
+        try:
+            return read_order(body, len(candidates))
+        except ValueError as error:
+            raise TransientError(f"{self.name} answered with {error}", charged=True) from error
+
+
+def read_order(body: bytes, count: int) -> list[int]:
+    """Read an answer: places by falling score. What is no candidate, or has no finite score, is left out.
+
+    Args:
+        body: JSON, `{"results": [{"index": 0, "relevance_score": 0.9}, ...]}`.
+        count: How many candidates there were.
+
+    Raises:
+        ValueError: It is something else. The message says so.
+    """
+    try:
+        found = [(entry["index"], float(entry["relevance_score"])) for entry in json.loads(body)["results"]]
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise ValueError("something that is no list of scores") from error
+    sound = [(place, score) for place, score in found if type(place) is int and math.isfinite(score)]
+    order = [place for place, _ in sorted(sound, key=lambda one: -one[1]) if 0 <= place < count]
+    if not order:
+        raise ValueError("no candidate's score")
+    return list(dict.fromkeys(order))
+
+
+class CallableRanker(EmbedderRanker):
     """A callable that takes a query and a list of candidates, upright RGB images, and answers with positions.
 
     Where it is and what tells it from others is as for `CallableEmbedder`.
@@ -26,12 +151,7 @@ class CallableRanker(Ranker):
     def __init__(self, call: str | Callable[..., Any], options: EmbedderOptions) -> None:
         """Import it; see `CallableEmbedder`."""
         self._code = CallableEmbedder(call, options)
-        self.key, self.name, self.options = f"rank:{self._code.key}", self._code.name, options
-        self.side, self.calls = self._code.side, Calls(batch=1, rate=options.rate, paid=True)
-
-    def prepare(self, photo: Photo) -> Image.Image:
-        """The image, made smaller if it is very large."""
-        return self._code.prepare(photo)
+        super().__init__("rank", self._code)
 
     def order(self, query: Image.Image, candidates: Sequence[Image.Image]) -> list[int]:
         """Call it; see `Ranker.order`."""
@@ -42,7 +162,7 @@ class CallableRanker(Ranker):
             raise RefusedError(f"{self.name} raised {line}") from error
 
 
-class VectorsRanker(Ranker):
+class VectorsRanker(EmbedderRanker):
     """A teacher with vectors and without a price, of which only the orders are used: for honest tables."""
 
     def __init__(self, teacher: Embedder) -> None:
@@ -53,13 +173,12 @@ class VectorsRanker(Ranker):
         """
         if teacher.calls.paid:
             raise UsageError(f"--orders-only takes an ONNX file or a file of vectors, not {teacher.name}.")
-        self._teacher = teacher
-        self.key, self.name, self.options = f"orders:{teacher.key}", teacher.name, teacher.options
-        self.side, self.calls = teacher.side, Calls(batch=1)
+        super().__init__("orders", teacher)
+        self.calls = Calls(batch=1)
 
     def prepare(self, photo: Photo) -> NDArray[np.float32]:
         """The teacher's vector."""
-        return self._teacher.embed([self._teacher.prepare(photo)])[0]
+        return self._embedder.embed([self._embedder.prepare(photo)])[0]
 
     def order(self, query: NDArray[np.float32], candidates: Sequence[NDArray[np.float32]]) -> list[int]:
         """By falling similarity."""
@@ -81,12 +200,8 @@ def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: b
     if orders_only:
         return VectorsRanker(open_embedder(spec, device, options))
     if spec.startswith(("http://", "https://")):
-        from index.rankers.endpoint import EndpointRanker
-
         return EndpointRanker(spec, options)
     if spec.endswith((".csv", ".parquet")):
-        from index.rankers.preferences import PreferencesRanker
-
         return PreferencesRanker(Path(spec), options)
     if ":" in spec:
         return CallableRanker(spec, options)

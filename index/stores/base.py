@@ -13,8 +13,7 @@ import pyarrow as pa
 
 from index.errors import UsageError
 from index.images.file import ImageFile
-from index.stores.filters import Filter
-from index.stores.metadata import Metadata
+from index.stores.filters import Filter, Metadata
 from index.stores.models import Models
 from index.stores.options import IndexOptions
 from index.stores.records import CHUNK, Failure, Item, Manifest, Space
@@ -44,7 +43,7 @@ class Store(ABC):
     ids_by_digest: Mapping[str, list[int]]  # of the items with a given content
     failures: list[Failure]  # the images that were refused
     model_file: Path  # the student that made it
-    metadata: pa.Table | None = None  # what `index.stores.metadata` keeps of the items, if there is anything
+    metadata: pa.Table | None = None  # what `index.stores.filters` keeps of the items, if there is anything
     remote = False  # whether others may have written it: then nothing that it names is opened
     allowed: Sequence[str] = ()  # addresses below which its images may be read; others at addresses are not
     engine: Mapping[str, str]  # what searches it, under `Searched by`, and what else is to be known of that
@@ -116,13 +115,13 @@ class Store(ABC):
         """The metadata of one item."""
         return self._known.of(item) if self.metadata is not None else {}
 
-    def keep(self, narrow: Filter) -> Any:
+    def keep(self, filter: Filter) -> Any:
         """What `Searchable.search` shall keep to: `(items,)` of booleans; None keeps all.
 
         Raises:
             UsageError: There is no such column, or no such item.
         """
-        return narrow.keep(self._known) if narrow.selects else None
+        return filter.keep(self._known) if filter.selects else None
 
     def require_model(self, space: str, key: str, name: str) -> None:
         """Raise UsageError for a model that neither made the vectors of a space nor embeds its queries."""

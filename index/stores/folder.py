@@ -22,7 +22,7 @@ from index.errors import UsageError
 from index.io import chunks, file_digest, forget, require_utf8
 from index.stores.base import Store
 from index.stores.faiss.vector_index import EXACT, SearchParams, VectorIndex, read_ann
-from index.stores.records import CHUNK, FORMAT, Failure, File, Item, Manifest, Space, Stored
+from index.stores.records import CHUNK, FORMAT, Failure, File, Item, Manifest, from_facts
 from index.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Index(Store):
 
     @cached_property
     def metadata(self) -> pa.Table | None:  # type: ignore[override]
-        """What `index.stores.metadata` keeps of the items, if there is anything."""
+        """What `index.stores.filters` keeps of the items, if there is anything."""
         if METADATA not in self.manifest.files:
             return None
         with _explain_damage(file := self._file(METADATA)):
@@ -200,9 +200,7 @@ def _read_manifest(path: Path) -> Manifest:
     try:
         facts = json.loads(file.read_text())
         if facts["format"] == FORMAT:
-            facts["spaces"] = {name: Space(**space) for name, space in facts["spaces"].items()}
-            facts["files"] = {name: Stored(**stored) for name, stored in facts["files"].items()}
-            return Manifest(**facts)
+            return from_facts(facts)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(f"{file} is damaged. Remove {path}, and index the images again.") from error
     raise UsageError(

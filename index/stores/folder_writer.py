@@ -4,7 +4,8 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -17,13 +18,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from index.embedders.onnx import OnnxEmbedder
+from index.errors import ImageError
+from index.images.file import ImageFile
 from index.io import atomic_write, file_digest, sync
-from index.progress import say
-from index.stores.faiss.tuning import GIB, TunedIndex, build_tuned
-from index.stores.faiss.vector_index import write_ann
+from index.progress import count, say
+from index.stores.base import BuildReport, Content, StoreWriter
+from index.stores.faiss.tuning import GIB, TunedIndex, build_tuned, name_factory
+from index.stores.faiss.vector_index import check_factory, write_ann
+from index.stores.filters import Joined, carry_over, join_metadata, list_files, read_rows
 from index.stores.folder import COMPANIONS, ERRORS, ITEMS, MANIFEST, METADATA, STUDENT, Index, data_folder
-from index.stores.metadata import Joined, carry_over, join_metadata, list_files
-from index.stores.options import SearchTarget
+from index.stores.models import Models
+from index.stores.options import AUTO, IndexOptions, SearchTarget
 from index.stores.records import (
     CHUNK,
     FORMAT,
@@ -225,3 +230,147 @@ def _write_rows(file: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -
             table.write_table(pa.Table.from_pylist(chunk, schema))
             count += len(chunk)
     return count
+
+
+class FolderStore(StoreWriter):
+    """An index folder, to be written."""
+
+    def __init__(self, out: Path) -> None:
+        """Take a folder; an index in it stays until the new one is complete."""
+        self.index_folder, self.work = out, out.absolute()
+        self._old: Index | None = None
+        self._base: Index | None = None
+        self._writer: IndexWriter | None = None
+        self._gone = 0
+        self._undo = ExitStack()
+
+    def begin(self, models: Models, options: IndexOptions, sources: list[str]) -> None:
+        """Check factory and metadata, and open the index that is there."""
+        super().begin(models, options, sources)
+        if options.factory != AUTO:
+            check_factory(options.factory, models.student.dim)
+        if options.metadata is not None:
+            read_rows(options.metadata)  # what is wrong with it shows before any work
+        if options.update or (self.work / MANIFEST).is_file():
+            self._old = Index(self.work)
+
+    def known(self, left: bool, adopted: bool) -> Index | None:
+        """Find what an update takes over, or a run that goes on with one."""
+        # Resuming what is complete loses nothing: it is looked through, as by an update.
+        complete = self.options.resume and not left and self._old and self.models.made(self._old.manifest)
+        if self.options.update or adopted or complete:
+            base = self._old or Index(self.work)
+            if base.manifest.spaces["student"].queries == self.models.student.key:
+                return None  # the vectors are of the student before it: all are made again
+            self._base = base
+            self.models.require_same(base.manifest, base)
+            for name, model in self.models.embedders.items():
+                base.require_model(name, model.key, model.name)
+        return self._base
+
+    def is_current(self, files: Sequence[ImageFile]) -> bool:
+        """Whether the index is of these files, and as is wanted."""
+        base = self._base
+        if base is None:
+            return False
+        base.require_whole(thorough=False)
+        if self.options.metadata is None and self._is_met(base, base.metadata) and holds_just(base, files):
+            remove_old(self.work, base.manifest.generation)  # of a run that was killed when it was done
+            return True
+        base.require_whole()
+        return False
+
+    def _is_met(self, base: Index, table: pa.Table | None) -> bool:
+        """Whether an index over the same items is searched as is wanted, and has these metadata."""
+        factory, target = self.options.factory, self.options.target
+        searched = all(
+            (space.factory, space.asked)
+            == (name_factory(factory, len(base), space.dim, target), target.recall)
+            for space in base.manifest.spaces.values()
+        )
+        return searched and base.metadata == table and self.models.projected(base.manifest)
+
+    def put(self, content: Content) -> None:
+        """Write all beside the old index, unless that is what it holds."""
+        with ExitStack() as undo:
+            writer = undo.enter_context(IndexWriter(self.work, self.sources))
+            if self._fill(writer, content):
+                self._writer, self._undo = writer, undo.pop_all()
+
+    def _fill(self, writer: IndexWriter, content: Content) -> bool:
+        base, options = self._base, self.options
+        writer.add_items(content.items())
+        writer.add_failures(content.failures())
+        self._gone = writer.count_gone(base) if base else 0
+        former = base or (self._old if options.update else None)
+        table = writer.carry_metadata(former) if former else None
+        if options.metadata is not None:
+            joined = writer.join_metadata(options.metadata)
+            say(f"{options.metadata}: {joined.counts}.")
+            table = joined.table
+        if base is not None and writer.equals(base) and self._is_met(base, table):
+            remove_old(self.work, base.manifest.generation)
+            return False
+        if table is not None:
+            writer.add_metadata(table)
+        for name, space in content.spaces.items():
+            known = base.read_rows if base else None
+            vectors = writer.add_space(name, space, content.vectors(name, known))
+            writer.add_search(name, vectors, options.target, options.factory)
+        writer.add_model(self.models.student.data, Path(self.models.student.spec).parent)
+        return True
+
+    def commit(self) -> BuildReport:
+        """Put the new index in the place of the old one."""
+        index = self._base
+        with self._undo:
+            if self._writer is not None:
+                index = self._writer.commit(*self.models.teacher_spec)
+        assert index is not None
+        manifest = index.manifest
+        files = f" in {len(index) + manifest.copies} files" if manifest.copies else ""
+        summary = f"{self.index_folder}: {count(len(index), 'image')}{files}, {manifest.failed} refused."
+        them = "it is back, --update adds it" if self._gone == 1 else "they are back, --update adds them"
+        gone = f"{count(self._gone, 'image')} gone, and dropped. Once {them}."
+        notes = (gone,) if self._gone else ()
+        return BuildReport(index, summary, index.failures, removed=self._gone, notes=notes)
+
+
+Known = tuple[str, str, int, int]  # path, name, size and time of a file as an index has it
+
+
+def holds_just(index: Index, files: Iterable[ImageFile]) -> bool:
+    """Whether an index made of these files now would have the same items, going by path, size and time.
+
+    One that refused a file does not count: that file is tried again. The files are in the order in which they
+    would be indexed.
+    """
+    if index.manifest.failed:
+        return False
+    items = _read_known(index)
+    following = next(items, None)
+    copies: dict[str, list[Known]] = {}  # the files to come of each item that has more, by the next of them
+    for file in files:
+        path = file.location
+        if following and following[0][0] == path:
+            left, following = following, next(items, None)
+        elif not (left := copies.pop(path, [])):
+            return False
+        known, *later = left
+        try:
+            if (path, file.name, *file.status()) != known:
+                return False
+        except ImageError:
+            return False
+        if later:
+            copies[later[0][0]] = later
+    return following is None and not copies
+
+
+def _read_known(index: Index) -> Iterator[list[Known]]:
+    """Yield the files of each item, the first one first."""
+    for batch in index.iter_batches():
+        columns = batch.to_pydict()
+        facts = zip(*(columns[name] for name in ("path", "name", "size", "mtime", "copies")), strict=True)
+        for path, name, size, mtime, copies in facts:
+            yield [(path, name, size, mtime), *((c["path"], c["name"], size, c["mtime"]) for c in copies)]

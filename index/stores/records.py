@@ -107,6 +107,13 @@ def columns_of(record: type) -> list[tuple[str, pa.DataType]]:
     return [(name, KINDS[kind]) for name, kind in record.__annotations__.items() if kind in KINDS]
 
 
+def from_facts(facts: dict[str, Any]) -> Manifest:
+    """Make a manifest of what `as_facts` gave; of something else KeyError, TypeError or AttributeError."""
+    spaces = {str(name): Space(**space) for name, space in facts["spaces"].items()}
+    files = {name: Stored(**stored) for name, stored in facts["files"].items()}
+    return Manifest(**{**facts, "spaces": spaces, "files": files})
+
+
 def as_facts(manifest: Manifest) -> dict[str, Any]:
     """A manifest as it is written: what is by default is not named, and earlier versions read it."""
     facts = asdict(manifest)

@@ -39,8 +39,8 @@ def open_writer(out: str | None, backend: str, uri: str, collection: str | None)
     Raises:
         UsageError: It says too little, or two things.
     """
-    from index.stores.folder_store import FolderStore
-    from index.stores.milvus.client import Address, is_address, parse_address
+    from index.stores.folder_writer import FolderStore
+    from index.stores.milvus.client import is_address, parse_address
     from index.stores.milvus.writer import MilvusWriter
 
     if backend not in ("faiss", "milvus"):
@@ -52,7 +52,7 @@ def open_writer(out: str | None, backend: str, uri: str, collection: str | None)
     if backend == "milvus":
         if not collection:
             raise UsageError("--backend milvus needs a --collection.")
-        return MilvusWriter(Address(uri.rstrip("/"), collection), Path(out) if out else None)
+        return MilvusWriter(parse_address(f"{uri.rstrip('/')}/{collection}"), Path(out) if out else None)
     if collection:
         raise UsageError("--collection is for --backend milvus.")
     if not out:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from index.embedders.base import Calls, Embedder, find_fault, unit_rows
 from index.errors import BudgetError, CallError, ImageError, RetrievalError, UnansweredError
 from index.images.decode import Photo
+from index.parallel import RateLimit
 from index.progress import count, say
 from index.teachers.ledger import Ledger, Reserved
 from index.teachers.questions import Group, Held, Outcome, Question, Work, cut_groups
-from index.teachers.rate_limit import RateLimit
 from index.teachers.retry import BAD_ANSWERS, BadAnswerError, Refuse, Retry, Split, State, decide
 
 FIRST = 8  # images of the first call about several

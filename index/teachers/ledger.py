@@ -4,7 +4,9 @@ What is asked is reserved first, in the same file: several processes together ne
 what a crash lost is known and counts as spent.
 """
 
+import os
 import shutil
+import socket
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,13 +17,13 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from index.errors import RetrievalError, UsageError
 from index.io import content_digest
 from index.progress import count, say
-from index.teachers.ledger_owner import describe_owner, is_gone
 from index.teachers.ledger_schema import checksum, damage, open_ledger_file
 
 LOOK_UP = 500  # SQLite limits the variables of one statement
@@ -268,3 +270,27 @@ def _select(db: sqlite3.Connection, column: str, digests: Sequence[str]) -> list
             some,
         )
     return rows
+
+
+SAME = 5.0  # seconds by which two looks at the birth of one process may differ, if the clock is set meanwhile
+
+
+def describe_owner() -> str:
+    """Name this process: host, number and the second of its birth, for numbers are used again."""
+    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+
+
+def is_gone(owner: str) -> bool:
+    """Whether the process so named has ended, as far as one can tell: only on the machine it ran on."""
+    host, number, born = owner.rsplit(":", 2)
+    if host != socket.gethostname():
+        return False
+    try:
+        process = psutil.Process(int(number))
+        if process.status() == psutil.STATUS_ZOMBIE:  # killed, and its parent has not looked yet
+            return True
+        return abs(process.create_time() - float(born)) > SAME
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.AccessDenied:
+        return False

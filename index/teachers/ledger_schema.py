@@ -34,12 +34,10 @@ CREATE TABLE calls (                -- images asked about that have no answer
     until REAL NOT NULL             -- it may be in flight until then. 0: it is lost, and counts as spent
 );
 CREATE INDEX calls_in_flight ON calls (digest) WHERE until > 0;
-"""
-LESSONS = """
-CREATE TABLE IF NOT EXISTS lessons (  -- what calls have taught of how to ask
+CREATE TABLE lessons (              -- what calls have taught of how to ask
     name TEXT PRIMARY KEY,
     value INTEGER NOT NULL
-) WITHOUT ROWID
+) WITHOUT ROWID;
 """
 # A row of 1024 floats is over 4096 bytes: on SQLite's usual pages each would take two.
 PRAGMAS = """
@@ -78,7 +76,6 @@ def _prepare(db: sqlite3.Connection, path: Path, teacher_key: str) -> None:
         _run(db, SCHEMA)
         db.execute("INSERT INTO teacher VALUES (?, NULL, 0, 0)", (teacher_key,))
         db.execute(f"PRAGMA user_version = {FORMAT}")
-    db.execute(LESSONS)
     (owner,) = db.execute("SELECT key FROM teacher").fetchone()
     db.execute("COMMIT" if owner == teacher_key else "ROLLBACK")
     if owner != teacher_key:
@@ -93,7 +90,7 @@ def _is_empty(db: sqlite3.Connection, path: Path) -> bool:
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if not tables and not version:
         return True
-    if version != FORMAT or not {"answers", "calls", "renditions", "teacher"} <= tables:
+    if version != FORMAT or not {"answers", "calls", "lessons", "renditions", "teacher"} <= tables:
         raise UsageError(f"{path} is not a ledger of this version. Give another --ledger.")
     return False
 

@@ -13,12 +13,12 @@ from distill.placement import place
 from distill.training.recipes import Recipe
 from distill.upgrade import upgrade_by_name
 from index.build.pipeline import build_by_name
-from index.build.upgrade import replace_student
+from index.build.rewrite import replace_student
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
 from index.search import open_searcher
 from index.stores.folder import Index
-from index.stores.folder_store import FolderStore
+from index.stores.folder_writer import FolderStore
 from index.stores.maintenance import verify_index
 from index.stores.options import IndexOptions
 from index.teachers.spec import TeacherSpec

@@ -121,11 +121,12 @@ def test_reranking_orders_what_the_student_found_by_the_teacher(searcher, folder
 
 def test_reranking_needs_the_teacher_and_both_vectors(searcher, student_file, unit_rows):
     assert searcher.modes[-1] == "rerank"
-    with pytest.raises(UsageError, match=r"Searcher\.rerank"):
+    with pytest.raises(UsageError, match="teacher_vectors"):
         searcher.search(unit_rows(1, 8), "rerank", 3)
     alone = Searcher(searcher.index, OnnxEmbedder(student_file))
     assert "rerank" not in alone.modes
-    assert alone.rerank(unit_rows(1, 8), unit_rows(1, 12), 3).ids.shape == (1, 3)  # vectors are enough
+    found = alone.search(unit_rows(1, 8), "rerank", 3, teacher_vectors=unit_rows(1, 12))
+    assert found.ids.shape == (1, 3)  # vectors are enough
 
 
 @pytest.fixture
@@ -165,7 +166,7 @@ def test_a_narrow_search_ranks_what_it_keeps_and_nothing_else(with_metadata, fol
 def test_a_cut_ends_each_list_where_the_scores_fall_off(searcher, unit_rows):
     queries = unit_rows(4, 8)
     every = searcher.search(queries, "student", 12)
-    cut = searcher.search(queries, "student", 12, narrow=Filter(cut=0.8))
+    cut = searcher.search(queries, "student", 12, filter=Filter(cut=0.8))
     for row in range(4):
         kept = every.scores[row] >= 0.8 * every.scores[row, 0]
         assert 0 < kept.sum() < 12

@@ -20,7 +20,7 @@ from index.stores.filters import Filter
 from index.stores.records import File, Item
 
 TOKEN = "MILVUS_TOKEN"  # the environment variable  # noqa: S105
-SCHEMES = {"milvus": "http", "milvus+https": "https"}
+SCHEMES = {"milvus": "http", "milvus+https": "https", "http": "http", "https": "https"}
 FACTS = "retrieval"  # the property of a collection that has its manifest
 METRIC = "IP"
 TEXT = 65_535  # bytes that a text may have
@@ -43,34 +43,25 @@ class Address:
         scheme, rest = self.uri.split("://")
         return f"{'milvus' if scheme == 'http' else 'milvus+https'}://{rest}/{self.name}"
 
-    def __post_init__(self) -> None:
-        if "@" in self.uri:
-            raise UsageError(f"Put no password into an address: set {TOKEN} in the environment.")
-        try:
-            parts = urlsplit(self.uri)
-            sound = parts.scheme in SCHEMES.values() and bool(parts.hostname) and parts.port != 0
-            sound = sound and not (parts.path or parts.query or parts.fragment)
-        except ValueError:  # a port or an IPv6 address that is none
-            sound = False
-        if not sound:
-            raise UsageError(f"{self.uri} is no address of a Milvus server, such as http://HOST:19530.")
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", self.name):
-            raise UsageError(
-                f"A collection's name has letters, digits and _, and no digit first, not {self.name!r}."
-            )
-
 
 def is_address(where: str) -> bool:
     """Whether a name is that of a Milvus collection."""
-    return where.split("://", maxsplit=1)[0] in SCHEMES and "://" in where
+    return where.startswith(("milvus://", "milvus+https://"))
 
 
 def parse_address(where: str) -> Address:
     """Read `milvus://HOST:PORT/COLLECTION`, or `milvus+https://...` for a server behind TLS."""
-    scheme, _, rest = where.partition("://")
-    server, slash, name = rest.partition("/")
-    if scheme not in SCHEMES or not server or not slash:
-        raise UsageError(f"{where} is not of the form milvus://HOST:19530/COLLECTION.")
+    if "@" in where:
+        raise UsageError(f"Put no password into an address: set {TOKEN} in the environment.")
+    try:
+        scheme, server, path, *rest = parts = urlsplit(where)
+        if scheme not in SCHEMES or not parts.hostname or parts.port == 0 or any(rest):
+            raise ValueError(where)
+    except ValueError as error:  # also of a port or an IPv6 address that is none
+        raise UsageError(f"{where} is not of the form milvus://HOST:19530/COLLECTION.") from error
+    name = path.removeprefix("/")
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", name):
+        raise UsageError(f"A collection's name has letters, digits and _, and no digit first, not {name!r}.")
     return Address(f"{SCHEMES[scheme]}://{server}", name)
 
 
@@ -148,10 +139,9 @@ def check_schema(client: Client, name: str, dim: int, metric: str | None = METRI
     fields = {field["name"]: field for field in client.describe_collection(name)["fields"]}
     if not {"digest", "vector", *FIELDS} <= set(fields):
         raise UsageError(f"Collection {name} was not made by `retrieval index`. Give another --collection.")
-    found = int(fields["vector"]["params"]["dim"])
-    fault = f"holds vectors of {found}, not {dim}" if found != dim else ""
-    if metric not in (None, METRIC):
-        fault = fault or f"compares by {metric}, not {METRIC}"
+    fault = f"compares by {metric}, not {METRIC}" if metric not in (None, METRIC) else ""
+    if (found := int(fields["vector"]["params"]["dim"])) != dim:
+        fault = f"holds vectors of {found}, not {dim}"
     if fault:
         raise UsageError(f"Collection {name} {fault}. Drop it, or give another --collection.")
 
@@ -195,17 +185,17 @@ def any_of(digests: Sequence[str]) -> str:
     return f"digest in {json.dumps(digests)}"
 
 
-def as_filter(narrow: Filter, columns: Collection[str]) -> str:
+def as_filter(filter: Filter, columns: Collection[str]) -> str:
     """What is wanted of the `columns` that there are, as the server understands it; empty wants all."""
-    narrow.require_columns(columns)
+    filter.require_columns(columns)
     parts = []
-    for column, value in narrow.columns.items():
+    for column, value in filter.columns.items():
         field, wanted = f'more["metadata"][{quote(column)}]', quote(value)
         # Of one file, or of several.
         parts.append(f"({field} == {wanted} or json_contains({field}, {wanted}))")
-    if narrow.prefix:
+    if filter.prefix:
         names = ["name", *(f'more["copies"][{i}]["name"]' for i in range(MOST_FILES - 1))]
-        parts.append(f"({' or '.join(_starts_with(name, narrow.prefix) for name in names)})")
+        parts.append(f"({' or '.join(_starts_with(name, filter.prefix) for name in names)})")
     return " and ".join(parts)
 
 

@@ -16,9 +16,8 @@ from platformdirs import user_cache_path
 from index.errors import RetrievalError, UsageError
 from index.io import content_digest
 from index.stores.base import Store
-from index.stores.filters import Filter
+from index.stores.filters import MOST_VALUES, SEPARATOR, Filter
 from index.stores.folder import ERRORS, read_failures
-from index.stores.metadata import MOST_VALUES, SEPARATOR
 from index.stores.milvus.client import (
     FACTS,
     FIELDS,
@@ -33,7 +32,7 @@ from index.stores.milvus.client import (
     explain,
     parse_address,
 )
-from index.stores.records import FORMAT, Item, Manifest, Space
+from index.stores.records import FORMAT, Item, Manifest, Space, from_facts
 from index.stores.students import find_student
 from index.vectors import Ids, Scored, Scores, Vectors
 
@@ -129,44 +128,6 @@ class MilvusIndex(Store):
             rows.update((row["digest"], dict(row)) for row in found)
         return rows
 
-    def search(
-        self,
-        space: str,
-        queries: Vectors,
-        k: int,
-        kind: str,
-        effort: int,
-        keep: str = "",
-        fields: Sequence[str] = (),
-    ) -> tuple[Scores, list[list[Row]]]:
-        """Find the k nearest of `(n, dim)` queries that pass the filter `keep`, and read some fields.
-
-        Returns:
-            `(n, k)` similarities, falling, -inf where none is left, and of each query the rows.
-        """
-        wide, made = WIDE.get(kind, 1), self.written.spaces[space].type
-        answer = self.client.search(
-            self.name(space),
-            data=queries,
-            filter=keep,
-            limit=min(k * wide, DEEPEST),
-            output_fields=["digest", *fields, *(["vector"] if wide > 1 else [])],
-            search_params={"metric_type": METRIC, "params": search_params(kind, effort, k)},
-            timeout=SECONDS,
-        )
-        scores, found = np.full((len(queries), k), -np.inf, np.float32), []
-        for line, (query, hits) in enumerate(zip(queries, answer, strict=True)):
-            rows = [{**hit["entity"], "digest": hit["digest"]} for hit in hits]
-            values = np.array([hit["distance"] for hit in hits], np.float32)
-            if wide > 1:
-                vectors = np.array([row.pop("vector") for row in rows], made.dtype).reshape(-1, len(query))
-                values = made.similarity(query[None], vectors)[0]
-                best = np.argsort(-values, kind="stable")[:k]
-                rows, values = [rows[i] for i in best], values[best]
-            scores[line, : len(rows)] = values
-            found.append(rows)
-        return scores, found
-
     def scan(self, fields: Sequence[str], space: str = "student") -> Iterator[list[Row]]:
         """Read all rows of a space, some at a time, by rising digest."""
         wanted = {"output_fields": ["digest", *fields], "consistency_level": "Strong"}
@@ -237,9 +198,9 @@ class MilvusIndex(Store):
         known = self.row(item)["more"]["metadata"]
         return {n: SEPARATOR.join(v) if isinstance(v, list) else v for n, v in known.items()}
 
-    def keep(self, narrow: Filter) -> str:
+    def keep(self, filter: Filter) -> str:
         """The filter that the server applies."""
-        return as_filter(narrow, self.columns)
+        return as_filter(filter, self.columns)
 
     def rows(self, space: str, ids: Ids | None = None) -> Vectors:
         """The `(len(ids), dim)` vectors of some items; None takes all, which must be pinned."""
@@ -259,19 +220,49 @@ class MilvusIndex(Store):
 class MilvusSpace:
     """One space of a gallery in Milvus."""
 
-    def __init__(self, index: MilvusIndex, space: str) -> None:
-        self.index, self._space = index, space
-        self._made = index.manifest.spaces[space]
+    def __init__(self, index: MilvusIndex, space: str, made: Space | None = None) -> None:
+        self.index, self._space, self._made = index, space, made or index.written.spaces[space]
 
     def search(self, queries: Vectors, k: int, keep: str | None = None) -> Scored:
         """Find the k nearest of each of `(n, dim)` queries, with the server's own filter."""
-        index, k, made = self.index, min(k, DEEPEST), self._made
-        scores, found = index.search(self._space, queries, k, made.factory, made.probes, keep or "", FIELDS)
+        index = self.index
+        scores, found = self.nearest(queries, min(k, DEEPEST), keep or "", FIELDS)
         ids = np.full(scores.shape, -1, np.int64)
         for line, rows in enumerate(found):
             index.remember({row["digest"]: row for row in rows})
             ids[line, : len(rows)] = [index.ids_by_digest.of(row["digest"]) for row in rows]
         return scores, ids
+
+    def nearest(
+        self, queries: Vectors, k: int, keep: str = "", fields: Sequence[str] = ()
+    ) -> tuple[Scores, list[list[Row]]]:
+        """Find the k nearest of `(n, dim)` queries that pass the filter `keep`, and read some fields.
+
+        Returns:
+            `(n, k)` similarities, falling, -inf where none is left, and of each query the rows.
+        """
+        made, wide = self._made, WIDE.get(self._made.factory, 1)
+        answer = self.index.client.search(
+            self.index.name(self._space),
+            data=queries,
+            filter=keep,
+            limit=min(k * wide, DEEPEST),
+            output_fields=["digest", *fields, *(["vector"] if wide > 1 else [])],
+            search_params={"metric_type": METRIC, "params": search_params(made.factory, made.probes, k)},
+            timeout=SECONDS,
+        )
+        scores, found = np.full((len(queries), k), -np.inf, np.float32), []
+        for line, (query, hits) in enumerate(zip(queries, answer, strict=True)):
+            rows = [{**hit["entity"], "digest": hit["digest"]} for hit in hits]
+            values = np.array([hit["distance"] for hit in hits], np.float32)
+            if wide > 1:
+                vectors = np.array([row.pop("vector") for row in rows], made.dtype).reshape(-1, len(query))
+                values = made.type.similarity(query[None], vectors)[0]
+                best = np.argsort(-values, kind="stable")[:k]
+                rows, values = [rows[i] for i in best], values[best]
+            scores[line, : len(rows)] = values
+            found.append(rows)
+        return scores, found
 
     def order_again(self, queries: Vectors, ids: Ids, k: int) -> Scored:
         """Order `(n, candidates)` ids by their stored vectors, which are fetched, and keep the best k."""
@@ -358,9 +349,8 @@ def _read_facts(name: str, text: str | None) -> tuple[Manifest, list[str]]:
     """Read what was written beside the vectors. It comes from elsewhere: it names nothing that is opened."""
     try:
         facts = json.loads(text or "")
-        spaces = {str(space): Space(**made) for space, made in facts["manifest"].pop("spaces").items()}
-        manifest = Manifest(**facts["manifest"], spaces=spaces)
-        if manifest.format != FORMAT or "student" not in spaces:
+        manifest = from_facts(facts["manifest"])
+        if manifest.format != FORMAT or "student" not in manifest.spaces:
             raise ValueError(manifest.format)
         return manifest, [str(column) for column in facts["columns"]]
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -6,13 +6,15 @@ server, costs no more than the batches at hand.
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from math import log2, sqrt
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from platformdirs import user_cache_path
 
 from index.errors import RetrievalError, UsageError
@@ -20,9 +22,19 @@ from index.io import atomic_write, content_digest
 from index.parallel import bounded_map
 from index.progress import progress, say
 from index.stores.base import Batch, BuildReport, Content, StoreWriter
+from index.stores.faiss.tuning import (
+    CODES_REACH,
+    DEPTH,
+    EXACT_FLOATS,
+    GIB,
+    GRAPH_BYTES,
+    GRAPH_LIMIT,
+    MAX_LISTS,
+    TunedIndex,
+)
+from index.stores.filters import PATH, join_metadata, merge_rows, read_rows
 from index.stores.folder import ERRORS
 from index.stores.folder_writer import write_failures
-from index.stores.metadata import PATH, join_metadata, merge_rows, read_rows
 from index.stores.milvus.client import (
     FACTS,
     FIELDS,
@@ -38,12 +50,70 @@ from index.stores.milvus.client import (
     create_collection,
     json_size,
 )
-from index.stores.milvus.store import PAGE, MilvusIndex, Row, find_current
-from index.stores.milvus.tuning import choose_index, serves, tune
+from index.stores.milvus.store import PAGE, MilvusIndex, MilvusSpace, Row, find_current
 from index.stores.models import Models
-from index.stores.options import AUTO, IndexOptions
+from index.stores.options import AUTO, IndexOptions, SearchTarget
 from index.stores.records import FORMAT, Failure, Item, Manifest, Space, as_facts
 from index.stores.students import keep_student
+from index.vectors import Scores
+
+EFFORTS = (32, 48, 64, 96, 128, 192, 256, 384, 512)  # breadth of a graph, or lists to visit
+HARDEST = 2048
+MOST_GROWTH = 4
+QUERIES = 200  # that recall is measured with
+TOGETHER = 10  # of them in one request: their answers may hold many whole vectors
+DEEP = 10  # times as many results as are wanted, of which the best are taken for the nearest there are
+
+
+def choose_index(count: int, dim: int, target: SearchTarget) -> tuple[str, dict[str, Any]]:
+    """Choose type and parameters of an index of `(count, dim)` vectors: exact while that is quick."""
+    room = target.memory * GIB / count
+    if target.recall == 1 or count * dim <= EXACT_FLOATS:
+        return "FLAT", {}
+    if count <= GRAPH_LIMIT and room >= 4 * dim + GRAPH_BYTES:
+        return "HNSW", {"M": 32, "efConstruction": 128}
+    lists = {"nlist": min(2 ** round(log2(2 * sqrt(count))), MAX_LISTS)}
+    if target.recall > CODES_REACH and room >= dim:
+        return "IVF_SQ8", lists
+    if room >= dim / 4:
+        return "SCANN", lists | {"with_raw_data": "true"}  # the server takes no True
+    parts = next(parts for parts in range(max(dim // 8, 1), 0, -1) if dim % parts == 0)
+    return "IVF_PQ", lists | {"m": parts, "nbits": 8}
+
+
+def serves(there: Mapping[str, Any] | None, kind: str, params: Mapping[str, Any]) -> bool:
+    """Whether an index, as the server describes it, still does for what `choose_index` would choose now."""
+    if there is None or there["index_type"] != kind:
+        return False
+    # Of a gallery that has grown, lists become long; up to so many times they are not worth a new index.
+    return MOST_GROWTH * int(there.get("nlist", MAX_LISTS)) >= int(params.get("nlist", 0))
+
+
+def tune(index: MilvusIndex, space: str, kind: str, target: SearchTarget) -> TunedIndex:
+    """Find the least effort that reaches the recall, measured against what the most finds, and deeper."""
+    if kind == "FLAT":
+        return TunedIndex(kind, target.recall, 1.0, 0, 0, 0.0)
+    k, made = DEPTH + 1, index.written.spaces[space]  # each query finds itself
+    rows = index.client.query(
+        index.name(space), filter='digest >= ""', limit=QUERIES, output_fields=["vector"]
+    )
+    queries = np.array([row["vector"] for row in rows], made.dtype)
+
+    def search(k: int, effort: int, together: int) -> Scores:
+        searched = MilvusSpace(index, space, replace(made, factory=kind, probes=effort))
+        parts = range(0, len(queries), together)
+        return np.concatenate([searched.nearest(queries[i : i + together], k)[0] for i in parts])
+
+    least = search(DEEP * k, HARDEST, 1)[:, k - 1 : k]
+    if not np.isfinite(least).all():
+        raise RetrievalError("The server finds too few of its vectors. Index again once it is at rest.")
+    recall = 0.0
+    for effort in EFFORTS:
+        recall = float((search(k, effort, TOGETHER) >= least - 1e-5)[:, 1:].mean())
+        if recall >= target.recall:
+            break
+    return TunedIndex(kind, target.recall, recall, effort, 0, 0.0)
+
 
 T = TypeVar("T")
 BYTES = 4 << 20  # of vectors in one request
@@ -74,7 +144,8 @@ class MilvusWriter(StoreWriter):
         self._new = self._changed = self._removed = 0
         self._failures: list[Failure] = []
         self._columns: list[str] = []
-        self._complained = self._failed = False
+        self._metadata: dict[str, dict[str, Any]] = {}  # of this run, by digest
+        self._failed = False  # whether the server ever did
 
     def begin(self, models: Models, options: IndexOptions, sources: list[str]) -> None:
         """Reach the server, and have what is there ready to be searched."""
@@ -116,15 +187,15 @@ class MilvusWriter(StoreWriter):
         """Send what the server lacks or has otherwise; with `update`, drop what the run did not bring."""
         if self._is_new:
             self.gallery = self.create(content.spaces)
-        metadata = self._join(content)
+        if self.options.metadata is not None:
+            self._metadata = _join(self.options.metadata, list(content.items()))
         most = max(space.dim for space in content.spaces.values())
         size = max(min(BYTES // (4 * most), MOST_ROWS), 1)
-        kept = self.send(content.batches(size), content.count, metadata)
+        kept = self.send(content.batches(size), content.count)
         if self.options.update:
             self._removed = self._drop_others(kept)
         self._failures = list(content.failures())
-        named = {column for row in (metadata or {}).values() for column in row}
-        self._columns = sorted({*self.gallery.columns, *named})
+        self._columns = sorted({*self.gallery.columns}.union(*self._metadata.values()))
 
     def commit(self) -> BuildReport:
         """Have all indexed and on the server's disk, and let the name mean it."""
@@ -153,28 +224,18 @@ class MilvusWriter(StoreWriter):
             self.make_ready(name, "FLAT", {})
         return MilvusIndex(self.client, self._student)
 
-    def send(
-        self, batches: Iterable[Batch], total: int, metadata: Mapping[str, dict[str, Any]] | None = None
-    ) -> set[str]:
+    def send(self, batches: Iterable[Batch], total: int) -> set[str]:
         """Send batches, some at a time, at the server's pace, and return the digests of all items."""
         kept: set[str] = set()
-
-        def seen() -> Iterator[Batch]:
-            for batch in batches:
-                kept.update(item.digest for item in batch.items)
-                yield batch
-
-        def write(batch: Batch) -> tuple[int, int, int]:
-            return self._write(batch, metadata)
-
         with ThreadPoolExecutor(LANES) as pool, progress(total, "send") as bar:
-            for new, changed, count in bounded_map(pool, write, seen(), LANES + 1):
+            for new, changed, digests in bounded_map(pool, self._write, batches, LANES + 1):
                 self._new, self._changed = self._new + new, self._changed + changed
-                bar.update(count)
+                kept.update(digests)
+                bar.update(len(digests))
         return kept
 
-    def _write(self, batch: Batch, metadata: Mapping[str, dict[str, Any]] | None) -> tuple[int, int, int]:
-        """Send what the server lacks or has otherwise; return how many are new, changed, and in the batch."""
+    def _write(self, batch: Batch) -> tuple[int, int, list[str]]:
+        """Send what the server lacks or has otherwise; return how many are new and changed, and digests."""
         # Who has counted has waited for all that was written, and has it until the server starts again.
         level = "Strong" if self._failed else "Eventually"
         digests = [item.digest for item in batch.items]
@@ -184,19 +245,20 @@ class MilvusWriter(StoreWriter):
             old = known.get(item.digest)
             facts = old["more"]["metadata"] if old else {}
             whole = item if self.options.update or old is None else _merge(as_item(old), item)
-            rows[item.digest] = as_row(whole, (metadata or {}).get(item.digest, facts))
+            rows[item.digest] = as_row(whole, self._metadata.get(item.digest, facts))
         different = [digest for digest, old in known.items() if rows[digest] != old]
         missing = [digest for digest in digests if digest not in known]
         if gone := len(set(missing) - set(batch.vectors.get("student", {}))):
             raise RetrievalError(
                 f"{gone} images that were in {self.address} are gone from it. Start again, without --resume."
             )
-        for space in self._student_last() if different or missing else ():
+        # The student's is the last: what it has, the others have.
+        for space in reversed(self.gallery.written.spaces) if different or missing else ():
             old_rows = self._insist(self.gallery.fetch, space, different, ["vector"])
             vectors = {digest: row["vector"] for digest, row in old_rows.items()}
             vectors |= {digest: batch.vectors[space][digest] for digest in missing}
             self.upsert(space, [rows[digest] | {"vector": vector} for digest, vector in vectors.items()])
-        return len(missing), len(different), len(digests)
+        return len(missing), len(different), digests
 
     def upsert(self, space: str, rows: list[Row]) -> None:
         """Send rows with their vectors, in the place of those of the same digest."""
@@ -204,26 +266,19 @@ class MilvusWriter(StoreWriter):
 
     def _insist(self, work: Callable[..., T], *args: Any, **options: Any) -> T:
         """Do what may be done twice until it succeeds, or has failed for too long."""
-        end = time.monotonic() + self.patience
+        end, complained = time.monotonic() + self.patience, False
         while True:
             try:
-                done = work(*args, **options)
-                self._complained = False
-                return done
+                return work(*args, **options)
             except UsageError:
                 raise
             except RetrievalError as error:
                 if time.monotonic() > end:
                     raise
-                self._failed = True
-                if not self._complained:
-                    self._complained = True
+                if not complained:
                     say(f"{error} Trying again for {self.patience:.0f} seconds.")
+                complained = self._failed = True
                 time.sleep(PAUSE)
-
-    def _student_last(self) -> list[str]:
-        """The spaces, in the order of writing: what the student's has, the others have."""
-        return [*(space for space in self.gallery.written.spaces if space != "student"), "student"]
 
     def _drop_others(self, kept: set[str]) -> int:
         """Remove the items that are not among `kept`, and return how many the student's collection had."""
@@ -233,8 +288,7 @@ class MilvusWriter(StoreWriter):
             pages = self.gallery.scan([], space)
             return [row["digest"] for page in pages for row in page if row["digest"] not in kept]
 
-        # The student's first: the others may have more, of a run that was killed.
-        for space in reversed(self._student_last()):
+        for space in self.gallery.written.spaces:  # the others may have more, of a run that was killed
             gone[space] = self._insist(find, space)
             for start in range(0, len(gone[space]), PAGE):
                 chosen = any_of(gone[space][start : start + PAGE])
@@ -286,17 +340,14 @@ class MilvusWriter(StoreWriter):
         self.client.alter_alias(self._student, self.address.name)
         say(f"{self._current} is still there, for servers that search it. Drop it once none does.")
 
-    def _join(self, content: Content) -> dict[str, dict[str, Any]] | None:
-        """Metadata by the item's digest."""
-        file = self.options.metadata
-        if file is None:
-            return None
-        items = list(content.items())
-        joined = join_metadata(file, [[(one.path, one.name) for one in item.files] for item in items])
-        say(f"{file}: {joined.counts}.")
-        by_path = {row.pop(PATH): row for row in joined.table.to_pylist()}
-        rows = {item.digest: [by_path[f.path] for f in item.files if f.path in by_path] for item in items}
-        return {digest: merge_rows(some) for digest, some in rows.items() if some}
+
+def _join(file: Path, items: list[Item]) -> dict[str, dict[str, Any]]:
+    """The metadata of a CSV file by the item's digest."""
+    joined = join_metadata(file, [[(one.path, one.name) for one in item.files] for item in items])
+    say(f"{file}: {joined.counts}.")
+    by_path = {row.pop(PATH): row for row in joined.table.to_pylist()}
+    rows = {item.digest: [by_path[f.path] for f in item.files if f.path in by_path] for item in items}
+    return {digest: merge_rows(some) for digest, some in rows.items() if some}
 
 
 def _require_short(metadata: Path) -> None:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from app.cli import app
 from app.cli.groups import ORDER
-from app.cli.teacher_options import READERS, describe_teacher, shorten
+from app.cli.teacher_options import describe_teacher, shorten
 from index.embedders.options import HELP, EmbedderOptions
 from index.errors import UsageError
 
@@ -58,7 +58,6 @@ def test_help_loads_nothing_heavy():
 
 
 def test_every_option_of_a_teacher_can_be_given_in_a_short_and_in_a_long_form():
-    assert READERS.keys() == EmbedderOptions.__dataclass_fields__.keys()
     long = [
         "--teacher-batch",
         "5",

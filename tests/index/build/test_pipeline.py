@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 import pytest
 
-from index.build.compact import compact_index
 from index.build.pipeline import build_index
+from index.build.rewrite import compact_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.images.file import text_to_path

@@ -27,8 +27,7 @@ from index.build.journal import Journal
 from index.build.pipeline import build as make
 from index.build.pipeline import build_index
 from index.build.ray import RayCluster, open_cluster, pieces_name, plan
-from index.build.ray_pieces import read_piece, write_piece
-from index.build.ray_worker import MOST_TRIES, TRIES, Job, Worker, list_files
+from index.build.ray_worker import MOST_TRIES, TRIES, Job, Worker, list_files, read_piece, write_piece
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.registry import open_embedder
 from index.errors import RetrievalError, UsageError

@@ -9,7 +9,7 @@ from conftest import picture, png, write_embedder
 from PIL import Image
 from teacher_server import TeacherServer, serving
 
-import index.build.ask_along
+import index.build.embed_missing
 from index.build.pipeline import build_index
 from index.embedders.base import Calls
 from index.embedders.callable import CallableEmbedder
@@ -145,7 +145,7 @@ def test_a_budget_that_copies_make_enough_is_enough(folder, tmp_path, counted):
 
 
 def test_what_memory_has_no_room_for_is_read_again(folder, tmp_path, counted, monkeypatch):
-    monkeypatch.setattr(index.build.ask_along, "HELD", 1)
+    monkeypatch.setattr(index.build.embed_missing, "HELD", 1)
     (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())
     embedder, paid = student(tmp_path), with_callable(tmp_path, 12)
     embedder.calls = Calls(batch=4)

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from index.build import embed_missing as filling
-from index.build.compact import compact_index
 from index.build.embed import embed_files
 from index.build.journal import Journal
 from index.build.pipeline import build_index
+from index.build.rewrite import compact_index
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.teacher_space import TeacherSpace
 from index.errors import RetrievalError

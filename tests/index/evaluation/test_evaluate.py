@@ -11,8 +11,7 @@ from sklearn.metrics import average_precision_score
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
-from index.evaluation.evaluate import evaluate_by_name
-from index.evaluation.labelled import evaluate_labelled, label_items, read_labels
+from index.evaluation.evaluate import evaluate_by_name, evaluate_labelled, label_items, read_labels
 from index.evaluation.rankings import Options, gallery_agreement
 from index.images.decode import read_photo
 from index.search import Searcher

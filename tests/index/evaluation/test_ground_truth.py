@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from index.errors import UsageError
-from index.evaluation.ground_truth import EASY, HARD, JUNK, NEGATIVE, read_ground_truth
+from index.evaluation.revisited import EASY, HARD, JUNK, NEGATIVE, read_ground_truth
 
 TRUTH = {
     "imlist": [f"db{i}" for i in range(6)],

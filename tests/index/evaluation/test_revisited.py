@@ -14,10 +14,18 @@ from sklearn.metrics import average_precision_score
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError, RetrievalError, UsageError
-from index.evaluation.ground_truth import EASY, HARD, JUNK, NEGATIVE, GroundTruth
 from index.evaluation.metrics import revisited_average_precision, revisited_precision_at_k
 from index.evaluation.rankings import Options
-from index.evaluation.revisited import crop_query, evaluate_revisited, score_grades
+from index.evaluation.revisited import (
+    EASY,
+    HARD,
+    JUNK,
+    NEGATIVE,
+    GroundTruth,
+    crop_query,
+    evaluate_revisited,
+    score_grades,
+)
 from index.images.decode import Photo, read_photo, with_pixels
 from index.images.file import ImageFile
 from index.search import Searcher

@@ -6,8 +6,7 @@ import pytest
 from conftest import picture
 from PIL import Image, ImageCms
 
-from index.images.colour import to_srgb
-from index.images.decode import decode
+from index.images.decode import decode, to_srgb
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 

@@ -27,8 +27,8 @@ from index.images.decode import decode
 from index.images.file import MAX_BYTES, ImageFile
 from index.images.left_out import EXTENSIONS, FOLDERS, HEIC, UNREAD
 from index.images.sources import find_images
-from index.stores.folder_store import FolderStore
-from index.stores.metadata import Metadata, join_metadata
+from index.stores.filters import Metadata, join_metadata
+from index.stores.folder_writer import FolderStore
 from index.stores.models import Models
 from index.stores.options import IndexOptions
 

@@ -12,16 +12,16 @@ import pytest
 from conftest import png, write_shard
 from web_site import Site
 
-from index.build.compact import compact_index
 from index.build.pipeline import build_by_name, build_index
-from index.build.ray_worker import _file_of, list_files
+from index.build.ray_worker import as_text, from_text
+from index.build.rewrite import compact_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError, RetrievalError, UsageError
 from index.images.decode import read_photo
 from index.images.remote import PACKAGES, check, is_address, lies_below
 from index.images.sources import find_images, image_at
 from index.stores.folder import Index
-from index.stores.folder_store import FolderStore
+from index.stores.folder_writer import FolderStore
 from index.stores.options import IndexOptions
 from index.teachers.spec import TeacherSpec
 
@@ -59,8 +59,7 @@ def test_shards_at_addresses_are_the_shards_that_lie_here(shards: str, tmp_path:
         assert file.status() == (len(data), changed)
         again = image_at(file.location, file.name, ["memory://photos"])
         assert (again.read(), again.status()) == ((data, changed), file.status())
-    (row,) = [_file_of(row) for table in list_files(iter(files[4:5]), 1) for row in table.to_pylist()]
-    assert row == files[4]
+    assert from_text(as_text(files[4])) == files[4]
 
 
 def test_lists_name_images_and_shards_beside_them_and_elsewhere(

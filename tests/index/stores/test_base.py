@@ -13,7 +13,7 @@ from index import vectors
 from index.build.pipeline import build, build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
-from index.evaluation.labelled import Labelled, evaluate_labelled
+from index.evaluation.evaluate import Labelled, evaluate_labelled
 from index.evaluation.rankings import Options
 from index.images.file import ImageFile
 from index.search import Searcher
@@ -51,7 +51,7 @@ def test_a_store_in_memory_finds_what_the_index_folder_finds(
             found = []
             for searcher in both:
                 if mode == "rerank":
-                    results = searcher.rerank(*queries.values(), 6, (), narrow)
+                    results = searcher.search(queries["student"], mode, 6, (), narrow, queries["teacher"])
                 else:
                     results = searcher.search(queries[mode], mode, 6, (), narrow)
                 kept = results.ids >= 0

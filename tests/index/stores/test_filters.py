@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from index.errors import UsageError
-from index.stores.filters import Filter, parse_where
-from index.stores.metadata import Metadata
+from index.stores.filters import Filter, Metadata, parse_where
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import faiss
 import numpy as np
 import pytest
 
-from index.build.compact import compact_index
 from index.build.pipeline import build_index
+from index.build.rewrite import compact_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.io import file_digest

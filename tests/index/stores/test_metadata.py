@@ -5,8 +5,7 @@ import pyarrow as pa
 import pytest
 
 from index.errors import UsageError
-from index.stores.filters import Filter
-from index.stores.metadata import MOST_VALUES, Metadata, carry_over, join_metadata
+from index.stores.filters import MOST_VALUES, Filter, Metadata, carry_over, join_metadata
 
 NAMES = ["a/1.jpg", "a/2.jpg", "b/3.jpg"]
 

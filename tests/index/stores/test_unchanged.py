@@ -10,8 +10,8 @@ from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.images.sources import find_images
 from index.stores.folder import Index
+from index.stores.folder_writer import holds_just
 from index.stores.options import IndexOptions
-from index.stores.unchanged import holds_just
 
 
 @pytest.fixture

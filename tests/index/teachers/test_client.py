@@ -20,8 +20,8 @@ from teacher_server import EVERY, TeacherServer, ask_everything, serving
 
 import index.teachers.client
 import index.teachers.retry
-from index.build.ask_along import ask_along
 from index.build.embed import embed_files
+from index.build.embed_missing import ask_along
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.errors import BudgetError, CallError, RetrievalError, UnreachableError, UsageError
@@ -29,11 +29,11 @@ from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.io import content_digest
+from index.parallel import RateLimit
 from index.teachers.ask import ask_about
 from index.teachers.client import BudgetedTeacher
 from index.teachers.ledger import Ledger
 from index.teachers.ledger_report import verify_ledger
-from index.teachers.rate_limit import RateLimit
 from index.teachers.spec import TeacherSpec
 
 

@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.errors import RetrievalError, UsageError
-from index.teachers.ledger import Ledger, default_ledger
-from index.teachers.ledger_owner import is_gone
+from index.teachers.ledger import Ledger, default_ledger, is_gone
 
 
 @settings(max_examples=25, deadline=None)

@@ -7,8 +7,7 @@ from text_towers import COLOURS, write_text_tower, write_tokenizer
 from index.embedders.options import EmbedderOptions
 from index.embedders.teacher_space import TeacherSpace
 from index.errors import UsageError
-from index.text.models import Text, open_text
-from index.text.queries import TextQueries
+from index.text.models import Text, TextQueries, open_text
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from milvus_server import Server, free_port
 
-from index.build.compact import compact_index
 from index.build.pipeline import build, build_index
+from index.build.rewrite import compact_index
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.registry import open_embedder
 from index.errors import RetrievalError, UnreachableError, UsageError
@@ -35,8 +35,7 @@ from index.stores.milvus.client import (
     quote,
 )
 from index.stores.milvus.store import MilvusIndex, open_collection
-from index.stores.milvus.tuning import choose_index, serves
-from index.stores.milvus.writer import MilvusWriter
+from index.stores.milvus.writer import MilvusWriter, choose_index, serves
 from index.stores.models import Models
 from index.stores.options import IndexOptions, SearchTarget
 from index.stores.records import Item
@@ -113,7 +112,7 @@ def test_finds_what_the_index_folder_finds(
                 at = {index.items[i].name: i for i in range(len(index))}
                 rows = {s: index.rows(s, np.array([at["5.png"]])) for s in ("student", "teacher")}
                 if mode == "rerank":
-                    results = searcher.rerank(rows["student"], rows["teacher"], 6, [[]], narrow)
+                    results = searcher.search(rows["student"], mode, 6, [[]], narrow, rows["teacher"])
                 else:
                     results = searcher.search(rows[mode], mode, 6, [[]], narrow)
                 ids = results.ids[0][results.ids[0] >= 0].tolist()
@@ -255,7 +254,7 @@ def test_a_gallery_is_described_and_checked_and_has_no_files_to_compact(
     query = index.rows("student", np.array([0]))
     searcher = open_searcher(str(address), device="cpu")
     with pytest.raises(UsageError, match="No image has a path that starts with 'nowhere/': paths start"):
-        searcher.search(query, "student", 3, narrow=Filter(prefix="nowhere/"))
+        searcher.search(query, "student", 3, filter=Filter(prefix="nowhere/"))
     digest = index.ids_by_digest.digests[3]
     (row,) = index.fetch("student", [digest], [*FIELDS, "vector"]).values()
     index.client.upsert(index.student, [row | {"vector": [2 * number for number in row["vector"]]}])
@@ -324,9 +323,9 @@ def test_a_server_that_fails_while_a_collection_is_loaded_is_asked_again(
         "index.stores.milvus.writer.choose_index", lambda *_: ("HNSW", {"M": 4, "efConstruction": 8})
     )
     monkeypatch.setattr("index.stores.milvus.writer.PAUSE", 0.01)
-    monkeypatch.setattr("index.stores.milvus.tuning.QUERIES", 1)
-    monkeypatch.setattr("index.stores.milvus.tuning.DEPTH", 1)
-    monkeypatch.setattr("index.stores.milvus.tuning.DEEP", 1)
+    monkeypatch.setattr("index.stores.milvus.writer.QUERIES", 1)
+    monkeypatch.setattr("index.stores.milvus.writer.DEPTH", 1)
+    monkeypatch.setattr("index.stores.milvus.writer.DEEP", 1)
     writer.finish()
     assert failed
     assert open_collection(str(address)).manifest.spaces["student"].factory == "HNSW"
@@ -542,7 +541,7 @@ def test_an_index_of_codes_is_built_and_finds_what_it_says(
     small = {"nlist": 16, "m": 4}
     params = {name: small.get(name, value) for name, value in params.items()}
     monkeypatch.setattr("index.stores.milvus.writer.choose_index", lambda *_: (kind, params))
-    monkeypatch.setattr("index.stores.milvus.tuning.QUERIES", 20)
+    monkeypatch.setattr("index.stores.milvus.writer.QUERIES", 20)
     models = Models(OnnxEmbedder(student_file, "cpu"))
     rows, queries = unit_rows(3000, 8), unit_rows(50, 8, seed=1)
     items = [Item(f"/{i}", str(i), f"{i:032x}", 1, 1, 1, 1) for i in range(len(rows))]

@@ -1,0 +1,124 @@
+"""Write an index folder again without its images: without what is gone, or with a later student."""
+
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import inf
+from pathlib import Path
+
+import numpy as np
+
+from index.build.journal import Journal
+from index.embedders.onnx import OnnxEmbedder
+from index.errors import ImageError, RetrievalError, UsageError
+from index.images.remote import is_address
+from index.images.sources import image_at
+from index.io import explain_disk
+from index.stores.folder import Index
+from index.stores.folder_writer import IndexWriter, remove_old
+from index.stores.options import SearchTarget
+from index.stores.records import CHUNK, Item
+from index.stores.registry import open_store
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What was dropped: files that are gone, and bytes on the disk."""
+
+    files: int
+    bytes: int
+
+
+def compact_index(where: str | Path) -> Compacted:
+    """Drop the files that are gone, and what dead runs left on the disk. A file that changed stays.
+
+    Raises:
+        UsageError: There is no index folder, a damaged one, or an unfinished run.
+        RetrievalError: None of the images is there, another process writes the index, or the disk is full.
+    """
+    index = open_store(where)
+    if not isinstance(index, Index):
+        raise UsageError(
+            f"{index} is no index folder. `retrieval index --update` drops what is gone from it."
+        )
+    before, kept = _bytes_in(index.path), array("q")
+    with _rewriting(index) as writer:
+        writer.add_items(_present_items(index, kept))
+        writer.add_failures(failure for failure in index.failures if _is_there(failure.path))
+        made = index if writer.equals(index) else _commit_kept(writer, index, kept)
+    return Compacted(_count_files(index) - _count_files(made), before - _bytes_in(index.path))
+
+
+def replace_student(path: Path, student: OnnxEmbedder) -> Index:
+    """Put a later student in the place of the one that embeds queries. No image is read, no vector changed.
+
+    It was taught to stay in the space of the one that made the index.
+
+    Raises:
+        UsageError: There is no index, a damaged one, an unfinished run, or vectors of another length.
+        RetrievalError: Another process writes the index, or the disk is full.
+    """
+    index = Index(path)
+    if (dim := index.manifest.spaces["student"].dim) != student.dim:
+        raise UsageError(
+            f"{index} holds vectors of length {dim}; those of {student.name} have {student.dim}."
+        )
+    with _rewriting(index) as writer:
+        writer.take_over(index)
+        writer.embed_queries_with(student)
+        return writer.commit(index.manifest.teacher, index.manifest.teacher_options)
+
+
+@contextmanager
+def _rewriting(index: Index) -> Iterator[IndexWriter]:
+    """Keep others out, see that the index is whole, and start its next generation."""
+    with explain_disk(index.path), Journal(index.path) as journal:
+        journal.start({}, resume=False)
+        index.require_whole()
+        remove_old(index.path, index.manifest.generation)
+        with IndexWriter(index.path, index.manifest.sources) as writer:
+            yield writer
+
+
+def _commit_kept(writer: IndexWriter, index: Index, kept: "array[int]") -> Index:
+    """Write vectors, metadata and model of the items that were kept, by their ids."""
+    manifest = index.manifest
+    if not kept:
+        raise RetrievalError(f"None of the images of {index.path} is there. Is a disk missing? All was left.")
+    for name, space in manifest.spaces.items():
+        parts = (index.read_rows(name, np.asarray(kept[i : i + CHUNK])) for i in range(0, len(kept), CHUNK))
+        vectors = writer.add_space(name, space, parts)
+        writer.add_search(name, vectors, SearchTarget(space.asked, inf), space.factory)
+    if (table := writer.carry_metadata(index)) is not None:
+        writer.add_metadata(table)
+    writer.add_model(index.model_file.read_bytes(), index.data)
+    return writer.commit(manifest.teacher, manifest.teacher_options)
+
+
+def _present_items(index: Index, kept: "array[int]") -> Iterator[Item]:
+    """Yield the items of which a file is there, and note their ids."""
+    for i, item in enumerate(index.iter_items()):
+        present = [file for file in item.files if _is_there(file.path)]
+        if present:
+            kept.append(i)
+            first, *copies = present
+            yield replace(item, **vars(first), copies=tuple(copies))
+
+
+def _is_there(location: str) -> bool:
+    if is_address(location):  # which is not asked: an index may come from anyone
+        return True
+    try:
+        image_at(location, location).status()
+    except ImageError:
+        return False
+    return True
+
+
+def _count_files(index: Index) -> int:
+    return index.manifest.count + index.manifest.copies + index.manifest.failed
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
