@@ -86,20 +86,13 @@ def distill(
     options: Options,
     budgets: Sequence[int] = (),
 ) -> Distilled:
-    """Distil a student and write its folder; or one for each of several budgets, to see quality grow.
+    """Distil a student from at most `options.budget` answers of a teacher, ever, and write its folder.
 
-    With several, all answers are collected first, each budget adding to those of the one before. Then the
-    students are trained one after the other, or under torchrun side by side. The one of the largest budget,
-    which is returned, gets `out` itself, and its variants; the others get folders in it. All are measured on
-    the photos that the last one holds out, which none of them learnt from.
-
-    Args:
-        files: The pool of unlabelled images.
-        teacher: Asked about at most `options.budget` of them, ever.
-        ledger: Its paid answers.
-        out: The student folder; its files are replaced when the student is ready.
-        options: What and how.
-        budgets: Several budgets, rising, in place of the one in `options`.
+    With several budgets, rising, in place of that one, all answers are collected first, each budget adding to
+    those of the one before. Then the students are trained one after the other, or under torchrun side by
+    side. The one of the largest budget, which is returned, gets `out` itself, and its variants; the others
+    get folders in it. All are measured on the photos that the last one holds out, which none of them learnt
+    from. Files are replaced when a student is ready.
 
     Raises:
         UsageError: `out`, the student's name, its weights or the device cannot be used.

@@ -72,16 +72,11 @@ def place(
     whiten: float,
     trust: float | None = None,
 ) -> Placement:
-    """Place every image of a pool.
+    """Place every image of a pool in a space of `dim`, whitened as in `Projection.fit`.
 
-    Args:
-        features: `(n, features)` that answers are predicted from.
-        free: `(n, free dim)` vectors of the free network.
-        answered: `(k,)` places of the answered images in the pool.
-        answers: `(k, teacher dim)` unit rows.
-        dim: Of the student's space.
-        whiten: As in `Projection.fit`.
-        trust: The teacher's share; None chooses it.
+    Answers are predicted from `(n, features)`; `free` are the free network's `(n, free dim)` vectors. Images
+    at the `(k,)` places are answered, by `(k, teacher dim)` unit rows, which choose the teacher's share in all
+    places unless `trust` gives it.
     """
     mean = answers.mean(axis=0)
     _, strength, axes = np.linalg.svd(answers - mean, full_matrices=False)

@@ -112,24 +112,19 @@ def distill(
     if dry_run and former is None:
         from index.teachers.cost import bill_by_name
 
-        wanted = budgets[-1]
-        bill = bill_by_name(
-            images, spec, device, price, wanted, exclude=chosen.exclude, queries=chosen.queries
-        )
-        typer.echo(bill)
+        pool = None, chosen.exclude, chosen.queries
+        typer.echo(bill_by_name(images, spec, device, price, budgets[-1], *pool))
         return
     from distill.continued import bill_further, continue_by_name
     from distill.pipeline import distill_by_name
 
-    if dry_run:
-        assert former
+    if former and dry_run:
         typer.echo(bill_further(images, former, spec, chosen))
         return
     if former:
         made = continue_by_name(images, former, spec, out or former, chosen)
     else:
-        assert out
-        made = distill_by_name(images, spec, out, chosen, budgets)
+        made = distill_by_name(images, spec, out, chosen, budgets)  # type: ignore[arg-type]  # see above
     if made.summary:
         typer.echo(made.summary)
 

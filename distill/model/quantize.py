@@ -64,20 +64,11 @@ def make_variants(
     names: Sequence[str],
     queries: NDArray[np.uint8] | None = None,
 ) -> list[Variant]:
-    """Write the variants that pass the gate beside the student, as `student.<name>.onnx`.
+    """Write the variants that pass the gate beside the student, as `student.<name>.onnx`, and remove others.
 
-    Those of an earlier call are removed.
-
-    Args:
-        student: The original, opened from its file.
-        pixels: `(n, side, side, 3)` uint8 images in random order, unlabelled. The first are calibrated on,
-            the others are the gallery of the gate.
-        names: `fp16`, `int8`.
-        queries: `(m, side, side, 3)` uint8 images that the gate searches with; None takes each image of the
-            gallery, and leaves it out of what it finds.
-
-    Returns:
-        The original, and each variant.
+    Of the `(n, side, side, 3)` uint8 images, unlabelled and in random order, the first are calibrated on; the
+    others are the gallery of the gate. It searches with such queries, or with each image of the gallery, left
+    out of what it finds. The original comes first of what is returned.
 
     Raises:
         UsageError: No such variant.

@@ -73,17 +73,10 @@ def judge(
     device: str = "auto",
     seed: int = 0,
 ) -> Judged:
-    """Ask a ranker about lists, learn its orders, and write vectors of all photos by content digest.
+    """Ask a ranker about lists of photos, learn its orders, and write vectors of all by content digest.
 
-    Args:
-        photos: What lists are made of, as for `find_images`.
-        ranker: The ranker to ask.
-        ledger: Its answers.
-        budget: How many lists may ever be asked about.
-        out: An .npz or .parquet file to write.
-        queries: Photos that get a vector too, and are asked about in no list.
-        device: `auto`, `cpu` or `cuda`.
-        seed: Random seed.
+    Queries get a vector too, and are asked about in no list. The budget is how many lists may ever be asked
+    about; `out` is an .npz or .parquet file.
 
     Raises:
         RetrievalError: The ranker contradicts itself, or it, its ledger or a file cannot be used.

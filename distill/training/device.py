@@ -16,15 +16,10 @@ Choice = tuple[str, str]  # accelerator, precision: Fabric's words
 
 
 def choose_accelerator(device: str, cuda: bool, bf16: bool) -> Choice:
-    """Choose Fabric's accelerator and precision.
-
-    Args:
-        device: `auto`, `cpu` or `cuda`.
-        cuda: Whether torch sees a GPU.
-        bf16: Whether that GPU computes in bfloat16.
+    """Choose Fabric's accelerator and precision, by whether torch sees a GPU that computes in bfloat16.
 
     Raises:
-        UsageError: `device` is unknown, or is `cuda` where there is none.
+        UsageError: The device is none of `auto`, `cpu`, `cuda`, or is `cuda` where there is none.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"No device {device!r}. Give one of auto, cpu, cuda.")
