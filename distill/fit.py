@@ -68,7 +68,8 @@ def fit_student(
     if former and former.weights:
         student.load_state_dict(former.weights)
     start = perf_counter()
-    asked_of, rows = answered.queries, np.searchsorted(pool.digests, answered.digests)
+    asked_of, places = answered.queries, {digest: i for i, digest in enumerate(pool.digests)}
+    rows = np.array([places[digest] for digest in answered.digests])
     held = hold_out(answered.digests, 0.0 if asked_of else None)
     kept, vectors = rows[~held], answered.vectors[~held]
     placement = place(pool.features, pool.free, kept, vectors, options.dim, recipe.whiten, recipe.trust)

@@ -75,8 +75,8 @@ def place(
     """Place every image of a pool in a space of `dim`, whitened as in `Projection.fit`.
 
     Answers are predicted from `(n, features)`; `free` holds the free network's vectors. Images at the `(k,)`
-    places are answered, by `(k, teacher dim)` unit rows, which choose the teacher's share in all places unless
-    `trust` gives it.
+    places are answered, by `(k, teacher dim)` unit rows, which choose the teacher's share in all places
+    unless `trust` gives it.
     """
     mean = answers.mean(axis=0)
     _, strength, axes = np.linalg.svd(answers - mean, full_matrices=False)
