@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from distill.model.quantize import CODES, read_pixels
+from distill.options import check_bits
 from index.build.embed import embed_files
 from index.embedders.codes import BITS, LITTLE, ORDER
 from index.embedders.onnx import FLOATS, OnnxEmbedder
@@ -29,16 +30,6 @@ RIDGE = 0.01  # share of the mean variance that is added to each dimension's
 PHOTOS = 10_000  # that codes are fitted to, at most
 OUTPUTS = ("embeddings", "projections", "codes")
 PROBES = 32  # photos that must get the same vectors as before, to the last bit
-
-
-def check_bits(bits: int, dim: int, photos: int | None = None) -> None:
-    """Raise UsageError unless codes of so many bits, 0 for none, fit so long vectors of so many photos."""
-    if bits < 0 or bits % 8:
-        raise UsageError(f"--bits must be a multiple of 8, such as 64, 128 or 256, not {bits}.")
-    if bits > dim:
-        raise UsageError(f"--bits {bits} is more than the student's {dim} dimensions. Give {dim // 8 * 8}.")
-    if photos is not None and photos < bits:
-        raise UsageError(f"Codes of {bits} bits need as many photos; here are {photos}. Give more.")
 
 
 def fit_codes(vectors: NDArray[np.float32], bits: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -6,8 +6,9 @@ import onnx
 import pytest
 from conftest import picture, write_embedder
 
-from distill.model.codes import append_codes, append_codes_by_name, check_bits, fit_codes
+from distill.model.codes import append_codes, append_codes_by_name, fit_codes
 from distill.model.quantize import make_variants
+from distill.options import check_bits
 from index.embedders.base import embed_checked, embed_many
 from index.embedders.codes import CodeEmbedder, bits_of
 from index.embedders.onnx import OnnxEmbedder
