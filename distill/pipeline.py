@@ -222,6 +222,9 @@ def make_student(
     checkpoint.path.unlink(missing_ok=True)
     if options.bits:  # the student is safe, whatever becomes of them, and of the variants
         append_codes(out / STUDENT, vectors, options.bits, crops)
+        embedder = OnnxEmbedder(out / STUDENT, "cpu")
+        run["export"]["key"] = embedder.key
+        write_run(out, run)
     if options.variants:
         chosen = np.random.default_rng(options.seed).permutation(len(pool.pixels))[: CALIBRATION + GATE]
         pixels = as_shown(pool.pixels[chosen], options.size)

@@ -15,9 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from distill.model.quantize import CODES, read_pixels
 from distill.options import check_bits
+from distill.report.report import RUN, read_run, write_run
 from index.build.embed import embed_files
 from index.embedders.codes import BITS, LITTLE, ORDER
-from index.embedders.onnx import FLOATS, OnnxEmbedder
+from index.embedders.onnx import OnnxEmbedder
 from index.embedders.teacher_space import Projection
 from index.errors import RetrievalError, UsageError
 from index.images.sources import Source, find_images
@@ -81,7 +82,7 @@ def append_codes(file: Path, vectors: NDArray[np.float32], bits: int, probes: ND
     model = onnx.load(file)
     _remove_codes(model.graph)
     _add_nodes(model.graph, mean, axes)
-    facts = before.metadata | {BITS: str(bits), ORDER: LITTLE, FLOATS: before.key}
+    facts = before.metadata | {BITS: str(bits), ORDER: LITTLE}
     onnx.helper.set_model_props(model, facts)
     onnx.checker.check_model(model, full_check=True)
     with atomic_write(file) as beside:
@@ -141,4 +142,8 @@ def append_codes_by_name(folder: Path, sources: Sequence[Source], bits: int) -> 
     found = [done.vectors["student"] for done in embed_files(chosen, {"student": student}) if done.items]
     vectors = np.concatenate([np.empty((0, student.dim), np.float32), *found])
     append_codes(file, vectors, bits, read_pixels(student, sources, PROBES))
+    if (folder / RUN).is_file():
+        run = read_run(folder)
+        run["export"]["key"] = OnnxEmbedder(file, "cpu").key
+        write_run(folder, run)
     return f"{file}: codes of {bits} bits, fitted to {len(vectors)} photos. Its vectors are the same."

@@ -17,7 +17,7 @@ from distill.options import check_variants
 from distill.report.held_out import QUERY_PHOTOS, estimate_mean
 from distill.report.report import read_run, write_run
 from index.embedders.base import embed_many
-from index.embedders.onnx import FLOATS, OnnxEmbedder
+from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError, RetrievalError
 from index.evaluation.metrics import overlap_at_k, rank
 from index.images.decode import read_photo
@@ -162,7 +162,6 @@ def _convert(student: OnnxEmbedder, name: str, scratch: Path, calibration: NDArr
     try:
         CONVERSIONS[name](Path(student.spec), target, calibration)
         facts = {**student.metadata, "retrieval.variant": name}
-        facts.pop(FLOATS, None)
         if name == "int8":
             facts["retrieval.calibration"] = str(len(calibration))
         _describe(target, facts)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 
 FORMAT = "1"  # of our ONNX files, in their metadata as `retrieval.format`
-FLOATS = "retrieval.floats"  # in the metadata: the key of the file before it got codes, for the same vectors
 # How a tensor says, in the wire format of protobuf, in which file its values are: key, length, value.
 LOCATION = re.compile(rb"\x0a\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f])")
 
@@ -67,7 +66,6 @@ class OnnxEmbedder(OnnxModel):
             )
         super().__init__(path, opened, EmbedderOptions())
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-        self.key = self.metadata.get(FLOATS, self.key)
         self.dim = int(self.metadata["retrieval.dim"])
         self.side = int(self.metadata["retrieval.size"])
         self.crop = float(self.metadata["retrieval.crop"])

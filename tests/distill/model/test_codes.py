@@ -35,7 +35,7 @@ def test_codes_are_appended_and_the_vectors_stay_the_same_to_the_last_bit(tmp_pa
     plain = OnnxEmbedder(write_embedder(tmp_path / "plain.onnx", dim=24, seed=1))
     student, images = OnnxEmbedder(file), list(pixels[:9])
     assert student.embed(images).tobytes() == plain.embed(images).tobytes()
-    assert student.key == plain.key, "an index of its vectors goes on with it"
+    assert student.key != plain.key, "a key is of the whole file: nothing in it can claim another's"
     coded, floats = CodeEmbedder(file, 16), CodeEmbedder(file, 16, floats=True)
     assert coded.key == floats.key != student.key
     assert (bits_of(coded.key), bits_of(student.key)) == (16, 0)
@@ -63,10 +63,9 @@ def test_codes_find_what_vectors_find(pixels, file):
 
 
 def test_other_codes_take_the_place_of_the_first(file, pixels):
-    key, nodes = OnnxEmbedder(file).key, len(onnx.load(file).graph.node)
+    nodes = len(onnx.load(file).graph.node)
     append_codes(file, embed_many(OnnxEmbedder(file), list(pixels)), 24, pixels[:8])
     assert len(onnx.load(file).graph.node) == nodes
-    assert OnnxEmbedder(file).key == key
     assert CodeEmbedder(file, 24).embed(list(pixels[:2])).shape == (2, 3)
 
 
