@@ -223,7 +223,7 @@ def test_an_old_index_is_readable_until_the_new_one_is_complete(machine: Machine
     assert machine.run(kill_at=3) is None
     assert Index(machine.out).manifest == old.manifest
     assert old.vectors("student").shape == (5, 8)
-    with pytest.raises(RetrievalError, match=r"images embedded\. Go on with --resume, or remove"):
+    with pytest.raises(RetrievalError, match=r"1 image embedded\. Go on with --resume, or remove"):
         machine.run()
     assert len(machine.run(resume=True)) == 6
 
