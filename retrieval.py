@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from index.errors import BudgetError, ImageError, RetrievalError, UsageError
+from index.python_words import in_python
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -50,6 +51,7 @@ PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 class Teacher:
     """A teacher with its budget, its ledger and its options. Without any, the model alone will do."""
 
+    @in_python
     def __init__(
         self, model: Model | None = None, *, budget: int = 0, ledger: AnyPath | None = None, **options: Any
     ) -> None:
@@ -127,6 +129,8 @@ class Index:
     """
 
     def __init__(self, searcher: Searcher) -> None:
+        if isinstance(searcher, str | PathLike):
+            raise UsageError(f"Open an index with retrieval.open_index({fspath(searcher)!r}).")
         self.searcher = searcher
 
     def __len__(self) -> int:
@@ -140,8 +144,16 @@ class Index:
         """The ways to search that this index and its models allow."""
         return self.searcher.modes
 
+    @in_python
     def search(
-        self, photo: AnyPhoto, *, k: int = 10, mode: str = "student", where: Mapping[str, str] | None = None
+        self,
+        photo: AnyPhoto,
+        *,
+        k: int = 10,
+        mode: str = "student",
+        where: Mapping[str, str] | None = None,
+        prefix: str = "",
+        cut: float = 0.0,
     ) -> Hits:
         """Find the images most like a photo. A file never finds itself, nor a copy of itself.
 
@@ -150,6 +162,8 @@ class Index:
             k: How many hits.
             mode: `student`, `teacher`, `asymmetric` or `rerank`.
             where: Values that columns of the metadata must have.
+            prefix: What the name of an image, its path below the folder that was indexed, must start with.
+            cut: Least share of the best similarity; 0 cuts nothing.
 
         Raises:
             ImageError: The photo cannot be read.
@@ -161,12 +175,13 @@ class Index:
         if mode in ("teacher", "rerank") and self.searcher.teacher_missing:
             raise UsageError(self.searcher.teacher_missing)
         side = max(model.side for model in self.searcher.models.values())
-        found = self.searcher.find([_read(photo, side)], mode, k, Filter(columns=where or {})).results
+        found = self.searcher.find([_read(photo, side)], mode, k, Filter(prefix, where or {}, cut)).results
         return Hits(
             Hit(rank, i, score, store.items[i].path, store.items[i].name, store.metadata_of(i))
             for rank, (i, score) in enumerate(found.hits(), 1)
         )
 
+    @in_python
     def embed(self, photos: Sequence[AnyPhoto], *, model: str = "student") -> NDArray[Any]:
         """Embed n photos to `(n, dim)` float32 unit rows, with the student or the teacher.
 
@@ -188,6 +203,7 @@ class Index:
         return np.concatenate(rows) if rows else np.empty((0, embedder.dim), np.float32)
 
 
+@in_python
 def distill(
     images: Images,
     *,
@@ -207,7 +223,7 @@ def distill(
         budget: How many images the teacher may ever be asked about; several train a student each.
         recipe: How to train.
         progress: Whether to show bars.
-        options: Fields of `distill.pipeline.Options`, such as `student`, `size`, `dim`, `steps` or `device`.
+        options: Fields of `distill.options.Options`, such as `student`, `size`, `dim`, `steps` or `device`.
 
     Returns:
         The student's ONNX file. Beside it lie `report.html` and `run.json`.
@@ -215,8 +231,8 @@ def distill(
     Raises:
         RetrievalError: A request is wrong, the budget is spent, or the teacher failed.
     """
-    from distill.curve import distill_by_name
-    from distill.pipeline import STUDENT, Options
+    from distill.options import Options
+    from distill.pipeline import STUDENT, distill_by_name
     from distill.training.recipes import find_recipe
     from index.progress import bars, say
 
@@ -229,6 +245,7 @@ def distill(
     return Path(out) / STUDENT
 
 
+@in_python
 def build_index(
     images: Images,
     student: AnyPath,
@@ -282,6 +299,7 @@ def build_index(
     return Index(open_searcher(fspath(out), spec, device))
 
 
+@in_python
 def open_index(
     path: AnyPath,
     *,

@@ -7,7 +7,8 @@ from pathlib import Path
 from app.page.report.measure import milliseconds_per_image
 from app.sample_photos import make_sample_photos
 from distill.model.export import DEMO_TEACHER, export_model
-from distill.pipeline import Options, distill
+from distill.options import Options
+from distill.pipeline import distill
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.teacher_space import FILE as TEACHER_SPACE

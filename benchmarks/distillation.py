@@ -27,12 +27,13 @@ from PIL import Image
 from tables import read_table, write_table
 from torch import nn
 
-from distill.ask import TeacherAnswers, ask_teacher, digest_pool
-from distill.examples import PoolFeatures, look
+from distill.ask import TeacherAnswers, ask_teacher
+from distill.fit import Fitted, fit_student, open_backbone
 from distill.model.backbone import create_backbone
 from distill.model.export import count_parameters
 from distill.model.student import embed
-from distill.pipeline import Fitted, Options, fit_student, open_backbone
+from distill.options import Options
+from distill.pool import Pool, extract_features
 from distill.selection import order_by_worth
 from distill.training.device import keep_freed_memory, open_fabric
 from distill.training.recipes import PLAIN_CROPS, Recipe, find_recipe
@@ -42,6 +43,7 @@ from index.embedders.registry import open_embedder
 from index.evaluation.evaluate import read_labels
 from index.evaluation.metrics import average_precision, overlap_at_k, rank, recall_at_k
 from index.images.decode import Photo, with_pixels
+from index.images.digests import digest_pool
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.progress import progress
@@ -55,40 +57,36 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Photos:
-    """Photos that were read, looked at and answered; `labels` is empty for a pool that nobody labelled."""
+    """Photos that were read and answered; `labels` is empty for a pool that nobody labelled."""
 
-    looked: PoolFeatures
-    digests: NDArray[np.str_]
+    pool: Pool
     vectors: NDArray[np.float32]
     labels: NDArray[np.str_]
 
     def take(self, rows: NDArray[np.int64]) -> "Photos":
         """Some of them."""
-        seen = replace(
-            self.looked, rows=rows, pixels=self.looked.pixels[rows], features=self.looked.features[rows]
-        )
-        return Photos(seen, self.digests[rows], self.vectors[rows], self.labels[rows])
+        files, digests = ([which[row] for row in rows] for which in (self.pool.files, self.pool.digests))
+        pixels, features = self.pool.pixels[rows], self.pool.features[rows]
+        pool = replace(self.pool, files=files, digests=digests, pixels=pixels, features=features)
+        return Photos(pool, self.vectors[rows], self.labels[rows])
 
 
 def read(
     files: Sequence[ImageFile], labels: Sequence[str], args: argparse.Namespace, fabric: Fabric
 ) -> Photos:
-    """Look at photos and fetch their answers from the ledger, or from the teacher."""
+    """Read photos and fetch their answers from the ledger, or from the teacher."""
     backbone = create_backbone(args.student)
     backbone.fold_batch_norm()
     digests = digest_pool(files)
     label = dict(zip(digests, labels, strict=True)) if labels else dict.fromkeys(digests, "")
     distinct = dict(zip(digests, files, strict=True))
     digests = sorted(distinct)
-    looked = look([distinct[digest] for digest in digests], backbone, stored_side(args.size), fabric)
-    digests = [digests[row] for row in looked.rows]
     files = [distinct[digest] for digest in digests]
+    pool = extract_features(files, digests, backbone, stored_side(args.size), fabric)
     teacher = open_embedder(args.teacher, "auto")
     with Ledger(args.ledger, teacher.key) as ledger:
-        answered = ask_teacher(files, digests, range(len(files)), teacher, ledger, 1 << 40)
-    return Photos(
-        looked, np.array(digests), answered.vectors, np.array([label[digest] for digest in digests])
-    )
+        answered = ask_teacher(pool.files, pool.digests, range(len(pool.files)), teacher, ledger, 1 << 40)
+    return Photos(pool, answered.vectors, np.array([label[digest] for digest in pool.digests]))
 
 
 def score(
@@ -120,15 +118,15 @@ def distil(pool: Photos, options: Options, fabric: Fabric) -> Fitted:
     """Train a student on `options.budget` answers about the pool."""
     backbone = open_backbone(options)
     everything = np.ones(len(pool.vectors), bool)
-    order = order_by_worth(pool.looked.features, everything, options.budget, options.select, options.seed)
+    order = order_by_worth(pool.pool.features, everything, options.budget, options.select, options.seed)
     rows = np.sort(order[: options.budget])
-    answered = TeacherAnswers(pool.digests[rows].tolist(), pool.vectors[rows], 0, 0, 0.0, [])
-    return fit_student(pool.looked, rows, answered, backbone, options, fabric)
+    answered = TeacherAnswers([pool.pool.digests[row] for row in rows], pool.vectors[rows], 0, 0, 0.0, [])
+    return fit_student(pool.pool, answered, backbone, options, fabric)
 
 
 def embed_photos(student: nn.Module, photos: Photos, size: int, fabric: Fabric) -> NDArray[np.float32]:
     """`(n, dim)` vectors of photos, as the finished student is shown them."""
-    return embed(student, center_crop(torch.from_numpy(photos.looked.pixels), size), fabric).numpy()
+    return embed(student, center_crop(torch.from_numpy(photos.pool.pixels), size), fabric).numpy()
 
 
 def parse_arguments(
@@ -194,7 +192,7 @@ def search_small_photos(
     """
 
     def look_again(photos: Photos) -> NDArray[np.float32]:
-        small = center_crop(torch.from_numpy(photos.looked.pixels), options.size)
+        small = center_crop(torch.from_numpy(photos.pool.pixels), options.size)
         vectors = []
         with progress(len(small), "small photos") as bar:
             for chunk in small.split(teacher.calls.batch):

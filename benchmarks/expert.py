@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 from supervised import proxy_anchor, train_with_labels
 
-from distill.examples import look
+from distill.fit import open_backbone
 from distill.model.export import export_onnx
-from distill.pipeline import Options, open_backbone
+from distill.options import Options
+from distill.pool import extract_features
 from distill.training.device import keep_freed_memory, open_fabric
 from distill.training.recipes import Recipe
 from distill.training.views import stored_side
@@ -45,9 +46,10 @@ def main() -> None:
         learnt = set(sorted({entry.label for entry in entries}, key=lambda label: (len(label), label))[::2])
         entries = [entry for entry in entries if entry.label in learnt]
     backbone = open_backbone(OPTIONS)
-    looked = look([entry.file for entry in entries], backbone, stored_side(SIDE), fabric)
-    labels = np.array([entries[row].label for row in looked.rows])
-    student = train_with_labels(looked, labels, proxy_anchor, args.steps, OPTIONS, fabric)
+    labelled = {entry.file: entry.label for entry in entries}
+    pool = extract_features(list(labelled), [""] * len(labelled), backbone, stored_side(SIDE), fabric)
+    labels = np.array([labelled[file] for file in pool.files])
+    student = train_with_labels(pool, labels, proxy_anchor, args.steps, OPTIONS, fabric)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     facts = {"model": OPTIONS.student, "weights": f"{backbone.origin}, {args.steps} steps of Proxy-Anchor"}
     print(export_onnx(student, args.out, SIDE, OPTIONS.dim, facts, SIDE / stored_side(SIDE)))

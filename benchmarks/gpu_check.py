@@ -18,7 +18,8 @@ import torch
 
 from app.sample_photos import make_sample_photos
 from distill.model.export import DEMO_TEACHER, export_model
-from distill.pipeline import Options, distill
+from distill.options import Options
+from distill.pipeline import distill
 from index.build.pipeline import build_index
 from index.device import CUDA, count_gpus
 from index.embedders.onnx import OnnxEmbedder

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from pytorch_metric_learning import distances, losses, miners
 from torch import Tensor
 
-from distill.examples import PoolFeatures
+from distill.fit import open_backbone
 from distill.model.student import Student
-from distill.pipeline import Options, open_backbone
+from distill.options import Options
+from distill.pool import Pool
 from distill.training.device import keep_freed_memory, open_fabric
 from distill.training.loop import one_cycle
 from distill.training.recipes import steps_for
@@ -79,13 +80,13 @@ def supervise(make_loss: Callable[[int, int], Callable[[Tensor, Tensor], Tensor]
         rng = np.random.default_rng(options.seed)
         rows = rng.permutation(len(pool.vectors))[: options.budget]
         steps = steps_for(options.budget, options.recipe)
-        return train_with_labels(pool.take(rows).looked, pool.labels[rows], make_loss, steps, options, fabric)
+        return train_with_labels(pool.take(rows).pool, pool.labels[rows], make_loss, steps, options, fabric)
 
     return train
 
 
 def train_with_labels(
-    looked: PoolFeatures,
+    pool: Pool,
     labels: NDArray[np.str_],
     make_loss: Callable[[int, int], Callable[[Tensor, Tensor], Tensor]],
     steps: int,
@@ -98,8 +99,8 @@ def train_with_labels(
     backbone = open_backbone(options)
     backbone.keep_stages(options.stages or backbone.default_stages)
     student = Student(backbone, options.dim)
-    images = torch.from_numpy(looked.pixels)
-    start = TeacherSpace.fit(looked.free, options.dim).project(looked.free)
+    images = torch.from_numpy(pool.pixels)
+    start = TeacherSpace.fit(pool.free, options.dim).project(pool.free)
     student.fit(center_crop(images, options.size), torch.from_numpy(start), recipe.ridge, fabric)
     backbone.freeze_early(recipe.freeze)
     _, numbers = np.unique(labels, return_inverse=True)

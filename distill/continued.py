@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file
 
-from distill.ask import Pool, TeacherAnswers, consult, survey_pool
-from distill.examples import MOST
+from distill.ask import TeacherAnswers, consult
 from distill.former import Former
-from distill.pipeline import WEIGHTS, Distilled, Options, distill, open_backbone
+from distill.options import Options
+from distill.pipeline import WEIGHTS, Distilled, make_student, read_student_pool, start
+from distill.pool import MOST, Pool
 from distill.report.report import read_run
-from distill.training.device import keep_freed_memory, open_fabric
 from distill.training.distributed import on_first
-from distill.training.views import stored_side
 from index.embedders.base import AbsentEmbedder, Embedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import is_file_spec
@@ -30,7 +29,7 @@ from index.errors import RetrievalError, UsageError
 from index.images.digests import digest_pool
 from index.images.file import ImageFile
 from index.images.sources import Source, find_images
-from index.progress import say
+from index.progress import count, say
 from index.teachers.cost import Bill, make_bill
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
@@ -43,13 +42,8 @@ def continue_student(
 ) -> Distilled:
     """Distil again, from a student's weights, on what it was taught on and on further photos.
 
-    Args:
-        files: Further photos. Some of them may be old ones that were moved: they are known by their content.
-        student: The student folder.
-        teacher: Its teacher.
-        ledger: The teacher's answers, those of old among them.
-        out: The student folder to write; it may be the same.
-        options: What and how; `budget` counts answers about further photos alone, old ones are free.
+    Some of these may be old ones that were moved: they are known by their content. `out` may be the student
+    folder itself. The budget counts answers about further photos alone, old ones are free.
 
     Raises:
         UsageError: It is no student folder, its teacher is another, or no photo is new.
@@ -58,15 +52,12 @@ def continue_student(
     run, taught = read_run(student), Taught.load(student / TAUGHT)
     if teacher.key != run["teacher"]["key"]:
         raise UsageError(f"{student} was taught by {run['teacher']['name']}, not by {teacher.name}.")
-    keep_freed_memory()
-    fabric = open_fabric(options.device)
-    backbone = open_backbone(options)
+    fabric = start(out, options)
     place = {digest: i for i, digest in enumerate(taught.digests.tolist())}
 
     def ask() -> tuple[Pool, TeacherAnswers]:
-        old = taught.find_files()
-        side, most = stored_side(options.size), 2 * MOST
-        pool = survey_pool([*files, *old], teacher, ledger, backbone, fabric, side, most, options.seed)
+        every = [*files, *taught.find_files()]
+        pool = read_student_pool(every, teacher, ledger, fabric, options, 2 * MOST)
         given = {file.location for file in files}
         new = {
             digest
@@ -79,35 +70,35 @@ def continue_student(
             if gone == len(place):
                 raise UsageError(f"No photo that {student} was taught on is there. Name their folder, too.")
             say(
-                f"{gone} of {len(place)} photos that it was taught on are gone from where they were. "
+                f"{gone} of {count(len(place), 'photo')} that it was taught on gone from where it was. "
                 "If they have moved, name their folder beside the new photos."
             )
-        replayed = set(pool.digests) - new
-        return pool, _consult(pool, replayed, teacher, ledger, options, run)
+        answered = _consult(pool, set(pool.digests) - new, teacher, ledger, options, run)
+        pool.reader.forget()
+        return pool, answered
 
     pool, answered = on_first(fabric, ask)
     rows = [i for i, digest in enumerate(pool.digests) if digest in place]
     vectors = taught.vectors[[place[pool.digests[i]] for i in rows]]
     former = Former(run["export"]["key"], np.array(rows), vectors, load_file(student / WEIGHTS))
-    return distill(pool.files, teacher, ledger, out, options, pool, answered, fabric, former)
+    return make_student(pool, answered, len(pool.files), teacher, ledger, out, options, fabric, former)
 
 
 def _consult(
     pool: Pool, replayed: set[str], teacher: Embedder, ledger: Ledger, options: Options, run: dict[str, Any]
 ) -> TeacherAnswers:
     """Ask about new photos alone: what they cost in an earlier try of this counts against the budget."""
-    queries = find_images(options.queries) if options.queries else []
-    new = [digest for digest in pool.digests if digest not in replayed]
-    budget = options.budget
+    new, budget = [digest for digest in pool.digests if digest not in replayed], options.budget
     if isinstance(teacher, AbsentEmbedder):
-        budget, queries = min(len(ledger.known(new)), budget), []
-    asked = digest_pool(queries) if queries else []
+        budget = min(len(ledger.known(new)), options.budget)
+        options = replace(options, queries=())
+    asked = pool.reader.digest(find_images(options.queries)) if options.queries else []
     limit = _limit([*new, *asked], ledger, budget, run)
-    return consult(pool, teacher, ledger, budget, options.select, options.seed, queries, replayed, limit)
+    return consult(pool, teacher, ledger, options, replayed, limit, budget)
 
 
 def _limit(digests: Sequence[str], ledger: Ledger, budget: int, run: dict[str, Any]) -> int:
-    """How much the ledger may come to hold, so that an earlier try of this counts against the budget."""
+    """Reckon how much the ledger may hold, so that an earlier try of this counts against the budget."""
     tried = len(ledger.known(digests)) + ledger.lost - run["cost"]["failed_calls"]
     return ledger.spent + max(budget - tried, 0)
 
@@ -141,7 +132,7 @@ def bill_further(sources: Sequence[Source], student: Path, teacher: TeacherSpec,
 
 
 def keep_what_it_is(options: Options, run: dict[str, Any]) -> Options:
-    """Options of a student that takes the place of one with that run.json.
+    """Give the options of a student that takes the place of one with that run.json.
 
     Raises:
         UsageError: One of them says that it shall be something else.

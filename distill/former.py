@@ -13,18 +13,12 @@ from index.embedders.teacher_space import TeacherSpace
 
 @dataclass(frozen=True)
 class Former:
-    """The student that a new one takes the place of.
+    """The student that a new one takes the place of."""
 
-    Attributes:
-        key: Its embedder's key.
-        rows: `(n,)` places, in the pool of the new student, of photos that it embedded.
-        vectors: `(n, dim)` float32, its vectors of them, unit rows.
-        weights: State of its network to start from; None starts where every student does.
-    """
-
-    key: str
-    rows: NDArray[np.int64]
-    vectors: NDArray[np.float32]
+    key: str  # its embedder's key
+    rows: NDArray[np.int64]  # `(n,)` places, in the pool of the new student, of photos that it embedded
+    vectors: NDArray[np.float32]  # `(n, dim)` float32, its vectors of them, unit rows
+    # State of its network to start from; None starts where every student does
     weights: Mapping[str, Tensor] | None = None
 
     def align(self, placement: Placement) -> Placement:

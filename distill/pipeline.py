@@ -1,47 +1,39 @@
 """The whole distillation: choose images, ask the teacher, train the student, export it, write its folder."""
 
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import onnxruntime
-import torch
 from lightning_fabric import Fabric
-from numpy.typing import NDArray
 from safetensors.torch import save
 
-from distill.ask import FEWEST, Pool, TeacherAnswers, consult, survey_pool
-from distill.examples import MOST, Examples, PoolFeatures, gather, hold_out
+from distill.ask import TeacherAnswers, consult
+from distill.fit import as_shown, fit_student, open_backbone
 from distill.former import Former
-from distill.model.backbone import Backbone, create_backbone
 from distill.model.export import check_parity, count_parameters, export_onnx
 from distill.model.quantize import (
     CALIBRATION,
     GATE,
     check_enough,
-    check_variants,
     make_variants,
+    read_pixels,
     remove_variants,
 )
-from distill.model.student import Student
 from distill.model.trial import try_out
-from distill.placement import Placement, place
+from distill.options import Options
+from distill.pool import MOST, Pool, read_pool
 from distill.report.cost import reckon, seconds_per_image
-from distill.report.held_out import POOL_PHOTOS, QUERY_PHOTOS, HeldOut, search_again, search_with_teacher
-from distill.report.report import count, judge, judge_asking, write_report, write_run
-from distill.selection import SELECTIONS
-from distill.training.checkpoint import Checkpoint, Progress
+from distill.report.held_out import HeldOut, search_again
+from distill.report.report import judge, judge_asking, read_run, write_report, write_run
+from distill.training.checkpoint import Checkpoint
 from distill.training.device import keep_freed_memory, open_fabric
 from distill.training.distributed import on_first
-from distill.training.loop import train_student
-from distill.training.recipes import Recipe, steps_for
-from distill.training.views import center_crop, stored_side
+from distill.training.views import stored_side
 from index.embedders.base import Embedder, embed_many
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.taught import FILE as TAUGHT
@@ -49,88 +41,27 @@ from index.embedders.taught import Taught
 from index.embedders.teacher_space import FILE as TEACHER_SPACE
 from index.errors import UsageError
 from index.images.file import ImageFile
-from index.images.sources import find_images
+from index.images.sources import Source, find_images
 from index.io import content_digest
+from index.progress import count
 from index.teachers.ledger import Ledger
+from index.teachers.spec import TeacherSpec
 
 STUDENT, WEIGHTS = "student.onnx", "student.safetensors"
 CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
-class Options:
-    """What to distil.
-
-    Attributes:
-        budget: How many images the teacher may ever be asked about.
-        student: timm name of the backbone.
-        weights: Where its weights come from, as in `create_backbone`.
-        size: The student's input side, in pixels.
-        dim: Length of the student's vectors.
-        select: Which images the teacher is asked about, as in `order_by_worth`.
-        stages: Stages of the backbone to keep; None keeps those with a map of at least 1/16 of the image.
-        device: `auto`, `cpu` or `cuda`.
-        variants: Smaller files to make of the student, as in `make_variants`.
-        steps: Training steps; None lets `steps_for` choose.
-        seed: Random seed.
-        price: What a thousand answers of the teacher cost, if it is known.
-        recipe: The rest of how to train.
-        queries: Photos like those that will be searched with, as for `find_images`. Agreement is measured on
-            some of them, and decides, in place of photos of the pool.
-        exclude: Names that are left out of the pool, as for `find_images`.
-    """
-
-    budget: int = 500
-    student: str = "tf_efficientnet_lite0"
-    weights: str = "auto"
-    size: int = 128
-    dim: int = 256
-    select: str = "kmeans"
-    stages: int | None = None
-    device: str = "auto"
-    variants: tuple[str, ...] = ()
-    steps: int | None = None
-    seed: int = 0
-    price: float | None = None
-    recipe: Recipe = field(default_factory=Recipe)
-    queries: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.budget < FEWEST:
-            raise UsageError(f"--budget must be at least {FEWEST}, not {self.budget}.")
-        if self.size < 32:
-            raise UsageError(f"--size must be at least 32 pixels, not {self.size}.")
-        if self.dim < 1:
-            raise UsageError(f"--dim must be at least 1, not {self.dim}.")
-        if self.select not in SELECTIONS:
-            raise UsageError(f"--select must be one of {', '.join(SELECTIONS)}, not {self.select!r}.")
-        check_variants(self.variants)
-        if self.steps is not None and self.steps < 1:
-            raise UsageError(f"--steps must be at least 1, not {self.steps}.")
-        if self.price is not None and not 0 <= self.price < math.inf:
-            raise UsageError(f"--price must be 0 or more, not {self.price}.")
-
-
-@dataclass(frozen=True)
 class Distilled:
-    """A finished student folder, the notes of its run, and what was seen on the way.
+    """A finished student folder, the notes of its run, and what was seen on the way."""
 
-    Attributes:
-        folder: The student folder.
-        run: What its run.json holds.
-        lists: What both models found for held-out images, if any were held out.
-        survey: What was seen of the pool.
-    """
-
-    folder: Path
-    run: dict[str, Any]
-    lists: HeldOut | None
-    survey: Pool
+    folder: Path  # the student folder
+    run: dict[str, Any]  # what its run.json holds
+    lists: HeldOut | None  # what both models found for held-out images, if any were held out
 
     @property
     def summary(self) -> str:
-        """What was made and how good it is; empty in all processes but the first, which writes the folder."""
+        """Sum up what was made and how good it is; empty in all processes but the first, which writes it."""
         run = self.run
         if "export" not in run:
             return ""
@@ -153,62 +84,104 @@ def distill(
     ledger: Ledger,
     out: Path,
     options: Options,
-    survey: Pool | None = None,
-    consulted: TeacherAnswers | None = None,
-    fabric: Fabric | None = None,
-    former: Former | None = None,
+    budgets: Sequence[int] = (),
 ) -> Distilled:
-    """Distil a student and write its folder.
+    """Distil a student from at most `options.budget` answers of a teacher, ever, and write its folder.
 
-    Args:
-        files: The pool of unlabelled images.
-        teacher: Asked about at most `options.budget` of them, ever.
-        ledger: Its paid answers.
-        out: The student folder; its files are replaced when the student is ready.
-        options: What and how.
-        survey: What an earlier run of the same files, student, size and seed saw of them.
-        consulted: The answers to learn from, if they were collected before.
-        fabric: Where; None takes the device and the processes there are.
-        former: The student that it takes the place of, if there is one.
+    With several budgets, rising, in place of that one, all answers are collected first, each budget adding to
+    those of the one before. Then the students are trained one after the other, or under torchrun side by
+    side. The one of the largest budget, which is returned, gets `out` itself, and its variants; the others
+    get folders in it. All are measured on the photos that the last one holds out, which none of them learnt
+    from. Files are replaced when a student is ready.
 
     Raises:
         UsageError: `out`, the student's name, its weights or the device cannot be used.
         RetrievalError: The budget is spent on other images, or the teacher or the export failed.
     """
+    budgets = budgets or (options.budget,)
+    if options.variants:
+        check_enough(len(files), len(find_images(options.queries)) if options.queries else None)
+    fabric = start(out, options)
+
+    def ask() -> tuple[Pool, dict[int, TeacherAnswers]]:
+        pool = read_student_pool(files, teacher, ledger, fabric, options, max(budgets[-1], MOST))
+        each = {budget: consult(pool, teacher, ledger, replace(options, budget=budget)) for budget in budgets}
+        pool.reader.forget()
+        return pool, each
+
+    pool, answered = on_first(fabric, ask)
+    apart = len(budgets) > 1 and fabric.world_size > 1  # each process trains students of its own
+    mine = budgets[::-1][fabric.global_rank :: fabric.world_size] if apart else budgets
+    last = Distilled(out, {}, None)
+    for budget in mine:
+        own = replace(options, budget=budget, variants=options.variants if budget == budgets[-1] else ())
+        where = open_fabric(options.device, alone=True) if apart else fabric
+        made = make_student(
+            pool, answered[budget], len(files), teacher, ledger, _part(out, budget, budgets), own, where
+        )
+        last = made if budget == budgets[-1] else last
+    if apart:
+        fabric.barrier()
+    if len(budgets) > 1 and last.lists and fabric.is_global_zero:
+        _compare([_part(out, budget, budgets) for budget in budgets[:-1]], last)
+    return last
+
+
+def distill_by_name(
+    sources: Sequence[Source], teacher: TeacherSpec, out: Path, options: Options, budgets: Sequence[int] = ()
+) -> Distilled:
+    """`distill`, with sources and teacher given by their names; the budget in `teacher` is not used.
+
+    Raises:
+        RetrievalError: As `distill`, and where a source, the teacher or the ledger cannot be used.
+    """
+    files = find_images(sources, options.exclude)
+    model = teacher.open_plain(options.device)
+    with teacher.open_ledger(model.key) as ledger:
+        return distill(files, model, ledger, out, options, budgets)
+
+
+def start(out: Path, options: Options) -> Fabric:
+    """Make ready to train a student, so that what is wrong with the request shows before anything is paid.
+
+    Raises:
+        UsageError: `out`, the student's name, its weights or the device cannot be used.
+    """
     keep_freed_memory()
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file. Give a folder as --out.")
-    if options.variants:
-        check_enough(len(files))
-    fabric = fabric or open_fabric(options.device)
+    return open_fabric(options.device)
+
+
+def read_student_pool(
+    files: Sequence[ImageFile], teacher: Embedder, ledger: Ledger, fabric: Fabric, options: Options, most: int
+) -> Pool:
+    """`read_pool` for a student, once it is certain that this student can be trained and exported."""
     backbone = open_backbone(options)
+    try_out(options.student, options.size, options.dim, options.stages, options.device)
     side = stored_side(options.size)
+    return read_pool(files, teacher, ledger, backbone, fabric, side, options.seed, most)
 
-    def prepare() -> tuple[Pool, TeacherAnswers, dict[str, Any]]:
-        if not consulted:
-            try_out(options.student, options.size, options.dim, options.stages, options.device)
-        seen = survey or survey_pool(
-            files, teacher, ledger, backbone, fabric, side, max(options.budget, MOST), options.seed
-        )
-        answered = consulted or consult(
-            seen,
-            teacher,
-            ledger,
-            options.budget,
-            options.select,
-            options.seed,
-            find_images(options.queries) if options.queries else (),
-        )
-        return seen, answered, _describe(files, seen, answered, teacher, ledger, options)
 
-    seen, answered, run = on_first(fabric, prepare)
+def make_student(
+    pool: Pool,
+    answered: TeacherAnswers,
+    images: int,
+    teacher: Embedder,
+    ledger: Ledger,
+    out: Path,
+    options: Options,
+    fabric: Fabric,
+    former: Former | None = None,
+) -> Distilled:
+    """Train a student on answers about a pool of so many images, export it, and write its folder."""
+    run = _describe(images, pool, answered, teacher, ledger, options)
     run["former"] = former and former.key
-    looked = seen.looked
-    rows = np.searchsorted(seen.digests, answered.digests)
     checkpoint = Checkpoint(out / CHECKPOINT, content_digest(json.dumps(run).encode()))
-    fitted = fit_student(looked, rows, answered, backbone, options, fabric, checkpoint, former)
+    backbone = open_backbone(options)
+    fitted = fit_student(pool, answered, backbone, options, fabric, checkpoint, former)
     if not fabric.is_global_zero:
-        return Distilled(out, run, None, seen)
+        return Distilled(out, run, None)
     student, done = fitted.student, fitted.done
     run["asked_now"] = answered.asked
     run["options"]["recipe"] = asdict(fitted.recipe)
@@ -226,14 +199,14 @@ def distill(
 
     out.mkdir(parents=True, exist_ok=True)
     fitted.placement.space.save(out / TEACHER_SPACE)
-    crop = options.size / side
+    crop = options.size / pool.pixels.shape[1]
     remove_variants(out / STUDENT)
     (out / WEIGHTS).write_bytes(save(student.cpu().state_dict()))
     export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop)
     embedder = OnnxEmbedder(out / STUDENT, "cpu")
-    crops = _as_shown(fitted.examples.pixels[:64], options.size)
-    vectors = embed_many(embedder, list(_as_shown(looked.pixels, options.size)))
-    Taught.measure(seen.files, seen.digests, vectors).save(out / TAUGHT)
+    crops = as_shown(fitted.examples.pixels[:64], options.size)
+    vectors = embed_many(embedder, list(as_shown(pool.pixels, options.size)))
+    Taught.measure(pool.files, pool.digests, vectors).save(out / TAUGHT)
     run["export"] = {
         "largest_difference": check_parity(student.cpu(), embedder, options.size, crops),
         "megabytes": round(len(embedder.data) / 1e6, 2),
@@ -246,119 +219,45 @@ def distill(
     write_report(out, [run], lists)
     checkpoint.path.unlink(missing_ok=True)
     if options.variants:  # the student is safe, whatever becomes of them
-        chosen = np.random.default_rng(options.seed).permutation(len(looked.pixels))[: CALIBRATION + GATE]
-        pixels = _as_shown(looked.pixels[chosen], options.size)
-        run["variants"] = [asdict(made) for made in make_variants(embedder, pixels, options.variants)]
+        chosen = np.random.default_rng(options.seed).permutation(len(pool.pixels))[: CALIBRATION + GATE]
+        pixels = as_shown(pool.pixels[chosen], options.size)
+        queries = read_pixels(embedder, options.queries, GATE) if options.queries else None
+        run["variants"] = [
+            asdict(made) for made in make_variants(embedder, pixels, options.variants, queries)
+        ]
         write_run(out, run)
-    return Distilled(out, run, lists, seen)
+    return Distilled(out, run, lists)
 
 
-def open_backbone(options: Options) -> Backbone:
-    """Make the whole backbone of the student, so that what is wrong with it shows before anything is paid."""
-    torch.manual_seed(options.seed)
-    backbone = create_backbone(options.student, options.weights)
-    if options.stages:
-        create_backbone(options.student, "none").keep_stages(options.stages)
-    if backbone.pretrained:
-        backbone.fold_batch_norm()
-    return backbone
+def _part(out: Path, budget: int, budgets: Sequence[int]) -> Path:
+    """Name the folder of a budget's student."""
+    return out if budget == budgets[-1] else out / f"budget-{budget}"
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """A trained student, and how it came about.
-
-    Attributes:
-        student: The network.
-        placement: Where the images of the pool belong.
-        recipe: As it was used.
-        examples: What it learnt from.
-        lists: The teacher's lists for what was held out, if anything was.
-        done: How training went.
-        seconds: How long it took, placing the images included.
-    """
-
-    student: Student
-    placement: Placement
-    recipe: Recipe
-    examples: Examples
-    lists: HeldOut | None
-    done: Progress
-    seconds: float
-
-
-def fit_student(
-    looked: PoolFeatures,
-    rows: NDArray[np.int64],
-    answered: TeacherAnswers,
-    backbone: Backbone,
-    options: Options,
-    fabric: Fabric,
-    checkpoint: Checkpoint | None = None,
-    former: Former | None = None,
-) -> Fitted:
-    """Train a student on images that were looked at, some of which are answered.
-
-    Args:
-        looked: What was seen of the pool.
-        rows: `(n,)` places of the answered images in it.
-        answered: Their answers.
-        backbone: The student's. It is cut and trained in place.
-        options: What and how.
-        fabric: Where.
-        checkpoint: As in `train_student`.
-        former: As in `distill`.
-    """
-    recipe = replace(
-        options.recipe,
-        steps=options.steps or steps_for(len(looked.pixels), options.recipe),
-        seed=options.seed,
-    )
-    if not backbone.pretrained:  # random weights have learnt nothing that could predict an answer
-        recipe = replace(recipe, others=False, trust=1.0)
-    torch.manual_seed(options.seed)
-    backbone.keep_stages(options.stages or backbone.default_stages)
-    student = Student(backbone, options.dim)
-    if former and former.weights:
-        student.load_state_dict(former.weights)
-    start = perf_counter()
-    asked_of = answered.queries
-    held = hold_out(answered.digests, 0.0 if asked_of else None)
-    kept, vectors = rows[~held], answered.vectors[~held]
-    placement = place(looked.features, looked.free, kept, vectors, options.dim, recipe.whiten, recipe.trust)
-    placement = former.align(placement) if former else placement
-    pixels, truth = looked.pixels[rows[held]], answered.vectors[held]
-    if asked_of:
-        pixels, truth = asked_of.pixels, asked_of.vectors
-    lists = search_with_teacher(
-        (_as_shown(pixels, options.size), truth),
-        (_as_shown(looked.pixels[kept], options.size), vectors),
-        QUERY_PHOTOS if asked_of else POOL_PHOTOS,
-    )
-    examples = gather(looked, kept, rows[held], placement.rows, recipe.others)
-    done = train_student(student, examples, lists, options.size, recipe, fabric, checkpoint)
-    return Fitted(student, placement, recipe, examples, lists, done, perf_counter() - start)
-
-
-def _as_shown(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The middle of stored squares, as the finished student is shown them."""
-    return center_crop(torch.from_numpy(pixels), size).contiguous().numpy()
+def _compare(folders: Sequence[Path], last: Distilled) -> None:
+    """Measure earlier students, too, on the photos that the last one holds out; report in its folder."""
+    assert last.lists
+    runs = []
+    for folder in folders:
+        again = search_again(OnnxEmbedder(folder / STUDENT, "cpu"), last.lists)
+        runs.append({**read_run(folder), "agreement": again.facts})
+    runs.append(last.run)
+    last.run["curve"] = [
+        {"queried": run["queried"], "overlap@10": run["agreement"]["overlap@10"]} for run in runs
+    ]
+    write_run(last.folder, last.run)
+    write_report(last.folder, runs, last.lists)
 
 
 def _describe(
-    files: Sequence[ImageFile],
-    survey: Pool,
-    answered: TeacherAnswers,
-    teacher: Embedder,
-    ledger: Ledger,
-    options: Options,
+    images: int, pool: Pool, answered: TeacherAnswers, teacher: Embedder, ledger: Ledger, options: Options
 ) -> dict[str, Any]:
     """Everything that decides what the student will be, and what it cost."""
     return {
-        "images": len(files),
+        "images": images,
         "queried": len(answered.digests),
         "query_photos": answered.count - len(answered.digests),
-        "unreadable": [asdict(failure) for failure in [*survey.failures, *answered.failures]],
+        "unreadable": [asdict(failure) for failure in [*pool.failures, *answered.failures]],
         "teacher": {
             "name": teacher.name,
             "key": teacher.key,
@@ -379,7 +278,7 @@ def _describe(
 
 
 def _facts(run: dict[str, Any], teacher: Embedder) -> dict[str, str]:
-    """What the ONNX file says of itself."""
+    """Say what the ONNX file says of itself."""
     return {
         "model": run["options"]["student"],
         "weights": run["student"]["weights"],

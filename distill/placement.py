@@ -29,35 +29,28 @@ AXES = 1024  # of the answers' span that are kept: those beyond hold next to no 
 
 @dataclass(frozen=True)
 class Placement:
-    """Places of all images of a pool.
+    """Places of all images of a pool."""
 
-    Attributes:
-        space: Projects the teacher's vectors to the student's space.
-        rows: `(n, dim)` float32 unit rows, one for each image of the pool.
-        trust: The teacher's share in them: 0 if its answers tell nothing that the free network did not know.
-        chosen: Whether the answers chose that share; no if it was given.
-        explained: As in `Predictor`.
-        free: `(answers,)` overlap of the free network's lists with the teacher's among the answered images.
-        asked: `(answers,)` the same with the answers of the others, at the share that was chosen.
-    """
-
-    space: TeacherSpace
-    rows: NDArray[np.float32]
+    space: TeacherSpace  # projects the teacher's vectors to the student's space
+    rows: NDArray[np.float32]  # `(n, dim)` float32 unit rows, one for each image of the pool
+    # The teacher's share in them: 0 if its answers tell nothing that the free network did not know
     trust: float
-    chosen: bool
-    explained: float
+    chosen: bool  # whether the answers chose that share; no if it was given
+    explained: float  # as in `Predictor`
+    # `(answers,)` overlap of the free network's lists with the teacher's among the answered images
     free: NDArray[np.float64]
+    # `(answers,)` the same with the answers of the others, at the share that was chosen
     asked: NDArray[np.float64]
 
     @property
     def gain(self) -> tuple[float, float]:
-        """What the answers bring, in overlap with the teacher's lists, and its standard error."""
+        """Measure what the answers bring, in overlap with the teacher's lists, and its standard error."""
         difference = self.asked - self.free
         return float(difference.mean()), float(difference.std() / np.sqrt(len(difference)))
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The same for run.json and for people."""
+        """Sum it up, for run.json and for people."""
         gain, error = self.gain
         return {
             "trust": self.trust,
@@ -79,16 +72,11 @@ def place(
     whiten: float,
     trust: float | None = None,
 ) -> Placement:
-    """Place every image of a pool.
+    """Place every image of a pool in a space of `dim`, whitened as in `Projection.fit`.
 
-    Args:
-        features: `(n, features)` that answers are predicted from.
-        free: `(n, free dim)` vectors of the free network.
-        answered: `(k,)` places of the answered images in the pool.
-        answers: `(k, teacher dim)` unit rows.
-        dim: Of the student's space.
-        whiten: As in `Projection.fit`.
-        trust: The teacher's share; None chooses it.
+    Answers are predicted from `(n, features)`; `free` holds the free network's vectors. Images at the `(k,)`
+    places are answered, by `(k, teacher dim)` unit rows, which choose the teacher's share in all places
+    unless `trust` gives it.
     """
     mean = answers.mean(axis=0)
     _, strength, axes = np.linalg.svd(answers - mean, full_matrices=False)
@@ -137,7 +125,7 @@ def _compare_shares(
 
 
 def _choose(lists: dict[float, NDArray[np.float64]], explained: float) -> float:
-    """The share with the best lists, where these are certain to beat the free network's."""
+    """Choose the share with the best lists, where these are certain to beat the free network's."""
     best = max(SHARES, key=lambda share: lists[share].mean())
     gain = lists[best] - lists[0.0]
     if gain.mean() > CERTAIN * gain.std() / np.sqrt(len(gain)):

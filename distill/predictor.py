@@ -18,37 +18,26 @@ LEAST_FREEDOM = 1e-3  # of a leave-one-out residual: below it the fit has no res
 
 @dataclass(frozen=True)
 class Predictor:
-    """Kernel ridge regression with a Gaussian kernel.
+    """Kernel ridge regression with a Gaussian kernel."""
 
-    Attributes:
-        known: `(n, features)` float32, centred features of the answered images.
-        centre: `(features,)` what was subtracted from them.
-        weights: `(n, dim)` float64, the dual coefficients.
-        mean: `(dim,)` the mean answer, which is predicted where nothing is near.
-        width: Factor of the squared distance in the kernel.
-        left_out: `(n, dim)` float32, what is predicted for each answered image by all the others.
-        explained: Share of the answers' variance that `left_out` explains; 0 or less for a teacher that the
-            features tell nothing about.
-    """
-
-    known: NDArray[np.float32]
-    centre: NDArray[np.float32]
-    weights: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    width: float
+    known: NDArray[np.float32]  # `(n, features)` float32, centred features of the answered images
+    centre: NDArray[np.float32]  # `(features,)` what was subtracted from them
+    weights: NDArray[np.float64]  # `(n, dim)` float64, the dual coefficients
+    mean: NDArray[np.float64]  # `(dim,)` the mean answer, which is predicted where nothing is near
+    width: float  # factor of the squared distance in the kernel
+    # `(n, dim)` float32, what is predicted for each answered image by all the others
     left_out: NDArray[np.float32]
+    # Share of the answers' variance that `left_out` explains; 0 or less for a teacher that the features tell
+    # nothing about
     explained: float
 
     @classmethod
     def fit(cls, features: NDArray[np.float32], answers: NDArray[np.float32]) -> Self:
-        """Fit to the answered images; the penalty is the one with the smallest leave-one-out error.
+        """Fit to `(n, features)` of n answered images, 2 at least, and `(n, dim)` answers.
 
-        The leave-one-out residual of a linear smoother is its residual over one minus its leverage (Allen
-        1974), so that every penalty costs one product of matrices.
-
-        Args:
-            features: `(n, features)` of the answered images, n at least 2.
-            answers: `(n, dim)` their answers.
+        The penalty is the one with the smallest leave-one-out error. The leave-one-out residual of a linear
+        smoother is its residual over one minus its leverage (Allen 1974), so that every penalty costs one
+        product of matrices.
         """
         centre = features.mean(axis=0)
         known = features - centre

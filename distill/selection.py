@@ -7,13 +7,12 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-SELECTIONS = ("kmeans", "kcenter", "random")
 CLUSTERED_DIM = 64  # principal components of the features that images are clustered by
 ROUNDS = 20  # of k-means
 
 
 def sample_pool(digests: Sequence[str], answered: Set[str], most: int, seed: int) -> list[int]:
-    """Up to `most` distinct images, all of those already answered among them as far as they fit.
+    """Sample up to `most` distinct images, all of those already answered among them as far as they fit.
 
     Neither the names of the files nor how many were answered before changes what is sampled for a seed, so
     that a run that was interrupted goes on with the same images.
@@ -60,7 +59,7 @@ def order_by_worth(
 
 
 def _reduce(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Leading principal components of the unit features: as good for clustering, and faster."""
+    """Project unit features to their leading principal components: as good for clustering, and faster."""
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     centred = unit - unit.mean(axis=0)
     _, axes = np.linalg.eigh(centred.T @ centred)

@@ -5,21 +5,20 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.ask import Pool, TeacherAnswers, consult, survey_pool
+from distill.ask import TeacherAnswers, consult
 from distill.continued import keep_what_it_is
-from distill.examples import MOST
 from distill.former import Former
-from distill.pipeline import STUDENT, Distilled, Options, distill, open_backbone
+from distill.options import Options
+from distill.pipeline import STUDENT, Distilled, make_student, read_student_pool, start
+from distill.pool import MOST, Pool
 from distill.report.report import RUN, read_run
 from distill.selection import sample_pool
-from distill.training.device import keep_freed_memory, open_fabric
 from distill.training.distributed import on_first
-from distill.training.views import stored_side
 from index.build.rewrite import replace_student
 from index.embedders.base import Embedder
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
-from index.images.sources import find_images, image_at
+from index.images.sources import image_at
 from index.stores.folder import Index
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
@@ -34,7 +33,7 @@ class Upgraded:
 
     @property
     def summary(self) -> str:
-        """What was made, and how the vectors are made again; empty in all processes but the first."""
+        """Sum up what was made, and how the vectors are made again; empty in all processes but the first."""
         if not self.made.summary:
             return ""
         sources = " ".join(self.index.manifest.sources)
@@ -53,35 +52,32 @@ def upgrade_index(index: Index, teacher: Embedder, ledger: Ledger, out: Path, op
     Raises:
         RetrievalError: As `distill`, and where the index cannot be written.
     """
-    keep_freed_memory()
-    fabric = open_fabric(options.device)
-    backbone = open_backbone(options)
-    ids = index.ids_by_digest
+    fabric, ids = start(out, options), index.ids_by_digest
 
     def ask() -> tuple[Pool, TeacherAnswers]:
-        side, seed = stored_side(options.size), options.seed
         digests = [item.digest for item in index.items]
-        sample = sample_pool(digests, ledger.known(digests), MOST, seed)
+        sample = sample_pool(digests, ledger.known(digests), MOST, options.seed)
         files = [image_at(index.items[i].path, index.items[i].name) for i in sample]
-        queries = find_images(options.queries) if options.queries else []
-        pool = survey_pool(files, teacher, ledger, backbone, fabric, side, MOST, seed)
+        pool = read_student_pool(files, teacher, ledger, fabric, options, MOST)
         changed = set(pool.digests) - ids.keys()  # an index may come from anyone: no other file is sent
         if len(changed) == len(pool.digests):
             raise UsageError(f"None of the images of {index} is where it was, unchanged.")
-        return pool, consult(pool, teacher, ledger, options.budget, options.select, seed, queries, changed)
+        answered = consult(pool, teacher, ledger, options, changed)
+        pool.reader.forget()
+        return pool, answered
 
     pool, answered = on_first(fabric, ask)
     rows = np.array([row for row, digest in enumerate(pool.digests) if digest in ids])
     vectors = index.rows("student", np.array([ids[pool.digests[row]][0] for row in rows]))
     former = Former(index.manifest.spaces["student"].key, rows, np.asarray(vectors, np.float32))
-    made = distill(pool.files, teacher, ledger, out, options, pool, answered, fabric, former)
+    made = make_student(pool, answered, len(pool.files), teacher, ledger, out, options, fabric, former)
     if fabric.is_global_zero:
         index = replace_student(index.path, OnnxEmbedder(out / STUDENT, "cpu"))
     return Upgraded(index, made)
 
 
 def upgrade_by_name(path: Path, teacher: TeacherSpec, out: Path, options: Options) -> Upgraded:
-    """`upgrade_index`, with everything given by its name; the new student is what the one of the index is.
+    """Do as `upgrade_index`, by names; the new student has the options of the one that made the index.
 
     Raises:
         RetrievalError: As `upgrade_index`, and where the index, the teacher or the ledger cannot be used.

@@ -1,5 +1,6 @@
 """Digests of Python code: what tells a function of a user from others, and from itself once changed."""
 
+import ast
 import inspect
 import io
 import re
@@ -7,13 +8,19 @@ import sys
 import sysconfig
 import textwrap
 import tokenize
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from index.errors import UsageError
 from index.io import content_digest
 
+PLAIN = str | int | float | None  # what settings hold
 INSTALLED, STDLIB = {"site-packages", "dist-packages"}, Path(sysconfig.get_path("stdlib"))
 
 
@@ -31,7 +38,30 @@ def digest_module(module: ModuleType, folder: Path) -> str:
         for value in vars(one).values():
             used = value if isinstance(value, ModuleType) else _module_of(value)
             waiting += [used] if used else []
+    unread = list(texts)
+    while unread:  # what an import names, also within a function, or for a constant
+        for path in _find_imports(texts[importing := unread.pop()], importing, folder) - texts.keys():
+            texts[path] = _strip_comments(path.read_text(errors="replace"))
+            unread.append(path)
     return content_digest("\0".join(texts[path] for path in sorted(texts)).encode())
+
+
+def _find_imports(text: str, path: Path, folder: Path) -> set[Path]:
+    """Find the files below a folder that the code of one of them imports."""
+    try:
+        nodes = list(ast.walk(ast.parse(text)))
+    except (SyntaxError, ValueError):
+        return set()
+    named = [(folder, alias.name) for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            base = path.parents[min(node.level, len(path.parents)) - 1] if node.level else folder
+            named += [(base, ".".join(filter(None, (node.module, alias.name)))) for alias in node.names]
+    files = set()
+    for base, name in named:
+        for place in accumulate(name.split("."), Path.joinpath, initial=base):
+            files |= {place.with_name(f"{place.name}.py"), place / "__init__.py"}
+    return {file for file in files if file.is_file() and folder in file.parents}
 
 
 def _module_of(value: Any) -> ModuleType | None:
@@ -52,10 +82,9 @@ def digest_function(function: Any, name: str) -> str:
             one = waiting.pop()
             if one.__qualname__ not in texts:
                 texts[one.__qualname__] = _strip_comments(textwrap.dedent(inspect.getsource(one)))
-                for word in re.findall(r"\w+", texts[one.__qualname__]):
-                    used = function.__globals__.get(word)
-                    if isinstance(used, str | int | float | tuple):
-                        texts[word] = repr(used)
+                for word, used in _find_named(one, function.__globals__):
+                    if held := _describe(used):
+                        texts[word] = held
                     elif getattr(used, "__module__", "") == function.__module__ and hasattr(
                         used, "__qualname__"
                     ):
@@ -67,6 +96,32 @@ def digest_function(function: Any, name: str) -> str:
             f"Nothing tells {name} from another teacher. Give it a key, a text that changes with its vectors."
         )
     return content_digest("\0".join(texts[name] for name in sorted(texts)).encode())
+
+
+def _find_named(one: Any, known: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Find what the code of a function or class names: its defaults, what it closes over, globals."""
+    if inspect.isfunction(one):
+        parameters = inspect.signature(one).parameters.values()
+        defaults = {f"{one.__qualname__}({each.name})": each.default for each in parameters}
+        yield from ((name, value) for name, value in defaults.items() if value is not inspect.Parameter.empty)
+        known = {**known, **inspect.getclosurevars(one).nonlocals}
+    for word in set(re.findall(r"\w+", inspect.getsource(one))):
+        yield word, known.get(word)
+
+
+def _describe(value: Any) -> str:
+    """Describe a constant, settings, an array, or a module's weights by what they hold; empty for others."""
+    settings = isinstance(value, dict) and value and all(isinstance(held, PLAIN) for held in value.values())
+    if isinstance(value, str | int | float | tuple) or settings:
+        return repr(value)
+    if hasattr(value, "state_dict") and not isinstance(value, type):
+        return "".join(f"{name}{_describe(held)}" for name, held in value.state_dict().items())
+    array = np.empty(0, object)
+    if hasattr(value, "__array__") and not isinstance(value, type):
+        with suppress(TypeError, ValueError, RuntimeError):
+            array = np.asarray(value.detach().cpu().float() if hasattr(value, "detach") else value)
+    content = "" if array.dtype.hasobject else content_digest(array.tobytes())
+    return content and f"{array.dtype}{array.shape}{content}"
 
 
 def _strip_comments(text: str) -> str:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 log = logging.getLogger("retrieval")
 BARS = ContextVar("bars", default=True)  # whether bars are shown
+NOTES: ContextVar[dict[str, None] | None] = ContextVar("notes", default=None)
 
 
 class Console(logging.Handler):
@@ -55,6 +56,33 @@ def progress(total: int, label: str, unit: str = "img") -> "tqdm[None]":
 def say(line: str) -> None:
     """Log one line."""
     log.info("%s", printable(line))
+
+
+def note(line: str) -> None:
+    """Say a line at the end of `notes_at_end`, and once; at once outside of it."""
+    notes = NOTES.get()
+    if notes is None:
+        say(line)
+    else:
+        notes[line] = None
+
+
+@contextmanager
+def notes_at_end() -> Iterator[None]:
+    """Say after this block, whatever becomes of it, what was noted in it."""
+    notes: dict[str, None] = {}
+    token = NOTES.set(notes)
+    try:
+        yield
+    finally:
+        NOTES.reset(token)
+        for line in notes:
+            say(line)
+
+
+def count(number: int, thing: str) -> str:
+    """Count things, as in `1 image` and `2 images`."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def printable(text: str) -> str:

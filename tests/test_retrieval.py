@@ -16,6 +16,7 @@ import retrieval
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.evaluation.rankings import gallery_agreement
+from index.python_words import name_arguments
 
 TINY = {"student": "test_efficientnet", "weights": "none", "size": 32, "dim": 6, "device": "cpu", "steps": 2}
 
@@ -99,7 +100,7 @@ def test_a_callable_teaches_and_compares(folder, tmp_path, monkeypatch):
     assert 0 <= gallery_agreement(index.searcher.index) <= 1
     again = retrieval.open_index(tmp_path / "idx")
     assert again.modes == ["student", "asymmetric"]
-    with pytest.raises(retrieval.UsageError, match="Give --teacher"):
+    with pytest.raises(retrieval.UsageError, match=r"Give teacher\b"):
         again.search(picture(50), mode="teacher")
     with pytest.raises(retrieval.BudgetError):
         retrieval.open_index(tmp_path / "idx", teacher=model).search(picture(50), mode="teacher")
@@ -155,6 +156,38 @@ def test_bars_can_be_switched_off_and_lines_go_to_a_logger(folder, tmp_path, stu
         assert "img/s" in build("a", progress=True)
         assert "img/s" not in build("b", progress=False)
     assert any("12 images, 0 refused." in record.message for record in caplog.records)
+
+
+def test_a_search_is_narrowed_as_on_the_command_line(index, folder):
+    assert {hit.name for hit in index.search(folder / "1.png", prefix="more/")} == {
+        "more/10.jpg", "more/11.jpg",
+    }  # fmt: skip
+    hits = index.search(folder / "1.png", cut=0.99)
+    assert 1 <= len(hits) < 11
+    assert hits == index.search(folder / "1.png")[: len(hits)]
+
+
+def test_messages_name_arguments_and_not_options(index, folder, tmp_path, student_file, caplog):
+    """Errors and lines alike; a command to type stays as it is typed."""
+    with pytest.raises(retrieval.UsageError, match=r"^recall must lie above 0 and up to 1, not 2"):
+        retrieval.build_index(folder, student_file, out=tmp_path / "i", recall=2)
+    with pytest.raises(retrieval.UsageError, match=r"^size must be at least 32 pixels, not 8"):
+        retrieval.distill(folder, teacher="t.onnx", out=tmp_path / "s", size=8)
+    with pytest.raises(retrieval.UsageError, match=r"^batch must be above 0"):
+        retrieval.Teacher("t.onnx", batch=0)
+    with pytest.raises(retrieval.UsageError, match=r"open_index\('some/where'\)"):
+        retrieval.Index("some/where")
+    (folder / "1.png").unlink()
+    (folder / "2.png").write_text("none")
+    (folder / "a.jxl").write_text("none")
+    models = {"student": student_file, "teacher": tmp_path / "teacher.onnx"}
+    with caplog.at_level(logging.INFO, "retrieval"):
+        retrieval.build_index(folder, **models, out=tmp_path / "idx", update=True, progress=False)
+    assert "--" not in caplog.text
+    assert "Once it is back, update=True adds it." in caplog.text
+    assert caplog.messages[-1] == ("left out: 1 file of formats that are not read (1 .jxl): convert them")
+    line = "Give --budget 12. Then: retrieval index x --update"
+    assert name_arguments(line) == "Give budget=12. Then: retrieval index x --update"
 
 
 def test_importing_it_loads_nothing_heavy():

@@ -31,7 +31,8 @@ class Site:
                 if site.busy:
                     status, headers = site.busy.pop(0)
                     self.send_response(status)
-                    for name, value in {"Content-Length": "0", **headers}.items():
+                    length = {} if "Transfer-Encoding" in headers else {"Content-Length": "0"}
+                    for name, value in (length | headers).items():
                         self.send_header(name, value)
                     self.end_headers()
                     return

@@ -43,5 +43,5 @@ app.add_typer(ledger.ledgers, name="ledger")
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the console script."""
     app(prog_name="retrieval")

@@ -82,7 +82,8 @@ def distill(
     device: Device = "auto",
 ) -> None:
     """Train a student to rank like the teacher, and export it. Reads no labels."""
-    from index.teachers.cost import bill_by_name
+    from distill.options import Options, check_student
+    from distill.training.recipes import find_recipe
 
     if former is None and (teacher is None or out is None):
         raise UsageError("Give --teacher and --out, or the student folder to --continue.")
@@ -90,16 +91,6 @@ def distill(
     if former is not None and len(budgets) > 1:
         raise UsageError("--continue takes one --budget.")
     spec = describe_teacher(teacher, teacher_option, ledger, budgets[-1])
-    left_out = tuple(exclude or ())
-    if dry_run and former is None:  # without torch
-        wanted, also = budgets[-1], tuple(queries or ())
-        typer.echo(bill_by_name(images, spec, device, price, wanted, exclude=left_out, queries=also))
-        return
-    from distill.continued import bill_further, continue_by_name
-    from distill.curve import distill_by_name
-    from distill.pipeline import Options
-    from distill.training.recipes import find_recipe
-
     chosen = Options(
         budget=budgets[-1],
         student=student,
@@ -115,16 +106,25 @@ def distill(
         price=price,
         recipe=find_recipe(recipe),
         queries=tuple(queries or ()),
-        exclude=left_out,
+        exclude=tuple(exclude or ()),
     )
-    if former is not None:
-        if dry_run:
-            typer.echo(bill_further(images, former, spec, chosen))
-            return
+    check_student(student)
+    if dry_run and former is None:
+        from index.teachers.cost import bill_by_name
+
+        pool = None, chosen.exclude, chosen.queries
+        typer.echo(bill_by_name(images, spec, device, price, budgets[-1], *pool))
+        return
+    from distill.continued import bill_further, continue_by_name
+    from distill.pipeline import distill_by_name
+
+    if former and dry_run:
+        typer.echo(bill_further(images, former, spec, chosen))
+        return
+    if former:
         made = continue_by_name(images, former, spec, out or former, chosen)
     else:
-        assert out is not None
-        made = distill_by_name(images, spec, out, chosen, budgets)
+        made = distill_by_name(images, spec, out, chosen, budgets)  # type: ignore[arg-type]  # see above
     if made.summary:
         typer.echo(made.summary)
 
@@ -142,7 +142,7 @@ def upgrade(
     device: Device = "auto",
 ) -> None:
     """Train a new teacher's student to search an old index."""
-    from distill.pipeline import Options
+    from distill.options import Options
     from distill.upgrade import upgrade_by_name
 
     options = Options(budget=budget, steps=steps, seed=seed, price=price, device=device)

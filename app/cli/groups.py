@@ -29,7 +29,10 @@ class OneLine(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         with _in_one_line(ctx):
-            return super().invoke(ctx)
+            from index.progress import notes_at_end
+
+            with notes_at_end():
+                return super().invoke(ctx)
 
 
 class BuildsByDefault(TyperGroup):

@@ -106,6 +106,7 @@ def verify(index: Gallery) -> None:
 def compact(index: Gallery) -> None:
     """Drop images without a file, and the leftovers of dead runs. Embeds nothing."""
     from index.build.rewrite import compact_index
+    from index.progress import count
 
     done = compact_index(index)
-    typer.echo(f"{index}: {done.files} files dropped, {done.bytes / 1e6:.1f} MB freed.")
+    typer.echo(f"{index}: {count(done.files, 'file')} dropped, {done.bytes / 1e6:.1f} MB freed.")

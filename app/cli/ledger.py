@@ -29,9 +29,10 @@ def export_ledger(
     out: Annotated[Path, typer.Argument(help="An .npz or .parquet file to write.", show_default=False)],
 ) -> None:
     """Write all answers as a file of vectors, which can be used as a teacher."""
+    from index.progress import count
     from index.teachers.ledger_report import export_ledger
 
-    typer.echo(f"{out}: {export_ledger(file, out)} answers")
+    typer.echo(f"{out}: {count(export_ledger(file, out), 'answer')}")
 
 
 @ledgers.command("verify", epilog="Example: retrieval ledger verify ledger.sqlite")

@@ -172,11 +172,13 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
 
 
 def require_known(request: Request) -> None:
-    """Refuse parameters that a route does not have: left unread, they would seem obeyed."""
+    """Refuse parameters that a route does not have, or are given twice: unread, they would seem obeyed."""
     known = [field.alias for field in request.scope["route"].dependant.query_params]
     for name in request.query_params:
         if name not in known:
             raise HTTPException(422, f"No parameter {name!r} here, only {', '.join(known) or 'none'}.")
+        if len(request.query_params.getlist(name)) > 1:
+            raise HTTPException(422, f"{name} is given twice.")
 
 
 def require_item(index: Store, item: int) -> None:

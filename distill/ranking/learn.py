@@ -22,15 +22,10 @@ CLEARLY = 2.0  # standard errors by which a map must beat the start on lists tha
 
 @dataclass(frozen=True)
 class Answered:
-    """Lists with their answers.
+    """Lists with their answers."""
 
-    Attributes:
-        rows: `(n, 1 + candidates)` positions in the pool: the query's, then the candidates'.
-        gains: `(n, candidates)` reciprocal ranks, 0 for what is unranked.
-    """
-
-    rows: NDArray[np.int64]
-    gains: NDArray[np.float32]
+    rows: NDArray[np.int64]  # `(n, 1 + candidates)` positions in the pool: the query's, then the candidates'
+    gains: NDArray[np.float32]  # `(n, candidates)` reciprocal ranks, 0 for what is unranked
 
     @classmethod
     def of(cls, lists: Sequence[Rows], answers: Sequence[NDArray[np.float32]]) -> "Answered":
@@ -42,36 +37,26 @@ class Answered:
         return len(self.rows)
 
     def take(self, which: NDArray[np.bool_]) -> "Answered":
-        """Some of them, by an `(n,)` mask."""
+        """Take some of them, by an `(n,)` mask."""
         return Answered(self.rows[which], self.gains[which])
 
 
 @dataclass(frozen=True)
 class Learnt:
-    """What came of it.
+    """What came of it."""
 
-    Attributes:
-        vectors: `(pool, dim)` unit rows.
-        pull: The pull to the start that was chosen; None where no map beat the start clearly.
-    """
-
-    vectors: NDArray[np.float32]
-    pull: float | None
+    vectors: NDArray[np.float32]  # `(pool, dim)` unit rows
+    pull: float | None  # the pull to the start that was chosen; None where no map beat the start clearly
 
 
 def start_from(features: NDArray[np.float32], pool: int) -> NDArray[np.float32]:
-    """Project `(n, features)` of the free network to unit rows: whitened principal components of the pool.
-
-    Args:
-        features: What the network says of photos.
-        pool: How many of them, the first, are the pool.
-    """
+    """Project `(n, features)` of photos to unit rows: whitened principal components of the first, a pool."""
     known = features[:pool]
     return Projection.fit(known, min(DIM, *known.shape), WHITEN).project(features)
 
 
 def agreement(vectors: NDArray[np.float32], lists: Answered) -> NDArray[np.float64]:
-    """Kendall's tau between vectors and each of n answers: `(n,)`, NaN where nothing was told apart."""
+    """Compute Kendall's tau between vectors and each of n answers: `(n,)`, NaN where none is told apart."""
     scores = np.einsum("nd,ncd->nc", vectors[lists.rows[:, 0]], vectors[lists.rows[:, 1:]]) + 2
     return np.array([kendall_tau(a, b) for a, b in zip(scores, lists.gains, strict=True)])
 
@@ -86,10 +71,7 @@ def mean_agreement(vectors: NDArray[np.float32], lists: Answered) -> float:
 def learn(start: NDArray[np.float32], lists: Answered, seed: int = 0) -> Learnt:
     """Learn from lists as much as lists that were left out bear out, and nothing if they bear out nothing.
 
-    Args:
-        start: `(pool, dim)` unit rows of the free network.
-        lists: What to learn from.
-        seed: Of the folds.
+    Start from `(pool, dim)` unit rows of the free network; the seed is of the folds.
     """
     folds = np.random.default_rng(seed).permutation(len(lists)) % FOLDS
     before = agreement(start, lists)
@@ -110,13 +92,7 @@ def learn(start: NDArray[np.float32], lists: Answered, seed: int = 0) -> Learnt:
 def fit(start: NDArray[np.float32], lists: Answered, pull: float) -> NDArray[np.float32]:
     """Fit a map by RankNet (Burges et al. 2005), whose pairs weigh the difference of their reciprocal ranks.
 
-    Args:
-        start: `(pool, dim)` unit rows.
-        lists: What to learn from.
-        pull: Weight of the squared distance from the identity.
-
-    Returns:
-        `(pool, dim)` unit rows.
+    From `(pool, dim)` unit rows to such rows; `pull` weighs the squared distance from the identity.
     """
     used, inverse = np.unique(lists.rows, return_inverse=True)
     points, places = torch.from_numpy(start[used]), torch.from_numpy(inverse.reshape(lists.rows.shape))
@@ -139,11 +115,9 @@ def fit(start: NDArray[np.float32], lists: Answered, pull: float) -> NDArray[np.
 
 
 def rank_net(scores: Tensor, gains: Tensor) -> Tensor:
-    """Weighted mean of `softplus((s_j - s_i) / T)` over all pairs of which i is ranked above j.
+    """Average `softplus((s_j - s_i) / T)` over all pairs of which i is ranked above j, by weight.
 
-    Args:
-        scores: `(n, candidates)`.
-        gains: `(n, candidates)` reciprocal ranks; what is unranked is in no pair.
+    Scores and gains are `(n, candidates)`; gains are reciprocal ranks, and what is unranked is in no pair.
     """
     weights = (gains[:, :, None] - gains[:, None, :]).clamp_min(0) * (gains > 0)[:, None, :]
     losses = F.softplus((scores[:, None, :] - scores[:, :, None]) / TEMPERATURE)

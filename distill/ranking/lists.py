@@ -17,14 +17,10 @@ AGAIN = 0.1  # of the lists are asked about again, reversed
 def plan_lists(
     vectors: NDArray[np.float32], pool: Pool, known: Iterable[str], budget: int, seed: int
 ) -> tuple[list[Rows], list[Rows]]:
-    """Choose lists, those that are answered already before others.
+    """Choose lists up to a budget, those that are answered already before others.
 
-    Args:
-        vectors: `(n, dim)` unit rows of the free network.
-        pool: Its n photos.
-        known: Keys of the lists that the ledger has answers for, oldest first.
-        budget: How many lists in all.
-        seed: Random seed.
+    The vectors are the free network's `(n, dim)` unit rows of the pool's n photos; `known` are keys of the
+    lists that the ledger has answers for, oldest first.
 
     Returns:
         The lists, one for each query, and those of them to ask about again, reversed.
@@ -53,5 +49,5 @@ def draw_list(vectors: NDArray[np.float32], pool: Pool, query: int, seed: int) -
 
 
 def reverse(rows: Rows) -> Rows:
-    """The same list with its candidates shown the other way round."""
+    """Show the candidates of a list the other way round."""
     return (rows[0], *rows[:0:-1])

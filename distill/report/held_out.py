@@ -17,30 +17,22 @@ QUERY_PHOTOS = "query photos"
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out photos as queries, and the photos that were learnt from as the gallery.
+    """Held-out photos as queries, and the photos that were learnt from as the gallery."""
 
-    Attributes:
-        queries: `(m, side, side, 3)` uint8.
-        gallery: `(n, side, side, 3)` uint8.
-        teacher: `(m, k)` rows of the gallery that the teacher finds, k at most 10.
-        student: `(m, k)` rows that the student finds.
-        population: What the queries are, for people.
-    """
-
-    queries: NDArray[np.uint8]
-    gallery: NDArray[np.uint8]
-    teacher: NDArray[np.int64]
-    student: NDArray[np.int64]
-    population: str = POOL_PHOTOS
+    queries: NDArray[np.uint8]  # `(m, side, side, 3)` uint8
+    gallery: NDArray[np.uint8]  # `(n, side, side, 3)` uint8
+    teacher: NDArray[np.int64]  # `(m, k)` rows of the gallery that the teacher finds, k at most 10
+    student: NDArray[np.int64]  # `(m, k)` rows that the student finds
+    population: str = POOL_PHOTOS  # what the queries are, for people
 
     @property
     def agreement(self) -> NDArray[np.float64]:
-        """`(m,)` share of the teacher's list that the student also has."""
+        """Compute the `(m,)` share of the teacher's list that the student also has."""
         return overlap_at_k(self.student, self.teacher)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Mean agreement, its 95 % interval by the normal law, on what, and among how many photos."""
+        """Sum up the agreement: its mean and 95 % interval, on what, and among how many photos."""
         mean, interval = estimate_mean(self.agreement)
         return {
             "held_out": len(self.queries),
@@ -56,15 +48,9 @@ def search_with_teacher(
     gallery: tuple[NDArray[np.uint8], NDArray[np.float32]],
     population: str = POOL_PHOTOS,
 ) -> HeldOut | None:
-    """Search with held-out photos, with the teacher alone: its lists stand for the student's too at first.
+    """Search with the teacher alone: its lists stand for the student's too at first; None without queries.
 
-    Args:
-        queries: `(m, side, side, 3)` uint8, as the student is shown them, and `(m, teacher dim)` unit rows.
-        gallery: The same of n other answered photos.
-        population: What the queries are, for people.
-
-    Returns:
-        The lists; None if there are no queries.
+    Queries and gallery are `(n, side, side, 3)` uint8, as the student is shown them, with `(n, dim)` answers.
     """
     if not len(queries[0]):
         return None

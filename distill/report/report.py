@@ -17,6 +17,7 @@ from index.evaluation.charts import Axis, draw_line, linear_axis, log_axis
 from index.evaluation.verdict import Estimate, Verdict, judge_agreement
 from index.html import load
 from index.io import atomic_write
+from index.progress import count
 from index.teachers.cost import format_seconds
 
 RUN = "run.json"
@@ -32,11 +33,6 @@ def summarise(run: dict[str, Any]) -> str:
     """Sum up what the student was made of, how well it agrees with the teacher, and what asking brought."""
     told = f"{run['queried']} of {run['images']} images asked about, no label read. {judge(run['agreement'])}"
     return f"{told} {judge_asking(run['training']['placement'], run['queried'])}"
-
-
-def count(number: int, thing: str) -> str:
-    """Count things, as in `1 image` and `2 images`."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def judge(agreement: dict[str, Any] | None) -> str:
@@ -133,11 +129,20 @@ def _image(pixels: NDArray[np.uint8]) -> str:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """Read what `write_run` wrote; raises UsageError if it is not there."""
+    """Read what `write_run` wrote; raises UsageError if it is not there, or an early version wrote it."""
     try:
-        return json.loads((folder / RUN).read_text(encoding="utf-8"))
+        run = json.loads((folder / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} is not a student folder: {RUN} is missing or broken.") from error
+    try:
+        run["cost"].setdefault("failed_calls", 0)
+        _card({**run, "variants": []})
+    except Exception as error:  # a template complains in ways of its own
+        raise UsageError(
+            f"{folder / RUN} lacks something ({' '.join(str(error).split())}): an earlier version wrote it. "
+            "Distil again: the ledger has the answers."
+        ) from error
+    return run
 
 
 def write_run(folder: Path, run: dict[str, Any]) -> None:

@@ -13,30 +13,20 @@ from torch import Tensor
 
 @dataclass
 class Progress:
-    """How far training has come.
+    """How far training has come."""
 
-    Attributes:
-        losses: Of each step so far.
-        agreement: At each check the number of steps, and the share of the teacher's first places that the
-            student returns for held-out images.
-        kept: Number of steps of the weights that are the best so far.
-        best: Those weights.
-    """
-
-    losses: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # of each step so far
+    # At each check the number of steps, and the share of the teacher's first places that the student returns
+    # for held-out images
     agreement: list[tuple[int, float]] = field(default_factory=list)
-    kept: int = 0
-    best: dict[str, Tensor] = field(default_factory=dict)
+    kept: int = 0  # number of steps of the weights that are the best so far
+    best: dict[str, Tensor] = field(default_factory=dict)  # those weights
 
     def note(self, scores: NDArray[np.float64], weights: Mapping[str, Tensor]) -> None:
-        """Note a check; keep its weights unless they are worse by more than a standard error.
+        """Note `(held-out images,)` scores; keep copies of the weights unless clearly worse than the best.
 
         Held-out images are few, so that the highest score is often luck: of those that cannot be told from
         it, the latest is kept (the one-standard-error rule of Breiman et al. 1984).
-
-        Args:
-            scores: `(held-out images,)` agreement of each.
-            weights: The student's state, which is copied if it is kept.
         """
         score, error = float(scores.mean()), float(scores.std() / np.sqrt(len(scores)))
         steps = len(self.losses)
@@ -50,7 +40,7 @@ class Stateful(Protocol):
     """What torch calls a module, an optimizer or a schedule in this respect."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes."""
+        """Give everything that changes."""
 
     def load_state_dict(self, state: dict[str, Any], /) -> Any:
         """Put it back."""
@@ -58,15 +48,10 @@ class Stateful(Protocol):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where the state of a run is kept.
+    """Where the state of a run is kept."""
 
-    Attributes:
-        path: The file.
-        run: What the state belongs to: a digest of the options, the images and the answers.
-    """
-
-    path: Path
-    run: str
+    path: Path  # the file
+    run: str  # what the state belongs to: a digest of the options, the images and the answers
 
     def save(self, done: Progress, parts: Mapping[str, Stateful]) -> None:
         """Write the state beside its place, then rename it."""

@@ -16,15 +16,10 @@ Choice = tuple[str, str]  # accelerator, precision: Fabric's words
 
 
 def choose_accelerator(device: str, cuda: bool, bf16: bool) -> Choice:
-    """Choose Fabric's accelerator and precision.
-
-    Args:
-        device: `auto`, `cpu` or `cuda`.
-        cuda: Whether torch sees a GPU.
-        bf16: Whether that GPU computes in bfloat16.
+    """Choose Fabric's accelerator and precision, by whether torch sees a GPU that computes in bfloat16.
 
     Raises:
-        UsageError: `device` is unknown, or is `cuda` where there is none.
+        UsageError: The device is none of `auto`, `cpu`, `cuda`, or is `cuda` where there is none.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"No device {device!r}. Give one of auto, cpu, cuda.")
@@ -36,12 +31,7 @@ def choose_accelerator(device: str, cuda: bool, bf16: bool) -> Choice:
 
 
 def open_fabric(device: str, alone: bool = False) -> Fabric:
-    """Start Fabric where `choose_accelerator` chooses, in as many processes as torchrun has started.
-
-    Args:
-        device: `auto`, `cpu` or `cuda`.
-        alone: Whether this process, though it may be one of several, works by itself.
-    """
+    """Start Fabric by `choose_accelerator`, in all processes of torchrun or in this one `alone`."""
     cuda = torch.cuda.is_available()
     accelerator, precision = choose_accelerator(device, cuda, cuda and torch.cuda.is_bf16_supported())
     here, nodes = (1, 1) if alone else count_processes(os.environ)
@@ -61,7 +51,7 @@ def open_fabric(device: str, alone: bool = False) -> Fabric:
 
 
 def count_processes(environment: Mapping[str, str]) -> tuple[int, int]:
-    """How many processes torchrun has started on this machine, and on how many machines; 1, 1 without it."""
+    """Count the processes that torchrun has started here, and the machines; 1, 1 without it."""
     here = int(environment.get("LOCAL_WORLD_SIZE", 1))
     return here, int(environment.get("WORLD_SIZE", 1)) // here
 

@@ -17,19 +17,11 @@ def on_first(fabric: Fabric, make: Callable[[], T]) -> T:
 
 
 def embed_shared(model: nn.Module, images: Tensor, fabric: Fabric) -> Tensor:
-    """Embed a batch, each process a share of it, so that all of them see all rows.
+    """Embed `(n, side, side, 3)` uint8, each process a share, to `(n, dim)` rows that all of them see.
 
     Every process must be given the same batch and compute the same loss of the result. The gradients that
     reach a share are then summed over the processes, and DDP averages what comes of them: together exactly
     the gradient of one process with the whole batch.
-
-    Args:
-        model: Set up by Fabric.
-        images: `(n, side, side, 3)` uint8, on the device.
-        fabric: Which process this is.
-
-    Returns:
-        `(n, dim)` rows, in the order of the images.
     """
     count, processes = len(images), fabric.world_size
     if processes == 1:

@@ -33,20 +33,10 @@ def train_student(
     fabric: Fabric,
     checkpoint: Checkpoint | None = None,
 ) -> Progress:
-    """Fit the student to the targets, in place.
+    """Fit a student of `side` pixels to the targets of examples, in place; go on from a checkpoint, if any.
 
-    Args:
-        student: The network to train.
-        examples: What it learns from.
-        check: Answered images that it does not learn from, and the teacher's lists for them. The agreement
-            with these picks the weights that are kept, the first fit of the head among them.
-        side: The student's input size.
-        recipe: How.
-        fabric: Where.
-        checkpoint: Where the state is kept, and from which an interrupted run goes on.
-
-    Returns:
-        The loss of each step and the agreement at each check.
+    The agreement with the teacher's lists in `check`, for answered images that are not learnt from, picks the
+    weights that are kept, the first fit of the head among them.
     """
     torch.manual_seed(recipe.seed)
     images, targets = torch.from_numpy(examples.pixels), torch.from_numpy(examples.targets)
@@ -103,7 +93,7 @@ def train_student(
 
 
 def one_cycle(step: int, steps: int) -> float:
-    """Share of the peak learning rate: up in a line for a fifth of the steps, then down along a cosine."""
+    """Choose the share of the peak learning rate: up in a line for a fifth of the steps, then a cosine."""
     rise = max(steps // 5, 1)
     if step < rise:
         return (step + 1) / rise
@@ -111,13 +101,9 @@ def one_cycle(step: int, steps: int) -> float:
 
 
 def joint_loss(student: Tensor, teacher: Tensor, bank: Bank, recipe: Recipe) -> Tensor:
-    """The recipe's losses on a batch, and on the joint set of the batch and its interpolations.
+    """Sum the recipe's losses on a batch, and on the joint set of the batch and its interpolations.
 
-    Args:
-        student: `(n, dim)` unit rows.
-        teacher: `(n, dim)` unit rows, in teacher space.
-        bank: The teacher's answers.
-        recipe: Which losses, and how rows are mixed.
+    Both sides are `(n, dim)` unit rows in teacher space.
     """
     joint = join(student, teacher, recipe.mixing)
     terms = [weight * LOSSES[name](student, teacher, bank) for name, weight in recipe.losses.items()]
@@ -126,11 +112,7 @@ def joint_loss(student: Tensor, teacher: Tensor, bank: Bank, recipe: Recipe) -> 
 
 
 def agreement(student: nn.Module, check: HeldOut, fabric: Fabric) -> NDArray[np.float64]:
-    """Share of the teacher's first places that the student also returns.
-
-    Returns:
-        `(held-out images,)` overlap of the two lists, between 0 and 1.
-    """
+    """Compute the share of the teacher's first places that the student returns: `(held-out images,)`."""
     queries, gallery = (
         embed(student, torch.from_numpy(pixels), fabric).numpy() for pixels in (check.queries, check.gallery)
     )
@@ -138,7 +120,7 @@ def agreement(student: nn.Module, check: HeldOut, fabric: Fabric) -> NDArray[np.
 
 
 def _passes(count: int, size: int, steps: int) -> list[Tensor]:
-    """Whole shuffled passes, cut into batches that may straddle two of them."""
+    """Draw whole shuffled passes, cut into batches that may straddle two of them."""
     needed = steps * size
     rows = torch.cat([torch.randperm(count) for _ in range(-(-needed // count))])[:needed]
     return list(rows.split(size))

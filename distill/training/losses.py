@@ -22,17 +22,13 @@ ANGLES = 64  # rows that take part in angles: their number grows with the cube o
 
 @dataclass(frozen=True)
 class Bank:
-    """What losses that look beyond the batch know of the teacher.
+    """What losses that look beyond the batch know of the teacher."""
 
-    Attributes:
-        rows: `(m, dim)` unit rows of every queried image.
-    """
-
-    rows: Tensor
+    rows: Tensor  # `(m, dim)` unit rows of every queried image
 
     @cached_property
     def codebook(self) -> Tensor:
-        """Centroids `(parts, centroids, dim / parts)` of a product quantiser of the rows, of unit length."""
+        """Train unit centroids `(parts, centroids, dim / parts)` of a product quantiser of the rows."""
         count, dim = self.rows.shape
         parts = math.gcd(dim, 8)
         bits = min(8, max(1, int(math.log2(max(count / 4, 2)))))
@@ -46,34 +42,34 @@ Loss = Callable[[Tensor, Tensor, Bank], Tensor]
 
 
 def regression(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
-    """Mean of half the squared distance, `mean_i |s_i - t_i|² / 2`: places each vector."""
+    """Compute the mean of half the squared distance, `mean_i |s_i - t_i|² / 2`: places each vector."""
     return (student - teacher).pow(2).sum(dim=1).mean() / 2
 
 
 def gram(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
-    """Mean squared difference of all similarities, `mean_ij (s_i·s_j - t_i·t_j)²` (Tung and Mori 2019)."""
+    """Compute `mean_ij (s_i·s_j - t_i·t_j)²`, over all similarities (Tung and Mori 2019)."""
     return (student @ student.T - teacher @ teacher.T).pow(2).mean()
 
 
 def cross_gram(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
-    """The same between the student's rows and the teacher's, `mean_ij (s_i·t_j - t_i·t_j)²`."""
+    """Compute the same between the student's rows and the teacher's, `mean_ij (s_i·t_j - t_i·t_j)²`."""
     return (student @ teacher.T - teacher @ teacher.T).pow(2).mean()
 
 
 def raml(student: Tensor, teacher: Tensor, bank: Bank, weight: float = 0.7) -> Tensor:
-    """Absolute, cross and self terms (RAML, Suma and Tolias 2023): `(1 - s·t)² + w cross + w self`."""
+    """Sum absolute, cross and self terms (RAML, Suma and Tolias 2023): `(1 - s·t)² + w cross + w self`."""
     absolute = (1 - (student * teacher).sum(dim=1)).pow(2).mean()
     relations = cross_gram(student, teacher, bank) + gram(student, teacher, bank)
     return absolute + weight * relations
 
 
 def distances(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
-    """Smooth L1 between pairwise distances, each side divided by its mean (RKD-D, Park et al. 2019)."""
+    """Compute smooth L1 of pairwise distances, each side divided by its mean (RKD-D, Park et al. 2019)."""
     return F.smooth_l1_loss(_relative_distances(student), _relative_distances(teacher))
 
 
 def angles(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
-    """Smooth L1 between the cosines at the middle of all triplets (RKD-A, Park et al. 2019).
+    """Compute smooth L1 of the cosines at the middle of all triplets (RKD-A, Park et al. 2019).
 
     The first `ANGLES` rows take part.
     """
@@ -81,12 +77,12 @@ def angles(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
 
 
 def rkd(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
-    """Distances and angles, 1 : 2 (RKD-DA, Park et al. 2019)."""
+    """Sum distances and angles, 1 : 2 (RKD-DA, Park et al. 2019)."""
     return distances(student, teacher, bank) + 2 * angles(student, teacher, bank)
 
 
 def pkt(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
-    """Divergence of neighbour probabilities `(cos + 1) / 2`, normalised by row (Passalis and Tefas 2018)."""
+    """Compute the divergence of neighbour probabilities `(cos + 1) / 2` (Passalis and Tefas 2018)."""
     found, aim = _neighbour_probabilities(student), _neighbour_probabilities(teacher)
     return (aim * ((aim + TINY) / (found + TINY)).log()).sum(dim=1).mean()
 
@@ -94,14 +90,9 @@ def pkt(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
 def neighbours(
     student: Tensor, teacher: Tensor, bank: Bank, k: int = 64, temperature: float = 0.05
 ) -> Tensor:
-    """`KL(softmax t·g || softmax s·g)` over the teacher's k nearest of the bank (CSD, Wu et al. 2022).
+    """Compute `KL(softmax t·g || softmax s·g)` over the teacher's k nearest g (CSD, Wu et al. 2022).
 
-    Args:
-        student: `(n, dim)`.
-        teacher: `(n, dim)`.
-        bank: Where the neighbours are.
-        k: How many neighbours; all of the bank if it is smaller.
-        temperature: Of both softmaxes.
+    They are of the bank, all of it if it is smaller; both softmaxes have the temperature.
     """
     scores, nearest = (teacher @ bank.rows.T).topk(min(k, len(bank.rows)), dim=1)
     found = (student @ bank.rows.T).gather(1, nearest)
@@ -109,7 +100,7 @@ def neighbours(
 
 
 def structure(student: Tensor, teacher: Tensor, bank: Bank, temperature: float = 0.1) -> Tensor:
-    """KL of similarities to the centroids of a product quantiser, part by part (SSP, Wu et al. 2023)."""
+    """Compute KL of similarities to the centroids of a product quantiser, by parts (SSP, Wu et al. 2023)."""
     parts = len(bank.codebook)
 
     def similarities(rows: Tensor) -> Tensor:
@@ -120,7 +111,7 @@ def structure(student: Tensor, teacher: Tensor, bank: Bank, temperature: float =
 
 
 def darkrank(student: Tensor, teacher: Tensor, bank: Bank, depth: int = 4) -> Tensor:
-    """Plackett-Luce likelihood of the teacher's first places within the batch (DarkRank, Chen et al. 2018).
+    """Compute the Plackett-Luce likelihood of the teacher's first places (DarkRank, Chen et al. 2018).
 
     Scores are `-3 |e_i - e_j|³`. Its least value is not zero: even a perfect student is not certain.
     """
@@ -147,7 +138,7 @@ def rank_order(
 
 
 def score_differences(student: Tensor, teacher: Tensor, bank: Bank, depth: int = 10) -> Tensor:
-    """Relative error of score differences among the teacher's first places (after D3still, Xie et al. 2024).
+    """Compute the relative error of score differences among first places (D3still, Xie et al. 2024).
 
     Pairs that the student orders the other way round weigh twice as much.
     """

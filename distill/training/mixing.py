@@ -1,51 +1,16 @@
 """Interpolation in the output space: more teacher and student pairs, at no query and no forward pass."""
 
-from dataclasses import dataclass
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from index.errors import UsageError
+from distill.training.recipes import Mixing
 
-Pairs = Literal["random", "neighbours"]
 NEAREST = 5  # partners that `neighbours` chooses among
 
 
-@dataclass(frozen=True)
-class Mixing:
-    """How rows of a batch are mixed.
-
-    Attributes:
-        rows: How many mixed rows join the batch.
-        alpha: The weight of the first of a pair follows Beta(alpha, alpha): 1 is uniform, more is nearer 1/2.
-        pairs: Partners at random, or among the teacher's nearest in the batch.
-        unit: Scale mixed rows back to unit length. Without that, losses that are linear in the similarities
-            learn nothing from mixing that the originals did not already tell.
-    """
-
-    rows: int = 64
-    alpha: float = 1.0
-    pairs: Pairs = "random"
-    unit: bool = True
-
-    def __post_init__(self) -> None:
-        if self.rows < 0 or self.alpha <= 0 or self.pairs not in get_args(Pairs):
-            raise UsageError(f"No such mixing: {self}.")
-
-
 def interpolate(student: Tensor, teacher: Tensor, mixing: Mixing) -> tuple[Tensor, Tensor]:
-    """Mix pairs of a batch, with the same pair and the same weight on both sides.
-
-    Args:
-        student: `(n, dim)` unit rows.
-        teacher: `(n, dim)` unit rows, in teacher space.
-        mixing: How.
-
-    Returns:
-        `(mixing.rows, dim)` rows of each.
-    """
+    """Mix pairs of `(n, dim)` unit rows, with the same pair and weight on both sides: `(rows, dim)` each."""
     first, second = _choose_pairs(teacher, mixing)
     weight = torch.distributions.Beta(mixing.alpha, mixing.alpha).sample((mixing.rows, 1)).to(student.device)
 
@@ -57,7 +22,7 @@ def interpolate(student: Tensor, teacher: Tensor, mixing: Mixing) -> tuple[Tenso
 
 
 def join(student: Tensor, teacher: Tensor, mixing: Mixing) -> tuple[Tensor, Tensor]:
-    """The joint set: the rows of a batch, followed by their interpolations."""
+    """Make the joint set: the rows of a batch, followed by their interpolations."""
     if not mixing.rows:
         return student, teacher
     mixed_student, mixed_teacher = interpolate(student, teacher, mixing)

@@ -3,60 +3,63 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
-from distill.training.losses import LOSSES
-from distill.training.mixing import Mixing
-from distill.training.views import MARGIN
 from index.errors import UsageError
 
 MANY = 2000  # images, from which on training takes all of its steps
+MARGIN = 1.125  # how much larger than the student's input images are kept
+Pairs = Literal["random", "neighbours"]
+_BASELINES = ("regression", "gram", "raml", "rkd", "pkt", "csd", "ssp", "darkrank", "rop", "d3still")
+LOSSES = (*_BASELINES, "cross", "rkd-distance", "rkd-angle", "csd-all")
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How rows of a batch are mixed."""
+
+    rows: int = 64  # how many mixed rows join the batch
+    # The weight of the first of a pair follows Beta(alpha, alpha): 1 is uniform, more is nearer 1/2
+    alpha: float = 1.0
+    pairs: Pairs = "random"  # partners at random, or among the teacher's nearest in the batch
+    # Scale mixed rows back to unit length. Without that, losses that are linear in the similarities learn
+    # nothing from mixing that the originals did not already tell.
+    unit: bool = True
+
+    def __post_init__(self) -> None:
+        if self.rows < 0 or self.alpha <= 0 or self.pairs not in get_args(Pairs):
+            raise UsageError(f"No such mixing: {self}.")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train.
+    """How to train."""
 
-    Attributes:
-        steps: Optimizer steps for `MANY` images and more; `steps_for` scales them.
-        batch: Images a step.
-        rate: Peak of the one-cycle learning rate.
-        decay: Weight decay.
-        whiten: How far the targets are whitened, as in `Projection.fit`.
-        ridge: Penalty of the first fit of the head.
-        losses: Weight of each loss on the images of a batch, by its name in `LOSSES`.
-        joint_losses: Weight of each loss on the joint set: the images and their interpolations.
-        mixing: The interpolated rows of the joint set.
-        others: Whether images without an answer are learnt from, where they probably belong.
-        trust: The teacher's share in where images belong, as in `place`; None chooses it by the answers.
-        average: Share of the steps, at the end, over which weights are averaged.
-        shown: Smallest and largest share of each side of an image that is shown at a time.
-        turn: Degrees at most by which what is shown is turned.
-        flip: Whether it is mirrored at random.
-        freeze: Layers that see the image at 1/this or larger keep their ImageNet weights; random ones train.
-        seed: Random seed.
-    """
-
-    steps: int = 1000
-    batch: int = 32
-    rate: float = 2e-3
-    decay: float = 0.01
-    whiten: float = 0.25
-    ridge: float = 1.0
+    steps: int = 1000  # optimizer steps for `MANY` images and more; `steps_for` scales them
+    batch: int = 32  # images a step
+    rate: float = 2e-3  # peak of the one-cycle learning rate
+    decay: float = 0.01  # weight decay
+    whiten: float = 0.25  # how far the targets are whitened, as in `Projection.fit`
+    ridge: float = 1.0  # penalty of the first fit of the head
+    # Weight of each loss on the images of a batch, by its name in `distill.training.losses`
     losses: Mapping[str, float] = field(default_factory=lambda: {"regression": 1.0})
+    # Weight of each loss on the joint set: the images and their interpolations
     joint_losses: Mapping[str, float] = field(default_factory=lambda: {"gram": 1.0})
-    mixing: Mixing = field(default_factory=Mixing)
-    others: bool = True
+    mixing: Mixing = field(default_factory=Mixing)  # the interpolated rows of the joint set
+    others: bool = True  # whether images without an answer are learnt from, where they probably belong
+    # The teacher's share in where images belong, as in `place`; None chooses it by the answers
     trust: float | None = None
-    average: float = 0.25
+    average: float = 0.25  # share of the steps, at the end, over which weights are averaged
+    # Smallest and largest share of each side of an image that is shown at a time
     shown: tuple[float, float] = (0.8, 1.0)
-    turn: float = 5.0
-    flip: bool = True
+    turn: float = 5.0  # degrees at most by which what is shown is turned
+    flip: bool = True  # whether it is mirrored at random
+    # Layers that see the image at 1/this or larger keep their ImageNet weights; random ones train
     freeze: int = 8
-    seed: int = 0
+    seed: int = 0  # random seed
 
     def __post_init__(self) -> None:
-        unknown = (self.losses.keys() | self.joint_losses.keys()) - LOSSES.keys()
+        unknown = (self.losses.keys() | self.joint_losses.keys()) - set(LOSSES)
         if unknown:
             raise UsageError(f"No loss {', '.join(sorted(unknown))}. There are {', '.join(LOSSES)}.")
         if not (0 <= (self.trust or 0.0) <= 1 and 0 <= self.average <= 1):
@@ -66,7 +69,7 @@ class Recipe:
 
 
 def steps_for(images: int, recipe: Recipe) -> int:
-    """Training steps for so many images of a pool: more for more, but each is seen less often.
+    """Choose training steps for so many images of a pool: more for more, but each is seen less often.
 
     The number of answers does not change them, so that students of different budgets compare.
     """
@@ -75,7 +78,6 @@ def steps_for(images: int, recipe: Recipe) -> int:
 
 PLAIN_CROPS: dict[str, Any] = {"shown": (1 / MARGIN, 1 / MARGIN), "turn": 0.0}
 _ANSWERED = Recipe(others=False, trust=1.0)
-_BASELINES = ("regression", "gram", "raml", "rkd", "pkt", "csd", "ssp", "darkrank", "rop", "d3still")
 
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(),
@@ -103,11 +105,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of a name.
-
-    Raises:
-        UsageError: There is none.
-    """
+    """Find the recipe of a name; UsageError if there is none."""
     if name not in RECIPES:
         raise UsageError(f"No recipe {name!r}. There are {', '.join(RECIPES)}.")
     return RECIPES[name]

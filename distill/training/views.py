@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-MARGIN = 1.125  # how much larger
+from distill.training.recipes import MARGIN
 
 
 def stored_side(side: int) -> int:
-    """The square to keep of each image, from which views of `side` are taken."""
+    """Choose the square to keep of each image, from which views of `side` are taken."""
     return round(side * MARGIN)
 
 
@@ -21,7 +21,7 @@ def center_crop(images: Tensor, side: int) -> Tensor:
 def random_view(
     images: Tensor, side: int, shown: tuple[float, float], turn: float = 0.0, flip: bool = True
 ) -> Tensor:
-    """A square of a random size at a random place of each image, turned a little, half of them mirrored.
+    """Cut a square of a random size at a random place of each image, turned a little, half of them mirrored.
 
     Args:
         images: `(n, stored, stored, 3)` uint8.

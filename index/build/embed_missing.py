@@ -16,7 +16,7 @@ from index.embedders.base import Embedder, embed_checked
 from index.errors import BudgetError, RetrievalError, UnansweredError
 from index.images.file import ImageFile
 from index.io import content_digest
-from index.progress import progress, say
+from index.progress import count, progress, say
 from index.stores.records import Failure, Item
 from index.teachers.ask import Prepared, ask_prepared
 from index.teachers.client import BudgetedTeacher
@@ -41,7 +41,7 @@ def embed_missing(
         teacher.find_missing(files)  # what may be missing is listed as refused
     missing = journal.count_missing()
     if missing < len(files):
-        say(f"{missing} of {len(files)} images are new or changed, or were not reached.")
+        say(f"{missing} of {count(len(files), 'image')} new or changed, or not reached.")
     paid = teacher if isinstance(teacher, BudgetedTeacher) else None
     free = {name: model for name, model in models.items() if model is not paid}
     with progress(missing, "index") as bar:

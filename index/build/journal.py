@@ -20,7 +20,7 @@ from index.build.journal_vectors import JournalVectors, Segment
 from index.errors import ImageError, RetrievalError, UsageError
 from index.images.file import ImageFile
 from index.io import require_utf8
-from index.progress import say
+from index.progress import count, say
 from index.stores.base import RowReader, Store
 from index.stores.folder import MANIFEST
 from index.stores.records import CHUNK, UNFINISHED, Failure, File, Item, Space
@@ -147,7 +147,7 @@ class Journal:
             if _is_empty(self.out):
                 self.out.rmdir()
         elif not issubclass(kind, UsageError):
-            say(f"{self.embedded} images are embedded, and kept. Go on with --resume.")
+            say(f"{count(self.embedded, 'image')} embedded, and kept. Go on with --resume.")
 
     @property
     def left(self) -> bool:
@@ -169,7 +169,7 @@ class Journal:
             )
         elif not resume:
             raise UsageError(
-                f"{self.out} holds an unfinished run, with {self.embedded} images embedded. "
+                f"{self.out} holds an unfinished run, with {count(self.embedded, 'image')} embedded. "
                 f"Go on with --resume, or remove {self.folder} to start afresh."
             )
         left = dict(self._db.execute("SELECT what, value FROM run"))

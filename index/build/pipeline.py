@@ -27,7 +27,7 @@ from index.embedders.teacher_space import TeacherSpace
 from index.errors import RetrievalError
 from index.images.sources import Source, find_images, source_name
 from index.io import content_digest, explain_disk
-from index.progress import say
+from index.progress import count, say
 from index.stores.base import Batch, BuildReport, RowReader, Store, StoreWriter
 from index.stores.folder import Index
 from index.stores.folder_writer import FolderStore
@@ -73,11 +73,12 @@ def build(
             content = JournalContent(journal, models, known)
             if not content.count:
                 first, *others = journal.failures()
+                images = count(1 + len(others), "image")
                 raise RetrievalError(
-                    f"None of {1 + len(others)} images could be read. The first: {first.path}: {first.reason}"
+                    f"None of {images} could be read. The first: {first.path}: {first.reason}"
                 )
             store.put(content)
-        report = _note_what_is_missing(store.commit(), files.left_out)
+        report = _note_failures(store.commit())
     teacher = models.teacher
     if teacher is None or not (teacher.remarks or teacher.calls.paid):
         return report
@@ -85,14 +86,15 @@ def build(
     return replace(report, summary=f"{report.summary}\n{line}")
 
 
-def _note_what_is_missing(report: BuildReport, left_out: str) -> BuildReport:
-    notes = list(report.notes)
-    if kinds := Counter(failure.reason.partition(":")[0] for failure in report.failures):
-        refused = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        notes.append(f"refused: {refused}. Mend them, then give --update, or leave them out with --exclude.")
-    if left_out:
-        notes.append(f"left out: {left_out}")
-    return replace(report, notes=tuple(notes))
+def _note_failures(report: BuildReport) -> BuildReport:
+    if not (kinds := Counter(failure.reason.partition(":")[0] for failure in report.failures)):
+        return report
+    refused = ", ".join(f"{times} {kind}" for kind, times in kinds.most_common())
+    line = (
+        f"{count(len(report.store), 'image')} indexed, {kinds.total()} refused: {refused}. "
+        "Mend them, then give --update, or leave them out with --exclude."
+    )
+    return replace(report, notes=(*report.notes, line))
 
 
 def build_index(

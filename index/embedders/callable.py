@@ -19,6 +19,7 @@ from index.embedders.options import EmbedderOptions
 from index.errors import CallError, RefusedError, UsageError
 from index.images.decode import Photo
 from index.io import content_digest
+from index.progress import count
 
 SIDE = 512  # pixels; images come with twice that on their longer side at most, which bounds the memory
 OURS = ("app", "distill", "index")  # packages that a user may have by the same name
@@ -91,7 +92,9 @@ class CallableEmbedder(Embedder):
                 charged=True,
             ) from error
         if rows.ndim != 2 or len(rows) != len(batch):
-            raise CallError(f"{self.name} returned {rows.shape} for {len(batch)} images.", charged=True)
+            raise CallError(
+                f"{self.name} returned {rows.shape} for {count(len(batch), 'image')}.", charged=True
+            )
         return rows
 
 

@@ -114,6 +114,11 @@ class ForeignEmbedder(OnnxModel):
         """Find out how many images a call may be about; return dimension, and if rows are class scores."""
         noise = np.random.default_rng(0).integers(0, 256, (2, self._height, self._width, 3), np.uint8)
         alone = np.concatenate([self._answer(noise[:1]), self._answer(noise[1:])])
+        if alone.shape[1] < 2:
+            raise UsageError(
+                f"{self.name} answers with one number for an image, as the place of a class, and no vector. "
+                "Export it without its last step, or give another --teacher-output."
+            )
         try:
             together = self._answer(noise[: self._count])
         except UsageError:  # it says that it takes any number, and takes one
@@ -156,8 +161,11 @@ class ForeignEmbedder(OnnxModel):
                 raise UsageError(
                     f"{self.name} answers with a map, which has no cls token. Leave --teacher-pool out."
                 )
-            last = rows if self._input.layout == "nhwc" else rows.transpose(0, 2, 3, 1)
-            rows = last.reshape(len(last), -1, last.shape[-1])
+            # The two axes that have the shape of the input are not the channels, whatever its layout.
+            first, last = (h * self._width == w * self._height for h, w in (rows.shape[2:], rows.shape[1:3]))
+            channels_last = last if first != last else self._input.layout == "nhwc"
+            pixels = rows if channels_last else rows.transpose(0, 2, 3, 1)
+            rows = pixels.reshape(len(pixels), -1, pixels.shape[-1])
             self._pool = "mean"
         elif rows.ndim == 3:
             self._pool = self.options.pool or "mean"

@@ -99,6 +99,8 @@ def _read_text(name: str, value: Any, read: Callable[[str], Any], what: str) -> 
 def _check_range(name: str, value: float) -> None:
     if not value > 0:
         raise UsageError(f"--teacher-{name} must be above 0, not {value}.")
+    if name in ("batch", "concurrency") and value % 1:
+        raise UsageError(f"--teacher-{name} must be a whole number, not {value}.")
     if value > HIGHEST.get(name, value):
         raise UsageError(f"--teacher-{name} must be at most {HIGHEST[name]}, not {value}.")
 

@@ -9,6 +9,11 @@ from index.embedders.base import Embedder
 from index.embedders.options import EmbedderOptions
 from index.errors import UsageError
 
+# Files of weights and of vectors that others take.
+NO_MODELS = tuple(
+    ".npy .csv .json .jsonl .h5 .pkl .pickle .pt .pth .ckpt .bin .safetensors .tflite .engine".split()
+)
+
 
 def is_file_spec(spec: str) -> bool:
     """Whether a spec names a file, which opening only reads: no code of it is run, and nothing is sent."""
@@ -46,6 +51,11 @@ def open_embedder(
         return CallableEmbedder(spec if callable(spec) else name, options)
     if re.match(r"[A-Za-z][\w+.-]+://", name):
         raise UsageError(f"{name} cannot be asked. Give an http:// or https:// address, or a file.")
+    if name.lower().endswith(NO_MODELS) and Path(name).is_file():
+        raise UsageError(
+            f"{name} is of a kind that is not read. Give an ONNX file, model.py:function, or vectors as .npz "
+            "or .parquet with `ids` and `vectors`."
+        )
     from index.embedders.onnx_generic import open_onnx
 
     return open_onnx(Path(name), device, options)

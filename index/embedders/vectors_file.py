@@ -22,7 +22,7 @@ from index.images.decode import Photo
 from index.images.digests import digest_pool
 from index.images.file import ImageFile, plain_path
 from index.io import atomic_write, content_digest
-from index.progress import say
+from index.progress import count, say
 
 LAYOUT = "`ids` of n texts and `vectors` of n rows, in an .npz file as arrays, in a .parquet file as columns"
 DIGEST = re.compile("[0-9a-f]{32}")
@@ -108,7 +108,8 @@ class VectorsEmbedder(Embedder):
             return missing
         named = ", ".join(files[i].name for i in islice(missing, NAMED))
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-        line = f"{len(missing)} of {len(files)} images have no usable vector in {self.name}: {named}{more}."
+        some = f"{len(missing)} of {count(len(files), 'image')}"
+        line = f"{some} without a usable vector in {self.name}: {named}{more}."
         if len(missing) == len(files):
             raise UsageError(f"{line} Paths count from the folder of images that is given.")
         if not self.options.allow_missing:
@@ -176,6 +177,8 @@ def _read_npz(path: Path) -> tuple[list[str], NDArray[np.float32]]:
             ids = read_object_texts(io.BytesIO(arrays.zip.read("ids.npy")))
     if vectors.dtype == "V2":  # what NumPy knows of bfloat16
         vectors = (vectors.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    if vectors.dtype.kind not in "fiu":
+        raise ValueError(f"its vectors are of type {vectors.dtype}, not numbers")
     return ids, vectors.astype(np.float32)
 
 
@@ -189,6 +192,9 @@ def _read_parquet(path: Path) -> tuple[list[str], NDArray[np.float32]]:
     column = table["vectors"].combine_chunks().drop_null()
     if isinstance(column.type, pa.BaseExtensionType):  # a tensor, say
         column = column.storage
+    held = getattr(column.type, "value_type", None)
+    if held is None or not (pa.types.is_primitive(held) or pa.types.is_decimal(held)):
+        raise ValueError(f"its vectors are of type {column.type}, not lists of numbers")
     if pc.count_distinct(pc.list_value_length(column), "all").as_py() > 1:
         raise ValueError("vectors of several lengths")
     values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)

@@ -44,6 +44,9 @@ UNREAD = {  # how files begin that are often among photos, and what they are
     "raw data of a camera, convert it to JPEG": re.compile(
         rb"....ftypcrx|FUJIFILMCCD-RAW|II(RO|RS|U\0)", re.DOTALL
     ),
+    "a TIFF of samples that are not read, as colours in floats, convert it to 8 or 16 bits": re.compile(
+        rb"II[*+]\0|MM\0[*+]"
+    ),
     "SVG, convert it to PNG": re.compile(rb"(\xef\xbb\xbf)?\s{0,9}<([^\0]{0,4000}<)?svg"),
     "a web page, not what its address names": re.compile(rb"\s{0,99}<(!DOCTYPE )?html", re.IGNORECASE),
     "compressed by gzip, unpack it; a shard is read as .tar": re.compile(rb"\x1f\x8b"),

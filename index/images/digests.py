@@ -1,6 +1,6 @@
 """Content digests of many files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from index.errors import ImageError
@@ -10,12 +10,14 @@ from index.parallel import BATCH, WORKERS, bounded_map
 from index.progress import progress
 
 
-def digest_pool(files: Sequence[ImageFile]) -> list[str]:
+def digest_pool(
+    files: Sequence[ImageFile], read: Callable[[ImageFile], tuple[bytes, int]] = lambda file: file.read()
+) -> list[str]:
     """Content digest of each file; of one that cannot be read, a digest of its path, and it fails later."""
 
     def digest(file: ImageFile) -> str:
         try:
-            return content_digest(file.read()[0])
+            return content_digest(read(file)[0])
         except ImageError:
             return content_digest(file.location.encode())
 

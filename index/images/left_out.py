@@ -9,16 +9,20 @@ from importlib.util import find_spec
 from itertools import accumulate
 
 from index.images.tar import Place
+from index.progress import count
 
 EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .pgm".split()
+    ".jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .tiff .avif .jp2 .j2k .jpx .ppm .pgm .pbm .pnm "
+    ".apng".split()
 )
 UNREAD = frozenset(  # photos and drawings all the same
-    ".jxl .svg .psd .exr .hdr .dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .pef .srw".split()
+    ".jxl .jxr .svg .eps .ai .pdf .psd .xcf .tga .ico .exr .hdr .dcm .dng .cr2 .cr3 .crw .nef .nrw .arw "
+    ".sr2 .raf .orf .rw2 .rwl .pef .srw .3fr .erf .gpr .iiq .kdc .mrw .x3f".split()
 )
 HEIC = frozenset(".heic .heics .heif .heifs .hif".split())  # what phones write
 FOLDERS = frozenset(  # beside those named with a dot in front
-    "@eadir #recycle #snapshot $recycle.bin __macosx thumbnails thumbs lost+found".split()
+    "@eadir/@recycle/#recycle/#snapshot/$recycle.bin/system volume information/__macosx/thumbnails/thumbs/"
+    "lost+found".split("/")
 )
 REPEATED = "names that a shard has twice"  # the last file of the name counts
 
@@ -96,16 +100,18 @@ class LeftOut:
     def __str__(self) -> str:
         """What was left out, for people; empty if there was nothing."""
         parts = []
-        if count := sum(self._formats.values()):
+        if number := sum(self._formats.values()):
             remedy = "convert them"
             if any(self._formats[extension] for extension in HEIC):
                 remedy = "convert them, or install pillow-heif, which reads HEIC"
-            parts.append(f"{count} files of formats that are not read ({_list(+self._formats)}): {remedy}")
+            parts.append(
+                f"{count(number, 'file')} of formats that are not read ({_list(+self._formats)}): {remedy}"
+            )
         if self._folders:
-            count = sum(self._folders.values())
-            parts.append(f"{count} folders ({_list(self._folders)}): name one itself to take it")
-        parts += [f"{count} {kind}" for kind, count in self._files.items() if count]
-        parts += [f"{count or 'nothing'} by --exclude {pattern}" for pattern, count in self._excluded.items()]
+            folders = count(sum(self._folders.values()), "folder")
+            parts.append(f"{folders} ({_list(self._folders)}): name one itself to take it")
+        parts += [f"{number} {kind}" for kind, number in self._files.items() if number]
+        parts += [f"{times or 'nothing'} by --exclude {pattern}" for pattern, times in self._excluded.items()]
         return "; ".join(parts)
 
 
@@ -114,5 +120,5 @@ def _extension(name: str) -> str:
 
 
 def _list(counted: Counter[str], most: int = 6) -> str:
-    names = ", ".join(f"{count} {name}" for name, count in counted.most_common(most))
+    names = ", ".join(f"{times} {name}" for name, times in counted.most_common(most))
     return names + (", ..." if len(counted) > most else "")

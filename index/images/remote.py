@@ -38,7 +38,8 @@ MAX_BYTES = 1 << 29  # of a file
 ATTEMPTS = 4  # at a request
 SHORTEST, LONGEST = 1.0, 60.0  # seconds before the second attempt; seconds that a server may ask to wait
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses after which the same request may be answered
-CUT = ("ServerDisconnectedError", "ClientPayloadError")  # as aiohttp calls what a server broke off
+# As aiohttp calls what a server broke off, and what it gives as the cause of that.
+CUT = ("ServerDisconnectedError", "ClientPayloadError", "ContentLengthError", "TransferEncodingError")
 SECRETS = ("key", "keyid", "token", "secret", "password", "sig", "signature", "credential")  # ends of names
 # What may tell one state of an object from another, as the stores name it.
 VERSION = "ETag etag LastModified last_modified Last-Modified mtime updated created".split()

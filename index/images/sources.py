@@ -14,7 +14,7 @@ from index.images.left_out import EXTENSIONS, LeftOut
 from index.images.listing import Listing, Stretch, expand, file_at, file_of, list_addresses, name_in_shard
 from index.images.remote import Remote, is_address, lies_below
 from index.images.tar import SUFFIX, list_members
-from index.progress import say
+from index.progress import note
 
 LISTS = (".txt", ".parquet")
 UTF_16 = (BOM_UTF16_LE, BOM_UTF16_BE)
@@ -71,7 +71,7 @@ def find_images(sources: Sequence[Source], exclude: Sequence[str] = ()) -> Listi
             + (f" Left out: {left}." if str(left) else "")
         )
     if files.left_out:
-        say(f"left out: {left}")
+        note(f"left out: {left}")
     return files
 
 

@@ -1,6 +1,8 @@
 """Narrow a search: by name, by what a CSV file says of the items, and by a share of the best score."""
 
+import codecs
 import csv
+import io
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +17,12 @@ from numpy.typing import NDArray
 
 from index.errors import ImageError, UsageError
 from index.images.file import ImageFile, plain_path
+from index.progress import count
 from index.vectors import Scores
 
 PATH = "path"
 SEPARATOR = "; "  # of the values of files that are copies of one image
+SEPARATORS = ",;\t|"  # of the fields of a row: the one by which the header has a column `path`
 MOST_VALUES = 200  # of a column that are listed: more can be searched for, but not chosen from
 
 
@@ -33,7 +37,8 @@ class Joined:
     @property
     def counts(self) -> str:
         """What found no partner, for people."""
-        return f"{self.rows_left} rows without an image, {self.items_left} images without a row"
+        rows, images = count(self.rows_left, "row"), count(self.items_left, "image")
+        return f"{rows} without an image, {images} without a row"
 
 
 def join_metadata(file: Path, items: Sequence[Sequence[tuple[str, str]]]) -> Joined:
@@ -60,7 +65,7 @@ def join_metadata(file: Path, items: Sequence[Sequence[tuple[str, str]]]) -> Joi
     left = len(rows) - len(found)
     if not found:
         raise UsageError(
-            f"None of the {left} rows of {file} is an indexed image. Its paths must be relative to "
+            f"None of {count(left, 'row')} of {file} is an indexed image. Its paths must be relative to "
             f"{file.absolute().parent} or to the folder of images."
         )
     columns = {PATH: pa.array(found, pa.string())}
@@ -159,22 +164,39 @@ def read_rows(file: Path) -> tuple[list[str], list[list[str]]]:
         UsageError: It cannot be read, or has no column `path`.
     """
     try:
-        ImageFile(file, str(file)).status()  # a pipe might never be written to
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.reader(lines)
-            header = next(reader, [])
-            rows = [row for row in reader if row]
-    except (ImageError, OSError, UnicodeDecodeError, csv.Error) as error:
+        data, _ = ImageFile(file, str(file)).read()  # a pipe might never be written to
+        marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = io.StringIO(data.decode("utf-16" if marked else "utf-8-sig"), newline="")
+        first = text.readline()
+        text.seek(0)
+        separator = next((mark for mark in SEPARATORS if PATH in _split(first, mark)), ",")
+        reader = csv.reader(text, delimiter=separator, skipinitialspace=True)
+        header = next(reader, [])
+        rows = [row for row in reader if row]
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{file} cannot be read as a CSV file: it is no text in UTF-8. Save it so."
+        ) from error
+    except (ImageError, OSError, csv.Error) as error:
         raise UsageError(f"{file} cannot be read as a CSV file: {error}.") from error
+    if header[:1] == [""] and len(header) > 1:  # of row numbers, as data frames write them
+        header, rows = header[1:], [row[1:] for row in rows]
     if PATH not in header or not all(header) or len(set(header)) < len(header):
-        raise UsageError(f"{file} needs a header with a column `path` and other names, each once.")
+        found = ", ".join(header)[:200] or "none"
+        raise UsageError(
+            f"{file} needs a header with a column `path` and other names, each once. Its header: {found}."
+        )
     for line, row in enumerate(rows, 2):
         if len(row) != len(header):
             raise UsageError(f"{file}, row {line}, has {len(row)} fields, not {len(header)}.")
     paths = Counter(row[header.index(PATH)] for row in rows)
-    if twice := next((path for path, count in paths.items() if count > 1), None):
+    if twice := next((path for path, times in paths.items() if times > 1), None):
         raise UsageError(f"{file} has two rows for {twice}. Leave one.")
     return header, rows
+
+
+def _split(line: str, separator: str) -> list[str]:
+    return next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
 
 
 class Metadata:
@@ -283,7 +305,9 @@ class Filter:
         there = [_list(f"{column} is", columns[column]) for column in self.columns if columns[column]]
         if self.prefix:
             wanted.append(f"a path that starts with {self.prefix!r}")
-            there.append(_list("paths start with", top_names or ["their folder below the one indexed"]))
+            folders = [name for name in top_names if name.endswith("/")]
+            example = f"paths have no folder, as {top_names[0]}" if top_names else "paths start with a folder"
+            there.append(_list("paths start with", folders) if folders else example)
         return UsageError(f"No image has {' and '.join(wanted)}: {'; '.join(there) or 'leave it out'}.")
 
     def clear(self, scores: Scores) -> NDArray[np.bool_]:

@@ -21,7 +21,7 @@ from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError
 from index.images.file import ImageFile
 from index.io import atomic_write, file_digest, sync
-from index.progress import say
+from index.progress import count, say
 from index.stores.base import BuildReport, Content, StoreWriter
 from index.stores.faiss.tuning import GIB, TunedIndex, build_tuned, name_factory
 from index.stores.faiss.vector_index import check_factory, write_ann
@@ -329,8 +329,9 @@ class FolderStore(StoreWriter):
         assert index is not None
         manifest = index.manifest
         files = f" in {len(index) + manifest.copies} files" if manifest.copies else ""
-        summary = f"{self.index_folder}: {len(index)} images{files}, {manifest.failed} refused."
-        gone = f"{self._gone} images are gone, and dropped. Once they are back, --update adds them."
+        summary = f"{self.index_folder}: {count(len(index), 'image')}{files}, {manifest.failed} refused."
+        them = "it is back, --update adds it" if self._gone == 1 else "they are back, --update adds them"
+        gone = f"{count(self._gone, 'image')} gone, and dropped. Once {them}."
         notes = (gone,) if self._gone else ()
         return BuildReport(index, summary, index.failures, removed=self._gone, notes=notes)
 

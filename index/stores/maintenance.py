@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from index.progress import count
 from index.stores.base import Store
 from index.stores.records import UNFINISHED, Stored
 from index.stores.registry import open_store
@@ -46,7 +47,9 @@ class IndexFacts:
         """The facts for people, one a line."""
         lines = [f"images       {self.images}", f"written      {self.created}"]
         if self.megabytes:
-            lines[0] += f" in {self.images + self.copies} files; {self.refused} files refused"
+            lines[0] += (
+                f" in {count(self.images + self.copies, 'file')}; {count(self.refused, 'file')} refused"
+            )
             lines[1] += f", {self.megabytes:.1f} MB"
             lines.insert(1, f"sources      {', '.join(self.sources)}")
         for name, space in self.spaces.items():

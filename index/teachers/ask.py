@@ -1,6 +1,6 @@
 """Asking about many images: some are decoded ahead, as many calls are made at a time as the teacher takes."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
@@ -8,7 +8,7 @@ from threading import Event
 from typing import Generic, TypeVar
 
 from index.errors import ImageError
-from index.images.decode import read_photo
+from index.images.decode import Photo, read_photo
 from index.images.file import ImageFile
 from index.parallel import WORKERS, bounded_map
 from index.stores.records import Failure
@@ -16,6 +16,7 @@ from index.teachers.client import BudgetedTeacher
 from index.teachers.questions import Outcome, Question
 
 T = TypeVar("T")
+Read = Callable[[ImageFile, int], Photo]  # reads and decodes, as `read_photo`
 Prepared = tuple[T, Question]  # what a question is about, and the question
 
 
@@ -28,7 +29,9 @@ class Asked(Generic[T]):
     denied: int = 0  # how many the budget had no room for
 
 
-def ask_about(files: Sequence[ImageFile], paid: BudgetedTeacher, wanted: int) -> Iterator[Asked[ImageFile]]:
+def ask_about(
+    files: Sequence[ImageFile], paid: BudgetedTeacher, wanted: int, read: Read = read_photo
+) -> Iterator[Asked[ImageFile]]:
     """Bring answers into the ledger until there are enough, the budget is spent or no file is left.
 
     Files come best first: one that cannot be answered for is replaced by the next. What was asked about
@@ -40,7 +43,7 @@ def ask_about(files: Sequence[ImageFile], paid: BudgetedTeacher, wanted: int) ->
 
     def prepare(file: ImageFile) -> Prepared[ImageFile] | Failure:
         try:
-            return file, paid.prepare(read_photo(file, paid.side))
+            return file, paid.prepare(read(file, paid.side))
         except ImageError as reason:
             return Failure(file.location, str(reason))
 
@@ -49,13 +52,13 @@ def ask_about(files: Sequence[ImageFile], paid: BudgetedTeacher, wanted: int) ->
         yield from ask_prepared(bounded_map(workers, prepare, files, ahead), paid, wanted)
 
 
-def probe(files: Iterable[ImageFile], paid: BudgetedTeacher) -> None:
+def probe(files: Iterable[ImageFile], paid: BudgetedTeacher, read: Read = read_photo) -> None:
     """Probe with the first of these images that has an answer, if the budget has room for more than that."""
     if not paid.calls.replaceable or paid.ledger.spent + 1 >= paid.budget:
         return
     for file in files:
         try:
-            question = paid.prepare(read_photo(file, paid.side))
+            question = paid.prepare(read(file, paid.side))
         except ImageError:
             continue
         if paid.ledger.known([question.digest]):

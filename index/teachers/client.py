@@ -17,7 +17,7 @@ from index.embedders.base import Calls, Embedder, find_fault, unit_rows
 from index.errors import BudgetError, CallError, ImageError, RetrievalError, UnansweredError
 from index.images.decode import Photo
 from index.parallel import RateLimit
-from index.progress import say
+from index.progress import count, say
 from index.teachers.ledger import Ledger, Reserved
 from index.teachers.questions import Group, Held, Outcome, Question, Work, cut_groups
 from index.teachers.retry import BAD_ANSWERS, BadAnswerError, Refuse, Retry, Split, State, decide
@@ -257,13 +257,13 @@ class BudgetedTeacher(Embedder):
             with self._lock:
                 self._given_up += 1
 
-    def _wait_for_others(self, count: int, group: Group, stop: Event) -> None:
+    def _wait_for_others(self, waiting: int, group: Group, stop: Event) -> None:
         """Wait for what another thread or process is asking about."""
         stop.wait(POLL)
         group.waited += POLL
         if group.waited - POLL < SILENT <= group.waited:
             say(
-                f"{count} images are being asked about by another process, or were when it was killed on "
+                f"{count(waiting, 'image')} asked about by another process, or when it was killed on "
                 f"another machine. Waiting for up to {self.calls.seconds:.0f} s."
             )
 
@@ -369,6 +369,6 @@ class BudgetedTeacher(Embedder):
 
     def _kept(self) -> str:
         """What to say to those who paid, when there is no going on."""
-        if not (count := len(self.ledger)):
+        if not len(self.ledger):
             return "No answer came of it."
-        return f"{count} answers are kept in {self.ledger.path}; run again to go on."
+        return f"{count(len(self.ledger), 'answer')} kept in {self.ledger.path}; run again to go on."

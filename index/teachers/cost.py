@@ -10,6 +10,7 @@ from index.errors import BudgetError, UsageError
 from index.images.digests import digest_pool
 from index.images.file import ImageFile
 from index.images.sources import Source, find_images
+from index.progress import count
 from index.stores.folder import Index
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
@@ -60,9 +61,10 @@ class Bill:
     def require_budget(self) -> None:
         """Raise BudgetError if the budget has no room for all queries."""
         if self.spent + self.queries > self.budget:
+            images, needed = count(self.queries, "image"), self.spent + self.queries
             raise BudgetError(
-                f"{self.queries} images are to be asked about, and {self.spent} of a budget of {self.budget} "
-                f"are spent. Nothing was asked. Give --budget {self.spent + self.queries}, or fewer images."
+                f"{images} to be asked about, and {self.spent} of a budget of {self.budget} spent. "
+                f"Nothing was asked. Give --budget {needed}, or fewer images."
             )
 
 

@@ -23,7 +23,7 @@ from platformdirs import user_cache_path
 
 from index.errors import RetrievalError, UsageError
 from index.io import content_digest
-from index.progress import say
+from index.progress import count, say
 from index.teachers.ledger_schema import checksum, damage, open_ledger_file
 
 LOOK_UP = 500  # SQLite limits the variables of one statement
@@ -153,7 +153,8 @@ class Ledger:
                 assert cursor.lastrowid is not None
                 calls[digest] = cursor.lastrowid
         if written_off:
-            say(f"{written_off} images were in flight when an earlier run ended; they count as spent.")
+            images = count(written_off, "image")
+            say(f"{images} in flight when an earlier run ended; counted as spent.")
         self.written_off += written_off
         return Reserved(calls, busy.intersection(digests), wanted[room:])
 

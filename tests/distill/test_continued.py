@@ -9,10 +9,10 @@ import pytest
 from conftest import picture, write_embedder
 from safetensors.torch import load_file
 
-from distill import pipeline
+from distill import fit
 from distill.continued import bill_further, continue_by_name
-from distill.curve import distill_by_name
-from distill.pipeline import Options
+from distill.options import Options
+from distill.pipeline import distill_by_name
 from distill.report.report import read_run
 from distill.training.recipes import Recipe
 from index.embedders.onnx import OnnxEmbedder
@@ -75,8 +75,8 @@ def test_new_photos_alone_are_paid_for_and_old_answers_are_replayed(
         started.append({name: value.clone() for name, value in network.state_dict().items()})
         return train_student(network, examples, *rest)
 
-    train_student = pipeline.train_student
-    monkeypatch.setattr(pipeline, "train_student", train)
+    train_student = fit.train_student
+    monkeypatch.setattr(fit, "train_student", train)
     assert bill_further([str(new)], student, spec, MORE).queries == 10
     made = continue_by_name([str(new)], student, spec, tmp_path / "more", MORE)
     assert made.run["asked_now"] == 10

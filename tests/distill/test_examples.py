@@ -1,30 +1,34 @@
 import numpy as np
 import pytest
 
-from distill.examples import PoolFeatures, gather, hold_out, look
+from distill.examples import gather, hold_out
 from distill.model.backbone import create_backbone
+from distill.pool import Pool, extract_features
 from distill.training.device import open_fabric
 from index.images.sources import find_images
 from index.io import content_digest
 
 
-def looked(n: int, features: int = 7) -> PoolFeatures:
+def pool_of(n: int, features: int = 7) -> Pool:
     rng = np.random.default_rng(0)
     pixels = np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
-    return PoolFeatures(np.arange(n), pixels, rng.normal(size=(n, features)).astype(np.float32), 3, [])
+    digests = [f"{i:032x}" for i in range(n)]
+    return Pool([], digests, pixels, rng.normal(size=(n, features)).astype(np.float32), 3)
 
 
 def test_files_are_seen_once_and_broken_ones_named(folder):
     (folder / "3.png").write_text("text")
     backbone = create_backbone("test_efficientnet", "none")
-    seen = look(find_images([folder]), backbone, 36, open_fabric("cpu"))
-    assert seen.rows.tolist() == [0, 1, 2, *range(4, 12)]
+    files = find_images([folder])
+    seen = extract_features(files, range(12), backbone, 36, open_fabric("cpu"))
+    assert seen.digests == [0, 1, 2, *range(4, 12)]
+    assert seen.files == [files[i] for i in seen.digests]
     assert seen.pixels.shape == (11, 36, 36, 3)
     assert seen.free.shape == (11, backbone.dim)
     assert seen.features.shape[1] > backbone.dim
     np.testing.assert_allclose(np.linalg.norm(seen.free, axis=1), 1, atol=1e-5)
     assert [failure.reason for failure in seen.failures] == ["not an image that can be read"]
-    alone = look(find_images([folder / "4.png"]), backbone, 36, open_fabric("cpu"))
+    alone = extract_features(find_images([folder / "4.png"]), ["4"], backbone, 36, open_fabric("cpu"))
     np.testing.assert_allclose(alone.features[0], seen.features[3], atol=1e-5)
     np.testing.assert_array_equal(alone.pixels[0], seen.pixels[3])
 
@@ -32,7 +36,7 @@ def test_files_are_seen_once_and_broken_ones_named(folder):
 @pytest.mark.parametrize("others", [True, False])
 def test_who_learns_and_who_is_held_out(unit_rows, others):
     places = unit_rows(12, 5)
-    examples = gather(looked(12), np.array([3, 4, 8, 9]), np.array([0, 1, 5]), places, others)
+    examples = gather(pool_of(12), np.array([3, 4, 8, 9]), np.array([0, 1, 5]), places, others)
     assert examples.answered == 4
     rows = [3, 4, 8, 9] + ([2, 6, 7, 10, 11] if others else [])
     assert examples.pixels[:, 0, 0, 0].tolist() == rows

@@ -11,13 +11,13 @@ import pytest
 from conftest import picture
 from teacher_server import TeacherServer, serving
 
-from distill.curve import distill_by_name
-from distill.pipeline import Options
-from distill.report.report import count
+from distill.options import Options
+from distill.pipeline import distill_by_name
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.images.decode import read_photo
 from index.images.sources import find_images
+from index.progress import count
 from index.teachers.ledger_report import read_account, verify_ledger
 from index.teachers.spec import TeacherSpec
 
@@ -27,7 +27,7 @@ OPTIONS = Options(
 )
 # A fork of one process that has imported torch: a start takes no time, and kills hit the work.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["distill.curve", "index.embedders.http"])
+FORKS.set_forkserver_preload(["distill.pipeline", "index.embedders.http"])
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import pytest
 from conftest import picture, write_embedder
 from teacher_server import TeacherServer, serving
 
-from distill.ask import ask_teacher, digest_pool
-from distill.curve import distill_by_name, distill_curve
+from distill.ask import ask_teacher
 from distill.model import quantize as variants
-from distill.pipeline import Distilled, Options, distill
+from distill.options import Options
+from distill.pipeline import Distilled, distill, distill_by_name
 from distill.report.report import judge, judge_asking
 from distill.training.recipes import Recipe
 from index.embedders.onnx import OnnxEmbedder
@@ -20,6 +20,7 @@ from index.embedders.registry import open_embedder
 from index.embedders.teacher_space import TeacherSpace
 from index.errors import RetrievalError, UsageError
 from index.images.decode import read_photo
+from index.images.digests import digest_pool
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.teachers.ledger import Ledger
@@ -113,7 +114,7 @@ def test_unreadable_images_cost_nothing_and_are_replaced(folder, teacher, ledger
 
 
 def test_too_few_images_are_an_error(tmp_path, folder, teacher, ledger):
-    with pytest.raises(RetrievalError, match="Only 1 usable images"):
+    with pytest.raises(RetrievalError, match="Only 1 usable image"):
         ask([ImageFile(folder / "0.png", "0.png")], teacher, ledger, 5)
 
 
@@ -181,6 +182,10 @@ def test_variants_are_noted_and_do_not_outlive_their_student(folder, tmp_path, t
     assert [variant["name"] for variant in made.run["variants"]] == ["fp32", "fp16"]
     assert "| fp16 |" in (out / "README.md").read_text()
 
+    assert made.run["variants"][1]["population"] == "photos of the pool that did not calibrate it"
+    old = json.loads((out / "run.json").read_text())
+    del old["cost"]["failed_calls"]
+    (out / "run.json").write_text(json.dumps(old))
     variants.make_variants_by_name(out, [folder, folder], ["int8"])
     assert sorted(path.name for path in out.glob("*.onnx")) == ["student.int8.onnx", "student.onnx"]
     again = json.loads((out / "run.json").read_text())
@@ -192,6 +197,29 @@ def test_variants_are_noted_and_do_not_outlive_their_student(folder, tmp_path, t
     distill(files, teacher, ledger, out, OPTIONS)
     assert [path.name for path in out.glob("*.onnx")] == ["student.onnx"]
     assert "## Variants" not in (out / "README.md").read_text()
+    del again["export"]["megabytes"]
+    (out / "run.json").write_text(json.dumps(again))
+    with pytest.raises(UsageError, match=r"lacks something \(.*megabytes.*\): an earlier version wrote it"):
+        variants.make_variants_by_name(out, [folder], ["int8"])
+
+
+def test_variants_are_judged_by_query_photos_if_there_are_some(
+    folder, tmp_path, teacher, ledger, monkeypatch
+):
+    for name, value in {"CALIBRATION": 4, "FEWEST": 6, "LEAST_OVERLAP": 0.0}.items():
+        monkeypatch.setattr(variants, name, value)
+    (tmp_path / "queries").mkdir()
+    for i in range(20, 25):
+        picture(i).save(tmp_path / "queries" / f"{i}.png")
+    options = replace(OPTIONS, budget=10, variants=("fp16",), queries=(str(tmp_path / "queries"),))
+    files = find_images([folder])
+    with pytest.raises(RetrievalError, match="6 queries that are not in the pool are needed; here are 5"):
+        distill(files, teacher, ledger, tmp_path / "student", options)
+    assert teacher.asked == 0
+    for i in range(25, 30):
+        picture(i).save(tmp_path / "queries" / f"{i}.png")
+    made = distill(files, teacher, ledger, tmp_path / "student", options).run["variants"]
+    assert [(one["population"], one["queries"]) for one in made] == [("query photos", 10)] * 2
 
 
 def test_a_second_run_pays_nothing_and_makes_the_same_student(made, tmp_path):
@@ -262,7 +290,7 @@ def test_nonsense_is_neither_stored_nor_learnt(folder, tmp_path, teacher_file):
 def test_copies_are_one_image(tmp_path, teacher, ledger):
     for i in range(5):
         picture(0).save(tmp_path / f"{i}.png")
-    with pytest.raises(RetrievalError, match="Only 1 usable images with different content"):
+    with pytest.raises(RetrievalError, match="Only 1 usable image with different content"):
         distill(find_images([tmp_path]), teacher, ledger, tmp_path / "s", OPTIONS)
     assert teacher.asked == 0
 
@@ -274,7 +302,7 @@ def test_a_curve_pays_for_each_image_once(tmp_path, teacher, ledger):
         picture(i).save(root / f"{i}.png")
     options = replace(OPTIONS, recipe=Recipe(batch=8))
     out = tmp_path / "student"
-    done = distill_curve(find_images([root]), teacher, ledger, out, options, [10, 20, 50])
+    done = distill(find_images([root]), teacher, ledger, out, options, [10, 20, 50])
     assert teacher.asked == len(ledger) == 50
     assert done.folder == out
     assert (out / "budget-10" / "student.onnx").is_file()
@@ -360,6 +388,12 @@ def test_a_killed_run_goes_on_and_pays_nothing_twice(made, tmp_path, monkeypatch
         ({"dim": 0}, "--dim must be at least 1"),
         ({"steps": 0}, "--steps must be at least 1"),
         ({"select": "luck"}, "--select must be one of kmeans, kcenter, random, not 'luck'"),
+        ({"stages": 0}, "--stages must be at least 1"),
+        ({"seed": -1}, "--seed must be at least 0"),
+        ({"device": "tpu"}, "--device must be one of auto, cpu, cuda, not 'tpu'"),
+        ({"variants": ("int4",)}, "No variant 'int4'"),
+        ({"weights": "nowhere.pth"}, "nowhere.pth does not exist"),
+        ({"price": -1.0}, "--price must be 0 or more"),
     ],
 )
 def test_options_check_themselves(wrong, complaint):

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.selection import SELECTIONS, order_by_worth, sample_pool
+from distill.options import SELECTIONS
+from distill.selection import order_by_worth, sample_pool
 
 DIGESTS = st.integers(0, 30).map(lambda i: f"{i:02}")
 POOLS = st.lists(DIGESTS, min_size=1, max_size=60)

@@ -8,7 +8,7 @@ import pytest
 from conftest import picture, write_embedder
 
 from distill.former import Former
-from distill.pipeline import Options
+from distill.options import Options
 from distill.placement import place
 from distill.training.recipes import Recipe
 from distill.upgrade import upgrade_by_name

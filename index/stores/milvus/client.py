@@ -8,9 +8,10 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -149,12 +150,8 @@ def check_schema(client: Client, name: str, dim: int, metric: str | None = METRI
 def as_row(item: Item, metadata: dict[str, Any]) -> dict[str, Any]:
     """An item as a row, without its vector. Of very many copies it has as many as a field takes."""
     room = TEXT - json_size({"copies": [], "metadata": metadata}) if item.copies else 0
-    copies = []
-    for file in item.copies:
-        room -= json_size(vars(file)) + 1
-        if room < 0:
-            break
-        copies.append(vars(file))
+    taken = accumulate(json_size(vars(file)) + 1 for file in item.copies)
+    copies = [vars(file) for file, so_far in zip(item.copies, taken, strict=True) if so_far <= room]
     return {
         "digest": item.digest,
         **{name: getattr(item, name) for name in FIELDS[:-1]},
@@ -178,11 +175,6 @@ def quote(text: str) -> str:
     if "\0" in text or any(0xD800 <= ord(character) < 0xE000 for character in text):
         raise UsageError(f"{text!r} holds a character that no text should: nothing can be searched for it.")
     return json.dumps(text, ensure_ascii=False)
-
-
-def any_of(digests: Sequence[str]) -> str:
-    """The filter for some items."""
-    return f"digest in {json.dumps(digests)}"
 
 
 def as_filter(filter: Filter, columns: Collection[str]) -> str:

@@ -24,7 +24,6 @@ from index.stores.milvus.client import (
     METRIC,
     SECONDS,
     Client,
-    any_of,
     as_filter,
     as_item,
     check_schema,
@@ -123,8 +122,8 @@ class MilvusIndex(Store):
         wanted = {"output_fields": ["digest", *fields], "consistency_level": level, "timeout": SECONDS}
         rows: dict[str, Row] = {}
         for start in range(0, len(digests), PAGE):
-            some = any_of(digests[start : start + PAGE])
-            found = self.client.query(self.name(space), filter=some, **wanted)
+            some = json.dumps(digests[start : start + PAGE])
+            found = self.client.query(self.name(space), filter=f"digest in {some}", **wanted)
             rows.update((row["digest"], dict(row)) for row in found)
         return rows
 
@@ -152,20 +151,21 @@ class MilvusIndex(Store):
     def pin(self) -> None:
         """Give every item an id, and count the values of the metadata."""
         columns: dict[str, Counter[str]] = {name: Counter() for name in self.columns}
-        for page in self.scan(["more"] if columns else []):
-            for row in page:
-                self.ids_by_digest.of(row["digest"])
-                for name, value in row["more"]["metadata"].items() if columns else ():
-                    columns[name].update(value if isinstance(value, list) else [value])
+        for row in self._seen(["more"] if columns else []):
+            for name, value in row["more"]["metadata"].items() if columns else ():
+                columns[name].update(value if isinstance(value, list) else [value])
         self.columns = {name: sorted(dict(c.most_common(MOST_VALUES))) for name, c in columns.items()}
         self.data.mkdir(parents=True, exist_ok=True)
 
     def iter_items(self) -> Iterator[Item]:
         """Read the gallery in bounded memory, and give every item an id."""
-        for page in self.scan(FIELDS):
+        return map(as_item, self._seen(FIELDS))
+
+    def _seen(self, fields: Sequence[str]) -> Iterator[Row]:
+        for page in self.scan(fields):
             for row in page:
                 self.ids_by_digest.of(row["digest"])
-                yield as_item(row)
+                yield row
 
     def faults(self) -> Iterator[str]:
         """Find the collections that do not have as many items as the student's."""

@@ -42,7 +42,6 @@ from index.stores.milvus.client import (
     TEXT,
     Address,
     Client,
-    any_of,
     as_item,
     as_row,
     check_schema,
@@ -291,8 +290,8 @@ class MilvusWriter(StoreWriter):
         for space in self.gallery.written.spaces:  # the others may have more, of a run that was killed
             gone[space] = self._insist(find, space)
             for start in range(0, len(gone[space]), PAGE):
-                chosen = any_of(gone[space][start : start + PAGE])
-                self._insist(self.client.delete, self.gallery.name(space), filter=chosen)
+                chosen = json.dumps(gone[space][start : start + PAGE])
+                self._insist(self.client.delete, self.gallery.name(space), filter=f"digest in {chosen}")
         return len(gone["student"])
 
     def make_ready(self, name: str, kind: str, params: Mapping[str, Any], keep: bool = True) -> None:

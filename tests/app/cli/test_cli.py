@@ -48,14 +48,14 @@ def test_an_index_is_kept_up_to_date_and_looked_after(index: Path, folder: Path,
     (folder / "copy.png").write_bytes((folder / "3.png").read_bytes())
     done = retrieval("index", folder, *models, "--update")
     assert done.stdout == f"{index}: 12 images in 13 files, 0 refused.\n"
-    assert "3 of 13 images are new or changed" in done.stderr
-    assert "1 images are gone, and dropped. Once they are back, --update adds them." in done.stderr
+    assert "3 of 13 images new or changed" in done.stderr
+    assert "1 image gone, and dropped. Once it is back, --update adds it." in done.stderr
     facts = json.loads(retrieval("index", "info", index, "--json").stdout)
     assert (facts["images"], facts["copies"], facts["spaces"].keys()) == (12, 1, {"student", "teacher"})
     assert "teacher.onnx, 12 dimensions; Flat" in retrieval("index", "info", index).stdout
     assert retrieval("index", "verify", index).stdout == "All is well.\n"
     (folder / "moved.png").unlink()
-    assert f"{index}: 1 files dropped" in retrieval("index", "compact", index).stdout
+    assert f"{index}: 1 file dropped" in retrieval("index", "compact", index).stdout
     results = json.loads(retrieval("search", index, folder / "0.png", "-k", 99, "--json").stdout)
     found = {hit["name"]: hit["copies"] for hit in results["queries"][0]["results"]}
     assert "moved.png" not in found
@@ -100,7 +100,7 @@ def test_a_search_is_narrowed_by_metadata_prefix_and_cut(
     models = "--model", student_file, "--teacher", teacher_file
     done = retrieval("index", folder, *models, "--out", idx, "--metadata", tmp_path / "table.csv")
     assert done.returncode == 0, done.stderr
-    assert "table.csv: 1 rows without an image, 2 images without a row." in done.stderr
+    assert "table.csv: 1 row without an image, 2 images without a row." in done.stderr
     assert "student: Flat, recall@10 1.000" in done.stderr
 
     def found(*options: object) -> list[str]:
@@ -251,6 +251,53 @@ def test_an_index_made_by_another_model_is_refused_by_name(index: Path, folder: 
 def test_debug_shows_the_traceback(tmp_path: Path):
     done = retrieval("--debug", "search", tmp_path, tmp_path / "x.jpg")
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        (("--recipe", "nope"), "No recipe 'nope'"),
+        (("--student", "nope"), "timm has no model 'nope'"),
+        (("--select", "nope"), "--select must be one of kmeans"),
+        (("--variants", "int4"), "No variant 'int4'"),
+        (("--size", 8), "--size must be at least 32"),
+        (("--weights", "nope.pth"), r"nope.pth does not exist"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would(folder: Path, tmp_path: Path, teacher_file, option, complaint):
+    run = ("distill", folder, "--teacher", teacher_file, "--out", tmp_path / "s", "--dry-run")
+    ledger = tmp_path / "l.sqlite"
+    assert complaint in refused(*run, "--ledger", ledger, *option)
+    assert not ledger.exists()
+
+
+def test_a_dry_run_loads_no_torch_and_says_once_what_is_left_out(folder: Path, tmp_path: Path, teacher_file):
+    (folder / "a.jxl").write_text("none")
+    run = ["distill", folder, "--teacher", teacher_file, "--out", tmp_path / "s", "--dry-run"]
+    code = (
+        "import sys; from app.cli import app; app(sys.argv[1:], standalone_mode=False); "
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, run)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "images            12\n" in done.stdout
+    assert done.stderr.splitlines()[-1] == (
+        "left out: 1 file of formats that are not read (1 .jxl): convert them"
+    )
+    assert done.stderr.count("left out:") == 1
+
+
+def test_indexing_ends_with_what_is_in_and_what_is_not(folder: Path, tmp_path: Path, student_file: Path):
+    (folder / "a.jxl").write_text("none")
+    (folder / "bad.png").write_text("none")
+    done = retrieval("index", folder, "--model", student_file, "--out", tmp_path / "idx")
+    assert done.stderr.splitlines()[-2:] == [
+        "12 images indexed, 1 refused: 1 not an image that can be read. Mend them, then give --update, or "
+        "leave them out with --exclude.",
+        "left out: 1 file of formats that are not read (1 .jxl): convert them",
+    ]
 
 
 def test_imports_go_one_way():

@@ -91,7 +91,7 @@ def test_index_search_and_ledger_of_a_paid_teacher(folder, tmp_path, server):
         asks += ["--teacher-dialect", "multipart", "--teacher-batch", 5]
         done = retrieval(*asks)
         assert done.exit_code == 1
-        assert "12 images are to be asked about" in done.output
+        assert "12 images to be asked about" in done.output
         assert not server.calls
         done = retrieval(*asks, "--budget", 12)
         assert done.exit_code == 0, done.output
@@ -127,7 +127,7 @@ def test_a_vectors_file_that_lacks_half(folder, tmp_path):
     for dry in ([], ["--dry-run"]):
         done = retrieval(*asks, *dry)
         assert done.exit_code == 2
-        assert f"6 of 12 images have no usable vector in v.npz: {names[6]}, " in done.output
+        assert f"6 of 12 images without a usable vector in v.npz: {names[6]}, " in done.output
         assert "Give --allow-missing" in done.output
     assert not (tmp_path / "s").exists()
     assert "images            6\n" in retrieval(*asks, "--dry-run", "--allow-missing").output

@@ -88,6 +88,11 @@ def test_a_parameter_that_there_is_not_is_refused(client, method, route, known):
     assert answer.json()["detail"].endswith(f"here, only {known}.")
 
 
+def test_a_parameter_that_is_given_twice_is_refused(client):
+    answer = client.get("/search?id=0&k=3&k=4")
+    assert (answer.status_code, answer.json()["detail"]) == (422, "k is given twice.")
+
+
 @pytest.mark.parametrize("route", ["/health", "/search?id=0", "/thumbs/0", "/metrics"])
 def test_a_slash_at_the_end_changes_nothing(client, route):
     path, _, query = route.partition("?")

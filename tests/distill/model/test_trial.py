@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from distill.curve import distill_by_name
 from distill.model import trial
-from distill.pipeline import Options
+from distill.options import Options
+from distill.pipeline import distill_by_name
 from index.embedders.registry import open_embedder
 from index.errors import UsageError
 from index.teachers.spec import TeacherSpec

@@ -11,8 +11,8 @@ from distill.training.checkpoint import Checkpoint, Progress
 from distill.training.device import choose_accelerator, keep_freed_memory, open_fabric
 from distill.training.loop import agreement, joint_loss, one_cycle, train_student
 from distill.training.losses import Bank, gram, regression
-from distill.training.mixing import Mixing, join
-from distill.training.recipes import MANY, RECIPES, Recipe, find_recipe, steps_for
+from distill.training.mixing import join
+from distill.training.recipes import MANY, RECIPES, Mixing, Recipe, find_recipe, steps_for
 from distill.training.views import center_crop, random_view, stored_side
 from index.errors import UsageError
 

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from distill.training import recipes
 from distill.training.losses import LOSSES, Bank, neighbours, structure
-from distill.training.mixing import Mixing, interpolate, join
+from distill.training.mixing import interpolate, join
+from distill.training.recipes import Mixing
 from index.errors import UsageError
 
 NO_BANK = Bank(torch.empty(0, 5))
@@ -246,3 +248,7 @@ def test_without_renormalisation_mixing_only_weights_the_same_residuals_anew():
     mixed = ((weight * x + (1 - weight) * y) - z).pow(2).sum()
     parts = weight * (x - z).pow(2).sum() + (1 - weight) * (y - z).pow(2).sum()
     assert torch.isclose(mixed, parts - weight * (1 - weight) * (x - y).pow(2).sum())
+
+
+def test_recipes_name_the_losses_there_are():
+    assert set(recipes.LOSSES) == set(LOSSES)

@@ -133,7 +133,7 @@ def test_a_run_that_is_left_is_never_thrown_away_nor_mixed_with_another(tmp_path
     listed = files(tmp_path, 2)
     embed(out, listed, [[0]])
     with (
-        pytest.raises(UsageError, match=r"1 images embedded\. Go on with --resume, or remove"),
+        pytest.raises(UsageError, match=r"1 image embedded\. Go on with --resume, or remove"),
         Journal(out) as journal,
     ):
         journal.start(IDENTITY, resume=False)
@@ -148,7 +148,7 @@ def test_a_run_that_is_left_is_never_thrown_away_nor_mixed_with_another(tmp_path
 
 def test_whoever_is_interrupted_is_told_how_to_go_on(tmp_path: Path, capsys):
     embed(tmp_path / "idx", files(tmp_path, 3), [[0, 1]])
-    assert "2 images are embedded, and kept. Go on with --resume." in capsys.readouterr().err
+    assert "2 images embedded, and kept. Go on with --resume." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])

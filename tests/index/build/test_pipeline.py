@@ -26,7 +26,7 @@ def test_an_index_lists_what_it_refused(folder, tmp_path, student_file):
 def test_an_index_of_nothing_readable_fails_and_leaves_nothing(tmp_path, student_file):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.jpg").write_text("text")
-    with pytest.raises(RetrievalError, match=r"None of 1 images could be read.*a\.jpg: not an image"):
+    with pytest.raises(RetrievalError, match=r"None of 1 image could be read.*a\.jpg: not an image"):
         build_index([tmp_path / "images"], OnnxEmbedder(student_file), tmp_path / "idx")
     assert not (tmp_path / "idx").exists()
 

@@ -155,7 +155,7 @@ def test_what_memory_has_no_room_for_is_read_again(folder, tmp_path, counted, mo
 
 
 def test_a_budget_that_is_too_small_asks_nothing_and_reads_once(folder, tmp_path, counted):
-    with pytest.raises(BudgetError, match=r"12 images are to be asked about.*Nothing was asked.*--budget 12"):
+    with pytest.raises(BudgetError, match=r"12 images to be asked about.*Nothing was asked.*--budget 12"):
         build_index([folder], student(tmp_path), tmp_path / "i", with_callable(tmp_path, 11))
     assert all(once(names, 12) for names in counted)
     assert not (tmp_path / "i").exists()
@@ -165,7 +165,7 @@ def test_what_is_answered_already_is_kept_when_the_budget_is_too_small_for_the_r
     build_index([folder / "more"], student(tmp_path), tmp_path / "part", with_callable(tmp_path, 2))
     with pytest.raises(BudgetError, match="--budget 12"):
         build_index([folder], student(tmp_path), tmp_path / "i", with_callable(tmp_path, 11))
-    assert "2 images are embedded, and kept. Go on with --resume." in capsys.readouterr().err
+    assert "2 images embedded, and kept. Go on with --resume." in capsys.readouterr().err
     paid = with_callable(tmp_path, 12)
     resumed = IndexOptions(resume=True)
     made = build_index([folder], student(tmp_path), tmp_path / "i", paid, options=resumed)

@@ -103,7 +103,7 @@ def test_its_identity_is_its_name_and_its_key(module):
 def test_what_is_no_array_of_rows_is_refused(module, folder, name):
     model = open_embedder(f"{module}:{name}")
     photo = read_photo(find_images([folder])[0])
-    with pytest.raises(CallError, match=r"returned str, no array|returned \(3,\) for 1 images"):
+    with pytest.raises(CallError, match=r"returned str, no array|returned \(3,\) for 1 image"):
         model.embed([model.prepare(photo)])
 
 

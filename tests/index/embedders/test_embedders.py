@@ -88,3 +88,10 @@ def test_wrong_answers_name_the_image(answer: list[list[float]], complaint: str)
 def test_addresses_of_other_kinds_are_named(spec):
     with pytest.raises(UsageError, match=f"{spec} cannot be asked. Give an http:// or https:// address"):
         open_embedder(spec)
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m.PKL", "m.safetensors", "v.npy", "v.csv"])
+def test_files_of_other_kinds_are_told_what_would_be_taken(tmp_path: Path, name: str):
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(UsageError, match=r"not read. Give an ONNX file, model.py:function, or vectors as"):
+        open_embedder(tmp_path / name)

@@ -230,13 +230,14 @@ ROW, ONE = {"row": np.array([1, -1])}, {"one": np.array([1])}
     [
         {"output": ("n", 16, 1, 1), "last": [("Identity", ["pooled"], {})]},
         {"output": ("n", 16, 8, 8), "last": [("Identity", ["map"], {})]},
+        {"output": ("n", 8, 8, 16), "last": [("Transpose", ["map"], {"perm": [0, 2, 3, 1]})]},
         {"output": (16,), "shape": (1, 3, 64, 64), "last": [("Squeeze", ["pooled"], {})]},
         {"output": ("n", "d"), "last": [("Reshape", ["pooled", "row"], {})], "constants": ROW},
         {"output": (4, 16), "shape": (4, 3, 64, 64)},
         {"output": ("n", 1, 16), "last": [
             ("Flatten", ["pooled"], {}), ("Unsqueeze", ["step1", "one"], {})], "constants": ONE},
     ],
-    ids=["map of one", "map", "one flat vector", "fixed reshape", "batch of four", "one token"],
+    ids=["map of one", "map", "channels last", "one flat", "fixed reshape", "batch of four", "one token"],
 )  # fmt: skip
 def test_forms_of_one_answer(tmp_path, photo, network):
     """All give what the plain one does, of one image, of three and of five."""
@@ -289,6 +290,21 @@ def test_bytes_go_in_as_they_are(tmp_path, photo):
     np.testing.assert_allclose(*(m.embed([m.prepare(photo)]) for m in (model, scaled)), atol=1e-5)
     with pytest.raises(UsageError, match=r"takes bytes\. Leave --teacher-mean"):
         open_embedder(path, "cpu", EmbedderOptions(mean=MEAN))
+
+
+def test_maps_of_people_have_their_channels_found(tmp_path):
+    shape, last = ("n", 3, 256, 128), [("Transpose", ["map"], {"perm": [0, 2, 3, 1]})]
+    plain = open_embedder(write_network(tmp_path / "plain.onnx", shape), "cpu")
+    model = open_embedder(write_network(tmp_path / "map.onnx", shape, ("n", 32, 16, 16), last), "cpu")
+    images = list(np.random.default_rng(0).integers(0, 256, (2, 256, 128, 3), np.uint8))
+    np.testing.assert_allclose(model.embed(images), plain.embed(images), atol=1e-5)
+
+
+def test_the_place_of_a_class_is_no_vector(tmp_path):
+    last = [("Flatten", ["pooled"], {}), ("ArgMax", ["step1"], {"axis": 1}), ("Cast", ["step2"], {"to": 1})]
+    write_network(tmp_path / "classes.onnx", output=("n", 1), last=last)
+    with pytest.raises(UsageError, match=r"classes\.onnx answers with one number for an image"):
+        open_embedder(tmp_path / "classes.onnx", "cpu")
 
 
 def test_answers_that_depend_on_the_other_images_are_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Vectors that someone else computed."""
 
 import unicodedata
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_images_that_it_lacks_are_listed(folder, path, tmp_path):
     vectors[4] = np.nan
     write_vectors(path, 5, [(names[:11], vectors)])
     student = OnnxEmbedder(write_embedder(tmp_path / "s.onnx"), "cpu")
-    with pytest.raises(UsageError, match=r"3 of 12 images have no usable vector .*: 3\.png, .*--allow"):
+    with pytest.raises(UsageError, match=r"3 of 12 images without a usable vector .*: 3\.png, .*--allow"):
         build_index([folder], student, tmp_path / "idx", open_embedder(path))
     assert not (tmp_path / "idx").exists()
     partial = open_embedder(path, options=EmbedderOptions(allow_missing=True))
@@ -184,6 +185,30 @@ def test_columns_as_others_write_them(folder, tmp_path, ids, kind):
     photo = read_photo(find_images([folder])[7])
     wanted = rows(12)[7].astype(np.float16).astype(np.float32)
     np.testing.assert_allclose(model.prepare(photo), wanted)
+
+
+@pytest.mark.parametrize(
+    ("column", "named"),
+    [
+        (["[1.0]", "[2.0]"], "type string"),
+        ([b"\0\0\0\1", b"\0\0\0\2"], "type binary"),
+        ([[[1.0]], [[2.0]]], r"type list<.*list"),
+    ],
+)
+def test_vectors_that_are_no_lists_of_numbers_are_named_by_their_type(tmp_path, column, named):
+    pq.write_table(pa.table({"ids": ["a", "b"], "vectors": column}), tmp_path / "v.parquet")
+    with pytest.raises(UsageError, match=named):
+        open_embedder(tmp_path / "v.parquet")
+
+
+def test_numbers_that_would_lose_a_part_are_refused_and_decimals_taken(tmp_path):
+    np.savez(tmp_path / "c.npz", ids=["a", "b"], vectors=rows(2).astype(complex))
+    with pytest.raises(UsageError, match="type complex128, not numbers"):
+        open_embedder(tmp_path / "c.npz")
+    pq.write_table(
+        pa.table({"ids": ["a"], "vectors": [[Decimal("1.5"), Decimal("2.5")]]}), tmp_path / "d.parquet"
+    )
+    assert open_embedder(tmp_path / "d.parquet").dim == 2
 
 
 def test_what_was_found_instead_is_named(tmp_path):

@@ -83,7 +83,7 @@ def test_a_row(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplo
 
 def test_extensions_are_those_of_the_formats() -> None:
     names = next(iter(ROWS)).replace("JPEG 2000", "jp2").lower().split(", ")
-    others = {".jpg", ".jpe", ".jfif", ".mpo", ".tif"}
+    others = {".jpg", ".jpe", ".jfif", ".mpo", ".tif", ".j2k", ".jpx", ".apng"}
     assert {f".{name}" for name in names} | others == EXTENSIONS
     assert not EXTENSIONS & (UNREAD | HEIC)
 
@@ -178,8 +178,16 @@ def _() -> None:
     is_refused(tiff(np.moveaxis(COLOUR, 2, 0).copy(), 1, photometric=2, planar=2), "separate planes")
 
 
+@row("TIFF of colour in floats")
+def _() -> None:
+    what = "a TIFF of samples that are not read, as colours in floats, convert it to 8 or 16 bits"
+    is_refused(tiff(COLOUR.astype(np.float32) / 255, 3, photometric=2), what)
+    is_refused(tiff(GREY.astype(np.float64) / 255, 3), what)
+
+
 @row("JPEG XL")
 def _(tmp_path: Path, said: Any) -> None:
+    assert {".eps", ".pdf", ".tga", ".ico", ".dcm", ".nrw", ".3fr", ".x3f", ".gpr"} <= UNREAD
     assert {".jxl", ".svg", ".psd", ".dng", ".cr3", ".nef", ".arw"} <= UNREAD
     assert found(photos(tmp_path, "a.png", "a.jxl", "b.SVG")) == ["a.png"]
     assert "2 files of formats that are not read (1 .jxl, 1 .svg)" in said.text
@@ -282,7 +290,7 @@ def _(tmp_path: Path) -> None:
     options = IndexOptions(update=True)
     report = build_into([tmp_path / "p"], Models(student, None, None), FolderStore(tmp_path / "i"), options)
     assert (len(report.store), report.removed) == (3, 1)
-    assert "1 images are gone, and dropped. Once they are back, --update adds them." in report.notes
+    assert "1 image gone, and dropped. Once it is back, --update adds it." in report.notes
 
 
 @row("files of one content")
@@ -309,6 +317,34 @@ def _(tmp_path: Path) -> None:
         assert joined(tmp_path, f"{path},1\n", ["a/ü.png"]).of(0) == {"n": "1"}
 
 
+@row("fields between commas")
+def _(tmp_path: Path) -> None:
+    for mark in (",", ";", "\t", "|", ", "):
+        (tmp_path / "t.csv").write_text(f"path{mark}n{mark}m\na.png{mark}1{mark}2\n")
+        table = join_metadata(tmp_path / "t.csv", [[("/p/a.png", "a.png")]]).table.to_pydict()
+        assert table == {"path": ["/p/a.png"], "n": ["1"], "m": ["2"]}
+    (tmp_path / "t.csv").write_text("Path,n\na.png,1\n")
+    with pytest.raises(UsageError, match=r"column `path` .* Its header: Path, n\.$"):
+        join_metadata(tmp_path / "t.csv", [[("/p/a.png", "a.png")]])
+
+
+@row("UTF-8, or UTF-16")
+def _(tmp_path: Path) -> None:
+    files = [[("/p/ü.png", "ü.png")]]
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        (tmp_path / "t.csv").write_text("path,n\nü.png,ä\n", encoding=encoding)
+        assert join_metadata(tmp_path / "t.csv", files).table["n"].to_pylist() == ["ä"]
+    (tmp_path / "t.csv").write_text("path,n\nü.png,ä\n", encoding="latin-1")
+    with pytest.raises(UsageError, match=r"no text in UTF-8\. Save it so"):
+        join_metadata(tmp_path / "t.csv", files)
+
+
+@row("a first column without")
+def _(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(",path,n\n0,a.png,1\n")
+    assert join_metadata(tmp_path / "t.csv", [[("/p/a.png", "a.png")]]).table.column_names == ["path", "n"]
+
+
 @row("a file that is a copy")
 def _(tmp_path: Path) -> None:
     metadata = joined(tmp_path, "a.png,A1\nb.png,B2\n", ["a.png", "b.png"])
@@ -330,7 +366,7 @@ def _(tmp_path: Path) -> None:
 def _(tmp_path: Path, said: Any) -> None:
     (tmp_path / "t.csv").write_text("path,n\na.png,1\ngone.png,2\n")
     build(photos(tmp_path / "p", "a.png"), tmp_path / "i", metadata=tmp_path / "t.csv")
-    assert "1 rows without an image, 0 images without a row" in said.text
+    assert "1 row without an image, 0 images without a row" in said.text
 
 
 @row("a name that several images share")

@@ -42,6 +42,16 @@ def test_a_busy_server_is_asked_again(site: Site, pauses, status, headers):
     assert len(pauses) == 1
 
 
+@pytest.mark.parametrize("headers", [{"Content-Length": "99"}, {"Transfer-Encoding": "chunked"}])
+def test_an_answer_that_is_broken_off_is_asked_for_again(site: Site, pauses, headers):
+    """In the middle of the photo, which then is shorter than was told, or has no end."""
+    site.files["/a.png"] = png(1)
+    (file,) = find_images([f"{site.address}/a.png"])
+    site.busy = [(200, headers)] * 2
+    assert file.read()[0] == png(1)
+    assert len(pauses) == 2
+
+
 @pytest.mark.parametrize(
     ("status", "headers", "requests"),
     [(403, {}, 2), (429, {"Retry-After": str(LONGEST + 1)}, 2), (503, {}, 8)],

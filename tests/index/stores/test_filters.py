@@ -33,6 +33,7 @@ def test_a_filter_that_matches_nothing_says_what_there_is(metadata):
     )
     for known, narrow, said in (
         (metadata, Filter("c/"), "a path that starts with 'c/': paths start with a/, b/."),
+        (many, Filter("c/"), "a path that starts with 'c/': paths have no folder, as 0.png."),
         (metadata, Filter("", {"colour": "green"}), "colour=green: colour is blue, red."),
         (
             metadata,

@@ -39,7 +39,7 @@ def test_what_an_index_is(index: Index, folder: Path):
     assert (facts.images, facts.copies, facts.refused, facts.sources) == (11, 1, 1, [str(folder)])
     assert facts.spaces["student"].bytes_per_vector > 8 * 4
     text = str(facts)
-    for part in ("11 in 12 files", "1 files refused", "student.onnx, 8 dimensions; HNSW8, recall@10 1.000"):
+    for part in ("11 in 12 files", "1 file refused", "student.onnx, 8 dimensions; HNSW8, recall@10 1.000"):
         assert part in text
     assert "unfinished" not in text
     (index.path / "unfinished").mkdir()

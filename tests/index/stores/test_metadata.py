@@ -172,7 +172,7 @@ def test_rows_of_copies_move_to_copies_that_have_none():
         ("path,\na/1.jpg,1\n", "each once"),
         ("path,n\na/1.jpg\n", "row 2, has 1 fields, not 2"),
         ("path,n\na/1.jpg,1\na/1.jpg,2\n", "two rows for a/1.jpg"),
-        ("path,n\nz.jpg,1\n", "None of the 1 rows"),
+        ("path,n\nz.jpg,1\n", "None of 1 row of"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(tmp_path, paths, text, complaint):

@@ -157,8 +157,8 @@ def test_what_another_machine_is_asking_about_is_waited_for(tmp_path, teacher, m
         paid.ledger._owner = here
         assert len(ask(files, paid)[0]) == 1
     said = capsys.readouterr().err
-    assert said.count("1 images are being asked about by another process") == 1
-    assert "1 images were in flight when an earlier run ended; they count as spent" in said
+    assert said.count("1 image asked about by another process") == 1
+    assert "1 image in flight when an earlier run ended; counted as spent" in said
     assert paid.ledger.spent == 2
 
 
@@ -233,7 +233,7 @@ def test_a_teacher_that_breaks_down_keeps_what_was_paid(tmp_path, teacher):
     server.forced = [""] * 5 + ["500"] * 1000
     with serving(server) as url:
         paid = spec(url, tmp_path, 100).open("cpu")
-        with pytest.raises(RetrievalError, match=r"HTTP 500.* \d+ answers are kept in .*; run again"):
+        with pytest.raises(RetrievalError, match=r"HTTP 500.* \d+ answers kept in .*; run again"):
             ask(files, paid)
         assert len(paid.ledger) == paid.ledger.spent == sum(server.charged.values()) > 0
 

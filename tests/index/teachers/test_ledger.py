@@ -150,7 +150,7 @@ def test_a_process_is_known_by_its_birth_too(tmp_path, capsys):
         again = ledger.reserve(["a", "b", "c"], 9, 60)
         assert (set(again.calls), again.busy) == ({"a"}, {"b", "c"})
         assert (ledger.written_off, ledger.spent) == (1, 4)
-    assert capsys.readouterr().err.count("1 images were in flight when an earlier run ended") == 1
+    assert capsys.readouterr().err.count("1 image in flight when an earlier run ended") == 1
 
 
 @pytest.mark.skipif(os.name != "posix", reason="only there do the dead linger")

@@ -1,0 +1,92 @@
+"""Fit a student: place the images of a pool in its space, and train it to put them there."""
+
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+
+from distill.ask import TeacherAnswers
+from distill.examples import Examples, gather, hold_out
+from distill.former import Former
+from distill.model.backbone import Backbone, create_backbone
+from distill.model.student import Student
+from distill.options import Options
+from distill.placement import Placement, place
+from distill.pool import Pool
+from distill.report.held_out import POOL_PHOTOS, QUERY_PHOTOS, HeldOut, search_with_teacher
+from distill.training.checkpoint import Checkpoint, Progress
+from distill.training.loop import train_student
+from distill.training.recipes import Recipe, steps_for
+from distill.training.views import center_crop
+
+
+def open_backbone(options: Options) -> Backbone:
+    """Make the whole backbone of the student, so that what is wrong with it shows before anything is paid."""
+    torch.manual_seed(options.seed)
+    backbone = create_backbone(options.student, options.weights)
+    if options.stages:
+        create_backbone(options.student, "none").keep_stages(options.stages)
+    if backbone.pretrained:
+        backbone.fold_batch_norm()
+    return backbone
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained student, and how it came about."""
+
+    student: Student  # the network
+    placement: Placement  # where the images of the pool belong
+    recipe: Recipe  # as it was used
+    examples: Examples  # what it learnt from
+    lists: HeldOut | None  # the teacher's lists for what was held out, if anything was
+    done: Progress  # how training went
+    seconds: float  # how long it took, placing the images included
+
+
+def fit_student(
+    pool: Pool,
+    answered: TeacherAnswers,
+    backbone: Backbone,
+    options: Options,
+    fabric: Fabric,
+    checkpoint: Checkpoint | None = None,
+    former: Former | None = None,
+) -> Fitted:
+    """Train a student on a pool, some of which is answered. The backbone is cut and trained in place."""
+    recipe = replace(
+        options.recipe, steps=options.steps or steps_for(len(pool.pixels), options.recipe), seed=options.seed
+    )
+    if not backbone.pretrained:  # random weights have learnt nothing that could predict an answer
+        recipe = replace(recipe, others=False, trust=1.0)
+    torch.manual_seed(options.seed)
+    backbone.keep_stages(options.stages or backbone.default_stages)
+    student = Student(backbone, options.dim)
+    if former and former.weights:
+        student.load_state_dict(former.weights)
+    start = perf_counter()
+    asked_of, places = answered.queries, {digest: i for i, digest in enumerate(pool.digests)}
+    rows = np.array([places[digest] for digest in answered.digests])
+    held = hold_out(answered.digests, 0.0 if asked_of else None)
+    kept, vectors = rows[~held], answered.vectors[~held]
+    placement = place(pool.features, pool.free, kept, vectors, options.dim, recipe.whiten, recipe.trust)
+    placement = former.align(placement) if former else placement
+    pixels, truth = pool.pixels[rows[held]], answered.vectors[held]
+    if asked_of:
+        pixels, truth = asked_of.pixels, asked_of.vectors
+    lists = search_with_teacher(
+        (as_shown(pixels, options.size), truth),
+        (as_shown(pool.pixels[kept], options.size), vectors),
+        QUERY_PHOTOS if asked_of else POOL_PHOTOS,
+    )
+    examples = gather(pool, kept, rows[held], placement.rows, recipe.others)
+    done = train_student(student, examples, lists, options.size, recipe, fabric, checkpoint)
+    return Fitted(student, placement, recipe, examples, lists, done, perf_counter() - start)
+
+
+def as_shown(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Cut the middle of stored squares, as the finished student is shown them."""
+    return center_crop(torch.from_numpy(pixels), size).contiguous().numpy()

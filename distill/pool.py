@@ -1,0 +1,120 @@
+"""The pool: distinct images that can be read, small, with features of the free network."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+
+from distill.model.backbone import Backbone
+from distill.model.pooling import StageMeans
+from distill.model.student import embed
+from distill.photos import PhotoReader
+from distill.selection import sample_pool
+from index.embedders.base import Embedder
+from index.errors import ImageError
+from index.images.decode import square
+from index.images.file import ImageFile
+from index.parallel import BATCH, WORKERS, bounded_map
+from index.progress import progress
+from index.stores.records import Failure
+from index.teachers.ledger import Ledger
+
+MOST = 4000  # images of a pool that are used: bounds the time and the memory
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What may be asked about and learnt from: distinct images that can be read."""
+
+    files: list[ImageFile]  # n image files
+    digests: list[str]  # content digest of each
+    pixels: NDArray[np.uint8]  # `(n, side, side, 3)` uint8
+    features: NDArray[np.float32]  # `(n, features)` float32 of the whole backbone, as in `StageMeans`
+    free_dim: int  # how many of them, the last, are what the backbone itself says of an image
+    # Files that cannot be read, or that a file of vectors lacks
+    failures: list[Failure] = field(default_factory=list)
+    reader: PhotoReader = field(default_factory=PhotoReader)  # what read them
+
+    @property
+    def free(self) -> NDArray[np.float32]:
+        """Take the `(n, free_dim)` vectors of the free network: the backbone, which costs no query."""
+        return self.features[:, -self.free_dim :]
+
+
+def read_pool(
+    files: Sequence[ImageFile],
+    teacher: Embedder,
+    ledger: Ledger,
+    backbone: Backbone,
+    fabric: Fabric,
+    side: int,
+    seed: int,
+    most: int = MOST,
+) -> Pool:
+    """Read a sample of a pool, of at most `most` distinct images, in the order of their digests.
+
+    What the teacher cannot answer for is left out; images that the ledger has answers about come first.
+
+    Raises:
+        UsageError: The teacher is a file of vectors that lacks some of the images.
+    """
+    reader = PhotoReader()
+    digests = reader.digest(files)
+    missing = teacher.find_missing(files, digests)
+    there = [i for i in range(len(files)) if i not in missing]
+    sample = sample_pool([digests[i] for i in there], ledger.known(digests), most, seed)
+    chosen = [there[i] for i in sample]
+    pool = extract_features(
+        [files[i] for i in chosen], [digests[i] for i in chosen], backbone, side, fabric, reader
+    )
+    pool.failures[:0] = [Failure(files[i].location, why) for i, why in missing.items()]
+    return pool
+
+
+def extract_features(
+    files: Sequence[ImageFile],
+    digests: Sequence[str],
+    backbone: Backbone,
+    side: int,
+    fabric: Fabric,
+    reader: PhotoReader | None = None,
+) -> Pool:
+    """Decode files once, to squares of `side` pixels and to features of the whole backbone at its own size.
+
+    Those that cannot be read are left out, with their digests.
+    """
+    reader = reader or PhotoReader(0)
+
+    def prepare(file: ImageFile) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | Failure:
+        try:
+            photo = reader.read(file, max(side, backbone.side))
+        except ImageError as reason:
+            return Failure(file.location, str(reason))
+        return square(photo.image, side), square(photo.image, backbone.side)
+
+    rows: list[int] = []
+    small: list[NDArray[np.uint8]] = []
+    failures: list[Failure] = []
+    describe = StageMeans(backbone)
+    features: list[NDArray[np.float32]] = []
+    with ThreadPoolExecutor(WORKERS) as workers, progress(len(files), "features") as bar:
+        waiting: list[NDArray[np.uint8]] = []
+        for i, views in enumerate(bounded_map(workers, prepare, files, ahead=2 * BATCH)):
+            if isinstance(views, Failure):
+                failures.append(views)
+            else:
+                rows.append(i)
+                small.append(views[0])
+                waiting.append(views[1])
+            if waiting and (len(waiting) == BATCH or i + 1 == len(files)):
+                features.append(embed(describe, torch.from_numpy(np.stack(waiting)), fabric).numpy())
+                waiting.clear()
+            bar.update()
+    pixels = np.stack(small) if small else np.zeros((0, side, side, 3), np.uint8)
+    found = np.concatenate(features) if features else np.zeros((0, backbone.dim), np.float32)
+    kept, named = [files[i] for i in rows], [digests[i] for i in rows]
+    return Pool(kept, named, pixels, found, backbone.dim, failures, reader)
