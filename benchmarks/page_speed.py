@@ -11,6 +11,7 @@ import sys
 from base64 import b64encode
 from io import BytesIO
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 from PIL import Image
@@ -73,9 +74,12 @@ def measure_phone(browser: Browser, address: str, photo: bytes) -> None:
         "Network.emulateNetworkConditions",
         {"offline": False, "latency": 150, "downloadThroughput": 2e5, "uploadThroughput": 93_750},
     )
-    times = tab.evaluate(DROP, b64encode(photo).decode())
+    start = perf_counter()
+    tab.set_input_files(".search .file", {"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": photo})
+    tab.wait_for_selector("#first .card")
+    seconds = perf_counter() - start
     top = tab.evaluate("document.querySelector('#first .card').getBoundingClientRect().top")
-    print(f"phone, slow 4G: {len(photo) / 1e6:.1f} MB to results {times['student']:.0f} ms")
+    print(f"phone, slow 4G: {len(photo) / 1e6:.1f} MB to the student's results {seconds:.1f} s")
     print(f"phone: first result at {top / 844:.0%} of the screen")
 
 
