@@ -6,6 +6,9 @@ RUN useradd --create-home user && mkdir /work && chown user /work
 COPY . /opt/retrieval
 WORKDIR /opt/retrieval
 
+# Of the page; run other commands with --no-healthcheck.
+HEALTHCHECK CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:7860/livez', timeout=5)"]
+
 FROM base AS cpu
 RUN pip install --no-cache-dir -e ".[cpu,distill,demo]"
 USER user

@@ -9,10 +9,13 @@ import shutil
 import subprocess
 import sys
 from base64 import b64encode
+from io import BytesIO
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
-from playwright.sync_api import Page, sync_playwright
+from PIL import Image
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 # Drops a photo, and measures until the first card of each column, and all pictures of the student's first
 # row, have been painted: two frames after they are there.
@@ -50,6 +53,36 @@ def first_paint(tab: Page, address: str) -> tuple[float, float]:
     return paint, whole
 
 
+def mosaic(photos: list[Path]) -> bytes:
+    """A photo of 12 megapixels and some 1.6 MB, of details: what a phone takes."""
+    whole = Image.new("RGB", (4000, 3000))
+    for i, photo in enumerate(photos[:12]):
+        whole.paste(Image.open(photo).convert("RGB").resize((1000, 1000)), (1000 * (i % 4), 1000 * (i // 4)))
+    data = BytesIO()
+    whole.save(data, "JPEG", quality=82)
+    return data.getvalue()
+
+
+def measure_phone(browser: Browser, address: str, photo: bytes) -> None:
+    """Print where the first result is, and how long a large photo takes, on a phone by slow 4G."""
+    size: ViewportSize = {"width": 390, "height": 844}
+    tab = browser.new_context(viewport=size, has_touch=True, is_mobile=True).new_page()
+    tab.goto(address)
+    tab.wait_for_selector(".search .example")
+    network = tab.context.new_cdp_session(tab)
+    network.send(
+        "Network.emulateNetworkConditions",
+        {"offline": False, "latency": 150, "downloadThroughput": 2e5, "uploadThroughput": 93_750},
+    )
+    start = perf_counter()
+    tab.set_input_files(".search .file", {"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": photo})
+    tab.wait_for_selector("#first .card")
+    seconds = perf_counter() - start
+    top = tab.evaluate("document.querySelector('#first .card').getBoundingClientRect().top")
+    print(f"phone, slow 4G: {len(photo) / 1e6:.1f} MB to the student's results {seconds:.1f} s")
+    print(f"phone: first result at {top / 844:.0%} of the screen")
+
+
 def main() -> None:
     """Start a server, open the page, drop photos on it, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -77,6 +110,7 @@ def main() -> None:
             for name in times[0]:
                 p50, p95 = np.percentile([each[name] for each in times], (50, 95))
                 print(f"{name:24} p50 {p50:6.0f} ms   p95 {p95:6.0f} ms   ({len(times)} photos)")
+            measure_phone(browser, address, mosaic(photos))
             browser.close()
     finally:
         server.terminate()

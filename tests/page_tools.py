@@ -50,6 +50,18 @@ def delay_answers(tab, seconds: float) -> None:
     )
 
 
+def open_menu(tab) -> None:
+    """Show the controls that wait behind a button on a phone."""
+    if tab.is_visible(".menu") and not tab.is_visible(".extras"):
+        tab.click(".menu")
+
+
+def open_part(tab) -> None:
+    """Show the picture large enough to draw a box on it: a phone does so when asked."""
+    if tab.is_visible(".part"):
+        tab.click(".part")
+
+
 def ids(tab, column: str = "first") -> list[int]:
     return tab.eval_on_selector_all(f"#{column} .card", "cards => cards.map(card => Number(card.dataset.id))")
 

@@ -131,6 +131,18 @@ def serve(
             show_default="none",
         ),
     ] = "",
+    queries: Annotated[
+        Path | None,
+        typer.Option(help="CSV file with path,label of queries, for the report.", show_default=False),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV file with path,label of the indexed images.", show_default=False),
+    ] = None,
+    title: Annotated[
+        str,
+        typer.Option(help="Column of the metadata that names images on the page.", show_default="file name"),
+    ] = "",
     max_upload_mb: Annotated[float, typer.Option(help="Largest request, in MB.")] = 50.0,
     price: Price = None,
     fetch: Annotated[
@@ -150,11 +162,15 @@ def serve(
     """Serve the page and the API."""
     from app.server.app import ServerOptions
     from app.server.app import serve as serve_page
+    from index.errors import UsageError
     from index.search import open_searcher
 
     if auth and "RETRIEVAL_AUTH" not in os.environ:
         typer.echo("Other users of this machine can see --auth. Better set RETRIEVAL_AUTH.", err=True)
-    options = ServerOptions(host, port, auth, max_upload_mb, mcp, price, root_path)
+    if (queries is None) != (labels is None):
+        raise UsageError("--queries and --labels go together: give both CSV files.")
+    labelled = (queries, labels) if queries and labels else None
+    options = ServerOptions(host, port, auth, max_upload_mb, mcp, price, root_path, labelled, title)
     spec = describe_teacher(teacher, teacher_option, ledger, budget)
     text = describe_text(text_teacher, tokenizer, text_option, ledger, budget)
     serve_page(

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from threading import Lock, Thread, get_native_id
 from typing import Generic, TypeVar
 
+from index.errors import RetrievalError
+
 T = TypeVar("T")
 Progress = Callable[[float], None]
 
@@ -53,6 +55,9 @@ class Background(Generic[T]):
     def _run(self) -> None:
         try:
             self.result = self._work(self._report)
+        except RetrievalError as error:  # an index without a teacher, a model that fails
+            logging.getLogger(__name__).warning("%s", error)
+            self.error = str(error)
         except Exception as error:  # the page must say so, whatever it was
             logging.getLogger(__name__).exception("Background work failed.")
             self.error = str(error) or type(error).__name__

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from app.page.blind_vote.tab import build_blind_tab
 from app.page.disagreements.tab import build_disagreements_tab
+from app.page.report.logic import read_run
 from app.page.report.tab import build_report_tab
 from app.page.search.tab import build_search_tab
 from app.page.views import add_html, render_heading
@@ -18,17 +19,24 @@ with needs("demo"):
 HERE = "PAGE-ADDRESS"  # api.js puts the address in its place
 
 
-def build_page(searcher: Searcher, price: float | None = None) -> gr.Blocks:
-    """Lay out the page; `price` is that of a thousand answers of the teacher, in the user's money."""
+def build_page(
+    searcher: Searcher,
+    price: float | None = None,
+    labelled: tuple[Path, Path] | None = None,
+    title: str = "",
+) -> gr.Blocks:
+    """Lay out the page; `price` and `labelled` are as for `build_report_tab`, `title` for `SearchPage`."""
     Context.id = 0  # an open page names parts by number: after an index is replaced they must be the same
     with gr.Blocks(title="retrieval", analytics_enabled=False, fill_width=True) as page:
-        gr.HTML(render_heading(searcher.index), elem_classes="heading", apply_default_css=False)
+        script = Path(__file__).with_name("tabs.js").read_text()
+        heading = render_heading(searcher.index, read_run(searcher.index))
+        gr.HTML(heading, js_on_load=script, elem_classes="heading", apply_default_css=False)
         with gr.Tabs(elem_classes="tabs"):
             with gr.Tab("Search", id="search"):
-                build_search_tab(searcher, price)
+                build_search_tab(searcher, price, title)
             build_disagreements_tab(searcher)
             build_blind_tab(searcher)
-            build_report_tab(searcher)
+            build_report_tab(searcher, price, labelled)
             with gr.Tab("API", id="api"):
                 html = api_help(HERE, searcher.modes, searcher.text_modes)
                 add_html(html, "api", [Path(__file__).with_name("api.js")])

@@ -1,6 +1,7 @@
 """HTML that all tabs share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ with needs("demo"):
 
 ICON = Markup(Path(__file__).with_name("icon.svg").read_text().replace("<svg ", '<svg aria-hidden="true" '))  # noqa: S704
 NO_TEACHER = "This index was made without a teacher: there is nothing to compare. Index again with --teacher."
+GALLERY = "photos of the gallery, which training may have seen"  # a population; others are in `Estimate`
 SEEN = Path(__file__).with_name("seen.js")  # what the scripts of tabs share that begin when they are seen
 
 
@@ -39,10 +41,19 @@ render_note = PARTS.note  # a line in place of results
 render_error = partial(PARTS.note, kind="note error")  # a line that says what went wrong and what to do
 
 
-def render_heading(index: Store) -> str:
-    """Show what is searched, and by which models."""
+def render_heading(index: Store, run: Mapping[str, Any] | None = None) -> str:
+    """Show what is searched, and by which models; `run` is what is known of the student's training."""
     spaces = index.manifest.spaces
-    models = [(name, spaces[name]) for name in ("student", "teacher") if name in spaces]
+    made = ""
+    with suppress(KeyError, TypeError, ValueError):  # of another version
+        if run:
+            size = format_bytes(round(1e6 * run["export"]["megabytes"]))
+            made = f"{run['options']['student']}, {size}, distilled from {run['queried']:,} answers, "
+    models = [
+        (name, made if name == "student" else "", spaces[name])
+        for name in ("student", "teacher")
+        if name in spaces
+    ]
     return PARTS.heading(ICON, len(index), models)
 
 

@@ -24,6 +24,18 @@ with needs("demo"):
     from starlette.datastructures import UploadFile
 
 HELP = load("app/server/api.html")
+FORM = {
+    "type": "object",
+    "required": ["image"],
+    "properties": {"image": {"type": "string", "format": "binary"}},
+}
+JSON = {"type": "object", "required": ["image"], "properties": {"image": {"type": "string"}}}
+PHOTO = {  # what the routes that read their body themselves tell of it
+    "requestBody": {
+        "required": True,
+        "content": {"multipart/form-data": {"schema": FORM}, "application/json": {"schema": JSON}},
+    }
+}
 MOST_RESULTS = 500
 T = TypeVar("T")
 Mode = Annotated[str, Query(max_length=20)]
@@ -53,11 +65,11 @@ class Answer:
         named = {"Content-Disposition": 'attachment; filename="results.csv"'}
         return Response(text.getvalue(), media_type="text/csv", headers=named)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return one object; the addresses in it are relative to the page's."""
+    def as_dict(self, base: str = "") -> dict[str, Any]:
+        """Return one object; the addresses in it begin with that of the page, if it is given."""
         results = [
             {"rank": rank, "id": item, "score": score, "name": name}
-            | {"thumbnail": f"thumbs/{item}", "image": f"images/{item}"}
+            | {"thumbnail": f"{base}thumbs/{item}", "image": f"{base}images/{item}"}
             for rank, item, score, name in self.hits
         ]
         return {"query": self.query, "mode": self.mode, "milliseconds": self.milliseconds, "results": results}
@@ -126,6 +138,7 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
         count: Count = 10,
         format: Format = "json",  # noqa: A002
     ) -> Response:
+        """Search with an image of the index by its id, or by words."""
         if text is not None and id is None:
             lane = TEXT if searcher.text else "student"
             return (await run(lane, lambda: search_text(searcher, text, mode, count))).write(format)
@@ -133,19 +146,21 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
             raise HTTPException(422, "id: Give one, or a text, and not both.")
         return (await run("student", lambda: search_item(searcher, id, mode, count))).write(format)
 
-    @router.post("/search")
+    @router.post("/search", openapi_extra=PHOTO)
     async def by_photo(
         request: Request,
         mode: Mode = "student",
         count: Count = 10,
         format: Format = "json",  # noqa: A002
     ) -> Response:
+        """Search with a photo: a file, or a data URL in JSON."""
         async with _sent_photo(request) as (name, file):
             answer = await run(mode, lambda: search_photo(searcher, file.read(), name, mode, count))
         return answer.write(format)
 
-    @router.post("/embed")
+    @router.post("/embed", openapi_extra=PHOTO)
     async def embed(request: Request) -> dict[str, Any]:
+        """Embed a photo with the student."""
         student = searcher.models["student"]
         async with _sent_photo(request) as (name, file):
             vector = await run(

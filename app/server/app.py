@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,6 +25,7 @@ from app.server.openai_api import build_embeddings
 from app.server.pictures import Pictures, build_pictures
 from index.errors import RetrievalError, UsageError, needs
 from index.evaluation import charts
+from index.evaluation.evaluate import read_labels
 from index.search import Searcher
 from index.stores.base import Store
 
@@ -32,9 +34,11 @@ with needs("demo"):
     import uvicorn
     from fastapi import Depends, FastAPI, Request, Response
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse
+    from fastapi.responses import JSONResponse, RedirectResponse
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+    from starlette.middleware.gzip import GZipMiddleware
     from starlette.routing import Mount
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 PAGE = Path(__file__).parents[1] / "page"
 CSS = [PAGE / "page.css", PAGE / "tabs.css", charts.STYLE]
@@ -56,6 +60,8 @@ class ServerOptions:
         mcp: Whether to be an MCP server as well.
         price: Of a thousand answers of the teacher, in the user's money.
         root: Path at which a proxy shows the server, such as `/photos`; empty for none.
+        labelled: CSV files of labelled queries and of the gallery's labels, for the report.
+        title: Column of the metadata that names images on the page; empty takes the names of their files.
     """
 
     host: str = "127.0.0.1"
@@ -65,6 +71,8 @@ class ServerOptions:
     mcp: bool = False
     price: float | None = None
     root: str = ""
+    labelled: tuple[Path, Path] | None = None
+    title: str = ""
 
     def __post_init__(self) -> None:
         user, colon, secret = self.password.partition(":")
@@ -78,11 +86,25 @@ class ServerOptions:
             raise UsageError(f"--price must be 0 or more, and finite, not {self.price}.")
         if self.root and not re.fullmatch(r"(/[\w.~-]+)+", self.root, re.ASCII):
             raise UsageError(f"--root-path must be as /photos, without a / at its end, not {self.root!r}.")
+        for file in self.labelled or ():
+            read_labels(file)  # now: the report reads it when it is looked at
 
     @property
     def rules(self) -> Rules:
         """The same for the guard."""
         return Rules(self.password, round(self.most_megabytes * 1e6), is_local(self.host), self.root)
+
+
+class PageCompression:
+    """Compresses the page itself, which is 130 kB of text; the rest is small, or compressed already."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app, self._compressed = app, GZipMiddleware(app, compresslevel=3)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        is_page = scope["type"] == "http" and scope["path"] == "/"
+        await (self._compressed if is_page else self._app)(scope, receive, send)
 
 
 def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: Path | None = None) -> FastAPI:
@@ -103,7 +125,8 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
         app = _new_app(lifespan=lambda app: tools.session_manager.run(), routes=routes)
     else:
         app = _new_app()
-    app.add_middleware(Guard, rules=rules)
+    app.add_middleware(PageCompression)
+    app.add_middleware(Guard, rules=rules)  # added last, it comes first
     app.state.index = shared.index
     pictures = Pictures(shared.index, cache)
     Background(lambda _: pictures.trim()).start()
@@ -113,10 +136,21 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
+        """Describe what is served, by which models."""
         return describe(shared)
+
+    @app.get("/livez")
+    async def livez() -> dict[str, str]:
+        """Say that the server runs; the only route that asks for no password."""
+        return {"status": "ok"}
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> RedirectResponse:
+        return RedirectResponse("./?tab=api")
 
     @app.get("/metrics")
     def metrics() -> Response:
+        """Count and time what was asked, for Prometheus."""
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     @app.exception_handler(RequestValidationError)
@@ -124,7 +158,8 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
         first = error.errors()[0]
         return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}."}, 422)
 
-    page = build_page(shared, options.price if options else None)
+    shown = options or ServerOptions()
+    page = build_page(shared, shown.price, shown.labelled, shown.title)
     harden(page)
     theme = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     return gr.mount_gradio_app(
@@ -136,8 +171,10 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
 
 
 def _new_app(**options: Any) -> FastAPI:
-    bare: dict[str, Any] = dict.fromkeys(("docs_url", "redoc_url", "openapi_url"))
-    return FastAPI(title="retrieval", dependencies=[Depends(require_known)], **bare, **options)
+    # FastAPI's own docs are scripts from elsewhere: ours are a tab of the page.
+    bare: dict[str, Any] = dict.fromkeys(("docs_url", "redoc_url"))
+    guarded = [Depends(require_known)]
+    return FastAPI(title="retrieval", version=version("retrieval"), dependencies=guarded, **bare, **options)
 
 
 def describe(searcher: Searcher) -> dict[str, Any]:

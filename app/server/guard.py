@@ -20,7 +20,7 @@ with needs("demo"):
 
 # Gradio offers to fetch addresses for anybody; `app.server.fetch` does so for the page, within limits.
 CLOSED = re.compile(r"/gradio_api/(file[=/]\s*https?:|proxy=)", re.IGNORECASE)
-ROUTES = ("thumbs", "images", "search", "embed", "v1", "mcp", "health", "metrics")
+ROUTES = ("thumbs", "images", "search", "embed", "v1", "mcp", "health", "metrics", "livez", "openapi.json")
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 
@@ -90,6 +90,8 @@ class Guard:
         return await self._app(scope, self._within_limit(receive), counted)
 
     def _check(self, method: str, path: str, headers: Headers) -> None:
+        if path == "/livez" and method in SAFE:
+            return
         if self._password and not self._knows_password(headers.get("authorization", "")):
             challenge = {"WWW-Authenticate": 'Basic realm="retrieval", charset="UTF-8"'}
             raise HTTPException(401, "This server asks for a user and a password.", challenge)

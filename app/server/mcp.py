@@ -45,7 +45,7 @@ def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
 
     async def answer(mode: str, search: Callable[[], Answer]) -> dict[str, Any]:
         try:
-            return (await searcher.run(mode, search)).as_dict()
+            return (await searcher.run(mode, search)).as_dict(_find_base(server))
         except RetrievalError as reason:
             raise ToolError(as_sentence(reason)) from reason
 
@@ -80,3 +80,12 @@ def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
             return await answer(TEXT, lambda: search_text(searcher, text, mode, k))
 
     return server
+
+
+def _find_base(server: FastMCP) -> str:
+    """Find the address of the page, which a language model has no other way to know."""
+    try:
+        request = server.get_context().request_context.request
+    except ValueError:  # a tool was called without a request
+        return ""
+    return str(request.base_url) if request else ""

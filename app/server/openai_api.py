@@ -1,6 +1,7 @@
 """`/v1/embeddings` for the student, so that other programs can use it in place of a paid one."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from app.server.api import is_form, read_object, status_of
@@ -13,8 +14,15 @@ with needs("demo"):
     from fastapi import APIRouter, HTTPException, Request
     from fastapi.responses import JSONResponse
 
+IMAGES_ONLY = "This model embeds images, not text: send a data URL."
 MOST_IMAGES = 256  # a request
 ENCODINGS = ("float", "base64")
+ASKED = {
+    "input": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+    "dimensions": {"type": "integer"},
+    "encoding_format": {"enum": list(ENCODINGS)},
+}
+BODY = {"type": "object", "required": ["input"], "properties": ASKED}
 
 
 def build_embeddings(searcher: SharedSearcher) -> APIRouter:
@@ -25,8 +33,18 @@ def build_embeddings(searcher: SharedSearcher) -> APIRouter:
     """
     router = APIRouter()
 
-    @router.post("/v1/embeddings")
+    @router.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """Name the model that embeds: the student."""
+        made = int(datetime.fromisoformat(searcher.index.manifest.created).timestamp())
+        model = {"id": searcher.models["student"].name, "object": "model", "created": made}
+        return {"object": "list", "data": [model | {"owned_by": "retrieval"}]}
+
+    content = {"application/json": {"schema": BODY}}
+
+    @router.post("/v1/embeddings", openapi_extra={"requestBody": {"required": True, "content": content}})
     async def embeddings(request: Request) -> Any:
+        """Embed images given as data URLs, in the form of OpenAI's API."""
         try:
             files, asked = await (_read_form(request) if is_form(request) else _read_json(request))
             encoding = _check(files, asked, searcher.models["student"].dim)
@@ -77,7 +95,8 @@ async def _read_json(request: Request) -> tuple[list[bytes], Mapping[str, Any]]:
         try:
             files.append(read_input(entry))
         except ValueError as reason:
-            raise HTTPException(400, f"input {i} {reason}.") from reason
+            hint = f" {IMAGES_ONLY}" if str(reason) == "is not base64" else ""
+            raise HTTPException(400, f"input {i} {reason}.{hint}") from reason
     return files, asked
 
 

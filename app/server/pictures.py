@@ -22,7 +22,7 @@ with needs("demo"):
     from anyio.to_thread import run_sync
     from fastapi import APIRouter, HTTPException, Request, Response
 
-THUMBNAIL = 320  # pixels of its longer side
+THUMBNAIL, QUALITY = 320, 72  # pixels of its longer side, and of its JPEG
 CACHE_BYTES = 2 << 30  # bytes of thumbnails, about 100,000, that a start of the server leaves in the cache
 MAX_ORIGINAL_BYTES = 20_000_000  # of an original that is sent as it is
 MAX_SIDE = 4096  # pixels of what is sent instead
@@ -64,11 +64,11 @@ class Pictures:
         Raises:
             ImageError: It cannot be made.
         """
-        kept = self._cache / item.digest[:2] / f"{item.digest}-{THUMBNAIL}.jpg"
+        kept = self._cache / item.digest[:2] / f"{item.digest}-{THUMBNAIL}-{QUALITY}.jpg"
         try:
             return kept.read_bytes()
         except OSError:
-            made = make_jpeg(self._read(item), item.name, THUMBNAIL)
+            made = make_jpeg(self._read(item), item.name, THUMBNAIL, QUALITY)
         try:
             kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             beside = kept.with_name(f".{item.digest}-{os.getpid()}-{threading.get_ident()}")
@@ -145,19 +145,21 @@ def build_pictures(pictures: Pictures) -> APIRouter:
 
     @router.get("/thumbs/{item}")
     async def thumbs(item: str, request: Request) -> Response:
+        """Show an image of the index, small."""
         return await serve(item, request, "thumb")
 
     @router.get("/images/{item}")
     async def images(item: str, request: Request) -> Response:
+        """Show an image of the index."""
         return await serve(item, request, "image")
 
     return router
 
 
-def make_jpeg(data: bytes, name: str, side: int) -> bytes:
+def make_jpeg(data: bytes, name: str, side: int, quality: int = 85) -> bytes:
     """Make a JPEG of an image file, at most `side` pixels wide and high; raises ImageError as `decode`."""
     image = decode(data, name, side).image
     image.thumbnail((side, side), Image.Resampling.BICUBIC)
     buffer = BytesIO()
-    image.save(buffer, "JPEG", quality=85)
+    image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()

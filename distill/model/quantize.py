@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
 from distill.options import check_variants
-from distill.report.held_out import QUERY_PHOTOS, estimate_mean
+from distill.report.held_out import QUERY_PHOTOS
 from distill.report.report import read_run, write_run
 from index.embedders.base import embed_many
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError, RetrievalError
 from index.evaluation.metrics import overlap_at_k, rank
+from index.evaluation.verdict import estimate_mean
 from index.images.decode import read_photo
 from index.images.sources import Source, find_images
 from index.timing import time_in_turns

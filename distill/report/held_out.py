@@ -1,6 +1,5 @@
 """What a finished student returns for photos that it did not learn from, beside what its teacher returns."""
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from index.embedders.base import Embedder, embed_many
 from index.evaluation.metrics import overlap_at_k, rank
 from index.evaluation.rankings import DEPTH
+from index.evaluation.verdict import estimate_mean
 
 POOL_PHOTOS = "photos of the pool that it did not learn from"
 QUERY_PHOTOS = "query photos"
@@ -32,20 +32,15 @@ class HeldOut:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Sum up the mean agreement, its 95 % interval by the normal law, and on what."""
+        """Sum up the agreement: its mean and 95 % interval, on what, and among how many photos."""
         mean, interval = estimate_mean(self.agreement)
         return {
             "held_out": len(self.queries),
+            "among": len(self.gallery),
             "population": self.population,
             "overlap@10": mean,
             "interval": list(interval),
         }
-
-
-def estimate_mean(shares: NDArray[np.float64]) -> tuple[float, tuple[float, float]]:
-    """Estimate the mean of `(n,)` shares, and its 95 % confidence interval by the normal law."""
-    mean, error = float(shares.mean()), 1.96 * float(shares.std(ddof=1)) / math.sqrt(len(shares))
-    return mean, (max(mean - error, 0.0), min(mean + error, 1.0))
 
 
 def search_with_teacher(

@@ -14,6 +14,7 @@ from PIL import Image
 from distill.report.held_out import HeldOut
 from index.errors import UsageError
 from index.evaluation.charts import Axis, draw_line, linear_axis, log_axis
+from index.evaluation.verdict import Estimate, Verdict, judge_agreement
 from index.html import load
 from index.io import atomic_write
 from index.progress import count
@@ -44,6 +45,11 @@ def judge(agreement: dict[str, Any] | None) -> str:
         f"{100 * agreement['overlap@10']:.0f} % (95 %: {low:.0f} to {high:.0f}) of the "
         "teacher's top 10 found."
     )
+
+
+def reach_verdict(run: dict[str, Any]) -> Verdict | None:
+    """Say whether a run's student can stand in for its teacher; None if it was not measured."""
+    return judge_agreement(Estimate.read(run["agreement"])) if run["agreement"] else None
 
 
 def judge_asking(placement: dict[str, Any], answers: int) -> str:
@@ -92,7 +98,7 @@ def write_report(folder: Path, runs: Sequence[dict[str, Any]], lists: HeldOut | 
         chosen = order[np.linspace(0, len(order) - 1, min(STRIPS, len(order))).astype(int)]
         strips = [_strip(lists, int(row)) for row in chosen]
     name = f"{run['options']['student']}, distilled from {run['teacher']['name']}"
-    page = PAGE.page(name, summarise(run), charts, strips)
+    page = PAGE.page(name, reach_verdict(run), summarise(run), charts, strips)
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
@@ -153,7 +159,8 @@ def _card(run: dict[str, Any]) -> str:
     flat |= {f"recipe {name}": value for name, value in recipe.items()}
     agreement, asking = _agreement(run["agreement"]), judge_asking(training["placement"], run["queried"])
     shown = {"variants": [], **run}
-    return CARD.card(shown, options, recipe, flat, training, agreement, asking, _cost(run["cost"]))
+    verdict, cost = reach_verdict(run), _cost(run["cost"])
+    return CARD.card(shown, verdict, options, recipe, flat, training, agreement, asking, cost)
 
 
 def _cost(cost: dict[str, Any]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from index.embedders.teacher_space import Projection
 from index.errors import UsageError
 from index.evaluation.metrics import overlap_at_k, rank, rank_biased_overlap
+from index.evaluation.verdict import half_width
 from index.search import MODES, RERANK, RERANKED, Searcher
 from index.stores.base import Store
 from index.vectors import CODES, UNIT_FLOATS, Vectors, VectorType, is_float, pack
@@ -63,8 +64,9 @@ def score_modes(
         gallery: `(items,)` ids of the items to rank; the rankings hold places in this list. None ranks all.
 
     Returns:
-        For each mode the means of the values; with a teacher also `overlap@10`, its 10th percentile over the
-        queries `overlap@10 p10`, and `RBO`, against the teacher's ranking, whitened if the others are.
+        For each mode the means of the values, and under `NAME ±` half of their 95 % intervals; with a teacher
+        also `overlap@10`, its 10th percentile over the queries `overlap@10 p10`, and `RBO`, against the
+        teacher's ranking, whitened if the others are.
     """
     modes = options.modes or searcher.modes
 
@@ -155,7 +157,9 @@ def _agreement(ranking: NDArray[np.int64], truth: NDArray[np.int64]) -> Values:
 
 
 def _means(values: Values) -> Scores:
-    means = {name: float(np.nanmean(value)) for name, value in values.items() if not np.isnan(value).all()}
+    known = {name: value[~np.isnan(value)] for name, value in values.items()}
+    means = {name: float(value.mean()) for name, value in known.items() if len(value)}
+    means |= {f"{name} ±": half_width(value) for name, value in known.items() if len(value) > 1}
     overlap = values.get(f"overlap@{DEPTH}")
     if overlap is not None:
         means[f"overlap@{DEPTH} p10"] = float(np.percentile(overlap, 10))

@@ -142,7 +142,7 @@ def distill_again(made: Distilled, source: Path, out: Path) -> Distilled:
     return done
 
 
-def test_a_student_folder_from_end_to_end(made):
+def test_a_student_folder_from_end_to_end(made, tmp_path, monkeypatch):
     done, key = made, Counting(made.folder.with_name("teacher.onnx"), "cpu").key
     assert {path.name for path in done.folder.iterdir()} == {
         "student.onnx", "student.safetensors", "teacher_space.npz", "taught.npz", "run.json", "README.md",
@@ -160,6 +160,14 @@ def test_a_student_folder_from_end_to_end(made):
     assert run["export"]["key"] == student.key
     card = (done.folder / "README.md").read_text()
     assert "8 of 12 images" in card
+    assert card.startswith("---\nlibrary_name: onnx\n")
+    picture(5, 60, 44).save(tmp_path / "photo.jpg", quality=95)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "student.onnx").write_bytes((done.folder / "student.onnx").read_bytes())
+    known: dict = {}
+    exec(card.split("```python\n")[1].split("```")[0], known)
+    photo = read_photo(ImageFile(tmp_path / "photo.jpg", "photo.jpg"))
+    np.testing.assert_allclose(known["embedding"], student.embed([student.prepare(photo)])[0], atol=1e-5)
     assert "8 teacher queries in this run" in done.summary
 
 

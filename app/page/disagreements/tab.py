@@ -41,5 +41,5 @@ def build_disagreements_tab(searcher: Searcher) -> None:
         if "teacher" not in searcher.stored_modes:
             add_empty_tab("disagreements")
         else:
-            script = Path(__file__).with_name("disagreements.js")
-            add_html(HTML.browser(DEPTH), "disagreements", [SEEN, script], [disagreements])
+            scripts = [Path(__file__).with_name(name) for name in ("judge.js", "disagreements.js")]
+            add_html(HTML.browser(DEPTH), "disagreements", [SEEN, *scripts], [disagreements])

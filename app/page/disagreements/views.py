@@ -3,7 +3,8 @@
 import numpy as np
 
 from app.page.disagreements.logic import DEPTH, Agreements
-from app.page.views import render_note, thumbnail_url
+from app.page.views import GALLERY, render_note, thumbnail_url
+from index.evaluation.verdict import Estimate
 from index.html import load
 from index.search import Searcher
 from index.stores.base import Store
@@ -33,10 +34,13 @@ def render_spread(every: Agreements, index: Store) -> str:
     """Show the means, and how often each overlap occurs."""
     counts = np.bincount(np.rint(every.overlap * DEPTH).astype(int), minlength=DEPTH + 1).tolist()
     bars = [(100 * place // DEPTH, count) for place, count in enumerate(counts)]
-    sample = "photos" if len(every) == len(index) else f"of {len(index):,} photos, at random"
+    found = Estimate.measure(every.overlap, GALLERY)
+    sample = "all photos" if len(every) == len(index) else f"of {len(index):,} photos, at random"
     facts = {
-        f"overlap@{DEPTH}": f"{every.overlap.mean():.0%}",
-        "RBO": f"{every.rbo.mean():.2f}",
+        f"of the teacher's top {DEPTH} found (95 %: {100 * found.low:.0f} to {100 * found.high:.0f})": (
+            f"{found.mean:.0%}"
+        ),
+        "order agrees (RBO)": f"{every.rbo.mean():.2f}",
         sample: f"{len(every):,}",
     }
     return HTML.spread(facts, bars, max(counts), DEPTH)

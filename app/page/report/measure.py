@@ -4,17 +4,22 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.page.report.logic import find_variants
+from app.page.views import GALLERY
 from index.build.embed import embed_files
 from index.device import CUDA
 from index.embedders.base import Embedder
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError, RetrievalError
+from index.evaluation.evaluate import evaluate_labelled, read_labels
 from index.evaluation.metrics import overlap_at_k
+from index.evaluation.rankings import Options, Scores
+from index.evaluation.verdict import Estimate
 from index.images.decode import Photo, read_photo
 from index.images.sources import image_at
 from index.search import MODES, Searcher
@@ -36,14 +41,19 @@ class Point:
     Attributes:
         name: What it is.
         milliseconds: One photo, decoded, to its results: embedding and search.
-        quality: Mean overlap@10 with what the teacher finds.
+        agreement: Overlap@10 with what the teacher finds.
         best: Whether no other way is both faster and better.
     """
 
     name: str
     milliseconds: float
-    quality: float
+    agreement: Estimate
     best: bool = False
+
+    @property
+    def quality(self) -> float:
+        """Mean overlap@10 with what the teacher finds."""
+        return self.agreement.mean
 
 
 def measure(searcher: Searcher, report: Callable[[float], None]) -> list[Point]:
@@ -81,9 +91,15 @@ def measure(searcher: Searcher, report: Callable[[float], None]) -> list[Point]:
     points = []
     for name, models, find in ways:
         spent = sum(embedding[model.key] for model in models) + _search_milliseconds(find, len(items))
-        points.append(Point(name, spent, float(overlap_at_k(find(slice(None)), truth).mean())))
+        agreed = Estimate.measure(overlap_at_k(find(slice(None)), truth), GALLERY, len(index))
+        points.append(Point(name, spent, agreed))
         report(len(points) / len(ways))
     return mark_best(points)
+
+
+def measure_labels(searcher: Searcher, queries: Path, labels: Path) -> dict[str, Scores]:
+    """Score every way to search on labelled queries; a paid teacher is asked within its budget."""
+    return evaluate_labelled(searcher, read_labels(queries), read_labels(labels), Options())
 
 
 def mark_best(points: Sequence[Point]) -> list[Point]:
@@ -97,7 +113,7 @@ def mark_best(points: Sequence[Point]) -> list[Point]:
             for other in points
         )
 
-    marked = [Point(p.name, p.milliseconds, p.quality, not beaten(p)) for p in points]
+    marked = [Point(p.name, p.milliseconds, p.agreement, not beaten(p)) for p in points]
     return sorted(marked, key=lambda point: point.milliseconds)
 
 

@@ -3,11 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from app.page.background import Background
 from app.page.report.logic import Size, count_reasons
 from app.page.report.measure import DEPTH, QUERIES, Point
 from app.page.views import format_bytes, render_note
 from index.evaluation.charts import Mark, draw_chart, draw_line, linear_axis, log_axis, render_table
+from index.evaluation.verdict import Estimate
 from index.html import load
 from index.stores.base import Store
 from index.teachers.cost import format_seconds
@@ -18,9 +21,12 @@ MODE_OF = {"projected": "asymmetric"}  # the way to search that a space is for, 
 HTML = load("app/page/report/report.html")
 
 
-def render_report(index: Store, run: dict[str, Any] | None, sizes: Sequence[Size], ways: str) -> str:
-    """Show all sections: `run` is what is known of the student's training, `ways` what `render_ways` made."""
+def render_report(
+    index: Store, run: dict[str, Any] | None, sizes: Sequence[Size], ways: str, verdict: str = ""
+) -> str:
+    """Show all sections: `run` is what is known of the student's training, the rest what others rendered."""
     sections = {
+        **({"Verdict": Markup(verdict)} if verdict else {}),  # noqa: S704
         "Quality against budget": _render_run(render_curve, run) if run else HTML.no_run(),
         "Time against quality": ways,
         "Size": render_sizes(sizes),
@@ -39,7 +45,8 @@ def render_curve(run: dict[str, Any]) -> str:
     points = [(point["queried"], 100 * point["overlap@10"]) for point in curve]
     x = log_axis("teacher queries", queries, queries)
     line = draw_line("Agreement with the teacher by teacher queries", points, x, OVERLAP, form=".1f")
-    return HTML.curve(run["agreement"]["held_out"], *line)
+    found = Estimate.read(run["agreement"])
+    return HTML.curve(found.count, found.population, _interval(found), *line)
 
 
 def render_ways(work: Background[list[Point]], paid: Sequence[str]) -> str:
@@ -56,10 +63,17 @@ def render_ways(work: Background[list[Point]], paid: Sequence[str]) -> str:
     x = log_axis("ms, from a decoded photo to its results", [mark.x for mark in marks])
     y = linear_axis(OVERLAP, [mark.y for mark in marks], 0, 100)
     rows = [
-        [p.name, f"{p.milliseconds:.1f}", f"{100 * p.quality:.1f}", "yes" if p.best else ""] for p in points
+        [
+            p.name,
+            f"{p.milliseconds:.1f}",
+            f"{100 * p.quality:.1f}",
+            _interval(p.agreement),
+            "yes" if p.best else "",
+        ]
+        for p in points
     ]
     chart = draw_chart("Agreement with the teacher by time of a search", marks, x, y)
-    return HTML.ways(QUERIES, paid, chart, (["way to search", "ms", y.name, "Pareto"], rows))
+    return HTML.ways(QUERIES, paid, chart, (["way to search", "ms", y.name, "95 %", "Pareto"], rows))
 
 
 def render_sizes(sizes: Sequence[Size]) -> str:
@@ -108,7 +122,10 @@ def render_training(run: dict[str, Any]) -> str:
         **_costs(run.get("cost") or {}),
     }
     if measured := run.get("agreement"):
-        facts["Overlap@10"] = f"{measured['overlap@10']:.1%} on {measured['held_out']:,} photos held out"
+        found = Estimate.read(measured)
+        facts["Overlap@10"] = (
+            f"{found.mean:.1%} (95 %: {_interval(found)}) on {found.count:,} {found.population}"
+        )
     checks = training.get("agreement") or []
     return HTML.facts(facts) + (_render_checks(checks, training["kept_step"]) if len(checks) > 1 else "")
 
@@ -121,12 +138,16 @@ def _render_run(render: Callable[[dict[str, Any]], str], run: dict[str, Any]) ->
         return render_note("The run.json of this index is not as this version writes it.")
 
 
+def _interval(found: Estimate) -> str:
+    return f"{100 * found.low:.0f} to {100 * found.high:.0f}"
+
+
 def _costs(cost: dict[str, Any]) -> dict[str, str]:
     facts = {}
     if cost.get("money") is not None:
         facts["Paid"] = f"{cost['money']:.2f} at {cost['price']:g} a thousand answers"
     if cost.get("break_even_time"):
-        facts["Pays off"] = f"in time after {cost['break_even_time']:,} photos"
+        facts["Faster overall"] = f"after {cost['break_even_time']:,} photos, training included"
     return facts
 
 

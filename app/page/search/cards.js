@@ -18,8 +18,8 @@ function neighbour(hits, from, key) {
 
 function walkResults(page, showLarge) {
   function light(card) {
-    page.querySelectorAll('.card.lit').forEach(each => each.classList.remove('lit'));
-    if (card) page.querySelectorAll(`.columns .card[data-id="${card.dataset.id}"]`).forEach(each => each.classList.add('lit'));
+    page.querySelectorAll('.columns .lit').forEach(each => each.classList.remove('lit'));
+    if (card) page.querySelectorAll(`.columns [data-id="${card.dataset.id}"]`).forEach(each => each.classList.add('lit'));
   }
   for (const kind of ['mouseover', 'focusin']) page.addEventListener(kind, event => light(cardOf(event.target)));
 

@@ -1,14 +1,37 @@
 // The ways in: a file, a drop anywhere, the clipboard, the camera, an address, words.
 
+const LARGE = 400_000, LONGEST = 1024;  // bytes, and pixels of its longer side
+
+// A large photo is made smaller before it travels. What is no JPEG, or cannot be drawn here, goes as it is.
+async function shrink(file) {
+  if (file.size < LARGE || file.type !== 'image/jpeg') return file;
+  const drawn = await createImageBitmap(file).catch(() => null);
+  const scale = drawn && LONGEST / Math.max(drawn.width, drawn.height);
+  if (!scale || scale >= 1) return file;
+  const canvas = document.createElement('canvas'), pen = canvas.getContext('2d');
+  [canvas.width, canvas.height] = [Math.round(drawn.width * scale), Math.round(drawn.height * scale)];
+  pen.imageSmoothingQuality = 'high';
+  pen.drawImage(drawn, 0, 0, canvas.width, canvas.height);
+  const made = await new Promise(done => canvas.toBlob(done, 'image/jpeg', 0.9));
+  return made ? new File([made], file.name, {type: made.type}) : file;
+}
+
 function openEntries(root, takeFile, takeAddress, takeWords, complain) {
   const file = root.querySelector('.file'), over = root.querySelector('.over'), lens = root.querySelector('.lens');
   const video = lens.querySelector('video');
   const isShown = () => root.isConnected && root.offsetParent !== null;
 
-  file.addEventListener('change', () => {
-    if (file.files.length) takeFile(file.files[0]);
-    file.value = '';  // so that the same file can be chosen again
-  });
+  const takeFirst = files => {
+    if (files.length) takeFile(files[0]);
+    if (files.length > 1) complain(`One photo at a time: this is the first of ${files.length}.`, 'note');
+  };
+  const shot = root.querySelector('.shot');
+  for (const input of [file, shot]) {
+    input.addEventListener('change', () => {
+      takeFirst([...input.files]);
+      input.value = '';  // so that the same file can be chosen again
+    });
+  }
 
   // Files and links from elsewhere. What is dragged within the page itself is not one.
   let inside = 0;
@@ -26,7 +49,7 @@ function openEntries(root, takeFile, takeAddress, takeWords, complain) {
     inside = 0;
     root.classList.remove('dropping');
     const {files} = event.dataTransfer, link = event.dataTransfer.getData('text/uri-list').split('\n')[0];
-    if (files.length) takeFile(files[0]);
+    if (files.length) takeFirst([...files]);
     else if (link) takeAddress(link);
   });
 
@@ -49,11 +72,13 @@ function openEntries(root, takeFile, takeAddress, takeWords, complain) {
     else takeAddress(typed);
   });
 
+  // A phone has a camera of its own, which also works over plain http.
   root.querySelector('.camera').addEventListener('click', async () => {
+    if (!navigator.mediaDevices || matchMedia('(hover: none)').matches) { shot.click(); return; }
     try {
       video.srcObject = await navigator.mediaDevices.getUserMedia({video: {facingMode: 'environment'}});
     } catch {
-      complain('Browsers allow the camera on https pages only. Use Choose a photo.');
+      complain('The camera was not allowed, or there is none. Browsers allow the camera on https pages only. Use Choose a photo.');
       return;
     }
     lens.showModal();

@@ -1,7 +1,7 @@
-// The large view of a result: the original, what is known of it, and the way to the next one.
+// The large view of a result: the original beside the query, what is known of it, and the way to the next one.
 
-function makeLargeView(dialog, describe, use, leave) {
-  const image = dialog.querySelector('img'), about = dialog.querySelector('.about');
+function makeLargeView(dialog, asked, describe, use, leave) {
+  const image = dialog.querySelector('img'), about = dialog.querySelector('.about'), query = dialog.querySelector('canvas');
   let card = null, place = null;
 
   async function show(next) {
@@ -13,7 +13,11 @@ function makeLargeView(dialog, describe, use, leave) {
     image.src = `images/${id}`;
     dialog.querySelector('.previous').disabled = !card.previousElementSibling;
     dialog.querySelector('.next').disabled = !card.nextElementSibling;
-    if (!dialog.open) dialog.showModal();
+    if (!dialog.open) {
+      [query.width, query.height] = [asked.width, asked.height];
+      query.getContext('2d').drawImage(asked, 0, 0);
+      dialog.showModal();
+    }
     if (document.activeElement.disabled || !dialog.contains(document.activeElement)) dialog.focus();  // the keys go on
     const html = await describe(id);
     if (card === next) about.innerHTML = html;

@@ -1,4 +1,4 @@
-// The search page: keeps what is asked, asks for it, shows the answer, and keeps the address bar in step.
+// The search page: keeps what is asked, asks for it, and shows the answer.
 
 const page = element.querySelector('.search');
 const $ = selector => page.querySelector(selector);
@@ -6,16 +6,19 @@ const $$ = selector => [...page.querySelectorAll(selector)];
 const WHOLE = '0,0,1,1', STEP = 12;
 const BLANK = `<ol class="cards blank" aria-hidden="true">${'<li></li>'.repeat(STEP)}</ol>`;
 const files = new Map();  // photos by their digest: to send one again that the server has forgotten
-let query = null;         // {item} or {sent, file} or {address} or {text}
+let query = null;         // {item} or {sent, file} or {address} or {text}, with its name and what shows its picture
+let shown = null;         // the query whose results are on show, and how it is looked at
 let serial = 0, last = {};
 
 const cropper = makeCropper($('.picture'), live => live ? followCrop() : search({replace: true}));
-const showLarge = makeLargeView($('.large'), describe, id => searchItem(id), place => refocus(place));
-openEntries(page, searchFile, searchAddress, searchWords, text => showComplaint(`<p class="note error">${text}</p>`));
+const drawRungs = makeLadder($('.columns'), $('.rungs'));
+const showLarge = makeLargeView($('.large'), $('.frame canvas'), describe, id => searchItem(id), place => refocus(place));
+openEntries(page, searchFile, searchAddress, searchWords, (text, kind = 'note error') => showComplaint(`<p class="${kind}">${text}</p>`));
 
 // What is asked
 
-const isSingle = () => $('.one').getAttribute('aria-pressed') === 'true';
+const view = () => $('.switch [aria-pressed="true"]').className;
+const isSingle = () => view() === 'one';
 const modes = () => $$('.mode-of').slice(0, isSingle() ? 1 : 2).map(select => select.value);
 
 function readRequest() {
@@ -36,18 +39,25 @@ function readFilters() {
 
 function searchItem(item, view, how) {
   // What was clicked on is shown at once; what an address names may not be there.
-  const seen = Number.isInteger(item) && $(`img[src="thumbs/${item}"]`)?.naturalWidth;
-  return start({item}, answer => [seen ? `thumbs/${item}` : answer.then(found => found.error ? '' : `thumbs/${item}`)], view, how);
+  const seen = Number.isInteger(item) && $(`img[src="thumbs/${item}"]`), drawn = seen?.naturalWidth;
+  const name = seen ? seen.closest('[data-name]')?.dataset.name : '';
+  return start({item, name}, answer => [drawn ? `thumbs/${item}` : answer.then(found => found.error ? '' : `thumbs/${item}`)], view, how);
 }
 
-function searchFile(file, sent) {
-  return start({file, sent}, answer => [URL.createObjectURL(file), () => preview(answer)]);
+function searchFile(file) {
+  return start({file: shrink(file), name: file.name}, answer => [URL.createObjectURL(file), () => preview(answer)]);
 }
 
-function searchAddress(address) { return start({address}, answer => [() => preview(answer)]); }
+function searchAddress(address) { return start({address, name: address}, answer => [() => preview(answer)]); }
+
+// A photo that was sent before, which the server or this page still has.
+function searchSent(sent, view, how) {
+  const file = files.get(sent);
+  return start({sent, file, name: file?.name}, answer => [...(file ? [URL.createObjectURL(file)] : []), () => preview(answer)], view, how);
+}
 
 // Words have no picture: the style sheet hides its place.
-function searchWords(text, how) { return start({text}, () => [''], undefined, how); }
+function searchWords(text, how) { return start({text, name: text}, () => [''], undefined, how); }
 
 // What the browser cannot draw by itself, or does not have, the server shows. After an error nothing is shown.
 const preview = async answer => {
@@ -57,12 +67,17 @@ const preview = async answer => {
 
 function start(asked, pictures, view, how) {
   if (!how?.replace) scrollTo({top: 0});
-  query = asked;
-  page.classList.toggle('worded', Boolean(asked.text));
+  query = Object.assign(asked, {pictures});
   cropper.look(view);
+  sayQuery(asked.name);
   const done = search(how);
   cropper.show(pictures(asked.answer));
   return done;
+}
+
+function sayQuery(name = '') {
+  page.classList.toggle('worded', Boolean(query.text));
+  $('.caption').textContent = $('.caption').title = name;
 }
 
 // Asking
@@ -75,12 +90,13 @@ async function call(fields, file) {
 }
 
 async function ask(asked, fields) {
-  let answer = await call(fields, asked.sent ? null : asked.file);
-  if (answer.forgotten) answer = await call(fields, asked.file || files.get(asked.sent));
+  const file = await asked.file;
+  let answer = await call(fields, asked.sent ? null : file);
+  if (answer.forgotten && file) answer = await call(fields, file);
   if (answer.forgotten) answer = {error: '<p class="note error">This photo is not known any more. Choose it again.</p>'};
   if (answer.sent) {
     asked.sent = answer.sent;
-    if (asked.file) files.set(answer.sent, asked.file);
+    if (file) files.set(answer.sent, file);
   }
   return answer;
 }
@@ -99,7 +115,7 @@ async function search({replace = false} = {}) {
   let answer = await asked.answer;
   if (mine !== serial) return;
   show(answer, focus);
-  writeAddress(replace);
+  if (!answer.error) writeAddress(replace);
   if (both && !answer.error) {
     answer = await ask(asked, readRequest());
     if (mine !== serial) return;
@@ -125,17 +141,33 @@ async function followCrop() {
 
 function show(answer, focus) {
   page.classList.remove('following', 'asking');
-  if (answer.error) { clear('failed'); showComplaint(answer.error); return; }
+  if (answer.error) { fail(answer.error); return; }
   last = answer;
+  shown = {query, view: cropper.view};
   chooseCount(answer.k);
   answer.columns.forEach((html, i) => showColumn(i, html));
   showNumbers(answer.numbers);
-  $('.caption').textContent = $('.caption').title = answer.name;
-  for (const button of $$('.save')) button.disabled = false;
+  sayQuery(answer.name);
+  for (const button of $$('.save, .copy')) button.disabled = false;
   $('.more').hidden = !answer.more;
   $('.spoken').textContent = answer.spoken;
+  document.title = `${answer.name} · retrieval`;
   nameColumns();
   if (focus) refocus(focus);
+}
+
+// An error takes nothing away: what was on show stays, and a bar says what happened.
+function fail(html) {
+  const failed = query, view = cropper.view;
+  if (!shown) clear('failed');
+  else if (query !== shown.query) {
+    query = shown.query;
+    cropper.look(shown.view);
+    cropper.show(query.pictures(Promise.resolve(last)));
+    sayQuery(last.name);
+  }
+  if ($('#second .waiting')) showColumn(1, '');
+  showComplaint(html, () => start(failed, failed.pictures, view));
 }
 
 // What is known of an image, with its place in each column.
@@ -149,17 +181,14 @@ async function describe(id) {
 }
 
 // On a phone the figures leave their place to the pictures, until they are asked for.
-let unfolded = !matchMedia('(max-width: 640px)').matches;
 function showNumbers(html) {
   $('.numbers').innerHTML = html;
-  const figures = $('.timings');
-  if (!figures) return;
-  figures.open = unfolded;
-  figures.addEventListener('toggle', () => { unfolded = figures.open; });
+  $('.chip')?.setAttribute('aria-expanded', page.classList.contains('unfolded'));
 }
 
 function nameColumns() {
   page.classList.toggle('single', isSingle());
+  page.classList.toggle('runged', view() === 'ladder');
   $$('.column').forEach((column, i) => { column.dataset.mode = modes()[i] || ''; });
 }
 
@@ -169,12 +198,23 @@ function showBlank() {
   $$('.list').forEach((_, i) => showColumn(i, BLANK));
 }
 
-function showColumn(i, html) { $$('.list')[i].innerHTML = html; }
+function showColumn(i, html) {
+  $$('.list')[i].innerHTML = html;
+  drawRungs();
+}
 
-function showComplaint(html) { $('.complaint').innerHTML = html; }
+function showComplaint(html, again) {
+  $('.complaint').innerHTML = html;
+  if (!again) return;
+  const button = document.createElement('button');
+  Object.assign(button, {type: 'button', className: 'button again', textContent: 'Try again'});
+  button.addEventListener('click', again);
+  $('.complaint').append(button);
+}
 
 // Nothing is shown but the ways in.
 function clear(state) {
+  shown = null;
   page.dataset.state = state;
   page.removeAttribute('aria-busy');
   page.classList.remove('asking');
@@ -198,143 +238,3 @@ function refocus({column, id}) {
   const list = $$('.list')[column];
   (list.querySelector(`.card[data-id="${id}"] .hit`) || list.querySelector('.hit'))?.focus({preventScroll: true});
 }
-
-// The address bar: a search with an image of the gallery can be opened again, and sent to others.
-
-function writeAddress(replace) {
-  const url = new URL(location), fields = readRequest(), {searchParams} = url;
-  for (const name of [...searchParams.keys()]) if (!name.startsWith('__')) searchParams.delete(name);
-  if (fields.item !== undefined || fields.text) {
-    if (fields.text) searchParams.set('text', fields.text);
-    else searchParams.set('id', fields.item);
-    searchParams.set('mode', fields.modes.join(','));
-    searchParams.set('k', fields.k);
-    if (fields.turn) searchParams.set('turn', fields.turn);
-    if (fields.box.join() !== WHOLE) searchParams.set('box', fields.box.map(edge => edge.toFixed(3)).join());
-    if (fields.prefix) searchParams.set('prefix', fields.prefix);
-    if (fields.cut) searchParams.set('cut', fields.cut);
-    for (const [name, value] of Object.entries(fields.columns || {})) searchParams.set(`column.${name}`, value);
-  }
-  url.search = String(searchParams).replaceAll('%2C', ',');
-  const same = url.href === location.href;
-  history[replace || same ? 'replaceState' : 'pushState']({sent: query.sent}, '', url);
-  $('.copy').disabled = fields.item === undefined && !fields.text;
-  $('.copy').title = $('.copy').disabled ? 'Only a search with an image of the gallery has an address' : 'Copy the address of this search';
-}
-
-function readAddress() {
-  const asked = new URLSearchParams(location.search), id = asked.get('id');
-  const sent = history.state?.sent, text = asked.get('text');
-  if (id === null && !text && !(sent && files.has(sent))) { startAgain(); return; }
-  const [first, second] = (asked.get('mode') || '').split(',');
-  if (first) {
-    choose($$('.mode-of')[0], first);
-    choose($$('.mode-of')[1], second);
-    press(!second);
-  }
-  if (/^\d+$/.test(asked.get('k'))) chooseCount(Number(asked.get('k')));
-  setFilters(asked);
-  if (text) { $('.address').value = text; searchWords(text, {replace: true}); return; }
-  if (id === null) { searchFile(files.get(sent), sent); return; }
-  const box = asked.get('box')?.split(',').map(Number);
-  searchItem(/^\d+$/.test(id) ? Number(id) : id, {turn: Number(asked.get('turn')) || 0, box: box || [0, 0, 1, 1]}, {replace: true});
-}
-
-function startAgain() {
-  serial++;
-  query = null;
-  setFilters(new URLSearchParams());
-  clear('empty');
-}
-
-const choose = (select, value) => {
-  if ([...select.options].some(option => option.value === value)) select.value = value;
-};
-
-addEventListener('popstate', readAddress);
-
-// Controls
-
-function press(single) {
-  $('.one').setAttribute('aria-pressed', single);
-  $('.two').setAttribute('aria-pressed', !single);
-}
-
-// However many results there are, their number is one of the choices.
-function chooseCount(k) {
-  const select = $('.k'), options = [...select.options];
-  if (!options.some(option => Number(option.value) === k)) select.add(new Option(k), options.find(option => option.value > k));
-  select.value = k;
-}
-
-function sayCut() { $('.cut-value').textContent = $('input.cut').value === '0' ? 'any' : `${$('input.cut').value}% of the best`; }
-
-function setFilters(asked) {
-  if (!$('.prefix')) return;
-  $('.prefix').value = asked.get('prefix') || '';
-  $('input.cut').value = 100 * (asked.get('cut') || 0);
-  for (const select of $$('.column-value')) choose(select, asked.get(`column.${select.dataset.column}`) || '');
-  sayCut();
-}
-
-// Their panel is folded: how many are set is told on its button.
-function sayFilters() {
-  const {prefix, cut, columns = {}} = readFilters();
-  const count = Boolean(prefix) + Boolean(cut) + Object.keys(columns).length;
-  if (!$('.prefix')) return;
-  $('.filters summary').textContent = count ? `Filters: ${count}` : 'Filters';
-  $('.filters').classList.toggle('on', count > 0);
-  $('.reset').hidden = !count;
-}
-
-const researched = () => query && search({replace: true});
-$('.one').addEventListener('click', () => { press(true); researched(); });
-$('.two').addEventListener('click', () => { press(false); researched(); });
-$('.more').addEventListener('click', () => { chooseCount(Number($('.k').value) + STEP); researched(); });
-for (const select of $$('.k, .mode-of, .column-value')) select.addEventListener('change', researched);
-if ($('.prefix')) {
-  let typing;
-  $('input.cut').addEventListener('input', sayCut);
-  $('input.cut').addEventListener('change', researched);
-  $('.prefix').addEventListener('input', () => { clearTimeout(typing); typing = setTimeout(researched, 250); });
-  $('.reset').addEventListener('click', () => {
-    setFilters(new URLSearchParams());
-    $('.filters summary').focus();
-    researched();
-  });
-}
-$('.clear').addEventListener('click', () => {
-  history.pushState(null, '', location.pathname);
-  startAgain();
-  $('.file').focus();
-});
-
-$('.copy').addEventListener('click', async () => {
-  if (!navigator.clipboard) { prompt('The address of this search', location.href); return; }  // not over plain http
-  await navigator.clipboard.writeText(location.href);
-  $('.copy').textContent = 'Copied';
-  setTimeout(() => { $('.copy').textContent = 'Link'; }, 1500);
-});
-
-for (const button of $$('.save')) {
-  button.addEventListener('click', () => saveResults($$('.list').slice(0, modes().length), modes(), last.name, button.dataset.format));
-}
-
-// Panels close when attention turns elsewhere.
-const fold = except => $$('.bar-of-tools details[open]').forEach(each => { each.open = each.contains(except); });
-page.addEventListener('click', event => fold(event.target));
-$('.bar-of-tools').addEventListener('keydown', event => {
-  if (event.key === 'Escape') { event.target.closest('details')?.querySelector('summary').focus(); fold(null); }
-});
-
-// Results: a click searches on, the corner opens the large view.
-
-page.addEventListener('click', event => {
-  const card = cardOf(event.target), example = event.target.closest('.example');
-  if (example) searchItem(Number(example.dataset.id));
-  else if (card && event.target.closest('.open')) showLarge(card);
-  else if (card && event.target.closest('.hit')) searchItem(Number(card.dataset.id));
-});
-
-walkResults(page, showLarge);
-readAddress();

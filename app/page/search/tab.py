@@ -21,6 +21,7 @@ from app.page.search.query import (
     query_of_words,
     read_request,
 )
+from app.page.search.strength import Scales
 from app.page.search.views import (
     Cost,
     render_column,
@@ -39,7 +40,7 @@ with needs("demo"):
     from cachetools import LRUCache
     from gradio.data_classes import DataWithFiles
 
-NAMES = ("crop", "cards", "large", "entry", "search")
+NAMES = ("crop", "cards", "ladder", "large", "entry", "search", "address", "controls")
 SCRIPTS = [Path(__file__).with_name(f"{name}.js") for name in NAMES]
 EXAMPLES = 12
 CACHED_BYTES = 64 << 20  # bytes of photos that are remembered, so that a crop of one need not send it again
@@ -51,8 +52,19 @@ PREVIEW = 1024  # pixels
 class SearchPage:
     """Answers the scripts of one page. Several people use it at once."""
 
-    def __init__(self, searcher: Searcher, price: float | None = None) -> None:
-        """Serve a searcher; `price` is that of a thousand answers of its teacher, if they have one."""
+    def __init__(self, searcher: Searcher, price: float | None = None, title: str = "") -> None:
+        """Serve a searcher.
+
+        `price` is that of a thousand answers of its teacher, if they have one; `title` the column of the
+        metadata that names images, empty for the names of their files.
+
+        Raises:
+            UsageError: There is no such column.
+        """
+        if title and title not in (known := searcher.columns or {}):
+            raise UsageError(f"--title: no column {title!r} here, only {', '.join(known) or 'none'}.")
+        self._title = title
+        self.scales = Scales(searcher)
         self.searcher = searcher
         self._price = price
         self._photos: LRUCache[str, Query] = LRUCache(CACHED_BYTES, getsizeof=lambda query: len(query.data))
@@ -130,7 +142,10 @@ class SearchPage:
         index = self.searcher.index
         agreed = agreement(*columns) if len(columns) == 2 else None
         others = columns[::-1] if len(columns) == 2 else [None]
-        html = [render_column(one, index, other) for one, other in zip(columns, others, strict=True)]
+        html = [
+            render_column(one, index, other, self._title, self.scales.get(one.mode))
+            for one, other in zip(columns, others, strict=True)
+        ]
         waiting = (request.modes[1], request.k) if request.soon and len(request.modes) == 2 else None
         if waiting:
             html.append(render_waiting(*waiting))
@@ -170,9 +185,9 @@ class SearchPage:
         }
 
 
-def build_search_tab(searcher: Searcher, price: float | None = None) -> None:
+def build_search_tab(searcher: Searcher, price: float | None = None, title: str = "") -> None:
     """Lay out the search in the tab that is open; arguments as for `SearchPage`."""
-    page = SearchPage(searcher, price)
+    page = SearchPage(searcher, price, title)
 
     # Functions, because Gradio marks what scripts may call, and methods take no marks.
     def search(asked: Mapping[str, Any] | DataWithFiles) -> dict[str, Any]:
@@ -189,7 +204,8 @@ def build_search_tab(searcher: Searcher, price: float | None = None) -> None:
     # A teacher that is only missing keeps its column, in which the page says why.
     alone = "teacher" not in searcher.index.manifest.spaces
     names = [(i, items[i].name) for i in spread]
-    html = render_search(searcher.modes, names, searcher.columns, alone, bool(searcher.text_modes))
+    missing = searcher.teacher_missing if "asymmetric" in searcher.modes else ""
+    html = render_search(searcher.modes, names, searcher.columns, alone, bool(searcher.text_modes), missing)
     add_html(html, "search", SCRIPTS, [search, picture, details])
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.page.search.columns import Agreement, SearchColumn, rank_shifts
+from app.page.search.strength import Scale
 from app.page.views import format_bytes, render_note, thumbnail_url
 from index.html import load
 from index.stores.base import Store
@@ -29,9 +30,15 @@ HEADINGS = {
     "bytes a vector": "of each image of the gallery, as 32-bit numbers",
     "1M searches": "a million searches one after another, at the median time of the searches on this page",
 }
+MEANT = {
+    "strong": "strong: as near as most photos have their nearest neighbour",
+    "likely": "likely: as near as nearly every photo has its nearest neighbour",
+    "weak": "weak: nearer than most photos at random, and no more",
+    "far": "nothing close: photos at random are often as near",
+}
 EAGER = 8  # pictures of a column that are loaded before they are scrolled to
 SHELL = load("app/page/search/search.html", thumbnail=thumbnail_url, LABELS=LABELS, MEANINGS=MEANINGS)
-HTML = load("app/page/search/results.html", thumbnail=thumbnail_url, EAGER=EAGER)
+HTML = load("app/page/search/results.html", thumbnail=thumbnail_url, EAGER=EAGER, MEANT=MEANT)
 Mark = tuple[str, str, str]
 
 
@@ -56,6 +63,7 @@ def render_search(
     columns: Mapping[str, Sequence[str]] | None,
     alone: bool = False,
     words: bool = False,
+    missing: str = "",
 ) -> str:
     """Show the search page before anything was searched.
 
@@ -65,14 +73,34 @@ def render_search(
         columns: Values of each metadata column; None where the gallery cannot be narrowed.
         alone: Whether the page begins with one column, for there is nothing to compare with.
         words: Whether one may search by words.
+        missing: Why the teacher's column is not the teacher, if it is not.
     """
     second = "teacher" if "asymmetric" not in modes or "teacher" in modes else "asymmetric"
     others = [*([mode for mode in modes if mode != "student"] or ["teacher"]), "student"]
-    return SHELL.page(modes, others, second, examples, columns, alone, words)
+    ordered = columns and {name: _in_order(values) for name, values in columns.items()}
+    return SHELL.page(modes, others, second, examples, ordered, alone, words, missing)
 
 
-def render_column(column: SearchColumn, index: Store, other: SearchColumn | None = None) -> str:
-    """Show one column's results as cards, marked with how far each moved from the other column, if any."""
+def _in_order(values: Sequence[str]) -> Sequence[str]:
+    """Order numbers as numbers; other values stay as they are."""
+    try:
+        return sorted(values, key=float)
+    except ValueError:
+        return values
+
+
+def render_column(
+    column: SearchColumn,
+    index: Store,
+    other: SearchColumn | None = None,
+    title: str = "",
+    scale: Scale | None = None,
+) -> str:
+    """Show one column's results as cards, marked with how far each moved from the other column, if any.
+
+    `title` is the column of the metadata that names them; empty takes the names of their files. `scale` tells
+    how strong each match is, if that is known.
+    """
     if column.found is None:
         return render_note(column.missing)
     if not column.ids:
@@ -81,8 +109,18 @@ def render_column(column: SearchColumn, index: Store, other: SearchColumn | None
     if other and other.found:
         name = LABELS[other.mode]
         marks = [_mark(shift, rank, name) for rank, shift in enumerate(rank_shifts(column, other), 1)]
+    titles = [index.metadata_of(item).get(title, "") if title else "" for item in column.ids]
     cards = [
-        (rank, item, score, index.items[item].name, len(index.items[item].copies), mark)
+        (
+            rank,
+            item,
+            score,
+            index.items[item].name,
+            titles[rank - 1],
+            len(index.items[item].copies),
+            mark,
+            scale and scale.name(score),
+        )
         for rank, (item, score, mark) in enumerate(zip(column.ids, column.scores, marks, strict=True), 1)
     ]
     return HTML.column(LABELS[column.mode], cards)
@@ -107,9 +145,9 @@ def render_numbers(
     answered = [column for column in columns if column.found]
     if not answered:
         return ""
-    facts = (waiting[1], "-", "-") if waiting else None
+    facts = ("-", "-") if waiting else None
     if agreed:
-        facts = (agreed.depth, f"{agreed.overlap:.0%}", f"{agreed.rbo:.2f}")
+        facts = (f"{agreed.overlap * agreed.depth:.0f} of {agreed.depth}", f"{agreed.rbo:.2f}")
     slowest = max(column.seconds for column in answered)
     rows = [_row(column, index, slowest, costs.get(column.mode)) for column in answered]
     totals = ", ".join(f"{row['label']} {row['total']} ms" for row in rows)

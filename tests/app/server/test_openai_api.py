@@ -76,6 +76,7 @@ def test_openai_own_client(url, student, folder, encoding):
             rows = [np.frombuffer(base64.b64decode(row), "<f4") for row in rows]
         expected = student.embed([student.prepare(photo) for photo in photos])
         np.testing.assert_allclose(rows, expected, atol=1e-6)
+        assert [model.id for model in client.models.list()] == ["student.onnx"]
         with pytest.raises(openai.BadRequestError, match="input 1 is an address"):
             client.embeddings.create(model="student", input=[urls[0], "https://example.org/a.png"])
 
@@ -84,6 +85,7 @@ def test_openai_own_client(url, student, folder, encoding):
     ("request_", "status", "reason"),
     [
         ({"json": {"input": ["data:image/png;base64,????"]}}, 400, "input 0 is not base64"),
+        ({"json": {"input": "a red shoe"}}, 400, "embeds images, not text: send a data URL"),
         ({"json": {"input": ["aGVsbG8="]}}, 400, "input 0: not an image"),
         ({"json": {"input": ["http://127.0.0.1/a.png"]}}, 400, "is an address, and none is followed"),
         ({"json": {"input": [3]}}, 400, "input 0 is no image"),

@@ -84,7 +84,8 @@ def http(site):
 ROUTES = (
     "/ /config /info /thumbs/0 /images/0 /search?id=0 /health /metrics /theme.css /favicon.ico /robots.txt "
     "/gradio_api/info /gradio_api/startup-events /mcp /gradio_api/heartbeat/x "
-    "/gradio_api/file=/etc/passwd /gradio_api/openapi.json /login_check /monitoring /nowhere"
+    "/gradio_api/file=/etc/passwd /gradio_api/openapi.json /login_check /monitoring /nowhere "
+    "/openapi.json /docs /v1/models"
 ).split()
 POSTS = (
     "/search /embed /v1/embeddings /gradio_api/upload /gradio_api/queue/join /gradio_api/call/search_by_id "
@@ -101,8 +102,41 @@ def test_without_the_password_there_is_nothing(site):
             assert stranger.post(route, auth=(USER, "wrong"), json={}).status_code == 401, route
 
 
+def test_only_that_the_server_runs_is_told_to_everyone(site):
+    with httpx.Client(base_url=site[1], timeout=30) as stranger:
+        assert stranger.get("/livez").json() == {"status": "ok"}
+        assert stranger.get("/livez/../health").status_code == 401
+        assert stranger.post("/livez").status_code == 401
+
+
+def test_the_products_own_routes_are_described_and_are_as_described(http):
+    told = http.get("/openapi.json").json()
+    assert told["info"]["title"] == "retrieval"
+    routes = "/search /embed /v1/embeddings /v1/models /thumbs/{item} /images/{item} /health /livez /metrics"
+    assert set(told["paths"]) == set(routes.split())
+    photo = http.get("/images/0").content
+    for path, ways in told["paths"].items():
+        for way, route in ways.items():
+            assert route.get("description"), (way, path)
+            if way == "post":
+                kinds = route["requestBody"]["content"]
+                if "multipart/form-data" in kinds:
+                    assert http.post(path, files={"image": photo}).status_code == 200, path
+                sent = dict.fromkeys(kinds["application/json"]["schema"]["required"], "not base64")
+                assert http.post(path, json=sent).status_code == 400, path
+                continue
+            example = {"id": 0} if path == "/search" else {}
+            assert http.get(path.replace("{item}", "0"), params=example).status_code == 200, path
+    names = {each["name"] for each in told["paths"]["/search"]["get"]["parameters"]}
+    assert names == {"id", "text", "mode", "k", "format"}
+    assert http.get("/docs").headers["location"] == "./?tab=api"
+
+
 def test_with_it_the_page_is_there(http):
-    assert "gradio" in http.get("/").text
+    page = http.get("/")
+    assert "gradio" in page.text
+    assert page.headers["content-encoding"] == "gzip"
+    assert page.num_bytes_downloaded <= 40_000
     assert http.get("/thumbs/0").headers["content-type"] == "image/jpeg"
 
 
@@ -258,7 +292,9 @@ def test_a_language_model_can_search(site):
     tools, found, refused, outside, greedy, unknown = asyncio.run(talk())
     assert tools.keys() == {"search_by_id", "search_by_photo"}
     assert "most like" in tools["search_by_id"].description
-    assert [hit["rank"] for hit in json.loads(found.content[0].text)["results"]] == [1, 2]
+    hits = json.loads(found.content[0].text)["results"]
+    assert [hit["rank"] for hit in hits] == [1, 2]
+    assert hits[0]["thumbnail"] == f"{site[1]}/thumbs/{hits[0]['id']}"
     assert "private network" in str(refused.content)
     assert "its ids are 0 to 3" in str(outside.content)
     assert "No mode 'best' here" in str(unknown.content)

@@ -104,7 +104,7 @@ def test_the_reveal_names_the_lists_and_the_vote(blind_test: BlindTest, searcher
     monkeypatch.setattr("app.page.blind_vote.logic.LIST_LENGTH", 3)
     dealt = blind_test.deal(PAIR)
     html = render_reveal(dealt, blind_test.vote(dealt, "right"), searcher.index)
-    heads = re.findall(r'<section class="(\w*)"><h3 class="\w+">(\w+)</h3>', html)
+    heads = re.findall(r'<section class="(\w*)"><h2 class="\w+">(\w+)</h2>', html)
     assert heads == [("", dealt.modes[0].capitalize()), ("won", dealt.modes[1].capitalize())]
     assert f"You chose {dealt.modes[1]}." in html
     assert f'href="?id={dealt.query}"' in html

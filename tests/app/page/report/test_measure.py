@@ -11,6 +11,7 @@ from index.embedders.onnx import OnnxEmbedder
 from index.embedders.teacher_space import TeacherSpace
 from index.errors import RetrievalError
 from index.evaluation.metrics import overlap_at_k
+from index.evaluation.verdict import Estimate
 from index.images.decode import read_photo
 from index.images.sources import find_images
 from index.search import Searcher
@@ -66,13 +67,17 @@ def test_what_cannot_be_measured_is_said(searcher: Searcher, folder: Path, tmp_p
         measure(searcher, lambda _: None)
 
 
+def agreed(mean: float) -> Estimate:
+    return Estimate(mean, mean, mean, 200, "photos of the gallery")
+
+
 def test_the_pareto_points_are_those_that_nothing_beats():
     points = [
-        Point("slow and good", 90, 1.0),
-        Point("fast", 5, 0.5),
-        Point("as fast and worse", 5, 0.4),
-        Point("slower and no better", 6, 0.5),
-        Point("its twin", 90, 1.0),
+        Point("slow and good", 90, agreed(1.0)),
+        Point("fast", 5, agreed(0.5)),
+        Point("as fast and worse", 5, agreed(0.4)),
+        Point("slower and no better", 6, agreed(0.5)),
+        Point("its twin", 90, agreed(1.0)),
     ]
     marked = mark_best(points)
     assert [point.milliseconds for point in marked] == sorted(point.milliseconds for point in points)

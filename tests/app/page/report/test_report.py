@@ -18,6 +18,7 @@ from app.page.report.views import (
 from app.page.views import format_bytes
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
+from index.evaluation.verdict import Estimate
 from index.search import Searcher
 
 RUN = {
@@ -35,6 +36,12 @@ RUN = {
     },
     "agreement": {"held_out": 13, "overlap@10": 0.75},
 }
+
+
+def agreed(mean: float) -> Estimate:
+    return Estimate(mean, mean - 0.05, mean + 0.05, 200, "photos of the gallery")
+
+
 CURVE = {"curve": [{"queried": 100, "overlap@10": 0.5}, {"queried": 200, "overlap@10": 0.75}]}
 
 
@@ -125,13 +132,13 @@ def test_ways_to_search_are_drawn_or_the_reason_is_said():
     work.done = 0.25
     assert 'value="0.25"' in render_ways(work, [])
     work.result = [
-        Point("student", 5, 0.5, best=True),
-        Point("slow", 9, 0.4),
-        Point("teacher", 90, 1.0, best=True),
+        Point("student", 5, agreed(0.5), best=True),
+        Point("slow", 9, agreed(0.4)),
+        Point("teacher", 90, agreed(1.0), best=True),
     ]
     html = render_ways(work, [])
     assert (html.count('class="strong"'), html.count('class="weak"')) == (2, 1)
-    assert '<th scope="row">student</th><td>5.0</td><td>50.0</td><td>yes</td>' in html
+    assert '<th scope="row">student</th><td>5.0</td><td>50.0</td><td>45 to 55</td><td>yes</td>' in html
     assert "every answer has its price: <endpoint>".replace("<", "&lt;").replace(">", "&gt;") in render_ways(
         work, ["<endpoint>"]
     )
@@ -144,7 +151,7 @@ def test_training_is_told_whatever_the_run_knows():
     for fact in (
         "200 of 400 photos",
         "2 steps in 33 s on cpu",
-        "75.0% on 13 photos",
+        "75.0% (95 %: 51 to 99) on 13 photos",
         "&lt;teacher&gt;.onnx",
         "step 20",
     ):

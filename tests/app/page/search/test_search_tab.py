@@ -13,7 +13,7 @@ from PIL import Image
 from app.page.search.tab import SearchPage
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
-from index.errors import RetrievalError
+from index.errors import RetrievalError, UsageError
 from index.io import content_digest
 from index.search import Searcher
 from index.stores.filters import Filter
@@ -97,7 +97,7 @@ def test_a_teacher_that_fails_leaves_the_student(page: SearchPage, searcher: Sea
     answer = page.search({**BOTH, "item": 1})
     assert answer["columns"][0].count("data-id") == 4
     assert "cannot be reached. Start it &lt;again&gt;." in answer["columns"][1]
-    assert "overlap" not in answer["numbers"]
+    assert "in common" not in answer["numbers"]
     monkeypatch.undo()
     assert page.search({**BOTH, "item": 1})["columns"][1].count("data-id") == 4  # a failure is not remembered
 
@@ -146,3 +146,8 @@ def test_photos_are_forgotten_when_there_is_no_room(searcher: Searcher, data: by
     page.search(form(BOTH, ("b.png", other.getvalue())))
     assert page.search({**BOTH, "sent": first}) == {"forgotten": True}
     assert "forgotten" not in page.search(form(BOTH, ("large.png", data + b" " * 100)))
+
+
+def test_a_title_is_a_column_of_the_metadata(searcher: Searcher):
+    with pytest.raises(UsageError, match="--title: no column 'price' here, only none"):
+        SearchPage(searcher, title="price")

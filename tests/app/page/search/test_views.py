@@ -60,9 +60,21 @@ def test_cards_show_rank_score_and_name_and_how_far_each_moved():
     assert [card["data-id"] for card in html.all("li")] == ["1", "0", "2"]
     assert [image["src"] for image in html.all("img")] == ["thumbs/1", "thumbs/0", "thumbs/2"]
     text = " ".join(html.text).replace("\u200a", "")
-    assert text == "1 ▲2 b.jpg 0.900 2 ▼1 a.jpg 0.500 3 only here <img onerror=x> 0.400"
-    marks = [each for each in html.all("span") if each["class"].startswith("mark")]
+    assert text == "1 ▲2 b 0.900 2 ▼1 a 0.500 3 only here <img onerr or=x> 0.400"  # cut in the middle
+    marks = [each for each in html.all("span") if each.get("class", "").startswith("mark")]
+    names = [each["title"] for each in html.all("span") if each.get("class") == "name"]
+    assert names == ["more/b.jpg", "a.jpg", "<img onerror=x>"]
     assert [mark["title"] for mark in marks][:2] == ["Teacher has it at 3", "Teacher has it at 1"]
+
+
+def test_a_column_of_the_metadata_names_results():
+    index = SimpleNamespace(
+        items=INDEX.items, metadata_of=lambda item: [{"product": "Pears <green>"}, {}][item]
+    )
+    html = Collector(render_column(column("student", [0, 1], [0.9, 0.5]), index, title="product"))
+    assert " ".join(html.text) == "1 Pears <g reen> 0.900 2 b 0.500"
+    assert html.all("button")[0]["aria-label"] == "1. Pears <green>, similarity 0.900"
+    assert [card["data-name"] for card in html.all("li")] == ["a.jpg", "more/b.jpg"]
 
 
 def test_without_another_side_nothing_is_marked():
@@ -96,8 +108,8 @@ def test_the_numbers():
     costs = {"student": Cost(0.0134, learnt_from=500), "teacher": Cost(0.1214, price=2.0)}
     html = Collector(render_numbers(columns, INDEX, Agreement(0.25, 0.125, 12), costs))
     text = " ".join(html.text)
-    assert "overlap@12 25%" in text
-    assert "RBO 0.12" in text
+    assert "in common 3 of 12" in text
+    assert "order agrees 0.12" in text
     assert "Student 13 ms 1.0 ms 12 ms 0.4 ms 32 3.7 hours" in text
     assert "Teacher 121 ms 1.0 ms 120 ms 0.4 ms 48 33.7 hours costs 2,000.00" in text
     assert "Training used 500 teacher calls (1.00). Every search after the first 500 saves money." in text
@@ -111,9 +123,9 @@ def test_the_numbers():
 
 def test_numbers_of_one_side_and_of_none():
     alone = " ".join(Collector(render_numbers([column("student", [0], [1])], INDEX, None, {})).text)
-    assert "overlap" not in alone
+    assert "in common" not in alone
     soon = Collector(render_numbers([column("student", [0], [1])], INDEX, None, {}, ("teacher", 24)))
-    assert "overlap@24 - RBO -" in " ".join(soon.text)  # they keep their place
+    assert "in common - order agrees -" in " ".join(soon.text)  # they keep their place
     assert "Teacher - - - - - -" in " ".join(soon.text)
     assert "saves money" not in alone
     assert render_numbers([SearchColumn("student", None, missing="x")], INDEX, None, {}) == ""
@@ -124,6 +136,13 @@ def test_filters_are_offered_where_the_gallery_can_be_narrowed():
     page = Collector(render_search(["student", "teacher"], [(1, "b")], {"brand": ["x", "y"]}))
     assert [each["data-column"] for each in page.all("select") if "data-column" in each] == ["brand"]
     assert [each["data-id"] for each in page.all("button") if "data-id" in each] == ["1"]
+
+
+def test_numbers_are_offered_in_their_order():
+    columns = {"price": ["10.45", "9.98", "100"], "brand": ["x", "9", "10"]}
+    offered = [each.get("value") for each in Collector(render_search(["student"], [], columns)).all("option")]
+    known = {value for values in columns.values() for value in values}
+    assert [value for value in offered if value in known] == ["9.98", "10.45", "100", "x", "9", "10"]
 
 
 def test_details():
@@ -138,4 +157,4 @@ def test_copies_of_an_image_are_told():
     assert "Also as c.jpg, <d>.jpg" in " ".join(told.text)
     index = SimpleNamespace(items=[item, INDEX.items[1]])
     text = " ".join(Collector(render_column(column("student", [0, 1], [0.9, 0.8]), index)).text)
-    assert text == "1 a.jpg +2 0.900 2 b.jpg 0.800"
+    assert text == "1 a +2 0.900 2 b 0.800"

@@ -1,0 +1,70 @@
+"""How strong a match is, by what similarity means in this gallery: neighbours, and photos at random."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Thread
+
+import numpy as np
+
+from app.page.background import lower_priority
+from index.errors import RetrievalError
+from index.search import MODES, Searcher
+
+SAMPLE, FEWEST = 500, 50  # images of the gallery that are looked at, and at least
+SCALED = ("student", "teacher")  # modes whose similarities compare like with like
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the similarities of one model say.
+
+    Attributes:
+        strong: The median of an image and its nearest neighbour.
+        likely: Above it 95 % of images have their nearest neighbour.
+        weak: Above it lies one of twenty pairs at random; below it nothing is close.
+    """
+
+    strong: float
+    likely: float
+    weak: float
+
+    def name(self, similarity: float) -> str:
+        """Name the strength of a match: strong, likely, weak or far."""
+        steps = (("strong", self.strong), ("likely", max(self.likely, self.weak)), ("weak", self.weak))
+        return next((name for name, least in steps if similarity >= least), "far")
+
+
+def measure_scale(searcher: Searcher, mode: str) -> Scale | None:
+    """Measure what similarity means in a gallery, by stored vectors; None where it has too few images."""
+    count = len(searcher.index)
+    if count < FEWEST or mode not in searcher.stored_modes:
+        return None
+    items = np.sort(np.random.default_rng(0).choice(count, min(SAMPLE, count), replace=False))
+    nearest = searcher.search_items(items.tolist(), mode, 1).scores[:, 0]
+    space = MODES[mode][1]
+    rows = searcher.index.rows(space, items)
+    pairs = searcher.index.manifest.spaces[space].type.similarity(rows, rows)
+    apart = pairs[np.triu_indices(len(items), 1)]
+    strong, likely = np.percentile(nearest, (50, 5)).tolist()
+    return Scale(strong, likely, float(np.percentile(apart, 95)))
+
+
+class Scales:
+    """The scales of a gallery, measured beside the first searches, which go without."""
+
+    def __init__(self, searcher: Searcher) -> None:
+        """Begin to measure."""
+        self._known: dict[str, Scale | None] = {}
+
+        def measure() -> None:
+            lower_priority()
+            with suppress(RetrievalError):  # a store that is gone: searches say so
+                for mode in SCALED:
+                    self._known[mode] = measure_scale(searcher, mode)
+
+        self.thread = Thread(target=measure, daemon=True)
+        self.thread.start()
+
+    def get(self, mode: str) -> Scale | None:
+        """Return the scale of a mode; None where there is none, or none yet."""
+        return self._known.get(mode)

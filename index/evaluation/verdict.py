@@ -1,0 +1,98 @@
+"""Whether a student can stand in for its teacher: an estimate with its interval, and one sentence of it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ALONE, RERANKED = 0.8, 0.5  # of the teacher's top 10: enough to search alone, and enough to re-rank
+CLOSE, NEAR = 0.02, 0.05  # of mAP that may be lost: by the student alone, and re-ranked
+MODES = {"student": "the student's", "rerank": "re-ranked", "teacher": "the teacher's"}
+HELD_OUT = "photos held out of training"
+ADVICE = {
+    "alone": "Use the student",
+    "rerank": "Use the student with re-ranking",
+    "more": "Give the student more answers",
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The mean of some shares, with its 95 % interval, over how many of what, and among how many images.
+
+    Fewer images are easier to agree on; 0 where their number is not known.
+    """
+
+    mean: float
+    low: float
+    high: float
+    count: int
+    population: str
+    among: int = 0
+
+    @classmethod
+    def measure(cls, shares: NDArray[np.float64], population: str, among: int = 0) -> "Estimate":
+        """Estimate the mean of `(n,)` shares of a population that was searched with, among so many images."""
+        mean, interval = estimate_mean(shares)
+        return cls(mean, *interval, len(shares), population, among)
+
+    @classmethod
+    def read(cls, facts: Mapping[str, Any]) -> "Estimate":
+        """Read the `agreement` of a run; one without an interval gets the widest that its mean allows."""
+        mean, count = float(facts["overlap@10"]), int(facts["held_out"])
+        error = 1.96 * math.sqrt(mean * (1 - mean) / count)
+        low, high = facts.get("interval") or (max(mean - error, 0.0), min(mean + error, 1.0))
+        population, among = str(facts.get("population", HELD_OUT)), int(facts.get("among", 0))
+        return cls(mean, float(low), float(high), count, population, among)
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:.0f} % (95 %: {100 * self.low:.0f} to {100 * self.high:.0f})"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to do (`alone`, `rerank` or `more`), and why, in one sentence."""
+
+    kind: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{ADVICE[self.kind]}: {self.reason}"
+
+
+def estimate_mean(shares: NDArray[np.float64]) -> tuple[float, tuple[float, float]]:
+    """Estimate the mean of `(n,)` shares, and its 95 % confidence interval by the normal law."""
+    mean, error = float(shares.mean()), half_width(shares)
+    return mean, (max(mean - error, 0.0), min(mean + error, 1.0))
+
+
+def half_width(values: NDArray[np.float64]) -> float:
+    """Half of the 95 % confidence interval of the mean of `(n,)` values, by the normal law."""
+    return 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def judge_agreement(found: Estimate) -> Verdict:
+    """Judge by the agreement with the teacher alone; the mean decides, its interval is told."""
+    kind = "alone" if found.mean >= ALONE else "rerank" if found.mean >= RERANKED else "more"
+    among = f" among {found.among:,} images" if found.among else ""
+    who = f"{found.count:,} {found.population}"
+    return Verdict(kind, f"it finds {found} of the teacher's top 10{among}, measured on {who}.")
+
+
+def judge_labels(scores: Mapping[str, Mapping[str, float]]) -> Verdict:
+    """Judge by labels: scores by mode, as of `evaluate_labelled`, student and teacher among them."""
+    known = {name: scores[mode] for mode, name in MODES.items() if mode in scores}
+    told = ", ".join(
+        f"{name} {100 * row['mAP']:.1f} ± {100 * row['mAP ±']:.1f}" for name, row in known.items()
+    )
+    best = scores["teacher"]["mAP"]
+    again = scores.get("rerank", scores["student"])["mAP"]
+    kind = (
+        "alone" if best - scores["student"]["mAP"] <= CLOSE else "rerank" if best - again <= NEAR else "more"
+    )
+    return Verdict(
+        kind, f"on your {scores['student']['queries']:,.0f} labelled queries mAP is {told} (95 %)."
+    )

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from index.evaluation.verdict import Estimate, estimate_mean, judge_agreement, judge_labels
+
+
+def test_an_estimate_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        mean, (low, high) = estimate_mean(rng.beta(6, 3, 100))
+        assert low < mean < high
+        covered += low <= 2 / 3 <= high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_an_estimate_is_read_from_a_run():
+    facts = {"held_out": 100, "overlap@10": 0.7, "interval": [0.66, 0.74], "population": "query photos"}
+    read = Estimate.read(facts)
+    assert str(read) == "70 % (95 %: 66 to 74)"
+    assert (read.count, read.population) == (100, "query photos")
+    assert "among 390 images, measured on" in str(judge_agreement(Estimate.read(facts | {"among": 390})))
+    old = Estimate.read({"held_out": 100, "overlap@10": 0.7})  # of a version that noted no interval
+    assert (round(old.low, 2), round(old.high, 2)) == (0.61, 0.79)
+
+
+@pytest.mark.parametrize(("mean", "kind"), [(0.86, "alone"), (0.72, "rerank"), (0.49, "more")])
+def test_agreement_decides_and_its_interval_is_told(mean: float, kind: str):
+    verdict = judge_agreement(Estimate(mean, mean - 0.04, mean + 0.04, 1234, "query photos"))
+    assert verdict.kind == kind
+    assert f"(95 %: {100 * mean - 4:.0f} to {100 * mean + 4:.0f})" in str(verdict)
+    assert "1,234 query photos" in str(verdict)
+
+
+@pytest.mark.parametrize(
+    ("student", "again", "kind"),
+    [(0.499, 0.5, "alone"), (0.425, 0.43, "alone"), (0.3, 0.4, "rerank"), (0.3, 0.35, "more")],
+)
+def test_labels_decide_by_what_is_lost(student: float, again: float, kind: str):
+    values = {"student": student, "asymmetric": 0.9, "rerank": again, "teacher": 0.44}
+    scores = {mode: {"mAP": value, "mAP ±": 0.031, "queries": 200.0} for mode, value in values.items()}
+    verdict = judge_labels(scores)
+    assert verdict.kind == kind
+    assert f"the student's {100 * student:.1f} ± 3.1, re-ranked {100 * again:.1f} ± 3.1" in str(verdict)
+    assert "the teacher's 44.0 ± 3.1" in str(verdict)
+    assert "200 labelled queries" in str(verdict)
