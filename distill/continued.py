@@ -20,11 +20,11 @@ from distill.pipeline import WEIGHTS, Distilled, make_student, read_student_pool
 from distill.pool import MOST, Pool
 from distill.report.report import read_run
 from distill.training.distributed import on_first
+from index.build.taught import FILE as TAUGHT
+from index.build.taught import Taught
 from index.embedders.base import AbsentEmbedder, Embedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import is_file_spec
-from index.embedders.taught import FILE as TAUGHT
-from index.embedders.taught import Taught
 from index.errors import RetrievalError, UsageError
 from index.images.digests import digest_pool
 from index.images.file import ImageFile

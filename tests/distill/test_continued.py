@@ -15,8 +15,8 @@ from distill.options import Options
 from distill.pipeline import distill_by_name
 from distill.report.report import read_run
 from distill.training.recipes import Recipe
+from index.build.taught import Taught
 from index.embedders.onnx import OnnxEmbedder
-from index.embedders.taught import Taught
 from index.errors import UsageError
 from index.images.decode import read_photo
 from index.images.sources import find_images

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from index.build.pipeline import build_by_name
-from index.embedders.taught import Taught
+from index.build.taught import Taught
 from index.images.sources import find_images
 from index.stores.folder_writer import FolderStore
 from index.teachers.spec import TeacherSpec

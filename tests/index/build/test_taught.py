@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.embedders.taught import Taught
+from index.build.taught import Taught
 from index.errors import UsageError
 from index.images.sources import find_images
 
