@@ -23,7 +23,7 @@ text { fill: currentColor; } .soft { fill: #6b7684; }
 .grid { stroke: #8886; } polyline { fill: none; stroke-width: 2.5; }
 .s0 { stroke: #0f7b6c; fill: #0f7b6c; } .s1 { stroke: #b45309; fill: #b45309; }
 .s2 { stroke: #4457c0; fill: #4457c0; } .s3 { stroke: #8b5a8c; fill: #8b5a8c; }
-.s4 { stroke: #777; fill: #777; }
+.s4 { stroke: #777; fill: #777; } .s5 { stroke: #b03060; fill: #b03060; }
 polyline { fill: none !important; }
 @media (prefers-color-scheme: dark) { svg { color: #e6e9ee; } .soft { fill: #9aa5b1; } }
 """
@@ -71,8 +71,8 @@ def draw(gains: Mapping[str, Mapping[int, float]]) -> str:
     for i, (teacher, line) in enumerate(sorted(gains.items(), key=lambda one: -max(one[1].values()))):
         points = [place(*point) for point in line.items()]
         corners = " ".join(f"{x:.1f},{height:.1f}" for x, height in points)
-        parts.append(f'<polyline class="s{i % 5}" points="{corners}"/>')
-        parts += [f'<circle class="s{i % 5}" cx="{x:.1f}" cy="{height:.1f}" r="3"/>' for x, height in points]
+        parts.append(f'<polyline class="s{i % 6}" points="{corners}"/>')
+        parts += [f'<circle class="s{i % 6}" cx="{x:.1f}" cy="{height:.1f}" r="3"/>' for x, height in points]
         height = points[-1][1] + 4
         while any(abs(height - other) < 15 for other in taken):
             height += 1
