@@ -45,6 +45,7 @@ from index.images.file import ImageFile
 from index.images.sources import Source, find_images
 from index.io import content_digest
 from index.progress import count
+from index.stores.folder import MANIFEST
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
 
@@ -152,6 +153,8 @@ def start(out: Path, options: Options) -> Fabric:
     keep_freed_memory()
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file. Give a folder as --out.")
+    if (out / MANIFEST).is_file():
+        raise UsageError(f"{out} is an index. Give another folder as --out.")
     return open_fabric(options.device)
 
 
