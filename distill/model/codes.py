@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from distill.model.export import describe_file
 from distill.model.quantize import CODES, read_pixels, remove_variants
 from distill.options import check_bits
 from distill.report.report import RUN, read_run, write_run
@@ -145,7 +146,8 @@ def append_codes_by_name(folder: Path, sources: Sequence[Source], bits: int) -> 
     gone = remove_variants(file)
     if (folder / RUN).is_file():
         run = read_run(folder)
-        run["export"]["key"], run["options"]["bits"] = OnnxEmbedder(file, "cpu").key, bits
+        run["export"] |= describe_file(OnnxEmbedder(file, "cpu"))
+        run["options"]["bits"] = bits
         run["variants"] = []
         write_run(folder, run)
     said = f"{file}: codes of {bits} bits, fitted to {len(vectors)} photos. Its vectors are the same."
