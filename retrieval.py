@@ -267,7 +267,7 @@ def build_index(
     memory: float = 1.0,
     factory: str = "auto",
     codes: int = 0,
-    rescore: int = 100,
+    rescore: int | None = None,
     update: bool = False,
     resume: bool = False,
     device: str = "auto",
@@ -286,7 +286,7 @@ def build_index(
         memory: GiB that each search index may take.
         factory: A FAISS factory string, or `auto`.
         codes: Bits of the student's codes to search by; 0 searches by its vectors.
-        rescore: Results of codes that the floats of a query order again.
+        rescore: Results of codes that the floats of a query order again; None keeps it, 100 at first.
         update: Embed only what is new or changed.
         resume: Go on with a run that was interrupted.
         device: `auto`, `cpu` or `cuda`.

@@ -237,7 +237,8 @@ def test_a_wrong_argument_of_distill_is_named(folder, tmp_path, given, message):
         ({"recall": None}, r"^recall must be a number, not None\.$"),
         ({"metadata": 3}, r"^metadata must be a path, not 3\.$"),
         ({"exclude": b"x"}, r"^exclude must be text, or several, not b'x'\.$"),
-        ({"rescore": -1}, r"codes and rescore must not be below 0: 0, -1\.$"),
+        ({"rescore": 50}, r"^rescore is for codes\. Give codes, too, or leave it out\.$"),
+        ({"rescore": -1}, r"^codes and rescore must not be below 0: 0, -1\.$"),
         ({"foo": 1}, r"unexpected keyword argument 'foo'\. There are images, student, "),
     ],
 )
@@ -303,7 +304,7 @@ def test_one_photo_alone_is_embedded(index, folder, form):
 
 
 def test_one_pattern_alone_is_one(folder, tmp_path, student_file):
-    made = retrieval.build_index(folder, student_file, out=tmp_path / "i", exclude="*.png", rescore=50)
+    made = retrieval.build_index(folder, student_file, out=tmp_path / "i", exclude="*.png")
     assert {item.name for item in made.searcher.index.items} == {"more/10.jpg", "more/11.jpg"}
 
 
