@@ -13,7 +13,7 @@ from html import escape
 from io import BytesIO
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from index.arguments import call
 from index.errors import BudgetError, ImageError, RetrievalError, UsageError
@@ -246,9 +246,10 @@ def distill(
     from index.progress import bars, say
 
     budgets = sorted({budget} if isinstance(budget, int) else set(budget))
+    sources = cast("tuple[str, ...]", images)  # as `in_python` has read them
     chosen = call(Options, budget=budgets[-1], recipe=find_recipe(recipe), **options)
     with bars(progress):
-        made = distill_by_name(_sources(images), _spec(teacher), Path(out), chosen, budgets)
+        made = distill_by_name(sources, _spec(teacher), Path(out), chosen, budgets)
     for line in made.summary.splitlines():
         say(line)
     return Path(out) / STUDENT
@@ -303,12 +304,12 @@ def build_index(
 
     store, model, spec = open_writer(fspath(out), "faiss", "", None), Path(student), _spec(teacher)
     model = model / "student.onnx" if model.is_dir() else model
-    table = None if metadata is None else Path(metadata)
+    table, sources = None if metadata is None else Path(metadata), cast("tuple[str, ...]", images)
     options = IndexOptions(
         factory, SearchTarget(recall, memory), table, resume, update, tuple(exclude), codes, rescore
     )
     with bars(progress):
-        report = build_by_name(_sources(images), model, store, spec, device, options)
+        report = build_by_name(sources, model, store, spec, device, options)
     for line in (report.summary, *report.notes):
         say(line)
     return Index(open_searcher(fspath(out), spec, device))
@@ -341,10 +342,6 @@ def open_index(
 
 def _spec(teacher: Model | Teacher | None) -> TeacherSpec:
     return (teacher if isinstance(teacher, Teacher) else Teacher(teacher)).spec
-
-
-def _sources(images: Images) -> list[str]:
-    return [fspath(images)] if isinstance(images, str | PathLike) else [fspath(image) for image in images]
 
 
 def _read(photo: AnyPhoto, side: int) -> Photo:

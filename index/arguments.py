@@ -18,12 +18,12 @@ KINDS: dict[str, tuple[Any, Callable[[Any], Any], str]] = {
     "AnyPath": ((str, PathLike), fspath, "a path"),
     "Mapping[str, str]": (Mapping, dict, "a mapping of columns to values"),
 }
-# annotation: the kind of each, one alone included, and how many there must be
+# annotation: the kind of each, or of one alone; of text there may be none
 SEVERAL = {
-    "int | Sequence[int]": ("int", 1),
-    "Images": ("AnyPath", 1),
-    "Sequence[str]": ("str", 0),
-    "tuple[str, ...]": ("str", 0),
+    "int | Sequence[int]": "int",
+    "Images": "AnyPath",
+    "Sequence[str]": "str",
+    "tuple[str, ...]": "str",
 }
 
 
@@ -50,14 +50,13 @@ def read_value(name: str, value: Any, annotation: Any) -> Any:
     kind = text.removesuffix(" | None")
     if value is None and kind != text:
         return None
-    each, least = SEVERAL.get(kind, (kind, 0))
-    if each not in KINDS:
+    if (each := SEVERAL.get(kind, kind)) not in KINDS:
         return value
     taken, make, what = KINDS[each]
     fits = isinstance(value, taken) and (taken is bool or not isinstance(value, bool))
     if kind in SEVERAL and not fits and isinstance(value, Iterable) and not isinstance(value, str | bytes):
         several = tuple(read_value(name, one, each) for one in value)
-        if len(several) >= least:
+        if several or each == "str":
             return several
     if not fits:
         raise UsageError(f"{name} must be {what}{', or several' * (kind in SEVERAL)}, not {value!r:.40}.")
