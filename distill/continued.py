@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from distill.ask import TeacherAnswers, consult
 from distill.former import Former
-from distill.options import Options
+from distill.options import VARIANTS, Options
 from distill.pipeline import WEIGHTS, Distilled, make_student, read_student_pool, start
 from distill.pool import MOST, Pool
 from distill.report.report import read_run
@@ -132,7 +132,7 @@ def bill_further(sources: Sequence[Source], student: Path, teacher: TeacherSpec,
 
 
 def keep_what_it_is(options: Options, run: dict[str, Any]) -> Options:
-    """Give the options of a student that takes the place of one with that run.json.
+    """Give the options of a student that takes the place of one with that run.json, codes too.
 
     Raises:
         UsageError: One of them says that it shall be something else.
@@ -141,7 +141,15 @@ def keep_what_it_is(options: Options, run: dict[str, Any]) -> Options:
     for name, value in was.items():
         if getattr(options, name) not in (value, getattr(Options(), name)):
             raise UsageError(f"--{name} is {value} and stays so. Leave it out, or distil a new student.")
-    return replace(options, **was)
+    copies = tuple(
+        made["name"] for made in run.get("variants", ()) if made["admitted"] and made["name"] in VARIANTS
+    )
+    return replace(
+        options,
+        **was,
+        bits=options.bits or run["options"].get("bits", 0),
+        variants=options.variants or copies,
+    )
 
 
 def open_teacher(student: Path, given: TeacherSpec, device: str) -> Embedder:

@@ -16,7 +16,7 @@ from distill.ask import TeacherAnswers, consult
 from distill.fit import as_shown, fit_student, open_backbone
 from distill.former import Former
 from distill.model.codes import append_codes
-from distill.model.export import check_parity, count_parameters, export_onnx
+from distill.model.export import check_parity, count_parameters, describe_file, export_onnx
 from distill.model.quantize import (
     CALIBRATION,
     GATE,
@@ -45,6 +45,7 @@ from index.images.file import ImageFile
 from index.images.sources import Source, find_images
 from index.io import content_digest
 from index.progress import count
+from index.stores.folder import MANIFEST
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
 
@@ -66,9 +67,10 @@ class Distilled:
         run = self.run
         if "export" not in run:
             return ""
+        codes = f", codes of {run['options']['bits']} bits" if run["options"]["bits"] else ""
         return (
             f"{self.folder / STUDENT}: {run['student']['parameters'] / 1e6:.2f}M parameters, "
-            f"{run['export']['megabytes']} MB, trained on {run['queried']} of {run['images']} images; "
+            f"{run['export']['megabytes']} MB{codes}, trained on {run['queried']} of {run['images']} images; "
             f"{run['asked_now']} teacher queries in this run, "
             f"{run['queried'] + run['query_photos'] - run['asked_now']} answers from the ledger, "
             f"{count(run['cost']['failed_calls'], 'failed call')}, "
@@ -152,6 +154,8 @@ def start(out: Path, options: Options) -> Fabric:
     keep_freed_memory()
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file. Give a folder as --out.")
+    if (out / MANIFEST).is_file():
+        raise UsageError(f"{out} is an index. Give another folder as --out.")
     return open_fabric(options.device)
 
 
@@ -211,8 +215,7 @@ def make_student(
     Taught.measure(pool.files, pool.digests, vectors).save(out / TAUGHT)
     run["export"] = {
         "largest_difference": check_parity(student.cpu(), embedder, options.size, crops),
-        "megabytes": round(len(embedder.data) / 1e6, 2),
-        "key": embedder.key,
+        **describe_file(embedder),
     }
     run["cost"] = reckon(answered, ledger, options.price, fitted.seconds, seconds_per_image(embedder, crops))
     lists = search_again(embedder, fitted.lists) if fitted.lists else None
@@ -223,7 +226,7 @@ def make_student(
     if options.bits:  # the student is safe, whatever becomes of them, and of the variants
         append_codes(out / STUDENT, vectors, options.bits, crops)
         embedder = OnnxEmbedder(out / STUDENT, "cpu")
-        run["export"]["key"] = embedder.key
+        run["export"] |= describe_file(embedder)
         write_run(out, run)
     if options.variants:
         chosen = np.random.default_rng(options.seed).permutation(len(pool.pixels))[: CALIBRATION + GATE]

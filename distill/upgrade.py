@@ -36,11 +36,14 @@ class Upgraded:
         """Sum up what was made, and how the vectors are made again; empty in all processes but the first."""
         if not self.made.summary:
             return ""
-        sources = " ".join(self.index.manifest.sources)
+        manifest, asked = self.index.manifest, self.made.run["teacher"]["spec"]
+        teacher = f" --teacher {asked}" if manifest.teacher else ""
+        models = f"--model {self.made.folder / STUDENT}{teacher}"
+        command = f"retrieval index {' '.join(manifest.sources)} {models} --out {self.index} --update"
         return (
             f"{self.made.summary}\n{self.index} is searched with it from now on. Its vectors are the former "
-            f"student's; to make them again: retrieval index {sources} --model "
-            f"{self.made.folder / STUDENT} --out {self.index} --update (after an interruption, with --resume)"
+            f"student's; to make them again: {command} (after an interruption, "
+            "with --resume)"
         )
 
 

@@ -215,7 +215,8 @@ class Searcher:
     def _require_mode(self, mode: str, modes: Sequence[str] | None = None) -> None:
         modes = self.modes if modes is None else modes
         if mode not in modes:
-            raise UsageError(f"{self.index} cannot be searched in mode {mode!r}, only {', '.join(modes)}.")
+            there = dict.fromkeys([*modes, *self.stored_modes])
+            raise UsageError(f"{self.index} cannot be searched in mode {mode!r}, only {', '.join(there)}.")
 
     def open_space(self, space: str) -> Searchable:
         """Open a space once, for everyone."""

@@ -55,7 +55,10 @@ def distill(
     size: Annotated[int, typer.Option(help="The student's input side in pixels.")] = 128,
     dim: Annotated[int, typer.Option(help="Dimension of the student's embeddings.")] = 256,
     bits: Annotated[
-        int, typer.Option(help="Bits of codes to search by, as with quantize --bits.", show_default="none")
+        int,
+        typer.Option(
+            help="Codes to search by, of so many bits, such as 128; see quantize --bits.", show_default="none"
+        ),
     ] = 0,
     queries: Annotated[
         list[str] | None,
@@ -85,7 +88,7 @@ def distill(
     device: Device = "auto",
 ) -> None:
     """Train a student to rank like the teacher, and export it. Reads no labels."""
-    from distill.options import Options, check_student
+    from distill.options import Options, check_bits, check_student
     from distill.training.recipes import find_recipe
 
     if former is None and (teacher is None or out is None):
@@ -117,7 +120,9 @@ def distill(
         from index.teachers.cost import bill_by_name
 
         pool = None, chosen.exclude, chosen.queries
-        typer.echo(bill_by_name(images, spec, device, price, budgets[-1], *pool))
+        bill = bill_by_name(images, spec, device, price, budgets[-1], *pool)
+        check_bits(bits, dim, bill.images)
+        typer.echo(bill)
         return
     from distill.continued import bill_further, continue_by_name
     from distill.pipeline import distill_by_name
@@ -175,8 +180,9 @@ def quantize(
     bits: Annotated[
         int | None,
         typer.Option(
-            help="Give the student codes of so many bits, 64, 128 or 256, fitted to the images. Nobody is "
-            "asked, and its vectors stay the same.",
+            min=8,
+            help="Give the student codes of so many bits, such as 64, 128 or 256, fitted to the images. "
+            "Nobody is asked, and its vectors stay the same.",
             show_default=False,
         ),
     ] = None,

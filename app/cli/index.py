@@ -45,8 +45,11 @@ def build(
         typer.Option(help="Search by the student's codes of so many bits.", show_default="by its vectors"),
     ] = 0,
     rescore: Annotated[
-        int, typer.Option(help="Results of codes that the floats of a query order again.")
-    ] = 100,
+        int | None,
+        typer.Option(
+            help="Results of codes that the floats of a query order again.", show_default="100, or as it was"
+        ),
+    ] = None,
     factory: Annotated[str, typer.Option(help="A FAISS factory string, or auto to choose.")] = "auto",
     metadata: Annotated[
         Path | None, typer.Option(help="CSV file with path and columns to filter by, see search --where.")

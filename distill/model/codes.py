@@ -13,7 +13,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from distill.model.quantize import CODES, read_pixels
+from distill.model.export import describe_file
+from distill.model.quantize import CODES, read_pixels, remove_variants
 from distill.options import check_bits
 from distill.report.report import RUN, read_run, write_run
 from index.build.embed import embed_files
@@ -142,8 +143,12 @@ def append_codes_by_name(folder: Path, sources: Sequence[Source], bits: int) -> 
     found = [done.vectors["student"] for done in embed_files(chosen, {"student": student}) if done.items]
     vectors = np.concatenate([np.empty((0, student.dim), np.float32), *found])
     append_codes(file, vectors, bits, read_pixels(student, sources, PROBES))
+    gone = remove_variants(file)
     if (folder / RUN).is_file():
         run = read_run(folder)
-        run["export"]["key"] = OnnxEmbedder(file, "cpu").key
+        run["export"] |= describe_file(OnnxEmbedder(file, "cpu"))
+        run["options"]["bits"] = bits
+        run["variants"] = []
         write_run(folder, run)
-    return f"{file}: codes of {bits} bits, fitted to {len(vectors)} photos. Its vectors are the same."
+    said = f"{file}: codes of {bits} bits, fitted to {len(vectors)} photos. Its vectors are the same."
+    return said + (" Its smaller copies have none and are gone: make them again." if gone else "")

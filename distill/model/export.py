@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -153,6 +154,11 @@ def _drop_traces(model: onnx.ModelProto) -> None:
 def count_parameters(module: nn.Module) -> int:
     """Count the numbers that a module has learnt."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def describe_file(embedder: OnnxEmbedder) -> dict[str, Any]:
+    """Say what run.json holds of a student's file: its size and its identity."""
+    return {"megabytes": round(len(embedder.data) / 1e6, 2), "key": embedder.key}
 
 
 def check_parity(

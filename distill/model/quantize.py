@@ -132,10 +132,12 @@ def check_enough(images: int, queries: int | None = None) -> None:
         raise RetrievalError(f"{FEWEST} queries that are not in the pool are needed; here are {queries}.")
 
 
-def remove_variants(original: Path) -> None:
-    """Remove the variants beside a student's file: they are of the student that was there before."""
-    for name in CONVERSIONS:
-        _beside(original, name).unlink(missing_ok=True)
+def remove_variants(original: Path) -> int:
+    """Remove the variants beside a file and count them: they are of the student that was there before."""
+    there = [file for file in (_beside(original, name) for name in CONVERSIONS) if file.exists()]
+    for file in there:
+        file.unlink()
+    return len(there)
 
 
 def read_pixels(student: OnnxEmbedder, sources: Sequence[Source], most: int) -> NDArray[np.uint8]:

@@ -31,10 +31,11 @@ class CodeEmbedder(OnnxEmbedder):
         super().__init__(path, device, threads)
         has, order = self.metadata.get(BITS), self.metadata.get(ORDER)
         if (has, order) != (str(bits), LITTLE):
-            kind = f"codes of {has} bits in {order} order" if has else "no codes"
+            kind = f"codes of {has} bits in {order} bit order, not of {bits} bits in {LITTLE}"
+            if not has or order == LITTLE:
+                kind = f"codes of {has} bits, not of {bits}" if has else "no codes"
             raise UsageError(
-                f"{path} has {kind}, not of {bits} in {LITTLE} order. "
-                f"Make some: retrieval quantize {path.parent} PHOTOS --bits {bits}."
+                f"{path} has {kind}. Make some: retrieval quantize {path.parent} PHOTOS --bits {bits}."
             )
         self.key = f"onnx:{content_digest(self.data)}:{bits}"
         self._floats = floats

@@ -38,7 +38,9 @@ class Options:
 
 
 def check_modes(searcher: Searcher, options: Options) -> None:
-    """Raise UsageError, before any work, if a mode is asked for that the index does not have."""
+    """Raise UsageError, before any work, if the index does not have a mode, or codes would be whitened."""
+    if options.whiten is not None and searcher.index.manifest.spaces["student"].bits:
+        raise UsageError("--whiten is for vectors, and this index holds codes. Leave it out.")
     for mode in options.modes or ():
         if mode not in searcher.modes:
             raise UsageError(f"{searcher.index.path} has no mode {mode!r}, only {', '.join(searcher.modes)}.")
@@ -142,8 +144,6 @@ def _rerank(
 def _whitened(queries: Vectors, items: Vectors, kind: VectorType, power: float | None) -> Compared:
     if power is None:
         return queries, items, kind
-    if kind == CODES:
-        raise UsageError("--whiten is for vectors, and this index holds codes. Leave it out.")
     whitening = Projection.fit(items[_spread(len(items), LEARN_FROM)], items.shape[1], power)
     return whitening.project(queries), whitening.project(items), UNIT_FLOATS
 

@@ -28,7 +28,7 @@ from index.stores.faiss.vector_index import check_factory, write_ann
 from index.stores.filters import Joined, carry_over, join_metadata, list_files, read_rows
 from index.stores.folder import COMPANIONS, ERRORS, ITEMS, MANIFEST, METADATA, STUDENT, Index, data_folder
 from index.stores.models import Models
-from index.stores.options import AUTO, IndexOptions, SearchTarget
+from index.stores.options import AUTO, RESCORED, IndexOptions, SearchTarget
 from index.stores.records import (
     CHUNK,
     FORMAT,
@@ -260,13 +260,13 @@ class FolderStore(StoreWriter):
         complete = self.options.resume and not left and self._old and self.models.made(self._old.manifest)
         if self.options.update or adopted or complete:
             base = self._old or Index(self.work)
+            self.models.require_same(base.manifest, base)
             if base.manifest.spaces["student"].queries == self.models.student.key:
                 return None  # the vectors are of the student before it: all are made again
             if (bits := base.manifest.spaces["student"].bits) != self.models.spaces["student"].bits:
-                given = f"{base} was made with --codes {bits}"
-                raise UsageError(f"{given}. Give the same, or index without --update.")
+                given = f"codes of {bits} bits: give --codes {bits}" if bits else "vectors: leave out --codes"
+                raise UsageError(f"{base} holds {given}, or index without --update.")
             self._base = base
-            self.models.require_same(base.manifest, base)
             for name, model in self.models.embedders.items():
                 base.require_model(name, model.key, model.name)
         return self._base
@@ -291,11 +291,18 @@ class FolderStore(StoreWriter):
             == (
                 name_factory(factory, len(base), space.dim, target, space.type),
                 target.recall,
-                self.options.rescore if space.bits else 0,
+                self._rescore(base) if space.bits else 0,
             )
             for space in base.manifest.spaces.values()
         )
         return searched and base.metadata == table and self.models.projected(base.manifest)
+
+    def _rescore(self, former: Index | None) -> int:
+        """How many results of codes are ordered again: as asked for, or as it was, or the default."""
+        if self.options.rescore is not None:
+            return self.options.rescore
+        was = former.manifest.spaces["student"] if former else None
+        return was.rescore if was and was.bits else RESCORED
 
     def put(self, content: Content) -> None:
         """Write all beside the old index, unless that is what it holds."""
@@ -322,7 +329,7 @@ class FolderStore(StoreWriter):
             writer.add_metadata(table)
         for name, made in content.spaces.items():
             known = base.read_rows if base else None
-            space = replace(made, rescore=options.rescore if made.bits else 0)
+            space = replace(made, rescore=self._rescore(former) if made.bits else 0)
             vectors = writer.add_space(name, space, content.vectors(name, known))
             writer.add_search(name, vectors, options.target, options.factory)
         writer.add_model(self.models.student.data, Path(self.models.student.spec).parent)

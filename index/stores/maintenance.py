@@ -8,7 +8,7 @@ import numpy as np
 
 from index.progress import count
 from index.stores.base import Store
-from index.stores.records import UNFINISHED, Stored
+from index.stores.records import UNFINISHED, Manifest
 from index.stores.registry import open_store
 
 SAMPLE = 200  # vectors that are searched for
@@ -27,7 +27,7 @@ class SpaceFacts:
     factory: str  # FAISS factory string, or a server's type of index
     recall: float  # @10 against exact search, as measured when it was built
     milliseconds: float  # median of one search on one core, likewise; 0 where a server searches
-    bytes_per_vector: float  # in the FAISS file; 0 where there is none
+    bytes_per_vector: float  # of what is searched; 0 on a server
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,18 @@ def describe_index(where: str | Path) -> IndexFacts:
                 space.factory,
                 space.recall,
                 space.milliseconds,
-                manifest.files.get(f"{name}.faiss", Stored(0, "")).size / max(manifest.count, 1),
+                _bytes_per_vector(manifest, name),
             )
             for name, space in manifest.spaces.items()
         },
     )
+
+
+def _bytes_per_vector(manifest: Manifest, name: str) -> float:
+    if file := manifest.files.get(f"{name}.faiss"):
+        return file.size / max(manifest.count, 1)
+    space = manifest.spaces[name]
+    return space.dim * np.dtype(space.dtype).itemsize if manifest.files else 0
 
 
 def verify_index(where: str | Path) -> list[str]:

@@ -22,6 +22,9 @@ class SearchTarget:
             raise UsageError(f"--memory must be above 0, not {self.memory}.")
 
 
+RESCORED = 100  # results of codes that the floats of a query order again
+
+
 @dataclass(frozen=True)
 class IndexOptions:
     """How a gallery is searched once it is written, and what becomes of what is there."""
@@ -33,11 +36,13 @@ class IndexOptions:
     update: bool = False  # embed only what is new or changed, and drop what is gone
     exclude: tuple[str, ...] = ()  # names that are left out, as for `find_images`
     codes: int = 0  # bits of the student's codes to search by, in place of its vectors; 0 takes the vectors
-    rescore: int = 100  # of their results that the floats of a query order again
+    rescore: int | None = None  # of their results that the floats of a query order again; None: as it was
 
     def __post_init__(self) -> None:
-        if self.codes < 0 or self.rescore < 0:
+        if self.codes < 0 or (self.rescore or 0) < 0:
             raise UsageError(f"--codes and --rescore must not be below 0: {self.codes}, {self.rescore}.")
+        if self.rescore is not None and not self.codes:
+            raise UsageError("--rescore is for codes. Give --codes, too, or leave it out.")
         if self.codes and self.factory != AUTO:
             raise UsageError("--factory is for vectors. Leave it out: codes are told --recall.")
 

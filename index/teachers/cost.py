@@ -44,8 +44,9 @@ class Bill:
     def __str__(self) -> str:
         """The figures for people, one a line."""
         time = "unknown: nothing was measured yet, and no --teacher-rate given"
-        if self.seconds is not None:
-            time = f"{format_seconds(self.seconds)}, at {self.rate:.3g} images a second"
+        if self.seconds is not None and self.rate:
+            rate = f"{self.rate:,.0f}" if self.rate >= 10 else f"{self.rate:.3g}"
+            time = f"{format_seconds(self.seconds)}, at {rate} images a second"
         money = "unknown: no --price given"
         if self.money is not None:
             money = f"{self.money:.2f}, at {self.price:g} a thousand"

@@ -16,6 +16,8 @@ from app.page.views import render_heading
 from app.server.api import build_api
 from app.server.concurrency import SharedSearcher
 from distill.model.codes import append_codes
+from distill.options import Options as DistillOptions
+from distill.pipeline import start
 from distill.upgrade import upgrade_by_name
 from index.build.pipeline import build_by_name
 from index.build.rewrite import compact_index
@@ -23,7 +25,7 @@ from index.embedders.base import embed_many
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
 from index.evaluation.evaluate import evaluate_by_name
-from index.evaluation.rankings import Options
+from index.evaluation.rankings import Options, check_modes
 from index.search import open_searcher
 from index.stores.filters import Filter
 from index.stores.folder_writer import FolderStore
@@ -98,11 +100,28 @@ def test_an_update_goes_on_with_codes_and_refuses_vectors(folder, student, tmp_p
     assert (out / "manifest.json").read_text() == before
     index(folder, student, out, update=True, rescore=7)
     assert describe_index(out).spaces["student"].rescore == 7
-    with pytest.raises(UsageError, match=r"was made with --codes 16. Give the same"):
+    picture(51).save(folder / "later.png")
+    index(folder, student, out, update=True)
+    assert describe_index(out).spaces["student"].rescore == 7, "an update that does not say keeps it"
+    with pytest.raises(UsageError, match=r"holds codes of 16 bits: give --codes 16, or"):
         index(folder, student, out, update=True, codes=0)
     index(folder, student, tmp_path / "floats", codes=0)
-    with pytest.raises(UsageError, match=r"was made with --codes 0. Give the same"):
+    with pytest.raises(UsageError, match=r"holds vectors: leave out --codes, or"):
         index(folder, student, tmp_path / "floats", update=True)
+
+
+def test_what_is_told_of_codes_is_in_bytes_and_what_does_not_fit_is_refused_early(folder, student, tmp_path):
+    index(folder, student, tmp_path / "idx")
+    assert describe_index(tmp_path / "idx").spaces["student"].bytes_per_vector == 2
+    index(folder, student, tmp_path / "floats", codes=0)
+    assert describe_index(tmp_path / "floats").spaces["student"].bytes_per_vector == 4 * 24
+    with pytest.raises(UsageError, match="--rescore is for codes"):
+        IndexOptions(rescore=50)
+    with pytest.raises(UsageError, match=r"is an index\. Give another folder as --out"):
+        start(tmp_path / "idx", DistillOptions())
+    searcher = open_searcher(tmp_path / "idx", device="cpu")
+    with pytest.raises(UsageError, match="--whiten is for vectors"):
+        check_modes(searcher, Options(None, 0.5))
 
 
 def test_a_gallery_of_codes_is_compacted(folder, student, tmp_path):

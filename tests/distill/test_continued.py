@@ -10,7 +10,7 @@ from conftest import picture, write_embedder
 from safetensors.torch import load_file
 
 from distill import fit
-from distill.continued import bill_further, continue_by_name
+from distill.continued import KEPT, bill_further, continue_by_name, keep_what_it_is
 from distill.options import Options
 from distill.pipeline import distill_by_name
 from distill.report.report import read_run
@@ -135,3 +135,14 @@ def test_what_cannot_be_is_refused(shelf, student, new, spec, tmp_path, student_
     (student / "taught.npz").unlink()
     with pytest.raises(UsageError, match="Distil it again"):
         continue_by_name([str(new)], student, spec, tmp_path / "m", MORE)
+
+
+def test_codes_and_copies_are_made_again_unless_others_are_asked_for():
+    made = [{"name": name, "admitted": name != "int8"} for name in ("fp32", "fp16", "int8")]
+    kept = {name: getattr(Options(), name) for name in KEPT}
+    run = {"options": {**kept, "bits": 64}, "variants": made}
+    same = keep_what_it_is(Options(), run)
+    assert (same.bits, same.variants) == (64, ("fp16",))
+    others = keep_what_it_is(Options(bits=128, variants=("int8",)), run)
+    assert (others.bits, others.variants) == (128, ("int8",))
+    assert keep_what_it_is(Options(), {"options": kept}).bits == 0

@@ -97,18 +97,16 @@ def test_what_cannot_be_done_is_one_line(tmp_path, file, pixels, unit_rows):
     flat[:, 10:] = flat[0, 10:]
     with pytest.raises(UsageError, match=r"vary in 1[01] dimensions, fewer than 16 bits. Give fewer bits"):
         fit_codes(flat, 16)
-    with pytest.raises(UsageError, match=r"codes of 16 bits in little order, not of 8.*quantize .* --bits 8"):
+    with pytest.raises(UsageError, match=r"codes of 16 bits, not of 8.*quantize .* --bits 8"):
         CodeEmbedder(file, 8)
     plain = write_embedder(tmp_path / "plain.onnx", dim=24)
-    with pytest.raises(
-        UsageError, match=r"no codes, not of 16 in little order.*quantize .* PHOTOS --bits 16"
-    ):
+    with pytest.raises(UsageError, match=r"no codes\. Make some: .*quantize .* PHOTOS --bits 16"):
         CodeEmbedder(plain, 16)
     model = onnx.load(file)
     facts = OnnxEmbedder(file).metadata | {"retrieval.bit_order": "big"}
     onnx.helper.set_model_props(model, facts)
     onnx.save(model, tmp_path / "big.onnx")
-    with pytest.raises(UsageError, match="16 bits in big order, not of 16 in little order"):
+    with pytest.raises(UsageError, match="codes of 16 bits in big bit order, not of 16 bits in little"):
         CodeEmbedder(tmp_path / "big.onnx", 16)
 
 

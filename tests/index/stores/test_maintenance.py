@@ -55,7 +55,7 @@ def test_exact_search_needs_no_second_copy_of_the_vectors(folder: Path, tmp_path
     assert index.ann("student") is None
     assert not any(name.endswith(".faiss") for name in index.manifest.files)
     facts = describe_index(index.path).spaces["student"]
-    assert (facts.factory, facts.recall, facts.bytes_per_vector) == ("Flat", 1.0, 0)
+    assert (facts.factory, facts.recall, facts.bytes_per_vector) == ("Flat", 1.0, 8 * 4)
     assert verify_index(index.path) == []
 
 
