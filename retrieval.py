@@ -15,6 +15,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from index.arguments import call
 from index.errors import BudgetError, ImageError, RetrievalError, UsageError
 from index.python_words import in_python
 
@@ -44,6 +45,7 @@ __all__ = [
     "distill",
     "open_index",
 ]
+TEACHER = "path, a URL, (ids, vectors) or a callable"
 THUMBNAIL = 160  # pixels of the longer side, in a notebook
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
@@ -70,16 +72,18 @@ class Teacher:
         """
         from index.embedders.callable import CallableEmbedder
         from index.embedders.options import EmbedderOptions
+        from index.embedders.vectors_file import keep_vectors
         from index.teachers.spec import TeacherSpec
 
-        chosen, opened, name = EmbedderOptions(**options), None, None
-        if isinstance(model, tuple):
-            name = _keep_vectors(*model)
-        elif callable(model):
+        chosen, opened, name = call(EmbedderOptions, **options), None, None
+        if callable(model):
             opened = CallableEmbedder(model, chosen)
             name = opened.spec
         elif model is not None:
-            name = fspath(model)
+            try:
+                name = keep_vectors(*model) if isinstance(model, tuple) else fspath(model)
+            except (TypeError, ValueError):
+                raise UsageError(f"A teacher is a {TEACHER}, not {model!r:.40}.") from None
         file = None if ledger is None else Path(ledger)
         self.spec: TeacherSpec = TeacherSpec(name, chosen, file, budget, opened)
 
@@ -129,8 +133,9 @@ class Index:
     """
 
     def __init__(self, searcher: Searcher) -> None:
-        if isinstance(searcher, str | PathLike):
-            raise UsageError(f"Open an index with retrieval.open_index({fspath(searcher)!r}).")
+        if not hasattr(searcher, "models"):
+            path = fspath(searcher) if isinstance(searcher, str | PathLike) else "folder"
+            raise UsageError(f"Open an index with retrieval.open_index({path!r}).")
         self.searcher = searcher
 
     def __len__(self) -> int:
@@ -182,8 +187,8 @@ class Index:
         )
 
     @in_python
-    def embed(self, photos: Sequence[AnyPhoto], *, model: str = "student") -> NDArray[Any]:
-        """Embed n photos to `(n, dim)` float32 unit rows, with the student or the teacher.
+    def embed(self, photos: AnyPhoto | Sequence[AnyPhoto], *, model: str = "student") -> NDArray[Any]:
+        """Embed n photos, or one, to `(n, dim)` float32 unit rows, with the student or the teacher.
 
         Raises:
             ImageError: One of them cannot be read.
@@ -195,9 +200,13 @@ class Index:
 
         if (embedder := self.searcher.models.get(model)) is None:
             raise UsageError(self.searcher.teacher_missing or f"No model {model!r} here.")
-        rows, batch = [], embedder.calls.batch
-        for start in range(0, len(photos), batch):
-            read = [_read(photo, embedder.side) for photo in photos[start : start + batch]]
+        given: Any = photos
+        one = (
+            isinstance(given, str | bytes) or not hasattr(given, "__len__") or getattr(given, "ndim", 0) == 3
+        )
+        each, rows, batch = [given] if one else list(given), [], embedder.calls.batch
+        for start in range(0, len(each), batch):
+            read = [_read(photo, embedder.side) for photo in each[start : start + batch]]
             inputs, names = [embedder.prepare(photo) for photo in read], [photo.name for photo in read]
             rows.append(embed_checked(embedder, inputs, names))
         return np.concatenate(rows) if rows else np.empty((0, embedder.dim), np.float32)
@@ -237,7 +246,7 @@ def distill(
     from index.progress import bars, say
 
     budgets = sorted({budget} if isinstance(budget, int) else set(budget))
-    chosen = Options(budget=budgets[-1], recipe=find_recipe(recipe), **options)
+    chosen = call(Options, budget=budgets[-1], recipe=find_recipe(recipe), **options)
     with bars(progress):
         made = distill_by_name(_sources(images), _spec(teacher), Path(out), chosen, budgets)
     for line in made.summary.splitlines():
@@ -258,6 +267,7 @@ def build_index(
     memory: float = 1.0,
     factory: str = "auto",
     codes: int = 0,
+    rescore: int | None = None,
     update: bool = False,
     resume: bool = False,
     device: str = "auto",
@@ -276,6 +286,7 @@ def build_index(
         memory: GiB that each search index may take.
         factory: A FAISS factory string, or `auto`.
         codes: Bits of the student's codes to search by; 0 searches by its vectors.
+        rescore: Results of codes that the floats of a query order again; None keeps it, 100 at first.
         update: Embed only what is new or changed.
         resume: Go on with a run that was interrupted.
         device: `auto`, `cpu` or `cuda`.
@@ -294,7 +305,7 @@ def build_index(
     model = model / "student.onnx" if model.is_dir() else model
     table = None if metadata is None else Path(metadata)
     options = IndexOptions(
-        factory, SearchTarget(recall, memory), table, resume, update, tuple(exclude), codes
+        factory, SearchTarget(recall, memory), table, resume, update, tuple(exclude), codes, rescore
     )
     with bars(progress):
         report = build_by_name(_sources(images), model, store, spec, device, options)
@@ -336,23 +347,6 @@ def _sources(images: Images) -> list[str]:
     return [fspath(images)] if isinstance(images, str | PathLike) else [fspath(image) for image in images]
 
 
-def _keep_vectors(ids: Sequence[str], vectors: ArrayLike) -> str:
-    """Write vectors into the cache folder, named by their content: an index names its teacher's file."""
-    import numpy as np
-    from platformdirs import user_cache_path
-
-    from index.embedders.vectors_file import write_vectors
-    from index.io import content_digest
-
-    rows = np.asarray(vectors, np.float32)
-    if rows.ndim != 2 or len(rows) != len(ids):
-        raise UsageError(f"Give n ids and (n, dim) vectors, not {len(ids)} and {rows.shape}.")
-    digest = content_digest("\n".join(ids).encode() + rows.tobytes())
-    path = user_cache_path("retrieval", ensure_exists=True) / f"vectors-{digest}.npz"
-    write_vectors(path, rows.shape[1], [(list(ids), rows)])
-    return str(path)
-
-
 def _read(photo: AnyPhoto, side: int) -> Photo:
     import numpy as np
     from PIL import Image, ImageOps
@@ -362,7 +356,10 @@ def _read(photo: AnyPhoto, side: int) -> Photo:
 
     if isinstance(photo, str | PathLike):
         path = Path(photo).absolute()
-        return read_photo(ImageFile(path, path.name), side)
+        try:
+            return read_photo(ImageFile(path, path.name), side)
+        except ImageError as error:
+            raise ImageError(f"{photo}: {error}") from error
     if isinstance(photo, bytes):
         return decode(photo, "photo", side)
     if not isinstance(photo, Image.Image):

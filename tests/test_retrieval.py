@@ -13,6 +13,7 @@ from conftest import picture
 from PIL import Image
 
 import retrieval
+from index.arguments import read_value
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.evaluation.rankings import gallery_agreement
@@ -203,3 +204,111 @@ def test_the_module_is_the_command():
         [sys.executable, "-m", "retrieval", "--help"], capture_output=True, text=True, check=True
     )
     assert "Usage: retrieval [OPTIONS] COMMAND" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"teacher": None}, r"^Give teacher\.$"),
+        ({"teacher": 3}, r"^A teacher is a path, a URL, \(ids, vectors\) or a callable, not 3\.$"),
+        ({"teacher": (["1.png"], 2, 3)}, "^A teacher is a path"),
+        ({"budget": []}, r"^budget must be a whole number, or several, not \[\]\.$"),
+        ({"budget": "50"}, r"^budget must be a whole number, or several, not '50'\.$"),
+        ({"budget": [50, "60"]}, r"^budget must be a whole number, not '60'\.$"),
+        ({"bits": "64"}, r"^bits must be a whole number, not '64'\.$"),
+        ({"dim": True}, r"^dim must be a whole number, not True\.$"),
+        ({"price": "1"}, r"^price must be a number, not '1'\.$"),
+        ({"variants": "fp8"}, r"^No variant 'fp8'"),
+        ({"variants": 8}, r"^variants must be text, or several, not 8\.$"),
+        ({"foo": 1}, r"unexpected keyword argument 'foo'\. There are budget, student, "),
+        ({"images": 3}, r"^images must be a path, or several, not 3\.$"),
+        ({"progress": "no"}, r"^progress must be True or False, not 'no'\.$"),
+    ],
+)
+def test_a_wrong_argument_of_distill_is_named(folder, tmp_path, given, message):
+    with pytest.raises(retrieval.UsageError, match=message):
+        retrieval.distill(**{"images": folder, "teacher": "t.onnx", "out": tmp_path / "s"} | given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"codes": "128"}, r"^codes must be a whole number, not '128'\.$"),
+        ({"recall": None}, r"^recall must be a number, not None\.$"),
+        ({"metadata": 3}, r"^metadata must be a path, not 3\.$"),
+        ({"exclude": b"x"}, r"^exclude must be text, or several, not b'x'\.$"),
+        ({"rescore": 50}, r"^rescore is for codes\. Give codes, too, or leave it out\.$"),
+        ({"rescore": -1}, r"^codes and rescore must not be below 0: 0, -1\.$"),
+        ({"foo": 1}, r"unexpected keyword argument 'foo'\. There are images, student, "),
+    ],
+)
+def test_a_wrong_argument_of_build_index_is_named(folder, tmp_path, student_file, given, message):
+    with pytest.raises(retrieval.UsageError, match=message):
+        retrieval.build_index(folder, student_file, out=tmp_path / "i", **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"k": "3"}, r"^k must be a whole number, not '3'\.$"),
+        ({"k": 1.5}, r"^k must be a whole number, not 1\.5\.$"),
+        ({"k": 0}, r"^k must be at least 1, not 0\.$"),
+        ({"cut": "a"}, r"^cut must be a number, not 'a'\.$"),
+        ({"prefix": 3}, r"^prefix must be text, not 3\.$"),
+        ({"where": {"parity": 3}}, r"^where\['parity'\] must be text, not 3\.$"),
+        ({"where": ["parity"]}, r"^where must be a mapping of columns to values, not \['parity'\]\.$"),
+    ],
+)
+def test_a_wrong_argument_of_search_is_named(index, folder, given, message):
+    with pytest.raises(retrieval.UsageError, match=message):
+        index.search(folder / "1.png", **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model": 3}, "^A teacher is a path"),
+        ({"budget": -1}, r"^budget must be 0 or more, not -1\.$"),
+        ({"ledger": 3}, r"^ledger must be a path, not 3\.$"),
+        ({"batch": [3]}, r"^batch must be a whole number, not \[3\]\.$"),
+        ({"batch": 1.5}, r"^batch must be a whole number, not 1\.5\.$"),
+        ({"output": 3}, r"^output must be text, not 3\.$"),
+        ({"size": 1.5}, r"^size takes pixels, as in 224 or 256x128, not 1\.5"),
+        ({"mean": 3}, "^mean takes three numbers"),
+        ({"foo": 1}, r"unexpected keyword argument 'foo'\. There are model, dialect, "),
+    ],
+)
+def test_a_wrong_argument_of_a_teacher_is_named(given, message):
+    with pytest.raises(retrieval.UsageError, match=message):
+        retrieval.Teacher(**given)
+
+
+def test_what_is_wrong_with_opening_an_index_is_said_in_its_arguments(index):
+    with pytest.raises(retrieval.UsageError, match=r"^Open an index with retrieval\.open_index\('folder'\)"):
+        retrieval.Index(None)
+    with pytest.raises(retrieval.UsageError, match=r"keeps its student itself\. Leave model out\.$"):
+        retrieval.open_index(str(index.searcher.index), model="student.onnx")
+
+
+def test_a_photo_that_is_not_there_is_named(index):
+    with pytest.raises(retrieval.ImageError, match=r"^nofile\.jpg: No such file"):
+        index.search("nofile.jpg")
+
+
+@pytest.mark.parametrize(
+    "form", [Path, str, Image.open, Path.read_bytes, lambda path: np.asarray(Image.open(path))]
+)
+def test_one_photo_alone_is_embedded(index, folder, form):
+    path = folder / "3.png"
+    np.testing.assert_allclose(index.embed(form(path)), index.embed([path]), atol=1e-6)
+
+
+def test_one_pattern_alone_is_one(folder, tmp_path, student_file):
+    made = retrieval.build_index(folder, student_file, out=tmp_path / "i", exclude="*.png")
+    assert {item.name for item in made.searcher.index.items} == {"more/10.jpg", "more/11.jpg"}
+
+
+def test_numbers_of_numpy_are_numbers(index, folder):
+    found = index.search(folder / "1.png", k=np.int64(3), cut=np.float32(0))
+    assert found == index.search(folder / "1.png", k=3)
+    assert read_value("dim", np.int64(8), int | None).__class__ is int

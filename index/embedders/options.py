@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
+from index.arguments import read_value
 from index.errors import UsageError
 
 Dialect = Literal["infinity", "jina", "multipart"]
@@ -55,8 +56,8 @@ class EmbedderOptions:
     ] = False
 
     def __post_init__(self) -> None:
-        for name, (read, what) in READERS.items():
-            object.__setattr__(self, name, _read_text(name, getattr(self, name), read, what))
+        for name, hint in READ.items():
+            object.__setattr__(self, name, _read(name, getattr(self, name), hint))
         for name, kind in CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in get_args(kind):
@@ -83,13 +84,16 @@ TEXTS: dict[Any, tuple[Callable[[str], Any], str]] = {  # what reads the text of
     int: (int, "a whole number"),
     float: (float, "a number"),
     float | None: (float, "a number"),
+    str: (str, "text"),
+    str | None: (str, "text"),
 }
-READERS = {name: TEXTS[hint] for name, hint in get_type_hints(EmbedderOptions).items() if hint in TEXTS}
+READ = {name: hint for name, hint in get_type_hints(EmbedderOptions).items() if hint in TEXTS}
 
 
-def _read_text(name: str, value: Any, read: Callable[[str], Any], what: str) -> Any:
+def _read(name: str, value: Any, hint: Any) -> Any:
     if not isinstance(value, str):
-        return value
+        return read_value(name, value, hint)
+    read, what = TEXTS[hint]
     try:
         return read(value)
     except (ValueError, KeyError):
@@ -99,8 +103,6 @@ def _read_text(name: str, value: Any, read: Callable[[str], Any], what: str) -> 
 def _check_range(name: str, value: float) -> None:
     if not value > 0:
         raise UsageError(f"--teacher-{name} must be above 0, not {value}.")
-    if name in ("batch", "concurrency") and value % 1:
-        raise UsageError(f"--teacher-{name} must be a whole number, not {value}.")
     if value > HIGHEST.get(name, value):
         raise UsageError(f"--teacher-{name} must be at most {HIGHEST[name]}, not {value}.")
 
@@ -112,7 +114,7 @@ def _read_size(size: Any) -> int | tuple[int, int] | None:
     try:
         given = size.split("x") if isinstance(size, str) else [size] if isinstance(size, int) else size
         sides = [int(side) for side in given]
-    except ValueError:
+    except (ValueError, TypeError):
         sides = []
     if len(sides) not in (1, 2):
         raise UsageError(f"--teacher-size takes pixels, as in 224 or 256x128, not {size!r}.")
@@ -127,7 +129,7 @@ def _read_colours(name: str, value: Any) -> tuple[float, ...] | None:
         return None
     try:
         numbers = tuple(float(part) for part in (value.split(",") if isinstance(value, str) else value))
-    except ValueError:
+    except (ValueError, TypeError):
         numbers = ()
     if len(numbers) != 3:
         raise UsageError(f"--teacher-{name} takes three numbers, as in 0.5,0.5,0.5, not {value!r}.")

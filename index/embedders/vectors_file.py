@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from platformdirs import user_cache_path
 
 from index.embedders.base import Calls, Embedder, find_fault, unit_rows
 from index.embedders.options import EmbedderOptions
@@ -164,6 +165,17 @@ def write_vectors(path: Path, dim: int, chunks: Iterable[tuple[list[str], NDArra
                 for names, rows in chunks:
                     vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), dim)
                     writer.write_table(pa.table([pa.array(names, pa.string()), vectors], schema=schema))
+
+
+def keep_vectors(ids: Sequence[str], vectors: ArrayLike) -> str:
+    """Write vectors into the cache folder, named by their content: an index names its teacher's file."""
+    rows = np.asarray(vectors, np.float32)
+    if rows.ndim != 2 or len(rows) != len(ids):
+        raise UsageError(f"Give n ids and (n, dim) vectors, not {len(ids)} and {rows.shape}.")
+    digest = content_digest("\n".join(ids).encode() + rows.tobytes())
+    path = user_cache_path("retrieval", ensure_exists=True) / f"vectors-{digest}.npz"
+    write_vectors(path, rows.shape[1], [(list(ids), rows)])
+    return str(path)
 
 
 def _read_npz(path: Path) -> tuple[list[str], NDArray[np.float32]]:

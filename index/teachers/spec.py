@@ -6,6 +6,7 @@ from pathlib import Path
 from index.embedders.base import Embedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
+from index.errors import UsageError
 from index.progress import say
 from index.teachers.client import BudgetedTeacher
 from index.teachers.ledger import IN_MEMORY, Ledger, default_ledger
@@ -23,11 +24,16 @@ class TeacherSpec:
     budget: int = 0  # how many images a paid one may ever be asked about; 0 lets only the ledger answer
     opened: Embedder | None = None  # itself, where it is open already, as a Python callable may be
 
+    def __post_init__(self) -> None:
+        if self.budget < 0:
+            raise UsageError(f"--budget must be 0 or more, not {self.budget}.")
+
     def open_plain(self, device: str) -> Embedder:
-        """Open the teacher itself."""
+        """Open the teacher itself; UsageError if none is given."""
         if self.opened:
             return self.opened
-        assert self.spec is not None
+        if not self.spec:
+            raise UsageError("Give --teacher.")
         return open_embedder(self.spec, device, self.options)
 
     def open_ledger(self, teacher_key: str, dry: bool = False) -> Ledger:

@@ -9,6 +9,7 @@ from conftest import picture, write_embedder
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+import retrieval
 from app.page.report.logic import read_run, weigh
 from app.page.report.views import render_sizes
 from app.page.search.tab import SearchPage
@@ -70,6 +71,11 @@ def test_a_gallery_of_codes_is_searched_checked_and_described(folder, student, t
     assert (facts.spaces["student"].bits, facts.spaces["student"].rescore) == (16, 0)
     assert "16 bits; Flat" in str(facts)
     assert verify_index(out) == []
+
+
+def test_a_program_says_how_many_are_ordered_again(folder, student, tmp_path):
+    made = retrieval.build_index(folder, student, out=tmp_path / "idx", codes=16, rescore=5)
+    assert made.searcher.index.manifest.spaces["student"].rescore == 5
 
 
 def test_the_floats_of_a_query_order_what_codes_found(folder, student, tmp_path):
