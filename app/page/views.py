@@ -11,6 +11,7 @@ from markupsafe import Markup
 from index.errors import needs
 from index.html import load
 from index.stores.base import Store
+from index.stores.records import Space
 
 with needs("demo"):
     import gradio as gr
@@ -36,6 +37,11 @@ def format_bytes(count: int | None) -> str:
     return f"{count} B"
 
 
+def format_length(space: Space) -> str:
+    """Say how long the vectors of a space are, as in `256-d`, or its codes, as in `128 bits`."""
+    return f"{space.bits} bits" if space.bits else f"{space.dim:,}-d"
+
+
 PARTS = load("app/page/parts.html", thumbnail=thumbnail_url)
 render_note = PARTS.note  # a line in place of results
 render_error = partial(PARTS.note, kind="note error")  # a line that says what went wrong and what to do
@@ -50,9 +56,13 @@ def render_heading(index: Store, run: Mapping[str, Any] | None = None) -> str:
             size = format_bytes(round(1e6 * run["export"]["megabytes"]))
             made = f"{run['options']['student']}, {size}, distilled from {run['queried']:,} answers, "
     models = [
-        (name, made if name == "student" else "", spaces[name])
+        (
+            name,
+            (name == "student" and made) or f"{space.name}, ",
+            f"{format_length(space)}, {format_bytes(space.vector_bytes)} per image",
+        )
         for name in ("student", "teacher")
-        if name in spaces
+        if (space := spaces.get(name))
     ]
     return PARTS.heading(ICON, len(index), models)
 

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from io import BytesIO, StringIO
@@ -176,9 +176,14 @@ def require_known(request: Request) -> None:
     known = [field.alias for field in request.scope["route"].dependant.query_params]
     for name in request.query_params:
         if name not in known:
-            raise HTTPException(422, f"No parameter {name!r} here, only {', '.join(known) or 'none'}.")
+            raise HTTPException(422, f"No parameter {name!r} here{only_of(known)}.")
         if len(request.query_params.getlist(name)) > 1:
             raise HTTPException(422, f"{name} is given twice.")
+
+
+def only_of(known: Collection[str]) -> str:
+    """Go on after "No such thing here" with those there are."""
+    return f", only {', '.join(known)}" if known else "; there are none"
 
 
 def require_item(index: Store, item: int) -> None:

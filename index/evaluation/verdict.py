@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 ALONE, RERANKED = 0.8, 0.5  # of the teacher's top 10: enough to search alone, and enough to re-rank
 CLOSE, NEAR = 0.02, 0.05  # of mAP that may be lost: by the student alone, and re-ranked
+WIDEST = 5 * CLOSE  # half of an interval of mAP that can tell such a loss
 MODES = {"student": "the student's", "rerank": "re-ranked", "teacher": "the teacher's"}
 HELD_OUT = "photos held out of training"
 ADVICE = {
     "alone": "Use the student",
     "rerank": "Use the student with re-ranking",
     "more": "Give the student more answers",
+    "few": "Too few queries to tell",
 }
 
 
@@ -54,7 +56,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to do (`alone`, `rerank` or `more`), and why, in one sentence."""
+    """What to do (`alone`, `rerank`, `more`, or `few` to judge by), and why, in one sentence."""
 
     kind: str
     reason: str
@@ -93,6 +95,8 @@ def judge_labels(scores: Mapping[str, Mapping[str, float]]) -> Verdict:
     kind = (
         "alone" if best - scores["student"]["mAP"] <= CLOSE else "rerank" if best - again <= NEAR else "more"
     )
+    if not all(row["mAP ±"] <= WIDEST for row in known.values()):  # of one query it is no number
+        kind = "few"
     return Verdict(
         kind, f"on your {scores['student']['queries']:,.0f} labelled queries mAP is {told} (95 %)."
     )

@@ -81,6 +81,11 @@ class Space:
         """Bits of a code; 0 where its vectors are none."""
         return 8 * self.dim if self.type == CODES else 0
 
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of a vector as it lies in files."""
+        return self.dim * self.type.stored.itemsize
+
 
 @dataclass(frozen=True)
 class Stored:

@@ -1,5 +1,6 @@
 """A gallery of codes behaves as one of vectors, or says in one line what it does not do."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,10 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 import retrieval
+from app.page.report.logic import read_run, weigh
+from app.page.report.views import render_sizes
+from app.page.search.tab import SearchPage
+from app.page.views import render_heading
 from app.server.api import build_api
 from app.server.concurrency import SharedSearcher
 from distill.model.codes import append_codes
@@ -142,6 +147,23 @@ def test_a_run_of_codes_goes_on(folder, student, tmp_path, monkeypatch):
             index(folder, student, tmp_path / "idx")
     monkeypatch.setattr(OnnxEmbedder, "embed", lambda *_: pytest.fail("embedded again"))
     assert index(folder, student, tmp_path / "idx", resume=True).store.rows("student").tolist() == fresh
+
+
+def test_the_page_tells_of_bits_and_knows_the_run(folder, student, tmp_path):
+    run = {"options": {"student": "tiny"}, "queried": 20}
+    export = {"key": OnnxEmbedder(student).key, "megabytes": 3.4}
+    (tmp_path / "run.json").write_text(json.dumps(run | {"export": export}))
+    index(folder, student, tmp_path / "idx")
+    searcher = open_searcher(tmp_path / "idx", device="cpu")
+    known = read_run(searcher.index)
+    assert known and known["queried"] == 20
+    heading = render_heading(searcher.index, known)
+    assert "tiny, 3.4 MB, distilled from 20 answers, 16 bits, 2 B per image" in heading
+    assert "<td>16 bits</td><td>2 B</td>" in render_sizes(weigh(searcher))
+    photo = {"item": 3, "modes": ["student"], "k": 4}
+    assert '<span role="cell">2</span>' in SearchPage(searcher).search(photo)["numbers"]
+    index(folder, student, tmp_path / "floats", codes=0)
+    assert "24-d, 96 B per image" in render_heading(open_searcher(tmp_path / "floats", device="cpu").index)
 
 
 def test_evaluation_ranks_as_a_search_does(folder, student, tmp_path):

@@ -10,17 +10,18 @@ from index.embedders.registry import is_file_spec
 from index.search import Searcher
 from index.stores.base import Store
 from index.stores.folder import COMPANIONS
+from index.stores.records import Space
 
 RUN, _, *VARIANTS = COMPANIONS
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a model and its search index weigh, in bytes, and its dimension; None where that is not known."""
+    """What a model and its search index weigh, in bytes, and its space; None where that is not known."""
 
     name: str
     model: int | None
-    dim: int | None = None
+    space: Space | None = None
     search: int | None = None
 
 
@@ -32,7 +33,8 @@ def read_run(index: Store) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     space = index.manifest.spaces["student"]
-    return run if made == (space.queries or space.key) else None
+    key = (space.queries or space.key).removesuffix(f":{space.bits}")  # that of the file, codes or not
+    return run if made == key else None
 
 
 def find_variants(index: Store) -> dict[str, Path]:
@@ -49,7 +51,7 @@ def weigh(searcher: Searcher) -> list[Size]:
     if teacher and is_file_spec(teacher):
         models["teacher"] = Path(teacher)
     sizes = [
-        Size(name, _bytes_of(models.get(name)), space.dim, _bytes_of(index.data / f"{name}.faiss"))
+        Size(name, _bytes_of(models.get(name)), space, _bytes_of(index.data / f"{name}.faiss"))
         for name, space in index.manifest.spaces.items()
     ]
     return sizes + [Size(name, _bytes_of(path)) for name, path in find_variants(index).items()]

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from app.page.background import Background
 from app.page.report.logic import Size, count_reasons
 from app.page.report.measure import DEPTH, QUERIES, Point
-from app.page.views import format_bytes, render_note
+from app.page.views import format_bytes, format_length, render_note
 from index.evaluation.charts import Mark, draw_chart, draw_line, linear_axis, log_axis, render_table
 from index.evaluation.verdict import Estimate
 from index.html import load
@@ -82,13 +82,13 @@ def render_sizes(sizes: Sequence[Size]) -> str:
         [
             MODE_OF.get(size.name, size.name),
             format_bytes(size.model),
-            "-" if size.dim is None else f"{size.dim:,}",
-            format_bytes(size.dim and 4 * size.dim),
+            format_length(size.space) if size.space else "-",
+            format_bytes(size.space.vector_bytes if size.space else None),
             format_bytes(size.search),
         ]
         for size in sizes
     ]
-    return render_table(["", "model", "dim", "a vector", "index"], rows)
+    return render_table(["", "model", "length", "a vector", "index"], rows)
 
 
 def render_health(index: Store) -> str:

@@ -33,7 +33,7 @@ function readAddress() {
     if (!asked.has('tab')) startAgain();
     return;
   }
-  const [first, second] = (asked.get('mode') || '').split(',');
+  const named = (asked.get('mode') || '').split(','), [first, second] = named;
   if (first) {
     choose($$('.mode-of')[0], first);
     choose($$('.mode-of')[1], second);
@@ -42,7 +42,9 @@ function readAddress() {
   if (/^\d+$/.test(asked.get('k'))) chooseCount(Number(asked.get('k')));
   setFilters(asked);
   const looked = {turn: Number(asked.get('turn')) || 0, box: asked.get('box')?.split(',').map(Number) || [0, 0, 1, 1]};
-  if (text) { $('.address').value = text; searchWords(text, {replace: true}); return; }
-  if (id === null) { searchSent(sent, looked, {replace: true}); return; }
-  searchItem(/^\d+$/.test(id) ? Number(id) : id, looked, {replace: true});
+  const gone = $$('.mode-of').some((select, i) => named[i] && select.value !== named[i]);
+  if (text) { $('.address').value = text; searchWords(text, {replace: true}); }
+  else if (id === null) searchSent(sent, looked, {replace: true});
+  else searchItem(/^\d+$/.test(id) ? Number(id) : id, looked, {replace: true});
+  if (gone) showComplaint('<p class="note">There is no such mode here as this address asks for: each column names its own.</p>');
 }

@@ -2,11 +2,9 @@
 
 import json
 from base64 import b64encode
-from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from threading import Lock
 from typing import Any
 
@@ -31,7 +29,7 @@ from app.page.search.views import (
     render_waiting,
 )
 from app.page.views import add_html, render_error
-from app.server.api import require_item
+from app.server.api import only_of, require_item
 from app.server.pictures import make_jpeg
 from index.errors import ImageError, RetrievalError, UsageError, needs
 from index.search import Searcher
@@ -45,7 +43,6 @@ SCRIPTS = [Path(__file__).with_name(f"{name}.js") for name in NAMES]
 EXAMPLES = 12
 CACHED_BYTES = 64 << 20  # bytes of photos that are remembered, so that a crop of one need not send it again
 CACHED_COLUMNS = 256  # searches that are remembered: a comparison's second answer repeats the first column
-TIMED = 101  # searches that the median is taken of
 PREVIEW = 1024  # pixels
 
 
@@ -62,14 +59,13 @@ class SearchPage:
             UsageError: There is no such column.
         """
         if title and title not in (known := searcher.columns or {}):
-            raise UsageError(f"--title: no column {title!r} here, only {', '.join(known) or 'none'}.")
+            raise UsageError(f"--title: no column {title!r} here{only_of(known)}.")
         self._title = title
         self.scales = Scales(searcher)
         self.searcher = searcher
         self._price = price
         self._photos: LRUCache[str, Query] = LRUCache(CACHED_BYTES, getsizeof=lambda query: len(query.data))
         self._columns: LRUCache[Any, SearchColumn] = LRUCache(CACHED_COLUMNS)
-        self._times: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=TIMED))
         self._lock = Lock()
 
     def search(self, asked: Mapping[str, Any] | DataWithFiles) -> dict[str, Any]:
@@ -170,18 +166,15 @@ class SearchPage:
         if column.found is not None:
             with self._lock:
                 self._columns[key] = column
-                self._times[mode].append(column.seconds)
         return column
 
     def _costs(self, modes: Sequence[str]) -> dict[str, Cost]:
-        with self._lock:
-            times = {mode: median(self._times[mode]) for mode in modes if self._times[mode]}
         learnt = getattr(self.searcher.models["student"], "metadata", {}).get("retrieval.queried")
         return {
-            mode: Cost(seconds, None, int(learnt) if learnt else None)
+            mode: Cost(learnt_from=int(learnt) if learnt else None)
             if mode == "student"
-            else Cost(seconds, self._price if mode in ("teacher", "rerank") else None)
-            for mode, seconds in times.items()
+            else Cost(self._price if mode in ("teacher", "rerank") else None)
+            for mode in modes
         }
 
 

@@ -27,8 +27,8 @@ HEADINGS = {
     "decode": "from the bytes of the image to pixels",
     "embed": "from pixels to a vector",
     "search": "from a vector to results",
-    "bytes a vector": "of each image of the gallery, as 32-bit numbers",
-    "1M searches": "a million searches one after another, at the median time of the searches on this page",
+    "bytes a vector": "of each image of the gallery",
+    "1M searches": "a million such searches one after another",
 }
 MEANT = {
     "strong": "strong: as near as most photos have their nearest neighbour",
@@ -47,12 +47,10 @@ class Cost:
     """What searching costs in one column.
 
     Attributes:
-        seconds: Time of one search, median of those measured.
         price: Of a thousand answers of this column's model; None where it runs here, or is not known.
         learnt_from: Answers that were paid for to train it; None where it is not known.
     """
 
-    seconds: float
     price: float | None = None
     learnt_from: int | None = None
 
@@ -149,7 +147,7 @@ def render_numbers(
     if agreed:
         facts = (f"{agreed.overlap * agreed.depth:.0f} of {agreed.depth}", f"{agreed.rbo:.2f}")
     slowest = max(column.seconds for column in answered)
-    rows = [_row(column, index, slowest, costs.get(column.mode)) for column in answered]
+    rows = [_row(column, index, slowest, costs.get(column.mode, Cost())) for column in answered]
     totals = ", ".join(f"{row['label']} {row['total']} ms" for row in rows)
     learnt = costs["student"].learnt_from if "student" in costs else None
     price = next((cost.price for cost in costs.values() if cost.price is not None), None)
@@ -175,7 +173,7 @@ def _mark(shift: int | None, rank: int, other: str) -> Mark:
     return kind, f"{other} has it at {rank + shift}", f"{arrow}\u200a{abs(shift)}"
 
 
-def _row(column: SearchColumn, index: Store, slowest: float, cost: Cost | None) -> dict[str, Any]:
+def _row(column: SearchColumn, index: Store, slowest: float, cost: Cost) -> dict[str, Any]:
     found = column.found
     assert found is not None
     parts = (column.decode_seconds, found.embed_seconds, found.search_seconds)
@@ -185,9 +183,9 @@ def _row(column: SearchColumn, index: Store, slowest: float, cost: Cost | None) 
         "total": _milliseconds(column.seconds),
         "shares": [100 * seconds / slowest for seconds in parts],
         "parts": list(map(_milliseconds, parts)),
-        "bytes": f"{4 * index.manifest.spaces[SPACES.get(column.mode, column.mode)].dim:,}",
-        "million": _duration(1e6 * cost.seconds) if cost else "-",
-        "money": f"{1000 * cost.price:,.2f}" if cost and cost.price is not None else "",
+        "bytes": f"{index.manifest.spaces[SPACES.get(column.mode, column.mode)].vector_bytes:,}",
+        "million": _duration(1e6 * column.seconds),
+        "money": f"{1000 * cost.price:,.2f}" if cost.price is not None else "",
     }
 
 

@@ -99,6 +99,15 @@ def test_a_deep_link_to_nothing_says_so(open_tab, address: str, complaint: str):
     settle(tab)
 
 
+@pytest.mark.parametrize("mode", ["foo", "student,foo"])
+def test_a_link_with_a_mode_that_there_is_not_says_so_and_searches(open_tab, mode: str):
+    tab = open_tab(f"?id=5&mode={mode}")
+    settle(tab)
+    assert "There is no such mode here" in tab.inner_text(".complaint")
+    assert tab.locator("#first .card").count() == 12
+    assert "foo" not in tab.url
+
+
 @both_looks
 def test_a_removed_image_says_so(open_tab, page_root: Path, look):
     tab = open_tab("?id=9", *look)

@@ -222,6 +222,8 @@ def test_the_report_shows_the_curve_the_ways_to_search_sizes_health_and_training
         "Verdict\n\nUse the student with re-ranking: it finds 70 % (95 %: 18 to 100) of the teacher's top 10"
     )
     assert "photos of the gallery, which training may have seen" in verdict
+    for table in page.locator("#report section:nth-child(1) .wide").all():
+        assert table.evaluate("each => each.scrollWidth <= each.clientWidth")  # nothing is cut on a phone
     before = page.inner_text("#report .volume p")
     page.locator("#report .volume input").press("End")
     assert page.inner_text("#report .volume output") == "100,000,000"

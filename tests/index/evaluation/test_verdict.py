@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -44,3 +46,14 @@ def test_labels_decide_by_what_is_lost(student: float, again: float, kind: str):
     assert f"the student's {100 * student:.1f} ± 3.1, re-ranked {100 * again:.1f} ± 3.1" in str(verdict)
     assert "the teacher's 44.0 ± 3.1" in str(verdict)
     assert "200 labelled queries" in str(verdict)
+
+
+@pytest.mark.parametrize(("error", "told"), [(0.103, "few"), (math.nan, "few"), (0.099, "alone")])
+def test_an_interval_that_is_too_wide_decides_nothing(error: float, told: str):
+    scores = {
+        mode: {"mAP": 0.501, "mAP ±": width, "queries": 40.0}
+        for mode, width in (("student", error), ("teacher", 0.05))
+    }
+    verdict = judge_labels(scores)
+    assert verdict.kind == told
+    assert str(verdict).startswith("Too few queries to tell: on your 40") == (told == "few")

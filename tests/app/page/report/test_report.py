@@ -97,7 +97,7 @@ def test_things_are_weighed(searcher: Searcher, student_file: Path, teacher_file
     assert set(sizes) == {"student", "teacher", "fp16"}
     assert sizes["student"].model == student_file.stat().st_size
     assert sizes["teacher"].model == teacher_file.stat().st_size
-    assert sizes["teacher"].dim == 12  # 48 bytes a vector, as the page says below
+    assert sizes["teacher"].space.dim == 12  # 48 bytes a vector, as the page says below
     assert sizes["student"].search is None  # its vectors are searched themselves
     teacher_file.unlink()
     assert {size.name: size.model for size in weigh(searcher)}["teacher"] is None

@@ -149,5 +149,5 @@ def test_photos_are_forgotten_when_there_is_no_room(searcher: Searcher, data: by
 
 
 def test_a_title_is_a_column_of_the_metadata(searcher: Searcher):
-    with pytest.raises(UsageError, match="--title: no column 'price' here, only none"):
+    with pytest.raises(UsageError, match="--title: no column 'price' here; there are none"):
         SearchPage(searcher, title="price")

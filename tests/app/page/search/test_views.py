@@ -15,7 +15,7 @@ from app.page.search.views import (
 )
 from app.page.views import render_error
 from index.search import Found, Results
-from index.stores.records import File, Item
+from index.stores.records import File, Item, Space
 
 
 def column(
@@ -29,7 +29,7 @@ def column(
 NAMES = ["a.jpg", "more/b.jpg", "<img onerror=x>"]
 INDEX = SimpleNamespace(
     items=[Item(f"/p/{i}.jpg", name, "d", 1_500_000, 20, 10, 0) for i, name in enumerate(NAMES)],
-    manifest=SimpleNamespace(spaces={"student": SimpleNamespace(dim=8), "teacher": SimpleNamespace(dim=12)}),
+    manifest=SimpleNamespace(spaces={"student": Space("s", "s", 8), "teacher": Space("t", "t", 12)}),
 )
 
 
@@ -105,7 +105,7 @@ def test_padding_is_left_out_and_reasons_are_shown():
 
 def test_the_numbers():
     columns = [column("student", [0], [1]), column("teacher", [0], [1], embed=0.12)]
-    costs = {"student": Cost(0.0134, learnt_from=500), "teacher": Cost(0.1214, price=2.0)}
+    costs = {"student": Cost(learnt_from=500), "teacher": Cost(price=2.0)}
     html = Collector(render_numbers(columns, INDEX, Agreement(0.25, 0.125, 12), costs))
     text = " ".join(html.text)
     assert "in common 3 of 12" in text
@@ -114,9 +114,9 @@ def test_the_numbers():
     assert "Teacher 121 ms 1.0 ms 120 ms 0.4 ms 48 33.7 hours costs 2,000.00" in text
     assert "Training used 500 teacher calls (1.00). Every search after the first 500 saves money." in text
     widths = [float(each["style"].removeprefix("width:").rstrip("%")) for each in html.all("i")]
-    days = {"student": Cost(0.3), "teacher": Cost(0.5)}
-    assert "83.3 hours" in render_numbers(columns, INDEX, None, days)
-    assert "5.8 days" in render_numbers(columns, INDEX, None, days)
+    slow = [column("student", [0], [1], 0.0, 0.2996), column("teacher", [0], [1], 0.0, 0.4996)]
+    assert "83.3 hours" in render_numbers(slow, INDEX, None, {})
+    assert "5.8 days" in render_numbers(slow, INDEX, None, {})
     assert sum(widths[3:]) > 99.9  # the slower column fills its bar
     assert abs(sum(widths[:3]) - 100 * 0.0134 / 0.1214) < 0.1
 
