@@ -5,6 +5,7 @@ import os
 import struct
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from page_tools import CHROMIUM, COUNT, DESKTOP, FLAGS, start_server
 from PIL import Image
 from web_site import Site
 
+from index.images import decode
+from index.images.file import ImageFile
 from index.progress import show_lines
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -41,6 +44,25 @@ def grocery() -> Path:
     if not (PHOTOS / "gallery.csv").is_file():
         pytest.skip("the grocery photos are not on this machine")
     return PHOTOS
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> tuple[Counter, Counter]:
+    """How often each file was read, and how often each was decoded."""
+    reads, decodes = Counter(), Counter()
+    read, decoded = ImageFile.read, decode.decode
+
+    def counting_read(self):
+        reads[self.name] += 1
+        return read(self)
+
+    def counting_decode(data, name, side=None):
+        decodes[name] += 1
+        return decoded(data, name, side)
+
+    monkeypatch.setattr(ImageFile, "read", counting_read)
+    monkeypatch.setattr(decode, "decode", counting_decode)
+    return reads, decodes
 
 
 def picture(seed: int, width: int = 48, height: int = 40) -> Image.Image:

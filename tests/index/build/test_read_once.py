@@ -17,32 +17,11 @@ from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
 from index.errors import BudgetError
-from index.images import decode
-from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.stores.options import IndexOptions
 from index.teachers.spec import TeacherSpec
 
 fsspec = pytest.importorskip("fsspec")
-
-
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> tuple[Counter, Counter]:
-    """How often each file was read, and how often each was decoded."""
-    reads, decodes = Counter(), Counter()
-    read, decoded = ImageFile.read, decode.decode
-
-    def counting_read(self):
-        reads[self.name] += 1
-        return read(self)
-
-    def counting_decode(data, name, side=None):
-        decodes[name] += 1
-        return decoded(data, name, side)
-
-    monkeypatch.setattr(ImageFile, "read", counting_read)
-    monkeypatch.setattr(decode, "decode", counting_decode)
-    return reads, decodes
 
 
 @pytest.fixture(params=["folder", "memory"])
