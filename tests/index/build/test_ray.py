@@ -8,6 +8,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -102,19 +103,26 @@ def assert_same(one: Index, other: Index) -> None:
         assert one.vectors(space).tobytes() == other.vectors(space).tobytes(), space
 
 
-def processes() -> list[psutil.Process]:
-    """Ray's processes that embed."""
-    return [one for one in psutil.Process().children(recursive=True) if "MapWorker" in "".join(one.cmdline())]
+def processes(word: str) -> list[psutil.Process]:
+    """Children with a word in their command; Ray's come and go, and one that ends meanwhile is none."""
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # a zombie too
+            if word in " ".join(one.cmdline()):
+                found.append(one)
+    return found
+
+
+def addresses(process: psutil.Process) -> list[str]:
+    """The addresses at which a process listens; none, if it has ended."""
+    with suppress(psutil.NoSuchProcess):
+        return [one.laddr.ip for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+    return []
 
 
 def test_all_of_it_listens_on_loopback_alone(cluster):
-    listening = [
-        one.laddr.ip
-        for process in psutil.Process().children(recursive=True)
-        if "ray" in " ".join(process.cmdline())  # a Milvus server of other tests may run beside it
-        for one in process.net_connections("tcp")
-        if one.status == psutil.CONN_LISTEN
-    ]
+    # those of Ray alone: a Milvus server of other tests may run beside it
+    listening = [ip for process in processes("ray") for ip in addresses(process)]
     assert listening
     assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
 
@@ -144,9 +152,10 @@ def test_it_is_the_index_of_the_built_in_pipeline_though_workers_are_killed(
 
     def add_and_kill(self, items, *rest):
         added.append([item.name for item in items])
-        if len(killed) < 2 and len(added) > 2 and (alive := processes()):
-            alive[0].kill()
-            killed.append(alive[0].pid)
+        if len(killed) < 2 and len(added) > 2 and (alive := processes("MapWorker")):
+            with suppress(psutil.NoSuchProcess):
+                alive[0].kill()
+                killed.append(alive[0].pid)
         add(self, items, *rest)
 
     monkeypatch.setattr(Journal, "add", add_and_kill)
