@@ -1,0 +1,1 @@
+"""A gallery that is searched in the browser, as static files."""

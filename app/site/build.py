@@ -1,0 +1,170 @@
+"""Write an index as a site: a static folder that searches in the visitor's browser."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from app.site.folder import SiteFolder
+from app.site.gallery import LEVELS, TEACHER_DEPTH, Layout, rank_by_teacher, write_gallery
+from app.site.pictures import write_pictures
+from app.site.runtime import find_runtime
+from index.errors import UsageError, needs
+from index.html import load
+from index.progress import count
+from index.search import Searcher, open_searcher
+from index.stores.filters import SEPARATOR
+
+HERE = Path(__file__).parent
+# In the order in which they name each other; the module alone is imported by other sites, and keeps its name.
+SCRIPTS = ("resize.js", "decode.js", "files.js", "gallery.js", "worker.js", "crop.js", "page.js")
+KEPT = ("retrieval-search.js", "retrieval-search.d.ts", "sw.js")
+# For the hosts that read such a file.
+HEADERS = "/data/*\n  Cache-Control: public, max-age=31536000, immutable\n/*\n  X-Content-Type-Options: nosniff\n"
+
+
+@dataclass(frozen=True)
+class SiteOptions:
+    """What a site has.
+
+    Attributes:
+        title: What it is called; empty takes the name of the index.
+        title_column: Column of the metadata that names photos; empty takes the file name.
+        link_column: Column with the address that a photo leads to, if any.
+        pictures: Address of the pictures, if they lie elsewhere: `{name}`, `{digest}` and `{COLUMN}` are filled in.
+        large: Whether there are pictures for the large view, too.
+        runtime: Folder with a runtime of the user's own.
+        update: Whether a site that is there is brought up to date.
+    """
+
+    title: str = ""
+    title_column: str = ""
+    link_column: str = ""
+    pictures: str = ""
+    large: bool = True
+    runtime: Path | None = None
+    update: bool = False
+
+
+def build_site_by_name(index: Path, out: Path, options: SiteOptions) -> str:
+    """Write the site of an index folder and say what it has.
+
+    Raises:
+        UsageError: No index there, no such column, or `out` is something else.
+        RetrievalError: The runtime cannot be fetched, or the disk is full.
+    """
+    return build_site(open_searcher(index, with_teacher=False), out, options)
+
+
+def build_site(searcher: Searcher, out: Path, options: SiteOptions) -> str:
+    """Write the site of an open index, as `build_site_by_name`."""
+    index, student = searcher.index, searcher.models["student"]
+    _check(options, searcher)
+    folder = SiteFolder(out, options.update)
+    items, made = list(index.iter_items()), index.manifest.spaces["student"]
+    layout = Layout.of([item.digest for item in items])
+    module, wasm = find_runtime(options.runtime)
+    pictures = {"small": options.pictures, "large": options.pictures}
+    if not options.pictures:
+        pictures = write_pictures(folder, [items[i] for i in layout.order], options.large)
+    files = {
+        "module": folder.put(module, ".js"),
+        "wasm": folder.pack(wasm),
+        "student": folder.pack(_halved(index.companion("student.fp16.onnx"), index.model_file)),
+    }
+    if (ranked := rank_by_teacher(searcher, layout)) is not None:
+        files["teacher"] = folder.pack(ranked)
+    shards = write_gallery(folder, index, items, layout)
+    title = options.title or index.label
+    scripts = _write_page(folder, title, options)
+    first = [*files.values(), *(name for shard in shards for name in (shard["rows"], shard["facts"])), *scripts.values()]
+    manifest = {
+        "title": title,
+        "count": len(items),
+        "columns": index.columns,
+        "separator": SEPARATOR,
+        "names": {"title": options.title_column, "link": options.link_column},
+        "model": student.name,
+        "side": student.side,  # type: ignore[attr-defined]  # of an ONNX file of ours
+        "crop": student.crop,  # type: ignore[attr-defined]
+        "dim": made.dim,
+        "bits": made.bits,
+        "rescore": made.rescore,
+        "levels": LEVELS,
+        "teacher": {"depth": TEACHER_DEPTH, "name": index.manifest.spaces["teacher"].name} if ranked else None,
+        "pictures": pictures,
+        "files": files | {"worker": scripts["worker.js"]},
+        "shards": shards,
+        "bytes": folder.size(*first),
+    }
+    gone = folder.finish(manifest)
+    return (
+        f"{out}: {count(len(items), 'photo')}, {folder.size(*first) / 1e6:.1f} MB for a first visit; "
+        f"{folder.written / 1e6:.1f} MB written, {count(gone, 'file')} removed. "
+        f"Look at it: python -m http.server -d {out}"
+    )
+
+
+def _check(options: SiteOptions, searcher: Searcher) -> None:
+    """Raise UsageError for what does not fit, before any work."""
+    columns = searcher.index.columns
+    filled = re.findall(r"\{([^{}]*)\}", options.pictures)
+    if options.pictures and not filled:
+        raise UsageError(
+            f"--no-thumbnails takes an address with {{name}}, {{digest}} or a column, not {options.pictures!r}."
+        )
+    wanted = [name for name in filled if name not in ("name", "digest")]
+    for name in (*wanted, options.title_column, options.link_column):
+        if name and name not in columns:
+            there = f"only {', '.join(columns)}" if columns else "nor any other: see index --metadata"
+            raise UsageError(f"This index has no column {name!r}, {there}.")
+
+
+def _halved(kept: Path, original: Path) -> bytes:
+    """The student with weights of 16 bits: half the bytes, and the browser computes in 32 all the same."""
+    if kept.is_file():
+        return kept.read_bytes()
+    with needs("distill"):
+        from distill.model.quantize import CONVERSIONS
+    with TemporaryDirectory() as scratch:
+        made = Path(scratch) / "student.onnx"
+        CONVERSIONS["fp16"](original, made, np.empty(0, np.uint8))
+        return made.read_bytes()
+
+
+def _write_page(folder: SiteFolder, title: str, options: SiteOptions) -> dict[str, str]:
+    """Write scripts, styles and the page that names them; return the names of those that a visit loads."""
+    names: dict[str, str] = {}
+    for script in SCRIPTS:
+        text = read_script(script)
+        for known, name in names.items():
+            text = text.replace(f"'./{known}'", f"'./{Path(name).name}'")
+        names[script] = folder.put(text.encode(), ".js")
+    names["page.css"] = folder.put(read_styles().encode(), ".css")
+    for kept in KEPT:
+        folder.write(kept, (HERE / kept).read_bytes())
+    folder.write("icon.svg", (HERE.parent / "page" / "icon.svg").read_bytes())
+    folder.write("_headers", HEADERS.encode())
+    elsewhere = urlsplit(options.pictures)
+    pictures_from = f" {elsewhere.scheme}://{elsewhere.netloc}" if elsewhere.netloc else ""
+    page = load("app/site/site.html").page(title, names, pictures_from, options.link_column)
+    folder.write("index.html", str(page).encode())
+    return names
+
+
+def read_script(name: str) -> str:
+    """A script of the site; what draws the box on a photo is the served page's."""
+    if name == "crop.js":
+        return (HERE.parent / "page" / "search" / name).read_text() + "\nexport {makeCropper};\n"
+    return (HERE / name).read_text()
+
+
+def read_styles() -> str:
+    """The served page's styles, dark where the browser asks for it, and the few of the site's own."""
+    styles = (HERE.parent / "page" / "page.css").read_text()
+    dark = "@media (prefers-color-scheme: dark) {\n:root {\\1}\n}"
+    styles = re.sub(r"^\.dark \{(.*?)^\}", dark, styles, flags=re.DOTALL | re.MULTILINE)
+    return styles + (HERE / "site.css").read_text()

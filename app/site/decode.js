@@ -1,0 +1,37 @@
+// A photo to the pixels that the student is shown, as the server makes them.
+
+import {square} from './resize.js';
+
+const MARGIN = 4;  // a photo is halved, once to three times, as long as this many times the side remains
+const UNREAD = 'This browser cannot read that photo. Browsers read JPEG, PNG, WebP, AVIF, GIF and BMP: convert it, '
+  + 'or send a smaller copy if it is very large.';
+
+// Upright, in sRGB once it is drawn: first frame.
+export async function decode(photo) {
+  try {
+    return await createImageBitmap(photo);
+  } catch {
+    throw new Error(UNREAD);
+  }
+}
+
+// `turn` counts quarter turns clockwise, `box` is [left, top, right, bottom] as shares of the turned photo.
+export function prepare(bitmap, {side, crop}, turn = 0, box = [0, 0, 1, 1]) {
+  const sideways = turn % 2, wide = sideways ? bitmap.height : bitmap.width, high = sideways ? bitmap.width : bitmap.height;
+  const left = Math.round(box[0] * wide), top = Math.round(box[1] * high);
+  const width = Math.max(Math.round(box[2] * wide) - left, 1), height = Math.max(Math.round(box[3] * high) - top, 1);
+  const room = Math.min(width, height) / (MARGIN * side), smaller = [8, 4, 2].find(times => room >= times) || 1;
+  const canvas = new OffscreenCanvas(Math.ceil(width / smaller), Math.ceil(height / smaller));
+  const pen = canvas.getContext('2d', {willReadFrequently: true, alpha: true});
+  if (!pen) throw new Error(UNREAD);
+  pen.fillStyle = '#ffffff';
+  pen.fillRect(0, 0, canvas.width, canvas.height);
+  pen.imageSmoothingEnabled = smaller > 1;
+  pen.imageSmoothingQuality = 'high';
+  pen.scale(canvas.width / width, canvas.height / height);
+  pen.translate(wide / 2 - left, high / 2 - top);
+  pen.rotate(turn * Math.PI / 2);
+  pen.drawImage(bitmap, -bitmap.width / 2, -bitmap.height / 2);
+  const {data} = pen.getImageData(0, 0, canvas.width, canvas.height);
+  return square(data, canvas.width, canvas.height, side, crop);
+}

@@ -1,0 +1,41 @@
+// Gets the files of the site, keeps them on this device where that is allowed, and unpacks what is packed.
+
+export const CACHE = 'retrieval-site';
+const store = globalThis.caches?.open(CACHE).catch(() => null) ?? Promise.resolve(null);
+
+export class Files {
+  constructor(base, heard) {
+    this.base = base;
+    this.heard = heard;  // is told of bytes that came and of storage that is full
+  }
+
+  // The bytes of a file, which never changes under its name.
+  async get(name) {
+    const url = new URL(name, this.base).href, cache = await store;
+    let response = await cache?.match(url);
+    if (!response) {
+      response = await fetch(url);
+      if (!response.ok) throw new Error(`${url} answers ${response.status}.`);
+      if (cache) cache.put(url, response.clone()).catch(() => this.heard({full: true}));
+    }
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    this.heard({got: name});
+    return isPacked(bytes) ? unpack(bytes) : bytes;
+  }
+
+  // Forget what earlier versions of the site had.
+  async tidy(names) {
+    const cache = await store, known = new Set(names.map(name => new URL(name, this.base).href));
+    const data = new URL('data/', this.base).href, pictures = new URL('data/pictures/', this.base).href;
+    for (const {url} of await cache?.keys() ?? []) {
+      if (url.startsWith(data) && !url.startsWith(pictures) && !known.has(url)) await cache.delete(url);
+    }
+  }
+}
+
+const isPacked = bytes => bytes[0] === 0x1f && bytes[1] === 0x8b;  // a host may have unpacked it already
+
+async function unpack(bytes) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}

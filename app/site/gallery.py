@@ -1,0 +1,95 @@
+"""The gallery of a site: its photos in parts by their digests, so that a change touches few of them."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.site.folder import SiteFolder
+from index.search import Searcher
+from index.stores.base import Store
+from index.stores.records import CHUNK, Item
+from index.vectors import Ids, Vectors
+
+PART = 4096  # photos of a part, at most about
+LEVELS = 2048  # steps from 0 to 1 that the numbers of a row are written in: 99.8 % of the nearest ten stay
+TEACHER_DEPTH = 10  # results of the teacher that are kept for each photo
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The order of a site: photos by rising digest, cut by its first bits."""
+
+    order: Ids  # item of the index, by its id in the site
+    bounds: list[int]  # where parts begin, and the end
+
+    @classmethod
+    def of(cls, digests: list[str]) -> "Layout":
+        """Lay out items by their digests."""
+        order = np.argsort(np.array(digests), kind="stable")
+        parts = 1
+        while len(digests) / parts > PART:
+            parts *= 2
+        first = np.array([int(digests[i][:8], 16) * parts >> 32 for i in order])
+        bounds = np.searchsorted(first, np.arange(parts + 1)).tolist()
+        return cls(order.astype(np.int64), bounds)
+
+    def parts(self) -> Iterator[Ids]:
+        """Yield the items of each part; none is empty."""
+        for start, end in zip(self.bounds, self.bounds[1:], strict=False):
+            if end > start:
+                yield self.order[start:end]
+
+
+def write_gallery(folder: SiteFolder, index: Store, items: list[Item], layout: Layout) -> list[dict[str, Any]]:
+    """Write the rows and the facts of each part, and return what the manifest says of them."""
+    bits = index.manifest.spaces["student"].bits
+    shards = []
+    for ids in layout.parts():
+        rows = np.concatenate(
+            [index.rows("student", ids[start : start + CHUNK]) for start in range(0, len(ids), CHUNK)]
+        )
+        facts = _facts([items[i] for i in ids], [index.metadata_of(int(i)) for i in ids])
+        shards.append(
+            {
+                "count": len(ids),
+                "rows": folder.pack(rows.tobytes() if bits else pack_rows(rows)),
+                "facts": folder.pack(json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode()),
+            }
+        )
+    return shards
+
+
+def pack_rows(rows: Vectors) -> bytes:
+    """Write `(n, dim)` unit rows as whole numbers of 16 bits: all low bytes, then all high ones."""
+    whole = np.round(rows * LEVELS).astype("<i2").reshape(-1, 1).view(np.uint8)
+    return np.ascontiguousarray(whole.T).tobytes()
+
+
+def _facts(items: list[Item], metadata: list[dict[str, str]]) -> dict[str, Any]:
+    """What a site says of its photos: names below the folder that was indexed, never where that lies."""
+    columns = sorted({name for known in metadata for name in known})
+    return {
+        "digests": [item.digest for item in items],
+        "names": [item.name for item in items],
+        "columns": {name: [known.get(name, "") for known in metadata] for name in columns},
+    }
+
+
+def rank_by_teacher(searcher: Searcher, layout: Layout) -> bytes | None:
+    """The ten photos that the teacher ranks first for each, as int32 ids of the site; None without its vectors."""
+    if "teacher" not in searcher.stored_modes:
+        return None
+    place = np.empty(len(layout.order), np.int32)
+    place[layout.order] = np.arange(len(layout.order))
+    lists: list[NDArray[np.int32]] = []
+    for start in range(0, len(layout.order), CHUNK):
+        some = layout.order[start : start + CHUNK].tolist()
+        found = searcher.search_items(some, "teacher", TEACHER_DEPTH).ids
+        wide = np.full((len(some), TEACHER_DEPTH), -1, np.int64)
+        wide[:, : found.shape[1]] = found
+        lists.append(np.where(wide >= 0, place[wide], -1).astype("<i4"))
+    return np.concatenate(lists).tobytes()

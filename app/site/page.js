@@ -1,0 +1,282 @@
+// The page of a site: asks for a photo, shows what the module finds.
+
+import {makeCropper} from './crop.js';
+import {open} from '../retrieval-search.js';
+
+const PER_PAGE = 24, EXAMPLES = 6;
+const root = document.querySelector('.search'), $ = selector => root.querySelector(selector);
+const cards = $('.cards'), large = $('.large'), spoken = $('.spoken'), picture = $('.picture');
+let gallery, asked = null, k = PER_PAGE, hits = [], shown = -1, running = false, waiting = false;
+
+const make = (tag, facts = {}, ...children) => {
+  const made = Object.assign(document.createElement(tag), facts);
+  made.append(...children);
+  return made;
+};
+const complain = line => {
+  $('.complaint').replaceChildren(...(line ? [make('p', {className: 'note error', textContent: line})] : []));
+};
+const titleOf = hit => hit.metadata[gallery.names.title] || hit.name.split('/').pop().replace(/\.[^.]*$/, '');
+const cropper = makeCropper(picture, () => search());
+
+// Searches again once the search that runs is done: of many boxes that are drawn, the last one counts.
+async function search() {
+  if (!asked) return;
+  if (running) {
+    waiting = true;
+    return;
+  }
+  running = true;
+  const mine = asked;
+  root.classList.add('asking');
+  root.setAttribute('aria-busy', 'true');
+  try {
+    const filters = readFilters(), whole = cropper.view.turn === 0 && cropper.view.box.join() === '0,0,1,1';
+    const found = 'item' in mine && whole
+      ? await gallery.searchItem(mine.item, {k, ...filters})
+      : await gallery.search(await mine.photo(), {k, ...filters, ...cropper.view});
+    if (mine === asked) show(found);
+  } catch (error) {
+    if (mine === asked) fail(error.message);
+  }
+  running = false;
+  if (waiting) {
+    waiting = false;
+    await search();
+    return;
+  }
+  root.classList.remove('asking');
+  root.removeAttribute('aria-busy');
+}
+
+function fail(line) {
+  complain(line);
+  if (!hits.length) root.dataset.state = 'failed';
+}
+
+function show(found) {
+  complain('');
+  hits = found;
+  root.dataset.state = 'found';
+  const {embed, search} = found.milliseconds, taught = new Set(found.teacher ?? []);
+  cards.replaceChildren(...found.map((hit, place) => card(hit, place, taught)));
+  const first = found.slice(0, found.teacher?.length ?? 0), agreed = first.filter(hit => taught.has(hit.id)).length;
+  $('.summary').textContent = (found.length ? `${Math.round(embed + search)} ms` : 'No results with these filters.')
+    + (found.length && found.teacher ? ` · ${agreed} of the first ${first.length} are the teacher's, too` : '');
+  $('.more').hidden = found.length < k || k >= gallery.count;
+  spoken.textContent = `${found.length} results`;
+}
+
+function card(hit, place, taught) {
+  const title = titleOf(hit), button = make('button', {type: 'button', className: 'hit', tabIndex: place ? -1 : 0,
+    ariaLabel: `${place + 1}. ${title}, similarity ${hit.score.toFixed(3)}`});
+  const image = make('img', {alt: '', loading: place < 12 ? 'eager' : 'lazy', draggable: false});
+  image.onerror = () => image.classList.add('none');
+  image.src = hit.thumbnail;
+  button.append(image, make('span', {className: 'rank', textContent: place + 1}));
+  if (taught.has(hit.id)) button.append(make('span', {className: 'mark agreed', title: 'Among the first of the teacher, too', textContent: 'teacher'}));
+  const line = make('span', {className: 'line'}, make('span', {className: 'name', title: hit.name}, make('span', {textContent: title})),
+    make('span', {className: 'score', textContent: hit.score.toFixed(3)}));
+  button.addEventListener('click', () => look(place));
+  return Object.assign(make('li', {className: 'card'}, button, line));
+}
+
+function linkOf(hit) {
+  try {
+    const url = new URL(hit.metadata[document.body.dataset.link], location.href);
+    return ['http:', 'https:'].includes(url.protocol) ? url.href : '';
+  } catch {
+    return '';
+  }
+}
+
+// The large view
+function look(place) {
+  shown = place;
+  const hit = hits[place], image = large.querySelector('img'), asking = large.querySelector('canvas'), from = picture.querySelector('canvas');
+  image.alt = titleOf(hit);
+  image.onerror = () => { image.onerror = null; image.src = hit.thumbnail; };
+  image.src = hit.picture;
+  [asking.width, asking.height] = [from.width, from.height];
+  asking.getContext('2d').drawImage(from, 0, 0);
+  const facts = [['similarity', hit.score.toFixed(3)], ['file', hit.name], ...Object.entries(hit.metadata)];
+  const about = [make('h2', {textContent: titleOf(hit)}), make('dl', {}, ...facts.map(([name, value]) => make('div', {},
+    make('dt', {textContent: name}), make('dd', {textContent: value}))))];
+  const link = linkOf(hit);
+  if (link) about.push(make('p', {}, make('a', {href: link, rel: 'noopener', textContent: 'Open its page'})));
+  large.querySelector('.about').replaceChildren(...about);
+  large.querySelector('.previous').disabled = place === 0;
+  large.querySelector('.next').disabled = place === hits.length - 1;
+  if (!large.open) large.showModal();
+  if (document.activeElement.disabled || !large.contains(document.activeElement)) large.focus();
+}
+
+const step = by => { if (hits[shown + by]) look(shown + by); };
+large.querySelector('.previous').addEventListener('click', () => step(-1));
+large.querySelector('.next').addEventListener('click', () => step(1));
+large.querySelector('.close').addEventListener('click', () => large.close());
+large.querySelector('.use').addEventListener('click', () => {
+  large.close();
+  useItem(hits[shown]);
+});
+large.addEventListener('click', event => { if (event.target === large) large.close(); });
+large.addEventListener('keydown', event => step({ArrowLeft: -1, ArrowRight: 1}[event.key] ?? 0));
+large.addEventListener('close', () => focusOn(shown));
+
+// From result to result
+function focusOn(place) {
+  const buttons = [...cards.querySelectorAll('.hit')], next = buttons[place];
+  if (!next) return;
+  for (const button of buttons) button.tabIndex = button === next ? 0 : -1;
+  next.focus();
+}
+
+cards.addEventListener('keydown', event => {
+  const buttons = [...cards.querySelectorAll('.hit')], place = buttons.indexOf(event.target);
+  const across = buttons.filter(button => button.offsetParent && button.parentElement.offsetTop === buttons[0].parentElement.offsetTop).length;
+  const by = {ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across, ArrowDown: across}[event.key];
+  if (event.key === ' ' || event.key === 'o') look(place);
+  else if (by && buttons[place + by]) focusOn(place + by);
+  else return;
+  event.preventDefault();
+});
+
+// What is searched with
+function ask(next, addresses, caption) {
+  asked = next;
+  k = PER_PAGE;
+  complain('');
+  cropper.look();
+  $('.caption').textContent = caption;
+  picture.closest('.ask').classList.remove('editing');
+  cropper.show(addresses);
+  search();
+}
+
+async function usePhoto(photo) {
+  if (!photo) return;
+  history.replaceState(null, '', location.pathname);
+  const address = URL.createObjectURL(photo);
+  ask({photo: async () => photo}, [address], photo.name || 'Pasted photo');
+}
+
+function useItem(hit) {
+  let photo = null;
+  history.replaceState(null, '', `#${hit.digest}`);
+  const load = async () => {
+    const response = await fetch(hit.picture).catch(() => null);
+    if (!response?.ok) throw new Error('The picture of that photo cannot be loaded, so no part of it can be searched with.');
+    return response.blob();
+  };
+  ask({item: hit.id, photo: () => photo ??= load()}, [hit.picture, hit.thumbnail], titleOf(hit));
+}
+
+for (const input of root.querySelectorAll('.file')) {
+  input.addEventListener('change', () => {
+    usePhoto(input.files[0]);
+    input.value = '';
+  });
+}
+addEventListener('paste', event => {
+  const photo = [...event.clipboardData.files].find(file => file.type.startsWith('image/'));
+  if (photo) usePhoto(photo);
+});
+addEventListener('dragover', event => {
+  event.preventDefault();
+  root.classList.toggle('dropping', [...event.dataTransfer.types].includes('Files'));
+});
+addEventListener('dragleave', event => { if (!event.relatedTarget) root.classList.remove('dropping'); });
+addEventListener('drop', event => {
+  event.preventDefault();
+  root.classList.remove('dropping');
+  usePhoto(event.dataTransfer.files[0]);
+});
+$('.clear').addEventListener('click', () => {
+  asked = null;
+  hits = [];
+  complain('');
+  root.dataset.state = 'empty';
+  history.replaceState(null, '', location.pathname);
+});
+$('.part').addEventListener('click', () => {
+  const editing = picture.closest('.ask').classList.toggle('editing');
+  $('.part').setAttribute('aria-expanded', editing);
+});
+$('.more').addEventListener('click', async () => {
+  const before = hits.length;
+  k += PER_PAGE;
+  await search();
+  focusOn(before);
+});
+
+// Filters
+function readFilters() {
+  const where = {};
+  for (const select of root.querySelectorAll('.column-value')) if (select.value) where[select.dataset.column] = select.value;
+  return {where, prefix: $('.prefix').value, cut: $('.cut').value / 100};
+}
+
+function addFilters() {
+  for (const [name, values] of Object.entries(gallery.columns)) {
+    if ([gallery.names.title, gallery.names.link].includes(name)) continue;
+    const select = make('select', {className: 'column-value'}, make('option', {value: '', textContent: 'any'}),
+      ...values.map(value => make('option', {value, textContent: value})));
+    select.dataset.column = name;
+    $('.reset').before(make('label', {}, name, select));
+  }
+}
+
+$('.filters').addEventListener('input', () => {
+  const {where, prefix, cut} = readFilters(), on = Boolean(Object.keys(where).length || prefix || cut);
+  $('.cut-value').textContent = cut ? `${Math.round(100 * cut)} % of the best` : 'any';
+  $('.reset').hidden = !on;
+  $('.filters').classList.toggle('on', on);
+  k = PER_PAGE;
+  search();
+});
+$('.reset').addEventListener('click', () => {
+  for (const each of root.querySelectorAll('.column-value, .prefix')) each.value = '';
+  $('.cut').value = 0;
+  $('.filters').dispatchEvent(new Event('input'));
+});
+
+async function addExamples() {
+  const wanted = Math.min(EXAMPLES, gallery.count);
+  const items = await Promise.all(Array.from({length: wanted}, (_, i) => gallery.item(Math.floor((i + 0.5) * gallery.count / wanted))));
+  $('.examples').replaceChildren(...items.map(hit => {
+    const button = make('button', {type: 'button', className: 'example', ariaLabel: `Search with ${titleOf(hit)}`},
+      make('img', {src: hit.thumbnail, alt: '', draggable: false}));
+    button.addEventListener('click', () => useItem(hit));
+    return make('li', {}, button);
+  }));
+}
+
+async function workOffline() {
+  try {
+    const {active} = await navigator.serviceWorker.register('sw.js').then(() => navigator.serviceWorker.ready);
+    await gallery.ready();
+    const got = performance.getEntriesByType('resource').map(({name}) => name);
+    active.postMessage({keep: [location.href.replace(/#.*/, ''), ...got]});
+  } catch {}  // no https, or not allowed: it works online
+}
+
+async function start() {
+  document.querySelector('.stalled').remove();
+  try {
+    gallery = await open(new URL('.', location.href));
+  } catch (error) {
+    fail(error.message);
+    return;
+  }
+  document.querySelector('.size').textContent = `${gallery.count.toLocaleString()} photos`;
+  gallery.addEventListener('complaint', ({detail}) => complain(detail));
+  addFilters();
+  gallery.ready().catch(error => fail(error.message));
+  const digest = location.hash.slice(1), linked = digest ? await gallery.find(digest) : null;
+  if (linked !== null) useItem(await gallery.item(linked));
+  else if (digest) complain('The photo of this address is no longer in the gallery.');
+  addExamples().catch(() => {});
+  workOffline();
+}
+
+start();

@@ -1,0 +1,64 @@
+"""The pictures of a site: each photo small, for the lists, and larger, for the large view."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+
+from PIL import Image
+
+from app.site.folder import DATA, SiteFolder
+from index.errors import ImageError
+from index.images.decode import decode
+from index.images.sources import image_at
+from index.io import content_digest
+from index.parallel import WORKERS, bounded_map
+from index.progress import count, note, progress
+from index.stores.records import Item
+
+SMALL, LARGE = 320, 960  # pixels of the longer side
+QUALITY = {SMALL: 68, LARGE: 76}  # of the WebP
+NAMES = {SMALL: f"{DATA}/pictures/{{digest}}.s.webp", LARGE: f"{DATA}/pictures/{{digest}}.l.webp"}
+
+
+def write_pictures(folder: SiteFolder, items: Sequence[Item], large: bool = True) -> dict[str, str]:
+    """Write the pictures that are not there, and return the templates of their names.
+
+    A photo that is gone, or has changed since it was indexed, has none; that is noted.
+    """
+    sizes = (SMALL, LARGE) if large else (SMALL,)
+
+    def make(item: Item) -> dict[str, bytes] | str:
+        missing = [size for size in sizes if not (folder.path / NAMES[size].format(digest=item.digest)).is_file()]
+        try:
+            return _make(item, missing) if missing else {}
+        except ImageError as reason:
+            return f"{item.name}: {reason}"
+
+    failed = []
+    with ThreadPoolExecutor(WORKERS) as pool, progress(len(items), "Pictures") as bar:
+        for item, made in zip(items, bounded_map(pool, make, items, 4 * WORKERS), strict=True):
+            for size in sizes:
+                folder.has(NAMES[size].format(digest=item.digest))
+            if isinstance(made, str):
+                failed.append(made)
+            else:
+                for name, data in made.items():
+                    folder.write(name, data)
+            bar.update()
+    if failed:
+        note(f"{count(len(failed), 'photo')} without a picture, as {failed[0]}. Index again with --update.")
+    return {"small": NAMES[SMALL], "large": NAMES[sizes[-1]]}
+
+
+def _make(item: Item, sizes: Sequence[int]) -> dict[str, bytes]:
+    data, _ = image_at(item.path, item.name).read()
+    if content_digest(data) != item.digest:
+        raise ImageError("it has changed since it was indexed")
+    image = decode(data, item.name, max(sizes)).image
+    made = {}
+    for size in sorted(sizes, reverse=True):
+        image.thumbnail((size, size), Image.Resampling.BICUBIC)
+        buffer = BytesIO()
+        image.save(buffer, "WEBP", quality=QUALITY[size], method=4)
+        made[NAMES[size].format(digest=item.digest)] = buffer.getvalue()
+    return made

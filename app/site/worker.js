@@ -1,0 +1,138 @@
+// Does the work beside the page: gets the files, runs the student, searches. Answers {call, question} one by one.
+
+import {decode, prepare} from './decode.js';
+import {Files} from './files.js';
+import {Gallery} from './gallery.js';
+
+const NO_WASM = 'This browser runs no WebAssembly, which the search needs. Use a current browser, and allow it for this page.';
+let manifest, files, gallery, student, loading, facts, teacher, last = {};
+
+const tell = event => postMessage({event});
+const json = async name => JSON.parse(new TextDecoder().decode(await files.get(name)));
+
+async function openStudent() {
+  if (typeof WebAssembly !== 'object' || typeof DecompressionStream !== 'function') throw new Error(NO_WASM);
+  const {module, wasm, student: model} = manifest.files;
+  const [ort, binary, weights] = await Promise.all([
+    import(new URL(module, files.base)), files.get(wasm), files.get(model),
+  ]);
+  ort.env.wasm.wasmBinary = binary.buffer;
+  ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 4) : 1;
+  ort.env.logLevel = 'error';
+  try {
+    const session = await ort.InferenceSession.create(weights, {executionProviders: ['wasm']});
+    return {ort, session};
+  } catch (error) {
+    throw new Error(`${NO_WASM} (${error.message})`);
+  }
+}
+
+async function openGallery() {
+  await Promise.all(manifest.shards.map(async ({rows}, place) => {
+    gallery.add(place, await files.get(rows).catch(() => null));
+  }));
+  if (gallery.missing === gallery.count) throw new Error('The gallery cannot be loaded. Reload the page, or try again when online.');
+  if (gallery.missing) tell({missing: gallery.missing});
+}
+
+async function embed({photo, photoId, turn, box}) {
+  if (last.photoId !== photoId) {
+    last.bitmap?.close();
+    last = {};
+    last = {photoId, bitmap: await decode(photo)};
+  }
+  const {ort, session} = await student, {side, dim, bits} = manifest;
+  const pixels = prepare(last.bitmap, manifest, turn, box);
+  const output = bits ? 'projections' : 'embeddings';
+  const found = await session.run({images: new ort.Tensor('uint8', pixels, [1, side, side, 3])}, [output]);
+  const values = found[output].data.slice(0, bits || dim);
+  const length = Math.hypot(...values) || 1;
+  return values.map(value => value / length);
+}
+
+// What is known of the photos of a part, as columns; of one that is missing nothing is.
+const factsOf = place => facts[place] ??= json(manifest.shards[place].facts).catch(() => null);
+
+async function describe(id, score) {
+  const [place, row] = gallery.find(id), known = await factsOf(place);
+  const metadata = Object.entries(known?.columns ?? {}).map(([name, values]) => [name, values[row]]).filter(([, value]) => value);
+  return {id, score, digest: known?.digests[row] ?? '', name: known?.names[row] ?? '', metadata: Object.fromEntries(metadata)};
+}
+
+async function mask({where = {}, prefix = ''}) {
+  const wanted = Object.entries(where).filter(([, value]) => value);
+  if (!wanted.length && !prefix) return null;
+  for (const [name] of wanted) {
+    if (!(name in manifest.columns)) throw new Error(`This gallery has no column ${name}, only ${Object.keys(manifest.columns).join(', ') || 'none'}.`);
+  }
+  const keep = new Uint8Array(gallery.count);
+  for (const [place, start] of gallery.starts.entries()) {
+    const known = await factsOf(place);
+    known?.names.forEach((name, row) => {
+      keep[start + row] = name.startsWith(prefix)
+        && wanted.every(([column, value]) => known.columns[column]?.[row]?.split(manifest.separator).includes(value));
+    });
+  }
+  return keep;
+}
+
+async function search({k = 10, cut = 0, item, ...asked}) {
+  const start = performance.now();
+  await loading;
+  const query = item === undefined ? await embed(asked) : gallery.row(item);
+  if (!query) throw new Error('That photo is in a part of the gallery that is missing. Reload the page.');
+  const embedded = performance.now(), keep = await mask(asked), filtered = performance.now();
+  let found = gallery.search(query, Math.min(k, gallery.count), keep, item);
+  if (cut) found = found.filter(([, score]) => score >= Math.min(found[0][1], cut * found[0][1]));
+  const searched = performance.now();
+  const hits = await Promise.all(found.map(([id, score]) => describe(id, score)));
+  return {hits, milliseconds: {embed: embedded - start, search: searched - filtered}, teacher: item === undefined ? null : await teachersList(item)};
+}
+
+// The ids that the teacher ranks first for a photo of the gallery, if the index has its vectors.
+async function teachersList(item) {
+  if (!manifest.files.teacher) return null;
+  teacher ??= files.get(manifest.files.teacher).catch(() => null);
+  const bytes = await teacher, depth = manifest.teacher.depth;
+  return bytes && Array.from(new Int32Array(bytes.buffer, 4 * item * depth, depth)).filter(id => id >= 0);
+}
+
+async function findDigest(digest) {
+  for (const [place, start] of gallery.starts.entries()) {
+    const row = (await factsOf(place))?.digests.indexOf(digest) ?? -1;
+    if (row >= 0) return start + row;
+  }
+  return null;
+}
+
+function open({base, manifest: given}) {
+  manifest = given;
+  files = new Files(base, tell);
+  gallery = new Gallery(manifest);
+  facts = [];
+  student = openStudent();
+  loading = openGallery();
+  for (const part of [student, loading]) part.catch(() => {});  // whoever searches hears of it
+  loading.then(() => manifest.shards.forEach((_, place) => factsOf(place))).catch(() => {});
+  Promise.allSettled([student, loading]).then(() => files.tidy([
+    ...Object.values(manifest.files), ...manifest.shards.flatMap(({rows, facts}) => [rows, facts])]));
+}
+
+const WORK = {
+  open, search, findDigest,
+  describe: ({item}) => describe(item, 1),
+  embed: async asked => embed(asked),
+  ready: () => Promise.all([student, loading]).then(() => true),
+};
+
+let turn = Promise.resolve();
+addEventListener('message', ({data: {call, work, asked}}) => {
+  turn = turn.then(async () => {
+    try {
+      postMessage({call, answer: await WORK[work](asked)});
+    } catch (error) {
+      postMessage({call, error: error.message});
+    }
+  });
+});
+postMessage({event: {started: true}});
