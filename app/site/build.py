@@ -97,6 +97,7 @@ def build_site(searcher: Searcher, out: Path, options: SiteOptions) -> str:
         "teacher": {"depth": TEACHER_DEPTH, "name": index.manifest.spaces["teacher"].name} if ranked else None,
         "pictures": pictures,
         "files": files | {"worker": scripts["worker.js"]},
+        "scripts": [*scripts.values(), files["module"]],
         "shards": shards,
         "bytes": folder.size(*first),
     }
@@ -150,7 +151,7 @@ def _write_page(folder: SiteFolder, title: str, options: SiteOptions) -> dict[st
     folder.write("_headers", HEADERS.encode())
     elsewhere = urlsplit(options.pictures)
     pictures_from = f" {elsewhere.scheme}://{elsewhere.netloc}" if elsewhere.netloc else ""
-    page = load("app/site/site.html").page(title, names, pictures_from, options.link_column)
+    page = load("app/site/site.html").page(title, names, pictures_from)
     folder.write("index.html", str(page).encode())
     return names
 

@@ -18,8 +18,8 @@ export async function decode(photo) {
 // `turn` counts quarter turns clockwise, `box` is [left, top, right, bottom] as shares of the turned photo.
 export function prepare(bitmap, {side, crop}, turn = 0, box = [0, 0, 1, 1]) {
   const sideways = turn % 2, wide = sideways ? bitmap.height : bitmap.width, high = sideways ? bitmap.width : bitmap.height;
-  const left = Math.round(box[0] * wide), top = Math.round(box[1] * high);
-  const width = Math.max(Math.round(box[2] * wide) - left, 1), height = Math.max(Math.round(box[3] * high) - top, 1);
+  const left = Math.floor(box[0] * wide), top = Math.floor(box[1] * high);
+  const width = Math.ceil(box[2] * wide) - left, height = Math.ceil(box[3] * high) - top;
   const room = Math.min(width, height) / (MARGIN * side), smaller = [8, 4, 2].find(times => room >= times) || 1;
   const canvas = new OffscreenCanvas(Math.ceil(width / smaller), Math.ceil(height / smaller));
   const pen = canvas.getContext('2d', {willReadFrequently: true, alpha: true});

@@ -10,6 +10,7 @@ function readRows(bytes, numbers) {
 export class Gallery {
   constructor({shards, dim, bits, rescore, levels}) {
     Object.assign(this, {shards, dim, bits, rescore, levels, parts: [], missing: 0});
+    this.words = Math.ceil(bits / 32);  // of a code, the last one filled up with zeros
     this.starts = [];
     this.count = 0;
     for (const shard of shards) {
@@ -21,7 +22,7 @@ export class Gallery {
   // Takes the bytes of a part; false if they are not those of the manifest.
   add(place, bytes) {
     const {count} = this.shards[place];
-    const wanted = this.bits ? count * this.bits / 8 : count * this.dim * 2;
+    const wanted = this.bits ? count * this.words * 4 : count * this.dim * 2;
     if (bytes?.length !== wanted) {
       this.missing += count;
       return false;
@@ -42,7 +43,7 @@ export class Gallery {
     const [place, row] = this.find(id), part = this.parts[place];
     if (!part) return null;
     if (!this.bits) return Float32Array.from(part.subarray(row * this.dim, (row + 1) * this.dim), each => each / this.levels);
-    const words = this.bits / 32, signs = new Float32Array(this.bits);
+    const {words} = this, signs = new Float32Array(this.bits);
     for (let bit = 0; bit < this.bits; bit++) signs[bit] = part[row * words + (bit >> 5)] >>> (bit & 31) & 1 ? 1 : -1;
     return signs.map(sign => sign / Math.sqrt(this.bits));
   }
@@ -80,7 +81,7 @@ export class Gallery {
   }
 
   scoreCodes(query) {
-    const words = this.bits / 32, code = new Uint32Array(words), scores = new Float32Array(this.count).fill(-Infinity);
+    const {words} = this, code = new Uint32Array(words), scores = new Float32Array(this.count).fill(-Infinity);
     query.forEach((value, bit) => { if (value > 0) code[bit >> 5] |= 1 << (bit & 31); });
     for (const [place, start] of this.starts.entries()) {
       const part = this.parts[place];

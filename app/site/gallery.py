@@ -56,7 +56,7 @@ def write_gallery(folder: SiteFolder, index: Store, items: list[Item], layout: L
         shards.append(
             {
                 "count": len(ids),
-                "rows": folder.pack(rows.tobytes() if bits else pack_rows(rows)),
+                "rows": folder.pack(pack_codes(rows) if bits else pack_rows(rows)),
                 "facts": folder.pack(json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode()),
             }
         )
@@ -67,6 +67,11 @@ def pack_rows(rows: Vectors) -> bytes:
     """Write `(n, dim)` unit rows as whole numbers of 16 bits: all low bytes, then all high ones."""
     whole = np.round(rows * LEVELS).astype("<i2").reshape(-1, 1).view(np.uint8)
     return np.ascontiguousarray(whole.T).tobytes()
+
+
+def pack_codes(codes: NDArray[np.uint8]) -> bytes:
+    """Write `(n, bits / 8)` codes in words of 32 bits, the last one filled up with zeros."""
+    return np.pad(codes, ((0, 0), (0, -codes.shape[1] % 4))).tobytes()
 
 
 def _facts(items: list[Item], metadata: list[dict[str, str]]) -> dict[str, Any]:

@@ -82,12 +82,8 @@ function card(hit, place, taught) {
 }
 
 function linkOf(hit) {
-  try {
-    const url = new URL(hit.metadata[document.body.dataset.link], location.href);
-    return ['http:', 'https:'].includes(url.protocol) ? url.href : '';
-  } catch {
-    return '';
-  }
+  const address = hit.metadata[gallery.names.link];
+  return address && /^https?:/.test(URL.parse?.(address, location.href)?.href ?? address) ? address : '';
 }
 
 // The large view
@@ -253,10 +249,10 @@ async function addExamples() {
 
 async function workOffline() {
   try {
-    const {active} = await navigator.serviceWorker.register('sw.js').then(() => navigator.serviceWorker.ready);
-    await gallery.ready();
+    await navigator.serviceWorker.register('sw.js');
+    const [{active}] = await Promise.all([navigator.serviceWorker.ready, gallery.ready()]);
     const got = performance.getEntriesByType('resource').map(({name}) => name);
-    active.postMessage({keep: [location.href.replace(/#.*/, ''), ...got]});
+    active.postMessage({keep: [location.href.replace(/#.*/, ''), ...got, ...gallery.scripts]});
   } catch {}  // no https, or not allowed: it works online
 }
 

@@ -4,8 +4,8 @@ const BITS = 22, HALF = 1 << (BITS - 1);  // of Pillow's fixed-point coefficient
 
 function bicubic(x) {
   x = Math.abs(x);
-  if (x < 1) return ((1.5 * x - 2.5) * x) * x + 1;
-  return x < 2 ? (((-0.5 * x + 2.5) * x) - 4) * x + 2 : 0;
+  if (x < 1) return (1.5 * x - 2.5) * x * x + 1;
+  return x < 2 ? (((x - 5) * x + 8) * x - 4) * -0.5 : 0;
 }
 
 function coefficients(length, first, last, side) {
@@ -17,9 +17,9 @@ function coefficients(length, first, last, side) {
     const start = Math.max(0, Math.trunc(centre - support + 0.5));
     const count = Math.min(length, Math.trunc(centre + support + 0.5)) - start;
     let sum = 0;
-    for (let x = 0; x < count; x++) sum += exact[x] = bicubic((x + start - centre + 0.5) / stretch);
+    for (let x = 0; x < count; x++) sum += exact[x] = bicubic((x + start - centre + 0.5) * (1 / stretch));
     for (let x = 0; x < count; x++) {
-      const share = exact[x] / sum;
+      const share = exact[x] * (1 / sum);
       weights[i * size + x] = Math.trunc((share < 0 ? -0.5 : 0.5) + share * (1 << BITS));
     }
     [starts[i], counts[i]] = [start, count];

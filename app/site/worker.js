@@ -112,8 +112,8 @@ function open({base, manifest: given}) {
   facts = [];
   student = openStudent();
   loading = openGallery();
+  manifest.shards.forEach((_, place) => factsOf(place));
   for (const part of [student, loading]) part.catch(() => {});  // whoever searches hears of it
-  loading.then(() => manifest.shards.forEach((_, place) => factsOf(place))).catch(() => {});
   Promise.allSettled([student, loading]).then(() => files.tidy([
     ...Object.values(manifest.files), ...manifest.shards.flatMap(({rows, facts}) => [rows, facts])]));
 }
@@ -125,14 +125,10 @@ const WORK = {
   ready: () => Promise.all([student, loading]).then(() => true),
 };
 
-let turn = Promise.resolve();
+let turn = Promise.resolve();  // of those that decode a photo or run the student
 addEventListener('message', ({data: {call, work, asked}}) => {
-  turn = turn.then(async () => {
-    try {
-      postMessage({call, answer: await WORK[work](asked)});
-    } catch (error) {
-      postMessage({call, error: error.message});
-    }
-  });
+  const start = asked?.photo ? turn : Promise.resolve();
+  const done = start.then(() => WORK[work](asked)).then(answer => postMessage({call, answer}), error => postMessage({call, error: error.message}));
+  if (asked?.photo) turn = done;
 });
 postMessage({event: {started: true}});

@@ -1,0 +1,88 @@
+"""Sites that a plain file server offers to a browser."""
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.site.build import SiteOptions, build_site_by_name
+from app.site.runtime import find_runtime
+from index.errors import RetrievalError
+
+
+class Host:
+    """A file server as anyone has one: it compresses nothing and says nothing of origins, unless it is open.
+
+    Attributes:
+        asked: Method and path of each request.
+    """
+
+    def __init__(self, folder: Path, open_to_all: bool = False) -> None:
+        self.asked: list[tuple[str, str]] = []
+        host = self
+
+        class Handler(SimpleHTTPRequestHandler):
+            def parse_request(self) -> bool:
+                parsed = super().parse_request()
+                host.asked.append((self.command, getattr(self, "path", "")))
+                return parsed
+
+            def end_headers(self) -> None:
+                if open_to_all:
+                    self.send_header("Access-Control-Allow-Origin", "*")
+                super().end_headers()
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
+        self.address = f"http://127.0.0.1:{self.server.server_port}/"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def host() -> Iterator[Any]:
+    """Serves folders."""
+    hosts = []
+
+    def serve(folder: Path, open_to_all: bool = False) -> Host:
+        hosts.append(Host(folder, open_to_all))
+        return hosts[-1]
+
+    yield serve
+    for each in hosts:
+        each.server.shutdown()
+        each.server.server_close()
+
+
+@pytest.fixture(scope="session")
+def ort() -> None:
+    """The runtime, which npm brings once."""
+    try:
+        find_runtime()
+    except RetrievalError as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="module")
+def built(ort, page_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site of thirty pictures with a column and a teacher."""
+    out = tmp_path_factory.mktemp("built") / "site"
+    build_site_by_name(page_root / "idx", out, SiteOptions(title="Thirty pictures"))
+    return out
+
+
+@pytest.fixture
+def tab(browser):
+    """An empty tab with storage of its own."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.complaints = []
+    page.on("console", lambda said: page.complaints.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    yield page
+    context.close()

@@ -1,0 +1,369 @@
+"""A site in a real browser, from a plain file server."""
+
+import json
+import math
+import shutil
+from base64 import b64encode
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import picture, write_embedder
+from odd_images import encoded
+from page_tools import needs_chromium
+from PIL import Image, ImageCms
+
+from app.site.build import SiteOptions, build_site_by_name
+from distill.model.codes import append_codes
+from index.build.pipeline import build_by_name
+from index.embedders.base import embed_many
+from index.embedders.onnx import OnnxEmbedder
+from index.images.decode import decode, square
+from index.search import open_searcher
+from index.stores.folder_writer import FolderStore
+from index.stores.options import IndexOptions
+
+pytestmark = needs_chromium
+SHOWN = ".search[data-state=found]:not([aria-busy]) .card"
+HERE = Path(__file__).parents[3]
+
+
+def names(tab) -> list[str]:
+    return tab.eval_on_selector_all(".card .name", "names => names.map(name => name.title)")
+
+
+def choose(tab, path: Path) -> list[str]:
+    tab.set_input_files(".file:not(.shot)", path)
+    tab.wait_for_selector(SHOWN)
+    return names(tab)
+
+
+def server_names(page_root: Path, photo: Image.Image, k: int = 24, **filters) -> list[str]:
+    """What the index finds itself."""
+    searcher = open_searcher(page_root / "idx", with_teacher=False)
+    student = searcher.models["student"]
+    found = searcher.search(
+        student.embed([square(photo.convert("RGB"), student.side, student.crop)]), "student", k, **filters
+    )
+    return [searcher.index.items[item].name for item, _ in found.hits()]
+
+
+# Pixels
+
+
+def wide_gamut() -> bytes:
+    """A JPEG whose profile has red and green in each other's place, which nobody could overlook."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    data = bytearray(profile.tobytes())
+    red, green = data.index(b"rXYZ", 128), data.index(b"gXYZ", 128)
+    data[red : red + 4], data[green : green + 4] = b"gXYZ", b"rXYZ"
+    return encoded("JPEG", quality=95, icc_profile=bytes(data))
+
+
+def see_through(kind: str, **options) -> bytes:
+    image = picture(1, 200, 120).convert("RGBA")
+    image.putalpha(picture(2, 200, 120).convert("L"))
+    return encoded(kind, image, **options)
+
+
+def turned(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    return encoded("JPEG", exif=exif)
+
+
+PHOTOS = {
+    "png": (encoded("PNG"), 0),
+    "small png": (encoded("PNG", picture(3, 40, 30)), 0),
+    "jpeg": (encoded("JPEG", quality=90), 1),
+    "grey jpeg": (encoded("JPEG", picture(4, 200, 120).convert("L")), 1),
+    "webp": (encoded("WEBP", quality=80), 2),
+    "gif": (encoded("GIF"), 1),
+    "bmp": (encoded("BMP"), 0),
+    "avif": (encoded("AVIF", quality=80), 3),
+    "transparent png": (see_through("PNG"), 1),
+    "transparent webp": (see_through("WEBP", lossless=True), 3),
+    "profile": (wide_gamut(), 4),
+    **{f"orientation {i}": (turned(i), 1) for i in range(1, 9)},
+    "large jpeg": (encoded("JPEG", picture(5, 1501, 1101)), 2),
+}
+
+
+def test_pixels_are_those_of_the_server(host, tab):
+    """What the student is shown, of whatever both read: the largest difference of 255 levels is named above."""
+    address = host(HERE / "app" / "site").address
+    tab.goto(address + "site.html")
+    worst = {}
+    for name, (data, most) in PHOTOS.items():
+        found = tab.evaluate(
+            "async ([address, text]) => { const {decode, prepare} = await import(address);"
+            "const photo = new Blob([Uint8Array.from(atob(text), letter => letter.charCodeAt(0))]);"
+            "return [...prepare(await decode(photo), {side: 64, crop: 0.875})]; }",
+            [address + "decode.js", b64encode(data).decode()],
+        )
+        wanted = square(decode(data, name, 64).image, 64, 0.875).astype(int)
+        difference = np.abs(np.reshape(found, wanted.shape) - wanted).max()
+        if difference > most:
+            worst[name] = difference
+    assert worst == {}
+
+
+def test_a_part_is_what_is_cut_out(host, tab):
+    address = host(HERE / "app" / "site").address
+    tab.goto(address + "site.html")
+    photo = picture(7, 200, 120)
+    for turn, box in ((0, [0.25, 0.1, 0.75, 0.9]), (1, [0, 0, 0.5, 1]), (3, [0.1, 0.2, 0.9, 0.95])):
+        found = tab.evaluate(
+            "async ([address, text, turn, box]) => { const {decode, prepare} = await import(address);"
+            "const photo = new Blob([Uint8Array.from(atob(text), letter => letter.charCodeAt(0))]);"
+            "return [...prepare(await decode(photo), {side: 32, crop: 1}, turn, box)]; }",
+            [address + "decode.js", b64encode(encoded("PNG", photo)).decode(), turn, box],
+        )
+        image = photo.rotate(-90 * turn, expand=True)
+        edges = [share * side for share, side in zip(box, image.size * 2, strict=True)]
+        pixels = [*map(math.floor, edges[:2]), *map(math.ceil, edges[2:])]
+        wanted = square(image.crop(pixels), 32).astype(int)
+        assert np.abs(np.reshape(found, wanted.shape) - wanted).max() <= 1
+
+
+# The page
+
+
+def test_a_photo_finds_what_the_server_finds_and_nothing_is_sent(host, tab, built, page_root):
+    served = host(built)
+    tab.goto(served.address)
+    assert choose(tab, page_root / "query.png") == server_names(page_root, Image.open(page_root / "query.png"))
+    assert tab.inner_text(".size") == "30 photos"
+    tab.click(".more")
+    tab.wait_for_function("document.querySelectorAll('.card').length === 30")
+    assert tab.evaluate("document.activeElement.closest('.card').querySelector('.rank').textContent") == "25"
+    tab.click(".card:first-child .hit")
+    tab.wait_for_selector(".large[open]")
+    assert tab.inner_text(".about h2")
+    assert {method for method, _ in served.asked} == {"GET"}
+    assert tab.complaints == []
+
+
+def test_a_photo_can_be_dropped_and_pasted(host, tab, built, page_root):
+    tab.goto(host(built).address)
+    tab.wait_for_selector(".example")
+    give = (
+        "([kind, text]) => { const data = new DataTransfer();"
+        "data.items.add(new File([Uint8Array.from(atob(text), letter => letter.charCodeAt(0))], 'a.png', {type: 'image/png'}));"
+        "const event = kind === 'paste' ? new ClipboardEvent('paste', {clipboardData: data, bubbles: true})"
+        ": new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true});"
+        "document.querySelector('.search').dispatchEvent(event); }"
+    )
+    for kind, seed in (("drop", 61), ("paste", 62)):
+        tab.evaluate(give, [kind, b64encode(encoded("PNG", picture(seed))).decode()])
+        first = server_names(page_root, picture(seed))[0]
+        tab.wait_for_function("first => document.querySelector('.card .name')?.title === first", arg=first)
+
+
+def test_filters_a_link_and_the_teacher(host, tab, built, page_root):
+    served = host(built)
+    tab.goto(served.address)
+    choose(tab, page_root / "query.png")
+    tab.click(".filters summary")
+    tab.select_option(".column-value", "North")
+    tab.wait_for_function("document.querySelectorAll('.card').length === 15")
+    assert all(int(name[-6:-4]) % 2 for name in names(tab))
+    tab.fill(".prefix", "nowhere/")
+    tab.wait_for_function("document.querySelectorAll('.card').length === 0")
+    assert "No results with these filters" in tab.inner_text(".summary")
+    tab.click(".reset")
+    tab.wait_for_function("document.querySelectorAll('.card').length === 24")
+    tab.click(".filters summary")
+    tab.click(".card:nth-child(2) .hit")
+    tab.click(".use")
+    tab.wait_for_function("location.hash.length === 33")
+    tab.wait_for_selector(SHOWN)
+    searcher = open_searcher(page_root / "idx", with_teacher=False)
+    (item,) = searcher.index.ids_by_digest[tab.url[-32:]]
+    ours, teachers = (searcher.search_items([item], mode, 10).ids[0].tolist() for mode in ("student", "teacher"))
+    found = [searcher.index.items[i].name for i in ours]
+    assert names(tab)[:10] == found
+    both = len(set(ours) & set(teachers))
+    assert f"{both} of the first 10 are the teacher's, too" in tab.inner_text(".summary")
+    again = tab.context.new_page()
+    again.goto(tab.url)
+    again.wait_for_selector(SHOWN)
+    assert names(again)[:10] == found
+    again.goto(served.address + "#" + "0" * 32)
+    again.reload()
+    again.wait_for_selector(".complaint .note")
+    assert "no longer in the gallery" in again.inner_text(".complaint")
+
+
+def test_the_keyboard_is_enough(host, tab, built, page_root):
+    tab.goto(host(built).address)
+    choose(tab, page_root / "query.png")
+    tab.focus(".card:first-child .hit")
+    rank = "document.activeElement.closest('.card')?.querySelector('.rank').textContent"
+    tab.keyboard.press("ArrowRight")
+    tab.keyboard.press("ArrowRight")
+    assert tab.evaluate(rank) == "3"
+    tab.keyboard.press("o")
+    tab.wait_for_selector(".large[open]")
+    before = tab.inner_text(".about h2")
+    tab.keyboard.press("ArrowRight")
+    assert tab.inner_text(".about h2") != before
+    tab.keyboard.press("Escape")
+    tab.wait_for_selector(".large", state="hidden")
+    assert tab.evaluate(rank) == "4"
+
+
+def test_a_part_of_the_photo_is_searched_with_while_it_is_drawn(host, tab, built, page_root):
+    tab.goto(host(built).address)
+    whole = choose(tab, page_root / "query.png")
+    box = tab.locator(".frame").bounding_box()
+    tab.mouse.move(box["x"] + 2, box["y"] + 2)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5, steps=4)
+    tab.wait_for_function("whole => [...document.querySelectorAll('.card .name')].map(n => n.title).join() !== whole",
+                          arg=",".join(whole))  # fmt: skip
+    tab.mouse.up()
+    tab.click(".whole")
+    tab.wait_for_function("whole => [...document.querySelectorAll('.card .name')].map(n => n.title).join() === whole",
+                          arg=",".join(whole))  # fmt: skip
+
+
+def test_a_phone_has_no_sideways_scroll_and_large_targets(host, tab, built, page_root):
+    tab.set_viewport_size({"width": 360, "height": 740})
+    tab.goto(host(built).address)
+    choose(tab, page_root / "query.png")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+    assert tab.locator(".card:first-child").bounding_box()["y"] < 340
+    small = tab.eval_on_selector_all(
+        "button, summary, .button", "all => all.filter(each => each.offsetParent && each.offsetHeight < 44)"
+        ".map(each => each.outerHTML.slice(0, 80))"
+    )  # fmt: skip
+    assert small == []
+
+
+# What may be asked of whom
+
+
+def test_the_policy_lets_the_page_and_its_worker_ask_its_own_host_alone(host, tab, built, tmp_path):
+    served, other = host(built), host(tmp_path, open_to_all=True)
+    tab.goto(served.address)
+    tab.wait_for_selector(".example")
+    asked = tab.evaluate(
+        "async address => { const code = `fetch('${address}worker').then(() => 'sent', () => 'refused').then(postMessage)`;"
+        "const worker = new Worker(URL.createObjectURL(new Blob([code], {type: 'text/javascript'})));"
+        "const inside = new Promise(done => { worker.onmessage = event => done(event.data); });"
+        "new Image().src = address + 'picture'; navigator.sendBeacon(address + 'beacon', 'x');"
+        "return [await fetch(address + 'page', {mode: 'no-cors'}).then(() => 'sent', () => 'refused'), await inside]; }",
+        other.address,
+    )
+    assert asked == ["refused", "refused"]
+    tab.wait_for_timeout(300)
+    assert other.asked == []
+
+
+def test_it_works_offline_after_the_first_visit(host, tab, built, page_root):
+    served = host(built)
+    tab.goto(served.address)
+    online = choose(tab, page_root / "query.png")
+    tab.wait_for_function(
+        "async () => { const cache = await caches.open('retrieval-site');"
+        "const {scripts} = await (await fetch('manifest.json')).json();"
+        "const kept = (await cache.keys()).map(({url}) => url);"
+        "return [location.pathname, ...scripts].every(name => kept.includes(new URL(name, location.href).href)); }"
+    )
+    served.server.shutdown()
+    served.server.server_close()
+    tab.reload()
+    assert choose(tab, page_root / "query.png") == online
+
+
+# What can go wrong
+
+
+def test_a_part_that_is_missing_is_said_and_the_rest_works(host, tab, built, page_root, tmp_path):
+    site = shutil.copytree(built, tmp_path / "site")
+    manifest = json.loads((site / "manifest.json").read_text())
+    manifest["shards"].append({"count": 12, "rows": "data/gone.bin", "facts": "data/gone.bin"})
+    manifest["count"] += 12
+    (site / "manifest.json").write_text(json.dumps(manifest))
+    tab.goto(host(site).address)
+    assert choose(tab, page_root / "query.png") == server_names(page_root, Image.open(page_root / "query.png"))
+    assert "12 of 42 photos are not searched" in tab.inner_text(".complaint")
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("delete globalThis.WebAssembly", "runs no WebAssembly"),
+        ("delete globalThis.DecompressionStream", "runs no WebAssembly"),
+    ],
+)
+def test_a_browser_that_cannot_is_told_so(host, tab, built, page_root, tmp_path, script, said):
+    site = shutil.copytree(built, tmp_path / "site")
+    manifest = json.loads((site / "manifest.json").read_text())
+    worker = site / manifest["files"]["worker"]
+    worker.write_text(f"{script};\n{worker.read_text()}")
+    tab.goto(host(site).address)
+    tab.wait_for_selector(".complaint .note", timeout=20_000)
+    assert said in tab.inner_text(".complaint")
+
+
+def test_storage_that_is_full_or_forbidden_is_said(host, tab, built, page_root, tmp_path):
+    site = shutil.copytree(built, tmp_path / "site")
+    for file in (site / "data").glob("*.js"):
+        if "cache.put(url" in (text := file.read_text()):
+            file.write_text("Cache.prototype.put = () => Promise.reject(new DOMException('QuotaExceededError'));\n" + text)
+    tab.goto(host(site).address)
+    assert choose(tab, page_root / "query.png")
+    tab.wait_for_selector(".complaint .note")
+    assert "storage is full or forbidden" in tab.inner_text(".complaint")
+
+
+def test_what_is_no_photo_is_one_line(host, tab, built, tmp_path):
+    (tmp_path / "a.tif").write_bytes(encoded("TIFF"))
+    tab.goto(host(built).address)
+    tab.set_input_files(".file:not(.shot)", tmp_path / "a.tif")
+    tab.wait_for_selector(".complaint .note")
+    assert "Browsers read JPEG, PNG, WebP, AVIF, GIF and BMP" in tab.inner_text(".complaint")
+
+
+def test_a_page_from_a_disk_says_what_to_do(tab, built):
+    tab.goto(f"file://{built}/index.html")
+    tab.wait_for_selector(".stalled", state="visible", timeout=15_000)
+    assert "python -m http.server" in tab.inner_text(".stalled")
+
+
+# The module
+
+
+def test_the_example_runs_from_another_site(host, tab, built, page_root):
+    gallery, shop = host(built, open_to_all=True), host(HERE / "examples" / "site-html")
+    tab.goto(f"{shop.address}?gallery={gallery.address}")
+    tab.set_input_files("input", page_root / "query.png")
+    tab.wait_for_selector("#hits img")
+    found = tab.eval_on_selector_all("#hits img", "images => images.map(image => image.alt)")
+    assert found == server_names(page_root, Image.open(page_root / "query.png"), 10)
+    assert tab.complaints == []
+
+
+@pytest.mark.parametrize("rescore", [0, 20])
+def test_codes_are_searched_as_the_server_searches_them(ort, host, tab, tmp_path, rescore):
+    images, index, photo = tmp_path / "images", tmp_path / "idx", picture(99)
+    images.mkdir()
+    for i in range(80):
+        picture(i).save(images / f"{i:02}.png")
+    file = write_embedder(tmp_path / "student.onnx", dim=48)
+    pixels = np.stack([square(picture(i), 32) for i in range(80)])
+    append_codes(file, embed_many(OnnxEmbedder(file), list(pixels)), 40, pixels[:4])
+    build_by_name(
+        [images], file, FolderStore(index), device="cpu", options=IndexOptions(codes=40, rescore=rescore)
+    )
+    build_site_by_name(index, tmp_path / "site", SiteOptions())
+    photo.save(tmp_path / "query.png")
+    tab.goto(host(tmp_path / "site").address)
+    choose(tab, tmp_path / "query.png")
+    shown = [float(text) for text in tab.locator(".score").all_inner_texts()]
+    searcher = open_searcher(index, with_teacher=False)
+    query = searcher.models["student"].embed([square(photo, 32)])
+    found = searcher.search(query, "student", 24)
+    assert np.allclose(shown, found.scores[0], atol=0.0011)
