@@ -14,7 +14,8 @@ const make = (tag, facts = {}, ...children) => {
   return made;
 };
 const complain = line => {
-  $('.complaint').replaceChildren(...(line ? [make('p', {className: 'note error', textContent: line})] : []));
+  const lines = [line, ...gallery?.complaints ?? []].filter(Boolean);
+  $('.complaint').replaceChildren(...lines.map(textContent => make('p', {className: 'note error', textContent})));
 };
 const titleOf = hit => hit.metadata[gallery.names.title] || hit.name.split('/').pop().replace(/\.[^.]*$/, '');
 const cropper = makeCropper(picture, () => search());
@@ -265,7 +266,7 @@ async function start() {
     return;
   }
   document.querySelector('.size').textContent = `${gallery.count.toLocaleString()} photos`;
-  gallery.addEventListener('complaint', ({detail}) => complain(detail));
+  gallery.addEventListener('complaint', () => complain(''));
   addFilters();
   gallery.ready().catch(error => fail(error.message));
   const digest = location.hash.slice(1), linked = digest ? await gallery.find(digest) : null;

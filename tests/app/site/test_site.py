@@ -22,6 +22,7 @@ from index.images.decode import decode, square
 from index.search import open_searcher
 from index.stores.folder_writer import FolderStore
 from index.stores.options import IndexOptions
+from index.teachers.spec import TeacherSpec
 
 pytestmark = needs_chromium
 SHOWN = ".search[data-state=found]:not([aria-busy]) .card"
@@ -85,7 +86,7 @@ PHOTOS = {
     "transparent webp": (see_through("WEBP", lossless=True), 3),
     "profile": (wide_gamut(), 4),
     **{f"orientation {i}": (turned(i), 1) for i in range(1, 9)},
-    "large jpeg": (encoded("JPEG", picture(5, 1501, 1101)), 2),
+    "large jpeg": (encoded("JPEG", picture(5, 1501, 1101)), 3),
 }
 
 
@@ -216,6 +217,7 @@ def test_the_keyboard_is_enough(host, tab, built, page_root):
 def test_a_part_of_the_photo_is_searched_with_while_it_is_drawn(host, tab, built, page_root):
     tab.goto(host(built).address)
     whole = choose(tab, page_root / "query.png")
+    tab.wait_for_function("document.querySelector('.frame canvas').width === 160")
     box = tab.locator(".frame").bounding_box()
     tab.mouse.move(box["x"] + 2, box["y"] + 2)
     tab.mouse.down()
@@ -355,9 +357,8 @@ def test_codes_are_searched_as_the_server_searches_them(ort, host, tab, tmp_path
     file = write_embedder(tmp_path / "student.onnx", dim=48)
     pixels = np.stack([square(picture(i), 32) for i in range(80)])
     append_codes(file, embed_many(OnnxEmbedder(file), list(pixels)), 40, pixels[:4])
-    build_by_name(
-        [images], file, FolderStore(index), device="cpu", options=IndexOptions(codes=40, rescore=rescore)
-    )
+    options = IndexOptions(codes=40, rescore=rescore)
+    build_by_name([images], file, FolderStore(index), TeacherSpec(), "cpu", options)
     build_site_by_name(index, tmp_path / "site", SiteOptions())
     photo.save(tmp_path / "query.png")
     tab.goto(host(tmp_path / "site").address)
