@@ -28,7 +28,7 @@ def site(
         ),
     ] = "",
     small_only: Annotated[bool, typer.Option("--small-only", help="No pictures for the large view.")] = False,
-    update: Annotated[bool, typer.Option("--update", help="Write what has changed, remove the rest.")] = False,
+    update: Annotated[bool, typer.Option("--update", help="Write what changed, remove the rest.")] = False,
     runtime: Annotated[
         Path | None,
         typer.Option(help="Folder with your own copy of ONNX Runtime Web.", show_default="fetched by npm"),

@@ -23,7 +23,9 @@ HERE = Path(__file__).parent
 SCRIPTS = ("resize.js", "decode.js", "files.js", "gallery.js", "worker.js", "crop.js", "page.js")
 KEPT = ("retrieval-search.js", "retrieval-search.d.ts", "sw.js")
 # For the hosts that read such a file.
-HEADERS = "/data/*\n  Cache-Control: public, max-age=31536000, immutable\n/*\n  X-Content-Type-Options: nosniff\n"
+HEADERS = (
+    "/data/*\n  Cache-Control: public, max-age=31536000, immutable\n/*\n  X-Content-Type-Options: nosniff\n"
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,11 @@ def build_site(searcher: Searcher, out: Path, options: SiteOptions) -> str:
     shards = write_gallery(folder, index, items, layout)
     title = options.title or index.label
     scripts = _write_page(folder, title, options)
-    first = [*files.values(), *(name for shard in shards for name in (shard["rows"], shard["facts"])), *scripts.values()]
+    first = [
+        *files.values(),
+        *(name for shard in shards for name in (shard["rows"], shard["facts"])),
+        *scripts.values(),
+    ]
     manifest = {
         "title": title,
         "count": len(items),
@@ -94,7 +100,9 @@ def build_site(searcher: Searcher, out: Path, options: SiteOptions) -> str:
         "bits": made.bits,
         "rescore": made.rescore,
         "levels": LEVELS,
-        "teacher": {"depth": TEACHER_DEPTH, "name": index.manifest.spaces["teacher"].name} if ranked else None,
+        "teacher": {"depth": TEACHER_DEPTH, "name": index.manifest.spaces["teacher"].name}
+        if ranked
+        else None,
         "pictures": pictures,
         "files": files | {"worker": scripts["worker.js"]},
         "scripts": [*scripts.values(), files["module"]],

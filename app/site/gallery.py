@@ -44,7 +44,9 @@ class Layout:
                 yield self.order[start:end]
 
 
-def write_gallery(folder: SiteFolder, index: Store, items: list[Item], layout: Layout) -> list[dict[str, Any]]:
+def write_gallery(
+    folder: SiteFolder, index: Store, items: list[Item], layout: Layout
+) -> list[dict[str, Any]]:
     """Write the rows and the facts of each part, and return what the manifest says of them."""
     bits = index.manifest.spaces["student"].bits
     shards = []

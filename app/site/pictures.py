@@ -28,7 +28,9 @@ def write_pictures(folder: SiteFolder, items: Sequence[Item], large: bool = True
     sizes = (SMALL, LARGE) if large else (SMALL,)
 
     def make(item: Item) -> dict[str, bytes] | str:
-        missing = [size for size in sizes if not (folder.path / NAMES[size].format(digest=item.digest)).is_file()]
+        missing = [
+            size for size in sizes if not (folder.path / NAMES[size].format(digest=item.digest)).is_file()
+        ]
         try:
             return _make(item, missing) if missing else {}
         except ImageError as reason:

@@ -77,8 +77,9 @@ async function mask({where = {}, prefix = ''}) {
 }
 
 async function search({k = 10, cut = 0, item, ...asked}) {
-  const start = performance.now();
   await loading;
+  if (item === undefined) await student;
+  const start = performance.now();
   const query = item === undefined ? await embed(asked) : gallery.row(item);
   if (!query) throw new Error('That photo is in a part of the gallery that is missing. Reload the page.');
   const embedded = performance.now(), keep = await mask(asked), filtered = performance.now();

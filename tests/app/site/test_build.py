@@ -73,8 +73,10 @@ def test_every_file_that_the_page_names_is_there(page_root, own, tmp_path):
     page = (out / "index.html").read_text()
     named = {*re.findall(r'(?:href|src)="([^"#]+)"', page), *manifest["files"].values(), *manifest["scripts"]}
     for script in manifest["scripts"]:
-        named |= {str((out / script).parent.joinpath(each).resolve().relative_to(out.resolve()))
-                  for each in re.findall(r"from '([^']+)'", (out / script).read_text())}
+        named |= {
+            str((out / script).parent.joinpath(each).resolve().relative_to(out.resolve()))
+            for each in re.findall(r"from '([^']+)'", (out / script).read_text())
+        }
     assert len(named) > 12
     assert {name for name in named if not (out / name).is_file()} == set()
     assert len(list((out / "data/pictures").iterdir())) == 60
@@ -142,7 +144,8 @@ def test_a_folder_of_something_else_is_left_alone(page_root, own, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     done = CliRunner().invoke(
-        app, ["site", str(page_root / "idx"), "--out", str(tmp_path / "out"), "--update", "--runtime", str(own)]
+        app,
+        ["site", str(page_root / "idx"), "--out", str(tmp_path / "out"), "--update", "--runtime", str(own)],
     )
     assert (done.exit_code, "is no site, and not empty" in done.stderr) == (2, True)
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["thesis.txt"]
@@ -184,7 +187,9 @@ def test_without_npm_the_remedy_is_named(tmp_path, monkeypatch):
         runtime.find_runtime(cache=tmp_path / "cache")
 
 
-@pytest.mark.parametrize(("code", "said"), [(0, "is not onnxruntime-web"), (1, "npm could not fetch .* ENOTFOUND")])
+@pytest.mark.parametrize(
+    ("code", "said"), [(0, "is not onnxruntime-web"), (1, "npm could not fetch .* ENOTFOUND")]
+)
 def test_what_npm_brings_is_checked(tmp_path, monkeypatch, code, said):
     def pack(command, cwd, **_):
         if code == 0:

@@ -133,7 +133,9 @@ def test_a_part_is_what_is_cut_out(host, tab):
 def test_a_photo_finds_what_the_server_finds_and_nothing_is_sent(host, tab, built, page_root):
     served = host(built)
     tab.goto(served.address)
-    assert choose(tab, page_root / "query.png") == server_names(page_root, Image.open(page_root / "query.png"))
+    assert choose(tab, page_root / "query.png") == server_names(
+        page_root, Image.open(page_root / "query.png")
+    )
     assert tab.inner_text(".size") == "30 photos"
     tab.click(".more")
     tab.wait_for_function("document.querySelectorAll('.card').length === 30")
@@ -181,7 +183,9 @@ def test_filters_a_link_and_the_teacher(host, tab, built, page_root):
     tab.wait_for_selector(SHOWN)
     searcher = open_searcher(page_root / "idx", with_teacher=False)
     (item,) = searcher.index.ids_by_digest[tab.url[-32:]]
-    ours, teachers = (searcher.search_items([item], mode, 10).ids[0].tolist() for mode in ("student", "teacher"))
+    ours, teachers = (
+        searcher.search_items([item], mode, 10).ids[0].tolist() for mode in ("student", "teacher")
+    )
     found = [searcher.index.items[i].name for i in ours]
     assert names(tab)[:10] == found
     both = len(set(ours) & set(teachers))
@@ -219,9 +223,9 @@ def test_a_part_of_the_photo_is_searched_with_while_it_is_drawn(host, tab, built
     whole = choose(tab, page_root / "query.png")
     tab.wait_for_function("document.querySelector('.frame canvas').width === 160")
     box = tab.locator(".frame").bounding_box()
-    tab.mouse.move(box["x"] + 2, box["y"] + 2)
+    tab.mouse.move(box["x"] + 30, box["y"] + 20)
     tab.mouse.down()
-    tab.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5, steps=4)
+    tab.mouse.move(box["x"] + 90, box["y"] + 80, steps=4)
     tab.wait_for_function("whole => [...document.querySelectorAll('.card .name')].map(n => n.title).join() !== whole",
                           arg=",".join(whole))  # fmt: skip
     tab.mouse.up()
@@ -289,7 +293,9 @@ def test_a_part_that_is_missing_is_said_and_the_rest_works(host, tab, built, pag
     manifest["count"] += 12
     (site / "manifest.json").write_text(json.dumps(manifest))
     tab.goto(host(site).address)
-    assert choose(tab, page_root / "query.png") == server_names(page_root, Image.open(page_root / "query.png"))
+    assert choose(tab, page_root / "query.png") == server_names(
+        page_root, Image.open(page_root / "query.png")
+    )
     assert "12 of 42 photos are not searched" in tab.inner_text(".complaint")
 
 
@@ -314,7 +320,9 @@ def test_storage_that_is_full_or_forbidden_is_said(host, tab, built, page_root, 
     site = shutil.copytree(built, tmp_path / "site")
     for file in (site / "data").glob("*.js"):
         if "cache.put(url" in (text := file.read_text()):
-            file.write_text("Cache.prototype.put = () => Promise.reject(new DOMException('QuotaExceededError'));\n" + text)
+            file.write_text(
+                "Cache.prototype.put = () => Promise.reject(new DOMException('QuotaExceededError'));\n" + text
+            )
     tab.goto(host(site).address)
     assert choose(tab, page_root / "query.png")
     tab.wait_for_selector(".complaint .note")

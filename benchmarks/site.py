@@ -1,0 +1,230 @@
+"""Measure a site in headless Chromium: parity with the server, bytes, seconds, memory. Prints docs/browser.md's table.
+
+    python benchmarks/site.py idx --queries queries.csv --labels gallery.csv
+
+The index is one without a teacher, of the photos of the labels. Ratios are to the native student on one thread, in
+turns with the browser's.
+"""
+
+import argparse
+import csv
+import sys
+import threading
+from base64 import b64encode
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter, sleep
+from typing import Any
+
+import numpy as np
+import psutil
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from page_tools import CHROMIUM, FLAGS
+
+from app.site.build import SiteOptions, build_site_by_name
+from index.embedders.onnx import OnnxEmbedder
+from index.images.decode import decode
+from index.search import open_searcher
+
+FOUND = ".search[data-state=found]:not([aria-busy]) .card img"
+OPEN = "async base => { const {open} = await import(base + 'retrieval-search.js'); window.gallery = await open(base); await gallery.ready(); }"
+TO_BLOB = "const photo = new Blob([Uint8Array.from(atob(text), letter => letter.charCodeAt(0))]);"
+SPEED, DELAY = 10e6 / 8, 0.04  # bytes a second of the slow line, and seconds before an answer
+
+
+class Counting(SimpleHTTPRequestHandler):
+    """A file server that counts bytes, and sends them as slowly as is wanted, all together."""
+
+    sent, slow, busy = 0, False, threading.Lock()
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        if Counting.slow:
+            sleep(DELAY)
+        while data := source.read(1 << 15):
+            Counting.sent += len(data)
+            if Counting.slow:
+                with Counting.busy:
+                    sleep(len(data) / SPEED)
+            outputfile.write(data)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def serve(folder: Path) -> str:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Counting, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}/"
+
+
+def row(what: str, value: str) -> None:
+    print(f"| {what} | {value} |", flush=True)
+
+
+def parity(tab: Any, searcher: Any, queries: list[tuple[bytes, str]], labels: dict[str, str]) -> None:
+    """Compare lists and mAP with the server's."""
+    student, index = searcher.models["student"], searcher.index
+    gallery = np.asarray(index.rows("student"))
+    names = [item.name for item in index.items]
+    of_item = np.array([labels[name] for name in names])
+    photos = [decode(data, "query", student.side) for data, _ in queries]
+    native = np.concatenate([student.embed([student.prepare(photo)]) for photo in photos])
+    overlaps, ours, theirs, differences = [], [], [], []
+    for (data, label), vector in zip(queries, native, strict=True):
+        hits, found = tab.evaluate(
+            f"async text => {{ {TO_BLOB} const hits = await gallery.search(photo, {{k: gallery.count}});"
+            "return [hits.map(hit => hit.name), [...await gallery.embed(photo)]]; }",
+            b64encode(data).decode(),
+        )
+        scores = vector @ gallery.T
+        wanted = [names[i] for i in np.argsort(-scores, kind="stable")[:10]]
+        overlaps.append(len(set(wanted) & set(hits[:10])) / 10)
+        differences.append(float(np.abs(vector - found).max()))
+        places = {name: place for place, name in enumerate(hits)}
+        ours.append(precision(np.array([-places[name] for name in names]), of_item == label))
+        theirs.append(precision(scores, of_item == label))
+    row(f"overlap@10 with the server, {len(queries)} queries", f"{100 * np.mean(overlaps):.2f} %")
+    row("mAP in the browser and on the server", f"{100 * np.mean(ours):.2f}, {100 * np.mean(theirs):.2f}")
+    row("largest difference of a number of a vector, median", f"{np.median(differences):.1e}")
+
+
+def precision(scores: np.ndarray, right: np.ndarray) -> float:
+    """Average precision of one ranking."""
+    ranked = right[np.argsort(-scores, kind="stable")]
+    return float((np.cumsum(ranked)[ranked] / (np.flatnonzero(ranked) + 1)).mean()) if ranked.any() else 0.0
+
+
+def speed(tab: Any, student: OnnxEmbedder, data: bytes) -> None:
+    """A photo through the student, in turns with the native one."""
+    photo = decode(data, "query", student.side)
+    pixels = student.prepare(photo)
+    browser, native = [], []
+    for _ in range(31):
+        spent = tab.evaluate(
+            f"async text => {{ {TO_BLOB} const start = performance.now(); await gallery.embed(photo);"
+            "const first = performance.now(); await gallery.embed(photo);"
+            "return [first - start, performance.now() - first]; }",
+            b64encode(data).decode(),
+        )
+        browser.append(spent)
+        start = perf_counter()
+        student.embed([pixels])
+        native.append(1000 * (perf_counter() - start))
+    first, again = np.median(browser, axis=0)
+    row("a small photo to its vector, with decoding and without", f"{first:.1f} ms, {again:.1f} ms")
+    row("the native student on one thread, without decoding", f"{np.median(native):.2f} ms")
+
+
+def large_photo(tab: Any, data: bytes) -> None:
+    """A photo of 12 megapixels, from its pixels to the results."""
+    image = Image.open(BytesIO(data)).convert("RGB").resize((4032, 3024), Image.Resampling.BICUBIC)
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=90)
+    spent = tab.evaluate(
+        f"async text => {{ {TO_BLOB} await gallery.search(photo); const times = [];"
+        "for (let i = 0; i < 9; i++) { const start = performance.now(); await gallery.search(photo);"
+        "times.push(performance.now() - start); } return times.sort((a, b) => a - b)[4]; }",
+        b64encode(buffer.getvalue()).decode(),
+    )
+    row("12 megapixels, from decoded pixels to results", f"{spent:.0f} ms")
+
+
+def scans(tab: Any, address: str) -> None:
+    """Search 100,000 photos of random rows and codes, in the page's own thread."""
+    module = next(
+        name for name in tab.evaluate("gallery.scripts") if "scoreCodes" in tab.request.get(name).text()
+    )
+    for what, options in (
+        ("codes of 128 bits", "{dim: 16, bits: 128, rescore: 100}"),
+        ("rows of 256 numbers", "{dim: 256, bits: 0}"),
+    ):
+        spent = tab.evaluate(
+            "async module => { const {Gallery} = await import(module), count = 100000;"
+            f"const given = {options}, shards = [{{count}}];"
+            "const gallery = new Gallery({shards, levels: 2048, ...given});"
+            "const bytes = new Uint8Array(count * (given.bits ? given.bits / 8 : 2 * given.dim));"
+            "for (let i = 0; i < bytes.length; i += 65536) crypto.getRandomValues(bytes.subarray(i, i + 65536));"
+            "gallery.add(0, bytes); const query = Float32Array.from({length: given.bits || given.dim}, () => Math.random() - 0.5);"
+            "const times = []; for (let i = 0; i < 31; i++) { const start = performance.now(); gallery.search(query, 10);"
+            "times.push(performance.now() - start); } return times.sort((a, b) => a - b)[15]; }",
+            module,
+        )
+        row(f"100,000 photos searched, {what}", f"{spent:.1f} ms")
+
+
+def visits(browser: Any, address: str, photo: Path) -> None:
+    """First and later visits, to the first result."""
+    for what, slow in (("loopback", False), ("10 Mbit/s, 40 ms", True)):
+        context = browser.new_context()
+        for visit in ("first visit", "later visit"):
+            tab = context.new_page()
+            Counting.slow = slow
+            before, start = Counting.sent, perf_counter()
+            tab.goto(address, wait_until="commit")
+            tab.wait_for_selector(".size:not(:empty)")
+            tab.set_input_files(".file:not(.shot)", photo)
+            tab.wait_for_selector(FOUND)
+            row(
+                f"{visit} to the first result, {what}",
+                f"{perf_counter() - start:.2f} s, {(Counting.sent - before) / 1e6:.2f} MB",
+            )
+            tab.wait_for_timeout(2000)
+            tab.close()
+        context.close()
+    Counting.slow = False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("index", type=Path)
+    parser.add_argument("--queries", type=Path, required=True)
+    parser.add_argument("--labels", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=200, help="queries")
+    parser.add_argument("--site", type=Path, help="folder to write the site to, or to bring up to date")
+    given = parser.parse_args()
+    searcher = open_searcher(given.index, with_teacher=False)
+    student = OnnxEmbedder(searcher.index.model_file, "cpu", threads=1)
+    searcher.models["student"] = student
+    rows = [list(csv.DictReader(file.open())) for file in (given.queries, given.labels)]
+    chosen = np.random.default_rng(0).permutation(len(rows[0]))[: given.count]
+    queries = [
+        ((given.queries.parent / rows[0][i]["path"]).read_bytes(), rows[0][i]["label"]) for i in chosen
+    ]
+    root = given.labels.parent
+    sources = {Path(source).resolve() for source in searcher.index.manifest.sources}
+    labels = {
+        (root / each["path"]).resolve().relative_to(source).as_posix(): each["label"]
+        for each in rows[1] for source in sources if (root / each["path"]).resolve().is_relative_to(source)
+    }  # fmt: skip
+    print("| what | measured |\n|---|---|")
+    with TemporaryDirectory() as scratch, sync_playwright() as playwright:
+        site = given.site or Path(scratch) / "site"
+        build_site_by_name(given.index, site, SiteOptions(update=True))
+        address = serve(site)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        photo = given.queries.parent / rows[0][chosen[0]]["path"]
+        visits(browser, address, photo)
+        tab = browser.new_page()
+        tab.goto(address)
+        tab.evaluate(OPEN, address)
+        parity(tab, searcher, queries, labels)
+        speed(tab, student, queries[0][0])
+        large_photo(tab, queries[0][0])
+        scans(tab, address)
+        used = max(
+            each.memory_info().rss
+            for each in psutil.Process().children(recursive=True)
+            if "renderer" in " ".join(each.cmdline())
+        )
+        row("memory of the tab's process after all of this", f"{used / 1e6:.0f} MB")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
