@@ -12,6 +12,7 @@ from app.site.folder import SiteFolder
 from app.site.gallery import LEVELS, TEACHER_DEPTH, Layout, rank_by_teacher, write_gallery
 from app.site.pictures import write_pictures
 from app.site.runtime import find_runtime
+from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError, needs
 from index.html import load
 from index.progress import count
@@ -23,9 +24,7 @@ HERE = Path(__file__).parent
 SCRIPTS = ("resize.js", "decode.js", "files.js", "gallery.js", "worker.js", "crop.js", "page.js")
 KEPT = ("retrieval-search.js", "retrieval-search.d.ts", "sw.js")
 # For the hosts that read such a file.
-HEADERS = (
-    "/data/*\n  Cache-Control: public, max-age=31536000, immutable\n/*\n  X-Content-Type-Options: nosniff\n"
-)
+HEADERS = "/data/*\n  Cache-Control: public, max-age=31536000, immutable\n"
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class SiteOptions:
         title: What it is called; empty takes the name of the index.
         title_column: Column of the metadata that names photos; empty takes the file name.
         link_column: Column with the address that a photo leads to, if any.
-        pictures: Address of the pictures, if they lie elsewhere: `{name}`, `{digest}` and `{COLUMN}` are filled in.
+        pictures: Address of pictures that lie elsewhere; `{name}`, `{digest}` and `{COLUMN}` are filled in.
         large: Whether there are pictures for the large view, too.
         runtime: Folder with a runtime of the user's own.
         update: Whether a site that is there is brought up to date.
@@ -64,6 +63,7 @@ def build_site_by_name(index: Path, out: Path, options: SiteOptions) -> str:
 def build_site(searcher: Searcher, out: Path, options: SiteOptions) -> str:
     """Write the site of an open index, as `build_site_by_name`."""
     index, student = searcher.index, searcher.models["student"]
+    assert isinstance(student, OnnxEmbedder)
     _check(options, searcher)
     folder = SiteFolder(out, options.update)
     items, made = list(index.iter_items()), index.manifest.spaces["student"]
@@ -82,11 +82,8 @@ def build_site(searcher: Searcher, out: Path, options: SiteOptions) -> str:
     shards = write_gallery(folder, index, items, layout)
     title = options.title or index.label
     scripts = _write_page(folder, title, options)
-    first = [
-        *files.values(),
-        *(name for shard in shards for name in (shard["rows"], shard["facts"])),
-        *scripts.values(),
-    ]
+    parts = [name for shard in shards for name in (shard["rows"], shard["facts"])]
+    first = folder.size(*files.values(), *parts, *scripts.values())
     manifest = {
         "title": title,
         "count": len(items),
@@ -94,24 +91,21 @@ def build_site(searcher: Searcher, out: Path, options: SiteOptions) -> str:
         "separator": SEPARATOR,
         "names": {"title": options.title_column, "link": options.link_column},
         "model": student.name,
-        "side": student.side,  # type: ignore[attr-defined]  # of an ONNX file of ours
-        "crop": student.crop,  # type: ignore[attr-defined]
+        "side": student.side,
+        "crop": student.crop,
         "dim": made.dim,
         "bits": made.bits,
         "rescore": made.rescore,
         "levels": LEVELS,
-        "teacher": {"depth": TEACHER_DEPTH, "name": index.manifest.spaces["teacher"].name}
-        if ranked
-        else None,
+        "teacher_depth": TEACHER_DEPTH,
         "pictures": pictures,
         "files": files | {"worker": scripts["worker.js"]},
         "scripts": [*scripts.values(), files["module"]],
         "shards": shards,
-        "bytes": folder.size(*first),
     }
     gone = folder.finish(manifest)
     return (
-        f"{out}: {count(len(items), 'photo')}, {folder.size(*first) / 1e6:.1f} MB for a first visit; "
+        f"{out}: {count(len(items), 'photo')}, {first / 1e6:.1f} MB for a first visit; "
         f"{folder.written / 1e6:.1f} MB written, {count(gone, 'file')} removed. "
         f"Look at it: python -m http.server -d {out}"
     )
@@ -123,7 +117,7 @@ def _check(options: SiteOptions, searcher: Searcher) -> None:
     filled = re.findall(r"\{([^{}]*)\}", options.pictures)
     if options.pictures and not filled:
         raise UsageError(
-            f"--no-thumbnails takes an address with {{name}}, {{digest}} or a column, not {options.pictures!r}."
+            f"--no-thumbnails takes an address with {{name}}, {{digest}} or a column, not {options.pictures}."
         )
     wanted = [name for name in filled if name not in ("name", "digest")]
     for name in (*wanted, options.title_column, options.link_column):

@@ -87,7 +87,7 @@ def _facts(items: list[Item], metadata: list[dict[str, str]]) -> dict[str, Any]:
 
 
 def rank_by_teacher(searcher: Searcher, layout: Layout) -> bytes | None:
-    """The ten photos that the teacher ranks first for each, as int32 ids of the site; None without its vectors."""
+    """What the teacher ranks first for each photo, as int32 ids of the site; None without its vectors."""
     if "teacher" not in searcher.stored_modes:
         return None
     place = np.empty(len(layout.order), np.int32)

@@ -9,7 +9,7 @@ export class Gallery extends EventTarget {
     this.#base = base;
     this.#worker = worker;
     Object.assign(this, {title: manifest.title, count: manifest.count, columns: manifest.columns, model: manifest.model,
-      teacher: manifest.teacher, names: manifest.names, bytes: manifest.bytes,
+      names: manifest.names,
       scripts: manifest.scripts.map(name => new URL(name, base).href), complaints: []});
     this.pictures = manifest.pictures;
     worker.addEventListener('message', ({data}) => this.#hear(data));

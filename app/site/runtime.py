@@ -22,7 +22,7 @@ _OWN = f"Or give --runtime FOLDER with {MODULE} and {WASM} of {PACKAGE} {VERSION
 
 
 def find_runtime(folder: Path | None = None, cache: Path | None = None) -> tuple[bytes, bytes]:
-    """Read the module and the WebAssembly from a folder of the user's own, or from the cache, which is filled.
+    """Read the module and the WebAssembly from a folder of one's own, or from the cache, which is filled.
 
     Raises:
         UsageError: The folder lacks one of them, or there is no npm.
@@ -55,7 +55,7 @@ def _fetch(folder: Path) -> None:
         found = "sha512-" + b64encode(hashlib.sha512(data).digest()).decode()
         if found != INTEGRITY:
             raise RetrievalError(
-                f"What npm fetched is not {PACKAGE} {VERSION} as it was published: its digest is {found}. {_OWN}"
+                f"What npm fetched is not {PACKAGE} {VERSION} as published: its digest is {found}. {_OWN}"
             )
         with explain_disk(folder), tarfile.open(packed) as package:
             folder.mkdir(parents=True, exist_ok=True)

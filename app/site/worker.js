@@ -94,7 +94,7 @@ async function search({k = 10, cut = 0, item, ...asked}) {
 async function teachersList(item) {
   if (!manifest.files.teacher) return null;
   teacher ??= files.get(manifest.files.teacher).catch(() => null);
-  const bytes = await teacher, depth = manifest.teacher.depth;
+  const bytes = await teacher, depth = manifest.teacher_depth;
   return bytes && Array.from(new Int32Array(bytes.buffer, 4 * item * depth, depth)).filter(id => id >= 0);
 }
 

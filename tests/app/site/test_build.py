@@ -111,7 +111,7 @@ def test_photos_lie_in_parts_by_digest_and_a_new_one_changes_one_part():
     digests = [f"{i * 2654435761 % 2**32:08x}{i:024x}" for i in range(3 * PART)]
     layout = Layout.of(digests)
     parts = [[digests[i] for i in part] for part in layout.parts()]
-    assert sum(parts, []) == sorted(digests)
+    assert [digest for part in parts for digest in part] == sorted(digests)
     assert max(map(len, parts)) < 1.2 * PART
     more = [*digests, "80000000" + "f" * 24]
     changed = [[more[i] for i in part] for part in Layout.of(more).parts()]
@@ -183,7 +183,7 @@ def test_a_runtime_of_ones_own_is_whole(own):
 
 def test_without_npm_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(runtime.shutil, "which", lambda name: None)
-    with pytest.raises(UsageError, match="Install Node.js. Or give --runtime FOLDER"):
+    with pytest.raises(UsageError, match=r"Install Node\.js\. Or give --runtime FOLDER"):
         runtime.find_runtime(cache=tmp_path / "cache")
 
 

@@ -26,6 +26,7 @@ from index.teachers.spec import TeacherSpec
 
 pytestmark = needs_chromium
 SHOWN = ".search[data-state=found]:not([aria-busy]) .card"
+SHOWN_NAMES = "[...document.querySelectorAll('.card .name')].map(name => name.title).join()"
 HERE = Path(__file__).parents[3]
 
 
@@ -91,7 +92,7 @@ PHOTOS = {
 
 
 def test_pixels_are_those_of_the_server(host, tab):
-    """What the student is shown, of whatever both read: the largest difference of 255 levels is named above."""
+    """What the student is shown, of whatever both read: above, the largest difference of 255 levels."""
     address = host(HERE / "app" / "site").address
     tab.goto(address + "site.html")
     worst = {}
@@ -152,7 +153,8 @@ def test_a_photo_can_be_dropped_and_pasted(host, tab, built, page_root):
     tab.wait_for_selector(".example")
     give = (
         "([kind, text]) => { const data = new DataTransfer();"
-        "data.items.add(new File([Uint8Array.from(atob(text), letter => letter.charCodeAt(0))], 'a.png', {type: 'image/png'}));"
+        "const bytes = Uint8Array.from(atob(text), letter => letter.charCodeAt(0));"
+        "data.items.add(new File([bytes], 'a.png', {type: 'image/png'}));"
         "const event = kind === 'paste' ? new ClipboardEvent('paste', {clipboardData: data, bubbles: true})"
         ": new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true});"
         "document.querySelector('.search').dispatchEvent(event); }"
@@ -226,12 +228,10 @@ def test_a_part_of_the_photo_is_searched_with_while_it_is_drawn(host, tab, built
     tab.mouse.move(box["x"] + 30, box["y"] + 20)
     tab.mouse.down()
     tab.mouse.move(box["x"] + 90, box["y"] + 80, steps=4)
-    tab.wait_for_function("whole => [...document.querySelectorAll('.card .name')].map(n => n.title).join() !== whole",
-                          arg=",".join(whole))  # fmt: skip
+    tab.wait_for_function(f"whole => {SHOWN_NAMES} !== whole", arg=",".join(whole))
     tab.mouse.up()
     tab.click(".whole")
-    tab.wait_for_function("whole => [...document.querySelectorAll('.card .name')].map(n => n.title).join() === whole",
-                          arg=",".join(whole))  # fmt: skip
+    tab.wait_for_function(f"whole => {SHOWN_NAMES} === whole", arg=",".join(whole))
 
 
 def test_a_phone_has_no_sideways_scroll_and_large_targets(host, tab, built, page_root):
@@ -255,11 +255,13 @@ def test_the_policy_lets_the_page_and_its_worker_ask_its_own_host_alone(host, ta
     tab.goto(served.address)
     tab.wait_for_selector(".example")
     asked = tab.evaluate(
-        "async address => { const code = `fetch('${address}worker').then(() => 'sent', () => 'refused').then(postMessage)`;"
+        "async address => { const ask = `.then(() => 'sent', () => 'refused')`;"
+        "const code = `fetch('${address}worker')${ask}.then(postMessage)`;"
         "const worker = new Worker(URL.createObjectURL(new Blob([code], {type: 'text/javascript'})));"
         "const inside = new Promise(done => { worker.onmessage = event => done(event.data); });"
         "new Image().src = address + 'picture'; navigator.sendBeacon(address + 'beacon', 'x');"
-        "return [await fetch(address + 'page', {mode: 'no-cors'}).then(() => 'sent', () => 'refused'), await inside]; }",
+        "const page = fetch(address + 'page', {mode: 'no-cors'}).then(() => 'sent', () => 'refused');"
+        "return [await page, await inside]; }",
         other.address,
     )
     assert asked == ["refused", "refused"]
@@ -275,7 +277,8 @@ def test_it_works_offline_after_the_first_visit(host, tab, built, page_root):
         "async () => { const cache = await caches.open('retrieval-site');"
         "const {scripts} = await (await fetch('manifest.json')).json();"
         "const kept = (await cache.keys()).map(({url}) => url);"
-        "return [location.pathname, ...scripts].every(name => kept.includes(new URL(name, location.href).href)); }"
+        "const at = name => new URL(name, location.href).href;"
+        "return [location.pathname, ...scripts].every(name => kept.includes(at(name))); }"
     )
     served.server.shutdown()
     served.server.server_close()
@@ -352,7 +355,7 @@ def test_the_example_runs_from_another_site(host, tab, built, page_root):
     tab.set_input_files("input", page_root / "query.png")
     tab.wait_for_selector("#hits img")
     found = tab.eval_on_selector_all("#hits img", "images => images.map(image => image.alt)")
-    assert found == server_names(page_root, Image.open(page_root / "query.png"), 10)
+    assert found == server_names(page_root, picture(99, 160, 120), 10)
     assert tab.complaints == []
 
 
