@@ -240,10 +240,7 @@ class MilvusSpace:
             filter=keep,
             limit=min(k * wide, DEEPEST),
             output_fields=["digest", *fields, *(["vector"] if wide > 1 else [])],
-            search_params={
-                "metric_type": milvus.METRIC,
-                "params": search_params(made.factory, made.probes, k),
-            },
+            search_params={"metric_type": milvus.METRIC, "params": effort},
             timeout=milvus.SECONDS,
         )
         scores, found = np.full((len(queries), k), -np.inf, np.float32), []
