@@ -43,11 +43,7 @@ class Row:
 def run_demo(images: Path | None, out: Path, page: bool, port: int) -> list[Row]:
     """Run the demo, saying each step, print its table, and return the rows: teacher, student.
 
-    Args:
-        images: A folder of the user's photos; None takes the installed ones.
-        out: Folder for everything that is made.
-        page: Whether to serve the page at the end.
-        port: Its port.
+    Images are a folder of the user's photos, None for the installed ones; the page is served at the end.
     """
     out.mkdir(parents=True, exist_ok=True)
     photos = out / "photos"

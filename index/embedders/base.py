@@ -72,15 +72,8 @@ class Embedder(ABC):
     ) -> Mapping[int, str]:
         """Find the images that it has no vector for, before anything is made of the others.
 
-        Args:
-            files: n image files.
-            digests: Content digest of each, where they are known.
-
-        Returns:
-            Why there is no vector, by the image's place in `files`; nothing of a model that can be asked.
-
-        Raises:
-            UsageError: Images are missing, and its options do not allow that.
+        Digests are the files' content digests, where they are known. Returns why, by the place in `files`:
+        nothing, of a model that can be asked. Raises UsageError if its options allow none to be missing.
         """
         return {}
 

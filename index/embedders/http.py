@@ -143,14 +143,7 @@ class EndpointEmbedder(Embedder):
             say(f"{self.name} {line}")
 
     def post(self, request: dict[str, Any]) -> bytes:
-        """Make one call, and give the body of the answer.
-
-        Args:
-            request: Arguments for `httpx.Client.stream`.
-
-        Raises:
-            CallError: As `embed`.
-        """
+        """Make one call, with arguments for `httpx.Client.stream`, and give its body; raises as `embed`."""
         deadline = time.monotonic() + self.options.timeout
         sent = False  # whether the endpoint may have begun to work, and to charge
 

@@ -36,14 +36,7 @@ def rows_of(key: str, pool: Pool) -> Rows | None:
 def ask_lists(
     lists: Sequence[Rows], pool: Pool, ranker: Ranker, ledger: Ledger, budget: int
 ) -> tuple[dict[str, NDArray[np.float32]], list[Failure]]:
-    """Bring answers about lists into the ledger, as far as the budget goes.
-
-    Args:
-        lists: What to ask about, most wanted first.
-        pool: Their photos.
-        ranker: The ranker to ask.
-        ledger: Its answers.
-        budget: How many lists may ever be asked about; the ledger counts.
+    """Bring answers about lists, the most wanted first, into the ledger, as far as the budget goes.
 
     Returns:
         `(SHOWN,)` reciprocal ranks of each list that is answered, by its key; and why others are not.

@@ -39,11 +39,7 @@ class PreferencesRanker(Ranker):
     calls = Calls(batch=1)
 
     def __init__(self, path: Path, options: EmbedderOptions) -> None:
-        """Read the file whole.
-
-        Raises:
-            UsageError: It cannot be read, or lacks a column.
-        """
+        """Read the file whole; UsageError if it cannot be read, or lacks a column."""
         try:
             if path.suffix == ".parquet":
                 rows = pq.read_table(path, columns=list(COLUMNS)).to_pylist()
@@ -122,14 +118,10 @@ class EndpointRanker(EmbedderRanker):
 
 
 def read_order(body: bytes, count: int) -> list[int]:
-    """Read an answer: places by falling score. What is no candidate, or has no finite score, is left out.
+    """Read an answer about `count` candidates: places by falling score, if it is finite.
 
-    Args:
-        body: JSON, `{"results": [{"index": 0, "relevance_score": 0.9}, ...]}`.
-        count: How many candidates there were.
-
-    Raises:
-        ValueError: It is something else. The message says so.
+    It is JSON, `{"results": [{"index": 0, "relevance_score": 0.9}, ...]}`; of something else ValueError says
+    what it is.
     """
     try:
         found = [(entry["index"], float(entry["relevance_score"])) for entry in json.loads(body)["results"]]
@@ -166,11 +158,7 @@ class VectorsRanker(EmbedderRanker):
     """A teacher with vectors and without a price, of which only the orders are used: for honest tables."""
 
     def __init__(self, teacher: Embedder) -> None:
-        """Take the teacher.
-
-        Raises:
-            UsageError: Its vectors have a price, and would be paid for once for each list.
-        """
+        """Take the teacher; UsageError if it has a price, which would be paid once for each list."""
         if teacher.calls.paid:
             raise UsageError(f"--orders-only takes an ONNX file or a file of vectors, not {teacher.name}.")
         super().__init__("orders", teacher)
@@ -186,16 +174,10 @@ class VectorsRanker(EmbedderRanker):
 
 
 def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: bool = False) -> Ranker:
-    """Open the ranker that `spec` names.
+    """Open a ranker; UsageError if that cannot be.
 
-    Args:
-        spec: The address of a rerank endpoint, a file of preferences (.csv, .parquet), or a Python callable.
-        device: `auto`, `cpu` or `cuda`.
-        options: What the spec does not say.
-        orders_only: Whether `spec` is of a teacher with vectors, as for `open_embedder`.
-
-    Raises:
-        UsageError: It cannot be opened.
+    The spec is the address of a rerank endpoint, a file of preferences (.csv, .parquet), a Python callable
+    or, for `orders_only`, a teacher with vectors, as for `open_embedder`. Options are what it does not say.
     """
     if orders_only:
         return VectorsRanker(open_embedder(spec, device, options))
