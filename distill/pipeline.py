@@ -35,11 +35,10 @@ from distill.training.checkpoint import Checkpoint
 from distill.training.device import keep_freed_memory, open_fabric
 from distill.training.distributed import on_first
 from distill.training.views import stored_side
-from index.build.taught import FILE as TAUGHT
-from index.build.taught import Taught
+from index.build.taught import TAUGHT, Taught
 from index.embedders.base import Embedder, embed_many
 from index.embedders.onnx import OnnxEmbedder
-from index.embedders.teacher_space import FILE as TEACHER_SPACE
+from index.embedders.teacher_space import TEACHER_SPACE
 from index.errors import UsageError
 from index.images.file import ImageFile
 from index.images.sources import Source, find_images

@@ -7,6 +7,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.vectors import scale_to_unit
+
 CLUSTERED_DIM = 64  # principal components of the features that images are clustered by
 ROUNDS = 20  # of k-means
 
@@ -53,7 +55,7 @@ def order_by_worth(
 
 def _reduce(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Project unit features to their leading principal components: as good for clustering, and faster."""
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    unit = scale_to_unit(features)
     centred = unit - unit.mean(axis=0)
     _, axes = np.linalg.eigh(centred.T @ centred)
     return np.ascontiguousarray(centred @ axes[:, : -CLUSTERED_DIM - 1 : -1], dtype=np.float32)

@@ -182,7 +182,7 @@ def unit_rows() -> Callable[..., NDArray[np.float32]]:
     return make
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def page_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Thirty pictures of two shops, their index with a student and a teacher, and a photo to search with."""
     from index.build.pipeline import build_index
@@ -205,8 +205,9 @@ def page_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def page_site(page_root: Path):
+    """A running page of it, which tests look at and leave as it was."""
     process, address = start_server(page_root / "idx", "--price", "1.5", "--max-upload-mb", "2")
     yield address
     process.terminate()

@@ -152,11 +152,7 @@ def upgrade(
 
 
 def parse_budgets(text: str) -> list[int]:
-    """Read `500` or `100,250,500`; the result is in ascending order.
-
-    Raises:
-        UsageError: It is something else.
-    """
+    """Read `500` or `100,250,500`, and return them rising; UsageError if it is something else."""
     try:
         return sorted({int(part) for part in text.split(",")})
     except ValueError:

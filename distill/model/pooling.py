@@ -14,10 +14,7 @@ SMALLEST_VARIANCE = 1e-4  # within a map: its square root then has a gradient
 
 
 def pool_maps(backbone: Backbone, images: Tensor) -> Tensor:
-    """Map `(n, h, w, 3)` uint8 to `(n, features)` float32.
-
-    They are mean and deviation of each channel of each map, and the features that follow.
-    """
+    """Map `(n, h, w, 3)` uint8 to `(n, features)`: means and deviations of the maps, and the rest."""
     maps, features = backbone.maps(images)
     pooled = [] if features is None else [features]
     for found in maps:

@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.distributed.checkpoint.stateful import Stateful
 
 
 @dataclass
@@ -36,16 +39,6 @@ class Progress:
             self.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
 
 
-class Stateful(Protocol):
-    """What torch calls a module, an optimizer or a schedule in this respect."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Give everything that changes."""
-
-    def load_state_dict(self, state: dict[str, Any], /) -> Any:
-        """Put it back."""
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """Where the state of a run is kept."""
@@ -53,7 +46,7 @@ class Checkpoint:
     path: Path  # the file
     run: str  # what the state belongs to: a digest of the options, the images and the answers
 
-    def save(self, done: Progress, parts: Mapping[str, Stateful]) -> None:
+    def save(self, done: Progress, parts: "Mapping[str, Stateful]") -> None:
         """Write the state beside its place, then rename it."""
         state = {
             "run": self.run,
@@ -66,7 +59,7 @@ class Checkpoint:
         torch.save(state, partial)
         partial.replace(self.path)
 
-    def load(self, parts: Mapping[str, Stateful]) -> Progress:
+    def load(self, parts: "Mapping[str, Stateful]") -> Progress:
         """Put a run's state back; start from nothing where there is none, or it is another run's."""
         if not self.path.is_file():
             return Progress()

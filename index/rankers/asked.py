@@ -70,11 +70,7 @@ def ask_lists(
 def make_bill(
     photos: Sequence[Source], ranker: Ranker, ledger: Ledger, budget: int, price: float | None
 ) -> Bill:
-    """Reckon what asking a ranker costs, as `index.teachers.cost.make_bill`: queries are lists.
-
-    Raises:
-        UsageError: The price is none, or a source cannot be used.
-    """
+    """Reckon what asking a ranker costs, as `index.teachers.cost.make_bill`: queries are lists."""
     count = len(find_images(photos))
     queries = max(budget - ledger.spent, 0) if ranker.calls.paid else 0
     rate = expected_rate(ranker, ledger)

@@ -86,10 +86,7 @@ def to_row(order: Sequence[Any]) -> NDArray[np.float32]:
 
 
 def kendall_tau(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """Kendall's tau of two `(n,)` scorings of the same candidates, over the pairs that both tell apart.
-
-    Zeros are unranked, and in no pair; NaN without such a pair.
-    """
+    """Kendall's tau of two `(n,)` scorings, over pairs that both tell apart; 0 is unranked."""
     both = (first != 0) & (second != 0)
     i, j = np.triu_indices(int(both.sum()), 1)
     signs = np.sign(first[both][i] - first[both][j]) * np.sign(second[both][i] - second[both][j])
