@@ -17,7 +17,7 @@ import pytest
 from milvus_server import Server
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from page_tools import CHROMIUM, COUNT, DESKTOP, FLAGS, start_server
+from page_tools import CHROMIUM, COUNT, DESKTOP, FLAGS, open_fresh, start_server
 from PIL import Image
 from web_site import Site
 
@@ -107,6 +107,13 @@ def browser() -> Iterator[Any]:
         running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield running
         running.close()
+
+
+@pytest.fixture(scope="module")
+def profile(browser) -> Iterator[Any]:
+    """A profile of it, for `open_fresh`."""
+    with browser.new_context() as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -215,12 +222,12 @@ def page_site(page_root: Path):
 
 
 @pytest.fixture
-def open_tab(browser, page_site):
+def open_tab(profile, page_site):
     """Opens tabs, and in the end finds that none has complained."""
     tabs = []
 
     def open_at(path: str = "", size: tuple[int, int] = DESKTOP, theme: str = "light"):
-        tab = browser.new_page(viewport=dict(zip(("width", "height"), size, strict=True)), color_scheme=theme)
+        tab = open_fresh(profile, page_site, size, theme)
         tab.complaints = []
         tab.on("console", lambda said: tab.complaints.append(said.text) if said.type == "error" else None)
         tab.on("pageerror", lambda error: tab.complaints.append(str(error)))

@@ -223,24 +223,18 @@ def test_variants_are_judged_by_query_photos_if_there_are_some(
     assert [(one["population"], one["queries"]) for one in made] == [("query photos", 10)] * 2
 
 
-def test_a_second_run_pays_nothing_and_makes_the_same_student(made, tmp_path):
-    images = made.folder.with_name("images")
-    first, second = made, distill_again(made, images, tmp_path / "two")
-    assert "0 teacher queries in this run, 8 answers from the ledger" in second.summary
-    assert first.run["training"]["loss"] == second.run["training"]["loss"]
-    photo = read_photo(find_images([images])[0])
-    one, two = (OnnxEmbedder(done.folder / "student.onnx") for done in (first, second))
-    np.testing.assert_array_equal(one.embed([one.prepare(photo)]), two.embed([two.prepare(photo)]))
-
-
-def test_no_label_is_read(made, tmp_path):
-    """The same images under names that say nothing give the same student."""
-    anonymous = tmp_path / "anonymous"
+def test_a_second_run_pays_nothing_and_makes_the_same_student_and_no_label_is_read(made, tmp_path):
+    """The same images under names that say nothing, by which a label could be told."""
+    images, anonymous = find_images([made.folder.with_name("images")]), tmp_path / "anonymous"
     anonymous.mkdir()
-    for i, file in enumerate(find_images([made.folder.with_name("images")])):
+    for i, file in enumerate(images):
         (anonymous / f"{i:03}{file.path.suffix}").symlink_to(file.path)
-    again = distill_again(made, anonymous, tmp_path / "again")
+    again = distill_again(made, anonymous, tmp_path / "two")
+    assert "0 teacher queries in this run, 8 answers from the ledger" in again.summary
     assert again.run["training"]["loss"] == made.run["training"]["loss"]
+    photo = read_photo(images[0])
+    one, two = (OnnxEmbedder(done.folder / "student.onnx") for done in (made, again))
+    np.testing.assert_array_equal(one.embed([one.prepare(photo)]), two.embed([two.prepare(photo)]))
 
 
 def test_by_name(folder, tmp_path, teacher_file):
