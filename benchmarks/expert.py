@@ -22,7 +22,6 @@ from distill.training.device import keep_freed_memory, open_fabric
 from distill.training.recipes import Recipe
 from distill.training.views import stored_side
 from index.evaluation.evaluate import read_labels
-from index.images.decode import REDUCING_GAP
 
 SIDE = 260
 # The lower half keeps its ImageNet weights: it costs most of the time and gains least.
@@ -53,7 +52,7 @@ def main() -> None:
     student = train_with_labels(pool, labels, proxy_anchor, args.steps, OPTIONS, fabric)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     facts = {"model": OPTIONS.student, "weights": f"{backbone.origin}, {args.steps} steps of Proxy-Anchor"}
-    print(export_onnx(student, args.out, SIDE, OPTIONS.dim, facts, SIDE / stored_side(SIDE), REDUCING_GAP))
+    print(export_onnx(student, args.out, SIDE, OPTIONS.dim, facts, SIDE / stored_side(SIDE), reduced=True))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,6 @@ from index.embedders.base import Embedder, embed_many
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.teacher_space import FILE as TEACHER_SPACE
 from index.errors import UsageError
-from index.images.decode import REDUCING_GAP
 from index.images.file import ImageFile
 from index.images.sources import Source, find_images
 from index.io import content_digest
@@ -209,7 +208,7 @@ def make_student(
     crop = options.size / pool.pixels.shape[1]
     remove_variants(out / STUDENT)
     (out / WEIGHTS).write_bytes(save(student.cpu().state_dict()))
-    export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop, REDUCING_GAP)
+    export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop, reduced=True)
     embedder = OnnxEmbedder(out / STUDENT, "cpu")
     crops = as_shown(fitted.examples.pixels[:64], options.size)
     vectors = embed_many(embedder, list(as_shown(pool.pixels, options.size)))

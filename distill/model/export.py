@@ -93,13 +93,13 @@ def export_onnx(
     dim: int,
     facts: Mapping[str, str],
     crop: float = 1.0,
-    reducing_gap: float | None = None,
+    reduced: bool = False,
 ) -> Path:
     """Write a module as one of our ONNX files, which takes its place once it agrees with the module.
 
     The module maps `(n, side, side, 3)` uint8 to `(n, dim)` unit rows. Facts become `retrieval.<name>`.
-    The crop is the share of each side of an image, about its centre, to be shown to the module; the gap is
-    as in `index.images.decode.square`.
+    The crop is the share of each side of an image, about its centre, to be shown to the module, of an
+    image that is `reduced` or not as in `index.images.decode.square`.
 
     Raises:
         UsageError: `out` cannot be written.
@@ -137,7 +137,7 @@ def export_onnx(
         "parameters": str(count_parameters(module)),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": " ".join(f"{package}={version(package)}" for package in ("torch", "timm", "onnx")),
-        **({"reducing_gap": f"{reducing_gap}"} if reducing_gap else {}),
+        **({"reduced": "yes"} if reduced else {}),
         **facts,
     }
     onnx.helper.set_model_props(model, {f"retrieval.{name}": value for name, value in written.items()})

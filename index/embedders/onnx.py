@@ -70,17 +70,16 @@ class OnnxEmbedder(OnnxModel):
         self.dim = int(self.metadata["retrieval.dim"])
         self.side = int(self.metadata["retrieval.size"])
         self.crop = float(self.metadata["retrieval.crop"])
-        gap = self.metadata.get("retrieval.reducing_gap")  # of students that learnt from reduced images
-        self.reducing_gap = float(gap) if gap else None
+        self.reduced = self.metadata.get("retrieval.reduced") == "yes"  # the images that it was taught from
 
     @property
     def decode_side(self) -> int:
         """As in `Embedder`; what was taught from reduced images needs no more pixels than its input."""
-        return math.ceil(self.side / self.crop) if self.reducing_gap else super().decode_side
+        return math.ceil(self.side / self.crop) if self.reduced else super().decode_side
 
     def prepare(self, photo: Photo) -> NDArray[np.uint8]:
         """Squash the middle of the image to `(side, side, 3)` uint8."""
-        return square(photo.image, self.side, self.crop, self.reducing_gap)
+        return square(photo.image, self.side, self.crop, self.reduced)
 
     def embed(self, batch: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Map n `(side, side, 3)` uint8 arrays to `(n, dim)` float32 unit rows."""

@@ -1,5 +1,6 @@
 """Decode images: upright RGB pixels in sRGB, or a reason why not."""
 
+import math
 import re
 import struct
 import warnings
@@ -28,7 +29,6 @@ HEIC = re.compile(rb"....ftyp(hei[cmsx]|hev[cm]|mif1|msf1)", re.DOTALL)
 MAX_PIXELS = 89_000_000  # that are decoded
 MAX_STREAMED = 300_000_000  # of a JPEG that is decoded smaller, row by row: only time depends on them
 MARGIN = 4  # times what is made of it, that a JPEG must remain: rankings are those of whole decoding
-REDUCING_GAP = 1.2  # of students that are taught from reduced images, and so may be shown them
 MAX_SCANS = 500  # of a progressive JPEG: each costs as much time as its pixels, and hardly a byte
 UPRIGHT = {  # what undoes each EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -116,17 +116,19 @@ def decode(data: bytes, name: str, side: int | None = None) -> Photo:
         raise ImageError(f"broken image: {' '.join(str(error).split())}") from error
 
 
-def square(
-    image: Image.Image, side: int, crop: float = 1.0, reducing_gap: float | None = None
-) -> NDArray[np.uint8]:
+def square(image: Image.Image, side: int, crop: float = 1.0, reduced: bool = False) -> NDArray[np.uint8]:
     """Squash the middle of an RGB image to `(side, side, 3)` uint8, bicubic: the rule of our ONNX files.
 
-    `crop` is the share of width and of height that is kept, about the centre. With a `reducing_gap`, whole
-    blocks of pixels are averaged first, as long as this many times `side` remains.
+    `crop` is the share of width and of height that is kept, about the centre. What is to be `reduced` is
+    first brought to 1/2, 1/4, ... of its size, as long as no pixels are missing then: much as a JPEG that is
+    decoded smaller, so that both look alike.
     """
+    scale = min(image.size) // math.ceil(side / crop) if reduced else 1
+    if scale > 1:
+        image = image.reduce(1 << scale.bit_length() - 1)
     left, top = (1 - crop) / 2 * image.width, (1 - crop) / 2 * image.height
     box = (left, top, image.width - left, image.height - top)
-    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box, reducing_gap))
+    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box))
 
 
 def with_pixels(photo: Photo, image: Image.Image) -> Photo:
