@@ -11,7 +11,7 @@ from platformdirs import user_cache_path
 
 from app.server.concurrency import CORES
 from index.errors import ImageError, RetrievalError, needs
-from index.images.decode import FORMATS, decode, encode
+from index.images.decode import FORMATS, MARGIN, decode, encode
 from index.images.sources import image_at
 from index.io import content_digest
 from index.stores.base import Store
@@ -154,6 +154,6 @@ def build_pictures(pictures: Pictures) -> APIRouter:
 
 def make_jpeg(data: bytes, name: str, side: int, quality: int = 85) -> bytes:
     """Make a JPEG of an image file, at most `side` pixels wide and high; raises ImageError as `decode`."""
-    image = decode(data, name, side).image
+    image = decode(data, name, MARGIN * side).image
     image.thumbnail((side, side), Image.Resampling.BICUBIC)
     return encode(image, "JPEG", quality=quality)
