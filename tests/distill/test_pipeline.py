@@ -27,8 +27,8 @@ from index.images.sources import find_images
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
 
-OPTIONS = Options(
-    budget=8, student="test_efficientnet", weights="none", size=32, dim=6, device="cpu", steps=4
+OPTIONS = Options(  # each stage takes the export a second
+    budget=8, student="test_efficientnet", weights="none", stages=3, size=32, dim=6, device="cpu", steps=4
 )
 
 
@@ -290,6 +290,12 @@ def test_nonsense_is_neither_stored_nor_learnt(folder, tmp_path, teacher_file):
         with pytest.raises(RetrievalError, match=r"answered with a vector that is not finite"):
             distill(find_images([folder]), faulty, ledger, tmp_path / "s", OPTIONS)
         assert len(ledger) == 0
+
+
+def test_too_few_stages_are_refused_before_anything_is_paid(folder, tmp_path, teacher, ledger):
+    with pytest.raises(UsageError, match="sees only edges and colours in so few stages"):
+        distill(find_images([folder]), teacher, ledger, tmp_path / "s", replace(OPTIONS, stages=1))
+    assert teacher.asked == 0
 
 
 def test_copies_are_one_image(tmp_path, teacher, ledger):
