@@ -80,7 +80,7 @@ UNIT_FLOATS = VectorType()
 CODES = VectorType("uint8", "hamming")  # eight bits a number; a score is the cosine of their signs, 1 and -1
 
 
-def scale_to_unit(rows: Vectors) -> Vectors:
+def scale_to_unit(rows: NDArray[Any]) -> NDArray[Any]:
     """Scale `(n, dim)` rows to unit length; zeros stay zeros."""
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
