@@ -3,15 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from torch.distributed.checkpoint.stateful import Stateful
 
 
 @dataclass
@@ -41,12 +38,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where the state of a run is kept."""
+    """Where the state of a run is kept: of modules, optimizers and the like, by name."""
 
     path: Path  # the file
     run: str  # what the state belongs to: a digest of the options, the images and the answers
 
-    def save(self, done: Progress, parts: "Mapping[str, Stateful]") -> None:
+    def save(self, done: Progress, parts: Mapping[str, Any]) -> None:
         """Write the state beside its place, then rename it."""
         state = {
             "run": self.run,
@@ -59,7 +56,7 @@ class Checkpoint:
         torch.save(state, partial)
         partial.replace(self.path)
 
-    def load(self, parts: "Mapping[str, Stateful]") -> Progress:
+    def load(self, parts: Mapping[str, Any]) -> Progress:
         """Put a run's state back; start from nothing where there is none, or it is another run's."""
         if not self.path.is_file():
             return Progress()
