@@ -377,10 +377,14 @@ def test_agreement_is_measured_on_query_photos_if_there_are_some(tmp_path, teach
     assert again.run["training"]["loss"] == done.run["training"]["loss"]
 
 
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
 def test_a_killed_run_goes_on_and_pays_nothing_twice(made, tmp_path, monkeypatch):
     images = made.folder.with_name("images")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("distill.pipeline.export_onnx", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("distill.pipeline.export_onnx", interrupt)
         distill_again(made, images, tmp_path / "killed")
     assert (tmp_path / "killed" / "checkpoint.pt").is_file()
     again = distill_again(made, images, tmp_path / "killed")
