@@ -165,13 +165,22 @@ def scans(tab: Any) -> None:
         row(f"100,000 photos searched, {what}", f"{spent:.1f} ms")
 
 
-def memory(tab: Any, data: bytes) -> None:
-    """The process of the tab after a search."""
-    tab.evaluate(f"async text => {{ {TO_BLOB} await gallery.search(photo); }}", b64encode(data).decode())
-    below = [
-        each for each in psutil.Process().children(recursive=True) if "renderer" in " ".join(each.cmdline())
-    ]
-    row("memory of the tab's process", f"{max(each.memory_info().rss for each in below) / 1e6:.0f} MB")
+def memory(browser: Any, address: str, data: bytes) -> None:
+    """The process of a tab that has searched, and of an empty one."""
+    before = {each.pid for each in psutil.Process().children(recursive=True)}
+    used = []
+    for searches in (False, True):
+        tab = browser.new_context().new_page()
+        tab.goto(address + "icon.svg" if not searches else address)
+        if searches:
+            tab.evaluate(OPEN, address)
+            tab.evaluate(
+                f"async text => {{ {TO_BLOB} await gallery.search(photo); }}", b64encode(data).decode()
+            )
+        below = [each for each in psutil.Process().children(recursive=True) if each.pid not in before]
+        used.append(max(each.memory_info().rss for each in below) / 1e6)
+        before |= {each.pid for each in below}
+    row("memory of the tab's process, and of an empty one's", f"{used[1]:.0f} MB, {used[0]:.0f} MB")
 
 
 def visits(browser: Any, address: str, photo: Path) -> None:
@@ -227,10 +236,10 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         photo = given.queries.parent / rows[0][chosen[0]]["path"]
         visits(browser, address, photo)
+        memory(browser, address, queries[0][0])
         tab = browser.new_page()
         tab.goto(address)
         tab.evaluate(OPEN, address)
-        memory(tab, queries[0][0])
         parity(tab, searcher, queries, labels)
         speed(tab, student, queries[0][0])
         large_photo(tab, queries[0][0])

@@ -6,7 +6,7 @@ import {open} from '../retrieval-search.js';
 const PER_PAGE = 24, EXAMPLES = 6;
 const root = document.querySelector('.search'), $ = selector => root.querySelector(selector);
 const cards = $('.cards'), large = $('.large'), spoken = $('.spoken'), picture = $('.picture');
-let gallery, asked = null, k = PER_PAGE, hits = [], shown = -1, running = false, waiting = false;
+let gallery, asked = null, k = PER_PAGE, hits = [], shown = -1, running = false, waiting = false, ready = false;
 
 const make = (tag, facts = {}, ...children) => {
   const made = Object.assign(document.createElement(tag), facts);
@@ -15,9 +15,12 @@ const make = (tag, facts = {}, ...children) => {
 };
 const complain = line => {
   const lines = [line, ...gallery?.complaints ?? []].filter(Boolean);
-  $('.complaint').replaceChildren(...lines.map(textContent => make('p', {className: 'note error', textContent})));
+  const notes = lines.map(textContent => make('p', {className: 'note error', textContent}));
+  if (asked && !ready && !line) notes.push(make('p', {className: 'note', textContent: 'Loading the search, which this browser then keeps.'}));
+  $('.complaint').replaceChildren(...notes);
 };
 const titleOf = hit => hit.metadata[gallery.names.title] || hit.name.split('/').pop().replace(/\.[^.]*$/, '');
+const opening = open(new URL('.', location.href));
 const cropper = makeCropper(picture, () => search());
 
 // Searches again once the search that runs is done: of many boxes that are drawn, the last one counts.
@@ -32,6 +35,7 @@ async function search() {
   root.classList.add('asking');
   root.setAttribute('aria-busy', 'true');
   try {
+    gallery ??= await opening;
     const filters = readFilters(), whole = cropper.view.turn === 0 && cropper.view.box.join() === '0,0,1,1';
     const found = 'item' in mine && whole
       ? await gallery.searchItem(mine.item, {k, ...filters})
@@ -56,6 +60,7 @@ function fail(line) {
 }
 
 function show(found) {
+  ready = true;
   complain('');
   hits = found;
   root.dataset.state = 'found';
@@ -173,6 +178,7 @@ for (const input of root.querySelectorAll('.file')) {
     usePhoto(input.files[0]);
     input.value = '';
   });
+  if (input.files.length) usePhoto(input.files[0]);  // chosen before this ran
 }
 addEventListener('paste', event => {
   const photo = [...event.clipboardData.files].find(file => file.type.startsWith('image/'));
@@ -260,7 +266,7 @@ async function workOffline() {
 async function start() {
   document.querySelector('.stalled').remove();
   try {
-    gallery = await open(new URL('.', location.href));
+    gallery = await opening;
   } catch (error) {
     fail(error.message);
     return;
@@ -268,7 +274,7 @@ async function start() {
   document.querySelector('.size').textContent = `${gallery.count.toLocaleString()} photos`;
   gallery.addEventListener('complaint', () => complain(''));
   addFilters();
-  gallery.ready().catch(error => fail(error.message));
+  gallery.ready().then(() => { ready = true; }, error => fail(error.message));
   const digest = location.hash.slice(1), linked = digest ? await gallery.find(digest) : null;
   if (linked !== null) useItem(await gallery.item(linked));
   else if (digest) complain('The photo of this address is no longer in the gallery.');

@@ -336,7 +336,7 @@ def test_what_is_no_photo_is_one_line(host, tab, built, tmp_path):
     (tmp_path / "a.tif").write_bytes(encoded("TIFF"))
     tab.goto(host(built).address)
     tab.set_input_files(".file:not(.shot)", tmp_path / "a.tif")
-    tab.wait_for_selector(".complaint .note")
+    tab.wait_for_selector(".complaint .error")
     assert "Browsers read JPEG, PNG, WebP, AVIF, GIF and BMP" in tab.inner_text(".complaint")
 
 
