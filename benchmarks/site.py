@@ -83,7 +83,7 @@ def parity(tab: Any, searcher: Any, queries: list[tuple[bytes, str]], labels: di
     gallery = np.asarray(index.rows("student"))
     names = [item.name for item in index.items]
     of_item = np.array([labels[name] for name in names])
-    photos = [decode(data, "query", student.side) for data, _ in queries]
+    photos = [decode(data, "query", student.decode_side) for data, _ in queries]
     native = np.concatenate([student.embed([student.prepare(photo)]) for photo in photos])
     overlaps, ours, theirs, differences = [], [], [], []
     for (data, label), vector in zip(queries, native, strict=True):
@@ -112,7 +112,7 @@ def precision(scores: np.ndarray, right: np.ndarray) -> float:
 
 def speed(tab: Any, student: OnnxEmbedder, data: bytes) -> None:
     """A photo through the student, in turns with the native one."""
-    photo = decode(data, "query", student.side)
+    photo = decode(data, "query", student.decode_side)
     pixels = student.prepare(photo)
     browser, native = [], []
     for _ in range(31):

@@ -93,6 +93,7 @@ def build_site(searcher: Searcher, out: Path, options: SiteOptions) -> str:
         "model": student.name,
         "side": student.side,
         "crop": student.crop,
+        "reduced": student.reduced,
         "dim": made.dim,
         "bits": made.bits,
         "rescore": made.rescore,

@@ -1,6 +1,6 @@
 // A photo to the pixels that the student is shown, as the server makes them.
 
-import {square} from './resize.js';
+import {reduce, square} from './resize.js';
 
 const MARGIN = 4;  // a photo is halved, once to three times, as long as this many times the side remains
 const UNREAD = 'This browser cannot read that photo. Browsers read JPEG, PNG, WebP, AVIF, GIF and BMP: convert it, '
@@ -16,7 +16,8 @@ export async function decode(photo) {
 }
 
 // `turn` counts quarter turns clockwise, `box` is [left, top, right, bottom] as shares of the turned photo.
-export function prepare(bitmap, {side, crop}, turn = 0, box = [0, 0, 1, 1]) {
+// A student that was taught from reduced photos is shown such.
+export function prepare(bitmap, {side, crop, reduced}, turn = 0, box = [0, 0, 1, 1]) {
   const sideways = turn % 2, wide = sideways ? bitmap.height : bitmap.width, high = sideways ? bitmap.width : bitmap.height;
   const left = Math.floor(box[0] * wide), top = Math.floor(box[1] * high);
   const width = Math.ceil(box[2] * wide) - left, height = Math.ceil(box[3] * high) - top;
@@ -32,6 +33,8 @@ export function prepare(bitmap, {side, crop}, turn = 0, box = [0, 0, 1, 1]) {
   pen.translate(wide / 2 - left, high / 2 - top);
   pen.rotate(turn * Math.PI / 2);
   pen.drawImage(bitmap, -bitmap.width / 2, -bitmap.height / 2);
-  const {data} = pen.getImageData(0, 0, canvas.width, canvas.height);
-  return square(data, canvas.width, canvas.height, side, crop);
+  let pixels = pen.getImageData(0, 0, canvas.width, canvas.height);
+  const times = reduced ? Math.floor(Math.min(canvas.width, canvas.height) / Math.ceil(side / crop)) : 1;
+  if (times > 1) pixels = reduce(pixels.data, canvas.width, canvas.height, 2 ** Math.floor(Math.log2(times)));
+  return square(pixels.data, pixels.width, pixels.height, side, crop);
 }

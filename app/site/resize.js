@@ -27,6 +27,29 @@ function coefficients(length, first, last, side) {
   return {starts, counts, weights, size};
 }
 
+// Averages blocks of `times` by `times` pixels, as Pillow's reduce.
+export function reduce(rgba, width, height, times) {
+  const wide = Math.ceil(width / times), high = Math.ceil(height / times), out = new Uint8ClampedArray(wide * high * 4);
+  for (let y = 0, to = 0; y < high; y++) {
+    const bottom = Math.min((y + 1) * times, height);
+    for (let x = 0; x < wide; x++, to += 4) {
+      const right = Math.min((x + 1) * times, width), count = (bottom - y * times) * (right - x * times);
+      let r = count >> 1, g = r, b = r;
+      for (let row = y * times; row < bottom; row++) {
+        for (let at = 4 * (row * width + x * times), end = 4 * (row * width + right); at < end; at += 4) {
+          r += rgba[at];
+          g += rgba[at + 1];
+          b += rgba[at + 2];
+        }
+      }
+      out[to] = Math.floor(r / count);
+      out[to + 1] = Math.floor(g / count);
+      out[to + 2] = Math.floor(b / count);
+    }
+  }
+  return {data: out, width: wide, height: high};
+}
+
 const clip = sum => Math.min(Math.max(sum >> BITS, 0), 255);
 
 export function square(rgba, width, height, side, crop) {
