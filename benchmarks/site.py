@@ -7,6 +7,7 @@ The index is one of the photos of the labels. Prints the table of docs/browser.m
 
 import argparse
 import csv
+import gzip
 import sys
 import threading
 from base64 import b64encode
@@ -28,6 +29,7 @@ from page_tools import CHROMIUM, FLAGS
 
 from app.site.build import SiteOptions, build_site_by_name
 from index.embedders.onnx import OnnxEmbedder
+from index.evaluation.metrics import overlap_at_k, rank
 from index.images.decode import decode
 from index.search import open_searcher
 
@@ -102,6 +104,24 @@ def parity(tab: Any, searcher: Any, queries: list[tuple[bytes, str]], labels: di
     row(f"overlap@10 with the server, {len(queries)} queries", f"{100 * np.mean(overlaps):.2f} %")
     row("mAP in the browser and on the server", f"{100 * np.mean(ours):.2f}, {100 * np.mean(theirs):.2f}")
     row("largest difference of a number of a vector, median", f"{np.median(differences):.1e}")
+
+
+def formats(student: OnnxEmbedder, gallery: np.ndarray, queries: list[tuple[bytes, str]]) -> None:
+    """Compare ways to write the rows: what they keep of the nearest ten, and their bytes."""
+    photos = (decode(data, "query", student.decode_side) for data, _ in queries)
+    native = np.concatenate([student.embed([student.prepare(photo)]) for photo in photos])
+    scale = np.abs(gallery).max(1, keepdims=True) / 127
+    int8, half = np.round(gallery / scale).astype(np.int8), gallery.astype(np.float16)
+    kinds = {"int8, a scale for each row": (int8 * scale, int8.tobytes())}
+    for levels in (1024, 2048, 4096):
+        whole = np.round(gallery * levels).astype("<i2")
+        planes = np.ascontiguousarray(whole.reshape(-1, 1).view(np.uint8).T)
+        kinds[f"steps of 1/{levels}"] = whole / np.float32(levels), planes.tobytes()
+    kinds["float16"] = half.astype(np.float32), half.tobytes()
+    wanted = rank(native @ gallery.T, 10)
+    for name, (rows, data) in kinds.items():
+        kept = overlap_at_k(rank(native @ rows.T, 10), wanted).mean()
+        row(name, f"{100 * kept:.1f} % | {len(gzip.compress(data)) / 1e3:.0f} kB")
 
 
 def precision(scores: np.ndarray, right: np.ndarray) -> float:
@@ -213,6 +233,7 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--count", type=int, default=200, help="queries")
     parser.add_argument("--site", type=Path, help="folder to write the site to, or to bring up to date")
+    parser.add_argument("--formats", action="store_true", help="compare ways to write rows, and end")
     given = parser.parse_args()
     searcher = open_searcher(given.index, with_teacher=False)
     student = OnnxEmbedder(searcher.index.model_file, "cpu", threads=1)
@@ -228,6 +249,9 @@ def main() -> None:
         (root / each["path"]).resolve().relative_to(source).as_posix(): each["label"]
         for each in rows[1] for source in sources if (root / each["path"]).resolve().is_relative_to(source)
     }  # fmt: skip
+    if given.formats:
+        formats(student, np.asarray(searcher.index.rows("student")), queries)
+        return
     print("| what | measured |\n|---|---|")
     with TemporaryDirectory() as scratch, sync_playwright() as playwright:
         site = given.site or Path(scratch) / "site"
