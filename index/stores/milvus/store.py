@@ -16,8 +16,9 @@ from platformdirs import user_cache_path
 from index.errors import RetrievalError, UsageError
 from index.io import content_digest
 from index.stores.base import Store
-from index.stores.filters import MOST_VALUES, SEPARATOR, Filter
+from index.stores.filters import Filter
 from index.stores.folder import ERRORS, read_failures
+from index.stores.metadata import MOST_VALUES, SEPARATOR
 from index.stores.milvus.client import (
     FACTS,
     FIELDS,

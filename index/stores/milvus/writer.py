@@ -32,9 +32,9 @@ from index.stores.faiss.tuning import (
     MAX_LISTS,
     TunedIndex,
 )
-from index.stores.filters import PATH, join_metadata, merge_rows, read_rows
 from index.stores.folder import ERRORS
 from index.stores.folder_writer import write_failures
+from index.stores.join import PATH, join_metadata, merge_rows, read_rows
 from index.stores.milvus.client import (
     FACTS,
     FIELDS,

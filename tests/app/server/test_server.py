@@ -190,7 +190,7 @@ def test_what_is_too_large_is_refused_by_every_route(http):
 
 
 def secrets(root: Path) -> list[str]:
-    files = ["secret.txt", "idx/manifest.json", "idx/items.parquet", "idx/student.onnx", "ledger.sqlite"]
+    files = ["secret.txt", "idx/manifest.json", "idx/items.arrow", "idx/student.onnx", "ledger.sqlite"]
     return ["/etc/passwd", *(str(root / name) for name in files), str(root / "images" / "0.png")]
 
 

@@ -1,19 +1,21 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from conftest import known
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from index.errors import UsageError
-from index.stores.filters import Filter, Metadata, parse_where
+from index.stores.filters import Filter, parse_where
+from index.stores.metadata import Metadata
 
 
 @pytest.fixture
 def metadata() -> Metadata:
     names = ["a/1", "a/2", "b/1", "b/2"]
-    table = pa.table({"path": names, "colour": ["red", "blue", "red", None], "size": ["s", "s", "l", "l"]})
-    return Metadata([[(name, name)] for name in names], table)
+    table = pa.table({"path": names, "colour": ["red", "blue", "red", "white"], "size": ["s", "s", "l", "l"]})
+    return known([[(name, name)] for name in names], table)
 
 
 def test_all_conditions_hold_together(metadata):
@@ -27,19 +29,19 @@ def test_all_conditions_hold_together(metadata):
 
 
 def test_a_filter_that_matches_nothing_says_what_there_is(metadata):
-    many = Metadata(
+    many = known(
         [[(str(i), f"{i}.png")] for i in range(13)],
         pa.table({"path": [str(i) for i in range(13)], "number": [f"{i:02}" for i in range(13)]}),
     )
-    for known, narrow, said in (
+    for there, narrow, said in (
         (metadata, Filter("c/"), "a path that starts with 'c/': paths start with a/, b/."),
         (many, Filter("c/"), "a path that starts with 'c/': paths have no folder, as 0.png."),
-        (metadata, Filter("", {"colour": "green"}), "colour=green: colour is blue, red."),
+        (metadata, Filter("", {"colour": "green"}), "colour=green: colour is blue, red, white."),
         (
             metadata,
             Filter("b/", {"colour": "blue", "size": "l"}),
             "colour=blue and size=l and a path that starts with 'b/': "
-            "colour is blue, red; size is l, s; paths start with a/, b/.",
+            "colour is blue, red, white; size is l, s; paths start with a/, b/.",
         ),
         (
             many,
@@ -48,7 +50,7 @@ def test_a_filter_that_matches_nothing_says_what_there_is(metadata):
         ),
     ):
         with pytest.raises(UsageError) as told:
-            narrow.keep(known)
+            narrow.keep(there)
         assert str(told.value) == f"No image has {said}"
 
 

@@ -108,9 +108,9 @@ def test_what_is_no_index_is_refused(tmp_path: Path, unit_rows):
     manifest = index.path / "manifest.json"
     whole = manifest.read_text()
     manifest.write_text(json.dumps({**json.loads(whole), "format": 1}))
-    with pytest.raises(UsageError, match=r"has format 1, not 2\. Remove it"):
+    with pytest.raises(UsageError, match=r"has format 1, not 3\. Remove it"):
         Index(index.path)
-    for broken in ("{", "[]", "{}", whole[:-40], '{"format": 2}', whole.replace('"count"', '"number"')):
+    for broken in ("{", "[]", "{}", whole[:-40], '{"format": 3}', whole.replace('"count"', '"number"')):
         manifest.write_text(broken)
         with pytest.raises(UsageError, match=r"manifest\.json is damaged. Remove"):
             Index(index.path)
@@ -120,8 +120,8 @@ def test_what_is_no_index_is_refused(tmp_path: Path, unit_rows):
 def test_a_damaged_file_of_the_data_is_named_when_it_is_read(tmp_path: Path, unit_rows, how: str):
     index = write(tmp_path / "idx", unit_rows(50, 8))
     reading = {
-        "items.parquet": lambda: index.items,
-        "errors.parquet": lambda: index.failures,
+        "items.arrow": lambda: index.items,
+        "errors.arrow": lambda: index.failures,
         "student.npy": lambda: index.vectors("student"),
     }
     for name, read in reading.items():

@@ -74,7 +74,7 @@ def test_every_file_is_checked(index: Index):
         file.unlink()
         assert verify_index(index.path) == [f"{file} is missing"]
         file.write_bytes(whole)
-    assert set(index.manifest.files) >= {"items.parquet", "errors.parquet", "student.onnx", "teacher.faiss"}
+    assert set(index.manifest.files) >= {"items.arrow", "errors.arrow", "student.onnx", "teacher.faiss"}
 
 
 def test_vectors_are_checked_against_items_length_and_faiss(index: Index):
@@ -121,7 +121,7 @@ def test_a_damaged_index_is_neither_updated_nor_compacted(index: Index, folder: 
     (folder / "1.png").unlink()  # there is something to do
     options = OnnxEmbedder(index.path.with_name("student.onnx"), "cpu"), index.path
     teacher = OnnxEmbedder(index.path.with_name("teacher.onnx"), "cpu")
-    for name in ("student.npy", "items.parquet", "errors.parquet"):
+    for name in ("student.npy", "items.arrow", "errors.arrow"):
         file, whole = index.data / name, (index.data / name).read_bytes()
         spoil(file, how)
         with pytest.raises(UsageError, match=rf"{name} .*Index the images again"):

@@ -1,0 +1,115 @@
+"""Tables of an index folder: Arrow files, written in bounded memory and mapped, so that little is read."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from index.errors import UsageError
+from index.stores.records import Failure, File, Item, columns_of
+
+AGAIN = "Index the images again, without --update or --resume."
+ROWS = 1 << 14  # of a batch
+ITEM_SCHEMA = pa.schema([*columns_of(Item), ("copies", pa.list_(pa.struct(columns_of(File))))])
+FAILURE_SCHEMA = pa.schema(columns_of(Failure))
+
+
+def write_rows(file: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> int:
+    """Write a table, and return how many rows it has."""
+    count, remaining = 0, iter(rows)
+    with pa.ipc.new_file(str(file), schema) as table:
+        while chunk := list(islice(remaining, ROWS)):
+            table.write_batch(pa.RecordBatch.from_pylist(chunk, schema))
+            count += len(chunk)
+    return count
+
+
+def map_batches(file: Path) -> list[pa.RecordBatch]:
+    """Map a table; ArrowInvalid if its outline is damaged. What is read of it is to be checked by `sound`."""
+    table = pa.ipc.open_file(pa.memory_map(str(file)))
+    batches = [table.get_batch(i) for i in range(table.num_record_batches)]
+    for batch in batches:
+        batch.validate()
+    return batches
+
+
+def sound(array: Any) -> Any:
+    """Return a part of a mapped table if it can be read, which may come from anyone; UsageError if not."""
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise UsageError(f"A table of this index is damaged. {AGAIN}") from error
+    return array
+
+
+def key_of(digest: str) -> int:
+    """The 64 bits by which a digest is looked up."""
+    return int(digest[-16:], 16)
+
+
+def sort_keys(keys: Iterable[int]) -> NDArray[np.uint64]:
+    """The `(2, items)` table that `Digests` reads: sorted keys, and the ids that have them."""
+    given = np.fromiter(keys, np.uint64)
+    order = np.argsort(given, kind="stable")
+    return np.stack([given[order], order.astype(np.uint64)])
+
+
+class Items(Sequence[Item]):
+    """The items of mapped batches, all but the last of which have `ROWS` rows."""
+
+    def __init__(self, batches: Sequence[pa.RecordBatch]) -> None:
+        self.batches = batches
+        self._count = sum(batch.num_rows for batch in batches)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        i = range(len(self))[at]
+        return as_item(sound(self.batches[i // ROWS].slice(i % ROWS, 1)).to_pylist()[0])
+
+    def __iter__(self) -> Iterator[Item]:
+        for batch in self.batches:
+            yield from map(as_item, sound(batch).to_pylist())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def as_item(row: dict[str, Any]) -> Item:
+    """An item from its row."""
+    return Item(**{**row, "copies": tuple(File(**copy) for copy in row["copies"])})
+
+
+class Digests(Mapping[str, list[int]]):
+    """Ids of the items with a given content, found by bisection."""
+
+    def __init__(self, keys: NDArray[np.uint64], items: Items) -> None:
+        """Join what `sort_keys` made and the items."""
+        self._keys, self._items = keys, items
+
+    def __getitem__(self, digest: str) -> list[int]:
+        try:
+            key = np.uint64(key_of(digest))
+        except ValueError as error:
+            raise KeyError(digest) from error
+        first, end = (int(self._keys[0].searchsorted(key, side)) for side in ("left", "right"))
+        found = [i for i in self._keys[1, first:end].tolist() if self._items[i].digest == digest]
+        if not found:
+            raise KeyError(digest)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        for batch in self._items.batches:
+            yield from sound(batch.column("digest")).to_pylist()
+
+    def __len__(self) -> int:
+        return len(self._items)
