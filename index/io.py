@@ -18,7 +18,7 @@ from index.vectors import Vectors
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
-FEW = 4096  # scattered rows that are read before what was mapped for them is let go of
+FEW = 1024  # scattered rows that are read before what was mapped for them is let go of
 
 
 def content_digest(data: bytes) -> str:

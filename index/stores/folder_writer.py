@@ -43,7 +43,16 @@ from index.stores.metadata import decode, encode
 from index.stores.models import Models
 from index.stores.options import AUTO, RESCORED, IndexOptions, SearchTarget
 from index.stores.records import Failure, Item, Manifest, Space, Stored, as_facts
-from index.stores.tables import FAILURE_SCHEMA, ITEM_SCHEMA, Items, key_of, map_batches, sort_keys, write_rows
+from index.stores.tables import (
+    FAILURE_SCHEMA,
+    ITEM_SCHEMA,
+    Items,
+    key_of,
+    map_batches,
+    sort_keys,
+    sound,
+    write_rows,
+)
 from index.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -384,7 +393,7 @@ def holds_just(index: Index, files: Iterable[ImageFile]) -> bool:
 def _read_known(index: Index) -> Iterator[list[Known]]:
     """Yield the files of each item, the first one first."""
     for batch in index.iter_batches():
-        columns = batch.to_pydict()
+        columns = sound(batch).to_pydict()
         facts = zip(*(columns[name] for name in ("path", "name", "size", "mtime", "copies")), strict=True)
         for path, name, size, mtime, copies in facts:
             yield [(path, name, size, mtime), *((c["path"], c["name"], size, c["mtime"]) for c in copies)]

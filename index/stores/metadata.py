@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from index.errors import UsageError
 from index.stores.join import PATH
-from index.stores.tables import sound
+from index.stores.tables import numbers, sound
 
 ITEM, KIND = "", b"kind"  # a column that no CSV file has; what the values of others are
 SEPARATOR = "; "  # of the values of files that are copies of one image
@@ -113,7 +113,7 @@ class Column:
         """
         found = np.zeros(len(self.codes), bool)
         for first, end in self._stretches(wanted):
-            found |= (self.codes >= first) & (self.codes < end) if end - first > 1 else self.codes == first
+            found |= (self.codes >= first) & (self.codes < end)
         return found
 
     def _stretches(self, wanted: str) -> Iterator[tuple[int, int]]:
@@ -152,7 +152,7 @@ class Column:
         """The sign of a bound, and what it stands for among the values."""
         said = f"--where {self.name}{bound}"
         if not (found := BOUND.fullmatch(bound.strip())):
-            raise UsageError(f"{said}: give bounds as >=5&<20.")
+            raise UsageError(f"--where {self.name}: {bound!r} is no bound, as those of >=5&<20.")
         sign, text = found.groups()
         for kind in ("number", "date"):
             with suppress(ValueError):
@@ -182,12 +182,14 @@ class Metadata:
         self._batches, self._count, self._columns = batches, count, dict[str, Column]()
         if known is None:
             return
-        owners = known.column(ITEM).to_numpy()
+        owners = numbers(known.column(ITEM), np.int32)
         rows = int(owners.searchsorted(np.int32(count)))
         self._owners = owners[:rows]
         for name in _names(known):
             values, kind = known.column(name), known.schema.field(name).metadata[KIND].decode()
-            self._columns[name] = Column(name, values.indices.to_numpy()[:rows], values.dictionary, kind)
+            self._columns[name] = Column(
+                name, numbers(values.indices, np.int32)[:rows], values.dictionary, kind
+            )
 
     @property
     def names(self) -> list[str]:
@@ -222,7 +224,7 @@ class Metadata:
         """Which items have a file with a name that starts so: `(items,)`."""
         mask = np.zeros(self._count, bool)
         for names, items in self._file_names():
-            mask[items[pc.starts_with(names, prefix).to_numpy(zero_copy_only=False)]] = True
+            mask[items[numbers(pc.starts_with(names, prefix).cast(pa.uint8()), np.bool_)]] = True
         return mask
 
     def matches(self, column: str, wanted: str) -> NDArray[np.bool_]:
@@ -238,5 +240,5 @@ class Metadata:
             ids = np.arange(first, first + batch.num_rows)
             yield sound(batch.column("name")), ids
             if len(files := pc.list_flatten(copies := sound(batch.column("copies")))):
-                yield pc.struct_field(files, "name"), ids[pc.list_parent_indices(copies)]
+                yield pc.struct_field(files, "name"), ids[numbers(pc.list_parent_indices(copies), np.int64)]
             first += batch.num_rows

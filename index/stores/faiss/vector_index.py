@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import RetrievalError, UsageError, needs
-from index.io import chunks, take
+from index.io import chunks, forget, take
 from index.vectors import CODES, Ids, Scored, Scores, Vectors
 
 with needs("cpu"):
@@ -28,6 +29,7 @@ FEW = 20_000  # vectors that are searched exactly as quickly as any index search
 MAPPED_FROM = 1 << 28  # bytes of an index file that is mapped; a smaller one is a tenth faster from memory
 LEAST_DEPTH = 10  # an index is tuned at this depth; fewer results need as many candidates
 FAR = 128  # candidates for each result where all that is wanted lies far away: codes tell little of it
+HELD = 1.0  # seconds between two times that what was mapped of the vectors, to order by them, is let go of
 GPU_DEPTH = 2048  # results that FAISS finds on a GPU at most
 
 
@@ -60,6 +62,7 @@ class VectorIndex:
             set_nprobe(index, self.effort.nprobe)
         self.index = to_device(index, vectors, device)
         self._on_gpu = self.index is not index
+        self._held = monotonic()
 
     def search(self, queries: Vectors, k: int, keep: NDArray[np.bool_] | None = None) -> Scored:
         """Find the k nearest of each of `(n, dim)` queries.
@@ -91,7 +94,7 @@ class VectorIndex:
         enough = min(k, depth) if rows is None else min(depth, len(rows))
         lacking = np.flatnonzero(ids[:, enough - 1] < 0)  # near them is less than that, or hardly any is kept
         if refine:
-            scores, ids = order_again(queries, ids, self.vectors, k)
+            scores, ids = self.order_again(queries, ids, k)
         scores[ids < 0] = -np.inf
         if len(lacking):
             found = self._search_everywhere(queries[lacking], ids.shape[1], selector, rows)
@@ -99,8 +102,12 @@ class VectorIndex:
         return scores, ids
 
     def order_again(self, queries: Vectors, ids: Ids, k: int) -> Scored:
-        """As the function `order_again`, by the vectors of this index."""
-        return order_again(queries, ids, self.vectors, k)
+        """As the function `order_again`, by the vectors of this index, of which few stay mapped."""
+        found = order_again(queries, ids, self.vectors, k)
+        if monotonic() - self._held > HELD:
+            forget(self.vectors)
+            self._held = monotonic()
+        return found
 
     def _search_everywhere(
         self, queries: Vectors, k: int, selector: "faiss.IDSelector | None", rows: Ids | None
@@ -157,7 +164,7 @@ def search_exact(queries: Vectors, vectors: Vectors, k: int, rows: Ids | None = 
     if rows is None:
         parts = chunks(vectors, CHUNK)
     else:
-        parts = (vectors[rows[start : start + CHUNK]] for start in range(0, len(rows), CHUNK))
+        parts = (take(vectors, rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK))
     start = 0
     for some in parts:
         scores, places = search_all(queries, some, min(k, len(some)))

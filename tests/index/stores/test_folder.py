@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.errors import UsageError
+from index.stores import tables
 from index.stores.base import Store
 from index.stores.faiss.tuning import TunedIndex
 from index.stores.faiss.vector_index import build_ann
+from index.stores.filters import Filter
 from index.stores.folder import Index
 from index.stores.folder_writer import IndexWriter
 from index.stores.records import Failure, File, Item, Space
@@ -54,6 +56,44 @@ def test_a_store_of_items_alone_is_read_as_columns_too(tmp_path: Path, unit_rows
     columns = [row for batch in index.iter_batches() for row in batch.to_pylist()]
     assert [row for batch in Store.iter_batches(index) for row in batch.to_pylist()] == columns
     assert [row["path"] for row in columns] == [f"/photos/{i}.jpg" for i in range(7)]
+
+
+def test_items_are_found_by_id_and_by_digest(tmp_path: Path, unit_rows):
+    index = write(tmp_path / "idx", unit_rows(70, 4))
+    assert [index.items[i] for i in (0, 69, -1)] == [item(0), item(69), item(69)]
+    assert index.items[2:4] == [item(2), item(3)]
+    with pytest.raises(IndexError):
+        _ = index.items[70]
+    assert [index.ids_by_digest[item(i).digest] for i in range(70)] == [[i] for i in range(70)]
+    assert list(index.ids_by_digest) == [item(i).digest for i in range(70)]
+    twin = f"1{item(5).digest[1:]}"  # of another image, whose last half is alike
+    assert [index.ids_by_digest.get(digest, []) for digest in (twin, "0", "no digest", "")] == [[]] * 4
+
+
+def test_tables_of_many_batches_are_read_like_one(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(tables, "ROWS", 7)
+    tables.write_rows(
+        tmp_path / "t", tables.ITEM_SCHEMA, ({**vars(item(i)), "copies": []} for i in range(20))
+    )
+    items = tables.Items(tables.map_batches(tmp_path / "t"))
+    assert [batch.num_rows for batch in items.batches] == [7, 7, 6]
+    assert (
+        [one.digest for one in items]
+        == [items[i].digest for i in range(20)]
+        == [item(i).digest for i in range(20)]
+    )
+
+
+def test_offsets_that_lead_outside_of_a_table_are_not_followed(tmp_path: Path, unit_rows):
+    index = write(tmp_path / "idx", unit_rows(50, 4))
+    file = index.data / "items.arrow"
+    whole = bytearray(file.read_bytes())
+    place = whole.index(np.array([0, 13, 26], np.int32).tobytes())  # where the first paths end
+    whole[place + 8 : place + 12] = np.int32(1 << 30).tobytes()
+    file.write_bytes(whole)
+    for read in (lambda: index.items[2], lambda: list(index.items), lambda: index.keep(Filter("1"))):
+        with pytest.raises(UsageError, match="A table of this index is damaged"):
+            read()
 
 
 def test_the_first_file_of_an_item_is_its_own():
