@@ -69,7 +69,7 @@ def make_files(photos: Path, count: int) -> Iterator[Item]:
 
 def make_index(folder: Path, student: OnnxEmbedder, count: int) -> None:
     """Write an index of so many items, and their files beside it."""
-    spread = np.diag(np.float32(1) / np.sqrt(np.arange(1, student.dim + 1, dtype=np.float32)))
+    spread = np.diag(np.arange(1, student.dim + 1, dtype=np.float32) ** np.float32(-0.5)).astype(np.float32)
     law = Law(np.zeros(student.dim, np.float32), spread, spread * np.float32(0.5), np.ones(1, np.float32))
     out, photos = folder / "idx", folder / "photos"
     out.mkdir(parents=True)

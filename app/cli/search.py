@@ -33,7 +33,11 @@ def search(
     k: Annotated[int, typer.Option("-k", help="How many results.")] = 10,
     mode: Annotated[str, typer.Option(help="student, teacher, asymmetric or rerank.")] = "student",
     where: Annotated[
-        list[str] | None, typer.Option(help="column=value of the metadata. May repeat.", show_default="all")
+        list[str] | None,
+        typer.Option(
+            help="column=value of the metadata, column=one,other or column<20. May repeat.",
+            show_default="all",
+        ),
     ] = None,
     prefix: Annotated[str, typer.Option(help="Only images with a path that starts with this.")] = "",
     cut: Annotated[
