@@ -180,7 +180,7 @@ class Index:
         store = self.searcher.index
         if mode in ("teacher", "rerank") and self.searcher.teacher_missing:
             raise UsageError(self.searcher.teacher_missing)
-        side = max(model.side for model in self.searcher.models.values())
+        side = max(model.decode_side for model in self.searcher.models.values())
         found = self.searcher.find([_read(photo, side)], mode, k, Filter(prefix, where or {}, cut)).results
         return Hits(
             Hit(rank, i, score, store.items[i].path, store.items[i].name, store.metadata_of(i))
@@ -207,7 +207,7 @@ class Index:
         )
         each, rows, batch = [given] if one else list(given), [], embedder.calls.batch
         for start in range(0, len(each), batch):
-            read = [_read(photo, embedder.side) for photo in each[start : start + batch]]
+            read = [_read(photo, embedder.decode_side) for photo in each[start : start + batch]]
             inputs, names = [embedder.prepare(photo) for photo in read], [photo.name for photo in read]
             rows.append(embed_checked(embedder, inputs, names))
         return np.concatenate(rows) if rows else np.empty((0, embedder.dim), np.float32)

@@ -140,7 +140,7 @@ def _is_words(query: str) -> bool:
 
 
 def _read(searcher: Searcher, path: Path) -> Photo:
-    side = max(model.side for model in searcher.models.values())
+    side = max(model.decode_side for model in searcher.models.values())
     return read_photo(ImageFile(path.absolute(), path.name), side)
 
 

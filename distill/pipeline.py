@@ -208,7 +208,7 @@ def make_student(
     crop = options.size / pool.pixels.shape[1]
     remove_variants(out / STUDENT)
     (out / WEIGHTS).write_bytes(save(student.cpu().state_dict()))
-    export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop)
+    export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop, reduced=True)
     embedder = OnnxEmbedder(out / STUDENT, "cpu")
     crops = as_shown(fitted.examples.pixels[:64], options.size)
     vectors = embed_many(embedder, list(as_shown(pool.pixels, options.size)))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from app.cli.groups import BuildsByDefault, report_faults
-from app.cli.options import TEACHERS, Device, DryRun, Exclude, Gallery, Images, Json, LedgerFile, Paid, Price
+from app.cli.options import TEACHERS, DryRun, Exclude, Gallery, Images, Json, LedgerFile, Paid, Price
 from app.cli.teacher_options import TeacherOptions, describe_teacher
 
 indexes = typer.Typer(
@@ -70,7 +70,9 @@ def build(
     ledger: LedgerFile = None,
     price: Price = None,
     dry_run: DryRun = False,
-    device: Device = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, or openvino: a CPU, by that extra if it is faster.")
+    ] = "auto",
 ) -> None:
     """Embed images and write an index."""
     from index.build.pipeline import build_by_name

@@ -8,7 +8,7 @@ import typer
 from app.cli.options import Device, DryRun, Images, LedgerFile, Price
 from app.cli.teacher_options import TeacherOptions, describe_teacher
 
-RANKERS = "Address of a /v1/rerank endpoint, .csv or .parquet of query,better,worse, or file.py:function."
+RANKERS = "Address of a chat or rerank endpoint, .csv or .parquet of query,better,worse, or file.py:function."
 
 
 def judge(

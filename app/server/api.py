@@ -240,7 +240,7 @@ async def _sent_photo(request: Request) -> AsyncIterator[tuple[str, BinaryIO]]:
 def _decode(searcher: SharedSearcher, data: bytes, name: str, mode: str) -> Photo:
     model = searcher.models.get(searcher.lane(mode))
     with STAGES.labels("decode", mode).time():
-        return decode(data, name, model.side if model else None)
+        return decode(data, name, model.decode_side if model else None)
 
 
 def _answer(

@@ -104,7 +104,7 @@ def _answer(searcher: SharedSearcher, files: Sequence[bytes], encoding: str) -> 
     student, photos = searcher.models["student"], []
     for i, data in enumerate(files):
         try:
-            photos.append(decode(data, f"input {i}", student.side))
+            photos.append(decode(data, f"input {i}", student.decode_side))
         except ImageError as reason:
             raise HTTPException(400, f"input {i}: {reason}.") from reason
     return write_answer(searcher.embed(photos), student.name, encoding)

@@ -11,7 +11,7 @@ from platformdirs import user_cache_path
 
 from app.server.concurrency import CORES
 from index.errors import ImageError, RetrievalError, needs
-from index.images.decode import FORMATS, decode
+from index.images.decode import FORMATS, MARGIN, decode
 from index.images.sources import image_at
 from index.io import content_digest
 from index.stores.base import Store
@@ -158,7 +158,7 @@ def build_pictures(pictures: Pictures) -> APIRouter:
 
 def make_jpeg(data: bytes, name: str, side: int, quality: int = 85) -> bytes:
     """Make a JPEG of an image file, at most `side` pixels wide and high; raises ImageError as `decode`."""
-    image = decode(data, name, side).image
+    image = decode(data, name, MARGIN * side).image
     image.thumbnail((side, side), Image.Resampling.BICUBIC)
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=quality)

@@ -66,7 +66,7 @@ def embed_files(
     Raises:
         RetrievalError: A model answered something that is no unit vector.
     """
-    side = max(model.side for model in (*models.values(), paid) if model)
+    side = max(model.decode_side for model in (*models.values(), paid) if model)
     size = batch or max((model.calls.batch for model in models.values()), default=BATCH)
     turns = {name: BoundedSemaphore(model.calls.concurrency) for name, model in models.items()}
 

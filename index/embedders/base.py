@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from index.embedders.options import EmbedderOptions
 from index.errors import ImageError, RetrievalError, UnansweredError, UsageError
-from index.images.decode import Photo
+from index.images.decode import MARGIN, Photo
 from index.images.file import ImageFile
 from index.vectors import UNIT_FLOATS, VectorType
 
@@ -46,6 +46,11 @@ class Embedder(ABC):
     provider: str  # what it runs on
     calls: Calls  # how it is best called
     vector_type: VectorType = UNIT_FLOATS
+
+    @property
+    def decode_side(self) -> int:
+        """How wide and high, in pixels, an image must at least be decoded for it."""
+        return MARGIN * self.side
 
     @abstractmethod
     def prepare(self, photo: Photo) -> Any:

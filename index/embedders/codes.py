@@ -44,7 +44,7 @@ class CodeEmbedder(OnnxEmbedder):
     def embed(self, batch: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Map n `(side, side, 3)` uint8 arrays to codes, or to floats."""
         output = "projections" if self._floats else "codes"
-        found = self._session.run([output], {"images": np.stack(batch)})[0]
+        found = self.session.run([output], {"images": np.stack(batch)})[0]
         return unit_rows(found, self.name) if self._floats else found
 
 

@@ -18,7 +18,7 @@ from index.embedders.base import Calls, Embedder
 from index.embedders.http_formats import Upload, read_answer, write_request
 from index.embedders.options import EmbedderOptions
 from index.errors import CallError, RefusedError, TransientError, UnreachableError, UsageError
-from index.images.decode import FORMATS, Photo, decode, read_orientation
+from index.images.decode import FORMATS, MARGIN, Photo, decode, read_orientation
 from index.images.remote import find_secret, read_retry_after
 from index.io import content_digest
 from index.progress import say
@@ -97,7 +97,7 @@ class EndpointEmbedder(Embedder):
             plain = image.mode in MODES and image.width * image.height <= LARGEST_PIXELS
         if mime and upright and plain and len(photo.data) <= LARGEST_UPLOAD:
             return Upload(photo.data, mime, photo.digest)
-        whole = decode(photo.data, photo.name, SIDE).image
+        whole = decode(photo.data, photo.name, MARGIN * SIDE).image
         whole.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
         buffer = BytesIO()
         whole.save(buffer, "JPEG", quality=QUALITY, subsampling=0)

@@ -57,7 +57,7 @@ class ForeignEmbedder(OnnxModel):
     def __init__(self, path: Path, opened: "Opened", options: EmbedderOptions) -> None:
         """Find out what goes in and what comes out; raise UsageError with the option that helps."""
         super().__init__(path, opened, options)
-        self._input = _find_input(self._session, options)
+        self._input = _find_input(self.session, options)
         self._height, self._width = _choose_sides(self.name, self._input.sides, options.size)
         self.side = max(self._height, self._width)
         self._resize, is_bgr = options.resize or "squash", options.channels == "bgr"
@@ -69,7 +69,7 @@ class ForeignEmbedder(OnnxModel):
         # (x / 255 - mean) / std, as one product and one sum, in the order of the channels that go in
         self._scale = (1 / (255 * np.array(std))).astype(np.float32)[self._order]
         self._shift = (-np.array(mean) / np.array(std)).astype(np.float32)[self._order]
-        self._output = find_output(self._session, options.output)
+        self._output = find_output(self.session, options.output)
         self._pool: str | None = None
         self._count = self._input.count
         self.dim, scores = self._try_out()

@@ -60,7 +60,7 @@ def ask_lists(
         key, rows = one
         files = [pool.files[row] for row in rows]
         try:
-            made = tuple(ranker.prepare(read_photo(file, ranker.side)) for file in files)
+            made = tuple(ranker.prepare(read_photo(file, ranker.decode_side)) for file in files)
         except ImageError as reason:
             return Failure(files[0].location, str(reason))
         return rows, Question(files[0].name, files[0].location, key, key, 0, made)

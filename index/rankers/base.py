@@ -78,6 +78,11 @@ class EmbedderRanker(Ranker):
         self.options, self.side = embedder.options, embedder.side
         self.calls, self._embedder = replace(embedder.calls, batch=1), embedder
 
+    @property
+    def decode_side(self) -> int:
+        """As of the embedder itself."""
+        return self._embedder.decode_side
+
     def prepare(self, photo: Photo) -> Any:
         """Make the input for one photo, as the embedder."""
         return self._embedder.prepare(photo)

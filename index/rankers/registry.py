@@ -1,8 +1,6 @@
 """Rankers: endpoints, preferences in a file, callables, vectors; `open_ranker` opens one by its name."""
 
 import csv
-import json
-import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,15 +14,15 @@ from PIL import Image
 
 from index.embedders.base import Calls, Embedder
 from index.embedders.callable import CallableEmbedder
-from index.embedders.http import EndpointEmbedder
-from index.embedders.http_formats import Upload, as_text
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
-from index.errors import RefusedError, TransientError, UsageError
+from index.errors import RefusedError, UsageError
 from index.images.decode import Photo
 from index.images.file import ImageFile, plain_path
 from index.io import content_digest
 from index.rankers.base import SHOWN, EmbedderRanker, Pool, Ranker, Rows
+from index.rankers.chat import CHAT, ChatRanker
+from index.rankers.rerank import RerankRanker
 
 COLUMNS = ("query", "better", "worse")
 
@@ -93,55 +91,6 @@ def _names(image: Photo | ImageFile, digest: str) -> tuple[str, ...]:
     return (digest, *below)
 
 
-class EndpointRanker(EmbedderRanker):
-    """Asks `POST URL`. The dialect `jina` sends `{"image": data URL}`, any other vLLM's parts of a message.
-
-    Addresses, keys, limits and what a status means are those of an endpoint with vectors.
-    """
-
-    def __init__(self, url: str, options: EmbedderOptions) -> None:
-        """Check the address; see `EndpointEmbedder`."""
-        self._endpoint = EndpointEmbedder(url, options)
-        super().__init__("rank", self._endpoint)
-
-    def order(self, query: Upload, candidates: Sequence[Upload]) -> list[int]:
-        """Make one call; see `Ranker.order`."""
-        urls = [as_text(upload) for upload in (query, *candidates)]
-        if self.options.dialect == "jina":
-            asked, *documents = [{"image": url} for url in urls]
-            about: dict[str, Any] = {"query": asked, "documents": documents}
-        else:
-            part, *parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-            about = {"query": {"content": [part]}, "documents": {"content": parts}}
-        named = {"model": self.options.model} if self.options.model else {}
-        body = self._endpoint.post({"json": {**named, **about, "top_n": len(candidates)}})
-        try:
-            return read_order(body, len(candidates))
-        except ValueError as error:
-            raise TransientError(f"{self.name} answered with {error}", charged=True) from error
-
-
-def read_order(body: bytes, count: int) -> list[int]:
-    """Read an answer: places by falling score. What is no candidate, or has no finite score, is left out.
-
-    Args:
-        body: JSON, `{"results": [{"index": 0, "relevance_score": 0.9}, ...]}`.
-        count: How many candidates there were.
-
-    Raises:
-        ValueError: It is something else. The message says so.
-    """
-    try:
-        found = [(entry["index"], float(entry["relevance_score"])) for entry in json.loads(body)["results"]]
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise ValueError("something that is no list of scores") from error
-    sound = [(place, score) for place, score in found if type(place) is int and math.isfinite(score)]
-    order = [place for place, _ in sorted(sound, key=lambda one: -one[1]) if 0 <= place < count]
-    if not order:
-        raise ValueError("no candidate's score")
-    return list(dict.fromkeys(order))
-
-
 class CallableRanker(EmbedderRanker):
     """A callable that takes a query and a list of candidates, upright RGB images, and answers with positions.
 
@@ -189,7 +138,8 @@ def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: b
     """Open the ranker that `spec` names.
 
     Args:
-        spec: The address of a rerank endpoint, a file of preferences (.csv, .parquet), or a Python callable.
+        spec: The address of a chat or rerank endpoint, a file of preferences (.csv, .parquet), or a
+            Python callable.
         device: `auto`, `cpu` or `cuda`.
         options: What the spec does not say.
         orders_only: Whether `spec` is of a teacher with vectors, as for `open_embedder`.
@@ -200,12 +150,12 @@ def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: b
     if orders_only:
         return VectorsRanker(open_embedder(spec, device, options))
     if spec.startswith(("http://", "https://")):
-        return EndpointRanker(spec, options)
+        return (ChatRanker if spec.rstrip("/").endswith(CHAT) else RerankRanker)(spec, options)
     if spec.endswith((".csv", ".parquet")):
         return PreferencesRanker(Path(spec), options)
     if ":" in spec:
         return CallableRanker(spec, options)
     raise UsageError(
-        f"{spec} is no ranker. Give the address of a rerank endpoint, a .csv or .parquet of "
-        "query,better,worse, file.py:function, or a teacher with --orders-only."
+        f"{spec} is no ranker. Give the address of a chat or rerank endpoint, a .csv or .parquet "
+        "of query,better,worse, file.py:function, or a teacher with --orders-only."
     )

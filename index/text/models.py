@@ -89,11 +89,11 @@ class TextEmbedder(OnnxModel):
     def __init__(self, path: Path, tokenizer: Path, device: str, options: EmbedderOptions) -> None:
         """Find out what goes in and what comes out. Of the options `output` and `pool` count."""
         super().__init__(path, open_session(path, device), options)
-        self._inputs = _find_inputs(self._session)
+        self._inputs = _find_inputs(self.session)
         count, length = (axis if isinstance(axis, int) else None for axis in self._inputs[IDS].shape)
         self._count = count or 1
         self._tokenizer = _open_tokenizer(tokenizer, length, MASK not in self._inputs)
-        self._output = find_output(self._session, options.output, OUTPUTS, "--text-option output=")
+        self._output = find_output(self.session, options.output, OUTPUTS, "--text-option output=")
         self.dim = self._answer(self._tokenizer.encode("a photo")).shape[0]
         told = content_digest(self._tokenizer.to_str().encode())
         feeding = content_digest(f"{told} {self._output} {options.pool}".encode())
