@@ -25,8 +25,8 @@ from web_site import Site
 from index.images import decode
 from index.images.file import ImageFile
 from index.progress import show_lines
-from index.stores.join import list_files
-from index.stores.metadata import Metadata, encode
+from index.stores.metadata.columns import Metadata, encode
+from index.stores.metadata.join import list_files
 from index.stores.tables import ITEM_SCHEMA, ROWS, Items
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")

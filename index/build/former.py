@@ -35,6 +35,6 @@ class FormerIndex(Index):
 
     @property
     def table(self) -> pa.Table | None:
-        """What was known of the files, as `index.stores.join.Joined.table`."""
+        """What was known of the files, as `index.stores.metadata.join.Joined.table`."""
         name = "metadata.parquet"
         return pq.read_table(self._file(name)) if name in self.manifest.files else None

@@ -14,7 +14,7 @@ import pyarrow as pa
 from index.errors import UsageError
 from index.images.file import ImageFile
 from index.stores.filters import Filter
-from index.stores.metadata import Metadata
+from index.stores.metadata.columns import Metadata
 from index.stores.models import Models
 from index.stores.options import IndexOptions
 from index.stores.records import CHUNK, Failure, Item, Manifest, Space
@@ -45,7 +45,7 @@ class Store(ABC):
     ids_by_digest: Mapping[str, list[int]]  # of the items with a given content
     failures: list[Failure]  # the images that were refused
     model_file: Path  # the student that made it
-    metadata: pa.RecordBatch | None = None  # what `metadata.encode` made, if there is anything
+    metadata: pa.RecordBatch | None = None  # what `columns.encode` made, if there is anything
     remote = False  # whether others may have written it: then nothing that it names is opened
     allowed: Sequence[str] = ()  # addresses below which its images may be read; others at addresses are not
     engine: Mapping[str, str]  # what searches it, under `Searched by`, and what else is to be known of that

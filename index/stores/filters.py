@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import UsageError
-from index.stores.metadata import BOUND, Metadata
+from index.stores.metadata.columns import BOUND, Metadata
 from index.vectors import Scores
 
 NAMED = 10  # values that a message names

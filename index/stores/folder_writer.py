@@ -38,8 +38,8 @@ from index.stores.folder import (
     read_failures,
     read_manifest,
 )
-from index.stores.join import Joined, carry_over, join_metadata, list_files, read_rows
-from index.stores.metadata import decode, encode
+from index.stores.metadata.columns import decode, encode
+from index.stores.metadata.join import Joined, carry_over, join_metadata, list_files, read_rows
 from index.stores.models import Models
 from index.stores.options import AUTO, RESCORED, IndexOptions, SearchTarget
 from index.stores.records import Failure, Item, Manifest, Space, Stored, as_facts

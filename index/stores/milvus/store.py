@@ -18,7 +18,7 @@ from index.io import content_digest
 from index.stores.base import Store
 from index.stores.filters import Filter
 from index.stores.folder import ERRORS, read_failures
-from index.stores.metadata import MOST_VALUES, SEPARATOR
+from index.stores.metadata.columns import MOST_VALUES, SEPARATOR
 from index.stores.milvus.client import (
     FACTS,
     FIELDS,

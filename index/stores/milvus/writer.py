@@ -34,7 +34,7 @@ from index.stores.faiss.tuning import (
 )
 from index.stores.folder import ERRORS
 from index.stores.folder_writer import write_failures
-from index.stores.join import PATH, join_metadata, merge_rows, read_rows
+from index.stores.metadata.join import PATH, join_metadata, merge_rows, read_rows
 from index.stores.milvus.client import (
     FACTS,
     FIELDS,

@@ -28,8 +28,8 @@ from index.images.file import MAX_BYTES, ImageFile
 from index.images.left_out import EXTENSIONS, FOLDERS, HEIC, UNREAD
 from index.images.sources import find_images
 from index.stores.folder_writer import FolderStore
-from index.stores.join import join_metadata
-from index.stores.metadata import Metadata
+from index.stores.metadata.columns import Metadata
+from index.stores.metadata.join import join_metadata
 from index.stores.models import Models
 from index.stores.options import IndexOptions
 

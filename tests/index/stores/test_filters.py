@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as arrays
 
 from index.errors import UsageError
 from index.stores.filters import Filter, parse_where
-from index.stores.metadata import Metadata
+from index.stores.metadata.columns import Metadata
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from index.errors import RetrievalError, UsageError
 from index.io import file_digest
 from index.stores.folder import Index
 from index.stores.maintenance import describe_index, verify_index
-from index.stores.metadata import decode
+from index.stores.metadata.columns import decode
 from index.stores.options import IndexOptions
 from index.stores.records import Stored
 

@@ -7,8 +7,8 @@ from conftest import known
 
 from index.errors import UsageError
 from index.stores.filters import Filter
-from index.stores.join import carry_over, join_metadata
-from index.stores.metadata import MOST_VALUES
+from index.stores.metadata.columns import MOST_VALUES
+from index.stores.metadata.join import carry_over, join_metadata
 
 NAMES = ["a/1.jpg", "a/2.jpg", "b/3.jpg"]
 

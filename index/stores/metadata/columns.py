@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from index.errors import UsageError
-from index.stores.join import PATH
+from index.stores.metadata.join import PATH
 from index.stores.tables import numbers, sound
 
 ITEM, KIND = "", b"kind"  # a column that no CSV file has; what the values of others are
