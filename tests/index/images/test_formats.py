@@ -363,6 +363,25 @@ def _(tmp_path: Path) -> None:
     assert build(tmp_path / "p", tmp_path / "i", update=True).metadata_of(0) == {"n": "1; 2"}
 
 
+@row("a column of numbers")
+def _(tmp_path: Path) -> None:
+    metadata = joined(tmp_path, "a.png,007\nb.png,8.5\nc.png,\n", ["a.png"], ["b.png"], ["c.png"])
+    assert (metadata.columns, metadata.of(0)) == ({"n": ["", "007", "8.5"]}, {"n": "007"})
+    assert metadata.matches("n", "<8").tolist() == [True, False, False]
+    dates = joined(
+        tmp_path, "a.png,2024-05-01\nb.png,2024-05-01T12:00\nc.png,\n", ["a.png"], ["b.png"], ["c.png"]
+    )
+    assert dates.matches("n", ">2024-05-01").tolist() == [False, True]
+
+
+@row("a column with one value")
+def _(tmp_path: Path) -> None:
+    metadata = joined(tmp_path, "a.png,7\nb.png,n/a\n", ["a.png"], ["b.png"])
+    assert metadata.matches("n", "7,n/a").tolist() == [True, True]
+    with pytest.raises(UsageError, match="the column has 'n/a', which is no number"):
+        metadata.matches("n", "<8")
+
+
 @row("a path that no file has")
 def _(tmp_path: Path, said: Any) -> None:
     (tmp_path / "t.csv").write_text("path,n\na.png,1\ngone.png,2\n")

@@ -88,8 +88,9 @@ def test_offsets_that_lead_outside_of_a_table_are_not_followed(tmp_path: Path, u
     index = write(tmp_path / "idx", unit_rows(50, 4))
     file = index.data / "items.arrow"
     whole = bytearray(file.read_bytes())
-    place = whole.index(np.array([0, 13, 26], np.int32).tobytes())  # where the first paths end
-    whole[place + 8 : place + 12] = np.int32(1 << 30).tobytes()
+    for length in (len("/photos/1.jpg"), len("1.jpg")):  # of the first paths and names, which end there
+        place = whole.index(np.array([0, length, 2 * length], np.int32).tobytes())
+        whole[place + 8 : place + 12] = np.int32(1 << 30).tobytes()
     file.write_bytes(whole)
     for read in (lambda: index.items[2], lambda: list(index.items), lambda: index.keep(Filter("1"))):
         with pytest.raises(UsageError, match="A table of this index is damaged"):
