@@ -99,7 +99,7 @@ def _convert(former: FormerIndex) -> Compacted:
         writer.take_over(former)
         writer.commit(manifest.teacher, manifest.teacher_options)
     say(f"{former} is of today's format now.")
-    return Compacted(0, before - _bytes_in(former.path))
+    return Compacted(0, max(before - _bytes_in(former.path), 0))  # what is mapped is not compressed
 
 
 def _commit_kept(writer: IndexWriter, index: Index, kept: "array[int]") -> Index:

@@ -81,11 +81,6 @@ class Items(Sequence[Item]):
         for batch in self.batches:
             yield from map(as_item, sound(batch).to_pylist())
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    __hash__ = None  # type: ignore[assignment]
-
 
 def as_item(row: dict[str, Any]) -> Item:
     """An item from its row."""

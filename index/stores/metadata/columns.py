@@ -186,7 +186,7 @@ class Metadata:
         rows = int(owners.searchsorted(np.int32(count)))
         self._owners = owners[:rows]
         for name in _names(known):
-            values, kind = known.column(name), known.schema.field(name).metadata[KIND].decode()
+            values, kind = sound(known.column(name)), known.schema.field(name).metadata[KIND].decode()
             self._columns[name] = Column(
                 name, numbers(values.indices, np.int32)[:rows], values.dictionary, kind
             )

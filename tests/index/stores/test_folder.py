@@ -45,7 +45,7 @@ def test_what_is_written_in_pieces_is_read_whole(tmp_path_factory, sizes, dim):
     index = write(out, rows, sizes)
     assert len(index) == len(rows)
     np.testing.assert_array_equal(index.vectors("student"), rows)
-    assert index.items == [item(i) for i in range(len(rows))]
+    assert list(index.items) == [item(i) for i in range(len(rows))]
     assert index.manifest.copies == sum(i % 3 for i in range(len(rows)))
     assert index.failures == [Failure("/photos/bad.jpg", "empty file")]
     assert index.ann("student") is None  # its vectors are searched themselves
