@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from index.embedders.teacher_space import FILE as TEACHER_SPACE
 from index.errors import UsageError
-from index.io import chunks, file_digest, forget, require_utf8
+from index.io import FEW, chunks, file_digest, forget, require_utf8
 from index.stores.base import Store
 from index.stores.faiss.codes import open_ann
 from index.stores.faiss.vector_index import EXACT, SearchParams, VectorIndex, read_ann
@@ -95,10 +95,12 @@ class Index(Store):
 
     def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> Vectors:
         """The `(len(ids), dim)` vectors of some items; None takes all."""
+        if ids is not None and len(ids) > FEW:
+            return self.read_rows(space, ids)
         return self.vectors(space) if ids is None else self.vectors(space)[ids]
 
     def read_rows(self, space: str, ids: NDArray[np.int64]) -> Vectors:
-        """As `rows`, of what is read once: it is not kept mapped."""
+        """As `rows`, of what is read once, or is much: it is not kept mapped."""
         vectors = self.vectors(space)
         taken = vectors[ids]
         forget(vectors)

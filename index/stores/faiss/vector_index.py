@@ -29,7 +29,10 @@ FEW = 20_000  # vectors that are searched exactly as quickly as any index search
 MAPPED_FROM = 1 << 28  # bytes of an index file that is mapped; a smaller one is a tenth faster from memory
 LEAST_DEPTH = 10  # an index is tuned at this depth; fewer results need as many candidates
 FAR = 128  # candidates for each result where all that is wanted lies far away: codes tell little of it
-HELD = 1.0  # seconds between two times that what was mapped of the vectors, to order by them, is let go of
+MOST_READ = (
+    4096  # candidates whose vectors are read, by one search of many queries, before they are let go of
+)
+HELD = 1.0  # seconds of searches by one query, likewise
 GPU_DEPTH = 2048  # results that FAISS finds on a GPU at most
 
 
@@ -103,11 +106,16 @@ class VectorIndex:
 
     def order_again(self, queries: Vectors, ids: Ids, k: int) -> Scored:
         """As the function `order_again`, by the vectors of this index, of which few stay mapped."""
-        found = order_again(queries, ids, self.vectors, k)
-        if monotonic() - self._held > HELD:
+        if len(queries) > 1 and ids.size > MOST_READ:
+            halves = zip(np.array_split(queries, 2), np.array_split(ids, 2), strict=True)
+            found = [self.order_again(*half, k) for half in halves]
+            scores, best = map(np.concatenate, zip(*found, strict=True))
+        else:
+            scores, best = order_again(queries, ids, self.vectors, k)
+        if ids.size > MOST_READ or monotonic() - self._held > HELD:
             forget(self.vectors)
             self._held = monotonic()
-        return found
+        return scores, best
 
     def _search_everywhere(
         self, queries: Vectors, k: int, selector: "faiss.IDSelector | None", rows: Ids | None
