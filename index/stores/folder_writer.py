@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from index.embedders.onnx import OnnxEmbedder
-from index.errors import ImageError, UsageError
+from index.errors import UsageError
 from index.images.file import ImageFile
 from index.io import atomic_write, file_digest, sync
 from index.progress import count, say
@@ -50,9 +50,9 @@ from index.stores.tables import (
     key_of,
     map_batches,
     sort_keys,
-    sound,
     write_rows,
 )
+from index.stores.unchanged import holds_just
 from index.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -181,9 +181,17 @@ class IndexWriter:
         self._manifest = replace(
             manifest, format=FORMAT, generation=own.generation, spaces={**manifest.spaces}
         )
-        for name in manifest.files.keys() - {STUDENT, *COMPANIONS}:
-            if name.endswith(".parquet"):  # of the format before
-                continue
+        kept = manifest.files.keys() - {STUDENT, *COMPANIONS}
+        self._link(index, [name for name in kept if not name.endswith(".parquet")])  # of the format before
+
+    def take_vectors(self, index: Index) -> None:
+        """Take over what is searched of an index of the same contents, likewise."""
+        for name, space in index.manifest.spaces.items():
+            self._manifest.spaces[name] = replace(space, queries="")
+            self._link(index, index.manifest.files.keys() & {f"{name}.npy", f"{name}.faiss"})
+
+    def _link(self, index: Index, names: Iterable[str]) -> None:
+        for name in names:
             try:
                 os.link(index.data / name, self._data / name)
             except OSError:  # of a disk that knows no links
@@ -196,11 +204,13 @@ class IndexWriter:
 
     def equals(self, index: Index) -> bool:
         """Whether the items, failures and metadata written are those of another index."""
-        known = index.manifest.files
-        written = {path.name: file_digest(path) for path in self._data.iterdir()}
-        return all(name in known and known[name].digest == digest for name, digest in written.items()) and (
-            METADATA in written or METADATA not in known
-        )
+        own = {path.name for path in self._data.iterdir()} | {METADATA} & index.manifest.files.keys()
+        return all(self.has(name, index) for name in own)
+
+    def has(self, name: str, index: Index) -> bool:
+        """Whether a file that was written is that of another index."""
+        file, known = self._data / name, index.manifest.files.get(name)
+        return known is not None and file.is_file() and file_digest(file) == known.digest
 
     def commit(self, teacher: str | None, teacher_options: dict[str, Any]) -> Index:
         """Make what was written the index, and remove what was before.
@@ -335,7 +345,12 @@ class FolderStore(StoreWriter):
         if base is not None and writer.equals(base) and self._is_met(base):
             remove_old(self.work, base.manifest.generation)
             return False
-        for name, made in content.spaces.items():
+        if base is not None and writer.has(DIGESTS, base) and self._is_met(base):
+            writer.take_vectors(base)  # files were moved or touched, or there are other metadata
+            spaces: Mapping[str, Space] = {}
+        else:
+            spaces = content.spaces
+        for name, made in spaces.items():
             known = base.read_rows if base else None
             space = replace(made, rescore=self._rescore(former) if made.bits else 0)
             vectors = writer.add_space(name, space, content.vectors(name, known))
@@ -357,43 +372,3 @@ class FolderStore(StoreWriter):
         gone = f"{count(self._gone, 'image')} gone, and dropped. Once {them}."
         notes = (gone,) if self._gone else ()
         return BuildReport(index, summary, index.failures, removed=self._gone, notes=notes)
-
-
-Known = tuple[str, str, int, int]  # path, name, size and time of a file as an index has it
-
-
-def holds_just(index: Index, files: Iterable[ImageFile]) -> bool:
-    """Whether an index made of these files now would have the same items, going by path, size and time.
-
-    One that refused a file does not count: that file is tried again. The files are in the order in which they
-    would be indexed.
-    """
-    if index.manifest.failed:
-        return False
-    items = _read_known(index)
-    following = next(items, None)
-    copies: dict[str, list[Known]] = {}  # the files to come of each item that has more, by the next of them
-    for file in files:
-        path = file.location
-        if following and following[0][0] == path:
-            left, following = following, next(items, None)
-        elif not (left := copies.pop(path, [])):
-            return False
-        known, *later = left
-        try:
-            if (path, file.name, *file.status()) != known:
-                return False
-        except ImageError:
-            return False
-        if later:
-            copies[later[0][0]] = later
-    return following is None and not copies
-
-
-def _read_known(index: Index) -> Iterator[list[Known]]:
-    """Yield the files of each item, the first one first."""
-    for batch in index.iter_batches():
-        columns = sound(batch).to_pydict()
-        facts = zip(*(columns[name] for name in ("path", "name", "size", "mtime", "copies")), strict=True)
-        for path, name, size, mtime, copies in facts:
-            yield [(path, name, size, mtime), *((c["path"], c["name"], size, c["mtime"]) for c in copies)]
