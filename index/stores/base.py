@@ -214,7 +214,7 @@ class StoreWriter(ABC):
         return None
 
     def is_current(self, files: Sequence[ImageFile]) -> bool:
-        """Whether nothing is left to be done; if not, UsageError is raised if what is known is damaged."""
+        """Whether nothing is left to be embedded; if something is, UsageError if what is known is damaged."""
         return False
 
     @abstractmethod

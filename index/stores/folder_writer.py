@@ -52,7 +52,7 @@ from index.stores.tables import (
     sort_keys,
     write_rows,
 )
-from index.stores.unchanged import holds_just
+from index.stores.unchanged import Unchanged, holds_just
 from index.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -290,16 +290,19 @@ class FolderStore(StoreWriter):
         return self._base
 
     def is_current(self, files: Sequence[ImageFile]) -> bool:
-        """Whether the index is of these files, and as is wanted."""
+        """Whether the index is of these files; if it is not as is wanted, it is written so at once."""
         base = self._base
         if base is None:
             return False
         base.require_whole(thorough=False)
-        if self.options.metadata is None and self._is_met(base) and holds_just(base, files):
+        same = self.models.projected(base.manifest) and holds_just(base, files)
+        if same and self.options.metadata is None and self._is_met(base):
             remove_old(self.work, base.manifest.generation)  # of a run that was killed when it was done
             return True
         base.require_whole()
-        return False
+        if same:
+            self.put(Unchanged(base))
+        return same
 
     def _is_met(self, base: Index) -> bool:
         """Whether an index over the same items is searched as is wanted."""

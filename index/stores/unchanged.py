@@ -1,11 +1,52 @@
-"""Whether files are those of an index, going by path, size and time: then there is nothing to update."""
+"""Whether files are those of an index, going by path, size and time: then there is nothing to embed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from index.errors import ImageError
 from index.images.file import ImageFile
+from index.stores.base import Batch, RowReader
 from index.stores.folder import Index
+from index.stores.records import Failure, Item, Space
 from index.stores.tables import sound
+from index.vectors import Vectors
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """What an index holds, as the `Content` of a run."""
+
+    index: Index
+
+    @property
+    def spaces(self) -> Mapping[str, Space]:
+        """The vectors that there are, by name."""
+        return {name: replace(space, queries="") for name, space in self.index.manifest.spaces.items()}
+
+    @property
+    def count(self) -> int:
+        """How many items there are."""
+        return len(self.index)
+
+    def items(self) -> Iterator[Item]:
+        """Yield all items."""
+        return self.index.iter_items()
+
+    def failures(self) -> Iterator[Failure]:
+        """Yield the images that were refused."""
+        return iter(self.index.failures)
+
+    def vectors(self, space: str, known: RowReader | None = None) -> Iterator[Vectors]:
+        """As `Content.vectors`."""
+        return self.index.iter_rows(space)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Yield so many items at a time: all vectors are known."""
+        items = self.items()
+        while some := list(islice(items, size)):
+            yield Batch(some, {})
+
 
 Known = tuple[str, str, int, int]  # path, name, size and time of a file as an index has it
 
