@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from index.embedders.teacher_space import FILE as TEACHER_SPACE
 from index.errors import UsageError
-from index.io import FEW, chunks, file_digest, forget, require_utf8
+from index.io import FEW, Release, chunks, file_digest, forget, require_utf8
 from index.stores.base import Store
 from index.stores.faiss.codes import open_ann
 from index.stores.faiss.vector_index import EXACT, SearchParams, VectorIndex, read_ann
@@ -64,7 +64,7 @@ class Index(Store):
     @cached_property
     def items(self) -> Items:  # type: ignore[override]
         """The gallery, by id."""
-        return Items(_batches(self._file(ITEMS)))
+        return Items(*_batches(self._file(ITEMS)))
 
     def iter_batches(self) -> Iterator[pa.RecordBatch]:
         """As `Store.iter_batches`: mapped, and to be checked by `sound` unless the file was."""
@@ -133,7 +133,7 @@ class Index(Store):
     @cached_property
     def metadata(self) -> pa.RecordBatch | None:  # type: ignore[override]
         """What `index.stores.metadata` keeps of the items, if there is anything."""
-        return _batches(self._file(METADATA))[0] if METADATA in self.manifest.files else None
+        return _batches(self._file(METADATA))[0][0] if METADATA in self.manifest.files else None
 
     def pin(self) -> None:
         """Open everything now, to be read whatever becomes of the folder; UsageError if it was replaced."""
@@ -202,11 +202,11 @@ def read_manifest(path: Path, *formats: int) -> Manifest:
 
 def read_failures(file: Path) -> list[Failure]:
     """Read a file of images that were refused."""
-    return [Failure(**row) for batch in _batches(file) for row in sound(batch).to_pylist()]
+    return [Failure(**row) for batch in _batches(file)[0] for row in sound(batch).to_pylist()]
 
 
-def _batches(file: Path) -> list[pa.RecordBatch]:
+def _batches(file: Path) -> tuple[list[pa.RecordBatch], Release]:
     try:
         return map_batches(file)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise UsageError(_DAMAGED.format(file)) from error

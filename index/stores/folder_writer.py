@@ -139,7 +139,7 @@ class IndexWriter:
 
     @property
     def _items(self) -> Items:
-        return Items(map_batches(self._data / ITEMS))
+        return Items(*map_batches(self._data / ITEMS))
 
     def add_metadata(self, table: pa.Table) -> None:
         """Store what is known of the items, after the items: `Joined.table`."""

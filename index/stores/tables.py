@@ -1,6 +1,7 @@
 """Tables of an index folder: Arrow files, written in bounded memory and mapped, so that little is read."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import mmap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from index.errors import UsageError
+from index.io import Release
 from index.stores.records import Failure, File, Item, columns_of
 
 AGAIN = "Index the images again, without --update or --resume."
@@ -28,10 +30,17 @@ def write_rows(file: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) ->
     return count
 
 
-def map_batches(file: Path) -> list[pa.RecordBatch]:
-    """Map a table; ArrowInvalid if its outline is damaged. What is read of it is to be checked by `sound`."""
-    table = pa.ipc.open_file(pa.memory_map(str(file)))
-    return [table.get_batch(i) for i in range(table.num_record_batches)]
+def map_batches(file: Path) -> tuple[list[pa.RecordBatch], Release]:
+    """Map a table, and return its parts and what lets go of them, which are to be checked by `sound`.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is damaged, as far as its outline tells; or an ArrowException.
+    """
+    with file.open("rb") as opened:
+        mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    table = pa.ipc.open_file(pa.py_buffer(mapped))
+    return [table.get_batch(i) for i in range(table.num_record_batches)], Release(mapped)
 
 
 def sound(array: Any) -> Any:
@@ -64,8 +73,9 @@ def sort_keys(keys: Iterable[int]) -> NDArray[np.uint64]:
 class Items(Sequence[Item]):
     """The items of mapped batches, all but the last of which have `ROWS` rows."""
 
-    def __init__(self, batches: Sequence[pa.RecordBatch]) -> None:
-        self.batches = batches
+    def __init__(self, batches: Sequence[pa.RecordBatch], release: Callable[[], object] = int) -> None:
+        """Join mapped batches and what lets go of them now and then."""
+        self.batches, self._release = batches, release
         self._count = sum(batch.num_rows for batch in batches)
 
     def __len__(self) -> int:
@@ -75,7 +85,9 @@ class Items(Sequence[Item]):
         if isinstance(at, slice):
             return [self[i] for i in range(*at.indices(len(self)))]
         i = range(len(self))[at]
-        return as_item(sound(self.batches[i // ROWS].slice(i % ROWS, 1)).to_pylist()[0])
+        item = as_item(sound(self.batches[i // ROWS].slice(i % ROWS, 1)).to_pylist()[0])
+        self._release()
+        return item
 
     def __iter__(self) -> Iterator[Item]:
         for batch in self.batches:

@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import RetrievalError, UsageError, needs
-from index.io import chunks, forget, take
+from index.io import Release, chunks, take
 from index.vectors import CODES, Ids, Scored, Scores, Vectors
 
 with needs("cpu"):
@@ -65,7 +64,7 @@ class VectorIndex:
             set_nprobe(index, self.effort.nprobe)
         self.index = to_device(index, vectors, device)
         self._on_gpu = self.index is not index
-        self._held = monotonic()
+        self._release = Release(vectors)
 
     def search(self, queries: Vectors, k: int, keep: NDArray[np.bool_] | None = None) -> Scored:
         """Find the k nearest of each of `(n, dim)` queries.
@@ -112,9 +111,7 @@ class VectorIndex:
             scores, best = map(np.concatenate, zip(*found, strict=True))
         else:
             scores, best = order_again(queries, ids, self.vectors, k)
-        if ids.size > MOST_READ or monotonic() - self._held > HELD:
-            forget(self.vectors)
-            self._held = monotonic()
+        self._release(ids.size > MOST_READ)
         return scores, best
 
     def _search_everywhere(
