@@ -10,7 +10,6 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
-from io import BytesIO
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -349,7 +348,7 @@ def _read(photo: AnyPhoto, side: int) -> Photo:
     import numpy as np
     from PIL import Image, ImageOps
 
-    from index.images.decode import decode, read_photo
+    from index.images.decode import decode, encode, read_photo
     from index.images.file import ImageFile
 
     if isinstance(photo, str | PathLike):
@@ -366,13 +365,12 @@ def _read(photo: AnyPhoto, side: int) -> Photo:
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
             raise UsageError(f"An array must be (h, w, 3) uint8, not {photo.shape} {photo.dtype}.")
         photo = Image.fromarray(photo)
-    file, image = BytesIO(), photo if photo.mode in PNG_MODES else photo.convert("RGB")
-    ImageOps.exif_transpose(image).save(file, "PNG", compress_level=1)
-    return decode(file.getvalue(), "photo", side)
+    image = photo if photo.mode in PNG_MODES else photo.convert("RGB")
+    return decode(encode(ImageOps.exif_transpose(image), "PNG", compress_level=1), "photo", side)
 
 
 def _thumbnail(hit: Hit) -> str:
-    from index.images.decode import read_photo
+    from index.images.decode import encode, read_photo
     from index.images.sources import image_at
 
     try:
@@ -380,9 +378,7 @@ def _thumbnail(hit: Hit) -> str:
     except RetrievalError:
         return ""
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    file = BytesIO()
-    picture.save(file, "JPEG")
-    return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
+    return f"data:image/jpeg;base64,{b64encode(encode(picture, 'JPEG')).decode()}"
 
 
 if __name__ == "__main__":

@@ -91,18 +91,10 @@ def search_files(
     model: Path | None = None,
     text: TextSpec | None = None,
 ) -> Answers:
-    """Search an index with files or words; a file that cannot be read is answered with the reason.
+    """Search an index, opened as by `open_searcher`, with files or words, for k wanted results each.
 
-    Args:
-        index: An index folder, or the address of a Milvus collection.
-        queries: Image files. With `text`, what is no file and has no name of one is words.
-        k: How many results each.
-        mode: How to search.
-        teacher: Where the teacher is now.
-        device: `auto`, `cpu` or `cuda`.
-        wanted: Which results are wanted; None wants all.
-        model: As for `open_store`.
-        text: The teacher's text model.
+    A file that cannot be read is answered with the reason. With a model of texts, what is no file and has no
+    name of one is words.
 
     Raises:
         RetrievalError: The index or a model cannot be used.

@@ -33,11 +33,7 @@ def choose_provider(device: str, available: Sequence[str], gpus: int) -> str:
 
 
 def assert_provider(wanted: str, active: Sequence[str]) -> None:
-    """Refuse ONNX Runtime's silent fall-back to the CPU.
-
-    Raises:
-        UsageError: The session does not run on the provider that was asked for.
-    """
+    """Raise UsageError where ONNX Runtime fell back to another provider, which it does silently."""
     if not active or active[0] != wanted:
         raise UsageError(f"ONNX Runtime fell back from {wanted} to {active[0] if active else 'nothing'}.")
 

@@ -80,12 +80,7 @@ class Answer:
 def search_photo(
     searcher: SharedSearcher, data: bytes, name: str, mode: str, k: int, where: str = ""
 ) -> Answer:
-    """Search with the bytes of an image file.
-
-    Raises:
-        ImageError: It cannot be decoded.
-        RetrievalError: As `SharedSearcher.find`.
-    """
+    """Search with the bytes of an image file; ImageError if they are none, else as `SharedSearcher.find`."""
     start = perf_counter()
     photo = _decode(searcher, data, name, mode)
     decoded = perf_counter() - start
@@ -96,11 +91,7 @@ def search_photo(
 
 
 def search_item(searcher: SharedSearcher, item: int, mode: str, k: int, where: str = "") -> Answer:
-    """Search with an image of the index, by the vectors that are kept of it: no model is asked.
-
-    Raises:
-        UsageError: The index has no such image or mode.
-    """
+    """Search with an image of the index, by its vectors; UsageError if there is no such image or mode."""
     index = searcher.index
     require_item(index, item)
     require_mode(searcher, mode)

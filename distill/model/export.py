@@ -71,11 +71,7 @@ class Ensemble(nn.Module):
 
 
 def export_model(name: str, out: Path, weights: str = "auto") -> Path:
-    """Write a timm model, or the demo's teacher `demo-teacher`, as an ONNX embedder.
-
-    Raises:
-        UsageError: No such model or weights.
-    """
+    """Write a timm model, or the demo's `demo-teacher`, as an ONNX embedder; UsageError if there is none."""
     if name == DEMO_TEACHER:
         parts = {side: create_backbone(part) for part, side in DEMO_PARTS}
         module = Ensemble(parts, DEMO_SIDE)

@@ -18,14 +18,12 @@ import numpy as np
 from index.build.embed_missing import embed_missing
 from index.build.journal import Journal
 from index.build.ray import RayCluster, open_cluster
-from index.build.taught import FILE as TAUGHT
-from index.build.taught import Taught
+from index.build.taught import TAUGHT, Taught
 from index.embedders.base import Embedder
 from index.embedders.codes import open_student
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.openvino import choose_runtime
-from index.embedders.teacher_space import FILE as TEACHER_SPACE
-from index.embedders.teacher_space import TeacherSpace
+from index.embedders.teacher_space import TEACHER_SPACE, TeacherSpace
 from index.errors import RetrievalError
 from index.images.sources import Source, find_images, source_name
 from index.io import content_digest, explain_disk

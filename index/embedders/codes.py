@@ -23,11 +23,7 @@ class CodeEmbedder(OnnxEmbedder):
     def __init__(
         self, path: Path, bits: int, device: str = "auto", threads: int = 0, floats: bool = False
     ) -> None:
-        """Open the file, as `OnnxEmbedder`; both kinds of answers have one key.
-
-        Raises:
-            UsageError: It has no codes, others, or codes of another bit order.
-        """
+        """Open the file, whose answers have one key; UsageError if it has no such codes in that order."""
         super().__init__(path, device, threads)
         has, order = self.metadata.get(BITS), self.metadata.get(ORDER)
         if (has, order) != (str(bits), LITTLE):

@@ -15,6 +15,7 @@ from index.embedders.options import EmbedderOptions
 from index.errors import UsageError
 from index.images.decode import Photo
 from index.io import content_digest
+from index.vectors import scale_to_unit
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -182,8 +183,8 @@ class ForeignEmbedder(OnnxModel):
 
 def _apart(alone: NDArray[np.float32], together: NDArray[np.float32]) -> float:
     """How far apart two answers to the same images are, at most, as unit vectors."""
-    lengths = [np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (alone, together)]
-    return float(np.nan_to_num(np.linalg.norm(alone / lengths[0] - together / lengths[1], axis=1)).max())
+    apart = scale_to_unit(alone) - scale_to_unit(together)
+    return float(np.nan_to_num(np.linalg.norm(apart, axis=1)).max())
 
 
 def _choose_sides(

@@ -7,6 +7,7 @@ import warnings
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,11 +132,16 @@ def square(image: Image.Image, side: int, crop: float = 1.0, reduced: bool = Fal
     return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box))
 
 
+def encode(image: Image.Image, kind: str, **how: Any) -> bytes:
+    """Write an image as the bytes of a file, with options of Pillow's."""
+    file = BytesIO()
+    image.save(file, kind, **how)
+    return file.getvalue()
+
+
 def with_pixels(photo: Photo, image: Image.Image) -> Photo:
     """Give a photo other RGB pixels. Its bytes become a PNG of them, for embedders that send bytes."""
-    png = BytesIO()
-    image.save(png, "PNG", compress_level=1)
-    data = png.getvalue()
+    data = encode(image, "PNG", compress_level=1)
     return Photo(photo.name, data, content_digest(data), image, *image.size)
 
 
@@ -225,10 +231,7 @@ NOTICED = 2  # levels of 255 that a colour must move for a conversion to be wort
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Make RGB, with colours in sRGB, of an image in RGB, CMYK or grey, without transparency.
-
-    An ICC profile that is broken, or of another mode, counts for nothing.
-    """
+    """Make sRGB of RGB, CMYK or grey without transparency; a broken or unfit profile counts for nothing."""
     transform = _transform_from(profile, image.mode) if profile else None
     if transform is not None:
         return transform.apply(image)

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Sequence
-from io import BytesIO
 from threading import Lock
 from typing import Any
 from uuid import uuid4
@@ -14,7 +13,7 @@ from index.embedders.http import EndpointEmbedder
 from index.embedders.http_formats import Upload, as_text
 from index.embedders.options import EmbedderOptions
 from index.errors import TransientError
-from index.images.decode import Photo
+from index.images.decode import Photo, encode
 from index.io import content_digest
 from index.rankers.base import EmbedderRanker
 
@@ -103,20 +102,15 @@ def _text(text: str) -> dict[str, Any]:
 
 
 def _picture(image: Image.Image) -> dict[str, Any]:
-    buffer = BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    upload = Upload(buffer.getvalue(), "image/jpeg", "")
+    upload = Upload(encode(image, "JPEG", quality=85), "image/jpeg", "")
     return {"type": "image_url", "image_url": {"url": as_text(upload)}}
 
 
 def read_message(body: bytes) -> tuple[str, int]:
     """Read what was said, and how many tokens the call took; 0 where the answer does not say.
 
-    Args:
-        body: JSON, `{"choices": [{"message": {"content": "..."}}], "usage": {"total_tokens": 1}}`.
-
-    Raises:
-        ValueError: It is something else. The message says so.
+    It is JSON, `{"choices": [{"message": {"content": "..."}}], "usage": {"total_tokens": 1}}`; of something
+    else ValueError says what it is.
     """
     try:
         answer = json.loads(body)
@@ -130,17 +124,10 @@ def read_message(body: bytes) -> tuple[str, int]:
 
 
 def read_numbers(text: str, count: int) -> list[int]:
-    """Read an order out of a message: the last list named `order`, or else the only list of numbers.
+    """Read an order out of a message, prose around it or not: the last list named `order`, or the only list.
 
-    Args:
-        text: What the model said; there may be prose around the list.
-        count: How many candidates there were, numbered from 1.
-
-    Returns:
-        Positions from 0. Repeats, and numbers of no candidate, are left out.
-
-    Raises:
-        ValueError: There is no such list, or no candidate in it.
+    Candidates are numbered from 1, positions from 0; repeats, and numbers of no candidate, are left out.
+    ValueError says what is wrong: there is no such list, or no candidate in it.
     """
     lists = NAMED.findall(text) or re.findall(NUMBERS, text)
     if not lists or (len(set(lists)) > 1 and not NAMED.search(text)):

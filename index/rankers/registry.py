@@ -37,11 +37,7 @@ class PreferencesRanker(Ranker):
     calls = Calls(batch=1)
 
     def __init__(self, path: Path, options: EmbedderOptions) -> None:
-        """Read the file whole.
-
-        Raises:
-            UsageError: It cannot be read, or lacks a column.
-        """
+        """Read the file whole; UsageError if it cannot be read, or lacks a column."""
         try:
             if path.suffix == ".parquet":
                 rows = pq.read_table(path, columns=list(COLUMNS)).to_pylist()
@@ -115,11 +111,7 @@ class VectorsRanker(EmbedderRanker):
     """A teacher with vectors and without a price, of which only the orders are used: for honest tables."""
 
     def __init__(self, teacher: Embedder) -> None:
-        """Take the teacher.
-
-        Raises:
-            UsageError: Its vectors have a price, and would be paid for once for each list.
-        """
+        """Take the teacher; UsageError if it has a price, which would be paid once for each list."""
         if teacher.calls.paid:
             raise UsageError(f"--orders-only takes an ONNX file or a file of vectors, not {teacher.name}.")
         super().__init__("orders", teacher)
@@ -135,17 +127,11 @@ class VectorsRanker(EmbedderRanker):
 
 
 def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: bool = False) -> Ranker:
-    """Open the ranker that `spec` names.
+    """Open a ranker; UsageError if that cannot be.
 
-    Args:
-        spec: The address of a chat or rerank endpoint, a file of preferences (.csv, .parquet), or a
-            Python callable.
-        device: `auto`, `cpu` or `cuda`.
-        options: What the spec does not say.
-        orders_only: Whether `spec` is of a teacher with vectors, as for `open_embedder`.
-
-    Raises:
-        UsageError: It cannot be opened.
+    The spec is the address of a chat or rerank endpoint, a file of preferences (.csv, .parquet), a Python
+    callable or, for `orders_only`, a teacher with vectors, as for `open_embedder`. Options are what it does
+    not say.
     """
     if orders_only:
         return VectorsRanker(open_embedder(spec, device, options))

@@ -41,14 +41,10 @@ class RerankRanker(EmbedderRanker):
 
 
 def read_order(body: bytes, count: int) -> list[int]:
-    """Read an answer: places by falling score. What is no candidate, or has no finite score, is left out.
+    """Read an answer about `count` candidates: places by falling score, if it is finite.
 
-    Args:
-        body: JSON, `{"results": [{"index": 0, "relevance_score": 0.9}, ...]}`.
-        count: How many candidates there were.
-
-    Raises:
-        ValueError: It is something else. The message says so.
+    It is JSON, `{"results": [{"index": 0, "relevance_score": 0.9}, ...]}`; of something else ValueError says
+    what it is.
     """
     try:
         found = [(entry["index"], float(entry["relevance_score"])) for entry in json.loads(body)["results"]]

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from index.embedders.teacher_space import FILE as TEACHER_SPACE
+from index.embedders.teacher_space import TEACHER_SPACE
 from index.errors import UsageError
 from index.io import FEW, Release, chunks, file_digest, forget, require_utf8
 from index.stores.base import Store

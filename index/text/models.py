@@ -210,11 +210,7 @@ class TextQueries:
     space: TeacherSpace | None  # of the student, which may have come without it
 
     def embed(self, *texts: Text) -> Vectors:
-        """Embed texts among the teacher's vectors: `(n, teacher dim)` unit rows.
-
-        Raises:
-            RetrievalError: The model failed, or has no budget left.
-        """
+        """Embed texts to `(n, teacher dim)` unit rows; RetrievalError if the model or its budget fails."""
         rows = self.model.embed([self.model.prepare(text) for text in texts])  # type: ignore[arg-type]
         if rows.shape[1] != self.dim:
             raise UsageError(
