@@ -165,7 +165,8 @@ class Index:
             photo: A path, the bytes of an image file, a Pillow image, or an `(h, w, 3)` uint8 array.
             k: How many hits.
             mode: `student`, `teacher`, `asymmetric` or `rerank`.
-            where: Values that columns of the metadata must have.
+            where: What columns of the metadata must have: a value, one of several as `red,blue`, or bounds of
+                numbers or dates as `<20` or `>=2024-05-01&<2024-06-01`.
             prefix: What the name of an image, its path below the folder that was indexed, must start with.
             cut: Least share of the best similarity; 0 cuts nothing.
 

@@ -2,8 +2,8 @@
 
     python benchmarks/scale.py photos --model student/student.onnx --hourly 0.40 --cores 8 --memory 64
 
-Measured at the start, on one core: reading and decoding, embedding, taking vectors into an index, what the
-server keeps of an item, and for each kind of FAISS index its bytes a vector and the time of a search that
+Measured at the start, on one core: reading and decoding, embedding, taking vectors into an index, what an
+item takes on the disk, and for each kind of FAISS index its bytes a vector and the time of a search that
 finds 95 % of the ten nearest, among vectors drawn to be spread as those of the photos are. The rest is
 arithmetic: work grows as the images do, and a search looks at the centres of all lists, and then into as many
 lists as it did here. `--hourly`, `--cores` and `--memory` describe the machine to hire; its cores are taken
@@ -13,9 +13,9 @@ to be as fast as this one's.
 import argparse
 import tempfile
 import time
-import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import faiss
@@ -33,11 +33,13 @@ from index.stores.faiss.tuning import build_tuned, choose_factory
 from index.stores.faiss.vector_index import inverted_lists
 from index.stores.options import SearchTarget
 from index.stores.records import Item
+from index.stores.tables import ITEM_SCHEMA, write_rows
 
 SIZES = {"1M": 10**6, "100M": 10**8, "1B": 10**9}
 SAMPLE = 100_000  # vectors that are searched
 LISTS = 512  # that `choose_factory` gives them
 PIECE = 4096
+KEY = 16  # bytes of a digest and its id, to be bisected
 HOURS = 24.0  # in which all is to be embedded
 MONTH = 730  # hours
 ROOM = 0.8  # of a machine's memory, for the index
@@ -53,7 +55,7 @@ class Measured:
         megabytes: Of a photo.
         decode: Photos read and decoded, a second.
         embed: Photos embedded, a second.
-        item: Bytes of memory that the server keeps of an item, beside its vector.
+        item: Bytes on the disk of an item, beside its vector: they are mapped when it is looked at.
         take: Vectors that the process which writes the index takes from pieces, a second.
         dim: Length of a vector.
         kinds: Bytes a vector, milliseconds a search, lists, and lists visited, by kind of index.
@@ -138,18 +140,14 @@ def seconds(work: Callable[[], None]) -> float:
 
 
 def item_bytes(files: Sequence[ImageFile]) -> float:
-    """Memory of an item and of its place by digest, as `Index` has them."""
-    tracemalloc.start()
-    try:
-        named = ((i, f"{i:032}") for i in range(PIECE))
-        items = [
-            Item(f"{files[i % len(files)].path}{i}", f"{files[i % len(files)].name}{i}", digest, i, i, i, i)
-            for i, digest in named
-        ]
-        places = {item.digest: [i] for i, item in enumerate(items)}
-        return tracemalloc.get_traced_memory()[0] / len(places)
-    finally:
-        tracemalloc.stop()
+    """Bytes of an item, and of its place by digest, as `IndexWriter` writes them."""
+    rows = [
+        {**vars(Item(f"{file.path}{i}", f"{file.name}{i}", f"{i:032}", i, i, i, i)), "copies": []}
+        for i, file in zip(range(PIECE), cycle(files), strict=False)
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        write_rows(Path(scratch) / "items", ITEM_SCHEMA, rows)
+        return (Path(scratch) / "items").stat().st_size / len(rows) + KEY
 
 
 def take(vectors: np.ndarray) -> float:
@@ -177,7 +175,7 @@ def print_measured(measured: Measured, photos: int) -> None:
     print(f"| a photo | {1000 * measured.megabytes:.0f} kB |")
     print(f"| read and decode | {measured.decode:.0f} images/s |")
     print(f"| embed ({measured.dim}-d) | {measured.embed:.0f} images/s |")
-    print(f"| an item in the server's memory | {measured.item:.0f} B |")
+    print(f"| an item on the disk, mapped | {measured.item:.0f} B |")
     print(f"| take into the index | {measured.take:,.0f} vectors/s |")
     for name, (size, milliseconds, lists, probes) in measured.kinds.items():
         how = f", {probes} of {lists} lists" if lists else ""
@@ -204,7 +202,7 @@ def print_costs(measured: Measured, machine: Machine) -> None:
     row("network meanwhile, Gbit/s", lambda n: number(n * measured.megabytes * 8e-3 / HOURS / 3600))
     row("one process takes the vectors, h", lambda n: number(n / measured.take / 3600))
     row("vectors on disk", lambda n: size_text(4 * n * measured.dim))
-    row("items in the server's memory", lambda n: size_text(n * measured.item))
+    row("items on the disk, mapped", lambda n: size_text(n * measured.item))
     for kind in measured.kinds:
         print_searches(measured, machine, kind, row)
 

@@ -2,9 +2,11 @@
 
     python benchmarks/search.py index/data-1/student.npy --folder scratch
     python benchmarks/search.py index/data-1/student.npy --folder scratch --count 10000000 --no-bare
+    python benchmarks/search.py index/data-1/student.npy --folder scratch --no-bare --peers
 
 Both are asked the same queries in turns, one at a time on one core. The bare call is FAISS's own refinement
 with all vectors in memory, where the index refines; ours maps them from a file, all of which was read before.
+`--peers` has hnswlib and usearch (`pip install hnswlib usearch`) search the same vectors as well.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from typing import Any
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+from peers import build_peers
 from synthetic import PER_CLUSTER, Law
 
 from index.io import chunks
@@ -59,10 +62,7 @@ def build(
         index, served = build_tuned(gallery, need, factory)
         seconds = time.perf_counter() - start
         write_ann(as_flat(gallery) if index is None else index, file)
-        print(
-            f"built in {seconds:.0f} s on {os.cpu_count()} cores, {peak}",
-            flush=True,
-        )
+        print(f"built in {seconds:.0f} s on {os.cpu_count()} cores, {peak}", flush=True)
         remembered.write_text(json.dumps(asdict(served)))
     return TunedIndex(**json.loads(remembered.read_text()))
 
@@ -155,6 +155,29 @@ def recall(scores: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
     return float((scores >= truth[:, -1:] - MATCH).mean())
 
 
+def find_peers(
+    gallery: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    truth: NDArray[np.float32],
+    need: float,
+    folder: Path,
+) -> dict[str, Callable[[NDArray[np.float32]], Any]]:
+    """Build what other libraries have, say what that took, and return how they are searched."""
+
+    def share(ids: NDArray[np.int64]) -> float:
+        return recall(np.einsum("qd,qkd->qk", queries, gallery[ids]), truth)
+
+    found = build_peers(gallery, queries, share, need, folder)
+    for peer in found:
+        print(
+            f"{peer.name}: built in {peer.seconds:.0f} s, {peer.memory:.0f} bytes a vector in memory",
+            end=", ",
+        )
+        print(f"{peer.file:.0f} in its file, breadth {peer.breadth}", end=", ")
+        print(f"recall@10 on new queries {share(peer.find(queries)):.3f}", flush=True)
+    return {peer.name: peer.find for peer in found}
+
+
 def main() -> None:
     """Print one block of figures for each factory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -172,6 +195,7 @@ def main() -> None:
     parser.add_argument(
         "--no-bare", action="store_true", help="leave the bare calls out: they need more memory"
     )
+    parser.add_argument("--peers", action="store_true", help="hnswlib and usearch too, which must be there")
     args = parser.parse_args()
     args.folder.mkdir(exist_ok=True)
     peak = Peak()
@@ -182,6 +206,7 @@ def main() -> None:
     if not truth_file.is_file():
         np.save(truth_file, search_exact(queries, gallery, K)[0])
     truth = np.load(truth_file)
+    peers = find_peers(gallery, queries, truth, args.recall, args.folder) if args.peers else {}
     for factory in args.factory or ["auto"]:
         asked = f"{args.recall:g}-{args.memory:g}"  # an index for another need is another one
         file = args.folder / f"{factory.replace(',', '-')}-{args.count}-{asked}.faiss"
@@ -198,7 +223,7 @@ def main() -> None:
             gallery.max()  # the bare call has all vectors in memory, and so has ours now
             bare = as_faiss(gallery, file, served)
             ways["bare"] = lambda query, bare=bare: bare.search(query, K)  # type: ignore[misc]
-        times = in_turns(ways, queries)
+        times = in_turns(ways | peers, queries)
         for name, values in times.items():
             clock, processor = np.median(values, axis=0)
             print(f"{name}: p50 {clock:.3f} ms, p95 {np.percentile(values[:, 0], 95):.3f} ms", end=", ")

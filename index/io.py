@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from index.vectors import Vectors
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
-FEW = 4096  # scattered rows that are read before what was mapped for them is let go of
+FEW = 1024  # scattered rows that are read before what was mapped for them is let go of
 
 
 def content_digest(data: bytes) -> str:
@@ -110,12 +111,29 @@ def take(vectors: Vectors, rows: NDArray[np.int64]) -> Vectors:
     return taken
 
 
-def forget(vectors: Vectors) -> None:
+HELD = 1.0  # seconds between two times that what was read here and there is let go of
+
+
+class Release:
+    """Lets go, now and then, of what was read of a mapped file: a server would come to hold all of it."""
+
+    def __init__(self, mapped: Vectors | mmap.mmap) -> None:
+        """Take what is mapped."""
+        self._mapped, self._last = mapped, monotonic()
+
+    def __call__(self, now: bool = False) -> None:
+        """Let go if it is time, or of much that was read `now`."""
+        if now or monotonic() - self._last > HELD:
+            forget(self._mapped)
+            self._last = monotonic()
+
+
+def forget(mapped: Vectors | mmap.mmap) -> None:
     """Let go of what was read of a mapped file, which the system else counts as memory of this process.
 
     It stays in the system's cache while there is room. Nothing happens to an array that is not mapped.
     """
-    base = vectors.base
+    base: object = mapped
     while isinstance(base, np.ndarray):
         base = base.base
     if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):

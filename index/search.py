@@ -196,7 +196,7 @@ class Searcher:
         model = self.models[name]
         return embed_checked(model, [model.prepare(photo) for photo in photos], [p.name for p in photos])
 
-    def search_items(self, items: Sequence[int], mode: str, k: int) -> Results:
+    def search_items(self, items: Sequence[int], mode: str, k: int, filter: Filter | None = None) -> Results:
         """Find k results for each item of the gallery by its stored vectors, in one of `stored_modes`.
 
         No model is asked, and no item finds itself, nor a copy of itself.
@@ -209,7 +209,7 @@ class Searcher:
         rows = np.asarray(items, np.int64)
         again = self.index.rows("teacher", rows) if mode == RERANK else None
         vectors = self.index.rows("student" if mode == RERANK else MODES[mode][0], rows)
-        return self.search(vectors, mode, k, own, None, again)
+        return self.search(vectors, mode, k, own, filter, again)
 
     def _require_mode(self, mode: str, modes: Sequence[str] | None = None) -> None:
         modes = self.modes if modes is None else modes

@@ -6,13 +6,14 @@ import struct
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import numpy as np
 import onnx
+import pyarrow as pa
 import pytest
 from milvus_server import Server
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ from web_site import Site
 from index.images import decode
 from index.images.file import ImageFile
 from index.progress import show_lines
+from index.stores.metadata.columns import Metadata, encode
+from index.stores.metadata.join import list_files
+from index.stores.tables import ITEM_SCHEMA, ROWS, Items
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 SIDE_BY_SIDE = "PYTEST_XDIST_WORKER" in os.environ
@@ -36,6 +40,19 @@ hypothesis.settings.load_profile("patient")
 show_lines()
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "grocery"
+
+
+def known(files: Sequence[Sequence[tuple[str, str]]], table: pa.Table | None = None) -> Metadata:
+    """What is known of items, each a list of its files' paths and names, as it is read from a folder."""
+    rows = [
+        {**dict.fromkeys(("size", "width", "height", "mtime"), 1), "digest": f"{i:032x}"}
+        | {"path": path, "name": name, "copies": [{"path": p, "name": n, "mtime": 1} for p, n in copies]}
+        for i, ((path, name), *copies) in enumerate(files)
+    ]
+    batch = pa.RecordBatch.from_pylist(rows, ITEM_SCHEMA)
+    batches = [batch.slice(start, ROWS) for start in range(0, len(rows), ROWS)]
+    made = None if table is None else encode(table, list_files(Items(batches)))
+    return Metadata(lambda: batches, len(files), made)
 
 
 @pytest.fixture(scope="session")

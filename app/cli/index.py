@@ -116,7 +116,7 @@ def verify(index: Gallery) -> None:
 
 @indexes.command(epilog="Example: retrieval index compact idx")
 def compact(index: Gallery) -> None:
-    """Drop images without a file, and the leftovers of dead runs. Embeds nothing."""
+    """Drop images without a file, and what dead runs left; or convert an index of an earlier version."""
     from index.build.rewrite import compact_index
     from index.progress import count
 

@@ -32,7 +32,9 @@ def search(
     ],
     k: Annotated[int, typer.Option("-k", help="How many results.")] = 10,
     mode: Annotated[str, option("student, teacher, asymmetric or rerank.")] = "student",
-    where: Annotated[list[str] | None, option("column=value of the metadata. May repeat.", "all")] = None,
+    where: Annotated[
+        list[str] | None, option("column=value, column=one,other or column<20. May repeat.", "all")
+    ] = None,
     prefix: Annotated[str, option("Only images with a path that starts with this.")] = "",
     cut: Annotated[float, option("Only results with at least this share of the best similarity.")] = 0.0,
     model: Student = None,

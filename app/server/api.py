@@ -17,6 +17,7 @@ from index.html import load
 from index.images.decode import Photo, decode
 from index.search import MODES, Results
 from index.stores.base import Store
+from index.stores.filters import Filter, parse_where
 from index.text.models import LONGEST, Text
 
 with needs("demo"):
@@ -41,6 +42,7 @@ T = TypeVar("T")
 Mode = Annotated[str, Query(max_length=20)]
 Count = Annotated[int, Query(alias="k", ge=1, le=MOST_RESULTS)]
 Format = Literal["json", "csv"]
+Where = Annotated[str, Query(max_length=1000)]  # conditions as for `parse_where`, between semicolons
 
 
 class UnknownItemError(UsageError):
@@ -75,36 +77,42 @@ class Answer:
         return {"query": self.query, "mode": self.mode, "milliseconds": self.milliseconds, "results": results}
 
 
-def search_photo(searcher: SharedSearcher, data: bytes, name: str, mode: str, k: int) -> Answer:
+def search_photo(
+    searcher: SharedSearcher, data: bytes, name: str, mode: str, k: int, where: str = ""
+) -> Answer:
     """Search with the bytes of an image file; ImageError if they are none, else as `SharedSearcher.find`."""
     start = perf_counter()
     photo = _decode(searcher, data, name, mode)
     decoded = perf_counter() - start
-    found = searcher.find([photo], mode, k)
+    found = searcher.find([photo], mode, k, _read_filter(where))
     seconds = {"decode": decoded, "embed": found.embed_seconds, "search": found.search_seconds}
     query = {"name": name, "width": photo.width, "height": photo.height}
     return _answer(query, mode, seconds, found.results, searcher.index)
 
 
-def search_item(searcher: SharedSearcher, item: int, mode: str, k: int) -> Answer:
+def search_item(searcher: SharedSearcher, item: int, mode: str, k: int, where: str = "") -> Answer:
     """Search with an image of the index, by its vectors; UsageError if there is no such image or mode."""
     index = searcher.index
     require_item(index, item)
     require_mode(searcher, mode)
     start = perf_counter()
-    results = searcher.search_items([item], mode, k)
+    results = searcher.search_items([item], mode, k, _read_filter(where))
     seconds = perf_counter() - start
     STAGES.labels("search", mode).observe(seconds)
     query = {"id": item, "name": index.items[item].name}
     return _answer(query, mode, {"search": seconds}, results, index)
 
 
-def search_text(searcher: SharedSearcher, words: str, mode: str, k: int) -> Answer:
+def search_text(searcher: SharedSearcher, words: str, mode: str, k: int, where: str = "") -> Answer:
     """Search by words; raises as `SharedSearcher.find_text`."""
     text = Text(words)
-    found = searcher.find_text(text, mode, k)
+    found = searcher.find_text(text, mode, k, _read_filter(where))
     seconds = {"embed": found.embed_seconds, "search": found.search_seconds}
     return _answer({"text": text.words}, mode, seconds, found.results, searcher.index)
+
+
+def _read_filter(where: str) -> Filter | None:
+    return Filter("", parse_where(where.split(";"))) if where else None
 
 
 def build_api(searcher: SharedSearcher) -> APIRouter:
@@ -128,14 +136,15 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
         mode: Mode = "student",
         count: Count = 10,
         format: Format = "json",  # noqa: A002
+        where: Where = "",
     ) -> Response:
         """Search with an image of the index by its id, or by words."""
         if text is not None and id is None:
             lane = TEXT if searcher.text else "student"
-            return (await run(lane, lambda: search_text(searcher, text, mode, count))).write(format)
+            return (await run(lane, lambda: search_text(searcher, text, mode, count, where))).write(format)
         if id is None or text is not None:
             raise HTTPException(422, "id: Give one, or a text, and not both.")
-        return (await run("student", lambda: search_item(searcher, id, mode, count))).write(format)
+        return (await run("student", lambda: search_item(searcher, id, mode, count, where))).write(format)
 
     @router.post("/search", openapi_extra=PHOTO)
     async def by_photo(
@@ -143,10 +152,11 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
         mode: Mode = "student",
         count: Count = 10,
         format: Format = "json",  # noqa: A002
+        where: Where = "",
     ) -> Response:
         """Search with a photo: a file, or a data URL in JSON."""
         async with _sent_photo(request) as (name, file):
-            answer = await run(mode, lambda: search_photo(searcher, file.read(), name, mode, count))
+            answer = await run(mode, lambda: search_photo(searcher, file.read(), name, mode, count, where))
         return answer.write(format)
 
     @router.post("/embed", openapi_extra=PHOTO)

@@ -1,4 +1,4 @@
-"""Write an index folder again without its images: without what is gone, or with a later student."""
+"""Write an index folder again without reading its images: less what is gone, or with a later student."""
 
 from array import array
 from collections.abc import Iterator
@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from index.build.former import FormerIndex, is_former
 from index.build.journal import Journal
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError, RetrievalError, UsageError
 from index.images.remote import is_address
 from index.images.sources import image_at
 from index.io import explain_disk
+from index.progress import say
 from index.stores.folder import Index
 from index.stores.folder_writer import IndexWriter, remove_old
 from index.stores.options import SearchTarget
@@ -33,10 +35,14 @@ class Compacted:
 def compact_index(where: str | Path) -> Compacted:
     """Drop the files that are gone, and what dead runs left on the disk. A file that changed stays.
 
+    An index of the format before is converted, and nothing of it dropped.
+
     Raises:
         UsageError: There is no index folder, a damaged one, or an unfinished run.
         RetrievalError: None of the images is there, another process writes the index, or the disk is full.
     """
+    if is_former(Path(where)):
+        return _convert(FormerIndex(Path(where)))
     index = open_store(where)
     if not isinstance(index, Index):
         raise UsageError(
@@ -79,6 +85,21 @@ def _rewriting(index: Index) -> Iterator[IndexWriter]:
         remove_old(index.path, index.manifest.generation)
         with IndexWriter(index.path, index.manifest.sources) as writer:
             yield writer
+
+
+def _convert(former: FormerIndex) -> Compacted:
+    """Write the tables anew, and link all else."""
+    before, manifest = _bytes_in(former.path), former.manifest
+    with _rewriting(former) as writer:
+        writer.add_items(former.iter_items())
+        writer.add_failures(former.failures)
+        if (table := former.table) is not None:
+            writer.add_metadata(table)
+        writer.add_model(former.model_file.read_bytes(), former.data)
+        writer.take_over(former)
+        writer.commit(manifest.teacher, manifest.teacher_options)
+    say(f"{former} is of today's format now.")
+    return Compacted(0, max(before - _bytes_in(former.path), 0))  # what is mapped is not compressed
 
 
 def _commit_kept(writer: IndexWriter, index: Index, kept: "array[int]") -> Index:

@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from index.errors import UsageError
 from index.images.file import ImageFile
-from index.stores.filters import Filter, Metadata
+from index.stores.filters import Filter
+from index.stores.metadata.columns import Metadata
 from index.stores.models import Models
 from index.stores.options import IndexOptions
 from index.stores.records import CHUNK, Failure, Item, Manifest, Space
@@ -21,6 +22,7 @@ from index.vectors import Ids, Scored, Vectors
 
 # Reads vectors of a space by ids, which are places in what `Store.iter_batches` yields.
 RowReader = Callable[[str, Ids], Vectors]
+MASKS = 16  # filters whose `(items,)` masks are kept
 
 
 class Searchable(Protocol):
@@ -43,7 +45,7 @@ class Store(ABC):
     ids_by_digest: Mapping[str, list[int]]  # of the items with a given content
     failures: list[Failure]  # the images that were refused
     model_file: Path  # the student that made it
-    metadata: pa.Table | None = None  # what `index.stores.filters` keeps of the items, if there is anything
+    metadata: pa.RecordBatch | None = None  # what `columns.encode` made, if there is anything
     remote = False  # whether others may have written it: then nothing that it names is opened
     allowed: Sequence[str] = ()  # addresses below which its images may be read; others at addresses are not
     engine: Mapping[str, str]  # what searches it, under `Searched by`, and what else is to be known of that
@@ -103,8 +105,11 @@ class Store(ABC):
 
     @cached_property
     def _known(self) -> Metadata:
-        files = [[(file.path, file.name) for file in item.files] for item in self.items]
-        return Metadata(files, self.metadata)
+        return Metadata(self.iter_batches, len(self), self.metadata)
+
+    @cached_property
+    def _masks(self) -> Callable[[Filter], Any]:
+        return lru_cache(MASKS)(lambda filter: filter.keep(self._known))
 
     @cached_property
     def columns(self) -> dict[str, list[str]]:
@@ -113,7 +118,7 @@ class Store(ABC):
 
     def metadata_of(self, item: int) -> dict[str, str]:
         """The metadata of one item."""
-        return self._known.of(item) if self.metadata is not None else {}
+        return self._known.of(item)
 
     def keep(self, filter: Filter) -> Any:
         """What `Searchable.search` shall keep to: `(items,)` of booleans; None keeps all.
@@ -121,7 +126,7 @@ class Store(ABC):
         Raises:
             UsageError: There is no such column, or no such item.
         """
-        return filter.keep(self._known) if filter.selects else None
+        return self._masks(replace(filter, cut=0.0)) if filter.selects else None
 
     def require_model(self, space: str, key: str, name: str) -> None:
         """Raise UsageError for a model that neither made the vectors of a space nor embeds its queries."""
@@ -209,7 +214,7 @@ class StoreWriter(ABC):
         return None
 
     def is_current(self, files: Sequence[ImageFile]) -> bool:
-        """Whether nothing is left to be done; if not, UsageError is raised if what is known is damaged."""
+        """Whether nothing is left to be embedded; if something is, UsageError if what is known is damaged."""
         return False
 
     @abstractmethod

@@ -7,35 +7,34 @@ embedded before that.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from index.embedders.teacher_space import TEACHER_SPACE
 from index.errors import UsageError
-from index.io import chunks, file_digest, forget, require_utf8
+from index.io import FEW, Release, chunks, file_digest, forget, require_utf8
 from index.stores.base import Store
 from index.stores.faiss.codes import open_ann
 from index.stores.faiss.vector_index import EXACT, SearchParams, VectorIndex, read_ann
-from index.stores.records import CHUNK, FORMAT, Failure, File, Item, Manifest, from_facts
+from index.stores.records import CHUNK, Failure, Manifest, from_facts
+from index.stores.tables import AGAIN, Digests, Items, map_batches, sound
 from index.vectors import Vectors
 
 if TYPE_CHECKING:
     import faiss
 
-MANIFEST, ITEMS, ERRORS, STUDENT = "manifest.json", "items.parquet", "errors.parquet", "student.onnx"
+FORMAT, FORMER = 3, 2  # of an index folder, whose tables were in Parquet before
+MANIFEST, ITEMS, ERRORS, STUDENT = "manifest.json", "items.arrow", "errors.arrow", "student.onnx"
 # Kept as well, where they lie beside it.
 COMPANIONS = ("run.json", TEACHER_SPACE, "student.fp16.onnx", "student.int8.onnx")
-METADATA = "metadata.parquet"
+METADATA, DIGESTS = "metadata.arrow", "digests.npy"
 _REPLACED = "{} was replaced meanwhile. Open it again."
-_AGAIN = "Index the images again, without --update or --resume."
-_DAMAGED = f"{{}} is damaged. {_AGAIN}"
+_DAMAGED = f"{{}} is damaged. {AGAIN}"
 
 
 class Index(Store):
@@ -43,6 +42,7 @@ class Index(Store):
 
     # The overrides below are attributes that are read when they are first asked for.
     engine: Mapping[str, str] = {"Searched by": "FAISS"}
+    format = FORMAT
 
     def __init__(self, path: Path, allowed: Sequence[str] = ()) -> None:
         """Open a folder.
@@ -52,9 +52,9 @@ class Index(Store):
         """
         require_utf8(path)
         self.path, self.allowed = path, allowed
-        self.manifest = _read_manifest(path)
+        self.manifest = read_manifest(path, self.format)
         self.data = data_folder(path, self.manifest.generation)
-        self._vectors: dict[str, Vectors] = {}
+        self._mapped: dict[str, NDArray[Any]] = {}
 
     @property
     def model_file(self) -> Path:  # type: ignore[override]
@@ -62,24 +62,13 @@ class Index(Store):
         return self._file(STUDENT)
 
     @cached_property
-    def items(self) -> list[Item]:  # type: ignore[override]
+    def items(self) -> Items:  # type: ignore[override]
         """The gallery, by id."""
-        return list(self.iter_items())
-
-    def iter_items(self) -> Iterator[Item]:
-        """Read the gallery in bounded memory, by rising id."""
-        for batch in self.iter_batches():
-            for row in batch.to_pylist():
-                yield Item(**{**row, "copies": tuple(File(**copy) for copy in row["copies"])})
+        return Items(*_batches(self._file(ITEMS)))
 
     def iter_batches(self) -> Iterator[pa.RecordBatch]:
-        """Read the gallery as columns named as the attributes of `Item`, some items at a time."""
-        return _batches(self._file(ITEMS))
-
-    def read_columns(self, *names: str) -> pa.Table:
-        """Read some attributes of all items, by id."""
-        with _explain_damage(file := self._file(ITEMS)):
-            return pq.read_table(file, columns=list(names))
+        """As `Store.iter_batches`: mapped, and to be checked by `sound` unless the file was."""
+        return iter(self.items.batches)
 
     @cached_property
     def failures(self) -> list[Failure]:  # type: ignore[override]
@@ -87,26 +76,31 @@ class Index(Store):
         return read_failures(self._file(ERRORS))
 
     @cached_property
-    def ids_by_digest(self) -> dict[str, list[int]]:  # type: ignore[override]
+    def ids_by_digest(self) -> Digests:  # type: ignore[override]
         """Ids of the items with a given content."""
-        return {item.digest: [i] for i, item in enumerate(self.items)}
+        return Digests(self._map(DIGESTS), self.items)
 
     def vectors(self, space: str) -> Vectors:
         """Memory-map the `(count, dim)` float32 vectors of a space."""
-        if space not in self._vectors:
-            file = self._file(f"{space}.npy")
+        return self._map(f"{space}.npy")
+
+    def _map(self, name: str) -> NDArray[Any]:
+        if name not in self._mapped:
+            file = self._file(name)
             try:
-                self._vectors[space] = np.load(file, mmap_mode="r", allow_pickle=False)
+                self._mapped[name] = np.load(file, mmap_mode="r", allow_pickle=False)
             except Exception as error:  # a header with broken bytes raises anything
                 raise UsageError(_DAMAGED.format(file)) from error
-        return self._vectors[space]
+        return self._mapped[name]
 
     def rows(self, space: str, ids: NDArray[np.int64] | None = None) -> Vectors:
         """The `(len(ids), dim)` vectors of some items; None takes all."""
+        if ids is not None and len(ids) > FEW:
+            return self.read_rows(space, ids)
         return self.vectors(space) if ids is None else self.vectors(space)[ids]
 
     def read_rows(self, space: str, ids: NDArray[np.int64]) -> Vectors:
-        """As `rows`, of what is read once: it is not kept mapped."""
+        """As `rows`, of what is read once, or is much: it is not kept mapped."""
         vectors = self.vectors(space)
         taken = vectors[ids]
         forget(vectors)
@@ -137,25 +131,22 @@ class Index(Store):
         return read_ann(self._file(f"{space}.faiss"), bool(self.manifest.spaces[space].bits))
 
     @cached_property
-    def metadata(self) -> pa.Table | None:  # type: ignore[override]
-        """What `index.stores.filters` keeps of the items, if there is anything."""
-        if METADATA not in self.manifest.files:
-            return None
-        with _explain_damage(file := self._file(METADATA)):
-            return pq.read_table(file)
+    def metadata(self) -> pa.RecordBatch | None:  # type: ignore[override]
+        """What `index.stores.metadata` keeps of the items, if there is anything."""
+        return _batches(self._file(METADATA))[0][0] if METADATA in self.manifest.files else None
 
     def pin(self) -> None:
         """Open everything now, to be read whatever becomes of the folder; UsageError if it was replaced."""
         _ = self.ids_by_digest, self.failures, self.metadata
         for space in self.manifest.spaces:
             self.vectors(space)
-        if _read_manifest(self.path) != self.manifest:
+        if read_manifest(self.path) != self.manifest:
             raise UsageError(_REPLACED.format(self.path))
 
     def is_replaced(self) -> bool:
         """Whether its manifest has become another; one that is gone or broken replaces nothing."""
         try:
-            return _read_manifest(self.path) != self.manifest
+            return read_manifest(self.path) != self.manifest
         except (UsageError, OSError):
             return False
 
@@ -173,12 +164,12 @@ class Index(Store):
     def require_whole(self, thorough: bool = True) -> None:
         """Raise UsageError for a damaged index: built upon, with new digests, nobody would see it."""
         for fault in self.faults(thorough):
-            raise UsageError(f"{fault}. {_AGAIN}")
+            raise UsageError(f"{fault}. {AGAIN}")
 
     def _file(self, name: str) -> Path:
         path = self.data / name
         if not path.exists():
-            meanwhile = _read_manifest(self.path).generation != self.manifest.generation
+            meanwhile = read_manifest(self.path).generation != self.manifest.generation
             raise UsageError(
                 _REPLACED.format(self.path) if meanwhile else f"{path} is missing. Index the images again."
             )
@@ -193,35 +184,29 @@ def data_folder(path: Path, generation: int) -> Path:
     return path / f"data-{generation}"
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path, *formats: int) -> Manifest:
+    """Read the manifest of an index folder of some formats; none takes all. UsageError as for `Index`."""
     file = path / MANIFEST
     if not file.is_file():
         raise UsageError(f"{path} is not an index. Make one with `retrieval index`.")
     try:
         facts = json.loads(file.read_text())
-        if facts["format"] == FORMAT:
+        if (found := facts["format"]) in (formats or (FORMAT, FORMER)):
             return from_facts(facts)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(f"{file} is damaged. Remove {path}, and index the images again.") from error
-    raise UsageError(
-        f"{path} has format {facts['format']}, not {FORMAT}. Remove it, and index the images again."
-    )
+    if found == FORMER:
+        raise UsageError(f"{path} is of an earlier version. Convert it: retrieval index compact {path}")
+    raise UsageError(f"{path} has format {found}, not {FORMAT}. Remove it, and index the images again.")
 
 
 def read_failures(file: Path) -> list[Failure]:
     """Read a file of images that were refused."""
-    return [Failure(**row) for batch in _batches(file) for row in batch.to_pylist()]
+    return [Failure(**row) for batch in _batches(file)[0] for row in sound(batch).to_pylist()]
 
 
-def _batches(file: Path) -> Iterator[pa.RecordBatch]:
-    with _explain_damage(file), pq.ParquetFile(file) as table:
-        yield from table.iter_batches(CHUNK)
-
-
-@contextmanager
-def _explain_damage(file: Path) -> Iterator[None]:
-    """Turn what a broken file raises into one line with the remedy."""
+def _batches(file: Path) -> tuple[list[pa.RecordBatch], Release]:
     try:
-        yield
-    except (OSError, pa.ArrowException) as error:
+        return map_batches(file)
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise UsageError(_DAMAGED.format(file)) from error

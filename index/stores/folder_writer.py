@@ -4,51 +4,59 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from index.embedders.onnx import OnnxEmbedder
-from index.errors import ImageError, UsageError
+from index.errors import UsageError
 from index.images.file import ImageFile
 from index.io import atomic_write, file_digest, sync
 from index.progress import count, say
 from index.stores.base import BuildReport, Content, StoreWriter
 from index.stores.faiss.tuning import GIB, TunedIndex, build_tuned, name_factory
 from index.stores.faiss.vector_index import check_factory, write_ann
-from index.stores.filters import Joined, carry_over, join_metadata, list_files, read_rows
-from index.stores.folder import COMPANIONS, ERRORS, ITEMS, MANIFEST, METADATA, STUDENT, Index, data_folder
+from index.stores.folder import (
+    COMPANIONS,
+    DIGESTS,
+    ERRORS,
+    FORMAT,
+    ITEMS,
+    MANIFEST,
+    METADATA,
+    STUDENT,
+    Index,
+    data_folder,
+    read_failures,
+    read_manifest,
+)
+from index.stores.metadata.columns import decode, encode
+from index.stores.metadata.join import Joined, carry_over, join_metadata, list_files, read_rows
 from index.stores.models import Models
 from index.stores.options import AUTO, RESCORED, IndexOptions, SearchTarget
-from index.stores.records import (
-    CHUNK,
-    FORMAT,
-    Failure,
-    File,
-    Item,
-    Manifest,
-    Space,
-    Stored,
-    as_facts,
-    columns_of,
+from index.stores.records import Failure, Item, Manifest, Space, Stored, as_facts
+from index.stores.tables import (
+    FAILURE_SCHEMA,
+    ITEM_SCHEMA,
+    Items,
+    key_of,
+    map_batches,
+    sort_keys,
+    write_rows,
 )
+from index.stores.unchanged import Unchanged, holds_just
 from index.vectors import Vectors
 
 if TYPE_CHECKING:
     import faiss
-
-ITEM_SCHEMA = pa.schema([*columns_of(Item), ("copies", pa.list_(pa.struct(columns_of(File))))])
-FAILURE_SCHEMA = pa.schema(columns_of(Failure))
-FILES = ["path", "digest", "copies"]  # columns of `ITEM_SCHEMA`, for `list_files`
 
 
 class IndexWriter:
@@ -59,7 +67,7 @@ class IndexWriter:
 
     def __init__(self, out: Path, sources: Iterable[str]) -> None:
         """Start to write into an index folder, which exists; what is indexed is remembered."""
-        generation = Index(out).manifest.generation + 1 if (out / MANIFEST).is_file() else 1
+        generation = read_manifest(out).generation + 1 if (out / MANIFEST).is_file() else 1
         self._out, self._data = out, data_folder(out, generation)
         shutil.rmtree(self._data, ignore_errors=True)  # of a run that was killed while it wrote
         self._data.mkdir()
@@ -75,15 +83,17 @@ class IndexWriter:
 
     def add_items(self, items: Iterable[Item]) -> int:
         """Write the gallery, in bounded memory, and return its size."""
-        copies = 0
+        copies, keys = 0, array("Q")
 
         def rows() -> Iterator[dict[str, Any]]:
             nonlocal copies
             for item in items:
                 copies += len(item.copies)
+                keys.append(key_of(item.digest))
                 yield {**vars(item), "copies": [vars(file) for file in item.copies]}
 
-        count = _write_rows(self._data / ITEMS, ITEM_SCHEMA, rows())
+        count = write_rows(self._data / ITEMS, ITEM_SCHEMA, rows())
+        np.save(self._data / DIGESTS, sort_keys(keys))
         self._manifest = replace(self._manifest, count=count, copies=copies)
         return count
 
@@ -109,31 +119,33 @@ class IndexWriter:
 
     def join_metadata(self, file: Path) -> Joined:
         """Find the items of the rows of a CSV file, after the items."""
-        rows = pq.read_table(self._data / ITEMS, columns=["path", "name", "copies"]).to_pylist()
-        return join_metadata(file, [[(f["path"], f["name"]) for f in (row, *row["copies"])] for row in rows])
+        return join_metadata(file, [[(one.path, one.name) for one in item.files] for item in self._items])
 
     def carry_metadata(self, base: Index) -> pa.Table | None:
         """What another index knows of the items, after the items: it goes with what was moved."""
         if base.metadata is None:
             return None
-        return carry_over(base.metadata, list_files(base.read_columns(*FILES)), self._list_files())
+        return carry_over(decode(base.metadata), list_files(base.items), list_files(self._items))
 
     def count_gone(self, base: Index) -> int:
         """How many images of another index have no file any more, after items and failures."""
-        old, new = list_files(base.read_columns(*FILES)), self._list_files()
-        refused = pq.read_table(self._data / ERRORS, columns=["path"])
+        old, new = list_files(base.items), list_files(self._items)
+        refused = pa.array([failure.path for failure in read_failures(self._data / ERRORS)], pa.string())
         there = pc.is_in(old["digest"], new["digest"].combine_chunks())
-        for paths in (new["path"], refused["path"]):  # of those that were changed, too
-            there = pc.or_(there, pc.is_in(old["path"], paths.combine_chunks()))
+        for paths in (new["path"].combine_chunks(), refused):  # of those that were changed, too
+            there = pc.or_(there, pc.is_in(old["path"], paths))
         left = old.filter(there)["digest"].combine_chunks()
         return pc.count_distinct(old["digest"].filter(pc.invert(pc.is_in(old["digest"], left)))).as_py()
 
-    def _list_files(self) -> pa.Table:
-        return list_files(pq.read_table(self._data / ITEMS, columns=FILES))
+    @property
+    def _items(self) -> Items:
+        return Items(*map_batches(self._data / ITEMS))
 
     def add_metadata(self, table: pa.Table) -> None:
-        """Store what is known of the items."""
-        pq.write_table(table, self._data / METADATA, compression="zstd")
+        """Store what is known of the items, after the items: `Joined.table`."""
+        known = encode(table, list_files(self._items))
+        with pa.ipc.new_file(str(self._data / METADATA), known.schema) as file:
+            file.write_batch(known)
 
     def add_ann(self, name: str, ann: "faiss.Index | None", served: TunedIndex) -> int:
         """Store the FAISS index of a space, if it has one, and how it is searched; return its bytes."""
@@ -165,10 +177,21 @@ class IndexWriter:
 
     def take_over(self, index: Index) -> None:
         """Take over all of another index but its student: files that never change are linked, not copied."""
+        own, manifest = self._manifest, index.manifest
         self._manifest = replace(
-            index.manifest, generation=self._manifest.generation, spaces={**index.manifest.spaces}
+            manifest, format=FORMAT, generation=own.generation, spaces={**manifest.spaces}
         )
-        for name in index.manifest.files.keys() - {STUDENT, *COMPANIONS}:
+        kept = manifest.files.keys() - {STUDENT, *COMPANIONS}
+        self._link(index, [name for name in kept if not name.endswith(".parquet")])  # of the format before
+
+    def take_vectors(self, index: Index) -> None:
+        """Take over what is searched of an index of the same contents, likewise."""
+        for name, space in index.manifest.spaces.items():
+            self._manifest.spaces[name] = replace(space, queries="")
+            self._link(index, index.manifest.files.keys() & {f"{name}.npy", f"{name}.faiss"})
+
+    def _link(self, index: Index, names: Iterable[str]) -> None:
+        for name in names:
             try:
                 os.link(index.data / name, self._data / name)
             except OSError:  # of a disk that knows no links
@@ -180,9 +203,14 @@ class IndexWriter:
         self.add_model(student.data, Path(student.spec).parent)
 
     def equals(self, index: Index) -> bool:
-        """Whether the items and failures written are those of another index."""
-        known = index.manifest.files
-        return all(file_digest(self._data / name) == known[name].digest for name in (ITEMS, ERRORS))
+        """Whether the items, failures and metadata written are those of another index."""
+        own = {path.name for path in self._data.iterdir()} | {METADATA} & index.manifest.files.keys()
+        return all(self.has(name, index) for name in own)
+
+    def has(self, name: str, index: Index) -> bool:
+        """Whether a file that was written is that of another index."""
+        file, known = self._data / name, index.manifest.files.get(name)
+        return known is not None and file.is_file() and file_digest(file) == known.digest
 
     def commit(self, teacher: str | None, teacher_options: dict[str, Any]) -> Index:
         """Make what was written the index, and remove what was before.
@@ -219,17 +247,7 @@ def remove_old(out: Path, generation: int) -> None:
 
 def write_failures(file: Path, failures: Iterable[Failure]) -> int:
     """Write a file of images that were refused, and return how many."""
-    return _write_rows(file, FAILURE_SCHEMA, map(vars, failures))
-
-
-def _write_rows(file: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> int:
-    """Write a table in bounded memory, and return how many rows it has."""
-    count, remaining = 0, iter(rows)
-    with pq.ParquetWriter(file, schema, compression="zstd") as table:
-        while chunk := list(islice(remaining, CHUNK)):
-            table.write_table(pa.Table.from_pylist(chunk, schema))
-            count += len(chunk)
-    return count
+    return write_rows(file, FAILURE_SCHEMA, map(vars, failures))
 
 
 class FolderStore(StoreWriter):
@@ -272,19 +290,22 @@ class FolderStore(StoreWriter):
         return self._base
 
     def is_current(self, files: Sequence[ImageFile]) -> bool:
-        """Whether the index is of these files, and as is wanted."""
+        """Whether the index is of these files; if it is not as is wanted, it is written so at once."""
         base = self._base
         if base is None:
             return False
         base.require_whole(thorough=False)
-        if self.options.metadata is None and self._is_met(base, base.metadata) and holds_just(base, files):
+        same = self.models.projected(base.manifest) and holds_just(base, files)
+        if same and self.options.metadata is None and self._is_met(base):
             remove_old(self.work, base.manifest.generation)  # of a run that was killed when it was done
             return True
         base.require_whole()
-        return False
+        if same:
+            self.put(Unchanged(base))
+        return same
 
-    def _is_met(self, base: Index, table: pa.Table | None) -> bool:
-        """Whether an index over the same items is searched as is wanted, and has these metadata."""
+    def _is_met(self, base: Index) -> bool:
+        """Whether an index over the same items is searched as is wanted."""
         factory, target = self.options.factory, self.options.target
         searched = all(
             (space.factory, space.asked, space.rescore)
@@ -295,7 +316,7 @@ class FolderStore(StoreWriter):
             )
             for space in base.manifest.spaces.values()
         )
-        return searched and base.metadata == table and self.models.projected(base.manifest)
+        return searched and self.models.projected(base.manifest)
 
     def _rescore(self, former: Index | None) -> int:
         """How many results of codes are ordered again: as asked for, or as it was, or the default."""
@@ -322,12 +343,17 @@ class FolderStore(StoreWriter):
             joined = writer.join_metadata(options.metadata)
             say(f"{options.metadata}: {joined.counts}.")
             table = joined.table
-        if base is not None and writer.equals(base) and self._is_met(base, table):
-            remove_old(self.work, base.manifest.generation)
-            return False
         if table is not None:
             writer.add_metadata(table)
-        for name, made in content.spaces.items():
+        if base is not None and writer.equals(base) and self._is_met(base):
+            remove_old(self.work, base.manifest.generation)
+            return False
+        if base is not None and writer.has(DIGESTS, base) and self._is_met(base):
+            writer.take_vectors(base)  # files were moved or touched, or there are other metadata
+            spaces: Mapping[str, Space] = {}
+        else:
+            spaces = content.spaces
+        for name, made in spaces.items():
             known = base.read_rows if base else None
             space = replace(made, rescore=self._rescore(former) if made.bits else 0)
             vectors = writer.add_space(name, space, content.vectors(name, known))
@@ -349,43 +375,3 @@ class FolderStore(StoreWriter):
         gone = f"{count(self._gone, 'image')} gone, and dropped. Once {them}."
         notes = (gone,) if self._gone else ()
         return BuildReport(index, summary, index.failures, removed=self._gone, notes=notes)
-
-
-Known = tuple[str, str, int, int]  # path, name, size and time of a file as an index has it
-
-
-def holds_just(index: Index, files: Iterable[ImageFile]) -> bool:
-    """Whether an index made of these files now would have the same items, going by path, size and time.
-
-    One that refused a file does not count: that file is tried again. The files are in the order in which they
-    would be indexed.
-    """
-    if index.manifest.failed:
-        return False
-    items = _read_known(index)
-    following = next(items, None)
-    copies: dict[str, list[Known]] = {}  # the files to come of each item that has more, by the next of them
-    for file in files:
-        path = file.location
-        if following and following[0][0] == path:
-            left, following = following, next(items, None)
-        elif not (left := copies.pop(path, [])):
-            return False
-        known, *later = left
-        try:
-            if (path, file.name, *file.status()) != known:
-                return False
-        except ImageError:
-            return False
-        if later:
-            copies[later[0][0]] = later
-    return following is None and not copies
-
-
-def _read_known(index: Index) -> Iterator[list[Known]]:
-    """Yield the files of each item, the first one first."""
-    for batch in index.iter_batches():
-        columns = batch.to_pydict()
-        facts = zip(*(columns[name] for name in ("path", "name", "size", "mtime", "copies")), strict=True)
-        for path, name, size, mtime, copies in facts:
-            yield [(path, name, size, mtime), *((c["path"], c["name"], size, c["mtime"]) for c in copies)]

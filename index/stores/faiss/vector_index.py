@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import RetrievalError, UsageError, needs
-from index.io import chunks, take
+from index.io import Release, chunks, take
 from index.vectors import CODES, Ids, Scored, Scores, Vectors
 
 with needs("cpu"):
@@ -28,6 +28,10 @@ FEW = 20_000  # vectors that are searched exactly as quickly as any index search
 MAPPED_FROM = 1 << 28  # bytes of an index file that is mapped; a smaller one is a tenth faster from memory
 LEAST_DEPTH = 10  # an index is tuned at this depth; fewer results need as many candidates
 FAR = 128  # candidates for each result where all that is wanted lies far away: codes tell little of it
+MOST_READ = (
+    4096  # candidates whose vectors are read, by one search of many queries, before they are let go of
+)
+HELD = 1.0  # seconds of searches by one query, likewise
 GPU_DEPTH = 2048  # results that FAISS finds on a GPU at most
 
 
@@ -60,6 +64,7 @@ class VectorIndex:
             set_nprobe(index, self.effort.nprobe)
         self.index = to_device(index, vectors, device)
         self._on_gpu = self.index is not index
+        self._release = Release(vectors)
 
     def search(self, queries: Vectors, k: int, keep: NDArray[np.bool_] | None = None) -> Scored:
         """Find the k nearest of each of `(n, dim)` queries.
@@ -91,7 +96,7 @@ class VectorIndex:
         enough = min(k, depth) if rows is None else min(depth, len(rows))
         lacking = np.flatnonzero(ids[:, enough - 1] < 0)  # near them is less than that, or hardly any is kept
         if refine:
-            scores, ids = order_again(queries, ids, self.vectors, k)
+            scores, ids = self.order_again(queries, ids, k)
         scores[ids < 0] = -np.inf
         if len(lacking):
             found = self._search_everywhere(queries[lacking], ids.shape[1], selector, rows)
@@ -99,8 +104,15 @@ class VectorIndex:
         return scores, ids
 
     def order_again(self, queries: Vectors, ids: Ids, k: int) -> Scored:
-        """As the function `order_again`, by the vectors of this index."""
-        return order_again(queries, ids, self.vectors, k)
+        """As the function `order_again`, by the vectors of this index, of which few stay mapped."""
+        if len(queries) > 1 and ids.size > MOST_READ:
+            halves = zip(np.array_split(queries, 2), np.array_split(ids, 2), strict=True)
+            found = [self.order_again(*half, k) for half in halves]
+            scores, best = map(np.concatenate, zip(*found, strict=True))
+        else:
+            scores, best = order_again(queries, ids, self.vectors, k)
+        self._release(ids.size > MOST_READ)
+        return scores, best
 
     def _search_everywhere(
         self, queries: Vectors, k: int, selector: "faiss.IDSelector | None", rows: Ids | None
@@ -157,7 +169,7 @@ def search_exact(queries: Vectors, vectors: Vectors, k: int, rows: Ids | None = 
     if rows is None:
         parts = chunks(vectors, CHUNK)
     else:
-        parts = (vectors[rows[start : start + CHUNK]] for start in range(0, len(rows), CHUNK))
+        parts = (take(vectors, rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK))
     start = 0
     for some in parts:
         scores, places = search_all(queries, some, min(k, len(some)))

@@ -16,8 +16,9 @@ from platformdirs import user_cache_path
 from index.errors import RetrievalError, UsageError
 from index.io import content_digest
 from index.stores.base import Store
-from index.stores.filters import MOST_VALUES, SEPARATOR, Filter
+from index.stores.filters import Filter
 from index.stores.folder import ERRORS, read_failures
+from index.stores.metadata.columns import MOST_VALUES, SEPARATOR
 from index.stores.milvus import client as milvus
 from index.stores.milvus.client import Client
 from index.stores.records import FORMAT, Item, Manifest, Space, from_facts

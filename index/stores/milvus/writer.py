@@ -24,9 +24,9 @@ from index.progress import progress, say
 from index.stores.base import Batch, BuildReport, Content, StoreWriter
 from index.stores.faiss import tuning
 from index.stores.faiss.tuning import TunedIndex
-from index.stores.filters import PATH, join_metadata, merge_rows, read_rows
 from index.stores.folder import ERRORS
 from index.stores.folder_writer import write_failures
+from index.stores.metadata.join import PATH, join_metadata, merge_rows, read_rows
 from index.stores.milvus import client as milvus
 from index.stores.milvus.client import Address, Client
 from index.stores.milvus.store import PAGE, MilvusIndex, MilvusSpace, Row, find_current

@@ -34,6 +34,7 @@ from index.errors import BudgetError, RetrievalError, UnreachableError
 from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.search import Searcher, open_searcher
+from index.stores.options import IndexOptions
 from index.teachers.spec import TeacherSpec
 
 
@@ -106,6 +107,27 @@ def test_an_id_finds_what_its_photo_finds_though_no_model_is_asked(client, searc
     answer = client.get(f"/search?id=3&mode={mode}&k=4").json()
     assert [hit["id"] for hit in answer["results"]] == expected
     assert answer["query"] == {"id": 3, "name": item.name}
+
+
+def test_where_narrows_every_search(root, tmp_path: Path, photo):
+    rows = "".join(f"{i:02}.png,{('red', 'blue', 'green')[i % 3]},{i}\n" for i in range(12))
+    (root / "images" / "table.csv").write_text(f"path,colour,price\n{rows}")
+    options = IndexOptions(metadata=root / "images" / "table.csv")
+    build_index([root / "images"], OnnxEmbedder(root / "student.onnx"), tmp_path / "idx", options=options)
+    client = TestClient(serve_api(SharedSearcher(open_searcher(tmp_path / "idx"))))
+    for where, ids in (
+        ("colour=red", {0, 3, 6, 9}),
+        ("colour=red,blue;price<5", {0, 1, 3, 4}),
+        ("price>=3;price<=4", {3, 4}),
+    ):
+        by_photo = client.post("/search", params={"where": where}, files={"image": photo.read_bytes()})
+        by_id = client.get("/search", params={"where": where, "id": 11})
+        for answer in (by_photo, by_id):
+            assert {hit["id"] for hit in answer.json()["results"]} == ids
+    refused = ("price", "takes column=value"), ("size=1", "no column 'size'"), ("price>99", "price is 0")
+    for wrong, said in refused:
+        answer = client.get("/search", params={"where": wrong, "id": 0})
+        assert (answer.status_code, said in answer.json()["detail"]) == (400, True)
 
 
 def test_csv_says_the_same(client):

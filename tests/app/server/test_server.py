@@ -128,7 +128,7 @@ def test_the_products_own_routes_are_described_and_are_as_described(http):
             example = {"id": 0} if path == "/search" else {}
             assert http.get(path.replace("{item}", "0"), params=example).status_code == 200, path
     names = {each["name"] for each in told["paths"]["/search"]["get"]["parameters"]}
-    assert names == {"id", "text", "mode", "k", "format"}
+    assert names == {"id", "text", "mode", "k", "format", "where"}
     assert http.get("/docs").headers["location"] == "./?tab=api"
 
 
@@ -190,7 +190,7 @@ def test_what_is_too_large_is_refused_by_every_route(http):
 
 
 def secrets(root: Path) -> list[str]:
-    files = ["secret.txt", "idx/manifest.json", "idx/items.parquet", "idx/student.onnx", "ledger.sqlite"]
+    files = ["secret.txt", "idx/manifest.json", "idx/items.arrow", "idx/student.onnx", "ledger.sqlite"]
     return ["/etc/passwd", *(str(root / name) for name in files), str(root / "images" / "0.png")]
 
 

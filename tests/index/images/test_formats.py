@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import picture, png, write_embedder, write_shard
+from conftest import known, picture, png, write_embedder, write_shard
 from odd_images import COLOUR, DEEP, GREY, chunk, encoded, tiff
 from PIL import Image
 
@@ -27,8 +27,9 @@ from index.images.decode import decode
 from index.images.file import MAX_BYTES, ImageFile
 from index.images.left_out import EXTENSIONS, FOLDERS, HEIC, UNREAD
 from index.images.sources import find_images
-from index.stores.filters import Metadata, join_metadata
 from index.stores.folder_writer import FolderStore
+from index.stores.metadata.columns import Metadata
+from index.stores.metadata.join import join_metadata
 from index.stores.models import Models
 from index.stores.options import IndexOptions
 
@@ -302,7 +303,7 @@ def _(tmp_path: Path) -> None:
 def joined(tmp_path: Path, text: str, *items: list[str]) -> Metadata:
     (tmp_path / "t.csv").write_text("path,n\n" + text, encoding="utf-8")
     files = [[(f"{tmp_path}/p/{name}", name) for name in names] for names in items]
-    return Metadata(files, join_metadata(tmp_path / "t.csv", files).table)
+    return known(files, join_metadata(tmp_path / "t.csv", files).table)
 
 
 @row("a path relative")
@@ -349,7 +350,7 @@ def _(tmp_path: Path) -> None:
 def _(tmp_path: Path) -> None:
     metadata = joined(tmp_path, "a.png,A1\nb.png,B2\n", ["a.png", "b.png"])
     assert metadata.of(0) == {"n": "A1; B2"}
-    assert [metadata.equals("n", n).tolist() for n in ("A1", "B2", "A1; B2")] == [[True], [True], [False]]
+    assert [metadata.matches("n", n).tolist() for n in ("A1", "B2", "A1; B2")] == [[True], [True], [False]]
 
 
 @row("a file that was moved")
@@ -360,6 +361,25 @@ def _(tmp_path: Path) -> None:
     (tmp_path / "p" / "a.png").rename(tmp_path / "p" / "c.png")
     (tmp_path / "p" / "b.png").rename(tmp_path / "p" / "d.png")
     assert build(tmp_path / "p", tmp_path / "i", update=True).metadata_of(0) == {"n": "1; 2"}
+
+
+@row("a column of numbers")
+def _(tmp_path: Path) -> None:
+    metadata = joined(tmp_path, "a.png,007\nb.png,8.5\nc.png,\n", ["a.png"], ["b.png"], ["c.png"])
+    assert (metadata.columns, metadata.of(0)) == ({"n": ["", "007", "8.5"]}, {"n": "007"})
+    assert metadata.matches("n", "<8").tolist() == [True, False, False]
+    dates = joined(
+        tmp_path, "a.png,2024-05-01\nb.png,2024-05-01T12:00\nc.png,\n", ["a.png"], ["b.png"], ["c.png"]
+    )
+    assert dates.matches("n", ">2024-05-01").tolist() == [False, True]
+
+
+@row("a column with one value")
+def _(tmp_path: Path) -> None:
+    metadata = joined(tmp_path, "a.png,7\nb.png,n/a\n", ["a.png"], ["b.png"])
+    assert metadata.matches("n", "7,n/a").tolist() == [True, True]
+    with pytest.raises(UsageError, match="the column has 'n/a', which is no number"):
+        metadata.matches("n", "<8")
 
 
 @row("a path that no file has")

@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.errors import UsageError
+from index.stores import tables
 from index.stores.base import Store
 from index.stores.faiss.tuning import TunedIndex
 from index.stores.faiss.vector_index import build_ann
+from index.stores.filters import Filter
 from index.stores.folder import Index
 from index.stores.folder_writer import IndexWriter
 from index.stores.records import Failure, File, Item, Space
@@ -43,7 +45,7 @@ def test_what_is_written_in_pieces_is_read_whole(tmp_path_factory, sizes, dim):
     index = write(out, rows, sizes)
     assert len(index) == len(rows)
     np.testing.assert_array_equal(index.vectors("student"), rows)
-    assert index.items == [item(i) for i in range(len(rows))]
+    assert list(index.items) == [item(i) for i in range(len(rows))]
     assert index.manifest.copies == sum(i % 3 for i in range(len(rows)))
     assert index.failures == [Failure("/photos/bad.jpg", "empty file")]
     assert index.ann("student") is None  # its vectors are searched themselves
@@ -54,6 +56,45 @@ def test_a_store_of_items_alone_is_read_as_columns_too(tmp_path: Path, unit_rows
     columns = [row for batch in index.iter_batches() for row in batch.to_pylist()]
     assert [row for batch in Store.iter_batches(index) for row in batch.to_pylist()] == columns
     assert [row["path"] for row in columns] == [f"/photos/{i}.jpg" for i in range(7)]
+
+
+def test_items_are_found_by_id_and_by_digest(tmp_path: Path, unit_rows):
+    index = write(tmp_path / "idx", unit_rows(70, 4))
+    assert [index.items[i] for i in (0, 69, -1)] == [item(0), item(69), item(69)]
+    assert index.items[2:4] == [item(2), item(3)]
+    with pytest.raises(IndexError):
+        _ = index.items[70]
+    assert [index.ids_by_digest[item(i).digest] for i in range(70)] == [[i] for i in range(70)]
+    assert list(index.ids_by_digest) == [item(i).digest for i in range(70)]
+    twin = f"1{item(5).digest[1:]}"  # of another image, whose last half is alike
+    assert [index.ids_by_digest.get(digest, []) for digest in (twin, "0", "no digest", "")] == [[]] * 4
+
+
+def test_tables_of_many_batches_are_read_like_one(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(tables, "ROWS", 7)
+    tables.write_rows(
+        tmp_path / "t", tables.ITEM_SCHEMA, ({**vars(item(i)), "copies": []} for i in range(20))
+    )
+    items = tables.Items(*tables.map_batches(tmp_path / "t"))
+    assert [batch.num_rows for batch in items.batches] == [7, 7, 6]
+    assert (
+        [one.digest for one in items]
+        == [items[i].digest for i in range(20)]
+        == [item(i).digest for i in range(20)]
+    )
+
+
+def test_offsets_that_lead_outside_of_a_table_are_not_followed(tmp_path: Path, unit_rows):
+    index = write(tmp_path / "idx", unit_rows(50, 4))
+    file = index.data / "items.arrow"
+    whole = bytearray(file.read_bytes())
+    for length in (len("/photos/1.jpg"), len("1.jpg")):  # of the first paths and names, which end there
+        place = whole.index(np.array([0, length, 2 * length], np.int32).tobytes())
+        whole[place + 8 : place + 12] = np.int32(1 << 30).tobytes()
+    file.write_bytes(whole)
+    for read in (lambda: index.items[2], lambda: list(index.items), lambda: index.keep(Filter("1"))):
+        with pytest.raises(UsageError, match="A table of this index is damaged"):
+            read()
 
 
 def test_the_first_file_of_an_item_is_its_own():
@@ -108,9 +149,9 @@ def test_what_is_no_index_is_refused(tmp_path: Path, unit_rows):
     manifest = index.path / "manifest.json"
     whole = manifest.read_text()
     manifest.write_text(json.dumps({**json.loads(whole), "format": 1}))
-    with pytest.raises(UsageError, match=r"has format 1, not 2\. Remove it"):
+    with pytest.raises(UsageError, match=r"has format 1, not 3\. Remove it"):
         Index(index.path)
-    for broken in ("{", "[]", "{}", whole[:-40], '{"format": 2}', whole.replace('"count"', '"number"')):
+    for broken in ("{", "[]", "{}", whole[:-40], '{"format": 3}', whole.replace('"count"', '"number"')):
         manifest.write_text(broken)
         with pytest.raises(UsageError, match=r"manifest\.json is damaged. Remove"):
             Index(index.path)
@@ -120,8 +161,8 @@ def test_what_is_no_index_is_refused(tmp_path: Path, unit_rows):
 def test_a_damaged_file_of_the_data_is_named_when_it_is_read(tmp_path: Path, unit_rows, how: str):
     index = write(tmp_path / "idx", unit_rows(50, 8))
     reading = {
-        "items.parquet": lambda: index.items,
-        "errors.parquet": lambda: index.failures,
+        "items.arrow": lambda: index.items,
+        "errors.arrow": lambda: index.failures,
         "student.npy": lambda: index.vectors("student"),
     }
     for name, read in reading.items():

@@ -1,10 +1,13 @@
 import json
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 
 import faiss
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from index.build.pipeline import build_index
@@ -14,6 +17,7 @@ from index.errors import RetrievalError, UsageError
 from index.io import file_digest
 from index.stores.folder import Index
 from index.stores.maintenance import describe_index, verify_index
+from index.stores.metadata.columns import decode
 from index.stores.options import IndexOptions
 from index.stores.records import Stored
 
@@ -74,7 +78,7 @@ def test_every_file_is_checked(index: Index):
         file.unlink()
         assert verify_index(index.path) == [f"{file} is missing"]
         file.write_bytes(whole)
-    assert set(index.manifest.files) >= {"items.parquet", "errors.parquet", "student.onnx", "teacher.faiss"}
+    assert set(index.manifest.files) >= {"items.arrow", "errors.arrow", "student.onnx", "teacher.faiss"}
 
 
 def test_vectors_are_checked_against_items_length_and_faiss(index: Index):
@@ -121,7 +125,7 @@ def test_a_damaged_index_is_neither_updated_nor_compacted(index: Index, folder: 
     (folder / "1.png").unlink()  # there is something to do
     options = OnnxEmbedder(index.path.with_name("student.onnx"), "cpu"), index.path
     teacher = OnnxEmbedder(index.path.with_name("teacher.onnx"), "cpu")
-    for name in ("student.npy", "items.parquet", "errors.parquet"):
+    for name in ("student.npy", "items.arrow", "errors.arrow"):
         file, whole = index.data / name, (index.data / name).read_bytes()
         spoil(file, how)
         with pytest.raises(UsageError, match=rf"{name} .*Index the images again"):
@@ -163,6 +167,55 @@ def test_compacting_drops_what_is_gone_and_keeps_the_copies(index: Index, folder
     assert verify_index(index.path) == []
     assert compact_index(index.path).files == 0
     assert Index(index.path).manifest == after.manifest
+
+
+def as_former(index: Index) -> None:
+    """Make of an index what the version before wrote: tables in Parquet, and no sorted digests."""
+    files = dict(index.manifest.files)
+    tables = {"items": index.items, "errors": index.failures, "metadata": None}
+    for name, records in tables.items():
+        rows = decode(index.metadata) if records is None else pa.Table.from_pylist(list(map(asdict, records)))
+        pq.write_table(rows, file := index.data / f"{name}.parquet")
+        (index.data / f"{name}.arrow").unlink()
+        del files[f"{name}.arrow"]
+        files[file.name] = Stored(file.stat().st_size, file_digest(file))
+    (index.data / "digests.npy").unlink()
+    del files["digests.npy"]
+    manifest = asdict(index.manifest) | {
+        "format": 2,
+        "files": {key: asdict(file) for key, file in files.items()},
+    }
+    (index.path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_an_index_of_the_version_before_is_refused_with_what_converts_it(index: Index, folder: Path, capsys):
+    student, teacher = (
+        OnnxEmbedder(index.model_file, "cpu"),
+        OnnxEmbedder(index.path.with_name("teacher.onnx")),
+    )
+    (folder / "table.csv").write_text("path,colour\n0.png,red\nmore/copy.png,blue\n1.png,red\n")
+    options = IndexOptions(update=True, metadata=folder / "table.csv")
+    index = build_index([folder], student, index.path, teacher, options=options)
+    items, failures, rows = list(index.items), index.failures, [index.metadata_of(i) for i in range(11)]
+    vectors = {space: index.rows(space).copy() for space in index.manifest.spaces}
+    assert rows[:2] == [{"colour": "red; blue"}, {"colour": "red"}]
+    as_former(index)
+    again = f"is of an earlier version. Convert it: retrieval index compact {index.path}"
+    for use in (describe_index, verify_index, Index):
+        with pytest.raises(UsageError, match=re.escape(again)):
+            use(index.path)
+    with pytest.raises(UsageError, match=re.escape(again)):
+        build_index([folder], student, index.path, teacher)
+    (folder / "1.png").unlink()  # conversion alone drops nothing
+    assert compact_index(index.path).files == 0
+    assert verify_index(index.path) == []
+    now = Index(index.path)
+    assert (list(now.items), now.failures) == (items, failures)
+    assert [now.metadata_of(i) for i in range(11)] == rows
+    for space, kept in vectors.items():
+        np.testing.assert_array_equal(now.rows(space), kept)
+    assert not list(now.data.glob("*.parquet"))
+    assert compact_index(index.path).files == 1
 
 
 def test_an_index_is_not_compacted_to_nothing(index: Index, folder: Path):

@@ -3,9 +3,12 @@ import unicodedata
 
 import pyarrow as pa
 import pytest
+from conftest import known
 
 from index.errors import UsageError
-from index.stores.filters import MOST_VALUES, Filter, Metadata, carry_over, join_metadata
+from index.stores.filters import Filter
+from index.stores.metadata.columns import MOST_VALUES
+from index.stores.metadata.join import carry_over, join_metadata
 
 NAMES = ["a/1.jpg", "a/2.jpg", "b/3.jpg"]
 
@@ -31,17 +34,17 @@ def test_paths_are_relative_to_the_file_or_the_images_or_absolute(tmp_path, path
     file = written(tmp_path, f"colour,path\nred,{base}a/1.jpg\nblue,{base}b/3.jpg\ngreen,{base}gone.jpg\n")
     joined = join_metadata(file, items(paths))
     assert (joined.rows_left, joined.items_left) == (1, 1)
-    metadata = Metadata(items(paths), joined.table)
-    assert metadata.equals("colour", "red").tolist() == [True, False, False]
-    assert metadata.equals("colour", "green").tolist() == [False, False, False]
+    metadata = known(items(paths), joined.table)
+    assert metadata.matches("colour", "red").tolist() == [True, False, False]
+    assert metadata.matches("colour", "green").tolist() == [False, False, False]
     assert metadata.columns == {"colour": ["blue", "red"]}
 
 
 def test_a_table_follows_its_items_when_they_move(tmp_path, paths):
     joined = join_metadata(written(tmp_path, "path,n\na/1.jpg,1\na/2.jpg,2\nb/3.jpg,3\n"), items(paths))
     files = items(paths)
-    back = Metadata([files[2], [("/new.jpg", "new.jpg")], files[0]], joined.table)
-    assert [back.equals("n", n).tolist() for n in "123"] == [
+    back = known([files[2], [("/new.jpg", "new.jpg")], files[0]], joined.table)
+    assert [back.matches("n", n).tolist() for n in "123"] == [
         [False, False, True],
         [False, False, False],
         [True, False, False],
@@ -52,25 +55,25 @@ def test_values_are_text_and_kept_as_written(tmp_path, paths):
     table = join_metadata(
         written(tmp_path, 'path,n\na/1.jpg,007\na/2.jpg,"x, y=z é"\nb/3.jpg,\n'), items(paths)
     )
-    metadata = Metadata(items(paths), table.table)
+    metadata = known(items(paths), table.table)
     assert metadata.columns == {"n": ["", "007", "x, y=z é"]}
-    assert metadata.equals("n", "7").tolist() == [False] * 3
-    assert metadata.equals("n", "").tolist() == [False, False, True]
+    assert metadata.matches("n", "7").tolist() == [False] * 3
+    assert metadata.matches("n", "").tolist() == [False, False, True]
 
 
 def test_a_column_with_many_values_shows_the_most_frequent():
     paths = [f"/{i}" for i in range(MOST_VALUES + 50)]
     files = [[(path, path)] for path in paths]
-    table = Metadata(files).columns
+    table = known(files).columns
     assert table == {}
     values = ["often", "often", *map(str, range(len(paths) - 2))]
-    shown = Metadata(files, pa.table({"path": paths, "v": values})).columns["v"]
+    shown = known(files, pa.table({"path": paths, "v": values})).columns["v"]
     assert len(shown) == MOST_VALUES
     assert "often" in shown
 
 
 def test_prefixes_are_of_names():
-    metadata = Metadata([[(f"/x/{name}", name)] for name in ("a/1.jpg", "b/2.jpg", "a.jpg")])
+    metadata = known([[(f"/x/{name}", name)] for name in ("a/1.jpg", "b/2.jpg", "a.jpg")])
     assert metadata.starts_with("a/").tolist() == [True, False, False]
     assert metadata.starts_with("a").tolist() == [True, False, True]
     assert not metadata.starts_with("%").any()
@@ -84,9 +87,9 @@ def test_each_copy_keeps_its_row_and_a_filter_looks_at_all(tmp_path):
     text = "path,n,same\nb/1.jpg,first,s\na/1.jpg,second,s\n"
     joined = join_metadata(written(tmp_path, text), files)
     assert (joined.rows_left, joined.items_left) == (0, 1)
-    metadata = Metadata(files, joined.table)
+    metadata = known(files, joined.table)
     for value in ("first", "second"):
-        assert metadata.equals("n", value).tolist() == [True, False]
+        assert metadata.matches("n", value).tolist() == [True, False]
     assert metadata.columns == {"n": ["first", "second"], "same": ["s"]}
     assert (metadata.of(0), metadata.of(1)) == ({"n": "second; first", "same": "s"}, {})
     assert metadata.starts_with("b/").tolist() == [True, True]
@@ -189,6 +192,6 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, paths):
 
 
 def test_without_metadata_there_is_no_column():
-    metadata = Metadata([[("/x/1.jpg", "1.jpg")]])
+    metadata = known([[("/x/1.jpg", "1.jpg")]])
     with pytest.raises(UsageError, match="no column 'colour', nor any other"):
         Filter(columns={"colour": "red"}).keep(metadata)

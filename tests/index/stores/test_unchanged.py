@@ -10,8 +10,9 @@ from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.images.sources import find_images
 from index.stores.folder import Index
-from index.stores.folder_writer import holds_just
+from index.stores.maintenance import verify_index
 from index.stores.options import IndexOptions
+from index.stores.unchanged import holds_just
 
 
 @pytest.fixture
@@ -110,3 +111,26 @@ def test_an_update_of_it_writes_nothing(index: Index, folder: Path, student_file
     assert {path: path.stat().st_mtime_ns for path in index.path.rglob("*")} == before
     monkeypatch.undo()
     assert update(factory="HNSW8").manifest.generation == 2  # what is asked of it can change, too
+
+
+def test_what_has_the_same_contents_keeps_its_vectors(
+    index: Index, folder: Path, student_file: Path, monkeypatch
+):
+    def update(**options: Path) -> Index:
+        student = OnnxEmbedder(student_file, "cpu")
+        return build_index([folder], student, index.path, options=IndexOptions(update=True, **options))
+
+    vectors = (index.data / "student.npy").stat().st_ino
+    (folder / "5.png").rename(folder / "50.png")  # which keeps its place
+    (folder / "table.csv").write_text("path,colour\n50.png,red\n")
+    made = update(metadata=folder / "table.csv")
+    assert (made.manifest.generation, (made.data / "student.npy").stat().st_ino) == (2, vectors)
+    assert [made.metadata_of(i) for i in range(12) if made.items[i].name == "50.png"] == [{"colour": "red"}]
+    assert verify_index(index.path) == []
+    (folder / "table.csv").write_text("path,colour\n50.png,blue\n")
+    monkeypatch.setattr(Journal, "adopt", lambda *_: pytest.fail("looked through what is known"))
+    made = update(metadata=folder / "table.csv")
+    monkeypatch.undo()
+    assert (made.columns, (made.data / "student.npy").stat().st_ino) == ({"colour": ["blue"]}, vectors)
+    picture(99).save(folder / "5.png")
+    assert (update().data / "student.npy").stat().st_ino != vectors

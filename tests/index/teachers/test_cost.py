@@ -137,7 +137,7 @@ def test_an_update_asks_a_paid_teacher_about_new_images_only(folder, tmp_path, t
         )
         assert sum(server.charged.values()) == 13
     fresh = build_index([folder], student, tmp_path / "plain", teacher)
-    assert updated.items == fresh.items
+    assert list(updated.items) == list(fresh.items)
     np.testing.assert_allclose(updated.vectors("teacher"), fresh.vectors("teacher"), atol=1e-6)
 
 

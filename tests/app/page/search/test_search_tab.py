@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from conftest import picture
+from conftest import known, picture
 from PIL import Image
 
 from app.page.search.tab import SearchPage
@@ -130,9 +130,9 @@ def test_details_come_with_the_metadata(page: SearchPage, searcher: Searcher, mo
     assert item.name in page.details(3)
     assert "no image 99" in page.details(99)
     assert "no such image" in page.details("first")
-    monkeypatch.setattr(
-        searcher.index, "metadata", pa.table({"path": [item.path], "brand": ["Apfelsaft"]}), raising=False
-    )
+    files = [[(item.path, item.name)] for item in searcher.index.items]
+    table = pa.table({"path": [item.path], "brand": ["Apfelsaft"]})
+    monkeypatch.setattr(searcher.index, "_known", known(files, table), raising=False)
     assert "Apfelsaft" in page.details(3)
     assert "Apfelsaft" not in page.details(4)
 

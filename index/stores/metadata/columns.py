@@ -1,0 +1,244 @@
+"""What is known of the items, on the disk: a row a file, in the order of the items, and columns of values.
+
+A column is a dictionary: its values as they were written, sorted as numbers, dates or text, and for each row
+its place among them. So what a filter wants of a column is a stretch of its values, found by bisection.
+"""
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cached_property
+from math import inf, isfinite
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from index.errors import UsageError
+from index.stores.metadata.join import PATH
+from index.stores.tables import numbers, sound
+
+ITEM, KIND = "", b"kind"  # a column that no CSV file has; what the values of others are
+SEPARATOR = "; "  # of the values of files that are copies of one image
+MOST_VALUES = 200  # of a column that are listed: more can be searched for, but not chosen from
+BOUND = re.compile(r"(<=|>=|<|>)\s*(.+)")  # of the values of a column; several stand between `&`
+
+
+def _number(text: str) -> float:
+    if not isfinite(found := float(text or "0")):
+        raise ValueError(text)
+    return found if text else -inf
+
+
+def _date(text: str) -> float:
+    found = datetime.fromisoformat(text or "1970-01-01")
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() if text else -inf
+
+
+# By kind, what values are sorted by, the empty one first; ValueError if one is of another kind.
+READERS: dict[str, Callable[[str], Any]] = {"number": _number, "date": _date, "text": str}
+
+
+def encode(table: pa.Table, files: pa.Table) -> pa.RecordBatch:
+    """Bring `Joined.table` into the order of the items: `files` are theirs, as `list_files` has them.
+
+    Rows of files that are no item's come last, with the number of items in place of an id.
+    """
+    places = pc.index_in(table[PATH].combine_chunks(), files[PATH].combine_chunks())
+    place = places.fill_null(-1).to_numpy(zero_copy_only=False)
+    count = pc.count_distinct(files["item"]).as_py()
+    owners = np.where(place < 0, np.int32(count), files["item"].to_numpy()[place])
+    order = np.lexsort((place, owners))
+    table, owners = table.take(order), owners[order]
+    columns, fields = [pa.array(owners, pa.int32())], [pa.field(ITEM, pa.int32())]
+    for name in table.column_names:
+        values, kind = (table[name].combine_chunks(), "text") if name == PATH else _encode(table[name])
+        columns.append(values)
+        fields.append(pa.field(name, values.type, metadata={KIND: kind}))
+    return pa.record_batch(columns, schema=pa.schema(fields))
+
+
+def _encode(values: pa.ChunkedArray) -> tuple[pa.DictionaryArray, str]:
+    """Sort the values of a column by what they are."""
+    coded = values.combine_chunks().dictionary_encode()
+    texts = coded.dictionary.to_pylist()
+    for kind, read in READERS.items():  # noqa: B007
+        with suppress(ValueError):
+            keys = [(read(text), text) for text in texts]
+            break
+    order = sorted(range(len(texts)), key=keys.__getitem__)
+    places = np.empty(len(texts), np.int32)
+    places[order] = np.arange(len(texts), dtype=np.int32)
+    codes = places[coded.indices.to_numpy()]
+    return pa.DictionaryArray.from_arrays(pa.array(codes), coded.dictionary.take(order)), kind
+
+
+def decode(known: pa.RecordBatch) -> pa.Table:
+    """Make `Joined.table` again of what `encode` made."""
+    columns = {name: sound(known.column(name)) for name in (PATH, *_names(known))}
+    return pa.table({PATH: columns.pop(PATH)} | {name: c.dictionary_decode() for name, c in columns.items()})
+
+
+def _names(known: pa.RecordBatch) -> list[str]:
+    return [name for name in known.schema.names if name not in (ITEM, PATH)]
+
+
+class Column:
+    """One column: a place among its values for each row."""
+
+    def __init__(self, name: str, codes: NDArray[np.int32], values: pa.Array, kind: str) -> None:
+        self.name, self.codes, self._values, self._kind = name, codes, values, kind
+        self._read = READERS[kind]
+
+    def value(self, code: int) -> str:
+        """A value as it was written."""
+        return str(sound(self._values.slice(code, 1))[0].as_py())
+
+    @cached_property
+    def frequent(self) -> list[str]:
+        """The values, in their order: of many the most frequent 200."""
+        counts = np.bincount(self.codes, minlength=len(self._values))
+        most = np.argsort(-counts, kind="stable")[:MOST_VALUES]
+        return [self.value(code) for code in sorted(most.tolist()) if counts[code]]
+
+    def matches(self, wanted: str) -> NDArray[np.bool_]:
+        """Which rows have a value, one of several between commas, or one within bounds, as `>=5&<20`.
+
+        Raises:
+            UsageError: The bounds are of another kind than the values.
+        """
+        found = np.zeros(len(self.codes), bool)
+        for first, end in self._stretches(wanted):
+            found |= (self.codes >= first) & (self.codes < end)
+        return found
+
+    def _stretches(self, wanted: str) -> Iterator[tuple[int, int]]:
+        if (code := self._find(wanted)) is not None:  # whatever signs are in it
+            yield code, code + 1
+        elif BOUND.match(wanted):
+            yield self._between(wanted.split("&"))
+        else:
+            codes = {self._find(part.strip()) for part in wanted.split(",")}
+            yield from ((code, code + 1) for code in codes if code is not None)
+
+    def _find(self, text: str) -> int | None:
+        """The place of a value, if it is there."""
+        try:
+            key = self._read(text), text
+        except ValueError:
+            return None
+        codes = range(len(self._values))
+        code = bisect_left(codes, key, key=lambda code: (self._read(value := self.value(code)), value))
+        return code if code in codes and self.value(code) == text else None
+
+    def _between(self, bounds: Sequence[str]) -> tuple[int, int]:
+        codes = range(len(self._values))
+        first, end = bisect_right(codes, self._read(""), key=self._key), len(codes)
+        for bound in bounds:
+            sign, limit = self._read_bound(bound)
+            bisect = bisect_left if sign in ("<", ">=") else bisect_right
+            place = bisect(codes, limit, first, end, key=self._key)
+            first, end = (first, place) if sign[0] == "<" else (place, end)
+        return first, end
+
+    def _key(self, code: int) -> Any:
+        return self._read(self.value(code))
+
+    def _read_bound(self, bound: str) -> tuple[str, float]:
+        """The sign of a bound, and what it stands for among the values."""
+        said = f"--where {self.name}{bound}"
+        if not (found := BOUND.fullmatch(bound.strip())):
+            raise UsageError(f"--where {self.name}: {bound!r} is no bound, as those of >=5&<20.")
+        sign, text = found.groups()
+        for kind in ("number", "date"):
+            with suppress(ValueError):
+                limit = READERS[kind](text)
+                if kind == self._kind:
+                    return sign, limit
+                raise UsageError(f"{said}: the column has {self._no(kind)!r}, which is no {kind}.")
+        raise UsageError(f"{said}: {text!r} is neither a number nor a date as 2024-05-01.")
+
+    def _no(self, kind: str) -> str:
+        """The first value that is of another kind."""
+        for code in range(len(self._values)):
+            try:
+                READERS[kind](value := self.value(code))
+            except ValueError:
+                return value
+        return ""
+
+
+class Metadata:
+    """What is known of the items of a store."""
+
+    def __init__(
+        self, batches: Callable[[], Iterable[pa.RecordBatch]], count: int, known: pa.RecordBatch | None
+    ) -> None:
+        """Join so many items, which are read as by `Store.iter_batches`, and what `encode` made of them."""
+        self._batches, self._count, self._columns = batches, count, dict[str, Column]()
+        if known is None:
+            return
+        owners = numbers(known.column(ITEM), np.int32)
+        rows = int(owners.searchsorted(np.int32(count)))
+        self._owners = owners[:rows]
+        for name in _names(known):
+            values, kind = sound(known.column(name)), known.schema.field(name).metadata[KIND].decode()
+            self._columns[name] = Column(
+                name, numbers(values.indices, np.int32)[:rows], values.dictionary, kind
+            )
+
+    @property
+    def names(self) -> list[str]:
+        """The columns."""
+        return list(self._columns)
+
+    @property
+    def top_names(self) -> list[str]:
+        """What is at the top of the indexed folder: folders, which end with `/`, and then files."""
+        tops = (pc.replace_substring_regex(names, "(?s)/.*", "/").unique() for names, _ in self._file_names())
+        firsts = {name for some in tops for name in some.to_pylist()}
+        return sorted(firsts, key=lambda name: (not name.endswith("/"), name))
+
+    @cached_property
+    def columns(self) -> dict[str, list[str]]:
+        """The columns with their values, sorted: of a column with many the most frequent 200."""
+        return {name: column.frequent for name, column in self._columns.items()}
+
+    def of(self, item: int) -> dict[str, str]:
+        """What is known of an item; where rows of its files differ, each value once, in their order."""
+        if not self._columns:
+            return {}
+        first, end = self._owners.searchsorted(np.array([item, item + 1], np.int32)).tolist()
+        if first == end:
+            return {}
+        return {
+            name: SEPARATOR.join(map(column.value, dict.fromkeys(column.codes[first:end].tolist())))
+            for name, column in self._columns.items()
+        }
+
+    def starts_with(self, prefix: str) -> NDArray[np.bool_]:
+        """Which items have a file with a name that starts so: `(items,)`."""
+        mask = np.zeros(self._count, bool)
+        for names, items in self._file_names():
+            mask[items[numbers(pc.starts_with(names, prefix).cast(pa.uint8()), np.bool_)]] = True
+        return mask
+
+    def matches(self, column: str, wanted: str) -> NDArray[np.bool_]:
+        """Which items have a file with what is wanted of a column, as `Column.matches`: `(items,)`."""
+        mask = np.zeros(self._count, bool)
+        mask[self._owners[self._columns[column].matches(wanted)]] = True
+        return mask
+
+    def _file_names(self) -> Iterator[tuple[pa.Array, NDArray[np.int64]]]:
+        """The names of files, some at a time, and the items that they are of."""
+        first = 0
+        for batch in self._batches():
+            ids = np.arange(first, first + batch.num_rows)
+            yield sound(batch.column("name")), ids
+            if len(files := pc.list_flatten(copies := sound(batch.column("copies")))):
+                yield pc.struct_field(files, "name"), ids[numbers(pc.list_parent_indices(copies), np.int64)]
+            first += batch.num_rows

@@ -1,0 +1,198 @@
+"""Metadata as they come: rows of a CSV file, which are joined to files by path, and go where these go."""
+
+import codecs
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from index.errors import ImageError, UsageError
+from index.images.file import ImageFile, plain_path
+from index.progress import count
+from index.stores.tables import ITEM_SCHEMA, Items, sound
+
+PATH = "path"
+SEPARATORS = ",;\t|"  # of the fields of a row: the one by which the header has a column `path`
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Rows of a CSV file that belong to items."""
+
+    table: pa.Table  # a row for each file that has one: absolute `path`, others as text
+    rows_left: int  # without a file
+    items_left: int  # without a row
+
+    @property
+    def counts(self) -> str:
+        """What found no partner, for people."""
+        rows, images = count(self.rows_left, "row"), count(self.items_left, "image")
+        return f"{rows} without an image, {images} without a row"
+
+
+def join_metadata(file: Path, items: Sequence[Sequence[tuple[str, str]]]) -> Joined:
+    """Read a CSV file with a header, and find the file of each row.
+
+    Its column `path` is relative to the file's folder or to the folder that was indexed, or absolute; however
+    it is written, as in `plain_path`. An item is a list of its files, the first one first: absolute path, and
+    path below the indexed folder.
+
+    Raises:
+        UsageError: It cannot be read, has no column `path`, names a file twice, or several by one name, or no
+            file at all.
+    """
+    header, rows = read_rows(file)
+    files = _Files(items)
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        name = row[header.index(PATH)]
+        path = files.find(file.absolute().parent, name, file)
+        if path in found or (path is None and name in found):
+            raise UsageError(f"{file} has two rows for {name}. Leave one.")
+        found[name if path is None else path] = row
+    found = {path: row for path, row in found.items() if path in files.items}
+    left = len(rows) - len(found)
+    if not found:
+        raise UsageError(
+            f"None of {count(left, 'row')} of {file} is an indexed image. Its paths must be relative to "
+            f"{file.absolute().parent} or to the folder of images."
+        )
+    columns = {PATH: pa.array(found, pa.string())}
+    for place, name in enumerate(header):
+        if name != PATH:
+            columns[name] = pa.array([row[place] for row in found.values()], pa.string())
+    return Joined(pa.table(columns), left, len(items) - len({files.items[path] for path in found}))
+
+
+def merge_rows(rows: Sequence[Mapping[str, str]]) -> dict[str, str | list[str]]:
+    """One row of those of an item's files: each column with its value, or its values where they differ."""
+    found = {name: list(dict.fromkeys(row[name] for row in rows)) for name in rows[0]}
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
+
+
+class _Files:
+    """The files of items, to be found by what a table calls them."""
+
+    def __init__(self, items: Sequence[Sequence[tuple[str, str]]]) -> None:
+        self._listed = items
+        self.items = {path: i for i, files in enumerate(items) for path, _ in files}
+
+    def find(self, folder: Path, name: str, table: Path) -> str | None:
+        """The absolute path of the file that a table in a folder names; the first of copies of one image."""
+        path = str(folder / name)
+        if path in self.items:
+            return path
+        for plain, text in ((False, name), (True, plain_path(path)), (True, plain_path(name))):
+            known, twins = self._plainly if plain else self._by_name
+            if text in twins:
+                raise UsageError(
+                    f"{name} in {table} may be {known[text]} or {twins[text]}. Give absolute paths."
+                )
+            if text in known:
+                return known[text]
+        return None
+
+    @cached_property
+    def _by_name(self) -> tuple[dict[str, str], dict[str, str]]:
+        return self._find_twins((name, path) for files in self._listed for path, name in files)
+
+    @cached_property
+    def _plainly(self) -> tuple[dict[str, str], dict[str, str]]:
+        """By absolute paths and by names, both as `plain_path` writes them."""
+        files = [file for files in self._listed for file in files]
+        return self._find_twins((plain_path(text), file[0]) for file in files for text in file)
+
+    def _find_twins(self, named: Iterable[tuple[str, str]]) -> tuple[dict[str, str], dict[str, str]]:
+        """The file that has each name, and that of another image where two folders share it."""
+        known: dict[str, str] = {}
+        twins: dict[str, str] = {}
+        for name, path in named:
+            if self.items[known.setdefault(name, path)] != self.items[path]:
+                twins[name] = path
+        return known, twins
+
+
+def list_files(items: Items) -> pa.Table:
+    """The `path`, `digest` and `item`, an id, of all files of items: their first ones, then their copies."""
+    found = pa.Table.from_batches(items.batches, ITEM_SCHEMA)
+    paths, digests, copies = (sound(found[name]).combine_chunks() for name in (PATH, "digest", "copies"))
+    parents = pc.list_parent_indices(copies)
+    owners = pa.array(np.arange(len(items), dtype=np.int32))
+    return pa.table(
+        {
+            PATH: pa.concat_arrays([paths, pc.struct_field(pc.list_flatten(copies), PATH)]),
+            "digest": pa.concat_arrays([digests, digests.take(parents)]),
+            "item": pa.concat_arrays([owners, owners.take(parents)]),
+        }
+    )
+
+
+def carry_over(table: pa.Table, before: pa.Table, after: pa.Table) -> pa.Table:
+    """Bring `Joined.table` of an index over to a later one, in which files have moved.
+
+    `before` is `list_files` of the items that it was joined with, `after` that of the items now. A row with a
+    path that no file has now gets that of a file with its content, if there is one without a row.
+    """
+    paths = table[PATH].combine_chunks()
+    moved = pc.invert(pc.is_in(paths, after[PATH].combine_chunks()))
+    places = pc.index_in(paths, before[PATH].combine_chunks())
+    digests = pc.if_else(moved, before["digest"].combine_chunks().take(places), None)
+    wanted = pc.is_in(after["digest"], digests.drop_null())
+    free = after.filter(pc.and_(wanted, pc.invert(pc.is_in(after[PATH], paths))))
+    left: dict[str, list[str]] = {}
+    for path, digest in zip(*(free[name].to_pylist() for name in (PATH, "digest")), strict=True):
+        left.setdefault(digest, []).append(path)
+    found = [
+        left[digest].pop(0) if left.get(digest) else path
+        for path, digest in zip(paths.to_pylist(), digests.to_pylist(), strict=True)
+    ]
+    return table.set_column(table.column_names.index(PATH), PATH, pa.array(found, pa.string()))
+
+
+def read_rows(file: Path) -> tuple[list[str], list[list[str]]]:
+    """Read the header and the rows of a CSV file.
+
+    Raises:
+        UsageError: It cannot be read, or has no column `path`.
+    """
+    try:
+        data, _ = ImageFile(file, str(file)).read()  # a pipe might never be written to
+        marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = io.StringIO(data.decode("utf-16" if marked else "utf-8-sig"), newline="")
+        first = text.readline()
+        text.seek(0)
+        separator = next((mark for mark in SEPARATORS if PATH in _split(first, mark)), ",")
+        reader = csv.reader(text, delimiter=separator, skipinitialspace=True)
+        header = next(reader, [])
+        rows = [row for row in reader if row]
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{file} cannot be read as a CSV file: it is no text in UTF-8. Save it so."
+        ) from error
+    except (ImageError, OSError, csv.Error) as error:
+        raise UsageError(f"{file} cannot be read as a CSV file: {error}.") from error
+    if header[:1] == [""] and len(header) > 1:  # of row numbers, as data frames write them
+        header, rows = header[1:], [row[1:] for row in rows]
+    if PATH not in header or not all(header) or len(set(header)) < len(header):
+        found = ", ".join(header)[:200] or "none"
+        raise UsageError(
+            f"{file} needs a header with a column `path` and other names, each once. Its header: {found}."
+        )
+    for line, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise UsageError(f"{file}, row {line}, has {len(row)} fields, not {len(header)}.")
+    paths = Counter(row[header.index(PATH)] for row in rows)
+    if twice := next((path for path, times in paths.items() if times > 1), None):
+        raise UsageError(f"{file} has two rows for {twice}. Leave one.")
+    return header, rows
+
+
+def _split(line: str, separator: str) -> list[str]:
+    return next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
