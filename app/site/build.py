@@ -17,7 +17,7 @@ from index.errors import UsageError, needs
 from index.html import load
 from index.progress import count
 from index.search import Searcher, open_searcher
-from index.stores.filters import SEPARATOR
+from index.stores.metadata.columns import SEPARATOR
 
 HERE = Path(__file__).parent
 # In the order in which they name each other; the module alone is imported by other sites, and keeps its name.

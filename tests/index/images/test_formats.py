@@ -131,11 +131,11 @@ def _(tmp_path: Path, monkeypatch: Any, said: Any) -> None:
 def _(monkeypatch: Any) -> None:
     assert (decoding.MAX_PIXELS, decoding.MAX_STREAMED) == (89_000_000, 300_000_000)
     monkeypatch.setattr(decoding, "MAX_PIXELS", 200 * 120 - 1)
-    assert decode(encoded("JPEG"), "x", 8).image.size == (100, 60)
+    assert decode(encoded("JPEG"), "x", 32).image.size == (100, 60)
     is_refused(encoded("JPEG"), "too large")
     monkeypatch.setattr(decoding, "MAX_STREAMED", 200 * 120 - 1)
     with pytest.raises(ImageError, match="too large"):
-        decode(encoded("JPEG"), "x", 8)
+        decode(encoded("JPEG"), "x", 32)
 
 
 @row("JPEG without its end")
@@ -371,7 +371,7 @@ def _(tmp_path: Path) -> None:
     dates = joined(
         tmp_path, "a.png,2024-05-01\nb.png,2024-05-01T12:00\nc.png,\n", ["a.png"], ["b.png"], ["c.png"]
     )
-    assert dates.matches("n", ">2024-05-01").tolist() == [False, True]
+    assert dates.matches("n", ">2024-05-01").tolist() == [False, True, False]
 
 
 @row("a column with one value")
