@@ -1,4 +1,4 @@
-"""Commands that ask an index: `search`, `evaluate`, `serve`."""
+"""Commands that ask an index: `search`, `evaluate`, `duplicates`, `serve`."""
 
 import json
 import os
@@ -110,6 +110,25 @@ def evaluate(
     typer.echo(json.dumps(scores) if as_json else as_text(scores))
 
 
+def duplicates(
+    index: Gallery,
+    space: Annotated[str, typer.Option(help="Whose vectors: student or teacher.")] = "student",
+    radius: Annotated[
+        float | None,
+        typer.Option(
+            help="Cosine distance up to which images are near-duplicates.",
+            show_default="half of that within which 95 % of the images do not have five others",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List groups of near-duplicates; embeds nothing."""
+    from index.duplicates import list_duplicates
+
+    found = list_duplicates(index, space, radius)
+    typer.echo(json.dumps(found.as_dict()) if as_json else found)
+
+
 def serve(
     index: Gallery,
     model: Student = None,
@@ -181,5 +200,6 @@ def serve(
 EXAMPLES = {
     search: "search idx query.jpg -k 5 --where colour=red",
     evaluate: "evaluate idx --queries queries.csv --labels gallery.csv",
+    duplicates: "duplicates idx --radius 0.02",
     serve: "serve idx --price 1.20",
 }

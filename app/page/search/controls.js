@@ -128,6 +128,7 @@ page.addEventListener('click', event => {
     openExtras(true);
     $('.help').open = true;
   } else if (example) searchItem(Number(example.dataset.id));
+  else if (event.target.closest('.alike')) unfold(event.target.closest('.alike'));
   else if (card && (event.target.closest('.open') || matchMedia('(hover: none)').matches)) showLarge(card);
   else if (card && event.target.closest('.hit')) searchItem(Number(card.dataset.id));
 });

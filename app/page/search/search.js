@@ -236,5 +236,6 @@ function focused() {
 
 function refocus({column, id}) {
   const list = $$('.list')[column];
-  (list.querySelector(`.card[data-id="${id}"] .hit`) || list.querySelector('.hit'))?.focus({preventScroll: true});
+  const card = list.querySelector(`.card[data-id="${id}"]`), seen = card?.classList.contains('folded') ? card.dataset.under : id;
+  (list.querySelector(`.card[data-id="${seen}"] .hit`) || list.querySelector('.hit'))?.focus({preventScroll: true});
 }

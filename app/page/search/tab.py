@@ -31,6 +31,7 @@ from app.page.search.views import (
 from app.page.views import add_html, render_error
 from app.server.api import only_of, require_item
 from app.server.pictures import make_jpeg
+from index.duplicates import fold_near
 from index.errors import ImageError, RetrievalError, UsageError, needs
 from index.search import Searcher
 
@@ -139,7 +140,7 @@ class SearchPage:
         agreed = agreement(*columns) if len(columns) == 2 else None
         others = columns[::-1] if len(columns) == 2 else [None]
         html = [
-            render_column(one, index, other, self._title, self.scales.get(one.mode))
+            render_column(one, index, other, self._title, self.scales.get(one.mode), self._fold(one))
             for one, other in zip(columns, others, strict=True)
         ]
         waiting = (request.modes[1], request.k) if request.soon and len(request.modes) == 2 else None
@@ -167,6 +168,10 @@ class SearchPage:
             with self._lock:
                 self._columns[key] = column
         return column
+
+    def _fold(self, column: SearchColumn) -> dict[int, int]:
+        scale = self.scales.get("student")
+        return fold_near(self.searcher.index, column.ids, scale.near) if scale and column.ids else {}
 
     def _costs(self, modes: Sequence[str]) -> dict[str, Cost]:
         learnt = getattr(self.searcher.models["student"], "metadata", {}).get("retrieval.queried")
