@@ -19,6 +19,7 @@ with needs("demo"):
 ICON = Markup(Path(__file__).with_name("icon.svg").read_text().replace("<svg ", '<svg aria-hidden="true" '))  # noqa: S704
 NO_TEACHER = "This index was made without a teacher: there is nothing to compare. Index again with --teacher."
 GALLERY = "photos of the gallery, which training may have seen"  # a population; others are in `Estimate`
+ROVE = Path(__file__).with_name("rove.js")  # many controls as one stop of the Tab key
 SEEN = Path(__file__).with_name("seen.js")  # what the scripts of tabs share that begin when they are seen
 
 

@@ -133,19 +133,8 @@ page.addEventListener('click', event => {
   else if (card && event.target.closest('.hit')) searchItem(Number(card.dataset.id));
 });
 
-// A group of buttons is one stop of the Tab key; arrows go from one to the next.
-for (const group of $$('.examples, .tools, .switch, .share')) {
-  const buttons = [...group.querySelectorAll('button')];
-  group.addEventListener('focusin', event => buttons.forEach(button => { button.tabIndex = button === event.target ? 0 : -1; }));
-  group.addEventListener('focusout', () => buttons.forEach(button => { button.tabIndex = 0; }));
-  group.addEventListener('keydown', event => {
-    const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
-    if (!step) return;
-    const there = buttons.filter(button => !button.disabled && button.checkVisibility({visibilityProperty: true}));
-    there.at((there.indexOf(document.activeElement) + step) % there.length).focus();
-    event.preventDefault();
-  });
-}
+const PICTURE = '.tools button, .file, .camera', BAR = '.switch button, .bar-of-tools summary, .menu, .k, .share button, [data-column="0"] .mode-of';
+for (const group of [PICTURE, '.examples button', BAR]) rove($$(group));
 
 addEventListener('popstate', readAddress);
 walkResults(page, showLarge);

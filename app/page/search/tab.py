@@ -28,7 +28,7 @@ from app.page.search.views import (
     render_search,
     render_waiting,
 )
-from app.page.views import add_html, render_error
+from app.page.views import ROVE, add_html, render_error
 from app.server.api import only_of, require_item
 from app.server.pictures import make_jpeg
 from index.duplicates import fold_near
@@ -40,7 +40,7 @@ with needs("demo"):
     from gradio.data_classes import DataWithFiles
 
 NAMES = ("crop", "cards", "ladder", "large", "entry", "search", "address", "controls")
-SCRIPTS = [Path(__file__).with_name(f"{name}.js") for name in NAMES]
+SCRIPTS = [ROVE, *(Path(__file__).with_name(f"{name}.js") for name in NAMES)]
 EXAMPLES = 12
 CACHED_BYTES = 64 << 20  # bytes of photos that are remembered, so that a crop of one need not send it again
 CACHED_COLUMNS = 256  # searches that are remembered: a comparison's second answer repeats the first column
