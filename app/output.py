@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from index.errors import ImageError, RetrievalError
+from index.errors import ImageError, RetrievalError, UsageError
 from index.evaluation.revisited import PROTOCOLS
+from index.feedback import Examples
 from index.images.decode import Photo, read_photo
 from index.images.file import ImageFile
 from index.images.left_out import EXTENSIONS
@@ -90,6 +91,8 @@ def search_files(
     wanted: Filter | None = None,
     model: Path | None = None,
     text: TextSpec | None = None,
+    like: Sequence[str] = (),
+    unlike: Sequence[str] = (),
 ) -> Answers:
     """Search an index with files or words; a file that cannot be read is answered with the reason.
 
@@ -103,6 +106,8 @@ def search_files(
         wanted: Which results are wanted; None wants all.
         model: As for `open_store`.
         text: The teacher's text model.
+        like: Image files to find more of.
+        unlike: Image files to find less of.
 
     Raises:
         RetrievalError: The index or a model cannot be used.
@@ -112,6 +117,12 @@ def search_files(
     searcher = open_searcher(index, teacher, device, with_teacher=asks_teacher, model=model, text=text)
     if asks_teacher and searcher.teacher_missing:
         raise RetrievalError(searcher.teacher_missing)
+    if words and (like or unlike):
+        raise UsageError("--like and --unlike go with photos, and not with words.")
+    try:
+        examples = Examples(*([_read(searcher, Path(file)) for file in files] for files in (like, unlike)))
+    except ImageError as reason:
+        raise UsageError(f"--like, --unlike: {reason}.") from reason
     answers = []
     for query in queries:
         try:
@@ -121,7 +132,7 @@ def search_files(
             else:
                 photo = _read(searcher, Path(query))
                 same = searcher.index.ids_by_digest.get(photo.digest, [])
-                found = searcher.find([photo], mode, k, wanted)
+                found = searcher.find([photo], mode, k, wanted, examples)
         except ImageError as reason:
             no_words = "" if text or not _is_words(query) else ". To search by words, give --text-teacher"
             answers.append(Answer(query, [], f"{reason}{no_words}"))

@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import imagehash
 import numpy as np
@@ -51,7 +52,7 @@ CHANGES: dict[str, Callable[[Image.Image], bytes]] = {
     "blur": lambda image: jpeg(image.filter(ImageFilter.GaussianBlur(2))),
 }
 COLUMNS = ("way", "radius", *CHANGES, "wrong pairs", *(f"{name}, none wrong" for name in CHANGES))
-Rows = NDArray[np.float32]
+Rows = NDArray[Any]  # vectors, or codes
 
 
 def embed(model: OnnxEmbedder, photos: list[bytes]) -> Rows:

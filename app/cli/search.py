@@ -33,12 +33,16 @@ def search(
     k: Annotated[int, typer.Option("-k", help="How many results.")] = 10,
     mode: Annotated[str, typer.Option(help="student, teacher, asymmetric or rerank.")] = "student",
     where: Annotated[
-        list[str] | None, typer.Option(help="column=value of the metadata. May repeat.", show_default="all")
+        list[str] | None, typer.Option(help="column=value of the metadata. May repeat.", show_default=False)
+    ] = None,
+    like: Annotated[
+        list[str] | None, typer.Option(help="A photo to find more of. May repeat.", show_default=False)
+    ] = None,
+    unlike: Annotated[
+        list[str] | None, typer.Option(help="A photo to find less of. May repeat.", show_default=False)
     ] = None,
     prefix: Annotated[str, typer.Option(help="Only images with a path that starts with this.")] = "",
-    cut: Annotated[
-        float, typer.Option(help="Only results with at least this share of the best similarity.")
-    ] = 0.0,
+    cut: Annotated[float, typer.Option(help="Least share of the best score.")] = 0.0,
     model: Student = None,
     teacher: Teacher = None,
     teacher_option: TeacherOptions = None,
@@ -57,7 +61,9 @@ def search(
     wanted = Filter(prefix, parse_where(where or ()), cut)
     spec = describe_teacher(teacher, teacher_option, ledger, budget)
     text = describe_text(text_teacher, tokenizer, text_option, ledger, budget)
-    answers = search_files(index, queries, k, mode, spec, device, wanted, model, text)
+    answers = search_files(
+        index, queries, k, mode, spec, device, wanted, model, text, like or (), unlike or ()
+    )
     typer.echo(json.dumps(answers.as_dict()) if as_json else answers.as_text())
     raise typer.Exit(answers.exit_code)
 

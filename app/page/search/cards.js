@@ -23,7 +23,7 @@ function unfold(button) {
   for (const each of card.parentElement.querySelectorAll(`[data-under="${card.dataset.id}"]`)) each.classList.toggle('folded', !open);
 }
 
-function walkResults(page, showLarge) {
+function walkResults(page, showLarge, vote) {
   function light(card) {
     page.querySelectorAll('.columns .lit').forEach(each => each.classList.remove('lit'));
     if (card) page.querySelectorAll(`.columns [data-id="${card.dataset.id}"]`).forEach(each => each.classList.add('lit'));
@@ -37,6 +37,7 @@ function walkResults(page, showLarge) {
       const next = neighbour([...page.querySelectorAll('.columns .hit')].filter(each => each.checkVisibility()), hit, event.key);
       if (next) { hit.tabIndex = -1; next.tabIndex = 0; next.focus(); }
     } else if (event.key === '+' && cardOf(hit).querySelector('.alike')) unfold(cardOf(hit).querySelector('.alike'));
+    else if (event.key === 'm' || event.key === 'l') vote(event.key === 'm' ? 'like' : 'unlike', Number(cardOf(hit).dataset.id));
     else if (event.key === ' ' || event.key === 'o') showLarge(cardOf(hit));
     else return;
     event.preventDefault();

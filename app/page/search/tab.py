@@ -158,7 +158,7 @@ class SearchPage:
         }
 
     def _find(self, query: Query, mode: str, request: SearchRequest) -> SearchColumn:
-        key = (query.digest, query.view, mode, request.k, request.prefix, request.columns, request.cut)
+        key = query.digest, query.view, mode, replace(request, modes=(), item=None, sent="", soon=False)
         with self._lock:
             known = self._columns.get(key)
         if known is not None:
