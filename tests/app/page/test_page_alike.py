@@ -52,3 +52,27 @@ def test_near_duplicates_fold_under_the_best_of_them_and_unfold(open_tab):
     assert visible(tab) == [True, False, False, True]
     tab.keyboard.press("ArrowRight")  # over what is folded
     assert tab.evaluate("Number(document.activeElement.closest('.card').dataset.id)") == ids(tab)[NEAR]
+
+
+def test_more_and_less_like_a_result(open_tab):
+    tab = open_tab("?id=20&mode=student")
+    settle(tab)
+    first, second, *others = ids(tab)
+    tab.hover("#first .card")
+    tab.click("#first .card .vote[data-vote='unlike']")
+    settle(tab)
+    assert first not in ids(tab)
+    assert f"unlike={first}" in tab.url
+    tab.focus(f"#first .card[data-id='{second}'] .hit")
+    tab.keyboard.press("m")
+    settle(tab)
+    moved = ids(tab)
+    assert {first, second}.isdisjoint(moved)
+    tab.reload()
+    settle(tab)
+    assert ids(tab) == moved
+    while chip := tab.query_selector(".chips button"):
+        chip.click()
+        settle(tab)
+    assert ids(tab)[:2] == [first, second]
+    assert "like=" not in tab.url
