@@ -4,6 +4,7 @@ from pathlib import Path
 
 from app.page.blind_vote.tab import build_blind_tab
 from app.page.disagreements.tab import build_disagreements_tab
+from app.page.map.tab import build_map_tab
 from app.page.report.logic import read_run
 from app.page.report.tab import build_report_tab
 from app.page.search.tab import build_search_tab
@@ -35,6 +36,7 @@ def build_page(
             with gr.Tab("Search", id="search"):
                 build_search_tab(searcher, price, title)
             build_disagreements_tab(searcher)
+            build_map_tab(searcher)
             build_blind_tab(searcher)
             build_report_tab(searcher, price, labelled)
             with gr.Tab("API", id="api"):
