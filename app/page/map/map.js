@@ -9,7 +9,7 @@ const GLIDE = 900, TILES = 160, REACH = 14, MOST_CHOSEN = 60;  // ms, photos dra
 const pictures = new Map();  // thumbnails by id
 let ids = [], places = {}, now = [], agreement = [], columns = {}, codes = [], hues = [OTHER];
 let inks = [], image, dots;  // the colours as pixels, and the pixels of the points
-let space = 'student', glide = null, zoom = 1, left = 0, top_ = 0, dirty = false;
+let space = 'student', glide = null, picked = false, zoom = 1, left = 0, top_ = 0, dirty = false;
 
 const unpack = (text, Kind) => new Kind(Uint8Array.from(atob(text), letter => letter.charCodeAt(0)).buffer);
 
@@ -28,7 +28,7 @@ function take(answer) {
   columns = Object.fromEntries(Object.entries(answer.columns).map(([name, {values, codes}]) => [name, {values, codes: unpack(codes, Uint8Array)}]));
   const before = by.value, options = Object.keys(columns).map(name => new Option(name, `column.${name}`));
   by.replaceChildren(new Option('one', ''), ...(agreement.length ? [new Option('agreement of the two', 'agreement')] : []), ...options);
-  by.value = before || (agreement.length ? 'agreement' : options[0]?.value ?? '');
+  by.value = picked ? before : agreement.length ? 'agreement' : options[0]?.value ?? '';
   colour();
   glideTo(space);
   showAll();
@@ -258,7 +258,7 @@ for (const button of element.querySelectorAll('[data-space]')) {
     glideTo(button.dataset.space);
   });
 }
-by.addEventListener('change', colour);
+by.addEventListener('change', () => { picked = true; colour(); });
 new ResizeObserver(() => {
   if (!canvas.clientWidth) return;
   [canvas.width, canvas.height] = [canvas.clientWidth * devicePixelRatio, canvas.clientHeight * devicePixelRatio];

@@ -38,9 +38,10 @@ def test_a_point_leads_to_its_search_and_a_loop_lists_photos(open_tab):
     tab = open_map(open_tab)
     box = tab.locator("#map canvas").bounding_box()
     tab.click("#map .select")
-    tab.mouse.move(box["x"] + 2, box["y"] + 2)
+    left, top, right, bottom = 12, 12, box["width"] - 12, box["height"] - 12  # within its round corners
+    tab.mouse.move(box["x"] + left, box["y"] + top)
     tab.mouse.down()
-    for x, y in ((box["width"] - 4, 2), (box["width"] - 4, box["height"] - 4), (2, box["height"] - 4)):
+    for x, y in ((right, top), (right, bottom), (left, bottom)):
         tab.mouse.move(box["x"] + x, box["y"] + y, steps=3)
     tab.mouse.up()
     assert tab.inner_text("#map .chosen p").startswith("30 photos, on which the two have ")
