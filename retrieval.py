@@ -10,7 +10,6 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
-from io import BytesIO
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -184,7 +183,7 @@ class Index:
         store = self.searcher.index
         if mode in ("teacher", "rerank") and self.searcher.teacher_missing:
             raise UsageError(self.searcher.teacher_missing)
-        side = max(model.side for model in self.searcher.models.values())
+        side = max(model.decode_side for model in self.searcher.models.values())
         examples = Examples(*([_read(each, side) for each in photos] for photos in (like, unlike)))
         wanted = Filter(prefix, where or {}, cut)
         found = self.searcher.find([_read(photo, side)], mode, k, wanted, examples).results
@@ -213,7 +212,7 @@ class Index:
         )
         each, rows, batch = [given] if one else list(given), [], embedder.calls.batch
         for start in range(0, len(each), batch):
-            read = [_read(photo, embedder.side) for photo in each[start : start + batch]]
+            read = [_read(photo, embedder.decode_side) for photo in each[start : start + batch]]
             inputs, names = [embedder.prepare(photo) for photo in read], [photo.name for photo in read]
             rows.append(embed_checked(embedder, inputs, names))
         return np.concatenate(rows) if rows else np.empty((0, embedder.dim), np.float32)
@@ -355,7 +354,7 @@ def _read(photo: AnyPhoto, side: int) -> Photo:
     import numpy as np
     from PIL import Image, ImageOps
 
-    from index.images.decode import decode, read_photo
+    from index.images.decode import decode, encode, read_photo
     from index.images.file import ImageFile
 
     if isinstance(photo, str | PathLike):
@@ -372,13 +371,12 @@ def _read(photo: AnyPhoto, side: int) -> Photo:
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
             raise UsageError(f"An array must be (h, w, 3) uint8, not {photo.shape} {photo.dtype}.")
         photo = Image.fromarray(photo)
-    file, image = BytesIO(), photo if photo.mode in PNG_MODES else photo.convert("RGB")
-    ImageOps.exif_transpose(image).save(file, "PNG", compress_level=1)
-    return decode(file.getvalue(), "photo", side)
+    image = photo if photo.mode in PNG_MODES else photo.convert("RGB")
+    return decode(encode(ImageOps.exif_transpose(image), "PNG", compress_level=1), "photo", side)
 
 
 def _thumbnail(hit: Hit) -> str:
-    from index.images.decode import read_photo
+    from index.images.decode import encode, read_photo
     from index.images.sources import image_at
 
     try:
@@ -386,9 +384,7 @@ def _thumbnail(hit: Hit) -> str:
     except RetrievalError:
         return ""
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    file = BytesIO()
-    picture.save(file, "JPEG")
-    return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
+    return f"data:image/jpeg;base64,{b64encode(encode(picture, 'JPEG')).decode()}"
 
 
 if __name__ == "__main__":

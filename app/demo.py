@@ -11,8 +11,7 @@ from distill.options import Options
 from distill.pipeline import distill
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
-from index.embedders.teacher_space import FILE as TEACHER_SPACE
-from index.embedders.teacher_space import TeacherSpace
+from index.embedders.teacher_space import TEACHER_SPACE, TeacherSpace
 from index.evaluation.evaluate import evaluate_labelled, read_labels
 from index.evaluation.rankings import DEPTH, gallery_agreement
 from index.evaluation.rankings import Options as Ranking
@@ -43,11 +42,7 @@ class Row:
 def run_demo(images: Path | None, out: Path, page: bool, port: int) -> list[Row]:
     """Run the demo, saying each step, print its table, and return the rows: teacher, student.
 
-    Args:
-        images: A folder of the user's photos; None takes the installed ones.
-        out: Folder for everything that is made.
-        page: Whether to serve the page at the end.
-        port: Its port.
+    Images are a folder of the user's photos, None for the installed ones; the page is served at the end.
     """
     out.mkdir(parents=True, exist_ok=True)
     photos = out / "photos"

@@ -94,20 +94,10 @@ def search_files(
     like: Sequence[str] = (),
     unlike: Sequence[str] = (),
 ) -> Answers:
-    """Search an index with files or words; a file that cannot be read is answered with the reason.
+    """Search an index, opened as by `open_searcher`, with files or words, for k wanted results each.
 
-    Args:
-        index: An index folder, or the address of a Milvus collection.
-        queries: Image files. With `text`, what is no file and has no name of one is words.
-        k: How many results each.
-        mode: How to search.
-        teacher: Where the teacher is now.
-        device: `auto`, `cpu` or `cuda`.
-        wanted: Which results are wanted; None wants all.
-        model: As for `open_store`.
-        text: The teacher's text model.
-        like: Image files to find more of.
-        unlike: Image files to find less of.
+    A file that cannot be read is answered with the reason. With a model of texts, what is no file and has no
+    name of one is words. `like` and `unlike` are image files to find more and less of.
 
     Raises:
         RetrievalError: The index or a model cannot be used.
@@ -151,7 +141,7 @@ def _is_words(query: str) -> bool:
 
 
 def _read(searcher: Searcher, path: Path) -> Photo:
-    side = max(model.side for model in searcher.models.values())
+    side = max(model.decode_side for model in searcher.models.values())
     return read_photo(ImageFile(path.absolute(), path.name), side)
 
 

@@ -52,7 +52,7 @@ def main() -> None:
     student = train_with_labels(pool, labels, proxy_anchor, args.steps, OPTIONS, fabric)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     facts = {"model": OPTIONS.student, "weights": f"{backbone.origin}, {args.steps} steps of Proxy-Anchor"}
-    print(export_onnx(student, args.out, SIDE, OPTIONS.dim, facts, SIDE / stored_side(SIDE)))
+    print(export_onnx(student, args.out, SIDE, OPTIONS.dim, facts, SIDE / stored_side(SIDE), reduced=True))
 
 
 if __name__ == "__main__":

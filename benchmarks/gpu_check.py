@@ -23,8 +23,7 @@ from distill.pipeline import distill
 from index.build.pipeline import build_index
 from index.device import CUDA, count_gpus
 from index.embedders.onnx import OnnxEmbedder
-from index.embedders.teacher_space import FILE as TEACHER_SPACE
-from index.embedders.teacher_space import TeacherSpace
+from index.embedders.teacher_space import TEACHER_SPACE, TeacherSpace
 from index.evaluation.evaluate import evaluate_labelled, read_labels
 from index.evaluation.rankings import Options as Ranking
 from index.images.sources import find_images

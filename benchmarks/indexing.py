@@ -170,7 +170,7 @@ def decode_alone(files: Sequence[ImageFile], model: OnnxEmbedder) -> None:
 
 def make_models_alone(files: Sequence[ImageFile], model: OnnxEmbedder) -> Callable[[], object]:
     """ONNX Runtime on all cores, in the way that is fastest: a thread for each, and nothing shared."""
-    rows = np.stack([model.prepare(read_photo(file, model.side)) for file in files])
+    rows = np.stack([model.prepare(read_photo(file, model.decode_side)) for file in files])
     batches = np.array_split(rows, -(-len(rows) // 8))
 
     def run() -> None:

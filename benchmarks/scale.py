@@ -98,12 +98,12 @@ def main() -> None:
 def measure(files: Sequence[ImageFile], path: Path) -> Measured:
     """Measure all of it, in about a minute."""
     model = OnnxEmbedder(path, "cpu", threads=1)
-    squares = [model.prepare(read_photo(file, model.side)) for file in files]
+    squares = [model.prepare(read_photo(file, model.decode_side)) for file in files]
     rows = [model.embed(squares[start : start + 8]) for start in range(0, len(squares), 8)]
 
     def decode() -> None:
         for file in files:
-            model.prepare(read_photo(file, model.side))
+            model.prepare(read_photo(file, model.decode_side))
 
     def embed() -> None:
         for start in range(0, len(squares), 8):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index.embedders.teacher_space import FILE, TeacherSpace
+from index.embedders.teacher_space import TEACHER_SPACE, TeacherSpace
 from index.evaluation.metrics import overlap_at_k
 from index.io import content_digest
 from index.search import RERANK, Searcher, open_searcher
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("index", type=Path, help="made with --teacher")
     parser.add_argument("--vectors", type=Path, required=True, help="the teacher's, by content digest")
     parser.add_argument("--photos", type=Path, required=True, help="with gallery.csv and queries.csv")
-    parser.add_argument("--space", type=Path, help=f"{FILE}, where the index has none")
+    parser.add_argument("--space", type=Path, help=f"{TEACHER_SPACE}, where the index has none")
     given = parser.parse_args()
     with np.load(given.vectors) as arrays:
         known = dict(zip(arrays["ids"].tolist(), arrays["vectors"], strict=True))
@@ -83,7 +83,7 @@ def main() -> None:
     searcher = open_searcher(given.index, device="cpu", with_teacher=False)
     labels = np.array([gallery[item.digest] for item in searcher.index.items])
     classes = sorted(set(queries.values()) & set(labels.tolist()))
-    space = TeacherSpace.load(given.space or searcher.index.companion(FILE))
+    space = TeacherSpace.load(given.space or searcher.index.companion(TEACHER_SPACE))
     model = StandIn(rows, np.array(list(queries.values())))
     searcher.text = text = TextQueries(model, rows.shape[1], space)  # type: ignore[arg-type]
     truth = rankings(searcher, classes, "teacher")

@@ -13,7 +13,7 @@ from distill.pool import Pool
 from distill.selection import order_by_worth
 from index.embedders.base import Embedder, unit_rows
 from index.errors import RetrievalError
-from index.images.decode import square
+from index.images.decode import MARGIN, square
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.progress import count, progress
@@ -115,7 +115,10 @@ def _consult_queries(
     files = [found[digest] for digest in digests]
     answered = ask_teacher(files, digests, order, teacher, ledger, limit, wanted, reader)
     side = pool.pixels.shape[1]
-    pixels = [square(reader.read(found[digest], side).image, side) for digest in answered.digests]
+    pixels = [
+        square(reader.read(found[digest], MARGIN * side).image, side, reduced=True)
+        for digest in answered.digests
+    ]
     return replace(answered, digests=[], queries=QueryAnswers(np.stack(pixels), answered.vectors))
 
 

@@ -20,8 +20,7 @@ from distill.pipeline import WEIGHTS, Distilled, make_student, read_student_pool
 from distill.pool import MOST, Pool
 from distill.report.report import read_run
 from distill.training.distributed import on_first
-from index.build.taught import FILE as TAUGHT
-from index.build.taught import Taught
+from index.build.taught import TAUGHT, Taught
 from index.embedders.base import AbsentEmbedder, Embedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import is_file_spec
@@ -132,11 +131,7 @@ def bill_further(sources: Sequence[Source], student: Path, teacher: TeacherSpec,
 
 
 def keep_what_it_is(options: Options, run: dict[str, Any]) -> Options:
-    """Give the options of a student that takes the place of one with that run.json, codes too.
-
-    Raises:
-        UsageError: One of them says that it shall be something else.
-    """
+    """Give the options of a student in place of one with that run.json; UsageError if one shall be other."""
     was = {name: run["options"][name] for name in KEPT}
     for name, value in was.items():
         if getattr(options, name) not in (value, getattr(Options(), name)):

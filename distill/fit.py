@@ -28,7 +28,9 @@ def open_backbone(options: Options) -> Backbone:
     torch.manual_seed(options.seed)
     backbone = create_backbone(options.student, options.weights)
     if options.stages:
-        create_backbone(options.student, "none").keep_stages(options.stages)
+        cut = create_backbone(options.student, "none")
+        cut.keep_stages(options.stages)
+        Student(cut, options.dim)
     if backbone.pretrained:
         backbone.fold_batch_norm()
     return backbone

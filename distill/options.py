@@ -1,12 +1,12 @@
 """What to distil, and how: checked without loading torch."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from distill.training.recipes import Recipe
 from index.errors import UsageError
+from index.teachers.cost import check_price
 
 FEWEST = 2  # answers that a projection can be fitted to
 SELECTIONS = ("kmeans", "kcenter", "random")
@@ -50,8 +50,7 @@ class Options:
                 raise UsageError(f"--{name} must be one of {', '.join(choices)}, not {value!r}.")
         check_bits(self.bits, self.dim)
         check_variants(self.variants)
-        if self.price is not None and not 0 <= self.price < math.inf:
-            raise UsageError(f"--price must be 0 or more, not {self.price}.")
+        check_price(self.price)
         find_weights(self.weights)
 
 

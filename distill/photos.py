@@ -32,7 +32,7 @@ class PhotoReader:
         return digest_pool(files, self._read_bytes)
 
     def read(self, file: ImageFile, side: int) -> Photo:
-        """Read a photo and decode it for a square of `side` pixels, as `read_photo`."""
+        """Read a photo and decode it at least `side` pixels wide and high, as `read_photo`."""
         photo, decoded = self._photos.get(file, (None, 0))
         if photo and (decoded >= side or photo.image.size == (photo.width, photo.height)):
             return photo

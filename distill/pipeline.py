@@ -15,16 +15,9 @@ from safetensors.torch import save
 from distill.ask import TeacherAnswers, consult
 from distill.fit import as_shown, fit_student, open_backbone
 from distill.former import Former
+from distill.model import quantize
 from distill.model.codes import append_codes
 from distill.model.export import check_parity, count_parameters, describe_file, export_onnx
-from distill.model.quantize import (
-    CALIBRATION,
-    GATE,
-    check_enough,
-    make_variants,
-    read_pixels,
-    remove_variants,
-)
 from distill.model.trial import try_out
 from distill.options import Options, check_bits
 from distill.pool import MOST, Pool, read_pool
@@ -35,11 +28,10 @@ from distill.training.checkpoint import Checkpoint
 from distill.training.device import keep_freed_memory, open_fabric
 from distill.training.distributed import on_first
 from distill.training.views import stored_side
-from index.build.taught import FILE as TAUGHT
-from index.build.taught import Taught
+from index.build.taught import TAUGHT, Taught
 from index.embedders.base import Embedder, embed_many
 from index.embedders.onnx import OnnxEmbedder
-from index.embedders.teacher_space import FILE as TEACHER_SPACE
+from index.embedders.teacher_space import TEACHER_SPACE
 from index.errors import UsageError
 from index.images.file import ImageFile
 from index.images.sources import Source, find_images
@@ -104,7 +96,7 @@ def distill(
     budgets = budgets or (options.budget,)
     check_bits(options.bits, options.dim, len(files))
     if options.variants:
-        check_enough(len(files), len(find_images(options.queries)) if options.queries else None)
+        quantize.check_enough(len(files), len(find_images(options.queries)) if options.queries else None)
     fabric = start(out, options)
 
     def ask() -> tuple[Pool, dict[int, TeacherAnswers]]:
@@ -206,9 +198,9 @@ def make_student(
     out.mkdir(parents=True, exist_ok=True)
     fitted.placement.space.save(out / TEACHER_SPACE)
     crop = options.size / pool.pixels.shape[1]
-    remove_variants(out / STUDENT)
+    quantize.remove_variants(out / STUDENT)
     (out / WEIGHTS).write_bytes(save(student.cpu().state_dict()))
-    export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop)
+    export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop, reduced=True)
     embedder = OnnxEmbedder(out / STUDENT, "cpu")
     crops = as_shown(fitted.examples.pixels[:64], options.size)
     vectors = embed_many(embedder, list(as_shown(pool.pixels, options.size)))
@@ -229,11 +221,12 @@ def make_student(
         run["export"] |= describe_file(embedder)
         write_run(out, run)
     if options.variants:
-        chosen = np.random.default_rng(options.seed).permutation(len(pool.pixels))[: CALIBRATION + GATE]
+        most = quantize.CALIBRATION + quantize.GATE
+        chosen = np.random.default_rng(options.seed).permutation(len(pool.pixels))[:most]
         pixels = as_shown(pool.pixels[chosen], options.size)
-        queries = read_pixels(embedder, options.queries, GATE) if options.queries else None
+        queries = quantize.read_pixels(embedder, options.queries, quantize.GATE) if options.queries else None
         run["variants"] = [
-            asdict(made) for made in make_variants(embedder, pixels, options.variants, queries)
+            asdict(made) for made in quantize.make_variants(embedder, pixels, options.variants, queries)
         ]
         write_run(out, run)
     return Distilled(out, run, lists)

@@ -18,6 +18,7 @@ from distill.predictor import Predictor
 from index.embedders.teacher_space import TeacherSpace
 from index.evaluation.metrics import overlap_at_k, rank
 from index.evaluation.rankings import DEPTH
+from index.vectors import scale_to_unit
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # of the teacher, that are tried
 CERTAIN = 2.0  # standard errors by which a share must beat the free network to be believed
@@ -86,11 +87,12 @@ def place(
     predictor = Predictor.fit(features[answered][some], told[some])
     taught = predictor.predict(features)
     taught[answered] = told
-    taught, known = _unit(taught), _unit(_unit(free) - _unit(free).mean(axis=0))
+    taught, free = scale_to_unit(taught), scale_to_unit(free)
+    known = scale_to_unit(free - free.mean(axis=0))
 
     chosen = trust is None
     shares = SHARES if trust is None else (0.0, trust)
-    lists = _compare_shares(_unit(predictor.left_out), known[answered][some], answers[some], shares)
+    lists = _compare_shares(scale_to_unit(predictor.left_out), known[answered][some], answers[some], shares)
     if trust is None:
         trust = _choose(lists, predictor.explained)
     parts = [np.sqrt(trust) * taught, np.sqrt(1 - trust) * known]
@@ -147,7 +149,3 @@ def _teacher_part(
     part = joint.components[:, : len(axes)]
     offset = joint.mean[: len(axes)] / np.sqrt(trust) * np.linalg.norm(told, axis=1).mean()
     return TeacherSpace((mean + offset @ axes).astype(np.float32), (part @ axes).astype(np.float32))
-
-
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

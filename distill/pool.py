@@ -16,7 +16,7 @@ from distill.photos import PhotoReader
 from distill.selection import sample_pool
 from index.embedders.base import Embedder
 from index.errors import ImageError
-from index.images.decode import square
+from index.images.decode import MARGIN, square
 from index.images.file import ImageFile
 from index.parallel import BATCH, WORKERS, bounded_map
 from index.progress import progress
@@ -91,10 +91,10 @@ def extract_features(
 
     def prepare(file: ImageFile) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | Failure:
         try:
-            photo = reader.read(file, max(side, backbone.side))
+            photo = reader.read(file, MARGIN * max(side, backbone.side))
         except ImageError as reason:
             return Failure(file.location, str(reason))
-        return square(photo.image, side), square(photo.image, backbone.side)
+        return square(photo.image, side, reduced=True), square(photo.image, backbone.side)
 
     rows: list[int] = []
     small: list[NDArray[np.uint8]] = []

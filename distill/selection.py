@@ -7,6 +7,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.vectors import scale_to_unit
+
 CLUSTERED_DIM = 64  # principal components of the features that images are clustered by
 ROUNDS = 20  # of k-means
 
@@ -30,19 +32,12 @@ def sample_pool(digests: Sequence[str], answered: Set[str], most: int, seed: int
 def order_by_worth(
     features: NDArray[np.float32], answered: NDArray[np.bool_], budget: int, how: str, seed: int
 ) -> list[int]:
-    """Order images so that the first `budget` are the ones to use.
+    """Order all images, by `(n, dim)` features, so that the first `budget` are the ones to use.
 
-    Args:
-        features: `(n, dim)` of the images.
-        answered: `(n,)` which of them are answered already. Being free, they come before others.
-        budget: How many images will be used.
-        how: `kmeans` takes the image nearest to the centre of each of `budget` clusters, larger clusters
-            first, which tells most about most images. `kcenter` takes, again and again, the image farthest
-            from all that were taken, which reaches every corner (Sener and Savarese 2018).
-        seed: Random seed.
-
-    Returns:
-        All rows of `features`, best first.
+    Those that are `answered`, an `(n,)` mask, are free and come before others. `kmeans` takes the image
+    nearest to the centre of each of `budget` clusters, larger clusters first, which tells most about most
+    images; `kcenter`, again and again, the image farthest from all that were taken, which reaches every
+    corner (Sener and Savarese 2018).
     """
     rest = [int(row) for row in np.random.default_rng(seed).permutation(len(features))]
     rest.sort(key=lambda row: not answered[row])
@@ -60,7 +55,7 @@ def order_by_worth(
 
 def _reduce(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Project unit features to their leading principal components: as good for clustering, and faster."""
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    unit = scale_to_unit(features)
     centred = unit - unit.mean(axis=0)
     _, axes = np.linalg.eigh(centred.T @ centred)
     return np.ascontiguousarray(centred @ axes[:, : -CLUSTERED_DIM - 1 : -1], dtype=np.float32)

@@ -41,11 +41,7 @@ def call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
 
 
 def read_value(name: str, value: Any, annotation: Any) -> Any:
-    """Make a plain value of one that fits an annotation, such as an int of NumPy's; others stay as they are.
-
-    Raises:
-        UsageError: It does not fit.
-    """
+    """Make a plain value of one, such as an int of NumPy's; UsageError unless it fits its annotation."""
     text = annotation if isinstance(annotation, str) else formatannotation(annotation)
     kind = text.removesuffix(" | None")
     if value is None and kind != text:

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from index.errors import UsageError
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "openvino"]
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
@@ -20,7 +20,7 @@ def choose_provider(device: str, available: Sequence[str], gpus: int) -> str:
     """
     if device not in get_args(Device):
         raise UsageError(f"No device {device!r}. Give one of {', '.join(get_args(Device))}.")
-    if device == "cpu":
+    if device in ("cpu", "openvino"):  # whose part is in `embedders/openvino.py`
         return CPU
     if CUDA in available and gpus:
         return CUDA
@@ -33,11 +33,7 @@ def choose_provider(device: str, available: Sequence[str], gpus: int) -> str:
 
 
 def assert_provider(wanted: str, active: Sequence[str]) -> None:
-    """Refuse ONNX Runtime's silent fall-back to the CPU.
-
-    Raises:
-        UsageError: The session does not run on the provider that was asked for.
-    """
+    """Raise UsageError where ONNX Runtime fell back to another provider, which it does silently."""
     if not active or active[0] != wanted:
         raise UsageError(f"ONNX Runtime fell back from {wanted} to {active[0] if active else 'nothing'}.")
 

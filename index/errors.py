@@ -58,11 +58,7 @@ class UnansweredError(RetrievalError):
 
 @contextmanager
 def needs(extra: str) -> Iterator[None]:
-    """Wrap the import of an optional package, so that its absence names the extra to install.
-
-    Raises:
-        UsageError: The package is not installed.
-    """
+    """Wrap the import of an optional package: its absence is a UsageError that names the extra."""
     try:
         yield
     except ModuleNotFoundError as missing:

@@ -62,11 +62,7 @@ def file_digest(path: Path) -> str:
 
 
 def require_utf8(folder: Path) -> None:
-    """Refuse, before any work, a folder that could not be written or read.
-
-    Raises:
-        UsageError: Its name is not UTF-8.
-    """
+    """Raise UsageError, before any work, for a folder with a name that is not UTF-8."""
     try:
         str(folder).encode()
     except UnicodeEncodeError as error:
@@ -77,12 +73,7 @@ def require_utf8(folder: Path) -> None:
 
 @contextmanager
 def explain_disk(folder: Path) -> Iterator[None]:
-    """Turn what a disk can do to a writer of a folder into one line with the remedy.
-
-    Raises:
-        UsageError: Writing is not allowed there.
-        RetrievalError: The disk is full, or fails.
-    """
+    """Turn what a disk does to a writer of a folder into one line: UsageError where it is not allowed."""
     try:
         yield
     except (OSError, sqlite3.Error) as error:

@@ -13,8 +13,7 @@ from index.embedders.base import Embedder, embed_checked
 from index.embedders.codes import open_student
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import is_file_spec
-from index.embedders.teacher_space import FILE as TEACHER_SPACE
-from index.embedders.teacher_space import TeacherSpace
+from index.embedders.teacher_space import TEACHER_SPACE, TeacherSpace
 from index.errors import UsageError
 from index.feedback import Examples, as_floats, rocchio
 from index.images.decode import Photo

@@ -10,13 +10,7 @@ from numpy.typing import NDArray
 def time_in_turns(
     works: Sequence[Callable[[], object]], rounds: int, warm_up: int = 1
 ) -> NDArray[np.float64]:
-    """Median milliseconds of each piece of work, in turns, so that a busy machine slows all alike.
-
-    Args:
-        works: What is timed.
-        rounds: How often each is timed,
-        warm_up: and how often it is done before.
-    """
+    """Median milliseconds of each piece of work, in turns, so that a busy machine slows all alike."""
     seconds = []
     for _ in range(warm_up + rounds):
         marks = [perf_counter()]

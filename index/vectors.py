@@ -80,6 +80,11 @@ UNIT_FLOATS = VectorType()
 CODES = VectorType("uint8", "hamming")  # eight bits a number; a score is the cosine of their signs, 1 and -1
 
 
+def scale_to_unit(rows: NDArray[Any]) -> NDArray[Any]:
+    """Scale `(n, dim)` rows to unit length; zeros stay zeros."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
 def is_float(queries: Vectors) -> bool:
     """Whether queries of codes are the floats that codes are the signs of."""
     return queries.dtype != np.uint8

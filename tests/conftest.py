@@ -17,7 +17,7 @@ import pytest
 from milvus_server import Server
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from page_tools import CHROMIUM, COUNT, DESKTOP, FLAGS, start_server
+from page_tools import CHROMIUM, COUNT, DESKTOP, FLAGS, open_fresh, start_server
 from PIL import Image
 from web_site import Site
 
@@ -109,6 +109,13 @@ def browser() -> Iterator[Any]:
         running.close()
 
 
+@pytest.fixture(scope="module")
+def profile(browser) -> Iterator[Any]:
+    """A profile of it, for `open_fresh`."""
+    with browser.new_context() as opened:
+        yield opened
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder of twelve pictures, two of them in a subfolder."""
@@ -182,7 +189,7 @@ def unit_rows() -> Callable[..., NDArray[np.float32]]:
     return make
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def page_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Thirty pictures of two shops, their index with a student and a teacher, and a photo to search with."""
     from index.build.pipeline import build_index
@@ -205,8 +212,9 @@ def page_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def page_site(page_root: Path):
+    """A running page of it, which tests look at and leave as it was."""
     process, address = start_server(page_root / "idx", "--price", "1.5", "--max-upload-mb", "2")
     yield address
     process.terminate()
@@ -214,12 +222,12 @@ def page_site(page_root: Path):
 
 
 @pytest.fixture
-def open_tab(browser, page_site):
+def open_tab(profile, page_site):
     """Opens tabs, and in the end finds that none has complained."""
     tabs = []
 
     def open_at(path: str = "", size: tuple[int, int] = DESKTOP, theme: str = "light"):
-        tab = browser.new_page(viewport=dict(zip(("width", "height"), size, strict=True)), color_scheme=theme)
+        tab = open_fresh(profile, page_site, size, theme)
         tab.complaints = []
         tab.on("console", lambda said: tab.complaints.append(said.text) if said.type == "error" else None)
         tab.on("pageerror", lambda error: tab.complaints.append(str(error)))

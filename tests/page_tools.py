@@ -30,6 +30,16 @@ def start_server(index: Path, *options: str) -> tuple[subprocess.Popen, str]:
     return process, process.stdout.readline().strip()
 
 
+def open_fresh(profile, site: str, size: tuple[int, int] = DESKTOP, theme: str = "light"):
+    """A tab without what the page has kept in this profile, which has its scripts still: they are dear."""
+    tab = profile.new_page()
+    tab.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+    tab.emulate_media(color_scheme=theme)
+    kept = {"origin": site, "storageTypes": "cookies,local_storage,indexeddb"}
+    profile.new_cdp_session(tab).send("Storage.clearDataForOrigin", kept)
+    return tab
+
+
 def settle(tab) -> None:
     """Wait until the last answer has been shown, in its full colours: lists fade while they are asked for."""
     tab.wait_for_selector(".search:not([data-state=empty]):not([aria-busy])")

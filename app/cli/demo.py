@@ -3,16 +3,14 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from app.cli.options import option
 
 
 def demo(
-    images: Annotated[
-        Path | None, typer.Option(help="A folder of your photos.", show_default="photos that are installed")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("retrieval-demo"),
-    serve: Annotated[bool, typer.Option(help="Open the page afterwards.")] = True,
-    port: Annotated[int, typer.Option(help="Port of the page.")] = 7860,
+    images: Annotated[Path | None, option("A folder of your photos.", "photos that are installed")] = None,
+    out: Annotated[Path, option("Folder for everything the demo makes.")] = Path("retrieval-demo"),
+    serve: Annotated[bool, option("Open the page afterwards.")] = True,
+    port: Annotated[int, option("Port of the page.")] = 7860,
 ) -> None:
     """Try everything on sample photos (about 3 minutes)."""
     from app.demo import run_demo

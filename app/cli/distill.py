@@ -17,14 +17,15 @@ from app.cli.options import (
     Seed,
     Steps,
     Weights,
+    option,
 )
 from app.cli.teacher_options import TeacherOptions, describe_teacher
 from index.errors import UsageError
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A timm model name, or demo-teacher.", show_default=False)],
-    out: Annotated[Path, typer.Argument(help="The ONNX file to write.", show_default=False)],
+    model: Annotated[str, typer.Argument(help="A timm model name, or demo-teacher.")],
+    out: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
     weights: Weights = "auto",
 ) -> None:
     """Write a timm model as an ONNX file, to use as a teacher."""
@@ -36,52 +37,42 @@ def export(
 
 def distill(
     images: Images,
-    teacher: Annotated[str | None, typer.Option(help=TEACHERS, show_default=False)] = None,
-    out: Annotated[Path | None, typer.Option(help="The student folder to write.", show_default=False)] = None,
+    teacher: Annotated[str | None, option(TEACHERS)] = None,
+    out: Annotated[Path | None, option("The student folder to write.")] = None,
     former: Annotated[
         Path | None,
         typer.Option(
             "--continue",
             help="A student folder to top up: IMAGES are further photos, --budget counts answers about them, "
             "--teacher and --out are its own unless given.",
-            show_default=False,
         ),
     ] = None,
     teacher_option: TeacherOptions = None,
-    budget: Annotated[
-        str, typer.Option(help="Most images to send to the teacher, ever; several for a curve.")
-    ] = "500",
-    student: Annotated[str, typer.Option(help="timm name of the student.")] = "tf_efficientnet_lite0",
-    size: Annotated[int, typer.Option(help="The student's input side in pixels.")] = 128,
-    dim: Annotated[int, typer.Option(help="Dimension of the student's embeddings.")] = 256,
+    budget: Annotated[str, option("Most images to send to the teacher, ever; several for a curve.")] = "500",
+    student: Annotated[str, option("timm name of the student.")] = "tf_efficientnet_lite0",
+    size: Annotated[int, option("The student's input side in pixels.")] = 128,
+    dim: Annotated[int, option("Dimension of the student's embeddings.")] = 256,
     bits: Annotated[
-        int,
-        typer.Option(
-            help="Codes to search by, of so many bits, such as 128; see quantize --bits.", show_default="none"
-        ),
+        int, option("Codes to search by, of so many bits, such as 128; see quantize --bits.", "none")
     ] = 0,
     queries: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Photos like those that will be searched with: agreement is measured on some of them. "
+        option(
+            "Photos like those that will be searched with: agreement is measured on some of them. "
             "May repeat.",
-            show_default="photos of the pool",
+            "photos of the pool",
         ),
     ] = None,
     exclude: Exclude = None,
     select: Annotated[
-        str, typer.Option(help="How to choose the images sent to the teacher: kmeans, kcenter or random.")
+        str, option("How to choose the images sent to the teacher: kmeans, kcenter or random.")
     ] = "kmeans",
-    stages: Annotated[
-        int | None, typer.Option(help="Stages of the student to keep.", show_default="to 1/16 of the image")
-    ] = None,
-    recipe: Annotated[
-        str, typer.Option(help="How to train: default, plain-crops or a baseline.")
-    ] = "default",
+    stages: Annotated[int | None, option("Stages of the student to keep.", "to 1/16 of the image")] = None,
+    recipe: Annotated[str, option("How to train: default, plain-crops or a baseline.")] = "default",
     weights: Weights = "auto",
     steps: Steps = None,
     seed: Seed = 0,
-    variants: Annotated[str, typer.Option(help="Smaller copies to make too: fp16, int8, or both.")] = "",
+    variants: Annotated[str, option("Smaller copies to make too: fp16, int8, or both.")] = "",
     ledger: LedgerFile = None,
     price: Price = None,
     dry_run: DryRun = False,
@@ -140,10 +131,10 @@ def distill(
 
 def upgrade(
     index: IndexFolder,
-    teacher: Annotated[str, typer.Option(help=f"The new teacher. {TEACHERS}", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The student folder to write.", show_default=False)],
+    teacher: Annotated[str, option(f"The new teacher. {TEACHERS}")],
+    out: Annotated[Path, option("The student folder to write.")],
     teacher_option: TeacherOptions = None,
-    budget: Annotated[int, typer.Option(help="Most images to send to the teacher, ever.")] = 500,
+    budget: Annotated[int, option("Most images to send to the teacher, ever.")] = 500,
     steps: Steps = None,
     seed: Seed = 0,
     ledger: LedgerFile = None,
@@ -161,11 +152,7 @@ def upgrade(
 
 
 def parse_budgets(text: str) -> list[int]:
-    """Read `500` or `100,250,500`; the result is in ascending order.
-
-    Raises:
-        UsageError: It is something else.
-    """
+    """Read `500` or `100,250,500`, and return them rising; UsageError if it is something else."""
     try:
         return sorted({int(part) for part in text.split(",")})
     except ValueError:
@@ -175,7 +162,7 @@ def parse_budgets(text: str) -> list[int]:
 
 
 def quantize(
-    student: Annotated[Path, typer.Argument(help="A student folder.", show_default=False)],
+    student: Annotated[Path, typer.Argument(help="A student folder.")],
     images: Images,
     bits: Annotated[
         int | None,
@@ -183,17 +170,14 @@ def quantize(
             min=8,
             help="Give the student codes of so many bits, such as 64, 128 or 256, fitted to the images. "
             "Nobody is asked, and its vectors stay the same.",
-            show_default=False,
         ),
     ] = None,
-    variants: Annotated[
-        str | None, typer.Option(help="fp16, int8, or both.", show_default="both, unless there are --bits")
-    ] = None,
+    variants: Annotated[str | None, option("fp16, int8, or both.", "both, unless there are --bits")] = None,
     queries: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Photos like those that will be searched with, to compare rankings on. May repeat.",
-            show_default="photos of the pool that did not calibrate the copy",
+        option(
+            "Photos like those that will be searched with, to compare rankings on. May repeat.",
+            "photos of the pool that did not calibrate the copy",
         ),
     ] = None,
 ) -> None:

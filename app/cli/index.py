@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from app.cli.groups import BuildsByDefault, report_faults
-from app.cli.options import TEACHERS, Device, DryRun, Exclude, Gallery, Images, Json, LedgerFile, Paid, Price
+from app.cli.options import (
+    TEACHERS,
+    DryRun,
+    Exclude,
+    Gallery,
+    Images,
+    Json,
+    LedgerFile,
+    Paid,
+    Price,
+    option,
+)
 from app.cli.teacher_options import TeacherOptions, describe_teacher
 
 indexes = typer.Typer(
@@ -22,37 +33,25 @@ indexes = typer.Typer(
 )
 def build(
     images: Images,
-    model: Annotated[Path, typer.Option(help="The student's ONNX file.", show_default=False)],
+    model: Annotated[Path, option("The student's ONNX file.")],
     out: Annotated[
         str | None,
-        typer.Option(
-            help="Index folder, or milvus://HOST:19530/COLLECTION. Required, but with --collection.",
-            show_default=False,
-        ),
+        option("Index folder, or milvus://HOST:19530/COLLECTION. Required, but with --collection."),
     ] = None,
-    backend: Annotated[str, typer.Option(help="faiss, or milvus: a server that runs elsewhere.")] = "faiss",
-    uri: Annotated[str, typer.Option(help="Address of the Milvus server.")] = "http://127.0.0.1:19530",
-    collection: Annotated[
-        str | None,
-        typer.Option(help="Collection in Milvus; --out is then a work folder.", show_default=False),
-    ] = None,
-    teacher: Annotated[str | None, typer.Option(help=f"To compare with. {TEACHERS}")] = None,
+    backend: Annotated[str, option("faiss, or milvus: a server that runs elsewhere.")] = "faiss",
+    uri: Annotated[str, option("Address of the Milvus server.")] = "http://127.0.0.1:19530",
+    collection: Annotated[str | None, option("Collection in Milvus; --out is then a work folder.")] = None,
+    teacher: Annotated[str | None, option(f"To compare with. {TEACHERS}")] = None,
     teacher_option: TeacherOptions = None,
-    recall: Annotated[float, typer.Option(help="Recall@10 that a search must reach.")] = 0.95,
-    memory: Annotated[float, typer.Option(help="GiB that each search index may take.")] = 1.0,
-    codes: Annotated[
-        int,
-        typer.Option(help="Search by the student's codes of so many bits.", show_default="by its vectors"),
-    ] = 0,
+    recall: Annotated[float, option("Recall@10 that a search must reach.")] = 0.95,
+    memory: Annotated[float, option("GiB that each search index may take.")] = 1.0,
+    codes: Annotated[int, option("Search by the student's codes of so many bits.", "by its vectors")] = 0,
     rescore: Annotated[
-        int | None,
-        typer.Option(
-            help="Results of codes that the floats of a query order again.", show_default="100, or as it was"
-        ),
+        int | None, option("Results of codes that the floats of a query order again.", "100, or as it was")
     ] = None,
-    factory: Annotated[str, typer.Option(help="A FAISS factory string, or auto to choose.")] = "auto",
+    factory: Annotated[str, option("A FAISS factory string, or auto to choose.")] = "auto",
     metadata: Annotated[
-        Path | None, typer.Option(help="CSV file with path and columns to filter by, see search --where.")
+        Path | None, option("CSV file with path and columns to filter by, see search --where.")
     ] = None,
     exclude: Exclude = None,
     update: Annotated[
@@ -61,16 +60,18 @@ def build(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
     ray: Annotated[
         str | None,
-        typer.Option(
-            help="Embed on a Ray cluster: host:port, or auto to start one on this machine.",
-            show_default="embed here, without Ray",
+        option(
+            "Embed on a Ray cluster: host:port, or auto to start one on this machine.",
+            "embed here, without Ray",
         ),
     ] = None,
     budget: Paid = 0,
     ledger: LedgerFile = None,
     price: Price = None,
     dry_run: DryRun = False,
-    device: Device = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, or openvino: a CPU, by that extra if it is faster.")
+    ] = "auto",
 ) -> None:
     """Embed images and write an index."""
     from index.build.pipeline import build_by_name

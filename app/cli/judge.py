@@ -5,26 +5,25 @@ from typing import Annotated
 
 import typer
 
-from app.cli.options import Device, DryRun, Images, LedgerFile, Price
+from app.cli.options import Device, DryRun, Images, LedgerFile, Price, option
 from app.cli.teacher_options import TeacherOptions, describe_teacher
 
-RANKERS = "Address of a /v1/rerank endpoint, .csv or .parquet of query,better,worse, or file.py:function."
+RANKERS = "Address of a chat or rerank endpoint, .csv or .parquet of query,better,worse, or file.py:function."
 
 
 def judge(
     images: Images,
-    ranker: Annotated[str, typer.Option(help=RANKERS, show_default=False)],
-    out: Annotated[Path, typer.Option(help="The .npz or .parquet of vectors to write.", show_default=False)],
+    ranker: Annotated[str, option(RANKERS)],
+    out: Annotated[Path, option("The .npz or .parquet of vectors to write.")],
     budget: Annotated[int, typer.Option(help="Most lists to ask about, ever.", min=1)] = 500,
     orders_only: Annotated[
         bool, typer.Option("--orders-only", help="The ranker is a teacher with vectors: use its orders.")
     ] = False,
     queries: Annotated[
-        list[str] | None,
-        typer.Option(help="Photos that get a vector, and are asked about in no list. May repeat."),
+        list[str] | None, option("Photos that get a vector, and are asked about in no list. May repeat.")
     ] = None,
     teacher_option: TeacherOptions = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    seed: Annotated[int, option("Random seed.")] = 0,
     ledger: LedgerFile = None,
     price: Price = None,
     dry_run: DryRun = False,

@@ -11,7 +11,7 @@ from app.cli.groups import report_faults
 from app.cli.options import Json
 
 ledgers = typer.Typer(no_args_is_help=True, help="Show, export or check a teacher's paid answers.")
-LedgerPath = Annotated[Path, typer.Argument(help="The file of a ledger.", show_default=False)]
+LedgerPath = Annotated[Path, typer.Argument(help="The file of a ledger.")]
 
 
 @ledgers.command("show", epilog="Example: retrieval ledger show ledger.sqlite")
@@ -25,8 +25,7 @@ def show_ledger(file: LedgerPath, as_json: Json = False) -> None:
 
 @ledgers.command("export", epilog="Example: retrieval ledger export ledger.sqlite vectors.npz")
 def export_ledger(
-    file: LedgerPath,
-    out: Annotated[Path, typer.Argument(help="An .npz or .parquet file to write.", show_default=False)],
+    file: LedgerPath, out: Annotated[Path, typer.Argument(help="An .npz or .parquet file to write.")]
 ) -> None:
     """Write all answers as a file of vectors, which can be used as a teacher."""
     from index.progress import count

@@ -20,6 +20,7 @@ from app.cli.options import (
     TextOptions,
     TextTeacher,
     Tokenizer,
+    option,
 )
 from app.cli.teacher_options import TeacherOptions, describe_teacher, describe_text
 
@@ -27,22 +28,15 @@ from app.cli.teacher_options import TeacherOptions, describe_teacher, describe_t
 def search(
     index: Gallery,
     queries: Annotated[
-        list[str],
-        typer.Argument(help="Photos to search with; or words, with --text-teacher.", show_default=False),
+        list[str], typer.Argument(help="Photos to search with; or words, with --text-teacher.")
     ],
     k: Annotated[int, typer.Option("-k", help="How many results.")] = 10,
-    mode: Annotated[str, typer.Option(help="student, teacher, asymmetric or rerank.")] = "student",
-    where: Annotated[
-        list[str] | None, typer.Option(help="column=value of the metadata. May repeat.", show_default=False)
-    ] = None,
-    like: Annotated[
-        list[str] | None, typer.Option(help="A photo to find more of. May repeat.", show_default=False)
-    ] = None,
-    unlike: Annotated[
-        list[str] | None, typer.Option(help="A photo to find less of. May repeat.", show_default=False)
-    ] = None,
-    prefix: Annotated[str, typer.Option(help="Only images with a path that starts with this.")] = "",
-    cut: Annotated[float, typer.Option(help="Least share of the best score.")] = 0.0,
+    mode: Annotated[str, option("student, teacher, asymmetric or rerank.")] = "student",
+    where: Annotated[list[str] | None, option("column=value of the metadata. May repeat.", False)] = None,
+    like: Annotated[list[str] | None, option("A photo to find more of. May repeat.", False)] = None,
+    unlike: Annotated[list[str] | None, option("A photo to find less of. May repeat.", False)] = None,
+    prefix: Annotated[str, option("Only images with a path that starts with this.")] = "",
+    cut: Annotated[float, option("Least share of the best score.")] = 0.0,
     model: Student = None,
     teacher: Teacher = None,
     teacher_option: TeacherOptions = None,
@@ -70,31 +64,21 @@ def search(
 
 def evaluate(
     index: IndexFolder,
-    queries: Annotated[
-        Path,
-        typer.Option(
-            help="CSV file with path,label; with --revisited the folder of the queries.", show_default=False
-        ),
-    ],
-    labels: Annotated[
-        Path | None, typer.Option(help="CSV file with path,label of the indexed images.")
-    ] = None,
+    queries: Annotated[Path, option("CSV file with path,label; with --revisited the folder of the queries.")],
+    labels: Annotated[Path | None, option("CSV file with path,label of the indexed images.")] = None,
     revisited: Annotated[
         Path | None,
-        typer.Option(
-            help="JSON file with the ground truth of revisited Oxford or Paris, in place of labels."
-        ),
+        option("JSON file with the ground truth of revisited Oxford or Paris, in place of labels."),
     ] = None,
     mode: Annotated[
-        list[str] | None,
-        typer.Option(help="student, teacher, asymmetric or rerank. May repeat.", show_default="all"),
+        list[str] | None, option("student, teacher, asymmetric or rerank. May repeat.", "all")
     ] = None,
     whiten: Annotated[
         float | None,
-        typer.Option(
-            help="Whiten queries and gallery, fitted to the gallery without labels: 0 centres, 1 makes all "
+        option(
+            "Whiten queries and gallery, fitted to the gallery without labels: 0 centres, 1 makes all "
             "variances equal, which needs many times more images than dimensions.",
-            show_default="not at all",
+            "not at all",
         ),
     ] = None,
     teacher: Teacher = None,
@@ -118,12 +102,12 @@ def evaluate(
 
 def duplicates(
     index: Gallery,
-    space: Annotated[str, typer.Option(help="Whose vectors: student or teacher.")] = "student",
+    space: Annotated[str, option("Whose vectors: student or teacher.")] = "student",
     radius: Annotated[
         float | None,
-        typer.Option(
-            help="Cosine distance up to which images are near-duplicates.",
-            show_default="half of that within which 95 % of the images do not have five others",
+        option(
+            "Cosine distance up to which images are near-duplicates.",
+            "half of that within which 95 % of the images do not have five others",
         ),
     ] = None,
     as_json: Json = False,
@@ -145,8 +129,8 @@ def serve(
     text_option: TextOptions = None,
     budget: Paid = 0,
     ledger: LedgerFile = None,
-    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 7860,
+    host: Annotated[str, option("Address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, option("Port; 0 takes a free one.")] = 7860,
     auth: Annotated[
         str,
         typer.Option(
@@ -156,32 +140,21 @@ def serve(
             show_default="none",
         ),
     ] = "",
-    queries: Annotated[
-        Path | None,
-        typer.Option(help="CSV file with path,label of queries, for the report.", show_default=False),
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="CSV file with path,label of the indexed images.", show_default=False),
-    ] = None,
-    title: Annotated[
-        str,
-        typer.Option(help="Column of the metadata that names images on the page.", show_default="file name"),
-    ] = "",
-    max_upload_mb: Annotated[float, typer.Option(help="Largest request, in MB.")] = 50.0,
+    queries: Annotated[Path | None, option("CSV file with path,label of queries, for the report.")] = None,
+    labels: Annotated[Path | None, option("CSV file with path,label of the indexed images.")] = None,
+    title: Annotated[str, option("Column of the metadata that names images on the page.", "file name")] = "",
+    max_upload_mb: Annotated[float, option("Largest request, in MB.")] = 50.0,
     price: Price = None,
     fetch: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Allow the page to load images from addresses that start with this; with ? at its end, also "
+        option(
+            "Allow the page to load images from addresses that start with this; with ? at its end, also "
             "with parameters. May repeat.",
-            show_default="nowhere",
+            "nowhere",
         ),
     ] = None,
     mcp: Annotated[bool, typer.Option("--mcp", help="Be an MCP server too, at /mcp.")] = False,
-    root_path: Annotated[
-        str, typer.Option(help="Path at which a proxy shows the server, as /photos.", show_default="none")
-    ] = "",
+    root_path: Annotated[str, option("Path at which a proxy shows the server, as /photos.", "none")] = "",
     device: Device = "auto",
 ) -> None:
     """Serve the page and the API."""

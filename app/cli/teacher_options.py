@@ -37,11 +37,7 @@ LONG = "--teacher-"
 def describe_teacher(
     name: str | None, options: Sequence[str] | None, ledger: Path | None, budget: int
 ) -> "TeacherSpec":
-    """Read what a command line says of a teacher, with options such as `batch=64`.
-
-    Raises:
-        UsageError: There is no such option, or its value is not of its kind.
-    """
+    """Read what a command line says of a teacher; UsageError for an option that there is not."""
     from index.teachers.spec import TeacherSpec
 
     return TeacherSpec(name, _read_options(options), ledger, budget)

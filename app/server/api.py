@@ -80,12 +80,7 @@ class Answer:
 def search_photo(
     searcher: SharedSearcher, data: bytes, name: str, mode: str, k: int, examples: Examples = NO_EXAMPLES
 ) -> Answer:
-    """Search with the bytes of an image file.
-
-    Raises:
-        ImageError: It cannot be decoded.
-        RetrievalError: As `SharedSearcher.find`.
-    """
+    """Search with the bytes of an image file; ImageError if they are none, else as `SharedSearcher.find`."""
     start = perf_counter()
     photo = _decode(searcher, data, name, mode)
     decoded = perf_counter() - start
@@ -98,11 +93,7 @@ def search_photo(
 def search_item(
     searcher: SharedSearcher, item: int, mode: str, k: int, examples: Examples = NO_EXAMPLES
 ) -> Answer:
-    """Search with an image of the index, by the vectors that are kept of it: no model is asked.
-
-    Raises:
-        UsageError: The index has no such image or mode.
-    """
+    """Search with an image of the index, by its vectors; UsageError if there is no such image or mode."""
     index = searcher.index
     require_item(index, item)
     require_mode(searcher, mode)
@@ -263,7 +254,7 @@ async def _sent_photo(request: Request) -> AsyncIterator[tuple[str, BinaryIO]]:
 def _decode(searcher: SharedSearcher, data: bytes, name: str, mode: str) -> Photo:
     model = searcher.models.get(searcher.lane(mode))
     with STAGES.labels("decode", mode).time():
-        return decode(data, name, model.side if model else None)
+        return decode(data, name, model.decode_side if model else None)
 
 
 def _answer(

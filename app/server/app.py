@@ -1,6 +1,5 @@
 """The server: page, pictures, API, `/health` and `/metrics` on one app, behind one guard; `serve` runs it."""
 
-import math
 import os
 import re
 import signal
@@ -28,6 +27,7 @@ from index.evaluation import charts
 from index.evaluation.evaluate import read_labels
 from index.search import Searcher
 from index.stores.base import Store
+from index.teachers.cost import check_price
 
 with needs("demo"):
     import gradio as gr
@@ -50,29 +50,17 @@ PASSWORD = "RETRIEVAL_AUTH"  # the environment variable  # noqa: S105
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """How to serve.
+    """How to serve."""
 
-    Attributes:
-        host: Address to listen on.
-        port: 0 takes a free one.
-        password: `user:password`; empty asks for none.
-        most_megabytes: Of one request.
-        mcp: Whether to be an MCP server as well.
-        price: Of a thousand answers of the teacher, in the user's money.
-        root: Path at which a proxy shows the server, such as `/photos`; empty for none.
-        labelled: CSV files of labelled queries and of the gallery's labels, for the report.
-        title: Column of the metadata that names images on the page; empty takes the names of their files.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 7860
-    password: str = field(default="", repr=False)
-    most_megabytes: float = 50.0
-    mcp: bool = False
-    price: float | None = None
-    root: str = ""
-    labelled: tuple[Path, Path] | None = None
-    title: str = ""
+    host: str = "127.0.0.1"  # address to listen on
+    port: int = 7860  # 0 takes a free one
+    password: str = field(default="", repr=False)  # `user:password`; empty asks for none
+    most_megabytes: float = 50.0  # of one request
+    mcp: bool = False  # whether to be an MCP server as well
+    price: float | None = None  # of a thousand answers of the teacher, in the user's money
+    root: str = ""  # path at which a proxy shows the server, such as `/photos`; empty for none
+    labelled: tuple[Path, Path] | None = None  # labelled queries and the gallery's labels, for the report
+    title: str = ""  # column of the metadata that names images on the page; empty takes their file names
 
     def __post_init__(self) -> None:
         user, colon, secret = self.password.partition(":")
@@ -82,8 +70,7 @@ class ServerOptions:
             raise UsageError(f"--max-upload-mb must be between 0 and 2000, not {self.most_megabytes:g}.")
         if not 0 <= self.port <= 65_535:
             raise UsageError(f"--port must be between 0 and 65535, not {self.port}.")
-        if self.price is not None and not 0 <= self.price < math.inf:
-            raise UsageError(f"--price must be 0 or more, and finite, not {self.price}.")
+        check_price(self.price)
         if self.root and not re.fullmatch(r"(/[\w.~-]+)+", self.root, re.ASCII):
             raise UsageError(f"--root-path must be as /photos, without a / at its end, not {self.root!r}.")
         for file in self.labelled or ():
@@ -110,10 +97,7 @@ class PageCompression:
 def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: Path | None = None) -> FastAPI:
     """Put everything that is served on one app.
 
-    Args:
-        searcher: What is searched.
-        options: How to serve; None is for apps that are called without a network.
-        cache: Folder of the thumbnails; None keeps them in the user's cache folder.
+    Options None is for apps that are called without a network, cache None for the user's cache folder.
     """
     rules = options.rules if options else Rules()
     shared = SharedSearcher(searcher)

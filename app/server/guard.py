@@ -26,20 +26,14 @@ SAFE = ("GET", "HEAD", "OPTIONS")
 
 @dataclass(frozen=True)
 class Rules:
-    """Who may ask for what.
+    """Who may ask for what."""
 
-    Attributes:
-        password: `user:password` that every request must bring; empty asks for none.
-        most_bytes: Of the body of one request.
-        local: Whether the server listens on this machine alone. Then, unless there is a password, it answers
-            only to names of this machine: a page elsewhere gets nothing, even if its name points here.
-        root: Path before which a proxy shows the server, which it may take off or leave on.
-    """
-
-    password: str = field(default="", repr=False)
-    most_bytes: int = 50_000_000
+    password: str = field(default="", repr=False)  # `user:password` that every request must bring, if any
+    most_bytes: int = 50_000_000  # of the body of one request
+    # Whether the server listens on this machine alone. Then, unless there is a password, it answers only to
+    # names of this machine: a page elsewhere gets nothing, even if its name points here.
     local: bool = False
-    root: str = ""
+    root: str = ""  # path before which a proxy shows the server, which it may take off or leave on
 
 
 class Guard:

@@ -7,15 +7,7 @@ password, and holds other libraries back.
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from app.server.api import (
-    MOST_RESULTS,
-    Answer,
-    as_sentence,
-    require_mode,
-    search_item,
-    search_photo,
-    search_text,
-)
+from app.server import api
 from app.server.concurrency import TEXT, SharedSearcher
 from app.server.fetch import fetch_image
 from index.embedders.http_formats import read_input
@@ -27,7 +19,7 @@ with needs("mcp"):
     from mcp.server.transport_security import TransportSecuritySettings
     from pydantic import Field
 
-Count = Annotated[int, Field(ge=1, le=MOST_RESULTS)]
+Count = Annotated[int, Field(ge=1, le=api.MOST_RESULTS)]
 
 
 def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
@@ -43,11 +35,11 @@ def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
 
-    async def answer(mode: str, search: Callable[[], Answer]) -> dict[str, Any]:
+    async def answer(mode: str, search: Callable[[], api.Answer]) -> dict[str, Any]:
         try:
             return (await searcher.run(mode, search)).as_dict(_find_base(server))
         except RetrievalError as reason:
-            raise ToolError(as_sentence(reason)) from reason
+            raise ToolError(api.as_sentence(reason)) from reason
 
     @server.tool()
     async def search_by_photo(image: str, mode: str = "student", k: Count = 10) -> dict[str, Any]:
@@ -57,27 +49,27 @@ def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
         rerank.
         """
 
-        def search() -> Answer:
-            require_mode(searcher, mode)
+        def search() -> api.Answer:
+            api.require_mode(searcher, mode)
             try:
                 data = fetch_image(image) if image.startswith(("http://", "https://")) else read_input(image)
             except ValueError as reason:
                 raise UsageError(f"The image {reason}.") from reason
-            return search_photo(searcher, data, "photo", mode, k)
+            return api.search_photo(searcher, data, "photo", mode, k)
 
         return await answer(mode, search)
 
     @server.tool()
     async def search_by_id(id: int, mode: str = "student", k: Count = 10) -> dict[str, Any]:  # noqa: A002
         """Find the indexed images most like one of them, by its `id` in an earlier result."""
-        return await answer("student", lambda: search_item(searcher, id, mode, k))
+        return await answer("student", lambda: api.search_item(searcher, id, mode, k))
 
     if searcher.text:
 
         @server.tool()
         async def search_by_text(text: str, mode: str = "student", k: Count = 10) -> dict[str, Any]:
             """Find the indexed images that a few words tell of, such as "red shoes"."""
-            return await answer(TEXT, lambda: search_text(searcher, text, mode, k))
+            return await answer(TEXT, lambda: api.search_text(searcher, text, mode, k))
 
     return server
 

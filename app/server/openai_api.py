@@ -46,7 +46,7 @@ def build_embeddings(searcher: SharedSearcher) -> APIRouter:
     async def embeddings(request: Request) -> Any:
         """Embed images given as data URLs, in the form of OpenAI's API."""
         try:
-            files, asked = await (_read_form(request) if is_form(request) else _read_json(request))
+            files, asked = await _read(request)
             encoding = _check(files, asked, searcher.models["student"].dim)
             return await searcher.run("student", lambda: _answer(searcher, files, encoding))
         except BusyError as reason:
@@ -76,13 +76,12 @@ def _check(files: Sequence[bytes], asked: Mapping[str, Any], dim: int) -> str:
     return encoding
 
 
-async def _read_form(request: Request) -> tuple[list[bytes], Mapping[str, Any]]:
-    async with request.form(max_files=MOST_IMAGES, max_fields=8) as form:
-        files = [await part.read() for part in form.getlist("images") if not isinstance(part, str)]
-        return files, dict(form)
-
-
-async def _read_json(request: Request) -> tuple[list[bytes], Mapping[str, Any]]:
+async def _read(request: Request) -> tuple[list[bytes], Mapping[str, Any]]:
+    """Read the images, and what else was asked, of a form or of JSON."""
+    if is_form(request):
+        async with request.form(max_files=MOST_IMAGES, max_fields=8) as form:
+            files = [await part.read() for part in form.getlist("images") if not isinstance(part, str)]
+            return files, dict(form)
     asked = await read_object(request)
     if asked is None:
         raise HTTPException(400, "Send JSON, or a multipart form with the files under `images`.")
@@ -104,7 +103,7 @@ def _answer(searcher: SharedSearcher, files: Sequence[bytes], encoding: str) -> 
     student, photos = searcher.models["student"], []
     for i, data in enumerate(files):
         try:
-            photos.append(decode(data, f"input {i}", student.side))
+            photos.append(decode(data, f"input {i}", student.decode_side))
         except ImageError as reason:
             raise HTTPException(400, f"input {i}: {reason}.") from reason
     return write_answer(searcher.embed(photos), student.name, encoding)

@@ -11,7 +11,7 @@ from platformdirs import user_cache_path
 
 from app.server.concurrency import CORES
 from index.errors import ImageError, RetrievalError, needs
-from index.images.decode import FORMATS, decode
+from index.images.decode import FORMATS, MARGIN, decode, encode
 from index.images.sources import image_at
 from index.io import content_digest
 from index.stores.base import Store
@@ -59,11 +59,7 @@ class Pictures:
             self._read(item)
 
     def thumbnail(self, item: Item) -> bytes:
-        """Return a small JPEG, made once. The file counts as unchanged if a thumbnail of it is there.
-
-        Raises:
-            ImageError: It cannot be made.
-        """
+        """Return a small JPEG, made once; if it is there, its file counts as unchanged. Else ImageError."""
         kept = self._cache / item.digest[:2] / f"{item.digest}-{THUMBNAIL}-{QUALITY}.jpg"
         try:
             return kept.read_bytes()
@@ -158,8 +154,6 @@ def build_pictures(pictures: Pictures) -> APIRouter:
 
 def make_jpeg(data: bytes, name: str, side: int, quality: int = 85) -> bytes:
     """Make a JPEG of an image file, at most `side` pixels wide and high; raises ImageError as `decode`."""
-    image = decode(data, name, side).image
+    image = decode(data, name, MARGIN * side).image
     image.thumbnail((side, side), Image.Resampling.BICUBIC)
-    buffer = BytesIO()
-    image.save(buffer, "JPEG", quality=quality, optimize=True)
-    return buffer.getvalue()
+    return encode(image, "JPEG", quality=quality, optimize=True)

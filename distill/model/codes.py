@@ -81,7 +81,10 @@ def append_codes(file: Path, vectors: NDArray[np.float32], bits: int, probes: ND
     before = OnnxEmbedder(file, "cpu")
     mean, axes = fit_codes(vectors, bits)
     model = onnx.load(file)
-    _remove_codes(model.graph)
+    for parts in (model.graph.node, model.graph.initializer):
+        for part in [part for part in parts if part.name.startswith(CODES)]:
+            parts.remove(part)
+    del model.graph.output[1:]
     _add_nodes(model.graph, mean, axes)
     facts = before.metadata | {BITS: str(bits), ORDER: LITTLE}
     onnx.helper.set_model_props(model, facts)
@@ -124,13 +127,6 @@ def _add_nodes(graph: onnx.GraphProto, mean: NDArray[np.float32], axes: NDArray[
         OUTPUTS[1:], (TensorProto.FLOAT, TensorProto.UINT8), (8 * size, size), strict=True
     ):
         graph.output.append(helper.make_tensor_value_info(name, element, [count, length]))
-
-
-def _remove_codes(graph: onnx.GraphProto) -> None:
-    for parts in (graph.node, graph.initializer):
-        for part in [part for part in parts if part.name.startswith(CODES)]:
-            parts.remove(part)
-    del graph.output[1:]
 
 
 def append_codes_by_name(folder: Path, sources: Sequence[Source], bits: int) -> str:

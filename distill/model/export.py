@@ -71,11 +71,7 @@ class Ensemble(nn.Module):
 
 
 def export_model(name: str, out: Path, weights: str = "auto") -> Path:
-    """Write a timm model, or the demo's teacher `demo-teacher`, as an ONNX embedder.
-
-    Raises:
-        UsageError: No such model or weights.
-    """
+    """Write a timm model, or the demo's `demo-teacher`, as an ONNX embedder; UsageError if there is none."""
     if name == DEMO_TEACHER:
         parts = {side: create_backbone(part) for part, side in DEMO_PARTS}
         module = Ensemble(parts, DEMO_SIDE)
@@ -87,12 +83,19 @@ def export_model(name: str, out: Path, weights: str = "auto") -> Path:
 
 
 def export_onnx(
-    module: nn.Module, out: Path, side: int, dim: int, facts: Mapping[str, str], crop: float = 1.0
+    module: nn.Module,
+    out: Path,
+    side: int,
+    dim: int,
+    facts: Mapping[str, str],
+    crop: float = 1.0,
+    reduced: bool = False,
 ) -> Path:
     """Write a module as one of our ONNX files, which takes its place once it agrees with the module.
 
     The module maps `(n, side, side, 3)` uint8 to `(n, dim)` unit rows. Facts become `retrieval.<name>`.
-    The crop is the share of each side of an image, about its centre, to be shown to the module.
+    The crop is the share of each side of an image, about its centre, to be shown to the module, of an
+    image that is `reduced` or not as in `index.images.decode.square`.
 
     Raises:
         UsageError: `out` cannot be written.
@@ -130,6 +133,7 @@ def export_onnx(
         "parameters": str(count_parameters(module)),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": " ".join(f"{package}={version(package)}" for package in ("torch", "timm", "onnx")),
+        **({"reduced": "yes"} if reduced else {}),
         **facts,
     }
     onnx.helper.set_model_props(model, {f"retrieval.{name}": value for name, value in written.items()})

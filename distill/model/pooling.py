@@ -9,20 +9,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from distill.model.backbone import Backbone
+from index.errors import UsageError
 
 SMALLEST_VARIANCE = 1e-4  # within a map: its square root then has a gradient
 
 
 def pool_maps(backbone: Backbone, images: Tensor) -> Tensor:
-    """Map `(n, h, w, 3)` uint8 to `(n, features)` float32.
-
-    They are mean and deviation of each channel of each map, and the features that follow.
-    """
+    """Map `(n, h, w, 3)` uint8 to `(n, features)`: means and deviations of the maps, and the rest."""
     maps, features = backbone.maps(images)
     pooled = [] if features is None else [features]
     for found in maps:
         variance = found.var(dim=(2, 3), unbiased=False)
         pooled += [found.mean(dim=(2, 3)), (variance + SMALLEST_VARIANCE).sqrt()]
+    if not pooled:
+        raise UsageError(f"{backbone.name} sees only edges and colours in so few stages. Give more --stages.")
     return torch.cat(pooled, dim=1)
 
 

@@ -146,7 +146,7 @@ def read_pixels(student: OnnxEmbedder, sources: Sequence[Source], most: int) -> 
     pixels = []
     for i in np.random.default_rng(0).permutation(len(files))[:most]:
         with suppress(ImageError):  # a few images less
-            pixels.append(student.prepare(read_photo(files[i], student.side)))
+            pixels.append(student.prepare(read_photo(files[i], student.decode_side)))
     return np.array(pixels)
 
 

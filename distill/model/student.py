@@ -38,10 +38,7 @@ class Student(nn.Module):
         return F.normalize(self.head(self.pool(images)).float(), dim=1)
 
     def fit(self, images: Tensor, targets: Tensor, ridge: float, fabric: Fabric) -> None:
-        """Set the head by ridge regression from `(n, side, side, 3)` uint8 images to `(n, dim)` targets.
-
-        Training then starts near them.
-        """
+        """Set the head by ridge regression from `(n, side, side, 3)` uint8 images to `(n, dim)` targets."""
         pooled = embed(self, images, fabric, self.pool)
         deviation = pooled.std(dim=0, unbiased=False)
         self.mean.copy_(pooled.mean(dim=0))
@@ -49,10 +46,7 @@ class Student(nn.Module):
         fit_head(self.head, ((pooled - self.mean.cpu()) * self.scale.cpu()), targets, ridge)
 
     def train(self, mode: bool = True) -> "Student":
-        """Switch to training; a pretrained backbone keeps its batch normalisation's statistics.
-
-        A few hundred images are too few to estimate them again.
-        """
+        """Switch to training; a pretrained backbone keeps its statistics: few images make no better ones."""
         super().train(mode)
         for module in self.modules() if self.backbone.pretrained else ():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from index.errors import UsageError
 from index.evaluation.charts import Axis, draw_line, linear_axis, log_axis
 from index.evaluation.verdict import Estimate, Verdict, judge_agreement
 from index.html import load
+from index.images.decode import encode
 from index.io import atomic_write
 from index.progress import count
 from index.teachers.cost import format_seconds
@@ -39,12 +39,8 @@ def judge(agreement: dict[str, Any] | None) -> str:
     """Say in one line how well a student agrees with its teacher."""
     if not agreement:
         return "Not evaluated: use a larger --budget to leave some answers for checking."
-    low, high = (100 * bound for bound in agreement["interval"])
-    return (
-        f"Held-out check, {agreement['held_out']} {agreement['population']}: "
-        f"{100 * agreement['overlap@10']:.0f} % (95 %: {low:.0f} to {high:.0f}) of the "
-        "teacher's top 10 found."
-    )
+    found = Estimate.read(agreement)
+    return f"Held-out check, {found.count} {found.population}: {found} of the teacher's top 10 found."
 
 
 def reach_verdict(run: dict[str, Any]) -> Verdict | None:
@@ -53,10 +49,7 @@ def reach_verdict(run: dict[str, Any]) -> Verdict | None:
 
 
 def judge_asking(placement: dict[str, Any], answers: int) -> str:
-    """Say in one line what `answers` brought above what the student's own ImageNet network knew.
-
-    `placement` is as in `Placement.facts`.
-    """
+    """Say, by `Placement.facts`, what so many answers brought above what the free network knew."""
     before, after = (100 * placement[name] for name in ("free_network", "with_answers"))
     free = f"the student's own ImageNet network returns {before:.0f} % of the teacher's first ten"
     if not placement["trust"]:
@@ -123,9 +116,8 @@ def _strip(lists: HeldOut, row: int) -> tuple[str, float, dict[str, list[tuple[s
 
 def _image(pixels: NDArray[np.uint8]) -> str:
     """Write an image as a data URL."""
-    data = BytesIO()
-    Image.fromarray(pixels).save(data, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+    data = encode(Image.fromarray(pixels), "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,24 +36,14 @@ class Progress:
             self.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
 
 
-class Stateful(Protocol):
-    """What torch calls a module, an optimizer or a schedule in this respect."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Give everything that changes."""
-
-    def load_state_dict(self, state: dict[str, Any], /) -> Any:
-        """Put it back."""
-
-
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where the state of a run is kept."""
+    """Where the state of a run is kept: of modules, optimizers and the like, by name."""
 
     path: Path  # the file
     run: str  # what the state belongs to: a digest of the options, the images and the answers
 
-    def save(self, done: Progress, parts: Mapping[str, Stateful]) -> None:
+    def save(self, done: Progress, parts: Mapping[str, Any]) -> None:
         """Write the state beside its place, then rename it."""
         state = {
             "run": self.run,
@@ -66,7 +56,7 @@ class Checkpoint:
         torch.save(state, partial)
         partial.replace(self.path)
 
-    def load(self, parts: Mapping[str, Stateful]) -> Progress:
+    def load(self, parts: Mapping[str, Any]) -> Progress:
         """Put a run's state back; start from nothing where there is none, or it is another run's."""
         if not self.path.is_file():
             return Progress()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from distill.examples import Examples
 from distill.model.student import Student, embed
 from distill.report.held_out import HeldOut
-from distill.training.checkpoint import Checkpoint, Progress, Stateful
+from distill.training.checkpoint import Checkpoint, Progress
 from distill.training.distributed import embed_shared, on_first
 from distill.training.losses import LOSSES, Bank
 from distill.training.mixing import join
@@ -50,12 +50,7 @@ def train_student(
     batches = _passes(len(images), recipe.batch, recipe.steps)
     bank = Bank(fabric.to_device(targets[: examples.answered]))
     model, optimizer = fabric.setup(student, adam)
-    parts: dict[str, Stateful] = {
-        "student": student,
-        "averaged": averaged,
-        "optimizer": adam,
-        "schedule": schedule,
-    }
+    parts = {"student": student, "averaged": averaged, "optimizer": adam, "schedule": schedule}
     done = checkpoint.load(parts) if checkpoint else Progress()
 
     def note() -> None:
@@ -101,10 +96,7 @@ def one_cycle(step: int, steps: int) -> float:
 
 
 def joint_loss(student: Tensor, teacher: Tensor, bank: Bank, recipe: Recipe) -> Tensor:
-    """Sum the recipe's losses on a batch, and on the joint set of the batch and its interpolations.
-
-    Both sides are `(n, dim)` unit rows in teacher space.
-    """
+    """Sum the recipe's losses of `(n, dim)` unit rows, on a batch and on it with its interpolations."""
     joint = join(student, teacher, recipe.mixing)
     terms = [weight * LOSSES[name](student, teacher, bank) for name, weight in recipe.losses.items()]
     terms += [weight * LOSSES[name](*joint, bank) for name, weight in recipe.joint_losses.items()]

@@ -69,10 +69,7 @@ def distances(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
 
 
 def angles(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
-    """Compute smooth L1 of the cosines at the middle of all triplets (RKD-A, Park et al. 2019).
-
-    The first `ANGLES` rows take part.
-    """
+    """Compute smooth L1 of cosines in all triplets of the first `ANGLES` rows (RKD-A, Park et al. 2019)."""
     return F.smooth_l1_loss(_triplet_cosines(student[:ANGLES]), _triplet_cosines(teacher[:ANGLES]))
 
 

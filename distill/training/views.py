@@ -23,16 +23,9 @@ def random_view(
 ) -> Tensor:
     """Cut a square of a random size at a random place of each image, turned a little, half of them mirrored.
 
-    Args:
-        images: `(n, stored, stored, 3)` uint8.
-        side: Of the views, in pixels.
-        shown: Smallest and largest share of each side of the image that a view shows, at most 1.
-        turn: Degrees at most, either way. What lies outside the image is its mirror image.
-        flip: Whether half of the views are mirrored.
-
-    Returns:
-        `(n, side, side, 3)` uint8, on the device of the images. The chances are drawn on the CPU, so that
-        every device and every process draws the same.
+    From `(n, stored, stored, 3)` uint8 to `(n, side, side, 3)` on the same device. A view shows a share of
+    each side of the image between the two `shown`, turned by up to so many degrees either way; what lies
+    outside the image is its mirror image. The chances are drawn on the CPU: all devices draw the same.
     """
     n = len(images)
     share = torch.empty(n).uniform_(*shown)

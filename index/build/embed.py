@@ -52,21 +52,15 @@ def embed_files(
 ) -> Generator[Embedded, None, None]:
     """Read and decode each file once and embed it with every model, in bounded memory.
 
-    Args:
-        files: What to embed.
-        models: The embedders by name. As many calls as a model has lanes are made at a time.
-        batch: Images that a model is given at a time; None takes the largest that one of them likes best.
-        workers: Threads that read, decode and embed.
-        paid: A teacher that is not asked here, only what there is to ask is made ready.
-        copy_of: Called in worker threads: the digest of a file's bytes if they need not be embedded, else ''.
-
-    Yields:
-        The outcome of `batch` files at a time, in the order given.
+    Yields the outcome of `batch` files at a time, in the order given; None takes the batch that one of the
+    models likes best, the largest. As many calls as a model has lanes are made at a time. A `paid` teacher is
+    not asked here: what there is to ask is made ready. `copy_of` is called in worker threads, for the digest
+    of a file's bytes if they need not be embedded, else ''.
 
     Raises:
         RetrievalError: A model answered something that is no unit vector.
     """
-    side = max(model.side for model in (*models.values(), paid) if model)
+    side = max(model.decode_side for model in (*models.values(), paid) if model)
     size = batch or max((model.calls.batch for model in models.values()), default=BATCH)
     turns = {name: BoundedSemaphore(model.calls.concurrency) for name, model in models.items()}
 

@@ -56,10 +56,7 @@ class JournalVectors:
             sync(file)
 
     def gather(self, space: str, like: Vectors, rows: NDArray[np.int64]) -> Vectors:
-        """Read n rows of a space, of the length and type of those of `like`.
-
-        They are mapped for this only: pages that were read do not stay in memory.
-        """
+        """Read n rows, as `like`, mapped for this only: pages that were read do not stay in memory."""
         return np.memmap(self._path(space), like.dtype, "r").reshape(-1, like.shape[1])[rows]
 
     def sync(self) -> None:

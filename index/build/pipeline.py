@@ -18,13 +18,12 @@ import numpy as np
 from index.build.embed_missing import embed_missing
 from index.build.journal import Journal
 from index.build.ray import RayCluster, open_cluster
-from index.build.taught import FILE as TAUGHT
-from index.build.taught import Taught
+from index.build.taught import TAUGHT, Taught
 from index.embedders.base import Embedder
 from index.embedders.codes import open_student
 from index.embedders.onnx import OnnxEmbedder
-from index.embedders.teacher_space import FILE as TEACHER_SPACE
-from index.embedders.teacher_space import TeacherSpace
+from index.embedders.openvino import choose_runtime
+from index.embedders.teacher_space import TEACHER_SPACE, TeacherSpace
 from index.errors import RetrievalError
 from index.images.sources import Source, find_images, source_name
 from index.io import content_digest, explain_disk
@@ -132,11 +131,14 @@ def build_by_name(
     """
     with nullcontext() if ray is None else open_cluster(ray, device) as cluster:
         student = open_student(model, device, 1, options.codes)
+        runtime = choose_runtime(student) if device == "openvino" and not ray else ""
         beside = model.with_name(TEACHER_SPACE)
         projects = teacher.spec and beside.is_file() and not options.codes
         space = TeacherSpace.load(beside) if projects else None
         models = Models(student, teacher.open(device) if teacher.spec else None, space)
         report = build(sources, models, store, options, cluster)
+    if runtime:
+        report = replace(report, notes=(*report.notes, runtime))
     if (notes := model.with_name(TAUGHT)).is_file() and not options.codes:
         warn_of_far(report.store, Taught.load(notes), model.parent)
     return report

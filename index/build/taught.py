@@ -14,7 +14,7 @@ from index.images.file import ImageFile
 from index.images.sources import image_at
 from index.io import atomic_write
 
-FILE = "taught.npz"
+TAUGHT = "taught.npz"
 NEAREST = 25  # taught photos that a photo is compared with: one alone may be a near copy, or an outlier
 OUTLIERS = 0.1  # share of the taught photos themselves that are called far
 CHUNK = 1024  # photos that are compared at a time

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from index.embedders.options import EmbedderOptions
 from index.errors import ImageError, RetrievalError, UnansweredError, UsageError
-from index.images.decode import Photo
+from index.images.decode import MARGIN, Photo
 from index.images.file import ImageFile
 from index.vectors import UNIT_FLOATS, VectorType
 
@@ -47,13 +47,14 @@ class Embedder(ABC):
     calls: Calls  # how it is best called
     vector_type: VectorType = UNIT_FLOATS
 
+    @property
+    def decode_side(self) -> int:
+        """How wide and high, in pixels, an image must at least be decoded for it."""
+        return MARGIN * self.side
+
     @abstractmethod
     def prepare(self, photo: Photo) -> Any:
-        """Make the input for one image. Safe in worker threads.
-
-        Raises:
-            ImageError: The model has nothing for this image; the message is the reason.
-        """
+        """Make the input for one image, in any thread; ImageError says why there is nothing for it."""
 
     @abstractmethod
     def embed(self, batch: Sequence[Any]) -> NDArray[np.float32]:
@@ -72,15 +73,8 @@ class Embedder(ABC):
     ) -> Mapping[int, str]:
         """Find the images that it has no vector for, before anything is made of the others.
 
-        Args:
-            files: n image files.
-            digests: Content digest of each, where they are known.
-
-        Returns:
-            Why there is no vector, by the image's place in `files`; nothing of a model that can be asked.
-
-        Raises:
-            UsageError: Images are missing, and its options do not allow that.
+        Digests are the files' content digests, where they are known. Returns why, by the place in `files`:
+        nothing, of a model that can be asked. Raises UsageError if its options allow none to be missing.
         """
         return {}
 
@@ -112,11 +106,7 @@ def embed_checked(embedder: Embedder, batch: Sequence[Any], names: Sequence[str]
 
 
 def unit_rows(rows: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    """Scale `(n, dim)` rows of a model, finite or not, to unit length.
-
-    Raises:
-        UnansweredError: Names the rows that have no direction.
-    """
+    """Scale `(n, dim)` rows of a model to unit length; UnansweredError names those without a direction."""
     reasons = {i: fault for i, row in enumerate(rows) if (fault := find_fault(row))}
     if reasons:
         raise UnansweredError(f"{name} {next(iter(reasons.values()))}", reasons)

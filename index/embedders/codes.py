@@ -23,11 +23,7 @@ class CodeEmbedder(OnnxEmbedder):
     def __init__(
         self, path: Path, bits: int, device: str = "auto", threads: int = 0, floats: bool = False
     ) -> None:
-        """Open the file, as `OnnxEmbedder`; both kinds of answers have one key.
-
-        Raises:
-            UsageError: It has no codes, others, or codes of another bit order.
-        """
+        """Open the file, whose answers have one key; UsageError if it has no such codes in that order."""
         super().__init__(path, device, threads)
         has, order = self.metadata.get(BITS), self.metadata.get(ORDER)
         if (has, order) != (str(bits), LITTLE):
@@ -44,7 +40,7 @@ class CodeEmbedder(OnnxEmbedder):
     def embed(self, batch: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Map n `(side, side, 3)` uint8 arrays to codes, or to floats."""
         output = "projections" if self._floats else "codes"
-        found = self._session.run([output], {"images": np.stack(batch)})[0]
+        found = self.session.run([output], {"images": np.stack(batch)})[0]
         return unit_rows(found, self.name) if self._floats else found
 
 

@@ -18,7 +18,7 @@ from index.embedders.base import Calls, Embedder
 from index.embedders.http_formats import Upload, read_answer, write_request
 from index.embedders.options import EmbedderOptions
 from index.errors import CallError, RefusedError, TransientError, UnreachableError, UsageError
-from index.images.decode import FORMATS, Photo, decode, read_orientation
+from index.images.decode import FORMATS, MARGIN, Photo, decode, encode, read_orientation
 from index.images.remote import find_secret, read_retry_after
 from index.io import content_digest
 from index.progress import say
@@ -97,11 +97,10 @@ class EndpointEmbedder(Embedder):
             plain = image.mode in MODES and image.width * image.height <= LARGEST_PIXELS
         if mime and upright and plain and len(photo.data) <= LARGEST_UPLOAD:
             return Upload(photo.data, mime, photo.digest)
-        whole = decode(photo.data, photo.name, SIDE).image
+        whole = decode(photo.data, photo.name, MARGIN * SIDE).image
         whole.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
-        buffer = BytesIO()
-        whole.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
-        return Upload(buffer.getvalue(), MIMES["JPEG"], content_digest(buffer.getvalue()))
+        data = encode(whole, "JPEG", quality=QUALITY, subsampling=0)
+        return Upload(data, MIMES["JPEG"], content_digest(data))
 
     def describe_input(self, photo: Photo, made: Upload) -> tuple[str, int]:
         """As `Embedder`: what is sent may be another file than the photo's."""
@@ -143,14 +142,7 @@ class EndpointEmbedder(Embedder):
             say(f"{self.name} {line}")
 
     def post(self, request: dict[str, Any]) -> bytes:
-        """Make one call, and give the body of the answer.
-
-        Args:
-            request: Arguments for `httpx.Client.stream`.
-
-        Raises:
-            CallError: As `embed`.
-        """
+        """Make one call, with arguments for `httpx.Client.stream`, and give its body; raises as `embed`."""
         deadline = time.monotonic() + self.options.timeout
         sent = False  # whether the endpoint may have begun to work, and to charge
 

@@ -122,11 +122,7 @@ def write_answer(vectors: NDArray[np.float32], model: str, encoding: str) -> dic
 
 
 def read_input(entry: Any) -> bytes:
-    """The image in one entry of a request's `input`: a data URL or base64, bare or under `image`.
-
-    Raises:
-        ValueError: It is something else; an address is never followed.
-    """
+    """The image in an entry of a request: a data URL or base64, bare or under `image`, else ValueError."""
     text = entry.get("image") if isinstance(entry, dict) else entry
     if not isinstance(text, str):
         raise ValueError("is no image. Send a data URL")

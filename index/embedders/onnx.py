@@ -1,5 +1,6 @@
 """What all ONNX models share, and ONNX files of ours."""
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,19 +34,19 @@ class OnnxModel(Embedder):
 
     def __init__(self, path: Path, opened: "Opened", options: EmbedderOptions) -> None:
         """Take what `open_session` returned of a file."""
-        self.data, self._session = opened
+        self.data, self.session = opened  # ours may be run by another, see `openvino.py`
         self.key = f"onnx:{_digest_model(path, self.data)}"
         self.name = readable(path.name)
         self.spec = str(path.absolute())
         self.options = options
-        self.provider = self._session.get_providers()[0]
+        self.provider = self.session.get_providers()[0]
         # On a CPU by every core, with few images: more make it no faster, and the memory grows with them.
         self.calls = Calls(batch=8, concurrency=CORES) if self.provider == CPU else Calls()
 
     def _run(self, output: str, feed: dict[str, NDArray[Any]], what: str) -> NDArray[Any]:
         """Run a graph of others for one output; `what` it is given is for the message."""
         try:
-            return self._session.run([output], feed)[0]
+            return self.session.run([output], feed)[0]
         except Exception as error:  # ONNX Runtime raises its own kinds, none of them exported
             line = " ".join(str(error).split())[:200]
             raise UsageError(f"{self.name} does not run on {what}: {line}") from error
@@ -65,18 +66,24 @@ class OnnxEmbedder(OnnxModel):
                 "Make one with `retrieval distill` or `retrieval export`."
             )
         super().__init__(path, opened, EmbedderOptions())
-        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self.metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
         self.dim = int(self.metadata["retrieval.dim"])
         self.side = int(self.metadata["retrieval.size"])
         self.crop = float(self.metadata["retrieval.crop"])
+        self.reduced = self.metadata.get("retrieval.reduced") == "yes"  # the images that it was taught from
+
+    @property
+    def decode_side(self) -> int:
+        """As in `Embedder`; what was taught from reduced images needs no more pixels than its input."""
+        return math.ceil(self.side / self.crop) if self.reduced else super().decode_side
 
     def prepare(self, photo: Photo) -> NDArray[np.uint8]:
         """Squash the middle of the image to `(side, side, 3)` uint8."""
-        return square(photo.image, self.side, self.crop)
+        return square(photo.image, self.side, self.crop, self.reduced)
 
     def embed(self, batch: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Map n `(side, side, 3)` uint8 arrays to `(n, dim)` float32 unit rows."""
-        return self._session.run(["embeddings"], {"images": np.stack(batch)})[0]
+        return self.session.run(["embeddings"], {"images": np.stack(batch)})[0]
 
 
 def open_session(path: Path, device: str, threads: int = 0) -> "Opened":

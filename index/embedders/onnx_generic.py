@@ -15,6 +15,7 @@ from index.embedders.options import EmbedderOptions
 from index.errors import UsageError
 from index.images.decode import Photo
 from index.io import content_digest
+from index.vectors import scale_to_unit
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -57,7 +58,7 @@ class ForeignEmbedder(OnnxModel):
     def __init__(self, path: Path, opened: "Opened", options: EmbedderOptions) -> None:
         """Find out what goes in and what comes out; raise UsageError with the option that helps."""
         super().__init__(path, opened, options)
-        self._input = _find_input(self._session, options)
+        self._input = _find_input(self.session, options)
         self._height, self._width = _choose_sides(self.name, self._input.sides, options.size)
         self.side = max(self._height, self._width)
         self._resize, is_bgr = options.resize or "squash", options.channels == "bgr"
@@ -69,7 +70,7 @@ class ForeignEmbedder(OnnxModel):
         # (x / 255 - mean) / std, as one product and one sum, in the order of the channels that go in
         self._scale = (1 / (255 * np.array(std))).astype(np.float32)[self._order]
         self._shift = (-np.array(mean) / np.array(std)).astype(np.float32)[self._order]
-        self._output = find_output(self._session, options.output)
+        self._output = find_output(self.session, options.output)
         self._pool: str | None = None
         self._count = self._input.count
         self.dim, scores = self._try_out()
@@ -182,8 +183,8 @@ class ForeignEmbedder(OnnxModel):
 
 def _apart(alone: NDArray[np.float32], together: NDArray[np.float32]) -> float:
     """How far apart two answers to the same images are, at most, as unit vectors."""
-    lengths = [np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (alone, together)]
-    return float(np.nan_to_num(np.linalg.norm(alone / lengths[0] - together / lengths[1], axis=1)).max())
+    apart = scale_to_unit(alone) - scale_to_unit(together)
+    return float(np.nan_to_num(np.linalg.norm(apart, axis=1)).max())
 
 
 def _choose_sides(

@@ -33,6 +33,10 @@ class EmbedderOptions:
     timeout: Annotated[float, "endpoint: seconds for one answer"] = 60.0
     rate: Annotated[float | None, "endpoint, callable: most images a second"] = None
     probe: Annotated[bool, "endpoint: true, or false: ask again about one image first, and compare"] = True
+    prompt: Annotated[str, "chat: what makes two photos alike"] = (
+        "Order the candidates by how surely they show the same thing as the query, the surest first."
+    )
+    sheet: Annotated[bool, "chat: true, or false: all photos of a question on one numbered sheet"] = False
     size: Annotated[
         int | tuple[int, int] | None, "ONNX: input side in pixels, or HEIGHTxWIDTH, as in 256x128"
     ] = None

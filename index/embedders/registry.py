@@ -23,17 +23,11 @@ def is_file_spec(spec: str) -> bool:
 def open_embedder(
     spec: str | Path | Callable[..., Any], device: str = "auto", options: EmbedderOptions | None = None
 ) -> Embedder:
-    """Open the embedder that `spec` names.
+    """Open an embedder on a device, as for `choose_provider`; UsageError if that cannot be.
 
-    Args:
-        spec: The path of an ONNX file, ours or foreign; of a file of vectors (.npz, .parquet); the address of
-            an endpoint (http, https); or a Python callable, as `package.module:attribute`, as
-            `path/to/module.py:attribute`, or itself.
-        device: As for `choose_provider`.
-        options: What the spec does not say.
-
-    Raises:
-        UsageError: It cannot be opened.
+    The spec is the path of an ONNX file, ours or foreign; of a file of vectors (.npz, .parquet); the address
+    of an endpoint (http, https); or a Python callable, as `package.module:attribute`, as
+    `path/to/module.py:attribute`, or itself. Options are what it does not say.
     """
     options = options or EmbedderOptions()
     name = "" if callable(spec) else str(spec)

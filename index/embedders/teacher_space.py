@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from index.errors import UsageError
 from index.io import content_digest
+from index.vectors import scale_to_unit
 
-FILE = "teacher_space.npz"
+TEACHER_SPACE = "teacher_space.npz"
 FLOOR = 1e-3  # of a standard deviation, so that directions of next to no variance are not blown up
 
 
@@ -55,8 +56,7 @@ class Projection:
 
     def project(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map `(n, source dim)` to `(n, dim)` float32 unit rows; a vector equal to the mean stays zero."""
-        flat = (vectors - self.mean) @ self.components.T
-        return (flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+        return scale_to_unit((vectors - self.mean) @ self.components.T).astype(np.float32)
 
 
 @dataclass(frozen=True)

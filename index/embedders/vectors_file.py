@@ -132,11 +132,7 @@ class VectorsEmbedder(Embedder):
 
 
 def check_place(path: Path) -> None:
-    """Check that a file of vectors can be written, before there are any.
-
-    Raises:
-        UsageError: The ending is neither .npz nor .parquet, or the folder does not exist.
-    """
+    """Raise UsageError where no file of vectors can be written: no .npz or .parquet, or in no folder."""
     if path.suffix not in (".npz", ".parquet"):
         raise UsageError(f"{path} must end in .npz or .parquet.")
     if not path.parent.is_dir():

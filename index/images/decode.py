@@ -1,11 +1,13 @@
 """Decode images: upright RGB pixels in sRGB, or a reason why not."""
 
+import math
 import re
 import struct
 import warnings
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +29,7 @@ FORMATS: list[str] = [
 HEIC = re.compile(rb"....ftyp(hei[cmsx]|hev[cm]|mif1|msf1)", re.DOTALL)
 MAX_PIXELS = 89_000_000  # that are decoded
 MAX_STREAMED = 300_000_000  # of a JPEG that is decoded smaller, row by row: only time depends on them
-MARGIN = 4  # with less, rankings are no longer those of whole decoding: see docs/architecture.md
+MARGIN = 4  # times what is made of it, that a JPEG must remain: rankings are those of whole decoding
 MAX_SCANS = 500  # of a progressive JPEG: each costs as much time as its pixels, and hardly a byte
 UPRIGHT = {  # what undoes each EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -89,8 +91,8 @@ def decode_file(file: ImageFile, data: bytes, changed: int, side: int | None = N
 def decode(data: bytes, name: str, side: int | None = None) -> Photo:
     """Decode the bytes of an image to upright sRGB: first frame, transparency over white, 16 bits to 8.
 
-    `name` is for messages, `side` the largest square, in pixels, that will be made of it: a JPEG is decoded
-    at 1/2, 1/4 or 1/8 of its size as long as `MARGIN` times this remains. None decodes it whole.
+    `name` is for messages, `side` is how wide and high it must remain, in pixels: a JPEG is decoded at 1/2,
+    1/4 or 1/8 of its size as long as it does. None decodes it whole.
 
     Raises:
         ImageError: It cannot be decoded, or has more pixels than are decoded; the message is the reason.
@@ -115,21 +117,31 @@ def decode(data: bytes, name: str, side: int | None = None) -> Photo:
         raise ImageError(f"broken image: {' '.join(str(error).split())}") from error
 
 
-def square(image: Image.Image, side: int, crop: float = 1.0) -> NDArray[np.uint8]:
+def square(image: Image.Image, side: int, crop: float = 1.0, reduced: bool = False) -> NDArray[np.uint8]:
     """Squash the middle of an RGB image to `(side, side, 3)` uint8, bicubic: the rule of our ONNX files.
 
-    `crop` is the share of width and of height that is kept, about the centre.
+    `crop` is the share of width and of height that is kept, about the centre. What is to be `reduced` is
+    first brought to 1/2, 1/4, ... of its size, as long as no pixels are missing then: much as a JPEG that is
+    decoded smaller, so that both look alike.
     """
+    scale = min(image.size) // math.ceil(side / crop) if reduced else 1
+    if scale > 1:
+        image = image.reduce(1 << scale.bit_length() - 1)
     left, top = (1 - crop) / 2 * image.width, (1 - crop) / 2 * image.height
     box = (left, top, image.width - left, image.height - top)
     return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box))
 
 
+def encode(image: Image.Image, kind: str, **how: Any) -> bytes:
+    """Write an image as the bytes of a file, with options of Pillow's."""
+    file = BytesIO()
+    image.save(file, kind, **how)
+    return file.getvalue()
+
+
 def with_pixels(photo: Photo, image: Image.Image) -> Photo:
     """Give a photo other RGB pixels. Its bytes become a PNG of them, for embedders that send bytes."""
-    png = BytesIO()
-    image.save(png, "PNG", compress_level=1)
-    data = png.getvalue()
+    data = encode(image, "PNG", compress_level=1)
     return Photo(photo.name, data, content_digest(data), image, *image.size)
 
 
@@ -138,7 +150,7 @@ def _decode(data: bytes, side: int | None) -> tuple[Image.Image, tuple[int, int]
     with _open(data) as image:
         width, height = image.size
         if side is not None:
-            image.draft(None, (MARGIN * side, MARGIN * side))
+            image.draft(None, (side, side))
         _refuse_excess(image, width * height, data)
         check_samples(image)
         image.load()
@@ -219,10 +231,7 @@ NOTICED = 2  # levels of 255 that a colour must move for a conversion to be wort
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Make RGB, with colours in sRGB, of an image in RGB, CMYK or grey, without transparency.
-
-    An ICC profile that is broken, or of another mode, counts for nothing.
-    """
+    """Make sRGB of RGB, CMYK or grey without transparency; a broken or unfit profile counts for nothing."""
     transform = _transform_from(profile, image.mode) if profile else None
     if transform is not None:
         return transform.apply(image)

@@ -112,11 +112,7 @@ def is_address(text: str) -> bool:
 
 
 def check(address: str) -> str:
-    """Refuse an address that is not read, and return it.
-
-    Raises:
-        UsageError: It names another protocol, nothing, or a secret, which an index would keep and show.
-    """
+    """Return an address; UsageError for one that is not read, or has a secret, which an index would show."""
     try:
         parts = urlsplit(address)
     except ValueError as error:

@@ -36,14 +36,7 @@ def rows_of(key: str, pool: Pool) -> Rows | None:
 def ask_lists(
     lists: Sequence[Rows], pool: Pool, ranker: Ranker, ledger: Ledger, budget: int
 ) -> tuple[dict[str, NDArray[np.float32]], list[Failure]]:
-    """Bring answers about lists into the ledger, as far as the budget goes.
-
-    Args:
-        lists: What to ask about, most wanted first.
-        pool: Their photos.
-        ranker: The ranker to ask.
-        ledger: Its answers.
-        budget: How many lists may ever be asked about; the ledger counts.
+    """Bring answers about lists, the most wanted first, into the ledger, as far as the budget goes.
 
     Returns:
         `(SHOWN,)` reciprocal ranks of each list that is answered, by its key; and why others are not.
@@ -60,7 +53,7 @@ def ask_lists(
         key, rows = one
         files = [pool.files[row] for row in rows]
         try:
-            made = tuple(ranker.prepare(read_photo(file, ranker.side)) for file in files)
+            made = tuple(ranker.prepare(read_photo(file, ranker.decode_side)) for file in files)
         except ImageError as reason:
             return Failure(files[0].location, str(reason))
         return rows, Question(files[0].name, files[0].location, key, key, 0, made)
@@ -77,11 +70,7 @@ def ask_lists(
 def make_bill(
     photos: Sequence[Source], ranker: Ranker, ledger: Ledger, budget: int, price: float | None
 ) -> Bill:
-    """Reckon what asking a ranker costs, as `index.teachers.cost.make_bill`: queries are lists.
-
-    Raises:
-        UsageError: The price is none, or a source cannot be used.
-    """
+    """Reckon what asking a ranker costs, as `index.teachers.cost.make_bill`: queries are lists."""
     count = len(find_images(photos))
     queries = max(budget - ledger.spent, 0) if ranker.calls.paid else 0
     rate = expected_rate(ranker, ledger)

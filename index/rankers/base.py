@@ -20,17 +20,11 @@ Rows = tuple[int, ...]  # positions in a pool: the query's, then the candidates'
 
 @dataclass(frozen=True)
 class Pool:
-    """Distinct photos that lists are made of.
-
-    Attributes:
-        files: n image files.
-        digests: Content digest of each.
-        others: Digests of photos that are in no list.
-    """
+    """Distinct photos that lists are made of."""
 
     files: Sequence[ImageFile]
-    digests: Sequence[str]
-    others: Sequence[str] = ()
+    digests: Sequence[str]  # content digest of each
+    others: Sequence[str] = ()  # digests of photos that are in no list
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -49,13 +43,9 @@ class Ranker(Embedder):
 
     @abstractmethod
     def order(self, query: Any, candidates: Sequence[Any]) -> Sequence[int]:
-        """Order candidates, all of them prepared. Safe in `calls.concurrency` threads.
+        """Order prepared candidates: their positions, those most like the query first, others unranked.
 
-        Returns:
-            Positions in `candidates`, those most like the query first. What is missing is unranked.
-
-        Raises:
-            CallError: No answer came.
+        Safe in `calls.concurrency` threads; raises CallError if no answer came.
         """
 
     def embed(self, batch: Sequence[tuple[Any, ...]]) -> NDArray[np.float32]:
@@ -78,18 +68,20 @@ class EmbedderRanker(Ranker):
         self.options, self.side = embedder.options, embedder.side
         self.calls, self._embedder = replace(embedder.calls, batch=1), embedder
 
+    @property
+    def decode_side(self) -> int:
+        """As of the embedder itself."""
+        return self._embedder.decode_side
+
     def prepare(self, photo: Photo) -> Any:
         """Make the input for one photo, as the embedder."""
         return self._embedder.prepare(photo)
 
 
 def to_row(order: Sequence[Any]) -> NDArray[np.float32]:
-    """Write an order as `(SHOWN,)` reciprocal ranks, one for each candidate; what is unranked has 0.
+    """Write what `Ranker.order` gave as `(SHOWN,)` reciprocal ranks, one a candidate; the unranked have 0.
 
     Positions that are no candidate's, and repeats, are left out, so that the others move up.
-
-    Args:
-        order: As `Ranker.order` gave it.
     """
     sound = [int(place) for place in order if isinstance(place, int | np.integer) and 0 <= place < SHOWN]
     row = np.zeros(SHOWN, np.float32)
@@ -99,15 +91,7 @@ def to_row(order: Sequence[Any]) -> NDArray[np.float32]:
 
 
 def kendall_tau(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """Kendall's tau of two scorings of the same candidates, over the pairs that both tell apart.
-
-    Args:
-        first: `(n,)`; zeros are unranked, and in no pair.
-        second: `(n,)`, likewise.
-
-    Returns:
-        Between -1 and 1; NaN without such a pair.
-    """
+    """Kendall's tau of two `(n,)` scorings, over pairs that both tell apart; 0 is unranked."""
     both = (first != 0) & (second != 0)
     i, j = np.triu_indices(int(both.sum()), 1)
     signs = np.sign(first[both][i] - first[both][j]) * np.sign(second[both][i] - second[both][j])

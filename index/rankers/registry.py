@@ -1,8 +1,6 @@
 """Rankers: endpoints, preferences in a file, callables, vectors; `open_ranker` opens one by its name."""
 
 import csv
-import json
-import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,15 +14,15 @@ from PIL import Image
 
 from index.embedders.base import Calls, Embedder
 from index.embedders.callable import CallableEmbedder
-from index.embedders.http import EndpointEmbedder
-from index.embedders.http_formats import Upload, as_text
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
-from index.errors import RefusedError, TransientError, UsageError
+from index.errors import RefusedError, UsageError
 from index.images.decode import Photo
 from index.images.file import ImageFile, plain_path
 from index.io import content_digest
 from index.rankers.base import SHOWN, EmbedderRanker, Pool, Ranker, Rows
+from index.rankers.chat import CHAT, ChatRanker
+from index.rankers.rerank import RerankRanker
 
 COLUMNS = ("query", "better", "worse")
 
@@ -39,11 +37,7 @@ class PreferencesRanker(Ranker):
     calls = Calls(batch=1)
 
     def __init__(self, path: Path, options: EmbedderOptions) -> None:
-        """Read the file whole.
-
-        Raises:
-            UsageError: It cannot be read, or lacks a column.
-        """
+        """Read the file whole; UsageError if it cannot be read, or lacks a column."""
         try:
             if path.suffix == ".parquet":
                 rows = pq.read_table(path, columns=list(COLUMNS)).to_pylist()
@@ -93,55 +87,6 @@ def _names(image: Photo | ImageFile, digest: str) -> tuple[str, ...]:
     return (digest, *below)
 
 
-class EndpointRanker(EmbedderRanker):
-    """Asks `POST URL`. The dialect `jina` sends `{"image": data URL}`, any other vLLM's parts of a message.
-
-    Addresses, keys, limits and what a status means are those of an endpoint with vectors.
-    """
-
-    def __init__(self, url: str, options: EmbedderOptions) -> None:
-        """Check the address; see `EndpointEmbedder`."""
-        self._endpoint = EndpointEmbedder(url, options)
-        super().__init__("rank", self._endpoint)
-
-    def order(self, query: Upload, candidates: Sequence[Upload]) -> list[int]:
-        """Make one call; see `Ranker.order`."""
-        urls = [as_text(upload) for upload in (query, *candidates)]
-        if self.options.dialect == "jina":
-            asked, *documents = [{"image": url} for url in urls]
-            about: dict[str, Any] = {"query": asked, "documents": documents}
-        else:
-            part, *parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-            about = {"query": {"content": [part]}, "documents": {"content": parts}}
-        named = {"model": self.options.model} if self.options.model else {}
-        body = self._endpoint.post({"json": {**named, **about, "top_n": len(candidates)}})
-        try:
-            return read_order(body, len(candidates))
-        except ValueError as error:
-            raise TransientError(f"{self.name} answered with {error}", charged=True) from error
-
-
-def read_order(body: bytes, count: int) -> list[int]:
-    """Read an answer: places by falling score. What is no candidate, or has no finite score, is left out.
-
-    Args:
-        body: JSON, `{"results": [{"index": 0, "relevance_score": 0.9}, ...]}`.
-        count: How many candidates there were.
-
-    Raises:
-        ValueError: It is something else. The message says so.
-    """
-    try:
-        found = [(entry["index"], float(entry["relevance_score"])) for entry in json.loads(body)["results"]]
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise ValueError("something that is no list of scores") from error
-    sound = [(place, score) for place, score in found if type(place) is int and math.isfinite(score)]
-    order = [place for place, _ in sorted(sound, key=lambda one: -one[1]) if 0 <= place < count]
-    if not order:
-        raise ValueError("no candidate's score")
-    return list(dict.fromkeys(order))
-
-
 class CallableRanker(EmbedderRanker):
     """A callable that takes a query and a list of candidates, upright RGB images, and answers with positions.
 
@@ -166,11 +111,7 @@ class VectorsRanker(EmbedderRanker):
     """A teacher with vectors and without a price, of which only the orders are used: for honest tables."""
 
     def __init__(self, teacher: Embedder) -> None:
-        """Take the teacher.
-
-        Raises:
-            UsageError: Its vectors have a price, and would be paid for once for each list.
-        """
+        """Take the teacher; UsageError if it has a price, which would be paid once for each list."""
         if teacher.calls.paid:
             raise UsageError(f"--orders-only takes an ONNX file or a file of vectors, not {teacher.name}.")
         super().__init__("orders", teacher)
@@ -186,26 +127,21 @@ class VectorsRanker(EmbedderRanker):
 
 
 def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: bool = False) -> Ranker:
-    """Open the ranker that `spec` names.
+    """Open a ranker; UsageError if that cannot be.
 
-    Args:
-        spec: The address of a rerank endpoint, a file of preferences (.csv, .parquet), or a Python callable.
-        device: `auto`, `cpu` or `cuda`.
-        options: What the spec does not say.
-        orders_only: Whether `spec` is of a teacher with vectors, as for `open_embedder`.
-
-    Raises:
-        UsageError: It cannot be opened.
+    The spec is the address of a chat or rerank endpoint, a file of preferences (.csv, .parquet), a Python
+    callable or, for `orders_only`, a teacher with vectors, as for `open_embedder`. Options are what it does
+    not say.
     """
     if orders_only:
         return VectorsRanker(open_embedder(spec, device, options))
     if spec.startswith(("http://", "https://")):
-        return EndpointRanker(spec, options)
+        return (ChatRanker if spec.rstrip("/").endswith(CHAT) else RerankRanker)(spec, options)
     if spec.endswith((".csv", ".parquet")):
         return PreferencesRanker(Path(spec), options)
     if ":" in spec:
         return CallableRanker(spec, options)
     raise UsageError(
-        f"{spec} is no ranker. Give the address of a rerank endpoint, a .csv or .parquet of "
-        "query,better,worse, file.py:function, or a teacher with --orders-only."
+        f"{spec} is no ranker. Give the address of a chat or rerank endpoint, a .csv or .parquet "
+        "of query,better,worse, file.py:function, or a teacher with --orders-only."
     )

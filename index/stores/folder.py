@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from index.embedders.teacher_space import FILE as TEACHER_SPACE
+from index.embedders.teacher_space import TEACHER_SPACE
 from index.errors import UsageError
 from index.io import chunks, file_digest, forget, require_utf8
 from index.stores.base import Store

@@ -43,7 +43,7 @@ def ask_about(
 
     def prepare(file: ImageFile) -> Prepared[ImageFile] | Failure:
         try:
-            return file, paid.prepare(read(file, paid.side))
+            return file, paid.prepare(read(file, paid.decode_side))
         except ImageError as reason:
             return Failure(file.location, str(reason))
 
@@ -58,7 +58,7 @@ def probe(files: Iterable[ImageFile], paid: BudgetedTeacher, read: Read = read_p
         return
     for file in files:
         try:
-            question = paid.prepare(read(file, paid.side))
+            question = paid.prepare(read(file, paid.decode_side))
         except ImageError:
             continue
         if paid.ledger.known([question.digest]):

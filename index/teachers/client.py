@@ -38,6 +38,11 @@ class BudgetedTeacher(Embedder):
     is made by one thread at a time: what is wrong with a teacher shows at the price of a few answers.
     """
 
+    @property
+    def decode_side(self) -> int:
+        """As of the teacher itself."""
+        return self._teacher.decode_side
+
     def __init__(self, teacher: Embedder, ledger: Ledger, budget: int) -> None:
         """Join them. The budget is of images that may ever be asked about; the ledger counts."""
         self.ledger, self.budget = ledger, budget

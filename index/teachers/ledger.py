@@ -113,11 +113,7 @@ class Ledger:
             return {digest for digest, _ in _select(db, "0", list(digests))}
 
     def answers(self, digests: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        """The answers that are known, by the digest of what was sent or of the file that it was made of.
-
-        Raises:
-            RetrievalError: The ledger cannot be read, or is damaged.
-        """
+        """The known answers, by the digest of what was sent or of its file; RetrievalError if damaged."""
         with self._reading() as db:
             rows = _select(db, "vector", digests)
         size = 4 * (self.dim or 0) if rows else 0

@@ -31,6 +31,7 @@ class Account:
     first: str | None  # when the first answer came, UTC; None if there is none
     last: str | None  # when the last one came
     rate: float | None  # images a second that one call at a time was answered with
+    tokens: int  # that answers of a chat have named
     megabytes: float  # of the file
 
     @property
@@ -48,7 +49,7 @@ class Account:
             f"failed     {self.lost}\n"
             f"in flight  {self.in_flight}\n"
             f"spent      {self.spent}\n"
-            f"rate       {rate}"
+            f"rate       {rate}" + (f"\ntokens     {self.tokens:,}" if self.tokens else "")
         )
 
 
@@ -60,9 +61,10 @@ def read_account(path: Path) -> Account:
         ).fetchone()
         answers, *dates = db.execute("SELECT count(*), min(answered), max(answered) FROM answers").fetchone()
         lost, in_flight = db.execute("SELECT total(until = 0), total(until > 0) FROM calls").fetchone()
+        (tokens,) = db.execute("SELECT total(value) FROM lessons WHERE name LIKE 'tokens %'").fetchone()
         (size,) = db.execute(SIZE).fetchone()
     first, last = map(_date, dates)
-    return Account(key, dim, answers, int(lost), int(in_flight), first, last, rate, size / 1e6)
+    return Account(key, dim, answers, int(lost), int(in_flight), first, last, rate, int(tokens), size / 1e6)
 
 
 def export_ledger(path: Path, out: Path) -> int:

@@ -45,11 +45,7 @@ class TeacherSpec:
         return Ledger(IN_MEMORY if dry and not path.exists() else path, teacher_key)
 
     def open(self, device: str) -> Embedder:
-        """Open the teacher, with its ledger and its budget if its answers may have a price.
-
-        Raises:
-            UsageError: The teacher or the ledger cannot be used.
-        """
+        """Open the teacher, with ledger and budget if its answers may have a price; UsageError as these."""
         teacher = self.open_plain(device)
         if not teacher.calls.paid:
             return teacher

@@ -89,11 +89,11 @@ class TextEmbedder(OnnxModel):
     def __init__(self, path: Path, tokenizer: Path, device: str, options: EmbedderOptions) -> None:
         """Find out what goes in and what comes out. Of the options `output` and `pool` count."""
         super().__init__(path, open_session(path, device), options)
-        self._inputs = _find_inputs(self._session)
+        self._inputs = _find_inputs(self.session)
         count, length = (axis if isinstance(axis, int) else None for axis in self._inputs[IDS].shape)
         self._count = count or 1
         self._tokenizer = _open_tokenizer(tokenizer, length, MASK not in self._inputs)
-        self._output = find_output(self._session, options.output, OUTPUTS, "--text-option output=")
+        self._output = find_output(self.session, options.output, OUTPUTS, "--text-option output=")
         self.dim = self._answer(self._tokenizer.encode("a photo")).shape[0]
         told = content_digest(self._tokenizer.to_str().encode())
         feeding = content_digest(f"{told} {self._output} {options.pool}".encode())
@@ -210,11 +210,7 @@ class TextQueries:
     space: TeacherSpace | None  # of the student, which may have come without it
 
     def embed(self, *texts: Text) -> Vectors:
-        """Embed texts among the teacher's vectors: `(n, teacher dim)` unit rows.
-
-        Raises:
-            RetrievalError: The model failed, or has no budget left.
-        """
+        """Embed texts to `(n, teacher dim)` unit rows; RetrievalError if the model or its budget fails."""
         rows = self.model.embed([self.model.prepare(text) for text in texts])  # type: ignore[arg-type]
         if rows.shape[1] != self.dim:
             raise UsageError(

@@ -23,7 +23,7 @@ from index.images.sources import find_images
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
 
-WHAT = {"student": "test_efficientnet", "weights": "none", "size": 32, "dim": 6}
+WHAT = {"student": "test_efficientnet", "weights": "none", "stages": 3, "size": 32, "dim": 6}
 MORE = Options(budget=10, device="cpu", steps=2, recipe=Recipe(batch=8))
 
 

@@ -27,8 +27,8 @@ from index.images.sources import find_images
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
 
-OPTIONS = Options(
-    budget=8, student="test_efficientnet", weights="none", size=32, dim=6, device="cpu", steps=4
+OPTIONS = Options(  # each stage takes the export a second
+    budget=8, student="test_efficientnet", weights="none", stages=3, size=32, dim=6, device="cpu", steps=4
 )
 
 
@@ -223,24 +223,18 @@ def test_variants_are_judged_by_query_photos_if_there_are_some(
     assert [(one["population"], one["queries"]) for one in made] == [("query photos", 10)] * 2
 
 
-def test_a_second_run_pays_nothing_and_makes_the_same_student(made, tmp_path):
-    images = made.folder.with_name("images")
-    first, second = made, distill_again(made, images, tmp_path / "two")
-    assert "0 teacher queries in this run, 8 answers from the ledger" in second.summary
-    assert first.run["training"]["loss"] == second.run["training"]["loss"]
-    photo = read_photo(find_images([images])[0])
-    one, two = (OnnxEmbedder(done.folder / "student.onnx") for done in (first, second))
-    np.testing.assert_array_equal(one.embed([one.prepare(photo)]), two.embed([two.prepare(photo)]))
-
-
-def test_no_label_is_read(made, tmp_path):
-    """The same images under names that say nothing give the same student."""
-    anonymous = tmp_path / "anonymous"
+def test_a_second_run_pays_nothing_and_makes_the_same_student_and_no_label_is_read(made, tmp_path):
+    """The same images under names that say nothing, by which a label could be told."""
+    images, anonymous = find_images([made.folder.with_name("images")]), tmp_path / "anonymous"
     anonymous.mkdir()
-    for i, file in enumerate(find_images([made.folder.with_name("images")])):
+    for i, file in enumerate(images):
         (anonymous / f"{i:03}{file.path.suffix}").symlink_to(file.path)
-    again = distill_again(made, anonymous, tmp_path / "again")
+    again = distill_again(made, anonymous, tmp_path / "two")
+    assert "0 teacher queries in this run, 8 answers from the ledger" in again.summary
     assert again.run["training"]["loss"] == made.run["training"]["loss"]
+    photo = read_photo(images[0])
+    one, two = (OnnxEmbedder(done.folder / "student.onnx") for done in (made, again))
+    np.testing.assert_array_equal(one.embed([one.prepare(photo)]), two.embed([two.prepare(photo)]))
 
 
 def test_by_name(folder, tmp_path, teacher_file):
@@ -296,6 +290,12 @@ def test_nonsense_is_neither_stored_nor_learnt(folder, tmp_path, teacher_file):
         with pytest.raises(RetrievalError, match=r"answered with a vector that is not finite"):
             distill(find_images([folder]), faulty, ledger, tmp_path / "s", OPTIONS)
         assert len(ledger) == 0
+
+
+def test_too_few_stages_are_refused_before_anything_is_paid(folder, tmp_path, teacher, ledger):
+    with pytest.raises(UsageError, match="sees only edges and colours in so few stages"):
+        distill(find_images([folder]), teacher, ledger, tmp_path / "s", replace(OPTIONS, stages=1))
+    assert teacher.asked == 0
 
 
 def test_copies_are_one_image(tmp_path, teacher, ledger):
@@ -377,10 +377,14 @@ def test_agreement_is_measured_on_query_photos_if_there_are_some(tmp_path, teach
     assert again.run["training"]["loss"] == done.run["training"]["loss"]
 
 
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
 def test_a_killed_run_goes_on_and_pays_nothing_twice(made, tmp_path, monkeypatch):
     images = made.folder.with_name("images")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("distill.pipeline.export_onnx", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("distill.pipeline.export_onnx", interrupt)
         distill_again(made, images, tmp_path / "killed")
     assert (tmp_path / "killed" / "checkpoint.pt").is_file()
     again = distill_again(made, images, tmp_path / "killed")

@@ -24,7 +24,7 @@ from index.stores.options import IndexOptions
 from index.teachers.spec import TeacherSpec
 
 OPTIONS = Options(
-    budget=20, student="test_efficientnet", weights="none", size=32, device="cpu", steps=2,
+    budget=20, student="test_efficientnet", weights="none", stages=3, size=32, device="cpu", steps=2,
     recipe=Recipe(batch=8),
 )  # fmt: skip
 

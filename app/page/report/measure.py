@@ -147,7 +147,7 @@ def _open_variants(searcher: Searcher) -> dict[str, Embedder]:
 
 
 def _read_photos(searcher: Searcher, items: Sequence[int]) -> list[Photo]:
-    side = max(model.side for model in searcher.models.values())
+    side = max(model.decode_side for model in searcher.models.values())
     photos = []
     for item in items:
         entry = searcher.index.items[item]

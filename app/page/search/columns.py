@@ -77,7 +77,7 @@ def search_column(searcher: Searcher, query: Query, mode: str, request: SearchRe
         except RetrievalError as reason:
             return SearchColumn(mode, None, missing=str(reason))
     model = searcher.models.get(MODES[mode][0]) if mode in MODES else None
-    sizes = [model.side] if model else [each.side for each in searcher.models.values()]
+    sizes = [model.decode_side] if model else [each.decode_side for each in searcher.models.values()]
     start = perf_counter()
     try:
         photo = query.photo(max(sizes))

@@ -81,13 +81,7 @@ class Client:
             self.bare = MilvusClient(address.uri, token=token, timeout=SECONDS, grpc_options=RECONNECT)
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
-        called = getattr(self.bare, method)
-
-        def call(*args: Any, **options: Any) -> Any:
-            with explain(self.address):
-                return called(*args, **options)
-
-        return call
+        return explain(self.address)(getattr(self.bare, method))
 
 
 @contextmanager

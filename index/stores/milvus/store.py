@@ -18,19 +18,8 @@ from index.io import content_digest
 from index.stores.base import Store
 from index.stores.filters import MOST_VALUES, SEPARATOR, Filter
 from index.stores.folder import ERRORS, read_failures
-from index.stores.milvus.client import (
-    FACTS,
-    FIELDS,
-    METRIC,
-    SECONDS,
-    Client,
-    as_filter,
-    as_item,
-    check_schema,
-    collection_name,
-    explain,
-    parse_address,
-)
+from index.stores.milvus import client as milvus
+from index.stores.milvus.client import Client
 from index.stores.records import FORMAT, Item, Manifest, Space, from_facts
 from index.stores.students import find_student
 from index.vectors import Ids, Scored, Scores, Vectors
@@ -66,14 +55,14 @@ class MilvusIndex(Store):
         """
         self.client, self.student, self._model, self.allowed = client, student, model, allowed
         described = client.describe_collection(student)
-        self.written, columns = _read_facts(student, described.get("properties", {}).get(FACTS))
+        self.written, columns = _read_facts(student, described.get("properties", {}).get(milvus.FACTS))
         for space, made in self.written.spaces.items():
             if not client.has_collection(name := self.name(space)):
                 raise UsageError(
                     f"Collection {name} of {self} is gone. Drop {student} too, and index the images again."
                 )
             index = client.describe_index(name, "vector") or {}
-            check_schema(client, name, made.dim, index.get("metric_type"))
+            milvus.check_schema(client, name, made.dim, index.get("metric_type"))
         self.path = self.data = user_cache_path("retrieval") / "milvus" / content_digest(str(self).encode())
         refused = self.data / ERRORS  # of the last run, if it was here
         self.failures = read_failures(refused) if refused.is_file() else []
@@ -103,12 +92,14 @@ class MilvusIndex(Store):
     def name(self, space: str) -> str:
         """The collection of a space."""
         spaces = self.written.spaces
-        return collection_name(self.client.address.name, spaces["student"].key, space, spaces[space].key)
+        return milvus.collection_name(
+            self.client.address.name, spaces["student"].key, space, spaces[space].key
+        )
 
     def count(self, space: str = "student") -> int:
         """How many items there are now."""
         counted = self.client.query(
-            self.name(space), output_fields=["count(*)"], consistency_level="Strong", timeout=SECONDS
+            self.name(space), output_fields=["count(*)"], consistency_level="Strong", timeout=milvus.SECONDS
         )
         return int(counted[0]["count(*)"])
 
@@ -119,7 +110,7 @@ class MilvusIndex(Store):
 
         Level `Strong` waits for all that was written before, `Eventually` does not.
         """
-        wanted = {"output_fields": ["digest", *fields], "consistency_level": level, "timeout": SECONDS}
+        wanted = {"output_fields": ["digest", *fields], "consistency_level": level, "timeout": milvus.SECONDS}
         rows: dict[str, Row] = {}
         for start in range(0, len(digests), PAGE):
             some = json.dumps(digests[start : start + PAGE])
@@ -132,7 +123,7 @@ class MilvusIndex(Store):
         wanted = {"output_fields": ["digest", *fields], "consistency_level": "Strong"}
         rows = self.client.query_iterator(self.name(space), PAGE, **wanted)
         while True:
-            with explain(self.client.address):
+            with milvus.explain(self.client.address):
                 page = rows.next()
             if not page:
                 return
@@ -140,8 +131,8 @@ class MilvusIndex(Store):
 
     def iter_batches(self) -> Iterator[pa.RecordBatch]:
         """As `Store.iter_batches`."""
-        for page in self.scan(FIELDS):
-            yield pa.RecordBatch.from_pylist([asdict(as_item(row)) for row in page])
+        for page in self.scan(milvus.FIELDS):
+            yield pa.RecordBatch.from_pylist([asdict(milvus.as_item(row)) for row in page])
 
     @property
     def model_file(self) -> Path:  # type: ignore[override]
@@ -159,7 +150,7 @@ class MilvusIndex(Store):
 
     def iter_items(self) -> Iterator[Item]:
         """Read the gallery in bounded memory, and give every item an id."""
-        return map(as_item, self._seen(FIELDS))
+        return map(milvus.as_item, self._seen(milvus.FIELDS))
 
     def _seen(self, fields: Sequence[str]) -> Iterator[Row]:
         for page in self.scan(fields):
@@ -183,7 +174,7 @@ class MilvusIndex(Store):
 
     def look_up(self, digest: str) -> Row | None:
         """The fields of a content, read from the server; None if it is not there."""
-        rows = self.fetch("student", [digest], FIELDS, LEVEL)
+        rows = self.fetch("student", [digest], milvus.FIELDS, LEVEL)
         self.remember(rows)
         return rows.get(digest)
 
@@ -200,7 +191,7 @@ class MilvusIndex(Store):
 
     def keep(self, filter: Filter) -> str:
         """The filter that the server applies."""
-        return as_filter(filter, self.columns)
+        return milvus.as_filter(filter, self.columns)
 
     def rows(self, space: str, ids: Ids | None = None) -> Vectors:
         """The `(len(ids), dim)` vectors of some items; None takes all, which must be pinned."""
@@ -226,7 +217,7 @@ class MilvusSpace:
     def search(self, queries: Vectors, k: int, keep: str | None = None) -> Scored:
         """Find the k nearest of each of `(n, dim)` queries, with the server's own filter."""
         index = self.index
-        scores, found = self.nearest(queries, min(k, DEEPEST), keep or "", FIELDS)
+        scores, found = self.nearest(queries, min(k, DEEPEST), keep or "", milvus.FIELDS)
         ids = np.full(scores.shape, -1, np.int64)
         for line, rows in enumerate(found):
             index.remember({row["digest"]: row for row in rows})
@@ -242,14 +233,15 @@ class MilvusSpace:
             `(n, k)` similarities, falling, -inf where none is left, and of each query the rows.
         """
         made, wide = self._made, WIDE.get(self._made.factory, 1)
+        effort = search_params(made.factory, made.probes, k)
         answer = self.index.client.search(
             self.index.name(self._space),
             data=queries,
             filter=keep,
             limit=min(k * wide, DEEPEST),
             output_fields=["digest", *fields, *(["vector"] if wide > 1 else [])],
-            search_params={"metric_type": METRIC, "params": search_params(made.factory, made.probes, k)},
-            timeout=SECONDS,
+            search_params={"metric_type": milvus.METRIC, "params": effort},
+            timeout=milvus.SECONDS,
         )
         scores, found = np.full((len(queries), k), -np.inf, np.float32), []
         for line, (query, hits) in enumerate(zip(queries, answer, strict=True)):
@@ -310,12 +302,12 @@ class _Items(Sequence[Item]):
     def __getitem__(self, item: Any) -> Any:
         if isinstance(item, slice):
             return [self[i] for i in range(*item.indices(len(self)))]
-        return as_item(self._index.row(item))
+        return milvus.as_item(self._index.row(item))
 
 
 def open_collection(where: str, model: Path | None = None, allowed: Sequence[str] = ()) -> MilvusIndex:
     """Open the gallery at `milvus://HOST:PORT/COLLECTION`; the others are as for `MilvusIndex`."""
-    client = Client(address := parse_address(where))
+    client = Client(address := milvus.parse_address(where))
     current = find_current(client)
     if current is None:
         raise UsageError(f"There is no collection {address.name} at {address.uri}. See `retrieval index`.")
@@ -337,7 +329,7 @@ def find_current(client: Client) -> str | None:
         return None
     described = client.describe_collection(client.address.name)
     found = described["collection_name"]
-    if found == client.address.name or FACTS not in described.get("properties", {}):
+    if found == client.address.name or milvus.FACTS not in described.get("properties", {}):
         raise UsageError(
             f"{client.address} is a collection that `retrieval index` did not make. "
             "Give another --collection."

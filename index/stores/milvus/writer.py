@@ -22,33 +22,13 @@ from index.io import atomic_write, content_digest
 from index.parallel import bounded_map
 from index.progress import progress, say
 from index.stores.base import Batch, BuildReport, Content, StoreWriter
-from index.stores.faiss.tuning import (
-    CODES_REACH,
-    DEPTH,
-    EXACT_FLOATS,
-    GIB,
-    GRAPH_BYTES,
-    GRAPH_LIMIT,
-    MAX_LISTS,
-    TunedIndex,
-)
+from index.stores.faiss import tuning
+from index.stores.faiss.tuning import TunedIndex
 from index.stores.filters import PATH, join_metadata, merge_rows, read_rows
 from index.stores.folder import ERRORS
 from index.stores.folder_writer import write_failures
-from index.stores.milvus.client import (
-    FACTS,
-    FIELDS,
-    METRIC,
-    TEXT,
-    Address,
-    Client,
-    as_item,
-    as_row,
-    check_schema,
-    collection_name,
-    create_collection,
-    json_size,
-)
+from index.stores.milvus import client as milvus
+from index.stores.milvus.client import Address, Client
 from index.stores.milvus.store import PAGE, MilvusIndex, MilvusSpace, Row, find_current
 from index.stores.models import Models
 from index.stores.options import AUTO, IndexOptions, SearchTarget
@@ -66,13 +46,13 @@ DEEP = 10  # times as many results as are wanted, of which the best are taken fo
 
 def choose_index(count: int, dim: int, target: SearchTarget) -> tuple[str, dict[str, Any]]:
     """Choose type and parameters of an index of `(count, dim)` vectors: exact while that is quick."""
-    room = target.memory * GIB / count
-    if target.recall == 1 or count * dim <= EXACT_FLOATS:
+    room = target.memory * tuning.GIB / count
+    if target.recall == 1 or count * dim <= tuning.EXACT_FLOATS:
         return "FLAT", {}
-    if count <= GRAPH_LIMIT and room >= 4 * dim + GRAPH_BYTES:
+    if count <= tuning.GRAPH_LIMIT and room >= 4 * dim + tuning.GRAPH_BYTES:
         return "HNSW", {"M": 32, "efConstruction": 128}
-    lists = {"nlist": min(2 ** round(log2(2 * sqrt(count))), MAX_LISTS)}
-    if target.recall > CODES_REACH and room >= dim:
+    lists = {"nlist": min(2 ** round(log2(2 * sqrt(count))), tuning.MAX_LISTS)}
+    if target.recall > tuning.CODES_REACH and room >= dim:
         return "IVF_SQ8", lists
     if room >= dim / 4:
         return "SCANN", lists | {"with_raw_data": "true"}  # the server takes no True
@@ -85,14 +65,14 @@ def serves(there: Mapping[str, Any] | None, kind: str, params: Mapping[str, Any]
     if there is None or there["index_type"] != kind:
         return False
     # Of a gallery that has grown, lists become long; up to so many times they are not worth a new index.
-    return MOST_GROWTH * int(there.get("nlist", MAX_LISTS)) >= int(params.get("nlist", 0))
+    return MOST_GROWTH * int(there.get("nlist", tuning.MAX_LISTS)) >= int(params.get("nlist", 0))
 
 
 def tune(index: MilvusIndex, space: str, kind: str, target: SearchTarget) -> TunedIndex:
     """Find the least effort that reaches the recall, measured against what the most finds, and deeper."""
     if kind == "FLAT":
         return TunedIndex(kind, target.recall, 1.0, 0, 0, 0.0)
-    k, made = DEPTH + 1, index.written.spaces[space]  # each query finds itself
+    k, made = tuning.DEPTH + 1, index.written.spaces[space]  # each query finds itself
     rows = index.client.query(
         index.name(space), filter='digest >= ""', limit=QUERIES, output_fields=["vector"]
     )
@@ -120,7 +100,7 @@ MOST_ROWS = 1000  # in one request
 LANES = 2  # requests at a time: one is made ready while the server takes another
 PATIENCE = 300.0  # seconds that a server may take nothing before the run ends
 PAUSE = 2.0  # seconds between two attempts
-MOST_METADATA = TEXT - 100  # bytes of an item's, with their names and room for what goes around them
+MOST_METADATA = milvus.TEXT - 100  # bytes of an item's, with their names and room for what goes around them
 
 
 class MilvusWriter(StoreWriter):
@@ -159,7 +139,9 @@ class MilvusWriter(StoreWriter):
             self._cache.mkdir(parents=True, exist_ok=True)
         self.client = Client(self.address)
         self._current = find_current(self.client)
-        self._student = collection_name(self.address.name, models.student.key, "student", models.student.key)
+        self._student = milvus.collection_name(
+            self.address.name, models.student.key, "student", models.student.key
+        )
         if options.update and self._current not in (None, self._student):
             raise UsageError(
                 f"{self.address} was made with another student. Give that, or index without --update."
@@ -201,8 +183,11 @@ class MilvusWriter(StoreWriter):
     def commit(self) -> BuildReport:
         """Have all indexed and on the server's disk, and let the name mean it."""
         self.finish()
-        if self._current != self._student:
-            self._point()
+        if self._current is None:
+            self.client.create_alias(self._student, self.address.name)
+        elif self._current != self._student:
+            self.client.alter_alias(self._student, self.address.name)
+            say(f"{self._current} is still there, for servers that search it. Drop it once none does.")
         index = MilvusIndex(self.client, self._student, keep_student(self.models.student))
         index.data.mkdir(parents=True, exist_ok=True)
         with atomic_write(index.data / ERRORS) as beside:
@@ -217,11 +202,11 @@ class MilvusWriter(StoreWriter):
         created = datetime.now(UTC).isoformat(timespec="seconds")
         manifest = Manifest(FORMAT, 0, created, [], 0, 0, 0, *self.models.teacher_spec, dict(spaces))
         for space, made in reversed(list(spaces.items())):
-            name = collection_name(self.address.name, self.models.student.key, space, made.key)
+            name = milvus.collection_name(self.address.name, self.models.student.key, space, made.key)
             if self.client.has_collection(name):
-                check_schema(self.client, name, made.dim)
+                milvus.check_schema(self.client, name, made.dim)
             else:
-                create_collection(self.client, name, made.dim, _facts(manifest, []))
+                milvus.create_collection(self.client, name, made.dim, _facts(manifest, []))
             self.make_ready(name, "FLAT", {})
         return MilvusIndex(self.client, self._student)
 
@@ -240,13 +225,13 @@ class MilvusWriter(StoreWriter):
         # Who has counted has waited for all that was written, and has it until the server starts again.
         level = "Strong" if self._failed else "Eventually"
         digests = [item.digest for item in batch.items]
-        known = self._insist(self.gallery.fetch, "student", digests, FIELDS, level)
+        known = self._insist(self.gallery.fetch, "student", digests, milvus.FIELDS, level)
         rows = {}
         for item in batch.items:
             old = known.get(item.digest)
             facts = old["more"]["metadata"] if old else {}
-            whole = item if self.options.update or old is None else _merge(as_item(old), item)
-            rows[item.digest] = as_row(whole, self._metadata.get(item.digest, facts))
+            whole = item if self.options.update or old is None else _merge(milvus.as_item(old), item)
+            rows[item.digest] = milvus.as_row(whole, self._metadata.get(item.digest, facts))
         different = [digest for digest, old in known.items() if rows[digest] != old]
         missing = [digest for digest in digests if digest not in known]
         if gone := len(set(missing) - set(batch.vectors.get("student", {}))):
@@ -305,7 +290,7 @@ class MilvusWriter(StoreWriter):
                 self.client.release_collection(name)
                 self.client.drop_index(name, "vector")
             wanted = self.client.prepare_index_params()
-            wanted.add_index("vector", index_type=kind, metric_type=METRIC, params=dict(params))
+            wanted.add_index("vector", index_type=kind, metric_type=milvus.METRIC, params=dict(params))
             self.client.create_index(name, wanted)
         self.client.load_collection(name)
 
@@ -330,16 +315,8 @@ class MilvusWriter(StoreWriter):
             manifest = gallery.written
             spaces, generation = {**manifest.spaces, **spaces}, manifest.generation + 1
             manifest = replace(manifest, generation=generation, count=count, spaces=spaces)
-            facts = {FACTS: json.dumps(_facts(manifest, self._columns))}
+            facts = {milvus.FACTS: json.dumps(_facts(manifest, self._columns))}
             self._insist(self.client.alter_collection_properties, gallery.student, facts)
-
-    def _point(self) -> None:
-        """Let the name mean the new gallery, in one step."""
-        if self._current is None:
-            self.client.create_alias(self._student, self.address.name)
-            return
-        self.client.alter_alias(self._student, self.address.name)
-        say(f"{self._current} is still there, for servers that search it. Drop it once none does.")
 
 
 def _join(file: Path, items: list[Item]) -> dict[str, dict[str, Any]]:
@@ -355,7 +332,7 @@ def _require_short(metadata: Path) -> None:
     """Refuse a CSV file with a row that no item of a collection can have."""
     header, rows = read_rows(metadata)
     for row in rows:
-        if json_size(dict(zip(header, row, strict=True))) > MOST_METADATA:
+        if milvus.json_size(dict(zip(header, row, strict=True))) > MOST_METADATA:
             raise UsageError(
                 f"{metadata} says more of {row[header.index(PATH)]} than the {MOST_METADATA} bytes that a "
                 "collection takes. Shorten it."

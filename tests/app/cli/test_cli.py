@@ -1,4 +1,4 @@
-"""What a user types, in a process of its own where exit code, stdout and stderr matter."""
+"""What a user types: exit code, stdout and stderr; a few times in a process of its own."""
 
 import json
 import struct
@@ -8,26 +8,17 @@ import zlib
 from pathlib import Path
 
 import pytest
+from command import refused, refused_line, retrieval
 from conftest import picture, write_embedder
 from PIL import Image
 
 from index.stores.folder import Index
 
 
-def retrieval(*arguments: object, **options) -> subprocess.CompletedProcess:
+def start(*arguments: object) -> subprocess.CompletedProcess:
+    """Run the command in a process of its own, as a user does."""
     command = [sys.executable, "-m", "retrieval", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
-
-
-def refused(*arguments: object, code: int = 2) -> str:
-    """Run a command that must fail with one line on stderr; return the line."""
-    done = retrieval(*arguments)
-    lines = [line for line in done.stderr.splitlines() if line.startswith("retrieval: ")]
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(lines) == 1
-    assert done.stdout == ""
-    return lines[0]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
 @pytest.fixture
@@ -215,6 +206,20 @@ def test_bad_images_are_listed_and_counted_and_never_stop_a_run(
     assert (turned.width, turned.height) == (40, 48)
 
 
+def test_a_process_ends_with_its_exit_code_and_writes_each_thing_where_it_belongs(
+    folder: Path, tmp_path: Path, student_file: Path
+):
+    done = start("index", folder, "--model", student_file, "--out", tmp_path / "idx")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("12 images, 0 refused.")
+    assert "img/s" in done.stderr
+    assert "is not an index" in refused_line(start("search", folder, folder / "0.png"))
+    (tmp_path / "bad.jpg").write_text("text")
+    done = start("search", tmp_path / "idx", tmp_path / "bad.jpg", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["queries"][0]["error"] == "not an image that can be read"
+
+
 def test_wrong_requests_end_in_one_line(
     index: Path, folder: Path, tmp_path: Path, student_file: Path, teacher_file: Path
 ):
@@ -249,7 +254,7 @@ def test_an_index_made_by_another_model_is_refused_by_name(index: Path, folder: 
 
 
 def test_debug_shows_the_traceback(tmp_path: Path):
-    done = retrieval("--debug", "search", tmp_path, tmp_path / "x.jpg")
+    done = start("--debug", "search", tmp_path, tmp_path / "x.jpg")
     assert "Traceback" in done.stderr
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import picture
-from page_tools import ids, needs_chromium, settle
+from page_tools import ids, needs_chromium, open_fresh, settle
 from PIL import Image
 
 pytestmark = needs_chromium
@@ -13,25 +13,30 @@ pytestmark = needs_chromium
 HELD, LYING, ZOOMED = (390, 844), (740, 360), (720, 450)
 
 
+@pytest.fixture(scope="module")
+def touched(browser) -> Iterator:
+    """A profile of a phone."""
+    with browser.new_context(has_touch=True, is_mobile=True) as opened:
+        yield opened
+
+
 @pytest.fixture
-def phone(browser, page_site: str) -> Iterator:
+def phone(touched, page_site: str) -> Iterator:
     """Opens the page as a phone does."""
     opened = []
 
     def open_at(path: str = "?id=10", size: tuple[int, int] = HELD):
-        viewport = dict(zip(("width", "height"), size, strict=True))
-        context = browser.new_context(viewport=viewport, has_touch=True, is_mobile=True)
-        tab = context.new_page()
+        tab = open_fresh(touched, page_site, size)
         tab.goto(f"{page_site}/{path}")
         tab.wait_for_selector(".search .example", state="attached", timeout=60_000)
         if path:
             settle(tab)
-        opened.append(context)
+        opened.append(tab)
         return tab
 
     yield open_at
-    for context in opened:
-        context.close()
+    for tab in opened:
+        tab.close()
 
 
 def test_the_first_result_is_seen_at_once(phone, open_tab):

@@ -12,7 +12,7 @@ import gradio as gr
 import numpy as np
 import pytest
 from conftest import picture, write_embedder
-from page_tools import needs_chromium
+from page_tools import needs_chromium, open_fresh
 
 from app.page.blind_vote.tab import build_blind_tab
 from app.page.disagreements.logic import compute_agreements
@@ -71,12 +71,12 @@ def site(searcher: Searcher):
 
 
 @pytest.fixture(params=["desk", "phone"])
-def page(browser, site, request):
+def page(profile, site, request):
     phone = request.param == "phone"
-    tab = open_page(browser, site, 360 if phone else 1300, "dark" if phone else "light")
+    tab = open_page(profile, site, 360 if phone else 1300, "dark" if phone else "light")
     yield tab
     wide = tab.evaluate("document.documentElement.scrollWidth - innerWidth")
-    tab.context.close()
+    tab.close()
     assert tab.complaints == []
     assert wide <= 0
 
@@ -91,8 +91,8 @@ def find_barriers(tab) -> list[str]:
     ]
 
 
-def open_page(browser, site: str, width: int, theme: str):
-    tab = browser.new_context(viewport={"width": width, "height": 800}, accept_downloads=True).new_page()
+def open_page(profile, site: str, width: int, theme: str):
+    tab = open_fresh(profile, site, (width, 800))
     tab.complaints = []
     tab.on("console", lambda told: tab.complaints.append(told.text) if told.type == "error" else None)
     tab.on("pageerror", lambda error: tab.complaints.append(str(error)))
@@ -187,7 +187,7 @@ def test_a_blind_vote_by_keyboard_is_revealed_counted_and_exported(page):
 
 
 def test_people_who_vote_at_once_do_not_mix_up_their_rounds(browser, site):
-    tabs = [open_page(browser, site, 1300, "light") for _ in range(2)]
+    tabs = [open_page(browser.new_context(), site, 1300, "light") for _ in range(2)]
     seen = []
     for tab in tabs:
         go_to(tab, "Blind vote")

@@ -16,7 +16,7 @@ from app.server.app import build_app
 from app.server.concurrency import SharedSearcher
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
-from index.embedders.teacher_space import FILE, TeacherSpace
+from index.embedders.teacher_space import TEACHER_SPACE, TeacherSpace
 from index.search import Searcher, open_searcher
 from index.stores.filters import Filter
 from index.teachers.spec import TextSpec
@@ -28,7 +28,7 @@ def searcher(tmp_path_factory: pytest.TempPathFactory) -> Searcher:
     """An index whose student is its teacher, so that the teacher space changes nothing."""
     root = tmp_path_factory.mktemp("words")
     model = OnnxEmbedder(write_image_tower(root / "student.onnx"))
-    TeacherSpace(np.zeros(DIM, np.float32), np.eye(DIM, dtype=np.float32)).save(root / FILE)
+    TeacherSpace(np.zeros(DIM, np.float32), np.eye(DIM, dtype=np.float32)).save(root / TEACHER_SPACE)
     build_index([write_photos(root / "photos", 4)], model, root / "idx", model)
     tokenizer = write_tokenizer(root / "tokenizer.json")
     text = TextSpec(str(write_text_tower(root / "text.onnx")), tokenizer=tokenizer)

@@ -9,7 +9,7 @@ from index.embedders.base import embed_checked
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.registry import open_embedder
 from index.errors import RetrievalError, UsageError
-from index.images.decode import read_photo, square
+from index.images.decode import MARGIN, read_photo, square
 from index.images.file import ImageFile
 from index.vectors import UNIT_FLOATS
 
@@ -36,6 +36,26 @@ def test_embedding_gives_unit_rows_whatever_the_batch(student_file: Path, folder
 def test_the_crop_keeps_the_middle():
     image = picture(0, 100, 100)
     np.testing.assert_array_equal(square(image, 50, 0.5), square(image.crop((25, 25, 75, 75)), 50))
+
+
+def test_a_student_says_how_its_images_are_reduced(tmp_path: Path):
+    """One that was taught before students were says nothing, and is shown what it was taught from."""
+    path = tmp_path / "x.jpg"
+    picture(3, 800, 600).save(path)
+    student = OnnxEmbedder(write_embedder(tmp_path / "new.onnx", crop="0.8", reduced="yes"), "cpu")
+    photo = read_photo(ImageFile(path, "x.jpg"), student.decode_side)
+    assert (student.decode_side, photo.image.size) == (40, (100, 75))
+    np.testing.assert_array_equal(student.prepare(photo), square(photo.image, 32, 0.8, True))
+    former = OnnxEmbedder(write_embedder(tmp_path / "old.onnx", crop="0.8"), "cpu")
+    assert former.decode_side == MARGIN * 32
+    np.testing.assert_array_equal(former.prepare(photo), square(photo.image, 32, 0.8))
+
+
+def test_an_image_is_reduced_by_whole_blocks_before_it_is_squashed():
+    image = picture(2, 97, 200)
+    np.testing.assert_array_equal(square(image, 48, 1.0, True), square(image.reduce(2), 48))
+    np.testing.assert_array_equal(square(image, 49, 1.0, True), square(image, 49))
+    np.testing.assert_array_equal(square(image, 20, 0.9, True), square(image.reduce(4), 20, 0.9))
 
 
 def test_what_is_no_embedder_is_refused_by_name(tmp_path: Path, student_file: Path):

@@ -153,9 +153,9 @@ def test_huge_images_are_refused_before_their_pixels_are_made(height: int):
         decode(png_header(10_000, height), "x")
 
 
-def test_a_jpeg_is_decoded_smaller_but_never_below_its_margin(tmp_path: Path):
+def test_a_jpeg_is_decoded_smaller_but_never_below_its_side(tmp_path: Path):
     data = saved(picture(4, 1600, 1200), tmp_path / "x.jpg")
-    photo = decode(data, "x", side=128)
+    photo = decode(data, "x", side=MARGIN * 128)
     assert (photo.width, photo.height) == (1600, 1200)
     assert MARGIN * 128 <= min(photo.image.size) < 1200
     assert np.abs(square(photo.image, 128).astype(int) - square(decode(data, "x").image, 128)).mean() < 2

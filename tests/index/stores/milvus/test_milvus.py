@@ -324,7 +324,7 @@ def test_a_server_that_fails_while_a_collection_is_loaded_is_asked_again(
     )
     monkeypatch.setattr("index.stores.milvus.writer.PAUSE", 0.01)
     monkeypatch.setattr("index.stores.milvus.writer.QUERIES", 1)
-    monkeypatch.setattr("index.stores.milvus.writer.DEPTH", 1)
+    monkeypatch.setattr("index.stores.faiss.tuning.DEPTH", 1)
     monkeypatch.setattr("index.stores.milvus.writer.DEEP", 1)
     writer.finish()
     assert failed

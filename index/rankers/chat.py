@@ -1,0 +1,139 @@
+"""Vision-language models behind a chat endpoint, which are shown photos and say an order."""
+
+import json
+import re
+from collections.abc import Sequence
+from threading import Lock
+from typing import Any
+from uuid import uuid4
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from index.embedders.http import EndpointEmbedder
+from index.embedders.http_formats import Upload, as_text
+from index.embedders.options import EmbedderOptions
+from index.errors import TransientError
+from index.images.decode import Photo, encode
+from index.io import content_digest
+from index.rankers.base import EmbedderRanker
+
+CHAT = "/chat/completions"  # how the address of such an endpoint ends
+SIDE, TILE, COLUMNS = 512, 256, 4  # pixels of a photo sent alone, and on a sheet of so many columns
+FORM = 'Answer with JSON alone, the numbers of all candidates: {"order": [3, 1, 2]}'
+NUMBERS = r"\[\s*\d+(?:\s*,\s*\d+)*\s*\]"
+NAMED = re.compile(rf'"order"\s*:\s*({NUMBERS})')
+
+
+class ChatRanker(EmbedderRanker):
+    """Asks `POST URL` as OpenAI's clients do, with the photos apart, or with the option `sheet` on one.
+
+    What makes two photos alike is for `--teacher-option prompt=...` to say. Addresses, keys, limits and what
+    a status means are those of an endpoint with vectors. `lessons` count the tokens that answers name.
+    """
+
+    def __init__(self, url: str, options: EmbedderOptions) -> None:
+        """Check the address; see `EndpointEmbedder`."""
+        self._endpoint = EndpointEmbedder(url, options)
+        super().__init__("chat", self._endpoint)
+        self.key += f":{content_digest(f'{options.prompt} {options.sheet}'.encode())}"
+        self._tokens, self._lock = f"tokens {uuid4().hex[:8]}", Lock()  # of this object alone
+
+    @property
+    def decode_side(self) -> int:
+        """As in `Embedder`: photos are sent small, for pixels are tokens."""
+        return SIDE
+
+    def prepare(self, photo: Photo) -> Image.Image:
+        """Shrink the photo, without its other data, to at most `SIDE` pixels either way."""
+        image = photo.image.copy()
+        image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
+        return image
+
+    def order(self, query: Image.Image, candidates: Sequence[Image.Image]) -> list[int]:
+        """Make one call; see `Ranker.order`."""
+        named = {"model": self.options.model} if self.options.model else {}
+        content = write_question(self.options.prompt, query, candidates, self.options.sheet)
+        body = self._endpoint.post({"json": {**named, "messages": [{"role": "user", "content": content}]}})
+        try:
+            text, tokens = read_message(body)
+            self._count(tokens)
+            return read_numbers(text, len(candidates))
+        except ValueError as error:
+            raise TransientError(f"{self.name} answered with {error}", charged=True) from error
+
+    def _count(self, tokens: int) -> None:
+        with self._lock:
+            self.lessons = {**self.lessons, self._tokens: self.lessons.get(self._tokens, 0) + tokens}
+
+
+def write_question(
+    prompt: str, query: Image.Image, candidates: Sequence[Image.Image], sheet: bool
+) -> list[dict[str, Any]]:
+    """Write the parts of a message that shows a query and numbered candidates, and asks for an order."""
+    if sheet:
+        where = "The photo marked Q is the query, the numbered ones are candidates."
+        return [_text(f"{where} {prompt} {FORM}"), _picture(make_sheet(query, candidates))]
+    parts = [_text(f"The first photo is the query, the numbered ones are candidates. {prompt} {FORM}")]
+    for name, image in zip(("Query:", *_names(candidates)), (query, *candidates), strict=True):
+        parts += [_text(name), _picture(image)]
+    return parts
+
+
+def make_sheet(query: Image.Image, candidates: Sequence[Image.Image]) -> Image.Image:
+    """Put a query, marked Q, and numbered candidates on one sheet of square tiles, each shown whole."""
+    images = [query, *candidates]
+    sheet = Image.new("RGB", (TILE * COLUMNS, TILE * -(-len(images) // COLUMNS)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(28)
+    for place, (name, image) in enumerate(zip(("Q", *_names(candidates)), images, strict=True)):
+        left, top = TILE * (place % COLUMNS), TILE * (place // COLUMNS)
+        sheet.paste(ImageOps.pad(image, (TILE - 8, TILE - 8), color="white"), (left + 4, top + 4))
+        mark, corner = name.rstrip(":"), (left + 10, top + 6)
+        draw.rectangle(draw.textbbox(corner, mark, font), fill="black")
+        draw.text(corner, mark, "white", font)
+    return sheet
+
+
+def _names(candidates: Sequence[Image.Image]) -> list[str]:
+    return [f"{number}:" for number in range(1, len(candidates) + 1)]
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _picture(image: Image.Image) -> dict[str, Any]:
+    upload = Upload(encode(image, "JPEG", quality=85), "image/jpeg", "")
+    return {"type": "image_url", "image_url": {"url": as_text(upload)}}
+
+
+def read_message(body: bytes) -> tuple[str, int]:
+    """Read what was said, and how many tokens the call took; 0 where the answer does not say.
+
+    It is JSON, `{"choices": [{"message": {"content": "..."}}], "usage": {"total_tokens": 1}}`; of something
+    else ValueError says what it is.
+    """
+    try:
+        answer = json.loads(body)
+        said = answer["choices"][0]["message"]["content"]
+        used = (answer.get("usage") or {}).get("total_tokens", 0)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        raise ValueError("something that is no message of a chat") from error
+    if not isinstance(said, str):
+        raise ValueError("a message without text")
+    return said, used if type(used) is int and used > 0 else 0
+
+
+def read_numbers(text: str, count: int) -> list[int]:
+    """Read an order out of a message, prose around it or not: the last list named `order`, or the only list.
+
+    Candidates are numbered from 1, positions from 0; repeats, and numbers of no candidate, are left out.
+    ValueError says what is wrong: there is no such list, or no candidate in it.
+    """
+    lists = NAMED.findall(text) or re.findall(NUMBERS, text)
+    if not lists or (len(set(lists)) > 1 and not NAMED.search(text)):
+        raise ValueError("no list of numbers" if not lists else "several lists of numbers")
+    numbers = [int(number) for number in re.findall(r"\d{1,9}", lists[-1])]
+    order = list(dict.fromkeys(number - 1 for number in numbers if 1 <= number <= count))
+    if not order:
+        raise ValueError("no candidate's number")
+    return order
