@@ -134,10 +134,10 @@ def group_near(index: Store, space: str, least: float) -> list[list[tuple[int, f
         left, k = np.array(full, np.int64), 4 * k
     taken: set[int] = set()
     groups = []
-    for item in sorted(near, key=lambda item: (-len(near[item]), item)):
-        members = [] if item in taken else [pair for pair in near[item] if pair[0] not in taken]
+    for first in sorted(near, key=lambda item: (-len(near[item]), item)):
+        members = [] if first in taken else [pair for pair in near[first] if pair[0] not in taken]
         if members:
-            groups.append([(item, 1.0), *members])
+            groups.append([(first, 1.0), *members])
             taken.update(other for other, _ in groups[-1])
     groups += [[(i, 1.0)] for i, item in enumerate(index.iter_items()) if item.copies and i not in taken]
     return sorted(groups, key=len, reverse=True)
@@ -149,7 +149,7 @@ def fold_near(index: Store, ids: Sequence[int], least: float) -> dict[int, int]:
     near = index.manifest.spaces["student"].type.similarity(rows, rows) >= least - SLACK
     first: dict[int, int] = {}
     for place, item in enumerate(ids):
-        for other in np.flatnonzero(near[place, :place]):
+        for other in np.flatnonzero(near[place, :place]).tolist():
             if ids[other] not in first:
                 first[item] = ids[other]
                 break

@@ -39,7 +39,7 @@ class PhotoMap:
 
 def sketch(searcher: Searcher) -> PhotoMap:
     """Place photos by their two first principal components, which takes no time."""
-    spaces = [name for name in ("student", "teacher") if name in searcher.index.manifest.spaces]
+    spaces: list[str] = [name for name in ("student", "teacher") if name in searcher.index.manifest.spaces]
     count = len(searcher.index)
     items = np.sort(np.random.default_rng(0).choice(count, min(MOST, count), replace=False))
     flat = {name: _components(searcher, name, items)[:, :2] for name in spaces}

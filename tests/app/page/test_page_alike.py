@@ -1,11 +1,11 @@
 """Near-duplicates on the page, in a real browser."""
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from conftest import picture, write_embedder
-from page_tools import ids, needs_chromium, settle
+from page_tools import ids, needs_chromium, settle, start_server
 from PIL import Image
 
 from index.build.pipeline import build_index
@@ -16,8 +16,8 @@ NEAR = 3
 
 
 @pytest.fixture(scope="module")
-def page_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty pictures, and three that are nearly the first of them."""
+def page_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A running page of sixty pictures, and three that are nearly the first of them."""
     root = tmp_path_factory.mktemp("page")
     (root / "images").mkdir()
     for i in range(60):
@@ -26,7 +26,10 @@ def page_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(NEAR):
         Image.fromarray(np.clip(first + i + 1, 0, 255).astype(np.uint8)).save(root / "images" / f"00-{i}.png")
     build_index([root / "images"], OnnxEmbedder(write_embedder(root / "student.onnx", dim=32)), root / "idx")
-    return root
+    process, address = start_server(root / "idx")
+    yield address
+    process.terminate()
+    process.wait(10)
 
 
 def visible(tab) -> list[bool]:
