@@ -1,6 +1,6 @@
 // The ways in: a file, a drop anywhere, the clipboard, the camera, an address, words.
 
-const LARGE = 400_000, LONGEST = 800;  // bytes, and pixels of its longer side
+const LARGE = 400_000, LONGEST = 1024;  // bytes, and pixels of its longer side
 
 // A large photo is made smaller before it travels. What is no JPEG, or cannot be drawn here, goes as it is.
 async function shrink(file) {
@@ -12,7 +12,7 @@ async function shrink(file) {
   [canvas.width, canvas.height] = [Math.round(drawn.width * scale), Math.round(drawn.height * scale)];
   pen.imageSmoothingQuality = 'high';
   pen.drawImage(drawn, 0, 0, canvas.width, canvas.height);
-  const made = await new Promise(done => canvas.toBlob(done, 'image/jpeg', 0.82));
+  const made = await new Promise(done => canvas.toBlob(done, 'image/jpeg', 0.9));
   return made ? new File([made], file.name, {type: made.type}) : file;
 }
 
