@@ -158,6 +158,8 @@ class Index:
         where: Mapping[str, str] | None = None,
         prefix: str = "",
         cut: float = 0.0,
+        like: Sequence[AnyPhoto] = (),
+        unlike: Sequence[AnyPhoto] = (),
     ) -> Hits:
         """Find the images most like a photo. A file never finds itself, nor a copy of itself.
 
@@ -169,18 +171,23 @@ class Index:
                 numbers or dates as `<20` or `>=2024-05-01&<2024-06-01`.
             prefix: What the name of an image, its path below the folder that was indexed, must start with.
             cut: Least share of the best similarity; 0 cuts nothing.
+            like: Photos to find more of, by Rocchio's formula.
+            unlike: Photos to find less of.
 
         Raises:
             ImageError: The photo cannot be read.
             RetrievalError: The index has no such mode or column, or a model failed.
         """
+        from index.feedback import Examples
         from index.stores.filters import Filter
 
         store = self.searcher.index
         if mode in ("teacher", "rerank") and self.searcher.teacher_missing:
             raise UsageError(self.searcher.teacher_missing)
         side = max(model.decode_side for model in self.searcher.models.values())
-        found = self.searcher.find([_read(photo, side)], mode, k, Filter(prefix, where or {}, cut)).results
+        examples = Examples(*([_read(each, side) for each in photos] for photos in (like, unlike)))
+        wanted = Filter(prefix, where or {}, cut)
+        found = self.searcher.find([_read(photo, side)], mode, k, wanted, examples).results
         return Hits(
             Hit(rank, i, score, store.items[i].path, store.items[i].name, store.metadata_of(i))
             for rank, (i, score) in enumerate(found.hits(), 1)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from index.errors import ImageError, RetrievalError
+from index.errors import ImageError, RetrievalError, UsageError
 from index.evaluation.revisited import PROTOCOLS
+from index.feedback import Examples
 from index.images.decode import Photo, read_photo
 from index.images.file import ImageFile
 from index.images.left_out import EXTENSIONS
@@ -90,11 +91,13 @@ def search_files(
     wanted: Filter | None = None,
     model: Path | None = None,
     text: TextSpec | None = None,
+    like: Sequence[str] = (),
+    unlike: Sequence[str] = (),
 ) -> Answers:
     """Search an index, opened as by `open_searcher`, with files or words, for k wanted results each.
 
     A file that cannot be read is answered with the reason. With a model of texts, what is no file and has no
-    name of one is words.
+    name of one is words. `like` and `unlike` are image files to find more and less of.
 
     Raises:
         RetrievalError: The index or a model cannot be used.
@@ -104,6 +107,12 @@ def search_files(
     searcher = open_searcher(index, teacher, device, with_teacher=asks_teacher, model=model, text=text)
     if asks_teacher and searcher.teacher_missing:
         raise RetrievalError(searcher.teacher_missing)
+    if words and (like or unlike):
+        raise UsageError("--like and --unlike go with photos, and not with words.")
+    try:
+        examples = Examples(*([_read(searcher, Path(file)) for file in files] for files in (like, unlike)))
+    except ImageError as reason:
+        raise UsageError(f"--like, --unlike: {reason}.") from reason
     answers = []
     for query in queries:
         try:
@@ -113,7 +122,7 @@ def search_files(
             else:
                 photo = _read(searcher, Path(query))
                 same = searcher.index.ids_by_digest.get(photo.digest, [])
-                found = searcher.find([photo], mode, k, wanted)
+                found = searcher.find([photo], mode, k, wanted, examples)
         except ImageError as reason:
             no_words = "" if text or not _is_words(query) else ". To search by words, give --text-teacher"
             answers.append(Answer(query, [], f"{reason}{no_words}"))

@@ -15,6 +15,7 @@ from index.embedders.options import EmbedderOptions
 from index.embedders.registry import is_file_spec
 from index.embedders.teacher_space import TEACHER_SPACE, TeacherSpace
 from index.errors import UsageError
+from index.feedback import Examples, as_floats, rocchio
 from index.images.decode import Photo
 from index.stores.base import Searchable, Store
 from index.stores.filters import Filter
@@ -31,7 +32,7 @@ MODES = {
 }
 RERANK = "rerank"  # the student finds, the teacher orders what it found
 RERANKED = 100  # how many
-ALL = Filter()
+ALL, NO_EXAMPLES = Filter(), Examples()
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,14 @@ class Searcher:
         """The columns of the metadata with their values, of each the 200 most frequent at most."""
         return self.index.columns
 
-    def find(self, photos: Sequence[Photo], mode: str, k: int, filter: Filter | None = None) -> Found:
+    def find(
+        self,
+        photos: Sequence[Photo],
+        mode: str,
+        k: int,
+        filter: Filter | None = None,
+        examples: Examples = NO_EXAMPLES,
+    ) -> Found:
         """Embed photos and find k results for each, in one of `modes`; filter None wants any.
 
         A photo never finds itself, nor a copy of itself. For mode `rerank` the teacher is asked once a photo.
@@ -128,10 +136,11 @@ class Searcher:
         self._require_mode(mode)
         self.index.keep(filter or ALL)  # a wrong column shows before a teacher is paid
         start = perf_counter()
-        vectors = self._embed("student" if mode == RERANK else MODES[mode][0], photos)
-        again = self._embed("teacher", photos) if mode == RERANK else None
+        vectors = self._embed("student" if mode == RERANK else MODES[mode][0], photos, examples)
+        again = self._embed("teacher", photos, examples) if mode == RERANK else None
         embedded = perf_counter()
-        own = [self.index.ids_by_digest.get(photo.digest, []) for photo in photos]
+        known = self._ids([*examples.like, *examples.unlike])
+        own = [[*self._ids([photo]), *known] for photo in photos]
         results = self.search(vectors, mode, k, own, filter, again)
         return Found(results, embedded - start, perf_counter() - embedded)
 
@@ -192,11 +201,38 @@ class Searcher:
             raise filter.matches_nothing(self.index.columns)
         return _ranked(scores, ids, k, exclude, filter)
 
-    def _embed(self, name: str, photos: Sequence[Photo]) -> Vectors:
+    def _embed(self, name: str, photos: Sequence[Photo], examples: Examples = NO_EXAMPLES) -> Vectors:
         model = self.models[name]
-        return embed_checked(model, [model.prepare(photo) for photo in photos], [p.name for p in photos])
+        vectors = embed_checked(model, [model.prepare(photo) for photo in photos], [p.name for p in photos])
+        return self._move(name, vectors, examples)
 
-    def search_items(self, items: Sequence[int], mode: str, k: int, filter: Filter | None = None) -> Results:
+    def _move(self, name: str, vectors: Vectors, examples: Examples) -> Vectors:
+        """Move queries of a model as examples tell."""
+        if not examples:
+            return vectors
+        return rocchio(vectors, self._rows(name, examples.like), self._rows(name, examples.unlike))
+
+    def _rows(self, name: str, examples: Sequence[Photo | int]) -> Vectors:
+        items = [each for each in examples if isinstance(each, int)]
+        photos = [each for each in examples if not isinstance(each, int)]
+        rows = [as_floats(self.index.rows(name, np.array(items, np.int64)))] if items else []
+        rows += [as_floats(self._embed(name, photos))] if photos else []
+        return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
+
+    def _ids(self, images: Sequence[Photo | int]) -> list[int]:
+        """The items that some images are."""
+        known = self.index.ids_by_digest
+        own = ([each] if isinstance(each, int) else known.get(each.digest, []) for each in images)
+        return [item for some in own for item in some]
+
+    def search_items(
+        self,
+        items: Sequence[int],
+        mode: str,
+        k: int,
+        filter: Filter | None = None,
+        examples: Examples = NO_EXAMPLES,
+    ) -> Results:
         """Find k results for each item of the gallery by its stored vectors, in one of `stored_modes`.
 
         No model is asked, and no item finds itself, nor a copy of itself.
@@ -205,10 +241,11 @@ class Searcher:
             UsageError: The index has no such mode.
         """
         self._require_mode(mode, self.stored_modes)
-        own = [self.index.ids_by_digest[self.index.items[item].digest] for item in items]
-        rows = np.asarray(items, np.int64)
-        again = self.index.rows("teacher", rows) if mode == RERANK else None
-        vectors = self.index.rows("student" if mode == RERANK else MODES[mode][0], rows)
+        known = self._ids([*examples.like, *examples.unlike])
+        own = [[*self.index.ids_by_digest[self.index.items[item].digest], *known] for item in items]
+        rows, model = np.asarray(items, np.int64), "student" if mode == RERANK else MODES[mode][0]
+        again = self._move("teacher", self.index.rows("teacher", rows), examples) if mode == RERANK else None
+        vectors = self._move(model, self.index.rows(model, rows), examples)
         return self.search(vectors, mode, k, own, filter, again)
 
     def _require_mode(self, mode: str, modes: Sequence[str] | None = None) -> None:

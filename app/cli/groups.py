@@ -11,7 +11,9 @@ from app.cli.teacher_options import shorten
 from index.errors import RetrievalError
 
 USAGE_ERROR: Any = typer.BadParameter.__base__  # Click's, which Typer keeps to itself
-ORDER = "demo distill index search serve site evaluate upgrade judge export quantize ledger".split()  # of use
+ORDER = (
+    "demo distill index search serve site evaluate duplicates upgrade judge export quantize ledger".split()
+)  # of use
 
 
 class OneLine(TyperGroup):

@@ -1,4 +1,4 @@
-"""Commands that ask an index: `search`, `evaluate`, `serve`."""
+"""Commands that ask an index: `search`, `evaluate`, `duplicates`, `serve`."""
 
 import json
 import os
@@ -35,8 +35,10 @@ def search(
     where: Annotated[
         list[str] | None, option("column=value, column=one,other or column<20. May repeat.", "all")
     ] = None,
+    like: Annotated[list[str] | None, option("A photo to find more of. May repeat.", False)] = None,
+    unlike: Annotated[list[str] | None, option("A photo to find less of. May repeat.", False)] = None,
     prefix: Annotated[str, option("Only images with a path that starts with this.")] = "",
-    cut: Annotated[float, option("Only results with at least this share of the best similarity.")] = 0.0,
+    cut: Annotated[float, option("Least share of the best score.")] = 0.0,
     model: Student = None,
     teacher: Teacher = None,
     teacher_option: TeacherOptions = None,
@@ -55,7 +57,9 @@ def search(
     wanted = Filter(prefix, parse_where(where or ()), cut)
     spec = describe_teacher(teacher, teacher_option, ledger, budget)
     text = describe_text(text_teacher, tokenizer, text_option, ledger, budget)
-    answers = search_files(index, queries, k, mode, spec, device, wanted, model, text)
+    answers = search_files(
+        index, queries, k, mode, spec, device, wanted, model, text, like or (), unlike or ()
+    )
     typer.echo(json.dumps(answers.as_dict()) if as_json else answers.as_text())
     raise typer.Exit(answers.exit_code)
 
@@ -96,6 +100,25 @@ def evaluate(
     scores = evaluate_by_name(index, queries, labels, revisited, spec, device, options)
     as_text = format_revisited if revisited else format_scores
     typer.echo(json.dumps(scores) if as_json else as_text(scores))
+
+
+def duplicates(
+    index: Gallery,
+    space: Annotated[str, option("Whose vectors: student or teacher.")] = "student",
+    radius: Annotated[
+        float | None,
+        option(
+            "Cosine distance up to which images are near-duplicates.",
+            "half of that within which 95 % of the images do not have five others",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List groups of near-duplicates; embeds nothing."""
+    from index.duplicates import list_duplicates
+
+    found = list_duplicates(index, space, radius)
+    typer.echo(json.dumps(found.as_dict()) if as_json else found)
 
 
 def serve(
@@ -158,5 +181,6 @@ def serve(
 EXAMPLES = {
     search: "search idx query.jpg -k 5 --where colour=red",
     evaluate: "evaluate idx --queries queries.csv --labels gallery.csv",
+    duplicates: "duplicates idx --radius 0.02",
     serve: "serve idx --price 1.20",
 }

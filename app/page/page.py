@@ -4,10 +4,11 @@ from pathlib import Path
 
 from app.page.blind_vote.tab import build_blind_tab
 from app.page.disagreements.tab import build_disagreements_tab
+from app.page.map.tab import build_map_tab
 from app.page.report.logic import read_run
 from app.page.report.tab import build_report_tab
 from app.page.search.tab import build_search_tab
-from app.page.views import add_html, render_heading
+from app.page.views import ROVE, add_html, render_heading
 from app.server.api import api_help
 from index.errors import needs
 from index.search import Searcher
@@ -28,13 +29,14 @@ def build_page(
     """Lay out the page; `price` and `labelled` are as for `build_report_tab`, `title` for `SearchPage`."""
     Context.id = 0  # an open page names parts by number: after an index is replaced they must be the same
     with gr.Blocks(title="retrieval", analytics_enabled=False, fill_width=True) as page:
-        script = Path(__file__).with_name("tabs.js").read_text()
+        script = ROVE.read_text() + Path(__file__).with_name("tabs.js").read_text()
         heading = render_heading(searcher.index, read_run(searcher.index))
         gr.HTML(heading, js_on_load=script, elem_classes="heading", apply_default_css=False)
         with gr.Tabs(elem_classes="tabs"):
             with gr.Tab("Search", id="search"):
                 build_search_tab(searcher, price, title)
             build_disagreements_tab(searcher)
+            build_map_tab(searcher)
             build_blind_tab(searcher)
             build_report_tab(searcher, price, labelled)
             with gr.Tab("API", id="api"):

@@ -37,5 +37,6 @@ element.querySelector('.skip').addEventListener('click', event => {
 const waiting = setInterval(() => {  // the tabs are drawn after this
   if (!tabs().length) return;
   clearInterval(waiting);
+  rove(tabs());
   openTab(chosen());
 }, 20);

@@ -13,9 +13,10 @@ from app.server.concurrency import TEXT, BusyError, SharedSearcher
 from app.server.metrics import STAGES
 from index.embedders.http_formats import read_input
 from index.errors import BudgetError, ImageError, RetrievalError, UsageError, needs
+from index.feedback import Examples
 from index.html import load
 from index.images.decode import Photo, decode
-from index.search import MODES, Results
+from index.search import MODES, NO_EXAMPLES, Results
 from index.stores.base import Store
 from index.stores.filters import Filter, parse_where
 from index.text.models import LONGEST, Text
@@ -41,6 +42,7 @@ MOST_RESULTS = 500
 T = TypeVar("T")
 Mode = Annotated[str, Query(max_length=20)]
 Count = Annotated[int, Query(alias="k", ge=1, le=MOST_RESULTS)]
+Ids = Annotated[str, Query(pattern=r"^(\d{1,11}(,\d{1,11})*)?$", max_length=500)]  # as 3,5
 Format = Literal["json", "csv"]
 Where = Annotated[str, Query(max_length=1000)]  # conditions as for `parse_where`, between semicolons
 
@@ -78,25 +80,38 @@ class Answer:
 
 
 def search_photo(
-    searcher: SharedSearcher, data: bytes, name: str, mode: str, k: int, where: str = ""
+    searcher: SharedSearcher,
+    data: bytes,
+    name: str,
+    mode: str,
+    k: int,
+    where: str = "",
+    examples: Examples = NO_EXAMPLES,
 ) -> Answer:
     """Search with the bytes of an image file; ImageError if they are none, else as `SharedSearcher.find`."""
     start = perf_counter()
     photo = _decode(searcher, data, name, mode)
     decoded = perf_counter() - start
-    found = searcher.find([photo], mode, k, _read_filter(where))
+    found = searcher.find([photo], mode, k, _read_filter(where), examples)
     seconds = {"decode": decoded, "embed": found.embed_seconds, "search": found.search_seconds}
     query = {"name": name, "width": photo.width, "height": photo.height}
     return _answer(query, mode, seconds, found.results, searcher.index)
 
 
-def search_item(searcher: SharedSearcher, item: int, mode: str, k: int, where: str = "") -> Answer:
+def search_item(
+    searcher: SharedSearcher,
+    item: int,
+    mode: str,
+    k: int,
+    where: str = "",
+    examples: Examples = NO_EXAMPLES,
+) -> Answer:
     """Search with an image of the index, by its vectors; UsageError if there is no such image or mode."""
     index = searcher.index
     require_item(index, item)
     require_mode(searcher, mode)
     start = perf_counter()
-    results = searcher.search_items([item], mode, k, _read_filter(where))
+    results = searcher.search_items([item], mode, k, _read_filter(where), examples)
     seconds = perf_counter() - start
     STAGES.labels("search", mode).observe(seconds)
     query = {"id": item, "name": index.items[item].name}
@@ -133,6 +148,8 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
     async def by_id_or_words(
         id: int | None = None,  # noqa: A002
         text: Annotated[str | None, Query(max_length=LONGEST)] = None,
+        like: Ids = "",
+        unlike: Ids = "",
         mode: Mode = "student",
         count: Count = 10,
         format: Format = "json",  # noqa: A002
@@ -144,19 +161,27 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
             return (await run(lane, lambda: search_text(searcher, text, mode, count, where))).write(format)
         if id is None or text is not None:
             raise HTTPException(422, "id: Give one, or a text, and not both.")
-        return (await run("student", lambda: search_item(searcher, id, mode, count, where))).write(format)
+        examples = read_examples(searcher.index, like, unlike)
+        answer = await run("student", lambda: search_item(searcher, id, mode, count, where, examples))
+        return answer.write(format)
 
     @router.post("/search", openapi_extra=PHOTO)
     async def by_photo(
         request: Request,
+        like: Ids = "",
+        unlike: Ids = "",
         mode: Mode = "student",
         count: Count = 10,
         format: Format = "json",  # noqa: A002
         where: Where = "",
     ) -> Response:
         """Search with a photo: a file, or a data URL in JSON."""
+        examples = read_examples(searcher.index, like, unlike)
         async with _sent_photo(request) as (name, file):
-            answer = await run(mode, lambda: search_photo(searcher, file.read(), name, mode, count, where))
+            answer = await run(
+                mode,
+                lambda: search_photo(searcher, file.read(), name, mode, count, where, examples),
+            )
         return answer.write(format)
 
     @router.post("/embed", openapi_extra=PHOTO)
@@ -191,6 +216,17 @@ def require_item(index: Store, item: int) -> None:
     """Raise UnknownItemError for the id of an image that is not in the index."""
     if not 0 <= item < len(index.items):
         raise UnknownItemError(f"The index has no image {item}; its ids are 0 to {len(index.items) - 1}.")
+
+
+def read_examples(index: Store, like: str, unlike: str) -> Examples:
+    """Read ids such as `3,5`; HTTPException names one that is not in the index."""
+    wanted, unwanted = ([int(each) for each in ids.split(",") if each] for ids in (like, unlike))
+    for item in (*wanted, *unwanted):
+        try:
+            require_item(index, item)
+        except UnknownItemError as reason:
+            raise HTTPException(404, str(reason)) from reason
+    return Examples(wanted, unwanted)
 
 
 def require_mode(searcher: SharedSearcher, mode: str) -> None:

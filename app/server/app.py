@@ -86,7 +86,7 @@ class PageCompression:
     """Compresses the page itself, which is 130 kB of text; the rest is small, or compressed already."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self._app, self._compressed = app, GZipMiddleware(app, compresslevel=3)
+        self._app, self._compressed = app, GZipMiddleware(app, compresslevel=5)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""

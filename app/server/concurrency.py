@@ -13,9 +13,10 @@ from PIL import Image
 
 from app.server.metrics import FAILED, STAGES
 from index.errors import RetrievalError, needs
+from index.feedback import Examples
 from index.images.decode import Photo
 from index.io import content_digest
-from index.search import MODES, Found, Searcher
+from index.search import MODES, NO_EXAMPLES, Found, Searcher
 from index.stores.filters import Filter
 from index.text.models import Text
 
@@ -70,11 +71,18 @@ class SharedSearcher(Searcher):
             return TEXT
         return MODES[mode][0] if mode in MODES else "teacher"
 
-    def find(self, photos: Sequence[Photo], mode: str, k: int, filter: Filter | None = None) -> Found:
+    def find(
+        self,
+        photos: Sequence[Photo],
+        mode: str,
+        k: int,
+        filter: Filter | None = None,
+        examples: Examples = NO_EXAMPLES,
+    ) -> Found:
         """Search as `Searcher.find`; raises BusyError if its turn does not come in time."""
         self._require_mode(mode)
         with self._turn(mode):
-            found = super().find(photos, mode, k, filter)
+            found = super().find(photos, mode, k, filter, examples)
         return _observed(found, mode)
 
     def find_text(self, text: Text, mode: str, k: int, filter: Filter | None = None) -> Found:

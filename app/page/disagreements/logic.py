@@ -1,25 +1,21 @@
 """How far student and teacher agree on each image of the gallery: computed once, and kept with the index."""
 
-import json
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from app.page.kept import keep, read_kept
 from index.errors import UsageError
 from index.evaluation.metrics import overlap_at_k, rank_biased_overlap
-from index.io import atomic_write, content_digest
 from index.search import Searcher
 from index.stores.base import Store
 
 DEPTH = 10
 MOST = 10_000  # queries: of a larger gallery a random sample is asked for
 CHUNK = 128  # queries at a time: between two of them, others can search
-PREFIX = "agreement-"
+KEPT, COLUMNS = "agreement", ("item", "overlap", "rbo")
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ def find_disagreements(searcher: Searcher, report: Callable[[float], None]) -> A
     if kept is not None:
         return kept
     found = compute_agreements(searcher, report)
-    _keep(searcher.index, found)
+    keep(searcher.index, KEPT, dict(zip(COLUMNS, (found.items, found.overlap, found.rbo), strict=True)))
     return found
 
 
@@ -93,28 +89,12 @@ def compute_agreements(searcher: Searcher, report: Callable[[float], None], most
     return Agreements(items[order], overlap[order], rbo[order])
 
 
-def _name(index: Store) -> str:
-    """Name the file by the manifest, which changes with every change of the index or its models."""
-    manifest = json.dumps(asdict(index.manifest), sort_keys=True)
-    return f"{PREFIX}{content_digest(manifest.encode())}.parquet"
-
-
 def _read(index: Store) -> Agreements | None:
+    kept = read_kept(index, KEPT, COLUMNS)
     try:
-        table = pq.read_table(index.data / _name(index))
-        found = Agreements(*(table[name].to_numpy() for name in ("item", "overlap", "rbo")))
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):  # none yet, or not one of ours
+        found = Agreements(*kept) if kept else None
+    except (TypeError, ValueError):  # not one of ours
         return None
-    known = found.items.dtype.kind == "i" and np.isin(found.items, np.arange(len(index))).all()
-    return found if len(found) and known else None
-
-
-def _keep(index: Store, found: Agreements) -> None:
-    """Write it into the index folder; where that cannot be written, it is computed again another time."""
-    path = index.data / _name(index)
-    table = pa.table({"item": found.items, "overlap": found.overlap, "rbo": found.rbo})
-    with suppress(OSError):
-        with atomic_write(path) as beside:
-            pq.write_table(table, beside, compression="zstd")
-        for old in set(index.data.glob(f"{PREFIX}*.parquet")) - {path}:
-            old.unlink()
+    if found is None or not len(found) or found.items.dtype.kind != "i":
+        return None
+    return found if np.isin(found.items, np.arange(len(index))).all() else None

@@ -1,6 +1,6 @@
 // The address bar: a search can be opened again, and sent to others; the tabs keep their own part of it.
 
-const OWN = /^(id|sent|text|mode|view|k|turn|box|prefix|cut)$|^column\./;
+const OWN = /^(id|sent|text|mode|view|k|turn|box|prefix|cut|like|unlike)$|^column\./;
 let written = '';  // the part of the address that is on show
 
 const ownPart = params => [...params].filter(([name]) => OWN.test(name)).join('&');
@@ -16,6 +16,7 @@ function writeAddress(replace) {
   searchParams.set('k', fields.k);
   if (fields.turn) searchParams.set('turn', fields.turn);
   if (fields.box.join() !== WHOLE) searchParams.set('box', fields.box.map(edge => edge.toFixed(3)).join());
+  for (const kind of Object.keys(examples)) if (fields[kind]?.length) searchParams.set(kind, fields[kind].join());
   if (fields.prefix) searchParams.set('prefix', fields.prefix);
   if (fields.cut) searchParams.set('cut', fields.cut);
   for (const [name, value] of Object.entries(fields.columns || {})) searchParams.set(`column.${name}`, value);
@@ -42,9 +43,11 @@ function readAddress() {
   if (/^\d+$/.test(asked.get('k'))) chooseCount(Number(asked.get('k')));
   setFilters(asked);
   const looked = {turn: Number(asked.get('turn')) || 0, box: asked.get('box')?.split(',').map(Number) || [0, 0, 1, 1]};
+  for (const kind of Object.keys(examples)) examples[kind] = (asked.get(kind) || '').split(',').filter(each => /^\d+$/.test(each)).map(Number);
+  const how = {replace: true, keep: true};
   const gone = $$('.mode-of').some((select, i) => named[i] && select.value !== named[i]);
-  if (text) { $('.address').value = text; searchWords(text, {replace: true}); }
-  else if (id === null) searchSent(sent, looked, {replace: true});
-  else searchItem(/^\d+$/.test(id) ? Number(id) : id, looked, {replace: true});
+  if (text) { $('.address').value = text; searchWords(text, how); }
+  else if (id === null) searchSent(sent, looked, how);
+  else searchItem(/^\d+$/.test(id) ? Number(id) : id, looked, how);
   if (gone) showComplaint('<p class="note">There is no such mode here as this address asks for: each column names its own.</p>');
 }

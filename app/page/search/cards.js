@@ -16,7 +16,14 @@ function neighbour(hits, from, key) {
   return best;
 }
 
-function walkResults(page, showLarge) {
+// Near-duplicates lie under the first of them until they are asked for.
+function unfold(button) {
+  const card = cardOf(button), open = button.getAttribute('aria-expanded') !== 'true';
+  button.setAttribute('aria-expanded', open);
+  for (const each of card.parentElement.querySelectorAll(`[data-under="${card.dataset.id}"]`)) each.classList.toggle('folded', !open);
+}
+
+function walkResults(page, showLarge, vote) {
   function light(card) {
     page.querySelectorAll('.columns .lit').forEach(each => each.classList.remove('lit'));
     if (card) page.querySelectorAll(`.columns [data-id="${card.dataset.id}"]`).forEach(each => each.classList.add('lit'));
@@ -27,9 +34,11 @@ function walkResults(page, showLarge) {
     const hit = event.target.closest?.('.hit');
     if (!hit || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key.startsWith('Arrow')) {
-      const next = neighbour(page.querySelectorAll('.columns .hit'), hit, event.key);
+      const next = neighbour([...page.querySelectorAll('.columns .hit')].filter(each => each.checkVisibility()), hit, event.key);
       if (next) { hit.tabIndex = -1; next.tabIndex = 0; next.focus(); }
-    } else if (event.key === ' ' || event.key === 'o') showLarge(cardOf(hit));
+    } else if (event.key === '+' && cardOf(hit).querySelector('.alike')) unfold(cardOf(hit).querySelector('.alike'));
+    else if (event.key === 'm' || event.key === 'l') vote(event.key === 'm' ? 'like' : 'unlike', Number(cardOf(hit).dataset.id));
+    else if (event.key === ' ' || event.key === 'o') showLarge(cardOf(hit));
     else return;
     event.preventDefault();
   });

@@ -11,6 +11,7 @@ from app.page.search.query import Query, SearchRequest, View
 from app.server.metrics import STAGES
 from index.errors import ImageError, RetrievalError
 from index.evaluation.metrics import overlap_at_k, rank_biased_overlap
+from index.feedback import Examples
 from index.search import MODES, Found, Results, Searcher
 from index.stores.filters import Filter
 
@@ -88,7 +89,8 @@ def search_column(searcher: Searcher, query: Query, mode: str, request: SearchRe
     # Part of an image of the gallery finds that image, unlike the whole, which `find` leaves out by itself.
     own = [] if query.view == View() else searcher.index.ids_by_digest.get(query.digest, [])
     try:
-        found = searcher.find([photo], mode, request.k + len(own), wanted)
+        examples = Examples(request.like, request.unlike)
+        found = searcher.find([photo], mode, request.k + len(own), wanted, examples)
     except RetrievalError as reason:  # a budget is spent, an endpoint cannot be reached
         return SearchColumn(mode, None, missing=str(reason))
     return SearchColumn(mode, replace(found, results=_without(found.results, own, request.k)), decoded)

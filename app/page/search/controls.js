@@ -33,12 +33,30 @@ function setFilters(asked) {
   sayCut();
 }
 
+// More like this, less like this: what was voted for is a chip, which takes it off.
+function vote(kind, id) {
+  const other = kind === 'like' ? 'unlike' : 'like';
+  examples[kind] = [...examples[kind].filter(each => each !== id), id];
+  examples[other] = examples[other].filter(each => each !== id);
+  search();
+}
+
+function exampleChip(kind, id) {
+  const chip = document.createElement('button'), said = kind === 'like' ? 'More like this' : 'Less like this';
+  Object.assign(chip, {type: 'button', className: `button example-of ${kind}`, innerHTML: `<img src="thumbs/${id}" alt=""><span>${said} ✕</span>`, ariaLabel: `Take off: ${said}`});
+  chip.addEventListener('click', () => {
+    examples[kind] = examples[kind].filter(each => each !== id);
+    $('.bar-of-tools button').focus();
+    search();
+  });
+  return chip;
+}
+
 // Their panel is folded: how many are set is told on its button, and each is a chip that takes it off.
 function sayFilters() {
-  if (!$('.prefix')) return;
-  const set = [$('.prefix'), $('input.cut'), ...$$('.column-value')].filter(each => each.value && !(each.className === 'cut' && each.value === '0'));
+  const set = !$('.prefix') ? [] : [$('.prefix'), $('input.cut'), ...$$('.column-value')].filter(each => each.value && !(each.className === 'cut' && each.value === '0'));
   const count = set.length;
-  $('.chips').replaceChildren(...set.map(each => {
+  $('.chips').replaceChildren(...Object.keys(examples).flatMap(kind => examples[kind].map(id => exampleChip(kind, id))), ...set.map(each => {
     const chip = document.createElement('button');
     const said = {prefix: `Name: ${each.value}…`, cut: `At least ${each.value}% of the best`}[each.className] || `${each.dataset.column}: ${each.value}`;
     Object.assign(chip, {type: 'button', className: 'button', textContent: `${said} ✕`, ariaLabel: `Take off ${said}`});
@@ -50,6 +68,7 @@ function sayFilters() {
     });
     return chip;
   }));
+  if (!$('.prefix')) return;
   $('.filters summary').textContent = count ? `Filters: ${count}` : 'Filters';
   $('.filters').classList.toggle('on', count > 0);
   $('.reset').hidden = !count;
@@ -128,24 +147,15 @@ page.addEventListener('click', event => {
     openExtras(true);
     $('.help').open = true;
   } else if (example) searchItem(Number(example.dataset.id));
+  else if (card && event.target.closest('.vote')) vote(event.target.closest('.vote').dataset.vote, Number(card.dataset.id));
+  else if (event.target.closest('.alike')) unfold(event.target.closest('.alike'));
   else if (card && (event.target.closest('.open') || matchMedia('(hover: none)').matches)) showLarge(card);
   else if (card && event.target.closest('.hit')) searchItem(Number(card.dataset.id));
 });
 
-// A group of buttons is one stop of the Tab key; arrows go from one to the next.
-for (const group of $$('.examples, .tools, .switch, .share')) {
-  const buttons = [...group.querySelectorAll('button')];
-  group.addEventListener('focusin', event => buttons.forEach(button => { button.tabIndex = button === event.target ? 0 : -1; }));
-  group.addEventListener('focusout', () => buttons.forEach(button => { button.tabIndex = 0; }));
-  group.addEventListener('keydown', event => {
-    const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
-    if (!step) return;
-    const there = buttons.filter(button => !button.disabled && button.checkVisibility({visibilityProperty: true}));
-    there.at((there.indexOf(document.activeElement) + step) % there.length).focus();
-    event.preventDefault();
-  });
-}
+const PICTURE = '.tools button, .file, .camera', BAR = '.switch button, .bar-of-tools summary, .menu, .k, .share button, [data-column="0"] .mode-of';
+for (const group of [PICTURE, '.examples button', BAR]) rove($$(group));
 
 addEventListener('popstate', readAddress);
-walkResults(page, showLarge);
+walkResults(page, showLarge, vote);
 readAddress();

@@ -1,6 +1,6 @@
 // The large view of a result: the original beside the query, what is known of it, and the way to the next one.
 
-function makeLargeView(dialog, asked, describe, use, leave) {
+function makeLargeView(dialog, asked, describe, use, leave, vote) {
   const image = dialog.querySelector('img'), about = dialog.querySelector('.about'), query = dialog.querySelector('canvas');
   let card = null, place = null;
 
@@ -30,6 +30,9 @@ function makeLargeView(dialog, asked, describe, use, leave) {
   dialog.querySelector('.previous').addEventListener('click', () => step('previousElementSibling'));
   dialog.querySelector('.next').addEventListener('click', () => step('nextElementSibling'));
   dialog.querySelector('.close').addEventListener('click', () => dialog.close());
+  for (const button of dialog.querySelectorAll('.vote')) {
+    button.addEventListener('click', () => { dialog.close(); vote(button.dataset.vote, Number(card.dataset.id)); });
+  }
   dialog.querySelector('.use').addEventListener('click', () => {
     dialog.close();
     use(Number(card.dataset.id));

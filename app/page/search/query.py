@@ -57,6 +57,8 @@ class SearchRequest:
         text: Words to search with in place of a picture, if any.
         prefix: Only images with a name that starts like this.
         columns: Only images with these values, as pairs of column and value.
+        like: Images of the gallery to find more of.
+        unlike: Images of the gallery to find less of.
         cut: Only results at least this share as similar as the best; 0 keeps all.
         soon: Whether to answer with the first column and leave the second for later.
     """
@@ -70,6 +72,8 @@ class SearchRequest:
     text: str = ""
     prefix: str = ""
     columns: tuple[tuple[str, str], ...] = ()
+    like: tuple[int, ...] = ()
+    unlike: tuple[int, ...] = ()
     cut: float = 0.0
     soon: bool = False
 
@@ -92,13 +96,15 @@ def read_request(asked: Mapping[str, Any], searcher: Searcher) -> SearchRequest:
             text=str(asked.get("text", "")),
             prefix=str(asked.get("prefix", "")),
             columns=tuple((str(name), str(value)) for name, value in dict(asked.get("columns", {})).items()),
+            like=tuple(map(int, asked.get("like", ()))),
+            unlike=tuple(map(int, asked.get("unlike", ()))),
             cut=min(max(float(asked.get("cut", 0)), 0.0), 1.0),
             soon=bool(asked.get("soon")),
         )
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError("This search cannot be read. Open the page again.") from error
-    if item is not None:
-        require_item(searcher.index, item)
+    for each in (*request.like, *request.unlike, *([] if item is None else [item])):
+        require_item(searcher.index, each)
     unknown = [mode for mode in request.modes if mode not in searcher.modes]
     if not request.modes or (unknown and unknown != ["teacher"]):  # that of a missing teacher gets its reason
         raise UsageError(f"There is no mode {', '.join(unknown)} here, only {', '.join(searcher.modes)}.")

@@ -5,6 +5,7 @@ const $ = selector => page.querySelector(selector);
 const $$ = selector => [...page.querySelectorAll(selector)];
 const WHOLE = '0,0,1,1', STEP = 12;
 const BLANK = `<ol class="cards blank" aria-hidden="true">${'<li></li>'.repeat(STEP)}</ol>`;
+const examples = {like: [], unlike: []};  // ids of results to find more of, and less of
 const files = new Map();  // photos by their digest: to send one again that the server has forgotten
 let query = null;         // {item} or {sent, file} or {address} or {text}, with its name and what shows its picture
 let shown = null;         // the query whose results are on show, and how it is looked at
@@ -12,7 +13,7 @@ let serial = 0, last = {};
 
 const cropper = makeCropper($('.picture'), live => live ? followCrop() : search({replace: true}));
 const drawRungs = makeLadder($('.columns'), $('.rungs'));
-const showLarge = makeLargeView($('.large'), $('.frame canvas'), describe, id => searchItem(id), place => refocus(place));
+const showLarge = makeLargeView($('.large'), $('.frame canvas'), describe, id => searchItem(id), place => refocus(place), (kind, id) => vote(kind, id));
 openEntries(page, searchFile, searchAddress, searchWords, (text, kind = 'note error') => showComplaint(`<p class="${kind}">${text}</p>`));
 
 // What is asked
@@ -24,7 +25,7 @@ const modes = () => $$('.mode-of').slice(0, isSingle() ? 1 : 2).map(select => se
 function readRequest() {
   return {
     ...(query.text ? {text: query.text} : query.item === undefined ? {sent: query.sent, address: query.sent ? '' : query.address} : {item: query.item}),
-    ...cropper.view, modes: modes(), k: Number($('.k').value), ...readFilters(),
+    ...cropper.view, ...(query.text ? {} : examples), modes: modes(), k: Number($('.k').value), ...readFilters(),
   };
 }
 
@@ -67,6 +68,7 @@ const preview = async answer => {
 
 function start(asked, pictures, view, how) {
   if (!how?.replace) scrollTo({top: 0});
+  if (!how?.keep) Object.assign(examples, {like: [], unlike: []});
   query = Object.assign(asked, {pictures});
   cropper.look(view);
   sayQuery(asked.name);
@@ -167,7 +169,7 @@ function fail(html) {
     sayQuery(last.name);
   }
   if ($('#second .waiting')) showColumn(1, '');
-  showComplaint(html, () => start(failed, failed.pictures, view));
+  showComplaint(html, () => start(failed, failed.pictures, view, {keep: true}));
 }
 
 // What is known of an image, with its place in each column.
@@ -236,5 +238,6 @@ function focused() {
 
 function refocus({column, id}) {
   const list = $$('.list')[column];
-  (list.querySelector(`.card[data-id="${id}"] .hit`) || list.querySelector('.hit'))?.focus({preventScroll: true});
+  const card = list.querySelector(`.card[data-id="${id}"]`), seen = card?.classList.contains('folded') ? card.dataset.under : id;
+  (list.querySelector(`.card[data-id="${seen}"] .hit`) || list.querySelector('.hit'))?.focus({preventScroll: true});
 }

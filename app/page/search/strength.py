@@ -7,6 +7,7 @@ from threading import Thread
 import numpy as np
 
 from app.page.background import lower_priority
+from index.duplicates import NEIGHBOURS, least_similarity
 from index.errors import RetrievalError
 from index.search import MODES, Searcher
 
@@ -27,6 +28,7 @@ class Scale:
     strong: float
     likely: float
     weak: float
+    near: float = 2.0  # from here on they are near-duplicates: `index.duplicates.least_similarity`
 
     def name(self, similarity: float) -> str:
         """Name the strength of a match: strong, likely, weak or far."""
@@ -40,13 +42,13 @@ def measure_scale(searcher: Searcher, mode: str) -> Scale | None:
     if count < FEWEST or mode not in searcher.stored_modes:
         return None
     items = np.sort(np.random.default_rng(0).choice(count, min(SAMPLE, count), replace=False))
-    nearest = searcher.search_items(items.tolist(), mode, 1).scores[:, 0]
+    nearest = searcher.search_items(items.tolist(), mode, NEIGHBOURS).scores
     space = MODES[mode][1]
     rows = searcher.index.rows(space, items)
     pairs = searcher.index.manifest.spaces[space].type.similarity(rows, rows)
     apart = pairs[np.triu_indices(len(items), 1)]
-    strong, likely = np.percentile(nearest, (50, 5)).tolist()
-    return Scale(strong, likely, float(np.percentile(apart, 95)))
+    strong, likely = np.percentile(nearest[:, 0], (50, 5)).tolist()
+    return Scale(strong, likely, float(np.percentile(apart, 95)), least_similarity(nearest))
 
 
 class Scales:

@@ -28,9 +28,10 @@ from app.page.search.views import (
     render_search,
     render_waiting,
 )
-from app.page.views import add_html, render_error
+from app.page.views import ROVE, add_html, render_error
 from app.server.api import only_of, require_item
 from app.server.pictures import make_jpeg
+from index.duplicates import fold_near
 from index.errors import ImageError, RetrievalError, UsageError, needs
 from index.search import Searcher
 
@@ -39,7 +40,7 @@ with needs("demo"):
     from gradio.data_classes import DataWithFiles
 
 NAMES = ("crop", "cards", "ladder", "large", "entry", "search", "address", "controls")
-SCRIPTS = [Path(__file__).with_name(f"{name}.js") for name in NAMES]
+SCRIPTS = [ROVE, *(Path(__file__).with_name(f"{name}.js") for name in NAMES)]
 EXAMPLES = 12
 CACHED_BYTES = 64 << 20  # bytes of photos that are remembered, so that a crop of one need not send it again
 CACHED_COLUMNS = 256  # searches that are remembered: a comparison's second answer repeats the first column
@@ -139,7 +140,7 @@ class SearchPage:
         agreed = agreement(*columns) if len(columns) == 2 else None
         others = columns[::-1] if len(columns) == 2 else [None]
         html = [
-            render_column(one, index, other, self._title, self.scales.get(one.mode))
+            render_column(one, index, other, self._title, self.scales.get(one.mode), self._fold(one))
             for one, other in zip(columns, others, strict=True)
         ]
         waiting = (request.modes[1], request.k) if request.soon and len(request.modes) == 2 else None
@@ -157,7 +158,7 @@ class SearchPage:
         }
 
     def _find(self, query: Query, mode: str, request: SearchRequest) -> SearchColumn:
-        key = (query.digest, query.view, mode, request.k, request.prefix, request.columns, request.cut)
+        key = query.digest, query.view, mode, replace(request, modes=(), item=None, sent="", soon=False)
         with self._lock:
             known = self._columns.get(key)
         if known is not None:
@@ -167,6 +168,10 @@ class SearchPage:
             with self._lock:
                 self._columns[key] = column
         return column
+
+    def _fold(self, column: SearchColumn) -> dict[int, int]:
+        scale = self.scales.get("student")
+        return fold_near(self.searcher.index, column.ids, scale.near) if scale and column.ids else {}
 
     def _costs(self, modes: Sequence[str]) -> dict[str, Cost]:
         learnt = getattr(self.searcher.models["student"], "metadata", {}).get("retrieval.queried")

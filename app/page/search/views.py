@@ -1,5 +1,6 @@
 """Show results: what the templates beside this need to know."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,11 +94,12 @@ def render_column(
     other: SearchColumn | None = None,
     title: str = "",
     scale: Scale | None = None,
+    folded: Mapping[int, int] | None = None,
 ) -> str:
     """Show one column's results as cards, marked with how far each moved from the other column, if any.
 
     `title` is the column of the metadata that names them; empty takes the names of their files. `scale` tells
-    how strong each match is, if that is known.
+    how strong each match is, if that is known. `folded` maps near-duplicates to the result they lie under.
     """
     if column.found is None:
         return render_note(column.missing)
@@ -108,6 +110,8 @@ def render_column(
         name = LABELS[other.mode]
         marks = [_mark(shift, rank, name) for rank, shift in enumerate(rank_shifts(column, other), 1)]
     titles = [index.metadata_of(item).get(title, "") if title else "" for item in column.ids]
+    folded = folded or {}
+    under = Counter(folded.values())
     cards = [
         (
             rank,
@@ -117,6 +121,8 @@ def render_column(
             titles[rank - 1],
             len(index.items[item].copies),
             mark,
+            folded.get(item),
+            under[item],
             scale and scale.name(score),
         )
         for rank, (item, score, mark) in enumerate(zip(column.ids, column.scores, marks, strict=True), 1)

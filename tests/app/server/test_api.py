@@ -381,3 +381,16 @@ def test_the_lines_of_the_help_work_as_they_stand(app, tmp_path: Path):
 
 def test_the_help_escapes_its_address():
     assert "<script>" not in api_help("http://a/<script>", ["student"])
+
+
+def test_examples_draw_the_search_and_are_checked(app, root: Path):
+    with TestClient(app) as client:
+        plain = client.get("/search?id=0&k=12").json()["results"]
+        best, last = plain[0]["id"], plain[-1]["id"]
+        moved = client.get(f"/search?id=0&k=12&like={last}&unlike={best}").json()["results"]
+        assert {hit["id"] for hit in moved} == {hit["id"] for hit in plain} - {best, last}
+        photo = {"image": (root / "images" / "00.png").read_bytes()}
+        sent = client.post(f"/search?k=12&like={last}&unlike={best}", files=photo).json()["results"]
+        assert [hit["id"] for hit in sent] == [hit["id"] for hit in moved]
+        assert client.get("/search?id=0&like=12").status_code == 404
+        assert client.get("/search?id=0&like=a").status_code == 422

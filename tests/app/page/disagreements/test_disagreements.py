@@ -107,7 +107,7 @@ def test_an_index_that_cannot_be_written_is_no_reason_to_fail(searcher: Searcher
     def refuse(*_, **__):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("app.page.disagreements.logic.pq.write_table", refuse)
+    monkeypatch.setattr("app.page.kept.pq.write_table", refuse)
     assert len(find_disagreements(searcher, quiet)) == 30
     assert not list(searcher.index.data.glob("*agreement-*"))
 

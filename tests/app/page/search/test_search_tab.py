@@ -16,7 +16,6 @@ from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.io import content_digest
 from index.search import Searcher
-from index.stores.filters import Filter
 
 BOTH = {"modes": ["student", "teacher"], "k": 4}
 
@@ -49,9 +48,9 @@ def test_the_first_column_comes_alone_and_then_both(page: SearchPage, searcher: 
     asked = []
     find = searcher.find
 
-    def count(photos, mode: str, k: int, narrow: Filter):
+    def count(photos, mode: str, *how):
         asked.append(mode)
-        return find(photos, mode, k, narrow)
+        return find(photos, mode, *how)
 
     monkeypatch.setattr(searcher, "find", count)
     soon = page.search({**BOTH, "item": 0, "soon": True})

@@ -1,0 +1,40 @@
+"""What a page has computed of an index, kept beside its data: read again until the index changes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from index.io import atomic_write, content_digest
+from index.stores.base import Store
+
+
+def read_kept(index: Store, name: str, columns: Sequence[str]) -> list[NDArray[Any]] | None:
+    """Read what was kept under a name; None if there is nothing, or nothing of ours."""
+    try:
+        table = pq.read_table(_file(index, name))
+        return [table[column].to_numpy() for column in columns]
+    except (OSError, pa.ArrowException, KeyError):
+        return None
+
+
+def keep(index: Store, name: str, columns: Mapping[str, NDArray[Any]]) -> None:
+    """Write it into the index folder; where that cannot be written, it is computed again another time."""
+    path = _file(index, name)
+    with suppress(OSError):
+        with atomic_write(path) as beside:
+            pq.write_table(pa.table(dict(columns)), beside, compression="zstd")
+        for old in set(index.data.glob(f"{name}-*.parquet")) - {path}:
+            old.unlink()
+
+
+def _file(index: Store, name: str) -> Path:
+    """Name the file by the manifest, which changes with every change of the index or its models."""
+    manifest = json.dumps(asdict(index.manifest), sort_keys=True)
+    return index.data / f"{name}-{content_digest(manifest.encode())}.parquet"

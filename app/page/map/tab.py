@@ -1,0 +1,72 @@
+"""The map tab: what its script asks for."""
+
+from base64 import b64encode
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.page.background import Background, Progress, lower_priority
+from app.page.disagreements.logic import find_disagreements
+from app.page.map.logic import PhotoMap, colour_by, find_map, sketch
+from app.page.views import SEEN, add_html
+from index.errors import needs
+from index.html import load
+from index.search import Searcher
+
+with needs("demo"):
+    import gradio as gr
+
+FIRST_WAIT = 1.0  # seconds: what was kept is there by then
+UNKNOWN = 255  # in place of an agreement in percent
+HTML = load("app/page/map/map.html")
+Agreed = NDArray[np.uint8]
+
+
+def build_map_tab(searcher: Searcher) -> None:
+    """Add the tab to the page that is being laid out. It computes when it is first looked at."""
+    compares = "teacher" in searcher.stored_modes
+
+    def compute(report: Progress) -> tuple[PhotoMap, Agreed | None]:
+        lower_priority()  # searches come first
+        found, agreed = find_map(searcher), None
+        if compares:
+            known = find_disagreements(searcher, report)
+            agreed = np.full(len(searcher.index), UNKNOWN, np.uint8)
+            agreed[known.items] = np.round(100 * known.overlap)
+            agreed = agreed[found.items]
+        return found, agreed
+
+    work = Background(compute)
+    first = cache(lambda: (sketch(searcher), None))
+    colours = cache(lambda: colour_by(searcher, first()[0].items))
+
+    def photo_map(asked: dict[str, Any]) -> dict[str, Any]:
+        work.start()
+        ended = work.wait(FIRST_WAIT)
+        if not ended and asked.get("shown"):
+            return {"waiting": True}
+        found, agreed = work.result if ended and work.result else first()
+        columns = {
+            name: {"values": names, "codes": _pack(codes)} for name, (names, codes) in colours().items()
+        }
+        return {
+            "ids": _pack(found.items.astype("<u4")),
+            "places": {
+                name: _pack(np.round(65_535 * each).astype("<u2")) for name, each in found.places.items()
+            },
+            "agreement": "" if agreed is None else _pack(agreed),
+            "columns": columns,
+            "waiting": not ended,
+            "error": work.error,
+        }
+
+    with gr.Tab("Map", id="map"):
+        script = Path(__file__).with_name("map.js")
+        add_html(HTML.page(compares), "map", [SEEN, script], [photo_map])
+
+
+def _pack(numbers: NDArray[Any]) -> str:
+    return b64encode(numbers.tobytes()).decode()
