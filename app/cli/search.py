@@ -32,9 +32,7 @@ def search(
     ],
     k: Annotated[int, typer.Option("-k", help="How many results.")] = 10,
     mode: Annotated[str, option("student, teacher, asymmetric or rerank.")] = "student",
-    where: Annotated[
-        list[str] | None, option("column=value, column=one,other or column<20. May repeat.", "all")
-    ] = None,
+    where: Annotated[list[str] | None, option("column=one,other or column<20. May repeat.", False)] = None,
     like: Annotated[list[str] | None, option("A photo to find more of. May repeat.", False)] = None,
     unlike: Annotated[list[str] | None, option("A photo to find less of. May repeat.", False)] = None,
     prefix: Annotated[str, option("Only images with a path that starts with this.")] = "",

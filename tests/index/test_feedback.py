@@ -49,7 +49,7 @@ def test_examples_are_not_found_and_draw_the_search(searcher: Searcher, mode: st
     examples = Examples(like=[last], unlike=[before[0]])
     after = searcher.find([photo], mode, 12, None, examples).results
     assert {item for item, _ in after.hits()} == set(before) - {last, before[0]}
-    assert searcher.search_items([0], mode, 12, examples).ids.tolist() == after.ids.tolist()
+    assert searcher.search_items([0], mode, 12, examples=examples).ids.tolist() == after.ids.tolist()
     shown = decode(Path(searcher.index.items[last].path).read_bytes(), "shown", 64)  # the photo is its item
     by_photo = searcher.find([photo], mode, 12, None, Examples(like=[shown], unlike=[before[0]])).results
     np.testing.assert_array_equal(by_photo.ids, after.ids)
