@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,6 +33,7 @@ from PIL import Image
 
 from index.build.embed import embed_files
 from index.embedders.onnx import OnnxEmbedder
+from index.embedders.openvino import OpenVinoSession
 from index.evaluation.metrics import overlap_at_k
 from index.images.decode import read_photo
 from index.images.file import ImageFile
@@ -182,19 +184,24 @@ def make_models_alone(files: Sequence[ImageFile], model: OnnxEmbedder) -> Callab
 
 
 def compare_rankings(files: Sequence[ImageFile], path: Path) -> None:
-    """Print how many of the ten nearest stay when JPEGs are decoded smaller."""
-    model = OnnxEmbedder(path, "cpu")
-    nearest = []
-    for side in (None, model.side):
+    """Print how many of the ten nearest stay when JPEGs are decoded smaller, and when OpenVINO embeds."""
+    model, other = OnnxEmbedder(path, "cpu"), OnnxEmbedder(path, "cpu")
+    ways = {"whole decoding": (model, None), "ONNX Runtime": (model, model.decode_side)}
+    if find_spec("openvino"):
+        other.session = OpenVinoSession(other.data)
+        ways["OpenVINO"] = (other, model.decode_side)
+    nearest = {}
+    for name, (embedder, side) in ways.items():
         rows = np.concatenate([
-            model.embed([model.prepare(read_photo(file, side)) for file in files[start : start + BATCH]])
+            embedder.embed([model.prepare(read_photo(file, side)) for file in files[start : start + BATCH]])
             for start in range(0, len(files), BATCH)
         ])  # fmt: skip
         scores = rows @ rows.T
         np.fill_diagonal(scores, -2)
-        nearest.append(np.argsort(-scores, axis=1, kind="stable")[:, :10])
-    share = 100 * overlap_at_k(*nearest).mean()
-    print(f"overlap@10 with whole decoding, {len(files)} photos: {share:.2f} %")
+        nearest[name] = np.argsort(-scores, axis=1, kind="stable")[:, :10]
+    for name, found in nearest.items():
+        share = 100 * overlap_at_k(nearest["ONNX Runtime"], found).mean()
+        print(f"overlap@10 of ONNX Runtime with {name}, {len(files)} photos: {share:.2f} %")
 
 
 def compare_memory(files: Sequence[ImageFile], path: Path, scratch: Path) -> None:
