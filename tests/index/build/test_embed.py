@@ -62,7 +62,7 @@ class Watched:
     key = name = spec = "watched"
     options = EmbedderOptions()
     vector_type = UNIT_FLOATS
-    dim, side, provider = 4, 8, "none"
+    dim, side, decode_side, provider = 4, 8, 8, "none"
     vector_type = UNIT_FLOATS
 
     def __init__(self, lanes: int) -> None:
