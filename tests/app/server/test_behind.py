@@ -73,8 +73,8 @@ def test_head_of_what_only_takes_posts_is_refused(client):
 @pytest.mark.parametrize(
     ("method", "route", "known"),
     [
-        ("GET", "/search?id=0&prefix=nope/", ", only id, text, mode, k, format, where"),
-        ("POST", "/search?count=3", ", only mode, k, format, where"),
+        ("GET", "/search?id=0&prefix=nope/", ", only id, text, like, unlike, mode, k, format, where"),
+        ("POST", "/search?count=3", ", only like, unlike, mode, k, format, where"),
         ("GET", "/health?verbose=1", "; there are none"),
         ("GET", "/metrics?name=x", "; there are none"),
         ("GET", "/thumbs/0?size=64", "; there are none"),

@@ -128,7 +128,7 @@ def test_the_products_own_routes_are_described_and_are_as_described(http):
             example = {"id": 0} if path == "/search" else {}
             assert http.get(path.replace("{item}", "0"), params=example).status_code == 200, path
     names = {each["name"] for each in told["paths"]["/search"]["get"]["parameters"]}
-    assert names == {"id", "text", "mode", "k", "format", "where"}
+    assert names == {"id", "text", "like", "unlike", "mode", "k", "format", "where"}
     assert http.get("/docs").headers["location"] == "./?tab=api"
 
 

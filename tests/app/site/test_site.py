@@ -5,6 +5,7 @@ import math
 import shutil
 from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,15 @@ pytestmark = needs_chromium
 SHOWN = ".search[data-state=found]:not([aria-busy]) .card"
 SHOWN_NAMES = "[...document.querySelectorAll('.card .name')].map(name => name.title).join()"
 HERE = Path(__file__).parents[3]
+
+
+def until(tab: Any, expression: str, arg: Any = None) -> None:
+    """Wait for a condition. Playwright's own waiting evaluates later, when the page's policy forbids it."""
+    for _ in range(600):
+        if tab.evaluate(expression, arg):
+            return
+        tab.wait_for_timeout(50)
+    raise AssertionError(f"never came true: {expression}")
 
 
 def names(tab) -> list[str]:
@@ -141,7 +151,7 @@ def test_a_photo_finds_what_the_server_finds_and_nothing_is_sent(host, tab, buil
     )
     assert tab.inner_text(".size") == "30 photos"
     tab.click(".more")
-    tab.wait_for_function("document.querySelectorAll('.card').length === 30")
+    until(tab, "document.querySelectorAll('.card').length === 30")
     assert tab.evaluate("document.activeElement.closest('.card').querySelector('.rank').textContent") == "25"
     tab.click(".card:first-child .hit")
     tab.wait_for_selector(".large[open]")
@@ -164,7 +174,7 @@ def test_a_photo_can_be_dropped_and_pasted(host, tab, built, page_root):
     for kind, seed in (("drop", 61), ("paste", 62)):
         tab.evaluate(give, [kind, b64encode(encoded("PNG", picture(seed))).decode()])
         first = server_names(page_root, picture(seed))[0]
-        tab.wait_for_function("first => document.querySelector('.card .name')?.title === first", arg=first)
+        until(tab, "first => document.querySelector('.card .name')?.title === first", arg=first)
 
 
 def test_filters_a_link_and_the_teacher(host, tab, built, page_root):
@@ -173,17 +183,17 @@ def test_filters_a_link_and_the_teacher(host, tab, built, page_root):
     choose(tab, page_root / "query.png")
     tab.click(".filters summary")
     tab.select_option(".column-value", "North")
-    tab.wait_for_function("document.querySelectorAll('.card').length === 15")
+    until(tab, "document.querySelectorAll('.card').length === 15")
     assert all(int(name[-6:-4]) % 2 for name in names(tab))
     tab.fill(".prefix", "nowhere/")
-    tab.wait_for_function("document.querySelectorAll('.card').length === 0")
+    until(tab, "document.querySelectorAll('.card').length === 0")
     assert "No results with these filters" in tab.inner_text(".summary")
     tab.click(".reset")
-    tab.wait_for_function("document.querySelectorAll('.card').length === 24")
+    until(tab, "document.querySelectorAll('.card').length === 24")
     tab.click(".filters summary")
     tab.click(".card:nth-child(2) .hit")
     tab.click(".use")
-    tab.wait_for_function("location.hash.length === 33")
+    until(tab, "location.hash.length === 33")
     tab.wait_for_selector(SHOWN)
     searcher = open_searcher(page_root / "idx", with_teacher=False)
     (item,) = searcher.index.ids_by_digest[tab.url[-32:]]
@@ -225,15 +235,15 @@ def test_the_keyboard_is_enough(host, tab, built, page_root):
 def test_a_part_of_the_photo_is_searched_with_while_it_is_drawn(host, tab, built, page_root):
     tab.goto(host(built).address)
     whole = choose(tab, page_root / "query.png")
-    tab.wait_for_function("document.querySelector('.frame canvas').width === 160")
+    until(tab, "document.querySelector('.frame canvas').width === 160")
     box = tab.locator(".frame").bounding_box()
     tab.mouse.move(box["x"] + 30, box["y"] + 20)
     tab.mouse.down()
     tab.mouse.move(box["x"] + 90, box["y"] + 80, steps=4)
-    tab.wait_for_function(f"whole => {SHOWN_NAMES} !== whole", arg=",".join(whole))
+    until(tab, f"whole => {SHOWN_NAMES} !== whole", arg=",".join(whole))
     tab.mouse.up()
     tab.click(".whole")
-    tab.wait_for_function(f"whole => {SHOWN_NAMES} === whole", arg=",".join(whole))
+    until(tab, f"whole => {SHOWN_NAMES} === whole", arg=",".join(whole))
 
 
 def test_a_phone_has_no_sideways_scroll_and_large_targets(host, tab, built, page_root):
@@ -275,12 +285,13 @@ def test_it_works_offline_after_the_first_visit(host, tab, built, page_root):
     served = host(built)
     tab.goto(served.address)
     online = choose(tab, page_root / "query.png")
-    tab.wait_for_function(
+    until(
+        tab,
         "async () => { const cache = await caches.open('retrieval-site');"
         "const {scripts} = await (await fetch('manifest.json')).json();"
         "const kept = (await cache.keys()).map(({url}) => url);"
         "const at = name => new URL(name, location.href).href;"
-        "return [location.pathname, ...scripts].every(name => kept.includes(at(name))); }"
+        "return [location.pathname, ...scripts].every(name => kept.includes(at(name))); }",
     )
     served.server.shutdown()
     served.server.server_close()
