@@ -158,8 +158,8 @@ class Index:
         where: Mapping[str, str] | None = None,
         prefix: str = "",
         cut: float = 0.0,
-        like: Sequence[AnyPhoto] = (),
-        unlike: Sequence[AnyPhoto] = (),
+        like: AnyPhoto | Sequence[AnyPhoto] = (),
+        unlike: AnyPhoto | Sequence[AnyPhoto] = (),
     ) -> Hits:
         """Find the images most like a photo. A file never finds itself, nor a copy of itself.
 
@@ -185,7 +185,7 @@ class Index:
         if mode in ("teacher", "rerank") and self.searcher.teacher_missing:
             raise UsageError(self.searcher.teacher_missing)
         side = max(model.decode_side for model in self.searcher.models.values())
-        examples = Examples(*([_read(each, side) for each in photos] for photos in (like, unlike)))
+        examples = Examples(*([_read(each, side) for each in _list(photos)] for photos in (like, unlike)))
         wanted = Filter(prefix, where or {}, cut)
         found = self.searcher.find([_read(photo, side)], mode, k, wanted, examples).results
         return Hits(
@@ -349,6 +349,11 @@ def open_index(
 
 def _spec(teacher: Model | Teacher | None) -> TeacherSpec:
     return (teacher if isinstance(teacher, Teacher) else Teacher(teacher)).spec
+
+
+def _list(photos: AnyPhoto | Sequence[AnyPhoto]) -> Sequence[AnyPhoto]:
+    """One photo, or several."""
+    return photos if isinstance(photos, list | tuple) else [cast("AnyPhoto", photos)]
 
 
 def _read(photo: AnyPhoto, side: int) -> Photo:

@@ -109,10 +109,7 @@ def search_files(
         raise RetrievalError(searcher.teacher_missing)
     if words and (like or unlike):
         raise UsageError("--like and --unlike go with photos, and not with words.")
-    try:
-        examples = Examples(*([_read(searcher, Path(file)) for file in files] for files in (like, unlike)))
-    except ImageError as reason:
-        raise UsageError(f"--like, --unlike: {reason}.") from reason
+    examples = Examples(*([_read_example(searcher, file) for file in files] for files in (like, unlike)))
     answers = []
     for query in queries:
         try:
@@ -143,6 +140,13 @@ def _is_words(query: str) -> bool:
 def _read(searcher: Searcher, path: Path) -> Photo:
     side = max(model.decode_side for model in searcher.models.values())
     return read_photo(ImageFile(path.absolute(), path.name), side)
+
+
+def _read_example(searcher: Searcher, file: str) -> Photo:
+    try:
+        return _read(searcher, Path(file))
+    except ImageError as reason:
+        raise UsageError(f"--like and --unlike take photos, and {file} is none: {reason}.") from reason
 
 
 def format_scores(scores: Mapping[str, Mapping[str, float]]) -> str:

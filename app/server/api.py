@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+import re
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from io import BytesIO, StringIO
@@ -42,7 +43,7 @@ MOST_RESULTS = 500
 T = TypeVar("T")
 Mode = Annotated[str, Query(max_length=20)]
 Count = Annotated[int, Query(alias="k", ge=1, le=MOST_RESULTS)]
-Ids = Annotated[str, Query(pattern=r"^(\d{1,11}(,\d{1,11})*)?$", max_length=500)]  # as 3,5
+Ids = Annotated[str, Query(max_length=500)]  # as 3,5
 Format = Literal["json", "csv"]
 Where = Annotated[str, Query(max_length=1000)]  # conditions as for `parse_where`, between semicolons
 
@@ -220,6 +221,9 @@ def require_item(index: Store, item: int) -> None:
 
 def read_examples(index: Store, like: str, unlike: str) -> Examples:
     """Read ids such as `3,5`; HTTPException names one that is not in the index."""
+    for name, ids in (("like", like), ("unlike", unlike)):
+        if not re.fullmatch(r"(\d{1,11}(,\d{1,11})*)?", ids, re.ASCII):
+            raise HTTPException(422, f"{name}: Give ids of photos of the index, as in 3,5.")
     wanted, unwanted = ([int(each) for each in ids.split(",") if each] for ids in (like, unlike))
     for item in (*wanted, *unwanted):
         try:
@@ -263,15 +267,23 @@ async def _sent_photo(request: Request) -> AsyncIterator[tuple[str, BinaryIO]]:
             files = [part for part in form.values() if isinstance(part, UploadFile)]
             if not files:
                 raise HTTPException(400, "Send one file, under `image`.")
+            _refuse_fields(name for name, part in form.items() if not isinstance(part, UploadFile))
             yield files[0].filename or "photo", files[0].file
         return
     asked = await read_object(request)
     if asked is None or "image" not in asked:
         raise HTTPException(400, 'Send a form with a file under `image`, or {"image": "data:..."} as JSON.')
+    _refuse_fields(name for name in asked if name != "image")
     try:
         yield "photo", BytesIO(read_input(asked["image"]))
     except ValueError as reason:
         raise HTTPException(400, f"image {reason}.") from reason
+
+
+def _refuse_fields(names: Iterable[str]) -> None:
+    """Refuse what came with a photo and would not be read."""
+    for name in names:
+        raise HTTPException(422, f"{name}: Give it in the address, as in ?k=5, and not with the photo.")
 
 
 def _decode(searcher: SharedSearcher, data: bytes, name: str, mode: str) -> Photo:

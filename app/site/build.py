@@ -1,9 +1,10 @@
 """Write an index as a site: a static folder that searches in the visitor's browser."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -49,6 +50,17 @@ class SiteOptions:
     runtime: Path | None = None
     update: bool = False
 
+    def over(self, manifest: dict[str, Any]) -> "SiteOptions":
+        """Take what is not given from the manifest of the site as it was."""
+        known = manifest["names"]
+        return replace(
+            self,
+            title=self.title or manifest["title"],
+            title_column=self.title_column or known["title"],
+            link_column=self.link_column or known["link"],
+            pictures=self.pictures or known["pictures"],
+        )
+
 
 def build_site_by_name(index: Path, out: Path, options: SiteOptions) -> str:
     """Write the site of an index folder and say what it has.
@@ -64,8 +76,9 @@ def build_site(searcher: Searcher, out: Path, options: SiteOptions) -> str:
     """Write the site of an open index, as `build_site_by_name`."""
     index, student = searcher.index, searcher.models["student"]
     assert isinstance(student, OnnxEmbedder)
-    _check(options, searcher)
     folder = SiteFolder(out, options.update)
+    options = options.over(folder.manifest) if folder.manifest else options
+    _check(options, searcher)
     items, made = list(index.iter_items()), index.manifest.spaces["student"]
     layout = Layout.of([item.digest for item in items])
     module, wasm = find_runtime(options.runtime)
@@ -89,7 +102,11 @@ def build_site(searcher: Searcher, out: Path, options: SiteOptions) -> str:
         "count": len(items),
         "columns": index.columns,
         "separator": SEPARATOR,
-        "names": {"title": options.title_column, "link": options.link_column},
+        "names": {
+            "title": options.title_column,
+            "link": options.link_column,
+            "pictures": options.pictures,
+        },
         "model": student.name,
         "side": student.side,
         "crop": student.crop,

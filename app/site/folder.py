@@ -22,12 +22,13 @@ class SiteFolder:
             UsageError: It is something else.
         """
         self.path = path
+        self.manifest = _read_manifest(path)  # of the site that is there; empty without one
         self.written = 0  # bytes
         self._named: set[str] = set()
         there = path.is_dir() and any(path.iterdir())
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file. Give a folder.")
-        if there and not _is_site(path):
+        if there and not self.manifest:
             raise UsageError(f"{path} is no site, and not empty. Give another folder.")
         if there and not update:
             raise UsageError(f"{path} is there. Give --update to write what has changed.")
@@ -77,8 +78,9 @@ class SiteFolder:
         return len(gone)
 
 
-def _is_site(path: Path) -> bool:
+def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        return "shards" in json.loads((path / MANIFEST).read_bytes())
-    except (OSError, ValueError):
-        return False
+        known: dict[str, Any] = json.loads((path / MANIFEST).read_bytes())
+        return known if known.get("format") == FORMAT else {}
+    except (OSError, ValueError, AttributeError):
+        return {}

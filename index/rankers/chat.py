@@ -129,9 +129,11 @@ def read_numbers(text: str, count: int) -> list[int]:
     Candidates are numbered from 1, positions from 0; repeats, and numbers of no candidate, are left out.
     ValueError says what is wrong: there is no such list, or no candidate in it.
     """
-    lists = NAMED.findall(text) or re.findall(NUMBERS, text)
+    bare = re.fullmatch(r"[\d\s,>[\].]*\d[\d\s,>[\].]*", text)  # as in 3, 1, 2 or [3] > [1] > [2]
+    lists = NAMED.findall(text) or ([text] if bare else re.findall(NUMBERS, text))
     if not lists or (len(set(lists)) > 1 and not NAMED.search(text)):
-        raise ValueError("no list of numbers" if not lists else "several lists of numbers")
+        what = "several lists of numbers" if lists else "no list of numbers"
+        raise ValueError(f"{what}: {' '.join(text[:200].split())[:80]!r}")
     numbers = [int(number) for number in re.findall(r"\d{1,9}", lists[-1])]
     order = list(dict.fromkeys(number - 1 for number in numbers if 1 <= number <= count))
     if not order:

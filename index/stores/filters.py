@@ -93,6 +93,11 @@ def parse_where(conditions: Sequence[str]) -> dict[str, str]:
         if not (found := re.fullmatch(r"([^=<>]+)(=|<=|>=|<|>)(.*)", condition, re.DOTALL)):
             raise UsageError(f"--where takes column=value or column<value, not {condition!r}.")
         column, sign, value = found.groups()
+        if sign != "=" or column.endswith(" "):  # as in `colour = red`; the blanks of `colour= red` may count
+            value = value.strip()
+        column = column.strip()
+        if not column or (sign != "=" and not value):
+            raise UsageError(f"--where {condition!r} lacks {'a value' if column else 'a column'}.")
         wanted = value if sign == "=" else sign + value
         if column in columns and not (BOUND.match(wanted) and BOUND.match(columns[column])):
             raise UsageError(f"--where names {column} twice. Give {column}=one,other, or bounds.")

@@ -317,9 +317,10 @@ class BudgetedTeacher(Embedder):
         except BaseException:
             self._lose(calls, "")
             raise
-        if (lessons := self._teacher.lessons) != self._lessons:
-            self.ledger.learn(lessons)
-            self._lessons = lessons
+        with self._lock:  # or a thread that was overtaken would write what is older
+            if (lessons := self._teacher.lessons) != self._lessons:
+                self.ledger.learn(lessons)
+                self._lessons = lessons
         return rows
 
     def _hold(self, answer: Held) -> dict[str, str]:

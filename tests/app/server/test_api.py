@@ -393,4 +393,18 @@ def test_examples_draw_the_search_and_are_checked(app, root: Path):
         sent = client.post(f"/search?k=12&like={last}&unlike={best}", files=photo).json()["results"]
         assert [hit["id"] for hit in sent] == [hit["id"] for hit in moved]
         assert client.get("/search?id=0&like=12").status_code == 404
-        assert client.get("/search?id=0&like=a").status_code == 422
+        for wrong in ("a", "-1", "3,5,"):
+            refused = client.get(f"/search?id=0&like={wrong}")
+            assert (refused.status_code, "like: Give ids" in refused.text) == (422, True)
+
+
+def test_what_comes_with_a_photo_and_is_not_read_is_refused(app, root: Path):
+    photo = (root / "images" / "00.png").read_bytes()
+    text = f"data:image/png;base64,{base64.b64encode(photo).decode()}"
+    with TestClient(app) as client:
+        for answer in (
+            client.post("/search", files={"image": photo}, data={"k": "2"}),
+            client.post("/search", json={"image": text, "k": 2}),
+        ):
+            assert (answer.status_code, "k: Give it in the address" in answer.text) == (422, True)
+        assert len(client.post("/search?k=2", json={"image": text}).json()["results"]) == 2

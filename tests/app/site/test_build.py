@@ -201,3 +201,18 @@ def test_what_npm_brings_is_checked(tmp_path, monkeypatch, code, said):
     with pytest.raises(RetrievalError, match=said):
         runtime.find_runtime(cache=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+def test_an_update_keeps_the_options_that_are_not_given(folder, student_file, own, tmp_path):
+    index, out = tmp_path / "idx", tmp_path / "site"
+    (tmp_path / "t.csv").write_text("path,sku\n0.png,A1\n")
+    build_index(
+        [folder], OnnxEmbedder(student_file), index, options=IndexOptions(metadata=tmp_path / "t.csv")
+    )
+    given = SiteOptions("Shop", "sku", pictures="https://shop.example/{sku}.jpg", runtime=own)
+    build_site_by_name(index, out, given)
+    before = json.loads((out / "manifest.json").read_bytes())
+    build_site_by_name(index, out, SiteOptions(runtime=own, update=True))
+    assert json.loads((out / "manifest.json").read_bytes()) == before
+    build_site_by_name(index, out, SiteOptions("Store", runtime=own, update=True))
+    assert json.loads((out / "manifest.json").read_bytes())["title"] == "Store"

@@ -130,7 +130,9 @@ def test_another_prompt_or_form_is_another_ranker():
 
 def test_numbers_are_read_strictly():
     assert read_numbers('{"order": [3, 1, 3, 0, 7]}', 3) == [2, 0]
-    for wrong in ("", "none", "[1] > [2]", '{"order": []}', "[8, 9]", '{"order": [1, 2'):
+    for bare in ("3, 1, 2", "[3] > [1] > [2]", "3\n1\n2\n", "[3, 1, 2]."):
+        assert read_numbers(bare, 3) == [2, 0, 1]
+    for wrong in ("", "none", "photo 1, then [2]; [3]", '{"order": []}', "[8, 9]", '{"order": [1, 2'):
         with pytest.raises(ValueError, match="number"):
             read_numbers(wrong, 3)
     for wrong in (b"[]", b"{}", b'{"choices": []}', b'{"choices": [{"message": {"content": null}}]}', b"<"):

@@ -81,6 +81,9 @@ def test_conditions_are_read():
     for wrong in ("a", "=1"):
         with pytest.raises(UsageError, match="column=value"):
             parse_where([wrong])
+    assert parse_where(["colour = red", "price < 20", "b= x"]) == {"colour": "red", "price": "<20", "b": " x"}
+    with pytest.raises(UsageError, match="lacks a value"):
+        parse_where(["price<"])
     with pytest.raises(UsageError, match="twice"):
         parse_where(["a=1", "a=2"])
     with pytest.raises(UsageError, match="twice"):
