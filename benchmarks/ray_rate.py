@@ -79,9 +79,9 @@ def two_stages(files: Sequence[ImageFile], model: OnnxEmbedder) -> Timed:
     """Decode in tasks, embed in an actor, a core for each."""
     import ray.data
 
-    side, crop = model.side, model.crop
+    rule = model.decode_side, model.side, model.crop, model.reduced
     squares = ray.data.from_arrow(list(list_files(iter(files), FEWEST))).map_batches(
-        lambda table: decode(table, side, crop),
+        lambda table: decode(table, *rule),
         batch_format="pyarrow",
         batch_size=FEWEST,
         num_cpus=1,
@@ -105,10 +105,12 @@ def timed(parts: Iterable[int]) -> Timed:
     return sum(remaining) / (time.perf_counter() - first), first - began
 
 
-def decode(table: pa.Table, side: int, crop: float) -> dict[str, NDArray[np.uint8]]:
-    """Make squares of the files of a batch."""
-    files = [from_text(text) for text in table[FILE].to_pylist()]
-    return {"squares": np.stack([square(read_photo(file, side).image, side, crop) for file in files])}
+def decode(
+    table: pa.Table, decode_side: int, side: int, crop: float, reduced: bool
+) -> dict[str, NDArray[np.uint8]]:
+    """Make squares of the files of a batch, as the student is shown them."""
+    photos = [read_photo(from_text(text), decode_side) for text in table[FILE].to_pylist()]
+    return {"squares": np.stack([square(photo.image, side, crop, reduced) for photo in photos])}
 
 
 class Embed:

@@ -30,7 +30,7 @@ def open_backbone(options: Options) -> Backbone:
     if options.stages:
         cut = create_backbone(options.student, "none")
         cut.keep_stages(options.stages)
-        Student(cut, options.dim)
+        Student(cut, options.dim)  # refuses stages that leave too little of the network
     if backbone.pretrained:
         backbone.fold_batch_norm()
     return backbone

@@ -115,7 +115,7 @@ function open({base, manifest: given}) {
   student = openStudent();
   loading = openGallery();
   manifest.shards.forEach((_, place) => factsOf(place));
-  for (const part of [student, loading]) part.catch(() => {});  // whoever searches hears of it
+  for (const part of [student, loading]) part.catch(() => {});  // the next search reports it
   Promise.allSettled([student, loading]).then(() => files.tidy([
     ...Object.values(manifest.files), ...manifest.shards.flatMap(({rows, facts}) => [rows, facts])]));
 }

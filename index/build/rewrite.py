@@ -88,7 +88,7 @@ def _rewriting(index: Index) -> Iterator[IndexWriter]:
 
 
 def _convert(former: FormerIndex) -> Compacted:
-    """Write the tables anew, and link all else."""
+    """Write the tables again, and link all else."""
     before, manifest = _bytes_in(former.path), former.manifest
     with _rewriting(former) as writer:
         writer.add_items(former.iter_items())

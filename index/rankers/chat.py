@@ -22,6 +22,7 @@ SIDE, TILE, COLUMNS = 512, 256, 4  # pixels of a photo sent alone, and on a shee
 FORM = 'Answer with JSON alone, the numbers of all candidates: {"order": [3, 1, 2]}'
 NUMBERS = r"\[\s*\d+(?:\s*,\s*\d+)*\s*\]"
 NAMED = re.compile(rf'"order"\s*:\s*({NUMBERS})')
+BARE = re.compile(r"[\d\s,>[\].]*\d[\d\s,>[\].]*")  # as in 3, 1, 2 or [3] > [1] > [2]
 
 
 class ChatRanker(EmbedderRanker):
@@ -129,12 +130,12 @@ def read_numbers(text: str, count: int) -> list[int]:
     Candidates are numbered from 1, positions from 0; repeats, and numbers of no candidate, are left out.
     ValueError says what is wrong: there is no such list, or no candidate in it.
     """
-    bare = re.fullmatch(r"[\d\s,>[\].]*\d[\d\s,>[\].]*", text)  # as in 3, 1, 2 or [3] > [1] > [2]
-    lists = NAMED.findall(text) or ([text] if bare else re.findall(NUMBERS, text))
-    if not lists or (len(set(lists)) > 1 and not NAMED.search(text)):
+    bare = BARE.fullmatch(text)
+    lists = NAMED.findall(text)[-1:] or ([text] if bare else list(set(re.findall(NUMBERS, text))))
+    if len(lists) != 1:
         what = "several lists of numbers" if lists else "no list of numbers"
         raise ValueError(f"{what}: {' '.join(text[:200].split())[:80]!r}")
-    numbers = [int(number) for number in re.findall(r"\d{1,9}", lists[-1])]
+    numbers = [int(number) for number in re.findall(r"\d{1,9}", lists[0])]
     order = list(dict.fromkeys(number - 1 for number in numbers if 1 <= number <= count))
     if not order:
         raise ValueError("no candidate's number")

@@ -259,7 +259,7 @@ def test_a_phone_has_no_sideways_scroll_and_large_targets(host, tab, built, page
     assert small == []
 
 
-# What may be asked of whom
+# Who may ask for what
 
 
 def test_the_policy_lets_the_page_and_its_worker_ask_its_own_host_alone(host, tab, built, tmp_path):

@@ -42,7 +42,7 @@ def shard(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def readers_folder() -> Iterator[Path]:
-    """A folder, and a user whom permissions bind: root may read everything."""
+    """A folder, and a user who is bound by permissions: root may read everything."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         root.chmod(0o777)

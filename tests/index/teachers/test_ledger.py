@@ -25,7 +25,7 @@ def test_every_answer_is_kept_to_the_bit_and_the_first_one_counts(tmp_path_facto
     for turn, batch in enumerate(batches):
         digests = [f"{i:032x}" for i in sorted(batch)]
         vectors = np.random.default_rng(turn).normal(size=(len(digests), dim)).astype(np.float32)
-        with Ledger(path, "t") as ledger:  # opened anew: what was added is on disk
+        with Ledger(path, "t") as ledger:  # opened again: what was added is on disk
             ledger.add(digests, vectors)
         for digest, vector in zip(digests, vectors, strict=True):
             expected.setdefault(digest, vector)
