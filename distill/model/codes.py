@@ -1,9 +1,9 @@
 """Give a student binary codes, fitted to its own vectors and appended to its ONNX file.
 
 A photo's bits are those of its neighbourhood: iterative quantization (Gong and Lazebnik, CVPR 2011) of its
-vector drawn to the mean of its nearest. The map to them is a ridge regression from the photo's own vector, with
-the self-distillation of Deep Hash Distillation (Jang et al., ECCV 2022) in closed form: what the map makes of a
-view is held to what it makes of the photo. No label is read.
+vector, drawn to the mean of its nearest. The map to them is a ridge regression from the photo's own vector,
+with the self-distillation of Deep Hash Distillation (Jang et al., ECCV 2022) in closed form: what the map
+makes of a view is held to what it makes of the photo. No label is read.
 """
 
 from collections.abc import Sequence
@@ -57,9 +57,24 @@ def fit_codes(
         The `(dim,)` mean and the `(dim, bits)` map: the signs of `(vectors - mean) @ map` are the codes.
 
     Raises:
-        UsageError: As `check_bits`, or the photos vary in fewer dimensions than bits.
+        UsageError: As `check_bits` and `choose_bits`.
     """
     check_bits(bits, vectors.shape[1], len(vectors))
+    signs = choose_bits(vectors, bits, own)
+    mean = vectors.mean(axis=0)
+    centred = vectors - mean
+    gram, moved = centred.T @ centred, views - vectors[: len(views)]
+    gram += RIDGE * gram.trace() / len(gram) * np.eye(len(gram), dtype=np.float32)
+    gram += agreement * len(vectors) / len(views) * moved.T @ moved
+    return mean, np.linalg.solve(gram, centred.T @ signs).astype(np.float32)
+
+
+def choose_bits(vectors: NDArray[np.float32], bits: int, own: float = OWN) -> NDArray[np.float32]:
+    """Choose the bits of `(n, dim)` unit rows of photos, 1 or -1 each: `(n, bits)`.
+
+    Raises:
+        UsageError: The photos vary in fewer dimensions than bits.
+    """
     nearest = search_exact(vectors, vectors, min(NEIGHBOURS, len(vectors)))[1]
     around = own * vectors + (1 - own) * vectors[nearest].mean(axis=1)
     space = Projection.fit(around / np.linalg.norm(around, axis=1, keepdims=True), bits)
@@ -69,13 +84,7 @@ def fit_codes(
             "Give fewer bits, or photos that differ more."
         )
     flat = space.project(around)
-    signs = np.sign(flat @ rotate_to_signs(flat))
-    mean = vectors.mean(axis=0)
-    centred = vectors - mean
-    gram, moved = centred.T @ centred, views - vectors[: len(views)]
-    gram += agreement * len(vectors) / len(views) * moved.T @ moved
-    gram += RIDGE * gram.trace() / len(gram) * np.eye(len(gram), dtype=np.float32)
-    return mean, np.linalg.solve(gram, centred.T @ signs).astype(np.float32)
+    return np.sign(flat @ rotate_to_signs(flat))
 
 
 def rotate_to_signs(flat: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -89,7 +98,7 @@ def rotate_to_signs(flat: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def embed_views(student: OnnxEmbedder, photos: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Embed a view of each of `(m, side, side, 3)` photos, such as training shows, to `(m, dim)` unit rows."""
+    """Embed a view, such as training shows, of each of `(m, side, side, 3)` photos to `(m, dim)` rows."""
     recipe, parts = Recipe(), torch.from_numpy(photos).split(TOGETHER)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
