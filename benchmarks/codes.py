@@ -3,7 +3,6 @@
     python benchmarks/codes.py quality students/*/student --gallery gallery.csv --queries queries.csv \
         --out docs/codes.csv
     python benchmarks/codes.py speed index/data-1/student.npy --folder scratch
-    python benchmarks/codes.py speed index/data-1/student.npy --folder scratch --flat
 
 `quality` fits codes to the gallery, as `retrieval quantize` does, and ranks as `retrieval evaluate` does:
 all of the gallery, and half of it in the other half. What FAISS makes of the same vectors at as many bytes
@@ -42,7 +41,7 @@ from index.images.decode import decode
 from index.io import chunks
 from index.stores.faiss.codes import open_ann
 from index.stores.faiss.tuning import build_tuned
-from index.stores.faiss.vector_index import search_all, search_exact
+from index.stores.faiss.vector_index import search_exact
 from index.stores.options import SearchTarget
 from index.vectors import CODES, pack
 
@@ -193,21 +192,15 @@ def measure_speed(args: argparse.Namespace) -> None:
         codes = np.concatenate([pack((rows - mean) @ axes) for rows in chunks(gallery, CHUNK)])
         queries = pack((drawn - mean) @ axes)
         random: Any = np.random.default_rng(0).integers(0, 256, codes.shape, np.uint8)
-        turns: dict[str, Any] = {
-            "all": partial(open_ann(None, codes).search, k=K),
-            "all, counted": partial(search_all, vectors=codes, k=K),
-            "all, random codes": partial(open_ann(None, random).search, k=K),
-        }
-        if not args.flat:
-            truth = search_exact(queries, codes, K)[0]
-            lists, served = build_tuned(codes, need, args.lists)
-            turns[str(served)] = partial(open_ann(lists, codes).search, k=K)
-            found = turns[str(served)](queries)[0]
-            print(f"{bits} bits, recall@{K} of the lists {(found >= truth[:, -1:]).mean():.3f}", flush=True)
+        truth = search_exact(queries, codes, K)[0]
+        lists, served = build_tuned(codes, need, args.lists)
+        found = open_ann(lists, codes).search(queries, K)[0]
+        ways = {"flat": open_ann(None, codes), "flat, random codes": open_ann(None, random)}
+        ways |= {str(served): open_ann(lists, codes)}
+        turns: dict[str, Any] = {name: partial(ann.search, k=K) for name, ann in ways.items()}
         for name, spent in in_turns(turns, queries).items():
             print(f"{bits} bits, {name}: {np.median(spent[:, 1]):.3f} ms", flush=True)
-    if args.flat:
-        return
+        print(f"{bits} bits, recall@{K} of the lists {(found >= truth[:, -1:]).mean():.3f}", flush=True)
     file = args.folder / f"vectors-{args.count}.faiss"
     served = build(gallery, "auto", need, file, Peak())
     searcher = as_searcher(gallery, file, served)
@@ -231,7 +224,6 @@ def main() -> None:
     speed.add_argument("vectors", type=Path, help="student.npy of an index, which the drawn ones resemble")
     speed.add_argument("--count", type=int, default=1_000_000)
     speed.add_argument("--lists", default="BIVF2048", help="FAISS factory of the inverted lists of codes")
-    speed.add_argument("--flat", action="store_true", help="only what searches all codes")
     speed.add_argument("--folder", type=Path, required=True, help="keeps the drawn vectors and their index")
     speed.set_defaults(measure=measure_speed)
     args = parser.parse_args()

@@ -1,19 +1,14 @@
 """Binary codes searched by Hamming distance, and ordered again by the floats of the query."""
 
-from functools import cached_property
-
 import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import needs
 from index.stores.faiss.vector_index import SearchParams, VectorIndex, as_scores, search_all, search_exact
-from index.vectors import CODES, Ids, Scored, Vectors, is_float, pack, unpack
+from index.vectors import CODES, Ids, Scored, Vectors, is_float, pack
 
 with needs("cpu"):
     import faiss
-
-LOOKED_UP = 128  # bits; longer codes are counted no slower than looked up
-BLOCK, RESERVOIR = 96, 14  # codes that are looked up together, and FAISS's number of how: the quickest
 
 
 class CodeIndex(VectorIndex):
@@ -40,35 +35,13 @@ class CodeIndex(VectorIndex):
             return self.order_again(queries, found[1], k)
         if keep is not None:
             return search_exact(queries, self.vectors, k, np.flatnonzero(keep))
-        bits = 8 * self.vectors.shape[1]
-        if self.index is None and bits > LOOKED_UP:
-            return search_all(queries, self.vectors, k)
         if self.index is None:
-            products, ids = self._tables.search(unpack(queries), k)
-            scores = np.rint(products) / np.float32(bits)
-        else:
-            distances, ids = self.index.search(np.ascontiguousarray(queries), k)
-            scores = as_scores(distances, ids, self.vectors)
-        # Fewer than k are in the lists that were visited, or tables leave out what differs in every bit.
-        if len(lacking := np.flatnonzero(ids[:, -1] < 0)):
+            return search_all(queries, self.vectors, k)
+        distances, ids = self.index.search(np.ascontiguousarray(queries), k)
+        scores = as_scores(distances, ids, self.vectors)
+        if len(lacking := np.flatnonzero(ids[:, -1] < 0)):  # fewer than k are in the lists that were visited
             scores[lacking], ids[lacking] = search_exact(queries[lacking], self.vectors, k)
         return scores, ids
-
-    @cached_property
-    def _tables(self) -> "faiss.IndexPQFastScan":
-        """The codes as a product quantizer's that has all signs of four bits: as exact, in half of the time.
-
-        What it looks up is rounded by less than what one bit makes.
-        """
-        count, size = self.vectors.shape
-        plain = faiss.IndexPQ(8 * size, 2 * size, 4, faiss.METRIC_INNER_PRODUCT)
-        signs = unpack(np.arange(16, dtype=np.uint8)[:, None])[:, :4]
-        faiss.copy_array_to_vector(np.tile(signs.ravel(), 2 * size), plain.pq.centroids)
-        faiss.copy_array_to_vector(np.ravel(self.vectors), plain.codes)
-        plain.is_trained, plain.ntotal = True, count
-        tables = faiss.IndexPQFastScan(plain, BLOCK)
-        tables.implem = RESERVOIR
-        return tables
 
     def order_again(self, queries: Vectors, ids: Ids, k: int) -> Scored:
         """Order `(n, candidates)` ids by their codes, and keep the best k; a query at a time."""

@@ -39,16 +39,6 @@ def test_all_lists_and_no_lists_find_what_is_nearest(codes, factory):
     assert (ids[:, 3:] == -1).all() and np.isneginf(scores[:, 3:]).all()
 
 
-@pytest.mark.parametrize("bits", [8, 72, 128, 256])
-def test_codes_alone_are_searched_exactly_whether_looked_up_or_counted(bits):
-    codes = np.random.default_rng(0).integers(0, 256, (97, bits // 8), dtype=np.uint8)
-    codes[-1] = ~codes[0]  # differs in every bit
-    for k in (1, 10, 97):
-        scores, ids = open_ann(None, codes).search(codes[:9], k)
-        assert scores.tolist() == exact(codes[:9], codes, k).tolist()
-        assert np.take_along_axis(CODES.similarity(codes[:9], codes), ids, 1).tolist() == scores.tolist()
-
-
 def test_a_list_that_holds_too_few_is_made_up_for(codes):
     scores, ids = open_ann(build_ann(codes, "BIVF64"), codes, SearchParams(1)).search(codes[:9], 300)
     assert (ids >= 0).all()
