@@ -97,15 +97,15 @@ def main() -> None:
         if any(row["student"] == name for row in done):
             continue
         photos = Photos(student, args.gallery, args.queries)
-        shares = [(OWN, weight) for weight in (0.0, 1.0, 2.0, AGREEMENT, 8.0)]
-        shares += [(own, AGREEMENT) for own in (0.0, 0.5, 0.7, 1.0)] + [(1.0, 0.0)]
+        shares = [(OWN, weight) for weight in (0.0, 1.0, AGREEMENT, 8.0)]
+        shares += [(own, AGREEMENT) for own in (0.0, 0.6, 1.0)] + [(1.0, 0.0)]
         for bits in BITS:
             fit = partial(fit_codes, photos.gallery, bits, photos.views)
             scores = {"ITQ": photos.score_codes(*fit_itq(photos.gallery, bits), RESCORED)}
             for own, agreement in shares:
                 way = f"own {own}, agreement {agreement}"
                 scores[way] = photos.score_codes(*fit(own, agreement), RESCORED)
-            for own in (OWN, 0.7, 1.0):
+            for own in (OWN, 0.6, 1.0):
                 scores[f"own {own}, decoded"] = score_decoded(photos, bits, own)
             for way, weights in HEADS.items():
                 scores[way] = photos.score_codes(*train_head(photos, bits, weights), RESCORED)

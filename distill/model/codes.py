@@ -35,8 +35,8 @@ from index.stores.faiss.vector_index import search_exact
 ROUNDS = 50
 NEIGHBOURS = 5  # photos, itself among them, that a photo is drawn to the mean of
 OWN = 0.3  # share of its own vector in what its bits are made of
-AGREEMENT = 4.0  # weight of the squared difference between a view and its photo, beside that to the bits
-VIEWED = 1000  # photos that a view is made of, at most
+AGREEMENT = 3.0  # weight of the squared difference between a view and its photo, beside that to the bits
+VIEWED = 2000  # photos that a view is made of, at most
 TOGETHER = 64  # of them, made at a time
 RIDGE = 0.01  # share of the mean variance that is added to each dimension's
 PHOTOS = 10_000  # that codes are fitted to, at most
