@@ -165,10 +165,11 @@ def measure_quality(args: argparse.Namespace) -> None:
 
 
 def print_means(rows: Sequence[Mapping[str, str]], keys: tuple[str, ...]) -> None:
-    """Print the means over students of rows that are alike, and the share of bits that shift."""
+    """Print the means, over students that differ in their seed alone, of rows that are alike."""
     groups: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+        seedless = row["student"].rpartition("-")[0]
+        groups.setdefault((seedless, *(row[key] for key in keys)), []).append(row)
     for key, alike in groups.items():
         cells = [
             [float(row[column]) for row in alike if row.get(column)]
