@@ -44,7 +44,7 @@ def train_head(photos: Photos, bits: int, weights: tuple[float, ...]) -> tuple[R
     known = torch.from_numpy(photos.gallery - mean)
     views = torch.from_numpy(photos.views - mean)
     axes = torch.from_numpy(start / (photos.gallery @ start).std()).requires_grad_()
-    target = torch.from_numpy(choose_bits(photos.gallery, bits))
+    target = torch.from_numpy(choose_bits(photos.gallery, bits)).float()
     clusters = faiss.Kmeans(known.shape[1], PROXIES, spherical=True, seed=0)
     clusters.train(photos.gallery)
     classes = torch.from_numpy(clusters.index.search(photos.gallery, 1)[1][:, 0])
