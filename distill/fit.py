@@ -72,6 +72,7 @@ class Fitted:
     lists: HeldOut | None  # the teacher's lists for what was held out, if anything was
     done: Progress  # how training went
     seconds: float  # how long it took, placing the images included
+    shrinking: Shrinking | None  # how it shrank, if it did
 
 
 def fit_student(
@@ -112,7 +113,7 @@ def fit_student(
     )
     examples = gather(pool, kept, rows[held], placement.rows, recipe.others)
     done = train_student(student, examples, lists, options.size, recipe, fabric, checkpoint, shrinking)
-    return Fitted(student, placement, recipe, examples, lists, done, perf_counter() - start)
+    return Fitted(student, placement, recipe, examples, lists, done, perf_counter() - start, shrinking)
 
 
 def as_shown(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -54,13 +54,9 @@ class Costs:
         widths = [np.unique([_whole(share * group.width) for share in TIMED]) for group in inner]
         if kind == "ms":
             costs = _time(inner, widths, shapes)
-            least, most = time_students([narrow, student], side)
         else:
             costs = [_count(kind, group, shapes) * some for group, some in zip(inner, widths, strict=True)]
-            count = (
-                count_parameters if kind == "parameters" else partial(count_multiplications, example=example)
-            )
-            least, most = map(count, (narrow, student))
+        least, most = measure_students(kind, [narrow, student], side)
         return cls(widths, costs, least, most)
 
     def of(self, group: int, width: int) -> float:
@@ -90,19 +86,13 @@ def _trace(network: nn.Module, example: Tensor) -> Shapes:
     return shapes
 
 
-def count_parameters(student: nn.Module) -> float:
-    """Count the numbers that a student has learnt, in millions."""
-    return sum(parameter.numel() for parameter in student.parameters()) / 1e6
-
-
-def count_multiplications(student: nn.Module, example: Tensor) -> float:
-    """Count the multiply-adds of all convolutions for one image, in millions."""
-    shapes = _trace(student, example[:1])
-    return sum(shape.numel() * part.weight[0].numel() for part, (_, shape) in shapes.items()) / 1e6
-
-
-def time_students(students: Sequence[Student], side: int) -> list[float]:
-    """Measure the milliseconds that ONNX files of students take for an image, on one core, in turns."""
+def measure_students(kind: str, students: Sequence[Student], side: int) -> list[float]:
+    """Measure what each student costs for one image: on one core, in turns, or in millions."""
+    if kind == "parameters":
+        return [sum(p.numel() for p in student.parameters()) / 1e6 for student in students]
+    if kind == "mflops":
+        traced = [_trace(student, torch.zeros(1, side, side, 3, dtype=torch.uint8)) for student in students]
+        return [sum(made.numel() * p.weight[0].numel() for p, (_, made) in t.items()) / 1e6 for t in traced]
     pixels = [np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)]
     with TemporaryDirectory() as folder:
         files = [Path(folder) / f"{i}.onnx" for i in range(len(students))]

@@ -12,7 +12,7 @@ from distill.model.backbone import create_backbone
 from distill.model.student import Student
 from distill.options import Options, Target
 from distill.shrinking.channels import find_inner
-from distill.shrinking.costs import Costs, count_multiplications, count_parameters
+from distill.shrinking.costs import Costs, measure_students
 from distill.shrinking.shrink import Shrinking, choose_widths, match_widths
 from distill.training.checkpoint import Checkpoint
 from distill.training.device import open_fabric
@@ -52,20 +52,17 @@ def train(
     return train_student(student, examples, None, SIDE, recipe, open_fabric("cpu"), checkpoint, shrinking)
 
 
-@pytest.mark.parametrize(
-    ("kind", "count"), [("parameters", count_parameters), ("mflops", count_multiplications)]
-)
-def test_what_costs_say_is_what_a_thin_student_costs(kind, count):
+@pytest.mark.parametrize("kind", ["parameters", "mflops"])
+def test_what_costs_say_is_what_a_thin_student_costs(kind):
     student, _ = make()
-    example = (torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8),) if kind == "mflops" else ()
     costs = Costs.measure(kind, student, SIDE)
-    assert costs.most == count(student, *example)
+    assert [costs.most] == measure_students(kind, [student], SIDE)
     assert costs.total(widths(student)) == pytest.approx(costs.most)
     found = find_inner(student.backbone, torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8))
     for group in found:
         half = torch.arange(max(group.width // 16, 1) * 8)
         group.keep(half, torch.eye(group.width)[:, half], torch.zeros(group.width))
-    assert costs.total(widths(student)) == pytest.approx(count(student, *example), rel=1e-6)
+    assert costs.total(widths(student)) == pytest.approx(measure_students(kind, [student], SIDE)[0], rel=1e-6)
 
 
 def test_milliseconds_rise_with_the_width():
@@ -88,7 +85,7 @@ def test_widths_go_where_least_is_lost_for_what_it_costs():
 
 def test_a_student_meets_its_target_while_it_learns_and_then_learns_on():
     student, _ = make(target=Target("parameters", 0.1))
-    whole, before = count_parameters(student), widths(student)
+    (whole,), before = measure_students("parameters", [student], SIDE), widths(student)
     target = Target("parameters", 0.6 * whole)
     shrinking = Shrinking.towards(target, student, SIDE)
     at = [step for step in range(1, 41) if shrinking.due(step, 40)]
@@ -96,7 +93,8 @@ def test_a_student_meets_its_target_while_it_learns_and_then_learns_on():
     assert shrinking.due(at[-1], 40) == pytest.approx(target.value)
     done = train(student, shrinking, steps=40)
     assert len(done.losses) == 40
-    assert 0.5 * whole < count_parameters(student) <= target.value
+    assert 0.5 * whole < measure_students("parameters", [student], SIDE)[0] <= target.value
+    assert f"; its target was {target}" in shrinking.report(student, SIDE)
     assert all(now <= was for now, was in zip(widths(student), before, strict=True))
     assert np.isfinite(done.losses).all()
 
