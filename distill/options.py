@@ -1,8 +1,10 @@
 """What to distil, and how: checked without loading torch."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from distill.training.recipes import Recipe
 from index.errors import UsageError
@@ -14,6 +16,7 @@ VARIANTS = ("fp16", "int8")
 DEVICES = ("auto", "cpu", "cuda")
 
 UNITS = {"ms": " ms", "parameters": "M parameters", "mflops": " million multiply-adds"}
+TARGET = re.compile(r"(\d+(?:\.\d*)?|\.\d+) *(ms|M|mflops)")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,13 @@ class Target:
     def __post_init__(self) -> None:
         if self.kind not in UNITS or not 0 < self.value < float("inf"):
             raise UsageError(f"--target-{self.kind} must be above 0, not {self.value:g}.")
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read `1.5 ms`, `0.7M` for parameters or `40 mflops`; UsageError if it is something else."""
+        if not (found := TARGET.fullmatch(text.strip())):
+            raise UsageError(f"A target is as 1.5ms, 0.7M (parameters) or 40mflops, not {text!r}.")
+        return cls({"M": "parameters"}.get(found[2], found[2]), float(found[1]))
 
     def __str__(self) -> str:
         return f"{self.value:.3g}{UNITS[self.kind]}"

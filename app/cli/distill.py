@@ -179,17 +179,9 @@ def read_target(ms: float | None, parameters: str | None, mflops: float | None) 
     """Read what a student is to shrink to; UsageError if two targets are given, or one is no number."""
     from distill.options import Target
 
-    millions = None
-    if parameters is not None:
-        number = parameters.removesuffix("M")
-        try:
-            millions = float(number) / (1 if number != parameters else 1e6)
-        except ValueError:
-            raise UsageError(
-                f"--target-parameters must be a number such as 0.7M, not {parameters!r}."
-            ) from None
-    given = {"ms": ms, "parameters": millions, "mflops": mflops}
-    targets = [Target(kind, value) for kind, value in given.items() if value is not None]
+    targets = [] if parameters is None else [Target.read(parameters)]
+    counts = {"ms": ms, "mflops": mflops}
+    targets += [Target(kind, value) for kind, value in counts.items() if value is not None]
     if len(targets) > 1:
         raise UsageError("Give one of --target-ms, --target-parameters and --target-mflops.")
     return targets[0] if targets else None

@@ -172,3 +172,12 @@ def test_students_that_cannot_shrink_are_refused(monkeypatch):
 def test_a_target_is_above_zero(value):
     with pytest.raises(UsageError, match="--target-ms must be above 0"):
         Target("ms", value)
+
+
+def test_targets_are_read_as_they_are_written():
+    assert Target.read("1.5 ms") == Target("ms", 1.5)
+    assert Target.read("0.7M") == Target("parameters", 0.7)
+    assert Target.read(" 40mflops") == Target("mflops", 40)
+    for text in ("", "fast", "1.5", "1..5ms", "-1 ms", "ms"):
+        with pytest.raises(UsageError, match=r"A target is as 1\.5ms"):
+            Target.read(text)
