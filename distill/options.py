@@ -64,6 +64,7 @@ class Options:
     # Photos like those that will be searched with, as for `find_images`. Agreement is measured on some of
     # them, and decides, in place of photos of the pool.
     queries: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()  # photos to ask about before all others, as for `find_images`
     exclude: tuple[str, ...] = ()  # names that are left out of the pool, as for `find_images`
 
     def __post_init__(self) -> None:

@@ -66,6 +66,10 @@ def distill(
             "photos of the pool",
         ),
     ] = None,
+    also: Annotated[
+        list[str] | None,
+        option("Photos to ask about before all others, as the page's ask.txt. May repeat.", "none"),
+    ] = None,
     exclude: Exclude = None,
     select: Annotated[
         str, option("How to choose the images sent to the teacher: kmeans, kcenter or random.")
@@ -118,6 +122,7 @@ def distill(
         price=price,
         recipe=find_recipe(recipe),
         queries=tuple(queries or ()),
+        also=tuple(also or ()),
         exclude=tuple(exclude or ()),
     )
     check_student(student)
@@ -125,7 +130,7 @@ def distill(
         from index.teachers.cost import bill_by_name
 
         pool = None, chosen.exclude, chosen.queries
-        bill = bill_by_name(images, spec, device, price, budgets[-1], *pool)
+        bill = bill_by_name([*images, *chosen.also], spec, device, price, budgets[-1], *pool)
         check_bits(bits, dim, bill.images)
         typer.echo(bill)
         return

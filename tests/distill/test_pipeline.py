@@ -426,3 +426,15 @@ def test_a_file_in_the_way_is_refused_before_anything_is_paid(folder, tmp_path, 
     with pytest.raises(UsageError, match="is a file"):
         distill(find_images([folder]), teacher, ledger, tmp_path / "student", OPTIONS)
     assert teacher.asked == 0
+
+
+def test_photos_to_ask_about_come_before_all_others(folder, tmp_path, teacher, ledger):
+    others = tmp_path / "others"
+    others.mkdir()
+    for seed in range(90, 93):
+        picture(seed).save(others / f"{seed}.png")
+    chosen = replace(OPTIONS, also=(str(others), str(folder / "0.png")))
+    done = distill(find_images([folder]), teacher, ledger, tmp_path / "student", chosen)
+    asked = ledger.known(digest_pool(find_images([others, folder])))
+    assert set(digest_pool(find_images(chosen.also))) <= asked
+    assert len(asked) == done.run["queried"] == 8
