@@ -65,17 +65,23 @@ def test_what_costs_say_is_what_a_thin_student_costs(kind):
     assert costs.total(widths(student)) == pytest.approx(measure_students(kind, [student], SIDE)[0], rel=1e-6)
 
 
-def test_milliseconds_rise_with_the_width():
+def test_milliseconds_rise_with_the_width_and_are_measured_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     student, _ = make()
-    costs = Costs.measure("ms", student, 96)
+    costs = Costs.recall("ms", student, 96)
     assert 0 < costs.least < costs.most
     assert all((np.diff(each) >= 0).all() for each in costs.costs)
+    monkeypatch.setattr(Costs, "measure", None)
+    assert Costs.recall("ms", student, 96) == costs
+    (kept,) = tmp_path.rglob("*.json")
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kept.write_text(kept.read_text()[:50])
+    assert 0 < Costs.recall("ms", student, 96).least
 
 
 def test_widths_go_where_least_is_lost_for_what_it_costs():
-    costs = Costs(
-        [np.array([8, 32]), np.array([8, 32])], [np.array([1.0, 4.0]), np.array([2.0, 8.0])], 5.0, 14.0
-    )
+    costs = Costs([[8, 32], [8, 32]], [[1.0, 4.0], [2.0, 8.0]], 5.0, 14.0)
     cheap, dear = [0.1] * 32, [0.1] * 32
     assert choose_widths([32, 32], [cheap, dear], costs, 9.0) == [32, 8]
     assert choose_widths([32, 32], [[0.01] * 32, dear], costs, 11.0) == [8, 32]
