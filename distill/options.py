@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from distill.training.recipes import Recipe
 from index.errors import UsageError
@@ -41,12 +41,20 @@ class Target:
         return f"{self.value:.3g}{UNITS[self.kind]}"
 
 
+LITE0 = "tf_efficientnet_lite0"
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"student": LITE0, "target": Target("mflops", 33)},
+    "small": {"student": LITE0},
+    "base": {"student": LITE0, "stages": 7, "size": 192},
+}
+
+
 @dataclass(frozen=True)
 class Options:
     """What to distil."""
 
     budget: int = 500  # how many images the teacher may ever be asked about
-    student: str = "tf_efficientnet_lite0"  # timm name of the backbone
+    student: str = LITE0  # timm name of the backbone, or one of `PRESETS`
     weights: str = "auto"  # where its weights come from, as in `create_backbone`
     size: int = 128  # the student's input side, in pixels
     dim: int = 256  # length of the student's vectors
@@ -68,6 +76,9 @@ class Options:
     exclude: tuple[str, ...] = ()  # names that are left out of the pool, as for `find_images`
 
     def __post_init__(self) -> None:
+        for name, value in PRESETS.get(self.student, {}).items():
+            if name == "student" or getattr(self, name) == getattr(Options, name):  # what is given stays
+                object.__setattr__(self, name, value)
         least = {"budget": FEWEST, "size": 32, "dim": 1, "stages": 1, "steps": 1, "seed": 0}
         for name, low in least.items():
             if (value := getattr(self, name)) is not None and value < low:

@@ -52,7 +52,9 @@ def distill(
     ] = None,
     teacher_option: TeacherOptions = None,
     budget: Annotated[str, option("Most images to send to the teacher, ever; several for a curve.")] = "500",
-    student: Annotated[str, option("timm name of the student.")] = "tf_efficientnet_lite0",
+    student: Annotated[
+        str, option("tiny, small (the default) or base; or a timm name.")
+    ] = "tf_efficientnet_lite0",
     size: Annotated[int, option("The student's input side in pixels.")] = 128,
     dim: Annotated[int, option("Dimension of the student's embeddings.")] = 256,
     bits: Annotated[
@@ -125,7 +127,7 @@ def distill(
         also=tuple(also or ()),
         exclude=tuple(exclude or ()),
     )
-    check_student(student)
+    check_student(chosen.student)
     if dry_run and former is None:
         from index.teachers.cost import bill_by_name
 

@@ -77,7 +77,7 @@ def test_milliseconds_rise_with_the_width_and_are_measured_once(tmp_path, monkey
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kept.write_text(kept.read_text()[:50])
-    assert 0 < Costs.recall("ms", student, 96).least
+    assert Costs.recall("ms", student, 96).least > 0
 
 
 def test_widths_go_where_least_is_lost_for_what_it_costs():
@@ -187,3 +187,10 @@ def test_targets_are_read_as_they_are_written():
     for text in ("", "fast", "1.5", "1..5ms", "-1 ms", "ms"):
         with pytest.raises(UsageError, match=r"A target is as 1\.5ms"):
             Target.read(text)
+
+
+def test_presets_are_options_and_what_is_given_stays():
+    assert Options(student="small") == Options()
+    assert Options(student="tiny") == Options(target=Target("mflops", 33))
+    assert Options(student="base", size=160) == Options(stages=7, size=160)
+    assert Options(student="tiny", target=Target("ms", 1)).target == Target("ms", 1)
