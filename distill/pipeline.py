@@ -60,10 +60,12 @@ class Distilled:
         run = self.run
         if "export" not in run:
             return ""
+        shrunk = f", {told}" if (told := run["student"].get("shrunk")) else ""
         codes = f", codes of {run['options']['bits']} bits" if run["options"]["bits"] else ""
         return (
             f"{self.folder / STUDENT}: {run['student']['parameters'] / 1e6:.2f}M parameters, "
-            f"{run['export']['megabytes']} MB{codes}, trained on {run['queried']} of {run['images']} images; "
+            f"{run['export']['megabytes']} MB{codes}{shrunk}, "
+            f"trained on {run['queried']} of {run['images']} images; "
             f"{run['asked_now']} teacher queries in this run, "
             f"{run['queried'] + run['query_photos'] - run['asked_now']} answers from the ledger, "
             f"{count(run['cost']['failed_calls'], 'failed call')}, "
@@ -162,7 +164,8 @@ def read_student_pool(
     try_out(options.student, options.size, options.dim, options.stages, options.device)
     aim(build_student(deepcopy(backbone), options), options)
     side = stored_side(options.size)
-    return read_pool(files, teacher, ledger, backbone, fabric, side, options.seed, most)
+    also = find_images(options.also) if options.also else ()
+    return read_pool(files, teacher, ledger, backbone, fabric, side, options.seed, most, also)
 
 
 def make_student(
@@ -205,6 +208,8 @@ def make_student(
     quantize.remove_variants(out / STUDENT)
     (out / WEIGHTS).write_bytes(save(student.cpu().state_dict()))
     export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop, reduced=True)
+    if fitted.shrinking:
+        run["student"]["shrunk"] = fitted.shrinking.report(student, options.size)
     embedder = OnnxEmbedder(out / STUDENT, "cpu")
     crops = as_shown(fitted.examples.pixels[:64], options.size)
     vectors = embed_many(embedder, list(as_shown(pool.pixels, options.size)))

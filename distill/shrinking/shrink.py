@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from distill.model.student import Student
 from distill.options import Target
 from distill.shrinking.channels import find_inner
-from distill.shrinking.costs import STEP, Costs
+from distill.shrinking.costs import STEP, Costs, measure_students
 from distill.shrinking.importance import measure
 from index.errors import UsageError
 from index.progress import say
@@ -25,7 +25,7 @@ LOOKED_AT = 256  # photos that a cut is decided on
 class Shrinking:
     """Cuts that bring a student to a target."""
 
-    target: float  # what the student may cost in the end, in what its costs are in
+    target: Target
     costs: Costs
 
     @classmethod
@@ -41,7 +41,7 @@ class Shrinking:
                 f"{name} has no channels that can be taken away. Take an EfficientNet, MobileNet, ResNet or "
                 "ConvNeXt, or cut it with --stages."
             )
-        costs = Costs.measure(target.kind, student, side)
+        costs = Costs.recall(target.kind, student, side)
         if target.value < costs.least:
             least = Target(target.kind, costs.least)
             raise UsageError(
@@ -51,14 +51,20 @@ class Shrinking:
         if target.value >= costs.most:
             say(f"{name} costs {Target(target.kind, costs.most)} as it is, and is not made smaller.")
             return None
-        return cls(target.value, costs)
+        return cls(target, costs)
+
+    def report(self, student: Student, side: int) -> str:
+        """Say what a student that has shrunk costs now."""
+        (now,) = measure_students(self.target.kind, [student], side)
+        first, last = (Target(self.target.kind, value) for value in (self.costs.most, now))
+        return f"shrunk from {first} to {last}; its target was {self.target}"
 
     def due(self, step: int, steps: int) -> float | None:
         """Tell what the student may cost after so many steps, None if it is not cut then."""
         at = [round(steps * share) for share in np.linspace(FIRST, LAST, CUTS)]
         if step not in at:
             return None
-        return self.costs.most * (self.target / self.costs.most) ** ((at.index(step) + 1) / CUTS)
+        return self.costs.most * (self.target.value / self.costs.most) ** ((at.index(step) + 1) / CUTS)
 
     def cut(self, student: Student, images: Tensor, targets: Tensor, step: int, steps: int) -> bool:
         """Take away the channels of least loss for what they cost, if it is time to, and tell whether it was.
