@@ -127,7 +127,7 @@ def score_student(photos: Photos) -> dict[tuple[int, str], dict[str, float]]:
         scores[bits, "codes"] = photos.score_codes(*fitted)
         scores[bits, f"codes, {RESCORED} ordered again"] = photos.score_codes(*fitted, RESCORED)
         scores[bits, "ITQ"] = photos.score_codes(*fit_itq(gallery, bits))
-        for way, factory in (("PQ", f"RR{dim},PQ{bits // 8}"), ("RaBitQ", f"PCA{bits},RaBitQ")):
+        for way, factory in (("PQ", f"RR{dim},PQ{bits // 8}np"), ("RaBitQ", f"PCA{bits},RaBitQ")):
             index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
             index.train(gallery)
             index.add(gallery)
