@@ -93,7 +93,7 @@ def _convert(former: FormerIndex) -> Compacted:
     with _rewriting(former) as writer:
         writer.add_items(former.iter_items())
         writer.add_failures(former.failures)
-        if (table := former.table) is not None:
+        for table in former.tables:
             writer.add_metadata(table)
         writer.add_model(former.model_file.read_bytes(), former.data)
         writer.take_over(former)

@@ -29,16 +29,20 @@ from index.stores.folder import (
     DIGESTS,
     ERRORS,
     FORMAT,
+    GONE,
     ITEMS,
+    LATER,
     MANIFEST,
     METADATA,
+    PARTED,
     STUDENT,
     Index,
     data_folder,
     read_failures,
     read_manifest,
 )
-from index.stores.metadata.columns import decode, encode
+from index.stores.later import Later, is_small
+from index.stores.metadata.columns import encode
 from index.stores.metadata.join import Joined, carry_over, join_metadata, list_files, read_rows
 from index.stores.models import Models
 from index.stores.options import AUTO, RESCORED, IndexOptions, SearchTarget
@@ -47,13 +51,14 @@ from index.stores.tables import (
     FAILURE_SCHEMA,
     ITEM_SCHEMA,
     Items,
+    as_row,
     key_of,
     map_batches,
     sort_keys,
     write_rows,
 )
-from index.stores.unchanged import Unchanged, holds_just
-from index.vectors import Vectors
+from index.stores.unchanged import Difference, Unchanged
+from index.vectors import Ids, Vectors
 
 if TYPE_CHECKING:
     import faiss
@@ -72,7 +77,8 @@ class IndexWriter:
         shutil.rmtree(self._data, ignore_errors=True)  # of a run that was killed while it wrote
         self._data.mkdir()
         self._manifest = Manifest(FORMAT, generation, "", list(sources), 0, 0, 0, None)
-        self._committed = False
+        self._committed, self._prefix, self._written = False, "", 0  # the prefix and the items of a part
+        self._linked: dict[str, Stored] = {}
 
     def __enter__(self) -> "IndexWriter":
         return self
@@ -81,21 +87,34 @@ class IndexWriter:
         if not self._committed:
             shutil.rmtree(self._data, ignore_errors=True)
 
-    def add_items(self, items: Iterable[Item]) -> int:
-        """Write the gallery, in bounded memory, and return its size."""
-        copies, keys = 0, array("Q")
+    def add_items(self, items: Iterable[Item]) -> None:
+        """Write the gallery, in bounded memory."""
+        copies, keys = self._manifest.copies, array("Q")
 
         def rows() -> Iterator[dict[str, Any]]:
             nonlocal copies
             for item in items:
                 copies += len(item.copies)
                 keys.append(key_of(item.digest))
-                yield {**vars(item), "copies": [vars(file) for file in item.copies]}
+                yield as_row(item)
 
-        count = write_rows(self._data / ITEMS, ITEM_SCHEMA, rows())
-        np.save(self._data / DIGESTS, sort_keys(keys))
-        self._manifest = replace(self._manifest, count=count, copies=copies)
-        return count
+        self._written = write_rows(self._path(ITEMS), ITEM_SCHEMA, rows())
+        np.save(self._path(DIGESTS), sort_keys(keys))
+        self._manifest = replace(self._manifest, count=self._manifest.count + self._written, copies=copies)
+
+    def _path(self, name: str) -> Path:
+        return self._data / f"{self._prefix}{name}"
+
+    def go_on(self, index: Index, gone: Ids, copies: int) -> None:
+        """Keep the first part of another index, less the places that are gone: what is added is the second.
+
+        What stays has so many further files.
+        """
+        left = {STUDENT, *COMPANIONS, ERRORS, GONE}
+        self._link(index, [n for n in index.manifest.files if n not in left and not n.startswith(LATER)])
+        np.save(self._data / GONE, gone)
+        count = index.first_part - len(gone)
+        self._manifest, self._prefix = replace(self._manifest, count=count, copies=copies), LATER
 
     def add_failures(self, failures: Iterable[Failure]) -> None:
         """Write the images that were refused."""
@@ -106,8 +125,8 @@ class IndexWriter:
 
         `chunks` are `(n, dim)` rows at a time.
         """
-        path = self._data / f"{name}.npy"
-        shape = (self._manifest.count, space.dim)
+        path = self._path(f"{name}.npy")
+        shape = (self._written, space.dim)
         with path.open("wb") as file:
             descr = np.lib.format.dtype_to_descr(space.type.stored)
             header = {"descr": descr, "fortran_order": False, "shape": shape}
@@ -123,9 +142,9 @@ class IndexWriter:
 
     def carry_metadata(self, base: Index) -> pa.Table | None:
         """What another index knows of the items, after the items: it goes with what was moved."""
-        if base.metadata is None:
+        if not (tables := base.tables):
             return None
-        return carry_over(decode(base.metadata), list_files(base.items), list_files(self._items))
+        return carry_over(pa.concat_tables(tables), list_files(base.items), list_files(self._items))
 
     def count_gone(self, base: Index) -> int:
         """How many images of another index have no file any more, after items and failures."""
@@ -139,12 +158,12 @@ class IndexWriter:
 
     @property
     def _items(self) -> Items:
-        return Items(*map_batches(self._data / ITEMS))
+        return Items(*map_batches(self._path(ITEMS)))
 
-    def add_metadata(self, table: pa.Table) -> None:
-        """Store what is known of the items, after the items: `Joined.table`."""
-        known = encode(table, list_files(self._items))
-        with pa.ipc.new_file(str(self._data / METADATA), known.schema) as file:
+    def add_metadata(self, table: pa.Table, like: pa.RecordBatch | None = None) -> None:
+        """Store what is known of the items, after the items: `Joined.table`; `like` is as in `encode`."""
+        known = encode(table, list_files(self._items), like)
+        with pa.ipc.new_file(str(self._path(METADATA)), known.schema) as file:
             file.write_batch(known)
 
     def add_ann(self, name: str, ann: "faiss.Index | None", served: TunedIndex) -> int:
@@ -192,6 +211,7 @@ class IndexWriter:
 
     def _link(self, index: Index, names: Iterable[str]) -> None:
         for name in names:
+            self._linked[name] = index.manifest.files[name]
             try:
                 os.link(index.data / name, self._data / name)
             except OSError:  # of a disk that knows no links
@@ -204,7 +224,7 @@ class IndexWriter:
 
     def equals(self, index: Index) -> bool:
         """Whether the items, failures and metadata written are those of another index."""
-        own = {path.name for path in self._data.iterdir()} | {METADATA} & index.manifest.files.keys()
+        own = {path.name for path in self._data.iterdir()} | {METADATA, GONE} & index.manifest.files.keys()
         return all(self.has(name, index) for name in own)
 
     def has(self, name: str, index: Index) -> bool:
@@ -220,10 +240,12 @@ class IndexWriter:
         files = {}
         for path in sorted(self._data.iterdir()):
             sync(path)
-            files[path.name] = Stored(path.stat().st_size, file_digest(path))
+            linked = self._linked.get(path.name)
+            files[path.name] = linked or Stored(path.stat().st_size, file_digest(path))
         sync(self._data)
         manifest = replace(
             self._manifest,
+            format=PARTED if GONE in files else FORMAT,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             teacher=teacher,
             teacher_options=teacher_options,
@@ -259,6 +281,7 @@ class FolderStore(StoreWriter):
         self._old: Index | None = None
         self._base: Index | None = None
         self._writer: IndexWriter | None = None
+        self._found: Difference | None = None  # of the files, where a part of its own takes what is new
         self._gone = 0
         self._undo = ExitStack()
 
@@ -295,14 +318,26 @@ class FolderStore(StoreWriter):
         if base is None:
             return False
         base.require_whole(thorough=False)
-        same = self.models.projected(base.manifest) and holds_just(base, files)
-        if same and self.options.metadata is None and self._is_met(base):
+        found = Difference.between(base, files)
+        same = self.models.projected(base.manifest) and found.is_none
+        fits = self.options.metadata is None and self._is_met(base)
+        if same and fits:
             remove_old(self.work, base.manifest.generation)  # of a run that was killed when it was done
             return True
+        if fits and self.models.made(base.manifest) and is_small(found):
+            self._found = found
+            return False
         base.require_whole()
         if same:
             self.put(Unchanged(base))
         return same
+
+    def wanted(self, files: Sequence[ImageFile]) -> Sequence[ImageFile]:
+        """Choose what is to be looked into: all, or what is new to an index that only grows."""
+        if self._found is None:
+            return files
+        say(f"{len(self._found.new)} of {count(len(files), 'image')} new or changed.")
+        return [files[place] for place in self._found.new.values()]
 
     def _is_met(self, base: Index) -> bool:
         """Whether an index over the same items is searched as is wanted."""
@@ -310,7 +345,7 @@ class FolderStore(StoreWriter):
         searched = all(
             (space.factory, space.asked, space.rescore)
             == (
-                name_factory(factory, len(base), space.dim, target, space.type),
+                name_factory(factory, base.first_part, space.dim, target, space.type),
                 target.recall,
                 self._rescore(base) if space.bits else 0,
             )
@@ -329,7 +364,7 @@ class FolderStore(StoreWriter):
         """Write all beside the old index, unless that is what it holds."""
         with ExitStack() as undo:
             writer = undo.enter_context(IndexWriter(self.work, self.sources))
-            if self._fill(writer, content):
+            if self._fill_later(writer, content) if self._found else self._fill(writer, content):
                 self._writer, self._undo = writer, undo.pop_all()
 
     def _fill(self, writer: IndexWriter, content: Content) -> bool:
@@ -358,6 +393,24 @@ class FolderStore(StoreWriter):
             space = replace(made, rescore=self._rescore(former) if made.bits else 0)
             vectors = writer.add_space(name, space, content.vectors(name, known))
             writer.add_search(name, vectors, options.target, options.factory)
+        writer.add_model(self.models.student.data, Path(self.models.student.spec).parent)
+        return True
+
+    def _fill_later(self, writer: IndexWriter, content: Content) -> bool:
+        base, found = self._base, self._found
+        assert base is not None and found is not None
+        later = Later(found, content)
+        if not later.is_new:
+            remove_old(self.work, base.manifest.generation)
+            return False
+        self._gone = later.removed
+        writer.go_on(base, later.gone, later.copies)
+        writer.add_items(later.items())
+        writer.add_failures(content.failures())
+        if (table := later.table()) is not None:
+            writer.add_metadata(table, base.metadata)
+        for name, space in base.manifest.spaces.items():
+            writer.add_space(name, space, later.vectors(name))
         writer.add_model(self.models.student.data, Path(self.models.student.spec).parent)
         return True
 
