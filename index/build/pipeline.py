@@ -30,10 +30,10 @@ from index.io import content_digest, explain_disk
 from index.progress import count, say
 from index.stores.base import Batch, BuildReport, RowReader, Store, StoreWriter
 from index.stores.folder import Index
-from index.stores.folder_writer import FolderStore
 from index.stores.models import PROJECTED, Models
 from index.stores.options import DEFAULTS, IndexOptions
 from index.stores.records import Failure, Item, Space
+from index.stores.writing.store import FolderStore
 from index.teachers.spec import TeacherSpec
 from index.vectors import Vectors
 

@@ -29,11 +29,11 @@ from index.evaluation.evaluate import evaluate_by_name
 from index.evaluation.rankings import Options, check_modes
 from index.search import open_searcher
 from index.stores.filters import Filter
-from index.stores.folder_writer import FolderStore
 from index.stores.maintenance import describe_index, verify_index
 from index.stores.milvus.client import Address
 from index.stores.milvus.writer import MilvusWriter
 from index.stores.options import IndexOptions
+from index.stores.writing.store import FolderStore
 from index.teachers.spec import TeacherSpec, TextSpec
 from index.vectors import CODES, pack
 

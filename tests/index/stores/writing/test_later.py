@@ -11,16 +11,18 @@ from conftest import png, write_embedder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from index.build.journal import Journal
 from index.build.pipeline import build_index
 from index.build.rewrite import compact_index, replace_student
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.search import Searcher
-from index.stores import folder_writer, later
+from index.stores import folder_writer
 from index.stores.filters import Filter
 from index.stores.folder import FORMAT, GONE, LATER, PARTED, Index
 from index.stores.maintenance import describe_index, verify_index
 from index.stores.options import IndexOptions
+from index.stores.writing import later
 
 FIRST = 24  # images of the first part
 
@@ -40,8 +42,10 @@ class Gallery:
         for i in range(FIRST):
             self.put(f"{i:02}", i)
         rows = [f"{i:02}.png,{'red' if i % 3 else 'blue'},{i}\n" for i in range(FIRST + 8)]
-        (root / "images" / "table.csv").write_text("path,colour,n\n" + "".join(rows))
-        self.build(metadata=root / "images" / "table.csv")
+        self.table = self.images / "table.csv"
+        self.table.write_text("path,colour,n\n" + "".join(rows))
+        for out in (self.out, self.root / "whole"):
+            self.build(out, metadata=self.table)
 
     def put(self, name: str, seed: int) -> None:
         self.time += 10
@@ -53,6 +57,12 @@ class Gallery:
 
     def update(self) -> Index:
         return self.build(update=True)
+
+    def whole(self) -> Index:
+        """The same in one part, updated as a small index is."""
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(later, "LARGE", 1000)
+            return self.build(self.root / "whole", update=True)
 
 
 @pytest.fixture
@@ -129,17 +139,11 @@ def test_what_is_gone_is_not_found(gallery: Gallery):
     made = gallery.update()
     assert np.load(made.data / GONE).tolist() == [3, 7]
     assert verify_index(made.path) == []
-    assert_same(made, whole(gallery))
+    assert_same(made, gallery.whole())
     gallery.put("03", 3)  # back, with what is known of it
     made = gallery.update()
     assert made.metadata_of(len(made) - 1) == {"colour": "blue", "n": "3"}
-    assert_same(made, whole(gallery))
-
-
-def whole(gallery: Gallery) -> Index:
-    """An index of what there is now, in one part."""
-    shutil.rmtree(gallery.root / "whole", ignore_errors=True)
-    return gallery.build(gallery.root / "whole", metadata=gallery.images / "table.csv")
+    assert_same(made, gallery.whole())
 
 
 names = st.sampled_from(["00", "05", "11", "23", *(f"{i}" for i in range(FIRST, FIRST + 8)), "more"])
@@ -147,6 +151,7 @@ change = st.one_of(
     st.tuples(st.just("put"), names, st.integers(0, 60)),
     st.tuples(st.just("remove"), names),
     st.tuples(st.just("touch"), names),
+    st.tuples(st.just("move"), names, names),
     st.tuples(st.just("update")),
 )
 
@@ -165,16 +170,19 @@ def test_any_updates_end_in_what_one_run_writes(tmp_path_factory, history):
                 gallery.put(*rest)
             elif what == "remove":
                 file.unlink(missing_ok=True)
+            elif what == "move" and file.exists():
+                file.replace(gallery.images / f"{rest[1]}.png")
             elif what == "touch" and file.exists():
                 gallery.time += 10
                 os.utime(file, ns=(gallery.time, gallery.time))
             elif what == "update":
                 made = gallery.update()
+                gallery.whole()
         assert verify_index(made.path) == []
-        assert_same(made, whole(gallery))
+        assert_same(made, gallery.whole())
         compact_index(made.path)
         assert Index(made.path).manifest.format == FORMAT
-        assert_same(Index(made.path), whole(gallery))
+        assert_same(Index(made.path), gallery.whole())
 
 
 def test_many_changes_are_written_as_a_whole(gallery: Gallery):
@@ -185,9 +193,7 @@ def test_many_changes_are_written_as_a_whole(gallery: Gallery):
         gallery.put(f"again {i}", 200 + i)
     assert gallery.update().manifest.format == PARTED
     compact_index(gallery.out)
-    assert_same(
-        Index(gallery.out), gallery.build(gallery.root / "whole", metadata=gallery.images / "table.csv")
-    )
+    assert_same(Index(gallery.out), gallery.whole())
 
 
 @pytest.mark.parametrize("parted", [False, True])
@@ -268,7 +274,7 @@ def test_a_disk_without_links_takes_copies(gallery: Gallery, monkeypatch):
     made = gallery.update()
     assert made.manifest.format == PARTED
     assert verify_index(made.path) == []
-    assert_same(made, whole(gallery))
+    assert_same(made, gallery.whole())
 
 
 def parted(gallery: Gallery) -> Index:
@@ -313,6 +319,7 @@ def test_a_part_of_another_generation_is_found(gallery: Gallery):
 
 def test_a_later_student_searches_both_parts(gallery: Gallery):
     made = parted(gallery)
+    made.pin()
     other = OnnxEmbedder(write_embedder(gallery.root / "later.onnx", seed=5), "cpu")
     upgraded = replace_student(made.path, other)
     assert (upgraded.manifest.format, upgraded.manifest.spaces["student"].queries) == (PARTED, other.key)
@@ -322,19 +329,17 @@ def test_a_later_student_searches_both_parts(gallery: Gallery):
 
 
 def test_a_second_writer_waits(gallery: Gallery):
-    from index.build.journal import Journal
-
     gallery.put("new", 100)
     with Journal(gallery.out), pytest.raises(RetrievalError, match="another process writes it"):
         gallery.update()
 
 
 def test_an_approximate_index_is_searched_beside_its_second_part(gallery: Gallery):
-    index = gallery.build(gallery.root / "ivf", factory="IVF2,Flat", metadata=gallery.images / "table.csv")
+    index = gallery.build(gallery.root / "ivf", factory="IVF2,Flat", metadata=gallery.table)
     gallery.put("new", 100)
     (gallery.images / "03.png").unlink()
     made = gallery.build(index.path, factory="IVF2,Flat", update=True)
     assert inodes(made)["student.faiss"] == inodes(Index(made.path))["student.faiss"]
     assert made.manifest.spaces == index.manifest.spaces
     assert verify_index(made.path) == []
-    assert_same(made, whole(gallery))
+    assert_same(made, gallery.whole())

@@ -9,10 +9,11 @@ import pyarrow.compute as pc
 
 from index.stores.base import Content
 from index.stores.faiss.tuning import EXACT_FLOATS
+from index.stores.folder_writer import IndexWriter
 from index.stores.metadata.join import PATH, carry_over, list_files
 from index.stores.records import CHUNK, File, Item
 from index.stores.tables import Items, as_batch
-from index.stores.unchanged import Difference
+from index.stores.writing.difference import Difference
 from index.vectors import Vectors
 
 LARGE = 50_000  # items from which on an update writes a second part: of fewer it writes all again
@@ -35,8 +36,6 @@ class Later:
     """The second part that an index comes to have, in the place of the one that it may have.
 
     Attributes:
-        gone: `(n,)` rising places in the first part that are no items any more.
-        copies: Further files of the items that stay in the first part.
         removed: How many images are no longer there.
         is_new: Whether it differs from what the index has.
     """
@@ -55,8 +54,7 @@ class Later:
         after = {i: item for i, item in sorted(after.items()) if item}
         self._ids = np.array(list(after), np.int64)
         self._items = [*after.values(), *(item for item, i in zip(brought, known, strict=True) if i < 0)]
-        self.gone = np.union1d(index.places.gone, index.places.of(changed[changed < start]))
-        self.copies = index.manifest.copies - sum(len(item.copies) for item in self._before.values())
+        self._gone = np.union1d(index.places.gone, index.places.of(changed[changed < start]))
         listed = found.items[np.isin(found.items, changed) & ~found.gone]
         self.removed = len(set(changed.tolist()) - after.keys() - set(listed.tolist()))
         self.is_new = bool(len(changed) or self._fresh.any()) or [*content.failures()] != index.failures
@@ -79,29 +77,34 @@ class Later:
             items[i] = made[0] if made else None
         return items
 
-    def items(self) -> Iterator[Item]:
-        """Yield its items: first those that the index had."""
-        return iter(self._items)
+    def write(self, writer: IndexWriter) -> None:
+        """Write it beside the first part, of which no file is written again."""
+        index, before = self._index, self._before.values()
+        writer.go_on(index, self._gone, index.manifest.copies - sum(len(item.copies) for item in before))
+        writer.add_items(self._items)
+        writer.add_failures(self._content.failures())
+        for table in self._tables():
+            writer.add_metadata(table, index.metadata)
+        for name, space in index.manifest.spaces.items():
+            writer.add_space(name, space, self._vectors(name))
 
-    def vectors(self, space: str) -> Iterator[Vectors]:
-        """Yield the `(n, dim)` vectors of the items of a space, some at a time."""
-        had = (
-            self._index.read_rows(space, self._ids[i : i + CHUNK]) for i in range(0, len(self._ids), CHUNK)
+    def _vectors(self, space: str) -> Iterator[Vectors]:
+        read, start = self._index.read_rows, 0
+        yield from (
+            read(space, self._ids[first : first + CHUNK]) for first in range(0, len(self._ids), CHUNK)
         )
-        start = 0
-        yield from had
-        for rows in self._content.vectors(space, self._index.read_rows):
+        for rows in self._content.vectors(space, read):
             yield rows[self._fresh[start : start + len(rows)]]
             start += len(rows)
 
-    def table(self) -> pa.Table | None:
+    def _tables(self) -> Iterator[pa.Table]:
         """What is known of its files, and of those that it may get back."""
         if not (tables := self._index.tables):
-            return None
+            return
         first, *later = tables
         paths = [file.path for item in self._before.values() for file in item.files]
         first = first.filter(pc.is_in(first[PATH], pa.array([*paths, *self._found.new], pa.string())))
         before, after = (
             list_files(Items([as_batch(items)])) for items in (self._before.values(), self._items)
         )
-        return carry_over(pa.concat_tables([first, *later]), before, after)
+        yield carry_over(pa.concat_tables([first, *later]), before, after)

@@ -12,7 +12,7 @@ from index.images.sources import find_images
 from index.stores.folder import Index
 from index.stores.maintenance import verify_index
 from index.stores.options import IndexOptions
-from index.stores.unchanged import Difference
+from index.stores.writing.difference import Difference
 
 
 @pytest.fixture
