@@ -10,6 +10,8 @@ from index.stores.faiss.vector_index import VectorIndex
 from index.stores.tables import Places
 from index.vectors import CODES, UNIT_FLOATS, Ids, Scored, Vectors, is_float, pack
 
+SPARE = 10  # results that are asked for beyond those wanted where some are gone
+
 
 class JoinedIndex:
     """Parts whose rows are places, one part after the other; scores of any two can be compared."""
@@ -32,8 +34,14 @@ class JoinedIndex:
             return self.order_again(queries, self.search(pack(queries), max(k, self._rescore), keep)[1], k)
         all_scores, all_places = [], []
         for (start, part), there in zip(self._with_starts(), self._there, strict=True):
-            wanted = there if keep is None else keep[start : start + len(part.vectors)]
-            scores, places = part.search(queries, min(k, len(part.vectors)), wanted)
+            if keep is not None:
+                scores, places = part.search(
+                    queries, min(k, len(part.vectors)), keep[start : start + len(part.vectors)]
+                )
+            elif there is not None:
+                scores, places = _search_rest(part, there, queries, k)
+            else:
+                scores, places = part.search(queries, min(k, len(part.vectors)))
             all_scores.append(scores)
             all_places.append(np.where(places < 0, -1, places + start))
         scores, places = np.concatenate(all_scores, 1), np.concatenate(all_places, 1)
@@ -48,3 +56,15 @@ class JoinedIndex:
         ]
         scores, best = map(np.concatenate, zip(*found, strict=True))
         return scores, best
+
+
+def _search_rest(part: VectorIndex, there: NDArray[np.bool_], queries: Vectors, k: int) -> Scored:
+    """Search what is there: ask for some more, and filter only where too few of these are. Scores may not fall."""
+    scores, places = part.search(queries, min(k + max(SPARE, k // 2), len(there)))
+    gone = ~there[places] | (places < 0)
+    scores[gone], places[gone] = -np.inf, -1
+    k = min(k, np.count_nonzero(there))
+    if len(lacking := np.flatnonzero((~gone).sum(1) < k)):
+        scores[lacking], places[lacking] = -np.inf, -1
+        scores[lacking, :k], places[lacking, :k] = part.search(queries[lacking], k, there)
+    return scores, places

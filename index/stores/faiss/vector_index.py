@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,6 @@ FAR = 128  # candidates for each result where all that is wanted lies far away: 
 MOST_READ = (
     4096  # candidates whose vectors are read, by one search of many queries, before they are let go of
 )
-MOST_GONE = 0.25  # of those that are left, items that a search need not make up for
 HELD = 1.0  # seconds of searches by one query, likewise
 GPU_DEPTH = 2048  # results that FAISS finds on a GPU at most
 
@@ -80,7 +78,7 @@ class VectorIndex:
             if len(rows) > FEW:
                 selector = faiss.IDSelectorBitmap(np.packbits(keep, bitorder="little"))
                 # The nearest of a share lie farther away than those of all: as many must be met on the way.
-                params = self._parameters(selector, ceil(len(keep) / len(rows) - MOST_GONE))
+                params = self._parameters(selector, -(-len(keep) // len(rows)))
             if params is None:
                 return search_exact(queries, self.vectors, k, rows)
         if self.index is None:
