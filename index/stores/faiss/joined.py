@@ -59,11 +59,11 @@ class JoinedIndex:
 
 
 def _search_rest(part: VectorIndex, there: NDArray[np.bool_], queries: Vectors, k: int) -> Scored:
-    """Search what is there: ask for some more, and filter only where too few of these are. Scores may not fall."""
+    """Search what is there: ask for some more, and filter only where too few of these are."""
     scores, places = part.search(queries, min(k + max(SPARE, k // 2), len(there)))
     gone = ~there[places] | (places < 0)
     scores[gone], places[gone] = -np.inf, -1
-    k = min(k, np.count_nonzero(there))
+    k = min(k, int(there.sum()))
     if len(lacking := np.flatnonzero((~gone).sum(1) < k)):
         scores[lacking], places[lacking] = -np.inf, -1
         scores[lacking, :k], places[lacking, :k] = part.search(queries[lacking], k, there)
