@@ -53,7 +53,7 @@ def compact_index(where: str | Path) -> Compacted:
         writer.add_items(_present_items(index, kept))
         writer.add_failures(failure for failure in index.failures if _is_there(failure.path))
         made = index if writer.equals(index) else _commit_kept(writer, index, kept)
-    return Compacted(_count_files(index) - _count_files(made), before - _bytes_in(index.path))
+    return Compacted(_count_files(index) - _count_files(made), max(before - _bytes_in(index.path), 0))
 
 
 def replace_student(path: Path, student: OnnxEmbedder) -> Index:

@@ -93,10 +93,8 @@ class Index(Store):
     @cached_property
     def items(self) -> Items:  # type: ignore[override]
         """The gallery, by id."""
-        tables, releases = zip(
-            *(_batches(self._file(prefix + ITEMS)) for prefix in self.prefixes), strict=True
-        )
-        return Items([batch for table in tables for batch in table], releases[0], self.places)
+        tables = [_batches(self._file(prefix + ITEMS)) for prefix in self.prefixes]
+        return Items([batch for table, _ in tables for batch in table], tables[0][1], self.places)
 
     def iter_batches(self) -> Iterator[pa.RecordBatch]:
         """As `Store.iter_batches`: mapped, and to be checked by `sound` unless the file was."""

@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from index.stores.base import Content
-from index.stores.faiss.tuning import EXACT_FLOATS
 from index.stores.folder_writer import IndexWriter
 from index.stores.metadata.join import PATH, carry_over, list_files
 from index.stores.records import CHUNK, File, Item
@@ -18,6 +17,7 @@ from index.vectors import Vectors
 
 LARGE = 50_000  # items from which on an update writes a second part: of fewer it writes all again
 MOST_LATER, MOST_GONE = 0.05, 0.2  # items of the second part, and gone from the first, for each of that
+MOST_FLOATS = 20_000 * 256  # of the second part: a search of twice as many misses the cache of a processor
 
 
 def is_small(found: Difference) -> bool:
@@ -27,7 +27,7 @@ def is_small(found: Difference) -> bool:
     later = index.count_stored - first + len(found.new) + len(found.lost)
     return (
         first >= LARGE
-        and later <= min(MOST_LATER * first, EXACT_FLOATS / widest)
+        and later <= min(MOST_LATER * first, MOST_FLOATS / widest)
         and len(index.places.gone) + len(found.lost) <= MOST_GONE * first
     )
 
