@@ -255,14 +255,18 @@ def test_a_disk_that_fills_up_leaves_the_old_index(gallery: Gallery, monkeypatch
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(folder_writer, "write_rows", full)
-    with pytest.raises(
-        RetrievalError, match=r"The disk of .* is full\. Free some space, then go on with --resume"
-    ):
-        gallery.update()
+    with monkeypatch.context() as patched:
+        patched.setattr(folder_writer, "write_rows", full)
+        with pytest.raises(
+            RetrievalError, match=r"The disk of .* is full\. Free some space, then go on with"
+        ):
+            gallery.update()
     assert looked_through(Index(gallery.out)) == known
     assert [file.name for file in gallery.out.glob("data-*")] == ["data-1"]
+    monkeypatch.setattr(OnnxEmbedder, "embed", lambda *_: pytest.fail("embedded again"))
+    made = gallery.build(resume=True)
     monkeypatch.undo()
+    assert (made.manifest.format, len(made)) == (PARTED, FIRST + 1)
 
 
 def test_a_disk_without_links_takes_copies(gallery: Gallery, monkeypatch):
