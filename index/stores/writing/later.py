@@ -86,7 +86,7 @@ class Later:
         for table in self._tables():
             writer.add_metadata(table, index.metadata)
         for name, space in index.manifest.spaces.items():
-            writer.add_space(name, space, self._vectors(name))
+            writer.add_space(name, replace(space, queries=""), self._vectors(name))
 
     def _vectors(self, space: str) -> Iterator[Vectors]:
         read, start = self._index.read_rows, 0

@@ -11,7 +11,7 @@ from index.progress import count, say
 from index.stores.base import BuildReport, Content, StoreWriter
 from index.stores.faiss.tuning import name_factory
 from index.stores.faiss.vector_index import check_factory
-from index.stores.folder import DIGESTS, MANIFEST, Index
+from index.stores.folder import DIGESTS, LATER, MANIFEST, Index
 from index.stores.folder_writer import IndexWriter, remove_old
 from index.stores.metadata.join import read_rows
 from index.stores.models import Models
@@ -66,7 +66,7 @@ class FolderStore(StoreWriter):
         base = self._base
         if base is None:
             return False
-        base.require_whole(thorough=False)
+        base.require_whole(None)
         found = Difference.between(base, files)
         same = self.models.projected(base.manifest) and found.is_none
         fits = self.options.metadata is None and self._is_met(base)
@@ -74,6 +74,7 @@ class FolderStore(StoreWriter):
             remove_old(self.work, base.manifest.generation)  # of a run that was killed when it was done
             return True
         if fits and self.models.made(base.manifest) and is_small(found):
+            base.require_whole(LATER)  # no other file is written again
             self._found = found
             return False
         base.require_whole()

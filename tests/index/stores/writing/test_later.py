@@ -302,6 +302,15 @@ def test_a_part_that_is_missing_or_cut_short_is_named(gallery: Gallery, name: st
         assert name in verify_index(made.path)[0]
 
 
+def test_a_part_that_changed_on_the_disk_is_not_written_again(gallery: Gallery):
+    made = parted(gallery)
+    file = made.data / f"{LATER}student.npy"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    gallery.put("newer", 101)
+    with pytest.raises(UsageError, match=rf"{file.name} is not as it was written"):
+        gallery.update()
+
+
 def test_what_is_gone_must_lie_in_the_first_part(gallery: Gallery):
     made = parted(gallery)
     for wrong in ([FIRST], [-1]):
