@@ -156,7 +156,7 @@ change = st.one_of(
 )
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(change, max_size=14))
 def test_any_updates_end_in_what_one_run_writes(tmp_path_factory, history):
     with pytest.MonkeyPatch.context() as patched:
