@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from distill.ask import TeacherAnswers, consult
 from distill.former import Former
-from distill.options import VARIANTS, Options
+from distill.options import VARIANTS, Options, Target
 from distill.pipeline import WEIGHTS, Distilled, make_student, read_student_pool, start
 from distill.pool import MOST, Pool
 from distill.report.report import read_run
@@ -136,12 +136,16 @@ def keep_what_it_is(options: Options, run: dict[str, Any]) -> Options:
     for name, value in was.items():
         if getattr(options, name) not in (value, getattr(Options(), name)):
             raise UsageError(f"--{name} is {value} and stays so. Leave it out, or distil a new student.")
+    if options.target:
+        raise UsageError("A student that is topped up keeps its size. Leave out the target.")
+    target = run["options"].get("target")
     copies = tuple(
         made["name"] for made in run.get("variants", ()) if made["admitted"] and made["name"] in VARIANTS
     )
     return replace(
         options,
         **was,
+        target=Target(**target) if target else None,
         bits=options.bits or run["options"].get("bits", 0),
         variants=options.variants or copies,
     )

@@ -17,10 +17,14 @@ from distill.options import Options
 from distill.placement import Placement, place
 from distill.pool import Pool
 from distill.report.held_out import POOL_PHOTOS, QUERY_PHOTOS, HeldOut, search_with_teacher
+from distill.shrinking.shrink import Shrinking, match_widths
 from distill.training.checkpoint import Checkpoint, Progress
 from distill.training.loop import train_student
 from distill.training.recipes import Recipe, steps_for
 from distill.training.views import center_crop
+from index.errors import UsageError
+
+SHRUNK_STAGES = 6  # of a backbone that a student starts with that is to shrink
 
 
 def open_backbone(options: Options) -> Backbone:
@@ -36,6 +40,27 @@ def open_backbone(options: Options) -> Backbone:
     return backbone
 
 
+def build_student(backbone: Backbone, options: Options) -> Student:
+    """Cut a whole backbone to the stages that are kept, and give it a head."""
+    torch.manual_seed(options.seed)
+    usual = min(SHRUNK_STAGES, len(backbone.stages)) if options.target else backbone.default_stages
+    backbone.keep_stages(options.stages or usual)
+    return Student(backbone, options.dim)
+
+
+def aim(student: Student, options: Options) -> Shrinking | None:
+    """Measure how far a student must shrink to its target, if it has one.
+
+    Raises:
+        UsageError: It cannot shrink, or not so far.
+    """
+    if not options.target:
+        return None
+    if not student.backbone.pretrained:
+        raise UsageError("A student of random weights cannot shrink. Leave out --weights or the target.")
+    return Shrinking.towards(options.target, student, options.size)
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A trained student, and how it came about."""
@@ -47,6 +72,7 @@ class Fitted:
     lists: HeldOut | None  # the teacher's lists for what was held out, if anything was
     done: Progress  # how training went
     seconds: float  # how long it took, placing the images included
+    shrinking: Shrinking | None  # how it shrank, if it did
 
 
 def fit_student(
@@ -64,11 +90,12 @@ def fit_student(
     )
     if not backbone.pretrained:  # random weights have learnt nothing that could predict an answer
         recipe = replace(recipe, others=False, trust=1.0)
-    torch.manual_seed(options.seed)
-    backbone.keep_stages(options.stages or backbone.default_stages)
-    student = Student(backbone, options.dim)
+    student, shrinking = build_student(backbone, options), None
     if former and former.weights:
+        match_widths(student, torch.from_numpy(pool.pixels[:2]), former.weights)
         student.load_state_dict(former.weights)
+    else:
+        shrinking = aim(student, options)
     start = perf_counter()
     asked_of, places = answered.queries, {digest: i for i, digest in enumerate(pool.digests)}
     rows = np.array([places[digest] for digest in answered.digests])
@@ -85,8 +112,8 @@ def fit_student(
         QUERY_PHOTOS if asked_of else POOL_PHOTOS,
     )
     examples = gather(pool, kept, rows[held], placement.rows, recipe.others)
-    done = train_student(student, examples, lists, options.size, recipe, fabric, checkpoint)
-    return Fitted(student, placement, recipe, examples, lists, done, perf_counter() - start)
+    done = train_student(student, examples, lists, options.size, recipe, fabric, checkpoint, shrinking)
+    return Fitted(student, placement, recipe, examples, lists, done, perf_counter() - start, shrinking)
 
 
 def as_shown(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

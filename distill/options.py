@@ -13,6 +13,23 @@ SELECTIONS = ("kmeans", "kcenter", "random")
 VARIANTS = ("fp16", "int8")
 DEVICES = ("auto", "cpu", "cuda")
 
+UNITS = {"ms": " ms", "parameters": "M parameters", "mflops": " million multiply-adds"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a student may cost for one image in the end."""
+
+    kind: str  # `ms` on one core of this machine, millions of `parameters`, or `mflops`
+    value: float
+
+    def __post_init__(self) -> None:
+        if self.kind not in UNITS or not 0 < self.value < float("inf"):
+            raise UsageError(f"--target-{self.kind} must be above 0, not {self.value:g}.")
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g}{UNITS[self.kind]}"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -26,6 +43,7 @@ class Options:
     select: str = "kmeans"  # which images the teacher is asked about, as in `order_by_worth`
     # Stages of the backbone to keep; None keeps those with a map of at least 1/16 of the image
     stages: int | None = None
+    target: Target | None = None  # to which the student shrinks while it learns; None keeps it as it is
     device: str = "auto"  # `auto`, `cpu` or `cuda`
     bits: int = 0  # of the codes that the student answers with beside its vectors; 0 for none
     variants: tuple[str, ...] = ()  # smaller files to make of the student, as in `make_variants`

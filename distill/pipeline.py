@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import save
 
 from distill.ask import TeacherAnswers, consult
-from distill.fit import as_shown, fit_student, open_backbone
+from distill.fit import aim, as_shown, build_student, fit_student, open_backbone
 from distill.former import Former
 from distill.model import quantize
 from distill.model.codes import append_codes
@@ -59,10 +60,12 @@ class Distilled:
         run = self.run
         if "export" not in run:
             return ""
+        shrunk = f", {told}" if (told := run["student"].get("shrunk")) else ""
         codes = f", codes of {run['options']['bits']} bits" if run["options"]["bits"] else ""
         return (
             f"{self.folder / STUDENT}: {run['student']['parameters'] / 1e6:.2f}M parameters, "
-            f"{run['export']['megabytes']} MB{codes}, trained on {run['queried']} of {run['images']} images; "
+            f"{run['export']['megabytes']} MB{codes}{shrunk}, "
+            f"trained on {run['queried']} of {run['images']} images; "
             f"{run['asked_now']} teacher queries in this run, "
             f"{run['queried'] + run['query_photos'] - run['asked_now']} answers from the ledger, "
             f"{count(run['cost']['failed_calls'], 'failed call')}, "
@@ -98,6 +101,8 @@ def distill(
     if options.variants:
         quantize.check_enough(len(files), len(find_images(options.queries)) if options.queries else None)
     fabric = start(out, options)
+    if options.target and fabric.world_size > 1 and len(budgets) == 1:
+        raise UsageError("A student shrinks in one process. Leave out torchrun, or the target.")
 
     def ask() -> tuple[Pool, dict[int, TeacherAnswers]]:
         pool = read_student_pool(files, teacher, ledger, fabric, options, max(budgets[-1], MOST))
@@ -157,6 +162,7 @@ def read_student_pool(
     """`read_pool` for a student, once it is certain that this student can be trained and exported."""
     backbone = open_backbone(options)
     try_out(options.student, options.size, options.dim, options.stages, options.device)
+    aim(build_student(deepcopy(backbone), options), options)
     side = stored_side(options.size)
     return read_pool(files, teacher, ledger, backbone, fabric, side, options.seed, most)
 
@@ -201,6 +207,8 @@ def make_student(
     quantize.remove_variants(out / STUDENT)
     (out / WEIGHTS).write_bytes(save(student.cpu().state_dict()))
     export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop, reduced=True)
+    if fitted.shrinking:
+        run["student"]["shrunk"] = fitted.shrinking.report(student, options.size)
     embedder = OnnxEmbedder(out / STUDENT, "cpu")
     crops = as_shown(fitted.examples.pixels[:64], options.size)
     vectors = embed_many(embedder, list(as_shown(pool.pixels, options.size)))

@@ -1,7 +1,7 @@
 """Commands that make models: `export`, `distill`, `upgrade`, `quantize`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,9 @@ from app.cli.options import (
 )
 from app.cli.teacher_options import TeacherOptions, describe_teacher
 from index.errors import UsageError
+
+if TYPE_CHECKING:
+    from distill.options import Target
 
 
 def export(
@@ -68,6 +71,16 @@ def distill(
         str, option("How to choose the images sent to the teacher: kmeans, kcenter or random.")
     ] = "kmeans",
     stages: Annotated[int | None, option("Stages of the student to keep.", "to 1/16 of the image")] = None,
+    target_ms: Annotated[
+        float | None,
+        option("Shrink the student while it learns, to milliseconds an image on one core here.", "as it is"),
+    ] = None,
+    target_parameters: Annotated[
+        str | None, option("The same, to a number of parameters, such as 0.7M.", "as it is")
+    ] = None,
+    target_mflops: Annotated[
+        float | None, option("The same, to millions of multiply-adds an image.", "as it is")
+    ] = None,
     recipe: Annotated[str, option("How to train: default, plain-crops or a baseline.")] = "default",
     weights: Weights = "auto",
     steps: Steps = None,
@@ -97,6 +110,7 @@ def distill(
         bits=bits,
         select=select,
         stages=stages,
+        target=read_target(target_ms, target_parameters, target_mflops),
         device=device,
         variants=tuple(filter(None, variants.split(","))),
         steps=steps,
@@ -159,6 +173,26 @@ def parse_budgets(text: str) -> list[int]:
         raise UsageError(
             f"--budget must be a number or several, such as 100,250,500, not {text!r}."
         ) from None
+
+
+def read_target(ms: float | None, parameters: str | None, mflops: float | None) -> "Target | None":
+    """Read what a student is to shrink to; UsageError if two targets are given, or one is no number."""
+    from distill.options import Target
+
+    millions = None
+    if parameters is not None:
+        number = parameters.removesuffix("M")
+        try:
+            millions = float(number) / (1 if number != parameters else 1e6)
+        except ValueError:
+            raise UsageError(
+                f"--target-parameters must be a number such as 0.7M, not {parameters!r}."
+            ) from None
+    given = {"ms": ms, "parameters": millions, "mflops": mflops}
+    targets = [Target(kind, value) for kind, value in given.items() if value is not None]
+    if len(targets) > 1:
+        raise UsageError("Give one of --target-ms, --target-parameters and --target-mflops.")
+    return targets[0] if targets else None
 
 
 def quantize(

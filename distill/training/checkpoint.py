@@ -21,6 +21,7 @@ class Progress:
     agreement: list[tuple[int, float]] = field(default_factory=list)
     kept: int = 0  # number of steps of the weights that are the best so far
     best: dict[str, Tensor] = field(default_factory=dict)  # those weights
+    since: int = 0  # how many of the checks were of a student with other channels, and do not compare
 
     def note(self, scores: NDArray[np.float64], weights: Mapping[str, Tensor]) -> None:
         """Note `(held-out images,)` scores; keep copies of the weights unless clearly worse than the best.
@@ -31,9 +32,13 @@ class Progress:
         score, error = float(scores.mean()), float(scores.std() / np.sqrt(len(scores)))
         steps = len(self.losses)
         self.agreement.append((steps, score))
-        if score >= max(value for _, value in self.agreement) - error:
+        if score >= max(value for _, value in self.agreement[self.since :]) - error:
             self.kept = steps
             self.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
+
+    def start_over(self) -> None:
+        """Forget the best weights: the student has lost channels."""
+        self.best, self.since = {}, len(self.agreement)
 
 
 @dataclass(frozen=True)
@@ -56,16 +61,18 @@ class Checkpoint:
         torch.save(state, partial)
         partial.replace(self.path)
 
-    def load(self, parts: Mapping[str, Any]) -> Progress:
-        """Put a run's state back; start from nothing where there is none, or it is another run's."""
+    def read(self) -> dict[str, Any] | None:
+        """Read a run's state; None where there is none, or it is another run's."""
         if not self.path.is_file():
-            return Progress()
+            return None
         try:
             state = torch.load(self.path, weights_only=True, map_location="cpu")
         except Exception:  # half a file, or none of ours: torch raises many kinds
-            return Progress()
-        if state.get("run") != self.run:
-            return Progress()
+            return None
+        return state if state.get("run") == self.run else None
+
+    def restore(self, state: Mapping[str, Any], parts: Mapping[str, Any]) -> Progress:
+        """Put a state that was read back into its parts."""
         for name, part in parts.items():
             part.load_state_dict(state["parts"][name])
         torch.set_rng_state(state["random"])

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from distill.examples import Examples
 from distill.model.student import Student, embed
 from distill.report.held_out import HeldOut
+from distill.shrinking.shrink import Shrinking, match_widths
 from distill.training.checkpoint import Checkpoint, Progress
 from distill.training.distributed import embed_shared, on_first
 from distill.training.losses import LOSSES, Bank
@@ -24,6 +26,61 @@ from index.progress import progress
 CHECKS = 10  # of the agreement with the teacher, evenly over the steps
 
 
+class Learner:
+    """A student with what trains it: an optimizer, its schedule, and the mean of its weights at the end."""
+
+    def __init__(self, student: Student, recipe: Recipe, fabric: Fabric) -> None:
+        self.student, self.recipe, self.fabric = student, recipe, fabric
+        if student.backbone.pretrained:
+            student.backbone.freeze_early(recipe.freeze)
+        self.adam = _make_optimizer(student, recipe)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.adam, lambda step: one_cycle(step, recipe.steps)
+        )
+        self._join()
+
+    def _join(self) -> None:
+        self.averaged = torch.optim.swa_utils.AveragedModel(self.student)
+        self.model, self.optimizer = self.fabric.setup(self.student, self.adam)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Name all that has a state."""
+        return {
+            "student": self.student,
+            "averaged": self.averaged,
+            "optimizer": self.adam,
+            "schedule": self.schedule,
+        }
+
+    @property
+    def current(self) -> nn.Module:
+        """The network as it would be kept now."""
+        return self.averaged.module if self.averaged.n_averaged > 0 else self.student
+
+    def learn(self, images: Tensor, targets: Tensor, side: int, bank: Bank) -> float:
+        """Take one step on views of a batch, and return the loss."""
+        self.model.train()
+        recipe = self.recipe
+        views = random_view(self.fabric.to_device(images), side, recipe.shown, recipe.turn, recipe.flip)
+        vectors = embed_shared(self.model, views, self.fabric)
+        loss = joint_loss(vectors, self.fabric.to_device(targets), bank, recipe)
+        self.fabric.backward(loss)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.schedule.step()
+        return loss.item()
+
+    def go_on(self) -> None:
+        """Train on after the student has lost channels: parameters that stayed keep their moments."""
+        former, self.adam = self.adam, _make_optimizer(self.student, self.recipe)
+        for group, before in zip(self.adam.param_groups, former.param_groups, strict=True):
+            group |= {"lr": before["lr"], "initial_lr": before["initial_lr"]}
+            self.adam.state |= {p: former.state[p] for p in group["params"] if p in former.state}
+        self.schedule.optimizer = self.adam
+        self._join()
+
+
 def train_student(
     student: Student,
     examples: Examples,
@@ -32,57 +89,51 @@ def train_student(
     recipe: Recipe,
     fabric: Fabric,
     checkpoint: Checkpoint | None = None,
+    shrinking: Shrinking | None = None,
 ) -> Progress:
     """Fit a student of `side` pixels to the targets of examples, in place; go on from a checkpoint, if any.
 
-    The agreement with the teacher's lists in `check`, for answered images that are not learnt from, picks the
-    weights that are kept, the first fit of the head among them.
+    If it is `shrinking`, it loses channels on the way. The agreement with the teacher's lists in `check`, for
+    answered images that are not learnt from, picks the weights that are kept, the first fit of the head among
+    them, if the student has not shrunk since.
     """
     torch.manual_seed(recipe.seed)
     images, targets = torch.from_numpy(examples.pixels), torch.from_numpy(examples.targets)
     student.fit(center_crop(images, side), targets, recipe.ridge, fabric)
-
-    if student.backbone.pretrained:
-        student.backbone.freeze_early(recipe.freeze)
-    adam = torch.optim.AdamW(_parameter_groups(student, recipe.decay), lr=recipe.rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: one_cycle(step, recipe.steps))
-    averaged = torch.optim.swa_utils.AveragedModel(student)
+    state = checkpoint.read() if checkpoint else None
+    if state:
+        match_widths(student, images[:2], state["parts"]["student"])
+    learner = Learner(student, recipe, fabric)
     batches = _passes(len(images), recipe.batch, recipe.steps)
     bank = Bank(fabric.to_device(targets[: examples.answered]))
-    model, optimizer = fabric.setup(student, adam)
-    parts = {"student": student, "averaged": averaged, "optimizer": adam, "schedule": schedule}
-    done = checkpoint.load(parts) if checkpoint else Progress()
+    done = checkpoint.restore(state, learner.parts) if checkpoint and state else Progress()
 
     def note() -> None:
-        current = _current(student, averaged)
         if check:
-            done.note(on_first(fabric, partial(agreement, current, check, fabric)), current.state_dict())
+            scores = on_first(fabric, partial(agreement, learner.current, check, fabric))
+            done.note(scores, learner.current.state_dict())
 
     if not done.losses:
         note()
     check_every = max(recipe.steps // CHECKS, 1)
     with progress(recipe.steps, "train", "step") as bar:
         bar.update(len(done.losses))
-        while len(done.losses) < recipe.steps:
-            model.train()
-            rows = batches[len(done.losses)]
-            views = random_view(fabric.to_device(images[rows]), side, recipe.shown, recipe.turn, recipe.flip)
-            vectors = embed_shared(model, views, fabric)
-            loss = joint_loss(vectors, fabric.to_device(targets[rows]), bank, recipe)
-            fabric.backward(loss)
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-            done.losses.append(loss.item())
-            if len(done.losses) > recipe.steps * (1 - recipe.average):
-                averaged.update_parameters(student)
+        while (step := len(done.losses)) < recipe.steps:
+            rows = batches[step]
+            done.losses.append(learner.learn(images[rows], targets[rows], side, bank))
+            squares = center_crop(images, side)
+            if shrinking and shrinking.cut(student, squares, targets, step + 1, recipe.steps):
+                learner.go_on()
+                done.start_over()
+            if step + 1 > recipe.steps * (1 - recipe.average):
+                learner.averaged.update_parameters(student)
             bar.set_postfix(loss=f"{done.losses[-1]:.4f}", refresh=False)
             bar.update()
-            if len(done.losses) % check_every == 0 or len(done.losses) == recipe.steps:
+            if (step + 1) % check_every == 0 or step + 1 == recipe.steps:
                 note()
                 if checkpoint and fabric.is_global_zero:
-                    checkpoint.save(done, parts)
-    student.load_state_dict(done.best or _current(student, averaged).state_dict())
+                    checkpoint.save(done, learner.parts)
+    student.load_state_dict(done.best or learner.current.state_dict())
     student.eval()
     return done
 
@@ -118,11 +169,8 @@ def _passes(count: int, size: int, steps: int) -> list[Tensor]:
     return list(rows.split(size))
 
 
-def _current(student: Student, averaged: torch.optim.swa_utils.AveragedModel) -> nn.Module:
-    return averaged.module if averaged.n_averaged > 0 else student
-
-
-def _parameter_groups(student: Student, decay: float) -> list[dict]:
+def _make_optimizer(student: Student, recipe: Recipe) -> torch.optim.AdamW:
     matrices = [p for p in student.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in student.parameters() if p.requires_grad and p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [{"params": matrices, "weight_decay": recipe.decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.rate)

@@ -1,0 +1,139 @@
+"""The inner channels of a network's blocks: where they are, and how some of them are taken away.
+
+A channel is inner if one convolution makes it, another reads it, and nothing else of the network sees it:
+the expansion of an inverted residual block, the narrow middle of a bottleneck. What a block puts out keeps
+its width, so that shortcuts and the maps that a student pools stay as they are.
+"""
+
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+SAME = (
+    1e-3  # of the largest output: by how much a network without some channels may differ from its masked self
+)
+
+
+@dataclass
+class Inner:
+    """The channels between two convolutions of one block."""
+
+    name: str  # of the block
+    producer: nn.Conv2d  # makes them
+    between: list[nn.Module]  # what works on each channel by itself, in order: activations, depthwise, SE
+    consumer: nn.Conv2d  # reads them
+
+    @property
+    def width(self) -> int:
+        """Count the channels."""
+        return self.producer.out_channels
+
+    @property
+    def squeezes(self) -> list[nn.Conv2d]:
+        """The first convolutions of the gates: as the consumer, they read all channels."""
+        return [gates[0] for part in self.between if (gates := _convolutions(part)) and gates[0] is not part]
+
+    @property
+    def parts(self) -> list[nn.Conv2d]:
+        """All convolutions that have a row or a column for each channel."""
+        return [
+            self.producer,
+            *(inner for part in self.between for inner in _convolutions(part)),
+            self.consumer,
+        ]
+
+    def keep(self, kept: Tensor, replaced: Tensor, constant: Tensor) -> None:
+        """Take away all channels but the `(k,)` kept ones, in place.
+
+        What the consumer read of the others it reads of what stands for them: `(width, k)` weights of the
+        kept channels, the unit vectors for these themselves, and a `(width,)` constant, 0 for these.
+        """
+        reader = self.consumer
+        weight, bias = reader.weight.detach(), reader.bias  # (out, width, h, w)
+        offset = torch.einsum("ochw,c->o", weight, constant) + (0 if bias is None else bias.detach())
+        read = torch.einsum("ochw,ck->okhw", weight, replaced).contiguous()
+        reader.weight, reader.bias = _like(reader.weight, read), _like(reader.weight, offset)
+        reader.in_channels = len(kept)
+        _take_rows(self.producer, kept)
+        for part in self.between:
+            if isinstance(part, nn.Conv2d):
+                _take_rows(part, kept)
+                part.groups = part.in_channels = len(kept)
+            elif gates := _convolutions(part):
+                gates[0].weight = _like(gates[0].weight, gates[0].weight.detach()[:, kept])
+                gates[0].in_channels = len(kept)
+                _take_rows(gates[-1], kept)
+
+
+def find_inner(network: nn.Module, example: Tensor) -> list[Inner]:
+    """Find the inner channels of a network whose batch normalisation is folded, by what an example meets."""
+    names = {part: name for name, part in network.named_modules()}
+    made: dict[int, tuple[nn.Conv2d, list[nn.Module]]] = {}
+    read: dict[int, int] = {}  # how often an output was read
+    found: list[tuple[int, Inner]] = []
+    alive: list[Tensor] = []  # so that no two outputs share an address
+
+    def note(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        source = id(inputs[0])
+        read[source] = read.get(source, 0) + (id(output) != source)
+        before = made.get(source)
+        alive.extend((inputs[0], output))
+        if _is_dense(part):
+            block = before and _shared_block(names[before[0]], names[part], network)
+            if before and block:
+                found.append((source, Inner(block, before[0], before[1], cast(nn.Conv2d, part))))
+            made[id(output)] = (cast(nn.Conv2d, part), [])
+        elif before:
+            made[id(output)] = (before[0], [*before[1], part])
+
+    parts = [part for part in network.modules() if _acts_by_channel(part) or _is_dense(part)]
+    inside = {inner for part in parts for inner in part.modules() if inner is not part}
+    hooks = [part.register_forward_hook(note) for part in parts if part not in inside]
+    learning = network.training
+    with torch.no_grad():
+        network.eval()(example)
+    network.train(learning)
+    for hook in hooks:
+        hook.remove()
+    return [inner for source, inner in found if read[source] == 1]
+
+
+def _acts_by_channel(part: nn.Module) -> bool:
+    """Tell whether a part maps each channel to one channel and is small enough to be known."""
+    if isinstance(part, nn.Conv2d):
+        return part.groups == part.in_channels == part.out_channels > 1
+    if "squeezeexcite" in type(part).__name__.lower():
+        return len(_convolutions(part)) == 2
+    return not list(part.children()) and not list(part.parameters())
+
+
+def _is_dense(part: nn.Module) -> bool:
+    return isinstance(part, nn.Conv2d) and part.groups == 1
+
+
+def _shared_block(first: str, second: str, network: nn.Module) -> str:
+    """Name the nearest common parent of two parts; empty if that is the network or a list of blocks."""
+    steps = zip(first.split("."), second.split("."), strict=False)
+    shared = [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], steps)]
+    parent = network.get_submodule(".".join(shared))
+    return "" if len(shared) < 2 or isinstance(parent, nn.Sequential) else ".".join(shared)
+
+
+def _convolutions(part: nn.Module) -> list[nn.Conv2d]:
+    return [inner for inner in part.modules() if isinstance(inner, nn.Conv2d)]
+
+
+def _take_rows(part: nn.Conv2d, kept: Tensor) -> None:
+    """Keep some of the outputs of a convolution."""
+    part.weight = _like(part.weight, part.weight.detach()[kept])
+    if part.bias is not None:
+        part.bias = _like(part.bias, part.bias.detach()[kept])
+    part.out_channels = len(kept)
+
+
+def _like(former: Tensor, values: Tensor) -> nn.Parameter:
+    """Make a parameter that learns if the former did: one of another shape must be another object."""
+    return nn.Parameter(values.clone(), requires_grad=former.requires_grad)

@@ -1,0 +1,160 @@
+"""What a student costs by how many inner channels it keeps: milliseconds, parameters or multiply-adds."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from distill.model.export import export_onnx
+from distill.model.student import Student
+from distill.shrinking.channels import Inner, find_inner
+from index.embedders.onnx import OnnxEmbedder
+from index.timing import time_in_turns
+
+STEP = 8  # channels are kept in multiples of it: what the kernels of a CPU work on at a time
+TIMED = (0, 0.125, 0.25, 0.5, 0.75, 1)  # shares of the width that are timed
+ROUNDS = 15
+
+Shapes = dict[nn.Conv2d, tuple[torch.Size, torch.Size]]  # what each convolution reads and makes
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a student costs by the widths of its groups of inner channels.
+
+    Between the widths that were measured a group's cost is in a straight line. So is the student's between
+    the narrowest and the widest, by the sum over its groups.
+    """
+
+    widths: list[NDArray[np.int64]]  # rising, for each group
+    costs: list[NDArray[np.float64]]  # the same, in milliseconds, parameters or millions of multiply-adds
+    least: float  # of the student whose groups are all as narrow as can be
+    most: float  # of the student as it is
+
+    @classmethod
+    def measure(cls, kind: str, student: Student, side: int) -> Self:
+        """Time or count a student of `side` pixels and the parts around each group, for one image."""
+        example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+        inner = find_inner(student.backbone, example)
+        shapes = _trace(student, example[:1])
+        narrow = deepcopy(student)
+        for group in find_inner(narrow.backbone, example):
+            group.keep(torch.arange(STEP), torch.eye(group.width)[:, :STEP], torch.zeros(group.width))
+        widths = [np.unique([_whole(share * group.width) for share in TIMED]) for group in inner]
+        if kind == "ms":
+            costs = _time(inner, widths, shapes)
+        else:
+            costs = [_count(kind, group, shapes) * some for group, some in zip(inner, widths, strict=True)]
+        least, most = measure_students(kind, [narrow, student], side)
+        return cls(widths, costs, least, most)
+
+    def of(self, group: int, width: int) -> float:
+        """Tell what so many channels of a group cost."""
+        return float(np.interp(width, self.widths[group], self.costs[group]))
+
+    def total(self, widths: Sequence[int]) -> float:
+        """Tell what the student costs with groups of these widths."""
+        ends = [sum(float(each[at]) for each in self.costs) for at in (0, -1)]
+        now = sum(self.of(i, width) for i, width in enumerate(widths))
+        return self.least + (self.most - self.least) * (now - ends[0]) / (ends[1] - ends[0])
+
+
+def _trace(network: nn.Module, example: Tensor) -> Shapes:
+    """Find the shapes that each convolution reads and makes."""
+    shapes: Shapes = {}
+
+    def note(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(part, nn.Conv2d):
+            shapes[part] = inputs[0].shape, output.shape
+
+    hooks = [part.register_forward_hook(note) for part in network.modules() if isinstance(part, nn.Conv2d)]
+    with torch.no_grad():
+        network(example)
+    for hook in hooks:
+        hook.remove()
+    return shapes
+
+
+def measure_students(kind: str, students: Sequence[Student], side: int) -> list[float]:
+    """Measure what each student costs for one image: on one core, in turns, or in millions."""
+    if kind == "parameters":
+        return [sum(p.numel() for p in student.parameters()) / 1e6 for student in students]
+    if kind == "mflops":
+        traced = [_trace(student, torch.zeros(1, side, side, 3, dtype=torch.uint8)) for student in students]
+        return [sum(made.numel() * p.weight[0].numel() for p, (_, made) in t.items()) / 1e6 for t in traced]
+    pixels = [np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)]
+    with TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{i}.onnx" for i in range(len(students))]
+        for student, file in zip(students, files, strict=True):
+            export_onnx(deepcopy(student), file, side, student.head.out_features, {})
+        made = [OnnxEmbedder(file, "cpu", threads=1) for file in files]
+    return time_in_turns([partial(one.embed, pixels) for one in made], 2 * ROUNDS, warm_up=3).tolist()
+
+
+def _whole(width: float) -> int:
+    return max(round(width / STEP), 1) * STEP
+
+
+def _count(kind: str, group: Inner, shapes: Shapes) -> float:
+    """Count what one channel of a group costs."""
+    places = {part: shapes[part][1][2:].numel() for part in group.parts}
+    rows = [part for part in group.parts if part is not group.consumer and part not in group.squeezes]
+    weights = {
+        part: part.weight[0].numel() if part in rows else part.weight[:, 0].numel() for part in group.parts
+    }
+    if kind == "parameters":
+        return (sum(weights.values()) + len(rows)) / 1e6  # and the biases
+    return sum(places[part] * weight for part, weight in weights.items()) / 1e6
+
+
+def _time(inner: Sequence[Inner], widths: Sequence[NDArray[np.int64]], shapes: Shapes) -> list[NDArray]:
+    """Time the convolutions around each group on one core, with ONNX Runtime, all widths in turns."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    found = []
+    for group, some in zip(inner, widths, strict=True):
+        feed = {"x0": np.ones([1, *shapes[group.producer][0][1:]], np.float32)}
+        works = []
+        for width in some:
+            data = _draw(group, int(width), shapes).SerializeToString()
+            session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            works.append(partial(session.run, None, feed))
+        found.append(np.maximum.accumulate(time_in_turns(works, ROUNDS, warm_up=3)))
+    return found
+
+
+def _draw(group: Inner, width: int, shapes: Shapes) -> onnx.ModelProto:
+    """Draw the convolutions around a group, with so many channels and rectifiers between them, as a graph."""
+    parts = [group.producer, *(part for part in group.between if isinstance(part, nn.Conv2d)), group.consumer]
+    first, last = shapes[group.producer][0], shapes[group.consumer][1]
+    nodes, weights = [], []
+    for i, part in enumerate(parts):
+        alone = part.groups > 1  # depthwise: each channel by itself
+        rows = last[1] if part is group.consumer else width
+        columns = 1 if alone else first[1] if part is group.producer else width
+        values = np.ones([rows, columns, *part.kernel_size], np.float32)
+        weights.append(numpy_helper.from_array(values, f"w{i}"))
+        how: dict[str, Any] = {
+            "group": width if alone else 1,
+            "strides": list(part.stride),
+            "auto_pad": "SAME_UPPER",
+        }
+        nodes.append(helper.make_node("Conv", [f"x{i}", f"w{i}"], [f"y{i}"], **how))
+        nodes.append(helper.make_node("Relu", [f"y{i}"], [f"x{i + 1}"]))
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x0", [1, *first[1:]]), (f"y{len(parts) - 1}", None))
+    ]
+    graph = helper.make_graph(nodes[:-1], "channels", ends[:1], ends[1:], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -1,0 +1,121 @@
+"""Take inner channels away while a student learns, in a few cuts, until it costs no more than a target."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from distill.model.student import Student
+from distill.options import Target
+from distill.shrinking.channels import find_inner
+from distill.shrinking.costs import STEP, Costs, measure_students
+from distill.shrinking.importance import measure
+from index.errors import UsageError
+from index.progress import say
+
+CUTS = 5
+FIRST, LAST = 0.1, 0.65  # shares of the steps at which the first and the last cut is made
+LOOKED_AT = 256  # photos that a cut is decided on
+
+
+@dataclass(frozen=True)
+class Shrinking:
+    """Cuts that bring a student to a target."""
+
+    target: Target
+    costs: Costs
+
+    @classmethod
+    def towards(cls, target: Target, student: Student, side: int) -> Self | None:
+        """Measure what a student of `side` pixels costs; None if that is no more than its target.
+
+        Raises:
+            UsageError: Its blocks have no inner channels, or it costs more than the target without them.
+        """
+        name = student.backbone.name
+        if not find_inner(student.backbone, torch.zeros(2, side, side, 3, dtype=torch.uint8)):
+            raise UsageError(
+                f"{name} has no channels that can be taken away. Take an EfficientNet, MobileNet, ResNet or "
+                "ConvNeXt, or cut it with --stages."
+            )
+        costs = Costs.measure(target.kind, student, side)
+        if target.value < costs.least:
+            least = Target(target.kind, costs.least)
+            raise UsageError(
+                f"{name} cannot shrink to {target}: what stays of it costs {least}. Give fewer --stages, a "
+                "smaller --size, or a higher target."
+            )
+        if target.value >= costs.most:
+            say(f"{name} costs {Target(target.kind, costs.most)} as it is, and is not made smaller.")
+            return None
+        return cls(target, costs)
+
+    def report(self, student: Student, side: int) -> str:
+        """Say what a student that has shrunk costs now."""
+        (now,) = measure_students(self.target.kind, [student], side)
+        first, last = (Target(self.target.kind, value) for value in (self.costs.most, now))
+        return f"shrunk from {first} to {last}; its target was {self.target}"
+
+    def due(self, step: int, steps: int) -> float | None:
+        """Tell what the student may cost after so many steps, None if it is not cut then."""
+        at = [round(steps * share) for share in np.linspace(FIRST, LAST, CUTS)]
+        if step not in at:
+            return None
+        return self.costs.most * (self.target.value / self.costs.most) ** ((at.index(step) + 1) / CUTS)
+
+    def cut(self, student: Student, images: Tensor, targets: Tensor, step: int, steps: int) -> bool:
+        """Take away the channels of least loss for what they cost, if it is time to, and tell whether it was.
+
+        The loss is measured on some of `(n, side, side, 3)` uint8 images with their `(n, dim)` targets.
+        """
+        if (most := self.due(step, steps)) is None:
+            return False
+        inner = find_inner(student.backbone, images[:2])
+        rows = torch.randperm(len(images))[:LOOKED_AT]
+        found = measure(student, inner, images, targets, rows)
+        each = [one.eliminate(group) for one, group in zip(found, inner, strict=True)]
+        orders, losses = zip(*each, strict=True)
+        widths = choose_widths([group.width for group in inner], losses, self.costs, most)
+        for group, one, order, width in zip(inner, found, orders, widths, strict=True):
+            if width < group.width:
+                kept = torch.tensor(sorted(order[group.width - width :]))
+                group.keep(kept, *one.replace(kept))
+        return True
+
+
+def choose_widths(
+    first: Sequence[int], losses: Sequence[Sequence[float]], costs: Costs, target: float
+) -> list[int]:
+    """Choose how many channels of each group stay, where those of least loss for what they cost go first.
+
+    Losses are of each group's channels in the order in which they would go.
+    """
+    widths = list(first)
+
+    def price(i: int) -> float:
+        less, gone = _less(widths[i]), first[i] - widths[i]
+        saved = max(costs.of(i, widths[i]) - costs.of(i, less), 1e-9)
+        return sum(losses[i][gone : first[i] - less]) / saved
+
+    while costs.total(widths) > target and (wide := [i for i, width in enumerate(widths) if width > STEP]):
+        i = min(wide, key=price)
+        widths[i] = _less(widths[i])
+    return widths
+
+
+def match_widths(student: nn.Module, example: Tensor, weights: Mapping[str, Tensor]) -> None:
+    """Take away channels of a student until it has the shapes of the weights of one that has shrunk."""
+    names = {part: name for name, part in student.named_modules()}
+    for group in find_inner(student, example):
+        width = len(weights[f"{names[group.producer]}.weight"])
+        if width < group.width:
+            kept = torch.arange(width)
+            group.keep(kept, torch.eye(group.width)[:, :width], torch.zeros(group.width))
+
+
+def _less(width: int) -> int:
+    """The next smaller width."""
+    return (width - 1) // STEP * STEP

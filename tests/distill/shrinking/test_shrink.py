@@ -1,0 +1,174 @@
+"""A student that shrinks while it learns."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from distill.examples import Examples
+from distill.fit import aim, build_student
+from distill.model.backbone import create_backbone
+from distill.model.student import Student
+from distill.options import Options, Target
+from distill.shrinking.channels import find_inner
+from distill.shrinking.costs import Costs, measure_students
+from distill.shrinking.shrink import Shrinking, choose_widths, match_widths
+from distill.training.checkpoint import Checkpoint
+from distill.training.device import open_fabric
+from distill.training.loop import train_student
+from distill.training.mixing import Mixing
+from distill.training.recipes import Recipe
+from index.errors import UsageError
+
+SIDE = 32
+
+
+def make(**options) -> tuple[Student, Options]:
+    """A small student as `open_backbone` makes one of ImageNet weights, which these are not."""
+    chosen = Options(student="test_efficientnet", size=SIDE, dim=6, **options)
+    torch.manual_seed(0)
+    backbone = create_backbone(chosen.student, "none")
+    backbone.fold_batch_norm()
+    backbone.origin = "a file"
+    return build_student(backbone, chosen), chosen
+
+
+def widths(student: Student) -> list[int]:
+    return [
+        group.width
+        for group in find_inner(student.backbone, torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8))
+    ]
+
+
+def train(
+    student: Student, shrinking: Shrinking | None, checkpoint: Checkpoint | None = None, steps: int = 20
+):
+    rng = np.random.default_rng(0)
+    targets = rng.normal(size=(12, 6)).astype(np.float32)
+    targets /= np.linalg.norm(targets, axis=1, keepdims=True)
+    examples = Examples(rng.integers(0, 256, (12, 36, 36, 3), np.uint8), targets, 12)
+    recipe = Recipe(steps=steps, batch=6, mixing=Mixing(8), flip=False)
+    return train_student(student, examples, None, SIDE, recipe, open_fabric("cpu"), checkpoint, shrinking)
+
+
+@pytest.mark.parametrize("kind", ["parameters", "mflops"])
+def test_what_costs_say_is_what_a_thin_student_costs(kind):
+    student, _ = make()
+    costs = Costs.measure(kind, student, SIDE)
+    assert [costs.most] == measure_students(kind, [student], SIDE)
+    assert costs.total(widths(student)) == pytest.approx(costs.most)
+    found = find_inner(student.backbone, torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8))
+    for group in found:
+        half = torch.arange(max(group.width // 16, 1) * 8)
+        group.keep(half, torch.eye(group.width)[:, half], torch.zeros(group.width))
+    assert costs.total(widths(student)) == pytest.approx(measure_students(kind, [student], SIDE)[0], rel=1e-6)
+
+
+def test_milliseconds_rise_with_the_width():
+    student, _ = make()
+    costs = Costs.measure("ms", student, 96)
+    assert 0 < costs.least < costs.most
+    assert all((np.diff(each) >= 0).all() for each in costs.costs)
+
+
+def test_widths_go_where_least_is_lost_for_what_it_costs():
+    costs = Costs(
+        [np.array([8, 32]), np.array([8, 32])], [np.array([1.0, 4.0]), np.array([2.0, 8.0])], 5.0, 14.0
+    )
+    cheap, dear = [0.1] * 32, [0.1] * 32
+    assert choose_widths([32, 32], [cheap, dear], costs, 9.0) == [32, 8]
+    assert choose_widths([32, 32], [[0.01] * 32, dear], costs, 11.0) == [8, 32]
+    assert choose_widths([32, 32], [cheap, dear], costs, 0.0) == [8, 8]
+    assert choose_widths([32, 32], [cheap, dear], costs, 14.0) == [32, 32]
+
+
+def test_a_student_meets_its_target_while_it_learns_and_then_learns_on():
+    student, _ = make(target=Target("parameters", 0.1))
+    (whole,), before = measure_students("parameters", [student], SIDE), widths(student)
+    target = Target("parameters", 0.6 * whole)
+    shrinking = Shrinking.towards(target, student, SIDE)
+    at = [step for step in range(1, 41) if shrinking.due(step, 40)]
+    assert (at[0], at[-1], len(at)) == (4, 26, 5)
+    assert shrinking.due(at[-1], 40) == pytest.approx(target.value)
+    done = train(student, shrinking, steps=40)
+    assert len(done.losses) == 40
+    assert 0.5 * whole < measure_students("parameters", [student], SIDE)[0] <= target.value
+    assert f"; its target was {target}" in shrinking.report(student, SIDE)
+    assert all(now <= was for now, was in zip(widths(student), before, strict=True))
+    assert np.isfinite(done.losses).all()
+
+
+def test_the_seed_decides_which_channels_stay():
+    found = []
+    for _ in range(2):
+        student, _ = make()
+        train(student, Shrinking.towards(Target("mflops", 1.4), student, SIDE))
+        found.append(torch.cat([value.flatten().float() for value in student.state_dict().values()]))
+    assert torch.equal(*found)
+
+
+def test_an_interrupted_student_shrinks_on_as_if_nothing_had_happened(tmp_path: Path, monkeypatch):
+    def run(name: str, stop: int | None) -> tuple[list[float], torch.Tensor]:
+        student, _ = make()
+        shrinking = Shrinking.towards(Target("mflops", 1.4), student, SIDE)
+        real = Checkpoint.save
+
+        def save(self, done, parts):
+            real(self, done, parts)
+            if len(done.losses) == stop:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Checkpoint, "save", save)
+        try:
+            done = train(student, shrinking, Checkpoint(tmp_path / name, "run"))
+        except KeyboardInterrupt:
+            monkeypatch.setattr(Checkpoint, "save", real)
+            student, _ = make()
+            done = train(student, shrinking, Checkpoint(tmp_path / name, "run"))
+        monkeypatch.setattr(Checkpoint, "save", real)
+        return done.losses, torch.cat([value.flatten().float() for value in student.state_dict().values()])
+
+    losses, weights = run("whole", None)
+    for stop in (2, 8, 18):
+        again, same = run(f"stopped-{stop}", stop)
+        assert again == losses
+        assert torch.equal(same, weights)
+
+
+def test_weights_of_a_thin_student_fit_a_whole_one_that_is_matched():
+    thin, _ = make()
+    train(thin, Shrinking.towards(Target("mflops", 1.4), thin, SIDE))
+    whole, _ = make()
+    assert widths(whole) != widths(thin)
+    match_widths(whole, torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8), thin.state_dict())
+    whole.load_state_dict(thin.state_dict())
+    shown = torch.randint(0, 256, (3, SIDE, SIDE, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        assert torch.allclose(whole.eval()(shown), thin.eval()(shown), atol=1e-6)
+
+
+def test_targets_that_cannot_be_met_are_refused_with_what_can(capsys):
+    student, options = make(target=Target("parameters", 0.001))
+    with pytest.raises(UsageError, match=r"cannot shrink to 0.001M parameters: what stays of it costs 0\."):
+        aim(student, options)
+    assert aim(*make(target=Target("parameters", 50))) is None
+    assert "as it is" in capsys.readouterr().err
+    assert aim(*make()) is None
+
+
+def test_students_that_cannot_shrink_are_refused(monkeypatch):
+    student, options = make(target=Target("parameters", 0.1))
+    student.backbone.origin = "random"
+    with pytest.raises(UsageError, match="random weights"):
+        aim(student, options)
+    student.backbone.origin = "a file"
+    monkeypatch.setattr("distill.shrinking.shrink.find_inner", lambda *_: [])
+    with pytest.raises(UsageError, match="test_efficientnet has no channels that can be taken away"):
+        aim(student, options)
+
+
+@pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])
+def test_a_target_is_above_zero(value):
+    with pytest.raises(UsageError, match="--target-ms must be above 0"):
+        Target("ms", value)
