@@ -121,7 +121,7 @@ class Store(ABC):
         return self._known.of(item)
 
     def keep(self, filter: Filter) -> Any:
-        """What `Searchable.search` shall keep to: `(items,)` of booleans; None keeps all.
+        """What `Searchable.search` shall keep to: booleans, one for each item, or `Places`; None keeps all.
 
         Raises:
             UsageError: There is no such column, or no such item.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from index.stores.faiss.vector_index import VectorIndex
 from index.stores.tables import Places
 from index.vectors import CODES, UNIT_FLOATS, Ids, Scored, Vectors, is_float, pack
 
-SPARE = 10  # results that are asked for beyond those wanted where some are gone
+SPARE = 2  # results that are asked for beyond those wanted, and twice as many as are likely to be gone
 
 
 class JoinedIndex:
@@ -60,10 +61,12 @@ class JoinedIndex:
 
 def _search_rest(part: VectorIndex, there: NDArray[np.bool_], queries: Vectors, k: int) -> Scored:
     """Search what is there: ask for some more, and filter only where too few of these are."""
-    scores, places = part.search(queries, min(k + max(SPARE, k // 2), len(there)))
+    count = int(there.sum())
+    depth = k + SPARE + 2 * ceil(k * (1 - count / len(there)))
+    scores, places = part.search(queries, min(depth, len(there)))
     gone = ~there[places] | (places < 0)
     scores[gone], places[gone] = -np.inf, -1
-    k = min(k, int(there.sum()))
+    k = min(k, count)
     if len(lacking := np.flatnonzero((~gone).sum(1) < k)):
         scores[lacking], places[lacking] = -np.inf, -1
         scores[lacking, :k], places[lacking, :k] = part.search(queries[lacking], k, there)
