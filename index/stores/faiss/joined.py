@@ -61,7 +61,7 @@ class JoinedIndex:
 
 def _search_rest(part: VectorIndex, there: NDArray[np.bool_], queries: Vectors, k: int) -> Scored:
     """Search what is there: ask for some more, and filter only where too few of these are."""
-    count = int(there.sum())
+    count = int(np.count_nonzero(there))
     depth = k + SPARE + 2 * ceil(k * (1 - count / len(there)))
     scores, places = part.search(queries, min(depth, len(there)))
     gone = ~there[places] | (places < 0)
