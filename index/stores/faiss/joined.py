@@ -35,14 +35,11 @@ class JoinedIndex:
             return self.order_again(queries, self.search(pack(queries), max(k, self._rescore), keep)[1], k)
         all_scores, all_places = [], []
         for (start, part), there in zip(self._with_starts(), self._there, strict=True):
-            if keep is not None:
-                scores, places = part.search(
-                    queries, min(k, len(part.vectors)), keep[start : start + len(part.vectors)]
-                )
-            elif there is not None:
+            if keep is None and there is not None:
                 scores, places = _search_rest(part, there, queries, k)
             else:
-                scores, places = part.search(queries, min(k, len(part.vectors)))
+                wanted = None if keep is None else keep[start : start + len(part.vectors)]
+                scores, places = part.search(queries, min(k, len(part.vectors)), wanted)
             all_scores.append(scores)
             all_places.append(np.where(places < 0, -1, places + start))
         scores, places = np.concatenate(all_scores, 1), np.concatenate(all_places, 1)
