@@ -239,7 +239,8 @@ def distill(
         budget: How many images the teacher may ever be asked about; several train a student each.
         recipe: How to train.
         progress: Whether to show bars.
-        options: Fields of `distill.options.Options`, such as `student`, `size`, `dim`, `steps` or `device`.
+        options: Fields of `distill.options.Options`, such as `student`, `size`, `dim`, `steps` or `device`;
+            `target` as "1.5 ms", "0.7M" (parameters) or "40 mflops" shrinks the student while it learns.
 
     Returns:
         The student's ONNX file. Beside it lie `report.html` and `run.json`.
@@ -247,13 +248,15 @@ def distill(
     Raises:
         RetrievalError: A request is wrong, the budget is spent, or the teacher failed.
     """
-    from distill.options import Options
+    from distill.options import Options, Target
     from distill.pipeline import STUDENT, distill_by_name
     from distill.training.recipes import find_recipe
     from index.progress import bars, say
 
     budgets = sorted({budget} if isinstance(budget, int) else set(budget))
     sources = cast("tuple[str, ...]", images)  # as `in_python` has read them
+    if isinstance(options.get("target"), str):
+        options["target"] = Target.read(options["target"])
     chosen = call(Options, budget=budgets[-1], recipe=find_recipe(recipe), **options)
     with bars(progress):
         made = distill_by_name(sources, _spec(teacher), Path(out), chosen, budgets)

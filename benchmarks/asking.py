@@ -77,7 +77,7 @@ def measure(
     args: argparse.Namespace, vectors: Path, recipe: str, budget: int, seed: int, folder: Path
 ) -> dict[str, float]:
     """Distil, index and score one student; one that asks nobody is distilled once, for the first teacher."""
-    made = args.work / f"zero-{args.size}-{args.stages or 'default'}-{seed}" if not budget else folder
+    made = args.work / f"zero-{args.size}-{args.kept}-{seed}" if not budget else folder
     student, index = made / "student" / "student.onnx", folder / "index"
     start = perf_counter()
     if budget or not student.is_file():
@@ -93,7 +93,8 @@ def measure(
 def _distill(
     args: argparse.Namespace, vectors: Path, recipe: str, budget: int, seed: int, folder: Path
 ) -> None:
-    cut = ("--stages", str(args.stages)) if args.stages else ()
+    cut = ["--stages", str(args.stages)] if args.stages else []
+    cut += ["--target-ms", str(args.target_ms)] if args.target_ms else []
     folder.mkdir(exist_ok=True)
     run(
         "distill", args.pool, "--teacher", vectors, "--out", folder / "student", "--seed", str(seed),
@@ -117,10 +118,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--stages", type=int)
+    parser.add_argument("--target-ms", type=float, help="to shrink to, while it learns")
     parser.add_argument("--work", type=Path, default=Path("asking"), help="folder for all that is made")
     parser.add_argument("--out", type=Path, default=Path("asking.csv"))
     args = parser.parse_args()
     args.indexed = args.indexed or args.pool
+    args.kept = str(args.stages or "default") + (f">{args.target_ms}ms" if args.target_ms else "")
     args.work.mkdir(parents=True, exist_ok=True)
 
     labelled = [entry.file for path in (args.gallery, args.queries) for entry in read_labels(path)]
@@ -133,7 +136,7 @@ def main() -> None:
                 for recipe in args.recipes.split(",") if budget else [ZERO]:
                     setting = {
                         "teacher": name_teacher(teacher), "recipe": recipe, "size": str(args.size),
-                        "stages": str(args.stages or "default"), "budget": str(budget), "seed": str(seed),
+                        "stages": args.kept, "budget": str(budget), "seed": str(seed),
                     }  # fmt: skip
                     if any(setting.items() <= row.items() for row in done):
                         continue

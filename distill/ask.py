@@ -79,7 +79,7 @@ def consult(
     about = _consult_queries(pool, teacher, ledger, options, limit) if options.queries else None
     wanted = budget - (about.count if about else 0)
     known = ledger.known(pool.digests)
-    free = np.array([digest in known for digest in pool.digests], bool)
+    free = np.array([digest in known or digest in pool.also for digest in pool.digests], bool)
     old = np.array([digest in replayed for digest in pool.digests], bool)
     among, told = np.flatnonzero(~old), np.flatnonzero(old & free)
     worth = among[order_by_worth(pool.features[among], free[among], wanted, options.select, options.seed)]

@@ -24,8 +24,6 @@ from distill.training.recipes import Recipe, steps_for
 from distill.training.views import center_crop
 from index.errors import UsageError
 
-SHRUNK_STAGES = 6  # of a backbone that a student starts with that is to shrink
-
 
 def open_backbone(options: Options) -> Backbone:
     """Make the whole backbone of the student, so that what is wrong with it shows before anything is paid."""
@@ -43,8 +41,7 @@ def open_backbone(options: Options) -> Backbone:
 def build_student(backbone: Backbone, options: Options) -> Student:
     """Cut a whole backbone to the stages that are kept, and give it a head."""
     torch.manual_seed(options.seed)
-    usual = min(SHRUNK_STAGES, len(backbone.stages)) if options.target else backbone.default_stages
-    backbone.keep_stages(options.stages or usual)
+    backbone.keep_stages(options.stages or backbone.default_stages)
     return Student(backbone, options.dim)
 
 

@@ -1,8 +1,10 @@
 """What to distil, and how: checked without loading torch."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 from distill.training.recipes import Recipe
 from index.errors import UsageError
@@ -14,6 +16,7 @@ VARIANTS = ("fp16", "int8")
 DEVICES = ("auto", "cpu", "cuda")
 
 UNITS = {"ms": " ms", "parameters": "M parameters", "mflops": " million multiply-adds"}
+TARGET = re.compile(r"(\d+(?:\.\d*)?|\.\d+) *(ms|M|mflops)")
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,23 @@ class Target:
         if self.kind not in UNITS or not 0 < self.value < float("inf"):
             raise UsageError(f"--target-{self.kind} must be above 0, not {self.value:g}.")
 
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read `1.5 ms`, `0.7M` for parameters or `40 mflops`; UsageError if it is something else."""
+        if not (found := TARGET.fullmatch(text.strip())):
+            raise UsageError(f"A target is as 1.5ms, 0.7M (parameters) or 40mflops, not {text!r}.")
+        return cls({"M": "parameters"}.get(found[2], found[2]), float(found[1]))
+
     def __str__(self) -> str:
         return f"{self.value:.3g}{UNITS[self.kind]}"
+
+
+LITE0 = "tf_efficientnet_lite0"
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"student": LITE0, "target": Target("mflops", 33)},
+    "small": {"student": LITE0},
+    "base": {"student": LITE0, "stages": 7, "size": 192},
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +54,7 @@ class Options:
     """What to distil."""
 
     budget: int = 500  # how many images the teacher may ever be asked about
-    student: str = "tf_efficientnet_lite0"  # timm name of the backbone
+    student: str = LITE0  # timm name of the backbone, or one of `PRESETS`
     weights: str = "auto"  # where its weights come from, as in `create_backbone`
     size: int = 128  # the student's input side, in pixels
     dim: int = 256  # length of the student's vectors
@@ -54,9 +72,13 @@ class Options:
     # Photos like those that will be searched with, as for `find_images`. Agreement is measured on some of
     # them, and decides, in place of photos of the pool.
     queries: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()  # photos to ask about before all others, as for `find_images`
     exclude: tuple[str, ...] = ()  # names that are left out of the pool, as for `find_images`
 
     def __post_init__(self) -> None:
+        for name, value in PRESETS.get(self.student, {}).items():
+            if name == "student" or getattr(self, name) == getattr(Options, name):  # what is given stays
+                object.__setattr__(self, name, value)
         least = {"budget": FEWEST, "size": 32, "dim": 1, "stages": 1, "steps": 1, "seed": 0}
         for name, low in least.items():
             if (value := getattr(self, name)) is not None and value < low:

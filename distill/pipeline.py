@@ -164,7 +164,8 @@ def read_student_pool(
     try_out(options.student, options.size, options.dim, options.stages, options.device)
     aim(build_student(deepcopy(backbone), options), options)
     side = stored_side(options.size)
-    return read_pool(files, teacher, ledger, backbone, fabric, side, options.seed, most)
+    also = find_images(options.also) if options.also else ()
+    return read_pool(files, teacher, ledger, backbone, fabric, side, options.seed, most, also)
 
 
 def make_student(

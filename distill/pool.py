@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class Pool:
     # Files that cannot be read, or that a file of vectors lacks
     failures: list[Failure] = field(default_factory=list)
     reader: PhotoReader = field(default_factory=PhotoReader)  # what read them
+    also: frozenset[str] = frozenset()  # digests of images that are asked about before all others
 
     @property
     def free(self) -> NDArray[np.float32]:
@@ -54,25 +55,28 @@ def read_pool(
     side: int,
     seed: int,
     most: int = MOST,
+    also: Sequence[ImageFile] = (),
 ) -> Pool:
     """Read a sample of a pool, of at most `most` distinct images, in the order of their digests.
 
-    What the teacher cannot answer for is left out; images that the ledger has answers about come first.
+    What the teacher cannot answer for is left out; images that the ledger has answers about, and those that
+    are `also` to be asked about, come first.
 
     Raises:
         UsageError: The teacher is a file of vectors that lacks some of the images.
     """
-    reader = PhotoReader()
+    reader, files = PhotoReader(), [*files, *also]
     digests = reader.digest(files)
+    first = frozenset(digests[len(digests) - len(also) :])
     missing = teacher.find_missing(files, digests)
     there = [i for i in range(len(files)) if i not in missing]
-    sample = sample_pool([digests[i] for i in there], ledger.known(digests), most, seed)
+    sample = sample_pool([digests[i] for i in there], first | ledger.known(digests), most, seed)
     chosen = [there[i] for i in sample]
     pool = extract_features(
         [files[i] for i in chosen], [digests[i] for i in chosen], backbone, side, fabric, reader
     )
     pool.failures[:0] = [Failure(files[i].location, why) for i, why in missing.items()]
-    return pool
+    return replace(pool, also=first)
 
 
 def extract_features(

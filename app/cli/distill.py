@@ -52,7 +52,9 @@ def distill(
     ] = None,
     teacher_option: TeacherOptions = None,
     budget: Annotated[str, option("Most images to send to the teacher, ever; several for a curve.")] = "500",
-    student: Annotated[str, option("timm name of the student.")] = "tf_efficientnet_lite0",
+    student: Annotated[
+        str, option("tiny, small (the default) or base; or a timm name.")
+    ] = "tf_efficientnet_lite0",
     size: Annotated[int, option("The student's input side in pixels.")] = 128,
     dim: Annotated[int, option("Dimension of the student's embeddings.")] = 256,
     bits: Annotated[
@@ -65,6 +67,10 @@ def distill(
             "May repeat.",
             "photos of the pool",
         ),
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        option("Photos to ask about before all others, as the page's ask.txt. May repeat.", "none"),
     ] = None,
     exclude: Exclude = None,
     select: Annotated[
@@ -118,14 +124,15 @@ def distill(
         price=price,
         recipe=find_recipe(recipe),
         queries=tuple(queries or ()),
+        also=tuple(also or ()),
         exclude=tuple(exclude or ()),
     )
-    check_student(student)
+    check_student(chosen.student)
     if dry_run and former is None:
         from index.teachers.cost import bill_by_name
 
         pool = None, chosen.exclude, chosen.queries
-        bill = bill_by_name(images, spec, device, price, budgets[-1], *pool)
+        bill = bill_by_name([*images, *chosen.also], spec, device, price, budgets[-1], *pool)
         check_bits(bits, dim, bill.images)
         typer.echo(bill)
         return
@@ -179,17 +186,9 @@ def read_target(ms: float | None, parameters: str | None, mflops: float | None) 
     """Read what a student is to shrink to; UsageError if two targets are given, or one is no number."""
     from distill.options import Target
 
-    millions = None
-    if parameters is not None:
-        number = parameters.removesuffix("M")
-        try:
-            millions = float(number) / (1 if number != parameters else 1e6)
-        except ValueError:
-            raise UsageError(
-                f"--target-parameters must be a number such as 0.7M, not {parameters!r}."
-            ) from None
-    given = {"ms": ms, "parameters": millions, "mflops": mflops}
-    targets = [Target(kind, value) for kind, value in given.items() if value is not None]
+    targets = [] if parameters is None else [Target.read(parameters)]
+    counts = {"ms": ms, "mflops": mflops}
+    targets += [Target(kind, value) for kind, value in counts.items() if value is not None]
     if len(targets) > 1:
         raise UsageError("Give one of --target-ms, --target-parameters and --target-mflops.")
     return targets[0] if targets else None

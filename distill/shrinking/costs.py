@@ -1,8 +1,11 @@
 """What a student costs by how many inner channels it keeps: milliseconds, parameters or multiply-adds."""
 
+import json
+import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,14 +15,15 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from platformdirs import user_cache_path
 from torch import Tensor, nn
 
 from distill.model.export import export_onnx
 from distill.model.student import Student
 from distill.shrinking.channels import Inner, find_inner
 from index.embedders.onnx import OnnxEmbedder
+from index.io import atomic_write, content_digest
 from index.timing import time_in_turns
 
 STEP = 8  # channels are kept in multiples of it: what the kernels of a CPU work on at a time
@@ -37,10 +41,27 @@ class Costs:
     the narrowest and the widest, by the sum over its groups.
     """
 
-    widths: list[NDArray[np.int64]]  # rising, for each group
-    costs: list[NDArray[np.float64]]  # the same, in milliseconds, parameters or millions of multiply-adds
+    widths: list[list[int]]  # rising, for each group
+    costs: list[list[float]]  # the same, in milliseconds, parameters or millions of multiply-adds
     least: float  # of the student whose groups are all as narrow as can be
     most: float  # of the student as it is
+
+    @classmethod
+    def recall(cls, kind: str, student: Student, side: int) -> Self:
+        """Measure a student, or recall what such a one took on this machine: a run again makes the same."""
+        if kind != "ms":
+            return cls.measure(kind, student, side)
+        layers = [f"{part}" for part in student.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+        facts = [platform.node(), platform.processor(), ort.__version__, side, *layers]
+        kept = user_cache_path("retrieval") / "costs" / f"{content_digest(json.dumps(facts).encode())}.json"
+        with suppress(OSError, ValueError, TypeError):  # none there, or half of it
+            return cls(**json.loads(kept.read_text()))
+        found = cls.measure(kind, student, side)
+        with suppress(OSError):  # without a cache they are measured each time
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(kept) as beside:
+                beside.write_text(json.dumps(asdict(found)))
+        return found
 
     @classmethod
     def measure(cls, kind: str, student: Student, side: int) -> Self:
@@ -50,12 +71,14 @@ class Costs:
         shapes = _trace(student, example[:1])
         narrow = deepcopy(student)
         for group in find_inner(narrow.backbone, example):
-            group.keep(torch.arange(STEP), torch.eye(group.width)[:, :STEP], torch.zeros(group.width))
-        widths = [np.unique([_whole(share * group.width) for share in TIMED]) for group in inner]
+            few = torch.arange(min(STEP, group.width))
+            group.keep(few, torch.eye(group.width)[:, few], torch.zeros(group.width))
+        widths = [sorted({_whole(share * group.width) for share in TIMED}) for group in inner]
         if kind == "ms":
             costs = _time(inner, widths, shapes)
         else:
-            costs = [_count(kind, group, shapes) * some for group, some in zip(inner, widths, strict=True)]
+            each = [_count(kind, group, shapes) for group in inner]
+            costs = [[one * width for width in some] for one, some in zip(each, widths, strict=True)]
         least, most = measure_students(kind, [narrow, student], side)
         return cls(widths, costs, least, most)
 
@@ -65,7 +88,7 @@ class Costs:
 
     def total(self, widths: Sequence[int]) -> float:
         """Tell what the student costs with groups of these widths."""
-        ends = [sum(float(each[at]) for each in self.costs) for at in (0, -1)]
+        ends = [sum(each[at] for each in self.costs) for at in (0, -1)]
         now = sum(self.of(i, width) for i, width in enumerate(widths))
         return self.least + (self.most - self.least) * (now - ends[0]) / (ends[1] - ends[0])
 
@@ -118,7 +141,7 @@ def _count(kind: str, group: Inner, shapes: Shapes) -> float:
     return sum(places[part] * weight for part, weight in weights.items()) / 1e6
 
 
-def _time(inner: Sequence[Inner], widths: Sequence[NDArray[np.int64]], shapes: Shapes) -> list[NDArray]:
+def _time(inner: Sequence[Inner], widths: Sequence[Sequence[int]], shapes: Shapes) -> list[list[float]]:
     """Time the convolutions around each group on one core, with ONNX Runtime, all widths in turns."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
@@ -127,10 +150,10 @@ def _time(inner: Sequence[Inner], widths: Sequence[NDArray[np.int64]], shapes: S
         feed = {"x0": np.ones([1, *shapes[group.producer][0][1:]], np.float32)}
         works = []
         for width in some:
-            data = _draw(group, int(width), shapes).SerializeToString()
+            data = _draw(group, width, shapes).SerializeToString()
             session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
             works.append(partial(session.run, None, feed))
-        found.append(np.maximum.accumulate(time_in_turns(works, ROUNDS, warm_up=3)))
+        found.append(np.maximum.accumulate(time_in_turns(works, ROUNDS, warm_up=3)).tolist())
     return found
 
 

@@ -41,7 +41,7 @@ class Shrinking:
                 f"{name} has no channels that can be taken away. Take an EfficientNet, MobileNet, ResNet or "
                 "ConvNeXt, or cut it with --stages."
             )
-        costs = Costs.measure(target.kind, student, side)
+        costs = Costs.recall(target.kind, student, side)
         if target.value < costs.least:
             least = Target(target.kind, costs.least)
             raise UsageError(

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import picture, write_embedder
+from huggingface_hub import ModelCard
 from teacher_server import TeacherServer, serving
 
 from distill.ask import ask_teacher
@@ -161,13 +162,15 @@ def test_a_student_folder_from_end_to_end(made, tmp_path, monkeypatch):
     card = (done.folder / "README.md").read_text()
     assert "8 of 12 images" in card
     assert card.startswith("---\nlibrary_name: onnx\n")
-    picture(5, 60, 44).save(tmp_path / "photo.jpg", quality=95)
+    assert ModelCard.load(done.folder / "README.md").data.pipeline_tag == "image-feature-extraction"
     monkeypatch.chdir(tmp_path)
     (tmp_path / "student.onnx").write_bytes((done.folder / "student.onnx").read_bytes())
-    known: dict = {}
-    exec(card.split("```python\n")[1].split("```")[0], known)
-    photo = read_photo(ImageFile(tmp_path / "photo.jpg", "photo.jpg"))
-    np.testing.assert_allclose(known["embedding"], student.embed([student.prepare(photo)])[0], atol=1e-5)
+    for size in ((60, 44), (90, 80), (500, 300), (20, 30)):  # some are reduced before they are resized
+        picture(5, *size).save(tmp_path / "photo.jpg", quality=95)
+        known: dict = {}
+        exec(card.split("```python\n")[1].split("```")[0], known)
+        photo = read_photo(ImageFile(tmp_path / "photo.jpg", "photo.jpg"))
+        np.testing.assert_allclose(known["embedding"], student.embed([student.prepare(photo)])[0], atol=1e-5)
     assert "8 teacher queries in this run" in done.summary
 
 
@@ -423,3 +426,15 @@ def test_a_file_in_the_way_is_refused_before_anything_is_paid(folder, tmp_path, 
     with pytest.raises(UsageError, match="is a file"):
         distill(find_images([folder]), teacher, ledger, tmp_path / "student", OPTIONS)
     assert teacher.asked == 0
+
+
+def test_photos_to_ask_about_come_before_all_others(folder, tmp_path, teacher, ledger):
+    others = tmp_path / "others"
+    others.mkdir()
+    for seed in range(90, 93):
+        picture(seed).save(others / f"{seed}.png")
+    chosen = replace(OPTIONS, also=(str(others), str(folder / "0.png")))
+    done = distill(find_images([folder]), teacher, ledger, tmp_path / "student", chosen)
+    asked = ledger.known(digest_pool(find_images([others, folder])))
+    assert set(digest_pool(find_images(chosen.also))) <= asked
+    assert len(asked) == done.run["queried"] == 8

@@ -65,17 +65,23 @@ def test_what_costs_say_is_what_a_thin_student_costs(kind):
     assert costs.total(widths(student)) == pytest.approx(measure_students(kind, [student], SIDE)[0], rel=1e-6)
 
 
-def test_milliseconds_rise_with_the_width():
+def test_milliseconds_rise_with_the_width_and_are_measured_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     student, _ = make()
-    costs = Costs.measure("ms", student, 96)
+    costs = Costs.recall("ms", student, 96)
     assert 0 < costs.least < costs.most
     assert all((np.diff(each) >= 0).all() for each in costs.costs)
+    monkeypatch.setattr(Costs, "measure", None)
+    assert Costs.recall("ms", student, 96) == costs
+    (kept,) = tmp_path.rglob("*.json")
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kept.write_text(kept.read_text()[:50])
+    assert Costs.recall("ms", student, 96).least > 0
 
 
 def test_widths_go_where_least_is_lost_for_what_it_costs():
-    costs = Costs(
-        [np.array([8, 32]), np.array([8, 32])], [np.array([1.0, 4.0]), np.array([2.0, 8.0])], 5.0, 14.0
-    )
+    costs = Costs([[8, 32], [8, 32]], [[1.0, 4.0], [2.0, 8.0]], 5.0, 14.0)
     cheap, dear = [0.1] * 32, [0.1] * 32
     assert choose_widths([32, 32], [cheap, dear], costs, 9.0) == [32, 8]
     assert choose_widths([32, 32], [[0.01] * 32, dear], costs, 11.0) == [8, 32]
@@ -172,3 +178,19 @@ def test_students_that_cannot_shrink_are_refused(monkeypatch):
 def test_a_target_is_above_zero(value):
     with pytest.raises(UsageError, match="--target-ms must be above 0"):
         Target("ms", value)
+
+
+def test_targets_are_read_as_they_are_written():
+    assert Target.read("1.5 ms") == Target("ms", 1.5)
+    assert Target.read("0.7M") == Target("parameters", 0.7)
+    assert Target.read(" 40mflops") == Target("mflops", 40)
+    for text in ("", "fast", "1.5", "1..5ms", "-1 ms", "ms"):
+        with pytest.raises(UsageError, match=r"A target is as 1\.5ms"):
+            Target.read(text)
+
+
+def test_presets_are_options_and_what_is_given_stays():
+    assert Options(student="small") == Options()
+    assert Options(student="tiny") == Options(target=Target("mflops", 33))
+    assert Options(student="base", size=160) == Options(stages=7, size=160)
+    assert Options(student="tiny", target=Target("ms", 1)).target == Target("ms", 1)
