@@ -4,14 +4,15 @@
 
 For each size: one cold `retrieval search`, without a filter and with one (medians of five, and the most
 memory); `retrieval serve` until `/health` answers; a search by photo, one with a filter as the page makes it,
-and the memory after a thousand of both; with `--update` what 1000 new photos take and write. The items have
-two columns of metadata, and files that are links to a few photos. An index that is there already is measured
-again: after `--update` remove it.
+and the memory after a thousand of both; with `--update` what 1000 new photos take and write, what 1000 fewer,
+and how well and how fast both parts are searched then. The items have two columns of metadata, and files that
+are links to a few photos. An index that is there already is measured again: after `--update` remove it.
 """
 
 import argparse
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import faiss
 import httpx
 import numpy as np
 import pyarrow as pa
@@ -30,14 +32,17 @@ from serve import memory
 from synthetic import PER_CLUSTER, Law
 
 from index.embedders.onnx import OnnxEmbedder
+from index.stores.folder import Index
 from index.stores.folder_writer import IndexWriter
 from index.stores.options import SearchTarget
 from index.stores.records import Item, Space
+from index.vectors import scale_to_unit
 
 COLOURS = ("red", "blue", "green", "black", "white", "grey", "brown", "pink")
 LINKS = 50_000  # names that one file is given; a disk allows about 65,000
 NEW = 1000  # photos of the update
 ROUNDS, SEARCHES = 5, 1000
+QUERIES = 500  # that recall is measured with
 COMMAND = [sys.executable, "-m", "retrieval"]
 
 
@@ -180,19 +185,59 @@ def serve(index: Path, count: int) -> dict[str, str]:
     return rows
 
 
-def update(folder: Path) -> str:
-    """Add new photos, and say what that took and wrote."""
-    new = folder / "photos" / "zz"
+def update(folder: Path) -> dict[str, str]:
+    """Add new photos, and remove as many; say what that took and wrote, and how all is searched then."""
+    new, idx = folder / "photos" / "zz", folder / "idx"
+    rows = {"recall@10, one search on one core": searched(Index(idx))}
     new.mkdir()
     for i in range(NEW):
         (new / f"{i:04}.jpg").write_bytes(photo(10_000_000 + i))
-    model = next((folder / "idx").glob("data-*/student.onnx"))
+    model = next(idx.glob("data-*/student.onnx"))
+    alone = run("index", str(new), "--model", str(model), "--out", str(folder / "alone"))
+    rows[f"`index` of {NEW} photos"] = describe(*alone)
+    asked = [
+        "index",
+        str(folder / "photos"),
+        "--model",
+        str(folder / "student.onnx"),
+        "--out",
+        str(idx),
+        "--update",
+    ]
+    (folder / "student.onnx").write_bytes(model.read_bytes())
+    rows[f"`index --update` with {NEW} new photos"] = written(idx, *asked)
+    rows["recall@10, one search on one core, then"] = searched(Index(idx))
+    shutil.rmtree(sorted((folder / "photos").iterdir())[len(list((folder / "photos").iterdir())) // 2])
+    rows[f"`index --update` with {NEW} fewer"] = written(idx, *asked)
+    rows["recall@10, one search on one core, at last"] = searched(Index(idx))
+    return rows
+
+
+def written(index: Path, *arguments: str) -> str:
+    """Run a command, and say what it took and how much it wrote of an index."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_oublock
-    arguments = ["index", str(folder / "photos"), "--model", str(model), "--out", str(folder / "idx")]
-    took = run(*arguments, "--update")
-    written = 512 * (resource.getrusage(resource.RUSAGE_CHILDREN).ru_oublock - before) / 1e6
-    size = sum(file.stat().st_size for file in (folder / "idx").rglob("*") if file.is_file()) / 1e6
-    return f"{describe(*took)}, {written:.0f} MB written of {size:.0f}"
+    took = run(*arguments)
+    megabytes = 512 * (resource.getrusage(resource.RUSAGE_CHILDREN).ru_oublock - before) / 1e6
+    size = sum(file.size for file in Index(index).manifest.files.values()) / 1e6
+    return f"{describe(*took)}, {megabytes:.1f} MB written of {size:.0f}: {megabytes / size:.1%}"
+
+
+def searched(index: Index) -> str:
+    """Recall@10 of items of the gallery against exact search, and the median of a search."""
+    rows = index.read_rows("student", np.linspace(0, len(index) - 1, QUERIES).astype(np.int64))
+    queries = scale_to_unit(rows + np.roll(rows, 1, axis=0) / 10)
+    space = index.open_space("student", "cpu")
+    nearest = np.full((QUERIES, 10), -1, np.float32)
+    for some in index.iter_rows("student"):
+        nearest = np.partition(np.concatenate([nearest, queries @ some.T], axis=1), -10, axis=1)[:, -10:]
+    recall = (space.search(queries, 10)[0] >= nearest.min(axis=1, keepdims=True) - 1e-5).mean()
+    faiss.omp_set_num_threads(1)
+    times = []
+    for query in queries:
+        start = time.perf_counter()
+        space.search(query[None], 10)
+        times.append(time.perf_counter() - start)
+    return f"{recall:.3f}, {1000 * median(times):.2f} ms"
 
 
 def main() -> None:
@@ -217,7 +262,7 @@ def main() -> None:
             rows[f"the same with `--where {where}`"] = cold(*asked, "--where", where)
         rows |= serve(folder / "idx", count)
         if args.update:
-            rows[f"`index --update` with {NEW} new photos"] = update(folder)
+            rows |= update(folder)
         table.append(rows)
         print("\n".join(f"{count:,} items: {name}: {value}" for name, value in rows.items()), flush=True)
     print(f"\n| | {' | '.join(f'{count:,} items' for count in args.counts)} |\n|---{'|---' * len(table)}|")

@@ -17,8 +17,8 @@ from index.images.decode import read_photo
 from index.images.sources import find_images
 from index.search import open_searcher
 from index.stores.folder import Index
-from index.stores.folder_writer import FolderStore
 from index.stores.options import IndexOptions
+from index.stores.writing.store import FolderStore
 from index.teachers.spec import TeacherSpec
 
 UPDATE = IndexOptions(update=True)

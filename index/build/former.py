@@ -20,7 +20,7 @@ def is_former(path: Path) -> bool:
 class FormerIndex(Index):
     """An index folder of the format before."""
 
-    format = FORMER
+    formats = (FORMER,)
 
     def iter_items(self) -> Iterator[Item]:
         """Read the gallery in bounded memory, by rising id."""
@@ -34,7 +34,7 @@ class FormerIndex(Index):
         return [Failure(**row) for row in pq.read_table(self._file("errors.parquet")).to_pylist()]
 
     @property
-    def table(self) -> pa.Table | None:
+    def tables(self) -> list[pa.Table]:
         """What was known of the files, as `index.stores.metadata.join.Joined.table`."""
         name = "metadata.parquet"
-        return pq.read_table(self._file(name)) if name in self.manifest.files else None
+        return [pq.read_table(self._file(name))] if name in self.manifest.files else []

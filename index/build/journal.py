@@ -133,6 +133,7 @@ class Journal:
         except RetrievalError as error:
             raise RetrievalError(f"{out} cannot be written: {error}.") from error
         self._heap, self._lock = JournalVectors(self.folder), Lock()
+        self._known: Store | None = None  # what is adopted as it is met
         self._rows, self.embedded = 0, self._count_embedded()  # known before anything can break off
         self._synced = time.monotonic()
 
@@ -191,15 +192,16 @@ class Journal:
         found = self._db.execute("SELECT value FROM run WHERE what = 'generation'").fetchone()
         return found and found[0]
 
-    def adopt(self, known: Store) -> None:
-        """Take the vectors of a store as known, unless they already are."""
-        generation = str(known.manifest.generation)
+    def adopt(self, known: Store, as_met: bool = False) -> None:
+        """Take the vectors of a store as known, unless they already are: all, or each as it is met."""
+        generation = f"{known.manifest.generation}{' as met' if as_met else ''}"
+        self._known = known if as_met else None
         if self._generation == generation:
             return
         self._db.execute("BEGIN")
         self._db.execute("DELETE FROM contents WHERE row < 0")
         first = 0
-        for batch in known.iter_batches():
+        for batch in () if as_met else known.iter_batches():
             self._adopt_batch(batch.to_pydict(), first)
             first += batch.num_rows
         self._db.execute("INSERT OR REPLACE INTO run VALUES ('generation', ?)", (generation,))
@@ -248,13 +250,19 @@ class Journal:
         query = f"SELECT place, files.digest, {DOUBTFUL} {MISSING} AND place > ? ORDER BY place LIMIT {PAGE}"
         while page := self._db.execute(query, (place,)).fetchall():
             for place, digest, doubtful in page:
-                yield Missing(place, digest, bool(doubtful))
+                yield Missing(place, digest, bool(doubtful) or (digest is None and self._known is not None))
 
     def holds(self, digest: str) -> bool:
         """Whether a content has vectors. Any thread may ask."""
         with self._lock:
-            found = self._db.execute("SELECT 1 FROM contents WHERE digest = ?", (digest,)).fetchone()
-        return found is not None
+            if self._db.execute("SELECT 1 FROM contents WHERE digest = ?", (digest,)).fetchone():
+                return True
+            if self._known is None or not (ids := self._known.ids_by_digest.get(digest)):
+                return False
+            item, row = self._known.items[ids[0]], -1 - ids[0]
+            content = digest, item.size, item.width, item.height, row
+            self._db.execute("INSERT INTO contents VALUES (?, ?, ?, ?, ?)", content)
+        return True
 
     def add(
         self,

@@ -30,10 +30,10 @@ from index.io import content_digest, explain_disk
 from index.progress import count, say
 from index.stores.base import Batch, BuildReport, RowReader, Store, StoreWriter
 from index.stores.folder import Index
-from index.stores.folder_writer import FolderStore
 from index.stores.models import PROJECTED, Models
 from index.stores.options import DEFAULTS, IndexOptions
 from index.stores.records import Failure, Item, Space
+from index.stores.writing.store import FolderStore
 from index.teachers.spec import TeacherSpec
 from index.vectors import Vectors
 
@@ -66,12 +66,13 @@ def build(
         journal.start(identity, options.resume)
         known = store.known(left, journal.adopted)
         if not store.is_current(files):
+            wanted = store.wanted(files)
             if known is not None:
-                journal.adopt(known)
-            journal.list_files(files)
-            embed_missing(files, models.embedders, journal, cluster)
+                journal.adopt(known, as_met=len(wanted) < len(files))
+            journal.list_files(wanted)
+            embed_missing(wanted, models.embedders, journal, cluster)
             content = JournalContent(journal, models, known)
-            if not content.count:
+            if not content.count and len(wanted) == len(files):
                 first, *others = journal.failures()
                 images = count(1 + len(others), "image")
                 raise RetrievalError(

@@ -53,7 +53,7 @@ def compact_index(where: str | Path) -> Compacted:
         writer.add_items(_present_items(index, kept))
         writer.add_failures(failure for failure in index.failures if _is_there(failure.path))
         made = index if writer.equals(index) else _commit_kept(writer, index, kept)
-    return Compacted(_count_files(index) - _count_files(made), before - _bytes_in(index.path))
+    return Compacted(_count_files(index) - _count_files(made), max(before - _bytes_in(index.path), 0))
 
 
 def replace_student(path: Path, student: OnnxEmbedder) -> Index:
@@ -93,7 +93,7 @@ def _convert(former: FormerIndex) -> Compacted:
     with _rewriting(former) as writer:
         writer.add_items(former.iter_items())
         writer.add_failures(former.failures)
-        if (table := former.table) is not None:
+        for table in former.tables:
             writer.add_metadata(table)
         writer.add_model(former.model_file.read_bytes(), former.data)
         writer.take_over(former)

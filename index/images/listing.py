@@ -1,6 +1,8 @@
 """Files that were found: made one by one as they are asked for, or millions of them would fill the memory."""
 
+import os
 import re
+import stat
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +19,8 @@ from index.images.remote import Remote, ask, check, hide_secrets, open_object
 from index.images.tar import SUFFIX, Place, find_member, find_shard, read_members
 from index.parallel import bounded_map
 
+Facts = tuple[str, str, int, int]  # location, name, size and time of a file; -1 where these cannot be said
+
 
 @dataclass(frozen=True)
 class Stretch:
@@ -27,6 +31,7 @@ class Stretch:
     # Of members of a shard and of objects two in turn: offset and size, or size and `Remote.changed`.
     numbers: "array[int]" = field(default_factory=lambda: array("q"))
     faults: dict[str, str] = field(default_factory=dict)  # why those that cannot be read cannot be, by name
+    root: str = ""  # the folder below which they lie as plain files, if they do
 
     def add(self, name: str, place: Place | None = None) -> None:
         """Add a file with its numbers, if it has some, or with the reason why it cannot be read."""
@@ -58,6 +63,22 @@ class Listing(Sequence[ImageFile]):
     def __iter__(self) -> Iterator[ImageFile]:
         return (stretch[i] for stretch in self._stretches for i in range(len(stretch)))
 
+    def facts(self) -> Iterator[Facts]:
+        """As `facts_of`; an `ImageFile` of each would take most of the time."""
+        for stretch in self._stretches:
+            for i, name in enumerate(stretch.names):
+                path = f"{stretch.root}/{name}"
+                if not stretch.root or name in stretch.faults or not path.isascii():
+                    yield from facts_of([stretch[i]])
+                    continue
+                try:
+                    found = os.stat(path)  # noqa: PTH116
+                except (OSError, ValueError):
+                    yield path, name, -1, -1
+                else:
+                    plain = stat.S_ISREG(found.st_mode)
+                    yield (path, name, found.st_size, found.st_mtime_ns) if plain else (path, name, -1, -1)
+
     @overload
     def __getitem__(self, at: int) -> ImageFile: ...
     @overload
@@ -68,6 +89,18 @@ class Listing(Sequence[ImageFile]):
         i = range(len(self))[at]  # counts from the end too, and no further than that
         stretch = bisect_right(self._starts, i) - 1
         return self._stretches[stretch][i - self._starts[stretch]]
+
+
+def facts_of(files: Iterable[ImageFile]) -> Iterator[Facts]:
+    """Yield of each file what tells whether it has changed."""
+    if isinstance(files, Listing):
+        yield from files.facts()
+        return
+    for file in files:
+        try:
+            yield file.location, file.name, *file.status()
+        except ImageError:
+            yield file.location, file.name, -1, -1
 
 
 def name_in_shard(shard: str, member: str) -> str:

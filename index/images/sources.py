@@ -94,7 +94,10 @@ def image_at(location: str, name: str, allowed: Sequence[str] = ()) -> ImageFile
 
 
 def _list_folder(root: Path, is_new: IsNew, left: LeftOut) -> Stretch:
-    files = Stretch(lambda name, _, __, fault: ImageFile(root / name, readable(name), True, None, fault))
+    def file(name: str, _: int, __: int, fault: str) -> ImageFile:
+        return ImageFile(root / name, readable(name), True, None, fault)
+
+    files = Stretch(file, root=str(root).rstrip("/"))
     for name, fault in _walk(str(root), left):
         if is_new(f"{root}/{name}"):
             files.add(name, fault or None)

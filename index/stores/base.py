@@ -121,7 +121,7 @@ class Store(ABC):
         return self._known.of(item)
 
     def keep(self, filter: Filter) -> Any:
-        """What `Searchable.search` shall keep to: `(items,)` of booleans; None keeps all.
+        """What `Searchable.search` shall keep to: booleans, one for each item, or `Places`; None keeps all.
 
         Raises:
             UsageError: There is no such column, or no such item.
@@ -187,7 +187,7 @@ class BuildReport:
 
 
 class StoreWriter(ABC):
-    """The write side: `build` calls `begin`, `known`, `is_current`, `put` if it is not, and `commit`.
+    """The write side: `build` calls `begin`, `known`, `is_current`, if not `wanted` and `put`, `commit`.
 
     A store that has no use for what it holds overrides `put` and `commit` alone.
     """
@@ -216,6 +216,10 @@ class StoreWriter(ABC):
     def is_current(self, files: Sequence[ImageFile]) -> bool:
         """Whether nothing is left to be embedded; if something is, UsageError if what is known is damaged."""
         return False
+
+    def wanted(self, files: Sequence[ImageFile]) -> Sequence[ImageFile]:
+        """Choose which files are to be looked into, if something is left: `put` gets what became of these."""
+        return files
 
     @abstractmethod
     def put(self, content: Content) -> None:

@@ -5,8 +5,7 @@ import json
 import os
 import shutil
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,43 +16,42 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from index.embedders.onnx import OnnxEmbedder
-from index.errors import UsageError
-from index.images.file import ImageFile
 from index.io import atomic_write, file_digest, sync
-from index.progress import count, say
-from index.stores.base import BuildReport, Content, StoreWriter
-from index.stores.faiss.tuning import GIB, TunedIndex, build_tuned, name_factory
-from index.stores.faiss.vector_index import check_factory, write_ann
+from index.progress import say
+from index.stores.faiss.tuning import GIB, TunedIndex, build_tuned
+from index.stores.faiss.vector_index import write_ann
 from index.stores.folder import (
     COMPANIONS,
     DIGESTS,
     ERRORS,
     FORMAT,
+    GONE,
     ITEMS,
+    LATER,
     MANIFEST,
     METADATA,
+    PARTED,
     STUDENT,
     Index,
     data_folder,
     read_failures,
     read_manifest,
 )
-from index.stores.metadata.columns import decode, encode
-from index.stores.metadata.join import Joined, carry_over, join_metadata, list_files, read_rows
-from index.stores.models import Models
-from index.stores.options import AUTO, RESCORED, IndexOptions, SearchTarget
+from index.stores.metadata.columns import encode
+from index.stores.metadata.join import Joined, carry_over, join_metadata, list_files
+from index.stores.options import SearchTarget
 from index.stores.records import Failure, Item, Manifest, Space, Stored, as_facts
 from index.stores.tables import (
     FAILURE_SCHEMA,
     ITEM_SCHEMA,
     Items,
+    as_row,
     key_of,
     map_batches,
     sort_keys,
     write_rows,
 )
-from index.stores.unchanged import Unchanged, holds_just
-from index.vectors import Vectors
+from index.vectors import Ids, Vectors
 
 if TYPE_CHECKING:
     import faiss
@@ -72,7 +70,8 @@ class IndexWriter:
         shutil.rmtree(self._data, ignore_errors=True)  # of a run that was killed while it wrote
         self._data.mkdir()
         self._manifest = Manifest(FORMAT, generation, "", list(sources), 0, 0, 0, None)
-        self._committed = False
+        self._committed, self._prefix, self._written = False, "", 0  # the prefix and the items of a part
+        self._linked: dict[str, Stored] = {}
 
     def __enter__(self) -> "IndexWriter":
         return self
@@ -81,21 +80,34 @@ class IndexWriter:
         if not self._committed:
             shutil.rmtree(self._data, ignore_errors=True)
 
-    def add_items(self, items: Iterable[Item]) -> int:
-        """Write the gallery, in bounded memory, and return its size."""
-        copies, keys = 0, array("Q")
+    def add_items(self, items: Iterable[Item]) -> None:
+        """Write the gallery, in bounded memory."""
+        copies, keys = self._manifest.copies, array("Q")
 
         def rows() -> Iterator[dict[str, Any]]:
             nonlocal copies
             for item in items:
                 copies += len(item.copies)
                 keys.append(key_of(item.digest))
-                yield {**vars(item), "copies": [vars(file) for file in item.copies]}
+                yield as_row(item)
 
-        count = write_rows(self._data / ITEMS, ITEM_SCHEMA, rows())
-        np.save(self._data / DIGESTS, sort_keys(keys))
-        self._manifest = replace(self._manifest, count=count, copies=copies)
-        return count
+        self._written = write_rows(self._path(ITEMS), ITEM_SCHEMA, rows())
+        np.save(self._path(DIGESTS), sort_keys(keys))
+        self._manifest = replace(self._manifest, count=self._manifest.count + self._written, copies=copies)
+
+    def _path(self, name: str) -> Path:
+        return self._data / f"{self._prefix}{name}"
+
+    def go_on(self, index: Index, gone: Ids, copies: int) -> None:
+        """Keep the first part of another index, less the places that are gone: what is added is the second.
+
+        What stays has so many further files.
+        """
+        left = {STUDENT, *COMPANIONS, ERRORS, GONE}
+        self._link(index, [n for n in index.manifest.files if n not in left and not n.startswith(LATER)])
+        np.save(self._data / GONE, gone)
+        count = index.first_part - len(gone)
+        self._manifest, self._prefix = replace(self._manifest, count=count, copies=copies), LATER
 
     def add_failures(self, failures: Iterable[Failure]) -> None:
         """Write the images that were refused."""
@@ -106,8 +118,8 @@ class IndexWriter:
 
         `chunks` are `(n, dim)` rows at a time.
         """
-        path = self._data / f"{name}.npy"
-        shape = (self._manifest.count, space.dim)
+        path = self._path(f"{name}.npy")
+        shape = (self._written, space.dim)
         with path.open("wb") as file:
             descr = np.lib.format.dtype_to_descr(space.type.stored)
             header = {"descr": descr, "fortran_order": False, "shape": shape}
@@ -123,9 +135,9 @@ class IndexWriter:
 
     def carry_metadata(self, base: Index) -> pa.Table | None:
         """What another index knows of the items, after the items: it goes with what was moved."""
-        if base.metadata is None:
+        if not (tables := base.tables):
             return None
-        return carry_over(decode(base.metadata), list_files(base.items), list_files(self._items))
+        return carry_over(pa.concat_tables(tables), list_files(base.items), list_files(self._items))
 
     def count_gone(self, base: Index) -> int:
         """How many images of another index have no file any more, after items and failures."""
@@ -139,12 +151,12 @@ class IndexWriter:
 
     @property
     def _items(self) -> Items:
-        return Items(*map_batches(self._data / ITEMS))
+        return Items(*map_batches(self._path(ITEMS)))
 
-    def add_metadata(self, table: pa.Table) -> None:
-        """Store what is known of the items, after the items: `Joined.table`."""
-        known = encode(table, list_files(self._items))
-        with pa.ipc.new_file(str(self._data / METADATA), known.schema) as file:
+    def add_metadata(self, table: pa.Table, like: pa.RecordBatch | None = None) -> None:
+        """Store what is known of the items, after the items: `Joined.table`; `like` is as in `encode`."""
+        known = encode(table, list_files(self._items), like)
+        with pa.ipc.new_file(str(self._path(METADATA)), known.schema) as file:
             file.write_batch(known)
 
     def add_ann(self, name: str, ann: "faiss.Index | None", served: TunedIndex) -> int:
@@ -192,6 +204,7 @@ class IndexWriter:
 
     def _link(self, index: Index, names: Iterable[str]) -> None:
         for name in names:
+            self._linked[name] = index.manifest.files[name]
             try:
                 os.link(index.data / name, self._data / name)
             except OSError:  # of a disk that knows no links
@@ -204,7 +217,7 @@ class IndexWriter:
 
     def equals(self, index: Index) -> bool:
         """Whether the items, failures and metadata written are those of another index."""
-        own = {path.name for path in self._data.iterdir()} | {METADATA} & index.manifest.files.keys()
+        own = {path.name for path in self._data.iterdir()} | {METADATA, GONE} & index.manifest.files.keys()
         return all(self.has(name, index) for name in own)
 
     def has(self, name: str, index: Index) -> bool:
@@ -220,10 +233,12 @@ class IndexWriter:
         files = {}
         for path in sorted(self._data.iterdir()):
             sync(path)
-            files[path.name] = Stored(path.stat().st_size, file_digest(path))
+            linked = self._linked.get(path.name)
+            files[path.name] = linked or Stored(path.stat().st_size, file_digest(path))
         sync(self._data)
         manifest = replace(
             self._manifest,
+            format=PARTED if GONE in files else FORMAT,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             teacher=teacher,
             teacher_options=teacher_options,
@@ -248,130 +263,3 @@ def remove_old(out: Path, generation: int) -> None:
 def write_failures(file: Path, failures: Iterable[Failure]) -> int:
     """Write a file of images that were refused, and return how many."""
     return write_rows(file, FAILURE_SCHEMA, map(vars, failures))
-
-
-class FolderStore(StoreWriter):
-    """An index folder, to be written."""
-
-    def __init__(self, out: Path) -> None:
-        """Take a folder; an index in it stays until the new one is complete."""
-        self.index_folder, self.work = out, out.absolute()
-        self._old: Index | None = None
-        self._base: Index | None = None
-        self._writer: IndexWriter | None = None
-        self._gone = 0
-        self._undo = ExitStack()
-
-    def begin(self, models: Models, options: IndexOptions, sources: list[str]) -> None:
-        """Check factory and metadata, and open the index that is there."""
-        super().begin(models, options, sources)
-        if options.factory != AUTO:
-            check_factory(options.factory, models.student.dim)
-        if options.metadata is not None:
-            read_rows(options.metadata)  # what is wrong with it shows before any work
-        if options.update or (self.work / MANIFEST).is_file():
-            self._old = Index(self.work)
-
-    def known(self, left: bool, adopted: bool) -> Index | None:
-        """Find what an update takes over, or a run that goes on with one."""
-        # Resuming what is complete loses nothing: it is looked through, as by an update.
-        complete = self.options.resume and not left and self._old and self.models.made(self._old.manifest)
-        if self.options.update or adopted or complete:
-            base = self._old or Index(self.work)
-            self.models.require_same(base.manifest, base)
-            if base.manifest.spaces["student"].queries == self.models.student.key:
-                return None  # the vectors are of the student before it: all are made again
-            if (bits := base.manifest.spaces["student"].bits) != self.models.spaces["student"].bits:
-                given = f"codes of {bits} bits: give --codes {bits}" if bits else "vectors: leave out --codes"
-                raise UsageError(f"{base} holds {given}, or index without --update.")
-            self._base = base
-            for name, model in self.models.embedders.items():
-                base.require_model(name, model.key, model.name)
-        return self._base
-
-    def is_current(self, files: Sequence[ImageFile]) -> bool:
-        """Whether the index is of these files; if it is not as is wanted, it is written so at once."""
-        base = self._base
-        if base is None:
-            return False
-        base.require_whole(thorough=False)
-        same = self.models.projected(base.manifest) and holds_just(base, files)
-        if same and self.options.metadata is None and self._is_met(base):
-            remove_old(self.work, base.manifest.generation)  # of a run that was killed when it was done
-            return True
-        base.require_whole()
-        if same:
-            self.put(Unchanged(base))
-        return same
-
-    def _is_met(self, base: Index) -> bool:
-        """Whether an index over the same items is searched as is wanted."""
-        factory, target = self.options.factory, self.options.target
-        searched = all(
-            (space.factory, space.asked, space.rescore)
-            == (
-                name_factory(factory, len(base), space.dim, target, space.type),
-                target.recall,
-                self._rescore(base) if space.bits else 0,
-            )
-            for space in base.manifest.spaces.values()
-        )
-        return searched and self.models.projected(base.manifest)
-
-    def _rescore(self, former: Index | None) -> int:
-        """How many results of codes are ordered again: as asked for, or as it was, or the default."""
-        if self.options.rescore is not None:
-            return self.options.rescore
-        was = former.manifest.spaces["student"] if former else None
-        return was.rescore if was and was.bits else RESCORED
-
-    def put(self, content: Content) -> None:
-        """Write all beside the old index, unless that is what it holds."""
-        with ExitStack() as undo:
-            writer = undo.enter_context(IndexWriter(self.work, self.sources))
-            if self._fill(writer, content):
-                self._writer, self._undo = writer, undo.pop_all()
-
-    def _fill(self, writer: IndexWriter, content: Content) -> bool:
-        base, options = self._base, self.options
-        writer.add_items(content.items())
-        writer.add_failures(content.failures())
-        self._gone = writer.count_gone(base) if base else 0
-        former = base or (self._old if options.update else None)
-        table = writer.carry_metadata(former) if former else None
-        if options.metadata is not None:
-            joined = writer.join_metadata(options.metadata)
-            say(f"{options.metadata}: {joined.counts}.")
-            table = joined.table
-        if table is not None:
-            writer.add_metadata(table)
-        if base is not None and writer.equals(base) and self._is_met(base):
-            remove_old(self.work, base.manifest.generation)
-            return False
-        if base is not None and writer.has(DIGESTS, base) and self._is_met(base):
-            writer.take_vectors(base)  # files were moved or touched, or there are other metadata
-            spaces: Mapping[str, Space] = {}
-        else:
-            spaces = content.spaces
-        for name, made in spaces.items():
-            known = base.read_rows if base else None
-            space = replace(made, rescore=self._rescore(former) if made.bits else 0)
-            vectors = writer.add_space(name, space, content.vectors(name, known))
-            writer.add_search(name, vectors, options.target, options.factory)
-        writer.add_model(self.models.student.data, Path(self.models.student.spec).parent)
-        return True
-
-    def commit(self) -> BuildReport:
-        """Put the new index in the place of the old one."""
-        index = self._base
-        with self._undo:
-            if self._writer is not None:
-                index = self._writer.commit(*self.models.teacher_spec)
-        assert index is not None
-        manifest = index.manifest
-        files = f" in {len(index) + manifest.copies} files" if manifest.copies else ""
-        summary = f"{self.index_folder}: {count(len(index), 'image')}{files}, {manifest.failed} refused."
-        them = "it is back, --update adds it" if self._gone == 1 else "they are back, --update adds them"
-        gone = f"{count(self._gone, 'image')} gone, and dropped. Once {them}."
-        notes = (gone,) if self._gone else ()
-        return BuildReport(index, summary, index.failures, removed=self._gone, notes=notes)

@@ -39,9 +39,9 @@ def open_writer(out: str | None, backend: str, uri: str, collection: str | None)
     Raises:
         UsageError: It says too little, or two things.
     """
-    from index.stores.folder_writer import FolderStore
     from index.stores.milvus.client import is_address, parse_address
     from index.stores.milvus.writer import MilvusWriter
+    from index.stores.writing.store import FolderStore
 
     if backend not in ("faiss", "milvus"):
         raise UsageError(f"--backend must be faiss or milvus, not {backend!r}.")

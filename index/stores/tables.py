@@ -1,8 +1,9 @@
 """Tables of an index folder: Arrow files, written in bounded memory and mapped, so that little is read."""
 
 import mmap
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from index.errors import UsageError
 from index.io import Release
 from index.stores.records import Failure, File, Item, columns_of
+from index.vectors import Ids
 
 AGAIN = "Index the images again, without --update or --resume."
 ROWS = 1 << 14  # of a batch
@@ -54,7 +56,8 @@ def sound(array: Any) -> Any:
 
 def numbers(array: pa.Array, dtype: type) -> NDArray[Any]:
     """The numbers of a part of a table, not copied. Arrow's own way would load pandas, if that is there."""
-    sound(array)
+    if not len(sound(array)):
+        return np.empty(0, dtype)
     return np.frombuffer(array.buffers()[1], dtype, len(array), array.offset * np.dtype(dtype).itemsize)
 
 
@@ -70,28 +73,81 @@ def sort_keys(keys: Iterable[int]) -> NDArray[np.uint64]:
     return np.stack([given[order], order.astype(np.uint64)])
 
 
-class Items(Sequence[Item]):
-    """The items of mapped batches, all but the last of which have `ROWS` rows."""
+class Places:
+    """Where items lie: ids count those that are there, places the rows of all tables, one after the other."""
 
-    def __init__(self, batches: Sequence[pa.RecordBatch], release: Callable[[], object] = int) -> None:
-        """Join mapped batches and what lets go of them now and then."""
-        self.batches, self._release = batches, release
-        self._count = sum(batch.num_rows for batch in batches)
+    def __init__(self, gone: Ids | None = None) -> None:
+        """Take the rising places of what is in the tables and is no item any more."""
+        self.gone = np.empty(0, np.int64) if gone is None else gone
+        self._next = self.gone - np.arange(len(self.gone))  # the id of what follows each
+
+    def of(self, ids: Any) -> Any:
+        """The places of ids."""
+        return ids + self._next.searchsorted(ids, "right")
+
+    def ids(self, places: Any) -> Any:
+        """The ids of places, none of which is gone; -1 stays."""
+        return places - self.gone.searchsorted(places)
+
+    def there(self, first: int, count: int) -> NDArray[np.bool_] | None:
+        """Which of so many places from the first are items: `(count,)`; None is all."""
+        gone = self.gone[slice(*self.gone.searchsorted([first, first + count]))]
+        if not len(gone):
+            return None
+        there = np.ones(count, bool)
+        there[gone - first] = False
+        return there
+
+
+class Items(Sequence[Item]):
+    """The items of mapped batches."""
+
+    def __init__(
+        self,
+        batches: Sequence[pa.RecordBatch],
+        release: Callable[[], object] = int,
+        places: Places | None = None,
+    ) -> None:
+        """Join mapped batches, what lets go of them now and then, and where in them the items are."""
+        self._batches, self._release, self._places = batches, release, places or Places()
+        self._starts = list(accumulate((batch.num_rows for batch in batches), initial=0))
 
     def __len__(self) -> int:
-        return self._count
+        return self._starts[-1] - len(self._places.gone)
 
     def __getitem__(self, at: Any) -> Any:
         if isinstance(at, slice):
             return [self[i] for i in range(*at.indices(len(self)))]
-        i = range(len(self))[at]
-        item = as_item(sound(self.batches[i // ROWS].slice(i % ROWS, 1)).to_pylist()[0])
+        place = int(self._places.of(range(len(self))[at]))
+        batch = bisect_right(self._starts, place) - 1
+        row = self._batches[batch].slice(place - self._starts[batch], 1)
+        item = as_item(sound(row).to_pylist()[0])
         self._release()
         return item
 
     def __iter__(self) -> Iterator[Item]:
-        for batch in self.batches:
+        for batch in self.batches():
             yield from map(as_item, sound(batch).to_pylist())
+
+    def stored(self) -> Iterator[pa.RecordBatch]:
+        """Read all that lies in the tables as columns, what is gone included."""
+        return iter(self._batches)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Read the items as columns, some at a time; mapped, where none of them is gone."""
+        for first, batch in zip(self._starts, self._batches, strict=False):
+            there = self._places.there(first, batch.num_rows)
+            yield batch if there is None else sound(batch).filter(pa.array(there))
+
+
+def as_row(item: Item) -> dict[str, Any]:
+    """A row of an item."""
+    return {**vars(item), "copies": [vars(file) for file in item.copies]}
+
+
+def as_batch(items: Iterable[Item]) -> pa.RecordBatch:
+    """A part of a table of items."""
+    return pa.RecordBatch.from_pylist([*map(as_row, items)], ITEM_SCHEMA)
 
 
 def as_item(row: dict[str, Any]) -> Item:
@@ -102,23 +158,27 @@ def as_item(row: dict[str, Any]) -> Item:
 class Digests(Mapping[str, list[int]]):
     """Ids of the items with a given content, found by bisection."""
 
-    def __init__(self, keys: NDArray[np.uint64], items: Items) -> None:
-        """Join what `sort_keys` made and the items."""
-        self._keys, self._items = keys, items
+    def __init__(self, keys: Sequence[NDArray[np.uint64]], items: Items, places: Places) -> None:
+        """Join what `sort_keys` made of each table, the items, and where these lie."""
+        self._keys, self._items, self._places = keys, items, places
 
     def __getitem__(self, digest: str) -> list[int]:
         try:
             key = np.uint64(key_of(digest))
         except ValueError as error:
             raise KeyError(digest) from error
-        first, end = (int(self._keys[0].searchsorted(key, side)) for side in ("left", "right"))
-        found = [i for i in self._keys[1, first:end].tolist() if self._items[i].digest == digest]
-        if not found:
+        found, start = list[int](), 0
+        for keys in self._keys:
+            first, end = (int(keys[0].searchsorted(key, side)) for side in ("left", "right"))
+            found += [start + place for place in keys[1, first:end].tolist()]
+            start += keys.shape[1]
+        there = [int(self._places.ids(place)) for place in found if self._places.there(place, 1) is None]
+        if not (ids := [i for i in there if self._items[i].digest == digest]):
             raise KeyError(digest)
-        return found
+        return ids
 
     def __iter__(self) -> Iterator[str]:
-        for batch in self._items.batches:
+        for batch in self._items.batches():
             yield from sound(batch.column("digest")).to_pylist()
 
     def __len__(self) -> int:

@@ -29,11 +29,13 @@ from index.evaluation.evaluate import evaluate_by_name
 from index.evaluation.rankings import Options, check_modes
 from index.search import open_searcher
 from index.stores.filters import Filter
-from index.stores.folder_writer import FolderStore
+from index.stores.folder import PARTED
 from index.stores.maintenance import describe_index, verify_index
 from index.stores.milvus.client import Address
 from index.stores.milvus.writer import MilvusWriter
 from index.stores.options import IndexOptions
+from index.stores.writing import later
+from index.stores.writing.store import FolderStore
 from index.teachers.spec import TeacherSpec, TextSpec
 from index.vectors import CODES, pack
 
@@ -137,6 +139,30 @@ def test_a_gallery_of_codes_is_compacted(folder, student, tmp_path):
     assert compact_index(out).files == 1
     assert describe_index(out).spaces["student"].rescore == 3
     assert verify_index(out) == []
+
+
+def test_a_large_gallery_of_codes_is_updated_in_two_parts(folder, student, tmp_path, monkeypatch):
+    monkeypatch.setattr(later, "LARGE", 4)
+    monkeypatch.setattr(later, "MOST_LATER", 0.5)
+    out = tmp_path / "idx"
+    index(folder, student, out, rescore=100)
+    (folder / "3.png").unlink()
+    picture(50).save(folder / "50.png")
+    made = index(folder, student, out, rescore=100, update=True).store
+    assert (made.manifest.format, len(made)) == (PARTED, 12)
+    assert verify_index(out) == []
+    index(folder, student, tmp_path / "whole", rescore=100)
+    answers = []
+    for searcher in (open_searcher(out, device="cpu"), open_searcher(tmp_path / "whole", device="cpu")):
+        items = searcher.index.items
+        queries = embed_many(
+            searcher.models["student"], [np.asarray(picture(i, 32, 32)) for i in range(60, 64)]
+        )
+        found = searcher.search(queries, "student", 6)
+        answers.append(
+            [[(items[i].name, round(score, 4)) for i, score in found.hits(row)] for row in range(4)]
+        )
+    assert answers[0] == answers[1]
 
 
 def test_a_run_of_codes_goes_on(folder, student, tmp_path, monkeypatch):

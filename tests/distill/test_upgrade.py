@@ -18,9 +18,9 @@ from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
 from index.search import open_searcher
 from index.stores.folder import Index
-from index.stores.folder_writer import FolderStore
 from index.stores.maintenance import verify_index
 from index.stores.options import IndexOptions
+from index.stores.writing.store import FolderStore
 from index.teachers.spec import TeacherSpec
 
 OPTIONS = Options(

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from index.errors import UsageError
 from index.stores.metadata.join import PATH
-from index.stores.tables import numbers, sound
+from index.stores.tables import Places, numbers, sound
 
 ITEM, KIND = "", b"kind"  # a column that no CSV file has; what the values of others are
 SEPARATOR = "; "  # of the values of files that are copies of one image
 MOST_VALUES = 200  # of a column that are listed: more can be searched for, but not chosen from
+MONTH = re.compile(r"\d{4}-\d{2}")  # stands for its first day
 BOUND = re.compile(r"(<=|>=|<|>)\s*(.+)")  # of the values of a column; several stand between `&`
 
 
@@ -35,7 +36,7 @@ def _number(text: str) -> float:
 
 
 def _date(text: str) -> float:
-    found = datetime.fromisoformat(text or "1970-01-01")
+    found = datetime.fromisoformat(f"{text}-01" if MONTH.fullmatch(text) else text or "1970-01-01")
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() if text else -inf
 
 
@@ -43,44 +44,52 @@ def _date(text: str) -> float:
 READERS: dict[str, Callable[[str], Any]] = {"number": _number, "date": _date, "text": str}
 
 
-def encode(table: pa.Table, files: pa.Table) -> pa.RecordBatch:
+def encode(table: pa.Table, files: pa.Table, like: pa.RecordBatch | None = None) -> pa.RecordBatch:
     """Bring `Joined.table` into the order of the items: `files` are theirs, as `list_files` has them.
 
-    Rows of files that are no item's come last, with the number of items in place of an id.
+    Rows of files that are no item's come last, with the number of items in place of an id. Columns are of the
+    kind that they are of in another part, if they can be.
     """
     places = pc.index_in(table[PATH].combine_chunks(), files[PATH].combine_chunks())
     place = places.fill_null(-1).to_numpy(zero_copy_only=False)
     count = pc.count_distinct(files["item"]).as_py()
-    owners = np.where(place < 0, np.int32(count), files["item"].to_numpy()[place])
+    owners = files["item"].combine_chunks().take(places).fill_null(count).to_numpy(zero_copy_only=False)
     order = np.lexsort((place, owners))
     table, owners = table.take(order), owners[order]
     columns, fields = [pa.array(owners, pa.int32())], [pa.field(ITEM, pa.int32())]
     for name in table.column_names:
-        values, kind = (table[name].combine_chunks(), "text") if name == PATH else _encode(table[name])
+        first = [] if like is None else [_kind_of(like, name)]
+        values, kind = (table[name].combine_chunks(), "text") if name == PATH else _encode(table[name], first)
         columns.append(values)
         fields.append(pa.field(name, values.type, metadata={KIND: kind}))
     return pa.record_batch(columns, schema=pa.schema(fields))
 
 
-def _encode(values: pa.ChunkedArray) -> tuple[pa.DictionaryArray, str]:
-    """Sort the values of a column by what they are."""
+def _encode(values: pa.ChunkedArray, first: Sequence[str]) -> tuple[pa.DictionaryArray, str]:
+    """Sort the values of a column by what they are: of the first kinds, if all are."""
     coded = values.combine_chunks().dictionary_encode()
     texts = coded.dictionary.to_pylist()
-    for kind, read in READERS.items():  # noqa: B007
+    for kind in (*first, *READERS):
         with suppress(ValueError):
-            keys = [(read(text), text) for text in texts]
+            keys = [(READERS[kind](text), text) for text in texts]
             break
     order = sorted(range(len(texts)), key=keys.__getitem__)
     places = np.empty(len(texts), np.int32)
     places[order] = np.arange(len(texts), dtype=np.int32)
     codes = places[coded.indices.to_numpy()]
-    return pa.DictionaryArray.from_arrays(pa.array(codes), coded.dictionary.take(order)), kind
+    return pa.DictionaryArray.from_arrays(
+        pa.array(codes), coded.dictionary.take(pa.array(order, pa.int32()))
+    ), kind
 
 
 def decode(known: pa.RecordBatch) -> pa.Table:
     """Make `Joined.table` again of what `encode` made."""
     columns = {name: sound(known.column(name)) for name in (PATH, *_names(known))}
     return pa.table({PATH: columns.pop(PATH)} | {name: c.dictionary_decode() for name, c in columns.items()})
+
+
+def _kind_of(known: pa.RecordBatch, name: str) -> str:
+    return str(known.schema.field(name).metadata[KIND].decode())
 
 
 def _names(known: pa.RecordBatch) -> list[str]:
@@ -94,14 +103,18 @@ class Column:
         self.name, self.codes, self._values, self._kind = name, codes, values, kind
         self._read = READERS[kind]
 
+    def key(self, value: str) -> Any:
+        """What a value is sorted by."""
+        return self._read(value), value
+
     def value(self, code: int) -> str:
         """A value as it was written."""
         return str(sound(self._values.slice(code, 1))[0].as_py())
 
-    @cached_property
-    def frequent(self) -> list[str]:
-        """The values, in their order: of many the most frequent 200."""
-        counts = np.bincount(self.codes, minlength=len(self._values))
+    def frequent(self, rows: NDArray[np.bool_] | None) -> list[str]:
+        """The values of some rows, or of all, in their order: of many the most frequent 200."""
+        codes = self.codes if rows is None else self.codes[rows]
+        counts = np.bincount(codes, minlength=len(self._values))
         most = np.argsort(-counts, kind="stable")[:MOST_VALUES]
         return [self.value(code) for code in sorted(most.tolist()) if counts[code]]
 
@@ -128,16 +141,18 @@ class Column:
     def _find(self, text: str) -> int | None:
         """The place of a value, if it is there."""
         try:
-            key = self._read(text), text
+            key = self.key(text)
         except ValueError:
             return None
         codes = range(len(self._values))
-        code = bisect_left(codes, key, key=lambda code: (self._read(value := self.value(code)), value))
+        code = bisect_left(codes, key, key=lambda code: self.key(self.value(code)))
         return code if code in codes and self.value(code) == text else None
 
     def _between(self, bounds: Sequence[str]) -> tuple[int, int]:
         codes = range(len(self._values))
         first, end = bisect_right(codes, self._read(""), key=self._key), len(codes)
+        if first == end:  # all are empty, and of no kind
+            return end, end
         for bound in bounds:
             sign, limit = self._read_bound(bound)
             bisect = bisect_left if sign in ("<", ">=") else bisect_right
@@ -176,17 +191,25 @@ class Metadata:
     """What is known of the items of a store."""
 
     def __init__(
-        self, batches: Callable[[], Iterable[pa.RecordBatch]], count: int, known: pa.RecordBatch | None
+        self,
+        batches: Callable[[], Iterable[pa.RecordBatch]],
+        count: int,
+        known: pa.RecordBatch | None,
+        there: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Join so many items, which are read as by `Store.iter_batches`, and what `encode` made of them."""
+        """Join so many items, which are read as by `Store.iter_batches`, and what `encode` made of them.
+
+        `there` says which of them have not gone, `(count,)`; None is all.
+        """
         self._batches, self._count, self._columns = batches, count, dict[str, Column]()
+        self._there = there
         if known is None:
             return
         owners = numbers(known.column(ITEM), np.int32)
         rows = int(owners.searchsorted(np.int32(count)))
         self._owners = owners[:rows]
         for name in _names(known):
-            values, kind = sound(known.column(name)), known.schema.field(name).metadata[KIND].decode()
+            values, kind = sound(known.column(name)), _kind_of(known, name)
             self._columns[name] = Column(
                 name, numbers(values.indices, np.int32)[:rows], values.dictionary, kind
             )
@@ -206,7 +229,12 @@ class Metadata:
     @cached_property
     def columns(self) -> dict[str, list[str]]:
         """The columns with their values, sorted: of a column with many the most frequent 200."""
-        return {name: column.frequent for name, column in self._columns.items()}
+        rows = None if self._there is None or not self._columns else self._there[self._owners]
+        return {name: column.frequent(rows) for name, column in self._columns.items()}
+
+    def order(self, column: str) -> Callable[[str], Any]:
+        """What its values are sorted by."""
+        return self._columns[column].key
 
     def of(self, item: int) -> dict[str, str]:
         """What is known of an item; where rows of its files differ, each value once, in their order."""
@@ -242,3 +270,55 @@ class Metadata:
             if len(files := pc.list_flatten(copies := sound(batch.column("copies")))):
                 yield pc.struct_field(files, "name"), ids[numbers(pc.list_parent_indices(copies), np.int64)]
             first += batch.num_rows
+
+
+class JoinedMetadata(Metadata):
+    """What is known of the items of two parts; what is said of all items is said of their places."""
+
+    def __init__(
+        self,
+        batches: Callable[[], Iterable[pa.RecordBatch]],
+        count: int,
+        parts: Sequence[Metadata],
+        places: Places,
+    ) -> None:
+        """Join parts, none where nothing is known, of so many places, which are read likewise."""
+        super().__init__(batches, count, None)
+        self._parts, self._places = parts, places
+
+    @property
+    def names(self) -> list[str]:
+        """As `Metadata.names`."""
+        return self._parts[0].names if self._parts else []
+
+    @cached_property
+    def columns(self) -> dict[str, list[str]]:
+        """As `Metadata.columns`."""
+        found = {}
+        for name in self.names:
+            values = dict.fromkeys(value for part in self._parts for value in part.columns[name])
+            found[name] = list(values)[:MOST_VALUES]
+            with suppress(ValueError):  # where the kinds of the parts differ, as they come
+                found[name].sort(key=self._parts[0].order(name))
+        return found
+
+    def of(self, item: int) -> dict[str, str]:
+        """As `Metadata.of`."""
+        place = int(self._places.of(item))
+        for part in self._parts:
+            if place < part._count:
+                return part.of(place)
+            place -= part._count
+        return {}
+
+    def starts_with(self, prefix: str) -> NDArray[np.bool_]:
+        """As `Metadata.starts_with`, of places."""
+        mask = super().starts_with(prefix)
+        mask[self._places.gone] = False
+        return mask
+
+    def matches(self, column: str, wanted: str) -> NDArray[np.bool_]:
+        """As `Metadata.matches`, of places."""
+        mask = np.concatenate([part.matches(column, wanted) for part in self._parts])
+        mask[self._places.gone] = False
+        return mask

@@ -121,7 +121,7 @@ class _Files:
 
 def list_files(items: Items) -> pa.Table:
     """The `path`, `digest` and `item`, an id, of all files of items: their first ones, then their copies."""
-    found = pa.Table.from_batches(items.batches, ITEM_SCHEMA)
+    found = pa.Table.from_batches(items.batches(), ITEM_SCHEMA)
     paths, digests, copies = (sound(found[name]).combine_chunks() for name in (PATH, "digest", "copies"))
     parents = pc.list_parent_indices(copies)
     owners = pa.array(np.arange(len(items), dtype=np.int32))

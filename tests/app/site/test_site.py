@@ -21,8 +21,8 @@ from index.embedders.base import embed_many
 from index.embedders.onnx import OnnxEmbedder
 from index.images.decode import decode, square
 from index.search import open_searcher
-from index.stores.folder_writer import FolderStore
 from index.stores.options import IndexOptions
+from index.stores.writing.store import FolderStore
 from index.teachers.spec import TeacherSpec
 
 pytestmark = needs_chromium

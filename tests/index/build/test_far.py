@@ -9,7 +9,7 @@ import pytest
 from index.build.pipeline import build_by_name
 from index.build.taught import Taught
 from index.images.sources import find_images
-from index.stores.folder_writer import FolderStore
+from index.stores.writing.store import FolderStore
 from index.teachers.spec import TeacherSpec
 
 

@@ -17,8 +17,8 @@ from index.embedders.registry import open_embedder
 from index.errors import UnansweredError, UsageError
 from index.images.decode import Photo, read_photo, square
 from index.images.file import ImageFile
-from index.stores.folder_writer import FolderStore
 from index.stores.models import Models
+from index.stores.writing.store import FolderStore
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 

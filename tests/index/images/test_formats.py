@@ -27,11 +27,11 @@ from index.images.decode import decode
 from index.images.file import MAX_BYTES, ImageFile
 from index.images.left_out import EXTENSIONS, FOLDERS, HEIC, UNREAD
 from index.images.sources import find_images
-from index.stores.folder_writer import FolderStore
 from index.stores.metadata.columns import Metadata
 from index.stores.metadata.join import join_metadata
 from index.stores.models import Models
 from index.stores.options import IndexOptions
+from index.stores.writing.store import FolderStore
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "formats.md").read_text(encoding="utf-8")
 CHECKS: dict[str, Callable[..., None]] = {}

@@ -21,8 +21,8 @@ from index.images.decode import read_photo
 from index.images.remote import PACKAGES, check, is_address, lies_below
 from index.images.sources import find_images, image_at
 from index.stores.folder import Index
-from index.stores.folder_writer import FolderStore
 from index.stores.options import IndexOptions
+from index.stores.writing.store import FolderStore
 from index.teachers.spec import TeacherSpec
 
 fsspec = pytest.importorskip("fsspec")

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from index.errors import ImageError, UsageError
 from index.images.decode import read_photo
 from index.images.file import ImageFile
+from index.images.listing import facts_of
 from index.images.sources import find_images, image_at
 
 ODD_NAMES = [
@@ -81,6 +82,20 @@ def test_the_listing_is_a_sequence_like_any_other(folder: Path, shard: Path):
     assert list(copy.deepcopy(files)) == list(files)  # it can be handed on
     with pytest.raises(IndexError):
         files[17]
+
+
+def test_facts_are_those_of_each_file_whatever_it_is(folder: Path, shard: Path):
+    for name in (b"odd \xff.png", "ünlich.png".encode()):
+        (folder / os.fsdecode(name)).write_bytes(png(1))
+    (folder / "nothing.png").symlink_to(folder / "is not here")
+    (folder / "folder.png").mkdir()
+    os.mkfifo(folder / "pipe.png")
+    files = find_images([folder, shard])
+    facts = list(facts_of(files))
+    assert facts == [next(facts_of([file])) for file in files]
+    sizes = {name: size for _, name, size, _ in facts}
+    assert sizes["nothing.png"] == sizes["pipe.png"] == -1
+    assert sizes[r"odd \xff.png"] == len(png(1))
 
 
 def test_a_text_list_is_relative_to_its_folder(folder: Path, tmp_path: Path):

@@ -76,7 +76,7 @@ def test_tables_of_many_batches_are_read_like_one(tmp_path: Path, monkeypatch):
         tmp_path / "t", tables.ITEM_SCHEMA, ({**vars(item(i)), "copies": []} for i in range(20))
     )
     items = tables.Items(*tables.map_batches(tmp_path / "t"))
-    assert [batch.num_rows for batch in items.batches] == [7, 7, 6]
+    assert [batch.num_rows for batch in items.batches()] == [7, 7, 6]
     assert (
         [one.digest for one in items]
         == [items[i].digest for i in range(20)]

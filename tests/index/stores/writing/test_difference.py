@@ -12,7 +12,7 @@ from index.images.sources import find_images
 from index.stores.folder import Index
 from index.stores.maintenance import verify_index
 from index.stores.options import IndexOptions
-from index.stores.unchanged import holds_just
+from index.stores.writing.difference import Difference
 
 
 @pytest.fixture
@@ -20,6 +20,10 @@ def index(folder: Path, tmp_path: Path, student_file: Path) -> Index:
     for name in ("copy.png", "copy2.png"):
         shutil.copy(folder / "0.png", folder / "more" / name)
     return build_index([folder], OnnxEmbedder(student_file, "cpu"), tmp_path / "idx")
+
+
+def holds_just(index: Index, files) -> bool:
+    return Difference.between(index, files).is_none
 
 
 def test_what_is_as_it_was_is_known_whatever_else_lies_there(index: Index, folder: Path):

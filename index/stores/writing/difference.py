@@ -1,0 +1,141 @@
+"""What has become of the files of an index, going by path, name, size and time: it may be nothing."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from index.images.file import ImageFile
+from index.images.listing import facts_of
+from index.stores.base import Batch, RowReader
+from index.stores.folder import Index
+from index.stores.records import Failure, Item, Space
+from index.stores.tables import ROWS, numbers, sound
+from index.vectors import Ids, Vectors
+
+FACTS = pa.schema([("path", pa.string()), ("name", pa.string()), ("size", pa.int64()), ("mtime", pa.int64())])
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """What an index holds, as the `Content` of a run."""
+
+    index: Index
+
+    @property
+    def spaces(self) -> Mapping[str, Space]:
+        """The vectors that there are, by name."""
+        return {name: replace(space, queries="") for name, space in self.index.manifest.spaces.items()}
+
+    @property
+    def count(self) -> int:
+        """How many items there are."""
+        return len(self.index)
+
+    def items(self) -> Iterator[Item]:
+        """Yield all items."""
+        return self.index.iter_items()
+
+    def failures(self) -> Iterator[Failure]:
+        """Yield the images that were refused."""
+        return iter(self.index.failures)
+
+    def vectors(self, space: str, known: RowReader | None = None) -> Iterator[Vectors]:
+        """As `Content.vectors`."""
+        return self.index.iter_rows(space)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Yield so many items at a time: all vectors are known."""
+        items = self.items()
+        while some := list(islice(items, size)):
+            yield Batch(some, {})
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Files as they are listed now, and the files of an index, of each item the first one first.
+
+    Attributes:
+        index: That one.
+        paths: Of the files of the index.
+        firsts: `(known,)` whether they are the first ones of their items.
+        items: `(known,)` ids of these.
+        places: `(known,)` places in the list, -1 where a file is not there as it was.
+        gone: `(known,)` whether no file of its path is listed.
+        new: Places in the list, by path, of files that the index has not so.
+    """
+
+    index: Index
+    paths: pa.ChunkedArray
+    firsts: NDArray[np.bool_]
+    items: Ids
+    places: Ids
+    gone: NDArray[np.bool_]
+    new: Mapping[str, int]
+
+    @classmethod
+    def between(cls, index: Index, files: Iterable[ImageFile]) -> "Difference":
+        """Compare the files of an index with those that are listed now, in the order of the list."""
+        known = pa.Table.from_batches(_read_known(index))
+        facts, batches = facts_of(files), []
+        while some := list(islice(facts, ROWS)):
+            batches.append(pa.record_batch([*map(pa.array, zip(*some, strict=True))], schema=FACTS))
+        listed = pa.Table.from_batches(batches, FACTS)
+        found = pc.index_in(listed["path"], known["path"].combine_chunks())
+        same = pc.is_valid(found)
+        for name in ("name", "size", "mtime"):
+            same = pc.and_(same, pc.equal(listed[name], known[name].take(found)))
+        same, found = (
+            array.combine_chunks() for array in (pc.fill_null(same, False), pc.fill_null(found, -1))
+        )
+        unchanged = numbers(same.cast(pa.uint8()), np.bool_)
+        at = numbers(found, np.int32)
+        places, gone = np.full(len(known), -1), np.ones(len(known), bool)
+        places[at[unchanged]] = np.flatnonzero(unchanged)
+        gone[at[at >= 0]] = False
+        new = np.flatnonzero(~unchanged)
+        paths = listed["path"].take(pa.array(new)).to_pylist()
+        firsts = numbers(known["first"].combine_chunks().cast(pa.uint8()), np.bool_)
+        items = numbers(known["item"].combine_chunks(), np.int64)
+        return cls(
+            index, known["path"], firsts, items, places, gone, dict(zip(paths, new.tolist(), strict=True))
+        )
+
+    @cached_property
+    def lost(self) -> Ids:
+        """The `(n,)` rising ids of items that have lost files, or of which these are other ones."""
+        return np.unique(self.items[self.places < 0])
+
+    @property
+    def is_none(self) -> bool:
+        """Whether an index made of the files now would have the same items; in one part, in their order.
+
+        One that refused a file does not count: that file is tried again.
+        """
+        if self.index.manifest.failed or len(self.new) or len(self.lost):
+            return False
+        order = np.argsort(self.items, kind="stable")
+        rising = np.diff(self.places[order]) > 0
+        among, parted = rising[np.diff(self.items[order]) == 0].all(), len(self.index.prefixes) > 1
+        return bool(among and (parted or (np.diff(self.places[self.firsts]) > 0).all()))
+
+
+def _read_known(index: Index) -> Iterator[pa.RecordBatch]:
+    """Yield the files of the items: some first ones, then their copies."""
+    start = 0
+    for batch in index.iter_batches():
+        sound(batch)
+        items = pa.array(np.arange(start, start + batch.num_rows))
+        start += batch.num_rows
+        first = [batch[name] for name in FACTS.names]
+        files, of = batch["copies"].flatten(), pc.list_parent_indices(batch["copies"])
+        path, name, mtime = (pc.struct_field(files, name) for name in ("path", "name", "mtime"))
+        copies = [path, name, batch["size"].take(of), mtime]
+        for columns, owners, flag in ((first, items, True), (copies, items.take(of), False)):
+            flags = pa.array(np.full(len(owners), flag))
+            yield pa.record_batch([*columns, owners, flags], names=[*FACTS.names, "item", "first"])

@@ -1,0 +1,110 @@
+"""The second part of a large index: what is new since all of it was written, and what has changed since."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from index.stores.base import Content
+from index.stores.folder_writer import IndexWriter
+from index.stores.metadata.join import PATH, carry_over, list_files
+from index.stores.records import CHUNK, File, Item
+from index.stores.tables import Items, as_batch
+from index.stores.writing.difference import Difference
+from index.vectors import Vectors
+
+LARGE = 50_000  # items from which on an update writes a second part: of fewer it writes all again
+MOST_LATER, MOST_GONE = 0.05, 0.2  # items of the second part, and gone from the first, for each of that
+MOST_FLOATS = 20_000 * 256  # of the second part: a search of twice as many misses the cache of a processor
+
+
+def is_small(found: Difference) -> bool:
+    """Whether what has become of the files of an index fits into a second part, which is searched exactly."""
+    index = found.index
+    first, widest = index.first_part, max(space.dim for space in index.manifest.spaces.values())
+    later = index.count_stored - first + len(found.new) + len(found.lost)
+    return (
+        first >= LARGE
+        and later <= min(MOST_LATER * first, MOST_FLOATS / widest)
+        and len(index.places.gone) + len(found.lost) <= MOST_GONE * first
+    )
+
+
+class Later:
+    """The second part that an index comes to have, in the place of the one that it may have.
+
+    Attributes:
+        removed: How many images are no longer there.
+        is_new: Whether it differs from what the index has.
+    """
+
+    def __init__(self, found: Difference, content: Content) -> None:
+        """Join what has become of the files of an index, and what a run brought of the new ones."""
+        self._index, self._content, self._found = found.index, content, found
+        index = found.index
+        brought = list(content.items())
+        known = [index.ids_by_digest.get(item.digest, [-1])[0] for item in brought]
+        self._fresh = np.array(known, np.int64) < 0
+        changed = np.union1d(found.lost, [i for i in known if i >= 0]).astype(np.int64)
+        start = index.first_part - len(index.places.gone)  # the first id of the second part
+        self._before = {i: index.items[i] for i in {*changed.tolist(), *range(start, len(index))}}
+        after = self._before | self._change(changed.tolist(), zip(known, brought, strict=True))
+        after = {i: item for i, item in sorted(after.items()) if item}
+        self._ids = np.array(list(after), np.int64)
+        self._items = [*after.values(), *(item for item, i in zip(brought, known, strict=True) if i < 0)]
+        self._gone = np.union1d(index.places.gone, index.places.of(changed[changed < start]))
+        listed = found.items[np.isin(found.items, changed) & ~found.gone]
+        self.removed = len(set(changed.tolist()) - after.keys() - set(listed.tolist()))
+        self.is_new = bool(len(changed) or self._fresh.any()) or [*content.failures()] != index.failures
+
+    def _change(self, ids: list[int], brought: Iterator[tuple[int, Item]]) -> dict[int, Item | None]:
+        """The items of some ids with the files that they have now, in the order of the list; None without."""
+        found = self._found
+        rows = np.flatnonzero(np.isin(found.items, ids) & (found.places >= 0))
+        there = dict(
+            zip(found.paths.take(pa.array(rows)).to_pylist(), found.places[rows].tolist(), strict=True)
+        )
+        files: dict[int, list[File]] = {i: [f for f in self._before[i].files if f.path in there] for i in ids}
+        for i, item in brought:
+            if i >= 0:
+                files[i] += item.files
+        places, items = {**there, **found.new}, dict[int, Item | None]()
+        for i, some in files.items():
+            ordered = sorted(some, key=lambda file: places[file.path])
+            made = [replace(self._before[i], **vars(file), copies=(*ordered[1:],)) for file in ordered[:1]]
+            items[i] = made[0] if made else None
+        return items
+
+    def write(self, writer: IndexWriter) -> None:
+        """Write it beside the first part, of which no file is written again."""
+        index, before = self._index, self._before.values()
+        writer.go_on(index, self._gone, index.manifest.copies - sum(len(item.copies) for item in before))
+        writer.add_items(self._items)
+        writer.add_failures(self._content.failures())
+        for table in self._tables():
+            writer.add_metadata(table, index.metadata)
+        for name, space in index.manifest.spaces.items():
+            writer.add_space(name, replace(space, queries=""), self._vectors(name))
+
+    def _vectors(self, space: str) -> Iterator[Vectors]:
+        read, start = self._index.read_rows, 0
+        yield from (
+            read(space, self._ids[first : first + CHUNK]) for first in range(0, len(self._ids), CHUNK)
+        )
+        for rows in self._content.vectors(space, read):
+            yield rows[self._fresh[start : start + len(rows)]]
+            start += len(rows)
+
+    def _tables(self) -> Iterator[pa.Table]:
+        """What is known of its files, and of those that it may get back."""
+        if not (tables := self._index.tables):
+            return
+        first, *later = tables
+        paths = [file.path for item in self._before.values() for file in item.files]
+        first = first.filter(pc.is_in(first[PATH], pa.array([*paths, *self._found.new], pa.string())))
+        before, after = (
+            list_files(Items([as_batch(items)])) for items in (self._before.values(), self._items)
+        )
+        yield carry_over(pa.concat_tables([first, *later]), before, after)

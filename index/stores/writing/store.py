@@ -1,0 +1,171 @@
+"""What a run makes of an index folder: the next one, unless it is what is there."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from index.errors import UsageError
+from index.images.file import ImageFile
+from index.progress import count, say
+from index.stores.base import BuildReport, Content, StoreWriter
+from index.stores.faiss.tuning import name_factory
+from index.stores.faiss.vector_index import check_factory
+from index.stores.folder import DIGESTS, LATER, MANIFEST, Index
+from index.stores.folder_writer import IndexWriter, remove_old
+from index.stores.metadata.join import read_rows
+from index.stores.models import Models
+from index.stores.options import AUTO, RESCORED, IndexOptions
+from index.stores.records import Space
+from index.stores.writing.difference import Difference, Unchanged
+from index.stores.writing.later import Later, is_small
+
+
+class FolderStore(StoreWriter):
+    """An index folder, to be written."""
+
+    def __init__(self, out: Path) -> None:
+        """Take a folder; an index in it stays until the new one is complete."""
+        self.index_folder, self.work = out, out.absolute()
+        self._old: Index | None = None
+        self._base: Index | None = None
+        self._writer: IndexWriter | None = None
+        self._found: Difference | None = None  # of the files, where a part of its own takes what is new
+        self._gone = 0
+        self._undo = ExitStack()
+
+    def begin(self, models: Models, options: IndexOptions, sources: list[str]) -> None:
+        """Check factory and metadata, and open the index that is there."""
+        super().begin(models, options, sources)
+        if options.factory != AUTO:
+            check_factory(options.factory, models.student.dim)
+        if options.metadata is not None:
+            read_rows(options.metadata)  # what is wrong with it shows before any work
+        if options.update or (self.work / MANIFEST).is_file():
+            self._old = Index(self.work)
+
+    def known(self, left: bool, adopted: bool) -> Index | None:
+        """Find what an update takes over, or a run that goes on with one."""
+        # Resuming what is complete loses nothing: it is looked through, as by an update.
+        complete = self.options.resume and not left and self._old and self.models.made(self._old.manifest)
+        if self.options.update or adopted or complete:
+            base = self._old or Index(self.work)
+            self.models.require_same(base.manifest, base)
+            if base.manifest.spaces["student"].queries == self.models.student.key:
+                return None  # the vectors are of the student before it: all are made again
+            if (bits := base.manifest.spaces["student"].bits) != self.models.spaces["student"].bits:
+                given = f"codes of {bits} bits: give --codes {bits}" if bits else "vectors: leave out --codes"
+                raise UsageError(f"{base} holds {given}, or index without --update.")
+            self._base = base
+            for name, model in self.models.embedders.items():
+                base.require_model(name, model.key, model.name)
+        return self._base
+
+    def is_current(self, files: Sequence[ImageFile]) -> bool:
+        """Whether the index is of these files; if it is not as is wanted, it is written so at once."""
+        base = self._base
+        if base is None:
+            return False
+        base.require_whole(None)
+        found = Difference.between(base, files)
+        same = self.models.projected(base.manifest) and found.is_none
+        fits = self.options.metadata is None and self._is_met(base)
+        if same and fits:
+            remove_old(self.work, base.manifest.generation)  # of a run that was killed when it was done
+            return True
+        if fits and self.models.made(base.manifest) and is_small(found):
+            base.require_whole(LATER)  # no other file is written again
+            self._found = found
+            return False
+        base.require_whole()
+        if same:
+            self.put(Unchanged(base))
+        return same
+
+    def wanted(self, files: Sequence[ImageFile]) -> Sequence[ImageFile]:
+        """Choose what is to be looked into: all, or what is new to an index that only grows."""
+        if self._found is None:
+            return files
+        say(f"{len(self._found.new)} of {count(len(files), 'image')} new or changed.")
+        return [files[place] for place in self._found.new.values()]
+
+    def _is_met(self, base: Index) -> bool:
+        """Whether an index over the same items is searched as is wanted."""
+        factory, target = self.options.factory, self.options.target
+        searched = all(
+            (space.factory, space.asked, space.rescore)
+            == (
+                name_factory(factory, base.first_part, space.dim, target, space.type),
+                target.recall,
+                self._rescore(base) if space.bits else 0,
+            )
+            for space in base.manifest.spaces.values()
+        )
+        return searched and self.models.projected(base.manifest)
+
+    def _rescore(self, former: Index | None) -> int:
+        """How many results of codes are ordered again: as asked for, or as it was, or the default."""
+        if self.options.rescore is not None:
+            return self.options.rescore
+        was = former.manifest.spaces["student"] if former else None
+        return was.rescore if was and was.bits else RESCORED
+
+    def put(self, content: Content) -> None:
+        """Write all beside the old index, unless that is what it holds."""
+        with ExitStack() as undo:
+            writer = undo.enter_context(IndexWriter(self.work, self.sources))
+            if self._fill(writer, content):
+                self._writer, self._undo = writer, undo.pop_all()
+
+    def _fill(self, writer: IndexWriter, content: Content) -> bool:
+        base, options = self._base, self.options
+        if base is not None and self._found is not None:
+            later = Later(self._found, content)
+            if not later.is_new:
+                remove_old(self.work, base.manifest.generation)
+                return False
+            self._gone = later.removed
+            later.write(writer)
+            writer.add_model(self.models.student.data, Path(self.models.student.spec).parent)
+            return True
+        writer.add_items(content.items())
+        writer.add_failures(content.failures())
+        self._gone = writer.count_gone(base) if base else 0
+        former = base or (self._old if options.update else None)
+        table = writer.carry_metadata(former) if former else None
+        if options.metadata is not None:
+            joined = writer.join_metadata(options.metadata)
+            say(f"{options.metadata}: {joined.counts}.")
+            table = joined.table
+        if table is not None:
+            writer.add_metadata(table)
+        if base is not None and writer.equals(base) and self._is_met(base):
+            remove_old(self.work, base.manifest.generation)
+            return False
+        if base is not None and writer.has(DIGESTS, base) and self._is_met(base):
+            writer.take_vectors(base)  # files were moved or touched, or there are other metadata
+            spaces: Mapping[str, Space] = {}
+        else:
+            spaces = content.spaces
+        for name, made in spaces.items():
+            known = base.read_rows if base else None
+            space = replace(made, rescore=self._rescore(former) if made.bits else 0)
+            vectors = writer.add_space(name, space, content.vectors(name, known))
+            writer.add_search(name, vectors, options.target, options.factory)
+        writer.add_model(self.models.student.data, Path(self.models.student.spec).parent)
+        return True
+
+    def commit(self) -> BuildReport:
+        """Put the new index in the place of the old one."""
+        index = self._base
+        with self._undo:
+            if self._writer is not None:
+                index = self._writer.commit(*self.models.teacher_spec)
+        assert index is not None
+        manifest = index.manifest
+        files = f" in {len(index) + manifest.copies} files" if manifest.copies else ""
+        summary = f"{self.index_folder}: {count(len(index), 'image')}{files}, {manifest.failed} refused."
+        them = "it is back, --update adds it" if self._gone == 1 else "they are back, --update adds them"
+        gone = f"{count(self._gone, 'image')} gone, and dropped. Once {them}."
+        notes = (gone,) if self._gone else ()
+        return BuildReport(index, summary, index.failures, removed=self._gone, notes=notes)
