@@ -28,7 +28,7 @@ from index.timing import time_in_turns
 
 STEP = 8  # channels are kept in multiples of it: what the kernels of a CPU work on at a time
 TIMED = (0, 0.125, 0.25, 0.5, 0.75, 1)  # shares of the width that are timed
-ROUNDS = 15
+ROUNDS, QUIET = 30, 0.1  # of the rounds those count that nothing else disturbed
 
 Shapes = dict[nn.Conv2d, tuple[torch.Size, torch.Size]]  # what each convolution reads and makes
 
@@ -122,7 +122,7 @@ def measure_students(kind: str, students: Sequence[Student], side: int) -> list[
         for student, file in zip(students, files, strict=True):
             export_onnx(deepcopy(student), file, side, student.head.out_features, {})
         made = [OnnxEmbedder(file, "cpu", threads=1) for file in files]
-    return time_in_turns([partial(one.embed, pixels) for one in made], 2 * ROUNDS, warm_up=3).tolist()
+    return time_in_turns([partial(one.embed, pixels) for one in made], 2 * ROUNDS, 3, QUIET).tolist()
 
 
 def _whole(width: float) -> int:
@@ -153,7 +153,7 @@ def _time(inner: Sequence[Inner], widths: Sequence[Sequence[int]], shapes: Shape
             data = _draw(group, width, shapes).SerializeToString()
             session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
             works.append(partial(session.run, None, feed))
-        found.append(np.maximum.accumulate(time_in_turns(works, ROUNDS, warm_up=3)).tolist())
+        found.append(np.maximum.accumulate(time_in_turns(works, ROUNDS, 3, QUIET)).tolist())
     return found
 
 
