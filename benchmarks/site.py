@@ -168,7 +168,7 @@ def large_photo(tab: Any, data: bytes) -> None:
 def scans(tab: Any) -> None:
     """Search 100,000 photos of random rows and codes, in the page's own thread."""
     scripts = tab.evaluate("gallery.scripts")
-    module = next(name for name in scripts if "scoreCodes" in tab.request.get(name).text())
+    module = next(name for name in scripts if "writeCode" in tab.request.get(name).text())
     for what, options in SCANS.items():
         spent = tab.evaluate(
             "async module => { const {Gallery} = await import(module), count = 100000;"

@@ -22,7 +22,7 @@ from index.stores.metadata.columns import SEPARATOR
 
 HERE = Path(__file__).parent
 # In the order in which they name each other; the module alone is imported by other sites, and keeps its name.
-SCRIPTS = ("kernels.js", "resize.js", "decode.js", "files.js", "gallery.js", "worker.js", "crop.js", "page.js")
+SCRIPTS = ("kernels.js", "onnx.js", "network.js", "resize.js", "decode.js", "files.js", "gallery.js", "worker.js", "crop.js", "page.js")
 KEPT = ("retrieval-search.js", "retrieval-search.d.ts", "sw.js")
 # For the hosts that read such a file.
 HEADERS = "/data/*\n  Cache-Control: public, max-age=31536000, immutable\n"
@@ -118,7 +118,7 @@ def build_site(searcher: Searcher, out: Path, options: SiteOptions) -> str:
         "teacher_depth": TEACHER_DEPTH,
         "pictures": pictures,
         "files": files | {"worker": scripts["worker.js"]},
-        "scripts": [*scripts.values(), files["module"]],
+        "scripts": list(scripts.values()),
         "shards": shards,
     }
     gone = folder.finish(manifest)
