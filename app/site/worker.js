@@ -47,12 +47,13 @@ async function openGallery() {
 }
 
 async function embed({photo, photoId, turn, box}) {
-  if (last.photoId !== photoId) {
-    last.bitmap?.close();
+  const part = Boolean(box) && box.join() !== '0,0,1,1';
+  if (last.photoId !== photoId || last.part !== part) {
+    last.decoded?.image.close();
     last = {};
-    last = {photoId, bitmap: await decode(photo)};
+    last = {photoId, part, decoded: await decode(photo, manifest, part)};
   }
-  const {dim, bits} = manifest, found = await (await student)(prepare(last.bitmap, manifest, turn, box));
+  const {dim, bits} = manifest, found = await (await student)(prepare(last.decoded, manifest, turn, box));
   const values = found.slice(0, bits || dim), length = Math.hypot(...values) || 1;
   return values.map(value => value / length);
 }
