@@ -22,7 +22,9 @@ from index.stores.metadata.columns import SEPARATOR
 
 HERE = Path(__file__).parent
 # In the order in which they name each other; the module alone is imported by other sites, and keeps its name.
-SCRIPTS = ("kernels.js", "onnx.js", "network.js", "resize.js", "decode.js", "files.js", "gallery.js", "worker.js", "crop.js", "page.js")
+SCRIPTS = tuple(
+    f"{name}.js" for name in "kernels onnx network resize decode files gallery worker crop page".split()
+)
 KEPT = ("retrieval-search.js", "retrieval-search.d.ts", "sw.js")
 # For the hosts that read such a file.
 HEADERS = "/data/*\n  Cache-Control: public, max-age=31536000, immutable\n"
