@@ -72,7 +72,15 @@ export class Gallery {
     if (without >= 0) scores[without] = NEVER;
     const best = top(scores, bits ? Math.max(k, rescore) : k, keep);
     if (!bits || !rescore) return best.map(id => [id, bits ? 1 + 2 * scores[id] / bits : scores[id] / one]);
-    return best.map(id => [id, dot(query, this.row(id))]).sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, k);
+    return best.map(id => [id, this.compare(query, id)]).sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, k);
+  }
+
+  // The similarity of a query of floats and a code.
+  compare(query, id) {
+    const {bits, bytes} = this, at = this.rowsAt + id * this.stride;
+    let sum = 0;
+    for (let bit = 0; bit < bits; bit++) sum += bytes[at + (bit >> 3)] >> (bit & 7) & 1 ? query[bit] : -query[bit];
+    return sum / Math.sqrt(bits);
   }
 
   // Write the query as whole numbers of 16 bits, as fine as sums of 31 bits allow; return what a product of 1 comes to.
@@ -86,12 +94,6 @@ export class Gallery {
     this.bytes.fill(0, 0, this.stride);
     query.forEach((value, bit) => { if (value > 0) this.bytes[bit >> 3] |= 1 << (bit & 7); });
   }
-}
-
-function dot(a, b) {
-  let sum = 0;
-  for (let i = 0; i < a.length; i++) sum += a[i] * b[i];
-  return sum;
 }
 
 // The ids of the k highest; ties by rising id.

@@ -78,8 +78,9 @@ export class Network {
     });
     const made = new Map(kept.map(node => [node.outputs[0], node]));
     kept = kept.filter(({op, inputs: [name, low, high], outputs}) => {
-      const before = made.get(name), value = (of, otherwise) => of ? constants.get(of)?.values[0] : otherwise;
+      const before = made.get(name), value = (of, otherwise) => of ? constants.get(of).values[0] : otherwise;
       if (op !== 'Relu' && op !== 'Clip' || before?.op !== 'Conv' || uses.get(name) > 1) return true;
+      if ([low, high].some(bound => bound && !constants.has(bound))) return true;
       Object.assign(before, {low: op === 'Relu' ? 0 : value(low, -Infinity), most: value(high, Infinity), outputs});
       return false;
     });

@@ -38,10 +38,11 @@ async function openRuntime(weights, output) {
   }
 }
 
+// One part after the other: each is in memory several times while it comes.
 async function openGallery() {
-  await Promise.all(manifest.shards.map(async ({rows}, place) => {
+  for (const [place, {rows}] of manifest.shards.entries()) {
     gallery.add(place, await files.get(rows).catch(() => null));
-  }));
+  }
   if (gallery.missing === gallery.count) throw new Error('The gallery cannot be loaded. Reload the page, or try again when online.');
   if (gallery.missing) tell({missing: gallery.missing});
 }
@@ -121,7 +122,6 @@ function open({base, manifest: given}) {
   facts = [];
   student = openStudent();
   loading = openGallery();
-  manifest.shards.forEach((_, place) => factsOf(place));
   for (const part of [student, loading]) part.catch(() => {});  // the next search reports it
   Promise.allSettled([student, loading]).then(() => files.tidy([
     ...Object.values(manifest.files), ...manifest.shards.flatMap(({rows, facts}) => [rows, facts])]));
