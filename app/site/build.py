@@ -98,7 +98,7 @@ def build_site(searcher: Searcher, out: Path, options: SiteOptions) -> str:
     title = options.title or index.label
     scripts = _write_page(folder, title, options)
     parts = [name for shard in shards for name in (shard["rows"], shard["facts"])]
-    first = folder.size(*files.values(), *parts, *scripts.values())
+    first = folder.size(files["student"], *parts, *scripts.values())
     manifest = {
         "title": title,
         "count": len(items),
