@@ -4,32 +4,40 @@
         --out docs/codes.csv
     python benchmarks/codes.py speed index/data-1/student.npy --folder scratch
 
-`quality` fits codes to the gallery, as `retrieval quantize` does, and ranks as `retrieval evaluate` does.
-What FAISS makes of the same vectors at as many bytes is scored beside it: product quantization after a random
-rotation, RaBitQ after PCA, of which the eight bytes of factors that it adds to each code are not counted, and
-plain ITQ. Overlap is with the lists of the student's own vectors. `speed` draws a million vectors that crowd
-together as those given do, and searches their codes and as many random ones, and the index that the product
-makes of the vectors, on one core. Times are of the processor: others disturb them less than the clock.
+`quality` fits codes to the gallery, as `retrieval quantize` does, and ranks as `retrieval evaluate` does:
+all of the gallery, and half of it in the other half. What FAISS makes of the same vectors at as many bytes
+is scored beside it: product quantization after a random rotation, RaBitQ after PCA, of which the eight
+bytes of factors that it adds to each code are not counted, and plain ITQ. Overlap is with the lists of the
+student's own vectors. The last columns say how many bits shift, in %, when a query is changed. `speed`
+draws a million vectors that crowd together as those given do, and searches their codes and as many random
+ones, and the index that the product makes of the vectors, on one core. Times are of the processor: others
+disturb them less than the clock.
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import partial
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import faiss
 import numpy as np
+from changes import CHANGES
 from numpy.typing import NDArray
+from PIL import Image
 from search import Peak, as_searcher, build, draw_gallery, in_turns
 from synthetic import CHUNK, PER_CLUSTER, Law
 from tables import read_table, write_table
 
-from distill.model.codes import fit_codes, rotate_to_signs
-from index.build.embed import embed_files
+from distill.model.codes import VIEWED, embed_views, fit_codes, rotate_to_signs
+from index.embedders.base import embed_many
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.teacher_space import Projection
 from index.evaluation.evaluate import read_labels
 from index.evaluation.metrics import average_precision, overlap_at_k, rank, recall_at_k
+from index.images.decode import decode
 from index.io import chunks
 from index.stores.faiss.codes import open_ann
 from index.stores.faiss.tuning import build_tuned
@@ -37,57 +45,107 @@ from index.stores.faiss.vector_index import search_exact
 from index.stores.options import SearchTarget
 from index.vectors import CODES, pack
 
-COLUMNS = ("student", "bits", "way", "mAP", "R@1", "overlap@10")
+COLUMNS = ("student", "searched", "bits", "way", "mAP", "R@1", "overlap@10", *CHANGES)
 BITS = (64, 128, 256)
 K = 10
 RESCORED = 100
+EVERY = 5  # of the queries, one is changed in each way
+Rows = NDArray[np.float32]  # vectors, or codes as floats
+_read: dict[Any, tuple[NDArray[np.uint8], NDArray[Any]]] = {}  # students are shown the same
 
 
-def score_student(args: argparse.Namespace, student: Path) -> dict[tuple[int, str], dict[str, float]]:
-    """Score a student's vectors, its codes, and what FAISS makes of its vectors, by bits and way."""
-    model = OnnxEmbedder(student / "student.onnx", "cpu", threads=1)
-    (gallery, known), (queries, wanted) = (embed(model, path) for path in (args.gallery, args.queries))
-    best = rank(queries @ gallery.T, K)
+class Photos:
+    """What a student makes of photos, and how well they are found."""
 
-    def score(ranking: NDArray[np.int64]) -> dict[str, float]:
-        relevant = known[ranking] == wanted[:, None]
+    def __init__(self, student: Path, gallery: Path, queries: Path) -> None:
+        """Embed the photos that two CSV files label, some queries changed, and views of the gallery."""
+        model = OnnxEmbedder(student / "student.onnx", "cpu", threads=1)
+        photos, self.known = read_squares(model, gallery)
+        asked, self.wanted = read_squares(model, queries)
+        order = np.random.default_rng(0).permutation(len(photos))
+        self.known = self.known[order]
+        self.gallery, self.queries = (embed_many(model, list(each)) for each in (photos[order], asked))
+        self.views = embed_views(model, photos[order[:VIEWED]])
+        self.changed = {
+            name: embed_many(model, list(read_squares(model, queries, name)[0])) for name in CHANGES
+        }
+        self.best = rank(self.queries @ self.gallery.T, K)
+
+    def halve(self) -> Self:
+        """Let half of the gallery be searched in the other half."""
+        half = copy(self)
+        middle = len(self.gallery) // 2
+        half.gallery, half.known = self.gallery[:middle], self.known[:middle]
+        half.queries, half.wanted = self.gallery[middle:], self.known[middle:]
+        half.views, half.changed = self.views[:middle], {}
+        half.best = rank(half.queries @ half.gallery.T, K)
+        return half
+
+    def score(self, ranking: NDArray[np.int64]) -> dict[str, float]:
+        """Score `(queries, gallery)` rankings."""
+        relevant = self.known[ranking] == self.wanted[:, None]
         asked = relevant.any(axis=1)
         figures = average_precision(relevant)[asked], recall_at_k(relevant, 1)[asked]
-        overlap = overlap_at_k(ranking[:, :K], best)
-        return dict(zip(COLUMNS[3:], map(float, map(np.mean, (*figures, overlap))), strict=True))
+        overlap = overlap_at_k(ranking[:, :K], self.best)
+        return dict(zip(COLUMNS[4:], map(float, map(np.mean, (*figures, overlap))), strict=False))
 
-    dim = gallery.shape[1]
-    scores = {(32 * dim, "vectors"): score(rank(queries @ gallery.T, None))}
-    for bits in BITS:
-        mean, axes = fit_codes(gallery, bits)
-        codes, projections = pack((gallery - mean) @ axes), ((queries - mean) @ axes).astype(np.float32)
+    def score_codes(self, mean: Rows, axes: Rows, rescored: int = 0) -> dict[str, float]:
+        """Score codes, of which the floats of the query order so many again, and how far they shift."""
+        codes, projections = pack((self.gallery - mean) @ axes), project(self.queries, mean, axes)
         ranking = rank(CODES.similarity(pack(projections), codes), None)
-        scores[bits, "codes"] = score(ranking)
-        first = ranking[:, :RESCORED]
-        again = rank(np.take_along_axis(CODES.similarity(projections, codes), first, 1), None)
-        ranking[:, :RESCORED] = np.take_along_axis(first, again, 1)
-        scores[bits, f"codes, {RESCORED} ordered again"] = score(ranking)
-        space = Projection.fit(gallery, bits)
-        shift = space.components @ space.mean
-        flat, asked = (rows @ space.components.T - shift for rows in (gallery, queries))
-        turn = rotate_to_signs(flat)
-        plain = CODES.similarity(pack(asked @ turn), pack(flat @ turn))
-        scores[bits, "ITQ"] = score(rank(plain, None))
-        for way, factory in (("PQ", f"RR{dim},PQ{bits // 8}"), ("RaBitQ", f"PCA{bits},RaBitQ")):
+        if rescored:
+            first = ranking[:, :rescored]
+            again = rank(np.take_along_axis(CODES.similarity(projections, codes), first, 1), None)
+            ranking[:, :rescored] = np.take_along_axis(first, again, 1)
+        bits = projections[::EVERY] > 0
+        shifts = {
+            name: float((bits != (project(rows, mean, axes) > 0)).mean())
+            for name, rows in self.changed.items()
+        }
+        return self.score(ranking) | shifts
+
+
+def project(rows: Rows, mean: Rows, axes: Rows) -> Rows:
+    """The floats that codes are the signs of."""
+    return ((rows - mean) @ axes).astype(np.float32)
+
+
+def fit_itq(vectors: Rows, bits: int) -> tuple[Rows, Rows]:
+    """Fit plain ITQ to vectors: a mean, and axes."""
+    space = Projection.fit(vectors, bits)
+    flat = project(vectors, space.mean, space.components.T)
+    return space.mean, np.matmul(space.components.T, rotate_to_signs(flat))
+
+
+def score_student(photos: Photos) -> dict[tuple[int, str], dict[str, float]]:
+    """Score a student's vectors, its codes, and what FAISS makes of its vectors, by bits and way."""
+    gallery, queries = photos.gallery, photos.queries
+    dim = gallery.shape[1]
+    scores = {(32 * dim, "vectors"): photos.score(rank(queries @ gallery.T, None))}
+    for bits in BITS:
+        fitted = fit_codes(gallery, bits, photos.views)
+        scores[bits, "codes"] = photos.score_codes(*fitted)
+        scores[bits, f"codes, {RESCORED} ordered again"] = photos.score_codes(*fitted, RESCORED)
+        scores[bits, "ITQ"] = photos.score_codes(*fit_itq(gallery, bits))
+        for way, factory in (("PQ", f"RR{dim},PQ{bits // 8}np"), ("RaBitQ", f"PCA{bits},RaBitQ")):
             index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
             index.train(gallery)
             index.add(gallery)
-            scores[bits, way] = score(index.search(queries, len(gallery))[1])
+            scores[bits, way] = photos.score(index.search(queries, len(gallery))[1])
     return scores
 
 
-def embed(model: OnnxEmbedder, path: Path) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
-    """Embed the photos that a CSV file labels."""
-    entries = read_labels(path)
-    label_of = {entry.file.location: entry.label for entry in entries}
-    done = list(embed_files([entry.file for entry in entries], {"student": model}))
-    labels = np.array([label_of[item.path] for part in done for item in part.items])
-    return np.concatenate([part.vectors["student"] for part in done]), labels
+def read_squares(model: OnnxEmbedder, path: Path, change: str = "") -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    """Read the photos that a CSV file labels as a student is shown them, or every fifth of them changed."""
+    key = path, change, model.side, model.crop, model.reduced
+    if key not in _read:
+        entries = read_labels(path)[:: EVERY if change else 1]
+        data = (Path(entry.file.location).read_bytes() for entry in entries)
+        if change:
+            data = (CHANGES[change](Image.open(BytesIO(photo)).convert("RGB")) for photo in data)
+        squares = [model.prepare(decode(photo, "photo", model.decode_side)) for photo in data]
+        _read[key] = np.array(squares), np.array([entry.label for entry in entries])
+    return _read[key]
 
 
 def measure_quality(args: argparse.Namespace) -> None:
@@ -97,14 +155,28 @@ def measure_quality(args: argparse.Namespace) -> None:
         name = student.parent.name if student.name == "student" else student.name
         if any(row["student"] == name for row in done):
             continue
-        for (bits, way), figures in score_student(args, student).items():
-            rounded = {column: f"{100 * figures[column]:.2f}" for column in COLUMNS[3:]}
-            done.append({"student": name, "bits": str(bits), "way": way, **rounded})
+        photos = Photos(student, args.gallery, args.queries)
+        for searched, part in (("all", photos), ("half", photos.halve())):
+            for (bits, way), figures in score_student(part).items():
+                rounded = {column: f"{100 * figure:.2f}" for column, figure in figures.items()}
+                done.append({"student": name, "searched": searched, "bits": str(bits), "way": way, **rounded})
         write_table(args.out, COLUMNS, done)
-    for size, way in dict.fromkeys((row["bits"], row["way"]) for row in done):
-        rows = [row for row in done if (row["bits"], row["way"]) == (size, way)]
-        means = (f"{np.mean([float(row[column]) for row in rows]):.1f}" for column in COLUMNS[3:])
-        print(f"| {way} | {int(size) // 8} | {' | '.join(means)} |")
+    print_means(done, ("searched", "bits", "way"))
+
+
+def print_means(rows: Sequence[Mapping[str, str]], keys: tuple[str, ...]) -> None:
+    """Print the means, over students that differ in their seed alone, of rows that are alike."""
+    groups: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
+    for row in rows:
+        seedless = row["student"].rpartition("-")[0]
+        groups.setdefault((seedless, *(row[key] for key in keys)), []).append(row)
+    for key, alike in groups.items():
+        cells = [
+            [float(row[column]) for row in alike if row.get(column)]
+            for column in ("mAP", "R@1", "overlap@10", *CHANGES)
+        ]
+        means = (f"{np.mean(cell):.1f}" if cell else "" for cell in cells)
+        print(f"| {' | '.join(key)} | {len(alike)} | {' | '.join(means)} |")
 
 
 def measure_speed(args: argparse.Namespace) -> None:
@@ -117,7 +189,7 @@ def measure_speed(args: argparse.Namespace) -> None:
     drawn = np.concatenate(list(law.draw(500, max(args.count // PER_CLUSTER, 1), seed=1)))
     need = SearchTarget()
     for bits in (bits for bits in BITS if bits <= gallery.shape[1]):
-        mean, axes = fit_codes(known, bits)
+        mean, axes = fit_codes(known, bits, known)
         codes = np.concatenate([pack((rows - mean) @ axes) for rows in chunks(gallery, CHUNK)])
         queries = pack((drawn - mean) @ axes)
         random: Any = np.random.default_rng(0).integers(0, 256, codes.shape, np.uint8)

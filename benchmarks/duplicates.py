@@ -16,11 +16,12 @@ from typing import Any
 
 import imagehash
 import numpy as np
+from changes import CHANGES
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
 from tables import write_table
 
-from distill.model.codes import fit_codes
+from distill.model.codes import VIEWED, embed_views, fit_codes
 from index.duplicates import NEIGHBOURS, least_similarity
 from index.embedders.onnx import OnnxEmbedder
 from index.evaluation.evaluate import read_labels
@@ -30,27 +31,6 @@ from index.vectors import CODES, UNIT_FLOATS, VectorType, pack
 BITS = (64, 128, 256)
 HASH_BITS = 10  # of 64, the usual threshold of imagededup
 HASHES = {"pHash": imagehash.phash, "dHash": imagehash.dhash}
-
-
-def jpeg(image: Image.Image, quality: int = 92) -> bytes:
-    """The image as the bytes of a JPEG."""
-    data = BytesIO()
-    image.save(data, "JPEG", quality=quality)
-    return data.getvalue()
-
-
-def crop(image: Image.Image) -> Image.Image:
-    """Its middle, a tenth of width and height less."""
-    x, y = round(image.width / 20), round(image.height / 20)
-    return image.crop((x, y, image.width - x, image.height - y))
-
-
-CHANGES: dict[str, Callable[[Image.Image], bytes]] = {
-    "JPEG 40": lambda image: jpeg(image, 40),
-    "10 % crop": lambda image: jpeg(crop(image)),
-    "10 degrees": lambda image: jpeg(image.rotate(10, Image.Resampling.BICUBIC)),
-    "blur": lambda image: jpeg(image.filter(ImageFilter.GaussianBlur(2))),
-}
 COLUMNS = ("way", "radius", *CHANGES, "wrong pairs", *(f"{name}, none wrong" for name in CHANGES))
 Rows = NDArray[Any]  # vectors, or codes
 
@@ -107,8 +87,11 @@ def main() -> None:
     model = OnnxEmbedder(args.student, "cpu", threads=1)
     vectors, shifted = embed(model, photos), {name: embed(model, each) for name, each in changed.items()}
     rows = [{"way": "student's vectors", **score(vectors, shifted, args.every, labels)}]
+    seen = np.random.default_rng(0).permutation(len(photos))
+    viewed = [model.prepare(decode(photos[i], "photo", model.side)) for i in seen[:VIEWED]]
+    views = embed_views(model, np.array(viewed))
     for bits in BITS:
-        mean, axes = fit_codes(vectors, bits)
+        mean, axes = fit_codes(vectors[seen], bits, views)
         codes = {name: pack((each - mean) @ axes) for name, each in shifted.items()}
         rows.append(
             {"way": f"{bits} bits", **score(pack((vectors - mean) @ axes), codes, args.every, labels)}

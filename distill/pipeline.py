@@ -17,7 +17,7 @@ from distill.ask import TeacherAnswers, consult
 from distill.fit import aim, as_shown, build_student, fit_student, open_backbone
 from distill.former import Former
 from distill.model import quantize
-from distill.model.codes import append_codes
+from distill.model.codes import PHOTOS, VIEWED, append_codes
 from distill.model.export import check_parity, count_parameters, describe_file, export_onnx
 from distill.model.trial import try_out
 from distill.options import Options, check_bits
@@ -225,7 +225,9 @@ def make_student(
     write_report(out, [run], lists)
     checkpoint.path.unlink(missing_ok=True)
     if options.bits:  # the student is safe, whatever becomes of them, and of the variants
-        append_codes(out / STUDENT, vectors, options.bits, crops)
+        chosen = np.random.default_rng(options.seed).permutation(len(vectors))[:PHOTOS]
+        shown = as_shown(pool.pixels[chosen[:VIEWED]], options.size)
+        append_codes(out / STUDENT, vectors[chosen], options.bits, shown)
         embedder = OnnxEmbedder(out / STUDENT, "cpu")
         run["export"] |= describe_file(embedder)
         write_run(out, run)

@@ -8,9 +8,13 @@ from numpy.typing import NDArray
 
 
 def time_in_turns(
-    works: Sequence[Callable[[], object]], rounds: int, warm_up: int = 1
+    works: Sequence[Callable[[], object]], rounds: int, warm_up: int = 1, share: float = 0.5
 ) -> NDArray[np.float64]:
-    """Median milliseconds of each piece of work, in turns, so that a busy machine slows all alike."""
+    """Milliseconds of each piece of work, in turns, so that a busy machine slows all alike.
+
+    They are those that a share of the rounds does not pass: their median, or nearly the least, which another
+    program on the same machine changes less.
+    """
     seconds = []
     for _ in range(warm_up + rounds):
         marks = [perf_counter()]
@@ -18,4 +22,4 @@ def time_in_turns(
             work()
             marks.append(perf_counter())
         seconds.append(np.diff(marks))
-    return 1000 * np.median(seconds[warm_up:], axis=0)
+    return 1000 * np.quantile(seconds[warm_up:], share, axis=0)

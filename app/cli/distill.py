@@ -52,9 +52,7 @@ def distill(
     ] = None,
     teacher_option: TeacherOptions = None,
     budget: Annotated[str, option("Most images to send to the teacher, ever; several for a curve.")] = "500",
-    student: Annotated[
-        str, option("tiny, small (the default) or base; or a timm name.")
-    ] = "tf_efficientnet_lite0",
+    student: Annotated[str, option("tiny, small or base; or a timm name.")] = "small",
     size: Annotated[int, option("The student's input side in pixels.")] = 128,
     dim: Annotated[int, option("Dimension of the student's embeddings.")] = 256,
     bits: Annotated[

@@ -17,6 +17,7 @@ from index.errors import BudgetError, ImageError, RetrievalError, UsageError, ne
 from index.feedback import Examples
 from index.html import load
 from index.images.decode import Photo, decode
+from index.python_words import name_arguments
 from index.search import MODES, NO_EXAMPLES, Results
 from index.stores.base import Store
 from index.stores.filters import Filter, parse_where
@@ -313,5 +314,7 @@ def status_of(reason: RetrievalError) -> int:
 
 
 def as_sentence(reason: RetrievalError) -> str:
-    """Make one line for people."""
-    return f"This photo cannot be used: {reason}." if isinstance(reason, ImageError) else str(reason)
+    """Make one line for people, with parameters in place of the options of a command."""
+    if isinstance(reason, ImageError):
+        return f"This photo cannot be used: {reason}."
+    return name_arguments(str(reason))

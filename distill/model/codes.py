@@ -1,7 +1,9 @@
 """Give a student binary codes, fitted to its own vectors and appended to its ONNX file.
 
-A photo's bits are those of its neighbourhood: iterative quantization (Gong and Lazebnik, CVPR 2011) of the
-mean of its nearest, and a ridge regression from its own vector to them. No label is read.
+A photo's bits are those of its neighbourhood: iterative quantization (Gong and Lazebnik, CVPR 2011) of its
+vector, drawn to the mean of its nearest. The map to them is a ridge regression from the photo's own vector,
+with the self-distillation of Deep Hash Distillation (Jang et al., ECCV 2022) in closed form: what the map
+makes of a view is held to what it makes of the photo. No label is read.
 """
 
 from collections.abc import Sequence
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -17,7 +20,10 @@ from distill.model.export import describe_file
 from distill.model.quantize import CODES, read_pixels, remove_variants
 from distill.options import check_bits
 from distill.report.report import RUN, read_run, write_run
+from distill.training.recipes import Recipe
+from distill.training.views import random_view
 from index.build.embed import embed_files
+from index.embedders.base import embed_many
 from index.embedders.codes import BITS, LITTLE, ORDER
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.teacher_space import Projection
@@ -27,25 +33,50 @@ from index.io import atomic_write
 from index.stores.faiss.vector_index import search_exact
 
 ROUNDS = 50
-NEIGHBOURS = 5  # photos, itself among them, that a photo's bits are those of the mean of
+NEIGHBOURS = 5  # photos, itself among them, that a photo is drawn to the mean of
+OWN = 0.3  # share of its own vector in what its bits are made of
+AGREEMENT = 3.0  # weight of the squared difference between a view and its photo, beside that to the bits
+VIEWED = 2000  # photos that a view is made of, at most
+TOGETHER = 64  # of them, made at a time
 RIDGE = 0.01  # share of the mean variance that is added to each dimension's
 PHOTOS = 10_000  # that codes are fitted to, at most
 OUTPUTS = ("embeddings", "projections", "codes")
 PROBES = 32  # photos that must get the same vectors as before, to the last bit
 
 
-def fit_codes(vectors: NDArray[np.float32], bits: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Fit codes to `(n, dim)` unit rows of photos.
+def fit_codes(
+    vectors: NDArray[np.float32],
+    bits: int,
+    views: NDArray[np.float32],
+    own: float = OWN,
+    agreement: float = AGREEMENT,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Fit codes to `(n, dim)` unit rows of photos, and to `(m, dim)` of a view of each of the first m.
 
     Returns:
         The `(dim,)` mean and the `(dim, bits)` map: the signs of `(vectors - mean) @ map` are the codes.
 
     Raises:
-        UsageError: As `check_bits`, or the photos vary in fewer dimensions than bits.
+        UsageError: As `check_bits` and `choose_bits`.
     """
     check_bits(bits, vectors.shape[1], len(vectors))
+    signs = choose_bits(vectors, bits, own)
+    mean = vectors.mean(axis=0)
+    centred = vectors - mean
+    gram, moved = centred.T @ centred, views - vectors[: len(views)]
+    gram += RIDGE * gram.trace() / len(gram) * np.eye(len(gram), dtype=np.float32)
+    gram += agreement * len(vectors) / len(views) * moved.T @ moved
+    return mean, np.linalg.solve(gram, centred.T @ signs).astype(np.float32)
+
+
+def choose_bits(vectors: NDArray[np.float32], bits: int, own: float = OWN) -> NDArray[np.float32]:
+    """Choose the bits of `(n, dim)` unit rows of photos, 1 or -1 each: `(n, bits)`.
+
+    Raises:
+        UsageError: The photos vary in fewer dimensions than bits.
+    """
     nearest = search_exact(vectors, vectors, min(NEIGHBOURS, len(vectors)))[1]
-    around = vectors[nearest].mean(axis=1)
+    around = own * vectors + (1 - own) * vectors[nearest].mean(axis=1)
     space = Projection.fit(around / np.linalg.norm(around, axis=1, keepdims=True), bits)
     if (spanned := np.count_nonzero(space.components.any(axis=1))) < bits:
         raise UsageError(
@@ -53,12 +84,7 @@ def fit_codes(vectors: NDArray[np.float32], bits: int) -> tuple[NDArray[np.float
             "Give fewer bits, or photos that differ more."
         )
     flat = space.project(around)
-    signs = np.sign(flat @ rotate_to_signs(flat))
-    mean = vectors.mean(axis=0)
-    centred = vectors - mean
-    gram = centred.T @ centred
-    gram += RIDGE * gram.trace() / len(gram) * np.eye(len(gram), dtype=np.float32)
-    return mean, np.linalg.solve(gram, centred.T @ signs).astype(np.float32)
+    return np.sign(flat @ rotate_to_signs(flat))
 
 
 def rotate_to_signs(flat: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -71,15 +97,26 @@ def rotate_to_signs(flat: NDArray[np.float32]) -> NDArray[np.float32]:
     return turn
 
 
-def append_codes(file: Path, vectors: NDArray[np.float32], bits: int, probes: NDArray[np.uint8]) -> None:
+def embed_views(student: OnnxEmbedder, photos: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Embed a view, such as training shows, of each of `(m, side, side, 3)` photos to `(m, dim)` rows."""
+    recipe, parts = Recipe(), torch.from_numpy(photos).split(TOGETHER)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        views = [random_view(part, student.side, recipe.shown, recipe.turn).numpy() for part in parts]
+    return embed_many(student, list(np.concatenate(views)))
+
+
+def append_codes(file: Path, vectors: NDArray[np.float32], bits: int, photos: NDArray[np.uint8]) -> None:
     """Fit codes to `(n, dim)` vectors and append them to a student's ONNX file, in place of any that it has.
+
+    The first m vectors are those of `(m, side, side, 3)` uint8 photos, as the student is shown them.
 
     Raises:
         UsageError: As `fit_codes`.
-        RetrievalError: `(m, side, side, 3)` uint8 probes get other vectors than before; the file stays.
+        RetrievalError: Photos get other vectors than before; the file stays.
     """
-    before = OnnxEmbedder(file, "cpu")
-    mean, axes = fit_codes(vectors, bits)
+    before, probes = OnnxEmbedder(file, "cpu"), list(photos[:PROBES])
+    mean, axes = fit_codes(vectors, bits, embed_views(before, photos))
     model = onnx.load(file)
     for parts in (model.graph.node, model.graph.initializer):
         for part in [part for part in parts if part.name.startswith(CODES)]:
@@ -92,7 +129,7 @@ def append_codes(file: Path, vectors: NDArray[np.float32], bits: int, probes: ND
     with atomic_write(file) as beside:
         onnx.save(model, beside)
         after = OnnxEmbedder(beside, "cpu")
-        if not np.array_equal(before.embed(list(probes)), after.embed(list(probes))):
+        if not np.array_equal(before.embed(probes), after.embed(probes)):
             raise RetrievalError(f"Codes would change the vectors of {file}; it stays as it was.")
 
 
@@ -134,11 +171,12 @@ def append_codes_by_name(folder: Path, sources: Sequence[Source], bits: int) -> 
     file = folder / "student.onnx"
     student = OnnxEmbedder(file, "cpu")
     check_bits(bits, student.dim)
-    files = find_images(sources)
-    chosen = [files[i] for i in np.random.default_rng(0).permutation(len(files))[:PHOTOS]]
-    found = [done.vectors["student"] for done in embed_files(chosen, {"student": student}) if done.items]
-    vectors = np.concatenate([np.empty((0, student.dim), np.float32), *found])
-    append_codes(file, vectors, bits, read_pixels(student, sources, PROBES))
+    files, photos = find_images(sources), read_pixels(student, sources, VIEWED)
+    rest = [files[i] for i in np.random.default_rng(0).permutation(len(files))[VIEWED:PHOTOS]]
+    check_bits(bits, student.dim, len(photos) and len(photos) + len(rest))
+    found = [done.vectors["student"] for done in embed_files(rest, {"student": student}) if done.items]
+    vectors = np.concatenate([embed_many(student, list(photos)), *found])
+    append_codes(file, vectors, bits, photos)
     gone = remove_variants(file)
     if (folder / RUN).is_file():
         run = read_run(folder)

@@ -5,6 +5,7 @@ the expansion of an inverted residual block, the narrow middle of a bottleneck. 
 its width, so that shortcuts and the maps that a student pools stay as they are.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import cast
@@ -77,6 +78,8 @@ def find_inner(network: nn.Module, example: Tensor) -> list[Inner]:
     alive: list[Tensor] = []  # so that no two outputs share an address
 
     def note(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if not inputs:
+            return
         source = id(inputs[0])
         read[source] = read.get(source, 0) + (id(output) != source)
         before = made.get(source)
@@ -95,10 +98,30 @@ def find_inner(network: nn.Module, example: Tensor) -> list[Inner]:
     learning = network.training
     with torch.no_grad():
         network.eval()(example)
-    network.train(learning)
     for hook in hooks:
         hook.remove()
-    return [inner for source, inner in found if read[source] == 1]
+    likely = [inner for source, inner in found if read[source] == 1]
+    if not _unseen(network, example, likely):  # something that is no module reads some of them
+        likely = [inner for inner in likely if _unseen(network, example, [inner])]
+    network.train(learning)
+    return likely
+
+
+@torch.no_grad()
+def _unseen(network: nn.Module, example: Tensor, inner: Sequence[Inner]) -> bool:
+    """Tell whether a change of each group's first channel changes nothing where its readers do not look."""
+    readers = [part.weight for group in inner for part in (group.consumer, *group.squeezes)]
+    makers = [group.producer.weight for group in inner]
+    kept = [(weight, weight.clone()) for weight in {*readers, *makers}]
+    for weight in readers:
+        weight[:, 0] = 0
+    before = network(example)
+    for weight in makers:
+        weight[0] += 1
+    after = network(example)
+    for weight, values in kept:
+        weight.copy_(values)
+    return torch.allclose(before, after, rtol=1e-3, atol=1e-3 * float(before.abs().max()))
 
 
 def _acts_by_channel(part: nn.Module) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -26,9 +26,9 @@ from index.embedders.onnx import OnnxEmbedder
 from index.io import atomic_write, content_digest
 from index.timing import time_in_turns
 
-STEP = 8  # channels are kept in multiples of it: what the kernels of a CPU work on at a time
+STEP = 16  # channels are kept in multiples of it: what the kernels of a CPU work on at a time
 TIMED = (0, 0.125, 0.25, 0.5, 0.75, 1)  # shares of the width that are timed
-ROUNDS = 15
+PASSES, ROUNDS, QUIET = 3, 15, 0.1  # of the rounds those count that nothing else disturbed
 
 Shapes = dict[nn.Conv2d, tuple[torch.Size, torch.Size]]  # what each convolution reads and makes
 
@@ -37,14 +37,14 @@ Shapes = dict[nn.Conv2d, tuple[torch.Size, torch.Size]]  # what each convolution
 class Costs:
     """What a student costs by the widths of its groups of inner channels.
 
-    Between the widths that were measured a group's cost is in a straight line. So is the student's between
-    the narrowest and the widest, by the sum over its groups.
+    Between the widths that were measured a group's cost is in a straight line. So is the student's, by the
+    sum over its groups, between as narrow as can be, half as wide, and whole.
     """
 
     widths: list[list[int]]  # rising, for each group
     costs: list[list[float]]  # the same, in milliseconds, parameters or millions of multiply-adds
-    least: float  # of the student whose groups are all as narrow as can be
-    most: float  # of the student as it is
+    totals: list[float]  # of the student itself, from the narrowest to the whole
+    sums: list[float]  # over the groups of these
 
     @classmethod
     def recall(cls, kind: str, student: Student, side: int) -> Self:
@@ -69,28 +69,39 @@ class Costs:
         example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
         inner = find_inner(student.backbone, example)
         shapes = _trace(student, example[:1])
-        narrow = deepcopy(student)
-        for group in find_inner(narrow.backbone, example):
-            few = torch.arange(min(STEP, group.width))
-            group.keep(few, torch.eye(group.width)[:, few], torch.zeros(group.width))
         widths = [sorted({_whole(share * group.width) for share in TIMED}) for group in inner]
         if kind == "ms":
             costs = _time(inner, widths, shapes)
         else:
             each = [_count(kind, group, shapes) for group in inner]
             costs = [[one * width for width in some] for one, some in zip(each, widths, strict=True)]
-        least, most = measure_students(kind, [narrow, student], side)
-        return cls(widths, costs, least, most)
+        students, sums = [], []
+        for share in (0, 0.5, 1):
+            students.append(narrow := deepcopy(student))
+            kept = [_whole(share * group.width) if share < 1 else group.width for group in inner]
+            for group, width in zip(find_inner(narrow.backbone, example), kept, strict=True):
+                few = torch.arange(min(width, group.width))
+                group.keep(few, torch.eye(group.width)[:, few], torch.zeros(group.width))
+            sums.append(sum(map(_between, widths, costs, kept)))
+        return cls(widths, costs, measure_students(kind, students, side), sums)
+
+    @property
+    def least(self) -> float:
+        """What it costs with all groups as narrow as can be."""
+        return self.totals[0]
+
+    @property
+    def most(self) -> float:
+        """What it costs as it is."""
+        return self.totals[-1]
 
     def of(self, group: int, width: int) -> float:
         """Tell what so many channels of a group cost."""
-        return float(np.interp(width, self.widths[group], self.costs[group]))
+        return _between(self.widths[group], self.costs[group], width)
 
     def total(self, widths: Sequence[int]) -> float:
         """Tell what the student costs with groups of these widths."""
-        ends = [sum(each[at] for each in self.costs) for at in (0, -1)]
-        now = sum(self.of(i, width) for i, width in enumerate(widths))
-        return self.least + (self.most - self.least) * (now - ends[0]) / (ends[1] - ends[0])
+        return _between(self.sums, self.totals, sum(map(_between, self.widths, self.costs, widths)))
 
 
 def _trace(network: nn.Module, example: Tensor) -> Shapes:
@@ -110,7 +121,7 @@ def _trace(network: nn.Module, example: Tensor) -> Shapes:
 
 
 def measure_students(kind: str, students: Sequence[Student], side: int) -> list[float]:
-    """Measure what each student costs for one image: on one core, in turns, or in millions."""
+    """Measure what each student costs for one image: on one core, or in millions."""
     if kind == "parameters":
         return [sum(p.numel() for p in student.parameters()) / 1e6 for student in students]
     if kind == "mflops":
@@ -122,7 +133,11 @@ def measure_students(kind: str, students: Sequence[Student], side: int) -> list[
         for student, file in zip(students, files, strict=True):
             export_onnx(deepcopy(student), file, side, student.head.out_features, {})
         made = [OnnxEmbedder(file, "cpu", threads=1) for file in files]
-    return time_in_turns([partial(one.embed, pixels) for one in made], 2 * ROUNDS, warm_up=3).tolist()
+    return _time_alone([partial(one.embed, pixels) for one in made])
+
+
+def _between(places: Sequence[float], values: Sequence[float], place: float) -> float:
+    return float(np.interp(place, places, values))
 
 
 def _whole(width: float) -> int:
@@ -142,7 +157,7 @@ def _count(kind: str, group: Inner, shapes: Shapes) -> float:
 
 
 def _time(inner: Sequence[Inner], widths: Sequence[Sequence[int]], shapes: Shapes) -> list[list[float]]:
-    """Time the convolutions around each group on one core, with ONNX Runtime, all widths in turns."""
+    """Time the convolutions around each group on one core, with ONNX Runtime."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     found = []
@@ -153,8 +168,17 @@ def _time(inner: Sequence[Inner], widths: Sequence[Sequence[int]], shapes: Shape
             data = _draw(group, width, shapes).SerializeToString()
             session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
             works.append(partial(session.run, None, feed))
-        found.append(np.maximum.accumulate(time_in_turns(works, ROUNDS, warm_up=3)).tolist())
+        found.append(np.maximum.accumulate(_time_alone(works)).tolist())
     return found
+
+
+def _time_alone(works: Sequence[Callable[[], object]]) -> list[float]:
+    """Measure milliseconds of each piece of work, by itself for a while, its data at hand as in use.
+
+    Of several passes the quickest counts, which other programs disturbed least.
+    """
+    passes = [[time_in_turns([work], ROUNDS, 3, QUIET)[0] for work in works] for _ in range(PASSES)]
+    return np.min(passes, axis=0).tolist()
 
 
 def _draw(group: Inner, width: int, shapes: Shapes) -> onnx.ModelProto:

@@ -8,6 +8,7 @@ import numpy as np
 
 from index.progress import count
 from index.stores.base import Store
+from index.stores.folder import LATER
 from index.stores.records import UNFINISHED, Manifest
 from index.stores.registry import open_store
 
@@ -44,6 +45,8 @@ class IndexFacts:
     teacher: str | None
     unfinished_run: bool
     spaces: dict[str, SpaceFacts]
+    columns: list[str]  # of metadata
+    parts: int  # two after an update of a large index
 
     def __str__(self) -> str:
         """The facts for people, one a line."""
@@ -61,13 +64,17 @@ class IndexFacts:
             if self.megabytes:
                 line += f" in {space.milliseconds:.2f} ms, {space.bytes_per_vector:.0f} bytes a vector"
             lines.append(line)
+        if self.columns:
+            lines.append(f"columns      {', '.join(self.columns)}")
+        if self.parts > 1:
+            lines.append("parts        2; `retrieval index compact` makes one of them")
         if self.unfinished_run:
             lines.append("unfinished   a run was begun and not completed: see `retrieval index --resume`")
         return "\n".join(lines)
 
 
 def describe_index(where: str | Path) -> IndexFacts:
-    """Say what a gallery is, from its manifest alone; UsageError if there is none."""
+    """Say what a gallery is, from its manifest and metadata; UsageError if there is none."""
     store = open_store(where)
     manifest = store.manifest
     return IndexFacts(
@@ -94,6 +101,8 @@ def describe_index(where: str | Path) -> IndexFacts:
             )
             for name, space in manifest.spaces.items()
         },
+        list(store.columns),
+        1 + any(name.startswith(LATER) for name in manifest.files),
     )
 
 

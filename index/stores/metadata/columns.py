@@ -25,6 +25,7 @@ from index.stores.tables import Places, numbers, sound
 ITEM, KIND = "", b"kind"  # a column that no CSV file has; what the values of others are
 SEPARATOR = "; "  # of the values of files that are copies of one image
 MOST_VALUES = 200  # of a column that are listed: more can be searched for, but not chosen from
+MONTH = re.compile(r"\d{4}-\d{2}")  # stands for its first day
 BOUND = re.compile(r"(<=|>=|<|>)\s*(.+)")  # of the values of a column; several stand between `&`
 
 
@@ -35,7 +36,7 @@ def _number(text: str) -> float:
 
 
 def _date(text: str) -> float:
-    found = datetime.fromisoformat(text or "1970-01-01")
+    found = datetime.fromisoformat(f"{text}-01" if MONTH.fullmatch(text) else text or "1970-01-01")
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() if text else -inf
 
 

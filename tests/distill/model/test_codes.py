@@ -6,7 +6,7 @@ import onnx
 import pytest
 from conftest import picture, write_embedder
 
-from distill.model.codes import append_codes, append_codes_by_name, fit_codes
+from distill.model.codes import append_codes, append_codes_by_name, embed_views, fit_codes
 from distill.model.quantize import make_variants
 from distill.options import check_bits
 from index.embedders.base import embed_checked, embed_many
@@ -43,7 +43,7 @@ def test_codes_are_appended_and_the_vectors_stay_the_same_to_the_last_bit(tmp_pa
     rows = embed_checked(floats, images, ["image"] * 9)
     assert (codes.dtype, codes.shape, rows.shape) == (np.uint8, (9, 2), (9, 16))
     assert pack(rows).tolist() == codes.tolist()
-    mean, axes = fit_codes(embed_many(plain, list(pixels)), 16)
+    mean, axes = fit_codes(embed_many(plain, list(pixels)), 16, embed_views(plain, pixels[:8]))
     made = np.zeros_like(codes)
     projected = np.ascontiguousarray((plain.embed(images) - mean) @ axes)
     faiss.real_to_binary(projected.size, faiss.swig_ptr(projected), faiss.swig_ptr(made))
@@ -62,6 +62,18 @@ def test_codes_find_what_vectors_find(pixels, file):
     assert (np.abs(share - 0.5) < 0.25).all(), "every bit is set for about half of the photos"
 
 
+def test_a_view_keeps_more_of_its_bits_than_without_the_term_for_it(pixels, file):
+    student = OnnxEmbedder(file)
+    vectors, views = embed_many(student, list(pixels)), embed_views(student, pixels)
+    assert embed_views(student, pixels).tobytes() == views.tobytes()
+
+    def shift(agreement: float) -> float:
+        mean, axes = fit_codes(vectors[::2], 16, views[::2], agreement=agreement)
+        return float((((vectors - mean) @ axes > 0) != ((views - mean) @ axes > 0))[1::2].mean())
+
+    assert shift(3) < 0.9 * shift(0)
+
+
 def test_other_codes_take_the_place_of_the_first(file, pixels):
     nodes = len(onnx.load(file).graph.node)
     append_codes(file, embed_many(OnnxEmbedder(file), list(pixels)), 24, pixels[:8])
@@ -78,7 +90,8 @@ def test_copies_of_a_student_with_codes_are_not_taken_for_it(file, pixels):
 
 def test_a_file_is_left_alone_if_its_vectors_would_change(file, pixels, monkeypatch):
     before = file.read_bytes()
-    monkeypatch.setattr(OnnxEmbedder, "embed", lambda self, batch: np.random.default_rng().normal(size=2))
+    other = np.random.default_rng()
+    monkeypatch.setattr(OnnxEmbedder, "embed", lambda self, batch: other.normal(size=(len(batch), 24)))
     with pytest.raises(RetrievalError, match="would change the vectors"):
         append_codes(file, np.random.default_rng(0).normal(size=(50, 24)).astype(np.float32), 8, pixels[:2])
     assert file.read_bytes() == before
@@ -92,11 +105,11 @@ def test_what_cannot_be_done_is_one_line(tmp_path, file, pixels, unit_rows):
     with pytest.raises(UsageError, match=r"--bits 32 is more than the student's 30 dimensions. Give 24."):
         check_bits(32, 30)
     with pytest.raises(UsageError, match="Codes of 16 bits need as many photos; here are 9"):
-        fit_codes(unit_rows(9, 24), 16)
+        fit_codes(unit_rows(9, 24), 16, unit_rows(9, 24))
     flat = unit_rows(50, 24)
     flat[:, 10:] = flat[0, 10:]
     with pytest.raises(UsageError, match=r"vary in 1[01] dimensions, fewer than 16 bits. Give fewer bits"):
-        fit_codes(flat, 16)
+        fit_codes(flat, 16, flat)
     with pytest.raises(UsageError, match=r"codes of 16 bits, not of 8.*quantize .* --bits 8"):
         CodeEmbedder(file, 8)
     plain = write_embedder(tmp_path / "plain.onnx", dim=24)

@@ -94,3 +94,28 @@ def test_a_network_without_such_blocks_has_none(name):
     network = create_backbone(name, "none").eval()
     shown = torch.zeros(2, network.side, network.side, 3, dtype=torch.uint8)
     assert find_inner(network, shown) == []
+
+
+def test_what_is_read_by_no_module_is_seen_all_the_same():
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.act = nn.Conv2d(3, 32, 1), nn.Conv2d(32, 8, 1), nn.ReLU()
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            wide = self.act(self.one(images.permute(0, 3, 1, 2) / 255))
+            return torch.cat([self.two(wide), wide[:, :4]], dim=1).mean(dim=(2, 3))
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk = nn.Module()
+            self.trunk.block = Gated()
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.trunk.block(images)
+
+    network = Whole()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    assert find_inner(network, images()) == []
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

@@ -60,7 +60,7 @@ def test_what_costs_say_is_what_a_thin_student_costs(kind):
     assert costs.total(widths(student)) == pytest.approx(costs.most)
     found = find_inner(student.backbone, torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8))
     for group in found:
-        half = torch.arange(max(group.width // 16, 1) * 8)
+        half = torch.arange(max(group.width // 32, 1) * 16)
         group.keep(half, torch.eye(group.width)[:, half], torch.zeros(group.width))
     assert costs.total(widths(student)) == pytest.approx(measure_students(kind, [student], SIDE)[0], rel=1e-6)
 
@@ -81,12 +81,12 @@ def test_milliseconds_rise_with_the_width_and_are_measured_once(tmp_path, monkey
 
 
 def test_widths_go_where_least_is_lost_for_what_it_costs():
-    costs = Costs([[8, 32], [8, 32]], [[1.0, 4.0], [2.0, 8.0]], 5.0, 14.0)
-    cheap, dear = [0.1] * 32, [0.1] * 32
-    assert choose_widths([32, 32], [cheap, dear], costs, 9.0) == [32, 8]
-    assert choose_widths([32, 32], [[0.01] * 32, dear], costs, 11.0) == [8, 32]
-    assert choose_widths([32, 32], [cheap, dear], costs, 0.0) == [8, 8]
-    assert choose_widths([32, 32], [cheap, dear], costs, 14.0) == [32, 32]
+    costs = Costs([[16, 48], [16, 48]], [[1.0, 4.0], [2.0, 8.0]], [5.0, 14.0], [3.0, 12.0])
+    cheap, dear = [0.1] * 48, [0.1] * 48
+    assert choose_widths([48, 48], [cheap, dear], costs, 9.0) == [48, 16]
+    assert choose_widths([48, 48], [[0.01] * 48, dear], costs, 11.0) == [16, 48]
+    assert choose_widths([48, 48], [cheap, dear], costs, 0.0) == [16, 16]
+    assert choose_widths([48, 48], [cheap, dear], costs, 14.0) == [48, 48]
 
 
 def test_a_student_meets_its_target_while_it_learns_and_then_learns_on():

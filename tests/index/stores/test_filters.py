@@ -118,6 +118,7 @@ def sold() -> Metadata:
         ("price=7,10.5", [0, 1]),
         ("price=", [3]),
         ("taken<2024-05-01", [1, 2]),
+        ("taken<2024-05", [1, 2]),  # a month is its first day
         ("taken>=2024-05-01", [0, 4]),
         ("taken>=2024-12-31T23:00", [4]),
         ("size=s,l", [0, 1]),
