@@ -64,17 +64,19 @@ export class Network {
     return this.floats.slice(at, at + size(dims));
   }
 
-  // The nodes that the output needs, in their order, without casts of constants, each convolution with what clips it.
+  // The nodes that the output needs, in their order, without what makes floats of constants, each convolution with what clips it.
   choose(nodes) {
     const {constants} = this, wanted = new Set([this.output]), uses = new Map();
     let kept = nodes.toReversed().filter(node => {
       if (!wanted.has(node.outputs[0])) return false;
       node.inputs.forEach(name => { wanted.add(name); uses.set(name, (uses.get(name) ?? 0) + 1); });
       return true;
-    }).reverse().filter(node => {
-      const constant = node.op === 'Cast' && constants.get(node.inputs[0]);
-      if (constant) constants.set(node.outputs[0], constant);
-      return !constant;
+    }).reverse().filter(({op, inputs: [name, by], outputs}) => {
+      const constant = constants.get(name), scale = constants.get(by), each = scale && size(constant?.dims ?? []) / scale.values.length;
+      if (!constant || op !== 'Cast' && !(op === 'Mul' && scale?.dims[0] === constant.dims[0] && size(scale.dims) === scale.dims[0])) return true;
+      const values = scale ? constant.values.map((value, i) => value * scale.values[Math.floor(i / each)]) : constant.values;
+      constants.set(outputs[0], {...constant, values});
+      return false;
     });
     const made = new Map(kept.map(node => [node.outputs[0], node]));
     kept = kept.filter(({op, inputs: [name, low, high], outputs}) => {

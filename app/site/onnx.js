@@ -1,6 +1,6 @@
 // Reads the graph of an ONNX file: its nodes and its constants. Fields are numbered as in onnx.proto.
 
-const READ = {1: Float32Array, 7: BigInt64Array, 10: Uint16Array};  // by data type: float, int64, half float
+const READ = {1: Float32Array, 5: Int16Array, 7: BigInt64Array, 10: Uint16Array};  // float, int16, int64, half float
 
 // The fields of a message, as [number, value]: a whole number, a float, or the bytes of what has a length.
 function* fields(bytes) {

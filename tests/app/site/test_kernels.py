@@ -14,6 +14,7 @@ from conftest import write_embedder
 from onnx import TensorProto, helper, numpy_helper
 from page_tools import needs_chromium
 
+from app.site.student import shorten
 from distill.model.quantize import CONVERSIONS
 
 SITE = Path(__file__).parents[3] / "app" / "site"
@@ -143,7 +144,8 @@ def test_a_network_gives_what_onnx_runtime_gives(blank, tmp_path):
     write_network(tmp_path / "whole.onnx")
     CONVERSIONS["fp16"](tmp_path / "whole.onnx", tmp_path / "halves.onnx", np.empty(0, np.uint8))
     photos = np.random.default_rng(1).integers(0, 256, (3, 45, 45, 3), np.uint8)
-    for name in ("whole.onnx", "halves.onnx"):
+    (tmp_path / "short.onnx").write_bytes(shorten(tmp_path / "whole.onnx"))
+    for name in ("whole.onnx", "halves.onnx", "short.onnx"):
         session = onnxruntime.InferenceSession(tmp_path / name)
         wanted = np.concatenate([session.run(None, {"images": photo[None]})[0] for photo in photos])
         found = blank.evaluate(
