@@ -114,7 +114,7 @@ def continue_by_name(
         RetrievalError: As `continue_student`, and where a source, the teacher or the ledger cannot be used.
     """
     options = keep_what_it_is(options, read_run(student))
-    files = find_images(sources, options.exclude)
+    files = find_images([*sources, *options.also], options.exclude)
     model = open_teacher(student, teacher, options.device)
     with teacher.open_ledger(model.key) as ledger:
         return continue_student(files, student, model, ledger, out, options)

@@ -88,6 +88,8 @@ class Options:
         for name, choices in {"select": SELECTIONS, "device": DEVICES}.items():
             if (value := getattr(self, name)) not in choices:
                 raise UsageError(f"--{name} must be one of {', '.join(choices)}, not {value!r}.")
+        if self.target and self.weights == "none":
+            raise UsageError("A student of random weights cannot shrink. Leave out --weights or the target.")
         check_bits(self.bits, self.dim)
         check_variants(self.variants)
         check_price(self.price)

@@ -60,7 +60,7 @@ class Distilled:
         run = self.run
         if "export" not in run:
             return ""
-        shrunk = f", {told}" if (told := run["student"].get("shrunk")) else ""
+        shrunk = f" ({told})" if (told := run["student"].get("shrunk")) else ""
         codes = f", codes of {run['options']['bits']} bits" if run["options"]["bits"] else ""
         return (
             f"{self.folder / STUDENT}: {run['student']['parameters'] / 1e6:.2f}M parameters, "
@@ -136,7 +136,7 @@ def distill_by_name(
     Raises:
         RetrievalError: As `distill`, and where a source, the teacher or the ledger cannot be used.
     """
-    files = find_images(sources, options.exclude)
+    files = find_images([*sources, *options.also], options.exclude)
     model = teacher.open_plain(options.device)
     with teacher.open_ledger(model.key) as ledger:
         return distill(files, model, ledger, out, options, budgets)

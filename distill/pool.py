@@ -59,15 +59,15 @@ def read_pool(
 ) -> Pool:
     """Read a sample of a pool, of at most `most` distinct images, in the order of their digests.
 
-    What the teacher cannot answer for is left out; images that the ledger has answers about, and those that
-    are `also` to be asked about, come first.
+    What the teacher cannot answer for is left out; images that the ledger has answers about, and those among
+    them that are `also` to be asked about, come first.
 
     Raises:
         UsageError: The teacher is a file of vectors that lacks some of the images.
     """
-    reader, files = PhotoReader(), [*files, *also]
+    reader = PhotoReader()
     digests = reader.digest(files)
-    first = frozenset(digests[len(digests) - len(also) :])
+    first = frozenset(reader.digest(also))
     missing = teacher.find_missing(files, digests)
     there = [i for i in range(len(files)) if i not in missing]
     sample = sample_pool([digests[i] for i in there], first | ledger.known(digests), most, seed)

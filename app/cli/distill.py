@@ -1,5 +1,6 @@
 """Commands that make models: `export`, `distill`, `upgrade`, `quantize`."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -184,9 +185,17 @@ def read_target(ms: float | None, parameters: str | None, mflops: float | None) 
     """Read what a student is to shrink to; UsageError if two targets are given, or one is no number."""
     from distill.options import Target
 
-    targets = [] if parameters is None else [Target.read(parameters)]
-    counts = {"ms": ms, "mflops": mflops}
-    targets += [Target(kind, value) for kind, value in counts.items() if value is not None]
+    millions = None
+    if parameters is not None:
+        digits, unit = re.fullmatch(r"(.*?) *([kKmM]?)", parameters.strip()).groups()  # type: ignore[union-attr]
+        try:
+            millions = float(digits) / {"": 1e6, "k": 1e3, "m": 1}[unit.lower()]
+        except ValueError:
+            raise UsageError(
+                f"--target-parameters must be a number as 500000 or 0.5M, not {parameters!r}."
+            ) from None
+    given = {"ms": ms, "parameters": millions, "mflops": mflops}
+    targets = [Target(kind, value) for kind, value in given.items() if value is not None]
     if len(targets) > 1:
         raise UsageError("Give one of --target-ms, --target-parameters and --target-mflops.")
     return targets[0] if targets else None

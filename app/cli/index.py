@@ -121,4 +121,6 @@ def compact(index: Gallery) -> None:
     from index.progress import count
 
     done = compact_index(index)
-    typer.echo(f"{index}: {count(done.files, 'file')} dropped, {done.bytes / 1e6:.1f} MB freed.")
+    typer.echo(
+        f"{index} is in one part: {count(done.files, 'file')} dropped, {done.bytes / 1e6:.1f} MB freed."
+    )

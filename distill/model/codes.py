@@ -30,6 +30,7 @@ from index.embedders.teacher_space import Projection
 from index.errors import RetrievalError, UsageError
 from index.images.sources import Source, find_images
 from index.io import atomic_write
+from index.progress import count
 from index.stores.faiss.vector_index import search_exact
 
 ROUNDS = 50
@@ -78,10 +79,10 @@ def choose_bits(vectors: NDArray[np.float32], bits: int, own: float = OWN) -> ND
     nearest = search_exact(vectors, vectors, min(NEIGHBOURS, len(vectors)))[1]
     around = own * vectors + (1 - own) * vectors[nearest].mean(axis=1)
     space = Projection.fit(around / np.linalg.norm(around, axis=1, keepdims=True), bits)
-    if (spanned := np.count_nonzero(space.components.any(axis=1))) < bits:
+    if (spanned := int(np.count_nonzero(space.components.any(axis=1)))) < bits:
         raise UsageError(
-            f"The student's vectors of these photos vary in {spanned} dimensions, fewer than {bits} bits. "
-            "Give fewer bits, or photos that differ more."
+            f"The student's vectors of these photos vary in {count(spanned, 'dimension')}, fewer than {bits} "
+            "bits. Give fewer bits, photos that differ more, or a student taught on more photos."
         )
     flat = space.project(around)
     return np.sign(flat @ rotate_to_signs(flat))

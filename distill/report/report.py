@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from distill.placement import CERTAIN
 from distill.report.held_out import HeldOut
 from index.errors import UsageError
 from index.evaluation.charts import Axis, draw_line, linear_axis, log_axis
@@ -63,6 +64,7 @@ def judge_asking(placement: dict[str, Any], answers: int) -> str:
     return (
         f"What asking brought: for the answered photos {free}, and {after:.0f} % with the answers of the "
         f"others ({gain:+.1f} ± {error:.1f})."
+        + (" That is no gain that can be told from chance." if gain < CERTAIN * error else "")
     )
 
 

@@ -10,7 +10,7 @@ Capacity Dynamic Distillation (Xie et al., CVPR 2023) judges a channel by itself
 teacher's neighbours have in common there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -92,14 +92,16 @@ def measure(
         sums[at][0] = sums[at][0] + values.sum(dim=0)
         sums[at][1] = sums[at][1] + values.T @ values
 
-    def told(at: int, part: nn.Module, inputs: object, outputs: tuple[Tensor, ...]) -> None:
-        flat = outputs[0].detach().permute(0, 2, 3, 1).flatten(0, 2).double()
+    def told(at: int, gradient: Tensor) -> None:
+        flat = gradient.detach().permute(0, 2, 3, 1).flatten(0, 2).double()
         sums[at][2] = sums[at][2] + flat.T @ flat
 
     hooks = []
     for at, group in enumerate(inner):
         hooks.append(group.consumer.register_forward_pre_hook(partial(read, at)))
-        hooks.append(group.consumer.register_full_backward_hook(partial(told, at)))
+        # A hook of the output, for a hook of the module forbids what changes the output in place.
+        watch = partial(_watch, partial(told, at))
+        hooks.append(group.consumer.register_forward_hook(watch))
     learnt = [parameter.requires_grad for parameter in student.parameters()]
     student.eval().requires_grad_(True)
     for some in rows.split(BATCH):
@@ -116,6 +118,10 @@ def measure(
         mean = total / count
         found.append(Statistics(mean, products / count - torch.outer(mean, mean), sensitivity / len(rows)))
     return found
+
+
+def _watch(told: Callable[[Tensor], None], part: nn.Module, inputs: object, output: Tensor) -> None:
+    output.register_hook(told)
 
 
 def _choose(loss: Tensor, inverse: Tensor) -> tuple[list[int], list[float]]:

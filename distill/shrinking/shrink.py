@@ -12,7 +12,7 @@ from distill.model.student import Student
 from distill.options import Target
 from distill.shrinking.channels import find_inner
 from distill.shrinking.costs import STEP, Costs, measure_students
-from distill.shrinking.importance import measure
+from distill.shrinking.importance import NEIGHBOURS, measure
 from index.errors import UsageError
 from index.progress import say
 
@@ -36,11 +36,14 @@ class Shrinking:
             UsageError: Its blocks have no inner channels, or it costs more than the target without them.
         """
         name = student.backbone.name
-        if not find_inner(student.backbone, torch.zeros(2, side, side, 3, dtype=torch.uint8)):
+        shown = torch.zeros(2 * NEIGHBOURS, side, side, 3, dtype=torch.uint8)
+        if not (inner := find_inner(student.backbone, shown[:2])):
             raise UsageError(
                 f"{name} has no channels that can be taken away. Take an EfficientNet, MobileNet, ResNet or "
                 "ConvNeXt, or cut it with --stages."
             )
+        aims = torch.eye(len(shown), student.head.out_features)
+        measure(student, inner, shown, aims, torch.arange(2))  # whether it can be measured at all
         costs = Costs.recall(target.kind, student, side)
         if target.value < costs.least:
             least = Target(target.kind, costs.least)
@@ -57,7 +60,7 @@ class Shrinking:
         """Say what a student that has shrunk costs now."""
         (now,) = measure_students(self.target.kind, [student], side)
         first, last = (Target(self.target.kind, value) for value in (self.costs.most, now))
-        return f"shrunk from {first} to {last}; its target was {self.target}"
+        return f"shrunk from {first} to {last}, with {self.target} as target"
 
     def due(self, step: int, steps: int) -> float | None:
         """Tell what the student may cost after so many steps, None if it is not cut then."""

@@ -434,7 +434,7 @@ def test_photos_to_ask_about_come_before_all_others(folder, tmp_path, teacher, l
     for seed in range(90, 93):
         picture(seed).save(others / f"{seed}.png")
     chosen = replace(OPTIONS, also=(str(others), str(folder / "0.png")))
-    done = distill(find_images([folder]), teacher, ledger, tmp_path / "student", chosen)
+    done = distill(find_images([folder, others]), teacher, ledger, tmp_path / "student", chosen)
     asked = ledger.known(digest_pool(find_images([others, folder])))
     assert set(digest_pool(find_images(chosen.also))) <= asked
     assert len(asked) == done.run["queried"] == 8

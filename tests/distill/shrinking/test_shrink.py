@@ -100,7 +100,7 @@ def test_a_student_meets_its_target_while_it_learns_and_then_learns_on():
     done = train(student, shrinking, steps=40)
     assert len(done.losses) == 40
     assert 0.5 * whole < measure_students("parameters", [student], SIDE)[0] <= target.value
-    assert f"; its target was {target}" in shrinking.report(student, SIDE)
+    assert f", with {target} as target" in shrinking.report(student, SIDE)
     assert all(now <= was for now, was in zip(widths(student), before, strict=True))
     assert np.isfinite(done.losses).all()
 
@@ -194,3 +194,19 @@ def test_presets_are_options_and_what_is_given_stays():
     assert Options(student="tiny") == Options(target=Target("mflops", 33))
     assert Options(student="base", size=160) == Options(stages=7, size=160)
     assert Options(student="tiny", target=Target("ms", 1)).target == Target("ms", 1)
+
+
+def test_a_network_that_adds_in_place_shrinks_too():
+    chosen = Options(student="resnet18", size=SIDE, dim=6, target=Target("mflops", 20))
+    backbone = create_backbone(chosen.student, "none")
+    backbone.fold_batch_norm()
+    backbone.origin = "a file"
+    student = build_student(backbone, chosen)
+    shrinking = aim(student, chosen)
+    train(student, shrinking, steps=10)
+    assert 15 < measure_students("mflops", [student], SIDE)[0] < 22
+
+
+def test_random_weights_cannot_shrink():
+    with pytest.raises(UsageError, match="random weights"):
+        Options(weights="none", target=Target("ms", 1))
