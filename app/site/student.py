@@ -13,9 +13,8 @@ def shorten(file: Path) -> bytes:
     Floats of 32 bits compute all the same. Half floats would move vectors some fifteen times as far.
     """
     with needs("distill"):
-        import onnx
-        from onnx import TensorProto, helper, numpy_helper
-    model = onnx.load(file)
+        from onnx import TensorProto, helper, load, numpy_helper
+    model = load(file)
     nodes = []
     for weights in list(model.graph.initializer):
         name, values = weights.name, numpy_helper.to_array(weights)
