@@ -8,6 +8,8 @@ The index is one of the photos of the labels. Prints the table of docs/browser.m
 import argparse
 import csv
 import gzip
+import json
+import math
 import sys
 import threading
 from base64 import b64encode
@@ -18,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, sleep
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import psutil
@@ -30,7 +33,7 @@ from page_tools import CHROMIUM, FLAGS
 from app.site.build import SiteOptions, build_site_by_name
 from index.embedders.onnx import OnnxEmbedder
 from index.evaluation.metrics import overlap_at_k, rank
-from index.images.decode import decode
+from index.images.decode import decode, encode
 from index.search import open_searcher
 
 FOUND = ".search[data-state=found]:not([aria-busy]) .card img"
@@ -151,16 +154,19 @@ def speed(tab: Any, student: OnnxEmbedder, data: bytes) -> None:
     row("the native student on one thread, without decoding", f"{np.median(native):.2f} ms")
 
 
+def enlarge(data: bytes, wide: int) -> bytes:
+    """Make a JPEG of so many pixels across, and three quarters of that high."""
+    image = Image.open(BytesIO(data)).convert("RGB").resize((wide, wide * 3 // 4), Image.Resampling.BICUBIC)
+    return encode(image, "JPEG", quality=90)
+
+
 def large_photo(tab: Any, data: bytes) -> None:
     """A photo of 12 megapixels, from its pixels to the results."""
-    image = Image.open(BytesIO(data)).convert("RGB").resize((4032, 3024), Image.Resampling.BICUBIC)
-    buffer = BytesIO()
-    image.save(buffer, "JPEG", quality=90)
     spent = tab.evaluate(
         f"async text => {{ {TO_BLOB} await gallery.search(photo); const times = [];"
         "for (let i = 0; i < 9; i++) { const start = performance.now(); await gallery.search(photo);"
         f"times.push(performance.now() - start); }} return {MEDIAN}; }}",
-        b64encode(buffer.getvalue()).decode(),
+        b64encode(enlarge(data, 4032)).decode(),
     )
     row("12 megapixels, from decoded pixels to results", f"{spent:.0f} ms")
 
@@ -168,7 +174,7 @@ def large_photo(tab: Any, data: bytes) -> None:
 def scans(tab: Any) -> None:
     """Search 100,000 photos of random rows and codes, in the page's own thread."""
     scripts = tab.evaluate("gallery.scripts")
-    module = next(name for name in scripts if "scoreCodes" in tab.request.get(name).text())
+    module = next(name for name in scripts if "writeCode" in tab.request.get(name).text())
     for what, options in SCANS.items():
         spent = tab.evaluate(
             "async module => { const {Gallery} = await import(module), count = 100000;"
@@ -185,22 +191,27 @@ def scans(tab: Any) -> None:
         row(f"100,000 photos searched, {what}", f"{spent:.1f} ms")
 
 
-def memory(browser: Any, address: str, data: bytes) -> None:
-    """The process of a tab that has searched, and of an empty one."""
+def memory(browser: Any, address: str, data: bytes, least: int = 100_000) -> None:
+    """The process of an empty tab, of one that has searched, and of one with the gallery so many times."""
     before = {each.pid for each in psutil.Process().children(recursive=True)}
-    used = []
-    for searches in (False, True):
-        tab = browser.new_context().new_page()
-        tab.goto(address + "icon.svg" if not searches else address)
-        if searches:
+    used: list[str] = []
+    manifest = json.loads(urlopen(address + "manifest.json").read())
+    times = math.ceil(least / manifest["count"])
+    for copies in (0, 1, times):
+        tab = browser.new_context(service_workers="block").new_page()
+        tab.goto(address + "icon.svg")
+        if copies:
+            more = manifest | {"count": copies * manifest["count"], "shards": copies * manifest["shards"]}
+            tab.route("**/manifest.json", lambda route, _, more=more: route.fulfill(json=more))
+            tab.goto(address)
             tab.evaluate(OPEN, address)
             tab.evaluate(
                 f"async text => {{ {TO_BLOB} await gallery.search(photo); }}", b64encode(data).decode()
             )
         below = [each for each in psutil.Process().children(recursive=True) if each.pid not in before]
-        used.append(max(each.memory_info().rss for each in below) / 1e6)
+        used.append(f"{max(each.memory_info().rss for each in below) / 1e6:.0f} MB")
         before |= {each.pid for each in below}
-    row("memory of the tab's process, and of an empty one's", f"{used[1]:.0f} MB, {used[0]:.0f} MB")
+    row(f"memory of an empty tab's process, with the gallery, and {times} times that", ", ".join(used))
 
 
 def visits(browser: Any, address: str, photo: Path) -> None:
@@ -233,6 +244,7 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--count", type=int, default=200, help="queries")
     parser.add_argument("--site", type=Path, help="folder to write the site to, or to bring up to date")
+    parser.add_argument("--wide", type=int, help="pixels that queries are enlarged to, as JPEG")
     parser.add_argument("--formats", action="store_true", help="compare ways to write rows, and end")
     given = parser.parse_args()
     searcher = open_searcher(given.index, with_teacher=False)
@@ -243,6 +255,8 @@ def main() -> None:
     queries = [
         ((given.queries.parent / rows[0][i]["path"]).read_bytes(), rows[0][i]["label"]) for i in chosen
     ]
+    if given.wide:
+        queries = [(enlarge(data, given.wide), label) for data, label in queries]
     root = given.labels.parent
     sources = {Path(source).resolve() for source in searcher.index.manifest.sources}
     labels = {

@@ -3,18 +3,16 @@
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
-
-import numpy as np
 
 from app.site.folder import SiteFolder
 from app.site.gallery import LEVELS, TEACHER_DEPTH, Layout, rank_by_teacher, write_gallery
 from app.site.pictures import write_pictures
 from app.site.runtime import find_runtime
+from app.site.student import shorten
 from index.embedders.onnx import OnnxEmbedder
-from index.errors import UsageError, needs
+from index.errors import UsageError
 from index.html import load
 from index.progress import count
 from index.search import Searcher, open_searcher
@@ -22,7 +20,9 @@ from index.stores.metadata.columns import SEPARATOR
 
 HERE = Path(__file__).parent
 # In the order in which they name each other; the module alone is imported by other sites, and keeps its name.
-SCRIPTS = ("resize.js", "decode.js", "files.js", "gallery.js", "worker.js", "crop.js", "page.js")
+SCRIPTS = tuple(
+    f"{name}.js" for name in "kernels onnx network resize decode files gallery worker crop page".split()
+)
 KEPT = ("retrieval-search.js", "retrieval-search.d.ts", "sw.js")
 # For the hosts that read such a file.
 HEADERS = "/data/*\n  Cache-Control: public, max-age=31536000, immutable\n"
@@ -88,7 +88,7 @@ def build_site(searcher: Searcher, out: Path, options: SiteOptions) -> str:
     files = {
         "module": folder.put(module, ".js"),
         "wasm": folder.pack(wasm),
-        "student": folder.pack(_halved(index.companion("student.fp16.onnx"), index.model_file)),
+        "student": folder.pack(shorten(index.model_file)),
     }
     if (ranked := rank_by_teacher(searcher, layout)) is not None:
         files["teacher"] = folder.pack(ranked)
@@ -96,7 +96,7 @@ def build_site(searcher: Searcher, out: Path, options: SiteOptions) -> str:
     title = options.title or index.label
     scripts = _write_page(folder, title, options)
     parts = [name for shard in shards for name in (shard["rows"], shard["facts"])]
-    first = folder.size(*files.values(), *parts, *scripts.values())
+    first = folder.size(files["student"], *parts, *scripts.values())
     manifest = {
         "title": title,
         "count": len(items),
@@ -118,7 +118,7 @@ def build_site(searcher: Searcher, out: Path, options: SiteOptions) -> str:
         "teacher_depth": TEACHER_DEPTH,
         "pictures": pictures,
         "files": files | {"worker": scripts["worker.js"]},
-        "scripts": [*scripts.values(), files["module"]],
+        "scripts": list(scripts.values()),
         "shards": shards,
     }
     gone = folder.finish(manifest)
@@ -142,18 +142,6 @@ def _check(options: SiteOptions, searcher: Searcher) -> None:
         if name and name not in columns:
             there = f"only {', '.join(columns)}" if columns else "nor any other: see index --metadata"
             raise UsageError(f"This index has no column {name!r}, {there}.")
-
-
-def _halved(kept: Path, original: Path) -> bytes:
-    """The student with weights of 16 bits: half the bytes, and the browser computes in 32 all the same."""
-    if kept.is_file():
-        return kept.read_bytes()
-    with needs("distill"):
-        from distill.model.quantize import CONVERSIONS
-    with TemporaryDirectory() as scratch:
-        made = Path(scratch) / "student.onnx"
-        CONVERSIONS["fp16"](original, made, np.empty(0, np.uint8))
-        return made.read_bytes()
 
 
 def _write_page(folder: SiteFolder, title: str, options: SiteOptions) -> dict[str, str]:

@@ -1,33 +1,45 @@
-// The gallery in memory: parts of rows or codes, searched one by one, and what is known of its photos.
+// The gallery in memory: rows of 16 bits, or codes, and the search in them.
 
-// Rows lie in a file as two planes, the low bytes of all numbers and then the high ones, which pack better.
-function readRows(bytes, numbers) {
-  const rows = new Int16Array(numbers);
-  for (let i = 0; i < numbers; i++) rows[i] = bytes[i] | bytes[numbers + i] << 8;
-  return rows;
-}
+import {makeKernels} from './kernels.js';
+
+const NEVER = -(2 ** 31);  // the score of what is not found
+
+const align = bytes => Math.ceil(bytes / 16) * 16;
 
 export class Gallery {
-  constructor({shards, dim, bits, rescore, levels}) {
-    Object.assign(this, {shards, dim, bits, rescore, levels, parts: [], missing: 0});
-    this.words = Math.ceil(bits / 32);  // of a code, the last one filled up with zeros
+  constructor({shards, dim, bits, rescore, levels}, simd = true) {
+    Object.assign(this, {shards, dim, bits, rescore, levels, missing: 0, there: new Set()});
     this.starts = [];
     this.count = 0;
     for (const shard of shards) {
       this.starts.push(this.count);
       this.count += shard.count;
     }
+    this.stride = bits ? 8 * Math.ceil(bits / 64) : align(2 * dim);  // bytes from one row to the next
+    this.scoresAt = align(this.stride);  // the query is at 0
+    this.rowsAt = align(this.scoresAt + 4 * this.count);
+    this.kernels = makeKernels(this.rowsAt + this.count * this.stride, simd);
+    this.bytes = new Uint8Array(this.kernels.buffer);
   }
 
-  // Takes the bytes of a part; false if they are not those of the manifest.
+  // Takes the bytes of a part; false if they are not those of the manifest. Codes lie in words of 32 bits, rows as two
+  // planes, the low bytes of all numbers and then the high ones, which pack better.
   add(place, bytes) {
-    const {count} = this.shards[place];
-    const wanted = this.bits ? count * this.words * 4 : count * this.dim * 2;
-    if (bytes?.length !== wanted) {
+    const {count} = this.shards[place], {bits, dim, stride} = this, at = this.rowsAt + this.starts[place] * stride;
+    const length = bits ? 4 * Math.ceil(bits / 32) : dim, numbers = count * length;
+    if (bytes?.length !== (bits ? numbers : 2 * numbers)) {
       this.missing += count;
       return false;
     }
-    this.parts[place] = this.bits ? new Uint32Array(bytes.buffer, bytes.byteOffset, wanted / 4) : readRows(bytes, count * this.dim);
+    for (let row = 0, from = 0; row < count; row++) {
+      const to = at + row * stride;
+      if (bits) for (let i = 0; i < length; i++) this.bytes[to + i] = bytes[from++];
+      else for (let i = 0; i < length; i++, from++) {
+        this.bytes[to + 2 * i] = bytes[from];
+        this.bytes[to + 2 * i + 1] = bytes[numbers + from];
+      }
+    }
+    this.there.add(place);
     return true;
   }
 
@@ -40,76 +52,57 @@ export class Gallery {
 
   // The query that a photo of the gallery is.
   row(id) {
-    const [place, row] = this.find(id), part = this.parts[place];
-    if (!part) return null;
-    if (!this.bits) return Float32Array.from(part.subarray(row * this.dim, (row + 1) * this.dim), each => each / this.levels);
-    const {words} = this, signs = new Float32Array(this.bits);
-    for (let bit = 0; bit < this.bits; bit++) signs[bit] = part[row * words + (bit >> 5)] >>> (bit & 31) & 1 ? 1 : -1;
-    return signs.map(sign => sign / Math.sqrt(this.bits));
+    if (!this.there.has(this.find(id)[0])) return null;
+    const at = this.rowsAt + id * this.stride;
+    if (!this.bits) return Float32Array.from(new Int16Array(this.bytes.buffer, at, this.dim), each => each / this.levels);
+    const row = new Float32Array(this.bits), one = 1 / Math.sqrt(this.bits);
+    for (let bit = 0; bit < this.bits; bit++) row[bit] = this.bytes[at + (bit >> 3)] >> (bit & 7) & 1 ? one : -one;
+    return row;
   }
 
   // The k nearest of a unit query, as [id, similarity], best first; `keep` has a 1 for each photo that is wanted.
   search(query, k, keep = null, without = -1) {
-    const scores = this.bits ? this.scoreCodes(query) : this.scoreRows(query);
-    if (without >= 0) scores[without] = -Infinity;
-    let best = top(scores, this.bits && this.rescore ? Math.max(k, this.rescore) : k, keep);
-    if (this.bits && this.rescore) {
-      best = best.map(([id]) => [id, dot(query, this.row(id))]).sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, k);
+    const {bits, rescore, stride, scoresAt, rowsAt, count} = this;
+    const one = bits ? this.writeCode(query) : this.writeRow(query);
+    this.kernels[bits ? 'apart' : 'dots'](0, rowsAt, stride, count, scoresAt);
+    const scores = new Int32Array(this.bytes.buffer, scoresAt, count);
+    for (const [place, start] of this.starts.entries()) {
+      if (!this.there.has(place)) scores.fill(NEVER, start, start + this.shards[place].count);
     }
-    return best;
+    if (without >= 0) scores[without] = NEVER;
+    const best = top(scores, bits ? Math.max(k, rescore) : k, keep);
+    if (!bits || !rescore) return best.map(id => [id, bits ? 1 + 2 * scores[id] / bits : scores[id] / one]);
+    return best.map(id => [id, this.compare(query, id)]).sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, k);
   }
 
-  scoreRows(query) {
-    const scores = new Float32Array(this.count).fill(-Infinity), {dim, levels} = this, scaled = query.map(each => each / levels);
-    for (const [place, start] of this.starts.entries()) {
-      const part = this.parts[place];
-      for (let row = 0, at = 0; part && at < part.length; row++) {
-        let a = 0, b = 0, c = 0, d = 0;
-        const end = at + dim - 3;
-        let i = 0;
-        for (; at < end; at += 4, i += 4) {
-          a += part[at] * scaled[i];
-          b += part[at + 1] * scaled[i + 1];
-          c += part[at + 2] * scaled[i + 2];
-          d += part[at + 3] * scaled[i + 3];
-        }
-        for (; i < dim; i++, at++) a += part[at] * scaled[i];
-        scores[start + row] = a + b + c + d;
-      }
-    }
-    return scores;
+  // The similarity of a query of floats and a code.
+  compare(query, id) {
+    const {bits, bytes} = this, at = this.rowsAt + id * this.stride;
+    let sum = 0;
+    for (let bit = 0; bit < bits; bit++) sum += bytes[at + (bit >> 3)] >> (bit & 7) & 1 ? query[bit] : -query[bit];
+    return sum / Math.sqrt(bits);
   }
 
-  scoreCodes(query) {
-    const {words} = this, code = new Uint32Array(words), scores = new Float32Array(this.count).fill(-Infinity);
-    query.forEach((value, bit) => { if (value > 0) code[bit >> 5] |= 1 << (bit & 31); });
-    for (const [place, start] of this.starts.entries()) {
-      const part = this.parts[place];
-      for (let row = 0, at = 0; part && at < part.length; row++) {
-        let apart = 0;
-        for (let word = 0; word < words; word++) apart += ones(part[at++] ^ code[word]);
-        scores[start + row] = 1 - 2 * apart / this.bits;
-      }
-    }
-    return scores;
+  // Write the query as whole numbers of 16 bits, as fine as sums of 31 bits allow; return what a product of 1 comes to.
+  writeRow(query) {
+    const scale = Math.min(32767 / query.reduce((most, each) => Math.max(most, Math.abs(each)), 1e-9), 2 ** 30 / this.levels);
+    new Int16Array(this.bytes.buffer, 0, this.dim).set(query.map(each => Math.round(scale * each)));
+    return scale * this.levels;
+  }
+
+  writeCode(query) {
+    this.bytes.fill(0, 0, this.stride);
+    query.forEach((value, bit) => { if (value > 0) this.bytes[bit >> 3] |= 1 << (bit & 7); });
   }
 }
 
-function ones(word) {
-  word -= word >>> 1 & 0x55555555;
-  word = (word & 0x33333333) + (word >>> 2 & 0x33333333);
-  return Math.imul(word + (word >>> 4) & 0x0f0f0f0f, 0x01010101) >>> 24;
-}
-
-const dot = (a, b) => a.reduce((sum, each, i) => sum + each * b[i], 0);
-
-// Ties by rising id.
+// The ids of the k highest; ties by rising id.
 function top(scores, k, keep) {
-  const ids = new Int32Array(k), values = new Float64Array(k);
-  let found = 0;
+  const ids = new Int32Array(k), values = new Int32Array(k);
+  let found = 0, least = NEVER;
   for (let id = 0; id < scores.length; id++) {
     const score = scores[id];
-    if (score === -Infinity || found === k && score <= values[k - 1] || keep && !keep[id]) continue;
+    if (score <= least || keep && !keep[id]) continue;
     let at = found < k ? found++ : k - 1;
     for (; at > 0 && values[at - 1] < score; at--) {
       ids[at] = ids[at - 1];
@@ -117,6 +110,7 @@ function top(scores, k, keep) {
     }
     ids[at] = id;
     values[at] = score;
+    if (found === k) least = values[k - 1];
   }
-  return Array.from(ids.subarray(0, found), (id, i) => [id, values[i]]);
+  return Array.from(ids.subarray(0, found));
 }

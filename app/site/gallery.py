@@ -15,7 +15,7 @@ from index.stores.records import CHUNK, Item
 from index.vectors import Ids, Vectors
 
 PART = 4096  # photos of a part, at most about
-LEVELS = 2048  # steps from 0 to 1 that the numbers of a row are written in: 99.8 % of the nearest ten stay
+LEVELS = 4096  # steps from 0 to 1 that the numbers of a row are written in: 99.9 % of the nearest ten stay
 TEACHER_DEPTH = 10  # results of the teacher that are kept for each photo
 
 

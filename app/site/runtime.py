@@ -1,4 +1,4 @@
-"""The runtime of the student in the browser: ONNX Runtime Web, fetched by npm once, checked and kept."""
+"""The runtime of students that `network.js` cannot run: ONNX Runtime Web, fetched by npm once and kept."""
 
 import hashlib
 import shutil

@@ -3,6 +3,7 @@
 import {decode, prepare} from './decode.js';
 import {Files} from './files.js';
 import {Gallery} from './gallery.js';
+import {Network} from './network.js';
 
 const NO_WASM = 'This browser runs no WebAssembly, which the search needs. Use a current browser, and allow it for this page.';
 let manifest, files, gallery, student, loading, facts, teacher, last = {};
@@ -10,44 +11,51 @@ let manifest, files, gallery, student, loading, facts, teacher, last = {};
 const tell = event => postMessage({event});
 const json = async name => JSON.parse(new TextDecoder().decode(await files.get(name)));
 
+// A function from pixels to what the student makes of them.
 async function openStudent() {
   if (typeof WebAssembly !== 'object' || typeof DecompressionStream !== 'function') throw new Error(NO_WASM);
-  const {module, wasm, student: model} = manifest.files;
-  const [ort, binary, weights] = await Promise.all([
-    import(new URL(module, files.base)), files.get(wasm), files.get(model),
-  ]);
+  const {side, bits} = manifest, output = bits ? 'projections' : 'embeddings', weights = await files.get(manifest.files.student);
+  try {
+    const network = new Network(weights, output, side);
+    return pixels => network.run(pixels);
+  } catch {
+    return openRuntime(weights, output);  // a student of another kind
+  }
+}
+
+async function openRuntime(weights, output) {
+  const {side, files: {module, wasm}} = manifest;
+  const [binary] = await Promise.all([files.get(wasm), files.get(module)]), ort = await import(new URL(module, files.base));
   ort.env.wasm.wasmBinary = binary.buffer;
   ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 4) : 1;
   ort.env.logLevel = 'error';
   try {
     const session = await ort.InferenceSession.create(weights, {executionProviders: ['wasm']});
     ort.env.wasm.wasmBinary = undefined;  // 14 MB that nobody reads again
-    return {ort, session};
+    return async pixels => (await session.run({images: new ort.Tensor('uint8', pixels, [1, side, side, 3])}, [output]))[output].data;
   } catch (error) {
     throw new Error(`${NO_WASM} (${error.message})`);
   }
 }
 
+// One part after the other: each is in memory several times while it comes.
 async function openGallery() {
-  await Promise.all(manifest.shards.map(async ({rows}, place) => {
+  for (const [place, {rows}] of manifest.shards.entries()) {
     gallery.add(place, await files.get(rows).catch(() => null));
-  }));
+  }
   if (gallery.missing === gallery.count) throw new Error('The gallery cannot be loaded. Reload the page, or try again when online.');
   if (gallery.missing) tell({missing: gallery.missing});
 }
 
 async function embed({photo, photoId, turn, box}) {
-  if (last.photoId !== photoId) {
-    last.bitmap?.close();
+  const part = Boolean(box) && box.join() !== '0,0,1,1';
+  if (last.photoId !== photoId || last.part !== part) {
+    last.decoded?.image.close();
     last = {};
-    last = {photoId, bitmap: await decode(photo)};
+    last = {photoId, part, decoded: await decode(photo, manifest, part)};
   }
-  const {ort, session} = await student, {side, dim, bits} = manifest;
-  const pixels = prepare(last.bitmap, manifest, turn, box);
-  const output = bits ? 'projections' : 'embeddings';
-  const found = await session.run({images: new ort.Tensor('uint8', pixels, [1, side, side, 3])}, [output]);
-  const values = found[output].data.slice(0, bits || dim);
-  const length = Math.hypot(...values) || 1;
+  const {dim, bits} = manifest, found = await (await student)(prepare(last.decoded, manifest, turn, box));
+  const values = found.slice(0, bits || dim), length = Math.hypot(...values) || 1;
   return values.map(value => value / length);
 }
 
@@ -114,7 +122,6 @@ function open({base, manifest: given}) {
   facts = [];
   student = openStudent();
   loading = openGallery();
-  manifest.shards.forEach((_, place) => factsOf(place));
   for (const part of [student, loading]) part.catch(() => {});  // the next search reports it
   Promise.allSettled([student, loading]).then(() => files.tidy([
     ...Object.values(manifest.files), ...manifest.shards.flatMap(({rows, facts}) => [rows, facts])]));
