@@ -13,9 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-SAME = (
-    1e-3  # of the largest output: by how much a network without some channels may differ from its masked self
-)
+SAME = 1e-3  # of the largest output: what counts as no change
 
 
 @dataclass
@@ -54,8 +52,9 @@ class Inner:
         """
         reader = self.consumer
         weight, bias = reader.weight.detach(), reader.bias  # (out, width, h, w)
-        offset = torch.einsum("ochw,c->o", weight, constant) + (0 if bias is None else bias.detach())
-        read = torch.einsum("ochw,ck->okhw", weight, replaced).contiguous()
+        offset = torch.einsum("ochw,c->o", weight, constant.to(weight))
+        offset += 0 if bias is None else bias.detach()
+        read = torch.einsum("ochw,ck->okhw", weight, replaced.to(weight)).contiguous()
         reader.weight, reader.bias = _like(reader.weight, read), _like(reader.weight, offset)
         reader.in_channels = len(kept)
         _take_rows(self.producer, kept)
@@ -95,7 +94,7 @@ def find_inner(network: nn.Module, example: Tensor) -> list[Inner]:
     parts = [part for part in network.modules() if _acts_by_channel(part) or _is_dense(part)]
     inside = {inner for part in parts for inner in part.modules() if inner is not part}
     hooks = [part.register_forward_hook(note) for part in parts if part not in inside]
-    learning = network.training
+    learning, example = network.training, example.to(next(network.parameters()).device)
     with torch.no_grad():
         network.eval()(example)
     for hook in hooks:
@@ -121,7 +120,7 @@ def _unseen(network: nn.Module, example: Tensor, inner: Sequence[Inner]) -> bool
     after = network(example)
     for weight, values in kept:
         weight.copy_(values)
-    return torch.allclose(before, after, rtol=1e-3, atol=1e-3 * float(before.abs().max()))
+    return torch.allclose(before, after, rtol=SAME, atol=SAME * float(before.abs().max()))
 
 
 def _acts_by_channel(part: nn.Module) -> bool:

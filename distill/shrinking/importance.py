@@ -39,7 +39,7 @@ class Statistics:
 
         `TOGETHER` channels go at a time, chosen one by one among the `CANDIDATES` of least loss.
         """
-        weight = group.consumer.weight.detach().double().flatten(2)
+        weight = group.consumer.weight.detach().cpu().double().flatten(2)
         loss = torch.einsum("ock,op,pdk->cd", weight, self.sensitivity, weight)
         inverse = torch.linalg.inv(_damped(self.covariance))
         left = torch.arange(len(loss))
@@ -89,12 +89,12 @@ def measure(
         values = inputs[0].detach().permute(0, 2, 3, 1).flatten(1, 2)
         values = values[:, torch.randint(values.shape[1], (PLACES,))].flatten(0, 1).double()
         seen[at] += len(values)
-        sums[at][0] = sums[at][0] + values.sum(dim=0)
-        sums[at][1] = sums[at][1] + values.T @ values
+        sums[at][0] = sums[at][0] + values.sum(dim=0).cpu()
+        sums[at][1] = sums[at][1] + (values.T @ values).cpu()
 
     def told(at: int, gradient: Tensor) -> None:
         flat = gradient.detach().permute(0, 2, 3, 1).flatten(0, 2).double()
-        sums[at][2] = sums[at][2] + flat.T @ flat
+        sums[at][2] = sums[at][2] + (flat.T @ flat).cpu()
 
     hooks = []
     for at, group in enumerate(inner):
@@ -104,10 +104,11 @@ def measure(
         hooks.append(group.consumer.register_forward_hook(watch))
     learnt = [parameter.requires_grad for parameter in student.parameters()]
     student.eval().requires_grad_(True)
+    device = next(student.parameters()).device
     for some in rows.split(BATCH):
         nearest = (targets[some] @ targets.T).scatter(1, some[:, None], -1.0).topk(NEIGHBOURS, dim=1)[1]
         near = targets[nearest[torch.arange(len(some)), torch.randint(NEIGHBOURS, (len(some),))]]
-        (student(images[some]) * near).sum().backward()
+        (student(images[some].to(device)) * near.to(device)).sum().backward()
     student.zero_grad()
     for parameter, was in zip(student.parameters(), learnt, strict=True):
         parameter.requires_grad = was
