@@ -8,6 +8,7 @@ Without a GPU it says so and exits 0.
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -18,7 +19,7 @@ import torch
 
 from app.sample_photos import make_sample_photos
 from distill.model.export import DEMO_TEACHER, export_model
-from distill.options import Options
+from distill.options import Options, Target
 from distill.pipeline import distill
 from index.build.pipeline import build_index
 from index.device import CUDA, count_gpus
@@ -66,6 +67,8 @@ def check(out: Path) -> dict[str, object]:
     with Ledger(out / "ledger.sqlite", teacher.key) as ledger:
         options = Options(budget=300, device="cuda")
         run = distill(find_images(sources), teacher, ledger, out / "student", options).run
+        small = replace(options, steps=40, target=Target("mflops", 40))
+        shrunk = distill(find_images(sources), teacher, ledger, out / "shrunk", small).run
     assert run["training"]["device"].startswith("cuda")
 
     student = OnnxEmbedder(out / "student" / "student.onnx", "cuda")
@@ -94,6 +97,7 @@ def check(out: Path) -> dict[str, object]:
     return {
         "train_seconds": run["training"]["seconds"],
         "train_steps": run["options"]["recipe"]["steps"],
+        "shrunk": shrunk["student"]["shrunk"],
         "index_images_per_second": round(len(index) / seconds, 1),
         "onnx_difference": difference,
         "faiss_same": same,
