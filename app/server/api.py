@@ -17,7 +17,6 @@ from index.errors import BudgetError, ImageError, RetrievalError, UsageError, ne
 from index.feedback import Examples
 from index.html import load
 from index.images.decode import Photo, decode
-from index.python_words import name_arguments
 from index.search import MODES, NO_EXAMPLES, Results
 from index.stores.base import Store
 from index.stores.filters import Filter, parse_where
@@ -314,7 +313,7 @@ def status_of(reason: RetrievalError) -> int:
 
 
 def as_sentence(reason: RetrievalError) -> str:
-    """Make one line for people, with parameters in place of the options of a command."""
+    """Make one line for people, with parameters in place of the options of `retrieval search`."""
     if isinstance(reason, ImageError):
         return f"This photo cannot be used: {reason}."
-    return name_arguments(str(reason))
+    return re.sub(r"--(where|mode|like|unlike)\b", r"\1", str(reason))

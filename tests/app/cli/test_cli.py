@@ -46,7 +46,7 @@ def test_an_index_is_kept_up_to_date_and_looked_after(index: Path, folder: Path,
     assert "teacher.onnx, 12 dimensions; Flat" in retrieval("index", "info", index).stdout
     assert retrieval("index", "verify", index).stdout == "All is well.\n"
     (folder / "moved.png").unlink()
-    assert f"{index}: 1 file dropped" in retrieval("index", "compact", index).stdout
+    assert f"{index} is in one part: 1 file dropped" in retrieval("index", "compact", index).stdout
     results = json.loads(retrieval("search", index, folder / "0.png", "-k", 99, "--json").stdout)
     found = {hit["name"]: hit["copies"] for hit in results["queries"][0]["results"]}
     assert "moved.png" not in found
