@@ -148,7 +148,7 @@ def test_whatever_is_no_number_of_an_item_is_no_item(index, text):
             item = Pictures(index).find(text_of_id)
         except ImageError:
             continue
-        assert item is index.items[int(text_of_id)]
+        assert item == index.items[int(text_of_id)]  # made when it is looked up
 
 
 def test_an_image_at_an_address_is_shown_where_the_command_line_allows_it(
