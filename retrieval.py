@@ -239,8 +239,7 @@ def distill(
         budget: How many images the teacher may ever be asked about; several train a student each.
         recipe: How to train.
         progress: Whether to show bars.
-        options: Fields of `distill.options.Options`, such as `student`, `size`, `dim`, `steps` or `device`;
-            `target` as "1.5 ms", "0.7M" (parameters) or "40 mflops" shrinks the student while it learns.
+        options: Fields of `distill.options.Options`, as `size` or `target="1.5 ms"` ("0.7M", "40 mflops").
 
     Returns:
         The student's ONNX file. Beside it lie `report.html` and `run.json`.
@@ -254,12 +253,11 @@ def distill(
     from index.progress import bars, say
 
     budgets = sorted({budget} if isinstance(budget, int) else set(budget))
-    sources = cast("tuple[str, ...]", images)  # as `in_python` has read them
     if isinstance(options.get("target"), str):
         options["target"] = Target.read(options["target"])
     chosen = call(Options, budget=budgets[-1], recipe=find_recipe(recipe), **options)
-    with bars(progress):
-        made = distill_by_name(sources, _spec(teacher), Path(out), chosen, budgets)
+    with bars(progress):  # images are as `in_python` has read them
+        made = distill_by_name(cast("tuple[str, ...]", images), _spec(teacher), Path(out), chosen, budgets)
     for line in made.summary.splitlines():
         say(line)
     return Path(out) / STUDENT

@@ -15,7 +15,7 @@ disturb them less than the clock.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
 from io import BytesIO
@@ -148,14 +148,18 @@ def read_squares(model: OnnxEmbedder, path: Path, change: str = "") -> tuple[NDA
     return _read[key]
 
 
+def open_students(args: argparse.Namespace, done: Sequence[dict[str, str]]) -> Iterator[tuple[str, Photos]]:
+    """Name the students that a table does not have yet, with what they make of the photos."""
+    for student in args.students:
+        name = student.parent.name if student.name == "student" else student.name
+        if not any(row["student"] == name for row in done):
+            yield name, Photos(student, args.gallery, args.queries)
+
+
 def measure_quality(args: argparse.Namespace) -> None:
     """Fill the table, and print its means."""
     done = read_table(args.out)
-    for student in args.students:
-        name = student.parent.name if student.name == "student" else student.name
-        if any(row["student"] == name for row in done):
-            continue
-        photos = Photos(student, args.gallery, args.queries)
+    for name, photos in open_students(args, done):
         for searched, part in (("all", photos), ("half", photos.halve())):
             for (bits, way), figures in score_student(part).items():
                 rounded = {column: f"{100 * figure:.2f}" for column, figure in figures.items()}

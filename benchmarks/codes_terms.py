@@ -16,7 +16,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import torch
-from codes import COLUMNS, RESCORED, Photos, Rows, fit_itq, print_means, project
+from codes import COLUMNS, RESCORED, Photos, Rows, fit_itq, open_students, print_means, project
 from tables import read_table, write_table
 from torch.nn import functional as F  # noqa: N812
 
@@ -92,11 +92,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     done = read_table(args.out)
-    for student in args.students:
-        name = student.parent.name if student.name == "student" else student.name
-        if any(row["student"] == name for row in done):
-            continue
-        photos = Photos(student, args.gallery, args.queries)
+    for name, photos in open_students(args, done):
         shares = [(OWN, weight) for weight in (0.0, 1.0, AGREEMENT, 8.0)]
         shares += [(own, AGREEMENT) for own in (0.0, 0.6, 1.0)] + [(1.0, 0.0)]
         for bits in BITS:

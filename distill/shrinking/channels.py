@@ -67,6 +67,11 @@ class Inner:
                 gates[0].in_channels = len(kept)
                 _take_rows(gates[-1], kept)
 
+    def narrow(self, width: int) -> None:
+        """Keep the first channels alone; nothing stands for the others."""
+        kept = torch.arange(width)
+        self.keep(kept, torch.eye(self.width)[:, kept], torch.zeros(self.width))
+
 
 def find_inner(network: nn.Module, example: Tensor) -> list[Inner]:
     """Find the inner channels of a network whose batch normalisation is folded, by what an example meets."""

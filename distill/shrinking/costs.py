@@ -80,8 +80,7 @@ class Costs:
             students.append(narrow := deepcopy(student))
             kept = [_whole(share * group.width) if share < 1 else group.width for group in inner]
             for group, width in zip(find_inner(narrow.backbone, example), kept, strict=True):
-                few = torch.arange(min(width, group.width))
-                group.keep(few, torch.eye(group.width)[:, few], torch.zeros(group.width))
+                group.narrow(min(width, group.width))
             sums.append(sum(map(_between, widths, costs, kept)))
         return cls(widths, costs, measure_students(kind, students, side), sums)
 

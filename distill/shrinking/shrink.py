@@ -115,8 +115,7 @@ def match_widths(student: nn.Module, example: Tensor, weights: Mapping[str, Tens
     for group in find_inner(student, example):
         width = len(weights[f"{names[group.producer]}.weight"])
         if width < group.width:
-            kept = torch.arange(width)
-            group.keep(kept, torch.eye(group.width)[:, :width], torch.zeros(group.width))
+            group.narrow(width)
 
 
 def _less(width: int) -> int:
