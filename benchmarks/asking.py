@@ -141,8 +141,8 @@ def main() -> None:
             for budget in map(int, args.budgets.split(",")):
                 for recipe in args.recipes.split(",") if budget else [ZERO]:
                     setting = {
-                        "teacher": "+".join([name_teacher(teacher), *args.helped]), "recipe": recipe, "size": str(args.size),
-                        "stages": args.kept, "budget": str(budget), "seed": str(seed),
+                        "teacher": "+".join([name_teacher(teacher), *args.helped]), "recipe": recipe,
+                        "size": str(args.size), "stages": args.kept, "budget": str(budget), "seed": str(seed),
                     }  # fmt: skip
                     if any(setting.items() <= row.items() for row in done):
                         continue

@@ -30,7 +30,7 @@ def embed_helped(helper: Embedder, inputs: Sequence[Any]) -> NDArray[np.float32]
 def join_helpers(
     features: NDArray[np.float32], own: int, helped: Sequence[NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    """Put `(n, dim)` vectors of helpers before the `own` last of `(n, features)`: they vary as much as these."""
+    """Put `(n, dim)` vectors of helpers before the `own` last of `(n, features)`, scaled to vary as these."""
     before, after = np.split(features, [features.shape[1] - own], axis=1)
     moved = [vectors - vectors.mean(axis=0) for vectors in helped]
     scaled = [rows * (_spread(after) / max(_spread(rows), ALIKE)) for rows in moved]

@@ -45,7 +45,7 @@ class Pool:
 
     @property
     def free(self) -> NDArray[np.float32]:
-        """Take the `(n, free_dim)` vectors of the free networks, helpers and backbone, which cost no query."""
+        """Take the `(n, free_dim)` vectors of the free networks, the backbone and helpers, at no query."""
         return self.features[:, -self.free_dim :]
 
 
