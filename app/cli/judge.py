@@ -5,10 +5,8 @@ from typing import Annotated
 
 import typer
 
-from app.cli.options import Device, DryRun, Images, LedgerFile, Price, option
-from app.cli.teacher_options import TeacherOptions, describe_teacher
-
-RANKERS = "Address of a chat or rerank endpoint, .csv or .parquet of query,better,worse, or file.py:function."
+from app.cli.options import RANKERS, Device, DryRun, Images, LedgerFile, OrdersOnly, Price, option
+from app.cli.teacher_options import TeacherOptions, describe_ranker
 
 
 def judge(
@@ -16,9 +14,7 @@ def judge(
     ranker: Annotated[str, option(RANKERS)],
     out: Annotated[Path, option("The .npz or .parquet of vectors to write.")],
     budget: Annotated[int, typer.Option(help="Most lists to ask about, ever.", min=1)] = 500,
-    orders_only: Annotated[
-        bool, typer.Option("--orders-only", help="The ranker is a teacher with vectors: use its orders.")
-    ] = False,
+    orders_only: OrdersOnly = False,
     queries: Annotated[
         list[str] | None, option("Photos that get a vector, and are asked about in no list. May repeat.")
     ] = None,
@@ -31,11 +27,10 @@ def judge(
 ) -> None:
     """Learn from a teacher that only ranks; write vectors to distil."""
     from index.rankers.asked import make_bill
-    from index.rankers.registry import open_ranker
 
-    spec = describe_teacher(ranker, teacher_option, ledger, budget)
-    opened = open_ranker(ranker, device, spec.options, orders_only)
-    with spec.open_ledger(opened.key, dry=dry_run or not opened.calls.paid) as answers:
+    spec = describe_ranker(ranker, teacher_option, ledger, budget, orders_only)
+    opened = spec.open_plain(device)
+    with spec.open_lists(opened, dry_run) as answers:
         if dry_run:
             typer.echo(make_bill(images, opened, answers, budget, price))
             return

@@ -10,6 +10,7 @@ from index.embedders.options import HELP, EmbedderOptions
 from index.errors import UsageError
 
 if TYPE_CHECKING:
+    from index.rankers.registry import RankerSpec
     from index.teachers.spec import TeacherSpec, TextSpec
 
 
@@ -41,6 +42,34 @@ def describe_teacher(
     from index.teachers.spec import TeacherSpec
 
     return TeacherSpec(name, _read_options(options), ledger, budget)
+
+
+def describe_ranker(
+    name: str, options: Sequence[str] | None, ledger: Path | None, budget: int, orders_only: bool
+) -> "RankerSpec":
+    """Read what a command line says of a teacher that only ranks; UsageError as `describe_teacher`."""
+    from index.rankers.registry import RankerSpec
+
+    return RankerSpec(name, _read_options(options), ledger, budget, orders_only=orders_only)
+
+
+def describe_both(
+    teacher: str | None,
+    ranker: str | None,
+    options: Sequence[str] | None,
+    ledger: Path | None,
+    budget: int,
+    orders_only: bool,
+) -> "tuple[TeacherSpec, RankerSpec | None]":
+    """Read both kinds where only one may be given, and the options are its own; UsageError for both."""
+    if ranker is None:
+        if orders_only:
+            raise UsageError("--orders-only is of a ranker. Give --ranker.")
+        return describe_teacher(teacher, options, ledger, budget), None
+    if teacher:
+        raise UsageError("--teacher and --ranker do not go together. Give one of them.")
+    judge = describe_ranker(ranker, options, ledger, budget, orders_only)
+    return describe_teacher(None, None, None, 0), judge
 
 
 def describe_text(

@@ -1,8 +1,10 @@
 """Rankers: endpoints, preferences in a file, callables, vectors; `open_ranker` opens one by its name."""
 
 import csv
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,12 @@ from index.errors import RefusedError, UsageError
 from index.images.decode import Photo
 from index.images.file import ImageFile, plain_path
 from index.io import content_digest
+from index.rankers.again import Reranker
 from index.rankers.base import SHOWN, EmbedderRanker, Pool, Ranker, Rows
 from index.rankers.chat import CHAT, ChatRanker
 from index.rankers.rerank import RerankRanker
+from index.teachers.ledger import Ledger
+from index.teachers.spec import TeacherSpec
 
 COLUMNS = ("query", "better", "worse")
 
@@ -124,6 +129,27 @@ class VectorsRanker(EmbedderRanker):
     def order(self, query: NDArray[np.float32], candidates: Sequence[NDArray[np.float32]]) -> list[int]:
         """By falling similarity."""
         return np.argsort(-(np.stack(candidates) @ query), kind="stable").tolist()
+
+
+@dataclass(frozen=True)
+class RankerSpec(TeacherSpec):
+    """What opens a ranker. Its budget, and what its ledger answers, are of lists."""
+
+    orders_only: bool = False  # as for `open_ranker`
+
+    def open_plain(self, device: str) -> Ranker:
+        """As of `TeacherSpec`."""
+        assert self.spec is not None
+        return open_ranker(self.spec, device, self.options, self.orders_only)
+
+    def open_lists(self, ranker: Ranker, dry: bool = False) -> Ledger:
+        """Open its ledger, as `open_ledger`; one in memory is enough for answers without a price."""
+        return self.open_ledger(ranker.key, dry=dry or not ranker.calls.paid)
+
+    def open_reranker(self, device: str) -> Reranker:
+        """Open it to order what searches find; UsageError as `open_ranker`."""
+        ranker = self.open_plain(device)
+        return Reranker(ranker, self.open_lists(ranker), self.budget if ranker.calls.paid else sys.maxsize)
 
 
 def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: bool = False) -> Ranker:

@@ -86,7 +86,8 @@ def test_what_is_unranked_is_not_taken_for_the_last():
     start, pool = make_pool()
     lists, _ = plan_lists(start, pool, [], 55, seed=0)
     whole = answer(lists, start)
-    only_first = Answered(whole.rows, np.where(whole.gains == 1, whole.gains, 0))
+    firsts = whole.weights.sum(2).argmax(1).tolist()
+    only_first = Answered.of(lists, [to_row([first]) for first in firsts])
     assert np.allclose(fit(start, only_first, 0.1), start, atol=1e-5)
 
 

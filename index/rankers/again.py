@@ -1,0 +1,73 @@
+"""Order what a search found by a ranker, a window of the list at a time."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.errors import ImageError, RetrievalError
+from index.images.decode import Photo, read_photo
+from index.images.file import ImageFile
+from index.progress import count
+from index.rankers.base import SHOWN, Ranker, list_key
+from index.teachers.client import BudgetedTeacher
+from index.teachers.ledger import Ledger
+from index.teachers.questions import Question
+
+FIRST = 50  # results of a search that are ordered
+STEP = SHOWN // 2  # results by which each window lies nearer to the front than the one before
+
+
+class Reranker:
+    """A ranker, its ledger and its budget. Safe in as many threads as `calls.concurrency`."""
+
+    def __init__(self, ranker: Ranker, ledger: Ledger, budget: int) -> None:
+        """Join them. The budget is of lists that may ever be asked about, here and by `judge`."""
+        self.name, self.calls, self.decode_side = ranker.name, ranker.calls, ranker.decode_side
+        self.most = len(windows(FIRST))  # lists that one search asks about
+        self._ranker, self._paid = ranker, BudgetedTeacher(ranker, ledger, budget)
+
+    def describe_price(self, searches: int) -> str:
+        """Say what so many searches ask for at most; nothing of a ranker without a price."""
+        if not self.calls.paid:
+            return ""
+        lists, spent = count(searches * self.most, "list"), self._paid.ledger.spent
+        return (
+            f"{self.name} orders the first {FIRST} results, of which up to {lists} are asked about; "
+            f"{spent} of the budget of {self._paid.budget} are spent."
+        )
+
+    def order(self, query: Photo, files: Sequence[ImageFile], digests: Sequence[str]) -> list[int]:
+        """Order n candidates, present best first, given by files and content digests: their positions.
+
+        A window of `SHOWN` slides from the end of the list to its front, as in RankGPT (Sun et al. 2023), so
+        that what looks most like the query is carried there. What the ranker leaves unranked stays behind
+        what it ranked.
+
+        Raises:
+            BudgetError: The budget has no room for a list. What was answered is kept.
+            RetrievalError: The ranker, its ledger or the photo of a candidate cannot be used.
+        """
+        order = np.arange(len(files))
+        for window in windows(len(files)):
+            part = order[window]
+            gains = self._ask(query, [files[i] for i in part], [digests[i] for i in part])
+            order[window] = part[np.argsort(-gains[: len(part)], kind="stable")]
+        return order.tolist()
+
+    def _ask(self, query: Photo, files: Sequence[ImageFile], digests: Sequence[str]) -> NDArray[np.float32]:
+        key = list_key(query.digest, digests)
+        if (known := self._paid.ledger.answers([key]).get(key)) is not None:
+            return known
+        try:
+            photos = [query, *(read_photo(file, self.decode_side) for file in files)]
+            made = tuple(map(self._ranker.prepare, photos))
+        except ImageError as reason:
+            raise RetrievalError(f"{self.name} cannot be shown a result: {reason}.") from reason
+        return self._paid.embed([Question(query.name, query.location, key, key, 0, made)])[0]
+
+
+def windows(length: int) -> list[slice]:
+    """Cut a list into overlapping windows of up to `SHOWN`, from its end to its front."""
+    starts = range(max(length - SHOWN, 0), -STEP, -STEP) if length > 1 else ()
+    return [slice(max(start, 0), max(start, 0) + SHOWN) for start in starts]
