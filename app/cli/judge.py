@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app.cli.options import RANKERS, Device, DryRun, Images, LedgerFile, OrdersOnly, Price, option
-from app.cli.teacher_options import TeacherOptions, describe_ranker
+from app.cli.teacher_options import TeacherOptions, read_options
 
 
 def judge(
@@ -27,10 +27,11 @@ def judge(
 ) -> None:
     """Learn from a teacher that only ranks; write vectors to distil."""
     from index.rankers.asked import make_bill
+    from index.rankers.registry import RankerSpec
 
-    spec = describe_ranker(ranker, teacher_option, ledger, budget, orders_only)
+    spec = RankerSpec(ranker, read_options(teacher_option), ledger, budget, orders_only=orders_only)
     opened = spec.open_plain(device)
-    with spec.open_lists(opened, dry_run) as answers:
+    with spec.open_ledger(opened.key, dry=dry_run or not opened.calls.paid) as answers:
         if dry_run:
             typer.echo(make_bill(images, opened, answers, budget, price))
             return

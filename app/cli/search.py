@@ -24,7 +24,7 @@ from app.cli.options import (
     Tokenizer,
     option,
 )
-from app.cli.teacher_options import TeacherOptions, describe_both, describe_text
+from app.cli.teacher_options import TeacherOptions, describe_ranker, describe_teacher, describe_text
 
 
 def search(
@@ -57,7 +57,8 @@ def search(
     from index.stores.filters import Filter, parse_where
 
     wanted = Filter(prefix, parse_where(where or ()), cut)
-    spec, judge = describe_both(teacher, ranker, teacher_option, ledger, budget, orders_only)
+    judge = describe_ranker(ranker, teacher_option, ledger, budget, orders_only, teacher)
+    spec = describe_teacher(teacher, None if judge else teacher_option, ledger, budget)
     text = describe_text(text_teacher, tokenizer, text_option, ledger, budget)
     answers = search_files(
         index, queries, k, mode, spec, device, wanted, model, text, like or (), unlike or (), judge
@@ -100,7 +101,8 @@ def evaluate(
     from index.evaluation.rankings import Options
 
     options = Options(mode, whiten)
-    spec, judge = describe_both(teacher, ranker, teacher_option, ledger, budget, orders_only)
+    judge = describe_ranker(ranker, teacher_option, ledger, budget, orders_only, teacher)
+    spec = describe_teacher(teacher, None if judge else teacher_option, ledger, budget)
     scores = evaluate_by_name(index, queries, labels, revisited, spec, device, options, judge)
     as_text = format_revisited if revisited else format_scores
     typer.echo(json.dumps(scores) if as_json else as_text(scores))
@@ -177,7 +179,8 @@ def serve(
         raise UsageError("--queries and --labels go together: give both CSV files.")
     labelled = (queries, labels) if queries and labels else None
     options = ServerOptions(host, port, auth, max_upload_mb, mcp, price, root_path, labelled, title)
-    spec, judge = describe_both(teacher, ranker, teacher_option, ledger, budget, orders_only)
+    judge = describe_ranker(ranker, teacher_option, ledger, budget, orders_only, teacher)
+    spec = describe_teacher(teacher, None if judge else teacher_option, ledger, budget)
     text = describe_text(text_teacher, tokenizer, text_option, ledger, budget)
     serve_page(
         lambda: open_searcher(index, spec, device, model=model, allowed=fetch or (), text=text, ranker=judge),

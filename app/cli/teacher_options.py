@@ -41,35 +41,25 @@ def describe_teacher(
     """Read what a command line says of a teacher; UsageError for an option that there is not."""
     from index.teachers.spec import TeacherSpec
 
-    return TeacherSpec(name, _read_options(options), ledger, budget)
+    return TeacherSpec(name, read_options(options), ledger, budget)
 
 
 def describe_ranker(
-    name: str, options: Sequence[str] | None, ledger: Path | None, budget: int, orders_only: bool
-) -> "RankerSpec":
-    """Read what a command line says of a teacher that only ranks; UsageError as `describe_teacher`."""
-    from index.rankers.registry import RankerSpec
-
-    return RankerSpec(name, _read_options(options), ledger, budget, orders_only=orders_only)
-
-
-def describe_both(
-    teacher: str | None,
-    ranker: str | None,
+    name: str | None,
     options: Sequence[str] | None,
     ledger: Path | None,
     budget: int,
     orders_only: bool,
-) -> "tuple[TeacherSpec, RankerSpec | None]":
-    """Read both kinds where only one may be given, and the options are its own; UsageError for both."""
-    if ranker is None:
-        if orders_only:
-            raise UsageError("--orders-only is of a ranker. Give --ranker.")
-        return describe_teacher(teacher, options, ledger, budget), None
-    if teacher:
+    teacher: str | None,
+) -> "RankerSpec | None":
+    """Read what a command line says of a ranker, if it names one; UsageError if a teacher is named, too."""
+    from index.rankers.registry import RankerSpec
+
+    if name and teacher:
         raise UsageError("--teacher and --ranker do not go together. Give one of them.")
-    judge = describe_ranker(ranker, options, ledger, budget, orders_only)
-    return describe_teacher(None, None, None, 0), judge
+    if orders_only and not name:
+        raise UsageError("--orders-only is of a ranker. Give --ranker.")
+    return RankerSpec(name, read_options(options), ledger, budget, orders_only=orders_only) if name else None
 
 
 def describe_text(
@@ -89,10 +79,11 @@ def describe_text(
             raise UsageError("--text-option is of a text model. Give --text-teacher.")
         return None
     beside = ledger and ledger.with_name(f"{ledger.stem}.texts{ledger.suffix}")
-    return TextSpec(name, _read_options(options, "--text-option"), beside, budget, tokenizer=tokenizer)
+    return TextSpec(name, read_options(options, "--text-option"), beside, budget, tokenizer=tokenizer)
 
 
-def _read_options(options: Sequence[str] | None, flag: str = "--teacher-option") -> EmbedderOptions:
+def read_options(options: Sequence[str] | None, flag: str = "--teacher-option") -> EmbedderOptions:
+    """Read KEY=VALUE; UsageError for what is none, or an option that there is not."""
     values: dict[str, Any] = {}
     for option in options or ():
         key, equals, text = option.partition("=")

@@ -167,10 +167,8 @@ def evaluate_by_name(
         raise UsageError("--labels and --revisited do not go together. Give one of them.")
     if labels:
         known = read_labels(queries), read_labels(labels)
-        searcher = open_searcher(index, teacher, device, ranker=ranker)
-        return evaluate_labelled(searcher, *known, options)
+        return evaluate_labelled(open_searcher(index, teacher, device, ranker=ranker), *known, options)
     if revisited:
-        truth = read_ground_truth(revisited)
-        searcher = open_searcher(index, teacher, device, ranker=ranker)
+        truth, searcher = read_ground_truth(revisited), open_searcher(index, teacher, device, ranker=ranker)
         return evaluate_revisited(searcher, truth, queries, options)
     raise UsageError("Give --labels with a CSV file, or --revisited with ground truth as JSON.")

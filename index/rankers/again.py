@@ -9,9 +9,8 @@ from index.errors import ImageError, RetrievalError
 from index.images.decode import Photo, read_photo
 from index.images.file import ImageFile
 from index.progress import count
-from index.rankers.base import SHOWN, Ranker, list_key
+from index.rankers.base import SHOWN, Ranker, list_key, to_row
 from index.teachers.client import BudgetedTeacher
-from index.teachers.ledger import Ledger
 from index.teachers.questions import Question
 
 FIRST = 50  # results of a search that are ordered
@@ -19,23 +18,20 @@ STEP = SHOWN // 2  # results by which each window lies nearer to the front than 
 
 
 class Reranker:
-    """A ranker, its ledger and its budget. Safe in as many threads as `calls.concurrency`."""
+    """Lets a ranker order lists of any length. Safe in as many threads as `calls.concurrency`."""
 
-    def __init__(self, ranker: Ranker, ledger: Ledger, budget: int) -> None:
-        """Join them. The budget is of lists that may ever be asked about, here and by `judge`."""
+    def __init__(self, ranker: Ranker, paid: BudgetedTeacher | None) -> None:
+        """Take a ranker; `paid` is the same with its ledger and budget, of lists, if it has a price."""
         self.name, self.calls, self.decode_side = ranker.name, ranker.calls, ranker.decode_side
         self.most = len(windows(FIRST))  # lists that one search asks about
-        self._ranker, self._paid = ranker, BudgetedTeacher(ranker, ledger, budget)
+        self._ranker, self._paid = ranker, paid
 
     def describe_price(self, searches: int) -> str:
         """Say what so many searches ask for at most; nothing of a ranker without a price."""
-        if not self.calls.paid:
+        if self._paid is None:
             return ""
-        lists, spent = count(searches * self.most, "list"), self._paid.ledger.spent
-        return (
-            f"{self.name} orders the first {FIRST} results, of which up to {lists} are asked about; "
-            f"{spent} of the budget of {self._paid.budget} are spent."
-        )
+        lists, budget = count(searches * self.most, "list"), self._paid.budget
+        return f"{self.name} orders the first {FIRST} results: up to {lists}, of a budget of {budget}."
 
     def order(self, query: Photo, files: Sequence[ImageFile], digests: Sequence[str]) -> list[int]:
         """Order n candidates, present best first, given by files and content digests: their positions.
@@ -57,13 +53,15 @@ class Reranker:
 
     def _ask(self, query: Photo, files: Sequence[ImageFile], digests: Sequence[str]) -> NDArray[np.float32]:
         key = list_key(query.digest, digests)
-        if (known := self._paid.ledger.answers([key]).get(key)) is not None:
+        if self._paid and (known := self._paid.ledger.answers([key]).get(key)) is not None:
             return known
         try:
             photos = [query, *(read_photo(file, self.decode_side) for file in files)]
             made = tuple(map(self._ranker.prepare, photos))
         except ImageError as reason:
             raise RetrievalError(f"{self.name} cannot be shown a result: {reason}.") from reason
+        if self._paid is None:
+            return to_row(self._ranker.order(made[0], made[1:]))
         return self._paid.embed([Question(query.name, query.location, key, key, 0, made)])[0]
 
 

@@ -1,7 +1,6 @@
 """Rankers: endpoints, preferences in a file, callables, vectors; `open_ranker` opens one by its name."""
 
 import csv
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from index.rankers.again import Reranker
 from index.rankers.base import SHOWN, EmbedderRanker, Pool, Ranker, Rows
 from index.rankers.chat import CHAT, ChatRanker
 from index.rankers.rerank import RerankRanker
-from index.teachers.ledger import Ledger
+from index.teachers.client import BudgetedTeacher
 from index.teachers.spec import TeacherSpec
 
 COLUMNS = ("query", "better", "worse")
@@ -142,14 +141,12 @@ class RankerSpec(TeacherSpec):
         assert self.spec is not None
         return open_ranker(self.spec, device, self.options, self.orders_only)
 
-    def open_lists(self, ranker: Ranker, dry: bool = False) -> Ledger:
-        """Open its ledger, as `open_ledger`; one in memory is enough for answers without a price."""
-        return self.open_ledger(ranker.key, dry=dry or not ranker.calls.paid)
-
     def open_reranker(self, device: str) -> Reranker:
         """Open it to order what searches find; UsageError as `open_ranker`."""
         ranker = self.open_plain(device)
-        return Reranker(ranker, self.open_lists(ranker), self.budget if ranker.calls.paid else sys.maxsize)
+        if not ranker.calls.paid:
+            return Reranker(ranker, None)
+        return Reranker(ranker, BudgetedTeacher(ranker, self.open_ledger(ranker.key), self.budget))
 
 
 def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: bool = False) -> Ranker:

@@ -24,11 +24,13 @@ from index.embedders.options import EmbedderOptions
 from index.errors import BudgetError, RetrievalError
 from index.images.decode import read_photo
 from index.images.file import ImageFile
+from index.images.sources import find_images
 from index.rankers.again import FIRST, Reranker, windows
 from index.rankers.base import Ranker
 from index.rankers.registry import RankerSpec
 from index.search import Searcher, open_searcher
 from index.stores.filters import Filter
+from index.teachers.client import BudgetedTeacher
 from index.teachers.ledger import IN_MEMORY, Ledger
 
 COUNT = 60
@@ -41,7 +43,7 @@ def colour_of(path: Path) -> np.ndarray:
 class Known(Ranker):
     """Orders by a number that each photo's name is."""
 
-    calls = Calls(batch=1)
+    calls = Calls(batch=1, paid=True)
     key = name = spec = "known"
     options, asked, most = EmbedderOptions(), 0, 10
 
@@ -71,7 +73,7 @@ def index(photos: Path, tmp_path: Path, student_file: Path) -> Path:
 
 def order(ranker: Ranker, photos: Path, length: int, ledger: Ledger, budget: int = 100) -> list[int]:
     files = [ImageFile(photos / f"{i}.png", f"{i}.png") for i in range(length)][::-1]
-    found = Reranker(ranker, ledger, budget).order(
+    found = Reranker(ranker, BudgetedTeacher(ranker, ledger, budget)).order(
         read_photo(ImageFile(photos.parent / "query.png", "query.png")), files, [f.name for f in files]
     )
     return [length - 1 - place for place in found]
@@ -139,6 +141,17 @@ def test_an_endpoint_orders_what_the_student_found(index: Path, tmp_path: Path):
     assert set(server.charged.values()) == {1}
 
 
+def test_preferences_order_what_they_tell_of_and_no_more(index: Path, photos: Path, tmp_path: Path):
+    searcher = open_searcher(index)
+    photo = read_photo(find_images([photos])[0])
+    found = searcher.find([photo], "student", FIRST).results.ids[0].tolist()
+    names = [searcher.index.items[item].name for item in found]
+    (tmp_path / "p.csv").write_text(f"query,better,worse\n{photo.name},{names[3]},{names[1]}\n")
+    spec = RankerSpec(str(tmp_path / "p.csv"), EmbedderOptions())
+    again = open_searcher(index, ranker=spec).find([photo], "rerank", FIRST).results.ids[0].tolist()
+    assert again == [found[3], found[1], found[0], found[2], *found[4:]]
+
+
 def test_a_photo_that_is_gone_is_named(index: Path, photos: Path, tmp_path: Path):
     (tmp_path / "judge.py").write_text("def first(query, candidates):\n    return [0]\nfirst.key = '1'\n")
     spec = RankerSpec(f"{tmp_path / 'judge.py'}:first", EmbedderOptions(), tmp_path / "l.sqlite", 99)
@@ -165,7 +178,7 @@ def test_the_commands_say_the_price_first(index: Path, photos: Path, tmp_path: P
         search = ["search", index, tmp_path / "query.png", "--mode", "rerank", "-k", 3, "--json", *asked]
         refused = run(*search, 0)
         assert refused.exit_code == 1
-        assert "up to 9 lists are asked about; 0 of the budget of 0 are spent" in refused.stderr
+        assert "orders the first 50 results: up to 9 lists, of a budget of 0." in refused.stderr
         found = run(*search, 9)
         assert found.exit_code == 0, found.stderr
         results = json.loads(found.stdout)["queries"][0]["results"]
