@@ -56,23 +56,6 @@ class Learnt:
     pull: float | None  # the pull to the start that was chosen; None where no map beat the start clearly
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """How well vectors order candidates as a ranker does."""
-
-    tau: float  # Kendall's, the mean over lists
-    top_1: float  # share of lists of which both put the same candidate first
-
-    @classmethod
-    def of(cls, vectors: NDArray[np.float32], lists: Answered) -> "Agreement":
-        """Measure it; NaN where no list tells candidates apart."""
-        return cls(mean_agreement(vectors, lists), top_1(vectors, lists))
-
-    def __str__(self) -> str:
-        """Both, as in `0.653 and 0.48`."""
-        return f"{self.tau:.3f} and {self.top_1:.2f}"
-
-
 def start_from(features: NDArray[np.float32], pool: int) -> NDArray[np.float32]:
     """Project `(n, features)` of photos to unit rows: whitened principal components of the first, a pool."""
     known = features[:pool]
@@ -88,23 +71,30 @@ def agreement(vectors: NDArray[np.float32], lists: Answered) -> NDArray[np.float
         return np.where(told, signs, 0).sum((1, 2)) / told.sum((1, 2))
 
 
-def top_1(vectors: NDArray[np.float32], lists: Answered) -> float:
-    """Compute the share of answers whose best candidate is the vectors' too; NaN of none."""
-    ranked = (lists.weights.sum(1) + lists.weights.sum(2)) > 0
-    some = ranked.any(axis=1)
-    best = np.where(ranked, _scores(vectors, lists), -np.inf).argmax(axis=1) == lists.weights.sum(2).argmax(1)
-    return float(best[some].mean()) if some.any() else float("nan")
+@dataclass(frozen=True)
+class Agreement:
+    """How well vectors order candidates as a ranker does."""
+
+    tau: float  # Kendall's, the mean over lists
+    top_1: float  # share of lists of which both put the same candidate first
+
+    @classmethod
+    def of(cls, vectors: NDArray[np.float32], lists: Answered) -> "Agreement":
+        """Measure it over the lists that tell candidates apart; NaN if none does."""
+        taus = agreement(vectors, lists)
+        told = np.isfinite(taus)
+        ranked = lists.weights.sum(1) + lists.weights.sum(2) > 0
+        found = np.where(ranked, _scores(vectors, lists), -np.inf).argmax(1)
+        same = found == lists.weights.sum(2).argmax(1)
+        return cls(*(float(each[told].mean()) if told.any() else float("nan") for each in (taus, same)))
+
+    def __str__(self) -> str:
+        """Both, as in `0.653 and 0.48`."""
+        return f"{self.tau:.3f} and {self.top_1:.2f}"
 
 
 def _scores(vectors: NDArray[np.float32], lists: Answered) -> NDArray[np.float32]:
     return np.einsum("nd,ncd->nc", vectors[lists.rows[:, 0]], vectors[lists.rows[:, 1:]])
-
-
-def mean_agreement(vectors: NDArray[np.float32], lists: Answered) -> float:
-    """Average `agreement` over the lists that have one; NaN if none has."""
-    found = agreement(vectors, lists)
-    found = found[np.isfinite(found)]
-    return float(found.mean()) if len(found) else float("nan")
 
 
 def list_mle(scores: Tensor, weights: Tensor) -> Tensor:
