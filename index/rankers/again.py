@@ -26,12 +26,14 @@ class Reranker:
         self.most = len(windows(FIRST))  # lists that one search asks about
         self._ranker, self._paid = ranker, paid
 
-    def describe_price(self, searches: int) -> str:
-        """Say what so many searches ask for at most; nothing of a ranker without a price."""
+    def describe_price(self, searches: int, price: float | None = None) -> str:
+        """Say what so many searches cost at most, at a price of a thousand lists; nothing if free."""
         if self._paid is None:
             return ""
-        lists, budget = count(searches * self.most, "list"), self._paid.budget
-        return f"{self.name} orders the first {FIRST} results: up to {lists}, of a budget of {budget}."
+        lists, budget = searches * self.most, self._paid.budget
+        money = "" if price is None else f", at {lists * price / 1000:,.2f}"
+        asked = f"{count(lists, 'list')}{money}"
+        return f"{self.name} orders the first {FIRST} results: up to {asked}, of a budget of {budget}."
 
     def order(self, query: Photo, files: Sequence[ImageFile], digests: Sequence[str]) -> list[int]:
         """Order n candidates, present best first, given by files and content digests: their positions.

@@ -207,7 +207,7 @@ def build_search_tab(searcher: Searcher, price: float | None = None, title: str 
     alone = "teacher" not in searcher.index.manifest.spaces
     names = [(i, items[i].name) for i in spread]
     missing = searcher.teacher_missing if "asymmetric" in searcher.modes else ""
-    note = searcher.reranker.describe_price(1) if searcher.reranker else ""
+    note = searcher.reranker.describe_price(1, price) if searcher.reranker else ""
     words = bool(searcher.text_modes)
     html = render_search(searcher.modes, names, searcher.columns, alone, words, missing, note)
     add_html(html, "search", SCRIPTS, [search, picture, details])
