@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
-from app.cli.options import RANKERS, Device, DryRun, Images, LedgerFile, OrdersOnly, Price, option
+from app.cli.options import Device, DryRun, Images, LedgerFile, Price, option
 from app.cli.teacher_options import TeacherOptions, read_options
+
+RANKERS = "Address of a chat or rerank endpoint, .csv or .parquet of query,better,worse, or file.py:function."
 
 
 def judge(
@@ -14,7 +16,9 @@ def judge(
     ranker: Annotated[str, option(RANKERS)],
     out: Annotated[Path, option("The .npz or .parquet of vectors to write.")],
     budget: Annotated[int, typer.Option(help="Most lists to ask about, ever.", min=1)] = 500,
-    orders_only: OrdersOnly = False,
+    orders_only: Annotated[
+        bool, typer.Option("--orders-only", help="The ranker is a teacher with vectors: use its orders.")
+    ] = False,
     queries: Annotated[
         list[str] | None, option("Photos that get a vector, and are asked about in no list. May repeat.")
     ] = None,

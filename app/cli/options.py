@@ -30,12 +30,8 @@ Steps = Annotated[int | None, option("Training steps.", "by the number of images
 Seed = Annotated[int, option("Random seed.")]
 Device = Annotated[str, option("auto, cpu or cuda.")]
 Teacher = Annotated[str | None, option("Teacher to use, if it has moved since indexing.")]
-RANKERS = "Address of a chat or rerank endpoint, .csv or .parquet of query,better,worse, or file.py:function."
-Ranker = Annotated[str | None, option(f"Orders the student's first 50 in mode rerank. {RANKERS}", False)]
-OrdersOnly = Annotated[
-    bool, typer.Option("--orders-only", help="The ranker is a teacher with vectors: use its orders.")
-]
-Paid = Annotated[int, typer.Option("--budget", help="Most images or lists to ask a teacher about, ever.")]
+Ranker = Annotated[str | None, option("As of `judge`: orders 50 results in mode rerank.", False)]
+Paid = Annotated[int, typer.Option("--budget", help="Most paid answers, ever.")]
 TextTeacher = Annotated[
     str | None,
     typer.Option(

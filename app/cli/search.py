@@ -13,7 +13,6 @@ from app.cli.options import (
     IndexFolder,
     Json,
     LedgerFile,
-    OrdersOnly,
     Paid,
     Price,
     Ranker,
@@ -42,7 +41,6 @@ def search(
     model: Student = None,
     teacher: Teacher = None,
     ranker: Ranker = None,
-    orders_only: OrdersOnly = False,
     teacher_option: TeacherOptions = None,
     text_teacher: TextTeacher = None,
     tokenizer: Tokenizer = None,
@@ -57,7 +55,7 @@ def search(
     from index.stores.filters import Filter, parse_where
 
     wanted = Filter(prefix, parse_where(where or ()), cut)
-    judge = describe_ranker(ranker, teacher_option, ledger, budget, orders_only, teacher)
+    judge = describe_ranker(ranker, teacher_option, ledger, budget, teacher)
     spec = describe_teacher(teacher, None if judge else teacher_option, ledger, budget)
     text = describe_text(text_teacher, tokenizer, text_option, ledger, budget)
     answers = search_files(
@@ -88,7 +86,6 @@ def evaluate(
     ] = None,
     teacher: Teacher = None,
     ranker: Ranker = None,
-    orders_only: OrdersOnly = False,
     teacher_option: TeacherOptions = None,
     budget: Paid = 0,
     ledger: LedgerFile = None,
@@ -101,7 +98,7 @@ def evaluate(
     from index.evaluation.rankings import Options
 
     options = Options(mode, whiten)
-    judge = describe_ranker(ranker, teacher_option, ledger, budget, orders_only, teacher)
+    judge = describe_ranker(ranker, teacher_option, ledger, budget, teacher)
     spec = describe_teacher(teacher, None if judge else teacher_option, ledger, budget)
     scores = evaluate_by_name(index, queries, labels, revisited, spec, device, options, judge)
     as_text = format_revisited if revisited else format_scores
@@ -132,7 +129,6 @@ def serve(
     model: Student = None,
     teacher: Teacher = None,
     ranker: Ranker = None,
-    orders_only: OrdersOnly = False,
     teacher_option: TeacherOptions = None,
     text_teacher: TextTeacher = None,
     tokenizer: Tokenizer = None,
@@ -179,7 +175,7 @@ def serve(
         raise UsageError("--queries and --labels go together: give both CSV files.")
     labelled = (queries, labels) if queries and labels else None
     options = ServerOptions(host, port, auth, max_upload_mb, mcp, price, root_path, labelled, title)
-    judge = describe_ranker(ranker, teacher_option, ledger, budget, orders_only, teacher)
+    judge = describe_ranker(ranker, teacher_option, ledger, budget, teacher)
     spec = describe_teacher(teacher, None if judge else teacher_option, ledger, budget)
     text = describe_text(text_teacher, tokenizer, text_option, ledger, budget)
     serve_page(

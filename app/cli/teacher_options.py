@@ -45,21 +45,14 @@ def describe_teacher(
 
 
 def describe_ranker(
-    name: str | None,
-    options: Sequence[str] | None,
-    ledger: Path | None,
-    budget: int,
-    orders_only: bool,
-    teacher: str | None,
+    name: str | None, options: Sequence[str] | None, ledger: Path | None, budget: int, teacher: str | None
 ) -> "RankerSpec | None":
     """Read what a command line says of a ranker, if it names one; UsageError if a teacher is named, too."""
     from index.rankers.registry import RankerSpec
 
     if name and teacher:
         raise UsageError("--teacher and --ranker do not go together. Give one of them.")
-    if orders_only and not name:
-        raise UsageError("--orders-only is of a ranker. Give --ranker.")
-    return RankerSpec(name, read_options(options), ledger, budget, orders_only=orders_only) if name else None
+    return RankerSpec(name, read_options(options), ledger, budget) if name else None
 
 
 def describe_text(

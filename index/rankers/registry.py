@@ -153,10 +153,10 @@ def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: b
     """Open a ranker; UsageError if that cannot be.
 
     The spec is the address of a chat or rerank endpoint, a file of preferences (.csv, .parquet), a Python
-    callable or, for `orders_only`, a teacher with vectors, as for `open_embedder`. Options are what it does
-    not say.
+    callable or a teacher with vectors, as for `open_embedder`: an .onnx or .npz file is one, and anything for
+    `orders_only`. Options are what the spec does not say.
     """
-    if orders_only:
+    if orders_only or spec.endswith((".onnx", ".npz")):
         return VectorsRanker(open_embedder(spec, device, options))
     if spec.startswith(("http://", "https://")):
         return (ChatRanker if spec.rstrip("/").endswith(CHAT) else RerankRanker)(spec, options)
@@ -166,5 +166,5 @@ def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: b
         return CallableRanker(spec, options)
     raise UsageError(
         f"{spec} is no ranker. Give the address of a chat or rerank endpoint, a .csv or .parquet "
-        "of query,better,worse, file.py:function, or a teacher with --orders-only."
+        "of query,better,worse, file.py:function, or an .onnx or .npz file of a teacher with vectors."
     )

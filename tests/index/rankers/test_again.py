@@ -198,9 +198,7 @@ def test_orders_of_the_teacher_give_its_own_ranking(
     """As mode `rerank` by vectors, as far as the windows reach."""
     student, teacher = OnnxEmbedder(student_file), OnnxEmbedder(teacher_file)
     vectors = Searcher(build_index([photos], student, tmp_path / "idx", teacher), student, teacher)
-    orders = open_searcher(
-        tmp_path / "idx", ranker=RankerSpec(str(teacher_file), EmbedderOptions(), orders_only=True)
-    )
+    orders = open_searcher(tmp_path / "idx", ranker=RankerSpec(str(teacher_file), EmbedderOptions()))
     photo = read_photo(ImageFile(tmp_path / "query.png", "query.png"))
     first = vectors.find([photo], "student", FIRST).results.ids[0].tolist()
     truth = [i for i in vectors.find([photo], "teacher", COUNT).results.ids[0].tolist() if i in first]
