@@ -119,7 +119,7 @@ class World:
         ranking, size = self.rank(vectors), len(self.pool.digests)
         relevant = self.labels[:size][ranking] == self.labels[size:, None]
         overlap = overlap_at_k(ranking[:, :10], truth[:, :10])
-        return 100 * float(overlap.mean()), 100 * float(average_precision(relevant).mean())
+        return 100 * float(overlap.mean()), 100 * float(np.nanmean(average_precision(relevant)))
 
     def plan(self, vectors: NDArray[np.float32], paid: Sequence[Rows], budget: int, seed: int) -> list[Rows]:
         """Plan lists as `judge` does; those that are paid for among them."""
