@@ -178,9 +178,13 @@ class SearchPage:
         return {
             mode: Cost(learnt_from=int(learnt) if learnt else None)
             if mode == "student"
-            else Cost(self._price if mode in ("teacher", "rerank") else None)
+            else Cost(self._price if mode in ("teacher", "rerank") else None, calls=self._calls(mode))
             for mode in modes
         }
+
+    def _calls(self, mode: str) -> int:
+        reranker = self.searcher.reranker
+        return reranker.most if mode == "rerank" and reranker else 1
 
 
 def build_search_tab(searcher: Searcher, price: float | None = None, title: str = "") -> None:
@@ -203,7 +207,9 @@ def build_search_tab(searcher: Searcher, price: float | None = None, title: str 
     alone = "teacher" not in searcher.index.manifest.spaces
     names = [(i, items[i].name) for i in spread]
     missing = searcher.teacher_missing if "asymmetric" in searcher.modes else ""
-    html = render_search(searcher.modes, names, searcher.columns, alone, bool(searcher.text_modes), missing)
+    note = searcher.reranker.describe_price(1, price) if searcher.reranker else ""
+    words = bool(searcher.text_modes)
+    html = render_search(searcher.modes, names, searcher.columns, alone, words, missing, note)
     add_html(html, "search", SCRIPTS, [search, picture, details])
 
 
