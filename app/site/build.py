@@ -74,8 +74,10 @@ def build_site_by_name(index: Path, out: Path, options: SiteOptions) -> str:
     return build_site(open_searcher(index, with_teacher=False), out, options)
 
 
-def build_site(searcher: Searcher, out: Path, options: SiteOptions) -> str:
-    """Write the site of an open index, as `build_site_by_name`."""
+def build_site(
+    searcher: Searcher, out: Path, options: SiteOptions, pictures: dict[str, str] | None = None
+) -> str:
+    """Write the site of an open index, as `build_site_by_name`; `pictures` has one address for each size."""
     index, student = searcher.index, searcher.models["student"]
     assert isinstance(student, OnnxEmbedder)
     folder = SiteFolder(out, options.update)
@@ -84,8 +86,9 @@ def build_site(searcher: Searcher, out: Path, options: SiteOptions) -> str:
     items, made = list(index.iter_items()), index.manifest.spaces["student"]
     layout, large = Layout.of([item.digest for item in items]), is_large(index)
     module, wasm = find_runtime(options.runtime)
-    pictures = {"small": options.pictures, "large": options.pictures}
-    if not options.pictures:
+    if options.pictures:
+        pictures = pictures or {"small": options.pictures, "large": options.pictures}
+    else:
         pictures = write_pictures(folder, [items[i] for i in layout.order], options.large)
     files = {
         "module": folder.put(module, ".js"),
