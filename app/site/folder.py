@@ -45,11 +45,14 @@ class SiteFolder:
         return self.put(gzip.compress(data, 9, mtime=0))
 
     def pack_together(self, files: list[bytes]) -> str:
-        """`pack` files that belong together, as `NAME-0.bin` and so on, and return `NAME`."""
+        """`pack` files that belong together, as `NAME-0.bin` and so on, and return `NAME`.
+
+        They are many: by level 9 they would lose another 4 %, in six times the time.
+        """
         name = f"{DATA}/{content_digest(b''.join(files))}"
         for i, data in enumerate(files):
             if not self.has(file := f"{name}-{i}.bin"):
-                self.write(file, gzip.compress(data, 9, mtime=0))
+                self.write(file, gzip.compress(data, 7, mtime=0))
         return name
 
     def read(self, name: str) -> bytes:

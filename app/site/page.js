@@ -262,7 +262,7 @@ async function addExamples() {
 async function workOffline() {
   try {
     await navigator.serviceWorker.register('sw.js');
-    const [{active}] = await Promise.all([navigator.serviceWorker.ready, gallery.ready()]);
+    const {active} = await navigator.serviceWorker.ready;
     const got = performance.getEntriesByType('resource').map(({name}) => name);
     active.postMessage({keep: [location.href.replace(/#.*/, ''), ...got, ...gallery.scripts]});
   } catch {}  // no https, or not allowed: it works online
@@ -284,7 +284,7 @@ async function start() {
   if (linked !== null) useItem(await gallery.item(linked));
   else if (key) complain('The photo of this address is no longer in the gallery.');
   addExamples().catch(() => {});
-  workOffline();
+  gallery.ready().then(() => setTimeout(workOffline, 1000), () => {});  // it takes nothing from the first search
 }
 
 start();
