@@ -3,7 +3,7 @@
 
 import {Gallery, NEVER, find, top, unfold} from './gallery.js';
 
-const KEPT = 256;  // files that are kept unpacked, those used last
+const KEPT = 128;  // files that are kept unpacked, those used last
 const MORE = 3;  // photos for each result whose rows are got
 const ROUGH = Float32Array.from({length: 256}, (_, folded) => unfold(folded));
 const read = bytes => JSON.parse(new TextDecoder().decode(bytes));

@@ -16,7 +16,7 @@ from app.site.folder import SiteFolder
 from app.site.gallery import facts_of, fold, pack_codes, pack_rows
 from index.errors import needs
 from index.feedback import as_floats
-from index.progress import progress
+from index.progress import progress, say
 from index.stores.base import Store
 from index.stores.records import CHUNK, Item, Space
 from index.vectors import Ids, Vectors
@@ -62,6 +62,7 @@ class Lists:
         held = min(QUERIES, -(-len(index) // 10))
         own, rest = np.sort(shuffled[:held]), np.sort(shuffled[held:][: TRAIN_PER_LIST * wanted])
         if known is None or not wanted / 2 <= len(known) <= 2 * wanted:
+            say(f"Dividing {len(index):,} photos into {wanted:,} lists.")
             sample = read_rows(index, rest)
             kmeans = faiss.Kmeans(
                 sample.shape[1], wanted, niter=ROUNDS, seed=1, spherical=True, min_points_per_centroid=1
