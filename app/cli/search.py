@@ -160,6 +160,10 @@ def serve(
         ),
     ] = None,
     mcp: Annotated[bool, typer.Option("--mcp", help="Be an MCP server too, at /mcp.")] = False,
+    local: Annotated[
+        bool,
+        typer.Option("--local", help="Offer a page at local/ whose search runs in the visitor's browser."),
+    ] = False,
     root_path: Annotated[str, option("Path at which a proxy shows the server, as /photos.", "none")] = "",
     device: Device = "auto",
 ) -> None:
@@ -174,7 +178,7 @@ def serve(
     if (queries is None) != (labels is None):
         raise UsageError("--queries and --labels go together: give both CSV files.")
     labelled = (queries, labels) if queries and labels else None
-    options = ServerOptions(host, port, auth, max_upload_mb, mcp, price, root_path, labelled, title)
+    options = ServerOptions(host, port, auth, max_upload_mb, mcp, price, root_path, labelled, title, local)
     judge = describe_ranker(ranker, teacher_option, ledger, budget, teacher)
     spec = describe_teacher(teacher, None if judge else teacher_option, ledger, budget)
     text = describe_text(text_teacher, tokenizer, text_option, ledger, budget)

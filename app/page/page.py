@@ -25,12 +25,16 @@ def build_page(
     price: float | None = None,
     labelled: tuple[Path, Path] | None = None,
     title: str = "",
+    local: bool = False,
 ) -> gr.Blocks:
-    """Lay out the page; `price` and `labelled` are as for `build_report_tab`, `title` for `SearchPage`."""
+    """Lay out the page; `price` and `labelled` are as for `build_report_tab`, `title` for `SearchPage`.
+
+    `local` says whether there is the page `local/` to lead to.
+    """
     Context.id = 0  # an open page names parts by number: after an index is replaced they must be the same
     with gr.Blocks(title="retrieval", analytics_enabled=False, fill_width=True) as page:
         script = ROVE.read_text() + Path(__file__).with_name("tabs.js").read_text()
-        heading = render_heading(searcher.index, read_run(searcher.index))
+        heading = render_heading(searcher.index, read_run(searcher.index), local)
         gr.HTML(heading, js_on_load=script, elem_classes="heading", apply_default_css=False)
         with gr.Tabs(elem_classes="tabs"):
             with gr.Tab("Search", id="search"):

@@ -48,8 +48,11 @@ render_note = PARTS.note  # a line in place of results
 render_error = partial(PARTS.note, kind="note error")  # a line that says what went wrong and what to do
 
 
-def render_heading(index: Store, run: Mapping[str, Any] | None = None) -> str:
-    """Show what is searched, and by which models; `run` is what is known of the student's training."""
+def render_heading(index: Store, run: Mapping[str, Any] | None = None, local: bool = False) -> str:
+    """Show what is searched, and by which models; `run` is what is known of the student's training.
+
+    With `local` there is a link to the page that searches in the visitor's browser.
+    """
     spaces = index.manifest.spaces
     made = ""
     with suppress(KeyError, TypeError, ValueError):  # of another version
@@ -65,7 +68,7 @@ def render_heading(index: Store, run: Mapping[str, Any] | None = None) -> str:
         for name in ("student", "teacher")
         if (space := spaces.get(name))
     ]
-    return PARTS.heading(ICON, len(index), models)
+    return PARTS.heading(ICON, len(index), models, local)
 
 
 def add_html(

@@ -61,6 +61,7 @@ class ServerOptions:
     root: str = ""  # path at which a proxy shows the server, such as `/photos`; empty for none
     labelled: tuple[Path, Path] | None = None  # labelled queries and the gallery's labels, for the report
     title: str = ""  # column of the metadata that names images on the page; empty takes their file names
+    local: bool = False  # whether there is a page at `local/` whose search runs in the visitor's browser
 
     def __post_init__(self) -> None:
         user, colon, secret = self.password.partition(":")
@@ -117,6 +118,11 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
     app.include_router(build_pictures(pictures))
     app.include_router(build_api(shared))
     app.include_router(build_embeddings(shared))
+    shown = options or ServerOptions()
+    if shown.local:
+        from app.server.local import build_local
+
+        app.mount("/local", build_local(searcher, shown.title, cache))
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -142,8 +148,7 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
         first = error.errors()[0]
         return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}."}, 422)
 
-    shown = options or ServerOptions()
-    page = build_page(shared, shown.price, shown.labelled, shown.title)
+    page = build_page(shared, shown.price, shown.labelled, shown.title, shown.local)
     harden(page)
     theme = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     return gr.mount_gradio_app(
