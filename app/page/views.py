@@ -48,8 +48,11 @@ render_note = PARTS.note  # a line in place of results
 render_error = partial(PARTS.note, kind="note error")  # a line that says what went wrong and what to do
 
 
-def render_heading(index: Store, run: Mapping[str, Any] | None = None) -> str:
-    """Show what is searched, and by which models; `run` is what is known of the student's training."""
+def render_heading(index: Store, run: Mapping[str, Any] | None = None, named: bool = True) -> str:
+    """Show what is searched, and by which models if they are `named`.
+
+    `run` is what is known of the student's training.
+    """
     spaces = index.manifest.spaces
     made = ""
     with suppress(KeyError, TypeError, ValueError):  # of another version
@@ -63,7 +66,7 @@ def render_heading(index: Store, run: Mapping[str, Any] | None = None) -> str:
             f"{format_length(space)}, {format_bytes(space.vector_bytes)} per image",
         )
         for name in ("student", "teacher")
-        if (space := spaces.get(name))
+        if named and (space := spaces.get(name))
     ]
     return PARTS.heading(ICON, len(index), models)
 

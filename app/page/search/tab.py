@@ -4,6 +4,7 @@ import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -29,7 +30,8 @@ from app.page.search.views import (
     render_waiting,
 )
 from app.page.views import ROVE, add_html, render_error
-from app.server.api import only_of, require_item
+from app.server.api import require_item
+from app.server.labels import NONE, Labels
 from app.server.pictures import make_jpeg
 from index.duplicates import fold_near
 from index.errors import ImageError, RetrievalError, UsageError, needs
@@ -50,18 +52,17 @@ PREVIEW = 1024  # pixels
 class SearchPage:
     """Answers the scripts of one page. Several people use it at once."""
 
-    def __init__(self, searcher: Searcher, price: float | None = None, title: str = "") -> None:
+    def __init__(self, searcher: Searcher, price: float | None = None, labels: Labels = NONE) -> None:
         """Serve a searcher.
 
-        `price` is that of a thousand answers of its teacher, if they have one; `title` the column of the
-        metadata that names images, empty for the names of their files.
+        `price` is that of a thousand answers of its teacher, if they have one; `labels` says what of the
+        metadata is written on cards.
 
         Raises:
             UsageError: There is no such column.
         """
-        if title and title not in (known := searcher.columns or {}):
-            raise UsageError(f"--title: no column {title!r} here{only_of(known)}.")
-        self._title = title
+        labels.require_columns(searcher.columns or ())
+        self._label = partial(labels.of, searcher.index)
         self.scales = Scales(searcher)
         self.searcher = searcher
         self._price = price
@@ -106,7 +107,7 @@ class SearchPage:
             item = int(asked)
             index = self.searcher.index
             require_item(index, item)
-            return render_details(item, index.items[item], index.metadata_of(item))
+            return render_details(item, index.items[item], index.metadata_of(item), self._label(item))
         except (TypeError, ValueError):
             return render_error("There is no such image in this index.")
         except RetrievalError as reason:
@@ -140,7 +141,7 @@ class SearchPage:
         agreed = agreement(*columns) if len(columns) == 2 else None
         others = columns[::-1] if len(columns) == 2 else [None]
         html = [
-            render_column(one, index, other, self._title, self.scales.get(one.mode), self._fold(one))
+            render_column(one, index, other, self._label, self.scales.get(one.mode), self._fold(one))
             for one, other in zip(columns, others, strict=True)
         ]
         waiting = (request.modes[1], request.k) if request.soon and len(request.modes) == 2 else None
@@ -183,9 +184,14 @@ class SearchPage:
         }
 
 
-def build_search_tab(searcher: Searcher, price: float | None = None, title: str = "") -> None:
-    """Lay out the search in the tab that is open; arguments as for `SearchPage`."""
-    page = SearchPage(searcher, price, title)
+def build_search_tab(
+    searcher: Searcher, price: float | None = None, labels: Labels = NONE, shop: bool = False
+) -> None:
+    """Lay out the search in the tab that is open.
+
+    `shop` leaves out what compares models; the other arguments are as for `SearchPage`.
+    """
+    page = SearchPage(searcher, price, labels)
 
     # Functions, because Gradio marks what scripts may call, and methods take no marks.
     def search(asked: Mapping[str, Any] | DataWithFiles) -> dict[str, Any]:
@@ -200,10 +206,15 @@ def build_search_tab(searcher: Searcher, price: float | None = None, title: str 
     items = searcher.index.items
     spread = sorted({i * len(items) // EXAMPLES for i in range(EXAMPLES)}) if items else []
     # A teacher that is only missing keeps its column, in which the page says why.
-    alone = "teacher" not in searcher.index.manifest.spaces
+    alone = shop or "teacher" not in searcher.index.manifest.spaces
     names = [(i, items[i].name) for i in spread]
-    missing = searcher.teacher_missing if "asymmetric" in searcher.modes else ""
-    html = render_search(searcher.modes, names, searcher.columns, alone, bool(searcher.text_modes), missing)
+    missing = searcher.teacher_missing if "asymmetric" in searcher.modes and not shop else ""
+    columns = searcher.columns and {
+        name: values
+        for name, values in searcher.columns.items()
+        if name not in (labels.title, labels.link)  # nobody looks for one of these in a list
+    }
+    html = render_search(searcher.modes, names, columns, alone, bool(searcher.text_modes), missing, shop)
     add_html(html, "search", SCRIPTS, [search, picture, details])
 
 
@@ -219,4 +230,8 @@ def _open(asked: Mapping[str, Any] | DataWithFiles) -> tuple[Mapping[str, Any], 
 
 def _spoken(columns: Sequence[SearchColumn]) -> str:
     """Say what a screen reader reads once results are there."""
-    return ", ".join(f"{len(column.ids)} results of {column.mode}" for column in columns if column.found)
+    several = len(columns) > 1
+    said = [
+        f"{len(each.ids)} results{f' of {each.mode}' if several else ''}" for each in columns if each.found
+    ]
+    return ", ".join(said)

@@ -8,6 +8,7 @@ from typing import Any
 from app.page.search.columns import Agreement, SearchColumn, rank_shifts
 from app.page.search.strength import Scale
 from app.page.views import format_bytes, render_note, thumbnail_url
+from app.server.api import Label
 from index.html import load
 from index.stores.base import Store
 from index.stores.records import Item
@@ -63,6 +64,7 @@ def render_search(
     alone: bool = False,
     words: bool = False,
     missing: str = "",
+    shop: bool = False,
 ) -> str:
     """Show the search page before anything was searched.
 
@@ -73,11 +75,12 @@ def render_search(
         alone: Whether the page begins with one column, for there is nothing to compare with.
         words: Whether one may search by words.
         missing: Why the teacher's column is not the teacher, if it is not.
+        shop: Whether nothing is said of models.
     """
     second = "teacher" if "asymmetric" not in modes or "teacher" in modes else "asymmetric"
     others = [*([mode for mode in modes if mode != "student"] or ["teacher"]), "student"]
     ordered = columns and {name: _in_order(values) for name, values in columns.items()}
-    return SHELL.page(modes, others, second, examples, ordered, alone, words, missing)
+    return SHELL.page(modes, others, second, examples, ordered, alone, words, missing, shop)
 
 
 def _in_order(values: Sequence[str]) -> Sequence[str]:
@@ -92,14 +95,15 @@ def render_column(
     column: SearchColumn,
     index: Store,
     other: SearchColumn | None = None,
-    title: str = "",
+    label: Label = lambda item: {},
     scale: Scale | None = None,
     folded: Mapping[int, int] | None = None,
 ) -> str:
     """Show one column's results as cards, marked with how far each moved from the other column, if any.
 
-    `title` is the column of the metadata that names them; empty takes the names of their files. `scale` tells
-    how strong each match is, if that is known. `folded` maps near-duplicates to the result they lie under.
+    `label` tells their titles, captions and links; without a title the name of the file stands there. `scale`
+    tells how strong each match is, if that is known. `folded` maps near-duplicates to the result they lie
+    under.
     """
     if column.found is None:
         return render_note(column.missing)
@@ -109,7 +113,6 @@ def render_column(
     if other and other.found:
         name = LABELS[other.mode]
         marks = [_mark(shift, rank, name) for rank, shift in enumerate(rank_shifts(column, other), 1)]
-    titles = [index.metadata_of(item).get(title, "") if title else "" for item in column.ids]
     folded = folded or {}
     under = Counter(folded.values())
     cards = [
@@ -118,7 +121,7 @@ def render_column(
             item,
             score,
             index.items[item].name,
-            titles[rank - 1],
+            label(item),
             len(index.items[item].copies),
             mark,
             folded.get(item),
@@ -162,11 +165,16 @@ def render_numbers(
     return HTML.numbers(facts, totals, HEADINGS, rows, waiting_for, learnt, money)
 
 
-def render_details(item: int, entry: Item, metadata: Mapping[str, str]) -> str:
-    """Show what is known of an image of the gallery."""
+def render_details(
+    item: int, entry: Item, metadata: Mapping[str, str], label: Mapping[str, str] | None = None
+) -> str:
+    """Show what is known of an image of the gallery; `label` is its title, caption and link."""
     also = {"Also as": ", ".join(copy.name for copy in entry.copies)} if entry.copies else {}
     size = f"{entry.width} by {entry.height} pixels, {format_bytes(entry.size)}"
-    return HTML.details(entry.name, {"Size": size, "Id": item, **also, **metadata})
+    label = label or {}
+    told = (label.get("title"), label.get("link"))
+    known = {name: value for name, value in metadata.items() if value not in told}
+    return HTML.details(entry.name, label, {"Size": size, "Id": item, **also, **known})
 
 
 def _mark(shift: int | None, rank: int, other: str) -> Mark:
