@@ -125,9 +125,8 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
     else:
         app = _new_app()
     app.add_middleware(PageCompression)
-    app.add_middleware(
-        CORSMiddleware
-    )  # opens nothing: beside it Gradio's own, which any page may pass, rests
+    # It opens nothing: beside it Gradio's own, which lets every page read what Gradio answers, rests.
+    app.add_middleware(CORSMiddleware)
     app.add_middleware(Guard, rules=rules)  # added last, it comes first
     app.state.index = shared.index
     pictures = Pictures(shared.index, cache)
