@@ -10,9 +10,9 @@ from app.page.report.tab import build_report_tab
 from app.page.search.tab import build_search_tab
 from app.page.views import ROVE, add_html, render_heading
 from app.server.api import api_help
+from app.server.concurrency import SharedSearcher
 from app.server.labels import NONE, Labels
 from index.errors import needs
-from index.search import Searcher
 
 with needs("demo"):
     import gradio as gr
@@ -22,7 +22,7 @@ HERE = "PAGE-ADDRESS"  # api.js puts the address in its place
 
 
 def build_page(
-    searcher: Searcher,
+    searcher: SharedSearcher,
     price: float | None = None,
     labelled: tuple[Path, Path] | None = None,
     labels: Labels = NONE,

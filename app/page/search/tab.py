@@ -9,9 +9,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
+
 from app.page.search.columns import SearchColumn, agreement, search_column
 from app.page.search.query import (
     MAX_RESULTS,
+    WHOLE,
     Query,
     SearchRequest,
     query_of_address,
@@ -28,20 +31,22 @@ from app.page.search.views import (
     render_numbers,
     render_search,
     render_waiting,
+    render_why,
 )
+from app.page.search.why import LEAST_DROP, middle, occlusion_maps
 from app.page.views import ROVE, add_html, render_error
 from app.server.api import require_item
+from app.server.concurrency import SharedSearcher
 from app.server.labels import NONE, Labels
 from app.server.pictures import make_jpeg
 from index.duplicates import fold_near
 from index.errors import ImageError, RetrievalError, UsageError, needs
-from index.search import Searcher
 
 with needs("demo"):
     from cachetools import LRUCache
     from gradio.data_classes import DataWithFiles
 
-NAMES = ("crop", "cards", "ladder", "large", "entry", "search", "address", "controls")
+NAMES = ("crop", "cards", "ladder", "heat", "large", "entry", "search", "address", "controls")
 SCRIPTS = [ROVE, *(Path(__file__).with_name(f"{name}.js") for name in NAMES)]
 EXAMPLES = 12
 CACHED_BYTES = 64 << 20  # bytes of photos that are remembered, so that a crop of one need not send it again
@@ -52,7 +57,7 @@ PREVIEW = 1024  # pixels
 class SearchPage:
     """Answers the scripts of one page. Several people use it at once."""
 
-    def __init__(self, searcher: Searcher, price: float | None = None, labels: Labels = NONE) -> None:
+    def __init__(self, searcher: SharedSearcher, price: float | None = None, labels: Labels = NONE) -> None:
         """Serve a searcher.
 
         `price` is that of a thousand answers of its teacher, if they have one; `labels` says what of the
@@ -112,6 +117,37 @@ class SearchPage:
             return render_error("There is no such image in this index.")
         except RetrievalError as reason:
             return render_error(str(reason))
+
+    def why(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Show what a match rests on, by the student alone: 100 questions to a teacher would cost.
+
+        Args:
+            asked: The fields of a `SearchRequest` whose photo is known, and `hit`, a result's id.
+
+        Returns:
+            Of the query and of the hit: `maps`, rows of numbers from 0 to 1; `boxes`, the parts of the
+            pictures that they show, as in `View`; `said`, the same in words. Or `error`, one line of HTML.
+        """
+        try:
+            request, student = read_request(asked, self.searcher), self.searcher.models["student"]
+            require_item(self.searcher.index, hit := int(asked.get("hit", -1)))
+            query = None if request.text or request.address else self._find_query(request, None)
+            if query is None:
+                return {"error": render_error("This photo is not known any more. Search with it again.")}
+            both = (replace(query, view=request.view), query_of_item(self.searcher, hit))
+            first, second = (student.prepare(each.photo(student.decode_side)) for each in both)
+            whole, drops = occlusion_maps(
+                lambda images: self.searcher.embed_inputs(images, [query.name] * len(images)),
+                student.vector_type.similarity, first, second,
+            )  # fmt: skip
+        except (TypeError, ValueError):
+            return {"error": render_error("There is no such image in this index.")}
+        except RetrievalError as reason:
+            return {"error": render_error(str(reason))}
+        said = render_why(whole, drops)
+        maps = drops / np.maximum(drops.max((1, 2), keepdims=True), LEAST_DROP)
+        boxes = [middle(box, getattr(student, "crop", 1.0)) for box in (request.view.box, WHOLE)]
+        return {"maps": maps.round(3).tolist(), "boxes": boxes, "said": said}
 
     def _find_query(self, request: SearchRequest, photo: tuple[str, bytes] | None) -> Query | None:
         if photo is not None:
@@ -185,7 +221,7 @@ class SearchPage:
 
 
 def build_search_tab(
-    searcher: Searcher, price: float | None = None, labels: Labels = NONE, shop: bool = False
+    searcher: SharedSearcher, price: float | None = None, labels: Labels = NONE, shop: bool = False
 ) -> None:
     """Lay out the search in the tab that is open.
 
@@ -203,6 +239,9 @@ def build_search_tab(
     def details(item: Any) -> str:
         return page.details(item)
 
+    def why(asked: Mapping[str, Any]) -> dict[str, Any]:
+        return page.why(asked)
+
     items = searcher.index.items
     spread = sorted({i * len(items) // EXAMPLES for i in range(EXAMPLES)}) if items else []
     # A teacher that is only missing keeps its column, in which the page says why.
@@ -215,7 +254,7 @@ def build_search_tab(
         if name not in (labels.title, labels.link)  # nobody looks for one of these in a list
     }
     html = render_search(searcher.modes, names, columns, alone, bool(searcher.text_modes), missing, shop)
-    add_html(html, "search", SCRIPTS, [search, picture, details])
+    add_html(html, "search", SCRIPTS, [search, picture, details, why])
 
 
 def _open(asked: Mapping[str, Any] | DataWithFiles) -> tuple[Mapping[str, Any], tuple[str, bytes] | None]:

@@ -5,8 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from app.page.search.columns import Agreement, SearchColumn, rank_shifts
 from app.page.search.strength import Scale
+from app.page.search.why import LEAST_DROP, name_place
 from app.page.views import format_bytes, render_note, thumbnail_url
 from app.server.api import Label
 from index.html import load
@@ -175,6 +179,17 @@ def render_details(
     told = (label.get("title"), label.get("link"))
     known = {name: value for name, value in metadata.items() if value not in told}
     return HTML.details(entry.name, label, {"Size": size, "Id": item, **also, **known})
+
+
+def render_why(similarity: float, drops: NDArray[np.float32]) -> list[str]:
+    """Say what `occlusion_maps` found, of the query and of the hit."""
+    return [
+        f"What of {what} the match rests on: most of all the {name_place(each)}. With that covered, the "
+        f"similarity falls from {similarity:.2f} to {similarity - each.max():.2f}."
+        if each.max() >= LEAST_DROP / 2
+        else f"No part of {what} alone makes the match."
+        for what, each in zip(("your photo", "this result"), drops, strict=True)
+    ]
 
 
 def _mark(shift: int | None, rank: int, other: str) -> Mark:
