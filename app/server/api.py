@@ -39,12 +39,21 @@ PHOTO = {  # what the routes that read their body themselves tell of it
         "content": {"multipart/form-data": {"schema": FORM}, "application/json": {"schema": JSON}},
     }
 }
+FOUND: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"schema": {"type": "object"}}, "text/csv": {}}}
+}
+DETAIL = {"type": "object", "required": ["detail"], "properties": {"detail": {"type": "string"}}}
+ERRORS: dict[int | str, dict[str, Any]] = {  # what every route may answer
+    code: {"description": meaning, "content": {"application/json": {"schema": DETAIL}}}
+    for code, meaning in (("4XX", "The request cannot be answered."), ("5XX", "A model failed, or is busy."))
+}
+IDS = r"(\d{1,11}(,\d{1,11})*)?"  # as 3,5
 MOST_RESULTS = 500
 T = TypeVar("T")
 Label = Callable[[int], dict[str, str]]  # title, caption and link of an item, as far as it has them
 Mode = Annotated[str, Query(max_length=20)]
 Count = Annotated[int, Query(alias="k", ge=1, le=MOST_RESULTS)]
-Ids = Annotated[str, Query(max_length=500)]  # as 3,5
+Ids = Annotated[str, Query(max_length=500, json_schema_extra={"pattern": f"^{IDS}$"})]
 Format = Literal["json", "csv"]
 Where = Annotated[str, Query(max_length=1000)]  # conditions as for `parse_where`, between semicolons
 
@@ -147,7 +156,7 @@ def build_api(searcher: SharedSearcher, label: Label = lambda item: {}) -> APIRo
         except RetrievalError as reason:
             raise HTTPException(status_of(reason), as_sentence(reason)) from reason
 
-    @router.get("/search")
+    @router.get("/search", response_class=Response, responses=FOUND)
     async def by_id_or_words(
         id: int | None = None,  # noqa: A002
         text: Annotated[str | None, Query(max_length=LONGEST)] = None,
@@ -172,7 +181,7 @@ def build_api(searcher: SharedSearcher, label: Label = lambda item: {}) -> APIRo
             lambda: search_item(searcher, id, mode, count, where, examples).write(format, label),
         )
 
-    @router.post("/search", openapi_extra=PHOTO)
+    @router.post("/search", openapi_extra=PHOTO, response_class=Response, responses=FOUND)
     async def by_photo(
         request: Request,
         like: Ids = "",
@@ -229,7 +238,7 @@ def require_item(index: Store, item: int) -> None:
 def read_examples(index: Store, like: str, unlike: str) -> Examples:
     """Read ids such as `3,5`; HTTPException names one that is not in the index."""
     for name, ids in (("like", like), ("unlike", unlike)):
-        if not re.fullmatch(r"(\d{1,11}(,\d{1,11})*)?", ids, re.ASCII):
+        if not re.fullmatch(IDS, ids, re.ASCII):
             raise HTTPException(422, f"{name}: Give ids of photos of the index, as in 3,5.")
     wanted, unwanted = ([int(each) for each in ids.split(",") if each] for ids in (like, unlike))
     for item in (*wanted, *unwanted):

@@ -17,7 +17,7 @@ from typing import Any
 
 from app.page.background import Background
 from app.page.page import build_page
-from app.server.api import build_api, require_known
+from app.server.api import ERRORS, build_api, require_known
 from app.server.concurrency import TEXT, SharedSearcher
 from app.server.gradio_hardening import harden
 from app.server.guard import Guard, Rules, is_local
@@ -36,7 +36,7 @@ with needs("demo"):
     import uvicorn
     from fastapi import Depends, FastAPI, Request, Response
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse, RedirectResponse
+    from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
     from starlette.middleware.cors import CORSMiddleware
     from starlette.middleware.gzip import GZipMiddleware
@@ -153,7 +153,7 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
     async def docs() -> RedirectResponse:
         return RedirectResponse("./openapi.json" if shown.shop else "./?tab=api")
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> Response:
         """Count and time what was asked, for Prometheus."""
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
@@ -178,7 +178,8 @@ def _new_app(**options: Any) -> FastAPI:
     # FastAPI's own docs are scripts from elsewhere: ours are a tab of the page.
     bare: dict[str, Any] = dict.fromkeys(("docs_url", "redoc_url"))
     guarded = [Depends(require_known)]
-    return FastAPI(title="retrieval", version=version("retrieval"), dependencies=guarded, **bare, **options)
+    bare |= {"dependencies": guarded, "responses": ERRORS}
+    return FastAPI(title="retrieval", version=version("retrieval"), **bare, **options)
 
 
 def describe(searcher: Searcher) -> dict[str, Any]:
