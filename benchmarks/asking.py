@@ -95,10 +95,11 @@ def _distill(
 ) -> None:
     cut = ["--stages", str(args.stages)] if args.stages else []
     cut += ["--target-ms", str(args.target_ms)] if args.target_ms else []
+    cut += [part for helper in args.helper for part in ("--helper", helper)] if budget else []
     folder.mkdir(exist_ok=True)
     run(
         "distill", args.pool, "--teacher", vectors, "--out", folder / "student", "--seed", str(seed),
-        "--ledger", folder / "ledger.sqlite", "--recipe", ZERO if not budget else recipe,
+        "--ledger", folder / "ledger.sqlite", "--recipe", ZERO if not budget else recipe.partition("+")[0],
         "--budget", str(budget or FEWEST), "--size", str(args.size), *cut,
     )  # fmt: skip
 
@@ -119,6 +120,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--stages", type=int)
     parser.add_argument("--target-ms", type=float, help="to shrink to, while it learns")
+    parser.add_argument("--helper", action="append", default=[], help="free network, as `distill` takes it")
     parser.add_argument("--work", type=Path, default=Path("asking"), help="folder for all that is made")
     parser.add_argument("--out", type=Path, default=Path("asking.csv"))
     args = parser.parse_args()
@@ -128,12 +130,13 @@ def main() -> None:
 
     labelled = [entry.file for path in (args.gallery, args.queries) for entry in read_labels(path)]
     files = [*labelled, *find_images([args.pool])]
+    recipes = ["+".join([recipe, *map(name_teacher, args.helper)]) for recipe in args.recipes.split(",")]
     done = read_table(args.out)
     for teacher in args.teachers:
         vectors = keep_vectors(teacher, files, args.work)
         for seed in range(args.seeds):
             for budget in map(int, args.budgets.split(",")):
-                for recipe in args.recipes.split(",") if budget else [ZERO]:
+                for recipe in recipes if budget else [ZERO]:
                     setting = {
                         "teacher": name_teacher(teacher), "recipe": recipe, "size": str(args.size),
                         "stages": args.kept, "budget": str(budget), "seed": str(seed),

@@ -23,7 +23,7 @@ from index.stores.base import Batch
 from index.stores.faiss.vector_index import search_exact
 from index.stores.milvus.client import (
     FIELDS,
-    METRIC,
+    METRICS,
     Address,
     Client,
     as_row,
@@ -45,7 +45,7 @@ def make(client: Client, space: Space) -> MilvusIndex:
     name = collection_name(client.address.name, space.key, "student", space.key)
     client.drop_collection(name)
     manifest = Manifest(FORMAT, 0, "", [], 0, 0, 0, None, {}, {"student": space})
-    create_collection(client, name, space.dim, {"manifest": asdict(manifest), "columns": []})
+    create_collection(client, name, space, {"manifest": asdict(manifest), "columns": []})
     index(client, name, "FLAT", {})
     client.load_collection(name)
     return MilvusIndex(client, name)
@@ -54,7 +54,7 @@ def make(client: Client, space: Space) -> MilvusIndex:
 def index(client: Any, name: str, kind: str, params: Mapping[str, int]) -> None:
     """Build an index and wait for it."""
     wanted = client.prepare_index_params()
-    wanted.add_index("vector", index_type=kind, metric_type=METRIC, params=dict(params))
+    wanted.add_index("vector", index_type=kind, metric_type=METRICS["inner_product"], params=dict(params))
     client.create_index(name, wanted)
 
 
@@ -113,7 +113,7 @@ def search(
     """Print the median times of both ways, query by query in turns, and return the scores that ours finds."""
     space = MilvusSpace(collection, "student")
     space._made = made
-    params = {"metric_type": METRIC, "params": search_params(made.factory, made.probes, K)}
+    params = {"metric_type": METRICS["inner_product"], "params": search_params(made.factory, made.probes, K)}
     fields = ["digest", *FIELDS]
     times: dict[str, list[float]] = {"ours": [], "bare": [], "bare, ids alone": []}
     scores = []

@@ -38,7 +38,7 @@ def main() -> None:
     items = items_of(slice(0, args.count))
     for recall, share in ASKED:
         need = SearchTarget(recall, share * dim * args.count / GIB)
-        kind, params = choose_index(args.count, dim, need)
+        kind, params = choose_index(args.count, Space("", "", dim), need)
         if args.only not in (None, kind):
             continue
         # A collection for each: Milvus 2.3.5, with its data on disk, never finished a second index of one.

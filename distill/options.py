@@ -74,6 +74,7 @@ class Options:
     queries: tuple[str, ...] = ()
     also: tuple[str, ...] = ()  # photos to ask about before all others, as for `find_images`
     exclude: tuple[str, ...] = ()  # names that are left out of the pool, as for `find_images`
+    helpers: tuple[str, ...] = ()  # free networks that help to predict answers, as for `open_embedder`
 
     def __post_init__(self) -> None:
         for name, value in PRESETS.get(self.student, {}).items():

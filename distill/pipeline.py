@@ -16,6 +16,7 @@ from safetensors.torch import save
 from distill.ask import TeacherAnswers, consult
 from distill.fit import aim, as_shown, build_student, fit_student, open_backbone
 from distill.former import Former
+from distill.helpers import open_helpers
 from distill.model import quantize
 from distill.model.codes import PHOTOS, VIEWED, append_codes
 from distill.model.export import check_parity, count_parameters, describe_file, export_onnx
@@ -160,12 +161,12 @@ def read_student_pool(
     files: Sequence[ImageFile], teacher: Embedder, ledger: Ledger, fabric: Fabric, options: Options, most: int
 ) -> Pool:
     """`read_pool` for a student, once it is certain that this student can be trained and exported."""
-    backbone = open_backbone(options)
+    helpers, backbone = open_helpers(options.helpers, options.device), open_backbone(options)
     try_out(options.student, options.size, options.dim, options.stages, options.device)
     aim(build_student(deepcopy(backbone), options), options)
     side = stored_side(options.size)
     also = find_images(options.also) if options.also else ()
-    return read_pool(files, teacher, ledger, backbone, fabric, side, options.seed, most, also)
+    return read_pool(files, teacher, ledger, backbone, fabric, side, options.seed, most, also, helpers)
 
 
 def make_student(
@@ -281,6 +282,7 @@ def _describe(
             "options": asdict(teacher.options),
         },
         "options": asdict(options),
+        "helpers": list(pool.helpers),
         "data_digest": content_digest("".join(answered.digests).encode()),
         "ledger_digest": ledger.digest(answered.digests),
         "versions": {

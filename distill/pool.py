@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
+from distill.helpers import embed_helped, join_helpers
 from distill.model.backbone import Backbone
 from distill.model.pooling import StageMeans
 from distill.model.student import embed
@@ -33,12 +35,14 @@ class Pool:
     files: list[ImageFile]  # n image files
     digests: list[str]  # content digest of each
     pixels: NDArray[np.uint8]  # `(n, side, side, 3)` uint8
-    features: NDArray[np.float32]  # `(n, features)` float32 of the whole backbone, as in `StageMeans`
+    # `(n, features)` float32 of the whole backbone, as in `StageMeans`, behind the vectors of helpers
+    features: NDArray[np.float32]
     free_dim: int  # how many of them, the last, are what the backbone itself says of an image
     # Files that cannot be read, or that a file of vectors lacks
     failures: list[Failure] = field(default_factory=list)
     reader: PhotoReader = field(default_factory=PhotoReader)  # what read them
     also: frozenset[str] = frozenset()  # digests of images that are asked about before all others
+    helpers: tuple[str, ...] = ()  # keys of the helpers
 
     @property
     def free(self) -> NDArray[np.float32]:
@@ -56,6 +60,7 @@ def read_pool(
     seed: int,
     most: int = MOST,
     also: Sequence[ImageFile] = (),
+    helpers: Sequence[Embedder] = (),
 ) -> Pool:
     """Read a sample of a pool, of at most `most` distinct images, in the order of their digests.
 
@@ -68,12 +73,12 @@ def read_pool(
     reader = PhotoReader()
     digests = reader.digest(files)
     first = frozenset(reader.digest(also))
-    missing = teacher.find_missing(files, digests)
+    missing = {i: why for each in (teacher, *helpers) for i, why in each.find_missing(files, digests).items()}
     there = [i for i in range(len(files)) if i not in missing]
     sample = sample_pool([digests[i] for i in there], first | ledger.known(digests), most, seed)
     chosen = [there[i] for i in sample]
     pool = extract_features(
-        [files[i] for i in chosen], [digests[i] for i in chosen], backbone, side, fabric, reader
+        [files[i] for i in chosen], [digests[i] for i in chosen], backbone, side, fabric, reader, helpers
     )
     pool.failures[:0] = [Failure(files[i].location, why) for i, why in missing.items()]
     return replace(pool, also=first)
@@ -86,39 +91,48 @@ def extract_features(
     side: int,
     fabric: Fabric,
     reader: PhotoReader | None = None,
+    helpers: Sequence[Embedder] = (),
 ) -> Pool:
     """Decode files once, to squares of `side` pixels and to features of the whole backbone at its own size.
 
-    Those that cannot be read are left out, with their digests.
+    The vectors of `helpers` join the features. Those that cannot be read are left out, with their digests.
     """
     reader = reader or PhotoReader(0)
+    needed = max(MARGIN * max(side, backbone.side), *(helper.decode_side for helper in helpers), 0)
 
-    def prepare(file: ImageFile) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | Failure:
+    def prepare(file: ImageFile) -> list[Any] | Failure:
         try:
-            photo = reader.read(file, MARGIN * max(side, backbone.side))
+            photo = reader.read(file, needed)
+            inputs = [helper.prepare(photo) for helper in helpers]
         except ImageError as reason:
             return Failure(file.location, str(reason))
-        return square(photo.image, side, reduced=True), square(photo.image, backbone.side)
+        return [square(photo.image, side, reduced=True), square(photo.image, backbone.side), *inputs]
 
     rows: list[int] = []
     small: list[NDArray[np.uint8]] = []
     failures: list[Failure] = []
     describe = StageMeans(backbone)
     features: list[NDArray[np.float32]] = []
+    helped: list[list[NDArray[np.float32]]] = [[] for _ in helpers]
     with ThreadPoolExecutor(WORKERS) as workers, progress(len(files), "features") as bar:
-        waiting: list[NDArray[np.uint8]] = []
+        waiting: list[list[Any]] = []
         for i, views in enumerate(bounded_map(workers, prepare, files, ahead=2 * BATCH)):
             if isinstance(views, Failure):
                 failures.append(views)
             else:
                 rows.append(i)
                 small.append(views[0])
-                waiting.append(views[1])
+                waiting.append(views[1:])
             if waiting and (len(waiting) == BATCH or i + 1 == len(files)):
-                features.append(embed(describe, torch.from_numpy(np.stack(waiting)), fabric).numpy())
+                whole, *inputs = zip(*waiting, strict=True)
+                features.append(embed(describe, torch.from_numpy(np.stack(whole)), fabric).numpy())
+                for found, helper, some in zip(helped, helpers, inputs, strict=True):
+                    found.append(embed_helped(helper, some))
                 waiting.clear()
             bar.update()
     pixels = np.stack(small) if small else np.zeros((0, side, side, 3), np.uint8)
-    found = np.concatenate(features) if features else np.zeros((0, backbone.dim), np.float32)
+    own = np.concatenate(features) if features else np.zeros((0, backbone.dim), np.float32)
+    joined = join_helpers(own, [np.concatenate(found) for found in helped]) if features and helpers else own
     kept, named = [files[i] for i in rows], [digests[i] for i in rows]
-    return Pool(kept, named, pixels, found, backbone.dim, failures, reader)
+    keys = tuple(helper.key for helper in helpers)
+    return Pool(kept, named, pixels, joined, backbone.dim, failures, reader, helpers=keys)

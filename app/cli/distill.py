@@ -71,6 +71,14 @@ def distill(
         list[str] | None,
         option("Photos to ask about before all others, as the page's ask.txt. May repeat.", "none"),
     ] = None,
+    helper: Annotated[
+        list[str] | None,
+        option(
+            "A free network that helps to predict the teacher's answers, best the one that it was made from: "
+            "an ONNX file, a file of vectors, or file.py:function. May repeat.",
+            "none",
+        ),
+    ] = None,
     exclude: Exclude = None,
     select: Annotated[
         str, option("How to choose the images sent to the teacher: kmeans, kcenter or random.")
@@ -125,6 +133,7 @@ def distill(
         queries=tuple(queries or ()),
         also=tuple(also or ()),
         exclude=tuple(exclude or ()),
+        helpers=tuple(helper or ()),
     )
     check_student(chosen.student)
     if dry_run and former is None:

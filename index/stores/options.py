@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from index.errors import UsageError
+from index.stores.records import Space
 
 AUTO = "auto"
 
@@ -45,6 +46,12 @@ class IndexOptions:
             raise UsageError("--rescore is for codes. Give --codes, too, or leave it out.")
         if self.codes and self.factory != AUTO:
             raise UsageError("--factory is for vectors. Leave it out: codes are told --recall.")
+
+    def choose_rescore(self, made: Space, before: Space | None) -> int:
+        """Choose how many results are ordered again, of codes: as asked for, or as it was, or the default."""
+        if not made.bits or self.rescore is not None:
+            return self.rescore or 0
+        return before.rescore if before and before.bits else RESCORED
 
 
 DEFAULTS = IndexOptions()

@@ -38,5 +38,5 @@ def find_student(key: str, where: object) -> Path:
 
 def _folder(key: str) -> Path | None:
     """Where it is kept; the key may come from elsewhere, and must not name another place."""
-    digest = re.fullmatch("onnx:([0-9a-f]{32})", key)
+    digest = re.fullmatch(r"onnx:([0-9a-f]{32})(?::\d+)?", key)  # of one that answers with codes, their bits
     return user_data_path("retrieval") / "students" / digest[1] if digest else None

@@ -32,6 +32,7 @@ from index.stores.filters import Filter
 from index.stores.folder import PARTED
 from index.stores.maintenance import describe_index, verify_index
 from index.stores.milvus.client import Address
+from index.stores.milvus.store import open_collection
 from index.stores.milvus.writer import MilvusWriter
 from index.stores.options import IndexOptions
 from index.stores.writing import later
@@ -242,9 +243,39 @@ def test_what_is_for_vectors_is_refused_in_one_line(folder, student, teacher_fil
         IndexOptions(factory="HNSW32", codes=16)
     with pytest.raises(UsageError, match="--codes and --rescore must not be below 0: 16, -1"):
         IndexOptions(codes=16, rescore=-1)
-    with pytest.raises(UsageError, match=r"A Milvus server is given vectors. Leave --codes out"):
-        milvus = MilvusWriter(Address("http://127.0.0.1:1", "codes"), tmp_path / "work")
-        build_by_name([folder], student, milvus, ALONE, "cpu", IndexOptions(codes=16))
     plain = write_embedder(tmp_path / "plain.onnx", dim=24)
     with pytest.raises(UsageError, match="has no codes"):
         index(folder, plain, tmp_path / "other")
+
+
+@pytest.mark.slow  # a server is started
+def test_a_milvus_server_finds_the_codes_that_the_index_folder_finds(
+    folder, student, milvus_server, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    index(folder, student, tmp_path / "idx", rescore=0)
+    address = Address(milvus_server.uri, "codes")
+    for rescore, writes in ((0, 12), (0, 0), (6, 0)):
+        options = IndexOptions(codes=16, rescore=rescore)
+        milvus = MilvusWriter(address, tmp_path / "work")
+        report = build_by_name([folder], student, milvus, ALONE, "cpu", options)
+        assert report.new == writes
+        made = open_collection(str(address)).manifest.spaces["student"]
+        assert (made.factory, made.bits, made.rescore) == ("BIN_FLAT", 16, rescore)
+    ours, theirs = (open_searcher(where, device="cpu") for where in (str(address), tmp_path / "idx"))
+    ours.index.pin()
+    codes, names = theirs.index.rows("student"), {item.name: i for i, item in enumerate(ours.index.items)}
+    same = [names[item.name] for item in theirs.index.items]
+    assert np.array_equal(ours.index.rows("student", np.array(same)), codes)
+    floats = np.random.default_rng(0).standard_normal((4, 16)).astype(np.float32)
+    for queries in (codes[:4], floats):
+        scores, ids = ours.index.open_space("student", "cpu").search(queries, 6)
+        for line in range(4):
+            places = [same.index(i) for i in ids[line]]
+            np.testing.assert_allclose(
+                scores[line], CODES.similarity(queries[line : line + 1], codes[places])[0], rtol=1e-6
+            )
+        nearest = np.sort(CODES.similarity(codes[:4], codes), axis=1)[:, -6:]
+        if queries is not floats:
+            np.testing.assert_allclose(scores, nearest[:, ::-1], rtol=1e-6)

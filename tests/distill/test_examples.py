@@ -2,9 +2,12 @@ import numpy as np
 import pytest
 
 from distill.examples import gather, hold_out
+from distill.helpers import open_helpers
 from distill.model.backbone import create_backbone
 from distill.pool import Pool, extract_features
 from distill.training.device import open_fabric
+from index.errors import UsageError
+from index.images.digests import digest_pool
 from index.images.sources import find_images
 from index.io import content_digest
 
@@ -31,6 +34,34 @@ def test_files_are_seen_once_and_broken_ones_named(folder):
     alone = extract_features(find_images([folder / "4.png"]), ["4"], backbone, 36, open_fabric("cpu"))
     np.testing.assert_allclose(alone.features[0], seen.features[3], atol=1e-5)
     np.testing.assert_array_equal(alone.pixels[0], seen.pixels[3])
+
+
+def test_vectors_of_helpers_join_the_features_and_weigh_as_much(folder, tmp_path, unit_rows):
+    backbone, files = create_backbone("test_efficientnet", "none"), find_images([folder])
+    digests = digest_pool(files)
+    np.savez(tmp_path / "free.npz", ids=np.array(digests), vectors=7 * unit_rows(12, 5))
+    (tmp_path / "more.py").write_text(
+        "def ask(photos):\n    return [p.resize((1, 1)).getpixel((0, 0)) for p in photos]\n"
+    )
+    helpers = open_helpers([str(tmp_path / "free.npz"), f"{tmp_path}/more.py:ask"], "cpu")
+    fabric = open_fabric("cpu")
+    plain = extract_features(files, digests, backbone, 36, fabric)
+    helped = extract_features(files, digests, backbone, 36, fabric, helpers=helpers)
+    np.testing.assert_array_equal(helped.features[:, 8:], plain.features)
+    np.testing.assert_array_equal(helped.free, plain.free)
+    assert helped.helpers == tuple(helper.key for helper in helpers)
+    spread = np.sqrt(plain.features.var(axis=0).sum())
+    for part in (helped.features[:, :5], helped.features[:, 5:8]):
+        assert np.sqrt(part.var(axis=0).sum()) == pytest.approx(spread, rel=1e-4)
+    first = helped.features[:, :5] / np.linalg.norm(helped.features[:, :5], axis=1, keepdims=True)
+    np.testing.assert_allclose(first, unit_rows(12, 5), atol=1e-6)
+
+
+def test_a_helper_that_may_cost_money_is_refused():
+    with pytest.raises(
+        UsageError, match=r"--helper sees every photo: https://h\.example/embed may cost money"
+    ):
+        open_helpers(["https://h.example/embed"], "cpu")
 
 
 @pytest.mark.parametrize("others", [True, False])

@@ -42,6 +42,7 @@ def _date(text: str) -> float:
 
 # By kind, what values are sorted by, the empty one first; ValueError if one is of another kind.
 READERS: dict[str, Callable[[str], Any]] = {"number": _number, "date": _date, "text": str}
+ORDERED = ("number", "date")  # kinds that have bounds
 
 
 def encode(table: pa.Table, files: pa.Table, like: pa.RecordBatch | None = None) -> pa.RecordBatch:
@@ -69,10 +70,7 @@ def _encode(values: pa.ChunkedArray, first: Sequence[str]) -> tuple[pa.Dictionar
     """Sort the values of a column by what they are: of the first kinds, if all are."""
     coded = values.combine_chunks().dictionary_encode()
     texts = coded.dictionary.to_pylist()
-    for kind in (*first, *READERS):
-        with suppress(ValueError):
-            keys = [(READERS[kind](text), text) for text in texts]
-            break
+    kind, keys = read_values(texts, first)
     order = sorted(range(len(texts)), key=keys.__getitem__)
     places = np.empty(len(texts), np.int32)
     places[order] = np.arange(len(texts), dtype=np.int32)
@@ -80,6 +78,14 @@ def _encode(values: pa.ChunkedArray, first: Sequence[str]) -> tuple[pa.Dictionar
     return pa.DictionaryArray.from_arrays(
         pa.array(codes), coded.dictionary.take(pa.array(order, pa.int32()))
     ), kind
+
+
+def read_values(texts: Sequence[str], first: Sequence[str] = ()) -> tuple[str, list[Any]]:
+    """What values are, of the `first` kinds if all can be, and what each is sorted by."""
+    for kind in (*first, *ORDERED):
+        with suppress(ValueError):
+            return kind, [(READERS[kind](text), text) for text in texts]
+    return "text", [(text, text) for text in texts]
 
 
 def decode(known: pa.RecordBatch) -> pa.Table:
@@ -94,6 +100,30 @@ def _kind_of(known: pa.RecordBatch, name: str) -> str:
 
 def _names(known: pa.RecordBatch) -> list[str]:
     return [name for name in known.schema.names if name not in (ITEM, PATH)]
+
+
+def read_bound(column: str, bound: str) -> tuple[str, str, float]:
+    """Read a bound of a column, as `>=5`: its sign, the kind of its limit, and what that is sorted by.
+
+    Raises:
+        UsageError: It is no bound, or its limit is neither a number nor a date.
+    """
+    if not (found := BOUND.fullmatch(bound.strip())):
+        raise UsageError(f"--where {column}: {bound!r} is no bound, as those of >=5&<20.")
+    sign, text = found.groups()
+    for kind in ORDERED:
+        with suppress(ValueError):
+            return sign, kind, READERS[kind](text)
+    raise UsageError(f"--where {column}{bound}: {text!r} is neither a number nor a date as 2024-05-01.")
+
+
+def sort_keys(kind: str, values: Iterable[str]) -> list[float]:
+    """What those of some values that are of a kind, and not empty, are sorted by."""
+    keys = []
+    for value in values:
+        with suppress(ValueError):
+            keys += [READERS[kind](value)] if value else []
+    return keys
 
 
 class Column:
@@ -165,17 +195,12 @@ class Column:
 
     def _read_bound(self, bound: str) -> tuple[str, float]:
         """The sign of a bound, and what it stands for among the values."""
-        said = f"--where {self.name}{bound}"
-        if not (found := BOUND.fullmatch(bound.strip())):
-            raise UsageError(f"--where {self.name}: {bound!r} is no bound, as those of >=5&<20.")
-        sign, text = found.groups()
-        for kind in ("number", "date"):
-            with suppress(ValueError):
-                limit = READERS[kind](text)
-                if kind == self._kind:
-                    return sign, limit
-                raise UsageError(f"{said}: the column has {self._no(kind)!r}, which is no {kind}.")
-        raise UsageError(f"{said}: {text!r} is neither a number nor a date as 2024-05-01.")
+        sign, kind, limit = read_bound(self.name, bound)
+        if kind != self._kind:
+            raise UsageError(
+                f"--where {self.name}{bound}: the column has {self._no(kind)!r}, which is no {kind}."
+            )
+        return sign, limit
 
     def _no(self, kind: str) -> str:
         """The first value that is of another kind."""

@@ -8,29 +8,35 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from index.errors import RetrievalError, UnreachableError, UsageError, needs
 from index.io import content_digest
 from index.stores.filters import Filter
-from index.stores.records import File, Item
+from index.stores.metadata.columns import BOUND, ORDERED, read_bound, sort_keys
+from index.stores.records import File, Item, Space
+from index.vectors import Vectors
 
 TOKEN = "MILVUS_TOKEN"  # the environment variable  # noqa: S105
 SCHEMES = {"milvus": "http", "milvus+https": "https", "http": "http", "https": "https"}
 FACTS = "retrieval"  # the property of a collection that has its manifest
-METRIC = "IP"
+METRICS = {"inner_product": "IP", "hamming": "HAMMING"}  # by that of a `VectorType`
 TEXT = 65_535  # bytes that a text may have
 DIGEST = 32  # digits
 FIELDS = ["path", "name", "size", "width", "height", "mtime", "more"]
 SECONDS = 10.0  # that an answer may take, the attempts to reach the server included
 # gRPC would look for a server that has been gone for long every two minutes alone.
 RECONNECT = {"grpc.max_reconnect_backoff_ms": 5000}
-MOST_FILES = 10  # files of one item that a prefix is looked for in
+MOST_FILES = (
+    10  # files of one item that a prefix is looked for in, and values of it that are compared with bounds
+)
 
 
 @dataclass(frozen=True)
@@ -113,13 +119,14 @@ def collection_name(name: str, student: str, space: str, key: str) -> str:
     return base if space == "student" else f"{base}_{space}_{content_digest(key.encode())[:8]}"
 
 
-def create_collection(client: Client, name: str, dim: int, facts: dict[str, Any]) -> None:
-    """Create a collection with the items as fields."""
+def create_collection(client: Client, name: str, space: Space, facts: dict[str, Any]) -> None:
+    """Create a collection for the vectors of a space, with the items as fields."""
     from pymilvus import DataType
 
     schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("digest", DataType.VARCHAR, is_primary=True, max_length=DIGEST)
-    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dim)
+    kind = DataType.BINARY_VECTOR if space.bits else DataType.FLOAT_VECTOR
+    schema.add_field("vector", kind, dim=space.bits or space.dim)
     for text in ("path", "name"):
         schema.add_field(text, DataType.VARCHAR, max_length=TEXT)
     for number in ("size", "width", "height", "mtime"):
@@ -129,28 +136,49 @@ def create_collection(client: Client, name: str, dim: int, facts: dict[str, Any]
     client.create_collection(name, schema=schema, consistency_level="Bounded", properties=properties)
 
 
-def check_schema(client: Client, name: str, dim: int, metric: str | None = METRIC) -> None:
-    """Raise UsageError for a collection that holds other vectors, or compares them by another metric."""
+def check_schema(client: Client, name: str, space: Space, compared: str | None = None) -> None:
+    """Raise UsageError for a collection that holds other vectors, or is `compared` by another metric."""
     fields = {field["name"]: field for field in client.describe_collection(name)["fields"]}
     if not {"digest", "vector", *FIELDS} <= set(fields):
         raise UsageError(f"Collection {name} was not made by `retrieval index`. Give another --collection.")
-    fault = f"compares by {metric}, not {METRIC}" if metric not in (None, METRIC) else ""
+    metric, dim = METRICS[space.metric], space.bits or space.dim
+    fault = f"compares by {compared}, not {metric}" if compared not in (None, metric) else ""
     if (found := int(fields["vector"]["params"]["dim"])) != dim:
         fault = f"holds vectors of {found}, not {dim}"
     if fault:
         raise UsageError(f"Collection {name} {fault}. Drop it, or give another --collection.")
 
 
+def read_vectors(space: Space, values: Sequence[Any]) -> Vectors:
+    """The `(n, dim)` rows of what a server answers: floats, or bytes, which a query puts in lists."""
+    if space.bits:
+        codes = b"".join(value[0] if isinstance(value, list) else value for value in values)
+        return np.frombuffer(codes, space.dtype).reshape(-1, space.dim)
+    return np.array(values, space.dtype).reshape(-1, space.dim)
+
+
 def as_row(item: Item, metadata: dict[str, Any]) -> dict[str, Any]:
     """An item as a row, without its vector. Of very many copies it has as many as a field takes."""
-    room = TEXT - json_size({"copies": [], "metadata": metadata}) if item.copies else 0
+    more = describe(metadata)
+    room = TEXT - json_size(more) if item.copies else 0
     taken = accumulate(json_size(vars(file)) + 1 for file in item.copies)
     copies = [vars(file) for file, so_far in zip(item.copies, taken, strict=True) if so_far <= room]
     return {
         "digest": item.digest,
         **{name: getattr(item, name) for name in FIELDS[:-1]},
-        "more": {"copies": copies, "metadata": metadata},
+        "more": more | {"copies": copies},
     }
+
+
+def describe(metadata: dict[str, Any]) -> dict[str, Any]:
+    """What is known of an item as a field: beside its values what bounds are compared with, by kind."""
+    several = {name: [value] if isinstance(value, str) else value for name, value in metadata.items()}
+    keys = {
+        kind: {name: sort_keys(kind, values[:MOST_FILES]) for name, values in several.items()}
+        for kind in ORDERED
+    }
+    kept = {kind: {name: found for name, found in some.items() if found} for kind, some in keys.items()}
+    return {"copies": [], "metadata": metadata, **{kind: some for kind, some in kept.items() if some}}
 
 
 def json_size(value: dict[str, Any]) -> int:
@@ -171,18 +199,40 @@ def quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def as_filter(filter: Filter, columns: Collection[str]) -> str:
-    """What is wanted of the `columns` that there are, as the server understands it; empty wants all."""
+def as_filter(filter: Filter, columns: Collection[str], finds: Callable[[str], bool]) -> str:
+    """What is wanted of the `columns` that there are, as the server understands it; empty wants all.
+
+    `finds` says whether the server has a row for such a filter: a value is first taken as it is written.
+    """
     filter.require_columns(columns)
-    parts = []
-    for column, value in filter.columns.items():
-        field, wanted = f'more["metadata"][{quote(column)}]', quote(value)
-        # Of one file, or of several.
-        parts.append(f"({field} == {wanted} or json_contains({field}, {wanted}))")
+    parts = [_matches(column, value, finds) for column, value in filter.columns.items()]
     if filter.prefix:
         names = ["name", *(f'more["copies"][{i}]["name"]' for i in range(MOST_FILES - 1))]
-        parts.append(f"({' or '.join(_starts_with(name, filter.prefix) for name in names)})")
+        parts.append(_any(_starts_with(name, filter.prefix) for name in names))
     return " and ".join(parts)
+
+
+def _matches(column: str, value: str, finds: Callable[[str], bool]) -> str:
+    """What `Column.matches` says, of one file or of several."""
+    whole, bounded = _is_one_of(column, [value]), BOUND.match(value)
+    if not (bounded or "," in value) or finds(whole):
+        return whole
+    if not bounded:
+        return _is_one_of(column, [part.strip() for part in value.split(",")])
+    bounds = [read_bound(column, bound) for bound in value.split("&")]
+    return _any(
+        " and ".join(f'more["{kind}"][{quote(column)}][{i}] {sign} {limit!r}' for sign, kind, limit in bounds)
+        for i in range(MOST_FILES)
+    )
+
+
+def _is_one_of(column: str, values: Sequence[str]) -> str:
+    field, wanted = f'more["metadata"][{quote(column)}]', f"[{', '.join(map(quote, values))}]"
+    return _any([f"{field} in {wanted}", f"json_contains_any({field}, {wanted})"])
+
+
+def _any(conditions: Iterable[str]) -> str:
+    return f"({' or '.join(f'({condition})' for condition in conditions)})"
 
 
 def _starts_with(field: str, prefix: str) -> str:
@@ -192,4 +242,4 @@ def _starts_with(field: str, prefix: str) -> str:
         return f"{field} >= {quote(prefix)}"
     after = ord(last[-1]) + 1
     end = last[:-1] + chr(0xE000 if 0xD800 <= after < 0xE000 else after)
-    return f"({field} >= {quote(prefix)} and {field} < {quote(end)})"
+    return f"{field} >= {quote(prefix)} and {field} < {quote(end)}"

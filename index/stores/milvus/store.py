@@ -18,12 +18,12 @@ from index.io import content_digest
 from index.stores.base import Store
 from index.stores.filters import Filter
 from index.stores.folder import ERRORS, read_failures
-from index.stores.metadata.columns import MOST_VALUES, SEPARATOR
+from index.stores.metadata.columns import MOST_VALUES, SEPARATOR, read_values
 from index.stores.milvus import client as milvus
 from index.stores.milvus.client import Client
 from index.stores.records import FORMAT, Item, Manifest, Space, from_facts
 from index.stores.students import find_student
-from index.vectors import Ids, Scored, Scores, Vectors
+from index.vectors import Ids, Scored, Scores, Vectors, is_float, pack
 
 PAGE = 4096  # rows that are read at a time
 REORDERED = 20  # candidates for each result that SCANN orders by the whole vectors
@@ -63,7 +63,7 @@ class MilvusIndex(Store):
                     f"Collection {name} of {self} is gone. Drop {student} too, and index the images again."
                 )
             index = client.describe_index(name, "vector") or {}
-            milvus.check_schema(client, name, made.dim, index.get("metric_type"))
+            milvus.check_schema(client, name, made, index.get("metric_type"))
         self.path = self.data = user_cache_path("retrieval") / "milvus" / content_digest(str(self).encode())
         refused = self.data / ERRORS  # of the last run, if it was here
         self.failures = read_failures(refused) if refused.is_file() else []
@@ -146,7 +146,9 @@ class MilvusIndex(Store):
         for row in self._seen(["more"] if columns else []):
             for name, value in row["more"]["metadata"].items() if columns else ():
                 columns[name].update(value if isinstance(value, list) else [value])
-        self.columns = {name: sorted(dict(c.most_common(MOST_VALUES))) for name, c in columns.items()}
+        for name, counts in columns.items():
+            keys = read_values(list(dict(counts.most_common(MOST_VALUES))))[1]
+            self.columns[name] = [value for _, value in sorted(keys)]
         self.data.mkdir(parents=True, exist_ok=True)
 
     def iter_items(self) -> Iterator[Item]:
@@ -192,7 +194,10 @@ class MilvusIndex(Store):
 
     def keep(self, filter: Filter) -> str:
         """The filter that the server applies."""
-        return milvus.as_filter(filter, self.columns)
+        return milvus.as_filter(filter, self.columns, self._finds)
+
+    def _finds(self, condition: str) -> bool:
+        return bool(self.client.query(self.student, filter=condition, limit=1, output_fields=["digest"]))
 
     def rows(self, space: str, ids: Ids | None = None) -> Vectors:
         """The `(len(ids), dim)` vectors of some items; None takes all, which must be pinned."""
@@ -202,7 +207,8 @@ class MilvusIndex(Store):
         found = self.fetch(space, digests, ["vector"], LEVEL)
         if missing := [digest for digest in digests if digest not in found]:
             raise RetrievalError(f"{len(missing)} images have been removed from {self}. Open the page again.")
-        return np.array([found[digest]["vector"] for digest in digests], self.manifest.spaces[space].dtype)
+        vectors = [found[digest]["vector"] for digest in digests]
+        return milvus.read_vectors(self.manifest.spaces[space], vectors)
 
     def open_space(self, space: str, device: str) -> "MilvusSpace":
         """Make a space ready to be searched: the server is, whatever the device here."""
@@ -233,26 +239,33 @@ class MilvusSpace:
         Returns:
             `(n, k)` similarities, falling, -inf where none is left, and of each query the rows.
         """
-        made, wide = self._made, WIDE.get(self._made.factory, 1)
-        effort = search_params(made.factory, made.probes, k)
+        made, data, depth = self._made, queries, k * WIDE.get(self._made.factory, 1)
+        if made.bits and is_float(queries):  # which order again what their codes find
+            data, depth = pack(queries), max(k, made.rescore)
+        again = depth > k or data is not queries
         answer = self.index.client.search(
             self.index.name(self._space),
-            data=queries,
+            data=data,
             filter=keep,
-            limit=min(k * wide, DEEPEST),
-            output_fields=["digest", *fields, *(["vector"] if wide > 1 else [])],
-            search_params={"metric_type": milvus.METRIC, "params": effort},
+            limit=min(depth, DEEPEST),
+            output_fields=["digest", *fields, *(["vector"] if again else [])],
+            search_params={
+                "metric_type": milvus.METRICS[made.metric],
+                "params": search_params(made.factory, made.probes, k),
+            },
             timeout=milvus.SECONDS,
         )
         scores, found = np.full((len(queries), k), -np.inf, np.float32), []
         for line, (query, hits) in enumerate(zip(queries, answer, strict=True)):
             rows = [{**hit["entity"], "digest": hit["digest"]} for hit in hits]
             values = np.array([hit["distance"] for hit in hits], np.float32)
-            if wide > 1:
-                vectors = np.array([row.pop("vector") for row in rows], made.dtype).reshape(-1, len(query))
+            if again:
+                vectors = milvus.read_vectors(made, [row.pop("vector") for row in rows])
                 values = made.type.similarity(query[None], vectors)[0]
                 best = np.argsort(-values, kind="stable")[:k]
                 rows, values = [rows[i] for i in best], values[best]
+            elif made.bits:
+                values = 1 - 2 * values / np.float32(made.bits)
             scores[line, : len(rows)] = values
             found.append(rows)
         return scores, found
@@ -319,7 +332,7 @@ def open_collection(where: str, model: Path | None = None, allowed: Sequence[str
 
 def search_params(kind: str, effort: int, k: int) -> dict[str, int]:
     """What a server is told with each search for k results."""
-    if kind in ("FLAT", "HNSW"):
+    if kind in ("FLAT", "BIN_FLAT", "HNSW"):
         return {"ef": max(effort, k)} if kind == "HNSW" else {}
     return {"nprobe": effort} | ({"reorder_k": REORDERED * k} if kind == "SCANN" else {})
 

@@ -44,14 +44,17 @@ TOGETHER = 10  # of them in one request: their answers may hold many whole vecto
 DEEP = 10  # times as many results as are wanted, of which the best are taken for the nearest there are
 
 
-def choose_index(count: int, dim: int, target: SearchTarget) -> tuple[str, dict[str, Any]]:
-    """Choose type and parameters of an index of `(count, dim)` vectors: exact while that is quick."""
-    room = target.memory * tuning.GIB / count
-    if target.recall == 1 or count * dim <= tuning.EXACT_FLOATS:
+def choose_index(count: int, space: Space, target: SearchTarget) -> tuple[str, dict[str, Any]]:
+    """Choose type and parameters of an index of so many vectors: exact while that is quick."""
+    dim, room = space.dim, target.memory * tuning.GIB / count
+    lists = {"nlist": min(2 ** round(log2(2 * sqrt(count))), tuning.MAX_LISTS)}
+    exact = count * dim <= (tuning.EXACT_CODES if space.bits else tuning.EXACT_FLOATS) or target.recall == 1
+    if space.bits:
+        return ("BIN_FLAT", {}) if exact else ("BIN_IVF_FLAT", lists)
+    if exact:
         return "FLAT", {}
     if count <= tuning.GRAPH_LIMIT and room >= 4 * dim + tuning.GRAPH_BYTES:
         return "HNSW", {"M": 32, "efConstruction": 128}
-    lists = {"nlist": min(2 ** round(log2(2 * sqrt(count))), tuning.MAX_LISTS)}
     if target.recall > tuning.CODES_REACH and room >= dim:
         return "IVF_SQ8", lists
     if room >= dim / 4:
@@ -70,13 +73,13 @@ def serves(there: Mapping[str, Any] | None, kind: str, params: Mapping[str, Any]
 
 def tune(index: MilvusIndex, space: str, kind: str, target: SearchTarget) -> TunedIndex:
     """Find the least effort that reaches the recall, measured against what the most finds, and deeper."""
-    if kind == "FLAT":
+    if kind.endswith("FLAT") and "IVF" not in kind:
         return TunedIndex(kind, target.recall, 1.0, 0, 0, 0.0)
     k, made = tuning.DEPTH + 1, index.written.spaces[space]  # each query finds itself
     rows = index.client.query(
         index.name(space), filter='digest >= ""', limit=QUERIES, output_fields=["vector"]
     )
-    queries = np.array([row["vector"] for row in rows], made.dtype)
+    queries = milvus.read_vectors(made, [row["vector"] for row in rows])
 
     def search(k: int, effort: int, together: int) -> Scores:
         searched = MilvusSpace(index, space, replace(made, factory=kind, probes=effort))
@@ -100,7 +103,7 @@ MOST_ROWS = 1000  # in one request
 LANES = 2  # requests at a time: one is made ready while the server takes another
 PATIENCE = 300.0  # seconds that a server may take nothing before the run ends
 PAUSE = 2.0  # seconds between two attempts
-MOST_METADATA = milvus.TEXT - 100  # bytes of an item's, with their names and room for what goes around them
+MOST_METADATA = milvus.TEXT - 50  # bytes of an item's, with all that goes around them
 
 
 class MilvusWriter(StoreWriter):
@@ -129,8 +132,6 @@ class MilvusWriter(StoreWriter):
     def begin(self, models: Models, options: IndexOptions, sources: list[str]) -> None:
         """Reach the server, and have what is there ready to be searched."""
         super().begin(models, options, sources)
-        if models.spaces["student"].bits:
-            raise UsageError("A Milvus server is given vectors. Leave --codes out, or write an index folder.")
         if options.factory != AUTO:
             raise UsageError("--factory is for FAISS: a Milvus server is told --recall and --memory.")
         if options.metadata is not None:
@@ -160,7 +161,7 @@ class MilvusWriter(StoreWriter):
             for space, made in spaces.items():
                 name = self.gallery.name(space)
                 rows = int(self.client.get_collection_stats(name)["row_count"])
-                self.make_ready(name, *choose_index(max(rows, 1), made.dim, options.target))
+                self.make_ready(name, made, *choose_index(max(rows, 1), made, options.target))
 
     def known(self, left: bool, adopted: bool) -> MilvusIndex | None:
         """Take all that is there as known, whatever is left of a run."""
@@ -200,14 +201,15 @@ class MilvusWriter(StoreWriter):
     def create(self, spaces: Mapping[str, Space]) -> MilvusIndex:
         """Make the collections, the student's last: where it is, the others are."""
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        manifest = Manifest(FORMAT, 0, created, [], 0, 0, 0, *self.models.teacher_spec, dict(spaces))
-        for space, made in reversed(list(spaces.items())):
+        spaces = {n: replace(s, rescore=self.options.choose_rescore(s, None)) for n, s in spaces.items()}
+        manifest = Manifest(FORMAT, 0, created, [], 0, 0, 0, *self.models.teacher_spec, spaces)
+        for space, made in reversed(spaces.items()):
             name = milvus.collection_name(self.address.name, self.models.student.key, space, made.key)
             if self.client.has_collection(name):
-                milvus.check_schema(self.client, name, made.dim)
+                milvus.check_schema(self.client, name, made)
             else:
-                milvus.create_collection(self.client, name, made.dim, _facts(manifest, []))
-            self.make_ready(name, "FLAT", {})
+                milvus.create_collection(self.client, name, made, _facts(manifest, []))
+            self.make_ready(name, made, *choose_index(1, made, self.options.target))
         return MilvusIndex(self.client, self._student)
 
     def send(self, batches: Iterable[Batch], total: int) -> set[str]:
@@ -239,11 +241,15 @@ class MilvusWriter(StoreWriter):
                 f"{gone} images that were in {self.address} are gone from it. Start again, without --resume."
             )
         # The student's is the last: what it has, the others have.
-        for space in reversed(self.gallery.written.spaces) if different or missing else ():
-            old_rows = self._insist(self.gallery.fetch, space, different, ["vector"])
-            vectors = {digest: row["vector"] for digest, row in old_rows.items()}
-            vectors |= {digest: batch.vectors[space][digest] for digest in missing}
-            self.upsert(space, [rows[digest] | {"vector": vector} for digest, vector in vectors.items()])
+        for space, made in reversed(self.gallery.written.spaces.items()) if different or missing else ():
+            stored = self._insist(self.gallery.fetch, space, different, ["vector"])
+            before = milvus.read_vectors(made, [row["vector"] for row in stored.values()])
+            vectors = {
+                **dict(zip(stored, before, strict=True)),
+                **{d: batch.vectors[space][d] for d in missing},
+            }
+            sent = [rows[d] | {"vector": v.tobytes() if made.bits else v} for d, v in vectors.items()]
+            self.upsert(space, sent)
         return len(missing), len(different), digests
 
     def upsert(self, space: str, rows: list[Row]) -> None:
@@ -281,7 +287,9 @@ class MilvusWriter(StoreWriter):
                 self._insist(self.client.delete, self.gallery.name(space), filter=f"digest in {chosen}")
         return len(gone["student"])
 
-    def make_ready(self, name: str, kind: str, params: Mapping[str, Any], keep: bool = True) -> None:
+    def make_ready(
+        self, name: str, space: Space, kind: str, params: Mapping[str, Any], keep: bool = True
+    ) -> None:
         """Have a collection indexed and loaded; `keep` leaves it any index that it has."""
         there = self.client.describe_index(name, "vector")  # None if a run ended before
         if not there or not (keep or serves(there, kind, params)):
@@ -290,7 +298,8 @@ class MilvusWriter(StoreWriter):
                 self.client.release_collection(name)
                 self.client.drop_index(name, "vector")
             wanted = self.client.prepare_index_params()
-            wanted.add_index("vector", index_type=kind, metric_type=milvus.METRIC, params=dict(params))
+            metric = milvus.METRICS[space.metric]
+            wanted.add_index("vector", index_type=kind, metric_type=metric, params=dict(params))
             self.client.create_index(name, wanted)
         self.client.load_collection(name)
 
@@ -302,14 +311,15 @@ class MilvusWriter(StoreWriter):
         # A run may have been killed before this, with all rows sent.
         same = same and (gallery.written.count, list(gallery.columns)) == (count, self._columns)
         for space, made in gallery.written.spaces.items():
-            name, index = gallery.name(space), choose_index(count, made.dim, target)
+            name, index = gallery.name(space), choose_index(count, made, target)
             there = self._insist(self.client.describe_index, name, "vector")
-            if same and made.asked == target.recall and serves(there, *index):
+            asked = replace(made, asked=target.recall, rescore=self.options.choose_rescore(made, made))
+            if same and made == asked and serves(there, *index):
                 continue
             self._insist(self.client.flush, name)
-            self._insist(self.make_ready, name, *index, keep=False)
+            self._insist(self.make_ready, name, made, *index, keep=False)
             served = self._insist(tune, gallery, space, index[0], target)
-            spaces[space] = replace(made, **asdict(served))
+            spaces[space] = replace(asked, **asdict(served))
             say(f"{space}: {served}.")
         if spaces:
             manifest = gallery.written
@@ -332,7 +342,7 @@ def _require_short(metadata: Path) -> None:
     """Refuse a CSV file with a row that no item of a collection can have."""
     header, rows = read_rows(metadata)
     for row in rows:
-        if milvus.json_size(dict(zip(header, row, strict=True))) > MOST_METADATA:
+        if milvus.json_size(milvus.describe(dict(zip(header, row, strict=True)))) > MOST_METADATA:
             raise UsageError(
                 f"{metadata} says more of {row[header.index(PATH)]} than the {MOST_METADATA} bytes that a "
                 "collection takes. Shorten it."

@@ -15,7 +15,7 @@ from index.stores.folder import DIGESTS, LATER, MANIFEST, Index
 from index.stores.folder_writer import IndexWriter, remove_old
 from index.stores.metadata.join import read_rows
 from index.stores.models import Models
-from index.stores.options import AUTO, RESCORED, IndexOptions
+from index.stores.options import AUTO, IndexOptions
 from index.stores.records import Space
 from index.stores.writing.difference import Difference, Unchanged
 from index.stores.writing.later import Later, is_small
@@ -91,24 +91,17 @@ class FolderStore(StoreWriter):
 
     def _is_met(self, base: Index) -> bool:
         """Whether an index over the same items is searched as is wanted."""
-        factory, target = self.options.factory, self.options.target
+        options, target = self.options, self.options.target
         searched = all(
             (space.factory, space.asked, space.rescore)
             == (
-                name_factory(factory, base.first_part, space.dim, target, space.type),
+                name_factory(options.factory, base.first_part, space.dim, target, space.type),
                 target.recall,
-                self._rescore(base) if space.bits else 0,
+                options.choose_rescore(space, space),
             )
             for space in base.manifest.spaces.values()
         )
         return searched and self.models.projected(base.manifest)
-
-    def _rescore(self, former: Index | None) -> int:
-        """How many results of codes are ordered again: as asked for, or as it was, or the default."""
-        if self.options.rescore is not None:
-            return self.options.rescore
-        was = former.manifest.spaces["student"] if former else None
-        return was.rescore if was and was.bits else RESCORED
 
     def put(self, content: Content) -> None:
         """Write all beside the old index, unless that is what it holds."""
@@ -149,7 +142,8 @@ class FolderStore(StoreWriter):
             spaces = content.spaces
         for name, made in spaces.items():
             known = base.read_rows if base else None
-            space = replace(made, rescore=self._rescore(former) if made.bits else 0)
+            before = former.manifest.spaces.get(name) if former else None
+            space = replace(made, rescore=options.choose_rescore(made, before))
             vectors = writer.add_space(name, space, content.vectors(name, known))
             writer.add_search(name, vectors, options.target, options.factory)
         writer.add_model(self.models.student.data, Path(self.models.student.spec).parent)

@@ -38,7 +38,7 @@ from index.stores.milvus.store import MilvusIndex, open_collection
 from index.stores.milvus.writer import MilvusWriter, choose_index, serves
 from index.stores.models import Models
 from index.stores.options import IndexOptions, SearchTarget
-from index.stores.records import Item
+from index.stores.records import Item, Space
 from index.stores.registry import open_writer
 from index.stores.students import find_student, keep_student
 from index.teachers.spec import TeacherSpec
@@ -85,8 +85,9 @@ def test_finds_what_the_index_folder_finds(
 ) -> None:
     (folder / "more" / "copy.png").write_bytes((folder / "3.png").read_bytes())
     table = tmp_path / "table.csv"
-    lines = [f"{i}.png,{colour}" for i, colour in enumerate(["red", 'é"x'] * 5)]
-    table.write_text("\n".join(["path,colour", *lines, "more/copy.png,green", "more/11.jpg,green"]))
+    lines = [f"{i}.png,{colour},{i},2024-0{i + 1}-01" for i, colour in enumerate(["red", 'é"x'] * 4)]
+    lines += ["8.png,red,,", '9.png,"é""x",9,2024-12-01', "more/copy.png,green,1e1,2023-01-01"]
+    table.write_text("\n".join(["path,colour,price,seen", *lines, "more/11.jpg,green,2.5,"]))
     sent = send(folder, teacher=teacher_file, metadata=table)
     assert (len(sent.store), sent.new) == (12, 12)
     teacher = open_embedder(teacher_file, "cpu")
@@ -104,6 +105,10 @@ def test_finds_what_the_index_folder_finds(
     assert ours.columns == theirs.columns
     wishes = [Filter(), Filter(prefix="more/"), Filter(columns={"colour": 'é"x'}), Filter(cut=0.9)]
     wishes.append(Filter(columns={"colour": "green"}))
+    wishes += [
+        Filter(columns={"colour": "green, red", "price": bounds}) for bounds in ("<7", ">=1.5&<=6", ">0")
+    ]
+    wishes.append(Filter(columns={"seen": ">=2024-03&<2024-08-02"}))
     for narrow in wishes:
         for mode in ("student", "teacher", "rerank"):
             found = []
@@ -125,8 +130,12 @@ def test_finds_what_the_index_folder_finds(
     assert [copy.name for copy in copied.copies] == ["more/copy.png"]
     for searcher in (ours, theirs):
         place = next(i for i, item in enumerate(searcher.index.items) if item.name == "3.png")
-        assert searcher.index.metadata_of(place) == {"colour": 'é"x; green'}
-    with pytest.raises(UsageError, match="no column 'size', only colour"):
+        assert searcher.index.metadata_of(place) == {
+            "colour": 'é"x; green',
+            "price": "3; 1e1",
+            "seen": "2024-04-01; 2023-01-01",
+        }
+    with pytest.raises(UsageError, match="no column 'size', only colour, price, seen"):
         ours.index.keep(Filter(columns={"size": "1"}))
 
 
@@ -205,7 +214,7 @@ def test_what_does_not_fit_is_refused_by_name(
     with pytest.raises(UsageError, match="not made by"):
         send(folder)
     client.drop_collection(name)
-    create_collection(client, name, 5, {"manifest": asdict(index.manifest), "columns": []})
+    create_collection(client, name, Space("", "", 5), {"manifest": asdict(index.manifest), "columns": []})
     with pytest.raises(UsageError, match="holds vectors of 5, not 8"):
         send(folder)
     with pytest.raises(UsageError, match="There is no collection nothing"):
@@ -294,7 +303,12 @@ def test_a_run_that_was_killed_while_an_index_was_built_is_completed_by_the_next
         if step > 0:
             client.drop_index(name, "vector")
         if step > 1:
-            writer.make_ready(name, "HNSW", {"M": 4, "efConstruction": 8})
+            writer.make_ready(
+                name,
+                MilvusIndex(client, name).written.spaces["student"],
+                "HNSW",
+                {"M": 4, "efConstruction": 8},
+            )
             client.release_collection(name)
         with pytest.raises(RetrievalError, match="has not loaded the collection"):
             open_collection(str(address))
@@ -483,17 +497,18 @@ def texts(milvus_server: Server) -> MilvusIndex:
 )
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_filter_finds_its_text_and_no_other(texts: Any, text: str, column: str) -> None:
-    others = ["", "x", text + "x", "x" + text, '" or "" == "']
+    others = ["", "x", text + "x", "x" + text, '" or "" == "', *map(str.strip, text.split(","))]
     rows = [
         {"digest": str(i), "vector": [0, 1], "name": t, "more": {"copies": [], "metadata": {column: t}}}
         for i, t in enumerate([text, *others])
     ]
     texts.upsert("texts", rows)
     equal = [i for i, t in enumerate([text, *others]) if t == text]
-    found = texts.query("texts", filter=as_filter(Filter(columns={column: text}), [column]))
+    wanted = Filter(columns={column: text})
+    found = texts.query("texts", filter=as_filter(wanted, [column], lambda _: True))
     assert sorted(int(row["digest"]) for row in found) == equal
     if text:
-        found = texts.query("texts", filter=as_filter(Filter(prefix=text), []))
+        found = texts.query("texts", filter=as_filter(Filter(prefix=text), [], lambda _: True))
         starts = [i for i, t in enumerate([text, *others]) if t.startswith(text)]
         assert sorted(int(row["digest"]) for row in found) == starts
 
@@ -504,14 +519,20 @@ def test_a_text_that_is_none_is_refused() -> None:
             quote(text)
 
 
+FLOATS, CODED = Space("", "", 256), Space("", "", 16, dtype="uint8", metric="hamming")
+
+
 def test_types_of_index_follow_count_recall_and_memory() -> None:
-    assert choose_index(1000, 256, SearchTarget())[0] == "FLAT"
-    assert choose_index(100_000, 256, SearchTarget())[0] == "HNSW"
-    assert choose_index(100_000, 256, SearchTarget(recall=1))[0] == "FLAT"
-    assert choose_index(1_000_000, 256, SearchTarget(recall=0.99))[0] == "IVF_SQ8"
-    assert choose_index(10_000_000, 256, SearchTarget(memory=1))[0] == "SCANN"
-    kind, params = choose_index(100_000_000, 256, SearchTarget(memory=4))
+    assert choose_index(1000, FLOATS, SearchTarget())[0] == "FLAT"
+    assert choose_index(100_000, FLOATS, SearchTarget())[0] == "HNSW"
+    assert choose_index(100_000, FLOATS, SearchTarget(recall=1))[0] == "FLAT"
+    assert choose_index(1_000_000, FLOATS, SearchTarget(recall=0.99))[0] == "IVF_SQ8"
+    assert choose_index(10_000_000, FLOATS, SearchTarget(memory=1))[0] == "SCANN"
+    kind, params = choose_index(100_000_000, FLOATS, SearchTarget(memory=4))
     assert (kind, 256 % params["m"]) == ("IVF_PQ", 0)
+    assert choose_index(100_000, CODED, SearchTarget()) == ("BIN_FLAT", {})
+    assert choose_index(10_000_000, CODED, SearchTarget()) == ("BIN_IVF_FLAT", {"nlist": 8192})
+    assert choose_index(10_000_000, CODED, SearchTarget(recall=1)) == ("BIN_FLAT", {})
 
 
 @pytest.mark.parametrize(
@@ -536,7 +557,7 @@ def test_an_index_of_codes_is_built_and_finds_what_it_says(
     address: Address, student_file: Path, monkeypatch: Any, unit_rows: Any, kind: str
 ) -> None:
     need = SearchTarget()
-    chosen, params = choose_index({"SCANN": 10_000_000, "IVF_PQ": 100_000_000}[kind], 256, need)
+    chosen, params = choose_index({"SCANN": 10_000_000, "IVF_PQ": 100_000_000}[kind], FLOATS, need)
     assert chosen == kind
     small = {"nlist": 16, "m": 4}
     params = {name: small.get(name, value) for name, value in params.items()}
