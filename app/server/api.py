@@ -31,8 +31,9 @@ FORM = {
     "type": "object",
     "required": ["image"],
     "properties": {"image": {"type": "string", "format": "binary"}},
+    "additionalProperties": False,
 }
-JSON = {"type": "object", "required": ["image"], "properties": {"image": {"type": "string"}}}
+JSON = FORM | {"properties": {"image": {"type": "string"}}}
 PHOTO = {  # what the routes that read their body themselves tell of it
     "requestBody": {
         "required": True,
