@@ -184,7 +184,7 @@ class Index:
         store = self.searcher.index
         if mode in ("teacher", "rerank") and self.searcher.teacher_missing:
             raise UsageError(self.searcher.teacher_missing)
-        side = max(model.decode_side for model in self.searcher.models.values())
+        side = self.searcher.decode_side()
         examples = Examples(*([_read(each, side) for each in _list(photos)] for photos in (like, unlike)))
         wanted = Filter(prefix, where or {}, cut)
         found = self.searcher.find([_read(photo, side)], mode, k, wanted, examples).results

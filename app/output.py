@@ -11,7 +11,8 @@ from index.feedback import Examples
 from index.images.decode import Photo, read_photo
 from index.images.file import ImageFile
 from index.images.left_out import EXTENSIONS
-from index.progress import printable
+from index.progress import printable, say
+from index.rankers.registry import RankerSpec
 from index.search import RERANK, Searcher, open_searcher
 from index.stores.filters import Filter
 from index.stores.records import Item
@@ -93,6 +94,7 @@ def search_files(
     text: TextSpec | None = None,
     like: Sequence[str] = (),
     unlike: Sequence[str] = (),
+    ranker: RankerSpec | None = None,
 ) -> Answers:
     """Search an index, opened as by `open_searcher`, with files or words, for k wanted results each.
 
@@ -103,8 +105,12 @@ def search_files(
         RetrievalError: The index or a model cannot be used.
     """
     words = [query for query in queries if text is not None and _is_words(query)]
-    asks_teacher = mode in {"teacher", RERANK} and len(words) < len(queries)
-    searcher = open_searcher(index, teacher, device, with_teacher=asks_teacher, model=model, text=text)
+    if ranker and mode != RERANK:
+        raise UsageError("--ranker orders what the student found. Give --mode rerank.")
+    asks_teacher = mode in {"teacher", RERANK} and len(words) < len(queries) and not ranker
+    searcher = open_searcher(index, teacher, device, asks_teacher, model, (), text, ranker)
+    if searcher.reranker and (price := searcher.reranker.describe_price(len(queries) - len(words))):
+        say(price)
     if asks_teacher and searcher.teacher_missing:
         raise RetrievalError(searcher.teacher_missing)
     if words and (like or unlike):
@@ -138,8 +144,7 @@ def _is_words(query: str) -> bool:
 
 
 def _read(searcher: Searcher, path: Path) -> Photo:
-    side = max(model.decode_side for model in searcher.models.values())
-    return read_photo(ImageFile(path.absolute(), path.name), side)
+    return read_photo(ImageFile(path.absolute(), path.name), searcher.decode_side())
 
 
 def _read_example(searcher: Searcher, file: str) -> Photo:

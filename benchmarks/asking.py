@@ -77,7 +77,11 @@ def measure(
     args: argparse.Namespace, vectors: Path, recipe: str, budget: int, seed: int, folder: Path
 ) -> dict[str, float]:
     """Distil, index and score one student; one that asks nobody is distilled once, for the first teacher."""
-    made = args.work / f"zero-{args.size}-{args.kept}-{seed}" if not budget else folder
+    made = (
+        args.work / f"{'+'.join(['zero', *args.helped])}-{args.size}-{args.kept}-{seed}"
+        if not budget
+        else folder
+    )
     student, index = made / "student" / "student.onnx", folder / "index"
     start = perf_counter()
     if budget or not student.is_file():
@@ -95,11 +99,11 @@ def _distill(
 ) -> None:
     cut = ["--stages", str(args.stages)] if args.stages else []
     cut += ["--target-ms", str(args.target_ms)] if args.target_ms else []
-    cut += [part for helper in args.helper for part in ("--helper", helper)] if budget else []
+    cut += [part for helper in args.helper for part in ("--helper", helper)]
     folder.mkdir(exist_ok=True)
     run(
         "distill", args.pool, "--teacher", vectors, "--out", folder / "student", "--seed", str(seed),
-        "--ledger", folder / "ledger.sqlite", "--recipe", ZERO if not budget else recipe.partition("+")[0],
+        "--ledger", folder / "ledger.sqlite", "--recipe", ZERO if not budget else recipe,
         "--budget", str(budget or FEWEST), "--size", str(args.size), *cut,
     )  # fmt: skip
 
@@ -124,22 +128,21 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("asking"), help="folder for all that is made")
     parser.add_argument("--out", type=Path, default=Path("asking.csv"))
     args = parser.parse_args()
-    args.indexed = args.indexed or args.pool
+    args.indexed, args.helped = args.indexed or args.pool, list(map(name_teacher, args.helper))
     args.kept = str(args.stages or "default") + (f">{args.target_ms}ms" if args.target_ms else "")
     args.work.mkdir(parents=True, exist_ok=True)
 
     labelled = [entry.file for path in (args.gallery, args.queries) for entry in read_labels(path)]
     files = [*labelled, *find_images([args.pool])]
-    recipes = ["+".join([recipe, *map(name_teacher, args.helper)]) for recipe in args.recipes.split(",")]
     done = read_table(args.out)
     for teacher in args.teachers:
         vectors = keep_vectors(teacher, files, args.work)
         for seed in range(args.seeds):
             for budget in map(int, args.budgets.split(",")):
-                for recipe in recipes if budget else [ZERO]:
+                for recipe in args.recipes.split(",") if budget else [ZERO]:
                     setting = {
-                        "teacher": name_teacher(teacher), "recipe": recipe, "size": str(args.size),
-                        "stages": args.kept, "budget": str(budget), "seed": str(seed),
+                        "teacher": "+".join([name_teacher(teacher), *args.helped]), "recipe": recipe,
+                        "size": str(args.size), "stages": args.kept, "budget": str(budget), "seed": str(seed),
                     }  # fmt: skip
                     if any(setting.items() <= row.items() for row in done):
                         continue

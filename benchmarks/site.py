@@ -10,76 +10,32 @@ import csv
 import gzip
 import json
 import math
-import sys
-import threading
 from base64 import b64encode
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import Any
 from urllib.request import urlopen
 
 import numpy as np
-import psutil
 from PIL import Image
 from playwright.sync_api import sync_playwright
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from page_tools import CHROMIUM, FLAGS
+from site_host import FOUND, OPEN, Counting, megabytes, open_browser, processes, row, serve
 
 from app.site.build import SiteOptions, build_site_by_name
+from app.site.gallery import pack_rows
 from index.embedders.onnx import OnnxEmbedder
 from index.evaluation.metrics import overlap_at_k, rank
 from index.images.decode import decode, encode
 from index.search import open_searcher
 
-FOUND = ".search[data-state=found]:not([aria-busy]) .card img"
-OPEN = (
-    "async base => { const {open} = await import(base + 'retrieval-search.js');"
-    "window.gallery = await open(base); await gallery.ready(); }"
-)
 MEDIAN = "times.sort((a, b) => a - b)[times.length >> 1]"
 SCANS = {
     "codes of 128 bits": "{dim: 16, bits: 128, rescore: 100}",
     "rows of 256 numbers": "{dim: 256, bits: 0}",
 }
 TO_BLOB = "const photo = new Blob([Uint8Array.from(atob(text), letter => letter.charCodeAt(0))]);"
-SPEED, DELAY = 10e6 / 8, 0.04  # bytes a second of the slow line, and seconds before an answer
-
-
-class Counting(SimpleHTTPRequestHandler):
-    """A file server that counts bytes, and sends them as slowly as is wanted, all together."""
-
-    sent, slow, busy = 0, False, threading.Lock()
-
-    def copyfile(self, source: Any, outputfile: Any) -> None:
-        """Send a file."""
-        if Counting.slow:
-            sleep(DELAY)
-        while data := source.read(1 << 15):
-            Counting.sent += len(data)
-            if Counting.slow:
-                with Counting.busy:
-                    sleep(len(data) / SPEED)
-            outputfile.write(data)
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
-
-
-def serve(folder: Path) -> str:
-    """Serve a folder, and return its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Counting, directory=folder))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return f"http://127.0.0.1:{server.server_port}/"
-
-
-def row(what: str, value: str) -> None:
-    """Print a row of the table."""
-    print(f"| {what} | {value} |", flush=True)
 
 
 def parity(tab: Any, searcher: Any, queries: list[tuple[bytes, str]], labels: dict[str, str]) -> None:
@@ -116,10 +72,9 @@ def formats(student: OnnxEmbedder, gallery: np.ndarray, queries: list[tuple[byte
     scale = np.abs(gallery).max(1, keepdims=True) / 127
     int8, half = np.round(gallery / scale).astype(np.int8), gallery.astype(np.float16)
     kinds = {"int8, a scale for each row": (int8 * scale, int8.tobytes())}
-    for levels in (1024, 2048, 4096):
+    for levels in (512, 1024, 2048, 4096):
         whole = np.round(gallery * levels).astype("<i2")
-        planes = np.ascontiguousarray(whole.reshape(-1, 1).view(np.uint8).T)
-        kinds[f"steps of 1/{levels}"] = whole / np.float32(levels), planes.tobytes()
+        kinds[f"steps of 1/{levels}"] = whole / np.float32(levels), pack_rows(gallery, levels)
     kinds["float16"] = half.astype(np.float32), half.tobytes()
     wanted = rank(native @ gallery.T, 10)
     for name, (rows, data) in kinds.items():
@@ -191,26 +146,21 @@ def scans(tab: Any) -> None:
         row(f"100,000 photos searched, {what}", f"{spent:.1f} ms")
 
 
-def memory(browser: Any, address: str, data: bytes, least: int = 100_000) -> None:
-    """The process of an empty tab, of one that has searched, and of one with the gallery so many times."""
-    before = {each.pid for each in psutil.Process().children(recursive=True)}
-    used: list[str] = []
+def memory(browser: Any, address: str, photo: Path, least: int = 100_000) -> None:
+    """The process of an empty tab, of the page once it has searched, and with the gallery so many times."""
     manifest = json.loads(urlopen(address + "manifest.json").read())
-    times = math.ceil(least / manifest["count"])
+    used, times = list[str](), math.ceil(least / manifest["count"])
     for copies in (0, 1, times):
-        tab = browser.new_context(service_workers="block").new_page()
+        before, tab = processes(), browser.new_context(service_workers="block").new_page()
         tab.goto(address + "icon.svg")
         if copies:
             more = manifest | {"count": copies * manifest["count"], "shards": copies * manifest["shards"]}
             tab.route("**/manifest.json", lambda route, _, more=more: route.fulfill(json=more))
             tab.goto(address)
-            tab.evaluate(OPEN, address)
-            tab.evaluate(
-                f"async text => {{ {TO_BLOB} await gallery.search(photo); }}", b64encode(data).decode()
-            )
-        below = [each for each in psutil.Process().children(recursive=True) if each.pid not in before]
-        used.append(f"{max(each.memory_info().rss for each in below) / 1e6:.0f} MB")
-        before |= {each.pid for each in below}
+            tab.set_input_files(".file:not(.shot)", photo)
+            tab.wait_for_selector(FOUND, timeout=120_000)
+            tab.wait_for_timeout(1000)
+        used.append(megabytes(before))
     row(f"memory of an empty tab's process, with the gallery, and {times} times that", ", ".join(used))
 
 
@@ -271,10 +221,10 @@ def main() -> None:
         site = given.site or Path(scratch) / "site"
         build_site_by_name(given.index, site, SiteOptions(update=True))
         address = serve(site)
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = open_browser(playwright)
         photo = given.queries.parent / rows[0][chosen[0]]["path"]
         visits(browser, address, photo)
-        memory(browser, address, queries[0][0])
+        memory(browser, address, photo)
         tab = browser.new_page()
         tab.goto(address)
         tab.evaluate(OPEN, address)

@@ -1,4 +1,4 @@
-"""Free networks beside the student's own, which help to predict what the teacher would answer."""
+"""Free networks beside the student's own: what they say of photos helps to place these."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,11 +27,14 @@ def embed_helped(helper: Embedder, inputs: Sequence[Any]) -> NDArray[np.float32]
     return unit_rows(np.concatenate(parts), helper.name)
 
 
-def join_helpers(features: NDArray[np.float32], helped: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Put the `(n, dim)` vectors of helpers before `(n, features)`: each varies as much as all of these."""
-    spread = _spread(features)
-    scaled = [vectors * (spread / max(_spread(vectors), ALIKE)) for vectors in helped]
-    return np.concatenate([*scaled, features], axis=1, dtype=np.float32)
+def join_helpers(
+    features: NDArray[np.float32], own: int, helped: Sequence[NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Put `(n, dim)` vectors of helpers before the `own` last of `(n, features)`, scaled to vary as these."""
+    before, after = np.split(features, [features.shape[1] - own], axis=1)
+    moved = [vectors - vectors.mean(axis=0) for vectors in helped]
+    scaled = [rows * (_spread(after) / max(_spread(rows), ALIKE)) for rows in moved]
+    return np.concatenate([before, *scaled, after], axis=1, dtype=np.float32)
 
 
 def _spread(rows: NDArray[np.float32]) -> float:

@@ -77,6 +77,9 @@ class Options:
     helpers: tuple[str, ...] = ()  # free networks that help to predict answers, as for `open_embedder`
 
     def __post_init__(self) -> None:
+        if isinstance(self.helpers, str | Path):  # one of them, as a program may give it
+            object.__setattr__(self, "helpers", (self.helpers,))
+        object.__setattr__(self, "helpers", tuple(map(str, self.helpers)))
         for name, value in PRESETS.get(self.student, {}).items():
             if name == "student" or getattr(self, name) == getattr(Options, name):  # what is given stays
                 object.__setattr__(self, name, value)

@@ -35,9 +35,8 @@ class Pool:
     files: list[ImageFile]  # n image files
     digests: list[str]  # content digest of each
     pixels: NDArray[np.uint8]  # `(n, side, side, 3)` uint8
-    # `(n, features)` float32 of the whole backbone, as in `StageMeans`, behind the vectors of helpers
-    features: NDArray[np.float32]
-    free_dim: int  # how many of them, the last, are what the backbone itself says of an image
+    features: NDArray[np.float32]  # `(n, features)` float32 of the whole backbone, as in `StageMeans`
+    free_dim: int  # how many of them, the last, are what helpers and the backbone itself say of an image
     # Files that cannot be read, or that a file of vectors lacks
     failures: list[Failure] = field(default_factory=list)
     reader: PhotoReader = field(default_factory=PhotoReader)  # what read them
@@ -46,7 +45,7 @@ class Pool:
 
     @property
     def free(self) -> NDArray[np.float32]:
-        """Take the `(n, free_dim)` vectors of the free network: the backbone, which costs no query."""
+        """Take the `(n, free_dim)` vectors of the free networks, the backbone and helpers, at no query."""
         return self.features[:, -self.free_dim :]
 
 
@@ -95,7 +94,8 @@ def extract_features(
 ) -> Pool:
     """Decode files once, to squares of `side` pixels and to features of the whole backbone at its own size.
 
-    The vectors of `helpers` join the features. Those that cannot be read are left out, with their digests.
+    The vectors of `helpers` join what the backbone itself says. Files that cannot be read are left out, with
+    their digests.
     """
     reader = reader or PhotoReader(0)
     needed = max(MARGIN * max(side, backbone.side), *(helper.decode_side for helper in helpers), 0)
@@ -126,13 +126,15 @@ def extract_features(
             if waiting and (len(waiting) == BATCH or i + 1 == len(files)):
                 whole, *inputs = zip(*waiting, strict=True)
                 features.append(embed(describe, torch.from_numpy(np.stack(whole)), fabric).numpy())
-                for found, helper, some in zip(helped, helpers, inputs, strict=True):
-                    found.append(embed_helped(helper, some))
+                for parts, helper, some in zip(helped, helpers, inputs, strict=True):
+                    parts.append(embed_helped(helper, some))
                 waiting.clear()
             bar.update()
     pixels = np.stack(small) if small else np.zeros((0, side, side, 3), np.uint8)
-    own = np.concatenate(features) if features else np.zeros((0, backbone.dim), np.float32)
-    joined = join_helpers(own, [np.concatenate(found) for found in helped]) if features and helpers else own
+    found = np.concatenate(features) if features else np.zeros((0, backbone.dim), np.float32)
+    vectors = [np.concatenate(parts) for parts in helped if parts]
+    joined = join_helpers(found, backbone.dim, vectors) if vectors else found
+    free = backbone.dim + sum(each.shape[1] for each in vectors)
     kept, named = [files[i] for i in rows], [digests[i] for i in rows]
     keys = tuple(helper.key for helper in helpers)
-    return Pool(kept, named, pixels, joined, backbone.dim, failures, reader, helpers=keys)
+    return Pool(kept, named, pixels, joined, free, failures, reader, helpers=keys)

@@ -17,6 +17,9 @@ from index.embedders.teacher_space import TEACHER_SPACE, TeacherSpace
 from index.errors import UsageError
 from index.feedback import Examples, as_floats, rocchio
 from index.images.decode import Photo
+from index.images.sources import image_at
+from index.rankers.again import FIRST, Reranker
+from index.rankers.registry import RankerSpec
 from index.stores.base import Searchable, Store
 from index.stores.filters import Filter
 from index.stores.registry import open_store
@@ -30,7 +33,7 @@ MODES = {
     "teacher": ("teacher", "teacher"),
     "asymmetric": ("student", "projected"),
 }
-RERANK = "rerank"  # the student finds, the teacher orders what it found
+RERANK = "rerank"  # the student finds, the teacher or a ranker orders what it found
 RERANKED = 100  # how many
 ALL, NO_EXAMPLES = Filter(), Examples()
 
@@ -40,7 +43,8 @@ class Results:
     """Ranked lists, one a query."""
 
     ids: Ids  # `(queries, k)` items, best first, ties by rising id; -1 pads a short list at its end
-    scores: Scores  # `(queries, k)` cosine similarities, falling; -inf where the id is -1
+    # `(queries, k)` cosine similarities, or what a ranker's order is worth, 1 / rank; falling, -inf for id -1
+    scores: Scores
 
     def __post_init__(self) -> None:
         if self.ids.ndim != 2 or self.ids.shape != self.scores.shape:
@@ -86,13 +90,19 @@ class Searcher:
         alone = "This index was made without a teacher. Index again with --teacher."
         self.teacher_missing = "" if "teacher" in self.models else alone  # why there is none
         self.text: TextQueries | None = None  # makes queries of words, if that was asked for
+        self.reranker: Reranker | None = None  # orders again in the teacher's place, if that was asked for
         self.device = device
         self._spaces: dict[str, Searchable] = {}
         self._lock = Lock()
 
-    @cached_property
+    @property
     def modes(self) -> list[str]:
-        """The modes that this index and these models allow."""
+        """The modes that this index, these models and a ranker allow."""
+        return list(dict.fromkeys([*self.vector_modes, *([RERANK] if self.reranker else [])]))
+
+    @cached_property
+    def vector_modes(self) -> list[str]:
+        """Those that compare vectors alone."""
         return self._modes_of(self.models)
 
     @cached_property
@@ -112,6 +122,12 @@ class Searcher:
             return []
         return [mode for mode in self.stored_modes if self.text.space or mode == "teacher"]
 
+    def decode_side(self, mode: str = "") -> int:
+        """How wide and high, in pixels, a photo must at least be decoded for a mode, or else for all."""
+        model = self.models.get(MODES[mode][0]) if mode in MODES else None
+        takers = [model] if model else [*self.models.values(), self.reranker]
+        return max(taker.decode_side for taker in takers if taker)
+
     @cached_property
     def columns(self) -> dict[str, list[str]]:
         """The columns of the metadata with their values, of each the 200 most frequent at most."""
@@ -127,7 +143,8 @@ class Searcher:
     ) -> Found:
         """Embed photos and find k results for each, in one of `modes`; filter None wants any.
 
-        A photo never finds itself, nor a copy of itself. For mode `rerank` the teacher is asked once a photo.
+        A photo never finds itself, nor a copy of itself. For mode `rerank` the teacher is asked once a photo,
+        a ranker, if there is one, in its place: its scores are 1 / rank, and the cut is of the student's.
 
         Raises:
             UsageError: The index has no such mode, or no such column.
@@ -137,12 +154,33 @@ class Searcher:
         self.index.keep(filter or ALL)  # a wrong column shows before a teacher is paid
         start = perf_counter()
         vectors = self._embed("student" if mode == RERANK else MODES[mode][0], photos, examples)
-        again = self._embed("teacher", photos, examples) if mode == RERANK else None
+        by_ranker = mode == RERANK and self.reranker is not None
+        again = self._embed("teacher", photos, examples) if mode == RERANK and not by_ranker else None
         embedded = perf_counter()
         known = self._ids([*examples.like, *examples.unlike])
         own = [[*self._ids([photo]), *known] for photo in photos]
-        results = self.search(vectors, mode, k, own, filter, again)
+        if by_ranker:
+            found = self.search(vectors, "student", max(k, FIRST), own, filter)
+            results = self._rank_again(photos, found.ids, k)
+        else:
+            results = self.search(vectors, mode, k, own, filter, again)
         return Found(results, embedded - start, perf_counter() - embedded)
+
+    def _rank_again(self, photos: Sequence[Photo], ids: Ids, k: int) -> Results:
+        """Let the ranker order the first of each `(queries, n)` ids, which -1 pads, and keep k."""
+        ids = ids.copy()
+        for photo, line in zip(photos, ids, strict=True):
+            first = line[:FIRST][line[:FIRST] >= 0]
+            line[: len(first)] = first[self.order_again(photo, first)]
+        scores = np.where(ids >= 0, 1 / np.arange(1, ids.shape[1] + 1, dtype=np.float32), -np.inf)
+        return Results(ids[:, :k], scores[:, :k])
+
+    def order_again(self, photo: Photo, ids: Ids) -> list[int]:
+        """Let the ranker order `(n,)` items for a photo: their positions, best first."""
+        assert self.reranker is not None
+        items = [self.index.items[item] for item in ids.tolist()]
+        files = [image_at(item.path, item.name, self.index.allowed) for item in items]
+        return self.reranker.order(photo, files, [item.digest for item in items])
 
     def find_text(self, text: Text, mode: str, k: int, filter: Filter | None = None) -> Found:
         """Embed words and search with them, as `find`, in one of `text_modes`: they stand for either query.
@@ -287,8 +325,9 @@ def open_searcher(
     model: Path | None = None,
     allowed: Sequence[str] = (),
     text: TextSpec | None = None,
+    ranker: RankerSpec | None = None,
 ) -> Searcher:
-    """Open a gallery by name, as `open_store`, with its student, teacher and the teacher's text model.
+    """Open a gallery by name, as `open_store`, with its student, teacher, the teacher's text model, a ranker.
 
     The teacher is where it is now; without a spec, where and how it was, if it is a file: an address or a
     callable must be given again. One that is only remembered may be gone: then the student searches alone,
@@ -301,6 +340,8 @@ def open_searcher(
     searcher = _open_models(index, teacher, device, with_teacher)
     if text is not None:
         searcher.text = _open_text(index, text, device)
+    if ranker is not None:
+        searcher.reranker = ranker.open_reranker(device)
     return searcher
 
 

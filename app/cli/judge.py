@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app.cli.options import Device, DryRun, Images, LedgerFile, Price, option
-from app.cli.teacher_options import TeacherOptions, describe_teacher
+from app.cli.teacher_options import TeacherOptions, read_options
 
 RANKERS = "Address of a chat or rerank endpoint, .csv or .parquet of query,better,worse, or file.py:function."
 
@@ -31,10 +31,10 @@ def judge(
 ) -> None:
     """Learn from a teacher that only ranks; write vectors to distil."""
     from index.rankers.asked import make_bill
-    from index.rankers.registry import open_ranker
+    from index.rankers.registry import RankerSpec
 
-    spec = describe_teacher(ranker, teacher_option, ledger, budget)
-    opened = open_ranker(ranker, device, spec.options, orders_only)
+    spec = RankerSpec(ranker, read_options(teacher_option), ledger, budget, orders_only=orders_only)
+    opened = spec.open_plain(device)
     with spec.open_ledger(opened.key, dry=dry_run or not opened.calls.paid) as answers:
         if dry_run:
             typer.echo(make_bill(images, opened, answers, budget, price))

@@ -30,7 +30,8 @@ Steps = Annotated[int | None, option("Training steps.", "by the number of images
 Seed = Annotated[int, option("Random seed.")]
 Device = Annotated[str, option("auto, cpu or cuda.")]
 Teacher = Annotated[str | None, option("Teacher to use, if it has moved since indexing.")]
-Paid = Annotated[int, typer.Option("--budget", help="Most images to send to a paid teacher, ever.")]
+Ranker = Annotated[str | None, option("As of `judge`: orders 50 results in mode rerank.", False)]
+Paid = Annotated[int, typer.Option("--budget", help="Most paid answers, ever.")]
 TextTeacher = Annotated[
     str | None,
     typer.Option(

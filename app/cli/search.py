@@ -15,6 +15,7 @@ from app.cli.options import (
     LedgerFile,
     Paid,
     Price,
+    Ranker,
     Student,
     Teacher,
     TextOptions,
@@ -22,7 +23,7 @@ from app.cli.options import (
     Tokenizer,
     option,
 )
-from app.cli.teacher_options import TeacherOptions, describe_teacher, describe_text
+from app.cli.teacher_options import TeacherOptions, describe_ranker, describe_teacher, describe_text
 
 
 def search(
@@ -39,6 +40,7 @@ def search(
     cut: Annotated[float, option("Least share of the best score.")] = 0.0,
     model: Student = None,
     teacher: Teacher = None,
+    ranker: Ranker = None,
     teacher_option: TeacherOptions = None,
     text_teacher: TextTeacher = None,
     tokenizer: Tokenizer = None,
@@ -53,10 +55,11 @@ def search(
     from index.stores.filters import Filter, parse_where
 
     wanted = Filter(prefix, parse_where(where or ()), cut)
-    spec = describe_teacher(teacher, teacher_option, ledger, budget)
+    judge = describe_ranker(ranker, teacher_option, ledger, budget, teacher)
+    spec = describe_teacher(teacher, None if judge else teacher_option, ledger, budget)
     text = describe_text(text_teacher, tokenizer, text_option, ledger, budget)
     answers = search_files(
-        index, queries, k, mode, spec, device, wanted, model, text, like or (), unlike or ()
+        index, queries, k, mode, spec, device, wanted, model, text, like or (), unlike or (), judge
     )
     typer.echo(json.dumps(answers.as_dict()) if as_json else answers.as_text())
     raise typer.Exit(answers.exit_code)
@@ -82,6 +85,7 @@ def evaluate(
         ),
     ] = None,
     teacher: Teacher = None,
+    ranker: Ranker = None,
     teacher_option: TeacherOptions = None,
     budget: Paid = 0,
     ledger: LedgerFile = None,
@@ -94,8 +98,9 @@ def evaluate(
     from index.evaluation.rankings import Options
 
     options = Options(mode, whiten)
-    spec = describe_teacher(teacher, teacher_option, ledger, budget)
-    scores = evaluate_by_name(index, queries, labels, revisited, spec, device, options)
+    judge = describe_ranker(ranker, teacher_option, ledger, budget, teacher)
+    spec = describe_teacher(teacher, None if judge else teacher_option, ledger, budget)
+    scores = evaluate_by_name(index, queries, labels, revisited, spec, device, options, judge)
     as_text = format_revisited if revisited else format_scores
     typer.echo(json.dumps(scores) if as_json else as_text(scores))
 
@@ -123,6 +128,7 @@ def serve(
     index: Gallery,
     model: Student = None,
     teacher: Teacher = None,
+    ranker: Ranker = None,
     teacher_option: TeacherOptions = None,
     text_teacher: TextTeacher = None,
     tokenizer: Tokenizer = None,
@@ -163,6 +169,10 @@ def serve(
         ),
     ] = None,
     mcp: Annotated[bool, typer.Option("--mcp", help="Be an MCP server too, at /mcp.")] = False,
+    local: Annotated[
+        bool,
+        typer.Option("--local", help="Offer a page at local/ whose search runs in the visitor's browser."),
+    ] = False,
     root_path: Annotated[str, option("Path at which a proxy shows the server, as /photos.", "none")] = "",
     device: Device = "auto",
 ) -> None:
@@ -177,17 +187,18 @@ def serve(
         typer.echo("Other users of this machine can see --auth. Better set RETRIEVAL_AUTH.", err=True)
     if (queries is None) != (labels is None):
         raise UsageError("--queries and --labels go together: give both CSV files.")
-    if shop and (teacher or queries):
-        raise UsageError("--shop serves the student alone. Leave out --teacher and --queries.")
+    if shop and (teacher or ranker or queries):
+        raise UsageError("--shop serves the student alone. Leave out --teacher, --ranker and --queries.")
     labelled = (queries, labels) if queries and labels else None
-    shown = Labels(title, caption, link)
     options = ServerOptions(
-        host, port, auth, max_upload_mb, mcp, price, root_path, labelled, shown, shop, tuple(origin or ())
-    )
-    spec = describe_teacher(teacher, teacher_option, ledger, budget)
+        host, port, auth, max_upload_mb, mcp, price, root_path, labelled,
+        Labels(title, caption, link), local, shop, tuple(origin or ()),
+    )  # fmt: skip
+    judge = describe_ranker(ranker, teacher_option, ledger, budget, teacher)
+    spec = describe_teacher(teacher, None if judge else teacher_option, ledger, budget)
     text = describe_text(text_teacher, tokenizer, text_option, ledger, budget)
     serve_page(
-        lambda: open_searcher(index, spec, device, not shop, model, fetch or (), text),
+        lambda: open_searcher(index, spec, device, not shop, model, fetch or (), text, judge),
         options,
     )
 

@@ -10,6 +10,7 @@ from index.embedders.options import HELP, EmbedderOptions
 from index.errors import UsageError
 
 if TYPE_CHECKING:
+    from index.rankers.registry import RankerSpec
     from index.teachers.spec import TeacherSpec, TextSpec
 
 
@@ -40,7 +41,18 @@ def describe_teacher(
     """Read what a command line says of a teacher; UsageError for an option that there is not."""
     from index.teachers.spec import TeacherSpec
 
-    return TeacherSpec(name, _read_options(options), ledger, budget)
+    return TeacherSpec(name, read_options(options), ledger, budget)
+
+
+def describe_ranker(
+    name: str | None, options: Sequence[str] | None, ledger: Path | None, budget: int, teacher: str | None
+) -> "RankerSpec | None":
+    """Read what a command line says of a ranker, if it names one; UsageError if a teacher is named, too."""
+    from index.rankers.registry import RankerSpec
+
+    if name and teacher:
+        raise UsageError("--teacher and --ranker do not go together. Give one of them.")
+    return RankerSpec(name, read_options(options), ledger, budget) if name else None
 
 
 def describe_text(
@@ -60,10 +72,11 @@ def describe_text(
             raise UsageError("--text-option is of a text model. Give --text-teacher.")
         return None
     beside = ledger and ledger.with_name(f"{ledger.stem}.texts{ledger.suffix}")
-    return TextSpec(name, _read_options(options, "--text-option"), beside, budget, tokenizer=tokenizer)
+    return TextSpec(name, read_options(options, "--text-option"), beside, budget, tokenizer=tokenizer)
 
 
-def _read_options(options: Sequence[str] | None, flag: str = "--teacher-option") -> EmbedderOptions:
+def read_options(options: Sequence[str] | None, flag: str = "--teacher-option") -> EmbedderOptions:
+    """Read KEY=VALUE; UsageError for what is none, or an option that there is not."""
     values: dict[str, Any] = {}
     for option in options or ():
         key, equals, text = option.partition("=")

@@ -26,14 +26,17 @@ def build_page(
     price: float | None = None,
     labelled: tuple[Path, Path] | None = None,
     labels: Labels = NONE,
+    local: bool = False,
     shop: bool = False,
 ) -> gr.Blocks:
-    """Lay out the page; `price` and `labelled` are as for `build_report_tab`, the others for `SearchPage`."""
+    """Lay out the page; `price` and `labelled` are as for `build_report_tab`, the others for `SearchPage`.
+
+    `local` says whether there is the page `local/` to lead to.
+    """
     Context.id = 0  # an open page names parts by number: after an index is replaced they must be the same
     with gr.Blocks(title="retrieval", analytics_enabled=False, fill_width=True) as page:
-        script = ROVE.read_text() + Path(__file__).with_name("tabs.js").read_text()
-        heading = render_heading(searcher.index, read_run(searcher.index), not shop)
-        script = "" if shop else script
+        script = "" if shop else ROVE.read_text() + Path(__file__).with_name("tabs.js").read_text()
+        heading = render_heading(searcher.index, read_run(searcher.index), local, not shop)
         gr.HTML(heading, js_on_load=script, elem_classes="heading", apply_default_css=False)
         if shop:
             build_search_tab(searcher, labels=labels, shop=True)

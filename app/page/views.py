@@ -48,10 +48,13 @@ render_note = PARTS.note  # a line in place of results
 render_error = partial(PARTS.note, kind="note error")  # a line that says what went wrong and what to do
 
 
-def render_heading(index: Store, run: Mapping[str, Any] | None = None, named: bool = True) -> str:
+def render_heading(
+    index: Store, run: Mapping[str, Any] | None = None, local: bool = False, named: bool = True
+) -> str:
     """Show what is searched, and by which models if they are `named`.
 
-    `run` is what is known of the student's training.
+    `run` is what is known of the student's training. With `local` there is a link to the page that searches
+    in the visitor's browser.
     """
     spaces = index.manifest.spaces
     made = ""
@@ -68,7 +71,7 @@ def render_heading(index: Store, run: Mapping[str, Any] | None = None, named: bo
         for name in ("student", "teacher")
         if named and (space := spaces.get(name))
     ]
-    return PARTS.heading(ICON, len(index), models)
+    return PARTS.heading(ICON, len(index), models, local)
 
 
 def add_html(

@@ -17,7 +17,8 @@ from index.errors import BudgetError, ImageError, RetrievalError, UsageError, ne
 from index.feedback import Examples
 from index.html import load
 from index.images.decode import Photo, decode
-from index.search import MODES, NO_EXAMPLES, Results
+from index.images.sources import image_at
+from index.search import MODES, NO_EXAMPLES, RERANK, Results
 from index.stores.base import Store
 from index.stores.filters import Filter, parse_where
 from index.text.models import LONGEST, Text
@@ -123,6 +124,10 @@ def search_item(
     index = searcher.index
     require_item(index, item)
     require_mode(searcher, mode)
+    if mode == RERANK and searcher.reranker:  # which is shown the photo
+        entry = index.items[item]
+        data, _ = image_at(entry.path, entry.name, index.allowed).read()
+        return search_photo(searcher, data, entry.name, mode, k, where, examples)
     start = perf_counter()
     results = searcher.search_items([item], mode, k, _read_filter(where), examples)
     seconds = perf_counter() - start
@@ -177,9 +182,9 @@ def build_api(searcher: SharedSearcher, label: Label = lambda item: {}) -> APIRo
         if id is None or text is not None:
             raise HTTPException(422, "id: Give one, or a text, and not both.")
         examples = read_examples(searcher.index, like, unlike)
+        lane = searcher.lane_of_item(mode)
         return await run(
-            "student",
-            lambda: search_item(searcher, id, mode, count, where, examples).write(format, label),
+            lane, lambda: search_item(searcher, id, mode, count, where, examples).write(format, label)
         )
 
     @router.post("/search", openapi_extra=PHOTO, response_class=Response, responses=FOUND)
@@ -304,9 +309,8 @@ def _refuse_fields(names: Iterable[str]) -> None:
 
 
 def _decode(searcher: SharedSearcher, data: bytes, name: str, mode: str) -> Photo:
-    model = searcher.models.get(searcher.lane(mode))
     with STAGES.labels("decode", mode).time():
-        return decode(data, name, model.decode_side if model else None)
+        return decode(data, name, searcher.decode_side(mode))
 
 
 def _answer(

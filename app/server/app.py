@@ -65,6 +65,7 @@ class ServerOptions:
     root: str = ""  # path at which a proxy shows the server, such as `/photos`; empty for none
     labelled: tuple[Path, Path] | None = None  # labelled queries and the gallery's labels, for the report
     labels: Labels = NONE  # what the metadata says on cards
+    local: bool = False  # whether there is a page at `local/` whose search runs in the visitor's browser
     shop: bool = False  # whether the page is the search with the student, and nothing else
     origins: tuple[str, ...] = ()  # as in `Rules`
 
@@ -134,6 +135,10 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
     app.include_router(build_pictures(pictures))
     app.include_router(build_api(shared, partial(labels.of, shared.index)))
     app.include_router(build_embeddings(shared))
+    if shown.local:
+        from app.server.local import build_local
+
+        app.mount("/local", build_local(searcher, labels.title, cache))
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -163,7 +168,7 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
         first = error.errors()[0]
         return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}."}, 422)
 
-    page = build_page(shared, shown.price, shown.labelled, labels, shown.shop)
+    page = build_page(shared, shown.price, shown.labelled, labels, shown.local, shown.shop)
     harden(page)
     theme = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     return gr.mount_gradio_app(

@@ -17,7 +17,7 @@ from index.errors import RetrievalError, needs
 from index.feedback import Examples
 from index.images.decode import Photo
 from index.io import content_digest
-from index.search import MODES, NO_EXAMPLES, Found, Searcher
+from index.search import MODES, NO_EXAMPLES, RERANK, Found, Searcher
 from index.stores.filters import Filter
 from index.text.models import Text
 
@@ -49,11 +49,14 @@ class SharedSearcher(Searcher):
         models = searcher.models
         super().__init__(searcher.index, models["student"], models.get("teacher"), searcher.device)
         self.teacher_missing, self.text = searcher.teacher_missing, searcher.text
+        self.reranker = searcher.reranker
         if self.text is not None:
             models = models | {TEXT: self.text.model}
         # A teacher in a file takes every core for one call.
         lanes = {name: model.calls.concurrency if model.calls.paid else 1 for name, model in models.items()}
         lanes["student"] = CORES
+        if self.reranker:
+            lanes[RERANK] = self.reranker.calls.concurrency
         self._turns = {name: BoundedSemaphore(width) for name, width in lanes.items()}
         self._limiters = {name: CapacityLimiter(width) for name, width in lanes.items()}
         self._running = dict.fromkeys(lanes, 0)  # that `run` has in hand
@@ -67,10 +70,14 @@ class SharedSearcher(Searcher):
         super().find([grey], "student", 1)
 
     def lane(self, mode: str) -> str:
-        """Name the lane of a mode: the model that embeds the query, the teacher where both do."""
-        if mode == TEXT:
-            return TEXT
+        """Name the lane of a mode: the model that embeds the query, the teacher where both do, a ranker's."""
+        if mode == TEXT or (mode == RERANK and self.reranker):
+            return mode
         return MODES[mode][0] if mode in MODES else "teacher"
+
+    def lane_of_item(self, mode: str) -> str:
+        """Name the lane of a search with an image of the index: of these only a ranker is shown the photo."""
+        return RERANK if mode == RERANK and self.reranker else "student"
 
     def find(
         self,

@@ -62,7 +62,7 @@ def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
     @server.tool()
     async def search_by_id(id: int, mode: str = "student", k: Count = 10) -> dict[str, Any]:  # noqa: A002
         """Find the indexed images most like one of them, by its `id` in an earlier result."""
-        return await answer("student", lambda: api.search_item(searcher, id, mode, k))
+        return await answer(searcher.lane_of_item(mode), lambda: api.search_item(searcher, id, mode, k))
 
     if searcher.text:
 

@@ -1,4 +1,4 @@
-"""Pictures of the index and no others: by id, and only as long as the file is the one that was indexed."""
+"""Pictures of the index and no others: by id or digest, while the file is the one that was indexed."""
 
 import os
 import threading
@@ -26,6 +26,7 @@ with needs("demo"):
 THUMBNAIL, QUALITY = 320, 65  # pixels of its longer side, and of its JPEG
 CACHE_BYTES = 2 << 30  # bytes of thumbnails, about 100,000, that a start of the server leaves in the cache
 MAX_ORIGINAL_BYTES = 20_000_000  # of an original that is sent as it is
+DIGITS = 32  # of a digest
 MAX_SIDE = 4096  # pixels of what is sent instead
 BROWSER_TYPES = {name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "GIF", "WEBP", "AVIF")}
 BROWSER_TYPES["MPO"] = "image/jpeg"
@@ -45,11 +46,13 @@ class Pictures:
     """
 
     def __init__(self, index: Store, cache: Path | None = None) -> None:
-        self._items, self._allowed = index.items, index.allowed
+        self._items, self._by_digest, self._allowed = index.items, index.ids_by_digest, index.allowed
         self._cache = cache or user_cache_path("retrieval") / "thumbs"
 
     def find(self, item: str) -> Item:
-        """Find an item by the text of its id; raises ImageError if there is none."""
+        """Find an item by the text of its id, or by its digest; raises ImageError if there is none."""
+        if len(item) == DIGITS and item.isalnum() and item in self._by_digest:
+            return self._items[self._by_digest[item][0]]
         if not (item.isascii() and item.isdecimal() and len(item) < 12 and int(item) < len(self._items)):
             raise ImageError(f"the index has no such image; its ids are 0 to {len(self._items) - 1}")
         return self._items[int(item)]
@@ -117,7 +120,7 @@ class Pictures:
 
 
 def build_pictures(pictures: Pictures) -> APIRouter:
-    """Serve `thumbs/ID` and `images/ID`. What is not there, or not any more, is 404 with the reason."""
+    """Serve `thumbs/ID` and `images/ID`, or a digest. What is not there, or no more, is 404 with why."""
     router = APIRouter()
     limiter = CapacityLimiter(CORES)
 

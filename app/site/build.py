@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from app.site.folder import SiteFolder
 from app.site.gallery import LEVELS, TEACHER_DEPTH, Layout, rank_by_teacher, write_gallery
+from app.site.lists import LEVELS as LISTED_LEVELS
+from app.site.lists import Lists, is_large, read_centres, write_lists
 from app.site.pictures import write_pictures
 from app.site.runtime import find_runtime
 from app.site.student import shorten
@@ -21,7 +23,7 @@ from index.stores.metadata.columns import SEPARATOR
 HERE = Path(__file__).parent
 # In the order in which they name each other; the module alone is imported by other sites, and keeps its name.
 SCRIPTS = tuple(
-    f"{name}.js" for name in "kernels onnx network resize decode files gallery worker crop page".split()
+    f"{name}.js" for name in "kernels onnx network resize decode files gallery lists worker crop page".split()
 )
 KEPT = ("retrieval-search.js", "retrieval-search.d.ts", "sw.js")
 # For the hosts that read such a file.
@@ -72,30 +74,38 @@ def build_site_by_name(index: Path, out: Path, options: SiteOptions) -> str:
     return build_site(open_searcher(index, with_teacher=False), out, options)
 
 
-def build_site(searcher: Searcher, out: Path, options: SiteOptions) -> str:
-    """Write the site of an open index, as `build_site_by_name`."""
+def build_site(
+    searcher: Searcher, out: Path, options: SiteOptions, pictures: dict[str, str] | None = None
+) -> str:
+    """Write the site of an open index, as `build_site_by_name`; `pictures` has one address for each size."""
     index, student = searcher.index, searcher.models["student"]
     assert isinstance(student, OnnxEmbedder)
     folder = SiteFolder(out, options.update)
     options = options.over(folder.manifest) if folder.manifest else options
     _check(options, searcher)
     items, made = list(index.iter_items()), index.manifest.spaces["student"]
-    layout = Layout.of([item.digest for item in items])
+    layout, large = Layout.of([item.digest for item in items]), is_large(index)
     module, wasm = find_runtime(options.runtime)
-    pictures = {"small": options.pictures, "large": options.pictures}
-    if not options.pictures:
+    if options.pictures:
+        pictures = pictures or {"small": options.pictures, "large": options.pictures}
+    else:
         pictures = write_pictures(folder, [items[i] for i in layout.order], options.large)
     files = {
         "module": folder.put(module, ".js"),
         "wasm": folder.pack(wasm),
         "student": folder.pack(shorten(index.model_file)),
     }
-    if (ranked := rank_by_teacher(searcher, layout)) is not None:
-        files["teacher"] = folder.pack(ranked)
-    shards = write_gallery(folder, index, items, layout)
+    shards, lists = list[dict[str, Any]](), dict[str, Any]()
+    if large:
+        lists = write_lists(folder, index, items, Lists.of(index, read_centres(folder, made)))
+    else:
+        shards = write_gallery(folder, index, items, layout)
+        if (ranked := rank_by_teacher(searcher, layout)) is not None:
+            files["teacher"] = folder.pack(ranked)
     title = options.title or index.label
     scripts = _write_page(folder, title, options)
     parts = [name for shard in shards for name in (shard["rows"], shard["facts"])]
+    parts += [lists[name] for name in ("centres", "table") if lists]
     first = folder.size(files["student"], *parts, *scripts.values())
     manifest = {
         "title": title,
@@ -114,12 +124,13 @@ def build_site(searcher: Searcher, out: Path, options: SiteOptions) -> str:
         "dim": made.dim,
         "bits": made.bits,
         "rescore": made.rescore,
-        "levels": LEVELS,
+        "levels": LISTED_LEVELS if lists else LEVELS,
         "teacher_depth": TEACHER_DEPTH,
         "pictures": pictures,
         "files": files | {"worker": scripts["worker.js"]},
         "scripts": list(scripts.values()),
         "shards": shards,
+        "lists": lists or None,
     }
     gone = folder.finish(manifest)
     return (

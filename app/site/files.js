@@ -23,12 +23,12 @@ export class Files {
     return isPacked(bytes) ? unpack(bytes) : bytes;
   }
 
-  // Forget what earlier versions of the site had.
+  // Forget what earlier versions of the site had. A name may stand for all files `NAME-0.bin` and so on.
   async tidy(names) {
     const cache = await store, known = new Set(names.map(name => new URL(name, this.base).href));
     const data = new URL('data/', this.base).href, pictures = new URL('data/pictures/', this.base).href;
     for (const {url} of await cache?.keys() ?? []) {
-      if (url.startsWith(data) && !url.startsWith(pictures) && !known.has(url)) await cache.delete(url);
+      if (url.startsWith(data) && !url.startsWith(pictures) && !known.has(url.replace(/-\d+\.bin$/, ''))) await cache.delete(url);
     }
   }
 }

@@ -8,7 +8,7 @@ from typing import Any
 from index.errors import UsageError
 from index.io import atomic_write, content_digest, explain_disk
 
-FORMAT = 1  # of the manifest
+FORMAT = 2  # of the manifest
 MANIFEST, DATA = "manifest.json", "data"
 
 
@@ -43,6 +43,21 @@ class SiteFolder:
     def pack(self, data: bytes) -> str:
         """`put` it compressed: not every host compresses, and the browser can unpack it."""
         return self.put(gzip.compress(data, 9, mtime=0))
+
+    def pack_together(self, files: list[bytes]) -> str:
+        """`pack` files that belong together, as `NAME-0.bin` and so on, and return `NAME`.
+
+        They are many: by level 9 they would lose another 4 %, in six times the time.
+        """
+        name = f"{DATA}/{content_digest(b''.join(files))}"
+        for i, data in enumerate(files):
+            if not self.has(file := f"{name}-{i}.bin"):
+                self.write(file, gzip.compress(data, 7, mtime=0))
+        return name
+
+    def read(self, name: str) -> bytes:
+        """Read what was packed."""
+        return gzip.decompress((self.path / name).read_bytes())
 
     def has(self, name: str) -> bool:
         """Whether a file is there already; it is kept."""

@@ -2,7 +2,7 @@
 
 import {makeKernels} from './kernels.js';
 
-const NEVER = -(2 ** 31);  // the score of what is not found
+export const NEVER = -(2 ** 31);  // the score of what is not found
 
 const align = bytes => Math.ceil(bytes / 16) * 16;
 
@@ -20,10 +20,11 @@ export class Gallery {
     this.rowsAt = align(this.scoresAt + 4 * this.count);
     this.kernels = makeKernels(this.rowsAt + this.count * this.stride, simd);
     this.bytes = new Uint8Array(this.kernels.buffer);
+    this.numbers = new Int16Array(this.kernels.buffer);
   }
 
-  // Takes the bytes of a part; false if they are not those of the manifest. Codes lie in words of 32 bits, rows as two
-  // planes, the low bytes of all numbers and then the high ones, which pack better.
+  // Takes the bytes of a part; false if they are not those of the manifest. Codes lie in words of 32 bits; of rows the
+  // numbers of each column lie together, folded, the low bytes of all and then the high ones, which packs better.
   add(place, bytes) {
     const {count} = this.shards[place], {bits, dim, stride} = this, at = this.rowsAt + this.starts[place] * stride;
     const length = bits ? 4 * Math.ceil(bits / 32) : dim, numbers = count * length;
@@ -31,12 +32,10 @@ export class Gallery {
       this.missing += count;
       return false;
     }
-    for (let row = 0, from = 0; row < count; row++) {
-      const to = at + row * stride;
-      if (bits) for (let i = 0; i < length; i++) this.bytes[to + i] = bytes[from++];
-      else for (let i = 0; i < length; i++, from++) {
-        this.bytes[to + 2 * i] = bytes[from];
-        this.bytes[to + 2 * i + 1] = bytes[numbers + from];
+    if (bits) for (let row = 0; row < count; row++) this.bytes.set(bytes.subarray(row * length, (row + 1) * length), at + row * stride);
+    else for (let column = 0, from = 0; column < dim; column++) {
+      for (let row = 0, to = at / 2 + column; row < count; row++, from++, to += stride / 2) {
+        this.numbers[to] = unfold(bytes[from] | bytes[numbers + from] << 8);
       }
     }
     this.there.add(place);
@@ -45,9 +44,7 @@ export class Gallery {
 
   // Where a photo is: its part, and its place there.
   find(id) {
-    let place = this.starts.length - 1;
-    while (place > 0 && this.starts[place] > id) place--;
-    return [place, id - this.starts[place]];
+    return find(this.starts, id);
   }
 
   // The query that a photo of the gallery is.
@@ -96,9 +93,19 @@ export class Gallery {
   }
 }
 
+// 0, 1, 2, 3 to 0, -1, 1, -2.
+export const unfold = folded => folded >>> 1 ^ -(folded & 1);
+
+// Where an id is: its part by where these start, and its place there.
+export function find(starts, id) {
+  let place = starts.length - 1;
+  while (place > 0 && starts[place] > id) place--;
+  return [place, id - starts[place]];
+}
+
 // The ids of the k highest; ties by rising id.
-function top(scores, k, keep) {
-  const ids = new Int32Array(k), values = new Int32Array(k);
+export function top(scores, k, keep = null) {
+  const ids = new Int32Array(k), values = new scores.constructor(k);
   let found = 0, least = NEVER;
   for (let id = 0; id < scores.length; id++) {
     const score = scores[id];

@@ -54,36 +54,43 @@ def write_gallery(
         rows = np.concatenate(
             [index.rows("student", ids[start : start + CHUNK]) for start in range(0, len(ids), CHUNK)]
         )
-        facts = _facts([items[i] for i in ids], [index.metadata_of(int(i)) for i in ids])
         shards.append(
             {
                 "count": len(ids),
                 "rows": folder.pack(pack_codes(rows) if bits else pack_rows(rows)),
-                "facts": folder.pack(json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode()),
+                "facts": folder.pack(facts_of(index, items, ids)),
             }
         )
     return shards
 
 
-def pack_rows(rows: Vectors) -> bytes:
-    """Write `(n, dim)` unit rows as whole numbers of 16 bits: all low bytes, then all high ones."""
-    whole = np.round(rows * LEVELS).astype("<i2").reshape(-1, 1).view(np.uint8)
-    return np.ascontiguousarray(whole.T).tobytes()
+def pack_rows(rows: Vectors, levels: float = LEVELS) -> bytes:
+    """Write `(n, dim)` rows as whole numbers of 16 bits, folded: all low bytes, then all high ones."""
+    folded = fold(np.round(rows * levels))
+    return np.ascontiguousarray(folded.reshape(-1, 1).view(np.uint8).T).tobytes()
 
 
-def pack_codes(codes: NDArray[np.uint8]) -> bytes:
+def fold(whole: NDArray[Any]) -> NDArray[np.uint16]:
+    """Turn `(n, dim)` whole numbers into `(dim, n)`: 0, -1, 1, -2 into 0, 1, 2, 3; so they pack best."""
+    signed = whole.astype(np.int16)
+    return np.ascontiguousarray((signed << 1 ^ signed >> 15).astype("<u2").T)
+
+
+def pack_codes(codes: Vectors) -> bytes:
     """Write `(n, bits / 8)` codes in words of 32 bits, the last one filled up with zeros."""
     return np.pad(codes, ((0, 0), (0, -codes.shape[1] % 4))).tobytes()
 
 
-def _facts(items: list[Item], metadata: list[dict[str, str]]) -> dict[str, Any]:
-    """What a site says of its photos: names below the folder that was indexed, never where that lies."""
+def facts_of(index: Store, items: list[Item], ids: Ids) -> bytes:
+    """What a site says of some photos: names below the folder that was indexed, never where that lies."""
+    metadata = [index.metadata_of(int(i)) for i in ids]
     columns = sorted({name for known in metadata for name in known})
-    return {
-        "digests": [item.digest for item in items],
-        "names": [item.name for item in items],
+    facts = {
+        "digests": [items[i].digest for i in ids],
+        "names": [items[i].name for i in ids],
         "columns": {name: [known.get(name, "") for known in metadata] for name in columns},
     }
+    return json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def rank_by_teacher(searcher: Searcher, layout: Layout) -> bytes | None:

@@ -28,6 +28,15 @@ function loop(op, f, p, q, r, count, a, b, c) {
   }
 }
 
+// Numbers with a scale for each stretch of them.
+function multiply(values, scales) {
+  const products = new Float32Array(values.length), length = values.length / scales.length;
+  for (let stretch = 0, i = 0; stretch < scales.length; stretch++) {
+    for (const scale = scales[stretch], end = i + length; i < end; i++) products[i] = values[i] * scale;
+  }
+  return products;
+}
+
 export class Network {
   // Of a file's bytes, for `(side, side, 3)` pixels; `output` is the tensor of the graph that is wanted.
   constructor(bytes, output, side) {
@@ -72,10 +81,9 @@ export class Network {
       node.inputs.forEach(name => { wanted.add(name); uses.set(name, (uses.get(name) ?? 0) + 1); });
       return true;
     }).reverse().filter(({op, inputs: [name, by], outputs}) => {
-      const constant = constants.get(name), scale = constants.get(by), each = scale && size(constant?.dims ?? []) / scale.values.length;
+      const constant = constants.get(name), scale = constants.get(by);
       if (!constant || op !== 'Cast' && !(op === 'Mul' && scale?.dims[0] === constant.dims[0] && size(scale.dims) === scale.dims[0])) return true;
-      const values = scale ? constant.values.map((value, i) => value * scale.values[Math.floor(i / each)]) : constant.values;
-      constants.set(outputs[0], {...constant, values});
+      constants.set(outputs[0], scale ? {...constant, values: multiply(constant.values, scale.values)} : constant);
       return false;
     });
     const made = new Map(kept.map(node => [node.outputs[0], node]));
@@ -262,9 +270,9 @@ export class Network {
     const depthwise = group > 1 && group === out && inner === 1, area = high * wide, width = align(out ?? 0);
     if (!out || !depthwise && group > 1 || depthwise && (high !== wide || new Set(node.strides).size > 1) || dilations.some(each => each > 1) || auto_pad !== 'NOTSET') throw new Error('a convolution of that kind');
     const packed = new Float32Array(width * inner * area), bias = new Float32Array(width);
-    for (let o = 0, from = 0; o < out; o++) for (let i = 0; i < inner; i++) for (let place = 0; place < area; place++) {
-      const step = place * inner + i;
-      packed[depthwise ? place * width + o : (Math.floor(o / LANES) * inner * area + step) * LANES + o % LANES] = values[from++];
+    for (let o = 0, from = 0; o < out; o++) {
+      const start = depthwise ? o : (o - o % LANES) * inner * area + o % LANES, step = depthwise ? width : LANES;
+      for (let i = 0; i < inner; i++) for (let place = 0; place < area; place++) packed[start + (place * inner + i) * step] = values[from++];
     }
     if (node.inputs[2]) bias.set(this.constants.get(node.inputs[2]).values);
     Object.assign(node, {depthwise, out, side: [high, wide], weights: this.place({dims: [], values: packed}).at, bias: this.place({dims: [], values: bias}).at});

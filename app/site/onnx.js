@@ -64,8 +64,8 @@ function half(bits) {
 function readTensor(bytes) {
   const {dims, type, name, raw} = read(bytes, {1: 'dims*', 2: 'type', 8: 'name', 9: 'raw'});
   if (!READ[type] || !raw) throw new Error(`a tensor of type ${type}`);
-  const numbers = new READ[type](raw.slice().buffer), values = type === 1 ? numbers : new Float32Array(numbers.length);
-  if (type !== 1) for (let i = 0; i < values.length; i++) values[i] = type === 10 ? half(numbers[i]) : Number(numbers[i]);
+  const numbers = new READ[type](raw.slice().buffer), each = {7: Number, 10: half}[type];
+  const values = each ? Float32Array.from(numbers, each) : new Float32Array(numbers);
   return {name: text(name), dims: wholes(dims), values};
 }
 

@@ -68,6 +68,7 @@ function show(found) {
   cards.replaceChildren(...found.map((hit, place) => card(hit, place, taught)));
   const first = found.slice(0, found.teacher?.length ?? 0), agreed = first.filter(hit => taught.has(hit.id)).length;
   $('.summary').textContent = (found.length ? `${Math.round(embed + search)} ms` : 'No results with these filters.')
+    + (gallery.partial ? ` · among the ${found.searched.toLocaleString()} photos nearest to yours` : '')
     + (found.length && found.teacher ? ` · ${agreed} of the first ${first.length} are the teacher's, too` : '');
   $('.more').hidden = found.length < k || k >= gallery.count;
   spoken.textContent = `${found.length} results`;
@@ -164,7 +165,7 @@ async function usePhoto(photo) {
 
 function useItem(hit) {
   let photo = null;
-  history.replaceState(null, '', `#${hit.digest}`);
+  history.replaceState(null, '', `#${hit.key}`);
   const load = async () => {
     const response = await fetch(hit.picture).catch(() => null);
     if (!response?.ok) throw new Error('The picture of that photo cannot be loaded, so no part of it can be searched with.');
@@ -216,10 +217,14 @@ $('.more').addEventListener('click', async () => {
 function readFilters() {
   const where = {};
   for (const select of root.querySelectorAll('.column-value')) if (select.value) where[select.dataset.column] = select.value;
-  return {where, prefix: $('.prefix').value, cut: $('.cut').value / 100};
+  return {where, prefix: $('.prefix')?.value ?? '', cut: $('.cut').value / 100};
 }
 
 function addFilters() {
+  if (gallery.partial) {
+    $('.prefix').closest('label').remove();
+    return;
+  }
   for (const [name, values] of Object.entries(gallery.columns)) {
     if ([gallery.names.title, gallery.names.link].includes(name)) continue;
     const select = make('select', {className: 'column-value'}, make('option', {value: '', textContent: 'any'}),
@@ -257,7 +262,7 @@ async function addExamples() {
 async function workOffline() {
   try {
     await navigator.serviceWorker.register('sw.js');
-    const [{active}] = await Promise.all([navigator.serviceWorker.ready, gallery.ready()]);
+    const {active} = await navigator.serviceWorker.ready;
     const got = performance.getEntriesByType('resource').map(({name}) => name);
     active.postMessage({keep: [location.href.replace(/#.*/, ''), ...got, ...gallery.scripts]});
   } catch {}  // no https, or not allowed: it works online
@@ -275,11 +280,11 @@ async function start() {
   gallery.addEventListener('complaint', () => complain(''));
   addFilters();
   gallery.ready().then(() => { ready = true; }, error => fail(error.message));
-  const digest = location.hash.slice(1), linked = digest ? await gallery.find(digest) : null;
+  const key = location.hash.slice(1), linked = key ? await gallery.find(key) : null;
   if (linked !== null) useItem(await gallery.item(linked));
-  else if (digest) complain('The photo of this address is no longer in the gallery.');
+  else if (key) complain('The photo of this address is no longer in the gallery.');
   addExamples().catch(() => {});
-  workOffline();
+  gallery.ready().then(() => setTimeout(workOffline, 1000), () => {});  // it takes nothing from the first search
 }
 
 start();

@@ -20,8 +20,10 @@ export interface Hit {
   id: number;
   /** Cosine similarity. */
   score: number;
-  /** Identifies the photo in later versions, too. */
+  /** Of its content. */
   digest: string;
+  /** Finds the photo in later versions, too. */
+  key: string;
   /** Path below the folder that was indexed. */
   name: string;
   metadata: Record<string, string>;
@@ -33,6 +35,8 @@ export interface Hit {
 /** Best first. */
 export type Hits = Hit[] & {
   milliseconds: { embed: number; search: number };
+  /** Photos that the query was compared with. */
+  searched: number;
   /** Ids that the teacher ranks first, where a photo of the gallery was searched with and they are known. */
   teacher: number[] | null;
 };
@@ -44,6 +48,8 @@ export interface Gallery extends EventTarget {
   /** The columns of the metadata with their values. */
   readonly columns: Record<string, string[]>;
   readonly model: string;
+  /** Whether a search gets the part of the gallery that is near its photo alone. Such a gallery has no filters. */
+  readonly partial: boolean;
   readonly complaints: string[];
   /** Resolves when everything that a search needs is here. */
   ready(): Promise<true>;
@@ -53,7 +59,7 @@ export interface Gallery extends EventTarget {
   /** The unit vector of a photo. */
   embed(photo: Blob, options?: Pick<Options, "turn" | "box">): Promise<Float32Array>;
   item(item: number): Promise<Hit>;
-  find(digest: string): Promise<number | null>;
+  find(key: string): Promise<number | null>;
   close(): void;
 }
 

@@ -2,15 +2,15 @@
 // The photo never leaves this device. See retrieval-search.d.ts.
 
 export class Gallery extends EventTarget {
-  #worker; #calls = new Map(); #next = 0; #photos = new WeakMap(); #base;
+  #worker; #complaints = {}; #calls = new Map(); #next = 0; #photos = new WeakMap(); #base;
 
   constructor(base, manifest, worker) {
     super();
     this.#base = base;
     this.#worker = worker;
     Object.assign(this, {title: manifest.title, count: manifest.count, columns: manifest.columns, model: manifest.model,
-      names: manifest.names,
-      scripts: manifest.scripts.map(name => new URL(name, base).href), complaints: []});
+      names: manifest.names, partial: Boolean(manifest.lists),
+      scripts: manifest.scripts.map(name => new URL(name, base).href)});
     this.pictures = manifest.pictures;
     worker.addEventListener('message', ({data}) => this.#hear(data));
     this.#ask('open', {base, manifest}).catch(() => {});
@@ -39,9 +39,13 @@ export class Gallery extends EventTarget {
     return this.#hit(await this.#ask('describe', {item}));
   }
 
-  // The id of the photo with a digest, or null.
-  find(digest) {
-    return this.#ask('findDigest', digest);
+  // The id of the photo with a key, or null.
+  find(key) {
+    return this.#ask('findKey', key);
+  }
+
+  get complaints() {
+    return Object.values(this.#complaints);
   }
 
   close() {
@@ -56,8 +60,8 @@ export class Gallery extends EventTarget {
     return {photo, photoId: this.#photos.get(photo)};
   }
 
-  #list({hits, milliseconds, teacher}) {
-    return Object.assign(hits.map(hit => this.#hit(hit)), {milliseconds, teacher});
+  #list({hits, ...facts}) {
+    return Object.assign(hits.map(hit => this.#hit(hit)), facts);
   }
 
   #hit(hit) {
@@ -76,8 +80,8 @@ export class Gallery extends EventTarget {
   }
 
   #hear({call, answer, error, event}) {
-    if (event?.missing) this.#complain(`${event.missing} of ${this.count} photos are not searched: a part of the gallery is missing or of another version. Reload the page.`);
-    if (event?.full) this.#complain('This browser keeps nothing for later: storage is full or forbidden. The search works while you are online.');
+    if (event?.missing) this.#complain('missing', `${event.missing} of ${this.count} photos are not searched: a part of the gallery is missing or of another version. Reload the page.`);
+    if (event?.full) this.#complain('full', 'This browser keeps nothing for later: storage is full or forbidden. The search works while you are online.');
     if (event?.got) this.dispatchEvent(new CustomEvent('progress', {detail: event.got}));
     if (call === undefined) return;
     const {resolve, reject} = this.#calls.get(call);
@@ -86,9 +90,9 @@ export class Gallery extends EventTarget {
     else resolve(answer);
   }
 
-  #complain(line) {
-    if (this.complaints.includes(line)) return;
-    this.complaints.push(line);
+  #complain(kind, line) {
+    if (this.#complaints[kind] === line) return;
+    this.#complaints[kind] = line;
     this.dispatchEvent(new CustomEvent('complaint', {detail: line}));
   }
 }
@@ -101,7 +105,7 @@ export async function open(url) {
     const response = await fetch(new URL('manifest.json', base), {cache: 'no-cache'});
     if (!response.ok) throw new Error(`status ${response.status}`);
     manifest = await response.json();
-    if (manifest.format !== 1) throw new Error(`format ${manifest.format}`);
+    if (manifest.format !== 2) throw new Error(`format ${manifest.format}`);
   } catch (error) {
     throw new Error(`${base} is no gallery that can be searched (${error.message}). Write it with retrieval site, and serve it over HTTP.`);
   }

@@ -3,6 +3,7 @@
 import {decode, prepare} from './decode.js';
 import {Files} from './files.js';
 import {Gallery} from './gallery.js';
+import {Lists} from './lists.js';
 import {Network} from './network.js';
 
 const NO_WASM = 'This browser runs no WebAssembly, which the search needs. Use a current browser, and allow it for this page.';
@@ -44,7 +45,6 @@ async function openGallery() {
     gallery.add(place, await files.get(rows).catch(() => null));
   }
   if (gallery.missing === gallery.count) throw new Error('The gallery cannot be loaded. Reload the page, or try again when online.');
-  if (gallery.missing) tell({missing: gallery.missing});
 }
 
 async function embed({photo, photoId, turn, box}) {
@@ -60,17 +60,19 @@ async function embed({photo, photoId, turn, box}) {
 }
 
 // What is known of the photos of a part, as columns; of one that is missing nothing is.
-const factsOf = place => facts[place] ??= json(manifest.shards[place].facts).catch(() => null);
+const factsOf = place => manifest.lists ? gallery.factsOf(place) : facts[place] ??= json(manifest.shards[place].facts).catch(() => null);
 
 async function describe(id, score) {
   const [place, row] = gallery.find(id), known = await factsOf(place);
   const metadata = Object.entries(known?.columns ?? {}).map(([name, values]) => [name, values[row]]).filter(([, value]) => value);
-  return {id, score, digest: known?.digests[row] ?? '', name: known?.names[row] ?? '', metadata: Object.fromEntries(metadata)};
+  const digest = known?.digests[row] ?? '', key = manifest.lists ? `${digest}.${place[0]}` : digest;
+  return {id, score, digest, key, name: known?.names[row] ?? '', metadata: Object.fromEntries(metadata)};
 }
 
 async function mask({where = {}, prefix = ''}) {
   const wanted = Object.entries(where).filter(([, value]) => value);
   if (!wanted.length && !prefix) return null;
+  if (manifest.lists) throw new Error('A gallery this large has no filters in the browser. Search without them.');
   for (const [name] of wanted) {
     if (!(name in manifest.columns)) throw new Error(`This gallery has no column ${name}, only ${Object.keys(manifest.columns).join(', ') || 'none'}.`);
   }
@@ -89,14 +91,18 @@ async function search({k = 10, cut = 0, item, ...asked}) {
   await loading;
   if (item === undefined) await student;
   const start = performance.now();
-  const query = item === undefined ? await embed(asked) : gallery.row(item);
+  const query = item === undefined ? await embed(asked) : await gallery.row(item);
   if (!query) throw new Error('That photo is in a part of the gallery that is missing. Reload the page.');
   const embedded = performance.now(), keep = await mask(asked), filtered = performance.now();
-  let found = gallery.search(query, Math.min(k, gallery.count), keep, item);
+  let found = manifest.lists
+    ? await gallery.search(query, k, item)
+    : gallery.search(query, Math.min(k, gallery.count), keep, item);
+  if (gallery.missing) tell({missing: gallery.missing});
   if (cut) found = found.filter(([, score]) => score >= Math.min(found[0][1], cut * found[0][1]));
   const searched = performance.now();
   const hits = await Promise.all(found.map(([id, score]) => describe(id, score)));
-  return {hits, milliseconds: {embed: embedded - start, search: searched - filtered}, teacher: item === undefined ? null : await teachersList(item)};
+  const milliseconds = {embed: embedded - start, search: searched - filtered}, searchedIn = gallery.searched ?? gallery.count - gallery.missing;
+  return {hits, milliseconds, searched: searchedIn, teacher: item === undefined ? null : await teachersList(item)};
 }
 
 // The ids that the teacher ranks first for a photo of the gallery, if the index has its vectors.
@@ -107,7 +113,11 @@ async function teachersList(item) {
   return bytes && Array.from(new Int32Array(bytes.buffer, 4 * item * depth, depth)).filter(id => id >= 0);
 }
 
-async function findDigest(digest) {
+async function findKey(digest) {
+  if (manifest.lists) {
+    await loading;
+    return gallery.findKey(digest);
+  }
   for (const [place, start] of gallery.starts.entries()) {
     const row = (await factsOf(place))?.digests.indexOf(digest) ?? -1;
     if (row >= 0) return start + row;
@@ -118,18 +128,18 @@ async function findDigest(digest) {
 function open({base, manifest: given}) {
   manifest = given;
   files = new Files(base, tell);
-  gallery = new Gallery(manifest);
+  gallery = manifest.lists ? new Lists(manifest, files) : new Gallery(manifest);
   facts = [];
   student = openStudent();
-  loading = openGallery();
+  loading = manifest.lists ? gallery.open() : openGallery();
   for (const part of [student, loading]) part.catch(() => {});  // the next search reports it
   Promise.allSettled([student, loading]).then(() => files.tidy([
-    ...Object.values(manifest.files), ...manifest.shards.flatMap(({rows, facts}) => [rows, facts])]));
+    ...Object.values(manifest.files), ...manifest.shards.flatMap(({rows, facts}) => [rows, facts]), ...gallery.names ?? []]));
 }
 
 const WORK = {
-  open, search, findDigest,
-  describe: ({item}) => describe(item, 1),
+  open, search, findKey,
+  describe: async ({item}) => { await (manifest.lists && loading); return describe(item, 1); },
   embed: async asked => embed(asked),
   ready: () => Promise.all([student, loading]).then(() => true),
 };

@@ -11,7 +11,7 @@ from distill.examples import hold_out
 from distill.model.backbone import create_backbone
 from distill.photos import PhotoReader
 from distill.pool import extract_features
-from distill.ranking.learn import Answered, learn, mean_agreement, start_from
+from distill.ranking.learn import Agreement, Answered, learn, start_from
 from distill.ranking.lists import plan_lists, reverse
 from distill.training.device import open_fabric
 from index.embedders.vectors_file import check_place, write_vectors
@@ -42,8 +42,8 @@ class Judged:
     lists: int  # how many were learnt from, or held out
     # Kendall's tau of the ranker with itself, and over how many lists; NaN where none was asked twice
     own: tuple[float, int]
-    before: float  # kendall's tau of the free network with orders that were held out
-    after: float  # the same of what was learnt
+    before: Agreement  # of the free network with orders that were held out
+    after: Agreement  # the same of what was learnt
     held_out: int  # over how many lists
     learnt: bool  # whether anything was
     unanswered: int  # how many lists have no answer
@@ -52,15 +52,20 @@ class Judged:
         """Sum it up for people."""
         told = "not measured: too few lists"
         if self.held_out:
-            told = f"{self.before:.3f} before (the free network), {self.after:.3f} after; n = {self.held_out}"
+            told = f"{self.before} before (the free network), {self.after} after; n = {self.held_out}"
         ceiling = f"{self.own[0]:.3f} (n = {self.own[1]})" if self.own[1] else "not asked"
         nothing = "" if self.learnt else NOTHING
         return (
             f"{self.out}: vectors of {count(self.photos, 'photo')}, from {count(self.lists, 'list')}; "
             f"{self.unanswered} without an answer.\n"
-            f"Kendall's tau with the ranker on held-out lists: {told}.\n"
+            f"Kendall's tau and top-1 with the ranker on held-out lists: {told}.\n"
             f"The ranker with itself, asked again in reverse: {ceiling}.{nothing}"
         )
+
+    def describe_teacher(self, ranker: str) -> str:
+        """Say what these vectors are, for whoever learns from them."""
+        told = f"Kendall's tau and top-1 {self.after} on {count(self.held_out, 'held-out list')}"
+        return f"; learnt from the orders of {ranker}, {told if self.held_out else 'not measured'}"
 
 
 def judge(
@@ -82,7 +87,7 @@ def judge(
         RetrievalError: The ranker contradicts itself, or it, its ledger or a file cannot be used.
     """
     check_place(out)
-    pool, features = _read_photos(find_images(photos), find_images(queries) if queries else (), device)
+    pool, features = read_photos(find_images(photos), find_images(queries) if queries else (), device)
     if len(pool.digests) < FEWEST:
         raise RetrievalError(
             f"Of {count(len(pool.digests), 'photo')} no list can be made: give at least {FEWEST}."
@@ -107,15 +112,17 @@ def judge(
     known = Answered.of(found, [answers[key_of(rows, pool)] for rows in found])
     held = hold_out([pool.digests[rows[0]] for rows in found], HELD_OUT)
     learnt = learn(start, known.take(~held), seed)
-    before, after = (mean_agreement(vectors, known.take(held)) for vectors in (start, learnt.vectors))
-    write_vectors(out, start.shape[1], [([*pool.digests, *pool.others], learnt.vectors)])
-    return Judged(
+    before, after = (Agreement.of(vectors, known.take(held)) for vectors in (start, learnt.vectors))
+    judged = Judged(
         out, len(start), len(found), own, before, after, int(held.sum()),
         learnt.pull is not None, len(lists) - len(found),
     )  # fmt: skip
+    digests, remarks = [*pool.digests, *pool.others], judged.describe_teacher(ranker.name)
+    write_vectors(out, start.shape[1], [(digests, learnt.vectors)], remarks)
+    return judged
 
 
-def _read_photos(
+def read_photos(
     photos: Sequence[ImageFile], queries: Sequence[ImageFile], device: str
 ) -> tuple[Pool, NDArray[np.float32]]:
     """Read distinct photos: the pool, and what the free network says of it and of what follows it."""

@@ -36,6 +36,7 @@ class Embedder(ABC):
     """Maps images to vectors."""
 
     lessons: Mapping[str, int] = MappingProxyType({})  # learnt of how to call it; a ledger keeps them
+    unit = "image"  # what it is asked about, for messages
     remarks = ""  # to say at the end of a command, such as what was assumed
     key: str  # identity: two embedders with one key give the same vectors
     name: str  # what to call it in messages

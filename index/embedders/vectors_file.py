@@ -23,8 +23,9 @@ from index.images.decode import Photo
 from index.images.digests import digest_pool
 from index.images.file import ImageFile, plain_path
 from index.io import atomic_write, content_digest
-from index.progress import count, say
+from index.progress import count, printable, say
 
+REMARKS = "retrieval.remarks"  # as of `Embedder`, in a file
 LAYOUT = "`ids` of n texts and `vectors` of n rows, in an .npz file as arrays, in a .parquet file as columns"
 DIGEST = re.compile("[0-9a-f]{32}")
 NAMED = 3  # of the images that are lacking
@@ -47,7 +48,7 @@ class VectorsEmbedder(Embedder):
         if not path.is_file():
             raise UsageError(f"{path} does not exist. Give a file of vectors.")
         try:
-            ids, vectors = (_read_npz if path.suffix == ".npz" else _read_parquet)(path)
+            ids, vectors, self.remarks = (_read_npz if path.suffix == ".npz" else _read_parquet)(path)
         except Exception as error:  # NumPy, zipfile and zlib each raise their own of what is damaged
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise UsageError(
@@ -139,10 +140,12 @@ def check_place(path: Path) -> None:
         raise UsageError(f"{path.parent} does not exist. Make it, or write elsewhere.")
 
 
-def write_vectors(path: Path, dim: int, chunks: Iterable[tuple[list[str], NDArray[np.float32]]]) -> None:
+def write_vectors(
+    path: Path, dim: int, chunks: Iterable[tuple[list[str], NDArray[np.float32]]], remarks: str = ""
+) -> None:
     """Write n ids and `(n, dim)` float32 at a time to a file of vectors, beside its place first.
 
-    A path ends in .npz or in .parquet, which is written in bounded memory.
+    A path ends in .npz or in .parquet, which is written in bounded memory. `remarks` are as of `Embedder`.
 
     Raises:
         UsageError: The ending is another, or the folder does not exist.
@@ -154,9 +157,11 @@ def write_vectors(path: Path, dim: int, chunks: Iterable[tuple[list[str], NDArra
             ids = [name for names, _ in parts for name in names]
             vectors = np.concatenate([np.empty((0, dim), np.float32), *(rows for _, rows in parts)])
             with beside.open("wb") as file:  # of a name it would add an ending
-                np.savez(file, ids=np.array(ids), vectors=vectors)
+                more: dict[str, Any] = {REMARKS: np.array(remarks)} if remarks else {}
+                np.savez(file, ids=np.array(ids), vectors=vectors, **more)
         else:
             schema = pa.schema([("ids", pa.string()), ("vectors", pa.list_(pa.float32(), dim))])
+            schema = schema.with_metadata({REMARKS: remarks}) if remarks else schema
             with pq.ParquetWriter(beside, schema) as writer:
                 for names, rows in chunks:
                     vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), dim)
@@ -174,10 +179,11 @@ def keep_vectors(ids: Sequence[str], vectors: ArrayLike) -> str:
     return str(path)
 
 
-def _read_npz(path: Path) -> tuple[list[str], NDArray[np.float32]]:
+def _read_npz(path: Path) -> tuple[list[str], NDArray[np.float32], str]:
     with np.load(path, allow_pickle=False) as arrays:
         if not {"ids", "vectors"} <= set(arrays.files):
             raise ValueError(f"it has {', '.join(arrays.files) or 'no arrays'}")
+        remarks = str(arrays[REMARKS]) if REMARKS in arrays.files else ""
         vectors = arrays["vectors"]
         try:
             ids = arrays["ids"].astype(str).tolist()
@@ -187,10 +193,10 @@ def _read_npz(path: Path) -> tuple[list[str], NDArray[np.float32]]:
         vectors = (vectors.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
     if vectors.dtype.kind not in "fiu":
         raise ValueError(f"its vectors are of type {vectors.dtype}, not numbers")
-    return ids, vectors.astype(np.float32)
+    return ids, vectors.astype(np.float32), printable(remarks)
 
 
-def _read_parquet(path: Path) -> tuple[list[str], NDArray[np.float32]]:
+def _read_parquet(path: Path) -> tuple[list[str], NDArray[np.float32], str]:
     """Read the rows that have a vector."""
     if not {"ids", "vectors"} <= set(names := pq.read_schema(path).names):
         raise ValueError(f"it has {', '.join(names) or 'no columns'}")
@@ -206,7 +212,8 @@ def _read_parquet(path: Path) -> tuple[list[str], NDArray[np.float32]]:
     if pc.count_distinct(pc.list_value_length(column), "all").as_py() > 1:
         raise ValueError("vectors of several lengths")
     values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return ids.to_pylist(), values.reshape(len(ids), -1)
+    remarks = (table.schema.metadata or {}).get(REMARKS.encode(), b"").decode()
+    return ids.to_pylist(), values.reshape(len(ids), -1), printable(remarks)
 
 
 PUTS = ("PUT", "BINPUT", "LONG_BINPUT")

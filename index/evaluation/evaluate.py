@@ -13,9 +13,11 @@ from index.errors import RetrievalError, UsageError
 from index.evaluation.metrics import average_precision, recall_at_k
 from index.evaluation.rankings import Options, Scores, Values, check_modes, score_modes
 from index.evaluation.revisited import evaluate_revisited, read_ground_truth
+from index.images.decode import Photo, read_photo
 from index.images.file import ImageFile
 from index.io import content_digest
 from index.progress import progress, say
+from index.rankers.registry import RankerSpec
 from index.search import Searcher, open_searcher
 from index.stores.base import Store
 from index.stores.records import Item
@@ -132,7 +134,12 @@ def evaluate_labelled(
             "R@5": recall_at_k(relevant, 5) * answerable[rows],
         }
 
-    scores = score_modes(searcher, vectors, score, options, leave_out=own)
+    files = {query.file.location: query.file for query in queries}
+
+    def read(row: int) -> Photo:
+        return read_photo(files[items[row].path], searcher.decode_side())
+
+    scores = score_modes(searcher, vectors, score, options, leave_out=own, read=read)
     count = float(np.nansum(answerable))
     return {mode: {"queries": count, **row} for mode, row in scores.items()}
 
@@ -145,6 +152,7 @@ def evaluate_by_name(
     teacher: TeacherSpec,
     device: str,
     options: Options,
+    ranker: RankerSpec | None = None,
 ) -> dict[str, Scores]:
     """`evaluate_labelled` or `evaluate_revisited`, with everything given by its name.
 
@@ -159,8 +167,8 @@ def evaluate_by_name(
         raise UsageError("--labels and --revisited do not go together. Give one of them.")
     if labels:
         known = read_labels(queries), read_labels(labels)
-        return evaluate_labelled(open_searcher(index, teacher, device), *known, options)
+        return evaluate_labelled(open_searcher(index, teacher, device, ranker=ranker), *known, options)
     if revisited:
-        truth = read_ground_truth(revisited)
-        return evaluate_revisited(open_searcher(index, teacher, device), truth, queries, options)
+        truth, searcher = read_ground_truth(revisited), open_searcher(index, teacher, device, ranker=ranker)
+        return evaluate_revisited(searcher, truth, queries, options)
     raise UsageError("Give --labels with a CSV file, or --revisited with ground truth as JSON.")

@@ -1,6 +1,7 @@
 """Exact rankings of a whole gallery, in every mode, and how far they agree with the teacher's."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 
@@ -11,6 +12,9 @@ from index.embedders.teacher_space import Projection
 from index.errors import UsageError
 from index.evaluation.metrics import overlap_at_k, rank, rank_biased_overlap
 from index.evaluation.verdict import half_width
+from index.images.decode import Photo
+from index.progress import progress, say
+from index.rankers.again import FIRST
 from index.search import MODES, RERANK, RERANKED, Searcher
 from index.stores.base import Store
 from index.vectors import CODES, UNIT_FLOATS, Vectors, VectorType, is_float, pack
@@ -53,6 +57,7 @@ def score_modes(
     options: Options,
     leave_out: Sequence[Sequence[int]] = (),
     gallery: NDArray[np.int64] | None = None,
+    read: Callable[[int], Photo] | None = None,
 ) -> dict[str, Scores]:
     """Rank the gallery exactly for every query and average what the rankings are worth.
 
@@ -64,6 +69,7 @@ def score_modes(
         options: Modes and whitening.
         leave_out: For each query, ids that end its ranking, whatever their similarity.
         gallery: `(items,)` ids of the items to rank; the rankings hold places in this list. None ranks all.
+        read: Reads the photo of a query, by its row, for a ranker.
 
     Returns:
         For each mode the means of the values, and under `NAME ±` half of their 95 % intervals; with a teacher
@@ -91,7 +97,9 @@ def score_modes(
             rankings = _rerank(found, compared, leave_out, first)
         else:
             rankings = _rank(compared, leave_out)
-        if mode == RERANK:
+        if mode == RERANK and searcher.reranker and read:
+            rankings = _rank_again(rankings, searcher, read, len(queries), leave_out, gallery)
+        elif mode == RERANK:
             rankings = _rerank(rankings, rows_of("teacher"), leave_out, RERANKED)
         for rows, ranking in rankings:
             values = dict(score(ranking, rows))
@@ -139,6 +147,32 @@ def _rerank(
             similarity[np.isin(first, leave_out[row] if leave_out else ())] = -np.inf
             line[:most] = first[np.argsort(-similarity, kind="stable")]
         yield rows, ranking
+
+
+def _rank_again(
+    rankings: Iterator[Ranked],
+    searcher: Searcher,
+    read: Callable[[int], Photo],
+    count: int,
+    leave_out: Sequence[Sequence[int]],
+    gallery: NDArray[np.int64] | None,
+) -> Iterator[Ranked]:
+    """Let the ranker order the first of each ranking, as `Searcher.find`, for several queries at a time."""
+    assert searcher.reranker is not None
+    if price := searcher.reranker.describe_price(count):
+        say(price)
+
+    def order(row: int, line: NDArray[np.int64]) -> None:
+        first = line[:FIRST]
+        first = first[~np.isin(first, leave_out[row] if leave_out else ())]
+        ids = first if gallery is None else gallery[first]
+        line[: len(first)] = first[searcher.order_again(read(row), ids)]
+        bar.update()
+
+    with ThreadPoolExecutor(searcher.reranker.calls.concurrency) as threads, progress(count, "rank") as bar:
+        for rows, ranking in rankings:
+            list(threads.map(order, range(rows.start, rows.stop), ranking))
+            yield rows, ranking
 
 
 def _whitened(queries: Vectors, items: Vectors, kind: VectorType, power: float | None) -> Compared:

@@ -161,7 +161,10 @@ def evaluate_revisited(
     def score(ranking: NDArray[np.int64], rows: slice) -> Values:
         return score_grades(np.take_along_axis(truth.grades[rows], ranking, axis=1))
 
-    scores = score_modes(searcher, vectors, score, options, gallery=gallery)
+    def read(row: int) -> Photo:
+        return crop_query(read_photo(files[row]), truth.boxes[row])
+
+    scores = score_modes(searcher, vectors, score, options, gallery=gallery, read=read)
     counts = {"queries": float(len(files)), "database": float(len(gallery))} | {
         f"queries {name}": float(np.isin(truth.grades, relevant).any(axis=1).sum())
         for name, (relevant, _) in PROTOCOLS.items()

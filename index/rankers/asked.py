@@ -11,7 +11,7 @@ from index.images.decode import read_photo
 from index.images.sources import Source, find_images
 from index.parallel import WORKERS, bounded_map
 from index.progress import progress
-from index.rankers.base import Pool, Ranker, Rows
+from index.rankers.base import Pool, Ranker, Rows, list_key
 from index.stores.records import Failure
 from index.teachers.ask import Prepared, ask_prepared
 from index.teachers.client import BudgetedTeacher
@@ -21,9 +21,8 @@ from index.teachers.questions import Question
 
 
 def key_of(rows: Rows, pool: Pool) -> str:
-    """What a ledger knows a list by: the query's digest, `:`, and those of the candidates in their order."""
-    query, *candidates = (pool.digests[row] for row in rows)
-    return f"{query}:{','.join(candidates)}"
+    """The `list_key` of a list."""
+    return list_key(pool.digests[rows[0]], [pool.digests[row] for row in rows[1:]])
 
 
 def rows_of(key: str, pool: Pool) -> Rows | None:
@@ -59,7 +58,7 @@ def ask_lists(
         return rows, Question(files[0].name, files[0].location, key, key, 0, made)
 
     failures: list[Failure] = []
-    with ThreadPoolExecutor(WORKERS) as workers, progress(len(new), "ask") as bar:
+    with ThreadPoolExecutor(WORKERS) as workers, progress(len(new), "ask", ranker.unit) as bar:
         prepared = bounded_map(workers, prepare, new, paid.calls.concurrency + 1)
         for asked in ask_prepared(prepared, paid, len(new)):
             failures += asked.failures
@@ -74,4 +73,4 @@ def make_bill(
     count = len(find_images(photos))
     queries = max(budget - ledger.spent, 0) if ranker.calls.paid else 0
     rate = expected_rate(ranker, ledger)
-    return Bill(count, len(ledger), queries, ledger.spent, budget, rate, check_price(price))
+    return Bill(count, len(ledger), queries, ledger.spent, budget, rate, check_price(price), ranker.unit)

@@ -39,7 +39,7 @@ class Ranker(Embedder):
     the reciprocal ranks of the candidates for a vector. What it answers is kept if that has a price.
     """
 
-    dim, side, provider = SHOWN, 1, "ranker"
+    dim, side, provider, unit = SHOWN, 1, "ranker", "list"
 
     @abstractmethod
     def order(self, query: Any, candidates: Sequence[Any]) -> Sequence[int]:
@@ -76,6 +76,11 @@ class EmbedderRanker(Ranker):
     def prepare(self, photo: Photo) -> Any:
         """Make the input for one photo, as the embedder."""
         return self._embedder.prepare(photo)
+
+
+def list_key(query: str, candidates: Sequence[str]) -> str:
+    """What a ledger knows a list by: the query's digest, `:`, and those of the candidates in their order."""
+    return f"{query}:{','.join(candidates)}"
 
 
 def to_row(order: Sequence[Any]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 import csv
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ from index.errors import RefusedError, UsageError
 from index.images.decode import Photo
 from index.images.file import ImageFile, plain_path
 from index.io import content_digest
+from index.rankers.again import Reranker
 from index.rankers.base import SHOWN, EmbedderRanker, Pool, Ranker, Rows
 from index.rankers.chat import CHAT, ChatRanker
 from index.rankers.rerank import RerankRanker
+from index.teachers.client import BudgetedTeacher
+from index.teachers.spec import TeacherSpec
 
 COLUMNS = ("query", "better", "worse")
 
@@ -126,14 +130,33 @@ class VectorsRanker(EmbedderRanker):
         return np.argsort(-(np.stack(candidates) @ query), kind="stable").tolist()
 
 
+@dataclass(frozen=True)
+class RankerSpec(TeacherSpec):
+    """What opens a ranker. Its budget, and what its ledger answers, are of lists."""
+
+    orders_only: bool = False  # as for `open_ranker`
+
+    def open_plain(self, device: str) -> Ranker:
+        """As of `TeacherSpec`."""
+        assert self.spec is not None
+        return open_ranker(self.spec, device, self.options, self.orders_only)
+
+    def open_reranker(self, device: str) -> Reranker:
+        """Open it to order what searches find; UsageError as `open_ranker`."""
+        ranker = self.open_plain(device)
+        if not ranker.calls.paid:
+            return Reranker(ranker, None)
+        return Reranker(ranker, BudgetedTeacher(ranker, self.open_ledger(ranker.key), self.budget))
+
+
 def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: bool = False) -> Ranker:
     """Open a ranker; UsageError if that cannot be.
 
     The spec is the address of a chat or rerank endpoint, a file of preferences (.csv, .parquet), a Python
-    callable or, for `orders_only`, a teacher with vectors, as for `open_embedder`. Options are what it does
-    not say.
+    callable or a teacher with vectors, as for `open_embedder`: an .onnx or .npz file is one, and anything for
+    `orders_only`. Options are what the spec does not say.
     """
-    if orders_only:
+    if orders_only or spec.endswith((".onnx", ".npz")):
         return VectorsRanker(open_embedder(spec, device, options))
     if spec.startswith(("http://", "https://")):
         return (ChatRanker if spec.rstrip("/").endswith(CHAT) else RerankRanker)(spec, options)
@@ -143,5 +166,5 @@ def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: b
         return CallableRanker(spec, options)
     raise UsageError(
         f"{spec} is no ranker. Give the address of a chat or rerank endpoint, a .csv or .parquet "
-        "of query,better,worse, file.py:function, or a teacher with --orders-only."
+        "of query,better,worse, file.py:function, or an .onnx or .npz file of a teacher with vectors."
     )

@@ -48,6 +48,7 @@ class BudgetedTeacher(Embedder):
         self.ledger, self.budget = ledger, budget
         self.key, self.name, self.spec = teacher.key, teacher.name, teacher.spec
         self.options, self.side, self.provider = teacher.options, teacher.side, teacher.provider
+        self.unit = ledger.unit = teacher.unit
         self.asked = 0  # answers paid for through this object
         self.lost = 0  # images that it asked about without an answer, and that may have been charged for
         self.complaint = ""  # what was wrong with the last answer or call that was of no use
@@ -268,7 +269,7 @@ class BudgetedTeacher(Embedder):
         group.waited += POLL
         if group.waited - POLL < SILENT <= group.waited:
             say(
-                f"{count(waiting, 'image')} asked about by another process, or when it was killed on "
+                f"{count(waiting, self.unit)} asked about by another process, or when it was killed on "
                 f"another machine. Waiting for up to {self.calls.seconds:.0f} s."
             )
 

@@ -30,6 +30,7 @@ class Bill:
     budget: int  # how much may ever be spent
     rate: float | None  # images a second; None where nothing was measured and no limit given
     price: float | None  # of a thousand answers, in the user's money; None where it was not given
+    unit: str = "image"  # what queries are about
 
     @property
     def seconds(self) -> float | None:
@@ -46,14 +47,14 @@ class Bill:
         time = "unknown: nothing was measured yet, and no --teacher-rate given"
         if self.seconds is not None and self.rate:
             rate = f"{self.rate:,.0f}" if self.rate >= 10 else f"{self.rate:.3g}"
-            time = f"{format_seconds(self.seconds)}, at {rate} images a second"
+            time = f"{format_seconds(self.seconds)}, at {rate} {self.unit}s a second"
         money = "unknown: no --price given"
         if self.money is not None:
             money = f"{self.money:.2f}, at {self.price:g} a thousand"
         return (
             f"images            {self.images}\n"
             f"already answered  {self.answered}\n"
-            f"queries to make   {self.queries}\n"
+            f"queries to make   {self.queries if self.unit == 'image' else count(self.queries, self.unit)}\n"
             f"budget            {self.budget}, of which {self.spent} spent\n"
             f"time to ask       {time}\n"
             f"money             {money}"

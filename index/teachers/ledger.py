@@ -44,6 +44,8 @@ class Reserved:
 class Ledger:
     """Answers of one teacher by the content digest of what was sent. Safe to share between threads."""
 
+    unit = "image"  # what questions are about, for messages
+
     def __init__(self, path: Path, teacher_key: str) -> None:
         """Open the ledger of a teacher by its key, or start one; UsageError if the file cannot be one."""
         self.path = path
@@ -149,8 +151,8 @@ class Ledger:
                 assert cursor.lastrowid is not None
                 calls[digest] = cursor.lastrowid
         if written_off:
-            images = count(written_off, "image")
-            say(f"{images} in flight when an earlier run ended; counted as spent.")
+            lost = count(written_off, self.unit)
+            say(f"{lost} in flight when an earlier run ended; counted as spent.")
         self.written_off += written_off
         return Reserved(calls, busy.intersection(digests), wanted[room:])
 

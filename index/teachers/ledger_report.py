@@ -41,7 +41,7 @@ class Account:
 
     def __str__(self) -> str:
         """The account for people, one figure a line."""
-        rate = "unknown" if self.rate is None else f"{self.rate:.3g} images a second, one call at a time"
+        rate = "unknown" if self.rate is None else f"{self.rate:.3g} answers a second, one call at a time"
         return (
             f"teacher    {self.teacher}\n"
             f"answers    {self.answers}, of length {self.dim or 'unknown'}, {self.megabytes:.2f} MB\n"

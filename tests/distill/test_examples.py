@@ -47,14 +47,16 @@ def test_vectors_of_helpers_join_the_features_and_weigh_as_much(folder, tmp_path
     fabric = open_fabric("cpu")
     plain = extract_features(files, digests, backbone, 36, fabric)
     helped = extract_features(files, digests, backbone, 36, fabric, helpers=helpers)
-    np.testing.assert_array_equal(helped.features[:, 8:], plain.features)
-    np.testing.assert_array_equal(helped.free, plain.free)
+    own = backbone.dim
+    np.testing.assert_array_equal(helped.features[:, : -own - 8], plain.features[:, :-own])
+    np.testing.assert_array_equal(helped.free[:, 8:], plain.free)
     assert helped.helpers == tuple(helper.key for helper in helpers)
-    spread = np.sqrt(plain.features.var(axis=0).sum())
-    for part in (helped.features[:, :5], helped.features[:, 5:8]):
+    spread = np.sqrt(plain.free.var(axis=0).sum())
+    for part in (helped.free[:, :5], helped.free[:, 5:8]):
         assert np.sqrt(part.var(axis=0).sum()) == pytest.approx(spread, rel=1e-4)
-    first = helped.features[:, :5] / np.linalg.norm(helped.features[:, :5], axis=1, keepdims=True)
-    np.testing.assert_allclose(first, unit_rows(12, 5), atol=1e-6)
+    centred = unit_rows(12, 5) - unit_rows(12, 5).mean(axis=0)
+    factor = np.linalg.norm(helped.free[:, :5]) / np.linalg.norm(centred)
+    np.testing.assert_allclose(helped.free[:, :5], factor * centred, atol=1e-5)
 
 
 def test_a_helper_that_may_cost_money_is_refused():

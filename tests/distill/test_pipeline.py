@@ -251,6 +251,14 @@ def test_by_name(folder, tmp_path, teacher_file):
         assert len(ledger) == 12
 
 
+def test_a_helper_is_noted(folder, tmp_path, teacher, ledger, teacher_file):
+    options = replace(OPTIONS, helpers=teacher_file)
+    assert options.helpers == (str(teacher_file),)
+    made = distill(find_images([folder]), teacher, ledger, tmp_path / "out", options)
+    assert made.run["helpers"] == [teacher.key]
+    assert made.run["options"]["helpers"] == (str(teacher_file),)
+
+
 def test_a_student_is_made_with_codes(folder, tmp_path, teacher, ledger):
     options = replace(OPTIONS, budget=12, dim=16, bits=8)
     made = distill(find_images([folder]), teacher, ledger, tmp_path / "student", options)

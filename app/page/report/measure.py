@@ -83,7 +83,7 @@ def measure(searcher: Searcher, report: Callable[[float], None]) -> list[Point]:
     def embedded(rows: NDArray[np.float32]) -> Find:
         return lambda part: searcher.search(rows[part], "student", DEPTH, own[part]).ids
 
-    ways = [(mode, _models_of(searcher, mode), stored(mode)) for mode in searcher.modes]
+    ways = [(mode, _models_of(searcher, mode), stored(mode)) for mode in searcher.vector_modes]
     ways += [(name, [model], embedded(again[name])) for name, model in variants.items()]
     ways = [way for way in ways if not any(model.calls.paid for model in way[1])]
     embedding = milliseconds_per_image([model for _, models, _ in ways for model in models], photos)
@@ -98,8 +98,9 @@ def measure(searcher: Searcher, report: Callable[[float], None]) -> list[Point]:
 
 
 def measure_labels(searcher: Searcher, queries: Path, labels: Path) -> dict[str, Scores]:
-    """Score every way to search on labelled queries; a paid teacher is asked within its budget."""
-    return evaluate_labelled(searcher, read_labels(queries), read_labels(labels), Options())
+    """Score every way to search on labelled queries; a paid teacher is asked within its budget, no ranker."""
+    options = Options(searcher.vector_modes)
+    return evaluate_labelled(searcher, read_labels(queries), read_labels(labels), options)
 
 
 def mark_best(points: Sequence[Point]) -> list[Point]:
@@ -147,8 +148,7 @@ def _open_variants(searcher: Searcher) -> dict[str, Embedder]:
 
 
 def _read_photos(searcher: Searcher, items: Sequence[int]) -> list[Photo]:
-    side = max(model.decode_side for model in searcher.models.values())
-    photos = []
+    photos, side = [], searcher.decode_side()
     for item in items:
         entry = searcher.index.items[item]
         with suppress(ImageError):

@@ -112,8 +112,9 @@ def render_training(run: dict[str, Any]) -> str:
     """Show what the student was made of, and by how much work."""
     options, training, student = run["options"], run["training"], run["student"]
     steps, seconds = len(training["loss"]), format_seconds(training["seconds"])
+    teacher = run["teacher"]
     facts = {
-        "Teacher": f"{run['teacher']['name']}, {run['teacher']['dim']:,} dimensions",
+        "Teacher": f"{teacher['name']}, {teacher['dim']:,} dimensions{teacher.get('remarks', '')}",
         "Asked about": f"{run['queried']:,} of {run['images']:,} photos",
         "Student": f"{options['student']}, {options['dim']:,} dimensions",
         "Parameters": f"{student['parameters'] / 1e6:.2f} million",

@@ -12,7 +12,7 @@ from app.server.metrics import STAGES
 from index.errors import ImageError, RetrievalError
 from index.evaluation.metrics import overlap_at_k, rank_biased_overlap
 from index.feedback import Examples
-from index.search import MODES, Found, Results, Searcher
+from index.search import Found, Results, Searcher
 from index.stores.filters import Filter
 
 FORMATS_SHOWN = "Use JPEG, PNG, WebP, AVIF, GIF or TIFF."
@@ -76,11 +76,9 @@ def search_column(searcher: Searcher, query: Query, mode: str, request: SearchRe
             return SearchColumn(mode, searcher.find_text(query.text, mode, request.k, wanted))
         except RetrievalError as reason:
             return SearchColumn(mode, None, missing=str(reason))
-    model = searcher.models.get(MODES[mode][0]) if mode in MODES else None
-    sizes = [model.decode_side] if model else [each.decode_side for each in searcher.models.values()]
     start = perf_counter()
     try:
-        photo = query.photo(max(sizes))
+        photo = query.photo(searcher.decode_side(mode))
     except ImageError as reason:
         hint = f" {FORMATS_SHOWN}" if isinstance(reason.__cause__, UnidentifiedImageError) else ""
         raise ImageError(f"Can't open {query.name}: {reason}.{hint}") from reason

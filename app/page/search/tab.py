@@ -215,9 +215,13 @@ class SearchPage:
         return {
             mode: Cost(learnt_from=int(learnt) if learnt else None)
             if mode == "student"
-            else Cost(self._price if mode in ("teacher", "rerank") else None)
+            else Cost(self._price if mode in ("teacher", "rerank") else None, calls=self._calls(mode))
             for mode in modes
         }
+
+    def _calls(self, mode: str) -> int:
+        reranker = self.searcher.reranker
+        return reranker.most if mode == "rerank" and reranker else 1
 
 
 def build_search_tab(
@@ -253,7 +257,9 @@ def build_search_tab(
         for name, values in searcher.columns.items()
         if name not in (labels.title, labels.link)  # nobody looks for one of these in a list
     }
-    html = render_search(searcher.modes, names, columns, alone, bool(searcher.text_modes), missing, shop)
+    note = searcher.reranker.describe_price(1, price) if searcher.reranker else ""
+    words = bool(searcher.text_modes)
+    html = render_search(searcher.modes, names, columns, alone, words, missing, note, shop)
     add_html(html, "search", SCRIPTS, [search, picture, details, why])
 
 

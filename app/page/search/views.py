@@ -23,7 +23,7 @@ MEANINGS = {
     "teacher": "Teacher, the model it was trained on, embeds both.",
     "asymmetric": "Student embeds the query, teacher embedded the gallery: the student's cost, the "
     "teacher's index.",
-    "rerank": "Student finds the results, teacher orders them.",
+    "rerank": "Student finds the results, teacher or ranker orders them.",
 }
 SPACES = {"asymmetric": "projected", "rerank": "student"}  # the space that is searched
 HEADINGS = {
@@ -55,10 +55,12 @@ class Cost:
     Attributes:
         price: Of a thousand answers of this column's model; None where it runs here, or is not known.
         learnt_from: Answers that were paid for to train it; None where it is not known.
+        calls: Answers that a search takes at most.
     """
 
     price: float | None = None
     learnt_from: int | None = None
+    calls: int = 1
 
 
 def render_search(
@@ -68,6 +70,7 @@ def render_search(
     alone: bool = False,
     words: bool = False,
     missing: str = "",
+    note: str = "",
     shop: bool = False,
 ) -> str:
     """Show the search page before anything was searched.
@@ -79,12 +82,13 @@ def render_search(
         alone: Whether the page begins with one column, for there is nothing to compare with.
         words: Whether one may search by words.
         missing: Why the teacher's column is not the teacher, if it is not.
+        note: What a search in the second column costs, if that is to be said.
         shop: Whether nothing is said of models.
     """
-    second = "teacher" if "asymmetric" not in modes or "teacher" in modes else "asymmetric"
     others = [*([mode for mode in modes if mode != "student"] or ["teacher"]), "student"]
+    second = others[0]
     ordered = columns and {name: _in_order(values) for name, values in columns.items()}
-    return SHELL.page(modes, others, second, examples, ordered, alone, words, missing, shop)
+    return SHELL.page(modes, others, second, examples, ordered, alone, words, missing, note, shop)
 
 
 def _in_order(values: Sequence[str]) -> Sequence[str]:
@@ -214,7 +218,7 @@ def _row(column: SearchColumn, index: Store, slowest: float, cost: Cost) -> dict
         "parts": list(map(_milliseconds, parts)),
         "bytes": f"{index.manifest.spaces[SPACES.get(column.mode, column.mode)].vector_bytes:,}",
         "million": _duration(1e6 * column.seconds),
-        "money": f"{1000 * cost.price:,.2f}" if cost.price is not None else "",
+        "money": f"{1000 * cost.price * cost.calls:,.2f}" if cost.price is not None else "",
     }
 
 

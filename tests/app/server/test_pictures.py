@@ -42,6 +42,13 @@ def ids(index) -> dict[str, int]:
     return {item.name: i for i, item in enumerate(index.items)}
 
 
+def test_a_picture_has_its_digest_as_an_address_too(client, index):
+    for item, place in ((index.items[i], i) for i in range(len(index.items))):
+        assert client.get(f"/thumbs/{item.digest}").content == client.get(f"/thumbs/{place}").content
+    for other in ("0" * 32, "-" + "1" * 31, "x" * 32):
+        assert client.get(f"/thumbs/{other}").status_code == 404
+
+
 def test_a_thumbnail_is_small_and_made_once(client, index, tmp_path: Path, monkeypatch):
     wide = ids(index)["wide.jpg"]
     answer = client.get(f"/thumbs/{wide}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from app.site import lists
 from app.site.build import SiteOptions, build_site_by_name
 from app.site.runtime import find_runtime
 from index.errors import RetrievalError
@@ -57,6 +58,13 @@ def host() -> Iterator[Any]:
     for each in hosts:
         each.server.shutdown()
         each.server.server_close()
+
+
+@pytest.fixture
+def small_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Galleries of more than twenty photos are large ones."""
+    for name, value in {"WHOLE_ROWS": 20, "WHOLE_CODES": 20, "LIST": 8, "PART": 3}.items():
+        monkeypatch.setattr(lists, name, value)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from conftest import picture
 from typer.testing import CliRunner
 
 from app.cli import app
-from app.site import runtime
+from app.site import lists, runtime
 from app.site.build import SiteOptions, build_site_by_name, read_styles
 from app.site.gallery import LEVELS, PART, Layout, pack_rows
 from index.build.pipeline import build_index
@@ -36,6 +36,13 @@ def unpack(out: Path, name: str) -> bytes:
     return gzip.decompress((out / name).read_bytes())
 
 
+def unpack_rows(data: bytes, count: int, levels: int = LEVELS) -> np.ndarray:
+    """What `lists.js` and `gallery.js` make of rows."""
+    low, high = np.frombuffer(data, np.uint8).reshape(2, -1)
+    folded = low.astype(np.int32) | high.astype(np.int32) << 8
+    return np.where(folded % 2, -(folded + 1) // 2, folded // 2).reshape(-1, count).T / levels
+
+
 def manifest_of(out: Path) -> dict:
     return json.loads((out / "manifest.json").read_text())
 
@@ -56,14 +63,65 @@ def test_a_site_has_the_rows_and_facts_of_its_index_and_no_path_of_this_machine(
     assert sorted(places) == list(range(30))
     assert facts["names"] == [index.items[i].name for i in places]
     assert facts["columns"]["shop"] == [index.metadata_of(i)["shop"] for i in places]
-    low, high = np.frombuffer(unpack(out, shard["rows"]), np.uint8).reshape(2, -1)
-    rows = (low | high.astype(np.uint16) << 8).astype(np.uint16).view(np.int16).reshape(30, -1) / LEVELS
+    rows = unpack_rows(unpack(out, shard["rows"]), 30)
     assert np.abs(rows - index.rows("student", np.array(places))).max() <= 0.5001 / LEVELS
     ranked = np.frombuffer(unpack(out, manifest["files"]["teacher"]), "<i4").reshape(30, 10)
     wanted = searcher.search_items([places[4]], "teacher", 10).ids[0]
     assert [places[i] for i in ranked[4]] == wanted.tolist()
     for name, data in files_of(out).items():
         assert str(page_root).encode() not in (gzip.decompress(data) if name.endswith(".bin") else data), name
+
+
+def read_lists(out: Path) -> list[dict]:
+    """The lists of a site: `rough` rows, `rows` and `digests`."""
+    known, found = manifest_of(out)["lists"], []
+    for count, name in json.loads(unpack(out, known["table"])):
+        folded = np.frombuffer(unpack(out, f"{name}-0.bin"), np.uint8).reshape(-1, count + 1).T.astype(int)
+        rough = np.where(folded % 2, -(folded + 1) // 2, folded // 2) / known["rough"]
+        rows, digests, dim = [], [], rough.shape[1]
+        for i, start in enumerate(range(0, count, known["part"]), start=1):
+            size = min(known["part"], count - start)
+            data = unpack(out, f"{name}-{i}.bin")
+            rows.append(unpack_rows(data[: 2 * size * dim], size, lists.LEVELS))
+            digests += json.loads(data[2 * size * dim :])["digests"]
+        found.append({"name": name, "rough": rough[1:] + rough[0], "rows": rows, "digests": digests})
+    return found
+
+
+def test_a_large_gallery_is_written_in_lists_of_near_photos(page_root, own, tmp_path, small_lists):
+    out = tmp_path / "site"
+    build_site_by_name(page_root / "idx", out, SiteOptions(runtime=own))
+    manifest, index = manifest_of(out), open_searcher(page_root / "idx", with_teacher=False).index
+    assert (manifest["shards"], "teacher" in manifest["files"]) == ([], False)
+    centres = unpack_rows(unpack(out, manifest["lists"]["centres"]), 30 // lists.LIST, lists.LEVELS)
+    seen = []
+    for place, each in enumerate(read_lists(out)):
+        ids = [index.ids_by_digest[digest][0] for digest in each["digests"]]
+        rows = index.rows("student", np.array(ids))
+        assert (rows @ centres.T).argmax(1).tolist() == [place] * len(ids)
+        assert np.abs(each["rough"] - rows).max() <= 0.5001 / lists.ROUGH
+        assert np.abs(np.concatenate(each["rows"]) - rows).max() <= 0.5001 / lists.LEVELS
+        seen += ids
+    assert sorted(seen) == list(range(30))
+    assert manifest["lists"]["recall"] >= lists.RECALL
+
+
+def test_an_update_of_lists_keeps_their_centres_and_writes_those_that_changed(
+    folder, student_file, own, tmp_path, small_lists
+):
+    index, out, student = tmp_path / "idx", tmp_path / "site", OnnxEmbedder(student_file)
+    for i in range(30):
+        picture(100 + i).save(folder / f"more{i}.png")
+    build_index([folder], student, index)
+    build_site_by_name(index, out, SiteOptions(runtime=own))
+    before, centres = read_lists(out), manifest_of(out)["lists"]["centres"]
+    picture(77).save(folder / "new.png")
+    build_index([folder], student, index, options=IndexOptions(update=True))
+    build_site_by_name(index, out, SiteOptions(runtime=own, update=True))
+    after = read_lists(out)
+    assert manifest_of(out)["lists"]["centres"] == centres
+    assert sum(a["name"] != b["name"] for a, b in zip(before, after, strict=True)) == 1
+    assert sum(len(each["digests"]) for each in after) == sum(len(each["digests"]) for each in before) + 1
 
 
 def test_every_file_that_the_page_names_is_there(page_root, own, tmp_path):
@@ -120,8 +178,7 @@ def test_photos_lie_in_parts_by_digest_and_a_new_one_changes_one_part():
 
 def test_rows_keep_the_nearest(unit_rows):
     rows, queries = unit_rows(500, 64), unit_rows(50, 64, seed=1)
-    low, high = np.frombuffer(pack_rows(rows), np.uint8).reshape(2, -1)
-    read = (low.astype(np.int32) | high.view(np.int8).astype(np.int32) << 8).reshape(rows.shape) / LEVELS
+    read = unpack_rows(pack_rows(rows), 500)
     nearest = [np.argsort(-(queries @ each.T), 1)[:, :10] for each in (rows, read)]
     assert np.mean([len(set(a) & set(b)) for a, b in zip(*nearest, strict=True)]) > 9.9
 

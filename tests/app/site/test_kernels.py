@@ -14,6 +14,7 @@ from conftest import write_embedder
 from onnx import TensorProto, helper, numpy_helper
 from page_tools import needs_chromium
 
+from app.site.gallery import pack_rows
 from app.site.student import shorten
 from distill.model.quantize import CONVERSIONS
 
@@ -56,8 +57,8 @@ def test_simd_and_plain_loops_find_the_same_and_the_nearest(blank, space):
     parts, starts = [], np.cumsum([0, *counts])
     for start, count in zip(starts, counts, strict=False):
         some = slice(start, start + count)
-        data = words[some] if bits else whole[some].reshape(-1, 1).view(np.uint8).T
-        parts.append(b64encode(data.tobytes()).decode())
+        data = words[some].tobytes() if bits else pack_rows(rows[some], levels)
+        parts.append(b64encode(data).decode())
     keep = np.ones(total, np.uint8)
     keep[::7] = 0
     found, plain = blank.evaluate(

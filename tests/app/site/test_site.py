@@ -1,5 +1,6 @@
 """A site in a real browser, from a plain file server."""
 
+import gzip
 import json
 import math
 import shutil
@@ -375,19 +376,85 @@ def test_the_example_runs_from_another_site(host, tab, built, page_root):
     assert tab.complaints == []
 
 
-@pytest.mark.parametrize("rescore", [0, 20])
-def test_codes_are_searched_as_the_server_searches_them(ort, host, tab, tmp_path, rescore):
-    images, index, photo = tmp_path / "images", tmp_path / "idx", picture(99)
-    images.mkdir()
+def index_eighty(folder: Path, options: IndexOptions) -> Path:
+    """Index eighty pictures, by a student with codes of 40 bits."""
+    (images := folder / "images").mkdir()
     for i in range(80):
         picture(i).save(images / f"{i:02}.png")
-    file = write_embedder(tmp_path / "student.onnx", dim=48)
+    file = write_embedder(folder / "student.onnx", dim=48)
     pixels = np.stack([square(picture(i), 32) for i in range(80)])
     append_codes(file, embed_many(OnnxEmbedder(file), list(pixels)), 40, pixels[:4])
-    options = IndexOptions(codes=40, rescore=rescore)
-    build_by_name([images], file, FolderStore(index), TeacherSpec(), "cpu", options)
+    build_by_name([images], file, FolderStore(folder / "idx"), TeacherSpec(), "cpu", options)
+    picture(99).save(folder / "query.png")
+    return folder / "idx"
+
+
+@pytest.mark.parametrize("codes", [0, 40])
+def test_a_large_gallery_is_searched_list_by_list(ort, host, tab, tmp_path, small_lists, codes):
+    index, site = index_eighty(tmp_path, IndexOptions(codes=codes)), tmp_path / "site"
+    build_site_by_name(index, site, SiteOptions())
+    manifest = json.loads((site / "manifest.json").read_text())
+    few = manifest["lists"]["visits"] = 3
+    (site / "manifest.json").write_text(json.dumps(manifest))
+    served = host(site)
+    tab.goto(served.address)
+    some = choose(tab, tmp_path / "query.png")
+    assert len({path for _, path in served.asked if path.endswith("-0.bin")}) == few
+    assert "photos nearest to yours" in tab.inner_text(".summary")
+    assert not tab.locator(".prefix").count()
+    (item,) = (path for path in (tmp_path / "images").iterdir() if path.name == some[1])
+    tab.click(".card:nth-child(2) .hit")
+    tab.click(".use")
+    until(tab, "location.hash.includes('.')")
+    again = tab.context.new_page()
+    again.goto(tab.url)
+    again.wait_for_selector(SHOWN)
+    assert item.name not in names(again)
+    for link in (tab.url.split(".")[-1], "99", "x"):
+        again.goto(f"{served.address}#{'0' * 32}.{link}")
+        again.reload()
+        again.wait_for_selector(".complaint .note")
+        assert "no longer in the gallery" in again.inner_text(".complaint")
+    manifest["lists"]["visits"] = len(read_table(site, manifest))
+    (site / "manifest.json").write_text(json.dumps(manifest))
+    tab.goto(served.address)
+    choose(tab, tmp_path / "query.png")
+    shown = [float(text) for text in tab.locator(".score").all_inner_texts()]
+    searcher = open_searcher(index, with_teacher=False)
+    query = searcher.models["student"].embed([square(picture(99), 32)])
+    found = searcher.search(query, "student", 24)
+    assert np.allclose(shown, found.scores[0], atol=0.0031)
+
+
+def read_table(site: Path, manifest: dict) -> list[tuple[int, str]]:
+    return json.loads(gzip.decompress((site / manifest["lists"]["table"]).read_bytes()))
+
+
+def test_a_list_that_is_missing_is_said_and_the_rest_works(ort, host, tab, tmp_path, small_lists):
+    index, site = index_eighty(tmp_path, IndexOptions()), tmp_path / "site"
+    build_site_by_name(index, site, SiteOptions())
+    manifest = json.loads((site / "manifest.json").read_text())
+    table = read_table(site, manifest)
+    manifest["lists"]["visits"] = len(table)
+    (site / "manifest.json").write_text(json.dumps(manifest))
+    (site / f"{table[2][1]}-0.bin").unlink()
+    served = host(site)
+    tab.goto(served.address)
+    assert choose(tab, tmp_path / "query.png")
+    assert f"{table[2][0]} of 80 photos are not searched" in tab.inner_text(".complaint")
+    for file in site.glob("data/*-0.bin"):
+        file.unlink()
+    again = tab.context.browser.new_context().new_page()
+    again.goto(served.address)
+    again.set_input_files(".file:not(.shot)", tmp_path / "query.png")
+    again.wait_for_selector(".complaint .error")
+    assert "try again when online" in again.inner_text(".complaint")
+
+
+@pytest.mark.parametrize("rescore", [0, 20])
+def test_codes_are_searched_as_the_server_searches_them(ort, host, tab, tmp_path, rescore):
+    index, photo = index_eighty(tmp_path, IndexOptions(codes=40, rescore=rescore)), picture(99)
     build_site_by_name(index, tmp_path / "site", SiteOptions())
-    photo.save(tmp_path / "query.png")
     tab.goto(host(tmp_path / "site").address)
     choose(tab, tmp_path / "query.png")
     shown = [float(text) for text in tab.locator(".score").all_inner_texts()]

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import picture
 from typer.testing import CliRunner
 
 from app.cli import app
-from distill.ranking.learn import Answered, fit, learn, mean_agreement
+from distill.ranking.learn import Agreement, Answered, fit, learn, list_mle
 from distill.ranking.lists import draw_list, plan_lists, reverse
+from index.embedders.options import EmbedderOptions
+from index.embedders.vectors_file import VectorsEmbedder, write_vectors
 from index.rankers.asked import key_of
 from index.rankers.base import Pool, to_row
 
@@ -69,8 +72,8 @@ def test_a_metric_is_recovered_from_orders():
     known, fresh = answer(lists[:110], truth), answer(lists[110:], truth)
     learnt = learn(start, known)
     assert learnt.pull is not None
-    assert mean_agreement(start, fresh) < 0.7
-    assert mean_agreement(learnt.vectors, fresh) > mean_agreement(start, fresh) + 0.1
+    assert Agreement.of(start, fresh).tau < 0.7
+    assert Agreement.of(learnt.vectors, fresh).tau > Agreement.of(start, fresh).tau + 0.1
 
 
 def test_noise_teaches_nothing():
@@ -86,7 +89,8 @@ def test_what_is_unranked_is_not_taken_for_the_last():
     start, pool = make_pool()
     lists, _ = plan_lists(start, pool, [], 55, seed=0)
     whole = answer(lists, start)
-    only_first = Answered(whole.rows, np.where(whole.gains == 1, whole.gains, 0))
+    firsts = whole.weights.sum(2).argmax(1).tolist()
+    only_first = Answered.of(lists, [to_row([first]) for first in firsts])
     assert np.allclose(fit(start, only_first, 0.1), start, atol=1e-5)
 
 
@@ -120,6 +124,11 @@ def test_a_judge_becomes_a_file_of_vectors(photos: Path):
     with np.load(photos.parent / "judged.npz") as made:
         assert len(set(made["ids"].tolist())) == 40
         assert np.allclose(np.linalg.norm(made["vectors"], axis=1), 1, atol=1e-3)
+    remarks = VectorsEmbedder(photos.parent / "judged.npz", EmbedderOptions()).remarks
+    assert remarks.startswith("; learnt from the orders of ")
+    assert "judge.py:judge" in remarks
+    write_vectors(photos.parent / "judged.parquet", 1, [(["a"], np.ones((1, 1), np.float32))], remarks)
+    assert VectorsEmbedder(photos.parent / "judged.parquet", EmbedderOptions()).remarks == remarks
     again = judge(photos, "judge", "--dry-run", "--price", 100)
     assert "queries to make   0" in again.output
 
@@ -133,3 +142,25 @@ def test_a_judge_of_places_is_refused_after_a_tenth(photos: Path):
     assert not (photos.parent / "judged.npz").exists()
     left = judge(photos, "first_shown", "--dry-run")
     assert "queries to make   27" in left.output
+
+
+def test_top_1_counts_lists_with_the_same_first_and_looks_past_what_is_unranked():
+    start, pool = make_pool()
+    lists, _ = plan_lists(start, pool, [], 22, seed=0)
+    same = answer(lists, start)
+    assert Agreement.of(start, same) == Agreement(1, 1)
+    orders = [np.argsort(-(start[list(rows[1:])] @ start[rows[0]])).tolist() for rows in lists]
+    swapped = Answered.of(lists, [to_row([b, a, *rest]) for a, b, *rest in orders])
+    assert Agreement.of(start, swapped).top_1 == 0
+    assert Agreement.of(start, swapped).tau == pytest.approx(1 - 2 / 45)
+    short = Answered.of([rows[:4] for rows in lists], [to_row([2, 1]) for _ in lists])
+    found = Agreement.of(start, short)
+    assert found.tau == pytest.approx(2 * found.top_1 - 1)
+
+
+def test_list_wise_learning_is_told_nothing_by_what_is_unranked():
+    gains = np.array([to_row([3, 0, 7])])
+    weights = torch.from_numpy(Answered.of([(0, *range(1, 11))], gains).weights)
+    scores = torch.linspace(-1, 1, 10)[None].requires_grad_()
+    list_mle(scores, weights).backward()
+    assert np.flatnonzero(scores.grad.numpy()).tolist() == [0, 3, 7]

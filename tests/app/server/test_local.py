@@ -1,0 +1,50 @@
+"""`serve --local`: the search in the visitor's browser, from the server."""
+
+import pytest
+from conftest import picture
+from page_tools import needs_chromium, start_server
+
+from app.site import runtime
+from index.errors import RetrievalError
+from index.images.decode import square
+from index.search import open_searcher
+
+
+@needs_chromium
+def test_the_served_page_leads_to_one_that_sends_no_photo(page_root, browser, tmp_path, monkeypatch):
+    try:
+        files = runtime.find_runtime()
+    except RetrievalError as reason:
+        pytest.skip(str(reason))
+    kept = tmp_path / "retrieval" / f"{runtime.PACKAGE}-{runtime.VERSION}"
+    kept.mkdir(parents=True)
+    for name, data in zip((runtime.MODULE, runtime.WASM), files, strict=True):
+        (kept / name).write_bytes(data)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    process, address = start_server(page_root / "idx", "--local")
+    context, asked = browser.new_context(), []
+    try:
+        tab = context.new_page()
+        tab.goto(address)
+        tab.click(".heading a[href='local/']")
+        tab.wait_for_selector(".example img")
+        tab.on("request", lambda request: asked.append(request.method))
+        tab.set_input_files(".file:not(.shot)", page_root / "query.png")
+        tab.wait_for_selector(".search[data-state=found]:not([aria-busy]) .card img")
+        found = tab.eval_on_selector_all(".card .name", "names => names.map(name => name.title)")
+        widths = "[...document.images].filter(image => image.naturalWidth === 96).length"
+        for _ in range(200):  # Playwright's own waiting evaluates later, when the page's policy forbids it
+            if tab.evaluate(widths) >= 10:
+                break
+            tab.wait_for_timeout(50)
+        assert tab.evaluate(widths) >= 10
+    finally:
+        context.close()
+        process.terminate()
+        process.wait(30)
+    searcher = open_searcher(page_root / "idx", with_teacher=False)
+    student = searcher.models["student"]
+    query = student.embed([square(picture(99, 160, 120), student.side, student.crop)])
+    wanted = searcher.search(query, "student", 24)
+    assert found == [searcher.index.items[item].name for item, _ in wanted.hits()]
+    assert set(asked) == {"GET"}

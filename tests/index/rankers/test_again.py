@@ -1,0 +1,231 @@
+"""Searches whose results a ranker orders."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import picture
+from fastapi import FastAPI
+from rerank_server import RerankServer
+from starlette.testclient import TestClient
+from teacher_server import serving
+from typer.testing import CliRunner
+
+from app.cli import app
+from app.page.search.tab import SearchPage
+from app.page.search.views import render_search
+from app.server.api import build_api
+from app.server.concurrency import SharedSearcher
+from index.build.pipeline import build_index
+from index.embedders.base import Calls
+from index.embedders.onnx import OnnxEmbedder
+from index.embedders.options import EmbedderOptions
+from index.errors import BudgetError, RetrievalError
+from index.images.decode import read_photo
+from index.images.file import ImageFile
+from index.images.sources import find_images
+from index.rankers.again import FIRST, Reranker, windows
+from index.rankers.base import Ranker
+from index.rankers.registry import RankerSpec
+from index.search import Searcher, open_searcher
+from index.stores.filters import Filter
+from index.teachers.client import BudgetedTeacher
+from index.teachers.ledger import IN_MEMORY, Ledger
+
+COUNT = 60
+
+
+def colour_of(path: Path) -> np.ndarray:
+    return np.asarray(read_photo(ImageFile(path, path.name)).image, float).mean(axis=(0, 1))
+
+
+class Known(Ranker):
+    """Orders by a number that each photo's name is."""
+
+    calls = Calls(batch=1, paid=True)
+    key = name = spec = "known"
+    options, asked, most = EmbedderOptions(), 0, 10
+
+    def prepare(self, photo):
+        return photo.name
+
+    def order(self, query, candidates):
+        self.asked += 1
+        return np.argsort([int(name.split(".")[0]) for name in candidates])[: self.most].tolist()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(COUNT):
+        picture(i).save(folder / f"{i}.png")
+    picture(99).save(tmp_path / "query.png")
+    return folder
+
+
+@pytest.fixture
+def index(photos: Path, tmp_path: Path, student_file: Path) -> Path:
+    build_index([photos], OnnxEmbedder(student_file), tmp_path / "idx")
+    return tmp_path / "idx"
+
+
+def order(ranker: Ranker, photos: Path, length: int, ledger: Ledger, budget: int = 100) -> list[int]:
+    files = [ImageFile(photos / f"{i}.png", f"{i}.png") for i in range(length)][::-1]
+    found = Reranker(ranker, BudgetedTeacher(ranker, ledger, budget)).order(
+        read_photo(ImageFile(photos.parent / "query.png", "query.png")), files, [f.name for f in files]
+    )
+    return [length - 1 - place for place in found]
+
+
+def test_windows_overlap_and_reach_the_front_last():
+    assert [(w.start, w.stop) for w in windows(20)] == [(10, 20), (5, 15), (0, 10)]
+    assert [(w.start, w.stop) for w in windows(12)] == [(2, 12), (0, 10)]
+    assert [len(windows(length)) for length in (0, 1, 2, 10, 11, FIRST)] == [0, 0, 1, 1, 2, 9]
+
+
+def test_the_best_are_carried_to_the_front_and_nothing_is_asked_twice(photos: Path):
+    ranker = Known()
+    with Ledger(IN_MEMORY, "known") as ledger:
+        found = order(ranker, photos, FIRST, ledger)
+        assert found[:5] == [0, 1, 2, 3, 4]
+        assert sorted(found) == list(range(FIRST))
+        assert ranker.asked == ledger.spent == len(windows(FIRST))
+        assert order(ranker, photos, FIRST, ledger) == found
+        assert ranker.asked == len(windows(FIRST))
+
+
+def test_what_is_unranked_stays_where_it_was_behind_the_ranked(photos: Path):
+    ranker = Known()
+    ranker.most = 2
+    with Ledger(IN_MEMORY, "known") as ledger:
+        assert order(ranker, photos, 8, ledger) == [0, 1, 7, 6, 5, 4, 3, 2]
+
+
+def test_the_budget_holds_and_what_was_answered_is_kept(photos: Path):
+    ranker = Known()
+    with Ledger(IN_MEMORY, "known") as ledger:
+        with pytest.raises(BudgetError, match="budget of 3"):
+            order(ranker, photos, FIRST, ledger, 3)
+        assert ranker.asked == ledger.spent == 3
+        order(ranker, photos, FIRST, ledger, 9)
+        assert ranker.asked == 9
+
+
+def by_colour(path: Path, names) -> list[str]:
+    query = colour_of(path)
+    return sorted(names, key=lambda name: ((colour_of(path.parent / "images" / name) - query) ** 2).sum())
+
+
+def test_an_endpoint_orders_what_the_student_found(index: Path, tmp_path: Path):
+    server = RerankServer()
+    with serving(server) as url:
+        spec = RankerSpec(url, EmbedderOptions(), tmp_path / "l.sqlite", 18)
+        searcher = open_searcher(index, ranker=spec)
+        assert searcher.modes == ["student", "rerank"]
+        assert "up to 9 lists" in searcher.reranker.describe_price(1)
+        photo = read_photo(ImageFile(tmp_path / "query.png", "query.png"), searcher.decode_side("rerank"))
+        first = searcher.find([photo], "student", FIRST).results.ids[0].tolist()
+        found = searcher.find([photo], "rerank", 5).results
+        names = [searcher.index.items[item].name for item in found.ids[0]]
+        assert names == by_colour(tmp_path / "query.png", [searcher.index.items[i].name for i in first])[:5]
+        assert found.scores[0].tolist() == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5])
+        paid = sum(server.charged.values())
+        assert paid == 9
+        again = open_searcher(index, ranker=spec).find([photo], "rerank", 3).results
+        assert again.ids[0].tolist() == found.ids[0, :3].tolist()
+        cut = searcher.find([photo], "student", FIRST, Filter(cut=0.9)).results
+        kept = searcher.find([photo], "rerank", FIRST, Filter(cut=0.9)).results
+        assert sorted(kept.ids[0].tolist()) == sorted(cut.ids[0].tolist())
+    assert set(server.charged.values()) == {1}
+
+
+def test_preferences_order_what_they_tell_of_and_no_more(index: Path, photos: Path, tmp_path: Path):
+    searcher = open_searcher(index)
+    photo = read_photo(find_images([photos])[0])
+    found = searcher.find([photo], "student", FIRST).results.ids[0].tolist()
+    names = [searcher.index.items[item].name for item in found]
+    (tmp_path / "p.csv").write_text(f"query,better,worse\n{photo.name},{names[3]},{names[1]}\n")
+    spec = RankerSpec(str(tmp_path / "p.csv"), EmbedderOptions())
+    again = open_searcher(index, ranker=spec).find([photo], "rerank", FIRST).results.ids[0].tolist()
+    assert again == [found[3], found[1], found[0], found[2], *found[4:]]
+
+
+def test_a_photo_that_is_gone_is_named(index: Path, photos: Path, tmp_path: Path):
+    (tmp_path / "judge.py").write_text("def first(query, candidates):\n    return [0]\nfirst.key = '1'\n")
+    spec = RankerSpec(f"{tmp_path / 'judge.py'}:first", EmbedderOptions(), tmp_path / "l.sqlite", 99)
+    searcher = open_searcher(index, ranker=spec)
+    photo = read_photo(ImageFile(tmp_path / "query.png", "query.png"))
+    for file in photos.iterdir():
+        file.unlink()
+    with pytest.raises(RetrievalError, match="cannot be shown a result"):
+        searcher.find([photo], "rerank", 3)
+
+
+def test_the_commands_say_the_price_first(index: Path, photos: Path, tmp_path: Path, teacher_file: Path):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("path,label\n" + "".join(f"images/{i}.png,{i % 3}\n" for i in range(COUNT)))
+    queries = tmp_path / "queries.csv"
+    queries.write_text("path,label\n" + "".join(f"images/{i}.png,{i % 3}\n" for i in range(4)))
+
+    def run(*words: object):
+        return CliRunner().invoke(app, list(map(str, words)), prog_name="retrieval")
+
+    server = RerankServer()
+    with serving(server) as url:
+        asked = ["--ranker", url, "--ledger", tmp_path / "l.sqlite", "--budget"]
+        search = ["search", index, tmp_path / "query.png", "--mode", "rerank", "-k", 3, "--json", *asked]
+        refused = run(*search, 0)
+        assert refused.exit_code == 1
+        assert "orders the first 50 results: up to 9 lists, of a budget of 0." in refused.stderr
+        found = run(*search, 9)
+        assert found.exit_code == 0, found.stderr
+        results = json.loads(found.stdout)["queries"][0]["results"]
+        assert [one["score"] for one in results] == [1, 0.5, 0.333333]
+        assert sum(server.charged.values()) == 9
+        scored = run("evaluate", index, "--queries", queries, "--labels", labels, *asked, 45)
+        assert scored.exit_code == 0, scored.stderr
+        assert "up to 36 lists" in scored.stderr
+        assert [line.split()[0] for line in scored.stdout.splitlines()[1:3]] == ["student", "rerank"]
+    both = run("search", index, "x.png", "--ranker", "a:b", "--teacher", teacher_file)
+    assert (both.exit_code, "do not go together" in both.stderr) == (2, True)
+
+
+def test_orders_of_the_teacher_give_its_own_ranking(
+    photos: Path, tmp_path: Path, student_file: Path, teacher_file: Path
+):
+    """As mode `rerank` by vectors, as far as the windows reach."""
+    student, teacher = OnnxEmbedder(student_file), OnnxEmbedder(teacher_file)
+    vectors = Searcher(build_index([photos], student, tmp_path / "idx", teacher), student, teacher)
+    orders = open_searcher(tmp_path / "idx", ranker=RankerSpec(str(teacher_file), EmbedderOptions()))
+    photo = read_photo(ImageFile(tmp_path / "query.png", "query.png"))
+    first = vectors.find([photo], "student", FIRST).results.ids[0].tolist()
+    truth = [i for i in vectors.find([photo], "teacher", COUNT).results.ids[0].tolist() if i in first]
+    assert orders.find([photo], "rerank", 5).results.ids[0].tolist() == truth[:5]
+
+
+def test_the_page_and_the_api_offer_it(index: Path, tmp_path: Path):
+    (tmp_path / "judge.py").write_text(
+        "def last(query, candidates):\n    return range(len(candidates))[::-1]\nlast.key = '1'\n"
+    )
+    spec = RankerSpec(f"{tmp_path / 'judge.py'}:last", EmbedderOptions(), tmp_path / "l.sqlite", 100)
+    searcher = SharedSearcher(open_searcher(index, ranker=spec))
+    api = FastAPI()
+    api.include_router(build_api(searcher))
+    client = TestClient(api)
+    sent = {"image": (tmp_path / "query.png").read_bytes()}
+    student, rerank = (
+        client.post(f"/search?mode={mode}&k=50", files=sent).json()["results"]
+        for mode in ("student", "rerank")
+    )
+    assert student[45]["id"] == rerank[4]["id"]
+    by_id = client.get("/search?id=3&mode=rerank&k=3")
+    assert by_id.status_code == 200, by_id.text
+    assert 3 not in [one["id"] for one in by_id.json()["results"]]
+    html = render_search(searcher.modes, [], None, True, note=searcher.reranker.describe_price(1, 2.0))
+    assert "selected>Re-rank" in html
+    assert "up to 9 lists, at 0.02, of a budget of 100." in html
+    page = SearchPage(searcher, price=2.0)
+    shown = page.search({"modes": ["student", "rerank"], "k": 5, "item": 3})
+    assert "costs 18,000.00" in shown["numbers"]  # a million searches, nine lists each, at 2 a thousand
