@@ -43,6 +43,21 @@ DROP = """async data => {
   return times;
 }"""
 
+# Opens the large view of the first result, and measures from its button to the maps of why it matches.
+WHY = """async () => {
+  document.querySelector('#first .open').click();
+  const times = [], why = document.querySelector('.why'), maps = document.querySelectorAll('.heat');
+  for (let i = 0; i < 12; i++) {
+    const start = performance.now();
+    why.click();
+    while (maps[1].hidden) await new Promise(requestAnimationFrame);
+    times.push(performance.now() - start);
+    why.click();
+  }
+  document.querySelector('.large').close();
+  return times.slice(2);
+}"""
+
 
 def first_paint(tab: Page, address: str) -> tuple[float, float]:
     """Milliseconds until something, and until the whole page, is there."""
@@ -110,6 +125,7 @@ def main() -> None:
             for name in times[0]:
                 p50, p95 = np.percentile([each[name] for each in times], (50, 95))
                 print(f"{name:24} p50 {p50:6.0f} ms   p95 {p95:6.0f} ms   ({len(times)} photos)")
+            print(f"why a result matches{'':4} p50 {np.median(tab.evaluate(WHY)):6.0f} ms")
             measure_phone(browser, address, mosaic(photos))
             browser.close()
     finally:

@@ -148,7 +148,16 @@ def serve(
     ] = "",
     queries: Annotated[Path | None, option("CSV file with path,label of queries, for the report.")] = None,
     labels: Annotated[Path | None, option("CSV file with path,label of the indexed images.")] = None,
-    title: Annotated[str, option("Column of the metadata that names images on the page.", "file name")] = "",
+    title: Annotated[str, option("Column of the metadata that names photos.", "file name")] = "",
+    caption: Annotated[str, option("Column that stands below the name, such as the price.", "none")] = "",
+    link: Annotated[str, option("Column with the address that a photo leads to.", "none")] = "",
+    shop: Annotated[
+        bool, typer.Option("--shop", help="Show the search with the student alone, and no comparison.")
+    ] = False,
+    origin: Annotated[
+        list[str] | None,
+        option("Let pages of this origin, as https://shop.example, use /widget.js. May repeat.", "none"),
+    ] = None,
     max_upload_mb: Annotated[float, option("Largest request, in MB.")] = 50.0,
     price: Price = None,
     fetch: Annotated[
@@ -170,6 +179,7 @@ def serve(
     """Serve the page and the API."""
     from app.server.app import ServerOptions
     from app.server.app import serve as serve_page
+    from app.server.labels import Labels
     from index.errors import UsageError
     from index.search import open_searcher
 
@@ -177,13 +187,18 @@ def serve(
         typer.echo("Other users of this machine can see --auth. Better set RETRIEVAL_AUTH.", err=True)
     if (queries is None) != (labels is None):
         raise UsageError("--queries and --labels go together: give both CSV files.")
+    if shop and (teacher or ranker or queries):
+        raise UsageError("--shop serves the student alone. Leave out --teacher, --ranker and --queries.")
     labelled = (queries, labels) if queries and labels else None
-    options = ServerOptions(host, port, auth, max_upload_mb, mcp, price, root_path, labelled, title, local)
+    options = ServerOptions(
+        host, port, auth, max_upload_mb, mcp, price, root_path, labelled,
+        Labels(title, caption, link), local, shop, tuple(origin or ()),
+    )  # fmt: skip
     judge = describe_ranker(ranker, teacher_option, ledger, budget, teacher)
     spec = describe_teacher(teacher, None if judge else teacher_option, ledger, budget)
     text = describe_text(text_teacher, tokenizer, text_option, ledger, budget)
     serve_page(
-        lambda: open_searcher(index, spec, device, model=model, allowed=fetch or (), text=text, ranker=judge),
+        lambda: open_searcher(index, spec, device, not shop, model, fetch or (), text, judge),
         options,
     )
 

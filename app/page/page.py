@@ -10,8 +10,9 @@ from app.page.report.tab import build_report_tab
 from app.page.search.tab import build_search_tab
 from app.page.views import ROVE, add_html, render_heading
 from app.server.api import api_help
+from app.server.concurrency import SharedSearcher
+from app.server.labels import NONE, Labels
 from index.errors import needs
-from index.search import Searcher
 
 with needs("demo"):
     import gradio as gr
@@ -21,24 +22,28 @@ HERE = "PAGE-ADDRESS"  # api.js puts the address in its place
 
 
 def build_page(
-    searcher: Searcher,
+    searcher: SharedSearcher,
     price: float | None = None,
     labelled: tuple[Path, Path] | None = None,
-    title: str = "",
+    labels: Labels = NONE,
     local: bool = False,
+    shop: bool = False,
 ) -> gr.Blocks:
-    """Lay out the page; `price` and `labelled` are as for `build_report_tab`, `title` for `SearchPage`.
+    """Lay out the page; `price` and `labelled` are as for `build_report_tab`, the others for `SearchPage`.
 
     `local` says whether there is the page `local/` to lead to.
     """
     Context.id = 0  # an open page names parts by number: after an index is replaced they must be the same
     with gr.Blocks(title="retrieval", analytics_enabled=False, fill_width=True) as page:
-        script = ROVE.read_text() + Path(__file__).with_name("tabs.js").read_text()
-        heading = render_heading(searcher.index, read_run(searcher.index), local)
+        script = "" if shop else ROVE.read_text() + Path(__file__).with_name("tabs.js").read_text()
+        heading = render_heading(searcher.index, read_run(searcher.index), local, not shop)
         gr.HTML(heading, js_on_load=script, elem_classes="heading", apply_default_css=False)
+        if shop:
+            build_search_tab(searcher, labels=labels, shop=True)
+            return page.queue(default_concurrency_limit=8)
         with gr.Tabs(elem_classes="tabs"):
             with gr.Tab("Search", id="search"):
-                build_search_tab(searcher, price, title)
+                build_search_tab(searcher, price, labels)
             build_disagreements_tab(searcher)
             build_map_tab(searcher)
             build_blind_tab(searcher)

@@ -48,10 +48,13 @@ render_note = PARTS.note  # a line in place of results
 render_error = partial(PARTS.note, kind="note error")  # a line that says what went wrong and what to do
 
 
-def render_heading(index: Store, run: Mapping[str, Any] | None = None, local: bool = False) -> str:
-    """Show what is searched, and by which models; `run` is what is known of the student's training.
+def render_heading(
+    index: Store, run: Mapping[str, Any] | None = None, local: bool = False, named: bool = True
+) -> str:
+    """Show what is searched, and by which models if they are `named`.
 
-    With `local` there is a link to the page that searches in the visitor's browser.
+    `run` is what is known of the student's training. With `local` there is a link to the page that searches
+    in the visitor's browser.
     """
     spaces = index.manifest.spaces
     made = ""
@@ -66,7 +69,7 @@ def render_heading(index: Store, run: Mapping[str, Any] | None = None, local: bo
             f"{format_length(space)}, {format_bytes(space.vector_bytes)} per image",
         )
         for name in ("student", "teacher")
-        if (space := spaces.get(name))
+        if named and (space := spaces.get(name))
     ]
     return PARTS.heading(ICON, len(index), models, local)
 

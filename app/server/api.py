@@ -32,19 +32,30 @@ FORM = {
     "type": "object",
     "required": ["image"],
     "properties": {"image": {"type": "string", "format": "binary"}},
+    "additionalProperties": False,
 }
-JSON = {"type": "object", "required": ["image"], "properties": {"image": {"type": "string"}}}
+JSON = FORM | {"properties": {"image": {"type": "string"}}}
 PHOTO = {  # what the routes that read their body themselves tell of it
     "requestBody": {
         "required": True,
         "content": {"multipart/form-data": {"schema": FORM}, "application/json": {"schema": JSON}},
     }
 }
+FOUND: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"schema": {"type": "object"}}, "text/csv": {}}}
+}
+DETAIL = {"type": "object", "required": ["detail"], "properties": {"detail": {"type": "string"}}}
+ERRORS: dict[int | str, dict[str, Any]] = {  # what every route may answer
+    code: {"description": meaning, "content": {"application/json": {"schema": DETAIL}}}
+    for code, meaning in (("4XX", "The request cannot be answered."), ("5XX", "A model failed, or is busy."))
+}
+IDS = r"(\d{1,11}(,\d{1,11})*)?"  # as 3,5
 MOST_RESULTS = 500
 T = TypeVar("T")
+Label = Callable[[int], dict[str, str]]  # title, caption and link of an item, as far as it has them
 Mode = Annotated[str, Query(max_length=20)]
 Count = Annotated[int, Query(alias="k", ge=1, le=MOST_RESULTS)]
-Ids = Annotated[str, Query(max_length=500)]  # as 3,5
+Ids = Annotated[str, Query(max_length=500, json_schema_extra={"pattern": f"^{IDS}$"})]
 Format = Literal["json", "csv"]
 Where = Annotated[str, Query(max_length=1000)]  # conditions as for `parse_where`, between semicolons
 
@@ -62,20 +73,21 @@ class Answer:
     milliseconds: dict[str, float]
     hits: list[tuple[int, int, float, str]]
 
-    def write(self, form: Format) -> Response:
-        """Write it as JSON, or as a CSV file."""
+    def write(self, form: Format, label: Label) -> Response:
+        """Write it as JSON, with what `label` says of each result, or as a CSV file."""
         if form == "json":
-            return Response(json.dumps(self.as_dict()), media_type="application/json")
+            return Response(json.dumps(self.as_dict(label=label)), media_type="application/json")
         text = StringIO()
         csv.writer(text).writerows([("rank", "id", "score", "name"), *self.hits])
         named = {"Content-Disposition": 'attachment; filename="results.csv"'}
         return Response(text.getvalue(), media_type="text/csv", headers=named)
 
-    def as_dict(self, base: str = "") -> dict[str, Any]:
+    def as_dict(self, base: str = "", label: Label = lambda item: {}) -> dict[str, Any]:
         """Return one object; the addresses in it begin with that of the page, if it is given."""
         results = [
             {"rank": rank, "id": item, "score": score, "name": name}
             | {"thumbnail": f"{base}thumbs/{item}", "image": f"{base}images/{item}"}
+            | label(item)
             for rank, item, score, name in self.hits
         ]
         return {"query": self.query, "mode": self.mode, "milliseconds": self.milliseconds, "results": results}
@@ -136,7 +148,7 @@ def _read_filter(where: str) -> Filter | None:
     return Filter("", parse_where(where.split(";"))) if where else None
 
 
-def build_api(searcher: SharedSearcher) -> APIRouter:
+def build_api(searcher: SharedSearcher, label: Label = lambda item: {}) -> APIRouter:
     """Serve `search` and `embed`. What cannot be answered has one line under `detail`."""
     router = APIRouter()
 
@@ -150,7 +162,7 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
         except RetrievalError as reason:
             raise HTTPException(status_of(reason), as_sentence(reason)) from reason
 
-    @router.get("/search")
+    @router.get("/search", response_class=Response, responses=FOUND)
     async def by_id_or_words(
         id: int | None = None,  # noqa: A002
         text: Annotated[str | None, Query(max_length=LONGEST)] = None,
@@ -164,15 +176,18 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
         """Search with an image of the index by its id, or by words."""
         if text is not None and id is None:
             lane = TEXT if searcher.text else "student"
-            return (await run(lane, lambda: search_text(searcher, text, mode, count, where))).write(format)
+            return await run(
+                lane, lambda: search_text(searcher, text, mode, count, where).write(format, label)
+            )
         if id is None or text is not None:
             raise HTTPException(422, "id: Give one, or a text, and not both.")
         examples = read_examples(searcher.index, like, unlike)
         lane = searcher.lane_of_item(mode)
-        answer = await run(lane, lambda: search_item(searcher, id, mode, count, where, examples))
-        return answer.write(format)
+        return await run(
+            lane, lambda: search_item(searcher, id, mode, count, where, examples).write(format, label)
+        )
 
-    @router.post("/search", openapi_extra=PHOTO)
+    @router.post("/search", openapi_extra=PHOTO, response_class=Response, responses=FOUND)
     async def by_photo(
         request: Request,
         like: Ids = "",
@@ -185,11 +200,12 @@ def build_api(searcher: SharedSearcher) -> APIRouter:
         """Search with a photo: a file, or a data URL in JSON."""
         examples = read_examples(searcher.index, like, unlike)
         async with _sent_photo(request) as (name, file):
-            answer = await run(
+            return await run(
                 mode,
-                lambda: search_photo(searcher, file.read(), name, mode, count, where, examples),
+                lambda: search_photo(searcher, file.read(), name, mode, count, where, examples).write(
+                    format, label
+                ),
             )
-        return answer.write(format)
 
     @router.post("/embed", openapi_extra=PHOTO)
     async def embed(request: Request) -> dict[str, Any]:
@@ -228,7 +244,7 @@ def require_item(index: Store, item: int) -> None:
 def read_examples(index: Store, like: str, unlike: str) -> Examples:
     """Read ids such as `3,5`; HTTPException names one that is not in the index."""
     for name, ids in (("like", like), ("unlike", unlike)):
-        if not re.fullmatch(r"(\d{1,11}(,\d{1,11})*)?", ids, re.ASCII):
+        if not re.fullmatch(IDS, ids, re.ASCII):
             raise HTTPException(422, f"{name}: Give ids of photos of the index, as in 3,5.")
     wanted, unwanted = ([int(each) for each in ids.split(",") if each] for ids in (like, unlike))
     for item in (*wanted, *unwanted):

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -16,10 +17,11 @@ from typing import Any
 
 from app.page.background import Background
 from app.page.page import build_page
-from app.server.api import build_api, require_known
+from app.server.api import ERRORS, build_api, require_known
 from app.server.concurrency import TEXT, SharedSearcher
 from app.server.gradio_hardening import harden
 from app.server.guard import Guard, Rules, is_local
+from app.server.labels import NONE, Labels
 from app.server.openai_api import build_embeddings
 from app.server.pictures import Pictures, build_pictures
 from index.errors import RetrievalError, UsageError, needs
@@ -34,8 +36,9 @@ with needs("demo"):
     import uvicorn
     from fastapi import Depends, FastAPI, Request, Response
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse, RedirectResponse
+    from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+    from starlette.middleware.cors import CORSMiddleware
     from starlette.middleware.gzip import GZipMiddleware
     from starlette.routing import Mount
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -43,6 +46,7 @@ with needs("demo"):
 PAGE = Path(__file__).parents[1] / "page"
 CSS = [PAGE / "page.css", PAGE / "tabs.css", charts.STYLE]
 ICON = PAGE / "icon.svg"
+WIDGET = Path(__file__).with_name("widget.js").read_bytes()  # puts the search into pages elsewhere
 POLL_SECONDS = 1.0  # seconds between two looks whether the index was written again
 SHUTDOWN_SECONDS = 5  # seconds that requests in flight are given once the server is to stop
 PASSWORD = "RETRIEVAL_AUTH"  # the environment variable  # noqa: S105
@@ -60,8 +64,10 @@ class ServerOptions:
     price: float | None = None  # of a thousand answers of the teacher, in the user's money
     root: str = ""  # path at which a proxy shows the server, such as `/photos`; empty for none
     labelled: tuple[Path, Path] | None = None  # labelled queries and the gallery's labels, for the report
-    title: str = ""  # column of the metadata that names images on the page; empty takes their file names
+    labels: Labels = NONE  # what the metadata says on cards
     local: bool = False  # whether there is a page at `local/` whose search runs in the visitor's browser
+    shop: bool = False  # whether the page is the search with the student, and nothing else
+    origins: tuple[str, ...] = ()  # as in `Rules`
 
     def __post_init__(self) -> None:
         user, colon, secret = self.password.partition(":")
@@ -74,13 +80,19 @@ class ServerOptions:
         check_price(self.price)
         if self.root and not re.fullmatch(r"(/[\w.~-]+)+", self.root, re.ASCII):
             raise UsageError(f"--root-path must be as /photos, without a / at its end, not {self.root!r}.")
+        for origin in self.origins:
+            if not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]+)?", origin):
+                raise UsageError(f"--origin must be as https://shop.example, without a path, not {origin!r}.")
+        if self.origins and self.password:
+            raise UsageError(f"Pages of an --origin have no password to send. Unset {PASSWORD}.")
         for file in self.labelled or ():
             read_labels(file)  # now: the report reads it when it is looked at
 
     @property
     def rules(self) -> Rules:
         """The same for the guard."""
-        return Rules(self.password, round(self.most_megabytes * 1e6), is_local(self.host), self.root)
+        most = round(self.most_megabytes * 1e6)
+        return Rules(self.password, most, is_local(self.host), self.root, self.origins)
 
 
 class PageCompression:
@@ -101,8 +113,11 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
     Options None is for apps that are called without a network, cache None for the user's cache folder.
     """
     rules = options.rules if options else Rules()
-    shared = SharedSearcher(searcher)
-    if options and options.mcp:
+    shown = options or ServerOptions()
+    labels, shared = shown.labels, SharedSearcher(searcher)
+    if shown.shop:
+        shared.teacher_missing = "--shop serves the student alone."
+    if shown.mcp:
         from app.server.mcp import build_tools
 
         tools = build_tools(shared, rules.most_bytes)
@@ -111,18 +126,19 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
     else:
         app = _new_app()
     app.add_middleware(PageCompression)
+    # It opens nothing: beside it Gradio's own, which lets every page read what Gradio answers, rests.
+    app.add_middleware(CORSMiddleware)
     app.add_middleware(Guard, rules=rules)  # added last, it comes first
     app.state.index = shared.index
     pictures = Pictures(shared.index, cache)
     Background(lambda _: pictures.trim()).start()
     app.include_router(build_pictures(pictures))
-    app.include_router(build_api(shared))
+    app.include_router(build_api(shared, partial(labels.of, shared.index)))
     app.include_router(build_embeddings(shared))
-    shown = options or ServerOptions()
     if shown.local:
         from app.server.local import build_local
 
-        app.mount("/local", build_local(searcher, shown.title, cache))
+        app.mount("/local", build_local(searcher, labels.title, cache))
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -134,11 +150,15 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
         """Say that the server runs; the only route that asks for no password."""
         return {"status": "ok"}
 
+    @app.get("/widget.js", include_in_schema=False)
+    async def widget() -> Response:
+        return Response(WIDGET, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
+
     @app.get("/docs", include_in_schema=False)
     async def docs() -> RedirectResponse:
-        return RedirectResponse("./?tab=api")
+        return RedirectResponse("./openapi.json" if shown.shop else "./?tab=api")
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> Response:
         """Count and time what was asked, for Prometheus."""
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
@@ -148,7 +168,7 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
         first = error.errors()[0]
         return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}."}, 422)
 
-    page = build_page(shared, shown.price, shown.labelled, shown.title, shown.local)
+    page = build_page(shared, shown.price, shown.labelled, labels, shown.local, shown.shop)
     harden(page)
     theme = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     return gr.mount_gradio_app(
@@ -163,7 +183,8 @@ def _new_app(**options: Any) -> FastAPI:
     # FastAPI's own docs are scripts from elsewhere: ours are a tab of the page.
     bare: dict[str, Any] = dict.fromkeys(("docs_url", "redoc_url"))
     guarded = [Depends(require_known)]
-    return FastAPI(title="retrieval", version=version("retrieval"), dependencies=guarded, **bare, **options)
+    bare |= {"dependencies": guarded, "responses": ERRORS}
+    return FastAPI(title="retrieval", version=version("retrieval"), **bare, **options)
 
 
 def describe(searcher: Searcher) -> dict[str, Any]:

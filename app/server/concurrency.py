@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import BoundedSemaphore
 from time import perf_counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from app.server.metrics import FAILED, STAGES
+from index.embedders.base import embed_checked
 from index.errors import RetrievalError, needs
 from index.feedback import Examples
 from index.images.decode import Photo
@@ -113,8 +114,13 @@ class SharedSearcher(Searcher):
 
     def embed(self, photos: Sequence[Photo]) -> NDArray[np.float32]:
         """Embed n photos with the student to `(n, dim)` float32 unit rows; raises BusyError as `find`."""
+        student = self.models["student"]
+        return self.embed_inputs([student.prepare(photo) for photo in photos], [each.name for each in photos])
+
+    def embed_inputs(self, inputs: Sequence[Any], names: Sequence[str]) -> NDArray[np.float32]:
+        """Embed what the student's `prepare` made of n named photos, as `embed`."""
         with self._turn("student"), STAGES.labels("embed", "student").time():
-            return self._embed("student", photos)
+            return embed_checked(self.models["student"], inputs, names)
 
     @contextmanager
     def _turn(self, mode: str) -> Iterator[None]:

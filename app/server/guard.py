@@ -15,13 +15,18 @@ from index.errors import needs
 with needs("demo"):
     from fastapi import HTTPException
     from starlette.datastructures import Headers
+    from starlette.middleware.cors import CORSMiddleware
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Gradio offers to fetch addresses for anybody; `app.server.fetch` does so for the page, within limits.
 CLOSED = re.compile(r"/gradio_api/(file[=/]\s*https?:|proxy=)", re.IGNORECASE)
-ROUTES = ("thumbs", "images", "search", "embed", "v1", "mcp", "health", "metrics", "livez", "openapi.json")
+ROUTES = (
+    *("thumbs", "images", "search", "embed", "v1", "mcp"),
+    *("health", "metrics", "livez", "openapi.json", "widget.js"),
+)
 SAFE = ("GET", "HEAD", "OPTIONS")
+SHARED = "search"  # the route whose answers scripts of named origins may read; pictures need no such leave
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Rules:
     # names of this machine: a page elsewhere gets nothing, even if its name points here.
     local: bool = False
     root: str = ""  # path before which a proxy shows the server, which it may take off or leave on
+    origins: tuple[str, ...] = ()  # of pages elsewhere that may search, such as `https://shop.example`
 
 
 class Guard:
@@ -49,12 +55,7 @@ class Guard:
             return await self._app(scope, receive, send)
         if scope["type"] != "http":  # nothing here speaks WebSocket
             return await send({"type": "websocket.close", "code": 1008})
-        path, root = scope["path"], self._rules.root
-        if root and f"{path}/".startswith(f"{root}/"):
-            path = path[len(root) :] or "/"
-        route = path.split("/")[1] if path.startswith("/") else ""
-        route = route if route in ROUTES else "page"
-        path = path if route == "page" else path.rstrip("/")
+        path, route = self._find_route(scope["path"])
         head = scope["method"] == "HEAD"
         scope = {**scope, "method": "GET" if head else scope["method"], "path": path}
         begun = False
@@ -70,8 +71,11 @@ class Guard:
             if head and begun:  # at once, for some answers to GET never end
                 await send({"type": "http.response.body", "body": b""})
 
+        headers, app = Headers(scope=scope), self._app
+        origin = headers.get("origin", "")
+        shared = route == SHARED and origin in self._rules.origins
         try:
-            self._check(scope["method"], scope["path"], Headers(scope=scope))
+            self._check(scope["method"], scope["path"], headers, shared)
         except HTTPException as refusal:
             # People read the page's answers, programs those of the API.
             said: dict[str, Any] = {"detail": refusal.detail}
@@ -79,11 +83,20 @@ class Guard:
                 said = {"error": {"message": refusal.detail, "type": "invalid_request_error"}}
             text = refusal.detail if route == "page" else json.dumps(said)
             kind = "text/plain" if route == "page" else "application/json"
-            answer = Response(text, refusal.status_code, dict(refusal.headers or {}), kind)
-            return await answer(scope, receive, counted)
-        return await self._app(scope, self._within_limit(receive), counted)
+            app = Response(text, refusal.status_code, dict(refusal.headers or {}), kind)
+        if shared:
+            app = CORSMiddleware(app, [origin], ("GET", "POST"), ("content-type",))
+        return await app(scope, self._within_limit(receive), counted)
 
-    def _check(self, method: str, path: str, headers: Headers) -> None:
+    def _find_route(self, path: str) -> tuple[str, str]:
+        """Return a path without the root and what ends it in vain, and the name of its route."""
+        root = self._rules.root
+        if root and f"{path}/".startswith(f"{root}/"):
+            path = path[len(root) :] or "/"
+        route = path.split("/")[1] if path.startswith("/") else ""
+        return (path.rstrip("/"), route) if route in ROUTES else (path, "page")
+
+    def _check(self, method: str, path: str, headers: Headers, shared: bool) -> None:
         if path == "/livez" and method in SAFE:
             return
         if self._password and not self._knows_password(headers.get("authorization", "")):
@@ -93,7 +106,7 @@ class Guard:
             raise HTTPException(
                 403, "This server answers only to localhost. To reach it by another name, set a password."
             )
-        if method not in SAFE and headers.get("sec-fetch-site") == "cross-site":
+        if method not in SAFE and headers.get("sec-fetch-site") == "cross-site" and not shared:
             raise HTTPException(403, "Another site's page may not ask for this.")
         if CLOSED.match(path):
             raise HTTPException(404, "No address is fetched here.")

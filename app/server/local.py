@@ -18,7 +18,7 @@ with needs("demo"):
 def build_local(searcher: Searcher, title: str = "", cache: Path | None = None) -> StaticFiles:
     """Write the site of an index, or bring it up to date, and make the app that serves it.
 
-    Its pictures are those of the server. `title` is as in `ServerOptions`; cache None takes the user's own.
+    Its pictures are those of the server. `title` is as in `Labels`; cache None takes the user's own.
 
     Raises:
         UsageError: There is no npm to fetch what a student may need.

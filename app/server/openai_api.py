@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from app.server import api
 from app.server.api import is_form, read_object, status_of
 from app.server.concurrency import BusyError, SharedSearcher
 from index.embedders.http_formats import read_input, write_answer
@@ -21,6 +22,10 @@ ASKED = {
     "input": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
     "dimensions": {"type": "integer"},
     "encoding_format": {"enum": list(ENCODINGS)},
+}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    code: known | {"content": {"application/json": {"schema": {"type": "object"}}}}
+    for code, known in api.ERRORS.items()
 }
 BODY = {"type": "object", "required": ["input"], "properties": ASKED}
 
@@ -40,9 +45,9 @@ def build_embeddings(searcher: SharedSearcher) -> APIRouter:
         model = {"id": searcher.models["student"].name, "object": "model", "created": made}
         return {"object": "list", "data": [model | {"owned_by": "retrieval"}]}
 
-    content = {"application/json": {"schema": BODY}}
+    sent = {"requestBody": {"required": True, "content": {"application/json": {"schema": BODY}}}}
 
-    @router.post("/v1/embeddings", openapi_extra={"requestBody": {"required": True, "content": content}})
+    @router.post("/v1/embeddings", openapi_extra=sent, responses=ERRORS)
     async def embeddings(request: Request) -> Any:
         """Embed images given as data URLs, in the form of OpenAI's API."""
         try:

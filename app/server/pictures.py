@@ -5,6 +5,7 @@ import threading
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from platformdirs import user_cache_path
@@ -142,17 +143,22 @@ def build_pictures(pictures: Pictures) -> APIRouter:
         except RetrievalError as reason:  # the store of the items cannot be reached
             raise HTTPException(503, str(reason)) from reason
 
-    @router.get("/thumbs/{item}")
+    @router.get("/thumbs/{item}", response_class=Response, responses=_described({"image/jpeg"}))
     async def thumbs(item: str, request: Request) -> Response:
         """Show an image of the index, small."""
         return await serve(item, request, "thumb")
 
-    @router.get("/images/{item}")
+    @router.get("/images/{item}", response_class=Response, responses=_described({*BROWSER_TYPES.values()}))
     async def images(item: str, request: Request) -> Response:
         """Show an image of the index."""
         return await serve(item, request, "image")
 
     return router
+
+
+def _described(types: set[str]) -> dict[int | str, dict[str, Any]]:
+    """Tell what a route answers."""
+    return {200: {"content": {each: {} for each in sorted(types)}}}
 
 
 def make_jpeg(data: bytes, name: str, side: int, quality: int = 85) -> bytes:

@@ -140,6 +140,7 @@ $('.part').addEventListener('click', () => {
 // A mouse searches on with a result, and its corner opens the large view. A finger looks first.
 page.addEventListener('click', event => {
   fold(event.target);
+  if (event.target.closest('a')) return;
   const card = cardOf(event.target), example = event.target.closest('.example');
   if (event.target.closest('.chip')) {
     $('.chip').setAttribute('aria-expanded', page.classList.toggle('unfolded'));

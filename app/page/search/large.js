@@ -1,12 +1,13 @@
 // The large view of a result: the original beside the query, what is known of it, and the way to the next one.
 
-function makeLargeView(dialog, asked, describe, use, leave, vote) {
+function makeLargeView(dialog, asked, describe, use, leave, vote, explain) {
   const image = dialog.querySelector('img'), about = dialog.querySelector('.about'), query = dialog.querySelector('canvas');
   let card = null, place = null;
 
   async function show(next) {
     card = next;
     const id = Number(card.dataset.id);
+    explain(id);
     place = {column: card.closest('.column')?.dataset.column ?? place.column, id};
     image.alt = card.dataset.name;
     image.onerror = () => { image.onerror = null; image.src = `thumbs/${id}`; };

@@ -13,7 +13,8 @@ let serial = 0, last = {};
 
 const cropper = makeCropper($('.picture'), live => live ? followCrop() : search({replace: true}));
 const drawRungs = makeLadder($('.columns'), $('.rungs'));
-const showLarge = makeLargeView($('.large'), $('.frame canvas'), describe, id => searchItem(id), place => refocus(place), (kind, id) => vote(kind, id));
+const explain = makeHeat($('.large'), id => server.why({...readRequest(), ...shown.view, hit: id}));
+const showLarge = makeLargeView($('.large'), $('.frame canvas'), describe, id => searchItem(id), place => refocus(place), (kind, id) => vote(kind, id), explain);
 openEntries(page, searchFile, searchAddress, searchWords, (text, kind = 'note error') => showComplaint(`<p class="${kind}">${text}</p>`));
 
 // What is asked

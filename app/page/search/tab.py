@@ -4,13 +4,17 @@ import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
+
 from app.page.search.columns import SearchColumn, agreement, search_column
 from app.page.search.query import (
     MAX_RESULTS,
+    WHOLE,
     Query,
     SearchRequest,
     query_of_address,
@@ -27,19 +31,22 @@ from app.page.search.views import (
     render_numbers,
     render_search,
     render_waiting,
+    render_why,
 )
+from app.page.search.why import LEAST_DROP, middle, occlusion_maps
 from app.page.views import ROVE, add_html, render_error
-from app.server.api import only_of, require_item
+from app.server.api import require_item
+from app.server.concurrency import SharedSearcher
+from app.server.labels import NONE, Labels
 from app.server.pictures import make_jpeg
 from index.duplicates import fold_near
 from index.errors import ImageError, RetrievalError, UsageError, needs
-from index.search import Searcher
 
 with needs("demo"):
     from cachetools import LRUCache
     from gradio.data_classes import DataWithFiles
 
-NAMES = ("crop", "cards", "ladder", "large", "entry", "search", "address", "controls")
+NAMES = ("crop", "cards", "ladder", "heat", "large", "entry", "search", "address", "controls")
 SCRIPTS = [ROVE, *(Path(__file__).with_name(f"{name}.js") for name in NAMES)]
 EXAMPLES = 12
 CACHED_BYTES = 64 << 20  # bytes of photos that are remembered, so that a crop of one need not send it again
@@ -50,18 +57,17 @@ PREVIEW = 1024  # pixels
 class SearchPage:
     """Answers the scripts of one page. Several people use it at once."""
 
-    def __init__(self, searcher: Searcher, price: float | None = None, title: str = "") -> None:
+    def __init__(self, searcher: SharedSearcher, price: float | None = None, labels: Labels = NONE) -> None:
         """Serve a searcher.
 
-        `price` is that of a thousand answers of its teacher, if they have one; `title` the column of the
-        metadata that names images, empty for the names of their files.
+        `price` is that of a thousand answers of its teacher, if they have one; `labels` says what of the
+        metadata is written on cards.
 
         Raises:
             UsageError: There is no such column.
         """
-        if title and title not in (known := searcher.columns or {}):
-            raise UsageError(f"--title: no column {title!r} here{only_of(known)}.")
-        self._title = title
+        labels.require_columns(searcher.columns or ())
+        self._label = partial(labels.of, searcher.index)
         self.scales = Scales(searcher)
         self.searcher = searcher
         self._price = price
@@ -106,11 +112,42 @@ class SearchPage:
             item = int(asked)
             index = self.searcher.index
             require_item(index, item)
-            return render_details(item, index.items[item], index.metadata_of(item))
+            return render_details(item, index.items[item], index.metadata_of(item), self._label(item))
         except (TypeError, ValueError):
             return render_error("There is no such image in this index.")
         except RetrievalError as reason:
             return render_error(str(reason))
+
+    def why(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Show what a match rests on, by the student alone: 100 questions to a teacher would cost.
+
+        Args:
+            asked: The fields of a `SearchRequest` whose photo is known, and `hit`, a result's id.
+
+        Returns:
+            Of the query and of the hit: `maps`, rows of numbers from 0 to 1; `boxes`, the parts of the
+            pictures that they show, as in `View`; `said`, the same in words. Or `error`, one line of HTML.
+        """
+        try:
+            request, student = read_request(asked, self.searcher), self.searcher.models["student"]
+            require_item(self.searcher.index, hit := int(asked.get("hit", -1)))
+            query = None if request.text or request.address else self._find_query(request, None)
+            if query is None:
+                return {"error": render_error("This photo is not known any more. Search with it again.")}
+            both = (replace(query, view=request.view), query_of_item(self.searcher, hit))
+            first, second = (student.prepare(each.photo(student.decode_side)) for each in both)
+            whole, drops = occlusion_maps(
+                lambda images: self.searcher.embed_inputs(images, [query.name] * len(images)),
+                student.vector_type.similarity, first, second,
+            )  # fmt: skip
+        except (TypeError, ValueError):
+            return {"error": render_error("There is no such image in this index.")}
+        except RetrievalError as reason:
+            return {"error": render_error(str(reason))}
+        said = render_why(whole, drops)
+        maps = drops / np.maximum(drops.max((1, 2), keepdims=True), LEAST_DROP)
+        boxes = [middle(box, getattr(student, "crop", 1.0)) for box in (request.view.box, WHOLE)]
+        return {"maps": maps.round(3).tolist(), "boxes": boxes, "said": said}
 
     def _find_query(self, request: SearchRequest, photo: tuple[str, bytes] | None) -> Query | None:
         if photo is not None:
@@ -140,7 +177,7 @@ class SearchPage:
         agreed = agreement(*columns) if len(columns) == 2 else None
         others = columns[::-1] if len(columns) == 2 else [None]
         html = [
-            render_column(one, index, other, self._title, self.scales.get(one.mode), self._fold(one))
+            render_column(one, index, other, self._label, self.scales.get(one.mode), self._fold(one))
             for one, other in zip(columns, others, strict=True)
         ]
         waiting = (request.modes[1], request.k) if request.soon and len(request.modes) == 2 else None
@@ -187,9 +224,14 @@ class SearchPage:
         return reranker.most if mode == "rerank" and reranker else 1
 
 
-def build_search_tab(searcher: Searcher, price: float | None = None, title: str = "") -> None:
-    """Lay out the search in the tab that is open; arguments as for `SearchPage`."""
-    page = SearchPage(searcher, price, title)
+def build_search_tab(
+    searcher: SharedSearcher, price: float | None = None, labels: Labels = NONE, shop: bool = False
+) -> None:
+    """Lay out the search in the tab that is open.
+
+    `shop` leaves out what compares models; the other arguments are as for `SearchPage`.
+    """
+    page = SearchPage(searcher, price, labels)
 
     # Functions, because Gradio marks what scripts may call, and methods take no marks.
     def search(asked: Mapping[str, Any] | DataWithFiles) -> dict[str, Any]:
@@ -201,16 +243,24 @@ def build_search_tab(searcher: Searcher, price: float | None = None, title: str 
     def details(item: Any) -> str:
         return page.details(item)
 
+    def why(asked: Mapping[str, Any]) -> dict[str, Any]:
+        return page.why(asked)
+
     items = searcher.index.items
     spread = sorted({i * len(items) // EXAMPLES for i in range(EXAMPLES)}) if items else []
     # A teacher that is only missing keeps its column, in which the page says why.
-    alone = "teacher" not in searcher.index.manifest.spaces
+    alone = shop or "teacher" not in searcher.index.manifest.spaces
     names = [(i, items[i].name) for i in spread]
-    missing = searcher.teacher_missing if "asymmetric" in searcher.modes else ""
+    missing = searcher.teacher_missing if "asymmetric" in searcher.modes and not shop else ""
+    columns = searcher.columns and {
+        name: values
+        for name, values in searcher.columns.items()
+        if name not in (labels.title, labels.link)  # nobody looks for one of these in a list
+    }
     note = searcher.reranker.describe_price(1, price) if searcher.reranker else ""
     words = bool(searcher.text_modes)
-    html = render_search(searcher.modes, names, searcher.columns, alone, words, missing, note)
-    add_html(html, "search", SCRIPTS, [search, picture, details])
+    html = render_search(searcher.modes, names, columns, alone, words, missing, note, shop)
+    add_html(html, "search", SCRIPTS, [search, picture, details, why])
 
 
 def _open(asked: Mapping[str, Any] | DataWithFiles) -> tuple[Mapping[str, Any], tuple[str, bytes] | None]:
@@ -225,4 +275,8 @@ def _open(asked: Mapping[str, Any] | DataWithFiles) -> tuple[Mapping[str, Any], 
 
 def _spoken(columns: Sequence[SearchColumn]) -> str:
     """Say what a screen reader reads once results are there."""
-    return ", ".join(f"{len(column.ids)} results of {column.mode}" for column in columns if column.found)
+    several = len(columns) > 1
+    said = [
+        f"{len(each.ids)} results{f' of {each.mode}' if several else ''}" for each in columns if each.found
+    ]
+    return ", ".join(said)

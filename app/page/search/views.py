@@ -5,9 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from app.page.search.columns import Agreement, SearchColumn, rank_shifts
 from app.page.search.strength import Scale
+from app.page.search.why import LEAST_DROP, name_place
 from app.page.views import format_bytes, render_note, thumbnail_url
+from app.server.api import Label
 from index.html import load
 from index.stores.base import Store
 from index.stores.records import Item
@@ -66,6 +71,7 @@ def render_search(
     words: bool = False,
     missing: str = "",
     note: str = "",
+    shop: bool = False,
 ) -> str:
     """Show the search page before anything was searched.
 
@@ -77,11 +83,12 @@ def render_search(
         words: Whether one may search by words.
         missing: Why the teacher's column is not the teacher, if it is not.
         note: What a search in the second column costs, if that is to be said.
+        shop: Whether nothing is said of models.
     """
     others = [*([mode for mode in modes if mode != "student"] or ["teacher"]), "student"]
     second = others[0]
     ordered = columns and {name: _in_order(values) for name, values in columns.items()}
-    return SHELL.page(modes, others, second, examples, ordered, alone, words, missing, note)
+    return SHELL.page(modes, others, second, examples, ordered, alone, words, missing, note, shop)
 
 
 def _in_order(values: Sequence[str]) -> Sequence[str]:
@@ -96,14 +103,15 @@ def render_column(
     column: SearchColumn,
     index: Store,
     other: SearchColumn | None = None,
-    title: str = "",
+    label: Label = lambda item: {},
     scale: Scale | None = None,
     folded: Mapping[int, int] | None = None,
 ) -> str:
     """Show one column's results as cards, marked with how far each moved from the other column, if any.
 
-    `title` is the column of the metadata that names them; empty takes the names of their files. `scale` tells
-    how strong each match is, if that is known. `folded` maps near-duplicates to the result they lie under.
+    `label` tells their titles, captions and links; without a title the name of the file stands there. `scale`
+    tells how strong each match is, if that is known. `folded` maps near-duplicates to the result they lie
+    under.
     """
     if column.found is None:
         return render_note(column.missing)
@@ -113,7 +121,6 @@ def render_column(
     if other and other.found:
         name = LABELS[other.mode]
         marks = [_mark(shift, rank, name) for rank, shift in enumerate(rank_shifts(column, other), 1)]
-    titles = [index.metadata_of(item).get(title, "") if title else "" for item in column.ids]
     folded = folded or {}
     under = Counter(folded.values())
     cards = [
@@ -122,7 +129,7 @@ def render_column(
             item,
             score,
             index.items[item].name,
-            titles[rank - 1],
+            label(item),
             len(index.items[item].copies),
             mark,
             folded.get(item),
@@ -166,11 +173,27 @@ def render_numbers(
     return HTML.numbers(facts, totals, HEADINGS, rows, waiting_for, learnt, money)
 
 
-def render_details(item: int, entry: Item, metadata: Mapping[str, str]) -> str:
-    """Show what is known of an image of the gallery."""
+def render_details(
+    item: int, entry: Item, metadata: Mapping[str, str], label: Mapping[str, str] | None = None
+) -> str:
+    """Show what is known of an image of the gallery; `label` is its title, caption and link."""
     also = {"Also as": ", ".join(copy.name for copy in entry.copies)} if entry.copies else {}
     size = f"{entry.width} by {entry.height} pixels, {format_bytes(entry.size)}"
-    return HTML.details(entry.name, {"Size": size, "Id": item, **also, **metadata})
+    label = label or {}
+    told = (label.get("title"), label.get("link"))
+    known = {name: value for name, value in metadata.items() if value not in told}
+    return HTML.details(entry.name, label, {"Size": size, "Id": item, **also, **known})
+
+
+def render_why(similarity: float, drops: NDArray[np.float32]) -> list[str]:
+    """Say what `occlusion_maps` found, of the query and of the hit."""
+    return [
+        f"What of {what} the match rests on: most of all the {name_place(each)}. With that covered, the "
+        f"similarity falls from {similarity:.2f} to {similarity - each.max():.2f}."
+        if each.max() >= LEAST_DROP / 2
+        else f"No part of {what} alone makes the match."
+        for what, each in zip(("your photo", "this result"), drops, strict=True)
+    ]
 
 
 def _mark(shift: int | None, rank: int, other: str) -> Mark:

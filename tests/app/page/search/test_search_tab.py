@@ -11,6 +11,7 @@ from conftest import known, picture
 from PIL import Image
 
 from app.page.search.tab import SearchPage
+from app.server.labels import Labels
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
@@ -149,4 +150,4 @@ def test_photos_are_forgotten_when_there_is_no_room(searcher: Searcher, data: by
 
 def test_a_title_is_a_column_of_the_metadata(searcher: Searcher):
     with pytest.raises(UsageError, match="--title: no column 'price' here; there are none"):
-        SearchPage(searcher, title="price")
+        SearchPage(searcher, labels=Labels("price"))

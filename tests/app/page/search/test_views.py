@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from app.page.search.views import (
     render_waiting,
 )
 from app.page.views import render_error
+from app.server.labels import Labels
 from index.search import Found, Results
 from index.stores.records import File, Item, Space
 
@@ -71,10 +73,27 @@ def test_a_column_of_the_metadata_names_results():
     index = SimpleNamespace(
         items=INDEX.items, metadata_of=lambda item: [{"product": "Pears <green>"}, {}][item]
     )
-    html = Collector(render_column(column("student", [0, 1], [0.9, 0.5]), index, title="product"))
+    label = partial(Labels("product").of, index)
+    html = Collector(render_column(column("student", [0, 1], [0.9, 0.5]), index, label=label))
     assert " ".join(html.text) == "1 Pears <g reen> 0.900 2 b 0.500"
     assert html.all("button")[0]["aria-label"] == "1. Pears <green>, similarity 0.900"
     assert [card["data-name"] for card in html.all("li")] == ["a.jpg", "more/b.jpg"]
+
+
+def test_cards_have_a_caption_and_a_link_but_no_script():
+    rows = [
+        {"name": "Pears", "price": "3.90", "url": "https://shop.example/?a=1&b"},
+        {"url": "javascript:alert(1)"},
+    ]
+    index = SimpleNamespace(items=INDEX.items, metadata_of=rows.__getitem__)
+    label = partial(Labels("name", "price", "url").of, index)
+    html = Collector(render_column(column("student", [0, 1], [0.9, 0.5]), index, label=label))
+    assert [link["href"] for link in html.all("a")] == [rows[0]["url"]]
+    assert html.all("button")[0]["aria-label"] == "1. Pears, 3.90, similarity 0.900"
+    assert "3.90" in html.text
+    about = Collector(render_details(0, INDEX.items[0], rows[0], label(0)))
+    assert [link["href"] for link in about.all("a")] == [rows[0]["url"]]
+    assert about.text.count("Pears") == 1
 
 
 def test_without_another_side_nothing_is_marked():
