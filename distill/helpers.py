@@ -7,17 +7,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.embedders.base import Embedder, unit_rows
+from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
 from index.errors import UsageError
+from index.images.file import ImageFile
+from index.progress import count
 
 ALIKE = 1e-3  # spread of unit vectors that say the same of all images
 
 
 def open_helpers(specs: Sequence[str], device: str) -> list[Embedder]:
-    """Open embedders, as `open_embedder` does, that embed the whole pool; UsageError for an endpoint."""
-    if paid := next((spec for spec in specs if spec.startswith(("http://", "https://"))), None):
-        raise UsageError(f"--helper sees every photo: {paid} may cost money. Give a file or a function.")
-    return [open_embedder(spec, device) for spec in specs]
+    """Open embedders, as `open_embedder` does, that embed the whole pool."""
+    return [open_embedder(spec, device, EmbedderOptions(allow_missing=True)) for spec in specs]
+
+
+def require_all(helper: Embedder, files: Sequence[ImageFile], digests: Sequence[str]) -> None:
+    """Raise UsageError if a helper has no vector for some of the files with these digests."""
+    if missing := helper.find_missing(files, digests):
+        lacking = f"{len(missing)} of {count(len(files), 'image')}"
+        raise UsageError(f"--helper {helper.name} lacks {lacking}. Give a vector for each, or leave it out.")
 
 
 def embed_helped(helper: Embedder, inputs: Sequence[Any]) -> NDArray[np.float32]:

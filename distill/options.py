@@ -77,9 +77,7 @@ class Options:
     helpers: tuple[str, ...] = ()  # free networks that help to predict answers, as for `open_embedder`
 
     def __post_init__(self) -> None:
-        if isinstance(self.helpers, str | Path):  # one of them, as a program may give it
-            object.__setattr__(self, "helpers", (self.helpers,))
-        object.__setattr__(self, "helpers", tuple(map(str, self.helpers)))
+        object.__setattr__(self, "helpers", check_helpers(self.helpers))
         for name, value in PRESETS.get(self.student, {}).items():
             if name == "student" or getattr(self, name) == getattr(Options, name):  # what is given stays
                 object.__setattr__(self, name, value)
@@ -98,6 +96,17 @@ class Options:
         check_variants(self.variants)
         check_price(self.price)
         find_weights(self.weights)
+
+
+def check_helpers(given: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
+    """Name each of some helpers, or of one, once; UsageError if one is nothing or may cost money."""
+    several = [given] if isinstance(given, str | Path) else given
+    for spec in (names := tuple(dict.fromkeys(map(str, several)))):
+        if not spec:
+            raise UsageError("--helper takes an ONNX file, a file of vectors or file.py:function.")
+        if spec.startswith(("http://", "https://")):
+            raise UsageError(f"--helper sees every photo: {spec} may cost money. Give a file or a function.")
+    return names
 
 
 def check_student(name: str) -> None:

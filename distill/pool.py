@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from distill.helpers import embed_helped, join_helpers
+from distill.helpers import embed_helped, join_helpers, require_all
 from distill.model.backbone import Backbone
 from distill.model.pooling import StageMeans
 from distill.model.student import embed
@@ -72,7 +72,9 @@ def read_pool(
     reader = PhotoReader()
     digests = reader.digest(files)
     first = frozenset(reader.digest(also))
-    missing = {i: why for each in (teacher, *helpers) for i, why in each.find_missing(files, digests).items()}
+    missing = teacher.find_missing(files, digests)
+    for helper in helpers:
+        require_all(helper, files, digests)
     there = [i for i in range(len(files)) if i not in missing]
     sample = sample_pool([digests[i] for i in there], first | ledger.known(digests), most, seed)
     chosen = [there[i] for i in sample]

@@ -24,6 +24,7 @@ from app.cli.options import (
     option,
 )
 from app.cli.teacher_options import TeacherOptions, describe_ranker, describe_teacher, describe_text
+from index.errors import UsageError
 
 
 def search(
@@ -97,6 +98,8 @@ def evaluate(
     from index.evaluation.evaluate import evaluate_by_name
     from index.evaluation.rankings import Options
 
+    if ranker and mode and "rerank" not in mode:
+        raise UsageError("--ranker orders what the student found. Give --mode rerank.")
     options = Options(mode, whiten)
     judge = describe_ranker(ranker, teacher_option, ledger, budget, teacher)
     spec = describe_teacher(teacher, None if judge else teacher_option, ledger, budget)
@@ -180,7 +183,6 @@ def serve(
     from app.server.app import ServerOptions
     from app.server.app import serve as serve_page
     from app.server.labels import Labels
-    from index.errors import UsageError
     from index.search import open_searcher
 
     if auth and "RETRIEVAL_AUTH" not in os.environ:

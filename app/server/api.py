@@ -337,4 +337,5 @@ def as_sentence(reason: RetrievalError) -> str:
     """Make one line for people, with parameters in place of the options of `retrieval search`."""
     if isinstance(reason, ImageError):
         return f"This photo cannot be used: {reason}."
-    return re.sub(r"--(where|mode|like|unlike)\b", r"\1", str(reason))
+    said = re.sub(r"--(where|mode|like|unlike)\b", r"\1", str(reason))
+    return re.sub(r" \([^()]+\.sqlite\)", "", said)  # where the ledger lies is nobody's business

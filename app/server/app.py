@@ -138,6 +138,7 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
     if shown.local:
         from app.server.local import build_local
 
+        app.add_api_route("/local", lambda: RedirectResponse("local/"), include_in_schema=False)
         app.mount("/local", build_local(searcher, labels.title, cache))
 
     @app.get("/health")

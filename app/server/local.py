@@ -29,5 +29,5 @@ def build_local(searcher: Searcher, title: str = "", cache: Path | None = None) 
     folder = (cache or user_cache_path("retrieval")) / f"sites-{FORMAT}" / name
     pictures = {"small": "../thumbs/{digest}", "large": "../images/{digest}"}
     options = SiteOptions(index.label, title, pictures=pictures["small"], update=True)
-    say(build_site(searcher, folder, options, pictures))
+    say(f"{build_site(searcher, folder, options, pictures)} It is served at /local/.")
     return StaticFiles(directory=folder, html=True)

@@ -24,7 +24,8 @@
     ul { display: grid; grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); gap: 16px; margin: 0; padding: 0; list-style: none; }
     li > * { display: block; color: inherit; text-decoration: none; border-radius: 8px; }
     li img { display: block; width: 100%; aspect-ratio: 1; margin-bottom: 6px; border-radius: 8px; object-fit: cover; }
-    a strong { text-decoration: underline; overflow-wrap: anywhere; }`);
+    li { min-width: 0; overflow-wrap: anywhere; }
+    a strong { text-decoration: underline; }`);
   const input = make('input', {type: 'file', accept: 'image/*'}), seen = make('img', {alt: '', hidden: true});
   const drop = make('label', {part: 'drop'}, input, seen, make('span', {}, make('strong', {textContent: label}),
     make('span', {textContent: 'Drop a photo here, or choose one.'})));
@@ -55,7 +56,9 @@
     try {
       const response = await fetch(address, {method: 'POST', body, credentials: 'omit'});
       const answer = await response.json();
-      return response.ok ? answer : {detail: answer.detail};
+      if (response.ok) return answer;
+      console.warn(answer.detail);
+      return {detail: [400, 413, 415].includes(response.status) ? answer.detail : 'The search does not work just now.'};
     } catch {
       return {detail: 'The search cannot be reached. Try again later.'};
     }
@@ -82,8 +85,11 @@
   }
 
   const take = (event, {files} = {}) => {
-    const photo = [...files ?? []].find(each => each.type.startsWith('image/'));
-    if (!photo) return;
+    const photo = [...files ?? []].find(each => each.type.startsWith('image/') || /\.hei[cf]$/i.test(each.name));
+    if (!photo) {
+      if (files?.length) status.textContent = 'This is no photo.';
+      return;
+    }
     event.preventDefault();
     search(photo);
   };

@@ -28,6 +28,7 @@ SCRIPTS = tuple(
 KEPT = ("retrieval-search.js", "retrieval-search.d.ts", "sw.js")
 # For the hosts that read such a file.
 HEADERS = "/data/*\n  Cache-Control: public, max-age=31536000, immutable\n"
+LOOK = "Look at it: python -m http.server -d"
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def build_site_by_name(index: Path, out: Path, options: SiteOptions) -> str:
         UsageError: No index there, no such column, or `out` is something else.
         RetrievalError: The runtime cannot be fetched, or the disk is full.
     """
-    return build_site(open_searcher(index, with_teacher=False), out, options)
+    return f"{build_site(open_searcher(index, with_teacher=False), out, options)} {LOOK} {out}"
 
 
 def build_site(
@@ -135,8 +136,7 @@ def build_site(
     gone = folder.finish(manifest)
     return (
         f"{out}: {count(len(items), 'photo')}, {first / 1e6:.1f} MB for a first visit; "
-        f"{folder.written / 1e6:.1f} MB written, {count(gone, 'file')} removed. "
-        f"Look at it: python -m http.server -d {out}"
+        f"{folder.written / 1e6:.1f} MB written, {count(gone, 'file')} removed."
     )
 
 
@@ -147,6 +147,10 @@ def _check(options: SiteOptions, searcher: Searcher) -> None:
     if options.pictures and not filled:
         raise UsageError(
             f"--no-thumbnails takes an address with {{name}}, {{digest}} or a column, not {options.pictures}."
+        )
+    if urlsplit(options.pictures).scheme not in ("", "http", "https"):
+        raise UsageError(
+            f"--no-thumbnails takes an http(s) address or a relative one, not {options.pictures}."
         )
     wanted = [name for name in filled if name not in ("name", "digest")]
     for name in (*wanted, options.title_column, options.link_column):

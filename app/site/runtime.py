@@ -18,7 +18,7 @@ PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 # The smallest that runs a student: on the processor, without WebGPU and the like.
 MODULE, WASM = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
-_OWN = f"Or give --runtime FOLDER with {MODULE} and {WASM} of {PACKAGE} {VERSION}."
+_OWN = f"Or give --runtime FOLDER to `retrieval site`, with {MODULE} and {WASM} of {PACKAGE} {VERSION}."
 
 
 def find_runtime(folder: Path | None = None, cache: Path | None = None) -> tuple[bytes, bytes]:

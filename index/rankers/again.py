@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from index.errors import ImageError, RetrievalError
+from index.errors import BudgetError, ImageError, RetrievalError
 from index.images.decode import Photo, read_photo
 from index.images.file import ImageFile
 from index.progress import count
@@ -43,15 +43,26 @@ class Reranker:
         what it ranked.
 
         Raises:
-            BudgetError: The budget has no room for a list. What was answered is kept.
+            BudgetError: The budget has no room for the lists of a new search. What was answered is kept.
             RetrievalError: The ranker, its ledger or the photo of a candidate cannot be used.
         """
-        order = np.arange(len(files))
-        for window in windows(len(files)):
+        order, parts = np.arange(len(files)), windows(len(files))
+        if self._paid and parts:
+            self._require_room(self._paid, len(parts), list_key(query.digest, digests[parts[0]]))
+        for window in parts:
             part = order[window]
             gains = self._ask(query, [files[i] for i in part], [digests[i] for i in part])
             order[window] = part[np.argsort(-gains[: len(part)], kind="stable")]
         return order.tolist()
+
+    def _require_room(self, paid: BudgetedTeacher, lists: int, first: str) -> None:
+        """Refuse a new search before its first list is paid, if the budget has no room for the others."""
+        left = paid.budget - paid.ledger.spent
+        if lists > left and not paid.ledger.known([first]):
+            raise BudgetError(
+                f"{self.name} was not asked: a search needs up to {count(lists, 'list')}, and {max(left, 0)} "
+                f"of the budget of {paid.budget} are left. Give a larger --budget."
+            )
 
     def _ask(self, query: Photo, files: Sequence[ImageFile], digests: Sequence[str]) -> NDArray[np.float32]:
         key = list_key(query.digest, digests)

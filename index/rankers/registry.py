@@ -1,6 +1,7 @@
 """Rankers: endpoints, preferences in a file, callables, vectors; `open_ranker` opens one by its name."""
 
 import csv
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -105,10 +106,15 @@ class CallableRanker(EmbedderRanker):
     def order(self, query: Image.Image, candidates: Sequence[Image.Image]) -> list[int]:
         """Call it; see `Ranker.order`."""
         try:
-            return [int(place) for place in self._code.call(query, list(candidates))]
+            answer = self._code.call(query, list(candidates))
         except (Exception, SystemExit) as error:
             line = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
             raise RefusedError(f"{self.name} raised {line}") from error
+        try:
+            return [operator.index(place) for place in answer]
+        except TypeError as error:
+            said = f"{answer!r}"[:100]
+            raise RefusedError(f"{self.name} returned {said}, no list of positions, best first") from error
 
 
 class VectorsRanker(EmbedderRanker):

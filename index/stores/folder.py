@@ -269,6 +269,10 @@ def data_folder(path: Path, generation: int) -> Path:
 def read_manifest(path: Path, *formats: int) -> Manifest:
     """Read the manifest of an index folder of some formats; none takes all. UsageError as for `Index`."""
     file = path / MANIFEST
+    if str(path).startswith("milvus"):
+        raise UsageError(
+            "This takes an index folder, no Milvus collection. Write one with `retrieval index --out`."
+        )
     if not file.is_file():
         raise UsageError(f"{path} is not an index. Make one with `retrieval index`.")
     try:

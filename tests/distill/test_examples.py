@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from distill.examples import gather, hold_out
-from distill.helpers import open_helpers
+from distill.helpers import open_helpers, require_all
 from distill.model.backbone import create_backbone
 from distill.pool import Pool, extract_features
 from distill.training.device import open_fabric
@@ -59,11 +59,13 @@ def test_vectors_of_helpers_join_the_features_and_weigh_as_much(folder, tmp_path
     np.testing.assert_allclose(helped.free[:, :5], factor * centred, atol=1e-5)
 
 
-def test_a_helper_that_may_cost_money_is_refused():
-    with pytest.raises(
-        UsageError, match=r"--helper sees every photo: https://h\.example/embed may cost money"
-    ):
-        open_helpers(["https://h.example/embed"], "cpu")
+def test_a_helper_must_have_a_vector_for_every_photo(folder, tmp_path, unit_rows):
+    files = find_images([folder])
+    digests = digest_pool(files)
+    np.savez(tmp_path / "free.npz", ids=np.array(digests[:9]), vectors=unit_rows(9, 5))
+    (helper,) = open_helpers([str(tmp_path / "free.npz")], "cpu")
+    with pytest.raises(UsageError, match=r"--helper free\.npz lacks 3 of 12 images. Give a vector for each"):
+        require_all(helper, files, digests)
 
 
 @pytest.mark.parametrize("others", [True, False])

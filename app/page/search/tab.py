@@ -113,7 +113,7 @@ class SearchPage:
             index = self.searcher.index
             require_item(index, item)
             return render_details(item, index.items[item], index.metadata_of(item), self._label(item))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return render_error("There is no such image in this index.")
         except RetrievalError as reason:
             return render_error(str(reason))
@@ -140,7 +140,7 @@ class SearchPage:
                 lambda images: self.searcher.embed_inputs(images, [query.name] * len(images)),
                 student.vector_type.similarity, first, second,
             )  # fmt: skip
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return {"error": render_error("There is no such image in this index.")}
         except RetrievalError as reason:
             return {"error": render_error(str(reason))}

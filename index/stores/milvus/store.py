@@ -1,7 +1,7 @@
 """A gallery in Milvus, opened: its collections, one for each space, read and searched."""
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -200,10 +200,11 @@ class MilvusIndex(Store):
         return bool(self.client.query(self.student, filter=condition, limit=1, output_fields=["digest"]))
 
     def rows(self, space: str, ids: Ids | None = None) -> Vectors:
-        """The `(len(ids), dim)` vectors of some items; None takes all, which must be pinned."""
-        digests = self.ids_by_digest.digests
-        if ids is not None:
-            digests = [digests[i] for i in np.asarray(ids).tolist()]
+        """The `(len(ids), dim)` vectors of some items; None takes all."""
+        wanted = range(len(self)) if ids is None else np.asarray(ids).tolist()
+        if max(wanted, default=-1) >= len(self.ids_by_digest.digests):  # not all items were seen yet
+            deque(self._seen([]), maxlen=0)
+        digests = [self.ids_by_digest.digests[i] for i in wanted]
         found = self.fetch(space, digests, ["vector"], LEVEL)
         if missing := [digest for digest in digests if digest not in found]:
             raise RetrievalError(f"{len(missing)} images have been removed from {self}. Open the page again.")

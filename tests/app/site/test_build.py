@@ -189,6 +189,7 @@ def test_rows_keep_the_nearest(unit_rows):
         ({"title_column": "price"}, "no column 'price', only shop"),
         ({"pictures": "https://shop.example/{sku}.jpg"}, "no column 'sku'"),
         ({"pictures": "https://shop.example/a.jpg"}, "--no-thumbnails takes an address with"),
+        ({"pictures": "javascript:{name}"}, "--no-thumbnails takes an http(s) address or a relative one"),
     ],
 )
 def test_what_does_not_fit_is_one_line_before_any_work(page_root, own, tmp_path, options, said):

@@ -21,13 +21,13 @@ from index.build.pipeline import build_index
 from index.embedders.base import Calls
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
-from index.errors import BudgetError, RetrievalError
+from index.errors import BudgetError, RefusedError, RetrievalError
 from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.rankers.again import FIRST, Reranker, windows
 from index.rankers.base import Ranker
-from index.rankers.registry import RankerSpec
+from index.rankers.registry import RankerSpec, open_ranker
 from index.search import Searcher, open_searcher
 from index.stores.filters import Filter
 from index.teachers.client import BudgetedTeacher
@@ -103,14 +103,35 @@ def test_what_is_unranked_stays_where_it_was_behind_the_ranked(photos: Path):
         assert order(ranker, photos, 8, ledger) == [0, 1, 7, 6, 5, 4, 3, 2]
 
 
-def test_the_budget_holds_and_what_was_answered_is_kept(photos: Path):
+def test_a_search_that_the_budget_has_no_room_for_is_refused_before_anything_is_paid(photos: Path):
     ranker = Known()
     with Ledger(IN_MEMORY, "known") as ledger:
-        with pytest.raises(BudgetError, match="budget of 3"):
-            order(ranker, photos, FIRST, ledger, 3)
-        assert ranker.asked == ledger.spent == 3
-        order(ranker, photos, FIRST, ledger, 9)
+        with pytest.raises(BudgetError, match="needs up to 9 lists, and 8 of the budget of 8 are left"):
+            order(ranker, photos, FIRST, ledger, 8)
+        assert ranker.asked == ledger.spent == 0
+        found = order(ranker, photos, FIRST, ledger, 9)
+        assert ranker.asked == ledger.spent == 9
+        assert order(ranker, photos, FIRST, ledger, 9) == found, "what was paid is free"
         assert ranker.asked == 9
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("[0.1] * len(c)", r"returned \[0\.1, 0\.1.*no list of positions, best first"),
+        ("'ab'", "returned 'ab', no list of positions"),
+        ("None", "returned None, no list of positions"),
+    ],
+)
+def test_what_is_no_list_of_positions_is_not_taken_for_one(
+    photos: Path, tmp_path: Path, answer: str, said: str
+):
+    (tmp_path / "r.py").write_text(f"def rank(q, c):\n    return {answer}\n")
+    ranker = open_ranker(f"{tmp_path}/r.py:rank", "cpu", EmbedderOptions())
+    query = ImageFile(photos.parent / "query.png", "query.png")
+    made = [ranker.prepare(read_photo(query, 32))] * 3
+    with pytest.raises(RefusedError, match=said):
+        ranker.order(made[0], made[1:])
 
 
 def by_colour(path: Path, names) -> list[str]:

@@ -120,6 +120,7 @@ def test_the_map_is_of_the_photo_as_it_is_looked_at(page: SearchPage):
     [
         ({"hit": 99}, "The index has no image 99"),
         ({"hit": "x"}, "There is no such image"),
+        ({"hit": float("inf")}, "There is no such image"),
         ({}, "The index has no image -1"),
         ({"item": None, "sent": "gone", "hit": 1}, "This photo is not known any more. Search with it again."),
         ({"item": None, "text": "pears", "hit": 1}, "This photo is not known any more."),

@@ -414,6 +414,13 @@ def test_metadata_that_no_field_takes_are_refused_at_once(
         send(folder, metadata=table)
 
 
+def test_rows_are_read_by_id_before_any_item_was_seen(send: Any, folder: Path) -> None:
+    fresh = send(folder).store
+    rows = fresh.rows("student", np.arange(0, 12, 3))
+    assert rows.shape == (4, 8)
+    np.testing.assert_array_equal(fresh.rows("student")[::3], rows)
+
+
 def test_an_item_is_read_though_others_forget_it(send: Any, folder: Path, monkeypatch: Any) -> None:
     index = send(folder).store
     index.pin()
