@@ -112,7 +112,7 @@ def search_files(
     if searcher.reranker and (price := searcher.reranker.describe_price(len(queries) - len(words))):
         say(price)
     if asks_teacher and searcher.teacher_missing:
-        raise RetrievalError(searcher.teacher_missing)
+        raise RetrievalError(searcher.teacher_missing + (" Or give --ranker." if mode == RERANK else ""))
     if words and (like or unlike):
         raise UsageError("--like and --unlike go with photos, and not with words.")
     examples = Examples(*([_read_example(searcher, file) for file in files] for files in (like, unlike)))

@@ -87,7 +87,7 @@ class Searcher:
             self.models["teacher"] = teacher
         for space, model in self.models.items():
             index.require_model(space, model.key, model.name)
-        alone = "This index was made without a teacher. Index again with --teacher, or re-rank by a --ranker."
+        alone = "This index was made without a teacher. Index again with --teacher."
         self.teacher_missing = "" if "teacher" in self.models else alone  # why there is none
         self.text: TextQueries | None = None  # makes queries of words, if that was asked for
         self.reranker: Reranker | None = None  # orders again in the teacher's place, if that was asked for
