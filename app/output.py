@@ -105,8 +105,6 @@ def search_files(
         RetrievalError: The index or a model cannot be used.
     """
     words = [query for query in queries if text is not None and _is_words(query)]
-    if ranker and mode != RERANK:
-        raise UsageError("--ranker orders what the student found. Give --mode rerank.")
     asks_teacher = mode in {"teacher", RERANK} and len(words) < len(queries) and not ranker
     searcher = open_searcher(index, teacher, device, asks_teacher, model, (), text, ranker)
     if searcher.reranker and (price := searcher.reranker.describe_price(len(queries) - len(words))):

@@ -77,11 +77,8 @@ def measure(
     args: argparse.Namespace, vectors: Path, recipe: str, budget: int, seed: int, folder: Path
 ) -> dict[str, float]:
     """Distil, index and score one student; one that asks nobody is distilled once, for the first teacher."""
-    made = (
-        args.work / f"{'+'.join(['zero', *args.helped])}-{args.size}-{args.kept}-{seed}"
-        if not budget
-        else folder
-    )
+    zero = "+".join(["zero", *args.helped])
+    made = folder if budget else args.work / f"{zero}-{args.size}-{args.kept}-{seed}"
     student, index = made / "student" / "student.onnx", folder / "index"
     start = perf_counter()
     if budget or not student.is_file():

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.embedders.base import Embedder, unit_rows
+from index.embedders.base import Embedder, embed_many, unit_rows
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
 from index.errors import UsageError
@@ -30,9 +30,7 @@ def require_all(helper: Embedder, files: Sequence[ImageFile], digests: Sequence[
 
 def embed_helped(helper: Embedder, inputs: Sequence[Any]) -> NDArray[np.float32]:
     """Embed n prepared inputs, as many at a time as it takes, to `(n, dim)` unit rows."""
-    size = helper.calls.batch
-    parts = [helper.embed(inputs[start : start + size]) for start in range(0, len(inputs), size)]
-    return unit_rows(np.concatenate(parts), helper.name)
+    return unit_rows(embed_many(helper, inputs, helper.calls.batch), helper.name)
 
 
 def join_helpers(

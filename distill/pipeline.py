@@ -73,7 +73,7 @@ class Distilled:
             f"{count(len(run['unreadable']), 'image')} skipped.\n"
             f"Teacher {run['teacher']['name']}: vectors of {run['teacher']['dim']} numbers"
             f"{run['teacher']['remarks']}.\n{judge(run['agreement'])}\n"
-            f"{judge_asking(run['training']['placement'], run['queried'])}"
+            f"{judge_asking(run['training']['placement'], run['queried'], bool(run['helpers']))}"
         )
 
 

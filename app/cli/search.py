@@ -56,7 +56,7 @@ def search(
     from index.stores.filters import Filter, parse_where
 
     wanted = Filter(prefix, parse_where(where or ()), cut)
-    judge = describe_ranker(ranker, teacher_option, ledger, budget, teacher)
+    judge = describe_ranker(ranker, teacher_option, ledger, budget, teacher, [mode])
     spec = describe_teacher(teacher, None if judge else teacher_option, ledger, budget)
     text = describe_text(text_teacher, tokenizer, text_option, ledger, budget)
     answers = search_files(
@@ -98,10 +98,8 @@ def evaluate(
     from index.evaluation.evaluate import evaluate_by_name
     from index.evaluation.rankings import Options
 
-    if ranker and mode and "rerank" not in mode:
-        raise UsageError("--ranker orders what the student found. Give --mode rerank.")
     options = Options(mode, whiten)
-    judge = describe_ranker(ranker, teacher_option, ledger, budget, teacher)
+    judge = describe_ranker(ranker, teacher_option, ledger, budget, teacher, mode)
     spec = describe_teacher(teacher, None if judge else teacher_option, ledger, budget)
     scores = evaluate_by_name(index, queries, labels, revisited, spec, device, options, judge)
     as_text = format_revisited if revisited else format_scores

@@ -45,13 +45,24 @@ def describe_teacher(
 
 
 def describe_ranker(
-    name: str | None, options: Sequence[str] | None, ledger: Path | None, budget: int, teacher: str | None
+    name: str | None,
+    options: Sequence[str] | None,
+    ledger: Path | None,
+    budget: int,
+    teacher: str | None,
+    modes: Sequence[str] | None = None,
 ) -> "RankerSpec | None":
-    """Read what a command line says of a ranker, if it names one; UsageError if a teacher is named, too."""
+    """Read what a command line says of a ranker, if it names one.
+
+    Raises:
+        UsageError: A teacher is named, too, or the modes that are asked for leave it nothing to do.
+    """
     from index.rankers.registry import RankerSpec
 
     if name and teacher:
         raise UsageError("--teacher and --ranker do not go together. Give one of them.")
+    if name and modes and "rerank" not in modes:
+        raise UsageError("--ranker orders what the student found. Give --mode rerank.")
     return RankerSpec(name, read_options(options), ledger, budget) if name else None
 
 

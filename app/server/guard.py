@@ -89,7 +89,7 @@ class Guard:
         return await app(scope, self._within_limit(receive), counted)
 
     def _find_route(self, path: str) -> tuple[str, str]:
-        """Return a path without the root and what ends it in vain, and the name of its route."""
+        """Return a path without the root and slashes at its end, and the name of its route."""
         root = self._rules.root
         if root and f"{path}/".startswith(f"{root}/"):
             path = path[len(root) :] or "/"

@@ -63,7 +63,7 @@ class Judged:
         )
 
     def describe_teacher(self, ranker: str) -> str:
-        """Say what these vectors are, for whoever learns from them."""
+        """Say what these vectors are, for those who learn from them."""
         told = f"Kendall's tau and top-1 {self.after} on {count(self.held_out, 'held-out list')}"
         return f"; learnt from the orders of {ranker}, {told if self.held_out else 'not measured'}"
 

@@ -33,7 +33,7 @@ PAGE = load("distill/report/report.html")
 def summarise(run: dict[str, Any]) -> str:
     """Sum up what the student was made of, how well it agrees with the teacher, and what asking brought."""
     told = f"{run['queried']} of {run['images']} images asked about, no label read. {judge(run['agreement'])}"
-    return f"{told} {judge_asking(run['training']['placement'], run['queried'])}"
+    return f"{told} {judge_asking(run['training']['placement'], run['queried'], bool(run.get('helpers')))}"
 
 
 def judge(agreement: dict[str, Any] | None) -> str:
@@ -49,10 +49,11 @@ def reach_verdict(run: dict[str, Any]) -> Verdict | None:
     return judge_agreement(Estimate.read(run["agreement"])) if run["agreement"] else None
 
 
-def judge_asking(placement: dict[str, Any], answers: int) -> str:
+def judge_asking(placement: dict[str, Any], answers: int, helped: bool = False) -> str:
     """Say, by `Placement.facts`, what so many answers brought above what the free network knew."""
     before, after = (100 * placement[name] for name in ("free_network", "with_answers"))
-    free = f"the student's own ImageNet network returns {before:.0f} % of the teacher's first ten"
+    own = f"the student's own ImageNet network{' with its helpers' if helped else ''}"
+    free = f"{own} returns {before:.0f} % of the teacher's first ten"
     if not placement["trust"]:
         if not placement["chosen"]:
             return f"No answer was learnt from: for the answered photos {free}."
@@ -151,7 +152,10 @@ def _card(run: dict[str, Any]) -> str:
     recipe = options["recipe"]
     flat = {name: value for name, value in options.items() if name != "recipe"}
     flat |= {f"recipe {name}": value for name, value in recipe.items()}
-    agreement, asking = _agreement(run["agreement"]), judge_asking(training["placement"], run["queried"])
+    agreement, asking = (
+        _agreement(run["agreement"]),
+        judge_asking(training["placement"], run["queried"], bool(run.get("helpers"))),
+    )
     shown = {"variants": [], **run}
     verdict, cost = reach_verdict(run), _cost(run["cost"])
     return CARD.card(shown, verdict, options, recipe, flat, training, agreement, asking, cost)
