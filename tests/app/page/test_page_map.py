@@ -14,18 +14,23 @@ def open_map(open_tab, **look):
     return tab
 
 
-def drawn(tab) -> str:
-    return tab.evaluate("document.querySelector('#map canvas').toDataURL()")
+DRAWN_IN = """ink => {
+    const {width, height} = document.querySelector('#map canvas');
+    const pixels = document.querySelector('#map canvas').getContext('2d').getImageData(0, 0, width, height).data;
+    return Array.from({length: width * height}, (_, i) => 4 * i)
+        .some(at => ink.every((part, i) => pixels[at + i] === part));
+}"""
+BLUE = [0x3F, 0x6F, 0xD6]  # of the first value of a column; no share of agreement has it
 
 
 def test_points_glide_between_the_models_and_take_the_colours_of_a_column(open_tab):
     tab = open_map(open_tab)
     assert tab.input_value("#map .by") == "agreement"
-    by_student = drawn(tab)
+    assert not tab.evaluate(DRAWN_IN, BLUE)
     tab.select_option("#map .by", "column.shop")
     assert sorted(tab.inner_text("#map .legend").split()) == ["North", "South"]
-    by_shop = drawn(tab)
-    assert by_shop != by_student
+    tab.wait_for_function(DRAWN_IN, arg=BLUE)  # a frame is painted later
+    by_shop = tab.evaluate("document.querySelector('#map canvas').toDataURL()")
     tab.click("#map [data-space='teacher']")
     tab.wait_for_function(
         "before => document.querySelector('#map canvas').toDataURL() !== before", arg=by_shop
