@@ -192,10 +192,10 @@ def search_all(queries: Vectors, vectors: Vectors, k: int, keep: "faiss.IDSelect
     return scores, ids
 
 
-def as_scores(distances: NDArray[np.int32], ids: Ids, codes: Vectors) -> Scores:
+def as_scores(distances: NDArray[np.number], ids: Ids, codes: Vectors) -> Scores:
     """Scores, as `CODES` has them, of `(n, k)` Hamming distances."""
     bits = np.float32(8 * codes.shape[1])
-    return np.where(ids < 0, np.float32(-np.inf), (bits - 2 * distances) / bits)
+    return np.where(ids < 0, np.float32(-np.inf), (bits - 2 * distances.astype(np.float32)) / bits)
 
 
 def build_ann(vectors: Vectors, factory: str, training: Ids | None = None) -> faiss.Index | None:
