@@ -252,6 +252,8 @@ def test_what_is_for_vectors_is_refused_in_one_line(folder, student, teacher_fil
         IndexOptions(factory="HNSW32", codes=16)
     with pytest.raises(UsageError, match="--codes and --rescore must not be below 0: 16, -1"):
         IndexOptions(codes=16, rescore=-1)
+    with pytest.raises(UsageError, match="--codes must be a multiple of 8, as the student has them, not 12"):
+        IndexOptions(codes=12)
     plain = write_embedder(tmp_path / "plain.onnx", dim=24)
     with pytest.raises(UsageError, match="has no codes"):
         index(folder, plain, tmp_path / "other")
