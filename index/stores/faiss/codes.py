@@ -6,15 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import needs
-from index.io import chunks
-from index.stores.faiss.vector_index import (
-    CHUNK,
-    SearchParams,
-    VectorIndex,
-    as_scores,
-    search_all,
-    search_exact,
-)
+from index.stores.faiss.vector_index import SearchParams, VectorIndex, as_scores, search_all, search_exact
 from index.vectors import CODES, Ids, Scored, Vectors, is_float, pack
 
 with needs("cpu"):
@@ -78,8 +70,7 @@ class CodeIndex(VectorIndex):
         plain = faiss.IndexPQ(4 * tables, tables, 4)
         faiss.copy_array_to_vector(corners.ravel(), plain.pq.centroids)
         plain.is_trained = True
-        for some in chunks(self.vectors, CHUNK):
-            plain.add_sa_codes(np.pad(some, ((0, 0), (0, 1))))
+        plain.add_sa_codes(np.pad(self.vectors, ((0, 0), (0, 1))))
         packed = faiss.IndexPQFastScan(plain)
         packed.implem = BY_HEAP
         return packed
