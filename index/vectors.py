@@ -64,6 +64,15 @@ class VectorType:
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
 
+    def order_each(self, queries: Vectors, ids: Ids, k: int, fetch: Callable[[Ids], Vectors]) -> Scored:
+        """As `order_again`, a query at a time."""
+        found = [
+            self.order_again(query[None], line[None], k, fetch)
+            for query, line in zip(queries, ids, strict=True)
+        ]
+        scores, best = map(np.concatenate, zip(*found, strict=True))
+        return scores, best
+
     def is_damaged(self, rows: Vectors) -> NDArray[np.bool_]:
         """Which of `(n, dim)` rows are no vectors of this type: `(n,)`. Codes all are."""
         if self == CODES:

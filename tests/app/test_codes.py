@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import refused
 from conftest import picture, write_embedder
 from fastapi import FastAPI
 from starlette.testclient import TestClient
@@ -92,6 +93,14 @@ def test_the_floats_of_a_query_order_what_codes_found(folder, student, tmp_path)
     least = CODES.similarity(pack(query), codes)[0][first[4]]
     assert (CODES.similarity(pack(query), codes)[0][ids] >= least).all()
     assert scores == pytest.approx(CODES.similarity(query, codes)[0][ids])
+
+
+def test_a_student_keeps_its_codes_where_variants_are_refused(folder, student):
+    before = student.read_bytes()
+    asked = "quantize", student.parent, folder, "--bits", 8, "--variants"
+    assert "No variant 'fp8'. There are fp16, int8" in refused(*asked, "fp8")
+    assert "run.json is missing" in refused(*asked, "fp16")
+    assert student.read_bytes() == before
 
 
 def test_an_update_goes_on_with_codes_and_refuses_vectors(folder, student, tmp_path, monkeypatch):
@@ -243,6 +252,8 @@ def test_what_is_for_vectors_is_refused_in_one_line(folder, student, teacher_fil
         IndexOptions(factory="HNSW32", codes=16)
     with pytest.raises(UsageError, match="--codes and --rescore must not be below 0: 16, -1"):
         IndexOptions(codes=16, rescore=-1)
+    with pytest.raises(UsageError, match="--codes must be a multiple of 8, as the student has them, not 12"):
+        IndexOptions(codes=12)
     plain = write_embedder(tmp_path / "plain.onnx", dim=24)
     with pytest.raises(UsageError, match="has no codes"):
         index(folder, plain, tmp_path / "other")

@@ -28,10 +28,7 @@ FEW = 20_000  # vectors that are searched exactly as quickly as any index search
 MAPPED_FROM = 1 << 28  # bytes of an index file that is mapped; a smaller one is a tenth faster from memory
 LEAST_DEPTH = 10  # an index is tuned at this depth; fewer results need as many candidates
 FAR = 128  # candidates for each result where all that is wanted lies far away: codes tell little of it
-MOST_READ = (
-    4096  # candidates whose vectors are read, by one search of many queries, before they are let go of
-)
-HELD = 1.0  # seconds of searches by one query, likewise
+MOST_READ = 4096  # candidates whose vectors one search of many queries reads before they are let go of
 GPU_DEPTH = 2048  # results that FAISS finds on a GPU at most
 
 
@@ -192,10 +189,10 @@ def search_all(queries: Vectors, vectors: Vectors, k: int, keep: "faiss.IDSelect
     return scores, ids
 
 
-def as_scores(distances: NDArray[np.int32], ids: Ids, codes: Vectors) -> Scores:
+def as_scores(distances: NDArray[np.number], ids: Ids, codes: Vectors) -> Scores:
     """Scores, as `CODES` has them, of `(n, k)` Hamming distances."""
     bits = np.float32(8 * codes.shape[1])
-    return np.where(ids < 0, np.float32(-np.inf), (bits - 2 * distances) / bits)
+    return np.where(ids < 0, np.float32(-np.inf), (bits - 2 * distances.astype(np.float32)) / bits)
 
 
 def build_ann(vectors: Vectors, factory: str, training: Ids | None = None) -> faiss.Index | None:
