@@ -16,6 +16,10 @@ class UsageError(RetrievalError):
     exit_code = 2
 
 
+class NoMatchError(UsageError):
+    """A filter that no image passes."""
+
+
 class ImageError(RetrievalError):
     """An image that cannot be read. Its message is the reason alone, without the image's name."""
 

@@ -91,6 +91,7 @@ class Searcher:
         self.teacher_missing = "" if "teacher" in self.models else alone  # why there is none
         self.text: TextQueries | None = None  # makes queries of words, if that was asked for
         self.reranker: Reranker | None = None  # orders again in the teacher's place, if that was asked for
+        self.ranker_missing = ""  # why there is none, if the student was taught by one
         self.device = device
         self._spaces: dict[str, Searchable] = {}
         self._lock = Lock()
@@ -121,6 +122,12 @@ class Searcher:
         if self.text is None:
             return []
         return [mode for mode in self.stored_modes if self.text.space or mode == "teacher"]
+
+    def why_not(self, mode: str) -> str:
+        """Why there is no such mode; empty where that is not for lack of a teacher or a ranker."""
+        if mode in self.modes or mode not in (*MODES, RERANK):
+            return ""
+        return " ".join(filter(None, [self.teacher_missing, self.ranker_missing if mode == RERANK else ""]))
 
     def decode_side(self, mode: str = "") -> int:
         """How wide and high, in pixels, a photo must at least be decoded for a mode, or else for all."""
@@ -182,6 +189,10 @@ class Searcher:
         files = [image_at(item.path, item.name, self.index.allowed) for item in items]
         return self.reranker.order(photo, files, [item.digest for item in items])
 
+    def digests_of(self, ids: Ids) -> list[str]:
+        """The content digests of `(n,)` items."""
+        return [self.index.items[item].digest for item in ids.tolist()]
+
     def find_text(self, text: Text, mode: str, k: int, filter: Filter | None = None) -> Found:
         """Embed words and search with them, as `find`, in one of `text_modes`: they stand for either query.
 
@@ -236,7 +247,7 @@ class Searcher:
         depth = min(k + max(map(len, exclude)), len(self.index)) if exclude else k
         scores, ids = self.open_space(MODES[mode][1]).search(vectors, depth, self.index.keep(filter))
         if filter.selects and not np.count_nonzero(ids >= 0):  # of a server, which filters by itself
-            raise filter.matches_nothing(self.index.columns)
+            raise self.index.matches_nothing(filter)
         return _ranked(scores, ids, k, exclude, filter)
 
     def _embed(self, name: str, photos: Sequence[Photo], examples: Examples = NO_EXAMPLES) -> Vectors:
@@ -332,6 +343,7 @@ def open_searcher(
     The teacher is where it is now; without a spec, where and how it was, if it is a file: an address or a
     callable must be given again. One that is only remembered may be gone: then the student searches alone,
     and `teacher_missing` says why. Queries to a paid teacher go into its ledger and count against the budget.
+    So it is with the ranker that the student was taught by, where no teacher is there to order results again.
 
     Raises:
         UsageError: No index there, or a model is not the one that made it.
@@ -340,9 +352,26 @@ def open_searcher(
     searcher = _open_models(index, teacher, device, with_teacher)
     if text is not None:
         searcher.text = _open_text(index, text, device)
+    known = RankerSpec.remembered(index.read_run())
     if ranker is not None:
+        same = known and ranker.spec == known.spec and ranker.options == EmbedderOptions()
+        ranker = replace(ranker, options=known.options, orders_only=known.orders_only) if same else ranker
         searcher.reranker = ranker.open_reranker(device)
+    elif known and with_teacher and RERANK not in searcher.modes:
+        _open_known(searcher, known, device)
     return searcher
+
+
+def _open_known(searcher: Searcher, ranker: RankerSpec, device: str) -> None:
+    """Open the ranker that the student was taught by if it is a file, as `_open_models` does a teacher."""
+    again = f"Give --ranker {ranker.spec}"
+    if searcher.index.remote or not is_file_spec(ranker.spec):
+        searcher.ranker_missing = f"Its student was taught by {ranker.spec}. {again} to ask it again."
+        return
+    try:
+        searcher.reranker = ranker.open_reranker(device)
+    except UsageError as reason:
+        searcher.ranker_missing = f"{reason} {again}."
 
 
 def _open_text(index: Store, text: TextSpec, device: str) -> TextQueries:

@@ -38,6 +38,7 @@ class Embedder(ABC):
     lessons: Mapping[str, int] = MappingProxyType({})  # learnt of how to call it; a ledger keeps them
     unit = "image"  # what it is asked about, for messages
     remarks = ""  # to say at the end of a command, such as what was assumed
+    ranker: Mapping[str, Any] = MappingProxyType({})  # `Ranker.facts`, if it learnt from the orders of one
     key: str  # identity: two embedders with one key give the same vectors
     name: str  # what to call it in messages
     spec: str  # what `open_embedder` opens it by,
@@ -127,8 +128,11 @@ class AbsentEmbedder(Embedder):
 
     side, provider, calls = 0, "none", Calls(batch=1)
 
-    def __init__(self, key: str, name: str, dim: int, spec: str, options: EmbedderOptions) -> None:
+    def __init__(
+        self, key: str, name: str, dim: int, spec: str, options: EmbedderOptions, ranker: Mapping[str, Any]
+    ) -> None:
         self.key, self.name, self.dim, self.spec, self.options = key, name, dim, spec, options
+        self.ranker = ranker
 
     def prepare(self, photo: Photo) -> Any:
         """Raise ImageError."""

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -41,6 +41,11 @@ class Ranker(Embedder):
 
     dim, side, provider, unit = SHOWN, 1, "ranker", "list"
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What opens it again: its name and its options, among which is no key."""
+        return {"spec": self.spec, "options": asdict(self.options)}
+
     @abstractmethod
     def order(self, query: Any, candidates: Sequence[Any]) -> Sequence[int]:
         """Order prepared candidates: their positions, those most like the query first, others unranked.
@@ -64,7 +69,7 @@ class EmbedderRanker(Ranker):
     """A ranker that takes photos as an embedder does, under a key of its own."""
 
     def __init__(self, kind: str, embedder: Embedder) -> None:
-        self.key, self.name, self.spec = f"{kind}:{embedder.key}", embedder.name, embedder.name
+        self.key, self.name, self.spec = f"{kind}:{embedder.key}", embedder.name, embedder.spec
         self.options, self.side = embedder.options, embedder.side
         self.calls, self._embedder = replace(embedder.calls, batch=1), embedder
 

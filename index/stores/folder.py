@@ -28,7 +28,7 @@ from index.stores.faiss.joined import JoinedIndex
 from index.stores.faiss.vector_index import EXACT, SearchParams, read_ann
 from index.stores.metadata.columns import ITEM, JoinedMetadata, Metadata, decode
 from index.stores.metadata.join import PATH
-from index.stores.records import CHUNK, Failure, Manifest, from_facts
+from index.stores.records import CHUNK, RUN, Failure, Manifest, from_facts
 from index.stores.tables import AGAIN, Digests, Items, Places, map_batches, numbers, sound
 from index.vectors import Vectors
 
@@ -39,7 +39,7 @@ FORMAT, PARTED = 3, 4  # of an index folder: in one part, in two
 FORMER = 2  # with tables in Parquet
 MANIFEST, ITEMS, ERRORS, STUDENT = "manifest.json", "items.arrow", "errors.arrow", "student.onnx"
 # Kept as well, where they lie beside it.
-COMPANIONS = ("run.json", TEACHER_SPACE, "student.fp16.onnx", "student.int8.onnx")
+COMPANIONS = (RUN, TEACHER_SPACE, "student.fp16.onnx", "student.int8.onnx")
 METADATA, DIGESTS = "metadata.arrow", "digests.npy"
 LATER, GONE = "later-", "gone.npy"  # what the files of a second part begin with; `Places.gone`
 _REPLACED = "{} was replaced meanwhile. Open it again."

@@ -67,9 +67,7 @@ def search_column(searcher: Searcher, query: Query, mode: str, request: SearchRe
         ImageError: The picture cannot be decoded; the message is a whole line.
     """
     if mode not in (searcher.text_modes if query.text else searcher.modes):
-        return SearchColumn(
-            mode, None, missing=searcher.teacher_missing or f"This index has no mode {mode!r}."
-        )
+        return SearchColumn(mode, None, missing=searcher.why_not(mode) or f"This index has no mode {mode!r}.")
     wanted = Filter(request.prefix, dict(request.columns), request.cut)
     if query.text is not None:
         try:

@@ -117,6 +117,18 @@ def read_bound(column: str, bound: str) -> tuple[str, str, float]:
     raise UsageError(f"--where {column}{bound}: {text!r} is neither a number nor a date as 2024-05-01.")
 
 
+def require_kind(column: str, bound: str, values: Iterable[str]) -> None:
+    """Raise UsageError, which names the first, if values of a column are of another kind than a bound."""
+    _, kind, _ = read_bound(column, bound)
+    for value in values:
+        try:
+            READERS[kind](value)
+        except ValueError:
+            raise UsageError(
+                f"--where {column}{bound}: the column has {value!r}, which is no {kind}."
+            ) from None
+
+
 def sort_keys(kind: str, values: Iterable[str]) -> list[float]:
     """What those of some values that are of a kind, and not empty, are sorted by."""
     keys = []
@@ -197,19 +209,8 @@ class Column:
         """The sign of a bound, and what it stands for among the values."""
         sign, kind, limit = read_bound(self.name, bound)
         if kind != self._kind:
-            raise UsageError(
-                f"--where {self.name}{bound}: the column has {self._no(kind)!r}, which is no {kind}."
-            )
+            require_kind(self.name, bound, map(self.value, range(len(self._values))))
         return sign, limit
-
-    def _no(self, kind: str) -> str:
-        """The first value that is of another kind."""
-        for code in range(len(self._values)):
-            try:
-                READERS[kind](value := self.value(code))
-            except ValueError:
-                return value
-        return ""
 
 
 class Metadata:

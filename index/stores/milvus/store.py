@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from index.io import content_digest
 from index.stores.base import Store
 from index.stores.filters import Filter
 from index.stores.folder import ERRORS, read_failures
-from index.stores.metadata.columns import MOST_VALUES, SEPARATOR, read_values
+from index.stores.metadata.columns import BOUND, MOST_VALUES, SEPARATOR, read_values, require_kind
 from index.stores.milvus import client as milvus
 from index.stores.milvus.client import Client
 from index.stores.records import FORMAT, Item, Manifest, Space, from_facts
@@ -26,6 +26,7 @@ from index.stores.students import find_student
 from index.vectors import Ids, Scored, Scores, Vectors, is_float, pack
 
 PAGE = 4096  # rows that are read at a time
+SAMPLE = 1000  # rows that tell the values of a column, for a message
 REORDERED = 20  # candidates for each result that SCANN orders by the whole vectors
 DEEPEST = 16_384  # results that a server gives at most
 # A server that knows a vector by its code alone finds so many times more, which are ordered by whole vectors.
@@ -142,14 +143,17 @@ class MilvusIndex(Store):
 
     def pin(self) -> None:
         """Give every item an id, and count the values of the metadata."""
+        self.columns = self._list_values(self._seen(["more"] if self.columns else []))
+        self.data.mkdir(parents=True, exist_ok=True)
+
+    def _list_values(self, rows: Iterable[Row]) -> dict[str, list[str]]:
+        """The columns of the metadata with their values in some rows, in order, the most frequent 200."""
         columns: dict[str, Counter[str]] = {name: Counter() for name in self.columns}
-        for row in self._seen(["more"] if columns else []):
+        for row in rows:
             for name, value in row["more"]["metadata"].items() if columns else ():
                 columns[name].update(value if isinstance(value, list) else [value])
-        for name, counts in columns.items():
-            keys = read_values(list(dict(counts.most_common(MOST_VALUES))))[1]
-            self.columns[name] = [value for _, value in sorted(keys)]
-        self.data.mkdir(parents=True, exist_ok=True)
+        most = {name: list(dict(counts.most_common(MOST_VALUES))) for name, counts in columns.items()}
+        return {name: [value for _, value in sorted(read_values(some)[1])] for name, some in most.items()}
 
     def iter_items(self) -> Iterator[Item]:
         """Read the gallery in bounded memory, and give every item an id."""
@@ -195,6 +199,17 @@ class MilvusIndex(Store):
     def keep(self, filter: Filter) -> str:
         """The filter that the server applies."""
         return milvus.as_filter(filter, self.columns, self._finds)
+
+    def matches_nothing(self, filter: Filter) -> UsageError:
+        """As of `Store`; it goes by the values of some items, unless the values of all were counted."""
+        known = self.columns
+        if filter.columns and not any(known.values()):
+            anything = {"filter": 'digest >= ""', "limit": SAMPLE, "output_fields": ["more"]}
+            known = self._list_values(self.client.query(self.student, **anything))
+        for column, wanted in filter.columns.items():
+            for bound in wanted.split("&") if BOUND.match(wanted) else ():
+                require_kind(column, bound, known[column])
+        return filter.matches_nothing(known)
 
     def _finds(self, condition: str) -> bool:
         return bool(self.client.query(self.student, filter=condition, limit=1, output_fields=["digest"]))

@@ -137,6 +137,13 @@ def test_finds_what_the_index_folder_finds(
         }
     with pytest.raises(UsageError, match="no column 'size', only colour, price, seen"):
         ours.index.keep(Filter(columns={"size": "1"}))
+    for wish in ({"colour": "<5"}, {"price": "<2024-05-01"}, {"price": "<red"}, {"price": "<-5"}):
+        said = set()
+        for searcher in (ours, theirs, open_searcher(str(address), device="cpu")):  # the last is not pinned
+            with pytest.raises(UsageError) as told:
+                searcher.search(theirs.index.rows("student")[:1], "student", 3, filter=Filter(columns=wish))
+            said.add(str(told.value))
+        assert len(said) == 1, said
 
 
 def test_a_rerun_changes_nothing_and_images_are_added_and_dropped(
