@@ -60,6 +60,12 @@ class UnansweredError(RetrievalError):
         self.reasons = reasons
 
 
+def in_line(error: BaseException, named: bool = True, most: int = 300) -> str:
+    """Say in one line what others have raised, `named` by its class; cut after so many characters."""
+    said = " ".join(str(error).split())
+    return (f"{type(error).__name__}: {said}" if named else said)[:most]
+
+
 @contextmanager
 def needs(extra: str) -> Iterator[None]:
     """Wrap the import of an optional package: its absence is a UsageError that names the extra."""

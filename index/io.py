@@ -89,10 +89,7 @@ def explain_disk(folder: Path) -> Iterator[None]:
 
 
 def chunks(vectors: Vectors, rows: int) -> Iterator[Vectors]:
-    """Yield `(n, dim)` vectors so many rows at a time, contiguous; to be used before the next are asked for.
-
-    They are in memory, or mapped from a file that is only read.
-    """
+    """Yield `(n, dim)` vectors so many rows at a time, contiguous, to be used before the next."""
     for start in range(0, len(vectors), rows):
         yield np.ascontiguousarray(vectors[start : start + rows])
         forget(vectors)

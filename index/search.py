@@ -76,11 +76,7 @@ class Searcher:
     def __init__(
         self, index: Store, student: Embedder, teacher: Embedder | None = None, device: str = "auto"
     ) -> None:
-        """Join an index and the models that made it; the device is where FAISS searches.
-
-        Raises:
-            UsageError: A model is not the one that made the index.
-        """
+        """Join an index and the models that made it, else UsageError; the device is where FAISS searches."""
         self.index = index
         self.models: dict[str, Embedder] = {"student": student}
         if teacher is not None and "teacher" in index.manifest.spaces:

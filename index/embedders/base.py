@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -49,7 +50,7 @@ class Embedder(ABC):
     calls: Calls  # how it is best called
     vector_type: VectorType = UNIT_FLOATS
 
-    @property
+    @cached_property
     def decode_side(self) -> int:
         """How wide and high, in pixels, an image must at least be decoded for it."""
         return MARGIN * self.side
@@ -102,8 +103,10 @@ def embed_checked(embedder: Embedder, batch: Sequence[Any], names: Sequence[str]
         )
     wrong = np.flatnonzero(embedder.vector_type.is_damaged(vectors))
     if len(wrong):
-        fault = embedder.vector_type.explain_damage(vectors[wrong[0]])
-        raise RetrievalError(f"{embedder.name} answered for {names[wrong[0]]} with {fault}.")
+        length = np.linalg.norm(vectors[wrong[0]])
+        raise RetrievalError(
+            f"{embedder.name} answered for {names[wrong[0]]} with a vector of length {length:.3g}, not 1."
+        )
     return vectors
 
 

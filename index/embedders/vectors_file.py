@@ -20,7 +20,7 @@ from platformdirs import user_cache_path
 
 from index.embedders.base import Calls, Embedder, find_fault, unit_rows
 from index.embedders.options import EmbedderOptions
-from index.errors import ImageError, UsageError
+from index.errors import ImageError, UsageError, in_line
 from index.images.decode import Photo
 from index.images.digests import digest_pool
 from index.images.file import ImageFile, plain_path
@@ -53,10 +53,8 @@ class VectorsEmbedder(Embedder):
             ids, vectors, notes = (_read_npz if path.suffix == ".npz" else _read_parquet)(path)
             self.remarks, self.ranker = printable(notes.get(REMARKS, "")), json.loads(notes.get(RANKER, "{}"))
         except Exception as error:  # NumPy, zipfile and zlib each raise their own of what is damaged
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            raise UsageError(
-                f"{path} is damaged, or no file of vectors, which has {LAYOUT}. {reason}"
-            ) from error
+            what = f"{path} is damaged, or no file of vectors, which has {LAYOUT}."
+            raise UsageError(f"{what} {in_line(error)}") from error
         if vectors.ndim != 2 or len(ids) != len(vectors) or not vectors.size:
             raise UsageError(f"{path} has {len(ids)} ids for vectors {vectors.shape}; it needs {LAYOUT}.")
         if lacking := [i for i, name in enumerate(ids) if name is None]:

@@ -81,8 +81,11 @@ def score_modes(
     @cache
     def rows_of(mode: str) -> Compared:
         model, space = MODES[mode]
-        kind = searcher.index.manifest.spaces[space].type
-        return _whitened(vectors[model], searcher.index.rows(space, gallery), kind, options.whiten)
+        queries, items = vectors[model], searcher.index.rows(space, gallery)
+        if options.whiten is None:
+            return queries, items, searcher.index.manifest.spaces[space].type
+        learnt = Projection.fit(items[_spread(len(items), LEARN_FROM)], items.shape[1], options.whiten)
+        return learnt.project(queries), learnt.project(items), UNIT_FLOATS
 
     truth = None
     if "teacher" in searcher.modes:
@@ -163,11 +166,7 @@ def _rank_again(
     leave_out: Sequence[Sequence[int]],
     gallery: NDArray[np.int64] | None,
 ) -> Iterator[Ranked]:
-    """Let the ranker order the first of each ranking, as `Searcher.find`, for several queries at a time.
-
-    Raises:
-        BudgetError: There is no room for all of them.
-    """
+    """Let the ranker order the first of each ranking, as `Searcher.find`, for several queries at a time."""
     assert searcher.reranker is not None
     if price := searcher.reranker.describe_price(count):
         say(price)
@@ -192,13 +191,6 @@ def _rank_again(
         for rows, ranking in find():
             list(threads.map(order, range(rows.start, rows.stop), ranking))
             yield rows, ranking
-
-
-def _whitened(queries: Vectors, items: Vectors, kind: VectorType, power: float | None) -> Compared:
-    if power is None:
-        return queries, items, kind
-    whitening = Projection.fit(items[_spread(len(items), LEARN_FROM)], items.shape[1], power)
-    return whitening.project(queries), whitening.project(items), UNIT_FLOATS
 
 
 def _spread(count: int, sample: int) -> NDArray[np.int64]:

@@ -48,10 +48,7 @@ class Ranker(Embedder):
 
     @abstractmethod
     def order(self, query: Any, candidates: Sequence[Any]) -> Sequence[int]:
-        """Order prepared candidates: their positions, those most like the query first, others unranked.
-
-        Safe in `calls.concurrency` threads; raises CallError if no answer came.
-        """
+        """Order candidates, safe in threads: positions, the most like first; CallError if none came."""
 
     def embed(self, batch: Sequence[tuple[Any, ...]]) -> NDArray[np.float32]:
         """Order n lists, each of a query and candidates: `(n, SHOWN)`, as `to_row`."""
@@ -72,11 +69,7 @@ class EmbedderRanker(Ranker):
         self.key, self.name, self.spec = f"{kind}:{embedder.key}", embedder.name, embedder.spec
         self.options, self.side = embedder.options, embedder.side
         self.calls, self._embedder = replace(embedder.calls, batch=1), embedder
-
-    @property
-    def decode_side(self) -> int:
-        """As of the embedder itself."""
-        return self._embedder.decode_side
+        self.decode_side = embedder.decode_side
 
     def prepare(self, photo: Photo) -> Any:
         """Make the input for one photo, as the embedder."""

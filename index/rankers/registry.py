@@ -18,7 +18,7 @@ from index.embedders.base import Calls, Embedder
 from index.embedders.callable import CallableEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import is_file_spec, open_embedder
-from index.errors import RefusedError, UsageError
+from index.errors import RefusedError, UsageError, in_line
 from index.images.decode import Photo
 from index.images.file import ImageFile, plain_path
 from index.io import content_digest
@@ -60,7 +60,7 @@ class PreferencesRanker(Ranker):
                 raise ValueError(f"it has {count(len(rows), 'row')} of {','.join(names)}")
             pairs = [tuple(plain_path(row[column]) for column in COLUMNS) for row in rows]
         except (OSError, TypeError, ValueError, csv.Error, pa.ArrowException) as error:
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+            reason = getattr(error, "strerror", None) or in_line(error, False, 200)
             raise UsageError(f"{path} is no ranker: {reason}. {GIVE}") from error
         self._wins: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         for query, better, worse in pairs:
@@ -102,10 +102,7 @@ def _names(image: Photo | ImageFile, digest: str) -> tuple[str, ...]:
 
 
 class CallableRanker(EmbedderRanker):
-    """A callable that takes a query and a list of candidates, upright RGB images, and answers with positions.
-
-    Where it is and what tells it from others is as for `CallableEmbedder`.
-    """
+    """A callable, found as by `CallableEmbedder`, of a query and a list of images: it gives positions."""
 
     def __init__(self, code: CallableEmbedder) -> None:
         """Take what was imported as it is of embedders."""
@@ -117,8 +114,7 @@ class CallableRanker(EmbedderRanker):
         try:
             answer = self._code.call(query, list(candidates))
         except (Exception, SystemExit) as error:
-            line = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-            raise RefusedError(f"{self.name} raised {line}") from error
+            raise RefusedError(f"{self.name} raised {in_line(error)}") from error
         try:
             return [operator.index(place) for place in answer]
         except TypeError as error:

@@ -41,11 +41,7 @@ class RerankRanker(EmbedderRanker):
 
 
 def read_order(body: bytes, count: int) -> list[int]:
-    """Read an answer about `count` candidates: places by falling score, if it is finite.
-
-    It is JSON, `{"results": [{"index": 0, "relevance_score": 0.9}, ...]}`; of something else ValueError says
-    what it is.
-    """
+    """Read `{"results": [{"index": 0, "relevance_score": 0.9}]}`: places by score; else ValueError."""
     try:
         found = [(entry["index"], float(entry["relevance_score"])) for entry in json.loads(body)["results"]]
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:

@@ -83,11 +83,7 @@ def _list(what: str, values: Sequence[str]) -> str:
 
 
 def parse_where(conditions: Sequence[str]) -> dict[str, str]:
-    """Read conditions like `colour=red`, `colour=red,blue`, `price<20` or `taken>=2024-05-01`.
-
-    Raises:
-        UsageError: One is something else, or two name one column and are no bounds.
-    """
+    """Read conditions like `colour=red`, `colour=red,blue` or `price<20`; UsageError for one that is none."""
     columns: dict[str, str] = {}
     for condition in conditions:
         if not (found := re.fullmatch(r"([^=<>]+)(=|<=|>=|<|>)(.*)", condition, re.DOTALL)):

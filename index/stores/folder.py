@@ -54,11 +54,7 @@ class Index(Store):
     formats: tuple[int, ...] = (FORMAT, PARTED)
 
     def __init__(self, path: Path, allowed: Sequence[str] = ()) -> None:
-        """Open a folder.
-
-        Raises:
-            UsageError: It is no index, a damaged one, one of another format, or its name is not UTF-8.
-        """
+        """Open a folder; UsageError if it is no index, a damaged one, one of another format, or not UTF-8."""
         require_utf8(path)
         self.path, self.allowed = path, allowed
         self.manifest = read_manifest(path, *self.formats)

@@ -58,10 +58,7 @@ if TYPE_CHECKING:
 
 
 class IndexWriter:
-    """Writes the next generation of an index. Without `commit`, leaving removes what was written.
-
-    One process at a time may write an index: the one that holds its `Journal`.
-    """
+    """Writes the next generation of an index, whose `Journal` is open; without `commit` it is removed."""
 
     def __init__(self, out: Path, sources: Iterable[str]) -> None:
         """Start to write into an index folder, which exists; what is indexed is remembered."""
@@ -99,10 +96,7 @@ class IndexWriter:
         return self._data / f"{self._prefix}{name}"
 
     def go_on(self, index: Index, gone: Ids, copies: int) -> None:
-        """Keep the first part of another index, less the places that are gone: what is added is the second.
-
-        What stays has so many further files.
-        """
+        """Keep the first part of an index, less `gone` places, with so many copies: a second part follows."""
         left = {STUDENT, *COMPANIONS, ERRORS, GONE}
         self._link(index, [n for n in index.manifest.files if n not in left and not n.startswith(LATER)])
         np.save(self._data / GONE, gone)
@@ -114,10 +108,7 @@ class IndexWriter:
         self._manifest = replace(self._manifest, failed=write_failures(self._data / ERRORS, failures))
 
     def add_space(self, name: str, space: Space, chunks: Iterable[Vectors]) -> Vectors:
-        """Write the vectors of all items, after the items, and map them to read.
-
-        `chunks` are `(n, dim)` rows at a time.
-        """
+        """Write the vectors of all items, `(n, dim)` rows at a time, after these, and map them to read."""
         path = self._path(f"{name}.npy")
         shape = (self._written, space.dim)
         with path.open("wb") as file:
@@ -226,10 +217,7 @@ class IndexWriter:
         return known is not None and file.is_file() and file_digest(file) == known.digest
 
     def commit(self, teacher: str | None, teacher_options: dict[str, Any]) -> Index:
-        """Make what was written the index, and remove what was before.
-
-        `teacher` and its options, among which is no key, open the teacher again.
-        """
+        """Make what was written the index, which names its teacher, and remove what was before."""
         files = {}
         for path in sorted(self._data.iterdir()):
             sync(path)

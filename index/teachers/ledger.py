@@ -51,7 +51,8 @@ class Ledger:
         self.path = path
         self.written_off = 0  # calls found in flight after their process had ended
         self._lock = Lock()
-        self._owner = describe_owner()
+        # This process: host, number and the second of its birth, for numbers are used again.
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = open_ledger_file(path, teacher_key)
@@ -64,13 +65,13 @@ class Ledger:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def __len__(self) -> int:
-        """How many answers there are."""
-        return self._one("SELECT coalesce(max(id), 0) FROM answers")
-
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    def __len__(self) -> int:
+        """How many answers there are."""
+        return self._one("SELECT coalesce(max(id), 0) FROM answers")
 
     @property
     def lost(self) -> int:
@@ -271,11 +272,6 @@ def _select(db: sqlite3.Connection, column: str, digests: Sequence[str]) -> list
 
 
 SAME = 5.0  # seconds by which two looks at the birth of one process may differ, if the clock is set meanwhile
-
-
-def describe_owner() -> str:
-    """Name this process: host, number and the second of its birth, for numbers are used again."""
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
 
 
 def is_gone(owner: str) -> bool:

@@ -66,10 +66,7 @@ class TunedIndex:
 
 
 def choose_factory(count: int, dim: int, need: SearchTarget, gpu: bool = False) -> str:
-    """Choose a FAISS factory string: exact while that is quick, else the quickest that fits the memory.
-
-    A GPU has neither graphs nor fast scan.
-    """
+    """Choose a FAISS factory: exact while that is quick, else the quickest that fits memory and device."""
     room = need.memory * GIB / count
     if need.recall == 1 or count * dim <= EXACT_FLOATS or (gpu and room >= 4 * dim):
         return EXACT

@@ -117,16 +117,19 @@ def read_bound(column: str, bound: str) -> tuple[str, str, float]:
     raise UsageError(f"--where {column}{bound}: {text!r} is neither a number nor a date as 2024-05-01.")
 
 
-def require_kind(column: str, bound: str, values: Iterable[str]) -> None:
-    """Raise UsageError, which names the first, if values of a column are of another kind than a bound."""
-    _, kind, _ = read_bound(column, bound)
+def find_misfit(kind: str, values: Iterable[str]) -> str | None:
+    """Find the first of some values that is of another kind; the empty one is of all."""
     for value in values:
         try:
             READERS[kind](value)
         except ValueError:
-            raise UsageError(
-                f"--where {column}{bound}: the column has {value!r}, which is no {kind}."
-            ) from None
+            return value
+    return None
+
+
+def refuse_kind(column: str, bound: str, kind: str, misfit: str) -> UsageError:
+    """Say that a column has a value of another kind than a bound."""
+    return UsageError(f"--where {column}{bound}: the column has {misfit!r}, which is no {kind}.")
 
 
 def sort_keys(kind: str, values: Iterable[str]) -> list[float]:
@@ -196,7 +199,9 @@ class Column:
         if first == end:  # all are empty, and of no kind
             return end, end
         for bound in bounds:
-            sign, limit = self._read_bound(bound)
+            sign, kind, limit = read_bound(self.name, bound)
+            if kind != self._kind:
+                raise refuse_kind(self.name, bound, kind, find_misfit(kind, map(self.value, codes)) or "")
             bisect = bisect_left if sign in ("<", ">=") else bisect_right
             place = bisect(codes, limit, first, end, key=self._key)
             first, end = (first, place) if sign[0] == "<" else (place, end)
@@ -204,13 +209,6 @@ class Column:
 
     def _key(self, code: int) -> Any:
         return self._read(self.value(code))
-
-    def _read_bound(self, bound: str) -> tuple[str, float]:
-        """The sign of a bound, and what it stands for among the values."""
-        sign, kind, limit = read_bound(self.name, bound)
-        if kind != self._kind:
-            require_kind(self.name, bound, map(self.value, range(len(self._values))))
-        return sign, limit
 
 
 class Metadata:
@@ -223,10 +221,7 @@ class Metadata:
         known: pa.RecordBatch | None,
         there: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Join so many items, which are read as by `Store.iter_batches`, and what `encode` made of them.
-
-        `there` says which of them have not gone, `(count,)`; None is all.
-        """
+        """Join so many items, what `encode` made of them, and `(count,)` which are `there`; None is all."""
         self._batches, self._count, self._columns = batches, count, dict[str, Column]()
         self._there = there
         if known is None:

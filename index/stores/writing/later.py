@@ -33,12 +33,7 @@ def is_small(found: Difference) -> bool:
 
 
 class Later:
-    """The second part that an index comes to have, in the place of the one that it may have.
-
-    Attributes:
-        removed: How many images are no longer there.
-        is_new: Whether it differs from what the index has.
-    """
+    """The second part that an index comes to have, in the place of the one that it may have."""
 
     def __init__(self, found: Difference, content: Content, told: pa.Table | None = None) -> None:
         """Join what has become of the files of an index, and what a run brought of the new ones.
@@ -59,6 +54,7 @@ class Later:
         self._items = [*after.values(), *(item for item, i in zip(brought, known, strict=True) if i < 0)]
         self._gone = np.union1d(index.places.gone, index.places.of(changed[changed < start]))
         listed = found.items[np.isin(found.items, changed) & ~found.gone]
+        # How many images are no longer there, and whether it differs from what the index has.
         self.removed = len(set(changed.tolist()) - after.keys() - set(listed.tolist()))
         self.is_new = bool(len(changed) or self._fresh.any()) or [*content.failures()] != index.failures
 

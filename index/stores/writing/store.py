@@ -21,7 +21,7 @@ from index.stores.metadata.join import PATH, Joined, join_metadata, read_rows
 from index.stores.models import Models
 from index.stores.options import AUTO, IndexOptions
 from index.stores.records import Space
-from index.stores.writing.difference import Difference, Unchanged
+from index.stores.writing.difference import Difference
 from index.stores.writing.later import Later, is_small
 
 
@@ -88,7 +88,7 @@ class FolderStore(StoreWriter):
             return False
         base.require_whole()
         if same:
-            self.put(Unchanged(base))
+            self.put(None)
         return same
 
     def wanted(self, files: Sequence[ImageFile]) -> Sequence[ImageFile]:
@@ -137,16 +137,16 @@ class FolderStore(StoreWriter):
         )
         return searched and self.models.projected(base.manifest)
 
-    def put(self, content: Content) -> None:
-        """Write all beside the old index, unless that is what it holds."""
+    def put(self, content: Content | None) -> None:
+        """Write all beside the old index, unless that is what it holds; None takes its contents."""
         with ExitStack() as undo:
             writer = undo.enter_context(IndexWriter(self.work, self.sources))
             if self._fill(writer, content):
                 self._writer, self._undo = writer, undo.pop_all()
 
-    def _fill(self, writer: IndexWriter, content: Content) -> bool:
+    def _fill(self, writer: IndexWriter, content: Content | None) -> bool:
         base, options = self._base, self.options
-        if base is not None and self._found is not None:
+        if base and content and self._found is not None:
             later = Later(self._found, content, self._joined and self._joined.table)
             if not later.is_new:
                 remove_old(self.work, base.manifest.generation)
@@ -158,8 +158,9 @@ class FolderStore(StoreWriter):
                 say(f"{options.metadata}: {replace(self._joined, items_left=left).counts}.")
             writer.add_model(self.models.student.data, Path(self.models.student.spec).parent)
             return True
-        writer.add_items(content.items())
-        writer.add_failures(content.failures())
+        assert base or content
+        writer.add_items(content.items() if content else base.iter_items())
+        writer.add_failures(content.failures() if content else base.failures)
         self._gone = writer.count_gone(base) if base else 0
         former = base or (self._old if options.update else None)
         table = writer.carry_metadata(former) if former else None
@@ -176,12 +177,13 @@ class FolderStore(StoreWriter):
             writer.take_vectors(base)  # files were moved or touched, or there are other metadata
             spaces: Mapping[str, Space] = {}
         else:
-            spaces = content.spaces
+            spaces = content.spaces if content else base.manifest.spaces
         for name, made in spaces.items():
             known = base.read_rows if base else None
             before = former.manifest.spaces.get(name) if former else None
-            space = replace(made, rescore=options.choose_rescore(made, before))
-            vectors = writer.add_space(name, space, content.vectors(name, known))
+            space = replace(made, queries="", rescore=options.choose_rescore(made, before))
+            rows = content.vectors(name, known) if content else base.iter_rows(name)
+            vectors = writer.add_space(name, space, rows)
             writer.add_search(name, vectors, options.target, options.factory)
         writer.add_model(self.models.student.data, Path(self.models.student.spec).parent)
         return True

@@ -106,7 +106,7 @@ def test_only_a_file_whose_size_another_has_may_be_a_copy(tmp_path: Path):
     with Journal(tmp_path / "idx") as journal:
         journal.start(IDENTITY, resume=False)
         journal.list_files(listed)
-        assert [missing.doubtful for missing in journal.missing()] == [True, False, True, False]
+        assert [doubtful for _, _, doubtful in journal.missing()] == [True, False, True, False]
         journal.add([item(listed[0], 0)], rows(0), [])
         journal.add([], {}, [], [(str(listed[2].path), "digest-0")])
         assert (journal.holds("digest-0"), journal.holds("digest-3")) == (True, False)

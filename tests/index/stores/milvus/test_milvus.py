@@ -329,7 +329,8 @@ def test_a_server_that_fails_while_a_collection_is_loaded_is_asked_again(
     send: Any, address: Address, folder: Path, student_file: Path, monkeypatch: Any
 ) -> None:
     send(folder)
-    writer = MilvusWriter(address, patience=20)
+    monkeypatch.setattr("index.stores.milvus.writer.PATIENCE", 20.0)
+    writer = MilvusWriter(address)
     writer.begin(Models(OnnxEmbedder(student_file, "cpu")), IndexOptions(), [])
     client, load, failed = writer.client.bare, writer.client.bare.load_collection, []
 
