@@ -109,7 +109,7 @@ def check_helpers(given: str | Path | Sequence[str | Path | Embedder]) -> tuple[
     """Keep each of some helpers, or of one, once; UsageError if one is nothing or may cost money."""
     several = [given] if isinstance(given, str | Path) else given
     kept = dict.fromkeys(str(one) if isinstance(one, str | Path) else one for one in several)
-    for spec in filter(lambda one: isinstance(one, str), kept):
+    for spec in [one for one in kept if isinstance(one, str)]:
         if not spec:
             raise UsageError("--helper takes an ONNX file, a file of vectors or file.py:function.")
         if spec.startswith(("http://", "https://")):

@@ -45,7 +45,6 @@ class Duplicates:
         return asdict(self)
 
     def __str__(self) -> str:
-        """Format a line an image, a group after the other."""
         spare = sum(len(near.paths) for group in self.groups for near in group) - len(self.groups)
         lines = [
             f"{count(len(self.groups), 'group')} within {self.radius:.4f}; "

@@ -115,7 +115,6 @@ class Release:
     """Lets go, now and then, of what was read of a mapped file: a server would come to hold all of it."""
 
     def __init__(self, mapped: Vectors | mmap.mmap) -> None:
-        """Take what is mapped."""
         self._mapped, self._last = mapped, monotonic()
 
     def __call__(self, now: bool = False) -> None:

@@ -252,7 +252,6 @@ class Searcher:
         return self._move(name, vectors, examples)
 
     def _move(self, name: str, vectors: Vectors, examples: Examples) -> Vectors:
-        """Move queries of a model as examples tell."""
         if not examples:
             return vectors
         return rocchio(vectors, self._rows(name, examples.like), self._rows(name, examples.unlike))
@@ -265,7 +264,6 @@ class Searcher:
         return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
 
     def _ids(self, images: Sequence[Photo | int]) -> list[int]:
-        """The items that some images are."""
         known = self.index.ids_by_digest
         own = ([each] if isinstance(each, int) else known.get(each.digest, []) for each in images)
         return [item for some in own for item in some]
@@ -350,8 +348,8 @@ def open_searcher(
         searcher.text = _open_text(index, text, device)
     known = RankerSpec.remembered(index.read_run())
     if ranker is not None:
-        same = known and ranker.spec == known.spec and ranker.options == EmbedderOptions()
-        ranker = replace(ranker, options=known.options, orders_only=known.orders_only) if same else ranker
+        if known and ranker.spec == known.spec and ranker.options == EmbedderOptions():
+            ranker = replace(ranker, options=known.options, orders_only=known.orders_only)
         searcher.reranker = ranker.open_reranker(device)
     elif known and with_teacher and RERANK not in searcher.modes:
         _open_known(searcher, known, device)
@@ -361,7 +359,7 @@ def open_searcher(
 def _open_known(searcher: Searcher, ranker: RankerSpec, device: str) -> None:
     """Open the ranker that the student was taught by if it is a file, as `_open_models` does a teacher."""
     again = f"Give --ranker {ranker.spec}"
-    if searcher.index.remote or not is_file_spec(ranker.spec):
+    if searcher.index.remote or not is_file_spec(str(ranker.spec)):
         searcher.ranker_missing = f"Its student was taught by {ranker.spec}. {again} to ask it again."
         return
     try:

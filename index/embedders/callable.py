@@ -126,7 +126,6 @@ def _import(place: str, path: Path | None, attribute: str) -> tuple[Any, str]:
 
 
 def _load(path: Path) -> ModuleType:
-    """Run a file as a module, under a name that no other has."""
     name = f"teacher_{content_digest(str(path.absolute()).encode())}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None

@@ -33,7 +33,6 @@ class OnnxModel(Embedder):
     """An ONNX file, open. What goes in and what comes out is for its subclasses to say."""
 
     def __init__(self, path: Path, opened: "Opened", options: EmbedderOptions) -> None:
-        """Take what `open_session` returned of a file."""
         self.data, self.session = opened  # ours may be run by another, see `openvino.py`
         digest, outside = content_digest(self.data), find_external_data(self.data)
         if outside:

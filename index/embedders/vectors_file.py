@@ -201,7 +201,6 @@ def _read_npz(path: Path) -> tuple[list[str], NDArray[np.float32], dict[str, str
 
 
 def _read_parquet(path: Path) -> tuple[list[str], NDArray[np.float32], dict[str, str]]:
-    """Read the rows that have a vector."""
     if not {"ids", "vectors"} <= set(names := pq.read_schema(path).names):
         raise ValueError(f"it has {', '.join(names) or 'no columns'}")
     table = pq.read_table(path, columns=["ids", "vectors"])

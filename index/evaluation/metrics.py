@@ -86,7 +86,6 @@ def revisited_precision_at_k(
 
 
 def _share(part: Floats | Ints, whole: Ints) -> NDArray[np.float64]:
-    """Divide; NaN where there is nothing."""
     return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
 
 

@@ -222,7 +222,6 @@ def _embed_boxes(searcher: Searcher, files: Sequence[ImageFile], boxes: Sequence
 
 
 def _match(names: Sequence[str], stems: Sequence[str], what: str, where: Path) -> list[int]:
-    """Find the place of each name among file names without their extensions."""
     places: dict[str, list[int]] = {}
     for i, stem in enumerate(stems):
         places.setdefault(stem, []).append(i)

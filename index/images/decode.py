@@ -286,6 +286,5 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _tag(image: Image.Image, tag: int, default: int) -> tuple[int, ...]:
-    """A tag of a TIFF as a tuple; the default of other files."""
     found = image.tag_v2.get(tag, default) if isinstance(image, TiffImagePlugin.TiffImageFile) else default
     return found if isinstance(found, tuple) else (found,)

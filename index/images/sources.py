@@ -206,7 +206,6 @@ def _is_text(kind: Any) -> bool:
 
 
 def _read_parquet(file: ImageFile) -> list[str]:
-    """Read the column of paths of a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -33,7 +33,6 @@ class ChatRanker(EmbedderRanker):
     """
 
     def __init__(self, url: str, options: EmbedderOptions) -> None:
-        """Check the address; see `EndpointEmbedder`."""
         self._endpoint = EndpointEmbedder(url, options)
         super().__init__("chat", self._endpoint)
         self.key += f":{content_digest(f'{options.prompt} {options.sheet}'.encode())}"

@@ -105,7 +105,6 @@ class CallableRanker(EmbedderRanker):
     """A callable, found as by `CallableEmbedder`, of a query and a list of images: it gives positions."""
 
     def __init__(self, code: CallableEmbedder) -> None:
-        """Take what was imported as it is of embedders."""
         self._code = code
         super().__init__("rank", code)
 

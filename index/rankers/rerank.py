@@ -19,7 +19,6 @@ class RerankRanker(EmbedderRanker):
     """
 
     def __init__(self, url: str, options: EmbedderOptions) -> None:
-        """Check the address; see `EndpointEmbedder`."""
         self._endpoint = EndpointEmbedder(url, options)
         super().__init__("rank", self._endpoint)
 

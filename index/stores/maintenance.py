@@ -49,7 +49,6 @@ class IndexFacts:
     parts: int  # two after an update of a large index
 
     def __str__(self) -> str:
-        """The facts for people, one a line."""
         lines = [f"images       {self.images}", f"written      {self.created}"]
         if self.megabytes:
             lines[0] += (
@@ -80,8 +79,8 @@ def describe_index(where: str | Path) -> IndexFacts:
     for name, space in manifest.spaces.items():
         file = manifest.files.get(f"{name}.faiss")
         size = file.size / max(manifest.count, 1) if file else space.vector_bytes if manifest.files else 0
-        told = (getattr(space, field.name) for field in fields(SpaceFacts)[1:-1])
-        spaces[name] = SpaceFacts(space.name, *told, size)
+        told = {field.name: getattr(space, field.name) for field in fields(SpaceFacts)[1:-1]}
+        spaces[name] = SpaceFacts(space.name, bytes_per_vector=size, **told)
     return IndexFacts(
         str(store),
         manifest.created,

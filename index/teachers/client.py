@@ -230,7 +230,6 @@ class BudgetedTeacher(Embedder):
         attempts: int = 1,
         whole: bool = True,
     ) -> None:
-        """Do what `decide` says about questions without an answer."""
         state = State(
             questions[0].name, len(questions), attempts, whole, group.part,
             self._answered, self._given_up, self._useless,
@@ -259,7 +258,6 @@ class BudgetedTeacher(Embedder):
                 self._given_up += 1
 
     def _wait_for_others(self, waiting: int, group: Group, stop: Event) -> None:
-        """Wait for what another thread or process is asking about."""
         stop.wait(POLL)
         group.waited += POLL
         if group.waited - POLL < SILENT <= group.waited:

@@ -70,7 +70,6 @@ class Ledger:
         self._db.close()
 
     def __len__(self) -> int:
-        """How many answers there are."""
         return self._one("SELECT coalesce(max(id), 0) FROM answers")
 
     @property

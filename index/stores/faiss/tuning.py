@@ -59,7 +59,6 @@ class TunedIndex:
     milliseconds: float  # median of one search on one core; 0 where a server searches
 
     def __str__(self) -> str:
-        """For people."""
         short = f", not the {self.asked:g} asked for" if self.recall < self.asked else ""
         time = f" in {self.milliseconds:.2f} ms" if self.milliseconds else ""
         return f"{self.factory}, recall@10 {self.recall:.3f}{short}{time}"

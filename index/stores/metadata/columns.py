@@ -184,7 +184,6 @@ class Column:
             yield from ((code, code + 1) for code in codes if code is not None)
 
     def _find(self, text: str) -> int | None:
-        """The place of a value, if it is there."""
         try:
             key = self.key(text)
         except ValueError:

@@ -296,7 +296,6 @@ class _Ids(Mapping[str, list[int]]):
         self._index, self._ids, self._lock = index, dict[str, int](), Lock()
 
     def of(self, digest: str) -> int:
-        """The id of an item, given to it if it has none yet."""
         with self._lock:
             if digest not in self._ids:
                 self._ids[digest] = len(self.digests)
@@ -318,8 +317,6 @@ class _Ids(Mapping[str, list[int]]):
 
 
 class _Items(Sequence[Item]):
-    """Items by id, read when they are looked at."""
-
     def __init__(self, index: MilvusIndex) -> None:
         self._index = index
 

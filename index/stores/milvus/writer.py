@@ -317,7 +317,6 @@ class MilvusWriter(StoreWriter):
 
 
 def _join(file: Path, items: list[Item]) -> dict[str, dict[str, Any]]:
-    """The metadata of a CSV file by the item's digest."""
     joined = join_metadata(file, [[(one.path, one.name) for one in item.files] for item in items])
     say(f"{file}: {joined.counts}.")
     by_path = {row.pop(PATH): row for row in joined.table.to_pylist()}

@@ -146,7 +146,7 @@ class FolderStore(StoreWriter):
 
     def _fill(self, writer: IndexWriter, content: Content | None) -> bool:
         base, options = self._base, self.options
-        if base and content and self._found is not None:
+        if base is not None and content is not None and self._found is not None:
             later = Later(self._found, content, self._joined and self._joined.table)
             if not later.is_new:
                 remove_old(self.work, base.manifest.generation)
@@ -158,9 +158,14 @@ class FolderStore(StoreWriter):
                 say(f"{options.metadata}: {replace(self._joined, items_left=left).counts}.")
             writer.add_model(self.models.student.data, Path(self.models.student.spec).parent)
             return True
-        assert base or content
-        writer.add_items(content.items() if content else base.iter_items())
-        writer.add_failures(content.failures() if content else base.failures)
+        spaces: Mapping[str, Space]
+        if content is not None:
+            items, failures, spaces = content.items(), content.failures(), content.spaces
+        else:
+            assert base is not None
+            items, failures, spaces = base.iter_items(), iter(base.failures), base.manifest.spaces
+        writer.add_items(items)
+        writer.add_failures(failures)
         self._gone = writer.count_gone(base) if base else 0
         former = base or (self._old if options.update else None)
         table = writer.carry_metadata(former) if former else None
@@ -175,14 +180,12 @@ class FolderStore(StoreWriter):
             return False
         if base is not None and writer.has(DIGESTS, base) and self._is_met(base):
             writer.take_vectors(base)  # files were moved or touched, or there are other metadata
-            spaces: Mapping[str, Space] = {}
-        else:
-            spaces = content.spaces if content else base.manifest.spaces
+            spaces = {}
         for name, made in spaces.items():
             known = base.read_rows if base else None
+            rows = base.iter_rows(name) if base and content is None else content.vectors(name, known)  # type: ignore[union-attr]
             before = former.manifest.spaces.get(name) if former else None
             space = replace(made, queries="", rescore=options.choose_rescore(made, before))
-            rows = content.vectors(name, known) if content else base.iter_rows(name)
             vectors = writer.add_space(name, space, rows)
             writer.add_search(name, vectors, options.target, options.factory)
         writer.add_model(self.models.student.data, Path(self.models.student.spec).parent)

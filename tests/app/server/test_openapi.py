@@ -34,7 +34,8 @@ def test_the_page_without_a_server_is_described_where_it_is_served(page_root: Pa
     monkeypatch.setattr("app.server.local.build_local", lambda *_: StaticFiles(directory=tmp_path, html=True))
     for local in (True, False):
         searcher = open_searcher(page_root / "idx", with_teacher=False)
-        with TestClient(build_app(searcher, ServerOptions(local=local), cache=tmp_path)) as client:
+        app = build_app(searcher, ServerOptions(local=local), cache=tmp_path)
+        with TestClient(app, base_url="http://localhost") as client:
             described = client.get("/openapi.json").json()["paths"]
             assert ("/local/" in described) == local
             if local:

@@ -210,9 +210,9 @@ def test_what_is_no_ranker_is_one_line(tmp_path: Path):
     for name, why in {
         "x.csv": "it has 1 row of a,b",
         "empty.csv": "it has 0 rows of query,better,worse",
-        "short.csv": "",
+        "short.csv": "is no ranker",
         "v.parquet": "it has 1 row of ids,vectors",
-        "x.parquet": "",
+        "x.parquet": "is no ranker",
         "photo.jpg": "is no ranker. Give",
         "none.csv": "No such file",
         "none.onnx": "none.onnx does not exist",

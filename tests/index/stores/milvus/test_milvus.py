@@ -4,7 +4,6 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from index.stores.milvus.client import (
     Address,
     Client,
     as_filter,
+    as_property,
     create_collection,
     parse_address,
     quote,
@@ -221,7 +221,7 @@ def test_what_does_not_fit_is_refused_by_name(
     with pytest.raises(UsageError, match="not made by"):
         send(folder)
     client.drop_collection(name)
-    create_collection(client, name, Space("", "", 5), {"manifest": asdict(index.manifest), "columns": []})
+    create_collection(client, name, Space("", "", 5), as_property(index.manifest, []))
     with pytest.raises(UsageError, match="holds vectors of 5, not 8"):
         send(folder)
     with pytest.raises(UsageError, match="There is no collection nothing"):
