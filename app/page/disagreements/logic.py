@@ -20,16 +20,11 @@ KEPT, COLUMNS = "agreement", ("item", "overlap", "rbo")
 
 @dataclass(frozen=True)
 class Agreements:
-    """Images of the gallery, the worst agreement first.
+    """Images of the gallery, the worst agreement first."""
 
-    Attributes:
-        items: `(n,)` int64 item ids.
-        overlap: `(n,)` overlap@10 of what student and teacher find for each, rising.
-        rbo: `(n,)` rank-biased overlap of the same lists, rising where the overlap is equal.
-    """
-
-    items: NDArray[np.int64]
-    overlap: NDArray[np.float64]
+    items: NDArray[np.int64]  # `(n,)` int64 item ids
+    overlap: NDArray[np.float64]  # `(n,)` overlap@10 of what student and teacher find for each, rising
+    # `(n,)` rank-biased overlap of the same lists, rising where the overlap is equal
     rbo: NDArray[np.float64]
 
     def __post_init__(self) -> None:

@@ -36,19 +36,12 @@ Find = Callable[[slice], NDArray[np.int64]]  # a part of the queries to the ids 
 
 @dataclass(frozen=True)
 class Point:
-    """One way to search, measured.
+    """One way to search, measured."""
 
-    Attributes:
-        name: What it is.
-        milliseconds: One photo, decoded, to its results: embedding and search.
-        agreement: Overlap@10 with what the teacher finds.
-        best: Whether no other way is both faster and better.
-    """
-
-    name: str
-    milliseconds: float
-    agreement: Estimate
-    best: bool = False
+    name: str  # what it is
+    milliseconds: float  # one photo, decoded, to its results: embedding and search
+    agreement: Estimate  # overlap@10 with what the teacher finds
+    best: bool = False  # whether no other way is both faster and better
 
     @property
     def quality(self) -> float:

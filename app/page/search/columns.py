@@ -20,19 +20,12 @@ FORMATS_SHOWN = "Use JPEG, PNG, WebP, AVIF, GIF or TIFF."
 
 @dataclass(frozen=True)
 class SearchColumn:
-    """What one mode finds for one photo.
+    """What one mode finds for one photo."""
 
-    Attributes:
-        mode: One of `Searcher.modes`, or `teacher` where there is none.
-        found: The results; None where there are none.
-        decode_seconds: Time to decode the picture for this mode's model.
-        missing: Why nothing was found; empty if it was.
-    """
-
-    mode: str
-    found: Found | None
-    decode_seconds: float = 0.0
-    missing: str = ""
+    mode: str  # one of `Searcher.modes`, or `teacher` where there is none
+    found: Found | None  # the results; None where there are none
+    decode_seconds: float = 0.0  # time to decode the picture for this mode's model
+    missing: str = ""  # why nothing was found; empty if it was
 
     @property
     def ids(self) -> list[int]:
