@@ -129,10 +129,7 @@ def count_votes(votes: Iterable[Vote], pair: Pair) -> Tally:
 
 
 def wilson_interval(wins: int, votes: int) -> tuple[float, float]:
-    """Compute Wilson's 95 % interval of a share: right also for few votes and for shares near 0 and 1.
-
-    Without any vote, it is 0 to 1.
-    """
+    """Compute Wilson's 95 % interval of a share: right also for few votes; 0 to 1 without any."""
     if votes == 0:
         return 0.0, 1.0
     from scipy.stats import binomtest  # here: it takes a second to load

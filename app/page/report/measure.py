@@ -112,10 +112,7 @@ def mark_best(points: Sequence[Point]) -> list[Point]:
 
 
 def milliseconds_per_image(models: Sequence[Embedder], photos: Sequence[Photo]) -> dict[str, float]:
-    """Median time to prepare and embed one photo, by the model's key, after a warm-up.
-
-    Models take turns: what else goes on slows all of them.
-    """
+    """Median time to prepare and embed one photo, by the model's key; models take turns, after a warm-up."""
 
     def embed_next(model: Embedder) -> Callable[[], object]:
         turns = cycle(photos)

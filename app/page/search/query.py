@@ -58,11 +58,7 @@ class SearchRequest:
 
 
 def read_request(asked: Mapping[str, Any], searcher: Searcher) -> SearchRequest:
-    """Read what a browser sent, of which nothing is to be trusted.
-
-    Raises:
-        UsageError: It is not a search that this index allows.
-    """
+    """Read what a browser sent, of which nothing is to be trusted; UsageError if it is no search here."""
     try:
         item = None if asked.get("item") is None else int(asked["item"])
         request = SearchRequest(
@@ -102,11 +98,7 @@ class Query:
     text: Text | None = None  # words in place of the picture
 
     def photo(self, side: int) -> Photo:
-        """Decode it, turned and cut, with at least `side` pixels of what is kept.
-
-        Raises:
-            ImageError: It cannot be decoded.
-        """
+        """Decode it, turned and cut, to at least `side` pixels of what is kept; ImageError if that fails."""
         left, top, right, bottom = self.view.box
         share = min(right - left, bottom - top)
         photo = replace(decode(self.data, self.name, math.ceil(side / share)), below=self.below)

@@ -148,10 +148,7 @@ def render_numbers(
     costs: Mapping[str, Cost],
     waiting: tuple[str, int] | None = None,
 ) -> str:
-    """Show the numbers above the results: agreement, times, costs.
-
-    `waiting` is the mode that is on its way, of which the numbers keep their place, and the results to come.
-    """
+    """Show the numbers above the results; of a mode on its way, `waiting`, their place is kept."""
     answered = [column for column in columns if column.found]
     if not answered:
         return ""
