@@ -139,7 +139,7 @@ def test_a_ranker_is_given_as_a_teacher_is(folder, tmp_path, student_file, monke
         retrieval.open_index(tmp_path / "idx", ranker=last).search(picture(51), mode="rerank")
     with pytest.raises(retrieval.UsageError, match=r"^teacher and ranker do not go together"):
         retrieval.open_index(tmp_path / "idx", ranker=last, teacher=last)
-    with pytest.raises(retrieval.UsageError, match=r"^nothing\.csv is no ranker"):
+    with pytest.raises(retrieval.UsageError, match=r"^nothing\.csv does not exist\. Give the address"):
         retrieval.open_index(tmp_path / "idx", ranker="nothing.csv")
 
 

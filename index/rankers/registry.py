@@ -183,14 +183,13 @@ def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: b
     callable or a teacher with vectors, as for `open_embedder`: an .onnx or .npz file is one, and anything for
     `orders_only`. Options are what the spec does not say.
     """
-    if orders_only or spec.endswith((".onnx", ".npz")):
-        if not orders_only and not Path(spec).is_file():
-            raise UsageError(f"{spec} does not exist. {GIVE}")
-        return VectorsRanker(open_embedder(spec, device, options))
-    if spec.startswith(("http://", "https://")):
+    if not orders_only and spec.startswith(("http://", "https://")):
         return (ChatRanker if spec.rstrip("/").endswith(CHAT) else RerankRanker)(spec, options)
-    if spec.endswith((".csv", ".parquet")):
+    if not orders_only and not is_file_spec(spec):
+        return CallableRanker(CallableEmbedder(spec, options))
+    ending = Path(spec).suffix if Path(spec).is_file() else ""
+    if orders_only or ending in (".onnx", ".npz"):
+        return VectorsRanker(open_embedder(spec, device, options))
+    if ending in (".csv", ".parquet"):
         return PreferencesRanker(Path(spec), options)
-    if is_file_spec(spec):
-        raise UsageError(f"{spec} is no ranker. {GIVE}")
-    return CallableRanker(CallableEmbedder(spec, options))
+    raise UsageError(f"{spec} {'is no ranker' if Path(spec).exists() else 'does not exist'}. {GIVE}")

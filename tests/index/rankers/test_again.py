@@ -189,7 +189,7 @@ def test_an_index_knows_the_ranker_that_its_student_was_taught_by(index: Path, t
     judge.unlink()
     gone = open_searcher(index)
     assert gone.modes == ["student"]
-    assert f"{judge} is no ranker: No such file" in gone.why_not("rerank")
+    assert f"{judge} does not exist" in gone.why_not("rerank")
     assert f"Give --ranker {judge}." in gone.why_not("rerank")
     taught_by(index, spec=str(teacher_file), options={}, orders_only=True)
     assert open_searcher(index).modes == ["student", "rerank"]

@@ -214,10 +214,10 @@ def test_what_is_no_ranker_is_one_line(tmp_path: Path):
         "v.parquet": "it has 1 row of ids,vectors",
         "x.parquet": "is no ranker",
         "photo.jpg": "is no ranker. Give",
-        "none.csv": "No such file",
+        "none.csv": "none.csv does not exist",
         "none.onnx": "none.onnx does not exist",
         "none.npz": "none.npz does not exist",
-        "ftp://host/rank": "is no ranker",
+        "ftp://host/rank": "does not exist",
     }.items():
         with pytest.raises(UsageError, match=why) as told:
             open_ranker(name if "://" in name else str(tmp_path / name), "cpu", EmbedderOptions())
