@@ -29,7 +29,7 @@ from index.stores.folder_writer import write_failures
 from index.stores.metadata.join import PATH, join_metadata, merge_rows, read_rows
 from index.stores.milvus import client as milvus
 from index.stores.milvus.client import Address, Client
-from index.stores.milvus.store import PAGE, MilvusIndex, MilvusSpace, find_current
+from index.stores.milvus.store import PAGE, MilvusIndex, MilvusSpace, Row, find_current
 from index.stores.models import Models
 from index.stores.options import AUTO, IndexOptions, SearchTarget
 from index.stores.records import FORMAT, Failure, Item, Manifest, Space
@@ -240,8 +240,12 @@ class MilvusWriter(StoreWriter):
             before = milvus.read_vectors(made, [row["vector"] for row in stored.values()])
             vectors = dict(zip(stored, before, strict=True)) | {d: batch.vectors[space][d] for d in missing}
             sent = [rows[d] | {"vector": v.tobytes() if made.bits else v} for d, v in vectors.items()]
-            self._insist(self.client.upsert, self.gallery.name(space), sent, retry_times=0)
+            self.upsert(space, sent)
         return len(missing), len(different), digests
+
+    def upsert(self, space: str, rows: list[Row]) -> None:
+        """Send rows with their vectors, in the place of those of the same digest."""
+        self._insist(self.client.upsert, self.gallery.name(space), rows, retry_times=0)
 
     def _insist(self, work: Callable[..., T], *args: Any, **options: Any) -> T:
         """Do what may be done twice until it succeeds, or has failed for too long."""
