@@ -28,7 +28,10 @@ def build_page(
     local: bool = False,
     shop: bool = False,
 ) -> gr.Blocks:
-    """Lay out the page, as for `build_report_tab` and `SearchPage`; `local` leads to the page `local/`."""
+    """Lay out the page; `price` and `labelled` are as for `build_report_tab`, the others for `SearchPage`.
+
+    `local` says whether there is the page `local/` to lead to.
+    """
     Context.id = 0  # an open page names parts by number: after an index is replaced they must be the same
     with gr.Blocks(title="retrieval", analytics_enabled=False, fill_width=True) as page:
         script = "" if shop else ROVE.read_text() + Path(__file__).with_name("tabs.js").read_text()

@@ -70,7 +70,11 @@ def log_axis(name: str, values: Sequence[float], ticks: Sequence[float] | None =
 
 
 def draw_chart(title: str, marks: Sequence[Mark], x: Axis, y: Axis, joined: bool = False) -> str:
-    """Draw points as an `<svg>`, joined by a line if one series; the title is for screen readers."""
+    """Draw points, joined by a line in their order if they are one series; the title is for screen readers.
+
+    Returns:
+        An `<svg>` element, of the style of `STYLE`.
+    """
     across, down = WIDTH - RIGHT - LEFT, HEIGHT - BOTTOM - TOP
 
     def left(value: float) -> float:
