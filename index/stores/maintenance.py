@@ -98,7 +98,7 @@ def describe_index(where: str | Path) -> IndexFacts:
 
 
 def verify_index(where: str | Path) -> list[str]:
-    """Check files, items and vectors of a gallery, and that a search finds them; return each fault in a line."""
+    """Check files, items and vectors of a gallery, and that a search finds them; list faults in lines."""
     store = open_store(where)
     if faults := list(store.faults()):
         return faults  # nothing else could be believed
