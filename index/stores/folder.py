@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,9 +31,6 @@ from index.stores.metadata.join import PATH
 from index.stores.records import CHUNK, RUN, Failure, Manifest, from_facts
 from index.stores.tables import AGAIN, Digests, Items, Places, map_batches, numbers, sound
 from index.vectors import Vectors
-
-if TYPE_CHECKING:
-    import faiss
 
 FORMAT, PARTED = 3, 4  # of an index folder: in one part, in two
 FORMER = 2  # with tables in Parquet
@@ -174,7 +171,7 @@ class Index(Store):
         parts = [opened, *(open_ann(None, part) for part in later)]
         return JoinedIndex(parts, self.places, lambda ids: self.read_rows(space, ids), made.rescore)
 
-    def ann(self, space: str) -> "faiss.Index | None":
+    def ann(self, space: str) -> Any:
         """Read the FAISS index of a space, or of its first part; None where it needs none."""
         if self.manifest.spaces[space].factory == EXACT:
             return None

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -52,9 +52,6 @@ from index.stores.tables import (
     write_rows,
 )
 from index.vectors import Ids, Vectors
-
-if TYPE_CHECKING:
-    import faiss
 
 
 class IndexWriter:
@@ -150,7 +147,7 @@ class IndexWriter:
         with pa.ipc.new_file(str(self._path(METADATA)), known.schema) as file:
             file.write_batch(known)
 
-    def add_ann(self, name: str, ann: "faiss.Index | None", served: TunedIndex) -> int:
+    def add_ann(self, name: str, ann: Any, served: TunedIndex) -> int:
         """Store the FAISS index of a space, if it has one, and how it is searched; return its bytes."""
         file = self._data / f"{name}.faiss"
         try:
