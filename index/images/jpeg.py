@@ -24,11 +24,6 @@ def read_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
             at += size
 
 
-def count_scans(data: bytes) -> int:
-    """How many scans there are to decode."""
-    return sum(code == SOS for code, _ in read_segments(data))
-
-
 def is_streamed(data: bytes) -> bool:
     """Whether it can be decoded row by row: in one scan, with no more than the result in memory."""
     components = 0
