@@ -195,10 +195,9 @@ def _refuse_excess(image: Image.Image, written: int, data: bytes) -> None:
     streamed = written > MAX_PIXELS and image.size[0] * image.size[1] <= MAX_PIXELS and jpeg.is_streamed(data)
     if written > (MAX_STREAMED if streamed else MAX_PIXELS):
         raise ImageError(_too_large(f"{written / 1e6:.0f} megapixels"))
-    scans = (
-        sum(code == jpeg.SOS for code, _ in jpeg.read_segments(data)) if "progressive" in image.info else 1
-    )
-    if scans > MAX_SCANS:
+    if "progressive" not in image.info:
+        return
+    if sum(code == jpeg.SOS for code, _ in jpeg.read_segments(data)) > MAX_SCANS:
         raise ImageError(f"more than {MAX_SCANS} scans, which would take too long")
 
 
