@@ -9,12 +9,13 @@ LARGEST_PROFILE = 1 << 20  # bytes, unpacked; Pillow takes no more
 
 def without_comments(data: bytes) -> bytes:
     """A PNG without texts, times and what else shows nothing, and without a profile too long or damaged."""
-    kept, at = SIGNATURE, len(SIGNATURE)
+    kept, at = [SIGNATURE], len(SIGNATURE)
     while at + 8 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")  # with length, type and checksum
-        kept += data[at:end] if _counts(data[at + 4 : at + 8], data[at:end]) else b""
+        if _counts(data[at + 4 : at + 8], data[at:end]):
+            kept.append(data[at:end])
         at = end
-    return kept
+    return b"".join(kept)
 
 
 def _counts(kind: bytes, whole: bytes) -> bool:
