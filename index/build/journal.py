@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
@@ -99,7 +100,7 @@ SYNC = 5.0  # seconds of work that a power cut may cost
 PAGE = 256  # files that are looked up at a time
 
 
-class Journal:
+class Journal(AbstractContextManager["Journal"]):
     """The unfinished run of an index folder. Who has it open is the only one to write there."""
 
     def __init__(self, out: Path) -> None:
@@ -127,9 +128,6 @@ class Journal:
         # Images that this run embedded, in its life before, too; known before anything can break off
         self._rows, self.embedded = 0, self._count_embedded()
         self._synced = time.monotonic()
-
-    def __enter__(self) -> "Journal":
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._heap.close()

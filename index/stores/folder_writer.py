@@ -6,6 +6,7 @@ import os
 import shutil
 from array import array
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,7 +55,7 @@ from index.stores.tables import (
 from index.vectors import Ids, Vectors
 
 
-class IndexWriter:
+class IndexWriter(AbstractContextManager["IndexWriter"]):
     """Writes the next generation of an index, whose `Journal` is open; without `commit` it is removed."""
 
     def __init__(self, out: Path, sources: Iterable[str]) -> None:
@@ -66,9 +67,6 @@ class IndexWriter:
         self._manifest = Manifest(FORMAT, generation, "", list(sources), 0, 0, 0, None)
         self._committed, self._prefix, self._written = False, "", 0  # the prefix and the items of a part
         self._linked: dict[str, Stored] = {}
-
-    def __enter__(self) -> "IndexWriter":
-        return self
 
     def __exit__(self, *_: object) -> None:
         if not self._committed:

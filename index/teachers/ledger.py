@@ -10,7 +10,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -41,7 +41,7 @@ class Reserved:
     denied: list[str]  # the budget has no room for them
 
 
-class Ledger:
+class Ledger(AbstractContextManager["Ledger"]):
     """Answers of one teacher by the content digest of what was sent. Safe to share between threads."""
 
     unit = "image"  # what questions are about, for messages
@@ -58,9 +58,6 @@ class Ledger:
             self._db = open_ledger_file(path, teacher_key)
         except (sqlite3.Error, OSError) as error:
             raise UsageError(f"{path} cannot be used as a ledger: {error}. Give another --ledger.") from error
-
-    def __enter__(self) -> "Ledger":
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
