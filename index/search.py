@@ -352,20 +352,8 @@ def open_searcher(
             ranker = replace(ranker, options=known.options, orders_only=known.orders_only)
         searcher.reranker = ranker.open_reranker(device)
     elif known and with_teacher and RERANK not in searcher.modes:
-        _open_known(searcher, known, device)
+        searcher.reranker, searcher.ranker_missing = known.reopen(device, index.remote)
     return searcher
-
-
-def _open_known(searcher: Searcher, ranker: RankerSpec, device: str) -> None:
-    """Open the ranker that the student was taught by if it is a file, as `_open_models` does a teacher."""
-    again = f"Give --ranker {ranker.spec}"
-    if searcher.index.remote or not is_file_spec(str(ranker.spec)):
-        searcher.ranker_missing = f"Its student was taught by {ranker.spec}. {again} to ask it again."
-        return
-    try:
-        searcher.reranker = ranker.open_reranker(device)
-    except UsageError as reason:
-        searcher.ranker_missing = f"{reason} {again}."
 
 
 def _open_text(index: Store, text: TextSpec, device: str) -> TextQueries:
@@ -390,8 +378,11 @@ def _open_models(index: Store, teacher: TeacherSpec | None, device: str, with_te
     made = index.manifest.spaces["student"]
     student = open_student(index.model_file, device, bits=made.bits, floats=bool(made.rescore))
     searcher = Searcher(index, student, None, device)
-    given = teacher or TeacherSpec()
-    asked = _remember(index, given)
+    given = asked = teacher or TeacherSpec()
+    manifest = index.manifest
+    if given.spec in (None, manifest.teacher) and given.options == EmbedderOptions():  # as it was
+        options = EmbedderOptions(**manifest.teacher_options)
+        asked = replace(given, spec=manifest.teacher, options=options)
     if asked.spec is None or not with_teacher:
         return searcher
     if not given.spec and (index.remote or not is_file_spec(asked.spec)):
@@ -405,11 +396,3 @@ def _open_models(index: Store, teacher: TeacherSpec | None, device: str, with_te
             raise
         searcher.teacher_missing = f"{reason} Give --teacher."
         return searcher
-
-
-def _remember(index: Store, given: TeacherSpec) -> TeacherSpec:
-    """Fill in what is not given of the teacher that the index was made with."""
-    manifest = index.manifest
-    if given.spec not in (None, manifest.teacher) or given.options != EmbedderOptions():
-        return given
-    return replace(given, spec=manifest.teacher, options=EmbedderOptions(**manifest.teacher_options))

@@ -175,6 +175,16 @@ class RankerSpec(TeacherSpec):
             return Reranker(ranker, None)
         return Reranker(ranker, BudgetedTeacher(ranker, self.open_ledger(ranker.key), self.budget))
 
+    def reopen(self, device: str, remote: bool) -> tuple[Reranker | None, str]:
+        """Open one that an index, `remote` or of this machine, remembers, if it is a file; else say why not."""
+        again = f"Give --ranker {self.spec}"
+        if remote or not is_file_spec(str(self.spec)):
+            return None, f"Its student was taught by {self.spec}. {again} to ask it again."
+        try:
+            return self.open_reranker(device), ""
+        except UsageError as reason:
+            return None, f"{reason} {again}."
+
 
 def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: bool = False) -> Ranker:
     """Open a ranker; UsageError if that cannot be.
