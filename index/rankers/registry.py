@@ -176,7 +176,7 @@ class RankerSpec(TeacherSpec):
         return Reranker(ranker, BudgetedTeacher(ranker, self.open_ledger(ranker.key), self.budget))
 
     def reopen(self, device: str, remote: bool) -> tuple[Reranker | None, str]:
-        """Open one that an index, `remote` or of this machine, remembers, if it is a file; else say why not."""
+        """Open one that an index remembers, if it is a file and the index not `remote`; else say why not."""
         again = f"Give --ranker {self.spec}"
         if remote or not is_file_spec(str(self.spec)):
             return None, f"Its student was taught by {self.spec}. {again} to ask it again."
