@@ -42,10 +42,7 @@ class VectorType:
         return np.ascontiguousarray(rows, self.stored).tobytes()
 
     def similarity(self, queries: Vectors, rows: Vectors) -> Scores:
-        """Compare each of `(n, dim)` queries with each of `(m, dim)` rows, and return `(n, m)` scores.
-
-        Codes may be compared with the `(n, bits)` floats that other codes are the signs of.
-        """
+        """Compare `(n, dim)` queries, of codes or of their floats, with `(m, dim)` rows: `(n, m)` scores."""
         if self == CODES:
             signs, bits = unpack(rows), np.float32(8 * rows.shape[1])
             if is_float(queries):
@@ -78,10 +75,6 @@ class VectorType:
         if self == CODES:
             return np.zeros(len(rows), bool)
         return ~(np.abs(np.linalg.norm(rows, axis=1) - 1) < 1e-3)  # also true for NaN
-
-    def explain_damage(self, row: Vectors) -> str:
-        """Say what is wrong with a `(dim,)` row that is damaged."""
-        return f"a vector of length {np.linalg.norm(row):.3g}, not 1"
 
 
 KNOWN = {("float32", "inner_product"), ("uint8", "hamming")}

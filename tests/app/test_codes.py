@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 import retrieval
-from app.page.report.logic import read_run, weigh
+from app.page.report.logic import weigh
 from app.page.report.views import render_sizes
 from app.page.search.tab import SearchPage
 from app.page.views import render_heading
@@ -191,7 +191,7 @@ def test_the_page_tells_of_bits_and_knows_the_run(folder, student, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(run | {"export": export}))
     index(folder, student, tmp_path / "idx")
     searcher = open_searcher(tmp_path / "idx", device="cpu")
-    known = read_run(searcher.index)
+    known = searcher.index.read_run()
     assert known and known["queried"] == 20
     heading = render_heading(searcher.index, known)
     assert "tiny, 3.4 MB, distilled from 20 answers, 16 bits, 2 B per image" in heading

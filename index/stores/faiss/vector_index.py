@@ -51,10 +51,7 @@ class VectorIndex:
         effort: SearchParams | None = None,
         device: str = "cpu",
     ) -> None:
-        """Join an index and its vectors; without an index these are searched themselves.
-
-        Device `auto` or `cuda` moves it to the GPU where there is one and FAISS can.
-        """
+        """Join an index, or none, and its vectors; `auto` or `cuda` moves it to the GPU where FAISS can."""
         self.vectors = vectors
         self.effort = effort or SearchParams()
         if index is not None:
@@ -64,10 +61,7 @@ class VectorIndex:
         self._release = Release(vectors)
 
     def search(self, queries: Vectors, k: int, keep: NDArray[np.bool_] | None = None) -> Scored:
-        """Find the k nearest of each of `(n, dim)` queries.
-
-        `keep` says whether an item may be found, `(items,)`; None keeps all. Few are searched exactly.
-        """
+        """Find the k nearest of `(n, dim)` queries; `keep`, `(items,)`, says whether an item may be found."""
         queries = np.ascontiguousarray(queries, self.vectors.dtype)
         rows = selector = params = None
         if keep is not None:
@@ -257,10 +251,7 @@ def set_nprobe(index: faiss.Index, nprobe: int) -> None:
 
 
 def use_gpu(device: str, gpus: int, kind: str) -> bool:
-    """Whether to search on one of the GPUs that FAISS sees, which have neither graphs nor fast scan.
-
-    `kind` names the classes of the index and of what is inside.
-    """
+    """Whether FAISS's GPUs take classes of index, named by `kind`: they have neither graphs nor fast scan."""
     return device != "cpu" and gpus > 0 and not any(name in kind for name in ("HNSW", "FastScan", "RaBitQ"))
 
 
