@@ -298,6 +298,7 @@ def serve(
         name = f"[{options.host}]" if ":" in options.host else options.host
         print(f"http://{name}:{listener.getsockname()[1]}", flush=True)
         if learning:
+            assert options.rules.local  # it takes photos, and only from this machine
             learning.start()
         while app:
             server = _Server(app, build)

@@ -80,13 +80,8 @@ def write_report(folder: Path, runs: Sequence[dict[str, Any]], lists: HeldOut | 
     measured = [(other["queried"], other["agreement"]) for other in runs if other["agreement"]]
     if len(measured) > 1:
         charts["Quality against budget"] = draw_budgets(measured)[0]
-    charts |= draw_training(
-        training["loss"],
-        training["agreement"],
-        len(training["loss"]),
-        run["agreement"],
-        training["kept_step"],
-    )
+    loss, checks, kept = (training[name] for name in ("loss", "agreement", "kept_step"))
+    charts |= draw_training(loss, checks, len(loss), run["agreement"], kept)
     strips = []
     if lists:
         order = np.argsort(lists.agreement, kind="stable")
@@ -155,21 +150,21 @@ def _interval_of(facts: Mapping[str, Any]) -> tuple[float, float] | None:
 
 def compare(run: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Compare teacher and student, as far as they are known: head and rows of a table."""
-    teacher, student, cost = run["teacher"], run["export"], run["cost"]
-    ours, theirs = (cost.get(f"{name}_seconds") for name in ("student", "teacher"))
+    teacher, cost = run["teacher"], run["cost"]
+    theirs = cost["teacher_seconds"]
     rows = [
         ["dimensions", f"{teacher['dim']:,}", f"{run['options']['dim']:,}", ""],
-        _row("MB", teacher.get("megabytes"), student["megabytes"], "smaller"),
-        _row("ms an image, one at a time", theirs and 1000 * theirs, ours and 1000 * ours, "faster"),
+        _row("MB", teacher["megabytes"], run["export"]["megabytes"], "smaller"),
+        _row("ms an image", theirs and 1000 * theirs, 1000 * cost["student_seconds"], "faster"),
     ]
     if cost["price"] is not None:
         rows.append(["price of a thousand", f"{cost['price']:,.2f}", "0", ""])
     return ["", "teacher", "student", ""], rows
 
 
-def _row(what: str, teacher: float | None, student: float | None, better: str) -> list[str]:
-    told = f"{teacher / student:.2g} times {better}" if teacher and student and teacher > student else ""
-    return [what, *(f"{value:,.1f}" if value else "not known" for value in (teacher, student)), told]
+def _row(what: str, teacher: float | None, student: float, better: str) -> list[str]:
+    told = f"{teacher / student:.2g} times {better}" if teacher and teacher > student else ""
+    return [what, f"{teacher:,.1f}" if teacher else "not known", f"{student:,.1f}", told]
 
 
 def draw_strip(

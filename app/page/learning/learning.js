@@ -71,7 +71,7 @@ async function send(files) {
     };
     await Promise.all(Array.from({length: AT_ONCE}, sender));
     await ask('POST', 'start');
-    for (const part of ['charts', 'strips']) $(`.${part}`).hidden = true;
+    for (const part of ['charts', 'strips']) Object.assign($(`.${part}`), {hidden: true, innerHTML: ''});
     watch();
     scrollTo({top: 0});
   } catch (error) {

@@ -24,7 +24,8 @@ learn = Learner.learn
 Learner.learn = lambda *given: (sleep(0.2), learn(*given))[1]
 main()
 """
-ORDER = "() => [...document.querySelectorAll('.strips .list:nth-child(2) li')].map(each => each.dataset.place).join()"
+ORDER = """() => [...document.querySelectorAll('.strips .list:nth-child(2) li')]
+  .map(each => each.dataset.place).join()"""
 
 
 def fill(folder: Path, count: int) -> Path:
