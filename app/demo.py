@@ -20,7 +20,6 @@ from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.progress import tell
 from index.search import Searcher
-from index.stores.base import Store
 from index.teachers.ledger import Ledger
 
 OPTIONS = Options(budget=200, steps=60)
@@ -40,19 +39,11 @@ class Row:
     agreement: float
 
 
-@dataclass(frozen=True)
-class Made:
-    """What a demo has made."""
+def make_demo(images: Path | None, out: Path, teacher_folder: Path | None = None) -> list[Row]:
+    """Make a student and an index, saying each step, print the table of both models, and return its rows.
 
-    rows: list[Row]  # the teacher's and the student's
-    index: Store  # the index of both
-
-
-def make_demo(images: Path | None, out: Path, teacher_folder: Path | None = None) -> Made:
-    """Make a student and an index, saying each step, and print the table of both models.
-
-    Images are a folder of the user's photos, None for the installed ones; the teacher's file is kept in its
-    folder, None for `out`.
+    Images are a folder of the user's photos, None for the installed ones. The teacher is kept in a folder of
+    its own, None for `out`; the index is `out / "index"`.
     """
     out.mkdir(parents=True, exist_ok=True)
     photos = out / "photos"
@@ -79,7 +70,7 @@ def make_demo(images: Path | None, out: Path, teacher_folder: Path | None = None
     rows = _measure(Searcher(index, student, teacher), files, None if images else photos)
     print(format_table(rows))
     print(f"Next: retrieval serve {out / 'index'}      Report: {out / 'student' / 'report.html'}", flush=True)
-    return Made(rows, index)
+    return rows
 
 
 def _say(step: str) -> None:

@@ -18,41 +18,28 @@ class StoppedError(RetrievalError):
     """A run was ended for the next one."""
 
 
-class Run:
-    """One student that learns, in a thread of its own.
+class Run(Background[Path]):
+    """One student that learns.
 
     Attributes:
         facts: What was told of it last, by name, as in `watched`: `step` (what is done, in words), `stage`
-            (how far a bar is), `training` (losses and checks so far), `lists` (of the last check).
+            (how far a bar is), `training` and `steps` (losses and checks so far, of how many steps), `lists`
+            (of the last check).
     """
 
     def __init__(self, work: Callable[[], Path], former: "Run | None" = None) -> None:
-        """Start the work, which makes an index folder; a run before it is ended first."""
+        """Start work that makes an index folder; a run before it is ended first."""
+        super().__init__(lambda _: self._do(work, former))
         self.facts: dict[str, Any] = {"step": "Starting."}
         self._stopping = False
-        self._work = Background(lambda _: self._do(work, former))
-        self._work.start()
-
-    @property
-    def ended(self) -> bool:
-        """Whether it has finished or failed."""
-        return self._work.ended
-
-    @property
-    def error(self) -> str:
-        """Why it failed, in one line; empty if it did not."""
-        return self._work.error
-
-    def stop(self) -> None:
-        """End it, and wait until it has ended."""
-        self._stopping = True
-        while not self._work.wait(1):
-            pass
+        self.start()
 
     def _do(self, work: Callable[[], Path], former: "Run | None") -> Path:
         if former:
             self.facts = {"step": "Waiting for the run before to stop."}
-            former.stop()
+            former._stopping = True
+            while not former.wait(1):
+                pass
         with watched(self._hear):
             return work()
 
@@ -123,6 +110,6 @@ class Learning:
     def _make(self, images: Path | None, out: Path) -> Path:
         from app.demo import make_demo  # here: the page is there before torch is
 
-        made = make_demo(images, out, self._out)
-        self.index = made.index.path
+        make_demo(images, out, self._out)
+        self.index = out / "index"
         return self.index

@@ -1,10 +1,19 @@
 import numpy as np
 import pytest
 from conftest import write_embedder
+from page_tools import needs_chromium
 
 from distill.report.cost import weigh
 from distill.report.held_out import HeldOut
-from distill.report.report import SHOWN, compare, draw_budgets, draw_strip, draw_training, levels_of
+from distill.report.report import (
+    SHOWN,
+    compare,
+    draw_budgets,
+    draw_strip,
+    draw_training,
+    levels_of,
+    write_report,
+)
 from index.embedders.onnx import OnnxEmbedder
 
 FACTS = {"overlap@10": 0.5, "interval": [0.4, 0.6], "start": 0.3, "ceiling": 0.8}
@@ -67,3 +76,29 @@ def test_the_teacher_stands_beside_the_student():
 def test_a_model_weighs_what_its_file_does(tmp_path):
     file = write_embedder(tmp_path / "m.onnx")
     assert weigh(OnnxEmbedder(file)) == pytest.approx(file.stat().st_size / 1e6)
+
+
+@needs_chromium
+def test_the_report_fits_a_phone_and_axe_finds_nothing(lists, browser, tmp_path):
+    placement = {"trust": 0.5, "free_network": 0.3, "with_answers": 0.6, "gain": 0.3, "gain_error": 0.02}
+    training = {"loss": [2.0, 1.0], "agreement": [[0, 0.4], [2, 0.5]], "kept_step": 2, "placement": placement}
+    cost = RUN["cost"] | {
+        "failed_calls": 0, "ask_seconds": 4.0, "money": 0.24, "break_even": 200, "break_even_time": 900,
+    }  # fmt: skip
+    run = RUN | {
+        "training": training, "agreement": lists.facts | FACTS, "images": 400, "queried": 200, "cost": cost,
+        "teacher": RUN["teacher"] | {"name": "teacher.onnx"},
+        "options": {"dim": 256, "student": "tf_efficientnet_lite0", "recipe": {"steps": 2}},
+    }  # fmt: skip
+    write_report(tmp_path, [run | {"queried": 100}, run], lists)
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    tab = browser.new_page(viewport={"width": 360, "height": 740})
+    for theme in ("light", "dark"):
+        tab.emulate_media(color_scheme=theme)
+        tab.goto((tmp_path / "report.html").as_uri())
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert [found["id"] for found in axe.run(tab).response["violations"]] == []
+    assert tab.locator("svg.chart").count() == 3
+    assert "10 times faster" in tab.inner_text("table")
+    assert tab.locator(".list li.both").count() == 2
+    tab.close()

@@ -68,7 +68,7 @@ def events(client: TestClient) -> list[tuple[str, object]]:
 
 def wait(run: Run) -> None:
     while not run.ended:
-        run._work.wait(1)
+        run.wait(1)
 
 
 def test_who_comes_late_is_told_all_of_it(learning, client):
