@@ -27,7 +27,7 @@ class Stage:
     total: int  # of so many
 
 
-class Bar(tqdm):  # type: ignore[type-arg]
+class Bar(tqdm):
     """A bar that tells who watches, too, whether or not it is shown."""
 
     stage = Stage("", 0, 0)

@@ -99,7 +99,7 @@ def draw_budgets(measured: Sequence[tuple[int, Mapping[str, Any]]]) -> tuple[str
     """Draw agreement by the number of queries, each with its `HeldOut.facts`; a chart and its figures."""
     points = [(queries, 100 * facts["overlap@10"]) for queries, facts in measured]
     x = log_axis("teacher queries", *[[queries for queries, _ in points]] * 2)
-    intervals = {queries: bounds for queries, facts in measured if (bounds := _interval_of(facts))}
+    intervals = {float(queries): bounds for queries, facts in measured if (bounds := _interval_of(facts))}
     title = "Agreement with the teacher by teacher queries"
     return draw_line(title, points, x, OVERLAP, 100, ".1f", levels_of(measured[-1][1]), intervals)
 

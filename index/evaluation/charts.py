@@ -96,11 +96,13 @@ def draw_chart(
     def top(value: float) -> float:
         return TOP + down * (1 - y.place(value))
 
+    lines: list[tuple[str, float, float, float, float]]
     lines = [("grid", LEFT, WIDTH - RIGHT, top(tick), top(tick)) for tick in y.ticks]
     lines += [("level", LEFT, WIDTH - RIGHT, top(value), top(value)) for value in levels.values()]
-    lines += [
-        ("interval", left(mark.x), left(mark.x), *map(top, mark.interval)) for mark in marks if mark.interval
-    ]
+    for mark in marks:
+        if mark.interval:
+            low, high = map(top, mark.interval)
+            lines.append(("interval", left(mark.x), left(mark.x), low, high))
     texts = [_text(f"{tick:g}", LEFT - 6, top(tick) + 4, "end") for tick in y.ticks]
     texts += [_text(f"{tick:g}", left(tick), HEIGHT - BOTTOM + 15, "middle") for tick in x.ticks]
     texts += [_text(y.name, 0, 10, "start"), _text(x.name, WIDTH - RIGHT, HEIGHT - 4, "end")]
