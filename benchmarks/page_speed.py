@@ -78,7 +78,7 @@ def mosaic(photos: list[Path]) -> bytes:
     for i, photo in enumerate(photos[:12]):
         whole.paste(Image.open(photo).convert("RGB").resize((1000, 1000)), (1000 * (i % 4), 1000 * (i // 4)))
     data = BytesIO()
-    whole.save(data, "JPEG", quality=82)
+    whole.save(data, "JPEG", quality=88)
     return data.getvalue()
 
 
