@@ -19,11 +19,10 @@ from distill.pool import Pool
 from distill.report.held_out import POOL_PHOTOS, QUERY_PHOTOS, HeldOut, search_with_teacher
 from distill.shrinking.shrink import Shrinking, match_widths
 from distill.training.checkpoint import Checkpoint, Progress
-from distill.training.loop import train_student
+from distill.training.loop import agreement_before, train_student
 from distill.training.recipes import Recipe, steps_for
 from distill.training.views import center_crop
 from index.errors import UsageError
-from index.vectors import scale_to_unit
 
 
 def open_backbone(options: Options) -> Backbone:
@@ -110,10 +109,9 @@ def fit_student(
         QUERY_PHOTOS if asked_of else POOL_PHOTOS,
     )
     if lists:
-        free, project = scale_to_unit(pool.free - pool.free.mean(axis=0)), placement.space.project
-        before = None if asked_of else lists.searched(free[rows[held]] @ free[kept].T).agreement.mean()
-        most = lists.searched(project(truth) @ project(vectors).T).agreement.mean()
-        lists = replace(lists, start=None if before is None else float(before), ceiling=float(most))
+        project = placement.space.project
+        most = float(lists.searched(project(truth) @ project(vectors).T).agreement.mean())
+        lists = replace(lists, start=agreement_before(student, lists, fabric), ceiling=most)
     examples = gather(pool, kept, rows[held], placement.rows, recipe.others)
     done = train_student(student, examples, lists, options.size, recipe, fabric, checkpoint, shrinking)
     return Fitted(student, placement, recipe, examples, lists, done, perf_counter() - start, shrinking)

@@ -24,7 +24,7 @@ class HeldOut:
     teacher: NDArray[np.int64]  # `(m, k)` rows of the gallery that the teacher finds, k at most 10
     student: NDArray[np.int64]  # `(m, k)` rows that the student finds
     population: str = POOL_PHOTOS  # what the queries are, for people
-    start: float | None = None  # agreement of the free network, before anything was learnt, if it is known
+    start: float | None = None  # agreement of the student's backbone, before anything was learnt
     ceiling: float | None = None  # agreement of the teacher's own vectors in as many dimensions
 
     def searched(self, similarity: NDArray[np.float32]) -> "HeldOut":

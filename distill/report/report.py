@@ -26,7 +26,7 @@ RUN = "run.json"
 STRIPS = 8  # queries shown, from the worst agreement to the best
 SHOWN = 6  # places of each list
 OVERLAP = "overlap@10 with the teacher, %"
-LEVELS = {"start": "start: it learnt nothing", "ceiling": "ceiling: the teacher, as short"}
+LEVELS = {"start": "start", "ceiling": "ceiling"}  # what agreement is compared with, as charts name it
 
 CARD = load("distill/report/card.md")
 PAGE = load("distill/report/report.html")
@@ -120,8 +120,8 @@ def draw_training(
     if checks:
         title = "Agreement during training" + ("" if kept is None else f" (kept: step {kept})")
         charts[title], _ = draw_checks(checks, steps, facts, checks[-1][0] if kept is None else kept)
-    if losses:
-        width = min(20, -(-len(losses) // 2))  # of the mean
+    width = min(20, max(steps // 10, 1))  # of the mean
+    if len(losses) >= width:
         smooth = np.convolve(losses, np.ones(width) / width, "valid").tolist()
         points, x = list(enumerate(smooth, width)), linear_axis("step", [0, steps], 0, steps)
         charts["Loss"], _ = draw_line("Loss", points, x, f"loss, mean of {width} steps", 1.1 * max(smooth))

@@ -21,6 +21,7 @@ from distill.training.mixing import join
 from distill.training.recipes import Recipe
 from distill.training.views import center_crop, random_view
 from index.progress import progress, tell
+from index.vectors import scale_to_unit
 
 CHECKS = 10  # of the agreement with the teacher, evenly over the steps
 
@@ -165,6 +166,16 @@ def agreement(student: nn.Module, check: HeldOut, fabric: Fabric) -> NDArray[np.
     lists = check.searched(queries @ gallery.T)
     tell(lists=lists)
     return lists.agreement
+
+
+def agreement_before(student: Student, check: HeldOut, fabric: Fabric) -> float:
+    """Compute the mean agreement of what a student's backbone says before anything is learnt."""
+    queries, gallery = (
+        embed(student, torch.from_numpy(pixels), fabric, student.pool).numpy()
+        for pixels in (check.queries, check.gallery)
+    )
+    queries, gallery = (scale_to_unit(rows - gallery.mean(axis=0)) for rows in (queries, gallery))
+    return float(check.searched(queries @ gallery.T).agreement.mean())
 
 
 def _passes(count: int, size: int, steps: int) -> list[Tensor]:

@@ -83,7 +83,7 @@ def draw_chart(
 ) -> str:
     """Draw points, joined by a line in their order if they are one series; the title is for screen readers.
 
-    `levels` are values of y to compare with, by name.
+    `levels` are values of y to compare with, by name, the lower ones first.
 
     Returns:
         An `<svg>` element, of the style of `STYLE`.
@@ -106,7 +106,11 @@ def draw_chart(
     texts = [_text(f"{tick:g}", LEFT - 6, top(tick) + 4, "end") for tick in y.ticks]
     texts += [_text(f"{tick:g}", left(tick), HEIGHT - BOTTOM + 15, "middle") for tick in x.ticks]
     texts += [_text(y.name, 0, 10, "start"), _text(x.name, WIDTH - RIGHT, HEIGHT - 4, "end")]
-    texts += [_text(name, LEFT + 4, top(value) - 4, "start") for name, value in levels.items()]
+    # The first below its line: the others are above it, and both may be as high.
+    texts += [
+        _text(name, LEFT + 4, top(value) + (11 if i == 0 else -4), "start")
+        for i, (name, value) in enumerate(levels.items())
+    ]
     points = [(left(mark.x), top(mark.y)) for mark in marks]
     kinds = ["strong" if mark.strong else "weak" for mark in marks]
     circles = [(*point, kind) for point, kind in zip(points, kinds, strict=True)]
