@@ -15,7 +15,7 @@ POOL_PHOTOS = "photos of the pool that it did not learn from"
 QUERY_PHOTOS = "query photos"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeldOut:
     """Held-out photos as queries, and the photos that were learnt from as the gallery."""
 

@@ -29,10 +29,12 @@ async function finish({error, live}) {
   while (!await fetch('/learn/ready').then(answer => answer.ok && answer.json()).catch(() => false)) {
     await new Promise(done => setTimeout(done, 500));
   }
-  if (run !== source) return;  // another folder learns by now
+  if (run !== source || sending()) return;  // another folder learns by now, or will
   if (live) location.assign('/');
   else $('.end').innerHTML = 'It has learnt. <a href="/">Search</a>';
 }
+
+const sending = () => $('.own input').disabled;
 
 function put(part, html) {
   const box = $(`.${part}`), before = places(box);
@@ -57,6 +59,7 @@ function places(box) {
 
 async function send(files) {
   const input = $('.own input'), photos = files.filter(file => PHOTO.test(file.name)).slice(0, Number(input.dataset.most));
+  if (sending()) return;
   if (!photos.length) { say('.sent', 'There is no photo in this folder.', true); return; }
   input.disabled = true;
   try {
@@ -81,7 +84,10 @@ async function send(files) {
 }
 
 async function ask(method, path, body) {
-  const answer = await fetch(`/learn/${path}`, {method, body}).catch(() => null);
+  let answer;
+  for (let tries = 0; tries < 20 && !(answer = await fetch(`/learn/${path}`, {method, body}).catch(() => null)); tries++) {
+    await new Promise(done => setTimeout(done, 500));  // while the server opens a finished index
+  }
   if (answer?.ok) return;
   const said = await answer?.json().catch(() => null);
   throw Object.assign(new Error(said?.detail ?? "Can't reach the demo. Start it again."), {fatal: !answer || answer.status > 500});

@@ -120,5 +120,5 @@ def draw(facts: dict[str, Any], seen: dict[str, Any]) -> dict[str, tuple[Any, st
         )
     if lists:
         rows = range(min(QUERIES, len(lists.queries)))
-        add("strips", id(lists), lambda: HTML.found([draw_strip(lists, row) for row in rows], lists.facts))
+        add("strips", lists, lambda: HTML.found([draw_strip(lists, row) for row in rows], lists.facts))
     return drawn
