@@ -77,7 +77,7 @@ def main() -> None:
     )
     parser.add_argument("index", type=Path)
     parser.add_argument("site", type=Path)
-    parser.add_argument("--count", type=int, default=50, help="searches")
+    parser.add_argument("--count", type=int, default=160, help="searches")
     given = parser.parse_args()
     searcher, address = open_searcher(given.index, with_teacher=False), serve(given.site)
     total = len(searcher.index)
