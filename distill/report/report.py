@@ -217,14 +217,12 @@ def write_run(folder: Path, run: dict[str, Any]) -> None:
 
 def _card(run: dict[str, Any]) -> str:
     training = run["training"]
-    agreement, asking = (
-        _agreement(run["agreement"]),
-        judge_asking(training["placement"], run["queried"], bool(run.get("helpers"))),
-    )
-    shown = {"variants": [], **run}
-    options, flat = run["options"], list_options(run)
-    verdict, cost = reach_verdict(run), _cost(run["cost"])
-    return CARD.card(shown, verdict, options, options["recipe"], flat, training, agreement, asking, cost)
+    asking = judge_asking(training["placement"], run["queried"], bool(run.get("helpers")))
+    options, agreement = run["options"], judge(run["agreement"])
+    return CARD.card(
+        {"variants": [], **run}, reach_verdict(run), options, options["recipe"], list_options(run), training,
+        agreement, asking, _cost(run["cost"]),
+    )  # fmt: skip
 
 
 def list_options(run: dict[str, Any]) -> dict[str, Any]:
@@ -243,13 +241,3 @@ def _cost(cost: dict[str, Any]) -> dict[str, str]:
     faster = "never faster overall" if slow is None else f"faster overall after {slow:,} (training included)"
     even = f"cheaper after {cost['break_even']:,} images, {kind}; {faster}"
     return {"cost of the teacher": "; ".join(lines), "break-even": even}
-
-
-def _agreement(measured: dict[str, Any] | None) -> str:
-    if not measured:
-        return "not measured: a larger --budget leaves some answers for checking"
-    low, high = (100 * bound for bound in measured["interval"])
-    return (
-        f"{100 * measured['overlap@10']:.1f} % (95 %: {low:.1f} to {high:.1f}) for {measured['held_out']} "
-        f"{measured['population']}"
-    )
