@@ -91,9 +91,11 @@ def test_it_learns_before_ones_eyes_then_from_ones_own_photos(demo, browser, tmp
     tab.wait_for_selector("text=46 of 46 photos sent, 1 of them cannot be read.")
     tab.wait_for_selector(".strip", timeout=60_000)
     tab.emulate_media(color_scheme="light")
+    tab.set_viewport_size({"width": 360, "height": 740})
     tab.reload()
     tab.wait_for_selector(".strip")
     assert complaints(tab) == []
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
     tab.wait_for_url(f"{address}/", timeout=120_000)
     tab.wait_for_selector("text=45 images")
     assert sorted(each.name for each in (tmp_path / "demo-2" / "photos").iterdir())[:2] == [
