@@ -86,7 +86,7 @@ def fit_student(
         options.recipe, steps=options.steps or steps_for(len(pool.pixels), options.recipe), seed=options.seed
     )
     if not backbone.pretrained:  # random weights have learnt nothing that could predict an answer
-        recipe = replace(recipe, others=False, trust=1.0)
+        recipe = replace(recipe, others=False, trust=1.0, neighbours=False)
     student, shrinking = build_student(backbone, options), None
     if former and former.weights:
         match_widths(student, torch.from_numpy(pool.pixels[:2]), former.weights)
@@ -98,7 +98,8 @@ def fit_student(
     rows = np.array([places[digest] for digest in answered.digests])
     held = hold_out(answered.digests, 0.0 if asked_of else None)
     kept, vectors = rows[~held], answered.vectors[~held]
-    placement = place(pool.features, pool.free, kept, vectors, options.dim, recipe.whiten, recipe.trust)
+    shares = recipe.trust, recipe.neighbours
+    placement = place(pool.features, pool.free, kept, vectors, options.dim, recipe.whiten, *shares)
     placement = former.align(placement) if former else placement
     pixels, truth = pool.pixels[rows[held]], answered.vectors[held]
     if asked_of:

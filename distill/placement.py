@@ -5,6 +5,9 @@ free network, the student's own ImageNet backbone at its own size, says at no qu
 share. It is chosen on the answered images alone: each is searched with among the others as if none of them
 had an answer, and the share with lists most like the teacher's wins. Where it wins by no more than
 chance, the share is a half if the answers can be predicted at all, and nothing if not.
+
+In the end each place is averaged with those of its nearest neighbours, where that evidently makes the lists
+of answered images more like the teacher's.
 """
 
 from collections.abc import Sequence
@@ -22,9 +25,12 @@ from index.vectors import scale_to_unit
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # of the teacher, that are tried
 CERTAIN = 2.0  # standard errors by which a share must beat the free network to be believed
+EVIDENT = 3.0  # standard errors by which averages must: they cost the order of what is nearest
 DOUBTED = 0.5  # the share where no other is certain
 PREDICTABLE = 0.05  # share of the answers' variance below which they are noise to the free network
 FITTED = 4000  # answers at most that others are predicted from: bounds time and memory
+NEIGHBOURS = 10  # that a place is averaged with
+SHARPNESS = 8  # power of the similarity by which each of them counts
 AXES = 1024  # of the answers' span that are kept: those beyond hold next to no variance
 
 
@@ -37,6 +43,7 @@ class Placement:
     # The teacher's share in them: 0 if its answers tell nothing that the free network did not know
     trust: float
     chosen: bool  # whether the answers chose that share; no if it was given
+    averaged: bool  # whether the rows are averaged with their neighbours
     explained: float  # as in `Predictor`
     # `(answers,)` overlap of the free network's lists with the teacher's among the answered images
     free: NDArray[np.float64]
@@ -56,6 +63,7 @@ class Placement:
         return {
             "trust": self.trust,
             "chosen": self.chosen,
+            "averaged": self.averaged,
             "explained": self.explained,
             "free_network": float(self.free.mean()),
             "with_answers": float(self.asked.mean()),
@@ -72,12 +80,13 @@ def place(
     dim: int,
     whiten: float,
     trust: float | None = None,
+    average: bool | None = None,
 ) -> Placement:
     """Place every image of a pool in a space of `dim`, whitened as in `Projection.fit`.
 
     Answers are predicted from `(n, features)`; `free` holds the free network's vectors. Images at the `(k,)`
     places are answered, by `(k, teacher dim)` unit rows, which choose the teacher's share in all places
-    unless `trust` gives it.
+    unless `trust` gives it, and whether places are averaged with their neighbours unless `average` says so.
     """
     mean = answers.mean(axis=0)
     _, strength, axes = np.linalg.svd(answers - mean, full_matrices=False)
@@ -95,18 +104,59 @@ def place(
     lists = _compare_shares(scale_to_unit(predictor.left_out), known[answered][some], answers[some], shares)
     if trust is None:
         trust = _choose(lists, predictor.explained)
-    parts = [np.sqrt(trust) * taught, np.sqrt(1 - trust) * known]
-    joined = np.concatenate(parts, axis=1)
-    joint = TeacherSpace.fit(joined, dim, whiten)
+
+    def join(taught: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.concatenate([np.sqrt(trust) * taught, np.sqrt(1 - trust) * known], axis=1)
+
+    joint = TeacherSpace.fit(join(taught), dim, whiten)
+    if average is None:
+        alone = taught.copy()
+        alone[answered[some]] = scale_to_unit(predictor.left_out)
+        average = _gains_by_averaging(joint.project(join(alone)), answered[some], answers[some])
+    rows = joint.project(join(taught))
     return Placement(
         _teacher_part(joint, axes, mean, trust, told) if trust else TeacherSpace.fit(answers, dim, whiten),
-        joint.project(joined),
+        average_with_neighbours(rows) if average else rows,
         trust,
         chosen,
+        average,
         predictor.explained,
         lists[0.0],
         lists[trust],
     )
+
+
+def average_with_neighbours(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Average each of `(n, dim)` unit rows with its nearest, itself the first, and scale to unit length.
+
+    Neighbours bear each other out where a prediction errs. Database augmentation (Arandjelović and Zisserman
+    2012), weighted by a power of the similarity (Radenović, Tolias and Chum 2019).
+    """
+    similarity = rows @ rows.T
+    nearest = rank(similarity, min(NEIGHBOURS + 1, len(rows)))
+    weights = np.take_along_axis(similarity, nearest, 1).clip(0) ** SHARPNESS
+    return scale_to_unit(np.einsum("nk,nkd->nd", weights, rows[nearest]))
+
+
+def _gains_by_averaging(
+    rows: NDArray[np.float32], answered: NDArray[np.int64], answers: NDArray[np.float32]
+) -> bool:
+    """Whether averaged places evidently make the lists of answered images more like the teacher's.
+
+    The lists are as short as those of `DEPTH` are among all images: further down, averages do better.
+    """
+    depth = -(-DEPTH * len(answered) // len(rows))
+    truth = _search(answers @ answers.T, depth)
+    before, after = (
+        overlap_at_k(_search(some @ some.T, depth), truth)
+        for some in (rows[answered], average_with_neighbours(rows)[answered])
+    )
+    return _exceeds(after - before, EVIDENT)
+
+
+def _exceeds(gain: NDArray[np.float64], errors: float) -> bool:
+    """Whether a mean gain is above zero by so many standard errors."""
+    return bool(gain.mean() > errors * gain.std() / np.sqrt(len(gain)))
 
 
 def _compare_shares(
@@ -116,21 +166,21 @@ def _compare_shares(
     shares: Sequence[float],
 ) -> dict[float, NDArray[np.float64]]:
     """Overlap with the teacher's lists, for each answered image and each share of the teacher."""
-
-    def search(similarity: NDArray[np.float32]) -> NDArray[np.int64]:
-        np.fill_diagonal(similarity, -np.inf)  # an image does not find itself
-        return rank(similarity, min(DEPTH, len(answers) - 1))
-
-    truth = search(answers @ answers.T)
+    truth = _search(answers @ answers.T)
     ours, theirs = taught @ taught.T, known @ known.T
-    return {share: overlap_at_k(search(share * ours + (1 - share) * theirs), truth) for share in shares}
+    return {share: overlap_at_k(_search(share * ours + (1 - share) * theirs), truth) for share in shares}
+
+
+def _search(similarity: NDArray[np.float32], depth: int = DEPTH) -> NDArray[np.int64]:
+    """List the `depth` images nearest to each, by `(n, n)` similarities, without itself."""
+    np.fill_diagonal(similarity, -np.inf)
+    return rank(similarity, min(depth, len(similarity) - 1))
 
 
 def _choose(lists: dict[float, NDArray[np.float64]], explained: float) -> float:
     """Choose the share with the best lists, where these are certain to beat the free network's."""
     best = max(SHARES, key=lambda share: lists[share].mean())
-    gain = lists[best] - lists[0.0]
-    if gain.mean() > CERTAIN * gain.std() / np.sqrt(len(gain)):
+    if _exceeds(lists[best] - lists[0.0], CERTAIN):
         return best
     return DOUBTED if explained > PREDICTABLE else 0.0
 

@@ -49,6 +49,8 @@ class Recipe:
     others: bool = True  # whether images without an answer are learnt from, where they probably belong
     # The teacher's share in where images belong, as in `place`; None chooses it by the answers
     trust: float | None = None
+    # Whether places are averaged with their neighbours, as in `place`; None lets the answers decide
+    neighbours: bool | None = None
     average: float = 0.25  # share of the steps, at the end, over which weights are averaged
     # Smallest and largest share of each side of an image that is shown at a time
     shown: tuple[float, float] = (0.8, 1.0)
@@ -77,16 +79,17 @@ def steps_for(images: int, recipe: Recipe) -> int:
 
 
 PLAIN_CROPS: dict[str, Any] = {"shown": (1 / MARGIN, 1 / MARGIN), "turn": 0.0}
-_ANSWERED = Recipe(others=False, trust=1.0)
+_ANSWERED = Recipe(others=False, trust=1.0, neighbours=False)
 
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(),
     # The student that asking must beat: the free network alone says where images belong.
-    "zero-answers": Recipe(trust=0.0),
+    "zero-answers": Recipe(trust=0.0, neighbours=False),
     # The default without some of its parts, or with another.
     "no-interpolation": Recipe(mixing=Mixing(0)),
     "no-relations": Recipe(joint_losses={}),
     "no-free-network": Recipe(trust=1.0),
+    "no-neighbours": Recipe(neighbours=False),
     "answered-only": _ANSWERED,
     "answered-only-no-interpolation": replace(_ANSWERED, mixing=Mixing(0)),
     "neighbour-pairs": Recipe(mixing=Mixing(pairs="neighbours")),

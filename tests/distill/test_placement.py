@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from distill.placement import SHARES, place
+from distill.placement import SHARES, average_with_neighbours, place
 
 
 def unit(rows):
@@ -73,3 +73,44 @@ def test_of_many_answers_a_part_predicts_and_all_are_followed(pool, monkeypatch)
     assert len(placed.free) == len(placed.asked) == 84  # every third
     own = (placed.rows[rows] * placed.space.project(teacher[rows])).sum(axis=1)
     assert own.min() > 0.9
+
+
+def crowd(rng, spread):
+    """Features of 40 crowds of 10 photos, and vectors of a teacher that knows the crowds alone."""
+    crowds = np.repeat(np.arange(40), 10)
+    centres, kinds = unit(rng.normal(size=(40, 32))), unit(rng.normal(size=(40, 48)))
+    features = unit(centres[crowds] + spread * rng.normal(size=(400, 32)) / np.sqrt(32))
+    teacher = unit(kinds[crowds] + 0.1 * rng.normal(size=(400, 48)) / np.sqrt(48))
+    return features.astype(np.float32), teacher.astype(np.float32), crowds
+
+
+def test_places_are_averaged_where_the_teachers_lists_are_of_crowds():
+    features, teacher, crowds = crowd(np.random.default_rng(2), 1.0)
+    rows = np.arange(0, 400, 2)
+    placed = place(features, features, rows, teacher[rows], 32, 0.25)
+    alone = place(features, features, rows, teacher[rows], 32, 0.25, average=False)
+    assert placed.averaged
+    assert not alone.averaged
+
+    def within(places):
+        similarity = places @ places.T
+        same = crowds[:, None] == crowds
+        return similarity[same].mean() - similarity[~same].mean()
+
+    assert within(placed.rows) > within(alone.rows) + 0.02
+    np.testing.assert_allclose(np.linalg.norm(placed.rows, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(placed.rows, average_with_neighbours(alone.rows), atol=1e-6)
+
+
+def test_places_stay_where_averages_bring_nothing(pool):
+    features, _, _ = pool
+    rows = np.arange(0, 300, 2)
+    noise = unit(np.random.default_rng(1).normal(size=(150, 32))).astype(np.float32)
+    assert not place(features, features, rows, features[rows], 16, 0.25).averaged
+    assert not place(features, features, rows, noise, 16, 0.25).averaged
+
+
+def test_an_average_is_weighted_by_the_eighth_power_of_the_similarity():
+    rows = unit(np.array([[1.0, 0.0], [0.8, 0.6], [-1.0, 0.0]])).astype(np.float32)
+    first = rows[0] + 0.8**8 * rows[1]  # nothing of what is opposite
+    np.testing.assert_allclose(average_with_neighbours(rows)[0], unit(first[None])[0], atol=1e-6)

@@ -15,8 +15,8 @@ def open_map(open_tab, **look):
 
 
 DRAWN_IN = """ink => {
-    const {width, height} = document.querySelector('#map canvas');
-    const pixels = document.querySelector('#map canvas').getContext('2d').getImageData(0, 0, width, height).data;
+    const canvas = document.querySelector('#map canvas'), {width, height} = canvas;
+    const pixels = canvas.getContext('2d').getImageData(0, 0, width, height).data;
     return Array.from({length: width * height}, (_, i) => 4 * i)
         .some(at => ink.every((part, i) => pixels[at + i] === part));
 }"""
