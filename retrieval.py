@@ -182,8 +182,8 @@ class Index:
         from index.stores.filters import Filter
 
         store = self.searcher.index
-        if mode in ("teacher", "rerank") and self.searcher.teacher_missing:
-            raise UsageError(self.searcher.teacher_missing)
+        if reason := self.searcher.why_not(mode):
+            raise UsageError(reason)
         side = self.searcher.decode_side()
         examples = Examples(*([_read(each, side) for each in _list(photos)] for photos in (like, unlike)))
         wanted = Filter(prefix, where or {}, cut)
@@ -240,6 +240,7 @@ def distill(
         recipe: How to train.
         progress: Whether to show bars.
         options: Fields of `distill.options.Options`, as `size` or `target="1.5 ms"` ("0.7M", "40 mflops").
+            Of `helpers` each may be what a teacher may be, but a URL.
 
     Returns:
         The student's ONNX file. Beside it lie `report.html` and `run.json`.
@@ -255,6 +256,9 @@ def distill(
     budgets = sorted({budget} if isinstance(budget, int) else set(budget))
     if isinstance(options.get("target"), str):
         options["target"] = Target.read(options["target"])
+    if (helpers := options.get("helpers")) is not None:
+        specs = [Teacher(one).spec for one in (helpers if isinstance(helpers, list | tuple) else [helpers])]
+        options["helpers"] = tuple(spec.opened or spec.spec or "" for spec in specs)
     chosen = call(Options, budget=budgets[-1], recipe=find_recipe(recipe), **options)
     with bars(progress):  # images are as `in_python` has read them
         made = distill_by_name(cast("tuple[str, ...]", images), _spec(teacher), Path(out), chosen, budgets)
@@ -328,24 +332,34 @@ def open_index(
     path: AnyPath,
     *,
     teacher: Model | Teacher | None = None,
+    ranker: Model | Teacher | None = None,
     model: AnyPath | None = None,
     device: str = "auto",
 ) -> Index:
-    """Open an index with its student, and with its teacher if that is a file that is still there.
+    """Open an index with its student, and with its teacher or ranker if that is a file that is still there.
 
     Args:
         path: An index folder, or `milvus://HOST:PORT/COLLECTION`.
         teacher: The teacher, if it has moved since indexing, or is no file.
+        ranker: What orders results in mode `rerank` in place of a teacher: as a teacher, but a callable takes
+            a Pillow image and a list of others, and returns positions, and a `Teacher` counts lists.
         model: The student's ONNX file, for a collection that another machine wrote.
         device: `auto`, `cpu` or `cuda`.
 
     Raises:
         RetrievalError: There is no index, or a model is not the one that made it.
     """
+    from index.rankers.registry import CallableRanker, RankerSpec
     from index.search import open_searcher
 
-    student = None if model is None else Path(model)
-    return Index(open_searcher(fspath(path), _spec(teacher), device, model=student))
+    if teacher is not None and ranker is not None:
+        raise UsageError("--teacher and --ranker do not go together. Give one of them.")
+    judge, student = None, None if model is None else Path(model)
+    if ranker is not None:
+        spec = _spec(ranker)
+        opened = CallableRanker(spec.opened) if spec.opened else None  # type: ignore[arg-type]
+        judge = RankerSpec(spec.spec, spec.options, spec.ledger, spec.budget, opened)
+    return Index(open_searcher(fspath(path), _spec(teacher), device, model=student, ranker=judge))
 
 
 def _spec(teacher: Model | Teacher | None) -> TeacherSpec:

@@ -1,6 +1,7 @@
 """What `search` and `evaluate` print, for people and for programs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from index.images.decode import Photo, read_photo
 from index.images.file import ImageFile
 from index.images.left_out import EXTENSIONS
 from index.progress import printable, say
+from index.rankers.again import FIRST
 from index.rankers.registry import RankerSpec
 from index.search import RERANK, Searcher, open_searcher
 from index.stores.filters import Filter
@@ -107,13 +109,18 @@ def search_files(
     words = [query for query in queries if text is not None and _is_words(query)]
     asks_teacher = mode in {"teacher", RERANK} and len(words) < len(queries) and not ranker
     searcher = open_searcher(index, teacher, device, asks_teacher, model, (), text, ranker)
-    if searcher.reranker and (price := searcher.reranker.describe_price(len(queries) - len(words))):
-        say(price)
-    if asks_teacher and searcher.teacher_missing:
-        raise RetrievalError(searcher.teacher_missing + (" Or give --ranker." if mode == RERANK else ""))
+    if asks_teacher and (missing := searcher.why_not(mode)):
+        or_ranker = mode == RERANK and not searcher.ranker_missing
+        raise RetrievalError(missing + " Or give --ranker." * or_ranker)
     if words and (like or unlike):
         raise UsageError("--like and --unlike go with photos, and not with words.")
     examples = Examples(*([_read_example(searcher, file) for file in files] for files in (like, unlike)))
+    if searcher.reranker and mode == RERANK:
+        photos = [query for query in queries if query not in words]
+        if price := searcher.reranker.describe_price(len(photos)):
+            say(price)
+        searches = _list_searches(searcher, photos, wanted, examples)
+        searcher.reranker.require_room(searches, len(photos))
     answers = []
     for query in queries:
         try:
@@ -133,6 +140,17 @@ def search_files(
         elsewhere = tuple(path for path in paths if path != str(Path(query).absolute()))
         answers.append(Answer(query, hits, same=elsewhere))
     return Answers(mode, answers)
+
+
+def _list_searches(
+    searcher: Searcher, queries: Sequence[str], wanted: Filter | None, examples: Examples
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield the digests of photos, and of what the student finds for each, as a ranker is shown it."""
+    for query in queries:
+        with suppress(ImageError):  # which is said when it is searched with
+            photo = _read(searcher, Path(query))
+            found = searcher.find([photo], "student", FIRST, wanted, examples).results
+            yield photo.digest, searcher.digests_of(found.ids[0][found.ids[0] >= 0])
 
 
 def _is_words(query: str) -> bool:

@@ -59,10 +59,7 @@ def make_sample_photos(out: Path, seed: int = 0) -> int:
 
 
 def make_view(photo: Image.Image, place: int, rng: np.random.Generator) -> Image.Image:
-    """Take one view of a place: a random part of it, turned a little, mirrored or not, in other light.
-
-    `place` counts the cells of the grid, row by row.
-    """
+    """Take a view of a place, counted row by row: a random part, turned, mirrored or not, in other light."""
     row, column = divmod(place, GRID)
     share = rng.uniform(0.6, 0.95)
     width, height = share * photo.width / GRID, share * photo.height / GRID

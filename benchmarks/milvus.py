@@ -10,7 +10,6 @@ are dropped at the end. What exact search by FAISS finds is the truth.
 import argparse
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,6 +25,7 @@ from index.stores.milvus.client import (
     METRICS,
     Address,
     Client,
+    as_property,
     as_row,
     collection_name,
     create_collection,
@@ -45,7 +45,7 @@ def make(client: Client, space: Space) -> MilvusIndex:
     name = collection_name(client.address.name, space.key, "student", space.key)
     client.drop_collection(name)
     manifest = Manifest(FORMAT, 0, "", [], 0, 0, 0, None, {}, {"student": space})
-    create_collection(client, name, space, {"manifest": asdict(manifest), "columns": []})
+    create_collection(client, name, space, as_property(manifest, []))
     index(client, name, "FLAT", {})
     client.load_collection(name)
     return MilvusIndex(client, name)

@@ -110,8 +110,8 @@ def as_searcher(gallery: NDArray[np.float32], file: Path, served: TunedIndex) ->
         def __len__(self) -> int:
             return len(gallery)
 
-        def vectors(self, _space: str) -> NDArray[np.float32]:
-            return gallery
+        def _parts(self, _space: str) -> list[NDArray[np.float32]]:
+            return [gallery]
 
         def ann(self, _space: str) -> faiss.Index | None:
             return None if served.factory == EXACT else read_ann(file)

@@ -47,10 +47,7 @@ def gather(
     places: NDArray[np.float32],
     others: bool,
 ) -> Examples:
-    """Put answered images first, with their `(n, dim)` places, and `others` without an answer behind them.
-
-    Rows of the pool that are held out are not learnt from in any way.
-    """
+    """Put answered images first, with their `(n, dim)` places, and `others`, none held out, behind them."""
     without = np.setdiff1d(np.arange(len(pool.pixels)), np.concatenate([answered, held]))
     rows = np.concatenate([answered, without]) if others else answered
     return Examples(pool.pixels[rows], places[rows], len(answered))

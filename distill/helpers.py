@@ -16,9 +16,10 @@ from index.progress import count
 ALIKE = 1e-3  # spread of unit vectors that say the same of all images
 
 
-def open_helpers(specs: Sequence[str], device: str) -> list[Embedder]:
-    """Open embedders, as `open_embedder` does, that embed the whole pool."""
-    return [open_embedder(spec, device, EmbedderOptions(allow_missing=True)) for spec in specs]
+def open_helpers(helpers: Sequence[str | Embedder], device: str) -> list[Embedder]:
+    """Open embedders of the whole pool by their specs, as `open_embedder` does; some may be open already."""
+    lenient = EmbedderOptions(allow_missing=True)
+    return [one if isinstance(one, Embedder) else open_embedder(one, device, lenient) for one in helpers]
 
 
 def require_all(helper: Embedder, files: Sequence[ImageFile], digests: Sequence[str]) -> None:

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from distill.training.recipes import Recipe
+from index.embedders.base import Embedder
 from index.errors import UsageError
 from index.teachers.cost import check_price
 
@@ -74,7 +75,7 @@ class Options:
     queries: tuple[str, ...] = ()
     also: tuple[str, ...] = ()  # photos to ask about before all others, as for `find_images`
     exclude: tuple[str, ...] = ()  # names that are left out of the pool, as for `find_images`
-    helpers: tuple[str, ...] = ()  # free networks that help to predict answers, as for `open_embedder`
+    helpers: tuple[str | Embedder, ...] = ()  # free networks that help to predict answers, open or as specs
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "helpers", check_helpers(self.helpers))
@@ -97,16 +98,23 @@ class Options:
         check_price(self.price)
         find_weights(self.weights)
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All of it for run.json; of helpers their specs."""
+        helpers = tuple(one if isinstance(one, str) else one.spec for one in self.helpers)
+        return {**asdict(replace(self, helpers=())), "helpers": helpers}
 
-def check_helpers(given: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
-    """Name each of some helpers, or of one, once; UsageError if one is nothing or may cost money."""
+
+def check_helpers(given: str | Path | Sequence[str | Path | Embedder]) -> tuple[str | Embedder, ...]:
+    """Keep each of some helpers, or of one, once; UsageError if one is nothing or may cost money."""
     several = [given] if isinstance(given, str | Path) else given
-    for spec in (names := tuple(dict.fromkeys(map(str, several)))):
+    kept = dict.fromkeys(str(one) if isinstance(one, str | Path) else one for one in several)
+    for spec in [one for one in kept if isinstance(one, str)]:
         if not spec:
             raise UsageError("--helper takes an ONNX file, a file of vectors or file.py:function.")
         if spec.startswith(("http://", "https://")):
             raise UsageError(f"--helper sees every photo: {spec} may cost money. Give a file or a function.")
-    return names
+    return tuple(kept)
 
 
 def check_student(name: str) -> None:

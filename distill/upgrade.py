@@ -80,11 +80,7 @@ def upgrade_index(index: Index, teacher: Embedder, ledger: Ledger, out: Path, op
 
 
 def upgrade_by_name(path: Path, teacher: TeacherSpec, out: Path, options: Options) -> Upgraded:
-    """Do as `upgrade_index`, by names; the new student has the options of the one that made the index.
-
-    Raises:
-        RetrievalError: As `upgrade_index`, and where the index, the teacher or the ledger cannot be used.
-    """
+    """Do as `upgrade_index`, by names; the new student has the options of the one that made the index."""
     index = Index(path)
     if index.manifest.spaces["student"].bits:
         raise UsageError(f"{index} holds codes, which a new student cannot search. Index its images again.")

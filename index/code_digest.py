@@ -70,11 +70,7 @@ def _module_of(value: Any) -> ModuleType | None:
 
 
 def digest_function(function: Any, name: str) -> str:
-    """Identify a function by its code, and by that of the functions and classes beside it that it names.
-
-    Raises:
-        UsageError: It is no plain function, or its code cannot be found.
-    """
+    """Identify a function by its code, and that of what it names beside it; UsageError if it has none."""
     texts: dict[str, str] = {}
     waiting = [function] if inspect.isfunction(function) else []
     try:

@@ -11,13 +11,7 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 def choose_provider(device: str, available: Sequence[str], gpus: int) -> str:
-    """Choose one of the execution providers that this build of ONNX Runtime has available.
-
-    `gpus` is how many the driver sees: the GPU build lists its provider without any.
-
-    Raises:
-        UsageError: `device` is unknown, or is `cuda` where that cannot be.
-    """
+    """Choose an execution provider that ONNX Runtime has, with so many GPUs; UsageError if there is none."""
     if device not in get_args(Device):
         raise UsageError(f"No device {device!r}. Give one of {', '.join(get_args(Device))}.")
     if device in ("cpu", "openvino"):  # whose part is in `embedders/openvino.py`

@@ -45,7 +45,6 @@ class Duplicates:
         return asdict(self)
 
     def __str__(self) -> str:
-        """Format a line an image, a group after the other."""
         spare = sum(len(near.paths) for group in self.groups for near in group) - len(self.groups)
         lines = [
             f"{count(len(self.groups), 'group')} within {self.radius:.4f}; "
@@ -72,9 +71,12 @@ def list_duplicates(where: str | Path, space: str = "student", radius: float | N
     if radius is not None and not 0 <= radius <= 2:
         raise UsageError(f"--radius is a cosine distance between 0 and 2, not {radius}.")
     least = _measure(index, space) if radius is None else 1 - radius
-    groups = [
-        [_near(index, item, 1 - score) for item, score in group] for group in group_near(index, space, least)
-    ]
+    groups = []
+    for group in group_near(index, space, least):
+        entries = [(item, round(max(1 - score, 0.0), 6), index.items[item]) for item, score in group]
+        groups.append(
+            [Near(i, far, item.name, [file.path for file in item.files]) for i, far, item in entries]
+        )
     return Duplicates(round(1 - least, 6), len(index), groups)
 
 
@@ -154,8 +156,3 @@ def fold_near(index: Store, ids: Sequence[int], least: float) -> dict[int, int]:
                 first[item] = ids[other]
                 break
     return first
-
-
-def _near(index: Store, item: int, distance: float) -> Near:
-    entry = index.items[item]
-    return Near(item, round(max(distance, 0.0), 6), entry.name, [file.path for file in entry.files])

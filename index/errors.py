@@ -16,6 +16,10 @@ class UsageError(RetrievalError):
     exit_code = 2
 
 
+class NoMatchError(UsageError):
+    """A filter that no image passes."""
+
+
 class ImageError(RetrievalError):
     """An image that cannot be read. Its message is the reason alone, without the image's name."""
 
@@ -54,6 +58,12 @@ class UnansweredError(RetrievalError):
     def __init__(self, message: str, reasons: Mapping[int, str]) -> None:
         super().__init__(message)
         self.reasons = reasons
+
+
+def in_line(error: BaseException, named: bool = True, most: int = 300) -> str:
+    """Say in one line what others have raised, `named` by its class; cut after so many characters."""
+    said = " ".join(str(error).split())
+    return (f"{type(error).__name__}: {said}" if named else said)[:most]
 
 
 @contextmanager

@@ -25,11 +25,7 @@ class Examples:
 
 
 def rocchio(queries: Vectors, like: Vectors, unlike: Vectors) -> Vectors:
-    """Move `(n, dim)` queries by the means of `(m, dim)` examples; codes count as the floats of their signs.
-
-    Raises:
-        UsageError: Nothing is left of a query.
-    """
+    """Move `(n, dim)` queries by means of `(m, dim)` examples, codes as signs; else UsageError."""
     moved = as_floats(queries).copy()
     for rows, weight in ((like, LIKE), (unlike, -UNLIKE)):
         if len(rows):

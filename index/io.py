@@ -89,10 +89,7 @@ def explain_disk(folder: Path) -> Iterator[None]:
 
 
 def chunks(vectors: Vectors, rows: int) -> Iterator[Vectors]:
-    """Yield `(n, dim)` vectors so many rows at a time, contiguous; to be used before the next are asked for.
-
-    They are in memory, or mapped from a file that is only read.
-    """
+    """Yield `(n, dim)` vectors so many rows at a time, contiguous, to be used before the next."""
     for start in range(0, len(vectors), rows):
         yield np.ascontiguousarray(vectors[start : start + rows])
         forget(vectors)
@@ -118,7 +115,6 @@ class Release:
     """Lets go, now and then, of what was read of a mapped file: a server would come to hold all of it."""
 
     def __init__(self, mapped: Vectors | mmap.mmap) -> None:
-        """Take what is mapped."""
         self._mapped, self._last = mapped, monotonic()
 
     def __call__(self, now: bool = False) -> None:

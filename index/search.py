@@ -76,11 +76,7 @@ class Searcher:
     def __init__(
         self, index: Store, student: Embedder, teacher: Embedder | None = None, device: str = "auto"
     ) -> None:
-        """Join an index and the models that made it; the device is where FAISS searches.
-
-        Raises:
-            UsageError: A model is not the one that made the index.
-        """
+        """Join an index and the models that made it, else UsageError; the device is where FAISS searches."""
         self.index = index
         self.models: dict[str, Embedder] = {"student": student}
         if teacher is not None and "teacher" in index.manifest.spaces:
@@ -91,6 +87,7 @@ class Searcher:
         self.teacher_missing = "" if "teacher" in self.models else alone  # why there is none
         self.text: TextQueries | None = None  # makes queries of words, if that was asked for
         self.reranker: Reranker | None = None  # orders again in the teacher's place, if that was asked for
+        self.ranker_missing = ""  # why there is none, if the student was taught by one
         self.device = device
         self._spaces: dict[str, Searchable] = {}
         self._lock = Lock()
@@ -121,6 +118,12 @@ class Searcher:
         if self.text is None:
             return []
         return [mode for mode in self.stored_modes if self.text.space or mode == "teacher"]
+
+    def why_not(self, mode: str) -> str:
+        """Why there is no such mode; empty where that is not for lack of a teacher or a ranker."""
+        if mode in self.modes or mode not in (*MODES, RERANK):
+            return ""
+        return " ".join(filter(None, [self.teacher_missing, self.ranker_missing if mode == RERANK else ""]))
 
     def decode_side(self, mode: str = "") -> int:
         """How wide and high, in pixels, a photo must at least be decoded for a mode, or else for all."""
@@ -182,6 +185,10 @@ class Searcher:
         files = [image_at(item.path, item.name, self.index.allowed) for item in items]
         return self.reranker.order(photo, files, [item.digest for item in items])
 
+    def digests_of(self, ids: Ids) -> list[str]:
+        """The content digests of `(n,)` items."""
+        return [self.index.items[item].digest for item in ids.tolist()]
+
     def find_text(self, text: Text, mode: str, k: int, filter: Filter | None = None) -> Found:
         """Embed words and search with them, as `find`, in one of `text_modes`: they stand for either query.
 
@@ -236,7 +243,7 @@ class Searcher:
         depth = min(k + max(map(len, exclude)), len(self.index)) if exclude else k
         scores, ids = self.open_space(MODES[mode][1]).search(vectors, depth, self.index.keep(filter))
         if filter.selects and not np.count_nonzero(ids >= 0):  # of a server, which filters by itself
-            raise filter.matches_nothing(self.index.columns)
+            raise self.index.matches_nothing(filter)
         return _ranked(scores, ids, k, exclude, filter)
 
     def _embed(self, name: str, photos: Sequence[Photo], examples: Examples = NO_EXAMPLES) -> Vectors:
@@ -245,7 +252,6 @@ class Searcher:
         return self._move(name, vectors, examples)
 
     def _move(self, name: str, vectors: Vectors, examples: Examples) -> Vectors:
-        """Move queries of a model as examples tell."""
         if not examples:
             return vectors
         return rocchio(vectors, self._rows(name, examples.like), self._rows(name, examples.unlike))
@@ -258,7 +264,6 @@ class Searcher:
         return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
 
     def _ids(self, images: Sequence[Photo | int]) -> list[int]:
-        """The items that some images are."""
         known = self.index.ids_by_digest
         own = ([each] if isinstance(each, int) else known.get(each.digest, []) for each in images)
         return [item for some in own for item in some]
@@ -332,6 +337,7 @@ def open_searcher(
     The teacher is where it is now; without a spec, where and how it was, if it is a file: an address or a
     callable must be given again. One that is only remembered may be gone: then the student searches alone,
     and `teacher_missing` says why. Queries to a paid teacher go into its ledger and count against the budget.
+    So it is with the ranker that the student was taught by, where no teacher is there to order results again.
 
     Raises:
         UsageError: No index there, or a model is not the one that made it.
@@ -340,8 +346,13 @@ def open_searcher(
     searcher = _open_models(index, teacher, device, with_teacher)
     if text is not None:
         searcher.text = _open_text(index, text, device)
+    known = RankerSpec.remembered(index.read_run())
     if ranker is not None:
+        if known and ranker.spec == known.spec and ranker.options == EmbedderOptions():
+            ranker = replace(ranker, options=known.options, orders_only=known.orders_only)
         searcher.reranker = ranker.open_reranker(device)
+    elif known and with_teacher and RERANK not in searcher.modes:
+        searcher.reranker, searcher.ranker_missing = known.reopen(device, index.remote)
     return searcher
 
 
@@ -367,8 +378,11 @@ def _open_models(index: Store, teacher: TeacherSpec | None, device: str, with_te
     made = index.manifest.spaces["student"]
     student = open_student(index.model_file, device, bits=made.bits, floats=bool(made.rescore))
     searcher = Searcher(index, student, None, device)
-    given = teacher or TeacherSpec()
-    asked = _remember(index, given)
+    given = asked = teacher or TeacherSpec()
+    manifest = index.manifest
+    if given.spec in (None, manifest.teacher) and given.options == EmbedderOptions():  # as it was
+        options = EmbedderOptions(**manifest.teacher_options)
+        asked = replace(given, spec=manifest.teacher, options=options)
     if asked.spec is None or not with_teacher:
         return searcher
     if not given.spec and (index.remote or not is_file_spec(asked.spec)):
@@ -382,11 +396,3 @@ def _open_models(index: Store, teacher: TeacherSpec | None, device: str, with_te
             raise
         searcher.teacher_missing = f"{reason} Give --teacher."
         return searcher
-
-
-def _remember(index: Store, given: TeacherSpec) -> TeacherSpec:
-    """Fill in what is not given of the teacher that the index was made with."""
-    manifest = index.manifest
-    if given.spec not in (None, manifest.teacher) or given.options != EmbedderOptions():
-        return given
-    return replace(given, spec=manifest.teacher, options=EmbedderOptions(**manifest.teacher_options))

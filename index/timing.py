@@ -10,11 +10,7 @@ from numpy.typing import NDArray
 def time_in_turns(
     works: Sequence[Callable[[], object]], rounds: int, warm_up: int = 1, share: float = 0.5
 ) -> NDArray[np.float64]:
-    """Milliseconds of each piece of work, in turns, so that a busy machine slows all alike.
-
-    They are those that a share of the rounds does not pass: their median, or nearly the least, which another
-    program on the same machine changes less.
-    """
+    """Time works in turns, which a busy machine slows alike: milliseconds, at a quantile of rounds."""
     seconds = []
     for _ in range(warm_up + rounds):
         marks = [perf_counter()]

@@ -42,10 +42,7 @@ class VectorType:
         return np.ascontiguousarray(rows, self.stored).tobytes()
 
     def similarity(self, queries: Vectors, rows: Vectors) -> Scores:
-        """Compare each of `(n, dim)` queries with each of `(m, dim)` rows, and return `(n, m)` scores.
-
-        Codes may be compared with the `(n, bits)` floats that other codes are the signs of.
-        """
+        """Compare `(n, dim)` queries, of codes or of their floats, with `(m, dim)` rows: `(n, m)` scores."""
         if self == CODES:
             signs, bits = unpack(rows), np.float32(8 * rows.shape[1])
             if is_float(queries):
@@ -64,15 +61,20 @@ class VectorType:
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
 
+    def order_each(self, queries: Vectors, ids: Ids, k: int, fetch: Callable[[Ids], Vectors]) -> Scored:
+        """As `order_again`, a query at a time."""
+        found = [
+            self.order_again(query[None], line[None], k, fetch)
+            for query, line in zip(queries, ids, strict=True)
+        ]
+        scores, best = map(np.concatenate, zip(*found, strict=True))
+        return scores, best
+
     def is_damaged(self, rows: Vectors) -> NDArray[np.bool_]:
         """Which of `(n, dim)` rows are no vectors of this type: `(n,)`. Codes all are."""
         if self == CODES:
             return np.zeros(len(rows), bool)
         return ~(np.abs(np.linalg.norm(rows, axis=1) - 1) < 1e-3)  # also true for NaN
-
-    def explain_damage(self, row: Vectors) -> str:
-        """Say what is wrong with a `(dim,)` row that is damaged."""
-        return f"a vector of length {np.linalg.norm(row):.3g}, not 1"
 
 
 KNOWN = {("float32", "inner_product"), ("uint8", "hamming")}

@@ -1,5 +1,6 @@
 """The module that programs import, and the lines in the README that use it."""
 
+import json
 import logging
 import re
 import shutil
@@ -15,8 +16,11 @@ from PIL import Image
 import retrieval
 from index.arguments import read_value
 from index.build.pipeline import build_index
+from index.embedders.callable import CallableEmbedder
 from index.embedders.onnx import OnnxEmbedder
+from index.embedders.options import EmbedderOptions
 from index.evaluation.rankings import gallery_agreement
+from index.io import file_digest
 from index.python_words import name_arguments
 
 TINY = {"student": "test_efficientnet", "weights": "none", "size": 32, "dim": 6, "device": "cpu", "steps": 2}
@@ -115,6 +119,43 @@ def test_vectors_with_ids_teach(folder, tmp_path, student_file, monkeypatch):
     assert index.searcher.index.rows("teacher").shape == (12, 5)
     with pytest.raises(retrieval.UsageError, match="n ids"):
         retrieval.build_index(folder, student_file, teacher=(names[:3], vectors), out=tmp_path / "idx")
+
+
+def test_a_ranker_is_given_as_a_teacher_is(folder, tmp_path, student_file, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    retrieval.build_index(folder, student_file, out=tmp_path / "idx", progress=False)
+
+    def last(query: Image.Image, candidates: list[Image.Image]) -> list[int]:
+        return list(range(len(candidates)))[::-1]
+
+    last.key = "1"
+    index = retrieval.open_index(tmp_path / "idx", ranker=retrieval.Teacher(last, budget=20))
+    assert index.modes == ["student", "rerank"]
+    plain = [hit.name for hit in index.search(picture(50), k=12)]
+    # Two windows of ten, each turned round: the last ten, then the first ten.
+    turned = [*plain[4:], plain[1], plain[0]]
+    assert [hit.name for hit in index.search(picture(50), mode="rerank")] == turned
+    with pytest.raises(retrieval.BudgetError, match="needs up to 2 lists, and 0 of the budget of 0"):
+        retrieval.open_index(tmp_path / "idx", ranker=last).search(picture(51), mode="rerank")
+    with pytest.raises(retrieval.UsageError, match=r"^teacher and ranker do not go together"):
+        retrieval.open_index(tmp_path / "idx", ranker=last, teacher=last)
+    with pytest.raises(retrieval.UsageError, match=r"^nothing\.csv does not exist\. Give the address"):
+        retrieval.open_index(tmp_path / "idx", ranker="nothing.csv")
+
+
+def test_a_helper_may_be_what_a_teacher_may_be(folder, tmp_path, teacher_file, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model = MeanColours()
+    vectors = [f"{i}.png" for i in range(10)] + ["more/10.jpg", "more/11.jpg"], np.eye(12)
+    out = tmp_path / "student"
+    retrieval.distill(
+        folder, teacher=teacher_file, budget=12, out=out, helpers=[model, vectors], progress=False, **TINY
+    )
+    run = json.loads((out / "run.json").read_text())
+    names, keys = run["options"]["helpers"], run["helpers"]
+    assert names[0].endswith(":MeanColours")
+    assert names[1].endswith(".npz")
+    assert keys == [CallableEmbedder(model, EmbedderOptions()).key, f"vectors:{file_digest(Path(names[1]))}"]
 
 
 @pytest.mark.parametrize(
@@ -218,6 +259,9 @@ def test_the_module_is_the_command():
         ({"bits": "64"}, r"^bits must be a whole number, not '64'\.$"),
         ({"dim": True}, r"^dim must be a whole number, not True\.$"),
         ({"price": "1"}, r"^price must be a number, not '1'\.$"),
+        ({"helpers": 5}, r"not 5\.$"),
+        ({"helpers": "https://host/v1"}, r"^helper sees every photo: https://host/v1 may cost money\."),
+        ({"helpers": [""]}, r"^helper takes an ONNX file"),
         ({"variants": "fp8"}, r"^No variant 'fp8'"),
         ({"variants": 8}, r"^variants must be text, or several, not 8\.$"),
         ({"foo": 1}, r"unexpected keyword argument 'foo'\. There are budget, student, "),

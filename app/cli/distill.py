@@ -232,11 +232,13 @@ def quantize(
 ) -> None:
     """Make fp16 and int8 copies that rank alike, or binary codes."""
     from distill.model.codes import append_codes_by_name
-    from distill.model.quantize import make_variants_by_name
+    from distill.model.quantize import check_request, make_variants_by_name
 
-    if bits:
-        typer.echo(append_codes_by_name(student, images, bits))
     names = (variants or "fp16,int8").split(",") if variants or not bits else ()
+    if bits:
+        if names:
+            check_request(student, images, names, queries or ())
+        typer.echo(append_codes_by_name(student, images, bits))
     for made in make_variants_by_name(student, images, names, queries or ()) if names else ():
         typer.echo(str(made))
 

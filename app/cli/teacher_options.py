@@ -52,11 +52,7 @@ def describe_ranker(
     teacher: str | None,
     modes: Sequence[str] | None = None,
 ) -> "RankerSpec | None":
-    """Read what a command line says of a ranker, if it names one.
-
-    Raises:
-        UsageError: A teacher is named, too, or the modes that are asked for leave it nothing to do.
-    """
+    """Read what a command line says of a ranker; UsageError beside a teacher, or with nothing left to do."""
     from index.rankers.registry import RankerSpec
 
     if name and teacher:

@@ -14,22 +14,16 @@ Progress = Callable[[float], None]
 
 
 class Background(Generic[T]):
-    """Does work once and keeps its result for everyone who asks.
-
-    Attributes:
-        done: Share of the work that is done, from 0 to 1.
-        result: What it brought; None before it has ended.
-        error: Why it failed; empty if it did not.
-    """
+    """Does work once and keeps its result for everyone who asks."""
 
     def __init__(self, work: Callable[[Progress], T]) -> None:
         """Take the work, which is given a function to report its progress to, and do not start it yet."""
         self._work = work
         self._lock = Lock()
         self._thread: Thread | None = None
-        self.done = 0.0
-        self.result: T | None = None
-        self.error = ""
+        self.done = 0.0  # share of the work that is done, from 0 to 1
+        self.result: T | None = None  # what it brought; None before it has ended
+        self.error = ""  # why it failed; empty if it did not
 
     @property
     def ended(self) -> bool:

@@ -6,7 +6,6 @@ from pathlib import Path
 from app.page.blind_vote.tab import build_blind_tab
 from app.page.disagreements.tab import build_disagreements_tab
 from app.page.map.tab import build_map_tab
-from app.page.report.logic import read_run
 from app.page.report.tab import build_report_tab
 from app.page.search.tab import build_search_tab
 from app.page.views import NO_LINKS, ROVE, add_html, render_heading
@@ -37,7 +36,7 @@ def build_page(
     Context.id = 0  # an open page names parts by number: after an index is replaced they must be the same
     with gr.Blocks(title="retrieval", analytics_enabled=False, fill_width=True) as page:
         script = "" if shop else ROVE.read_text() + Path(__file__).with_name("tabs.js").read_text()
-        heading = render_heading(searcher.index, read_run(searcher.index), links, not shop)
+        heading = render_heading(searcher.index, searcher.index.read_run(), links, not shop)
         gr.HTML(heading, js_on_load=script, elem_classes="heading", apply_default_css=False)
         if shop:
             build_search_tab(searcher, labels=labels, shop=True)

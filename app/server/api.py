@@ -10,15 +10,17 @@ from io import BytesIO, StringIO
 from time import perf_counter
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
+import numpy as np
+
 from app.server.concurrency import TEXT, BusyError, SharedSearcher
 from app.server.metrics import STAGES
 from index.embedders.http_formats import read_input
-from index.errors import BudgetError, ImageError, RetrievalError, UsageError, needs
+from index.errors import BudgetError, ImageError, NoMatchError, RetrievalError, UsageError, needs
 from index.feedback import Examples
 from index.html import load
 from index.images.decode import Photo, decode
 from index.images.sources import image_at
-from index.search import MODES, NO_EXAMPLES, RERANK, Results
+from index.search import NO_EXAMPLES, RERANK, Found, Results
 from index.stores.base import Store
 from index.stores.filters import Filter, parse_where
 from index.text.models import LONGEST, Text
@@ -51,6 +53,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {  # what every route may answer
 }
 IDS = r"(\d{1,11}(,\d{1,11})*)?"  # as 3,5
 MOST_RESULTS = 500
+NOTHING = Found(Results(np.empty((1, 0), np.int64), np.empty((1, 0), np.float32)), 0.0, 0.0)
 T = TypeVar("T")
 Label = Callable[[int], dict[str, str]]  # title, caption and link of an item, as far as it has them
 Mode = Annotated[str, Query(max_length=20)]
@@ -106,7 +109,7 @@ def search_photo(
     start = perf_counter()
     photo = _decode(searcher, data, name, mode)
     decoded = perf_counter() - start
-    found = searcher.find([photo], mode, k, _read_filter(where), examples)
+    found = _or_nothing(lambda: searcher.find([photo], mode, k, _read_filter(where), examples), NOTHING)
     seconds = {"decode": decoded, "embed": found.embed_seconds, "search": found.search_seconds}
     query = {"name": name, "width": photo.width, "height": photo.height}
     return _answer(query, mode, seconds, found.results, searcher.index)
@@ -129,7 +132,9 @@ def search_item(
         data, _ = image_at(entry.path, entry.name, index.allowed).read()
         return search_photo(searcher, data, entry.name, mode, k, where, examples)
     start = perf_counter()
-    results = searcher.search_items([item], mode, k, _read_filter(where), examples)
+    results = _or_nothing(
+        lambda: searcher.search_items([item], mode, k, _read_filter(where), examples), NOTHING.results
+    )
     seconds = perf_counter() - start
     STAGES.labels("search", mode).observe(seconds)
     query = {"id": item, "name": index.items[item].name}
@@ -139,9 +144,17 @@ def search_item(
 def search_text(searcher: SharedSearcher, words: str, mode: str, k: int, where: str = "") -> Answer:
     """Search by words; raises as `SharedSearcher.find_text`."""
     text = Text(words)
-    found = searcher.find_text(text, mode, k, _read_filter(where))
+    found = _or_nothing(lambda: searcher.find_text(text, mode, k, _read_filter(where)), NOTHING)
     seconds = {"embed": found.embed_seconds, "search": found.search_seconds}
     return _answer({"text": text.words}, mode, seconds, found.results, searcher.index)
+
+
+def _or_nothing(search: Callable[[], T], nothing: T) -> T:
+    """Search; a filter that no image passes is answered too."""
+    try:
+        return search()
+    except NoMatchError:
+        return nothing
 
 
 def _read_filter(where: str) -> Filter | None:
@@ -258,8 +271,8 @@ def read_examples(index: Store, like: str, unlike: str) -> Examples:
 def require_mode(searcher: SharedSearcher, mode: str) -> None:
     """Raise UsageError, naming those there are, for a mode that this index and these models do not have."""
     if mode not in searcher.modes:
-        missing = f" {searcher.teacher_missing}" if mode in MODES and searcher.teacher_missing else ""
-        raise UsageError(f"No mode {mode!r} here, only {', '.join(searcher.modes)}.{missing}")
+        only = f"No mode {mode!r} here, only {', '.join(searcher.modes)}. {searcher.why_not(mode)}"
+        raise UsageError(only.rstrip())
 
 
 def api_help(base_url: str, modes: Sequence[str], text_modes: Sequence[str] = ()) -> str:

@@ -50,6 +50,8 @@ CSS = [charts.COLOURS, PAGE / "page.css", PAGE / "tabs.css", charts.STYLE]
 ICON = PAGE / "icon.svg"
 WIDGET = Path(__file__).with_name("widget.js").read_bytes()  # puts the search into pages elsewhere
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+PAGE_ANSWER = {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}}
+LOCAL = {"get": {"description": "Search in the visitor's browser.", "responses": {"200": PAGE_ANSWER}}}
 POLL_SECONDS = 1.0  # seconds between two looks whether the index was written again
 SHUTDOWN_SECONDS = 5  # seconds that requests in flight are given once the server is to stop
 PASSWORD = "RETRIEVAL_AUTH"  # the environment variable  # noqa: S105
@@ -162,11 +164,6 @@ def build_app(
     app.include_router(build_pictures(pictures))
     app.include_router(build_api(shared, partial(labels.of, shared.index)))
     app.include_router(build_embeddings(shared))
-    if shown.local:
-        from app.server.local import build_local
-
-        app.add_api_route("/local", lambda: RedirectResponse("local/"), include_in_schema=False)
-        app.mount("/local", build_local(searcher, labels.title, cache))
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -178,8 +175,9 @@ def build_app(
         """Say that the server runs; the only route that asks for no password."""
         return {"status": "ok"}
 
-    @app.get("/widget.js", include_in_schema=False)
+    @app.get("/widget.js", response_class=Response, responses={200: {"content": {"text/javascript": {}}}})
     async def widget() -> Response:
+        """Give the script that puts the search into a page elsewhere."""
         return Response(WIDGET, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
 
     @app.get("/docs", include_in_schema=False)
@@ -196,6 +194,12 @@ def build_app(
         first = error.errors()[0]
         return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}."}, 422)
 
+    if shown.local:
+        from app.server.local import build_local
+
+        app.add_api_route("/local", lambda: RedirectResponse("local/"), include_in_schema=False)
+        app.mount("/local", build_local(searcher, labels.title, cache))
+        app.openapi()["paths"]["/local/"] = LOCAL
     app.include_router(build_learning(learning, shared.index.path) if learning else APIRouter())
     app.add_middleware(PageCompression)
     app.add_middleware(KnownMethods, routes=list(app.routes))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from app.server.metrics import FAILED, STAGES
 from index.embedders.base import embed_checked
-from index.errors import RetrievalError, needs
+from index.errors import NoMatchError, RetrievalError, needs
 from index.feedback import Examples
 from index.images.decode import Photo
 from index.io import content_digest
@@ -49,7 +49,7 @@ class SharedSearcher(Searcher):
         models = searcher.models
         super().__init__(searcher.index, models["student"], models.get("teacher"), searcher.device)
         self.teacher_missing, self.text = searcher.teacher_missing, searcher.text
-        self.reranker = searcher.reranker
+        self.reranker, self.ranker_missing = searcher.reranker, searcher.ranker_missing
         if self.text is not None:
             models = models | {TEXT: self.text.model}
         # A teacher in a file takes every core for one call.
@@ -134,6 +134,8 @@ class SharedSearcher(Searcher):
                 yield
             finally:
                 self._turns[model].release()
+        except NoMatchError:
+            raise
         except RetrievalError:
             FAILED.labels(mode).inc()
             raise

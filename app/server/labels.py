@@ -13,17 +13,11 @@ FOLLOWED = re.compile(r"https?://\S+", re.IGNORECASE)  # what may be a link: met
 
 @dataclass(frozen=True)
 class Labels:
-    """Columns of the metadata that label images; empty for none.
+    """Columns of the metadata that label images; empty for none."""
 
-    Attributes:
-        title: What names them, in place of their file names.
-        caption: What stands below, as their prices.
-        link: The http(s) addresses that they lead to.
-    """
-
-    title: str = ""
-    caption: str = ""
-    link: str = ""
+    title: str = ""  # what names them, in place of their file names
+    caption: str = ""  # what stands below, as their prices
+    link: str = ""  # the http(s) addresses that they lead to
 
     def require_columns(self, known: Collection[str]) -> None:
         """Raise UsageError, with those there are, for a column that the metadata does not have."""

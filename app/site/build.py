@@ -34,25 +34,16 @@ LOOK = "Look at it: python -m http.server -d"
 
 @dataclass(frozen=True)
 class SiteOptions:
-    """What a site has.
+    """What a site has."""
 
-    Attributes:
-        title: What it is called; empty takes the name of the index.
-        title_column: Column of the metadata that names photos; empty takes the file name.
-        link_column: Column with the address that a photo leads to, if any.
-        pictures: Address of pictures that lie elsewhere; `{name}`, `{digest}` and `{COLUMN}` are filled in.
-        large: Whether there are pictures for the large view, too.
-        runtime: Folder with a runtime of the user's own.
-        update: Whether a site that is there is brought up to date.
-    """
-
-    title: str = ""
-    title_column: str = ""
-    link_column: str = ""
+    title: str = ""  # what it is called; empty takes the name of the index
+    title_column: str = ""  # column of the metadata that names photos; empty takes the file name
+    link_column: str = ""  # column with the address that a photo leads to, if any
+    # Address of pictures that lie elsewhere; `{name}`, `{digest}` and `{COLUMN}` are filled in
     pictures: str = ""
-    large: bool = True
-    runtime: Path | None = None
-    update: bool = False
+    large: bool = True  # whether there are pictures for the large view, too
+    runtime: Path | None = None  # folder with a runtime of the user's own
+    update: bool = False  # whether a site that is there is brought up to date
 
     def over(self, manifest: dict[str, Any]) -> "SiteOptions":
         """Take what is not given from the manifest of the site as it was."""

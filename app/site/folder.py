@@ -16,11 +16,7 @@ class SiteFolder:
     """Writes what is not there yet; what is named no more goes when the new manifest is in place."""
 
     def __init__(self, path: Path, update: bool = False) -> None:
-        """Take a folder that is empty, or with `update` a site.
-
-        Raises:
-            UsageError: It is something else.
-        """
+        """Take a folder that is empty, or with `update` a site; UsageError if it is something else."""
         self.path = path
         self.manifest = _read_manifest(path)  # of the site that is there; empty without one
         self.written = 0  # bytes

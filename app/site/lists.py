@@ -40,19 +40,12 @@ def is_large(index: Store) -> bool:
 
 @dataclass(frozen=True)
 class Lists:
-    """Which photos lie together.
+    """Which photos lie together."""
 
-    Attributes:
-        centres: `(lists, dim)` rows that the photos of each list are near, as the site has them.
-        places: `(photos,)` list of each item.
-        visits: How many lists a search visits.
-        recall: Share of the ten nearest of photos of the gallery that lie in those.
-    """
-
-    centres: Vectors
-    places: Ids
-    visits: int
-    recall: float
+    centres: Vectors  # `(lists, dim)` rows that the photos of each list are near, as the site has them
+    places: Ids  # `(photos,)` list of each item
+    visits: int  # how many lists a search visits
+    recall: float  # share of the ten nearest of photos of the gallery that lie in those
 
     @classmethod
     def of(cls, index: Store, known: Vectors | None = None) -> "Lists":

@@ -21,10 +21,7 @@ NAMES = {SMALL: f"{DATA}/pictures/{{digest}}.s.webp", LARGE: f"{DATA}/pictures/{
 
 
 def write_pictures(folder: SiteFolder, items: Sequence[Item], large: bool = True) -> dict[str, str]:
-    """Write the pictures that are not there, and return the templates of their names.
-
-    A photo that is gone, or has changed since it was indexed, has none; that is noted.
-    """
+    """Write pictures that are not there, note photos that are gone, and return templates of the names."""
     sizes = (SMALL, LARGE) if large else (SMALL,)
 
     def make(item: Item) -> dict[str, bytes] | str:

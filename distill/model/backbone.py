@@ -101,10 +101,7 @@ class Backbone(nn.Module):
             ) from error
 
     def fold_batch_norm(self) -> None:
-        """Make the statistics of batch normalisation part of the weights, so that they stay as they are.
-
-        A few hundred images are too few to estimate them again.
-        """
+        """Fold batch normalisation into the weights: a few hundred images are too few to estimate it."""
         fold_batch_norm(self.eval(), torch.zeros(1, self.side, self.side, 3, dtype=torch.uint8))
 
     def freeze_early(self, reduction: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import onnx
@@ -112,13 +113,22 @@ def make_variants_by_name(
         UsageError: No student folder, no such variant, or no source has an image.
         RetrievalError: As `make_variants`.
     """
-    check_variants(names)
     student = OnnxEmbedder(folder / "student.onnx", "cpu")
-    run = read_run(folder)
+    run = check_request(folder, sources, names, queries)
     pixels = read_pixels(student, sources, CALIBRATION + GATE)
     made = make_variants(student, pixels, names, read_pixels(student, queries, GATE) if queries else None)
     write_run(folder, {**run, "variants": [asdict(variant) for variant in made]})
     return made
+
+
+def check_request(
+    folder: Path, sources: Sequence[Source], names: Sequence[str], queries: Sequence[Source] = ()
+) -> dict[str, Any]:
+    """Read the run of a student folder; raises as `make_variants_by_name` for what shows before any work."""
+    check_variants(names)
+    run = read_run(folder)
+    check_enough(len(find_images(sources)), len(find_images(queries)) if queries else None)
+    return run
 
 
 def check_enough(images: int, queries: int | None = None) -> None:

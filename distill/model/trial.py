@@ -41,10 +41,7 @@ CODE = (
 
 
 def try_out(student: str, size: int, dim: int, stages: int | None, device: str) -> None:
-    """Find out whether a student can be trained and exported; what was found out once is remembered.
-
-    Arguments are as in `Options`. Raises UsageError, with the reason, if it cannot.
-    """
+    """Find out, once, whether a student of such `Options` can be trained and exported; UsageError if not."""
     if student.startswith(KNOWN):
         return
     wanted = json.dumps([student, size, dim, stages, device])

@@ -1,5 +1,6 @@
 """From a teacher that only ranks to a file of vectors: choose lists, ask, learn, tell how well, write."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from distill.pool import extract_features
 from distill.ranking.learn import Agreement, Answered, learn, start_from
 from distill.ranking.lists import plan_lists, reverse
 from distill.training.device import open_fabric
-from index.embedders.vectors_file import check_place, write_vectors
+from index.embedders.vectors_file import RANKER, REMARKS, check_place, write_vectors
 from index.errors import RetrievalError
 from index.images.file import ImageFile
 from index.images.sources import Source, find_images
@@ -117,8 +118,8 @@ def judge(
         out, len(start), len(found), own, before, after, int(held.sum()),
         learnt.pull is not None, len(lists) - len(found),
     )  # fmt: skip
-    digests, remarks = [*pool.digests, *pool.others], judged.describe_teacher(ranker.name)
-    write_vectors(out, start.shape[1], [(digests, learnt.vectors)], remarks)
+    notes = {REMARKS: judged.describe_teacher(ranker.name), RANKER: json.dumps(ranker.facts)}
+    write_vectors(out, start.shape[1], [([*pool.digests, *pool.others], learnt.vectors)], notes)
     return judged
 
 

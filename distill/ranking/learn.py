@@ -131,10 +131,7 @@ def learn(start: NDArray[np.float32], lists: Answered, seed: int = 0, loss: Loss
 def fit(
     start: NDArray[np.float32], lists: Answered, pull: float, loss: Loss = list_mle
 ) -> NDArray[np.float32]:
-    """Fit a map.
-
-    From `(pool, dim)` unit rows to such rows; `pull` weighs the squared distance from the identity.
-    """
+    """Fit a map of `(pool, dim)` unit rows to such rows; `pull` weighs its squared distance from identity."""
     used, inverse = np.unique(lists.rows, return_inverse=True)
     points, places = torch.from_numpy(start[used]), torch.from_numpy(inverse.reshape(lists.rows.shape))
     weights = torch.from_numpy(lists.weights)

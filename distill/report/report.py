@@ -19,9 +19,8 @@ from index.html import load
 from index.images.decode import encode
 from index.io import atomic_write
 from index.progress import count
+from index.stores.records import RUN
 from index.teachers.cost import format_seconds
-
-RUN = "run.json"
 
 STRIPS = 8  # queries shown, from the worst agreement to the best
 SHOWN = 6  # places of each list

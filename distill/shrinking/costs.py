@@ -172,10 +172,7 @@ def _time(inner: Sequence[Inner], widths: Sequence[Sequence[int]], shapes: Shape
 
 
 def _time_alone(works: Sequence[Callable[[], object]]) -> list[float]:
-    """Measure milliseconds of each piece of work, by itself for a while, its data at hand as in use.
-
-    Of several passes the quickest counts, which other programs disturbed least.
-    """
+    """Time pieces of work, each by itself, its data at hand as in use: milliseconds of the quickest pass."""
     passes = [[time_in_turns([work], ROUNDS, 3, QUIET)[0] for work in works] for _ in range(PASSES)]
     return np.min(passes, axis=0).tolist()
 

@@ -92,10 +92,7 @@ class Shrinking:
 def choose_widths(
     first: Sequence[int], losses: Sequence[Sequence[float]], costs: Costs, target: float
 ) -> list[int]:
-    """Choose how many channels of each group stay, where those of least loss for what they cost go first.
-
-    Losses are of each group's channels in the order in which they would go.
-    """
+    """Choose how many channels of each group stay, by their losses, in the order they would go, and costs."""
     widths = list(first)
 
     def price(i: int) -> float:

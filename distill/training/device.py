@@ -16,11 +16,7 @@ Choice = tuple[str, str]  # accelerator, precision: Fabric's words
 
 
 def choose_accelerator(device: str, cuda: bool, bf16: bool) -> Choice:
-    """Choose Fabric's accelerator and precision, by whether torch sees a GPU that computes in bfloat16.
-
-    Raises:
-        UsageError: The device is none of `auto`, `cpu`, `cuda`, or is `cuda` where there is none.
-    """
+    """Choose Fabric's accelerator and precision, bfloat16 where a GPU has it; UsageError if there is none."""
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"No device {device!r}. Give one of auto, cpu, cuda.")
     if device == "cuda" and not cuda:

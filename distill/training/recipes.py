@@ -71,10 +71,7 @@ class Recipe:
 
 
 def steps_for(images: int, recipe: Recipe) -> int:
-    """Choose training steps for so many images of a pool: more for more, but each is seen less often.
-
-    The number of answers does not change them, so that students of different budgets compare.
-    """
+    """Choose training steps for so many images of a pool, whatever the budget, so that students compare."""
     return max(round(recipe.steps * math.sqrt(min(images / MANY, 1))), 20)
 
 

@@ -92,7 +92,6 @@ class _Underway:
         return digest if self._is_known(digest) else ""
 
     def end(self, part: Embedded) -> None:
-        """Add what was embedded to the journal."""
         self._journal.add(part.items, part.vectors, part.failures, part.copies)
         with self._lock:
             self._digests.difference_update(item.digest for item in part.items)
@@ -114,8 +113,6 @@ UNTOLD = 1 << 20  # bytes of a question that does not say how large it is, about
 
 
 class _Open(NamedTuple):
-    """An embedded image that lacks its answer."""
-
     item: Item
     vectors: dict[str, Vectors]
     question: Question
@@ -154,8 +151,6 @@ def ask_along(
 
 
 class _Asking:
-    """What is to be asked."""
-
     def __init__(self, paid: BudgetedTeacher, count: int, keep: Callable[[Embedded], None]) -> None:
         self.left = count  # files that are not looked at yet, at most
         self._paid, self._keep = paid, keep
@@ -196,7 +191,6 @@ class _Asking:
         return len(self._unknown) + self.left <= self._paid.budget - self._paid.ledger.spent
 
     def require_budget(self) -> None:
-        """Raise BudgetError if the budget has no room for all that is not answered."""
         if self._unknown:
             wanted, ledger = len(self._unknown) + self.left, self._paid.ledger
             Bill(wanted, 0, wanted, ledger.spent, self._paid.budget, None, None).require_budget()
@@ -210,7 +204,6 @@ class _Asking:
                 self._paid.probe(self._known)
 
     def questions(self, parts: Iterator[Embedded]) -> Iterator[Prepared[_Open]]:
-        """Yield all that is to be asked."""
         for one in self._held:
             yield one, one.question
         self._held = []

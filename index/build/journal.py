@@ -9,16 +9,18 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from index.build.journal_vectors import JournalVectors, Segment
-from index.errors import ImageError, RetrievalError, UsageError
+from index.errors import RetrievalError, UsageError
 from index.images.file import ImageFile
+from index.images.listing import facts_of
 from index.io import require_utf8
 from index.progress import count, say
 from index.stores.base import RowReader, Store
@@ -98,19 +100,8 @@ SYNC = 5.0  # seconds of work that a power cut may cost
 PAGE = 256  # files that are looked up at a time
 
 
-class Missing(NamedTuple):
-    """A file without vectors."""
-
-    place: int  # among the files to index
-    digest: str | None  # of its content, if that is known
-    doubtful: bool  # whether it may be a copy of another one
-
-
-class Journal:
-    """The unfinished run of an index folder. Who has it open is the only one to write there.
-
-    `embedded` counts the images that this run embedded, those of its life before included.
-    """
+class Journal(AbstractContextManager["Journal"]):
+    """The unfinished run of an index folder. Who has it open is the only one to write there."""
 
     def __init__(self, out: Path) -> None:
         """Open that of an index folder, which is made if it does not exist.
@@ -134,11 +125,9 @@ class Journal:
             raise RetrievalError(f"{out} cannot be written: {error}.") from error
         self._heap, self._lock = JournalVectors(self.folder), Lock()
         self._known: Store | None = None  # what is adopted as it is met
-        self._rows, self.embedded = 0, self._count_embedded()  # known before anything can break off
+        # Images that this run embedded, in its life before, too; known before anything can break off
+        self._rows, self.embedded = 0, self._count_embedded()
         self._synced = time.monotonic()
-
-    def __enter__(self) -> "Journal":
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._heap.close()
@@ -153,7 +142,11 @@ class Journal:
     @property
     def left(self) -> bool:
         """Whether a run was begun here and not completed."""
-        return self._db.execute("SELECT 1 FROM run").fetchone() is not None
+        return bool(self._run)
+
+    @property
+    def _run(self) -> dict[str, str]:
+        return dict(self._db.execute("SELECT what, value FROM run"))
 
     def start(self, identity: Mapping[str, str], resume: bool) -> None:
         """Say by name what makes the vectors, and check what a killed run has left; `resume` goes on with it.
@@ -173,7 +166,7 @@ class Journal:
                 f"{self.out} holds an unfinished run, with {count(self.embedded, 'image')} embedded. "
                 f"Go on with --resume, or remove {self.folder} to start afresh."
             )
-        left = dict(self._db.execute("SELECT what, value FROM run"))
+        left = self._run
         for what, value in identity.items():
             if left.setdefault(what, value) != value:
                 raise UsageError(
@@ -185,18 +178,13 @@ class Journal:
     @property
     def adopted(self) -> bool:
         """Whether it has taken the vectors of a store as known."""
-        return self._generation is not None
-
-    @property
-    def _generation(self) -> str | None:
-        found = self._db.execute("SELECT value FROM run WHERE what = 'generation'").fetchone()
-        return found and found[0]
+        return "generation" in self._run
 
     def adopt(self, known: Store, as_met: bool = False) -> None:
         """Take the vectors of a store as known, unless they already are: all, or each as it is met."""
         generation = f"{known.manifest.generation}{' as met' if as_met else ''}"
         self._known = known if as_met else None
-        if self._generation == generation:
+        if self._run.get("generation") == generation:
             return
         self._db.execute("BEGIN")
         self._db.execute("DELETE FROM contents WHERE row < 0")
@@ -229,9 +217,9 @@ class Journal:
         self._db.execute("DELETE FROM files")
         self._db.execute("DELETE FROM refused")
         self._db.executemany(
-            "INSERT OR IGNORE INTO files VALUES (?1, ?2, ?3, ?4, ?5, "
+            "INSERT OR IGNORE INTO files VALUES (?1, ?2, ?3, NULLIF(?4, -1), NULLIF(?5, -1), "
             "(SELECT digest FROM seen WHERE path = ?2 AND size = ?4 AND mtime = ?5))",
-            ((place, file.location, file.name, *_status(file)) for place, file in enumerate(files)),
+            ((place, *facts) for place, facts in enumerate(facts_of(files))),
         )
         self._db.execute("COMMIT")
 
@@ -244,13 +232,16 @@ class Journal:
         """How many files have no vectors yet."""
         return self._db.execute(f"SELECT COUNT(*) {MISSING}").fetchone()[0]
 
-    def missing(self) -> Iterator[Missing]:
-        """Yield the files without vectors, in their order; they may be added meanwhile."""
+    def missing(self) -> Iterator[tuple[int, str | None, bool]]:
+        """Yield the places of files without vectors, which may be added meanwhile, in their order.
+
+        Beside each stands the digest of its content, if that is known, and whether it may be a copy.
+        """
         place = -1
         query = f"SELECT place, files.digest, {DOUBTFUL} {MISSING} AND place > ? ORDER BY place LIMIT {PAGE}"
         while page := self._db.execute(query, (place,)).fetchall():
             for place, digest, doubtful in page:
-                yield Missing(place, digest, bool(doubtful) or (digest is None and self._known is not None))
+                yield place, digest, bool(doubtful) or (digest is None and self._known is not None)
 
     def holds(self, digest: str) -> bool:
         """Whether a content has vectors. Any thread may ask."""
@@ -343,13 +334,6 @@ class Journal:
                 break
         self._heap.cut(dict(self._db.execute("SELECT space, MAX(start + size) FROM segments GROUP BY space")))
         (self._rows,) = self._db.execute("SELECT COALESCE(MAX(first + count), 0) FROM segments").fetchone()
-
-
-def _status(file: ImageFile) -> tuple[int, int] | tuple[None, None]:
-    try:
-        return file.status()
-    except ImageError:  # the reason comes out when it is read
-        return None, None
 
 
 def _is_empty(folder: Path) -> bool:

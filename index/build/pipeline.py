@@ -107,10 +107,7 @@ def build_index(
     options: IndexOptions = DEFAULTS,
     cluster: RayCluster | None = None,
 ) -> Index:
-    """`build` an index folder, with models as in `Models`; the student's file is kept in it.
-
-    With `update` the result is that of a new index all the same.
-    """
+    """`build` an index folder, which keeps the student's file; after `update` it is as a new one would be."""
     store = build(sources, Models(student, teacher, space), FolderStore(out), options, cluster).store
     assert isinstance(store, Index)
     return store
@@ -125,11 +122,7 @@ def build_by_name(
     options: IndexOptions = DEFAULTS,
     ray: str | None = None,
 ) -> BuildReport:
-    """`build` with models and a Ray cluster given by name; teacher space is taken from beside the student.
-
-    Raises:
-        RetrievalError: As `build`, and where a model or the cluster cannot be opened.
-    """
+    """`build` with models and a Ray cluster given by name; teacher space is taken from beside the student."""
     with nullcontext() if ray is None else open_cluster(ray, device) as cluster:
         student = open_student(model, device, 1, options.codes)
         runtime = choose_runtime(student) if device == "openvino" and not ray else ""

@@ -18,7 +18,7 @@ from typing import Any
 from index.build.embed import Embedded
 from index.build.ray_worker import SUFFIX, TRIES, Job, Worker, list_files, read_piece, still_true
 from index.embedders.base import Embedder
-from index.errors import RetrievalError, UsageError, needs
+from index.errors import RetrievalError, UsageError, in_line, needs
 from index.images.file import ImageFile
 from index.io import content_digest
 from index.parallel import CORES
@@ -61,8 +61,7 @@ def open_cluster(address: str, device: str) -> "Iterator[RayCluster]":
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **start)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"The Ray cluster {address} cannot be used: {reason}") from error
+        raise UsageError(f"The Ray cluster {address} cannot be used: {in_line(error, False, 200)}") from error
     # What goes wrong is raised too, and told in one line.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     ray._private.worker._worker_logs_enabled = False  # `log_to_driver` lets through what is said of the dead
@@ -156,11 +155,7 @@ class RayCluster:
 
 
 def plan(nodes: Iterable[Mapping[str, Any]], device: str) -> tuple[int, int, int]:
-    """Divide machines, as Ray describes them, among workers: one for each GPU, or one for some cores.
-
-    Returns:
-        How many workers there are, and the cores and GPUs that each has.
-    """
+    """Divide machines, as Ray describes them, among workers: how many, and the cores and GPUs of each."""
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     cores = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in alive]
     if device != "cpu" and (with_gpu := [(cpu, gpu) for cpu, gpu in cores if cpu and gpu]):

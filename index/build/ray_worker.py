@@ -21,7 +21,7 @@ from index.embedders.base import Embedder
 from index.embedders.codes import bits_of, open_student
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
-from index.errors import ImageError, RetrievalError
+from index.errors import ImageError, RetrievalError, in_line
 from index.images.file import ImageFile, Member, path_to_text, text_to_path
 from index.images.remote import Remote
 from index.io import atomic_write, content_digest
@@ -57,7 +57,7 @@ def read_piece(path: Path) -> Embedded:
             vectors[name.removeprefix("vectors of ")] = flat.reshape(len(items), -1)
         failures = [Failure(**one) for one in json.loads(table.schema.metadata[b"failures"])]
     except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
+        reason = in_line(error, False)
         raise RetrievalError(f"{path} is damaged: {reason}. Remove it, then go on with --resume.") from error
     return Embedded(items, vectors, failures)
 

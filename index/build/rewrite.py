@@ -103,7 +103,6 @@ def _convert(former: FormerIndex) -> Compacted:
 
 
 def _commit_kept(writer: IndexWriter, index: Index, kept: "array[int]") -> Index:
-    """Write vectors, metadata and model of the items that were kept, by their ids."""
     manifest = index.manifest
     if not kept:
         raise RetrievalError(f"None of the images of {index.path} is there. Is a disk missing? All was left.")

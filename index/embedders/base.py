@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -38,6 +39,7 @@ class Embedder(ABC):
     lessons: Mapping[str, int] = MappingProxyType({})  # learnt of how to call it; a ledger keeps them
     unit = "image"  # what it is asked about, for messages
     remarks = ""  # to say at the end of a command, such as what was assumed
+    ranker: Mapping[str, Any] = MappingProxyType({})  # `Ranker.facts`, if it learnt from the orders of one
     key: str  # identity: two embedders with one key give the same vectors
     name: str  # what to call it in messages
     spec: str  # what `open_embedder` opens it by,
@@ -48,7 +50,7 @@ class Embedder(ABC):
     calls: Calls  # how it is best called
     vector_type: VectorType = UNIT_FLOATS
 
-    @property
+    @cached_property
     def decode_side(self) -> int:
         """How wide and high, in pixels, an image must at least be decoded for it."""
         return MARGIN * self.side
@@ -101,8 +103,10 @@ def embed_checked(embedder: Embedder, batch: Sequence[Any], names: Sequence[str]
         )
     wrong = np.flatnonzero(embedder.vector_type.is_damaged(vectors))
     if len(wrong):
-        fault = embedder.vector_type.explain_damage(vectors[wrong[0]])
-        raise RetrievalError(f"{embedder.name} answered for {names[wrong[0]]} with {fault}.")
+        length = np.linalg.norm(vectors[wrong[0]])
+        raise RetrievalError(
+            f"{embedder.name} answered for {names[wrong[0]]} with a vector of length {length:.3g}, not 1."
+        )
     return vectors
 
 
@@ -127,8 +131,11 @@ class AbsentEmbedder(Embedder):
 
     side, provider, calls = 0, "none", Calls(batch=1)
 
-    def __init__(self, key: str, name: str, dim: int, spec: str, options: EmbedderOptions) -> None:
+    def __init__(
+        self, key: str, name: str, dim: int, spec: str, options: EmbedderOptions, ranker: Mapping[str, Any]
+    ) -> None:
         self.key, self.name, self.dim, self.spec, self.options = key, name, dim, spec, options
+        self.ranker = ranker
 
     def prepare(self, photo: Photo) -> Any:
         """Raise ImageError."""

@@ -16,7 +16,7 @@ from PIL import Image
 from index.code_digest import digest_function, digest_module
 from index.embedders.base import Calls, Embedder
 from index.embedders.options import EmbedderOptions
-from index.errors import CallError, RefusedError, UsageError
+from index.errors import CallError, RefusedError, UsageError, in_line
 from index.images.decode import Photo
 from index.io import content_digest
 from index.progress import count
@@ -81,13 +81,13 @@ class CallableEmbedder(Embedder):
         try:
             answer = self.call(list(batch))
         except (Exception, SystemExit) as error:
-            raise RefusedError(f"{self.name} raised {_line(error)}") from error
+            raise RefusedError(f"{self.name} raised {in_line(error)}") from error
         try:
             with np.errstate(over="ignore"):  # becomes infinite, and is refused as that
                 rows = _to_array(answer).astype(np.float32)
         except (ValueError, TypeError, RuntimeError) as error:
             raise CallError(
-                f"{self.name} returned {type(answer).__name__}, no array of numbers: {_line(error)}. "
+                f"{self.name} returned {type(answer).__name__}, no array of numbers: {in_line(error)}. "
                 "Return a NumPy array or a tensor of n rows.",
                 charged=True,
             ) from error
@@ -122,11 +122,10 @@ def _import(place: str, path: Path | None, attribute: str) -> tuple[Any, str]:
                 found = getattr(found, name)
             return found, digest_module(module, folder)
     except (Exception, SystemExit) as error:  # importing runs the module, which may raise anything
-        raise UsageError(f"{place}:{attribute} cannot be imported: {_line(error)}.") from error
+        raise UsageError(f"{place}:{attribute} cannot be imported: {in_line(error)}.") from error
 
 
 def _load(path: Path) -> ModuleType:
-    """Run a file as a module, under a name that no other has."""
     name = f"teacher_{content_digest(str(path.absolute()).encode())}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
@@ -162,7 +161,3 @@ def _take_modules(packages: Sequence[str]) -> dict[str, ModuleType]:
     """Take packages, and what is in them, out of the modules that are imported."""
     names = [name for name in sys.modules if name.partition(".")[0] in packages]
     return {name: sys.modules.pop(name) for name in names}
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

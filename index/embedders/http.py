@@ -206,7 +206,6 @@ class EndpointEmbedder(Embedder):
         return CallError(f"{self.spec} answered {said}. {remedy}.")
 
     def _reason(self, response: httpx.Response) -> str:
-        """The beginning of what came with a refusal, for people."""
         if "html" in response.headers.get("Content-Type", ""):
             return ""
         start = bytearray()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from index.device import CPU, CUDA, assert_provider, choose_provider, count_gpus
 from index.embedders.base import Calls, Embedder
 from index.embedders.options import EmbedderOptions
-from index.errors import UsageError, needs
+from index.errors import UsageError, in_line, needs
 from index.images.decode import Photo, square
 from index.images.file import readable
 from index.io import content_digest, file_digest
@@ -33,9 +33,12 @@ class OnnxModel(Embedder):
     """An ONNX file, open. What goes in and what comes out is for its subclasses to say."""
 
     def __init__(self, path: Path, opened: "Opened", options: EmbedderOptions) -> None:
-        """Take what `open_session` returned of a file."""
         self.data, self.session = opened  # ours may be run by another, see `openvino.py`
-        self.key = f"onnx:{_digest_model(path, self.data)}"
+        digest, outside = content_digest(self.data), find_external_data(self.data)
+        if outside:
+            files = [file_digest(path.parent / name) for name in outside]
+            digest = content_digest("".join([digest, *files]).encode())
+        self.key = f"onnx:{digest}"
         self.name = readable(path.name)
         self.spec = str(path.absolute())
         self.options = options
@@ -48,8 +51,7 @@ class OnnxModel(Embedder):
         try:
             return self.session.run([output], feed)[0]
         except Exception as error:  # ONNX Runtime raises its own kinds, none of them exported
-            line = " ".join(str(error).split())[:200]
-            raise UsageError(f"{self.name} does not run on {what}: {line}") from error
+            raise UsageError(f"{self.name} does not run on {what}: {in_line(error, False, 200)}") from error
 
 
 class OnnxEmbedder(OnnxModel):
@@ -71,11 +73,8 @@ class OnnxEmbedder(OnnxModel):
         self.side = int(self.metadata["retrieval.size"])
         self.crop = float(self.metadata["retrieval.crop"])
         self.reduced = self.metadata.get("retrieval.reduced") == "yes"  # the images that it was taught from
-
-    @property
-    def decode_side(self) -> int:
-        """As in `Embedder`; what was taught from reduced images needs no more pixels than its input."""
-        return math.ceil(self.side / self.crop) if self.reduced else super().decode_side
+        if self.reduced:  # which needs no more pixels than its input
+            self.decode_side = math.ceil(self.side / self.crop)
 
     def prepare(self, photo: Photo) -> NDArray[np.uint8]:
         """Squash the middle of the image to `(side, side, 3)` uint8."""
@@ -132,13 +131,6 @@ def find_external_data(data: bytes) -> list[str]:
         length = low & 0x7F | (high[0] << 7 if high else 0)
         names.add(data[match.end() : match.end() + length].decode(errors="replace"))
     return sorted(names)
-
-
-def _digest_model(path: Path, data: bytes) -> str:
-    """Identify a model: by the bytes of its file, and of the files that it keeps weights in."""
-    digest = content_digest(data)
-    outside = [file_digest(path.parent / name) for name in find_external_data(data)]
-    return content_digest("".join([digest, *outside]).encode()) if outside else digest
 
 
 def is_ours(session: "ort.InferenceSession") -> bool:

@@ -43,8 +43,6 @@ def open_onnx(path: Path, device: str, options: EmbedderOptions) -> Embedder:
 
 @dataclass(frozen=True)
 class _Input:
-    """What a session takes."""
-
     name: str
     number: type
     layout: str

@@ -25,10 +25,7 @@ class OpenVinoSession:
     """An ONNX file of ours, compiled for this CPU. It runs like a session of ONNX Runtime, in any thread."""
 
     def __init__(self, model: bytes) -> None:
-        """Read it. It is compiled for each thread, which is faster than threads that share one.
-
-        Numbers are those that are fastest on this CPU: bfloat16 where it multiplies these.
-        """
+        """Read it, to be compiled for each thread, with the numbers that are fastest here, as bfloat16."""
         with needs("openvino"):
             import openvino
 
@@ -46,14 +43,7 @@ class OpenVinoSession:
 
 
 def choose_runtime(student: OnnxEmbedder) -> str:
-    """Let OpenVINO run a student of vectors, if it is `GAIN` times as fast on this CPU, and as exact.
-
-    Returns:
-        What came of it, for people.
-
-    Raises:
-        UsageError: OpenVINO is not installed, or the student is one of codes.
-    """
+    """Let OpenVINO run a student, if it is `GAIN` times as fast here and as exact; say what came of it."""
     if student.vector_type != UNIT_FLOATS:
         raise UsageError("--device openvino is for vectors. Leave --codes out, or give another device.")
     blocks = np.random.default_rng(0).integers(0, 256, (IMAGES, 8, 8, 3), dtype=np.uint8)

@@ -21,10 +21,7 @@ SLOWEST = 1e-5  # images a second: about one a day
 
 @dataclass(frozen=True)
 class EmbedderOptions:
-    """Options of `open_embedder`; each kind of model reads its own and leaves the rest.
-
-    What each is for stands beside it, and in `HELP`. All may be given as text, as on a command line.
-    """
+    """Options of `open_embedder`, also as text: each kind of model reads its own; see `HELP`."""
 
     model: Annotated[str, "endpoint: name of the model"] = ""
     dialect: Annotated[Dialect, "endpoint: infinity, jina or multipart"] = "infinity"

@@ -18,10 +18,7 @@ FLOOR = 1e-3  # of a standard deviation, so that directions of next to no varian
 
 @dataclass(frozen=True)
 class Projection:
-    """An affine projection followed by scaling to unit length.
-
-    Components are orthogonal rows, of zeros where the vectors that it was fitted to span fewer dimensions.
-    """
+    """An affine projection, then scaling to unit length; components are orthogonal, the last may be zeros."""
 
     mean: NDArray[np.float32]  # `(source dim,)`, subtracted first
     components: NDArray[np.float32]  # `(dim, source dim)`

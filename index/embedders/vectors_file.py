@@ -1,12 +1,14 @@
 """Vectors that someone else computed, in one file: an embedder that only looks up."""
 
 import io
+import json
 import pickletools
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
@@ -18,14 +20,14 @@ from platformdirs import user_cache_path
 
 from index.embedders.base import Calls, Embedder, find_fault, unit_rows
 from index.embedders.options import EmbedderOptions
-from index.errors import ImageError, UsageError
+from index.errors import ImageError, UsageError, in_line
 from index.images.decode import Photo
 from index.images.digests import digest_pool
 from index.images.file import ImageFile, plain_path
 from index.io import atomic_write, content_digest
 from index.progress import count, printable, say
 
-REMARKS = "retrieval.remarks"  # as of `Embedder`, in a file
+REMARKS, RANKER = "retrieval.remarks", "retrieval.ranker"  # as of `Embedder`, in a file; the ranker as JSON
 LAYOUT = "`ids` of n texts and `vectors` of n rows, in an .npz file as arrays, in a .parquet file as columns"
 DIGEST = re.compile("[0-9a-f]{32}")
 NAMED = 3  # of the images that are lacking
@@ -48,12 +50,11 @@ class VectorsEmbedder(Embedder):
         if not path.is_file():
             raise UsageError(f"{path} does not exist. Give a file of vectors.")
         try:
-            ids, vectors, self.remarks = (_read_npz if path.suffix == ".npz" else _read_parquet)(path)
+            ids, vectors, notes = (_read_npz if path.suffix == ".npz" else _read_parquet)(path)
+            self.remarks, self.ranker = printable(notes.get(REMARKS, "")), json.loads(notes.get(RANKER, "{}"))
         except Exception as error:  # NumPy, zipfile and zlib each raise their own of what is damaged
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            raise UsageError(
-                f"{path} is damaged, or no file of vectors, which has {LAYOUT}. {reason}"
-            ) from error
+            what = f"{path} is damaged, or no file of vectors, which has {LAYOUT}."
+            raise UsageError(f"{what} {in_line(error)}") from error
         if vectors.ndim != 2 or len(ids) != len(vectors) or not vectors.size:
             raise UsageError(f"{path} has {len(ids)} ids for vectors {vectors.shape}; it needs {LAYOUT}.")
         if lacking := [i for i, name in enumerate(ids) if name is None]:
@@ -141,11 +142,14 @@ def check_place(path: Path) -> None:
 
 
 def write_vectors(
-    path: Path, dim: int, chunks: Iterable[tuple[list[str], NDArray[np.float32]]], remarks: str = ""
+    path: Path,
+    dim: int,
+    chunks: Iterable[tuple[list[str], NDArray[np.float32]]],
+    notes: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write n ids and `(n, dim)` float32 at a time to a file of vectors, beside its place first.
 
-    A path ends in .npz or in .parquet, which is written in bounded memory. `remarks` are as of `Embedder`.
+    A path ends in .npz or in .parquet, which is written in bounded memory. Notes are `REMARKS` and `RANKER`.
 
     Raises:
         UsageError: The ending is another, or the folder does not exist.
@@ -157,11 +161,11 @@ def write_vectors(
             ids = [name for names, _ in parts for name in names]
             vectors = np.concatenate([np.empty((0, dim), np.float32), *(rows for _, rows in parts)])
             with beside.open("wb") as file:  # of a name it would add an ending
-                more: dict[str, Any] = {REMARKS: np.array(remarks)} if remarks else {}
+                more: dict[str, Any] = {name: np.array(note) for name, note in notes.items()}
                 np.savez(file, ids=np.array(ids), vectors=vectors, **more)
         else:
             schema = pa.schema([("ids", pa.string()), ("vectors", pa.list_(pa.float32(), dim))])
-            schema = schema.with_metadata({REMARKS: remarks}) if remarks else schema
+            schema = schema.with_metadata(dict(notes)) if notes else schema
             with pq.ParquetWriter(beside, schema) as writer:
                 for names, rows in chunks:
                     vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), dim)
@@ -179,11 +183,11 @@ def keep_vectors(ids: Sequence[str], vectors: ArrayLike) -> str:
     return str(path)
 
 
-def _read_npz(path: Path) -> tuple[list[str], NDArray[np.float32], str]:
+def _read_npz(path: Path) -> tuple[list[str], NDArray[np.float32], dict[str, str]]:
     with np.load(path, allow_pickle=False) as arrays:
         if not {"ids", "vectors"} <= set(arrays.files):
             raise ValueError(f"it has {', '.join(arrays.files) or 'no arrays'}")
-        remarks = str(arrays[REMARKS]) if REMARKS in arrays.files else ""
+        notes = {name: str(arrays[name]) for name in (REMARKS, RANKER) if name in arrays.files}
         vectors = arrays["vectors"]
         try:
             ids = arrays["ids"].astype(str).tolist()
@@ -193,11 +197,10 @@ def _read_npz(path: Path) -> tuple[list[str], NDArray[np.float32], str]:
         vectors = (vectors.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
     if vectors.dtype.kind not in "fiu":
         raise ValueError(f"its vectors are of type {vectors.dtype}, not numbers")
-    return ids, vectors.astype(np.float32), printable(remarks)
+    return ids, vectors.astype(np.float32), notes
 
 
-def _read_parquet(path: Path) -> tuple[list[str], NDArray[np.float32], str]:
-    """Read the rows that have a vector."""
+def _read_parquet(path: Path) -> tuple[list[str], NDArray[np.float32], dict[str, str]]:
     if not {"ids", "vectors"} <= set(names := pq.read_schema(path).names):
         raise ValueError(f"it has {', '.join(names) or 'no columns'}")
     table = pq.read_table(path, columns=["ids", "vectors"])
@@ -212,8 +215,9 @@ def _read_parquet(path: Path) -> tuple[list[str], NDArray[np.float32], str]:
     if pc.count_distinct(pc.list_value_length(column), "all").as_py() > 1:
         raise ValueError("vectors of several lengths")
     values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    remarks = (table.schema.metadata or {}).get(REMARKS.encode(), b"").decode()
-    return ids.to_pylist(), values.reshape(len(ids), -1), printable(remarks)
+    known = table.schema.metadata or {}
+    notes = {name: known[name.encode()].decode() for name in (REMARKS, RANKER) if name.encode() in known}
+    return ids.to_pylist(), values.reshape(len(ids), -1), notes
 
 
 PUTS = ("PUT", "BINPUT", "LONG_BINPUT")

@@ -34,11 +34,7 @@ class Labelled:
 
 
 def read_labels(path: Path) -> list[Labelled]:
-    """Read a CSV file with the columns `path` (relative to the file's folder, or absolute) and `label`.
-
-    Raises:
-        UsageError: It cannot be read, lacks a column or has no row.
-    """
+    """Read a CSV file of `path`, relative to its folder or absolute, and `label`; else UsageError."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
@@ -91,10 +87,10 @@ def _embed_queries(searcher: Searcher, files: Sequence[ImageFile]) -> tuple[list
 def _own_ids(index: Store, queries: Sequence[Item]) -> list[list[int]]:
     """For each query, the items of the gallery that are that very file or a copy of it."""
     by_path = {_resolve(file.path): [i] for i, item in enumerate(index.items) for file in item.files}
-    same = [
-        (index.ids_by_digest.get(item.digest, []), by_path.get(_resolve(item.path), [])) for item in queries
+    copies = (index.ids_by_digest.get(item.digest, []) for item in queries)
+    return [
+        sorted({*by_path.get(_resolve(q.path), []), *same}) for q, same in zip(queries, copies, strict=True)
     ]
-    return [sorted({*copies, *itself}) for copies, itself in same]
 
 
 def evaluate_labelled(

@@ -12,10 +12,7 @@ Ints = NDArray[np.integer]
 
 
 def rank(scores: Floats, k: int | None = None) -> NDArray[np.int64]:
-    """Order items by falling `(queries, items)` scores, ties by rising id, to `(queries, k)` ids of the best.
-
-    An item at `-inf` is left to the end; k None orders them all.
-    """
+    """Order items by falling `(queries, items)` scores, ties by id: `(queries, k)`; None orders all."""
     n = scores.shape[1]
     if k is None or k >= n:
         return np.argsort(-scores, axis=1, kind="stable")
@@ -41,10 +38,7 @@ def recall_at_k(relevant: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
 
 
 def overlap_at_k(first: Ints, second: Ints) -> NDArray[np.float64]:
-    """Share of the k ids that two rankings have in common, whatever their order.
-
-    Both are `(queries, k)` ids, none twice in a row. Negative ids pad a shorter list.
-    """
+    """Share of the ids that two `(queries, k)` rankings have in common; negative ids pad a shorter list."""
     common = (first[:, :, None] == second[:, None, :]) & (first[:, :, None] >= 0)
     longest = np.maximum((first >= 0).sum(axis=1), (second >= 0).sum(axis=1))
     return common.sum(axis=(1, 2)) / np.maximum(longest, 1)
@@ -92,7 +86,6 @@ def revisited_precision_at_k(
 
 
 def _share(part: Floats | Ints, whole: Ints) -> NDArray[np.float64]:
-    """Divide; NaN where there is nothing."""
     return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,8 +81,11 @@ def score_modes(
     @cache
     def rows_of(mode: str) -> Compared:
         model, space = MODES[mode]
-        kind = searcher.index.manifest.spaces[space].type
-        return _whitened(vectors[model], searcher.index.rows(space, gallery), kind, options.whiten)
+        queries, items = vectors[model], searcher.index.rows(space, gallery)
+        if options.whiten is None:
+            return queries, items, searcher.index.manifest.spaces[space].type
+        learnt = Projection.fit(items[_spread(len(items), LEARN_FROM)], items.shape[1], options.whiten)
+        return learnt.project(queries), learnt.project(items), UNIT_FLOATS
 
     truth = None
     if "teacher" in searcher.modes:
@@ -90,17 +93,14 @@ def score_modes(
     scores = {}
     for mode in modes:
         parts: dict[str, list[NDArray[np.float64]]] = {}
-        queries, items, kind = compared = rows_of("student" if mode == RERANK else mode)
-        if kind == CODES and is_float(queries):  # codes find, and the floats order what they found
-            first = searcher.index.manifest.spaces["student"].rescore
-            found = _rank((pack(queries), items, kind), leave_out)
-            rankings = _rerank(found, compared, leave_out, first)
-        else:
-            rankings = _rank(compared, leave_out)
+        compared = rows_of("student" if mode == RERANK else mode)
+        find = partial(_find, compared, leave_out, searcher.index.manifest.spaces["student"].rescore)
         if mode == RERANK and searcher.reranker and read:
-            rankings = _rank_again(rankings, searcher, read, len(queries), leave_out, gallery)
+            rankings = _rank_again(find, searcher, read, len(compared[0]), leave_out, gallery)
         elif mode == RERANK:
-            rankings = _rerank(rankings, rows_of("teacher"), leave_out, RERANKED)
+            rankings = _rerank(find(), rows_of("teacher"), leave_out, RERANKED)
+        else:
+            rankings = find()
         for rows, ranking in rankings:
             values = dict(score(ranking, rows))
             if truth is not None:
@@ -121,6 +121,15 @@ def gallery_agreement(index: Store, sample: int = 1000) -> float:
         similarity[np.arange(len(rows)), rows] = -np.inf
         rankings.append(rank(similarity, max(min(DEPTH, len(index) - 1), 1)))
     return float(overlap_at_k(*rankings).mean())
+
+
+def _find(compared: Compared, leave_out: Sequence[Sequence[int]], rescore: int) -> Iterator[Ranked]:
+    """Rank all; where items are codes they find, and the floats of the queries order what they found."""
+    queries, items, kind = compared
+    if kind == CODES and is_float(queries):
+        found = _rank((pack(queries), items, kind), leave_out)
+        return _rerank(found, compared, leave_out, rescore)
+    return _rank(compared, leave_out)
 
 
 def _rank(
@@ -150,7 +159,7 @@ def _rerank(
 
 
 def _rank_again(
-    rankings: Iterator[Ranked],
+    find: Callable[[], Iterator[Ranked]],
     searcher: Searcher,
     read: Callable[[int], Photo],
     count: int,
@@ -162,24 +171,26 @@ def _rank_again(
     if price := searcher.reranker.describe_price(count):
         say(price)
 
-    def order(row: int, line: NDArray[np.int64]) -> None:
+    def first_of(row: int, line: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         first = line[:FIRST]
         first = first[~np.isin(first, leave_out[row] if leave_out else ())]
-        ids = first if gallery is None else gallery[first]
+        return first, first if gallery is None else gallery[first]
+
+    def order(row: int, line: NDArray[np.int64]) -> None:
+        first, ids = first_of(row, line)
         line[: len(first)] = first[searcher.order_again(read(row), ids)]
         bar.update()
 
+    searches = (
+        (read(row).digest, searcher.digests_of(first_of(row, line)[1]))
+        for rows, ranking in find()
+        for row, line in enumerate(ranking, rows.start)
+    )
+    searcher.reranker.require_room(searches, count)
     with ThreadPoolExecutor(searcher.reranker.calls.concurrency) as threads, progress(count, "rank") as bar:
-        for rows, ranking in rankings:
+        for rows, ranking in find():
             list(threads.map(order, range(rows.start, rows.stop), ranking))
             yield rows, ranking
-
-
-def _whitened(queries: Vectors, items: Vectors, kind: VectorType, power: float | None) -> Compared:
-    if power is None:
-        return queries, items, kind
-    whitening = Projection.fit(items[_spread(len(items), LEARN_FROM)], items.shape[1], power)
-    return whitening.project(queries), whitening.project(items), UNIT_FLOATS
 
 
 def _spread(count: int, sample: int) -> NDArray[np.int64]:

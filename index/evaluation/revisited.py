@@ -61,10 +61,9 @@ def read_ground_truth(path: Path) -> GroundTruth:
         )
     try:
         return _parse(json.loads(data))
-    except RecursionError as error:
-        raise UsageError(f"{path} is not revisited ground truth: nested too deeply.") from error
-    except ValueError as error:  # what `json` raises as well
-        raise UsageError(f"{path} is not revisited ground truth: {error}.") from error
+    except (ValueError, RecursionError) as error:  # what `json` raises as well
+        reason = error if isinstance(error, ValueError) else "nested too deeply"
+        raise UsageError(f"{path} is not revisited ground truth: {reason}.") from error
 
 
 def _parse(raw: Any) -> GroundTruth:
@@ -97,16 +96,13 @@ def _box(entry: Any) -> Box:
     if not isinstance(entry, dict) or not {"bbx", *GRADES} <= entry.keys():
         raise ValueError("it needs the keys bbx, easy, hard and junk")
     box = entry["bbx"]
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_pixel, box)):
+    pixels = isinstance(box, list) and all(type(edge) in (int, float) and abs(edge) < 1e6 for edge in box)
+    if not pixels or len(box) != 4:  # NaN is no number of pixels, either
         raise ValueError("bbx must be four numbers of pixels")
     left, top, right, bottom = map(float, box)
     if left >= right or top >= bottom:
         raise ValueError(f"bbx must be left, top, right, bottom, not {box}")
     return left, top, right, bottom
-
-
-def _is_pixel(edge: Any) -> bool:
-    return type(edge) in (int, float) and abs(edge) < 1e6  # false for NaN, too
 
 
 def _fill(grades: NDArray[np.uint8], entry: dict[str, Any]) -> None:
@@ -226,7 +222,6 @@ def _embed_boxes(searcher: Searcher, files: Sequence[ImageFile], boxes: Sequence
 
 
 def _match(names: Sequence[str], stems: Sequence[str], what: str, where: Path) -> list[int]:
-    """Find the place of each name among file names without their extensions."""
     places: dict[str, list[int]] = {}
     for i, stem in enumerate(stems):
         places.setdefault(stem, []).append(i)

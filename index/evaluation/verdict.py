@@ -23,10 +23,7 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean of some shares, with its 95 % interval, over how many of what, and among how many images.
-
-    Fewer images are easier to agree on; 0 where their number is not known.
-    """
+    """A mean of shares with its 95 % interval, over how many of what, among how many images, if known."""
 
     mean: float
     low: float

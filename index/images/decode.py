@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 from PIL.JpegImagePlugin import jpeg_factory
 
-from index.errors import ImageError
+from index.errors import ImageError, in_line
 from index.images import jpeg, left_out, png
 from index.images.file import ImageFile
 from index.io import content_digest
@@ -110,11 +110,12 @@ def decode(data: bytes, name: str, side: int | None = None) -> Photo:
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise ImageError("not an image that can be read" + _name_format(data)) from error
+        kind = next((f": {name}" for name, start in UNREAD.items() if start.match(data)), "")
+        raise ImageError(f"not an image that can be read{kind}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(_too_large("more than 178 megapixels")) from error  # Pillow's own limit
     except Exception as error:  # a decoder fed with broken bytes raises anything
-        raise ImageError(f"broken image: {' '.join(str(error).split())}") from error
+        raise ImageError(f"broken image: {in_line(error, False)}") from error
 
 
 def square(image: Image.Image, side: int, crop: float = 1.0, reduced: bool = False) -> NDArray[np.uint8]:
@@ -194,13 +195,10 @@ def _refuse_excess(image: Image.Image, written: int, data: bytes) -> None:
     streamed = written > MAX_PIXELS and image.size[0] * image.size[1] <= MAX_PIXELS and jpeg.is_streamed(data)
     if written > (MAX_STREAMED if streamed else MAX_PIXELS):
         raise ImageError(_too_large(f"{written / 1e6:.0f} megapixels"))
-    if "progressive" in image.info and jpeg.count_scans(data) > MAX_SCANS:
+    if "progressive" not in image.info:
+        return
+    if sum(code == jpeg.SOS for code, _ in jpeg.read_segments(data)) > MAX_SCANS:
         raise ImageError(f"more than {MAX_SCANS} scans, which would take too long")
-
-
-def _name_format(data: bytes) -> str:
-    """What bytes that are not read seem to be, for a message; empty if that is not known."""
-    return next((f": {name}" for name, start in UNREAD.items() if start.match(data)), "")
 
 
 def _too_large(what: str) -> str:
@@ -290,6 +288,5 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _tag(image: Image.Image, tag: int, default: int) -> tuple[int, ...]:
-    """A tag of a TIFF as a tuple; the default of other files."""
     found = image.tag_v2.get(tag, default) if isinstance(image, TiffImagePlugin.TiffImageFile) else default
     return found if isinstance(found, tuple) else (found,)

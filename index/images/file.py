@@ -13,7 +13,7 @@ from index.images.remote import MAX_BYTES, Remote
 
 URI = "file://"
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0)  # for a writer into a pipe; files are read as ever
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # for a writer into a pipe; files are read as ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class ImageFile:
         if isinstance(self.member, Remote):
             return self.member.read(size), changed
         try:
-            with open(self._on_disk, "rb", buffering=0, opener=_open_without_waiting) as file:
+            with open(self._on_disk, "rb", 0, opener=lambda path, how: os.open(path, how | NO_WAIT)) as file:
                 if self.member is None:
                     return file.read(), changed
                 file.seek(self.member.offset)
@@ -110,7 +110,3 @@ def readable(name: str) -> str:
 def _has_stray_bytes(text: str) -> bool:
     """Whether a file's name has bytes that are not UTF-8; Python keeps each as half of a surrogate pair."""
     return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | WITHOUT_WAITING)

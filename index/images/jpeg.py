@@ -12,11 +12,7 @@ _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 
 
 def read_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Walk the markers as libjpeg does, up to the end mark; what lies behind it is none of the image.
-
-    Yields:
-        Each marker's code, and its segment without the length.
-    """
+    """Walk the markers as libjpeg does, up to the end mark: their codes, and segments without the length."""
     at = 2
     while (found := _MARKER.search(data, at)) is not None:
         code, at = found[1][0], found.end()
@@ -26,11 +22,6 @@ def read_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
             if code == EOI:
                 return
             at += size
-
-
-def count_scans(data: bytes) -> int:
-    """How many scans there are to decode."""
-    return sum(code == SOS for code, _ in read_segments(data))
 
 
 def is_streamed(data: bytes) -> bool:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import overload
+from typing import Any
 
 from index.errors import ImageError, UsageError
 from index.images.file import ImageFile, readable
@@ -79,11 +79,7 @@ class Listing(Sequence[ImageFile]):
                     plain = stat.S_ISREG(found.st_mode)
                     yield (path, name, found.st_size, found.st_mtime_ns) if plain else (path, name, -1, -1)
 
-    @overload
-    def __getitem__(self, at: int) -> ImageFile: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[ImageFile]: ...
-    def __getitem__(self, at: int | slice) -> ImageFile | list[ImageFile]:
+    def __getitem__(self, at: Any) -> Any:
         if isinstance(at, slice):
             return [self[i] for i in range(*at.indices(len(self)))]
         i = range(len(self))[at]  # counts from the end too, and no further than that

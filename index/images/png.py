@@ -1,7 +1,6 @@
 """The chunks of a PNG that say what its pixels are."""
 
 import zlib
-from collections.abc import Iterator
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOURS = (b"tRNS", b"eXIf")  # beside the critical ones, which begin with a capital letter
@@ -10,16 +9,13 @@ LARGEST_PROFILE = 1 << 20  # bytes, unpacked; Pillow takes no more
 
 def without_comments(data: bytes) -> bytes:
     """A PNG without texts, times and what else shows nothing, and without a profile too long or damaged."""
-    return SIGNATURE + b"".join(whole for kind, whole in _read_chunks(data) if _counts(kind, whole))
-
-
-def _read_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Each chunk's type, and the chunk with its length and checksum."""
-    at = len(SIGNATURE)
+    kept, at = [SIGNATURE], len(SIGNATURE)
     while at + 8 <= len(data):
-        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        yield data[at + 4 : at + 8], data[at:end]
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")  # with length, type and checksum
+        if _counts(data[at + 4 : at + 8], data[at:end]):
+            kept.append(data[at:end])
         at = end
+    return b"".join(kept)
 
 
 def _counts(kind: bytes, whole: bytes) -> bool:

@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from index.errors import ImageError, RetrievalError, UsageError, needs
+from index.errors import ImageError, RetrievalError, UsageError, in_line, needs
 
 T = TypeVar("T")
 
@@ -82,12 +82,7 @@ class Remote:
         return size if self.member is None else self.size, changed
 
     def read(self, size: int) -> bytes:
-        """Read them, as many as `status` says, in one request.
-
-        Raises:
-            ImageError: They are not there.
-            RetrievalError: The store cannot be asked.
-        """
+        """Read them, as many as `status` says, in one request; ImageError if they are not there."""
         end = self.offset + size
 
         def fetch() -> bytes:
@@ -184,11 +179,7 @@ def ask(address: str) -> tuple[int, int]:
 
 @contextmanager
 def open_object(address: str) -> Iterator[tuple[BinaryIO, Callable[[int], bytes]]]:
-    """Open an object of which a little is read here and there, from its beginning to its end.
-
-    Yields:
-        It, and what reads so many of its bytes as `ask` asks: again where the server broke off.
-    """
+    """Open an object, to be read to its end: it, and what reads so many of its bytes as `ask` asks."""
     store, path = _attempt(address, lambda: _open(address))
     with _attempt(address, lambda: store.open(path, block_size=BLOCK, cache_type="readahead")) as file:
 
@@ -256,8 +247,7 @@ def _explain(address: str, error: Exception) -> RetrievalError:
     protocol = _protocol(address)
     if isinstance(error, ImportError):
         return UsageError(f"{protocol}:// needs a package: pip install {PACKAGES[protocol]}  ({error})")
-    cause = error.__cause__ or error
-    reason = f"{type(cause).__name__}: {' '.join(str(cause).split())}"[:300]
+    reason = in_line(error.__cause__ or error)
     if "support range requests" in reason:
         return ImageError("the web server sends no parts of files, as a shard needs")
     if isinstance(error, FileNotFoundError) and error.__cause__ is None:

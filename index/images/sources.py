@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from index.errors import ImageError, UsageError
+from index.errors import ImageError, UsageError, in_line
 from index.images.file import ImageFile, Member, path_to_text, readable, text_to_path
 from index.images.left_out import EXTENSIONS, LeftOut
 from index.images.listing import Listing, Stretch, expand, file_at, file_of, list_addresses, name_in_shard
@@ -81,10 +81,7 @@ def source_name(source: Source) -> str:
 
 
 def image_at(location: str, name: str, allowed: Sequence[str] = ()) -> ImageFile:
-    """Make an `ImageFile` again of its location and name, which were chosen when the index was made.
-
-    If it is an address, it is read only below one of those that are allowed.
-    """
+    """Make an `ImageFile` of a location and name in an index; an address is read only below those allowed."""
     if is_address(location):
         remote = Remote.parse(location)
         if lies_below(remote.address, allowed):
@@ -209,7 +206,6 @@ def _is_text(kind: Any) -> bool:
 
 
 def _read_parquet(file: ImageFile) -> list[str]:
-    """Read the column of paths of a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -225,6 +221,4 @@ def _read_parquet(file: ImageFile) -> list[str]:
         column = pq.read_table(table, columns=[COLUMN if COLUMN in texts else texts[0]])[0]
         return [name for name in column.to_pylist() if name]
     except (ImageError, OSError, pa.ArrowException) as error:
-        raise UsageError(
-            f"{file.name} cannot be read as a Parquet file: {' '.join(str(error).split())}."
-        ) from error
+        raise UsageError(f"{file.name} cannot be read as a Parquet file: {in_line(error, False)}.") from error

@@ -8,7 +8,7 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
-from index.errors import ImageError, RetrievalError
+from index.errors import ImageError, RetrievalError, in_line
 from index.images.file import ImageFile, Member
 
 SUFFIX = ".tar"
@@ -53,7 +53,7 @@ def read_members(file: BinaryIO, read: Callable[[int], bytes]) -> Iterator[tuple
     except RetrievalError:
         raise
     except Exception as error:  # broken headers raise whatever their numbers and names are bad for
-        yield "", f"broken shard: {' '.join(str(error).split())}"
+        yield "", f"broken shard: {in_line(error, False)}"
 
 
 def find_shard(path: Path) -> Path | None:

@@ -1,6 +1,6 @@
 """Order what a search found by a ranker, a window of the list at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,26 +43,46 @@ class Reranker:
         what it ranked.
 
         Raises:
-            BudgetError: The budget has no room for the lists of a new search. What was answered is kept.
+            BudgetError: The budget has no room for the lists of a search. What was answered is kept.
             RetrievalError: The ranker, its ledger or the photo of a candidate cannot be used.
         """
-        order, parts = np.arange(len(files)), windows(len(files))
-        if self._paid and parts:
-            self._require_room(self._paid, len(parts), list_key(query.digest, digests[parts[0]]))
-        for window in parts:
+        self.require_room([(query.digest, digests)], 1)
+        order = np.arange(len(files))
+        for window in windows(len(files)):
             part = order[window]
             gains = self._ask(query, [files[i] for i in part], [digests[i] for i in part])
             order[window] = part[np.argsort(-gains[: len(part)], kind="stable")]
         return order.tolist()
 
-    def _require_room(self, paid: BudgetedTeacher, lists: int, first: str) -> None:
-        """Refuse a new search before its first list is paid, if the budget has no room for the others."""
-        left = paid.budget - paid.ledger.spent
-        if lists > left and not paid.ledger.known([first]):
+    def require_room(self, searches: Iterable[tuple[str, Sequence[str]]], number: int) -> None:
+        """Raise BudgetError, before the first list is paid, if the budget has no room for so many searches.
+
+        Each is the query's digest and those of its candidates; they are looked at only if need be.
+        """
+        if self._paid is None:
+            return
+        left = self._paid.budget - self._paid.ledger.spent
+        if number * self.most <= left:
+            return
+        lists = sum(dict(self._lacking(*search) for search in searches).values())
+        if lists > left:
+            who = "a search needs" if number == 1 else f"{number} searches need"
             raise BudgetError(
-                f"{self.name} was not asked: a search needs up to {count(lists, 'list')}, and {max(left, 0)} "
-                f"of the budget of {paid.budget} are left. Give a larger --budget."
+                f"{self.name} was not asked: {who} up to {count(lists, 'list')}, and {max(left, 0)} "
+                f"of the budget of {self._paid.budget} are left. Give a larger --budget."
             )
+
+    def _lacking(self, query: str, digests: Sequence[str]) -> tuple[str, int]:
+        """The key of the first list of a search that has no answer, and how many lists it begins."""
+        assert self._paid is not None
+        order, parts = np.arange(len(digests)), windows(len(digests))
+        for done, window in enumerate(parts):
+            part = order[window]
+            key = list_key(query, [digests[i] for i in part])
+            if (gains := self._paid.ledger.answers([key]).get(key)) is None:
+                return key, len(parts) - done
+            order[window] = part[np.argsort(-gains[: len(part)], kind="stable")]
+        return "", 0
 
     def _ask(self, query: Photo, files: Sequence[ImageFile], digests: Sequence[str]) -> NDArray[np.float32]:
         key = list_key(query.digest, digests)

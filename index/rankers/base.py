@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -41,12 +41,14 @@ class Ranker(Embedder):
 
     dim, side, provider, unit = SHOWN, 1, "ranker", "list"
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What opens it again: its name and its options, among which is no key."""
+        return {"spec": self.spec, "options": asdict(self.options)}
+
     @abstractmethod
     def order(self, query: Any, candidates: Sequence[Any]) -> Sequence[int]:
-        """Order prepared candidates: their positions, those most like the query first, others unranked.
-
-        Safe in `calls.concurrency` threads; raises CallError if no answer came.
-        """
+        """Order candidates, safe in threads: positions, the most like first; CallError if none came."""
 
     def embed(self, batch: Sequence[tuple[Any, ...]]) -> NDArray[np.float32]:
         """Order n lists, each of a query and candidates: `(n, SHOWN)`, as `to_row`."""
@@ -64,14 +66,10 @@ class EmbedderRanker(Ranker):
     """A ranker that takes photos as an embedder does, under a key of its own."""
 
     def __init__(self, kind: str, embedder: Embedder) -> None:
-        self.key, self.name, self.spec = f"{kind}:{embedder.key}", embedder.name, embedder.name
+        self.key, self.name, self.spec = f"{kind}:{embedder.key}", embedder.name, embedder.spec
         self.options, self.side = embedder.options, embedder.side
         self.calls, self._embedder = replace(embedder.calls, batch=1), embedder
-
-    @property
-    def decode_side(self) -> int:
-        """As of the embedder itself."""
-        return self._embedder.decode_side
+        self.decode_side = embedder.decode_side
 
     def prepare(self, photo: Photo) -> Any:
         """Make the input for one photo, as the embedder."""

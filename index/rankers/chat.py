@@ -33,16 +33,11 @@ class ChatRanker(EmbedderRanker):
     """
 
     def __init__(self, url: str, options: EmbedderOptions) -> None:
-        """Check the address; see `EndpointEmbedder`."""
         self._endpoint = EndpointEmbedder(url, options)
         super().__init__("chat", self._endpoint)
         self.key += f":{content_digest(f'{options.prompt} {options.sheet}'.encode())}"
         self._tokens, self._lock = f"tokens {uuid4().hex[:8]}", Lock()  # of this object alone
-
-    @property
-    def decode_side(self) -> int:
-        """As in `Embedder`: photos are sent small, for pixels are tokens."""
-        return SIDE
+        self.decode_side = SIDE  # photos are sent small, for pixels are tokens
 
     def prepare(self, photo: Photo) -> Image.Image:
         """Shrink the photo, without its other data, to at most `SIDE` pixels either way."""
@@ -57,14 +52,11 @@ class ChatRanker(EmbedderRanker):
         body = self._endpoint.post({"json": {**named, "messages": [{"role": "user", "content": content}]}})
         try:
             text, tokens = read_message(body)
-            self._count(tokens)
+            with self._lock:
+                self.lessons = {**self.lessons, self._tokens: self.lessons.get(self._tokens, 0) + tokens}
             return read_numbers(text, len(candidates))
         except ValueError as error:
             raise TransientError(f"{self.name} answered with {error}", charged=True) from error
-
-    def _count(self, tokens: int) -> None:
-        with self._lock:
-            self.lessons = {**self.lessons, self._tokens: self.lessons.get(self._tokens, 0) + tokens}
 
 
 def write_question(

@@ -3,10 +3,10 @@
 import csv
 import operator
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +17,12 @@ from PIL import Image
 from index.embedders.base import Calls, Embedder
 from index.embedders.callable import CallableEmbedder
 from index.embedders.options import EmbedderOptions
-from index.embedders.registry import open_embedder
-from index.errors import RefusedError, UsageError
+from index.embedders.registry import is_file_spec, open_embedder
+from index.errors import RefusedError, UsageError, in_line
 from index.images.decode import Photo
 from index.images.file import ImageFile, plain_path
 from index.io import content_digest
+from index.progress import count
 from index.rankers.again import Reranker
 from index.rankers.base import SHOWN, EmbedderRanker, Pool, Ranker, Rows
 from index.rankers.chat import CHAT, ChatRanker
@@ -30,6 +31,10 @@ from index.teachers.client import BudgetedTeacher
 from index.teachers.spec import TeacherSpec
 
 COLUMNS = ("query", "better", "worse")
+GIVE = (
+    "Give the address of a chat or rerank endpoint, a .csv or .parquet of query,better,worse, "
+    "file.py:function, or an .onnx or .npz file of a teacher with vectors."
+)
 
 
 class PreferencesRanker(Ranker):
@@ -42,23 +47,27 @@ class PreferencesRanker(Ranker):
     calls = Calls(batch=1)
 
     def __init__(self, path: Path, options: EmbedderOptions) -> None:
-        """Read the file whole; UsageError if it cannot be read, or lacks a column."""
+        """Read the file whole; UsageError if it cannot be read, has no row or lacks a column."""
         try:
             if path.suffix == ".parquet":
-                rows = pq.read_table(path, columns=list(COLUMNS)).to_pylist()
+                names = pq.read_schema(path).names
+                rows = pq.read_table(path, columns=[name for name in COLUMNS if name in names]).to_pylist()
             else:
                 with path.open(newline="", encoding="utf-8-sig") as file:
-                    rows = list(csv.DictReader(file))
+                    reader = csv.DictReader(file)
+                    rows, names = list(reader), list(reader.fieldnames or ())
+            if not rows or not set(COLUMNS) <= set(names):
+                raise ValueError(f"it has {count(len(rows), 'row')} of {','.join(names)}")
             pairs = [tuple(plain_path(row[column]) for column in COLUMNS) for row in rows]
-        except (OSError, KeyError, TypeError, ValueError, csv.Error, pa.ArrowException) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UsageError(f"{path} is no file of preferences, {','.join(COLUMNS)}: {reason}.") from error
+        except (OSError, TypeError, ValueError, csv.Error, pa.ArrowException) as error:
+            reason = getattr(error, "strerror", None) or in_line(error, False, 200)
+            raise UsageError(f"{path} is no ranker: {reason}. {GIVE}") from error
         self._wins: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         for query, better, worse in pairs:
             self._wins[query][better] += 1
             self._wins[query][worse] -= 1
         self.key = f"preferences:{content_digest(path.read_bytes())}"
-        self.name, self.spec, self.options = path.name, str(path), options
+        self.name, self.spec, self.options = path.name, str(path.absolute()), options
 
     def prepare(self, photo: Photo) -> tuple[str, ...]:
         """What the photo may be called in the file."""
@@ -93,23 +102,18 @@ def _names(image: Photo | ImageFile, digest: str) -> tuple[str, ...]:
 
 
 class CallableRanker(EmbedderRanker):
-    """A callable that takes a query and a list of candidates, upright RGB images, and answers with positions.
+    """A callable, found as by `CallableEmbedder`, of a query and a list of images: it gives positions."""
 
-    Where it is and what tells it from others is as for `CallableEmbedder`.
-    """
-
-    def __init__(self, call: str | Callable[..., Any], options: EmbedderOptions) -> None:
-        """Import it; see `CallableEmbedder`."""
-        self._code = CallableEmbedder(call, options)
-        super().__init__("rank", self._code)
+    def __init__(self, code: CallableEmbedder) -> None:
+        self._code = code
+        super().__init__("rank", code)
 
     def order(self, query: Image.Image, candidates: Sequence[Image.Image]) -> list[int]:
         """Call it; see `Ranker.order`."""
         try:
             answer = self._code.call(query, list(candidates))
         except (Exception, SystemExit) as error:
-            line = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-            raise RefusedError(f"{self.name} raised {line}") from error
+            raise RefusedError(f"{self.name} raised {in_line(error)}") from error
         try:
             return [operator.index(place) for place in answer]
         except TypeError as error:
@@ -127,6 +131,11 @@ class VectorsRanker(EmbedderRanker):
         super().__init__("orders", teacher)
         self.calls = Calls(batch=1)
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As of `Ranker`; whatever the teacher is, its orders are meant."""
+        return {**super().facts, "orders_only": True}
+
     def prepare(self, photo: Photo) -> NDArray[np.float32]:
         """The teacher's vector."""
         return self._embedder.embed([self._embedder.prepare(photo)])[0]
@@ -142,8 +151,20 @@ class RankerSpec(TeacherSpec):
 
     orders_only: bool = False  # as for `open_ranker`
 
+    @classmethod
+    def remembered(cls, run: Any) -> Self | None:
+        """Read which one taught a student from its run.json, which may come from anyone; None if none did."""
+        try:
+            facts = run["teacher"]["ranker"]
+            options = EmbedderOptions(**facts["options"])
+            return cls(str(facts["spec"]), options, orders_only=facts.get("orders_only") is True)
+        except (KeyError, TypeError, AttributeError, UsageError):
+            return None
+
     def open_plain(self, device: str) -> Ranker:
         """As of `TeacherSpec`."""
+        if isinstance(self.opened, Ranker):
+            return self.opened
         assert self.spec is not None
         return open_ranker(self.spec, device, self.options, self.orders_only)
 
@@ -154,6 +175,16 @@ class RankerSpec(TeacherSpec):
             return Reranker(ranker, None)
         return Reranker(ranker, BudgetedTeacher(ranker, self.open_ledger(ranker.key), self.budget))
 
+    def reopen(self, device: str, remote: bool) -> tuple[Reranker | None, str]:
+        """Open one that an index remembers, if it is a file and the index not `remote`; else say why not."""
+        again = f"Give --ranker {self.spec}"
+        if remote or not is_file_spec(str(self.spec)):
+            return None, f"Its student was taught by {self.spec}. {again} to ask it again."
+        try:
+            return self.open_reranker(device), ""
+        except UsageError as reason:
+            return None, f"{reason} {again}."
+
 
 def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: bool = False) -> Ranker:
     """Open a ranker; UsageError if that cannot be.
@@ -162,15 +193,13 @@ def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: b
     callable or a teacher with vectors, as for `open_embedder`: an .onnx or .npz file is one, and anything for
     `orders_only`. Options are what the spec does not say.
     """
-    if orders_only or spec.endswith((".onnx", ".npz")):
-        return VectorsRanker(open_embedder(spec, device, options))
-    if spec.startswith(("http://", "https://")):
+    if not orders_only and spec.startswith(("http://", "https://")):
         return (ChatRanker if spec.rstrip("/").endswith(CHAT) else RerankRanker)(spec, options)
-    if spec.endswith((".csv", ".parquet")):
+    if not orders_only and not is_file_spec(spec):
+        return CallableRanker(CallableEmbedder(spec, options))
+    ending = Path(spec).suffix if Path(spec).is_file() else ""
+    if orders_only or ending in (".onnx", ".npz"):
+        return VectorsRanker(open_embedder(spec, device, options))
+    if ending in (".csv", ".parquet"):
         return PreferencesRanker(Path(spec), options)
-    if ":" in spec:
-        return CallableRanker(spec, options)
-    raise UsageError(
-        f"{spec} is no ranker. Give the address of a chat or rerank endpoint, a .csv or .parquet "
-        "of query,better,worse, file.py:function, or an .onnx or .npz file of a teacher with vectors."
-    )
+    raise UsageError(f"{spec} {'is no ranker' if Path(spec).exists() else 'does not exist'}. {GIVE}")

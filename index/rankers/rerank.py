@@ -19,7 +19,6 @@ class RerankRanker(EmbedderRanker):
     """
 
     def __init__(self, url: str, options: EmbedderOptions) -> None:
-        """Check the address; see `EndpointEmbedder`."""
         self._endpoint = EndpointEmbedder(url, options)
         super().__init__("rank", self._endpoint)
 
@@ -41,11 +40,7 @@ class RerankRanker(EmbedderRanker):
 
 
 def read_order(body: bytes, count: int) -> list[int]:
-    """Read an answer about `count` candidates: places by falling score, if it is finite.
-
-    It is JSON, `{"results": [{"index": 0, "relevance_score": 0.9}, ...]}`; of something else ValueError says
-    what it is.
-    """
+    """Read `{"results": [{"index": 0, "relevance_score": 0.9}]}`: places by score; else ValueError."""
     try:
         found = [(entry["index"], float(entry["relevance_score"])) for entry in json.loads(body)["results"]]
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:

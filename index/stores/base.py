@@ -1,5 +1,6 @@
 """What a store is: a read side that is searched, and a write side that `index.build.pipeline.build` fills."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +18,7 @@ from index.stores.filters import Filter
 from index.stores.metadata.columns import Metadata
 from index.stores.models import Models
 from index.stores.options import IndexOptions
-from index.stores.records import CHUNK, Failure, Item, Manifest, Space
+from index.stores.records import CHUNK, RUN, Failure, Item, Manifest, Space
 from index.vectors import Ids, Scored, Vectors
 
 # Reads vectors of a space by ids, which are places in what `Store.iter_batches` yields.
@@ -96,6 +97,17 @@ class Store(ABC):
         """Where a file of `COMPANIONS` is, if it was kept."""
         return self.model_file.with_name(name)
 
+    def read_run(self) -> dict[str, Any] | None:
+        """Read what the student's `run.json` noted; None if there is none, or one of another student."""
+        try:
+            run = json.loads(self.companion(RUN).read_text(encoding="utf-8"))
+            made = run["export"]["key"]
+        except (UsageError, OSError, ValueError, KeyError, TypeError):
+            return None
+        space = self.manifest.spaces["student"]
+        key = (space.queries or space.key).removesuffix(f":{space.bits}")  # that of the file, codes or not
+        return run if made == key else None
+
     def pin(self) -> None:  # noqa: B027
         """Make ready for many users: open now what can be."""
 
@@ -127,6 +139,10 @@ class Store(ABC):
             UsageError: There is no such column, or no such item.
         """
         return self._masks(replace(filter, cut=0.0)) if filter.selects else None
+
+    def matches_nothing(self, filter: Filter) -> UsageError:
+        """Say why a search with a filter found nothing, where that shows in the search alone."""
+        return filter.matches_nothing(self.columns)
 
     def require_model(self, space: str, key: str, name: str) -> None:
         """Raise UsageError for a model that neither made the vectors of a space nor embeds its queries."""

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from index.errors import UsageError
+from index.errors import NoMatchError, UsageError
 from index.stores.metadata.columns import BOUND, Metadata
 from index.vectors import Scores
 
@@ -37,7 +37,7 @@ class Filter:
         return bool(self.prefix or self.columns)
 
     def keep(self, metadata: Metadata) -> NDArray[np.bool_] | None:
-        """Which items are wanted, whatever their score: `(items,)`, None is all; UsageError if none is."""
+        """Which items are wanted, whatever their score: `(items,)`, None is all; NoMatchError if none is."""
         self.require_columns(metadata.names)
         masks = [metadata.matches(column, value) for column, value in self.columns.items()]
         if self.prefix:
@@ -58,7 +58,7 @@ class Filter:
 
     def matches_nothing(
         self, columns: Mapping[str, Sequence[str]], top_names: Sequence[str] = ()
-    ) -> UsageError:
+    ) -> NoMatchError:
         """Say that no item is wanted, and what values and names at the top there are, as far as is known."""
         wanted = [c + (v if BOUND.match(v) else f"={v}") for c, v in self.columns.items()]
         there = [_list(f"{column} is", columns[column]) for column in self.columns if columns[column]]
@@ -67,7 +67,7 @@ class Filter:
             folders = [name for name in top_names if name.endswith("/")]
             example = f"paths have no folder, as {top_names[0]}" if top_names else "paths start with a folder"
             there.append(_list("paths start with", folders) if folders else example)
-        return UsageError(f"No image has {' and '.join(wanted)}: {'; '.join(there) or 'leave it out'}.")
+        return NoMatchError(f"No image has {' and '.join(wanted)}: {'; '.join(there) or 'leave it out'}.")
 
     def clear(self, scores: Scores) -> NDArray[np.bool_]:
         """Which of `(queries, k)` falling scores pass the cut."""
@@ -83,11 +83,7 @@ def _list(what: str, values: Sequence[str]) -> str:
 
 
 def parse_where(conditions: Sequence[str]) -> dict[str, str]:
-    """Read conditions like `colour=red`, `colour=red,blue`, `price<20` or `taken>=2024-05-01`.
-
-    Raises:
-        UsageError: One is something else, or two name one column and are no bounds.
-    """
+    """Read conditions like `colour=red`, `colour=red,blue` or `price<20`; UsageError for one that is none."""
     columns: dict[str, str] = {}
     for condition in conditions:
         if not (found := re.fullmatch(r"([^=<>]+)(=|<=|>=|<|>)(.*)", condition, re.DOTALL)):

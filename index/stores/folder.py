@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,18 +28,15 @@ from index.stores.faiss.joined import JoinedIndex
 from index.stores.faiss.vector_index import EXACT, SearchParams, read_ann
 from index.stores.metadata.columns import ITEM, JoinedMetadata, Metadata, decode
 from index.stores.metadata.join import PATH
-from index.stores.records import CHUNK, Failure, Manifest, from_facts
+from index.stores.records import CHUNK, RUN, Failure, Manifest, from_facts
 from index.stores.tables import AGAIN, Digests, Items, Places, map_batches, numbers, sound
 from index.vectors import Vectors
-
-if TYPE_CHECKING:
-    import faiss
 
 FORMAT, PARTED = 3, 4  # of an index folder: in one part, in two
 FORMER = 2  # with tables in Parquet
 MANIFEST, ITEMS, ERRORS, STUDENT = "manifest.json", "items.arrow", "errors.arrow", "student.onnx"
 # Kept as well, where they lie beside it.
-COMPANIONS = ("run.json", TEACHER_SPACE, "student.fp16.onnx", "student.int8.onnx")
+COMPANIONS = (RUN, TEACHER_SPACE, "student.fp16.onnx", "student.int8.onnx")
 METADATA, DIGESTS = "metadata.arrow", "digests.npy"
 LATER, GONE = "later-", "gone.npy"  # what the files of a second part begin with; `Places.gone`
 _REPLACED = "{} was replaced meanwhile. Open it again."
@@ -54,11 +51,7 @@ class Index(Store):
     formats: tuple[int, ...] = (FORMAT, PARTED)
 
     def __init__(self, path: Path, allowed: Sequence[str] = ()) -> None:
-        """Open a folder.
-
-        Raises:
-            UsageError: It is no index, a damaged one, one of another format, or its name is not UTF-8.
-        """
+        """Open a folder; UsageError if it is no index, a damaged one, one of another format, or not UTF-8."""
         require_utf8(path)
         self.path, self.allowed = path, allowed
         self.manifest = read_manifest(path, *self.formats)
@@ -178,7 +171,7 @@ class Index(Store):
         parts = [opened, *(open_ann(None, part) for part in later)]
         return JoinedIndex(parts, self.places, lambda ids: self.read_rows(space, ids), made.rescore)
 
-    def ann(self, space: str) -> "faiss.Index | None":
+    def ann(self, space: str) -> Any:
         """Read the FAISS index of a space, or of its first part; None where it needs none."""
         if self.manifest.spaces[space].factory == EXACT:
             return None

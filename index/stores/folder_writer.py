@@ -6,10 +6,11 @@ import os
 import shutil
 from array import array
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -53,15 +54,9 @@ from index.stores.tables import (
 )
 from index.vectors import Ids, Vectors
 
-if TYPE_CHECKING:
-    import faiss
 
-
-class IndexWriter:
-    """Writes the next generation of an index. Without `commit`, leaving removes what was written.
-
-    One process at a time may write an index: the one that holds its `Journal`.
-    """
+class IndexWriter(AbstractContextManager["IndexWriter"]):
+    """Writes the next generation of an index, whose `Journal` is open; without `commit` it is removed."""
 
     def __init__(self, out: Path, sources: Iterable[str]) -> None:
         """Start to write into an index folder, which exists; what is indexed is remembered."""
@@ -72,9 +67,6 @@ class IndexWriter:
         self._manifest = Manifest(FORMAT, generation, "", list(sources), 0, 0, 0, None)
         self._committed, self._prefix, self._written = False, "", 0  # the prefix and the items of a part
         self._linked: dict[str, Stored] = {}
-
-    def __enter__(self) -> "IndexWriter":
-        return self
 
     def __exit__(self, *_: object) -> None:
         if not self._committed:
@@ -99,10 +91,7 @@ class IndexWriter:
         return self._data / f"{self._prefix}{name}"
 
     def go_on(self, index: Index, gone: Ids, copies: int) -> None:
-        """Keep the first part of another index, less the places that are gone: what is added is the second.
-
-        What stays has so many further files.
-        """
+        """Keep the first part of an index, less `gone` places, with so many copies: a second part follows."""
         left = {STUDENT, *COMPANIONS, ERRORS, GONE}
         self._link(index, [n for n in index.manifest.files if n not in left and not n.startswith(LATER)])
         np.save(self._data / GONE, gone)
@@ -114,10 +103,7 @@ class IndexWriter:
         self._manifest = replace(self._manifest, failed=write_failures(self._data / ERRORS, failures))
 
     def add_space(self, name: str, space: Space, chunks: Iterable[Vectors]) -> Vectors:
-        """Write the vectors of all items, after the items, and map them to read.
-
-        `chunks` are `(n, dim)` rows at a time.
-        """
+        """Write the vectors of all items, `(n, dim)` rows at a time, after these, and map them to read."""
         path = self._path(f"{name}.npy")
         shape = (self._written, space.dim)
         with path.open("wb") as file:
@@ -159,7 +145,7 @@ class IndexWriter:
         with pa.ipc.new_file(str(self._path(METADATA)), known.schema) as file:
             file.write_batch(known)
 
-    def add_ann(self, name: str, ann: "faiss.Index | None", served: TunedIndex) -> int:
+    def add_ann(self, name: str, ann: Any, served: TunedIndex) -> int:
         """Store the FAISS index of a space, if it has one, and how it is searched; return its bytes."""
         file = self._data / f"{name}.faiss"
         try:
@@ -226,10 +212,7 @@ class IndexWriter:
         return known is not None and file.is_file() and file_digest(file) == known.digest
 
     def commit(self, teacher: str | None, teacher_options: dict[str, Any]) -> Index:
-        """Make what was written the index, and remove what was before.
-
-        `teacher` and its options, among which is no key, open the teacher again.
-        """
+        """Make what was written the index, which names its teacher, and remove what was before."""
         files = {}
         for path in sorted(self._data.iterdir()):
             sync(path)

@@ -1,7 +1,7 @@
 """Look after a gallery: say what it is, and check all of it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from index.progress import count
 from index.stores.base import Store
 from index.stores.folder import LATER
-from index.stores.records import UNFINISHED, Manifest
+from index.stores.records import UNFINISHED
 from index.stores.registry import open_store
 
 SAMPLE = 200  # vectors that are searched for
@@ -49,7 +49,6 @@ class IndexFacts:
     parts: int  # two after an update of a large index
 
     def __str__(self) -> str:
-        """The facts for people, one a line."""
         lines = [f"images       {self.images}", f"written      {self.created}"]
         if self.megabytes:
             lines[0] += (
@@ -76,7 +75,12 @@ class IndexFacts:
 def describe_index(where: str | Path) -> IndexFacts:
     """Say what a gallery is, from its manifest and metadata; UsageError if there is none."""
     store = open_store(where)
-    manifest = store.manifest
+    manifest, spaces = store.manifest, {}
+    for name, space in manifest.spaces.items():
+        file = manifest.files.get(f"{name}.faiss")
+        size = file.size / max(manifest.count, 1) if file else space.vector_bytes if manifest.files else 0
+        told = {field.name: getattr(space, field.name) for field in fields(SpaceFacts)[1:-1]}
+        spaces[name] = SpaceFacts(space.name, bytes_per_vector=size, **told)
     return IndexFacts(
         str(store),
         manifest.created,
@@ -87,41 +91,14 @@ def describe_index(where: str | Path) -> IndexFacts:
         sum(file.size for file in manifest.files.values()) / 1e6,
         manifest.teacher,
         (store.path / UNFINISHED).is_dir(),
-        {
-            name: SpaceFacts(
-                space.name,
-                space.key,
-                space.dim,
-                space.bits,
-                space.rescore,
-                space.factory,
-                space.recall,
-                space.milliseconds,
-                _bytes_per_vector(manifest, name),
-            )
-            for name, space in manifest.spaces.items()
-        },
+        spaces,
         list(store.columns),
         1 + any(name.startswith(LATER) for name in manifest.files),
     )
 
 
-def _bytes_per_vector(manifest: Manifest, name: str) -> float:
-    if file := manifest.files.get(f"{name}.faiss"):
-        return file.size / max(manifest.count, 1)
-    space = manifest.spaces[name]
-    return space.dim * np.dtype(space.dtype).itemsize if manifest.files else 0
-
-
 def verify_index(where: str | Path) -> list[str]:
-    """Read all of a gallery and check it: files, items, vectors, and that a search finds them.
-
-    Returns:
-        Each fault in a line.
-
-    Raises:
-        UsageError: There is none, or its manifest is damaged.
-    """
+    """Check files, items and vectors of a gallery, and that a search finds them; list faults in lines."""
     store = open_store(where)
     if faults := list(store.faults()):
         return faults  # nothing else could be believed

@@ -41,7 +41,9 @@ class IndexOptions:
 
     def __post_init__(self) -> None:
         if self.codes < 0 or (self.rescore or 0) < 0:
-            raise UsageError(f"--codes and --rescore must not be below 0: {self.codes}, {self.rescore}.")
+            raise UsageError(f"--codes and --rescore must not be below 0: {self.codes}, {self.rescore or 0}.")
+        if self.codes % 8:
+            raise UsageError(f"--codes must be a multiple of 8, as the student has them, not {self.codes}.")
         if self.rescore is not None and not self.codes:
             raise UsageError("--rescore is for codes. Give --codes, too, or leave it out.")
         if self.codes and self.factory != AUTO:

@@ -9,6 +9,7 @@ from index.vectors import CODES, UNIT_FLOATS, VectorType
 
 FORMAT = 2  # of a manifest; 1 had its files beside it, and every copy of an image as an item
 UNFINISHED = "unfinished"  # the folder of a run that is not complete
+RUN = "run.json"  # what `distill` notes of a student, beside it
 CHUNK = 1024  # items that are read or written at a time
 KINDS = {str: pa.string(), int: pa.int64()}
 

@@ -33,12 +33,7 @@ def write_rows(file: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) ->
 
 
 def map_batches(file: Path) -> tuple[list[pa.RecordBatch], Release]:
-    """Map a table, and return its parts and what lets go of them, which are to be checked by `sound`.
-
-    Raises:
-        OSError: It cannot be read.
-        ValueError: It is damaged, as far as its outline tells; or an ArrowException.
-    """
+    """Map a table: its parts, to be checked by `sound`, and what lets go of them; raises what Arrow does."""
     with file.open("rb") as opened:
         mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
     table = pa.ipc.open_file(pa.py_buffer(mapped))

@@ -38,16 +38,12 @@ class BudgetedTeacher(Embedder):
     is made by one thread at a time: what is wrong with a teacher shows at the price of a few answers.
     """
 
-    @property
-    def decode_side(self) -> int:
-        """As of the teacher itself."""
-        return self._teacher.decode_side
-
     def __init__(self, teacher: Embedder, ledger: Ledger, budget: int) -> None:
         """Join them. The budget is of images that may ever be asked about; the ledger counts."""
         self.ledger, self.budget = ledger, budget
         self.key, self.name, self.spec = teacher.key, teacher.name, teacher.spec
         self.options, self.side, self.provider = teacher.options, teacher.side, teacher.provider
+        self.decode_side = teacher.decode_side
         self.unit = ledger.unit = teacher.unit
         self.asked = 0  # answers paid for through this object
         self.lost = 0  # images that it asked about without an answer, and that may have been charged for
@@ -165,8 +161,7 @@ class BudgetedTeacher(Embedder):
 
     def _advance(self, work: Work) -> None:
         """Make one call about the group at hand, and see to what comes of it."""
-        group = work.groups[-1]
-        if not group.open:
+        if not (group := work.groups[-1]).open:
             work.groups.pop()
             return
         with self._call_size(group) as size:
@@ -235,7 +230,6 @@ class BudgetedTeacher(Embedder):
         attempts: int = 1,
         whole: bool = True,
     ) -> None:
-        """Do what `decide` says about questions without an answer."""
         state = State(
             questions[0].name, len(questions), attempts, whole, group.part,
             self._answered, self._given_up, self._useless,
@@ -264,7 +258,6 @@ class BudgetedTeacher(Embedder):
                 self._given_up += 1
 
     def _wait_for_others(self, waiting: int, group: Group, stop: Event) -> None:
-        """Wait for what another thread or process is asking about."""
         stop.wait(POLL)
         group.waited += POLL
         if group.waited - POLL < SILENT <= group.waited:

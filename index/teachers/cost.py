@@ -43,7 +43,6 @@ class Bill:
         return None if self.price is None else self.queries * self.price / 1000
 
     def __str__(self) -> str:
-        """The figures for people, one a line."""
         time = "unknown: nothing was measured yet, and no --teacher-rate given"
         if self.seconds is not None and self.rate:
             rate = f"{self.rate:,.0f}" if self.rate >= 10 else f"{self.rate:.3g}"

@@ -10,7 +10,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -41,7 +41,7 @@ class Reserved:
     denied: list[str]  # the budget has no room for them
 
 
-class Ledger:
+class Ledger(AbstractContextManager["Ledger"]):
     """Answers of one teacher by the content digest of what was sent. Safe to share between threads."""
 
     unit = "image"  # what questions are about, for messages
@@ -51,26 +51,23 @@ class Ledger:
         self.path = path
         self.written_off = 0  # calls found in flight after their process had ended
         self._lock = Lock()
-        self._owner = describe_owner()
+        # This process: host, number and the second of its birth, for numbers are used again.
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = open_ledger_file(path, teacher_key)
         except (sqlite3.Error, OSError) as error:
             raise UsageError(f"{path} cannot be used as a ledger: {error}. Give another --ledger.") from error
 
-    def __enter__(self) -> "Ledger":
-        return self
-
     def __exit__(self, *error: object) -> None:
         self.close()
-
-    def __len__(self) -> int:
-        """How many answers there are."""
-        return self._one("SELECT coalesce(max(id), 0) FROM answers")
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    def __len__(self) -> int:
+        return self._one("SELECT coalesce(max(id), 0) FROM answers")
 
     @property
     def lost(self) -> int:
@@ -271,11 +268,6 @@ def _select(db: sqlite3.Connection, column: str, digests: Sequence[str]) -> list
 
 
 SAME = 5.0  # seconds by which two looks at the birth of one process may differ, if the clock is set meanwhile
-
-
-def describe_owner() -> str:
-    """Name this process: host, number and the second of its birth, for numbers are used again."""
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
 
 
 def is_gone(owner: str) -> bool:

@@ -40,7 +40,6 @@ class Account:
         return self.answers + self.lost + self.in_flight
 
     def __str__(self) -> str:
-        """The account for people, one figure a line."""
         rate = "unknown" if self.rate is None else f"{self.rate:.3g} answers a second, one call at a time"
         return (
             f"teacher    {self.teacher}\n"

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import refused
 from conftest import picture, write_embedder
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 import retrieval
-from app.page.report.logic import read_run, weigh
+from app.page.report.logic import weigh
 from app.page.report.views import render_sizes
 from app.page.search.tab import SearchPage
 from app.page.views import render_heading
@@ -92,6 +93,14 @@ def test_the_floats_of_a_query_order_what_codes_found(folder, student, tmp_path)
     least = CODES.similarity(pack(query), codes)[0][first[4]]
     assert (CODES.similarity(pack(query), codes)[0][ids] >= least).all()
     assert scores == pytest.approx(CODES.similarity(query, codes)[0][ids])
+
+
+def test_a_student_keeps_its_codes_where_variants_are_refused(folder, student):
+    before = student.read_bytes()
+    asked = "quantize", student.parent, folder, "--bits", 8, "--variants"
+    assert "No variant 'fp8'. There are fp16, int8" in refused(*asked, "fp8")
+    assert "run.json is missing" in refused(*asked, "fp16")
+    assert student.read_bytes() == before
 
 
 def test_an_update_goes_on_with_codes_and_refuses_vectors(folder, student, tmp_path, monkeypatch):
@@ -182,7 +191,7 @@ def test_the_page_tells_of_bits_and_knows_the_run(folder, student, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(run | {"export": export}))
     index(folder, student, tmp_path / "idx")
     searcher = open_searcher(tmp_path / "idx", device="cpu")
-    known = read_run(searcher.index)
+    known = searcher.index.read_run()
     assert known and known["queried"] == 20
     heading = render_heading(searcher.index, known)
     assert "tiny, 3.4 MB, distilled from 20 answers, 16 bits, 2 B per image" in heading
@@ -243,6 +252,8 @@ def test_what_is_for_vectors_is_refused_in_one_line(folder, student, teacher_fil
         IndexOptions(factory="HNSW32", codes=16)
     with pytest.raises(UsageError, match="--codes and --rescore must not be below 0: 16, -1"):
         IndexOptions(codes=16, rescore=-1)
+    with pytest.raises(UsageError, match="--codes must be a multiple of 8, as the student has them, not 12"):
+        IndexOptions(codes=12)
     plain = write_embedder(tmp_path / "plain.onnx", dim=24)
     with pytest.raises(UsageError, match="has no codes"):
         index(folder, plain, tmp_path / "other")

@@ -254,7 +254,9 @@ def test_by_name(folder, tmp_path, teacher_file):
 def test_a_helper_is_noted(folder, tmp_path, teacher, ledger, teacher_file):
     options = replace(OPTIONS, helpers=teacher_file)
     assert options.helpers == (str(teacher_file),)
+    teacher.ranker = {"spec": "judge.py:judge", "options": {}}
     made = distill(find_images([folder]), teacher, ledger, tmp_path / "out", options)
+    assert made.run["teacher"]["ranker"] == teacher.ranker
     assert made.run["helpers"] == [teacher.key]
     assert made.run["options"]["helpers"] == (str(teacher_file),)
 

@@ -21,25 +21,15 @@ FORMULA = tuple("=+-@")  # what a spreadsheet takes a cell for that begins like 
 
 @dataclass(frozen=True)
 class Vote:
-    """One line of the file of votes, in its words.
+    """One line of the file of votes, in its words."""
 
-    Attributes:
-        time: UTC, ISO 8601.
-        round: Identity of the round.
-        query: Id of the item that was searched with.
-        name: Its name.
-        left: Search mode of the left list.
-        right: Of the right one.
-        choice: `left`, `right`, or `none` for no difference.
-    """
-
-    time: str
-    round: str
-    query: str
-    name: str
-    left: str
-    right: str
-    choice: str
+    time: str  # UTC, ISO 8601
+    round: str  # identity of the round
+    query: str  # id of the item that was searched with
+    name: str  # its name
+    left: str  # search mode of the left list
+    right: str  # of the right one
+    choice: str  # `left`, `right`, or `none` for no difference
 
     def __post_init__(self) -> None:
         if self.choice not in CHOICES:
@@ -139,10 +129,7 @@ def count_votes(votes: Iterable[Vote], pair: Pair) -> Tally:
 
 
 def wilson_interval(wins: int, votes: int) -> tuple[float, float]:
-    """Compute Wilson's 95 % interval of a share: right also for few votes and for shares near 0 and 1.
-
-    Without any vote, it is 0 to 1.
-    """
+    """Compute Wilson's 95 % interval of a share: right also for few votes; 0 to 1 without any."""
     if votes == 0:
         return 0.0, 1.0
     from scipy.stats import binomtest  # here: it takes a second to load

@@ -20,16 +20,11 @@ KEPT, COLUMNS = "agreement", ("item", "overlap", "rbo")
 
 @dataclass(frozen=True)
 class Agreements:
-    """Images of the gallery, the worst agreement first.
+    """Images of the gallery, the worst agreement first."""
 
-    Attributes:
-        items: `(n,)` int64 item ids.
-        overlap: `(n,)` overlap@10 of what student and teacher find for each, rising.
-        rbo: `(n,)` rank-biased overlap of the same lists, rising where the overlap is equal.
-    """
-
-    items: NDArray[np.int64]
-    overlap: NDArray[np.float64]
+    items: NDArray[np.int64]  # `(n,)` int64 item ids
+    overlap: NDArray[np.float64]  # `(n,)` overlap@10 of what student and teacher find for each, rising
+    # `(n,)` rank-biased overlap of the same lists, rising where the overlap is equal
     rbo: NDArray[np.float64]
 
     def __post_init__(self) -> None:
@@ -44,21 +39,14 @@ class Agreements:
         return len(self.items)
 
     def select(self, names: Sequence[str], prefix: str, most: float) -> "Agreements":
-        """Select those with a name that begins with `prefix` and an overlap of at most `most`.
-
-        `names` are all names, in the order of `items`.
-        """
+        """Select those of all `names` that begin with `prefix`, and have an overlap of at most `most`."""
         end = int(np.searchsorted(self.overlap, most + 1e-9, "right"))
         chosen = [row for row in range(end) if names[row].startswith(prefix)]
         return Agreements(self.items[chosen], self.overlap[chosen], self.rbo[chosen])
 
 
 def find_disagreements(searcher: Searcher, report: Callable[[float], None]) -> Agreements:
-    """Read the agreement of a gallery, or compute and keep it. No model is asked.
-
-    Raises:
-        UsageError: The index was made without a teacher.
-    """
+    """Read the agreement of a gallery, or compute and keep it; no model is asked. UsageError: no teacher."""
     kept = _read(searcher.index)
     if kept is not None:
         return kept
@@ -68,11 +56,7 @@ def find_disagreements(searcher: Searcher, report: Callable[[float], None]) -> A
 
 
 def compute_agreements(searcher: Searcher, report: Callable[[float], None], most: int = MOST) -> Agreements:
-    """Search with at most `most` random images of the gallery, in the student's and the teacher's space.
-
-    Raises:
-        UsageError: The index was made without a teacher.
-    """
+    """Search with at most `most` random images of a gallery in both spaces; UsageError without a teacher."""
     if "teacher" not in searcher.stored_modes:
         raise UsageError("This index was made without a teacher: there is nothing to compare.")
     count = len(searcher.index)

@@ -15,10 +15,7 @@ HTML = load("app/page/disagreements/disagreements.html", thumbnail=thumbnail_url
 
 
 def render_disagreements(searcher: Searcher, every: Agreements, prefix: str, most: float, page: int) -> str:
-    """Show one page of the photos that match, the worst first.
-
-    `most` is an overlap from 0 to 1; a page that is not there becomes the nearest.
-    """
+    """Show the page, or the nearest there is, of photos with an overlap up to `most`, the worst first."""
     items = searcher.index.items
     chosen = every.select([items[item].name for item in every.items], prefix, most)
     pages = max(-(-len(chosen) // PER_PAGE), 1)

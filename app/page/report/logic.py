@@ -1,10 +1,8 @@
 """What the report tab knows without measuring: the student's run, what things weigh, what was refused."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from index.embedders.registry import is_file_spec
 from index.search import Searcher
@@ -12,7 +10,7 @@ from index.stores.base import Store
 from index.stores.folder import COMPANIONS
 from index.stores.records import Space
 
-RUN, _, *VARIANTS = COMPANIONS
+_, _, *VARIANTS = COMPANIONS
 
 
 @dataclass(frozen=True)
@@ -23,18 +21,6 @@ class Size:
     model: int | None
     space: Space | None = None
     search: int | None = None
-
-
-def read_run(index: Store) -> dict[str, Any] | None:
-    """Read what the student's `run.json` noted; None if the index has none, or one of another student."""
-    try:
-        run = json.loads(index.companion(RUN).read_text(encoding="utf-8"))
-        made = run["export"]["key"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    space = index.manifest.spaces["student"]
-    key = (space.queries or space.key).removesuffix(f":{space.bits}")  # that of the file, codes or not
-    return run if made == key else None
 
 
 def find_variants(index: Store) -> dict[str, Path]:

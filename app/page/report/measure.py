@@ -36,19 +36,12 @@ Find = Callable[[slice], NDArray[np.int64]]  # a part of the queries to the ids 
 
 @dataclass(frozen=True)
 class Point:
-    """One way to search, measured.
+    """One way to search, measured."""
 
-    Attributes:
-        name: What it is.
-        milliseconds: One photo, decoded, to its results: embedding and search.
-        agreement: Overlap@10 with what the teacher finds.
-        best: Whether no other way is both faster and better.
-    """
-
-    name: str
-    milliseconds: float
-    agreement: Estimate
-    best: bool = False
+    name: str  # what it is
+    milliseconds: float  # one photo, decoded, to its results: embedding and search
+    agreement: Estimate  # overlap@10 with what the teacher finds
+    best: bool = False  # whether no other way is both faster and better
 
     @property
     def quality(self) -> float:
@@ -119,10 +112,7 @@ def mark_best(points: Sequence[Point]) -> list[Point]:
 
 
 def milliseconds_per_image(models: Sequence[Embedder], photos: Sequence[Photo]) -> dict[str, float]:
-    """Median time to prepare and embed one photo, by the model's key, after a warm-up.
-
-    Models take turns: what else goes on slows all of them.
-    """
+    """Median time to prepare and embed one photo, by the model's key; models take turns, after a warm-up."""
 
     def embed_next(model: Embedder) -> Callable[[], object]:
         turns = cycle(photos)

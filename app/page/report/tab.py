@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from app.page.background import Background
-from app.page.report.logic import read_run, weigh
+from app.page.report.logic import weigh
 from app.page.report.measure import measure, measure_labels
 from app.page.report.verdict import render_verdict
 from app.page.report.views import render_report, render_ways
@@ -32,7 +32,7 @@ def build_report_tab(
     scores: Background[dict[str, Scores]] | None = None
     if labelled:
         scores = Background(lambda _: measure_labels(searcher, *labelled))
-    run, sizes = read_run(searcher.index), weigh(searcher)  # now: the folder may be replaced later
+    run, sizes = searcher.index.read_run(), weigh(searcher)  # now: the folder may be replaced later
     # Vectors that someone else computed say nothing of the teacher's time and size.
     known = [] if isinstance(searcher.models.get("teacher"), VectorsEmbedder) else sizes
     paid = [model.name for model in searcher.models.values() if model.calls.paid]

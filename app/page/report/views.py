@@ -49,10 +49,7 @@ def render_curve(run: dict[str, Any]) -> str:
 
 
 def render_ways(work: Background[list[Point]], paid: Sequence[str]) -> str:
-    """Show time and agreement of every way to search, with the Pareto points filled.
-
-    `paid` names models that are not measured, because each answer has a price.
-    """
+    """Show time and agreement of all ways to search, Pareto points filled, but for models that are `paid`."""
     if work.error:
         return render_note(work.error)
     if work.result is None:

@@ -20,19 +20,12 @@ FORMATS_SHOWN = "Use JPEG, PNG, WebP, AVIF, GIF or TIFF."
 
 @dataclass(frozen=True)
 class SearchColumn:
-    """What one mode finds for one photo.
+    """What one mode finds for one photo."""
 
-    Attributes:
-        mode: One of `Searcher.modes`, or `teacher` where there is none.
-        found: The results; None where there are none.
-        decode_seconds: Time to decode the picture for this mode's model.
-        missing: Why nothing was found; empty if it was.
-    """
-
-    mode: str
-    found: Found | None
-    decode_seconds: float = 0.0
-    missing: str = ""
+    mode: str  # one of `Searcher.modes`, or `teacher` where there is none
+    found: Found | None  # the results; None where there are none
+    decode_seconds: float = 0.0  # time to decode the picture for this mode's model
+    missing: str = ""  # why nothing was found; empty if it was
 
     @property
     def ids(self) -> list[int]:
@@ -67,9 +60,7 @@ def search_column(searcher: Searcher, query: Query, mode: str, request: SearchRe
         ImageError: The picture cannot be decoded; the message is a whole line.
     """
     if mode not in (searcher.text_modes if query.text else searcher.modes):
-        return SearchColumn(
-            mode, None, missing=searcher.teacher_missing or f"This index has no mode {mode!r}."
-        )
+        return SearchColumn(mode, None, missing=searcher.why_not(mode) or f"This index has no mode {mode!r}.")
     wanted = Filter(request.prefix, dict(request.columns), request.cut)
     if query.text is not None:
         try:

@@ -26,15 +26,10 @@ TURNS = (None, Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_180, Image.Tra
 
 @dataclass(frozen=True)
 class View:
-    """How a picture is looked at before it is searched with.
+    """How a picture is looked at before it is searched with."""
 
-    Attributes:
-        turn: Quarter turns, clockwise.
-        box: Left, top, right, bottom of what is kept, as shares of the turned picture.
-    """
-
-    turn: int = 0
-    box: Box = WHOLE
+    turn: int = 0  # quarter turns, clockwise
+    box: Box = WHOLE  # left, top, right, bottom of what is kept, as shares of the turned picture
 
     def __post_init__(self) -> None:
         left, top, right, bottom = self.box
@@ -45,45 +40,25 @@ class View:
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """A search as the page asks for it.
+    """A search as the page asks for it."""
 
-    Attributes:
-        modes: One or two ways to search, the left column's first.
-        k: Results in each column.
-        view: How the picture is looked at.
-        item: The image of the gallery that is searched with, or None.
-        sent: Digest of a photo that was sent before, if any.
-        address: Address to fetch the picture from, if any.
-        text: Words to search with in place of a picture, if any.
-        prefix: Only images with a name that starts like this.
-        columns: Only images with these values, as pairs of column and value.
-        like: Images of the gallery to find more of.
-        unlike: Images of the gallery to find less of.
-        cut: Only results at least this share as similar as the best; 0 keeps all.
-        soon: Whether to answer with the first column and leave the second for later.
-    """
-
-    modes: tuple[str, ...]
-    k: int
-    view: View = View()
-    item: int | None = None
-    sent: str = ""
-    address: str = ""
-    text: str = ""
-    prefix: str = ""
-    columns: tuple[tuple[str, str], ...] = ()
-    like: tuple[int, ...] = ()
-    unlike: tuple[int, ...] = ()
-    cut: float = 0.0
-    soon: bool = False
+    modes: tuple[str, ...]  # one or two ways to search, the left column's first
+    k: int  # results in each column
+    view: View = View()  # how the picture is looked at
+    item: int | None = None  # the image of the gallery that is searched with, or None
+    sent: str = ""  # digest of a photo that was sent before, if any
+    address: str = ""  # address to fetch the picture from, if any
+    text: str = ""  # words to search with in place of a picture, if any
+    prefix: str = ""  # only images with a name that starts like this
+    columns: tuple[tuple[str, str], ...] = ()  # only images with these values, as pairs of column and value
+    like: tuple[int, ...] = ()  # images of the gallery to find more of
+    unlike: tuple[int, ...] = ()  # images of the gallery to find less of
+    cut: float = 0.0  # only results at least this share as similar as the best; 0 keeps all
+    soon: bool = False  # whether to answer with the first column and leave the second for later
 
 
 def read_request(asked: Mapping[str, Any], searcher: Searcher) -> SearchRequest:
-    """Read what a browser sent, of which nothing is to be trusted.
-
-    Raises:
-        UsageError: It is not a search that this index allows.
-    """
+    """Read what a browser sent, of which nothing is to be trusted; UsageError if it is no search here."""
     try:
         item = None if asked.get("item") is None else int(asked["item"])
         request = SearchRequest(
@@ -113,30 +88,17 @@ def read_request(asked: Mapping[str, Any], searcher: Searcher) -> SearchRequest:
 
 @dataclass(frozen=True)
 class Query:
-    """A picture to search with, or words in its place.
+    """A picture to search with, or words in its place."""
 
-    Attributes:
-        name: What to call it.
-        data: The bytes of the image file.
-        digest: `content_digest` of them.
-        below: As in `ImageFile`.
-        view: How it is looked at.
-        text: Words in place of the picture.
-    """
-
-    name: str
-    data: bytes
-    digest: str
-    below: bool = False
-    view: View = View()
-    text: Text | None = None
+    name: str  # what to call it
+    data: bytes  # the bytes of the image file
+    digest: str  # `content_digest` of them
+    below: bool = False  # as in `ImageFile`
+    view: View = View()  # how it is looked at
+    text: Text | None = None  # words in place of the picture
 
     def photo(self, side: int) -> Photo:
-        """Decode it, turned and cut, with at least `side` pixels of what is kept.
-
-        Raises:
-            ImageError: It cannot be decoded.
-        """
+        """Decode it, turned and cut, to at least `side` pixels of what is kept; ImageError if that fails."""
         left, top, right, bottom = self.view.box
         share = min(right - left, bottom - top)
         photo = replace(decode(self.data, self.name, math.ceil(side / share)), below=self.below)

@@ -17,17 +17,11 @@ SCALED = ("student", "teacher")  # modes whose similarities compare like with li
 
 @dataclass(frozen=True)
 class Scale:
-    """What the similarities of one model say.
+    """What the similarities of one model say."""
 
-    Attributes:
-        strong: The median of an image and its nearest neighbour.
-        likely: Above it 95 % of images have their nearest neighbour.
-        weak: Above it lies one of twenty pairs at random; below it nothing is close.
-    """
-
-    strong: float
-    likely: float
-    weak: float
+    strong: float  # the median of an image and its nearest neighbour
+    likely: float  # above it 95 % of images have their nearest neighbour
+    weak: float  # above it lies one of twenty pairs at random; below it nothing is close
     near: float = 2.0  # from here on they are near-duplicates: `index.duplicates.least_similarity`
 
     def name(self, similarity: float) -> str:

@@ -227,10 +227,7 @@ class SearchPage:
 def build_search_tab(
     searcher: SharedSearcher, price: float | None = None, labels: Labels = NONE, shop: bool = False
 ) -> None:
-    """Lay out the search in the tab that is open.
-
-    `shop` leaves out what compares models; the other arguments are as for `SearchPage`.
-    """
+    """Lay out the search in the open tab, as of `SearchPage`; `shop` leaves out what compares models."""
     page = SearchPage(searcher, price, labels)
 
     # Functions, because Gradio marks what scripts may call, and methods take no marks.

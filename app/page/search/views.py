@@ -50,17 +50,12 @@ Mark = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Cost:
-    """What searching costs in one column.
+    """What searching costs in one column."""
 
-    Attributes:
-        price: Of a thousand answers of this column's model; None where it runs here, or is not known.
-        learnt_from: Answers that were paid for to train it; None where it is not known.
-        calls: Answers that a search takes at most.
-    """
-
+    # Of a thousand answers of this column's model; None where it runs here, or is not known
     price: float | None = None
-    learnt_from: int | None = None
-    calls: int = 1
+    learnt_from: int | None = None  # answers that were paid for to train it; None where it is not known
+    calls: int = 1  # answers that a search takes at most
 
 
 def render_search(
@@ -153,10 +148,7 @@ def render_numbers(
     costs: Mapping[str, Cost],
     waiting: tuple[str, int] | None = None,
 ) -> str:
-    """Show the numbers above the results: agreement, times, costs.
-
-    `waiting` is the mode that is on its way, of which the numbers keep their place, and the results to come.
-    """
+    """Show the numbers above the results; of a mode on its way, `waiting`, their place is kept."""
     answered = [column for column in columns if column.found]
     if not answered:
         return ""

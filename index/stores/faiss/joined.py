@@ -47,13 +47,8 @@ class JoinedIndex:
         return np.take_along_axis(scores, best, 1), self._places.ids(np.take_along_axis(places, best, 1))
 
     def order_again(self, queries: Vectors, ids: Ids, k: int) -> Scored:
-        """As `VectorIndex.order_again`; a query at a time."""
-        found = [
-            self._type.order_again(query[None], line[None], k, self._fetch)
-            for query, line in zip(queries, ids, strict=True)
-        ]
-        scores, best = map(np.concatenate, zip(*found, strict=True))
-        return scores, best
+        """As `VectorIndex.order_again`."""
+        return self._type.order_each(queries, ids, k, self._fetch)
 
 
 def _search_rest(part: VectorIndex, there: NDArray[np.bool_], queries: Vectors, k: int) -> Scored:

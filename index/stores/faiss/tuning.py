@@ -59,17 +59,13 @@ class TunedIndex:
     milliseconds: float  # median of one search on one core; 0 where a server searches
 
     def __str__(self) -> str:
-        """For people."""
         short = f", not the {self.asked:g} asked for" if self.recall < self.asked else ""
         time = f" in {self.milliseconds:.2f} ms" if self.milliseconds else ""
         return f"{self.factory}, recall@10 {self.recall:.3f}{short}{time}"
 
 
 def choose_factory(count: int, dim: int, need: SearchTarget, gpu: bool = False) -> str:
-    """Choose a FAISS factory string: exact while that is quick, else the quickest that fits the memory.
-
-    A GPU has neither graphs nor fast scan.
-    """
+    """Choose a FAISS factory: exact while that is quick, else the quickest that fits memory and device."""
     room = need.memory * GIB / count
     if need.recall == 1 or count * dim <= EXACT_FLOATS or (gpu and room >= 4 * dim):
         return EXACT

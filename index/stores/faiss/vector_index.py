@@ -28,10 +28,7 @@ FEW = 20_000  # vectors that are searched exactly as quickly as any index search
 MAPPED_FROM = 1 << 28  # bytes of an index file that is mapped; a smaller one is a tenth faster from memory
 LEAST_DEPTH = 10  # an index is tuned at this depth; fewer results need as many candidates
 FAR = 128  # candidates for each result where all that is wanted lies far away: codes tell little of it
-MOST_READ = (
-    4096  # candidates whose vectors are read, by one search of many queries, before they are let go of
-)
-HELD = 1.0  # seconds of searches by one query, likewise
+MOST_READ = 4096  # candidates whose vectors one search of many queries reads before they are let go of
 GPU_DEPTH = 2048  # results that FAISS finds on a GPU at most
 
 
@@ -54,10 +51,7 @@ class VectorIndex:
         effort: SearchParams | None = None,
         device: str = "cpu",
     ) -> None:
-        """Join an index and its vectors; without an index these are searched themselves.
-
-        Device `auto` or `cuda` moves it to the GPU where there is one and FAISS can.
-        """
+        """Join an index, or none, and its vectors; `auto` or `cuda` moves it to the GPU where FAISS can."""
         self.vectors = vectors
         self.effort = effort or SearchParams()
         if index is not None:
@@ -67,10 +61,7 @@ class VectorIndex:
         self._release = Release(vectors)
 
     def search(self, queries: Vectors, k: int, keep: NDArray[np.bool_] | None = None) -> Scored:
-        """Find the k nearest of each of `(n, dim)` queries.
-
-        `keep` says whether an item may be found, `(items,)`; None keeps all. Few are searched exactly.
-        """
+        """Find the k nearest of `(n, dim)` queries; `keep`, `(items,)`, says whether an item may be found."""
         queries = np.ascontiguousarray(queries, self.vectors.dtype)
         rows = selector = params = None
         if keep is not None:
@@ -192,10 +183,10 @@ def search_all(queries: Vectors, vectors: Vectors, k: int, keep: "faiss.IDSelect
     return scores, ids
 
 
-def as_scores(distances: NDArray[np.int32], ids: Ids, codes: Vectors) -> Scores:
+def as_scores(distances: NDArray[np.number], ids: Ids, codes: Vectors) -> Scores:
     """Scores, as `CODES` has them, of `(n, k)` Hamming distances."""
     bits = np.float32(8 * codes.shape[1])
-    return np.where(ids < 0, np.float32(-np.inf), (bits - 2 * distances) / bits)
+    return np.where(ids < 0, np.float32(-np.inf), (bits - 2 * distances.astype(np.float32)) / bits)
 
 
 def build_ann(vectors: Vectors, factory: str, training: Ids | None = None) -> faiss.Index | None:
@@ -260,10 +251,7 @@ def set_nprobe(index: faiss.Index, nprobe: int) -> None:
 
 
 def use_gpu(device: str, gpus: int, kind: str) -> bool:
-    """Whether to search on one of the GPUs that FAISS sees, which have neither graphs nor fast scan.
-
-    `kind` names the classes of the index and of what is inside.
-    """
+    """Whether FAISS's GPUs take classes of index, named by `kind`: they have neither graphs nor fast scan."""
     return device != "cpu" and gpus > 0 and not any(name in kind for name in ("HNSW", "FastScan", "RaBitQ"))
 
 

@@ -117,6 +117,21 @@ def read_bound(column: str, bound: str) -> tuple[str, str, float]:
     raise UsageError(f"--where {column}{bound}: {text!r} is neither a number nor a date as 2024-05-01.")
 
 
+def find_misfit(kind: str, values: Iterable[str]) -> str | None:
+    """Find the first of some values that is of another kind; the empty one is of all."""
+    for value in values:
+        try:
+            READERS[kind](value)
+        except ValueError:
+            return value
+    return None
+
+
+def refuse_kind(column: str, bound: str, kind: str, misfit: str) -> UsageError:
+    """Say that a column has a value of another kind than a bound."""
+    return UsageError(f"--where {column}{bound}: the column has {misfit!r}, which is no {kind}.")
+
+
 def sort_keys(kind: str, values: Iterable[str]) -> list[float]:
     """What those of some values that are of a kind, and not empty, are sorted by."""
     keys = []
@@ -169,7 +184,6 @@ class Column:
             yield from ((code, code + 1) for code in codes if code is not None)
 
     def _find(self, text: str) -> int | None:
-        """The place of a value, if it is there."""
         try:
             key = self.key(text)
         except ValueError:
@@ -184,7 +198,9 @@ class Column:
         if first == end:  # all are empty, and of no kind
             return end, end
         for bound in bounds:
-            sign, limit = self._read_bound(bound)
+            sign, kind, limit = read_bound(self.name, bound)
+            if kind != self._kind:
+                raise refuse_kind(self.name, bound, kind, find_misfit(kind, map(self.value, codes)) or "")
             bisect = bisect_left if sign in ("<", ">=") else bisect_right
             place = bisect(codes, limit, first, end, key=self._key)
             first, end = (first, place) if sign[0] == "<" else (place, end)
@@ -192,24 +208,6 @@ class Column:
 
     def _key(self, code: int) -> Any:
         return self._read(self.value(code))
-
-    def _read_bound(self, bound: str) -> tuple[str, float]:
-        """The sign of a bound, and what it stands for among the values."""
-        sign, kind, limit = read_bound(self.name, bound)
-        if kind != self._kind:
-            raise UsageError(
-                f"--where {self.name}{bound}: the column has {self._no(kind)!r}, which is no {kind}."
-            )
-        return sign, limit
-
-    def _no(self, kind: str) -> str:
-        """The first value that is of another kind."""
-        for code in range(len(self._values)):
-            try:
-                READERS[kind](value := self.value(code))
-            except ValueError:
-                return value
-        return ""
 
 
 class Metadata:
@@ -222,10 +220,7 @@ class Metadata:
         known: pa.RecordBatch | None,
         there: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Join so many items, which are read as by `Store.iter_batches`, and what `encode` made of them.
-
-        `there` says which of them have not gone, `(count,)`; None is all.
-        """
+        """Join so many items, what `encode` made of them, and `(count,)` which are `there`; None is all."""
         self._batches, self._count, self._columns = batches, count, dict[str, Column]()
         self._there = there
         if known is None:

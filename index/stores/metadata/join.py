@@ -157,18 +157,15 @@ def carry_over(table: pa.Table, before: pa.Table, after: pa.Table) -> pa.Table:
 
 
 def read_rows(file: Path) -> tuple[list[str], list[list[str]]]:
-    """Read the header and the rows of a CSV file.
-
-    Raises:
-        UsageError: It cannot be read, or has no column `path`.
-    """
+    """Read header and rows of a CSV file; UsageError if that cannot be, or it has no column `path`."""
     try:
         data, _ = ImageFile(file, str(file)).read()  # a pipe might never be written to
         marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = io.StringIO(data.decode("utf-16" if marked else "utf-8-sig"), newline="")
         first = text.readline()
         text.seek(0)
-        separator = next((mark for mark in SEPARATORS if PATH in _split(first, mark)), ",")
+        heads = {mark: csv.reader([first], delimiter=mark, skipinitialspace=True) for mark in SEPARATORS}
+        separator = next((mark for mark, head in heads.items() if PATH in next(head, [])), ",")
         reader = csv.reader(text, delimiter=separator, skipinitialspace=True)
         header = next(reader, [])
         rows = [row for row in reader if row]
@@ -192,7 +189,3 @@ def read_rows(file: Path) -> tuple[list[str], list[list[str]]]:
     if twice := next((path for path, times in paths.items() if times > 1), None):
         raise UsageError(f"{file} has two rows for {twice}. Leave one.")
     return header, rows
-
-
-def _split(line: str, separator: str) -> list[str]:
-    return next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])

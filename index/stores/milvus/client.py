@@ -21,7 +21,7 @@ from index.errors import RetrievalError, UnreachableError, UsageError, needs
 from index.io import content_digest
 from index.stores.filters import Filter
 from index.stores.metadata.columns import BOUND, ORDERED, read_bound, sort_keys
-from index.stores.records import File, Item, Space
+from index.stores.records import File, Item, Manifest, Space, as_facts
 from index.vectors import Vectors
 
 TOKEN = "MILVUS_TOKEN"  # the environment variable  # noqa: S105
@@ -34,9 +34,7 @@ FIELDS = ["path", "name", "size", "width", "height", "mtime", "more"]
 SECONDS = 10.0  # that an answer may take, the attempts to reach the server included
 # gRPC would look for a server that has been gone for long every two minutes alone.
 RECONNECT = {"grpc.max_reconnect_backoff_ms": 5000}
-MOST_FILES = (
-    10  # files of one item that a prefix is looked for in, and values of it that are compared with bounds
-)
+MOST_FILES = 10  # of one item that a prefix is looked for in, and values that are compared with bounds
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,12 @@ def collection_name(name: str, student: str, space: str, key: str) -> str:
     return base if space == "student" else f"{base}_{space}_{content_digest(key.encode())[:8]}"
 
 
-def create_collection(client: Client, name: str, space: Space, facts: dict[str, Any]) -> None:
+def as_property(manifest: Manifest, columns: Sequence[str]) -> dict[str, str]:
+    """What is written beside the vectors, as a property of the student's collection."""
+    return {FACTS: json.dumps({"manifest": as_facts(manifest), "columns": list(columns)})}
+
+
+def create_collection(client: Client, name: str, space: Space, properties: dict[str, str]) -> None:
     """Create a collection for the vectors of a space, with the items as fields."""
     from pymilvus import DataType
 
@@ -127,12 +130,11 @@ def create_collection(client: Client, name: str, space: Space, facts: dict[str, 
     schema.add_field("digest", DataType.VARCHAR, is_primary=True, max_length=DIGEST)
     kind = DataType.BINARY_VECTOR if space.bits else DataType.FLOAT_VECTOR
     schema.add_field("vector", kind, dim=space.bits or space.dim)
-    for text in ("path", "name"):
+    for text in FIELDS[:2]:
         schema.add_field(text, DataType.VARCHAR, max_length=TEXT)
-    for number in ("size", "width", "height", "mtime"):
+    for number in FIELDS[2:-1]:
         schema.add_field(number, DataType.INT64)
-    schema.add_field("more", DataType.JSON)  # copies and metadata
-    properties = {FACTS: json.dumps(facts)}
+    schema.add_field(FIELDS[-1], DataType.JSON)  # copies and metadata
     client.create_collection(name, schema=schema, consistency_level="Bounded", properties=properties)
 
 
@@ -163,11 +165,8 @@ def as_row(item: Item, metadata: dict[str, Any]) -> dict[str, Any]:
     room = TEXT - json_size(more) if item.copies else 0
     taken = accumulate(json_size(vars(file)) + 1 for file in item.copies)
     copies = [vars(file) for file, so_far in zip(item.copies, taken, strict=True) if so_far <= room]
-    return {
-        "digest": item.digest,
-        **{name: getattr(item, name) for name in FIELDS[:-1]},
-        "more": more | {"copies": copies},
-    }
+    facts = {name: getattr(item, name) for name in ("digest", *FIELDS[:-1])}
+    return facts | {"more": more | {"copies": copies}}
 
 
 def describe(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -200,10 +199,7 @@ def quote(text: str) -> str:
 
 
 def as_filter(filter: Filter, columns: Collection[str], finds: Callable[[str], bool]) -> str:
-    """What is wanted of the `columns` that there are, as the server understands it; empty wants all.
-
-    `finds` says whether the server has a row for such a filter: a value is first taken as it is written.
-    """
+    """What is wanted of `columns`, as the server understands it; `finds` says whether it has such a row."""
     filter.require_columns(columns)
     parts = [_matches(column, value, finds) for column, value in filter.columns.items()]
     if filter.prefix:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,15 @@ from index.io import content_digest
 from index.stores.base import Store
 from index.stores.filters import Filter
 from index.stores.folder import ERRORS, read_failures
-from index.stores.metadata.columns import MOST_VALUES, SEPARATOR, read_values
+from index.stores.metadata.columns import (
+    BOUND,
+    MOST_VALUES,
+    SEPARATOR,
+    find_misfit,
+    read_bound,
+    read_values,
+    refuse_kind,
+)
 from index.stores.milvus import client as milvus
 from index.stores.milvus.client import Client
 from index.stores.records import FORMAT, Item, Manifest, Space, from_facts
@@ -26,6 +34,7 @@ from index.stores.students import find_student
 from index.vectors import Ids, Scored, Scores, Vectors, is_float, pack
 
 PAGE = 4096  # rows that are read at a time
+SAMPLE = 1000  # rows that tell the values of a column, for a message
 REORDERED = 20  # candidates for each result that SCANN orders by the whole vectors
 DEEPEST = 16_384  # results that a server gives at most
 # A server that knows a vector by its code alone finds so many times more, which are ordered by whole vectors.
@@ -38,10 +47,7 @@ LEVEL = "Eventually"
 
 
 class MilvusIndex(Store):
-    """A gallery in Milvus. Ids are given to items as they are first seen; `pin` gives them to all.
-
-    `written` is the manifest as the last run wrote it.
-    """
+    """A gallery in Milvus. Ids are given to items as they are first seen; `pin` gives them to all."""
 
     remote = True
     ids_by_digest: "_Ids"
@@ -55,8 +61,7 @@ class MilvusIndex(Store):
         student's file, None what an index run on this machine kept of it. UsageError: it is none of ours.
         """
         self.client, self.student, self._model, self.allowed = client, student, model, allowed
-        described = client.describe_collection(student)
-        self.written, columns = _read_facts(student, described.get("properties", {}).get(milvus.FACTS))
+        self.written, columns = _read_facts(client, student)
         for space, made in self.written.spaces.items():
             if not client.has_collection(name := self.name(space)):
                 raise UsageError(
@@ -93,9 +98,7 @@ class MilvusIndex(Store):
     def name(self, space: str) -> str:
         """The collection of a space."""
         spaces = self.written.spaces
-        return milvus.collection_name(
-            self.client.address.name, spaces["student"].key, space, spaces[space].key
-        )
+        return milvus.collection_name(self.label, spaces["student"].key, space, spaces[space].key)
 
     def count(self, space: str = "student") -> int:
         """How many items there are now."""
@@ -107,10 +110,7 @@ class MilvusIndex(Store):
     def fetch(
         self, space: str, digests: Sequence[str], fields: Sequence[str], level: str = "Strong"
     ) -> dict[str, Row]:
-        """Read some fields of rows, by digest; what is not there is left out.
-
-        Level `Strong` waits for all that was written before, `Eventually` does not.
-        """
+        """Read fields of rows, by digest; level `Strong` waits for all that was written before."""
         wanted = {"output_fields": ["digest", *fields], "consistency_level": level, "timeout": milvus.SECONDS}
         rows: dict[str, Row] = {}
         for start in range(0, len(digests), PAGE):
@@ -142,14 +142,17 @@ class MilvusIndex(Store):
 
     def pin(self) -> None:
         """Give every item an id, and count the values of the metadata."""
+        self.columns = self._list_values(self._seen(["more"] if self.columns else []))
+        self.data.mkdir(parents=True, exist_ok=True)
+
+    def _list_values(self, rows: Iterable[Row]) -> dict[str, list[str]]:
+        """The columns of the metadata with their values in some rows, in order, the most frequent 200."""
         columns: dict[str, Counter[str]] = {name: Counter() for name in self.columns}
-        for row in self._seen(["more"] if columns else []):
+        for row in rows:
             for name, value in row["more"]["metadata"].items() if columns else ():
                 columns[name].update(value if isinstance(value, list) else [value])
-        for name, counts in columns.items():
-            keys = read_values(list(dict(counts.most_common(MOST_VALUES))))[1]
-            self.columns[name] = [value for _, value in sorted(keys)]
-        self.data.mkdir(parents=True, exist_ok=True)
+        most = {name: list(dict(counts.most_common(MOST_VALUES))) for name, counts in columns.items()}
+        return {name: [value for _, value in sorted(read_values(some)[1])] for name, some in most.items()}
 
     def iter_items(self) -> Iterator[Item]:
         """Read the gallery in bounded memory, and give every item an id."""
@@ -170,10 +173,10 @@ class MilvusIndex(Store):
     def row(self, item: int) -> Row:
         """The fields of an item; RetrievalError if it is gone, or the server is."""
         digest = self.ids_by_digest.digests[item]
-        found = self._rows.get(digest) or self.look_up(digest)  # another thread may forget it at any moment
-        if found is None:
-            raise RetrievalError("This image has been removed from the collection. Open the page again.")
-        return found
+        # Another thread may forget it at any moment.
+        if found := self._rows.get(digest) or self.look_up(digest):
+            return found
+        raise RetrievalError("This image has been removed from the collection. Open the page again.")
 
     def look_up(self, digest: str) -> Row | None:
         """The fields of a content, read from the server; None if it is not there."""
@@ -194,10 +197,25 @@ class MilvusIndex(Store):
 
     def keep(self, filter: Filter) -> str:
         """The filter that the server applies."""
-        return milvus.as_filter(filter, self.columns, self._finds)
 
-    def _finds(self, condition: str) -> bool:
-        return bool(self.client.query(self.student, filter=condition, limit=1, output_fields=["digest"]))
+        def finds(condition: str) -> bool:
+            return bool(self.client.query(self.student, condition, limit=1, output_fields=["digest"]))
+
+        return milvus.as_filter(filter, self.columns, finds)
+
+    def matches_nothing(self, filter: Filter) -> UsageError:
+        """As of `Store`; it goes by the values of some items, unless the values of all were counted."""
+        known = self.columns
+        if filter.columns and not any(known.values()):
+            anything = {"filter": 'digest >= ""', "limit": SAMPLE, "output_fields": ["more"]}
+            known = self._list_values(self.client.query(self.student, **anything))
+        for column, wanted in filter.columns.items():
+            bounded = BOUND.match(wanted) and wanted not in known[column]
+            for bound in wanted.split("&") if bounded else ():
+                kind = read_bound(column, bound)[1]
+                if misfit := find_misfit(kind, known[column]):
+                    return refuse_kind(column, bound, kind, misfit)
+        return filter.matches_nothing(known)
 
     def rows(self, space: str, ids: Ids | None = None) -> Vectors:
         """The `(len(ids), dim)` vectors of some items; None takes all."""
@@ -235,25 +253,19 @@ class MilvusSpace:
     def nearest(
         self, queries: Vectors, k: int, keep: str = "", fields: Sequence[str] = ()
     ) -> tuple[Scores, list[list[Row]]]:
-        """Find the k nearest of `(n, dim)` queries that pass the filter `keep`, and read some fields.
-
-        Returns:
-            `(n, k)` similarities, falling, -inf where none is left, and of each query the rows.
-        """
+        """Find the k nearest of `(n, dim)` queries under a filter: `(n, k)` falling scores, and rows."""
         made, data, depth = self._made, queries, k * WIDE.get(self._made.factory, 1)
         if made.bits and is_float(queries):  # which order again what their codes find
             data, depth = pack(queries), max(k, made.rescore)
         again = depth > k or data is not queries
+        params = search_params(made.factory, made.probes, k)
         answer = self.index.client.search(
             self.index.name(self._space),
             data=data,
             filter=keep,
             limit=min(depth, DEEPEST),
             output_fields=["digest", *fields, *(["vector"] if again else [])],
-            search_params={
-                "metric_type": milvus.METRICS[made.metric],
-                "params": search_params(made.factory, made.probes, k),
-            },
+            search_params={"metric_type": milvus.METRICS[made.metric], "params": params},
             timeout=milvus.SECONDS,
         )
         scores, found = np.full((len(queries), k), -np.inf, np.float32), []
@@ -284,7 +296,6 @@ class _Ids(Mapping[str, list[int]]):
         self._index, self._ids, self._lock = index, dict[str, int](), Lock()
 
     def of(self, digest: str) -> int:
-        """The id of an item, given to it if it has none yet."""
         with self._lock:
             if digest not in self._ids:
                 self._ids[digest] = len(self.digests)
@@ -306,8 +317,6 @@ class _Ids(Mapping[str, list[int]]):
 
 
 class _Items(Sequence[Item]):
-    """Items by id, read when they are looked at."""
-
     def __init__(self, index: MilvusIndex) -> None:
         self._index = index
 
@@ -315,8 +324,6 @@ class _Items(Sequence[Item]):
         return len(self._index)
 
     def __getitem__(self, item: Any) -> Any:
-        if isinstance(item, slice):
-            return [self[i] for i in range(*item.indices(len(self)))]
         return milvus.as_item(self._index.row(item))
 
 
@@ -352,10 +359,10 @@ def find_current(client: Client) -> str | None:
     return str(found)
 
 
-def _read_facts(name: str, text: str | None) -> tuple[Manifest, list[str]]:
+def _read_facts(client: Client, name: str) -> tuple[Manifest, list[str]]:
     """Read what was written beside the vectors. It comes from elsewhere: it names nothing that is opened."""
     try:
-        facts = json.loads(text or "")
+        facts = json.loads(client.describe_collection(name).get("properties", {}).get(milvus.FACTS) or "")
         manifest = from_facts(facts["manifest"])
         if manifest.format != FORMAT or "student" not in manifest.spaces:
             raise ValueError(manifest.format)

@@ -6,7 +6,7 @@ server, costs no more than the batches at hand.
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ from index.stores.milvus.client import Address, Client
 from index.stores.milvus.store import PAGE, MilvusIndex, MilvusSpace, Row, find_current
 from index.stores.models import Models
 from index.stores.options import AUTO, IndexOptions, SearchTarget
-from index.stores.records import FORMAT, Failure, Item, Manifest, Space, as_facts
+from index.stores.records import FORMAT, Failure, Item, Manifest, Space
 from index.stores.students import keep_student
 from index.vectors import Scores
 
@@ -107,19 +107,13 @@ MOST_METADATA = milvus.TEXT - 50  # bytes of an item's, with all that goes aroun
 
 
 class MilvusWriter(StoreWriter):
-    """A gallery in Milvus, to be written. Another student's of that name stays until the new one is complete.
-
-    Without `update` images are added, and nothing is removed.
-    """
+    """Writes a gallery in Milvus. Another student's stays until it is complete; only `update` removes."""
 
     gallery: MilvusIndex
 
-    def __init__(self, address: Address, work: Path | None = None, patience: float = PATIENCE) -> None:
-        """Take an address, and a new or empty folder for the journal; None takes one in the cache folder.
-
-        `patience` is how many seconds the server may take nothing before the run ends.
-        """
-        self.address, self.patience, self.identity = address, patience, {"gallery": str(address)}
+    def __init__(self, address: Address, work: Path | None = None) -> None:
+        """Take an address, and a new or empty folder for the journal; None takes one in the cache folder."""
+        self.address, self.identity = address, {"gallery": str(address)}
         cache = user_cache_path("retrieval") / "milvus"
         self.work = work.absolute() if work else cache / content_digest(f"work {address}".encode())
         self._cache = None if work else cache
@@ -208,7 +202,7 @@ class MilvusWriter(StoreWriter):
             if self.client.has_collection(name):
                 milvus.check_schema(self.client, name, made)
             else:
-                milvus.create_collection(self.client, name, made, _facts(manifest, []))
+                milvus.create_collection(self.client, name, made, milvus.as_property(manifest, []))
             self.make_ready(name, made, *choose_index(1, made, self.options.target))
         return MilvusIndex(self.client, self._student)
 
@@ -244,10 +238,7 @@ class MilvusWriter(StoreWriter):
         for space, made in reversed(self.gallery.written.spaces.items()) if different or missing else ():
             stored = self._insist(self.gallery.fetch, space, different, ["vector"])
             before = milvus.read_vectors(made, [row["vector"] for row in stored.values()])
-            vectors = {
-                **dict(zip(stored, before, strict=True)),
-                **{d: batch.vectors[space][d] for d in missing},
-            }
+            vectors = dict(zip(stored, before, strict=True)) | {d: batch.vectors[space][d] for d in missing}
             sent = [rows[d] | {"vector": v.tobytes() if made.bits else v} for d, v in vectors.items()]
             self.upsert(space, sent)
         return len(missing), len(different), digests
@@ -258,7 +249,7 @@ class MilvusWriter(StoreWriter):
 
     def _insist(self, work: Callable[..., T], *args: Any, **options: Any) -> T:
         """Do what may be done twice until it succeeds, or has failed for too long."""
-        end, complained = time.monotonic() + self.patience, False
+        end, complained = time.monotonic() + PATIENCE, False
         while True:
             try:
                 return work(*args, **options)
@@ -268,7 +259,7 @@ class MilvusWriter(StoreWriter):
                 if time.monotonic() > end:
                     raise
                 if not complained:
-                    say(f"{error} Trying again for {self.patience:.0f} seconds.")
+                    say(f"{error} Trying again for {PATIENCE:.0f} seconds.")
                 complained = self._failed = True
                 time.sleep(PAUSE)
 
@@ -325,12 +316,11 @@ class MilvusWriter(StoreWriter):
             manifest = gallery.written
             spaces, generation = {**manifest.spaces, **spaces}, manifest.generation + 1
             manifest = replace(manifest, generation=generation, count=count, spaces=spaces)
-            facts = {milvus.FACTS: json.dumps(_facts(manifest, self._columns))}
-            self._insist(self.client.alter_collection_properties, gallery.student, facts)
+            told = milvus.as_property(manifest, self._columns)
+            self._insist(self.client.alter_collection_properties, gallery.student, told)
 
 
 def _join(file: Path, items: list[Item]) -> dict[str, dict[str, Any]]:
-    """The metadata of a CSV file by the item's digest."""
     joined = join_metadata(file, [[(one.path, one.name) for one in item.files] for item in items])
     say(f"{file}: {joined.counts}.")
     by_path = {row.pop(PATH): row for row in joined.table.to_pylist()}
@@ -347,10 +337,6 @@ def _require_short(metadata: Path) -> None:
                 f"{metadata} says more of {row[header.index(PATH)]} than the {MOST_METADATA} bytes that a "
                 "collection takes. Shorten it."
             )
-
-
-def _facts(manifest: Manifest, columns: Sequence[str]) -> dict[str, Any]:
-    return {"manifest": as_facts(manifest), "columns": list(columns)}
 
 
 def _merge(old: Item, new: Item) -> Item:

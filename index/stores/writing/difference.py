@@ -1,7 +1,7 @@
 """What has become of the files of an index, going by path, name, size and time: it may be nothing."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 
@@ -12,71 +12,24 @@ from numpy.typing import NDArray
 
 from index.images.file import ImageFile
 from index.images.listing import facts_of
-from index.stores.base import Batch, RowReader
 from index.stores.folder import Index
-from index.stores.records import Failure, Item, Space
 from index.stores.tables import ROWS, numbers, sound
-from index.vectors import Ids, Vectors
+from index.vectors import Ids
 
 FACTS = pa.schema([("path", pa.string()), ("name", pa.string()), ("size", pa.int64()), ("mtime", pa.int64())])
 
 
 @dataclass(frozen=True)
-class Unchanged:
-    """What an index holds, as the `Content` of a run."""
-
-    index: Index
-
-    @property
-    def spaces(self) -> Mapping[str, Space]:
-        """The vectors that there are, by name."""
-        return {name: replace(space, queries="") for name, space in self.index.manifest.spaces.items()}
-
-    @property
-    def count(self) -> int:
-        """How many items there are."""
-        return len(self.index)
-
-    def items(self) -> Iterator[Item]:
-        """Yield all items."""
-        return self.index.iter_items()
-
-    def failures(self) -> Iterator[Failure]:
-        """Yield the images that were refused."""
-        return iter(self.index.failures)
-
-    def vectors(self, space: str, known: RowReader | None = None) -> Iterator[Vectors]:
-        """As `Content.vectors`."""
-        return self.index.iter_rows(space)
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """Yield so many items at a time: all vectors are known."""
-        items = self.items()
-        while some := list(islice(items, size)):
-            yield Batch(some, {})
-
-
-@dataclass(frozen=True)
 class Difference:
-    """Files as they are listed now, and the files of an index, of each item the first one first.
-
-    Attributes:
-        index: That one.
-        paths: Of the files of the index.
-        firsts: `(known,)` whether they are the first ones of their items.
-        items: `(known,)` ids of these.
-        places: `(known,)` places in the list, -1 where a file is not there as it was.
-        gone: `(known,)` whether no file of its path is listed.
-        new: Places in the list, by path, of files that the index has not so.
-    """
+    """Files as they are listed now, and the files of an index, of each item the first one first."""
 
     index: Index
-    paths: pa.ChunkedArray
-    firsts: NDArray[np.bool_]
-    items: Ids
-    places: Ids
-    gone: NDArray[np.bool_]
-    new: Mapping[str, int]
+    paths: pa.ChunkedArray  # of its files
+    firsts: NDArray[np.bool_]  # `(known,)` whether they are the first ones of their items
+    items: Ids  # `(known,)` ids of these
+    places: Ids  # `(known,)` places in the list, -1 where a file is not there as it was
+    gone: NDArray[np.bool_]  # `(known,)` whether no file of its path is listed
+    new: Mapping[str, int]  # places in the list, by path, of files that the index has not so
 
     @classmethod
     def between(cls, index: Index, files: Iterable[ImageFile]) -> "Difference":

@@ -33,16 +33,14 @@ def is_small(found: Difference) -> bool:
 
 
 class Later:
-    """The second part that an index comes to have, in the place of the one that it may have.
+    """The second part that an index comes to have, in the place of the one that it may have."""
 
-    Attributes:
-        removed: How many images are no longer there.
-        is_new: Whether it differs from what the index has.
-    """
+    def __init__(self, found: Difference, content: Content, told: pa.Table | None = None) -> None:
+        """Join what has become of the files of an index, and what a run brought of the new ones.
 
-    def __init__(self, found: Difference, content: Content) -> None:
-        """Join what has become of the files of an index, and what a run brought of the new ones."""
-        self._index, self._content, self._found = found.index, content, found
+        What is `told` of files, as `Joined.table`, may be more than was known of the new ones alone.
+        """
+        self._index, self._content, self._found, self._told = found.index, content, found, told
         index = found.index
         brought = list(content.items())
         known = [index.ids_by_digest.get(item.digest, [-1])[0] for item in brought]
@@ -56,6 +54,7 @@ class Later:
         self._items = [*after.values(), *(item for item, i in zip(brought, known, strict=True) if i < 0)]
         self._gone = np.union1d(index.places.gone, index.places.of(changed[changed < start]))
         listed = found.items[np.isin(found.items, changed) & ~found.gone]
+        # How many images are no longer there, and whether it differs from what the index has.
         self.removed = len(set(changed.tolist()) - after.keys() - set(listed.tolist()))
         self.is_new = bool(len(changed) or self._fresh.any()) or [*content.failures()] != index.failures
 
@@ -97,8 +96,20 @@ class Later:
             yield rows[self._fresh[start : start + len(rows)]]
             start += len(rows)
 
+    def count_without(self, table: pa.Table) -> int:
+        """How many items of both parts have no row in a table of files."""
+        has = pc.is_in(self._found.paths, table[PATH].combine_chunks()).to_numpy()
+        first = np.setdiff1d(self._found.items[has], list(self._before))
+        rows = set(table[PATH].to_pylist())
+        later = sum(rows.isdisjoint(file.path for file in item.files) for item in self._items)
+        return len(self._index) - len(self._before) - len(first) + later
+
     def _tables(self) -> Iterator[pa.Table]:
         """What is known of its files, and of those that it may get back."""
+        if self._told is not None:
+            own = pa.array([file.path for item in self._items for file in item.files], pa.string())
+            yield self._told.filter(pc.is_in(self._told[PATH], own))
+            return
         if not (tables := self._index.tables):
             return
         first, *later = tables

@@ -1,9 +1,13 @@
 """What a run makes of an index folder: the next one, unless it is what is there."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from index.errors import UsageError
 from index.images.file import ImageFile
@@ -13,11 +17,11 @@ from index.stores.faiss.tuning import name_factory
 from index.stores.faiss.vector_index import check_factory
 from index.stores.folder import DIGESTS, LATER, MANIFEST, Index
 from index.stores.folder_writer import IndexWriter, remove_old
-from index.stores.metadata.join import read_rows
+from index.stores.metadata.join import PATH, Joined, join_metadata, read_rows
 from index.stores.models import Models
 from index.stores.options import AUTO, IndexOptions
 from index.stores.records import Space
-from index.stores.writing.difference import Difference, Unchanged
+from index.stores.writing.difference import Difference
 from index.stores.writing.later import Later, is_small
 
 
@@ -31,6 +35,7 @@ class FolderStore(StoreWriter):
         self._base: Index | None = None
         self._writer: IndexWriter | None = None
         self._found: Difference | None = None  # of the files, where a part of its own takes what is new
+        self._joined: Joined | None = None  # metadata that say of what is known what was known
         self._gone = 0
         self._undo = ExitStack()
 
@@ -68,18 +73,22 @@ class FolderStore(StoreWriter):
             return False
         base.require_whole(None)
         found = Difference.between(base, files)
-        same = self.models.projected(base.manifest) and found.is_none
-        fits = self.options.metadata is None and self._is_met(base)
+        same, small = self.models.projected(base.manifest) and found.is_none, is_small(found)
+        fits = self._is_met(base)
+        if self.options.metadata is not None:
+            fits = fits and (same or small) and self._knows(found, files)
         if same and fits:
+            if self._joined:
+                say(f"{self.options.metadata}: {self._joined.counts}.")
             remove_old(self.work, base.manifest.generation)  # of a run that was killed when it was done
             return True
-        if fits and self.models.made(base.manifest) and is_small(found):
+        if fits and small and self.models.made(base.manifest):
             base.require_whole(LATER)  # no other file is written again
             self._found = found
             return False
         base.require_whole()
         if same:
-            self.put(Unchanged(base))
+            self.put(None)
         return same
 
     def wanted(self, files: Sequence[ImageFile]) -> Sequence[ImageFile]:
@@ -88,6 +97,31 @@ class FolderStore(StoreWriter):
             return files
         say(f"{len(self._found.new)} of {count(len(files), 'image')} new or changed.")
         return [files[place] for place in self._found.new.values()]
+
+    def _knows(self, found: Difference, files: Sequence[ImageFile]) -> bool:
+        """Whether the metadata say of the files that an index has what it knows of them."""
+        assert self.options.metadata is not None
+        if not (before := found.index.tables):
+            return False
+        named = [(file.location, file.name) for file in files]
+        items = defaultdict[int, list[tuple[str, str]]](list)
+        for item, place in zip(found.items.tolist(), found.places.tolist(), strict=True):
+            if place >= 0:
+                items[item].append(named[place])
+        try:
+            new = ([named[place]] for place in found.new.values())
+            joined = join_metadata(self.options.metadata, [*items.values(), *new])
+        except UsageError:  # new copies of an image may bear one name; what else it may be shows later
+            return False
+        columns, there = before[0].column_names, found.paths.filter(pa.array(found.places >= 0))
+        if set(columns) != set(joined.table.column_names):
+            return False
+        self._joined = replace(joined, table=joined.table.select(columns))
+        known, told = (
+            table.filter(pc.is_in(table[PATH], there.combine_chunks())).sort_by(PATH)
+            for table in (pa.concat_tables(before), self._joined.table)
+        )
+        return known.equals(told)
 
     def _is_met(self, base: Index) -> bool:
         """Whether an index over the same items is searched as is wanted."""
@@ -103,26 +137,35 @@ class FolderStore(StoreWriter):
         )
         return searched and self.models.projected(base.manifest)
 
-    def put(self, content: Content) -> None:
-        """Write all beside the old index, unless that is what it holds."""
+    def put(self, content: Content | None) -> None:
+        """Write all beside the old index, unless that is what it holds; None takes its contents."""
         with ExitStack() as undo:
             writer = undo.enter_context(IndexWriter(self.work, self.sources))
             if self._fill(writer, content):
                 self._writer, self._undo = writer, undo.pop_all()
 
-    def _fill(self, writer: IndexWriter, content: Content) -> bool:
+    def _fill(self, writer: IndexWriter, content: Content | None) -> bool:
         base, options = self._base, self.options
-        if base is not None and self._found is not None:
-            later = Later(self._found, content)
+        if base is not None and content is not None and self._found is not None:
+            later = Later(self._found, content, self._joined and self._joined.table)
             if not later.is_new:
                 remove_old(self.work, base.manifest.generation)
                 return False
             self._gone = later.removed
             later.write(writer)
+            if self._joined:
+                left = later.count_without(self._joined.table)
+                say(f"{options.metadata}: {replace(self._joined, items_left=left).counts}.")
             writer.add_model(self.models.student.data, Path(self.models.student.spec).parent)
             return True
-        writer.add_items(content.items())
-        writer.add_failures(content.failures())
+        spaces: Mapping[str, Space]
+        if content is not None:
+            items, failures, spaces = content.items(), content.failures(), content.spaces
+        else:
+            assert base is not None
+            items, failures, spaces = base.iter_items(), iter(base.failures), base.manifest.spaces
+        writer.add_items(items)
+        writer.add_failures(failures)
         self._gone = writer.count_gone(base) if base else 0
         former = base or (self._old if options.update else None)
         table = writer.carry_metadata(former) if former else None
@@ -137,14 +180,13 @@ class FolderStore(StoreWriter):
             return False
         if base is not None and writer.has(DIGESTS, base) and self._is_met(base):
             writer.take_vectors(base)  # files were moved or touched, or there are other metadata
-            spaces: Mapping[str, Space] = {}
-        else:
-            spaces = content.spaces
+            spaces = {}
         for name, made in spaces.items():
             known = base.read_rows if base else None
+            rows = base.iter_rows(name) if base and content is None else content.vectors(name, known)  # type: ignore[union-attr]
             before = former.manifest.spaces.get(name) if former else None
-            space = replace(made, rescore=options.choose_rescore(made, before))
-            vectors = writer.add_space(name, space, content.vectors(name, known))
+            space = replace(made, queries="", rescore=options.choose_rescore(made, before))
+            vectors = writer.add_space(name, space, rows)
             writer.add_search(name, vectors, options.target, options.factory)
         writer.add_model(self.models.student.data, Path(self.models.student.spec).parent)
         return True

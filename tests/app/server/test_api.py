@@ -124,11 +124,20 @@ def test_where_narrows_every_search(root, tmp_path: Path, photo):
         by_id = client.get("/search", params={"where": where, "id": 11})
         for answer in (by_photo, by_id):
             assert {hit["id"] for hit in answer.json()["results"]} == ids
-    refused = ("price", "takes column=value"), ("size=1", "no column 'size'"), ("price>99", "price is 0")
+    refused = ("price", "takes column=value"), ("size=1", "no column 'size'"), ("price<2024-05", "is no date")
     for wrong, said in refused:
         answer = client.get("/search", params={"where": wrong, "id": 0})
         assert "--" not in answer.json()["detail"]
         assert (answer.status_code, said in answer.json()["detail"]) == (400, True)
+    name, mode = "retrieval_failed_searches_total", {"mode": "student"}
+    failed, none = REGISTRY.get_sample_value(name, mode), {"where": "price>99"}
+    by_photo = client.post("/search", params=none, files={"image": photo.read_bytes()})
+    by_id = client.get("/search", params={**none, "id": 0})
+    for answer, query in ((by_photo, "upload"), (by_id, "00.png")):
+        assert (answer.status_code, answer.json()["results"]) == (200, []), "no photo passes"
+        assert answer.json()["query"]["name"] == query
+    assert client.get("/search", params={**none, "id": 3, "format": "csv"}).text == "rank,id,score,name\r\n"
+    assert REGISTRY.get_sample_value(name, mode) == failed
 
 
 def test_csv_says_the_same(client):

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from starlette.staticfiles import StaticFiles
 from starlette.testclient import TestClient
 
-from app.server.app import build_app
+from app.server.app import ServerOptions, build_app
 from index.search import open_searcher
 
 schemathesis = pytest.importorskip("schemathesis")
@@ -16,6 +17,7 @@ WITH_BODY = [
     "/v1/embeddings",
 ]  # only these can be asked wrongly: other ways take any text
 PATHS = [*WITH_BODY, "/v1/models", "/thumbs/{item}", "/images/{item}", "/health", "/livez", "/metrics"]
+PATHS += ["/widget.js"]
 ASKED = [*((path, "positive") for path in PATHS), *((path, "negative") for path in WITH_BODY)]
 
 
@@ -25,6 +27,22 @@ def described(page_root: Path, tmp_path_factory):
     app = build_app(open_searcher(page_root / "idx"), cache=tmp_path_factory.mktemp("cache"))
     with TestClient(app):
         yield schemathesis.openapi.from_asgi("/openapi.json", app)
+
+
+def test_the_page_without_a_server_is_described_where_it_is_served(page_root: Path, tmp_path, monkeypatch):
+    (tmp_path / "index.html").write_text("<p>here</p>")
+    monkeypatch.setattr("app.server.local.build_local", lambda *_: StaticFiles(directory=tmp_path, html=True))
+    for local in (True, False):
+        searcher = open_searcher(page_root / "idx", with_teacher=False)
+        app = build_app(searcher, ServerOptions(local=local), cache=tmp_path)
+        with TestClient(app, base_url="http://localhost") as client:
+            described = client.get("/openapi.json").json()["paths"]
+            assert ("/local/" in described) == local
+            if local:
+                answer = client.get("/local/")
+                kinds = described["/local/"]["get"]["responses"]["200"]["content"]
+                assert answer.text == "<p>here</p>"
+                assert answer.headers["content-type"].split(";")[0] in kinds
 
 
 @pytest.mark.parametrize(("path", "kind"), ASKED)

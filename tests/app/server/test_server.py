@@ -113,6 +113,7 @@ def test_the_products_own_routes_are_described_and_are_as_described(http):
     told = http.get("/openapi.json").json()
     assert told["info"]["title"] == "retrieval"
     routes = "/search /embed /v1/embeddings /v1/models /thumbs/{item} /images/{item} /health /livez /metrics"
+    routes += " /widget.js"
     assert set(told["paths"]) == set(routes.split())
     photo = http.get("/images/0").content
     for path, ways in told["paths"].items():

@@ -1,5 +1,7 @@
 """What is asked of a ranker, what is learnt from its orders, and the command as a whole."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from app.cli import app
 from distill.ranking.learn import Agreement, Answered, fit, learn, list_mle
 from distill.ranking.lists import draw_list, plan_lists, reverse
 from index.embedders.options import EmbedderOptions
-from index.embedders.vectors_file import VectorsEmbedder, write_vectors
+from index.embedders.vectors_file import RANKER, REMARKS, VectorsEmbedder, write_vectors
 from index.rankers.asked import key_of
 from index.rankers.base import Pool, to_row
 
@@ -124,11 +126,15 @@ def test_a_judge_becomes_a_file_of_vectors(photos: Path):
     with np.load(photos.parent / "judged.npz") as made:
         assert len(set(made["ids"].tolist())) == 40
         assert np.allclose(np.linalg.norm(made["vectors"], axis=1), 1, atol=1e-3)
-    remarks = VectorsEmbedder(photos.parent / "judged.npz", EmbedderOptions()).remarks
-    assert remarks.startswith("; learnt from the orders of ")
-    assert "judge.py:judge" in remarks
-    write_vectors(photos.parent / "judged.parquet", 1, [(["a"], np.ones((1, 1), np.float32))], remarks)
-    assert VectorsEmbedder(photos.parent / "judged.parquet", EmbedderOptions()).remarks == remarks
+    made = VectorsEmbedder(photos.parent / "judged.npz", EmbedderOptions())
+    assert made.remarks.startswith("; learnt from the orders of ")
+    assert "judge.py:judge" in made.remarks
+    spec = f"{photos.parent / 'judge.py'}:judge"
+    assert made.ranker == {"spec": spec, "options": asdict(EmbedderOptions())}
+    notes = {REMARKS: made.remarks, RANKER: json.dumps(made.ranker)}
+    write_vectors(photos.parent / "judged.parquet", 1, [(["a"], np.ones((1, 1), np.float32))], notes)
+    other = VectorsEmbedder(photos.parent / "judged.parquet", EmbedderOptions())
+    assert (other.remarks, other.ranker) == (made.remarks, made.ranker)
     again = judge(photos, "judge", "--dry-run", "--price", 100)
     assert "queries to make   0" in again.output
 

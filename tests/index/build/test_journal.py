@@ -49,7 +49,7 @@ def resumed(out: Path, listed: list[ImageFile]) -> tuple[list[int], list[list[fl
     with pytest.raises(CutError), Journal(out) as journal:
         journal.start(IDENTITY, resume=True)
         journal.list_files(listed)
-        places = [missing.place for missing in journal.missing()]
+        places = [place for place, _, _ in journal.missing()]
         found = [row for _, row in journal.items()]
         vectors = [chunk.tolist() for chunk in journal.vectors("student", Space("", "", 3), found, None)]
         raise CutError
@@ -106,11 +106,11 @@ def test_only_a_file_whose_size_another_has_may_be_a_copy(tmp_path: Path):
     with Journal(tmp_path / "idx") as journal:
         journal.start(IDENTITY, resume=False)
         journal.list_files(listed)
-        assert [missing.doubtful for missing in journal.missing()] == [True, False, True, False]
+        assert [doubtful for _, _, doubtful in journal.missing()] == [True, False, True, False]
         journal.add([item(listed[0], 0)], rows(0), [])
         journal.add([], {}, [], [(str(listed[2].path), "digest-0")])
         assert (journal.holds("digest-0"), journal.holds("digest-3")) == (True, False)
-        assert [missing.place for missing in journal.missing()] == [1, 3]
+        assert [place for place, _, _ in journal.missing()] == [1, 3]
         (found, row), *others = journal.items()
         assert ([file.name for file in found.files], row, others) == (["0.jpg", "2.jpg"], 0, [])
 

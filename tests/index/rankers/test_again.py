@@ -173,6 +173,52 @@ def test_preferences_order_what_they_tell_of_and_no_more(index: Path, photos: Pa
     assert again == [found[3], found[1], found[0], found[2], *found[4:]]
 
 
+def taught_by(index: Path, **ranker: object) -> None:
+    """Note beside the student of an index which ranker taught it."""
+    data = open_searcher(index).index.data
+    run = {"export": {"key": OnnxEmbedder(data / "student.onnx").key}, "teacher": {"ranker": ranker}}
+    (data / "run.json").write_text(json.dumps(run))
+
+
+def test_an_index_knows_the_ranker_that_its_student_was_taught_by(index: Path, tmp_path: Path, teacher_file):
+    judge = tmp_path / "p.csv"
+    judge.write_text("query,better,worse\n0.png,1.png,2.png\n")
+    taught_by(index, spec=str(judge), options={})
+    assert open_searcher(index).modes == ["student", "rerank"]
+    assert open_searcher(index, with_teacher=False).modes == ["student"]
+    judge.unlink()
+    gone = open_searcher(index)
+    assert gone.modes == ["student"]
+    assert f"{judge} does not exist" in gone.why_not("rerank")
+    assert f"Give --ranker {judge}." in gone.why_not("rerank")
+    taught_by(index, spec=str(teacher_file), options={}, orders_only=True)
+    assert open_searcher(index).modes == ["student", "rerank"]
+    taught_by(index, spec=3, options=[])  # of another version, or by another hand
+    assert open_searcher(index).why_not("rerank") == open_searcher(index).teacher_missing
+
+
+def test_an_address_is_named_and_not_asked_and_its_options_are_kept(index: Path, tmp_path: Path):
+    url = "https://judge.example/v1/chat/completions"
+    taught_by(index, spec=url, options={"prompt": "By colour.", "sheet": True})
+    searcher = open_searcher(index)
+    assert searcher.modes == ["student"]
+    said = f"Its student was taught by {url}. Give --ranker {url} to ask it again."
+    assert searcher.why_not("rerank").endswith(said)
+    assert searcher.why_not("teacher") == searcher.teacher_missing
+    words = ["search", index, tmp_path / "query.png", "--mode", "rerank"]
+    told = CliRunner().invoke(app, list(map(str, words)), prog_name="retrieval")
+    assert (told.exit_code, told.stderr.strip().endswith(said)) == (1, True)
+    api = FastAPI()
+    api.include_router(build_api(SharedSearcher(searcher)))
+    answer = TestClient(api).get("/search?id=3&mode=rerank")
+    assert (answer.status_code, answer.json()["detail"].endswith(said)) == (400, True)
+    given = RankerSpec(url, EmbedderOptions(), tmp_path / "l.sqlite")
+    wanted = open_ranker(url, "cpu", EmbedderOptions(prompt="By colour.", sheet=True)).key
+    assert open_searcher(index, ranker=given).reranker._ranker.key == wanted
+    others = RankerSpec(url, EmbedderOptions(prompt="By shape."), tmp_path / "m.sqlite")
+    assert open_searcher(index, ranker=others).reranker._ranker.options.prompt == "By shape."
+
+
 def test_a_photo_that_is_gone_is_named(index: Path, photos: Path, tmp_path: Path):
     (tmp_path / "judge.py").write_text("def first(query, candidates):\n    return [0]\nfirst.key = '1'\n")
     spec = RankerSpec(f"{tmp_path / 'judge.py'}:first", EmbedderOptions(), tmp_path / "l.sqlite", 99)
@@ -205,8 +251,28 @@ def test_the_commands_say_the_price_first(index: Path, photos: Path, tmp_path: P
         results = json.loads(found.stdout)["queries"][0]["results"]
         assert [one["score"] for one in results] == [1, 0.5, 0.333333]
         assert sum(server.charged.values()) == 9
-        scored = run("evaluate", index, "--queries", queries, "--labels", labels, *asked, 45)
+        evaluate = ["evaluate", index, "--queries", queries, "--labels", labels, *asked]
+        poor = run(*evaluate, 44)
+        assert (poor.exit_code, sum(server.charged.values())) == (1, 9)
+        assert "4 searches need up to 36 lists, and 35 of the budget of 44 are left" in poor.stderr
+        scored = run(*evaluate, 45)
         assert scored.exit_code == 0, scored.stderr
+        paid = sum(server.charged.values())
+        assert run(*evaluate, paid).stdout == scored.stdout, "what was paid is free"
+        picture(98).save(tmp_path / "other.png")
+        several = [
+            "search",
+            index,
+            tmp_path / "query.png",
+            tmp_path / "other.png",
+            "--mode",
+            "rerank",
+            *asked,
+        ]
+        poor = run(*several, paid + 8)
+        assert (poor.exit_code, sum(server.charged.values())) == (1, paid)
+        assert "2 searches need up to 9 lists, and 8 of the budget of" in poor.stderr
+        assert run(*several, paid + 9).exit_code == 0
         assert "up to 36 lists" in scored.stderr
         assert [line.split()[0] for line in scored.stdout.splitlines()[1:3]] == ["student", "rerank"]
     both = run("search", index, "x.png", "--ranker", "a:b", "--teacher", teacher_file)

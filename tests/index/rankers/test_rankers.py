@@ -22,7 +22,7 @@ from index.images.digests import digest_pool
 from index.images.sources import find_images
 from index.rankers.asked import ask_lists, key_of, rows_of
 from index.rankers.base import Pool, kendall_tau, to_row
-from index.rankers.registry import open_ranker
+from index.rankers.registry import GIVE, open_ranker
 from index.rankers.rerank import read_order
 from index.teachers.ledger import Ledger
 
@@ -199,15 +199,30 @@ def test_preferences_give_their_own_lists(pool: Pool, folder: Path, tmp_path: Pa
 
 
 def test_what_is_no_ranker_is_one_line(tmp_path: Path):
+    with pytest.raises(UsageError):
+        open_ranker("http://user:word@host/v1/rerank", "cpu", EmbedderOptions())
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
-    for spec in (
-        str(tmp_path / "x.csv"),
-        str(tmp_path / "none.csv"),
-        "nothing",
-        "http://user:word@host/v1/rerank",
-    ):
-        with pytest.raises(UsageError):
-            open_ranker(spec, "cpu", EmbedderOptions())
+    (tmp_path / "empty.csv").write_text("query,better,worse\n")
+    (tmp_path / "short.csv").write_text("query,better,worse\n1\n")
+    pq.write_table(pa.table({"ids": ["a"], "vectors": [[1.0]]}), tmp_path / "v.parquet")
+    (tmp_path / "x.parquet").write_bytes(b"\xff\xfe\0")
+    (tmp_path / "photo.jpg").write_bytes(b"")
+    for name, why in {
+        "x.csv": "it has 1 row of a,b",
+        "empty.csv": "it has 0 rows of query,better,worse",
+        "short.csv": "is no ranker",
+        "v.parquet": "it has 1 row of ids,vectors",
+        "x.parquet": "is no ranker",
+        "photo.jpg": "is no ranker. Give",
+        "none.csv": "none.csv does not exist",
+        "none.onnx": "none.onnx does not exist",
+        "none.npz": "none.npz does not exist",
+        "ftp://host/rank": "does not exist",
+    }.items():
+        with pytest.raises(UsageError, match=why) as told:
+            open_ranker(name if "://" in name else str(tmp_path / name), "cpu", EmbedderOptions())
+        assert str(told.value).endswith(GIVE)
+        assert "\n" not in str(told.value)
 
 
 def test_a_teacher_with_vectors_gives_its_orders(pool: Pool, tmp_path: Path):

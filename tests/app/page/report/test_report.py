@@ -5,7 +5,7 @@ import pytest
 from conftest import write_embedder
 
 from app.page.background import Background
-from app.page.report.logic import count_reasons, find_variants, read_run, weigh
+from app.page.report.logic import count_reasons, find_variants, weigh
 from app.page.report.measure import Point
 from app.page.report.views import (
     render_curve,
@@ -56,19 +56,19 @@ def searcher(folder: Path, tmp_path: Path, student_file: Path, teacher_file: Pat
 
 
 def report_of(searcher: Searcher) -> str:
-    return render_report(searcher.index, read_run(searcher.index), weigh(searcher), "")
+    return render_report(searcher.index, searcher.index.read_run(), weigh(searcher), "")
 
 
 def test_the_run_and_the_variants_are_kept_with_the_index(searcher: Searcher, tmp_path: Path):
     (tmp_path / "run.json").unlink()
-    assert read_run(searcher.index)["queried"] == 200
+    assert searcher.index.read_run()["queried"] == 200
     assert list(find_variants(searcher.index)) == ["fp16"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"export": {"key": "onnx:other"}}', '{"export": 3}'])
 def test_a_run_that_is_not_of_this_student_is_none(searcher: Searcher, text: str):
     (searcher.index.data / "run.json").write_text(text)
-    assert read_run(searcher.index) is None
+    assert searcher.index.read_run() is None
     assert "does not know how its student was trained" in report_of(searcher)
 
 

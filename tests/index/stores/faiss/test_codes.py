@@ -1,9 +1,10 @@
+import faiss
 import numpy as np
 import pytest
 
 from index.stores.faiss.codes import CodeIndex, open_ann
 from index.stores.faiss.tuning import build_tuned, name_factory
-from index.stores.faiss.vector_index import EXACT, SearchParams, build_ann, read_ann, write_ann
+from index.stores.faiss.vector_index import EXACT, SearchParams, as_scores, build_ann, read_ann, write_ann
 from index.stores.options import SearchTarget
 from index.vectors import CODES, pack
 
@@ -43,6 +44,19 @@ def test_a_list_that_holds_too_few_is_made_up_for(codes):
     scores, ids = open_ann(build_ann(codes, "BIVF64"), codes, SearchParams(1)).search(codes[:9], 300)
     assert (ids >= 0).all()
     assert scores.tolist() == exact(codes[:9], codes, 300).tolist()
+
+
+@pytest.mark.parametrize("size", [1, 5, 8, 9])
+def test_a_scan_finds_of_equal_codes_those_that_come_first(size):
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 256, (40, size), np.uint8)[rng.integers(0, 40, 3000)]
+    codes[::7] = rng.integers(0, 256, (429, size), np.uint8)
+    queries = np.concatenate([codes[:6], ~codes[:6]])
+    for k in (1, 10, 21, 100, 3000):
+        scores, ids = CodeIndex(None, codes).search(queries, k)
+        distances, nearest = faiss.knn_hamming(queries, codes, k)
+        assert ids.tolist() == nearest.tolist()
+        assert scores.tolist() == as_scores(distances, nearest, codes).tolist()
 
 
 def test_floats_of_the_query_order_the_best_again(codes):

@@ -4,7 +4,6 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from index.stores.milvus.client import (
     Address,
     Client,
     as_filter,
+    as_property,
     create_collection,
     parse_address,
     quote,
@@ -137,6 +137,13 @@ def test_finds_what_the_index_folder_finds(
         }
     with pytest.raises(UsageError, match="no column 'size', only colour, price, seen"):
         ours.index.keep(Filter(columns={"size": "1"}))
+    for wish in ({"colour": "<5"}, {"price": "<2024-05-01"}, {"price": "<red"}, {"price": "<-5"}):
+        said = set()
+        for searcher in (ours, theirs, open_searcher(str(address), device="cpu")):  # the last is not pinned
+            with pytest.raises(UsageError) as told:
+                searcher.search(theirs.index.rows("student")[:1], "student", 3, filter=Filter(columns=wish))
+            said.add(str(told.value))
+        assert len(said) == 1, said
 
 
 def test_a_rerun_changes_nothing_and_images_are_added_and_dropped(
@@ -214,7 +221,7 @@ def test_what_does_not_fit_is_refused_by_name(
     with pytest.raises(UsageError, match="not made by"):
         send(folder)
     client.drop_collection(name)
-    create_collection(client, name, Space("", "", 5), {"manifest": asdict(index.manifest), "columns": []})
+    create_collection(client, name, Space("", "", 5), as_property(index.manifest, []))
     with pytest.raises(UsageError, match="holds vectors of 5, not 8"):
         send(folder)
     with pytest.raises(UsageError, match="There is no collection nothing"):
@@ -322,7 +329,8 @@ def test_a_server_that_fails_while_a_collection_is_loaded_is_asked_again(
     send: Any, address: Address, folder: Path, student_file: Path, monkeypatch: Any
 ) -> None:
     send(folder)
-    writer = MilvusWriter(address, patience=20)
+    monkeypatch.setattr("index.stores.milvus.writer.PATIENCE", 20.0)
+    writer = MilvusWriter(address)
     writer.begin(Models(OnnxEmbedder(student_file, "cpu")), IndexOptions(), [])
     client, load, failed = writer.client.bare, writer.client.bare.load_collection, []
 

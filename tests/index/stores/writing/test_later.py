@@ -16,6 +16,7 @@ from index.build.pipeline import build_index
 from index.build.rewrite import compact_index, replace_student
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
+from index.io import content_digest
 from index.search import Searcher
 from index.stores import folder_writer
 from index.stores.filters import Filter
@@ -131,6 +132,49 @@ def test_an_update_of_a_large_index_writes_what_is_new(gallery: Gallery):
     assert verify_index(made.path) == []
     assert describe_index(made.path).images == FIRST
     assert gallery.update().manifest == made.manifest  # nothing to do
+
+
+def test_metadata_given_again_with_new_photos_write_what_is_new_of_them(gallery: Gallery, caplog):
+    caplog.set_level("INFO", "retrieval")
+    before = inodes(Index(gallery.out))
+    gallery.put(f"{FIRST}", 100)
+    gallery.put("more", 101)
+    shutil.copy(gallery.images / "more.png", gallery.images / "same.png")
+    (gallery.images / "03.png").unlink()
+    text = gallery.table.read_text() + f"{FIRST + 8}.png,green,7\n"
+    gallery.table.write_text(text)
+    made = gallery.build(update=True, metadata=gallery.table)
+    for name in ("items.arrow", "digests.npy", "student.npy", "metadata.arrow"):
+        assert inodes(made)[name] == before[name]
+    assert f"{gallery.table}: 9 rows without an image, 1 image without a row." in caplog.messages
+    (item,) = made.ids_by_digest[content_digest((gallery.images / f"{FIRST}.png").read_bytes())]
+    assert made.metadata_of(item) == {"colour": "red" if FIRST % 3 else "blue", "n": str(FIRST)}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(later, "LARGE", 1000)
+        whole = gallery.build(gallery.root / "whole", update=True, metadata=gallery.table)
+    assert_same(made, whole)
+    caplog.clear()
+    generation = made.manifest.generation
+    again = gallery.build(update=True, metadata=gallery.table)
+    assert again.manifest.generation == generation, "nothing is new"
+    assert f"{gallery.table}: 9 rows without an image, 1 image without a row." in caplog.messages
+    gallery.table.write_text(
+        "n,path,colour\n"
+        + "".join(  # in another order the same
+            f"{n},{path},{colour}\n" for path, colour, n in (row.split(",") for row in text.split()[1:])
+        )
+    )
+    gallery.put(f"{FIRST + 1}", 102)
+    made = gallery.build(update=True, metadata=gallery.table)
+    assert inodes(made)["metadata.arrow"] == before["metadata.arrow"]
+    assert verify_index(made.path) == []
+    gallery.table.write_text(text.replace("05.png,red", "05.png,white"))
+    gallery.put(f"{FIRST + 2}", 103)
+    made = gallery.build(update=True, metadata=gallery.table)  # says another thing of what is known
+    assert made.manifest.format == FORMAT
+    assert [made.metadata_of(i)["colour"] for i, item in enumerate(made.items) if item.name == "05.png"] == [
+        "white"
+    ]
 
 
 def test_what_is_gone_is_not_found(gallery: Gallery):
