@@ -164,6 +164,7 @@ def build_app(
     app.include_router(build_pictures(pictures))
     app.include_router(build_api(shared, partial(labels.of, shared.index)))
     app.include_router(build_embeddings(shared))
+    app.include_router(build_learning(learning, shared.index.path) if learning else APIRouter())
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -200,7 +201,6 @@ def build_app(
         app.add_api_route("/local", lambda: RedirectResponse("local/"), include_in_schema=False)
         app.mount("/local", build_local(searcher, labels.title, cache))
         app.openapi()["paths"]["/local/"] = LOCAL
-    app.include_router(build_learning(learning, shared.index.path) if learning else APIRouter())
     app.add_middleware(PageCompression)
     app.add_middleware(KnownMethods, routes=list(app.routes))
     # It opens nothing: beside it Gradio's own, which lets every page read what Gradio answers, rests.

@@ -105,7 +105,7 @@ def test_it_learns_before_ones_eyes_then_from_ones_own_photos(demo, browser, tmp
 
     tab.goto(f"{address}/learn")
     tab.set_input_files(".own input", own)
-    tab.wait_for_selector("text=Looking at photos")
+    tab.wait_for_selector("text=Training:")
     process.kill()
     tab.wait_for_selector(".end.error >> text=The demo has stopped.")
     tab.close()
