@@ -1,4 +1,4 @@
-"""Try everything on one machine: photos, teacher, student, index, comparison, page."""
+"""Try everything on one machine: photos, teacher, student, index, comparison."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from index.evaluation.rankings import Options as Ranking
 from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.images.sources import find_images
+from index.progress import tell
 from index.search import Searcher
-from index.stores.registry import open_store
 from index.teachers.ledger import Ledger
 
 OPTIONS = Options(budget=200, steps=60)
@@ -39,48 +39,43 @@ class Row:
     agreement: float
 
 
-def run_demo(images: Path | None, out: Path, page: bool, port: int) -> list[Row]:
-    """Run the demo, saying each step, print its table, and return the rows: teacher, student.
+def make_demo(images: Path | None, out: Path, teacher_folder: Path | None = None) -> list[Row]:
+    """Make a student and an index, saying each step, print the table of both models, and return its rows.
 
-    Images are a folder of the user's photos, None for the installed ones; the page is served at the end.
+    Images are a folder of the user's photos, None for the installed ones. The teacher is kept in a folder of
+    its own, None for `out`; the index is `out / "index"`.
     """
     out.mkdir(parents=True, exist_ok=True)
     photos = out / "photos"
     if images is None:
-        print(
-            f"[1/4] {make_sample_photos(photos)} photos, cut into views of known places: {photos}", flush=True
-        )
+        _say(f"[1/4] {make_sample_photos(photos)} photos, cut into views of known places: {photos}")
     sources = [images or photos / "gallery"]
     files = find_images(sources)
 
-    print("[2/4] the teacher: three ImageNet networks side by side, one ONNX file", flush=True)
-    teacher_file = out / "teacher.onnx"
+    _say("[2/4] the teacher: three ImageNet networks side by side, one ONNX file")
+    teacher_file = (teacher_folder or out) / "teacher.onnx"
     teacher = OnnxEmbedder(
         teacher_file if teacher_file.is_file() else export_model(DEMO_TEACHER, teacher_file)
     )
 
-    print(
-        f"[3/4] the student: distilled from {OPTIONS.budget} teacher queries at most, without labels",
-        flush=True,
-    )
+    _say(f"[3/4] the student: distilled from {OPTIONS.budget} teacher queries at most, without labels")
     with Ledger(out / "ledger.sqlite", teacher.key) as ledger:
         distilled = distill(files, teacher, ledger, out / "student", OPTIONS)
     print(distilled.summary)
     student = OnnxEmbedder(out / "student" / "student.onnx")
 
-    print("[4/4] the index: every image embedded by both", flush=True)
+    _say("[4/4] the index: every image embedded by both")
     space = TeacherSpace.load(out / "student" / TEACHER_SPACE)
     index = build_index(sources, student, out / "index", teacher, space)
-    searcher = Searcher(index, student, teacher)
-    rows = _measure(searcher, files, None if images else photos)
+    rows = _measure(Searcher(index, student, teacher), files, None if images else photos)
     print(format_table(rows))
-    if page:
-        from app.server.app import ServerOptions, serve
-
-        serve(lambda: Searcher(open_store(out / "index"), student, teacher), ServerOptions(port=port))
-    else:
-        print(f"Next: retrieval serve {out / 'index'}      Report: {out / 'student' / 'report.html'}")
+    print(f"Next: retrieval serve {out / 'index'}      Report: {out / 'student' / 'report.html'}", flush=True)
     return rows
+
+
+def _say(step: str) -> None:
+    print(step, flush=True)
+    tell(step=step)
 
 
 def _measure(searcher: Searcher, files: Sequence[ImageFile], labelled: Path | None) -> list[Row]:

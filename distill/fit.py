@@ -19,7 +19,7 @@ from distill.pool import Pool
 from distill.report.held_out import POOL_PHOTOS, QUERY_PHOTOS, HeldOut, search_with_teacher
 from distill.shrinking.shrink import Shrinking, match_widths
 from distill.training.checkpoint import Checkpoint, Progress
-from distill.training.loop import train_student
+from distill.training.loop import agreement_before, train_student
 from distill.training.recipes import Recipe, steps_for
 from distill.training.views import center_crop
 from index.errors import UsageError
@@ -109,6 +109,10 @@ def fit_student(
         (as_shown(pool.pixels[kept], options.size), vectors),
         QUERY_PHOTOS if asked_of else POOL_PHOTOS,
     )
+    if lists:
+        project = placement.space.project
+        most = float(lists.searched(project(truth) @ project(vectors).T).agreement.mean())
+        lists = replace(lists, start=agreement_before(student, lists, fabric), ceiling=most)
     examples = gather(pool, kept, rows[held], placement.rows, recipe.others)
     done = train_student(student, examples, lists, options.size, recipe, fabric, checkpoint, shrinking)
     return Fitted(student, placement, recipe, examples, lists, done, perf_counter() - start, shrinking)

@@ -23,7 +23,7 @@ from distill.model.export import check_parity, count_parameters, describe_file, 
 from distill.model.trial import try_out
 from distill.options import Options, check_bits
 from distill.pool import MOST, Pool, read_pool
-from distill.report.cost import reckon, seconds_per_image
+from distill.report.cost import reckon, seconds_per_image, weigh
 from distill.report.held_out import HeldOut, search_again
 from distill.report.report import judge, judge_asking, read_run, write_report, write_run
 from distill.training.checkpoint import Checkpoint
@@ -257,9 +257,7 @@ def _compare(folders: Sequence[Path], last: Distilled) -> None:
         again = search_again(OnnxEmbedder(folder / STUDENT, "cpu"), last.lists)
         runs.append({**read_run(folder), "agreement": again.facts})
     runs.append(last.run)
-    last.run["curve"] = [
-        {"queried": run["queried"], "overlap@10": run["agreement"]["overlap@10"]} for run in runs
-    ]
+    last.run["curve"] = [{"queried": run["queried"], **run["agreement"]} for run in runs]
     write_run(last.folder, last.run)
     write_report(last.folder, runs, last.lists)
 
@@ -277,6 +275,7 @@ def _describe(
             "name": teacher.name,
             "key": teacher.key,
             "dim": answered.vectors.shape[1],
+            "megabytes": weigh(teacher),
             "remarks": teacher.remarks,
             "ranker": dict(teacher.ranker),
             "spec": teacher.spec,

@@ -1,17 +1,45 @@
-"""Report progress: bars on stderr, and lines through the logger `retrieval`."""
+"""Report progress: bars on stderr, lines through the logger `retrieval`, and all of it to who watches."""
 
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 from tqdm import tqdm
+
+Watch = Callable[..., None]  # is told facts by their names
 
 log = logging.getLogger("retrieval")
 BARS = ContextVar("bars", default=True)  # whether bars are shown
 NOTES: ContextVar[dict[str, None] | None] = ContextVar("notes", default=None)
+WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How far a piece of work has come."""
+
+    label: str  # what is done, as beside its bar
+    done: float  # how many of its parts
+    total: int  # of so many
+
+
+class Bar(tqdm):
+    """A bar that tells who watches, too, whether or not it is shown."""
+
+    stage = Stage("", 0, 0)
+    watch: Watch | None = None
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Count parts as done."""
+        stage = self.stage
+        self.stage = Stage(stage.label, stage.done + (n or 0), stage.total)
+        if self.watch:
+            self.watch(stage=self.stage)
+        return super().update(n)
 
 
 class Console(logging.Handler):
@@ -39,11 +67,30 @@ def bars(shown: bool) -> Iterator[None]:
         BARS.reset(token)
 
 
-def progress(total: int, label: str, unit: str = "img") -> "tqdm[None]":
+@contextmanager
+def watched(by: Watch) -> Iterator[None]:
+    """Tell of the work in this block: the `stage` of each bar, and what is handed to `tell`.
+
+    `by` is called in the threads that work: what it raises ends the work.
+    """
+    token = WATCH.set(by)
+    try:
+        yield
+    finally:
+        WATCH.reset(token)
+
+
+def tell(**facts: object) -> None:
+    """Tell who watches, if anyone does."""
+    if watch := WATCH.get():
+        watch(**facts)
+
+
+def progress(total: int, label: str, unit: str = "img") -> Bar:
     """Make a bar that shows a rate and the time left."""
     watched = sys.stderr.isatty()
     first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun only the first one speaks
-    return tqdm(
+    bar = Bar(
         total=total,
         desc=label,
         unit=unit,
@@ -51,6 +98,8 @@ def progress(total: int, label: str, unit: str = "img") -> "tqdm[None]":
         dynamic_ncols=watched,
         disable=not (first and BARS.get()),
     )
+    bar.stage, bar.watch = Stage(label, 0, total), WATCH.get()
+    return bar
 
 
 def say(line: str) -> None:

@@ -9,13 +9,21 @@ from app.cli.options import option
 def demo(
     images: Annotated[Path | None, option("A folder of your photos.", "photos that are installed")] = None,
     out: Annotated[Path, option("Folder for everything the demo makes.")] = Path("retrieval-demo"),
-    serve: Annotated[bool, option("Open the page afterwards.")] = True,
+    serve: Annotated[bool, option("Open a page to watch it learn, and to search afterwards.")] = True,
     port: Annotated[int, option("Port of the page.")] = 7860,
 ) -> None:
     """Try everything on sample photos (about 3 minutes)."""
-    from app.demo import run_demo
+    if not serve:
+        from app.demo import make_demo
 
-    run_demo(images, out, serve, port)
+        make_demo(images, out)
+        return
+    from app.page.learning.learning import Learning
+    from app.server.app import ServerOptions
+    from app.server.app import serve as serve_page
+
+    learning = Learning(images, out)
+    serve_page(learning.open, ServerOptions(port=port), learning)
 
 
 EXAMPLES = {demo: "demo --images photos --no-serve"}

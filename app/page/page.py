@@ -1,5 +1,6 @@
 """The page: Gradio Blocks around the tabs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from app.page.blind_vote.tab import build_blind_tab
@@ -7,7 +8,7 @@ from app.page.disagreements.tab import build_disagreements_tab
 from app.page.map.tab import build_map_tab
 from app.page.report.tab import build_report_tab
 from app.page.search.tab import build_search_tab
-from app.page.views import ROVE, add_html, render_heading
+from app.page.views import NO_LINKS, ROVE, add_html, render_heading
 from app.server.api import api_help
 from app.server.concurrency import SharedSearcher
 from app.server.labels import NONE, Labels
@@ -25,17 +26,17 @@ def build_page(
     price: float | None = None,
     labelled: tuple[Path, Path] | None = None,
     labels: Labels = NONE,
-    local: bool = False,
+    links: Mapping[str, str] = NO_LINKS,
     shop: bool = False,
 ) -> gr.Blocks:
     """Lay out the page; `price` and `labelled` are as for `build_report_tab`, the others for `SearchPage`.
 
-    `local` says whether there is the page `local/` to lead to.
+    `links` are addresses of other pages here, each with what it is called.
     """
     Context.id = 0  # an open page names parts by number: after an index is replaced they must be the same
     with gr.Blocks(title="retrieval", analytics_enabled=False, fill_width=True) as page:
         script = "" if shop else ROVE.read_text() + Path(__file__).with_name("tabs.js").read_text()
-        heading = render_heading(searcher.index, searcher.index.read_run(), local, not shop)
+        heading = render_heading(searcher.index, searcher.index.read_run(), links, not shop)
         gr.HTML(heading, js_on_load=script, elem_classes="heading", apply_default_css=False)
         if shop:
             build_search_tab(searcher, labels=labels, shop=True)

@@ -19,6 +19,7 @@ with needs("demo"):
 ICON = Markup(Path(__file__).with_name("icon.svg").read_text().replace("<svg ", '<svg aria-hidden="true" '))  # noqa: S704
 NO_TEACHER = "This index was made without a teacher: there is nothing to compare. Index again with --teacher."
 GALLERY = "photos of the gallery, which training may have seen"  # a population; others are in `Estimate`
+NO_LINKS: Mapping[str, str] = {}
 ROVE = Path(__file__).with_name("rove.js")  # many controls as one stop of the Tab key
 SEEN = Path(__file__).with_name("seen.js")  # what the scripts of tabs share that begin when they are seen
 
@@ -49,12 +50,14 @@ render_error = partial(PARTS.note, kind="note error")  # a line that says what w
 
 
 def render_heading(
-    index: Store, run: Mapping[str, Any] | None = None, local: bool = False, named: bool = True
+    index: Store,
+    run: Mapping[str, Any] | None = None,
+    links: Mapping[str, str] = NO_LINKS,
+    named: bool = True,
 ) -> str:
     """Show what is searched, and by which models if they are `named`.
 
-    `run` is what is known of the student's training. With `local` there is a link to the page that searches
-    in the visitor's browser.
+    `run` is what is known of the student's training, `links` are addresses of other pages and their names.
     """
     spaces = index.manifest.spaces
     made = ""
@@ -71,7 +74,7 @@ def render_heading(
         for name in ("student", "teacher")
         if named and (space := spaces.get(name))
     ]
-    return PARTS.heading(ICON, len(index), models, local)
+    return PARTS.heading(ICON, len(index), models, links)
 
 
 def add_html(

@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -16,6 +16,8 @@ from types import FrameType
 from typing import Any
 
 from app.page.background import Background
+from app.page.learning.learning import Learning
+from app.page.learning.routes import build_learning
 from app.page.page import build_page
 from app.server.api import ERRORS, build_api, require_known
 from app.server.concurrency import TEXT, SharedSearcher
@@ -34,19 +36,20 @@ from index.teachers.cost import check_price
 with needs("demo"):
     import gradio as gr
     import uvicorn
-    from fastapi import Depends, FastAPI, Request, Response
+    from fastapi import APIRouter, Depends, FastAPI, Request, Response
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
     from starlette.middleware.cors import CORSMiddleware
     from starlette.middleware.gzip import GZipMiddleware
-    from starlette.routing import Mount
+    from starlette.routing import BaseRoute, Match, Mount
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 PAGE = Path(__file__).parents[1] / "page"
-CSS = [PAGE / "page.css", PAGE / "tabs.css", charts.STYLE]
+CSS = [charts.COLOURS, PAGE / "page.css", PAGE / "tabs.css", charts.STYLE]
 ICON = PAGE / "icon.svg"
 WIDGET = Path(__file__).with_name("widget.js").read_bytes()  # puts the search into pages elsewhere
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 PAGE_ANSWER = {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}}
 LOCAL = {"get": {"description": "Search in the visitor's browser.", "responses": {"200": PAGE_ANSWER}}}
 POLL_SECONDS = 1.0  # seconds between two looks whether the index was written again
@@ -109,10 +112,38 @@ class PageCompression:
         await (self._compressed if is_page else self._app)(scope, receive, send)
 
 
-def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: Path | None = None) -> FastAPI:
+class KnownMethods:
+    """Answers 405 where a route is asked by a method that it has not: the page, below all, would say 404."""
+
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
+        self._app, self._routes = app, routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or let through."""
+        app = self._app
+        if scope["type"] == "http":
+            found = self._match(scope, scope["method"])
+            if Match.PARTIAL in found and Match.FULL not in found:
+                allowed = [each for each in METHODS if Match.FULL in self._match(scope, each)]
+                said = f"{scope['path']} takes {' and '.join(allowed)}."
+                listed = ", ".join(allowed).replace("GET", "GET, HEAD")  # as the guard has it
+                app = JSONResponse({"detail": said}, 405, {"Allow": listed})
+        await app(scope, receive, send)
+
+    def _match(self, scope: Scope, method: str) -> set[Match]:
+        return {route.matches({**scope, "method": method})[0] for route in self._routes}
+
+
+def build_app(
+    searcher: Searcher,
+    options: ServerOptions | None = None,
+    cache: Path | None = None,
+    learning: Learning | None = None,
+) -> FastAPI:
     """Put everything that is served on one app.
 
     Options None is for apps that are called without a network, cache None for the user's cache folder.
+    `learning` is what trains students meanwhile, if anything does.
     """
     rules = options.rules if options else Rules()
     shown = options or ServerOptions()
@@ -127,16 +158,13 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
         app = _new_app(lifespan=lambda app: tools.session_manager.run(), routes=routes)
     else:
         app = _new_app()
-    app.add_middleware(PageCompression)
-    # It opens nothing: beside it Gradio's own, which lets every page read what Gradio answers, rests.
-    app.add_middleware(CORSMiddleware)
-    app.add_middleware(Guard, rules=rules)  # added last, it comes first
-    app.state.index = shared.index
+    app.state.is_replaced = partial(_is_replaced, shared.index, learning)
     pictures = Pictures(shared.index, cache)
     Background(lambda _: pictures.trim()).start()
     app.include_router(build_pictures(pictures))
     app.include_router(build_api(shared, partial(labels.of, shared.index)))
     app.include_router(build_embeddings(shared))
+    app.include_router(build_learning(learning, shared.index.path) if learning else APIRouter())
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -173,7 +201,12 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
         app.add_api_route("/local", lambda: RedirectResponse("local/"), include_in_schema=False)
         app.mount("/local", build_local(searcher, labels.title, cache))
         app.openapi()["paths"]["/local/"] = LOCAL
-    page = build_page(shared, shown.price, shown.labelled, labels, shown.local, shown.shop)
+    app.add_middleware(PageCompression)
+    app.add_middleware(KnownMethods, routes=list(app.routes))
+    # It opens nothing: beside it Gradio's own, which lets every page read what Gradio answers, rests.
+    app.add_middleware(CORSMiddleware)
+    app.add_middleware(Guard, rules=rules)  # added last, it comes first
+    page = build_page(shared, shown.price, shown.labelled, labels, _links(shown.local, learning), shown.shop)
     harden(page)
     theme = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     return gr.mount_gradio_app(
@@ -182,6 +215,28 @@ def build_app(searcher: Searcher, options: ServerOptions | None = None, cache: P
         allowed_paths=[], blocked_paths=[str(shared.index.path.absolute())],
         mcp_server=False, enable_monitoring=False, root_path=rules.root or None,
     )  # fmt: skip
+
+
+def build_waiting(learning: Learning, rules: Rules) -> FastAPI:
+    """Put what is served before there is an index on an app: the page on which a student learns."""
+    app = _new_app()
+    app.include_router(build_learning(learning, None))
+    app.add_api_route("/", lambda: RedirectResponse("learn"), include_in_schema=False)
+    app.add_middleware(Guard, rules=rules)
+    app.state.is_replaced = lambda: learning.index is not None
+    return app
+
+
+def _links(local: bool, learning: Learning | None) -> dict[str, str]:
+    """Name the other pages here."""
+    links = {"local/": "Search on this device, sending no photo"} if local else {}
+    return links | {"learn": "Learn from your own photos"} if learning else links
+
+
+def _is_replaced(index: Store, learning: Learning | None) -> bool:
+    """Whether an index was written again, or another student has learnt meanwhile."""
+    newer = learning is not None and learning.index != index.path
+    return newer or index.is_replaced()
 
 
 def _new_app(**options: Any) -> FastAPI:
@@ -211,16 +266,23 @@ def describe(searcher: Searcher) -> dict[str, Any]:
     }
 
 
-def serve(open_index: Callable[[], Searcher], options: ServerOptions) -> None:
+def serve(
+    open_index: Callable[[], Searcher], options: ServerOptions, learning: Learning | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT; then answer what is in flight, and return.
 
     An index that is written again meanwhile takes the place of the old one between requests: the old one
-    answers what is in flight, and what comes then waits for the new one.
+    answers what is in flight, and what comes then waits for the new one. With `learning`, which begins then,
+    there is none at first.
 
     Raises:
         UsageError: The address cannot be used.
     """
-    app: FastAPI | None = build_app(open_index(), options)
+
+    def build() -> FastAPI:
+        return build_app(open_index(), options, learning=learning)
+
+    app: FastAPI | None = build_waiting(learning, options.rules) if learning else build()
     try:
         family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
         listener = socket.create_server((options.host, options.port), family=family)
@@ -239,8 +301,11 @@ def serve(open_index: Callable[[], Searcher], options: ServerOptions) -> None:
             signal.signal(number, _leave)
         name = f"[{options.host}]" if ":" in options.host else options.host
         print(f"http://{name}:{listener.getsockname()[1]}", flush=True)
+        if learning:
+            assert options.rules.local  # it takes photos, and only from this machine
+            learning.start()
         while app:
-            server = _Server(app, lambda: build_app(open_index(), options))
+            server = _Server(app, build)
             server.run([listener.dup()])  # it closes what it is given
             app = server.next_app
 
@@ -256,20 +321,20 @@ class _Server(uvicorn.Server):
         config.timeout_graceful_shutdown = SHUTDOWN_SECONDS
         super().__init__(config)
         self.next_app: FastAPI | None = None
-        threading.Thread(target=self._watch, args=(app.state.index, build), daemon=True).start()
+        threading.Thread(target=self._watch, args=(app.state.is_replaced, build), daemon=True).start()
 
-    def _watch(self, index: Store, build: Callable[[], FastAPI]) -> None:
+    def _watch(self, is_replaced: Callable[[], bool], build: Callable[[], FastAPI]) -> None:
         refused = ""
         while not self.should_exit:
             time.sleep(POLL_SECONDS)
-            if not index.is_replaced():
+            if not is_replaced():
                 continue
             try:
                 self.next_app = build()
                 self.should_exit = True
             except RetrievalError as reason:  # the old one is searched on
                 if refused != (refused := str(reason)):
-                    print(f"{index} was replaced, and cannot be served: {refused}", file=sys.stderr)
+                    print(f"The index was replaced, and cannot be served: {refused}", file=sys.stderr)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for route in self.config.app.routes:  # type: ignore[union-attr]

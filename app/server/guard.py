@@ -23,7 +23,7 @@ with needs("demo"):
 CLOSED = re.compile(r"/gradio_api/(file[=/]\s*https?:|proxy=)", re.IGNORECASE)
 ROUTES = (
     *("thumbs", "images", "search", "embed", "v1", "mcp"),
-    *("health", "metrics", "livez", "openapi.json", "widget.js"),
+    *("health", "metrics", "livez", "learn", "openapi.json", "widget.js"),
 )
 SAFE = ("GET", "HEAD", "OPTIONS")
 SHARED = "search"  # the route whose answers scripts of named origins may read; pictures need no such leave

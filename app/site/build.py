@@ -15,6 +15,7 @@ from app.site.runtime import find_runtime
 from app.site.student import shorten
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
+from index.evaluation import charts
 from index.html import load
 from index.progress import count
 from index.search import Searcher, open_searcher
@@ -179,7 +180,7 @@ def read_script(name: str) -> str:
 
 def read_styles() -> str:
     """The served page's styles, dark where the browser asks for it, and the few of the site's own."""
-    styles = (HERE.parent / "page" / "page.css").read_text()
+    styles = charts.COLOURS.read_text() + (HERE.parent / "page" / "page.css").read_text()
     dark = "@media (prefers-color-scheme: dark) {\n:root {\\1}\n}"
     styles = re.sub(r"^\.dark \{(.*?)^\}", dark, styles, flags=re.DOTALL | re.MULTILINE)
     return styles + (HERE / "site.css").read_text()

@@ -2,13 +2,15 @@
 
 import math
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distill.ask import TeacherAnswers
-from index.embedders.onnx import OnnxEmbedder
+from index.embedders.base import Embedder
+from index.embedders.onnx import OnnxEmbedder, OnnxModel, find_external_data
 from index.teachers.ledger import Ledger
 from index.timing import time_in_turns
 
@@ -30,7 +32,8 @@ def reckon(
     Returns:
         `failed_calls`, `ask_seconds` (of this run), `price`, `money`, and how many images must be embedded
         before the student is the cheaper way to do it: `break_even` in queries or money, which it does not
-        cost, and `break_even_time` in time, None if the teacher is as fast.
+        cost, and `break_even_time` in time, None if the teacher is as fast; `student_seconds` and
+        `teacher_seconds` for an image, None before the first answer.
     """
     paid = answered.count + ledger.lost
     rate = ledger.rate
@@ -44,7 +47,18 @@ def reckon(
         "break_even_time": break_even(
             paid * teacher_seconds + train_seconds, teacher_seconds, student_seconds
         ),
+        "teacher_seconds": teacher_seconds or None,
+        "student_seconds": student_seconds,
     }
+
+
+def weigh(model: Embedder) -> float | None:
+    """Weigh the file of a model and those that it keeps weights in, in MB; None if it is no ONNX file."""
+    if not isinstance(model, OnnxModel):
+        return None
+    path = Path(model.spec)
+    files = [path, *(path.parent / name for name in find_external_data(model.data))]
+    return sum(file.stat().st_size for file in files) / 1e6
 
 
 def break_even(fixed: float, dear: float, cheap: float) -> int | None:

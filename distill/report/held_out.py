@@ -15,7 +15,7 @@ POOL_PHOTOS = "photos of the pool that it did not learn from"
 QUERY_PHOTOS = "query photos"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeldOut:
     """Held-out photos as queries, and the photos that were learnt from as the gallery."""
 
@@ -24,6 +24,12 @@ class HeldOut:
     teacher: NDArray[np.int64]  # `(m, k)` rows of the gallery that the teacher finds, k at most 10
     student: NDArray[np.int64]  # `(m, k)` rows that the student finds
     population: str = POOL_PHOTOS  # what the queries are, for people
+    start: float | None = None  # agreement of the student's backbone, before anything was learnt
+    ceiling: float | None = None  # agreement of the teacher's own vectors in as many dimensions
+
+    def searched(self, similarity: NDArray[np.float32]) -> "HeldOut":
+        """Search with the student, whose `(m, n)` similarities are given."""
+        return replace(self, student=rank(similarity, self.teacher.shape[1]))
 
     @property
     def agreement(self) -> NDArray[np.float64]:
@@ -40,6 +46,8 @@ class HeldOut:
             "population": self.population,
             "overlap@10": mean,
             "interval": list(interval),
+            "start": self.start,
+            "ceiling": self.ceiling,
         }
 
 
@@ -60,5 +68,6 @@ def search_with_teacher(
 
 def search_again(student: Embedder, lists: HeldOut) -> HeldOut:
     """Search the same gallery with the same queries, by another student."""
-    similarity = embed_many(student, list(lists.queries)) @ embed_many(student, list(lists.gallery)).T
-    return replace(lists, student=rank(similarity, lists.teacher.shape[1]))
+    return lists.searched(
+        embed_many(student, list(lists.queries)) @ embed_many(student, list(lists.gallery)).T
+    )

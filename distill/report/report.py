@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from PIL import Image
 from distill.placement import CERTAIN
 from distill.report.held_out import HeldOut
 from index.errors import UsageError
-from index.evaluation.charts import Axis, draw_line, linear_axis, log_axis
+from index.evaluation.charts import draw_line, linear_axis, log_axis
 from index.evaluation.verdict import Estimate, Verdict, judge_agreement
 from index.html import load
 from index.images.decode import encode
@@ -24,6 +24,8 @@ from index.teachers.cost import format_seconds
 
 STRIPS = 8  # queries shown, from the worst agreement to the best
 SHOWN = 6  # places of each list
+OVERLAP = "overlap@10 with the teacher, %"
+LEVELS = {"start": "start", "ceiling": "ceiling"}  # what agreement is compared with, as charts name it
 
 CARD = load("distill/report/card.md")
 PAGE = load("distill/report/report.html")
@@ -69,50 +71,116 @@ def judge_asking(placement: dict[str, Any], answers: int, helped: bool = False) 
 
 
 def write_report(folder: Path, runs: Sequence[dict[str, Any]], lists: HeldOut | None) -> None:
-    """Write `report.html`: quality against budget, the loss, and what both models find.
+    """Write `report.html`: quality against budget, the teacher beside the student, what both find.
 
     `runs` are of each budget; the last is that of the folder, and the lists are of its held-out photos.
     """
-    run, charts = runs[-1], {}
-    training = run["training"]
-    measured = [other for other in runs if other["agreement"]]
+    run, training, charts = runs[-1], runs[-1]["training"], {}
+    measured = [(other["queried"], other["agreement"]) for other in runs if other["agreement"]]
     if len(measured) > 1:
-        points = [(other["queried"], 100 * other["agreement"]["overlap@10"]) for other in measured]
-        x = log_axis("teacher queries", *[[queries for queries, _ in points]] * 2)
-        charts["Quality against budget"] = _draw("overlap@10 with the teacher, %", points, x, form=".1f")
-    if training["agreement"]:
-        points = [(step, 100 * value) for step, value in training["agreement"]]
-        title = f"Agreement during training (kept: step {training['kept_step']})"
-        charts[title] = _draw("overlap@10, %", points)
-    loss = training["loss"]
-    smooth = np.convolve(loss, np.ones(20) / 20, "valid").tolist() if len(loss) > 40 else loss
-    charts["Loss"] = _draw("loss, mean of 20 steps", list(enumerate(smooth, 1)), most=1.1 * max(smooth))
+        charts["Quality against budget"] = draw_budgets(measured)[0]
+    loss, checks, kept = (training[name] for name in ("loss", "agreement", "kept_step"))
+    charts |= draw_training(loss, checks, len(loss), run["agreement"], kept)
     strips = []
     if lists:
         order = np.argsort(lists.agreement, kind="stable")
         chosen = order[np.linspace(0, len(order) - 1, min(STRIPS, len(order))).astype(int)]
-        strips = [_strip(lists, int(row)) for row in chosen]
+        strips = [draw_strip(lists, int(row), disputed_first=True) for row in chosen]
     name = f"{run['options']['student']}, distilled from {run['teacher']['name']}"
-    page = PAGE.page(name, reach_verdict(run), summarise(run), charts, strips)
+    page = PAGE.page(
+        name, reach_verdict(run), summarise(run), compare(run), _cost(run["cost"]), charts,
+        run["agreement"], strips, list_options(run),
+    )  # fmt: skip
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def _draw(
-    y: str, points: list[tuple[float, float]], x: Axis | None = None, most: float = 100, form: str = ""
-) -> str:
-    """Draw a line, over training steps unless there is another axis."""
-    steps = [step for step, _ in points]
-    chart, _ = draw_line(y, points, x or linear_axis("step", steps, 0, steps[-1]), y, most, form)
-    return chart
+def draw_budgets(measured: Sequence[tuple[int, Mapping[str, Any]]]) -> tuple[str, Any]:
+    """Draw agreement by the number of queries, each with its `HeldOut.facts`; a chart and its figures."""
+    points = [(queries, 100 * facts["overlap@10"]) for queries, facts in measured]
+    x = log_axis("teacher queries", *[[queries for queries, _ in points]] * 2)
+    intervals = {float(queries): bounds for queries, facts in measured if (bounds := _interval_of(facts))}
+    title = "Agreement with the teacher by teacher queries"
+    return draw_line(title, points, x, OVERLAP, 100, ".1f", levels_of(measured[-1][1]), intervals)
 
 
-def _strip(lists: HeldOut, row: int) -> tuple[str, float, dict[str, list[tuple[str, bool]]]]:
-    """Collect the images of a query and of both lists, each with whether the other list has it, too."""
+def draw_training(
+    losses: Sequence[float],
+    checks: Sequence[Sequence[float]],
+    steps: int,
+    facts: Mapping[str, Any] | None = None,
+    kept: int | None = None,
+) -> dict[str, str]:
+    """Draw the course of a training of so many steps, as far as it has come: charts by their titles.
+
+    `checks` are steps with their agreement; `facts`, those of `HeldOut`, are of the step that was kept, or of
+    the last check.
+    """
+    charts = {}
+    if checks:
+        title = "Agreement during training" + ("" if kept is None else f" (kept: step {kept})")
+        charts[title], _ = draw_checks(checks, steps, facts, checks[-1][0] if kept is None else kept)
+    width = min(20, max(steps // 10, 1))  # of the mean
+    if len(losses) >= width:
+        smooth = np.convolve(losses, np.ones(width) / width, "valid").tolist()
+        points, x = list(enumerate(smooth, width)), linear_axis("step", [0, steps], 0, steps)
+        charts["Loss"], _ = draw_line("Loss", points, x, f"loss, mean of {width} steps", 1.1 * max(smooth))
+    return charts
+
+
+def draw_checks(
+    checks: Sequence[Sequence[float]], steps: int, facts: Mapping[str, Any] | None, at: float
+) -> tuple[str, Any]:
+    """Draw agreement by step, with the interval of one of the steps: a chart and its figures."""
+    points, bounds = [(step, 100 * value) for step, value in checks], _interval_of(facts or {})
+    x, title = linear_axis("step", [0, steps], 0, steps), "Agreement with the teacher by training step"
+    return draw_line(title, points, x, OVERLAP, 100, "", levels_of(facts), {at: bounds} if bounds else {})
+
+
+def levels_of(facts: Mapping[str, Any] | None) -> dict[str, float]:
+    """Name what agreement is to be compared with, in %, as far as `HeldOut.facts` know it."""
+    known = {title: (facts or {}).get(name) for name, title in LEVELS.items()}
+    return {title: 100 * value for title, value in known.items() if value is not None}
+
+
+def _interval_of(facts: Mapping[str, Any]) -> tuple[float, float] | None:
+    interval = facts.get("interval")
+    return (100 * interval[0], 100 * interval[1]) if interval else None
+
+
+def compare(run: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Compare teacher and student, as far as they are known: head and rows of a table."""
+    teacher, cost = run["teacher"], run["cost"]
+    theirs = cost["teacher_seconds"]
+    rows = [
+        ["dimensions", f"{teacher['dim']:,}", f"{run['options']['dim']:,}", ""],
+        _row("MB", teacher["megabytes"], run["export"]["megabytes"], "smaller"),
+        _row("ms an image", theirs and 1000 * theirs, 1000 * cost["student_seconds"], "faster"),
+    ]
+    if cost["price"] is not None:
+        rows.append(["price of a thousand", f"{cost['price']:,.2f}", "0", ""])
+    return ["", "teacher", "student", ""], rows
+
+
+def _row(what: str, teacher: float | None, student: float, better: str) -> list[str]:
+    told = f"{teacher / student:.2g} times {better}" if teacher and teacher > student else ""
+    return [what, f"{teacher:,.1f}" if teacher else "not known", f"{student:,.1f}", told]
+
+
+def draw_strip(
+    lists: HeldOut, row: int, disputed_first: bool = False
+) -> tuple[str, float, dict[str, list[tuple[str, bool, int, int]]]]:
+    """Collect what a query finds with either model: its picture, the agreement, and the first of each list.
+
+    An entry has its picture, whether both lists have it, its rank from 1 and its place in the gallery.
+    """
     shared = set(lists.teacher[row]) & set(lists.student[row])
-    found = {
-        name: [(_image(lists.gallery[place]), place in shared) for place in places[:SHOWN]]
-        for name, places in (("teacher", lists.teacher[row]), ("student", lists.student[row]))
-    }
+    found = {}
+    for name, places in (("teacher", lists.teacher[row]), ("student", lists.student[row])):
+        ranked = [(int(place), rank, place in shared) for rank, place in enumerate(places, 1)]
+        ranked = sorted(ranked, key=lambda each: each[2]) if disputed_first else ranked
+        found[name] = [
+            (_image(lists.gallery[place]), both, rank, place) for place, rank, both in ranked[:SHOWN]
+        ]
     return _image(lists.queries[row]), float(lists.agreement[row]), found
 
 
@@ -147,17 +215,19 @@ def write_run(folder: Path, run: dict[str, Any]) -> None:
 
 
 def _card(run: dict[str, Any]) -> str:
-    options, training = run["options"], run["training"]
-    recipe = options["recipe"]
-    flat = {name: value for name, value in options.items() if name != "recipe"}
-    flat |= {f"recipe {name}": value for name, value in recipe.items()}
-    agreement, asking = (
-        _agreement(run["agreement"]),
-        judge_asking(training["placement"], run["queried"], bool(run.get("helpers"))),
-    )
-    shown = {"variants": [], **run}
-    verdict, cost = reach_verdict(run), _cost(run["cost"])
-    return CARD.card(shown, verdict, options, recipe, flat, training, agreement, asking, cost)
+    training = run["training"]
+    asking = judge_asking(training["placement"], run["queried"], bool(run.get("helpers")))
+    options, agreement = run["options"], judge(run["agreement"])
+    return CARD.card(
+        {"variants": [], **run}, reach_verdict(run), options, options["recipe"], list_options(run), training,
+        agreement, asking, _cost(run["cost"]),
+    )  # fmt: skip
+
+
+def list_options(run: dict[str, Any]) -> dict[str, Any]:
+    """List the options of a run by name, those of its recipe among them."""
+    options = {name: value for name, value in run["options"].items() if name != "recipe"}
+    return options | {f"recipe {name}": value for name, value in run["options"]["recipe"].items()}
 
 
 def _cost(cost: dict[str, Any]) -> dict[str, str]:
@@ -170,13 +240,3 @@ def _cost(cost: dict[str, Any]) -> dict[str, str]:
     faster = "never faster overall" if slow is None else f"faster overall after {slow:,} (training included)"
     even = f"cheaper after {cost['break_even']:,} images, {kind}; {faster}"
     return {"cost of the teacher": "; ".join(lines), "break-even": even}
-
-
-def _agreement(measured: dict[str, Any] | None) -> str:
-    if not measured:
-        return "not measured: a larger --budget leaves some answers for checking"
-    low, high = (100 * bound for bound in measured["interval"])
-    return (
-        f"{100 * measured['overlap@10']:.1f} % (95 %: {low:.1f} to {high:.1f}) for {measured['held_out']} "
-        f"{measured['population']}"
-    )

@@ -20,8 +20,8 @@ from distill.training.losses import LOSSES, Bank
 from distill.training.mixing import join
 from distill.training.recipes import Recipe
 from distill.training.views import center_crop, random_view
-from index.evaluation.metrics import overlap_at_k, rank
-from index.progress import progress
+from index.progress import progress, tell
+from index.vectors import scale_to_unit
 
 CHECKS = 10  # of the agreement with the teacher, evenly over the steps
 
@@ -127,6 +127,7 @@ def train_student(
                 done.start_over()
             if step + 1 > recipe.steps * (1 - recipe.average):
                 learner.averaged.update_parameters(student)
+            tell(training=done, steps=recipe.steps)
             bar.set_postfix(loss=f"{done.losses[-1]:.4f}", refresh=False)
             bar.update()
             if (step + 1) % check_every == 0 or step + 1 == recipe.steps:
@@ -155,11 +156,26 @@ def joint_loss(student: Tensor, teacher: Tensor, bank: Bank, recipe: Recipe) -> 
 
 
 def agreement(student: nn.Module, check: HeldOut, fabric: Fabric) -> NDArray[np.float64]:
-    """Compute the share of the teacher's first places that the student returns: `(held-out images,)`."""
+    """Compute the share of the teacher's first places that the student returns: `(held-out images,)`.
+
+    Its lists are told to who watches.
+    """
     queries, gallery = (
         embed(student, torch.from_numpy(pixels), fabric).numpy() for pixels in (check.queries, check.gallery)
     )
-    return overlap_at_k(rank(queries @ gallery.T, check.teacher.shape[1]), check.teacher)
+    lists = check.searched(queries @ gallery.T)
+    tell(lists=lists)
+    return lists.agreement
+
+
+def agreement_before(student: Student, check: HeldOut, fabric: Fabric) -> float:
+    """Compute the mean agreement of what a student's backbone says before anything is learnt."""
+    queries, gallery = (
+        embed(student, torch.from_numpy(pixels), fabric, student.pool).numpy()
+        for pixels in (check.queries, check.gallery)
+    )
+    queries, gallery = (scale_to_unit(rows - gallery.mean(axis=0)) for rows in (queries, gallery))
+    return float(check.searched(queries @ gallery.T).agreement.mean())
 
 
 def _passes(count: int, size: int, steps: int) -> list[Tensor]:

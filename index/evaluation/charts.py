@@ -1,7 +1,7 @@
 """Draw charts as inline SVG that takes its colours from the page, each with its figures as a table."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,10 @@ LEFT, RIGHT, TOP, BOTTOM = 34, 14, 24, 38  # margins
 FEW = 30  # points of a line that are marked
 HTML = load("index/evaluation/chart.html")
 STYLE = Path(__file__).with_name("chart.css")
+COLOURS = Path(__file__).with_name("colours.css")  # of every page
 render_table = HTML.table  # of a head and of rows; the first cell of each names it
+NO_LEVELS: Mapping[str, float] = {}
+NO_INTERVALS: Mapping[float, tuple[float, float]] = {}
 LETTER, LINE = 7.0, 13.0  # about how wide a letter of a label is, and how high a line
 
 
@@ -25,6 +28,7 @@ class Mark:
     y: float
     label: str = ""
     strong: bool = True
+    interval: tuple[float, float] | None = None  # in which its y lies, for a bar through it
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,17 @@ def log_axis(name: str, values: Sequence[float], ticks: Sequence[float] | None =
     return Axis(name, low, high, ticks, logarithmic=True)
 
 
-def draw_chart(title: str, marks: Sequence[Mark], x: Axis, y: Axis, joined: bool = False) -> str:
+def draw_chart(
+    title: str,
+    marks: Sequence[Mark],
+    x: Axis,
+    y: Axis,
+    joined: bool = False,
+    levels: Mapping[str, float] = NO_LEVELS,
+) -> str:
     """Draw points, joined by a line in their order if they are one series; the title is for screen readers.
+
+    `levels` are values of y to compare with, by name, the lower ones first.
 
     Returns:
         An `<svg>` element, of the style of `STYLE`.
@@ -83,33 +96,58 @@ def draw_chart(title: str, marks: Sequence[Mark], x: Axis, y: Axis, joined: bool
     def top(value: float) -> float:
         return TOP + down * (1 - y.place(value))
 
-    grid = [(LEFT, WIDTH - RIGHT, top(tick)) for tick in y.ticks]
+    lines: list[tuple[str, float, float, float, float]]
+    lines = [("grid", LEFT, WIDTH - RIGHT, top(tick), top(tick)) for tick in y.ticks]
+    lines += [("level", LEFT, WIDTH - RIGHT, top(value), top(value)) for value in levels.values()]
+    for mark in marks:
+        if mark.interval:
+            low, high = map(top, mark.interval)
+            lines.append(("interval", left(mark.x), left(mark.x), low, high))
     texts = [_text(f"{tick:g}", LEFT - 6, top(tick) + 4, "end") for tick in y.ticks]
     texts += [_text(f"{tick:g}", left(tick), HEIGHT - BOTTOM + 15, "middle") for tick in x.ticks]
     texts += [_text(y.name, 0, 10, "start"), _text(x.name, WIDTH - RIGHT, HEIGHT - 4, "end")]
+    # The first below its line: the others are above it, and both may be as high.
+    texts += [
+        _text(name, LEFT + 4, top(value) + (11 if i == 0 else -4), "start")
+        for i, (name, value) in enumerate(levels.items())
+    ]
     points = [(left(mark.x), top(mark.y)) for mark in marks]
     kinds = ["strong" if mark.strong else "weak" for mark in marks]
     circles = [(*point, kind) for point, kind in zip(points, kinds, strict=True)]
     circles = circles if len(circles) < FEW or not joined else []
     below = LINE / 2 if joined else 0  # the line
     texts += _labels([(mark.label, x, y + below) for mark, (x, y) in zip(marks, points, strict=True)], points)
-    return HTML.chart(title, WIDTH, HEIGHT, grid, texts, points if joined else [], circles)
+    return HTML.chart(title, WIDTH, HEIGHT, lines, texts, points if joined else [], circles)
 
 
 def draw_line(
-    title: str, points: Sequence[tuple[float, float]], x: Axis, y_name: str, most: float = 100, form: str = ""
+    title: str,
+    points: Sequence[tuple[float, float]],
+    x: Axis,
+    y_name: str,
+    most: float = 100,
+    form: str = "",
+    levels: Mapping[str, float] = NO_LEVELS,
+    intervals: Mapping[float, tuple[float, float]] = NO_INTERVALS,
 ) -> tuple[str, tuple[list[str], list[list[str]]]]:
     """Draw one series, from left to right, as a line.
 
-    No value lies above `most`; `form` is how to write the value of a point beside it, empty writes none.
+    No value lies above `most`; `form` is how to write the value of a point beside it, empty writes none;
+    `levels` are as in `draw_chart`, `intervals` those of points, by their x.
 
     Returns:
         The chart, and the head and the rows of a table of its figures.
     """
-    y = linear_axis(y_name, [value for _, value in points], 0, most)
-    marks = [Mark(place, value, format(value, form) if form else "") for place, value in points]
+    shown = (
+        [value for _, value in points] + [*levels.values()] + [b for both in intervals.values() for b in both]
+    )
+    y = linear_axis(y_name, shown, 0, most)
+    marks = [
+        Mark(at, value, format(value, form) if form else "", interval=intervals.get(at))
+        for at, value in points
+    ]
     rows = [[f"{mark.x:,.0f}", f"{mark.y:.1f}"] for mark in marks]
-    return draw_chart(title, marks, x, y, joined=True), ([x.name, y_name], rows)
+    return draw_chart(title, marks, x, y, True, levels), ([x.name, y_name], rows)
 
 
 def _text(text: str, x: float, y: float, anchor: str, kind: str = "tick") -> dict[str, Any]:

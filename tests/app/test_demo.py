@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from app.demo import Row, format_table, run_demo
+from app.demo import Row, format_table, make_demo
 
 
 @pytest.mark.slow
 def test_the_whole_story(tmp_path: Path, capsys):
-    teacher, student = run_demo(None, tmp_path, page=False, port=0)
+    teacher, student = make_demo(None, tmp_path)
     assert (teacher.name, teacher.dim, teacher.agreement) == ("teacher", 3840, 1)
     assert (student.name, student.dim) == ("student", 256)
     assert student.parameters < teacher.parameters / 2

@@ -1,6 +1,6 @@
 import pytest
 
-from index.progress import printable, progress, say
+from index.progress import Stage, bars, printable, progress, say, tell, watched
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,23 @@ def test_bars_and_lines_leave_standard_output_to_the_results(capsys):
         bar.update(3)
         say("a line")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_who_watches_is_told_of_every_bar(shown):
+    told = []
+    with bars(shown), watched(lambda **facts: told.append(facts)):
+        with progress(3, "index") as bar:
+            bar.update()
+            bar.update(2)
+        tell(step="done")
+    tell(step="unheard")
+    assert told == [{"stage": Stage("index", 1, 3)}, {"stage": Stage("index", 3, 3)}, {"step": "done"}]
+
+
+def test_what_a_watcher_raises_ends_the_work():
+    def end(**facts):
+        raise KeyError
+
+    with pytest.raises(KeyError), watched(end), progress(3, "index") as bar:
+        bar.update()

@@ -9,7 +9,8 @@ from app.page.background import Background
 from app.page.report.logic import Size, count_reasons
 from app.page.report.measure import DEPTH, QUERIES, Point
 from app.page.views import format_bytes, format_length, render_note
-from index.evaluation.charts import Mark, draw_chart, draw_line, linear_axis, log_axis, render_table
+from distill.report.report import draw_budgets, draw_checks
+from index.evaluation.charts import Mark, draw_chart, linear_axis, log_axis, render_table
 from index.evaluation.verdict import Estimate
 from index.html import load
 from index.stores.base import Store
@@ -41,12 +42,10 @@ def render_curve(run: dict[str, Any]) -> str:
     curve = run.get("curve") or []
     if len(curve) < 2:
         return HTML.one_budget()
-    queries = [point["queried"] for point in curve]
-    points = [(point["queried"], 100 * point["overlap@10"]) for point in curve]
-    x = log_axis("teacher queries", queries, queries)
-    line = draw_line("Agreement with the teacher by teacher queries", points, x, OVERLAP, form=".1f")
     found = Estimate.read(run["agreement"])
-    return HTML.curve(found.count, found.population, _interval(found), *line)
+    return HTML.curve(
+        found.count, found.population, *draw_budgets([(point["queried"], point) for point in curve])
+    )
 
 
 def render_ways(work: Background[list[Point]], paid: Sequence[str]) -> str:
@@ -124,8 +123,10 @@ def render_training(run: dict[str, Any]) -> str:
         facts["Overlap@10"] = (
             f"{found.mean:.1%} (95 %: {_interval(found)}) on {found.count:,} {found.population}"
         )
-    checks = training.get("agreement") or []
-    return HTML.facts(facts) + (_render_checks(checks, training["kept_step"]) if len(checks) > 1 else "")
+    checks, kept = training.get("agreement") or [], training["kept_step"]
+    if len(checks) < 2:
+        return HTML.facts(facts)
+    return HTML.facts(facts) + HTML.checks(kept, *draw_checks(checks, checks[-1][0], measured, kept))
 
 
 def _render_run(render: Callable[[dict[str, Any]], str], run: dict[str, Any]) -> str:
@@ -147,12 +148,6 @@ def _costs(cost: dict[str, Any]) -> dict[str, str]:
     if cost.get("break_even_time"):
         facts["Faster overall"] = f"after {cost['break_even_time']:,} photos, training included"
     return facts
-
-
-def _render_checks(checks: Sequence[Sequence[float]], kept: int) -> str:
-    points = [(step, 100 * value) for step, value in checks]
-    x = linear_axis("training step", [step for step, _ in points], 0, points[-1][0])
-    return HTML.checks(kept, *draw_line("Agreement with the teacher by training step", points, x, OVERLAP))
 
 
 def _render_refused(index: Store) -> str:

@@ -1,6 +1,6 @@
 // The ways in: a file, a drop anywhere, the clipboard, the camera, an address, words.
 
-const LARGE = 400_000, LONGEST = 1024;  // bytes, and pixels of its longer side
+const LARGE = 400_000, LONGEST = 1024, SENT = 200_000;  // bytes, pixels of its longer side, bytes that travel in time
 
 // A large photo is made smaller before it travels. What is no JPEG, or cannot be drawn here, goes as it is.
 async function shrink(file) {
@@ -12,7 +12,11 @@ async function shrink(file) {
   [canvas.width, canvas.height] = [Math.round(drawn.width * scale), Math.round(drawn.height * scale)];
   pen.imageSmoothingQuality = 'high';
   pen.drawImage(drawn, 0, 0, canvas.width, canvas.height);
-  const made = await new Promise(done => canvas.toBlob(done, 'image/jpeg', 0.9));
+  let made;
+  for (const quality of [0.9, 0.8, 0.7]) {
+    made = await new Promise(done => canvas.toBlob(done, 'image/jpeg', quality));
+    if (!made || made.size <= SENT) break;
+  }
   return made ? new File([made], file.name, {type: made.type}) : file;
 }
 

@@ -67,7 +67,24 @@ def test_head_of_what_never_ends_does(page_root):
 
 
 def test_head_of_what_only_takes_posts_is_refused(client):
-    assert client.head("/embed").status_code in (404, 405)
+    assert client.head("/embed").status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("method", "route", "allowed"),
+    [
+        ("GET", "/embed", "POST"),
+        ("PUT", "/search", "GET, HEAD, POST"),
+        ("DELETE", "/thumbs/0", "GET, HEAD"),
+        ("POST", "/health", "GET, HEAD"),
+        ("OPTIONS", "/v1/embeddings", "POST"),
+    ],
+)
+def test_a_wrong_method_is_told_from_a_wrong_address(client, method, route, allowed):
+    answer = client.request(method, route)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+    assert answer.json()["detail"].startswith(f"{route} takes ")
+    assert client.request(method, "/nothing/of/the/kind").status_code in (404, 405)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from distill.training.mixing import join
 from distill.training.recipes import MANY, RECIPES, Mixing, Recipe, find_recipe, steps_for
 from distill.training.views import center_crop, random_view, stored_side
 from index.errors import UsageError
+from index.progress import watched
 
 SIDE = 32
 
@@ -121,6 +122,20 @@ def test_agreement_is_the_share_of_the_teachers_list_that_is_found():
         for image, target in zip(e.pixels, e.targets, strict=True)
     }
     assert agreement(Oracle(), lists, open_fabric("cpu")) == pytest.approx(np.ones(5))
+
+
+def test_who_watches_is_told_of_each_step_and_check_and_changes_nothing():
+    told = []
+    with watched(lambda **facts: told.append(facts)):
+        seen, done = train(held_out=5)
+    unseen, _ = train(held_out=5)
+    assert torch.equal(weights(seen), weights(unseen))
+    assert [facts["stage"].done for facts in told if "stage" in facts][-1] == 30
+    assert [facts["training"] is done and facts["steps"] for facts in told if "training" in facts] == [
+        30
+    ] * 30
+    checks = [facts["lists"] for facts in told if "lists" in facts]
+    assert [lists.agreement.mean() for lists in checks] == [score for _, score in done.agreement]
 
 
 class KilledError(Exception):

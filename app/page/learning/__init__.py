@@ -1,0 +1,1 @@
+"""The page on which a student learns while one watches."""

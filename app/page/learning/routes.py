@@ -1,0 +1,124 @@
+"""`/learn`: the page, what happens as server-sent events, and the photos of a folder of one's own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from app.page.learning.inbox import FEWEST, MOST
+from app.page.learning.learning import Learning, Run
+from app.page.views import ICON
+from app.server.api import as_sentence, status_of
+from distill.report.report import draw_strip, draw_training
+from index.errors import RetrievalError, needs
+from index.html import load
+
+with needs("demo"):
+    from anyio.to_thread import run_sync
+    from fastapi import APIRouter, Depends, Header, HTTPException, Request
+    from fastapi.responses import HTMLResponse
+    from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+HTML = load("app/page/learning/learning.html")
+QUERIES = 5  # held-out photos that are shown, the same ones all along
+LOOK_SECONDS = 0.5  # between two looks at a run
+STAGES = {
+    "read": "Reading photos",
+    "features": "Looking at photos",
+    "ask": "Asking the teacher",
+    "train": "Training",
+    "index": "Embedding every photo",
+}
+
+
+def require_same_origin(sec_fetch_site: Annotated[str, Header()] = "same-origin") -> None:
+    """Refuse what another page makes a browser send, be it from another port of this machine."""
+    if sec_fetch_site != "same-origin":
+        raise HTTPException(403, "Another site's page may not ask for this.")
+
+
+def build_learning(learning: Learning, served: Path | None) -> APIRouter:
+    """Serve the page; `served` is the index folder that the same app serves, if it does one."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/learn", response_class=HTMLResponse)
+    async def page() -> str:
+        return HTML.page(ICON, FEWEST, MOST)
+
+    @router.get("/learn/events", response_class=EventSourceResponse)
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        async for event in follow(learning.run):
+            yield event
+
+    @router.get("/learn/ready")
+    async def ready() -> bool:
+        return served is not None and served == learning.index
+
+    router.include_router(_build_inbox(learning))
+    return router
+
+
+def _build_inbox(learning: Learning) -> APIRouter:
+    router = APIRouter(dependencies=[Depends(require_same_origin)])
+
+    async def run(work: Callable[..., None], *arguments: Any) -> None:
+        try:
+            await run_sync(work, *arguments)
+        except RetrievalError as reason:
+            raise HTTPException(status_of(reason), as_sentence(reason)) from reason
+        except OSError as reason:
+            raise HTTPException(507, f"It cannot be kept here: {reason.strerror}.") from reason
+
+    @router.post("/learn/photos")
+    async def begin() -> None:
+        await run(learning.open_inbox)
+
+    @router.put("/learn/photos/{place}")
+    async def photo(place: int, suffix: str, request: Request) -> None:
+        await run(learning.take, place, suffix, await request.body())
+
+    @router.post("/learn/start")
+    async def start() -> None:
+        await run(learning.start_own)
+
+    return router
+
+
+async def follow(run: Run) -> AsyncIterator[ServerSentEvent]:
+    """Tell of a run until it ends: each part of the page as HTML whenever it changes, and in the end why."""
+    seen: dict[str, Any] = {}
+    live = not run.ended
+    while True:
+        ended = run.ended  # asked first: nothing comes after
+        for name, (state, html) in draw(run.facts, seen).items():
+            seen[name] = state
+            yield ServerSentEvent(event=name, data=html)
+        if ended:
+            yield ServerSentEvent(event="end", data={"error": run.error, "live": live})
+            return
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def draw(facts: dict[str, Any], seen: dict[str, Any]) -> dict[str, tuple[Any, str]]:
+    """Draw the parts of the page that are not as they were seen: each with its state, and as HTML."""
+    stage, training, lists = (facts.get(name) for name in ("stage", "training", "lists"))
+    losses, checks = (training.losses, training.agreement) if training else ([], [])
+    drawn: dict[str, tuple[Any, str]] = {}
+
+    def add(name: str, state: Any, html: Any) -> None:
+        if seen.get(name) != state:
+            drawn[name] = (state, html())
+
+    label = stage and STAGES.get(stage.label, stage.label)
+    add("said", (facts["step"], stage), lambda: HTML.said(facts["step"], stage, label))
+    if training:
+        steps = facts["steps"]
+        add(
+            "charts",
+            (len(losses), len(checks)),
+            lambda: HTML.charts(draw_training(losses, checks, steps, lists and lists.facts)),
+        )
+    if lists:
+        rows = range(min(QUERIES, len(lists.queries)))
+        add("strips", lists, lambda: HTML.found([draw_strip(lists, row) for row in rows], lists.facts))
+    return drawn

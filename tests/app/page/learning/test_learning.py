@@ -1,0 +1,166 @@
+"""Runs that a page watches, without a browser and without a student."""
+
+import json
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import pytest
+from conftest import png
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from app.page.learning import inbox
+from app.page.learning.inbox import Inbox
+from app.page.learning.learning import Learning, Run
+from app.page.learning.routes import build_learning
+from app.server.app import build_waiting
+from app.server.guard import Rules
+from distill.report.held_out import HeldOut
+from distill.training.checkpoint import Progress
+from index.errors import ImageError, RetrievalError, UsageError
+from index.progress import progress, tell
+
+LOCAL = {"base_url": "http://localhost"}
+
+
+def lists(student: list[int]) -> HeldOut:
+    """Six queries, for each of which the teacher finds 0 to 9 of 12 photos."""
+    pixels = np.zeros((12, 8, 8, 3), np.uint8)
+    teacher = np.tile(np.arange(10), (6, 1))
+    return HeldOut(pixels[:6], pixels, teacher, np.tile(student, (6, 1)), start=0.25, ceiling=0.9)
+
+
+@pytest.fixture
+def learning(tmp_path: Path, monkeypatch) -> Learning:
+    """A demo that makes nothing but its folder, once it is allowed to."""
+    made = Learning(None, tmp_path / "demo")
+    made.go, made.asked = Event(), []
+
+    def make(images, out):
+        made.asked.append((images, out))
+        tell(step="the student")
+        tell(lists=lists([*range(5, 10), 0, 1, 2, 3, 4]))
+        with progress(2, "train", "step") as bar:
+            for _ in range(2):
+                tell(training=Progress([0.5], [(0, 1.0)]), steps=2)
+                bar.update()
+                made.go.wait(10)
+        made.index = out / "index"
+        return made.index
+
+    monkeypatch.setattr(made, "_make", make)
+    yield made
+    made.go.set()
+
+
+@pytest.fixture
+def client(learning: Learning):
+    with TestClient(build_waiting(learning, Rules(local=True)), **LOCAL) as opened:
+        yield opened
+
+
+def events(client: TestClient) -> list[tuple[str, object]]:
+    told = client.get("/learn/events").text.strip().split("\n\n")
+    pairs = [dict(line.split(": ", 1) for line in each.split("\n")) for each in told]
+    return [(pair["event"], json.loads(pair["data"])) for pair in pairs]
+
+
+def wait(run: Run) -> None:
+    while not run.ended:
+        run.wait(1)
+
+
+def test_who_comes_late_is_told_all_of_it(learning, client):
+    learning.go.set()
+    learning.start()
+    wait(learning.run)
+    told = dict(events(client))
+    assert list(told) == ["said", "charts", "strips", "end"]
+    assert "the student" in told["said"]
+    assert "Training: 2 of 2" in told["said"]
+    assert told["charts"].count("<svg") == 2
+    assert "start" in told["charts"]
+    assert "ceiling" in told["charts"]
+    assert told["strips"].count('class="strip"') == 5
+    assert told["end"] == {"error": "", "live": False}
+
+
+def test_what_fails_says_why_in_one_line(learning, client, monkeypatch):
+    def fail(images, out):
+        raise RetrievalError("The disk is full.")
+
+    monkeypatch.setattr(learning, "_make", fail)
+    learning.start()
+    wait(learning.run)
+    assert events(client)[-1] == ("end", {"error": "The disk is full.", "live": False})
+
+
+def test_a_later_run_ends_the_one_before(learning, client, monkeypatch):
+    monkeypatch.setattr(inbox, "FEWEST", 2)
+    learning.start()
+    first = learning.run
+    assert client.post("/learn/photos").status_code == 200
+    for place in range(2):
+        assert client.put(f"/learn/photos/{place}?suffix=.png", content=png(place)).status_code == 200
+    assert client.post("/learn/start").status_code == 200
+    learning.go.set()
+    wait(learning.run)
+    assert first.error == "Stopped: another folder took its place."
+    own = learning._out.with_name("demo-2")
+    assert learning.asked[1:] == [(own / "photos", own)]
+    assert sorted(each.name for each in (own / "photos").iterdir()) == ["0000.png", "0001.png"]
+    assert client.get("/learn/ready").json() is False  # this app serves no index
+    served = FastAPI()
+    served.include_router(build_learning(learning, own / "index"))
+    assert TestClient(served, **LOCAL).get("/learn/ready").json() is True
+
+
+def test_a_name_never_becomes_a_path(learning, client, tmp_path):
+    client.post("/learn/photos")
+    for place, suffix in (
+        ("0", "/../../x.png"),
+        ("0", ".png/../../x.png"),
+        ("0", ".py"),
+        ("0", ""),
+        ("x", ".png"),
+    ):
+        answer = client.put(f"/learn/photos/{place}", params={"suffix": suffix}, content=png(0))
+        assert answer.status_code in (400, 422), (place, suffix)
+    assert client.put("/learn/photos/..%2F..%2Fx?suffix=.png", content=png(0)).status_code in (404, 422)
+    assert [each for each in tmp_path.rglob("*") if each.is_file()] == []
+
+
+def test_what_is_sent_has_limits(tmp_path, monkeypatch):
+    taken = Inbox(tmp_path / "photos")
+    for place in (-1, inbox.MOST):
+        with pytest.raises(UsageError, match="at most 2000 photos"):
+            taken.take(place, ".png", png(0))
+    with pytest.raises(ImageError):
+        taken.take(0, ".png", b"no image")
+    taken.take(0, ".png", png(0))
+    with pytest.raises(UsageError, match="1 photos can be read, and at least 40"):
+        taken.require_enough()
+    monkeypatch.setattr(inbox, "MOST_BYTES", len(png(0)) + 1)
+    with pytest.raises(UsageError, match="Send at most"):
+        taken.take(1, ".png", png(1))
+    assert [each.name for each in taken.folder.iterdir()] == ["0000.png"]
+
+
+def test_a_folder_that_was_not_used_makes_room(learning, client, tmp_path):
+    for _ in range(2):
+        client.post("/learn/photos")
+        client.put("/learn/photos/0?suffix=.png", content=png(0))
+    assert [each.name for each in tmp_path.iterdir()] == ["demo-2"]
+    assert client.post("/learn/start").json()["detail"] == "1 photos can be read, and at least 40 are needed."
+    assert (
+        TestClient(client.app, **LOCAL).put("/learn/photos/1?suffix=.png", content=png(1)).status_code == 200
+    )
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "none"])
+def test_no_other_page_may_send(learning, client, site, tmp_path):
+    for method, path in (("POST", "photos"), ("PUT", "photos/0?suffix=.png"), ("POST", "start")):
+        assert client.request(method, f"/learn/{path}", headers={"sec-fetch-site": site}).status_code == 403
+    assert client.post("/learn/photos", headers={"host": "demo.example"}).status_code == 403
+    assert list(tmp_path.iterdir()) == []
