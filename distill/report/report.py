@@ -67,6 +67,11 @@ def judge_asking(placement: dict[str, Any], answers: int, helped: bool = False) 
         f"What asking brought: for the answered photos {free}, and {after:.0f} % with the answers of the "
         f"others ({gain:+.1f} ± {error:.1f})."
         + (" That is no gain that can be told from chance." if gain < CERTAIN * error else "")
+        + (
+            " Averaging photos with their neighbours brings them nearer still."
+            if placement.get("averaged")
+            else ""
+        )
     )
 
 
