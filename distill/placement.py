@@ -44,6 +44,8 @@ class Placement:
     trust: float
     chosen: bool  # whether the answers chose that share; no if it was given
     averaged: bool  # whether the rows are averaged with their neighbours
+    # Standard errors by which lists of answered images gain by that; None if it was given
+    averages_gain: float | None
     explained: float  # as in `Predictor`
     # `(answers,)` overlap of the free network's lists with the teacher's among the answered images
     free: NDArray[np.float64]
@@ -64,6 +66,7 @@ class Placement:
             "trust": self.trust,
             "chosen": self.chosen,
             "averaged": self.averaged,
+            "averages_gain": self.averages_gain,
             "explained": self.explained,
             "free_network": float(self.free.mean()),
             "with_answers": float(self.asked.mean()),
@@ -109,10 +112,12 @@ def place(
         return np.concatenate([np.sqrt(trust) * taught, np.sqrt(1 - trust) * known], axis=1)
 
     joint = TeacherSpace.fit(join(taught), dim, whiten)
+    evidence = None
     if average is None:
         alone = taught.copy()
         alone[answered[some]] = scale_to_unit(predictor.left_out)
-        average = _gains_by_averaging(joint.project(join(alone)), answered[some], answers[some])
+        evidence = _gain_by_averaging(joint.project(join(alone)), answered[some], answers[some])
+        average = evidence > EVIDENT
     rows = joint.project(join(taught))
     return Placement(
         _teacher_part(joint, axes, mean, trust, told) if trust else TeacherSpace.fit(answers, dim, whiten),
@@ -120,6 +125,7 @@ def place(
         trust,
         chosen,
         average,
+        evidence,
         predictor.explained,
         lists[0.0],
         lists[trust],
@@ -138,10 +144,10 @@ def average_with_neighbours(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return scale_to_unit(np.einsum("nk,nkd->nd", weights, rows[nearest]))
 
 
-def _gains_by_averaging(
+def _gain_by_averaging(
     rows: NDArray[np.float32], answered: NDArray[np.int64], answers: NDArray[np.float32]
-) -> bool:
-    """Whether averaged places evidently make the lists of answered images more like the teacher's.
+) -> float:
+    """Measure how much more like the teacher's lists of answered images are by averaged places.
 
     The lists are as short as those of `DEPTH` are among all images: further down, averages do better.
     """
@@ -151,12 +157,12 @@ def _gains_by_averaging(
         overlap_at_k(_search(some @ some.T, depth), truth)
         for some in (rows[answered], average_with_neighbours(rows)[answered])
     )
-    return _exceeds(after - before, EVIDENT)
+    return _standard_errors(after - before)
 
 
-def _exceeds(gain: NDArray[np.float64], errors: float) -> bool:
-    """Whether a mean gain is above zero by so many standard errors."""
-    return bool(gain.mean() > errors * gain.std() / np.sqrt(len(gain)))
+def _standard_errors(gain: NDArray[np.float64]) -> float:
+    """How many standard errors a mean gain is above zero."""
+    return float(gain.mean() / max(gain.std() / np.sqrt(len(gain)), 1e-12))
 
 
 def _compare_shares(
@@ -180,7 +186,7 @@ def _search(similarity: NDArray[np.float32], depth: int = DEPTH) -> NDArray[np.i
 def _choose(lists: dict[float, NDArray[np.float64]], explained: float) -> float:
     """Choose the share with the best lists, where these are certain to beat the free network's."""
     best = max(SHARES, key=lambda share: lists[share].mean())
-    if _exceeds(lists[best] - lists[0.0], CERTAIN):
+    if _standard_errors(lists[best] - lists[0.0]) > CERTAIN:
         return best
     return DOUBTED if explained > PREDICTABLE else 0.0
 

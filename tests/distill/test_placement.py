@@ -90,7 +90,9 @@ def test_places_are_averaged_where_the_teachers_lists_are_of_crowds():
     placed = place(features, features, rows, teacher[rows], 32, 0.25)
     alone = place(features, features, rows, teacher[rows], 32, 0.25, average=False)
     assert placed.averaged
+    assert placed.facts["averages_gain"] > 3
     assert not alone.averaged
+    assert alone.facts["averages_gain"] is None
 
     def within(places):
         similarity = places @ places.T
