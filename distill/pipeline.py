@@ -66,7 +66,7 @@ class Distilled:
         return (
             f"{self.folder / STUDENT}: {run['student']['parameters'] / 1e6:.2f}M parameters, "
             f"{run['export']['megabytes']} MB{codes}{shrunk}, "
-            f"trained on {run['queried']} of {run['images']} images; "
+            f"asked about {run['queried']} of {run['images']} images; "
             f"{run['asked_now']} teacher queries in this run, "
             f"{run['queried'] + run['query_photos'] - run['asked_now']} answers from the ledger, "
             f"{count(run['cost']['failed_calls'], 'failed call')}, "

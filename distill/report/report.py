@@ -66,7 +66,8 @@ def judge_asking(placement: dict[str, Any], answers: int, helped: bool = False) 
     return (
         f"What asking brought: for the answered photos {free}, and {after:.0f} % with the answers of the "
         f"others ({gain:+.1f} ± {error:.1f})."
-        + (" That is no gain that can be told from chance." if gain < CERTAIN * error else "")
+        + (" That is no gain that can be told from chance." if abs(gain) < CERTAIN * error else "")
+        + (" By themselves the answers make lists worse." if gain < -CERTAIN * error else "")
         + (
             " Averaging photos with their neighbours brings them nearer still."
             if placement.get("averaged")
@@ -167,7 +168,8 @@ def compare(run: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _row(what: str, teacher: float | None, student: float, better: str) -> list[str]:
-    told = f"{teacher / student:.2g} times {better}" if teacher and teacher > student else ""
+    times = teacher / student if teacher else 0.0
+    told = f"{times:,.{0 if times >= 10 else 1}f} times {better}" if times > 1 else ""
     return [what, f"{teacher:,.1f}" if teacher else "not known", f"{student:,.1f}", told]
 
 

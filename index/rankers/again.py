@@ -92,7 +92,7 @@ class Reranker:
             photos = [query, *(read_photo(file, self.decode_side) for file in files)]
             made = tuple(map(self._ranker.prepare, photos))
         except ImageError as reason:
-            raise RetrievalError(f"{self.name} cannot be shown a result: {reason}.") from reason
+            raise RetrievalError(f"{self.name} cannot be shown the query or a result: {reason}.") from reason
         if self._paid is None:
             return to_row(self._ranker.order(made[0], made[1:]))
         return self._paid.embed([Question(query.name, query.location, key, key, 0, made)])[0]

@@ -171,6 +171,7 @@ def test_a_student_folder_from_end_to_end(made, tmp_path, monkeypatch):
         exec(card.split("```python\n")[1].split("```")[0], known)
         photo = read_photo(ImageFile(tmp_path / "photo.jpg", "photo.jpg"))
         np.testing.assert_allclose(known["embedding"], student.embed([student.prepare(photo)])[0], atol=1e-5)
+    assert 'session.run(["embeddings"],' in card  # a student with codes has other outputs, too
     assert "8 teacher queries in this run" in done.summary
 
 
@@ -370,6 +371,7 @@ def test_what_asking_brought_is_told_and_a_teacher_that_teaches_nothing_is_notic
     assert judge_asking({**placement, "averaged": True}, 500).endswith("brings them nearer still.")
     assert "own ImageNet network with its helpers returns 53 %" in judge_asking(placement, 500, helped=True)
     assert "taught it nothing" in judge_asking({**placement, "trust": 0.0}, 500)
+    assert judge_asking({**placement, "gain": -0.03}, 500).endswith("the answers make lists worse.")
     assert judge_asking({**placement, "trust": 0.0, "chosen": False}, 500).startswith("No answer was learnt")
 
 

@@ -13,7 +13,7 @@ function watch() {
   for (const part of ['said', 'charts', 'strips']) source.addEventListener(part, event => put(part, JSON.parse(event.data)));
   source.addEventListener('end', event => finish(JSON.parse(event.data)));
   // The browser tries again by itself.
-  source.onerror = () => say('.end', 'The demo has stopped. Start `retrieval demo` again: no answer of the teacher is asked for twice.', true);
+  source.onerror = () => say('.end', 'The demo has stopped. Start `retrieval demo` again, and send a folder of yours again.', true);
 }
 
 function say(place, text, failed = false) {
@@ -58,22 +58,22 @@ function places(box) {
 // One's own photos
 
 async function send(files) {
-  const input = $('.own input'), photos = files.filter(file => PHOTO.test(file.name)).slice(0, Number(input.dataset.most));
+  const input = $('.own input'), there = files.filter(file => PHOTO.test(file.name)), photos = there.slice(0, Number(input.dataset.most));
   if (sending()) return;
   if (!photos.length) { say('.sent', 'There is no photo in this folder.', true); return; }
   input.disabled = true;
   try {
-    await ask('POST', 'photos');
+    const number = await ask('POST', 'photos'), more = there.length - photos.length;
     let next = 0, refused = 0;
     const sender = async () => {
       while (next < photos.length) {
         const place = next++, suffix = photos[place].name.match(PHOTO)[0].toLowerCase();
-        await ask('PUT', `photos/${place}?suffix=${suffix}`, photos[place]).catch(error => { if (error.fatal) throw error; refused++; });
-        say('.sent', `${next} of ${photos.length} photos sent${refused ? `, ${refused} of them cannot be read` : ''}.`);
+        await ask('PUT', `photos/${number}/${place}?suffix=${suffix}`, photos[place]).catch(error => { if (error.fatal) throw error; refused++; });
+        say('.sent', `${next} of ${photos.length} photos sent${refused ? `, ${refused} of them cannot be read` : ''}${more ? `; ${more} more are left out` : ''}.`);
       }
     };
     await Promise.all(Array.from({length: AT_ONCE}, sender));
-    await ask('POST', 'start');
+    await ask('POST', `start/${number}`);
     for (const part of ['charts', 'strips']) Object.assign($(`.${part}`), {hidden: true, innerHTML: ''});
     watch();
     scrollTo({top: 0});
@@ -88,7 +88,7 @@ async function ask(method, path, body) {
   for (let tries = 0; tries < 20 && !(answer = await fetch(`/learn/${path}`, {method, body}).catch(() => null)); tries++) {
     await new Promise(done => setTimeout(done, 500));  // while the server opens a finished index
   }
-  if (answer?.ok) return;
+  if (answer?.ok) return answer.json();
   const said = await answer?.json().catch(() => null);
   throw Object.assign(new Error(said?.detail ?? "Can't reach the demo. Start it again."), {fatal: !answer || answer.status > 500});
 }

@@ -71,6 +71,7 @@ class Learning:
         self._images, self._out = images, out
         self._inbox: Inbox | None = None
         self._lock = Lock()
+        self._sent = 0  # folders that pages began to send
         self.index: Path | None = None
 
     def start(self) -> None:
@@ -82,8 +83,8 @@ class Learning:
         assert self.index
         return open_searcher(self.index)
 
-    def open_inbox(self) -> None:
-        """Make a new folder beside the demo's for photos; one that nothing was made of is removed."""
+    def open_inbox(self) -> int:
+        """Make a new folder beside the demo's for photos, and number it; an unfinished one is removed."""
         with self._lock:
             if self._inbox:
                 rmtree(self._inbox.folder.parent, ignore_errors=True)
@@ -91,21 +92,25 @@ class Learning:
             while (folder := self._out.absolute().with_name(f"{self._out.name}-{number}")).exists():
                 number += 1
             self._inbox = Inbox(folder / "photos")
+            self._sent += 1
+            return self._sent
 
-    def take(self, place: int, suffix: str, data: bytes) -> None:
-        """Take a photo, as `Inbox.take`."""
-        if not (inbox := self._inbox):
-            raise UsageError("Choose the folder again.")
-        inbox.take(place, suffix, data)
+    def take(self, number: int, place: int, suffix: str, data: bytes) -> None:
+        """Take a photo of the folder with that number, as `Inbox.take`."""
+        self._inbox_of(number).take(place, suffix, data)
 
-    def start_own(self) -> None:
+    def start_own(self, number: int) -> None:
         """Begin with the photos that were sent; UsageError if they are too few."""
         with self._lock:
-            if not (inbox := self._inbox):
-                raise UsageError("Choose the folder again.")
+            inbox = self._inbox_of(number)
             inbox.require_enough()
             self._inbox = None
             self.run = Run(lambda: self._make(inbox.folder, inbox.folder.parent), self.run)
+
+    def _inbox_of(self, number: int) -> Inbox:
+        if not self._inbox or number != self._sent:
+            raise UsageError("Another page sends a folder, or has. Choose yours again.")
+        return self._inbox
 
     def _make(self, images: Path | None, out: Path) -> Path:
         from app.demo import make_demo  # here: the page is there before torch is

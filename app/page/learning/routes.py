@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from app.page.learning.inbox import FEWEST, MOST
 from app.page.learning.learning import Learning, Run
@@ -31,9 +32,13 @@ STAGES = {
 }
 
 
-def require_same_origin(sec_fetch_site: Annotated[str, Header()] = "same-origin") -> None:
+def require_same_origin(
+    sec_fetch_site: Annotated[str, Header()] = "same-origin",
+    origin: Annotated[str, Header()] = "",
+    host: Annotated[str, Header()] = "",
+) -> None:
     """Refuse what another page makes a browser send, be it from another port of this machine."""
-    if sec_fetch_site != "same-origin":
+    if sec_fetch_site != "same-origin" or (origin and urlsplit(origin).netloc != host):
         raise HTTPException(403, "Another site's page may not ask for this.")
 
 
@@ -61,25 +66,25 @@ def build_learning(learning: Learning, served: Path | None) -> APIRouter:
 def _build_inbox(learning: Learning) -> APIRouter:
     router = APIRouter(dependencies=[Depends(require_same_origin)])
 
-    async def run(work: Callable[..., None], *arguments: Any) -> None:
+    async def run(work: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            await run_sync(work, *arguments)
+            return await run_sync(work, *arguments)
         except RetrievalError as reason:
             raise HTTPException(status_of(reason), as_sentence(reason)) from reason
         except OSError as reason:
             raise HTTPException(507, f"It cannot be kept here: {reason.strerror}.") from reason
 
     @router.post("/learn/photos")
-    async def begin() -> None:
-        await run(learning.open_inbox)
+    async def begin() -> int:
+        return int(await run(learning.open_inbox))
 
-    @router.put("/learn/photos/{place}")
-    async def photo(place: int, suffix: str, request: Request) -> None:
-        await run(learning.take, place, suffix, await request.body())
+    @router.put("/learn/photos/{number}/{place}")
+    async def photo(number: int, place: int, request: Request, suffix: str = "") -> None:
+        await run(learning.take, number, place, suffix, await request.body())
 
-    @router.post("/learn/start")
-    async def start() -> None:
-        await run(learning.start_own)
+    @router.post("/learn/start/{number}")
+    async def start(number: int) -> None:
+        await run(learning.start_own, number)
 
     return router
 

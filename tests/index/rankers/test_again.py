@@ -226,7 +226,7 @@ def test_a_photo_that_is_gone_is_named(index: Path, photos: Path, tmp_path: Path
     photo = read_photo(ImageFile(tmp_path / "query.png", "query.png"))
     for file in photos.iterdir():
         file.unlink()
-    with pytest.raises(RetrievalError, match="cannot be shown a result"):
+    with pytest.raises(RetrievalError, match="cannot be shown the query or a result"):
         searcher.find([photo], "rerank", 3)
 
 

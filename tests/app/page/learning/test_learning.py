@@ -100,10 +100,10 @@ def test_a_later_run_ends_the_one_before(learning, client, monkeypatch):
     monkeypatch.setattr(inbox, "FEWEST", 2)
     learning.start()
     first = learning.run
-    assert client.post("/learn/photos").status_code == 200
+    assert client.post("/learn/photos").json() == 1
     for place in range(2):
-        assert client.put(f"/learn/photos/{place}?suffix=.png", content=png(place)).status_code == 200
-    assert client.post("/learn/start").status_code == 200
+        assert client.put(f"/learn/photos/1/{place}?suffix=.png", content=png(place)).status_code == 200
+    assert client.post("/learn/start/1").status_code == 200
     learning.go.set()
     wait(learning.run)
     assert first.error == "Stopped: another folder took its place."
@@ -125,9 +125,9 @@ def test_a_name_never_becomes_a_path(learning, client, tmp_path):
         ("0", ""),
         ("x", ".png"),
     ):
-        answer = client.put(f"/learn/photos/{place}", params={"suffix": suffix}, content=png(0))
+        answer = client.put(f"/learn/photos/1/{place}", params={"suffix": suffix}, content=png(0))
         assert answer.status_code in (400, 422), (place, suffix)
-    assert client.put("/learn/photos/..%2F..%2Fx?suffix=.png", content=png(0)).status_code in (404, 422)
+    assert client.put("/learn/photos/1/..%2F..%2Fx?suffix=.png", content=png(0)).status_code in (404, 422)
     assert [each for each in tmp_path.rglob("*") if each.is_file()] == []
 
 
@@ -148,19 +148,33 @@ def test_what_is_sent_has_limits(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_was_not_used_makes_room(learning, client, tmp_path):
+    for number in (1, 2):
+        assert client.post("/learn/photos").json() == number
+        client.put(f"/learn/photos/{number}/0?suffix=.png", content=png(0))
+    assert [each.name for each in tmp_path.iterdir()] == ["demo-2"]
+    answer = client.post("/learn/start/2").json()
+    assert answer["detail"] == "1 photos can be read, and at least 40 are needed."
+    other = TestClient(client.app, **LOCAL)
+    assert other.put("/learn/photos/2/1?suffix=.png", content=png(1)).status_code == 200
+
+
+def test_two_pages_do_not_mix_their_photos(learning, client, tmp_path):
     for _ in range(2):
         client.post("/learn/photos")
-        client.put("/learn/photos/0?suffix=.png", content=png(0))
-    assert [each.name for each in tmp_path.iterdir()] == ["demo-2"]
-    assert client.post("/learn/start").json()["detail"] == "1 photos can be read, and at least 40 are needed."
-    assert (
-        TestClient(client.app, **LOCAL).put("/learn/photos/1?suffix=.png", content=png(1)).status_code == 200
-    )
+    refused = client.put("/learn/photos/1/0?suffix=.png", content=png(0)), client.post("/learn/start/1")
+    for answer in refused:
+        assert answer.status_code == 400
+        assert answer.json()["detail"] == "Another page sends a folder, or has. Choose yours again."
+    assert [each for each in tmp_path.rglob("*") if each.is_file()] == []
 
 
-@pytest.mark.parametrize("site", ["cross-site", "same-site", "none"])
-def test_no_other_page_may_send(learning, client, site, tmp_path):
-    for method, path in (("POST", "photos"), ("PUT", "photos/0?suffix=.png"), ("POST", "start")):
-        assert client.request(method, f"/learn/{path}", headers={"sec-fetch-site": site}).status_code == 403
+@pytest.mark.parametrize(
+    "header",
+    [{"sec-fetch-site": site} for site in ("cross-site", "same-site", "none")]
+    + [{"origin": origin} for origin in ("https://demo.example", "http://localhost:8000", "null")],
+)
+def test_no_other_page_may_send(learning, client, header, tmp_path):
+    for method, path in (("POST", "photos"), ("PUT", "photos/1/0?suffix=.png"), ("POST", "start/1")):
+        assert client.request(method, f"/learn/{path}", headers=header).status_code == 403
     assert client.post("/learn/photos", headers={"host": "demo.example"}).status_code == 403
     assert list(tmp_path.iterdir()) == []
