@@ -168,4 +168,5 @@ def open_teacher(student: Path, given: TeacherSpec, device: str) -> Embedder:
         except RetrievalError as error:
             why = str(error)
     say(f"{was['name']} is not asked; its ledger answers. {why}")
-    return AbsentEmbedder(was["key"], was["name"], was["dim"], spec, options, was.get("ranker", {}))
+    more = was.get("ranker", {}), was.get("megabytes")
+    return AbsentEmbedder(was["key"], was["name"], was["dim"], spec, options, *more)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.ask import TeacherAnswers
-from index.embedders.base import Embedder
+from index.embedders.base import AbsentEmbedder, Embedder
 from index.embedders.onnx import OnnxEmbedder, OnnxModel, find_external_data
 from index.teachers.ledger import Ledger
 from index.timing import time_in_turns
@@ -54,6 +54,8 @@ def reckon(
 
 def weigh(model: Embedder) -> float | None:
     """Weigh the file of a model and those that it keeps weights in, in MB; None if it is no ONNX file."""
+    if isinstance(model, AbsentEmbedder):
+        return model.megabytes
     if not isinstance(model, OnnxModel):
         return None
     path = Path(model.spec)

@@ -132,8 +132,16 @@ class AbsentEmbedder(Embedder):
     side, provider, calls = 0, "none", Calls(batch=1)
 
     def __init__(
-        self, key: str, name: str, dim: int, spec: str, options: EmbedderOptions, ranker: Mapping[str, Any]
+        self,
+        key: str,
+        name: str,
+        dim: int,
+        spec: str,
+        options: EmbedderOptions,
+        ranker: Mapping[str, Any],
+        megabytes: float | None = None,
     ) -> None:
+        self.megabytes = megabytes  # of its file, if that was known
         self.key, self.name, self.dim, self.spec, self.options = key, name, dim, spec, options
         self.ranker = ranker
 
