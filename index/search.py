@@ -123,7 +123,7 @@ class Searcher:
         """Why there is no such mode; empty where that is not for lack of a teacher or a ranker."""
         if mode in self.modes or mode not in (*MODES, RERANK):
             return ""
-        return " ".join(filter(None, [self.teacher_missing, self.ranker_missing if mode == RERANK else ""]))
+        return (self.ranker_missing if mode == RERANK else "") or self.teacher_missing
 
     def decode_side(self, mode: str = "") -> int:
         """How wide and high, in pixels, a photo must at least be decoded for a mode, or else for all."""

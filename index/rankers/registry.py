@@ -177,13 +177,14 @@ class RankerSpec(TeacherSpec):
 
     def reopen(self, device: str, remote: bool) -> tuple[Reranker | None, str]:
         """Open one that an index remembers, if it is a file and the index not `remote`; else say why not."""
-        again = f"Give --ranker {self.spec}"
         if remote or not is_file_spec(str(self.spec)):
-            return None, f"Its student was taught by {self.spec}. {again} to ask it again."
+            return None, f"Its student was taught by {self.spec}. Give --ranker {self.spec} to ask it again."
         try:
             return self.open_reranker(device), ""
         except UsageError as reason:
-            return None, f"{reason} {again}."
+            there = Path(str(self.spec)).exists()
+            why = reason if there else f"{self.spec}, which taught its student, is not there."
+            return None, f"{why} Put it right, or name another with --ranker."
 
 
 def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: bool = False) -> Ranker:

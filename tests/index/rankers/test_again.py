@@ -189,8 +189,8 @@ def test_an_index_knows_the_ranker_that_its_student_was_taught_by(index: Path, t
     judge.unlink()
     gone = open_searcher(index)
     assert gone.modes == ["student"]
-    assert f"{judge} does not exist" in gone.why_not("rerank")
-    assert f"Give --ranker {judge}." in gone.why_not("rerank")
+    said = f"{judge}, which taught its student, is not there. Put it right, or name another with --ranker."
+    assert gone.why_not("rerank") == said
     taught_by(index, spec=str(teacher_file), options={}, orders_only=True)
     assert open_searcher(index).modes == ["student", "rerank"]
     taught_by(index, spec=3, options=[])  # of another version, or by another hand
@@ -203,7 +203,7 @@ def test_an_address_is_named_and_not_asked_and_its_options_are_kept(index: Path,
     searcher = open_searcher(index)
     assert searcher.modes == ["student"]
     said = f"Its student was taught by {url}. Give --ranker {url} to ask it again."
-    assert searcher.why_not("rerank").endswith(said)
+    assert searcher.why_not("rerank") == said
     assert searcher.why_not("teacher") == searcher.teacher_missing
     words = ["search", index, tmp_path / "query.png", "--mode", "rerank"]
     told = CliRunner().invoke(app, list(map(str, words)), prog_name="retrieval")
