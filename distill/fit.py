@@ -98,8 +98,8 @@ def fit_student(
     rows = np.array([places[digest] for digest in answered.digests])
     held = hold_out(answered.digests, 0.0 if asked_of else None)
     kept, vectors = rows[~held], answered.vectors[~held]
-    shares = recipe.trust, recipe.neighbours
-    placement = place(pool.features, pool.free, kept, vectors, options.dim, recipe.whiten, *shares)
+    how = recipe.whiten, recipe.trust, recipe.neighbours
+    placement = place(pool.features, pool.free, kept, vectors, options.dim, *how)
     placement = former.align(placement) if former else placement
     pixels, truth = pool.pixels[rows[held]], answered.vectors[held]
     if asked_of:
