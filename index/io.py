@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
+from typing import Any
 from zipfile import is_zipfile
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from index.errors import RetrievalError, UsageError
@@ -59,7 +59,7 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def open_npz(path: Path) -> Iterator[NpzFile]:
+def open_npz(path: Path) -> Iterator[Any]:
     """Open an .npz file to read it in this block; what is wrong with it is a ValueError in plain words."""
     if not is_zipfile(path):
         raise ValueError("it is cut short, or no .npz file")
