@@ -82,7 +82,9 @@ class Learning:
         pattern = f"{escape(out.name)}-[0-9]*/{SENT}"
         sent = max(out.absolute().parent.glob(pattern), key=lambda each: each.stat().st_mtime, default=None)
         if sent and not (sent.parent / "index" / MANIFEST).is_file():
-            print(f"Going on with the photos that were sent: {sent}. Remove them to begin with others.")
+            print(
+                f"Going on with the photos that were sent: {sent}. Others begin once it is gone.", flush=True
+            )
             images, out = sent, sent.parent
         self.run = Run(lambda: self._make(images, out))
 
