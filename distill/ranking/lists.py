@@ -51,8 +51,9 @@ def make_bill(
     lists = wanted + min(budget - _share(budget), wanted) if own is None else min(budget, len(own))
     answered = sum(rows_of(key, pool) is not None for key in ledger.digests)
     queries = max(min(lists - answered, budget - ledger.spent), 0)
-    rate, price = expected_rate(ranker, ledger), check_price(price) if ranker.calls.paid else 0.0
-    return Bill(len(found), answered, queries, ledger.spent, budget, rate, price, ranker.unit)
+    rate, price = expected_rate(ranker, ledger), check_price(price)
+    own_price = price if ranker.calls.paid else 0.0
+    return Bill(len(found), answered, queries, ledger.spent, budget, rate, own_price, ranker.unit)
 
 
 def _share(budget: int) -> int:
