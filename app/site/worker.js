@@ -17,9 +17,13 @@ async function openStudent() {
   if (typeof WebAssembly !== 'object' || typeof DecompressionStream !== 'function') throw new Error(NO_WASM);
   const {side, bits} = manifest, output = bits ? 'projections' : 'embeddings', weights = await files.get(manifest.files.student);
   try {
-    const network = new Network(weights, output, side);
-    return pixels => network.run(pixels);
-  } catch {
+    const network = new Network(weights, output, side), blank = new Uint8Array(3 * side * side);
+    if (manifest.files.module) network.run(blank);  // whatever it cannot run shows now
+    let ran = false;
+    setTimeout(() => ran || network.run(blank));  // the first run takes several times as long as others
+    return pixels => network.run(pixels, ran = true);
+  } catch (error) {
+    if (!manifest.files.module) throw new Error(`${NO_WASM} (${error.message})`);
     return openRuntime(weights, output);  // a student of another kind
   }
 }
@@ -150,4 +154,3 @@ addEventListener('message', ({data: {call, work, asked}}) => {
   const done = start.then(() => WORK[work](asked)).then(answer => postMessage({call, answer}), error => postMessage({call, error: error.message}));
   if (asked?.photo) turn = done;
 });
-postMessage({event: {started: true}});
