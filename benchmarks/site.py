@@ -175,6 +175,7 @@ def visits(browser: Any, address: str, photo: Path) -> None:
         context = browser.new_context()
         for visit in ("first visit", "later visit"):
             tab = context.new_page()
+            tab.wait_for_timeout(1500)  # a new window of Chromium loads pages of its own
             Counting.slow = slow
             before, start = Counting.sent, perf_counter()
             tab.goto(address, wait_until="commit")

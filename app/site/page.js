@@ -8,7 +8,7 @@ const PER_PAGE = 24, EXAMPLES = 6;
 const drawn = new Map();  // the pictures on show, by the id of their photo
 const root = document.querySelector('.search'), $ = selector => root.querySelector(selector);
 const cards = $('.cards'), large = $('.large'), spoken = $('.spoken'), picture = $('.picture');
-let gallery, asked = null, k = PER_PAGE, hits = [], shown = -1, running = false, waiting = false, ready = false;
+let gallery, asked = null, k = PER_PAGE, hits = [], shown = -1, running = false, waiting = false, ready = false, wide = 0;
 
 const make = (tag, facts = {}, ...children) => {
   const made = Object.assign(document.createElement(tag), facts);
@@ -72,6 +72,7 @@ function show(found) {
     drawn.delete(id);
   }
   cards.replaceChildren(...found.map((hit, place) => card(hit, place, taught)));
+  wide = cards.firstElementChild?.clientWidth;
   const first = found.slice(0, found.teacher?.length ?? 0), agreed = first.filter(hit => taught.has(hit.id)).length;
   $('.summary').textContent = (found.length ? `${Math.round(embed + search)} ms` : 'No results with these filters.')
     + (gallery.partial ? ` · among the ${found.searched.toLocaleString()} photos nearest to yours` : '')
@@ -106,10 +107,13 @@ function pictureOf({id, thumbnail}, place) {
 async function draw(id, address) {
   const canvas = make('canvas', {width: 1, height: 1});
   drawn.set(id, canvas);
-  const response = await fetch(address), bitmap = await createImageBitmap(await response.blob());
-  if (drawn.get(id) !== canvas) return bitmap.close();
-  [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
-  canvas.getContext('bitmaprenderer').transferFromImageBitmap(bitmap);
+  const response = await fetch(address), whole = await createImageBitmap(await response.blob()), {width, height} = whole;
+  const edge = Math.min(width, height), side = canvas.width = canvas.height = Math.min(edge, Math.ceil(wide * devicePixelRatio));
+  const options = {resizeWidth: side, resizeHeight: side, resizeQuality: 'medium'};
+  const bitmap = await createImageBitmap(whole, (width - edge) / 2, (height - edge) / 2, edge, edge, options);
+  whole.close();
+  if (drawn.get(id) === canvas) canvas.getContext('bitmaprenderer').transferFromImageBitmap(bitmap);
+  else bitmap.close();
 }
 
 function linkOf(hit) {

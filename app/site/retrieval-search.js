@@ -84,7 +84,6 @@ export class Gallery extends EventTarget {
   #hear({call, answer, error, event}) {
     if (event?.missing) this.#complain('missing', `${event.missing} of ${this.count} photos are not searched: a part of the gallery is missing or of another version. Reload the page.`);
     if (event?.full) this.#complain('full', 'This browser keeps nothing for later: storage is full or forbidden. The search works while you are online.');
-    if (event?.failed) this.close(event.failed);
     if (event?.got) this.dispatchEvent(new CustomEvent('progress', {detail: event.got}));
     if (call === undefined) return;
     const {resolve, reject} = this.#calls.get(call);
@@ -104,11 +103,7 @@ export class Gallery extends EventTarget {
 const FIRST = `const asked = [];
 onmessage = async ({data}) => {
   if (asked.push(data) > 1) return;
-  try {
-    await import(data);
-  } catch {
-    return postMessage({event: {failed: data + ' cannot be run. Reload the page.'}});
-  }
+  await import(data).catch(error => setTimeout(() => { throw error; }));  // as an error of the worker
   onmessage = null;
   for (const data of asked.slice(1)) dispatchEvent(new MessageEvent('message', {data}));
 };`;
@@ -120,13 +115,17 @@ export async function open(url) {
   const address = URL.createObjectURL(new Blob([FIRST], {type: 'text/javascript'}));
   const worker = new Worker(address, {type: 'module'});
   worker.addEventListener('message', () => URL.revokeObjectURL(address), {once: true});
+  const failed = new Promise(done => { worker.addEventListener('error', done, {once: true}); });
   try {
     const response = await fetch(new URL('manifest.json', base), {cache: 'no-cache'});
     if (!response.ok) throw new Error(`status ${response.status}`);
     const manifest = await response.json();
     if (manifest.format !== 2) throw new Error(`format ${manifest.format}`);
-    worker.postMessage(new URL(manifest.files.worker, base).href);
-    return new Gallery(base, manifest, worker);
+    const script = new URL(manifest.files.worker, base).href;
+    worker.postMessage(script);
+    const gallery = new Gallery(base, manifest, worker);
+    failed.then(() => gallery.close(`${script} cannot be run. Reload the page.`));
+    return gallery;
   } catch (error) {
     worker.terminate();
     throw new Error(`${base} is no gallery that can be searched (${error.message}). Write it with retrieval site, and serve it over HTTP.`);

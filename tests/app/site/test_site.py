@@ -391,6 +391,15 @@ def test_a_browser_that_cannot_is_told_so(host, tab, built, page_root, tmp_path,
     assert said in tab.inner_text(".complaint")
 
 
+def test_a_script_that_is_missing_is_said(host, tab, built, page_root, tmp_path):
+    site = shutil.copytree(built, tmp_path / "site")
+    (site / json.loads((site / "manifest.json").read_text())["files"]["worker"]).unlink()
+    tab.goto(host(site).address)
+    tab.set_input_files(".file:not(.shot)", page_root / "query.png")
+    tab.wait_for_selector(".complaint .error")
+    assert "cannot be run. Reload the page." in tab.inner_text(".complaint")
+
+
 def test_storage_that_is_full_or_forbidden_is_said(host, tab, built, page_root, tmp_path):
     site = shutil.copytree(built, tmp_path / "site")
     for file in (site / "data").glob("*.js"):
