@@ -538,3 +538,25 @@ def test_a_model_that_was_replaced_is_noticed(tmp_path, teacher, options, budget
         elif budget == 14:
             ask_all(files, changed)
             assert len(changed.ledger) == 12
+
+
+@pytest.mark.parametrize("probe", [True, False])
+def test_weights_that_a_callable_reads_and_that_changed_are_noticed(tmp_path, probe):
+    """Its key covers code alone."""
+    code = (
+        "import numpy as np\nfrom pathlib import Path\nHERE = Path(__file__).parent\n"
+        "def f(images):\n    w = np.load(HERE / 'w.npy')\n"
+        "    return [np.asarray(image).mean(axis=(0, 1)) @ w for image in images]\n"
+    )
+    (tmp_path / "reading.py").write_text(code)
+    files, weights = pool(tmp_path, 12), np.eye(3)
+    for some in (6, 12):
+        np.save(tmp_path / "w.npy", weights)
+        paid = spec(f"{tmp_path}/reading.py:f", tmp_path, 20, probe=probe).open("cpu")
+        if some == 12 and probe:
+            with pytest.raises(RetrievalError, match=r"answers otherwise about 0\.png than before"):
+                ask_all(files, paid)
+        else:
+            ask_all(files[:some], paid)
+            assert paid.ledger.spent == some
+        weights = -weights
