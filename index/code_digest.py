@@ -112,7 +112,7 @@ def _find_named(one: Any, source: str) -> Iterator[tuple[str, Any]]:
     if inspect.isfunction(one):
         parameters = inspect.signature(one, follow_wrapped=False).parameters.values()
         yield from ((each.name, each.default) for each in parameters if each.default is not each.empty)
-        known |= one.__globals__ | inspect.getclosurevars(one).nonlocals
+        known |= {**one.__globals__, **inspect.getclosurevars(one).nonlocals}
     for word in sorted(set(re.findall(r"\w+", source)) & known.keys()):
         yield word, known[word]
 

@@ -118,7 +118,7 @@ def open_session(path: Path, device: str, threads: int = 0) -> "Opened":
     try:
         session = ort.InferenceSession(whole, options, providers=[provider])
     except Exception as error:  # ONNX Runtime raises its own kinds, none of them exported
-        reason = in_line(error, False, 200)
+        reason = in_line(error, False, 9999)[-300:]  # names of functions come first
         raise UsageError(f"{path} is not an ONNX model that can be run: {reason}") from error
     assert_provider(provider, session.get_providers())
     return data, session

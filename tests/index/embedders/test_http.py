@@ -298,9 +298,9 @@ def test_what_is_sent_in_place_of_a_file(tmp_path, monkeypatch):
         assert (sent.format, sent.size, upload.mime) == ("JPEG", size, "image/jpeg")
         assert upload.digest == decode(upload.data, name).digest != photo.digest
     monkeypatch.setattr(decoding, "MAX_PIXELS", 10_000_000)  # more are written in a phone's photo
-    upright.resize((4000, 3000)).save(tmp_path / "phone.jpg")
+    upright.resize((5000, 4000)).save(tmp_path / "phone.jpg")
     sent = Image.open(BytesIO(model.prepare(read_photo(ImageFile(tmp_path / "phone.jpg", "p"), 4)).data))
-    assert sent.size == (2000, 1500)
+    assert sent.size == (2048, 1638)
     upright.save(
         tmp_path / "broken.png", exif=b"Exif\0\0no TIFF header"
     )  # is taken for upright, as by `decode`

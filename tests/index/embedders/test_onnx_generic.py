@@ -348,7 +348,7 @@ def test_names_of_files_of_weights_of_any_length(name):
     assert find_external_data(tensor.SerializeToString()) == [name]
 
 
-def test_weights_beside_links_into_a_cache_are_found(tmp_path, capfd):
+def test_weights_beside_links_into_a_cache_are_found(tmp_path):
     """As a hub's cache has files: links into a folder where they are named by their content."""
     (tmp_path / "blobs").mkdir()
     made = onnx.load(write_network(tmp_path / "m.onnx"))
@@ -359,9 +359,8 @@ def test_weights_beside_links_into_a_cache_are_found(tmp_path, capfd):
     for i, file in enumerate(sorted((tmp_path / "blobs").iterdir())):
         file.rename(tmp_path / "blobs" / f"{i}a")
         (tmp_path / "snapshot" / file.name).symlink_to(f"../blobs/{i}a")
-    assert len(list((tmp_path / "blobs").iterdir())) > 2
+    assert len(list((tmp_path / "blobs").iterdir())) > 1
     assert open_embedder(tmp_path / "snapshot" / "m.onnx", "cpu").dim
-    assert "AddConfigEntry" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
