@@ -8,7 +8,7 @@ from PIL import Image
 from index.errors import UsageError
 from index.images import left_out
 from index.images.decode import FORMATS
-from index.images.left_out import EXTENSIONS, LeftOut
+from index.images.left_out import EXTENSIONS, HEIC, LeftOut
 from index.images.sources import find_images
 
 
@@ -152,4 +152,4 @@ def test_videos_archives_and_files_without_an_extension_are_counted(tmp_path: Pa
 
 def test_all_extensions_are_taken_that_pillow_knows_of_the_formats():
     known = {name for name, kind in Image.registered_extensions().items() if kind in FORMATS}
-    assert known <= EXTENSIONS
+    assert known <= EXTENSIONS | HEIC
