@@ -7,6 +7,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from distill.examples import hold_out
 from distill.options import FEWEST, Options
 from distill.photos import PhotoReader
 from distill.pool import Pool
@@ -47,6 +48,13 @@ class TeacherAnswers:
     failures: list[Failure]  # chosen images that could not be read, or that the teacher has no answer for
     # Answers about photos like those that will be searched with, if there are such photos
     queries: QueryAnswers | None = None
+    # Digests of photos that the students of several budgets are measured on: none of them learns from one
+    measured: Set[str] = frozenset()
+
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """Choose the answers that are not learnt from: an `(n,)` mask."""
+        return hold_out(self.digests, 0.0 if self.queries else None)
 
     @property
     def count(self) -> int:
