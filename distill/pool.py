@@ -1,7 +1,6 @@
 """The pool: distinct images that can be read, small, with features of the free network."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,20 +9,56 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from distill.helpers import embed_helped, join_helpers, require_all
 from distill.model.backbone import Backbone
-from distill.model.pooling import StageMeans
-from distill.model.student import embed
+from distill.model.student import StageMeans, embed
 from distill.photos import PhotoReader
 from distill.selection import sample_pool
-from index.embedders.base import Embedder
-from index.errors import ImageError
+from index.embedders.base import Embedder, embed_many, unit_rows
+from index.embedders.options import EmbedderOptions
+from index.embedders.registry import open_embedder
+from index.errors import ImageError, UsageError
 from index.images.decode import MARGIN, square
 from index.images.file import ImageFile
-from index.parallel import BATCH, WORKERS, bounded_map
-from index.progress import progress
+from index.parallel import BATCH, bounded_map
+from index.progress import count, progress
 from index.stores.records import Failure
 from index.teachers.ledger import Ledger
+
+ALIKE = 1e-3  # spread of unit vectors that say the same of all images
+
+
+def open_helpers(helpers: Sequence[str | Embedder], device: str) -> list[Embedder]:
+    """Open embedders of the whole pool by their specs, as `open_embedder` does; some may be open already."""
+    lenient = EmbedderOptions(allow_missing=True)
+    return [one if isinstance(one, Embedder) else open_embedder(one, device, lenient) for one in helpers]
+
+
+def require_all(helper: Embedder, files: Sequence[ImageFile], digests: Sequence[str]) -> None:
+    """Raise UsageError if a helper has no vector for some of the files with these digests."""
+    if missing := helper.find_missing(files, digests):
+        lacking = f"{len(missing)} of {count(len(files), 'image')}"
+        raise UsageError(f"--helper {helper.name} lacks {lacking}. Give a vector for each, or leave it out.")
+
+
+def embed_helped(helper: Embedder, inputs: Sequence[Any]) -> NDArray[np.float32]:
+    """Embed n prepared inputs, as many at a time as it takes, to `(n, dim)` unit rows."""
+    return unit_rows(embed_many(helper, inputs, helper.calls.batch), helper.name)
+
+
+def join_helpers(
+    features: NDArray[np.float32], own: int, helped: Sequence[NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Put `(n, dim)` vectors of helpers before the `own` last of `(n, features)`, scaled to vary as these."""
+    before, after = np.split(features, [features.shape[1] - own], axis=1)
+    moved = [vectors - vectors.mean(axis=0) for vectors in helped]
+    scaled = [rows * (_spread(after) / max(_spread(rows), ALIKE)) for rows in moved]
+    return np.concatenate([before, *scaled, after], axis=1, dtype=np.float32)
+
+
+def _spread(rows: NDArray[np.float32]) -> float:
+    """Root of the mean squared distance of rows from their mean."""
+    return float(np.sqrt(rows.var(axis=0, dtype=np.float64).sum()))
+
 
 MOST = 4000  # images of a pool that are used: bounds the time and the memory
 
@@ -116,9 +151,9 @@ def extract_features(
     describe = StageMeans(backbone)
     features: list[NDArray[np.float32]] = []
     helped: list[list[NDArray[np.float32]]] = [[] for _ in helpers]
-    with ThreadPoolExecutor(WORKERS) as workers, progress(len(files), "features") as bar:
+    with progress(len(files), "features") as bar:
         waiting: list[list[Any]] = []
-        for i, views in enumerate(bounded_map(workers, prepare, files, ahead=2 * BATCH)):
+        for i, views in enumerate(bounded_map(prepare, files, ahead=2 * BATCH)):
             if isinstance(views, Failure):
                 failures.append(views)
             else:

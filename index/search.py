@@ -10,7 +10,7 @@ from time import perf_counter
 import numpy as np
 
 from index.embedders.base import Embedder, embed_checked
-from index.embedders.codes import open_student
+from index.embedders.onnx import open_student
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import is_file_spec
 from index.embedders.teacher_space import TEACHER_SPACE, TeacherSpace

@@ -4,12 +4,14 @@ from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import inf
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from index.build.former import FormerIndex, is_former
 from index.build.journal import Journal
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError, RetrievalError, UsageError
@@ -17,11 +19,40 @@ from index.images.remote import is_address
 from index.images.sources import image_at
 from index.io import explain_disk
 from index.progress import say
-from index.stores.folder import Index
+from index.stores.folder import FORMER, MANIFEST, Index, read_manifest
 from index.stores.folder_writer import IndexWriter, remove_old
 from index.stores.options import SearchTarget
-from index.stores.records import CHUNK, Item
+from index.stores.records import CHUNK, Failure, Item
 from index.stores.registry import open_store
+from index.stores.tables import as_item
+
+
+def is_former(path: Path) -> bool:
+    """Whether a folder is an index of the format before; UsageError if it is a damaged one."""
+    return (path / MANIFEST).is_file() and read_manifest(path).format == FORMER
+
+
+class FormerIndex(Index):
+    """An index folder of the format before."""
+
+    formats = (FORMER,)
+
+    def iter_items(self) -> Iterator[Item]:
+        """Read the gallery in bounded memory, by rising id."""
+        with pq.ParquetFile(self._file("items.parquet")) as table:
+            for batch in table.iter_batches():
+                yield from map(as_item, batch.to_pylist())
+
+    @cached_property
+    def failures(self) -> list[Failure]:  # type: ignore[override]
+        """The images that were refused."""
+        return [Failure(**row) for row in pq.read_table(self._file("errors.parquet")).to_pylist()]
+
+    @property
+    def tables(self) -> list[pa.Table]:
+        """What was known of the files, as `index.stores.metadata.join.Joined.table`."""
+        name = "metadata.parquet"
+        return [pq.read_table(self._file(name))] if name in self.manifest.files else []
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
 """Content digests of many files."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from index.errors import ImageError
 from index.images.file import ImageFile
 from index.io import content_digest
-from index.parallel import BATCH, WORKERS, bounded_map
+from index.parallel import BATCH, bounded_map
 from index.progress import progress
 
 
@@ -21,9 +20,9 @@ def digest_pool(
         except ImageError:
             return content_digest(file.location.encode())
 
-    with ThreadPoolExecutor(WORKERS) as pool, progress(len(files), "read") as bar:
-        digests = []
-        for found in bounded_map(pool, digest, files, ahead=4 * BATCH):
+    digests = []
+    with progress(len(files), "read") as bar:
+        for found in bounded_map(digest, files, ahead=4 * BATCH):
             digests.append(found)
             bar.update()
-        return digests
+    return digests

@@ -1,7 +1,6 @@
 """Ask a ranker under the rules of any paid teacher: nothing twice, within the budget, faults retried."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 from index.errors import ImageError
 from index.images.decode import read_photo
 from index.images.sources import Source, find_images
-from index.parallel import WORKERS, bounded_map
+from index.parallel import bounded_map
 from index.progress import progress
 from index.rankers.base import Pool, Ranker, Rows, list_key
 from index.stores.records import Failure
@@ -58,8 +57,8 @@ def ask_lists(
         return rows, Question(files[0].name, files[0].location, key, key, 0, made)
 
     failures: list[Failure] = []
-    with ThreadPoolExecutor(WORKERS) as workers, progress(len(new), "ask", ranker.unit) as bar:
-        prepared = bounded_map(workers, prepare, new, paid.calls.concurrency + 1)
+    with progress(len(new), "ask", ranker.unit) as bar:
+        prepared = bounded_map(prepare, new, paid.calls.concurrency + 1)
         for asked in ask_prepared(prepared, paid, len(new)):
             failures += asked.failures
             bar.update(len(asked.answered))

@@ -15,8 +15,7 @@ from distill.options import Options
 from distill.pipeline import Distilled, distill, distill_by_name
 from distill.report.report import judge, judge_asking
 from distill.training.recipes import Recipe
-from index.embedders.codes import CodeEmbedder
-from index.embedders.onnx import OnnxEmbedder
+from index.embedders.onnx import CodeEmbedder, OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
 from index.embedders.teacher_space import TeacherSpace

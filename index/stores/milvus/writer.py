@@ -7,7 +7,6 @@ server, costs no more than the batches at hand.
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from math import log2, sqrt
@@ -209,8 +208,8 @@ class MilvusWriter(StoreWriter):
     def send(self, batches: Iterable[Batch], total: int) -> set[str]:
         """Send batches, some at a time, at the server's pace, and return the digests of all items."""
         kept: set[str] = set()
-        with ThreadPoolExecutor(LANES) as pool, progress(total, "send") as bar:
-            for new, changed, digests in bounded_map(pool, self._write, batches, LANES + 1):
+        with progress(total, "send") as bar:
+            for new, changed, digests in bounded_map(self._write, batches, LANES + 1, LANES):
                 self._new, self._changed = self._new + new, self._changed + changed
                 kept.update(digests)
                 bar.update(len(digests))

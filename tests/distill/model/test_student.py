@@ -5,8 +5,7 @@ import torch
 from sklearn.linear_model import Ridge
 from torch import nn
 
-from distill.model.backbone import create_backbone
-from distill.model.folding import fold_batch_norm
+from distill.model.backbone import create_backbone, fold_batch_norm
 from distill.model.student import Student, fit_head
 from index.errors import UsageError
 

@@ -17,7 +17,7 @@ from distill.shrinking.shrink import Shrinking, choose_widths, match_widths
 from distill.training.checkpoint import Checkpoint
 from distill.training.device import open_fabric
 from distill.training.loop import train_student
-from distill.training.mixing import Mixing
+from distill.training.losses import Mixing
 from distill.training.recipes import Recipe
 from index.errors import UsageError
 
