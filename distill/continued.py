@@ -25,8 +25,7 @@ from index.embedders.base import AbsentEmbedder, Embedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import is_file_spec
 from index.errors import RetrievalError, UsageError
-from index.images.digests import digest_pool
-from index.images.file import ImageFile
+from index.images.file import ImageFile, digest_pool
 from index.images.sources import Source, find_images
 from index.progress import count, say
 from index.teachers.cost import Bill, make_bill

@@ -21,7 +21,7 @@ from distill.model.export import check_parity, count_parameters, describe_file, 
 from distill.model.trial import try_out
 from distill.options import Options, check_bits
 from distill.pool import MOST, Pool, open_helpers, read_pool
-from distill.report.cost import reckon, seconds_per_image, weigh
+from distill.report.cost import reckon, seconds_per_image
 from distill.report.held_out import HeldOut, search_again
 from distill.report.report import judge, judge_asking, read_run, write_report, write_run
 from distill.training.checkpoint import Checkpoint
@@ -272,7 +272,7 @@ def _describe(
             "name": teacher.name,
             "key": teacher.key,
             "dim": answered.vectors.shape[1],
-            "megabytes": weigh(teacher),
+            "megabytes": teacher.megabytes,
             "remarks": teacher.remarks,
             "ranker": dict(teacher.ranker),
             "spec": teacher.spec,

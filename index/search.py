@@ -18,7 +18,7 @@ from index.errors import UsageError
 from index.feedback import Examples, as_floats, rocchio
 from index.images.decode import Photo
 from index.images.sources import image_at
-from index.rankers.again import FIRST, Reranker
+from index.rankers.asking import FIRST, Reranker
 from index.rankers.registry import RankerSpec
 from index.stores.base import Searchable, Store
 from index.stores.filters import Filter

@@ -30,7 +30,7 @@ def judge(
     device: Device = "auto",
 ) -> None:
     """Learn from a teacher that only ranks; write vectors to distil."""
-    from index.rankers.asked import make_bill
+    from index.rankers.asking import make_bill
     from index.rankers.registry import RankerSpec
 
     spec = RankerSpec(ranker, read_options(teacher_option), ledger, budget, orders_only=orders_only)

@@ -20,7 +20,7 @@ from index.errors import RetrievalError
 from index.images.file import ImageFile
 from index.images.sources import Source, find_images
 from index.progress import count, say
-from index.rankers.asked import ask_lists, key_of
+from index.rankers.asking import ask_lists, key_of
 from index.rankers.base import Pool, Ranker, Rows, kendall_tau
 from index.teachers.ledger import Ledger
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.selection import order_by_worth
-from index.rankers.asked import rows_of
+from index.rankers.asking import rows_of
 from index.rankers.base import SHOWN, Pool, Rows
 
 # First rank, end, and how many candidates come from there: pairs of unequal rank tell most.

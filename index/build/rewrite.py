@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 from pathlib import Path
@@ -153,8 +153,7 @@ def _present_items(index: Index, kept: "array[int]") -> Iterator[Item]:
         present = [file for file in item.files if _is_there(file.path)]
         if present:
             kept.append(i)
-            first, *copies = present
-            yield replace(item, **vars(first), copies=tuple(copies))
+            yield item.in_files(present)
 
 
 def _is_there(location: str) -> bool:

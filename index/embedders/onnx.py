@@ -37,11 +37,11 @@ class OnnxModel(Embedder):
 
     def __init__(self, path: Path, opened: "Opened", options: EmbedderOptions) -> None:
         self.data, self.session = opened  # ours may be run by another, see `openvino.py`
-        digest, outside = content_digest(self.data), find_external_data(self.data)
-        if outside:
-            files = [file_digest(path.parent / name) for name in outside]
-            digest = content_digest("".join([digest, *files]).encode())
+        digest = content_digest(self.data)
+        if files := [path.parent / name for name in find_external_data(self.data)]:
+            digest = content_digest("".join([digest, *map(file_digest, files)]).encode())
         self.key = f"onnx:{digest}"
+        self.megabytes = sum(file.stat().st_size for file in (path, *files)) / 1e6
         self.name = readable(path.name)
         self.spec = str(path.absolute())
         self.options = options

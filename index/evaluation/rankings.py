@@ -14,7 +14,7 @@ from index.evaluation.metrics import overlap_at_k, rank, rank_biased_overlap
 from index.evaluation.verdict import half_width
 from index.images.decode import Photo
 from index.progress import progress, say
-from index.rankers.again import FIRST
+from index.rankers.asking import FIRST
 from index.search import MODES, RERANK, RERANKED, Searcher
 from index.stores.base import Store
 from index.vectors import CODES, UNIT_FLOATS, Vectors, VectorType, is_float, pack

@@ -6,7 +6,7 @@ from distill.model.backbone import create_backbone
 from distill.pool import Pool, extract_features, open_helpers, require_all
 from distill.training.device import open_fabric
 from index.errors import UsageError
-from index.images.digests import digest_pool
+from index.images.file import digest_pool
 from index.images.sources import find_images
 from index.io import content_digest
 

@@ -21,8 +21,7 @@ from index.embedders.registry import open_embedder
 from index.embedders.teacher_space import TeacherSpace
 from index.errors import RetrievalError, UsageError
 from index.images.decode import read_photo
-from index.images.digests import digest_pool
-from index.images.file import ImageFile
+from index.images.file import ImageFile, digest_pool
 from index.images.sources import find_images
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec

@@ -76,7 +76,7 @@ def tune(index: MilvusIndex, space: str, kind: str, target: SearchTarget) -> Tun
         return TunedIndex(kind, target.recall, 1.0, 0, 0, 0.0)
     k, made = tuning.DEPTH + 1, index.written.spaces[space]  # each query finds itself
     rows = index.client.query(
-        index.name(space), filter='digest >= ""', limit=QUERIES, output_fields=["vector"]
+        index.names[space], filter='digest >= ""', limit=QUERIES, output_fields=["vector"]
     )
     queries = milvus.read_vectors(made, [row["vector"] for row in rows])
 
@@ -133,9 +133,8 @@ class MilvusWriter(StoreWriter):
             self._cache.mkdir(parents=True, exist_ok=True)
         self.client = Client(self.address)
         self._current = find_current(self.client)
-        self._student = milvus.collection_name(
-            self.address.name, models.student.key, "student", models.student.key
-        )
+        self._names = milvus.name_collections(self.address.name, models.spaces)
+        self._student = self._names["student"]
         if options.update and self._current not in (None, self._student):
             raise UsageError(
                 f"{self.address} was made with another student. Give that, or index without --update."
@@ -144,15 +143,15 @@ class MilvusWriter(StoreWriter):
         if not self._is_new:
             self.gallery = MilvusIndex(self.client, self._student)
             spaces = self.gallery.written.spaces
-            wanted = models.spaces
-            if {name: space.key for name, space in spaces.items()} != {n: s.key for n, s in wanted.items()}:
-                made_by, given = (" and ".join(s.name for s in some.values()) for some in (spaces, wanted))
+            if self.gallery.names != self._names:
+                each = (spaces, models.spaces)
+                made_by, given = (" and ".join(space.name for space in some.values()) for some in each)
                 raise UsageError(
                     f"{self.address} was made by {made_by}, not by {given}. Give the same models, or another "
                     "--collection."
                 )
             for space, made in spaces.items():
-                name = self.gallery.name(space)
+                name = self.gallery.names[space]
                 rows = int(self.client.get_collection_stats(name)["row_count"])
                 self.make_ready(name, made, *choose_index(max(rows, 1), made, options.target))
 
@@ -197,8 +196,7 @@ class MilvusWriter(StoreWriter):
         spaces = {n: replace(s, rescore=self.options.choose_rescore(s, None)) for n, s in spaces.items()}
         manifest = Manifest(FORMAT, 0, created, [], 0, 0, 0, *self.models.teacher_spec, spaces)
         for space, made in reversed(spaces.items()):
-            name = milvus.collection_name(self.address.name, self.models.student.key, space, made.key)
-            if self.client.has_collection(name):
+            if self.client.has_collection(name := self._names[space]):
                 milvus.check_schema(self.client, name, made)
             else:
                 milvus.create_collection(self.client, name, made, milvus.as_property(manifest, []))
@@ -225,7 +223,10 @@ class MilvusWriter(StoreWriter):
         for item in batch.items:
             old = known.get(item.digest)
             facts = old["more"]["metadata"] if old else {}
-            whole = item if self.options.update or old is None else _merge(milvus.as_item(old), item)
+            whole = item
+            if old and not self.options.update:  # in the files of both: what is known of one now counts
+                before = milvus.as_item(old)
+                whole = before.in_files({file.path: file for file in (*before.files, *item.files)}.values())
             rows[item.digest] = milvus.as_row(whole, self._metadata.get(item.digest, facts))
         different = [digest for digest, old in known.items() if rows[digest] != old]
         missing = [digest for digest in digests if digest not in known]
@@ -244,7 +245,7 @@ class MilvusWriter(StoreWriter):
 
     def upsert(self, space: str, rows: list[Row]) -> None:
         """Send rows with their vectors, in the place of those of the same digest."""
-        self._insist(self.client.upsert, self.gallery.name(space), rows, retry_times=0)
+        self._insist(self.client.upsert, self.gallery.names[space], rows, retry_times=0)
 
     def _insist(self, work: Callable[..., T], *args: Any, **options: Any) -> T:
         """Do what may be done twice until it succeeds, or has failed for too long."""
@@ -274,7 +275,7 @@ class MilvusWriter(StoreWriter):
             gone[space] = self._insist(find, space)
             for start in range(0, len(gone[space]), PAGE):
                 chosen = json.dumps(gone[space][start : start + PAGE])
-                self._insist(self.client.delete, self.gallery.name(space), filter=f"digest in {chosen}")
+                self._insist(self.client.delete, self.gallery.names[space], filter=f"digest in {chosen}")
         return len(gone["student"])
 
     def make_ready(
@@ -301,7 +302,7 @@ class MilvusWriter(StoreWriter):
         # A run may have been killed before this, with all rows sent.
         same = same and (gallery.written.count, list(gallery.columns)) == (count, self._columns)
         for space, made in gallery.written.spaces.items():
-            name, index = gallery.name(space), choose_index(count, made, target)
+            name, index = gallery.names[space], choose_index(count, made, target)
             there = self._insist(self.client.describe_index, name, "vector")
             asked = replace(made, asked=target.recall, rescore=self.options.choose_rescore(made, made))
             if same and made == asked and serves(there, *index):
@@ -336,10 +337,3 @@ def _require_short(metadata: Path) -> None:
                 f"{metadata} says more of {row[header.index(PATH)]} than the {MOST_METADATA} bytes that a "
                 "collection takes. Shorten it."
             )
-
-
-def _merge(old: Item, new: Item) -> Item:
-    """An item with the files of both; what is known of a file now counts."""
-    files = {file.path: file for file in (*old.files, *new.files)}
-    first, *copies = files.values()
-    return replace(old, path=first.path, name=first.name, mtime=first.mtime, copies=tuple(copies))

@@ -72,8 +72,7 @@ class Later:
         places, items = {**there, **found.new}, dict[int, Item | None]()
         for i, some in files.items():
             ordered = sorted(some, key=lambda file: places[file.path])
-            made = [replace(self._before[i], **vars(file), copies=(*ordered[1:],)) for file in ordered[:1]]
-            items[i] = made[0] if made else None
+            items[i] = self._before[i].in_files(ordered) if ordered else None
         return items
 
     def write(self, writer: IndexWriter) -> None:

