@@ -1,4 +1,4 @@
-"""The pool: distinct images that can be read, small, with features of the free network."""
+"""The pool: distinct images that can be read, with features of free networks; examples are made of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +24,9 @@ from index.progress import count, progress
 from index.stores.records import Failure
 from index.teachers.ledger import Ledger
 
+FEWEST_HELD_OUT = 5  # fewer tell nothing
+HELD_OUT = 110  # answers that are held out where the budget allows: about 100 bound agreement to 5 points
+LARGEST_SHARE = 0.2  # of the answers that is held out
 ALIKE = 1e-3  # spread of unit vectors that say the same of all images
 
 
@@ -38,11 +41,6 @@ def require_all(helper: Embedder, files: Sequence[ImageFile], digests: Sequence[
     if missing := helper.find_missing(files, digests):
         lacking = f"{len(missing)} of {count(len(files), 'image')}"
         raise UsageError(f"--helper {helper.name} lacks {lacking}. Give a vector for each, or leave it out.")
-
-
-def embed_helped(helper: Embedder, inputs: Sequence[Any]) -> NDArray[np.float32]:
-    """Embed n prepared inputs, as many at a time as it takes, to `(n, dim)` unit rows."""
-    return unit_rows(embed_many(helper, inputs, helper.calls.batch), helper.name)
 
 
 def join_helpers(
@@ -164,7 +162,7 @@ def extract_features(
                 whole, *inputs = zip(*waiting, strict=True)
                 features.append(embed(describe, torch.from_numpy(np.stack(whole)), fabric).numpy())
                 for parts, helper, some in zip(helped, helpers, inputs, strict=True):
-                    parts.append(embed_helped(helper, some))
+                    parts.append(unit_rows(embed_many(helper, some, helper.calls.batch), helper.name))
                 waiting.clear()
             bar.update()
     pixels = np.stack(small) if small else np.zeros((0, side, side, 3), np.uint8)
@@ -175,3 +173,43 @@ def extract_features(
     kept, named = [files[i] for i in rows], [digests[i] for i in rows]
     keys = tuple(helper.key for helper in helpers)
     return Pool(kept, named, pixels, joined, free, failures, reader, helpers=keys)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images and where they belong."""
+
+    pixels: NDArray[np.uint8]  # `(n, stored_side, stored_side, 3)` uint8
+    targets: NDArray[np.float32]  # `(n, dim)` unit rows in teacher space
+    # How many of them, from the first, have the teacher's answer as target. The rest have a prediction of it.
+    answered: int
+
+    def __post_init__(self) -> None:
+        assert len(self.pixels) == len(self.targets) >= self.answered > 0
+
+
+def hold_out(digests: Sequence[str], share: float | None = None) -> NDArray[np.bool_]:
+    """Choose which of n answered images to keep from training, by their digests alone: an `(n,)` mask.
+
+    About a share is held out; None takes some `HELD_OUT` images, and `LARGEST_SHARE` at most. A larger budget
+    holds out a smaller share, so that what it holds out a smaller budget holds out too. Nothing is held out
+    where little would be left.
+    """
+    if share is None:
+        share = min(LARGEST_SHARE, HELD_OUT / max(len(digests), 1))
+    held = np.array([int(digest[:8], 16) < share * 16**8 for digest in digests], bool)
+    enough = FEWEST_HELD_OUT <= held.sum() <= len(held) // 2
+    return held if enough else np.zeros(len(held), bool)
+
+
+def gather(
+    pool: Pool,
+    answered: NDArray[np.int64],
+    held: NDArray[np.int64],
+    places: NDArray[np.float32],
+    others: bool,
+) -> Examples:
+    """Put answered images first, with their `(n, dim)` places, and `others`, none held out, behind them."""
+    without = np.setdiff1d(np.arange(len(pool.pixels)), np.concatenate([answered, held]))
+    rows = np.concatenate([answered, without]) if others else answered
+    return Examples(pool.pixels[rows], places[rows], len(answered))

@@ -11,8 +11,8 @@ from conftest import picture
 from typer.testing import CliRunner
 
 from app.cli import app
+from distill.ranking.judge import draw_list, plan_lists, reverse
 from distill.ranking.learn import Agreement, Answered, fit, learn, list_mle
-from distill.ranking.lists import draw_list, plan_lists, reverse
 from index.embedders.options import EmbedderOptions
 from index.embedders.vectors_file import RANKER, REMARKS, VectorsEmbedder, write_vectors
 from index.rankers.asking import key_of

@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from distill.examples import Examples
 from distill.model.backbone import create_backbone
 from distill.model.student import Student
+from distill.pool import Examples
 from distill.report.held_out import HeldOut, search_with_teacher
 from distill.training.checkpoint import Checkpoint, Progress
 from distill.training.device import choose_accelerator, keep_freed_memory, open_fabric
