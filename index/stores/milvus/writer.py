@@ -225,8 +225,8 @@ class MilvusWriter(StoreWriter):
             facts = old["more"]["metadata"] if old else {}
             whole = item
             if old and not self.options.update:  # in the files of both: what is known of one now counts
-                before = milvus.as_item(old)
-                whole = before.in_files({file.path: file for file in (*before.files, *item.files)}.values())
+                was = milvus.as_item(old)
+                whole = was.in_files({file.path: file for file in (*was.files, *item.files)}.values())
             rows[item.digest] = milvus.as_row(whole, self._metadata.get(item.digest, facts))
         different = [digest for digest, old in known.items() if rows[digest] != old]
         missing = [digest for digest in digests if digest not in known]
