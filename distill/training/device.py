@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from index.errors import UsageError
 
 Choice = tuple[str, str]  # accelerator, precision: Fabric's words
+T = TypeVar("T")
 
 
 def choose_accelerator(device: str, cuda: bool, bf16: bool) -> Choice:
@@ -67,9 +68,6 @@ def keep_freed_memory() -> None:
     libc.mallopt(m_mmap_threshold, 1 << 30)
     libc.mallopt(m_trim_threshold, 2**31 - 1)
     libc.mallopt(m_top_pad, 100 << 20)
-
-
-T = TypeVar("T")
 
 
 def on_first(fabric: Fabric, make: Callable[[], T]) -> T:

@@ -27,34 +27,6 @@ from index.stores.registry import open_store
 from index.stores.tables import as_item
 
 
-def is_former(path: Path) -> bool:
-    """Whether a folder is an index of the format before; UsageError if it is a damaged one."""
-    return (path / MANIFEST).is_file() and read_manifest(path).format == FORMER
-
-
-class FormerIndex(Index):
-    """An index folder of the format before."""
-
-    formats = (FORMER,)
-
-    def iter_items(self) -> Iterator[Item]:
-        """Read the gallery in bounded memory, by rising id."""
-        with pq.ParquetFile(self._file("items.parquet")) as table:
-            for batch in table.iter_batches():
-                yield from map(as_item, batch.to_pylist())
-
-    @cached_property
-    def failures(self) -> list[Failure]:  # type: ignore[override]
-        """The images that were refused."""
-        return [Failure(**row) for row in pq.read_table(self._file("errors.parquet")).to_pylist()]
-
-    @property
-    def tables(self) -> list[pa.Table]:
-        """What was known of the files, as `index.stores.metadata.join.Joined.table`."""
-        name = "metadata.parquet"
-        return [pq.read_table(self._file(name))] if name in self.manifest.files else []
-
-
 @dataclass(frozen=True)
 class Compacted:
     """What was dropped: files that are gone, and bytes on the disk."""
@@ -116,6 +88,34 @@ def _rewriting(index: Index) -> Iterator[IndexWriter]:
         remove_old(index.path, index.manifest.generation)
         with IndexWriter(index.path, index.manifest.sources) as writer:
             yield writer
+
+
+def is_former(path: Path) -> bool:
+    """Whether a folder is an index of the format before; UsageError if it is a damaged one."""
+    return (path / MANIFEST).is_file() and read_manifest(path).format == FORMER
+
+
+class FormerIndex(Index):
+    """An index folder of the format before."""
+
+    formats = (FORMER,)
+
+    def iter_items(self) -> Iterator[Item]:
+        """Read the gallery in bounded memory, by rising id."""
+        with pq.ParquetFile(self._file("items.parquet")) as table:
+            for batch in table.iter_batches():
+                yield from map(as_item, batch.to_pylist())
+
+    @cached_property
+    def failures(self) -> list[Failure]:  # type: ignore[override]
+        """The images that were refused."""
+        return [Failure(**row) for row in pq.read_table(self._file("errors.parquet")).to_pylist()]
+
+    @property
+    def tables(self) -> list[pa.Table]:
+        """What was known of the files, as `index.stores.metadata.join.Joined.table`."""
+        name = "metadata.parquet"
+        return [pq.read_table(self._file(name))] if name in self.manifest.files else []
 
 
 def _convert(former: FormerIndex) -> Compacted:

@@ -127,18 +127,23 @@ def find_fault(row: NDArray[np.float32]) -> str:
     return "" if row.any() else "answered with a vector of zeros"
 
 
-@dataclass(eq=False)
 class AbsentEmbedder(Embedder):
     """Stands for a teacher by its key, so that its answers are found. It has none of its own."""
 
     side, provider, calls = 0, "none", Calls(batch=1)
-    key: str
-    name: str
-    dim: int
-    spec: str
-    options: EmbedderOptions
-    ranker: Mapping[str, Any]
-    megabytes: float | None = None
+
+    def __init__(
+        self,
+        key: str,
+        name: str,
+        dim: int,
+        spec: str,
+        options: EmbedderOptions,
+        ranker: Mapping[str, Any],
+        megabytes: float | None = None,
+    ) -> None:
+        self.key, self.name, self.dim, self.spec, self.options = key, name, dim, spec, options
+        self.ranker, self.megabytes = ranker, megabytes
 
     def prepare(self, photo: Photo) -> Any:
         """Raise ImageError."""

@@ -118,7 +118,6 @@ class MilvusWriter(StoreWriter):
         self._cache = None if work else cache
         self._new = self._changed = self._removed = 0
         self._failures: list[Failure] = []
-        self._columns: list[str] = []
         self._metadata: dict[str, dict[str, Any]] = {}  # of this run, by digest
         self._failed = False  # whether the server ever did
 
@@ -171,7 +170,6 @@ class MilvusWriter(StoreWriter):
         if self.options.update:
             self._removed = self._drop_others(kept)
         self._failures = list(content.failures())
-        self._columns = sorted({*self.gallery.columns}.union(*self._metadata.values()))
 
     def commit(self) -> BuildReport:
         """Have all indexed and on the server's disk, and let the name mean it."""
@@ -297,10 +295,11 @@ class MilvusWriter(StoreWriter):
     def finish(self) -> None:
         """Have all on the server's disk, searched as is wanted, and described; what is so already stays."""
         gallery, target, spaces = self.gallery, self.options.target, {}
+        columns = sorted({*gallery.columns}.union(*self._metadata.values()))
         count = self._insist(gallery.count)
         same = not (self._new or self._changed or self._removed)
         # A run may have been killed before this, with all rows sent.
-        same = same and (gallery.written.count, list(gallery.columns)) == (count, self._columns)
+        same = same and (gallery.written.count, list(gallery.columns)) == (count, columns)
         for space, made in gallery.written.spaces.items():
             name, index = gallery.names[space], choose_index(count, made, target)
             there = self._insist(self.client.describe_index, name, "vector")
@@ -316,7 +315,7 @@ class MilvusWriter(StoreWriter):
             manifest = gallery.written
             spaces, generation = {**manifest.spaces, **spaces}, manifest.generation + 1
             manifest = replace(manifest, generation=generation, count=count, spaces=spaces)
-            told = milvus.as_property(manifest, self._columns)
+            told = milvus.as_property(manifest, columns)
             self._insist(self.client.alter_collection_properties, gallery.student, told)
 
 
