@@ -276,7 +276,7 @@ def test_a_gallery_is_described_and_checked_and_has_no_files_to_compact(
     index.client.upsert(index.student, [row | {"vector": [2 * number for number in row["vector"]]}])
     assert verify_index(str(address)) == ["student: 1 vectors are not of unit length"]
     index.client.delete(index.names["teacher"], filter=f"digest in ['{digest}']")
-    assert verify_index(str(address)) == [f"{index.name('teacher')} has 11 items, not 12"]
+    assert verify_index(str(address)) == [f"{index.names['teacher']} has 11 items, not 12"]
 
 
 class Killed(BaseException):
