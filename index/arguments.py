@@ -4,12 +4,14 @@ import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from functools import wraps
 from inspect import formatannotation, signature
-from logging import LogRecord
 from numbers import Integral, Real
 from os import PathLike, fspath
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from index.errors import RetrievalError, UsageError
+
+if TYPE_CHECKING:
+    from logging import LogRecord  # which a command that only helps does not load
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -82,7 +84,7 @@ def in_python(function: Callable[P, T]) -> Callable[P, T]:
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         from index.progress import log, notes_at_end
 
-        def translate(record: LogRecord) -> bool:
+        def translate(record: "LogRecord") -> bool:
             record.msg, record.args = name_arguments(record.getMessage(), own), ()
             return True
 
