@@ -96,6 +96,7 @@ def _distill(
 ) -> None:
     cut = ["--stages", str(args.stages)] if args.stages else []
     cut += ["--target-ms", str(args.target_ms)] if args.target_ms else []
+    cut += ["--steps", str(args.steps)] if args.steps else []
     cut += [part for helper in args.helper for part in ("--helper", helper)]
     folder.mkdir(exist_ok=True)
     run(
@@ -121,12 +122,14 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--stages", type=int)
     parser.add_argument("--target-ms", type=float, help="to shrink to, while it learns")
+    parser.add_argument("--steps", type=int, help="of training, if not those that `distill` takes")
     parser.add_argument("--helper", action="append", default=[], help="free network, as `distill` takes it")
     parser.add_argument("--work", type=Path, default=Path("asking"), help="folder for all that is made")
     parser.add_argument("--out", type=Path, default=Path("asking.csv"))
     args = parser.parse_args()
     args.indexed, args.helped = args.indexed or args.pool, list(map(name_teacher, args.helper))
     args.kept = str(args.stages or "default") + (f">{args.target_ms}ms" if args.target_ms else "")
+    args.kept += f",{args.steps}steps" if args.steps else ""
     args.work.mkdir(parents=True, exist_ok=True)
 
     labelled = [entry.file for path in (args.gallery, args.queries) for entry in read_labels(path)]

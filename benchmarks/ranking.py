@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from distill.ranking.judge import plan_lists, read_photos
-from distill.ranking.learn import PULLS, TEMPERATURE, Answered, Loss, fit, learn, list_mle, start_from
+from distill.ranking.learn import PULLS, TEMPERATURE, Answered, Loss, fit, learn, list_mle
 from index.evaluation.evaluate import Labelled, read_labels
 from index.evaluation.metrics import average_precision, overlap_at_k
 from index.images.file import digest_pool
@@ -103,10 +103,9 @@ class World:
         """Read photos; those of the gallery are asked about."""
         files = [entry.file for entry in (*gallery, *queries)]
         labels = dict(zip(digest_pool(files), [entry.label for entry in (*gallery, *queries)], strict=True))
-        self.pool, features = read_photos(files[: len(gallery)], files[len(gallery) :], "auto")
+        self.pool, self.known = read_photos(files[: len(gallery)], files[len(gallery) :], "auto")
         self.digests = [*self.pool.digests, *self.pool.others]
         self.labels = np.array([labels[digest] for digest in self.digests])
-        self.start = start_from(features, len(self.pool.digests))
 
     def rank(self, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
         """Rank the gallery for each query."""
@@ -153,7 +152,7 @@ def main() -> None:
     for path in args.teachers:
         teacher = read_teacher(path, world)
         truth = world.rank(teacher)
-        before = world.score(world.start, truth)
+        before = world.score(world.known.start, truth)
         print(f"{path.stem},0,the free network,,{before[0]:.1f},{before[1]:.1f},,", flush=True)
         for budget in args.budgets:
             for name, way in WAYS.items():
@@ -177,14 +176,14 @@ def measure(
     lot = np.random.default_rng(seed)
     torch.manual_seed(seed)
     first: list[Rows] = []
-    space = world.start
+    space = world.known.start
     if twice:
         first = world.plan(space, (), budget // 2, seed)
-        space = learn(space, answer(first, teacher), seed, loss).vectors
-    known = change(answer(world.plan(space, first, budget, seed), teacher), lot)
-    learnt = learn(world.start, known, seed, loss)
-    best = max(world.score(fit(world.start, known, pull, loss), truth) for pull in PULLS)
-    return [float(learnt.pull is not None), *world.score(learnt.vectors, truth), *best]
+        space = learn(world.known, answer(first, teacher), seed, loss).vectors
+    told = change(answer(world.plan(space, first, budget, seed), teacher), lot)
+    learnt = learn(world.known, told, seed, loss)
+    best = max(world.score(fit(world.known, told, pull, loss), truth) for pull in PULLS)
+    return [float(learnt.changed), *world.score(learnt.vectors, truth), *best]
 
 
 if __name__ == "__main__":

@@ -132,13 +132,21 @@ def place(
     )
 
 
-def average_with_neighbours(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def average_with_neighbours(
+    rows: NDArray[np.float32], which: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
     """Average each of `(n, dim)` unit rows with its nearest, itself the first, and scale to unit length.
 
     Neighbours bear each other out where a prediction errs. Database augmentation (Arandjelović and Zisserman
-    2012), weighted by a power of the similarity (Radenović, Tolias and Chum 2019).
+    2012), weighted by a power of the similarity (Radenović, Tolias and Chum 2019). `which` takes only some.
     """
-    similarity = rows @ rows.T
+    some = rows if which is None else rows[which]
+    parts = [_average(some[start : start + FITTED], rows) for start in range(0, len(some), FITTED)]
+    return np.concatenate(parts)
+
+
+def _average(some: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    similarity = some @ rows.T
     nearest = rank(similarity, min(NEIGHBOURS + 1, len(rows)))
     weights = np.take_along_axis(similarity, nearest, 1).clip(0) ** SHARPNESS
     return scale_to_unit(np.einsum("nk,nkd->nd", weights, rows[nearest]))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from distill.model.backbone import create_backbone
 from distill.photos import PhotoReader
 from distill.pool import extract_features, hold_out
-from distill.ranking.learn import Agreement, Answered, learn, start_from
+from distill.ranking.learn import Agreement, Answered, Known, learn
 from distill.selection import order_by_worth
 from distill.training.device import open_fabric
 from index.embedders.vectors_file import RANKER, REMARKS, check_place, write_vectors
@@ -90,13 +90,12 @@ def judge(
         RetrievalError: The ranker contradicts itself, or it, its ledger or a file cannot be used.
     """
     check_place(out)
-    pool, features = read_photos(find_images(photos), find_images(queries) if queries else (), device)
+    pool, known = read_photos(find_images(photos), find_images(queries) if queries else (), device)
     if len(pool.digests) < FEWEST:
         raise RetrievalError(
             f"Of {count(len(pool.digests), 'photo')} no list can be made: give at least {FEWEST}."
         )
-    start = start_from(features, len(pool.digests))
-    lists, again = _choose(ranker, start[: len(pool.digests)], pool, ledger, budget, seed)
+    lists, again = _choose(ranker, known.start[: len(pool.digests)], pool, ledger, budget, seed)
     twice, failures = ask_lists([*again, *map(reverse, again)], pool, ranker, ledger, budget)
     own = _agree_with_itself(again, pool, twice)
     if own[1] and own[0] < LEAST_AGREEMENT:
@@ -112,22 +111,20 @@ def judge(
         say(f"No answer about {failure.path}: {failure.reason}.")
     if not found:
         raise RetrievalError(f"{ranker.name} has an answer about no list. Check it, the photos and --budget.")
-    known = Answered.of(found, [answers[key_of(rows, pool)] for rows in found])
+    told = Answered.of(found, [answers[key_of(rows, pool)] for rows in found])
     held = hold_out([pool.digests[rows[0]] for rows in found], HELD_OUT)
-    learnt = learn(start, known.take(~held), seed)
-    before, after = (Agreement.of(vectors, known.take(held)) for vectors in (start, learnt.vectors))
+    learnt = learn(known, told.take(~held), seed)
+    before, after = (Agreement.of(vectors, told.take(held)) for vectors in (known.start, learnt.vectors))
     judged = Judged(
-        out, len(start), len(found), own, before, after, int(held.sum()),
-        learnt.pull is not None, len(lists) - len(found),
+        out, len(known.start), len(found), own, before, after, int(held.sum()),
+        learnt.changed, len(lists) - len(found),
     )  # fmt: skip
     notes = {REMARKS: judged.describe_teacher(ranker.name), RANKER: json.dumps(ranker.facts)}
-    write_vectors(out, start.shape[1], [([*pool.digests, *pool.others], learnt.vectors)], notes)
+    write_vectors(out, known.start.shape[1], [([*pool.digests, *pool.others], learnt.vectors)], notes)
     return judged
 
 
-def read_photos(
-    photos: Sequence[ImageFile], queries: Sequence[ImageFile], device: str
-) -> tuple[Pool, NDArray[np.float32]]:
+def read_photos(photos: Sequence[ImageFile], queries: Sequence[ImageFile], device: str) -> tuple[Pool, Known]:
     """Read distinct photos: the pool, and what the free network says of it and of what follows it."""
     backbone = create_backbone(NETWORK)
     backbone.fold_batch_norm()
@@ -138,7 +135,8 @@ def read_photos(
     fabric = open_fabric(device)
     read = extract_features([first[digest] for digest in order], order, backbone, SMALL, fabric, reader)
     inside = len(set(digests[: len(photos)]) & set(read.digests))
-    return Pool(read.files[:inside], read.digests[:inside], read.digests[inside:]), read.free
+    pool = Pool(read.files[:inside], read.digests[:inside], read.digests[inside:])
+    return pool, Known.of(read.free, read.features, inside)
 
 
 def _choose(

@@ -1,4 +1,4 @@
-"""Learn an order: a linear map of what the free network says of photos, from a ranker's answers."""
+"""Learn an order from a ranker's answers: move what the free network says of photos, by a linear map."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,16 +9,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from distill.placement import average_with_neighbours
 from index.embedders.teacher_space import Projection
 from index.rankers.base import SHOWN, Rows
 
-DIM, WHITEN = 128, 0.25  # of the start: principal components of the free network
+DIM, WHITEN = 256, 0.25  # of the start: principal components of the free network
+WIDTH = 512  # principal components of all its stages, from which photos are moved
 TEMPERATURE = 0.1
-PULLS = (10.0, 5.0, 2.0)  # to the start, that are tried; the strongest first
+PULLS = (0.1, 0.03, 0.01, 0.003)  # to the start, that are tried; the strongest first
 OUT = -1e4  # a score that takes no part
 FOLDS = 3
 STEPS = 25  # of L-BFGS
-CLEARLY = 2.0  # standard errors by which a map must beat the start on lists that it did not learn
+CLEARLY = 2.0  # standard errors by which what is changed must gain on lists that it did not learn
 Loss = Callable[[Tensor, Tensor], Tensor]  # of `(n, candidates)` scores, and weights as of `Answered`
 
 
@@ -49,17 +51,32 @@ class Answered:
 
 
 @dataclass(frozen=True)
+class Known:
+    """What the free network says of photos."""
+
+    start: NDArray[np.float32]  # `(photos, dim)` unit rows, which orders move
+    features: NDArray[np.float32]  # `(photos, width)` unit rows, from which a map tells where to
+
+    @classmethod
+    def of(cls, free: NDArray[np.float32], features: NDArray[np.float32], pool: int) -> "Known":
+        """Project `(photos, free)` and `(photos, features)` to principal components of the first, a pool."""
+        fits = (Projection.fit(free[:pool], min(DIM, *free[:pool].shape), WHITEN),
+                Projection.fit(features[:pool], min(WIDTH, *features[:pool].shape)))  # fmt: skip
+        return cls(fits[0].project(free), fits[1].project(features))
+
+
+@dataclass(frozen=True)
 class Learnt:
     """What came of it."""
 
-    vectors: NDArray[np.float32]  # `(pool, dim)` unit rows
+    vectors: NDArray[np.float32]  # `(photos, dim)` unit rows
     pull: float | None  # the pull to the start that was chosen; None where no map beat the start clearly
+    averaged: bool  # whether each is averaged with its neighbours, which clearly gained
 
-
-def start_from(features: NDArray[np.float32], pool: int) -> NDArray[np.float32]:
-    """Project `(n, features)` of photos to unit rows: whitened principal components of the first, a pool."""
-    known = features[:pool]
-    return Projection.fit(known, min(DIM, *known.shape), WHITEN).project(features)
+    @property
+    def changed(self) -> bool:
+        """Whether lists bore anything out."""
+        return self.pull is not None or self.averaged
 
 
 def agreement(vectors: NDArray[np.float32], lists: Answered) -> NDArray[np.float64]:
@@ -107,46 +124,69 @@ def list_mle(scores: Tensor, weights: Tensor) -> Tensor:
     return ((rest - falling) * known).sum() / known.sum().clamp_min(1)
 
 
-def learn(start: NDArray[np.float32], lists: Answered, seed: int = 0, loss: Loss = list_mle) -> Learnt:
+def learn(known: Known, lists: Answered, seed: int = 0, loss: Loss = list_mle) -> Learnt:
     """Learn from lists as much as lists that were left out bear out, and nothing if they bear out nothing.
 
-    Start from `(pool, dim)` unit rows of the free network; the seed is of the folds.
+    The seed is of the folds.
     """
     folds = np.random.default_rng(seed).permutation(len(lists)) % FOLDS
-    before = agreement(start, lists)
-    best, most = None, 0.0
+    before, averaged = _left_out(known, lists, None, folds, loss)
+    best, most, found = None, 0.0, before
     for pull in PULLS if len(lists) >= 2 * FOLDS else ():
-        after = np.full(len(lists), np.nan)
-        for fold in range(FOLDS):
-            rest = folds == fold
-            after[rest] = agreement(fit(start, lists.take(~rest), pull, loss), lists.take(rest))
-        gain = after - before
-        gain = gain[np.isfinite(gain)]
-        error = gain.std() / np.sqrt(max(len(gain), 1))
-        if len(gain) and gain.mean() > max(most, CLEARLY * error):
-            best, most = pull, float(gain.mean())
-    return Learnt(start if best is None else fit(start, lists, best, loss), best)
+        after, after_averaged = _left_out(known, lists, pull, folds, loss)
+        gain = _clear_gain(before, after)
+        if gain > most:
+            best, most, found, averaged = pull, gain, after, after_averaged
+    vectors = known.start if best is None else fit(known, lists, best, loss)
+    average = _clear_gain(found, averaged) > 0
+    return Learnt(average_with_neighbours(vectors) if average else vectors, best, average)
 
 
-def fit(
-    start: NDArray[np.float32], lists: Answered, pull: float, loss: Loss = list_mle
-) -> NDArray[np.float32]:
-    """Fit a map of `(pool, dim)` unit rows to such rows; `pull` weighs its squared distance from identity."""
+def _left_out(
+    known: Known, lists: Answered, pull: float | None, folds: NDArray[np.int64], loss: Loss
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Compute the agreement with each list of a map that did not learn it; the same of averaged vectors."""
+    found, averaged = np.full((2, len(lists)), np.nan)
+    for fold in range(FOLDS):
+        rest = folds == fold
+        vectors = known.start if pull is None else fit(known, lists.take(~rest), pull, loss)
+        left = lists.take(rest)
+        used, places = np.unique(left.rows, return_inverse=True)
+        found[rest] = agreement(vectors, left)
+        averaged[rest] = agreement(
+            average_with_neighbours(vectors, used), Answered(places.reshape(left.rows.shape), left.weights)
+        )
+    return found, averaged
+
+
+def _clear_gain(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
+    """Compute the mean gain over lists; 0 where it is not clearly above that."""
+    gain = (after - before)[np.isfinite(after - before)]
+    clear = len(gain) > 0 and gain.mean() > CLEARLY * gain.std() / np.sqrt(len(gain))
+    return float(gain.mean()) if clear else 0.0
+
+
+def fit(known: Known, lists: Answered, pull: float, loss: Loss = list_mle) -> NDArray[np.float32]:
+    """Fit a map from features to what is added to the start: `(photos, dim)` unit rows.
+
+    `pull` weighs the squares of the map.
+    """
     used, inverse = np.unique(lists.rows, return_inverse=True)
-    points, places = torch.from_numpy(start[used]), torch.from_numpy(inverse.reshape(lists.rows.shape))
+    start, features = torch.from_numpy(known.start), torch.from_numpy(known.features)
+    points, seen = start[used], features[used]
+    places = torch.from_numpy(inverse.reshape(lists.rows.shape))
     weights = torch.from_numpy(lists.weights)
-    change = torch.zeros(start.shape[1], start.shape[1], requires_grad=True)
+    change = torch.zeros(features.shape[1], start.shape[1], requires_grad=True)
     optimizer = torch.optim.LBFGS([change], max_iter=STEPS, line_search_fn="strong_wolfe")
 
     def evaluate() -> Tensor:
-        mapped = F.normalize(points + points @ change, dim=1)
-        scores = torch.einsum("nd,ncd->nc", mapped[places[:, 0]], mapped[places[:, 1:]])
-        value = loss(scores, weights) + pull * change.square().sum() / len(change)
+        moved = F.normalize(points + seen @ change, dim=1)
+        scores = torch.einsum("nd,ncd->nc", moved[places[:, 0]], moved[places[:, 1:]])
+        value = loss(scores, weights) + pull * change.square().sum()
         optimizer.zero_grad()
         value.backward()
         return value
 
     optimizer.step(evaluate)
     with torch.no_grad():
-        all_points = torch.from_numpy(start)
-        return F.normalize(all_points + all_points @ change, dim=1).numpy()
+        return F.normalize(start + features @ change, dim=1).numpy()

@@ -116,3 +116,6 @@ def test_an_average_is_weighted_by_the_eighth_power_of_the_similarity():
     rows = unit(np.array([[1.0, 0.0], [0.8, 0.6], [-1.0, 0.0]])).astype(np.float32)
     first = rows[0] + 0.8**8 * rows[1]  # nothing of what is opposite
     np.testing.assert_allclose(average_with_neighbours(rows)[0], unit(first[None])[0], atol=1e-6)
+    np.testing.assert_array_equal(
+        average_with_neighbours(rows, np.array([2, 0])), average_with_neighbours(rows)[[2, 0]]
+    )

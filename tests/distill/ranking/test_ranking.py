@@ -11,8 +11,9 @@ from conftest import picture
 from typer.testing import CliRunner
 
 from app.cli import app
+from distill.placement import average_with_neighbours
 from distill.ranking.judge import draw_list, plan_lists, reverse
-from distill.ranking.learn import Agreement, Answered, fit, learn, list_mle
+from distill.ranking.learn import Agreement, Answered, Known, fit, learn, list_mle
 from index.embedders.options import EmbedderOptions
 from index.embedders.vectors_file import RANKER, REMARKS, VectorsEmbedder, write_vectors
 from index.rankers.asking import key_of
@@ -72,18 +73,32 @@ def test_a_metric_is_recovered_from_orders():
     truth = unit(start * np.geomspace(5, 0.2, start.shape[1]))
     lists, _ = plan_lists(start, pool, [], 165, seed=0)
     known, fresh = answer(lists[:110], truth), answer(lists[110:], truth)
-    learnt = learn(start, known)
+    learnt = learn(Known(start, start), known)
     assert learnt.pull is not None
     assert Agreement.of(start, fresh).tau < 0.7
     assert Agreement.of(learnt.vectors, fresh).tau > Agreement.of(start, fresh).tau + 0.1
+
+
+def test_photos_are_averaged_where_lists_bear_it_out():
+    _, pool = make_pool()
+    lot = np.random.default_rng(1)
+    truth = unit(lot.normal(size=(15, 12)))[np.arange(300) % 15]
+    start = unit(truth + 0.25 * lot.normal(size=truth.shape))
+    lists, _ = plan_lists(start, pool, [], 165, seed=0)
+    spread = unit(truth + 0.05 * lot.normal(size=truth.shape))
+    told, fresh = answer(lists[:110], spread), answer(lists[110:], spread)
+    learnt = learn(Known(start, np.zeros((300, 1), np.float32)), told)
+    assert (learnt.pull, learnt.averaged) == (None, True)
+    assert np.array_equal(learnt.vectors, average_with_neighbours(start))
+    assert Agreement.of(learnt.vectors, fresh).tau > Agreement.of(start, fresh).tau + 0.05
 
 
 def test_noise_teaches_nothing():
     start, pool = make_pool()
     lists, _ = plan_lists(start, pool, [], 110, seed=0)
     noise = unit(np.random.default_rng(5).normal(size=start.shape))
-    learnt = learn(start, answer(lists, noise))
-    assert learnt.pull is None
+    learnt = learn(Known(start, start), answer(lists, noise))
+    assert not learnt.changed
     assert np.array_equal(learnt.vectors, start)
 
 
@@ -93,7 +108,7 @@ def test_what_is_unranked_is_not_taken_for_the_last():
     whole = answer(lists, start)
     firsts = whole.weights.sum(2).argmax(1).tolist()
     only_first = Answered.of(lists, [to_row([first]) for first in firsts])
-    assert np.allclose(fit(start, only_first, 0.1), start, atol=1e-5)
+    assert np.allclose(fit(Known(start, start), only_first, 0.1), start, atol=1e-5)
 
 
 @pytest.fixture
