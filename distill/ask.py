@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from distill.options import FEWEST, Options
 from distill.photos import PhotoReader
-from distill.pool import Pool
+from distill.pool import Pool, hold_out
 from distill.selection import order_by_worth
 from index.embedders.base import Embedder, unit_rows
 from index.errors import RetrievalError
@@ -47,6 +47,13 @@ class TeacherAnswers:
     failures: list[Failure]  # chosen images that could not be read, or that the teacher has no answer for
     # Answers about photos like those that will be searched with, if there are such photos
     queries: QueryAnswers | None = None
+    # Digests of photos that the students of several budgets are measured on: none of them learns from one
+    measured: Set[str] = frozenset()
+
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """Choose the answers that are not learnt from: an `(n,)` mask."""
+        return hold_out(self.digests, 0.0 if self.queries else None)
 
     @property
     def count(self) -> int:

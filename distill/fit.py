@@ -16,9 +16,9 @@ from torch import Tensor
 from distill.ask import TeacherAnswers
 from distill.model.backbone import Backbone, create_backbone
 from distill.model.student import Student
-from distill.options import Options
+from distill.options import FEWEST, Options
 from distill.placement import Placement, place
-from distill.pool import Examples, Pool, gather, hold_out
+from distill.pool import Examples, Pool, gather
 from distill.report.held_out import POOL_PHOTOS, QUERY_PHOTOS, HeldOut, search_with_teacher
 from distill.shrinking.shrink import Shrinking, match_widths
 from distill.training.checkpoint import Checkpoint, Progress
@@ -26,7 +26,7 @@ from distill.training.loop import agreement_before, train_student
 from distill.training.recipes import Recipe, steps_for
 from distill.training.views import center_crop
 from index.embedders.teacher_space import TeacherSpace
-from index.errors import UsageError
+from index.errors import RetrievalError, UsageError
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,14 @@ def fit_student(
     start = perf_counter()
     asked_of, places = answered.queries, {digest: i for i, digest in enumerate(pool.digests)}
     rows = np.array([places[digest] for digest in answered.digests])
-    held = hold_out(answered.digests, 0.0 if asked_of else None)
-    kept, vectors = rows[~held], answered.vectors[~held]
+    held, measured = answered.held, np.array([each in answered.measured for each in pool.digests])
+    learnt = ~held & ~measured[rows]
+    if learnt.sum() < FEWEST:
+        raise RetrievalError(
+            f"Of {len(rows)} answers {learnt.sum()} may be learnt from, for all budgets are measured on the "
+            "others. Leave out the smallest --budget."
+        )
+    kept, vectors = rows[learnt], answered.vectors[learnt]
     how = recipe.whiten, recipe.trust, recipe.neighbours
     placement = place(pool.features, pool.free, kept, vectors, options.dim, *how)
     placement = former.align(placement) if former else placement
@@ -142,7 +148,9 @@ def fit_student(
         project = placement.space.project
         most = float(lists.searched(project(truth) @ project(vectors).T).agreement.mean())
         lists = replace(lists, start=agreement_before(student, lists, fabric), ceiling=most)
-    examples = gather(pool, kept, rows[held], placement.rows, recipe.others)
+    examples = gather(
+        pool, kept, np.union1d(rows[held], np.flatnonzero(measured)), placement.rows, recipe.others
+    )
     done = train_student(student, examples, lists, options.size, recipe, fabric, checkpoint, shrinking)
     return Fitted(student, placement, recipe, examples, lists, done, perf_counter() - start, shrinking)
 

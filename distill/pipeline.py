@@ -105,6 +105,10 @@ def distill(
     def ask() -> tuple[Pool, dict[int, TeacherAnswers]]:
         pool = read_student_pool(files, teacher, ledger, fabric, options, max(budgets[-1], MOST))
         each = {budget: consult(pool, teacher, ledger, replace(options, budget=budget)) for budget in budgets}
+        if len(budgets) > 1:
+            last = each[budgets[-1]]
+            measured = frozenset(np.array(last.digests)[last.held].tolist())
+            each = {budget: replace(answers, measured=measured) for budget, answers in each.items()}
         pool.reader.forget()
         return pool, each
 
@@ -180,7 +184,9 @@ def make_student(
     """Train a student on answers about a pool of so many images, export it, and write its folder."""
     run = _describe(images, pool, answered, teacher, ledger, options)
     run["former"] = former and former.key
-    checkpoint = Checkpoint(out / CHECKPOINT, content_digest(json.dumps(run).encode()))
+    checkpoint = Checkpoint(
+        out / CHECKPOINT, content_digest(json.dumps([run, sorted(answered.measured)]).encode())
+    )
     backbone = open_backbone(options)
     fitted = fit_student(pool, answered, backbone, options, fabric, checkpoint, former)
     if not fabric.is_global_zero:

@@ -47,8 +47,8 @@ class Duplicates:
     def __str__(self) -> str:
         spare = sum(len(near.paths) for group in self.groups for near in group) - len(self.groups)
         lines = [
-            f"{count(len(self.groups), 'group')} within {self.radius:.4f}; "
-            f"{count(spare, 'file')} more than one of each, of {count(self.images, 'image')}"
+            f"{count(len(self.groups), 'group')} of near-duplicates, within a distance of {self.radius:.4f}; "
+            f"{count(spare, 'file')} to spare, of {count(self.images, 'image')}"
         ]
         for number, group in enumerate(self.groups, 1):
             for near in group:

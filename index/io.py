@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
+from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +56,22 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
         raise
     if durable:
         sync(path.parent)
+
+
+@contextmanager
+def open_npz(path: Path) -> Iterator[Any]:
+    """Open an .npz file to read it in this block; what is wrong with it is a ValueError in plain words."""
+    if not is_zipfile(path):
+        raise ValueError("it is cut short, or no .npz file")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            yield arrays
+    except Exception as error:  # NumPy, zipfile and zlib each raise their own of what is damaged
+        if "Object arrays" in str(error):
+            raise ValueError("it has Python objects where numbers must be") from error
+        if isinstance(error, ValueError | KeyError):
+            raise
+        raise ValueError("its bytes are not those that were written") from error
 
 
 def file_digest(path: Path) -> str:

@@ -10,12 +10,18 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
+from index.errors import RetrievalError
+
 Watch = Callable[..., None]  # is told facts by their names
 
 log = logging.getLogger("retrieval")
 BARS = ContextVar("bars", default=True)  # whether bars are shown
 NOTES: ContextVar[dict[str, None] | None] = ContextVar("notes", default=None)
 WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+class StoppedError(RetrievalError):
+    """Work that who watches has ended, between two of its parts."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ def bars(shown: bool) -> Iterator[None]:
 def watched(by: Watch) -> Iterator[None]:
     """Tell of the work in this block: the `stage` of each bar, and what is handed to `tell`.
 
-    `by` is called in the threads that work: what it raises ends the work.
+    `by` is called in the threads that work: StoppedError, raised in it, ends the work.
     """
     token = WATCH.set(by)
     try:

@@ -2,11 +2,10 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import Forked, command
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = [
@@ -24,9 +23,8 @@ needs_chromium = pytest.mark.skipif(
 )
 
 
-def start_server(index: Path, *options: str) -> tuple[subprocess.Popen, str]:
-    command = [sys.executable, "-m", "retrieval", "serve", str(index), "--port", "0", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def start_server(index: Path, *options: str, **environment: str) -> tuple[Forked, str]:
+    process = Forked(command, "serve", index, "--port", "0", *options, **environment)
     return process, process.stdout.readline().strip()
 
 

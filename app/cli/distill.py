@@ -211,7 +211,7 @@ def read_target(ms: float | None, parameters: str | None, mflops: float | None) 
 
 
 def quantize(
-    student: Annotated[Path, typer.Argument(help="A student folder.")],
+    student: Annotated[Path, typer.Argument(help="A student folder, or the student in it.")],
     images: Images,
     bits: Annotated[
         int | None,
@@ -234,6 +234,7 @@ def quantize(
     from distill.model.codes import append_codes_by_name
     from distill.model.quantize import check_request, make_variants_by_name
 
+    student = student.parent if student.is_file() else student
     names = (variants or "fp16,int8").split(",") if variants or not bits else ()
     if bits:
         if names:

@@ -28,6 +28,17 @@ class OneLine(TyperGroup):
         with _in_one_line(ctx):
             return super().parse_args(ctx, shorten(args))
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command; of one that a group has, say which."""
+        if args[0] not in self.commands:
+            groups = [
+                name for name, each in self.commands.items() if args[0] in getattr(each, "commands", ())
+            ]
+            if groups:
+                meant = " or ".join(f"retrieval {name} {args[0]}" for name in groups)
+                raise USAGE_ERROR(f"No such command {args[0]!r}. Did you mean {meant}?", ctx)
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         with _in_one_line(ctx):

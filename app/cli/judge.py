@@ -30,13 +30,17 @@ def judge(
     device: Device = "auto",
 ) -> None:
     """Learn from a teacher that only ranks; write vectors to distil."""
-    from index.rankers.asking import make_bill
     from index.rankers.registry import RankerSpec
+    from index.teachers.ledger import IN_MEMORY, Ledger
 
     spec = RankerSpec(ranker, read_options(teacher_option), ledger, budget, orders_only=orders_only)
     opened = spec.open_plain(device)
-    with spec.open_ledger(opened.key, dry=dry_run or not opened.calls.paid) as answers:
+    # What costs nothing is asked anew.
+    kept = spec.open_ledger(opened.key, dry_run) if opened.calls.paid else Ledger(IN_MEMORY, opened.key)
+    with kept as answers:
         if dry_run:
+            from distill.ranking.lists import make_bill
+
             typer.echo(make_bill(images, opened, answers, budget, price))
             return
         from distill.ranking.judge import judge as make

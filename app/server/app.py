@@ -36,6 +36,7 @@ from index.teachers.cost import check_price
 with needs("demo"):
     import gradio as gr
     import uvicorn
+    from anyio.to_thread import run_sync
     from fastapi import APIRouter, Depends, FastAPI, Request, Response
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
@@ -171,11 +172,6 @@ def build_app(
         """Describe what is served, by which models."""
         return describe(shared)
 
-    @app.get("/livez")
-    async def livez() -> dict[str, str]:
-        """Say that the server runs; the only route that asks for no password."""
-        return {"status": "ok"}
-
     @app.get("/widget.js", response_class=Response, responses={200: {"content": {"text/javascript": {}}}})
     async def widget() -> Response:
         """Give the script that puts the search into a page elsewhere."""
@@ -244,7 +240,14 @@ def _new_app(**options: Any) -> FastAPI:
     bare: dict[str, Any] = dict.fromkeys(("docs_url", "redoc_url"))
     guarded = [Depends(require_known)]
     bare |= {"dependencies": guarded, "responses": ERRORS}
-    return FastAPI(title="retrieval", version=version("retrieval"), **bare, **options)
+    app = FastAPI(title="retrieval", version=version("retrieval"), **bare, **options)
+
+    @app.get("/livez")
+    async def livez() -> dict[str, str]:
+        """Say that the server runs; the only route that asks for no password."""
+        return {"status": "ok"}
+
+    return app
 
 
 def describe(searcher: Searcher) -> dict[str, Any]:
@@ -305,7 +308,7 @@ def serve(
             assert options.rules.local  # it takes photos, and only from this machine
             learning.start()
         while app:
-            server = _Server(app, build)
+            server = _Server(app, build, learning)
             server.run([listener.dup()])  # it closes what it is given
             app = server.next_app
 
@@ -313,14 +316,16 @@ def serve(
 class _Server(uvicorn.Server):
     """Serves one state of an index, and ends when the app of the next is ready.
 
-    Ends the connections that pages hold open, which would end by themselves only with the page.
+    Ends the connections that pages hold open, which would end by themselves only with the page, and, unless
+    another app follows, what learns.
     """
 
-    def __init__(self, app: FastAPI, build: Callable[[], FastAPI]) -> None:
+    def __init__(self, app: FastAPI, build: Callable[[], FastAPI], learning: Learning | None) -> None:
         config = uvicorn.Config(app, log_level="warning", server_header=False, ws="none")
         config.timeout_graceful_shutdown = SHUTDOWN_SECONDS
         super().__init__(config)
         self.next_app: FastAPI | None = None
+        self._learning = learning
         threading.Thread(target=self._watch, args=(app.state.is_replaced, build), daemon=True).start()
 
     def _watch(self, is_replaced: Callable[[], bool], build: Callable[[], FastAPI]) -> None:
@@ -340,6 +345,8 @@ class _Server(uvicorn.Server):
         for route in self.config.app.routes:  # type: ignore[union-attr]
             if isinstance(route, Mount) and hasattr(route.app, "stop_event"):
                 route.app.stop_event.set()
+        if self._learning and not self.next_app:
+            await run_sync(self._learning.stop)
         await super().shutdown(sockets)
 
 

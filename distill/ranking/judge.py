@@ -1,7 +1,7 @@
 """From a teacher that only ranks to a file of vectors: choose lists, ask, learn, tell how well, write."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,20 +12,17 @@ from distill.model.backbone import create_backbone
 from distill.photos import PhotoReader
 from distill.pool import extract_features, hold_out
 from distill.ranking.learn import Agreement, Answered, Known, learn
-from distill.selection import order_by_worth
+from distill.ranking.lists import plan_lists, reverse
 from distill.training.device import open_fabric
 from index.embedders.vectors_file import RANKER, REMARKS, check_place, write_vectors
 from index.errors import RetrievalError
 from index.images.file import ImageFile
 from index.images.sources import Source, find_images
 from index.progress import count, say
-from index.rankers.asking import ask_lists, key_of, rows_of
-from index.rankers.base import SHOWN, Pool, Ranker, Rows, kendall_tau
+from index.rankers.asking import ask_lists, key_of
+from index.rankers.base import Pool, Ranker, Rows, kendall_tau
 from index.teachers.ledger import Ledger
 
-# First rank, end, and how many candidates come from there: pairs of unequal rank tell most.
-STRATA = ((0, 10, 5), (10, 50, 3), (50, None, 2))
-AGAIN = 0.1  # of the lists are asked about again, reversed
 LEAST_AGREEMENT = 0.3  # of a ranker with itself, as Kendall's tau
 NOTHING = "\nNothing was learnt that lists left out bear out: the vectors are the free network's."
 HELD_OUT = 0.1  # of the lists
@@ -157,42 +154,3 @@ def _agree_with_itself(again: Sequence[Rows], pool: Pool, answers: Orders) -> tu
     ]
     sound = [tau for tau in taus if np.isfinite(tau)]
     return float(np.mean(sound)) if sound else float("nan"), len(sound)
-
-
-def plan_lists(
-    vectors: NDArray[np.float32], pool: Pool, known: Iterable[str], budget: int, seed: int
-) -> tuple[list[Rows], list[Rows]]:
-    """Choose lists up to a budget, those that are answered already before others.
-
-    The vectors are the free network's `(n, dim)` unit rows of the pool's n photos; `known` are keys of the
-    lists that the ledger has answers for, oldest first.
-
-    Returns:
-        The lists, one for each query, and those of them to ask about again, reversed.
-    """
-    wanted = max(1, round(budget / (1 + AGAIN)))
-    paid: dict[int, Rows] = {}
-    for rows in filter(None, (rows_of(key, pool) for key in known)):
-        paid.setdefault(rows[0], rows)
-    answered = np.isin(np.arange(len(vectors)), list(paid))
-    queries = order_by_worth(vectors, answered, wanted, "kmeans", seed)[:wanted]
-    lists = [paid.get(row) or draw_list(vectors, pool, row, seed) for row in queries]
-    by_chance = sorted(lists, key=lambda rows: pool.digests[rows[0]][::-1])
-    return lists, by_chance[: budget - wanted]
-
-
-def draw_list(vectors: NDArray[np.float32], pool: Pool, query: int, seed: int) -> Rows:
-    """Draw candidates from each stratum of a query's ranking, and shuffle them; as the arguments decide."""
-    lot = np.random.default_rng([seed, int(pool.digests[query][:8], 16)])
-    ranking = np.argsort(-(vectors @ vectors[query]), kind="stable")
-    ranking = ranking[ranking != query]
-    drawn: list[int] = []
-    for first, end, number in STRATA:
-        stratum = ranking[first:end]
-        drawn += lot.choice(stratum, min(number, len(stratum)), replace=False).tolist()
-    return (query, *lot.permutation(drawn[:SHOWN]).tolist())
-
-
-def reverse(rows: Rows) -> Rows:
-    """Show the candidates of a list the other way round."""
-    return (rows[0], *rows[:0:-1])

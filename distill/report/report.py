@@ -95,7 +95,7 @@ def write_report(folder: Path, runs: Sequence[dict[str, Any]], lists: HeldOut | 
     name = f"{run['options']['student']}, distilled from {run['teacher']['name']}"
     page = PAGE.page(
         name, reach_verdict(run), summarise(run), compare(run), _cost(run["cost"]), charts,
-        run["agreement"], strips, list_options(run),
+        run["agreement"], kept, strips, list_options(run),
     )  # fmt: skip
     (folder / "report.html").write_text(page, encoding="utf-8")
 
@@ -125,12 +125,18 @@ def draw_training(
     if checks:
         title = "Agreement during training" + ("" if kept is None else f" (kept: step {kept})")
         charts[title], _ = draw_checks(checks, steps, facts, checks[-1][0] if kept is None else kept)
-    width = min(20, max(steps // 10, 1))  # of the mean
+    width = _width(steps)
     if len(losses) >= width:
         smooth = np.convolve(losses, np.ones(width) / width, "valid").tolist()
         points, x = list(enumerate(smooth, width)), linear_axis("step", [0, steps], 0, steps)
-        charts["Loss"], _ = draw_line("Loss", points, x, f"loss, mean of {width} steps", 1.1 * max(smooth))
+        name = f"loss, mean of {width} steps" if width > 1 else "loss"
+        charts["Loss"], _ = draw_line("Loss", points, x, name, 1.1 * max(smooth))
     return charts
+
+
+def _width(steps: int) -> int:
+    """Choose over how many steps losses are averaged."""
+    return min(20, max(steps // 10, 1))
 
 
 def draw_checks(
@@ -225,9 +231,12 @@ def _card(run: dict[str, Any]) -> str:
     training = run["training"]
     asking = judge_asking(training["placement"], run["queried"], bool(run.get("helpers")))
     options, agreement = run["options"], judge(run["agreement"])
+    losses, width = training["loss"], _width(len(training["loss"]))
+    first, last = (f"{np.mean(some):.4f}" for some in (losses[:width], losses[-width:]))
+    loss = f"{first} at first, {last} at last (mean of {count(width, 'step')})"
     return CARD.card(
         {"variants": [], **run}, reach_verdict(run), options, options["recipe"], list_options(run), training,
-        agreement, asking, _cost(run["cost"]),
+        loss, agreement, asking, _cost(run["cost"]),
     )  # fmt: skip
 
 

@@ -23,6 +23,11 @@ class Progress:
     best: dict[str, Tensor] = field(default_factory=dict)  # those weights
     since: int = 0  # how many of the checks were of a student with other channels, and do not compare
 
+    @property
+    def noted(self) -> bool:
+        """Whether scores were noted since the last step."""
+        return bool(self.agreement) and self.agreement[-1][0] == len(self.losses)
+
     def note(self, scores: NDArray[np.float64], weights: Mapping[str, Tensor]) -> None:
         """Note `(held-out images,)` scores; keep copies of the weights unless clearly worse than the best.
 

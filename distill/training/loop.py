@@ -1,6 +1,8 @@
 """The training loop: views of the images, and where they belong in teacher space."""
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -19,7 +21,7 @@ from distill.training.device import embed_shared, on_first
 from distill.training.losses import Bank, joint_loss
 from distill.training.recipes import Recipe
 from distill.training.views import center_crop, random_view
-from index.progress import progress, tell
+from index.progress import StoppedError, progress, tell
 from index.vectors import scale_to_unit
 
 CHECKS = 10  # of the agreement with the teacher, evenly over the steps
@@ -108,16 +110,21 @@ def train_student(
     done = checkpoint.restore(state, learner.parts) if checkpoint and state else Progress()
 
     def note() -> None:
-        if check:
+        if check and not done.noted:
             scores = on_first(fabric, partial(agreement, learner.current, check, fabric))
             done.note(scores, learner.current.state_dict())
+        save()
 
-    if not done.losses:
-        note()
+    def save() -> None:
+        if checkpoint and fabric.is_global_zero and done.losses:
+            checkpoint.save(done, learner.parts)
+
     check_every = max(recipe.steps // CHECKS, 1)
-    with progress(recipe.steps, "train", "step") as bar:
+    with progress(recipe.steps, "train", "step") as bar, _saved_if_stopped(save):
         bar.update(len(done.losses))
-        while (step := len(done.losses)) < recipe.steps:
+        for step in range(len(done.losses), recipe.steps):
+            if step % check_every == 0:
+                note()
             rows = batches[step]
             done.losses.append(learner.learn(images[rows], targets[rows], side, bank))
             squares = center_crop(images, side)
@@ -129,13 +136,20 @@ def train_student(
             tell(training=done, steps=recipe.steps)
             bar.set_postfix(loss=f"{done.losses[-1]:.4f}", refresh=False)
             bar.update()
-            if (step + 1) % check_every == 0 or step + 1 == recipe.steps:
-                note()
-                if checkpoint and fabric.is_global_zero:
-                    checkpoint.save(done, learner.parts)
+        note()
     student.load_state_dict(done.best or learner.current.state_dict())
     student.eval()
     return done
+
+
+@contextmanager
+def _saved_if_stopped(save: Callable[[], None]) -> Iterator[None]:
+    """Save where who watches ends the work, which is between two steps."""
+    try:
+        yield
+    except StoppedError:
+        save()
+        raise
 
 
 def one_cycle(step: int, steps: int) -> float:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from index.errors import ImageError, UsageError
 from index.images.file import ImageFile
 from index.images.sources import image_at
-from index.io import atomic_write
+from index.io import atomic_write, open_npz
 
 TAUGHT = "taught.npz"
 NEAREST = 25  # taught photos that a photo is compared with: one alone may be a near copy, or an outlier
@@ -64,7 +64,7 @@ class Taught:
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote; UsageError if the file is not there, or is another."""
         try:
-            with np.load(path, allow_pickle=False) as found:
+            with open_npz(path) as found:
                 vectors, radius = found["vectors"].astype(np.float32), float(found["radius"])
                 return cls(found["locations"], found["names"], found["digests"], vectors, radius)
         except (OSError, KeyError, ValueError) as error:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import UsageError
-from index.io import content_digest
+from index.io import content_digest, open_npz
 from index.vectors import scale_to_unit
 
 TEACHER_SPACE = "teacher_space.npz"
@@ -77,7 +77,7 @@ class TeacherSpace(Projection):
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote; UsageError if the file is another."""
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with open_npz(path) as arrays:
                 return cls(arrays["mean"], arrays["components"])
         except (OSError, KeyError, ValueError) as error:
             raise UsageError(f"{path} is not a teacher space written by `retrieval distill`.") from error

@@ -23,7 +23,7 @@ from index.embedders.options import EmbedderOptions
 from index.errors import ImageError, UsageError, in_line
 from index.images.decode import Photo
 from index.images.file import ImageFile, digest_pool, plain_path
-from index.io import atomic_write, content_digest
+from index.io import atomic_write, content_digest, open_npz
 from index.progress import count, printable, say
 
 REMARKS, RANKER = "retrieval.remarks", "retrieval.ranker"  # as of `Embedder`, in a file; the ranker as JSON
@@ -51,9 +51,10 @@ class VectorsEmbedder(Embedder):
         try:
             ids, vectors, notes = (_read_npz if path.suffix == ".npz" else _read_parquet)(path)
             self.remarks, self.ranker = printable(notes.get(REMARKS, "")), json.loads(notes.get(RANKER, "{}"))
-        except Exception as error:  # NumPy, zipfile and zlib each raise their own of what is damaged
-            what = f"{path} is damaged, or no file of vectors, which has {LAYOUT}."
-            raise UsageError(f"{what} {in_line(error)}") from error
+        except Exception as error:  # pyarrow raises several kinds
+            why = in_line(error, named=False).rstrip(".")
+            what = f"{path} is damaged, or no file of vectors, which has {LAYOUT}: {why}"
+            raise UsageError(f"{what}. Write it again, or copy it whole.") from error
         if vectors.ndim != 2 or len(ids) != len(vectors) or not vectors.size:
             raise UsageError(f"{path} has {len(ids)} ids for vectors {vectors.shape}; it needs {LAYOUT}.")
         if lacking := [i for i, name in enumerate(ids) if name is None]:
@@ -183,7 +184,7 @@ def keep_vectors(ids: Sequence[str], vectors: ArrayLike) -> str:
 
 
 def _read_npz(path: Path) -> tuple[list[str], NDArray[np.float32], dict[str, str]]:
-    with np.load(path, allow_pickle=False) as arrays:
+    with open_npz(path) as arrays:
         if not {"ids", "vectors"} <= set(arrays.files):
             raise ValueError(f"it has {', '.join(arrays.files) or 'no arrays'}")
         notes = {name: str(arrays[name]) for name in (REMARKS, RANKER) if name in arrays.files}

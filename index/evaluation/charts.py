@@ -10,7 +10,7 @@ from index.html import load
 
 WIDTH, HEIGHT = 320, 210  # drawn at the width of a phone, so that its text can be read on one
 LEFT, RIGHT, TOP, BOTTOM = 34, 14, 24, 38  # margins
-FEW = 30  # points of a line that are marked
+FEW = 16  # points of a line that are marked
 HTML = load("index/evaluation/chart.html")
 STYLE = Path(__file__).with_name("chart.css")
 COLOURS = Path(__file__).with_name("colours.css")  # of every page
@@ -59,7 +59,7 @@ def linear_axis(name: str, values: Sequence[float], least: float, most: float) -
     step = _round_step((high - low + 2 * spare) / 4)
     first = max(math.floor((low - spare) / step) * step, least)
     last = min(math.ceil((high + spare) / step) * step, most)
-    count = round((last - first) / step)
+    count = math.floor((last - first) / step + 0.04)  # a tick a hair above the end is not seen
     return Axis(name, first, last, [first + i * step for i in range(count + 1)])
 
 

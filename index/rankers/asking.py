@@ -8,14 +8,12 @@ from numpy.typing import NDArray
 from index.errors import BudgetError, ImageError, RetrievalError
 from index.images.decode import Photo, read_photo
 from index.images.file import ImageFile
-from index.images.sources import Source, find_images
 from index.parallel import bounded_map
 from index.progress import count, progress
 from index.rankers.base import SHOWN, Pool, Ranker, Rows, list_key, to_row
 from index.stores.records import Failure
 from index.teachers.ask import Prepared, ask_prepared
 from index.teachers.client import BudgetedTeacher
-from index.teachers.cost import Bill, check_price, expected_rate
 from index.teachers.ledger import Ledger
 from index.teachers.questions import Question
 
@@ -64,16 +62,6 @@ def ask_lists(
             failures += asked.failures
             bar.update(len(asked.answered))
     return ledger.answers(list(keys)), failures
-
-
-def make_bill(
-    photos: Sequence[Source], ranker: Ranker, ledger: Ledger, budget: int, price: float | None
-) -> Bill:
-    """Reckon what asking a ranker costs, as `index.teachers.cost.make_bill`: queries are lists."""
-    count = len(find_images(photos))
-    queries = max(budget - ledger.spent, 0) if ranker.calls.paid else 0
-    rate = expected_rate(ranker, ledger)
-    return Bill(count, len(ledger), queries, ledger.spent, budget, rate, check_price(price), ranker.unit)
 
 
 FIRST = 50  # results of a search that are ordered

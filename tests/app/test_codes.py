@@ -97,9 +97,10 @@ def test_the_floats_of_a_query_order_what_codes_found(folder, student, tmp_path)
 
 def test_a_student_keeps_its_codes_where_variants_are_refused(folder, student):
     before = student.read_bytes()
-    asked = "quantize", student.parent, folder, "--bits", 8, "--variants"
-    assert "No variant 'fp8'. There are fp16, int8" in refused(*asked, "fp8")
-    assert "run.json is missing" in refused(*asked, "fp16")
+    for named in (student.parent, student):
+        asked = "quantize", named, folder, "--bits", 8, "--variants"
+        assert "No variant 'fp8'. There are fp16, int8" in refused(*asked, "fp8")
+        assert f"{student.parent} is not a student folder: run.json is missing" in refused(*asked, "fp16")
     assert student.read_bytes() == before
 
 

@@ -9,6 +9,7 @@ from conftest import picture, write_embedder
 from huggingface_hub import ModelCard
 from teacher_server import TeacherServer, serving
 
+from distill import examples
 from distill.ask import ask_teacher
 from distill.model import quantize as variants
 from distill.options import Options
@@ -159,6 +160,9 @@ def test_a_student_folder_from_end_to_end(made, tmp_path, monkeypatch):
     assert run["export"]["key"] == student.key
     card = (done.folder / "README.md").read_text()
     assert "8 of 12 images" in card
+    first, last = (f"{done.run['training']['loss'][at]:.4f}" for at in (0, -1))
+    assert f"| loss | {first} at first, {last} at last (mean of 1 step) |" in card
+    assert f"the weights of step {done.run['training']['kept_step']} kept" in card
     assert card.startswith("---\nlibrary_name: onnx\n")
     assert ModelCard.load(done.folder / "README.md").data.pipeline_tag == "image-feature-extraction"
     monkeypatch.chdir(tmp_path)
@@ -318,7 +322,16 @@ def test_copies_are_one_image(tmp_path, teacher, ledger):
     assert teacher.asked == 0
 
 
-def test_a_curve_pays_for_each_image_once(tmp_path, teacher, ledger):
+def test_a_curve_pays_for_each_image_once_and_measures_all_on_the_same(
+    tmp_path, teacher, ledger, monkeypatch
+):
+    parts = []
+
+    def gather(pool, kept, held, *rest):
+        parts.append((set(kept.tolist()), set(held.tolist())))
+        return examples.gather(pool, kept, held, *rest)
+
+    monkeypatch.setattr("distill.fit.gather", gather)
     root = tmp_path / "pool"
     root.mkdir()
     for i in range(60):
@@ -330,6 +343,9 @@ def test_a_curve_pays_for_each_image_once(tmp_path, teacher, ledger):
     assert done.folder == out
     assert (out / "budget-10" / "student.onnx").is_file()
     assert [point["queried"] for point in done.run["curve"]] == [10, 20, 50]
+    _, measured = parts[-1]
+    assert len(measured) == len(done.lists.queries)
+    assert all(not kept & measured and held >= measured for kept, held in parts)
     assert all(0 < point["overlap@10"] <= 1 for point in done.run["curve"])
     page = (out / "report.html").read_text()
     assert "Quality against budget" in page

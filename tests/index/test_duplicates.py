@@ -94,7 +94,8 @@ def test_a_gallery_is_listed_with_copies_and_near_duplicates(index: Path):
         [["00.png"], ["near.png"]],
         [["05.png", "same.png"]],
     ]
-    assert str(found).startswith("2 groups within 0.0010; 2 files more than one of each, of 13 images\n")
+    told = "2 groups of near-duplicates, within a distance of 0.0010; 2 files to spare, of 13 images\n"
+    assert str(found).startswith(told)
     done = CliRunner().invoke(app, ["duplicates", str(index), "--radius", "0.001", "--json"])
     assert (done.exit_code, done.output.count('"distance"')) == (0, 3)
 

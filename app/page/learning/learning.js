@@ -13,7 +13,7 @@ function watch() {
   for (const part of ['said', 'charts', 'strips']) source.addEventListener(part, event => put(part, JSON.parse(event.data)));
   source.addEventListener('end', event => finish(JSON.parse(event.data)));
   // The browser tries again by itself.
-  source.onerror = () => say('.end', 'The demo has stopped. Start `retrieval demo` again, and send a folder of yours again.', true);
+  source.onerror = () => say('.end', 'The demo has stopped. Start `retrieval demo` again: it goes on where it was.', true);
 }
 
 function say(place, text, failed = false) {

@@ -1,6 +1,7 @@
 """Students that learn while a page shows how, one at a time: of the demo's photos, then of one's own."""
 
 from collections.abc import Callable
+from glob import escape
 from pathlib import Path
 from shutil import rmtree
 from threading import Lock
@@ -8,14 +9,14 @@ from typing import Any
 
 from app.page.background import Background
 from app.page.learning.inbox import Inbox
-from index.errors import RetrievalError, UsageError
+from index.errors import UsageError
 from index.images.sources import find_images
-from index.progress import watched
+from index.progress import StoppedError, watched
 from index.search import Searcher, open_searcher
+from index.stores.folder import MANIFEST
 
-
-class StoppedError(RetrievalError):
-    """A run was ended for the next one."""
+SENDING, SENT = "sending", "photos"  # folders of photos that a page sends, and of those that it has sent
+STEP_SECONDS = 10.0  # that a step of training is given to end, once the demo is to stop
 
 
 class Run(Background[Path]):
@@ -25,27 +26,28 @@ class Run(Background[Path]):
         facts: What was told of it last, by name, as in `watched`: `step` (what is done, in words), `stage`
             (how far a bar is), `training` and `steps` (losses and checks so far, of how many steps), `lists`
             (of the last check).
+        stopped: Why it is to end before it has finished; empty if it is not.
     """
 
     def __init__(self, work: Callable[[], Path], former: "Run | None" = None) -> None:
         """Start work that makes an index folder; a run before it is ended first."""
         super().__init__(lambda _: self._do(work, former))
         self.facts: dict[str, Any] = {"step": "Starting."}
-        self._stopping = False
+        self.stopped = ""
         self.start()
 
     def _do(self, work: Callable[[], Path], former: "Run | None") -> Path:
         if former:
             self.facts = {"step": "Waiting for the run before to stop."}
-            former._stopping = True
+            former.stopped = "Stopped: another folder took its place."
             while not former.wait(1):
                 pass
         with watched(self._hear):
             return work()
 
     def _hear(self, **facts: Any) -> None:
-        if self._stopping:
-            raise StoppedError("Stopped: another folder took its place.")
+        if self.stopped:
+            raise StoppedError(self.stopped)
         # A stage belongs to its step.
         self.facts = ({**self.facts, "stage": None} if "step" in facts else self.facts) | facts
 
@@ -75,8 +77,23 @@ class Learning:
         self.index: Path | None = None
 
     def start(self) -> None:
-        """Begin with the demo's photos."""
-        self.run = Run(lambda: self._make(self._images, self._out))
+        """Begin with the demo's photos, or go on with the folder that was sent last and has not finished."""
+        images, out = self._images, self._out
+        pattern = f"{escape(out.name)}-[0-9]*/{SENT}"
+        sent = max(out.absolute().parent.glob(pattern), key=lambda each: each.stat().st_mtime, default=None)
+        if sent and not (sent.parent / "index" / MANIFEST).is_file():
+            print(
+                f"Going on with the photos that were sent: {sent}. Others begin once it is gone.", flush=True
+            )
+            images, out = sent, sent.parent
+        self.run = Run(lambda: self._make(images, out))
+
+    def stop(self) -> None:
+        """End what learns, once its step of training has ended: from there the next start goes on."""
+        self.run.stopped = "The demo has stopped. Start it again: it goes on where it was."
+        stage = self.run.facts.get("stage")
+        if stage and stage.label == "train" and stage.done < stage.total:
+            self.run.wait(STEP_SECONDS)
 
     def open(self) -> Searcher:
         """Open the index that was finished last."""
@@ -84,14 +101,15 @@ class Learning:
         return open_searcher(self.index)
 
     def open_inbox(self) -> int:
-        """Make a new folder beside the demo's for photos, and number it; an unfinished one is removed."""
+        """Make a new folder beside the demo's for photos, and number it; one half sent is removed."""
         with self._lock:
-            if self._inbox:
-                rmtree(self._inbox.folder.parent, ignore_errors=True)
             number = 2
             while (folder := self._out.absolute().with_name(f"{self._out.name}-{number}")).exists():
+                if (folder / SENDING).exists():
+                    rmtree(folder)
+                    break
                 number += 1
-            self._inbox = Inbox(folder / "photos")
+            self._inbox = Inbox(folder / SENDING)
             self._sent += 1
             return self._sent
 
@@ -105,7 +123,8 @@ class Learning:
             inbox = self._inbox_of(number)
             inbox.require_enough()
             self._inbox = None
-            self.run = Run(lambda: self._make(inbox.folder, inbox.folder.parent), self.run)
+            sent = inbox.folder.rename(inbox.folder.with_name(SENT))
+            self.run = Run(lambda: self._make(sent, sent.parent), self.run)
 
     def _inbox_of(self, number: int) -> Inbox:
         if not self._inbox or number != self._sent:

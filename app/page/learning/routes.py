@@ -94,12 +94,12 @@ async def follow(run: Run) -> AsyncIterator[ServerSentEvent]:
     seen: dict[str, Any] = {}
     live = not run.ended
     while True:
-        ended = run.ended  # asked first: nothing comes after
+        ended = run.ended or run.stopped  # asked first: nothing comes after
         for name, (state, html) in draw(run.facts, seen).items():
             seen[name] = state
             yield ServerSentEvent(event=name, data=html)
         if ended:
-            yield ServerSentEvent(event="end", data={"error": run.error, "live": live})
+            yield ServerSentEvent(event="end", data={"error": run.error or run.stopped, "live": live})
             return
         await asyncio.sleep(LOOK_SECONDS)
 

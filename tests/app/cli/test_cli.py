@@ -13,6 +13,7 @@ from conftest import picture, write_embedder
 from PIL import Image
 
 from index.stores.folder import Index
+from index.teachers.ledger import Ledger, default_ledger
 
 
 def start(*arguments: object) -> subprocess.CompletedProcess:
@@ -232,6 +233,8 @@ def test_wrong_requests_end_in_one_line(
     assert "nowhere does not exist" in refused("distill", tmp_path / "nowhere", *distil)
     assert "Missing argument 'images'. See retrieval distill --help." in refused("distill")
     assert "No such command 'dance'. See retrieval --help." in refused("dance")
+    assert "Did you mean retrieval index info? See retrieval --help." in refused("info", "idx")
+    assert "retrieval index verify or retrieval ledger verify?" in refused("verify", "idx")
     assert "No such option: --wat. See retrieval --help." in refused("--wat")
     assert "Invalid value for '-k'" in refused("search", index, folder / "0.png", "-k", "two")
     assert "--budget must be at least 2, not 0" in refused("distill", folder, *distil, "--budget", 0)
@@ -303,6 +306,19 @@ def test_indexing_ends_with_what_is_in_and_what_is_not(folder: Path, tmp_path: P
         "leave them out with --exclude.",
         "left out: 1 file of formats that are not read (1 .jxl): convert them",
     ]
+
+
+def test_ledgers_are_found_without_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert f"No ledger is in {tmp_path}" in refused("ledger", "show")
+    for key in ("one", "other"):
+        with Ledger(default_ledger(key), key):
+            pass
+    told = [json.loads(line) for line in retrieval("ledger", "show", "--json").stdout.splitlines()]
+    assert {each["teacher"]: each["file"] for each in told} == {
+        key: str(default_ledger(key)) for key in ("one", "other")
+    }
+    assert retrieval("ledger", "show").stdout.count("answers    0,") == 2
 
 
 def test_imports_go_one_way():

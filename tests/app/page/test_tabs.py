@@ -3,16 +3,13 @@
 import csv
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import gradio as gr
 import numpy as np
 import pytest
 from conftest import picture, write_embedder
-from page_tools import needs_chromium, open_fresh
+from page_tools import needs_chromium, open_fresh, start_server
 
 from app.page.blind_vote.tab import build_blind_tab
 from app.page.disagreements.logic import compute_agreements
@@ -62,10 +59,9 @@ def searcher(tmp_path_factory) -> Searcher:
 @pytest.fixture(scope="module")
 def site(searcher: Searcher):
     """A running page; its votes go into a folder beside the index."""
-    environment = os.environ | {"XDG_DATA_HOME": str(searcher.index.path.parent / "data")}
-    command = [sys.executable, "-m", "retrieval", "serve", str(searcher.index.path), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    yield process.stdout.readline().strip()
+    path = searcher.index.path
+    process, address = start_server(path, XDG_DATA_HOME=str(path.parent / "data"))
+    yield address
     process.terminate()
     process.wait(10)
 

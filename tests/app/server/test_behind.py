@@ -31,7 +31,7 @@ def started(index: Path):
         assert process.poll() is None
     finally:
         process.kill()
-        process.communicate()
+        process.wait(10)
 
 
 @pytest.fixture(scope="module")

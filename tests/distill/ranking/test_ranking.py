@@ -12,12 +12,13 @@ from typer.testing import CliRunner
 
 from app.cli import app
 from distill.placement import average_with_neighbours
-from distill.ranking.judge import draw_list, plan_lists, reverse
 from distill.ranking.learn import Agreement, Answered, Known, fit, learn, list_mle
+from distill.ranking.lists import draw_list, plan_lists, reverse
 from index.embedders.options import EmbedderOptions
 from index.embedders.vectors_file import RANKER, REMARKS, VectorsEmbedder, write_vectors
 from index.rankers.asking import key_of
 from index.rankers.base import Pool, to_row
+from index.teachers.ledger import Ledger
 
 COLOURS = """
 import numpy as np
@@ -152,6 +153,31 @@ def test_a_judge_becomes_a_file_of_vectors(photos: Path):
     assert (other.remarks, other.ranker) == (made.remarks, made.ranker)
     again = judge(photos, "judge", "--dry-run", "--price", 100)
     assert "queries to make   0" in again.output
+
+
+def test_a_dry_run_counts_the_lists_of_rankers_that_cost_nothing(photos: Path, tmp_path: Path):
+    with Ledger(tmp_path / "other.sqlite", "another teacher"):
+        pass
+    (tmp_path / "p.csv").write_text("query,better,worse\n0.png,1.png,2.png\n3.png,4.png,5.png\n")
+    names = [f"{i}.png" for i in range(40)]
+    write_vectors(tmp_path / "v.npz", 3, [(names, np.ones((40, 3), np.float32))])
+    for ranker, budget, lists in (("p.csv", 33, 2), ("v.npz", 33, 33), ("v.npz", 500, 80)):
+        words = [
+            "judge",
+            photos,
+            "--ranker",
+            tmp_path / ranker,
+            "--budget",
+            budget,
+            "--dry-run",
+            "--price",
+            5,
+        ]
+        words += ["--out", tmp_path / "o.npz", "--ledger", tmp_path / "other.sqlite"]
+        done = CliRunner().invoke(app, list(map(str, words)), prog_name="retrieval")
+        assert f"queries to make   {lists} lists\n" in done.output
+        assert "money             0.00, at 0 a thousand" in done.output
+        assert "another" not in done.output  # no ledger is needed
 
 
 def test_a_judge_of_places_is_refused_after_a_tenth(photos: Path):

@@ -53,6 +53,13 @@ def test_the_curve_shows_where_it_began_and_what_can_be_had():
     assert list(draw_training([], [], 30)) == []
 
 
+def test_short_runs_are_drawn_as_lines_and_named_as_they_are():
+    charts = draw_training([1.0] * 30, [[step, 0.5] for step in range(0, 31, 3)], 30, FACTS, 0)
+    assert [chart.count("<circle") for chart in charts.values()] == [11, 0]
+    assert "loss, mean of 3 steps" in charts["Loss"]
+    assert ">loss<" in draw_training([1.0] * 5, [], 5)["Loss"]
+
+
 def test_the_teacher_stands_beside_the_student():
     _, rows = compare(RUN)
     assert rows == [
@@ -99,5 +106,7 @@ def test_the_report_fits_a_phone_and_axe_finds_nothing(lists, browser, tmp_path)
         assert [found["id"] for found in axe.run(tab).response["violations"]] == []
     assert tab.locator("svg.chart").count() == 3
     assert "10 times faster" in tab.inner_text("table")
+    assert "All budgets are measured on these" in tab.inner_text(".charts")
+    assert "Kept: step 2, the last within" in tab.inner_text(".charts")
     assert tab.locator(".list li.both").count() == 2
     tab.close()

@@ -14,7 +14,7 @@ from distill.training.losses import Bank, gram, join, joint_loss, regression
 from distill.training.recipes import MANY, RECIPES, Mixing, Recipe, find_recipe, steps_for
 from distill.training.views import center_crop, random_view, stored_side
 from index.errors import UsageError
-from index.progress import watched
+from index.progress import StoppedError, watched
 
 SIDE = 32
 
@@ -157,6 +157,28 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(tmp_path, monkeypatch, 
     with monkeypatch.context() as patch, pytest.raises(KilledError):
         patch.setattr("distill.training.loop.joint_loss", dying_loss)
         train(held_out=5, checkpoint=checkpoint)
+    student, done = train(held_out=5, checkpoint=checkpoint)
+    assert done.losses == expected.losses
+    assert done.agreement == expected.agreement
+    assert torch.equal(weights(student), weights(undisturbed))
+
+
+@pytest.mark.parametrize("told", ["training", "lists"])
+@pytest.mark.parametrize("last", [14, 15])  # scores are noted every third step
+def test_who_watches_ends_a_run_that_loses_no_step(tmp_path, last, told):
+    undisturbed, expected = train(held_out=5)
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", "a run")
+    steps = 0
+
+    def stop(**facts):
+        nonlocal steps
+        steps = len(facts["training"].losses) if "training" in facts else steps
+        if steps >= last and told in facts:
+            raise StoppedError("Enough.")
+
+    with watched(stop), pytest.raises(StoppedError):
+        train(held_out=5, checkpoint=checkpoint)
+    assert len(checkpoint.read()["done"]["losses"]) == (last if told == "training" else 15)
     student, done = train(held_out=5, checkpoint=checkpoint)
     assert done.losses == expected.losses
     assert done.agreement == expected.agreement

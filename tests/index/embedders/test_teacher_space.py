@@ -66,6 +66,8 @@ def test_a_file_round_trip(tmp_path, unit_rows):
     again = TeacherSpace.load(tmp_path / "s.npz")
     assert again.key == space.key
     assert again.dim == 4
-    (tmp_path / "bad.npz").write_bytes(b"no")
-    with pytest.raises(UsageError, match="is not a teacher space"):
-        TeacherSpace.load(tmp_path / "bad.npz")
+    whole = (tmp_path / "s.npz").read_bytes()
+    for data in (b"no", b"", whole[: len(whole) // 2], whole[:-30]):
+        (tmp_path / "bad.npz").write_bytes(data)
+        with pytest.raises(UsageError, match="is not a teacher space"):
+            TeacherSpace.load(tmp_path / "bad.npz")

@@ -1,5 +1,6 @@
 """Vectors that someone else computed."""
 
+import re
 import unicodedata
 from decimal import Decimal
 from pathlib import Path
@@ -123,8 +124,14 @@ def test_files_that_are_none(tmp_path):
     for name, data in damaged.items():
         for ending in ("npz", "parquet"):
             (tmp_path / f"{name}.{ending}").write_bytes(data)
-            with pytest.raises(UsageError, match="is damaged, or no file of vectors"):
+            with pytest.raises(UsageError, match="is damaged, or no file of vectors") as told:
                 open_embedder(tmp_path / f"{name}.{ending}")
+            assert re.search("cut short|not those that were written", str(told.value)) or ending == "parquet"
+            assert str(told.value).endswith(" Write it again, or copy it whole.")
+    objects = np.array([None, [1.0]], object)
+    np.savez(tmp_path / "objects.npz", ids=np.array(["a", "b"]), vectors=objects)
+    with pytest.raises(UsageError, match="Python objects where numbers must be"):
+        open_embedder(tmp_path / "objects.npz")
     ragged = pa.table(
         {"ids": ["a", "b"], "vectors": [[1.0, 2.0, 3.0], [4.0]]}
     )  # four numbers, but not two and two

@@ -46,6 +46,14 @@ def test_a_logarithmic_axis_holds_its_values(values):
     assert len(axis.ticks) <= 10
 
 
+@pytest.mark.parametrize("steps", [*range(1, 60), 75, 350])
+def test_no_tick_lies_beyond_the_last_step(steps):
+    axis = linear_axis("step", [0, steps], 0, steps)
+    assert (axis.low, axis.high) == (0, steps)
+    assert len(axis.ticks) >= 2
+    assert all(0 <= axis.place(tick) < 1.02 for tick in axis.ticks)
+
+
 def test_an_axis_must_go_somewhere():
     with pytest.raises(ValueError, match="No axis"):
         Axis("x", 1, 1, [])

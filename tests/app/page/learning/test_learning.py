@@ -1,9 +1,13 @@
 """Runs that a page watches, without a browser and without a student."""
 
 import json
+import os
+import socket
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
+from time import perf_counter, sleep
 
+import httpx
 import numpy as np
 import pytest
 from conftest import png
@@ -14,7 +18,7 @@ from app.page.learning import inbox
 from app.page.learning.inbox import Inbox
 from app.page.learning.learning import Learning, Run
 from app.page.learning.routes import build_learning
-from app.server.app import build_waiting
+from app.server.app import SHUTDOWN_SECONDS, _Server, build_waiting
 from app.server.guard import Rules
 from distill.report.held_out import HeldOut
 from distill.training.checkpoint import Progress
@@ -114,6 +118,61 @@ def test_a_later_run_ends_the_one_before(learning, client, monkeypatch):
     served = FastAPI()
     served.include_router(build_learning(learning, own / "index"))
     assert TestClient(served, **LOCAL).get("/learn/ready").json() is True
+
+
+@pytest.mark.parametrize(
+    ("files", "began"),
+    [
+        (["demo-2/photos/0000.png"], "demo-2"),
+        (["demo-2/photos/0000.png", "demo-2/index/manifest.json"], "demo"),  # it has finished
+        (["demo-2/sending/0000.png"], "demo"),  # it was not sent whole
+        (["demo-2/photos/0000.png", "demo-3/photos/0000.png"], "demo-3"),
+        (["demo-old/photos/0000.png"], "demo"),
+    ],
+)
+def test_a_folder_that_was_sent_goes_on_when_the_demo_starts_again(learning, tmp_path, files, began):
+    learning.go.set()
+    for age, file in enumerate(reversed(files)):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+        os.utime((tmp_path / file).parent, (1e9 - age, 1e9 - age))
+    learning.start()
+    wait(learning.run)
+    folder = tmp_path / began
+    assert learning.asked == [(None if began == "demo" else folder / "photos", folder)]
+
+
+def test_a_demo_that_is_stopped_ends_its_step_and_keeps_no_page_waiting(learning, monkeypatch):
+    steps = []
+
+    def make(images, out):
+        with progress(1000, "train", "step") as bar:
+            for step in range(1000):
+                sleep(0.05)
+                steps.append(step)
+                bar.update()
+
+    monkeypatch.setattr(learning, "_make", make)
+    learning.start()
+    app, listener = build_waiting(learning, Rules(local=True)), socket.create_server(("127.0.0.1", 0))
+    server = _Server(app, lambda: app, learning)
+    thread = Thread(target=server.run, args=([listener],))
+    thread.start()
+    with httpx.stream("GET", f"http://127.0.0.1:{listener.getsockname()[1]}/learn/events") as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        server.should_exit = True  # as a signal does
+        start = perf_counter()
+        told = [*lines]
+    thread.join(10)
+    assert perf_counter() - start < SHUTDOWN_SECONDS - 1
+    assert len(steps) < 1000
+    assert learning.run.error == "The demo has stopped. Start it again: it goes on where it was."
+    assert learning.run.error in told[-2]
+
+
+def test_load_balancers_find_it_alive_before_there_is_a_search(client):
+    assert client.get("/livez").json() == {"status": "ok"}
 
 
 def test_a_name_never_becomes_a_path(learning, client, tmp_path):

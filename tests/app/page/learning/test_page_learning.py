@@ -1,31 +1,38 @@
 """The page on which a student learns, in a real browser."""
 
-import subprocess
-import sys
 from pathlib import Path
+from time import sleep
 
 import pytest
 from conftest import picture, write_embedder
+from forked import Forked, command
 from page_tools import needs_chromium
 
 pytestmark = needs_chromium
 
-# The demo with a student that takes seconds, slow enough to be seen learning.
-DRIVER = """
-from time import sleep
-import app.demo
-from app.cli import main
-from distill.options import Options
-from distill.training.loop import Learner
-app.demo.OPTIONS = Options(
-    budget=60, student="test_efficientnet", weights="none", stages=3, size=32, dim=6, device="cpu", steps=20
-)
-learn = Learner.learn
-Learner.learn = lambda *given: (sleep(0.2), learn(*given))[1]
-main()
-"""
 ORDER = """() => [...document.querySelectorAll('.strips .list:nth-child(2) li')]
   .map(each => each.dataset.place).join()"""
+
+
+def drive(arguments: list[str]) -> None:
+    """Call the command: a demo with a student that takes seconds, slow enough to be seen learning."""
+    import app.demo
+    from distill.options import Options
+    from distill.training.loop import Learner
+
+    app.demo.OPTIONS = Options(
+        budget=60,
+        student="test_efficientnet",
+        weights="none",
+        stages=3,
+        size=32,
+        dim=6,
+        device="cpu",
+        steps=20,
+    )
+    learn = Learner.learn
+    Learner.learn = lambda *given: (sleep(0.2), learn(*given))[1]
+    command(arguments)
 
 
 def fill(folder: Path, count: int) -> Path:
@@ -42,19 +49,7 @@ def demo(tmp_path: Path):
     facts = {"retrieval.parameters": "1"}
     write_embedder(tmp_path / "demo" / "teacher.onnx", dim=12, side=64, seed=2, **facts)
     photos = fill(tmp_path / "photos", 60)
-    command = [
-        sys.executable,
-        "-c",
-        DRIVER,
-        "demo",
-        "--images",
-        photos,
-        "--out",
-        tmp_path / "demo",
-        "--port",
-        "0",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = Forked(drive, "demo", "--images", photos, "--out", tmp_path / "demo", "--port", "0")
     yield process, process.stdout.readline().strip()
     process.kill()
     process.wait(10)
