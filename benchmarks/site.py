@@ -25,6 +25,7 @@ from site_host import FOUND, OPEN, Counting, megabytes, open_browser, processes,
 
 from app.site.build import SiteOptions, build_site_by_name
 from app.site.gallery import pack_rows
+from app.site.scripts import HERE as SITE
 from index.embedders.onnx import OnnxEmbedder
 from index.evaluation.metrics import overlap_at_k, rank
 from index.images.decode import decode, encode
@@ -35,6 +36,7 @@ SCANS = {
     "codes of 128 bits": "{dim: 16, bits: 128, rescore: 100}",
     "rows of 256 numbers": "{dim: 256, bits: 0}",
 }
+SEARCHES = 60  # one after the other in one tab
 TO_BLOB = "const photo = new Blob([Uint8Array.from(atob(text), letter => letter.charCodeAt(0))]);"
 
 
@@ -127,9 +129,9 @@ def large_photo(tab: Any, data: bytes) -> None:
 
 
 def scans(tab: Any) -> None:
-    """Search 100,000 photos of random rows and codes, in the page's own thread."""
-    scripts = tab.evaluate("gallery.scripts")
-    module = next(name for name in scripts if "writeCode" in tab.request.get(name).text())
+    """Search 100,000 photos of random rows and codes, in a tab's own thread."""
+    address = serve(SITE)
+    tab.goto(address + "site.html")
     for what, options in SCANS.items():
         spent = tab.evaluate(
             "async module => { const {Gallery} = await import(module), count = 100000;"
@@ -141,27 +143,30 @@ def scans(tab: Any) -> None:
             "const query = Float32Array.from({length}, () => Math.random() - 0.5);"
             "for (let i = 0; i < 31; i++) { const start = performance.now(); gallery.search(query, 10);"
             f"times.push(performance.now() - start); }} return {MEDIAN}; }}",
-            module,
+            address + "gallery.js",
         )
         row(f"100,000 photos searched, {what}", f"{spent:.1f} ms")
 
 
-def memory(browser: Any, address: str, photo: Path, least: int = 100_000) -> None:
-    """The process of an empty tab, of the page once it has searched, and with the gallery so many times."""
+def memory(browser: Any, address: str, photos: list[Path], least: int = 100_000) -> None:
+    """The process of an empty tab, of the page after its searches, and with the gallery so many times."""
     manifest = json.loads(urlopen(address + "manifest.json").read())
-    used, times = list[str](), math.ceil(least / manifest["count"])
-    for copies in (0, 1, times):
+    times = math.ceil(least / manifest["count"])
+    for copies, what in ((0, "empty"), (1, "with the gallery"), (times, f"with {times} times that")):
         before, tab = processes(), browser.new_context(service_workers="block").new_page()
         tab.goto(address + "icon.svg")
+        used: list[str] = []
         if copies:
             more = manifest | {"count": copies * manifest["count"], "shards": copies * manifest["shards"]}
             tab.route("**/manifest.json", lambda route, _, more=more: route.fulfill(json=more))
             tab.goto(address)
-            tab.set_input_files(".file:not(.shot)", photo)
-            tab.wait_for_selector(FOUND, timeout=120_000)
-            tab.wait_for_timeout(1000)
+            for photo in photos:
+                tab.set_input_files(".file:not(.shot)", photo)
+                tab.wait_for_selector(FOUND, timeout=120_000)
+                tab.wait_for_timeout(300 if used else 1000)
+                used = used or [megabytes(before)]
         used.append(megabytes(before))
-    row(f"memory of an empty tab's process, with the gallery, and {times} times that", ", ".join(used))
+        row(f"memory of the tab's process, {what}, after the first and the last search", ", ".join(used))
 
 
 def visits(browser: Any, address: str, photo: Path) -> None:
@@ -170,6 +175,7 @@ def visits(browser: Any, address: str, photo: Path) -> None:
         context = browser.new_context()
         for visit in ("first visit", "later visit"):
             tab = context.new_page()
+            tab.wait_for_timeout(1500)  # a new window of Chromium loads pages of its own
             Counting.slow = slow
             before, start = Counting.sent, perf_counter()
             tab.goto(address, wait_until="commit")
@@ -224,7 +230,7 @@ def main() -> None:
         browser = open_browser(playwright)
         photo = given.queries.parent / rows[0][chosen[0]]["path"]
         visits(browser, address, photo)
-        memory(browser, address, photo)
+        memory(browser, address, [given.queries.parent / rows[0][i]["path"] for i in chosen[:SEARCHES]])
         tab = browser.new_page()
         tab.goto(address)
         tab.evaluate(OPEN, address)

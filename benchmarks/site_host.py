@@ -13,7 +13,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from page_tools import CHROMIUM, FLAGS
 
-FOUND = ".search[data-state=found]:not([aria-busy]) .card img"
+FOUND = ".search[data-state=found]:not([aria-busy]) .card"
 OPEN = (
     "async base => { const {open} = await import(base + 'retrieval-search.js');"
     "window.gallery = await open(base); await gallery.ready(); }"

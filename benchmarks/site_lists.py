@@ -65,7 +65,7 @@ def memory(browser: Any, address: str) -> str:
     tab.wait_for_selector(".example")
     for example in range(tab.locator(".example").count()):
         tab.click(f".example >> nth={example}")
-        tab.wait_for_selector(FOUND.replace(" img", ""))
+        tab.wait_for_selector(FOUND)
         tab.click(".clear")
     return megabytes(before)
 

@@ -8,11 +8,13 @@ import sys
 import sysconfig
 import textwrap
 import tokenize
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
+from enum import Enum
+from functools import partial
 from itertools import accumulate
-from pathlib import Path
-from types import ModuleType
+from pathlib import Path, PurePath
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,10 @@ import numpy as np
 from index.errors import UsageError
 from index.io import content_digest
 
-PLAIN = str | int | float | None  # what settings hold
-INSTALLED, STDLIB = {"site-packages", "dist-packages"}, Path(sysconfig.get_path("stdlib"))
+PLAIN = str | bytes | int | float | complex | None | PurePath | Enum  # what settings hold
+INSTALLED, ROOT = {"site-packages", "dist-packages"}, Path(__file__).absolute().parents[1]
+OURS = {ROOT / name for name in ("index", "distill", "app", "retrieval.py")}
+NOT_THEIRS = {Path(sysconfig.get_path("stdlib")), *OURS}
 
 
 def digest_module(module: ModuleType, folder: Path) -> str:
@@ -30,20 +34,24 @@ def digest_module(module: ModuleType, folder: Path) -> str:
     waiting = [module]
     while waiting:
         one = waiting.pop()
-        path = Path(getattr(one, "__file__", None) or module.__name__).absolute()
-        installed = folder not in path.parents or INSTALLED.intersection(path.parts) or STDLIB in path.parents
-        if path in texts or (installed and one is not module):
+        path = Path(getattr(one, "__file__", None) or one.__name__).absolute()
+        if path in texts or not (one is module or _is_theirs(one)):
             continue
         texts[path] = _strip_comments(path.read_text(errors="replace")) if path.suffix == ".py" else path.name
         for value in vars(one).values():
             used = value if isinstance(value, ModuleType) else _module_of(value)
             waiting += [used] if used else []
+    _add_imports(texts, folder)
+    return content_digest("\0".join(texts[path] for path in sorted(texts)).encode())
+
+
+def _add_imports(texts: dict[Path, str], folder: Path) -> None:
+    """Add the files below a folder that the code of some imports, also within a function or a constant."""
     unread = list(texts)
-    while unread:  # what an import names, also within a function, or for a constant
+    while unread:
         for path in _find_imports(texts[importing := unread.pop()], importing, folder) - texts.keys():
             texts[path] = _strip_comments(path.read_text(errors="replace"))
             unread.append(path)
-    return content_digest("\0".join(texts[path] for path in sorted(texts)).encode())
 
 
 def _find_imports(text: str, path: Path, folder: Path) -> set[Path]:
@@ -70,54 +78,93 @@ def _module_of(value: Any) -> ModuleType | None:
 
 
 def digest_function(function: Any, name: str) -> str:
-    """Identify a function by its code, and that of what it names beside it; UsageError if it has none."""
-    texts: dict[str, str] = {}
+    """Identify a function by its code, and by what that names beside it; UsageError if it has none."""
+    texts: dict[Any, str] = {}
     waiting = [function] if inspect.isfunction(function) else []
     try:
         while waiting:
-            one = waiting.pop()
-            if one.__qualname__ not in texts:
-                texts[one.__qualname__] = _strip_comments(textwrap.dedent(inspect.getsource(one)))
-                for word, used in _find_named(one, function.__globals__):
-                    if held := _describe(used):
-                        texts[word] = held
-                    elif getattr(used, "__module__", "") == function.__module__ and hasattr(
-                        used, "__qualname__"
-                    ):
-                        waiting.append(used)
-    except (OSError, TypeError):
+            if (one := waiting.pop()) in texts:
+                continue
+            if isinstance(one, ModuleType):
+                texts[one] = digest_module(one, Path(str(one.__file__)).absolute().parent)
+                continue
+            source = inspect.getsource(one.__code__ if inspect.isfunction(one) else one)
+            texts[one] = _strip_comments(textwrap.dedent(source))
+            path = Path(inspect.getfile(one)).absolute()
+            imports = {path: texts[one]}
+            _add_imports(imports, path.parent)
+            texts[one] += "".join(imports[path] for path in sorted(imports))
+            for word, used in _find_named(one, source):
+                texts[one] += f"\0{word} {_describe(used)}"
+                waiting += _find_code(used)
+    except (OSError, TypeError, ValueError, RecursionError):
         texts = {}
     if not texts:
         raise UsageError(
             f"Nothing tells {name} from another teacher. Give it a key, a text that changes with its vectors."
         )
-    return content_digest("\0".join(texts[name] for name in sorted(texts)).encode())
+    return content_digest("\0".join(sorted(texts.values())).encode())
 
 
-def _find_named(one: Any, known: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _find_named(one: Any, source: str) -> Iterator[tuple[str, Any]]:
     """Find what the code of a function or class names: its defaults, what it closes over, globals."""
+    known = dict(vars(sys.modules[one.__module__]))
     if inspect.isfunction(one):
-        parameters = inspect.signature(one).parameters.values()
-        defaults = {f"{one.__qualname__}({each.name})": each.default for each in parameters}
-        yield from ((name, value) for name, value in defaults.items() if value is not inspect.Parameter.empty)
-        known = {**known, **inspect.getclosurevars(one).nonlocals}
-    for word in set(re.findall(r"\w+", inspect.getsource(one))):
-        yield word, known.get(word)
+        parameters = inspect.signature(one, follow_wrapped=False).parameters.values()
+        yield from ((each.name, each.default) for each in parameters if each.default is not each.empty)
+        known |= {**one.__globals__, **inspect.getclosurevars(one).nonlocals}
+    for word in sorted(set(re.findall(r"\w+", source)) & known.keys()):
+        yield word, known[word]
+
+
+def _find_code(value: Any) -> list[Any]:
+    """Find the function, class or module that a value is, or the class that it is of, unless installed."""
+    code = value.func if isinstance(value, partial) else getattr(value, "__func__", value)
+    if not (inspect.isfunction(code) or inspect.isclass(code) or isinstance(code, ModuleType)):
+        code = type(code)
+    module = code if isinstance(code, ModuleType) else sys.modules.get(code.__module__)
+    return [code] if module and _is_theirs(module) else []
+
+
+def _is_theirs(module: ModuleType) -> bool:
+    """Whether a module is of a user, in a file or a notebook: neither installed, nor Python's, nor ours."""
+    if (file := getattr(module, "__file__", None)) is None:
+        return module.__name__ == "__main__"
+    path = Path(file).absolute()
+    return not (INSTALLED.intersection(path.parts) or NOT_THEIRS.intersection([path, *path.parents]))
 
 
 def _describe(value: Any) -> str:
-    """Describe a constant, settings, an array, or a module's weights by what they hold; empty for others."""
-    settings = isinstance(value, dict) and value and all(isinstance(held, PLAIN) for held in value.values())
-    if isinstance(value, str | int | float | tuple) or settings:
+    """Describe constants, settings, arrays, a module's weights by what they hold; empty for others."""
+    if isinstance(value, type | ModuleType):
+        return ""
+    if isinstance(value, partial):
+        value = [value.args, *value.keywords.items()]
+    elif isinstance(value, set | frozenset):
+        value = sorted(value, key=repr)
+    elif isinstance(value, dict):  # settings; what holds more may be a cache
+        value = list(value.items()) if _is_plain(value) else None
+    elif isinstance(value, SimpleNamespace) or (
+        _find_code(value) and not callable(value) and not isinstance(value, PLAIN)
+    ):
+        value = [held for held in vars(value).items() if not held[0].startswith("_")]
+    if isinstance(value, PLAIN):
         return repr(value)
-    if hasattr(value, "state_dict") and not isinstance(value, type):
+    if isinstance(value, list | tuple):
+        return f"{len(value)}{list(map(_describe, value))}"
+    if hasattr(value, "state_dict"):
         return "".join(f"{name}{_describe(held)}" for name, held in value.state_dict().items())
     array = np.empty(0, object)
-    if hasattr(value, "__array__") and not isinstance(value, type):
+    if hasattr(value, "__array__"):
         with suppress(TypeError, ValueError, RuntimeError):
             array = np.asarray(value.detach().cpu().float() if hasattr(value, "detach") else value)
-    content = "" if array.dtype.hasobject else content_digest(array.tobytes())
-    return content and f"{array.dtype}{array.shape}{content}"
+    return "" if array.dtype.hasobject else f"{array.dtype}{array.shape}{content_digest(array.tobytes())}"
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return bool(value) and all(map(_is_plain, value.values()))
+    return all(map(_is_plain, value)) if isinstance(value, list | tuple) else isinstance(value, PLAIN)
 
 
 def _strip_comments(text: str) -> str:

@@ -31,7 +31,7 @@ def site(
     update: Annotated[bool, typer.Option("--update", help="Write what changed, remove the rest.")] = False,
     runtime: Annotated[
         Path | None,
-        typer.Option(help="Folder with your own copy of ONNX Runtime Web.", show_default="fetched by npm"),
+        typer.Option(help="Folder with your own copy of ONNX Runtime Web.", show_default="by npm, if needed"),
     ] = None,
 ) -> None:
     """Write a static folder that searches in the visitor's browser."""

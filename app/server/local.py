@@ -21,7 +21,7 @@ def build_local(searcher: Searcher, title: str = "", cache: Path | None = None) 
     Its pictures are those of the server. `title` is as in `Labels`; cache None takes the user's own.
 
     Raises:
-        UsageError: There is no npm to fetch what a student may need.
+        UsageError: There is no npm to fetch what the student needs.
         RetrievalError: As `build_site`.
     """
     index = searcher.index

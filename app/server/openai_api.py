@@ -74,7 +74,7 @@ def _check(files: Sequence[bytes], asked: Mapping[str, Any], dim: int) -> str:
     encoding = str(asked.get("encoding_format") or asked.get("embedding_type") or "float")
     if encoding not in ENCODINGS:
         raise HTTPException(400, f"encoding_format must be one of {', '.join(ENCODINGS)}.")
-    if str(asked.get("dimensions") or dim) != str(dim):
+    if asked.get("dimensions") not in (None, "", dim, str(dim)):
         raise HTTPException(400, f"dimensions must be {dim}, or left out: this model makes no other vectors.")
     if not 0 < len(files) <= MOST_IMAGES:
         raise HTTPException(400, f"Send between 1 and {MOST_IMAGES} images, not {len(files)}.")

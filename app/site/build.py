@@ -12,20 +12,17 @@ from app.site.lists import LEVELS as LISTED_LEVELS
 from app.site.lists import Lists, is_large, read_centres, write_lists
 from app.site.pictures import write_pictures
 from app.site.runtime import find_runtime
-from app.site.student import shorten
+from app.site.scripts import bundle, read_styles
+from app.site.student import needs_runtime, shorten
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
-from index.evaluation import charts
 from index.html import load
 from index.progress import count
 from index.search import Searcher, open_searcher
 from index.stores.metadata.columns import SEPARATOR
 
 HERE = Path(__file__).parent
-# In the order in which they name each other; the module alone is imported by other sites, and keeps its name.
-SCRIPTS = tuple(
-    f"{name}.js" for name in "kernels onnx network resize decode files gallery lists worker crop page".split()
-)
+# The module is imported by other sites, and keeps its name.
 KEPT = ("retrieval-search.js", "retrieval-search.d.ts", "sw.js")
 # For the hosts that read such a file.
 HEADERS = "/data/*\n  Cache-Control: public, max-age=31536000, immutable\n"
@@ -42,7 +39,8 @@ class SiteOptions:
     # Address of pictures that lie elsewhere; `{name}`, `{digest}` and `{COLUMN}` are filled in
     pictures: str = ""
     large: bool = True  # whether there are pictures for the large view, too
-    runtime: Path | None = None  # folder with a runtime of the user's own
+    # Folder with a runtime of the user's own, for students that cannot do without; None has npm fetch it
+    runtime: Path | None = None
     update: bool = False  # whether a site that is there is brought up to date
 
     def over(self, manifest: dict[str, Any]) -> "SiteOptions":
@@ -78,16 +76,16 @@ def build_site(
     _check(options, searcher)
     items, made = list(index.iter_items()), index.manifest.spaces["student"]
     layout, large = Layout.of([item.digest for item in items]), is_large(index)
-    module, wasm = find_runtime(options.runtime)
+    runtime = None
+    if options.runtime or needs_runtime(index.model_file):
+        runtime = find_runtime(options.runtime)
     if options.pictures:
         pictures = pictures or {"small": options.pictures, "large": options.pictures}
     else:
         pictures = write_pictures(folder, [items[i] for i in layout.order], options.large)
-    files = {
-        "module": folder.put(module, ".js"),
-        "wasm": folder.pack(wasm),
-        "student": folder.pack(shorten(index.model_file)),
-    }
+    files = {"student": folder.pack(shorten(index.model_file))}
+    if runtime:
+        files |= {"module": folder.put(runtime[0], ".js"), "wasm": folder.pack(runtime[1])}
     shards, lists = list[dict[str, Any]](), dict[str, Any]()
     if large:
         lists = write_lists(folder, index, items, Lists.of(index, read_centres(folder, made)))
@@ -153,12 +151,7 @@ def _check(options: SiteOptions, searcher: Searcher) -> None:
 
 def _write_page(folder: SiteFolder, title: str, options: SiteOptions) -> dict[str, str]:
     """Write scripts, styles and the page that names them; return the names of those that a visit loads."""
-    names: dict[str, str] = {}
-    for script in SCRIPTS:
-        text = read_script(script)
-        for known, name in names.items():
-            text = text.replace(f"'./{known}'", f"'./{Path(name).name}'")
-        names[script] = folder.put(text.encode(), ".js")
+    names = {f"{script}.js": folder.put(bundle(script).encode(), ".js") for script in ("worker", "page")}
     names["page.css"] = folder.put(read_styles().encode(), ".css")
     for kept in KEPT:
         folder.write(kept, (HERE / kept).read_bytes())
@@ -169,18 +162,3 @@ def _write_page(folder: SiteFolder, title: str, options: SiteOptions) -> dict[st
     page = load("app/site/site.html").page(title, names, pictures_from)
     folder.write("index.html", str(page).encode())
     return names
-
-
-def read_script(name: str) -> str:
-    """A script of the site; what draws the box on a photo is the served page's."""
-    if name == "crop.js":
-        return (HERE.parent / "page" / "search" / name).read_text() + "\nexport {makeCropper};\n"
-    return (HERE / name).read_text()
-
-
-def read_styles() -> str:
-    """The served page's styles, dark where the browser asks for it, and the few of the site's own."""
-    styles = charts.COLOURS.read_text() + (HERE.parent / "page" / "page.css").read_text()
-    dark = "@media (prefers-color-scheme: dark) {\n:root {\\1}\n}"
-    styles = re.sub(r"^\.dark \{(.*?)^\}", dark, styles, flags=re.DOTALL | re.MULTILINE)
-    return styles + (HERE / "site.css").read_text()

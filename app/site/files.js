@@ -12,15 +12,15 @@ export class Files {
   // The bytes of a file, which never changes under its name.
   async get(name) {
     const url = new URL(name, this.base).href, cache = await store;
-    let response = await cache?.match(url);
-    if (!response) {
-      response = await fetch(url);
-      if (!response.ok) throw new Error(`${url} answers ${response.status}.`);
-      if (cache) cache.put(url, response.clone()).catch(() => this.heard({full: true}));
-    }
-    const bytes = new Uint8Array(await response.arrayBuffer());
+    const kept = await cache?.match(url), response = kept ?? await fetch(url);
+    if (!response.ok) throw new Error(`${url} answers ${response.status}.`);
+    let bytes = new Uint8Array(await response.arrayBuffer());
     this.heard({got: name});
-    return isPacked(bytes) ? unpack(bytes) : bytes;
+    if (isPacked(bytes)) bytes = await unpack(bytes);
+    // Unpacked, which a later visit need not do again.
+    const headers = {'Content-Type': response.headers.get('Content-Type') ?? ''};
+    if (cache && !kept) cache.put(url, new Response(bytes, {headers})).catch(() => this.heard({full: true}));
+    return bytes;
   }
 
   // Forget what earlier versions of the site had. A name may stand for all files `NAME-0.bin` and so on.

@@ -4,6 +4,7 @@
 import {makeKernels} from './kernels.js';
 import {readGraph} from './onnx.js';
 
+const ROOM = 2 ** 24;  // floats of memory at first: what is not used is not there, and growing is dear
 const LANES = 8;  // channels that a loop takes at once
 const align = count => Math.ceil(count / LANES) * LANES;
 const size = dims => dims.reduce((product, each) => product * each, 1);
@@ -28,8 +29,9 @@ function loop(op, f, p, q, r, count, a, b, c) {
   }
 }
 
-// Numbers with a scale for each stretch of them.
-function multiply(values, scales) {
+// The numbers of a constant, each stretch of them by its scale.
+function multiply({values, scales}) {
+  if (!scales) return values;
   const products = new Float32Array(values.length), length = values.length / scales.length;
   for (let stretch = 0, i = 0; stretch < scales.length; stretch++) {
     for (const scale = scales[stretch], end = i + length; i < end; i++) products[i] = values[i] * scale;
@@ -41,12 +43,12 @@ export class Network {
   // Of a file's bytes, for `(side, side, 3)` pixels; `output` is the tensor of the graph that is wanted.
   constructor(bytes, output, side) {
     const {nodes, constants} = readGraph(bytes);
-    Object.assign(this, {constants, output, side, kernels: makeKernels(0), used: 0, floats: new Float32Array(0), free: []});
+    Object.assign(this, {constants, output, side, kernels: makeKernels(4 * ROOM), used: 0, free: []});
     if (!this.kernels.memory) throw new Error('no SIMD');
     this.nodes = this.choose(nodes);
     const unknown = this.nodes.find(node => !this[node.op] && !(node.op in BINARY) && !UNARY[node.op] && !REDUCE.includes(node.op));
     if (unknown) throw new Error(`the operator ${unknown.op}`);
-    this.grow(2 ** 16);
+    this.floats = new Float32Array(this.kernels.buffer);
     for (const node of this.nodes) if (node.op === 'Conv') this.pack(node);
     this.kept = new Map();
     for (const name of new Set(this.nodes.flatMap(node => node.op === 'Conv' ? node.inputs[0] : node.inputs))) {
@@ -54,7 +56,6 @@ export class Network {
     }
     constants.clear();
     this.start = this.used;
-    this.run(new Uint8Array(3 * side * side));  // whatever is amiss shows now, and the memory grows to its size
   }
 
   // The output as floats.
@@ -83,7 +84,7 @@ export class Network {
     }).reverse().filter(({op, inputs: [name, by], outputs}) => {
       const constant = constants.get(name), scale = constants.get(by);
       if (!constant || op !== 'Cast' && !(op === 'Mul' && scale?.dims[0] === constant.dims[0] && size(scale.dims) === scale.dims[0])) return true;
-      constants.set(outputs[0], scale ? {...constant, values: multiply(constant.values, scale.values)} : constant);
+      constants.set(outputs[0], scale ? {...constant, scales: scale.values} : constant);
       return false;
     });
     const made = new Map(kept.map(node => [node.outputs[0], node]));
@@ -102,18 +103,16 @@ export class Network {
 
   // Memory
 
-  grow(floats) {
-    const {memory} = this.kernels, missing = 4 * floats - memory.buffer.byteLength;
-    if (missing > 0) memory.grow(Math.ceil(missing / 65536));
-    this.floats = new Float32Array(memory.buffer);
-  }
-
   allocate(count) {
     const place = this.free.findIndex(each => each.count >= count && each.count < 2 * count);
     if (place >= 0) return this.free.splice(place, 1)[0];
     const at = this.used;
     this.used += align(count);
-    if (this.used > this.floats.length) this.grow(Math.ceil(1.25 * this.used));
+    if (this.used > this.floats.length) {
+      const {memory} = this.kernels;
+      memory.grow(Math.ceil(8 * this.used / 65536));
+      this.floats = new Float32Array(memory.buffer);
+    }
     return {at, count: align(count)};
   }
 
@@ -141,8 +140,8 @@ export class Network {
     return {...tensor, dims, strides};
   }
 
-  place({dims, values}) {
-    const tensor = {dims, strides: dims.map((_, axis) => size(dims.slice(axis + 1))), at: this.allocate(values.length).at};
+  place({dims, ...constant}) {
+    const values = multiply(constant), tensor = {dims, strides: dims.map((_, axis) => size(dims.slice(axis + 1))), at: this.allocate(values.length).at};
     this.floats.set(values, tensor.at);
     return tensor;
   }
@@ -266,13 +265,15 @@ export class Network {
 
   // Puts the weights of a convolution in the order of its loop.
   pack(node) {
-    const {dims: [out, inner, high, wide], values} = this.constants.get(node.inputs[1]) ?? {dims: []}, {group = 1, dilations = [1], auto_pad = 'NOTSET'} = node;
+    const {dims: [out, inner, high, wide], values, scales} = this.constants.get(node.inputs[1]) ?? {dims: []}, {group = 1, dilations = [1], auto_pad = 'NOTSET'} = node;
     const depthwise = group > 1 && group === out && inner === 1, area = high * wide, width = align(out ?? 0);
     if (!out || !depthwise && group > 1 || depthwise && (high !== wide || new Set(node.strides).size > 1) || dilations.some(each => each > 1) || auto_pad !== 'NOTSET') throw new Error('a convolution of that kind');
     const packed = new Float32Array(width * inner * area), bias = new Float32Array(width);
-    for (let o = 0, from = 0; o < out; o++) {
-      const start = depthwise ? o : (o - o % LANES) * inner * area + o % LANES, step = depthwise ? width : LANES;
-      for (let i = 0; i < inner; i++) for (let place = 0; place < area; place++) packed[start + (place * inner + i) * step] = values[from++];
+    for (let o = 0, step = depthwise ? width : LANES; o < out; o++) {
+      const scale = scales ? scales[o] : 1;
+      for (let place = 0, to = depthwise ? o : (o - o % LANES) * inner * area + o % LANES; place < area; place++) {
+        for (let i = 0, from = o * inner * area + place; i < inner; i++, from += area, to += step) packed[to] = scale * values[from];
+      }
     }
     if (node.inputs[2]) bias.set(this.constants.get(node.inputs[2]).values);
     Object.assign(node, {depthwise, out, side: [high, wide], weights: this.place({dims: [], values: packed}).at, bias: this.place({dims: [], values: bias}).at});

@@ -7,9 +7,12 @@ function* fields(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   let at = 0;
   const whole = () => {
-    let value = 0n;
-    for (let shift = 0n, byte = 128; byte & 128; shift += 7n) value |= BigInt((byte = bytes[at++]) & 127) << shift;
-    return Number(BigInt.asIntN(64, value));
+    const start = at;
+    while (bytes[at++] & 128);
+    const negative = at - start === 10;  // of 64 bits, all inverted
+    let value = 0;
+    for (let i = at - 1 - negative; i >= start; i--) value = 128 * value + ((negative ? ~bytes[i] : bytes[i]) & 127);
+    return negative ? -1 - value : value;
   };
   while (at < bytes.length) {
     const key = whole(), kind = key & 7;

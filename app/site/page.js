@@ -1,12 +1,14 @@
 // The page of a site: asks for a photo, shows what the module finds.
 
 import {makeCropper} from './crop.js';
-import {open} from '../retrieval-search.js';
+import {open} from './retrieval-search.js';
 
+const opening = open(new URL('.', location.href));  // before all else, which it does not wait for
 const PER_PAGE = 24, EXAMPLES = 6;
+const drawn = new Map();  // the pictures on show, by the id of their photo
 const root = document.querySelector('.search'), $ = selector => root.querySelector(selector);
 const cards = $('.cards'), large = $('.large'), spoken = $('.spoken'), picture = $('.picture');
-let gallery, asked = null, k = PER_PAGE, hits = [], shown = -1, running = false, waiting = false, ready = false;
+let gallery, asked = null, k = PER_PAGE, hits = [], shown = -1, running = false, waiting = false, ready = false, wide = 0;
 
 const make = (tag, facts = {}, ...children) => {
   const made = Object.assign(document.createElement(tag), facts);
@@ -20,7 +22,6 @@ const complain = line => {
   $('.complaint').replaceChildren(...notes);
 };
 const titleOf = hit => hit.metadata[gallery.names.title] || hit.name.split('/').pop().replace(/\.[^.]*$/, '');
-const opening = open(new URL('.', location.href));
 const cropper = makeCropper(picture, () => search());
 
 // Searches again once the search that runs is done: of many boxes that are drawn, the last one counts.
@@ -65,7 +66,13 @@ function show(found) {
   hits = found;
   root.dataset.state = 'found';
   const {embed, search} = found.milliseconds, taught = new Set(found.teacher ?? []);
+  for (const [id, canvas] of drawn) {
+    if (found.some(hit => hit.id === id)) continue;
+    canvas.width = canvas.height = 1;  // it is not collected for long
+    drawn.delete(id);
+  }
   cards.replaceChildren(...found.map((hit, place) => card(hit, place, taught)));
+  wide = cards.firstElementChild?.clientWidth;
   const first = found.slice(0, found.teacher?.length ?? 0), agreed = first.filter(hit => taught.has(hit.id)).length;
   $('.summary').textContent = (found.length ? `${Math.round(embed + search)} ms` : 'No results with these filters.')
     + (gallery.partial ? ` · among the ${found.searched.toLocaleString()} photos nearest to yours` : '')
@@ -77,15 +84,36 @@ function show(found) {
 function card(hit, place, taught) {
   const title = titleOf(hit), button = make('button', {type: 'button', className: 'hit', tabIndex: place ? -1 : 0,
     ariaLabel: `${place + 1}. ${title}, similarity ${hit.score.toFixed(3)}`});
-  const image = make('img', {alt: '', loading: place < 12 ? 'eager' : 'lazy', draggable: false});
-  image.onerror = () => image.classList.add('none');
-  image.src = hit.thumbnail;
-  button.append(image, make('span', {className: 'rank', textContent: place + 1}));
+  button.append(pictureOf(hit, place), make('span', {className: 'rank', textContent: place + 1}));
   if (taught.has(hit.id)) button.append(make('span', {className: 'mark agreed', title: 'Among the first of the teacher, too', textContent: 'teacher'}));
   const line = make('span', {className: 'line'}, make('span', {className: 'name', title: hit.name}, make('span', {textContent: title})),
     make('span', {className: 'score', textContent: hit.score.toFixed(3)}));
   button.addEventListener('click', () => look(place));
   return Object.assign(make('li', {className: 'card'}, button, line));
+}
+
+// The picture of a result. One of this host is drawn: of images, browsers keep the pixels long after they are gone.
+function pictureOf({id, thumbnail}, place) {
+  if (!thumbnail.startsWith(location.origin)) {
+    const image = make('img', {alt: '', loading: place < 12 ? 'eager' : 'lazy', draggable: false});
+    image.onerror = () => image.classList.add('none');
+    image.src = thumbnail;
+    return image;
+  }
+  if (!drawn.has(id)) draw(id, thumbnail).catch(() => {});
+  return drawn.get(id);
+}
+
+async function draw(id, address) {
+  const canvas = make('canvas', {width: 1, height: 1});
+  drawn.set(id, canvas);
+  const response = await fetch(address), whole = await createImageBitmap(await response.blob()), {width, height} = whole;
+  const edge = Math.min(width, height), side = canvas.width = canvas.height = Math.min(edge, Math.ceil(wide * devicePixelRatio));
+  const options = {resizeWidth: side, resizeHeight: side, resizeQuality: 'medium'};
+  const bitmap = await createImageBitmap(whole, (width - edge) / 2, (height - edge) / 2, edge, edge, options);
+  whole.close();
+  if (drawn.get(id) === canvas) canvas.getContext('bitmaprenderer').transferFromImageBitmap(bitmap);
+  else bitmap.close();
 }
 
 function linkOf(hit) {
@@ -159,8 +187,7 @@ function ask(next, addresses, caption) {
 async function usePhoto(photo) {
   if (!photo) return;
   history.replaceState(null, '', location.pathname);
-  const address = URL.createObjectURL(photo);
-  ask({photo: async () => photo}, [address], photo.name || 'Pasted photo');
+  ask({photo: async () => photo}, [photo], photo.name || 'Pasted photo');
 }
 
 function useItem(hit) {

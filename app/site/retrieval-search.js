@@ -2,7 +2,7 @@
 // The photo never leaves this device. See retrieval-search.d.ts.
 
 export class Gallery extends EventTarget {
-  #worker; #complaints = {}; #calls = new Map(); #next = 0; #photos = new WeakMap(); #base;
+  #worker; #complaints = {}; #calls = new Map(); #next = 0; #photos = new WeakMap(); #base; #closed = '';
 
   constructor(base, manifest, worker) {
     super();
@@ -48,10 +48,11 @@ export class Gallery extends EventTarget {
     return Object.values(this.#complaints);
   }
 
-  close() {
+  close(reason = 'The gallery was closed.') {
     this.#worker.terminate();
-    for (const {reject} of this.#calls.values()) reject(new Error('The gallery was closed.'));
+    for (const {reject} of this.#calls.values()) reject(new Error(reason));
     this.#calls.clear();
+    this.#closed = reason;
   }
 
   #identify(photo) {
@@ -73,6 +74,7 @@ export class Gallery extends EventTarget {
 
   #ask(work, asked) {
     return new Promise((resolve, reject) => {
+      if (this.#closed) throw new Error(this.#closed);
       const call = this.#next++;
       this.#calls.set(call, {resolve, reject});
       this.#worker.postMessage({call, work, asked});
@@ -97,26 +99,35 @@ export class Gallery extends EventTarget {
   }
 }
 
-// `url` is the folder that `retrieval site` wrote, wherever it is served.
+// What a worker runs until its script, the first that it is told, is there: meanwhile it keeps what is asked.
+const FIRST = `const asked = [];
+onmessage = async ({data}) => {
+  if (asked.push(data) > 1) return;
+  await import(data).catch(error => setTimeout(() => { throw error; }));  // as an error of the worker
+  onmessage = null;
+  for (const data of asked.slice(1)) dispatchEvent(new MessageEvent('message', {data}));
+};`;
+
+// `url` is the folder that `retrieval site` wrote, wherever it is served. The worker starts while the manifest comes.
 export async function open(url) {
   const base = new URL(String(url).replace(/\/?$/, '/'), globalThis.document?.baseURI ?? import.meta.url).href;
-  let manifest;
+  // From a blob it has the Content-Security-Policy of the page, and may come from another site.
+  const address = URL.createObjectURL(new Blob([FIRST], {type: 'text/javascript'}));
+  const worker = new Worker(address, {type: 'module'});
+  worker.addEventListener('message', () => URL.revokeObjectURL(address), {once: true});
+  const failed = new Promise(done => { worker.addEventListener('error', done, {once: true}); });
   try {
     const response = await fetch(new URL('manifest.json', base), {cache: 'no-cache'});
     if (!response.ok) throw new Error(`status ${response.status}`);
-    manifest = await response.json();
+    const manifest = await response.json();
     if (manifest.format !== 2) throw new Error(`format ${manifest.format}`);
+    const script = new URL(manifest.files.worker, base).href;
+    worker.postMessage(script);
+    const gallery = new Gallery(base, manifest, worker);
+    failed.then(() => gallery.close(`${script} cannot be run. Reload the page.`));
+    return gallery;
   } catch (error) {
+    worker.terminate();
     throw new Error(`${base} is no gallery that can be searched (${error.message}). Write it with retrieval site, and serve it over HTTP.`);
   }
-  const script = new URL(manifest.files.worker, base).href;
-  const address = URL.createObjectURL(new Blob([`import ${JSON.stringify(script)};`], {type: 'text/javascript'}));
-  // From a blob it has the Content-Security-Policy of the page, and may come from another site.
-  const worker = new Worker(address, {type: 'module'});
-  await new Promise((resolve, reject) => {
-    worker.addEventListener('message', resolve, {once: true});
-    worker.addEventListener('error', () => reject(new Error(`${script} cannot be run. Reload the page.`)), {once: true});
-  });
-  URL.revokeObjectURL(address);
-  return new Gallery(base, manifest, worker);
 }

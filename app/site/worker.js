@@ -8,6 +8,7 @@ import {Network} from './network.js';
 
 const NO_WASM = 'This browser runs no WebAssembly, which the search needs. Use a current browser, and allow it for this page.';
 let manifest, files, gallery, student, loading, facts, teacher, last = {};
+let wanted = false;  // whether there was a photo yet
 
 const tell = event => postMessage({event});
 const json = async name => JSON.parse(new TextDecoder().decode(await files.get(name)));
@@ -17,9 +18,12 @@ async function openStudent() {
   if (typeof WebAssembly !== 'object' || typeof DecompressionStream !== 'function') throw new Error(NO_WASM);
   const {side, bits} = manifest, output = bits ? 'projections' : 'embeddings', weights = await files.get(manifest.files.student);
   try {
-    const network = new Network(weights, output, side);
+    const network = new Network(weights, output, side), blank = new Uint8Array(3 * side * side);
+    if (manifest.files.module) network.run(blank);  // whatever it cannot run shows now
+    setTimeout(() => wanted || network.run(blank));  // the first run takes several times as long as others
     return pixels => network.run(pixels);
-  } catch {
+  } catch (error) {
+    if (!manifest.files.module) throw new Error(`${NO_WASM} (${error.message})`);
     return openRuntime(weights, output);  // a student of another kind
   }
 }
@@ -146,8 +150,8 @@ const WORK = {
 
 let turn = Promise.resolve();  // of those that decode a photo or run the student
 addEventListener('message', ({data: {call, work, asked}}) => {
+  wanted ||= Boolean(asked?.photo);
   const start = asked?.photo ? turn : Promise.resolve();
   const done = start.then(() => WORK[work](asked)).then(answer => postMessage({call, answer}), error => postMessage({call, error: error.message}));
   if (asked?.photo) turn = done;
 });
-postMessage({event: {started: true}});

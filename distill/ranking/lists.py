@@ -14,7 +14,7 @@ from index.teachers.cost import Bill, check_price, expected_rate
 from index.teachers.ledger import Ledger
 
 # First rank, end, and how many candidates come from there: pairs of unequal rank tell most.
-STRATA = ((0, 10, 5), (10, 50, 3), (50, None, 2))
+STRATA = ((0, 20, 4), (20, 100, 4), (100, None, 2))
 AGAIN = 0.1  # of the lists are asked about again, reversed
 
 

@@ -72,6 +72,10 @@ class Embedder(ABC):
         """Give the content digest of what is sent for an image, `made` by `prepare`, and count its bytes."""
         return photo.digest, 0
 
+    def take_fewer(self, most: int) -> None:
+        """Learn that calls of more inputs are refused, whatever these are."""
+        self.lessons = {**self.lessons, "batch": most}
+
     def find_missing(
         self, files: Sequence[ImageFile], digests: Sequence[str] | None = None
     ) -> Mapping[int, str]:

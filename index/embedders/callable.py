@@ -63,7 +63,7 @@ class CallableEmbedder(Embedder):
         key = key or (own if isinstance(own, str) else "")
         self.key = f"python:{identity}#{key or code or digest_function(call, identity)}"
         self.options = options
-        self.calls = Calls(options.batch, rate=options.rate, paid=True)
+        self.calls = Calls(options.batch, rate=options.rate, paid=True, replaceable=options.probe)
 
     def prepare(self, photo: Photo) -> Image.Image:
         """Copy the image, smaller if it is very large."""

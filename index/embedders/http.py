@@ -131,10 +131,13 @@ class EndpointEmbedder(Embedder):
         if answer.ordered:
             self._learn("ordered", 1, "does not number its answers: their order counts.")
         if answer.most is not None:
-            most = min(answer.most, self.calls.batch)
-            line = f"answers for fewer images than asked: it is asked about {most} a call from now on."
-            self._learn("batch", most, line)
+            self.take_fewer(min(answer.most, self.calls.batch))
         return answer.rows
+
+    def take_fewer(self, most: int) -> None:
+        """Be asked about so many images a call at most, in later runs too."""
+        line = f"answers for fewer images than asked: it is asked about {most} a call from now on."
+        self._learn("batch", most, line)
 
     def _learn(self, name: str, value: int, line: str) -> None:
         if self.lessons.get(name) != value:

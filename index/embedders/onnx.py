@@ -152,15 +152,16 @@ def open_session(path: Path, device: str, threads: int = 0) -> "Opened":
     options.intra_op_num_threads = threads
     # Threads that spin while they wait take the cores from the ones that decode.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    for name in find_external_data(data):
+    outside = find_external_data(data)
+    for name in outside:
         if not (path.parent / name).is_file():
             raise UsageError(f"{path} keeps weights in {name}, which is not beside it. Copy both together.")
-        folder = str(path.parent.absolute())
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    whole = str(path.absolute()) if outside else data
     try:
-        session = ort.InferenceSession(data, options, providers=[provider])
+        session = ort.InferenceSession(whole, options, providers=[provider])
     except Exception as error:  # ONNX Runtime raises its own kinds, none of them exported
-        raise UsageError(f"{path} is not an ONNX model that can be run ({type(error).__name__}).") from error
+        reason = in_line(error, False, 9999)[-300:]  # names of functions come first
+        raise UsageError(f"{path} is not an ONNX model that can be run: {reason}") from error
     assert_provider(provider, session.get_providers())
     return data, session
 

@@ -151,15 +151,16 @@ class ForeignEmbedder(OnnxModel):
 
     def _vectors(self, rows: NDArray[Any], count: int) -> NDArray[Any]:
         """Make one vector an image of an output: as it is, or pooled over tokens or over a map."""
+        if self.options.pool == "cls" and rows.ndim != 3:
+            raise UsageError(
+                f"{self.name} answers with {_shape(rows.shape)}, which has no cls token. "
+                "Leave --teacher-pool out."
+            )
         if rows.ndim == 1 and count == 1:
             return rows[None]
         if rows.ndim > 2 and rows.size == rows.shape[0] * max(rows.shape[1:]):  # all other axes are 1
             return rows.reshape(len(rows), -1)
         if rows.ndim == 4:
-            if self.options.pool == "cls":
-                raise UsageError(
-                    f"{self.name} answers with a map, which has no cls token. Leave --teacher-pool out."
-                )
             # The two axes that have the shape of the input are not the channels, whatever its layout.
             first, last = (h * self._width == w * self._height for h, w in (rows.shape[2:], rows.shape[1:3]))
             channels_last = last if first != last else self._input.layout == "nhwc"

@@ -29,7 +29,9 @@ class EmbedderOptions:
     concurrency: Annotated[int, "endpoint: calls at a time"] = 4
     timeout: Annotated[float, "endpoint: seconds for one answer"] = 60.0
     rate: Annotated[float | None, "endpoint, callable: most images a second"] = None
-    probe: Annotated[bool, "endpoint: true, or false: ask again about one image first, and compare"] = True
+    probe: Annotated[
+        bool, "endpoint, callable: true, or false: ask again about one image first, and compare"
+    ] = True
     prompt: Annotated[str, "chat: what makes two photos alike"] = (
         "Order the candidates by how surely they show the same thing as the query, the surest first."
     )

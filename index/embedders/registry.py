@@ -11,7 +11,8 @@ from index.errors import UsageError
 
 # Files of weights and of vectors that others take.
 NO_MODELS = tuple(
-    ".npy .csv .json .jsonl .h5 .pkl .pickle .pt .pth .ckpt .bin .safetensors .tflite .engine".split()
+    ".npy .csv .tsv .txt .json .jsonl .arrow .feather .mat .h5 .hdf5 .keras .pb .pkl .pickle .pt .pth .ckpt "
+    ".bin .data .safetensors .gguf .tflite .mlmodel .mlpackage .xml .engine .plan .zip .tar .gz".split()
 )
 
 

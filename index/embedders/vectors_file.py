@@ -49,7 +49,8 @@ class VectorsEmbedder(Embedder):
         if not path.is_file():
             raise UsageError(f"{path} does not exist. Give a file of vectors.")
         try:
-            ids, vectors, notes = (_read_npz if path.suffix == ".npz" else _read_parquet)(path)
+            with np.errstate(over="ignore"):  # becomes infinite, and is refused as that
+                ids, vectors, notes = (_read_npz if path.suffix == ".npz" else _read_parquet)(path)
             self.remarks, self.ranker = printable(notes.get(REMARKS, "")), json.loads(notes.get(RANKER, "{}"))
         except Exception as error:  # pyarrow raises several kinds
             why = in_line(error, named=False).rstrip(".")
@@ -70,6 +71,7 @@ class VectorsEmbedder(Embedder):
         self.key = f"vectors:{content_digest(path.read_bytes())}"
         self.name = path.name
         self.spec = str(path.absolute())
+        self._unknown = f"no vector in {self.name}"
         self.dim = vectors.shape[1]
 
     def prepare(self, photo: Photo) -> NDArray[np.float32]:
@@ -112,8 +114,10 @@ class VectorsEmbedder(Embedder):
         named = ", ".join(files[i].name for i in islice(missing, NAMED))
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         some = f"{len(missing)} of {count(len(files), 'image')}"
-        line = f"{some} without a usable vector in {self.name}: {named}{more}."
-        if len(missing) == len(files):
+        reasons = sorted({*missing.values()} - {self._unknown})
+        why = f" ({', '.join(reasons)})" if reasons else ""
+        line = f"{some} without a usable vector in {self.name}: {named}{more}{why}."
+        if not reasons and len(missing) == len(files):
             raise UsageError(f"{line} Paths count from the folder of images that is given.")
         if not self.options.allow_missing:
             raise UsageError(f"{line} Give --allow-missing to go on without them.")
@@ -128,7 +132,7 @@ class VectorsEmbedder(Embedder):
             rows += [self._plain.get(plain_path(path)) for path in (image.name, image.location)]
         row = next((row for row in rows if row is not None), None)
         if row is None:
-            return -1, f"no vector in {self.name}"
+            return -1, self._unknown
         fault = find_fault(self._vectors[row])
         return row, f"{self.name} {fault}" if fault else ""
 
@@ -204,17 +208,20 @@ def _read_parquet(path: Path) -> tuple[list[str], NDArray[np.float32], dict[str,
     if not {"ids", "vectors"} <= set(names := pq.read_schema(path).names):
         raise ValueError(f"it has {', '.join(names) or 'no columns'}")
     table = pq.read_table(path, columns=["ids", "vectors"])
-    present = table["vectors"].is_valid()
-    ids = table["ids"].cast(pa.string()).filter(present)
-    column = table["vectors"].combine_chunks().drop_null()
+    column = table["vectors"].combine_chunks()
     if isinstance(column.type, pa.BaseExtensionType):  # a tensor, say
         column = column.storage
-    held = getattr(column.type, "value_type", None)
-    if held is None or not (pa.types.is_primitive(held) or pa.types.is_decimal(held)):
+    held = getattr(column.type, "value_type", pa.null())
+    if not (pa.types.is_integer(held) or pa.types.is_floating(held) or pa.types.is_decimal(held)):
         raise ValueError(f"its vectors are of type {column.type}, not lists of numbers")
-    if pc.count_distinct(pc.list_value_length(column), "all").as_py() > 1:
+    lengths = pc.list_value_length(column)
+    present = pc.fill_null(pc.greater(lengths, 0), False)
+    if not pc.any(present).as_py():
+        raise ValueError("its vectors are all empty")
+    if pc.count_distinct(lengths.filter(present)).as_py() > 1:
         raise ValueError("vectors of several lengths")
-    values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    ids = table["ids"].cast(pa.string()).filter(present)
+    values = column.filter(present).flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     known = table.schema.metadata or {}
     notes = {name: known[name.encode()].decode() for name in (REMARKS, RANKER) if name.encode() in known}
     return ids.to_pylist(), values.reshape(len(ids), -1), notes

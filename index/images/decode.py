@@ -1,7 +1,6 @@
 """Decode images: upright RGB pixels in sRGB, or a reason why not."""
 
 import math
-import re
 import struct
 import warnings
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from PIL.JpegImagePlugin import jpeg_factory
 from index.errors import ImageError, in_line
 from index.images import jpeg, left_out, png
 from index.images.file import ImageFile
+from index.images.kinds import HEIC, name_kind
 from index.io import content_digest
 
 # Named, so that a file can never reach a decoder that runs another program (EPS) or the network.
@@ -26,7 +26,6 @@ FORMATS: list[str] = [
     for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
     if name in Image.OPEN
 ]
-HEIC = re.compile(rb"....ftyp(hei[cmsx]|hev[cm]|mif1|msf1)", re.DOTALL)
 MAX_PIXELS = 89_000_000  # that are decoded
 MAX_STREAMED = 300_000_000  # of a JPEG that is decoded smaller, row by row: only time depends on them
 MARGIN = 4  # times what is made of it, that a JPEG must remain: rankings are those of whole decoding
@@ -39,22 +38,6 @@ UPRIGHT = {  # what undoes each EXIF orientation
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}
-UNREAD = {  # how files begin that are often among photos, and what they are
-    "HEIC, install pillow-heif or convert it to JPEG": HEIC,
-    "JPEG XL, convert it to JPEG or PNG": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "),
-    "raw data of a camera, convert it to JPEG": re.compile(
-        rb"....ftypcrx|FUJIFILMCCD-RAW|II(RO|RS|U\0)", re.DOTALL
-    ),
-    "a TIFF of samples that are not read, as colours in floats, convert it to 8 or 16 bits": re.compile(
-        rb"II[*+]\0|MM\0[*+]"
-    ),
-    "SVG, convert it to PNG": re.compile(rb"(\xef\xbb\xbf)?\s{0,9}<([^\0]{0,4000}<)?svg"),
-    "a web page, not what its address names": re.compile(rb"\s{0,99}<(!DOCTYPE )?html", re.IGNORECASE),
-    "compressed by gzip, unpack it; a shard is read as .tar": re.compile(rb"\x1f\x8b"),
-    "a zip archive, unpack it": re.compile(rb"PK\x03\x04"),
-    "a Photoshop file, export it as PNG": re.compile(rb"8BPS"),
-    "a pointer of Git LFS, run git lfs pull": re.compile(rb"version https://git-lfs"),
 }
 SIDEWAYS = (5, 6, 7, 8)  # those that swap width and height
 
@@ -110,8 +93,8 @@ def decode(data: bytes, name: str, side: int | None = None) -> Photo:
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
-        kind = next((f": {name}" for name, start in UNREAD.items() if start.match(data)), "")
-        raise ImageError(f"not an image that can be read{kind}") from error
+        kind = name_kind(data)
+        raise ImageError(f"not an image that can be read{kind and f': {kind}'}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(_too_large("more than 178 megapixels")) from error  # Pillow's own limit
     except Exception as error:  # a decoder fed with broken bytes raises anything
@@ -151,6 +134,8 @@ def _decode(data: bytes, side: int | None) -> tuple[Image.Image, tuple[int, int]
     with _open(data) as image:
         width, height = image.size
         if side is not None:
+            if width * height > MAX_PIXELS:  # or none of it would be left
+                side = min(side, width // 2, height // 2)
             image.draft(None, (side, side))
         _refuse_excess(image, width * height, data)
         check_samples(image)
@@ -175,7 +160,7 @@ def _open(data: bytes) -> Image.Image:
     try:  # not by `Image.open`, which limits pixels as they are written: ours are those decoded
         return jpeg_factory(BytesIO(data))
     except (SyntaxError, IndexError, TypeError, struct.error) as error:
-        raise Image.UnidentifiedImageError from error
+        raise ImageError(f"broken image: {in_line(error, False)}") from error
 
 
 def _decode_mended(data: bytes, side: int | None) -> tuple[Image.Image, tuple[int, int]]:
@@ -281,6 +266,8 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
             raise ImageError(f"32-bit numbers of at most {numbers.max()}, which is next to black: {CONVERT}")
         levels = (numbers >> 24).astype(np.float32)
     else:
+        if bits == 16 and 0 < numbers.max() < 1 << 12:  # of a camera of 12 bits, say
+            raise ImageError(f"16-bit numbers of at most {numbers.max()}, which is next to black: {CONVERT}")
         levels = numbers.astype(np.float32) * (255 / (2**bits - 1))
     if _tag(image, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 1)[0] == 0:  # white is zero
         levels = 255 - levels

@@ -12,13 +12,16 @@ from index.images.tar import Place
 from index.progress import count
 
 EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .tiff .avif .jp2 .j2k .jpx .ppm .pgm .pbm .pnm "
-    ".apng".split()
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .tif .tiff .avif .avifs .jp2 .j2k .j2c .jpc .jpf "
+    ".jpx .ppm .pgm .pbm .pnm .pfm".split()
 )
 UNREAD = frozenset(  # photos and drawings all the same
-    ".jxl .jxr .svg .eps .ai .pdf .psd .xcf .tga .ico .exr .hdr .dcm .dng .cr2 .cr3 .crw .nef .nrw .arw "
-    ".sr2 .raf .orf .rw2 .rwl .pef .srw .3fr .erf .gpr .iiq .kdc .mrw .x3f".split()
+    ".jxl .jxr .wdp .svg .eps .ai .pdf .psd .psb .xcf .tga .ico .icns .cur .dib .pcx .qoi .dds .wmf .emf "
+    ".exr .hdr .dcm .dng .raw .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .raf .orf .rw2 .rwl .pef .ptx .srw "
+    ".3fr .fff .erf .gpr .iiq .kdc .dcr .mef .mos .mrw .x3f".split()
 )
+VIDEOS = frozenset(".mp4 .mov .m4v .3gp .avi .mkv .webm .mts .m2ts .insv".split())
+ARCHIVES = frozenset(".tar .gz .tgz .bz2 .xz .zst .zip .7z .rar".split())
 HEIC = frozenset(".heic .heics .heif .heifs .hif".split())  # what phones write
 FOLDERS = frozenset(  # beside those named with a dot in front
     "@eadir/@recycle/#recycle/#snapshot/$recycle.bin/system volume information/__macosx/thumbnails/thumbs/"
@@ -75,6 +78,9 @@ class LeftOut:
         name, extension = path.rpartition("/")[2], _extension(path)
         if extension not in self._taken:
             self._formats[extension] += extension in UNREAD or extension in HEIC
+            self._files["videos"] += extension in VIDEOS
+            self._files["archives: name a .tar itself to take it"] += extension in ARCHIVES
+            self._files["files without an extension"] += not extension and not name.startswith(".")
             return False
         if self.excludes(path):
             return False

@@ -1,6 +1,7 @@
 """Where images come from: folders, single files, lists and tar shards, here or at addresses. Nothing else."""
 
 import os
+import unicodedata
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
@@ -163,9 +164,11 @@ def _list_shard(shard: Path, name: str, is_new: IsNew, left: LeftOut) -> Stretch
 
 
 def _as_here(name: str, folder: Path) -> str:
-    """A path as it is written here: without `./`, and with slashes if there is no file with backslashes."""
-    if "\\" in name and not os.path.lexists(folder / text_to_path(name)):
-        name = name.replace("\\", "/")
+    """A path as it is written here: without `./`, and in other ways to write it if no file is named so."""
+    if not name.isascii() or "\\" in name:
+        slashes = name.replace("\\", "/")
+        forms = (name, *(unicodedata.normalize(form, slashes) for form in ("NFC", "NFD")))
+        name = next((form for form in forms if os.path.lexists(folder / text_to_path(form))), slashes)
     return name.removeprefix("./")
 
 
@@ -193,7 +196,9 @@ def _read_list(file: ImageFile) -> list[str]:
         data = data.decode("utf-16").encode() if data.startswith(UTF_16) else data.removeprefix(BOM_UTF8)
     except UnicodeError as error:
         raise UsageError(f"{file.name} is neither UTF-8 nor whole UTF-16: {error}.") from error
-    lines = data.split(b"\n")
+    if b"\0" in data[:2]:
+        raise UsageError(f"{file.name} is no list in UTF-8, or in UTF-16 with its mark.")
+    lines = data.split(b"\n" if b"\n" in data else b"\r")
     return [os.fsdecode(name) for line in lines if (name := line.removesuffix(b"\r"))]
 
 
@@ -202,7 +207,7 @@ def _is_text(kind: Any) -> bool:
     import pyarrow as pa
 
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return kind in (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary())
 
 
 def _read_parquet(file: ImageFile) -> list[str]:
@@ -215,10 +220,12 @@ def _read_parquet(file: ImageFile) -> list[str]:
         schema = pq.read_schema(table)
         texts = [field.name for field in schema if _is_text(field.type)]
         if COLUMN not in texts and len(texts) != 1:
+            there = ", ".join(f"{field.name} ({field.type})" for field in schema)
             raise UsageError(
-                f"{file.name} needs a column {COLUMN!r} of texts, or a single one of another name."
+                f"{file.name} needs a column {COLUMN!r} of texts, or a single one of another name. "
+                f"It has {there[:200]}."
             )
         column = pq.read_table(table, columns=[COLUMN if COLUMN in texts else texts[0]])[0]
-        return [name for name in column.to_pylist() if name]
+        return [name for name in column.cast(pa.string()).to_pylist() if name]
     except (ImageError, OSError, pa.ArrowException) as error:
         raise UsageError(f"{file.name} cannot be read as a Parquet file: {in_line(error, False)}.") from error

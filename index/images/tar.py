@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from index.errors import ImageError, RetrievalError, in_line
 from index.images.file import ImageFile, Member
+from index.images.kinds import name_kind
 
 SUFFIX = ".tar"
 LONGEST_HEADER = 1 << 20
@@ -53,7 +54,8 @@ def read_members(file: BinaryIO, read: Callable[[int], bytes]) -> Iterator[tuple
     except RetrievalError:
         raise
     except Exception as error:  # broken headers raise whatever their numbers and names are bad for
-        yield "", f"broken shard: {in_line(error, False)}"
+        file.seek(0)
+        yield "", f"broken shard: {name_kind(read(tarfile.BLOCKSIZE)) or in_line(error, False)}"
 
 
 def find_shard(path: Path) -> Path | None:

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.embedders.base import Calls, Embedder, find_fault, unit_rows
-from index.errors import BudgetError, CallError, ImageError, RetrievalError, UnansweredError
+from index.errors import BudgetError, CallError, ImageError, RefusedError, RetrievalError, UnansweredError
 from index.images.decode import Photo
 from index.parallel import RateLimit
 from index.progress import count, say
 from index.teachers.ledger import Ledger, Reserved
-from index.teachers.questions import Group, Held, Outcome, Question, Work, cut_groups
+from index.teachers.questions import Divided, Group, Held, Outcome, Question, Work, cut_groups
 from index.teachers.retry import BAD_ANSWERS, BadAnswerError, Refuse, Retry, Split, State, decide
 
 FIRST = 8  # images of the first call about several
@@ -213,6 +213,11 @@ class BudgetedTeacher(Embedder):
             self._follow(failure, questions, group, work, attempts=group.attempts)
             return
         group.attempts = 0
+        if group.of and not faults:
+            group.of.left -= len(questions)
+            group.of.largest = max(group.of.largest, len(questions))
+            if not group.of.left:  # no question was at fault, but their number
+                self._teacher.take_fewer(max(group.of.largest, self._proven))
         for question in questions:
             if fault := faults.get(question.digest):
                 work.bad[question.digest] += 1
@@ -244,10 +249,15 @@ class BudgetedTeacher(Embedder):
         elif isinstance(decision, Split):
             group.attempts = 0
             middle = len(questions) // 2
-            work.groups += [Group(questions[middle:], part=True), Group(questions[:middle], part=True)]
+            of = group.of or (Divided(len(questions)) if isinstance(failure, RefusedError) else None)
+            work.groups += [Group(part, True, of) for part in (questions[middle:], questions[:middle])]
+            if of and len(questions) > self._proven:  # others try no more either
+                self._most = min(self._most, middle)
         elif isinstance(decision, Refuse):
             times = f", {BAD_ANSWERS} times" if isinstance(failure, BadAnswerError) else ""
             group.attempts = 0
+            if group.of:  # not their number was at fault
+                self._most = self.calls.batch
             work.outcome.refused.update({q.digest: f"{failure}{times}" for q in questions})
         elif decision.reason:
             raise RetrievalError(f"{decision.reason}. {self._kept()}") from failure

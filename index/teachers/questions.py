@@ -35,11 +35,20 @@ class Outcome:
 
 
 @dataclass
+class Divided:
+    """A call that was refused, and made again in parts."""
+
+    left: int  # of its questions, without an answer yet
+    largest: int = 0  # questions of the largest part that was answered
+
+
+@dataclass
 class Group:
     """Questions that are asked together."""
 
     open: list[Question]  # those without an answer yet
     part: bool = False  # whether they are part of a larger call that was given up
+    of: Divided | None = None  # that call, if it was refused
     calls: int = 0  # how many were made about it
     attempts: int = 0  # calls in a row that brought nothing
     waited: float = 0.0  # seconds spent waiting for what others ask about

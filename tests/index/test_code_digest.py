@@ -2,7 +2,9 @@
 
 import importlib
 import sys
+from functools import partial, wraps
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -65,10 +67,40 @@ class Weights:
         return {"weight": np.full(2, self.value)}
 
 
+class Settings:
+    """As a user writes them."""
+
+    def __init__(self, value):
+        self.value, self._calls = value, []
+
+
+def doubled(function):
+    @wraps(function)
+    def wrapper(images):
+        return 2 * function(images)
+
+    return wrapper
+
+
+def tripled(function):
+    @wraps(function)
+    def wrapper(images):
+        return 3 * function(images)
+
+    return wrapper
+
+
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize(
-    "kind", [int, str, lambda i: (i, 1), lambda i: {"a": i}, lambda i: np.full(2, i), Weights]
-)
+    "kind",
+    [
+        int, str, lambda i: (i, 1), lambda i: {"a": i}, lambda i: np.full(2, i), Weights,
+        lambda i: [i], lambda i: {i}, lambda i: {"a": {"b": [i]}}, lambda i: (np.arange(5000) == 2000 * i,),
+        lambda i: [Weights(i)], lambda i: SimpleNamespace(size=i), Settings, lambda i: Path(str(i)),
+        lambda i: partial(pow, i), lambda i: (doubled, tripled)[i - 1](make),
+        lambda i: (doubled, tripled)[i - 1],
+    ],
+)  # fmt: skip
 def test_what_a_function_closes_over_or_has_by_default_counts(kind, which):
     one, same, other = (digest_function(make(kind(i))[which], "f") for i in (1, 1, 2))
     assert one == same != other

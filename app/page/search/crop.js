@@ -5,19 +5,24 @@ function makeCropper(root, changed) {
   const WHOLE = [0, 0, 1, 1], LEAST = 0.08, WIDEST = 900;
   const frame = root.querySelector('.frame'), canvas = root.querySelector('canvas'), box = root.querySelector('.box');
   const image = new Image();
-  let turn = 0, area = WHOLE, drag = null, shows = 0;
+  let picture = null, turn = 0, area = WHOLE, drag = null, shows = 0;
 
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
   const isWhole = () => area.every((edge, i) => edge === WHOLE[i]);
 
+  const load = address => new Promise((done, failed) => {
+    Object.assign(image, {onload: () => done(image), onerror: failed, src: address});
+  });
+
+  // By way of bitmaps: of an image that is drawn itself, browsers keep the pixels long after.
   function draw() {
-    const scale = Math.min(1, WIDEST / Math.max(image.naturalWidth, image.naturalHeight));
-    const width = image.naturalWidth * scale, height = image.naturalHeight * scale;
-    [canvas.width, canvas.height] = turn % 2 ? [height, width] : [width, height];
-    const pen = canvas.getContext('2d');
-    pen.translate(canvas.width / 2, canvas.height / 2);
+    const {width, height} = picture, sheet = turn % 2 ? new OffscreenCanvas(height, width) : new OffscreenCanvas(width, height);
+    const pen = sheet.getContext('2d');
+    pen.translate(sheet.width / 2, sheet.height / 2);
     pen.rotate(turn * Math.PI / 2);
-    pen.drawImage(image, -width / 2, -height / 2, width, height);
+    pen.drawImage(picture, -width / 2, -height / 2);
+    [canvas.width, canvas.height] = [sheet.width, sheet.height];
+    canvas.getContext('bitmaprenderer').transferFromImageBitmap(sheet.transferToImageBitmap());
     root.classList.toggle('wide', canvas.width > 2 * canvas.height);
   }
 
@@ -116,19 +121,25 @@ function makeCropper(root, changed) {
       ({turn, box: area} = view);
       place();
     },
-    // Show the first of these addresses that the browser can draw; each may be a promise of one, or a function.
-    async show(addresses) {
+    // Show the first of these that the browser can draw: photos, or addresses; each may be a promise of one, or a function.
+    async show(sources) {
       const mine = ++shows;
-      for (const address of addresses) {
-        const found = await (typeof address === 'function' ? address() : address);
-        if (mine !== shows) return;
-        image.src = found;
+      for (const source of sources) {
+        let next;
         try {
-          await image.decode();
+          const found = await (typeof source === 'function' ? source() : source);
+          if (mine !== shows) return;
+          const whole = await createImageBitmap(found instanceof Blob ? found : await load(found));
+          const scale = Math.min(1, WIDEST / Math.max(whole.width, whole.height));
+          next = await createImageBitmap(whole, {resizeWidth: Math.ceil(scale * whole.width), resizeQuality: 'high'});
+          whole.close();
         } catch {
           continue;
         }
-        if (mine === shows) draw();
+        if (mine !== shows) return;
+        picture?.close();
+        picture = next;
+        draw();
         return;
       }
     },

@@ -293,6 +293,8 @@ def check_factory(factory: str, dim: int) -> None:
 
 def _make(factory: str, dim: int) -> faiss.Index:
     """Make an empty index that takes vectors by their order, and can be written and read again."""
+    if found := re.search(r"[A-Za-z]+(-\d+|0+(?![\d.]))|(HNSW|NSG)1(?!\d)", factory):
+        raise RuntimeError(f"{found[0]} is too small a number")
     if factory.startswith(CODE_LISTS):
         return faiss.index_binary_factory(8 * dim, factory)
     index = faiss.index_factory(dim, factory, METRIC)

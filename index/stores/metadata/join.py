@@ -161,7 +161,10 @@ def read_rows(file: Path) -> tuple[list[str], list[list[str]]]:
     try:
         data, _ = ImageFile(file, str(file)).read()  # a pipe might never be written to
         marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = io.StringIO(data.decode("utf-16" if marked else "utf-8-sig"), newline="")
+        whole = data.decode("utf-16" if marked else "utf-8-sig")
+        if "\0" in whole:
+            raise UnicodeError
+        text = io.StringIO(whole, newline="")
         first = text.readline()
         text.seek(0)
         heads = {mark: csv.reader([first], delimiter=mark, skipinitialspace=True) for mark in SEPARATORS}
@@ -169,22 +172,24 @@ def read_rows(file: Path) -> tuple[list[str], list[list[str]]]:
         reader = csv.reader(text, delimiter=separator, skipinitialspace=True)
         header = next(reader, [])
         rows = [row for row in reader if row]
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise UsageError(
             f"{file} cannot be read as a CSV file: it is no text in UTF-8. Save it so."
         ) from error
     except (ImageError, OSError, csv.Error) as error:
         raise UsageError(f"{file} cannot be read as a CSV file: {error}.") from error
-    if header[:1] == [""] and len(header) > 1:  # of row numbers, as data frames write them
-        header, rows = header[1:], [row[1:] for row in rows]
+    for line, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise UsageError(f"{file}, row {line}, has {len(row)} fields, not {len(header)}.")
+    # Data frames write row numbers first, without a name, and spreadsheets empty columns.
+    named = [i for i, name in enumerate(header) if name or (i and any(row[i] for row in rows))]
+    if len(named) < len(header):
+        header, rows = [header[i] for i in named], [[row[i] for i in named] for row in rows]
     if PATH not in header or not all(header) or len(set(header)) < len(header):
         found = ", ".join(header)[:200] or "none"
         raise UsageError(
             f"{file} needs a header with a column `path` and other names, each once. Its header: {found}."
         )
-    for line, row in enumerate(rows, 2):
-        if len(row) != len(header):
-            raise UsageError(f"{file}, row {line}, has {len(row)} fields, not {len(header)}.")
     paths = Counter(row[header.index(PATH)] for row in rows)
     if twice := next((path for path, times in paths.items() if times > 1), None):
         raise UsageError(f"{file} has two rows for {twice}. Leave one.")

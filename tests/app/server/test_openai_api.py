@@ -99,6 +99,7 @@ def test_openai_own_client(url, student, folder, encoding):
         ({"content": iter([bytes(LIMIT), b"0"])}, 413, "at most 0.2 MB"),
         ({"json": {"input": ["aGVsbG8="], "dimensions": 4}}, 400, "dimensions must be 8"),
         ({"json": {"input": ["aGVsbG8="], "dimensions": "8.5"}}, 400, "dimensions must be 8"),
+        ({"json": {"input": ["aGVsbG8="], "dimensions": 0}}, 400, "dimensions must be 8"),
         ({"files": {"images": b"x"}, "data": {"dimensions": "16"}}, 400, "dimensions must be 8"),
         ({"files": {"others": b"x"}}, 400, "between 1 and 256"),
     ],

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from page_tools import needs_chromium
 
 from app.site.gallery import pack_rows
-from app.site.student import shorten
+from app.site.student import needs_runtime, shorten
 from distill.model.quantize import CONVERSIONS
 
 SITE = Path(__file__).parents[3] / "app" / "site"
@@ -147,6 +147,7 @@ def test_a_network_gives_what_onnx_runtime_gives(blank, tmp_path):
     photos = np.random.default_rng(1).integers(0, 256, (3, 45, 45, 3), np.uint8)
     (tmp_path / "short.onnx").write_bytes(shorten(tmp_path / "whole.onnx"))
     for name in ("whole.onnx", "halves.onnx", "short.onnx"):
+        assert not needs_runtime(tmp_path / name)
         session = onnxruntime.InferenceSession(tmp_path / name)
         wanted = np.concatenate([session.run(None, {"images": photo[None]})[0] for photo in photos])
         found = blank.evaluate(
@@ -166,6 +167,34 @@ def test_a_network_of_another_kind_is_refused(blank, tmp_path):
     file = write_embedder(tmp_path / "student.onnx")
     said = blank.evaluate(RUN, [b64encode(file.read_bytes()).decode(), [""], 32])
     assert said == "the operator AveragePool"
+    assert needs_runtime(file)
+
+
+@needs_chromium
+@pytest.mark.parametrize(
+    ("op", "options"),
+    [
+        ("Conv", {"group": 2}),
+        ("Conv", {"dilations": [2, 2]}),
+        ("Conv", {"auto_pad": "SAME_UPPER"}),
+        ("MaxPool", {"kernel_shape": [1, 1]}),
+        ("Cast", {"to": TensorProto.INT64}),
+    ],
+)
+def test_what_a_site_has_a_runtime_for_is_what_is_refused(blank, tmp_path, op, options):
+    """So that none is written, or fetched, for other students."""
+    weights = numpy_helper.from_array(np.ones((4, 8 // options.get("group", 1), 1, 1), np.float32), "weights")
+    inputs = ["floats", "weights"] if op == "Conv" else ["floats"]
+    nodes = [
+        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node(op, inputs, ["embeddings"], **options),
+    ]
+    graph = helper.make_graph(nodes, "network", [], [], [weights])
+    (file := tmp_path / "student.onnx").write_bytes(helper.make_model(graph).SerializeToString())
+    photo = b64encode(bytes(3 * 8 * 8)).decode()
+    said = blank.evaluate(RUN, [b64encode(file.read_bytes()).decode(), [photo], 8])
+    assert isinstance(said, str)
+    assert needs_runtime(file)
 
 
 def test_the_compiled_loops_are_those_of_the_source(tmp_path):

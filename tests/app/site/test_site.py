@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from conftest import picture, write_embedder
 from odd_images import encoded
+from onnx import helper, numpy_helper
 from page_tools import needs_chromium
 from PIL import Image, ImageCms
 
+from app.site import runtime
 from app.site.build import SiteOptions, build_site_by_name
 from distill.model.codes import append_codes
 from index.build.pipeline import build_by_name
@@ -161,6 +164,54 @@ def test_a_photo_finds_what_the_server_finds_and_nothing_is_sent(host, tab, buil
     tab.wait_for_selector(".large[open]")
     assert tab.inner_text(".about h2")
     assert {method for method, _ in served.asked} == {"GET"}
+    assert tab.complaints == []
+
+
+def test_pictures_of_results_are_drawn_and_let_go(host, tab, built, page_root):
+    """Of images, Chromium keeps the pixels of the last thousand."""
+    tab.goto(host(built).address)
+    choose(tab, page_root / "query.png")
+    drawn = (
+        "pictures.every(canvas => { const copy = new OffscreenCanvas(1, 1).getContext('2d');"
+        "copy.drawImage(canvas, 0, 0); return canvas.width > 1 && copy.getImageData(0, 0, 1, 1).data[3]; })"
+    )
+    tab.evaluate("() => { window.pictures = [...document.querySelectorAll('.card canvas')]; }")
+    assert tab.evaluate("pictures.length") == 24
+    until(tab, drawn)
+    tab.click(".filters summary")
+    tab.select_option(".column-value", "North")
+    until(tab, "document.querySelectorAll('.card').length === 15")
+    shown, gone = tab.evaluate(
+        "() => [true, false].map(on => pictures.filter(each => each.isConnected === on))"
+        ".map(some => some.map(each => each.width))"
+    )
+    assert (len(shown) > 9, min(shown) > 1, {*gone}) == (True, True, {1})
+
+
+def test_a_network_of_convolutions_comes_without_a_runtime(host, tab, page_root, tmp_path, monkeypatch):
+    """Which npm would fetch, and is not asked to."""
+    monkeypatch.setattr(runtime.shutil, "which", lambda name: None)
+    monkeypatch.setattr(runtime, "user_cache_path", lambda name: tmp_path / "cache")
+    file, index, site = write_embedder(tmp_path / "student.onnx"), tmp_path / "idx", tmp_path / "site"
+    model = onnx.load(file)
+    weights = np.full((3, 1, 8, 8), 1 / 64, np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weights, "mean"))
+    pool = next(node for node in model.graph.node if node.op_type == "AveragePool")
+    convolution = helper.make_node("Conv", [pool.input[0], "mean"], pool.output, group=3, strides=[8, 8])
+    pool.CopyFrom(convolution)
+    file.write_bytes(model.SerializeToString())
+    (images := tmp_path / "images").mkdir()
+    for i in range(12):
+        picture(i).save(images / f"{i:02}.png")
+    build_by_name([images], file, FolderStore(index), TeacherSpec(), "cpu", IndexOptions())
+    build_site_by_name(index, site, SiteOptions())
+    assert json.loads((site / "manifest.json").read_text())["files"].keys() == {"student", "worker"}
+    tab.goto(host(site).address)
+    found = choose(tab, page_root / "query.png")
+    searcher = open_searcher(index, with_teacher=False)
+    query = searcher.models["student"].embed([square(picture(99, 160, 120), 32)])
+    wanted = searcher.search(query, "student", 12)
+    assert found == [searcher.index.items[item].name for item, _ in wanted.hits()]
     assert tab.complaints == []
 
 
@@ -338,6 +389,15 @@ def test_a_browser_that_cannot_is_told_so(host, tab, built, page_root, tmp_path,
     tab.goto(host(site).address)
     tab.wait_for_selector(".complaint .note", timeout=20_000)
     assert said in tab.inner_text(".complaint")
+
+
+def test_a_script_that_is_missing_is_said(host, tab, built, page_root, tmp_path):
+    site = shutil.copytree(built, tmp_path / "site")
+    (site / json.loads((site / "manifest.json").read_text())["files"]["worker"]).unlink()
+    tab.goto(host(site).address)
+    tab.set_input_files(".file:not(.shot)", page_root / "query.png")
+    tab.wait_for_selector(".complaint .error")
+    assert "cannot be run. Reload the page." in tab.inner_text(".complaint")
 
 
 def test_storage_that_is_full_or_forbidden_is_said(host, tab, built, page_root, tmp_path):

@@ -22,6 +22,7 @@ from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
 from index.errors import CallError, RefusedError, TransientError, UnreachableError, UsageError
+from index.images import decode as decoding
 from index.images.decode import decode, read_photo
 from index.images.file import ImageFile
 
@@ -280,7 +281,7 @@ def test_connections_are_used_again(site, server, photos):
     assert len(server.clients) == 1
 
 
-def test_what_is_sent_in_place_of_a_file(tmp_path):
+def test_what_is_sent_in_place_of_a_file(tmp_path, monkeypatch):
     """Sideways, in a rare format or too large: an upright JPEG goes out, and its own digest with it."""
     model = EndpointEmbedder("http://127.0.0.1/v1", EmbedderOptions())
     upright = picture(3, 60, 40)
@@ -296,6 +297,10 @@ def test_what_is_sent_in_place_of_a_file(tmp_path):
         sent = Image.open(BytesIO(upload.data))
         assert (sent.format, sent.size, upload.mime) == ("JPEG", size, "image/jpeg")
         assert upload.digest == decode(upload.data, name).digest != photo.digest
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 10_000_000)  # more are written in a phone's photo
+    upright.resize((5000, 4000)).save(tmp_path / "phone.jpg")
+    sent = Image.open(BytesIO(model.prepare(read_photo(ImageFile(tmp_path / "phone.jpg", "p"), 4)).data))
+    assert sent.size == (2048, 1638)
     upright.save(
         tmp_path / "broken.png", exif=b"Exif\0\0no TIFF header"
     )  # is taken for upright, as by `decode`

@@ -346,3 +346,43 @@ def test_names_of_files_of_weights_of_any_length(name):
     tensor = numpy_helper.from_array(np.ones(1, np.float32), "t")
     onnx.external_data_helper.set_external_data(tensor, name)
     assert find_external_data(tensor.SerializeToString()) == [name]
+
+
+def test_weights_beside_links_into_a_cache_are_found(tmp_path):
+    """As a hub's cache has files: links into a folder where they are named by their content."""
+    (tmp_path / "blobs").mkdir()
+    made = onnx.load(write_network(tmp_path / "m.onnx"))
+    for i, tensor in enumerate(made.graph.initializer):
+        onnx.external_data_helper.set_external_data(tensor, f"{i}.data")
+    onnx.save(made, tmp_path / "blobs" / "m.onnx")
+    (tmp_path / "snapshot").mkdir()
+    for i, file in enumerate(sorted((tmp_path / "blobs").iterdir())):
+        file.rename(tmp_path / "blobs" / f"{i}a")
+        (tmp_path / "snapshot" / file.name).symlink_to(f"../blobs/{i}a")
+    assert len(list((tmp_path / "blobs").iterdir())) > 1
+    assert open_embedder(tmp_path / "snapshot" / "m.onnx", "cpu").dim
+
+
+@pytest.mark.parametrize(
+    ("version", "opset", "operator", "cause"),
+    [(99, 18, "Relu", "IR version"), (9, 99, "Relu", "Opset 99"), (9, 18, "Rely", "Rely")],
+)
+def test_why_a_file_cannot_be_run_is_said(tmp_path, version, opset, operator, cause):
+    put, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, 8, 8]) for name in "xy")
+    graph = helper.make_graph([helper.make_node(operator, ["x"], ["y"])], "g", [put], [out])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=version)
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    with pytest.raises(UsageError, match=rf"is not an ONNX model that can be run: .*{cause}"):
+        open_embedder(tmp_path / "m.onnx", "cpu")
+
+
+@pytest.mark.parametrize("kind", [".feather", ".mat", ".gguf", ".keras", ".tar"])
+def test_files_of_other_kinds_say_what_would_be_taken(tmp_path, kind):
+    (tmp_path / f"m{kind}").write_bytes(b"x")
+    with pytest.raises(UsageError, match="Give an ONNX file"):
+        open_embedder(tmp_path / f"m{kind}", "cpu")
+
+
+def test_only_tokens_have_one_of_their_class(tmp_path):
+    with pytest.raises(UsageError, match=r"answers with \(1, 3\), which has no cls token"):
+        open_embedder(write_foreign(tmp_path / "m.onnx"), "cpu", EmbedderOptions(pool="cls"))

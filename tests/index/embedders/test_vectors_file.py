@@ -199,6 +199,8 @@ def test_columns_as_others_write_them(folder, tmp_path, ids, kind):
         (["[1.0]", "[2.0]"], "type string"),
         ([b"\0\0\0\1", b"\0\0\0\2"], "type binary"),
         ([[[1.0]], [[2.0]]], r"type list<.*list"),
+        ([[True], [False]], r"type list<.*bool"),
+        (pa.array([[], None], pa.list_(pa.float32())), "all empty"),
     ],
 )
 def test_vectors_that_are_no_lists_of_numbers_are_named_by_their_type(tmp_path, column, named):
@@ -305,3 +307,29 @@ def test_numbers_of_sixteen_bits_and_tensors(tmp_path):
     tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(rows(2))
     pq.write_table(pa.table({"ids": ["a", "b"], "vectors": tensors}), tmp_path / "t.parquet")
     np.testing.assert_array_equal(open_embedder(tmp_path / "t.parquet")._vectors, rows(2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "lacking"),
+    [(pa.list_(pa.float32()), []), (pa.large_list(pa.float16()), []), (pa.list_(pa.float64(), 5), None)],
+    ids=str,
+)
+def test_an_image_with_an_empty_vector_has_none(folder, tmp_path, kind, lacking):
+    files = find_images([folder])
+    vectors = [*rows(12)[:11].astype(np.float16), lacking]
+    table = pa.table({"ids": [file.name for file in files], "vectors": pa.array(vectors, kind)})
+    pq.write_table(table, tmp_path / "v.parquet")
+    model = open_embedder(tmp_path / "v.parquet", options=EmbedderOptions(allow_missing=True))
+    assert model.find_missing(files) == {11: "no vector in v.parquet"}
+    assert model.dim == 5
+
+
+def test_why_a_vector_is_of_no_use_is_said(folder, path, recwarn):
+    huge = rows(12).astype(np.float64)
+    huge[3:5] = 1e300
+    np.savez(path.with_suffix(".npz"), ids=[file.name for file in find_images([folder])], vectors=huge)
+    with pytest.raises(
+        UsageError, match=r"2 of 12 .* \(vectors\.npz answered with a vector that is not finite"
+    ):
+        open_embedder(path.with_suffix(".npz")).find_missing(find_images([folder]))
+    assert not recwarn

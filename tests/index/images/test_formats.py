@@ -1,7 +1,9 @@
 """What docs/formats.md says of photos, sources and tables, row by row."""
 
+import bz2
 import gzip
 import logging
+import lzma
 import re
 import unicodedata
 from codecs import BOM_UTF16_LE
@@ -84,7 +86,8 @@ def test_a_row(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplo
 
 def test_extensions_are_those_of_the_formats() -> None:
     names = next(iter(ROWS)).replace("JPEG 2000", "jp2").lower().split(", ")
-    others = {".jpg", ".jpe", ".jfif", ".mpo", ".tif", ".j2k", ".jpx", ".apng"}
+    others = {".jpg", ".jpe", ".jfif", ".mpo", ".tif", ".apng", ".avifs", ".pfm"}
+    others |= {".j2k", ".j2c", ".jpc", ".jpf", ".jpx"}
     assert {f".{name}" for name in names} | others == EXTENSIONS
     assert not EXTENSIONS & (UNREAD | HEIC)
 
@@ -172,6 +175,7 @@ def _() -> None:
     is_refused(tiff(GREY.astype(np.float32), 3), "where 0 to 1 is expected")
     is_refused(tiff(GREY.astype(np.int16), 2), "signed numbers")
     is_refused(tiff(GREY.astype(np.uint32), 1), "next to black")
+    is_refused(tiff(DEEP >> 4, 1), "next to black")
 
 
 @row("TIFF of 16-bit colour")
@@ -198,6 +202,10 @@ def _(tmp_path: Path, said: Any) -> None:
 def _() -> None:
     is_refused(b"<!DOCTYPE html><p>", "a web page")
     is_refused(b"PK\3\4", "a zip archive")
+    is_refused(b'{"error": 404}', "text, as a server answers")
+    is_refused(b"%PDF", "a PDF")
+    is_refused(b"\0\0\0\x18ftypmp42", "a video")
+    is_refused(bytes(99), "zeros")
     is_refused(gzip.compress(b"x"), "compressed by gzip")
     is_refused(b"version https://git-lfs.github.com/spec/v1", "git lfs pull")
 
@@ -233,6 +241,13 @@ def _(tmp_path: Path, said: Any) -> None:
     assert "1 hidden files" in said.text
 
 
+@row("videos, archives")
+def _(tmp_path: Path, said: Any) -> None:
+    assert found(photos(tmp_path, "a.png", "b.mp4", "c.tar", "d")) == ["a.png"]
+    for line in ("1 videos", "1 archives: name a .tar itself to take it", "1 files without an extension"):
+        assert line in said.text
+
+
 @row("members of one name")
 def _(tmp_path: Path, said: Any) -> None:
     (file,) = find_images([write_shard(tmp_path / "s.tar", [("a.png", png(1)), ("a.png", png(2))])])
@@ -253,27 +268,35 @@ def _(tmp_path: Path) -> None:
     (tmp_path / "s.tar.gz").write_bytes(gzip.compress((tmp_path / "s.tar").read_bytes()))
     (file,) = find_images([tmp_path / "s.tar.gz"])
     is_refused(file.read()[0], "a shard is read as .tar")
+    for how in (gzip.compress, bz2.compress, lzma.compress):
+        (tmp_path / "t.tar").write_bytes(how((tmp_path / "s.tar").read_bytes()))
+        assert "compressed by " in find_images([tmp_path / "t.tar"])[0].fault
 
 
 @row("a `.txt` list")
 def _(tmp_path: Path) -> None:
     photos(tmp_path, "a.png", "ü.png")
-    for data in ("a.png\r\nü.png".encode(), BOM_UTF16_LE + "a.png\nü.png\n".encode("utf-16-le")):
+    wide = "a.png\nü.png\n".encode("utf-16-le")
+    for data in ("a.png\r\nü.png".encode(), "a.png\rü.png\r".encode(), BOM_UTF16_LE + wide):
         (tmp_path / "l.txt").write_bytes(data)
         assert found(tmp_path / "l.txt") == ["a.png", "ü.png"]
+    (tmp_path / "l.txt").write_bytes(wide)
+    with pytest.raises(UsageError, match="no list in UTF-8"):
+        found(tmp_path / "l.txt")
 
 
 @row("`./a.png`")
 def _(tmp_path: Path) -> None:
-    photos(tmp_path, "a.png", "a/b.png", "c\\d.png")
-    (tmp_path / "l.txt").write_text("./a.png\na\\b.png\nc\\d.png\n")
-    assert found(tmp_path / "l.txt") == ["a.png", "a/b.png", "c\\d.png"]
+    photos(tmp_path, "a.png", "a/b.png", "c\\d.png", decomposed := unicodedata.normalize("NFD", "ü.png"))
+    (tmp_path / "l.txt").write_text("./a.png\na\\b.png\nc\\d.png\nü.png\n", encoding="utf-8")
+    assert found(tmp_path / "l.txt") == ["a.png", "a/b.png", "c\\d.png", decomposed]
 
 
 @row("a `.parquet` list")
 def _(tmp_path: Path) -> None:
     photos(tmp_path, "a.png")
-    for kind in (pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())):
+    texts = pa.string(), pa.large_string(), pa.string_view(), pa.binary()
+    for kind in (*texts, pa.dictionary(pa.int32(), pa.string())):
         pq.write_table(pa.table({"path": pa.array(["a.png"], kind)}), tmp_path / "l.parquet")
         assert found(tmp_path / "l.parquet") == ["a.png"]
 
@@ -342,7 +365,7 @@ def _(tmp_path: Path) -> None:
 
 @row("a first column without")
 def _(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text(",path,n\n0,a.png,1\n")
+    (tmp_path / "t.csv").write_text(",path,n,\n0,a.png,1,\n")
     assert join_metadata(tmp_path / "t.csv", [[("/p/a.png", "a.png")]]).table.column_names == ["path", "n"]
 
 

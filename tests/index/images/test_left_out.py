@@ -3,10 +3,12 @@ from pathlib import Path
 
 import pytest
 from conftest import png, write_shard
+from PIL import Image
 
 from index.errors import UsageError
 from index.images import left_out
-from index.images.left_out import LeftOut
+from index.images.decode import FORMATS
+from index.images.left_out import EXTENSIONS, HEIC, LeftOut
 from index.images.sources import find_images
 
 
@@ -134,3 +136,20 @@ def test_a_photo_that_is_named_itself_is_taken_whatever_is_excluded(tmp_path: Pa
     assert [file.name for file in find_images([tmp_path / "a.png"], ["*.png"])] == ["a.png"]
     with pytest.raises(UsageError, match=r"No image in .* Left out: 1 by --exclude \*\.png"):
         find_images([tmp_path], ["*.png"])
+
+
+@pytest.mark.parametrize("kind", ["folder", "shard"])
+def test_videos_archives_and_files_without_an_extension_are_counted(tmp_path: Path, said, kind: str):
+    names = ["a.png", "clip.MOV", "b.mp4", "more.tar", "c.tar.gz", "d.zip", "photo", ".hidden", "notes.txt"]
+    source = photos(tmp_path / "root", *names)
+    if kind == "shard":
+        source = write_shard(tmp_path / "s.tar", [(name, png(1)) for name in names])
+    assert len(found(source)) == 1
+    (line,) = said.messages
+    parts = "2 videos", "3 archives: name a .tar itself to take it", "1 files without an extension"
+    assert sorted(line.removeprefix("left out: ").split("; ")) == sorted(parts)
+
+
+def test_all_extensions_are_taken_that_pillow_knows_of_the_formats():
+    known = {name for name, kind in Image.registered_extensions().items() if kind in FORMATS}
+    assert known <= EXTENSIONS | HEIC

@@ -90,6 +90,7 @@ def test_a_large_jpeg_is_read_if_it_is_decoded_small_row_by_row(monkeypatch: pyt
     photo = decode(encoded("JPEG", image), "x", side=40)
     assert (photo.width, photo.height) == (320, 160)
     assert photo.image.size == (80, 40)
+    assert decode(encoded("JPEG", image), "x", side=160).image.size == (160, 80)  # by half, if need be
     for data, side in (
         (encoded("JPEG", image), None),  # decoded whole
         (encoded("JPEG", image, progressive=True), 40),  # all of it is kept in memory meanwhile
@@ -131,12 +132,26 @@ def test_colour_of_sixteen_bits_looks_like_what_it_shows():
         (tiff((DEEP.astype(int) - 32768).astype(np.int16), 2), "signed"),
         (tiff(GREY.astype(np.int32), 2), "signed"),
         (tiff(GREY.astype(np.uint32), 1), "next to black"),
+        (tiff(DEEP >> 4, 1), "16-bit numbers of at most 36.., which is next to black"),
+        (encoded("PNG", Image.fromarray(DEEP >> 4)), "next to black"),
         (tiff(GREY.astype(np.float32), 3), "floats from"),
         (tiff(np.full((8, 8), np.nan, np.float32), 3), "floats from nan"),
         (tiff(np.moveaxis(COLOUR, 2, 0).copy(), 1, photometric=2, planar=2), "planes"),
     ],
-    ids="int16 int32 small-uint32 float255 nan planar16".split(),
+    ids="int16 int32 small-uint32 12-bit-tiff 12-bit-png float255 nan planar16".split(),
 )
 def test_numbers_that_do_not_tell_what_is_white_are_refused(data: bytes, reason: str):
     with pytest.raises(ImageError, match=reason):
         decode(data, "x")
+
+
+def test_a_jpeg_of_twelve_bits_is_said_to_be_one():
+    data = encoded("JPEG")
+    frame = data.index(b"\xff\xc0")
+    with pytest.raises(ImageError, match=r"broken image: .*12"):
+        decode(data[: frame + 4] + b"\x0c" + data[frame + 5 :], "x")
+
+
+def test_grey_of_sixteen_bits_may_be_dark_or_black():
+    for numbers in (DEEP >> 3, np.zeros_like(DEEP)):
+        assert np.abs(pixels(tiff(numbers, 1))[..., 0] - numbers // 257).max() <= 1

@@ -4,6 +4,7 @@ import os
 import socket
 import tarfile
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,8 +131,36 @@ def test_a_list_of_half_a_letter_is_a_usage_error(tmp_path: Path):
         find_images([tmp_path / "list.txt"])
 
 
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+def test_a_list_may_write_accents_and_slashes_otherwise(tmp_path: Path, stored: str, written: str):
+    name = unicodedata.normalize(stored, "ü/é.png")
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_bytes(png(1))
+    asked = unicodedata.normalize(written, "ü\\é.png")
+    (tmp_path / "list.txt").write_text(f"./{asked}\n{asked}\ngone/é.png\n", encoding="utf-8")
+    files = find_images([tmp_path / "list.txt"])
+    assert [file.name for file in files] == [name, "gone/é.png"]
+    assert files[0].read()[0] == png(1)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_of_a_list_end_as_any_system_ends_them(folder: Path, tmp_path: Path, end: str):
+    (tmp_path / "list.txt").write_bytes(f"images/0.png{end}images/1.png{end}".encode())
+    assert names(tmp_path / "list.txt") == ["images/0.png", "images/1.png"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_list_in_utf_16_without_its_mark_is_a_usage_error(tmp_path: Path, encoding: str):
+    (tmp_path / "list.txt").write_text("a.png\n", encoding=encoding)
+    with pytest.raises(UsageError, match="no list in UTF-8, or in UTF-16 with its mark"):
+        find_images([tmp_path / "list.txt"])
+
+
 @pytest.mark.parametrize(
-    "kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())], ids=str
+    "kind",
+    [pa.large_string(), pa.string_view(), pa.binary(), pa.dictionary(pa.int32(), pa.string())],
+    ids=str,
 )
 def test_a_parquet_list_may_store_its_texts_in_other_ways(folder: Path, tmp_path: Path, kind: pa.DataType):
     column = pa.array(["images/0.png", None, "images/2.png"], pa.string()).cast(kind)
@@ -157,11 +186,13 @@ def test_a_parquet_list_has_a_column_of_paths(folder: Path, tmp_path: Path, colu
 
 def test_lists_that_are_none_are_usage_errors(tmp_path: Path):
     pq.write_table(pa.table({"a": ["x"], "b": ["y"]}), tmp_path / "two.parquet")
+    pq.write_table(pa.table({"path": [1]}), tmp_path / "numbers.parquet")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and no more")
     os.mkfifo(tmp_path / "pipe.txt")
     os.mkfifo(tmp_path / "pipe.parquet")
     for name, message in [
-        ("two.parquet", "needs a column 'path'"),
+        ("two.parquet", r"needs a column 'path' .* It has a \(string\), b \(string\)"),
+        ("numbers.parquet", r"It has path \(int64\)"),
         ("broken.parquet", "cannot be read"),
         ("pipe.txt", "a pipe"),
         ("pipe.parquet", "a pipe"),

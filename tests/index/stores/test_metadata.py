@@ -183,10 +183,16 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path, paths, text, complaint):
         join_metadata(written(tmp_path, text), items(paths))
 
 
+def test_columns_that_a_spreadsheet_left_empty_are_left_out(tmp_path, paths):
+    joined = join_metadata(written(tmp_path, ",path,,n,\n0,a/1.jpg,,1,\n1,a/2.jpg,,2,\n"), items(paths))
+    assert joined.table.column_names == ["path", "n"]
+
+
 def test_a_file_that_is_no_table_is_refused(tmp_path, paths):
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "wide.csv").write_text("path,n\n", encoding="utf-16-le")
     os.mkfifo(tmp_path / "pipe.csv")
-    for name in ("b.csv", "missing.csv", "pipe.csv"):
+    for name in ("b.csv", "wide.csv", "missing.csv", "pipe.csv"):
         with pytest.raises(UsageError, match=f"{name} cannot be read"):
             join_metadata(tmp_path / name, items(paths))
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import picture
-from fastapi import HTTPException, Response
-from teacher_server import EVERY, TeacherServer, ask_everything, serving
+from fastapi import HTTPException, Request, Response
+from teacher_server import EVERY, TeacherServer, ask_everything, read_request, serving
 
 import index.teachers.client
 import index.teachers.retry
@@ -538,3 +538,52 @@ def test_a_model_that_was_replaced_is_noticed(tmp_path, teacher, options, budget
         elif budget == 14:
             ask_all(files, changed)
             assert len(changed.ledger) == 12
+
+
+@pytest.mark.parametrize("probe", [True, False])
+def test_weights_that_a_callable_reads_and_that_changed_are_noticed(tmp_path, probe):
+    """Its key covers code alone."""
+    code = (
+        "import numpy as np\nfrom pathlib import Path\nHERE = Path(__file__).parent\n"
+        "def f(images):\n    w = np.load(HERE / 'w.npy')\n"
+        "    return [np.asarray(image).mean(axis=(0, 1)) @ w for image in images]\n"
+    )
+    (tmp_path / "reading.py").write_text(code)
+    files, weights = pool(tmp_path, 12), np.eye(3)
+    for some in (6, 12):
+        np.save(tmp_path / "w.npy", weights)
+        paid = spec(f"{tmp_path}/reading.py:f", tmp_path, 20, probe=probe).open("cpu")
+        if some == 12 and probe:
+            with pytest.raises(RetrievalError, match=r"answers otherwise about 0\.png than before"):
+                ask_all(files, paid)
+        else:
+            ask_all(files[:some], paid)
+            assert paid.ledger.spent == some
+        weights = -weights
+
+
+@pytest.mark.parametrize(("most", "status"), [(1, 400), (1, 422), (4, 413)])
+def test_an_endpoint_that_refuses_large_calls_is_soon_asked_small_ones(tmp_path, teacher, most, status):
+    """In later runs from the start; one image that is refused by itself teaches nothing."""
+    refused: list[int] = []
+
+    class Small(TeacherServer):
+        async def answer(self, request: Request):
+            images, _ = await read_request(request)
+            if len(images) > most or content_digest(images[0]) == bad:
+                refused.append(len(images))
+                return Response("no", status)
+            return await super().answer(request)
+
+    files, server = pool(tmp_path, 40), Small(teacher)
+    bad = content_digest(files[20].read()[0])
+    with serving(server) as url:
+        paid = spec(url, tmp_path, 60, batch=16).open("cpu")
+        ask(files[:35], paid)
+        assert (len(paid.ledger), paid.ledger.spent) == (34, 34)
+        assert sum(refused) <= 40
+        refused.clear()
+        paid.ledger.close()
+        again = spec(url, tmp_path, 60, batch=16).open("cpu")
+        ask(files[35:], again)
+        assert (len(again.ledger), refused) == (39, [])

@@ -27,7 +27,8 @@ SERVED = (
 REFUSED = (
     "LSH LSHrt ITQ8,LSH IVF4,ITQ8 IVF4,LSH IDMap,Flat IDMap2,Flat IDMap,IVF4,Flat IMI2x2,Flat IVF4,PQ4+4 "
     "IVF900,Flat PQ5 PCA99,Flat ZnLattice2x5_3 HNSW8_FlatPanorama Residual16,PQ4 NNDescent8 FlatPanorama "
-    "IVF4_NSG4,Flat IVF4(PCA8),Flat IVF4(ITQ8),Flat"
+    "IVF4_NSG4,Flat IVF4(PCA8),Flat IVF4(ITQ8),Flat "
+    "IVF0,Flat PQ0 PQ4x0 PCA0,Flat RR0,Flat IVF-4,Flat"
 ).split()
 
 
