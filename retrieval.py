@@ -14,9 +14,8 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from index.arguments import call
+from index.arguments import call, in_python
 from index.errors import BudgetError, ImageError, RetrievalError, UsageError
-from index.python_words import in_python
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

@@ -13,7 +13,7 @@ from index.images.decode import Photo, read_photo
 from index.images.file import ImageFile
 from index.images.left_out import EXTENSIONS
 from index.progress import printable, say
-from index.rankers.again import FIRST
+from index.rankers.asking import FIRST
 from index.rankers.registry import RankerSpec
 from index.search import RERANK, Searcher, open_searcher
 from index.stores.filters import Filter

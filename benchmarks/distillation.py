@@ -43,8 +43,7 @@ from index.embedders.registry import open_embedder
 from index.evaluation.evaluate import read_labels
 from index.evaluation.metrics import average_precision, overlap_at_k, rank, recall_at_k
 from index.images.decode import Photo, with_pixels
-from index.images.digests import digest_pool
-from index.images.file import ImageFile
+from index.images.file import ImageFile, digest_pool
 from index.images.sources import find_images
 from index.progress import progress
 from index.teachers.ledger import Ledger

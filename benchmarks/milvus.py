@@ -27,8 +27,8 @@ from index.stores.milvus.client import (
     Client,
     as_property,
     as_row,
-    collection_name,
     create_collection,
+    name_collections,
 )
 from index.stores.milvus.store import MilvusIndex, MilvusSpace, search_params
 from index.stores.milvus.writer import MOST_ROWS, MilvusWriter
@@ -42,7 +42,7 @@ MATCH = 1e-5  # scores so near are equal
 
 def make(client: Client, space: Space) -> MilvusIndex:
     """Make an empty gallery of one space."""
-    name = collection_name(client.address.name, space.key, "student", space.key)
+    name = name_collections(client.address.name, {"student": space})["student"]
     client.drop_collection(name)
     manifest = Manifest(FORMAT, 0, "", [], 0, 0, 0, None, {}, {"student": space})
     create_collection(client, name, space, as_property(manifest, []))

@@ -23,8 +23,8 @@ from distill.ranking.learn import PULLS, TEMPERATURE, Answered, Loss, fit, learn
 from distill.ranking.lists import plan_lists
 from index.evaluation.evaluate import Labelled, read_labels
 from index.evaluation.metrics import average_precision, overlap_at_k
-from index.images.digests import digest_pool
-from index.rankers.asked import key_of
+from index.images.file import digest_pool
+from index.rankers.asking import key_of
 from index.rankers.base import SHOWN, Rows, to_row
 from index.vectors import scale_to_unit
 

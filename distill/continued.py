@@ -14,19 +14,18 @@ import numpy as np
 from safetensors.torch import load_file
 
 from distill.ask import TeacherAnswers, consult
-from distill.former import Former
+from distill.fit import Former
 from distill.options import VARIANTS, Options, Target
 from distill.pipeline import WEIGHTS, Distilled, make_student, read_student_pool, start
 from distill.pool import MOST, Pool
 from distill.report.report import read_run
-from distill.training.distributed import on_first
+from distill.training.device import on_first
 from index.build.taught import TAUGHT, Taught
 from index.embedders.base import AbsentEmbedder, Embedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import is_file_spec
 from index.errors import RetrievalError, UsageError
-from index.images.digests import digest_pool
-from index.images.file import ImageFile
+from index.images.file import ImageFile, digest_pool
 from index.images.sources import Source, find_images
 from index.progress import count, say
 from index.teachers.cost import Bill, make_bill

@@ -1,5 +1,9 @@
-"""Fit a student: place the images of a pool in its space, and train it to put them there."""
+"""Fit a student: place the images of a pool in its space, and train it to put them there.
 
+It may take over from the student before it weights to start from, and a space to stay in.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -7,22 +11,47 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
+from torch import Tensor
 
 from distill.ask import TeacherAnswers
-from distill.examples import Examples, gather
-from distill.former import Former
 from distill.model.backbone import Backbone, create_backbone
 from distill.model.student import Student
 from distill.options import FEWEST, Options
 from distill.placement import Placement, place
-from distill.pool import Pool
+from distill.pool import Examples, Pool, gather
 from distill.report.held_out import POOL_PHOTOS, QUERY_PHOTOS, HeldOut, search_with_teacher
 from distill.shrinking.shrink import Shrinking, match_widths
 from distill.training.checkpoint import Checkpoint, Progress
 from distill.training.loop import agreement_before, train_student
 from distill.training.recipes import Recipe, steps_for
 from distill.training.views import center_crop
+from index.embedders.teacher_space import TeacherSpace
 from index.errors import RetrievalError, UsageError
+
+
+@dataclass(frozen=True)
+class Former:
+    """The student that a new one takes the place of."""
+
+    key: str  # its embedder's key
+    rows: NDArray[np.int64]  # `(n,)` places, in the pool of the new student, of photos that it embedded
+    vectors: NDArray[np.float32]  # `(n, dim)` float32, its vectors of them, unit rows
+    # State of its network to start from; None starts where every student does
+    weights: Mapping[str, Tensor] | None = None
+
+    def align(self, placement: Placement) -> Placement:
+        """Turn all places as one, so that those of its photos come nearest to its vectors.
+
+        A turn changes no similarity among the places: the new student ranks as it would have. That its
+        vectors can also be compared with the former one's costs nothing (orthogonal Procrustes, Schönemann
+        1966).
+        """
+        left, _, right = np.linalg.svd(placement.rows[self.rows].T @ self.vectors)
+        turn = (left @ right).astype(np.float32)
+        space = placement.space
+        return replace(
+            placement, rows=placement.rows @ turn, space=TeacherSpace(space.mean, turn.T @ space.components)
+        )
 
 
 def open_backbone(options: Options) -> Backbone:

@@ -5,8 +5,7 @@ from threading import Lock
 
 from index.errors import ImageError
 from index.images.decode import Photo, decode_file
-from index.images.digests import digest_pool
-from index.images.file import ImageFile
+from index.images.file import ImageFile, digest_pool
 
 ROOM = 1 << 29  # bytes of photos that are kept
 

@@ -14,21 +14,18 @@ from lightning_fabric import Fabric
 from safetensors.torch import save
 
 from distill.ask import TeacherAnswers, consult
-from distill.fit import aim, as_shown, build_student, fit_student, open_backbone
-from distill.former import Former
-from distill.helpers import open_helpers
+from distill.fit import Former, aim, as_shown, build_student, fit_student, open_backbone
 from distill.model import quantize
 from distill.model.codes import PHOTOS, VIEWED, append_codes
 from distill.model.export import check_parity, count_parameters, describe_file, export_onnx
 from distill.model.trial import try_out
 from distill.options import Options, check_bits
-from distill.pool import MOST, Pool, read_pool
-from distill.report.cost import reckon, seconds_per_image, weigh
+from distill.pool import MOST, Pool, open_helpers, read_pool
+from distill.report.cost import reckon, seconds_per_image
 from distill.report.held_out import HeldOut, search_again
 from distill.report.report import judge, judge_asking, read_run, write_report, write_run
 from distill.training.checkpoint import Checkpoint
-from distill.training.device import keep_freed_memory, open_fabric
-from distill.training.distributed import on_first
+from distill.training.device import keep_freed_memory, on_first, open_fabric
 from distill.training.views import stored_side
 from index.build.taught import TAUGHT, Taught
 from index.embedders.base import Embedder, embed_many
@@ -281,7 +278,7 @@ def _describe(
             "name": teacher.name,
             "key": teacher.key,
             "dim": answered.vectors.shape[1],
-            "megabytes": weigh(teacher),
+            "megabytes": teacher.megabytes,
             "remarks": teacher.remarks,
             "ranker": dict(teacher.ranker),
             "spec": teacher.spec,

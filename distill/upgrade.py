@@ -7,13 +7,13 @@ import numpy as np
 
 from distill.ask import TeacherAnswers, consult
 from distill.continued import keep_what_it_is
-from distill.former import Former
+from distill.fit import Former
 from distill.options import Options
 from distill.pipeline import STUDENT, Distilled, make_student, read_student_pool, start
 from distill.pool import MOST, Pool
 from distill.report.report import RUN, read_run
 from distill.selection import sample_pool
-from distill.training.distributed import on_first
+from distill.training.device import on_first
 from index.build.rewrite import replace_student
 from index.embedders.base import Embedder
 from index.embedders.onnx import OnnxEmbedder

@@ -17,20 +17,21 @@ U = TypeVar("U")
 
 
 def bounded_map(
-    pool: ThreadPoolExecutor, work: Callable[[T], U], things: Iterable[T], ahead: int
+    work: Callable[[T], U], things: Iterable[T], ahead: int, threads: int = WORKERS
 ) -> Iterator[U]:
-    """Map in order like `map`, with at most `ahead` results waiting: memory stays constant."""
+    """Map in order like `map`, in threads, with at most `ahead` results waiting: memory stays constant."""
     waiting: deque[Future[U]] = deque()
-    try:
-        for thing in things:
-            waiting.append(pool.submit(work, thing))
-            if len(waiting) >= ahead:
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for thing in things:
+                waiting.append(pool.submit(work, thing))
+                if len(waiting) >= ahead:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 class RateLimit:

@@ -10,7 +10,7 @@ from time import perf_counter
 import numpy as np
 
 from index.embedders.base import Embedder, embed_checked
-from index.embedders.codes import open_student
+from index.embedders.onnx import open_student
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import is_file_spec
 from index.embedders.teacher_space import TEACHER_SPACE, TeacherSpace
@@ -18,7 +18,7 @@ from index.errors import UsageError
 from index.feedback import Examples, as_floats, rocchio
 from index.images.decode import Photo
 from index.images.sources import image_at
-from index.rankers.again import FIRST, Reranker
+from index.rankers.asking import FIRST, Reranker
 from index.rankers.registry import RankerSpec
 from index.stores.base import Searchable, Store
 from index.stores.filters import Filter

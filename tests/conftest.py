@@ -52,7 +52,7 @@ def known(files: Sequence[Sequence[tuple[str, str]]], table: pa.Table | None = N
     batch = pa.RecordBatch.from_pylist(rows, ITEM_SCHEMA)
     batches = [batch.slice(start, ROWS) for start in range(0, len(rows), ROWS)]
     made = None if table is None else encode(table, list_files(Items(batches)))
-    return Metadata(lambda: batches, len(files), made)
+    return Metadata(lambda: batches, [len(files)], [] if made is None else [made])
 
 
 @pytest.fixture(scope="session")

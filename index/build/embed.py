@@ -5,7 +5,6 @@ embedding want the same cores, they are all kept busy.
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from threading import BoundedSemaphore
@@ -77,11 +76,10 @@ def embed_files(
     remaining = iter(files)
     chunks = iter(lambda: list(islice(remaining, size)), [])
     data = total = 0.0
-    with ThreadPoolExecutor(workers) as pool:
-        for embedded, reading, embedding in bounded_map(pool, work, chunks, ahead=workers + 1):
-            data += reading
-            total += reading + embedding
-            yield replace(embedded, waiting=data / total)
+    for embedded, reading, embedding in bounded_map(work, chunks, workers + 1, workers):
+        data += reading
+        total += reading + embedding
+        yield replace(embedded, waiting=data / total)
 
 
 def _prepare(

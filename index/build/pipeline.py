@@ -20,8 +20,7 @@ from index.build.journal import Journal
 from index.build.ray import RayCluster, open_cluster
 from index.build.taught import TAUGHT, Taught
 from index.embedders.base import Embedder
-from index.embedders.codes import open_student
-from index.embedders.onnx import OnnxEmbedder
+from index.embedders.onnx import OnnxEmbedder, open_student
 from index.embedders.openvino import choose_runtime
 from index.embedders.teacher_space import TEACHER_SPACE, TeacherSpace
 from index.errors import RetrievalError

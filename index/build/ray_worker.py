@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from index.build.embed import Embedded, embed_files
 from index.embedders.base import Embedder
-from index.embedders.codes import bits_of, open_student
+from index.embedders.onnx import bits_of, open_student
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
 from index.errors import ImageError, RetrievalError, in_line

@@ -3,13 +3,15 @@
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from math import inf
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from index.build.former import FormerIndex, is_former
 from index.build.journal import Journal
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError, RetrievalError, UsageError
@@ -17,11 +19,12 @@ from index.images.remote import is_address
 from index.images.sources import image_at
 from index.io import explain_disk
 from index.progress import say
-from index.stores.folder import Index
+from index.stores.folder import FORMER, MANIFEST, Index, read_manifest
 from index.stores.folder_writer import IndexWriter, remove_old
 from index.stores.options import SearchTarget
-from index.stores.records import CHUNK, Item
+from index.stores.records import CHUNK, Failure, Item
 from index.stores.registry import open_store
+from index.stores.tables import as_item
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,34 @@ def _rewriting(index: Index) -> Iterator[IndexWriter]:
             yield writer
 
 
+def is_former(path: Path) -> bool:
+    """Whether a folder is an index of the format before; UsageError if it is a damaged one."""
+    return (path / MANIFEST).is_file() and read_manifest(path).format == FORMER
+
+
+class FormerIndex(Index):
+    """An index folder of the format before."""
+
+    formats = (FORMER,)
+
+    def iter_items(self) -> Iterator[Item]:
+        """Read the gallery in bounded memory, by rising id."""
+        with pq.ParquetFile(self._file("items.parquet")) as table:
+            for batch in table.iter_batches():
+                yield from map(as_item, batch.to_pylist())
+
+    @cached_property
+    def failures(self) -> list[Failure]:  # type: ignore[override]
+        """The images that were refused."""
+        return [Failure(**row) for row in pq.read_table(self._file("errors.parquet")).to_pylist()]
+
+    @property
+    def tables(self) -> list[pa.Table]:
+        """What was known of the files, as `index.stores.metadata.join.Joined.table`."""
+        name = "metadata.parquet"
+        return [pq.read_table(self._file(name))] if name in self.manifest.files else []
+
+
 def _convert(former: FormerIndex) -> Compacted:
     """Write the tables again, and link all else."""
     before, manifest = _bytes_in(former.path), former.manifest
@@ -122,8 +153,7 @@ def _present_items(index: Index, kept: "array[int]") -> Iterator[Item]:
         present = [file for file in item.files if _is_there(file.path)]
         if present:
             kept.append(i)
-            first, *copies = present
-            yield replace(item, **vars(first), copies=tuple(copies))
+            yield item.in_files(present)
 
 
 def _is_there(location: str) -> bool:

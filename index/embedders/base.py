@@ -40,6 +40,7 @@ class Embedder(ABC):
     unit = "image"  # what it is asked about, for messages
     remarks = ""  # to say at the end of a command, such as what was assumed
     ranker: Mapping[str, Any] = MappingProxyType({})  # `Ranker.facts`, if it learnt from the orders of one
+    megabytes: float | None = None  # of its files, where that is known
     key: str  # identity: two embedders with one key give the same vectors
     name: str  # what to call it in messages
     spec: str  # what `open_embedder` opens it by,
@@ -145,9 +146,8 @@ class AbsentEmbedder(Embedder):
         ranker: Mapping[str, Any],
         megabytes: float | None = None,
     ) -> None:
-        self.megabytes = megabytes  # of its file, if that was known
         self.key, self.name, self.dim, self.spec, self.options = key, name, dim, spec, options
-        self.ranker = ranker
+        self.ranker, self.megabytes = ranker, megabytes
 
     def prepare(self, photo: Photo) -> Any:
         """Raise ImageError."""

@@ -1,4 +1,4 @@
-"""What all ONNX models share, and ONNX files of ours."""
+"""What all ONNX models share, and ONNX files of ours, with vectors or with binary codes beside them."""
 
 import math
 import re
@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.device import CPU, CUDA, assert_provider, choose_provider, count_gpus
-from index.embedders.base import Calls, Embedder
+from index.embedders.base import Calls, Embedder, unit_rows
 from index.embedders.options import EmbedderOptions
 from index.errors import UsageError, in_line, needs
 from index.images.decode import Photo, square
 from index.images.file import readable
 from index.io import content_digest, file_digest
 from index.parallel import CORES
+from index.vectors import CODES, UNIT_FLOATS
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     Opened = tuple[bytes, ort.InferenceSession]  # the bytes of a file, and what runs it
 
 
+BITS, ORDER = "retrieval.bits", "retrieval.bit_order"  # of the codes, in the metadata of the file
+LITTLE = "little"  # bit i of a code is bit i % 8 of its byte i // 8, as NumPy calls it and FAISS has it
 FORMAT = "1"  # of our ONNX files, in their metadata as `retrieval.format`
 # How a tensor says, in the wire format of protobuf, in which file its values are: key, length, value.
 LOCATION = re.compile(rb"\x0a\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f])")
@@ -34,11 +37,11 @@ class OnnxModel(Embedder):
 
     def __init__(self, path: Path, opened: "Opened", options: EmbedderOptions) -> None:
         self.data, self.session = opened  # ours may be run by another, see `openvino.py`
-        digest, outside = content_digest(self.data), find_external_data(self.data)
-        if outside:
-            files = [file_digest(path.parent / name) for name in outside]
-            digest = content_digest("".join([digest, *files]).encode())
+        digest = content_digest(self.data)
+        if files := [path.parent / name for name in find_external_data(self.data)]:
+            digest = content_digest("".join([digest, *map(file_digest, files)]).encode())
         self.key = f"onnx:{digest}"
+        self.megabytes = sum(file.stat().st_size for file in (path, *files)) / 1e6
         self.name = readable(path.name)
         self.spec = str(path.absolute())
         self.options = options
@@ -83,6 +86,45 @@ class OnnxEmbedder(OnnxModel):
     def embed(self, batch: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Map n `(side, side, 3)` uint8 arrays to `(n, dim)` float32 unit rows."""
         return self.session.run(["embeddings"], {"images": np.stack(batch)})[0]
+
+
+class CodeEmbedder(OnnxEmbedder):
+    """Maps images to `(n, bits / 8)` uint8 codes, or to the floats whose signs they are, as unit rows."""
+
+    def __init__(
+        self, path: Path, bits: int, device: str = "auto", threads: int = 0, floats: bool = False
+    ) -> None:
+        """Open the file, whose answers have one key; UsageError if it has no such codes in that order."""
+        super().__init__(path, device, threads)
+        has, order = self.metadata.get(BITS), self.metadata.get(ORDER)
+        if (has, order) != (str(bits), LITTLE):
+            kind = f"codes of {has} bits in {order} bit order, not of {bits} bits in {LITTLE}"
+            if not has or order == LITTLE:
+                kind = f"codes of {has} bits, not of {bits}" if has else "no codes"
+            raise UsageError(
+                f"{path} has {kind}. Make some: retrieval quantize {path.parent} PHOTOS --bits {bits}."
+            )
+        self.key = f"onnx:{content_digest(self.data)}:{bits}"
+        self._floats = floats
+        self.dim, self.vector_type = (bits, UNIT_FLOATS) if floats else (bits // 8, CODES)
+
+    def embed(self, batch: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """Map n `(side, side, 3)` uint8 arrays to codes, or to floats."""
+        output = "projections" if self._floats else "codes"
+        found = self.session.run([output], {"images": np.stack(batch)})[0]
+        return unit_rows(found, self.name) if self._floats else found
+
+
+def bits_of(key: str) -> int:
+    """How many bits the codes of the student with a key have; 0 of one that answers with vectors."""
+    return int(key.split(":")[2]) if key.count(":") == 2 else 0
+
+
+def open_student(
+    path: Path, device: str = "auto", threads: int = 0, bits: int = 0, floats: bool = False
+) -> OnnxEmbedder:
+    """Open a student for its vectors, or for codes of so many bits, as `CodeEmbedder`."""
+    return CodeEmbedder(path, bits, device, threads, floats) if bits else OnnxEmbedder(path, device, threads)
 
 
 def open_session(path: Path, device: str, threads: int = 0) -> "Opened":

@@ -22,8 +22,7 @@ from index.embedders.base import Calls, Embedder, find_fault, unit_rows
 from index.embedders.options import EmbedderOptions
 from index.errors import ImageError, UsageError, in_line
 from index.images.decode import Photo
-from index.images.digests import digest_pool
-from index.images.file import ImageFile, plain_path
+from index.images.file import ImageFile, digest_pool, plain_path
 from index.io import atomic_write, content_digest, open_npz
 from index.progress import count, printable, say
 

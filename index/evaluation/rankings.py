@@ -14,7 +14,7 @@ from index.evaluation.metrics import overlap_at_k, rank, rank_biased_overlap
 from index.evaluation.verdict import half_width
 from index.images.decode import Photo
 from index.progress import progress, say
-from index.rankers.again import FIRST
+from index.rankers.asking import FIRST
 from index.search import MODES, RERANK, RERANKED, Searcher
 from index.stores.base import Store
 from index.vectors import CODES, UNIT_FLOATS, Vectors, VectorType, is_float, pack
@@ -104,7 +104,8 @@ def score_modes(
         for rows, ranking in rankings:
             values = dict(score(ranking, rows))
             if truth is not None:
-                values |= _agreement(ranking[:, :DEPTH], truth[rows])
+                both = ranking[:, :DEPTH], truth[rows]
+                values |= {f"overlap@{DEPTH}": overlap_at_k(*both), "RBO": rank_biased_overlap(*both)}
             for name, value in values.items():
                 parts.setdefault(name, []).append(value)
         scores[mode] = _means({name: np.concatenate(part) for name, part in parts.items()})
@@ -195,10 +196,6 @@ def _rank_again(
 
 def _spread(count: int, sample: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(sample, count)).astype(int))
-
-
-def _agreement(ranking: NDArray[np.int64], truth: NDArray[np.int64]) -> Values:
-    return {f"overlap@{DEPTH}": overlap_at_k(ranking, truth), "RBO": rank_biased_overlap(ranking, truth)}
 
 
 def _means(values: Values) -> Scores:

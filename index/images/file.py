@@ -4,12 +4,16 @@ import os
 import posixpath
 import stat
 import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from index.errors import ImageError
 from index.images.remote import MAX_BYTES, Remote
+from index.io import content_digest
+from index.parallel import BATCH, bounded_map
+from index.progress import progress
 
 URI = "file://"
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
@@ -110,3 +114,22 @@ def readable(name: str) -> str:
 def _has_stray_bytes(text: str) -> bool:
     """Whether a file's name has bytes that are not UTF-8; Python keeps each as half of a surrogate pair."""
     return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def digest_pool(
+    files: Sequence[ImageFile], read: Callable[[ImageFile], tuple[bytes, int]] = lambda file: file.read()
+) -> list[str]:
+    """Content digest of each file; of one that cannot be read, a digest of its path, and it fails later."""
+
+    def digest(file: ImageFile) -> str:
+        try:
+            return content_digest(read(file)[0])
+        except ImageError:
+            return content_digest(file.location.encode())
+
+    digests = []
+    with progress(len(files), "read") as bar:
+        for found in bounded_map(digest, files, ahead=4 * BATCH):
+            digests.append(found)
+            bar.update()
+    return digests

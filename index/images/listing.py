@@ -6,7 +6,6 @@ import stat
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -159,16 +158,15 @@ def list_addresses(
 
     objects, called = _objects(below)
     wanted = (one for one in named if not (below and left.excludes(one[0])) and is_new(one[1]))
-    with ThreadPoolExecutor(LANES) as pool:
-        for name, address, found in bounded_map(pool, look, wanted, 2 * LANES):
-            if isinstance(found, Stretch):
-                yield objects
-                yield found
-                objects, called = _objects(below)
-            else:
-                objects.add(address, found)
-                if readable(name) != address:
-                    called[address] = readable(name)
+    for name, address, found in bounded_map(look, wanted, 2 * LANES, LANES):
+        if isinstance(found, Stretch):
+            yield objects
+            yield found
+            objects, called = _objects(below)
+        else:
+            objects.add(address, found)
+            if readable(name) != address:
+                called[address] = readable(name)
     yield objects
 
 

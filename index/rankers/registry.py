@@ -23,10 +23,9 @@ from index.images.decode import Photo
 from index.images.file import ImageFile, plain_path
 from index.io import content_digest
 from index.progress import count
-from index.rankers.again import Reranker
+from index.rankers.asking import Reranker
 from index.rankers.base import SHOWN, EmbedderRanker, Pool, Ranker, Rows
-from index.rankers.chat import CHAT, ChatRanker
-from index.rankers.rerank import RerankRanker
+from index.rankers.http import CHAT, ChatRanker, RerankRanker
 from index.teachers.client import BudgetedTeacher
 from index.teachers.spec import TeacherSpec
 

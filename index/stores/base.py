@@ -46,7 +46,7 @@ class Store(ABC):
     ids_by_digest: Mapping[str, list[int]]  # of the items with a given content
     failures: list[Failure]  # the images that were refused
     model_file: Path  # the student that made it
-    metadata: pa.RecordBatch | None = None  # what `columns.encode` made, if there is anything
+    parts_known: Sequence[pa.RecordBatch] = ()  # what `columns.encode` made, if anything is known
     remote = False  # whether others may have written it: then nothing that it names is opened
     allowed: Sequence[str] = ()  # addresses below which its images may be read; others at addresses are not
     engine: Mapping[str, str]  # what searches it, under `Searched by`, and what else is to be known of that
@@ -117,7 +117,7 @@ class Store(ABC):
 
     @cached_property
     def _known(self) -> Metadata:
-        return Metadata(self.iter_batches, len(self), self.metadata)
+        return Metadata(self.iter_batches, [len(self)], self.parts_known)
 
     @cached_property
     def _masks(self) -> Callable[[Filter], Any]:

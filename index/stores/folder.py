@@ -26,7 +26,7 @@ from index.stores.base import Searchable, Store
 from index.stores.faiss.codes import open_ann
 from index.stores.faiss.joined import JoinedIndex
 from index.stores.faiss.vector_index import EXACT, SearchParams, read_ann
-from index.stores.metadata.columns import ITEM, JoinedMetadata, Metadata, decode
+from index.stores.metadata.columns import ITEM, Metadata, decode
 from index.stores.metadata.join import PATH
 from index.stores.records import CHUNK, RUN, Failure, Manifest, from_facts
 from index.stores.tables import AGAIN, Digests, Items, Places, map_batches, numbers, sound
@@ -79,9 +79,10 @@ class Index(Store):
         return int(self._map(DIGESTS).shape[-1]) if len(self.prefixes) > 1 else len(self)
 
     @property
-    def count_stored(self) -> int:
-        """How many items the parts have, likewise."""
-        return len(self) + len(self.places.gone)
+    def counts(self) -> list[int]:
+        """How many items each part has, likewise."""
+        stored = len(self) + len(self.places.gone)
+        return [self.first_part, stored - self.first_part][: len(self.prefixes)]
 
     @cached_property
     def items(self) -> Items:  # type: ignore[override]
@@ -152,8 +153,7 @@ class Index(Store):
     def check_space(self, space: str) -> Iterator[str]:
         """As `Store.check_space`: there are as many vectors as items, and the FAISS file is of as many."""
         made, first = self.manifest.spaces[space], self.first_part
-        counts = [first, self.count_stored - first][: len(self.prefixes)]
-        for vectors, count in zip(self._parts(space), counts, strict=True):
+        for vectors, count in zip(self._parts(space), self.counts, strict=True):
             if vectors.shape != (wanted := (count, made.dim)):
                 yield f"vectors {vectors.shape}, not {wanted}"
                 return
@@ -178,25 +178,14 @@ class Index(Store):
         return read_ann(self._file(f"{space}.faiss"), bool(self.manifest.spaces[space].bits))
 
     @cached_property
-    def parts_known(self) -> list[pa.RecordBatch]:
+    def parts_known(self) -> list[pa.RecordBatch]:  # type: ignore[override]
         """What `index.stores.metadata` keeps of the items of each part, if there is anything."""
         names = [prefix + METADATA for prefix in self.prefixes if METADATA in self.manifest.files]
         return [_batches(self._file(name))[0][0] for name in names]
 
     @cached_property
-    def metadata(self) -> pa.RecordBatch | None:  # type: ignore[override]
-        """As `Store.metadata`, of the first part."""
-        return self.parts_known[0] if self.parts_known else None
-
-    @cached_property
     def _known(self) -> Metadata:
-        if len(self.prefixes) == 1:
-            return Metadata(self.iter_batches, len(self), self.metadata)
-        first, total = self.first_part, self.count_stored
-        parts = []
-        for known, start, count in zip(self.parts_known, (0, first), (first, total - first), strict=False):
-            parts.append(Metadata(self.items.stored, count, known, self.places.there(start, count)))
-        return JoinedMetadata(self.items.stored, total, parts, self.places)
+        return Metadata(self.items.stored, self.counts, self.parts_known, self.places)
 
     @property
     def tables(self) -> list[pa.Table]:

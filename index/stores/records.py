@@ -1,6 +1,7 @@
 """What an index holds, as records: items, files, failures, vector spaces, manifest."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -40,6 +41,11 @@ class Item:
     def files(self) -> list[File]:
         """All files that hold it, the first one first."""
         return [File(self.path, self.name, self.mtime), *self.copies]
+
+    def in_files(self, files: Iterable[File]) -> "Item":
+        """The same image in other files, the first one first."""
+        first, *copies = files
+        return replace(self, **vars(first), copies=tuple(copies))
 
 
 @dataclass(frozen=True)

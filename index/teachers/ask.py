@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from index.errors import ImageError
 from index.images.decode import Photo, read_photo
 from index.images.file import ImageFile
-from index.parallel import WORKERS, bounded_map
+from index.parallel import bounded_map
 from index.stores.records import Failure
 from index.teachers.client import BudgetedTeacher
 from index.teachers.questions import Outcome, Question
@@ -47,9 +47,8 @@ def ask_about(
         except ImageError as reason:
             return Failure(file.location, str(reason))
 
-    with ThreadPoolExecutor(WORKERS) as workers:
-        ahead = (paid.calls.concurrency + 1) * paid.calls.batch
-        yield from ask_prepared(bounded_map(workers, prepare, files, ahead), paid, wanted)
+    ahead = (paid.calls.concurrency + 1) * paid.calls.batch
+    yield from ask_prepared(bounded_map(prepare, files, ahead), paid, wanted)
 
 
 def probe(files: Iterable[ImageFile], paid: BudgetedTeacher, read: Read = read_photo) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from index.embedders.base import Embedder
 from index.errors import BudgetError, UsageError
-from index.images.digests import digest_pool
-from index.images.file import ImageFile
+from index.images.file import ImageFile, digest_pool
 from index.images.sources import Source, find_images
 from index.progress import count
 from index.stores.folder import Index

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from index.embedders.base import find_fault
 from index.embedders.vectors_file import write_vectors
 from index.errors import RetrievalError, UsageError
-from index.teachers.ledger_schema import FORMAT, checksum, damage
+from index.teachers.ledger import FORMAT, checksum, damage
 
 SIZE = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
 CHUNK = 2048  # answers read at a time

@@ -9,22 +9,20 @@ from conftest import picture, write_embedder
 from huggingface_hub import ModelCard
 from teacher_server import TeacherServer, serving
 
-from distill import examples
 from distill.ask import ask_teacher
 from distill.model import quantize as variants
 from distill.options import Options
 from distill.pipeline import Distilled, distill, distill_by_name
+from distill.pool import gather
 from distill.report.report import judge, judge_asking
 from distill.training.recipes import Recipe
-from index.embedders.codes import CodeEmbedder
-from index.embedders.onnx import OnnxEmbedder
+from index.embedders.onnx import CodeEmbedder, OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
 from index.embedders.teacher_space import TeacherSpace
 from index.errors import RetrievalError, UsageError
 from index.images.decode import read_photo
-from index.images.digests import digest_pool
-from index.images.file import ImageFile
+from index.images.file import ImageFile, digest_pool
 from index.images.sources import find_images
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
@@ -329,11 +327,11 @@ def test_a_curve_pays_for_each_image_once_and_measures_all_on_the_same(
 ):
     parts = []
 
-    def gather(pool, kept, held, *rest):
+    def note(pool, kept, held, *rest):
         parts.append((set(kept.tolist()), set(held.tolist())))
-        return examples.gather(pool, kept, held, *rest)
+        return gather(pool, kept, held, *rest)
 
-    monkeypatch.setattr("distill.fit.gather", gather)
+    monkeypatch.setattr("distill.fit.gather", note)
     root = tmp_path / "pool"
     root.mkdir()
     for i in range(60):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import picture, write_embedder
 
-from distill.former import Former
+from distill.fit import Former
 from distill.options import Options
 from distill.placement import place
 from distill.training.recipes import Recipe

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import accumulate
 from math import inf, isfinite
 from typing import Any
 
@@ -210,34 +211,52 @@ class Column:
         return self._read(self.value(code))
 
 
+class _Part:
+    """What is known of so many items, as `encode` made it: rows of some of them, and columns."""
+
+    def __init__(self, known: pa.RecordBatch, count: int, there: NDArray[np.bool_] | None) -> None:
+        owners = numbers(known.column(ITEM), np.int32)
+        rows = int(owners.searchsorted(np.int32(count)))
+        self.owners, self.count, self.columns = owners[:rows], count, dict[str, Column]()
+        self.rows = None if there is None else there[self.owners]  # which are of items that are there
+        for name in _names(known):
+            values, kind = sound(known.column(name)), _kind_of(known, name)
+            codes = numbers(values.indices, np.int32)[:rows]
+            self.columns[name] = Column(name, codes, values.dictionary, kind)
+
+    def of(self, item: int) -> dict[str, str]:
+        first, end = self.owners.searchsorted(np.array([item, item + 1], np.int32)).tolist()
+        return {
+            name: SEPARATOR.join(map(column.value, dict.fromkeys(column.codes[first:end].tolist())))
+            for name, column in (self.columns.items() if first < end else ())
+        }
+
+    def matches(self, column: str, wanted: str) -> NDArray[np.bool_]:
+        mask = np.zeros(self.count, bool)
+        mask[self.owners[self.columns[column].matches(wanted)]] = True
+        return mask
+
+
 class Metadata:
-    """What is known of the items of a store."""
+    """What is known of the items of a store, in one part or in several; masks are of places."""
 
     def __init__(
         self,
         batches: Callable[[], Iterable[pa.RecordBatch]],
-        count: int,
-        known: pa.RecordBatch | None,
-        there: NDArray[np.bool_] | None = None,
+        counts: Sequence[int],
+        known: Sequence[pa.RecordBatch],
+        places: Places | None = None,
     ) -> None:
-        """Join so many items, what `encode` made of them, and `(count,)` which are `there`; None is all."""
-        self._batches, self._count, self._columns = batches, count, dict[str, Column]()
-        self._there = there
-        if known is None:
-            return
-        owners = numbers(known.column(ITEM), np.int32)
-        rows = int(owners.searchsorted(np.int32(count)))
-        self._owners = owners[:rows]
-        for name in _names(known):
-            values, kind = sound(known.column(name)), _kind_of(known, name)
-            self._columns[name] = Column(
-                name, numbers(values.indices, np.int32)[:rows], values.dictionary, kind
-            )
+        """Join tables of parts, how much lies in each, what `encode` made of it, and where items lie."""
+        self._batches, self._total, self._places = batches, sum(counts), places or Places()
+        starts = accumulate(counts, initial=0)
+        parts = zip(known, counts, starts, strict=False)  # nothing may be known
+        self._parts = [_Part(one, count, self._places.there(start, count)) for one, count, start in parts]
 
     @property
     def names(self) -> list[str]:
         """The columns."""
-        return list(self._columns)
+        return list(self._parts[0].columns) if self._parts else []
 
     @property
     def top_names(self) -> list[str]:
@@ -249,96 +268,44 @@ class Metadata:
     @cached_property
     def columns(self) -> dict[str, list[str]]:
         """The columns with their values, sorted: of a column with many the most frequent 200."""
-        rows = None if self._there is None or not self._columns else self._there[self._owners]
-        return {name: column.frequent(rows) for name, column in self._columns.items()}
-
-    def order(self, column: str) -> Callable[[str], Any]:
-        """What its values are sorted by."""
-        return self._columns[column].key
-
-    def of(self, item: int) -> dict[str, str]:
-        """What is known of an item; where rows of its files differ, each value once, in their order."""
-        if not self._columns:
-            return {}
-        first, end = self._owners.searchsorted(np.array([item, item + 1], np.int32)).tolist()
-        if first == end:
-            return {}
-        return {
-            name: SEPARATOR.join(map(column.value, dict.fromkeys(column.codes[first:end].tolist())))
-            for name, column in self._columns.items()
-        }
-
-    def starts_with(self, prefix: str) -> NDArray[np.bool_]:
-        """Which items have a file with a name that starts so: `(items,)`."""
-        mask = np.zeros(self._count, bool)
-        for names, items in self._file_names():
-            mask[items[numbers(pc.starts_with(names, prefix).cast(pa.uint8()), np.bool_)]] = True
-        return mask
-
-    def matches(self, column: str, wanted: str) -> NDArray[np.bool_]:
-        """Which items have a file with what is wanted of a column, as `Column.matches`: `(items,)`."""
-        mask = np.zeros(self._count, bool)
-        mask[self._owners[self._columns[column].matches(wanted)]] = True
-        return mask
-
-    def _file_names(self) -> Iterator[tuple[pa.Array, NDArray[np.int64]]]:
-        """The names of files, some at a time, and the items that they are of."""
-        first = 0
-        for batch in self._batches():
-            ids = np.arange(first, first + batch.num_rows)
-            yield sound(batch.column("name")), ids
-            if len(files := pc.list_flatten(copies := sound(batch.column("copies")))):
-                yield pc.struct_field(files, "name"), ids[numbers(pc.list_parent_indices(copies), np.int64)]
-            first += batch.num_rows
-
-
-class JoinedMetadata(Metadata):
-    """What is known of the items of two parts; what is said of all items is said of their places."""
-
-    def __init__(
-        self,
-        batches: Callable[[], Iterable[pa.RecordBatch]],
-        count: int,
-        parts: Sequence[Metadata],
-        places: Places,
-    ) -> None:
-        """Join parts, none where nothing is known, of so many places, which are read likewise."""
-        super().__init__(batches, count, None)
-        self._parts, self._places = parts, places
-
-    @property
-    def names(self) -> list[str]:
-        """As `Metadata.names`."""
-        return self._parts[0].names if self._parts else []
-
-    @cached_property
-    def columns(self) -> dict[str, list[str]]:
-        """As `Metadata.columns`."""
         found = {}
         for name in self.names:
-            values = dict.fromkeys(value for part in self._parts for value in part.columns[name])
-            found[name] = list(values)[:MOST_VALUES]
+            values = (value for part in self._parts for value in part.columns[name].frequent(part.rows))
+            found[name] = list(dict.fromkeys(values))[:MOST_VALUES]
             with suppress(ValueError):  # where the kinds of the parts differ, as they come
-                found[name].sort(key=self._parts[0].order(name))
+                found[name].sort(key=self._parts[0].columns[name].key)
         return found
 
     def of(self, item: int) -> dict[str, str]:
-        """As `Metadata.of`."""
+        """What is known of an item; where rows of its files differ, each value once, in their order."""
         place = int(self._places.of(item))
         for part in self._parts:
-            if place < part._count:
+            if place < part.count:
                 return part.of(place)
-            place -= part._count
+            place -= part.count
         return {}
 
     def starts_with(self, prefix: str) -> NDArray[np.bool_]:
-        """As `Metadata.starts_with`, of places."""
-        mask = super().starts_with(prefix)
+        """Which items have a file with a name that starts so: `(places,)`."""
+        mask = np.zeros(self._total, bool)
+        for names, places in self._file_names():
+            mask[places[numbers(pc.starts_with(names, prefix).cast(pa.uint8()), np.bool_)]] = True
         mask[self._places.gone] = False
         return mask
 
     def matches(self, column: str, wanted: str) -> NDArray[np.bool_]:
-        """As `Metadata.matches`, of places."""
+        """Which items have a file with what is wanted of a column, as `Column.matches`: `(places,)`."""
         mask = np.concatenate([part.matches(column, wanted) for part in self._parts])
         mask[self._places.gone] = False
         return mask
+
+    def _file_names(self) -> Iterator[tuple[pa.Array, NDArray[np.int64]]]:
+        """The names of files, some at a time, and the places of the items that they are of."""
+        first = 0
+        for batch in self._batches():
+            places = np.arange(first, first + batch.num_rows)
+            yield sound(batch.column("name")), places
+            if len(files := pc.list_flatten(copies := sound(batch.column("copies")))):
+                of = numbers(pc.list_parent_indices(copies), np.int64)
+                yield pc.struct_field(files, "name"), places[of]
+            first += batch.num_rows

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -31,6 +31,7 @@ METRICS = {"inner_product": "IP", "hamming": "HAMMING"}  # by that of a `VectorT
 TEXT = 65_535  # bytes that a text may have
 DIGEST = 32  # digits
 FIELDS = ["path", "name", "size", "width", "height", "mtime", "more"]
+ROW = ["digest", *FIELDS]
 SECONDS = 10.0  # that an answer may take, the attempts to reach the server included
 # gRPC would look for a server that has been gone for long every two minutes alone.
 RECONNECT = {"grpc.max_reconnect_backoff_ms": 5000}
@@ -111,10 +112,11 @@ def explain(address: Address) -> Iterator[None]:
         raise RetrievalError(f"The Milvus server at {address.uri} says: {reason[:300]}") from error
 
 
-def collection_name(name: str, student: str, space: str, key: str) -> str:
-    """What the collection of a space of a gallery is called, by the keys of the student and of the model."""
-    base = f"{name}_{content_digest(student.encode())[:8]}"
-    return base if space == "student" else f"{base}_{space}_{content_digest(key.encode())[:8]}"
+def name_collections(name: str, spaces: Mapping[str, Space]) -> dict[str, str]:
+    """What the collections of a gallery's spaces are called, by the keys of the student and of the model."""
+    digests = {space: content_digest(made.key.encode())[:8] for space, made in spaces.items()}
+    base = f"{name}_{digests['student']}"
+    return {space: f"{base}_{space}_{digest}" for space, digest in digests.items()} | {"student": base}
 
 
 def as_property(manifest: Manifest, columns: Sequence[str]) -> dict[str, str]:
@@ -141,7 +143,7 @@ def create_collection(client: Client, name: str, space: Space, properties: dict[
 def check_schema(client: Client, name: str, space: Space, compared: str | None = None) -> None:
     """Raise UsageError for a collection that holds other vectors, or is `compared` by another metric."""
     fields = {field["name"]: field for field in client.describe_collection(name)["fields"]}
-    if not {"digest", "vector", *FIELDS} <= set(fields):
+    if not {"vector", *ROW} <= set(fields):
         raise UsageError(f"Collection {name} was not made by `retrieval index`. Give another --collection.")
     metric, dim = METRICS[space.metric], space.bits or space.dim
     fault = f"compares by {compared}, not {metric}" if compared not in (None, metric) else ""
@@ -165,19 +167,18 @@ def as_row(item: Item, metadata: dict[str, Any]) -> dict[str, Any]:
     room = TEXT - json_size(more) if item.copies else 0
     taken = accumulate(json_size(vars(file)) + 1 for file in item.copies)
     copies = [vars(file) for file, so_far in zip(item.copies, taken, strict=True) if so_far <= room]
-    facts = {name: getattr(item, name) for name in ("digest", *FIELDS[:-1])}
-    return facts | {"more": more | {"copies": copies}}
+    return {name: getattr(item, name) for name in ROW[:-1]} | {"more": more | {"copies": copies}}
 
 
 def describe(metadata: dict[str, Any]) -> dict[str, Any]:
     """What is known of an item as a field: beside its values what bounds are compared with, by kind."""
     several = {name: [value] if isinstance(value, str) else value for name, value in metadata.items()}
-    keys = {
-        kind: {name: sort_keys(kind, values[:MOST_FILES]) for name, values in several.items()}
-        for kind in ORDERED
-    }
-    kept = {kind: {name: found for name, found in some.items() if found} for kind, some in keys.items()}
-    return {"copies": [], "metadata": metadata, **{kind: some for kind, some in kept.items() if some}}
+    more: dict[str, Any] = {"copies": [], "metadata": metadata}
+    for kind in ORDERED:
+        keys = {name: sort_keys(kind, values[:MOST_FILES]) for name, values in several.items()}
+        if known := {name: found for name, found in keys.items() if found}:
+            more[kind] = known
+    return more
 
 
 def json_size(value: dict[str, Any]) -> int:
@@ -188,7 +189,7 @@ def json_size(value: dict[str, Any]) -> int:
 def as_item(row: dict[str, Any]) -> Item:
     """An item from its row."""
     copies = tuple(File(**copy) for copy in row["more"]["copies"])
-    return Item(digest=row["digest"], copies=copies, **{name: row[name] for name in FIELDS[:-1]})
+    return Item(copies=copies, **{name: row[name] for name in ROW[:-1]})
 
 
 def quote(text: str) -> str:

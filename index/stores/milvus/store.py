@@ -3,14 +3,13 @@
 import json
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from platformdirs import user_cache_path
 
 from index.errors import RetrievalError, UsageError
@@ -62,8 +61,9 @@ class MilvusIndex(Store):
         """
         self.client, self.student, self._model, self.allowed = client, student, model, allowed
         self.written, columns = _read_facts(client, student)
+        self.names = milvus.name_collections(self.label, self.written.spaces)  # of collections, by space
         for space, made in self.written.spaces.items():
-            if not client.has_collection(name := self.name(space)):
+            if not client.has_collection(name := self.names[space]):
                 raise UsageError(
                     f"Collection {name} of {self} is gone. Drop {student} too, and index the images again."
                 )
@@ -95,15 +95,10 @@ class MilvusIndex(Store):
         """Its name on the page."""
         return self.client.address.name
 
-    def name(self, space: str) -> str:
-        """The collection of a space."""
-        spaces = self.written.spaces
-        return milvus.collection_name(self.label, spaces["student"].key, space, spaces[space].key)
-
     def count(self, space: str = "student") -> int:
         """How many items there are now."""
         counted = self.client.query(
-            self.name(space), output_fields=["count(*)"], consistency_level="Strong", timeout=milvus.SECONDS
+            self.names[space], output_fields=["count(*)"], consistency_level="Strong", timeout=milvus.SECONDS
         )
         return int(counted[0]["count(*)"])
 
@@ -115,25 +110,20 @@ class MilvusIndex(Store):
         rows: dict[str, Row] = {}
         for start in range(0, len(digests), PAGE):
             some = json.dumps(digests[start : start + PAGE])
-            found = self.client.query(self.name(space), filter=f"digest in {some}", **wanted)
+            found = self.client.query(self.names[space], filter=f"digest in {some}", **wanted)
             rows.update((row["digest"], dict(row)) for row in found)
         return rows
 
     def scan(self, fields: Sequence[str], space: str = "student") -> Iterator[list[Row]]:
         """Read all rows of a space, some at a time, by rising digest."""
         wanted = {"output_fields": ["digest", *fields], "consistency_level": "Strong"}
-        rows = self.client.query_iterator(self.name(space), PAGE, **wanted)
+        rows = self.client.query_iterator(self.names[space], PAGE, **wanted)
         while True:
             with milvus.explain(self.client.address):
                 page = rows.next()
             if not page:
                 return
             yield [dict(row) for row in page]
-
-    def iter_batches(self) -> Iterator[pa.RecordBatch]:
-        """As `Store.iter_batches`."""
-        for page in self.scan(milvus.FIELDS):
-            yield pa.RecordBatch.from_pylist([asdict(milvus.as_item(row)) for row in page])
 
     @property
     def model_file(self) -> Path:  # type: ignore[override]
@@ -168,7 +158,7 @@ class MilvusIndex(Store):
         """Find the collections that do not have as many items as the student's."""
         for space in self.manifest.spaces:
             if (count := self.count(space)) != self.manifest.count:
-                yield f"{self.name(space)} has {count} items, not {self.manifest.count}"
+                yield f"{self.names[space]} has {count} items, not {self.manifest.count}"
 
     def row(self, item: int) -> Row:
         """The fields of an item; RetrievalError if it is gone, or the server is."""
@@ -260,7 +250,7 @@ class MilvusSpace:
         again = depth > k or data is not queries
         params = search_params(made.factory, made.probes, k)
         answer = self.index.client.search(
-            self.index.name(self._space),
+            self.index.names[self._space],
             data=data,
             filter=keep,
             limit=min(depth, DEEPEST),

@@ -7,7 +7,6 @@ server, costs no more than the batches at hand.
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from math import log2, sqrt
@@ -77,7 +76,7 @@ def tune(index: MilvusIndex, space: str, kind: str, target: SearchTarget) -> Tun
         return TunedIndex(kind, target.recall, 1.0, 0, 0, 0.0)
     k, made = tuning.DEPTH + 1, index.written.spaces[space]  # each query finds itself
     rows = index.client.query(
-        index.name(space), filter='digest >= ""', limit=QUERIES, output_fields=["vector"]
+        index.names[space], filter='digest >= ""', limit=QUERIES, output_fields=["vector"]
     )
     queries = milvus.read_vectors(made, [row["vector"] for row in rows])
 
@@ -119,7 +118,6 @@ class MilvusWriter(StoreWriter):
         self._cache = None if work else cache
         self._new = self._changed = self._removed = 0
         self._failures: list[Failure] = []
-        self._columns: list[str] = []
         self._metadata: dict[str, dict[str, Any]] = {}  # of this run, by digest
         self._failed = False  # whether the server ever did
 
@@ -134,9 +132,8 @@ class MilvusWriter(StoreWriter):
             self._cache.mkdir(parents=True, exist_ok=True)
         self.client = Client(self.address)
         self._current = find_current(self.client)
-        self._student = milvus.collection_name(
-            self.address.name, models.student.key, "student", models.student.key
-        )
+        self._names = milvus.name_collections(self.address.name, models.spaces)
+        self._student = self._names["student"]
         if options.update and self._current not in (None, self._student):
             raise UsageError(
                 f"{self.address} was made with another student. Give that, or index without --update."
@@ -145,15 +142,15 @@ class MilvusWriter(StoreWriter):
         if not self._is_new:
             self.gallery = MilvusIndex(self.client, self._student)
             spaces = self.gallery.written.spaces
-            wanted = models.spaces
-            if {name: space.key for name, space in spaces.items()} != {n: s.key for n, s in wanted.items()}:
-                made_by, given = (" and ".join(s.name for s in some.values()) for some in (spaces, wanted))
+            if self.gallery.names != self._names:
+                each = (spaces, models.spaces)
+                made_by, given = (" and ".join(space.name for space in some.values()) for some in each)
                 raise UsageError(
                     f"{self.address} was made by {made_by}, not by {given}. Give the same models, or another "
                     "--collection."
                 )
             for space, made in spaces.items():
-                name = self.gallery.name(space)
+                name = self.gallery.names[space]
                 rows = int(self.client.get_collection_stats(name)["row_count"])
                 self.make_ready(name, made, *choose_index(max(rows, 1), made, options.target))
 
@@ -173,7 +170,6 @@ class MilvusWriter(StoreWriter):
         if self.options.update:
             self._removed = self._drop_others(kept)
         self._failures = list(content.failures())
-        self._columns = sorted({*self.gallery.columns}.union(*self._metadata.values()))
 
     def commit(self) -> BuildReport:
         """Have all indexed and on the server's disk, and let the name mean it."""
@@ -198,8 +194,7 @@ class MilvusWriter(StoreWriter):
         spaces = {n: replace(s, rescore=self.options.choose_rescore(s, None)) for n, s in spaces.items()}
         manifest = Manifest(FORMAT, 0, created, [], 0, 0, 0, *self.models.teacher_spec, spaces)
         for space, made in reversed(spaces.items()):
-            name = milvus.collection_name(self.address.name, self.models.student.key, space, made.key)
-            if self.client.has_collection(name):
+            if self.client.has_collection(name := self._names[space]):
                 milvus.check_schema(self.client, name, made)
             else:
                 milvus.create_collection(self.client, name, made, milvus.as_property(manifest, []))
@@ -209,8 +204,8 @@ class MilvusWriter(StoreWriter):
     def send(self, batches: Iterable[Batch], total: int) -> set[str]:
         """Send batches, some at a time, at the server's pace, and return the digests of all items."""
         kept: set[str] = set()
-        with ThreadPoolExecutor(LANES) as pool, progress(total, "send") as bar:
-            for new, changed, digests in bounded_map(pool, self._write, batches, LANES + 1):
+        with progress(total, "send") as bar:
+            for new, changed, digests in bounded_map(self._write, batches, LANES + 1, LANES):
                 self._new, self._changed = self._new + new, self._changed + changed
                 kept.update(digests)
                 bar.update(len(digests))
@@ -226,7 +221,10 @@ class MilvusWriter(StoreWriter):
         for item in batch.items:
             old = known.get(item.digest)
             facts = old["more"]["metadata"] if old else {}
-            whole = item if self.options.update or old is None else _merge(milvus.as_item(old), item)
+            whole = item
+            if old and not self.options.update:  # in the files of both: what is known of one now counts
+                was = milvus.as_item(old)
+                whole = was.in_files({file.path: file for file in (*was.files, *item.files)}.values())
             rows[item.digest] = milvus.as_row(whole, self._metadata.get(item.digest, facts))
         different = [digest for digest, old in known.items() if rows[digest] != old]
         missing = [digest for digest in digests if digest not in known]
@@ -245,7 +243,7 @@ class MilvusWriter(StoreWriter):
 
     def upsert(self, space: str, rows: list[Row]) -> None:
         """Send rows with their vectors, in the place of those of the same digest."""
-        self._insist(self.client.upsert, self.gallery.name(space), rows, retry_times=0)
+        self._insist(self.client.upsert, self.gallery.names[space], rows, retry_times=0)
 
     def _insist(self, work: Callable[..., T], *args: Any, **options: Any) -> T:
         """Do what may be done twice until it succeeds, or has failed for too long."""
@@ -275,7 +273,7 @@ class MilvusWriter(StoreWriter):
             gone[space] = self._insist(find, space)
             for start in range(0, len(gone[space]), PAGE):
                 chosen = json.dumps(gone[space][start : start + PAGE])
-                self._insist(self.client.delete, self.gallery.name(space), filter=f"digest in {chosen}")
+                self._insist(self.client.delete, self.gallery.names[space], filter=f"digest in {chosen}")
         return len(gone["student"])
 
     def make_ready(
@@ -297,12 +295,13 @@ class MilvusWriter(StoreWriter):
     def finish(self) -> None:
         """Have all on the server's disk, searched as is wanted, and described; what is so already stays."""
         gallery, target, spaces = self.gallery, self.options.target, {}
+        columns = sorted({*gallery.columns}.union(*self._metadata.values()))
         count = self._insist(gallery.count)
         same = not (self._new or self._changed or self._removed)
         # A run may have been killed before this, with all rows sent.
-        same = same and (gallery.written.count, list(gallery.columns)) == (count, self._columns)
+        same = same and (gallery.written.count, list(gallery.columns)) == (count, columns)
         for space, made in gallery.written.spaces.items():
-            name, index = gallery.name(space), choose_index(count, made, target)
+            name, index = gallery.names[space], choose_index(count, made, target)
             there = self._insist(self.client.describe_index, name, "vector")
             asked = replace(made, asked=target.recall, rescore=self.options.choose_rescore(made, made))
             if same and made == asked and serves(there, *index):
@@ -316,7 +315,7 @@ class MilvusWriter(StoreWriter):
             manifest = gallery.written
             spaces, generation = {**manifest.spaces, **spaces}, manifest.generation + 1
             manifest = replace(manifest, generation=generation, count=count, spaces=spaces)
-            told = milvus.as_property(manifest, self._columns)
+            told = milvus.as_property(manifest, columns)
             self._insist(self.client.alter_collection_properties, gallery.student, told)
 
 
@@ -337,10 +336,3 @@ def _require_short(metadata: Path) -> None:
                 f"{metadata} says more of {row[header.index(PATH)]} than the {MOST_METADATA} bytes that a "
                 "collection takes. Shorten it."
             )
-
-
-def _merge(old: Item, new: Item) -> Item:
-    """An item with the files of both; what is known of a file now counts."""
-    files = {file.path: file for file in (*old.files, *new.files)}
-    first, *copies = files.values()
-    return replace(old, path=first.path, name=first.name, mtime=first.mtime, copies=tuple(copies))

@@ -24,7 +24,7 @@ def is_small(found: Difference) -> bool:
     """Whether what has become of the files of an index fits into a second part, which is searched exactly."""
     index = found.index
     first, widest = index.first_part, max(space.dim for space in index.manifest.spaces.values())
-    later = index.count_stored - first + len(found.new) + len(found.lost)
+    later = sum(index.counts) - first + len(found.new) + len(found.lost)
     return (
         first >= LARGE
         and later <= min(MOST_LATER * first, MOST_FLOATS / widest)
@@ -72,8 +72,7 @@ class Later:
         places, items = {**there, **found.new}, dict[int, Item | None]()
         for i, some in files.items():
             ordered = sorted(some, key=lambda file: places[file.path])
-            made = [replace(self._before[i], **vars(file), copies=(*ordered[1:],)) for file in ordered[:1]]
-            items[i] = made[0] if made else None
+            items[i] = self._before[i].in_files(ordered) if ordered else None
         return items
 
     def write(self, writer: IndexWriter) -> None:
@@ -83,7 +82,7 @@ class Later:
         writer.add_items(self._items)
         writer.add_failures(self._content.failures())
         for table in self._tables():
-            writer.add_metadata(table, index.metadata)
+            writer.add_metadata(table, index.parts_known[0] if index.parts_known else None)
         for name, space in index.manifest.spaces.items():
             writer.add_space(name, replace(space, queries=""), self._vectors(name))
 

@@ -10,8 +10,7 @@ from distill.model.codes import append_codes, append_codes_by_name, embed_views,
 from distill.model.quantize import make_variants
 from distill.options import check_bits
 from index.embedders.base import embed_checked, embed_many
-from index.embedders.codes import CodeEmbedder, bits_of
-from index.embedders.onnx import OnnxEmbedder
+from index.embedders.onnx import CodeEmbedder, OnnxEmbedder, bits_of
 from index.errors import RetrievalError, UsageError
 from index.vectors import pack
 

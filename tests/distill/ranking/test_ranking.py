@@ -16,7 +16,7 @@ from distill.ranking.learn import Agreement, Answered, Known, fit, learn, list_m
 from distill.ranking.lists import draw_list, plan_lists, reverse
 from index.embedders.options import EmbedderOptions
 from index.embedders.vectors_file import RANKER, REMARKS, VectorsEmbedder, write_vectors
-from index.rankers.asked import key_of
+from index.rankers.asking import key_of
 from index.rankers.base import Pool, to_row
 from index.teachers.ledger import Ledger
 

@@ -3,7 +3,6 @@ import pytest
 from conftest import write_embedder
 from page_tools import needs_chromium
 
-from distill.report.cost import weigh
 from distill.report.held_out import HeldOut
 from distill.report.report import (
     SHOWN,
@@ -82,7 +81,7 @@ def test_the_teacher_stands_beside_the_student():
 
 def test_a_model_weighs_what_its_file_does(tmp_path):
     file = write_embedder(tmp_path / "m.onnx")
-    assert weigh(OnnxEmbedder(file)) == pytest.approx(file.stat().st_size / 1e6)
+    assert OnnxEmbedder(file).megabytes == pytest.approx(file.stat().st_size / 1e6)
 
 
 @needs_chromium

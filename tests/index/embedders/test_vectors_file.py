@@ -18,8 +18,7 @@ from index.embedders.registry import open_embedder
 from index.embedders.vectors_file import write_vectors
 from index.errors import ImageError, UsageError
 from index.images.decode import read_photo
-from index.images.digests import digest_pool
-from index.images.file import ImageFile
+from index.images.file import ImageFile, digest_pool
 from index.images.sources import find_images
 from index.io import content_digest
 

@@ -25,7 +25,7 @@ from index.errors import BudgetError, RefusedError, RetrievalError
 from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.images.sources import find_images
-from index.rankers.again import FIRST, Reranker, windows
+from index.rankers.asking import FIRST, Reranker, windows
 from index.rankers.base import Ranker
 from index.rankers.registry import RankerSpec, open_ranker
 from index.search import Searcher, open_searcher

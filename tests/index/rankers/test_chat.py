@@ -15,11 +15,11 @@ from teacher_server import serving
 
 from index.embedders.options import EmbedderOptions
 from index.errors import CallError
-from index.images.digests import digest_pool
+from index.images.file import digest_pool
 from index.images.sources import find_images
-from index.rankers.asked import ask_lists
+from index.rankers.asking import ask_lists
 from index.rankers.base import Pool
-from index.rankers.chat import TILE, make_sheet, read_message, read_numbers, write_question
+from index.rankers.http import TILE, make_sheet, read_message, read_numbers, write_question
 from index.rankers.registry import open_ranker
 from index.teachers.ledger import Ledger
 from index.teachers.ledger_report import read_account

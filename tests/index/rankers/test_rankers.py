@@ -18,12 +18,12 @@ from teacher_server import serving
 from index.embedders.options import EmbedderOptions
 from index.errors import CallError, UsageError
 from index.images.decode import read_photo
-from index.images.digests import digest_pool
+from index.images.file import digest_pool
 from index.images.sources import find_images
-from index.rankers.asked import ask_lists, key_of, rows_of
+from index.rankers.asking import ask_lists, key_of, rows_of
 from index.rankers.base import Pool, kendall_tau, to_row
+from index.rankers.http import read_order
 from index.rankers.registry import GIVE, open_ranker
-from index.rankers.rerank import read_order
 from index.teachers.ledger import Ledger
 
 NO_CANDIDATE = '{"results": [{"index": 99, "relevance_score": 1}]}'

@@ -174,7 +174,11 @@ def as_former(index: Index) -> None:
     files = dict(index.manifest.files)
     tables = {"items": index.items, "errors": index.failures, "metadata": None}
     for name, records in tables.items():
-        rows = decode(index.metadata) if records is None else pa.Table.from_pylist(list(map(asdict, records)))
+        rows = (
+            decode(index.parts_known[0])
+            if records is None
+            else pa.Table.from_pylist(list(map(asdict, records)))
+        )
         pq.write_table(rows, file := index.data / f"{name}.parquet")
         (index.data / f"{name}.arrow").unlink()
         del files[f"{name}.arrow"]

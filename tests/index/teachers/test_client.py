@@ -418,7 +418,7 @@ def test_a_full_disk_stops_before_anything_is_asked(tmp_path, teacher, monkeypat
 
 def test_a_ledger_that_cannot_be_written(tmp_path, teacher, monkeypatch):
     files, server = pool(tmp_path, 4), TeacherServer(teacher)
-    monkeypatch.setattr("index.teachers.ledger_schema.PATIENCE", 0.1)
+    monkeypatch.setattr("index.teachers.ledger.PATIENCE", 0.1)
     with serving(server) as url:
         paid = spec(url, tmp_path, 100).open("cpu")
         other = sqlite3.connect(tmp_path / "l.sqlite", isolation_level=None)

@@ -16,8 +16,7 @@ from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.errors import BudgetError, UnansweredError, UsageError
 from index.images.decode import read_photo
-from index.images.digests import digest_pool
-from index.images.file import ImageFile
+from index.images.file import ImageFile, digest_pool
 from index.images.sources import find_images
 from index.search import open_searcher
 from index.stores.options import IndexOptions

@@ -76,7 +76,7 @@ def any_change(report: BuildReport) -> bool:
 
 def count(address: Address, space: str = "student") -> int:
     """Rows, each counted as often as it is there."""
-    name = open_collection(str(address)).name(space)
+    name = open_collection(str(address)).names[space]
     return Client(address).query(name, output_fields=["count(*)"], consistency_level="Strong")[0]["count(*)"]
 
 
@@ -247,7 +247,7 @@ def test_the_collection_of_a_space_that_is_gone_is_made_again_as_the_message_say
 ) -> None:
     collection = send(folder, teacher=teacher_file).store
     client = collection.client
-    client.drop_collection(collection.name("teacher"))
+    client.drop_collection(collection.names["teacher"])
     with pytest.raises(UsageError, match=f"is gone. Drop {collection.student} too"):
         send(folder, teacher=teacher_file)
     client.drop_alias(address.name)
@@ -275,8 +275,8 @@ def test_a_gallery_is_described_and_checked_and_has_no_files_to_compact(
     (row,) = index.fetch("student", [digest], [*FIELDS, "vector"]).values()
     index.client.upsert(index.student, [row | {"vector": [2 * number for number in row["vector"]]}])
     assert verify_index(str(address)) == ["student: 1 vectors are not of unit length"]
-    index.client.delete(index.name("teacher"), filter=f"digest in ['{digest}']")
-    assert verify_index(str(address)) == [f"{index.name('teacher')} has 11 items, not 12"]
+    index.client.delete(index.names["teacher"], filter=f"digest in ['{digest}']")
+    assert verify_index(str(address)) == [f"{index.names['teacher']} has 11 items, not 12"]
 
 
 class Killed(BaseException):
