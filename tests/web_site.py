@@ -13,6 +13,8 @@ class Site:
         files: What it serves, by path.
         ranges: Whether it knows ranges.
         lengths: Whether it tells how long files are.
+        heads: Whether HEAD is told how long files are; else that they are empty.
+        silence: Seconds before each answer.
         busy: The next answers, in place of files: status and headers.
         asked: Method, path and range of each request.
     """
@@ -21,6 +23,7 @@ class Site:
         self.files: dict[str, bytes] = {}
         self.ranges, self.asked = True, list[tuple[str, str, str]]()
         self.lengths, self.busy = True, list[tuple[int, dict[str, str]]]()
+        self.heads, self.silence = True, 0.0
         site = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -28,6 +31,7 @@ class Site:
                 wanted = self.headers.get("Range", "")
                 site.asked.append((self.command, self.path, wanted))
                 data = site.files.get(self.path)
+                threading.Event().wait(site.silence)
                 if site.busy:
                     status, headers = site.busy.pop(0)
                     self.send_response(status)
@@ -47,7 +51,8 @@ class Site:
                     data = data[first : last + 1]
                     self.send_header("Content-Range", f"bytes {first}-{last}/{whole}")
                 if site.lengths:
-                    self.send_header("Content-Length", str(len(data)))
+                    told = len(data) if site.heads or self.command == "GET" else 0
+                    self.send_header("Content-Length", str(told))
                 self.send_header("ETag", f'"{hash(site.files[self.path])}"')
                 self.end_headers()
                 if self.command == "GET":

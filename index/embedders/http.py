@@ -6,6 +6,7 @@ import re
 import ssl
 import time
 from collections.abc import Sequence
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -55,6 +56,7 @@ class EndpointEmbedder(Embedder):
             raise UsageError(
                 f"The key in {KEY} would go to {address.host} in clear. Use https, or unset {KEY}."
             )
+        self._answered = False  # whether any call has brought an answer in this run
         self.key = f"{url}#{options.model}"
         self.name = options.model or address.host
         self.spec = url
@@ -114,14 +116,18 @@ class EndpointEmbedder(Embedder):
             RefusedError: The endpoint refused these images.
             CallError: The endpoint cannot be used as it was addressed.
         """
-        base64 = bool(self.lessons.get("base64", True))
+        ask = partial(write_request, self.options.dialect, self.options.model, batch)
+        request = ask(bool(self.lessons.get("base64", True)))
         try:
-            body = self.post(write_request(self.options.dialect, self.options.model, batch, base64))
+            body = self.post(request)
         except CallError as failure:
-            if failure.charged or not base64 or not ENCODING.search(str(failure)):
+            # Before any answer, a refusal that says nothing of the encoding may be one of it all the same.
+            may_be = isinstance(failure, RefusedError) and not self._answered
+            if failure.charged or not (may_be or ENCODING.search(str(failure))) or ask(False) == request:
                 raise
+            body = self.post(ask(False))
             self._learn("base64", 0, "gives no vectors as base64, and is asked for plain numbers.")
-            return self.embed(batch)
+        self._answered = True
         try:
             answer = read_answer(body, len(batch))
         except ValueError as error:

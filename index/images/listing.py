@@ -148,7 +148,8 @@ def list_addresses(
         except UsageError as reason:
             if is_shard or not below:
                 raise
-            return hide_secrets(name), hide_secrets(address), str(reason)
+            hidden = hide_secrets(address)
+            return hide_secrets(name), hidden, str(reason).removeprefix(f"{hidden}: ")
         try:
             return name, address, _list_shard(address, name, left) if is_shard else ask(address)
         except ImageError as reason:

@@ -33,6 +33,7 @@ PACKAGES = {
 }
 WEB = ("http", "https")
 AS_IT_IS = {"headers": {"Accept-Encoding": "identity"}}  # bytes of a range are those of the file
+LONGEST_CALL, SILENCE = 300.0, 30.0  # seconds that a request may take, and that nothing of it may come
 BLOCK = 4 << 20  # bytes that one request brings while the headers of a shard are read
 MAX_BYTES = 1 << 29  # of a file
 ATTEMPTS = 4  # at a request
@@ -40,11 +41,16 @@ SHORTEST, LONGEST = 1.0, 60.0  # seconds before the second attempt; seconds that
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses after which the same request may be answered
 # As aiohttp calls what a server broke off, and what it gives as the cause of that.
 CUT = ("ServerDisconnectedError", "ClientPayloadError", "ContentLengthError", "TransferEncodingError")
-SECRETS = ("key", "keyid", "token", "secret", "password", "sig", "signature", "credential")  # ends of names
+# Ends of names of parameters; imgix and others call a signature in hex digits `s` or `sign`.
+SECRETS = (
+    *("key", "keyid", "key-pair-id", "token", "secret", "password", "pwd", "sig", "signature", "credential"),
+    *("auth", "hmac", "jwt", "hdnts", "hdnea"),
+)
+SIGNED = r"(?:s|sign)(?==[0-9a-f]{32})"
 # What may tell one state of an object from another, as the stores name it.
 VERSION = "ETag etag LastModified last_modified Last-Modified mtime updated created".split()
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-_SECRET = re.compile(rf"([?&;][^=&;]*({'|'.join(SECRETS)})=)[^&;]*", re.IGNORECASE)
+_SECRET = re.compile(rf"([?&;](?:[^=&;]*(?:{'|'.join(SECRETS)})|{SIGNED})=)[^&;\\s]*", re.IGNORECASE)
 _LOCATION = re.compile(r"(.+?)#bytes=(\d+)-(\d+)/(.*)", re.DOTALL)
 
 
@@ -127,8 +133,10 @@ def check(address: str) -> str:
 
 def find_secret(address: str) -> str:
     """Name the first parameter of an address that looks like a key; empty if none does."""
-    names = (name for name, _ in parse_qsl(urlsplit(address).query, keep_blank_values=True))
-    return next((name for name in names if name.lower().endswith(SECRETS)), "")
+    for name, value in parse_qsl(urlsplit(address).query, keep_blank_values=True):
+        if name.lower().endswith(SECRETS) or re.match(SIGNED, f"{name}={value}", re.IGNORECASE):
+            return name
+    return ""
 
 
 def hide_secrets(address: str) -> str:
@@ -152,7 +160,7 @@ def lies_below(address: str, allowed: Iterable[str]) -> bool:
 def ask(address: str) -> tuple[int, int]:
     """Ask how large an object is, and for a number that is another when it has changed.
 
-    Where the server does not tell the size, all is read to find it out.
+    Where the server does not tell the size, or says nothing is there, all is read to find it out.
 
     Raises:
         ImageError: It is not there, or larger than `MAX_BYTES`; the message is the reason.
@@ -173,7 +181,7 @@ def ask(address: str) -> tuple[int, int]:
                     raise ImageError(f"too large: over {MAX_BYTES >> 20} MiB, and its size is not told")
         return size
 
-    size = _attempt(address, measure) if facts["size"] is None else facts["size"]
+    size = facts["size"] or _attempt(address, measure)  # many answer HEAD with a length of 0
     return size, int(version.hexdigest()[:15], 16)
 
 
@@ -197,8 +205,12 @@ def _open(address: str) -> tuple[Any, str]:
     check(address)
     with needs("remote"):
         from fsspec.core import url_to_fs
-    options = AS_IT_IS if _protocol(address) in WEB else {}
-    return url_to_fs(address, **options)
+    if _protocol(address) not in WEB:
+        return url_to_fs(address)
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(LONGEST_CALL, sock_connect=SILENCE, sock_read=SILENCE)
+    return url_to_fs(address, **AS_IT_IS, client_kwargs={"timeout": timeout})
 
 
 def _attempt(address: str, call: Callable[[], T]) -> T:
@@ -247,7 +259,10 @@ def _explain(address: str, error: Exception) -> RetrievalError:
     protocol = _protocol(address)
     if isinstance(error, ImportError):
         return UsageError(f"{protocol}:// needs a package: pip install {PACKAGES[protocol]}  ({error})")
-    reason = in_line(error.__cause__ or error)
+    cause = error.__cause__ or error
+    if status := getattr(cause, "status", None):  # without its address, which a redirect may have signed
+        return ImageError(f"HTTP {status} {getattr(cause, 'message', '')}".rstrip())
+    reason = hide_secrets(in_line(cause))
     if "support range requests" in reason:
         return ImageError("the web server sends no parts of files, as a shard needs")
     if isinstance(error, FileNotFoundError) and error.__cause__ is None:

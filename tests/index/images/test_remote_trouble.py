@@ -12,7 +12,17 @@ import index.images.remote
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError, UsageError
-from index.images.remote import ATTEMPTS, BUSY, LONGEST, MAX_BYTES, hide_secrets, lies_below, read_retry_after
+from index.images.remote import (
+    ATTEMPTS,
+    BUSY,
+    LONGEST,
+    MAX_BYTES,
+    SILENCE,
+    find_secret,
+    hide_secrets,
+    lies_below,
+    read_retry_after,
+)
 from index.images.sources import find_images, image_at
 from index.stores.folder import Index
 
@@ -85,6 +95,34 @@ def test_a_server_that_tells_no_length_is_read_within_bounds(
     assert find_images([tmp_path / "list.txt"])[0].status()[1] != before[1]
 
 
+def test_a_server_that_calls_files_empty_in_answer_to_head_is_read(site: Site, tmp_path):
+    site.files |= {"/a.png": png(1), "/empty.png": b""}
+    site.heads = False
+    (tmp_path / "list.txt").write_text(f"{site.address}/a.png\n{site.address}/empty.png\n")
+    photo, empty = find_images([tmp_path / "list.txt"])
+    assert photo.read()[0] == png(1)
+    assert empty.status()[0] == 0
+
+
+def test_a_silent_server_is_waited_for_no_longer_than_told(site: Site, pauses, monkeypatch):
+    site.files["/a.png"] = png(1)
+    monkeypatch.setattr(index.images.remote, "SILENCE", 0.05)
+    site.silence = 0.5
+    start = time.monotonic()
+    with pytest.raises(UsageError, match="[Tt]imeout"):
+        find_images([f"{site.address}/a.png"])
+    assert time.monotonic() - start < 3
+    assert len(pauses) == ATTEMPTS - 1
+
+
+def test_a_refusal_behind_a_redirect_keeps_its_address_to_itself(site: Site, tmp_path):
+    site.busy = [(302, {"Location": "/b.png?token=5ec7e7"}), (404, {})] * 2
+    (tmp_path / "list.txt").write_text(f"{site.address}/a.png\n")
+    with pytest.raises(ImageError, match="^HTTP 404"):
+        find_images([tmp_path / "list.txt"])[0].read()
+    assert any("5ec7e7" in path for _, path, _ in site.asked)
+
+
 def test_parameters_are_sent_and_secrets_are_neither_sent_nor_kept(
     site: Site, student_file: Path, tmp_path: Path
 ):
@@ -118,9 +156,25 @@ def test_parameters_lead_nowhere_else():
     assert not lies_below("http://host/photos/../a.png?w=1", ["http://host/photos/?"])
 
 
-@pytest.mark.parametrize("address", ["https://u:pw@host/a.png?sig=pw", "a.png?sig=pw"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://u:pw@host/a.png?sig=pw",
+        "a.png?sig=pw",
+        "a.png?w=640&hdnts=exp=1~hmac=pw&auth=pw",
+        "a.png?Policy=a&Key-Pair-Id=pw",
+        f"a.png?s={'0123456789abcdef' * 2}pw",
+    ],
+)
 def test_what_is_shown_of_an_address_has_no_secret(address):
     assert "pw" not in hide_secrets(address)
+    assert find_secret(address)
+
+
+@pytest.mark.parametrize("address", ["a.png?w=640&s=2", "a.png?design=oak&v=0123456789abcdef0123456789abcdef"])
+def test_what_is_no_secret_is_kept(address):
+    assert hide_secrets(address) == address
+    assert not find_secret(address)
 
 
 def test_dates_of_retry_after():
@@ -131,5 +185,6 @@ def test_dates_of_retry_after():
 def test_the_table_in_the_documentation_has_these_numbers():
     table = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
     again = f"asked again, up to {ATTEMPTS} times, after `Retry-After` if that is up to {LONGEST:g} s"
-    assert f"| status {', '.join(map(str, BUSY))}, a broken connection | {again}" in table
+    asked = f"| status {', '.join(map(str, BUSY))}, a broken connection, {SILENCE:g} s of silence | {again}"
+    assert asked in table
     assert f"up to {MAX_BYTES >> 20} MiB" in table
