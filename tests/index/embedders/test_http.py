@@ -364,9 +364,17 @@ def test_answers_that_cannot_be_told_apart(indices, vectors):
 
 
 @pytest.mark.parametrize(
-    "complaint", ["base64 encoding is not currently supported", "encoding_format: extra field"]
+    ("complaint", "status"),
+    [
+        *(
+            (said, status)
+            for said in ("no base64", "encoding_format: extra field")
+            for status in (400, 422, 500)
+        ),
+        ("", 400),
+        ('{"error": "Bad Request"}', 422),
+    ],
 )
-@pytest.mark.parametrize("status", [400, 422, 500])
 def test_plain_numbers_where_base64_is_refused(teacher, photos, capsys, complaint, status):
     """Found out once, at no cost."""
     server = TeacherServer(teacher)
@@ -387,3 +395,18 @@ def test_plain_numbers_where_base64_is_refused(teacher, photos, capsys, complain
     )
     assert len(server.calls) == 3
     assert capsys.readouterr().err.count("plain numbers") == 1
+
+
+def test_a_bare_refusal_blames_the_encoding_only_before_there_is_an_answer(teacher, photos):
+    server = TeacherServer(teacher)
+    with serving(server) as url:
+        model = EndpointEmbedder(url, EmbedderOptions())
+        inputs = [model.prepare(photo) for photo in photos]
+        for calls in (2, 1):  # with the numbers plain, too; then not
+            server.script, before = (400, {}, b""), len(server.calls)
+            with pytest.raises(RefusedError):
+                model.embed(inputs)
+            assert len(server.calls) - before == calls
+            server.script = None
+            model.embed(inputs)
+    assert not model.lessons
