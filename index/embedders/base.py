@@ -126,6 +126,8 @@ def unit_rows(rows: NDArray[np.float32], name: str) -> NDArray[np.float32]:
 
 def find_fault(row: NDArray[np.float32]) -> str:
     """Why a vector cannot be an answer; empty if it can."""
+    if not len(row):
+        return "answered without a vector"
     if not np.isfinite(row).all():
         return "answered with a vector that is not finite, or not of its usual length"
     return "" if row.any() else "answered with a vector of zeros"

@@ -75,7 +75,7 @@ def read_answer(body: bytes, count: int) -> Answer:
 
     Endpoints that give no numbers, or the same to all, are taken at their order; so are numbers from one on.
     Fewer answers than images are used if they have numbers of their own, and there are several: a single one
-    may be of all images together.
+    may be of all images together. Null, or an `error`, in place of a vector costs that image alone.
 
     Raises:
         ValueError: It is no answer to this request. The message says what it is instead.
@@ -84,7 +84,7 @@ def read_answer(body: bytes, count: int) -> Answer:
         entries = json.loads(body)["data"]
         given_to = [entry.get("index") for entry in entries]
         indices: list[Any] = [index if index is None else int(index) for index in given_to]
-        vectors = [_read_vector(entry["embedding"]) for entry in entries]
+        vectors = [_read_vector([] if entry.get("error") else entry["embedding"] or []) for entry in entries]
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError("something that is no list of embeddings") from error
     kinds, given = set(indices), len(entries)
@@ -101,7 +101,7 @@ def read_answer(body: bytes, count: int) -> Answer:
     else:
         shown, more = ", ".join(map(str, indices[:8])) or "none", ", ..." if given > 8 else ""
         raise ValueError(f"the indices {shown}{more} for {count} images")
-    (dim, _), *_ = Counter(map(len, vectors)).most_common(1)
+    dim = Counter(list(filter(None, map(len, vectors))) or [0]).most_common(1)[0][0]
     rows = np.full((count, dim), np.nan, np.float32)
     for place, vector in zip(places, vectors, strict=False):
         if len(vector) == dim:

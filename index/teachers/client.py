@@ -24,6 +24,7 @@ from index.teachers.retry import BAD_ANSWERS, BadAnswerError, Refuse, Retry, Spl
 
 FIRST = 8  # images of the first call about several
 SMALLER = 4  # times smaller are calls after one that was charged for and brought nothing
+TOO_MANY = 2  # larger calls that failed so, with none answered between, before no more are made in this run
 STEADY = 4  # calls that must succeed before they are made larger by one image again
 POLL = 0.2  # seconds between looks for an answer that another process is waiting for
 REPLACED = 0.99  # similarity of two answers about one image below which they are of two models
@@ -58,6 +59,7 @@ class BudgetedTeacher(Embedder):
         self._given_up = self._useless = 0
         self._most: float = teacher.calls.batch  # images a call: few, after calls that brought nothing
         self._proven = 0  # images of the largest call that was answered in full
+        self._larger_failed = 0  # calls larger than that, charged for in vain since it was answered
         self._turn = Lock()  # taken to make a call larger than that
         self._lock = Lock()  # guards the counters
 
@@ -315,6 +317,7 @@ class BudgetedTeacher(Embedder):
                 self._lose(calls, self.complaint)
                 with self._lock:  # by what failed, not by what is: all threads may fail together
                     self._most = max(1, min(self._most, len(questions) // SMALLER))
+                    self._larger_failed += 0 < self._proven < len(questions)
             else:
                 self.ledger.release(calls)
             raise
@@ -365,9 +368,11 @@ class BudgetedTeacher(Embedder):
         with self._lock:
             self.asked += len(questions)
             self._given_up, self._answered = 0, True
-            self._proven = max(self._proven, len(questions))
+            if len(questions) > self._proven:
+                self._proven, self._larger_failed = len(questions), 0
             if len(questions) >= int(self._most):
-                self._most = min(self.calls.batch, self._most + 1 / STEADY)
+                most = self.calls.batch if self._larger_failed < TOO_MANY else self._proven
+                self._most = min(most, self._most + 1 / STEADY)
 
     def _lose(self, calls: Collection[int], complaint: str) -> None:
         self.ledger.lose(calls)

@@ -302,6 +302,19 @@ def test_calls_grow_again_after_trouble(tmp_path, teacher):
     assert max(sizes[4:]) > 2
 
 
+@pytest.mark.parametrize(("most", "failed"), [(3, [8, 4, 4]), (10, [32, 11, 11])])
+def test_an_endpoint_that_drops_larger_calls_is_not_asked_so_for_ever(tmp_path, teacher, most, failed):
+    files, server = pool(tmp_path, 250), TeacherServer(teacher)
+    server._choose = lambda: "drop" if len(server.calls[-1]) > most else ""
+    with serving(server) as url:
+        paid = spec(url, tmp_path, 1000, batch=32, concurrency=1).open("cpu")
+        assert len(ask(files, paid)[0]) == 250
+    sizes = list(map(len, server.calls))
+    assert [size for size in sizes if size > most] == failed
+    assert sum(server.charged.values()) == paid.ledger.spent == 250 + sum(failed)
+    assert sizes.count(most) > 5
+
+
 def test_answers_that_are_none_do_not_eat_the_budget(tmp_path, teacher):
     """They come as success, and are charged for as such."""
     files, server = pool(tmp_path, 30), TeacherServer(teacher)
@@ -493,6 +506,26 @@ def test_endpoints_that_answer_otherwise_cost_a_few_answers(tmp_path, teacher, c
         assert again.name not in capsys.readouterr().err
     assert told.count("their order counts") + told.count("a call from now on") == bool(said)
     assert said in told
+
+
+@pytest.mark.parametrize("nothing", [{"embedding": None}, {"embedding": []}, {"error": "no face"}])
+@pytest.mark.parametrize("alone", [False, True])
+def test_no_vector_for_one_image_costs_that_image_alone(tmp_path, teacher, nothing, alone):
+    files, server = pool(tmp_path, 20), TeacherServer(teacher)
+    bad = content_digest(files[0 if alone else 12].read()[0])
+
+    def change(entries):
+        return [
+            {"index": entry["index"], **nothing} if digest == bad else entry
+            for entry, digest in zip(entries, server.calls[-1], strict=True)
+        ]
+
+    answer_as(server, change)
+    with serving(server) as url:
+        answered, failures = ask(files, spec(url, tmp_path, 100, concurrency=1).open("cpu"))
+    assert len(answered) == 19
+    assert len(failures) == 1
+    assert server.charged[bad] == sum(server.charged.values()) - 19 == 4
 
 
 def ask_all(files, paid):
