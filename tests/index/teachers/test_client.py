@@ -302,7 +302,7 @@ def test_calls_grow_again_after_trouble(tmp_path, teacher):
     assert max(sizes[4:]) > 2
 
 
-@pytest.mark.parametrize(("most", "failed"), [(3, [8, 4, 4]), (10, [32, 11, 11])])
+@pytest.mark.parametrize(("most", "failed"), [(3, [8, 4, 4]), (5, [8, 6, 6])])
 def test_an_endpoint_that_drops_larger_calls_is_not_asked_so_for_ever(tmp_path, teacher, most, failed):
     files, server = pool(tmp_path, 250), TeacherServer(teacher)
     server._choose = lambda: "drop" if len(server.calls[-1]) > most else ""
