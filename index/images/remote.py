@@ -50,7 +50,7 @@ SIGNED = r"(?:s|sign)(?==[0-9a-f]{32})"
 # What may tell one state of an object from another, as the stores name it.
 VERSION = "ETag etag LastModified last_modified Last-Modified mtime updated created".split()
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-_SECRET = re.compile(rf"([?&;](?:[^=&;]*(?:{'|'.join(SECRETS)})|{SIGNED})=)[^&;\\s]*", re.IGNORECASE)
+_SECRET = re.compile(rf"([?&;](?:[^=&;]*(?:{'|'.join(SECRETS)})|{SIGNED})=)[^&;]*", re.IGNORECASE)
 _LOCATION = re.compile(r"(.+?)#bytes=(\d+)-(\d+)/(.*)", re.DOTALL)
 
 

@@ -160,8 +160,8 @@ def test_parameters_lead_nowhere_else():
     "address",
     [
         "https://u:pw@host/a.png?sig=pw",
-        "a.png?sig=pw",
-        "a.png?w=640&hdnts=exp=1~hmac=pw&auth=pw",
+        "a.png?sig=a spw",
+        "a.png?w=640&hdnts=exp=1~hmac=pw&auth=spw",
         "a.png?Policy=a&Key-Pair-Id=pw",
         f"a.png?s={'0123456789abcdef' * 2}pw",
     ],
