@@ -1,6 +1,5 @@
 """Fetch an image by its address, and only from public ones: the server is no way into its network."""
 
-import ipaddress
 import socket
 import ssl
 import time
@@ -13,6 +12,7 @@ import httpx
 
 from index.errors import ImageError
 from index.images.decode import decode
+from index.images.public import is_public
 
 MOST_BYTES = 50_000_000
 SECONDS = 15.0  # for all of it: names, redirects, every byte
@@ -23,11 +23,6 @@ HEADERS: dict[bytes | str, bytes | str] = {
     "Accept-Encoding": "identity",
     "User-Agent": "retrieval",
 }
-# Global unicast, without what stands for an address of IPv4 (6to4, Teredo) or for examples.
-IPV6 = ipaddress.ip_network("2000::/3")
-NOT_IPV6 = [ipaddress.ip_network(net) for net in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")]
-# What Python takes for global: multicast, the relays of 6to4, and three services within providers' networks.
-NOT_IPV4 = [ipaddress.ip_network(net) for net in ("224.0.0.0/3", "192.88.99.0/24", "192.0.0.0/24")]
 
 
 def fetch_image(url: str) -> bytes:
@@ -54,14 +49,6 @@ def fetch_image(url: str) -> bytes:
     except ImageError as reason:
         raise ImageError(f"the link leads to no image that can be used: {reason}") from reason
     return data
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one that anybody on the internet could reach."""
-    ip = ipaddress.ip_address(address)
-    if ip.version == 6:
-        return ip in IPV6 and ip.is_global and not any(ip in net for net in NOT_IPV6)
-    return ip.is_global and not any(ip in net for net in NOT_IPV4)
 
 
 def _follow(pool: httpcore.ConnectionPool, url: str) -> bytes:

@@ -4,6 +4,7 @@ An address comes from the command line, or from a list that was named there. Wha
 come from anyone: of that, `lies_below` lets pass what the command line has allowed.
 """
 
+import asyncio
 import hashlib
 import random
 import re
@@ -13,9 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
 
 from index.errors import ImageError, RetrievalError, UsageError, in_line, needs
+from index.images.public import leads_inward
 
 T = TypeVar("T")
 
@@ -210,7 +212,17 @@ def _open(address: str) -> tuple[Any, str]:
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(LONGEST_CALL, sock_connect=SILENCE, sock_read=SILENCE)
-    return url_to_fs(address, **AS_IT_IS, client_kwargs={"timeout": timeout})
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(_check_redirect)
+    return url_to_fs(address, **AS_IT_IS, client_kwargs={"timeout": timeout, "trace_configs": [trace]})
+
+
+async def _check_redirect(_: Any, __: Any, redirect: Any) -> None:
+    """Raise ImageError where a public server leads on into a private network."""
+    source, target = str(redirect.url), redirect.response.headers.get("Location", "")
+    hosts = urlsplit(source).hostname or "", urlsplit(urljoin(source, target)).hostname or ""
+    if await asyncio.to_thread(leads_inward, *hosts):
+        raise ImageError("it leads from a public address into a private network")
 
 
 def _attempt(address: str, call: Callable[[], T]) -> T:

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.server import fetch
-from app.server.fetch import fetch_image, is_public
+from app.server.fetch import fetch_image
 from index.errors import ImageError
+from index.images.public import is_public
 
 
 def png(seed: int = 0) -> bytes:

@@ -8,6 +8,7 @@ import pytest
 from conftest import png
 from web_site import Site
 
+import index.images.public
 import index.images.remote
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
@@ -121,6 +122,23 @@ def test_a_refusal_behind_a_redirect_keeps_its_address_to_itself(site: Site, tmp
     with pytest.raises(ImageError, match=r"^HTTP 404"):
         find_images([tmp_path / "list.txt"])[0].read()
     assert any("5ec7e7" in path for _, path, _ in site.asked)
+
+
+@pytest.mark.parametrize("public", [["127.0.0.1"], ["127.0.0.1", "localhost"], []])
+def test_no_public_server_leads_into_a_private_network(site: Site, tmp_path, monkeypatch, public):
+    """What is private itself may lead to its like, and what is public to what is public."""
+    site.files |= {"/a.png": png(1), "/b.png": png(2)}
+    monkeypatch.setattr(index.images.public, "_all_public", lambda host: host in public)
+    inside = site.address.replace("127.0.0.1", "localhost")
+    (tmp_path / "list.txt").write_text(f"{site.address}/a.png\n")
+    (photo,) = find_images([tmp_path / "list.txt"])
+    site.busy, site.asked = [(302, {"Location": f"{inside}/a.png"})], []
+    if public == ["127.0.0.1"]:
+        with pytest.raises(ImageError, match="from a public address into a private network"):
+            photo.read()
+        assert len(site.asked) == 1
+    else:
+        assert photo.read()[0] == png(1)
 
 
 def test_parameters_are_sent_and_secrets_are_neither_sent_nor_kept(

@@ -1,0 +1,31 @@
+"""Which addresses of the network anybody on the internet could reach."""
+
+import ipaddress
+import socket
+
+# Global unicast, without what stands for an address of IPv4 (6to4, Teredo) or for examples.
+IPV6 = ipaddress.ip_network("2000::/3")
+NOT_IPV6 = [ipaddress.ip_network(net) for net in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")]
+# What Python takes for global: multicast, the relays of 6to4, and three services within providers' networks.
+NOT_IPV4 = [ipaddress.ip_network(net) for net in ("224.0.0.0/3", "192.88.99.0/24", "192.0.0.0/24")]
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one that anybody on the internet could reach."""
+    ip = ipaddress.ip_address(address)
+    if ip.version == 6:
+        return ip in IPV6 and ip.is_global and not any(ip in net for net in NOT_IPV6)
+    return ip.is_global and not any(ip in net for net in NOT_IPV4)
+
+
+def leads_inward(source: str, target: str) -> bool:
+    """Whether one host is public and another, or something that its name stands for, is not. Asks the DNS."""
+    return target != source and _all_public(source) and not _all_public(target)
+
+
+def _all_public(host: str) -> bool:
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return True  # leads nowhere
+    return all(is_public(str(entry[4][0]).partition("%")[0]) for entry in found)
