@@ -7,9 +7,10 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from distill.examples import hold_out
 from distill.options import FEWEST, Options
 from distill.photos import PhotoReader
-from distill.pool import Pool, hold_out
+from distill.pool import Pool
 from distill.selection import order_by_worth
 from index.embedders.base import Embedder, unit_rows
 from index.errors import RetrievalError

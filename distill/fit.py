@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distill.ask import TeacherAnswers
+from distill.examples import Examples, gather
 from distill.model.backbone import Backbone, create_backbone
 from distill.model.student import Student
 from distill.options import FEWEST, Options
 from distill.placement import Placement, place
-from distill.pool import Examples, Pool, gather
+from distill.pool import Pool
 from distill.report.held_out import POOL_PHOTOS, QUERY_PHOTOS, HeldOut, search_with_teacher
 from distill.shrinking.shrink import Shrinking, match_widths
 from distill.training.checkpoint import Checkpoint, Progress

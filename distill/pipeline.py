@@ -15,12 +15,13 @@ from safetensors.torch import save
 
 from distill.ask import TeacherAnswers, consult
 from distill.fit import Former, aim, as_shown, build_student, fit_student, open_backbone
+from distill.helpers import open_helpers
 from distill.model import quantize
 from distill.model.codes import PHOTOS, VIEWED, append_codes
 from distill.model.export import check_parity, count_parameters, describe_file, export_onnx
 from distill.model.trial import try_out
 from distill.options import Options, check_bits
-from distill.pool import MOST, Pool, open_helpers, read_pool
+from distill.pool import MOST, Pool, read_pool
 from distill.report.cost import reckon, seconds_per_image
 from distill.report.held_out import HeldOut, search_again
 from distill.report.report import judge, judge_asking, read_run, write_report, write_run

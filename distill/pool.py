@@ -1,4 +1,4 @@
-"""The pool: distinct images that can be read, with features of free networks; examples are made of them."""
+"""The pool: distinct images that can be read, small, with features of the free network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -9,54 +9,19 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
+from distill.helpers import join_helpers, require_all
 from distill.model.backbone import Backbone
 from distill.model.student import StageMeans, embed
 from distill.photos import PhotoReader
 from distill.selection import sample_pool
 from index.embedders.base import Embedder, embed_many, unit_rows
-from index.embedders.options import EmbedderOptions
-from index.embedders.registry import open_embedder
-from index.errors import ImageError, UsageError
+from index.errors import ImageError
 from index.images.decode import MARGIN, square
 from index.images.file import ImageFile
 from index.parallel import BATCH, bounded_map
-from index.progress import count, progress
+from index.progress import progress
 from index.stores.records import Failure
 from index.teachers.ledger import Ledger
-
-FEWEST_HELD_OUT = 5  # fewer tell nothing
-HELD_OUT = 110  # answers that are held out where the budget allows: about 100 bound agreement to 5 points
-LARGEST_SHARE = 0.2  # of the answers that is held out
-ALIKE = 1e-3  # spread of unit vectors that say the same of all images
-
-
-def open_helpers(helpers: Sequence[str | Embedder], device: str) -> list[Embedder]:
-    """Open embedders of the whole pool by their specs, as `open_embedder` does; some may be open already."""
-    lenient = EmbedderOptions(allow_missing=True)
-    return [one if isinstance(one, Embedder) else open_embedder(one, device, lenient) for one in helpers]
-
-
-def require_all(helper: Embedder, files: Sequence[ImageFile], digests: Sequence[str]) -> None:
-    """Raise UsageError if a helper has no vector for some of the files with these digests."""
-    if missing := helper.find_missing(files, digests):
-        lacking = f"{len(missing)} of {count(len(files), 'image')}"
-        raise UsageError(f"--helper {helper.name} lacks {lacking}. Give a vector for each, or leave it out.")
-
-
-def join_helpers(
-    features: NDArray[np.float32], own: int, helped: Sequence[NDArray[np.float32]]
-) -> NDArray[np.float32]:
-    """Put `(n, dim)` vectors of helpers before the `own` last of `(n, features)`, scaled to vary as these."""
-    before, after = np.split(features, [features.shape[1] - own], axis=1)
-    moved = [vectors - vectors.mean(axis=0) for vectors in helped]
-    scaled = [rows * (_spread(after) / max(_spread(rows), ALIKE)) for rows in moved]
-    return np.concatenate([before, *scaled, after], axis=1, dtype=np.float32)
-
-
-def _spread(rows: NDArray[np.float32]) -> float:
-    """Root of the mean squared distance of rows from their mean."""
-    return float(np.sqrt(rows.var(axis=0, dtype=np.float64).sum()))
-
 
 MOST = 4000  # images of a pool that are used: bounds the time and the memory
 
@@ -173,43 +138,3 @@ def extract_features(
     kept, named = [files[i] for i in rows], [digests[i] for i in rows]
     keys = tuple(helper.key for helper in helpers)
     return Pool(kept, named, pixels, joined, free, failures, reader, helpers=keys)
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Images and where they belong."""
-
-    pixels: NDArray[np.uint8]  # `(n, stored_side, stored_side, 3)` uint8
-    targets: NDArray[np.float32]  # `(n, dim)` unit rows in teacher space
-    # How many of them, from the first, have the teacher's answer as target. The rest have a prediction of it.
-    answered: int
-
-    def __post_init__(self) -> None:
-        assert len(self.pixels) == len(self.targets) >= self.answered > 0
-
-
-def hold_out(digests: Sequence[str], share: float | None = None) -> NDArray[np.bool_]:
-    """Choose which of n answered images to keep from training, by their digests alone: an `(n,)` mask.
-
-    About a share is held out; None takes some `HELD_OUT` images, and `LARGEST_SHARE` at most. A larger budget
-    holds out a smaller share, so that what it holds out a smaller budget holds out too. Nothing is held out
-    where little would be left.
-    """
-    if share is None:
-        share = min(LARGEST_SHARE, HELD_OUT / max(len(digests), 1))
-    held = np.array([int(digest[:8], 16) < share * 16**8 for digest in digests], bool)
-    enough = FEWEST_HELD_OUT <= held.sum() <= len(held) // 2
-    return held if enough else np.zeros(len(held), bool)
-
-
-def gather(
-    pool: Pool,
-    answered: NDArray[np.int64],
-    held: NDArray[np.int64],
-    places: NDArray[np.float32],
-    others: bool,
-) -> Examples:
-    """Put answered images first, with their `(n, dim)` places, and `others`, none held out, behind them."""
-    without = np.setdiff1d(np.arange(len(pool.pixels)), np.concatenate([answered, held]))
-    rows = np.concatenate([answered, without]) if others else answered
-    return Examples(pool.pixels[rows], places[rows], len(answered))

@@ -35,7 +35,7 @@ def judge(
 
     spec = RankerSpec(ranker, read_options(teacher_option), ledger, budget, orders_only=orders_only)
     opened = spec.open_plain(device)
-    # What costs nothing is asked anew.
+    # What costs nothing is asked again.
     kept = spec.open_ledger(opened.key, dry_run) if opened.calls.paid else Ledger(IN_MEMORY, opened.key)
     with kept as answers:
         if dry_run:

@@ -12,7 +12,7 @@ import httpx
 
 from index.errors import ImageError
 from index.images.decode import decode
-from index.images.public import is_public
+from index.images.public_address import is_public
 
 MOST_BYTES = 50_000_000
 SECONDS = 15.0  # for all of it: names, redirects, every byte

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from platformdirs import user_cache_path
 
+from distill.examples import Examples
 from distill.model.backbone import create_backbone
 from distill.model.export import export_onnx
 from distill.model.student import StageMeans, Student, embed
-from distill.pool import Examples
 from distill.training.device import open_fabric
 from distill.training.loop import train_student
 from distill.training.recipes import Recipe

@@ -60,9 +60,9 @@ class Known:
     @classmethod
     def of(cls, free: NDArray[np.float32], features: NDArray[np.float32], pool: int) -> "Known":
         """Project `(photos, free)` and `(photos, features)` to principal components of the first, a pool."""
-        fits = (Projection.fit(free[:pool], min(DIM, *free[:pool].shape), WHITEN),
-                Projection.fit(features[:pool], min(WIDTH, *features[:pool].shape)))  # fmt: skip
-        return cls(fits[0].project(free), fits[1].project(features))
+        start = Projection.fit(free[:pool], min(DIM, *free[:pool].shape), WHITEN)
+        wide = Projection.fit(features[:pool], min(WIDTH, *features[:pool].shape))
+        return cls(start.project(free), wide.project(features))
 
 
 @dataclass(frozen=True)

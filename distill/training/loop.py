@@ -12,8 +12,8 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from distill.examples import Examples
 from distill.model.student import Student, embed
-from distill.pool import Examples
 from distill.report.held_out import HeldOut
 from distill.shrinking.shrink import Shrinking, match_widths
 from distill.training.checkpoint import Checkpoint, Progress

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
 
 from index.errors import ImageError, RetrievalError, UsageError, in_line, needs
-from index.images.public import leads_inward
+from index.images.public_address import leads_inward
 
 T = TypeVar("T")
 

@@ -59,7 +59,7 @@ class BudgetedTeacher(Embedder):
         self._given_up = self._useless = 0
         self._most: float = teacher.calls.batch  # images a call: few, after calls that brought nothing
         self._proven = 0  # images of the largest call that was answered in full
-        self._larger_failed = 0  # calls larger than that, charged for in vain since it was answered
+        self._larger_failed = 0  # larger calls since then that were charged for, without an answer
         self._turn = Lock()  # taken to make a call larger than that
         self._lock = Lock()  # guards the counters
 

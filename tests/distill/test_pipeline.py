@@ -10,10 +10,10 @@ from huggingface_hub import ModelCard
 from teacher_server import TeacherServer, serving
 
 from distill.ask import ask_teacher
+from distill.examples import gather
 from distill.model import quantize as variants
 from distill.options import Options
 from distill.pipeline import Distilled, distill, distill_by_name
-from distill.pool import gather
 from distill.report.report import judge, judge_asking
 from distill.training.recipes import Recipe
 from index.embedders.onnx import CodeEmbedder, OnnxEmbedder

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from app.server import fetch
 from app.server.fetch import fetch_image
 from index.errors import ImageError
-from index.images.public import is_public
+from index.images.public_address import is_public
 
 
 def png(seed: int = 0) -> bytes:

@@ -6,19 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from distill.examples import Examples
 from distill.fit import aim, build_student
 from distill.model.backbone import create_backbone
 from distill.model.student import Student
 from distill.options import Options, Target
-from distill.pool import Examples
 from distill.shrinking.channels import find_inner
 from distill.shrinking.costs import Costs, measure_students
 from distill.shrinking.shrink import Shrinking, choose_widths, match_widths
 from distill.training.checkpoint import Checkpoint
 from distill.training.device import open_fabric
 from distill.training.loop import train_student
-from distill.training.losses import Mixing
-from distill.training.recipes import Recipe
+from distill.training.recipes import Mixing, Recipe
 from index.errors import UsageError
 
 SIDE = 32

@@ -8,7 +8,7 @@ import pytest
 from conftest import png
 from web_site import Site
 
-import index.images.public
+import index.images.public_address
 import index.images.remote
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
@@ -128,7 +128,7 @@ def test_a_refusal_behind_a_redirect_keeps_its_address_to_itself(site: Site, tmp
 def test_no_public_server_leads_into_a_private_network(site: Site, tmp_path, monkeypatch, public):
     """What is private itself may lead to its like, and what is public to what is public."""
     site.files |= {"/a.png": png(1), "/b.png": png(2)}
-    monkeypatch.setattr(index.images.public, "_all_public", lambda host: host in public)
+    monkeypatch.setattr(index.images.public_address, "_all_public", lambda host: host in public)
     inside = site.address.replace("127.0.0.1", "localhost")
     (tmp_path / "list.txt").write_text(f"{site.address}/a.png\n")
     (photo,) = find_images([tmp_path / "list.txt"])

@@ -1,0 +1,53 @@
+"""What the student learns from: images of the pool, and where they belong."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.pool import Pool
+
+FEWEST_HELD_OUT = 5  # fewer tell nothing
+HELD_OUT = 110  # answers that are held out where the budget allows: about 100 bound agreement to 5 points
+LARGEST_SHARE = 0.2  # of the answers that is held out
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images and where they belong."""
+
+    pixels: NDArray[np.uint8]  # `(n, stored_side, stored_side, 3)` uint8
+    targets: NDArray[np.float32]  # `(n, dim)` unit rows in teacher space
+    # How many of them, from the first, have the teacher's answer as target. The rest have a prediction of it.
+    answered: int
+
+    def __post_init__(self) -> None:
+        assert len(self.pixels) == len(self.targets) >= self.answered > 0
+
+
+def hold_out(digests: Sequence[str], share: float | None = None) -> NDArray[np.bool_]:
+    """Choose which of n answered images to keep from training, by their digests alone: an `(n,)` mask.
+
+    About a share is held out; None takes some `HELD_OUT` images, and `LARGEST_SHARE` at most. A larger budget
+    holds out a smaller share, so that what it holds out a smaller budget holds out too. Nothing is held out
+    where little would be left.
+    """
+    if share is None:
+        share = min(LARGEST_SHARE, HELD_OUT / max(len(digests), 1))
+    held = np.array([int(digest[:8], 16) < share * 16**8 for digest in digests], bool)
+    enough = FEWEST_HELD_OUT <= held.sum() <= len(held) // 2
+    return held if enough else np.zeros(len(held), bool)
+
+
+def gather(
+    pool: Pool,
+    answered: NDArray[np.int64],
+    held: NDArray[np.int64],
+    places: NDArray[np.float32],
+    others: bool,
+) -> Examples:
+    """Put answered images first, with their `(n, dim)` places, and `others`, none held out, behind them."""
+    without = np.setdiff1d(np.arange(len(pool.pixels)), np.concatenate([answered, held]))
+    rows = np.concatenate([answered, without]) if others else answered
+    return Examples(pool.pixels[rows], places[rows], len(answered))
