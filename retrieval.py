@@ -238,8 +238,8 @@ def distill(
         budget: How many images the teacher may ever be asked about; several train a student each.
         recipe: How to train.
         progress: Whether to show bars.
-        options: Fields of `distill.options.Options`, as `size` or `target="1.5 ms"` ("0.7M", "40 mflops").
-            Of `helpers` each may be what a teacher may be, but a URL.
+        options: Fields of `distill.options.Options`, as `size` or `target="1.5 ms"` ("0.7M", "40 mflops"), of
+            which several train a student each. Of `helpers` each may be what a teacher may be, but a URL.
 
     Returns:
         The student's ONNX file. Beside it lie `report.html` and `run.json`.
@@ -253,14 +253,16 @@ def distill(
     from index.progress import bars, say
 
     budgets = sorted({budget} if isinstance(budget, int) else set(budget))
-    if isinstance(options.get("target"), str):
-        options["target"] = Target.read(options["target"])
+    wanted = options.pop("target", None) or ()
+    each = [wanted] if isinstance(wanted, str | Target) else wanted
+    targets = [Target.read(one) if isinstance(one, str) else one for one in each]
     if (helpers := options.get("helpers")) is not None:
         specs = [Teacher(one).spec for one in (helpers if isinstance(helpers, list | tuple) else [helpers])]
         options["helpers"] = tuple(spec.opened or spec.spec or "" for spec in specs)
     chosen = call(Options, budget=budgets[-1], recipe=find_recipe(recipe), **options)
-    with bars(progress):  # images are as `in_python` has read them
-        made = distill_by_name(cast("tuple[str, ...]", images), _spec(teacher), Path(out), chosen, budgets)
+    names = cast("tuple[str, ...]", images)  # as `in_python` has read them
+    with bars(progress):
+        made = distill_by_name(names, _spec(teacher), Path(out), chosen, budgets, targets)
     for line in made.summary.splitlines():
         say(line)
     return Path(out) / STUDENT

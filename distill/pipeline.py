@@ -20,11 +20,11 @@ from distill.model import quantize
 from distill.model.codes import PHOTOS, VIEWED, append_codes
 from distill.model.export import check_parity, count_parameters, describe_file, export_onnx
 from distill.model.trial import try_out
-from distill.options import Options, check_bits
+from distill.options import Options, Target, check_bits
 from distill.pool import MOST, Pool, read_pool
 from distill.report.cost import reckon, seconds_per_image
 from distill.report.held_out import HeldOut, search_again
-from distill.report.report import judge, judge_asking, read_run, write_report, write_run
+from distill.report.report import judge, judge_asking, point_of, read_run, write_report, write_run
 from distill.training.checkpoint import Checkpoint
 from distill.training.device import keep_freed_memory, on_first, open_fabric
 from distill.training.views import stored_side
@@ -82,57 +82,72 @@ def distill(
     out: Path,
     options: Options,
     budgets: Sequence[int] = (),
+    targets: Sequence[Target] = (),
 ) -> Distilled:
     """Distil a student from at most `options.budget` answers of a teacher, ever, and write its folder.
 
     With several budgets, rising, in place of that one, all answers are collected first, each budget adding to
-    those of the one before. Then the students are trained one after the other, or under torchrun side by
-    side. The one of the largest budget, which is returned, gets `out` itself, and its variants; the others
-    get folders in it. All are measured on the photos that the last one holds out, which none of them learnt
-    from. Files are replaced when a student is ready.
+    those of the one before; several targets, rising, learn from the same answers. Then the students are
+    trained one after the other, or under torchrun side by side. The last one, which is returned, gets `out`
+    itself, and its variants; the others get folders in it. All are measured on the photos that the last one
+    holds out, which none of them learnt from. Files are replaced when a student is ready.
 
     Raises:
-        UsageError: `out`, the student's name, its weights or the device cannot be used.
+        UsageError: `out`, the student's name, its weights or the device cannot be used, or both budgets and
+            targets are several.
         RetrievalError: The budget is spent on other images, or the teacher or the export failed.
     """
-    budgets = budgets or (options.budget,)
+    several = _spread(options, budgets, targets)
+    options = several[-1]
     check_bits(options.bits, options.dim, len(files))
     if options.variants:
         quantize.check_enough(len(files), len(find_images(options.queries)) if options.queries else None)
     fabric = start(out, options)
-    if options.target and fabric.world_size > 1 and len(budgets) == 1:
+    if options.target and fabric.world_size > 1 and len(several) == 1:
         raise UsageError("A student shrinks in one process. Leave out torchrun, or the target.")
 
     def ask() -> tuple[Pool, dict[int, TeacherAnswers]]:
-        pool = read_student_pool(files, teacher, ledger, fabric, options, max(budgets[-1], MOST))
-        each = {budget: consult(pool, teacher, ledger, replace(options, budget=budget)) for budget in budgets}
-        if len(budgets) > 1:
-            last = each[budgets[-1]]
+        pool = read_student_pool(files, teacher, ledger, fabric, several[0], max(options.budget, MOST))
+        each = {own.budget: consult(pool, teacher, ledger, own) for own in several}
+        if len(each) > 1:
+            last = each[options.budget]
             measured = frozenset(np.array(last.digests)[last.held].tolist())
             each = {budget: replace(answers, measured=measured) for budget, answers in each.items()}
         pool.reader.forget()
         return pool, each
 
     pool, answered = on_first(fabric, ask)
-    apart = len(budgets) > 1 and fabric.world_size > 1  # each process trains students of its own
-    mine = budgets[::-1][fabric.global_rank :: fabric.world_size] if apart else budgets
+    apart = len(several) > 1 and fabric.world_size > 1  # each process trains students of its own
+    mine = several[::-1][fabric.global_rank :: fabric.world_size] if apart else several
     last = Distilled(out, {}, None)
-    for budget in mine:
-        own = replace(options, budget=budget, variants=options.variants if budget == budgets[-1] else ())
+    for own in mine:
         where = open_fabric(options.device, alone=True) if apart else fabric
-        made = make_student(
-            pool, answered[budget], len(files), teacher, ledger, _part(out, budget, budgets), own, where
-        )
-        last = made if budget == budgets[-1] else last
+        folder = _part(out, own, options)
+        made = make_student(pool, answered[own.budget], len(files), teacher, ledger, folder, own, where)
+        last = made if own is options else last
     if apart:
         fabric.barrier()
-    if len(budgets) > 1 and last.lists and fabric.is_global_zero:
-        _compare([_part(out, budget, budgets) for budget in budgets[:-1]], last)
+    if len(several) > 1 and last.lists and fabric.is_global_zero:
+        _compare([_part(out, own, options) for own in several[:-1]], last)
     return last
 
 
+def _spread(options: Options, budgets: Sequence[int], targets: Sequence[Target]) -> list[Options]:
+    """List what each student of a curve is to be, the last with the variants."""
+    if len(budgets) > 1 and len(targets) > 1:
+        raise UsageError("A curve has several budgets or several targets, not both.")
+    each = [replace(options, budget=budget, variants=()) for budget in budgets or (options.budget,)]
+    each = [replace(own, target=target) for own in each for target in targets or (options.target,)]
+    return [*each[:-1], replace(each[-1], variants=options.variants)]
+
+
 def distill_by_name(
-    sources: Sequence[Source], teacher: TeacherSpec, out: Path, options: Options, budgets: Sequence[int] = ()
+    sources: Sequence[Source],
+    teacher: TeacherSpec,
+    out: Path,
+    options: Options,
+    budgets: Sequence[int] = (),
+    targets: Sequence[Target] = (),
 ) -> Distilled:
     """`distill`, with sources and teacher given by their names; the budget in `teacher` is not used.
 
@@ -142,7 +157,7 @@ def distill_by_name(
     files = find_images([*sources, *options.also], options.exclude)
     model = teacher.open_plain(options.device)
     with teacher.open_ledger(model.key) as ledger:
-        return distill(files, model, ledger, out, options, budgets)
+        return distill(files, model, ledger, out, options, budgets, targets)
 
 
 def start(out: Path, options: Options) -> Fabric:
@@ -248,9 +263,11 @@ def make_student(
     return Distilled(out, run, lists)
 
 
-def _part(out: Path, budget: int, budgets: Sequence[int]) -> Path:
-    """Name the folder of a budget's student."""
-    return out if budget == budgets[-1] else out / f"budget-{budget}"
+def _part(out: Path, own: Options, last: Options) -> Path:
+    """Name the folder of a student of a curve."""
+    if own.target != last.target:
+        return out / f"target-{own.target}".replace(" ", "-")
+    return out if own is last else out / f"budget-{own.budget}"
 
 
 def _compare(folders: Sequence[Path], last: Distilled) -> None:
@@ -261,7 +278,7 @@ def _compare(folders: Sequence[Path], last: Distilled) -> None:
         again = search_again(OnnxEmbedder(folder / STUDENT, "cpu"), last.lists)
         runs.append({**read_run(folder), "agreement": again.facts})
     runs.append(last.run)
-    last.run["curve"] = [{"queried": run["queried"], **run["agreement"]} for run in runs]
+    last.run["curve"] = [{**point_of(run), **run["agreement"]} for run in runs]
     write_run(last.folder, last.run)
     write_report(last.folder, runs, last.lists)
 

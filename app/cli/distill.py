@@ -85,14 +85,18 @@ def distill(
     ] = "kmeans",
     stages: Annotated[int | None, option("Stages of the student to keep.", "to 1/16 of the image")] = None,
     target_ms: Annotated[
-        float | None,
-        option("Shrink the student while it learns, to milliseconds an image on one core here.", "as it is"),
+        str | None,
+        option(
+            "Shrink the student while it learns, to milliseconds an image on one core here; several for a "
+            "curve.",
+            "as it is",
+        ),
     ] = None,
     target_parameters: Annotated[
         str | None, option("The same, to a number of parameters, such as 0.7M.", "as it is")
     ] = None,
     target_mflops: Annotated[
-        float | None, option("The same, to millions of multiply-adds an image.", "as it is")
+        str | None, option("The same, to millions of multiply-adds an image.", "as it is")
     ] = None,
     recipe: Annotated[str, option("How to train: default, plain-crops or a baseline.")] = "default",
     weights: Weights = "auto",
@@ -110,9 +114,9 @@ def distill(
 
     if former is None and (teacher is None or out is None):
         raise UsageError("Give --teacher and --out, or the student folder to --continue.")
-    budgets = parse_budgets(budget)
-    if former is not None and len(budgets) > 1:
-        raise UsageError("--continue takes one --budget.")
+    budgets, targets = parse_budgets(budget), read_targets(target_ms, target_parameters, target_mflops)
+    if former is not None and max(len(budgets), len(targets)) > 1:
+        raise UsageError("--continue takes one --budget and one target.")
     spec = describe_teacher(teacher, teacher_option, ledger, budgets[-1])
     chosen = Options(
         budget=budgets[-1],
@@ -123,7 +127,7 @@ def distill(
         bits=bits,
         select=select,
         stages=stages,
-        target=read_target(target_ms, target_parameters, target_mflops),
+        target=targets[-1] if targets else None,
         device=device,
         variants=tuple(filter(None, variants.split(","))),
         steps=steps,
@@ -153,7 +157,7 @@ def distill(
     if former:
         made = continue_by_name(images, former, spec, out or former, chosen)
     else:
-        made = distill_by_name(images, spec, out, chosen, budgets)  # type: ignore[arg-type]  # see above
+        made = distill_by_name(images, spec, out, chosen, budgets, targets)  # type: ignore[arg-type]  # see above
     if made.summary:
         typer.echo(made.summary)
 
@@ -190,24 +194,28 @@ def parse_budgets(text: str) -> list[int]:
         ) from None
 
 
-def read_target(ms: float | None, parameters: str | None, mflops: float | None) -> "Target | None":
-    """Read what a student is to shrink to; UsageError if two targets are given, or one is no number."""
+def read_targets(ms: str | None, parameters: str | None, mflops: str | None) -> "list[Target]":
+    """Read what students are to shrink to, rising; UsageError if kinds are mixed, or one is no number."""
     from distill.options import Target
 
-    millions = None
-    if parameters is not None:
-        digits, unit = re.fullmatch(r"(.*?) *([kKmM]?)", parameters.strip()).groups()  # type: ignore[union-attr]
-        try:
-            millions = float(digits) / {"": 1e6, "k": 1e3, "m": 1}[unit.lower()]
-        except ValueError:
-            raise UsageError(
-                f"--target-parameters must be a number as 500000 or 0.5M, not {parameters!r}."
-            ) from None
-    given = {"ms": ms, "parameters": millions, "mflops": mflops}
-    targets = [Target(kind, value) for kind, value in given.items() if value is not None]
-    if len(targets) > 1:
+    kinds = {"ms": ms, "parameters": parameters, "mflops": mflops}
+    given = {kind: text for kind, text in kinds.items() if text is not None}
+    if len(given) > 1:
         raise UsageError("Give one of --target-ms, --target-parameters and --target-mflops.")
-    return targets[0] if targets else None
+    values = {(kind, _read_number(kind, part)) for kind, text in given.items() for part in text.split(",")}
+    return [Target(*each) for each in sorted(values)]
+
+
+def _read_number(kind: str, text: str) -> float:
+    """Read a number; parameters, in millions, may be as 500000 or 0.5M."""
+    digits, unit = re.fullmatch(r"(.*?) *([kKmM]?)", text.strip()).groups()  # type: ignore[union-attr]
+    try:
+        if kind == "parameters":
+            return float(digits) / {"": 1e6, "k": 1e3, "m": 1}[unit.lower()]
+        return float(text)
+    except ValueError:
+        such = "a number as 500000 or 0.5M" if kind == "parameters" else "a number, or several as 0.5,1,2"
+        raise UsageError(f"--target-{kind} must be {such}, not {text!r}.") from None
 
 
 def quantize(

@@ -82,9 +82,9 @@ def write_report(folder: Path, runs: Sequence[dict[str, Any]], lists: HeldOut | 
     `runs` are of each budget; the last is that of the folder, and the lists are of its held-out photos.
     """
     run, training, charts = runs[-1], runs[-1]["training"], {}
-    measured = [(other["queried"], other["agreement"]) for other in runs if other["agreement"]]
+    measured = [{**point_of(other), **other["agreement"]} for other in runs if other["agreement"]]
     if len(measured) > 1:
-        charts["Quality against budget"] = draw_budgets(measured)[0]
+        charts["Quality against cost"] = draw_curve(measured)[0]
     loss, checks, kept = (training[name] for name in ("loss", "agreement", "kept_step"))
     charts |= draw_training(loss, checks, len(loss), run["agreement"], kept)
     strips = []
@@ -100,13 +100,23 @@ def write_report(folder: Path, runs: Sequence[dict[str, Any]], lists: HeldOut | 
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def draw_budgets(measured: Sequence[tuple[int, Mapping[str, Any]]]) -> tuple[str, Any]:
-    """Draw agreement by the number of queries, each with its `HeldOut.facts`; a chart and its figures."""
-    points = [(queries, 100 * facts["overlap@10"]) for queries, facts in measured]
-    x = log_axis("teacher queries", *[[queries for queries, _ in points]] * 2)
-    intervals = {float(queries): bounds for queries, facts in measured if (bounds := _interval_of(facts))}
-    title = "Agreement with the teacher by teacher queries"
-    return draw_line(title, points, x, OVERLAP, 100, ".1f", levels_of(measured[-1][1]), intervals)
+def point_of(run: Mapping[str, Any]) -> dict[str, float]:
+    """Say where a run stands on a curve: its queries, and its milliseconds an image."""
+    return {"queried": run["queried"], "ms": 1000 * run["cost"]["student_seconds"]}
+
+
+def draw_curve(measured: Sequence[Mapping[str, Any]]) -> tuple[str, Any]:
+    """Draw agreement by the number of queries or, where that is the same for all, by time.
+
+    Each has its `point_of` with its `HeldOut.facts`. Return a chart and its figures.
+    """
+    by_time = len({facts["queried"] for facts in measured}) == 1
+    placed = {float(facts["ms" if by_time else "queried"]): facts for facts in measured}
+    at, points = [*placed], [(x, 100 * facts["overlap@10"]) for x, facts in placed.items()]
+    intervals = {x: bounds for x, facts in placed.items() if (bounds := _interval_of(facts))}
+    title = f"Agreement with the teacher by {'milliseconds' if by_time else 'teacher queries'}"
+    x = log_axis("ms an image", at) if by_time else log_axis("teacher queries", at, at)
+    return draw_line(title, points, x, OVERLAP, 100, ".1f", levels_of(measured[-1]), intervals)
 
 
 def draw_training(

@@ -101,6 +101,14 @@ RECIPES: dict[str, Recipe] = {
         f"{name}-interpolated": replace(_ANSWERED, losses={}, joint_losses={name: 1.0})
         for name in ("gram", "rkd", "csd")
     },
+    # The same of CSD's divergence, with regression and with predictions, to see when interpolation pays.
+    "csd-regression": replace(_ANSWERED, joint_losses={"csd": 1.0}, mixing=Mixing(0)),
+    "csd-regression-interpolated": replace(_ANSWERED, joint_losses={"csd": 1.0}),
+    **{
+        f"{name}-predicted{mixed}": Recipe(losses=losses, joint_losses={"csd": 1.0}, mixing=mixing)
+        for name, losses in (("csd", {}), ("csd-regression", {"regression": 1.0}))
+        for mixed, mixing in (("", Mixing(0)), ("-interpolated", Mixing()))
+    },
 }
 
 

@@ -5,16 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 from conftest import picture, write_embedder
 from huggingface_hub import ModelCard
+from safetensors.torch import save_file
 from teacher_server import TeacherServer, serving
 
 from distill.ask import ask_teacher
 from distill.examples import gather
+from distill.fit import build_student, open_backbone
 from distill.model import quantize as variants
-from distill.options import Options
+from distill.options import Options, Target
 from distill.pipeline import Distilled, distill, distill_by_name
-from distill.report.report import judge, judge_asking
+from distill.report.report import judge, judge_asking, read_run
+from distill.shrinking.costs import measure_students
 from distill.training.recipes import Recipe
 from index.embedders.onnx import CodeEmbedder, OnnxEmbedder
 from index.embedders.options import EmbedderOptions
@@ -348,8 +352,8 @@ def test_a_curve_pays_for_each_image_once_and_measures_all_on_the_same(
     assert all(not kept & measured and held >= measured for kept, held in parts)
     assert all(0 < point["overlap@10"] <= 1 for point in done.run["curve"])
     page = (out / "report.html").read_text()
-    assert "Quality against budget" in page
-    assert "Quality against budget" not in (out / "budget-20" / "report.html").read_text()
+    assert "Quality against cost" in page
+    assert "Quality against cost" not in (out / "budget-20" / "report.html").read_text()
     assert page.count("<svg") == 3
     assert 'src="data:image/jpeg;base64,' in page
     assert "<script" not in page  # nothing is run or fetched
@@ -466,3 +470,29 @@ def test_photos_to_ask_about_come_before_all_others(folder, tmp_path, teacher, l
     asked = ledger.known(digest_pool(find_images([others, folder])))
     assert set(digest_pool(find_images(chosen.also))) <= asked
     assert len(asked) == done.run["queried"] == 8
+
+
+def test_several_targets_learn_from_the_same_answers_and_are_drawn_by_their_time(tmp_path, teacher, ledger):
+    folder = tmp_path / "pool"
+    folder.mkdir()
+    for i in range(60):
+        picture(i).save(folder / f"{i}.png")
+    save_file(timm.create_model(OPTIONS.student).state_dict(), tmp_path / "weights.safetensors")
+    options = replace(
+        OPTIONS, budget=40, weights=str(tmp_path / "weights.safetensors"), stages=None, steps=10,
+        recipe=Recipe(batch=8),
+    )  # fmt: skip
+    whole = measure_students("parameters", [build_student(open_backbone(options), options)], options.size)[0]
+    targets = [Target("parameters", round(share * whole, 3)) for share in (0.6, 0.8)]
+    out = tmp_path / "student"
+    done = distill(find_images([folder]), teacher, ledger, out, options, [40], targets)
+    assert teacher.asked == 40
+    small = read_run(out / f"target-{targets[0]}".replace(" ", "-"))
+    assert small["student"]["parameters"] < done.run["student"]["parameters"]
+    assert small["data_digest"] == done.run["data_digest"]
+    assert [point["ms"] for point in done.run["curve"]] == [
+        1000 * run["cost"]["student_seconds"] for run in (small, done.run)
+    ]
+    assert "Agreement with the teacher by milliseconds" in (out / "report.html").read_text()
+    with pytest.raises(UsageError, match="not both"):
+        distill(find_images([folder]), teacher, ledger, out, options, [20, 40], targets)

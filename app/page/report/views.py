@@ -9,7 +9,7 @@ from app.page.background import Background
 from app.page.report.logic import Size, count_reasons
 from app.page.report.measure import DEPTH, QUERIES, Point
 from app.page.views import format_bytes, format_length, render_note
-from distill.report.report import draw_budgets, draw_checks
+from distill.report.report import draw_checks, draw_curve
 from index.evaluation.charts import Mark, draw_chart, linear_axis, log_axis, render_table
 from index.evaluation.verdict import Estimate
 from index.html import load
@@ -28,7 +28,7 @@ def render_report(
     """Show all sections: `run` is what is known of the student's training, the rest what others rendered."""
     sections = {
         **({"Verdict": Markup(verdict)} if verdict else {}),  # noqa: S704
-        "Quality against budget": _render_run(render_curve, run) if run else HTML.no_run(),
+        "Quality against cost": _render_run(render_curve, run) if run else HTML.no_run(),
         "Time against quality": ways,
         "Size": render_sizes(sizes),
         "Index": render_health(index),
@@ -38,14 +38,12 @@ def render_report(
 
 
 def render_curve(run: dict[str, Any]) -> str:
-    """Show agreement with the teacher by the number of queries to it."""
+    """Show agreement with the teacher by the number of queries to it, or by the time of an image."""
     curve = run.get("curve") or []
     if len(curve) < 2:
-        return HTML.one_budget()
+        return HTML.one_student()
     found = Estimate.read(run["agreement"])
-    return HTML.curve(
-        found.count, found.population, *draw_budgets([(point["queried"], point) for point in curve])
-    )
+    return HTML.curve(found.count, found.population, *draw_curve(curve))
 
 
 def render_ways(work: Background[list[Point]], paid: Sequence[str]) -> str:

@@ -202,7 +202,7 @@ def test_the_report_shows_the_curve_the_ways_to_search_sizes_health_and_training
     go_to(page, "Report")
     page.wait_for_selector("#report section:nth-child(3) svg", timeout=30_000)
     heads = page.locator("#report h2").all_inner_texts()
-    assert heads == ["Verdict", "Quality against budget", "Time against quality", "Size", "Index", "Training"]
+    assert heads == ["Verdict", "Quality against cost", "Time against quality", "Size", "Index", "Training"]
     assert page.locator("#report section:nth-child(2) circle").count() == 2
     labels = page.locator("#report section:nth-child(3) .label").all_text_contents()
     assert sorted(labels) == ["asymmetric", "fp16", "rerank", "student", "teacher"]

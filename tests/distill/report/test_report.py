@@ -106,7 +106,7 @@ def test_the_report_fits_a_phone_and_axe_finds_nothing(lists, browser, tmp_path)
         assert [found["id"] for found in axe.run(tab).response["violations"]] == []
     assert tab.locator("svg.chart").count() == 3
     assert "10 times faster" in tab.inner_text("table")
-    assert "All budgets are measured on these" in tab.inner_text(".charts")
+    assert "All students of the curve are measured on these" in tab.inner_text(".charts")
     assert "Kept: step 2, the last within" in tab.inner_text(".charts")
     assert tab.locator(".list li.both").count() == 2
     tab.close()

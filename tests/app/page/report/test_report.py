@@ -124,7 +124,7 @@ def test_the_curve_has_a_point_for_each_budget_and_a_table():
     assert "<polyline" in html
     assert '<th scope="row">100</th><td>50.0</td>' in html
     assert "13 photos" in html
-    assert "One budget was trained" in render_curve(RUN)
+    assert "One student was trained" in render_curve(RUN)
 
 
 def test_ways_to_search_are_drawn_or_the_reason_is_said():
