@@ -14,9 +14,10 @@ from teacher_server import TeacherServer, serving
 from typer.testing import CliRunner
 
 from app.cli import app
-from app.cli.distill import parse_budgets
+from app.cli.distill import parse_budgets, read_targets
 from app.page.search.columns import search_column
 from app.page.search.query import SearchRequest, query_of_bytes
+from distill.options import Target
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.vectors_file import write_vectors
 from index.errors import UsageError
@@ -67,6 +68,18 @@ def test_budgets_on_the_command_line():
     assert parse_budgets("500,100,250,100") == [100, 250, 500]
     with pytest.raises(UsageError, match="--budget must be a number or several, such as 100,250,500"):
         parse_budgets("many")
+
+
+def test_targets_on_the_command_line():
+    assert read_targets(None, None, None) == []
+    assert read_targets("2, 0.5,1", None, None) == [Target("ms", value) for value in (0.5, 1, 2)]
+    assert read_targets(None, "500000,0.3M", None) == [Target("parameters", value) for value in (0.3, 0.5)]
+    with pytest.raises(UsageError, match=r"--target-ms must be a number, or several as 0\.5,1,2, not 'fast'"):
+        read_targets("1,fast", None, None)
+    with pytest.raises(UsageError, match=r"--target-parameters must be a number as 500000 or 0\.5M"):
+        read_targets(None, "many", None)
+    with pytest.raises(UsageError, match="Give one of"):
+        read_targets("1", "0.3M", None)
 
 
 @pytest.mark.parametrize("command", ["distill", "index"])

@@ -7,7 +7,7 @@ from distill.report.held_out import HeldOut
 from distill.report.report import (
     SHOWN,
     compare,
-    draw_budgets,
+    draw_curve,
     draw_strip,
     draw_training,
     levels_of,
@@ -48,8 +48,13 @@ def test_the_curve_shows_where_it_began_and_what_can_be_had():
     ]
     assert (chart.count('class="level"'), chart.count('class="interval"')) == (2, 1)
     assert all(title in chart for title in levels_of(FACTS))
-    chart, _ = draw_budgets([(100, FACTS), (200, FACTS | {"start": None})])
+    curve = [FACTS | {"queried": 100, "ms": 2.0}, FACTS | {"queried": 200, "ms": 2.0, "start": None}]
+    chart, _ = draw_curve(curve)
     assert (chart.count('class="level"'), chart.count('class="interval"')) == (1, 2)
+    assert "teacher queries" in chart
+    chart, _ = draw_curve([FACTS | {"queried": 100, "ms": ms} for ms in (0.5, 2.0)])
+    assert "ms an image" in chart
+    assert "teacher queries" not in chart
     assert list(draw_training([], [], 30)) == []
 
 
