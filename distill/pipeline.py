@@ -27,7 +27,6 @@ from distill.report.held_out import HeldOut, search_again
 from distill.report.report import judge, judge_asking, point_of, read_run, write_report, write_run
 from distill.training.checkpoint import Checkpoint
 from distill.training.device import keep_freed_memory, on_first, open_fabric
-from distill.training.views import stored_side
 from index.build.taught import TAUGHT, Taught
 from index.embedders.base import Embedder, embed_many
 from index.embedders.onnx import OnnxEmbedder
@@ -161,11 +160,7 @@ def distill_by_name(
 
 
 def start(out: Path, options: Options) -> Fabric:
-    """Make ready to train a student, so that what is wrong with the request shows before anything is paid.
-
-    Raises:
-        UsageError: `out`, the student's name, its weights or the device cannot be used.
-    """
+    """Make ready to train a student; UsageError, before anything is paid, for a bad `out` or device."""
     keep_freed_memory()
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file. Give a folder as --out.")
@@ -181,9 +176,7 @@ def read_student_pool(
     helpers, backbone = open_helpers(options.helpers, options.device), open_backbone(options)
     try_out(options.student, options.size, options.dim, options.stages, options.device)
     aim(build_student(deepcopy(backbone), options), options)
-    side = stored_side(options.size)
-    also = find_images(options.also) if options.also else ()
-    return read_pool(files, teacher, ledger, backbone, fabric, side, options.seed, most, also, helpers)
+    return read_pool(files, teacher, ledger, backbone, fabric, options, most, helpers)
 
 
 def make_student(

@@ -160,9 +160,9 @@ def _gain_by_averaging(
     The lists are as short as those of `DEPTH` are among all images: further down, averages do better.
     """
     depth = -(-DEPTH * len(answered) // len(rows))
-    truth = _search(answers @ answers.T, depth)
+    truth = find_others(answers @ answers.T, depth)
     before, after = (
-        overlap_at_k(_search(some @ some.T, depth), truth)
+        overlap_at_k(find_others(some @ some.T, depth), truth)
         for some in (rows[answered], average_with_neighbours(rows)[answered])
     )
     return _standard_errors(after - before)
@@ -180,12 +180,12 @@ def _compare_shares(
     shares: Sequence[float],
 ) -> dict[float, NDArray[np.float64]]:
     """Overlap with the teacher's lists, for each answered image and each share of the teacher."""
-    truth = _search(answers @ answers.T)
+    truth = find_others(answers @ answers.T)
     ours, theirs = taught @ taught.T, known @ known.T
-    return {share: overlap_at_k(_search(share * ours + (1 - share) * theirs), truth) for share in shares}
+    return {share: overlap_at_k(find_others(share * ours + (1 - share) * theirs), truth) for share in shares}
 
 
-def _search(similarity: NDArray[np.float32], depth: int = DEPTH) -> NDArray[np.int64]:
+def find_others(similarity: NDArray[np.float32], depth: int = DEPTH) -> NDArray[np.int64]:
     """List the `depth` images nearest to each, by `(n, n)` similarities, without itself."""
     np.fill_diagonal(similarity, -np.inf)
     return rank(similarity, min(depth, len(similarity) - 1))

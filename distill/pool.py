@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from distill.helpers import join_helpers, require_all
 from distill.model.backbone import Backbone
 from distill.model.student import StageMeans, embed
+from distill.options import Options
 from distill.photos import PhotoReader
 from distill.selection import sample_pool
+from distill.training.views import stored_side
 from index.embedders.base import Embedder, embed_many, unit_rows
 from index.errors import ImageError
 from index.images.decode import MARGIN, square
 from index.images.file import ImageFile
+from index.images.sources import find_images
 from index.parallel import BATCH, bounded_map
 from index.progress import progress
 from index.stores.records import Failure
@@ -53,32 +56,29 @@ def read_pool(
     ledger: Ledger,
     backbone: Backbone,
     fabric: Fabric,
-    side: int,
-    seed: int,
-    most: int = MOST,
-    also: Sequence[ImageFile] = (),
-    helpers: Sequence[Embedder] = (),
+    options: Options,
+    most: int,
+    helpers: Sequence[Embedder],
 ) -> Pool:
     """Read a sample of a pool, of at most `most` distinct images, in the order of their digests.
 
-    What the teacher cannot answer for is left out; images that the ledger has answers about, and those among
-    them that are `also` to be asked about, come first.
+    What the teacher cannot answer for is left out; images that the ledger has answers about, and those that
+    are to be asked about before all others, come first.
 
     Raises:
         UsageError: The teacher is a file of vectors that lacks some of the images.
     """
     reader = PhotoReader()
     digests = reader.digest(files)
-    first = frozenset(reader.digest(also))
+    first = frozenset(reader.digest(find_images(options.also)) if options.also else ())
     missing = teacher.find_missing(files, digests)
     for helper in helpers:
         require_all(helper, files, digests)
     there = [i for i in range(len(files)) if i not in missing]
-    sample = sample_pool([digests[i] for i in there], first | ledger.known(digests), most, seed)
-    chosen = [there[i] for i in sample]
-    pool = extract_features(
-        [files[i] for i in chosen], [digests[i] for i in chosen], backbone, side, fabric, reader, helpers
-    )
+    sample = sample_pool([digests[i] for i in there], first | ledger.known(digests), most, options.seed)
+    rows, side = [there[i] for i in sample], stored_side(options.size)
+    chosen = [files[i] for i in rows], [digests[i] for i in rows]
+    pool = extract_features(*chosen, backbone, side, fabric, reader, helpers)
     pool.failures[:0] = [Failure(files[i].location, why) for i, why in missing.items()]
     return replace(pool, also=first)
 

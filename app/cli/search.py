@@ -23,7 +23,7 @@ from app.cli.options import (
     Tokenizer,
     option,
 )
-from app.cli.teacher_options import TeacherOptions, describe_ranker, describe_teacher, describe_text
+from app.cli.teacher_options import TeacherOptions, describe_either, describe_text
 from index.errors import UsageError
 
 
@@ -56,8 +56,7 @@ def search(
     from index.stores.filters import Filter, parse_where
 
     wanted = Filter(prefix, parse_where(where or ()), cut)
-    judge = describe_ranker(ranker, teacher_option, ledger, budget, teacher, [mode])
-    spec = describe_teacher(teacher, None if judge else teacher_option, ledger, budget)
+    spec, judge = describe_either(teacher, ranker, teacher_option, ledger, budget, [mode])
     text = describe_text(text_teacher, tokenizer, text_option, ledger, budget)
     answers = search_files(
         index, queries, k, mode, spec, device, wanted, model, text, like or (), unlike or (), judge
@@ -99,8 +98,7 @@ def evaluate(
     from index.evaluation.rankings import Options
 
     options = Options(mode, whiten)
-    judge = describe_ranker(ranker, teacher_option, ledger, budget, teacher, mode)
-    spec = describe_teacher(teacher, None if judge else teacher_option, ledger, budget)
+    spec, judge = describe_either(teacher, ranker, teacher_option, ledger, budget, mode)
     scores = evaluate_by_name(index, queries, labels, revisited, spec, device, options, judge)
     as_text = format_revisited if revisited else format_scores
     typer.echo(json.dumps(scores) if as_json else as_text(scores))
@@ -194,13 +192,9 @@ def serve(
         host, port, auth, max_upload_mb, mcp, price, root_path, labelled,
         Labels(title, caption, link), local, shop, tuple(origin or ()),
     )  # fmt: skip
-    judge = describe_ranker(ranker, teacher_option, ledger, budget, teacher)
-    spec = describe_teacher(teacher, None if judge else teacher_option, ledger, budget)
+    spec, judge = describe_either(teacher, ranker, teacher_option, ledger, budget)
     text = describe_text(text_teacher, tokenizer, text_option, ledger, budget)
-    serve_page(
-        lambda: open_searcher(index, spec, device, not shop, model, fetch or (), text, judge),
-        options,
-    )
+    serve_page(lambda: open_searcher(index, spec, device, not shop, model, fetch or (), text, judge), options)
 
 
 EXAMPLES = {

@@ -5,20 +5,15 @@ from typing import Annotated
 
 import typer
 
-from app.cli.options import IndexFolder
+from app.cli.options import IndexFolder, option
 
 
 def site(
     index: IndexFolder,
-    out: Annotated[Path, typer.Option(help="The folder to write.", show_default=False)],
-    name: Annotated[str, typer.Option(help="What the page is called.", show_default="the index")] = "",
-    title: Annotated[
-        str,
-        typer.Option(help="Column of the metadata that names photos.", show_default="file name"),
-    ] = "",
-    link: Annotated[
-        str, typer.Option(help="Column with the address that a photo leads to.", show_default="none")
-    ] = "",
+    out: Annotated[Path, option("The folder to write.")],
+    name: Annotated[str, option("What the page is called.", "the index")] = "",
+    title: Annotated[str, option("Column of the metadata that names photos.", "file name")] = "",
+    link: Annotated[str, option("Column with the address that a photo leads to.", "none")] = "",
     no_thumbnails: Annotated[
         str,
         typer.Option(
@@ -30,8 +25,7 @@ def site(
     small_only: Annotated[bool, typer.Option("--small-only", help="No pictures for the large view.")] = False,
     update: Annotated[bool, typer.Option("--update", help="Write what changed, remove the rest.")] = False,
     runtime: Annotated[
-        Path | None,
-        typer.Option(help="Folder with your own copy of ONNX Runtime Web.", show_default="by npm, if needed"),
+        Path | None, option("Folder with your own copy of ONNX Runtime Web.", "by npm, if needed")
     ] = None,
 ) -> None:
     """Write a static folder that searches in the visitor's browser."""

@@ -44,33 +44,33 @@ def describe_teacher(
     return TeacherSpec(name, read_options(options), ledger, budget)
 
 
-def describe_ranker(
-    name: str | None,
+def describe_either(
+    teacher: str | None,
+    ranker: str | None,
     options: Sequence[str] | None,
     ledger: Path | None,
     budget: int,
-    teacher: str | None,
     modes: Sequence[str] | None = None,
-) -> "RankerSpec | None":
-    """Read what a command line says of a ranker; UsageError beside a teacher, or with nothing left to do."""
+) -> "tuple[TeacherSpec, RankerSpec | None]":
+    """As `describe_teacher`, or of a ranker in its place; UsageError for both, or with nothing left to do."""
     from index.rankers.registry import RankerSpec
 
-    if name and teacher:
+    if not ranker:
+        return describe_teacher(teacher, options, ledger, budget), None
+    if teacher:
         raise UsageError("--teacher and --ranker do not go together. Give one of them.")
-    if name and modes and "rerank" not in modes:
+    if modes and "rerank" not in modes:
         raise UsageError("--ranker orders what the student found. Give --mode rerank.")
-    return RankerSpec(name, read_options(options), ledger, budget) if name else None
+    described = RankerSpec(ranker, read_options(options), ledger, budget)
+    return describe_teacher(None, None, ledger, budget), described
 
 
 def describe_text(
     name: str | None, tokenizer: Path | None, options: Sequence[str] | None, ledger: Path | None, budget: int
 ) -> "TextSpec | None":
-    """Read what a command line says of a teacher's text model; None if there is none.
+    """Read what a command line says of a teacher's text model, if any; UsageError if a part stands alone.
 
     Its ledger lies beside that of the images.
-
-    Raises:
-        UsageError: As `describe_teacher`, or a part of it stands alone.
     """
     from index.teachers.spec import TextSpec
 

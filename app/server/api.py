@@ -96,44 +96,46 @@ class Answer:
         return {"query": self.query, "mode": self.mode, "milliseconds": self.milliseconds, "results": results}
 
 
-def search_photo(
-    searcher: SharedSearcher,
-    data: bytes,
-    name: str,
-    mode: str,
-    k: int,
-    where: str = "",
-    examples: Examples = NO_EXAMPLES,
-) -> Answer:
+@dataclass(frozen=True)
+class Wanted:
+    """What a search is to find."""
+
+    mode: str
+    k: int
+    where: str = ""  # conditions as for `parse_where`, between semicolons
+    examples: Examples = NO_EXAMPLES
+
+    @property
+    def filter(self) -> Filter | None:
+        """Read the conditions; UsageError for what is none."""
+        return Filter("", parse_where(self.where.split(";"))) if self.where else None
+
+
+def search_photo(searcher: SharedSearcher, data: bytes, name: str, wanted: Wanted) -> Answer:
     """Search with the bytes of an image file; ImageError if they are none, else as `SharedSearcher.find`."""
-    start = perf_counter()
+    mode, start = wanted.mode, perf_counter()
     photo = _decode(searcher, data, name, mode)
     decoded = perf_counter() - start
-    found = _or_nothing(lambda: searcher.find([photo], mode, k, _read_filter(where), examples), NOTHING)
+    found = _or_nothing(
+        lambda: searcher.find([photo], mode, wanted.k, wanted.filter, wanted.examples), NOTHING
+    )
     seconds = {"decode": decoded, "embed": found.embed_seconds, "search": found.search_seconds}
     query = {"name": name, "width": photo.width, "height": photo.height}
     return _answer(query, mode, seconds, found.results, searcher.index)
 
 
-def search_item(
-    searcher: SharedSearcher,
-    item: int,
-    mode: str,
-    k: int,
-    where: str = "",
-    examples: Examples = NO_EXAMPLES,
-) -> Answer:
+def search_item(searcher: SharedSearcher, item: int, wanted: Wanted) -> Answer:
     """Search with an image of the index, by its vectors; UsageError if there is no such image or mode."""
-    index = searcher.index
+    index, mode = searcher.index, wanted.mode
     require_item(index, item)
     require_mode(searcher, mode)
     if mode == RERANK and searcher.reranker:  # which is shown the photo
         entry = index.items[item]
         data, _ = image_at(entry.path, entry.name, index.allowed).read()
-        return search_photo(searcher, data, entry.name, mode, k, where, examples)
+        return search_photo(searcher, data, entry.name, wanted)
     start = perf_counter()
     results = _or_nothing(
-        lambda: searcher.search_items([item], mode, k, _read_filter(where), examples), NOTHING.results
+        lambda: searcher.search_items([item], mode, wanted.k, wanted.filter, wanted.examples), NOTHING.results
     )
     seconds = perf_counter() - start
     STAGES.labels("search", mode).observe(seconds)
@@ -141,12 +143,12 @@ def search_item(
     return _answer(query, mode, {"search": seconds}, results, index)
 
 
-def search_text(searcher: SharedSearcher, words: str, mode: str, k: int, where: str = "") -> Answer:
+def search_text(searcher: SharedSearcher, words: str, wanted: Wanted) -> Answer:
     """Search by words; raises as `SharedSearcher.find_text`."""
     text = Text(words)
-    found = _or_nothing(lambda: searcher.find_text(text, mode, k, _read_filter(where)), NOTHING)
+    found = _or_nothing(lambda: searcher.find_text(text, wanted.mode, wanted.k, wanted.filter), NOTHING)
     seconds = {"embed": found.embed_seconds, "search": found.search_seconds}
-    return _answer({"text": text.words}, mode, seconds, found.results, searcher.index)
+    return _answer({"text": text.words}, wanted.mode, seconds, found.results, searcher.index)
 
 
 def _or_nothing(search: Callable[[], T], nothing: T) -> T:
@@ -155,10 +157,6 @@ def _or_nothing(search: Callable[[], T], nothing: T) -> T:
         return search()
     except NoMatchError:
         return nothing
-
-
-def _read_filter(where: str) -> Filter | None:
-    return Filter("", parse_where(where.split(";"))) if where else None
 
 
 def build_api(searcher: SharedSearcher, label: Label = lambda item: {}) -> APIRouter:
@@ -188,17 +186,14 @@ def build_api(searcher: SharedSearcher, label: Label = lambda item: {}) -> APIRo
     ) -> Response:
         """Search with an image of the index by its id, or by words."""
         if text is not None and id is None:
+            words = Wanted(mode, count, where)
             lane = TEXT if searcher.text else "student"
-            return await run(
-                lane, lambda: search_text(searcher, text, mode, count, where).write(format, label)
-            )
+            return await run(lane, lambda: search_text(searcher, text, words).write(format, label))
         if id is None or text is not None:
             raise HTTPException(422, "id: Give one, or a text, and not both.")
-        examples = read_examples(searcher.index, like, unlike)
+        wanted = Wanted(mode, count, where, read_examples(searcher.index, like, unlike))
         lane = searcher.lane_of_item(mode)
-        return await run(
-            lane, lambda: search_item(searcher, id, mode, count, where, examples).write(format, label)
-        )
+        return await run(lane, lambda: search_item(searcher, id, wanted).write(format, label))
 
     @router.post("/search", openapi_extra=PHOTO, response_class=Response, responses=FOUND)
     async def by_photo(
@@ -211,13 +206,10 @@ def build_api(searcher: SharedSearcher, label: Label = lambda item: {}) -> APIRo
         where: Where = "",
     ) -> Response:
         """Search with a photo: a file, or a data URL in JSON."""
-        examples = read_examples(searcher.index, like, unlike)
+        wanted = Wanted(mode, count, where, read_examples(searcher.index, like, unlike))
         async with _sent_photo(request) as (name, file):
             return await run(
-                mode,
-                lambda: search_photo(searcher, file.read(), name, mode, count, where, examples).write(
-                    format, label
-                ),
+                mode, lambda: search_photo(searcher, file.read(), name, wanted).write(format, label)
             )
 
     @router.post("/embed", openapi_extra=PHOTO)

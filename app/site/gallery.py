@@ -51,9 +51,7 @@ def write_gallery(
     bits = index.manifest.spaces["student"].bits
     shards = []
     for ids in layout.parts():
-        rows = np.concatenate(
-            [index.rows("student", ids[start : start + CHUNK]) for start in range(0, len(ids), CHUNK)]
-        )
+        rows = read_rows(index, ids)
         shards.append(
             {
                 "count": len(ids),
@@ -62,6 +60,12 @@ def write_gallery(
             }
         )
     return shards
+
+
+def read_rows(index: Store, ids: Ids) -> Vectors:
+    """Read the student's vectors, or codes, of some items."""
+    starts = range(0, max(len(ids), 1), CHUNK)
+    return np.concatenate([index.rows("student", ids[start : start + CHUNK]) for start in starts])
 
 
 def pack_rows(rows: Vectors, levels: float = LEVELS) -> bytes:

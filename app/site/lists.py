@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from app.site.folder import SiteFolder
-from app.site.gallery import facts_of, fold, pack_codes, pack_rows
+from app.site.gallery import facts_of, fold, pack_codes, pack_rows, read_rows
 from index.errors import needs
 from index.feedback import as_floats
 from index.progress import progress, say
 from index.stores.base import Store
-from index.stores.records import CHUNK, Item, Space
+from index.stores.records import Item, Space
 from index.vectors import Ids, Vectors
 
 with needs("cpu"):
@@ -56,13 +56,13 @@ class Lists:
         own, rest = np.sort(shuffled[:held]), np.sort(shuffled[held:][: TRAIN_PER_LIST * wanted])
         if known is None or not wanted / 2 <= len(known) <= 2 * wanted:
             say(f"Dividing {len(index):,} photos into {wanted:,} lists.")
-            sample = read_rows(index, rest)
+            sample = as_floats(read_rows(index, rest))
             kmeans = faiss.Kmeans(
                 sample.shape[1], wanted, niter=ROUNDS, seed=1, spherical=True, min_points_per_centroid=1
             )
             kmeans.train(sample)
             known = np.round(kmeans.centroids * LEVELS).astype(np.float32) / LEVELS
-        queries, places, start = read_rows(index, own), list[Ids](), 0
+        queries, places, start = as_floats(read_rows(index, own)), list[Ids](), 0
         nearest = faiss.ResultHeap(len(own), DEPTH + 1, keep_max=True)
         for some in index.iter_rows("student"):
             rows = np.ascontiguousarray(as_floats(some))
@@ -81,12 +81,6 @@ class Lists:
         return cls(known, lists, visits + 1, round(float(share[visits]), 4))
 
 
-def read_rows(index: Store, ids: Ids) -> Vectors:
-    """The vectors of some items as floats: of codes, their signs."""
-    starts = range(0, max(len(ids), 1), CHUNK)
-    return np.concatenate([as_floats(index.rows("student", ids[start : start + CHUNK])) for start in starts])
-
-
 def write_lists(folder: SiteFolder, index: Store, items: list[Item], lists: Lists) -> dict[str, Any]:
     """Write a gallery in lists, by digest in each, and return what the manifest says of it."""
     space = index.manifest.spaces["student"]
@@ -96,7 +90,7 @@ def write_lists(folder: SiteFolder, index: Store, items: list[Item], lists: List
     rough, table = sqrt(bits) if bits else ROUGH, list[tuple[int, str]]()
     with progress(len(items), "Lists") as bar:
         for ids in (order[start:end] for start, end in pairwise(bounds)):
-            files = [pack_list(read_rows(index, ids), rough)]
+            files = [pack_list(as_floats(read_rows(index, ids)), rough)]
             for start in range(0, len(ids), PART):
                 some = ids[start : start + PART]
                 rows = index.rows("student", some)

@@ -1,13 +1,12 @@
 """The pictures of a site: each photo small, for the lists, and larger, for the large view."""
 
 from collections.abc import Sequence
-from io import BytesIO
 
 from PIL import Image
 
 from app.site.folder import DATA, SiteFolder
 from index.errors import ImageError
-from index.images.decode import decode
+from index.images.decode import decode, encode
 from index.images.sources import image_at
 from index.io import content_digest
 from index.parallel import WORKERS, bounded_map
@@ -56,7 +55,6 @@ def _make(item: Item, sizes: Sequence[int]) -> dict[str, bytes]:
     made = {}
     for size in sorted(sizes, reverse=True):
         image.thumbnail((size, size), Image.Resampling.BICUBIC)
-        buffer = BytesIO()
-        image.save(buffer, "WEBP", quality=QUALITY[size], method=4)
-        made[NAMES[size].format(digest=item.digest)] = buffer.getvalue()
+        file = NAMES[size].format(digest=item.digest)
+        made[file] = encode(image, "WEBP", quality=QUALITY[size], method=4)
     return made

@@ -1,6 +1,7 @@
 """A timm network with its weights and its normalisation inside: uint8 pixels in, pooled features out."""
 
 import re
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
@@ -236,6 +237,18 @@ def load_by_name(trunk: nn.Module, state: dict[str, Tensor], file: Path) -> None
     trunk.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
 
 
+def run_watched(
+    network: nn.Module, example: Tensor, parts: Iterable[nn.Module], note: Callable[..., None]
+) -> Tensor:
+    """Run a network once, and tell `note` of each of some parts, what it was given, and what it put out."""
+    hooks = [part.register_forward_hook(note) for part in parts]
+    with torch.no_grad():
+        made = network(example)
+    for hook in hooks:
+        hook.remove()
+    return made
+
+
 def fold_batch_norm(module: nn.Module, example: Tensor) -> int:
     """Replace each convolution and the normalisation that follows it by one convolution, in place.
 
@@ -256,11 +269,7 @@ def fold_batch_norm(module: nn.Module, example: Tensor) -> int:
             pairs[part] = made[id(inputs[0])]
         kept.append(output)
 
-    hooks = [part.register_forward_hook(note) for part in module.modules()]
-    with torch.no_grad():
-        before = module(example)
-    for hook in hooks:
-        hook.remove()
+    before = run_watched(module, example, module.modules(), note)
     parents = {part: (parent, name) for parent in module.modules() for name, part in parent.named_children()}
     undo: list[tuple[nn.Module, str, nn.Module]] = []
     for norm, conv in pairs.items():

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
 from distill.options import check_variants
+from distill.placement import find_others
 from distill.report.held_out import QUERY_PHOTOS
 from distill.report.report import read_run, write_run
 from index.embedders.base import embed_many
@@ -257,9 +258,7 @@ def _nearest(
     vectors = embed_many(model, list(gallery))
     if queries is not None:
         return rank(embed_many(model, list(queries)) @ vectors.T, DEPTH)
-    similarity = vectors @ vectors.T
-    np.fill_diagonal(similarity, -np.inf)
-    return rank(similarity, DEPTH)
+    return find_others(vectors @ vectors.T, DEPTH)
 
 
 def _time_per_image(models: Iterable[OnnxEmbedder], batch: NDArray[np.uint8]) -> list[float]:

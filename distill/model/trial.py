@@ -29,6 +29,7 @@ from distill.training.views import stored_side
 from index.errors import UsageError
 from index.io import content_digest
 from index.progress import say
+from index.vectors import scale_to_unit
 
 KNOWN = ("tf_efficientnet_lite", "test_efficientnet")  # what is trained all the time
 PACKAGES = ("torch", "timm", "onnx", "onnxscript")
@@ -75,8 +76,7 @@ def run(student: str, size: int, dim: int, stages: int | None, device: str) -> N
     fabric, recipe = open_fabric(device, alone=True), replace(Recipe(), steps=1)
     rng, count, side = np.random.default_rng(0), recipe.batch, stored_side(size)
     pixels = rng.integers(0, 256, (count, side, side, 3), np.uint8)
-    targets = rng.normal(size=(count, dim)).astype(np.float32)
-    targets /= np.linalg.norm(targets, axis=1, keepdims=True)
+    targets = scale_to_unit(rng.normal(size=(count, dim)).astype(np.float32))
     backbone = create_backbone(student, "none")
     own = rng.integers(0, 256, (2, backbone.side, backbone.side, 3), np.uint8)
     embed(StageMeans(backbone), torch.from_numpy(own), fabric)

@@ -13,6 +13,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from distill.model.backbone import run_watched
+
 SAME = 1e-3  # of the largest output: what counts as no change
 
 
@@ -98,12 +100,8 @@ def find_inner(network: nn.Module, example: Tensor) -> list[Inner]:
 
     parts = [part for part in network.modules() if _acts_by_channel(part) or _is_dense(part)]
     inside = {inner for part in parts for inner in part.modules() if inner is not part}
-    hooks = [part.register_forward_hook(note) for part in parts if part not in inside]
     learning, example = network.training, example.to(next(network.parameters()).device)
-    with torch.no_grad():
-        network.eval()(example)
-    for hook in hooks:
-        hook.remove()
+    run_watched(network.eval(), example, [part for part in parts if part not in inside], note)
     likely = [inner for source, inner in found if read[source] == 1]
     if not _unseen(network, example, likely):  # something that is no module reads some of them
         likely = [inner for inner in likely if _unseen(network, example, [inner])]

@@ -19,7 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 from platformdirs import user_cache_path
 from torch import Tensor, nn
 
-from distill.model.export import export_onnx
+from distill.model.backbone import run_watched
+from distill.model.export import count_parameters, export_onnx
 from distill.model.student import Student
 from distill.shrinking.channels import Inner, find_inner
 from index.embedders.onnx import OnnxEmbedder
@@ -107,22 +108,17 @@ def _trace(network: nn.Module, example: Tensor) -> Shapes:
     """Find the shapes that each convolution reads and makes."""
     shapes: Shapes = {}
 
-    def note(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if isinstance(part, nn.Conv2d):
-            shapes[part] = inputs[0].shape, output.shape
+    def note(part: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        shapes[part] = inputs[0].shape, output.shape
 
-    hooks = [part.register_forward_hook(note) for part in network.modules() if isinstance(part, nn.Conv2d)]
-    with torch.no_grad():
-        network(example)
-    for hook in hooks:
-        hook.remove()
+    run_watched(network, example, [part for part in network.modules() if isinstance(part, nn.Conv2d)], note)
     return shapes
 
 
 def measure_students(kind: str, students: Sequence[Student], side: int) -> list[float]:
     """Measure what each student costs for one image: on one core, or in millions."""
     if kind == "parameters":
-        return [sum(p.numel() for p in student.parameters()) / 1e6 for student in students]
+        return [count_parameters(student) / 1e6 for student in students]
     if kind == "mflops":
         traced = [_trace(student, torch.zeros(1, side, side, 3, dtype=torch.uint8)) for student in students]
         return [sum(made.numel() * p.weight[0].numel() for p, (_, made) in t.items()) / 1e6 for t in traced]

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields, replace
@@ -59,8 +58,8 @@ class Tally:
 
     @property
     def share(self) -> float:
-        """Share of the decided votes that went to the first of the pair; NaN if there are none."""
-        return self.wins[0] / self.decided if self.decided else math.nan
+        """Share of the decided votes, of which there are some, that went to the first of the pair."""
+        return self.wins[0] / self.decided
 
     @property
     def interval(self) -> tuple[float, float]:

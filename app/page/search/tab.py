@@ -4,7 +4,7 @@ import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, update_wrapper
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -99,7 +99,7 @@ class SearchPage:
 
     def picture(self, sent: str) -> str:
         """Show a photo that was sent or fetched, as an address that every browser can show; or nothing."""
-        query = self._known(sent)
+        query = self._known(str(sent))
         try:
             made = make_jpeg(query.data, query.name, PREVIEW) if query else b""
         except ImageError:
@@ -212,16 +212,13 @@ class SearchPage:
 
     def _costs(self, modes: Sequence[str]) -> dict[str, Cost]:
         learnt = getattr(self.searcher.models["student"], "metadata", {}).get("retrieval.queried")
-        return {
-            mode: Cost(learnt_from=int(learnt) if learnt else None)
-            if mode == "student"
-            else Cost(self._price if mode in ("teacher", "rerank") else None, calls=self._calls(mode))
-            for mode in modes
-        }
-
-    def _calls(self, mode: str) -> int:
         reranker = self.searcher.reranker
-        return reranker.most if mode == "rerank" and reranker else 1
+        known = {
+            "student": Cost(learnt_from=int(learnt) if learnt else None),
+            "teacher": Cost(self._price),
+            "rerank": Cost(self._price, calls=reranker.most if reranker else 1),
+        }
+        return {mode: known.get(mode, Cost()) for mode in modes}
 
 
 def build_search_tab(
@@ -230,19 +227,10 @@ def build_search_tab(
     """Lay out the search in the open tab, as of `SearchPage`; `shop` leaves out what compares models."""
     page = SearchPage(searcher, price, labels)
 
-    # Functions, because Gradio marks what scripts may call, and methods take no marks.
-    def search(asked: Mapping[str, Any] | DataWithFiles) -> dict[str, Any]:
-        return page.search(asked)
-
-    def picture(sent: str) -> str:
-        return page.picture(str(sent))
-
-    def details(item: Any) -> str:
-        return page.details(item)
-
-    def why(asked: Mapping[str, Any]) -> dict[str, Any]:
-        return page.why(asked)
-
+    # Gradio marks what scripts may call, and methods take no marks.
+    asked = [
+        update_wrapper(partial(each), each) for each in (page.search, page.picture, page.details, page.why)
+    ]
     items = searcher.index.items
     spread = sorted({i * len(items) // EXAMPLES for i in range(EXAMPLES)}) if items else []
     # A teacher that is only missing keeps its column, in which the page says why.
@@ -257,7 +245,7 @@ def build_search_tab(
     note = searcher.reranker.describe_price(1, price) if searcher.reranker else ""
     words = bool(searcher.text_modes)
     html = render_search(searcher.modes, names, columns, alone, words, missing, note, shop)
-    add_html(html, "search", SCRIPTS, [search, picture, details, why])
+    add_html(html, "search", SCRIPTS, asked)
 
 
 def _open(asked: Mapping[str, Any] | DataWithFiles) -> tuple[Mapping[str, Any], tuple[str, bytes] | None]:

@@ -13,12 +13,12 @@ LEAST_DROP = 0.02  # of similarity that a map shows in full; less is told from n
 Image = NDArray[np.uint8]  # `(side, side, 3)` RGB, as `OnnxEmbedder.prepare` makes it
 
 
-def occlude(image: Image, grid: int = GRID) -> list[Image]:
-    """Cover each of `grid * grid` cells in turn, row by row, with a grey square twice as wide and high."""
-    cell, covered = len(image) / grid, []
-    for place in range(grid * grid):
-        top, left = (max(round((each - 0.5) * cell), 0) for each in divmod(place, grid))
-        bottom, right = (round((each + 1.5) * cell) for each in divmod(place, grid))
+def occlude(image: Image) -> list[Image]:
+    """Cover each of `GRID * GRID` cells in turn, row by row, with a grey square twice as wide and high."""
+    cell, covered = len(image) / GRID, []
+    for place in range(GRID * GRID):
+        top, left = (max(round((each - 0.5) * cell), 0) for each in divmod(place, GRID))
+        bottom, right = (round((each + 1.5) * cell) for each in divmod(place, GRID))
         covered.append(image.copy())
         covered[-1][top:bottom, left:right] = GREY
     return covered
@@ -29,7 +29,6 @@ def occlusion_maps(
     similarity: Callable[[Vectors, Vectors], Scores],
     first: Image,
     second: Image,
-    grid: int = GRID,
 ) -> tuple[float, NDArray[np.float32]]:
     """Measure how much less similar two images are where one of them is covered.
 
@@ -40,17 +39,16 @@ def occlusion_maps(
         similarity: As `VectorType.similarity`.
         first: `(side, side, 3)` uint8.
         second: The same of the other.
-        grid: Cells in width and in height.
 
     Returns:
-        The similarity of the two, and `(2, grid, grid)` float32 drops of it, 0 where it does not fall.
+        The similarity of the two, and `(2, GRID, GRID)` float32 drops of it, 0 where it does not fall.
     """
-    count = grid * grid
-    rows = embed([first, second, *occlude(first, grid), *occlude(second, grid)])
+    count = GRID * GRID
+    rows = embed([first, second, *occlude(first), *occlude(second)])
     whole = float(similarity(rows[:1], rows[1:2])[0, 0])
     covered = similarity(rows[2 : 2 + count], rows[1:2]), similarity(rows[2 + count :], rows[:1])
     drops = np.maximum(whole - np.stack(covered), 0)
-    return whole, drops.reshape(2, grid, grid).astype(np.float32)
+    return whole, drops.reshape(2, GRID, GRID).astype(np.float32)
 
 
 def middle(box: Sequence[float], share: float) -> list[float]:
@@ -61,6 +59,6 @@ def middle(box: Sequence[float], share: float) -> list[float]:
 
 
 def name_place(drops: NDArray[np.float32]) -> str:
-    """Say where on a `(grid, grid)` map the largest drop is, as in `top left`."""
+    """Say where on a `(GRID, GRID)` map the largest drop is, as in `top left`."""
     row, column = (3 * each // len(drops) for each in divmod(int(drops.argmax()), len(drops)))
     return f"{('top', '', 'bottom')[row]} {('left', '', 'right')[column]}".strip() or "middle"
