@@ -5,7 +5,7 @@ old kind alone has no room for what tells the new kind apart. They are turned to
 vectors, so that what was embedded before can still be compared with.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from index.embedders.base import AbsentEmbedder, Embedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import is_file_spec
 from index.errors import RetrievalError, UsageError
-from index.images.file import digest_pool
+from index.images.file import ImageFile, digest_pool
 from index.images.sources import Source, find_images
 from index.progress import count, say
 from index.teachers.cost import Bill, make_bill
@@ -35,61 +35,51 @@ from index.teachers.spec import TeacherSpec
 KEPT = ("student", "weights", "size", "dim", "stages")  # options that make a student what it is
 
 
-def continue_by_name(
-    sources: Sequence[Source], student: Path, teacher: TeacherSpec, out: Path, options: Options
+def continue_student(
+    files: Sequence[ImageFile], student: Path, teacher: Embedder, ledger: Ledger, out: Path, options: Options
 ) -> Distilled:
     """Distil again, from a student's weights, on what it was taught on and on further photos.
 
     Some of these may be old ones that were moved: they are known by their content. `out` may be the student
-    folder itself. The budget counts answers about further photos alone, old ones are free. Without a spec the
-    teacher is opened where it was, if it is a file. One that is gone is not asked: the ledger answers alone.
+    folder itself. The budget counts answers about further photos alone, old ones are free.
 
     Raises:
         UsageError: It is no student folder, its teacher is another, or no photo is new.
-        RetrievalError: As `distill`, and where a source, the teacher or the ledger cannot be used.
+        RetrievalError: As `distill`.
     """
     run, taught = read_run(student), Taught.load(student / TAUGHT)
-    options = keep_what_it_is(options, run)
-    files = find_images([*sources, *options.also], options.exclude)
-    model = open_teacher(student, teacher, options.device)
+    if teacher.key != run["teacher"]["key"]:
+        raise UsageError(f"{student} was taught by {run['teacher']['name']}, not by {teacher.name}.")
+    fabric = start(out, options)
     place = {digest: i for i, digest in enumerate(taught.digests.tolist())}
-    with teacher.open_ledger(model.key) as ledger:
-        if model.key != run["teacher"]["key"]:
-            raise UsageError(f"{student} was taught by {run['teacher']['name']}, not by {model.name}.")
-        fabric = start(out, options)
 
-        def ask() -> tuple[Pool, TeacherAnswers]:
-            every = [*files, *taught.find_files()]
-            pool = read_student_pool(every, model, ledger, fabric, options, 2 * MOST)
-            new = _find_new(pool, place.keys(), {file.location for file in files}, student)
-            answered = _consult(pool, set(pool.digests) - new, model, ledger, options, run)
-            pool.reader.forget()
-            return pool, answered
+    def ask() -> tuple[Pool, TeacherAnswers]:
+        every = [*files, *taught.find_files()]
+        pool = read_student_pool(every, teacher, ledger, fabric, options, 2 * MOST)
+        given = {file.location for file in files}
+        new = {
+            digest
+            for file, digest in zip(pool.files, pool.digests, strict=True)
+            if digest not in place and file.location in given
+        }
+        if not new:
+            raise UsageError(f"{student} was taught on all of these photos. Give it others.")
+        if gone := len(place.keys() - set(pool.digests)):
+            if gone == len(place):
+                raise UsageError(f"No photo that {student} was taught on is there. Name their folder, too.")
+            say(
+                f"{gone} of {count(len(place), 'photo')} that it was taught on gone from where it was. "
+                "If they have moved, name their folder beside the new photos."
+            )
+        answered = _consult(pool, set(pool.digests) - new, teacher, ledger, options, run)
+        pool.reader.forget()
+        return pool, answered
 
-        pool, answered = on_first(fabric, ask)
-        rows = [i for i, digest in enumerate(pool.digests) if digest in place]
-        vectors = taught.vectors[[place[pool.digests[i]] for i in rows]]
-        former = Former(run["export"]["key"], np.array(rows), vectors, load_file(student / WEIGHTS))
-        return make_student(pool, answered, len(pool.files), model, ledger, out, options, fabric, former)
-
-
-def _find_new(pool: Pool, taught: Set[str], given: Set[str], student: Path) -> set[str]:
-    """Find the digests of given photos that were not taught; UsageError without new photos, or old ones."""
-    new = {
-        digest
-        for file, digest in zip(pool.files, pool.digests, strict=True)
-        if digest not in taught and file.location in given
-    }
-    if not new:
-        raise UsageError(f"{student} was taught on all of these photos. Give it others.")
-    if gone := len(taught - set(pool.digests)):
-        if gone == len(taught):
-            raise UsageError(f"No photo that {student} was taught on is there. Name their folder, too.")
-        say(
-            f"{gone} of {count(len(taught), 'photo')} that it was taught on gone from where it was. "
-            "If they have moved, name their folder beside the new photos."
-        )
-    return new
+    pool, answered = on_first(fabric, ask)
+    rows = [i for i, digest in enumerate(pool.digests) if digest in place]
+    vectors = taught.vectors[[place[pool.digests[i]] for i in rows]]
+    former = Former(run["export"]["key"], np.array(rows), vectors, load_file(student / WEIGHTS))
+    return make_student(pool, answered, len(pool.files), teacher, ledger, out, options, fabric, former)
 
 
 def _consult(
@@ -109,6 +99,24 @@ def _limit(digests: Sequence[str], ledger: Ledger, budget: int, run: dict[str, A
     """Reckon how much the ledger may hold, so that an earlier try of this counts against the budget."""
     tried = len(ledger.known(digests)) + ledger.lost - run["cost"]["failed_calls"]
     return ledger.spent + max(budget - tried, 0)
+
+
+def continue_by_name(
+    sources: Sequence[Source], student: Path, teacher: TeacherSpec, out: Path, options: Options
+) -> Distilled:
+    """`continue_student`, with everything given by its name.
+
+    Without a spec the teacher is opened where it was, if it is a file. One that is gone is not asked: the
+    ledger answers alone.
+
+    Raises:
+        RetrievalError: As `continue_student`, and where a source, the teacher or the ledger cannot be used.
+    """
+    options = keep_what_it_is(options, read_run(student))
+    files = find_images([*sources, *options.also], options.exclude)
+    model = open_teacher(student, teacher, options.device)
+    with teacher.open_ledger(model.key) as ledger:
+        return continue_student(files, student, model, ledger, out, options)
 
 
 def bill_further(sources: Sequence[Source], student: Path, teacher: TeacherSpec, options: Options) -> Bill:

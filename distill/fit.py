@@ -27,7 +27,7 @@ from distill.training.loop import agreement_before, train_student
 from distill.training.recipes import Recipe, steps_for
 from distill.training.views import center_crop
 from index.embedders.teacher_space import TeacherSpace
-from index.errors import RetrievalError
+from index.errors import RetrievalError, UsageError
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,16 @@ def build_student(backbone: Backbone, options: Options) -> Student:
 
 
 def aim(student: Student, options: Options) -> Shrinking | None:
-    """Measure how far a student must shrink to its target, if it has one; UsageError if it cannot."""
-    return Shrinking.towards(options.target, student, options.size) if options.target else None
+    """Measure how far a student must shrink to its target, if it has one.
+
+    Raises:
+        UsageError: It cannot shrink, or not so far.
+    """
+    if not options.target:
+        return None
+    if not student.backbone.pretrained:
+        raise UsageError("A student of random weights cannot shrink. Leave out --weights or the target.")
+    return Shrinking.towards(options.target, student, options.size)
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,11 @@ def distill_by_name(
 
 
 def start(out: Path, options: Options) -> Fabric:
-    """Make ready to train a student; UsageError, before anything is paid, for a bad `out` or device."""
+    """Make ready to train a student, so that what is wrong with the request shows before anything is paid.
+
+    Raises:
+        UsageError: `out`, the student's name, its weights or the device cannot be used.
+    """
     keep_freed_memory()
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file. Give a folder as --out.")
