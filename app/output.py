@@ -132,14 +132,20 @@ def search_files(
                 same = searcher.index.ids_by_digest.get(photo.digest, [])
                 found = searcher.find([photo], mode, k, wanted, examples)
         except ImageError as reason:
-            no_words = "" if text or not _is_words(query) else ". To search by words, give --text-teacher"
-            answers.append(Answer(query, [], f"{reason}{no_words}"))
+            answers.append(Answer(query, [], f"{reason}{_advise(query, text)}"))
             continue
         hits = [(searcher.index.items[i], score) for i, score in found.results.hits()]
         paths = [searcher.index.items[i].path for i in same]
         elsewhere = tuple(path for path in paths if path != str(Path(query).absolute()))
         answers.append(Answer(query, hits, same=elsewhere))
     return Answers(mode, answers)
+
+
+def _advise(query: str, text: TextSpec | None) -> str:
+    """Say what to do about a query that cannot be read, where that is known."""
+    if Path(query).is_dir():
+        return f". Name the photos in it, as {Path(query) / '*.jpg'}"
+    return "" if text or not _is_words(query) else ". To search by words, give --text-teacher"
 
 
 def _list_searches(

@@ -107,6 +107,8 @@ def test_photos_and_words_may_be_mixed(made, monkeypatch):
 def test_without_a_text_model_its_option_is_named(made):
     done = retrieval("search", made / "idx", "red shoes", code=1)
     assert done.stdout.strip().endswith("To search by words, give --text-teacher")
+    done = retrieval("search", made / "idx", made / "photos", code=1)
+    assert done.stdout.strip().endswith(f"Name the photos in it, as {made / 'photos' / '*.jpg'}")
     done = retrieval("search", made / "idx", "red", "--text-option", "pool=cls", code=2)
     assert "Give --text-teacher" in done.stderr
 
