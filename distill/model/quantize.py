@@ -25,6 +25,7 @@ from index.evaluation.metrics import overlap_at_k, rank
 from index.evaluation.verdict import estimate_mean
 from index.images.decode import read_photo
 from index.images.sources import Source, find_images
+from index.progress import count, say
 from index.timing import time_in_turns
 
 CALIBRATION = 128  # images that set the scales of int8 by their activations
@@ -85,6 +86,7 @@ def make_variants(
     calibration, gate = distinct[:CALIBRATION], distinct[CALIBRATION : CALIBRATION + GATE]
     original = Path(student.spec)
     with TemporaryDirectory(dir=original.parent, prefix=".variants-") as scratch:
+        say(f"Converting to {' and '.join(names)}, and comparing on {count(len(gate), 'image')}.")
         files = {name: _convert(student, name, Path(scratch), calibration) for name in names}
         models = {"fp32": student, **files}
         lists = {name: _nearest(model, gate, queries) for name, model in models.items()}

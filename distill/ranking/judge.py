@@ -110,6 +110,7 @@ def judge(
     if not found:
         raise RetrievalError(f"{ranker.name} has an answer about no list. Check it, the photos and --budget.")
     told = Answered.of(found, [answers[key_of(rows, pool)] for rows in found])
+    say(f"Learning from {count(len(found), 'list')}.")
     held = hold_out([pool.digests[rows[0]] for rows in found], HELD_OUT)
     learnt = learn(known, told.take(~held), seed)
     before, after = (Agreement.of(vectors, told.take(held)) for vectors in (known.start, learnt.vectors))
