@@ -42,6 +42,9 @@ from index.teachers.spec import TeacherSpec
 
 STUDENT, WEIGHTS = "student.onnx", "student.safetensors"
 CHECKPOINT = "checkpoint.pt"
+# What `judge` wrote is whitened, joined with the free network and averaged as its lists bear out: to do that
+# once more would undo it.
+AS_JUDGED: dict[str, Any] = {"whiten": 0.0, "trust": 1.0, "neighbours": False}
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,8 @@ def make_student(
     former: Former | None = None,
 ) -> Distilled:
     """Train a student on answers about a pool of so many images, export it, and write its folder."""
+    if teacher.ranker and options.recipe.trust is None:
+        options = replace(options, recipe=replace(options.recipe, **AS_JUDGED))
     run = _describe(images, pool, answered, teacher, ledger, options)
     run["former"] = former and former.key
     checkpoint = Checkpoint(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from distill.placement import average_with_neighbours
+from distill.placement import EVIDENT, average_with_neighbours
 from index.embedders.teacher_space import Projection
 from index.rankers.base import SHOWN, Rows
 
@@ -20,7 +20,7 @@ PULLS = (0.1, 0.03, 0.01, 0.003)  # to the start, that are tried; the strongest 
 OUT = -1e4  # a score that takes no part
 FOLDS = 3
 STEPS = 25  # of L-BFGS
-CLEARLY = 2.0  # standard errors by which what is changed must gain on lists that it did not learn
+CLEARLY = 2.0  # standard errors by which a map must gain on lists that it did not learn; averages: `EVIDENT`
 Loss = Callable[[Tensor, Tensor], Tensor]  # of `(n, candidates)` scores, and weights as of `Answered`
 
 
@@ -138,7 +138,7 @@ def learn(known: Known, lists: Answered, seed: int = 0, loss: Loss = list_mle) -
         if gain > most:
             best, most, found, averaged = pull, gain, after, after_averaged
     vectors = known.start if best is None else fit(known, lists, best, loss)
-    average = _clear_gain(found, averaged) > 0
+    average = _clear_gain(found, averaged, EVIDENT) > 0
     return Learnt(average_with_neighbours(vectors) if average else vectors, best, average)
 
 
@@ -159,10 +159,10 @@ def _left_out(
     return found, averaged
 
 
-def _clear_gain(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
-    """Compute the mean gain over lists; 0 where it is not clearly above that."""
+def _clear_gain(before: NDArray[np.float64], after: NDArray[np.float64], errors: float = CLEARLY) -> float:
+    """Compute the mean gain over lists; 0 where it is not above that by so many standard errors."""
     gain = (after - before)[np.isfinite(after - before)]
-    clear = len(gain) > 0 and gain.mean() > CLEARLY * gain.std() / np.sqrt(len(gain))
+    clear = len(gain) > 0 and gain.mean() > errors * gain.std() / np.sqrt(len(gain))
     return float(gain.mean()) if clear else 0.0
 
 
