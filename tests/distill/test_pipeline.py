@@ -16,7 +16,7 @@ from distill.examples import gather
 from distill.fit import build_student, open_backbone
 from distill.model import quantize as variants
 from distill.options import Options, Target
-from distill.pipeline import Distilled, distill, distill_by_name
+from distill.pipeline import AS_JUDGED, Distilled, distill, distill_by_name
 from distill.report.report import judge, judge_asking, read_run
 from distill.shrinking.costs import measure_students
 from distill.training.recipes import Recipe
@@ -261,11 +261,22 @@ def test_by_name(folder, tmp_path, teacher_file):
 def test_a_helper_is_noted(folder, tmp_path, teacher, ledger, teacher_file):
     options = replace(OPTIONS, helpers=teacher_file)
     assert options.helpers == (str(teacher_file),)
-    teacher.ranker = {"spec": "judge.py:judge", "options": {}}
     made = distill(find_images([folder]), teacher, ledger, tmp_path / "out", options)
-    assert made.run["teacher"]["ranker"] == teacher.ranker
     assert made.run["helpers"] == [teacher.key]
     assert made.run["options"]["helpers"] == (str(teacher_file),)
+
+
+def test_what_judge_wrote_is_learnt_as_it_is(folder, tmp_path, teacher, ledger):
+    """It is whitened and averaged already; who asks for another place of photos gets that."""
+    teacher.ranker = {"spec": "judge.py:judge", "options": {}}
+    made = distill(find_images([folder]), teacher, ledger, tmp_path / "judged", OPTIONS)
+    assert made.run["teacher"]["ranker"] == teacher.ranker
+    assert made.run["options"]["recipe"] | AS_JUDGED == made.run["options"]["recipe"]
+    axes = TeacherSpace.load(made.folder / "teacher_space.npz").components
+    np.testing.assert_allclose(axes @ axes.T, np.eye(len(axes)), atol=1e-5)  # it turns, and scales nothing
+    given = replace(OPTIONS, recipe=Recipe(trust=0.0))
+    other = distill(find_images([folder]), teacher, ledger, tmp_path / "other", given)
+    assert other.run["options"]["recipe"]["whiten"] == Recipe.whiten
 
 
 def test_a_student_is_made_with_codes(folder, tmp_path, teacher, ledger):
