@@ -102,7 +102,8 @@ def test_a_sweep_side_by_side_makes_the_students_of_one_after_the_other(pool, te
             for name in ("turns", "beside")
         )
         assert np.array_equal(one, other)
-    assert beside["curve"] == turns["curve"]
+    measured = [[{**point, "ms": 0} for point in run["curve"]] for run in (beside, turns)]  # times differ
+    assert measured[0] == measured[1]
     assert (tmp_path / "beside" / "report.html").is_file()
     with Ledger(tmp_path / "beside.sqlite", beside["teacher"]["key"]) as ledger:
         assert ledger.spent == 24, "one process asks"
