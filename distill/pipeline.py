@@ -42,8 +42,8 @@ from index.teachers.spec import TeacherSpec
 
 STUDENT, WEIGHTS = "student.onnx", "student.safetensors"
 CHECKPOINT = "checkpoint.pt"
-# What `judge` wrote is whitened, joined with the free network and averaged as its lists bear out: to do that
-# once more would undo it.
+# What `judge` wrote is the free network's, whitened, moved, and averaged as lists bear out: it is not joined
+# with that network, whitened or averaged a second time.
 AS_JUDGED: dict[str, Any] = {"whiten": 0.0, "trust": 1.0, "neighbours": False}
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from distill.predictor import Predictor
 from index.embedders.teacher_space import TeacherSpace
-from index.evaluation.metrics import overlap_at_k, rank
+from index.evaluation.metrics import overlap_at_k, rank, rank_others
 from index.evaluation.rankings import DEPTH
 from index.vectors import scale_to_unit
 
@@ -160,9 +160,9 @@ def _gain_by_averaging(
     The lists are as short as those of `DEPTH` are among all images: further down, averages do better.
     """
     depth = -(-DEPTH * len(answered) // len(rows))
-    truth = find_others(answers @ answers.T, depth)
+    truth = rank_others(answers @ answers.T, depth)
     before, after = (
-        overlap_at_k(find_others(some @ some.T, depth), truth)
+        overlap_at_k(rank_others(some @ some.T, depth), truth)
         for some in (rows[answered], average_with_neighbours(rows)[answered])
     )
     return _standard_errors(after - before)
@@ -180,15 +180,12 @@ def _compare_shares(
     shares: Sequence[float],
 ) -> dict[float, NDArray[np.float64]]:
     """Overlap with the teacher's lists, for each answered image and each share of the teacher."""
-    truth = find_others(answers @ answers.T)
+    truth = rank_others(answers @ answers.T, DEPTH)
     ours, theirs = taught @ taught.T, known @ known.T
-    return {share: overlap_at_k(find_others(share * ours + (1 - share) * theirs), truth) for share in shares}
-
-
-def find_others(similarity: NDArray[np.float32], depth: int = DEPTH) -> NDArray[np.int64]:
-    """List the `depth` images nearest to each, by `(n, n)` similarities, without itself."""
-    np.fill_diagonal(similarity, -np.inf)
-    return rank(similarity, min(depth, len(similarity) - 1))
+    return {
+        share: overlap_at_k(rank_others(share * ours + (1 - share) * theirs, DEPTH), truth)
+        for share in shares
+    }
 
 
 def _choose(lists: dict[float, NDArray[np.float64]], explained: float) -> float:

@@ -50,5 +50,5 @@ def judge(
 
 EXAMPLES = {
     judge: "judge photos --ranker https://HOST/v1/rerank --budget 500 --out judged.npz; then: distill "
-    "photos --teacher judged.npz --budget 500 --out student"
+    "photos --teacher judged.npz --budget 5000 --out student"
 }

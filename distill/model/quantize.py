@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
 from distill.options import check_variants
-from distill.placement import find_others
 from distill.report.held_out import QUERY_PHOTOS
 from distill.report.report import read_run, write_run
 from index.embedders.base import embed_many
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError, RetrievalError
-from index.evaluation.metrics import overlap_at_k, rank
+from index.evaluation.metrics import overlap_at_k, rank, rank_others
 from index.evaluation.verdict import estimate_mean
 from index.images.decode import read_photo
 from index.images.sources import Source, find_images
@@ -260,7 +259,7 @@ def _nearest(
     vectors = embed_many(model, list(gallery))
     if queries is not None:
         return rank(embed_many(model, list(queries)) @ vectors.T, DEPTH)
-    return find_others(vectors @ vectors.T, DEPTH)
+    return rank_others(vectors @ vectors.T, DEPTH)
 
 
 def _time_per_image(models: Iterable[OnnxEmbedder], batch: NDArray[np.uint8]) -> list[float]:

@@ -79,7 +79,8 @@ def judge_asking(placement: dict[str, Any], answers: int, helped: bool = False) 
 def write_report(folder: Path, runs: Sequence[dict[str, Any]], lists: HeldOut | None) -> None:
     """Write `report.html`: quality against budget, the teacher beside the student, what both find.
 
-    `runs` are of each budget; the last is that of the folder, and the lists are of its held-out photos.
+    `runs` are of each student of a curve; the last is that of the folder, and the lists are of what it held
+    out.
     """
     run, training, charts = runs[-1], runs[-1]["training"], {}
     measured = [{**point_of(other), **other["agreement"]} for other in runs if other["agreement"]]

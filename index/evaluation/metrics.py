@@ -25,6 +25,12 @@ def rank(scores: Floats, k: int | None = None) -> NDArray[np.int64]:
     return out
 
 
+def rank_others(similarity: Floats, k: int) -> NDArray[np.int64]:
+    """List the k items nearest to each, by `(n, n)` similarities, without itself: their diagonal is lost."""
+    np.fill_diagonal(similarity, -np.inf)
+    return rank(similarity, min(k, len(similarity) - 1))
+
+
 def average_precision(relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Mean over the relevant items of the precision at each one's rank."""
     hits = np.cumsum(relevant, axis=1)
