@@ -6,16 +6,14 @@ that cannot be read, a `BudgetError` for a spent budget. Lines go to the logger 
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from html import escape
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from index.arguments import call, in_python
 from index.errors import BudgetError, ImageError, RetrievalError, UsageError
+from index.hits import Hit, Hits
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -44,7 +42,6 @@ __all__ = [
     "open_index",
 ]
 TEACHER = "path, a URL, (ids, vectors) or a callable"
-THUMBNAIL = 160  # pixels of the longer side, in a notebook
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
@@ -84,43 +81,6 @@ class Teacher:
                 raise UsageError(f"A teacher is a {TEACHER}, not {model!r:.40}.") from None
         file = None if ledger is None else Path(ledger)
         self.spec: TeacherSpec = TeacherSpec(name, chosen, file, budget, opened)
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One image that a search found.
-
-    Attributes:
-        rank: From 1.
-        id: Its place in the index.
-        score: Cosine similarity.
-        path: Where it is.
-        name: Its path below the folder that was indexed.
-        metadata: Its columns.
-    """
-
-    rank: int
-    id: int
-    score: float
-    path: str
-    name: str
-    metadata: dict[str, str]
-
-
-class Hits(list[Hit]):
-    """Hits, best first. A notebook shows their pictures."""
-
-    def to_list(self) -> list[dict[str, Any]]:
-        """Return them as dictionaries, for JSON or a data frame."""
-        return [asdict(hit) for hit in self]
-
-    def _repr_html_(self) -> str:
-        cells = (
-            f'<figure style="margin:4px"><img src="{_thumbnail(hit)}" alt="">'
-            f"<figcaption>{hit.rank}. {escape(hit.name)} {hit.score:.3f}</figcaption></figure>"
-            for hit in self
-        )
-        return f'<div style="display:flex;flex-wrap:wrap">{"".join(cells)}</div>'
 
 
 class Index:
@@ -395,18 +355,6 @@ def _read(photo: AnyPhoto, side: int) -> Photo:
         photo = Image.fromarray(photo)
     image = photo if photo.mode in PNG_MODES else photo.convert("RGB")
     return decode(encode(ImageOps.exif_transpose(image), "PNG", compress_level=1), "photo", side)
-
-
-def _thumbnail(hit: Hit) -> str:
-    from index.images.decode import encode, read_photo
-    from index.images.sources import image_at
-
-    try:
-        picture = read_photo(image_at(hit.path, hit.name), THUMBNAIL).image
-    except RetrievalError:
-        return ""
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    return f"data:image/jpeg;base64,{b64encode(encode(picture, 'JPEG')).decode()}"
 
 
 if __name__ == "__main__":

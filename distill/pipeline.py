@@ -27,6 +27,7 @@ from distill.report.held_out import HeldOut, search_again
 from distill.report.report import judge, judge_asking, point_of, read_run, write_report, write_run
 from distill.training.checkpoint import Checkpoint
 from distill.training.device import keep_freed_memory, on_first, open_fabric
+from distill.training.recipes import AS_JUDGED
 from index.build.taught import TAUGHT, Taught
 from index.embedders.base import Embedder, embed_many
 from index.embedders.onnx import OnnxEmbedder
@@ -42,9 +43,6 @@ from index.teachers.spec import TeacherSpec
 
 STUDENT, WEIGHTS = "student.onnx", "student.safetensors"
 CHECKPOINT = "checkpoint.pt"
-# What `judge` wrote is the free network's, whitened, moved, and averaged as lists bear out: it is not joined
-# with that network, whitened or averaged a second time.
-AS_JUDGED: dict[str, Any] = {"whiten": 0.0, "trust": 1.0, "neighbours": False}
 
 
 @dataclass(frozen=True)

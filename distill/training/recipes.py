@@ -76,6 +76,9 @@ def steps_for(images: int, recipe: Recipe) -> int:
 
 
 PLAIN_CROPS: dict[str, Any] = {"shown": (1 / MARGIN, 1 / MARGIN), "turn": 0.0}
+# What `judge` wrote is the free network's, whitened, moved, and averaged as lists bear out: it is not joined
+# with that network, whitened or averaged a second time.
+AS_JUDGED: dict[str, Any] = {"whiten": 0.0, "trust": 1.0, "neighbours": False}
 _ANSWERED = Recipe(others=False, trust=1.0, neighbours=False)
 
 RECIPES: dict[str, Recipe] = {

@@ -16,10 +16,10 @@ from distill.examples import gather
 from distill.fit import build_student, open_backbone
 from distill.model import quantize as variants
 from distill.options import Options, Target
-from distill.pipeline import AS_JUDGED, Distilled, distill, distill_by_name
+from distill.pipeline import Distilled, distill, distill_by_name
 from distill.report.report import judge, judge_asking, read_run
 from distill.shrinking.costs import measure_students
-from distill.training.recipes import Recipe
+from distill.training.recipes import AS_JUDGED, Recipe
 from index.embedders.onnx import CodeEmbedder, OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
