@@ -97,7 +97,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SearchOptions:
     """What a search is to find."""
 
     mode: str
@@ -111,7 +111,7 @@ class Wanted:
         return Filter("", parse_where(self.where.split(";"))) if self.where else None
 
 
-def search_photo(searcher: SharedSearcher, data: bytes, name: str, wanted: Wanted) -> Answer:
+def search_photo(searcher: SharedSearcher, data: bytes, name: str, wanted: SearchOptions) -> Answer:
     """Search with the bytes of an image file; ImageError if they are none, else as `SharedSearcher.find`."""
     mode, start = wanted.mode, perf_counter()
     photo = _decode(searcher, data, name, mode)
@@ -124,7 +124,7 @@ def search_photo(searcher: SharedSearcher, data: bytes, name: str, wanted: Wante
     return _answer(query, mode, seconds, found.results, searcher.index)
 
 
-def search_item(searcher: SharedSearcher, item: int, wanted: Wanted) -> Answer:
+def search_item(searcher: SharedSearcher, item: int, wanted: SearchOptions) -> Answer:
     """Search with an image of the index, by its vectors; UsageError if there is no such image or mode."""
     index, mode = searcher.index, wanted.mode
     require_item(index, item)
@@ -143,7 +143,7 @@ def search_item(searcher: SharedSearcher, item: int, wanted: Wanted) -> Answer:
     return _answer(query, mode, {"search": seconds}, results, index)
 
 
-def search_text(searcher: SharedSearcher, words: str, wanted: Wanted) -> Answer:
+def search_text(searcher: SharedSearcher, words: str, wanted: SearchOptions) -> Answer:
     """Search by words; raises as `SharedSearcher.find_text`."""
     text = Text(words)
     found = _or_nothing(lambda: searcher.find_text(text, wanted.mode, wanted.k, wanted.filter), NOTHING)
@@ -186,12 +186,12 @@ def build_api(searcher: SharedSearcher, label: Label = lambda item: {}) -> APIRo
     ) -> Response:
         """Search with an image of the index by its id, or by words."""
         if text is not None and id is None:
-            words = Wanted(mode, count, where)
+            words = SearchOptions(mode, count, where)
             lane = TEXT if searcher.text else "student"
             return await run(lane, lambda: search_text(searcher, text, words).write(format, label))
         if id is None or text is not None:
             raise HTTPException(422, "id: Give one, or a text, and not both.")
-        wanted = Wanted(mode, count, where, read_examples(searcher.index, like, unlike))
+        wanted = SearchOptions(mode, count, where, read_examples(searcher.index, like, unlike))
         lane = searcher.lane_of_item(mode)
         return await run(lane, lambda: search_item(searcher, id, wanted).write(format, label))
 
@@ -206,7 +206,7 @@ def build_api(searcher: SharedSearcher, label: Label = lambda item: {}) -> APIRo
         where: Where = "",
     ) -> Response:
         """Search with a photo: a file, or a data URL in JSON."""
-        wanted = Wanted(mode, count, where, read_examples(searcher.index, like, unlike))
+        wanted = SearchOptions(mode, count, where, read_examples(searcher.index, like, unlike))
         async with _sent_photo(request) as (name, file):
             return await run(
                 mode, lambda: search_photo(searcher, file.read(), name, wanted).write(format, label)

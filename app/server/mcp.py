@@ -55,14 +55,14 @@ def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
                 data = fetch_image(image) if image.startswith(("http://", "https://")) else read_input(image)
             except ValueError as reason:
                 raise UsageError(f"The image {reason}.") from reason
-            return api.search_photo(searcher, data, "photo", api.Wanted(mode, k))
+            return api.search_photo(searcher, data, "photo", api.SearchOptions(mode, k))
 
         return await answer(mode, search)
 
     @server.tool()
     async def search_by_id(id: int, mode: str = "student", k: Count = 10) -> dict[str, Any]:  # noqa: A002
         """Find the indexed images most like one of them, by its `id` in an earlier result."""
-        wanted = api.Wanted(mode, k)
+        wanted = api.SearchOptions(mode, k)
         return await answer(searcher.lane_of_item(mode), lambda: api.search_item(searcher, id, wanted))
 
     if searcher.text:
@@ -70,7 +70,7 @@ def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
         @server.tool()
         async def search_by_text(text: str, mode: str = "student", k: Count = 10) -> dict[str, Any]:
             """Find the indexed images that a few words tell of, such as "red shoes"."""
-            return await answer(TEXT, lambda: api.search_text(searcher, text, api.Wanted(mode, k)))
+            return await answer(TEXT, lambda: api.search_text(searcher, text, api.SearchOptions(mode, k)))
 
     return server
 
