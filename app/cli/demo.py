@@ -9,10 +9,10 @@ from app.cli.options import option
 def demo(
     images: Annotated[Path | None, option("A folder of your photos.", "photos that are installed")] = None,
     out: Annotated[Path, option("Folder for everything the demo makes.")] = Path("retrieval-demo"),
-    serve: Annotated[bool, option("Open a page to watch it learn, and to search afterwards.")] = True,
+    serve: Annotated[bool, option("Serve a page to watch it learn, and to search afterwards.")] = True,
     port: Annotated[int, option("Port of the page.")] = 7860,
 ) -> None:
-    """Try everything on sample photos (about 3 minutes)."""
+    """Try everything on sample photos (one to three minutes)."""
     if not serve:
         from app.demo import make_demo
 

@@ -98,11 +98,13 @@ def distill(
     target_mflops: Annotated[
         str | None, option("The same, to millions of multiply-adds an image.", "as it is")
     ] = None,
-    recipe: Annotated[str, option("How to train: default, plain-crops or a baseline.")] = "default",
+    recipe: Annotated[
+        str, option("How to train: default, zero-answers, plain-crops, ...; an unknown name lists all.")
+    ] = "default",
     weights: Weights = "auto",
     steps: Steps = None,
     seed: Seed = 0,
-    variants: Annotated[str, option("Smaller copies to make too: fp16, int8, or both.")] = "",
+    variants: Annotated[str, option("Smaller copies to make too: fp16, int8, or fp16,int8.")] = "",
     ledger: LedgerFile = None,
     price: Price = None,
     dry_run: DryRun = False,
@@ -229,7 +231,9 @@ def quantize(
             "Nobody is asked, and its vectors stay the same.",
         ),
     ] = None,
-    variants: Annotated[str | None, option("fp16, int8, or both.", "both, unless there are --bits")] = None,
+    variants: Annotated[
+        str | None, option("fp16, int8, or fp16,int8.", "fp16,int8, unless there are --bits")
+    ] = None,
     queries: Annotated[
         list[str] | None,
         option(

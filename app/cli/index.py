@@ -14,6 +14,7 @@ from app.cli.options import (
     Exclude,
     Gallery,
     Images,
+    IndexFolder,
     Json,
     LedgerFile,
     Paid,
@@ -22,9 +23,7 @@ from app.cli.options import (
 )
 from app.cli.teacher_options import TeacherOptions, describe_teacher
 
-indexes = typer.Typer(
-    cls=BuildsByDefault, help="Embed images and write an index; or show, check or compact one."
-)
+indexes = typer.Typer(cls=BuildsByDefault, help="Build an index; or show, check or compact one.")
 
 
 @indexes.command(
@@ -36,7 +35,7 @@ def build(
     model: Annotated[Path, option("The student's ONNX file.")],
     out: Annotated[
         str | None,
-        option("Index folder, or milvus://HOST:19530/COLLECTION. Required, but with --collection."),
+        option("Index folder, or milvus://HOST:19530/COLLECTION. Required without --collection."),
     ] = None,
     backend: Annotated[str, option("faiss, or milvus: a server that runs elsewhere.")] = "faiss",
     uri: Annotated[str, option("Address of the Milvus server.")] = "http://127.0.0.1:19530",
@@ -47,7 +46,7 @@ def build(
     memory: Annotated[float, option("GiB that each search index may take.")] = 1.0,
     codes: Annotated[int, option("Search by the student's codes of so many bits.", "by its vectors")] = 0,
     rescore: Annotated[
-        int | None, option("Results of codes that the floats of a query order again.", "100, or as it was")
+        int | None, option("Results of codes to order again by the floats of a query.", "100, or as before")
     ] = None,
     factory: Annotated[str, option("A FAISS factory string, or auto to choose.")] = "auto",
     metadata: Annotated[
@@ -70,7 +69,7 @@ def build(
     price: Price = None,
     dry_run: DryRun = False,
     device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, or openvino: a CPU, by that extra if it is faster.")
+        str, typer.Option(help="auto, cpu, cuda, or openvino: that on the CPU, if it is faster.")
     ] = "auto",
 ) -> None:
     """Embed images and write an index."""
@@ -115,8 +114,8 @@ def verify(index: Gallery) -> None:
 
 
 @indexes.command(epilog="Example: retrieval index compact idx")
-def compact(index: Gallery) -> None:
-    """Drop images without a file, and what dead runs left; or convert an index of an earlier version."""
+def compact(index: IndexFolder) -> None:
+    """Drop images whose file is gone, and leftovers of killed runs; or convert an earlier index."""
     from index.build.rewrite import compact_index
     from index.progress import count
 

@@ -38,7 +38,7 @@ def search(
     like: Annotated[list[str] | None, option("A photo to find more of. May repeat.", False)] = None,
     unlike: Annotated[list[str] | None, option("A photo to find less of. May repeat.", False)] = None,
     prefix: Annotated[str, option("Only images with a path that starts with this.")] = "",
-    cut: Annotated[float, option("Least share of the best score.")] = 0.0,
+    cut: Annotated[float, option("Drop results below this share of the best score.")] = 0.0,
     model: Student = None,
     teacher: Teacher = None,
     ranker: Ranker = None,
@@ -51,7 +51,7 @@ def search(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Find the images most like a photo, or as words tell."""
+    """Find the images most like a photo, or that match words."""
     from app.output import search_files
     from index.stores.filters import Filter, parse_where
 
