@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from distill.ask import TeacherAnswers, consult
 from distill.fit import Former
@@ -50,6 +52,7 @@ def continue_student(
     run, taught = read_run(student), Taught.load(student / TAUGHT)
     if teacher.key != run["teacher"]["key"]:
         raise UsageError(f"{student} was taught by {run['teacher']['name']}, not by {teacher.name}.")
+    weights = _read_weights(student / WEIGHTS)
     fabric = start(out, options)
     place = {digest: i for i, digest in enumerate(taught.digests.tolist())}
 
@@ -64,7 +67,7 @@ def continue_student(
         }
         if not new:
             raise UsageError(f"{student} was taught on all of these photos. Give it others.")
-        if gone := len(place.keys() - set(pool.digests)):
+        if gone := len(place.keys() - set(pool.reader.digest(every))):
             if gone == len(place):
                 raise UsageError(f"No photo that {student} was taught on is there. Name their folder, too.")
             say(
@@ -78,8 +81,15 @@ def continue_student(
     pool, answered = on_first(fabric, ask)
     rows = [i for i, digest in enumerate(pool.digests) if digest in place]
     vectors = taught.vectors[[place[pool.digests[i]] for i in rows]]
-    former = Former(run["export"]["key"], np.array(rows), vectors, load_file(student / WEIGHTS))
+    former = Former(run["export"]["key"], np.array(rows), vectors, weights)
     return make_student(pool, answered, len(pool.files), teacher, ledger, out, options, fabric, former)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"{path} is missing or damaged. Copy the student's whole folder here.") from error
 
 
 def _consult(
@@ -97,7 +107,7 @@ def _consult(
 
 def _limit(digests: Sequence[str], ledger: Ledger, budget: int, run: dict[str, Any]) -> int:
     """Reckon how much the ledger may hold, so that an earlier try of this counts against the budget."""
-    tried = len(ledger.known(digests)) + ledger.lost - run["cost"]["failed_calls"]
+    tried = len(ledger.known(digests)) + max(ledger.lost - run["cost"]["failed_calls"], 0)
     return ledger.spent + max(budget - tried, 0)
 
 

@@ -35,7 +35,7 @@ from index.embedders.teacher_space import TEACHER_SPACE
 from index.errors import UsageError
 from index.images.file import ImageFile
 from index.images.sources import Source, find_images
-from index.io import content_digest
+from index.io import atomic_write, content_digest
 from index.progress import count
 from index.stores.folder import MANIFEST
 from index.teachers.ledger import Ledger
@@ -226,7 +226,8 @@ def make_student(
     fitted.placement.space.save(out / TEACHER_SPACE)
     crop = options.size / pool.pixels.shape[1]
     quantize.remove_variants(out / STUDENT)
-    (out / WEIGHTS).write_bytes(save(student.cpu().state_dict()))
+    with atomic_write(out / WEIGHTS) as beside:
+        beside.write_bytes(save(student.cpu().state_dict()))
     export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop, reduced=True)
     if fitted.shrinking:
         run["student"]["shrunk"] = fitted.shrinking.report(student, options.size)

@@ -142,7 +142,7 @@ def average_with_neighbours(
     """
     some = rows if which is None else rows[which]
     parts = [_average(some[start : start + FITTED], rows) for start in range(0, len(some), FITTED)]
-    return np.concatenate(parts)
+    return np.concatenate(parts) if parts else some
 
 
 def _average(some: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:

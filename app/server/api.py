@@ -131,7 +131,7 @@ def search_item(searcher: SharedSearcher, item: int, wanted: SearchOptions) -> A
     require_mode(searcher, mode)
     if mode == RERANK and searcher.reranker:  # which is shown the photo
         entry = index.items[item]
-        data, _ = image_at(entry.path, entry.name, index.allowed).read()
+        data = image_at(entry.path, entry.name, index.allowed).read_unchanged(entry.digest)
         return search_photo(searcher, data, entry.name, wanted)
     start = perf_counter()
     results = _or_nothing(

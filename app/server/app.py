@@ -337,7 +337,7 @@ class _Server(uvicorn.Server):
             try:
                 self.next_app = build()
                 self.should_exit = True
-            except RetrievalError as reason:  # the old one is searched on
+            except (RetrievalError, OSError) as reason:  # the old one is searched on
                 if refused != (refused := str(reason)):
                     print(f"The index was replaced, and cannot be served: {refused}", file=sys.stderr)
 

@@ -58,7 +58,10 @@ def _follow(pool: httpcore.ConnectionPool, url: str) -> bytes:
             target = headers.get(b"location")
             if answer.status not in (301, 302, 303, 307, 308) or not target:
                 return _read(answer, headers)
-        url = urljoin(url, target)
+        try:
+            url = urljoin(url, target)
+        except ValueError as error:
+            raise ImageError("the link leads on to what is no link") from error
     raise ImageError(f"the link leads on more than {REDIRECTS} times")
 
 
@@ -66,7 +69,7 @@ def _check(url: str) -> str:
     """Parse an address to ASCII, and refuse what is not followed."""
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
+    except (httpx.InvalidURL, ValueError) as error:
         raise ImageError("this is not a link that can be read") from error
     if not 0 < (parsed.port or 80) < 65536:
         raise ImageError("this is not a link that can be read")

@@ -1,11 +1,12 @@
 """The site of an index at `local/`: its search runs in the visitor's browser, and no photo is sent."""
 
+import shutil
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 from app.site.build import SiteOptions, build_site
-from app.site.folder import FORMAT
+from app.site.folder import FORMAT, MANIFEST
 from index.errors import needs
 from index.io import content_digest
 from index.progress import say
@@ -29,5 +30,7 @@ def build_local(searcher: Searcher, title: str = "", cache: Path | None = None) 
     folder = (cache or user_cache_path("retrieval")) / f"sites-{FORMAT}" / name
     pictures = {"small": "../thumbs/{digest}", "large": "../images/{digest}"}
     options = SiteOptions(index.label, title, pictures=pictures["small"], update=True)
+    if not (folder / MANIFEST).is_file():  # what a killed run left
+        shutil.rmtree(folder, ignore_errors=True)
     say(f"{build_site(searcher, folder, options, pictures)} It is served at /local/.")
     return StaticFiles(directory=folder, html=True)

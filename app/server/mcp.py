@@ -8,17 +8,20 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from app.server import api
-from app.server.concurrency import TEXT, SharedSearcher
+from app.server.concurrency import MOST_WAITING, TEXT, SharedSearcher
 from app.server.fetch import fetch_image
 from index.embedders.http_formats import read_input
 from index.errors import RetrievalError, UsageError, needs
 
 with needs("mcp"):
+    from anyio import CapacityLimiter
+    from anyio.to_thread import run_sync
     from mcp.server.fastmcp import FastMCP
     from mcp.server.fastmcp.exceptions import ToolError
     from mcp.server.transport_security import TransportSecuritySettings
     from pydantic import Field
 
+FETCHES = 8  # links that are followed at a time
 Count = Annotated[int, Field(ge=1, le=api.MOST_RESULTS)]
 
 
@@ -35,6 +38,8 @@ def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
 
+    fetches = CapacityLimiter(FETCHES)
+
     async def answer(mode: str, search: Callable[[], api.Answer]) -> dict[str, Any]:
         try:
             return (await searcher.run(mode, search)).as_dict(_find_base(server))
@@ -48,16 +53,15 @@ def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
         `image` is its http(s) address, or a data URL; `mode` is student (fast), teacher, asymmetric or
         rerank.
         """
-
-        def search() -> api.Answer:
+        if fetches.statistics().tasks_waiting >= MOST_WAITING:
+            raise ToolError("Too many links at once. Try again in a moment.")
+        try:
             api.require_mode(searcher, mode)
-            try:
-                data = fetch_image(image) if image.startswith(("http://", "https://")) else read_input(image)
-            except ValueError as reason:
-                raise UsageError(f"The image {reason}.") from reason
-            return api.search_photo(searcher, data, "photo", api.SearchOptions(mode, k))
-
-        return await answer(mode, search)
+            data = await run_sync(_read, image, limiter=fetches)  # in no lane: a slow link holds up no search
+        except RetrievalError as reason:
+            raise ToolError(api.as_sentence(reason)) from reason
+        wanted = api.SearchOptions(mode, k)
+        return await answer(mode, lambda: api.search_photo(searcher, data, "photo", wanted))
 
     @server.tool()
     async def search_by_id(id: int, mode: str = "student", k: Count = 10) -> dict[str, Any]:  # noqa: A002
@@ -73,6 +77,14 @@ def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
             return await answer(TEXT, lambda: api.search_text(searcher, text, api.SearchOptions(mode, k)))
 
     return server
+
+
+def _read(image: str) -> bytes:
+    """Fetch an image, or take it out of a data URL."""
+    try:
+        return fetch_image(image) if image.startswith(("http://", "https://")) else read_input(image)
+    except ValueError as reason:
+        raise UsageError(f"The image {reason}.") from reason
 
 
 def _find_base(server: FastMCP) -> str:

@@ -3,7 +3,6 @@
 import os
 import threading
 from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from platformdirs import user_cache_path
 
 from app.server.concurrency import CORES
 from index.errors import ImageError, RetrievalError, needs
-from index.images.decode import FORMATS, MARGIN, decode, encode
+from index.images.decode import MARGIN, decode, encode, open_header
 from index.images.sources import image_at
 from index.io import content_digest
 from index.stores.base import Store
@@ -91,8 +90,8 @@ class Pictures:
     def original(self, item: Item) -> tuple[bytes, str]:
         """Return what a browser can show of the whole image, and its media type; raises as `thumbnail`."""
         data = self._read(item)
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
-            mime = BROWSER_TYPES.get(image.format or "")
+        header = open_header(data)
+        mime = BROWSER_TYPES.get(header.format or "") if header else None
         if mime and len(data) <= MAX_ORIGINAL_BYTES:
             return data, mime
         return make_jpeg(data, item.name, MAX_SIDE), "image/jpeg"

@@ -8,7 +8,6 @@ from app.site.folder import DATA, SiteFolder
 from index.errors import ImageError
 from index.images.decode import decode, encode
 from index.images.sources import image_at
-from index.io import content_digest
 from index.parallel import WORKERS, bounded_map
 from index.progress import count, note, progress
 from index.stores.records import Item
@@ -48,9 +47,7 @@ def write_pictures(folder: SiteFolder, items: Sequence[Item], large: bool = True
 
 
 def _make(item: Item, sizes: Sequence[int]) -> dict[str, bytes]:
-    data, _ = image_at(item.path, item.name).read()
-    if content_digest(data) != item.digest:
-        raise ImageError("it has changed since it was indexed")
+    data = image_at(item.path, item.name).read_unchanged(item.digest)
     image = decode(data, item.name, max(sizes)).image
     made = {}
     for size in sorted(sizes, reverse=True):

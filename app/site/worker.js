@@ -85,7 +85,10 @@ async function mask({where = {}, prefix = ''}) {
     const known = await factsOf(place);
     known?.names.forEach((name, row) => {
       keep[start + row] = name.startsWith(prefix)
-        && wanted.every(([column, value]) => known.columns[column]?.[row]?.split(manifest.separator).includes(value));
+        && wanted.every(([column, value]) => {
+          const own = known.columns[column]?.[row];  // a value may hold the separator
+          return own === value || own?.split(manifest.separator).includes(value);
+        });
     });
   }
   return keep;

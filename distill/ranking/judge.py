@@ -89,10 +89,6 @@ def judge(
     """
     check_place(out)
     pool, known = read_photos(find_images(photos), find_images(queries) if queries else (), device)
-    if len(pool.digests) < FEWEST:
-        raise RetrievalError(
-            f"Of {count(len(pool.digests), 'photo')} no list can be made: give at least {FEWEST}."
-        )
     lists, again = _choose(ranker, known.start[: len(pool.digests)], pool, ledger, budget, seed)
     twice, failures = ask_lists([*again, *map(reverse, again)], pool, ranker, ledger, budget)
     own = _agree_with_itself(again, pool, twice)
@@ -124,7 +120,11 @@ def judge(
 
 
 def read_photos(photos: Sequence[ImageFile], queries: Sequence[ImageFile], device: str) -> tuple[Pool, Known]:
-    """Read distinct photos: the pool, and what the free network says of it and of what follows it."""
+    """Read distinct photos: the pool, and what the free network says of it and of what follows it.
+
+    Raises:
+        RetrievalError: They are too few for a list.
+    """
     backbone = create_backbone(NETWORK)
     backbone.fold_batch_norm()
     reader, files = PhotoReader(), [*photos, *queries]
@@ -134,6 +134,8 @@ def read_photos(photos: Sequence[ImageFile], queries: Sequence[ImageFile], devic
     fabric = open_fabric(device)
     read = extract_features([first[digest] for digest in order], order, backbone, SMALL, fabric, reader)
     inside = len(set(digests[: len(photos)]) & set(read.digests))
+    if inside < FEWEST:
+        raise RetrievalError(f"Of {count(inside, 'photo')} no list can be made: give at least {FEWEST}.")
     pool = Pool(read.files[:inside], read.digests[:inside], read.digests[inside:])
     return pool, Known.of(read.free, read.features, inside)
 

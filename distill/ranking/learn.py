@@ -162,7 +162,7 @@ def _left_out(
 def _clear_gain(before: NDArray[np.float64], after: NDArray[np.float64], errors: float = CLEARLY) -> float:
     """Compute the mean gain over lists; 0 where it is not above that by so many standard errors."""
     gain = (after - before)[np.isfinite(after - before)]
-    clear = len(gain) > 0 and gain.mean() > errors * gain.std() / np.sqrt(len(gain))
+    clear = len(gain) >= 2 * FOLDS and gain.mean() > errors * gain.std() / np.sqrt(len(gain))
     return float(gain.mean()) if clear else 0.0
 
 

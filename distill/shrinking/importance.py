@@ -105,9 +105,10 @@ def measure(
     learnt = [parameter.requires_grad for parameter in student.parameters()]
     student.eval().requires_grad_(True)
     device = next(student.parameters()).device
+    k = min(NEIGHBOURS, len(targets) - 1)
     for some in rows.split(BATCH):
-        nearest = (targets[some] @ targets.T).scatter(1, some[:, None], -1.0).topk(NEIGHBOURS, dim=1)[1]
-        near = targets[nearest[torch.arange(len(some)), torch.randint(NEIGHBOURS, (len(some),))]]
+        nearest = (targets[some] @ targets.T).scatter(1, some[:, None], -1.0).topk(k, dim=1)[1]
+        near = targets[nearest[torch.arange(len(some)), torch.randint(k, (len(some),))]]
         (student(images[some].to(device)) * near.to(device)).sum().backward()
     student.zero_grad()
     for parameter, was in zip(student.parameters(), learnt, strict=True):

@@ -67,7 +67,8 @@ class Shrinking:
         at = [round(steps * share) for share in np.linspace(FIRST, LAST, CUTS)]
         if step not in at:
             return None
-        return self.costs.most * (self.target.value / self.costs.most) ** ((at.index(step) + 1) / CUTS)
+        done = sum(each <= step for each in at) / CUTS
+        return self.costs.most * (self.target.value / self.costs.most) ** done
 
     def cut(self, student: Student, images: Tensor, targets: Tensor, step: int, steps: int) -> bool:
         """Take away the channels of least loss for what they cost, if it is time to, and tell whether it was.

@@ -7,7 +7,6 @@ import ssl
 import time
 from collections.abc import Sequence
 from functools import partial
-from io import BytesIO
 from typing import Any
 
 import httpx
@@ -19,7 +18,7 @@ from index.embedders.base import Calls, Embedder
 from index.embedders.http_formats import Upload, read_answer, write_request
 from index.embedders.options import EmbedderOptions
 from index.errors import CallError, RefusedError, TransientError, UnreachableError, UsageError
-from index.images.decode import FORMATS, MARGIN, Photo, decode, encode, read_orientation
+from index.images.decode import MARGIN, Photo, decode, encode, open_header, read_orientation
 from index.images.remote import find_secret, read_retry_after
 from index.io import content_digest
 from index.progress import say
@@ -93,12 +92,11 @@ class EndpointEmbedder(Embedder):
 
     def prepare(self, photo: Photo) -> Upload:
         """The file as it is, if every endpoint can be expected to read it upright; else an upright JPEG."""
-        with Image.open(BytesIO(photo.data), formats=FORMATS) as image:
+        if (image := open_header(photo.data)) and len(photo.data) <= LARGEST_UPLOAD:
             mime = MIMES.get(image.format or "")
-            upright = read_orientation(image) in UPRIGHT
             plain = image.mode in MODES and image.width * image.height <= LARGEST_PIXELS
-        if mime and upright and plain and len(photo.data) <= LARGEST_UPLOAD:
-            return Upload(photo.data, mime, photo.digest)
+            if mime and plain and read_orientation(image) in UPRIGHT:
+                return Upload(photo.data, mime, photo.digest)
         whole = decode(photo.data, photo.name, MARGIN * SIDE).image
         whole.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
         data = encode(whole, "JPEG", quality=QUALITY, subsampling=0)

@@ -81,18 +81,22 @@ def judge_agreement(found: Estimate) -> Verdict:
     return Verdict(kind, f"it finds {found} of the teacher's top 10{among}, measured on {who}.")
 
 
+def tell_score(row: Mapping[str, float], name: str) -> str:
+    """Write a score in percent, with half of its 95 % interval, if it has one."""
+    width = row.get(f"{name} ±")
+    return f"{100 * row[name]:.1f}" + ("" if width is None else f" ± {100 * width:.1f}")
+
+
 def judge_labels(scores: Mapping[str, Mapping[str, float]]) -> Verdict:
     """Judge by labels: scores by mode, as of `evaluate_labelled`, student and teacher among them."""
     known = {name: scores[mode] for mode, name in MODES.items() if mode in scores}
-    told = ", ".join(
-        f"{name} {100 * row['mAP']:.1f} ± {100 * row['mAP ±']:.1f}" for name, row in known.items()
-    )
+    told = ", ".join(f"{name} {tell_score(row, 'mAP')}" for name, row in known.items())
     best = scores["teacher"]["mAP"]
     again = scores.get("rerank", scores["student"])["mAP"]
     kind = (
         "alone" if best - scores["student"]["mAP"] <= CLOSE else "rerank" if best - again <= NEAR else "more"
     )
-    if not all(row["mAP ±"] <= WIDEST for row in known.values()):  # of one query it is no number
+    if not all(row.get("mAP ±", math.inf) <= WIDEST for row in known.values()):  # one query has none
         kind = "few"
     return Verdict(
         kind, f"on your {scores['student']['queries']:,.0f} labelled queries mAP is {told} (95 %)."

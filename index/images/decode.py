@@ -101,6 +101,14 @@ def decode(data: bytes, name: str, side: int | None = None) -> Photo:
         raise ImageError(f"broken image: {in_line(error, False)}") from error
 
 
+def open_header(data: bytes) -> Image.Image | None:
+    """Open an image without its pixels; None where `decode` alone can read it, as it mends what it can."""
+    try:
+        return _open(data)
+    except Exception:  # as `decode`
+        return None
+
+
 def square(image: Image.Image, side: int, crop: float = 1.0, reduced: bool = False) -> NDArray[np.uint8]:
     """Squash the middle of an RGB image to `(side, side, 3)` uint8, bicubic: the rule of our ONNX files.
 

@@ -69,6 +69,13 @@ class ImageFile:
             raise ImageError("the shard ends within it")
         return data, changed
 
+    def read_unchanged(self, digest: str) -> bytes:
+        """Read its bytes; ImageError, too, if that is not their content digest, as when it was indexed."""
+        data, _ = self.read()
+        if content_digest(data) != digest:
+            raise ImageError("it has changed since it was indexed")
+        return data
+
     def status(self) -> tuple[int, int]:
         """Its size in bytes and when it was changed, without reading it; errors are as in `read`."""
         if self.fault:

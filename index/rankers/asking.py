@@ -144,8 +144,13 @@ class Reranker:
             made = tuple(map(self._ranker.prepare, photos))
         except ImageError as reason:
             raise RetrievalError(f"{self.name} cannot be shown the query or a result: {reason}.") from reason
+        for photo, digest in zip(photos[1:], digests, strict=True):
+            if photo.digest != digest:  # an answer about it would be kept as one about what was indexed
+                raise RetrievalError(
+                    f"{photo.name} has changed since it was indexed. Index again with --update."
+                )
         if self._paid is None:
-            return to_row(self._ranker.order(made[0], made[1:]))
+            return to_row(self._ranker.order(made[0], made[1:]), len(files))
         return self._paid.embed([Question(query.name, query.location, key, key, 0, made)])[0]
 
 

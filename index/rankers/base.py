@@ -52,7 +52,7 @@ class Ranker(Embedder):
 
     def embed(self, batch: Sequence[tuple[Any, ...]]) -> NDArray[np.float32]:
         """Order n lists, each of a query and candidates: `(n, SHOWN)`, as `to_row`."""
-        rows = np.stack([to_row(self.order(query, rest)) for query, *rest in batch])
+        rows = np.stack([to_row(self.order(query, rest), len(rest)) for query, *rest in batch])
         if not rows.any(axis=1).all():
             raise RefusedError(f"{self.name} ranked no candidate", charged=True)
         return rows
@@ -81,12 +81,12 @@ def list_key(query: str, candidates: Sequence[str]) -> str:
     return f"{query}:{','.join(candidates)}"
 
 
-def to_row(order: Sequence[Any]) -> NDArray[np.float32]:
-    """Write what `Ranker.order` gave as `(SHOWN,)` reciprocal ranks, one a candidate; the unranked have 0.
+def to_row(order: Sequence[Any], shown: int = SHOWN) -> NDArray[np.float32]:
+    """Write an order of `shown` candidates as `(SHOWN,)` reciprocal ranks, 0 for what is unranked.
 
     Positions that are no candidate's, and repeats, are left out, so that the others move up.
     """
-    sound = [int(place) for place in order if isinstance(place, int | np.integer) and 0 <= place < SHOWN]
+    sound = [int(place) for place in order if isinstance(place, int | np.integer) and 0 <= place < shown]
     row = np.zeros(SHOWN, np.float32)
     for rank, place in enumerate(dict.fromkeys(sound), start=1):
         row[place] = 1 / rank

@@ -23,7 +23,7 @@ SIDE, TILE, COLUMNS = 512, 256, 4  # pixels of a photo sent alone, and on a shee
 FORM = 'Answer with JSON alone, the numbers of all candidates: {"order": [3, 1, 2]}'
 NUMBERS = r"\[\s*\d+(?:\s*,\s*\d+)*\s*\]"
 NAMED = re.compile(rf'"order"\s*:\s*({NUMBERS})')
-BARE = re.compile(r"[\d\s,>[\].]*\d[\d\s,>[\].]*")  # as in 3, 1, 2 or [3] > [1] > [2]
+BARE = re.compile(r"[\s,>[\].]*\d[\d\s,>[\].]*")  # as in 3, 1, 2 or [3] > [1] > [2]
 
 
 class ChatRanker(EmbedderRanker):

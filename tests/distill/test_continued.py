@@ -10,7 +10,7 @@ from conftest import picture, write_embedder
 from safetensors.torch import load_file
 
 from distill import fit
-from distill.continued import KEPT, bill_further, continue_by_name, keep_what_it_is
+from distill.continued import KEPT, _limit, bill_further, continue_by_name, keep_what_it_is
 from distill.options import Options
 from distill.pipeline import distill_by_name
 from distill.report.report import read_run
@@ -132,9 +132,26 @@ def test_what_cannot_be_is_refused(shelf, student, new, spec, tmp_path, student_
     other = TeacherSpec(str(student_file), ledger=tmp_path / "other.sqlite")
     with pytest.raises(UsageError, match=r"was taught by teacher.onnx, not by student.onnx"):
         continue_by_name([str(new)], student, other, tmp_path / "m", MORE)
+    whole = (student / "student.safetensors").read_bytes()
+    (student / "student.safetensors").write_bytes(whole[:99])
+    with pytest.raises(UsageError, match=r"student.safetensors is missing or damaged"):
+        continue_by_name([str(new)], student, spec, tmp_path / "m", MORE)
     (student / "taught.npz").unlink()
     with pytest.raises(UsageError, match="Distil it again"):
         continue_by_name([str(new)], student, spec, tmp_path / "m", MORE)
+
+
+def test_calls_that_failed_in_another_ledger_raise_no_budget(tmp_path: Path):
+    with Ledger(tmp_path / "l.sqlite", "teacher") as ledger:
+        assert _limit([], ledger, 10, {"cost": {"failed_calls": 7}}) == 10
+
+
+def test_old_photos_that_the_sample_leaves_out_are_not_said_to_be_gone(
+    shelf, student, new, spec, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("distill.continued.MOST", 20)
+    continue_by_name([str(new)], student, spec, tmp_path / "more", MORE)
+    assert "gone from where" not in capsys.readouterr().err
 
 
 def test_codes_and_copies_are_made_again_unless_others_are_asked_for():

@@ -10,7 +10,7 @@ from app.page.report.measure import Point
 from app.page.views import render_note
 from index.evaluation.charts import render_table
 from index.evaluation.rankings import Scores
-from index.evaluation.verdict import Estimate, judge_agreement, judge_labels
+from index.evaluation.verdict import Estimate, judge_agreement, judge_labels, tell_score
 from index.html import load
 
 HTML = load("app/page/report/verdict.html")
@@ -73,7 +73,7 @@ def _label_rows(scores: Mapping[str, Scores]) -> list[list[str]]:
     return [
         [
             mode,
-            *(f"{100 * row[name]:.1f} ± {100 * row[f'{name} ±']:.1f}" for name in ("mAP", "R@1")),
+            *(tell_score(row, name) for name in ("mAP", "R@1")),
             f"{row['queries']:,.0f}",
         ]
         for mode, row in scores.items()

@@ -140,7 +140,7 @@ def query_of_item(searcher: Searcher, item: int) -> Query:
     """Read an image of the gallery again; raises ImageError, with a whole line, if that cannot be done."""
     entry = searcher.index.items[item]
     try:
-        data, _ = image_at(entry.path, entry.name, searcher.index.allowed).read()
+        data = image_at(entry.path, entry.name, searcher.index.allowed).read_unchanged(entry.digest)
     except ImageError as error:
         raise ImageError(f"{entry.name} cannot be read any more: {error}.") from error
-    return Query(entry.name, data, content_digest(data), below=True)
+    return Query(entry.name, data, entry.digest, below=True)

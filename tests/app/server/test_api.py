@@ -1,5 +1,6 @@
 """The JSON API, and many users at once."""
 
+import asyncio
 import base64
 import csv
 import html
@@ -107,6 +108,12 @@ def test_an_id_finds_what_its_photo_finds_though_no_model_is_asked(client, searc
     answer = client.get(f"/search?id=3&mode={mode}&k=4").json()
     assert [hit["id"] for hit in answer["results"]] == expected
     assert answer["query"] == {"id": 3, "name": item.name}
+
+
+def test_a_mode_without_its_model_runs_in_a_lane_that_refuses_it(searcher, monkeypatch):
+    monkeypatch.delitem(searcher._limiters, "teacher")
+    monkeypatch.delitem(searcher._running, "teacher")
+    assert asyncio.run(searcher.run("teacher", lambda: "refused")) == "refused"
 
 
 def test_where_narrows_every_search(root, tmp_path: Path, photo):

@@ -122,7 +122,7 @@ def test_no_connection_is_made_to_this_machine(host, scheme):
     "url",
     ["", "a.png", "/etc/passwd", "file:///etc/passwd", "ftp://a.org/b", "gopher://a.org", "data:image/png,x",
      "http://", "http:///a.png", "http://user:secret@a.org/b.png", "http://a.org:99999/", "http://a.org:-1/",
-     "http://[::1", "http://\x00", "javascript:alert(1)"],
+     "http://[::1", "http://\x00", "javascript:alert(1)", "http://a.org/\ud800"],
 )  # fmt: skip
 def test_what_is_no_link(url, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: pytest.fail("looked up"))
@@ -175,6 +175,11 @@ def test_a_redirect_into_the_network_is_not_followed(open_network, scheme, host)
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/a", "gopher://127.0.0.1:6379/_x"])
 def test_a_redirect_to_another_protocol_is_not_followed(open_network, target):
     with listening(redirect(target)) as (url, _), pytest.raises(ImageError, match="only links"):
+        fetch_image(url)
+
+
+def test_a_redirect_to_what_is_no_link(open_network):
+    with listening(redirect("http://[x")) as (url, _), pytest.raises(ImageError, match="what is no link"):
         fetch_image(url)
 
 

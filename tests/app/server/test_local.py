@@ -1,13 +1,34 @@
 """`serve --local`: the search in the visitor's browser, from the server."""
 
+from pathlib import Path
+
 import pytest
 from conftest import picture
 from page_tools import needs_chromium, start_server
 
+from app.server import local
+from app.server.local import build_local
 from app.site import runtime
+from index.build.pipeline import build_index
+from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError
 from index.images.decode import square
 from index.search import open_searcher
+
+
+def test_what_a_killed_run_left_stops_no_later_one(folder: Path, tmp_path: Path, student_file, monkeypatch):
+    build_index([folder], OnnxEmbedder(student_file), tmp_path / "idx")
+    left: list[bool] = []
+
+    def build(searcher, site: Path, options, pictures) -> str:
+        left.append((site / "data").exists())
+        (site / "data").mkdir(parents=True)
+        return "Written."
+
+    monkeypatch.setattr(local, "build_site", build)
+    for _ in range(2):
+        build_local(open_searcher(tmp_path / "idx"), cache=tmp_path / "cache")
+    assert left == [False, False]
 
 
 @needs_chromium

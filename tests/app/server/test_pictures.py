@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from starlette.testclient import TestClient
 
 from app.server import pictures
@@ -95,6 +96,16 @@ def test_a_browser_that_has_it_is_sent_nothing(client, kind):
     again = client.get(f"/{kind}/0", headers={"If-None-Match": answer.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert client.get(f"/{kind}/1", headers={"If-None-Match": answer.headers["etag"]}).status_code == 200
+
+
+def test_an_image_that_must_be_mended_is_shown(folder: Path, tmp_path: Path, student_file: Path):
+    """Its comment is longer than Pillow unpacks; what is decoded is without it."""
+    info = PngInfo()
+    info.add_text("note", "a" * (2 << 20), zip=True)
+    picture(5).save(folder / "noted.png", pnginfo=info)
+    index = build_index([folder], OnnxEmbedder(student_file), tmp_path / "idx")
+    data, mime = Pictures(index, tmp_path / "cache").original(index.items[ids(index)["noted.png"]])
+    assert (mime, Image.open(BytesIO(data)).size) == ("image/jpeg", picture(5).size)
 
 
 @pytest.mark.parametrize("kind", ["thumbs", "images"])

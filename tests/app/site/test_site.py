@@ -20,7 +20,7 @@ from PIL import Image, ImageCms
 from app.site import runtime
 from app.site.build import SiteOptions, build_site_by_name
 from distill.model.codes import append_codes
-from index.build.pipeline import build_by_name
+from index.build.pipeline import build_by_name, build_index
 from index.embedders.base import embed_many
 from index.embedders.onnx import OnnxEmbedder
 from index.images.decode import decode, square
@@ -230,6 +230,20 @@ def test_a_photo_can_be_dropped_and_pasted(host, tab, built, page_root):
         tab.evaluate(give, [kind, b64encode(encoded("PNG", picture(seed))).decode()])
         first = server_names(page_root, picture(seed))[0]
         until(tab, "first => document.querySelector('.card .name')?.title === first", arg=first)
+
+
+def test_a_value_that_holds_the_separator_is_found(host, tab, ort, folder, student_file, tmp_path):
+    rows = "".join(f"{i}.png,{'Sneakers; white' if i % 2 else 'Sneakers'}\n" for i in range(4))
+    (tmp_path / "t.csv").write_text(f"path,kind\n{rows}")
+    options = IndexOptions(metadata=tmp_path / "t.csv")
+    build_index([folder], OnnxEmbedder(student_file), tmp_path / "idx", options=options)
+    build_site_by_name(tmp_path / "idx", tmp_path / "site", SiteOptions())
+    tab.goto(host(tmp_path / "site").address)
+    choose(tab, folder / "0.png")
+    tab.click(".filters summary")
+    tab.select_option(".column-value", "Sneakers; white")
+    until(tab, "document.querySelectorAll('.card').length === 2")
+    assert sorted(names(tab)) == ["1.png", "3.png"]
 
 
 def test_filters_a_link_and_the_teacher(host, tab, built, page_root):

@@ -12,10 +12,13 @@ from typer.testing import CliRunner
 
 from app.cli import app
 from distill.placement import average_with_neighbours
+from distill.ranking.judge import read_photos
 from distill.ranking.learn import Agreement, Answered, Known, fit, learn, list_mle
 from distill.ranking.lists import draw_list, plan_lists, reverse
 from index.embedders.options import EmbedderOptions
 from index.embedders.vectors_file import RANKER, REMARKS, VectorsEmbedder, write_vectors
+from index.errors import RetrievalError
+from index.images.sources import find_images
 from index.rankers.asking import key_of
 from index.rankers.base import Pool, to_row
 from index.teachers.ledger import Ledger
@@ -105,6 +108,24 @@ def test_noise_teaches_nothing():
     learnt = learn(Known(start, start), answer(lists, noise))
     assert not learnt.changed
     assert np.array_equal(learnt.vectors, start)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_lists_teach_nothing(count: int):
+    start, pool = make_pool()
+    lists, _ = plan_lists(start, pool, [], 55, seed=0)
+    told = answer(lists[:count], unit(start * np.geomspace(5, 0.2, start.shape[1])))
+    learnt = learn(Known(start, start), told)
+    assert not learnt.changed
+    np.testing.assert_array_equal(learnt.vectors, start)
+
+
+def test_photos_that_cannot_be_read_are_one_line(tmp_path: Path):
+    for i in range(20):
+        (tmp_path / f"{i}.jpg").write_bytes(b"\xff\xd8\xff no image %d" % i)
+    files = find_images([tmp_path])
+    with pytest.raises(RetrievalError, match="Of 0 photos no list can be made: give at least 12"):
+        read_photos(files, (), "cpu")
 
 
 def test_what_is_unranked_is_not_taken_for_the_last():

@@ -13,6 +13,7 @@ from distill.model.student import Student
 from distill.options import Options, Target
 from distill.shrinking.channels import find_inner
 from distill.shrinking.costs import Costs, measure_students
+from distill.shrinking.importance import measure
 from distill.shrinking.shrink import Shrinking, choose_widths, match_widths
 from distill.training.checkpoint import Checkpoint
 from distill.training.device import open_fabric
@@ -102,6 +103,24 @@ def test_a_student_meets_its_target_while_it_learns_and_then_learns_on():
     assert f", with {target} as target" in shrinking.report(student, SIDE)
     assert all(now <= was for now, was in zip(widths(student), before, strict=True))
     assert np.isfinite(done.losses).all()
+
+
+def test_cuts_that_fall_on_one_step_are_one_and_the_last_meets_the_target():
+    student, _ = make()
+    whole = Costs.measure("parameters", student, SIDE).most
+    shrinking = Shrinking.towards(Target("parameters", 0.8 * whole), student, SIDE)
+    due = [shrinking.due(step, 3) for step in range(1, 4)]
+    assert [each for each in due if each][-1] == pytest.approx(0.8 * whole)
+
+
+def test_few_photos_are_enough_to_shrink_by():
+    student, _ = make()
+    rng = np.random.default_rng(0)
+    targets = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(3, 6)).astype(np.float32)))
+    images = torch.from_numpy(rng.integers(0, 256, (3, SIDE, SIDE, 3), np.uint8))
+    inner = find_inner(student.backbone, images[:2])
+    found = measure(student, inner, images, targets, torch.arange(3))
+    assert all(torch.isfinite(one.sensitivity).all() for one in found)
 
 
 def test_the_seed_decides_which_channels_stay():

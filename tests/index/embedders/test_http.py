@@ -14,6 +14,7 @@ import trustme
 from conftest import picture, write_embedder
 from fastapi import Response
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from teacher_server import TeacherServer, serving
 
 from index.embedders.http import KEY, LARGEST_ANSWER, EndpointEmbedder
@@ -306,6 +307,11 @@ def test_what_is_sent_in_place_of_a_file(tmp_path, monkeypatch):
     )  # is taken for upright, as by `decode`
     photo = read_photo(ImageFile(tmp_path / "broken.png", "broken.png"))
     assert model.prepare(photo).data == photo.data
+    info = PngInfo()
+    info.add_text("note", "a" * (2 << 20), zip=True)  # longer than Pillow unpacks, and no pixel of it
+    upright.save(tmp_path / "noted.png", pnginfo=info)
+    upload = model.prepare(read_photo(ImageFile(tmp_path / "noted.png", "noted.png")))
+    assert (upload.mime, Image.open(BytesIO(upload.data)).size) == ("image/jpeg", upright.size)
     upright.save(tmp_path / "plain.webp")
     photo = read_photo(ImageFile(tmp_path / "plain.webp", "plain.webp"))
     assert model.prepare(photo).data == photo.data

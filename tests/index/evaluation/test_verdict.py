@@ -48,6 +48,12 @@ def test_labels_decide_by_what_is_lost(student: float, again: float, kind: str):
     assert "200 labelled queries" in str(verdict)
 
 
+def test_one_query_has_no_interval_and_decides_nothing():
+    verdict = judge_labels({mode: {"mAP": 0.5, "queries": 1.0} for mode in ("student", "teacher")})
+    assert verdict.kind == "few"
+    assert "mAP is the student's 50.0, the teacher's 50.0 (95 %)" in str(verdict)
+
+
 @pytest.mark.parametrize(("error", "told"), [(0.103, "few"), (math.nan, "few"), (0.099, "alone")])
 def test_an_interval_that_is_too_wide_decides_nothing(error: float, told: str):
     scores = {

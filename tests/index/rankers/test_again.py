@@ -23,7 +23,7 @@ from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.errors import BudgetError, RefusedError, RetrievalError
 from index.images.decode import read_photo
-from index.images.file import ImageFile
+from index.images.file import ImageFile, digest_pool
 from index.images.sources import find_images
 from index.rankers.asking import FIRST, Reranker, windows
 from index.rankers.base import Ranker
@@ -74,7 +74,7 @@ def index(photos: Path, tmp_path: Path, student_file: Path) -> Path:
 def order(ranker: Ranker, photos: Path, length: int, ledger: Ledger, budget: int = 100) -> list[int]:
     files = [ImageFile(photos / f"{i}.png", f"{i}.png") for i in range(length)][::-1]
     found = Reranker(ranker, BudgetedTeacher(ranker, ledger, budget)).order(
-        read_photo(ImageFile(photos.parent / "query.png", "query.png")), files, [f.name for f in files]
+        read_photo(ImageFile(photos.parent / "query.png", "query.png")), files, digest_pool(files)
     )
     return [length - 1 - place for place in found]
 
@@ -217,6 +217,19 @@ def test_an_address_is_named_and_not_asked_and_its_options_are_kept(index: Path,
     assert open_searcher(index, ranker=given).reranker._ranker.key == wanted
     others = RankerSpec(url, EmbedderOptions(prompt="By shape."), tmp_path / "m.sqlite")
     assert open_searcher(index, ranker=others).reranker._ranker.options.prompt == "By shape."
+
+
+def test_a_photo_that_has_changed_is_shown_to_no_ranker(index: Path, photos: Path, tmp_path: Path):
+    """Its answer would be kept as one about what was indexed."""
+    ranker, ledger = Known(), Ledger(IN_MEMORY, "known")
+    searcher = open_searcher(index)
+    searcher.reranker = Reranker(ranker, BudgetedTeacher(ranker, ledger, 99))
+    photo = read_photo(ImageFile(tmp_path / "query.png", "query.png"))
+    for i in range(COUNT):
+        picture(200 + i).save(photos / f"{i}.png")
+    with ledger, pytest.raises(RetrievalError, match=r"png has changed since it was indexed\. Index again"):
+        searcher.find([photo], "rerank", 3)
+    assert ranker.asked == 0
 
 
 def test_a_photo_that_is_gone_is_named(index: Path, photos: Path, tmp_path: Path):

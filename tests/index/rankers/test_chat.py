@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from base64 import b64decode
 from pathlib import Path
 
@@ -135,6 +136,10 @@ def test_numbers_are_read_strictly():
     for wrong in ("", "none", "photo 1, then [2]; [3]", '{"order": []}', "[8, 9]", '{"order": [1, 2'):
         with pytest.raises(ValueError, match="number"):
             read_numbers(wrong, 3)
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="no list of numbers"):
+        read_numbers("1 " * 20_000 + "x", 3)
+    assert time.perf_counter() - start < 2
     for wrong in (b"[]", b"{}", b'{"choices": []}', b'{"choices": [{"message": {"content": null}}]}', b"<"):
         with pytest.raises(ValueError, match="message"):
             read_message(wrong)

@@ -71,6 +71,7 @@ def nearest_row(pool: Pool, rows) -> np.ndarray:
 def test_an_order_is_reciprocal_ranks_and_what_is_no_candidate_is_left_out():
     assert to_row([2, 0]).tolist() == [0.5, 0, 1, 0, 0, 0, 0, 0, 0, 0]
     assert to_row([2, 99, -1, 2, "x", 0]).tolist() == to_row([2, 0]).tolist()
+    assert to_row([4, 2, 3], shown=4).tolist() == to_row([2, 3]).tolist()  # counted from 1
 
 
 def test_kendall_tau_leaves_out_what_is_unranked():
