@@ -214,8 +214,8 @@ def distill(
 
     budgets = sorted({budget} if isinstance(budget, int) else set(budget))
     wanted = options.pop("target", None) or ()
-    each = [wanted] if isinstance(wanted, str | Target) else wanted
-    targets = [Target.read(one) if isinstance(one, str) else one for one in each]
+    each = wanted if isinstance(wanted, list | tuple) else [wanted]
+    targets = [one if isinstance(one, Target) else Target.read(str(one)) for one in each]
     if (helpers := options.get("helpers")) is not None:
         specs = [Teacher(one).spec for one in (helpers if isinstance(helpers, list | tuple) else [helpers])]
         options["helpers"] = tuple(spec.opened or spec.spec or "" for spec in specs)
@@ -336,6 +336,7 @@ def _read(photo: AnyPhoto, side: int) -> Photo:
     import numpy as np
     from PIL import Image, ImageOps
 
+    from index.errors import in_line
     from index.images.decode import decode, encode, read_photo
     from index.images.file import ImageFile
 
@@ -352,9 +353,15 @@ def _read(photo: AnyPhoto, side: int) -> Photo:
             raise UsageError(f"A photo is a path, bytes, a Pillow image or an array, not {photo!r:.40}.")
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
             raise UsageError(f"An array must be (h, w, 3) uint8, not {photo.shape} {photo.dtype}.")
+        if 0 in photo.shape:
+            raise UsageError(f"An array of {photo.shape} has no pixels.")
         photo = Image.fromarray(photo)
-    image = photo if photo.mode in PNG_MODES else photo.convert("RGB")
-    return decode(encode(ImageOps.exif_transpose(image), "PNG", compress_level=1), "photo", side)
+    try:
+        image = photo if photo.mode in PNG_MODES else photo.convert("RGB")
+        data = encode(ImageOps.exif_transpose(image), "PNG", compress_level=1)
+    except (OSError, ValueError, SyntaxError) as error:  # of a file that Pillow has not read to its end
+        raise ImageError(f"broken image: {in_line(error, False)}") from error
+    return decode(data, "photo", side)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Try everything on one machine: photos, teacher, student, index, comparison."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from distill.pipeline import distill
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.teacher_space import TEACHER_SPACE, TeacherSpace
+from index.errors import ImageError
 from index.evaluation.evaluate import evaluate_labelled, read_labels
 from index.evaluation.rankings import DEPTH, gallery_agreement
 from index.evaluation.rankings import Options as Ranking
-from index.images.decode import read_photo
+from index.images.decode import Photo, read_photo
 from index.images.file import ImageFile
 from index.images.sources import find_images
+from index.io import content_digest
 from index.progress import tell
 from index.search import Searcher
 from index.teachers.ledger import Ledger
@@ -59,7 +62,9 @@ def make_demo(images: Path | None, out: Path, teacher_folder: Path | None = None
     )
 
     _say(f"[3/4] the student: distilled from {OPTIONS.budget} teacher queries at most, without labels")
-    with Ledger(out / "ledger.sqlite", teacher.key) as ledger:
+    # Other photos get a budget of their own.
+    of = content_digest("\n".join(str(Path(source).absolute()) for source in sources).encode())[:8]
+    with Ledger(out / f"ledger-{of}.sqlite", teacher.key) as ledger:
         distilled = distill(files, teacher, ledger, out / "student", OPTIONS)
     print(distilled.summary)
     student = OnnxEmbedder(out / "student" / "student.onnx")
@@ -86,7 +91,12 @@ def _measure(searcher: Searcher, files: Sequence[ImageFile], labelled: Path | No
         quality = {name: (row["mAP"], row[f"overlap@{DEPTH}"]) for name, row in scores.items()}
     else:
         quality = {"teacher": (None, 1.0), "student": (None, gallery_agreement(searcher.index))}
-    photos = [read_photo(file) for file in files[:TIMED]]
+    photos: list[Photo] = []
+    for file in files:
+        with suppress(ImageError):  # which the index has left out, too
+            photos.append(read_photo(file))
+        if len(photos) == TIMED:
+            break
     milliseconds = milliseconds_per_image([searcher.models[name] for name in quality], photos)
     rows = []
     for name, scored in quality.items():

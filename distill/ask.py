@@ -13,7 +13,7 @@ from distill.photos import PhotoReader
 from distill.pool import Pool
 from distill.selection import order_by_worth
 from index.embedders.base import Embedder, unit_rows
-from index.errors import RetrievalError
+from index.errors import RetrievalError, UsageError
 from index.images.decode import MARGIN, square
 from index.images.file import ImageFile
 from index.images.sources import find_images
@@ -118,6 +118,8 @@ def _consult_queries(
     found = dict(zip(reader.digest(given), given, strict=True))
     for digest in pool.digests:
         found.pop(digest, None)
+    if len(found) < FEWEST:
+        raise UsageError(f"--queries needs {FEWEST} photos that are not in the pool; {len(found)} here.")
     digests, wanted = sorted(found), share_for_queries(options.budget)
     order = np.random.default_rng(options.seed).permutation(len(digests)).tolist()
     files = [found[digest] for digest in digests]

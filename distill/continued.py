@@ -22,6 +22,7 @@ from distill.pipeline import WEIGHTS, Distilled, make_student, read_student_pool
 from distill.pool import MOST, Pool
 from distill.report.report import read_run
 from distill.training.device import on_first
+from index.arguments import call
 from index.build.taught import TAUGHT, Taught
 from index.embedders.base import AbsentEmbedder, Embedder
 from index.embedders.options import EmbedderOptions
@@ -131,7 +132,7 @@ def continue_by_name(
 
 def bill_further(sources: Sequence[Source], student: Path, teacher: TeacherSpec, options: Options) -> Bill:
     """Say what `continue_by_name` will cost, and ask nothing."""
-    run, files = read_run(student), find_images(sources, options.exclude)
+    run, files = read_run(student), find_images([*sources, *options.also], options.exclude)
     taught = Taught.load(student / TAUGHT).digests.tolist()
     model = open_teacher(student, teacher, options.device)
     with teacher.open_ledger(model.key, dry=True) as ledger:
@@ -168,7 +169,7 @@ def open_teacher(student: Path, given: TeacherSpec, device: str) -> Embedder:
     if given.spec is not None:
         return given.open_plain(device)
     was = read_run(student)["teacher"]
-    options = EmbedderOptions(**was.get("options", {}))
+    options = call(EmbedderOptions, **(was.get("options") or {}))
     spec = was.get("spec", was["name"])
     why = f"Give --teacher {spec} to ask it."
     if is_file_spec(spec):

@@ -9,11 +9,12 @@ from typing import Any, Self
 from distill.training.recipes import Recipe
 from index.embedders.base import Embedder
 from index.errors import UsageError
-from index.teachers.cost import check_price
+from index.teachers.cost import check_price, share_for_queries
 
 FEWEST = 2  # answers that a projection can be fitted to
 SELECTIONS = ("kmeans", "kcenter", "random")
 VARIANTS = ("fp16", "int8")
+MOST_SEED = 2**31 - 1  # what FAISS takes
 DEVICES = ("auto", "cpu", "cuda")
 
 UNITS = {"ms": " ms", "parameters": "M parameters", "mflops": " million multiply-adds"}
@@ -42,6 +43,7 @@ class Target:
         return f"{self.value:.3g}{UNITS[self.kind]}"
 
 
+SIZE = 128
 LITE0 = "tf_efficientnet_lite0"
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"student": LITE0, "target": Target("mflops", 33)},
@@ -57,7 +59,7 @@ class Options:
     budget: int = 500  # how many images the teacher may ever be asked about
     student: str = LITE0  # timm name of the backbone, or one of `PRESETS`
     weights: str = "auto"  # where its weights come from, as in `create_backbone`
-    size: int = 128  # the student's input side, in pixels
+    size: int = 0  # the student's input side, in pixels; 0 for that of the preset, or 128
     dim: int = 256  # length of the student's vectors
     select: str = "kmeans"  # which images the teacher is asked about, as in `order_by_worth`
     # Stages of the backbone to keep; None keeps those with a map of at least 1/16 of the image
@@ -82,15 +84,23 @@ class Options:
         for name, value in PRESETS.get(self.student, {}).items():
             if name == "student" or getattr(self, name) == getattr(Options, name):  # what is given stays
                 object.__setattr__(self, name, value)
+        object.__setattr__(self, "size", self.size or SIZE)
         least = {"budget": FEWEST, "size": 32, "dim": 1, "stages": 1, "steps": 1, "seed": 0}
         for name, low in least.items():
             if (value := getattr(self, name)) is not None and value < low:
                 raise UsageError(
                     f"--{name} must be at least {low}{' pixels' * (name == 'size')}, not {value}."
                 )
+        if self.seed > MOST_SEED:
+            raise UsageError(f"--seed must be at most {MOST_SEED}, not {self.seed}.")
         for name, choices in {"select": SELECTIONS, "device": DEVICES}.items():
             if (value := getattr(self, name)) not in choices:
                 raise UsageError(f"--{name} must be one of {', '.join(choices)}, not {value!r}.")
+        if self.queries and share_for_queries(self.budget) < FEWEST:
+            raise UsageError(
+                f"A fifth of --budget goes to --queries, which needs {FEWEST} answers. Give --budget "
+                f"{5 * FEWEST} or more, or leave out --queries."
+            )
         if self.target and self.weights == "none":
             raise UsageError("A student of random weights cannot shrink. Leave out --weights or the target.")
         check_bits(self.bits, self.dim)

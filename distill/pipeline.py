@@ -108,7 +108,9 @@ def distill(
 
     def ask() -> tuple[Pool, dict[int, TeacherAnswers]]:
         pool = read_student_pool(files, teacher, ledger, fabric, several[0], max(options.budget, MOST))
-        each = {own.budget: consult(pool, teacher, ledger, own) for own in several}
+        each: dict[int, TeacherAnswers] = {}
+        for own in several:  # targets share one
+            each[own.budget] = each.get(own.budget) or consult(pool, teacher, ledger, own)
         if len(each) > 1:
             last = each[options.budget]
             measured = frozenset(np.array(last.digests)[last.held].tolist())
@@ -181,7 +183,11 @@ def read_student_pool(
     helpers, backbone = open_helpers(options.helpers, options.device), open_backbone(options)
     try_out(options.student, options.size, options.dim, options.stages, options.device)
     aim(build_student(deepcopy(backbone), options), options)
-    return read_pool(files, teacher, ledger, backbone, fabric, options, most, helpers)
+    pool = read_pool(files, teacher, ledger, backbone, fabric, options, most, helpers)
+    check_bits(options.bits, options.dim, len(pool.files))
+    if options.variants:
+        quantize.check_enough(len(pool.files))
+    return pool
 
 
 def make_student(
@@ -218,17 +224,17 @@ def make_student(
         "held_out": len(answered.digests) - fitted.examples.answered,
         "placement": fitted.placement.facts,
         "agreement": done.agreement,
-        "kept_step": done.kept,
+        "kept_step": done.kept if done.best else len(done.losses),
         "loss": done.losses,
     }
 
     out.mkdir(parents=True, exist_ok=True)
-    fitted.placement.space.save(out / TEACHER_SPACE)
     crop = options.size / pool.pixels.shape[1]
+    export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop, reduced=True)
     quantize.remove_variants(out / STUDENT)
+    fitted.placement.space.save(out / TEACHER_SPACE)
     with atomic_write(out / WEIGHTS) as beside:
         beside.write_bytes(save(student.cpu().state_dict()))
-    export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop, reduced=True)
     if fitted.shrinking:
         run["student"]["shrunk"] = fitted.shrinking.report(student, options.size)
     embedder = OnnxEmbedder(out / STUDENT, "cpu")

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,25 @@ def test_a_photo_may_be_a_path_bytes_an_image_or_an_array(index, folder):
     assert index.embed([]).shape == (0, 8)
     assert index.search(image)[0].path == str(path)
     assert index.embed([image.convert("CMYK")]).shape == (1, 8)
+
+
+def test_photos_without_pixels_are_one_line(index, folder):
+    closed = Image.open(folder / "3.png")
+    closed.close()
+    cut = BytesIO()
+    picture(5).save(cut, "PNG")
+    broken = Image.open(BytesIO(cut.getvalue()[:-60]))
+    for photo in (closed, broken, Image.new("La", (9, 9))):
+        with pytest.raises(retrieval.ImageError, match="broken image"):
+            index.search(photo)
+    with pytest.raises(retrieval.UsageError, match="has no pixels"):
+        index.search(np.zeros((0, 5, 3), np.uint8))
+
+
+@pytest.mark.parametrize("target", [33, ["33mflops", 40]])
+def test_a_target_without_a_unit_is_one_line(folder, target):
+    with pytest.raises(retrieval.UsageError, match=r"A target is as 1\.5ms"):
+        retrieval.distill(folder, teacher="t.onnx", out="s", target=target)
 
 
 def test_a_notebook_shows_pictures_and_no_markup_of_names(index, folder):

@@ -54,7 +54,7 @@ def distill(
     teacher_option: TeacherOptions = None,
     budget: Annotated[str, option("Most images to send to the teacher, ever; several for a curve.")] = "500",
     student: Annotated[str, option("tiny, small or base; or a timm name.")] = "small",
-    size: Annotated[int, option("The student's input side in pixels.")] = 128,
+    size: Annotated[int | None, option("The student's input side in pixels.", "128; 192 of base")] = None,
     dim: Annotated[int, option("Dimension of the student's embeddings.")] = 256,
     bits: Annotated[
         int, option("Codes to search by, of so many bits, such as 128; see quantize --bits.", "none")
@@ -124,7 +124,7 @@ def distill(
         budget=budgets[-1],
         student=student,
         weights=weights,
-        size=size,
+        size=size or 0,
         dim=dim,
         bits=bits,
         select=select,

@@ -23,7 +23,7 @@ def judge(
         list[str] | None, option("Photos that get a vector, and are asked about in no list. May repeat.")
     ] = None,
     teacher_option: TeacherOptions = None,
-    seed: Annotated[int, option("Random seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Random seed.")] = 0,
     ledger: LedgerFile = None,
     price: Price = None,
     dry_run: DryRun = False,

@@ -24,6 +24,7 @@ class Background(Generic[T]):
         self.done = 0.0  # share of the work that is done, from 0 to 1
         self.result: T | None = None  # what it brought; None before it has ended
         self.error = ""  # why it failed; empty if it did not
+        self._told = True  # whether someone who waited has seen that error
 
     @property
     def ended(self) -> bool:
@@ -31,10 +32,10 @@ class Background(Generic[T]):
         return self.result is not None or bool(self.error)
 
     def start(self) -> None:
-        """Begin, unless it has begun. What failed is tried again."""
+        """Begin, unless it has begun. What failed is tried again, once someone has seen why it failed."""
         with self._lock:
             running = self._thread is not None and self._thread.is_alive()
-            if running or self.result is not None:
+            if running or self.result is not None or not self._told:
                 return
             self.done, self.error = 0.0, ""
             self._thread = Thread(target=self._run, daemon=True)
@@ -44,6 +45,7 @@ class Background(Generic[T]):
         """Wait for the end, so long at most, and say whether it has come."""
         if self._thread is not None:
             self._thread.join(seconds)
+        self._told = self._told or bool(self.error)
         return self.ended
 
     def _run(self) -> None:
@@ -51,10 +53,10 @@ class Background(Generic[T]):
             self.result = self._work(self._report)
         except RetrievalError as error:  # an index without a teacher, a model that fails
             logging.getLogger(__name__).warning("%s", error)
-            self.error = str(error)
+            self.error, self._told = str(error), False
         except Exception as error:  # the page must say so, whatever it was
             logging.getLogger(__name__).exception("Background work failed.")
-            self.error = str(error) or type(error).__name__
+            self.error, self._told = str(error) or type(error).__name__, False
 
     def _report(self, done: float) -> None:
         self.done = done

@@ -16,7 +16,8 @@ export class Files {
     if (!response.ok) throw new Error(`${url} answers ${response.status}.`);
     let bytes = new Uint8Array(await response.arrayBuffer());
     this.heard({got: name});
-    if (isPacked(bytes)) bytes = await unpack(bytes);
+    // What is kept is unpacked already, and may begin like what is not.
+    if (isPacked(bytes)) bytes = await unpack(bytes).catch(error => { if (kept) return bytes; throw error; });
     // Unpacked, which a later visit need not do again.
     const headers = {'Content-Type': response.headers.get('Content-Type') ?? ''};
     if (cache && !kept) cache.put(url, new Response(bytes, {headers})).catch(() => this.heard({full: true}));

@@ -141,7 +141,7 @@ function open({base, manifest: given}) {
   loading = manifest.lists ? gallery.open() : openGallery();
   for (const part of [student, loading]) part.catch(() => {});  // the next search reports it
   Promise.allSettled([student, loading]).then(() => files.tidy([
-    ...Object.values(manifest.files), ...manifest.shards.flatMap(({rows, facts}) => [rows, facts]), ...gallery.names ?? []]));
+    ...Object.values(manifest.files), ...manifest.scripts, ...manifest.shards.flatMap(({rows, facts}) => [rows, facts]), ...gallery.names ?? []]));
 }
 
 const WORK = {

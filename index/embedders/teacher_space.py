@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import UsageError
-from index.io import content_digest, open_npz
+from index.io import atomic_write, content_digest, open_npz
 from index.vectors import scale_to_unit
 
 TEACHER_SPACE = "teacher_space.npz"
@@ -70,8 +70,9 @@ class TeacherSpace(Projection):
         return f"space:{content_digest(self.mean.tobytes() + self.components.tobytes())}"
 
     def save(self, path: Path) -> None:
-        """Write an .npz file."""
-        np.savez(path, mean=self.mean, components=self.components)
+        """Write an .npz file, beside its place first."""
+        with atomic_write(path) as beside, beside.open("wb") as file:
+            np.savez(file, mean=self.mean, components=self.components)
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -42,7 +42,7 @@ def read_labels(path: Path) -> list[Labelled]:
         raise UsageError(f"{path} cannot be read as a CSV file: {error}.") from error
     if not rows or not {"path", "label"} <= rows[0].keys():
         raise UsageError(f"{path} needs a header `path,label` and at least one row.")
-    if not all(row["path"] and row["label"] is not None for row in rows):
+    if not all(row["path"] and row["label"] for row in rows):
         raise UsageError(f"{path} has a row without a path or label. Fill it in, or leave it out.")
     folder = path.absolute().parent
     return [Labelled(ImageFile(folder / row["path"], row["path"]), row["label"]) for row in rows]

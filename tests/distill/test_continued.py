@@ -1,5 +1,6 @@
 """Topping a student up, with its teacher and when that is gone."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -138,6 +139,20 @@ def test_what_cannot_be_is_refused(shelf, student, new, spec, tmp_path, student_
         continue_by_name([str(new)], student, spec, tmp_path / "m", MORE)
     (student / "taught.npz").unlink()
     with pytest.raises(UsageError, match="Distil it again"):
+        continue_by_name([str(new)], student, spec, tmp_path / "m", MORE)
+
+
+def test_the_bill_counts_photos_to_ask_about_first(student, new, shelf, spec, tmp_path):
+    more = draw(tmp_path / "more", range(300, 303))
+    bills = [bill_further([str(new)], student, spec, replace(MORE, also=also)) for also in ((), (str(more),))]
+    assert bills[1].images == bills[0].images + 3
+
+
+def test_a_run_of_a_later_version_is_one_line(student, new, spec, tmp_path):
+    run = json.loads((student / "run.json").read_text())
+    run["teacher"]["options"]["new"] = 1
+    (student / "run.json").write_text(json.dumps(run))
+    with pytest.raises(UsageError, match="new"):
         continue_by_name([str(new)], student, spec, tmp_path / "m", MORE)
 
 

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,11 +138,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Distilled:
     return done
 
 
-def distill_again(made: Distilled, source: Path, out: Path) -> Distilled:
+def distill_again(made: Distilled, source: Path, out: Path, **other: int) -> Distilled:
     """Distil with the same teacher, which must not be asked again."""
     teacher = Counting(made.folder.with_name("teacher.onnx"), "cpu")
     with Ledger(made.folder.with_name("ledger.sqlite"), teacher.key) as ledger:
-        done = distill(find_images([source]), teacher, ledger, out, OPTIONS)
+        done = distill(find_images([source]), teacher, ledger, out, replace(OPTIONS, **other))
     assert teacher.asked == 0
     return done
 
@@ -253,6 +254,7 @@ def test_by_name(folder, tmp_path, teacher_file):
     done = distill_by_name(
         [folder], TeacherSpec(str(teacher_file), ledger=tmp_path / "l.sqlite"), out, options, [100]
     )
+    assert done.run["training"]["kept_step"] == len(done.run["training"]["loss"])  # nothing is held out
     assert done.run["queried"] == 12  # a budget above the pool asks about all of it
     with Ledger(tmp_path / "l.sqlite", done.run["teacher"]["key"]) as ledger:
         assert len(ledger) == 12
@@ -427,6 +429,34 @@ def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
+def test_a_student_is_replaced_whole_or_not_at_all(made, tmp_path, monkeypatch):
+    shutil.copytree(made.folder, tmp_path / "student")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "student").iterdir()}
+    monkeypatch.setattr("distill.pipeline.export_onnx", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        distill_again(made, made.folder.with_name("images"), tmp_path / "student", seed=1)
+    now = {path.name: path.read_bytes() for path in (tmp_path / "student").iterdir()}
+    assert {name: now[name] for name in files} == files
+
+
+def test_what_too_few_photos_cannot_give_is_refused_before_anything_is_paid(tmp_path, teacher, ledger):
+    for i in range(40):
+        picture(i % 5).save(tmp_path / f"{i}.png")
+    files = find_images([tmp_path])
+    for wish, said in (
+        ({"bits": 8, "dim": 8}, "need as many photos"),
+        ({"variants": ("int8",)}, "Variants need"),
+    ):
+        with pytest.raises(RetrievalError, match=said):
+            distill(files, teacher, ledger, tmp_path / "s", replace(OPTIONS, **wish))
+    (tmp_path / "snaps").mkdir()
+    picture(3).save(tmp_path / "snaps" / "same.png")
+    asking = replace(OPTIONS, budget=10, queries=(str(tmp_path / "snaps"),))
+    with pytest.raises(UsageError, match=r"--queries needs 2 photos that are not in the pool; 0 here"):
+        distill(files, teacher, ledger, tmp_path / "s", asking)
+    assert teacher.asked == 0
+
+
 def test_a_killed_run_goes_on_and_pays_nothing_twice(made, tmp_path, monkeypatch):
     images = made.folder.with_name("images")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -453,6 +483,8 @@ def test_a_killed_run_goes_on_and_pays_nothing_twice(made, tmp_path, monkeypatch
         ({"select": "luck"}, "--select must be one of kmeans, kcenter, random, not 'luck'"),
         ({"stages": 0}, "--stages must be at least 1"),
         ({"seed": -1}, "--seed must be at least 0"),
+        ({"seed": 4_000_000_000}, "--seed must be at most 2147483647"),
+        ({"queries": ("snaps",), "budget": 9}, "Give --budget 10 or more, or leave out --queries"),
         ({"device": "tpu"}, "--device must be one of auto, cpu, cuda, not 'tpu'"),
         ({"variants": ("int4",)}, "No variant 'int4'"),
         ({"weights": "nowhere.pth"}, "nowhere.pth does not exist"),
@@ -497,7 +529,7 @@ def test_several_targets_learn_from_the_same_answers_and_are_drawn_by_their_time
     targets = [Target("parameters", round(share * whole, 3)) for share in (0.6, 0.8)]
     out = tmp_path / "student"
     done = distill(find_images([folder]), teacher, ledger, out, options, [40], targets)
-    assert teacher.asked == 40
+    assert teacher.asked == done.run["asked_now"] == 40
     small = read_run(out / f"target-{targets[0]}".replace(" ", "-"))
     assert small["student"]["parameters"] < done.run["student"]["parameters"]
     assert small["data_digest"] == done.run["data_digest"]

@@ -151,5 +151,9 @@ def _costs(cost: dict[str, Any]) -> dict[str, str]:
 def _render_refused(index: Store) -> str:
     # Names as everywhere on the page: where the folder lies is nobody's business.
     folder = index.items[0].path.removesuffix(index.items[0].name)
-    listed = [(failure.path.removeprefix(folder), failure.reason) for failure in index.failures[:LISTED]]
+
+    def shown(path: str) -> str:
+        return path.removeprefix(folder) if path.startswith(folder) else path.rsplit("/", 1)[-1]
+
+    listed = [(shown(failure.path), failure.reason) for failure in index.failures[:LISTED]]
     return HTML.refused(count_reasons(index), listed, len(index.failures) - LISTED)

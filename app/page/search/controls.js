@@ -35,6 +35,7 @@ function setFilters(asked) {
 
 // More like this, less like this: what was voted for is a chip, which takes it off.
 function vote(kind, id) {
+  if (query?.text) return;  // words are drawn to no photo
   const other = kind === 'like' ? 'unlike' : 'like';
   examples[kind] = [...examples[kind].filter(each => each !== id), id];
   examples[other] = examples[other].filter(each => each !== id);

@@ -44,3 +44,19 @@ def test_failed_work_says_why_and_is_tried_again():
     background.start()
     assert background.wait(10)
     assert (background.result, background.error) == ("luck", "")
+
+
+def test_work_that_fails_between_two_looks_is_not_begun_again_before_it_has_said_so():
+    calls = []
+
+    def work(report):
+        calls.append(1)
+        raise ValueError("no luck")
+
+    background = Background(work)
+    background.start()
+    while not background.ended:
+        time.sleep(0.001)
+    background.start()  # the next poll
+    assert background.wait(0)
+    assert (background.error, calls) == ("no luck", [1])

@@ -214,6 +214,11 @@ def test_presets_are_options_and_what_is_given_stays():
     assert Options(student="tiny", target=Target("ms", 1)).target == Target("ms", 1)
 
 
+def test_a_size_that_is_given_stays_though_it_is_the_usual_one():
+    assert Options(student="base").size == 192
+    assert Options(student="base", size=128).size == Options().size == 128
+
+
 def test_a_network_that_adds_in_place_shrinks_too():
     chosen = Options(student="resnet18", size=SIDE, dim=6, target=Target("mflops", 20))
     backbone = create_backbone(chosen.student, "none")

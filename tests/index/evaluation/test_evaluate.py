@@ -98,9 +98,10 @@ def test_wrong_csv_files_and_modes_are_usage_errors(searcher: Searcher, labelled
     (tmp_path / "bad.csv").write_text("file,class\na,b\n")
     with pytest.raises(UsageError, match="needs a header `path,label`"):
         read_labels(tmp_path / "bad.csv")
-    (tmp_path / "short.csv").write_text("label,path\ncat,a.png\ndog\n")
-    with pytest.raises(UsageError, match="has a row without a path or label"):
-        read_labels(tmp_path / "short.csv")
+    for short in ("dog", ",b.png", "dog,"):
+        (tmp_path / "short.csv").write_text(f"label,path\ncat,a.png\n{short}\n")
+        with pytest.raises(UsageError, match="has a row without a path or label"):
+            read_labels(tmp_path / "short.csv")
     strangers = read_labels(write_csv(tmp_path / "x.csv", [("nowhere.png", "1")]))
     with pytest.raises(UsageError, match="None of the 1 labelled images"):
         label_items(searcher.index, strangers)
