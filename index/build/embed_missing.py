@@ -46,9 +46,9 @@ def embed_missing(
     free = {name: model for name, model in models.items() if model is not paid}
     with progress(missing, "index") as bar:
         # A second round is for copies of an image that could not be embedded, or that changed meanwhile.
-        done = -1
+        done, broken = -1, dict[str, str]()
         while done:
-            underway = _Underway(journal, bar)
+            underway = _Underway(journal, bar, broken)
             if cluster:
                 unread = (files[place] for place, _, _ in journal.missing())
                 parts = cluster(unread, journal.count_missing(), models, journal.folder, journal.lists)
@@ -66,8 +66,10 @@ def embed_missing(
 class _Underway:
     """Files on their way into the journal: of those that may be copies, one of each content is embedded."""
 
-    def __init__(self, journal: Journal, bar: "tqdm[None]") -> None:
+    def __init__(self, journal: Journal, bar: "tqdm[None]", broken: dict[str, str]) -> None:
         self.done = 0  # files that have arrived, embedded or refused
+        self._broken = broken  # why contents cannot be embedded, by digest, as of earlier rounds, too
+        self._digest_of: dict[str, str] = {}  # by location, of what is embedded for its copies, too
         self._journal, self._bar, self._lock = journal, bar, Lock()
         self._doubtful: set[str] = set()  # locations
         self._digests: set[str] = set()
@@ -78,6 +80,9 @@ class _Underway:
             file = files[place]
             if doubtful:
                 self._doubtful.add(file.location)
+            elif digest is not None and (reason := self._broken.get(digest)):
+                self._journal.add([], {}, [Failure(file.location, reason)])
+                continue
             elif digest is not None and self._is_known(digest):
                 self._bar.update()
                 continue
@@ -89,12 +94,18 @@ class _Underway:
             return ""
         self._doubtful.discard(file.location)
         digest = content_digest(data)
-        return digest if self._is_known(digest) else ""
+        if self._is_known(digest):
+            return digest
+        self._digest_of[file.location] = digest
+        return ""
 
     def end(self, part: Embedded) -> None:
         self._journal.add(part.items, part.vectors, part.failures, part.copies)
         with self._lock:
             self._digests.difference_update(item.digest for item in part.items)
+        for failure in part.failures:
+            if digest := self._digest_of.get(failure.path):
+                self._broken[digest] = failure.reason
         self.done += len(part.items) + len(part.failures)
         if part.waiting is not None:
             self._bar.set_postfix_str(f"{part.waiting:.0%} waiting for data", refresh=False)

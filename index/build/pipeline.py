@@ -23,7 +23,7 @@ from index.embedders.base import Embedder
 from index.embedders.onnx import OnnxEmbedder, open_student
 from index.embedders.openvino import choose_runtime
 from index.embedders.teacher_space import TEACHER_SPACE, TeacherSpace
-from index.errors import RetrievalError
+from index.errors import RetrievalError, UsageError
 from index.images.sources import Source, find_images, source_name
 from index.io import content_digest, explain_disk
 from index.progress import count, say
@@ -133,12 +133,17 @@ def build_by_name(
     if runtime:
         report = replace(report, notes=(*report.notes, runtime))
     if (notes := model.with_name(TAUGHT)).is_file() and not options.codes:
-        warn_of_far(report.store, Taught.load(notes), model.parent)
+        try:
+            warn_of_far(report.store, Taught.load(notes), model.parent)
+        except UsageError as reason:  # the index is written, whatever lies beside the student
+            say(str(reason))
     return report
 
 
 def warn_of_far(store: Store, taught: Taught, student: Path) -> None:
     """Say how many images of a gallery, or of a sample, are far from all that its student was taught on."""
+    if taught.vectors.shape[1] != store.manifest.spaces["student"].dim:
+        raise UsageError(f"{student / TAUGHT} is of another student: it does not tell what images are far.")
     step = -(-len(store) // LOOKED_AT)
     far = taught.are_far(np.asarray(store.rows("student", np.arange(0, len(store), step)), np.float32))
     if far.mean() > STRANGE:

@@ -4,6 +4,7 @@ from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import ENOENT, ENOTDIR
 from functools import cached_property
 from math import inf
 from pathlib import Path
@@ -161,8 +162,9 @@ def _is_there(location: str) -> bool:
         return True
     try:
         image_at(location, location).status()
-    except ImageError:
-        return False
+    except ImageError as reason:  # what may not be looked at is not gone
+        cause = reason.__cause__
+        return isinstance(cause, OSError) and cause.errno not in (ENOENT, ENOTDIR)
     return True
 
 

@@ -13,7 +13,7 @@ from index.embedders.base import Embedder, unit_rows
 from index.embedders.onnx import OnnxEmbedder, OnnxModel, is_ours, open_session
 from index.embedders.options import EmbedderOptions
 from index.errors import UsageError
-from index.images.decode import Photo
+from index.images.decode import Photo, pad
 from index.io import content_digest
 from index.vectors import scale_to_unit
 
@@ -98,7 +98,7 @@ class ForeignEmbedder(OnnxModel):
         image, size = photo.image, (self._width, self._height)
         bicubic = Image.Resampling.BICUBIC
         if self._resize == "letterbox":
-            return np.asarray(ImageOps.pad(image, size, bicubic, GREY))
+            return np.asarray(pad(image, size, GREY))
         if self._resize == "squash":
             return np.asarray(image.resize(size, bicubic))
         return np.asarray(ImageOps.fit(image, size, bicubic))

@@ -142,6 +142,16 @@ def evaluate_labelled(
     return {mode: {"queries": count, **row} for mode, row in scores.items()}
 
 
+def _leave_out_teacher(searcher: Searcher, queries: Sequence[ImageFile]) -> None:
+    """Leave out a file of vectors that the index remembers, if it lacks those of the queries."""
+    if model := searcher.models.get("teacher"):
+        try:
+            model.find_missing(queries)
+        except UsageError as reason:
+            say(f"{reason} The student alone is scored.")
+            del searcher.models["teacher"]
+
+
 def evaluate_by_name(
     index: Path,
     queries: Path,
@@ -164,8 +174,10 @@ def evaluate_by_name(
     if labels and revisited:
         raise UsageError("--labels and --revisited do not go together. Give one of them.")
     if labels:
-        known = read_labels(queries), read_labels(labels)
-        return evaluate_labelled(open_searcher(index, teacher, device, ranker=ranker), *known, options)
+        known, searcher = read_labels(queries), open_searcher(index, teacher, device, ranker=ranker)
+        if not teacher.spec:
+            _leave_out_teacher(searcher, [query.file for query in known])
+        return evaluate_labelled(searcher, known, read_labels(labels), options)
     if revisited:
         truth, searcher = read_ground_truth(revisited), open_searcher(index, teacher, device, ranker=ranker)
         return evaluate_revisited(searcher, truth, queries, options)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
+from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin
 from PIL.JpegImagePlugin import jpeg_factory
 
 from index.errors import ImageError, in_line
@@ -124,6 +124,14 @@ def square(image: Image.Image, side: int, crop: float = 1.0, reduced: bool = Fal
     return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box))
 
 
+def pad(image: Image.Image, size: tuple[int, int], colour: str | tuple[int, int, int]) -> Image.Image:
+    """Show an image whole in so many pixels, across and down, between bars of a colour."""
+    scale = min(size[0] / image.width, size[1] / image.height)
+    if min(image.size) * scale < 1:  # Pillow would make it 0 pixels thin
+        image = image.resize((max(round(image.width * scale), 1), max(round(image.height * scale), 1)))
+    return ImageOps.pad(image, size, Image.Resampling.BICUBIC, colour)
+
+
 def encode(image: Image.Image, kind: str, **how: Any) -> bytes:
     """Write an image as the bytes of a file, with options of Pillow's."""
     file = BytesIO()
@@ -188,7 +196,7 @@ def _refuse_excess(image: Image.Image, written: int, data: bytes) -> None:
     streamed = written > MAX_PIXELS and image.size[0] * image.size[1] <= MAX_PIXELS and jpeg.is_streamed(data)
     if written > (MAX_STREAMED if streamed else MAX_PIXELS):
         raise ImageError(_too_large(f"{written / 1e6:.0f} megapixels"))
-    if "progressive" not in image.info:
+    if not data.startswith(jpeg.SIGNATURE) or jpeg.is_streamed(data):
         return
     if sum(code == jpeg.SOS for code, _ in jpeg.read_segments(data)) > MAX_SCANS:
         raise ImageError(f"more than {MAX_SCANS} scans, which would take too long")

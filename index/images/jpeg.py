@@ -8,7 +8,7 @@ END = b"\xff\xd9"
 SOS, EOI = 0xDA, 0xD9
 FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}  # headers of what libjpeg decodes
 # Not a marker: an escaped 0xff, and the restarts within a scan.
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 
 
 def read_segments(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -45,8 +45,8 @@ class LeftOut:
         One without a slash is matched with each part of a path, others with the path below the folder, in the
         shard or in the list.
         """
-        self._exclude = [pattern.removeprefix("./").rstrip("/") for pattern in exclude]
         self._excluded = dict.fromkeys(exclude, 0)
+        self._exclude = [pattern.removeprefix("./").rstrip("/") for pattern in self._excluded]
         self._taken = EXTENSIONS | HEIC if reads_heic() else EXTENSIONS
         self._formats: Counter[str] = Counter()
         self._folders: Counter[str] = Counter()

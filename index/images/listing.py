@@ -112,7 +112,7 @@ def file_at(path: Path, name: str, below: bool) -> ImageFile:
 
 
 LANES = 16  # requests at a time
-_RANGE = re.compile(r"(.*?)\{(\d+)\.\.(\d+)\}(.*)", re.DOTALL)
+_RANGE = re.compile(r"(.*?)\{(\d{1,18})\.\.(\d{1,18})\}(.*)", re.DOTALL)
 
 
 def file_of(remote: Remote, name: str, below: bool, fault: str = "") -> ImageFile:

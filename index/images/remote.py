@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
 
@@ -53,7 +54,7 @@ SIGNED = r"(?:s|sign)(?==[0-9a-f]{32})"
 VERSION = "ETag etag LastModified last_modified Last-Modified mtime updated created".split()
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _SECRET = re.compile(rf"([?&;](?:[^=&;]*(?:{'|'.join(SECRETS)})|{SIGNED})=)[^&;]*", re.IGNORECASE)
-_LOCATION = re.compile(r"(.+?)#bytes=(\d+)-(\d+)/(.*)", re.DOTALL)
+_LOCATION = re.compile(r"(.+?)#bytes=(\d{1,18})-(\d{1,18})/(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,16 +175,18 @@ def ask(address: str) -> tuple[int, int]:
         raise ImageError("a folder, not a file" if facts["type"] == "directory" else "not a file")
     version = hashlib.blake2b(repr([str(facts.get(name)) for name in VERSION]).encode(), digest_size=16)
 
-    def measure() -> int:
-        size = 0
+    def measure() -> tuple[int, Any]:
+        size, seen = 0, version.copy()  # of this try
         with store.open(path, block_size=0) as file:
             while chunk := file.read(BLOCK):
-                version.update(chunk)
+                seen.update(chunk)
                 if (size := size + len(chunk)) > MAX_BYTES:
                     raise ImageError(f"too large: over {MAX_BYTES >> 20} MiB, and its size is not told")
-        return size
+        return size, seen
 
-    size = facts["size"] or _attempt(address, measure)  # many answer HEAD with a length of 0
+    size = facts["size"]
+    if not size:  # many answer HEAD with a length of 0
+        size, version = _attempt(address, measure)
     return size, int(version.hexdigest()[:15], 16)
 
 
@@ -209,12 +212,18 @@ def _open(address: str) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
     if _protocol(address) not in WEB:
         return url_to_fs(address)
+    return url_to_fs(address, **_web_options(SILENCE))
+
+
+@cache
+def _web_options(silence: float) -> dict[str, Any]:
+    """Options of all calls to web servers: fsspec keeps a connection for each that it has not seen."""
     import aiohttp
 
-    timeout = aiohttp.ClientTimeout(LONGEST_CALL, sock_connect=SILENCE, sock_read=SILENCE)
+    timeout = aiohttp.ClientTimeout(LONGEST_CALL, sock_connect=silence, sock_read=silence)
     trace = aiohttp.TraceConfig()
     trace.on_request_redirect.append(_check_redirect)
-    return url_to_fs(address, **AS_IT_IS, client_kwargs={"timeout": timeout, "trace_configs": [trace]})
+    return {**AS_IT_IS, "client_kwargs": {"timeout": timeout, "trace_configs": [trace]}}
 
 
 async def _check_redirect(_: Any, __: Any, redirect: Any) -> None:

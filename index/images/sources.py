@@ -4,15 +4,18 @@ import os
 import unicodedata
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from io import BytesIO
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from index.errors import ImageError, UsageError, in_line
 from index.images.file import ImageFile, Member, path_to_text, readable, text_to_path
 from index.images.left_out import EXTENSIONS, LeftOut
 from index.images.listing import Listing, Stretch, expand, file_at, file_of, list_addresses, name_in_shard
+from index.images.public_address import leads_inward
 from index.images.remote import Remote, is_address, lies_below
 from index.images.tar import SUFFIX, list_members
 from index.progress import note
@@ -180,8 +183,16 @@ def _list_address(address: str, is_new: IsNew, left: LeftOut) -> Iterator[Stretc
         return
     file = file_of(Remote(address), address, below=False)
     # `file:` and what else is no address of ours is refused there: a list from elsewhere names no file here.
-    named = ((name, name if "://" in name else f"{beside}/{name}") for name in _read_list(file))
-    yield from list_addresses(named, is_new, True, left)
+    leads = cache(lambda host: leads_inward(urlsplit(address).hostname or "", host))
+
+    def named() -> Iterator[tuple[str, str]]:
+        for name in _read_list(file):
+            both_web = all(each.startswith(("http://", "https://")) for each in (address, name))
+            if both_web and leads(urlsplit(name).hostname or ""):
+                raise UsageError(f"{address} names {name}, which lies in a private network, as it does not.")
+            yield name, name if "://" in name else f"{beside}/{name}"
+
+    yield from list_addresses(named(), is_new, True, left)
 
 
 def _read_list(file: ImageFile) -> list[str]:

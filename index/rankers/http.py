@@ -8,13 +8,13 @@ from threading import Lock
 from typing import Any
 from uuid import uuid4
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from index.embedders.http import EndpointEmbedder
 from index.embedders.http_formats import Upload, as_text
 from index.embedders.options import EmbedderOptions
 from index.errors import TransientError
-from index.images.decode import Photo, encode
+from index.images.decode import Photo, encode, pad
 from index.io import content_digest
 from index.rankers.base import EmbedderRanker
 
@@ -80,7 +80,7 @@ def make_sheet(query: Image.Image, candidates: Sequence[Image.Image]) -> Image.I
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(28)
     for place, (name, image) in enumerate(zip(("Q", *_names(candidates)), images, strict=True)):
         left, top = TILE * (place % COLUMNS), TILE * (place // COLUMNS)
-        sheet.paste(ImageOps.pad(image, (TILE - 8, TILE - 8), color="white"), (left + 4, top + 4))
+        sheet.paste(pad(image, (TILE - 8, TILE - 8), "white"), (left + 4, top + 4))
         mark, corner = name.rstrip(":"), (left + 10, top + 6)
         draw.rectangle(draw.textbbox(corner, mark, font), fill="black")
         draw.text(corner, mark, "white", font)

@@ -26,6 +26,9 @@ class Filter:
     def __post_init__(self) -> None:
         if not 0 <= self.cut <= 1:
             raise UsageError(f"--cut must lie between 0 and 1, not {self.cut}.")
+        for text in (self.prefix, *self.columns, *self.columns.values()):
+            if any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise UsageError(f"{text!a} is no text in UTF-8. Write names as they are shown.")
         object.__setattr__(self, "columns", MappingProxyType(dict(self.columns)))
 
     def __hash__(self) -> int:

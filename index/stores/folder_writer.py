@@ -69,8 +69,13 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         self._linked: dict[str, Stored] = {}
 
     def __exit__(self, *_: object) -> None:
-        if not self._committed:
+        if not self._committed and not self._is_named():
             shutil.rmtree(self._data, ignore_errors=True)
+
+    def _is_named(self) -> bool:
+        """Whether the manifest names what was written: it is in its place before `commit` has ended."""
+        named = (self._out / MANIFEST).is_file()
+        return named and read_manifest(self._out).generation == self._manifest.generation
 
     def add_items(self, items: Iterable[Item]) -> None:
         """Write the gallery, in bounded memory."""

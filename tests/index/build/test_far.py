@@ -1,5 +1,6 @@
 """Whether an index says that its images are far from all that the student was taught on."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,3 +30,16 @@ def test_far_images_are_counted(farther, warned, taught, folder, tmp_path, stude
     told = "Warning: 12 of 12 images are far from all that the student was taught on"
     said = capsys.readouterr().err
     assert (told in said) == warned == ("Warning" in said)
+
+
+def test_what_lies_beside_the_student_fails_no_run(taught, folder, tmp_path, student_file, capsys):
+    notes = student_file.with_name("taught.npz")
+    for write, said in (
+        (lambda: notes.write_bytes(b"text"), "does not say what the student was taught on"),
+        (lambda: replace(taught, vectors=taught.vectors[:, :3]).save(notes), "is of another student"),
+    ):
+        write()
+        store = FolderStore(tmp_path / "second")
+        assert len(build_by_name([folder], student_file, store, TeacherSpec(), "cpu").store) == 12
+        assert said in capsys.readouterr().err
+        shutil.rmtree(tmp_path / "second")

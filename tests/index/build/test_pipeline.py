@@ -1,9 +1,13 @@
+import errno
 import json
 import os
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
+from index import io
+from index.build import embed_missing
 from index.build.pipeline import build_index
 from index.build.rewrite import compact_index
 from index.embedders.onnx import OnnxEmbedder
@@ -72,3 +76,53 @@ def test_an_index_larger_than_the_memory_allowed_is_said(folder, tmp_path, stude
     (folder / "0.png").unlink()
     compact_index(tmp_path / "idx")
     assert "more than" not in capsys.readouterr().err
+
+
+def test_copies_of_what_cannot_be_read_take_one_more_round(folder, tmp_path, student_file, monkeypatch):
+    for i in range(40):
+        (folder / f"saved-{i}.jpg").write_bytes(b"<html>no photo</html>")
+    rounds = []
+    embed = embed_missing.embed_files
+
+    def count(*args, **how):
+        rounds.append(1)
+        return embed(*args, **how)
+
+    monkeypatch.setattr(embed_missing, "embed_files", count)
+    index = build_index([folder], OnnxEmbedder(student_file), tmp_path / "idx")
+    assert (len(index), index.manifest.failed) == (12, 40)
+    assert len({failure.reason for failure in index.failures}) == 1
+    assert len(rounds) <= 3
+
+
+def test_an_index_that_is_interrupted_when_it_is_named_stays(folder, tmp_path, student_file, monkeypatch):
+    out = tmp_path / "idx"
+    build_index([folder], OnnxEmbedder(student_file), out)
+    (folder / "new.png").write_bytes((folder / "1.png").read_bytes() + b"more")
+    real = io.sync
+
+    def sync(path):
+        real(path)
+        if path == out:  # the new manifest is in its place
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(io, "sync", sync)
+    with pytest.raises(KeyboardInterrupt):
+        build_index([folder], OnnxEmbedder(student_file), out, options=IndexOptions(update=True))
+    assert len(Index(out).items) == 13
+
+
+def test_an_image_that_may_not_be_looked_at_is_not_gone(folder, tmp_path, student_file, monkeypatch):
+    index = build_index([folder], OnnxEmbedder(student_file), tmp_path / "idx")
+    names, stat = {item.name for item in index.items}, Path.stat
+
+    def refuse(path, **how):
+        if path.name == "3.png":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return stat(path, **how)
+
+    (folder / "4.png").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", refuse)
+        compact_index(index.path)
+    assert {item.name for item in Index(index.path).items} == names - {"4.png"}

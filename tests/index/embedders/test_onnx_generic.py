@@ -15,7 +15,7 @@ from index.embedders.onnx import OnnxEmbedder, find_external_data
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
 from index.errors import UnansweredError, UsageError
-from index.images.decode import Photo, read_photo, square
+from index.images.decode import Photo, pad, read_photo, square
 from index.images.file import ImageFile
 from index.stores.models import Models
 from index.stores.writing.store import FolderStore
@@ -259,6 +259,11 @@ def test_images_that_are_not_square(tmp_path, photo):
     crop = open_embedder(free, "cpu", EmbedderOptions(size=(48, 24), resize="crop"))
     middle = photo.image.crop((14, 0, 26, 24)).resize((24, 48), Image.Resampling.BICUBIC)
     np.testing.assert_allclose(crop.prepare(photo), np.asarray(middle), atol=5)
+
+
+@pytest.mark.parametrize("size", [(3000, 1), (1, 3000)])
+def test_a_thin_photo_is_shown_whole(size):
+    assert np.asarray(pad(Image.new("RGB", size, "red"), (20, 30), "white")).shape == (30, 20, 3)
 
 
 def test_a_letterbox_keeps_the_shape(tmp_path, photo):

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,14 @@ from index.io import content_digest
 
 def names(sources: list[Path]) -> list[str]:
     return [file.name for file in find_images(sources)]
+
+
+def test_a_photo_that_ends_in_filling_is_refused_at_once(folder: Path):
+    whole = (folder / "more" / "10.jpg").read_bytes()
+    start = time.perf_counter()
+    with pytest.raises(ImageError):
+        decode(whole[: len(whole) // 2] + b"\xff" * 2_000_000, "x")
+    assert time.perf_counter() - start < 5
 
 
 def test_folders_are_walked_in_a_stable_order(folder: Path):

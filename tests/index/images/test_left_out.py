@@ -111,6 +111,7 @@ EXCLUDED = ["a.png", "a_small.png", "raw/b.png", "sub/raw/c.png", "sub/d.png", "
         (["sub/*"], ["a.png", "a_small.png", "raw/b.png"], None),
         (["./sub/raw"], ["a.png", "a_small.png", "raw/b.png", "sub/d.png", "sub/deep/e_small.png"], [1]),
         (["raw", "?.png"], ["a_small.png", "sub/deep/e_small.png"], [2, 2]),
+        (["raw", "?.png", "raw"], ["a_small.png", "sub/deep/e_small.png"], [2, 2]),
         (["RAW", "d.pn"], None, ["nothing", "nothing"]),
     ],
 )

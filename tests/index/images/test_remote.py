@@ -231,14 +231,14 @@ def test_no_step_leads_out_of_what_is_allowed(step: str):
     assert not lies_below("http://host@evil/photos/a.png", ["http://host"])
 
 
-@pytest.mark.parametrize("span", ["9-0", "0-99999999999999999999"])
+@pytest.mark.parametrize("span", ["9-0", "0-99999999999999999", "0-" + "9" * 5000])
 def test_no_place_that_an_index_names_reads_a_shard_whole(site: Site, span: str):
     site.files["/some.tar"] = bytes(100_000)
     image = image_at(f"{site.address}/some.tar#bytes={span}/a.png", "a.png", [site.address])
     try:
         assert image.read()[0] == b""
-    except ImageError as reason:
-        assert "too large" in str(reason)
+    except RetrievalError as reason:
+        assert "too large" in str(reason) or "names nothing" in str(reason)
     assert all(method == "HEAD" for method, *_ in site.asked)
 
 

@@ -1,8 +1,10 @@
 """Photos at addresses whose servers are busy, say little, or want parameters."""
 
 import time
+from contextlib import contextmanager
 from email.utils import formatdate
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import png
@@ -165,6 +167,47 @@ def test_parameters_are_sent_and_secrets_are_neither_sent_nor_kept(
     with pytest.raises(UsageError, match="no token") as caught:
         find_images([f"{site.address}/a.png?token=5ec7e7"])
     assert "5ec7e7" not in str(caught.value)
+
+
+def test_a_public_list_names_nothing_in_a_private_network(site: Site, monkeypatch):
+    inside = site.address.replace("127.0.0.1", "localhost")
+    site.files |= {"/list.txt": f"a.png\n{inside}/a.png\n".encode(), "/a.png": png(1)}
+    monkeypatch.setattr(index.images.public_address, "_all_public", lambda host: host == "127.0.0.1")
+    with pytest.raises(UsageError, match="lies in a private network"):
+        find_images([f"{site.address}/list.txt"])
+    assert len(find_images([f"{inside}/list.txt"])) == 1
+
+
+def test_what_is_asked_again_is_the_same_version(pauses, monkeypatch):
+    """Though the first try had read the beginning."""
+    broken = [False]
+
+    class Store:
+        def info(self, path):
+            return {"type": "file", "size": 0, "ETag": "1"}
+
+        @contextmanager
+        def open(self, path, block_size):
+            parts = [b"one", b"two", b""]
+
+            def read(_):
+                if broken[0] and len(parts) == 2:
+                    broken[0] = False
+                    raise ConnectionResetError
+                return parts.pop(0)
+
+            yield SimpleNamespace(read=read)
+
+    monkeypatch.setattr(index.images.remote, "_open", lambda address: (Store(), address))
+    before = index.images.remote.ask("https://example.org/a.png")
+    broken[0] = True
+    assert index.images.remote.ask("https://example.org/a.png") == before
+    assert (before[0], broken, len(pauses)) == (6, [False], 1)
+
+
+def test_connections_to_a_web_server_are_shared(site: Site):
+    stores = [index.images.remote._open(f"{site.address}/{name}.png")[0] for name in "ab"]
+    assert stores[0] is stores[1]
 
 
 def test_parameters_lead_nowhere_else():

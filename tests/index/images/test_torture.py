@@ -33,6 +33,14 @@ def scan_bomb(jpeg: bytes, scans: int) -> bytes:
     return jpeg[:last] + jpeg[last:-2] * scans + b"\xff\xd9"
 
 
+def baseline_scans(times: int) -> bytes:
+    """A JPEG that is not progressive, with empty scans of single components, again and again."""
+    whole = encoded(picture(1, 200, 120), "JPEG")
+    start = whole.index(b"\xff\xda")
+    scan = b"".join(b"\xff\xda\x00\x08\x01" + bytes([i]) + b"\x00\x00\x3f\x00" for i in (1, 2, 3))
+    return whole[:start] + scan * 2 * times + b"\xff\xd9"
+
+
 def good_files() -> dict[bytes, bytes]:
     """Odd, but images."""
     photo = picture(1, 200, 120)
@@ -84,6 +92,7 @@ def bad_files() -> dict[bytes, tuple[bytes, str]]:
         b"bomb.png": (png_header(60_000, 60_000), "too large"),
         b"large.png": (png_header(10_000, 10_000), "too large: 100 megapixels"),
         b"scans.jpg": (scan_bomb(encoded(photo, "JPEG", progressive=True), 600), "more than 500 scans"),
+        b"baseline-scans.jpg": (baseline_scans(100), "more than 500 scans"),
         b"postscript.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
     }
     for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF"):

@@ -21,6 +21,9 @@ def metadata() -> Metadata:
 def test_all_conditions_hold_together(metadata):
     assert Filter().keep(metadata) is None
     assert Filter(cut=0.5).keep(metadata) is None
+    for wrong in (Filter, "\ud800"), (lambda value: Filter("", {"colour": value}), "caf\udce9"):
+        with pytest.raises(UsageError, match="is no text in UTF-8"):
+            wrong[0](wrong[1])
     assert Filter("a/").keep(metadata).tolist() == [True, True, False, False]
     assert Filter("a/", {"colour": "red"}).keep(metadata).tolist() == [True, False, False, False]
     assert Filter("", {"colour": "red", "size": "l"}).keep(metadata).tolist() == [False, False, True, False]
