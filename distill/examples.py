@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.pool import Pool
+from distill.ranking.answered import Answered
+from index.embedders.base import RankedList
 
 FEWEST_HELD_OUT = 5  # fewer tell nothing
 HELD_OUT = 110  # answers that are held out where the budget allows: about 100 bound agreement to 5 points
@@ -21,6 +23,7 @@ class Examples:
     targets: NDArray[np.float32]  # `(n, dim)` unit rows in teacher space
     # How many of them, from the first, have the teacher's answer as target. The rest have a prediction of it.
     answered: int
+    lists: Answered | None = None  # of these images, that a ranker answered
 
     def __post_init__(self) -> None:
         assert len(self.pixels) == len(self.targets) >= self.answered > 0
@@ -46,8 +49,13 @@ def gather(
     held: NDArray[np.int64],
     places: NDArray[np.float32],
     others: bool,
+    lists: Sequence[RankedList] = (),
 ) -> Examples:
-    """Put answered images first, with their `(n, dim)` places, and `others`, none held out, behind them."""
+    """Put answered images first, with their `(n, dim)` places, and `others`, none held out, behind them.
+
+    What of `lists` is about images that are held out is left out.
+    """
     without = np.setdiff1d(np.arange(len(pool.pixels)), np.concatenate([answered, held]))
     rows = np.concatenate([answered, without]) if others else answered
-    return Examples(pool.pixels[rows], places[rows], len(answered))
+    told = Answered.among(lists, {pool.digests[row]: i for i, row in enumerate(rows)})
+    return Examples(pool.pixels[rows], places[rows], len(answered), told)

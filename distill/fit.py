@@ -3,7 +3,7 @@
 It may take over from the student before it weights to start from, and a space to stay in.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -26,6 +26,7 @@ from distill.training.checkpoint import Checkpoint, Progress
 from distill.training.loop import agreement_before, train_student
 from distill.training.recipes import Recipe, steps_for
 from distill.training.views import center_crop
+from index.embedders.base import RankedList
 from index.embedders.teacher_space import TeacherSpace
 from index.errors import RetrievalError, UsageError
 
@@ -110,6 +111,7 @@ def fit_student(
     fabric: Fabric,
     checkpoint: Checkpoint | None = None,
     former: Former | None = None,
+    ranked: Sequence[RankedList] = (),
 ) -> Fitted:
     """Train a student on a pool, some of which is answered. The backbone is cut and trained in place."""
     recipe = replace(
@@ -150,8 +152,9 @@ def fit_student(
         most = float(lists.searched(project(truth) @ project(vectors).T).agreement.mean())
         lists = replace(lists, start=agreement_before(student, lists, fabric), ceiling=most)
     examples = gather(
-        pool, kept, np.union1d(rows[held], np.flatnonzero(measured)), placement.rows, recipe.others
-    )
+        pool, kept, np.union1d(rows[held], np.flatnonzero(measured)), placement.rows, recipe.others,
+        ranked if recipe.lists else (),
+    )  # fmt: skip
     done = train_student(student, examples, lists, options.size, recipe, fabric, checkpoint, shrinking)
     return Fitted(student, placement, recipe, examples, lists, done, perf_counter() - start, shrinking)
 

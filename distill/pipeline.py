@@ -210,7 +210,7 @@ def make_student(
         out / CHECKPOINT, content_digest(json.dumps([run, sorted(answered.measured)]).encode())
     )
     backbone = open_backbone(options)
-    fitted = fit_student(pool, answered, backbone, options, fabric, checkpoint, former)
+    fitted = fit_student(pool, answered, backbone, options, fabric, checkpoint, former, teacher.ranked)
     if not fabric.is_global_zero:
         return Distilled(out, run, None)
     student, done = fitted.student, fitted.done
@@ -223,6 +223,7 @@ def make_student(
         "images_without_answer": len(fitted.examples.targets) - fitted.examples.answered,
         "held_out": len(answered.digests) - fitted.examples.answered,
         "placement": fitted.placement.facts,
+        "lists": len(fitted.examples.lists or ()),
         "agreement": done.agreement,
         "kept_step": done.kept if done.best else len(done.losses),
         "loss": done.losses,

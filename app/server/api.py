@@ -146,6 +146,9 @@ def search_item(searcher: SharedSearcher, item: int, wanted: SearchOptions) -> A
 def search_text(searcher: SharedSearcher, words: str, wanted: SearchOptions) -> Answer:
     """Search by words; raises as `SharedSearcher.find_text`."""
     text = Text(words)
+    if searcher.text and wanted.mode not in searcher.text_modes:
+        modes = ", ".join(searcher.text_modes)
+        raise UsageError(f"No mode {wanted.mode!r} for words here, only {modes}.")
     found = _or_nothing(lambda: searcher.find_text(text, wanted.mode, wanted.k, wanted.filter), NOTHING)
     seconds = {"embed": found.embed_seconds, "search": found.search_seconds}
     return _answer({"text": text.words}, wanted.mode, seconds, found.results, searcher.index)
@@ -186,6 +189,7 @@ def build_api(searcher: SharedSearcher, label: Label = lambda item: {}) -> APIRo
     ) -> Response:
         """Search with an image of the index by its id, or by words."""
         if text is not None and id is None:
+            _require_none(like, unlike)
             words = SearchOptions(mode, count, where)
             lane = TEXT if searcher.text else "student"
             return await run(lane, lambda: search_text(searcher, text, words).write(format, label))
@@ -336,6 +340,12 @@ def status_of(reason: RetrievalError) -> int:
     if isinstance(reason, UnknownItemError):
         return 404
     return 400 if isinstance(reason, ImageError | UsageError) else 502
+
+
+def _require_none(like: str, unlike: str) -> None:
+    """Refuse examples of a search by words."""
+    if like or unlike:
+        raise HTTPException(422, "like: Give it with a photo or an id, not with words.")
 
 
 def as_sentence(reason: RetrievalError) -> str:

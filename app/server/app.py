@@ -154,7 +154,7 @@ def build_app(
     if shown.mcp:
         from app.server.mcp import build_tools
 
-        tools = build_tools(shared, rules.most_bytes)
+        tools = build_tools(shared, rules.most_bytes, rules.root)
         routes = tools.streamable_http_app().routes
         app = _new_app(lifespan=lambda app: tools.session_manager.run(), routes=routes)
     else:

@@ -106,7 +106,9 @@ class Guard:
             raise HTTPException(
                 403, "This server answers only to localhost. To reach it by another name, set a password."
             )
-        if method not in SAFE and headers.get("sec-fetch-site") == "cross-site" and not shared:
+        # A search may cost money, whatever its method.
+        asks = method not in SAFE or path == f"/{SHARED}"
+        if asks and headers.get("sec-fetch-site") == "cross-site" and not shared:
             raise HTTPException(403, "Another site's page may not ask for this.")
         if CLOSED.match(path):
             raise HTTPException(404, "No address is fetched here.")

@@ -25,8 +25,11 @@ FETCHES = 8  # links that are followed at a time
 Count = Annotated[int, Field(ge=1, le=api.MOST_RESULTS)]
 
 
-def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
-    """Offer a search by photo and one by id, and one by words where there is a text model."""
+def build_tools(searcher: SharedSearcher, most_bytes: int, root: str = "") -> FastMCP:
+    """Offer a search by photo and one by id, and one by words where there is a text model.
+
+    `root` is the path that a proxy serves the page under.
+    """
     server = FastMCP(
         "retrieval",
         "Search a collection of images by image.",
@@ -42,7 +45,7 @@ def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
 
     async def answer(mode: str, search: Callable[[], api.Answer]) -> dict[str, Any]:
         try:
-            return (await searcher.run(mode, search)).as_dict(_find_base(server))
+            return (await searcher.run(mode, search)).as_dict(_find_base(server, root))
         except RetrievalError as reason:
             raise ToolError(api.as_sentence(reason)) from reason
 
@@ -53,11 +56,13 @@ def build_tools(searcher: SharedSearcher, most_bytes: int) -> FastMCP:
         `image` is its http(s) address, or a data URL; `mode` is student (fast), teacher, asymmetric or
         rerank.
         """
-        if fetches.statistics().tasks_waiting >= MOST_WAITING:
+        link = image.startswith(("http://", "https://"))
+        if link and fetches.statistics().tasks_waiting >= MOST_WAITING:
             raise ToolError("Too many links at once. Try again in a moment.")
         try:
             api.require_mode(searcher, mode)
-            data = await run_sync(_read, image, limiter=fetches)  # in no lane: a slow link holds up no search
+            # In no lane: a slow link holds up no search.
+            data = await run_sync(_read, image, limiter=fetches if link else None)
         except RetrievalError as reason:
             raise ToolError(api.as_sentence(reason)) from reason
         wanted = api.SearchOptions(mode, k)
@@ -87,10 +92,10 @@ def _read(image: str) -> bytes:
         raise UsageError(f"The image {reason}.") from reason
 
 
-def _find_base(server: FastMCP) -> str:
+def _find_base(server: FastMCP, root: str) -> str:
     """Find the address of the page, which a language model has no other way to know."""
     try:
         request = server.get_context().request_context.request
     except ValueError:  # a tool was called without a request
         return ""
-    return str(request.base_url) if request else ""
+    return f"{str(request.base_url).rstrip('/')}{root}/" if request else ""

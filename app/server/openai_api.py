@@ -14,6 +14,7 @@ from index.images.decode import decode
 with needs("demo"):
     from fastapi import APIRouter, HTTPException, Request
     from fastapi.responses import JSONResponse
+    from starlette.exceptions import HTTPException as AnyHTTPException
 
 IMAGES_ONLY = "This model embeds images, not text: send a data URL."
 MOST_IMAGES = 256  # a request
@@ -58,7 +59,7 @@ def build_embeddings(searcher: SharedSearcher) -> APIRouter:
             return _refuse(503, str(reason), {"Retry-After": "1"})
         except RetrievalError as reason:
             return _refuse(status_of(reason), str(reason))
-        except HTTPException as error:
+        except AnyHTTPException as error:  # Starlette's own, too, of a form that it does not take
             return _refuse(error.status_code, error.detail)
 
     return router
@@ -105,10 +106,11 @@ async def _read(request: Request) -> tuple[list[bytes], Mapping[str, Any]]:
 
 
 def _answer(searcher: SharedSearcher, files: Sequence[bytes], encoding: str) -> dict[str, Any]:
-    student, photos = searcher.models["student"], []
+    student, inputs = searcher.models["student"], []
     for i, data in enumerate(files):
-        try:
-            photos.append(decode(data, f"input {i}", student.decode_side))
+        try:  # of a decoded photo only the input is kept
+            inputs.append(student.prepare(decode(data, f"input {i}", student.decode_side)))
         except ImageError as reason:
             raise HTTPException(400, f"input {i}: {reason}.") from reason
-    return write_answer(searcher.embed(photos), student.name, encoding)
+    names = [f"input {i}" for i in range(len(files))]
+    return write_answer(searcher.embed_inputs(inputs, names), student.name, encoding)

@@ -12,10 +12,11 @@ from distill.examples import hold_out
 from distill.model.backbone import create_backbone
 from distill.photos import PhotoReader
 from distill.pool import extract_features
-from distill.ranking.learn import Agreement, Answered, Known, learn
+from distill.ranking.answered import Answered
+from distill.ranking.learn import Agreement, Known, learn
 from distill.ranking.lists import plan_lists, reverse
 from distill.training.device import open_fabric
-from index.embedders.vectors_file import RANKER, REMARKS, check_place, write_vectors
+from index.embedders.vectors_file import LISTS, RANKER, REMARKS, check_place, write_vectors
 from index.errors import RetrievalError
 from index.images.file import ImageFile
 from index.images.sources import Source, find_images
@@ -114,9 +115,18 @@ def judge(
         out, len(known.start), len(found), own, before, after, int(held.sum()),
         learnt.changed, len(lists) - len(found),
     )  # fmt: skip
-    notes = {REMARKS: judged.describe_teacher(ranker.name), RANKER: json.dumps(ranker.facts)}
+    used = [_as_note(rows, pool, answers) for rows, left in zip(found, held, strict=True) if not left]
+    notes = {REMARKS: judged.describe_teacher(ranker.name)}
+    notes |= {RANKER: json.dumps(ranker.facts), LISTS: json.dumps(used)}
     write_vectors(out, known.start.shape[1], [([*pool.digests, *pool.others], learnt.vectors)], notes)
     return judged
+
+
+def _as_note(rows: Rows, pool: Pool, answers: Orders) -> tuple[str, list[str], list[int]]:
+    """Write a list as the fields of a `RankedList`."""
+    query, *candidates = (pool.digests[row] for row in rows)
+    gains = answers[key_of(rows, pool)][: len(candidates)].tolist()
+    return query, candidates, [round(1 / gain) if gain else 0 for gain in gains]
 
 
 def read_photos(photos: Sequence[ImageFile], queries: Sequence[ImageFile], device: str) -> tuple[Pool, Known]:

@@ -1,6 +1,6 @@
 """Learn an order from a ranker's answers: move what the free network says of photos, by a linear map."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,44 +10,16 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from distill.placement import EVIDENT, average_with_neighbours
+from distill.ranking.answered import Answered, list_mle
 from index.embedders.teacher_space import Projection
-from index.rankers.base import SHOWN, Rows
 
 DIM, WHITEN = 256, 0.25  # of the start: principal components of the free network
 WIDTH = 512  # principal components of all its stages, from which photos are moved
-TEMPERATURE = 0.1
 PULLS = (0.1, 0.03, 0.01, 0.003)  # to the start, that are tried; the strongest first
-OUT = -1e4  # a score that takes no part
 FOLDS = 3
 STEPS = 25  # of L-BFGS
 CLEARLY = 2.0  # standard errors by which a map must gain on lists that it did not learn; averages: `EVIDENT`
 Loss = Callable[[Tensor, Tensor], Tensor]  # of `(n, candidates)` scores, and weights as of `Answered`
-
-
-@dataclass(frozen=True)
-class Answered:
-    """Lists with their answers."""
-
-    rows: NDArray[np.int64]  # `(n, 1 + candidates)` positions in the pool: the query's, then the candidates'
-    weights: NDArray[np.float32]  # `(n, candidates, candidates)`, above 0 where the first beats the second
-
-    @classmethod
-    def of(cls, lists: Sequence[Rows], answers: Sequence[NDArray[np.float32]]) -> "Answered":
-        """Lay lists of up to `SHOWN` candidates out in arrays; what is lacking is the query, unranked.
-
-        A pair weighs the difference of its reciprocal ranks; what is unranked, with 0, is in no pair.
-        """
-        rows = np.array([(*rows, *[rows[0]] * (1 + SHOWN - len(rows))) for rows in lists], np.int64)
-        gains = np.stack(answers)
-        weights = (gains[:, :, None] - gains[:, None, :]).clip(0) * (gains > 0)[:, None, :]
-        return cls(rows.reshape(-1, 1 + SHOWN), weights)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def take(self, which: NDArray[np.bool_]) -> "Answered":
-        """Take some of them, by an `(n,)` mask."""
-        return Answered(self.rows[which], self.weights[which])
 
 
 @dataclass(frozen=True)
@@ -112,16 +84,6 @@ class Agreement:
 
 def _scores(vectors: NDArray[np.float32], lists: Answered) -> NDArray[np.float32]:
     return np.einsum("nd,ncd->nc", vectors[lists.rows[:, 0]], vectors[lists.rows[:, 1:]])
-
-
-def list_mle(scores: Tensor, weights: Tensor) -> Tensor:
-    """Average the negative log-likelihood of orders (ListMLE, Xia et al. 2008), over all that is ranked."""
-    ranked = weights.sum(1) + weights.sum(2) > 0
-    order = torch.where(ranked, weights.sum(2), -1).argsort(dim=1, descending=True)
-    known, falling = ranked.gather(1, order), (scores / TEMPERATURE).gather(1, order)
-    falling = torch.where(known, falling, OUT)
-    rest = falling.flip(1).logcumsumexp(1).flip(1)
-    return ((rest - falling) * known).sum() / known.sum().clamp_min(1)
 
 
 def learn(known: Known, lists: Answered, seed: int = 0, loss: Loss = list_mle) -> Learnt:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from distill.examples import Examples
 from distill.model.student import Student, embed
+from distill.ranking.answered import Answered, list_mle
 from distill.report.held_out import HeldOut
 from distill.shrinking.shrink import Shrinking, match_widths
 from distill.training.checkpoint import Checkpoint, Progress
@@ -24,6 +25,7 @@ from distill.training.views import center_crop, random_view
 from index.progress import StoppedError, progress, tell
 from index.vectors import scale_to_unit
 
+LISTS = 4  # of a teacher that only ranks, that are learnt from in each step
 CHECKS = 10  # of the agreement with the teacher, evenly over the steps
 
 
@@ -59,13 +61,23 @@ class Learner:
         """The network as it would be kept now."""
         return self.averaged.module if self.averaged.n_averaged > 0 else self.student
 
-    def learn(self, images: Tensor, targets: Tensor, side: int, bank: Bank) -> float:
-        """Take one step on views of a batch, and return the loss."""
+    def learn(
+        self, images: Tensor, targets: Tensor, side: int, bank: Bank, orders: Tensor | None = None
+    ) -> float:
+        """Take one step on views of a batch, and return the loss.
+
+        `orders` are weights as of `Answered` of some lists, whose photos follow those of the n targets.
+        """
         self.model.train()
         recipe = self.recipe
         views = random_view(self.fabric.to_device(images), side, recipe.shown, recipe.turn, recipe.flip)
         vectors = embed_shared(self.model, views, self.fabric)
-        loss = joint_loss(vectors, self.fabric.to_device(targets), bank, recipe)
+        count = len(targets)
+        loss = joint_loss(vectors[:count], self.fabric.to_device(targets), bank, recipe)
+        if orders is not None:
+            shown = vectors[count:].unflatten(0, (len(orders), -1))
+            scores = torch.einsum("nd,ncd->nc", shown[:, 0], shown[:, 1:])
+            loss = loss + recipe.lists * list_mle(scores, self.fabric.to_device(orders))
         self.fabric.backward(loss)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -106,6 +118,7 @@ def train_student(
         match_widths(student, images[:2], state["parts"]["student"])
     learner = Learner(student, recipe, fabric)
     batches = _passes(len(images), recipe.batch, recipe.steps)
+    lists = _of_lists(examples.lists, recipe.steps) if examples.lists else None
     bank = Bank(fabric.to_device(targets[: examples.answered]))
     done = checkpoint.restore(state, learner.parts) if checkpoint and state else Progress()
 
@@ -126,7 +139,9 @@ def train_student(
             if step % check_every == 0:
                 note()
             rows = batches[step]
-            done.losses.append(learner.learn(images[rows], targets[rows], side, bank))
+            more, orders = lists[step] if lists else (rows[:0], None)
+            shown = images[torch.cat([rows, more])]
+            done.losses.append(learner.learn(shown, targets[rows], side, bank, orders))
             squares = center_crop(images, side)
             if shrinking and shrinking.cut(student, squares, targets, step + 1, recipe.steps):
                 learner.go_on()
@@ -188,6 +203,12 @@ def _passes(count: int, size: int, steps: int) -> list[Tensor]:
     needed = steps * size
     rows = torch.cat([torch.randperm(count) for _ in range(-(-needed // count))])[:needed]
     return list(rows.split(size))
+
+
+def _of_lists(lists: Answered, steps: int) -> list[tuple[Tensor, Tensor]]:
+    """Draw `LISTS` lists for each step: the places of their photos, and what their orders weigh."""
+    rows, weights = torch.from_numpy(lists.rows), torch.from_numpy(lists.weights)
+    return [(rows[some].flatten(), weights[some]) for some in _passes(len(lists), LISTS, steps)]
 
 
 def _make_optimizer(student: Student, recipe: Recipe) -> torch.optim.AdamW:

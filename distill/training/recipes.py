@@ -45,6 +45,7 @@ class Recipe:
     losses: Mapping[str, float] = field(default_factory=lambda: {"regression": 1.0})
     # Weight of each loss on the joint set: the images and their interpolations
     joint_losses: Mapping[str, float] = field(default_factory=lambda: {"gram": 1.0})
+    lists: float = 0.1  # weight of ListMLE on the lists of a teacher that only ranks
     mixing: Mixing = field(default_factory=Mixing)  # the interpolated rows of the joint set
     others: bool = True  # whether images without an answer are learnt from, where they probably belong
     # The teacher's share in where images belong, as in `place`; None chooses it by the answers
@@ -88,6 +89,7 @@ RECIPES: dict[str, Recipe] = {
     # The default without some of its parts, or with another.
     "no-interpolation": Recipe(mixing=Mixing(0)),
     "no-relations": Recipe(joint_losses={}),
+    "no-lists": Recipe(lists=0.0),
     "no-free-network": Recipe(trust=1.0),
     "no-neighbours": Recipe(neighbours=False),
     "answered-only": _ANSWERED,

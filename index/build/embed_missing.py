@@ -13,6 +13,7 @@ from index.build.embed import Embedded, embed_files
 from index.build.journal import Journal
 from index.build.ray import RayCluster
 from index.embedders.base import Embedder, embed_checked
+from index.embedders.vectors_file import VectorsEmbedder
 from index.errors import BudgetError, RetrievalError, UnansweredError
 from index.images.file import ImageFile
 from index.io import content_digest
@@ -44,11 +45,13 @@ def embed_missing(
         say(f"{missing} of {count(len(files), 'image')} new or changed, or not reached.")
     paid = teacher if isinstance(teacher, BudgetedTeacher) else None
     free = {name: model for name, model in models.items() if model is not paid}
+    by_name = any(isinstance(model, VectorsEmbedder) for model in models.values())
     with progress(missing, "index") as bar:
         # A second round is for copies of an image that could not be embedded, or that changed meanwhile.
         done, broken = -1, dict[str, str]()
         while done:
-            underway = _Underway(journal, bar, broken)
+            # What lacks a vector by its name may be a copy of what has one.
+            underway = _Underway(journal, bar, {} if by_name else broken)
             if cluster:
                 unread = (files[place] for place, _, _ in journal.missing())
                 parts = cluster(unread, journal.count_missing(), models, journal.folder, journal.lists)

@@ -33,6 +33,19 @@ class Calls:
     replaceable: bool = False  # whether to ask again first, for there may be another model under its key
 
 
+@dataclass(frozen=True)
+class RankedList:
+    """What a ranker answered about one list, by content digests."""
+
+    query: str
+    candidates: Sequence[str]
+    ranks: Sequence[int]  # of the candidates, from 1; 0 is unranked
+
+    def __post_init__(self) -> None:
+        if len(self.candidates) != len(self.ranks):
+            raise ValueError(f"{len(self.ranks)} ranks of {len(self.candidates)} candidates")
+
+
 class Embedder(ABC):
     """Maps images to vectors."""
 
@@ -40,6 +53,7 @@ class Embedder(ABC):
     unit = "image"  # what it is asked about, for messages
     remarks = ""  # to say at the end of a command, such as what was assumed
     ranker: Mapping[str, Any] = MappingProxyType({})  # `Ranker.facts`, if it learnt from the orders of one
+    ranked: Sequence[RankedList] = ()  # that it learnt from
     megabytes: float | None = None  # of its files, where that is known
     key: str  # identity: two embedders with one key give the same vectors
     name: str  # what to call it in messages

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 from platformdirs import user_cache_path
 
-from index.embedders.base import Calls, Embedder, find_fault, unit_rows
+from index.embedders.base import Calls, Embedder, RankedList, find_fault, unit_rows
 from index.embedders.options import EmbedderOptions
 from index.errors import ImageError, UsageError, in_line
 from index.images.decode import Photo
@@ -26,7 +26,8 @@ from index.images.file import ImageFile, digest_pool, plain_path
 from index.io import atomic_write, content_digest, open_npz
 from index.progress import count, printable, say
 
-REMARKS, RANKER = "retrieval.remarks", "retrieval.ranker"  # as of `Embedder`, in a file; the ranker as JSON
+# As of `Embedder`, in a file; the ranker and its lists as JSON
+REMARKS, RANKER, LISTS = NOTES = ("retrieval.remarks", "retrieval.ranker", "retrieval.lists")
 LAYOUT = "`ids` of n texts and `vectors` of n rows, in an .npz file as arrays, in a .parquet file as columns"
 DIGEST = re.compile("[0-9a-f]{32}")
 NAMED = 3  # of the images that are lacking
@@ -52,6 +53,7 @@ class VectorsEmbedder(Embedder):
             with np.errstate(over="ignore"):  # becomes infinite, and is refused as that
                 ids, vectors, notes = (_read_npz if path.suffix == ".npz" else _read_parquet)(path)
             self.remarks, self.ranker = printable(notes.get(REMARKS, "")), json.loads(notes.get(RANKER, "{}"))
+            self.ranked = [RankedList(*one) for one in json.loads(notes.get(LISTS, "[]"))]
         except Exception as error:  # pyarrow raises several kinds
             why = in_line(error, named=False).rstrip(".")
             what = f"{path} is damaged, or no file of vectors, which has {LAYOUT}: {why}"
@@ -153,7 +155,7 @@ def write_vectors(
 ) -> None:
     """Write n ids and `(n, dim)` float32 at a time to a file of vectors, beside its place first.
 
-    A path ends in .npz or in .parquet, which is written in bounded memory. Notes are `REMARKS` and `RANKER`.
+    A path ends in .npz or in .parquet, which is written in bounded memory. Notes are of `NOTES`.
 
     Raises:
         UsageError: The ending is another, or the folder does not exist.
@@ -191,7 +193,7 @@ def _read_npz(path: Path) -> tuple[list[str], NDArray[np.float32], dict[str, str
     with open_npz(path) as arrays:
         if not {"ids", "vectors"} <= set(arrays.files):
             raise ValueError(f"it has {', '.join(arrays.files) or 'no arrays'}")
-        notes = {name: str(arrays[name]) for name in (REMARKS, RANKER) if name in arrays.files}
+        notes = {name: str(arrays[name]) for name in NOTES if name in arrays.files}
         vectors = arrays["vectors"]
         try:
             ids = arrays["ids"].astype(str).tolist()

@@ -183,16 +183,23 @@ def _list_address(address: str, is_new: IsNew, left: LeftOut) -> Iterator[Stretc
         return
     file = file_of(Remote(address), address, below=False)
     # `file:` and what else is no address of ours is refused there: a list from elsewhere names no file here.
-    leads = cache(lambda host: leads_inward(urlsplit(address).hostname or "", host))
+    leads = cache(lambda host: leads_inward(_host(address), host))
 
     def named() -> Iterator[tuple[str, str]]:
         for name in _read_list(file):
             both_web = all(each.startswith(("http://", "https://")) for each in (address, name))
-            if both_web and leads(urlsplit(name).hostname or ""):
+            if both_web and leads(_host(name)):
                 raise UsageError(f"{address} names {name}, which lies in a private network, as it does not.")
             yield name, name if "://" in name else f"{beside}/{name}"
 
     yield from list_addresses(named(), is_new, True, left)
+
+
+def _host(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:  # which is refused where it is looked up
+        return ""
 
 
 def _read_list(file: ImageFile) -> list[str]:

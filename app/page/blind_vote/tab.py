@@ -9,7 +9,7 @@ from app.page.blind_vote.logic import BlindTest
 from app.page.blind_vote.views import HTML, render_reveal, render_round, render_tally
 from app.page.blind_vote.votes import Pair, default_votes
 from app.page.views import SEEN, add_empty_tab, add_html, render_error, render_note
-from index.errors import needs
+from index.errors import RetrievalError, needs
 from index.search import Searcher
 
 with needs("demo"):
@@ -17,6 +17,10 @@ with needs("demo"):
 
 NO_DIFFERENCE = "For all photos that were tried, these two find the same."
 ROUND_GONE = "This round is gone: the server was started again, or too long has passed."
+
+
+def _why(what: str, error: Exception) -> str:
+    return f"{what}: {error.strerror}." if isinstance(error, OSError) else str(error)
 
 
 def build_blind_tab(searcher: Searcher) -> None:
@@ -31,8 +35,8 @@ def build_blind_tab(searcher: Searcher) -> None:
         pair = pair_of(asked)
         try:
             dealt, standing = blind_test.deal(pair), render_tally(blind_test.count(pair))
-        except OSError as error:
-            return {"stage": render_error(f"The votes cannot be read: {error.strerror}.")}
+        except (OSError, RetrievalError) as error:
+            return {"stage": render_error(_why("The votes cannot be read", error))}
         if dealt is None:
             return {"stage": render_note(NO_DIFFERENCE), "standing": standing}
         return {"round": dealt.key, "stage": render_round(dealt), "standing": standing}
@@ -44,8 +48,8 @@ def build_blind_tab(searcher: Searcher) -> None:
             return fresh | {"stage": render_note(ROUND_GONE) + fresh["stage"]}
         try:
             cast = blind_test.vote(dealt, str(asked.get("choice")))
-        except OSError as error:
-            return {"stage": render_error(f"The vote could not be kept: {error.strerror}.")}
+        except (OSError, ValueError) as error:
+            return {"stage": render_error(_why("The vote could not be kept", error))}
         standing = render_tally(blind_test.count(pair_of(asked)))
         return {"stage": render_reveal(dealt, cast, searcher.index), "standing": standing}
 

@@ -7,7 +7,7 @@ from app.page.background import Background, Progress, lower_priority
 from app.page.disagreements.logic import DEPTH, Agreements, find_disagreements
 from app.page.disagreements.views import HTML, render_disagreements
 from app.page.views import SEEN, add_empty_tab, add_html, render_error
-from index.errors import needs
+from index.errors import RetrievalError, needs
 from index.search import Searcher
 
 with needs("demo"):
@@ -33,9 +33,12 @@ def build_disagreements_tab(searcher: Searcher) -> None:
             return {"html": render_error(work.error)}
         try:
             prefix, most, page = str(asked["prefix"]).strip(), float(asked["most"]) / 100, int(asked["page"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return {"html": render_error("This cannot be read. Open the page again.")}
-        return {"html": render_disagreements(searcher, work.result, prefix, most, page)}
+        try:
+            return {"html": render_disagreements(searcher, work.result, prefix, most, page)}
+        except RetrievalError as reason:
+            return {"html": render_error(str(reason))}
 
     with gr.Tab("Disagreements", id="disagreements"):
         if "teacher" not in searcher.stored_modes:

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import UnidentifiedImageError
 
 from app.page.search.query import Query, SearchRequest, View
+from app.server.api import as_sentence
 from app.server.metrics import STAGES
 from index.errors import ImageError, RetrievalError
 from index.evaluation.metrics import overlap_at_k, rank_biased_overlap
@@ -66,7 +67,7 @@ def search_column(searcher: Searcher, query: Query, mode: str, request: SearchRe
         try:
             return SearchColumn(mode, searcher.find_text(query.text, mode, request.k, wanted))
         except RetrievalError as reason:
-            return SearchColumn(mode, None, missing=str(reason))
+            return SearchColumn(mode, None, missing=as_sentence(reason))
     start = perf_counter()
     try:
         photo = query.photo(searcher.decode_side(mode))
@@ -81,7 +82,7 @@ def search_column(searcher: Searcher, query: Query, mode: str, request: SearchRe
         examples = Examples(request.like, request.unlike)
         found = searcher.find([photo], mode, request.k + len(own), wanted, examples)
     except RetrievalError as reason:  # a budget is spent, an endpoint cannot be reached
-        return SearchColumn(mode, None, missing=str(reason))
+        return SearchColumn(mode, None, missing=as_sentence(reason))
     return SearchColumn(mode, replace(found, results=_without(found.results, own, request.k)), decoded)
 
 

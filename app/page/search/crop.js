@@ -103,7 +103,7 @@ function makeCropper(root, changed) {
     turn = (turn + by + 4) % 4;
     const [left, top, right, bottom] = area;
     area = by > 0 ? [1 - bottom, left, 1 - top, right] : [top, 1 - right, bottom, 1 - left];
-    draw();
+    if (picture) draw();  // or it is drawn when it comes
     place();
     changed(false);
   }

@@ -21,6 +21,7 @@ Box = tuple[float, ...]
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 SMALLEST_BOX = 0.02  # of width and height that a box may have
 MAX_RESULTS = 200  # results that one search may ask for
+MOST_EXAMPLES = 100  # to find more or less of
 TURNS = (None, Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_90)
 
 
@@ -78,6 +79,8 @@ def read_request(asked: Mapping[str, Any], searcher: Searcher) -> SearchRequest:
         )
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError("This search cannot be read. Open the page again.") from error
+    if len(request.like) + len(request.unlike) > MOST_EXAMPLES:
+        raise UsageError(f"More than {MOST_EXAMPLES} examples. Take some off.")
     for each in (*request.like, *request.unlike, *([] if item is None else [item])):
         require_item(searcher.index, each)
     unknown = [mode for mode in request.modes if mode not in searcher.modes]

@@ -80,7 +80,11 @@ def test_a_foreign_name_that_points_here_gets_nothing_unless_it_knows_the_passwo
 def test_another_sites_page_can_change_nothing():
     for site, status in (("cross-site", 403), ("same-origin", 200), ("same-site", 200), ("none", 200)):
         assert client(Rules()).post("/", headers={"Sec-Fetch-Site": site}).status_code == status
-    assert client(Rules()).get("/", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
+    other = {"Sec-Fetch-Site": "cross-site"}
+    assert client(Rules()).get("/", headers=other).status_code == 200
+    assert client(Rules()).get("/search?id=0", headers=other).status_code == 403  # which may cost money
+    named = Rules(origins=("https://shop.example",))
+    assert client(named).get("/search?id=0", headers=other | {"Origin": named.origins[0]}).status_code != 403
 
 
 @pytest.mark.parametrize(

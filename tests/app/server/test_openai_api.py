@@ -81,6 +81,20 @@ def test_openai_own_client(url, student, folder, encoding):
             client.embeddings.create(model="student", input=[urls[0], "https://example.org/a.png"])
 
 
+def test_of_many_photos_one_is_decoded_at_a_time(searcher, monkeypatch):
+    alive: list[weakref.ref] = []
+
+    def watch(data, name, side):
+        assert not any(each() for each in alive)
+        photo = decode(data, name, side)
+        alive.append(weakref.ref(photo.image))
+        return photo
+
+    monkeypatch.setattr(openai_api, "decode", watch)
+    answer = openai_api._answer(SharedSearcher(searcher), [png(i) for i in range(4)], "float")
+    assert len(answer["data"]) == len(alive) == 4
+
+
 @pytest.mark.parametrize(
     ("request_", "status", "reason"),
     [
@@ -102,6 +116,7 @@ def test_openai_own_client(url, student, folder, encoding):
         ({"json": {"input": ["aGVsbG8="], "dimensions": 0}}, 400, "dimensions must be 8"),
         ({"files": {"images": b"x"}, "data": {"dimensions": "16"}}, 400, "dimensions must be 8"),
         ({"files": {"others": b"x"}}, 400, "between 1 and 256"),
+        ({"files": [("images", b"x")] * 257}, 400, "Too many files"),
     ],
 )
 def test_requests_that_cannot_be_answered(url, request_, status, reason):

@@ -60,7 +60,8 @@ def test_what_it_refuses(http):
         ({"text": "x" * (LONGEST + 1)}, 422, "at most 1000 characters"),
         ({"text": " "}, 400, "1 to 1000 printable characters"),
         ({"text": "a\u0007b"}, 400, "1 to 1000 printable characters"),
-        ({"text": "red", "mode": "asymmetric"}, 400, "cannot be searched in mode 'asymmetric'"),
+        ({"text": "red", "mode": "asymmetric"}, 400, "No mode 'asymmetric' for words here, only student"),
+        ({"text": "red", "like": "0"}, 422, "like: Give it with a photo or an id"),
     ):
         answer = http.get("/search", params=params)
         assert answer.status_code == status, params

@@ -1,7 +1,7 @@
 """What is asked of a ranker, what is learnt from its orders, and the command as a whole."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +11,19 @@ from conftest import picture
 from typer.testing import CliRunner
 
 from app.cli import app
+from distill.options import Options
+from distill.pipeline import distill
 from distill.placement import average_with_neighbours
+from distill.ranking.answered import Answered, list_mle
 from distill.ranking.judge import read_photos
-from distill.ranking.learn import Agreement, Answered, Known, fit, learn, list_mle
+from distill.ranking.learn import Agreement, Known, fit, learn
 from distill.ranking.lists import draw_list, plan_lists, reverse
+from distill.training.recipes import find_recipe
+from index.embedders.base import RankedList
 from index.embedders.options import EmbedderOptions
-from index.embedders.vectors_file import RANKER, REMARKS, VectorsEmbedder, write_vectors
+from index.embedders.vectors_file import LISTS, RANKER, REMARKS, VectorsEmbedder, write_vectors
 from index.errors import RetrievalError
+from index.images.file import digest_pool
 from index.images.sources import find_images
 from index.rankers.asking import key_of
 from index.rankers.base import Pool, to_row
@@ -137,6 +143,17 @@ def test_what_is_unranked_is_not_taken_for_the_last():
     assert np.allclose(fit(Known(start, start), only_first, 0.1), start, atol=1e-5)
 
 
+def test_lists_are_laid_out_among_the_photos_that_are_there():
+    lists = [RankedList("q", ["a", "b", "c"], [2, 0, 1]), RankedList("q", ["a", "x"], [1, 2])]
+    lists += [RankedList("x", ["a", "c"], [1, 2])]
+    told = Answered.among(lists, {name: place for place, name in enumerate("abcq")})
+    assert told.rows.tolist() == [[3, 0, 2, *[3] * 8]]
+    assert np.argwhere(told.weights).tolist() == [[0, 1, 0]]  # c before a
+    assert Answered.among(lists[1:], {"a": 0, "q": 1}) is None
+    with pytest.raises(ValueError, match="1 ranks of 2 candidates"):
+        RankedList("q", ["a", "b"], [1])
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
@@ -172,10 +189,22 @@ def test_a_judge_becomes_a_file_of_vectors(photos: Path):
     assert "judge.py:judge" in made.remarks
     spec = f"{photos.parent / 'judge.py'}:judge"
     assert made.ranker == {"spec": spec, "options": asdict(EmbedderOptions())}
+    known = set(digest_pool(find_images([photos])))
+    assert len(made.ranked) == 30  # too few to measure tau on some of them
+    assert all({one.query, *one.candidates} <= known and sorted(one.ranks)[-1] == 10 for one in made.ranked)
     notes = {REMARKS: made.remarks, RANKER: json.dumps(made.ranker)}
+    notes[LISTS] = json.dumps([[one.query, one.candidates, one.ranks] for one in made.ranked])
     write_vectors(photos.parent / "judged.parquet", 1, [(["a"], np.ones((1, 1), np.float32))], notes)
     other = VectorsEmbedder(photos.parent / "judged.parquet", EmbedderOptions())
     assert (other.remarks, other.ranker) == (made.remarks, made.ranker)
+    assert other.ranked == made.ranked
+    for recipe, count in (("default", len(made.ranked)), ("no-lists", 0)):
+        options = Options(40, "test_efficientnet", "none", 32, 6, stages=3, device="cpu", steps=2)
+        options = replace(options, recipe=replace(find_recipe(recipe), batch=8))
+        with Ledger(photos.parent / f"{recipe}.sqlite", made.key) as ledger:
+            out = photos.parent / recipe
+            run = distill(find_images([photos]), made, ledger, out, options).run
+        assert 0.5 * count <= run["training"]["lists"] <= count
     again = judge(photos, "judge", "--dry-run", "--price", 100)
     assert "queries to make   0" in again.output
 

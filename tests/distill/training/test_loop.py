@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from distill.examples import Examples
 from distill.model.backbone import create_backbone
-from distill.model.student import Student
+from distill.model.student import Student, embed
+from distill.ranking.answered import Answered
+from distill.ranking.learn import Agreement
 from distill.report.held_out import HeldOut, search_with_teacher
 from distill.training.checkpoint import Checkpoint, Progress
 from distill.training.device import choose_accelerator, keep_freed_memory, open_fabric
@@ -16,6 +20,7 @@ from distill.training.recipes import MANY, RECIPES, Mixing, Recipe, find_recipe,
 from distill.training.views import center_crop, random_view, stored_side
 from index.errors import UsageError
 from index.progress import StoppedError, watched
+from index.rankers.base import to_row
 
 SIDE = 32
 
@@ -60,6 +65,21 @@ def test_the_seed_decides_everything():
     assert first.losses == second.losses
     assert torch.equal(weights(one), weights(two))
     assert not torch.equal(weights(one), weights(other))
+
+
+def test_lists_of_a_ranker_are_learnt_from_beside_the_targets():
+    lot = np.random.default_rng(3)
+    rows = [tuple(lot.permutation(12)[:5].tolist()) for _ in range(6)]
+    told = Answered.of(rows, [to_row(lot.permutation(4).tolist()) for _ in rows])
+    data, taus, recipe = examples(12), [], Recipe(steps=60, batch=6, mixing=Mixing(8), flip=False)
+    for lists in (None, told):
+        torch.manual_seed(0)
+        student = Student(create_backbone("test_efficientnet", "none"), 6)
+        how = replace(recipe, lists=3.0)
+        train_student(student, replace(data, lists=lists), None, SIDE, how, open_fabric("cpu"))
+        vectors = embed(student, center_crop(torch.from_numpy(data.pixels), SIDE), open_fabric("cpu")).numpy()
+        taus.append(Agreement.of(vectors, told).tau)
+    assert taus[1] > taus[0] + 0.2
 
 
 @pytest.mark.parametrize("n", [2, 5, 7])

@@ -1,21 +1,27 @@
 import errno
 import json
 import os
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from index import io
 from index.build import embed_missing
-from index.build.pipeline import build_index
+from index.build.pipeline import build_by_name, build_index
 from index.build.rewrite import compact_index
 from index.embedders.onnx import OnnxEmbedder
+from index.embedders.options import EmbedderOptions
+from index.embedders.vectors_file import write_vectors
 from index.errors import RetrievalError, UsageError
 from index.images.file import text_to_path
 from index.stores.folder import Index
 from index.stores.maintenance import describe_index
 from index.stores.options import IndexOptions, SearchTarget
+from index.stores.writing.store import FolderStore
+from index.teachers.spec import TeacherSpec
 
 
 def test_an_index_lists_what_it_refused(folder, tmp_path, student_file):
@@ -126,3 +132,12 @@ def test_an_image_that_may_not_be_looked_at_is_not_gone(folder, tmp_path, studen
         patch.setattr(Path, "stat", refuse)
         compact_index(index.path)
     assert {item.name for item in Index(index.path).items} == names - {"4.png"}
+
+
+def test_a_copy_whose_twin_has_no_vector_by_its_name_is_kept(folder, tmp_path, student_file):
+    shutil.copyfile(folder / "0.png", folder / "twin.png")
+    names = ["twin.png", *(f"{i}.png" for i in range(1, 10)), "more/10.jpg", "more/11.jpg"]
+    write_vectors(tmp_path / "t.npz", 3, [(names, np.eye(3, dtype=np.float32)[np.arange(12) % 3])])
+    teacher = TeacherSpec(str(tmp_path / "t.npz"), EmbedderOptions(allow_missing=True))
+    made = build_by_name([folder], student_file, FolderStore(tmp_path / "idx"), teacher, "cpu").store
+    assert "twin.png" in {item.name for item in made.items}

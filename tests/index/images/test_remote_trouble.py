@@ -176,6 +176,11 @@ def test_a_public_list_names_nothing_in_a_private_network(site: Site, monkeypatc
     with pytest.raises(UsageError, match="lies in a private network"):
         find_images([f"{site.address}/list.txt"])
     assert len(find_images([f"{inside}/list.txt"])) == 1
+    site.files["/list.txt"] = b"a.png\nhttp://[abc/x.jpg\n"
+    photo, wrong = find_images([f"{site.address}/list.txt"])
+    assert photo.read()[0] == png(1)
+    with pytest.raises(ImageError):
+        wrong.read()
 
 
 def test_what_is_asked_again_is_the_same_version(pauses, monkeypatch):

@@ -82,6 +82,7 @@ def test_a_view_is_part_of_the_picture_or_refused(box: list[float], turn: int):
         {**ASKED, "box": "whole"},
         {**ASKED, "turn": 7},
         {**ASKED, "columns": 3},
+        {**ASKED, "like": [0] * 101},
         {**ASKED, "item": 5},
         {**ASKED, "item": -1},
         {**ASKED, "modes": []},
