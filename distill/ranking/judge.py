@@ -115,9 +115,10 @@ def judge(
         out, len(known.start), len(found), own, before, after, int(held.sum()),
         learnt.changed, len(lists) - len(found),
     )  # fmt: skip
-    used = [_as_note(rows, pool, answers) for rows, left in zip(found, held, strict=True) if not left]
-    notes = {REMARKS: judged.describe_teacher(ranker.name)}
-    notes |= {RANKER: json.dumps(ranker.facts), LISTS: json.dumps(used)}
+    # Lists that bore no map out would teach the student noise.
+    used = [rows for rows, left in zip(found, held, strict=True) if not left and learnt.pull is not None]
+    notes = {REMARKS: judged.describe_teacher(ranker.name), RANKER: json.dumps(ranker.facts)}
+    notes[LISTS] = json.dumps([_as_note(rows, pool, answers) for rows in used])
     write_vectors(out, known.start.shape[1], [([*pool.digests, *pool.others], learnt.vectors)], notes)
     return judged
 

