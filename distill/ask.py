@@ -50,11 +50,15 @@ class TeacherAnswers:
     queries: QueryAnswers | None = None
     # Digests of photos that the students of several budgets are measured on: none of them learns from one
     measured: Set[str] = frozenset()
+    # Digests of photos that the weights to start from have learnt: to measure on them would tell nothing
+    learnt: Set[str] = frozenset()
 
     @property
     def held(self) -> NDArray[np.bool_]:
         """Choose the answers that are not learnt from: an `(n,)` mask."""
-        return hold_out(self.digests, 0.0 if self.queries else None)
+        new = [digest for digest in self.digests if digest not in self.learnt]
+        chosen = dict(zip(new, hold_out(new, 0.0 if self.queries else None), strict=True))
+        return np.array([chosen.get(digest, False) for digest in self.digests], bool)
 
     @property
     def count(self) -> int:

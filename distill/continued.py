@@ -5,7 +5,7 @@ old kind alone has no room for what tells the new kind apart. They are turned to
 vectors, so that what was embedded before can still be compared with.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from distill.ask import TeacherAnswers, consult
+from distill.examples import hold_out
 from distill.fit import Former
 from distill.options import VARIANTS, Options, Target
 from distill.pipeline import WEIGHTS, Distilled, make_student, read_student_pool, start
@@ -76,6 +77,7 @@ def continue_student(
                 "If they have moved, name their folder beside the new photos."
             )
         answered = _consult(pool, set(pool.digests) - new, teacher, ledger, options, run)
+        answered = replace(answered, learnt=_learnt_before(place, ledger, run))
         pool.reader.forget()
         return pool, answered
 
@@ -84,6 +86,13 @@ def continue_student(
     vectors = taught.vectors[[place[pool.digests[i]] for i in rows]]
     former = Former(run["export"]["key"], np.array(rows), vectors, weights)
     return make_student(pool, answered, len(pool.files), teacher, ledger, out, options, fabric, former)
+
+
+def _learnt_before(taught: Iterable[str], ledger: Ledger, run: dict[str, Any]) -> frozenset[str]:
+    """Which of the photos that a student was taught on had an answer that it learnt, by digest."""
+    answered = sorted(ledger.known([*taught]))
+    held = hold_out(answered) if run["training"]["held_out"] else [False] * len(answered)
+    return frozenset(digest for digest, out in zip(answered, held, strict=True) if not out)
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

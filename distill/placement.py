@@ -133,23 +133,31 @@ def place(
 
 
 def average_with_neighbours(
-    rows: NDArray[np.float32], which: NDArray[np.int64] | None = None
+    rows: NDArray[np.float32], which: NDArray[np.int64] | None = None, pool: int | None = None
 ) -> NDArray[np.float32]:
     """Average each of `(n, dim)` unit rows with its nearest, itself the first, and scale to unit length.
 
-    Neighbours bear each other out where a prediction errs. Database augmentation (Arandjelović and Zisserman
-    2012), weighted by a power of the similarity (Radenović, Tolias and Chum 2019). `which` takes only some.
+    Errors of predictions even out among neighbours. Database augmentation (Arandjelović and Zisserman 2012),
+    weighted by a power of the similarity (Radenović, Tolias and Chum 2019). `which` takes only some; the
+    nearest are among the first `pool` rows, if that is given, so that what follows them changes none of them.
     """
-    some = rows if which is None else rows[which]
-    parts = [_average(some[start : start + FITTED], rows) for start in range(0, len(some), FITTED)]
-    return np.concatenate(parts) if parts else some
+    which, pool = np.arange(len(rows)) if which is None else which, len(rows) if pool is None else pool
+    found = np.empty((len(which), rows.shape[1]), np.float32)
+    for inside in (True, False):
+        places = np.flatnonzero((which < pool) == inside)
+        for start in range(0, len(places), FITTED):
+            part = places[start : start + FITTED]
+            found[part] = _average(rows[which[part]], rows[:pool], inside)
+    return found
 
 
-def _average(some: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def _average(some: NDArray[np.float32], rows: NDArray[np.float32], inside: bool) -> NDArray[np.float32]:
+    """Average rows, which may themselves be inside the others, or else join them."""
     similarity = some @ rows.T
-    nearest = rank(similarity, min(NEIGHBOURS + 1, len(rows)))
+    nearest = rank(similarity, min(NEIGHBOURS + inside, len(rows)))
     weights = np.take_along_axis(similarity, nearest, 1).clip(0) ** SHARPNESS
-    return scale_to_unit(np.einsum("nk,nkd->nd", weights, rows[nearest]))
+    total = np.einsum("nk,nkd->nd", weights, rows[nearest])
+    return scale_to_unit(total if inside else total + some)
 
 
 def _gain_by_averaging(
@@ -191,7 +199,7 @@ def _compare_shares(
 def _choose(lists: dict[float, NDArray[np.float64]], explained: float) -> float:
     """Choose the share with the best lists, where these are certain to beat the free network's."""
     best = max(SHARES, key=lambda share: lists[share].mean())
-    if _standard_errors(lists[best] - lists[0.0]) > CERTAIN:
+    if explained > 0 and _standard_errors(lists[best] - lists[0.0]) > CERTAIN:
         return best
     return DOUBTED if explained > PREDICTABLE else 0.0
 

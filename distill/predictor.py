@@ -37,7 +37,8 @@ class Predictor:
 
         The penalty is the one with the smallest leave-one-out error. The leave-one-out residual of a linear
         smoother is its residual over one minus its leverage (Allen 1974), so that every penalty costs one
-        product of matrices.
+        product of matrices. The mean that is predicted around leaves the answer out, too: of noise, an answer
+        mirrored in a mean that holds it would look like knowledge.
         """
         centre = features.mean(axis=0)
         known = features - centre
@@ -48,18 +49,20 @@ class Predictor:
         targets = answers - mean
         values, vectors = np.linalg.eigh(np.exp(-width * squared).astype(np.float64))
         values, rotated = values.clip(0), vectors.T @ targets
-        best, error, residual = 0.0, np.inf, targets
+        constant, others = vectors.sum(axis=0), max(len(known) - 1, 1)
+        best, error, residual = 0.0, np.inf, targets * (1 + 1 / others)
         for penalty in PENALTIES * values.mean():
             kept = values / (values + penalty)
             freedom = 1 - vectors**2 @ kept
             if freedom.min() < LEAST_FREEDOM:
                 continue
             found = (targets - vectors @ (kept[:, None] * rotated)) / freedom[:, None]
+            found += ((1 - vectors @ (kept * constant)) / freedom)[:, None] * targets / others
             if (found**2).sum() < error:
                 best, error, residual = penalty, float((found**2).sum()), found
         weights = vectors @ (rotated / (values + best)[:, None]) if np.isfinite(error) else 0 * targets
         total = max(float((targets**2).sum()), 1e-12)
-        left_out = (answers - residual).astype(np.float32)
+        left_out = (answers - residual + targets / others).astype(np.float32)  # around the mean of all
         return cls(known, centre, weights, mean, width, left_out, 1 - error / total)
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:

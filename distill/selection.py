@@ -92,4 +92,5 @@ def _spread(
     while len(chosen) < wanted:
         chosen.append(int(distance.argmax()))
         distance = np.minimum(distance, ((points - points[chosen[-1]]) ** 2).sum(axis=1))
+        distance[chosen] = -1  # or a copy, at distance 0, could be chosen twice
     return chosen

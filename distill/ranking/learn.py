@@ -28,13 +28,14 @@ class Known:
 
     start: NDArray[np.float32]  # `(photos, dim)` unit rows, which orders move
     features: NDArray[np.float32]  # `(photos, width)` unit rows, from which a map tells where to
+    pool: int | None = None  # how many of them, the first, are not queries; None is all
 
     @classmethod
     def of(cls, free: NDArray[np.float32], features: NDArray[np.float32], pool: int) -> "Known":
         """Project `(photos, free)` and `(photos, features)` to principal components of the first, a pool."""
         start = Projection.fit(free[:pool], min(DIM, *free[:pool].shape), WHITEN)
         wide = Projection.fit(features[:pool], min(WIDTH, *features[:pool].shape))
-        return cls(start.project(free), wide.project(features))
+        return cls(start.project(free), wide.project(features), pool)
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def learn(known: Known, lists: Answered, seed: int = 0, loss: Loss = list_mle) -
             best, most, found, averaged = pull, gain, after, after_averaged
     vectors = known.start if best is None else fit(known, lists, best, loss)
     average = _clear_gain(found, averaged, EVIDENT) > 0
-    return Learnt(average_with_neighbours(vectors) if average else vectors, best, average)
+    return Learnt(average_with_neighbours(vectors, pool=known.pool) if average else vectors, best, average)
 
 
 def _left_out(
@@ -116,7 +117,8 @@ def _left_out(
         used, places = np.unique(left.rows, return_inverse=True)
         found[rest] = agreement(vectors, left)
         averaged[rest] = agreement(
-            average_with_neighbours(vectors, used), Answered(places.reshape(left.rows.shape), left.weights)
+            average_with_neighbours(vectors, used, known.pool),
+            Answered(places.reshape(left.rows.shape), left.weights),
         )
     return found, averaged
 

@@ -65,7 +65,7 @@ def judge_asking(placement: dict[str, Any], answers: int, helped: bool = False) 
     gain, error = (100 * placement[name] for name in ("gain", "gain_error"))
     return (
         f"What asking brought: for the answered photos {free}, and {after:.0f} % with the answers of the "
-        f"others ({gain:+.1f} ± {error:.1f})."
+        f"others ({gain:+.1f}; 95 %: {gain - 1.96 * error:+.1f} to {gain + 1.96 * error:+.1f})."
         + (" That is no gain that can be told from chance." if abs(gain) < CERTAIN * error else "")
         + (" By themselves the answers make lists worse." if gain < -CERTAIN * error else "")
         + (

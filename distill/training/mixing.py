@@ -31,10 +31,11 @@ def join(student: Tensor, teacher: Tensor, mixing: Mixing) -> tuple[Tensor, Tens
 
 def _choose_pairs(teacher: Tensor, mixing: Mixing) -> tuple[Tensor, Tensor]:
     n, device = len(teacher), teacher.device
-    first = torch.randint(n, (mixing.rows,), device=device)
+    # The chances are drawn on the CPU: all devices draw the same, and a run that goes on draws on.
+    first = torch.randint(n, (mixing.rows,)).to(device)
     if mixing.pairs == "random" or n < 3:
         # A step of 1 to n - 1 further on, so that no row is mixed with itself.
-        return first, (first + torch.randint(1, max(n, 2), (mixing.rows,), device=device)) % n
+        return first, (first + torch.randint(1, max(n, 2), (mixing.rows,)).to(device)) % n
     similarity = (teacher @ teacher.T).fill_diagonal_(-torch.inf)
     nearest = similarity.topk(min(NEAREST, n - 1), dim=1).indices
-    return first, nearest[first, torch.randint(nearest.shape[1], (mixing.rows,), device=device)]
+    return first, nearest[first, torch.randint(nearest.shape[1], (mixing.rows,)).to(device)]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 ALONE, RERANKED = 0.8, 0.5  # of the teacher's top 10: enough to search alone, and enough to re-rank
 CLOSE, NEAR = 0.02, 0.05  # of mAP that may be lost: by the student alone, and re-ranked
+FEWEST, FEWEST_AMONG = 20, 50  # photos searched with, and images among them, that tell anything
 WIDEST = 5 * CLOSE  # half of an interval of mAP that can tell such a loss
 MODES = {"student": "the student's", "rerank": "re-ranked", "teacher": "the teacher's"}
 HELD_OUT = "photos held out of training"
@@ -63,19 +64,24 @@ class Verdict:
 
 
 def estimate_mean(shares: NDArray[np.float64]) -> tuple[float, tuple[float, float]]:
-    """Estimate the mean of `(n,)` shares, and its 95 % confidence interval by the normal law."""
+    """Estimate the mean of `(n,)` shares, and its 95 % confidence interval by Student's t."""
     mean, error = float(shares.mean()), half_width(shares)
     return mean, (max(mean - error, 0.0), min(mean + error, 1.0))
 
 
 def half_width(values: NDArray[np.float64]) -> float:
-    """Half of the 95 % confidence interval of the mean of `(n,)` values, by the normal law."""
-    return 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    """Half of the 95 % confidence interval of the mean of `(n,)` values, by Student's t."""
+    from scipy.special import stdtrit
+
+    n = len(values)
+    return float(stdtrit(n - 1, 0.975) * values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
 
 
 def judge_agreement(found: Estimate) -> Verdict:
     """Judge by the agreement with the teacher alone; the mean decides, its interval is told."""
     kind = "alone" if found.mean >= ALONE else "rerank" if found.mean >= RERANKED else "more"
+    if found.count < FEWEST or 0 < found.among < FEWEST_AMONG:
+        kind = "few"
     among = f" among {found.among:,} images" if found.among else ""
     who = f"{found.count:,} {found.population}"
     return Verdict(kind, f"it finds {found} of the teacher's top 10{among}, measured on {who}.")

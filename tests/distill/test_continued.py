@@ -10,8 +10,9 @@ import pytest
 from conftest import picture, write_embedder
 from safetensors.torch import load_file
 
-from distill import fit
+from distill import fit, pipeline
 from distill.continued import KEPT, _limit, bill_further, continue_by_name, keep_what_it_is
+from distill.examples import hold_out
 from distill.options import Options
 from distill.pipeline import distill_by_name
 from distill.report.report import read_run
@@ -20,6 +21,7 @@ from index.build.taught import Taught
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
 from index.images.decode import read_photo
+from index.images.file import digest_pool
 from index.images.sources import find_images
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
@@ -140,6 +142,30 @@ def test_what_cannot_be_is_refused(shelf, student, new, spec, tmp_path, student_
     (student / "taught.npz").unlink()
     with pytest.raises(UsageError, match="Distil it again"):
         continue_by_name([str(new)], student, spec, tmp_path / "m", MORE)
+
+
+@pytest.mark.parametrize("queries", [False, True])
+def test_what_the_weights_have_learnt_is_not_measured_on(shelf, new, spec, tmp_path, queries):
+    """With query photos nothing of the pool was held out the first time."""
+    snaps = (str(draw(tmp_path / "snaps", range(500, 520))),) if queries else ()
+    options = replace(MORE, budget=40, queries=snaps, **WHAT)
+    teacher = TeacherSpec(str(shelf / "teacher.onnx"), ledger=spec.ledger)
+    first = distill_by_name([shelf / "old"], teacher, tmp_path / "first", options).run
+    seen = []
+    real = pipeline.fit_student
+
+    def watch(pool, answered, *rest):
+        seen.append({digest for digest, held in zip(answered.digests, answered.held, strict=True) if held})
+        return real(pool, answered, *rest)
+
+    monkeypatch = pytest.MonkeyPatch()
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "fit_student", watch)
+        continue_by_name([str(new)], tmp_path / "first", teacher, tmp_path / "more", replace(MORE, budget=25))
+    old = sorted(digest_pool(find_images([shelf / "old"])))
+    held = hold_out(old) if first["training"]["held_out"] else np.zeros(len(old), bool)
+    learnt = {digest for digest, out in zip(old, held, strict=True) if not out}
+    assert not seen[0] & learnt
 
 
 def test_the_bill_counts_photos_to_ask_about_first(student, new, shelf, spec, tmp_path):

@@ -398,7 +398,7 @@ def test_what_asking_brought_is_told_and_a_teacher_that_teaches_nothing_is_notic
         "gain_error": 0.005,
     }
     assert "53 % of the teacher's first ten, and 56 % with the answers" in judge_asking(placement, 500)
-    assert "(+3.0 ± 0.5)" in judge_asking(placement, 500)
+    assert "(+3.0; 95 %: +2.0 to +4.0)" in judge_asking(placement, 500)
     assert judge_asking({**placement, "averaged": True}, 500).endswith("brings them nearer still.")
     assert "own ImageNet network with its helpers returns 53 %" in judge_asking(placement, 500, helped=True)
     assert "taught it nothing" in judge_asking({**placement, "trust": 0.0}, 500)

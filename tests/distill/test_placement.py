@@ -41,6 +41,15 @@ def test_noise_is_not_trusted_and_changes_no_place(pool):
     assert placed.space.fits(32, 16)
 
 
+@pytest.mark.parametrize("count", [40, 60, 80, 100])
+def test_few_answers_that_are_noise_are_not_trusted(pool, count):
+    """An answer mirrored in a mean that holds it looks like knowledge."""
+    features, free, _ = pool
+    for seed in range(10):
+        noise = unit(np.random.default_rng(seed).normal(size=(count, 32))).astype(np.float32)
+        assert place(features, free, np.arange(count), noise, 16, 0.25).trust == 0
+
+
 def test_the_share_can_be_given(pool):
     features, free, teacher = pool
     rows = np.arange(100)
@@ -102,6 +111,14 @@ def test_places_are_averaged_where_the_teachers_lists_are_of_crowds():
     assert within(placed.rows) > within(alone.rows) + 0.02
     np.testing.assert_allclose(np.linalg.norm(placed.rows, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(placed.rows, average_with_neighbours(alone.rows), atol=1e-6)
+
+
+def test_rows_behind_the_pool_are_averaged_with_it_and_change_none_of_it():
+    rows = unit(np.random.default_rng(0).normal(size=(60, 8))).astype(np.float32)
+    averaged = average_with_neighbours(rows, pool=40)
+    np.testing.assert_array_equal(averaged[:40], average_with_neighbours(rows[:40]))
+    alone = np.concatenate([rows[:40], rows[50:51]])
+    np.testing.assert_allclose(averaged[50], average_with_neighbours(alone)[40], atol=1e-6)
 
 
 def test_places_stay_where_averages_bring_nothing(pool):

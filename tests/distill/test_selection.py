@@ -75,3 +75,11 @@ def test_the_farthest_are_taken():
     features, owner = blobs([30, 20, 10, 1, 1])
     order = order_by_worth(features, np.zeros(62, bool), 5, "kcenter", 0)
     assert set(owner[order[:5]]) == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("how", SELECTIONS)
+def test_copies_are_chosen_once(how):
+    points = np.random.default_rng(0).normal(size=(80, 6)).astype(np.float32)
+    features = np.concatenate([points, points[:20]])
+    order = order_by_worth(features, np.zeros(100, bool), 90, how, 0)
+    assert sorted(order) == list(range(100))

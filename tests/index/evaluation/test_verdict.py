@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from index.evaluation.verdict import Estimate, estimate_mean, judge_agreement, judge_labels
+from index.evaluation.verdict import Estimate, estimate_mean, half_width, judge_agreement, judge_labels
 
 
 def test_an_estimate_covers_the_truth_as_often_as_it_says():
@@ -32,6 +32,13 @@ def test_agreement_decides_and_its_interval_is_told(mean: float, kind: str):
     assert verdict.kind == kind
     assert f"(95 %: {100 * mean - 4:.0f} to {100 * mean + 4:.0f})" in str(verdict)
     assert "1,234 query photos" in str(verdict)
+
+
+def test_few_photos_decide_nothing():
+    for count, among in ((2, 10), (19, 400), (100, 20)):
+        verdict = judge_agreement(Estimate(1.0, 1.0, 1.0, count, "query photos", among))
+        assert verdict.kind == "few"
+    assert half_width(np.arange(5.0)) == pytest.approx(2.776 * np.arange(5.0).std(ddof=1) / 5**0.5, rel=1e-3)
 
 
 @pytest.mark.parametrize(
