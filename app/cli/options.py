@@ -29,9 +29,9 @@ Weights = Annotated[str, option("auto, none, or a .pth or .safetensors file.")]
 Steps = Annotated[int | None, option("Training steps.", "by the number of images")]
 Seed = Annotated[int, option("Random seed.")]
 Device = Annotated[str, option("auto, cpu or cuda.")]
-Teacher = Annotated[str | None, option("The teacher, if it is no file or has moved since indexing.")]
-Ranker = Annotated[str | None, option("What orders 50 results in mode rerank: as of `judge`.", False)]
-Paid = Annotated[int, typer.Option("--budget", help="Most paid answers, ever; 0 takes stored ones alone.")]
+Teacher = Annotated[str | None, option("Teacher, if it is no file or has moved.")]
+Ranker = Annotated[str | None, option("Orders 50 results in mode rerank, as of `judge`.", False)]
+Paid = Annotated[int, typer.Option("--budget", help="Most paid answers, ever.")]
 TextTeacher = Annotated[
     str | None,
     typer.Option(

@@ -38,7 +38,7 @@ def search(
     like: Annotated[list[str] | None, option("A photo to find more of. May repeat.", False)] = None,
     unlike: Annotated[list[str] | None, option("A photo to find less of. May repeat.", False)] = None,
     prefix: Annotated[str, option("Only images with a path that starts with this.")] = "",
-    cut: Annotated[float, option("Drop results below this share of the best score.")] = 0.0,
+    cut: Annotated[float, option("Least share of the best score.")] = 0.0,
     model: Student = None,
     teacher: Teacher = None,
     ranker: Ranker = None,

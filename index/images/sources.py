@@ -188,7 +188,7 @@ def _list_address(address: str, is_new: IsNew, left: LeftOut) -> Iterator[Stretc
     def named() -> Iterator[tuple[str, str]]:
         for name in _read_list(file):
             both_web = all(each.startswith(("http://", "https://")) for each in (address, name))
-            if both_web and leads(_host(name)):
+            if both_web and (host := _host(name)) and leads(host):
                 raise UsageError(f"{address} names {name}, which lies in a private network, as it does not.")
             yield name, name if "://" in name else f"{beside}/{name}"
 

@@ -215,7 +215,7 @@ def test_the_report_shows_the_curve_the_ways_to_search_sizes_health_and_training
     assert "broken.jpg" in page.locator("#report section:nth-child(5) details").inner_text()
     verdict = page.locator("#report section:nth-child(1)").inner_text()
     assert verdict.startswith(
-        "Verdict\n\nUse the student with re-ranking: it finds 70 % (95 %: 18 to 100) of the teacher's top 10"
+        "Verdict\n\nToo few queries to tell: it finds 70 % (95 %: 18 to 100) of the teacher's top 10"
     )
     assert "photos of the gallery, which training may have seen" in verdict
     for table in page.locator("#report section:nth-child(1) .wide").all():

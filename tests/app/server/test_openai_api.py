@@ -144,10 +144,10 @@ def test_it_waits_for_its_turn_like_every_search(url, searcher, folder, monkeypa
 
 
 def test_a_model_that_fails_is_said_in_openais_form(url, searcher, folder, monkeypatch):
-    def fail(photos):
+    def fail(inputs, names):
         raise RetrievalError("It broke.")
 
-    monkeypatch.setattr(searcher, "embed", fail)
+    monkeypatch.setattr(searcher, "embed_inputs", fail)
     picture = base64.b64encode((folder / "0.png").read_bytes()).decode()
     answer = httpx.post(url, json={"input": picture})
     assert (answer.status_code, answer.json()["error"]["message"]) == (502, "It broke.")
