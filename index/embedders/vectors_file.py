@@ -225,7 +225,7 @@ def _read_parquet(path: Path) -> tuple[list[str], NDArray[np.float32], dict[str,
     ids = table["ids"].cast(pa.string()).filter(present)
     values = column.filter(present).flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     known = table.schema.metadata or {}
-    notes = {name: known[name.encode()].decode() for name in (REMARKS, RANKER) if name.encode() in known}
+    notes = {name: known[name.encode()].decode() for name in NOTES if name.encode() in known}
     return ids.to_pylist(), values.reshape(len(ids), -1), notes
 
 
