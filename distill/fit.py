@@ -18,10 +18,10 @@ from distill.examples import Examples, gather
 from distill.model.backbone import Backbone, create_backbone
 from distill.model.student import Student
 from distill.options import FEWEST, Options
-from distill.placement import Placement, place
 from distill.pool import Pool
 from distill.report.held_out import POOL_PHOTOS, QUERY_PHOTOS, HeldOut, search_with_teacher
 from distill.shrinking.shrink import Shrinking, match_widths
+from distill.targets.placement import Placement, place
 from distill.training.checkpoint import Checkpoint, Progress
 from distill.training.loop import agreement_before, train_student
 from distill.training.recipes import Recipe, steps_for

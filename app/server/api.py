@@ -189,7 +189,7 @@ def build_api(searcher: SharedSearcher, label: Label = lambda item: {}) -> APIRo
     ) -> Response:
         """Search with an image of the index by its id, or by words."""
         if text is not None and id is None:
-            _require_none(like, unlike)
+            _refuse_examples(like, unlike)
             words = SearchOptions(mode, count, where)
             lane = TEXT if searcher.text else "student"
             return await run(lane, lambda: search_text(searcher, text, words).write(format, label))
@@ -342,7 +342,7 @@ def status_of(reason: RetrievalError) -> int:
     return 400 if isinstance(reason, ImageError | UsageError) else 502
 
 
-def _require_none(like: str, unlike: str) -> None:
+def _refuse_examples(like: str, unlike: str) -> None:
     """Refuse examples of a search by words."""
     if like or unlike:
         raise HTTPException(422, "like: Give it with a photo or an id, not with words.")

@@ -62,7 +62,8 @@ def build_tools(searcher: SharedSearcher, most_bytes: int, root: str = "") -> Fa
         try:
             api.require_mode(searcher, mode)
             # In no lane: a slow link holds up no search.
-            data = await run_sync(_read, image, limiter=fetches if link else None)
+            read = fetch_image if link else read_input
+            data = await run_sync(_take, read, image, limiter=fetches if link else None)
         except RetrievalError as reason:
             raise ToolError(api.as_sentence(reason)) from reason
         wanted = api.SearchOptions(mode, k)
@@ -84,10 +85,10 @@ def build_tools(searcher: SharedSearcher, most_bytes: int, root: str = "") -> Fa
     return server
 
 
-def _read(image: str) -> bytes:
-    """Fetch an image, or take it out of a data URL."""
+def _take(read: Callable[[str], bytes], image: str) -> bytes:
+    """Fetch an image, or read it out of a data URL; what it is not is said in one line."""
     try:
-        return fetch_image(image) if image.startswith(("http://", "https://")) else read_input(image)
+        return read(image)
     except ValueError as reason:
         raise UsageError(f"The image {reason}.") from reason
 

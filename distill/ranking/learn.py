@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from distill.placement import EVIDENT, average_with_neighbours
 from distill.ranking.answered import Answered, list_mle
+from distill.targets.placement import EVIDENT, average_with_neighbours
 from index.embedders.teacher_space import Projection
 
 DIM, WHITEN = 256, 0.25  # of the start: principal components of the free network

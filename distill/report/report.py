@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from distill.placement import CERTAIN
 from distill.report.held_out import HeldOut
+from distill.targets.placement import CERTAIN
 from index.errors import UsageError
 from index.evaluation.charts import draw_line, linear_axis, log_axis
 from index.evaluation.verdict import Estimate, Verdict, judge_agreement

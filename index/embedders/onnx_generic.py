@@ -96,12 +96,11 @@ class ForeignEmbedder(OnnxModel):
     def prepare(self, photo: Photo) -> NDArray[np.uint8]:
         """Make `(height, width, 3)` uint8: the image squashed, the middle of it, or all of it with bars."""
         image, size = photo.image, (self._width, self._height)
-        bicubic = Image.Resampling.BICUBIC
         if self._resize == "letterbox":
             return np.asarray(pad(image, size, GREY))
         if self._resize == "squash":
-            return np.asarray(image.resize(size, bicubic))
-        return np.asarray(ImageOps.fit(image, size, bicubic))
+            return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+        return np.asarray(ImageOps.fit(image, size, Image.Resampling.BICUBIC))
 
     def embed(self, batch: Sequence[Any]) -> NDArray[np.float32]:
         """Map n `(height, width, 3)` uint8 arrays to `(n, dim)` float32 unit rows, as `unit_rows`."""

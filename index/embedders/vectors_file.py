@@ -26,8 +26,7 @@ from index.images.file import ImageFile, digest_pool, plain_path
 from index.io import atomic_write, content_digest, open_npz
 from index.progress import count, printable, say
 
-# As of `Embedder`, in a file; the ranker and its lists as JSON
-REMARKS, RANKER, LISTS = NOTES = ("retrieval.remarks", "retrieval.ranker", "retrieval.lists")
+REMARKS, RANKER, LISTS = NOTES = ("retrieval.remarks", "retrieval.ranker", "retrieval.lists")  # in a file
 LAYOUT = "`ids` of n texts and `vectors` of n rows, in an .npz file as arrays, in a .parquet file as columns"
 DIGEST = re.compile("[0-9a-f]{32}")
 NAMED = 3  # of the images that are lacking

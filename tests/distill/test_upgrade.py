@@ -9,7 +9,7 @@ from conftest import picture, write_embedder
 
 from distill.fit import Former
 from distill.options import Options
-from distill.placement import place
+from distill.targets.placement import place
 from distill.training.recipes import Recipe
 from distill.upgrade import upgrade_by_name
 from index.build.pipeline import build_by_name

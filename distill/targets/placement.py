@@ -3,8 +3,9 @@
 An image's place joins two views of it: what the teacher answered, or would by the predictor, and what the
 free network, the student's own ImageNet backbone at its own size, says at no query. `trust` is the teacher's
 share. It is chosen on the answered images alone: each is searched with among the others as if none of them
-had an answer, and the share with lists most like the teacher's wins. Where it wins by no more than
-chance, the share is a half if the answers can be predicted at all, and nothing if not.
+had an answer, and the share with lists most like the teacher's wins, if it wins by more than chance and
+answers can be predicted at all. Else the share is a half if they are predicted well enough, and nothing if
+not.
 
 In the end each place is averaged with those of its nearest neighbours, where that evidently makes the lists
 of answered images more like the teacher's.
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.predictor import Predictor
+from distill.targets.predictor import Predictor
 from index.embedders.teacher_space import TeacherSpace
 from index.evaluation.metrics import overlap_at_k, rank, rank_others
 from index.evaluation.rankings import DEPTH

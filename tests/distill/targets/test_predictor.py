@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from distill.predictor import Predictor
+from distill.targets.predictor import Predictor
 
 
 def test_a_linear_teacher_is_predicted(unit_rows):
@@ -15,7 +15,7 @@ def test_a_linear_teacher_is_predicted(unit_rows):
 
 def test_what_is_left_out_is_what_a_fit_without_it_predicts(unit_rows, monkeypatch):
     features, answers = unit_rows(40, 8), unit_rows(40, 5)
-    monkeypatch.setattr("distill.predictor.PENALTIES", np.array([0.5]))
+    monkeypatch.setattr("distill.targets.predictor.PENALTIES", np.array([0.5]))
     whole = Predictor.fit(features, answers)
     centred = features - whole.centre
     squared = ((centred[:, None] - centred[None]) ** 2).sum(axis=2)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from distill.placement import SHARES, average_with_neighbours, place
+from distill.targets.placement import SHARES, average_with_neighbours, place
 
 
 def unit(rows):
@@ -76,7 +76,7 @@ def test_two_answers_are_enough(pool):
 
 def test_of_many_answers_a_part_predicts_and_all_are_followed(pool, monkeypatch):
     features, free, teacher = pool
-    monkeypatch.setattr("distill.placement.FITTED", 100)
+    monkeypatch.setattr("distill.targets.placement.FITTED", 100)
     rows = np.arange(250)
     placed = place(features, free, rows, teacher[rows], 16, 0.0, 1.0)
     assert len(placed.free) == len(placed.asked) == 84  # every third
