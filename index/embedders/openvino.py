@@ -29,9 +29,9 @@ class OpenVinoSession:
         with needs("openvino"):
             import openvino
 
-        self._core = openvino.Core()
+        openvino.Tensor(np.zeros(1, np.float32))  # or the first arrays, in two threads, wait for each other
+        self._core, self._thread = openvino.Core(), local()
         self._model = self._core.read_model(model)
-        self._thread = local()
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Map named inputs to the outputs that are named."""
