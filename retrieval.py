@@ -184,7 +184,7 @@ def distill(
     *,
     teacher: Model | Teacher,
     out: AnyPath,
-    budget: int | Sequence[int] = 500,
+    budget: int | Sequence[int] | None = None,
     recipe: str = "default",
     progress: bool = True,
     **options: Any,
@@ -195,7 +195,8 @@ def distill(
         images: Folders, image files, lists or tar shards.
         teacher: What to learn from.
         out: The student folder to write.
-        budget: How many images the teacher may ever be asked about; several train a student each.
+        budget: How many images the teacher may ever be asked about; several train a student each. None takes
+            that of a `Teacher`, or 500.
         recipe: How to train.
         progress: Whether to show bars.
         options: Fields of `distill.options.Options`, as `size` or `target="1.5 ms"` ("0.7M", "40 mflops"), of
@@ -212,17 +213,22 @@ def distill(
     from distill.training.recipes import find_recipe
     from index.progress import bars, say
 
-    budgets = sorted({budget} if isinstance(budget, int) else set(budget))
+    spec = _spec(teacher)
+    asked = spec.budget or Options.budget if budget is None else budget
+    budgets = [asked] if isinstance(asked, int) else sorted(asked)
+    if 0 < spec.budget < budgets[-1]:
+        raise UsageError(f"--budget {budgets[-1]} is above the teacher's own, {spec.budget}. Give one.")
     wanted = options.pop("target", None) or ()
     each = wanted if isinstance(wanted, list | tuple) else [wanted]
     targets = [one if isinstance(one, Target) else Target.read(str(one)) for one in each]
     if (helpers := options.get("helpers")) is not None:
-        specs = [Teacher(one).spec for one in (helpers if isinstance(helpers, list | tuple) else [helpers])]
-        options["helpers"] = tuple(spec.opened or spec.spec or "" for spec in specs)
+        several = helpers if isinstance(helpers, list | tuple) else [helpers]
+        opened = [Teacher(one).spec for one in several]
+        options["helpers"] = tuple(one.opened or one.spec or "" for one in opened)
     chosen = call(Options, budget=budgets[-1], recipe=find_recipe(recipe), **options)
     names = cast("tuple[str, ...]", images)  # as `in_python` has read them
     with bars(progress):
-        made = distill_by_name(names, _spec(teacher), Path(out), chosen, budgets, targets)
+        made = distill_by_name(names, spec, Path(out), chosen, budgets, targets)
     for line in made.summary.splitlines():
         say(line)
     return Path(out) / STUDENT

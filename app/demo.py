@@ -70,7 +70,8 @@ def make_demo(images: Path | None, out: Path, teacher_folder: Path | None = None
     student = OnnxEmbedder(out / "student" / "student.onnx")
 
     _say("[4/4] the index: every image embedded by both")
-    space = TeacherSpace.load(out / "student" / TEACHER_SPACE)
+    beside = out / "student" / TEACHER_SPACE
+    space = TeacherSpace.load(beside) if beside.is_file() else None
     index = build_index(sources, student, out / "index", teacher, space)
     rows = _measure(Searcher(index, student, teacher), files, None if images else photos)
     print(format_table(rows))

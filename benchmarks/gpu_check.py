@@ -72,7 +72,8 @@ def check(out: Path) -> dict[str, object]:
     assert run["training"]["device"].startswith("cuda")
 
     student = OnnxEmbedder(out / "student" / "student.onnx", "cuda")
-    space = TeacherSpace.load(out / "student" / TEACHER_SPACE)
+    beside = out / "student" / TEACHER_SPACE
+    space = TeacherSpace.load(beside) if beside.is_file() else None
     start = perf_counter()
     index = build_index(sources, student, out / "index", teacher, space)
     seconds = perf_counter() - start

@@ -57,7 +57,8 @@ class TeacherAnswers:
     def held(self) -> NDArray[np.bool_]:
         """Choose the answers that are not learnt from: an `(n,)` mask."""
         new = [digest for digest in self.digests if digest not in self.learnt]
-        chosen = dict(zip(new, hold_out(new, 0.0 if self.queries else None), strict=True))
+        held = hold_out(new, 0.0 if self.queries else None, beside=len(self.digests) - len(new))
+        chosen = dict(zip(new, held, strict=True))
         return np.array([chosen.get(digest, False) for digest in self.digests], bool)
 
     @property
@@ -93,9 +94,10 @@ def consult(
     known = ledger.known(pool.digests)
     free = np.array([digest in known or digest in pool.also for digest in pool.digests], bool)
     old = np.array([digest in replayed for digest in pool.digests], bool)
-    among, told = np.flatnonzero(~old), np.flatnonzero(old & free)
+    among = np.flatnonzero(~old)
+    told = [i for i in np.flatnonzero(old).tolist() if pool.digests[i] in known]
     worth = among[order_by_worth(pool.features[among], free[among], wanted, options.select, options.seed)]
-    order, wanted = [*told.tolist(), *worth.tolist()], len(told) + wanted
+    order, wanted = [*told, *worth.tolist()], len(told) + wanted
     answered = ask_teacher(pool.files, pool.digests, order, teacher, ledger, limit, wanted, pool.reader)
     if np.ptp(answered.vectors, axis=0).max() < SAME:
         raise RetrievalError(

@@ -36,6 +36,7 @@ from index.teachers.cost import Bill, make_bill
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
 
+UNSAID = EmbedderOptions()
 KEPT = ("student", "weights", "size", "dim", "stages")  # options that make a student what it is
 
 
@@ -53,6 +54,8 @@ def continue_student(
     """
     run, taught = read_run(student), Taught.load(student / TAUGHT)
     if teacher.key != run["teacher"]["key"]:
+        if teacher.name == run["teacher"]["name"]:
+            raise UsageError(f"{teacher.name} has changed since it taught {student}. Give it as it was then.")
         raise UsageError(f"{student} was taught by {run['teacher']['name']}, not by {teacher.name}.")
     weights = _read_weights(student / WEIGHTS)
     fabric = start(out, options)
@@ -60,7 +63,9 @@ def continue_student(
 
     def ask() -> tuple[Pool, TeacherAnswers]:
         every = [*files, *taught.find_files()]
-        pool = read_student_pool(every, teacher, ledger, fabric, options, 2 * MOST)
+        was = ledger.known(place) | set(sorted(place)[:MOST])  # by digest, which is by chance
+        most, same_size = len(was) + max(options.budget, MOST), replace(options, target=None)
+        pool = read_student_pool(every, teacher, ledger, fabric, same_size, most, was)
         given = {file.location for file in files}
         new = {
             digest
@@ -69,11 +74,11 @@ def continue_student(
         }
         if not new:
             raise UsageError(f"{student} was taught on all of these photos. Give it others.")
-        if gone := len(place.keys() - set(pool.reader.digest(every))):
-            if gone == len(place):
+        if gone := len(was - pool.there):
+            if gone == len(was):
                 raise UsageError(f"No photo that {student} was taught on is there. Name their folder, too.")
             say(
-                f"{gone} of {count(len(place), 'photo')} that it was taught on gone from where it was. "
+                f"{gone} of {count(len(was), 'photo')} that it was taught on gone from where it was. "
                 "If they have moved, name their folder beside the new photos."
             )
         answered = _consult(pool, set(pool.digests) - new, teacher, ledger, options, run)
@@ -178,7 +183,8 @@ def open_teacher(student: Path, given: TeacherSpec, device: str) -> Embedder:
     if given.spec is not None:
         return given.open_plain(device)
     was = read_run(student)["teacher"]
-    options = call(EmbedderOptions, **(was.get("options") or {}))
+    said = {name: value for name, value in vars(given.options).items() if value != getattr(UNSAID, name)}
+    options = call(EmbedderOptions, **{**(was.get("options") or {}), **said})
     spec = was.get("spec", was["name"])
     why = f"Give --teacher {spec} to ask it."
     if is_file_spec(spec):

@@ -29,17 +29,17 @@ class Examples:
         assert len(self.pixels) == len(self.targets) >= self.answered > 0
 
 
-def hold_out(digests: Sequence[str], share: float | None = None) -> NDArray[np.bool_]:
+def hold_out(digests: Sequence[str], share: float | None = None, beside: int = 0) -> NDArray[np.bool_]:
     """Choose which of n answered images to keep from training, by their digests alone: an `(n,)` mask.
 
     About a share is held out; None takes some `HELD_OUT` images, and `LARGEST_SHARE` at most. A larger budget
     holds out a smaller share, so that what it holds out a smaller budget holds out too. Nothing is held out
-    where little would be left.
+    where little would be left, with the images `beside` these, which are learnt from in any case.
     """
     if share is None:
         share = min(LARGEST_SHARE, HELD_OUT / max(len(digests), 1))
     held = np.array([int(digest[:8], 16) < share * 16**8 for digest in digests], bool)
-    enough = FEWEST_HELD_OUT <= held.sum() <= len(held) // 2
+    enough = FEWEST_HELD_OUT <= held.sum() <= (len(held) + beside) // 2
     return held if enough else np.zeros(len(held), bool)
 
 

@@ -1,7 +1,7 @@
 """The whole distillation: choose images, ask the teacher, train the student, export it, write its folder."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -43,6 +43,7 @@ from index.teachers.spec import TeacherSpec
 
 STUDENT, WEIGHTS = "student.onnx", "student.safetensors"
 CHECKPOINT = "checkpoint.pt"
+NAMED = 1000  # images that could not be used, in run.json at most: a file of vectors may lack a million
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Distilled:
             f"{run['asked_now']} teacher queries in this run, "
             f"{run['queried'] + run['query_photos'] - run['asked_now']} answers from the ledger, "
             f"{count(run['cost']['failed_calls'], 'failed call')}, "
-            f"{count(len(run['unreadable']), 'image')} skipped.\n"
+            f"{count(run['skipped'], 'image')} skipped.\n"
             f"Teacher {run['teacher']['name']}: vectors of {run['teacher']['dim']} numbers"
             f"{run['teacher']['remarks']}.\n{judge(run['agreement'])}\n"
             f"{judge_asking(run['training']['placement'], run['queried'], bool(run['helpers']))}"
@@ -86,9 +87,9 @@ def distill(
 ) -> Distilled:
     """Distil a student from at most `options.budget` answers of a teacher, ever, and write its folder.
 
-    With several budgets, rising, in place of that one, all answers are collected first, each budget adding to
-    those of the one before; several targets, rising, learn from the same answers. Then the students are
-    trained one after the other, or under torchrun side by side. The last one, which is returned, gets `out`
+    With several budgets in place of that one, all answers are collected first, each budget adding to
+    those of the one before; several targets learn from the same answers. Then the students are
+    trained one after the other, or under torchrun side by side. The largest, which is returned, gets `out`
     itself, and its variants; the others get folders in it. All are measured on the photos that the last one
     holds out, which none of them learnt from. Files are replaced when a student is ready.
 
@@ -112,9 +113,7 @@ def distill(
         for own in several:  # targets share one
             each[own.budget] = each.get(own.budget) or consult(pool, teacher, ledger, own)
         if len(each) > 1:
-            last = each[options.budget]
-            measured = frozenset(np.array(last.digests)[last.held].tolist())
-            each = {budget: replace(answers, measured=measured) for budget, answers in each.items()}
+            each = _share_out(each, options.budget)
         pool.reader.forget()
         return pool, each
 
@@ -134,10 +133,24 @@ def distill(
     return last
 
 
+def _share_out(each: dict[int, TeacherAnswers], last: int) -> dict[int, TeacherAnswers]:
+    """Let all budgets be measured on what the last holds out, and count to it what was asked for them."""
+    whole = each[last]
+    measured = frozenset(np.array(whole.digests)[whole.held].tolist())
+    asked, lost, seconds = (
+        sum(getattr(one, name) for one in each.values()) for name in ("asked", "lost", "seconds")
+    )
+    each[last] = replace(whole, asked=asked, lost=lost, seconds=seconds)
+    return {budget: replace(answers, measured=measured) for budget, answers in each.items()}
+
+
 def _spread(options: Options, budgets: Sequence[int], targets: Sequence[Target]) -> list[Options]:
-    """List what each student of a curve is to be, the last with the variants."""
+    """List what each student of a curve is to be, rising, the last with the variants."""
+    budgets, targets = sorted(set(budgets)), sorted(set(targets), key=lambda target: target.value)
     if len(budgets) > 1 and len(targets) > 1:
         raise UsageError("A curve has several budgets or several targets, not both.")
+    if len({target.kind for target in targets}) > 1:
+        raise UsageError("Targets of a curve are all in ms, all in parameters or all in mflops.")
     each = [replace(options, budget=budget, variants=()) for budget in budgets or (options.budget,)]
     each = [replace(own, target=target) for own in each for target in targets or (options.target,)]
     return [*each[:-1], replace(each[-1], variants=options.variants)]
@@ -177,13 +190,19 @@ def start(out: Path, options: Options) -> Fabric:
 
 
 def read_student_pool(
-    files: Sequence[ImageFile], teacher: Embedder, ledger: Ledger, fabric: Fabric, options: Options, most: int
+    files: Sequence[ImageFile],
+    teacher: Embedder,
+    ledger: Ledger,
+    fabric: Fabric,
+    options: Options,
+    most: int,
+    preferred: Set[str] = frozenset(),
 ) -> Pool:
     """`read_pool` for a student, once it is certain that this student can be trained and exported."""
     helpers, backbone = open_helpers(options.helpers, options.device), open_backbone(options)
     try_out(options.student, options.size, options.dim, options.stages, options.device)
     aim(build_student(deepcopy(backbone), options), options)
-    pool = read_pool(files, teacher, ledger, backbone, fabric, options, most, helpers)
+    pool = read_pool(files, teacher, ledger, backbone, fabric, options, most, helpers, preferred)
     check_bits(options.bits, options.dim, len(pool.files))
     if options.variants:
         quantize.check_enough(len(pool.files))
@@ -202,13 +221,14 @@ def make_student(
     former: Former | None = None,
 ) -> Distilled:
     """Train a student on answers about a pool of so many images, export it, and write its folder."""
-    if teacher.ranker and options.recipe.trust is None:
+    if teacher.ranker and options.recipe.trust != 0:
         options = replace(options, recipe=replace(options.recipe, **AS_JUDGED))
     run = _describe(images, pool, answered, teacher, ledger, options)
     run["former"] = former and former.key
-    checkpoint = Checkpoint(
-        out / CHECKPOINT, content_digest(json.dumps([run, sorted(answered.measured)]).encode())
-    )
+    # What could not be read or answered a second run is not told of again: what could be says all.
+    same = {name: fact for name, fact in run.items() if name not in ("unreadable", "skipped")}
+    decides = json.dumps([same, pool.digests, sorted(answered.measured)])
+    checkpoint = Checkpoint(out / CHECKPOINT, content_digest(decides.encode()))
     backbone = open_backbone(options)
     fitted = fit_student(pool, answered, backbone, options, fabric, checkpoint, former, teacher.ranked)
     if not fabric.is_global_zero:
@@ -233,7 +253,10 @@ def make_student(
     crop = options.size / pool.pixels.shape[1]
     export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop, reduced=True)
     quantize.remove_variants(out / STUDENT)
-    fitted.placement.space.save(out / TEACHER_SPACE)
+    if fitted.placement.trust:
+        fitted.placement.space.save(out / TEACHER_SPACE)
+    else:  # the student's space has nothing of the teacher's: no vector of it can be compared there
+        (out / TEACHER_SPACE).unlink(missing_ok=True)
     with atomic_write(out / WEIGHTS) as beside:
         beside.write_bytes(save(student.cpu().state_dict()))
     if fitted.shrinking:
@@ -295,11 +318,13 @@ def _describe(
     images: int, pool: Pool, answered: TeacherAnswers, teacher: Embedder, ledger: Ledger, options: Options
 ) -> dict[str, Any]:
     """Everything that decides what the student will be, and what it cost."""
+    failures = [*pool.failures, *answered.failures]
     return {
         "images": images,
         "queried": len(answered.digests),
         "query_photos": answered.count - len(answered.digests),
-        "unreadable": [asdict(failure) for failure in [*pool.failures, *answered.failures]],
+        "unreadable": [asdict(failure) for failure in failures[:NAMED]],
+        "skipped": len(failures),
         "teacher": {
             "name": teacher.name,
             "key": teacher.key,

@@ -1,6 +1,6 @@
 """The pool: distinct images that can be read, small, with features of the free network."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,6 +42,7 @@ class Pool:
     failures: list[Failure] = field(default_factory=list)
     reader: PhotoReader = field(default_factory=PhotoReader)  # what read them
     also: frozenset[str] = frozenset()  # digests of images that are asked about before all others
+    there: frozenset[str] = frozenset()  # digests of images that were preferred, and given
     helpers: tuple[str, ...] = ()  # keys of the helpers
 
     @property
@@ -59,11 +60,12 @@ def read_pool(
     options: Options,
     most: int,
     helpers: Sequence[Embedder],
+    preferred: Set[str] = frozenset(),
 ) -> Pool:
     """Read a sample of a pool, of at most `most` distinct images, in the order of their digests.
 
-    What the teacher cannot answer for is left out; images that the ledger has answers about, and those that
-    are to be asked about before all others, come first.
+    What the teacher cannot answer for is left out; images that the ledger has answers about, those that are
+    to be asked about before all others, and those of `preferred` digests come first.
 
     Raises:
         UsageError: The teacher is a file of vectors that lacks some of the images.
@@ -75,12 +77,13 @@ def read_pool(
     for helper in helpers:
         require_all(helper, files, digests)
     there = [i for i in range(len(files)) if i not in missing]
-    sample = sample_pool([digests[i] for i in there], first | ledger.known(digests), most, options.seed)
+    wanted = first | preferred | ledger.known(digests)
+    sample = sample_pool([digests[i] for i in there], wanted, most, options.seed)
     rows, side = [there[i] for i in sample], stored_side(options.size)
     chosen = [files[i] for i in rows], [digests[i] for i in rows]
     pool = extract_features(*chosen, backbone, side, fabric, reader, helpers)
     pool.failures[:0] = [Failure(files[i].location, why) for i, why in missing.items()]
-    return replace(pool, also=first)
+    return replace(pool, also=first, there=frozenset(preferred & set(digests)))
 
 
 def extract_features(

@@ -59,9 +59,10 @@ def upgrade_index(index: Index, teacher: Embedder, ledger: Ledger, out: Path, op
 
     def ask() -> tuple[Pool, TeacherAnswers]:
         digests = [item.digest for item in index.items]
-        sample = sample_pool(digests, ledger.known(digests), MOST, options.seed)
+        most = max(options.budget, MOST)
+        sample = sample_pool(digests, ledger.known(digests), most, options.seed)
         files = [image_at(index.items[i].path, index.items[i].name) for i in sample]
-        pool = read_student_pool(files, teacher, ledger, fabric, options, MOST)
+        pool = read_student_pool(files, teacher, ledger, fabric, options, most)
         changed = set(pool.digests) - ids.keys()  # an index may come from anyone: no other file is sent
         if len(changed) == len(pool.digests):
             raise UsageError(f"None of the images of {index} is where it was, unchanged.")

@@ -15,6 +15,7 @@ from conftest import picture
 from PIL import Image
 
 import retrieval
+from distill.report.report import read_run
 from index.arguments import name_arguments, read_value
 from index.build.pipeline import build_index
 from index.embedders.callable import CallableEmbedder
@@ -116,8 +117,10 @@ def test_a_notebook_shows_pictures_and_no_markup_of_names(index, folder):
 def test_a_callable_teaches_and_compares(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     model, out = MeanColours(), tmp_path / "student"
-    student = retrieval.distill([folder], teacher=model, budget=12, out=out, progress=False, **TINY)
+    asked = retrieval.Teacher(model, budget=8)
+    student = retrieval.distill([folder], teacher=asked, out=out, progress=False, **TINY)
     assert student == out / "student.onnx"
+    assert read_run(out)["queried"] == 8  # a teacher's budget is that of `distill`
     teacher = retrieval.Teacher(model, budget=12, batch=5)
     index = retrieval.build_index(str(folder), out, teacher=teacher, out=tmp_path / "idx", progress=False)
     assert index.modes == ["student", "teacher", "asymmetric", "rerank"]
@@ -272,6 +275,7 @@ def test_the_module_is_the_command():
         ({"teacher": None}, r"^Give teacher\.$"),
         ({"teacher": 3}, r"^A teacher is a path, a URL, \(ids, vectors\) or a callable, not 3\.$"),
         ({"teacher": (["1.png"], 2, 3)}, "^A teacher is a path"),
+        ({"teacher": retrieval.Teacher("t.onnx", budget=9), "budget": 50}, "^budget=50 is above .* own, 9"),
         ({"budget": []}, r"^budget must be a whole number, or several, not \[\]\.$"),
         ({"budget": "50"}, r"^budget must be a whole number, or several, not '50'\.$"),
         ({"budget": [50, "60"]}, r"^budget must be a whole number, not '60'\.$"),

@@ -31,6 +31,7 @@ from index.images.sources import Source, find_images
 from index.io import atomic_write
 from index.progress import count
 from index.stores.faiss.vector_index import search_exact
+from index.vectors import scale_to_unit
 
 ROUNDS = 50
 NEIGHBOURS = 5  # photos, itself among them, that a photo is drawn to the mean of
@@ -76,8 +77,8 @@ def choose_bits(vectors: NDArray[np.float32], bits: int, own: float = OWN) -> ND
         UsageError: The photos vary in fewer dimensions than bits.
     """
     nearest = search_exact(vectors, vectors, min(NEIGHBOURS, len(vectors)))[1]
-    around = own * vectors + (1 - own) * vectors[nearest].mean(axis=1)
-    space = Projection.fit(around / np.linalg.norm(around, axis=1, keepdims=True), bits)
+    around = scale_to_unit(own * vectors + (1 - own) * vectors[nearest].mean(axis=1))
+    space = Projection.fit(around, bits)
     if (spanned := int(np.count_nonzero(space.components.any(axis=1)))) < bits:
         raise UsageError(
             f"The student's vectors of these photos vary in {count(spanned, 'dimension')}, fewer than {bits} "

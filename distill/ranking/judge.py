@@ -14,7 +14,7 @@ from distill.photos import PhotoReader
 from distill.pool import extract_features
 from distill.ranking.answered import Answered
 from distill.ranking.learn import Agreement, Known, learn
-from distill.ranking.lists import plan_lists, reverse
+from distill.ranking.lists import plan_lists, reverse, room_for
 from distill.training.device import open_fabric
 from index.embedders.vectors_file import LISTS, RANKER, REMARKS, check_place, write_vectors
 from index.errors import RetrievalError
@@ -46,7 +46,7 @@ class Judged:
     own: tuple[float, int]
     before: Agreement  # of the free network with orders that were held out
     after: Agreement  # the same of what was learnt
-    held_out: int  # over how many lists
+    held_out: int  # over how many lists, of those that tell candidates apart
     learnt: bool  # whether anything was
     unanswered: int  # how many lists have no answer
 
@@ -67,7 +67,8 @@ class Judged:
     def describe_teacher(self, ranker: str) -> str:
         """Say what these vectors are, for those who learn from them."""
         told = f"Kendall's tau and top-1 {self.after} on {count(self.held_out, 'held-out list')}"
-        return f"; learnt from the orders of {ranker}, {told if self.held_out else 'not measured'}"
+        how = "learnt from the orders of" if self.learnt else "the free network's, nothing was learnt from"
+        return f"; {how} {ranker}, {told if self.held_out else 'not measured'}"
 
 
 def judge(
@@ -90,7 +91,11 @@ def judge(
     """
     check_place(out)
     pool, known = read_photos(find_images(photos), find_images(queries) if queries else (), device)
-    lists, again = _choose(ranker, known.start[: len(pool.digests)], pool, ledger, budget, seed)
+    own_lists = ranker.lists(pool)
+    budget = room_for(own_lists, ranker, ledger, budget)
+    lists, again = (own_lists or [])[:budget], []
+    if own_lists is None:
+        lists, again = plan_lists(known.start[: len(pool.digests)], pool, ledger.digests, budget, seed)
     twice, failures = ask_lists([*again, *map(reverse, again)], pool, ranker, ledger, budget)
     own = _agree_with_itself(again, pool, twice)
     if own[1] and own[0] < LEAST_AGREEMENT:
@@ -112,7 +117,7 @@ def judge(
     learnt = learn(known, told.take(~held), seed)
     before, after = (Agreement.of(vectors, told.take(held)) for vectors in (known.start, learnt.vectors))
     judged = Judged(
-        out, len(known.start), len(found), own, before, after, int(held.sum()),
+        out, len(known.start), len(found), own, before, after, after.lists,
         learnt.changed, len(lists) - len(found),
     )  # fmt: skip
     # Lists that bore no map out would teach the student noise.
@@ -149,14 +154,6 @@ def read_photos(photos: Sequence[ImageFile], queries: Sequence[ImageFile], devic
         raise RetrievalError(f"Of {count(inside, 'photo')} no list can be made: give at least {FEWEST}.")
     pool = Pool(read.files[:inside], read.digests[:inside], read.digests[inside:])
     return pool, Known.of(read.free, read.features, inside)
-
-
-def _choose(
-    ranker: Ranker, start: NDArray[np.float32], pool: Pool, ledger: Ledger, budget: int, seed: int
-) -> tuple[list[Rows], list[Rows]]:
-    """Take the ranker's own lists, if it has any, or plan; and choose those to ask about twice."""
-    own = ranker.lists(pool)
-    return plan_lists(start, pool, ledger.digests, budget, seed) if own is None else (own[:budget], [])
 
 
 def _agree_with_itself(again: Sequence[Rows], pool: Pool, answers: Orders) -> tuple[float, int]:

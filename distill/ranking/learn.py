@@ -18,6 +18,7 @@ WIDTH = 512  # principal components of all its stages, from which photos are mov
 PULLS = (0.1, 0.03, 0.01, 0.003)  # to the start, that are tried; the strongest first
 FOLDS = 3
 STEPS = 25  # of L-BFGS
+SAMPLED = 20_000  # photos at most that components are fitted to, and that are projected at a time
 CLEARLY = 2.0  # standard errors by which a map must gain on lists that it did not learn; averages: `EVIDENT`
 Loss = Callable[[Tensor, Tensor], Tensor]  # of `(n, candidates)` scores, and weights as of `Answered`
 
@@ -33,9 +34,14 @@ class Known:
     @classmethod
     def of(cls, free: NDArray[np.float32], features: NDArray[np.float32], pool: int) -> "Known":
         """Project `(photos, free)` and `(photos, features)` to principal components of the first, a pool."""
-        start = Projection.fit(free[:pool], min(DIM, *free[:pool].shape), WHITEN)
-        wide = Projection.fit(features[:pool], min(WIDTH, *features[:pool].shape))
-        return cls(start.project(free), wide.project(features), pool)
+        some = slice(None, pool, -(-pool // SAMPLED))
+        start = Projection.fit(free[some], min(DIM, *free[some].shape), WHITEN)
+        wide = Projection.fit(features[some], min(WIDTH, *features[some].shape))
+        return cls(_project(start, free), _project(wide, features), pool)
+
+
+def _project(space: Projection, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.concatenate([space.project(rows[i : i + SAMPLED]) for i in range(0, len(rows), SAMPLED)])
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,7 @@ class Agreement:
 
     tau: float  # Kendall's, the mean over lists
     top_1: float  # share of lists of which both put the same candidate first
+    lists: int  # how many tell candidates apart
 
     @classmethod
     def of(cls, vectors: NDArray[np.float32], lists: Answered) -> "Agreement":
@@ -76,7 +83,8 @@ class Agreement:
         ranked = lists.weights.sum(1) + lists.weights.sum(2) > 0
         found = np.where(ranked, _scores(vectors, lists), -np.inf).argmax(1)
         same = found == lists.weights.sum(2).argmax(1)
-        return cls(*(float(each[told].mean()) if told.any() else float("nan") for each in (taus, same)))
+        means = (float(each[told].mean()) if told.any() else float("nan") for each in (taus, same))
+        return cls(*means, int(told.sum()))
 
     def __str__(self) -> str:
         """Both, as in `0.653 and 0.48`."""

@@ -48,12 +48,18 @@ def make_bill(
     found = dict(zip(digest_pool(files), files, strict=True))
     pool = Pool([*found.values()], [*found])
     own, wanted = ranker.lists(pool), min(_share(budget), len(found))
+    budget = room_for(own, ranker, ledger, budget)
     lists = wanted + min(budget - _share(budget), wanted) if own is None else min(budget, len(own))
     answered = sum(rows_of(key, pool) is not None for key in ledger.digests)
     queries = max(min(lists - answered, budget - ledger.spent), 0)
     rate, price = expected_rate(ranker, ledger), check_price(price)
     own_price = price if ranker.calls.paid else 0.0
     return Bill(len(found), answered, queries, ledger.spent, budget, rate, own_price, ranker.unit)
+
+
+def room_for(own: Sequence[Rows] | None, ranker: Ranker, ledger: Ledger, budget: int) -> int:
+    """Raise a budget so that a ranker without a price says all of its own lists, if it has any."""
+    return budget if own is None or ranker.calls.paid else max(budget, ledger.spent + len(own))
 
 
 def _share(budget: int) -> int:

@@ -30,6 +30,7 @@ EVIDENT = 3.0  # standard errors by which averages must: they cost the order of 
 DOUBTED = 0.5  # the share where no other is certain
 PREDICTABLE = 0.05  # share of the answers' variance below which they are noise to the free network
 FITTED = 4000  # answers at most that others are predicted from: bounds time and memory
+SIMILARITIES = 1 << 26  # of averages, at a time
 NEIGHBOURS = 10  # that a place is averaged with
 SHARPNESS = 8  # power of the similarity by which each of them counts
 AXES = 1024  # of the answers' span that are kept: those beyond hold next to no variance
@@ -146,8 +147,9 @@ def average_with_neighbours(
     found = np.empty((len(which), rows.shape[1]), np.float32)
     for inside in (True, False):
         places = np.flatnonzero((which < pool) == inside)
-        for start in range(0, len(places), FITTED):
-            part = places[start : start + FITTED]
+        step = max(min(FITTED, SIMILARITIES // pool), 1)
+        for start in range(0, len(places), step):
+            part = places[start : start + step]
             found[part] = _average(rows[which[part]], rows[:pool], inside)
     return found
 

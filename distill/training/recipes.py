@@ -85,7 +85,7 @@ _ANSWERED = Recipe(others=False, trust=1.0, neighbours=False)
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(),
     # The student that asking must beat: the free network alone says where images belong.
-    "zero-answers": Recipe(trust=0.0, neighbours=False),
+    "zero-answers": Recipe(trust=0.0, neighbours=False, lists=0.0),
     # The default without some of its parts, or with another.
     "no-interpolation": Recipe(mixing=Mixing(0)),
     "no-relations": Recipe(joint_losses={}),
@@ -99,11 +99,12 @@ RECIPES: dict[str, Recipe] = {
     "plain-crops": Recipe(**PLAIN_CROPS),
     # One loss, on the answered images alone.
     **{
-        name: replace(_ANSWERED, losses={name: 1.0}, joint_losses={}, mixing=Mixing(0)) for name in _BASELINES
+        name: replace(_ANSWERED, losses={name: 1.0}, joint_losses={}, lists=0.0, mixing=Mixing(0))
+        for name in _BASELINES
     },
     # Our reading of the paper: a relational loss on the joint set.
     **{
-        f"{name}-interpolated": replace(_ANSWERED, losses={}, joint_losses={name: 1.0})
+        f"{name}-interpolated": replace(_ANSWERED, losses={}, joint_losses={name: 1.0}, lists=0.0)
         for name in ("gram", "rkd", "csd")
     },
     # The same of CSD's divergence, with regression and with predictions, to see when interpolation pays.

@@ -11,7 +11,7 @@ from conftest import picture, write_embedder
 from safetensors.torch import load_file
 
 from distill import fit, pipeline
-from distill.continued import KEPT, _limit, bill_further, continue_by_name, keep_what_it_is
+from distill.continued import KEPT, _limit, bill_further, continue_by_name, keep_what_it_is, open_teacher
 from distill.examples import hold_out
 from distill.options import Options
 from distill.pipeline import distill_by_name
@@ -19,6 +19,7 @@ from distill.report.report import read_run
 from distill.training.recipes import Recipe
 from index.build.taught import Taught
 from index.embedders.onnx import OnnxEmbedder
+from index.embedders.options import EmbedderOptions
 from index.errors import UsageError
 from index.images.decode import read_photo
 from index.images.file import digest_pool
@@ -104,6 +105,15 @@ def test_in_place_when_the_teacher_is_gone(shelf, student, new, spec, capsys, mo
     assert read_run(student)["teacher"] == read_run(shelf / "student")["teacher"]
 
 
+def test_options_that_are_given_join_those_of_before(student, spec, monkeypatch):
+    run = json.loads((student / "run.json").read_text())
+    run["teacher"]["options"]["size"] = 64
+    (student / "run.json").write_text(json.dumps(run))
+    monkeypatch.setattr("index.embedders.onnx_generic.open_onnx", refuse)
+    given = replace(spec, options=EmbedderOptions(allow_missing=True))
+    assert open_teacher(student, given, "cpu").options == EmbedderOptions(size=64, allow_missing=True)
+
+
 def refuse(*_):
     raise UsageError("It is gone.")
 
@@ -119,7 +129,7 @@ def test_photos_that_moved_are_known_and_those_that_changed_are_not_asked_about(
         continue_by_name([str(draw(tmp_path / "x", range(70, 80)))], student, spec, tmp_path / "m", MORE)
     draw(tmp_path / "old", range(500, 501)).joinpath("500.png").rename(tmp_path / "old" / "0.png")
     changed = read_photo(find_images([tmp_path / "old"])[0]).digest
-    options = replace(MORE, budget=40)
+    options = replace(MORE, budget=40, also=(str(moved),))  # of which nothing is asked: it was taught
     made = continue_by_name([str(new), str(moved)], student, spec, tmp_path / "more", options)
     assert "gone from where" not in capsys.readouterr().err
     assert made.run["queried"] == 45  # twenty of before, and the 25 that are new
@@ -134,6 +144,10 @@ def test_what_cannot_be_is_refused(shelf, student, new, spec, tmp_path, student_
         continue_by_name([str(shelf / "old")], student, spec, tmp_path / "m", MORE)
     other = TeacherSpec(str(student_file), ledger=tmp_path / "other.sqlite")
     with pytest.raises(UsageError, match=r"was taught by teacher.onnx, not by student.onnx"):
+        continue_by_name([str(new)], student, other, tmp_path / "m", MORE)
+    changed = write_embedder(tmp_path / "teacher.onnx", dim=12, side=64, seed=3)
+    other = TeacherSpec(str(changed), ledger=tmp_path / "third.sqlite")
+    with pytest.raises(UsageError, match=r"^teacher.onnx has changed since it taught"):
         continue_by_name([str(new)], student, other, tmp_path / "m", MORE)
     whole = (student / "student.safetensors").read_bytes()
     (student / "student.safetensors").write_bytes(whole[:99])
@@ -193,6 +207,10 @@ def test_old_photos_that_the_sample_leaves_out_are_not_said_to_be_gone(
     monkeypatch.setattr("distill.continued.MOST", 20)
     continue_by_name([str(new)], student, spec, tmp_path / "more", MORE)
     assert "gone from where" not in capsys.readouterr().err
+    old, taught = (
+        set(Taught.load(each / "taught.npz").digests.tolist()) for each in (student, tmp_path / "more")
+    )
+    assert {*sorted(old)[:20]} <= taught  # new photos do not crowd them out
 
 
 def test_codes_and_copies_are_made_again_unless_others_are_asked_for():

@@ -96,3 +96,11 @@ def test_about_a_hundred_answers_are_held_out_and_smaller_budgets_hold_out_the_s
         assert 0.1 * budget <= held.sum() <= 0.3 * budget or 80 <= held.sum() <= 140
         assert all(out for digest, out in zip(digests, held, strict=False) if last[digest])
     assert not hold_out(digests[:8]).any()
+
+
+def test_a_top_up_holds_out_some_of_its_own_and_what_was_held_out_before():
+    digests = [content_digest(str(i).encode()) for i in range(600)]
+    before = [digest for digest, out in zip(digests, hold_out(digests[:500]), strict=False) if out]
+    held = hold_out([*before, *digests[500:]], beside=500 - len(before))
+    assert held[: len(before)].all()
+    assert 10 <= held[len(before) :].sum() <= 40

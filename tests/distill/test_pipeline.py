@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 from teacher_server import TeacherServer, serving
 
+from distill import pipeline
 from distill.ask import ask_teacher
 from distill.examples import gather
 from distill.fit import build_student, open_backbone
@@ -20,7 +21,7 @@ from distill.options import Options, Target
 from distill.pipeline import Distilled, distill, distill_by_name
 from distill.report.report import judge, judge_asking, read_run
 from distill.shrinking.costs import measure_students
-from distill.training.recipes import AS_JUDGED, Recipe
+from distill.training.recipes import AS_JUDGED, Recipe, find_recipe
 from index.embedders.onnx import CodeEmbedder, OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
@@ -29,6 +30,8 @@ from index.errors import RetrievalError, UsageError
 from index.images.decode import read_photo
 from index.images.file import ImageFile, digest_pool
 from index.images.sources import find_images
+from index.stores.records import Failure
+from index.teachers.ask import Asked
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
 
@@ -279,6 +282,22 @@ def test_what_judge_wrote_is_learnt_as_it_is(folder, tmp_path, teacher, ledger):
     given = replace(OPTIONS, recipe=Recipe(trust=0.0))
     other = distill(find_images([folder]), teacher, ledger, tmp_path / "other", given)
     assert other.run["options"]["recipe"]["whiten"] == Recipe.whiten
+    given = replace(OPTIONS, recipe=find_recipe("no-free-network"))
+    alone = distill(find_images([folder]), teacher, ledger, tmp_path / "alone", given)
+    assert alone.run["options"]["recipe"] | AS_JUDGED == alone.run["options"]["recipe"]
+
+
+def test_what_the_teacher_taught_nothing_has_no_space_of_the_teacher(made, tmp_path, monkeypatch):
+    def taught_nothing(*given):
+        fitted = fit_student(*given)
+        return replace(fitted, placement=replace(fitted.placement, trust=0.0))
+
+    fit_student, images = pipeline.fit_student, made.folder.with_name("images")
+    distill_again(made, images, tmp_path / "out")
+    assert (tmp_path / "out" / "teacher_space.npz").is_file()
+    monkeypatch.setattr(pipeline, "fit_student", taught_nothing)
+    distill_again(made, images, tmp_path / "out")
+    assert not (tmp_path / "out" / "teacher_space.npz").exists()
 
 
 def test_a_student_is_made_with_codes(folder, tmp_path, teacher, ledger):
@@ -355,8 +374,8 @@ def test_a_curve_pays_for_each_image_once_and_measures_all_on_the_same(
         picture(i).save(root / f"{i}.png")
     options = replace(OPTIONS, recipe=Recipe(batch=8))
     out = tmp_path / "student"
-    done = distill(find_images([root]), teacher, ledger, out, options, [10, 20, 50])
-    assert teacher.asked == len(ledger) == 50
+    done = distill(find_images([root]), teacher, ledger, out, options, [50, 10, 20])
+    assert teacher.asked == len(ledger) == done.run["asked_now"] == 50
     assert done.folder == out
     assert (out / "budget-10" / "student.onnx").is_file()
     assert [point["queried"] for point in done.run["curve"]] == [10, 20, 50]
@@ -461,8 +480,11 @@ def test_a_killed_run_goes_on_and_pays_nothing_twice(made, tmp_path, monkeypatch
     images = made.folder.with_name("images")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("distill.pipeline.export_onnx", interrupt)
+        refused = Asked([], [Failure("0.png", "refused")])  # of which the second run is not told again
+        patch.setattr("distill.ask.ask_about", lambda *_: iter([refused]))
         distill_again(made, images, tmp_path / "killed")
     assert (tmp_path / "killed" / "checkpoint.pt").is_file()
+    monkeypatch.setattr("distill.training.loop.Learner.learn", interrupt)  # all of it is done
     again = distill_again(made, images, tmp_path / "killed")
     assert (
         again.run["export"]["key"] == made.run["export"]["key"]
@@ -528,7 +550,7 @@ def test_several_targets_learn_from_the_same_answers_and_are_drawn_by_their_time
     whole = measure_students("parameters", [build_student(open_backbone(options), options)], options.size)[0]
     targets = [Target("parameters", round(share * whole, 3)) for share in (0.6, 0.8)]
     out = tmp_path / "student"
-    done = distill(find_images([folder]), teacher, ledger, out, options, [40], targets)
+    done = distill(find_images([folder]), teacher, ledger, out, options, [40], targets[::-1])
     assert teacher.asked == done.run["asked_now"] == 40
     small = read_run(out / f"target-{targets[0]}".replace(" ", "-"))
     assert small["student"]["parameters"] < done.run["student"]["parameters"]
@@ -539,3 +561,5 @@ def test_several_targets_learn_from_the_same_answers_and_are_drawn_by_their_time
     assert "Agreement with the teacher by milliseconds" in (out / "report.html").read_text()
     with pytest.raises(UsageError, match="not both"):
         distill(find_images([folder]), teacher, ledger, out, options, [20, 40], targets)
+    with pytest.raises(UsageError, match="all in ms, all in parameters or all in mflops"):
+        distill(find_images([folder]), teacher, ledger, out, options, [40], [Target("ms", 1), *targets])

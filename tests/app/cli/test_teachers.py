@@ -152,6 +152,7 @@ def test_a_vectors_file_that_lacks_half(folder, tmp_path):
     assert "break-even | cheaper after 6 images, in money" in card
     run = json.loads((tmp_path / "s" / "run.json").read_text())
     assert run["queried"] == 6
+    assert run["skipped"] == len(names) - 6
     assert {Path(one["path"]).name for one in run["unreadable"]} == {Path(name).name for name in names[6:]}
 
 

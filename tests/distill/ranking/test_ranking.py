@@ -200,7 +200,7 @@ def test_a_judge_becomes_a_file_of_vectors(photos: Path):
     other = VectorsEmbedder(photos.parent / "judged.parquet", EmbedderOptions())
     assert (other.remarks, other.ranker) == (made.remarks, made.ranker)
     assert other.ranked == made.ranked
-    for recipe, count in (("default", len(made.ranked)), ("no-lists", 0)):
+    for recipe, count in (("default", len(made.ranked)), ("no-lists", 0), ("zero-answers", 0)):
         options = Options(40, "test_efficientnet", "none", 32, 6, stages=3, device="cpu", steps=2)
         options = replace(options, recipe=replace(find_recipe(recipe), batch=8))
         with Ledger(photos.parent / f"{recipe}.sqlite", made.key) as ledger:
@@ -216,7 +216,9 @@ def test_lists_that_bear_nothing_out_teach_no_student(photos: Path, monkeypatch)
     monkeypatch.setattr("distill.ranking.judge.learn", lambda known, *_: Learnt(known.start, None, False))
     done = judge(photos, "judge")
     assert "Nothing was learnt" in done.output
-    assert not VectorsEmbedder(photos.parent / "judged.npz", EmbedderOptions()).ranked
+    made = VectorsEmbedder(photos.parent / "judged.npz", EmbedderOptions())
+    assert not made.ranked
+    assert made.remarks.startswith("; the free network's, nothing was learnt from ")
 
 
 def test_a_dry_run_counts_the_lists_of_rankers_that_cost_nothing(photos: Path, tmp_path: Path):
@@ -225,7 +227,7 @@ def test_a_dry_run_counts_the_lists_of_rankers_that_cost_nothing(photos: Path, t
     (tmp_path / "p.csv").write_text("query,better,worse\n0.png,1.png,2.png\n3.png,4.png,5.png\n")
     names = [f"{i}.png" for i in range(40)]
     write_vectors(tmp_path / "v.npz", 3, [(names, np.ones((40, 3), np.float32))])
-    for ranker, budget, lists in (("p.csv", 33, 2), ("v.npz", 33, 33), ("v.npz", 500, 80)):
+    for ranker, budget, lists in (("p.csv", 1, 2), ("v.npz", 33, 33), ("v.npz", 500, 80)):
         words = [
             "judge",
             photos,
@@ -259,7 +261,7 @@ def test_top_1_counts_lists_with_the_same_first_and_looks_past_what_is_unranked(
     start, pool = make_pool()
     lists, _ = plan_lists(start, pool, [], 22, seed=0)
     same = answer(lists, start)
-    assert Agreement.of(start, same) == Agreement(1, 1)
+    assert Agreement.of(start, same) == Agreement(1, 1, len(lists))
     orders = [np.argsort(-(start[list(rows[1:])] @ start[rows[0]])).tolist() for rows in lists]
     swapped = Answered.of(lists, [to_row([b, a, *rest]) for a, b, *rest in orders])
     assert Agreement.of(start, swapped).top_1 == 0
