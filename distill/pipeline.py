@@ -25,6 +25,7 @@ from distill.pool import MOST, Pool, read_pool
 from distill.report.cost import reckon, seconds_per_image
 from distill.report.held_out import HeldOut, search_again
 from distill.report.report import judge, judge_asking, point_of, read_run, write_report, write_run
+from distill.targets.placement import Placement
 from distill.training.checkpoint import Checkpoint
 from distill.training.device import keep_freed_memory, on_first, open_fabric
 from distill.training.recipes import AS_JUDGED
@@ -225,10 +226,7 @@ def make_student(
         options = replace(options, recipe=replace(options.recipe, **AS_JUDGED))
     run = _describe(images, pool, answered, teacher, ledger, options)
     run["former"] = former and former.key
-    # What could not be read or answered a second run is not told of again: what could be says all.
-    same = {name: fact for name, fact in run.items() if name not in ("unreadable", "skipped")}
-    decides = json.dumps([same, pool.digests, sorted(answered.measured)])
-    checkpoint = Checkpoint(out / CHECKPOINT, content_digest(decides.encode()))
+    checkpoint = Checkpoint(out / CHECKPOINT, _identify(run, pool, answered))
     backbone = open_backbone(options)
     fitted = fit_student(pool, answered, backbone, options, fabric, checkpoint, former, teacher.ranked)
     if not fabric.is_global_zero:
@@ -253,10 +251,7 @@ def make_student(
     crop = options.size / pool.pixels.shape[1]
     export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop, reduced=True)
     quantize.remove_variants(out / STUDENT)
-    if fitted.placement.trust:
-        fitted.placement.space.save(out / TEACHER_SPACE)
-    else:  # the student's space has nothing of the teacher's: no vector of it can be compared there
-        (out / TEACHER_SPACE).unlink(missing_ok=True)
+    _save_space(fitted.placement, out / TEACHER_SPACE)
     with atomic_write(out / WEIGHTS) as beside:
         beside.write_bytes(save(student.cpu().state_dict()))
     if fitted.shrinking:
@@ -292,6 +287,23 @@ def make_student(
         ]
         write_run(out, run)
     return Distilled(out, run, lists)
+
+
+def _identify(run: dict[str, Any], pool: Pool, answered: TeacherAnswers) -> str:
+    """Digest all that decides what training will do.
+
+    A second run is not told again of what could not be read or answered: what could be says all.
+    """
+    same = {name: fact for name, fact in run.items() if name not in ("unreadable", "skipped")}
+    return content_digest(json.dumps([same, pool.digests, sorted(answered.measured)]).encode())
+
+
+def _save_space(placement: Placement, path: Path) -> None:
+    """Save teacher space, if the student's space has anything of the teacher's to be compared with."""
+    if placement.trust:
+        placement.space.save(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _part(out: Path, own: Options, last: Options) -> Path:

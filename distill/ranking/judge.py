@@ -93,9 +93,10 @@ def judge(
     pool, known = read_photos(find_images(photos), find_images(queries) if queries else (), device)
     own_lists = ranker.lists(pool)
     budget = room_for(own_lists, ranker, ledger, budget)
-    lists, again = (own_lists or [])[:budget], []
     if own_lists is None:
         lists, again = plan_lists(known.start[: len(pool.digests)], pool, ledger.digests, budget, seed)
+    else:
+        lists, again = own_lists[:budget], []
     twice, failures = ask_lists([*again, *map(reverse, again)], pool, ranker, ledger, budget)
     own = _agree_with_itself(again, pool, twice)
     if own[1] and own[0] < LEAST_AGREEMENT:

@@ -83,8 +83,8 @@ class Agreement:
         ranked = lists.weights.sum(1) + lists.weights.sum(2) > 0
         found = np.where(ranked, _scores(vectors, lists), -np.inf).argmax(1)
         same = found == lists.weights.sum(2).argmax(1)
-        means = (float(each[told].mean()) if told.any() else float("nan") for each in (taus, same))
-        return cls(*means, int(told.sum()))
+        tau, top_1 = (float(each[told].mean()) if told.any() else float("nan") for each in (taus, same))
+        return cls(tau, top_1, int(told.sum()))
 
     def __str__(self) -> str:
         """Both, as in `0.653 and 0.48`."""
