@@ -259,7 +259,7 @@ def open_tab(profile, page_site):
         tab.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: at rest, too, it takes time from all that runs beside it
 def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running Milvus server."""
     started = Server(tmp_path_factory.mktemp("milvus"))
