@@ -234,7 +234,7 @@ def page_site(page_root: Path):
     """A running page of it, which tests look at and leave as it was."""
     process, address = start_server(page_root / "idx", "--price", "1.5", "--max-upload-mb", "2")
     yield address
-    process.terminate()
+    process.kill()
     process.wait(10)
 
 

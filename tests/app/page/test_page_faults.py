@@ -63,7 +63,7 @@ def test_a_server_that_starts_again_is_sent_the_photo_again_and_one_that_is_gone
         settle(tab)
         assert len(ids(tab)) == 12
     finally:
-        process.terminate()
+        process.kill()
         process.wait(10)
     tab.locator(".example").first.click()
     settle(tab)
@@ -140,8 +140,9 @@ def test_without_a_teacher_the_page_says_why(browser, page_root: Path):
         tab.get_by_role("tab", name="Blind vote").click()
         tab.wait_for_selector("#blind .note")
         assert "Index again with --teacher" in tab.inner_text("#blind")
+        tab.close()
     finally:
-        process.terminate()
+        process.kill()
         process.wait(10)
 
 
@@ -166,8 +167,9 @@ def test_a_teacher_that_is_down_leaves_the_student_and_says_why(browser, page_ro
         assert "Student" in tab.inner_text(".numbers")
         tab.locator("#first .hit").first.click()  # what was answered before is in the ledger
         tab.wait_for_selector("#second .card")
+        tab.close()
     finally:
-        process.terminate()
+        process.kill()
         process.wait(10)
 
 
@@ -192,8 +194,9 @@ def test_an_open_page_goes_on_when_its_index_is_replaced(browser, page_root: Pat
         )
         tab.locator("#first .open").first.click()
         tab.wait_for_selector(".large[open] .about h2")
+        tab.close()
     finally:
-        process.terminate()
+        process.kill()
         process.wait(10)
 
 

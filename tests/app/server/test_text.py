@@ -142,6 +142,7 @@ def test_words_typed_on_the_page_are_searched_with(browser, searcher):
         settle(tab)
         assert "text=" not in tab.url
         assert tab.is_visible(".search .frame")
+        tab.close()
     finally:
-        process.terminate()
+        process.kill()
         process.wait(10)
