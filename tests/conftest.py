@@ -7,6 +7,7 @@ import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -116,21 +117,47 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
+RUNNING: dict[str, Any] = {}  # the browser, its profile, and what closes both
+
+
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A running Chromium."""
+def browser() -> Any:
+    """A running Chromium, which files about the page hand on to the next: `end_browser` closes it."""
     sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
+    if not RUNNING:
+        closing = ExitStack()
+        playwright = closing.enter_context(sync_api.sync_playwright())
         running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield running
-        running.close()
+        closing.callback(running.close)
+        RUNNING.update(browser=running, closing=closing)
+    return RUNNING["browser"]
 
 
 @pytest.fixture(scope="module")
-def profile(browser) -> Iterator[Any]:
+def profile(browser) -> Any:
     """A profile of it, for `open_fresh`."""
-    with browser.new_context() as opened:
-        yield opened
+    if "profile" not in RUNNING:
+        RUNNING["profile"] = browser.new_context()
+    return RUNNING["profile"]
+
+
+def end_browser() -> None:
+    """Close the browser, if one runs."""
+    if RUNNING:
+        RUNNING.pop("closing").close()
+        RUNNING.clear()
+
+
+@pytest.hookimpl(trylast=True)  # after the fixtures of a file have ended
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Keep the browser from one file about the page to the next: starts, and first visits, are dear.
+
+    No longer: while Playwright runs, other tests can start no event loop of their own.
+    """
+    files = [item.path, nextitem.path] if nextitem else []
+    stays = len(set(files)) == 1 or (files and all(file.match("page/test_*.py") for file in files))
+    if not stays:
+        end_browser()
 
 
 @pytest.fixture
