@@ -8,6 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,13 @@ def folder(tmp_path: Path) -> Path:
 
 def write_embedder(path: Path, dim: int = 8, side: int = 32, seed: int = 0, **facts: str) -> Path:
     """Write an embedder in our format by hand: mean colours of a 4 x 4 grid, a projection, unit length."""
+    path.write_bytes(make_embedder(dim, side, seed, tuple(facts.items())))
+    return path
+
+
+@lru_cache(50)  # most tests ask for one of few
+def make_embedder(dim: int, side: int, seed: int, facts: tuple[tuple[str, str], ...]) -> bytes:
+    """The bytes of it."""
     weights = np.random.default_rng(seed).normal(size=(48, dim)).astype(np.float32)
     constants = {
         "weights": weights,
@@ -203,11 +211,24 @@ def write_embedder(path: Path, dim: int = 8, side: int = 32, seed: int = 0, **fa
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    written = {"format": "1", "size": str(side), "crop": "1.0", "dim": str(dim), "parameters": "384", **facts}
+    written = {"format": "1", "size": str(side), "crop": "1.0", "dim": str(dim), "parameters": "384"}
+    written.update(facts)
     helper.set_model_props(model, {f"retrieval.{name}": value for name, value in written.items()})
     onnx.checker.check_model(model, full_check=True)
-    path.write_bytes(model.SerializeToString())
-    return path
+    return model.SerializeToString()
+
+
+@pytest.fixture
+def quick_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of the export, which takes seconds and which this test is not about: a file of other vectors."""
+
+    def export(module, out, side, dim, facts, crop=1.0, reduced=False):
+        return write_embedder(
+            out, dim, side, crop=f"{crop:.6f}", **({"reduced": "yes"} if reduced else {}), **facts
+        )
+
+    monkeypatch.setattr("distill.pipeline.export_onnx", export)
+    monkeypatch.setattr("distill.pipeline.check_parity", lambda *_: 0.0)
 
 
 @pytest.fixture
