@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,9 +34,9 @@ def searcher(tmp_path_factory: pytest.TempPathFactory) -> Searcher:
     return open_searcher(root / "idx", device="cpu", text=text)
 
 
-@pytest.fixture
-def http(searcher: Searcher, tmp_path: Path) -> TestClient:
-    return TestClient(build_app(searcher, None, tmp_path))
+@pytest.fixture(scope="module")
+def http(searcher: Searcher, tmp_path_factory: pytest.TempPathFactory) -> TestClient:
+    return TestClient(build_app(searcher, None, tmp_path_factory.mktemp("cache")))
 
 
 def starts(names: list[str]) -> set[str]:
