@@ -220,7 +220,7 @@ def make_embedder(dim: int, side: int, seed: int, facts: tuple[tuple[str, str], 
 
 @pytest.fixture
 def quick_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In place of the export, which takes seconds and which this test is not about: a file of other vectors."""
+    """In place of the export, which takes seconds and no such test is about: a file of other vectors."""
 
     def export(module, out, side, dim, facts, crop=1.0, reduced=False):
         return write_embedder(

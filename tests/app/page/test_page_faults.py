@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from conftest import png_header
-from page_tools import COUNT, both_looks, ids, needs_chromium, settle, start_server, upload
+from page_tools import COUNT, LOOKS, ids, needs_chromium, on_a_phone, settle, start_server, upload
 from teacher_server import TeacherServer, serving
 from typer.testing import CliRunner
 
@@ -16,15 +16,14 @@ pytestmark = needs_chromium
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "complaint"),
+    ("name", "content", "complaint", "look"),
     [
-        ("broken.jpg", b"\xff\xd8\xff\xe0 not really", "Can't open broken.jpg"),
-        ("paper.pdf", b"%PDF-1.7 a document", "not an image that can be read"),
-        ("huge.png", png_header(20_000, 15_000), "too large"),
+        ("broken.jpg", b"\xff\xd8\xff\xe0 not really", "Can't open broken.jpg", LOOKS[0]),
+        ("paper.pdf", b"%PDF-1.7 a document", "not an image that can be read", LOOKS[1]),
+        ("huge.png", png_header(20_000, 15_000), "too large", LOOKS[0]),
     ],
     ids=["broken", "PDF", "huge"],
 )
-@both_looks
 def test_a_bad_file_gets_a_friendly_line(
     open_tab, page_root: Path, tmp_path: Path, name, content, complaint, look
 ):
@@ -108,7 +107,7 @@ def test_a_link_with_a_mode_that_there_is_not_says_so_and_searches(open_tab, mod
     assert "foo" not in tab.url
 
 
-@both_looks
+@on_a_phone
 def test_a_removed_image_says_so(open_tab, page_root: Path, look):
     tab = open_tab("?id=9", *look)
     settle(tab)
