@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import pyarrow as pa
 import pytest
+from forked import FORKS, PRELOAD
 from milvus_server import Server
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -322,6 +323,13 @@ def site() -> Iterator[Site]:
     yield opened
     opened.server.shutdown()
     opened.server.server_close()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have ready in the process that others are forked from what the chosen tests will want of it."""
+    for file in dict.fromkeys(item.module for item in session.items if isinstance(item, pytest.Function)):
+        PRELOAD.extend(getattr(file, "FORKED", ()))
+    FORKS.set_forkserver_preload(PRELOAD)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

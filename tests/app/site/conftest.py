@@ -11,8 +11,10 @@ import pytest
 
 from app.site import lists
 from app.site.build import SiteOptions, build_site_by_name
+from app.site.folder import SiteFolder
 from app.site.runtime import find_runtime
 from index.errors import RetrievalError
+from index.io import content_digest
 
 
 class Host:
@@ -43,6 +45,27 @@ class Host:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
         self.address = f"http://127.0.0.1:{self.server.server_port}/"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+PACKED: dict[str, bytes] = {}  # what was compressed, by the digest of what it was
+
+
+@pytest.fixture(scope="module", autouse=True)
+def packed_once() -> Iterator[None]:
+    """The runtime, of which every site has a copy, takes a second to compress."""
+    pack = SiteFolder.pack
+
+    def pack_once(self: SiteFolder, data: bytes) -> str:
+        if (digest := content_digest(data)) in PACKED:
+            return self.put(PACKED[digest])
+        name = pack(self, data)
+        if len(data) > 1_000_000:
+            PACKED[digest] = (self.path / name).read_bytes()
+        return name
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SiteFolder, "pack", pack_once)
+        yield
 
 
 @pytest.fixture

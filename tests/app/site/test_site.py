@@ -368,10 +368,10 @@ def test_it_works_offline_after_the_first_visit(host, tab, built, page_root):
     )
     served.server.shutdown()
     served.server.server_close()
-    for _ in range(2):  # what is forgotten after the first is missing from the second
+    for rest in (1000, 0):  # what is forgotten after the first is missing from the second
         tab.reload()
         assert choose(tab, page_root / "query.png") == online
-        tab.wait_for_timeout(1000)
+        tab.wait_for_timeout(rest)
 
 
 # What can go wrong
@@ -490,7 +490,7 @@ def test_a_large_gallery_is_searched_list_by_list(ort, host, tab, tmp_path, smal
     again.goto(tab.url)
     again.wait_for_selector(SHOWN)
     assert item.name not in names(again)
-    for link in (tab.url.split(".")[-1], "99", "x"):
+    for link in [tab.url.split(".")[-1]] if codes else [tab.url.split(".")[-1], "99", "x"]:
         again.goto(f"{served.address}#{'0' * 32}.{link}")
         again.reload()
         again.wait_for_selector(".complaint .note")
