@@ -83,6 +83,18 @@ def host() -> Iterator[Any]:
         each.server.server_close()
 
 
+@pytest.fixture(scope="module")
+def blank(browser) -> Iterator[Any]:
+    """A tab that can import the scripts of a site; tests of what they compute share it."""
+    served = Host(Path(__file__).parents[3] / "app" / "site")
+    page = browser.new_page()
+    page.goto(served.address + "site.html")
+    yield page
+    page.close()
+    served.server.shutdown()
+    served.server.server_close()
+
+
 @pytest.fixture
 def small_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     """Galleries of more than twenty photos are large ones."""
