@@ -127,11 +127,11 @@ def browser() -> Any:
     """A running Chromium, which files about the page hand on to the next: `end_browser` closes it."""
     sync_api = pytest.importorskip("playwright.sync_api")
     if not RUNNING:
-        closing = ExitStack()
-        playwright = closing.enter_context(sync_api.sync_playwright())
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        closing.callback(running.close)
-        RUNNING.update(browser=running, closing=closing)
+        with ExitStack() as opened:
+            playwright = opened.enter_context(sync_api.sync_playwright())
+            running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+            opened.callback(running.close)
+            RUNNING.update(browser=running, closing=opened.pop_all())
     return RUNNING["browser"]
 
 
@@ -146,8 +146,9 @@ def profile(browser) -> Any:
 def end_browser() -> None:
     """Close the browser, if one runs."""
     if RUNNING:
-        RUNNING.pop("closing").close()
+        closing = RUNNING.pop("closing")
         RUNNING.clear()
+        closing.close()
 
 
 @pytest.hookimpl(trylast=True)  # after the fixtures of a file have ended
