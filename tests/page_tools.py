@@ -17,9 +17,15 @@ COUNT = 30  # images of the gallery
 DESKTOP, PHONE = (1440, 900), (360, 740)
 LOOKS = [(DESKTOP, "light"), (PHONE, "dark")]
 both_looks = pytest.mark.parametrize("look", LOOKS, ids=["desk, light", "phone, dark"])
-# Where a second look adds nothing to what is tested, some tests have the one, and some the other.
-at_a_desk = pytest.mark.parametrize("look", LOOKS[:1], ids=["desk, light"])
-on_a_phone = pytest.mark.parametrize("look", LOOKS[1:], ids=["phone, dark"])
+# Where a second look hardly adds to what is tested, only the slow tests have it.
+at_a_desk, on_a_phone = (
+    pytest.mark.parametrize(
+        "look",
+        [pytest.param(look, marks=[] if look == first else pytest.mark.slow) for look in LOOKS],
+        ids=["desk, light", "phone, dark"],
+    )
+    for first in LOOKS
+)
 needs_chromium = pytest.mark.skipif(
     not CHROMIUM, reason="no Chromium on this machine (set CHROMIUM to its path)"
 )

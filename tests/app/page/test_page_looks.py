@@ -103,9 +103,9 @@ def test_cells_are_squares_side_by_side(open_tab, size, theme: str):
 
 
 def looks() -> list:
-    """The usual sizes light and dark, others light or dark; two of them are looked at every time."""
-    quick = [(DESKTOP, "light"), (PHONE, "dark")]
-    every = [*quick, (DESKTOP, "dark"), (PHONE, "light"), ((768, 1024), "light"), ((740, 360), "dark")]
+    """Four sizes, light and dark, of which two are looked at every time."""
+    sizes, quick = (DESKTOP, (768, 1024), PHONE, (740, 360)), [(DESKTOP, "light"), (PHONE, "dark")]
+    every = [(size, theme) for theme in ("light", "dark") for size in sizes]
     return [pytest.param(*each, marks=[] if each in quick else pytest.mark.slow) for each in every]
 
 
