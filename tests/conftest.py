@@ -7,6 +7,8 @@ import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 import onnx
 import pyarrow as pa
 import pytest
+from forked import FORKS, PRELOAD
 from milvus_server import Server
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -116,21 +119,48 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
+RUNNING: dict[str, Any] = {}  # the browser, its profile, and what closes both
+
+
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A running Chromium."""
+def browser() -> Any:
+    """A running Chromium, which files about the page hand on to the next: `end_browser` closes it."""
     sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield running
-        running.close()
+    if not RUNNING:
+        with ExitStack() as opened:
+            playwright = opened.enter_context(sync_api.sync_playwright())
+            running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+            opened.callback(running.close)
+            RUNNING.update(browser=running, closing=opened.pop_all())
+    return RUNNING["browser"]
 
 
 @pytest.fixture(scope="module")
-def profile(browser) -> Iterator[Any]:
+def profile(browser) -> Any:
     """A profile of it, for `open_fresh`."""
-    with browser.new_context() as opened:
-        yield opened
+    if "profile" not in RUNNING:
+        RUNNING["profile"] = browser.new_context()
+    return RUNNING["profile"]
+
+
+def end_browser() -> None:
+    """Close the browser, if one runs."""
+    if RUNNING:
+        closing = RUNNING.pop("closing")
+        RUNNING.clear()
+        closing.close()
+
+
+@pytest.hookimpl(trylast=True)  # after the fixtures of a file have ended
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Keep the browser from one file about the page to the next: starts, and first visits, are dear.
+
+    No longer: while Playwright runs, other tests can start no event loop of their own.
+    """
+    files = [item.path, nextitem.path] if nextitem else []
+    stays = len(set(files)) == 1 or (files and all(file.match("page/test_*.py") for file in files))
+    if not stays:
+        end_browser()
 
 
 @pytest.fixture
@@ -147,6 +177,13 @@ def folder(tmp_path: Path) -> Path:
 
 def write_embedder(path: Path, dim: int = 8, side: int = 32, seed: int = 0, **facts: str) -> Path:
     """Write an embedder in our format by hand: mean colours of a 4 x 4 grid, a projection, unit length."""
+    path.write_bytes(make_embedder(dim, side, seed, tuple(facts.items())))
+    return path
+
+
+@lru_cache(50)  # most tests ask for one of few
+def make_embedder(dim: int, side: int, seed: int, facts: tuple[tuple[str, str], ...]) -> bytes:
+    """The bytes of it."""
     weights = np.random.default_rng(seed).normal(size=(48, dim)).astype(np.float32)
     constants = {
         "weights": weights,
@@ -176,11 +213,24 @@ def write_embedder(path: Path, dim: int = 8, side: int = 32, seed: int = 0, **fa
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    written = {"format": "1", "size": str(side), "crop": "1.0", "dim": str(dim), "parameters": "384", **facts}
+    written = {"format": "1", "size": str(side), "crop": "1.0", "dim": str(dim), "parameters": "384"}
+    written.update(facts)
     helper.set_model_props(model, {f"retrieval.{name}": value for name, value in written.items()})
     onnx.checker.check_model(model, full_check=True)
-    path.write_bytes(model.SerializeToString())
-    return path
+    return model.SerializeToString()
+
+
+@pytest.fixture
+def quick_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of the export, which takes seconds and no such test is about: a file of other vectors."""
+
+    def export(module, out, side, dim, facts, crop=1.0, reduced=False):
+        return write_embedder(
+            out, dim, side, crop=f"{crop:.6f}", **({"reduced": "yes"} if reduced else {}), **facts
+        )
+
+    monkeypatch.setattr("distill.pipeline.export_onnx", export)
+    monkeypatch.setattr("distill.pipeline.check_parity", lambda *_: 0.0)
 
 
 @pytest.fixture
@@ -234,7 +284,7 @@ def page_site(page_root: Path):
     """A running page of it, which tests look at and leave as it was."""
     process, address = start_server(page_root / "idx", "--price", "1.5", "--max-upload-mb", "2")
     yield address
-    process.terminate()
+    process.kill()
     process.wait(10)
 
 
@@ -259,7 +309,7 @@ def open_tab(profile, page_site):
         tab.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: at rest, too, it takes time from all that runs beside it
 def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running Milvus server."""
     started = Server(tmp_path_factory.mktemp("milvus"))
@@ -274,6 +324,13 @@ def site() -> Iterator[Site]:
     yield opened
     opened.server.shutdown()
     opened.server.server_close()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have ready in the process that others are forked from what the chosen tests will want of it."""
+    for file in dict.fromkeys(item.module for item in session.items if isinstance(item, pytest.Function)):
+        PRELOAD.extend(getattr(file, "FORKED", ()))
+    FORKS.set_forkserver_preload(PRELOAD)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

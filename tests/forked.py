@@ -8,13 +8,13 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 
 FORKS = multiprocessing.get_context("forkserver")
+PRELOAD = ["app.server.app"]  # and what files of tests name as FORKED: set before the first fork of all
 
 
 class Forked:
     """Calls a function of a module; what is asked of it is asked as of `subprocess.Popen`."""
 
     def __init__(self, call: Callable[..., object], *arguments: object, **environment: str) -> None:
-        FORKS.set_forkserver_preload(["app.server.app"])  # before the first of all starts
         read, write = FORKS.Pipe(duplex=False)
         given = call, list(map(str, arguments)), Path.cwd(), os.environ | environment, write
         self._process = FORKS.Process(target=_run, args=given, daemon=True)

@@ -15,8 +15,16 @@ FLAGS = [
 ]
 COUNT = 30  # images of the gallery
 DESKTOP, PHONE = (1440, 900), (360, 740)
-both_looks = pytest.mark.parametrize(
-    "look", [(DESKTOP, "light"), (PHONE, "dark")], ids=["desk, light", "phone, dark"]
+LOOKS = [(DESKTOP, "light"), (PHONE, "dark")]
+both_looks = pytest.mark.parametrize("look", LOOKS, ids=["desk, light", "phone, dark"])
+# Where a second look hardly adds to what is tested, only the slow tests have it.
+at_a_desk, on_a_phone = (
+    pytest.mark.parametrize(
+        "look",
+        [pytest.param(look, marks=[] if look == first else pytest.mark.slow) for look in LOOKS],
+        ids=["desk, light", "phone, dark"],
+    )
+    for first in LOOKS
 )
 needs_chromium = pytest.mark.skipif(
     not CHROMIUM, reason="no Chromium on this machine (set CHROMIUM to its path)"

@@ -143,10 +143,18 @@ async def read_request(request: Request) -> tuple[list[bytes], str]:
     return [base64.b64decode(url.partition(",")[2]) for url in urls], encoding
 
 
+class _Server(uvicorn.Server):
+    """Notices within a hundredth of a second, not a tenth, that it is to end."""
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):
+            await asyncio.sleep(0.01)
+
+
 @contextmanager
 def serving(app, **options) -> Iterator[str]:
     """Run an app in a thread; yields the address of its embeddings."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off", **options))
+    server = _Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off", **options))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

@@ -165,6 +165,7 @@ def test_a_ranker_is_given_as_a_teacher_is(folder, tmp_path, student_file, monke
         retrieval.open_index(tmp_path / "idx", ranker="nothing.csv")
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_a_helper_may_be_what_a_teacher_may_be(folder, tmp_path, teacher_file, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     model = MeanColours()

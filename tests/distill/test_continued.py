@@ -70,6 +70,7 @@ def new(tmp_path: Path) -> Path:
     return draw(tmp_path / "new", range(35, 65))
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_new_photos_alone_are_paid_for_and_old_answers_are_replayed(
     tmp_path, student, new, spec, monkeypatch
 ):
@@ -118,6 +119,7 @@ def refuse(*_):
     raise UsageError("It is gone.")
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_photos_that_moved_are_known_and_those_that_changed_are_not_asked_about(
     shelf, student, new, spec, tmp_path, capsys
 ):
@@ -159,6 +161,7 @@ def test_what_cannot_be_is_refused(shelf, student, new, spec, tmp_path, student_
 
 
 @pytest.mark.parametrize("queries", [False, True])
+@pytest.mark.usefixtures("quick_export")
 def test_what_the_weights_have_learnt_is_not_measured_on(shelf, new, spec, tmp_path, queries):
     """With query photos nothing of the pool was held out the first time."""
     snaps = (str(draw(tmp_path / "snaps", range(500, 520))),) if queries else ()
@@ -201,6 +204,7 @@ def test_calls_that_failed_in_another_ledger_raise_no_budget(tmp_path: Path):
         assert _limit([], ledger, 10, {"cost": {"failed_calls": 7}}) == 10
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_old_photos_that_the_sample_leaves_out_are_not_said_to_be_gone(
     shelf, student, new, spec, tmp_path, capsys, monkeypatch
 ):

@@ -1,6 +1,5 @@
 """A teacher over HTTP that fails, and runs that are killed: nothing is paid twice, no budget is passed."""
 
-import multiprocessing
 import random
 import sqlite3
 from dataclasses import replace
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import picture
+from forked import FORKS
 from teacher_server import TeacherServer, serving
 
 from distill.options import Options
@@ -26,8 +26,7 @@ OPTIONS = Options(
     budget=140, student="test_efficientnet", weights="none", size=32, dim=6, device="cpu", steps=6
 )
 # A fork of one process that has imported torch: a start takes no time, and kills hit the work.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["distill.pipeline", "index.embedders.http"])
+FORKED = ["distill.pipeline", "index.embedders.http"]
 
 
 @pytest.fixture

@@ -251,6 +251,7 @@ def test_a_second_run_pays_nothing_and_makes_the_same_student_and_no_label_is_re
     np.testing.assert_array_equal(one.embed([one.prepare(photo)]), two.embed([two.prepare(photo)]))
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_by_name(folder, tmp_path, teacher_file):
     out = tmp_path / "student"
     options = replace(OPTIONS, budget=100)
@@ -263,6 +264,7 @@ def test_by_name(folder, tmp_path, teacher_file):
         assert len(ledger) == 12
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_a_helper_is_noted(folder, tmp_path, teacher, ledger, teacher_file):
     options = replace(OPTIONS, helpers=teacher_file)
     assert options.helpers == (str(teacher_file),)
@@ -271,6 +273,7 @@ def test_a_helper_is_noted(folder, tmp_path, teacher, ledger, teacher_file):
     assert made.run["options"]["helpers"] == (str(teacher_file),)
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_what_judge_wrote_is_learnt_as_it_is(folder, tmp_path, teacher, ledger):
     """It is whitened and averaged already; who asks for another place of photos gets that."""
     teacher.ranker = {"spec": "judge.py:judge", "options": {}}
@@ -358,6 +361,7 @@ def test_copies_are_one_image(tmp_path, teacher, ledger):
     assert teacher.asked == 0
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_a_curve_pays_for_each_image_once_and_measures_all_on_the_same(
     tmp_path, teacher, ledger, monkeypatch
 ):
@@ -425,6 +429,7 @@ def test_what_asking_brought_is_told_and_a_teacher_that_teaches_nothing_is_notic
     assert judge_asking({**placement, "trust": 0.0, "chosen": False}, 500).startswith("No answer was learnt")
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_agreement_is_measured_on_query_photos_if_there_are_some(tmp_path, teacher, ledger):
     for name, photos in (("pool", range(40)), ("queries", range(35, 60))):
         (tmp_path / name).mkdir()
@@ -476,6 +481,7 @@ def test_what_too_few_photos_cannot_give_is_refused_before_anything_is_paid(tmp_
     assert teacher.asked == 0
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_a_killed_run_goes_on_and_pays_nothing_twice(made, tmp_path, monkeypatch):
     images = made.folder.with_name("images")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -525,6 +531,7 @@ def test_a_file_in_the_way_is_refused_before_anything_is_paid(folder, tmp_path, 
     assert teacher.asked == 0
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_photos_to_ask_about_come_before_all_others(folder, tmp_path, teacher, ledger):
     others = tmp_path / "others"
     others.mkdir()

@@ -11,12 +11,15 @@ import pytest
 from conftest import picture
 from page_tools import (
     COUNT,
+    LOOKS,
     PHONE,
+    at_a_desk,
     both_looks,
     delay_answers,
     focused,
     ids,
     needs_chromium,
+    on_a_phone,
     open_menu,
     open_part,
     settle,
@@ -29,7 +32,7 @@ pytestmark = needs_chromium
 # Queries
 
 
-@both_looks
+@at_a_desk
 def test_a_photo_brings_both_columns_with_their_numbers(open_tab, page_root: Path, look):
     tab = open_tab("", *look)
     assert f"{COUNT} images" in tab.inner_text(".heading")
@@ -57,7 +60,7 @@ def test_a_photo_brings_both_columns_with_their_numbers(open_tab, page_root: Pat
     )
 
 
-@both_looks
+@on_a_phone
 def test_a_click_searches_on_and_the_address_follows(open_tab, page_root: Path, look):
     tab = open_tab("", *look)
     upload(tab, page_root / "query.png")
@@ -116,8 +119,7 @@ DROP = """([kind, data]) => {
 }"""
 
 
-@pytest.mark.parametrize("kind", ["drop", "paste"])
-@both_looks
+@pytest.mark.parametrize(("kind", "look"), [("drop", LOOKS[0]), ("paste", LOOKS[1])])
 def test_a_photo_is_dropped_or_pasted_anywhere(open_tab, page_root: Path, kind: str, look):
     tab = open_tab("", *look)
     data = b64encode((page_root / "query.png").read_bytes()).decode()
@@ -218,7 +220,7 @@ def test_a_part_is_searched_with_while_it_is_drawn(open_tab, look):
     assert tab.evaluate("document.activeElement.className") == "box"  # the button has hidden
 
 
-@both_looks
+@on_a_phone
 def test_the_box_and_the_turn_are_in_reach_of_the_keyboard(open_tab, look):
     tab = open_tab("?id=4", *look)
     settle(tab)
@@ -265,7 +267,7 @@ def test_every_way_to_search_alone_or_beside_another(open_tab, page_root: Path, 
     assert len(ids(tab)) == len(ids(tab, "second")) == 12
 
 
-@both_looks
+@on_a_phone
 def test_filters_narrow_are_counted_and_are_cleared(open_tab, page_root: Path, look):
     tab = open_tab("?id=5&k=48", *look)
     settle(tab)
@@ -317,7 +319,7 @@ def test_filters_narrow_are_counted_and_are_cleared(open_tab, page_root: Path, l
     assert again.inner_text(".filters summary") == "Filters"
 
 
-@both_looks
+@at_a_desk
 def test_each_filter_is_a_chip_that_takes_it_off(open_tab, look):
     tab = open_tab("?id=5&k=48&prefix=more/&column.shop=North&cut=0.9", *look)
     settle(tab)
@@ -401,7 +403,7 @@ def test_everything_works_by_keyboard(open_tab):
     assert focused(tab)[0] == "1"
 
 
-@both_looks
+@at_a_desk
 def test_the_large_view_searches_on(open_tab, look):
     tab = open_tab("?id=8", *look)
     settle(tab)
@@ -429,7 +431,7 @@ def test_on_a_phone_the_figures_unfold_and_stay_so(open_tab):
     assert tab.is_visible(".figures")
 
 
-@both_looks
+@on_a_phone
 def test_results_are_saved_as_csv_and_json(open_tab, page_root: Path, look):
     tab = open_tab("", *look)
     upload(tab, page_root / "query.png")

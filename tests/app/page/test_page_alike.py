@@ -28,7 +28,7 @@ def page_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     build_index([root / "images"], OnnxEmbedder(write_embedder(root / "student.onnx", dim=32)), root / "idx")
     process, address = start_server(root / "idx")
     yield address
-    process.terminate()
+    process.kill()
     process.wait(10)
 
 

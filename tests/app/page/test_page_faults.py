@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from conftest import png_header
-from page_tools import COUNT, both_looks, ids, needs_chromium, settle, start_server, upload
+from page_tools import COUNT, LOOKS, ids, needs_chromium, on_a_phone, settle, start_server, upload
 from teacher_server import TeacherServer, serving
 from typer.testing import CliRunner
 
@@ -16,15 +16,14 @@ pytestmark = needs_chromium
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "complaint"),
+    ("name", "content", "complaint", "look"),
     [
-        ("broken.jpg", b"\xff\xd8\xff\xe0 not really", "Can't open broken.jpg"),
-        ("paper.pdf", b"%PDF-1.7 a document", "not an image that can be read"),
-        ("huge.png", png_header(20_000, 15_000), "too large"),
+        ("broken.jpg", b"\xff\xd8\xff\xe0 not really", "Can't open broken.jpg", LOOKS[0]),
+        ("paper.pdf", b"%PDF-1.7 a document", "not an image that can be read", LOOKS[1]),
+        ("huge.png", png_header(20_000, 15_000), "too large", LOOKS[0]),
     ],
     ids=["broken", "PDF", "huge"],
 )
-@both_looks
 def test_a_bad_file_gets_a_friendly_line(
     open_tab, page_root: Path, tmp_path: Path, name, content, complaint, look
 ):
@@ -63,7 +62,7 @@ def test_a_server_that_starts_again_is_sent_the_photo_again_and_one_that_is_gone
         settle(tab)
         assert len(ids(tab)) == 12
     finally:
-        process.terminate()
+        process.kill()
         process.wait(10)
     tab.locator(".example").first.click()
     settle(tab)
@@ -108,7 +107,7 @@ def test_a_link_with_a_mode_that_there_is_not_says_so_and_searches(open_tab, mod
     assert "foo" not in tab.url
 
 
-@both_looks
+@on_a_phone
 def test_a_removed_image_says_so(open_tab, page_root: Path, look):
     tab = open_tab("?id=9", *look)
     settle(tab)
@@ -140,8 +139,9 @@ def test_without_a_teacher_the_page_says_why(browser, page_root: Path):
         tab.get_by_role("tab", name="Blind vote").click()
         tab.wait_for_selector("#blind .note")
         assert "Index again with --teacher" in tab.inner_text("#blind")
+        tab.close()
     finally:
-        process.terminate()
+        process.kill()
         process.wait(10)
 
 
@@ -166,8 +166,9 @@ def test_a_teacher_that_is_down_leaves_the_student_and_says_why(browser, page_ro
         assert "Student" in tab.inner_text(".numbers")
         tab.locator("#first .hit").first.click()  # what was answered before is in the ledger
         tab.wait_for_selector("#second .card")
+        tab.close()
     finally:
-        process.terminate()
+        process.kill()
         process.wait(10)
 
 
@@ -192,8 +193,9 @@ def test_an_open_page_goes_on_when_its_index_is_replaced(browser, page_root: Pat
         )
         tab.locator("#first .open").first.click()
         tab.wait_for_selector(".large[open] .about h2")
+        tab.close()
     finally:
-        process.terminate()
+        process.kill()
         process.wait(10)
 
 

@@ -28,9 +28,8 @@ def test_no_style_is_lost_on_the_way(browser, name: str):
     assert lost == []
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_it_fits_every_width(open_tab, theme: str):
-    tab = open_tab("?id=10", theme=theme)
+def test_it_fits_every_width(open_tab):
+    tab = open_tab("?id=10")
     settle(tab)
     for width in (1920, 1440, 1280, 1100, 1024, 900, 768, 721, 640, 480, 360):
         tab.set_viewport_size({"width": width, "height": 800})
@@ -88,8 +87,7 @@ def test_a_finger_is_not_told_of_the_mouse(browser, page_site: str):
         assert tab.inner_text(".invite p").strip() == "Student and teacher search side by side."
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", [PHONE, (768, 1024), DESKTOP])
+@pytest.mark.parametrize(("size", "theme"), [(PHONE, "dark"), ((768, 1024), "light"), (DESKTOP, "dark")])
 def test_cells_are_squares_side_by_side(open_tab, size, theme: str):
     tab = open_tab("?id=10", size, theme)
     settle(tab)

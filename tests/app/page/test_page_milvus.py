@@ -67,5 +67,5 @@ def test_the_page_says_that_the_server_is_gone_and_goes_on_when_it_is_back(
         assert len(ids(tab)) == 12
         tab.close()
     finally:
-        process.terminate()
+        process.kill()
         process.wait(10)

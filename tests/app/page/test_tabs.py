@@ -62,7 +62,7 @@ def site(searcher: Searcher):
     path = searcher.index.path
     process, address = start_server(path, XDG_DATA_HOME=str(path.parent / "data"))
     yield address
-    process.terminate()
+    process.kill()
     process.wait(10)
 
 

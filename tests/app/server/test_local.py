@@ -61,7 +61,7 @@ def test_the_served_page_leads_to_one_that_sends_no_photo(page_root, browser, tm
         assert tab.evaluate(widths) >= 10
     finally:
         context.close()
-        process.terminate()
+        process.kill()
         process.wait(30)
     searcher = open_searcher(page_root / "idx", with_teacher=False)
     student = searcher.models["student"]

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,9 +34,9 @@ def searcher(tmp_path_factory: pytest.TempPathFactory) -> Searcher:
     return open_searcher(root / "idx", device="cpu", text=text)
 
 
-@pytest.fixture
-def http(searcher: Searcher, tmp_path: Path) -> TestClient:
-    return TestClient(build_app(searcher, None, tmp_path))
+@pytest.fixture(scope="module")
+def http(searcher: Searcher, tmp_path_factory: pytest.TempPathFactory) -> TestClient:
+    return TestClient(build_app(searcher, None, tmp_path_factory.mktemp("cache")))
 
 
 def starts(names: list[str]) -> set[str]:
@@ -142,6 +141,7 @@ def test_words_typed_on_the_page_are_searched_with(browser, searcher):
         settle(tab)
         assert "text=" not in tab.url
         assert tab.is_visible(".search .frame")
+        tab.close()
     finally:
-        process.terminate()
+        process.kill()
         process.wait(10)

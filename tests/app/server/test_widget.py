@@ -165,7 +165,7 @@ def shop(root: Path):
     for page in pages:
         page.files["/"] = text.encode()
     yield named, stranger, server
-    process.terminate()
+    process.kill()
     process.wait(10)
     for page in pages:
         page.server.shutdown()

@@ -11,8 +11,10 @@ import pytest
 
 from app.site import lists
 from app.site.build import SiteOptions, build_site_by_name
+from app.site.folder import SiteFolder
 from app.site.runtime import find_runtime
 from index.errors import RetrievalError
+from index.io import content_digest
 
 
 class Host:
@@ -45,6 +47,27 @@ class Host:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
+PACKED: dict[str, bytes] = {}  # what was compressed, by the digest of what it was
+
+
+@pytest.fixture(scope="module", autouse=True)
+def packed_once() -> Iterator[None]:
+    """The runtime, of which every site has a copy, takes a second to compress."""
+    pack = SiteFolder.pack
+
+    def pack_once(self: SiteFolder, data: bytes) -> str:
+        if (digest := content_digest(data)) in PACKED:
+            return self.put(PACKED[digest])
+        name = pack(self, data)
+        if len(data) > 1_000_000:
+            PACKED[digest] = (self.path / name).read_bytes()
+        return name
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SiteFolder, "pack", pack_once)
+        yield
+
+
 @pytest.fixture
 def host() -> Iterator[Any]:
     """Serves folders."""
@@ -58,6 +81,18 @@ def host() -> Iterator[Any]:
     for each in hosts:
         each.server.shutdown()
         each.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def blank(browser) -> Iterator[Any]:
+    """A tab that can import the scripts of a site; tests of what they compute share it."""
+    served = Host(Path(__file__).parents[3] / "app" / "site")
+    page = browser.new_page()
+    page.goto(served.address + "site.html")
+    yield page
+    page.close()
+    served.server.shutdown()
+    served.server.server_close()
 
 
 @pytest.fixture

@@ -21,13 +21,6 @@ from distill.model.quantize import CONVERSIONS
 SITE = Path(__file__).parents[3] / "app" / "site"
 
 
-@pytest.fixture
-def blank(host, tab):
-    """A tab that can import the scripts of a site."""
-    tab.goto(host(SITE).address + "site.html")
-    return tab
-
-
 GALLERIES = [
     {"bits": 128, "dim": 16, "rescore": 0},
     {"bits": 128, "dim": 16, "rescore": 20},

@@ -27,7 +27,9 @@ from index.errors import RetrievalError, UsageError
 @pytest.fixture(scope="module")
 def tiny() -> Student:
     torch.manual_seed(0)
-    return Student(create_backbone("test_efficientnet", "none"), 6).eval()
+    backbone = create_backbone("test_efficientnet", "none")
+    backbone.keep_stages(3)  # each takes the export a second
+    return Student(backbone, 6).eval()
 
 
 @pytest.fixture(scope="module")

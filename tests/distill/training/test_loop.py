@@ -49,6 +49,12 @@ def train(
     return student, done
 
 
+@pytest.fixture(scope="module")
+def whole() -> tuple[Student, Progress]:
+    """A run that nothing disturbs, which others are held against; only read."""
+    return train(held_out=5)
+
+
 def weights(student: Student) -> torch.Tensor:
     return torch.cat([value.flatten().float() for value in student.state_dict().values()])
 
@@ -61,7 +67,7 @@ def test_training_learns_and_leaves_the_student_ready():
 
 
 def test_the_seed_decides_everything():
-    (one, first), (two, second), (other, _) = train(1), train(1), train(2)
+    (one, first), (two, second), (other, _) = (train(seed, steps=12) for seed in (1, 1, 2))
     assert first.losses == second.losses
     assert torch.equal(weights(one), weights(two))
     assert not torch.equal(weights(one), weights(other))
@@ -144,11 +150,11 @@ def test_agreement_is_the_share_of_the_teachers_list_that_is_found():
     assert agreement(Oracle(), lists, open_fabric("cpu")) == pytest.approx(np.ones(5))
 
 
-def test_who_watches_is_told_of_each_step_and_check_and_changes_nothing():
+def test_who_watches_is_told_of_each_step_and_check_and_changes_nothing(whole):
     told = []
     with watched(lambda **facts: told.append(facts)):
         seen, done = train(held_out=5)
-    unseen, _ = train(held_out=5)
+    unseen, _ = whole
     assert torch.equal(weights(seen), weights(unseen))
     assert [facts["stage"].done for facts in told if "stage" in facts][-1] == 30
     assert [facts["training"] is done and facts["steps"] for facts in told if "training" in facts] == [
@@ -163,8 +169,8 @@ class KilledError(Exception):
 
 
 @pytest.mark.parametrize("steps_before", [3, 14, 29])
-def test_an_interrupted_run_ends_like_an_undisturbed_one(tmp_path, monkeypatch, steps_before):
-    undisturbed, expected = train(held_out=5)
+def test_an_interrupted_run_ends_like_an_undisturbed_one(tmp_path, monkeypatch, whole, steps_before):
+    undisturbed, expected = whole
     checkpoint = Checkpoint(tmp_path / "new" / "checkpoint.pt", "a run")
     calls = 0
 
@@ -186,8 +192,8 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize("told", ["training", "lists"])
 @pytest.mark.parametrize("last", [14, 15])  # scores are noted every third step
-def test_who_watches_ends_a_run_that_loses_no_step(tmp_path, last, told):
-    undisturbed, expected = train(held_out=5)
+def test_who_watches_ends_a_run_that_loses_no_step(tmp_path, whole, last, told):
+    undisturbed, expected = whole
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", "a run")
     steps = 0
 
