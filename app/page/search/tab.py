@@ -176,8 +176,16 @@ class SearchPage:
         index = self.searcher.index
         agreed = agreement(*columns) if len(columns) == 2 else None
         others = columns[::-1] if len(columns) == 2 else [None]
+        # Words and photos are never as alike as two photos, which the scales are of.
         html = [
-            render_column(one, index, other, self._label, self.scales.get(one.mode), self._fold(one))
+            render_column(
+                one,
+                index,
+                other,
+                self._label,
+                None if request.text else self.scales.get(one.mode),
+                self._fold(one),
+            )
             for one, other in zip(columns, others, strict=True)
         ]
         waiting = (request.modes[1], request.k) if request.soon and len(request.modes) == 2 else None
@@ -195,7 +203,7 @@ class SearchPage:
         }
 
     def _find(self, query: Query, mode: str, request: SearchRequest) -> SearchColumn:
-        key = query.digest, query.view, mode, replace(request, modes=(), item=None, sent="", soon=False)
+        key = query.digest, query.view, mode, replace(request, modes=(), item=None, sent="", address="", soon=False)
         with self._lock:
             known = self._columns.get(key)
         if known is not None:

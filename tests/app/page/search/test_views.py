@@ -132,6 +132,8 @@ def test_the_numbers():
     assert "Student 13 ms 1.0 ms 12 ms 0.4 ms 32 3.7 hours" in text
     assert "Teacher 121 ms 1.0 ms 120 ms 0.4 ms 48 33.7 hours costs 2,000.00" in text
     assert "Training used 500 teacher calls (1.00). Every search after the first 500 saves money." in text
+    free = render_numbers(columns, INDEX, None, {"student": Cost(learnt_from=500), "teacher": Cost()})
+    assert "Every search after the first 500 saves a call." in free
     widths = [float(each["style"].removeprefix("width:").rstrip("%")) for each in html.all("i")]
     slow = [column("student", [0], [1], 0.0, 0.2996), column("teacher", [0], [1], 0.0, 0.4996)]
     assert "83.3 hours" in render_numbers(slow, INDEX, None, {})
