@@ -24,8 +24,8 @@ ROVE = Path(__file__).with_name("rove.js")  # many controls as one stop of the T
 SEEN = Path(__file__).with_name("seen.js")  # what the scripts of tabs share that begin when they are seen
 
 
-def thumbnail_url(item: int) -> str:
-    """Address the small picture of an item."""
+def thumbnail_url(item: int | str) -> str:
+    """Address the small picture of an item, by its id or its digest."""
     return f"thumbs/{item}"
 
 

@@ -109,7 +109,7 @@ function paint(time) {
   }
   pen.putImageData(image, 0, 0);
   if (near.length <= TILES && !glide) for (const [i, x, y] of near) paintTile(ids[i], x, y, tile, hues[codes[i]]);
-  const asked = ids.indexOf(Number(new URLSearchParams(location.search).get('id') ?? NaN));
+  const asked = ids.indexOf(Number(document.querySelector('#search .search').dataset.item ?? NaN));
   if (asked >= 0) ring(...toScreen(asked), 11 * ratio);
   if (lasso.length) outline();
 }

@@ -37,7 +37,7 @@ function walkResults(page, showLarge, vote) {
       const next = neighbour([...page.querySelectorAll('.columns .hit')].filter(each => each.checkVisibility()), hit, event.key);
       if (next) { hit.tabIndex = -1; next.tabIndex = 0; next.focus(); }
     } else if (event.key === '+' && cardOf(hit).querySelector('.alike')) unfold(cardOf(hit).querySelector('.alike'));
-    else if (event.key === 'm' || event.key === 'l') vote(event.key === 'm' ? 'like' : 'unlike', Number(cardOf(hit).dataset.id));
+    else if (event.key === 'm' || event.key === 'l') vote(event.key === 'm' ? 'like' : 'unlike', cardOf(hit).dataset.digest);
     else if (event.key === ' ' || event.key === 'o') showLarge(cardOf(hit));
     else return;
     event.preventDefault();

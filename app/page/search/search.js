@@ -5,16 +5,16 @@ const $ = selector => page.querySelector(selector);
 const $$ = selector => [...page.querySelectorAll(selector)];
 const WHOLE = '0,0,1,1', STEP = 12;
 const BLANK = `<ol class="cards blank" aria-hidden="true">${'<li></li>'.repeat(STEP)}</ol>`;
-const examples = {like: [], unlike: []};  // ids of results to find more of, and less of
+const examples = {like: [], unlike: []};  // digests of results to find more of, and less of
 const files = new Map();  // photos by their digest: to send one again that the server has forgotten
-let query = null;         // {item} or {sent, file} or {address} or {text}, with its name and what shows its picture
+let query = null;         // {item}, a digest, or {sent, file} or {address} or {text}, with its name and what shows its picture
 let shown = null;         // the query whose results are on show, and how it is looked at
 let serial = 0, last = {};
 
 const cropper = makeCropper($('.picture'), live => live ? followCrop() : search({replace: true}));
 const drawRungs = makeLadder($('.columns'), $('.rungs'));
-const explain = makeHeat($('.large'), id => server.why({...readRequest(), ...shown.view, hit: id}));
-const showLarge = makeLargeView($('.large'), $('.frame canvas'), describe, id => searchItem(id), place => refocus(place), (kind, id) => vote(kind, id), explain);
+const explain = makeHeat($('.large'), hit => server.why({...readRequest(), ...shown.view, hit}));
+const showLarge = makeLargeView($('.large'), $('.frame canvas'), describe, item => searchItem(item), place => refocus(place), (kind, item) => vote(kind, item), explain);
 openEntries(page, searchFile, searchAddress, searchWords, (text, kind = 'note error') => showComplaint(`<p class="${kind}">${text}</p>`));
 
 // What is asked
@@ -41,8 +41,7 @@ function readFilters() {
 
 function searchItem(item, view, how) {
   // What was clicked on is shown at once; what an address names may not be there.
-  const seen = Number.isInteger(item) && $(`img[src="thumbs/${item}"]`), drawn = seen?.naturalWidth;
-  const name = seen ? seen.closest('[data-name]')?.dataset.name : '';
+  const seen = $(`img[src="thumbs/${CSS.escape(item)}"]`), drawn = seen?.naturalWidth, name = seen?.closest('[data-name]')?.dataset.name;
   return start({item, name}, answer => [drawn ? `thumbs/${item}` : answer.then(found => found.error ? '' : `thumbs/${item}`)], view, how);
 }
 
@@ -97,6 +96,7 @@ async function ask(asked, fields) {
   let answer = await call(fields, asked.sent ? null : file);
   if (answer.forgotten && file) answer = await call(fields, file);
   if (answer.forgotten) answer = {error: '<p class="note error">This photo is not known any more. Choose it again.</p>'};
+  if (answer.item) asked.item = answer.item;  // a link may have named it by an id, which is another's once the index changes
   if (answer.sent) {
     asked.sent = answer.sent;
     if (file) files.set(answer.sent, file);
@@ -146,6 +146,7 @@ function show(answer, focus) {
   page.classList.remove('following', 'asking');
   if (answer.error) { fail(answer.error); return; }
   last = answer;
+  page.dataset.item = answer.id;  // for the map
   shown = {query, view: cropper.view};
   chooseCount(answer.k);
   answer.columns.forEach((html, i) => showColumn(i, html));
@@ -174,13 +175,13 @@ function fail(html) {
 }
 
 // What is known of an image, with its place in each column.
-async function describe(id) {
+async function describe(item) {
   const places = $$('.column').slice(0, modes().length).map((column, i) => {
-    const card = column.querySelector(`.card[data-id="${id}"]`), name = $$('.mode-of')[i].selectedOptions[0].text;
+    const card = column.querySelector(`.card[data-digest="${item}"]`), name = $$('.mode-of')[i].selectedOptions[0].text;
     const at = card ? `rank ${card.querySelector('.rank').textContent}, similarity ${card.querySelector('.score').textContent}` : 'not among these results';
     return `<div><dt>${name}</dt><dd>${at}</dd></div>`;
   });
-  return `${await server.details(id) ?? ''}<dl>${places.join('')}</dl>`;
+  return `${await server.details(item) ?? ''}<dl>${places.join('')}</dl>`;
 }
 
 // On a phone the figures leave their place to the pictures, until they are asked for.
@@ -218,6 +219,7 @@ function showComplaint(html, again) {
 // Nothing is shown but the ways in.
 function clear(state) {
   shown = null;
+  delete page.dataset.item;
   page.dataset.state = state;
   page.removeAttribute('aria-busy');
   page.classList.remove('asking');

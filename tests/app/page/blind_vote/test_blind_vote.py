@@ -107,7 +107,7 @@ def test_the_reveal_names_the_lists_and_the_vote(blind_test: BlindTest, searcher
     heads = re.findall(r'<section class="(\w*)"><h2 class="\w+">(\w+)</h2>', html)
     assert heads == [("", dealt.modes[0].capitalize()), ("won", dealt.modes[1].capitalize())]
     assert f"You chose {dealt.modes[1]}." in html
-    assert f'href="?id={dealt.query}"' in html
+    assert f'href="?id={searcher.index.items[dealt.query].digest}"' in html
     assert html.count('class="both"') == 2 * len(set(dealt.lists[0]) & set(dealt.lists[1]))
 
 
