@@ -6,9 +6,9 @@ const $$ = selector => [...page.querySelectorAll(selector)];
 const WHOLE = '0,0,1,1', STEP = 12;
 const BLANK = `<ol class="cards blank" aria-hidden="true">${'<li></li>'.repeat(STEP)}</ol>`;
 const examples = {like: [], unlike: []};  // digests of results to find more of, and less of
-const files = new Map();  // photos by their digest: to send one again that the server has forgotten
+const files = new Map();  // the last photos by their digest: to send one again that the server has forgotten
 let query = null;         // {item}, a digest, or {sent, file} or {address} or {text}, with its name and what shows its picture
-let shown = null;         // the query whose results are on show, and how it is looked at
+let shown = null;         // what the results on show are of, as `wish` says it
 let serial = 0, last = {};
 
 const cropper = makeCropper($('.picture'), live => live ? followCrop() : search({replace: true}));
@@ -30,6 +30,16 @@ function readRequest() {
   };
 }
 
+// What is asked, but for the filters, to be asked again or taken back to.
+const wish = () => ({query, view: cropper.view, single: isSingle(), modes: $$('.mode-of').map(select => select.value), ...examples});
+
+function takeBack({single, modes, like, unlike}) {
+  if (isSingle() !== single) press(single ? 'one' : 'two');
+  $$('.mode-of').forEach((select, i) => { select.value = modes[i]; });
+  Object.assign(examples, {like, unlike});
+  sayFilters();
+}
+
 function readFilters() {
   if (!$('.prefix')) return {};
   const chosen = $$('.column-value').filter(select => select.value);
@@ -46,7 +56,7 @@ function searchItem(item, view, how) {
 }
 
 function searchFile(file) {
-  return start({file: shrink(file), name: file.name}, answer => [URL.createObjectURL(file), () => preview(answer)]);
+  return start({file: shrink(file), name: file.name}, answer => [file, () => preview(answer)]);
 }
 
 function searchAddress(address) { return start({address, name: address}, answer => [() => preview(answer)]); }
@@ -54,7 +64,7 @@ function searchAddress(address) { return start({address, name: address}, answer 
 // A photo that was sent before, which the server or this page still has.
 function searchSent(sent, view, how) {
   const file = files.get(sent);
-  return start({sent, file, name: file?.name}, answer => [...(file ? [URL.createObjectURL(file)] : []), () => preview(answer)], view, how);
+  return start({sent, file, name: file?.name}, answer => [...(file ? [file] : []), () => preview(answer)], view, how);
 }
 
 // Words have no picture: the style sheet hides its place.
@@ -94,12 +104,13 @@ async function call(fields, file) {
 async function ask(asked, fields) {
   const file = await asked.file;
   let answer = await call(fields, asked.sent ? null : file);
-  if (answer.forgotten && file) answer = await call(fields, file);
+  if (answer.forgotten && (file || asked.address)) answer = await call({...fields, sent: '', address: asked.address}, file);
   if (answer.forgotten) answer = {error: '<p class="note error">This photo is not known any more. Choose it again.</p>'};
   if (answer.item) asked.item = answer.item;  // a link may have named it by an id, which is another's once the index changes
   if (answer.sent) {
     asked.sent = answer.sent;
     if (file) files.set(answer.sent, file);
+    if (files.size > 8) files.delete(files.keys().next().value);
   }
   return answer;
 }
@@ -127,9 +138,11 @@ async function search({replace = false} = {}) {
   page.removeAttribute('aria-busy');
 }
 
-// While the box is dragged only the first column follows, as fast as answers come.
+// While the box is dragged only the first column follows, as fast as answers come, if the student alone is asked: the
+// others may cost, and the end of the drag searches anyway.
 let following = false, again = false;
 async function followCrop() {
+  if (!['student', 'asymmetric'].includes(modes()[0])) return;
   if (following) { again = true; return; }
   following = true;
   const mine = ++serial, fields = readRequest();
@@ -147,7 +160,7 @@ function show(answer, focus) {
   if (answer.error) { fail(answer.error); return; }
   last = answer;
   page.dataset.item = answer.id;  // for the map
-  shown = {query, view: cropper.view};
+  shown = wish();
   chooseCount(answer.k);
   answer.columns.forEach((html, i) => showColumn(i, html));
   showNumbers(answer.numbers);
@@ -162,16 +175,22 @@ function show(answer, focus) {
 
 // An error takes nothing away: what was on show stays, and a bar says what happened.
 function fail(html) {
-  const failed = query, view = cropper.view;
+  const wanted = wish();
   if (!shown) clear('failed');
-  else if (query !== shown.query) {
-    query = shown.query;
-    cropper.look(shown.view);
-    cropper.show(query.pictures(Promise.resolve(last)));
-    sayQuery(last.name);
+  else {
+    takeBack(shown);
+    if (query !== shown.query) {
+      query = shown.query;
+      cropper.look(shown.view);
+      cropper.show(query.pictures(Promise.resolve(last)));
+      sayQuery(last.name);
+    }
   }
   if ($('#second .waiting')) showColumn(1, '');
-  showComplaint(html, () => start(failed, failed.pictures, view, {keep: true}));
+  showComplaint(html, () => {
+    takeBack(wanted);
+    start(wanted.query, wanted.query.pictures, wanted.view, {keep: true});
+  });
 }
 
 // What is known of an image, with its place in each column.

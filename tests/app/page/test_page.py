@@ -149,12 +149,21 @@ def test_an_address_is_pasted_anywhere(open_tab, page_site: str):
 @both_looks
 def test_the_camera_takes_a_photo(open_tab, look):
     tab = open_tab("", *look)
-    tab.click(".camera")
+    tab.evaluate(
+        "() => { const media = navigator.mediaDevices, ask = media.getUserMedia.bind(media); window.streams = [];"
+        "media.getUserMedia = async wanted => { streams.push(await ask(wanted)); return streams.at(-1); };"
+        "for (const _ of [1, 2]) document.querySelector('.camera').click(); }"
+    )
     tab.wait_for_function("document.querySelector('video').videoWidth > 0")
+    tab.evaluate("Object.defineProperty(document.querySelector('video'), 'videoWidth', {configurable: true})")
+    tab.click(".shoot")  # before there is a picture
+    assert tab.is_visible(".lens")
+    tab.evaluate("() => { delete document.querySelector('video').videoWidth; }")
     tab.click(".shoot")
     settle(tab)
     assert len(ids(tab, "second")) == 12
     assert tab.evaluate("document.querySelector('video').srcObject") is None
+    assert tab.evaluate("streams.map(each => each.active)") == [False]
 
 
 def test_examples_are_searched_with_and_addresses_within_are_refused(open_tab, page_site: str):
@@ -184,6 +193,13 @@ def test_a_part_is_searched_with_while_it_is_drawn(open_tab, look):
     settle(tab)
     whole = ids(tab)
     tab.wait_for_function("document.querySelector('.frame canvas').width === 96")  # it has been drawn
+    if tab.is_visible(".part"):  # on a thumbnail no box is drawn
+        thumbnail = tab.locator(".frame").bounding_box()
+        tab.mouse.move(thumbnail["x"] + 10, thumbnail["y"] + 10)
+        tab.mouse.down()
+        tab.mouse.move(thumbnail["x"] + 60, thumbnail["y"] + 60)
+        tab.mouse.up()
+        assert tab.locator(".picture.cut").count() == 0
     open_part(tab)
     frame = tab.locator(".frame").bounding_box()
     left, top = frame["x"] + 0.1 * frame["width"], frame["y"] + 0.1 * frame["height"]
@@ -216,6 +232,22 @@ def test_a_part_is_searched_with_while_it_is_drawn(open_tab, look):
     settle(tab)
     assert ids(tab) == whole
     assert tab.evaluate("document.activeElement.className") == "box"  # the button has hidden
+
+
+def test_a_teacher_is_asked_once_the_box_is_drawn(open_tab):
+    tab = open_tab("?id=4&mode=teacher")
+    settle(tab)
+    asked = []
+    tab.on("request", lambda each: asked.append(each.url) if "component_server" in each.url else None)
+    frame = tab.locator(".frame").bounding_box()
+    tab.mouse.move(frame["x"] + 5, frame["y"] + 5)
+    tab.mouse.down()
+    tab.mouse.move(frame["x"] + 60, frame["y"] + 60, steps=4)
+    tab.wait_for_timeout(200)
+    assert asked == []
+    tab.mouse.up()
+    tab.wait_for_url("**box=*")
+    assert len(asked) == 1
 
 
 @both_looks
