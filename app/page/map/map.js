@@ -15,7 +15,11 @@ const unpack = (text, Kind) => new Kind(Uint8Array.from(atob(text), letter => le
 
 async function load() {
   const answer = await server.photo_map({shown: ids.length > 0});
-  if (!answer) { say("Can't reach the server. Open the tab again."); return; }
+  if (!answer) {
+    say("Can't reach the server. Trying again…");
+    setTimeout(load, 5000);
+    return;
+  }
   if (answer.places) take(answer);
   say(answer.error || (answer.waiting ? 'A first sketch: where each photo belongs is being worked out…' : ''));
   if (answer.waiting) setTimeout(load, 2000);

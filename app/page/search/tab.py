@@ -35,7 +35,7 @@ from app.page.search.views import (
     render_why,
 )
 from app.page.search.why import LEAST_DROP, middle, occlusion_maps
-from app.page.views import ROVE, add_html, render_error
+from app.page.views import ROVE, SAVE, add_html, render_error
 from app.server.concurrency import SharedSearcher
 from app.server.labels import NONE, Labels
 from app.server.pictures import make_jpeg
@@ -47,7 +47,7 @@ with needs("demo"):
     from gradio.data_classes import DataWithFiles
 
 NAMES = ("crop", "cards", "ladder", "heat", "large", "entry", "search", "address", "controls")
-SCRIPTS = [ROVE, *(Path(__file__).with_name(f"{name}.js") for name in NAMES)]
+SCRIPTS = [ROVE, SAVE, *(Path(__file__).with_name(f"{name}.js") for name in NAMES)]
 EXAMPLES = 12
 CACHED_BYTES = 64 << 20  # bytes of photos that are remembered, so that a crop of one need not send it again
 CACHED_COLUMNS = 256  # searches that are remembered: a comparison's second answer repeats the first column

@@ -158,7 +158,14 @@ def test_a_blind_vote_by_keyboard_is_revealed_counted_and_exported(page):
     assert "teacher" not in blind
     assert page.locator(".duel li img").count() == 16
     before = counts(page)
+    left, right = (page.locator(f"[data-action={side}]").bounding_box() for side in ("left", "right"))
+    assert left["y"] == right["y"]
+    page.context.set_offline(True)
     page.keyboard.press("1")
+    page.wait_for_selector("[data-again]")
+    page.context.set_offline(False)
+    page.complaints.clear()  # of the browser, about the network
+    page.click("[data-again]")  # the round is the same
     page.wait_for_selector(".said")
     assert find_barriers(page) == []
     heads = page.locator(".duel h2").all_inner_texts()

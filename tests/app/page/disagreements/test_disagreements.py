@@ -1,6 +1,8 @@
 import io
+import re
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,6 +10,7 @@ import pytest
 from conftest import picture
 
 from app.page.disagreements.logic import DEPTH, Agreements, compute_agreements, find_disagreements
+from app.page.disagreements.tab import build_disagreements_tab
 from app.page.disagreements.views import HTML, render_cases, render_disagreements, render_spread
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
@@ -117,6 +120,17 @@ def test_without_a_teacher_there_is_nothing_to_compare(folder, tmp_path, student
     alone = Searcher(build_index([folder], student, tmp_path / "alone"), student)
     with pytest.raises(UsageError, match="without a teacher"):
         compute_agreements(alone, quiet)
+
+
+def test_judgements_are_kept_by_index(searcher: Searcher, folder: Path, tmp_path: Path):
+    models = searcher.models["student"], OnnxEmbedder(tmp_path / "teacher.onnx")
+    other = Searcher(build_index([folder], models[0], tmp_path / "other", models[1]), models[0])
+    with gr.Blocks() as page:
+        for each in (searcher, searcher, other):
+            build_disagreements_tab(each)
+    html = [block.value for block in page.blocks.values() if isinstance(block, gr.HTML)]
+    first, again, apart = (re.search(r'data-of="(\w{32})"', each)[1] for each in html)
+    assert first == again != apart
 
 
 FOUR = Agreements(np.array([3, 1, 0, 2]), np.array([0.0, 0.1, 0.1, 0.9]), np.array([0.0, 0.1, 0.2, 0.9]))
