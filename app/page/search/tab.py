@@ -84,8 +84,9 @@ class SearchPage:
 
         Returns:
             `columns` and `numbers` as HTML, `name`, `sent` (the digest by which the photo is known from now
-            on), `item` and `id` (digest and id of the image of the gallery), `k`, `more` (whether a longer list has more in it), `spoken`; or `error`, one line of HTML;
-            or `forgotten`, where the photo must be sent again.
+            on), `item` and `id` (digest and id of the image of the gallery), `k`, `more` (whether a longer
+            list has more in it), `spoken`; or `error`, one line of HTML; or `forgotten`, where the photo must
+            be sent again.
         """
         try:
             fields, photo = _open(asked)
@@ -176,15 +177,9 @@ class SearchPage:
         agreed = agreement(*columns) if len(columns) == 2 else None
         others = columns[::-1] if len(columns) == 2 else [None]
         # Words and photos are never as alike as two photos, which the scales are of.
+        scales = {mode: None if request.text else self.scales.get(mode) for mode in asked}
         html = [
-            render_column(
-                one,
-                index,
-                other,
-                self._label,
-                None if request.text else self.scales.get(one.mode),
-                self._fold(one),
-            )
+            render_column(one, index, other, self._label, scales[one.mode], self._fold(one))
             for one, other in zip(columns, others, strict=True)
         ]
         waiting = (request.modes[1], request.k) if request.soon and len(request.modes) == 2 else None
@@ -204,7 +199,8 @@ class SearchPage:
         }
 
     def _find(self, query: Query, mode: str, request: SearchRequest) -> SearchColumn:
-        key = query.digest, query.view, mode, replace(request, modes=(), item=None, sent="", address="", soon=False)
+        rest = replace(request, modes=(), item=None, sent="", address="", soon=False)
+        key = query.digest, query.view, mode, rest
         with self._lock:
             known = self._columns.get(key)
         if known is not None:

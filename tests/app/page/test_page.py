@@ -150,8 +150,8 @@ def test_an_address_is_pasted_anywhere(open_tab, page_site: str):
 def test_the_camera_takes_a_photo(open_tab, look):
     tab = open_tab("", *look)
     tab.evaluate(
-        "() => { const media = navigator.mediaDevices, ask = media.getUserMedia.bind(media); window.streams = [];"
-        "media.getUserMedia = async wanted => { streams.push(await ask(wanted)); return streams.at(-1); };"
+        "() => { const media = navigator.mediaDevices, ask = media.getUserMedia.bind(media), all = [];"
+        "window.streams = all; media.getUserMedia = async wanted => all[all.push(await ask(wanted)) - 1];"
         "for (const _ of [1, 2]) document.querySelector('.camera').click(); }"
     )
     tab.wait_for_function("document.querySelector('video').videoWidth > 0")

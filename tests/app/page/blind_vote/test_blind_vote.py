@@ -7,8 +7,8 @@ import gradio as gr
 import pytest
 
 from app.page.blind_vote.logic import BlindTest, deal_round
-from app.page.blind_vote.views import render_reveal, render_round, render_tally
 from app.page.blind_vote.tab import build_blind_tab
+from app.page.blind_vote.views import render_reveal, render_round, render_tally
 from app.page.blind_vote.votes import Tally, Votes, default_votes
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
