@@ -115,7 +115,7 @@ def test_a_page_says_in_which_modes_words_are_searched(searcher):
     asked = {"modes": ["student", "teacher"], "k": 4, "text": "red"}
     page.searcher.text = replace(searcher.text, space=None)
     student, teacher = page.search(asked)["columns"]
-    assert "No mode &#39;student&#39; for words here, only teacher, rerank." in student
+    assert "No mode &#39;student&#39; for words here, only teacher." in student
     assert teacher.count("data-id") == 4
     page.searcher.text = None
     assert "Give --text-teacher." in page.search(asked)["columns"][0]
