@@ -74,7 +74,7 @@ def test_a_photo_that_the_server_forgot_is_fetched_again(open_tab):
         response = route.fetch(post_data=json.dumps({**asked, "data": {**asked["data"], "item": 3}}))
         route.fulfill(json={**response.json(), "sent": "0" * 32, "item": ""})  # which it does not know
 
-    tab.route("**/component_server/**", answer)
+    tab.route(lambda url: "component_server" in url, answer)
     tab.fill(".address", "https://shop.example/a.jpg")
     tab.press(".address", "Enter")
     settle(tab)
