@@ -22,10 +22,11 @@ GALLERY = "photos of the gallery, which training may have seen"  # a population;
 NO_LINKS: Mapping[str, str] = {}
 ROVE = Path(__file__).with_name("rove.js")  # many controls as one stop of the Tab key
 SEEN = Path(__file__).with_name("seen.js")  # what the scripts of tabs share that begin when they are seen
+SAVE = Path(__file__).with_name("save.js")  # a file of what is on the page
 
 
-def thumbnail_url(item: int) -> str:
-    """Address the small picture of an item."""
+def thumbnail_url(item: int | str) -> str:
+    """Address the small picture of an item, by its id or its digest."""
     return f"thumbs/{item}"
 
 

@@ -41,11 +41,15 @@
   async function shrink(file) {
     const drawn = file.size < LARGE || file.type !== 'image/jpeg' ? null : await createImageBitmap(file).catch(() => null);
     const scale = drawn && LONGEST / Math.max(drawn.width, drawn.height);
-    if (!scale || scale >= 1) return file;
+    if (!scale || scale >= 1) {
+      drawn?.close();
+      return file;
+    }
     const canvas = make('canvas', {width: Math.round(drawn.width * scale), height: Math.round(drawn.height * scale)});
     const pen = canvas.getContext('2d');
     pen.imageSmoothingQuality = 'high';
     pen.drawImage(drawn, 0, 0, canvas.width, canvas.height);
+    drawn.close();
     return await new Promise(done => canvas.toBlob(done, 'image/jpeg', 0.9)) ?? file;
   }
 

@@ -52,6 +52,7 @@ class SiteOptions:
             title_column=self.title_column or known["title"],
             link_column=self.link_column or known["link"],
             pictures=self.pictures or known["pictures"],
+            large=self.large and manifest.get("large", True),
         )
 
 
@@ -76,8 +77,11 @@ def build_site(
     _check(options, searcher)
     items, made = list(index.iter_items()), index.manifest.spaces["student"]
     layout, large = Layout.of([item.digest for item in items]), is_large(index)
-    runtime = None
-    if options.runtime or needs_runtime(index.model_file):
+    runtime, own_runtime = None, bool(options.runtime) or folder.manifest.get("own_runtime", False)
+    if own_runtime and not options.runtime:  # that of the site as it was
+        kept = folder.manifest["files"]
+        runtime = (out / kept["module"]).read_bytes(), folder.read(kept["wasm"])
+    elif own_runtime or needs_runtime(index.model_file):
         runtime = find_runtime(options.runtime)
     if options.pictures:
         pictures = pictures or {"small": options.pictures, "large": options.pictures}
@@ -118,6 +122,8 @@ def build_site(
         "levels": LISTED_LEVELS if lists else LEVELS,
         "teacher_depth": TEACHER_DEPTH,
         "pictures": pictures,
+        "large": options.large,
+        "own_runtime": own_runtime,
         "files": files | {"worker": scripts["worker.js"]},
         "scripts": list(scripts.values()),
         "shards": shards,

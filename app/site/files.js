@@ -1,6 +1,6 @@
 // Gets the files of the site, keeps them on this device where that is allowed, and unpacks what is packed.
 
-export const CACHE = 'retrieval-site';
+const CACHE = 'retrieval-site';
 const store = globalThis.caches?.open(CACHE).catch(() => null) ?? Promise.resolve(null);
 
 export class Files {

@@ -8,7 +8,7 @@ const PER_PAGE = 24, EXAMPLES = 6;
 const drawn = new Map();  // the pictures on show, by the id of their photo
 const root = document.querySelector('.search'), $ = selector => root.querySelector(selector);
 const cards = $('.cards'), large = $('.large'), spoken = $('.spoken'), picture = $('.picture');
-let gallery, asked = null, k = PER_PAGE, hits = [], shown = -1, running = false, waiting = false, ready = false, wide = 0;
+let gallery, asked = null, answered = null, k = PER_PAGE, hits = [], shown = -1, looked = null, running = false, waiting = false, ready = false, wide = 0;
 
 const make = (tag, facts = {}, ...children) => {
   const made = Object.assign(document.createElement(tag), facts);
@@ -32,16 +32,19 @@ async function search() {
     return;
   }
   running = true;
-  const mine = asked;
+  const mine = asked, {view} = cropper;
   root.classList.add('asking');
   root.setAttribute('aria-busy', 'true');
   try {
     gallery ??= await opening;
-    const filters = readFilters(), whole = cropper.view.turn === 0 && cropper.view.box.join() === '0,0,1,1';
+    const filters = readFilters(), whole = view.turn === 0 && view.box.join() === '0,0,1,1';
     const found = 'item' in mine && whole
       ? await gallery.searchItem(mine.item, {k, ...filters})
-      : await gallery.search(await mine.photo(), {k, ...filters, ...cropper.view});
-    if (mine === asked) show(found);
+      : await gallery.search(await mine.photo(), {k, ...filters, ...view});
+    if (mine === asked) {
+      answered = Object.assign(mine, {view});
+      show(found);
+    }
   } catch (error) {
     if (mine === asked) fail(error.message);
   }
@@ -55,9 +58,11 @@ async function search() {
   root.removeAttribute('aria-busy');
 }
 
+// What is on show stays, with the photo that it was found with.
 function fail(line) {
+  if (!answered) root.dataset.state = 'failed';
+  else if (asked !== answered) present(answered);
   complain(line);
-  if (!hits.length) root.dataset.state = 'failed';
 }
 
 function show(found) {
@@ -124,7 +129,7 @@ function linkOf(hit) {
 // The large view
 function look(place) {
   shown = place;
-  const hit = hits[place], image = large.querySelector('img'), asking = large.querySelector('canvas'), from = picture.querySelector('canvas');
+  const hit = looked = hits[place], image = large.querySelector('img'), asking = large.querySelector('canvas'), from = picture.querySelector('canvas');
   image.alt = titleOf(hit);
   image.onerror = () => { image.onerror = null; image.src = hit.thumbnail; };
   image.src = hit.picture;
@@ -148,7 +153,7 @@ large.querySelector('.next').addEventListener('click', () => step(1));
 large.querySelector('.close').addEventListener('click', () => large.close());
 large.querySelector('.use').addEventListener('click', () => {
   large.close();
-  useItem(hits[shown]);
+  useItem(looked);  // a later search may have brought others
 });
 large.addEventListener('click', event => { if (event.target === large) large.close(); });
 large.addEventListener('keydown', event => step({ArrowLeft: -1, ArrowRight: 1}[event.key] ?? 0));
@@ -173,32 +178,35 @@ cards.addEventListener('keydown', event => {
 });
 
 // What is searched with
-function ask(next, addresses, caption) {
+function present(next) {
   asked = next;
+  history.replaceState(null, '', next.address);
+  cropper.look(next.view);
+  cropper.show(next.pictures);
+  $('.caption').textContent = next.caption;
+}
+
+function ask(next) {
   k = PER_PAGE;
+  present(next);
   complain('');
-  cropper.look();
-  $('.caption').textContent = caption;
   picture.closest('.ask').classList.remove('editing');
-  cropper.show(addresses);
   search();
 }
 
 async function usePhoto(photo) {
   if (!photo) return;
-  history.replaceState(null, '', location.pathname);
-  ask({photo: async () => photo}, [photo], photo.name || 'Pasted photo');
+  ask({photo: async () => photo, pictures: [photo], caption: photo.name || 'Pasted photo', address: location.pathname});
 }
 
 function useItem(hit) {
   let photo = null;
-  history.replaceState(null, '', `#${hit.key}`);
   const load = async () => {
     const response = await fetch(hit.picture).catch(() => null);
     if (!response?.ok) throw new Error('The picture of that photo cannot be loaded, so no part of it can be searched with.');
     return response.blob();
   };
-  ask({item: hit.id, photo: () => photo ??= load()}, [hit.picture, hit.thumbnail], titleOf(hit));
+  ask({item: hit.id, photo: () => photo ??= load(), pictures: [hit.picture, hit.thumbnail], caption: titleOf(hit), address: `#${hit.key}`});
 }
 
 for (const input of root.querySelectorAll('.file')) {
@@ -223,7 +231,7 @@ addEventListener('drop', event => {
   usePhoto(event.dataTransfer.files[0]);
 });
 $('.clear').addEventListener('click', () => {
-  asked = null;
+  asked = answered = null;
   hits = [];
   complain('');
   root.dataset.state = 'empty';
@@ -295,6 +303,16 @@ async function workOffline() {
   } catch {}  // no https, or not allowed: it works online
 }
 
+// The photo that the address names, unless another is asked for meanwhile.
+async function follow() {
+  const key = location.hash.slice(1), before = asked;
+  if (!key || key === 'results') return;
+  const item = await gallery.find(key), hit = item === null ? null : await gallery.item(item);
+  if (asked !== before || location.hash.slice(1) !== key) return;
+  if (hit) useItem(hit);
+  else complain('The photo of this address is no longer in the gallery.');
+}
+
 async function start() {
   document.querySelector('.stalled').remove();
   try {
@@ -307,11 +325,14 @@ async function start() {
   gallery.addEventListener('complaint', () => complain(''));
   addFilters();
   gallery.ready().then(() => { ready = true; }, error => fail(error.message));
-  const key = location.hash.slice(1), linked = key ? await gallery.find(key) : null;
-  if (linked !== null) useItem(await gallery.item(linked));
-  else if (key) complain('The photo of this address is no longer in the gallery.');
+  addEventListener('hashchange', follow);
+  await follow();
   addExamples().catch(() => {});
   gallery.ready().then(() => setTimeout(workOffline, 1000), () => {});  // it takes nothing from the first search
 }
 
+document.querySelector('.skip').addEventListener('click', event => {
+  event.preventDefault();  // the address names the photo
+  $('#results').focus();
+});
 start();

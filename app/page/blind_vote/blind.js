@@ -2,31 +2,35 @@
 
 const stage = element.querySelector('.stage'), standing = element.querySelector('.standing');
 const pair = element.querySelector('.pair');
-let round = '', busy = false;
+let round = '', busy = false, again = deal;
+
+// The round stays as it is, to be voted on once the server is there again.
+function sayLost(question) {
+  again = question;
+  stage.querySelector('.error')?.remove();
+  stage.insertAdjacentHTML('afterbegin', NO_ANSWER);
+}
 
 async function ask(question) {
   if (busy) return;
   busy = true;
-  const focused = stage.contains(document.activeElement);
-  const answer = await question ?? {stage: NO_ANSWER};
+  const focused = stage.contains(document.activeElement), answer = await question();
   busy = false;
+  if (!answer) { sayLost(() => ask(question)); return; }
   round = answer.round || '';
   stage.innerHTML = answer.stage;
   if (answer.standing) standing.innerHTML = answer.standing;
   if (focused) stage.querySelector('button')?.focus({preventScroll: true});
 }
 
-const deal = () => ask(server.deal({pair: pair.value}));
-const vote = choice => ask(server.vote({pair: pair.value, round, choice}));
+function deal() { return ask(() => server.deal({pair: pair.value})); }
+const vote = choice => ask(() => server.vote({pair: pair.value, round, choice}));
 
 async function save() {
   const table = await server.export_votes({});
-  if (table === undefined) { stage.innerHTML = NO_ANSWER; return; }
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([table], {type: 'text/csv'}));
-  link.download = 'votes.csv';
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  if (table === undefined) { sayLost(save); return; }
+  stage.querySelector('.error')?.remove();
+  saveFile('votes.csv', table);
 }
 
 element.addEventListener('click', event => {
@@ -42,4 +46,4 @@ document.addEventListener('keydown', event => {
   stage.querySelector(`button[data-key="${CSS.escape(event.key.toLowerCase())}"]`)?.click();
 });
 
-whenSeen(deal);
+whenSeen(() => again());

@@ -8,7 +8,7 @@ from typing import Any
 from app.page.blind_vote.logic import BlindTest
 from app.page.blind_vote.views import HTML, render_reveal, render_round, render_tally
 from app.page.blind_vote.votes import Pair, default_votes
-from app.page.views import SEEN, add_empty_tab, add_html, render_error, render_note
+from app.page.views import SAVE, SEEN, add_empty_tab, add_html, render_error, render_note
 from index.errors import RetrievalError, needs
 from index.search import Searcher
 
@@ -49,7 +49,8 @@ def build_blind_tab(searcher: Searcher) -> None:
         try:
             cast = blind_test.vote(dealt, str(asked.get("choice")))
         except (OSError, ValueError) as error:
-            return {"stage": render_error(_why("The vote could not be kept", error))}
+            told = render_error(_why("The vote could not be kept", error))
+            return {"round": dealt.key, "stage": told + render_round(dealt)}
         standing = render_tally(blind_test.count(pair_of(asked)))
         return {"stage": render_reveal(dealt, cast, searcher.index), "standing": standing}
 
@@ -61,4 +62,4 @@ def build_blind_tab(searcher: Searcher) -> None:
             add_empty_tab("blind")
         else:
             script = Path(__file__).with_name("blind.js")
-            add_html(HTML.page(pairs), "blind", [SEEN, script], [deal, vote, export_votes])
+            add_html(HTML.page(pairs), "blind", [SEEN, SAVE, script], [deal, vote, export_votes])

@@ -16,7 +16,7 @@ render_round = HTML.round
 def render_reveal(dealt: Round, vote: Vote, index: Store) -> str:
     """Show the same lists with their names, and what was voted."""
     shared = set(dealt.lists[0]) & set(dealt.lists[1])
-    return HTML.reveal(dealt, vote, index.items[dealt.query].name, shared)
+    return HTML.reveal(dealt, vote, index.items[dealt.query], shared)
 
 
 def render_tally(tally: Tally) -> str:

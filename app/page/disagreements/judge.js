@@ -1,6 +1,6 @@
-// Judging disagreements: who is right, by button or key. What was judged stays in this browser, by the photo's name.
+// Judging disagreements: who is right, by button or key. What was judged of an index stays in this browser, by the photo's name.
 
-const STORE = `judged ${location.pathname}`, KEYS = {1: 'student', 2: 'teacher', 3: 'both'};
+const STORE = `judged ${element.querySelector('.tab').dataset.of}`, KEYS = {1: 'student', 2: 'teacher', 3: 'both'};
 const judged = () => JSON.parse(localStorage.getItem(STORE) || '{}');  // name to [judgement, overlap]
 const cases = () => [...element.querySelectorAll('.cases li')];
 
@@ -32,11 +32,7 @@ function saveJudged(file) {
   const lines = file.endsWith('.csv')
     ? ['name,right,overlap', ...known.map(([name, [right, overlap]]) => `${cell(name)},${right},${overlap}`)]
     : known.filter(([, [right]]) => right === 'teacher').map(([name]) => name);
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([lines.join('\n') + '\n']));
-  link.download = file;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  saveFile(file, lines.join('\n') + '\n');
 }
 
 element.addEventListener('click', event => {

@@ -48,6 +48,7 @@ def render_cases(searcher: Searcher, shown: Agreements) -> str:
     items = shown.items.tolist()
     found = {mode: searcher.search_items(items, mode, SHOWN).ids.tolist() for mode in ("student", "teacher")}
     return HTML.cases(
-        (item, searcher.index.items[item].name, overlap, rbo, {mode: ids[row] for mode, ids in found.items()})
+        (entry.digest, entry.name, overlap, rbo, {mode: ids[row] for mode, ids in found.items()})
         for row, (item, overlap, rbo) in enumerate(zip(items, shown.overlap, shown.rbo, strict=True))
+        for entry in (searcher.index.items[item],)
     )

@@ -15,7 +15,11 @@ const unpack = (text, Kind) => new Kind(Uint8Array.from(atob(text), letter => le
 
 async function load() {
   const answer = await server.photo_map({shown: ids.length > 0});
-  if (!answer) { say("Can't reach the server. Open the tab again."); return; }
+  if (!answer) {
+    say("Can't reach the server. Trying again…");
+    setTimeout(load, 5000);
+    return;
+  }
   if (answer.places) take(answer);
   say(answer.error || (answer.waiting ? 'A first sketch: where each photo belongs is being worked out…' : ''));
   if (answer.waiting) setTimeout(load, 2000);
@@ -109,7 +113,7 @@ function paint(time) {
   }
   pen.putImageData(image, 0, 0);
   if (near.length <= TILES && !glide) for (const [i, x, y] of near) paintTile(ids[i], x, y, tile, hues[codes[i]]);
-  const asked = ids.indexOf(Number(new URLSearchParams(location.search).get('id') ?? NaN));
+  const asked = ids.indexOf(Number(document.querySelector('#search .search').dataset.item ?? NaN));
   if (asked >= 0) ring(...toScreen(asked), 11 * ratio);
   if (lasso.length) outline();
 }

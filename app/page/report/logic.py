@@ -1,6 +1,5 @@
 """What the report tab knows without measuring: the student's run, what things weigh, what was refused."""
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,11 +40,6 @@ def weigh(searcher: Searcher) -> list[Size]:
         for name, space in index.manifest.spaces.items()
     ]
     return sizes + [Size(name, _bytes_of(path)) for name, path in find_variants(index).items()]
-
-
-def count_reasons(index: Store) -> list[tuple[str, int]]:
-    """Count why images were refused, and how many for each reason, the commonest first."""
-    return Counter(failure.reason for failure in index.failures).most_common()
 
 
 def _bytes_of(path: Path | None) -> int | None:

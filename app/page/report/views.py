@@ -1,12 +1,13 @@
 """Show the report: what the student cost and is worth, and how the index is."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from app.page.background import Background
-from app.page.report.logic import Size, count_reasons
+from app.page.report.logic import Size
 from app.page.report.measure import DEPTH, QUERIES, Point
 from app.page.views import format_bytes, format_length, render_note
 from distill.report.report import draw_checks, draw_curve
@@ -156,4 +157,5 @@ def _render_refused(index: Store) -> str:
         return path.removeprefix(folder) if path.startswith(folder) else path.rsplit("/", 1)[-1]
 
     listed = [(shown(failure.path), failure.reason) for failure in index.failures[:LISTED]]
-    return HTML.refused(count_reasons(index), listed, len(index.failures) - LISTED)
+    reasons = Counter(failure.reason for failure in index.failures).most_common()
+    return HTML.refused(reasons, listed, len(index.failures) - LISTED)

@@ -43,11 +43,11 @@ function readAddress() {
   if (/^\d+$/.test(asked.get('k'))) chooseCount(Number(asked.get('k')));
   setFilters(asked);
   const looked = {turn: Number(asked.get('turn')) || 0, box: asked.get('box')?.split(',').map(Number) || [0, 0, 1, 1]};
-  for (const kind of Object.keys(examples)) examples[kind] = (asked.get(kind) || '').split(',').filter(each => /^\d+$/.test(each)).map(Number);
+  for (const kind of Object.keys(examples)) examples[kind] = (asked.get(kind) || '').split(',').filter(each => /^\w+$/.test(each));
   const how = {replace: true, keep: true};
   const gone = $$('.mode-of').some((select, i) => named[i] && select.value !== named[i]);
   if (text) { $('.address').value = text; searchWords(text, how); }
   else if (id === null) searchSent(sent, looked, how);
-  else searchItem(/^\d+$/.test(id) ? Number(id) : id, looked, how);
+  else searchItem(id, looked, how);
   if (gone) showComplaint('<p class="note">There is no such mode here as this address asks for: each column names its own.</p>');
 }

@@ -37,7 +37,7 @@ function walkResults(page, showLarge, vote) {
       const next = neighbour([...page.querySelectorAll('.columns .hit')].filter(each => each.checkVisibility()), hit, event.key);
       if (next) { hit.tabIndex = -1; next.tabIndex = 0; next.focus(); }
     } else if (event.key === '+' && cardOf(hit).querySelector('.alike')) unfold(cardOf(hit).querySelector('.alike'));
-    else if (event.key === 'm' || event.key === 'l') vote(event.key === 'm' ? 'like' : 'unlike', Number(cardOf(hit).dataset.id));
+    else if (event.key === 'm' || event.key === 'l') vote(event.key === 'm' ? 'like' : 'unlike', cardOf(hit).dataset.digest);
     else if (event.key === ' ' || event.key === 'o') showLarge(cardOf(hit));
     else return;
     event.preventDefault();
@@ -55,12 +55,7 @@ function saveResults(lists, modes, query, format) {
   // A spreadsheet must not take a name for a formula.
   const cell = value => /[",\r\n]|^[=+@-]/.test(value) && typeof value === 'string'
     ? `"${(/^[=+@-]/.test(value) ? "'" : '') + value.replaceAll('"', '""')}"` : value;
-  const text = format === 'json'
+  saveFile(`results.${format}`, format === 'json'
     ? JSON.stringify({query, results: rows}, null, 2)
-    : ['mode,rank,score,id,name', ...rows.map(row => Object.values(row).map(cell).join())].join('\r\n') + '\r\n';
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([text]));
-  link.download = `results.${format}`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    : ['mode,rank,score,id,name', ...rows.map(row => Object.values(row).map(cell).join())].join('\r\n') + '\r\n');
 }

@@ -60,14 +60,17 @@ def search_column(searcher: Searcher, query: Query, mode: str, request: SearchRe
     Raises:
         ImageError: The picture cannot be decoded; the message is a whole line.
     """
-    if mode not in (searcher.text_modes if query.text else searcher.modes):
-        return SearchColumn(mode, None, missing=searcher.why_not(mode) or f"This index has no mode {mode!r}.")
     wanted = Filter(request.prefix, dict(request.columns), request.cut)
     if query.text is not None:
+        if (known := searcher.text_modes) and mode not in known:
+            missing = f"No mode {mode!r} for words here, only {', '.join(known)}."
+            return SearchColumn(mode, None, missing=missing)
         try:
             return SearchColumn(mode, searcher.find_text(query.text, mode, request.k, wanted))
         except RetrievalError as reason:
             return SearchColumn(mode, None, missing=as_sentence(reason))
+    if mode not in searcher.modes:
+        return SearchColumn(mode, None, missing=searcher.why_not(mode) or f"This index has no mode {mode!r}.")
     start = perf_counter()
     try:
         photo = query.photo(searcher.decode_side(mode))

@@ -34,19 +34,19 @@ function setFilters(asked) {
 }
 
 // More like this, less like this: what was voted for is a chip, which takes it off.
-function vote(kind, id) {
+function vote(kind, item) {
   if (query?.text) return;  // words are drawn to no photo
   const other = kind === 'like' ? 'unlike' : 'like';
-  examples[kind] = [...examples[kind].filter(each => each !== id), id];
-  examples[other] = examples[other].filter(each => each !== id);
+  examples[kind] = [...examples[kind].filter(each => each !== item), item];
+  examples[other] = examples[other].filter(each => each !== item);
   search();
 }
 
-function exampleChip(kind, id) {
+function exampleChip(kind, item) {
   const chip = document.createElement('button'), said = kind === 'like' ? 'More like this' : 'Less like this';
-  Object.assign(chip, {type: 'button', className: `button example-of ${kind}`, innerHTML: `<img src="thumbs/${id}" alt=""><span>${said} ✕</span>`, ariaLabel: `Take off: ${said}`});
+  Object.assign(chip, {type: 'button', className: `button example-of ${kind}`, innerHTML: `<img src="thumbs/${item}" alt=""><span>${said} ✕</span>`, ariaLabel: `Take off: ${said}`});
   chip.addEventListener('click', () => {
-    examples[kind] = examples[kind].filter(each => each !== id);
+    examples[kind] = examples[kind].filter(each => each !== item);
     $('.bar-of-tools button').focus();
     search();
   });
@@ -57,7 +57,7 @@ function exampleChip(kind, id) {
 function sayFilters() {
   const set = !$('.prefix') ? [] : [$('.prefix'), $('input.cut'), ...$$('.column-value')].filter(each => each.value && !(each.className === 'cut' && each.value === '0'));
   const count = set.length;
-  $('.chips').replaceChildren(...Object.keys(examples).flatMap(kind => examples[kind].map(id => exampleChip(kind, id))), ...set.map(each => {
+  $('.chips').replaceChildren(...Object.keys(examples).flatMap(kind => examples[kind].map(item => exampleChip(kind, item))), ...set.map(each => {
     const chip = document.createElement('button');
     const said = {prefix: `Name: ${each.value}…`, cut: `At least ${each.value}% of the best`}[each.className] || `${each.dataset.column}: ${each.value}`;
     Object.assign(chip, {type: 'button', className: 'button', textContent: `${said} ✕`, ariaLabel: `Take off ${said}`});
@@ -148,11 +148,11 @@ page.addEventListener('click', event => {
   } else if (event.target.closest('.facts')) {
     openExtras(true);
     $('.help').open = true;
-  } else if (example) searchItem(Number(example.dataset.id));
-  else if (card && event.target.closest('.vote')) vote(event.target.closest('.vote').dataset.vote, Number(card.dataset.id));
+  } else if (example) searchItem(example.dataset.digest);
+  else if (card && event.target.closest('.vote')) vote(event.target.closest('.vote').dataset.vote, card.dataset.digest);
   else if (event.target.closest('.alike')) unfold(event.target.closest('.alike'));
   else if (card && (event.target.closest('.open') || matchMedia('(hover: none)').matches)) showLarge(card);
-  else if (card && event.target.closest('.hit')) searchItem(Number(card.dataset.id));
+  else if (card && event.target.closest('.hit')) searchItem(card.dataset.digest);
 });
 
 const PICTURE = '.tools button, .file, .camera', BAR = '.switch button, .bar-of-tools summary, .menu, .k, .share button, [data-column="0"] .mode-of';

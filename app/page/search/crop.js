@@ -57,7 +57,7 @@ function makeCropper(root, changed) {
   }
 
   frame.addEventListener('pointerdown', event => {
-    if (event.button) return;
+    if (event.button || !box.checkVisibility()) return;  // a thumbnail, on a phone
     event.preventDefault();
     box.focus({preventScroll: true});
     frame.setPointerCapture(event.pointerId);

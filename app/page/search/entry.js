@@ -7,11 +7,15 @@ async function shrink(file) {
   if (file.size < LARGE || file.type !== 'image/jpeg') return file;
   const drawn = await createImageBitmap(file).catch(() => null);
   const scale = drawn && LONGEST / Math.max(drawn.width, drawn.height);
-  if (!scale || scale >= 1) return file;
+  if (!scale || scale >= 1) {
+    drawn?.close();
+    return file;
+  }
   const canvas = document.createElement('canvas'), pen = canvas.getContext('2d');
   [canvas.width, canvas.height] = [Math.round(drawn.width * scale), Math.round(drawn.height * scale)];
   pen.imageSmoothingQuality = 'high';
   pen.drawImage(drawn, 0, 0, canvas.width, canvas.height);
+  drawn.close();
   let made;
   for (const quality of [0.9, 0.8, 0.7]) {
     made = await new Promise(done => canvas.toBlob(done, 'image/jpeg', quality));
@@ -77,17 +81,23 @@ function openEntries(root, takeFile, takeAddress, takeWords, complain) {
   });
 
   // A phone has a camera of its own, which also works over plain http.
+  let opening = false;
   root.querySelector('.camera').addEventListener('click', async () => {
     if (!navigator.mediaDevices || matchMedia('(hover: none)').matches) { shot.click(); return; }
+    if (opening) return;  // while permission is asked
+    opening = true;
     try {
       video.srcObject = await navigator.mediaDevices.getUserMedia({video: {facingMode: 'environment'}});
     } catch {
       complain('The camera was not allowed, or there is none. Browsers allow the camera on https pages only. Use Choose a photo.');
       return;
+    } finally {
+      opening = false;
     }
     lens.showModal();
   });
   lens.querySelector('.shoot').addEventListener('click', () => {
+    if (!video.videoWidth) return;  // no picture yet
     const canvas = document.createElement('canvas');
     [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
     canvas.getContext('2d').drawImage(video, 0, 0);

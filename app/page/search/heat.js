@@ -42,5 +42,5 @@ function makeHeat(dialog, ask) {
   }
 
   button.addEventListener('click', () => { if (button.getAttribute('aria-pressed') === 'true') reset(); else explain(); });
-  return id => { hit = id; reset(); };
+  return item => { hit = item; reset(); };
 }

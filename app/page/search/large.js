@@ -6,12 +6,12 @@ function makeLargeView(dialog, asked, describe, use, leave, vote, explain) {
 
   async function show(next) {
     card = next;
-    const id = Number(card.dataset.id);
-    explain(id);
+    const {id, digest} = card.dataset;
+    explain(digest);
     place = {column: card.closest('.column')?.dataset.column ?? place.column, id};
     image.alt = card.dataset.name;
-    image.onerror = () => { image.onerror = null; image.src = `thumbs/${id}`; };
-    image.src = `images/${id}`;
+    image.onerror = () => { image.onerror = null; image.src = `thumbs/${digest}`; };
+    image.src = `images/${digest}`;
     dialog.querySelector('.previous').disabled = !card.previousElementSibling;
     dialog.querySelector('.next').disabled = !card.nextElementSibling;
     if (!dialog.open) {
@@ -20,7 +20,7 @@ function makeLargeView(dialog, asked, describe, use, leave, vote, explain) {
       dialog.showModal();
     }
     if (document.activeElement.disabled || !dialog.contains(document.activeElement)) dialog.focus();  // the keys go on
-    const html = await describe(id);
+    const html = await describe(digest);
     if (card === next) about.innerHTML = html;
   }
 
@@ -32,11 +32,11 @@ function makeLargeView(dialog, asked, describe, use, leave, vote, explain) {
   dialog.querySelector('.next').addEventListener('click', () => step('nextElementSibling'));
   dialog.querySelector('.close').addEventListener('click', () => dialog.close());
   for (const button of dialog.querySelectorAll('.vote')) {
-    button.addEventListener('click', () => { dialog.close(); vote(button.dataset.vote, Number(card.dataset.id)); });
+    button.addEventListener('click', () => { dialog.close(); vote(button.dataset.vote, card.dataset.digest); });
   }
   dialog.querySelector('.use').addEventListener('click', () => {
     dialog.close();
-    use(Number(card.dataset.id));
+    use(card.dataset.digest);
   });
   dialog.addEventListener('click', event => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener('keydown', event => {

@@ -7,13 +7,15 @@ from typing import Any
 
 from PIL import Image
 
-from app.server.api import require_item
+from app.server.api import UnknownItemError, require_item
 from app.server.fetch import fetch_image
+from app.server.pictures import DIGITS
 from index.errors import ImageError, UsageError
 from index.images.decode import Photo, decode, with_pixels
 from index.images.sources import image_at
 from index.io import content_digest
 from index.search import Searcher
+from index.stores.base import Store
 from index.text.models import Text
 
 Box = tuple[float, ...]
@@ -61,32 +63,46 @@ class SearchRequest:
 def read_request(asked: Mapping[str, Any], searcher: Searcher) -> SearchRequest:
     """Read what a browser sent, of which nothing is to be trusted; UsageError if it is no search here."""
     try:
-        item = None if asked.get("item") is None else int(asked["item"])
+        examples = [tuple(asked.get(kind, ())) for kind in ("like", "unlike")]
+        if sum(map(len, examples)) > MOST_EXAMPLES:
+            raise UsageError(f"More than {MOST_EXAMPLES} examples. Take some off.")
+        like, unlike = (tuple(find_item(searcher.index, each) for each in some) for some in examples)
         request = SearchRequest(
             modes=tuple(str(mode) for mode in asked["modes"])[:2],
             k=min(max(int(asked["k"]), 1), MAX_RESULTS),
             view=View(int(asked.get("turn", 0)), tuple(map(float, asked.get("box", WHOLE)))),
-            item=item,
+            item=None if asked.get("item") is None else find_item(searcher.index, asked["item"]),
             sent=str(asked.get("sent", "")),
             address=str(asked.get("address", "")),
             text=str(asked.get("text", "")),
             prefix=str(asked.get("prefix", "")),
             columns=tuple((str(name), str(value)) for name, value in dict(asked.get("columns", {})).items()),
-            like=tuple(map(int, asked.get("like", ()))),
-            unlike=tuple(map(int, asked.get("unlike", ()))),
+            like=like,
+            unlike=unlike,
             cut=min(max(float(asked.get("cut", 0)), 0.0), 1.0),
             soon=bool(asked.get("soon")),
         )
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError("This search cannot be read. Open the page again.") from error
-    if len(request.like) + len(request.unlike) > MOST_EXAMPLES:
-        raise UsageError(f"More than {MOST_EXAMPLES} examples. Take some off.")
-    for each in (*request.like, *request.unlike, *([] if item is None else [item])):
-        require_item(searcher.index, each)
     unknown = [mode for mode in request.modes if mode not in searcher.modes]
     if not request.modes or (unknown and unknown != ["teacher"]):  # that of a missing teacher gets its reason
         raise UsageError(f"There is no mode {', '.join(unknown)} here, only {', '.join(searcher.modes)}.")
     return request
+
+
+def find_item(index: Store, asked: Any) -> int:
+    """Find the id of an image by its digest, or check an id, which is another's when the index has changed.
+
+    Raises:
+        UnknownItemError: There is no such image.
+        TypeError, ValueError, OverflowError: It is neither.
+    """
+    if not (isinstance(asked, str) and len(asked) == DIGITS):
+        require_item(index, item := int(asked))
+        return item
+    if not (found := index.ids_by_digest.get(asked)):
+        raise UnknownItemError("This photo is no longer in the index. Search with another.")
+    return found[0]
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,16 @@ const $ = selector => page.querySelector(selector);
 const $$ = selector => [...page.querySelectorAll(selector)];
 const WHOLE = '0,0,1,1', STEP = 12;
 const BLANK = `<ol class="cards blank" aria-hidden="true">${'<li></li>'.repeat(STEP)}</ol>`;
-const examples = {like: [], unlike: []};  // ids of results to find more of, and less of
-const files = new Map();  // photos by their digest: to send one again that the server has forgotten
-let query = null;         // {item} or {sent, file} or {address} or {text}, with its name and what shows its picture
-let shown = null;         // the query whose results are on show, and how it is looked at
+const examples = {like: [], unlike: []};  // digests of results to find more of, and less of
+const files = new Map();  // the last photos by their digest: to send one again that the server has forgotten
+let query = null;         // {item}, a digest, or {sent, file} or {address} or {text}, with its name and what shows its picture
+let shown = null;         // what the results on show are of, as `wish` says it
 let serial = 0, last = {};
 
 const cropper = makeCropper($('.picture'), live => live ? followCrop() : search({replace: true}));
 const drawRungs = makeLadder($('.columns'), $('.rungs'));
-const explain = makeHeat($('.large'), id => server.why({...readRequest(), ...shown.view, hit: id}));
-const showLarge = makeLargeView($('.large'), $('.frame canvas'), describe, id => searchItem(id), place => refocus(place), (kind, id) => vote(kind, id), explain);
+const explain = makeHeat($('.large'), hit => server.why({...readRequest(), ...shown.view, hit}));
+const showLarge = makeLargeView($('.large'), $('.frame canvas'), describe, item => searchItem(item), place => refocus(place), (kind, item) => vote(kind, item), explain);
 openEntries(page, searchFile, searchAddress, searchWords, (text, kind = 'note error') => showComplaint(`<p class="${kind}">${text}</p>`));
 
 // What is asked
@@ -30,6 +30,16 @@ function readRequest() {
   };
 }
 
+// What is asked, but for the filters, to be asked again or taken back to.
+const wish = () => ({query, view: cropper.view, single: isSingle(), modes: $$('.mode-of').map(select => select.value), ...examples});
+
+function takeBack({single, modes, like, unlike}) {
+  if (isSingle() !== single) press(single ? 'one' : 'two');
+  $$('.mode-of').forEach((select, i) => { select.value = modes[i]; });
+  Object.assign(examples, {like, unlike});
+  sayFilters();
+}
+
 function readFilters() {
   if (!$('.prefix')) return {};
   const chosen = $$('.column-value').filter(select => select.value);
@@ -41,13 +51,12 @@ function readFilters() {
 
 function searchItem(item, view, how) {
   // What was clicked on is shown at once; what an address names may not be there.
-  const seen = Number.isInteger(item) && $(`img[src="thumbs/${item}"]`), drawn = seen?.naturalWidth;
-  const name = seen ? seen.closest('[data-name]')?.dataset.name : '';
+  const seen = $(`img[src="thumbs/${CSS.escape(item)}"]`), drawn = seen?.naturalWidth, name = seen?.closest('[data-name]')?.dataset.name;
   return start({item, name}, answer => [drawn ? `thumbs/${item}` : answer.then(found => found.error ? '' : `thumbs/${item}`)], view, how);
 }
 
 function searchFile(file) {
-  return start({file: shrink(file), name: file.name}, answer => [URL.createObjectURL(file), () => preview(answer)]);
+  return start({file: shrink(file), name: file.name}, answer => [file, () => preview(answer)]);
 }
 
 function searchAddress(address) { return start({address, name: address}, answer => [() => preview(answer)]); }
@@ -55,7 +64,7 @@ function searchAddress(address) { return start({address, name: address}, answer 
 // A photo that was sent before, which the server or this page still has.
 function searchSent(sent, view, how) {
   const file = files.get(sent);
-  return start({sent, file, name: file?.name}, answer => [...(file ? [URL.createObjectURL(file)] : []), () => preview(answer)], view, how);
+  return start({sent, file, name: file?.name}, answer => [...(file ? [file] : []), () => preview(answer)], view, how);
 }
 
 // Words have no picture: the style sheet hides its place.
@@ -95,11 +104,13 @@ async function call(fields, file) {
 async function ask(asked, fields) {
   const file = await asked.file;
   let answer = await call(fields, asked.sent ? null : file);
-  if (answer.forgotten && file) answer = await call(fields, file);
+  if (answer.forgotten && (file || asked.address)) answer = await call({...fields, sent: '', address: asked.address}, file);
   if (answer.forgotten) answer = {error: '<p class="note error">This photo is not known any more. Choose it again.</p>'};
+  if (answer.item) asked.item = answer.item;  // a link may have named it by an id, which is another's once the index changes
   if (answer.sent) {
     asked.sent = answer.sent;
     if (file) files.set(answer.sent, file);
+    if (files.size > 8) files.delete(files.keys().next().value);
   }
   return answer;
 }
@@ -127,9 +138,11 @@ async function search({replace = false} = {}) {
   page.removeAttribute('aria-busy');
 }
 
-// While the box is dragged only the first column follows, as fast as answers come.
+// While the box is dragged only the first column follows, as fast as answers come, if the student alone is asked: the
+// others may cost, and the end of the drag searches anyway.
 let following = false, again = false;
 async function followCrop() {
+  if (!['student', 'asymmetric'].includes(modes()[0])) return;
   if (following) { again = true; return; }
   following = true;
   const mine = ++serial, fields = readRequest();
@@ -146,7 +159,8 @@ function show(answer, focus) {
   page.classList.remove('following', 'asking');
   if (answer.error) { fail(answer.error); return; }
   last = answer;
-  shown = {query, view: cropper.view};
+  page.dataset.item = answer.id;  // for the map
+  shown = wish();
   chooseCount(answer.k);
   answer.columns.forEach((html, i) => showColumn(i, html));
   showNumbers(answer.numbers);
@@ -161,26 +175,32 @@ function show(answer, focus) {
 
 // An error takes nothing away: what was on show stays, and a bar says what happened.
 function fail(html) {
-  const failed = query, view = cropper.view;
+  const wanted = wish();
   if (!shown) clear('failed');
-  else if (query !== shown.query) {
-    query = shown.query;
-    cropper.look(shown.view);
-    cropper.show(query.pictures(Promise.resolve(last)));
-    sayQuery(last.name);
+  else {
+    takeBack(shown);
+    if (query !== shown.query) {
+      query = shown.query;
+      cropper.look(shown.view);
+      cropper.show(query.pictures(Promise.resolve(last)));
+      sayQuery(last.name);
+    }
   }
   if ($('#second .waiting')) showColumn(1, '');
-  showComplaint(html, () => start(failed, failed.pictures, view, {keep: true}));
+  showComplaint(html, () => {
+    takeBack(wanted);
+    start(wanted.query, wanted.query.pictures, wanted.view, {keep: true});
+  });
 }
 
 // What is known of an image, with its place in each column.
-async function describe(id) {
+async function describe(item) {
   const places = $$('.column').slice(0, modes().length).map((column, i) => {
-    const card = column.querySelector(`.card[data-id="${id}"]`), name = $$('.mode-of')[i].selectedOptions[0].text;
+    const card = column.querySelector(`.card[data-digest="${item}"]`), name = $$('.mode-of')[i].selectedOptions[0].text;
     const at = card ? `rank ${card.querySelector('.rank').textContent}, similarity ${card.querySelector('.score').textContent}` : 'not among these results';
     return `<div><dt>${name}</dt><dd>${at}</dd></div>`;
   });
-  return `${await server.details(id) ?? ''}<dl>${places.join('')}</dl>`;
+  return `${await server.details(item) ?? ''}<dl>${places.join('')}</dl>`;
 }
 
 // On a phone the figures leave their place to the pictures, until they are asked for.
@@ -218,6 +238,7 @@ function showComplaint(html, again) {
 // Nothing is shown but the ways in.
 function clear(state) {
   shown = null;
+  delete page.dataset.item;
   page.dataset.state = state;
   page.removeAttribute('aria-busy');
   page.classList.remove('asking');

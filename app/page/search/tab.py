@@ -17,6 +17,7 @@ from app.page.search.query import (
     WHOLE,
     Query,
     SearchRequest,
+    find_item,
     query_of_address,
     query_of_bytes,
     query_of_item,
@@ -34,8 +35,7 @@ from app.page.search.views import (
     render_why,
 )
 from app.page.search.why import LEAST_DROP, middle, occlusion_maps
-from app.page.views import ROVE, add_html, render_error
-from app.server.api import require_item
+from app.page.views import ROVE, SAVE, add_html, render_error
 from app.server.concurrency import SharedSearcher
 from app.server.labels import NONE, Labels
 from app.server.pictures import make_jpeg
@@ -47,7 +47,7 @@ with needs("demo"):
     from gradio.data_classes import DataWithFiles
 
 NAMES = ("crop", "cards", "ladder", "heat", "large", "entry", "search", "address", "controls")
-SCRIPTS = [ROVE, *(Path(__file__).with_name(f"{name}.js") for name in NAMES)]
+SCRIPTS = [ROVE, SAVE, *(Path(__file__).with_name(f"{name}.js") for name in NAMES)]
 EXAMPLES = 12
 CACHED_BYTES = 64 << 20  # bytes of photos that are remembered, so that a crop of one need not send it again
 CACHED_COLUMNS = 256  # searches that are remembered: a comparison's second answer repeats the first column
@@ -84,8 +84,9 @@ class SearchPage:
 
         Returns:
             `columns` and `numbers` as HTML, `name`, `sent` (the digest by which the photo is known from now
-            on), `k`, `more` (whether a longer list has more in it), `spoken`; or `error`, one line of HTML;
-            or `forgotten`, where the photo must be sent again.
+            on), `item` and `id` (digest and id of the image of the gallery), `k`, `more` (whether a longer
+            list has more in it), `spoken`; or `error`, one line of HTML; or `forgotten`, where the photo must
+            be sent again.
         """
         try:
             fields, photo = _open(asked)
@@ -107,11 +108,10 @@ class SearchPage:
         return f"data:image/jpeg;base64,{b64encode(made).decode()}" if made else ""
 
     def details(self, asked: Any) -> str:
-        """Show what is known of an image of the gallery, by its id."""
+        """Show what is known of an image of the gallery, by its digest or its id."""
         try:
-            item = int(asked)
             index = self.searcher.index
-            require_item(index, item)
+            item = find_item(index, asked)
             return render_details(item, index.items[item], index.metadata_of(item), self._label(item))
         except (TypeError, ValueError, OverflowError):
             return render_error("There is no such image in this index.")
@@ -122,7 +122,7 @@ class SearchPage:
         """Show what a match rests on, by the student alone: 100 questions to a teacher would cost.
 
         Args:
-            asked: The fields of a `SearchRequest` whose photo is known, and `hit`, a result's id.
+            asked: The fields of a `SearchRequest` whose photo is known, and `hit`, a result's digest or id.
 
         Returns:
             Of the query and of the hit: `maps`, rows of numbers from 0 to 1; `boxes`, the parts of the
@@ -130,7 +130,7 @@ class SearchPage:
         """
         try:
             request, student = read_request(asked, self.searcher), self.searcher.models["student"]
-            require_item(self.searcher.index, hit := int(asked.get("hit", -1)))
+            hit = find_item(self.searcher.index, asked.get("hit", -1))
             query = None if request.text or request.address else self._find_query(request, None)
             if query is None:
                 return {"error": render_error("This photo is not known any more. Search with it again.")}
@@ -176,8 +176,10 @@ class SearchPage:
         index = self.searcher.index
         agreed = agreement(*columns) if len(columns) == 2 else None
         others = columns[::-1] if len(columns) == 2 else [None]
+        # Words and photos are never as alike as two photos, which the scales are of.
+        scales = {mode: None if request.text else self.scales.get(mode) for mode in asked}
         html = [
-            render_column(one, index, other, self._label, self.scales.get(one.mode), self._fold(one))
+            render_column(one, index, other, self._label, scales[one.mode], self._fold(one))
             for one, other in zip(columns, others, strict=True)
         ]
         waiting = (request.modes[1], request.k) if request.soon and len(request.modes) == 2 else None
@@ -189,13 +191,16 @@ class SearchPage:
             "spoken": _spoken(columns),
             "name": query.name,
             "sent": query.digest if request.item is None and not request.text else "",
+            "item": "" if request.item is None else query.digest,
+            "id": request.item,
             "k": request.k,
             "more": any(len(column.ids) == request.k for column in columns)
             and request.k < min(len(index), MAX_RESULTS),
         }
 
     def _find(self, query: Query, mode: str, request: SearchRequest) -> SearchColumn:
-        key = query.digest, query.view, mode, replace(request, modes=(), item=None, sent="", soon=False)
+        rest = replace(request, modes=(), item=None, sent="", address="", soon=False)
+        key = query.digest, query.view, mode, rest
         with self._lock:
             known = self._columns.get(key)
         if known is not None:
@@ -235,7 +240,7 @@ def build_search_tab(
     spread = sorted({i * len(items) // EXAMPLES for i in range(EXAMPLES)}) if items else []
     # A teacher that is only missing keeps its column, in which the page says why.
     alone = shop or "teacher" not in searcher.index.manifest.spaces
-    names = [(i, items[i].name) for i in spread]
+    names = [(items[i].digest, items[i].name) for i in spread]
     missing = searcher.teacher_missing if "asymmetric" in searcher.modes and not shop else ""
     columns = searcher.columns and {
         name: values

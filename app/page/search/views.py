@@ -60,7 +60,7 @@ class Cost:
 
 def render_search(
     modes: Sequence[str],
-    examples: Sequence[tuple[int, str]],
+    examples: Sequence[tuple[str, str]],
     columns: Mapping[str, Sequence[str]] | None,
     alone: bool = False,
     words: bool = False,
@@ -72,7 +72,7 @@ def render_search(
 
     Args:
         modes: The ways to search that there are.
-        examples: Ids and names of images of the gallery to try.
+        examples: Digests and names of images of the gallery to try.
         columns: Values of each metadata column; None where the gallery cannot be narrowed.
         alone: Whether the page begins with one column, for there is nothing to compare with.
         words: Whether one may search by words.
@@ -122,16 +122,18 @@ def render_column(
         (
             rank,
             item,
+            entry.digest,
             score,
-            index.items[item].name,
+            entry.name,
             label(item),
-            len(index.items[item].copies),
+            len(entry.copies),
             mark,
             folded.get(item),
             under[item],
             scale and scale.name(score),
         )
         for rank, (item, score, mark) in enumerate(zip(column.ids, column.scores, marks, strict=True), 1)
+        for entry in (index.items[item],)
     ]
     return HTML.column(LABELS[column.mode], cards)
 

@@ -1,6 +1,7 @@
 """Nothing is lost, in a real browser: by an error, by Back, by looking at another tab."""
 
 import csv
+import json
 from io import StringIO
 from pathlib import Path
 
@@ -24,8 +25,9 @@ def test_an_error_keeps_results_filters_and_query_and_offers_to_try_again(open_t
     tab.click(".again")
     settle(tab)
     assert "Can't open notes.pdf" in tab.inner_text(".complaint")
+    digest = tab.locator("#first .card").first.get_attribute("data-digest")
     tab.locator("#first .hit").first.click()  # and the page goes on
-    tab.wait_for_url(f"**/?id={before[0]}&*")
+    tab.wait_for_url(f"**/?id={digest}&*")
     settle(tab)
     assert tab.inner_text(".complaint") == ""
 
@@ -33,7 +35,18 @@ def test_an_error_keeps_results_filters_and_query_and_offers_to_try_again(open_t
 def test_a_connection_that_comes_back_is_tried_again(open_tab):
     tab = open_tab("?id=2")
     settle(tab)
-    before, item = ids(tab), ids(tab)[0]
+    before, digest = ids(tab), tab.locator("#first .card").first.get_attribute("data-digest")
+    mode = tab.locator("[data-column='0'] .mode-of")
+    tab.context.set_offline(True)
+    mode.select_option("rerank")
+    tab.wait_for_selector(".again")
+    assert mode.input_value() == "student"  # whose results are on show
+    tab.context.set_offline(False)
+    tab.click(".again")
+    tab.wait_for_url("**mode=rerank,teacher*")
+    mode.select_option("student")
+    tab.wait_for_url("**mode=student,teacher*")
+    settle(tab)
     tab.context.set_offline(True)
     tab.locator("#first .hit").first.click()
     tab.wait_for_selector(".again")
@@ -41,11 +54,33 @@ def test_a_connection_that_comes_back_is_tried_again(open_tab):
     assert ids(tab) == before
     tab.context.set_offline(False)
     tab.click(".again")
-    tab.wait_for_url(f"**/?id={item}&*")
+    tab.wait_for_url(f"**/?id={digest}&*")
     settle(tab)
     assert tab.inner_text(".complaint") == ""
     assert any("ERR_INTERNET_DISCONNECTED" in each for each in tab.complaints)  # of the browser
     tab.complaints.clear()
+
+
+def test_a_photo_that_the_server_forgot_is_fetched_again(open_tab):
+    tab = open_tab()
+    fetched = []
+
+    def answer(route):
+        asked = json.loads(route.request.post_data)
+        if not isinstance(asked["data"], dict) or not asked["data"].get("address"):
+            route.continue_()
+            return
+        fetched.append(asked["data"].pop("address"))
+        response = route.fetch(post_data=json.dumps({**asked, "data": {**asked["data"], "item": 3}}))
+        route.fulfill(json={**response.json(), "sent": "0" * 32, "item": ""})  # which it does not know
+
+    tab.route(lambda url: "component_server" in url, answer)
+    tab.fill(".address", "https://shop.example/a.jpg")
+    tab.press(".address", "Enter")
+    settle(tab)
+    assert tab.inner_text(".complaint") == ""
+    assert len(ids(tab, "second")) == 12
+    assert fetched == ["https://shop.example/a.jpg"] * 2
 
 
 def test_a_tab_is_in_the_address_and_back_returns_with_filter_and_page(open_tab):

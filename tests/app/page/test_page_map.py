@@ -57,6 +57,16 @@ def test_a_point_leads_to_its_search_and_a_loop_lists_photos(open_tab):
     assert "tab=map" not in tab.url
 
 
+def test_a_lost_answer_is_asked_for_again(open_tab):
+    tab = open_tab()
+    tab.context.set_offline(True)
+    tab.get_by_role("tab", name="Map").click()
+    tab.wait_for_function(f"{ASKED}.includes('Trying again')")
+    tab.context.set_offline(False)
+    tab.complaints.clear()  # of the browser, about the network
+    tab.wait_for_function(f"!{ASKED}", timeout=60_000)
+
+
 @both_looks
 def test_axe_finds_nothing_on_the_map(open_tab, look):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()

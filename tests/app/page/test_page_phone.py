@@ -70,13 +70,13 @@ def test_what_is_tapped_is_large_enough(phone):
 
 def test_a_tap_looks_and_a_button_searches(phone):
     tab = phone()
-    before, item = tab.url, ids(tab)[1]
+    before, digest = tab.url, tab.locator("#first .card").nth(1).get_attribute("data-digest")
     tab.locator("#first .hit").nth(1).tap()
     tab.wait_for_selector(".large[open] .about h2")
     assert tab.url == before
     assert tab.is_visible(".pair canvas")  # the query, beside it
     tab.tap(".use")
-    tab.wait_for_url(f"**/?id={item}&*")
+    tab.wait_for_url(f"**/?id={digest}&*")
     settle(tab)
 
 

@@ -106,8 +106,9 @@ def go_to(tab, name: str) -> None:
         tab.locator(".overflow-dropdown button", has_text=name).click()
 
 
-def shown_ids(tab) -> list[int]:
-    return [int(link.get_attribute("href").removeprefix("?id=")) for link in tab.locator(".cases a").all()]
+def shown_ids(tab, searcher) -> list[int]:
+    links = [link.get_attribute("href").removeprefix("?id=") for link in tab.locator(".cases a").all()]
+    return [searcher.index.ids_by_digest[digest][0] for digest in links]
 
 
 def counts(tab) -> dict[str, int]:
@@ -119,20 +120,20 @@ def test_disagreements_are_browsed_from_the_worst_and_lead_to_the_comparison(pag
     every = compute_agreements(searcher, lambda _: None)
     go_to(page, "Disagreements")
     page.wait_for_selector(".cases a")
-    assert shown_ids(page) == every.items[:12].tolist()
+    assert shown_ids(page, searcher) == every.items[:12].tolist()
     assert f"{every.overlap.mean():.0%}" in page.inner_text(".spread")
     assert page.locator(".cases a").first.inner_text().startswith(f"{every.overlap[0]:.0%}")
 
     page.get_by_role("button", name="Next").focus()
     page.keyboard.press("Enter")
     page.wait_for_function("document.querySelector('.pager').innerText.includes('page 2 of 3')")
-    assert shown_ids(page) == every.items[12:24].tolist()
+    assert shown_ids(page, searcher) == every.items[12:24].tolist()
     page.keyboard.press("Enter")  # the button is still in focus
     page.wait_for_function("document.querySelector('.pager').innerText.includes('page 3 of 3')")
 
     page.locator("#disagreements").get_by_label("Name starts with").fill("more/")
     page.wait_for_function("document.querySelector('.pager').innerText.includes('5 photos, page 1 of 1')")
-    names = [searcher.index.items[item].name for item in shown_ids(page)]
+    names = [searcher.index.items[item].name for item in shown_ids(page, searcher)]
     assert all(name.startswith("more/") for name in names)
     page.locator("#disagreements").get_by_label("Name starts with").fill("")
     least = round(100 * every.overlap[0])
@@ -142,10 +143,10 @@ def test_disagreements_are_browsed_from_the_worst_and_lead_to_the_comparison(pag
     page.wait_for_function(f"document.querySelectorAll('.cases a').length === {min(alike, 12)}")
 
     assert find_barriers(page) == []
-    first = shown_ids(page)[0]
+    first = page.locator(".cases a").first.get_attribute("href")
     page.locator(".cases a").first.focus()
     page.keyboard.press("Enter")
-    page.wait_for_url(f"**/?id={first}&*")
+    page.wait_for_url(f"**/{first}&*")
     page.get_by_role("tab", name="Search").wait_for(timeout=60_000)
 
 
@@ -157,7 +158,14 @@ def test_a_blind_vote_by_keyboard_is_revealed_counted_and_exported(page):
     assert "teacher" not in blind
     assert page.locator(".duel li img").count() == 16
     before = counts(page)
+    left, right = (page.locator(f"[data-action={side}]").bounding_box() for side in ("left", "right"))
+    assert left["y"] == right["y"]
+    page.context.set_offline(True)
     page.keyboard.press("1")
+    page.wait_for_selector("[data-again]")
+    page.context.set_offline(False)
+    page.complaints.clear()  # of the browser, about the network
+    page.click("[data-again]")  # the round is the same
     page.wait_for_selector(".said")
     assert find_barriers(page) == []
     heads = page.locator(".duel h2").all_inner_texts()

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from page_tools import ids, needs_chromium, settle, start_server
 from starlette.testclient import TestClient
 from text_towers import DIM, write_image_tower, write_photos, write_text_tower, write_tokenizer
 
+from app.page.search.strength import Scale
 from app.page.search.tab import SearchPage
 from app.page.search.views import render_search
 from app.server.app import build_app
@@ -99,6 +102,23 @@ def test_a_page_shows_what_words_find(searcher):
     assert "1 to 1000 printable" in page.search({"modes": ["student"], "k": 4, "text": "\x07"})["error"]
     other = page.search({"modes": ["student"], "k": 4, "text": "green"})  # not what was remembered
     assert "yellow" not in other["columns"][0]
+    page.scales.thread.join()
+    page.scales._known["student"] = Scale(2, 2, 2)  # of two photos: words are never so near
+    assert "Nothing close" in page.search({"modes": ["student"], "k": 4, "item": 0})["columns"][0]
+    far = page.search({"modes": ["student"], "k": 4, "text": "yellow"})["columns"][0]
+    assert "Nothing close" not in far
+    assert 'class="card"' in far
+
+
+def test_a_page_says_in_which_modes_words_are_searched(searcher):
+    page = SearchPage(SharedSearcher(searcher))
+    asked = {"modes": ["student", "teacher"], "k": 4, "text": "red"}
+    page.searcher.text = replace(searcher.text, space=None)
+    student, teacher = page.search(asked)["columns"]
+    assert "No mode &#39;student&#39; for words here, only teacher." in student
+    assert teacher.count("data-id") == 4
+    page.searcher.text = None
+    assert "Give --text-teacher." in page.search(asked)["columns"][0]
 
 
 def test_the_box_for_words_is_there_if_they_can_be_used():

@@ -265,10 +265,11 @@ def test_an_update_keeps_the_options_that_are_not_given(folder, student_file, ow
     build_index(
         [folder], OnnxEmbedder(student_file), index, options=IndexOptions(metadata=tmp_path / "t.csv")
     )
-    given = SiteOptions("Shop", "sku", pictures="https://shop.example/{sku}.jpg", runtime=own)
+    given = SiteOptions("Shop", "sku", pictures="https://shop.example/{sku}.jpg", large=False, runtime=own)
     build_site_by_name(index, out, given)
     before = json.loads((out / "manifest.json").read_bytes())
-    build_site_by_name(index, out, SiteOptions(runtime=own, update=True))
+    assert (before["large"], before["own_runtime"]) == (False, True)
+    build_site_by_name(index, out, SiteOptions(update=True))
     assert json.loads((out / "manifest.json").read_bytes()) == before
-    build_site_by_name(index, out, SiteOptions("Store", runtime=own, update=True))
+    build_site_by_name(index, out, SiteOptions("Store", update=True))
     assert json.loads((out / "manifest.json").read_bytes())["title"] == "Store"

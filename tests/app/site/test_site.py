@@ -259,9 +259,19 @@ def test_filters_a_link_and_the_teacher(host, tab, built, page_root):
     until(tab, "document.querySelectorAll('.card').length === 24")
     tab.click(".filters summary")
     tab.click(".card:nth-child(2) .hit")
+    looked = tab.inner_text(".about h2")
+    tab.evaluate("() => { const chosen = document.querySelector('.column-value'); chosen.value = 'South';"
+                 "chosen.dispatchEvent(new Event('input', {bubbles: true})); }")  # fmt: skip
+    until(tab, "document.querySelectorAll('.card').length === 15")
     tab.click(".use")
     until(tab, "location.hash.length === 33")
-    tab.wait_for_selector(SHOWN)
+    assert tab.inner_text(".caption") == looked
+    tab.evaluate("document.querySelector('.reset').click()")
+    until(tab, "document.querySelectorAll('.card').length === 24")
+    link = tab.url
+    tab.focus(".skip")
+    tab.keyboard.press("Enter")
+    assert (tab.url, tab.evaluate("document.activeElement.id")) == (link, "results")
     searcher = open_searcher(page_root / "idx", with_teacher=False)
     (item,) = searcher.index.ids_by_digest[tab.url[-32:]]
     ours, teachers = (
@@ -275,10 +285,12 @@ def test_filters_a_link_and_the_teacher(host, tab, built, page_root):
     again.goto(tab.url)
     again.wait_for_selector(SHOWN)
     assert names(again)[:10] == found
-    again.goto(served.address + "#" + "0" * 32)
-    again.reload()
+    again.goto(served.address + "#" + "0" * 32)  # in the open page
     again.wait_for_selector(".complaint .note")
     assert "no longer in the gallery" in again.inner_text(".complaint")
+    again.goto(tab.url)
+    until(again, "!document.querySelector('.complaint .note')")
+    assert names(again)[:10] == found
 
 
 def test_the_keyboard_is_enough(host, tab, built, page_root):
@@ -427,12 +439,18 @@ def test_storage_that_is_full_or_forbidden_is_said(host, tab, built, page_root, 
     assert "storage is full or forbidden" in tab.inner_text(".complaint")
 
 
-def test_what_is_no_photo_is_one_line(host, tab, built, tmp_path):
+def test_what_is_no_photo_is_one_line(host, tab, built, page_root, tmp_path):
     (tmp_path / "a.tif").write_bytes(encoded("TIFF"))
     tab.goto(host(built).address)
+    choose(tab, page_root / "query.png")
     tab.set_input_files(".file:not(.shot)", tmp_path / "a.tif")
     tab.wait_for_selector(".complaint .error")
     assert "Browsers read JPEG, PNG, WebP, AVIF, GIF and BMP" in tab.inner_text(".complaint")
+    assert tab.inner_text(".caption") == "query.png"  # whose results are on show, and can be narrowed
+    tab.click(".filters summary")
+    tab.select_option(".column-value", "North")
+    until(tab, "document.querySelectorAll('.card').length === 15")
+    assert not tab.inner_text(".complaint")
 
 
 def test_a_page_from_a_disk_says_what_to_do(tab, built):

@@ -3,11 +3,13 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import gradio as gr
 import pytest
 
 from app.page.blind_vote.logic import BlindTest, deal_round
+from app.page.blind_vote.tab import build_blind_tab
 from app.page.blind_vote.views import render_reveal, render_round, render_tally
-from app.page.blind_vote.votes import Tally, Votes
+from app.page.blind_vote.votes import Tally, Votes, default_votes
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.search import Searcher
@@ -84,6 +86,23 @@ def test_a_vote_that_cannot_be_written_leaves_the_round_open(
     assert blind_test.find(dealt.key) is dealt
 
 
+def test_a_vote_that_could_not_be_kept_can_be_cast_again(searcher: Searcher, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr("app.page.blind_vote.logic.LIST_LENGTH", 3)
+    with gr.Blocks() as page:
+        build_blind_tab(searcher)
+    tab = next(block for block in page.blocks.values() if isinstance(block, gr.HTML))
+    dealt = tab.deal({})
+    asked = {"round": dealt["round"], "choice": "left"}
+    default_votes(searcher.index).path.mkdir(parents=True)
+    told = tab.vote(asked)
+    assert told["round"] == dealt["round"]
+    assert "The vote could not be kept: Is a directory." in told["stage"]
+    assert told["stage"].endswith(dealt["stage"])
+    default_votes(searcher.index).path.rmdir()
+    assert "You chose" in tab.vote(asked)["stage"]
+
+
 def test_rounds_that_nobody_votes_on_are_forgotten_in_the_end(blind_test: BlindTest, monkeypatch):
     monkeypatch.setattr("app.page.blind_vote.logic.LIST_LENGTH", 3)
     monkeypatch.setattr("app.page.blind_vote.logic.MAX_OPEN", 2)
@@ -107,7 +126,7 @@ def test_the_reveal_names_the_lists_and_the_vote(blind_test: BlindTest, searcher
     heads = re.findall(r'<section class="(\w*)"><h2 class="\w+">(\w+)</h2>', html)
     assert heads == [("", dealt.modes[0].capitalize()), ("won", dealt.modes[1].capitalize())]
     assert f"You chose {dealt.modes[1]}." in html
-    assert f'href="?id={dealt.query}"' in html
+    assert f'href="?id={searcher.index.items[dealt.query].digest}"' in html
     assert html.count('class="both"') == 2 * len(set(dealt.lists[0]) & set(dealt.lists[1]))
 
 

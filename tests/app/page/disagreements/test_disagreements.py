@@ -1,6 +1,8 @@
 import io
+import re
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,6 +10,7 @@ import pytest
 from conftest import picture
 
 from app.page.disagreements.logic import DEPTH, Agreements, compute_agreements, find_disagreements
+from app.page.disagreements.tab import build_disagreements_tab
 from app.page.disagreements.views import HTML, render_cases, render_disagreements, render_spread
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
@@ -119,6 +122,17 @@ def test_without_a_teacher_there_is_nothing_to_compare(folder, tmp_path, student
         compute_agreements(alone, quiet)
 
 
+def test_judgements_are_kept_by_index(searcher: Searcher, folder: Path, tmp_path: Path):
+    models = searcher.models["student"], OnnxEmbedder(tmp_path / "teacher.onnx")
+    other = Searcher(build_index([folder], models[0], tmp_path / "other", models[1]), models[0])
+    with gr.Blocks() as page:
+        for each in (searcher, searcher, other):
+            build_disagreements_tab(each)
+    html = [block.value for block in page.blocks.values() if isinstance(block, gr.HTML)]
+    first, again, apart = (re.search(r'data-of="(\w{32})"', each)[1] for each in html)
+    assert first == again != apart
+
+
 FOUR = Agreements(np.array([3, 1, 0, 2]), np.array([0.0, 0.1, 0.1, 0.9]), np.array([0.0, 0.1, 0.2, 0.9]))
 
 
@@ -143,7 +157,8 @@ def test_pages_hold_twelve_and_end_where_the_photos_end(searcher: Searcher):
     every = compute_agreements(searcher, quiet)
     first = render_disagreements(searcher, every, "", 1, 0)
     assert first.count("<li data-name=") == 12
-    assert first.index(f'href="?id={every.items[0]}"') < first.index(f'href="?id={every.items[11]}"')
+    digests = [searcher.index.items[item].digest for item in every.items.tolist()]
+    assert first.index(f'href="?id={digests[0]}"') < first.index(f'href="?id={digests[11]}"')
     last = render_disagreements(searcher, every, "", 1, 99)
     assert "30 photos, page 3 of 3" in last
     assert last.count("<li data-name=") == 6
@@ -157,7 +172,7 @@ def test_a_case_shows_what_both_find_and_marks_what_they_share(searcher: Searche
     html = render_cases(searcher, Agreements(every.items[:1], every.overlap[:1], every.rbo[:1]))
     item = int(every.items[0])
     lists = [searcher.search_items([item], mode, 5).ids[0].tolist() for mode in ("student", "teacher")]
-    shown = [f'src="thumbs/{i}"' for i in [item, *lists[0], *lists[1]]]
+    shown = [f'src="thumbs/{i}"' for i in [searcher.index.items[item].digest, *lists[0], *lists[1]]]
     places = []
     for picture_of in shown:
         places.append(html.index(picture_of, places[-1] + 1 if places else 0))

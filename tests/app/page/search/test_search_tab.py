@@ -10,6 +10,7 @@ import pytest
 from conftest import known, picture
 from PIL import Image
 
+from app.page.search.query import query_of_bytes
 from app.page.search.tab import SearchPage
 from app.server.labels import Labels
 from index.build.pipeline import build_index
@@ -66,6 +67,14 @@ def test_the_first_column_comes_alone_and_then_both(page: SearchPage, searcher: 
     assert not page.search({**BOTH, "item": 0, "k": 50})["more"]
 
 
+def test_a_photo_that_was_fetched_is_searched_with_once(page, searcher, data, monkeypatch):
+    monkeypatch.setattr("app.page.search.tab.query_of_address", lambda each: query_of_bytes(data, each))
+    soon = page.search({**BOTH, "address": "https://shop.example/a.png", "soon": True})
+    monkeypatch.setattr(searcher, "find", lambda *_: pytest.fail("It was remembered."))
+    again = page.search({"modes": ["student"], "k": 4, "sent": soon["sent"]})
+    assert again["columns"] == soon["columns"][:1]
+
+
 def test_no_more_is_offered_than_is_given(page: SearchPage, monkeypatch):
     monkeypatch.setattr("app.page.search.query.MAX_RESULTS", 5)
     monkeypatch.setattr("app.page.search.tab.MAX_RESULTS", 5)
@@ -100,6 +109,22 @@ def test_a_teacher_that_fails_leaves_the_student(page: SearchPage, searcher: Sea
     assert "in common" not in answer["numbers"]
     monkeypatch.undo()
     assert page.search({**BOTH, "item": 1})["columns"][1].count("data-id") == 4  # a failure is not remembered
+
+
+def test_a_photo_is_the_same_one_after_the_index_was_written_again(page, searcher, folder: Path):
+    first, other = searcher.index.items[0], searcher.index.items[5]
+    asked = {"modes": ["student"], "k": 4}
+    found = page.search({**asked, "item": other.digest})
+    assert (found["item"], found["id"]) == (other.digest, 5)
+    assert page.search({**asked, "item": "5"})["item"] == other.digest  # as old links have it
+    (folder / first.name).unlink()
+    student = searcher.models["student"]
+    page = SearchPage(Searcher(build_index([folder], student, searcher.index.path), student))
+    assert page.search({**asked, "item": other.digest})["id"] == 4
+    assert other.name in page.details(other.digest)
+    for gone in ({"item": first.digest}, {"item": 1, "unlike": [first.digest]}):
+        assert "no longer in the index" in page.search({**asked, **gone})["error"]
+    assert "no longer in the index" in page.details(first.digest)
 
 
 @pytest.mark.parametrize(

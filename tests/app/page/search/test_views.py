@@ -30,7 +30,7 @@ def column(
 
 NAMES = ["a.jpg", "more/b.jpg", "<img onerror=x>"]
 INDEX = SimpleNamespace(
-    items=[Item(f"/p/{i}.jpg", name, "d", 1_500_000, 20, 10, 0) for i, name in enumerate(NAMES)],
+    items=[Item(f"/p/{i}.jpg", name, f"d{i}", 1_500_000, 20, 10, 0) for i, name in enumerate(NAMES)],
     manifest=SimpleNamespace(spaces={"student": Space("s", "s", 8), "teacher": Space("t", "t", 12)}),
 )
 
@@ -60,7 +60,8 @@ def test_cards_show_rank_score_and_name_and_how_far_each_moved():
         )
     )
     assert [card["data-id"] for card in html.all("li")] == ["1", "0", "2"]
-    assert [image["src"] for image in html.all("img")] == ["thumbs/1", "thumbs/0", "thumbs/2"]
+    assert [card["data-digest"] for card in html.all("li")] == ["d1", "d0", "d2"]
+    assert [image["src"] for image in html.all("img")] == ["thumbs/d1", "thumbs/d0", "thumbs/d2"]
     text = " ".join(html.text).replace("\u200a", "")
     assert text == "1 ▲2 b 0.900 2 ▼1 a 0.500 3 only here <img onerr or=x> 0.400"  # cut in the middle
     marks = [each for each in html.all("span") if each.get("class", "").startswith("mark")]
@@ -110,7 +111,7 @@ def test_names_are_escaped():
     assert not any("onerror" in attrs for _, attrs in html.tags)
     assert not html.all("b") + html.all("i")
     assert Collector(render_error("<script>alert(1)</script>")).tags == [("p", {"class": "note error"})]
-    page = Collector(render_search(["student"], [(0, '"><script>')], {"<b>": ['"><script>']}))
+    page = Collector(render_search(["student"], [("d0", '"><script>')], {"<b>": ['"><script>']}))
     assert not page.all("script")
     assert not page.all("b")
 
@@ -132,6 +133,8 @@ def test_the_numbers():
     assert "Student 13 ms 1.0 ms 12 ms 0.4 ms 32 3.7 hours" in text
     assert "Teacher 121 ms 1.0 ms 120 ms 0.4 ms 48 33.7 hours costs 2,000.00" in text
     assert "Training used 500 teacher calls (1.00). Every search after the first 500 saves money." in text
+    free = render_numbers(columns, INDEX, None, {"student": Cost(learnt_from=500), "teacher": Cost()})
+    assert "Every search after the first 500 saves a call." in free
     widths = [float(each["style"].removeprefix("width:").rstrip("%")) for each in html.all("i")]
     slow = [column("student", [0], [1], 0.0, 0.2996), column("teacher", [0], [1], 0.0, 0.4996)]
     assert "83.3 hours" in render_numbers(slow, INDEX, None, {})
@@ -152,9 +155,9 @@ def test_numbers_of_one_side_and_of_none():
 
 def test_filters_are_offered_where_the_gallery_can_be_narrowed():
     assert "Filters" not in render_search(["student"], [], None)
-    page = Collector(render_search(["student", "teacher"], [(1, "b")], {"brand": ["x", "y"]}))
+    page = Collector(render_search(["student", "teacher"], [("d1", "b")], {"brand": ["x", "y"]}))
     assert [each["data-column"] for each in page.all("select") if "data-column" in each] == ["brand"]
-    assert [each["data-id"] for each in page.all("button") if "data-id" in each] == ["1"]
+    assert [each["data-digest"] for each in page.all("button") if "data-digest" in each] == ["d1"]
 
 
 def test_numbers_are_offered_in_their_order():
