@@ -57,7 +57,7 @@ def build(
         BudgetError: The teacher's budget is too small; nothing was asked.
         RetrievalError: No image could be read, a model or the store failed, or another process writes.
     """
-    files = find_images(sources, options.exclude)
+    files = find_images(sources, options.exclude, whole=options.update)
     store.begin(models, options, [source_name(source) for source in sources])
     with explain_disk(store.work), Journal(store.work) as journal:
         left = journal.left

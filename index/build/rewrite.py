@@ -163,7 +163,8 @@ def _is_there(location: str) -> bool:
     try:
         image_at(location, location).status()
     except ImageError as reason:  # what may not be looked at is not gone
-        cause = reason.__cause__
+        if (cause := reason.__cause__) is None:
+            return not str(reason).endswith(("has no such file", "not a file"))
         return isinstance(cause, OSError) and cause.errno not in (ENOENT, ENOTDIR)
     return True
 

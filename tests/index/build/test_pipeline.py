@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conftest import png, write_shard
+
 from index import io
 from index.build import embed_missing
 from index.build.pipeline import build_by_name, build_index
@@ -16,6 +18,7 @@ from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.vectors_file import write_vectors
 from index.errors import RetrievalError, UsageError
+from index.images import tar
 from index.images.file import text_to_path
 from index.stores.folder import Index
 from index.stores.maintenance import describe_index
@@ -132,6 +135,25 @@ def test_an_image_that_may_not_be_looked_at_is_not_gone(folder, tmp_path, studen
         patch.setattr(Path, "stat", refuse)
         compact_index(index.path)
     assert {item.name for item in Index(index.path).items} == names - {"4.png"}
+
+
+def test_members_of_a_shard_that_cannot_be_opened_are_not_gone(tmp_path, student_file, monkeypatch):
+    shard = write_shard(tmp_path / "a.tar", [(f"{i}.png", png(i)) for i in range(3)])
+    student = OnnxEmbedder(student_file)
+    index = build_index([shard], student, tmp_path / "idx")
+    os.utime(shard, ns=(0, 0))  # what was known of it counts no more
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tar, "FileIO", refuse)
+        assert compact_index(index.path).files == 0
+        with pytest.raises(UsageError, match=r"a\.tar cannot be read: Permission denied"):
+            build_index([shard], student, index.path, options=IndexOptions(update=True))
+    assert len(Index(index.path)) == 3
+    write_shard(shard, [("1.png", png(1))])
+    assert compact_index(index.path).files == 2
 
 
 def test_a_copy_whose_twin_has_no_vector_by_its_name_is_kept(folder, tmp_path, student_file):
