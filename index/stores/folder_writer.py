@@ -40,7 +40,7 @@ from index.stores.folder import (
 )
 from index.stores.metadata.columns import encode
 from index.stores.metadata.join import Joined, carry_over, join_metadata, list_files
-from index.stores.options import SearchTarget
+from index.stores.options import AUTO, SearchTarget
 from index.stores.records import Failure, Item, Manifest, Space, Stored, as_facts
 from index.stores.tables import (
     FAILURE_SCHEMA,
@@ -167,6 +167,8 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         """Build what searches a space that was written, and store it."""
         ann, served = build_tuned(vectors, target, factory)
         size = self.add_ann(name, ann, served)
+        spaces = self._manifest.spaces
+        spaces[name] = replace(spaces[name], given=spaces[name].given and factory != AUTO)
         say(f"{name}: {served}.")
         if size > target.memory * GIB:  # no kind of index is as small as that, or the factory was given
             say(f"{name}: its index takes {size / GIB:.2g} GiB, more than --memory {target.memory:g} allows.")

@@ -22,7 +22,7 @@ from index.images import tar
 from index.images.file import text_to_path
 from index.stores.folder import Index
 from index.stores.maintenance import describe_index
-from index.stores.options import IndexOptions, SearchTarget
+from index.stores.options import IndexOptions
 from index.stores.writing.store import FolderStore
 from index.teachers.spec import TeacherSpec
 
@@ -74,17 +74,28 @@ def test_sources_and_models_may_have_any_name_and_the_index_one_in_utf8(folder, 
 
 def test_an_index_larger_than_the_memory_allowed_is_said(folder, tmp_path, student_file, capsys):
     for memory, said in ((1.0, False), (1e-7, True)):
-        need = SearchTarget(memory=memory)
-        build_index(
-            [folder],
-            OnnxEmbedder(student_file),
-            tmp_path / "idx",
-            options=IndexOptions(factory="HNSW8", target=need),
-        )
+        options = IndexOptions(factory="HNSW8", memory=memory)
+        build_index([folder], OnnxEmbedder(student_file), tmp_path / "idx", options=options)
         assert ("GiB, more than --memory 1e-07 allows" in capsys.readouterr().err) == said
     (folder / "0.png").unlink()
     compact_index(tmp_path / "idx")
     assert "more than" not in capsys.readouterr().err
+
+
+def test_an_update_keeps_what_was_asked_before(folder, tmp_path, student_file):
+    def make(**options):
+        student = OnnxEmbedder(student_file)
+        made = build_index([folder], student, tmp_path / "idx", options=IndexOptions(**options)).manifest
+        space = made.spaces["student"]
+        return made.generation, space.factory, space.asked, space.memory
+
+    assert make(factory="HNSW8", recall=0.9, memory=2.0) == (1, "HNSW8", 0.9, 2.0)
+    assert make(update=True) == (1, "HNSW8", 0.9, 2.0)  # not written again
+    (folder / "0.png").unlink()
+    assert make(update=True) == (2, "HNSW8", 0.9, 2.0)
+    assert make(update=True, recall=0.8) == (3, "HNSW8", 0.8, 2.0)
+    assert make(update=True, factory="auto") == (4, "Flat", 0.8, 2.0)
+    assert make() == (5, "Flat", 0.95, 1.0)  # a new one
 
 
 def test_copies_of_what_cannot_be_read_take_one_more_round(folder, tmp_path, student_file, monkeypatch):

@@ -582,7 +582,7 @@ def test_an_index_of_codes_is_built_and_finds_what_it_says(
     rows, queries = unit_rows(3000, 8), unit_rows(50, 8, seed=1)
     items = [Item(f"/{i}", str(i), f"{i:032x}", 1, 1, 1, 1) for i in range(len(rows))]
     writer = MilvusWriter(address)
-    writer.begin(models, IndexOptions(target=need), [])
+    writer.begin(models, IndexOptions(), [])
     writer.gallery = writer.create(models.spaces)
     vectors = {"student": {item.digest: row for item, row in zip(items, rows, strict=True)}}
     writer.send([Batch(items, vectors)], len(items))
@@ -645,3 +645,24 @@ def test_a_server_that_starts_again_gets_every_vector_once_and_is_searched_again
         except RetrievalError:
             assert time.monotonic() < deadline
             time.sleep(0.5)
+
+
+def test_a_new_table_takes_the_place_of_the_one_before(send: Any, folder: Path, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.csv", tmp_path / "new.csv"
+    old.write_text("path,colour\n1.png,red\n2.png,blue\n")
+    new.write_text("path,price\n1.png,7\n")
+    send(folder, metadata=old)
+    added = send(folder, metadata=new).store  # which may be of some photos alone
+    assert list(added.columns) == ["colour", "price"]
+    replaced = send(folder, metadata=new, update=True).store
+    assert list(replaced.columns) == ["price"]
+    known = {item.name: replaced.metadata_of(i) for i, item in enumerate(replaced.iter_items())}
+    assert (known["1.png"], known["2.png"]) == ({"price": "7"}, {})
+    assert list(send(folder, update=True).store.columns) == ["price"]
+
+
+def test_what_was_asked_before_holds(send: Any, folder: Path) -> None:
+    assert send(folder, recall=0.9, memory=2.0).store.manifest.spaces["student"].asked == 0.9
+    for options in ({}, {"update": True}):
+        space = send(folder, **options).store.manifest.spaces["student"]
+        assert (space.asked, space.memory) == (0.9, 2.0)
