@@ -85,6 +85,10 @@ class Store(ABC):
         for start in range(0, len(self), CHUNK):
             yield self.rows(space, np.arange(start, min(start + CHUNK, len(self))))
 
+    def sample_rows(self, space: str, most: int) -> Vectors:
+        """The vectors of so many items at most: of all, or of some from all parts of the gallery."""
+        return self.rows(space, np.arange(0, len(self), -(-len(self) // most)))
+
     def faults(self) -> Iterator[str]:
         """Find what is not as it was written, and say of each thing in a line what is wrong."""
         yield from ()

@@ -666,3 +666,20 @@ def test_what_was_asked_before_holds(send: Any, folder: Path) -> None:
     for options in ({}, {"update": True}):
         space = send(folder, **options).store.manifest.spaces["student"]
         assert (space.asked, space.memory) == (0.9, 2.0)
+
+
+def test_a_few_images_are_added_without_reading_all_that_is_there(
+    send: Any, folder: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    store = send(folder).store
+    more = tmp_path / "others"
+    more.mkdir()
+    picture(50).save(more / "new.png")
+    (more / "copy.png").write_bytes((folder / "3.png").read_bytes())
+    monkeypatch.setattr("index.build.pipeline.MANY", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(MilvusIndex, "scan", lambda *_: pytest.fail("It was read."))
+        assert store.sample_rows("student", 5).shape == (5, 8)
+        written = send(more)
+    assert "1 new, 1 changed" in written.summary
+    assert len(send(folder, more, update=True).store) == 13
