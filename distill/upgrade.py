@@ -38,7 +38,9 @@ class Upgraded:
         if not self.made.summary:
             return ""
         manifest, asked = self.index.manifest, self.made.run["teacher"]["spec"]
-        models = ["--model", str(self.made.folder / STUDENT)] + (["--teacher", asked] if manifest.teacher else [])
+        models = ["--model", str(self.made.folder / STUDENT)] + (
+            ["--teacher", asked] if manifest.teacher else []
+        )
         words = ["retrieval", "index", *manifest.sources, *models, "--out", str(self.index), "--update"]
         command = shlex.join(words)
         return (

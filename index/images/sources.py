@@ -71,8 +71,7 @@ def find_images(sources: Sequence[Source], exclude: Sequence[str] = (), whole: b
             stretches += _list_named(names, root.parent, is_new, True, left)
         else:
             stretches += _list_named([root.name], root.parent, is_new, False, left)
-    if whole:
-        _require_whole(stretches)
+    _require_whole(stretches if whole else ())
     if not (files := Listing(stretches, str(left))):
         raise UsageError(
             f"No image in {', '.join(map(str, sources))}. Looked for {' '.join(sorted(EXTENSIONS))}; "

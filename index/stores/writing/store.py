@@ -136,7 +136,7 @@ class FolderStore(StoreWriter):
         return all(map(served, spaces)) and self.models.projected(base.manifest)
 
     def _choose_factory(self, before: Space | None, former: Index | None) -> str:
-        """Choose what a space is searched by: as given, or as it was asked for in a former index, or `auto`."""
+        """Choose a factory of a space: as given, or as a former index was asked for, or `auto`."""
         if self.options.factory is not None or before is None or former is None:
             return self.options.factory or AUTO
         if self.options.memory is not None and not before.given:  # what it chose was to fit into another

@@ -2,6 +2,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from conftest import picture
 
