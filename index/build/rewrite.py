@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import ENOENT, ENOTDIR
 from functools import cached_property
-from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from index.progress import say
 from index.stores.faiss.tuning import asked_factory
 from index.stores.folder import FORMER, MANIFEST, Index, read_manifest
 from index.stores.folder_writer import IndexWriter, remove_old
-from index.stores.options import AUTO, SearchTarget
+from index.stores.options import SearchTarget
 from index.stores.records import CHUNK, Failure, Item
 from index.stores.registry import open_store
 from index.stores.tables import as_item
@@ -146,12 +145,8 @@ def _commit_kept(writer: IndexWriter, index: Index, kept: "array[int]") -> Index
     for name, space in manifest.spaces.items():
         parts = (index.read_rows(name, np.asarray(kept[i : i + CHUNK])) for i in range(0, len(kept), CHUNK))
         vectors = writer.add_space(name, space, parts)
-        factory = asked_factory(space, index.first_part)
-        try:
-            room = space.memory if factory == AUTO else inf
-            writer.add_search(name, vectors, SearchTarget(space.asked, room), factory)
-        except UsageError:  # what is left is too little to train that
-            writer.add_search(name, vectors, SearchTarget(space.asked, space.memory), AUTO)
+        target, factory = SearchTarget(space.asked, space.memory), asked_factory(space, index.first_part)
+        writer.add_search(name, vectors, target, factory, held=True)
     writer.add_model(index.model_file.read_bytes(), index.data)
     return writer.commit(manifest.teacher, manifest.teacher_options)
 

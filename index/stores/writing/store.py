@@ -195,7 +195,7 @@ class FolderStore(StoreWriter):
             how = {"rescore": options.choose_rescore(made, before), "memory": target.memory}
             space = replace(made, queries="", given=factory != AUTO, **how)
             vectors = writer.add_space(name, space, rows)
-            writer.add_search(name, vectors, target, factory)
+            writer.add_search(name, vectors, target, factory, held=options.factory is None)
         writer.add_model(self.models.student.data, Path(self.models.student.spec).parent)
         return True
 

@@ -97,6 +97,17 @@ def test_an_update_keeps_what_was_asked_before(folder, tmp_path, student_file):
     assert make() == (5, "Flat", 0.95, 1.0)  # a new one
 
 
+def test_an_update_to_too_few_images_for_the_factory_of_before_chooses_another(
+    folder, tmp_path, student_file
+):
+    student, out = OnnxEmbedder(student_file), tmp_path / "idx"
+    build_index([folder], student, out, options=IndexOptions(factory="IVF8,Flat"))
+    for i in range(6):
+        (folder / f"{i}.png").unlink()
+    made = build_index([folder], student, out, options=IndexOptions(update=True))
+    assert (len(made), made.manifest.spaces["student"].factory) == (6, "Flat")
+
+
 def test_copies_of_what_cannot_be_read_take_one_more_round(folder, tmp_path, student_file, monkeypatch):
     for i in range(40):
         (folder / f"saved-{i}.jpg").write_bytes(b"<html>no photo</html>")

@@ -13,7 +13,7 @@ from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.errors import RetrievalError, UsageError
 from index.evaluation.evaluate import evaluate_by_name, evaluate_labelled, label_items, read_labels
-from index.evaluation.rankings import Options, gallery_agreement
+from index.evaluation.rankings import Options
 from index.images.decode import read_photo
 from index.search import Searcher, open_searcher
 from index.stores.writing.store import FolderStore
@@ -172,17 +172,6 @@ def test_whitening_is_learnt_from_the_gallery_and_applied_to_both_sides(searcher
 def test_options_on_the_command_line():
     with pytest.raises(UsageError, match="--whiten must lie between 0 and 1"):
         Options(whiten=2.0)
-
-
-def test_gallery_agreement_is_the_overlap_of_stored_neighbours(searcher: Searcher):
-    lists = []
-    for space in ("student", "teacher"):
-        vectors = np.array(searcher.index.vectors(space))
-        similarity = vectors @ vectors.T
-        np.fill_diagonal(similarity, -np.inf)
-        lists.append([set(np.argsort(-line, kind="stable")[:10]) for line in similarity])
-    expected = np.mean([len(a & b) / 10 for a, b in zip(*lists, strict=True)])
-    assert gallery_agreement(searcher.index) == pytest.approx(expected)
 
 
 def test_reranking_lies_between_the_student_and_the_teacher(searcher: Searcher, labelled: Path, monkeypatch):
