@@ -200,9 +200,6 @@ class BuildReport:
     store: Store  # the gallery, opened
     summary: str  # a line for people
     failures: list[Failure]  # the images that were refused
-    new: int = 0  # items that were not there; of a store that is written as a whole, all are
-    changed: int = 0  # with other files or metadata than before
-    removed: int = 0  # that are no longer there
     notes: tuple[str, ...] = ()  # what was not done, by kind and number, and what to do about it
 
 

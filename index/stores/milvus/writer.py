@@ -191,7 +191,7 @@ class MilvusWriter(StoreWriter):
         listed = f", listed in {index.data / ERRORS}" if self._failures else ""
         counts = f"{self._new} new, {self._changed} changed, {self._removed} removed"
         summary = f"{self.address}: {len(index)} images: {counts}; {len(self._failures)} refused{listed}."
-        return BuildReport(index, summary, self._failures, self._new, self._changed, self._removed)
+        return BuildReport(index, summary, self._failures)
 
     def create(self, spaces: Mapping[str, Space]) -> MilvusIndex:
         """Make the collections, the student's last: where it is, the others are."""

@@ -212,4 +212,4 @@ class FolderStore(StoreWriter):
         them = "it is back, --update adds it" if self._gone == 1 else "they are back, --update adds them"
         gone = f"{count(self._gone, 'image')} gone, and dropped. Once {them}."
         notes = (gone,) if self._gone else ()
-        return BuildReport(index, summary, index.failures, removed=self._gone, notes=notes)
+        return BuildReport(index, summary, index.failures, notes)
