@@ -192,8 +192,8 @@ class FolderStore(StoreWriter):
             rows = base.iter_rows(name) if base and content is None else content.vectors(name, known)  # type: ignore[union-attr]
             before = former.manifest.spaces.get(name) if former else None
             factory, target = self._choose_factory(before, former), options.choose_target(before)
-            how = {"rescore": options.choose_rescore(made, before), "memory": target.memory}
-            space = replace(made, queries="", given=factory != AUTO, **how)
+            space = replace(made, queries="", memory=target.memory, given=factory != AUTO)
+            space = replace(space, rescore=options.choose_rescore(made, before))
             vectors = writer.add_space(name, space, rows)
             writer.add_search(name, vectors, target, factory, held=options.factory is None)
         writer.add_model(self.models.student.data, Path(self.models.student.spec).parent)
