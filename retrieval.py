@@ -243,9 +243,9 @@ def build_index(
     teacher: Model | Teacher | None = None,
     metadata: AnyPath | None = None,
     exclude: Sequence[str] = (),
-    recall: float = 0.95,
-    memory: float = 1.0,
-    factory: str = "auto",
+    recall: float | None = None,
+    memory: float | None = None,
+    factory: str | None = None,
     codes: int = 0,
     rescore: int | None = None,
     update: bool = False,
@@ -262,9 +262,9 @@ def build_index(
         teacher: What to compare with; None indexes with the student alone.
         metadata: A CSV file with a column `path` and columns to filter by.
         exclude: Patterns of names to leave out, such as `*_small.jpg`.
-        recall: Share of the ten nearest that a search must find.
-        memory: GiB that each search index may take.
-        factory: A FAISS factory string, or `auto`.
+        recall: Share of the ten nearest that a search must find; None keeps it, 0.95 at first.
+        memory: GiB that each search index may take; None keeps it, 1 at first.
+        factory: A FAISS factory string, or `auto`; None keeps it, `auto` at first.
         codes: Bits of the student's codes to search by; 0 searches by its vectors.
         rescore: Results of codes that the floats of a query order again; None keeps it, 100 at first.
         update: Embed only what is new or changed.
@@ -278,15 +278,14 @@ def build_index(
     from index.build.pipeline import build_by_name
     from index.progress import bars, say
     from index.search import open_searcher
-    from index.stores.options import IndexOptions, SearchTarget
+    from index.stores.options import IndexOptions
     from index.stores.registry import open_writer
 
     store, model, spec = open_writer(fspath(out), "faiss", "", None), Path(student), _spec(teacher)
     model = model / "student.onnx" if model.is_dir() else model
     table, sources = None if metadata is None else Path(metadata), cast("tuple[str, ...]", images)
-    options = IndexOptions(
-        factory, SearchTarget(recall, memory), table, resume, update, tuple(exclude), codes, rescore
-    )
+    asked = factory, recall, memory
+    options = IndexOptions(*asked, table, resume, update, tuple(exclude), codes, rescore)
     with bars(progress):
         report = build_by_name(sources, model, store, spec, device, options)
     for line in (report.summary, *report.notes):

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.page.disagreements.logic import compute_agreements
 from app.page.report.measure import milliseconds_per_image
 from app.sample_photos import make_sample_photos
 from distill.model.export import DEMO_TEACHER, export_model
@@ -15,7 +16,7 @@ from index.embedders.onnx import OnnxEmbedder
 from index.embedders.teacher_space import TEACHER_SPACE, TeacherSpace
 from index.errors import ImageError
 from index.evaluation.evaluate import evaluate_labelled, read_labels
-from index.evaluation.rankings import DEPTH, gallery_agreement
+from index.evaluation.rankings import DEPTH
 from index.evaluation.rankings import Options as Ranking
 from index.images.decode import Photo, read_photo
 from index.images.file import ImageFile
@@ -27,6 +28,7 @@ from index.teachers.ledger import Ledger
 
 OPTIONS = Options(budget=200, steps=60)
 TIMED = 8  # photos that the speed is measured on
+COMPARED = 1000  # photos at most whose lists by student and teacher are compared, where none has a label
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ def _measure(searcher: Searcher, files: Sequence[ImageFile], labelled: Path | No
         scores = evaluate_labelled(searcher, *labels, Ranking(["teacher", "student"]))
         quality = {name: (row["mAP"], row[f"overlap@{DEPTH}"]) for name, row in scores.items()}
     else:
-        quality = {"teacher": (None, 1.0), "student": (None, gallery_agreement(searcher.index))}
+        agreed = compute_agreements(searcher, lambda _: None, COMPARED).overlap.mean()
+        quality = {"teacher": (None, 1.0), "student": (None, float(agreed))}
     photos: list[Photo] = []
     for file in files:
         with suppress(ImageError):  # which the index has left out, too

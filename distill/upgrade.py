@@ -1,5 +1,6 @@
 """A new teacher for an old index: its student searches the vectors there are, until they are made again."""
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,9 +38,11 @@ class Upgraded:
         if not self.made.summary:
             return ""
         manifest, asked = self.index.manifest, self.made.run["teacher"]["spec"]
-        teacher = f" --teacher {asked}" if manifest.teacher else ""
-        models = f"--model {self.made.folder / STUDENT}{teacher}"
-        command = f"retrieval index {' '.join(manifest.sources)} {models} --out {self.index} --update"
+        models = ["--model", str(self.made.folder / STUDENT)] + (
+            ["--teacher", asked] if manifest.teacher else []
+        )
+        words = ["retrieval", "index", *manifest.sources, *models, "--out", str(self.index), "--update"]
+        command = shlex.join(words)
         return (
             f"{self.made.summary}\n{self.index} is searched with it from now on. Its vectors are the former "
             f"student's; to make them again: {command} (after an interruption, "

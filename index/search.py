@@ -97,7 +97,7 @@ class Searcher:
         """The modes that this index, these models and a ranker allow."""
         return list(dict.fromkeys([*self.vector_modes, *([RERANK] if self.reranker else [])]))
 
-    @cached_property
+    @property
     def vector_modes(self) -> list[str]:
         """Those that compare vectors alone."""
         return self._modes_of(self.models)
@@ -115,9 +115,14 @@ class Searcher:
     @property
     def text_modes(self) -> list[str]:
         """The modes that can be searched in by words: the teacher itself is not needed, its vectors are."""
-        if self.text is None:
-            return []
-        return [mode for mode in self.stored_modes if self.text.space or mode == "teacher"]
+        return [mode for mode in self.stored_modes if self.text and not self._why_no_words(mode)]
+
+    def _why_no_words(self, mode: str) -> str:
+        if mode in ("teacher", RERANK) and self.index.manifest.spaces["student"].queries:
+            return "its teacher's vectors are of the teacher before. Index again with --update."
+        if mode == "teacher" or (self.text and self.text.space):
+            return ""
+        return f"its student came without {TEACHER_SPACE}. Index again with the student in its folder."
 
     def why_not(self, mode: str) -> str:
         """Why there is no such mode; empty where that is not for lack of a teacher or a ranker."""
@@ -198,11 +203,9 @@ class Searcher:
         """
         if self.text is None:
             raise UsageError("Words are searched with by a text model of the teacher. Give --text-teacher.")
-        if mode in self.stored_modes and mode not in self.text_modes:
-            raise UsageError(
-                f"Words search {self.index} in mode teacher alone: its student came without {TEACHER_SPACE}. "
-                "Give --mode teacher, or index again with the student where `distill` wrote it."
-            )
+        if mode in self.stored_modes and (reason := self._why_no_words(mode)):
+            there = ", ".join(self.text_modes)
+            raise UsageError(f"Words search {self.index} in mode {there} alone: {reason}")
         self._require_mode(mode, self.text_modes)
         self.index.keep(filter or ALL)
         start = perf_counter()
@@ -364,7 +367,7 @@ def _open_text(index: Store, text: TextSpec, device: str) -> TextQueries:
     space = TeacherSpace.load(beside) if beside.is_file() else None
     if space is not None and space.dim != spaces["student"].dim:
         raise UsageError(f"{beside} is of another student. Index again with the files of one `distill`.")
-    if space is None and "teacher" not in spaces:
+    if space is None and ("teacher" not in spaces or spaces["student"].queries):  # those of the one before
         raise UsageError(
             f"{index} cannot be searched by words: its student came without {TEACHER_SPACE}. "
             "Index again with the student where `distill` wrote it."
@@ -375,11 +378,10 @@ def _open_text(index: Store, text: TextSpec, device: str) -> TextQueries:
 
 def _open_models(index: Store, teacher: TeacherSpec | None, device: str, with_teacher: bool) -> Searcher:
     """Join a gallery with its student and, as far as that can be had, its teacher."""
-    made = index.manifest.spaces["student"]
+    manifest, made = index.manifest, index.manifest.spaces["student"]
     student = open_student(index.model_file, device, bits=made.bits, floats=bool(made.rescore))
     searcher = Searcher(index, student, None, device)
     given = asked = teacher or TeacherSpec()
-    manifest = index.manifest
     if given.spec in (None, manifest.teacher) and given.options == EmbedderOptions():  # as it was
         options = EmbedderOptions(**manifest.teacher_options)
         asked = replace(given, spec=manifest.teacher, options=options)

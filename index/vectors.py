@@ -44,10 +44,10 @@ class VectorType:
     def similarity(self, queries: Vectors, rows: Vectors) -> Scores:
         """Compare `(n, dim)` queries, of codes or of their floats, with `(m, dim)` rows: `(n, m)` scores."""
         if self == CODES:
-            signs, bits = unpack(rows), np.float32(8 * rows.shape[1])
+            signs = unpack(rows)
             if is_float(queries):
-                return queries @ signs.T / np.sqrt(bits)
-            return unpack(queries) @ signs.T / bits
+                return queries @ signs.T / np.abs(queries).sum(axis=1, keepdims=True)
+            return unpack(queries) @ signs.T / np.float32(signs.shape[1])
         return queries @ rows.T
 
     def order_again(self, queries: Vectors, ids: Ids, k: int, fetch: Callable[[Ids], Vectors]) -> Scored:
@@ -79,7 +79,9 @@ class VectorType:
 
 KNOWN = {("float32", "inner_product"), ("uint8", "hamming")}
 UNIT_FLOATS = VectorType()
-CODES = VectorType("uint8", "hamming")  # eight bits a number; a score is the cosine of their signs, 1 and -1
+# Eight bits a number. A score is the mean of what two signs make, 1 where they are the same and -1 where they
+# are not; of the floats of a query each counts for as much as it is far from 0.
+CODES = VectorType("uint8", "hamming")
 
 
 def scale_to_unit(rows: NDArray[Any]) -> NDArray[Any]:

@@ -42,13 +42,19 @@ def build(
     collection: Annotated[str | None, option("Collection in Milvus; --out is then a work folder.")] = None,
     teacher: Annotated[str | None, option(f"To compare with. {TEACHERS}")] = None,
     teacher_option: TeacherOptions = None,
-    recall: Annotated[float, option("Recall@10 that a search must reach.")] = 0.95,
-    memory: Annotated[float, option("GiB that each search index may take.")] = 1.0,
+    recall: Annotated[
+        float | None, option("Recall@10 that a search must reach.", "0.95, or as before")
+    ] = None,
+    memory: Annotated[
+        float | None, option("GiB that each search index may take.", "1.0, or as before")
+    ] = None,
     codes: Annotated[int, option("Search by the student's codes of so many bits.", "by its vectors")] = 0,
     rescore: Annotated[
         int | None, option("Results of codes to order again by the floats of a query.", "100, or as before")
     ] = None,
-    factory: Annotated[str, option("A FAISS factory string, or auto to choose.")] = "auto",
+    factory: Annotated[
+        str | None, option("A FAISS factory string, or auto to choose.", "auto, or as before")
+    ] = None,
     metadata: Annotated[
         Path | None, option("CSV file with path and columns to filter by, see search --where.")
     ] = None,
@@ -75,14 +81,14 @@ def build(
     """Embed images and write an index."""
     from index.build.pipeline import build_by_name
     from index.progress import say
-    from index.stores.options import IndexOptions, SearchTarget
+    from index.stores.options import IndexOptions
     from index.stores.registry import open_writer
     from index.teachers.cost import bill_by_name
 
     store = open_writer(out, backend, uri, collection)
     left_out = tuple(exclude or ())
-    target = SearchTarget(recall, memory)
-    options = IndexOptions(factory, target, metadata, resume, update, left_out, codes, rescore)
+    asked = factory, recall, memory
+    options = IndexOptions(*asked, metadata, resume, update, left_out, codes, rescore)
     spec = describe_teacher(teacher, teacher_option, ledger, budget)
     if dry_run:
         known = store.index_folder if update else None

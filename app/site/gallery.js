@@ -72,12 +72,15 @@ export class Gallery {
     return best.map(id => [id, this.compare(query, id)]).sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, k);
   }
 
-  // The similarity of a query of floats and a code.
+  // The similarity of a query of floats and a code: 1 where their signs are the same.
   compare(query, id) {
     const {bits, bytes} = this, at = this.rowsAt + id * this.stride;
-    let sum = 0;
-    for (let bit = 0; bit < bits; bit++) sum += bytes[at + (bit >> 3)] >> (bit & 7) & 1 ? query[bit] : -query[bit];
-    return sum / Math.sqrt(bits);
+    let sum = 0, most = 0;
+    for (let bit = 0; bit < bits; bit++) {
+      sum += bytes[at + (bit >> 3)] >> (bit & 7) & 1 ? query[bit] : -query[bit];
+      most += Math.abs(query[bit]);
+    }
+    return sum / most;
   }
 
   // Write the query as whole numbers of 16 bits, as fine as sums of 31 bits allow; return what a product of 1 comes to.

@@ -36,6 +36,7 @@ from index.stores.writing.store import FolderStore
 from index.teachers.spec import TeacherSpec
 from index.vectors import Vectors
 
+MANY = 20  # times as many images as are given are too many to be read from a server
 LOOKED_AT = 4096  # images of a gallery at most, to tell whether they are far from what was taught
 STRANGE = 0.3  # share of far images from which on it is said; of the taught photos a tenth are
 
@@ -57,7 +58,7 @@ def build(
         BudgetError: The teacher's budget is too small; nothing was asked.
         RetrievalError: No image could be read, a model or the store failed, or another process writes.
     """
-    files = find_images(sources, options.exclude)
+    files = find_images(sources, options.exclude, whole=options.update)
     store.begin(models, options, [source_name(source) for source in sources])
     with explain_disk(store.work), Journal(store.work) as journal:
         left = journal.left
@@ -67,7 +68,9 @@ def build(
         if not store.is_current(files):
             wanted = store.wanted(files)
             if known is not None:
-                journal.adopt(known, as_met=len(wanted) < len(files))
+                # What a server has, of which a few files can be some, is asked for a file at a time.
+                few = known.remote and not options.update and MANY * len(files) < len(known)
+                journal.adopt(known, as_met=few or len(wanted) < len(files))
             journal.list_files(wanted)
             embed_missing(wanted, models.embedders, journal, cluster)
             content = JournalContent(journal, models, known)
@@ -144,10 +147,9 @@ def warn_of_far(store: Store, taught: Taught, student: Path) -> None:
     """Say how many images of a gallery, or of a sample, are far from all that its student was taught on."""
     if taught.vectors.shape[1] != store.manifest.spaces["student"].dim:
         raise UsageError(f"{student / TAUGHT} is of another student: it does not tell what images are far.")
-    step = -(-len(store) // LOOKED_AT)
-    far = taught.are_far(np.asarray(store.rows("student", np.arange(0, len(store), step)), np.float32))
+    far = taught.are_far(np.asarray(store.sample_rows("student", LOOKED_AT), np.float32))
     if far.mean() > STRANGE:
-        count = f"{far.sum()}" if step == 1 else f"About {round(far.mean() * len(store))}"
+        count = f"{far.sum()}" if len(far) == len(store) else f"About {round(far.mean() * len(store))}"
         say(
             f"Warning: {count} of {len(store)} images are far from all that the student was taught on: "
             f"expect poor results. Teach it some: retrieval distill IMAGES --continue {student} --budget 100."

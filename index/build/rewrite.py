@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import ENOENT, ENOTDIR
 from functools import cached_property
-from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from index.images.remote import is_address
 from index.images.sources import image_at
 from index.io import explain_disk
 from index.progress import say
+from index.stores.faiss.tuning import asked_factory
 from index.stores.folder import FORMER, MANIFEST, Index, read_manifest
 from index.stores.folder_writer import IndexWriter, remove_old
 from index.stores.options import SearchTarget
@@ -55,7 +55,13 @@ def compact_index(where: str | Path) -> Compacted:
     before, kept = _bytes_in(index.path), array("q")
     with _rewriting(index) as writer:
         writer.add_items(_present_items(index, kept))
+        if not kept:
+            raise RetrievalError(
+                f"None of the images of {index.path} is there. Is a disk missing? All was left."
+            )
         writer.add_failures(failure for failure in index.failures if _is_there(failure.path))
+        if (table := writer.carry_metadata(index)) is not None:
+            writer.add_metadata(table)
         made = index if writer.equals(index) else _commit_kept(writer, index, kept)
     return Compacted(_count_files(index) - _count_files(made), max(before - _bytes_in(index.path), 0))
 
@@ -136,14 +142,11 @@ def _convert(former: FormerIndex) -> Compacted:
 
 def _commit_kept(writer: IndexWriter, index: Index, kept: "array[int]") -> Index:
     manifest = index.manifest
-    if not kept:
-        raise RetrievalError(f"None of the images of {index.path} is there. Is a disk missing? All was left.")
     for name, space in manifest.spaces.items():
         parts = (index.read_rows(name, np.asarray(kept[i : i + CHUNK])) for i in range(0, len(kept), CHUNK))
         vectors = writer.add_space(name, space, parts)
-        writer.add_search(name, vectors, SearchTarget(space.asked, inf), space.factory)
-    if (table := writer.carry_metadata(index)) is not None:
-        writer.add_metadata(table)
+        target, factory = SearchTarget(space.asked, space.memory), asked_factory(space, index.first_part)
+        writer.add_search(name, vectors, target, factory, held=True)
     writer.add_model(index.model_file.read_bytes(), index.data)
     return writer.commit(manifest.teacher, manifest.teacher_options)
 
@@ -163,7 +166,8 @@ def _is_there(location: str) -> bool:
     try:
         image_at(location, location).status()
     except ImageError as reason:  # what may not be looked at is not gone
-        cause = reason.__cause__
+        if (cause := reason.__cause__) is None:
+            return not str(reason).endswith(("has no such file", "not a file"))
         return isinstance(cause, OSError) and cause.errno not in (ENOENT, ENOTDIR)
     return True
 

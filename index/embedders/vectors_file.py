@@ -118,7 +118,7 @@ class VectorsEmbedder(Embedder):
         reasons = sorted({*missing.values()} - {self._unknown})
         why = f" ({', '.join(reasons)})" if reasons else ""
         line = f"{some} without a usable vector in {self.name}: {named}{more}{why}."
-        if not reasons and len(missing) == len(files):
+        if not reasons and len(missing) == len(files) and not self.options.allow_missing:
             raise UsageError(f"{line} Paths count from the folder of images that is given.")
         if not self.options.allow_missing:
             raise UsageError(f"{line} Give --allow-missing to go on without them.")

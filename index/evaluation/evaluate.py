@@ -2,7 +2,8 @@
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,10 @@ def evaluate_labelled(
         RetrievalError: No query could be read, or none has a relevant image.
     """
     check_modes(searcher, options)
+    searcher = _leave_out_teacher(searcher, [query.file for query in queries])
+    if options.modes:  # of those that are left some may be wanted
+        options = replace(options, modes=[m for m in options.modes if m in searcher.modes] or options.modes)
+        check_modes(searcher, options)
     gallery = label_items(searcher.index, labels)
     items, vectors = _embed_queries(searcher, [query.file for query in queries])
     label_of = {query.file.location: query.label for query in queries}
@@ -142,14 +147,20 @@ def evaluate_labelled(
     return {mode: {"queries": count, **row} for mode, row in scores.items()}
 
 
-def _leave_out_teacher(searcher: Searcher, queries: Sequence[ImageFile]) -> None:
-    """Leave out a file of vectors that the index remembers, if it lacks those of the queries."""
-    if model := searcher.models.get("teacher"):
-        try:
-            model.find_missing(queries)
-        except UsageError as reason:
-            say(f"{reason} The student alone is scored.")
-            del searcher.models["teacher"]
+def _leave_out_teacher(searcher: Searcher, queries: Sequence[ImageFile]) -> Searcher:
+    """A searcher without its teacher, if that is a file of vectors that lacks those of the queries."""
+    if (model := searcher.models.get("teacher")) is None:
+        return searcher
+    try:
+        if len(model.find_missing(queries)) < len(queries):
+            return searcher
+        reason = f"{model.name} has no vector of any query."
+    except UsageError as lacking:
+        reason = str(lacking)
+    say(f"{reason} The student alone is scored.")
+    alone = copy(searcher)  # others may search with it meanwhile
+    alone.models = {"student": searcher.models["student"]}
+    return alone
 
 
 def evaluate_by_name(
@@ -175,8 +186,6 @@ def evaluate_by_name(
         raise UsageError("--labels and --revisited do not go together. Give one of them.")
     if labels:
         known, searcher = read_labels(queries), open_searcher(index, teacher, device, ranker=ranker)
-        if not teacher.spec:
-            _leave_out_teacher(searcher, [query.file for query in known])
         return evaluate_labelled(searcher, known, read_labels(labels), options)
     if revisited:
         truth, searcher = read_ground_truth(revisited), open_searcher(index, teacher, device, ranker=ranker)

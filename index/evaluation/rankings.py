@@ -16,7 +16,6 @@ from index.images.decode import Photo
 from index.progress import progress, say
 from index.rankers.asking import FIRST
 from index.search import MODES, RERANK, RERANKED, Searcher
-from index.stores.base import Store
 from index.vectors import CODES, UNIT_FLOATS, Vectors, VectorType, is_float, pack
 
 DEPTH = 10  # of the agreement with the teacher
@@ -110,18 +109,6 @@ def score_modes(
                 parts.setdefault(name, []).append(value)
         scores[mode] = _means({name: np.concatenate(part) for name, part in parts.items()})
     return scores
-
-
-def gallery_agreement(index: Store, sample: int = 1000) -> float:
-    """Mean overlap@10 of student and teacher for a sample spread evenly over the gallery, at no query."""
-    rows = _spread(len(index), sample)
-    rankings = []
-    for space in ("student", "teacher"):
-        vectors = index.rows(space)
-        similarity = index.manifest.spaces[space].type.similarity(vectors[rows], vectors)
-        similarity[np.arange(len(rows)), rows] = -np.inf
-        rankings.append(rank(similarity, max(min(DEPTH, len(index) - 1), 1)))
-    return float(overlap_at_k(*rankings).mean())
 
 
 def _find(compared: Compared, leave_out: Sequence[Sequence[int]], rescore: int) -> Iterator[Ranked]:

@@ -17,17 +17,18 @@ from index.images.left_out import EXTENSIONS, LeftOut
 from index.images.listing import Listing, Stretch, expand, file_at, file_of, list_addresses, name_in_shard
 from index.images.public_address import leads_inward
 from index.images.remote import Remote, is_address, lies_below
-from index.images.tar import SUFFIX, list_members
+from index.images.tar import JOINED, SUFFIX, list_members
 from index.progress import note
 
 LISTS = (".txt", ".parquet")
 UTF_16 = (BOM_UTF16_LE, BOM_UTF16_BE)
 COLUMN = "path"  # of a Parquet file that is a list
+FOLDER = "folder: "  # begins the reason why a folder cannot be looked into
 IsNew = Callable[[str], bool]
 Source = str | Path  # a path, or an address, which is a text
 
 
-def find_images(sources: Sequence[Source], exclude: Sequence[str] = ()) -> Listing:
+def find_images(sources: Sequence[Source], exclude: Sequence[str] = (), whole: bool = False) -> Listing:
     """List images in a stable order, each path once.
 
     Args:
@@ -37,12 +38,14 @@ def find_images(sources: Sequence[Source], exclude: Sequence[str] = ()) -> Listi
             and of shards: `.txt` with one on each line, or `.parquet` with a column of them; and image files,
             taken whatever their extension. All but folders may lie at addresses, which lists may name too.
         exclude: Patterns of names to leave out of folders, shards and lists, as for `LeftOut`.
+        whole: Whether a folder or shard that cannot be looked into is an error, and not a refused file.
 
     Returns:
         The files, made one by one as they are asked for.
 
     Raises:
-        UsageError: A source does not exist or is no list, or there is no image in any of them.
+        UsageError: A source does not exist or is no list, there is no image in any of them, or one is not
+            `whole`.
         RetrievalError: A store cannot be asked.
     """
     seen: set[str] = set()
@@ -68,6 +71,7 @@ def find_images(sources: Sequence[Source], exclude: Sequence[str] = ()) -> Listi
             stretches += _list_named(names, root.parent, is_new, True, left)
         else:
             stretches += _list_named([root.name], root.parent, is_new, False, left)
+    _require_whole(stretches if whole else ())
     if not (files := Listing(stretches, str(left))):
         raise UsageError(
             f"No image in {', '.join(map(str, sources))}. Looked for {' '.join(sorted(EXTENSIONS))}; "
@@ -77,6 +81,19 @@ def find_images(sources: Sequence[Source], exclude: Sequence[str] = ()) -> Listi
     if files.left_out:
         note(f"left out: {left}")
     return files
+
+
+def _require_whole(stretches: Iterable[Stretch]) -> None:
+    """Raise UsageError for a folder or shard that could not be looked into, or not to its end."""
+    for files in stretches:
+        for name, reason in files.faults.items():
+            # The name of a shard itself is empty; what is joined to its end was never listed.
+            if reason.startswith(FOLDER) or (not name and reason != JOINED):
+                path, why = files.make(name, 0, 0, reason).location, reason.removeprefix(FOLDER)
+                raise UsageError(
+                    f"{path} cannot be read: {why}. An update would take its images for gone. Mend it, or "
+                    "leave it out."
+                )
 
 
 def source_name(source: Source) -> str:
@@ -121,7 +138,7 @@ def _walk(root: str, left: LeftOut) -> Iterator[tuple[str, str]]:
             if left.takes(below + name):
                 yield below + name, ""
     for fault in faults:
-        yield os.path.relpath(fault.filename, root), f"folder: {fault.strerror}"
+        yield os.path.relpath(fault.filename, root), f"{FOLDER}{fault.strerror}"
 
 
 def _list_named(

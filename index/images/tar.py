@@ -14,6 +14,7 @@ from index.images.kinds import name_kind
 
 SUFFIX = ".tar"
 LONGEST_HEADER = 1 << 20
+JOINED = "another shard is joined to its end and not read: give each as a file of its own"
 Place = tuple[int, int] | str  # offset and size of a member, or the reason why there are none
 
 
@@ -50,7 +51,7 @@ def read_members(file: BinaryIO, read: Callable[[int], bytes]) -> Iterator[tuple
             if read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # the mark of the end
                 yield "", "the shard is broken or cut short"
             elif b"ustar" in read(LONGEST_HEADER).lstrip(b"\0")[: tarfile.BLOCKSIZE]:
-                yield "", "another shard is joined to its end and not read: give each as a file of its own"
+                yield "", JOINED
     except RetrievalError:
         raise
     except Exception as error:  # broken headers raise whatever their numbers and names are bad for
@@ -74,7 +75,9 @@ def find_member(shard: Path, name: str) -> tuple[Member | None, str]:
         size, changed = ImageFile(shard, shard.name).status()
     except ImageError as reason:
         return None, str(reason)
-    place = _members(shard, size, changed).get(name, f"{shard.name} has no such file")
+    members = _members(shard, size, changed)
+    # Of a shard that could not be read to its end nobody knows what it lacks.
+    place = members.get(name) or members.get("") or f"{shard.name} has no such file"
     return (None, place) if isinstance(place, str) else (Member(shard, *place), "")
 
 

@@ -85,6 +85,10 @@ class Store(ABC):
         for start in range(0, len(self), CHUNK):
             yield self.rows(space, np.arange(start, min(start + CHUNK, len(self))))
 
+    def sample_rows(self, space: str, most: int) -> Vectors:
+        """The vectors of so many items at most: of all, or of some from all parts of the gallery."""
+        return self.rows(space, np.arange(0, len(self), -(-len(self) // most)))
+
     def faults(self) -> Iterator[str]:
         """Find what is not as it was written, and say of each thing in a line what is wrong."""
         yield from ()
@@ -196,9 +200,6 @@ class BuildReport:
     store: Store  # the gallery, opened
     summary: str  # a line for people
     failures: list[Failure]  # the images that were refused
-    new: int = 0  # items that were not there; of a store that is written as a whole, all are
-    changed: int = 0  # with other files or metadata than before
-    removed: int = 0  # that are no longer there
     notes: tuple[str, ...] = ()  # what was not done, by kind and number, and what to do about it
 
 

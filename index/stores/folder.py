@@ -9,6 +9,7 @@ exactly, and the places in the first part of what is gone from there, or has bec
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -251,7 +252,7 @@ def data_folder(path: Path, generation: int) -> Path:
 def read_manifest(path: Path, *formats: int) -> Manifest:
     """Read the manifest of an index folder of some formats; none takes all. UsageError as for `Index`."""
     file = path / MANIFEST
-    if str(path).startswith("milvus"):
+    if re.match(r"milvus(\+https)?:/", str(path)):  # of two slashes a path keeps one
         raise UsageError(
             "This takes an index folder, no Milvus collection. Write one with `retrieval index --out`."
         )

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from index.embedders.onnx import OnnxEmbedder
+from index.errors import UsageError
 from index.io import atomic_write, file_digest, sync
 from index.progress import say
 from index.stores.faiss.tuning import GIB, TunedIndex, build_tuned
@@ -40,7 +41,7 @@ from index.stores.folder import (
 )
 from index.stores.metadata.columns import encode
 from index.stores.metadata.join import Joined, carry_over, join_metadata, list_files
-from index.stores.options import SearchTarget
+from index.stores.options import AUTO, SearchTarget
 from index.stores.records import Failure, Item, Manifest, Space, Stored, as_facts
 from index.stores.tables import (
     FAILURE_SCHEMA,
@@ -163,12 +164,24 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         spaces[name] = replace(spaces[name], **asdict(served))
         return 0 if ann is None else file.stat().st_size
 
-    def add_search(self, name: str, vectors: Vectors, target: SearchTarget, factory: str) -> None:
-        """Build what searches a space that was written, and store it."""
-        ann, served = build_tuned(vectors, target, factory)
+    def add_search(
+        self, name: str, vectors: Vectors, target: SearchTarget, factory: str, held: bool = False
+    ) -> None:
+        """Build what searches a space that was written, and store it; a factory `held` from before may go."""
+        try:
+            ann, served = build_tuned(vectors, target, factory)
+        except UsageError:  # what is left may be too little to train it
+            if not held:
+                raise
+            factory = AUTO
+            ann, served = build_tuned(vectors, target, factory)
         size = self.add_ann(name, ann, served)
+        spaces = self._manifest.spaces
+        spaces[name] = replace(spaces[name], given=spaces[name].given and factory != AUTO)
         say(f"{name}: {served}.")
-        if size > target.memory * GIB:  # no kind of index is as small as that, or the factory was given
+        if size > target.memory * GIB and not (
+            held and factory != AUTO
+        ):  # no kind of index is as small as that, or the factory was given
             say(f"{name}: its index takes {size / GIB:.2g} GiB, more than --memory {target.memory:g} allows.")
 
     def add_model(self, data: bytes, beside: Path) -> None:

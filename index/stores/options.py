@@ -1,6 +1,6 @@
 """What a run that writes a gallery is asked for."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from index.errors import UsageError
@@ -30,8 +30,10 @@ RESCORED = 100  # results of codes that the floats of a query order again
 class IndexOptions:
     """How a gallery is searched once it is written, and what becomes of what is there."""
 
-    factory: str = AUTO  # a FAISS factory string, or `auto` to choose one by the target
-    target: SearchTarget = field(default_factory=SearchTarget)
+    # Of these three None is what was asked before, where that is gone on with, or else the default.
+    factory: str | None = None  # a FAISS factory string, or `auto` to choose one by the target
+    recall: float | None = None  # of `SearchTarget`
+    memory: float | None = None  # likewise
     metadata: Path | None = None  # CSV, a column `path` and others to filter by; None keeps what was there
     resume: bool = False  # go on with the run that was interrupted, if there is one
     update: bool = False  # embed only what is new or changed, and drop what is gone
@@ -46,14 +48,23 @@ class IndexOptions:
             raise UsageError(f"--codes must be a multiple of 8, as the student has them, not {self.codes}.")
         if self.rescore is not None and not self.codes:
             raise UsageError("--rescore is for codes. Give --codes, too, or leave it out.")
-        if self.codes and self.factory != AUTO:
+        if self.codes and self.factory not in (None, AUTO):
             raise UsageError("--factory is for vectors. Leave it out: codes are told --recall.")
+        self.choose_target(None)  # which says what is wrong with it
 
     def choose_rescore(self, made: Space, before: Space | None) -> int:
         """Choose how many results are ordered again, of codes: as asked for, or as it was, or the default."""
         if not made.bits or self.rescore is not None:
             return self.rescore or 0
         return before.rescore if before and before.bits else RESCORED
+
+    def choose_target(self, before: Space | None) -> SearchTarget:
+        """Choose what is asked of a space: as given, or as it was, or the default."""
+        known = SearchTarget(before.asked, before.memory) if before and before.factory else SearchTarget()
+        return SearchTarget(
+            known.recall if self.recall is None else self.recall,
+            known.memory if self.memory is None else self.memory,
+        )
 
 
 DEFAULTS = IndexOptions()

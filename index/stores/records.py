@@ -74,6 +74,8 @@ class Space:
     metric: str = UNIT_FLOATS.metric
     queries: str = ""  # identity of the embedder of queries, if it is a later one than made the vectors
     rescore: int = 0  # results that the floats of a query order again, where the vectors are codes
+    memory: float = 1.0  # as in `SearchTarget`: what was asked for beside recall
+    given: bool = False  # whether the factory was asked for by its name
 
     def __post_init__(self) -> None:
         _ = self.type  # refuses what only a later version knows
@@ -138,7 +140,7 @@ def as_facts(manifest: Manifest) -> dict[str, Any]:
     for name, space in manifest.spaces.items():
         if space.type == UNIT_FLOATS:
             del facts["spaces"][name]["dtype"], facts["spaces"][name]["metric"]
-        for later in ("queries", "rescore"):
-            if not getattr(space, later):
+        for later in ("queries", "rescore", "memory", "given"):
+            if getattr(space, later) == getattr(Space, later):
                 del facts["spaces"][name][later]
     return facts

@@ -18,6 +18,7 @@ from index.vectors import Ids
 
 AGAIN = "Index the images again, without --update or --resume."
 ROWS = 1 << 14  # of a batch
+LONG = pa.large_string()  # of texts in one array: those of a `pa.string` have room for 2 GiB together
 ITEM_SCHEMA = pa.schema([*columns_of(Item), ("copies", pa.list_(pa.struct(columns_of(File))))])
 FAILURE_SCHEMA = pa.schema(columns_of(Failure))
 

@@ -1,7 +1,10 @@
 """A new teacher for an old index."""
 
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from distill.fit import Former
 from distill.options import Options
 from distill.targets.placement import place
 from distill.training.recipes import Recipe
-from distill.upgrade import upgrade_by_name
+from distill.upgrade import Upgraded, upgrade_by_name
 from index.build.pipeline import build_by_name
 from index.build.rewrite import replace_student
 from index.embedders.onnx import OnnxEmbedder
@@ -73,6 +76,17 @@ def test_queries_improve_at_once_and_the_gallery_follows(index, photos, tmp_path
     assert made.manifest.spaces["student"].queries == ""
     assert made.columns == {"colour": ["blue", "red"]}
     assert np.abs(np.array(made.rows("student")) - vectors[1:]).max() > 0.01
+
+
+def test_the_command_that_makes_vectors_again_can_be_typed(index, tmp_path):
+    run = {"teacher": {"spec": "its teacher.onnx"}}
+    made = SimpleNamespace(summary="Made.", run=run, folder=tmp_path / "new student")
+    opened = Index(index)
+    opened.manifest = replace(opened.manifest, sources=["/my photos", "/b"], teacher="old.onnx")
+    command = re.search(r"again: (.*) \(after", Upgraded(opened, made).summary)[1]
+    models = ["--model", f"{tmp_path}/new student/student.onnx", "--teacher", "its teacher.onnx"]
+    words = ["retrieval", "index", "/my photos", "/b", *models, "--out", str(index), "--update"]
+    assert shlex.split(command) == words
 
 
 def test_the_former_student_may_go_on(index, photos, tmp_path, student_file):

@@ -1,4 +1,6 @@
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from index.search import Results, Searcher, open_searcher
 from index.stores.filters import Filter
 from index.stores.options import IndexOptions
 from index.teachers.spec import TeacherSpec
+from index.text.models import Text
 
 
 @pytest.fixture
@@ -229,3 +232,16 @@ def test_copies_of_an_item_are_left_out_too(folder, tmp_path, student_file):
     assert sorted(found[found >= 0]) == [
         i for i, name in enumerate(names) if name not in ("0.png", "copy.png")
     ]
+
+
+def test_words_leave_out_the_vectors_of_the_teacher_before_an_upgrade(searcher: Searcher):
+    searcher.text = SimpleNamespace(space=object())
+    assert searcher.text_modes == searcher.stored_modes
+    spaces = searcher.index.manifest.spaces
+    spaces["student"] = replace(spaces["student"], queries="a later student")
+    assert set(searcher.stored_modes) - set(searcher.text_modes) == {"teacher", "rerank"}
+    for mode in ("teacher", "rerank"):
+        with pytest.raises(
+            UsageError, match=r"in mode student.* alone: its teacher's vectors are of the teacher"
+        ):
+            searcher.find_text(Text("red"), mode, 3)

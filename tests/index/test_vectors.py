@@ -49,5 +49,7 @@ def test_codes_have_the_bit_order_and_the_distances_of_faiss(unit_rows):
 
 def test_floats_of_a_query_are_compared_with_the_signs_of_codes(unit_rows):
     queries, floats = unit_rows(3, 16), unit_rows(9, 16, seed=1)
-    signs = np.sign(floats) / 4  # of unit length
-    assert CODES.similarity(queries, pack(floats)) == pytest.approx(queries @ signs.T, abs=1e-6)
+    sums = queries @ np.sign(floats).T / np.abs(queries).sum(axis=1, keepdims=True)
+    assert CODES.similarity(queries, pack(floats)) == pytest.approx(sums, abs=1e-6)
+    assert np.diag(CODES.similarity(queries, pack(queries))) == pytest.approx(1)  # equal codes
+    assert np.diag(CODES.similarity(queries, pack(-queries))) == pytest.approx(-1)

@@ -23,7 +23,8 @@ from index.stores.faiss.vector_index import (
     search_exact,
     set_nprobe,
 )
-from index.stores.options import SearchTarget
+from index.stores.options import AUTO, SearchTarget
+from index.stores.records import Space
 from index.vectors import CODES, UNIT_FLOATS, Scored, Vectors, VectorType
 
 with needs("cpu"):
@@ -86,14 +87,23 @@ def name_factory(
     factory: str, count: int, dim: int, need: SearchTarget, kind: VectorType = UNIT_FLOATS
 ) -> str:
     """The factory string itself, or what `auto` stands for on this machine."""
-    if factory == "auto" and kind == CODES:
+    if factory == AUTO and kind == CODES:
         scanned = need.recall == 1 or count * dim <= EXACT_CODES
         return EXACT if scanned else f"{CODE_LISTS}{min(2 ** round(log2(2 * sqrt(count))), MAX_LISTS)}"
-    return choose_factory(count, dim, need, faiss.get_num_gpus() > 0) if factory == "auto" else factory
+    return choose_factory(count, dim, need, faiss.get_num_gpus() > 0) if factory == AUTO else factory
+
+
+def asked_factory(space: Space, count: int) -> str:
+    """The factory that an index of so many vectors was asked for, or `auto`.
+
+    What earlier versions were asked for shows only in that they did not choose it themselves.
+    """
+    chosen = name_factory(AUTO, count, space.dim, SearchTarget(space.asked, space.memory), space.type)
+    return space.factory if space.given or space.factory != chosen else AUTO
 
 
 def build_tuned(
-    vectors: Vectors, need: SearchTarget, factory: str = "auto"
+    vectors: Vectors, need: SearchTarget, factory: str = AUTO
 ) -> tuple[faiss.Index | None, TunedIndex]:
     """Build an index of `(n, dim)` unit rows and find the least effort with which it meets a need.
 

@@ -62,6 +62,7 @@ class VectorIndex:
 
     def search(self, queries: Vectors, k: int, keep: NDArray[np.bool_] | None = None) -> Scored:
         """Find the k nearest of `(n, dim)` queries; `keep`, `(items,)`, says whether an item may be found."""
+        require_length(queries, self.vectors)
         queries = np.ascontiguousarray(queries, self.vectors.dtype)
         rows = selector = params = None
         if keep is not None:
@@ -138,12 +139,21 @@ class VectorIndex:
         return inner
 
 
+def require_length(queries: Vectors, vectors: Vectors) -> None:
+    """Raise UsageError for `(n, dim)` queries of another length than vectors."""
+    if (given := queries.shape[1]) != (dim := vectors.shape[1]):
+        raise UsageError(
+            f"A query of {given} numbers does not search vectors of {dim}. Give the model of these."
+        )
+
+
 def order_again(queries: Vectors, ids: Ids, vectors: Vectors, k: int) -> Scored:
     """Order candidates by the stored vectors and keep the best k.
 
     Queries are `(n, dim)`, ids `(n, candidates)`, -1 at the end of a row is none; of the vectors, which are
     contiguous, only those of the candidates are read.
     """
+    require_length(queries, vectors)  # FAISS would read on, past the memory
     queries, ids = np.ascontiguousarray(queries, vectors.dtype), np.ascontiguousarray(ids, np.int64)
     (count, dim), candidates, point = queries.shape, ids.shape[1], faiss.swig_ptr
     scores, best = np.empty((count, k), np.float32), np.empty((count, k), np.int64)

@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 from index.errors import ImageError, UsageError
 from index.images.file import ImageFile, plain_path
 from index.progress import count
-from index.stores.tables import ITEM_SCHEMA, Items, sound
+from index.stores.tables import ITEM_SCHEMA, LONG, Items, sound
 
 PATH = "path"
+LONG_COPIES = pa.list_(pa.struct([(PATH, LONG), ("name", LONG), ("mtime", pa.int64())]))
 SEPARATORS = ",;\t|"  # of the fields of a row: the one by which the header has a column `path`
 
 
@@ -122,7 +123,10 @@ class _Files:
 def list_files(items: Items) -> pa.Table:
     """The `path`, `digest` and `item`, an id, of all files of items: their first ones, then their copies."""
     found = pa.Table.from_batches(items.batches(), ITEM_SCHEMA)
-    paths, digests, copies = (sound(found[name]).combine_chunks() for name in (PATH, "digest", "copies"))
+    paths, digests, copies = (
+        sound(found[name]).cast(kind).combine_chunks()
+        for name, kind in ((PATH, LONG), ("digest", LONG), ("copies", LONG_COPIES))
+    )
     parents = pc.list_parent_indices(copies)
     owners = pa.array(np.arange(len(items), dtype=np.int32))
     return pa.table(

@@ -116,7 +116,11 @@ class MilvusIndex(Store):
 
     def scan(self, fields: Sequence[str], space: str = "student") -> Iterator[list[Row]]:
         """Read all rows of a space, some at a time, by rising digest."""
-        wanted = {"output_fields": ["digest", *fields], "consistency_level": "Strong"}
+        wanted = {
+            "output_fields": ["digest", *fields],
+            "consistency_level": "Strong",
+            "timeout": milvus.SECONDS,
+        }
         rows = self.client.query_iterator(self.names[space], PAGE, **wanted)
         while True:
             with milvus.explain(self.client.address):
@@ -124,6 +128,11 @@ class MilvusIndex(Store):
             if not page:
                 return
             yield [dict(row) for row in page]
+
+    def sample(self, most: int, field: str, space: str = "student") -> list[Row]:
+        """Read a field of some rows, whichever the server takes."""
+        wanted = {"limit": most, "output_fields": [field], "timeout": milvus.SECONDS}
+        return list(self.client.query(self.names[space], filter='digest >= ""', **wanted))
 
     @property
     def model_file(self) -> Path:  # type: ignore[override]
@@ -189,7 +198,8 @@ class MilvusIndex(Store):
         """The filter that the server applies."""
 
         def finds(condition: str) -> bool:
-            return bool(self.client.query(self.student, condition, limit=1, output_fields=["digest"]))
+            one = {"limit": 1, "output_fields": ["digest"], "timeout": milvus.SECONDS}
+            return bool(self.client.query(self.student, condition, **one))
 
         return milvus.as_filter(filter, self.columns, finds)
 
@@ -197,8 +207,7 @@ class MilvusIndex(Store):
         """As of `Store`; it goes by the values of some items, unless the values of all were counted."""
         known = self.columns
         if filter.columns and not any(known.values()):
-            anything = {"filter": 'digest >= ""', "limit": SAMPLE, "output_fields": ["more"]}
-            known = self._list_values(self.client.query(self.student, **anything))
+            known = self._list_values(self.sample(SAMPLE, "more"))
         for column, wanted in filter.columns.items():
             bounded = BOUND.match(wanted) and wanted not in known[column]
             for bound in wanted.split("&") if bounded else ():
@@ -219,6 +228,11 @@ class MilvusIndex(Store):
         vectors = [found[digest]["vector"] for digest in digests]
         return milvus.read_vectors(self.manifest.spaces[space], vectors)
 
+    def sample_rows(self, space: str, most: int) -> Vectors:
+        """As `Store.sample_rows`, of items that need no ids: to give these to all would read all of it."""
+        vectors = [row["vector"] for row in self.sample(most, "vector", space)]
+        return milvus.read_vectors(self.manifest.spaces[space], vectors)
+
     def open_space(self, space: str, device: str) -> "MilvusSpace":
         """Make a space ready to be searched: the server is, whatever the device here."""
         return MilvusSpace(self, space)
@@ -232,8 +246,13 @@ class MilvusSpace:
 
     def search(self, queries: Vectors, k: int, keep: str | None = None) -> Scored:
         """Find the k nearest of each of `(n, dim)` queries, with the server's own filter."""
-        index = self.index
-        scores, found = self.nearest(queries, min(k, DEEPEST), keep or "", milvus.FIELDS)
+        index, k = self.index, min(k, DEEPEST)
+        # So many queries at a time that the server answers soon: of each it may order many more than k.
+        together = max(PAGE // (k * WIDE.get(self._made.factory, 1)), 1)
+        parts = (queries[i : i + together] for i in range(0, len(queries), together))
+        answers = [self.nearest(some, k, keep or "", milvus.FIELDS) for some in parts]
+        scores = np.concatenate([np.empty((0, k), np.float32), *(scores for scores, _ in answers)])
+        found = [rows for _, some in answers for rows in some]
         ids = np.full(scores.shape, -1, np.int64)
         for line, rows in enumerate(found):
             index.remember({row["digest"]: row for row in rows})

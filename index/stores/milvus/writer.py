@@ -124,7 +124,7 @@ class MilvusWriter(StoreWriter):
     def begin(self, models: Models, options: IndexOptions, sources: list[str]) -> None:
         """Reach the server, and have what is there ready to be searched."""
         super().begin(models, options, sources)
-        if options.factory != AUTO:
+        if options.factory not in (None, AUTO):
             raise UsageError("--factory is for FAISS: a Milvus server is told --recall and --memory.")
         if options.metadata is not None:
             _require_short(options.metadata)
@@ -152,7 +152,12 @@ class MilvusWriter(StoreWriter):
             for space, made in spaces.items():
                 name = self.gallery.names[space]
                 rows = int(self.client.get_collection_stats(name)["row_count"])
-                self.make_ready(name, made, *choose_index(max(rows, 1), made, options.target))
+                self.make_ready(name, made, *choose_index(max(rows, 1), made, options.choose_target(made)))
+
+    @property
+    def _is_replaced(self) -> bool:
+        """Whether a table takes the place of the one before: what it does not say is known no more."""
+        return self.options.update and self.options.metadata is not None
 
     def known(self, left: bool, adopted: bool) -> MilvusIndex | None:
         """Take all that is there as known, whatever is left of a run."""
@@ -186,7 +191,7 @@ class MilvusWriter(StoreWriter):
         listed = f", listed in {index.data / ERRORS}" if self._failures else ""
         counts = f"{self._new} new, {self._changed} changed, {self._removed} removed"
         summary = f"{self.address}: {len(index)} images: {counts}; {len(self._failures)} refused{listed}."
-        return BuildReport(index, summary, self._failures, self._new, self._changed, self._removed)
+        return BuildReport(index, summary, self._failures)
 
     def create(self, spaces: Mapping[str, Space]) -> MilvusIndex:
         """Make the collections, the student's last: where it is, the others are."""
@@ -198,7 +203,7 @@ class MilvusWriter(StoreWriter):
                 milvus.check_schema(self.client, name, made)
             else:
                 milvus.create_collection(self.client, name, made, milvus.as_property(manifest, []))
-            self.make_ready(name, made, *choose_index(1, made, self.options.target))
+            self.make_ready(name, made, *choose_index(1, made, self.options.choose_target(None)))
         return MilvusIndex(self.client, self._student)
 
     def send(self, batches: Iterable[Batch], total: int) -> set[str]:
@@ -220,7 +225,7 @@ class MilvusWriter(StoreWriter):
         rows = {}
         for item in batch.items:
             old = known.get(item.digest)
-            facts = old["more"]["metadata"] if old else {}
+            facts = old["more"]["metadata"] if old and not self._is_replaced else {}
             whole = item
             if old and not self.options.update:  # in the files of both: what is known of one now counts
                 was = milvus.as_item(old)
@@ -294,16 +299,19 @@ class MilvusWriter(StoreWriter):
 
     def finish(self) -> None:
         """Have all on the server's disk, searched as is wanted, and described; what is so already stays."""
-        gallery, target, spaces = self.gallery, self.options.target, {}
-        columns = sorted({*gallery.columns}.union(*self._metadata.values()))
+        gallery, spaces = self.gallery, dict[str, Space]()
+        former = () if self._is_replaced else gallery.columns
+        columns = sorted({*former}.union(*self._metadata.values()))
         count = self._insist(gallery.count)
         same = not (self._new or self._changed or self._removed)
         # A run may have been killed before this, with all rows sent.
         same = same and (gallery.written.count, list(gallery.columns)) == (count, columns)
         for space, made in gallery.written.spaces.items():
+            target = self.options.choose_target(made)
             name, index = gallery.names[space], choose_index(count, made, target)
             there = self._insist(self.client.describe_index, name, "vector")
-            asked = replace(made, asked=target.recall, rescore=self.options.choose_rescore(made, made))
+            rescore = self.options.choose_rescore(made, made)
+            asked = replace(made, asked=target.recall, memory=target.memory, rescore=rescore)
             if same and made == asked and serves(there, *index):
                 continue
             self._insist(self.client.flush, name)

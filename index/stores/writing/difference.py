@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from index.images.file import ImageFile
 from index.images.listing import facts_of
 from index.stores.folder import Index
-from index.stores.tables import ROWS, numbers, sound
+from index.stores.tables import LONG, ROWS, numbers, sound
 from index.vectors import Ids
 
-FACTS = pa.schema([("path", pa.string()), ("name", pa.string()), ("size", pa.int64()), ("mtime", pa.int64())])
+FACTS = pa.schema([("path", LONG), ("name", LONG), ("size", pa.int64()), ("mtime", pa.int64())])
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,11 @@ class Difference:
     @classmethod
     def between(cls, index: Index, files: Iterable[ImageFile]) -> "Difference":
         """Compare the files of an index with those that are listed now, in the order of the list."""
-        known = pa.Table.from_batches(_read_known(index))
+        known = pa.Table.from_batches(_read_known(index))  # of texts that are 2 GiB together, or more
         facts, batches = facts_of(files), []
         while some := list(islice(facts, ROWS)):
-            batches.append(pa.record_batch([*map(pa.array, zip(*some, strict=True))], schema=FACTS))
+            columns = map(pa.array, zip(*some, strict=True), FACTS.types)
+            batches.append(pa.record_batch([*columns], schema=FACTS))
         listed = pa.Table.from_batches(batches, FACTS)
         found = pc.index_in(listed["path"], known["path"].combine_chunks())
         same = pc.is_valid(found)
@@ -85,9 +86,11 @@ def _read_known(index: Index) -> Iterator[pa.RecordBatch]:
         sound(batch)
         items = pa.array(np.arange(start, start + batch.num_rows))
         start += batch.num_rows
-        first = [batch[name] for name in FACTS.names]
+        first = [batch[name].cast(FACTS.field(name).type) for name in FACTS.names]
         files, of = batch["copies"].flatten(), pc.list_parent_indices(batch["copies"])
-        path, name, mtime = (pc.struct_field(files, name) for name in ("path", "name", "mtime"))
+        path, name, mtime = (
+            pc.struct_field(files, name).cast(FACTS.field(name).type) for name in ("path", "name", "mtime")
+        )
         copies = [path, name, batch["size"].take(of), mtime]
         for columns, owners, flag in ((first, items, True), (copies, items.take(of), False)):
             flags = pa.array(np.full(len(owners), flag))

@@ -13,7 +13,7 @@ from index.errors import UsageError
 from index.images.file import ImageFile
 from index.progress import count, say
 from index.stores.base import BuildReport, Content, StoreWriter
-from index.stores.faiss.tuning import name_factory
+from index.stores.faiss.tuning import asked_factory, name_factory
 from index.stores.faiss.vector_index import check_factory
 from index.stores.folder import DIGESTS, LATER, MANIFEST, Index
 from index.stores.folder_writer import IndexWriter, remove_old
@@ -42,8 +42,8 @@ class FolderStore(StoreWriter):
     def begin(self, models: Models, options: IndexOptions, sources: list[str]) -> None:
         """Check factory and metadata, and open the index that is there."""
         super().begin(models, options, sources)
-        if options.factory != AUTO:
-            check_factory(options.factory, models.student.dim)
+        if options.factory not in (None, AUTO):
+            check_factory(str(options.factory), models.student.dim)
         if options.metadata is not None:
             read_rows(options.metadata)  # what is wrong with it shows before any work
         if options.update or (self.work / MANIFEST).is_file():
@@ -125,17 +125,23 @@ class FolderStore(StoreWriter):
 
     def _is_met(self, base: Index) -> bool:
         """Whether an index over the same items is searched as is wanted."""
-        options, target = self.options, self.options.target
-        searched = all(
-            (space.factory, space.asked, space.rescore)
-            == (
-                name_factory(options.factory, base.first_part, space.dim, target, space.type),
-                target.recall,
-                options.choose_rescore(space, space),
-            )
-            for space in base.manifest.spaces.values()
-        )
-        return searched and self.models.projected(base.manifest)
+
+        def served(space: Space) -> bool:
+            target, factory = self.options.choose_target(space), self._choose_factory(space, base)
+            named = name_factory(factory, base.first_part, space.dim, target, space.type)
+            wanted = named, target.recall, self.options.choose_rescore(space, space)
+            return (space.factory, space.asked, space.rescore) == wanted
+
+        spaces = base.manifest.spaces.values()
+        return all(map(served, spaces)) and self.models.projected(base.manifest)
+
+    def _choose_factory(self, before: Space | None, former: Index | None) -> str:
+        """Choose a factory of a space: as given, or as a former index was asked for, or `auto`."""
+        if self.options.factory is not None or before is None or former is None:
+            return self.options.factory or AUTO
+        if self.options.memory is not None and not before.given:  # what it chose was to fit into another
+            return AUTO
+        return asked_factory(before, former.first_part)
 
     def put(self, content: Content | None) -> None:
         """Write all beside the old index, unless that is what it holds; None takes its contents."""
@@ -185,9 +191,11 @@ class FolderStore(StoreWriter):
             known = base.read_rows if base else None
             rows = base.iter_rows(name) if base and content is None else content.vectors(name, known)  # type: ignore[union-attr]
             before = former.manifest.spaces.get(name) if former else None
-            space = replace(made, queries="", rescore=options.choose_rescore(made, before))
+            factory, target = self._choose_factory(before, former), options.choose_target(before)
+            space = replace(made, queries="", memory=target.memory, given=factory != AUTO)
+            space = replace(space, rescore=options.choose_rescore(made, before))
             vectors = writer.add_space(name, space, rows)
-            writer.add_search(name, vectors, options.target, options.factory)
+            writer.add_search(name, vectors, target, factory, held=options.factory is None)
         writer.add_model(self.models.student.data, Path(self.models.student.spec).parent)
         return True
 
@@ -204,4 +212,4 @@ class FolderStore(StoreWriter):
         them = "it is back, --update adds it" if self._gone == 1 else "they are back, --update adds them"
         gone = f"{count(self._gone, 'image')} gone, and dropped. Once {them}."
         notes = (gone,) if self._gone else ()
-        return BuildReport(index, summary, index.failures, removed=self._gone, notes=notes)
+        return BuildReport(index, summary, index.failures, notes)

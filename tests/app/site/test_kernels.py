@@ -72,7 +72,7 @@ def test_simd_and_plain_loops_find_the_same_and_the_nearest(blank, space):
     if space["rescore"]:
         nearest = nearest[np.argsort(-(rows @ query)[nearest], kind="stable")]
     assert [item for item, _ in found] == nearest.tolist()
-    scores = rows @ query if space["rescore"] else near
+    scores = rows @ query * np.sqrt(bits) / np.abs(query).sum() if space["rescore"] else near
     assert np.allclose([score for _, score in found], scores[nearest], atol=1e-4)
 
 

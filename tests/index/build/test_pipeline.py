@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import png, write_shard
 
 from index import io
 from index.build import embed_missing
@@ -16,10 +17,11 @@ from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.vectors_file import write_vectors
 from index.errors import RetrievalError, UsageError
+from index.images import tar
 from index.images.file import text_to_path
 from index.stores.folder import Index
 from index.stores.maintenance import describe_index
-from index.stores.options import IndexOptions, SearchTarget
+from index.stores.options import IndexOptions
 from index.stores.writing.store import FolderStore
 from index.teachers.spec import TeacherSpec
 
@@ -71,17 +73,39 @@ def test_sources_and_models_may_have_any_name_and_the_index_one_in_utf8(folder, 
 
 def test_an_index_larger_than_the_memory_allowed_is_said(folder, tmp_path, student_file, capsys):
     for memory, said in ((1.0, False), (1e-7, True)):
-        need = SearchTarget(memory=memory)
-        build_index(
-            [folder],
-            OnnxEmbedder(student_file),
-            tmp_path / "idx",
-            options=IndexOptions(factory="HNSW8", target=need),
-        )
+        options = IndexOptions(factory="HNSW8", memory=memory)
+        build_index([folder], OnnxEmbedder(student_file), tmp_path / "idx", options=options)
         assert ("GiB, more than --memory 1e-07 allows" in capsys.readouterr().err) == said
     (folder / "0.png").unlink()
     compact_index(tmp_path / "idx")
     assert "more than" not in capsys.readouterr().err
+
+
+def test_an_update_keeps_what_was_asked_before(folder, tmp_path, student_file):
+    def make(**options):
+        student = OnnxEmbedder(student_file)
+        made = build_index([folder], student, tmp_path / "idx", options=IndexOptions(**options)).manifest
+        space = made.spaces["student"]
+        return made.generation, space.factory, space.asked, space.memory
+
+    assert make(factory="HNSW8", recall=0.9, memory=2.0) == (1, "HNSW8", 0.9, 2.0)
+    assert make(update=True) == (1, "HNSW8", 0.9, 2.0)  # not written again
+    (folder / "0.png").unlink()
+    assert make(update=True) == (2, "HNSW8", 0.9, 2.0)
+    assert make(update=True, recall=0.8) == (3, "HNSW8", 0.8, 2.0)
+    assert make(update=True, factory="auto") == (4, "Flat", 0.8, 2.0)
+    assert make() == (5, "Flat", 0.95, 1.0)  # a new one
+
+
+def test_an_update_to_too_few_images_for_the_factory_of_before_chooses_another(
+    folder, tmp_path, student_file
+):
+    student, out = OnnxEmbedder(student_file), tmp_path / "idx"
+    build_index([folder], student, out, options=IndexOptions(factory="IVF8,Flat"))
+    for i in range(6):
+        (folder / f"{i}.png").unlink()
+    made = build_index([folder], student, out, options=IndexOptions(update=True))
+    assert (len(made), made.manifest.spaces["student"].factory) == (6, "Flat")
 
 
 def test_copies_of_what_cannot_be_read_take_one_more_round(folder, tmp_path, student_file, monkeypatch):
@@ -132,6 +156,25 @@ def test_an_image_that_may_not_be_looked_at_is_not_gone(folder, tmp_path, studen
         patch.setattr(Path, "stat", refuse)
         compact_index(index.path)
     assert {item.name for item in Index(index.path).items} == names - {"4.png"}
+
+
+def test_members_of_a_shard_that_cannot_be_opened_are_not_gone(tmp_path, student_file, monkeypatch):
+    shard = write_shard(tmp_path / "a.tar", [(f"{i}.png", png(i)) for i in range(3)])
+    student = OnnxEmbedder(student_file)
+    index = build_index([shard], student, tmp_path / "idx")
+    os.utime(shard, ns=(0, 0))  # what was known of it counts no more
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tar, "FileIO", refuse)
+        assert compact_index(index.path).files == 0
+        with pytest.raises(UsageError, match=r"a\.tar cannot be read: Permission denied"):
+            build_index([shard], student, index.path, options=IndexOptions(update=True))
+    assert len(Index(index.path)) == 3
+    write_shard(shard, [("1.png", png(1))])
+    assert compact_index(index.path).files == 2
 
 
 def test_a_copy_whose_twin_has_no_vector_by_its_name_is_kept(folder, tmp_path, student_file):

@@ -10,11 +10,12 @@ from sklearn.metrics import average_precision_score
 
 from index.build.pipeline import build_by_name, build_index
 from index.embedders.onnx import OnnxEmbedder
+from index.embedders.options import EmbedderOptions
 from index.errors import RetrievalError, UsageError
 from index.evaluation.evaluate import evaluate_by_name, evaluate_labelled, label_items, read_labels
-from index.evaluation.rankings import Options, gallery_agreement
+from index.evaluation.rankings import Options
 from index.images.decode import read_photo
-from index.search import Searcher
+from index.search import Searcher, open_searcher
 from index.stores.writing.store import FolderStore
 from index.teachers.spec import TeacherSpec
 
@@ -123,17 +124,27 @@ def test_by_name_evaluates_every_mode_of_the_index(searcher: Searcher, labelled:
         evaluate_by_name(*files, None, None, TeacherSpec(), "cpu", Options())
 
 
-def test_a_file_of_vectors_that_lacks_the_queries_is_left_out(labelled: Path, student_file: Path, capsys):
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_file_of_vectors_that_lacks_the_queries_is_left_out(
+    labelled: Path, student_file: Path, capsys, allowed: bool
+):
     names = [entry.file.path.name for entry in read_labels(labelled / "gallery.csv")]
     rows = np.random.default_rng(0).normal(size=(len(names), 6)).astype(np.float32)
     np.savez(labelled / "vectors.npz", ids=np.array(names), vectors=rows)
-    teacher = TeacherSpec(str(labelled / "vectors.npz"))
+    teacher = TeacherSpec(str(labelled / "vectors.npz"), EmbedderOptions(allow_missing=allowed))
     build_by_name([labelled / "gallery"], student_file, FolderStore(labelled / "i"), teacher, "cpu")
     tables = labelled / "queries.csv", labelled / "gallery.csv"
     scores = evaluate_by_name(labelled / "i", *tables, None, TeacherSpec(), "cpu", Options())
     assert "student" in scores
     assert "teacher" not in scores
     assert "The student alone is scored" in capsys.readouterr().err
+    searcher = open_searcher(labelled / "i")
+    modes = searcher.modes
+    lists = [read_labels(table) for table in tables]
+    assert evaluate_labelled(searcher, *lists, Options(searcher.vector_modes)) == scores
+    assert searcher.modes == modes == ["student", "teacher", "rerank"]  # others search with it, too
+    with pytest.raises(UsageError, match="has no mode 'teacher', only student"):
+        evaluate_labelled(searcher, *lists, Options(["teacher"]))
 
 
 def test_whitening_is_learnt_from_the_gallery_and_applied_to_both_sides(searcher: Searcher, labelled: Path):
@@ -161,17 +172,6 @@ def test_whitening_is_learnt_from_the_gallery_and_applied_to_both_sides(searcher
 def test_options_on_the_command_line():
     with pytest.raises(UsageError, match="--whiten must lie between 0 and 1"):
         Options(whiten=2.0)
-
-
-def test_gallery_agreement_is_the_overlap_of_stored_neighbours(searcher: Searcher):
-    lists = []
-    for space in ("student", "teacher"):
-        vectors = np.array(searcher.index.vectors(space))
-        similarity = vectors @ vectors.T
-        np.fill_diagonal(similarity, -np.inf)
-        lists.append([set(np.argsort(-line, kind="stable")[:10]) for line in similarity])
-    expected = np.mean([len(a & b) / 10 for a, b in zip(*lists, strict=True)])
-    assert gallery_agreement(searcher.index) == pytest.approx(expected)
 
 
 def test_reranking_lies_between_the_student_and_the_teacher(searcher: Searcher, labelled: Path, monkeypatch):

@@ -390,3 +390,23 @@ def test_a_folder_that_cannot_be_looked_into_is_refused(readers_folder: Path):
     assert [file.name for file in files] == ["y.png", "open/x.png", "closed"]
     assert refused(files[0]) == "Permission denied"
     assert refused(files[2]) == "folder: Permission denied"
+    with pytest.raises(UsageError, match=r"closed cannot be read: Permission denied\. An update would take"):
+        find_images([readers_folder], whole=True)
+
+
+def test_a_shard_that_cannot_be_opened_is_not_taken_for_empty(readers_folder: Path):
+    shard = write_shard(readers_folder / "a.tar", [("0.png", png(0))])
+    shard.chmod(0)
+    assert refused(image_at(f"{shard}/0.png", "a.tar/0.png")) == "Permission denied"
+    with pytest.raises(UsageError, match=r"a\.tar cannot be read: Permission denied\. An update would take"):
+        find_images([shard], whole=True)
+
+
+def test_an_update_needs_a_shard_to_its_end_but_not_what_is_joined_to_it(shard: Path, tmp_path: Path):
+    cut, joined = tmp_path / "cut.tar", tmp_path / "joined.tar"
+    cut.write_bytes(shard.read_bytes()[:3000])
+    joined.write_bytes(shard.read_bytes() + shard.read_bytes())
+    assert len(find_images([joined], whole=True)) == 6
+    with pytest.raises(UsageError, match=r"cut\.tar cannot be read: broken shard: .*\. An update would"):
+        find_images([cut], whole=True)
+    assert "broken shard" in refused(image_at(f"{cut}/0004.png", "cut.tar/0004.png"))

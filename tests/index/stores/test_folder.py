@@ -172,3 +172,12 @@ def test_a_damaged_file_of_the_data_is_named_when_it_is_read(tmp_path: Path, uni
         file.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "head": head}[how])
         with pytest.raises(UsageError, match=rf"{name} is damaged\. Index the images again"):
             read()
+
+
+def test_a_folder_may_be_called_milvus_and_a_collection_is_no_folder(tmp_path: Path, unit_rows, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(Path("milvus-photos"), unit_rows(3, 8))
+    assert len(Index(Path("milvus-photos"))) == 3
+    for address in ("milvus://host:1/photos", "milvus+https://host:1/photos"):
+        with pytest.raises(UsageError, match="takes an index folder, no Milvus collection"):
+            Index(Path(address))

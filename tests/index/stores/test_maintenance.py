@@ -234,3 +234,29 @@ def test_only_an_index_is_looked_after(tmp_path: Path):
     for look_after in (compact_index, describe_index, verify_index):
         with pytest.raises(UsageError, match="is not an index"):
             look_after(tmp_path)
+
+
+def test_compacting_what_is_whole_writes_nothing(folder: Path, tmp_path: Path, student_file: Path):
+    (folder / "table.csv").write_text("path,price\n3.png,7\n1.png,20\nmore/10.jpg,\n")
+    options = IndexOptions(metadata=folder / "table.csv")
+    index = build_index([folder], OnnxEmbedder(student_file), tmp_path / "idx", options=options)
+    assert compact_index(index.path).files == 0
+    assert Index(index.path).manifest == index.manifest
+    (folder / "3.png").unlink()
+    assert compact_index(index.path).files == 1
+    left = Index(index.path)
+    assert left.manifest.generation == 2
+    assert sorted(left.metadata_of(i).get("price", "-") for i in range(11)) == ["", *["-"] * 9, "20"]
+
+
+def test_what_is_left_of_an_index_may_be_too_little_for_its_factory(
+    folder: Path, tmp_path: Path, student_file: Path
+):
+    options = IndexOptions(factory="IVF8,Flat", recall=0.9)
+    index = build_index([folder], OnnxEmbedder(student_file), tmp_path / "idx", options=options)
+    for i in range(6):
+        (folder / f"{i}.png").unlink()
+    assert compact_index(index.path).files == 6
+    left = Index(index.path).manifest.spaces["student"]
+    assert (left.factory, left.asked, left.given) == ("Flat", 0.9, False)
+    assert verify_index(index.path) == []

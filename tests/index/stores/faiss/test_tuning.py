@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from index.errors import UsageError
-from index.stores.faiss.tuning import EXACT_FLOATS, build_tuned, choose_factory, tune
+from index.stores.faiss.tuning import EXACT_FLOATS, asked_factory, build_tuned, choose_factory, tune
 from index.stores.faiss.vector_index import SearchParams, VectorIndex, search_exact
 from index.stores.options import SearchTarget
+from index.stores.records import Space
 
 
 def crowded(count, dim, seed=0):
@@ -84,3 +87,12 @@ def test_needs_check_themselves():
         SearchTarget(recall=1.1)
     with pytest.raises(UsageError, match="--memory"):
         SearchTarget(memory=0)
+
+
+def test_what_an_index_was_asked_for_shows_in_what_it_has():
+    made = Space("", "", 256, "RR256,IVF2048,PQ128x4fs", 0.95)
+    assert asked_factory(made, 10**6) == "auto"
+    assert asked_factory(replace(made, memory=0.06), 10**6) == made.factory
+    assert asked_factory(replace(made, factory="HNSW8"), 10**6) == "HNSW8"
+    assert asked_factory(replace(made, factory="Flat"), 1000) == "auto"
+    assert asked_factory(replace(made, factory="Flat", given=True), 1000) == "Flat"

@@ -216,3 +216,10 @@ def test_a_gpu_is_used_where_there_is_one_and_faiss_can():
     assert not use_gpu("auto", 1, "IndexHNSWFlat NoneType")
     assert not use_gpu("auto", 1, "IndexPreTransform IndexIVFPQFastScan")
     assert not use_gpu("auto", 1, "IndexPreTransform IndexIVFRaBitQ")
+
+
+def test_queries_of_another_length_are_refused(unit_rows):
+    index, ids = VectorIndex(None, unit_rows(5, 8)), np.zeros((1, 2), np.int64)
+    for search in (lambda rows: index.search(rows, 2), lambda rows: index.order_again(rows, ids, 2)):
+        with pytest.raises(UsageError, match=r"A query of 16 numbers does not search vectors of 8\."):
+            search(unit_rows(1, 16))

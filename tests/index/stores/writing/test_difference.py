@@ -2,6 +2,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from conftest import picture
 
@@ -11,6 +12,7 @@ from index.embedders.onnx import OnnxEmbedder
 from index.images.sources import find_images
 from index.stores.folder import Index
 from index.stores.maintenance import verify_index
+from index.stores.metadata.join import list_files
 from index.stores.options import IndexOptions
 from index.stores.writing.difference import Difference
 
@@ -30,6 +32,12 @@ def test_what_is_as_it_was_is_known_whatever_else_lies_there(index: Index, folde
     assert len(index) == 12
     (folder / "note.txt").write_text("no image")
     assert holds_just(index, find_images([folder]))
+
+
+def test_texts_have_room_for_more_than_2_gib_together(index: Index, folder: Path):
+    assert Difference.between(index, find_images([folder])).paths.type == pa.large_string()
+    files = list_files(index.items)
+    assert (files.schema.field("path").type, files.schema.field("digest").type) == (pa.large_string(),) * 2
 
 
 def change_content(folder: Path) -> None:

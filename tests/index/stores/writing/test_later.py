@@ -15,6 +15,9 @@ from index.build.journal import Journal
 from index.build.pipeline import build_index
 from index.build.rewrite import compact_index, replace_student
 from index.embedders.onnx import OnnxEmbedder
+from index.embedders.options import EmbedderOptions
+from index.embedders.registry import open_embedder
+from index.embedders.vectors_file import write_vectors
 from index.errors import RetrievalError, UsageError
 from index.io import content_digest
 from index.search import Searcher
@@ -400,3 +403,15 @@ def test_an_approximate_index_is_searched_beside_its_second_part(gallery: Galler
     assert made.manifest.spaces == index.manifest.spaces
     assert verify_index(made.path) == []
     assert_same(made, gallery.whole())
+
+
+def test_what_a_file_of_vectors_lacks_of_the_new_is_refused_alone(gallery: Gallery):
+    file = gallery.root / "vectors.npz"
+    names = [f"{i:02}.png" for i in range(FIRST)]
+    write_vectors(file, 8, [(names, np.eye(FIRST, 8, dtype=np.float32) + 1)])
+    teacher = open_embedder(file, options=EmbedderOptions(allow_missing=True))
+    out = gallery.root / "taught"
+    build_index([gallery.images], gallery.student, out, teacher)
+    gallery.put("new", 99)
+    made = build_index([gallery.images], gallery.student, out, teacher, options=IndexOptions(update=True))
+    assert (len(made), [Path(failure.path).name for failure in made.failures]) == (FIRST, ["new.png"])

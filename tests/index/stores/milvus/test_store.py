@@ -1,0 +1,49 @@
+"""What a Milvus server is asked, by what stands for one."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from index.stores.filters import Filter
+from index.stores.milvus.client import SECONDS
+from index.stores.milvus.store import PAGE, MilvusIndex, MilvusSpace
+from index.stores.records import Space
+
+
+class Answers:
+    """Stands for a server, and notes how long it is waited for, or how many rows it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def query(self, *_: Any, **options: Any) -> list[Any]:
+        self.asked.append(options["timeout"])
+        return [{"more": {"metadata": {"colour": "red"}}}]
+
+    def search(self, _: str, data: Any, limit: int, **__: Any) -> list[Any]:
+        self.asked.append(len(data) * limit)
+        return [[{"digest": str(int(row[0])), "entity": {"vector": [1]}, "distance": 1}] for row in data]
+
+
+def test_a_filter_is_not_waited_for_without_end() -> None:
+    index, server = MilvusIndex.__new__(MilvusIndex), Answers()
+    index.client, index.student, index.names, index.columns = server, "c", {"student": "c"}, {"colour": []}
+    filter = Filter(columns={"colour": "red,blue"})
+    index.keep(filter)
+    assert "red" in str(index.matches_nothing(filter))
+    assert server.asked == [SECONDS, SECONDS]
+
+
+@pytest.mark.parametrize("kind", ["FLAT", "IVF_PQ"])
+def test_many_queries_are_asked_some_at_a_time(kind: str) -> None:
+    server, ids = Answers(), SimpleNamespace(of=int)
+    gallery = SimpleNamespace(client=server, names={"s": "c"}, ids_by_digest=ids, remember=lambda _: None)
+    space = MilvusSpace(gallery, "s", Space("", "", 1, kind))
+    queries = np.arange(1024, dtype=np.float32)[:, None]
+    scores, found = space.search(queries, 16)
+    assert (scores.shape, found[:, 0].tolist()) == ((1024, 16), list(range(1024)))
+    assert len(server.asked) > 1
+    assert max(server.asked) <= PAGE
+    assert space.search(queries[:0], 16)[0].shape == (0, 16)
