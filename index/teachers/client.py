@@ -326,7 +326,7 @@ class BudgetedTeacher(Embedder):
             raise
         with self._lock:  # or a thread that was overtaken would write what is older
             if (lessons := self._teacher.lessons) != self._lessons:
-                self.ledger.learn(lessons)
+                self.ledger.learn(dict(lessons.items() - self._lessons.items()))  # others learn, too
                 self._lessons = lessons
         return rows
 

@@ -509,6 +509,19 @@ def test_endpoints_that_answer_otherwise_cost_a_few_answers(tmp_path, teacher, c
     assert said in told
 
 
+def test_what_one_process_has_learnt_is_not_forgotten_by_another(tmp_path, teacher):
+    files, server = pool(tmp_path, 6), TeacherServer(teacher)
+    with serving(server) as url:
+        first = spec(url, tmp_path, 100).open("cpu")
+        first.ledger.learn({"batch": 3})
+        one, other = (spec(url, tmp_path, 100).open("cpu") for _ in range(2))
+        one._teacher.take_fewer(2)
+        ask(files[:3], one)
+        other._teacher._learn("ordered", 1, "does not number its answers.")
+        ask(files[3:], other)
+    assert first.ledger.lessons == {"batch": 2, "ordered": 1}
+
+
 @pytest.mark.parametrize("nothing", [{"embedding": None}, {"embedding": []}, {"error": "no face"}])
 @pytest.mark.parametrize("alone", [False, True])
 def test_no_vector_for_one_image_costs_that_image_alone(tmp_path, teacher, nothing, alone):
