@@ -137,7 +137,8 @@ class EndpointEmbedder(Embedder):
         if answer.ordered:
             self._learn("ordered", 1, "does not number its answers: their order counts.")
         if answer.most is not None:
-            self.take_fewer(min(answer.most, self.calls.batch))
+            # If so few are not answered for either, images are left out, wherever they stand.
+            self.take_fewer(1 if "batch" in self.lessons else answer.most)
         return answer.rows
 
     def take_fewer(self, most: int) -> None:

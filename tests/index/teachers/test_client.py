@@ -480,7 +480,7 @@ def answer_as(server: TeacherServer, change) -> None:
         (lambda entries: [{"embedding": entry["embedding"]} for entry in entries], 0, "their order counts"),
         (lambda entries: [{**entry, "index": entry["index"] + 1} for entry in entries], 0, ""),
         (lambda entries: entries[:1], 8, "about 1 a call from now on"),
-        (lambda entries: entries[:16], 16, "about 16 a call from now on"),
+        (lambda entries: entries[:16], 32, "about 16 a call from now on"),
     ],
     ids=["index 0", "no index", "from one", "the first only", "sixteen at most"],
 )
@@ -507,6 +507,29 @@ def test_endpoints_that_answer_otherwise_cost_a_few_answers(tmp_path, teacher, c
         assert again.name not in capsys.readouterr().err
     assert told.count("their order counts") + told.count("a call from now on") == bool(said)
     assert said in told
+
+
+def test_no_vector_is_taken_for_one_of_another_image(tmp_path, teacher):
+    """Though the endpoint leaves one out, and numbers those behind it as if it were not there."""
+    files, server = pool(tmp_path, 40), TeacherServer(teacher)
+    bad = content_digest(files[20].read()[0])
+
+    def change(entries):
+        pairs = zip(entries, server.calls[-1], strict=True)
+        kept = [entry for entry, digest in pairs if digest != bad]
+        return [{**entry, "index": i} for i, entry in enumerate(kept)]
+
+    answer_as(server, change)
+    with serving(server) as url:
+        paid = spec(url, tmp_path, 200, batch=16, concurrency=1).open("cpu")
+        answered, failures = ask(files, paid)
+        assert len(answered) == 39
+        assert list(failures) == [files[20].path.name]
+        photos = [read_photo(file) for file in files if file != files[20]]
+        expected = teacher.embed([teacher.prepare(photo) for photo in photos])
+        rows = paid.embed([paid.prepare(photo) for photo in photos])
+    np.testing.assert_allclose(rows, expected, atol=1e-6)
+    assert sum(server.charged.values()) == paid.ledger.spent <= 39 + 16 + 15 + 4
 
 
 def test_what_one_process_has_learnt_is_not_forgotten_by_another(tmp_path, teacher):
