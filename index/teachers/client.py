@@ -53,7 +53,7 @@ class BudgetedTeacher(Embedder):
         self._lessons: Mapping[str, int] = ledger.lessons
         teacher.lessons = self._lessons
         self._pace = RateLimit(teacher.calls.rate)
-        self._refused: dict[str, str] = {}  # why, by digest: not to ask again in this run
+        self._refused: dict[str, str] = {}  # why, by digest: not to pay for again in this run
         self._answered = False
         self._held: Held | None = None
         self._given_up = self._useless = 0
@@ -120,16 +120,18 @@ class BudgetedTeacher(Embedder):
         """
         known = self.ledger.known([q.digest for q in questions] + [q.source for q in questions])
         unknown = {q.digest: q for q in questions if q.digest not in known and q.source not in known}
-        work = Work(stop or Event())
+        refused = {digest: self._refused[digest] for digest in unknown if digest in self._refused}
+        new = [q for digest, q in unknown.items() if digest not in refused]
+        work = Work(stop or Event(), outcome=Outcome(refused, set()))
         try:
-            for group in cut_groups(list(unknown.values()), self.calls.batch):
+            for group in cut_groups(new, self.calls.batch):
                 work.groups.append(Group(group))
                 while work.groups:
                     self._advance(work)
         except BaseException:
             work.stop.set()
             raise
-        self._refused |= work.outcome.refused
+        self._refused |= {d: why for d, why in work.outcome.refused.items() if d not in work.unpaid}
         return work.outcome
 
     def probe(self, question: Question) -> None:
@@ -211,8 +213,7 @@ class BudgetedTeacher(Embedder):
             work.outcome.refused.update({questions[i].digest: why for i, why in answer.reasons.items()})
             return
         except CallError as failure:
-            group.attempts += 1
-            self._follow(failure, questions, group, work, attempts=group.attempts)
+            self._follow(failure, questions, group, work, work.count(failure, questions, group))
             return
         group.attempts = 0
         if group.of and not faults:
@@ -223,7 +224,8 @@ class BudgetedTeacher(Embedder):
         for question in questions:
             if fault := faults.get(question.digest):
                 work.bad[question.digest] += 1
-                wrong, whole = BadAnswerError(f"{self.name} {fault}"), len(faults) == len(questions)
+                wrong = BadAnswerError(f"{self.name} {fault}", charged=True)
+                whole = len(faults) == len(questions)
                 self._follow(wrong, [question], group, work, work.bad[question.digest], whole)
             elif question.digest in faults:
                 group.open.append(question)
@@ -256,11 +258,11 @@ class BudgetedTeacher(Embedder):
             if of and len(questions) > self._proven:  # others try no more either
                 self._most = min(self._most, middle)
         elif isinstance(decision, Refuse):
-            times = f", {BAD_ANSWERS} times" if isinstance(failure, BadAnswerError) else ""
+            times = f", {BAD_ANSWERS} times" if work.bad[questions[0].digest] >= BAD_ANSWERS else ""
             group.attempts = 0
             if group.of:  # not their number was at fault
                 self._most = self.calls.batch
-            work.outcome.refused.update({q.digest: f"{failure}{times}" for q in questions})
+            work.refuse(questions, f"{failure}{times}", failure)
         elif decision.reason:
             raise RetrievalError(f"{decision.reason}. {self._kept()}") from failure
         else:

@@ -532,6 +532,33 @@ def test_no_vector_is_taken_for_one_of_another_image(tmp_path, teacher):
     assert sum(server.charged.values()) == paid.ledger.spent <= 39 + 16 + 15 + 4
 
 
+def test_an_image_whose_answers_cannot_be_read_is_paid_for_a_few_times_and_not_again(tmp_path, teacher):
+    files, server = pool(tmp_path, 4), TeacherServer(teacher)
+    with serving(server) as url:
+        paid = spec(url, tmp_path, 100).open("cpu")
+        ask(files[:3], paid)
+        question = paid.prepare(read_photo(files[3]))
+        server.script = 200, {}, b"The second one."
+        for _ in range(2):
+            with pytest.raises(RetrievalError, match=r"no list of embeddings .*, 4 times"):
+                paid.embed([question])
+    assert paid.ledger.spent == len(server.calls) == 3 + 4
+
+
+def test_an_image_that_cost_nothing_is_asked_about_again_later(tmp_path, teacher):
+    """As in a server, whose teacher may be away for a while."""
+    files, server = pool(tmp_path, 4), TeacherServer(teacher)
+    with serving(server) as url:
+        paid = spec(url, tmp_path, 100).open("cpu")
+        ask(files[:3], paid)
+        question = paid.prepare(read_photo(files[3]))
+        server.forced = ["500"] * index.teachers.retry.ATTEMPTS
+        with pytest.raises(RetrievalError, match="HTTP 500"):
+            paid.embed([question])
+        assert paid.embed([question]).shape == (1, 12)
+    assert paid.ledger.spent == 4
+
+
 def test_what_one_process_has_learnt_is_not_forgotten_by_another(tmp_path, teacher):
     files, server = pool(tmp_path, 6), TeacherServer(teacher)
     with serving(server) as url:
