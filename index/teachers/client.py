@@ -134,34 +134,35 @@ class BudgetedTeacher(Embedder):
         self._refused |= {d: why for d, why in work.outcome.refused.items() if d not in work.unpaid}
         return work.outcome
 
-    def probe(self, question: Question) -> None:
+    def probe(self, question: Question) -> bool:
         """Ask again about an image that has an answer, and compare: what comes is not kept, but is spent.
 
         Nothing is asked of a model that cannot be replaced under its name, nor where the budget has no room.
-        A call that brings no answer says nothing of the model.
+        A call that brings no answer says nothing of the model. Return whether the image has an answer.
 
         Raises:
             RetrievalError: The teacher answers otherwise than before.
         """
         before = self.ledger.answers([question.digest]).get(question.digest)
         if before is None or not self.calls.replaceable:
-            return
+            return before is not None
         reserved = self.ledger.reserve([question.digest], self.budget, self.calls.seconds, again=True)
         if not reserved.calls:
-            return
+            return True
         try:
             row = self._send([question], reserved)[0]
         except (CallError, UnansweredError):
-            return
+            return True
         self.ledger.lose(reserved.calls.values())
         if find_fault(row) or len(row) != len(before):  # a faulty answer; if all are, the next calls say so
-            return
+            return True
         alike = float(np.prod(unit_rows(np.stack([row, before]), self.name), axis=0).sum())
         if alike < REPLACED:
             raise RetrievalError(
                 f"{self.name} answers otherwise about {question.name} than before (similarity {alike:.3f}). "
                 "If it is another model now, give another --ledger; --teacher-probe false mixes both."
             )
+        return True
 
     def _advance(self, work: Work) -> None:
         """Make one call about the group at hand, and see to what comes of it."""
