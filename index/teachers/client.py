@@ -6,7 +6,7 @@ Whatever goes wrong after sending leaves the reservation behind, which counts as
 
 import random
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Event, Lock
 
@@ -49,6 +49,7 @@ class BudgetedTeacher(Embedder):
         self.asked = 0  # answers paid for through this object
         self.lost = 0  # images that it asked about without an answer, and that may have been charged for
         self.complaint = ""  # what was wrong with the last answer or call that was of no use
+        self.before_asking: Callable[[], None] | None = None  # is called once, before anything is asked
         self._teacher = teacher
         self._lessons: Mapping[str, int] = ledger.lessons
         teacher.lessons = self._lessons
@@ -123,6 +124,11 @@ class BudgetedTeacher(Embedder):
         refused = {digest: self._refused[digest] for digest in unknown if digest in self._refused}
         new = [q for digest, q in unknown.items() if digest not in refused]
         work = Work(stop or Event(), outcome=Outcome(refused, set()))
+        if new and self.before_asking is not None:
+            with self._turn:  # for which other threads wait
+                if self.before_asking is not None:
+                    self.before_asking()
+                self.before_asking = None
         try:
             for group in cut_groups(new, self.calls.batch):
                 work.groups.append(Group(group))
