@@ -2,9 +2,11 @@
 
 import ctypes
 from collections.abc import Sequence
+from functools import cache
 from typing import Literal, get_args
 
 from index.errors import UsageError
+from index.progress import say
 
 Device = Literal["auto", "cpu", "cuda", "openvino"]
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -26,10 +28,24 @@ def choose_provider(device: str, available: Sequence[str], gpus: int) -> str:
     raise UsageError(f"--device cuda cannot be had: {missing}.")
 
 
-def assert_provider(wanted: str, active: Sequence[str]) -> None:
-    """Raise UsageError where ONNX Runtime fell back to another provider, which it does silently."""
-    if not active or active[0] != wanted:
-        raise UsageError(f"ONNX Runtime fell back from {wanted} to {active[0] if active else 'nothing'}.")
+def check_provider(device: str, wanted: str, active: Sequence[str]) -> None:
+    """Look whether ONNX Runtime fell back to another provider, which it does silently.
+
+    For device `auto` that is said, once; else it raises UsageError.
+    """
+    if active and active[0] == wanted:
+        return
+    if device != "auto":
+        raise UsageError(
+            f"ONNX Runtime fell back from {wanted} to {active[0] if active else 'nothing'}. "
+            "Install the gpu extra again, for the driver that is here, or give --device cpu."
+        )
+    _say_fallback()
+
+
+@cache
+def _say_fallback() -> None:
+    say("The GPU cannot be used here: embedding on the CPU.")
 
 
 def count_gpus() -> int:

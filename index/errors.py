@@ -40,6 +40,13 @@ class TransientError(CallError):
         self.wait = wait
 
 
+class UselessError(TransientError):
+    """An answer that came, was charged for, and cannot be read."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, charged=True)
+
+
 class UnreachableError(TransientError):
     """A call that found nobody at the other end."""
 

@@ -5,12 +5,25 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from threading import Event, Lock
 from typing import TypeVar
 
 BATCH = 32  # images that a model is given at a time
-# As many as this process may use, which in a container is fewer than the machine has.
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds on a core, and of how many; or `max` for no limit
+
+
+def count_cores() -> int:
+    """Count the cores that this process may use, which in a container are fewer than the machine has."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        most, period = map(int, QUOTA.read_text().split())
+    except (OSError, ValueError):  # there is no limit
+        return cores
+    return min(cores, -(-most // period))
+
+
+CORES = count_cores()
 WORKERS = CORES  # threads that decode
 T = TypeVar("T")
 U = TypeVar("U")

@@ -1,6 +1,5 @@
 """Embed by an HTTP endpoint. A call is one attempt: `index.teachers.client` repeats it and keeps account."""
 
-import ipaddress
 import os
 import re
 import ssl
@@ -17,24 +16,25 @@ from PIL import Image
 from index.embedders.base import Calls, Embedder
 from index.embedders.http_formats import Upload, read_answer, write_request
 from index.embedders.options import EmbedderOptions
-from index.errors import CallError, RefusedError, TransientError, UnreachableError, UsageError
+from index.errors import CallError, RefusedError, TransientError, UnreachableError, UsageError, UselessError
 from index.images.decode import MARGIN, Photo, decode, encode, open_header, read_orientation
+from index.images.public_address import is_loopback
 from index.images.remote import find_secret, read_retry_after
 from index.io import content_digest
 from index.progress import say
 
 KEY = "RETRIEVAL_TEACHER_KEY"  # the environment variable
 CONNECT = 10.0  # seconds
+PROXIES = "Check ALL_PROXY, HTTPS_PROXY and HTTP_PROXY"
 LARGEST_ANSWER = 64_000_000  # bytes
 QUOTED = 300  # characters of what came with a refusal
 MIMES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}  # what every endpoint reads
-MODES = ("L", "LA", "P", "RGB", "RGBA")
+MODES = ("L", "P", "RGB")
 LARGEST_UPLOAD, LARGEST_PIXELS = 4_000_000, 16_000_000
 SIDE, QUALITY = 2048, 95  # of what is sent in place of a file that is too large or of another format
 UPRIGHT = (0, 1)  # EXIF orientations
 REFUSALS = (400, 413, 415, 422)
 LATER = (408, 425, 429)
-WEB_PAGES = ("text/html", "application/xhtml+xml")
 ENCODING = re.compile(r"base64|encoding[_ ]format", re.IGNORECASE)
 
 
@@ -51,7 +51,7 @@ class EndpointEmbedder(Embedder):
         self._api_key = os.environ.get(KEY, "").strip()
         if not (self._api_key.isascii() and self._api_key.isprintable()):
             raise UsageError(f"The key in {KEY} has characters that no key has.")
-        if self._api_key and address.scheme == "http" and not _is_loopback(address.host):
+        if self._api_key and address.scheme == "http" and not is_loopback(address.host):
             raise UsageError(
                 f"The key in {KEY} would go to {address.host} in clear. Use https, or unset {KEY}."
             )
@@ -70,6 +70,7 @@ class EndpointEmbedder(Embedder):
                 timeout=httpx.Timeout(options.timeout, connect=CONNECT),
                 limits=httpx.Limits(max_connections=options.concurrency),
                 headers=headers,
+                trust_env=not is_loopback(address.host),  # no proxy, which would read the key and the photos
             )
         except OSError as error:
             raise UsageError(
@@ -77,16 +78,16 @@ class EndpointEmbedder(Embedder):
             ) from error
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise UsageError(
-                f"A proxy that the environment names cannot be used: {str(error).rstrip('.')}. "
-                "Check ALL_PROXY, HTTPS_PROXY and HTTP_PROXY."
+                f"A proxy that the environment names cannot be used: {str(error).rstrip('.')}. {PROXIES}."
             ) from error
 
     @property
     def calls(self) -> Calls:  # type: ignore[override]
         """How it is best called: about no more images than it was seen to answer for."""
         batch = min(self.options.batch, self.lessons.get("batch", self.options.batch))
-        # A call ends at the latest when the last chunk in time is followed by the longest silence.
-        seconds = 2 * self.options.timeout + 2 * CONNECT
+        # Waited for are a free connection, room for what is sent, the answer's beginning, the last chunk of
+        # it in time, and at the longest as much again.
+        seconds = 5 * self.options.timeout + 2 * CONNECT
         own = self.options
         return Calls(batch, own.concurrency, seconds, own.rate, paid=True, replaceable=own.probe)
 
@@ -94,8 +95,9 @@ class EndpointEmbedder(Embedder):
         """The file as it is, if every endpoint can be expected to read it upright; else an upright JPEG."""
         if (image := open_header(photo.data)) and len(photo.data) <= LARGEST_UPLOAD:
             mime = MIMES.get(image.format or "")
-            plain = image.mode in MODES and image.width * image.height <= LARGEST_PIXELS
-            if mime and plain and read_orientation(image) in UPRIGHT:
+            plain = image.mode in MODES and not image.has_transparency_data
+            small = image.width * image.height <= LARGEST_PIXELS
+            if mime and plain and small and read_orientation(image) in UPRIGHT:
                 return Upload(photo.data, mime, photo.digest)
         whole = decode(photo.data, photo.name, MARGIN * SIDE).image
         whole.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
@@ -129,13 +131,12 @@ class EndpointEmbedder(Embedder):
         try:
             answer = read_answer(body, len(batch))
         except ValueError as error:
-            raise TransientError(
-                f"{self.name} answered with {error} ({self._quote(body, 80)!r})", charged=True
-            ) from error
+            raise UselessError(f"{self.name} answered with {error} ({self._quote(body, 80)!r})") from error
         if answer.ordered:
             self._learn("ordered", 1, "does not number its answers: their order counts.")
         if answer.most is not None:
-            self.take_fewer(min(answer.most, self.calls.batch))
+            # If so few are not answered for either, images are left out, wherever they stand.
+            self.take_fewer(1 if "batch" in self.lessons else answer.most)
         return answer.rows
 
     def take_fewer(self, most: int) -> None:
@@ -150,28 +151,24 @@ class EndpointEmbedder(Embedder):
 
     def post(self, request: dict[str, Any]) -> bytes:
         """Make one call, with arguments for `httpx.Client.stream`, and give its body; raises as `embed`."""
-        deadline = time.monotonic() + self.options.timeout
         sent = False  # whether the endpoint may have begun to work, and to charge
+        to_proxy = False  # whether what is sent is for a proxy on the way
 
-        def note(event: str, info: object) -> None:
-            nonlocal sent
-            sent = sent or event.endswith("send_request_body.complete")
+        def note(event: str, info: dict[str, Any]) -> None:
+            nonlocal sent, to_proxy
+            if event.endswith("send_request_body.started"):
+                to_proxy = info["request"].method == b"CONNECT"
+            sent = sent or (not to_proxy and event.endswith("send_request_body.complete"))
 
         try:
             with self._client.stream("POST", self.spec, extensions={"trace": note}, **request) as response:
                 if not response.is_success:
                     raise self._refusal(response)
-                return self._read(response, deadline)
+                return self._read(response, time.monotonic() + self.options.timeout)
         except httpx.TransportError as error:
             raise self._no_answer(error, sent) from error
 
     def _read(self, response: httpx.Response, deadline: float) -> bytes:
-        web_page = CallError(
-            f"{self.spec} answered with a web page. Is it the address of an embeddings endpoint?",
-            charged=True,
-        )
-        if response.headers.get("Content-Type", "").partition(";")[0] in WEB_PAGES:
-            raise web_page
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise CallError(
                 f"{self.spec} answered compressed, which it was asked not to do; that is not unpacked.",
@@ -181,7 +178,10 @@ class EndpointEmbedder(Embedder):
         for chunk in response.iter_raw():
             body += chunk
             if body[:80].lstrip().startswith(b"<"):  # whatever it calls itself
-                raise web_page
+                raise CallError(
+                    f"{self.spec} answered with a web page. Is it the address of an embeddings endpoint?",
+                    charged=True,
+                )
             if len(body) > LARGEST_ANSWER:
                 raise CallError(
                     f"{self.spec} answered with more than {LARGEST_ANSWER // 1_000_000} MB. "
@@ -247,6 +247,8 @@ class EndpointEmbedder(Embedder):
         elif isinstance(error, httpx.TimeoutException):
             failing = "nothing came for" if sent else "it did not take the images within"
             what = f"{failing} {self.options.timeout:g} s"
+        if isinstance(error, httpx.ProxyError):
+            return UnreachableError(f"{self.spec} cannot be reached: its proxy said {what}. {PROXIES}.")
         if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)):
             return UnreachableError(f"{self.spec} cannot be reached: {what}. Check the address.")
         return TransientError(f"{self.name} gave no answer: {what}", charged=sent)
@@ -269,10 +271,3 @@ def _read_address(url: str) -> httpx.URL:
             f"and kept. Leave it out, and put the key into {KEY}."
         )
     return address
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

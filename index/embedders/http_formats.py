@@ -38,7 +38,7 @@ class Answer:
     """What came for n images."""
 
     rows: NDArray[np.float32]  # `(n, dim)` as answered; of NaN where nothing came that can be told apart
-    most: int | None = None  # images a call that are answered for; None if all were
+    most: int | None = None  # images a call that may be answered for; None if all were
     ordered: bool = False  # whether their order alone tells which vector is of which image
 
 
@@ -74,8 +74,8 @@ def read_answer(body: bytes, count: int) -> Answer:
     """Read the vectors of an answer, in the order of the request, about `count` images.
 
     Endpoints that give no numbers, or the same to all, are taken at their order; so are numbers from one on.
-    Fewer answers than images are used if they have numbers of their own, and there are several: a single one
-    may be of all images together. Null, or an `error`, in place of a vector costs that image alone.
+    Fewer answers than images are not used: an endpoint may have left one out, and counted the others anew.
+    Null, or an `error`, in place of a vector costs that image alone.
 
     Raises:
         ValueError: It is no answer to this request. The message says what it is instead.
@@ -97,7 +97,7 @@ def read_answer(body: bytes, count: int) -> Answer:
     elif given == count and own and own[-1] - own[0] == count - 1:
         places = [index - own[0] for index in indices]
     elif 0 < given < count:
-        places = indices if given > 1 and own == list(range(given)) else []
+        places = []
     else:
         shown, more = ", ".join(map(str, indices[:8])) or "none", ", ..." if given > 8 else ""
         raise ValueError(f"the indices {shown}{more} for {count} images")
@@ -106,7 +106,8 @@ def read_answer(body: bytes, count: int) -> Answer:
     for place, vector in zip(places, vectors, strict=False):
         if len(vector) == dim:
             rows[place] = vector
-    return Answer(rows, None if given == count else max(len(places), 1), ordered)
+    counted = given if own == list(range(given)) else 1
+    return Answer(rows, None if given == count else counted, ordered)
 
 
 def write_answer(vectors: NDArray[np.float32], model: str, encoding: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.device import CPU, CUDA, assert_provider, choose_provider, count_gpus
+from index.device import CPU, CUDA, check_provider, choose_provider, count_gpus
 from index.embedders.base import Calls, Embedder, unit_rows
 from index.embedders.options import EmbedderOptions
 from index.errors import UsageError, in_line, needs
@@ -17,6 +17,7 @@ from index.images.decode import Photo, square
 from index.images.file import readable
 from index.io import content_digest, file_digest
 from index.parallel import CORES
+from index.progress import count
 from index.vectors import CODES, UNIT_FLOATS
 
 if TYPE_CHECKING:
@@ -85,7 +86,10 @@ class OnnxEmbedder(OnnxModel):
 
     def embed(self, batch: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Map n `(side, side, 3)` uint8 arrays to `(n, dim)` float32 unit rows."""
-        return self.session.run(["embeddings"], {"images": np.stack(batch)})[0]
+        return self._answer("embeddings", batch)
+
+    def _answer(self, output: str, batch: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        return self._run(output, {"images": np.stack(batch)}, count(len(batch), "image"))
 
 
 class CodeEmbedder(OnnxEmbedder):
@@ -104,14 +108,14 @@ class CodeEmbedder(OnnxEmbedder):
             raise UsageError(
                 f"{path} has {kind}. Make some: retrieval quantize {path.parent} PHOTOS --bits {bits}."
             )
-        self.key = f"onnx:{content_digest(self.data)}:{bits}"
+        self.key += f":{bits}"
         self._floats = floats
         self.dim, self.vector_type = (bits, UNIT_FLOATS) if floats else (bits // 8, CODES)
 
     def embed(self, batch: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Map n `(side, side, 3)` uint8 arrays to codes, or to floats."""
         output = "projections" if self._floats else "codes"
-        found = self.session.run([output], {"images": np.stack(batch)})[0]
+        found = self._answer(output, batch)
         return unit_rows(found, self.name) if self._floats else found
 
 
@@ -162,7 +166,7 @@ def open_session(path: Path, device: str, threads: int = 0) -> "Opened":
     except Exception as error:  # ONNX Runtime raises its own kinds, none of them exported
         reason = in_line(error, False, 9999)[-300:]  # names of functions come first
         raise UsageError(f"{path} is not an ONNX model that can be run: {reason}") from error
-    assert_provider(provider, session.get_providers())
+    check_provider(device, provider, session.get_providers())
     return data, session
 
 

@@ -23,7 +23,7 @@ from index.embedders.options import EmbedderOptions
 from index.errors import ImageError, UsageError, in_line
 from index.images.decode import Photo
 from index.images.file import ImageFile, digest_pool, plain_path
-from index.io import atomic_write, content_digest, open_npz
+from index.io import atomic_write, content_digest, file_digest, open_npz
 from index.progress import count, printable, say
 
 REMARKS, RANKER, LISTS = NOTES = ("retrieval.remarks", "retrieval.ranker", "retrieval.lists")  # in a file
@@ -69,7 +69,7 @@ class VectorsEmbedder(Embedder):
         self._plain = {name: i for i, name in enumerate(plain) if times[name] == 1}
         self._vectors = vectors
         self.options = options
-        self.key = f"vectors:{content_digest(path.read_bytes())}"
+        self.key = f"vectors:{file_digest(path)}"
         self.name = path.name
         self.spec = str(path.absolute())
         self._unknown = f"no vector in {self.name}"

@@ -16,12 +16,15 @@ from index.evaluation.rankings import Options, Scores, Values, check_modes, scor
 from index.evaluation.revisited import evaluate_revisited, read_ground_truth
 from index.images.decode import Photo, read_photo
 from index.images.file import ImageFile
+from index.images.sources import image_at
 from index.io import content_digest
 from index.progress import progress, say
 from index.rankers.registry import RankerSpec
 from index.search import Searcher, open_searcher
 from index.stores.base import Store
 from index.stores.records import Item
+from index.teachers.ask import probe
+from index.teachers.client import BudgetedTeacher
 from index.teachers.spec import TeacherSpec
 from index.vectors import Vectors
 
@@ -163,6 +166,22 @@ def _leave_out_teacher(searcher: Searcher, queries: Sequence[ImageFile]) -> Sear
     return alone
 
 
+def _probe_first(searcher: Searcher, queries: int) -> None:
+    """Let a paid teacher be probed with a photo of the gallery before it is asked about so many queries."""
+    paid = searcher.models.get("teacher")
+    if not isinstance(paid, BudgetedTeacher):
+        return
+    index, ledger = searcher.index, paid.ledger
+
+    def before_asking() -> None:
+        known = ledger.known(item.digest for item in index.items)
+        there = (image_at(i.path, i.name, index.allowed) for i in index.items if i.digest in known)
+        if ledger.spent + queries < paid.budget:
+            probe(there, paid)
+
+    paid.before_asking = before_asking
+
+
 def evaluate_by_name(
     index: Path,
     queries: Path,
@@ -186,8 +205,10 @@ def evaluate_by_name(
         raise UsageError("--labels and --revisited do not go together. Give one of them.")
     if labels:
         known, searcher = read_labels(queries), open_searcher(index, teacher, device, ranker=ranker)
+        _probe_first(searcher, len(known))
         return evaluate_labelled(searcher, known, read_labels(labels), options)
     if revisited:
         truth, searcher = read_ground_truth(revisited), open_searcher(index, teacher, device, ranker=ranker)
+        _probe_first(searcher, len(truth.queries))
         return evaluate_revisited(searcher, truth, queries, options)
     raise UsageError("Give --labels with a CSV file, or --revisited with ground truth as JSON.")

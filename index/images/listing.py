@@ -183,14 +183,14 @@ def _objects(below: bool) -> tuple[Stretch, dict[str, str]]:
 
 def _list_shard(address: str, name: str, left: LeftOut) -> Stretch:
     """Read the headers of a shard: one after the other, for a tar has no list of what is in it."""
-    _, changed = ask(address)
+    size, changed = ask(address)
 
     def make(member: str, offset: int, size: int, fault: str) -> ImageFile:
         remote = Remote(address, offset, size, readable(member), changed)
         return file_of(remote, name_in_shard(readable(name), member), True, fault)
 
     files = Stretch(make)
-    with open_object(address) as (file, read):
+    with open_object(address, size) as (file, read):
         for found in left.choose(read_members(file, read)):
             files.add(*found)
     return files

@@ -18,6 +18,14 @@ def is_public(address: str) -> bool:
     return ip.is_global and not any(ip in net for net in NOT_IPV4)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host, as it is written in an address, is this machine itself. Asks nobody."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def leads_inward(source: str, target: str) -> bool:
     """Whether one host is public and another, or something that its name stands for, is not. Asks the DNS."""
     return target != source and _all_public(source) and not _all_public(target)

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
 
 from index.errors import ImageError, RetrievalError, UsageError, in_line, needs
-from index.images.public_address import leads_inward
+from index.images.public_address import is_loopback, leads_inward
 
 T = TypeVar("T")
 
@@ -191,10 +191,15 @@ def ask(address: str) -> tuple[int, int]:
 
 
 @contextmanager
-def open_object(address: str) -> Iterator[tuple[BinaryIO, Callable[[int], bytes]]]:
-    """Open an object, to be read to its end: it, and what reads so many of its bytes as `ask` asks."""
+def open_object(address: str, size: int) -> Iterator[tuple[BinaryIO, Callable[[int], bytes]]]:
+    """Open an object, to be read to its end: it, and what reads so many of its bytes as `ask` asks.
+
+    It has the `size` that `ask` gave, which a web server may not tell, and send parts of it all the same.
+    """
     store, path = _attempt(address, lambda: _open(address))
-    with _attempt(address, lambda: store.open(path, block_size=BLOCK, cache_type="readahead")) as file:
+    # Not told it, fsspec may open a stream, which cannot go back.
+    how = {"size": max(size, 1)} if _protocol(address) in WEB else {}
+    with _attempt(address, lambda: store.open(path, block_size=BLOCK, cache_type="readahead", **how)) as file:
 
         def read(size: int) -> bytes:
             return _attempt(address, lambda: file.read(size))
@@ -212,18 +217,22 @@ def _open(address: str) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
     if _protocol(address) not in WEB:
         return url_to_fs(address)
-    return url_to_fs(address, **_web_options(SILENCE))
+    return url_to_fs(address, **_web_options(SILENCE, not is_loopback(urlsplit(address).hostname or "")))
 
 
 @cache
-def _web_options(silence: float) -> dict[str, Any]:
-    """Options of all calls to web servers: fsspec keeps a connection for each that it has not seen."""
+def _web_options(silence: float, by_proxy: bool) -> dict[str, Any]:
+    """Options of all calls to web servers: fsspec keeps a connection for each that it has not seen.
+
+    `by_proxy` takes the environment's, and the user's .netrc.
+    """
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(LONGEST_CALL, sock_connect=silence, sock_read=silence)
     trace = aiohttp.TraceConfig()
     trace.on_request_redirect.append(_check_redirect)
-    return {**AS_IT_IS, "client_kwargs": {"timeout": timeout, "trace_configs": [trace]}}
+    how = {"timeout": timeout, "trace_configs": [trace], "trust_env": by_proxy}
+    return {**AS_IT_IS, "client_kwargs": how}
 
 
 async def _check_redirect(_: Any, __: Any, redirect: Any) -> None:

@@ -13,13 +13,14 @@ from PIL import Image, ImageDraw, ImageFont
 from index.embedders.http import EndpointEmbedder
 from index.embedders.http_formats import Upload, as_text
 from index.embedders.options import EmbedderOptions
-from index.errors import TransientError
+from index.errors import UselessError
 from index.images.decode import Photo, encode, pad
 from index.io import content_digest
 from index.rankers.base import EmbedderRanker
 
 CHAT = "/chat/completions"  # how the address of such an endpoint ends
 SIDE, TILE, COLUMNS = 512, 256, 4  # pixels of a photo sent alone, and on a sheet of so many columns
+LARGE = 1024  # pixels of a photo sent to a rerank endpoint
 FORM = 'Answer with JSON alone, the numbers of all candidates: {"order": [3, 1, 2]}'
 NUMBERS = r"\[\s*\d+(?:\s*,\s*\d+)*\s*\]"
 NAMED = re.compile(rf'"order"\s*:\s*({NUMBERS})')
@@ -33,31 +34,30 @@ class ChatRanker(EmbedderRanker):
     a status means are those of an endpoint with vectors. `lessons` count the tokens that answers name.
     """
 
+    _embedder: EndpointEmbedder
+
     def __init__(self, url: str, options: EmbedderOptions) -> None:
-        self._endpoint = EndpointEmbedder(url, options)
-        super().__init__("chat", self._endpoint)
+        super().__init__("chat", EndpointEmbedder(url, options))
         self.key += f":{content_digest(f'{options.prompt} {options.sheet}'.encode())}"
         self._tokens, self._lock = f"tokens {uuid4().hex[:8]}", Lock()  # of this object alone
         self.decode_side = SIDE  # photos are sent small, for pixels are tokens
 
     def prepare(self, photo: Photo) -> Image.Image:
         """Shrink the photo, without its other data, to at most `SIDE` pixels either way."""
-        image = photo.image.copy()
-        image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
-        return image
+        return _shrink(photo, SIDE)
 
     def order(self, query: Image.Image, candidates: Sequence[Image.Image]) -> list[int]:
         """Make one call; see `Ranker.order`."""
         named = {"model": self.options.model} if self.options.model else {}
         content = write_question(self.options.prompt, query, candidates, self.options.sheet)
-        body = self._endpoint.post({"json": {**named, "messages": [{"role": "user", "content": content}]}})
+        body = self._embedder.post({"json": {**named, "messages": [{"role": "user", "content": content}]}})
         try:
             text, tokens = read_message(body)
             with self._lock:
                 self.lessons = {**self.lessons, self._tokens: self.lessons.get(self._tokens, 0) + tokens}
             return read_numbers(text, len(candidates))
         except ValueError as error:
-            raise TransientError(f"{self.name} answered with {error}", charged=True) from error
+            raise UselessError(f"{self.name} answered with {error}") from error
 
 
 def write_question(
@@ -89,6 +89,12 @@ def make_sheet(query: Image.Image, candidates: Sequence[Image.Image]) -> Image.I
 
 def _names(candidates: Sequence[Image.Image]) -> list[str]:
     return [f"{number}:" for number in range(1, len(candidates) + 1)]
+
+
+def _shrink(photo: Photo, side: int) -> Image.Image:
+    image = photo.image.copy()
+    image.thumbnail((side, side), Image.Resampling.BICUBIC)
+    return image
 
 
 def _text(text: str) -> dict[str, Any]:
@@ -141,9 +147,15 @@ class RerankRanker(EmbedderRanker):
     Addresses, keys, limits and what a status means are those of an endpoint with vectors.
     """
 
+    _embedder: EndpointEmbedder
+
     def __init__(self, url: str, options: EmbedderOptions) -> None:
-        self._endpoint = EndpointEmbedder(url, options)
-        super().__init__("rank", self._endpoint)
+        super().__init__("rank", EndpointEmbedder(url, options))
+        self.decode_side = LARGE  # ten files as they are would be tens of megabytes a list
+
+    def prepare(self, photo: Photo) -> Upload:
+        """Make a JPEG of the photo, without its other data, of at most `LARGE` pixels either way."""
+        return Upload(encode(_shrink(photo, LARGE), "JPEG", quality=90), "image/jpeg", "")
 
     def order(self, query: Upload, candidates: Sequence[Upload]) -> list[int]:
         """Make one call; see `Ranker.order`."""
@@ -155,11 +167,11 @@ class RerankRanker(EmbedderRanker):
             part, *parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
             about = {"query": {"content": [part]}, "documents": {"content": parts}}
         named = {"model": self.options.model} if self.options.model else {}
-        body = self._endpoint.post({"json": {**named, **about, "top_n": len(candidates)}})
+        body = self._embedder.post({"json": {**named, **about, "top_n": len(candidates)}})
         try:
             return read_order(body, len(candidates))
         except ValueError as error:
-            raise TransientError(f"{self.name} answered with {error}", charged=True) from error
+            raise UselessError(f"{self.name} answered with {error}") from error
 
 
 def read_order(body: bytes, count: int) -> list[int]:

@@ -103,14 +103,15 @@ def _names(image: Photo | ImageFile, digest: str) -> tuple[str, ...]:
 class CallableRanker(EmbedderRanker):
     """A callable, found as by `CallableEmbedder`, of a query and a list of images: it gives positions."""
 
+    _embedder: CallableEmbedder
+
     def __init__(self, code: CallableEmbedder) -> None:
-        self._code = code
         super().__init__("rank", code)
 
     def order(self, query: Image.Image, candidates: Sequence[Image.Image]) -> list[int]:
         """Call it; see `Ranker.order`."""
         try:
-            answer = self._code.call(query, list(candidates))
+            answer = self._embedder.call(query, list(candidates))
         except (Exception, SystemExit) as error:
             raise RefusedError(f"{self.name} raised {in_line(error)}") from error
         try:
@@ -194,7 +195,8 @@ def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: b
     `orders_only`. Options are what the spec does not say.
     """
     if not orders_only and spec.startswith(("http://", "https://")):
-        return (ChatRanker if spec.rstrip("/").endswith(CHAT) else RerankRanker)(spec, options)
+        path = spec.partition("?")[0].rstrip("/")  # parameters such as `api-version` may follow
+        return (ChatRanker if path.endswith(CHAT) else RerankRanker)(spec, options)
     if not orders_only and not is_file_spec(spec):
         return CallableRanker(CallableEmbedder(spec, options))
     ending = Path(spec).suffix if Path(spec).is_file() else ""

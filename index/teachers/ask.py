@@ -53,15 +53,14 @@ def ask_about(
 
 def probe(files: Iterable[ImageFile], paid: BudgetedTeacher, read: Read = read_photo) -> None:
     """Probe with the first of these images that has an answer, if the budget has room for more than that."""
-    if not paid.calls.replaceable or paid.ledger.spent + 1 >= paid.budget:
+    if paid.ledger.spent + 1 >= paid.budget:
         return
     for file in files:
         try:
             question = paid.prepare(read(file, paid.decode_side))
         except ImageError:
             continue
-        if paid.ledger.known([question.digest]):
-            paid.probe(question)
+        if paid.probe(question):
             return
 
 

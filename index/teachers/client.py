@@ -6,7 +6,7 @@ Whatever goes wrong after sending leaves the reservation behind, which counts as
 
 import random
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Event, Lock
 
@@ -49,11 +49,12 @@ class BudgetedTeacher(Embedder):
         self.asked = 0  # answers paid for through this object
         self.lost = 0  # images that it asked about without an answer, and that may have been charged for
         self.complaint = ""  # what was wrong with the last answer or call that was of no use
+        self.before_asking: Callable[[], None] | None = None  # is called once, before anything is asked
         self._teacher = teacher
         self._lessons: Mapping[str, int] = ledger.lessons
         teacher.lessons = self._lessons
         self._pace = RateLimit(teacher.calls.rate)
-        self._refused: dict[str, str] = {}  # why, by digest: not to ask again in this run
+        self._refused: dict[str, str] = {}  # why, by digest: not to pay for again in this run
         self._answered = False
         self._held: Held | None = None
         self._given_up = self._useless = 0
@@ -120,46 +121,54 @@ class BudgetedTeacher(Embedder):
         """
         known = self.ledger.known([q.digest for q in questions] + [q.source for q in questions])
         unknown = {q.digest: q for q in questions if q.digest not in known and q.source not in known}
-        work = Work(stop or Event())
+        refused = {digest: self._refused[digest] for digest in unknown if digest in self._refused}
+        new = [q for digest, q in unknown.items() if digest not in refused]
+        work = Work(stop or Event(), outcome=Outcome(refused, set()))
+        if new and self.before_asking is not None:
+            with self._turn:  # for which other threads wait
+                if self.before_asking is not None:
+                    self.before_asking()
+                self.before_asking = None
         try:
-            for group in cut_groups(list(unknown.values()), self.calls.batch):
+            for group in cut_groups(new, self.calls.batch):
                 work.groups.append(Group(group))
                 while work.groups:
                     self._advance(work)
         except BaseException:
             work.stop.set()
             raise
-        self._refused |= work.outcome.refused
+        self._refused |= {d: why for d, why in work.outcome.refused.items() if d not in work.unpaid}
         return work.outcome
 
-    def probe(self, question: Question) -> None:
+    def probe(self, question: Question) -> bool:
         """Ask again about an image that has an answer, and compare: what comes is not kept, but is spent.
 
         Nothing is asked of a model that cannot be replaced under its name, nor where the budget has no room.
-        A call that brings no answer says nothing of the model.
+        A call that brings no answer says nothing of the model. Return whether the image has an answer.
 
         Raises:
             RetrievalError: The teacher answers otherwise than before.
         """
         before = self.ledger.answers([question.digest]).get(question.digest)
         if before is None or not self.calls.replaceable:
-            return
+            return before is not None
         reserved = self.ledger.reserve([question.digest], self.budget, self.calls.seconds, again=True)
         if not reserved.calls:
-            return
+            return True
         try:
             row = self._send([question], reserved)[0]
         except (CallError, UnansweredError):
-            return
+            return True
         self.ledger.lose(reserved.calls.values())
         if find_fault(row) or len(row) != len(before):  # a faulty answer; if all are, the next calls say so
-            return
+            return True
         alike = float(np.prod(unit_rows(np.stack([row, before]), self.name), axis=0).sum())
         if alike < REPLACED:
             raise RetrievalError(
                 f"{self.name} answers otherwise about {question.name} than before (similarity {alike:.3f}). "
                 "If it is another model now, give another --ledger; --teacher-probe false mixes both."
             )
+        return True
 
     def _advance(self, work: Work) -> None:
         """Make one call about the group at hand, and see to what comes of it."""
@@ -211,8 +220,7 @@ class BudgetedTeacher(Embedder):
             work.outcome.refused.update({questions[i].digest: why for i, why in answer.reasons.items()})
             return
         except CallError as failure:
-            group.attempts += 1
-            self._follow(failure, questions, group, work, attempts=group.attempts)
+            self._follow(failure, questions, group, work, work.count(failure, questions, group))
             return
         group.attempts = 0
         if group.of and not faults:
@@ -223,7 +231,8 @@ class BudgetedTeacher(Embedder):
         for question in questions:
             if fault := faults.get(question.digest):
                 work.bad[question.digest] += 1
-                wrong, whole = BadAnswerError(f"{self.name} {fault}"), len(faults) == len(questions)
+                wrong = BadAnswerError(f"{self.name} {fault}", charged=True)
+                whole = len(faults) == len(questions)
                 self._follow(wrong, [question], group, work, work.bad[question.digest], whole)
             elif question.digest in faults:
                 group.open.append(question)
@@ -256,11 +265,11 @@ class BudgetedTeacher(Embedder):
             if of and len(questions) > self._proven:  # others try no more either
                 self._most = min(self._most, middle)
         elif isinstance(decision, Refuse):
-            times = f", {BAD_ANSWERS} times" if isinstance(failure, BadAnswerError) else ""
+            times = f", {BAD_ANSWERS} times" if work.bad[questions[0].digest] >= BAD_ANSWERS else ""
             group.attempts = 0
             if group.of:  # not their number was at fault
                 self._most = self.calls.batch
-            work.outcome.refused.update({q.digest: f"{failure}{times}" for q in questions})
+            work.refuse(questions, f"{failure}{times}", failure)
         elif decision.reason:
             raise RetrievalError(f"{decision.reason}. {self._kept()}") from failure
         else:
@@ -326,7 +335,7 @@ class BudgetedTeacher(Embedder):
             raise
         with self._lock:  # or a thread that was overtaken would write what is older
             if (lessons := self._teacher.lessons) != self._lessons:
-                self.ledger.learn(lessons)
+                self.ledger.learn(dict(lessons.items() - self._lessons.items()))  # others learn, too
                 self._lessons = lessons
         return rows
 

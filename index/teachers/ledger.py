@@ -90,7 +90,6 @@ class Ledger(AbstractContextManager["Ledger"]):
     def __init__(self, path: Path, teacher_key: str) -> None:
         """Open the ledger of a teacher by its key, or start one; UsageError if the file cannot be one."""
         self.path = path
-        self.written_off = 0  # calls found in flight after their process had ended
         self._lock = Lock()
         # This process: host, number and the second of its birth, for numbers are used again.
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
@@ -191,7 +190,6 @@ class Ledger(AbstractContextManager["Ledger"]):
         if written_off:
             lost = count(written_off, self.unit)
             say(f"{lost} in flight when an earlier run ended; counted as spent.")
-        self.written_off += written_off
         return Reserved(calls, busy.intersection(digests), wanted[room:])
 
     def add(

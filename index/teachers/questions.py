@@ -1,7 +1,7 @@
 """What is asked of a teacher: questions, the groups they are asked in, and what becomes of them."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.errors import CallError, RetrievalError, TransientError, UselessError
 from index.teachers.ledger import Reserved
 
 LARGEST_CALL = 16_000_000  # bytes of images
@@ -62,6 +63,21 @@ class Work:
     groups: list[Group] = field(default_factory=list)
     bad: Counter[str] = field(default_factory=Counter)
     outcome: Outcome = field(default_factory=lambda: Outcome({}, set()))
+    unpaid: set[str] = field(default_factory=set)  # digests refused without a charge, to be asked again later
+
+    def count(self, failure: CallError, questions: Sequence[Question], group: Group) -> int:
+        """Count a failed call, and return how many failed in a row, or how many bad answers its image had."""
+        group.attempts += 1
+        if not isinstance(failure, UselessError) or len(questions) > 1:
+            return group.attempts
+        self.bad[questions[0].digest] += 1
+        return self.bad[questions[0].digest]
+
+    def refuse(self, questions: Sequence[Question], reason: str, failure: RetrievalError) -> None:
+        """Give questions up; the teacher may answer later those that it was silent about."""
+        self.outcome.refused.update({question.digest: reason for question in questions})
+        if isinstance(failure, TransientError) and not failure.charged:
+            self.unpaid.update(question.digest for question in questions)
 
 
 @dataclass(frozen=True)

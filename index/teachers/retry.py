@@ -12,6 +12,7 @@ from index.errors import (
     TransientError,
     UnansweredError,
     UnreachableError,
+    UselessError,
 )
 
 ATTEMPTS = 8  # of a call that brings no answer
@@ -90,7 +91,9 @@ def _decide_after_silence(state: State, failure: TransientError) -> Retry | Spli
         return Abort()  # the address is wrong, more likely than not
     if failure.wait > TOO_LONG:
         return Abort(f"{failure}; it wants to be left alone for {failure.wait:.0f} s")
-    if state.attempts < ATTEMPTS:
+    # An answer that cannot be read is paid for each time; the other images of a call are innocent of it.
+    most = BAD_ANSWERS if isinstance(failure, UselessError) and state.images == 1 else ATTEMPTS
+    if state.attempts < most:
         pause = min(LONGEST, SHORTEST * 2**state.attempts)
         return Retry(failure.wait, exact=True) if failure.wait else Retry(pause)
     # Of the parts of a call the smallest tell most.

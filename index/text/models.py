@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,9 @@ class Text:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "words", " ".join(self.words.split()))
-        if not self.words or len(self.words) > LONGEST or not self.words.isprintable():
+        # Format characters join letters in Persian and Hindi, and parts of emoji.
+        shown = all(letter.isprintable() or category(letter) == "Cf" for letter in self.words)
+        if not self.words or len(self.words) > LONGEST or not shown:
             raise UsageError(f"A search by words takes 1 to {LONGEST} printable characters.")
 
     @property

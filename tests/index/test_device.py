@@ -1,6 +1,9 @@
+import onnxruntime
 import pytest
 
-from index.device import CPU, CUDA, assert_provider, choose_provider
+import index.device
+from index.device import CPU, CUDA, check_provider, choose_provider
+from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
 from index.stores.faiss.vector_index import use_gpu
 
@@ -29,10 +32,26 @@ def test_cuda_that_cannot_be_had_says_why():
         choose_provider("tpu", [CPU], 0)
 
 
-def test_a_silent_fall_back_is_an_error():
-    assert_provider(CUDA, [CUDA, CPU])
-    with pytest.raises(UsageError, match=f"fell back from {CUDA} to {CPU}"):
-        assert_provider(CUDA, [CPU])
+def test_a_silent_fall_back_is_an_error_where_the_gpu_was_asked_for():
+    check_provider("cuda", CUDA, [CUDA, CPU])
+    with pytest.raises(UsageError, match=f"fell back from {CUDA} to {CPU}. Install .* or give --device cpu"):
+        check_provider("cuda", CUDA, [CPU])
+
+
+def test_a_gpu_that_cannot_be_used_is_said_once_and_does_without(student_file, monkeypatch, capsys):
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr("onnxruntime.preload_dlls", lambda: None)
+    monkeypatch.setattr("index.embedders.onnx.count_gpus", lambda: 1)
+    session = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        "onnxruntime.InferenceSession", lambda *given, providers: session(*given, providers=[CPU])
+    )
+    index.device._say_fallback.cache_clear()
+    models = [OnnxEmbedder(student_file), OnnxEmbedder(student_file)]
+    assert [model.provider for model in models] == [CPU, CPU]
+    assert capsys.readouterr().err == "The GPU cannot be used here: embedding on the CPU.\n"
+    with pytest.raises(UsageError, match="fell back"):
+        OnnxEmbedder(student_file, "cuda")
 
 
 @pytest.mark.parametrize(

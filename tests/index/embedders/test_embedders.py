@@ -6,11 +6,12 @@ import pytest
 from conftest import picture, write_embedder
 
 from index.embedders.base import embed_checked
-from index.embedders.onnx import OnnxEmbedder
+from index.embedders.onnx import OnnxEmbedder, open_student
 from index.embedders.registry import open_embedder
 from index.errors import RetrievalError, UsageError
 from index.images.decode import MARGIN, read_photo, square
 from index.images.file import ImageFile
+from index.io import content_digest
 from index.vectors import UNIT_FLOATS
 
 
@@ -31,6 +32,25 @@ def test_embedding_gives_unit_rows_whatever_the_batch(student_file: Path, folder
     assert together.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(np.concatenate([model.embed([one]) for one in inputs]), together, atol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [0, 16])
+def test_a_gpu_without_room_is_one_line(tmp_path: Path, bits: int):
+    class Full:
+        def run(self, outputs, feed):
+            raise RuntimeError("Failed to allocate memory\nfor requested buffer of size 4096")
+
+    path = write_embedder(tmp_path / "student.onnx", bits="16", bit_order="little")
+    model = open_student(path, "cpu", bits=bits)
+    model.session = Full()
+    line = r"^student\.onnx does not run on 2 images: Failed to allocate memory for requested buffer .*4096$"
+    with pytest.raises(UsageError, match=line):
+        model.embed([np.zeros((32, 32, 3), np.uint8)] * 2)
+
+
+def test_codes_are_known_from_their_file_and_their_bits(tmp_path: Path):
+    path = write_embedder(tmp_path / "student.onnx", bits="16", bit_order="little")
+    assert open_student(path, "cpu", bits=16).key == f"onnx:{content_digest(path.read_bytes())}:16"
 
 
 def test_the_crop_keeps_the_middle():

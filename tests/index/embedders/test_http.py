@@ -3,11 +3,16 @@
 import gzip
 import json
 import os
+import threading
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
+import httpx
 import numpy as np
 import pytest
 import trustme
@@ -95,6 +100,56 @@ def test_a_slow_answer_is_given_up(site, server, photos):
     assert caught.value.charged
 
 
+def test_a_slow_upload_takes_nothing_from_the_time_for_the_answer(photos, monkeypatch):
+    """What comes complete was paid for."""
+    clock = [0.0]
+    monkeypatch.setattr("index.embedders.http.time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        clock[0] += 100  # while the photos travelled
+        return httpx.Response(200, stream=httpx.ByteStream(body([0], [[3.0, 4.0]])))
+
+    model = EndpointEmbedder("http://127.0.0.1/v1/embeddings", EmbedderOptions(timeout=60))
+    model._client = httpx.Client(transport=httpx.MockTransport(answer))
+    assert model.embed([model.prepare(photos[0])]).tolist() == [[3.0, 4.0]]
+
+
+@contextmanager
+def refusing_proxy():
+    """A proxy that leads nowhere, with its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_CONNECT(self):
+            self.send_error(407)
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_what_a_proxy_refuses_has_cost_nothing(photos, monkeypatch):
+    with refusing_proxy() as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        with pytest.raises(UnreachableError, match=r"its proxy said 407 .* HTTPS_PROXY") as caught:
+            ask("https://teacher.example/v1/embeddings", photos[:1])
+    assert not caught.value.charged
+
+
+def test_what_goes_to_this_machine_passes_no_proxy(site, server, photos, monkeypatch):
+    """It would read the key."""
+    monkeypatch.setenv(KEY, "secret")
+    for name in ("HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert ask(site[1], photos[:1]).shape == (1, 12)
+    monkeypatch.delenv(KEY)
+    with pytest.raises(UnreachableError):
+        ask("http://teacher.example/v1/embeddings", photos[:1])
+
+
 def test_a_drip_does_not_hold_us_for_ever(photos, monkeypatch):
     """Each chunk comes in time, the whole does not."""
 
@@ -135,6 +190,11 @@ def test_answers_that_are_none(site, server, photos, status, headers, body, kind
         ask(site[1], photos)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+def test_an_answer_is_what_it_holds_whatever_it_is_called(site, server, photos):
+    server.script = 200, {"Content-Type": "text/html"}, body([0], [[3.0, 4.0]])
+    assert ask(site[1], photos[:1]).tolist() == [[3.0, 4.0]]
 
 
 @pytest.mark.parametrize(
@@ -318,6 +378,24 @@ def test_what_is_sent_in_place_of_a_file(tmp_path, monkeypatch):
     assert model.prepare(photo).mime == "image/webp"
 
 
+@pytest.mark.parametrize(
+    ("mode", "clear"), [("LA", None), ("RGBA", None), ("P", 128), ("L", 128), ("RGB", (128, 128, 128))]
+)
+def test_what_shines_through_is_sent_white(tmp_path, mode, clear):
+    """As a student is shown it; each endpoint would make another colour of it."""
+    image = Image.new("L", (64, 64), 128)
+    image.paste(0, (0, 0, 32, 32))
+    image = image.convert(mode)
+    if clear is None:
+        image.putalpha(image.convert("L").point(lambda level: 255 - level // 128 * 255))
+    image.save(tmp_path / "clear.png", **({} if clear is None else {"transparency": clear}))
+    model = EndpointEmbedder("http://127.0.0.1/v1", EmbedderOptions())
+    upload = model.prepare(read_photo(ImageFile(tmp_path / "clear.png", "clear.png")))
+    sent = Image.open(BytesIO(upload.data))
+    assert (sent.format, sent.mode) == ("JPEG", "RGB")
+    assert (sent.getpixel((60, 60)), sent.getpixel((4, 4))) == ((255, 255, 255), (0, 0, 0))
+
+
 def body(indices, vectors) -> bytes:
     entries = [{"embedding": v} if i == "left out" else {"index": i, "embedding": v}
                for i, v in zip(indices, vectors, strict=True)]  # fmt: skip
@@ -347,14 +425,14 @@ def test_numbers_that_turn_the_order_are_followed():
     ("indices", "count", "most", "told"),
     [
         ([0], 8, 1, 0),
-        ([0, 1, 2], 8, 3, 3),
+        ([0, 1, 2], 8, 3, 0),
         ([0, 0, 0], 8, 1, 0),
         (["left out"] * 3, 8, 1, 0),
         ([4, 5, 6], 8, 1, 0),
     ],
 )
 def test_fewer_answers_than_images(indices, count, most, told):
-    """One alone may be of all images together, and is not used."""
+    """Nothing says of which images they are: one may be left out, and the others counted anew."""
     answer = read_answer(body(indices, VECTORS[: len(indices)]), count)
     assert (answer.rows.shape, answer.most) == ((count, 2), most)
     assert np.isfinite(answer.rows).all(axis=1).sum() == told

@@ -7,6 +7,7 @@ import pytest
 from conftest import picture
 from PIL import ImageEnhance
 from sklearn.metrics import average_precision_score
+from teacher_server import TeacherServer, serving
 
 from index.build.pipeline import build_by_name, build_index
 from index.embedders.onnx import OnnxEmbedder
@@ -17,6 +18,7 @@ from index.evaluation.rankings import Options
 from index.images.decode import read_photo
 from index.search import Searcher, open_searcher
 from index.stores.writing.store import FolderStore
+from index.teachers.ledger_report import read_account
 from index.teachers.spec import TeacherSpec
 
 
@@ -122,6 +124,34 @@ def test_by_name_evaluates_every_mode_of_the_index(searcher: Searcher, labelled:
         )
     with pytest.raises(UsageError, match="Give --labels with a CSV file, or --revisited"):
         evaluate_by_name(*files, None, None, TeacherSpec(), "cpu", Options())
+
+
+def test_a_paid_teacher_that_was_replaced_is_noticed_before_it_is_asked(
+    labelled: Path, student_file: Path, teacher_file: Path
+):
+    """Where something is asked at all, and the budget has one to spare."""
+    server = TeacherServer(OnnxEmbedder(teacher_file))
+    tables = labelled / "queries.csv", labelled / "gallery.csv"
+    real, ledger = server._embed, labelled / "l.sqlite"
+    with serving(server) as url:
+
+        def spec(budget: int) -> TeacherSpec:
+            return TeacherSpec(url, EmbedderOptions(), ledger, budget)
+
+        def spend(budget: int) -> int:
+            evaluate_by_name(labelled / "i", *tables, None, spec(budget), "cpu", Options(["student"]))
+            return read_account(ledger).spent
+
+        build_by_name([labelled / "gallery"], student_file, FolderStore(labelled / "i"), spec(20), "cpu")
+        server._embed = lambda data: real(data)[:, ::-1].copy()
+        with pytest.raises(RetrievalError, match=r"answers otherwise about .*png than before"):
+            spend(32)
+        server._embed = real
+        assert spend(31) == 31  # one that shows it, and ten queries
+        assert spend(99) == 31
+        ledger = labelled / "m.sqlite"
+        build_by_name([labelled / "gallery"], student_file, FolderStore(labelled / "j"), spec(20), "cpu")
+        assert spend(31) == 31  # one to compare, and ten queries
 
 
 @pytest.mark.parametrize("allowed", [False, True])

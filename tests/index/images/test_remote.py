@@ -136,6 +136,41 @@ def test_a_member_costs_one_request_of_its_bytes_and_a_shard_of_large_ones_is_no
         find_images([f"{site.address}/large.tar"])
 
 
+@pytest.mark.parametrize(("heads", "ranges"), [(True, False), (False, False), (False, True)])
+def test_a_shard_whose_length_is_not_told_is_read_in_parts_or_refused_in_one_line(
+    site: Site, tmp_path: Path, monkeypatch, heads: bool, ranges: bool
+):
+    monkeypatch.setattr("index.images.remote.BLOCK", 1024)
+    members = [(f"{i}.png", png(i) + bytes(20_000)) for i in range(3)]
+    site.files["/large.tar"] = write_shard(tmp_path / "large.tar", members).read_bytes()
+    site.lengths, site.heads, site.ranges = not heads, heads, ranges
+    if ranges:
+        assert [file.read()[0] for file in find_images([f"{site.address}/large.tar"])] == [
+            data for _, data in members
+        ]
+    else:
+        with pytest.raises(UsageError, match=r"large\.tar cannot be read: the web server sends no parts"):
+            find_images([f"{site.address}/large.tar"])
+
+
+def test_an_empty_shard_is_named(site: Site):
+    site.files["/empty.tar"] = b""
+    (file,) = find_images([f"{site.address}/empty.tar"])
+    with pytest.raises(ImageError, match="broken shard: empty file"):
+        file.read()
+
+
+def test_a_proxy_of_the_environment_is_asked_but_not_about_this_machine(site: Site, monkeypatch):
+    elsewhere = "http://photos.example/a.png"
+    site.files |= {elsewhere: png(1), "/a.png": png(2)}
+    monkeypatch.setenv("HTTP_PROXY", site.address)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert find_images([elsewhere])[0].read()[0] == png(1)
+    assert {path for _, path, _ in site.asked} == {elsewhere}
+    assert find_images([f"{site.address}/a.png"])[0].read()[0] == png(2)
+    assert {path for _, path, _ in site.asked} == {elsewhere, "/a.png"}
+
+
 def test_a_web_server_that_sends_more_than_it_said_is_cut_short(site: Site, monkeypatch):
     site.files["/grows.png"] = png(1)
     (file,) = find_images([f"{site.address}/grows.png"])

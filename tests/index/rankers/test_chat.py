@@ -15,17 +15,24 @@ from rerank_server import RerankServer, colour
 from teacher_server import serving
 
 from index.embedders.options import EmbedderOptions
-from index.errors import CallError
+from index.errors import CallError, RetrievalError
+from index.images.decode import read_photo
 from index.images.file import digest_pool
 from index.images.sources import find_images
-from index.rankers.asking import ask_lists
+from index.rankers.asking import Reranker, ask_lists
 from index.rankers.base import Pool
-from index.rankers.http import TILE, make_sheet, read_message, read_numbers, write_question
+from index.rankers.http import TILE, ChatRanker, make_sheet, read_message, read_numbers, write_question
 from index.rankers.registry import open_ranker
+from index.teachers.client import BudgetedTeacher
 from index.teachers.ledger import Ledger
 from index.teachers.ledger_report import read_account
 
 LISTS = [(q, *[c for c in range(6) if c != q]) for q in range(4)]
+
+
+@pytest.fixture(autouse=True)
+def no_long_waits(monkeypatch):
+    monkeypatch.setattr("index.teachers.retry.SHORTEST", 0.002)
 
 
 @pytest.fixture
@@ -80,6 +87,26 @@ def test_it_may_be_busy_rank_in_part_or_say_nonsense(pool: Pool, tmp_path: Path)
     server.script = [(429, "later"), (200, json.dumps(prose)), (200, "{}"), (503, "no")]
     answers, _ = ask(server, pool, tmp_path / "l.sqlite", LISTS[:2])
     assert [np.count_nonzero(row) for row in answers.values()] == [2, 2]
+
+
+def test_a_list_without_an_order_is_paid_for_a_few_times_and_not_at_each_search(pool: Pool, tmp_path: Path):
+    server = RerankServer()
+    server.says = "The second one."
+    query = read_photo(pool.files[0])
+    with serving(server) as url:
+        spec = url.replace("embeddings", "chat/completions")
+        ranker = open_ranker(spec, "cpu", EmbedderOptions(model="m"))
+        with Ledger(tmp_path / "l.sqlite", ranker.key) as ledger:
+            reranker = Reranker(ranker, BudgetedTeacher(ranker, ledger, 100))
+            for _ in range(2):
+                with pytest.raises(RetrievalError, match=r"no list of numbers: 'The second one.', 4 times"):
+                    reranker.order(query, pool.files[1:6], pool.digests[1:6])
+            assert ledger.spent == len(server.bodies) == 4
+
+
+def test_an_address_with_parameters_is_one_of_a_chat():
+    spec = "https://models.example/openai/chat/completions?api-version=2024-06-01"
+    assert isinstance(open_ranker(spec, "cpu", EmbedderOptions()), ChatRanker)
 
 
 def test_a_wrong_model_is_one_line(pool: Pool, tmp_path: Path):

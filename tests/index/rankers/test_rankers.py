@@ -1,5 +1,6 @@
 """What may be a ranker, and what its answers are taken for."""
 
+import io
 import json
 import multiprocessing
 import os
@@ -12,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import write_embedder
-from rerank_server import RerankServer
+from PIL import Image
+from rerank_server import RerankServer, colour
 from teacher_server import serving
 
 from index.embedders.options import EmbedderOptions
@@ -95,8 +97,11 @@ def test_an_endpoint_is_asked_in_both_forms(pool: Pool, tmp_path: Path, dialect:
         again, _ = ask(url, pool, tmp_path / "l.sqlite", LISTS, options=options)
     assert not failures
     assert len(answers) == len(LISTS)
+    ranker = open_ranker("http://127.0.0.1/v1/rerank", "cpu", options)
+    means = np.array([colour(ranker.prepare(read_photo(file)).data) for file in pool.files])
     for rows in LISTS:
-        assert np.array_equal(answers[key_of(rows, pool)], nearest_row(pool, rows))
+        order = np.argsort(((means[list(rows[1:])] - means[rows[0]]) ** 2).sum(axis=1))
+        assert np.array_equal(answers[key_of(rows, pool)], to_row(order.tolist()))
     assert answers.keys() == again.keys()
     assert set(server.charged.values()) == {1}
 
@@ -112,6 +117,17 @@ def test_an_endpoint_may_be_busy_answer_in_part_or_nonsense(pool: Pool, tmp_path
     with serving(server) as url:
         answers, _ = ask(url, pool, tmp_path / "l.sqlite", LISTS[:2])
     assert [np.count_nonzero(row) for row in answers.values()] == [3, 3]
+
+
+def test_an_endpoint_is_sent_small_files(tmp_path: Path):
+    """Ten photos of a camera are fifty megabytes."""
+    Image.effect_noise((3000, 2400), 50).convert("RGB").save(tmp_path / "large.jpg", quality=95)
+    ranker = open_ranker("http://127.0.0.1/v1/rerank", "cpu", EmbedderOptions())
+    photo = read_photo(find_images([tmp_path / "large.jpg"])[0], ranker.decode_side)
+    made = ranker.prepare(photo)
+    sent = Image.open(io.BytesIO(made.data))
+    assert photo.image.size == (1500, 1200)
+    assert (sent.format, sent.size, made.mime) == ("JPEG", (1024, 819), "image/jpeg")
 
 
 def test_a_wrong_key_is_one_line(pool: Pool, tmp_path: Path):

@@ -480,7 +480,7 @@ def answer_as(server: TeacherServer, change) -> None:
         (lambda entries: [{"embedding": entry["embedding"]} for entry in entries], 0, "their order counts"),
         (lambda entries: [{**entry, "index": entry["index"] + 1} for entry in entries], 0, ""),
         (lambda entries: entries[:1], 8, "about 1 a call from now on"),
-        (lambda entries: entries[:16], 16, "about 16 a call from now on"),
+        (lambda entries: entries[:16], 32, "about 16 a call from now on"),
     ],
     ids=["index 0", "no index", "from one", "the first only", "sixteen at most"],
 )
@@ -507,6 +507,69 @@ def test_endpoints_that_answer_otherwise_cost_a_few_answers(tmp_path, teacher, c
         assert again.name not in capsys.readouterr().err
     assert told.count("their order counts") + told.count("a call from now on") == bool(said)
     assert said in told
+
+
+def test_no_vector_is_taken_for_one_of_another_image(tmp_path, teacher):
+    """Though the endpoint leaves one out, and numbers those behind it as if it were not there."""
+    files, server = pool(tmp_path, 40), TeacherServer(teacher)
+    bad = content_digest(files[20].read()[0])
+
+    def change(entries):
+        pairs = zip(entries, server.calls[-1], strict=True)
+        kept = [entry for entry, digest in pairs if digest != bad]
+        return [{**entry, "index": i} for i, entry in enumerate(kept)]
+
+    answer_as(server, change)
+    with serving(server) as url:
+        paid = spec(url, tmp_path, 200, batch=16, concurrency=1).open("cpu")
+        answered, failures = ask(files, paid)
+        assert len(answered) == 39
+        assert list(failures) == [files[20].path.name]
+        photos = [read_photo(file) for file in files if file != files[20]]
+        expected = teacher.embed([teacher.prepare(photo) for photo in photos])
+        rows = paid.embed([paid.prepare(photo) for photo in photos])
+    np.testing.assert_allclose(rows, expected, atol=1e-6)
+    assert sum(server.charged.values()) == paid.ledger.spent <= 39 + 16 + 15 + 4
+
+
+def test_an_image_whose_answers_cannot_be_read_is_paid_for_a_few_times_and_not_again(tmp_path, teacher):
+    files, server = pool(tmp_path, 4), TeacherServer(teacher)
+    with serving(server) as url:
+        paid = spec(url, tmp_path, 100).open("cpu")
+        ask(files[:3], paid)
+        question = paid.prepare(read_photo(files[3]))
+        server.script = 200, {}, b"The second one."
+        for _ in range(2):
+            with pytest.raises(RetrievalError, match=r"no list of embeddings .*, 4 times"):
+                paid.embed([question])
+    assert paid.ledger.spent == len(server.calls) == 3 + 4
+
+
+def test_an_image_that_cost_nothing_is_asked_about_again_later(tmp_path, teacher):
+    """As in a server, whose teacher may be away for a while."""
+    files, server = pool(tmp_path, 4), TeacherServer(teacher)
+    with serving(server) as url:
+        paid = spec(url, tmp_path, 100).open("cpu")
+        ask(files[:3], paid)
+        question = paid.prepare(read_photo(files[3]))
+        server.forced = ["500"] * index.teachers.retry.ATTEMPTS
+        with pytest.raises(RetrievalError, match="HTTP 500"):
+            paid.embed([question])
+        assert paid.embed([question]).shape == (1, 12)
+    assert paid.ledger.spent == 4
+
+
+def test_what_one_process_has_learnt_is_not_forgotten_by_another(tmp_path, teacher):
+    files, server = pool(tmp_path, 6), TeacherServer(teacher)
+    with serving(server) as url:
+        first = spec(url, tmp_path, 100).open("cpu")
+        first.ledger.learn({"batch": 3})
+        one, other = (spec(url, tmp_path, 100).open("cpu") for _ in range(2))
+        one._teacher.take_fewer(2)
+        ask(files[:3], one)
+        other._teacher._learn("ordered", 1, "does not number its answers.")
+        ask(files[3:], other)
+    assert first.ledger.lessons == {"batch": 2, "ordered": 1}
 
 
 @pytest.mark.parametrize("nothing", [{"embedding": None}, {"embedding": []}, {"error": "no face"}])

@@ -2,7 +2,14 @@
 
 import pytest
 
-from index.errors import CallError, RefusedError, TransientError, UnansweredError, UnreachableError
+from index.errors import (
+    CallError,
+    RefusedError,
+    TransientError,
+    UnansweredError,
+    UnreachableError,
+    UselessError,
+)
 from index.teachers.retry import (
     ATTEMPTS,
     BAD_ANSWERS,
@@ -21,6 +28,7 @@ from index.teachers.retry import (
 )
 
 SILENCE, REFUSAL, NONSENSE = TransientError("no answer."), RefusedError("HTTP 422."), BadAnswerError("zeros")
+PROSE = UselessError("The second one.")
 NAMED, NOBODY = UnansweredError("too dark", {0: "too dark"}), UnreachableError("nobody there")
 LAST = {"given_up": IN_A_ROW - 1}
 
@@ -41,6 +49,10 @@ LAST = {"given_up": IN_A_ROW - 1}
         ({"attempts": ATTEMPTS, "part": True}, SILENCE, Refuse(counts=True)),
         ({"attempts": ATTEMPTS, "images": 8, **LAST}, SILENCE, Abort("no answer")),
         ({"attempts": ATTEMPTS, "images": 4, "part": True, **LAST}, SILENCE, Split()),
+        # An answer that cannot be read is paid for each time.
+        ({"attempts": BAD_ANSWERS - 1}, PROSE, Retry(8 * SHORTEST)),
+        ({"attempts": BAD_ANSWERS}, PROSE, Refuse(counts=True)),
+        ({"attempts": BAD_ANSWERS, "images": 2}, PROSE, Retry(16 * SHORTEST)),
         # Nobody is there.
         ({"answered": False}, NOBODY, Abort()),
         ({"attempts": 1}, NOBODY, Retry(2 * SHORTEST)),

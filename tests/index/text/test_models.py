@@ -115,6 +115,15 @@ def test_what_is_no_text_is_refused(words):
         Text(words)
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["\u0645\u06cc\u200c\u0634\u0648\u062f", "\u0930\u094d\u200d\u092f", "\U0001f469\u200d\U0001f373"],
+)
+def test_letters_may_be_joined_by_what_has_no_width(words):
+    """In Persian, in Hindi, and in a picture of a cook."""
+    assert Text(words).words == words
+
+
 def test_the_keys_of_two_tokenizers_differ(tmp_path):
     assert opened(tmp_path).key == opened(tmp_path).key != opened(tmp_path, most=6).key
 
