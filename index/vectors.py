@@ -46,7 +46,7 @@ class VectorType:
         if self == CODES:
             signs = unpack(rows)
             if is_float(queries):
-                return queries @ signs.T / np.abs(queries).sum(axis=1, keepdims=True)
+                return queries @ signs.T / np.abs(queries).sum(axis=1, keepdims=True).clip(1e-12)
             return unpack(queries) @ signs.T / np.float32(signs.shape[1])
         return queries @ rows.T
 

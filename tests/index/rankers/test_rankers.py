@@ -32,10 +32,10 @@ NO_CANDIDATE = '{"results": [{"index": 99, "relevance_score": 1}]}'
 NEAREST = """
 import numpy as np, pathlib, time
 def nearest(query, candidates):
-    with pathlib.Path("{log}").open("a") as log:
-        log.write("asked\\n")
-    time.sleep({pause})
     mean = lambda image: np.asarray(image, float).mean(axis=(0, 1))
+    with pathlib.Path("{log}").open("a") as log:
+        log.write(str([mean(one).tolist() for one in (query, *candidates)]) + "\\n")
+    time.sleep({pause})
     return np.argsort([((mean(one) - mean(query)) ** 2).sum() for one in candidates])
 def silent(query, candidates):
     nearest(query, candidates)
@@ -193,6 +193,30 @@ def test_a_killed_run_has_spent_what_was_in_flight_and_loses_no_answer(pool: Poo
     answers, _ = ask(spec, pool, tmp_path / "l.sqlite", LISTS, budget=6)
     assert len(log.read_text().splitlines()) == 6
     assert len(answers) == 5
+
+
+@pytest.mark.slow
+def test_ten_kills_pay_for_no_answer_twice(pool: Pool, tmp_path: Path):
+    spec, log = write_callable(tmp_path, pause=0.1)
+    lists = [
+        (query, *candidates[turn:], *candidates[:turn]) for query, *candidates in LISTS for turn in range(6)
+    ]
+    asking = spec, pool, tmp_path / "l.sqlite", lists, len(lists)
+    log.touch()
+    for kill in range(10):
+        before = len(log.read_text().splitlines())
+        process = multiprocessing.get_context("spawn").Process(target=ask, args=asking)
+        process.start()
+        while len(log.read_text().splitlines()) <= before + kill % 3:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    answers, _ = ask(*asking)
+    calls = log.read_text().splitlines()
+    assert (
+        len(answers) + 10 >= len(lists) >= len(calls)
+    )  # what was in flight is spent, and may be asked again
+    assert len(calls) - len(set(calls)) <= 10
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
