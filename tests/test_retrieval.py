@@ -300,7 +300,7 @@ def test_a_wrong_argument_of_distill_is_named(folder, tmp_path, given, message):
     ("given", "message"),
     [
         ({"codes": "128"}, r"^codes must be a whole number, not '128'\.$"),
-        ({"recall": None}, r"^recall must be a number, not None\.$"),
+        ({"recall": "1"}, r"^recall must be a number, not '1'\.$"),
         ({"metadata": 3}, r"^metadata must be a path, not 3\.$"),
         ({"exclude": b"x"}, r"^exclude must be text, or several, not b'x'\.$"),
         ({"rescore": 50}, r"^rescore is for codes\. Give codes, too, or leave it out\.$"),

@@ -185,7 +185,7 @@ def compare(run: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _row(what: str, teacher: float | None, student: float, better: str) -> list[str]:
-    times = teacher / student if teacher else 0.0
+    times = teacher / student if teacher and student else 0.0
     told = f"{times:,.{0 if times >= 10 else 1}f} times {better}" if times > 1 else ""
     return [what, f"{teacher:,.1f}" if teacher else "not known", f"{student:,.1f}", told]
 
