@@ -183,4 +183,4 @@ def test_a_copy_whose_twin_has_no_vector_by_its_name_is_kept(folder, tmp_path, s
     write_vectors(tmp_path / "t.npz", 3, [(names, np.eye(3, dtype=np.float32)[np.arange(12) % 3])])
     teacher = TeacherSpec(str(tmp_path / "t.npz"), EmbedderOptions(allow_missing=True))
     made = build_by_name([folder], student_file, FolderStore(tmp_path / "idx"), teacher, "cpu").store
-    assert "twin.png" in {item.name for item in made.items}
+    assert "twin.png" in {file.name for item in made.items for file in item.files}
