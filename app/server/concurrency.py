@@ -1,6 +1,5 @@
 """One searcher for many users at once: bounded, timed, and the same index from beginning to end."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import BoundedSemaphore
@@ -17,6 +16,7 @@ from index.errors import NoMatchError, RetrievalError, needs
 from index.feedback import Examples
 from index.images.decode import Photo
 from index.io import content_digest
+from index.parallel import CORES
 from index.search import MODES, NO_EXAMPLES, RERANK, Found, Searcher
 from index.stores.filters import Filter
 from index.text.models import Text
@@ -25,7 +25,6 @@ with needs("demo"):
     from anyio import CapacityLimiter
     from anyio.to_thread import run_sync
 
-CORES = os.cpu_count() or 1
 TURN_SECONDS = 30.0  # seconds that a search waits for its turn
 MOST_WAITING = 64  # requests for one lane; more are told to come back
 TEXT = "text"  # the lane of the text model, as if it were a mode

@@ -6,9 +6,10 @@ from importlib.util import find_spec
 
 import pytest
 
-from app.server.concurrency import CORES, SharedSearcher
+from app.server.concurrency import SharedSearcher
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
+from index.parallel import CORES
 from index.search import open_searcher
 
 if not find_spec("mcp"):
