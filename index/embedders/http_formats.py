@@ -74,7 +74,7 @@ def read_answer(body: bytes, count: int) -> Answer:
     """Read the vectors of an answer, in the order of the request, about `count` images.
 
     Endpoints that give no numbers, or the same to all, are taken at their order; so are numbers from one on.
-    Fewer answers than images are not used: an endpoint may have left one out, and counted the others anew.
+    Fewer answers than images are not used: an endpoint may have left one out, and numbered the others again.
     Null, or an `error`, in place of a vector costs that image alone.
 
     Raises:

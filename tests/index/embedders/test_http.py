@@ -432,7 +432,7 @@ def test_numbers_that_turn_the_order_are_followed():
     ],
 )
 def test_fewer_answers_than_images(indices, count, most, told):
-    """Nothing says of which images they are: one may be left out, and the others counted anew."""
+    """Nothing says of which images they are: one may be left out, and the others numbered again."""
     answer = read_answer(body(indices, VECTORS[: len(indices)]), count)
     assert (answer.rows.shape, answer.most) == ((count, 2), most)
     assert np.isfinite(answer.rows).all(axis=1).sum() == told
