@@ -27,10 +27,10 @@ AGREEMENT = ["overlap@10", "RBO"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What one query found, best first: the items with their similarities, or why it could not be read."""
+    """What one query found, best first: items, similarities, metadata; or why it could not be read."""
 
     query: str
-    hits: list[tuple[Item, float]]
+    hits: list[tuple[Item, float, dict[str, str]]]
     error: str | None = None
     same: tuple[str, ...] = ()  # other paths, in the index, of the very photo that was searched with
 
@@ -56,7 +56,7 @@ class Answers:
             if not answer.hits and not answer.error:
                 lines.append("     no other image matches")
             lines += [
-                f"{rank:4} {score:.4f} {item.path}" for rank, (item, score) in enumerate(answer.hits, 1)
+                f"{rank:4} {score:.4f} {item.path}" for rank, (item, score, _) in enumerate(answer.hits, 1)
             ]
         return "\n".join(map(printable, lines))
 
@@ -76,8 +76,9 @@ class Answers:
                             "path": item.path,
                             "name": item.name,
                             "copies": [copy.path for copy in item.copies],
+                            "metadata": metadata,
                         }
-                        for rank, (item, score) in enumerate(answer.hits, 1)
+                        for rank, (item, score, metadata) in enumerate(answer.hits, 1)
                     ],
                 }
                 for answer in self.answers
@@ -135,8 +136,9 @@ def search_files(
         except ImageError as reason:
             answers.append(Answer(query, [], f"{reason}{_advise(query, text)}"))
             continue
-        hits = [(searcher.index.items[i], score) for i, score in found.results.hits()]
-        paths = [searcher.index.items[i].path for i in same]
+        store = searcher.index
+        hits = [(store.items[i], score, dict(store.metadata_of(i))) for i, score in found.results.hits()]
+        paths = [store.items[i].path for i in same]
         elsewhere = tuple(path for path in paths if path != str(Path(query).absolute()))
         answers.append(Answer(query, hits, same=elsewhere))
     return Answers(mode, answers)

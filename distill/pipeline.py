@@ -63,6 +63,7 @@ class Distilled:
             return ""
         shrunk = f" ({told})" if (told := run["student"].get("shrunk")) else ""
         codes = f", codes of {run['options']['bits']} bits" if run["options"]["bits"] else ""
+        first = "".join(f" (the first: {one['path']}: {one['reason']})" for one in run["unreadable"][:1])
         return (
             f"{self.folder / STUDENT}: {run['student']['parameters'] / 1e6:.2f}M parameters, "
             f"{run['export']['megabytes']} MB{codes}{shrunk}, "
@@ -70,7 +71,7 @@ class Distilled:
             f"{run['asked_now']} teacher queries in this run, "
             f"{run['queried'] + run['query_photos'] - run['asked_now']} answers from the ledger, "
             f"{count(run['cost']['failed_calls'], 'failed call')}, "
-            f"{count(run['skipped'], 'image')} skipped.\n"
+            f"{count(run['skipped'], 'image')} skipped{first}.\n"
             f"Teacher {run['teacher']['name']}: vectors of {run['teacher']['dim']} numbers"
             f"{run['teacher']['remarks']}.\n{judge(run['agreement'])}\n"
             f"{judge_asking(run['training']['placement'], run['queried'], bool(run['helpers']))}"

@@ -34,7 +34,9 @@ def export(
 ) -> None:
     """Write a timm model as an ONNX file, to use as a teacher."""
     from distill.model.export import export_model
+    from index.progress import say
 
+    say(f"Writing {model} as an ONNX file: that takes up to some minutes.")
     export_model(model, out, weights)
     typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 
@@ -162,6 +164,8 @@ def distill(
         made = distill_by_name(images, spec, out, chosen, budgets, targets)  # type: ignore[arg-type]  # see above
     if made.summary:
         typer.echo(made.summary)
+    if made.summary and former:
+        typer.echo("Indexes of the former student keep their copy of it. To use this one, index again.")
 
 
 def upgrade(

@@ -31,7 +31,7 @@ Seed = Annotated[int, option("Random seed.")]
 Device = Annotated[str, option("auto, cpu or cuda.")]
 Teacher = Annotated[str | None, option("Teacher, if it is no file or has moved.")]
 Ranker = Annotated[str | None, option("Orders 50 results in mode rerank, as of `judge`.", False)]
-Paid = Annotated[int, typer.Option("--budget", help="Most paid answers, ever.")]
+Paid = Annotated[int, typer.Option("--budget", help="Most answers to pay for, ever.")]
 TextTeacher = Annotated[
     str | None,
     typer.Option(

@@ -22,6 +22,7 @@ from index.progress import count
 from index.stores.records import RUN
 from index.teachers.cost import format_seconds
 
+FEW = 20  # answers that tell nothing of a teacher
 STRIPS = 8  # queries shown, from the worst agreement to the best
 SHOWN = 6  # places of each list
 OVERLAP = "overlap@10 with the teacher, %"
@@ -58,6 +59,11 @@ def judge_asking(placement: dict[str, Any], answers: int, helped: bool = False) 
     if not placement["trust"]:
         if not placement["chosen"]:
             return f"No answer was learnt from: for the answered photos {free}."
+        if answers < FEW:
+            return (
+                f"{answers} answers are too few to tell what the teacher knows: the student learnt from its "
+                "own ImageNet network alone. Give more photos, or a larger --budget."
+            )
         return (
             f"The teacher taught it nothing: for the answered photos {free}, and {answers} answers tell no "
             "more. The student learnt from that network alone. Check the teacher, or ask about more photos."

@@ -17,6 +17,7 @@ from index.io import atomic_write, open_npz
 TAUGHT = "taught.npz"
 NEAREST = 25  # taught photos that a photo is compared with: one alone may be a near copy, or an outlier
 OUTLIERS = 0.1  # share of the taught photos themselves that are called far
+SAME = 0.999  # similarity from which on a photo is one that was taught
 CHUNK = 1024  # photos that are compared at a time
 
 
@@ -41,8 +42,10 @@ class Taught:
         return cls(np.array(locations), np.array(names), np.array(digests), vectors, radius)
 
     def are_far(self, vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Whether each of m photos, given by its vector, lies far from all that was taught."""
-        return _nearness(vectors, self.vectors) < self.radius
+        """Whether each of m photos, given by its vector, is far from all that was taught, and none of it."""
+        parts = (vectors[start : start + CHUNK] for start in range(0, len(vectors), CHUNK))
+        taught = np.concatenate([(part @ self.vectors.T).max(axis=1) > SAME for part in parts])
+        return (_nearness(vectors, self.vectors) < self.radius) & ~taught
 
     def find_files(self) -> list[ImageFile]:
         """Find those of the photos that are still where they were."""

@@ -144,7 +144,7 @@ def open_session(path: Path, device: str, threads: int = 0) -> "Opened":
         import onnxruntime as ort
 
     if path.is_dir():
-        raise UsageError(f"{path} is a folder. Give the ONNX file in it, as {path / 'student.onnx'}.")
+        raise UsageError(f"{path} is a folder. Give an ONNX file, such as student/student.onnx.")
     if not path.is_file():
         raise UsageError(f"{path} does not exist. Give the ONNX file of a model.")
     data = path.read_bytes()

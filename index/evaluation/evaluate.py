@@ -39,6 +39,8 @@ class Labelled:
 
 def read_labels(path: Path) -> list[Labelled]:
     """Read a CSV file of `path`, relative to its folder or absolute, and `label`; else UsageError."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder. Give a CSV file with the columns path and label.")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
@@ -129,6 +131,8 @@ def evaluate_labelled(
     answerable = np.where(np.array(answers) > 0, 1.0, np.nan)
     if np.isnan(answerable).all():
         raise RetrievalError("No query has an image of its label in the index. Check --queries and --labels.")
+    if left_out := int(np.isnan(answerable).sum()):
+        say(f"{left_out} of {len(items)} queries left out: the index has no image of their label.")
 
     def score(ranking: NDArray[np.int64], rows: slice) -> Values:
         relevant = gallery[ranking] == wanted[rows, None]

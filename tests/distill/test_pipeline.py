@@ -425,6 +425,7 @@ def test_what_asking_brought_is_told_and_a_teacher_that_teaches_nothing_is_notic
     assert judge_asking({**placement, "averaged": True}, 500).endswith("brings them nearer still.")
     assert "own ImageNet network with its helpers returns 53 %" in judge_asking(placement, 500, helped=True)
     assert "taught it nothing" in judge_asking({**placement, "trust": 0.0}, 500)
+    assert judge_asking({**placement, "trust": 0.0}, 2).startswith("2 answers are too few to tell")
     assert judge_asking({**placement, "gain": -0.03}, 500).endswith("the answers make lists worse.")
     assert judge_asking({**placement, "trust": 0.0, "chosen": False}, 500).startswith("No answer was learnt")
 

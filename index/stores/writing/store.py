@@ -201,7 +201,12 @@ class FolderStore(StoreWriter):
 
     def commit(self) -> BuildReport:
         """Put the new index in the place of the old one."""
-        index = self._base
+        index, notes = self._base, []
+        if (former := self._old) is not None and self._base is None:
+            had = ["a teacher"] * ("teacher" in former.manifest.spaces and not self.models.teacher)
+            had += ["metadata"] * (bool(former.columns) and self.options.metadata is None)
+            if had:
+                notes = [f"The index that was there had {' and '.join(had)}; this one was not given any."]
         with self._undo:
             if self._writer is not None:
                 index = self._writer.commit(*self.models.teacher_spec)
@@ -211,5 +216,5 @@ class FolderStore(StoreWriter):
         summary = f"{self.index_folder}: {count(len(index), 'image')}{files}, {manifest.failed} refused."
         them = "it is back, --update adds it" if self._gone == 1 else "they are back, --update adds them"
         gone = f"{count(self._gone, 'image')} gone, and dropped. Once {them}."
-        notes = (gone,) if self._gone else ()
-        return BuildReport(index, summary, index.failures, notes)
+        notes += [gone] * bool(self._gone)
+        return BuildReport(index, summary, index.failures, tuple(notes))

@@ -88,7 +88,7 @@ def test_a_search_is_narrowed_by_metadata_prefix_and_cut(
 ):
     rows = [f"{i}.png,{'odd' if i % 2 else 'even'}" for i in range(10)]
     (tmp_path / "table.csv").write_text("\n".join(["path,parity", *rows, "gone.png,odd"]))
-    idx = tmp_path / "idx"
+    idx, rows_of = tmp_path / "idx", dict(row.split(",") for row in rows)
     models = "--model", student_file, "--teacher", teacher_file
     done = retrieval("index", folder, *models, "--out", idx, "--metadata", tmp_path / "table.csv")
     assert done.returncode == 0, done.stderr
@@ -98,7 +98,11 @@ def test_a_search_is_narrowed_by_metadata_prefix_and_cut(
     def found(*options: object) -> list[str]:
         done = retrieval("search", idx, folder / "1.png", "-k", 12, "--json", *options)
         assert done.returncode == 0, done.stderr
-        return [hit["name"] for hit in json.loads(done.stdout)["queries"][0]["results"]]
+        hits = json.loads(done.stdout)["queries"][0]["results"]
+        assert all(
+            hit["metadata"] == {"parity": rows_of[hit["name"]]} for hit in hits if hit["name"] in rows_of
+        )
+        return [hit["name"] for hit in hits]
 
     odd = found("--where", "parity=odd", "--mode", "rerank")
     assert sorted(odd) == ["3.png", "5.png", "7.png", "9.png"]

@@ -24,12 +24,19 @@ def taught(folder: Path, tmp_path: Path, student_file: Path) -> Taught:
 
 @pytest.mark.parametrize(("farther", "warned"), [(0.0, False), (2.0, True)])
 def test_far_images_are_counted(farther, warned, taught, folder, tmp_path, student_file, capsys):
-    notes = replace(taught, radius=taught.radius + farther)
+    others = -taught.vectors if farther else taught.vectors  # what was taught is never far
+    notes = replace(taught, radius=taught.radius + farther, vectors=others)
     notes.save(student_file.with_name("taught.npz"))
     build_by_name([folder], student_file, FolderStore(tmp_path / "second"), TeacherSpec(), "cpu")
     told = "Warning: 12 of 12 images are far from all that the student was taught on"
     said = capsys.readouterr().err
     assert (told in said) == warned == ("Warning" in said)
+
+
+def test_a_few_of_the_very_photos_are_not_far(taught):
+    notes = replace(taught, radius=2.0)
+    assert not notes.are_far(taught.vectors[:3]).any()
+    assert notes.are_far(-taught.vectors[:3]).all()
 
 
 def test_what_lies_beside_the_student_fails_no_run(taught, folder, tmp_path, student_file, capsys):

@@ -97,6 +97,16 @@ def test_an_update_keeps_what_was_asked_before(folder, tmp_path, student_file):
     assert make() == (5, "Flat", 0.95, 1.0)  # a new one
 
 
+def test_an_index_in_the_place_of_one_with_more_says_so(folder, tmp_path, student_file, teacher_file):
+    (tmp_path / "table.csv").write_text("path,colour\n0.png,red\n")
+    teacher, options = TeacherSpec(str(teacher_file)), IndexOptions(metadata=tmp_path / "table.csv")
+    told = "The index that was there had a teacher and metadata; this one was not given any."
+    for spec, given, said in ((teacher, options, False), (TeacherSpec(), IndexOptions(), True)):
+        store = FolderStore(tmp_path / "idx")
+        report = build_by_name([folder], student_file, store, spec, "cpu", given)
+        assert (told in report.notes) == said
+
+
 def test_an_update_to_too_few_images_for_the_factory_of_before_chooses_another(
     folder, tmp_path, student_file
 ):

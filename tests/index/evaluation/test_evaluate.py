@@ -212,3 +212,15 @@ def test_reranking_lies_between_the_student_and_the_teacher(searcher: Searcher, 
     monkeypatch.setattr("index.evaluation.rankings.RERANKED", 1)
     none = evaluate_labelled(searcher, queries, labels, modes)
     assert none["rerank"] == none["student"] != whole["rerank"]
+
+
+def test_queries_without_an_image_of_their_label_are_counted(searcher: Searcher, labelled: Path, capsys):
+    queries, labels = read_labels(labelled / "queries.csv"), read_labels(labelled / "gallery.csv")
+    known = [entry for entry in labels if entry.label != "0"]
+    assert evaluate_labelled(searcher, queries, known, Options(["student"]))["student"]["queries"] == 8
+    assert "2 of 10 queries left out: the index has no image of their label." in capsys.readouterr().err
+
+
+def test_a_folder_is_no_table_of_labels(tmp_path: Path):
+    with pytest.raises(UsageError, match=r"is a folder\. Give a CSV file with the columns path and label"):
+        read_labels(tmp_path)
