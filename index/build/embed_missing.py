@@ -42,7 +42,7 @@ def embed_missing(
         teacher.find_missing(files)  # what may be missing is listed as refused
     missing = journal.count_missing()
     if missing < len(files):
-        say(f"{missing} of {count(len(files), 'image')} to embed: new, changed, or not reached before.")
+        say(f"{missing} of {count(len(files), 'image')} new or changed, or not reached by the run before.")
     paid = teacher if isinstance(teacher, BudgetedTeacher) else None
     free = {name: model for name, model in models.items() if model is not paid}
     by_name = any(isinstance(model, VectorsEmbedder) for model in models.values())
