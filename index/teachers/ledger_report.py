@@ -40,7 +40,7 @@ class Account:
         return self.answers + self.lost + self.in_flight
 
     def __str__(self) -> str:
-        rate = "unknown" if self.rate is None else f"{round(self.rate, 2):,g} answers a second, one call at a time"
+        rate = "unknown" if self.rate is None else f"{self.rate:,.2f} answers a second, one call at a time"
         return (
             f"teacher    {self.teacher}\n"
             f"answers    {self.answers}, of length {self.dim or 'unknown'}, {self.megabytes:.2f} MB\n"
