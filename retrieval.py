@@ -284,8 +284,7 @@ def build_index(
     store, model, spec = open_writer(fspath(out), "faiss", "", None), Path(student), _spec(teacher)
     model = model / "student.onnx" if model.is_dir() else model
     table, sources = None if metadata is None else Path(metadata), cast("tuple[str, ...]", images)
-    asked = factory, recall, memory
-    options = IndexOptions(*asked, table, resume, update, tuple(exclude), codes, rescore)
+    options = IndexOptions(factory, recall, memory, table, resume, update, tuple(exclude), codes, rescore)
     with bars(progress):
         report = build_by_name(sources, model, store, spec, device, options)
     for line in (report.summary, *report.notes):

@@ -40,7 +40,7 @@ class TransientError(CallError):
         self.wait = wait
 
 
-class UselessError(TransientError):
+class GarbledError(TransientError):
     """An answer that came, was charged for, and cannot be read."""
 
     def __init__(self, message: str) -> None:

@@ -87,8 +87,7 @@ def build(
 
     store = open_writer(out, backend, uri, collection)
     left_out = tuple(exclude or ())
-    asked = factory, recall, memory
-    options = IndexOptions(*asked, metadata, resume, update, left_out, codes, rescore)
+    options = IndexOptions(factory, recall, memory, metadata, resume, update, left_out, codes, rescore)
     spec = describe_teacher(teacher, teacher_option, ledger, budget)
     if dry_run:
         known = store.index_folder if update else None

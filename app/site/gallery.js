@@ -80,7 +80,7 @@ export class Gallery {
       sum += bytes[at + (bit >> 3)] >> (bit & 7) & 1 ? query[bit] : -query[bit];
       most += Math.abs(query[bit]);
     }
-    return sum / most;
+    return most && sum / most;
   }
 
   // Write the query as whole numbers of 16 bits, as fine as sums of 31 bits allow; return what a product of 1 comes to.

@@ -16,7 +16,7 @@ from PIL import Image
 from index.embedders.base import Calls, Embedder
 from index.embedders.http_formats import Upload, read_answer, write_request
 from index.embedders.options import EmbedderOptions
-from index.errors import CallError, RefusedError, TransientError, UnreachableError, UsageError, UselessError
+from index.errors import CallError, GarbledError, RefusedError, TransientError, UnreachableError, UsageError
 from index.images.decode import MARGIN, Photo, decode, encode, open_header, read_orientation
 from index.images.public_address import is_loopback
 from index.images.remote import find_secret, read_retry_after
@@ -131,7 +131,7 @@ class EndpointEmbedder(Embedder):
         try:
             answer = read_answer(body, len(batch))
         except ValueError as error:
-            raise UselessError(f"{self.name} answered with {error} ({self._quote(body, 80)!r})") from error
+            raise GarbledError(f"{self.name} answered with {error} ({self._quote(body, 80)!r})") from error
         if answer.ordered:
             self._learn("ordered", 1, "does not number its answers: their order counts.")
         if answer.most is not None:

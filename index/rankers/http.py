@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from index.embedders.http import EndpointEmbedder
 from index.embedders.http_formats import Upload, as_text
 from index.embedders.options import EmbedderOptions
-from index.errors import UselessError
+from index.errors import GarbledError
 from index.images.decode import Photo, encode, pad
 from index.io import content_digest
 from index.rankers.base import EmbedderRanker
@@ -57,7 +57,7 @@ class ChatRanker(EmbedderRanker):
                 self.lessons = {**self.lessons, self._tokens: self.lessons.get(self._tokens, 0) + tokens}
             return read_numbers(text, len(candidates))
         except ValueError as error:
-            raise UselessError(f"{self.name} answered with {error}") from error
+            raise GarbledError(f"{self.name} answered with {error}") from error
 
 
 def write_question(
@@ -171,7 +171,7 @@ class RerankRanker(EmbedderRanker):
         try:
             return read_order(body, len(candidates))
         except ValueError as error:
-            raise UselessError(f"{self.name} answered with {error}") from error
+            raise GarbledError(f"{self.name} answered with {error}") from error
 
 
 def read_order(body: bytes, count: int) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.errors import CallError, RetrievalError, TransientError, UselessError
+from index.errors import CallError, GarbledError, RetrievalError, TransientError
 from index.teachers.ledger import Reserved
 
 LARGEST_CALL = 16_000_000  # bytes of images
@@ -68,7 +68,7 @@ class Work:
     def count(self, failure: CallError, questions: Sequence[Question], group: Group) -> int:
         """Count a failed call, and return how many failed in a row, or how many bad answers its image had."""
         group.attempts += 1
-        if not isinstance(failure, UselessError) or len(questions) > 1:
+        if not isinstance(failure, GarbledError) or len(questions) > 1:
             return group.attempts
         self.bad[questions[0].digest] += 1
         return self.bad[questions[0].digest]

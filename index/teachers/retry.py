@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from index.errors import (
     CallError,
+    GarbledError,
     RefusedError,
     RetrievalError,
     TransientError,
     UnansweredError,
     UnreachableError,
-    UselessError,
 )
 
 ATTEMPTS = 8  # of a call that brings no answer
@@ -92,7 +92,7 @@ def _decide_after_silence(state: State, failure: TransientError) -> Retry | Spli
     if failure.wait > TOO_LONG:
         return Abort(f"{failure}; it wants to be left alone for {failure.wait:.0f} s")
     # An answer that cannot be read is paid for each time; the other images of a call are innocent of it.
-    most = BAD_ANSWERS if isinstance(failure, UselessError) and state.images == 1 else ATTEMPTS
+    most = BAD_ANSWERS if isinstance(failure, GarbledError) and state.images == 1 else ATTEMPTS
     if state.attempts < most:
         pause = min(LONGEST, SHORTEST * 2**state.attempts)
         return Retry(failure.wait, exact=True) if failure.wait else Retry(pause)

@@ -4,11 +4,11 @@ import pytest
 
 from index.errors import (
     CallError,
+    GarbledError,
     RefusedError,
     TransientError,
     UnansweredError,
     UnreachableError,
-    UselessError,
 )
 from index.teachers.retry import (
     ATTEMPTS,
@@ -28,7 +28,7 @@ from index.teachers.retry import (
 )
 
 SILENCE, REFUSAL, NONSENSE = TransientError("no answer."), RefusedError("HTTP 422."), BadAnswerError("zeros")
-PROSE = UselessError("The second one.")
+PROSE = GarbledError("The second one.")
 NAMED, NOBODY = UnansweredError("too dark", {0: "too dark"}), UnreachableError("nobody there")
 LAST = {"given_up": IN_A_ROW - 1}
 
