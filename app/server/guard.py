@@ -4,6 +4,7 @@ import base64
 import hmac
 import ipaddress
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,7 +48,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, rules: Rules) -> None:
         self._app, self._rules = app, rules
-        self._password = rules.password.encode()
+        self._password = os.fsencode(rules.password)  # the bytes of the environment, be they UTF-8 or not
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or let through."""
