@@ -6,21 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.options import (
-    TEACHERS,
-    Device,
-    DryRun,
-    Exclude,
-    Images,
-    IndexFolder,
-    LedgerFile,
-    Price,
-    Seed,
-    Steps,
-    Weights,
-    option,
-)
-from app.cli.teacher_options import TeacherOptions, describe_teacher
+from app.cli import options as shared
+from app.cli.options import option, read_options
 from index.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +17,7 @@ if TYPE_CHECKING:
 def export(
     model: Annotated[str, typer.Argument(help="A timm model name, or demo-teacher.")],
     out: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
-    weights: Weights = "auto",
+    weights: shared.Weights = "auto",
 ) -> None:
     """Write a timm model as an ONNX file, to use as a teacher."""
     from distill.model.export import export_model
@@ -42,8 +29,8 @@ def export(
 
 
 def distill(
-    images: Images,
-    teacher: Annotated[str | None, option(TEACHERS)] = None,
+    images: shared.Images,
+    teacher: Annotated[str | None, option(shared.TEACHERS)] = None,
     out: Annotated[Path | None, option("The student folder to write.")] = None,
     former: Annotated[
         Path | None,
@@ -53,7 +40,7 @@ def distill(
             "--teacher and --out are its own unless given.",
         ),
     ] = None,
-    teacher_option: TeacherOptions = None,
+    teacher_option: shared.TeacherOptions = None,
     budget: Annotated[str, option("Most images to send to the teacher, ever; several for a curve.")] = "500",
     student: Annotated[str, option("tiny, small or base; or a timm name.")] = "small",
     size: Annotated[int | None, option("The student's input side in pixels.", "128; 192 of base")] = None,
@@ -81,7 +68,7 @@ def distill(
             "none",
         ),
     ] = None,
-    exclude: Exclude = None,
+    exclude: shared.Exclude = None,
     select: Annotated[
         str, option("How to choose the images sent to the teacher: kmeans, kcenter or random.")
     ] = "kmeans",
@@ -103,25 +90,26 @@ def distill(
     recipe: Annotated[
         str, option("How to train: default, zero-answers, plain-crops, ...; an unknown name lists all.")
     ] = "default",
-    weights: Weights = "auto",
-    steps: Steps = None,
-    seed: Seed = 0,
+    weights: shared.Weights = "auto",
+    steps: shared.Steps = None,
+    seed: shared.Seed = 0,
     variants: Annotated[str, option("Smaller copies to make too: fp16, int8, or fp16,int8.")] = "",
-    ledger: LedgerFile = None,
-    price: Price = None,
-    dry_run: DryRun = False,
-    device: Device = "auto",
+    ledger: shared.LedgerFile = None,
+    price: shared.Price = None,
+    dry_run: shared.DryRun = False,
+    device: shared.Device = "auto",
 ) -> None:
     """Train a student to rank like the teacher, and export it. Reads no labels."""
     from distill.options import Options, check_bits, check_student
     from distill.training.recipes import find_recipe
+    from index.teachers.spec import TeacherSpec
 
     if former is None and (teacher is None or out is None):
         raise UsageError("Give --teacher and --out, or the student folder to --continue.")
     budgets, targets = parse_budgets(budget), read_targets(target_ms, target_parameters, target_mflops)
     if former is not None and max(len(budgets), len(targets)) > 1:
         raise UsageError("--continue takes one --budget and one target.")
-    spec = describe_teacher(teacher, teacher_option, ledger, budgets[-1])
+    spec = TeacherSpec(teacher, read_options(teacher_option), ledger, budgets[-1])
     chosen = Options(
         budget=budgets[-1],
         student=student,
@@ -169,23 +157,24 @@ def distill(
 
 
 def upgrade(
-    index: IndexFolder,
-    teacher: Annotated[str, option(f"The new teacher. {TEACHERS}")],
+    index: shared.IndexFolder,
+    teacher: Annotated[str, option(f"The new teacher. {shared.TEACHERS}")],
     out: Annotated[Path, option("The student folder to write.")],
-    teacher_option: TeacherOptions = None,
+    teacher_option: shared.TeacherOptions = None,
     budget: Annotated[int, option("Most images to send to the teacher, ever.")] = 500,
-    steps: Steps = None,
-    seed: Seed = 0,
-    ledger: LedgerFile = None,
-    price: Price = None,
-    device: Device = "auto",
+    steps: shared.Steps = None,
+    seed: shared.Seed = 0,
+    ledger: shared.LedgerFile = None,
+    price: shared.Price = None,
+    device: shared.Device = "auto",
 ) -> None:
     """Train a new teacher's student to search an old index."""
     from distill.options import Options
     from distill.upgrade import upgrade_by_name
+    from index.teachers.spec import TeacherSpec
 
     options = Options(budget=budget, steps=steps, seed=seed, price=price, device=device)
-    spec = describe_teacher(teacher, teacher_option, ledger, budget)
+    spec = TeacherSpec(teacher, read_options(teacher_option), ledger, budget)
     if summary := upgrade_by_name(index, spec, out, options).summary:
         typer.echo(summary)
 
@@ -226,7 +215,7 @@ def _read_number(kind: str, text: str) -> float:
 
 def quantize(
     student: Annotated[Path, typer.Argument(help="A student folder, or the student in it.")],
-    images: Images,
+    images: shared.Images,
     bits: Annotated[
         int | None,
         typer.Option(

@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from app.cli.options import Device, DryRun, Images, LedgerFile, Price, option
-from app.cli.teacher_options import TeacherOptions, read_options
+from app.cli import options as shared
+from app.cli.options import option, read_options
 
 RANKERS = "Address of a chat or rerank endpoint, .csv or .parquet of query,better,worse, or file.py:function."
 
 
 def judge(
-    images: Images,
+    images: shared.Images,
     ranker: Annotated[str, option(RANKERS)],
     out: Annotated[Path, option("The .npz or .parquet of vectors to write.")],
     budget: Annotated[int, typer.Option(help="Most lists to ask about, ever.", min=1)] = 500,
@@ -22,12 +22,12 @@ def judge(
     queries: Annotated[
         list[str] | None, option("Photos that get a vector, and are asked about in no list. May repeat.")
     ] = None,
-    teacher_option: TeacherOptions = None,
+    teacher_option: shared.TeacherOptions = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Random seed.")] = 0,
-    ledger: LedgerFile = None,
-    price: Price = None,
-    dry_run: DryRun = False,
-    device: Device = "auto",
+    ledger: shared.LedgerFile = None,
+    price: shared.Price = None,
+    dry_run: shared.DryRun = False,
+    device: shared.Device = "auto",
 ) -> None:
     """Learn from a teacher that only ranks; write vectors to distil."""
     from index.rankers.registry import RankerSpec
