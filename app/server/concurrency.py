@@ -13,11 +13,10 @@ from PIL import Image
 from app.server.metrics import FAILED, STAGES
 from index.embedders.base import embed_checked
 from index.errors import NoMatchError, RetrievalError, needs
-from index.feedback import Examples
 from index.images.decode import Photo
 from index.io import content_digest
 from index.parallel import CORES
-from index.search import MODES, NO_EXAMPLES, RERANK, Found, Searcher
+from index.search import MODES, RERANK, Found, Searcher
 from index.stores.filters import Filter
 from index.text.models import Text
 
@@ -78,18 +77,11 @@ class SharedSearcher(Searcher):
         """Name the lane of a search with an image of the index: of these only a ranker is shown the photo."""
         return RERANK if mode == RERANK and self.reranker else "student"
 
-    def find(
-        self,
-        photos: Sequence[Photo],
-        mode: str,
-        k: int,
-        filter: Filter | None = None,
-        examples: Examples = NO_EXAMPLES,
-    ) -> Found:
+    def find(self, photos: Sequence[Photo], mode: str, *rest: Any, **named: Any) -> Found:
         """Search as `Searcher.find`; raises BusyError if its turn does not come in time."""
         self._require_mode(mode)
         with self._turn(mode):
-            found = super().find(photos, mode, k, filter, examples)
+            found = super().find(photos, mode, *rest, **named)
         return _observed(found, mode)
 
     def find_text(self, text: Text, mode: str, k: int, filter: Filter | None = None) -> Found:
