@@ -12,8 +12,7 @@ from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 
-from app.server.concurrency import TEXT, BusyError, SharedSearcher
-from app.server.metrics import STAGES
+from app.server.concurrency import STAGES, TEXT, BusyError, SharedSearcher
 from index.embedders.http_formats import read_input
 from index.errors import BudgetError, ImageError, NoMatchError, RetrievalError, UsageError, needs
 from index.feedback import Examples

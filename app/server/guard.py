@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from app.server.metrics import ANSWERS
 from index.errors import needs
 
 with needs("demo"):
     from fastapi import HTTPException
+    from prometheus_client import Counter
     from starlette.datastructures import Headers
     from starlette.middleware.cors import CORSMiddleware
     from starlette.responses import Response
@@ -26,6 +26,7 @@ ROUTES = (
     *("thumbs", "images", "search", "embed", "v1", "mcp"),
     *("health", "metrics", "livez", "learn", "openapi.json", "widget.js"),
 )
+ANSWERS = Counter("retrieval_answers_total", "Answers over HTTP, by route and status.", ["route", "status"])
 SAFE = ("GET", "HEAD", "OPTIONS")
 SHARED = "search"  # the route whose answers scripts of named origins may read; pictures need no such leave
 
