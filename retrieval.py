@@ -218,7 +218,8 @@ def distill(
     budgets = [asked] if isinstance(asked, int) else sorted(asked)
     if 0 < spec.budget < budgets[-1]:
         raise UsageError(f"--budget {budgets[-1]} is above the teacher's own, {spec.budget}. Give one.")
-    wanted = _list(options.pop("target", None) or ())
+    target = options.pop("target", None)
+    wanted = () if target is None else _list(target)
     targets = [one if isinstance(one, Target) else Target.read(str(one)) for one in wanted]
     if (helpers := options.get("helpers")) is not None:
         opened = [Teacher(one).spec for one in _list(helpers)]

@@ -1,6 +1,5 @@
 """Commands that make models: `demo`, `export`, `distill`, `upgrade`, `judge`, `quantize`."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -226,11 +225,13 @@ def read_targets(ms: str | None, parameters: str | None, mflops: str | None) -> 
 
 def _read_number(kind: str, text: str) -> float:
     """Read a number; parameters, in millions, may be as 500000 or 0.5M."""
-    digits, unit = re.fullmatch(r"(.*?) *([kKmM]?)", text.strip()).groups()  # type: ignore[union-attr]
+    number = text.strip().lower()
     try:
-        if kind == "parameters":
-            return float(digits) / {"": 1e6, "k": 1e3, "m": 1}[unit.lower()]
-        return float(text)
+        if kind != "parameters":
+            return float(number)
+        if number.endswith(("k", "m")):
+            return float(number[:-1]) / {"k": 1e3, "m": 1}[number[-1]]
+        return float(number) / 1e6
     except ValueError:
         such = "a number as 500000 or 0.5M" if kind == "parameters" else "a number, or several as 0.5,1,2"
         raise UsageError(f"--target-{kind} must be {such}, not {text!r}.") from None
