@@ -4,7 +4,7 @@ import csv
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO, StringIO
 from time import perf_counter
@@ -52,6 +52,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {  # what every route may answer
 }
 IDS = r"(\d{1,11}(,\d{1,11})*)?"  # as 3,5
 MOST_RESULTS = 500
+# What a search finds whose filter no image passes.
 NOTHING = Found(Results(np.empty((1, 0), np.int64), np.empty((1, 0), np.float32)), 0.0, 0.0)
 T = TypeVar("T")
 Label = Callable[[int], dict[str, str]]  # title, caption and link of an item, as far as it has them
@@ -121,8 +122,9 @@ def search_photo(searcher: SharedSearcher, data: bytes, name: str, wanted: Searc
     """Search with the bytes of an image file; ImageError if they are none, else as `SharedSearcher.find`."""
     mode, start = wanted.mode, perf_counter()
     photo = _decode(searcher, data, name, mode)
-    decoded, examples = perf_counter() - start, wanted.examples_in(searcher.index)
-    found = _or_nothing(lambda: searcher.find([photo], mode, wanted.k, wanted.filter, examples), NOTHING)
+    decoded, found = perf_counter() - start, NOTHING
+    with suppress(NoMatchError):
+        found = searcher.find([photo], mode, wanted.k, wanted.filter, wanted.examples_in(searcher.index))
     seconds = {"decode": decoded, "embed": found.embed_seconds, "search": found.search_seconds}
     query = {"name": name, "width": photo.width, "height": photo.height}
     return _answer(query, mode, seconds, found.results, searcher.index)
@@ -137,10 +139,9 @@ def search_item(searcher: SharedSearcher, item: int, wanted: SearchOptions) -> A
         entry = index.items[item]
         data = image_at(entry.path, entry.name, index.allowed).read_unchanged(entry.digest)
         return search_photo(searcher, data, entry.name, wanted)
-    start, examples = perf_counter(), wanted.examples_in(index)
-    results = _or_nothing(
-        lambda: searcher.search_items([item], mode, wanted.k, wanted.filter, examples), NOTHING.results
-    )
+    start, results = perf_counter(), NOTHING.results
+    with suppress(NoMatchError):
+        results = searcher.search_items([item], mode, wanted.k, wanted.filter, wanted.examples_in(index))
     seconds = perf_counter() - start
     STAGES.labels("search", mode).observe(seconds)
     query = {"id": item, "name": index.items[item].name}
@@ -153,17 +154,11 @@ def search_text(searcher: SharedSearcher, words: str, wanted: SearchOptions) -> 
     if searcher.text and wanted.mode not in searcher.text_modes:
         modes = ", ".join(searcher.text_modes)
         raise UsageError(f"No mode {wanted.mode!r} for words here, only {modes}.")
-    found = _or_nothing(lambda: searcher.find_text(text, wanted.mode, wanted.k, wanted.filter), NOTHING)
+    found = NOTHING
+    with suppress(NoMatchError):
+        found = searcher.find_text(text, wanted.mode, wanted.k, wanted.filter)
     seconds = {"embed": found.embed_seconds, "search": found.search_seconds}
     return _answer({"text": text.words}, wanted.mode, seconds, found.results, searcher.index)
-
-
-def _or_nothing(search: Callable[[], T], nothing: T) -> T:
-    """Search; a filter that no image passes is answered too."""
-    try:
-        return search()
-    except NoMatchError:
-        return nothing
 
 
 async def read_options(
