@@ -133,26 +133,12 @@ def distill(
         raise UsageError("--continue takes one --budget and one target.")
     spec = TeacherSpec(teacher, read_options(teacher_option), ledger, budgets[-1])
     chosen = Options(
-        budget=budgets[-1],
-        student=student,
-        weights=weights,
-        size=size or 0,
-        dim=dim,
-        bits=bits,
-        select=select,
-        stages=stages,
-        target=targets[-1] if targets else None,
-        device=device,
-        variants=tuple(filter(None, variants.split(","))),
-        steps=steps,
-        seed=seed,
-        price=price,
-        recipe=find_recipe(recipe),
-        queries=tuple(queries or ()),
-        also=tuple(also or ()),
-        exclude=tuple(exclude or ()),
-        helpers=tuple(helper or ()),
-    )
+        budget=budgets[-1], target=targets[-1] if targets else None,
+        student=student, weights=weights, size=size or 0, dim=dim, bits=bits, stages=stages, select=select,
+        recipe=find_recipe(recipe), steps=steps, seed=seed, price=price, device=device,
+        variants=tuple(filter(None, variants.split(","))), queries=tuple(queries or ()),
+        also=tuple(also or ()), exclude=tuple(exclude or ()), helpers=tuple(helper or ()),
+    )  # fmt: skip
     check_student(chosen.student)
     if dry_run and former is None:
         from index.teachers.cost import bill_by_name
