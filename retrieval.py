@@ -218,12 +218,11 @@ def distill(
     budgets = [asked] if isinstance(asked, int) else sorted(asked)
     if 0 < spec.budget < budgets[-1]:
         raise UsageError(f"--budget {budgets[-1]} is above the teacher's own, {spec.budget}. Give one.")
-    wanted = options.pop("target", None) or ()
-    each = wanted if isinstance(wanted, list | tuple) else [wanted]
-    targets = [one if isinstance(one, Target) else Target.read(str(one)) for one in each]
+    target = options.pop("target", None)
+    wanted = () if target is None else _list(target)
+    targets = [one if isinstance(one, Target) else Target.read(str(one)) for one in wanted]
     if (helpers := options.get("helpers")) is not None:
-        several = helpers if isinstance(helpers, list | tuple) else [helpers]
-        opened = [Teacher(one).spec for one in several]
+        opened = [Teacher(one).spec for one in _list(helpers)]
         options["helpers"] = tuple(one.opened or one.spec or "" for one in opened)
     chosen = call(Options, budget=budgets[-1], recipe=find_recipe(recipe), **options)
     names = cast("tuple[str, ...]", images)  # as `in_python` has read them
@@ -331,9 +330,9 @@ def _spec(teacher: Model | Teacher | None) -> TeacherSpec:
     return (teacher if isinstance(teacher, Teacher) else Teacher(teacher)).spec
 
 
-def _list(photos: AnyPhoto | Sequence[AnyPhoto]) -> Sequence[AnyPhoto]:
-    """One photo, or several."""
-    return photos if isinstance(photos, list | tuple) else [cast("AnyPhoto", photos)]
+def _list(given: Any) -> Sequence[Any]:
+    """One thing, or several."""
+    return given if isinstance(given, list | tuple) else [given]
 
 
 def _read(photo: AnyPhoto, side: int) -> Photo:

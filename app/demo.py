@@ -1,5 +1,6 @@
 """Try everything on one machine: photos, teacher, student, index, comparison."""
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def make_demo(images: Path | None, out: Path, teacher_folder: Path | None = None
 
     _say(f"[3/4] the student: distilled from {OPTIONS.budget} teacher queries at most, without labels")
     # Other photos get a budget of their own.
-    of = content_digest("\n".join(str(Path(source).absolute()) for source in sources).encode())[:8]
+    of = content_digest(os.fsencode(sources[0].absolute()))[:8]
     with Ledger(out / f"ledger-{of}.sqlite", teacher.key) as ledger:
         distilled = distill(files, teacher, ledger, out / "student", OPTIONS)
     print(distilled.summary)

@@ -17,8 +17,8 @@ from index.progress import printable, say
 from index.rankers.asking import FIRST
 from index.rankers.registry import RankerSpec
 from index.search import RERANK, Searcher, open_searcher
+from index.stores.base import Store
 from index.stores.filters import Filter
-from index.stores.records import Item
 from index.teachers.spec import TeacherSpec, TextSpec
 from index.text.models import Text
 
@@ -27,12 +27,12 @@ AGREEMENT = ["overlap@10", "RBO"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What one query found, best first: items, similarities, metadata; or why it could not be read."""
+    """What one query found, best first, as JSON has it; or why it could not be read."""
 
     query: str
-    hits: list[tuple[Item, float, dict[str, str]]]
     error: str | None = None
-    same: tuple[str, ...] = ()  # other paths, in the index, of the very photo that was searched with
+    same: Sequence[str] = ()  # other paths, in the index, of the very photo that was searched with
+    results: Sequence[dict[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -40,50 +40,22 @@ class Answers:
     """Answers to several queries in one mode."""
 
     mode: str
-    answers: list[Answer]
+    queries: list[Answer]
 
     @property
     def exit_code(self) -> int:
         """1 where a query could not be read."""
-        return int(any(answer.error for answer in self.answers))
+        return int(any(answer.error for answer in self.queries))
 
-    def as_text(self) -> str:
-        """Format lines of rank, similarity and path under each query."""
+    def __str__(self) -> str:
         lines = []
-        for answer in self.answers:
+        for answer in self.queries:
             lines.append(f"{answer.query}: {answer.error}" if answer.error else answer.query)
             lines += [f"     itself {path}" for path in answer.same]
-            if not answer.hits and not answer.error:
+            if not answer.results and not answer.error:
                 lines.append("     no other image matches")
-            lines += [
-                f"{rank:4} {score:.4f} {item.path}" for rank, (item, score, _) in enumerate(answer.hits, 1)
-            ]
+            lines += [f"{hit['rank']:4} {hit['score']:.4f} {hit['path']}" for hit in answer.results]
         return "\n".join(map(printable, lines))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the same as one object."""
-        return {
-            "mode": self.mode,
-            "queries": [
-                {
-                    "query": answer.query,
-                    "error": answer.error,
-                    "same": answer.same,
-                    "results": [
-                        {
-                            "rank": rank,
-                            "score": round(score, 6),
-                            "path": item.path,
-                            "name": item.name,
-                            "copies": [copy.path for copy in item.copies],
-                            "metadata": metadata,
-                        }
-                        for rank, (item, score, metadata) in enumerate(answer.hits, 1)
-                    ],
-                }
-                for answer in self.answers
-            ],
-        }
 
 
 def search_files(
@@ -134,14 +106,22 @@ def search_files(
                 same = searcher.index.ids_by_digest.get(photo.digest, [])
                 found = searcher.find([photo], mode, k, wanted, examples)
         except ImageError as reason:
-            answers.append(Answer(query, [], f"{reason}{_advise(query, text)}"))
+            answers.append(Answer(query, f"{reason}{_advise(query, text)}"))
             continue
-        store = searcher.index
-        hits = [(store.items[i], score, dict(store.metadata_of(i))) for i, score in found.results.hits()]
-        paths = [store.items[i].path for i in same]
-        elsewhere = tuple(path for path in paths if path != str(Path(query).absolute()))
-        answers.append(Answer(query, hits, same=elsewhere))
+        paths = [searcher.index.items[i].path for i in same]
+        elsewhere = [path for path in paths if path != str(Path(query).absolute())]
+        hits = enumerate(found.results.hits(), 1)
+        results = [_describe(searcher.index, rank, i, score) for rank, (i, score) in hits]
+        answers.append(Answer(query, None, elsewhere, results))
     return Answers(mode, answers)
+
+
+def _describe(store: Store, rank: int, i: int, score: float) -> dict[str, Any]:
+    item = store.items[i]
+    return {
+        "rank": rank, "score": round(score, 6), "path": item.path, "name": item.name,
+        "copies": [copy.path for copy in item.copies], "metadata": store.metadata_of(i),
+    }  # fmt: skip
 
 
 def _advise(query: str, text: TextSpec | None) -> str:

@@ -97,7 +97,7 @@ def test_photos_without_pixels_are_one_line(index, folder):
         index.search(np.zeros((0, 5, 3), np.uint8))
 
 
-@pytest.mark.parametrize("target", [33, ["33mflops", 40]])
+@pytest.mark.parametrize("target", [33, ["33mflops", 40], 0])
 def test_a_target_without_a_unit_is_one_line(folder, target):
     with pytest.raises(retrieval.UsageError, match=r"A target is as 1\.5ms"):
         retrieval.distill(folder, teacher="t.onnx", out="s", target=target)

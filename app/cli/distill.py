@@ -1,36 +1,45 @@
-"""Commands that make models: `export`, `distill`, `upgrade`, `quantize`."""
+"""Commands that make models: `demo`, `export`, `distill`, `upgrade`, `judge`, `quantize`."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.options import (
-    TEACHERS,
-    Device,
-    DryRun,
-    Exclude,
-    Images,
-    IndexFolder,
-    LedgerFile,
-    Price,
-    Seed,
-    Steps,
-    Weights,
-    option,
-)
-from app.cli.teacher_options import TeacherOptions, describe_teacher
+from app.cli import options as shared
+from app.cli.options import option, read_options
 from index.errors import UsageError
 
 if TYPE_CHECKING:
     from distill.options import Target
 
 
+RANKERS = "Address of a chat or rerank endpoint, .csv or .parquet of query,better,worse, or file.py:function."
+
+
+def demo(
+    images: Annotated[Path | None, option("A folder of your photos.", "photos that are installed")] = None,
+    out: Annotated[Path, option("Folder for everything the demo makes.")] = Path("retrieval-demo"),
+    serve: Annotated[bool, option("Serve a page to watch it learn, and to search afterwards.")] = True,
+    port: Annotated[int, option("Port of the page.")] = 7860,
+) -> None:
+    """Try everything on sample photos (one to three minutes)."""
+    if not serve:
+        from app.demo import make_demo
+
+        make_demo(images, out)
+        return
+    from app.page.learning.learning import Learning
+    from app.server.app import ServerOptions
+    from app.server.app import serve as serve_page
+
+    learning = Learning(images, out)
+    serve_page(learning.open, ServerOptions(port=port), learning)
+
+
 def export(
     model: Annotated[str, typer.Argument(help="A timm model name, or demo-teacher.")],
     out: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
-    weights: Weights = "auto",
+    weights: shared.Weights = "auto",
 ) -> None:
     """Write a timm model as an ONNX file, to use as a teacher."""
     from distill.model.export import export_model
@@ -42,8 +51,8 @@ def export(
 
 
 def distill(
-    images: Images,
-    teacher: Annotated[str | None, option(TEACHERS)] = None,
+    images: shared.Images,
+    teacher: Annotated[str | None, option(shared.TEACHERS)] = None,
     out: Annotated[Path | None, option("The student folder to write.")] = None,
     former: Annotated[
         Path | None,
@@ -53,7 +62,7 @@ def distill(
             "--teacher and --out are its own unless given.",
         ),
     ] = None,
-    teacher_option: TeacherOptions = None,
+    teacher_option: shared.TeacherOptions = None,
     budget: Annotated[str, option("Most images to send to the teacher, ever; several for a curve.")] = "500",
     student: Annotated[str, option("tiny, small or base; or a timm name.")] = "small",
     size: Annotated[int | None, option("The student's input side in pixels.", "128; 192 of base")] = None,
@@ -81,7 +90,7 @@ def distill(
             "none",
         ),
     ] = None,
-    exclude: Exclude = None,
+    exclude: shared.Exclude = None,
     select: Annotated[
         str, option("How to choose the images sent to the teacher: kmeans, kcenter or random.")
     ] = "kmeans",
@@ -103,46 +112,33 @@ def distill(
     recipe: Annotated[
         str, option("How to train: default, zero-answers, plain-crops, ...; an unknown name lists all.")
     ] = "default",
-    weights: Weights = "auto",
-    steps: Steps = None,
-    seed: Seed = 0,
+    weights: shared.Weights = "auto",
+    steps: shared.Steps = None,
+    seed: shared.Seed = 0,
     variants: Annotated[str, option("Smaller copies to make too: fp16, int8, or fp16,int8.")] = "",
-    ledger: LedgerFile = None,
-    price: Price = None,
-    dry_run: DryRun = False,
-    device: Device = "auto",
+    ledger: shared.LedgerFile = None,
+    price: shared.Price = None,
+    dry_run: shared.DryRun = False,
+    device: shared.Device = "auto",
 ) -> None:
     """Train a student to rank like the teacher, and export it. Reads no labels."""
     from distill.options import Options, check_bits, check_student
     from distill.training.recipes import find_recipe
+    from index.teachers.spec import TeacherSpec
 
     if former is None and (teacher is None or out is None):
         raise UsageError("Give --teacher and --out, or the student folder to --continue.")
     budgets, targets = parse_budgets(budget), read_targets(target_ms, target_parameters, target_mflops)
     if former is not None and max(len(budgets), len(targets)) > 1:
         raise UsageError("--continue takes one --budget and one target.")
-    spec = describe_teacher(teacher, teacher_option, ledger, budgets[-1])
+    spec = TeacherSpec(teacher, read_options(teacher_option), ledger, budgets[-1])
     chosen = Options(
-        budget=budgets[-1],
-        student=student,
-        weights=weights,
-        size=size or 0,
-        dim=dim,
-        bits=bits,
-        select=select,
-        stages=stages,
-        target=targets[-1] if targets else None,
-        device=device,
-        variants=tuple(filter(None, variants.split(","))),
-        steps=steps,
-        seed=seed,
-        price=price,
-        recipe=find_recipe(recipe),
-        queries=tuple(queries or ()),
-        also=tuple(also or ()),
-        exclude=tuple(exclude or ()),
-        helpers=tuple(helper or ()),
-    )
+        budget=budgets[-1], target=targets[-1] if targets else None,
+        student=student, weights=weights, size=size or 0, dim=dim, bits=bits, stages=stages, select=select,
+        recipe=find_recipe(recipe), steps=steps, seed=seed, price=price, device=device,
+        variants=tuple(filter(None, variants.split(","))), queries=tuple(queries or ()),
+        also=tuple(also or ()), exclude=tuple(exclude or ()), helpers=tuple(helper or ()),
+    )  # fmt: skip
     check_student(chosen.student)
     if dry_run and former is None:
         from index.teachers.cost import bill_by_name
@@ -169,23 +165,24 @@ def distill(
 
 
 def upgrade(
-    index: IndexFolder,
-    teacher: Annotated[str, option(f"The new teacher. {TEACHERS}")],
+    index: shared.IndexFolder,
+    teacher: Annotated[str, option(f"The new teacher. {shared.TEACHERS}")],
     out: Annotated[Path, option("The student folder to write.")],
-    teacher_option: TeacherOptions = None,
+    teacher_option: shared.TeacherOptions = None,
     budget: Annotated[int, option("Most images to send to the teacher, ever.")] = 500,
-    steps: Steps = None,
-    seed: Seed = 0,
-    ledger: LedgerFile = None,
-    price: Price = None,
-    device: Device = "auto",
+    steps: shared.Steps = None,
+    seed: shared.Seed = 0,
+    ledger: shared.LedgerFile = None,
+    price: shared.Price = None,
+    device: shared.Device = "auto",
 ) -> None:
     """Train a new teacher's student to search an old index."""
     from distill.options import Options
     from distill.upgrade import upgrade_by_name
+    from index.teachers.spec import TeacherSpec
 
     options = Options(budget=budget, steps=steps, seed=seed, price=price, device=device)
-    spec = describe_teacher(teacher, teacher_option, ledger, budget)
+    spec = TeacherSpec(teacher, read_options(teacher_option), ledger, budget)
     if summary := upgrade_by_name(index, spec, out, options).summary:
         typer.echo(summary)
 
@@ -214,19 +211,58 @@ def read_targets(ms: str | None, parameters: str | None, mflops: str | None) -> 
 
 def _read_number(kind: str, text: str) -> float:
     """Read a number; parameters, in millions, may be as 500000 or 0.5M."""
-    digits, unit = re.fullmatch(r"(.*?) *([kKmM]?)", text.strip()).groups()  # type: ignore[union-attr]
+    number = text.strip().lower()
     try:
-        if kind == "parameters":
-            return float(digits) / {"": 1e6, "k": 1e3, "m": 1}[unit.lower()]
-        return float(text)
+        if kind != "parameters":
+            return float(number)
+        if number.endswith(("k", "m")):
+            return float(number[:-1]) / {"k": 1e3, "m": 1}[number[-1]]
+        return float(number) / 1e6
     except ValueError:
         such = "a number as 500000 or 0.5M" if kind == "parameters" else "a number, or several as 0.5,1,2"
         raise UsageError(f"--target-{kind} must be {such}, not {text!r}.") from None
 
 
+def judge(
+    images: shared.Images,
+    ranker: Annotated[str, option(RANKERS)],
+    out: Annotated[Path, option("The .npz or .parquet of vectors to write.")],
+    budget: Annotated[int, typer.Option(help="Most lists to ask about, ever.", min=1)] = 500,
+    orders_only: Annotated[
+        bool, typer.Option("--orders-only", help="The ranker is a teacher with vectors: use its orders.")
+    ] = False,
+    queries: Annotated[
+        list[str] | None, option("Photos that get a vector, and are asked about in no list. May repeat.")
+    ] = None,
+    teacher_option: shared.TeacherOptions = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Random seed.")] = 0,
+    ledger: shared.LedgerFile = None,
+    price: shared.Price = None,
+    dry_run: shared.DryRun = False,
+    device: shared.Device = "auto",
+) -> None:
+    """Learn from a teacher that only ranks; write vectors to distil."""
+    from index.rankers.registry import RankerSpec
+    from index.teachers.ledger import IN_MEMORY, Ledger
+
+    spec = RankerSpec(ranker, read_options(teacher_option), ledger, budget, orders_only=orders_only)
+    opened = spec.open_plain(device)
+    # What costs nothing is asked again.
+    kept = spec.open_ledger(opened.key, dry_run) if opened.calls.paid else Ledger(IN_MEMORY, opened.key)
+    with kept as answers:
+        if dry_run:
+            from distill.ranking.lists import make_bill
+
+            typer.echo(make_bill(images, opened, answers, budget, price))
+            return
+        from distill.ranking.judge import judge as make
+
+        typer.echo(make(images, opened, answers, budget, out, queries or (), device, seed))
+
+
 def quantize(
     student: Annotated[Path, typer.Argument(help="A student folder, or the student in it.")],
-    images: Images,
+    images: shared.Images,
     bits: Annotated[
         int | None,
         typer.Option(
@@ -261,9 +297,12 @@ def quantize(
 
 
 EXAMPLES = {
+    demo: "demo --images photos --no-serve",
     distill: "distill photos --teacher teacher.onnx --budget 500 --out student; later: distill others "
     "--continue student --budget 100",
     export: "export demo-teacher teacher.onnx",
     upgrade: "upgrade idx --teacher new.onnx --out new-student",
+    judge: "judge photos --ranker https://HOST/v1/rerank --budget 500 --out judged.npz; then: distill "
+    "photos --teacher judged.npz --budget 5000 --out student",
     quantize: "quantize student photos --queries snapshots; or: quantize student photos --bits 128",
 }

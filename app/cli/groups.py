@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from app.cli.teacher_options import shorten
+from app.cli.options import shorten
 from index.errors import RetrievalError
 
 USAGE_ERROR: Any = typer.BadParameter.__base__  # Click's, which Typer keeps to itself

@@ -7,21 +7,9 @@ from typing import Annotated
 
 import typer
 
+from app.cli import options as shared
 from app.cli.groups import BuildsByDefault, report_faults
-from app.cli.options import (
-    TEACHERS,
-    DryRun,
-    Exclude,
-    Gallery,
-    Images,
-    IndexFolder,
-    Json,
-    LedgerFile,
-    Paid,
-    Price,
-    option,
-)
-from app.cli.teacher_options import TeacherOptions, describe_teacher
+from app.cli.options import option, read_options
 
 indexes = typer.Typer(cls=BuildsByDefault, help="Build an index; or show, check or compact one.")
 
@@ -31,7 +19,7 @@ indexes = typer.Typer(cls=BuildsByDefault, help="Build an index; or show, check 
     "retrieval index info | verify | compact FOLDER."
 )
 def build(
-    images: Images,
+    images: shared.Images,
     model: Annotated[Path, option("The student's ONNX file.")],
     out: Annotated[
         str | None,
@@ -40,8 +28,8 @@ def build(
     backend: Annotated[str, option("faiss, or milvus: a server that runs elsewhere.")] = "faiss",
     uri: Annotated[str, option("Address of the Milvus server.")] = "http://127.0.0.1:19530",
     collection: Annotated[str | None, option("Collection in Milvus; --out is then a work folder.")] = None,
-    teacher: Annotated[str | None, option(f"To compare with. {TEACHERS}")] = None,
-    teacher_option: TeacherOptions = None,
+    teacher: Annotated[str | None, option(f"To compare with. {shared.TEACHERS}")] = None,
+    teacher_option: shared.TeacherOptions = None,
     recall: Annotated[
         float | None, option("Recall@10 that a search must reach.", "0.95, or as before")
     ] = None,
@@ -58,7 +46,7 @@ def build(
     metadata: Annotated[
         Path | None, option("CSV file with path and columns to filter by, see search --where.")
     ] = None,
-    exclude: Exclude = None,
+    exclude: shared.Exclude = None,
     update: Annotated[
         bool, typer.Option("--update", help="Embed only what is new or changed, and drop what is gone.")
     ] = False,
@@ -70,10 +58,10 @@ def build(
             "embed here, without Ray",
         ),
     ] = None,
-    budget: Paid = 0,
-    ledger: LedgerFile = None,
-    price: Price = None,
-    dry_run: DryRun = False,
+    budget: shared.Paid = 0,
+    ledger: shared.LedgerFile = None,
+    price: shared.Price = None,
+    dry_run: shared.DryRun = False,
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, or openvino: that on the CPU, if it is faster.")
     ] = "auto",
@@ -84,11 +72,12 @@ def build(
     from index.stores.options import IndexOptions
     from index.stores.registry import open_writer
     from index.teachers.cost import bill_by_name
+    from index.teachers.spec import TeacherSpec
 
     store = open_writer(out, backend, uri, collection)
     left_out = tuple(exclude or ())
     options = IndexOptions(factory, recall, memory, metadata, resume, update, left_out, codes, rescore)
-    spec = describe_teacher(teacher, teacher_option, ledger, budget)
+    spec = TeacherSpec(teacher, read_options(teacher_option), ledger, budget)
     if dry_run:
         known = store.index_folder if update else None
         typer.echo(bill_by_name(images, spec, device, price, update=known, exclude=left_out))
@@ -102,7 +91,7 @@ def build(
 
 
 @indexes.command(epilog="Example: retrieval index info idx")
-def info(index: Gallery, as_json: Json = False) -> None:
+def info(index: shared.Gallery, as_json: shared.Json = False) -> None:
     """Show what an index holds, its models, and how well it is searched."""
     from index.stores.maintenance import describe_index
 
@@ -111,7 +100,7 @@ def info(index: Gallery, as_json: Json = False) -> None:
 
 
 @indexes.command(epilog="Example: retrieval index verify idx")
-def verify(index: Gallery) -> None:
+def verify(index: shared.Gallery) -> None:
     """Check every file of an index against its digest."""
     from index.stores.maintenance import verify_index
 
@@ -119,7 +108,7 @@ def verify(index: Gallery) -> None:
 
 
 @indexes.command(epilog="Example: retrieval index compact idx")
-def compact(index: IndexFolder) -> None:
+def compact(index: shared.IndexFolder) -> None:
     """Drop images whose file is gone, and leftovers of killed runs; or convert an earlier index."""
     from index.build.rewrite import compact_index
     from index.progress import count

@@ -1,34 +1,20 @@
-"""Commands that ask an index: `search`, `evaluate`, `duplicates`, `serve`."""
+"""Commands that ask an index: `search`, `evaluate`, `duplicates`, `serve`, `site`."""
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from app.cli.options import (
-    Device,
-    Gallery,
-    IndexFolder,
-    Json,
-    LedgerFile,
-    Paid,
-    Price,
-    Ranker,
-    Student,
-    Teacher,
-    TextOptions,
-    TextTeacher,
-    Tokenizer,
-    option,
-)
-from app.cli.teacher_options import TeacherOptions, describe_either, describe_text
+from app.cli import options as shared
+from app.cli.options import describe_either, describe_text, option
 from index.errors import UsageError
 
 
 def search(
-    index: Gallery,
+    index: shared.Gallery,
     queries: Annotated[
         list[str], typer.Argument(help="Photos to search with; or words, with --text-teacher.")
     ],
@@ -39,17 +25,17 @@ def search(
     unlike: Annotated[list[str] | None, option("A photo to find less of. May repeat.", False)] = None,
     prefix: Annotated[str, option("Only images with a path that starts with this.")] = "",
     cut: Annotated[float, option("Least share of the best score.")] = 0.0,
-    model: Student = None,
-    teacher: Teacher = None,
-    ranker: Ranker = None,
-    teacher_option: TeacherOptions = None,
-    text_teacher: TextTeacher = None,
-    tokenizer: Tokenizer = None,
-    text_option: TextOptions = None,
-    budget: Paid = 0,
-    ledger: LedgerFile = None,
-    device: Device = "auto",
-    as_json: Json = False,
+    model: shared.Student = None,
+    teacher: shared.Teacher = None,
+    ranker: shared.Ranker = None,
+    teacher_option: shared.TeacherOptions = None,
+    text_teacher: shared.TextTeacher = None,
+    tokenizer: shared.Tokenizer = None,
+    text_option: shared.TextOptions = None,
+    budget: shared.Paid = 0,
+    ledger: shared.LedgerFile = None,
+    device: shared.Device = "auto",
+    as_json: shared.Json = False,
 ) -> None:
     """Find the images most like a photo, or that match words."""
     from app.output import search_files
@@ -61,12 +47,12 @@ def search(
     answers = search_files(
         index, queries, k, mode, spec, device, wanted, model, text, like or (), unlike or (), judge
     )
-    typer.echo(json.dumps(answers.as_dict()) if as_json else answers.as_text())
+    typer.echo(json.dumps(asdict(answers)) if as_json else answers)
     raise typer.Exit(answers.exit_code)
 
 
 def evaluate(
-    index: IndexFolder,
+    index: shared.IndexFolder,
     queries: Annotated[Path, option("CSV file with path,label; with --revisited the folder of the queries.")],
     labels: Annotated[Path | None, option("CSV file with path,label of the indexed images.")] = None,
     revisited: Annotated[
@@ -84,13 +70,13 @@ def evaluate(
             "not at all",
         ),
     ] = None,
-    teacher: Teacher = None,
-    ranker: Ranker = None,
-    teacher_option: TeacherOptions = None,
-    budget: Paid = 0,
-    ledger: LedgerFile = None,
-    device: Device = "auto",
-    as_json: Json = False,
+    teacher: shared.Teacher = None,
+    ranker: shared.Ranker = None,
+    teacher_option: shared.TeacherOptions = None,
+    budget: shared.Paid = 0,
+    ledger: shared.LedgerFile = None,
+    device: shared.Device = "auto",
+    as_json: shared.Json = False,
 ) -> None:
     """Score labelled queries (mAP, recall) and teacher agreement."""
     from app.output import format_revisited, format_scores
@@ -105,7 +91,7 @@ def evaluate(
 
 
 def duplicates(
-    index: Gallery,
+    index: shared.Gallery,
     space: Annotated[str, option("Whose vectors: student or teacher.")] = "student",
     radius: Annotated[
         float | None,
@@ -114,7 +100,7 @@ def duplicates(
             "half of that within which 95 % of the images do not have five others",
         ),
     ] = None,
-    as_json: Json = False,
+    as_json: shared.Json = False,
 ) -> None:
     """List groups of near-duplicates; embeds nothing."""
     from index.duplicates import list_duplicates
@@ -124,16 +110,16 @@ def duplicates(
 
 
 def serve(
-    index: Gallery,
-    model: Student = None,
-    teacher: Teacher = None,
-    ranker: Ranker = None,
-    teacher_option: TeacherOptions = None,
-    text_teacher: TextTeacher = None,
-    tokenizer: Tokenizer = None,
-    text_option: TextOptions = None,
-    budget: Paid = 0,
-    ledger: LedgerFile = None,
+    index: shared.Gallery,
+    model: shared.Student = None,
+    teacher: shared.Teacher = None,
+    ranker: shared.Ranker = None,
+    teacher_option: shared.TeacherOptions = None,
+    text_teacher: shared.TextTeacher = None,
+    tokenizer: shared.Tokenizer = None,
+    text_option: shared.TextOptions = None,
+    budget: shared.Paid = 0,
+    ledger: shared.LedgerFile = None,
     host: Annotated[str, option("Address to serve on.")] = "127.0.0.1",
     port: Annotated[int, option("Port; 0 takes a free one.")] = 7860,
     auth: Annotated[
@@ -158,7 +144,7 @@ def serve(
         option("Let pages of this origin, as https://shop.example, use /widget.js. May repeat.", "none"),
     ] = None,
     max_upload_mb: Annotated[float, option("Largest request, in MB.")] = 50.0,
-    price: Price = None,
+    price: shared.Price = None,
     fetch: Annotated[
         list[str] | None,
         option(
@@ -173,7 +159,7 @@ def serve(
         typer.Option("--local", help="Offer a page at local/ whose search runs in the visitor's browser."),
     ] = False,
     root_path: Annotated[str, option("Path at which a proxy shows the server, as /photos.", "none")] = "",
-    device: Device = "auto",
+    device: shared.Device = "auto",
 ) -> None:
     """Serve the page and the API."""
     from app.server.app import ServerOptions
@@ -197,9 +183,37 @@ def serve(
     serve_page(lambda: open_searcher(index, spec, device, not shop, model, fetch or (), text, judge), options)
 
 
+def site(
+    index: shared.IndexFolder,
+    out: Annotated[Path, option("The folder to write.")],
+    name: Annotated[str, option("What the page is called.", "the index")] = "",
+    title: Annotated[str, option("Column of the metadata that names photos.", "file name")] = "",
+    link: Annotated[str, option("Column with the address that a photo leads to.", "none")] = "",
+    no_thumbnails: Annotated[
+        str,
+        typer.Option(
+            metavar="TEMPLATE",
+            help="Write no pictures: they are at this address, with {name}, {digest} or {COLUMN} filled in.",
+            show_default=False,
+        ),
+    ] = "",
+    small_only: Annotated[bool, typer.Option("--small-only", help="No pictures for the large view.")] = False,
+    update: Annotated[bool, typer.Option("--update", help="Write what changed, remove the rest.")] = False,
+    runtime: Annotated[
+        Path | None, option("Folder with your own copy of ONNX Runtime Web.", "by npm, if needed")
+    ] = None,
+) -> None:
+    """Write a static folder that searches in the visitor's browser."""
+    from app.site.build import SiteOptions, build_site_by_name
+
+    options = SiteOptions(name, title, link, no_thumbnails, not small_only, runtime, update)
+    typer.echo(build_site_by_name(index, out, options))
+
+
 EXAMPLES = {
     search: "search idx query.jpg -k 5 --where colour=red",
     evaluate: "evaluate idx --queries queries.csv --labels gallery.csv",
     duplicates: "duplicates idx --radius 0.02",
     serve: "serve idx --price 1.20",
+    site: "site idx --out site --name 'Our shop' --title title --link url",
 }

@@ -4,7 +4,7 @@ import csv
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO, StringIO
 from time import perf_counter
@@ -12,8 +12,7 @@ from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 
-from app.server.concurrency import TEXT, BusyError, SharedSearcher
-from app.server.metrics import STAGES
+from app.server.concurrency import STAGES, TEXT, BusyError, SharedSearcher
 from index.embedders.http_formats import read_input
 from index.errors import BudgetError, ImageError, NoMatchError, RetrievalError, UsageError, needs
 from index.feedback import Examples
@@ -26,7 +25,7 @@ from index.stores.filters import Filter, parse_where
 from index.text.models import LONGEST, Text
 
 with needs("demo"):
-    from fastapi import APIRouter, HTTPException, Query, Request, Response
+    from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
     from starlette.datastructures import UploadFile
 
 HELP = load("app/server/api.html")
@@ -53,6 +52,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {  # what every route may answer
 }
 IDS = r"(\d{1,11}(,\d{1,11})*)?"  # as 3,5
 MOST_RESULTS = 500
+# What a search finds whose filter no image passes.
 NOTHING = Found(Results(np.empty((1, 0), np.int64), np.empty((1, 0), np.float32)), 0.0, 0.0)
 T = TypeVar("T")
 Label = Callable[[int], dict[str, str]]  # title, caption and link of an item, as far as it has them
@@ -98,27 +98,33 @@ class Answer:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What a search is to find."""
+    """What a search is to find, and how it is to be written."""
 
     mode: str
     k: int
     where: str = ""  # conditions as for `parse_where`, between semicolons
-    examples: Examples = NO_EXAMPLES
+    examples: Examples = NO_EXAMPLES  # ids
+    form: Format = "json"
 
     @property
     def filter(self) -> Filter | None:
         """Read the conditions; UsageError for what is none."""
         return Filter("", parse_where(self.where.split(";"))) if self.where else None
 
+    def examples_in(self, index: Store) -> Examples:
+        """The examples; UnknownItemError for one that is not in the index."""
+        for item in (*self.examples.like, *self.examples.unlike):
+            require_item(index, item)
+        return self.examples
+
 
 def search_photo(searcher: SharedSearcher, data: bytes, name: str, wanted: SearchOptions) -> Answer:
     """Search with the bytes of an image file; ImageError if they are none, else as `SharedSearcher.find`."""
     mode, start = wanted.mode, perf_counter()
     photo = _decode(searcher, data, name, mode)
-    decoded = perf_counter() - start
-    found = _or_nothing(
-        lambda: searcher.find([photo], mode, wanted.k, wanted.filter, wanted.examples), NOTHING
-    )
+    decoded, found = perf_counter() - start, NOTHING
+    with suppress(NoMatchError):
+        found = searcher.find([photo], mode, wanted.k, wanted.filter, wanted.examples_in(searcher.index))
     seconds = {"decode": decoded, "embed": found.embed_seconds, "search": found.search_seconds}
     query = {"name": name, "width": photo.width, "height": photo.height}
     return _answer(query, mode, seconds, found.results, searcher.index)
@@ -133,10 +139,9 @@ def search_item(searcher: SharedSearcher, item: int, wanted: SearchOptions) -> A
         entry = index.items[item]
         data = image_at(entry.path, entry.name, index.allowed).read_unchanged(entry.digest)
         return search_photo(searcher, data, entry.name, wanted)
-    start = perf_counter()
-    results = _or_nothing(
-        lambda: searcher.search_items([item], mode, wanted.k, wanted.filter, wanted.examples), NOTHING.results
-    )
+    start, results = perf_counter(), NOTHING.results
+    with suppress(NoMatchError):
+        results = searcher.search_items([item], mode, wanted.k, wanted.filter, wanted.examples_in(index))
     seconds = perf_counter() - start
     STAGES.labels("search", mode).observe(seconds)
     query = {"id": item, "name": index.items[item].name}
@@ -149,17 +154,30 @@ def search_text(searcher: SharedSearcher, words: str, wanted: SearchOptions) -> 
     if searcher.text and wanted.mode not in searcher.text_modes:
         modes = ", ".join(searcher.text_modes)
         raise UsageError(f"No mode {wanted.mode!r} for words here, only {modes}.")
-    found = _or_nothing(lambda: searcher.find_text(text, wanted.mode, wanted.k, wanted.filter), NOTHING)
+    found = NOTHING
+    with suppress(NoMatchError):
+        found = searcher.find_text(text, wanted.mode, wanted.k, wanted.filter)
     seconds = {"embed": found.embed_seconds, "search": found.search_seconds}
     return _answer({"text": text.words}, wanted.mode, seconds, found.results, searcher.index)
 
 
-def _or_nothing(search: Callable[[], T], nothing: T) -> T:
-    """Search; a filter that no image passes is answered too."""
-    try:
-        return search()
-    except NoMatchError:
-        return nothing
+async def read_options(
+    like: Ids = "",
+    unlike: Ids = "",
+    mode: Mode = "student",
+    count: Count = 10,
+    format: Format = "json",  # noqa: A002
+    where: Where = "",
+) -> SearchOptions:
+    """Read the parameters that every search has; HTTPException for examples that are no ids."""
+    for name, ids in (("like", like), ("unlike", unlike)):
+        if not re.fullmatch(IDS, ids, re.ASCII):
+            raise HTTPException(422, f"{name}: Give ids of photos of the index, as in 3,5.")
+    examples = Examples(*([int(each) for each in ids.split(",") if each] for ids in (like, unlike)))
+    return SearchOptions(mode, count, where, examples, format)
+
+
+Wanted = Annotated[SearchOptions, Depends(read_options)]
 
 
 def build_api(searcher: SharedSearcher, label: Label = lambda item: {}) -> APIRouter:
@@ -171,49 +189,33 @@ def build_api(searcher: SharedSearcher, label: Label = lambda item: {}) -> APIRo
             if mode != TEXT:
                 require_mode(searcher, mode)
             return await searcher.run(mode, work)
-        except BusyError as reason:
-            raise HTTPException(503, str(reason), {"Retry-After": "1"}) from reason
         except RetrievalError as reason:
-            raise HTTPException(status_of(reason), as_sentence(reason)) from reason
+            raise refusal_of(reason) from reason
 
     @router.get("/search", response_class=Response, responses=FOUND)
     async def by_id_or_words(
+        wanted: Wanted,
         id: int | None = None,  # noqa: A002
         text: Annotated[str | None, Query(max_length=LONGEST)] = None,
-        like: Ids = "",
-        unlike: Ids = "",
-        mode: Mode = "student",
-        count: Count = 10,
-        format: Format = "json",  # noqa: A002
-        where: Where = "",
     ) -> Response:
         """Search with an image of the index by its id, or by words."""
         if text is not None and id is None:
-            _refuse_examples(like, unlike)
-            words = SearchOptions(mode, count, where)
+            if wanted.examples:
+                raise HTTPException(422, "like: Give it with a photo or an id, not with words.")
             lane = TEXT if searcher.text else "student"
-            return await run(lane, lambda: search_text(searcher, text, words).write(format, label))
+            return await run(lane, lambda: search_text(searcher, text, wanted).write(wanted.form, label))
         if id is None or text is not None:
             raise HTTPException(422, "id: Give one, or a text, and not both.")
-        wanted = SearchOptions(mode, count, where, read_examples(searcher.index, like, unlike))
-        lane = searcher.lane_of_item(mode)
-        return await run(lane, lambda: search_item(searcher, id, wanted).write(format, label))
+        lane = searcher.lane_of_item(wanted.mode)
+        return await run(lane, lambda: search_item(searcher, id, wanted).write(wanted.form, label))
 
     @router.post("/search", openapi_extra=PHOTO, response_class=Response, responses=FOUND)
-    async def by_photo(
-        request: Request,
-        like: Ids = "",
-        unlike: Ids = "",
-        mode: Mode = "student",
-        count: Count = 10,
-        format: Format = "json",  # noqa: A002
-        where: Where = "",
-    ) -> Response:
+    async def by_photo(request: Request, wanted: Wanted) -> Response:
         """Search with a photo: a file, or a data URL in JSON."""
-        wanted = SearchOptions(mode, count, where, read_examples(searcher.index, like, unlike))
         async with _sent_photo(request) as (name, file):
             return await run(
-                mode, lambda: search_photo(searcher, file.read(), name, wanted).write(format, label)
+                wanted.mode,
+                lambda: search_photo(searcher, file.read(), name, wanted).write(wanted.form, label),
             )
 
     @router.post("/embed", openapi_extra=PHOTO)
@@ -231,7 +233,8 @@ def build_api(searcher: SharedSearcher, label: Label = lambda item: {}) -> APIRo
 
 def require_known(request: Request) -> None:
     """Refuse parameters that a route does not have, or are given twice: unread, they would seem obeyed."""
-    known = [field.alias for field in request.scope["route"].dependant.query_params]
+    asked = request.scope["route"].dependant
+    known = [field.alias for part in (asked, *asked.dependencies) for field in part.query_params]
     for name in request.query_params:
         if name not in known:
             raise HTTPException(422, f"No parameter {name!r} here{only_of(known)}.")
@@ -248,20 +251,6 @@ def require_item(index: Store, item: int) -> None:
     """Raise UnknownItemError for the id of an image that is not in the index."""
     if not 0 <= item < len(index.items):
         raise UnknownItemError(f"The index has no image {item}; its ids are 0 to {len(index.items) - 1}.")
-
-
-def read_examples(index: Store, like: str, unlike: str) -> Examples:
-    """Read ids such as `3,5`; HTTPException names one that is not in the index."""
-    for name, ids in (("like", like), ("unlike", unlike)):
-        if not re.fullmatch(IDS, ids, re.ASCII):
-            raise HTTPException(422, f"{name}: Give ids of photos of the index, as in 3,5.")
-    wanted, unwanted = ([int(each) for each in ids.split(",") if each] for ids in (like, unlike))
-    for item in (*wanted, *unwanted):
-        try:
-            require_item(index, item)
-        except UnknownItemError as reason:
-            raise HTTPException(404, str(reason)) from reason
-    return Examples(wanted, unwanted)
 
 
 def require_mode(searcher: SharedSearcher, mode: str) -> None:
@@ -306,9 +295,10 @@ async def _sent_photo(request: Request) -> AsyncIterator[tuple[str, BinaryIO]]:
         raise HTTPException(400, 'Send a form with a file under `image`, or {"image": "data:..."} as JSON.')
     _refuse_fields(name for name in asked if name != "image")
     try:
-        yield "photo", BytesIO(read_input(asked["image"]))
+        data = read_input(asked["image"])
     except ValueError as reason:
         raise HTTPException(400, f"image {reason}.") from reason
+    yield "photo", BytesIO(data)
 
 
 def _refuse_fields(names: Iterable[str]) -> None:
@@ -333,19 +323,11 @@ def _answer(
     return Answer(query, mode, milliseconds, hits)
 
 
-def status_of(reason: RetrievalError) -> int:
-    """Choose 400 for photo or question, 402 for a spent budget, 404 for an id, 502 for a model that fails."""
-    if isinstance(reason, BudgetError):
-        return 402
-    if isinstance(reason, UnknownItemError):
-        return 404
-    return 400 if isinstance(reason, ImageError | UsageError) else 502
-
-
-def _refuse_examples(like: str, unlike: str) -> None:
-    """Refuse examples of a search by words."""
-    if like or unlike:
-        raise HTTPException(422, "like: Give it with a photo or an id, not with words.")
+def refusal_of(reason: RetrievalError) -> HTTPException:
+    """Make an answer of what cannot be answered: 502 where a model fails."""
+    statuses = {BusyError: 503, BudgetError: 402, UnknownItemError: 404, ImageError: 400, UsageError: 400}
+    status = next((status for kind, status in statuses.items() if isinstance(reason, kind)), 502)
+    return HTTPException(status, as_sentence(reason), {"Retry-After": "1"} if status == 503 else None)
 
 
 def as_sentence(reason: RetrievalError) -> str:

@@ -13,7 +13,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from app.page.background import Background
 from app.page.learning.learning import Learning
@@ -21,7 +21,6 @@ from app.page.learning.routes import build_learning
 from app.page.page import build_page
 from app.server.api import ERRORS, build_api, require_known
 from app.server.concurrency import TEXT, SharedSearcher
-from app.server.gradio_hardening import harden
 from app.server.guard import Guard, Rules, is_local
 from app.server.labels import NONE, Labels
 from app.server.openai_api import build_embeddings
@@ -30,7 +29,6 @@ from index.errors import RetrievalError, UsageError, needs
 from index.evaluation import charts
 from index.evaluation.evaluate import read_labels
 from index.search import Searcher
-from index.stores.base import Store
 from index.teachers.cost import check_price
 
 with needs("demo"):
@@ -53,6 +51,7 @@ WIDGET = Path(__file__).with_name("widget.js").read_bytes()  # puts the search i
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 PAGE_ANSWER = {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}}
 LOCAL = {"get": {"description": "Search in the visitor's browser.", "responses": {"200": PAGE_ANSWER}}}
+UPLOADS_KEPT = 3600  # seconds that Gradio keeps what a browser sent
 POLL_SECONDS = 1.0  # seconds between two looks whether the index was written again
 SHUTDOWN_SECONDS = 5  # seconds that requests in flight are given once the server is to stop
 PASSWORD = "RETRIEVAL_AUTH"  # the environment variable  # noqa: S105
@@ -159,7 +158,10 @@ def build_app(
         app = _new_app(lifespan=lambda app: tools.session_manager.run(), routes=routes)
     else:
         app = _new_app()
-    app.state.is_replaced = partial(_is_replaced, shared.index, learning)
+    # An index that was written again, or another student that has learnt meanwhile.
+    app.state.is_replaced = lambda: (
+        (learning is not None and learning.index != shared.index.path) or shared.index.is_replaced()
+    )
     pictures = Pictures(shared.index, cache)
     Background(lambda _: pictures.trim()).start()
     app.include_router(build_pictures(pictures))
@@ -202,8 +204,10 @@ def build_app(
     # It opens nothing: beside it Gradio's own, which lets every page read what Gradio answers, rests.
     app.add_middleware(CORSMiddleware)
     app.add_middleware(Guard, rules=rules)  # added last, it comes first
-    page = build_page(shared, shown.price, shown.labelled, labels, _links(shown.local, learning), shown.shop)
-    harden(page)
+    links = {"local/": "Search on this device, sending no photo"} if shown.local else {}
+    links |= {"learn": "Learn from your own photos"} if learning else {}
+    page = build_page(shared, shown.price, shown.labelled, labels, links, shown.shop)
+    _harden(page)
     theme = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     return gr.mount_gradio_app(
         app, page, path="/", theme=theme, css_paths=CSS, footer_links=[], run_history=False,
@@ -223,24 +227,12 @@ def build_waiting(learning: Learning, rules: Rules) -> FastAPI:
     return app
 
 
-def _links(local: bool, learning: Learning | None) -> dict[str, str]:
-    """Name the other pages here."""
-    links = {"local/": "Search on this device, sending no photo"} if local else {}
-    return links | {"learn": "Learn from your own photos"} if learning else links
-
-
-def _is_replaced(index: Store, learning: Learning | None) -> bool:
-    """Whether an index was written again, or another student has learnt meanwhile."""
-    newer = learning is not None and learning.index != index.path
-    return newer or index.is_replaced()
-
-
 def _new_app(**options: Any) -> FastAPI:
     # FastAPI's own docs are scripts from elsewhere: ours are a tab of the page.
-    bare: dict[str, Any] = dict.fromkeys(("docs_url", "redoc_url"))
-    guarded = [Depends(require_known)]
-    bare |= {"dependencies": guarded, "responses": ERRORS}
-    app = FastAPI(title="retrieval", version=version("retrieval"), **bare, **options)
+    app = FastAPI(
+        title="retrieval", version=version("retrieval"), docs_url=None, redoc_url=None,
+        dependencies=[Depends(require_known)], responses=ERRORS, **options,
+    )  # fmt: skip
 
     @app.get("/livez")
     async def livez() -> dict[str, str]:
@@ -248,6 +240,22 @@ def _new_app(**options: Any) -> FastAPI:
         return {"status": "ok"}
 
     return app
+
+
+def _harden(page: gr.Blocks) -> None:
+    """Let no browser make the page read a file that was not uploaded, or fetch an address.
+
+    Gradio takes the paths of files from the browser, and checks them only in pages that were started with
+    `launch`: without this, an event with the path of any file of the server reads it. Addresses in the place
+    of paths it would fetch without any limit of size.
+    """
+    page.has_launched = True
+    gr.processing_utils.async_ssrf_protected_download = _refuse
+    page.delete_cache = (UPLOADS_KEPT // 4, UPLOADS_KEPT)
+
+
+async def _refuse(url: str, cache_dir: str) -> NoReturn:
+    raise gr.Error("No address is fetched here.", print_exception=False)
 
 
 def describe(searcher: Searcher) -> dict[str, Any]:

@@ -69,11 +69,12 @@ def _check(url: str) -> str:
     """Parse an address to ASCII, and refuse what is not followed."""
     try:
         parsed = httpx.URL(url)
+        host = parsed.host  # decoded here, which fails for some
+        if not 0 < (parsed.port or 80) < 65536:
+            raise ValueError(parsed.port)
     except (httpx.InvalidURL, ValueError) as error:
         raise ImageError("this is not a link that can be read") from error
-    if not 0 < (parsed.port or 80) < 65536:
-        raise ImageError("this is not a link that can be read")
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https") or not host:
         raise ImageError("only links that begin with http:// or https:// are followed")
     if parsed.userinfo:
         raise ImageError("a link with a password in it is not followed")

@@ -11,7 +11,7 @@ from app.server import api
 from app.server.concurrency import MOST_WAITING, TEXT, SharedSearcher
 from app.server.fetch import fetch_image
 from index.embedders.http_formats import read_input
-from index.errors import RetrievalError, UsageError, needs
+from index.errors import RetrievalError, needs
 
 with needs("mcp"):
     from anyio import CapacityLimiter
@@ -63,9 +63,11 @@ def build_tools(searcher: SharedSearcher, most_bytes: int, root: str = "") -> Fa
             api.require_mode(searcher, mode)
             # In no lane: a slow link holds up no search.
             read = fetch_image if link else read_input
-            data = await run_sync(_take, read, image, limiter=fetches if link else None)
+            data = await run_sync(read, image, limiter=fetches if link else None)
         except RetrievalError as reason:
             raise ToolError(api.as_sentence(reason)) from reason
+        except ValueError as reason:
+            raise ToolError(f"The image {reason}.") from reason
         wanted = api.SearchOptions(mode, k)
         return await answer(mode, lambda: api.search_photo(searcher, data, "photo", wanted))
 
@@ -83,14 +85,6 @@ def build_tools(searcher: SharedSearcher, most_bytes: int, root: str = "") -> Fa
             return await answer(TEXT, lambda: api.search_text(searcher, text, api.SearchOptions(mode, k)))
 
     return server
-
-
-def _take(read: Callable[[str], bytes], image: str) -> bytes:
-    """Fetch an image, or read it out of a data URL; what it is not is said in one line."""
-    try:
-        return read(image)
-    except ValueError as reason:
-        raise UsageError(f"The image {reason}.") from reason
 
 
 def _find_base(server: FastMCP, root: str) -> str:

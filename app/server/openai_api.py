@@ -5,8 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from app.server import api
-from app.server.api import is_form, read_object, status_of
-from app.server.concurrency import BusyError, SharedSearcher
+from app.server.concurrency import SharedSearcher
 from index.embedders.http_formats import read_input, write_answer
 from index.errors import ImageError, RetrievalError, needs
 from index.images.decode import decode
@@ -53,56 +52,55 @@ def build_embeddings(searcher: SharedSearcher) -> APIRouter:
         """Embed images given as data URLs, in the form of OpenAI's API."""
         try:
             files, asked = await _read(request)
-            encoding = _check(files, asked, searcher.models["student"].dim)
+            encoding = _check(asked, searcher.models["student"].dim)
             return await searcher.run("student", lambda: _answer(searcher, files, encoding))
-        except BusyError as reason:
-            return _refuse(503, str(reason), {"Retry-After": "1"})
-        except RetrievalError as reason:
-            return _refuse(status_of(reason), str(reason))
-        except AnyHTTPException as error:  # Starlette's own, too, of a form that it does not take
-            return _refuse(error.status_code, error.detail)
+        except (RetrievalError, AnyHTTPException) as reason:  # Starlette's, of a form that it does not take
+            error = api.refusal_of(reason) if isinstance(reason, RetrievalError) else reason
+        kind = "invalid_request_error" if error.status_code < 500 else "server_error"
+        said = {"error": {"message": error.detail, "type": kind}}
+        return JSONResponse(said, error.status_code, error.headers)
 
     return router
 
 
-def _refuse(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    return JSONResponse({"error": {"message": message, "type": kind}}, status, headers)
-
-
-def _check(files: Sequence[bytes], asked: Mapping[str, Any], dim: int) -> str:
+def _check(asked: Mapping[str, Any], dim: int) -> str:
     """Refuse what the student cannot answer as asked, and return how the vectors are to be written."""
     encoding = str(asked.get("encoding_format") or asked.get("embedding_type") or "float")
     if encoding not in ENCODINGS:
         raise HTTPException(400, f"encoding_format must be one of {', '.join(ENCODINGS)}.")
     if asked.get("dimensions") not in (None, "", dim, str(dim)):
         raise HTTPException(400, f"dimensions must be {dim}, or left out: this model makes no other vectors.")
-    if not 0 < len(files) <= MOST_IMAGES:
-        raise HTTPException(400, f"Send between 1 and {MOST_IMAGES} images, not {len(files)}.")
     return encoding
 
 
 async def _read(request: Request) -> tuple[list[bytes], Mapping[str, Any]]:
     """Read the images, and what else was asked, of a form or of JSON."""
-    if is_form(request):
+    if api.is_form(request):
         async with request.form(max_files=MOST_IMAGES, max_fields=8) as form:
             files = [await part.read() for part in form.getlist("images") if not isinstance(part, str)]
+            _require_some(len(files))
             return files, dict(form)
-    asked = await read_object(request)
+    asked = await api.read_object(request)
     if asked is None:
         raise HTTPException(400, "Send JSON, or a multipart form with the files under `images`.")
     if asked.get("modality", "image") != "image":
         raise HTTPException(400, "This model embeds images only. Send modality: image.")
     entries = asked.get("input")
     entries = entries if isinstance(entries, list) else [entries]
+    _require_some(len(entries))
     files = []
-    for i, entry in enumerate(entries[: MOST_IMAGES + 1]):
+    for i, entry in enumerate(entries):
         try:
             files.append(read_input(entry))
         except ValueError as reason:
             hint = f" {IMAGES_ONLY}" if str(reason) == "is not base64" else ""
             raise HTTPException(400, f"input {i} {reason}.{hint}") from reason
     return files, asked
+
+
+def _require_some(images: int) -> None:
+    if not 0 < images <= MOST_IMAGES:
+        raise HTTPException(400, f"Send between 1 and {MOST_IMAGES} images, not {images}.")
 
 
 def _answer(searcher: SharedSearcher, files: Sequence[bytes], encoding: str) -> dict[str, Any]:

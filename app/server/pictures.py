@@ -9,11 +9,11 @@ from typing import Any
 from PIL import Image
 from platformdirs import user_cache_path
 
-from app.server.concurrency import CORES
 from index.errors import ImageError, RetrievalError, needs
 from index.images.decode import MARGIN, decode, encode, open_header
 from index.images.sources import image_at
 from index.io import content_digest
+from index.parallel import CORES
 from index.stores.base import Store
 from index.stores.records import Item
 
@@ -29,6 +29,8 @@ DIGITS = 32  # of a digest
 MAX_SIDE = 4096  # pixels of what is sent instead
 BROWSER_TYPES = {name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "GIF", "WEBP", "AVIF")}
 BROWSER_TYPES["MPO"] = "image/jpeg"
+JPEG: dict[str, Any] = {"image/jpeg": {}}  # what routes say that they answer
+SHOWN: dict[str, Any] = {kind: {} for kind in sorted({*BROWSER_TYPES.values()})}
 # An id may mean another image after the next start, so the browser asks every time; the tag spares the rest.
 HEADERS = {
     "Cache-Control": "private, no-cache",
@@ -142,22 +144,17 @@ def build_pictures(pictures: Pictures) -> APIRouter:
         except RetrievalError as reason:  # the store of the items cannot be reached
             raise HTTPException(503, str(reason)) from reason
 
-    @router.get("/thumbs/{item}", response_class=Response, responses=_described({"image/jpeg"}))
+    @router.get("/thumbs/{item}", response_class=Response, responses={200: {"content": JPEG}})
     async def thumbs(item: str, request: Request) -> Response:
         """Show an image of the index, small."""
         return await serve(item, request, "thumb")
 
-    @router.get("/images/{item}", response_class=Response, responses=_described({*BROWSER_TYPES.values()}))
+    @router.get("/images/{item}", response_class=Response, responses={200: {"content": SHOWN}})
     async def images(item: str, request: Request) -> Response:
         """Show an image of the index."""
         return await serve(item, request, "image")
 
     return router
-
-
-def _described(types: set[str]) -> dict[int | str, dict[str, Any]]:
-    """Tell what a route answers."""
-    return {200: {"content": {each: {} for each in sorted(types)}}}
 
 
 def make_jpeg(data: bytes, name: str, side: int, quality: int = 85) -> bytes:

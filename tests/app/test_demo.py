@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def test_other_photos_have_a_budget_of_their_own(folder: Path, tmp_path: Path, t
         raise KeyboardInterrupt
 
     monkeypatch.setattr(demo, "distill", stop)
-    for photos in (folder, tmp_path / "mine", folder):
+    for photos in (folder, tmp_path / os.fsdecode(b"caf\xe9"), folder):  # as Latin-1 writes it
         if photos != folder:
             shutil.copytree(folder, photos)
         with pytest.raises(KeyboardInterrupt):

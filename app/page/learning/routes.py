@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from app.page.learning.inbox import FEWEST, MOST
 from app.page.learning.learning import Learning, Run
 from app.page.views import ICON
-from app.server.api import as_sentence, status_of
+from app.server.api import refusal_of
 from distill.report.report import draw_strip, draw_training
 from index.errors import RetrievalError, needs
 from index.html import load
@@ -70,7 +70,7 @@ def _build_inbox(learning: Learning) -> APIRouter:
         try:
             return await run_sync(work, *arguments)
         except RetrievalError as reason:
-            raise HTTPException(status_of(reason), as_sentence(reason)) from reason
+            raise refusal_of(reason) from reason
         except OSError as reason:
             raise HTTPException(507, f"It cannot be kept here: {reason.strerror}.") from reason
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from app.cli import app
 from app.cli.groups import ORDER
-from app.cli.teacher_options import describe_teacher, shorten
+from app.cli.options import read_options, shorten
 from index.embedders.options import HELP, EmbedderOptions
 from index.errors import UsageError
 
@@ -70,10 +70,8 @@ def test_every_option_of_a_teacher_can_be_given_in_a_short_and_in_a_long_form():
     ]
     options = [f"--teacher-option {text}" for text in ("batch=5", "mean=0.1,0.2,0.3", "allow_missing=true")]
     assert shorten(long) == [*" ".join(options).split(), "-k", "3", "--", "--teacher-x"]
-    spec = describe_teacher(
-        "t.onnx", ["batch=5", "mean=0.1,0.2,0.3", "allow_missing=true", "rate=0.5"], None, 0
-    )
-    assert spec.options == EmbedderOptions(batch=5, mean=(0.1, 0.2, 0.3), allow_missing=True, rate=0.5)
+    given = read_options(["batch=5", "mean=0.1,0.2,0.3", "allow_missing=true", "rate=0.5"])
+    assert given == EmbedderOptions(batch=5, mean=(0.1, 0.2, 0.3), allow_missing=True, rate=0.5)
 
 
 def test_the_table_of_options_is_what_help_prints():
@@ -99,7 +97,7 @@ def test_the_table_of_options_is_what_help_prints():
 )
 def test_a_wrong_option_of_a_teacher_says_what_is_right(option, complaint):
     with pytest.raises(UsageError, match=complaint):
-        describe_teacher(None, [option], None, 0)
+        read_options([option])
 
 
 @pytest.mark.parametrize(("option", "value"), [("--port", 80211), ("--price", -3)])

@@ -76,6 +76,8 @@ def test_targets_on_the_command_line():
     assert read_targets(None, "500000,0.3M", None) == [Target("parameters", value) for value in (0.3, 0.5)]
     with pytest.raises(UsageError, match=r"--target-ms must be a number, or several as 0\.5,1,2, not 'fast'"):
         read_targets("1,fast", None, None)
+    with pytest.raises(UsageError, match="--target-ms must be a number"):
+        read_targets("1\n2", None, None)
     with pytest.raises(UsageError, match=r"--target-parameters must be a number as 500000 or 0\.5M"):
         read_targets(None, "many", None)
     with pytest.raises(UsageError, match="Give one of"):

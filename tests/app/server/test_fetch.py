@@ -122,7 +122,7 @@ def test_no_connection_is_made_to_this_machine(host, scheme):
     "url",
     ["", "a.png", "/etc/passwd", "file:///etc/passwd", "ftp://a.org/b", "gopher://a.org", "data:image/png,x",
      "http://", "http:///a.png", "http://user:secret@a.org/b.png", "http://a.org:99999/", "http://a.org:-1/",
-     "http://[::1", "http://\x00", "javascript:alert(1)", "http://a.org/\ud800"],
+     "http://[::1", "http://\x00", "javascript:alert(1)", "http://a.org/\ud800", "http://xn--/"],
 )  # fmt: skip
 def test_what_is_no_link(url, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: pytest.fail("looked up"))

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 
 import pytest
 from fastapi import FastAPI, Request
@@ -67,6 +68,12 @@ def test_which_names_are_local(host, local):
 @given(st.binary(max_size=30).map(lambda sent: sent.decode("latin-1")))
 def test_no_host_is_too_odd(host):
     assert is_local(host) in (True, False)
+
+
+def test_a_password_that_is_no_utf_8_is_its_bytes():
+    known = {"Authorization": f"Basic {base64.b64encode(PASSWORD.encode('latin-1')).decode()}"}
+    guarded = client(Rules(password=os.fsdecode(PASSWORD.encode("latin-1"))))
+    assert (guarded.get("/", headers=known).status_code, guarded.get("/").status_code) == (200, 401)
 
 
 def test_a_foreign_name_that_points_here_gets_nothing_unless_it_knows_the_password():

@@ -107,7 +107,7 @@ def test_of_many_photos_one_is_decoded_at_a_time(searcher, monkeypatch):
         ({"json": {"input": ["http://127.0.0.1/a.png"]}}, 400, "is an address, and none is followed"),
         ({"json": {"input": [3]}}, 400, "input 0 is no image"),
         ({"json": {"input": []}}, 400, "between 1 and 256"),
-        ({"json": {"input": ["aGVsbG8="] * 300}}, 400, "between 1 and 256"),
+        ({"json": {"input": ["aGVsbG8="] * 300}}, 400, "between 1 and 256 images, not 300"),
         ({"json": {"input": ["a"], "modality": "text"}}, 400, "images only"),
         ({"json": {"input": ["aGVsbG8="], "encoding_format": "int8"}}, 400, "encoding_format"),
         ({"json": [1]}, 400, "Send JSON"),
