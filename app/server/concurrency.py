@@ -87,7 +87,7 @@ class SharedSearcher(Searcher):
         examples: Examples = NO_EXAMPLES,
     ) -> Found:
         """Search as `Searcher.find`; raises BusyError if its turn does not come in time."""
-        self._require_mode(mode)
+        self._require(mode, self.modes, k)
         with self._turn(mode):
             found = super().find(photos, mode, k, filter, examples)
         return _observed(found, mode)
