@@ -386,7 +386,7 @@ def _open_models(index: Store, teacher: TeacherSpec | None, device: str, with_te
         searcher.teacher_missing = f"Made with {asked.spec}. Give --teacher {asked.spec} to ask it again."
         return searcher
     try:
-        return Searcher(index, searcher.models["student"], asked.open(device), device)
+        return Searcher(index, student, asked.open(device), device)
     except UsageError as reason:
         if given.spec:
             raise
