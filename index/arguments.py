@@ -63,7 +63,8 @@ def read_value(name: str, value: Any, annotation: Any) -> Any:
     if not fits:
         raise UsageError(f"{name} must be {what}{', or several' * (kind in SEVERAL)}, not {value!r:.40}.")
     if isinstance(value, Mapping):
-        return {column: read_value(f"{name}[{column!r}]", one, "str") for column, one in value.items()}
+        names = [read_value(f"a column of {name}", column, "str") for column in value]
+        return {column: read_value(f"{name}[{column!r}]", value[column], "str") for column in names}
     return (make(value),) if kind in SEVERAL else make(value)
 
 

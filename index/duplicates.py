@@ -1,24 +1,24 @@
 """Near-duplicates of a gallery: groups of images within a radius of one of them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import UsageError
-from index.progress import count, printable
+from index.progress import count, note, printable
 from index.stores.base import Store
 from index.stores.registry import open_store
-from index.vectors import Ids
+from index.vectors import CODES, Ids, Scores
 
 SAMPLE = 2000  # images whose neighbours tell the radius
 NEIGHBOURS = 5  # that hardly any image has within twice the radius
 USUAL = 95  # percent of images that have fewer
 FIRST = 16  # neighbours that are looked at first; four times as many where all are within the radius
 BATCH = 1024  # images searched with at a time
+FEW_CODES = 1000  # images: of fewer, those of different things may share a code
 SLACK = 1e-6  # of similarities, by which sums in another order differ
 
 
@@ -40,10 +40,6 @@ class Duplicates:
     images: int
     groups: list[list[Near]]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the same as one object."""
-        return asdict(self)
-
     def __str__(self) -> str:
         spare = sum(len(near.paths) for group in self.groups for near in group) - len(self.groups)
         lines = [
@@ -61,6 +57,7 @@ def list_duplicates(where: str | Path, space: str = "student", radius: float | N
     """Find the near-duplicates of a gallery by name, by the vectors or codes of `space`.
 
     Without a radius, `least_similarity` chooses it. Files of the same bytes are one image of several paths.
+    Codes of few images are searched, but a line says that they tell little.
 
     Raises:
         UsageError: There is no such gallery or space, or the radius is not between 0 and 2.
@@ -70,6 +67,11 @@ def list_duplicates(where: str | Path, space: str = "student", radius: float | N
         raise UsageError(f"{index} has no vectors of {space!r}, only of {', '.join(index.manifest.spaces)}.")
     if radius is not None and not 0 <= radius <= 2:
         raise UsageError(f"--radius is a cosine distance between 0 and 2, not {radius}.")
+    if len(index) < FEW_CODES and index.manifest.spaces[space].type == CODES:
+        note(
+            f"{index} holds codes of {count(len(index), 'image')}: of fewer than {FEW_CODES}, codes may put "
+            "different things together. An index of vectors tells them apart."
+        )
     least = _measure(index, space) if radius is None else 1 - radius
     groups = []
     for group in group_near(index, space, least):
@@ -101,9 +103,7 @@ def _measure(index: Store, space: str) -> float:
     return least_similarity(np.array([row[:fewest] for row in found], np.float32))
 
 
-def _neighbours(
-    index: Store, space: str, items: Ids, k: int
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+def _neighbours(index: Store, space: str, items: Ids, k: int) -> Iterator[tuple[Scores, Ids]]:
     """Yield the similarities and ids of the nearest of each item but itself, k with itself."""
     searchable, k = index.open_space(space, "cpu"), min(k, len(index))
     for start in range(0, len(items), BATCH):
@@ -123,7 +123,7 @@ def group_near(index: Store, space: str, least: float) -> list[list[tuple[int, f
     Returns:
         Groups, the largest first, of ids and similarities to the first, falling.
     """
-    near: dict[int, list[tuple[int, float]]] = {}
+    near: dict[int, tuple[Scores, Ids]] = {}
     left, k = np.arange(len(index)), FIRST
     while len(left):
         full = []
@@ -132,16 +132,17 @@ def group_near(index: Store, space: str, least: float) -> list[list[tuple[int, f
             if inside.all() and len(ids) < len(index) - 1 and k < len(index):
                 full.append(item)
             elif inside.any():
-                near[int(item)] = list(zip(ids[inside].tolist(), scores[inside].tolist(), strict=True))
+                near[int(item)] = scores[inside], ids[inside]
         left, k = np.array(full, np.int64), 4 * k
-    taken: set[int] = set()
+    taken = np.zeros(len(index), bool)
     groups = []
-    for first in sorted(near, key=lambda item: (-len(near[item]), item)):
-        members = [] if first in taken else [pair for pair in near[first] if pair[0] not in taken]
-        if members:
-            groups.append([(first, 1.0), *members])
-            taken.update(other for other, _ in groups[-1])
-    groups += [[(i, 1.0)] for i, item in enumerate(index.iter_items()) if item.copies and i not in taken]
+    for first in sorted(near, key=lambda item: (-len(near[item][1]), item)):
+        scores, ids = near[first]
+        free = ~taken[ids]
+        if free.any() and not taken[first]:
+            groups.append([(first, 1.0), *zip(ids[free].tolist(), scores[free].tolist(), strict=True)])
+            taken[first] = taken[ids] = True
+    groups += [[(i, 1.0)] for i, item in enumerate(index.iter_items()) if item.copies and not taken[i]]
     return sorted(groups, key=len, reverse=True)
 
 

@@ -17,7 +17,7 @@ class Hit:
     Attributes:
         rank: From 1.
         id: Its place in the index.
-        score: Cosine similarity.
+        score: Cosine similarity; 1 / rank where a ranker ordered the hits.
         path: Where it is.
         name: Its path below the folder that was indexed.
         metadata: Its columns.

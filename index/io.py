@@ -91,14 +91,17 @@ def require_utf8(folder: Path) -> None:
 
 
 @contextmanager
-def explain_disk(folder: Path) -> Iterator[None]:
-    """Turn what a disk does to a writer of a folder into one line: UsageError where it is not allowed."""
+def explain_disk(folder: Path, once_free: str = "try again") -> Iterator[None]:
+    """Turn what a disk does to a writer of a folder into one line: UsageError where it is not allowed.
+
+    `once_free` says what to do once a full disk has room.
+    """
     try:
         yield
     except (OSError, sqlite3.Error) as error:
         code, reason = getattr(error, "errno", None), getattr(error, "strerror", None) or str(error)
         if code in FULL or getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-            full = f"The disk of {folder} is full. Free some space, then go on with --resume."
+            full = f"The disk of {folder} is full. Free some space, then {once_free}."
             raise RetrievalError(full) from error
         if code in FORBIDDEN:
             forbidden = f"{folder} cannot be written: {reason}. Give another folder, or allow it."

@@ -95,12 +95,12 @@ class Searcher:
     @property
     def modes(self) -> list[str]:
         """The modes that this index, these models and a ranker allow."""
-        return list(dict.fromkeys([*self.vector_modes, *([RERANK] if self.reranker else [])]))
+        return [*self.vector_modes, *([RERANK] if self.reranker else [])]
 
     @property
     def vector_modes(self) -> list[str]:
-        """Those that compare vectors alone."""
-        return self._modes_of(self.models)
+        """Those that compare vectors alone: a ranker orders in the teacher's place."""
+        return [mode for mode in self._modes_of(self.models) if mode != RERANK or not self.reranker]
 
     @cached_property
     def stored_modes(self) -> list[str]:
@@ -136,11 +136,6 @@ class Searcher:
         takers = [model] if model else [*self.models.values(), self.reranker]
         return max(taker.decode_side for taker in takers if taker)
 
-    @cached_property
-    def columns(self) -> dict[str, list[str]]:
-        """The columns of the metadata with their values, of each the 200 most frequent at most."""
-        return self.index.columns
-
     def find(
         self,
         photos: Sequence[Photo],
@@ -155,10 +150,10 @@ class Searcher:
         a ranker, if there is one, in its place: its scores are 1 / rank, and the cut is of the student's.
 
         Raises:
-            UsageError: The index has no such mode, or no such column.
+            UsageError: The index has no such mode, or no such column, or k is not positive.
             RetrievalError: A model failed.
         """
-        self._require_mode(mode)
+        self._require(mode, self.modes, k)
         self.index.keep(filter or ALL)  # a wrong column shows before a teacher is paid
         start = perf_counter()
         vectors = self._embed("student" if mode == RERANK else MODES[mode][0], photos, examples)
@@ -206,7 +201,7 @@ class Searcher:
         if mode in self.stored_modes and (reason := self._why_no_words(mode)):
             there = ", ".join(self.text_modes)
             raise UsageError(f"Words search {self.index} in mode {there} alone: {reason}")
-        self._require_mode(mode, self.text_modes)
+        self._require(mode, self.text_modes, k)
         self.index.keep(filter or ALL)
         start = perf_counter()
         again = self.text.embed(text)
@@ -233,9 +228,7 @@ class Searcher:
         Raises:
             UsageError: The index has no such mode or column, or k is not positive.
         """
-        self._require_mode(mode, self.stored_modes)
-        if k < 1:
-            raise UsageError(f"-k must be at least 1, not {k}.")
+        self._require(mode, self.stored_modes, k)
         k, filter = min(k, len(self.index)), filter or ALL
         if mode == RERANK:
             if teacher_vectors is None:
@@ -284,9 +277,9 @@ class Searcher:
         No model is asked, and no item finds itself, nor a copy of itself.
 
         Raises:
-            UsageError: The index has no such mode.
+            UsageError: As `search`.
         """
-        self._require_mode(mode, self.stored_modes)
+        self._require(mode, self.stored_modes, k)
         known = self._ids([*examples.like, *examples.unlike])
         own = [[*self.index.ids_by_digest[self.index.items[item].digest], *known] for item in items]
         rows, model = np.asarray(items, np.int64), "student" if mode == RERANK else MODES[mode][0]
@@ -294,11 +287,12 @@ class Searcher:
         vectors = self._move(model, self.index.rows(model, rows), examples)
         return self.search(vectors, mode, k, own, filter, again)
 
-    def _require_mode(self, mode: str, modes: Sequence[str] | None = None) -> None:
-        modes = self.modes if modes is None else modes
+    def _require(self, mode: str, modes: Sequence[str], k: int) -> None:
         if mode not in modes:
             there = dict.fromkeys([*modes, *self.stored_modes])
             raise UsageError(f"{self.index} cannot be searched in mode {mode!r}, only {', '.join(there)}.")
+        if k < 1:
+            raise UsageError(f"-k must be at least 1, not {k}.")
 
     def open_space(self, space: str) -> Searchable:
         """Open a space once, for everyone."""
@@ -392,7 +386,7 @@ def _open_models(index: Store, teacher: TeacherSpec | None, device: str, with_te
         searcher.teacher_missing = f"Made with {asked.spec}. Give --teacher {asked.spec} to ask it again."
         return searcher
     try:
-        return Searcher(index, searcher.models["student"], asked.open(device), device)
+        return Searcher(index, student, asked.open(device), device)
     except UsageError as reason:
         if given.spec:
             raise

@@ -378,3 +378,8 @@ def test_numbers_of_numpy_are_numbers(index, folder):
     found = index.search(folder / "1.png", k=np.int64(3), cut=np.float32(0))
     assert found == index.search(folder / "1.png", k=3)
     assert read_value("dim", np.int64(8), int | None).__class__ is int
+
+
+def test_a_column_that_is_no_text_is_refused_by_name(index, folder):
+    with pytest.raises(retrieval.UsageError, match="a column of where must be text, not 1"):
+        index.search(folder / "1.png", where={1: "odd"})

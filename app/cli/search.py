@@ -103,10 +103,12 @@ def duplicates(
     as_json: shared.Json = False,
 ) -> None:
     """List groups of near-duplicates; embeds nothing."""
+    from dataclasses import asdict
+
     from index.duplicates import list_duplicates
 
     found = list_duplicates(index, space, radius)
-    typer.echo(json.dumps(found.as_dict()) if as_json else found)
+    typer.echo(json.dumps(asdict(found)) if as_json else found)
 
 
 def serve(

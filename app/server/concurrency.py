@@ -88,7 +88,7 @@ class SharedSearcher(Searcher):
 
     def find(self, photos: Sequence[Photo], mode: str, *rest: Any, **named: Any) -> Found:
         """Search as `Searcher.find`; raises BusyError if its turn does not come in time."""
-        self._require_mode(mode)
+        self._require(mode, self.modes, k)
         with self._turn(mode):
             found = super().find(photos, mode, *rest, **named)
         return _observed(found, mode)

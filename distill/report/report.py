@@ -13,7 +13,7 @@ from PIL import Image
 from distill.report.held_out import HeldOut
 from distill.targets.placement import CERTAIN
 from index.errors import UsageError
-from index.evaluation.charts import draw_line, linear_axis, log_axis
+from index.evaluation.charts import Mark, draw_line, linear_axis, log_axis
 from index.evaluation.verdict import Estimate, Verdict, judge_agreement
 from index.html import load
 from index.images.decode import encode
@@ -119,11 +119,12 @@ def draw_curve(measured: Sequence[Mapping[str, Any]]) -> tuple[str, Any]:
     """
     by_time = len({facts["queried"] for facts in measured}) == 1
     placed = {float(facts["ms" if by_time else "queried"]): facts for facts in measured}
-    at, points = [*placed], [(x, 100 * facts["overlap@10"]) for x, facts in placed.items()]
-    intervals = {x: bounds for x, facts in placed.items() if (bounds := _interval_of(facts))}
+    values = {x: 100 * facts["overlap@10"] for x, facts in placed.items()}
+    marks = [Mark(x, y, f"{y:.1f}", interval=_interval_of(placed[x])) for x, y in values.items()]
     title = f"Agreement with the teacher by {'milliseconds' if by_time else 'teacher queries'}"
+    at = [*placed]
     x = log_axis("ms an image", at) if by_time else log_axis("teacher queries", at, at)
-    return draw_line(title, points, x, OVERLAP, 100, ".1f", levels_of(measured[-1]), intervals)
+    return draw_line(title, marks, x, OVERLAP, 100, levels_of(measured[-1]))
 
 
 def draw_training(
@@ -145,9 +146,10 @@ def draw_training(
     width = _width(steps)
     if len(losses) >= width:
         smooth = np.convolve(losses, np.ones(width) / width, "valid").tolist()
-        points, x = list(enumerate(smooth, width)), linear_axis("step", [0, steps], 0, steps)
+        marks = [Mark(step, value) for step, value in enumerate(smooth, width)]
+        x = linear_axis("step", [0, steps], 0, steps)
         name = f"loss, mean of {width} steps" if width > 1 else "loss"
-        charts["Loss"], _ = draw_line("Loss", points, x, name, 1.1 * max(smooth))
+        charts["Loss"], _ = draw_line("Loss", marks, x, name, 1.1 * max(smooth))
     return charts
 
 
@@ -160,9 +162,10 @@ def draw_checks(
     checks: Sequence[Sequence[float]], steps: int, facts: Mapping[str, Any] | None, at: float
 ) -> tuple[str, Any]:
     """Draw agreement by step, with the interval of one of the steps: a chart and its figures."""
-    points, bounds = [(step, 100 * value) for step, value in checks], _interval_of(facts or {})
+    bounds = _interval_of(facts or {})
+    marks = [Mark(step, 100 * value, interval=bounds if step == at else None) for step, value in checks]
     x, title = linear_axis("step", [0, steps], 0, steps), "Agreement with the teacher by training step"
-    return draw_line(title, points, x, OVERLAP, 100, "", levels_of(facts), {at: bounds} if bounds else {})
+    return draw_line(title, marks, x, OVERLAP, 100, levels_of(facts))
 
 
 def levels_of(facts: Mapping[str, Any] | None) -> dict[str, float]:

@@ -60,7 +60,7 @@ def build(
     """
     files = find_images(sources, options.exclude, whole=options.update)
     store.begin(models, options, [source_name(source) for source in sources])
-    with explain_disk(store.work), Journal(store.work) as journal:
+    with explain_disk(store.work, "go on with --resume"), Journal(store.work) as journal:
         left = journal.left
         identity = models.identity | {"source": name_sources(sources)} | dict(store.identity)
         journal.start(identity, options.resume)

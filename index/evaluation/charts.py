@@ -16,7 +16,6 @@ STYLE = Path(__file__).with_name("chart.css")
 COLOURS = Path(__file__).with_name("colours.css")  # of every page
 render_table = HTML.table  # of a head and of rows; the first cell of each names it
 NO_LEVELS: Mapping[str, float] = {}
-NO_INTERVALS: Mapping[float, tuple[float, float]] = {}
 LETTER, LINE = 7.0, 13.0  # about how wide a letter of a label is, and how high a line
 
 
@@ -112,40 +111,29 @@ def draw_chart(
         for i, (name, value) in enumerate(levels.items())
     ]
     points = [(left(mark.x), top(mark.y)) for mark in marks]
-    kinds = ["strong" if mark.strong else "weak" for mark in marks]
-    circles = [(*point, kind) for point, kind in zip(points, kinds, strict=True)]
-    circles = circles if len(circles) < FEW or not joined else []
+    circles = [(*points[i], "strong" if mark.strong else "weak") for i, mark in enumerate(marks)]
     below = LINE / 2 if joined else 0  # the line
     texts += _labels([(mark.label, x, y + below) for mark, (x, y) in zip(marks, points, strict=True)], points)
-    return HTML.chart(title, WIDTH, HEIGHT, lines, texts, points if joined else [], circles)
+    crowded = joined and len(marks) >= FEW
+    corners = points if joined else []
+    return HTML.chart(title, WIDTH, HEIGHT, lines, texts, corners, [] if crowded else circles)
 
 
 def draw_line(
     title: str,
-    points: Sequence[tuple[float, float]],
+    marks: Sequence[Mark],
     x: Axis,
     y_name: str,
-    most: float = 100,
-    form: str = "",
+    most: float,
     levels: Mapping[str, float] = NO_LEVELS,
-    intervals: Mapping[float, tuple[float, float]] = NO_INTERVALS,
 ) -> tuple[str, tuple[list[str], list[list[str]]]]:
-    """Draw one series, from left to right, as a line.
-
-    No value lies above `most`; `form` is how to write the value of a point beside it, empty writes none;
-    `levels` are as in `draw_chart`, `intervals` those of points, by their x.
+    """Draw one series, from left to right, as a line; no value lies above `most`.
 
     Returns:
         The chart, and the head and the rows of a table of its figures.
     """
-    shown = (
-        [value for _, value in points] + [*levels.values()] + [b for both in intervals.values() for b in both]
-    )
-    y = linear_axis(y_name, shown, 0, most)
-    marks = [
-        Mark(at, value, format(value, form) if form else "", interval=intervals.get(at))
-        for at, value in points
-    ]
+    shown = [value for mark in marks for value in (mark.y, *(mark.interval or ()))]
+    y = linear_axis(y_name, [*shown, *levels.values()], 0, most)
     rows = [[f"{mark.x:,.0f}", f"{mark.y:.1f}"] for mark in marks]
     return draw_chart(title, marks, x, y, True, levels), ([x.name, y_name], rows)
 

@@ -1,6 +1,7 @@
 """Quality of an index, measured on what is known of its images: labels, or revisited ground truth."""
 
 import csv
+import os
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -15,9 +16,8 @@ from index.evaluation.metrics import average_precision, recall_at_k
 from index.evaluation.rankings import Options, Scores, Values, check_modes, score_modes
 from index.evaluation.revisited import evaluate_revisited, read_ground_truth
 from index.images.decode import Photo, read_photo
-from index.images.file import ImageFile
+from index.images.file import ImageFile, digest_pool
 from index.images.sources import image_at
-from index.io import content_digest
 from index.progress import progress, say
 from index.rankers.registry import RankerSpec
 from index.search import Searcher, open_searcher
@@ -50,6 +50,10 @@ def read_labels(path: Path) -> list[Labelled]:
         raise UsageError(f"{path} needs a header `path,label` and at least one row.")
     if not all(row["path"] and row["label"] for row in rows):
         raise UsageError(f"{path} has a row without a path or label. Fill it in, or leave it out.")
+    labels: dict[str, str] = {}
+    for row in rows:
+        if labels.setdefault(row["path"], row["label"]) != row["label"]:
+            raise UsageError(f"{path} gives {row['path']} more than one label. Leave one of them.")
     folder = path.absolute().parent
     return [Labelled(ImageFile(folder / row["path"], row["path"]), row["label"]) for row in rows]
 
@@ -62,8 +66,8 @@ def label_items(index: Store, labels: Sequence[Labelled]) -> NDArray[np.str_]:
         for item in index.items
     ]
     if "" in found:  # reading every labelled file is only worth it where a path did not match
-        there = [entry for entry in labels if entry.file.path.is_file()]
-        by_content = {content_digest(entry.file.read()[0]): entry.label for entry in there}
+        digests = digest_pool([entry.file for entry in labels])
+        by_content = {digest: entry.label for digest, entry in zip(digests, labels, strict=True)}
         pairs = zip(index.items, found, strict=True)
         found = [label or by_content.get(item.digest, "") for item, label in pairs]
     if not any(found):
@@ -72,7 +76,7 @@ def label_items(index: Store, labels: Sequence[Labelled]) -> NDArray[np.str_]:
 
 
 def _resolve(path: str | Path) -> str:
-    return str(Path(path).resolve())
+    return str(path) if "\0" in str(path) else os.path.realpath(path)  # no file can have such a name
 
 
 def _embed_queries(searcher: Searcher, files: Sequence[ImageFile]) -> tuple[list[Item], dict[str, Vectors]]:
@@ -121,37 +125,31 @@ def evaluate_labelled(
         check_modes(searcher, options)
     gallery = label_items(searcher.index, labels)
     items, vectors = _embed_queries(searcher, [query.file for query in queries])
-    label_of = {query.file.location: query.label for query in queries}
-    wanted = np.array([label_of[item.path] for item in items])
+    by_location = {query.file.location: query for query in queries}
+    asked = [by_location[item.path] for item in items]
+    wanted = np.array([query.label for query in asked])
     own = _own_ids(searcher.index, items)
-    answers = [
-        np.setdiff1d(np.flatnonzero(gallery == label), ids).size
+    answerable = sum(
+        bool(np.setdiff1d(np.flatnonzero(gallery == label), ids).size)
         for label, ids in zip(wanted, own, strict=True)
-    ]
-    answerable = np.where(np.array(answers) > 0, 1.0, np.nan)
-    if np.isnan(answerable).all():
+    )
+    if not answerable:
         raise RetrievalError("No query has an image of its label in the index. Check --queries and --labels.")
-    if left_out := int(np.isnan(answerable).sum()):
+    if left_out := len(items) - answerable:
         say(f"{left_out} of {len(items)} queries left out: the index has no image of their label.")
 
     def score(ranking: NDArray[np.int64], rows: slice) -> Values:
         relevant = gallery[ranking] == wanted[rows, None]
         for line, ids in zip(relevant, own[rows], strict=True):
             line[len(line) - len(ids) :] = False  # left out of the ranking: they stand at its end
-        return {
-            "mAP": average_precision(relevant),
-            "R@1": recall_at_k(relevant, 1) * answerable[rows],
-            "R@5": recall_at_k(relevant, 5) * answerable[rows],
-        }
-
-    files = {query.file.location: query.file for query in queries}
+        recalls = {f"R@{k}": recall_at_k(relevant, k) for k in (1, 5)}
+        return {"mAP": average_precision(relevant), **recalls}
 
     def read(row: int) -> Photo:
-        return read_photo(files[items[row].path], searcher.decode_side())
+        return read_photo(asked[row].file, searcher.decode_side())
 
-    scores = score_modes(searcher, vectors, score, options, leave_out=own, read=read)
-    count = float(np.nansum(answerable))
-    return {mode: {"queries": count, **row} for mode, row in scores.items()}
+    scores = score_modes(searcher, vectors, score, options, read, leave_out=own)
+    return {mode: {"queries": float(answerable), **row} for mode, row in scores.items()}
 
 
 def _leave_out_teacher(searcher: Searcher, queries: Sequence[ImageFile]) -> Searcher:

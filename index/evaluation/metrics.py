@@ -40,7 +40,7 @@ def average_precision(relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 def recall_at_k(relevant: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
     """1 where something relevant is among the first k, else 0 (recall@k as image retrieval uses it)."""
-    return np.asarray(relevant[:, :k].any(axis=1), np.float64)
+    return _share(relevant[:, :k].any(axis=1), relevant.any(axis=1))
 
 
 def overlap_at_k(first: Ints, second: Ints) -> NDArray[np.float64]:

@@ -54,9 +54,9 @@ def score_modes(
     vectors: Mapping[str, Vectors],
     score: Callable[[NDArray[np.int64], slice], Values],
     options: Options,
+    read: Callable[[int], Photo],
     leave_out: Sequence[Sequence[int]] = (),
     gallery: NDArray[np.int64] | None = None,
-    read: Callable[[int], Photo] | None = None,
 ) -> dict[str, Scores]:
     """Rank the gallery exactly for every query and average what the rankings are worth.
 
@@ -66,16 +66,16 @@ def score_modes(
         score: Maps `(q, items)` rankings and the rows of their queries to values of `(q,)`, NaN for a query
             that has no answer.
         options: Modes and whitening.
+        read: Reads the photo of a query, by its row, for a ranker.
         leave_out: For each query, ids that end its ranking, whatever their similarity.
         gallery: `(items,)` ids of the items to rank; the rankings hold places in this list. None ranks all.
-        read: Reads the photo of a query, by its row, for a ranker.
 
     Returns:
         For each mode the means of the values, and under `NAME ±` half of their 95 % intervals; with a teacher
         also `overlap@10`, its 10th percentile over the queries `overlap@10 p10`, and `RBO`, against the
         teacher's ranking, whitened if the others are.
     """
-    modes = options.modes or searcher.modes
+    leave_out = leave_out or [[]] * len(vectors["student"])
 
     @cache
     def rows_of(mode: str) -> Compared:
@@ -83,19 +83,20 @@ def score_modes(
         queries, items = vectors[model], searcher.index.rows(space, gallery)
         if options.whiten is None:
             return queries, items, searcher.index.manifest.spaces[space].type
-        learnt = Projection.fit(items[_spread(len(items), LEARN_FROM)], items.shape[1], options.whiten)
+        some = np.linspace(0, len(items) - 1, min(LEARN_FROM, len(items))).astype(int)
+        learnt = Projection.fit(items[some], items.shape[1], options.whiten)
         return learnt.project(queries), learnt.project(items), UNIT_FLOATS
 
     truth = None
     if "teacher" in searcher.modes:
         truth = np.concatenate([best for _, best in _rank(rows_of("teacher"), leave_out, DEPTH)])
     scores = {}
-    for mode in modes:
+    for mode in options.modes or searcher.modes:
         parts: dict[str, list[NDArray[np.float64]]] = {}
         compared = rows_of("student" if mode == RERANK else mode)
         find = partial(_find, compared, leave_out, searcher.index.manifest.spaces["student"].rescore)
-        if mode == RERANK and searcher.reranker and read:
-            rankings = _rank_again(find, searcher, read, len(compared[0]), leave_out, gallery)
+        if mode == RERANK and searcher.reranker:
+            rankings = _rank_again(find, searcher, read, leave_out, gallery)
         elif mode == RERANK:
             rankings = _rerank(find(), rows_of("teacher"), leave_out, RERANKED)
         else:
@@ -127,9 +128,14 @@ def _rank(
     for start in range(0, len(queries), CHUNK):
         rows = slice(start, start + CHUNK)
         similarity = kind.similarity(queries[rows], items)
-        for line, ids in zip(similarity, leave_out[rows], strict=False):
+        for line, ids in zip(similarity, leave_out[rows], strict=True):
             line[ids] = -np.inf
         yield rows, rank(similarity, depth)
+
+
+def _first(line: NDArray[np.int64], most: int, left_out: Sequence[int]) -> NDArray[np.int64]:
+    """The part of a ranking that is ordered again, in place: what is left out stands at its end."""
+    return line[: min(most, len(line) - len(left_out))]
 
 
 def _rerank(
@@ -139,10 +145,9 @@ def _rerank(
     queries, items, kind = compared
     for rows, ranking in rankings:
         for row, line in enumerate(ranking, rows.start):
-            first = line[:most]
+            first = _first(line, most, leave_out[row])
             similarity = kind.similarity(queries[row : row + 1], items[first])[0]
-            similarity[np.isin(first, leave_out[row] if leave_out else ())] = -np.inf
-            line[:most] = first[np.argsort(-similarity, kind="stable")]
+            first[:] = first[np.argsort(-similarity, kind="stable")]
         yield rows, ranking
 
 
@@ -150,39 +155,33 @@ def _rank_again(
     find: Callable[[], Iterator[Ranked]],
     searcher: Searcher,
     read: Callable[[int], Photo],
-    count: int,
     leave_out: Sequence[Sequence[int]],
     gallery: NDArray[np.int64] | None,
 ) -> Iterator[Ranked]:
     """Let the ranker order the first of each ranking, as `Searcher.find`, for several queries at a time."""
-    assert searcher.reranker is not None
-    if price := searcher.reranker.describe_price(count):
+    reranker, count = searcher.reranker, len(leave_out)
+    assert reranker is not None
+    if price := reranker.describe_price(count):
         say(price)
 
-    def first_of(row: int, line: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        first = line[:FIRST]
-        first = first[~np.isin(first, leave_out[row] if leave_out else ())]
-        return first, first if gallery is None else gallery[first]
+    def ids_of(places: NDArray[np.int64]) -> NDArray[np.int64]:
+        return places if gallery is None else gallery[places]
 
     def order(row: int, line: NDArray[np.int64]) -> None:
-        first, ids = first_of(row, line)
-        line[: len(first)] = first[searcher.order_again(read(row), ids)]
+        first = _first(line, FIRST, leave_out[row])
+        first[:] = first[searcher.order_again(read(row), ids_of(first))]
         bar.update()
 
     searches = (
-        (read(row).digest, searcher.digests_of(first_of(row, line)[1]))
+        (read(row).digest, searcher.digests_of(ids_of(_first(line, FIRST, leave_out[row]))))
         for rows, ranking in find()
         for row, line in enumerate(ranking, rows.start)
     )
-    searcher.reranker.require_room(searches, count)
-    with ThreadPoolExecutor(searcher.reranker.calls.concurrency) as threads, progress(count, "rank") as bar:
+    reranker.require_room(searches, count)
+    with ThreadPoolExecutor(reranker.calls.concurrency) as threads, progress(count, "rank") as bar:
         for rows, ranking in find():
             list(threads.map(order, range(rows.start, rows.stop), ranking))
             yield rows, ranking
-
-
-def _spread(count: int, sample: int) -> NDArray[np.int64]:
-    return np.unique(np.linspace(0, count - 1, min(sample, count)).astype(int))
 
 
 def _means(values: Values) -> Scores:

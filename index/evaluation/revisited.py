@@ -5,10 +5,10 @@ Benchmarking" (CVPR 2018), and the code that the authors publish with it.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from index.progress import progress
 from index.search import Searcher
 from index.vectors import Vectors
 
+T = TypeVar("T")
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
 NEGATIVE, EASY, HARD, JUNK = range(4)
@@ -148,19 +149,18 @@ def evaluate_revisited(
         )
     items = enumerate(searcher.index.items)
     named = [(Path(file.name).stem, i) for i, item in items for file in item.files]
-    stems, ids = zip(*named, strict=True)
-    gallery = np.array(ids)[_match(truth.database, stems, "database images", searcher.index.path)]
-    found = find_images([folder])
-    files = [found[i] for i in _match(truth.queries, [file.path.stem for file in found], "queries", folder)]
-    vectors = _embed_boxes(searcher, files, truth.boxes)
-
-    def score(ranking: NDArray[np.int64], rows: slice) -> Values:
-        return score_grades(np.take_along_axis(truth.grades[rows], ranking, axis=1))
+    gallery = np.array(_match(truth.database, named, "database images", searcher.index.path))
+    found = ((file.path.stem, file) for file in find_images([folder]))
+    files = _match(truth.queries, found, "queries", folder)
 
     def read(row: int) -> Photo:
         return crop_query(read_photo(files[row]), truth.boxes[row])
 
-    scores = score_modes(searcher, vectors, score, options, gallery=gallery, read=read)
+    def score(ranking: NDArray[np.int64], rows: slice) -> Values:
+        return score_grades(np.take_along_axis(truth.grades[rows], ranking, axis=1))
+
+    vectors = _embed_queries(searcher, files, read)
+    scores = score_modes(searcher, vectors, score, options, read, gallery=gallery)
     counts = {"queries": float(len(files)), "database": float(len(gallery))} | {
         f"queries {name}": float(np.isin(truth.grades, relevant).any(axis=1).sum())
         for name, (relevant, _) in PROTOCOLS.items()
@@ -207,24 +207,28 @@ def crop_query(photo: Photo, box: Box) -> Photo:
     return with_pixels(photo, crop)
 
 
-def _embed_boxes(searcher: Searcher, files: Sequence[ImageFile], boxes: Sequence[Box]) -> dict[str, Vectors]:
+def _embed_queries(
+    searcher: Searcher, files: Sequence[ImageFile], read: Callable[[int], Photo]
+) -> dict[str, Vectors]:
     parts: dict[str, list[Vectors]] = {name: [] for name in searcher.models}
     with progress(len(files), "queries") as bar:
-        for file, box in zip(files, boxes, strict=True):
+        for row, file in enumerate(files):
             try:
-                query = crop_query(read_photo(file), box)
+                query = read(row)
+                inputs = {name: model.prepare(query) for name, model in searcher.models.items()}
             except ImageError as reason:
                 raise RetrievalError(f"Query {file.path}: {reason}") from reason
             for name, model in searcher.models.items():
-                parts[name].append(embed_checked(model, [model.prepare(query)], [file.name]))
+                parts[name].append(embed_checked(model, [inputs[name]], [file.name]))
             bar.update()
     return {name: np.concatenate(rows) for name, rows in parts.items()}
 
 
-def _match(names: Sequence[str], stems: Sequence[str], what: str, where: Path) -> list[int]:
-    places: dict[str, list[int]] = {}
-    for i, stem in enumerate(stems):
-        places.setdefault(stem, []).append(i)
+def _match(names: Sequence[str], found: Iterable[tuple[str, T]], what: str, where: Path) -> list[T]:
+    """Find what belongs to each name, once; else UsageError."""
+    places: dict[str, list[T]] = {}
+    for stem, thing in found:
+        places.setdefault(stem, []).append(thing)
     if missing := [name for name in names if name not in places]:
         raise UsageError(
             f"{len(missing)} of {len(names)} {what} are not in {where}, the first: {missing[0]}. "

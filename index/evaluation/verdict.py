@@ -70,11 +70,11 @@ def estimate_mean(shares: NDArray[np.float64]) -> tuple[float, tuple[float, floa
 
 
 def half_width(values: NDArray[np.float64]) -> float:
-    """Half of the 95 % confidence interval of the mean of `(n,)` values, by Student's t."""
+    """Half of the 95 % confidence interval of the mean of `(n,)` values, by Student's t; of one, infinite."""
     from scipy.special import stdtrit
 
     n = len(values)
-    return float(stdtrit(n - 1, 0.975) * values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    return float(stdtrit(n - 1, 0.975) * values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
 
 
 def judge_agreement(found: Estimate) -> Verdict:

@@ -23,6 +23,7 @@ from distill.pipeline import start
 from distill.upgrade import upgrade_by_name
 from index.build.pipeline import build_by_name
 from index.build.rewrite import compact_index
+from index.duplicates import list_duplicates
 from index.embedders.base import embed_many
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
@@ -201,6 +202,13 @@ def test_the_page_tells_of_bits_and_knows_the_run(folder, student, tmp_path):
     assert '<span role="cell">2</span>' in SearchPage(searcher).search(photo)["numbers"]
     index(folder, student, tmp_path / "floats", codes=0)
     assert "24-d, 96 B per image" in render_heading(open_searcher(tmp_path / "floats", device="cpu").index)
+
+
+def test_duplicates_by_codes_of_few_photos_say_that_these_tell_little(folder, student, tmp_path, capsys):
+    index(folder, student, tmp_path / "idx")
+    assert "of fewer" not in capsys.readouterr().err
+    assert list_duplicates(tmp_path / "idx").images == 12
+    assert "holds codes of 12 images: of fewer than 1000, codes may put" in capsys.readouterr().err
 
 
 def test_evaluation_ranks_as_a_search_does(folder, student, tmp_path):

@@ -63,7 +63,7 @@ def test_queries_improve_at_once_and_the_gallery_follows(index, photos, tmp_path
     searcher = open_searcher(index)
     assert searcher.models["student"].key == new.key
     np.testing.assert_array_equal(searcher.index.rows("student"), vectors)
-    assert searcher.columns == {"colour": ["blue", "red"]}
+    assert searcher.index.columns == {"colour": ["blue", "red"]}
     assert verify_index(index) == []
 
     teacher_file.unlink()  # from now on nobody can be asked

@@ -89,6 +89,13 @@ def test_other_faults_of_a_disk_keep_their_reason(tmp_path: Path):
         raise OSError(5, "Input/output error")
 
 
+def test_of_a_full_disk_only_a_run_that_can_be_resumed_says_so(tmp_path: Path):
+    for given, told in (((), "then try again."), (("go on with --resume",), "then go on with --resume.")):
+        with pytest.raises(RetrievalError) as full, explain_disk(tmp_path, *given):
+            raise OSError(28, "No space left on device")
+        assert str(full.value) == f"The disk of {tmp_path} is full. Free some space, {told}"
+
+
 @pytest.mark.parametrize("durable", [False, True])
 def test_a_file_is_replaced_in_one_step_or_not_at_all(tmp_path: Path, durable: bool):
     file = tmp_path / "file"

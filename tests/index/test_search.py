@@ -87,6 +87,21 @@ def test_wrong_modes_and_depths_are_usage_errors(searcher, unit_rows, student_fi
     assert alone.teacher_missing.endswith("Index again with --teacher.")
 
 
+def test_a_wrong_depth_shows_before_a_teacher_or_a_ranker_is_asked(searcher, folder, monkeypatch):
+    monkeypatch.setattr(searcher.models["teacher"], "embed", lambda _batch: pytest.fail("asked"))
+    with pytest.raises(UsageError, match="-k must be at least 1, not 0"):
+        searcher.find([photo(folder, "3.png")], "teacher", 0)
+    searcher.reranker = SimpleNamespace(decode_side=1, order=lambda *_: pytest.fail("asked"))
+    with pytest.raises(UsageError, match="-k must be at least 1, not -2"):
+        searcher.find([photo(folder, "3.png")], "rerank", -2)
+
+
+def test_of_the_modes_of_vectors_a_ranker_takes_one_away(searcher):
+    searcher.reranker = SimpleNamespace()
+    assert searcher.vector_modes == ["student", "teacher", "asymmetric"]
+    assert searcher.modes == [*searcher.vector_modes, "rerank"]
+
+
 def test_an_index_of_another_model_is_refused_by_name(searcher, teacher_file):
     with pytest.raises(UsageError, match=r"another student: student\.onnx .* not teacher\.onnx"):
         Searcher(searcher.index, OnnxEmbedder(teacher_file))
@@ -146,7 +161,7 @@ def with_metadata(folder: Path, tmp_path: Path, student_file: Path, teacher_file
 @pytest.mark.parametrize("mode", ["student", "teacher", "rerank"])
 def test_a_narrow_search_ranks_what_it_keeps_and_nothing_else(with_metadata, folder, mode):
     searcher = with_metadata
-    assert searcher.columns == {"parity": ["even", "odd"]}
+    assert searcher.index.columns == {"parity": ["even", "odd"]}
     query = photo(folder, "3.png")
     names = [item.name for item in searcher.index.items]
 
@@ -184,7 +199,7 @@ def test_a_wrong_column_shows_before_the_teacher_is_asked(with_metadata, folder,
 
 
 def test_an_index_without_metadata_has_no_columns(searcher):
-    assert searcher.columns == {}
+    assert searcher.index.columns == {}
 
 
 def test_a_batch_finds_what_each_finds_alone(searcher, unit_rows):

@@ -81,8 +81,8 @@ def colour_by(searcher: Searcher, items: NDArray[np.int64]) -> dict[str, tuple[l
     folders = [index.items[item].name.split("/")[:-1] for item in items]
     depth = next((d for d in range(9) if len({tuple(each[: d + 1]) for each in folders}) > 1), -1)
     values = {"folder": ["/".join(each[: depth + 1]) for each in folders]} if depth >= 0 else {}
-    rows = [index.metadata_of(int(item)) for item in items] if searcher.columns else []
-    values |= {column: [row.get(column, "") for row in rows] for column in searcher.columns or {}}
+    rows = [index.metadata_of(int(item)) for item in items] if index.columns else []
+    values |= {column: [row.get(column, "") for row in rows] for column in index.columns}
     found = {}
     for column, each in values.items():
         names = [name for name, _ in Counter(filter(None, each)).most_common(COLOURS)]

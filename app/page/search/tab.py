@@ -66,7 +66,7 @@ class SearchPage:
         Raises:
             UsageError: There is no such column.
         """
-        labels.require_columns(searcher.columns or ())
+        labels.require_columns(searcher.index.columns)
         self._label = partial(labels.of, searcher.index)
         self.scales = Scales(searcher)
         self.searcher = searcher
@@ -242,9 +242,9 @@ def build_search_tab(
     alone = shop or "teacher" not in searcher.index.manifest.spaces
     names = [(items[i].digest, items[i].name) for i in spread]
     missing = searcher.teacher_missing if "asymmetric" in searcher.modes and not shop else ""
-    columns = searcher.columns and {
+    columns = {
         name: values
-        for name, values in searcher.columns.items()
+        for name, values in searcher.index.columns.items()
         if name not in (labels.title, labels.link)  # nobody looks for one of these in a list
     }
     note = searcher.reranker.describe_price(1, price) if searcher.reranker else ""

@@ -1,4 +1,5 @@
 import csv
+import os
 import shutil
 from pathlib import Path
 
@@ -106,12 +107,36 @@ def test_wrong_csv_files_and_modes_are_usage_errors(searcher: Searcher, labelled
         (tmp_path / "short.csv").write_text(f"label,path\ncat,a.png\n{short}\n")
         with pytest.raises(UsageError, match="has a row without a path or label"):
             read_labels(tmp_path / "short.csv")
+    (tmp_path / "two.csv").write_text("path,label\na.png,cat\nb.png,cat\na.png,cat\na.png,dog\n")
+    with pytest.raises(UsageError, match=r"two\.csv gives a\.png more than one label"):
+        read_labels(tmp_path / "two.csv")
     strangers = read_labels(write_csv(tmp_path / "x.csv", [("nowhere.png", "1")]))
     with pytest.raises(UsageError, match="None of the 1 labelled images"):
         label_items(searcher.index, strangers)
     queries = read_labels(labelled / "queries.csv")
     with pytest.raises(UsageError, match="no mode 'asymmetric'"):
         evaluate_labelled(searcher, queries, queries, Options(["asymmetric"]))
+
+
+@pytest.mark.parametrize("name", ["loop/a.png", "a\0b.png", "pipe.png"])
+def test_a_labelled_file_that_cannot_be_read_is_no_image_of_the_index(
+    searcher: Searcher, labelled: Path, name: str, capsys
+):
+    """Nor is one that nobody may read, which is not tried here, for root may read all."""
+    (labelled / "loop").symlink_to("loop")
+    os.mkfifo(labelled / "pipe.png")
+    rows = [(f"gallery/{motif}-{view}.png", str(motif)) for motif in range(5) for view in range(3)]
+    labels = read_labels(write_csv(labelled / "some.csv", [*rows, (name, "9")]))
+    assert "9" not in label_items(searcher.index, labels)
+    queries = read_labels(write_csv(labelled / "asked.csv", [("queries/0-0.png", "0"), (name, "0")]))
+    assert evaluate_labelled(searcher, queries, labels, Options(["student"]))["student"]["queries"] == 1
+    assert "skipped" in capsys.readouterr().err
+
+
+def test_a_labelled_file_too_large_to_be_read_matches_nothing(searcher, labelled, monkeypatch):
+    monkeypatch.setattr("index.images.file.MAX_BYTES", 10)
+    labels = read_labels(labelled / "gallery.csv")[1:]  # so that contents are compared
+    assert (label_items(searcher.index, labels) == "").sum() == 1
 
 
 def test_by_name_evaluates_every_mode_of_the_index(searcher: Searcher, labelled: Path):

@@ -16,6 +16,10 @@ def test_an_estimate_covers_the_truth_as_often_as_it_says():
     assert 0.92 <= covered / 400 <= 0.98
 
 
+def test_one_share_tells_nothing_of_the_mean():
+    assert str(Estimate.measure(np.array([0.5]), "query photos")) == "50 % (95 %: 0 to 100)"
+
+
 def test_an_estimate_is_read_from_a_run():
     facts = {"held_out": 100, "overlap@10": 0.7, "interval": [0.66, 0.74], "population": "query photos"}
     read = Estimate.read(facts)
