@@ -35,8 +35,6 @@ class CallableEmbedder(Embedder):
     """
 
     side = SIDE
-    provider = "python"
-    dim = 0  # known from the ledger or from the first answer
 
     def __init__(self, call: str | Callable[..., Any], options: EmbedderOptions, key: str = "") -> None:
         """Take a callable, or import it from `package.module:attribute` or `path/to/module.py:attribute`.

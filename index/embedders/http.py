@@ -41,10 +41,6 @@ ENCODING = re.compile(r"base64|encoding[_ ]format", re.IGNORECASE)
 class EndpointEmbedder(Embedder):
     """Asks `POST URL` in one of the ways of `index.embedders.http_formats`. Threads may share it."""
 
-    side = 1  # the file itself is sent
-    dim = 0  # known from the ledger or from the first answer
-    provider = "http"
-
     def __init__(self, url: str, options: EmbedderOptions) -> None:
         """Read the key and check the address, which must not carry it in clear. Nothing is sent yet."""
         address = _read_address(url)

@@ -41,8 +41,6 @@ class VectorsEmbedder(Embedder):
     """
 
     calls = Calls(batch=1)
-    side = 1
-    provider = "file"
 
     def __init__(self, path: Path, options: EmbedderOptions) -> None:
         """Read a file whole: Parquet, unless it ends in .npz; UsageError if it is not laid out so."""
@@ -59,7 +57,7 @@ class VectorsEmbedder(Embedder):
             raise UsageError(f"{what}. Write it again, or copy it whole.") from error
         if vectors.ndim != 2 or len(ids) != len(vectors) or not vectors.size:
             raise UsageError(f"{path} has {len(ids)} ids for vectors {vectors.shape}; it needs {LAYOUT}.")
-        if lacking := [i for i, name in enumerate(ids) if name is None]:
+        if lacking := [i for i, name in enumerate(ids) if not isinstance(name, str)]:
             raise UsageError(f"{path} has no id in row {lacking[0]}; it needs {LAYOUT}.")
         self._rows = {name: i for i, name in enumerate(ids)}
         if len(self._rows) < len(ids):

@@ -3,7 +3,7 @@
 import csv
 import operator
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -112,12 +112,14 @@ class CallableRanker(EmbedderRanker):
         """Call it; see `Ranker.order`."""
         try:
             answer = self._embedder.call(query, list(candidates))
+            if isinstance(answer, Iterator):  # a generator, of which nothing has run yet
+                answer = list(answer)
         except (Exception, SystemExit) as error:
             raise RefusedError(f"{self.name} raised {in_line(error)}") from error
         try:
             return [operator.index(place) for place in answer]
         except TypeError as error:
-            said = f"{answer!r}"[:100]
+            said = " ".join(f"{answer!r}".split())[:100]
             raise RefusedError(f"{self.name} returned {said}, no list of positions, best first") from error
 
 

@@ -43,8 +43,7 @@ class BudgetedTeacher(Embedder):
         """Join them. The budget is of images that may ever be asked about; the ledger counts."""
         self.ledger, self.budget = ledger, budget
         self.key, self.name, self.spec = teacher.key, teacher.name, teacher.spec
-        self.options, self.side, self.provider = teacher.options, teacher.side, teacher.provider
-        self.decode_side = teacher.decode_side
+        self.options, self.decode_side = teacher.options, teacher.decode_side
         self.unit = ledger.unit = teacher.unit
         self.asked = 0  # answers paid for through this object
         self.lost = 0  # images that it asked about without an answer, and that may have been charged for

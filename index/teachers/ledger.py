@@ -169,7 +169,7 @@ class Ledger(AbstractContextManager["Ledger"]):
         Raises:
             RetrievalError: The ledger cannot be written.
         """
-        if shutil.disk_usage(self.path.parent).free < ROOM:
+        if self.path != IN_MEMORY and shutil.disk_usage(self.path.parent).free < ROOM:
             raise RetrievalError(
                 f"{self.path} has less than {ROOM // 1_000_000} MB of free disk. Nothing more was asked; "
                 "what was paid for is kept."

@@ -87,8 +87,6 @@ class TextEndpoint(EndpointEmbedder):
 class TextEmbedder(OnnxModel):
     """An ONNX file that takes tokens, with its tokenizer."""
 
-    side = 0
-
     def __init__(self, path: Path, tokenizer: Path, device: str, options: EmbedderOptions) -> None:
         """Find out what goes in and what comes out. Of the options `output` and `pool` count."""
         super().__init__(path, open_session(path, device), options)
@@ -118,7 +116,7 @@ class TextEmbedder(OnnxModel):
             for kind, put in self._inputs.items()
         }
         rows = self._run(self._output, feed, f"{len(tokens.ids)} tokens")
-        row = np.asarray(rows, np.float32)[0]
+        row = np.asarray(rows, np.float32)[0] if rows.ndim else rows
         if row.ndim == 2 and len(row) == len(tokens.ids):  # a sequence of vectors
             row = row[0] if self.options.pool == "cls" else row[np.array(tokens.attention_mask) > 0].mean(0)
         if row.ndim != 1:

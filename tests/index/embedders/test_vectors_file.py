@@ -337,3 +337,9 @@ def test_why_a_vector_is_of_no_use_is_said(folder, path, recwarn):
     ):
         open_embedder(path.with_suffix(".npz")).find_missing(find_images([folder]))
     assert not recwarn
+
+
+def test_ids_in_a_column_of_their_own_are_one_line(tmp_path):
+    np.savez(tmp_path / "column.npz", ids=np.array([["a"], ["b"]]), vectors=rows(2))
+    with pytest.raises(UsageError, match="no id in row 0; it needs `ids` of n texts"):
+        open_embedder(tmp_path / "column.npz")

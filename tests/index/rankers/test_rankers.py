@@ -269,7 +269,7 @@ def test_what_is_no_ranker_is_one_line(tmp_path: Path):
 def test_a_teacher_with_vectors_gives_its_orders(pool: Pool, tmp_path: Path):
     teacher = write_embedder(tmp_path / "teacher.onnx")
     ranker = open_ranker(str(teacher), "cpu", EmbedderOptions(), orders_only=True)
-    query, *candidates = [ranker.prepare(read_photo(file, ranker.side)) for file in pool.files[:6]]
+    query, *candidates = [ranker.prepare(read_photo(file, ranker.decode_side)) for file in pool.files[:6]]
     assert ranker.order(query, candidates) == list(np.argsort([-(query @ one) for one in candidates]))
     with pytest.raises(UsageError, match="orders-only"):
         open_ranker("http://127.0.0.1/v1/embeddings", "cpu", EmbedderOptions(), orders_only=True)
