@@ -152,18 +152,11 @@ class AbsentEmbedder(Embedder):
 
     calls = Calls(batch=1)
 
-    def __init__(
-        self,
-        key: str,
-        name: str,
-        dim: int,
-        spec: str,
-        options: EmbedderOptions,
-        ranker: Mapping[str, Any],
-        megabytes: float | None = None,
-    ) -> None:
-        self.key, self.name, self.dim, self.spec, self.options = key, name, dim, spec, options
-        self.ranker, self.megabytes = ranker, megabytes
+    def __init__(self, was: Mapping[str, Any], spec: str, options: EmbedderOptions) -> None:
+        """Take what the run.json of a student says of its teacher, and what would open it."""
+        self.key, self.name, self.dim = was["key"], was["name"], was["dim"]
+        self.ranker, self.megabytes = was.get("ranker", {}), was.get("megabytes")
+        self.spec, self.options = spec, options
 
     def prepare(self, photo: Photo) -> Any:
         """Raise ImageError."""

@@ -56,6 +56,10 @@ class EndpointEmbedder(Embedder):
         self.name = options.model or address.host
         self.spec = url
         self.options = options
+        # Waited for are a free connection, room for what is sent, the answer's beginning, the last chunk of
+        # it in time, and at the longest as much again.
+        seconds = 5 * options.timeout + 2 * CONNECT
+        self.calls = Calls(options.batch, options.concurrency, seconds, options.rate, True, options.probe)
         # What was not asked for compressed cannot be a bomb; see `_read`.
         headers = {"Accept-Encoding": "identity", "Accept": "application/json"}
         if self._api_key:
@@ -76,16 +80,6 @@ class EndpointEmbedder(Embedder):
             raise UsageError(
                 f"A proxy that the environment names cannot be used: {str(error).rstrip('.')}. {PROXIES}."
             ) from error
-
-    @property
-    def calls(self) -> Calls:  # type: ignore[override]
-        """How it is best called: about no more images than it was seen to answer for."""
-        batch = min(self.options.batch, self.lessons.get("batch", self.options.batch))
-        # Waited for are a free connection, room for what is sent, the answer's beginning, the last chunk of
-        # it in time, and at the longest as much again.
-        seconds = 5 * self.options.timeout + 2 * CONNECT
-        own = self.options
-        return Calls(batch, own.concurrency, seconds, own.rate, paid=True, replaceable=own.probe)
 
     def prepare(self, photo: Photo) -> Upload:
         """The file as it is, if every endpoint can be expected to read it upright; else an upright JPEG."""
@@ -254,9 +248,10 @@ def _read_address(url: str) -> httpx.URL:
     """Refuse an address that no network can look up, and a key in it, for addresses are shown and kept."""
     try:
         address = httpx.URL(url)
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise UsageError(f"The teacher's address is none: {str(error).rstrip('.')}.") from error
+    try:
         address.raw_host.decode().encode("idna")  # as the socket will, with an error that is no network's
-    except httpx.InvalidURL as error:
-        raise UsageError(f"The teacher's address is none: {error}.") from error
     except UnicodeError as error:
         raise UsageError(f"{address.host} is no name of a host. Check the teacher's address.") from error
     if not address.host or address.userinfo:

@@ -3,7 +3,7 @@
 import csv
 import operator
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,10 +17,10 @@ from PIL import Image
 from index.embedders.base import Calls, Embedder
 from index.embedders.callable import CallableEmbedder
 from index.embedders.options import EmbedderOptions
-from index.embedders.registry import is_file_spec, open_embedder
+from index.embedders.registry import is_address, is_file_spec, open_embedder
 from index.errors import RefusedError, UsageError, in_line
 from index.images.decode import Photo
-from index.images.file import ImageFile, plain_path
+from index.images.file import ImageFile, plain_path, readable
 from index.io import content_digest
 from index.progress import count
 from index.rankers.asking import Reranker
@@ -66,7 +66,7 @@ class PreferencesRanker(Ranker):
             self._wins[query][better] += 1
             self._wins[query][worse] -= 1
         self.key = f"preferences:{content_digest(path.read_bytes())}"
-        self.name, self.spec, self.options = path.name, str(path.absolute()), options
+        self.name, self.spec, self.options = readable(path.name), str(path.absolute()), options
 
     def prepare(self, photo: Photo) -> tuple[str, ...]:
         """What the photo may be called in the file."""
@@ -110,12 +110,7 @@ class CallableRanker(EmbedderRanker):
 
     def order(self, query: Image.Image, candidates: Sequence[Image.Image]) -> list[int]:
         """Call it; see `Ranker.order`."""
-        try:
-            answer = self._embedder.call(query, list(candidates))
-            if isinstance(answer, Iterator):  # a generator, of which nothing has run yet
-                answer = list(answer)
-        except (Exception, SystemExit) as error:
-            raise RefusedError(f"{self.name} raised {in_line(error)}") from error
+        answer = self._embedder.ask(query, list(candidates))
         try:
             return [operator.index(place) for place in answer]
         except TypeError as error:
@@ -196,7 +191,7 @@ def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: b
     callable or a teacher with vectors, as for `open_embedder`: an .onnx or .npz file is one, and anything for
     `orders_only`. Options are what the spec does not say.
     """
-    if not orders_only and spec.startswith(("http://", "https://")):
+    if not orders_only and is_address(spec):
         path = spec.partition("?")[0].rstrip("/")  # parameters such as `api-version` may follow
         return (ChatRanker if path.endswith(CHAT) else RerankRanker)(spec, options)
     if not orders_only and not is_file_spec(spec):

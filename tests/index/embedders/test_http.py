@@ -282,6 +282,7 @@ def test_the_key_does_not_travel_in_clear(monkeypatch):
         "http://user:secret@host:port/v1",
         "https://api..example.org/v1",
         f"https://{'long' * 16}.example.org/v1",
+        "https://example.org/\udcff",  # a byte that is not UTF-8, as the shell hands it on
     ],
 )
 def test_addresses_that_are_none(url):

@@ -181,6 +181,8 @@ def test_a_vector_of_zeros_names_its_image(tmp_path):
         ({"mean": "a,b,c"}, "--teacher-mean takes three numbers, as in 0.5,0.5,0.5, not 'a,b,c'"),
         ({"size": "224by"}, "--teacher-size takes pixels, as in 224 or 256x128, not '224by'"),
         ({"size": "1x2x3"}, "--teacher-size takes pixels"),
+        ({"size": [float("inf"), 1]}, "--teacher-size takes pixels"),
+        ({"model": "\udcff"}, r"--teacher-model takes text, not '\\udcff'"),
         ({"channels": "brg"}, "--teacher-channels must be one of rgb, bgr"),
         ({"pool": "max"}, "--teacher-pool must be one of cls, mean"),
     ],
