@@ -21,7 +21,7 @@ from index.embedders.registry import is_address, is_file_spec, open_embedder
 from index.errors import RefusedError, UsageError, in_line
 from index.images.decode import Photo
 from index.images.file import ImageFile, plain_path, readable
-from index.io import content_digest
+from index.io import file_digest
 from index.progress import count
 from index.rankers.asking import Reranker
 from index.rankers.base import SHOWN, EmbedderRanker, Pool, Ranker, Rows
@@ -65,7 +65,7 @@ class PreferencesRanker(Ranker):
         for query, better, worse in pairs:
             self._wins[query][better] += 1
             self._wins[query][worse] -= 1
-        self.key = f"preferences:{content_digest(path.read_bytes())}"
+        self.key = f"preferences:{file_digest(path)}"
         self.name, self.spec, self.options = readable(path.name), str(path.absolute()), options
 
     def prepare(self, photo: Photo) -> tuple[str, ...]:

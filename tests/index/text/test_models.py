@@ -77,11 +77,11 @@ def test_tokens_are_pooled_without_what_was_filled_in(tmp_path, pool, words):
 def test_one_number_for_a_text_is_no_vector(tmp_path):
     path = write_text_tower(tmp_path / "text.onnx")
     model = onnx.load(path)
-    model.graph.node.append(onnx.helper.make_node("ReduceSum", ["text_embeds"], ["sum"], keepdims=0))
+    model.graph.node.append(onnx.helper.make_node("ReduceSum", ["text_embeds"], ["number"], keepdims=0))
     del model.graph.output[:]
-    model.graph.output.append(onnx.helper.make_tensor_value_info("sum", onnx.TensorProto.FLOAT, []))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("number", onnx.TensorProto.FLOAT, []))
     onnx.save(model, path)
-    with pytest.raises(UsageError, match="the output sum, which is not one vector a text"):
+    with pytest.raises(UsageError, match="the output number, which is not one vector a text"):
         open_text(str(path), write_tokenizer(tmp_path / "tokenizer.json"), "cpu", EmbedderOptions())
 
 
