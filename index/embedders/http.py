@@ -152,9 +152,10 @@ class EndpointEmbedder(Embedder):
 
         try:
             with self._client.stream("POST", self.spec, extensions={"trace": note}, **request) as response:
+                deadline = time.monotonic() + self.options.timeout
                 if not response.is_success:
-                    raise self._refusal(response)
-                return self._read(response, time.monotonic() + self.options.timeout)
+                    raise self._refusal(response, deadline)
+                return self._read(response, deadline)
         except httpx.TransportError as error:
             raise self._no_answer(error, sent) from error
 
@@ -182,10 +183,10 @@ class EndpointEmbedder(Embedder):
                 raise TransientError(f"{self.name} did not finish its answer in time", charged=True)
         return bytes(body)
 
-    def _refusal(self, response: httpx.Response) -> CallError:
+    def _refusal(self, response: httpx.Response, deadline: float) -> CallError:
         """What a status that is no success means. Only a gateway that lost its upstream may have charged."""
         status = response.status_code
-        said = f"HTTP {status}{self._reason(response)}"
+        said = f"HTTP {status}{self._reason(response, deadline)}"
         if status in LATER or status >= 500:
             wait = read_retry_after(response.headers.get("Retry-After"))
             return TransientError(f"{self.name} answered {said}", charged=status in (502, 504), wait=wait)
@@ -202,13 +203,13 @@ class EndpointEmbedder(Embedder):
             remedy = "The account there has no money left"
         return CallError(f"{self.spec} answered {said}. {remedy}.")
 
-    def _reason(self, response: httpx.Response) -> str:
+    def _reason(self, response: httpx.Response, deadline: float) -> str:
         if "html" in response.headers.get("Content-Type", ""):
             return ""
         start = bytearray()
-        for chunk in response.iter_raw(512):
+        for chunk in response.iter_raw():
             start += chunk
-            if len(start) >= QUOTED + len(self._api_key):
+            if len(start) >= QUOTED + len(self._api_key) or time.monotonic() > deadline:
                 break
         text = self._quote(start)
         return f": {text}" if text else ""
