@@ -18,7 +18,7 @@ from index.embedders.base import Calls, Embedder
 from index.embedders.callable import CallableEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import is_address, is_file_spec, open_embedder
-from index.errors import RefusedError, UsageError, in_line
+from index.errors import ImageError, RefusedError, UnansweredError, UsageError, in_line
 from index.images.decode import Photo
 from index.images.file import ImageFile, plain_path, readable
 from index.io import file_digest
@@ -134,8 +134,11 @@ class VectorsRanker(EmbedderRanker):
         return {**super().facts, "orders_only": True}
 
     def prepare(self, photo: Photo) -> NDArray[np.float32]:
-        """The teacher's vector."""
-        return self._embedder.embed([self._embedder.prepare(photo)])[0]
+        """The teacher's vector; ImageError, too, if it answers without a direction."""
+        try:
+            return self._embedder.embed([self._embedder.prepare(photo)])[0]
+        except UnansweredError as error:
+            raise ImageError(error.reasons[0]) from error
 
     def order(self, query: NDArray[np.float32], candidates: Sequence[NDArray[np.float32]]) -> list[int]:
         """By falling similarity."""
