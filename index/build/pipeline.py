@@ -17,11 +17,11 @@ import numpy as np
 
 from index.build.embed_missing import embed_missing
 from index.build.journal import Journal
+from index.build.openvino import choose_runtime
 from index.build.ray import RayCluster, open_cluster
 from index.build.taught import TAUGHT, Taught
 from index.embedders.base import Embedder
 from index.embedders.onnx import OnnxEmbedder
-from index.embedders.openvino import choose_runtime
 from index.embedders.teacher_space import TEACHER_SPACE, TeacherSpace
 from index.errors import RetrievalError, UsageError
 from index.images.sources import Source, find_images, source_name

@@ -37,7 +37,7 @@ class OnnxModel(Embedder):
     """An ONNX file, open. What goes in and what comes out is for its subclasses to say."""
 
     def __init__(self, path: Path, opened: "Opened", options: EmbedderOptions) -> None:
-        self.data, self.session = opened  # ours may be run by another, see `openvino.py`
+        self.data, self.session = opened  # ours may be run by another, see `index/build/openvino.py`
         digest = content_digest(self.data)
         if files := [path.parent / name for name in find_external_data(self.data)]:
             digest = content_digest("".join([digest, *map(file_digest, files)]).encode())
