@@ -82,8 +82,8 @@ def write_question(
         where = "The photo marked Q is the query, the numbered ones are candidates."
         return [_text(f"{where} {prompt} {FORM}"), _picture(make_sheet(query, candidates))]
     parts = [_text(f"The first photo is the query, the numbered ones are candidates. {prompt} {FORM}")]
-    for name, image in zip(("Query:", *_names(candidates)), (query, *candidates), strict=True):
-        parts += [_text(name), _picture(image)]
+    for number, image in enumerate((query, *candidates)):
+        parts += [_text(f"{number or 'Query'}:"), _picture(image)]
     return parts
 
 
@@ -92,17 +92,13 @@ def make_sheet(query: Image.Image, candidates: Sequence[Image.Image]) -> Image.I
     images = [query, *candidates]
     sheet = Image.new("RGB", (TILE * COLUMNS, TILE * -(-len(images) // COLUMNS)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(28)
-    for place, (name, image) in enumerate(zip(("Q", *_names(candidates)), images, strict=True)):
+    for place, image in enumerate(images):
         left, top = TILE * (place % COLUMNS), TILE * (place // COLUMNS)
         sheet.paste(pad(image, (TILE - 8, TILE - 8), "white"), (left + 4, top + 4))
-        mark, corner = name.rstrip(":"), (left + 10, top + 6)
+        mark, corner = str(place or "Q"), (left + 10, top + 6)
         draw.rectangle(draw.textbbox(corner, mark, font), fill="black")
         draw.text(corner, mark, "white", font)
     return sheet
-
-
-def _names(candidates: Sequence[Image.Image]) -> list[str]:
-    return [f"{number}:" for number in range(1, len(candidates) + 1)]
 
 
 def _shrink(photo: Photo, side: int) -> Image.Image:
