@@ -58,8 +58,8 @@ class EndpointEmbedder(Embedder):
         self.options = options
         # Waited for are a free connection, room for what is sent, the answer's beginning, the last chunk of
         # it in time, and at the longest as much again.
-        seconds = 5 * options.timeout + 2 * CONNECT
-        self.calls = Calls(options.batch, options.concurrency, seconds, options.rate, True, options.probe)
+        seconds, lanes = 5 * options.timeout + 2 * CONNECT, options.concurrency
+        self.calls = Calls(options.batch, lanes, seconds, options.rate, paid=True, replaceable=options.probe)
         # What was not asked for compressed cannot be a bomb; see `_read`.
         headers = {"Accept-Encoding": "identity", "Accept": "application/json"}
         if self._api_key:
