@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from index.build.embed import embed_files
+from index.build.openvino import OpenVinoSession
 from index.embedders.onnx import OnnxEmbedder
-from index.embedders.openvino import OpenVinoSession
 from index.evaluation.metrics import overlap_at_k
 from index.images.decode import read_photo
 from index.images.file import ImageFile

@@ -193,5 +193,4 @@ def open_teacher(student: Path, given: TeacherSpec, device: str) -> Embedder:
         except RetrievalError as error:
             why = str(error)
     say(f"{was['name']} is not asked; its ledger answers. {why}")
-    more = was.get("ranker", {}), was.get("megabytes")
-    return AbsentEmbedder(was["key"], was["name"], was["dim"], spec, options, *more)
+    return AbsentEmbedder(was, spec, options)

@@ -16,7 +16,7 @@ def choose_provider(device: str, available: Sequence[str], gpus: int) -> str:
     """Choose an execution provider that ONNX Runtime has, with so many GPUs; UsageError if there is none."""
     if device not in get_args(Device):
         raise UsageError(f"No device {device!r}. Give one of {', '.join(get_args(Device))}.")
-    if device in ("cpu", "openvino"):  # whose part is in `embedders/openvino.py`
+    if device in ("cpu", "openvino"):  # whose part is in `build/openvino.py`
         return CPU
     if CUDA in available and gpus:
         return CUDA

@@ -10,7 +10,7 @@ from time import perf_counter
 import numpy as np
 
 from index.embedders.base import Embedder, embed_checked
-from index.embedders.onnx import open_student
+from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import is_file_spec
 from index.embedders.teacher_space import TEACHER_SPACE, TeacherSpace
@@ -373,7 +373,7 @@ def _open_text(index: Store, text: TextSpec, device: str) -> TextQueries:
 def _open_models(index: Store, teacher: TeacherSpec | None, device: str, with_teacher: bool) -> Searcher:
     """Join a gallery with its student and, as far as that can be had, its teacher."""
     manifest, made = index.manifest, index.manifest.spaces["student"]
-    student = open_student(index.model_file, device, bits=made.bits, floats=bool(made.rescore))
+    student = OnnxEmbedder(index.model_file, device, bits=made.bits, floats=bool(made.rescore))
     searcher = Searcher(index, student, None, device)
     given = asked = teacher or TeacherSpec()
     if given.spec in (None, manifest.teacher) and given.options == EmbedderOptions():  # as it was

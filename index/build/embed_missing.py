@@ -21,7 +21,7 @@ from index.progress import count, progress, say
 from index.stores.records import Failure, Item
 from index.teachers.ask import Prepared, ask_prepared
 from index.teachers.client import BudgetedTeacher
-from index.teachers.cost import Bill
+from index.teachers.cost import require_budget
 from index.teachers.questions import Question
 from index.vectors import Vectors
 
@@ -206,8 +206,7 @@ class _Asking:
 
     def require_budget(self) -> None:
         if self._unknown:
-            wanted, ledger = len(self._unknown) + self.left, self._paid.ledger
-            Bill(wanted, 0, wanted, ledger.spent, self._paid.budget, None, None).require_budget()
+            require_budget(len(self._unknown) + self.left, self._paid.ledger.spent, self._paid.budget)
 
     def probe(self) -> None:
         """Ask again about an image that has an answer, if others are asked about and the budget has room."""

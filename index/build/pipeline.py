@@ -17,11 +17,11 @@ import numpy as np
 
 from index.build.embed_missing import embed_missing
 from index.build.journal import Journal
+from index.build.openvino import choose_runtime
 from index.build.ray import RayCluster, open_cluster
 from index.build.taught import TAUGHT, Taught
 from index.embedders.base import Embedder
-from index.embedders.onnx import OnnxEmbedder, open_student
-from index.embedders.openvino import choose_runtime
+from index.embedders.onnx import OnnxEmbedder
 from index.embedders.teacher_space import TEACHER_SPACE, TeacherSpace
 from index.errors import RetrievalError, UsageError
 from index.images.sources import Source, find_images, source_name
@@ -126,7 +126,7 @@ def build_by_name(
 ) -> BuildReport:
     """`build` with models and a Ray cluster given by name; teacher space is taken from beside the student."""
     with nullcontext() if ray is None else open_cluster(ray, device) as cluster:
-        student = open_student(model, device, 1, options.codes)
+        student = OnnxEmbedder(model, device, 1, options.codes)
         runtime = choose_runtime(student) if device == "openvino" and not ray else ""
         beside = model.with_name(TEACHER_SPACE)
         projects = teacher.spec and beside.is_file() and not options.codes

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from index.build.embed import Embedded, embed_files
 from index.embedders.base import Embedder
-from index.embedders.onnx import bits_of, open_student
+from index.embedders.onnx import OnnxEmbedder, bits_of
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
 from index.errors import ImageError, RetrievalError, in_line
@@ -179,7 +179,7 @@ class Worker:
         opened: dict[str, Embedder] = {}
         for name, (spec, options, key) in self.job.models.items():
             if name == "student":
-                opened[name] = open_student(Path(spec), self.job.device, 1, bits_of(key))
+                opened[name] = OnnxEmbedder(Path(spec), self.job.device, 1, bits_of(key))
             else:
                 opened[name] = open_embedder(spec, self.job.device, options)
             if opened[name].key != key:

@@ -59,9 +59,9 @@ class Embedder(ABC):
     name: str  # what to call it in messages
     spec: str  # what `open_embedder` opens it by,
     options: EmbedderOptions  # together with these
-    side: int  # of the square that it makes of an image, in pixels
-    dim: int  # length of its vectors; 0 before the first answer of a model that does not say
-    provider: str  # what it runs on
+    provider = ""  # of ONNX Runtime, that it runs on
+    side = 1  # of the square that it makes of an image, in pixels; of a model that makes none the least
+    dim = 0  # length of its vectors; 0 before the first answer of a model that does not say
     calls: Calls  # how it is best called
     vector_type: VectorType = UNIT_FLOATS
 
@@ -150,20 +150,13 @@ def find_fault(row: NDArray[np.float32]) -> str:
 class AbsentEmbedder(Embedder):
     """Stands for a teacher by its key, so that its answers are found. It has none of its own."""
 
-    side, provider, calls = 0, "none", Calls(batch=1)
+    calls = Calls(batch=1)
 
-    def __init__(
-        self,
-        key: str,
-        name: str,
-        dim: int,
-        spec: str,
-        options: EmbedderOptions,
-        ranker: Mapping[str, Any],
-        megabytes: float | None = None,
-    ) -> None:
-        self.key, self.name, self.dim, self.spec, self.options = key, name, dim, spec, options
-        self.ranker, self.megabytes = ranker, megabytes
+    def __init__(self, was: Mapping[str, Any], spec: str, options: EmbedderOptions) -> None:
+        """Take what the run.json of a student says of its teacher, and what would open it."""
+        self.key, self.name, self.dim = was["key"], was["name"], was["dim"]
+        self.ranker, self.megabytes = was.get("ranker", {}), was.get("megabytes")
+        self.spec, self.options = spec, options
 
     def prepare(self, photo: Photo) -> Any:
         """Raise ImageError."""

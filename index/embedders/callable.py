@@ -35,14 +35,12 @@ class CallableEmbedder(Embedder):
     """
 
     side = SIDE
-    provider = "python"
-    dim = 0  # known from the ledger or from the first answer
 
-    def __init__(self, call: str | Callable[..., Any], options: EmbedderOptions, key: str = "") -> None:
+    def __init__(self, call: str | Callable[..., Any], options: EmbedderOptions) -> None:
         """Take a callable, or import it from `package.module:attribute` or `path/to/module.py:attribute`.
 
         Modules are searched for in the current folder first, as `python -m` does. Of the options `batch` and
-        `rate` count. A `key` stands in place of the callable's attribute `key` and of its code.
+        `rate` count.
 
         Raises:
             UsageError: There is no such thing, it cannot be called, or nothing tells it from others.
@@ -59,9 +57,9 @@ class CallableEmbedder(Embedder):
             self.name = self.spec = identity = f"{named.__module__}:{named.__qualname__}"
         if not callable(self.call):
             raise UsageError(f"{call} cannot be called. It must take a list of images and return an array.")
-        own = getattr(self.call, "key", "")
-        key = key or (own if isinstance(own, str) else "")
-        self.key = f"python:{identity}#{key or code or digest_function(call, identity)}"
+        key = getattr(self.call, "key", "")
+        told = key if isinstance(key, str) and key else code or digest_function(call, identity)
+        self.key = f"python:{identity}#{told}"
         self.options = options
         self.calls = Calls(options.batch, rate=options.rate, paid=True, replaceable=options.probe)
 
@@ -75,13 +73,10 @@ class CallableEmbedder(Embedder):
         """Call it with n images, for `(n, dim)` float32 as answered: of any length, and perhaps not finite.
 
         Raises:
-            RefusedError: It raised something. That is taken to have cost nothing.
+            RefusedError: As `ask`.
             CallError: What it returned is no array of n rows.
         """
-        try:
-            answer = self.call(list(batch))
-        except (Exception, SystemExit) as error:
-            raise RefusedError(f"{self.name} raised {in_line(error)}") from error
+        answer = self.ask(list(batch))
         try:
             with np.errstate(over="ignore"):  # becomes infinite, and is refused as that
                 rows = _to_array(answer).astype(np.float32)
@@ -96,6 +91,14 @@ class CallableEmbedder(Embedder):
                 f"{self.name} returned {rows.shape} for {count(len(batch), 'image')}.", charged=True
             )
         return rows
+
+    def ask(self, *args: Any) -> Any:
+        """Call it; RefusedError if it raises something, which is taken to have cost nothing."""
+        try:
+            answer = self.call(*args)
+            return list(answer) if isinstance(answer, Iterator) else answer  # of a generator nothing has run
+        except (Exception, SystemExit) as error:
+            raise RefusedError(f"{self.name} raised {in_line(error)}") from error
 
 
 def _to_array(answer: Any) -> NDArray[Any]:

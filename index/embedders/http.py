@@ -41,10 +41,6 @@ ENCODING = re.compile(r"base64|encoding[_ ]format", re.IGNORECASE)
 class EndpointEmbedder(Embedder):
     """Asks `POST URL` in one of the ways of `index.embedders.http_formats`. Threads may share it."""
 
-    side = 1  # the file itself is sent
-    dim = 0  # known from the ledger or from the first answer
-    provider = "http"
-
     def __init__(self, url: str, options: EmbedderOptions) -> None:
         """Read the key and check the address, which must not carry it in clear. Nothing is sent yet."""
         address = _read_address(url)
@@ -60,6 +56,10 @@ class EndpointEmbedder(Embedder):
         self.name = options.model or address.host
         self.spec = url
         self.options = options
+        # Waited for are a free connection, room for what is sent, the answer's beginning, the last chunk of
+        # it in time, and at the longest as much again.
+        seconds, lanes = 5 * options.timeout + 2 * CONNECT, options.concurrency
+        self.calls = Calls(options.batch, lanes, seconds, options.rate, paid=True, replaceable=options.probe)
         # What was not asked for compressed cannot be a bomb; see `_read`.
         headers = {"Accept-Encoding": "identity", "Accept": "application/json"}
         if self._api_key:
@@ -80,16 +80,6 @@ class EndpointEmbedder(Embedder):
             raise UsageError(
                 f"A proxy that the environment names cannot be used: {str(error).rstrip('.')}. {PROXIES}."
             ) from error
-
-    @property
-    def calls(self) -> Calls:  # type: ignore[override]
-        """How it is best called: about no more images than it was seen to answer for."""
-        batch = min(self.options.batch, self.lessons.get("batch", self.options.batch))
-        # Waited for are a free connection, room for what is sent, the answer's beginning, the last chunk of
-        # it in time, and at the longest as much again.
-        seconds = 5 * self.options.timeout + 2 * CONNECT
-        own = self.options
-        return Calls(batch, own.concurrency, seconds, own.rate, paid=True, replaceable=own.probe)
 
     def prepare(self, photo: Photo) -> Upload:
         """The file as it is, if every endpoint can be expected to read it upright; else an upright JPEG."""
@@ -162,9 +152,10 @@ class EndpointEmbedder(Embedder):
 
         try:
             with self._client.stream("POST", self.spec, extensions={"trace": note}, **request) as response:
+                deadline = time.monotonic() + self.options.timeout
                 if not response.is_success:
-                    raise self._refusal(response)
-                return self._read(response, time.monotonic() + self.options.timeout)
+                    raise self._refusal(response, deadline)
+                return self._read(response, deadline)
         except httpx.TransportError as error:
             raise self._no_answer(error, sent) from error
 
@@ -192,10 +183,10 @@ class EndpointEmbedder(Embedder):
                 raise TransientError(f"{self.name} did not finish its answer in time", charged=True)
         return bytes(body)
 
-    def _refusal(self, response: httpx.Response) -> CallError:
+    def _refusal(self, response: httpx.Response, deadline: float) -> CallError:
         """What a status that is no success means. Only a gateway that lost its upstream may have charged."""
         status = response.status_code
-        said = f"HTTP {status}{self._reason(response)}"
+        said = f"HTTP {status}{self._reason(response, deadline)}"
         if status in LATER or status >= 500:
             wait = read_retry_after(response.headers.get("Retry-After"))
             return TransientError(f"{self.name} answered {said}", charged=status in (502, 504), wait=wait)
@@ -212,13 +203,13 @@ class EndpointEmbedder(Embedder):
             remedy = "The account there has no money left"
         return CallError(f"{self.spec} answered {said}. {remedy}.")
 
-    def _reason(self, response: httpx.Response) -> str:
+    def _reason(self, response: httpx.Response, deadline: float) -> str:
         if "html" in response.headers.get("Content-Type", ""):
             return ""
         start = bytearray()
-        for chunk in response.iter_raw(512):
+        for chunk in response.iter_raw():
             start += chunk
-            if len(start) >= QUOTED + len(self._api_key):
+            if len(start) >= QUOTED + len(self._api_key) or time.monotonic() > deadline:
                 break
         text = self._quote(start)
         return f": {text}" if text else ""
@@ -258,9 +249,10 @@ def _read_address(url: str) -> httpx.URL:
     """Refuse an address that no network can look up, and a key in it, for addresses are shown and kept."""
     try:
         address = httpx.URL(url)
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise UsageError(f"The teacher's address is none: {str(error).rstrip('.')}.") from error
+    try:
         address.raw_host.decode().encode("idna")  # as the socket will, with an error that is no network's
-    except httpx.InvalidURL as error:
-        raise UsageError(f"The teacher's address is none: {error}.") from error
     except UnicodeError as error:
         raise UsageError(f"{address.host} is no name of a host. Check the teacher's address.") from error
     if not address.host or address.userinfo:

@@ -37,7 +37,7 @@ class OnnxModel(Embedder):
     """An ONNX file, open. What goes in and what comes out is for its subclasses to say."""
 
     def __init__(self, path: Path, opened: "Opened", options: EmbedderOptions) -> None:
-        self.data, self.session = opened  # ours may be run by another, see `openvino.py`
+        self.data, self.session = opened  # ours may be run by another, see `index/build/openvino.py`
         digest = content_digest(self.data)
         if files := [path.parent / name for name in find_external_data(self.data)]:
             digest = content_digest("".join([digest, *map(file_digest, files)]).encode())
@@ -59,12 +59,22 @@ class OnnxModel(Embedder):
 
 
 class OnnxEmbedder(OnnxModel):
-    """An ONNX file of ours: uint8 `(n, side, side, 3)` RGB in, unit rows out, the rest in the graph."""
+    """An ONNX file of ours: uint8 `(n, side, side, 3)` RGB in, unit rows out, the rest in the graph.
+
+    Of so many `bits` it answers with `(n, bits / 8)` uint8 codes instead, or, as `floats`, with unit rows of
+    what they are the signs of. Both have one key.
+    """
 
     def __init__(
-        self, path: Path, device: str = "auto", threads: int = 0, opened: "Opened | None" = None
+        self,
+        path: Path,
+        device: str = "auto",
+        threads: int = 0,
+        bits: int = 0,
+        floats: bool = False,
+        opened: "Opened | None" = None,
     ) -> None:
-        """Open the file, as `open_session` unless it is; one that is no embedder of ours is a UsageError."""
+        """Open the file, as `open_session` unless it is; UsageError: it is not ours, or has no such codes."""
         opened = opened or open_session(path, device, threads)
         if not is_ours(opened[1]):
             raise UsageError(
@@ -73,7 +83,12 @@ class OnnxEmbedder(OnnxModel):
             )
         super().__init__(path, opened, EmbedderOptions())
         self.metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
-        self.dim = int(self.metadata["retrieval.dim"])
+        self._output, self.dim = "embeddings", int(self.metadata["retrieval.dim"])
+        if bits:
+            self._require_codes(path, bits)
+            self.key += f":{bits}"
+            coded = ("projections", bits, UNIT_FLOATS) if floats else ("codes", bits // 8, CODES)
+            self._output, self.dim, self.vector_type = coded
         self.side = int(self.metadata["retrieval.size"])
         self.crop = float(self.metadata["retrieval.crop"])
         self.reduced = self.metadata.get("retrieval.reduced") == "yes"  # the images that it was taught from
@@ -84,51 +99,26 @@ class OnnxEmbedder(OnnxModel):
         """Squash the middle of the image to `(side, side, 3)` uint8."""
         return square(photo.image, self.side, self.crop, self.reduced)
 
-    def embed(self, batch: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-        """Map n `(side, side, 3)` uint8 arrays to `(n, dim)` float32 unit rows."""
-        return self._answer("embeddings", batch)
-
-    def _answer(self, output: str, batch: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        return self._run(output, {"images": np.stack(batch)}, count(len(batch), "image"))
-
-
-class CodeEmbedder(OnnxEmbedder):
-    """Maps images to `(n, bits / 8)` uint8 codes, or to the floats whose signs they are, as unit rows."""
-
-    def __init__(
-        self, path: Path, bits: int, device: str = "auto", threads: int = 0, floats: bool = False
-    ) -> None:
-        """Open the file, whose answers have one key; UsageError if it has no such codes in that order."""
-        super().__init__(path, device, threads)
-        has, order = self.metadata.get(BITS), self.metadata.get(ORDER)
-        if (has, order) != (str(bits), LITTLE):
-            kind = f"codes of {has} bits in {order} bit order, not of {bits} bits in {LITTLE}"
-            if not has or order == LITTLE:
-                kind = f"codes of {has} bits, not of {bits}" if has else "no codes"
-            raise UsageError(
-                f"{path} has {kind}. Make some: retrieval quantize {path.parent} PHOTOS --bits {bits}."
-            )
-        self.key += f":{bits}"
-        self._floats = floats
-        self.dim, self.vector_type = (bits, UNIT_FLOATS) if floats else (bits // 8, CODES)
-
     def embed(self, batch: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        """Map n `(side, side, 3)` uint8 arrays to codes, or to floats."""
-        output = "projections" if self._floats else "codes"
-        found = self._answer(output, batch)
-        return unit_rows(found, self.name) if self._floats else found
+        """Map n `(side, side, 3)` uint8 arrays to `(n, dim)` float32 unit rows, or to codes."""
+        found = self._run(self._output, {"images": np.stack(batch)}, count(len(batch), "image"))
+        return unit_rows(found, self.name) if self._output == "projections" else found
+
+    def _require_codes(self, path: Path, bits: int) -> None:
+        has, order = self.metadata.get(BITS), self.metadata.get(ORDER)
+        if (has, order) == (str(bits), LITTLE):
+            return
+        kind = f"codes of {has} bits in {order} bit order, not of {bits} bits in {LITTLE}"
+        if not has or order == LITTLE:
+            kind = f"codes of {has} bits, not of {bits}" if has else "no codes"
+        raise UsageError(
+            f"{path} has {kind}. Make some: retrieval quantize {path.parent} PHOTOS --bits {bits}."
+        )
 
 
 def bits_of(key: str) -> int:
     """How many bits the codes of the student with a key have; 0 of one that answers with vectors."""
     return int(key.split(":")[2]) if key.count(":") == 2 else 0
-
-
-def open_student(
-    path: Path, device: str = "auto", threads: int = 0, bits: int = 0, floats: bool = False
-) -> OnnxEmbedder:
-    """Open a student for its vectors, or for codes of so many bits, as `CodeEmbedder`."""
-    return CodeEmbedder(path, bits, device, threads, floats) if bits else OnnxEmbedder(path, device, threads)
 
 
 def open_session(path: Path, device: str, threads: int = 0) -> "Opened":

@@ -1,5 +1,6 @@
 """ONNX files that others made: images in, one vector an image out; what is guessed is said."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,7 +224,11 @@ def find_output(
     option: str = "--teacher-output ",
 ) -> str:
     """Choose the output that is the vector: the one `wanted` by an option, or a `usual` one."""
-    outputs = {put.name: put.shape for put in session.get_outputs()}
+    found = session.get_outputs()
+    outputs = {put.name: put.shape for put in found if re.match(r"tensor\((?!string)", put.type)}
+    if not outputs:
+        listed = "; ".join(f"{put.name} {put.type}" for put in found)
+        raise UsageError(f"This ONNX file answers with {listed}, no numbers. Export it without its end.")
     if wanted is not None:
         if wanted not in outputs:
             raise UsageError(f"{option}{wanted} is none of {', '.join(outputs)}.")

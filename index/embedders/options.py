@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from index.arguments import read_value
 from index.errors import UsageError
 
+T = TypeVar("T", int, float)
 Dialect = Literal["infinity", "jina", "multipart"]
 Layout = Literal["nchw", "nhwc"]
 Resize = Literal["squash", "crop", "letterbox"]
@@ -87,8 +88,8 @@ TEXTS: dict[Any, tuple[Callable[[str], Any], str]] = {  # what reads the text of
     int: (int, "a whole number"),
     float: (float, "a number"),
     float | None: (float, "a number"),
-    str: (str, "text"),
-    str | None: (str, "text"),
+    str: (lambda text: text.encode().decode(), "text"),  # which is to travel, and to be digested
+    str | None: (lambda text: text.encode().decode(), "text"),
 }
 READ = {name: hint for name, hint in get_type_hints(EmbedderOptions).items() if hint in TEXTS}
 
@@ -110,15 +111,19 @@ def _check_range(name: str, value: float) -> None:
         raise UsageError(f"--teacher-{name} must be at most {HIGHEST[name]}, not {value}.")
 
 
+def _read_numbers(value: Any, separator: str, number: Callable[[Any], T]) -> tuple[T, ...]:
+    """Read numbers as such, as text, or as the list that JSON makes of them; empty if that cannot be."""
+    try:
+        return tuple(map(number, value.split(separator) if isinstance(value, str) else value))
+    except (ValueError, TypeError, OverflowError):
+        return ()
+
+
 def _read_size(size: Any) -> int | tuple[int, int] | None:
-    """Read a side, or height and width: as numbers, as text, or as the list that JSON makes of them."""
+    """Read a side, or height and width."""
     if size is None:
         return None
-    try:
-        given = size.split("x") if isinstance(size, str) else [size] if isinstance(size, int) else size
-        sides = [int(side) for side in given]
-    except (ValueError, TypeError):
-        sides = []
+    sides = _read_numbers([size] if isinstance(size, int) else size, "x", int)
     if len(sides) not in (1, 2):
         raise UsageError(f"--teacher-size takes pixels, as in 224 or 256x128, not {size!r}.")
     for side in sides:
@@ -127,13 +132,10 @@ def _read_size(size: Any) -> int | tuple[int, int] | None:
 
 
 def _read_colours(name: str, value: Any) -> tuple[float, ...] | None:
-    """Read a number for each of red, green and blue, as `_read_size` does."""
+    """Read a number for each of red, green and blue."""
     if value is None or value == "":
         return None
-    try:
-        numbers = tuple(float(part) for part in (value.split(",") if isinstance(value, str) else value))
-    except (ValueError, TypeError):
-        numbers = ()
+    numbers = _read_numbers(value, ",", float)
     if len(numbers) != 3:
         raise UsageError(f"--teacher-{name} takes three numbers, as in 0.5,0.5,0.5, not {value!r}.")
     text = ",".join(f"{number:g}" for number in numbers)

@@ -16,9 +16,14 @@ NO_MODELS = tuple(
 )
 
 
+def is_address(spec: str) -> bool:
+    """Whether a spec is the address of an endpoint."""
+    return spec.startswith(("http://", "https://"))
+
+
 def is_file_spec(spec: str) -> bool:
     """Whether a spec names a file, which opening only reads: no code of it is run, and nothing is sent."""
-    return not _is_address(spec) and not _is_callable(spec)
+    return not is_address(spec) and not _is_callable(spec)
 
 
 def open_embedder(
@@ -32,7 +37,7 @@ def open_embedder(
     """
     options = options or EmbedderOptions()
     name = "" if callable(spec) else str(spec)
-    if _is_address(name):
+    if is_address(name):
         from index.embedders.http import EndpointEmbedder
 
         return EndpointEmbedder(name, options)
@@ -54,10 +59,6 @@ def open_embedder(
     from index.embedders.onnx_generic import open_onnx
 
     return open_onnx(Path(name), device, options)
-
-
-def _is_address(spec: str) -> bool:
-    return spec.startswith(("http://", "https://"))
 
 
 def _is_callable(spec: str) -> bool:

@@ -22,7 +22,7 @@ from index.embedders.base import Calls, Embedder, RankedList, find_fault, unit_r
 from index.embedders.options import EmbedderOptions
 from index.errors import ImageError, UsageError, in_line
 from index.images.decode import Photo
-from index.images.file import ImageFile, digest_pool, plain_path
+from index.images.file import ImageFile, digest_pool, plain_path, readable
 from index.io import atomic_write, content_digest, file_digest, open_npz
 from index.progress import count, printable, say
 
@@ -41,8 +41,6 @@ class VectorsEmbedder(Embedder):
     """
 
     calls = Calls(batch=1)
-    side = 1
-    provider = "file"
 
     def __init__(self, path: Path, options: EmbedderOptions) -> None:
         """Read a file whole: Parquet, unless it ends in .npz; UsageError if it is not laid out so."""
@@ -59,7 +57,7 @@ class VectorsEmbedder(Embedder):
             raise UsageError(f"{what}. Write it again, or copy it whole.") from error
         if vectors.ndim != 2 or len(ids) != len(vectors) or not vectors.size:
             raise UsageError(f"{path} has {len(ids)} ids for vectors {vectors.shape}; it needs {LAYOUT}.")
-        if lacking := [i for i, name in enumerate(ids) if name is None]:
+        if lacking := [i for i, name in enumerate(ids) if not isinstance(name, str)]:
             raise UsageError(f"{path} has no id in row {lacking[0]}; it needs {LAYOUT}.")
         self._rows = {name: i for i, name in enumerate(ids)}
         if len(self._rows) < len(ids):
@@ -70,7 +68,7 @@ class VectorsEmbedder(Embedder):
         self._vectors = vectors
         self.options = options
         self.key = f"vectors:{file_digest(path)}"
-        self.name = path.name
+        self.name = readable(path.name)
         self.spec = str(path.absolute())
         self._unknown = f"no vector in {self.name}"
         self.dim = vectors.shape[1]
@@ -228,7 +226,6 @@ def _read_parquet(path: Path) -> tuple[list[str], NDArray[np.float32], dict[str,
     return ids.to_pylist(), values.reshape(len(ids), -1), notes
 
 
-PUTS = ("PUT", "BINPUT", "LONG_BINPUT")
 NEUTRAL = ("FRAME", "MARK", "APPEND", "APPENDS")  # which change no member of a list
 
 
@@ -237,23 +234,21 @@ def read_object_texts(file: IO[bytes]) -> list[str]:
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("an array of objects in a form that is not read")
     shape, _, _ = np.lib.format.read_array_header_1_0(file)
-    memo: dict[Any, str | None] = {}
-    texts: list[str | None] | None = None
-    last: str | None = None
+    memo: dict[Any, Any] = {}
+    texts: list[str] | None = None
+    last = None  # what the last opcode put on the stack, if that is a text
     for opcode, value, _ in pickletools.genops(file):
         name = opcode.name
-        if name == "MEMOIZE" or name in PUTS:
-            memo[len(memo) if name == "MEMOIZE" else value] = last
+        if name == "MEMOIZE" or name.endswith("PUT"):
+            memo[len(memo) if value is None else value] = last
             continue
-        is_text = name.endswith("UNICODE")
-        last = str(value) if is_text else None
+        last = value if name.endswith("UNICODE") else memo.get(value) if name.endswith("GET") else None
         if texts is None:
             texts = [] if name == "EMPTY_LIST" else None
-        elif is_text or name.endswith("GET"):
-            texts.append(last if is_text else memo.get(value))
+        elif last is not None:
+            texts.append(last)
         elif name not in NEUTRAL:
             break
-    found = [text for text in texts or () if text is not None]
-    if shape != (len(found),):
-        raise ValueError(f"{shape[0] if shape else 1} ids as Python objects, of which {len(found)} are texts")
-    return found
+    if shape != (number := len(texts or ()),):
+        raise ValueError(f"{shape[0] if shape else 1} ids as Python objects, of which {number} are texts")
+    return texts or []

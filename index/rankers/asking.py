@@ -25,9 +25,8 @@ def key_of(rows: Rows, pool: Pool) -> str:
 
 def rows_of(key: str, pool: Pool) -> Rows | None:
     """The list with this key; None if a photo of it is not in the pool."""
-    places = pool.places
-    found = [places.get(digest) for digest in key.replace(":", ",").split(",")]
-    return None if None in found else tuple(row for row in found if row is not None)
+    digests, places = key.replace(":", ",").split(","), pool.places
+    return tuple(places[digest] for digest in digests) if places.keys() >= set(digests) else None
 
 
 def ask_lists(

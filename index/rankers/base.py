@@ -39,7 +39,7 @@ class Ranker(Embedder):
     the reciprocal ranks of the candidates for a vector. What it answers is kept if that has a price.
     """
 
-    dim, side, provider, unit = SHOWN, 1, "ranker", "list"
+    dim, unit = SHOWN, "list"
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -67,9 +67,8 @@ class EmbedderRanker(Ranker):
 
     def __init__(self, kind: str, embedder: Embedder) -> None:
         self.key, self.name, self.spec = f"{kind}:{embedder.key}", embedder.name, embedder.spec
-        self.options, self.side = embedder.options, embedder.side
+        self.options, self.decode_side = embedder.options, embedder.decode_side
         self.calls, self._embedder = replace(embedder.calls, batch=1), embedder
-        self.decode_side = embedder.decode_side
 
     def prepare(self, photo: Photo) -> Any:
         """Make the input for one photo, as the embedder."""

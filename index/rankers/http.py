@@ -3,7 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from threading import Lock
 from typing import Any
 from uuid import uuid4
@@ -21,20 +22,34 @@ from index.rankers.base import EmbedderRanker
 CHAT = "/chat/completions"  # how the address of such an endpoint ends
 SIDE, TILE, COLUMNS = 512, 256, 4  # pixels of a photo sent alone, and on a sheet of so many columns
 LARGE = 1024  # pixels of a photo sent to a rerank endpoint
+MOST_TOKENS = 1 << 40  # of a call: the sum of many must fit into the ledger
 FORM = 'Answer with JSON alone, the numbers of all candidates: {"order": [3, 1, 2]}'
 NUMBERS = r"\[\s*\d+(?:\s*,\s*\d+)*\s*\]"
 NAMED = re.compile(rf'"order"\s*:\s*({NUMBERS})')
 BARE = re.compile(r"[\s,>[\].]*\d[\d\s,>[\].]*")  # as in 3, 1, 2 or [3] > [1] > [2]
 
 
-class ChatRanker(EmbedderRanker):
-    """Asks `POST URL` as OpenAI's clients do, with the photos apart, or with the option `sheet` on one.
-
-    What makes two photos alike is for `--teacher-option prompt=...` to say. Addresses, keys, limits and what
-    a status means are those of an endpoint with vectors. `lessons` count the tokens that answers name.
-    """
+class EndpointRanker(EmbedderRanker):
+    """Asks `POST URL`. Addresses, keys, limits and what a status means are those of one with vectors."""
 
     _embedder: EndpointEmbedder
+
+    def _ask(self, request: dict[str, Any], read: Callable[[bytes], list[int]]) -> list[int]:
+        """Make one call, and read the order out of what comes; of something else `read` raises ValueError."""
+        named = {"model": self.options.model} if self.options.model else {}
+        body = self._embedder.post({"json": {**named, **request}})
+        try:
+            return read(body)
+        except ValueError as error:
+            raise GarbledError(f"{self.name} answered with {error}") from error
+
+
+class ChatRanker(EndpointRanker):
+    """Asks as OpenAI's clients do, with the photos apart, or with the option `sheet` on one.
+
+    What makes two photos alike is for `--teacher-option prompt=...` to say. `lessons` count the tokens that
+    answers name.
+    """
 
     def __init__(self, url: str, options: EmbedderOptions) -> None:
         super().__init__("chat", EndpointEmbedder(url, options))
@@ -48,16 +63,15 @@ class ChatRanker(EmbedderRanker):
 
     def order(self, query: Image.Image, candidates: Sequence[Image.Image]) -> list[int]:
         """Make one call; see `Ranker.order`."""
-        named = {"model": self.options.model} if self.options.model else {}
-        content = write_question(self.options.prompt, query, candidates, self.options.sheet)
-        body = self._embedder.post({"json": {**named, "messages": [{"role": "user", "content": content}]}})
-        try:
+
+        def read(body: bytes) -> list[int]:
             text, tokens = read_message(body)
             with self._lock:
                 self.lessons = {**self.lessons, self._tokens: self.lessons.get(self._tokens, 0) + tokens}
             return read_numbers(text, len(candidates))
-        except ValueError as error:
-            raise GarbledError(f"{self.name} answered with {error}") from error
+
+        content = write_question(self.options.prompt, query, candidates, self.options.sheet)
+        return self._ask({"messages": [{"role": "user", "content": content}]}, read)
 
 
 def write_question(
@@ -68,8 +82,8 @@ def write_question(
         where = "The photo marked Q is the query, the numbered ones are candidates."
         return [_text(f"{where} {prompt} {FORM}"), _picture(make_sheet(query, candidates))]
     parts = [_text(f"The first photo is the query, the numbered ones are candidates. {prompt} {FORM}")]
-    for name, image in zip(("Query:", *_names(candidates)), (query, *candidates), strict=True):
-        parts += [_text(name), _picture(image)]
+    for number, image in enumerate((query, *candidates)):
+        parts += [_text(f"{number or 'Query'}:"), _picture(image)]
     return parts
 
 
@@ -78,17 +92,13 @@ def make_sheet(query: Image.Image, candidates: Sequence[Image.Image]) -> Image.I
     images = [query, *candidates]
     sheet = Image.new("RGB", (TILE * COLUMNS, TILE * -(-len(images) // COLUMNS)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(28)
-    for place, (name, image) in enumerate(zip(("Q", *_names(candidates)), images, strict=True)):
+    for place, image in enumerate(images):
         left, top = TILE * (place % COLUMNS), TILE * (place // COLUMNS)
         sheet.paste(pad(image, (TILE - 8, TILE - 8), "white"), (left + 4, top + 4))
-        mark, corner = name.rstrip(":"), (left + 10, top + 6)
+        mark, corner = str(place or "Q"), (left + 10, top + 6)
         draw.rectangle(draw.textbbox(corner, mark, font), fill="black")
         draw.text(corner, mark, "white", font)
     return sheet
-
-
-def _names(candidates: Sequence[Image.Image]) -> list[str]:
-    return [f"{number}:" for number in range(1, len(candidates) + 1)]
 
 
 def _shrink(photo: Photo, side: int) -> Image.Image:
@@ -107,7 +117,7 @@ def _picture(image: Image.Image) -> dict[str, Any]:
 
 
 def read_message(body: bytes) -> tuple[str, int]:
-    """Read what was said, and how many tokens the call took; 0 where the answer does not say.
+    """Read what was said, and how many tokens the call took; 0 where the answer does not say, or lies.
 
     It is JSON, `{"choices": [{"message": {"content": "..."}}], "usage": {"total_tokens": 1}}`; of something
     else ValueError says what it is.
@@ -120,7 +130,7 @@ def read_message(body: bytes) -> tuple[str, int]:
         raise ValueError("something that is no message of a chat") from error
     if not isinstance(said, str):
         raise ValueError("a message without text")
-    return said, used if type(used) is int and used > 0 else 0
+    return said, used if type(used) is int and 0 < used < MOST_TOKENS else 0
 
 
 def read_numbers(text: str, count: int) -> list[int]:
@@ -141,13 +151,8 @@ def read_numbers(text: str, count: int) -> list[int]:
     return order
 
 
-class RerankRanker(EmbedderRanker):
-    """Asks `POST URL`. The dialect `jina` sends `{"image": data URL}`, any other vLLM's parts of a message.
-
-    Addresses, keys, limits and what a status means are those of an endpoint with vectors.
-    """
-
-    _embedder: EndpointEmbedder
+class RerankRanker(EndpointRanker):
+    """Asks for scores: dialect `jina` sends `{"image": data URL}`, any other vLLM's parts of a message."""
 
     def __init__(self, url: str, options: EmbedderOptions) -> None:
         super().__init__("rank", EndpointEmbedder(url, options))
@@ -166,12 +171,7 @@ class RerankRanker(EmbedderRanker):
         else:
             part, *parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
             about = {"query": {"content": [part]}, "documents": {"content": parts}}
-        named = {"model": self.options.model} if self.options.model else {}
-        body = self._embedder.post({"json": {**named, **about, "top_n": len(candidates)}})
-        try:
-            return read_order(body, len(candidates))
-        except ValueError as error:
-            raise GarbledError(f"{self.name} answered with {error}") from error
+        return self._ask({**about, "top_n": len(candidates)}, partial(read_order, count=len(candidates)))
 
 
 def read_order(body: bytes, count: int) -> list[int]:

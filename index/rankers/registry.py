@@ -17,11 +17,11 @@ from PIL import Image
 from index.embedders.base import Calls, Embedder
 from index.embedders.callable import CallableEmbedder
 from index.embedders.options import EmbedderOptions
-from index.embedders.registry import is_file_spec, open_embedder
-from index.errors import RefusedError, UsageError, in_line
+from index.embedders.registry import is_address, is_file_spec, open_embedder
+from index.errors import ImageError, RefusedError, UnansweredError, UsageError, in_line
 from index.images.decode import Photo
-from index.images.file import ImageFile, plain_path
-from index.io import content_digest
+from index.images.file import ImageFile, plain_path, readable
+from index.io import file_digest
 from index.progress import count
 from index.rankers.asking import Reranker
 from index.rankers.base import SHOWN, EmbedderRanker, Pool, Ranker, Rows
@@ -65,8 +65,8 @@ class PreferencesRanker(Ranker):
         for query, better, worse in pairs:
             self._wins[query][better] += 1
             self._wins[query][worse] -= 1
-        self.key = f"preferences:{content_digest(path.read_bytes())}"
-        self.name, self.spec, self.options = path.name, str(path.absolute()), options
+        self.key = f"preferences:{file_digest(path)}"
+        self.name, self.spec, self.options = readable(path.name), str(path.absolute()), options
 
     def prepare(self, photo: Photo) -> tuple[str, ...]:
         """What the photo may be called in the file."""
@@ -110,14 +110,11 @@ class CallableRanker(EmbedderRanker):
 
     def order(self, query: Image.Image, candidates: Sequence[Image.Image]) -> list[int]:
         """Call it; see `Ranker.order`."""
-        try:
-            answer = self._embedder.call(query, list(candidates))
-        except (Exception, SystemExit) as error:
-            raise RefusedError(f"{self.name} raised {in_line(error)}") from error
+        answer = self._embedder.ask(query, list(candidates))
         try:
             return [operator.index(place) for place in answer]
         except TypeError as error:
-            said = f"{answer!r}"[:100]
+            said = " ".join(f"{answer!r}".split())[:100]
             raise RefusedError(f"{self.name} returned {said}, no list of positions, best first") from error
 
 
@@ -137,8 +134,11 @@ class VectorsRanker(EmbedderRanker):
         return {**super().facts, "orders_only": True}
 
     def prepare(self, photo: Photo) -> NDArray[np.float32]:
-        """The teacher's vector."""
-        return self._embedder.embed([self._embedder.prepare(photo)])[0]
+        """The teacher's vector; ImageError, too, if it answers without a direction."""
+        try:
+            return self._embedder.embed([self._embedder.prepare(photo)])[0]
+        except UnansweredError as error:
+            raise ImageError(error.reasons[0]) from error
 
     def order(self, query: NDArray[np.float32], candidates: Sequence[NDArray[np.float32]]) -> list[int]:
         """By falling similarity."""
@@ -194,7 +194,7 @@ def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: b
     callable or a teacher with vectors, as for `open_embedder`: an .onnx or .npz file is one, and anything for
     `orders_only`. Options are what the spec does not say.
     """
-    if not orders_only and spec.startswith(("http://", "https://")):
+    if not orders_only and is_address(spec):
         path = spec.partition("?")[0].rstrip("/")  # parameters such as `api-version` may follow
         return (ChatRanker if path.endswith(CHAT) else RerankRanker)(spec, options)
     if not orders_only and not is_file_spec(spec):

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import islice
 from threading import Event
 from typing import Generic, TypeVar
 
@@ -13,7 +12,7 @@ from index.images.file import ImageFile
 from index.parallel import bounded_map
 from index.stores.records import Failure
 from index.teachers.client import BudgetedTeacher
-from index.teachers.questions import Outcome, Question
+from index.teachers.questions import Question, Work
 
 T = TypeVar("T")
 Read = Callable[[ImageFile, int], Photo]  # reads and decodes, as `read_photo`
@@ -68,7 +67,7 @@ def ask_prepared(
     prepared: Iterator[Prepared[T] | Failure], paid: BudgetedTeacher, wanted: int
 ) -> Iterator[Asked[T]]:
     """`ask_about` what was prepared elsewhere."""
-    in_flight: dict[Future[Outcome], list[Prepared[T]]] = {}
+    in_flight: dict[Future[Work], list[Prepared[T]]] = {}
     stop = Event()
     with ThreadPoolExecutor(paid.calls.concurrency) as callers:
         try:
@@ -81,9 +80,9 @@ def ask_prepared(
                     wanted = wanted - len(chunk) if chunk else 0
                     yield Asked([], failures)
                 for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
-                    outcome = future.result()
-                    wanted = 0 if outcome.denied else wanted + len(outcome.refused)
-                    yield _sort(in_flight.pop(future), outcome)
+                    done = future.result()
+                    wanted = 0 if done.denied else wanted + len(done.refused)
+                    yield _sort(in_flight.pop(future), done)
         except BaseException:
             stop.set()
             for future in in_flight:
@@ -95,17 +94,19 @@ def _take(prepared: Iterator[Prepared[T] | Failure], count: int) -> tuple[list[P
     """Take up to `count` images that could be read, and with them those that could not."""
     chunk: list[Prepared[T]] = []
     failures: list[Failure] = []
-    while len(chunk) < count and (some := list(islice(prepared, count - len(chunk)))):
-        chunk += [one for one in some if not isinstance(one, Failure)]
-        failures += [one for one in some if isinstance(one, Failure)]
+    while len(chunk) < count and (one := next(prepared, None)):
+        if isinstance(one, Failure):
+            failures.append(one)
+        else:
+            chunk.append(one)
     return chunk, failures
 
 
-def _sort(chunk: Sequence[Prepared[T]], outcome: Outcome) -> Asked[T]:
-    asked: Asked[T] = Asked([], [], len(outcome.denied))
+def _sort(chunk: Sequence[Prepared[T]], done: Work) -> Asked[T]:
+    asked: Asked[T] = Asked([], [], len(done.denied))
     for about, question in chunk:
-        if question.digest in outcome.refused:
-            asked.failures.append(Failure(question.place, outcome.refused[question.digest]))
-        elif question.digest not in outcome.denied:
+        if question.digest in done.refused:
+            asked.failures.append(Failure(question.place, done.refused[question.digest]))
+        elif question.digest not in done.denied:
             asked.answered.append((about, question.source))
     return asked

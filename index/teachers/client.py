@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import Event, Lock
 
 import numpy as np
@@ -19,7 +20,7 @@ from index.images.decode import Photo
 from index.parallel import RateLimit
 from index.progress import count, say
 from index.teachers.ledger import Ledger, Reserved
-from index.teachers.questions import Divided, Group, Held, Outcome, Question, Work, cut_groups
+from index.teachers.questions import Answer, Divided, Group, Question, Work, cut_groups
 from index.teachers.retry import BAD_ANSWERS, BadAnswerError, Refuse, Retry, Split, State, decide
 
 FIRST = 8  # images of the first call about several
@@ -43,8 +44,7 @@ class BudgetedTeacher(Embedder):
         """Join them. The budget is of images that may ever be asked about; the ledger counts."""
         self.ledger, self.budget = ledger, budget
         self.key, self.name, self.spec = teacher.key, teacher.name, teacher.spec
-        self.options, self.side, self.provider = teacher.options, teacher.side, teacher.provider
-        self.decode_side = teacher.decode_side
+        self.options, self.decode_side = teacher.options, teacher.decode_side
         self.unit = ledger.unit = teacher.unit
         self.asked = 0  # answers paid for through this object
         self.lost = 0  # images that it asked about without an answer, and that may have been charged for
@@ -56,7 +56,7 @@ class BudgetedTeacher(Embedder):
         self._pace = RateLimit(teacher.calls.rate)
         self._refused: dict[str, str] = {}  # why, by digest: not to pay for again in this run
         self._answered = False
-        self._held: Held | None = None
+        self._held: Answer | None = None
         self._given_up = self._useless = 0
         self._most: float = teacher.calls.batch  # images a call: few, after calls that brought nothing
         self._proven = 0  # images of the largest call that was answered in full
@@ -66,8 +66,9 @@ class BudgetedTeacher(Embedder):
 
     @property
     def calls(self) -> Calls:  # type: ignore[override]
-        """How the teacher is best called."""
-        return self._teacher.calls
+        """How the teacher is best called: about no more images than it was seen to answer for."""
+        calls, lessons = self._teacher.calls, self._teacher.lessons
+        return replace(calls, batch=min(calls.batch, lessons.get("batch", calls.batch)))
 
     @property
     def dim(self) -> int:  # type: ignore[override]
@@ -95,14 +96,14 @@ class BudgetedTeacher(Embedder):
             BudgetError: The budget has no room for some of them.
             RetrievalError: The teacher or the ledger cannot be used.
         """
-        outcome = self.ask(batch)
-        reasons = {i: outcome.refused[q.digest] for i, q in enumerate(batch) if q.digest in outcome.refused}
+        asked = self.ask(batch)
+        reasons = {i: asked.refused[q.digest] for i, q in enumerate(batch) if q.digest in asked.refused}
         if reasons:
             first = min(reasons)
             raise UnansweredError(f"No answer for {batch[first].name}: {reasons[first]}.", reasons)
-        if outcome.denied:
+        if asked.denied:
             raise BudgetError(
-                f"{self.name} was not asked {len(outcome.denied)} of {len(batch)} questions: "
+                f"{self.name} was not asked {len(asked.denied)} of {len(batch)} questions: "
                 f"{self.ledger.spent} of the budget of {self.budget} are spent ({self.ledger.path}). "
                 "Give a larger --budget."
             )
@@ -110,7 +111,7 @@ class BudgetedTeacher(Embedder):
         rows = [answers[q.digest if q.digest in answers else q.source] for q in batch]
         return unit_rows(np.stack(rows), self.name)
 
-    def ask(self, questions: Sequence[Question], stop: Event | None = None) -> Outcome:
+    def ask(self, questions: Sequence[Question], stop: Event | None = None) -> Work:
         """Bring the answers to all questions into the ledger, as far as that can be.
 
         Threads that ask together share `stop`, which is set as soon as one of them fails: no further call is
@@ -123,7 +124,7 @@ class BudgetedTeacher(Embedder):
         unknown = {q.digest: q for q in questions if q.digest not in known and q.source not in known}
         refused = {digest: self._refused[digest] for digest in unknown if digest in self._refused}
         new = [q for digest, q in unknown.items() if digest not in refused]
-        work = Work(stop or Event(), outcome=Outcome(refused, set()))
+        work = Work(stop or Event(), refused)
         if new and self.before_asking is not None:
             with self._turn:  # for which other threads wait
                 if self.before_asking is not None:
@@ -137,8 +138,8 @@ class BudgetedTeacher(Embedder):
         except BaseException:
             work.stop.set()
             raise
-        self._refused |= {d: why for d, why in work.outcome.refused.items() if d not in work.unpaid}
-        return work.outcome
+        self._refused |= {d: why for d, why in work.refused.items() if d not in work.unpaid}
+        return work
 
     def probe(self, question: Question) -> bool:
         """Ask again about an image that has an answer, and compare: what comes is not kept, but is spent.
@@ -180,10 +181,10 @@ class BudgetedTeacher(Embedder):
             questions, group.open = group.open[:size], group.open[size:]
             self._pace.wait(len(questions), work.stop)
             if work.stop.is_set():
-                work.outcome.denied.update(q.digest for q in questions)
+                work.denied.update(q.digest for q in questions)
                 return
             reserved = self.ledger.reserve([q.digest for q in questions], self.budget, self.calls.seconds)
-            work.outcome.denied.update(reserved.denied)
+            work.denied.update(reserved.denied)
             busy = [q for q in questions if q.digest in reserved.busy]
             group.open += busy
             if mine := [q for q in questions if q.digest in reserved.calls]:
@@ -217,7 +218,7 @@ class BudgetedTeacher(Embedder):
             named = [questions[i] for i in sorted(answer.reasons)]
             group.open += [q for i, q in enumerate(questions) if i not in answer.reasons]
             self._follow(answer, named, group, work, whole=len(named) == len(questions))
-            work.outcome.refused.update({questions[i].digest: why for i, why in answer.reasons.items()})
+            work.refused.update({questions[i].digest: why for i, why in answer.reasons.items()})
             return
         except CallError as failure:
             self._follow(failure, questions, group, work, work.count(failure, questions, group))
@@ -294,16 +295,16 @@ class BudgetedTeacher(Embedder):
         """
         start = time.monotonic()
         rows = self._send(questions, reserved)
-        seconds = time.monotonic() - start
+        answer = Answer(questions, rows, reserved, time.monotonic() - start)
         faults = {q.digest: find_fault(row) for q, row in zip(questions, rows, strict=True)}
         if dim := self.dim:
             if rows.shape[1] != dim:
                 faults = dict.fromkeys(faults, f"answered with {rows.shape[1]} numbers, not {dim}")
         elif not faults[questions[0].digest]:
-            return self._hold(Held(questions[0], rows, reserved, seconds))
+            return self._hold(answer)
         good = [i for i, q in enumerate(questions) if not faults[q.digest]]
         if good:
-            self._keep([questions[i] for i in good], rows[good], reserved, seconds)
+            self._keep(replace(answer, questions=[questions[i] for i in good], rows=rows[good]))
         bad = {digest: fault for digest, fault in faults.items() if fault}
         if bad:
             self._lose([reserved.calls[digest] for digest in bad], f"{self.name} {next(iter(bad.values()))}")
@@ -339,12 +340,12 @@ class BudgetedTeacher(Embedder):
                 self._lessons = lessons
         return rows
 
-    def _hold(self, answer: Held) -> dict[str, str]:
+    def _hold(self, answer: Answer) -> dict[str, str]:
         """Keep an answer back until the next agrees with it on the length of the vectors."""
         held, self._held = self._held, answer
         with self._lock:
             self._given_up, self._answered = 0, True
-        digest, length = answer.question.digest, answer.rows.shape[1]
+        digest, length = answer.questions[0].digest, answer.rows.shape[1]
         if held is None:
             return {digest: ""}
         if held.rows.shape[1] != length:
@@ -353,27 +354,25 @@ class BudgetedTeacher(Embedder):
             return {digest: fault}
         self._held = None
         for one in (held, answer):
-            self._keep([one.question], one.rows, one.reserved, one.seconds)
+            self._keep(one)
         return {}
 
     def _settle(self, question: Question) -> bool:
         """Store the answer that is held back for this question, if one is, where no other is to come."""
         with self._lock:  # or two threads settle the same one
             held = self._held
-            if held is None or held.question.digest != question.digest:
+            if held is None or held.questions[0].digest != question.digest:
                 return False
             self._held = None
         if self.dim in (0, held.rows.shape[1]):
-            self._keep([question], held.rows, held.reserved, held.seconds)
+            self._keep(held)
         else:
             self._lose(held.reserved.calls.values(), self.complaint)
         return True
 
-    def _keep(
-        self, questions: Sequence[Question], rows: NDArray[np.float32], reserved: Reserved, seconds: float
-    ) -> None:
-        sources = {q.digest: q.source for q in questions}
-        self.ledger.add([q.digest for q in questions], rows, reserved.calls, sources, seconds)
+    def _keep(self, answer: Answer) -> None:
+        questions, sources = answer.questions, {q.digest: q.source for q in answer.questions}
+        self.ledger.add(list(sources), answer.rows, answer.reserved.calls, sources, answer.seconds)
         with self._lock:
             self.asked += len(questions)
             self._given_up, self._answered = 0, True

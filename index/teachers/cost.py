@@ -58,15 +58,6 @@ class Bill:
             f"money             {money}"
         )
 
-    def require_budget(self) -> None:
-        """Raise BudgetError if the budget has no room for all queries."""
-        if self.spent + self.queries > self.budget:
-            images, needed = count(self.queries, "image"), self.spent + self.queries
-            raise BudgetError(
-                f"{images} to be asked about, and {self.spent} of a budget of {self.budget} spent. "
-                f"Nothing was asked. Give --budget {needed}, or fewer images."
-            )
-
 
 def make_bill(
     files: Sequence[ImageFile],
@@ -94,6 +85,15 @@ def make_bill(
     if wanted is not None:
         queries = max(min(queries, wanted - answered, budget - spent), 0)
     return Bill(len(distinct), answered, queries, spent, budget, expected_rate(teacher, ledger), price)
+
+
+def require_budget(images: int, spent: int, budget: int) -> None:
+    """Raise BudgetError if a budget, of which some is spent, has no room to ask about so many images."""
+    if spent + images > budget:
+        raise BudgetError(
+            f"{count(images, 'image')} to be asked about, and {spent} of a budget of {budget} spent. "
+            f"Nothing was asked. Give --budget {spent + images}, or fewer images."
+        )
 
 
 def expected_rate(teacher: Embedder, ledger: Ledger) -> float | None:

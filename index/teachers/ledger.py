@@ -169,7 +169,7 @@ class Ledger(AbstractContextManager["Ledger"]):
         Raises:
             RetrievalError: The ledger cannot be written.
         """
-        if shutil.disk_usage(self.path.parent).free < ROOM:
+        if self.path != IN_MEMORY and shutil.disk_usage(self.path.parent).free < ROOM:
             raise RetrievalError(
                 f"{self.path} has less than {ROOM // 1_000_000} MB of free disk. Nothing more was asked; "
                 "what was paid for is kept."
@@ -343,10 +343,11 @@ def _prepare(db: sqlite3.Connection, path: Path, teacher_key: str) -> None:
     db.execute("BEGIN")
     _is_empty(db, path)  # before the pragmas, which change the file: it may be somebody else's
     db.execute("COMMIT")
-    _run(db, PRAGMAS)
+    db.executescript(PRAGMAS)
     db.execute("BEGIN IMMEDIATE")
     if _is_empty(db, path):  # looked at again: another process may have made a ledger of it meanwhile
-        _run(db, SCHEMA)
+        for statement in SCHEMA.split(";"):  # inside this transaction, which `executescript` would end
+            db.execute(statement)
         db.execute("INSERT INTO teacher VALUES (?, NULL, 0, 0)", (teacher_key,))
         db.execute(f"PRAGMA user_version = {FORMAT}")
     (owner,) = db.execute("SELECT key FROM teacher").fetchone()
@@ -366,12 +367,6 @@ def _is_empty(db: sqlite3.Connection, path: Path) -> bool:
     if version != FORMAT or not {"answers", "calls", "lessons", "renditions", "teacher"} <= tables:
         raise UsageError(f"{path} is not a ledger of this version. Give another --ledger.")
     return False
-
-
-def _run(db: sqlite3.Connection, script: str) -> None:
-    """Run statements inside the present transaction, which `executescript` would end."""
-    for statement in script.split(";"):
-        db.execute(statement)
 
 
 def damage(path: Path) -> str:

@@ -27,14 +27,6 @@ class Question:
     input: Any  # what the teacher made of it
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What questions have no answer, by the digest of what was sent; all others are in the ledger."""
-
-    refused: dict[str, str]  # with the reason
-    denied: set[str]  # for which the budget has no room
-
-
 @dataclass
 class Divided:
     """A call that was refused, and made again in parts."""
@@ -57,12 +49,13 @@ class Group:
 
 @dataclass
 class Work:
-    """What one thread asks about: groups, the one at hand last, and what has become of others."""
+    """What one thread asks about, and what has no answer, by the digest of what was sent."""
 
     stop: Event
-    groups: list[Group] = field(default_factory=list)
-    bad: Counter[str] = field(default_factory=Counter)
-    outcome: Outcome = field(default_factory=lambda: Outcome({}, set()))
+    refused: dict[str, str]  # with the reason
+    denied: set[str] = field(default_factory=set)  # for which the budget has no room
+    groups: list[Group] = field(default_factory=list)  # still to be asked about, the one at hand last
+    bad: Counter[str] = field(default_factory=Counter)  # answers of no use
     unpaid: set[str] = field(default_factory=set)  # digests refused without a charge, to be asked again later
 
     def count(self, failure: CallError, questions: Sequence[Question], group: Group) -> int:
@@ -75,16 +68,16 @@ class Work:
 
     def refuse(self, questions: Sequence[Question], reason: str, failure: RetrievalError) -> None:
         """Give questions up; the teacher may answer later those that it was silent about."""
-        self.outcome.refused.update({question.digest: reason for question in questions})
+        self.refused.update({question.digest: reason for question in questions})
         if isinstance(failure, TransientError) and not failure.charged:
             self.unpaid.update(question.digest for question in questions)
 
 
 @dataclass(frozen=True)
-class Held:
-    """An answer that is not stored yet."""
+class Answer:
+    """What a call brought, before it is stored."""
 
-    question: Question
+    questions: Sequence[Question]
     rows: NDArray[np.float32]
     reserved: Reserved
     seconds: float

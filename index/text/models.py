@@ -17,6 +17,7 @@ from index.embedders.http_formats import TEXT, Upload
 from index.embedders.onnx import OnnxModel, open_session
 from index.embedders.onnx_generic import find_output
 from index.embedders.options import EmbedderOptions
+from index.embedders.registry import is_address
 from index.embedders.teacher_space import TeacherSpace
 from index.errors import UsageError, needs
 from index.io import content_digest
@@ -62,7 +63,7 @@ class Text:
 
 def open_text(spec: str, tokenizer: Path | None, device: str, options: EmbedderOptions) -> Embedder:
     """Open a text model: the path of an ONNX file, with its tokenizer.json, or the address of an endpoint."""
-    if spec.startswith(("http://", "https://")):
+    if is_address(spec):
         return TextEndpoint(spec, options)
     if tokenizer is None:
         raise UsageError(f"{spec} takes tokens. Give its tokenizer.json with --tokenizer.")
@@ -86,8 +87,6 @@ class TextEndpoint(EndpointEmbedder):
 
 class TextEmbedder(OnnxModel):
     """An ONNX file that takes tokens, with its tokenizer."""
-
-    side = 0
 
     def __init__(self, path: Path, tokenizer: Path, device: str, options: EmbedderOptions) -> None:
         """Find out what goes in and what comes out. Of the options `output` and `pool` count."""
@@ -118,7 +117,7 @@ class TextEmbedder(OnnxModel):
             for kind, put in self._inputs.items()
         }
         rows = self._run(self._output, feed, f"{len(tokens.ids)} tokens")
-        row = np.asarray(rows, np.float32)[0]
+        row = np.asarray(rows, np.float32)[0] if rows.ndim else rows
         if row.ndim == 2 and len(row) == len(tokens.ids):  # a sequence of vectors
             row = row[0] if self.options.pool == "cls" else row[np.array(tokens.attention_mask) > 0].mean(0)
         if row.ndim != 1:

@@ -22,7 +22,7 @@ from distill.pipeline import Distilled, distill, distill_by_name
 from distill.report.report import judge, judge_asking, read_run
 from distill.shrinking.costs import measure_students
 from distill.training.recipes import AS_JUDGED, Recipe, find_recipe
-from index.embedders.onnx import CodeEmbedder, OnnxEmbedder
+from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
 from index.embedders.teacher_space import TeacherSpace
@@ -306,7 +306,7 @@ def test_what_the_teacher_taught_nothing_has_no_space_of_the_teacher(made, tmp_p
 def test_a_student_is_made_with_codes(folder, tmp_path, teacher, ledger):
     options = replace(OPTIONS, budget=12, dim=16, bits=8)
     made = distill(find_images([folder]), teacher, ledger, tmp_path / "student", options)
-    codes = CodeEmbedder(made.folder / "student.onnx", 8, "cpu")
+    codes = OnnxEmbedder(made.folder / "student.onnx", "cpu", bits=8)
     pixels = [codes.prepare(read_photo(file)) for file in find_images([folder])]
     assert len({row.tobytes() for row in codes.embed(pixels)}) > 1
     assert made.run["export"]["key"] == OnnxEmbedder(made.folder / "student.onnx").key != codes.key

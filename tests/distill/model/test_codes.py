@@ -10,7 +10,7 @@ from distill.model.codes import append_codes, append_codes_by_name, embed_views,
 from distill.model.quantize import make_variants
 from distill.options import check_bits
 from index.embedders.base import embed_checked, embed_many
-from index.embedders.onnx import CodeEmbedder, OnnxEmbedder, bits_of
+from index.embedders.onnx import OnnxEmbedder, bits_of
 from index.errors import RetrievalError, UsageError
 from index.vectors import pack
 
@@ -35,7 +35,7 @@ def test_codes_are_appended_and_the_vectors_stay_the_same_to_the_last_bit(tmp_pa
     student, images = OnnxEmbedder(file), list(pixels[:9])
     assert student.embed(images).tobytes() == plain.embed(images).tobytes()
     assert student.key != plain.key, "a key is of the whole file: nothing in it can claim another's"
-    coded, floats = CodeEmbedder(file, 16), CodeEmbedder(file, 16, floats=True)
+    coded, floats = OnnxEmbedder(file, bits=16), OnnxEmbedder(file, bits=16, floats=True)
     assert coded.key == floats.key != student.key
     assert (bits_of(coded.key), bits_of(student.key)) == (16, 0)
     codes = embed_checked(coded, images, ["image"] * 9)
@@ -50,7 +50,7 @@ def test_codes_are_appended_and_the_vectors_stay_the_same_to_the_last_bit(tmp_pa
 
 
 def test_codes_find_what_vectors_find(pixels, file):
-    coded, student = CodeEmbedder(file, 16), OnnxEmbedder(file)
+    coded, student = OnnxEmbedder(file, bits=16), OnnxEmbedder(file)
     codes, vectors = embed_many(coded, list(pixels)), embed_many(student, list(pixels))
     near = np.argsort(-vectors @ vectors.T, axis=1)[:, 1:11]
     far = np.argsort(-vectors @ vectors.T, axis=1)[:, -10:]
@@ -77,7 +77,7 @@ def test_other_codes_take_the_place_of_the_first(file, pixels):
     nodes = len(onnx.load(file).graph.node)
     append_codes(file, embed_many(OnnxEmbedder(file), list(pixels)), 24, pixels[:8])
     assert len(onnx.load(file).graph.node) == nodes
-    assert CodeEmbedder(file, 24).embed(list(pixels[:2])).shape == (2, 3)
+    assert OnnxEmbedder(file, bits=24).embed(list(pixels[:2])).shape == (2, 3)
 
 
 def test_copies_of_a_student_with_codes_are_not_taken_for_it(file, pixels):
@@ -110,16 +110,16 @@ def test_what_cannot_be_done_is_one_line(tmp_path, file, pixels, unit_rows):
     with pytest.raises(UsageError, match=r"vary in 1[01] dimensions, fewer than 16 bits. Give fewer bits"):
         fit_codes(flat, 16, flat)
     with pytest.raises(UsageError, match=r"codes of 16 bits, not of 8.*quantize .* --bits 8"):
-        CodeEmbedder(file, 8)
+        OnnxEmbedder(file, bits=8)
     plain = write_embedder(tmp_path / "plain.onnx", dim=24)
     with pytest.raises(UsageError, match=r"no codes\. Make some: .*quantize .* PHOTOS --bits 16"):
-        CodeEmbedder(plain, 16)
+        OnnxEmbedder(plain, bits=16)
     model = onnx.load(file)
     facts = OnnxEmbedder(file).metadata | {"retrieval.bit_order": "big"}
     onnx.helper.set_model_props(model, facts)
     onnx.save(model, tmp_path / "big.onnx")
     with pytest.raises(UsageError, match="codes of 16 bits in big bit order, not of 16 bits in little"):
-        CodeEmbedder(tmp_path / "big.onnx", 16)
+        OnnxEmbedder(tmp_path / "big.onnx", bits=16)
 
 
 def test_a_student_folder_gets_codes_from_photos(tmp_path):
@@ -130,6 +130,6 @@ def test_a_student_folder_gets_codes_from_photos(tmp_path):
     (tmp_path / "photos" / "broken.png").write_bytes(b"no image")
     line = append_codes_by_name(tmp_path, [tmp_path / "photos"], 8)
     assert "codes of 8 bits, fitted to 20 photos" in line
-    assert CodeEmbedder(tmp_path / "student.onnx", 8).dim == 1
+    assert OnnxEmbedder(tmp_path / "student.onnx", bits=8).dim == 1
     with pytest.raises(UsageError, match="Codes of 24 bits need as many photos; here are 20"):
         append_codes_by_name(tmp_path, [tmp_path / "photos"], 24)

@@ -6,7 +6,7 @@ import pytest
 from conftest import picture, write_embedder
 
 from index.embedders.base import embed_checked
-from index.embedders.onnx import OnnxEmbedder, open_student
+from index.embedders.onnx import OnnxEmbedder
 from index.embedders.registry import open_embedder
 from index.errors import RetrievalError, UsageError
 from index.images.decode import MARGIN, read_photo, square
@@ -41,7 +41,7 @@ def test_a_gpu_without_room_is_one_line(tmp_path: Path, bits: int):
             raise RuntimeError("Failed to allocate memory\nfor requested buffer of size 4096")
 
     path = write_embedder(tmp_path / "student.onnx", bits="16", bit_order="little")
-    model = open_student(path, "cpu", bits=bits)
+    model = OnnxEmbedder(path, "cpu", bits=bits)
     model.session = Full()
     line = r"^student\.onnx does not run on 2 images: Failed to allocate memory for requested buffer .*4096$"
     with pytest.raises(UsageError, match=line):
@@ -50,7 +50,7 @@ def test_a_gpu_without_room_is_one_line(tmp_path: Path, bits: int):
 
 def test_codes_are_known_from_their_file_and_their_bits(tmp_path: Path):
     path = write_embedder(tmp_path / "student.onnx", bits="16", bit_order="little")
-    assert open_student(path, "cpu", bits=16).key == f"onnx:{content_digest(path.read_bytes())}:16"
+    assert OnnxEmbedder(path, "cpu", bits=16).key == f"onnx:{content_digest(path.read_bytes())}:16"
 
 
 def test_the_crop_keeps_the_middle():

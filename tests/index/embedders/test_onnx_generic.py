@@ -181,6 +181,8 @@ def test_a_vector_of_zeros_names_its_image(tmp_path):
         ({"mean": "a,b,c"}, "--teacher-mean takes three numbers, as in 0.5,0.5,0.5, not 'a,b,c'"),
         ({"size": "224by"}, "--teacher-size takes pixels, as in 224 or 256x128, not '224by'"),
         ({"size": "1x2x3"}, "--teacher-size takes pixels"),
+        ({"size": [float("inf"), 1]}, "--teacher-size takes pixels"),
+        ({"model": "\udcff"}, r"--teacher-model takes text, not '\\udcff'"),
         ({"channels": "brg"}, "--teacher-channels must be one of rgb, bgr"),
         ({"pool": "max"}, "--teacher-pool must be one of cls, mean"),
     ],
@@ -391,3 +393,20 @@ def test_files_of_other_kinds_say_what_would_be_taken(tmp_path, kind):
 def test_only_tokens_have_one_of_their_class(tmp_path):
     with pytest.raises(UsageError, match=r"answers with \(1, 3\), which has no cls token"):
         open_embedder(write_foreign(tmp_path / "m.onnx"), "cpu", EmbedderOptions(pool="cls"))
+
+
+def test_names_and_scores_of_classes_are_no_vectors(tmp_path):
+    """As a classifier for the phone has them: the name of a class, and a mapping of names to scores."""
+    path = write_foreign(tmp_path / "f.onnx")
+    model = onnx.load(path)
+    model.graph.node.append(helper.make_node("Cast", ["pooled"], ["label"], to=TensorProto.STRING))
+    model.graph.node.append(helper.make_node("SequenceConstruct", ["pooled"], ["scores"]))
+    label = helper.make_tensor_value_info("label", TensorProto.STRING, ["n", 3])
+    scores = helper.make_tensor_sequence_value_info("scores", TensorProto.FLOAT, None)
+    model.graph.output.extend([label, scores])
+    onnx.save(model, path)
+    assert open_embedder(path, "cpu").dim == 3
+    del model.graph.output[0]
+    onnx.save(model, path)
+    with pytest.raises(UsageError, match=r"answers with label tensor\(string\); scores seq.*, no numbers"):
+        open_embedder(path, "cpu")

@@ -1,5 +1,6 @@
 """Vectors that someone else computed."""
 
+import os
 import re
 import unicodedata
 from decimal import Decimal
@@ -337,3 +338,17 @@ def test_why_a_vector_is_of_no_use_is_said(folder, path, recwarn):
     ):
         open_embedder(path.with_suffix(".npz")).find_missing(find_images([folder]))
     assert not recwarn
+
+
+def test_ids_in_a_column_of_their_own_are_one_line(tmp_path):
+    np.savez(tmp_path / "column.npz", ids=np.array([["a"], ["b"]]), vectors=rows(2))
+    with pytest.raises(UsageError, match="no id in row 0; it needs `ids` of n texts"):
+        open_embedder(tmp_path / "column.npz")
+
+
+def test_a_file_whose_name_is_not_utf8_is_named_all_the_same(folder, tmp_path, student_file):
+    path = tmp_path / os.fsdecode(b"\xff.npz")
+    write_vectors(path, 5, [([file.name for file in find_images([folder])][:11], rows(11))])
+    partial = open_embedder(path, options=EmbedderOptions(allow_missing=True))
+    (failure,) = build_index([folder], OnnxEmbedder(student_file, "cpu"), tmp_path / "i", partial).failures
+    assert failure.reason == r"no vector in \xff.npz"

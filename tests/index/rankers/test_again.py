@@ -121,6 +121,8 @@ def test_a_search_that_the_budget_has_no_room_for_is_refused_before_anything_is_
         ("[0.1] * len(c)", r"returned \[0\.1, 0\.1.*no list of positions, best first"),
         ("'ab'", "returned 'ab', no list of positions"),
         ("None", "returned None, no list of positions"),
+        ("__import__('numpy').ones((2, 2))", r"returned array\(\[\[1., 1.\], \[1., 1.\]\]\), no list"),
+        ("(1 // 0 for _ in c)", "raised ZeroDivisionError"),
     ],
 )
 def test_what_is_no_list_of_positions_is_not_taken_for_one(

@@ -104,6 +104,16 @@ def test_a_list_without_an_order_is_paid_for_a_few_times_and_not_at_each_search(
             assert ledger.spent == len(server.bodies) == 4
 
 
+@pytest.mark.parametrize("tokens", [10**30, -5, True, "920", None])
+def test_a_number_of_tokens_that_is_none_costs_no_answer(pool: Pool, tmp_path: Path, tokens: object):
+    server, path = RerankServer(), tmp_path / "l.sqlite"
+    said = {"choices": [{"message": {"content": "[2, 1]"}}], "usage": {"total_tokens": tokens}}
+    server.script = [(200, json.dumps(said))] * 2
+    answers, _ = ask(server, pool, path, LISTS[:2])
+    assert [row.tolist()[:3] for row in answers.values()] == [[0.5, 1, 0]] * 2
+    assert read_account(path).tokens == 0
+
+
 def test_an_address_with_parameters_is_one_of_a_chat():
     spec = "https://models.example/openai/chat/completions?api-version=2024-06-01"
     assert isinstance(open_ranker(spec, "cpu", EmbedderOptions()), ChatRanker)

@@ -17,6 +17,7 @@ from PIL import Image
 from rerank_server import RerankServer, colour
 from teacher_server import serving
 
+from index.embedders.base import Calls, Embedder, unit_rows
 from index.embedders.options import EmbedderOptions
 from index.errors import CallError, UsageError
 from index.images.decode import read_photo
@@ -25,8 +26,8 @@ from index.images.sources import find_images
 from index.rankers.asking import ask_lists, key_of, rows_of
 from index.rankers.base import Pool, kendall_tau, to_row
 from index.rankers.http import read_order
-from index.rankers.registry import GIVE, open_ranker
-from index.teachers.ledger import Ledger
+from index.rankers.registry import GIVE, VectorsRanker, open_ranker
+from index.teachers.ledger import IN_MEMORY, Ledger
 
 NO_CANDIDATE = '{"results": [{"index": 99, "relevance_score": 1}]}'
 NEAREST = """
@@ -266,10 +267,34 @@ def test_what_is_no_ranker_is_one_line(tmp_path: Path):
         assert "\n" not in str(told.value)
 
 
+class Blind(Embedder):
+    """Has no vector for one photo."""
+
+    key = name = spec = "blind"
+    options, calls = EmbedderOptions(), Calls()
+
+    def __init__(self, digest):
+        self.digest = digest
+
+    def prepare(self, photo):
+        return photo.digest
+
+    def embed(self, batch):
+        return unit_rows(np.float32([[digest != self.digest, 0] for digest in batch]), self.name)
+
+
+def test_a_photo_without_a_vector_leaves_out_its_lists_alone(pool: Pool):
+    ranker = VectorsRanker(Blind(pool.digests[0]))
+    with Ledger(IN_MEMORY, ranker.key) as ledger:
+        answers, failures = ask_lists([(0, 1, 2), (3, 4, 5)], pool, ranker, ledger, 9)
+    assert [*answers] == [key_of((3, 4, 5), pool)]
+    assert [failure.reason for failure in failures] == ["answered with a vector of zeros"]
+
+
 def test_a_teacher_with_vectors_gives_its_orders(pool: Pool, tmp_path: Path):
     teacher = write_embedder(tmp_path / "teacher.onnx")
     ranker = open_ranker(str(teacher), "cpu", EmbedderOptions(), orders_only=True)
-    query, *candidates = [ranker.prepare(read_photo(file, ranker.side)) for file in pool.files[:6]]
+    query, *candidates = [ranker.prepare(read_photo(file, ranker.decode_side)) for file in pool.files[:6]]
     assert ranker.order(query, candidates) == list(np.argsort([-(query @ one) for one in candidates]))
     with pytest.raises(UsageError, match="orders-only"):
         open_ranker("http://127.0.0.1/v1/embeddings", "cpu", EmbedderOptions(), orders_only=True)

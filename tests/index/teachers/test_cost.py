@@ -20,7 +20,7 @@ from index.images.file import ImageFile, digest_pool
 from index.images.sources import find_images
 from index.search import open_searcher
 from index.stores.options import IndexOptions
-from index.teachers.cost import Bill, bill_by_name, format_seconds, make_bill
+from index.teachers.cost import bill_by_name, format_seconds, make_bill, require_budget
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
 
@@ -193,9 +193,9 @@ def test_times_for_people(seconds, text):
 
 
 def test_the_budget_is_enough_or_not():
-    Bill(10, 0, 10, 2, 12, None, None).require_budget()
+    require_budget(10, 2, 12)
     with pytest.raises(BudgetError):
-        Bill(10, 0, 10, 3, 12, None, None).require_budget()
+        require_budget(10, 3, 12)
 
 
 def test_a_bill_writes_nothing(folder, tmp_path, monkeypatch):

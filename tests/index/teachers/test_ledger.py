@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.errors import RetrievalError, UsageError
-from index.teachers.ledger import Ledger, default_ledger, is_gone
+from index.teachers.ledger import IN_MEMORY, Ledger, default_ledger, is_gone
 
 
 @settings(max_examples=25, deadline=None)
@@ -172,6 +172,12 @@ def test_what_took_too_long_is_spent_even_if_its_process_lives(tmp_path):
         time.sleep(0.02)
         assert set(ledger.reserve(["a"], 9, 60).calls) == {"a"}
         assert ledger.spent == 2
+
+
+def test_a_ledger_in_memory_needs_no_disk(monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 0}))
+    with Ledger(IN_MEMORY, "t") as ledger:
+        assert ledger.reserve(["a"], 9, 60).calls
 
 
 def test_a_file_that_was_sent_in_another_form_is_found_by_both(tmp_path, unit_rows):

@@ -4,6 +4,7 @@ import json
 import sys
 
 import numpy as np
+import onnx
 import pytest
 from conftest import write_embedder
 from text_towers import DIM, VOCABULARY, word_vectors, write_text_tower, write_tokenizer
@@ -71,6 +72,17 @@ def test_the_usual_output_is_taken_and_another_can_be(tmp_path):
 def test_tokens_are_pooled_without_what_was_filled_in(tmp_path, pool, words):
     model = opened(tmp_path, {"pool": pool}, length=9, outputs=("tokens",))
     assert np.allclose(embed(model, "red shoes")[0], mean_of(*words), atol=1e-5)
+
+
+def test_one_number_for_a_text_is_no_vector(tmp_path):
+    path = write_text_tower(tmp_path / "text.onnx")
+    model = onnx.load(path)
+    model.graph.node.append(onnx.helper.make_node("ReduceSum", ["text_embeds"], ["number"], keepdims=0))
+    del model.graph.output[:]
+    model.graph.output.append(onnx.helper.make_tensor_value_info("number", onnx.TensorProto.FLOAT, []))
+    onnx.save(model, path)
+    with pytest.raises(UsageError, match="the output number, which is not one vector a text"):
+        open_text(str(path), write_tokenizer(tmp_path / "tokenizer.json"), "cpu", EmbedderOptions())
 
 
 def test_a_model_of_images_is_refused(tmp_path):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from conftest import write_embedder
 
-from index.embedders import openvino
+from index.build import openvino
+from index.build.openvino import OpenVinoSession, choose_runtime
 from index.embedders.onnx import OnnxEmbedder
-from index.embedders.openvino import OpenVinoSession, choose_runtime
 from index.errors import UsageError
 
 
