@@ -1,28 +1,29 @@
 """The whole distillation: choose images, ask the teacher, train the student, export it, write its folder."""
 
 import json
+import os
 from collections.abc import Sequence, Set
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from safetensors.torch import save
 
-from distill.ask import TeacherAnswers, consult
+from distill.ask import TeacherAnswers, consult, reckon
 from distill.fit import Former, aim, as_shown, build_student, fit_student, open_backbone
-from distill.helpers import open_helpers
 from distill.model import quantize
 from distill.model.codes import PHOTOS, VIEWED, append_codes
 from distill.model.export import check_parity, count_parameters, describe_file, export_onnx
 from distill.model.trial import try_out
 from distill.options import Options, Target, check_bits
-from distill.pool import MOST, Pool, read_pool
-from distill.report.cost import reckon, seconds_per_image
+from distill.pool import MOST, Pool, open_helpers, read_pool
 from distill.report.held_out import HeldOut, search_again
 from distill.report.report import judge, judge_asking, point_of, read_run, write_report, write_run
 from distill.targets.placement import Placement
@@ -41,9 +42,11 @@ from index.progress import count
 from index.stores.folder import MANIFEST
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
+from index.timing import time_in_turns
 
 STUDENT, WEIGHTS = "student.onnx", "student.safetensors"
 CHECKPOINT = "checkpoint.pt"
+TIMED = 8  # images that the student's speed is measured on
 NAMED = 1000  # images that could not be used, in run.json at most: a file of vectors may lack a million
 
 
@@ -184,8 +187,11 @@ def start(out: Path, options: Options) -> Fabric:
         UsageError: `out`, the student's name, its weights or the device cannot be used.
     """
     keep_freed_memory()
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file. Give a folder as --out.")
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise UsageError(f"{there} is a file. Give a folder as --out.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{there} cannot be written. Give another folder as --out, or allow it.")
     if (out / MANIFEST).is_file():
         raise UsageError(f"{out} is an index. Give another folder as --out.")
     return open_fabric(options.device)
@@ -265,7 +271,7 @@ def make_student(
         "largest_difference": check_parity(student.cpu(), embedder, options.size, crops),
         **describe_file(embedder),
     }
-    run["cost"] = reckon(answered, ledger, options.price, fitted.seconds, seconds_per_image(embedder, crops))
+    run["cost"] = reckon(answered, ledger, options.price, fitted.seconds, _time_one(embedder, crops))
     lists = search_again(embedder, fitted.lists) if fitted.lists else None
     run["agreement"] = lists.facts if lists else None
     write_run(out, run)
@@ -305,6 +311,12 @@ def _save_space(placement: Placement, path: Path) -> None:
         placement.space.save(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _time_one(student: OnnxEmbedder, crops: NDArray[np.uint8]) -> float:
+    """Measure the median seconds for one of the `(n, side, side, 3)` images, after a warm-up."""
+    images = cycle(crops[:TIMED])
+    return float(time_in_turns([lambda: student.embed([next(images)])], TIMED)[0]) / 1000
 
 
 def _part(out: Path, own: Options, last: Options) -> Path:

@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.ask import TeacherAnswers
-from distill.report.cost import break_even, reckon
+from distill.ask import TeacherAnswers, break_even, reckon
 from index.teachers.ledger import Ledger
 
 seconds = st.floats(0.001, 1000)
