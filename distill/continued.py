@@ -62,13 +62,14 @@ def continue_by_name(
             raise UsageError(f"{model.name} has changed since it taught {student}. Give it as it was then.")
         raise UsageError(f"{student} was taught by {run['teacher']['name']}, not by {model.name}.")
     weights = _read_weights(student / WEIGHTS)
-    fabric = start(out, options)
+    same_size = replace(options, target=None)
+    fabric = start(out, same_size)
     place = {digest: i for i, digest in enumerate(taught.digests.tolist())}
 
     def ask() -> tuple[Pool, TeacherAnswers]:
         every = [*files, *taught.find_files()]
         was = ledger.known(place) | set(sorted(place)[:MOST])  # by digest, which is by chance
-        most, same_size = len(was) + max(options.budget, MOST), replace(options, target=None)
+        most = len(was) + max(options.budget, MOST)
         pool = read_student_pool(every, model, ledger, fabric, same_size, most, was)
         given = {file.location for file in files}
         new = {

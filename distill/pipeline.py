@@ -108,9 +108,7 @@ def distill(
     check_bits(options.bits, options.dim, len(files))
     if options.variants:
         quantize.check_enough(len(files), len(find_images(options.queries)) if options.queries else None)
-    fabric = start(out, options)
-    if options.target and fabric.world_size > 1 and len(several) == 1:
-        raise UsageError("A student shrinks in one process. Leave out torchrun, or the target.")
+    fabric = start(out, options, len(several))
 
     def ask() -> tuple[Pool, dict[int, TeacherAnswers]]:
         pool = read_student_pool(files, teacher, ledger, fabric, several[0], max(options.budget, MOST))
@@ -180,11 +178,11 @@ def distill_by_name(
         return distill(files, model, ledger, out, options, budgets, targets)
 
 
-def start(out: Path, options: Options) -> Fabric:
-    """Make ready to train a student, so that what is wrong with the request shows before anything is paid.
+def start(out: Path, options: Options, students: int = 1) -> Fabric:
+    """Make ready to train students, so that what is wrong with the request shows before anything is paid.
 
     Raises:
-        UsageError: `out`, the student's name, its weights or the device cannot be used.
+        UsageError: `out` or the device cannot be used, or a single student shall shrink in several processes.
     """
     keep_freed_memory()
     there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
@@ -194,7 +192,10 @@ def start(out: Path, options: Options) -> Fabric:
         raise UsageError(f"{there} cannot be written. Give another folder as --out, or allow it.")
     if (out / MANIFEST).is_file():
         raise UsageError(f"{out} is an index. Give another folder as --out.")
-    return open_fabric(options.device)
+    fabric = open_fabric(options.device)
+    if options.target and fabric.world_size > 1 and students == 1:
+        raise UsageError("A student shrinks in one process. Leave out torchrun, or the target.")
+    return fabric
 
 
 def read_student_pool(

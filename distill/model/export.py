@@ -136,12 +136,17 @@ def export_onnx(
         **({"reduced": "yes"} if reduced else {}),
         **facts,
     }
-    onnx.helper.set_model_props(model, {f"retrieval.{name}": value for name, value in written.items()})
-    onnx.checker.check_model(model, full_check=True)
     with atomic_write(out) as beside:
-        beside.write_bytes(model.SerializeToString())
+        save_model(model, beside, {f"retrieval.{name}": value for name, value in written.items()})
         check_parity(module, OnnxEmbedder(beside, "cpu"), side)
     return out
+
+
+def save_model(model: onnx.ModelProto, path: Path, facts: Mapping[str, str]) -> None:
+    """Write a model with such metadata, once it is checked."""
+    onnx.helper.set_model_props(model, dict(facts))
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
 
 
 def _drop_traces(model: onnx.ModelProto) -> None:

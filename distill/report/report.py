@@ -26,7 +26,7 @@ FEW = 20  # answers that tell nothing of a teacher
 STRIPS = 8  # queries shown, from the worst agreement to the best
 SHOWN = 6  # places of each list
 OVERLAP = "overlap@10 with the teacher, %"
-LEVELS = {"start": "start", "ceiling": "ceiling"}  # what agreement is compared with, as charts name it
+LEVELS = ("start", "ceiling")  # what agreement is compared with
 
 CARD = load("distill/report/card.md")
 PAGE = load("distill/report/report.html")
@@ -167,8 +167,8 @@ def draw_checks(
 
 def levels_of(facts: Mapping[str, Any] | None) -> dict[str, float]:
     """Name what agreement is to be compared with, in %, as far as `HeldOut.facts` know it."""
-    known = {title: (facts or {}).get(name) for name, title in LEVELS.items()}
-    return {title: 100 * value for title, value in known.items() if value is not None}
+    known = {name: (facts or {}).get(name) for name in LEVELS}
+    return {name: 100 * value for name, value in known.items() if value is not None}
 
 
 def _interval_of(facts: Mapping[str, Any]) -> tuple[float, float] | None:
