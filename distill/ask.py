@@ -92,7 +92,7 @@ def consult(
     """
     budget = options.budget if budget is None else budget
     if len(pool.digests) < FEWEST:
-        raise RetrievalError(_too_few(len(pool.digests), pool.failures, False, ledger, budget))
+        raise RetrievalError(_too_few(len(pool.digests), pool.failures))
     limit = budget if limit is None else limit
     about = _consult_queries(pool, teacher, ledger, options, limit) if options.queries else None
     wanted = budget - (about.count if about else 0)
@@ -182,23 +182,21 @@ def ask_teacher(
                 bar.update()
     seconds = perf_counter() - start
     if len(kept) < FEWEST:
-        raise RetrievalError(_too_few(len(kept), failures, bool(unknown), ledger, budget, paid.complaint))
+        if not unknown or ledger.spent < budget:
+            raise RetrievalError(_too_few(len(kept), failures))
+        lost = f" and {count(ledger.lost, 'failed call')}" if ledger.lost else ""
+        last = f" The last failure: {paid.complaint}." if paid.complaint else ""
+        raise RetrievalError(
+            f"The budget of {budget} is spent: {ledger.path} holds {count(len(ledger), 'answer')}{lost}, "
+            f"{len(kept)} of them about these images.{last} Raise --budget, or give another --ledger."
+        )
     kept.sort()
     answers = ledger.answers(kept)
     vectors = unit_rows(np.stack([answers[digest] for digest in kept]), teacher.name)
     return TeacherAnswers(kept, vectors, paid.asked, paid.lost, seconds, failures)
 
 
-def _too_few(
-    usable: int, failures: Sequence[Failure], unknown: bool, ledger: Ledger, budget: int, complaint: str = ""
-) -> str:
-    if unknown and ledger.spent >= budget:
-        lost = f" and {count(ledger.lost, 'failed call')}" if ledger.lost else ""
-        last = f" The last failure: {complaint}." if complaint else ""
-        return (
-            f"The budget of {budget} is spent: {ledger.path} holds {count(len(ledger), 'answer')}{lost}, "
-            f"{usable} of them about these images.{last} Raise --budget, or give another --ledger."
-        )
+def _too_few(usable: int, failures: Sequence[Failure]) -> str:
     reason = f" The first that cannot be used: {failures[0].path}: {failures[0].reason}." if failures else ""
     return (
         f"Only {count(usable, 'usable image')} with different content; at least {FEWEST} are needed.{reason}"

@@ -87,9 +87,7 @@ def continue_by_name(
                 "If they have moved, name their folder beside the new photos."
             )
         answered = _consult(pool, set(pool.digests) - new, model, ledger, options, run)
-        answered = replace(answered, learnt=_learnt_before(place, ledger, run))
-        pool.reader.forget()
-        return pool, answered
+        return pool, replace(answered, learnt=_learnt_before(place, ledger, run))
 
     with teacher.open_ledger(model.key) as ledger:
         pool, answered = on_first(fabric, ask)

@@ -6,30 +6,31 @@ from collections.abc import Sequence, Set
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 from lightning_fabric import Fabric
-from numpy.typing import NDArray
 from safetensors.torch import save
 
 from distill.ask import TeacherAnswers, consult, reckon
 from distill.fit import Former, aim, as_shown, build_student, fit_student, open_backbone
 from distill.model import quantize
 from distill.model.codes import PHOTOS, VIEWED, append_codes
-from distill.model.export import check_parity, count_parameters, describe_file, export_onnx
+from distill.model.export import check_parity, count_parameters, describe_file, export_onnx, seconds_per_image
 from distill.model.trial import try_out
 from distill.options import Options, Target, check_bits
-from distill.pool import MOST, Pool, open_helpers, read_pool
+from distill.photos import PhotoReader
+from distill.pool import MOST, Pool, extract_features, open_helpers, require_all
 from distill.report.held_out import HeldOut, search_again
 from distill.report.report import judge, judge_asking, point_of, read_run, write_report, write_run
+from distill.selection import sample_pool
 from distill.targets.placement import Placement
 from distill.training.checkpoint import Checkpoint
 from distill.training.device import keep_freed_memory, on_first, open_fabric
 from distill.training.recipes import AS_JUDGED
+from distill.training.views import stored_side
 from index.build.taught import TAUGHT, Taught
 from index.embedders.base import Embedder, embed_many
 from index.embedders.onnx import OnnxEmbedder
@@ -40,13 +41,12 @@ from index.images.sources import Source, find_images
 from index.io import atomic_write, content_digest
 from index.progress import count
 from index.stores.folder import MANIFEST
+from index.stores.records import Failure
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
-from index.timing import time_in_turns
 
 STUDENT, WEIGHTS = "student.onnx", "student.safetensors"
 CHECKPOINT = "checkpoint.pt"
-TIMED = 8  # images that the student's speed is measured on
 NAMED = 1000  # images that could not be used, in run.json at most: a file of vectors may lack a million
 
 
@@ -115,10 +115,7 @@ def distill(
         each: dict[int, TeacherAnswers] = {}
         for own in several:  # targets share one
             each[own.budget] = each.get(own.budget) or consult(pool, teacher, ledger, own)
-        if len(each) > 1:
-            each = _share_out(each, options.budget)
-        pool.reader.forget()
-        return pool, each
+        return pool, _share_out(each, options.budget) if len(each) > 1 else each
 
     pool, answered = on_first(fabric, ask)
     apart = len(several) > 1 and fabric.world_size > 1  # each process trains students of its own
@@ -140,10 +137,8 @@ def _share_out(each: dict[int, TeacherAnswers], last: int) -> dict[int, TeacherA
     """Let all budgets be measured on what the last holds out, and count to it what was asked for them."""
     whole = each[last]
     measured = frozenset(np.array(whole.digests)[whole.held].tolist())
-    asked, lost, seconds = (
-        sum(getattr(one, name) for one in each.values()) for name in ("asked", "lost", "seconds")
-    )
-    each[last] = replace(whole, asked=asked, lost=lost, seconds=seconds)
+    sums = {name: sum(getattr(one, name) for one in each.values()) for name in ("asked", "lost", "seconds")}
+    each[last] = replace(whole, **sums)
     return {budget: replace(answers, measured=measured) for budget, answers in each.items()}
 
 
@@ -207,11 +202,31 @@ def read_student_pool(
     most: int,
     preferred: Set[str] = frozenset(),
 ) -> Pool:
-    """`read_pool` for a student, once it is certain that this student can be trained and exported."""
+    """Read a sample of a pool, once it is certain that the student can be trained and exported.
+
+    It is of at most `most` distinct images, in the order of their digests. What the teacher cannot answer for
+    is left out; images that the ledger has answers about, those that are to be asked about before all others,
+    and those of `preferred` digests come first.
+
+    Raises:
+        UsageError: It cannot be, or the teacher or a helper is a file of vectors that lacks images.
+    """
     helpers, backbone = open_helpers(options.helpers, options.device), open_backbone(options)
     try_out(options.student, options.size, options.dim, options.stages, options.device)
     aim(build_student(deepcopy(backbone), options), options)
-    pool = read_pool(files, teacher, ledger, backbone, fabric, options, most, helpers, preferred)
+    reader = PhotoReader()
+    digests = reader.digest(files)
+    first = frozenset(reader.digest(find_images(options.also)) if options.also else ())
+    missing = teacher.find_missing(files, digests)
+    for helper in helpers:
+        require_all(helper, files, digests)
+    there = [i for i in range(len(files)) if i not in missing]
+    wanted = first | preferred | ledger.known(digests)
+    rows = [there[i] for i in sample_pool([digests[i] for i in there], wanted, most, options.seed)]
+    chosen = [files[i] for i in rows], [digests[i] for i in rows]
+    pool = extract_features(*chosen, backbone, stored_side(options.size), fabric, reader, helpers)
+    pool.failures[:0] = [Failure(files[i].location, why) for i, why in missing.items()]
+    pool = replace(pool, also=first, there=frozenset(preferred & set(digests)))
     check_bits(options.bits, options.dim, len(pool.files))
     if options.variants:
         quantize.check_enough(len(pool.files))
@@ -230,6 +245,7 @@ def make_student(
     former: Former | None = None,
 ) -> Distilled:
     """Train a student on answers about a pool of so many images, export it, and write its folder."""
+    pool.reader.forget()
     if teacher.ranker and options.recipe.trust != 0:
         options = replace(options, recipe=replace(options.recipe, **AS_JUDGED))
     run = _describe(images, pool, answered, teacher, ledger, options)
@@ -272,7 +288,7 @@ def make_student(
         "largest_difference": check_parity(student.cpu(), embedder, options.size, crops),
         **describe_file(embedder),
     }
-    run["cost"] = reckon(answered, ledger, options.price, fitted.seconds, _time_one(embedder, crops))
+    run["cost"] = reckon(answered, ledger, options.price, fitted.seconds, seconds_per_image(embedder, crops))
     lists = search_again(embedder, fitted.lists) if fitted.lists else None
     run["agreement"] = lists.facts if lists else None
     write_run(out, run)
@@ -312,12 +328,6 @@ def _save_space(placement: Placement, path: Path) -> None:
         placement.space.save(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _time_one(student: OnnxEmbedder, crops: NDArray[np.uint8]) -> float:
-    """Measure the median seconds for one of the `(n, side, side, 3)` images, after a warm-up."""
-    images = cycle(crops[:TIMED])
-    return float(time_in_turns([lambda: student.embed([next(images)])], TIMED)[0]) / 1000
 
 
 def _part(out: Path, own: Options, last: Options) -> Path:

@@ -3,8 +3,8 @@
 These are the student's own network, and helpers beside it.
 """
 
-from collections.abc import Sequence, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,21 +14,16 @@ from numpy.typing import NDArray
 
 from distill.model.backbone import Backbone
 from distill.model.student import StageMeans, embed
-from distill.options import Options
 from distill.photos import PhotoReader
-from distill.selection import sample_pool
-from distill.training.views import stored_side
 from index.embedders.base import Embedder, embed_many, unit_rows
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
 from index.errors import ImageError, UsageError
 from index.images.decode import MARGIN, square
 from index.images.file import ImageFile
-from index.images.sources import find_images
 from index.parallel import BATCH, bounded_map
 from index.progress import count, progress
 from index.stores.records import Failure
-from index.teachers.ledger import Ledger
 
 MOST = 4000  # images of a pool that are used: bounds the time and the memory
 ALIKE = 1e-3  # spread of unit vectors that say the same of all images
@@ -54,41 +49,6 @@ class Pool:
     def free(self) -> NDArray[np.float32]:
         """Take the `(n, free_dim)` vectors of the free networks, the backbone and helpers, at no query."""
         return self.features[:, -self.free_dim :]
-
-
-def read_pool(
-    files: Sequence[ImageFile],
-    teacher: Embedder,
-    ledger: Ledger,
-    backbone: Backbone,
-    fabric: Fabric,
-    options: Options,
-    most: int,
-    helpers: Sequence[Embedder],
-    preferred: Set[str] = frozenset(),
-) -> Pool:
-    """Read a sample of a pool, of at most `most` distinct images, in the order of their digests.
-
-    What the teacher cannot answer for is left out; images that the ledger has answers about, those that are
-    to be asked about before all others, and those of `preferred` digests come first.
-
-    Raises:
-        UsageError: The teacher is a file of vectors that lacks some of the images.
-    """
-    reader = PhotoReader()
-    digests = reader.digest(files)
-    first = frozenset(reader.digest(find_images(options.also)) if options.also else ())
-    missing = teacher.find_missing(files, digests)
-    for helper in helpers:
-        require_all(helper, files, digests)
-    there = [i for i in range(len(files)) if i not in missing]
-    wanted = first | preferred | ledger.known(digests)
-    sample = sample_pool([digests[i] for i in there], wanted, most, options.seed)
-    rows, side = [there[i] for i in sample], stored_side(options.size)
-    chosen = [files[i] for i in rows], [digests[i] for i in rows]
-    pool = extract_features(*chosen, backbone, side, fabric, reader, helpers)
-    pool.failures[:0] = [Failure(files[i].location, why) for i, why in missing.items()]
-    return replace(pool, also=first, there=frozenset(preferred & set(digests)))
 
 
 def extract_features(

@@ -77,9 +77,7 @@ def upgrade_by_name(path: Path, teacher: TeacherSpec, out: Path, options: Option
         changed = set(pool.digests) - ids.keys()  # an index may come from anyone: no other file is sent
         if len(changed) == len(pool.digests):
             raise UsageError(f"None of the images of {index} is where it was, unchanged.")
-        answered = consult(pool, model, ledger, options, changed)
-        pool.reader.forget()
-        return pool, answered
+        return pool, consult(pool, model, ledger, options, changed)
 
     with teacher.open_ledger(model.key) as ledger:
         pool, answered = on_first(fabric, ask)

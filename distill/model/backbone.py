@@ -228,7 +228,7 @@ def load_weights(trunk: nn.Module, file: Path, in_order: bool = False) -> None:
         raise UsageError(
             f"{file} does not fit {type(trunk).__name__}: {wrong[0]} is missing or of another shape."
         )
-    trunk.load_state_dict(state, strict=False)
+    trunk.load_state_dict({key: state[key] for key in trunk.state_dict() if key in state}, strict=False)
 
 
 def run_watched(

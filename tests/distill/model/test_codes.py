@@ -129,7 +129,7 @@ def test_a_student_with_broken_notes_stays_as_it_is(tmp_path):
     (tmp_path / "photos").mkdir()
     for i in range(20):
         picture(i).save(tmp_path / "photos" / f"{i}.png")
-    with pytest.raises(UsageError, match="run.json lacks something"):
+    with pytest.raises(UsageError, match=r"run\.json lacks something"):
         append_codes_by_name(tmp_path, [tmp_path / "photos"], 8)
     assert file.read_bytes() == before
 
