@@ -83,9 +83,9 @@ def consult(
 ) -> TeacherAnswers:
     """Choose images to ask about, and ask: about query photos as many as `share_for_queries` says.
 
-    About images of the digests `replayed` nothing is asked; answers that they have come on top. The budget is
-    how many answers to collect, the limit how much may ever be spent by the ledger's account; None for as
-    many as the options say, and as much.
+    About images of the digests `replayed` nothing is asked; answers that those in the pool have come on top.
+    The budget is how many answers to collect, the limit how much may ever be spent by the ledger's account;
+    None for as many as the options say, and as much.
 
     Raises:
         RetrievalError: Too few images, a spent budget, or a teacher that tells nothing apart.
@@ -94,7 +94,7 @@ def consult(
     if len(pool.digests) < FEWEST:
         raise RetrievalError(_too_few(len(pool.digests), pool.failures))
     limit = budget if limit is None else limit
-    about = _consult_queries(pool, teacher, ledger, options, limit) if options.queries else None
+    about = _consult_queries(pool, replayed, teacher, ledger, options, limit) if options.queries else None
     wanted = budget - (about.count if about else 0)
     known = ledger.known(pool.digests)
     free = np.array([digest in known or digest in pool.also for digest in pool.digests], bool)
@@ -122,12 +122,12 @@ def consult(
 
 
 def _consult_queries(
-    pool: Pool, teacher: Embedder, ledger: Ledger, options: Options, limit: int
+    pool: Pool, replayed: Set[str], teacher: Embedder, ledger: Ledger, options: Options, limit: int
 ) -> TeacherAnswers:
-    """Ask about some query photos that are not in the pool."""
+    """Ask about some query photos that are neither in the pool nor replayed."""
     given, reader = find_images(options.queries), pool.reader
     found = dict(zip(reader.digest(given), given, strict=True))
-    for digest in pool.digests:
+    for digest in {*pool.digests, *replayed}:
         found.pop(digest, None)
     if len(found) < FEWEST:
         raise UsageError(f"--queries needs {FEWEST} photos that are not in the pool; {len(found)} here.")

@@ -86,7 +86,8 @@ def continue_by_name(
                 f"{gone} of {count(len(was), 'photo')} that it was taught on gone from where it was. "
                 "If they have moved, name their folder beside the new photos."
             )
-        answered = _consult(pool, set(pool.digests) - new, model, ledger, options, run)
+        replayed = (place.keys() | set(pool.digests)) - new
+        answered = _consult(pool, replayed, model, ledger, options, run)
         return pool, replace(answered, learnt=_learnt_before(place, ledger, run))
 
     with teacher.open_ledger(model.key) as ledger:
@@ -120,7 +121,8 @@ def _consult(
         budget = min(len(ledger.known(new)), options.budget)
         options = replace(options, queries=())
     asked = pool.reader.digest(find_images(options.queries)) if options.queries else []
-    limit = _limit([*new, *asked], ledger, budget, run)
+    further = sorted(ledger.known(asked))[run["query_photos"] :]  # no more than these were paid for since
+    limit = _limit([*new, *further], ledger, budget, run)
     return consult(pool, teacher, ledger, options, replayed, limit, budget)
 
 
