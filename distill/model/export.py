@@ -104,6 +104,8 @@ def export_onnx(
         UsageError: `out` cannot be written.
         RetrievalError: The file does not agree with the module.
     """
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder. Give the ONNX file to write.")
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent} does not exist. Make it, or write elsewhere.")
     module = module.eval().cpu()

@@ -32,12 +32,6 @@ CARD = load("distill/report/card.md")
 PAGE = load("distill/report/report.html")
 
 
-def summarise(run: dict[str, Any]) -> str:
-    """Sum up what the student was made of, how well it agrees with the teacher, and what asking brought."""
-    told = f"{run['queried']} of {run['images']} images asked about, no label read. {judge(run['agreement'])}"
-    return f"{told} {judge_asking(run['training']['placement'], run['queried'], bool(run.get('helpers')))}"
-
-
 def judge(agreement: dict[str, Any] | None) -> str:
     """Say in one line how well a student agrees with its teacher."""
     if not agreement:
@@ -100,8 +94,10 @@ def write_report(folder: Path, runs: Sequence[dict[str, Any]], lists: HeldOut | 
         chosen = order[np.linspace(0, len(order) - 1, min(STRIPS, len(order))).astype(int)]
         strips = [draw_strip(lists, int(row), disputed_first=True) for row in chosen]
     name = f"{run['options']['student']}, distilled from {run['teacher']['name']}"
+    asking = judge_asking(training["placement"], run["queried"], bool(run.get("helpers")))
+    told = f"{run['queried']} of {run['images']} images asked about, no label read. {judge(run['agreement'])}"
     page = PAGE.page(
-        name, reach_verdict(run), summarise(run), compare(run), _cost(run["cost"]), charts,
+        name, reach_verdict(run), f"{told} {asking}", compare(run), _cost(run["cost"]), charts,
         run["agreement"], kept, strips, list_options(run),
     )  # fmt: skip
     (folder / "report.html").write_text(page, encoding="utf-8")

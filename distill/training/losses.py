@@ -37,6 +37,7 @@ class Bank:
         parts = math.gcd(dim, 8)
         bits = min(8, max(1, int(math.log2(max(count / 4, 2)))))
         quantizer = faiss.ProductQuantizer(dim, parts, bits)
+        quantizer.cp.min_points_per_centroid = 1  # or it warns of so few
         quantizer.train(np.ascontiguousarray(self.rows.float().cpu().numpy()))
         centroids = faiss.vector_to_array(quantizer.centroids).reshape(parts, 2**bits, dim // parts)
         return F.normalize(torch.from_numpy(centroids), dim=2).to(self.rows)
