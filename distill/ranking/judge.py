@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.examples import hold_out
+from distill.examples import Answered, hold_out
 from distill.model.backbone import create_backbone
 from distill.photos import PhotoReader
 from distill.pool import extract_features
-from distill.ranking.answered import Answered
 from distill.ranking.learn import Agreement, Known, learn
 from distill.ranking.lists import plan_lists, reverse, room_for
 from distill.training.device import open_fabric

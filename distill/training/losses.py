@@ -21,6 +21,8 @@ from distill.training.recipes import Mixing, Recipe
 
 TINY = 1e-12
 ANGLES = 64  # rows that take part in angles: their number grows with the cube of the rows
+TEMPERATURE = 0.1  # of ListMLE
+OUT = -1e4  # a score that takes no part
 NEAREST = 5  # partners that interpolation with `neighbours` chooses among
 
 
@@ -231,6 +233,16 @@ def joint_loss(student: Tensor, teacher: Tensor, bank: Bank, recipe: Recipe) -> 
     terms = [weight * LOSSES[name](student, teacher, bank) for name, weight in recipe.losses.items()]
     terms += [weight * LOSSES[name](*joint, bank) for name, weight in recipe.joint_losses.items()]
     return torch.stack(terms).sum()
+
+
+def list_mle(scores: Tensor, weights: Tensor) -> Tensor:
+    """Average the negative log-likelihood of orders (ListMLE, Xia et al. 2008), over all that is ranked."""
+    ranked = weights.sum(1) + weights.sum(2) > 0
+    order = torch.where(ranked, weights.sum(2), -1).argsort(dim=1, descending=True)
+    known, falling = ranked.gather(1, order), (scores / TEMPERATURE).gather(1, order)
+    falling = torch.where(known, falling, OUT)
+    rest = falling.flip(1).logcumsumexp(1).flip(1)
+    return ((rest - falling) * known).sum() / known.sum().clamp_min(1)
 
 
 def interpolate(student: Tensor, teacher: Tensor, mixing: Mixing) -> tuple[Tensor, Tensor]:

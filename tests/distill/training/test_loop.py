@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from distill.examples import Examples
+from distill.examples import Answered, Examples
 from distill.model.backbone import create_backbone
 from distill.model.student import Student, embed
-from distill.ranking.answered import Answered
 from distill.ranking.learn import Agreement
 from distill.report.held_out import HeldOut, search_with_teacher
 from distill.training.checkpoint import Checkpoint, Progress
