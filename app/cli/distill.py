@@ -181,8 +181,8 @@ def upgrade(
     device: Device = "auto",
 ) -> None:
     """Train a new teacher's student to search an old index."""
+    from distill.continued import upgrade_by_name
     from distill.options import Options
-    from distill.upgrade import upgrade_by_name
 
     options = Options(budget=budget, steps=steps, seed=seed, price=price, device=device)
     spec = describe_teacher(teacher, teacher_option, ledger, budget)

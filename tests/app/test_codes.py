@@ -17,10 +17,10 @@ from app.page.search.tab import SearchPage
 from app.page.views import render_heading
 from app.server.api import build_api
 from app.server.concurrency import SharedSearcher
+from distill.continued import upgrade_by_name
 from distill.model.codes import append_codes
 from distill.options import Options as DistillOptions
 from distill.pipeline import start
-from distill.upgrade import upgrade_by_name
 from index.build.pipeline import build_by_name
 from index.build.rewrite import compact_index
 from index.embedders.base import embed_many

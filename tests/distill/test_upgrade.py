@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from conftest import picture, write_embedder
 
+from distill.continued import Upgraded, upgrade_by_name
 from distill.fit import Former
 from distill.options import Options, Target
 from distill.targets.placement import place
 from distill.training.recipes import Recipe
-from distill.upgrade import Upgraded, upgrade_by_name
 from index.build.pipeline import build_by_name
 from index.build.rewrite import replace_student
 from index.embedders.onnx import OnnxEmbedder
