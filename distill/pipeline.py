@@ -137,7 +137,8 @@ def _share_out(each: dict[int, TeacherAnswers], last: int) -> dict[int, TeacherA
     """Let all budgets be measured on what the last holds out, and count to it what was asked for them."""
     whole = each[last]
     measured = frozenset(np.array(whole.digests)[whole.held].tolist())
-    sums = {name: sum(getattr(one, name) for one in each.values()) for name in ("asked", "lost", "seconds")}
+    counted = ("asked", "lost", "seconds")
+    sums: dict[str, Any] = {name: sum(getattr(one, name) for one in each.values()) for name in counted}
     each[last] = replace(whole, **sums)
     return {budget: replace(answers, measured=measured) for budget, answers in each.items()}
 
