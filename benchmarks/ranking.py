@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from distill.ranking.answered import TEMPERATURE, Answered, list_mle
+from distill.examples import Answered
 from distill.ranking.judge import read_photos
 from distill.ranking.learn import PULLS, Loss, fit, learn
 from distill.ranking.lists import plan_lists
+from distill.training.losses import TEMPERATURE, list_mle
 from index.evaluation.evaluate import Labelled, read_labels
 from index.evaluation.metrics import average_precision, overlap_at_k
 from index.images.file import digest_pool

@@ -78,18 +78,18 @@ def consult(
 ) -> TeacherAnswers:
     """Choose images to ask about, and ask: about query photos as many as `share_for_queries` says.
 
-    About images of the digests `replayed` nothing is asked; answers that they have come on top. The budget is
-    how many answers to collect, the limit how much may ever be spent by the ledger's account; None for as
-    many as the options say, and as much.
+    About images of the digests `replayed` nothing is asked; answers that those in the pool have come on top.
+    The budget is how many answers to collect, the limit how much may ever be spent by the ledger's account;
+    None for as many as the options say, and as much.
 
     Raises:
         RetrievalError: Too few images, a spent budget, or a teacher that tells nothing apart.
     """
     budget = options.budget if budget is None else budget
     if len(pool.digests) < FEWEST:
-        raise RetrievalError(_too_few(len(pool.digests), pool.failures, False, ledger, budget))
+        raise RetrievalError(_too_few(len(pool.digests), pool.failures))
     limit = budget if limit is None else limit
-    about = _consult_queries(pool, teacher, ledger, options, limit) if options.queries else None
+    about = _consult_queries(pool, replayed, teacher, ledger, options, limit) if options.queries else None
     wanted = budget - (about.count if about else 0)
     known = ledger.known(pool.digests)
     free = np.array([digest in known or digest in pool.also for digest in pool.digests], bool)
@@ -117,12 +117,12 @@ def consult(
 
 
 def _consult_queries(
-    pool: Pool, teacher: Embedder, ledger: Ledger, options: Options, limit: int
+    pool: Pool, replayed: Set[str], teacher: Embedder, ledger: Ledger, options: Options, limit: int
 ) -> TeacherAnswers:
-    """Ask about some query photos that are not in the pool."""
+    """Ask about some query photos that are neither in the pool nor replayed."""
     given, reader = find_images(options.queries), pool.reader
     found = dict(zip(reader.digest(given), given, strict=True))
-    for digest in pool.digests:
+    for digest in {*pool.digests, *replayed}:
         found.pop(digest, None)
     if len(found) < FEWEST:
         raise UsageError(f"--queries needs {FEWEST} photos that are not in the pool; {len(found)} here.")
@@ -177,23 +177,21 @@ def ask_teacher(
                 bar.update()
     seconds = perf_counter() - start
     if len(kept) < FEWEST:
-        raise RetrievalError(_too_few(len(kept), failures, bool(unknown), ledger, budget, paid.complaint))
+        if not unknown or ledger.spent < budget:
+            raise RetrievalError(_too_few(len(kept), failures))
+        lost = f" and {count(ledger.lost, 'failed call')}" if ledger.lost else ""
+        last = f" The last failure: {paid.complaint}." if paid.complaint else ""
+        raise RetrievalError(
+            f"The budget of {budget} is spent: {ledger.path} holds {count(len(ledger), 'answer')}{lost}, "
+            f"{len(kept)} of them about these images.{last} Raise --budget, or give another --ledger."
+        )
     kept.sort()
     answers = ledger.answers(kept)
     vectors = unit_rows(np.stack([answers[digest] for digest in kept]), teacher.name)
     return TeacherAnswers(kept, vectors, paid.asked, paid.lost, seconds, failures)
 
 
-def _too_few(
-    usable: int, failures: Sequence[Failure], unknown: bool, ledger: Ledger, budget: int, complaint: str = ""
-) -> str:
-    if unknown and ledger.spent >= budget:
-        lost = f" and {count(ledger.lost, 'failed call')}" if ledger.lost else ""
-        last = f" The last failure: {complaint}." if complaint else ""
-        return (
-            f"The budget of {budget} is spent: {ledger.path} holds {count(len(ledger), 'answer')}{lost}, "
-            f"{usable} of them about these images.{last} Raise --budget, or give another --ledger."
-        )
+def _too_few(usable: int, failures: Sequence[Failure]) -> str:
     reason = f" The first that cannot be used: {failures[0].path}: {failures[0].reason}." if failures else ""
     return (
         f"Only {count(usable, 'usable image')} with different content; at least {FEWEST} are needed.{reason}"

@@ -29,7 +29,7 @@ from index.embedders.base import AbsentEmbedder, Embedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import is_file_spec
 from index.errors import RetrievalError, UsageError
-from index.images.file import ImageFile, digest_pool
+from index.images.file import digest_pool
 from index.images.sources import Source, find_images
 from index.progress import count, say
 from index.teachers.cost import Bill, make_bill
@@ -40,32 +40,37 @@ UNSAID = EmbedderOptions()
 KEPT = ("student", "weights", "size", "dim", "stages")  # options that make a student what it is
 
 
-def continue_student(
-    files: Sequence[ImageFile], student: Path, teacher: Embedder, ledger: Ledger, out: Path, options: Options
+def continue_by_name(
+    sources: Sequence[Source], student: Path, teacher: TeacherSpec, out: Path, options: Options
 ) -> Distilled:
     """Distil again, from a student's weights, on what it was taught on and on further photos.
 
     Some of these may be old ones that were moved: they are known by their content. `out` may be the student
-    folder itself. The budget counts answers about further photos alone, old ones are free.
+    folder itself. The budget counts answers about further photos alone, old ones are free. Without a spec the
+    teacher is opened where it was, if it is a file. One that is gone is not asked: the ledger answers alone.
 
     Raises:
         UsageError: It is no student folder, its teacher is another, or no photo is new.
-        RetrievalError: As `distill`.
+        RetrievalError: As `distill`, and where a source, the teacher or the ledger cannot be used.
     """
     run, taught = read_run(student), Taught.load(student / TAUGHT)
-    if teacher.key != run["teacher"]["key"]:
-        if teacher.name == run["teacher"]["name"]:
-            raise UsageError(f"{teacher.name} has changed since it taught {student}. Give it as it was then.")
-        raise UsageError(f"{student} was taught by {run['teacher']['name']}, not by {teacher.name}.")
+    options = keep_what_it_is(options, run)
+    files = find_images([*sources, *options.also], options.exclude)
+    model = open_teacher(student, teacher, options.device)
+    if model.key != run["teacher"]["key"]:
+        if model.name == run["teacher"]["name"]:
+            raise UsageError(f"{model.name} has changed since it taught {student}. Give it as it was then.")
+        raise UsageError(f"{student} was taught by {run['teacher']['name']}, not by {model.name}.")
     weights = _read_weights(student / WEIGHTS)
-    fabric = start(out, options)
+    same_size = replace(options, target=None)
+    fabric = start(out, same_size)
     place = {digest: i for i, digest in enumerate(taught.digests.tolist())}
 
     def ask() -> tuple[Pool, TeacherAnswers]:
         every = [*files, *taught.find_files()]
         was = ledger.known(place) | set(sorted(place)[:MOST])  # by digest, which is by chance
-        most, same_size = len(was) + max(options.budget, MOST), replace(options, target=None)
-        pool = read_student_pool(every, teacher, ledger, fabric, same_size, most, was)
+        most = len(was) + max(options.budget, MOST)
+        pool = read_student_pool(every, model, ledger, fabric, same_size, most, was)
         given = {file.location for file in files}
         new = {
             digest
@@ -81,16 +86,16 @@ def continue_student(
                 f"{gone} of {count(len(was), 'photo')} that it was taught on gone from where it was. "
                 "If they have moved, name their folder beside the new photos."
             )
-        answered = _consult(pool, set(pool.digests) - new, teacher, ledger, options, run)
-        answered = replace(answered, learnt=_learnt_before(place, ledger, run))
-        pool.reader.forget()
-        return pool, answered
+        replayed = (place.keys() | set(pool.digests)) - new
+        answered = _consult(pool, replayed, model, ledger, options, run)
+        return pool, replace(answered, learnt=_learnt_before(place, ledger, run))
 
-    pool, answered = on_first(fabric, ask)
-    rows = [i for i, digest in enumerate(pool.digests) if digest in place]
-    vectors = taught.vectors[[place[pool.digests[i]] for i in rows]]
-    former = Former(run["export"]["key"], np.array(rows), vectors, weights)
-    return make_student(pool, answered, len(pool.files), teacher, ledger, out, options, fabric, former)
+    with teacher.open_ledger(model.key) as ledger:
+        pool, answered = on_first(fabric, ask)
+        rows = [i for i, digest in enumerate(pool.digests) if digest in place]
+        vectors = taught.vectors[[place[pool.digests[i]] for i in rows]]
+        former = Former(run["export"]["key"], np.array(rows), vectors, weights)
+        return make_student(pool, answered, len(pool.files), model, ledger, out, options, fabric, former)
 
 
 def _learnt_before(taught: Iterable[str], ledger: Ledger, run: dict[str, Any]) -> frozenset[str]:
@@ -116,7 +121,8 @@ def _consult(
         budget = min(len(ledger.known(new)), options.budget)
         options = replace(options, queries=())
     asked = pool.reader.digest(find_images(options.queries)) if options.queries else []
-    limit = _limit([*new, *asked], ledger, budget, run)
+    further = sorted(ledger.known(asked))[run["query_photos"] :]  # no more than these were paid for since
+    limit = _limit([*new, *further], ledger, budget, run)
     return consult(pool, teacher, ledger, options, replayed, limit, budget)
 
 
@@ -124,24 +130,6 @@ def _limit(digests: Sequence[str], ledger: Ledger, budget: int, run: dict[str, A
     """Reckon how much the ledger may hold, so that an earlier try of this counts against the budget."""
     tried = len(ledger.known(digests)) + max(ledger.lost - run["cost"]["failed_calls"], 0)
     return ledger.spent + max(budget - tried, 0)
-
-
-def continue_by_name(
-    sources: Sequence[Source], student: Path, teacher: TeacherSpec, out: Path, options: Options
-) -> Distilled:
-    """`continue_student`, with everything given by its name.
-
-    Without a spec the teacher is opened where it was, if it is a file. One that is gone is not asked: the
-    ledger answers alone.
-
-    Raises:
-        RetrievalError: As `continue_student`, and where a source, the teacher or the ledger cannot be used.
-    """
-    options = keep_what_it_is(options, read_run(student))
-    files = find_images([*sources, *options.also], options.exclude)
-    model = open_teacher(student, teacher, options.device)
-    with teacher.open_ledger(model.key) as ledger:
-        return continue_student(files, student, model, ledger, out, options)
 
 
 def bill_further(sources: Sequence[Source], student: Path, teacher: TeacherSpec, options: Options) -> Bill:

@@ -1,6 +1,7 @@
 """The whole distillation: choose images, ask the teacher, train the student, export it, write its folder."""
 
 import json
+import os
 from collections.abc import Sequence, Set
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -15,20 +16,22 @@ from safetensors.torch import save
 
 from distill.ask import TeacherAnswers, consult
 from distill.fit import Former, aim, as_shown, build_student, fit_student, open_backbone
-from distill.helpers import open_helpers
 from distill.model import quantize
 from distill.model.codes import PHOTOS, VIEWED, append_codes
-from distill.model.export import check_parity, count_parameters, describe_file, export_onnx
+from distill.model.export import check_parity, count_parameters, describe_file, export_onnx, seconds_per_image
 from distill.model.trial import try_out
 from distill.options import Options, Target, check_bits
-from distill.pool import MOST, Pool, read_pool
-from distill.report.cost import reckon, seconds_per_image
+from distill.photos import PhotoReader
+from distill.pool import MOST, Pool, extract_features, open_helpers, require_all
+from distill.report.cost import reckon
 from distill.report.held_out import HeldOut, search_again
 from distill.report.report import judge, judge_asking, point_of, read_run, write_report, write_run
+from distill.selection import sample_pool
 from distill.targets.placement import Placement
 from distill.training.checkpoint import Checkpoint
 from distill.training.device import keep_freed_memory, on_first, open_fabric
 from distill.training.recipes import AS_JUDGED
+from distill.training.views import stored_side
 from index.build.taught import TAUGHT, Taught
 from index.embedders.base import Embedder, embed_many
 from index.embedders.onnx import OnnxEmbedder
@@ -39,6 +42,7 @@ from index.images.sources import Source, find_images
 from index.io import atomic_write, content_digest
 from index.progress import count
 from index.stores.folder import MANIFEST
+from index.stores.records import Failure
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
 
@@ -105,19 +109,14 @@ def distill(
     check_bits(options.bits, options.dim, len(files))
     if options.variants:
         quantize.check_enough(len(files), len(find_images(options.queries)) if options.queries else None)
-    fabric = start(out, options)
-    if options.target and fabric.world_size > 1 and len(several) == 1:
-        raise UsageError("A student shrinks in one process. Leave out torchrun, or the target.")
+    fabric = start(out, options, len(several))
 
     def ask() -> tuple[Pool, dict[int, TeacherAnswers]]:
         pool = read_student_pool(files, teacher, ledger, fabric, several[0], max(options.budget, MOST))
         each: dict[int, TeacherAnswers] = {}
         for own in several:  # targets share one
             each[own.budget] = each.get(own.budget) or consult(pool, teacher, ledger, own)
-        if len(each) > 1:
-            each = _share_out(each, options.budget)
-        pool.reader.forget()
-        return pool, each
+        return pool, _share_out(each, options.budget) if len(each) > 1 else each
 
     pool, answered = on_first(fabric, ask)
     apart = len(several) > 1 and fabric.world_size > 1  # each process trains students of its own
@@ -139,10 +138,9 @@ def _share_out(each: dict[int, TeacherAnswers], last: int) -> dict[int, TeacherA
     """Let all budgets be measured on what the last holds out, and count to it what was asked for them."""
     whole = each[last]
     measured = frozenset(np.array(whole.digests)[whole.held].tolist())
-    asked, lost, seconds = (
-        sum(getattr(one, name) for one in each.values()) for name in ("asked", "lost", "seconds")
-    )
-    each[last] = replace(whole, asked=asked, lost=lost, seconds=seconds)
+    counted = ("asked", "lost", "seconds")
+    sums: dict[str, Any] = {name: sum(getattr(one, name) for one in each.values()) for name in counted}
+    each[last] = replace(whole, **sums)
     return {budget: replace(answers, measured=measured) for budget, answers in each.items()}
 
 
@@ -177,18 +175,24 @@ def distill_by_name(
         return distill(files, model, ledger, out, options, budgets, targets)
 
 
-def start(out: Path, options: Options) -> Fabric:
-    """Make ready to train a student, so that what is wrong with the request shows before anything is paid.
+def start(out: Path, options: Options, students: int = 1) -> Fabric:
+    """Make ready to train students, so that what is wrong with the request shows before anything is paid.
 
     Raises:
-        UsageError: `out`, the student's name, its weights or the device cannot be used.
+        UsageError: `out` or the device cannot be used, or a single student shall shrink in several processes.
     """
     keep_freed_memory()
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file. Give a folder as --out.")
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise UsageError(f"{there} is a file. Give a folder as --out.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{there} cannot be written. Give another folder as --out, or allow it.")
     if (out / MANIFEST).is_file():
         raise UsageError(f"{out} is an index. Give another folder as --out.")
-    return open_fabric(options.device)
+    fabric = open_fabric(options.device)
+    if options.target and fabric.world_size > 1 and students == 1:
+        raise UsageError("A student shrinks in one process. Leave out torchrun, or the target.")
+    return fabric
 
 
 def read_student_pool(
@@ -200,11 +204,31 @@ def read_student_pool(
     most: int,
     preferred: Set[str] = frozenset(),
 ) -> Pool:
-    """`read_pool` for a student, once it is certain that this student can be trained and exported."""
+    """Read a sample of a pool, once it is certain that the student can be trained and exported.
+
+    It is of at most `most` distinct images, in the order of their digests. What the teacher cannot answer for
+    is left out; images that the ledger has answers about, those that are to be asked about before all others,
+    and those of `preferred` digests come first.
+
+    Raises:
+        UsageError: It cannot be, or the teacher or a helper is a file of vectors that lacks images.
+    """
     helpers, backbone = open_helpers(options.helpers, options.device), open_backbone(options)
     try_out(options.student, options.size, options.dim, options.stages, options.device)
     aim(build_student(deepcopy(backbone), options), options)
-    pool = read_pool(files, teacher, ledger, backbone, fabric, options, most, helpers, preferred)
+    reader = PhotoReader()
+    digests = reader.digest(files)
+    first = frozenset(reader.digest(find_images(options.also)) if options.also else ())
+    missing = teacher.find_missing(files, digests)
+    for helper in helpers:
+        require_all(helper, files, digests)
+    there = [i for i in range(len(files)) if i not in missing]
+    wanted = first | preferred | ledger.known(digests)
+    rows = [there[i] for i in sample_pool([digests[i] for i in there], wanted, most, options.seed)]
+    chosen = [files[i] for i in rows], [digests[i] for i in rows]
+    pool = extract_features(*chosen, backbone, stored_side(options.size), fabric, reader, helpers)
+    pool.failures[:0] = [Failure(files[i].location, why) for i, why in missing.items()]
+    pool = replace(pool, also=first, there=frozenset(preferred & set(digests)))
     check_bits(options.bits, options.dim, len(pool.files))
     if options.variants:
         quantize.check_enough(len(pool.files))
@@ -223,6 +247,7 @@ def make_student(
     former: Former | None = None,
 ) -> Distilled:
     """Train a student on answers about a pool of so many images, export it, and write its folder."""
+    pool.reader.forget()
     if teacher.ranker and options.recipe.trust != 0:
         options = replace(options, recipe=replace(options.recipe, **AS_JUDGED))
     run = _describe(images, pool, answered, teacher, ledger, options)

@@ -1,7 +1,10 @@
-"""The pool: distinct images that can be read, small, with features of the free network."""
+"""The pool: distinct images that can be read, small, with what free networks say of them.
 
-from collections.abc import Sequence, Set
-from dataclasses import dataclass, field, replace
+These are the student's own network, and helpers beside it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,24 +12,21 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from distill.helpers import join_helpers, require_all
 from distill.model.backbone import Backbone
 from distill.model.student import StageMeans, embed
-from distill.options import Options
 from distill.photos import PhotoReader
-from distill.selection import sample_pool
-from distill.training.views import stored_side
 from index.embedders.base import Embedder, embed_many, unit_rows
-from index.errors import ImageError
+from index.embedders.options import EmbedderOptions
+from index.embedders.registry import open_embedder
+from index.errors import ImageError, UsageError
 from index.images.decode import MARGIN, square
 from index.images.file import ImageFile
-from index.images.sources import find_images
 from index.parallel import BATCH, bounded_map
-from index.progress import progress
+from index.progress import count, progress
 from index.stores.records import Failure
-from index.teachers.ledger import Ledger
 
 MOST = 4000  # images of a pool that are used: bounds the time and the memory
+ALIKE = 1e-3  # spread of unit vectors that say the same of all images
 
 
 @dataclass(frozen=True)
@@ -49,41 +49,6 @@ class Pool:
     def free(self) -> NDArray[np.float32]:
         """Take the `(n, free_dim)` vectors of the free networks, the backbone and helpers, at no query."""
         return self.features[:, -self.free_dim :]
-
-
-def read_pool(
-    files: Sequence[ImageFile],
-    teacher: Embedder,
-    ledger: Ledger,
-    backbone: Backbone,
-    fabric: Fabric,
-    options: Options,
-    most: int,
-    helpers: Sequence[Embedder],
-    preferred: Set[str] = frozenset(),
-) -> Pool:
-    """Read a sample of a pool, of at most `most` distinct images, in the order of their digests.
-
-    What the teacher cannot answer for is left out; images that the ledger has answers about, those that are
-    to be asked about before all others, and those of `preferred` digests come first.
-
-    Raises:
-        UsageError: The teacher is a file of vectors that lacks some of the images.
-    """
-    reader = PhotoReader()
-    digests = reader.digest(files)
-    first = frozenset(reader.digest(find_images(options.also)) if options.also else ())
-    missing = teacher.find_missing(files, digests)
-    for helper in helpers:
-        require_all(helper, files, digests)
-    there = [i for i in range(len(files)) if i not in missing]
-    wanted = first | preferred | ledger.known(digests)
-    sample = sample_pool([digests[i] for i in there], wanted, most, options.seed)
-    rows, side = [there[i] for i in sample], stored_side(options.size)
-    chosen = [files[i] for i in rows], [digests[i] for i in rows]
-    pool = extract_features(*chosen, backbone, side, fabric, reader, helpers)
-    pool.failures[:0] = [Failure(files[i].location, why) for i, why in missing.items()]
-    return replace(pool, also=first, there=frozenset(preferred & set(digests)))
 
 
 def extract_features(
@@ -115,8 +80,7 @@ def extract_features(
     small: list[NDArray[np.uint8]] = []
     failures: list[Failure] = []
     describe = StageMeans(backbone)
-    features: list[NDArray[np.float32]] = []
-    helped: list[list[NDArray[np.float32]]] = [[] for _ in helpers]
+    said: list[list[NDArray[np.float32]]] = []  # of each batch, by the backbone and by each helper
     with progress(len(files), "features") as bar:
         waiting: list[list[Any]] = []
         for i, views in enumerate(bounded_map(prepare, files, ahead=2 * BATCH)):
@@ -128,16 +92,45 @@ def extract_features(
                 waiting.append(views[1:])
             if waiting and (len(waiting) == BATCH or i + 1 == len(files)):
                 whole, *inputs = zip(*waiting, strict=True)
-                features.append(embed(describe, torch.from_numpy(np.stack(whole)), fabric).numpy())
-                for parts, helper, some in zip(helped, helpers, inputs, strict=True):
-                    parts.append(unit_rows(embed_many(helper, some, helper.calls.batch), helper.name))
+                own = embed(describe, torch.from_numpy(np.stack(whole)), fabric).numpy()
+                asked = zip(helpers, inputs, strict=True)
+                helped = [unit_rows(embed_many(one, some, one.calls.batch), one.name) for one, some in asked]
+                said.append([own, *helped])
                 waiting.clear()
             bar.update()
     pixels = np.stack(small) if small else np.zeros((0, side, side, 3), np.uint8)
-    found = np.concatenate(features) if features else np.zeros((0, backbone.dim), np.float32)
-    vectors = [np.concatenate(parts) for parts in helped if parts]
-    joined = join_helpers(found, backbone.dim, vectors) if vectors else found
+    none = [np.zeros((0, backbone.dim), np.float32)]
+    found, *vectors = [np.concatenate(parts) for parts in zip(*said, strict=True)] or none
     free = backbone.dim + sum(each.shape[1] for each in vectors)
     kept, named = [files[i] for i in rows], [digests[i] for i in rows]
     keys = tuple(helper.key for helper in helpers)
+    joined = _join_helpers(found, backbone.dim, vectors)
     return Pool(kept, named, pixels, joined, free, failures, reader, helpers=keys)
+
+
+def open_helpers(helpers: Sequence[str | Embedder], device: str) -> list[Embedder]:
+    """Open embedders of the whole pool by their specs, as `open_embedder` does; some may be open already."""
+    lenient = EmbedderOptions(allow_missing=True)
+    return [one if isinstance(one, Embedder) else open_embedder(one, device, lenient) for one in helpers]
+
+
+def require_all(helper: Embedder, files: Sequence[ImageFile], digests: Sequence[str]) -> None:
+    """Raise UsageError if a helper has no vector for some of the files with these digests."""
+    if missing := helper.find_missing(files, digests):
+        lacking = f"{len(missing)} of {count(len(files), 'image')}"
+        raise UsageError(f"--helper {helper.name} lacks {lacking}. Give a vector for each, or leave it out.")
+
+
+def _join_helpers(
+    features: NDArray[np.float32], own: int, helped: Sequence[NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Put `(n, dim)` vectors of helpers before the `own` last of `(n, features)`, scaled to vary as these."""
+    before, after = np.split(features, [features.shape[1] - own], axis=1)
+    moved = [vectors - vectors.mean(axis=0) for vectors in helped]
+    scaled = [rows * (_spread(after) / max(_spread(rows), ALIKE)) for rows in moved]
+    return np.concatenate([before, *scaled, after], axis=1, dtype=np.float32)
+
+
+def _spread(rows: NDArray[np.float32]) -> float:
+    """Root of the mean squared distance of rows from their mean."""
+    return float(np.sqrt(rows.var(axis=0, dtype=np.float64).sum()))

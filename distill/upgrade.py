@@ -16,12 +16,10 @@ from distill.report.report import RUN, read_run
 from distill.selection import sample_pool
 from distill.training.device import on_first
 from index.build.rewrite import replace_student
-from index.embedders.base import Embedder
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
 from index.images.sources import image_at
 from index.stores.folder import Index
-from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
 
 
@@ -50,41 +48,15 @@ class Upgraded:
         )
 
 
-def upgrade_index(index: Index, teacher: Embedder, ledger: Ledger, out: Path, options: Options) -> Upgraded:
+def upgrade_by_name(path: Path, teacher: TeacherSpec, out: Path, options: Options) -> Upgraded:
     """Distil a new teacher on the images of an index, into the space of the index.
 
-    The images are the pool; they must be where they were.
+    The images are the pool; they must be where they were. The new student has the options of the one that
+    made the index.
 
     Raises:
-        RetrievalError: As `distill`, and where the index cannot be written.
+        RetrievalError: As `distill`, and where the index cannot be read or written.
     """
-    fabric, ids = start(out, options), index.ids_by_digest
-
-    def ask() -> tuple[Pool, TeacherAnswers]:
-        digests = [item.digest for item in index.items]
-        most = max(options.budget, MOST)
-        sample = sample_pool(digests, ledger.known(digests), most, options.seed)
-        files = [image_at(index.items[i].path, index.items[i].name) for i in sample]
-        pool = read_student_pool(files, teacher, ledger, fabric, options, most)
-        changed = set(pool.digests) - ids.keys()  # an index may come from anyone: no other file is sent
-        if len(changed) == len(pool.digests):
-            raise UsageError(f"None of the images of {index} is where it was, unchanged.")
-        answered = consult(pool, teacher, ledger, options, changed)
-        pool.reader.forget()
-        return pool, answered
-
-    pool, answered = on_first(fabric, ask)
-    rows = np.array([row for row, digest in enumerate(pool.digests) if digest in ids])
-    vectors = index.rows("student", np.array([ids[pool.digests[row]][0] for row in rows]))
-    former = Former(index.manifest.spaces["student"].key, rows, np.asarray(vectors, np.float32))
-    made = make_student(pool, answered, len(pool.files), teacher, ledger, out, options, fabric, former)
-    if fabric.is_global_zero:
-        index = replace_student(index.path, OnnxEmbedder(out / STUDENT, "cpu"))
-    return Upgraded(index, made)
-
-
-def upgrade_by_name(path: Path, teacher: TeacherSpec, out: Path, options: Options) -> Upgraded:
-    """Do as `upgrade_index`, by names; the new student has the options of the one that made the index."""
     index = Index(path)
     if index.manifest.spaces["student"].bits:
         raise UsageError(f"{index} holds codes, which a new student cannot search. Index its images again.")
@@ -94,5 +66,25 @@ def upgrade_by_name(path: Path, teacher: TeacherSpec, out: Path, options: Option
         options = keep_what_it_is(options, read_run(index.data))
     options = replace(options, dim=index.manifest.spaces["student"].dim)
     model = teacher.open_plain(options.device)
+    fabric, ids = start(out, options), index.ids_by_digest
+
+    def ask() -> tuple[Pool, TeacherAnswers]:
+        most = max(options.budget, MOST)
+        digests = [item.digest for item in index.items]
+        sample = sample_pool(digests, ledger.known(digests), most, options.seed)
+        files = [image_at(index.items[i].path, index.items[i].name) for i in sample]
+        pool = read_student_pool(files, model, ledger, fabric, options, most)
+        changed = set(pool.digests) - ids.keys()  # an index may come from anyone: no other file is sent
+        if len(changed) == len(pool.digests):
+            raise UsageError(f"None of the images of {index} is where it was, unchanged.")
+        return pool, consult(pool, model, ledger, options, changed)
+
     with teacher.open_ledger(model.key) as ledger:
-        return upgrade_index(index, model, ledger, out, options)
+        pool, answered = on_first(fabric, ask)
+        rows = np.array([row for row, digest in enumerate(pool.digests) if digest in ids])
+        vectors = index.rows("student", np.array([ids[pool.digests[row]][0] for row in rows]))
+        former = Former(index.manifest.spaces["student"].key, rows, np.asarray(vectors, np.float32))
+        made = make_student(pool, answered, len(pool.files), model, ledger, out, options, fabric, former)
+    if fabric.is_global_zero:
+        index = replace_student(index.path, OnnxEmbedder(out / STUDENT, "cpu"))
+    return Upgraded(index, made)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import distill, index, ledger, search
+from app.cli import demo, distill, index, judge, ledger, search, site
 from app.cli.groups import OneLine
 
 app = typer.Typer(
@@ -35,7 +35,7 @@ def options(
     show_lines()
 
 
-for module in (distill, search):
+for module in (demo, distill, judge, search, site):
     for command, example in module.EXAMPLES.items():
         app.command(epilog=f"Example: retrieval {example}")(command)
 app.add_typer(index.indexes, name="index")

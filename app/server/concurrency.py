@@ -86,11 +86,11 @@ class SharedSearcher(Searcher):
         """Name the lane of a search with an image of the index: of these only a ranker is shown the photo."""
         return RERANK if mode == RERANK and self.reranker else "student"
 
-    def find(self, photos: Sequence[Photo], mode: str, *rest: Any, **named: Any) -> Found:
+    def find(self, photos: Sequence[Photo], mode: str, k: int, *rest: Any, **named: Any) -> Found:
         """Search as `Searcher.find`; raises BusyError if its turn does not come in time."""
         self._require(mode, self.modes, k)
         with self._turn(mode):
-            found = super().find(photos, mode, *rest, **named)
+            found = super().find(photos, mode, k, *rest, **named)
         return _observed(found, mode)
 
     def find_text(self, text: Text, mode: str, k: int, filter: Filter | None = None) -> Found:

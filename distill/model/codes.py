@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from distill.model.export import describe_file
+from distill.model.export import describe_file, save_model
 from distill.model.quantize import CODES, read_pixels, remove_variants
 from distill.options import check_bits
 from distill.report.report import RUN, read_run, write_run
@@ -124,11 +124,8 @@ def append_codes(file: Path, vectors: NDArray[np.float32], bits: int, photos: ND
             parts.remove(part)
     del model.graph.output[1:]
     _add_nodes(model.graph, mean, axes)
-    facts = before.metadata | {BITS: str(bits), ORDER: LITTLE}
-    onnx.helper.set_model_props(model, facts)
-    onnx.checker.check_model(model, full_check=True)
     with atomic_write(file) as beside:
-        onnx.save(model, beside)
+        save_model(model, beside, before.metadata | {BITS: str(bits), ORDER: LITTLE})
         after = OnnxEmbedder(beside, "cpu")
         if not np.array_equal(before.embed(probes), after.embed(probes)):
             raise RetrievalError(f"Codes would change the vectors of {file}; it stays as it was.")
@@ -171,6 +168,7 @@ def append_codes_by_name(folder: Path, sources: Sequence[Source], bits: int) -> 
     """`append_codes` to the student of a folder, fitted to photos, and say what was made."""
     file = folder / "student.onnx"
     student = OnnxEmbedder(file, "cpu")
+    run = read_run(folder) if (folder / RUN).is_file() else None
     check_bits(bits, student.dim)
     files, photos = find_images(sources), read_pixels(student, sources, VIEWED)
     rest = [files[i] for i in np.random.default_rng(0).permutation(len(files))[VIEWED:PHOTOS]]
@@ -179,8 +177,7 @@ def append_codes_by_name(folder: Path, sources: Sequence[Source], bits: int) -> 
     vectors = np.concatenate([embed_many(student, list(photos)), *found])
     append_codes(file, vectors, bits, photos)
     gone = remove_variants(file)
-    if (folder / RUN).is_file():
-        run = read_run(folder)
+    if run:
         run["export"] |= describe_file(OnnxEmbedder(file, "cpu"))
         run["options"]["bits"] = bits
         run["variants"] = []

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from index.embedders.onnx import FORMAT, OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.evaluation.metrics import rank
 from index.io import atomic_write
+from index.timing import time_in_turns
 
+TIMED = 8  # images that a student's speed is measured on
 DEMO_TEACHER = "demo-teacher"
 ROUNDING = 1e-5  # by which a score may differ where the coordinates differ in their last bits
 DEMO_SIDE = 348  # a third larger than any part: resizing once more inside the graph loses next to nothing
@@ -101,6 +104,8 @@ def export_onnx(
         UsageError: `out` cannot be written.
         RetrievalError: The file does not agree with the module.
     """
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder. Give the ONNX file to write.")
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent} does not exist. Make it, or write elsewhere.")
     module = module.eval().cpu()
@@ -136,12 +141,17 @@ def export_onnx(
         **({"reduced": "yes"} if reduced else {}),
         **facts,
     }
-    onnx.helper.set_model_props(model, {f"retrieval.{name}": value for name, value in written.items()})
-    onnx.checker.check_model(model, full_check=True)
     with atomic_write(out) as beside:
-        beside.write_bytes(model.SerializeToString())
+        save_model(model, beside, {f"retrieval.{name}": value for name, value in written.items()})
         check_parity(module, OnnxEmbedder(beside, "cpu"), side)
     return out
+
+
+def save_model(model: onnx.ModelProto, path: Path, facts: Mapping[str, str]) -> None:
+    """Write a model with such metadata, once it is checked."""
+    onnx.helper.set_model_props(model, dict(facts))
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
 
 
 def _drop_traces(model: onnx.ModelProto) -> None:
@@ -163,6 +173,12 @@ def count_parameters(module: nn.Module) -> int:
 def describe_file(embedder: OnnxEmbedder) -> dict[str, Any]:
     """Say what run.json holds of a student's file: its size and its identity."""
     return {"megabytes": round(len(embedder.data) / 1e6, 2), "key": embedder.key}
+
+
+def seconds_per_image(student: OnnxEmbedder, images: NDArray[np.uint8]) -> float:
+    """Measure the median time of one of the `(n, side, side, 3)` uint8 images, after a warm-up."""
+    each = cycle(images[:TIMED])
+    return float(time_in_turns([lambda: student.embed([next(each)])], TIMED)[0]) / 1000
 
 
 def check_parity(

@@ -1,7 +1,7 @@
 """Make smaller files of a student, fp16 and int8, and keep those that rank like it."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
+from distill.model.export import save_model
 from distill.options import check_variants
 from distill.report.held_out import QUERY_PHOTOS
 from distill.report.report import read_run, write_run
@@ -101,7 +103,7 @@ def make_variants(
             if variant.admitted:
                 written = Path(files[variant.name].spec)
                 measured = {"retrieval.overlap": f"{variant.overlap:.4f}"}
-                _describe(written, files[variant.name].metadata | measured)
+                save_model(onnx.load(written), written, files[variant.name].metadata | measured)
                 written.replace(_beside(original, variant.name))
     return made
 
@@ -179,17 +181,10 @@ def _convert(student: OnnxEmbedder, name: str, scratch: Path, calibration: NDArr
         facts = {**student.metadata, "retrieval.variant": name}
         if name == "int8":
             facts["retrieval.calibration"] = str(len(calibration))
-        _describe(target, facts)
+        save_model(onnx.load(target), target, facts)
         return OnnxEmbedder(target, "cpu")
     except Exception as error:  # the tools raise anything for a network that they do not know
         raise RetrievalError(f"No {name} file of this student: {type(error).__name__}: {error}") from error
-
-
-def _describe(path: Path, facts: Mapping[str, str]) -> None:
-    model = onnx.load(path)
-    onnx.helper.set_model_props(model, dict(facts))
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
 
 
 def _to_fp16(source: Path, target: Path, calibration: NDArray[np.uint8]) -> None:
@@ -197,14 +192,11 @@ def _to_fp16(source: Path, target: Path, calibration: NDArray[np.uint8]) -> None
     model = onnx.load(source)
     casts = []
     for weights in model.graph.initializer:
-        if weights.data_type == onnx.TensorProto.FLOAT and weights.dims:
-            halves = onnx.numpy_helper.to_array(weights).astype(np.float16)
-            casts.append(
-                onnx.helper.make_node(
-                    "Cast", [f"{weights.name}.fp16"], [weights.name], to=onnx.TensorProto.FLOAT
-                )
-            )
-            weights.CopyFrom(onnx.numpy_helper.from_array(halves, f"{weights.name}.fp16"))
+        if weights.data_type == TensorProto.FLOAT and weights.dims:
+            half = f"{weights.name}.fp16"
+            casts.append(helper.make_node("Cast", [half], [weights.name], to=TensorProto.FLOAT))
+            values = numpy_helper.to_array(weights).astype(np.float16)
+            weights.CopyFrom(numpy_helper.from_array(values, half))
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.examples import hold_out
+from distill.examples import Answered, hold_out
 from distill.model.backbone import create_backbone
 from distill.photos import PhotoReader
 from distill.pool import extract_features
-from distill.ranking.answered import Answered
 from distill.ranking.learn import Agreement, Known, learn
 from distill.ranking.lists import plan_lists, reverse, room_for
 from distill.training.device import open_fabric
@@ -26,7 +25,6 @@ from index.rankers.base import Pool, Ranker, Rows, kendall_tau
 from index.teachers.ledger import Ledger
 
 LEAST_AGREEMENT = 0.3  # of a ranker with itself, as Kendall's tau
-NOTHING = "\nNothing was learnt that lists left out bear out: the vectors are the free network's."
 HELD_OUT = 0.1  # of the lists
 NETWORK = "tf_efficientnet_lite0"  # the free one
 SMALL = 8  # pixels: of squares, which nothing is learnt from here
@@ -45,30 +43,29 @@ class Judged:
     # Kendall's tau of the ranker with itself, and over how many lists; NaN where none was asked twice
     own: tuple[float, int]
     before: Agreement  # of the free network with orders that were held out
-    after: Agreement  # the same of what was learnt
-    held_out: int  # over how many lists, of those that tell candidates apart
+    after: Agreement  # the same of what was learnt, over as many lists
     learnt: bool  # whether anything was
     unanswered: int  # how many lists have no answer
 
     def __str__(self) -> str:
         """Sum it up for people."""
         told = "not measured: too few lists"
-        if self.held_out:
-            told = f"{self.before} before (the free network), {self.after} after; n = {self.held_out}"
+        if self.after.lists:
+            told = f"{self.before} before (the free network), {self.after} after; n = {self.after.lists}"
         ceiling = f"{self.own[0]:.3f} (n = {self.own[1]})" if self.own[1] else "not asked"
-        nothing = "" if self.learnt else NOTHING
+        nothing = "\nNothing was learnt that lists left out bear out: the vectors are the free network's."
         return (
             f"{self.out}: vectors of {count(self.photos, 'photo')}, from {count(self.lists, 'list')}; "
             f"{self.unanswered} without an answer.\n"
             f"Kendall's tau and top-1 with the ranker on held-out lists: {told}.\n"
-            f"The ranker with itself, asked again in reverse: {ceiling}.{nothing}"
+            f"The ranker with itself, asked again in reverse: {ceiling}.{'' if self.learnt else nothing}"
         )
 
     def describe_teacher(self, ranker: str) -> str:
         """Say what these vectors are, for those who learn from them."""
-        told = f"Kendall's tau and top-1 {self.after} on {count(self.held_out, 'held-out list')}"
+        told = f"Kendall's tau and top-1 {self.after} on {count(self.after.lists, 'held-out list')}"
         how = "learnt from the orders of" if self.learnt else "the free network's, nothing was learnt from"
-        return f"; {how} {ranker}, {told if self.held_out else 'not measured'}"
+        return f"; {how} {ranker}, {told if self.after.lists else 'not measured'}"
 
 
 def judge(
@@ -117,10 +114,8 @@ def judge(
     held = hold_out([pool.digests[rows[0]] for rows in found], HELD_OUT)
     learnt = learn(known, told.take(~held), seed)
     before, after = (Agreement.of(vectors, told.take(held)) for vectors in (known.start, learnt.vectors))
-    judged = Judged(
-        out, len(known.start), len(found), own, before, after, after.lists,
-        learnt.changed, len(lists) - len(found),
-    )  # fmt: skip
+    left_out = len(lists) - len(found)
+    judged = Judged(out, len(known.start), len(found), own, before, after, learnt.changed, left_out)
     # Lists that bore no map out would teach the student noise.
     used = [rows for rows, left in zip(found, held, strict=True) if not left and learnt.pull is not None]
     notes = {REMARKS: judged.describe_teacher(ranker.name), RANKER: json.dumps(ranker.facts)}

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from distill.ranking.answered import Answered, list_mle
+from distill.examples import Answered
 from distill.targets.placement import EVIDENT, average_with_neighbours
+from distill.training.losses import list_mle
 from index.embedders.teacher_space import Projection
 
 DIM, WHITEN = 256, 0.25  # of the start: principal components of the free network

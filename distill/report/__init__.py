@@ -1,1 +1,1 @@
-"""What a run says of itself: model card, charts, quality on held-out images, cost."""
+"""What a run says of itself: model card, charts, quality on held-out images."""

@@ -1,18 +1,10 @@
 """What a student has cost, and after how many images it is cheaper than its teacher."""
 
 import math
-from itertools import cycle
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from distill.ask import TeacherAnswers
-from index.embedders.onnx import OnnxEmbedder
 from index.teachers.ledger import Ledger
-from index.timing import time_in_turns
-
-TIMED = 8  # images that the student's speed is measured on
 
 
 def reckon(
@@ -33,18 +25,16 @@ def reckon(
         cost, and `break_even_time` in time, None if the teacher is as fast; `student_seconds` and
         `teacher_seconds` for an image, None before the first answer.
     """
-    paid = answered.count + ledger.lost
-    rate = ledger.rate
+    paid, rate = answered.count + ledger.lost, ledger.rate
     teacher_seconds = 1 / rate if rate else 0.0
+    fixed = paid * teacher_seconds + train_seconds
     return {
         "failed_calls": ledger.lost,
         "ask_seconds": answered.seconds,
         "price": price,
         "money": None if price is None else paid * price / 1000,
         "break_even": paid,
-        "break_even_time": break_even(
-            paid * teacher_seconds + train_seconds, teacher_seconds, student_seconds
-        ),
+        "break_even_time": break_even(fixed, teacher_seconds, student_seconds),
         "teacher_seconds": teacher_seconds or None,
         "student_seconds": student_seconds,
     }
@@ -53,9 +43,3 @@ def reckon(
 def break_even(fixed: float, dear: float, cheap: float) -> int | None:
     """Count the uses after which `fixed` at first and `cheap` for each cost less than `dear` for each."""
     return math.ceil(fixed / (dear - cheap)) if dear > cheap else None
-
-
-def seconds_per_image(student: OnnxEmbedder, crops: NDArray[np.uint8]) -> float:
-    """Measure the median time of one of the `(n, side, side, 3)` uint8 images, after a warm-up."""
-    images = cycle(crops[:TIMED])
-    return float(time_in_turns([lambda: student.embed([next(images)])], TIMED)[0]) / 1000

@@ -26,16 +26,10 @@ FEW = 20  # answers that tell nothing of a teacher
 STRIPS = 8  # queries shown, from the worst agreement to the best
 SHOWN = 6  # places of each list
 OVERLAP = "overlap@10 with the teacher, %"
-LEVELS = {"start": "start", "ceiling": "ceiling"}  # what agreement is compared with, as charts name it
+LEVELS = ("start", "ceiling")  # what agreement is compared with
 
 CARD = load("distill/report/card.md")
 PAGE = load("distill/report/report.html")
-
-
-def summarise(run: dict[str, Any]) -> str:
-    """Sum up what the student was made of, how well it agrees with the teacher, and what asking brought."""
-    told = f"{run['queried']} of {run['images']} images asked about, no label read. {judge(run['agreement'])}"
-    return f"{told} {judge_asking(run['training']['placement'], run['queried'], bool(run.get('helpers')))}"
 
 
 def judge(agreement: dict[str, Any] | None) -> str:
@@ -100,8 +94,10 @@ def write_report(folder: Path, runs: Sequence[dict[str, Any]], lists: HeldOut | 
         chosen = order[np.linspace(0, len(order) - 1, min(STRIPS, len(order))).astype(int)]
         strips = [draw_strip(lists, int(row), disputed_first=True) for row in chosen]
     name = f"{run['options']['student']}, distilled from {run['teacher']['name']}"
+    asking = judge_asking(training["placement"], run["queried"], bool(run.get("helpers")))
+    told = f"{run['queried']} of {run['images']} images asked about, no label read. {judge(run['agreement'])}"
     page = PAGE.page(
-        name, reach_verdict(run), summarise(run), compare(run), _cost(run["cost"]), charts,
+        name, reach_verdict(run), f"{told} {asking}", compare(run), _cost(run["cost"]), charts,
         run["agreement"], kept, strips, list_options(run),
     )  # fmt: skip
     (folder / "report.html").write_text(page, encoding="utf-8")
@@ -170,8 +166,8 @@ def draw_checks(
 
 def levels_of(facts: Mapping[str, Any] | None) -> dict[str, float]:
     """Name what agreement is to be compared with, in %, as far as `HeldOut.facts` know it."""
-    known = {title: (facts or {}).get(name) for name, title in LEVELS.items()}
-    return {title: 100 * value for title, value in known.items() if value is not None}
+    known = {name: (facts or {}).get(name) for name in LEVELS}
+    return {name: 100 * value for name, value in known.items() if value is not None}
 
 
 def _interval_of(facts: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -141,14 +141,11 @@ def _whole(width: float) -> int:
 
 def _count(kind: str, group: Inner, shapes: Shapes) -> float:
     """Count what one channel of a group costs."""
-    places = {part: shapes[part][1][2:].numel() for part in group.parts}
     rows = [part for part in group.parts if part is not group.consumer and part not in group.squeezes]
-    weights = {
-        part: part.weight[0].numel() if part in rows else part.weight[:, 0].numel() for part in group.parts
-    }
+    weights = {p: (p.weight[0] if p in rows else p.weight[:, 0]).numel() for p in group.parts}
     if kind == "parameters":
         return (sum(weights.values()) + len(rows)) / 1e6  # and the biases
-    return sum(places[part] * weight for part, weight in weights.items()) / 1e6
+    return sum(shapes[part][1][2:].numel() * weight for part, weight in weights.items()) / 1e6
 
 
 def _time(inner: Sequence[Inner], widths: Sequence[Sequence[int]], shapes: Shapes) -> list[list[float]]:
@@ -184,12 +181,8 @@ def _draw(group: Inner, width: int, shapes: Shapes) -> onnx.ModelProto:
         columns = 1 if alone else first[1] if part is group.producer else width
         values = np.ones([rows, columns, *part.kernel_size], np.float32)
         weights.append(numpy_helper.from_array(values, f"w{i}"))
-        how: dict[str, Any] = {
-            "group": width if alone else 1,
-            "strides": list(part.stride),
-            "auto_pad": "SAME_UPPER",
-        }
-        nodes.append(helper.make_node("Conv", [f"x{i}", f"w{i}"], [f"y{i}"], **how))
+        how: dict[str, Any] = {"group": width if alone else 1, "strides": list(part.stride)}
+        nodes.append(helper.make_node("Conv", [f"x{i}", f"w{i}"], [f"y{i}"], auto_pad="SAME_UPPER", **how))
         nodes.append(helper.make_node("Relu", [f"y{i}"], [f"x{i + 1}"]))
     ends = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)

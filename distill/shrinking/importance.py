@@ -10,7 +10,7 @@ Capacity Dynamic Distillation (Xie et al., CVPR 2023) judges a channel by itself
 teacher's neighbours have in common there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -85,23 +85,20 @@ def measure(
     sums = [[torch.zeros(()).double() for _ in range(3)] for _ in inner]
     seen = [0] * len(inner)
 
-    def read(at: int, part: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def read(at: int, part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         values = inputs[0].detach().permute(0, 2, 3, 1).flatten(1, 2)
         values = values[:, torch.randint(values.shape[1], (PLACES,))].flatten(0, 1).double()
         seen[at] += len(values)
         sums[at][0] = sums[at][0] + values.sum(dim=0).cpu()
         sums[at][1] = sums[at][1] + (values.T @ values).cpu()
+        # A hook of the output, for a hook of the module forbids what changes the output in place.
+        output.register_hook(partial(told, at))
 
     def told(at: int, gradient: Tensor) -> None:
         flat = gradient.detach().permute(0, 2, 3, 1).flatten(0, 2).double()
         sums[at][2] = sums[at][2] + (flat.T @ flat).cpu()
 
-    hooks = []
-    for at, group in enumerate(inner):
-        hooks.append(group.consumer.register_forward_pre_hook(partial(read, at)))
-        # A hook of the output, for a hook of the module forbids what changes the output in place.
-        watch = partial(_watch, partial(told, at))
-        hooks.append(group.consumer.register_forward_hook(watch))
+    hooks = [group.consumer.register_forward_hook(partial(read, at)) for at, group in enumerate(inner)]
     learnt = [parameter.requires_grad for parameter in student.parameters()]
     student.eval().requires_grad_(True)
     device = next(student.parameters()).device
@@ -120,10 +117,6 @@ def measure(
         mean = total / count
         found.append(Statistics(mean, products / count - torch.outer(mean, mean), sensitivity / len(rows)))
     return found
-
-
-def _watch(told: Callable[[Tensor], None], part: nn.Module, inputs: object, output: Tensor) -> None:
-    output.register_hook(told)
 
 
 def _choose(loss: Tensor, inverse: Tensor) -> tuple[list[int], list[float]]:

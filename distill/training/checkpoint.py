@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from index.errors import RetrievalError
 
 
 @dataclass
@@ -54,27 +57,32 @@ class Checkpoint:
     run: str  # what the state belongs to: a digest of the options, the images and the answers
 
     def save(self, done: Progress, parts: Mapping[str, Any]) -> None:
-        """Write the state beside its place, then rename it."""
+        """Write the state beside its place, then rename it; RetrievalError if the disk does not take it."""
         state = {
             "run": self.run,
             "done": asdict(done),
             "random": torch.get_rng_state(),
             "parts": {name: part.state_dict() for name, part in parts.items()},
         }
-        partial = self.path.with_suffix(".partial")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, partial)
-        partial.replace(self.path)
+        data, partial = BytesIO(), self.path.with_suffix(".partial")
+        torch.save(state, data)  # to a file itself it would hide what is wrong with the disk
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(data.getbuffer())
+            partial.replace(self.path)
+        except OSError as error:
+            reason = f"{self.path} cannot be written: {error.strerror}"
+            raise RetrievalError(
+                f"{reason}. Mend that, then run the same again: answers are kept."
+            ) from error
 
     def read(self) -> dict[str, Any] | None:
         """Read a run's state; None where there is none, or it is another run's."""
-        if not self.path.is_file():
-            return None
         try:
             state = torch.load(self.path, weights_only=True, map_location="cpu")
-        except Exception:  # half a file, or none of ours: torch raises many kinds
+            return state if state["run"] == self.run else None
+        except Exception:  # no file, half of one, or none of ours: torch raises many kinds
             return None
-        return state if state.get("run") == self.run else None
 
     def restore(self, state: Mapping[str, Any], parts: Mapping[str, Any]) -> Progress:
         """Put a state that was read back into its parts."""

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 
 from index.errors import UsageError
 
-Choice = tuple[str, str]  # accelerator, precision: Fabric's words
 T = TypeVar("T")
 
 
-def choose_accelerator(device: str, cuda: bool, bf16: bool) -> Choice:
+def choose_accelerator(device: str, cuda: bool, bf16: bool) -> tuple[str, str]:
     """Choose Fabric's accelerator and precision, bfloat16 where a GPU has it; UsageError if there is none."""
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"No device {device!r}. Give one of auto, cpu, cuda.")

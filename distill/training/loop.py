@@ -12,14 +12,13 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from distill.examples import Examples
+from distill.examples import Answered, Examples
 from distill.model.student import Student, embed
-from distill.ranking.answered import Answered, list_mle
 from distill.report.held_out import HeldOut
 from distill.shrinking.shrink import Shrinking, match_widths
 from distill.training.checkpoint import Checkpoint, Progress
 from distill.training.device import embed_shared, on_first
-from distill.training.losses import Bank, joint_loss
+from distill.training.losses import Bank, joint_loss, list_mle
 from distill.training.recipes import Recipe
 from distill.training.views import center_crop, random_view
 from index.progress import StoppedError, progress, tell

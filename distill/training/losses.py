@@ -21,6 +21,8 @@ from distill.training.recipes import Recipe
 
 TINY = 1e-12
 ANGLES = 64  # rows that take part in angles: their number grows with the cube of the rows
+TEMPERATURE = 0.1  # of ListMLE
+OUT = -1e4  # a score that takes no part
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Bank:
         parts = math.gcd(dim, 8)
         bits = min(8, max(1, int(math.log2(max(count / 4, 2)))))
         quantizer = faiss.ProductQuantizer(dim, parts, bits)
+        quantizer.cp.min_points_per_centroid = 1  # or it warns of so few
         quantizer.train(np.ascontiguousarray(self.rows.float().cpu().numpy()))
         centroids = faiss.vector_to_array(quantizer.centroids).reshape(parts, 2**bits, dim // parts)
         return F.normalize(torch.from_numpy(centroids), dim=2).to(self.rows)
@@ -229,3 +232,13 @@ def joint_loss(student: Tensor, teacher: Tensor, bank: Bank, recipe: Recipe) -> 
     terms = [weight * LOSSES[name](student, teacher, bank) for name, weight in recipe.losses.items()]
     terms += [weight * LOSSES[name](*joint, bank) for name, weight in recipe.joint_losses.items()]
     return torch.stack(terms).sum()
+
+
+def list_mle(scores: Tensor, weights: Tensor) -> Tensor:
+    """Average the negative log-likelihood of orders (ListMLE, Xia et al. 2008), over all that is ranked."""
+    ranked = weights.sum(1) + weights.sum(2) > 0
+    order = torch.where(ranked, weights.sum(2), -1).argsort(dim=1, descending=True)
+    known, falling = ranked.gather(1, order), (scores / TEMPERATURE).gather(1, order)
+    falling = torch.where(known, falling, OUT)
+    rest = falling.flip(1).logcumsumexp(1).flip(1)
+    return ((rest - falling) * known).sum() / known.sum().clamp_min(1)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +32,7 @@ WHAT = {"student": "test_efficientnet", "weights": "none", "stages": 3, "size": 
 MORE = Options(budget=10, device="cpu", steps=2, recipe=Recipe(batch=8))
 
 
-def draw(folder: Path, numbers: range) -> Path:
+def draw(folder: Path, numbers: Iterable[int]) -> Path:
     folder.mkdir()
     for i in numbers:
         picture(i).save(folder / f"{i}.png")
@@ -183,6 +184,35 @@ def test_what_the_weights_have_learnt_is_not_measured_on(shelf, new, spec, tmp_p
     held = hold_out(old) if first["training"]["held_out"] else np.zeros(len(old), bool)
     learnt = {digest for digest, out in zip(old, held, strict=True) if not out}
     assert not seen[0] & learnt
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_query_photos_of_before_leave_the_budget_to_new_photos(shelf, new, spec, tmp_path):
+    teacher = TeacherSpec(str(shelf / "teacher.onnx"), ledger=spec.ledger)
+    snaps = (str(draw(tmp_path / "snaps", range(500, 520))),)
+    first = distill_by_name(
+        [shelf / "old"], teacher, tmp_path / "first", replace(MORE, budget=40, queries=snaps, **WHAT)
+    )
+    assert first.run["query_photos"] == 8
+    chosen = replace(MORE, queries=snaps)
+    made = continue_by_name([str(new)], tmp_path / "first", teacher, tmp_path / "more", chosen)
+    assert made.run["asked_now"] == 8  # and two answers about query photos, which were paid for before
+    again = continue_by_name([str(new)], tmp_path / "first", teacher, tmp_path / "again", chosen)
+    assert again.run["asked_now"] == 0
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_photos_that_were_taught_are_no_query_photos_wherever_they_are(shelf, student, new, spec, tmp_path):
+    teacher, snaps = TeacherSpec(str(shelf / "teacher.onnx"), ledger=spec.ledger), tmp_path / "snaps"
+    draw(snaps, [*range(25), *range(500, 503)])
+    old = draw(tmp_path / "old", range(25, 40))
+    with np.load(student / "taught.npz") as taught:
+        moved = np.array([str(old / Path(each).name) for each in taught["locations"]])
+        np.savez_compressed(tmp_path / "moved.npz", **{**taught, "locations": moved})
+    (tmp_path / "moved.npz").replace(student / "taught.npz")
+    chosen = replace(MORE, budget=25, queries=(str(snaps),))
+    made = continue_by_name([str(new)], student, teacher, tmp_path / "more", chosen)
+    assert made.run["query_photos"] == made.run["agreement"]["held_out"] == 3
 
 
 def test_the_bill_counts_photos_to_ask_about_first(student, new, shelf, spec, tmp_path):

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 
 from distill.examples import gather, hold_out
-from distill.helpers import open_helpers, require_all
 from distill.model.backbone import create_backbone
-from distill.pool import Pool, extract_features
+from distill.pool import Pool, extract_features, open_helpers, require_all
 from distill.training.device import open_fabric
 from index.errors import UsageError
 from index.images.file import digest_pool

@@ -527,8 +527,18 @@ def test_options_check_themselves(wrong, complaint):
 
 def test_a_file_in_the_way_is_refused_before_anything_is_paid(folder, tmp_path, teacher, ledger):
     (tmp_path / "student").write_text("in the way")
-    with pytest.raises(UsageError, match="is a file"):
-        distill(find_images([folder]), teacher, ledger, tmp_path / "student", OPTIONS)
+    for out in (tmp_path / "student", tmp_path / "student" / "of" / "today"):
+        with pytest.raises(UsageError, match="student is a file"):
+            distill(find_images([folder]), teacher, ledger, out, OPTIONS)
+    assert teacher.asked == 0
+
+
+def test_a_folder_that_may_not_be_written_is_refused_before_anything_is_paid(
+    folder, tmp_path, teacher, ledger, monkeypatch
+):
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    with pytest.raises(UsageError, match="cannot be written"):
+        distill(find_images([folder]), teacher, ledger, tmp_path / "new" / "student", OPTIONS)
     assert teacher.asked == 0
 
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import picture, write_embedder
 
 from distill.fit import Former
-from distill.options import Options
+from distill.options import Options, Target
 from distill.targets.placement import place
 from distill.training.recipes import Recipe
 from distill.upgrade import Upgraded, upgrade_by_name
@@ -109,6 +109,13 @@ def test_a_student_is_not_written_into_the_index(index, tmp_path, teacher_file, 
         upgrade_by_name(index, TeacherSpec(str(teacher_file), ledger=ledger), index / within, OPTIONS)
     assert sorted(path.name for path in index.iterdir()) == before
     assert not ledger.exists()
+
+
+def test_a_student_that_shrinks_does_so_in_one_process(index, tmp_path, teacher_file, monkeypatch):
+    monkeypatch.setattr("distill.pipeline.open_fabric", lambda device: SimpleNamespace(world_size=2))
+    small = replace(OPTIONS, weights="auto", target=Target("mflops", 1))
+    with pytest.raises(UsageError, match="shrinks in one process"):
+        upgrade_by_name(index, TeacherSpec(str(teacher_file)), tmp_path / "new", small)
 
 
 def test_vectors_of_another_length_are_refused(index, tmp_path):

@@ -122,6 +122,18 @@ def test_what_cannot_be_done_is_one_line(tmp_path, file, pixels, unit_rows):
         OnnxEmbedder(tmp_path / "big.onnx", bits=16)
 
 
+def test_a_student_with_broken_notes_stays_as_it_is(tmp_path):
+    file = write_embedder(tmp_path / "student.onnx", dim=24, seed=1)
+    (tmp_path / "run.json").write_text("{}")
+    before = file.read_bytes()
+    (tmp_path / "photos").mkdir()
+    for i in range(20):
+        picture(i).save(tmp_path / "photos" / f"{i}.png")
+    with pytest.raises(UsageError, match=r"run\.json lacks something"):
+        append_codes_by_name(tmp_path, [tmp_path / "photos"], 8)
+    assert file.read_bytes() == before
+
+
 def test_a_student_folder_gets_codes_from_photos(tmp_path):
     write_embedder(tmp_path / "student.onnx", dim=24, seed=1)
     (tmp_path / "photos").mkdir()

@@ -71,6 +71,8 @@ def test_any_timm_model_can_be_exported(tmp_path):
 def test_there_must_be_a_folder_to_write_to(tmp_path, tiny):
     with pytest.raises(UsageError, match="does not exist"):
         export_onnx(tiny, tmp_path / "no" / "s.onnx", 64, 6, {})
+    with pytest.raises(UsageError, match="is a folder"):
+        export_onnx(tiny, tmp_path, 64, 6, {})
 
 
 @pytest.mark.parametrize("target", [17, 31, 60])

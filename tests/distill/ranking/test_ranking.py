@@ -11,13 +11,14 @@ from conftest import picture
 from typer.testing import CliRunner
 
 from app.cli import app
+from distill.examples import Answered
 from distill.options import Options
 from distill.pipeline import distill
-from distill.ranking.answered import Answered, list_mle
 from distill.ranking.judge import read_photos
 from distill.ranking.learn import Agreement, Known, Learnt, fit, learn
 from distill.ranking.lists import draw_list, plan_lists, reverse
 from distill.targets.placement import average_with_neighbours
+from distill.training.losses import list_mle
 from distill.training.recipes import find_recipe
 from index.embedders.base import RankedList
 from index.embedders.options import EmbedderOptions

@@ -1,3 +1,4 @@
+import resource
 from dataclasses import replace
 
 import numpy as np
@@ -5,10 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from distill.examples import Examples
+from distill.examples import Answered, Examples
 from distill.model.backbone import create_backbone
 from distill.model.student import Student, embed
-from distill.ranking.answered import Answered
 from distill.ranking.learn import Agreement
 from distill.report.held_out import HeldOut, search_with_teacher
 from distill.training.checkpoint import Checkpoint, Progress
@@ -18,7 +18,7 @@ from distill.training.losses import Bank, gram, joint_loss, regression
 from distill.training.mixing import join
 from distill.training.recipes import MANY, RECIPES, Mixing, Recipe, find_recipe, steps_for
 from distill.training.views import center_crop, random_view, stored_side
-from index.errors import UsageError
+from index.errors import RetrievalError, UsageError
 from index.progress import StoppedError, watched
 from index.rankers.base import to_row
 
@@ -210,6 +210,16 @@ def test_who_watches_ends_a_run_that_loses_no_step(tmp_path, whole, last, told):
     assert done.losses == expected.losses
     assert done.agreement == expected.agreement
     assert torch.equal(weights(student), weights(undisturbed))
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(RetrievalError, match=r"checkpoint\.pt cannot be written: File too large"):
+            train(3, checkpoint=Checkpoint(tmp_path / "checkpoint.pt", "a run"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_another_runs_state_or_a_broken_one_is_not_used(tmp_path):

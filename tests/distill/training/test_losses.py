@@ -127,9 +127,10 @@ def test_divergence_over_the_nearest_of_the_bank(k: int):
         assert LOSSES["csd-all"](s, t, Bank(bank)).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_similarity_to_the_centroids_of_a_product_quantiser():
+def test_similarity_to_the_centroids_of_a_product_quantiser(capfd):
     s, t, bank = (rows(m, 16, seed) for m, seed in ((4, 0), (4, 1), (64, 2)))
     codebook = Bank(bank).codebook
+    assert "WARNING" not in "".join(capfd.readouterr())
     assert codebook.shape == (8, 16, 2)  # 8 parts of 2, and 64 / 4 centroids in each
     assert torch.allclose(codebook.norm(dim=2), torch.ones(8, 16), atol=1e-5)
     assert torch.equal(codebook, Bank(bank).codebook)
