@@ -21,6 +21,7 @@ from index.images.tar import JOINED, SUFFIX, list_members
 from index.progress import note
 
 LISTS = (".txt", ".parquet")
+WEB = ("http://", "https://")
 UTF_16 = (BOM_UTF16_LE, BOM_UTF16_BE)
 COLUMN = "path"  # of a Parquet file that is a list
 FOLDER = "folder: "  # begins the reason why a folder cannot be looked into
@@ -146,7 +147,7 @@ def _list_named(
 ) -> Iterator[Stretch]:
     for remote, group in groupby(names, is_address):
         if remote:
-            yield from list_addresses(((name, name) for name in group), is_new, below, left)
+            yield from list_addresses(group, "", is_new, below, left)
         else:
             yield from _list_paths(group, folder, is_new, below, left)
 
@@ -196,20 +197,16 @@ def _list_address(address: str, is_new: IsNew, left: LeftOut) -> Iterator[Stretc
     """List what lies at an address. What a list there names lies beside it, or at another address."""
     beside, _, name = address.rpartition("/")
     if not address.endswith(LISTS):
-        yield from list_addresses([(name, address)], is_new, False, left)
+        yield from list_addresses([name], beside, is_new, False, left)
         return
     file = file_of(Remote(address), address, below=False)
     # `file:` and what else is no address of ours is refused there: a list from elsewhere names no file here.
     leads = cache(lambda host: leads_inward(_host(address), host))
-
-    def named() -> Iterator[tuple[str, str]]:
-        for name in _read_list(file):
-            both_web = all(each.startswith(("http://", "https://")) for each in (address, name))
-            if both_web and (host := _host(name)) and leads(host):
-                raise UsageError(f"{address} names {name}, which lies in a private network, as it does not.")
-            yield name, name if "://" in name else f"{beside}/{name}"
-
-    yield from list_addresses(named(), is_new, True, left)
+    names = _read_list(file)
+    for name in names if address.startswith(WEB) else ():
+        if name.startswith(WEB) and (host := _host(name)) and leads(host):
+            raise UsageError(f"{address} names {name}, which lies in a private network, as it does not.")
+    yield from list_addresses(names, beside, is_new, True, left)
 
 
 def _host(address: str) -> str:

@@ -14,6 +14,7 @@ from index.images.kinds import name_kind
 
 SUFFIX = ".tar"
 LONGEST_HEADER = 1 << 20
+LARGEST = 1 << 62  # bytes of a member
 JOINED = "another shard is joined to its end and not read: give each as a file of its own"
 Place = tuple[int, int] | str  # offset and size of a member, or the reason why there are none
 
@@ -41,8 +42,8 @@ def read_members(file: BinaryIO, read: Callable[[int], bytes]) -> Iterator[tuple
         with tarfile.open(fileobj=_Headers(file, read), mode="r:") as tar:  # type: ignore[call-overload]
             while (entry := tar.next()) is not None:
                 tar.members.clear()  # or all of them would be kept
-                if entry.size < 0:  # it would lead back, round and round
-                    raise tarfile.ReadError("a negative size")
+                if not 0 <= entry.size <= LARGEST:  # a negative one would lead back, round and round
+                    raise tarfile.ReadError(f"a size of {entry.size}")
                 if not entry.isdir():
                     plain = entry.isreg() and not entry.issparse()
                     place = entry.offset_data, entry.size

@@ -15,11 +15,14 @@ import pytest
 from conftest import png, write_shard
 from hypothesis import strategies as st
 
+from index.build.pipeline import build_index
+from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError, UsageError
 from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.images.listing import facts_of
 from index.images.sources import find_images, image_at
+from index.stores.options import IndexOptions
 
 ODD_NAMES = [
     b"plain.png",
@@ -97,6 +100,19 @@ def test_facts_are_those_of_each_file_whatever_it_is(folder: Path, shard: Path):
     sizes = {name: size for _, name, size, _ in facts}
     assert sizes["nothing.png"] == sizes["pipe.png"] == -1
     assert sizes[r"odd \xff.png"] == len(png(1))
+
+
+@pytest.mark.parametrize("year", [1600, 2400])
+def test_a_file_of_another_century_is_indexed(folder: Path, student_file: Path, tmp_path: Path, year: int):
+    """Disks take times that neither SQLite nor Arrow does."""
+    seconds = (year - 1970) * 365 * 86400
+    os.utime(folder / "3.png", (seconds, seconds))
+    student = OnnxEmbedder(student_file)
+    made = build_index([folder], student, tmp_path / "idx")
+    assert len(made) == 12
+    assert (
+        build_index([folder], student, tmp_path / "idx", options=IndexOptions(update=True)).data == made.data
+    )
 
 
 def test_a_text_list_is_relative_to_its_folder(folder: Path, tmp_path: Path):
@@ -284,7 +300,8 @@ def test_a_shard_broken_in_the_middle_says_so(shard: Path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "size"), [(b"0", -1024), (b"0", -1), (b"x", -512), (b"x", 1 << 40), (b"L", 1 << 40)]
+    ("kind", "size"),
+    [(b"0", -1024), (b"0", -1), (b"0", 1 << 70), (b"x", -512), (b"x", 1 << 40), (b"L", 1 << 40)],
 )
 def test_sizes_that_would_go_round_for_ever_or_fill_the_memory_end_a_shard(
     shard: Path, kind: bytes, size: int
