@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from index.build.embed import Embedded
-from index.build.ray_worker import SUFFIX, TRIES, Job, Worker, list_files, read_piece, still_true
+from index.build.ray_worker import SUFFIX, TRIES, Worker, list_files, read_piece, still_true
 from index.embedders.base import Embedder
 from index.errors import RetrievalError, UsageError, in_line, needs
 from index.images.file import ImageFile
@@ -133,12 +133,12 @@ class RayCluster:
         workers, threads, gpus = plan(ray.nodes(), self.device)
         size = min(max(FEWEST, count // (PIECES_EACH * workers)), MOST)
         specs = {name: (model.spec, model.options, model.key) for name, model in models.items()}
-        job = Job(specs, self.device if gpus else "cpu", pieces, threads)
+        told = specs, self.device if gpus else "cpu", pieces, threads
         remaining = iter(files)
         while window := list(list_files(islice(remaining, WINDOW), size)):
             outcomes = ray.data.from_arrow(window).map_batches(
                 Worker,
-                fn_constructor_args=(job,),
+                fn_constructor_args=told,
                 batch_size=size,
                 batch_format="pyarrow",
                 num_cpus=threads,
