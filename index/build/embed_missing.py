@@ -51,13 +51,13 @@ def embed_missing(
         while done:
             # What lacks a vector by its name may be a copy of what has one.
             underway = _Underway(journal, bar, {} if by_name else broken)
+            unread = underway.begin(files)
             if cluster:
-                unread = (files[place] for place, _ in journal.missing())
                 parts = cluster(unread, journal.count_missing(), models, journal.folder, journal.lists)
             else:
-                parts = embed_files(underway.begin(files), free, paid=paid, is_copy=underway.is_copy)
+                parts = embed_files(unread, free, paid=paid, is_copy=underway.is_copy)
             with closing(parts):
-                if paid and not cluster:
+                if paid:
                     ask_along(parts, paid, journal.count_missing(), underway.end)
                 else:
                     for part in parts:
@@ -166,14 +166,16 @@ class _Asking:
             _Open(item, {name: rows[i] for name, rows in part.vectors.items()}, part.questions[i])
             for i, item in enumerate(part.items)
         ]
-        names = [{one.question.digest, one.question.source} for one in found]
-        known = self._paid.ledger.known([name for some in names for name in some])
-        there = [one for one, some in zip(found, names, strict=True) if known & some]
+        names = [name for one in found for name in (one.question.digest, one.question.source)]
+        known = self._paid.ledger.known(names)
+        there, unknown = list[_Open](), list[_Open]()
+        for one in found:
+            (there if known & {one.question.digest, one.question.source} else unknown).append(one)
         if there and self._known is None:
             self._known = there[0].question
         whole = self.complete(there, part.failures)
         self._keep(replace(whole, waiting=part.waiting, copies=part.copies))
-        return [one for one, some in zip(found, names, strict=True) if not known & some]
+        return unknown
 
     def hold(self, some: list[_Open]) -> None:
         """Keep questions until it is certain that they may be asked."""

@@ -70,13 +70,6 @@ def join(parts: Sequence[Embedded]) -> Embedded:
     )
 
 
-def still_true(piece: Embedded, is_listed: Callable[[Item], bool]) -> Embedded:
-    """What of a piece that an earlier run left is so still: files that are listed, and as they were."""
-    kept = [i for i, item in enumerate(piece.items) if is_listed(item)]
-    vectors = {name: rows[kept] for name, rows in piece.vectors.items()}
-    return replace(piece, items=[piece.items[i] for i in kept], vectors=vectors, failures=[])
-
-
 TRIES = ".tries"  # a byte for each process that began with a piece
 MOST_TRIES = 4
 FILE = "file"  # the column of a table of files: each as JSON

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from index.errors import ImageError, UsageError
 from index.images.file import ImageFile
 from index.images.sources import image_at
-from index.io import atomic_write, open_npz
+from index.io import atomic_write, chunks, open_npz
 
 TAUGHT = "taught.npz"
 NEAREST = 25  # taught photos that a photo is compared with: one alone may be a near copy, or an outlier
@@ -43,7 +43,7 @@ class Taught:
 
     def are_far(self, vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Whether each of m photos, given by its vector, is far from all that was taught, and none of it."""
-        parts = (vectors[start : start + CHUNK] for start in range(0, len(vectors), CHUNK))
+        parts = chunks(vectors, CHUNK)
         taught = np.concatenate([(part @ self.vectors.T).max(axis=1) > SAME for part in parts])
         return (_nearness(vectors, self.vectors) < self.radius) & ~taught
 
@@ -81,10 +81,7 @@ def _nearness(
     vectors: NDArray[np.float32], taught: NDArray[np.float32], itself: bool = False
 ) -> NDArray[np.float32]:
     """Mean similarity of each vector to the nearest of others; with `itself` each is one of them."""
-    count = min(NEAREST, len(taught) - 1)
-    found = []
-    for start in range(0, len(vectors), CHUNK):
-        similarity = np.sort(vectors[start : start + CHUNK] @ taught.T, axis=1)
-        last = len(taught) - itself
-        found.append(similarity[:, last - count : last].mean(axis=1))
-    return np.concatenate(found)
+    last = len(taught) - itself
+    nearest = slice(last - min(NEAREST, len(taught) - 1), last)
+    similarities = (np.sort(part @ taught.T, axis=1) for part in chunks(vectors, CHUNK))
+    return np.concatenate([similarity[:, nearest].mean(axis=1) for similarity in similarities])

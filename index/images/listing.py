@@ -51,10 +51,10 @@ class Stretch:
 
 
 class Listing(Sequence[ImageFile]):
-    """Stretches of files, one after the other; `left_out` is, for people, what lies beside them."""
+    """Stretches of files, one after the other."""
 
-    def __init__(self, stretches: Sequence[Stretch], left_out: str = "") -> None:
-        self._stretches, self.left_out = stretches, left_out
+    def __init__(self, stretches: Sequence[Stretch]) -> None:
+        self._stretches = stretches
         self._starts = list(accumulate(map(len, stretches), initial=0))
 
     def __len__(self) -> int:

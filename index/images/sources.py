@@ -60,26 +60,23 @@ def find_images(sources: Sequence[Source], exclude: Sequence[str] = (), whole: b
         if is_address(str(source)):
             for address in expand(str(source)):
                 stretches += _list_address(address, is_new, left)
-            continue
-        root = text_to_path(str(source)).absolute()
-        if root.is_dir():
+        elif (root := text_to_path(str(source)).absolute()).is_dir():
             # A walk comes to no path twice: what a single one found need not be kept to know that.
             stretches.append(_list_folder(root, is_new if len(sources) > 1 else lambda _: True, left))
         elif not os.path.lexists(root):
             raise UsageError(f"{source} does not exist. Give images, or a folder, list or shard of them.")
         elif root.suffix in LISTS:
-            names = _read_list(ImageFile(root, str(root)))
-            stretches += _list_named(names, root.parent, is_new, True, left)
+            stretches += _list_named(_read_list(ImageFile(root, str(root))), root.parent, is_new, left)
         else:
-            stretches += _list_named([root.name], root.parent, is_new, False, left)
+            stretches += _list_paths([root.name], root.parent, is_new, False, left)
     _require_whole(stretches if whole else ())
-    if not (files := Listing(stretches, str(left))):
+    if not (files := Listing(stretches)):
         raise UsageError(
             f"No image in {', '.join(map(str, sources))}. Looked for {' '.join(sorted(EXTENSIONS))}; "
             f"a shard is looked into if it is named itself: shards/*{SUFFIX}."
             + (f" Left out: {left}." if str(left) else "")
         )
-    if files.left_out:
+    if str(left):
         note(f"left out: {left}")
     return files
 
@@ -142,14 +139,12 @@ def _walk(root: str, left: LeftOut) -> Iterator[tuple[str, str]]:
         yield os.path.relpath(fault.filename, root), f"{FOLDER}{fault.strerror}"
 
 
-def _list_named(
-    names: Iterable[str], folder: Path, is_new: IsNew, below: bool, left: LeftOut
-) -> Iterator[Stretch]:
+def _list_named(names: Iterable[str], folder: Path, is_new: IsNew, left: LeftOut) -> Iterator[Stretch]:
     for remote, group in groupby(names, is_address):
         if remote:
-            yield from list_addresses(group, "", is_new, below, left)
+            yield from list_addresses(group, "", is_new, True, left)
         else:
-            yield from _list_paths(group, folder, is_new, below, left)
+            yield from _list_paths(group, folder, is_new, True, left)
 
 
 def _list_paths(
