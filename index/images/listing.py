@@ -152,7 +152,8 @@ def list_addresses(
         except UsageError as reason:
             if is_shard or not below:
                 raise
-            return hide_secrets(name), str(reason).removeprefix(f"{hide_secrets(address)}: ")
+            told = str(reason).removeprefix(f"{hide_secrets(address)}: ")
+            return readable(hide_secrets(name)), readable(told)
         try:
             return name, _list_shard(address, name, left) if is_shard else ask(address)
         except ImageError as reason:

@@ -39,6 +39,7 @@ AS_IT_IS = {"headers": {"Accept-Encoding": "identity"}}  # bytes of a range are 
 LONGEST_CALL, SILENCE = 300.0, 30.0  # seconds that a request may take, and that nothing of it may come
 BLOCK = 4 << 20  # bytes that one request brings while the headers of a shard are read
 MAX_BYTES = 1 << 29  # of a file
+LARGEST = 1 << 62  # bytes of what has files in it; a server or a shard that says more is wrong
 ATTEMPTS = 4  # at a request
 SHORTEST, LONGEST = 1.0, 60.0  # seconds before the second attempt; seconds that a server may ask to wait
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses after which the same request may be answered
@@ -118,7 +119,9 @@ def is_address(text: str) -> bool:
 def check(address: str) -> str:
     """Return an address; UsageError for one that is not read, or has a secret, which an index would show."""
     try:
-        parts = urlsplit(address)
+        parts = urlsplit(address.encode().decode())
+    except UnicodeError as error:
+        raise UsageError(f"{address} is not UTF-8. Write what is not ASCII as %XX.") from error
     except ValueError as error:
         raise UsageError(f"{address} is no address: {error}.") from error
     if _protocol(address) not in PACKAGES or "::" in address:
@@ -166,7 +169,8 @@ def ask(address: str) -> tuple[int, int]:
     Where the server does not tell the size, or says nothing is there, all is read to find it out.
 
     Raises:
-        ImageError: It is not there, or larger than `MAX_BYTES`; the message is the reason.
+        ImageError: It is not there, or its size cannot be, or is over `MAX_BYTES` and not told; the message
+            is the reason.
         RetrievalError: The store cannot be asked.
     """
     store, path = _attempt(address, lambda: _open(address))
@@ -187,6 +191,8 @@ def ask(address: str) -> tuple[int, int]:
     size = facts["size"]
     if not size:  # many answer HEAD with a length of 0
         size, version = _attempt(address, measure)
+    if not 0 <= size <= LARGEST:
+        raise ImageError(f"a size of {size} bytes, which cannot be")
     return size, int(version.hexdigest()[:15], 16)
 
 

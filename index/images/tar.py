@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from index.errors import ImageError, RetrievalError, in_line
-from index.images.file import ImageFile, Member
+from index.images.file import ImageFile, Member, readable
 from index.images.kinds import name_kind
+from index.images.remote import LARGEST
 
 SUFFIX = ".tar"
 LONGEST_HEADER = 1 << 20
-LARGEST = 1 << 62  # bytes of a member
 JOINED = "another shard is joined to its end and not read: give each as a file of its own"
 Place = tuple[int, int] | str  # offset and size of a member, or the reason why there are none
 
@@ -43,7 +43,7 @@ def read_members(file: BinaryIO, read: Callable[[int], bytes]) -> Iterator[tuple
             while (entry := tar.next()) is not None:
                 tar.members.clear()  # or all of them would be kept
                 if not 0 <= entry.size <= LARGEST:  # a negative one would lead back, round and round
-                    raise tarfile.ReadError(f"a size of {entry.size}")
+                    raise tarfile.ReadError(f"a size of {entry.size} bytes, which cannot be")
                 if not entry.isdir():
                     plain = entry.isreg() and not entry.issparse()
                     place = entry.offset_data, entry.size
@@ -78,7 +78,7 @@ def find_member(shard: Path, name: str) -> tuple[Member | None, str]:
         return None, str(reason)
     members = _members(shard, size, changed)
     # Of a shard that could not be read to its end nobody knows what it lacks.
-    place = members.get(name) or members.get("") or f"{shard.name} has no such file"
+    place = members.get(name) or members.get("") or f"{readable(shard.name)} has no such file"
     return (None, place) if isinstance(place, str) else (Member(shard, *place), "")
 
 

@@ -234,6 +234,14 @@ def test_shards_stand_in_lists_but_are_not_looked_into_in_folders(shard: Path, t
     assert names(tmp_path) == ["x.png"]
 
 
+def test_what_a_shard_of_any_name_lacks_is_refused_in_text(shard: Path, tmp_path: Path, student_file: Path):
+    shard.rename(tmp_path / os.fsdecode(b"\xff.tar"))
+    (tmp_path / "list.txt").write_bytes(b"\xff.tar/0001.png\n\xff.tar/lost.png\n")
+    made = build_index([tmp_path / "list.txt"], OnnxEmbedder(student_file), tmp_path / "idx")
+    assert [item.name for item in made.items] == [r"\xff.tar/0001.png"]
+    assert [failure.reason for failure in made.failures] == [r"\xff.tar has no such file"]
+
+
 def test_the_last_of_several_members_of_one_name_counts_as_when_unpacked(tmp_path: Path):
     shard = write_shard(tmp_path / "a.tar", [("./x.png", png(1)), ("y.png", png(2)), ("x.png", png(3))])
     files = find_images([shard])
