@@ -69,8 +69,11 @@ class Taught:
         try:
             with open_npz(path) as found:
                 vectors, radius = found["vectors"].astype(np.float32), float(found["radius"])
-                return cls(found["locations"], found["names"], found["digests"], vectors, radius)
-        except (OSError, KeyError, ValueError) as error:
+                texts = found["locations"], found["names"], found["digests"]
+            if vectors.ndim != 2 or {each.shape for each in texts} != {vectors.shape[:1]}:
+                raise ValueError("its arrays are not of the same photos")
+            return cls(*texts, vectors, radius)
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise UsageError(
                 f"{path} does not say what the student was taught on: it is missing, broken, or the student "
                 "was made by an earlier version. Distil it again: the ledger has its answers."
