@@ -6,7 +6,7 @@ from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from io import BytesIO
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -56,19 +56,21 @@ def find_images(sources: Sequence[Source], exclude: Sequence[str] = (), whole: b
         return path not in seen and not seen.add(path)  # type: ignore[func-returns-value]
 
     stretches: list[Stretch] = []
-    for source in sources:
-        if is_address(str(source)):
-            for address in expand(str(source)):
-                stretches += _list_address(address, is_new, left)
-        elif (root := text_to_path(str(source)).absolute()).is_dir():
-            # A walk comes to no path twice: what a single one found need not be kept to know that.
-            stretches.append(_list_folder(root, is_new if len(sources) > 1 else lambda _: True, left))
-        elif not os.path.lexists(root):
-            raise UsageError(f"{source} does not exist. Give images, or a folder, list or shard of them.")
-        elif root.suffix in LISTS:
-            stretches += _list_named(_read_list(ImageFile(root, str(root))), root.parent, is_new, left)
-        else:
-            stretches += _list_paths([root.name], root.parent, is_new, False, left)
+    for remote, group in groupby(map(str, sources), is_address):
+        if remote:
+            stretches += _list_remote(chain.from_iterable(map(expand, group)), is_new, left)
+            continue
+        for source in group:
+            root = text_to_path(source).absolute()
+            if root.is_dir():
+                # A walk comes to no path twice: what a single one found need not be kept to know that.
+                stretches.append(_list_folder(root, is_new if len(sources) > 1 else lambda _: True, left))
+            elif not os.path.lexists(root):
+                raise UsageError(f"{source} does not exist. Give images, or a folder, list or shard of them.")
+            elif root.suffix in LISTS:
+                stretches += _list_named(_read_list(ImageFile(root, str(root))), root.parent, is_new, left)
+            else:
+                stretches += _list_paths([root.name], root.parent, is_new, False, left)
     _require_whole(stretches if whole else ())
     if not (files := Listing(stretches)):
         raise UsageError(
@@ -188,20 +190,28 @@ def _as_here(name: str, folder: Path) -> str:
     return name.removeprefix("./")
 
 
-def _list_address(address: str, is_new: IsNew, left: LeftOut) -> Iterator[Stretch]:
-    """List what lies at an address. What a list there names lies beside it, or at another address."""
-    beside, _, name = address.rpartition("/")
-    if not address.endswith(LISTS):
-        yield from list_addresses([name], beside, is_new, False, left)
-        return
-    file = file_of(Remote(address), address, below=False)
-    # `file:` and what else is no address of ours is refused there: a list from elsewhere names no file here.
+def _list_remote(addresses: Iterable[str], is_new: IsNew, left: LeftOut) -> Iterator[Stretch]:
+    """List what lies at addresses; those beside each other are asked about together."""
+    split = (address.rpartition("/") for address in addresses)
+    for (beside, is_list), group in groupby(split, lambda parts: (parts[0], parts[2].endswith(LISTS))):
+        names = (name for _, _, name in group)
+        if not is_list:
+            yield from list_addresses(names, beside, is_new, False, left)
+            continue
+        for name in names:
+            named = _read_remote_list(f"{beside}/{name}")
+            yield from list_addresses(named, beside, is_new, True, left)
+
+
+def _read_remote_list(address: str) -> list[str]:
+    """Read a list at an address: what it names lies beside it, or at another address."""
+    # `file:` and what else is no address of ours is refused later: a list from elsewhere names no file here.
+    names = _read_list(file_of(Remote(address), address, below=False))
     leads = cache(lambda host: leads_inward(_host(address), host))
-    names = _read_list(file)
     for name in names if address.startswith(WEB) else ():
         if name.startswith(WEB) and (host := _host(name)) and leads(host):
             raise UsageError(f"{address} names {name}, which lies in a private network, as it does not.")
-    yield from list_addresses(names, beside, is_new, True, left)
+    return names
 
 
 def _host(address: str) -> str:
