@@ -121,7 +121,8 @@ def check(address: str) -> str:
     try:
         parts = urlsplit(address.encode().decode())
     except UnicodeError as error:
-        raise UsageError(f"{address} is not UTF-8. Write what is not ASCII as %XX.") from error
+        hidden = hide_secrets(address)
+        raise UsageError(f"{hidden}: not UTF-8: write what is not ASCII as %XX.") from error
     except ValueError as error:
         raise UsageError(f"{address} is no address: {error}.") from error
     if _protocol(address) not in PACKAGES or "::" in address:
