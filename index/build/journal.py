@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from index.build.journal_vectors import JournalVectors, Segment
+from index.build.journal_vectors import JournalVectors
 from index.errors import RetrievalError, UsageError
 from index.images.file import ImageFile
 from index.images.listing import facts_of
@@ -255,7 +255,8 @@ class Journal(AbstractContextManager["Journal"]):
     ) -> None:
         """Add what became of files, as in `index.build.embed.Embedded`."""
         segments = [
-            (self._rows, len(items), *self._heap.append(space, rows)) for space, rows in vectors.items()
+            (self._rows, len(items), space, *self._heap.append(space, rows))
+            for space, rows in vectors.items()
         ]
         contents = [
             (item.digest, item.size, item.width, item.height, self._rows + i) for i, item in enumerate(items)
@@ -319,7 +320,7 @@ class Journal(AbstractContextManager["Journal"]):
         """Forget what was not written whole, and all that came after it."""
         segments = self._db.execute("SELECT first, space, start, size, crc FROM segments ORDER BY first")
         for first, *segment in segments.fetchall():
-            if not self._heap.holds(Segment(*segment)):
+            if not self._heap.holds(*segment):
                 self._db.execute("DELETE FROM contents WHERE row >= ?", (first,))
                 self._db.execute("DELETE FROM segments WHERE first >= ?", (first,))
                 break

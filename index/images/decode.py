@@ -234,9 +234,7 @@ NOTICED = 2  # levels of 255 that a colour must move for a conversion to be wort
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Make sRGB of RGB, CMYK or grey without transparency; a broken or unfit profile counts for nothing."""
     transform = _transform_from(profile, image.mode) if profile else None
-    if transform is not None:
-        return transform.apply(image)
-    return image.convert("RGB")
+    return transform.apply(image) if transform else image.convert("RGB")
 
 
 @lru_cache(maxsize=32)
