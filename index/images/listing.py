@@ -113,11 +113,6 @@ LANES = 16  # requests at a time
 _RANGE = re.compile(r"(.*?)\{(\d{1,18})\.\.(\d{1,18})\}(.*)", re.DOTALL)
 
 
-def file_of(remote: Remote, name: str, below: bool, fault: str = "") -> ImageFile:
-    """The file of these bytes."""
-    return ImageFile(Path(remote.location), name, below, remote, fault)
-
-
 def expand(address: str) -> Iterator[str]:
     """Write out ranges of numbers, as a shell does: `{08..10}` is 08, 09, 10."""
     found = _RANGE.fullmatch(address)
@@ -142,7 +137,9 @@ def list_addresses(
         return name if "://" in name else f"{beside}/{name}"
 
     def file(name: str, size: int, changed: int, fault: str) -> ImageFile:
-        return file_of(Remote(address_of(name), 0, size, None, changed), readable(name), below, fault)
+        address = address_of(name)
+        remote = Remote(address, 0, size, None, changed)
+        return ImageFile(Path(address), readable(name), below, remote, fault)
 
     def look(name: str) -> tuple[str, Stretch | Place]:
         address = address_of(name)
@@ -179,7 +176,7 @@ def _list_shard(address: str, name: str, left: LeftOut) -> Stretch:
 
     def make(member: str, offset: int, size: int, fault: str) -> ImageFile:
         remote = Remote(address, offset, size, readable(member), changed)
-        return file_of(remote, name_in_shard(readable(name), member), True, fault)
+        return ImageFile(Path(remote.location), name_in_shard(readable(name), member), True, remote, fault)
 
     files = Stretch(make)
     with open_object(address, size) as (file, read):

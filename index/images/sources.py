@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from index.errors import ImageError, UsageError, in_line
 from index.images.file import ImageFile, Member, path_to_text, readable, text_to_path
 from index.images.left_out import EXTENSIONS, LeftOut
-from index.images.listing import Listing, Stretch, expand, file_at, file_of, list_addresses, name_in_shard
+from index.images.listing import Listing, Stretch, expand, file_at, list_addresses, name_in_shard
 from index.images.public_address import leads_inward
 from index.images.remote import Remote, is_address, lies_below
 from index.images.tar import JOINED, SUFFIX, list_members
@@ -105,9 +105,9 @@ def image_at(location: str, name: str, allowed: Sequence[str] = ()) -> ImageFile
     """Make an `ImageFile` of a location and name in an index; an address is read only below those allowed."""
     if is_address(location):
         remote = Remote.parse(location)
-        if lies_below(remote.address, allowed):
-            return file_of(remote, name, below=True)
-        return file_of(remote, name, True, f"{name} lies at an address: `serve --fetch` allows to read it")
+        below = lies_below(remote.address, allowed)
+        fault = "" if below else f"{name} lies at an address: `serve --fetch` allows to read it"
+        return ImageFile(Path(location), name, True, remote, fault)
     return file_at(text_to_path(location), name, below=True)
 
 
@@ -206,7 +206,7 @@ def _list_remote(addresses: Iterable[str], is_new: IsNew, left: LeftOut) -> Iter
 def _read_remote_list(address: str) -> list[str]:
     """Read a list at an address: what it names lies beside it, or at another address."""
     # `file:` and what else is no address of ours is refused later: a list from elsewhere names no file here.
-    names = _read_list(file_of(Remote(address), address, below=False))
+    names = _read_list(ImageFile(Path(address), address, member=Remote(address)))
     leads = cache(lambda host: leads_inward(_host(address), host))
     for name in names if address.startswith(WEB) else ():
         if name.startswith(WEB) and (host := _host(name)) and leads(host):
