@@ -97,9 +97,10 @@ class LeftOut:
         for name, place in members:
             self._files[REPEATED] += name in found and _extension(name) in self._taken
             found[name] = place
+        takes_folder = cache(self.takes_folder)  # counts each once
         for name, place in found.items():
-            folders = name.split("/")[:-1]
-            taken = not name or (self.takes(name) and all(map(self.takes_folder, folders)))
+            folders = accumulate(name.split("/")[:-1], "{}/{}".format)
+            taken = not name or (self.takes(name) and all(map(takes_folder, folders)))
             if taken and is_new(name):
                 yield name, place
 

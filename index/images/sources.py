@@ -59,18 +59,9 @@ def find_images(sources: Sequence[Source], exclude: Sequence[str] = (), whole: b
     for remote, group in groupby(map(str, sources), is_address):
         if remote:
             stretches += _list_remote(chain.from_iterable(map(expand, group)), is_new, left)
-            continue
-        for source in group:
-            root = text_to_path(source).absolute()
-            if root.is_dir():
-                # A walk comes to no path twice: what a single one found need not be kept to know that.
-                stretches.append(_list_folder(root, is_new if len(sources) > 1 else lambda _: True, left))
-            elif not os.path.lexists(root):
-                raise UsageError(f"{source} does not exist. Give images, or a folder, list or shard of them.")
-            elif root.suffix in LISTS:
-                stretches += _list_named(_read_list(ImageFile(root, str(root))), root.parent, is_new, left)
-            else:
-                stretches += _list_paths([root.name], root.parent, is_new, False, left)
+        else:
+            alone = len(sources) == 1
+            stretches += chain.from_iterable(_list_local(source, is_new, alone, left) for source in group)
     _require_whole(stretches if whole else ())
     if not (files := Listing(stretches)):
         raise UsageError(
@@ -109,6 +100,20 @@ def image_at(location: str, name: str, allowed: Sequence[str] = ()) -> ImageFile
         fault = "" if below else f"{name} lies at an address: `serve --fetch` allows to read it"
         return ImageFile(Path(location), name, True, remote, fault)
     return file_at(text_to_path(location), name, below=True)
+
+
+def _list_local(source: str, is_new: IsNew, alone: bool, left: LeftOut) -> Iterable[Stretch]:
+    root = text_to_path(source).absolute()
+    if not source:  # as of a variable of the shell that is not set; the folder at hand is `.`
+        raise UsageError("A source is an empty text. Give images, or a folder, list or shard of them.")
+    if root.is_dir():
+        # A walk comes to no path twice: what a single one found need not be kept to know that.
+        return [_list_folder(root, (lambda _: True) if alone else is_new, left)]
+    if not os.path.lexists(root):
+        raise UsageError(f"{source} does not exist. Give images, or a folder, list or shard of them.")
+    if root.suffix in LISTS:
+        return _list_named(_read_list(ImageFile(root, str(root))), root.parent, is_new, left)
+    return _list_paths([root.name], root.parent, is_new, False, left)
 
 
 def _list_folder(root: Path, is_new: IsNew, left: LeftOut) -> Stretch:

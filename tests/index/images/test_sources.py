@@ -200,6 +200,13 @@ def test_a_parquet_list_has_a_column_of_paths(folder: Path, tmp_path: Path, colu
     assert names(tmp_path / "list.parquet") == ["images/0.png", "images/2.png"]
 
 
+def test_an_empty_source_is_not_the_folder_at_hand(folder: Path, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert len(find_images(["."])) == 12
+    with pytest.raises(UsageError, match="empty text"):
+        find_images([""])
+
+
 def test_lists_that_are_none_are_usage_errors(tmp_path: Path):
     pq.write_table(pa.table({"a": ["x"], "b": ["y"]}), tmp_path / "two.parquet")
     pq.write_table(pa.table({"path": [1]}), tmp_path / "numbers.parquet")
