@@ -179,7 +179,7 @@ def _list_shard(address: str, name: str, left: LeftOut) -> Stretch:
         return ImageFile(Path(remote.location), name_in_shard(readable(name), member), True, remote, fault)
 
     files = Stretch(make)
-    with open_object(address, size) as (file, read):
-        for found in left.choose(read_members(file, read)):
+    with open_object(address, size) as file:
+        for found in left.choose(read_members(file)):
             files.add(*found)
     return files

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cache
-from typing import Any, BinaryIO, TypeVar
+from types import SimpleNamespace
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
 
 from index.errors import ImageError, RetrievalError, UsageError, in_line, needs
@@ -198,8 +199,8 @@ def ask(address: str) -> tuple[int, int]:
 
 
 @contextmanager
-def open_object(address: str, size: int) -> Iterator[tuple[BinaryIO, Callable[[int], bytes]]]:
-    """Open an object, to be read to its end: it, and what reads so many of its bytes as `ask` asks.
+def open_object(address: str, size: int) -> Iterator[Any]:
+    """Open an object, to `seek`, `tell` and `read` it as a file. It is read as `ask` asks.
 
     It has the `size` that `ask` gave, which a web server may not tell, and send parts of it all the same.
     """
@@ -211,7 +212,7 @@ def open_object(address: str, size: int) -> Iterator[tuple[BinaryIO, Callable[[i
         def read(size: int) -> bytes:
             return _attempt(address, lambda: file.read(size))
 
-        yield file, read
+        yield SimpleNamespace(read=read, seek=file.seek, tell=file.tell)
 
 
 def _protocol(address: str) -> str:

@@ -2,7 +2,7 @@
 
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from io import FileIO
 from pathlib import Path
@@ -24,22 +24,22 @@ def list_members(shard: Path) -> Iterator[tuple[str, Place]]:
     try:
         ImageFile(shard, shard.name).status()
         with FileIO(shard) as file:
-            yield from read_members(file, file.read)
+            yield from read_members(file)
     except ImageError as reason:
         yield "", str(reason)
     except OSError as error:
         yield "", error.strerror or str(error)
 
 
-def read_members(file: BinaryIO, read: Callable[[int], bytes]) -> Iterator[tuple[str, Place]]:
-    """Read the headers of an open tar file, not compressed, at its beginning; `read` reads its bytes.
+def read_members(file: BinaryIO) -> Iterator[tuple[str, Place]]:
+    """Read the headers of an open tar file, not compressed, at its beginning.
 
     Yields:
         Each name, with offset and size or the reason why there are none, as they come. Of several files of
         one name it is the last that counts. What is broken ends with the empty name and the reason.
     """
     try:
-        with tarfile.open(fileobj=_Headers(file, read), mode="r:") as tar:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=_Headers(file), mode="r:") as tar:  # type: ignore[call-overload]
             while (entry := tar.next()) is not None:
                 tar.members.clear()  # or all of them would be kept
                 if not 0 <= entry.size <= LARGEST:  # a negative one would lead back, round and round
@@ -49,15 +49,15 @@ def read_members(file: BinaryIO, read: Callable[[int], bytes]) -> Iterator[tuple
                     place = entry.offset_data, entry.size
                     yield _only_a_name(entry.name), place if plain else "a link or a device, not a file"
             file.seek(tar.offset)
-            if read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # the mark of the end
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # the mark of the end
                 yield "", "the shard is broken or cut short"
-            elif b"ustar" in read(LONGEST_HEADER).lstrip(b"\0")[: tarfile.BLOCKSIZE]:
+            elif b"ustar" in file.read(LONGEST_HEADER).lstrip(b"\0")[: tarfile.BLOCKSIZE]:
                 yield "", JOINED
     except RetrievalError:
         raise
     except Exception as error:  # broken headers raise whatever their numbers and names are bad for
         file.seek(0)
-        yield "", f"broken shard: {name_kind(read(tarfile.BLOCKSIZE)) or in_line(error, False)}"
+        yield "", f"broken shard: {name_kind(file.read(tarfile.BLOCKSIZE)) or in_line(error, False)}"
 
 
 def find_shard(path: Path) -> Path | None:
@@ -97,8 +97,8 @@ def _only_a_name(name: str) -> str:
 class _Headers:
     """A tar file of which the headers are read, and nothing at once that is longer than they ever are."""
 
-    def __init__(self, file: BinaryIO, read: Callable[[int], bytes]) -> None:
-        self._read, self.seek, self.tell = read, file.seek, file.tell
+    def __init__(self, file: BinaryIO) -> None:
+        self._read, self.seek, self.tell = file.read, file.seek, file.tell
 
     def read(self, size: int = -1, /) -> bytes:
         if not 0 <= size <= LONGEST_HEADER:
