@@ -141,7 +141,8 @@ def check(address: str) -> str:
 
 def find_secret(address: str) -> str:
     """Name the first parameter of an address that looks like a key; empty if none does."""
-    for name, value in parse_qsl(urlsplit(address).query, keep_blank_values=True):
+    query = urlsplit(address).query.replace(";", "&")  # servers of old take either
+    for name, value in parse_qsl(query, keep_blank_values=True):
         if name.lower().endswith(SECRETS) or re.match(SIGNED, f"{name}={value}", re.IGNORECASE):
             return name
     return ""

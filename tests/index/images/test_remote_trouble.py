@@ -247,6 +247,7 @@ def test_parameters_lead_nowhere_else():
         "a.png?sig=a spw",
         "a.png?w=640&hdnts=exp=1~hmac=pw&auth=spw",
         "a.png?Policy=a&Key-Pair-Id=pw",
+        "a.png?w=640;token=pw",
         f"a.png?s={'0123456789abcdef' * 2}pw",
     ],
 )
