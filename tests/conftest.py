@@ -76,9 +76,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> tuple[Counter, Counter]:
         reads[self.name] += 1
         return read(self)
 
-    def counting_decode(data, name, side=None):
+    def counting_decode(data, name, *how):
         decodes[name] += 1
-        return decoded(data, name, side)
+        return decoded(data, name, *how)
 
     monkeypatch.setattr(ImageFile, "read", counting_read)
     monkeypatch.setattr(decode, "decode", counting_decode)

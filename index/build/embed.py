@@ -13,8 +13,9 @@ from typing import Any
 
 from index.embedders.base import Embedder, embed_checked
 from index.errors import ImageError, UnansweredError
-from index.images.decode import decode_file
+from index.images.decode import Photo, decode_file
 from index.images.file import ImageFile
+from index.io import content_digest
 from index.parallel import BATCH, WORKERS, bounded_map
 from index.stores.records import Failure, Item
 from index.teachers.client import BudgetedTeacher
@@ -47,14 +48,14 @@ def embed_files(
     batch: int | None = None,
     workers: int = WORKERS,
     paid: BudgetedTeacher | None = None,
-    copy_of: Callable[[ImageFile, bytes], str] | None = None,
+    is_copy: Callable[[ImageFile, str], bool] = lambda *_: False,
 ) -> Generator[Embedded, None, None]:
     """Read and decode each file once and embed it with every model, in bounded memory.
 
     Yields the outcome of `batch` files at a time, in the order given; None takes the batch that one of the
     models likes best, the largest. As many calls as a model has lanes are made at a time. A `paid` teacher is
-    not asked here: what there is to ask is made ready. `copy_of` is called in worker threads, for the digest
-    of a file's bytes if they need not be embedded, else ''.
+    not asked here: what there is to ask is made ready. `is_copy` is asked in worker threads whether a file,
+    which is given with the digest of its bytes, need not be embedded.
 
     Raises:
         RetrievalError: A model answered something that is no unit vector.
@@ -65,13 +66,20 @@ def embed_files(
 
     def work(chunk: Sequence[ImageFile]) -> tuple[Embedded, float, float]:
         began = perf_counter()
-        outcomes = [_prepare(file, models, side, paid, copy_of) for file in chunk]
+        ready, failures, copies = list[_Prepared](), list[Failure](), list[tuple[str, str]]()
+        for file in chunk:
+            try:
+                data, changed = file.read()
+                digest = content_digest(data)
+                if is_copy(file, digest):
+                    copies.append((file.location, digest))
+                else:
+                    ready.append(_prepare(decode_file(file, data, changed, side, digest), models, paid))
+            except ImageError as reason:
+                failures.append(Failure(file.location, str(reason)))
         prepared = perf_counter()
-        ready = [outcome for outcome in outcomes if isinstance(outcome, _Prepared)]
-        failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-        embedded = _embed(ready, models, turns, failures)
-        copies = [outcome for outcome in outcomes if isinstance(outcome, tuple)]
-        return replace(embedded, copies=copies), prepared - began, perf_counter() - prepared
+        embedded = replace(_embed(ready, models, turns, failures), copies=copies)
+        return embedded, prepared - began, perf_counter() - prepared
 
     remaining = iter(files)
     chunks = iter(lambda: list(islice(remaining, size)), [])
@@ -82,24 +90,10 @@ def embed_files(
         yield replace(embedded, waiting=data / total)
 
 
-def _prepare(
-    file: ImageFile,
-    models: Mapping[str, Embedder],
-    side: int,
-    paid: BudgetedTeacher | None,
-    copy_of: Callable[[ImageFile, bytes], str] | None,
-) -> _Prepared | Failure | tuple[str, str]:
-    try:
-        data, changed = file.read()
-        if copy_of and (digest := copy_of(file, data)):
-            return file.location, digest
-        photo = decode_file(file, data, changed, side)
-        inputs = {name: model.prepare(photo) for name, model in models.items()}
-        question = paid.prepare(photo) if paid else None
-    except ImageError as reason:
-        return Failure(file.location, str(reason))
+def _prepare(photo: Photo, models: Mapping[str, Embedder], paid: BudgetedTeacher | None) -> _Prepared:
+    inputs = {name: model.prepare(photo) for name, model in models.items()}
     facts = photo.digest, len(photo.data), photo.width, photo.height, photo.changed
-    return _Prepared(Item(file.location, file.name, *facts), inputs, question)
+    return _Prepared(Item(photo.location, photo.name, *facts), inputs, paid.prepare(photo) if paid else None)
 
 
 def _embed(

@@ -16,7 +16,6 @@ from index.embedders.base import Embedder, embed_checked
 from index.embedders.vectors_file import VectorsEmbedder
 from index.errors import BudgetError, RetrievalError, UnansweredError
 from index.images.file import ImageFile
-from index.io import content_digest
 from index.progress import count, progress, say
 from index.stores.records import Failure, Item
 from index.teachers.ask import Prepared, ask_prepared
@@ -52,13 +51,13 @@ def embed_missing(
         while done:
             # What lacks a vector by its name may be a copy of what has one.
             underway = _Underway(journal, bar, {} if by_name else broken)
+            unread = underway.begin(files)
             if cluster:
-                unread = (files[place] for place, _, _ in journal.missing())
                 parts = cluster(unread, journal.count_missing(), models, journal.folder, journal.lists)
             else:
-                parts = embed_files(underway.begin(files), free, paid=paid, copy_of=underway.copy_of)
+                parts = embed_files(unread, free, paid=paid, is_copy=underway.is_copy)
             with closing(parts):
-                if paid and not cluster:
+                if paid:
                     ask_along(parts, paid, journal.count_missing(), underway.end)
                 else:
                     for part in parts:
@@ -67,59 +66,44 @@ def embed_missing(
 
 
 class _Underway:
-    """Files on their way into the journal: of those that may be copies, one of each content is embedded."""
+    """Files on their way into the journal: one of each content is embedded, the others are its copies."""
 
     def __init__(self, journal: Journal, bar: "tqdm[None]", broken: dict[str, str]) -> None:
         self.done = 0  # files that have arrived, embedded or refused
         self._broken = broken  # why contents cannot be embedded, by digest, as of earlier rounds, too
-        self._digest_of: dict[str, str] = {}  # by location, of what is embedded for its copies, too
         self._journal, self._bar, self._lock = journal, bar, Lock()
-        self._doubtful: set[str] = set()  # locations
-        self._digests: set[str] = set()
+        self._digest_of: dict[str, str] = {}  # by location, of what is being embedded
+        self._digests: set[str] = set()  # the same, and what was not embedded
 
     def begin(self, files: Sequence[ImageFile]) -> Iterator[ImageFile]:
-        """Yield the files without vectors, but not those that are known to be copies."""
-        for place, digest, doubtful in self._journal.missing():
-            file = files[place]
-            if doubtful:
-                self._doubtful.add(file.location)
-            elif digest is not None and (reason := self._broken.get(digest)):
-                self._journal.add([], {}, [Failure(file.location, reason)])
-                continue
-            elif digest is not None and self._is_known(digest):
-                self._bar.update()
-                continue
-            yield file
+        """Yield the files without vectors, and refuse those of a content that cannot be embedded."""
+        for place, digest in self._journal.missing():
+            if digest in self._broken:
+                self._journal.add([], {}, [Failure(files[place].location, self._broken[digest])])
+            else:
+                yield files[place]
 
-    def copy_of(self, file: ImageFile, data: bytes) -> str:
-        """The digest of a file's bytes if others hold them; empty if they are to be embedded."""
-        if file.location not in self._doubtful:
-            return ""
-        self._doubtful.discard(file.location)
-        digest = content_digest(data)
-        if self._is_known(digest):
-            return digest
-        self._digest_of[file.location] = digest
-        return ""
+    def is_copy(self, file: ImageFile, digest: str) -> bool:
+        """Whether a content has vectors or is underway; if not, it comes to be."""
+        with self._lock:
+            if digest in self._digests or self._journal.holds(digest):
+                return True
+            self._digests.add(digest)
+            self._digest_of[file.location] = digest
+        return False
 
     def end(self, part: Embedded) -> None:
         self._journal.add(part.items, part.vectors, part.failures, part.copies)
         with self._lock:
-            self._digests.difference_update(item.digest for item in part.items)
-        for failure in part.failures:
-            if digest := self._digest_of.get(failure.path):
-                self._broken[digest] = failure.reason
+            for item in part.items:
+                self._digests.discard(self._digest_of.pop(item.path, ""))
+            for failure in part.failures:
+                if digest := self._digest_of.pop(failure.path, ""):
+                    self._broken[digest] = failure.reason
         self.done += len(part.items) + len(part.failures)
         if part.waiting is not None:
             self._bar.set_postfix_str(f"{part.waiting:.0%} waiting for data", refresh=False)
         self._bar.update(len(part.items) + len(part.failures) + len(part.copies))
-
-    def _is_known(self, digest: str) -> bool:
-        """Whether a content has vectors or is underway; if not, it comes to be."""
-        with self._lock:
-            known = digest in self._digests or self._journal.holds(digest)
-            self._digests.add(digest)
-        return known
 
 
 HELD = 1 << 28  # bytes of questions that are kept until the budget is certain to be enough
@@ -182,14 +166,16 @@ class _Asking:
             _Open(item, {name: rows[i] for name, rows in part.vectors.items()}, part.questions[i])
             for i, item in enumerate(part.items)
         ]
-        names = [{one.question.digest, one.question.source} for one in found]
-        known = self._paid.ledger.known([name for some in names for name in some])
-        there = [one for one, some in zip(found, names, strict=True) if known & some]
+        names = [name for one in found for name in (one.question.digest, one.question.source)]
+        known = self._paid.ledger.known(names)
+        there, unknown = list[_Open](), list[_Open]()
+        for one in found:
+            (there if known & {one.question.digest, one.question.source} else unknown).append(one)
         if there and self._known is None:
             self._known = there[0].question
         whole = self.complete(there, part.failures)
         self._keep(replace(whole, waiting=part.waiting, copies=part.copies))
-        return [one for one, some in zip(found, names, strict=True) if not known & some]
+        return unknown
 
     def hold(self, some: list[_Open]) -> None:
         """Keep questions until it is certain that they may be asked."""

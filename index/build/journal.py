@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from index.build.journal_vectors import JournalVectors, Segment
+from index.build.journal_vectors import JournalVectors
 from index.errors import RetrievalError, UsageError
 from index.images.file import ImageFile
 from index.images.listing import facts_of
@@ -35,7 +35,6 @@ CREATE TABLE IF NOT EXISTS contents (     -- what has vectors
     size INTEGER NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
     row INTEGER NOT NULL                  -- of the vectors of this run; -1 - id in the index that is updated
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS contents_by_size ON contents (size);
 CREATE TABLE IF NOT EXISTS segments (     -- what each transaction appended to the vectors
     first INTEGER NOT NULL, count INTEGER NOT NULL,                -- rows
     space TEXT NOT NULL, start INTEGER NOT NULL, size INTEGER NOT NULL, crc INTEGER NOT NULL
@@ -45,7 +44,6 @@ CREATE TABLE IF NOT EXISTS files (        -- what is to be indexed, in order
     size INTEGER, mtime INTEGER,          -- before it was read; NULL where that cannot be said
     digest TEXT                           -- once it is known
 );
-CREATE INDEX IF NOT EXISTS files_by_size ON files (size);
 CREATE TABLE IF NOT EXISTS seen (         -- what files held when they were last looked into
     path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, digest TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -54,13 +52,6 @@ CREATE TABLE IF NOT EXISTS refused (place INTEGER PRIMARY KEY, path TEXT NOT NUL
 MISSING = """
 FROM files LEFT JOIN contents USING (digest) LEFT JOIN refused USING (place)
 WHERE contents.digest IS NULL AND refused.place IS NULL
-"""
-# Only a file of the size of another can be a copy: others need not be read twice.
-DOUBTFUL = """
-files.digest IS NULL AND (
-    EXISTS (SELECT 1 FROM contents AS other WHERE other.size = files.size)
-    OR EXISTS (SELECT 1 FROM files AS other WHERE other.size = files.size AND other.place <> files.place)
-)
 """
 COUNT = """
 SELECT COUNT(DISTINCT digest) FROM files JOIN contents USING (digest)
@@ -232,16 +223,16 @@ class Journal(AbstractContextManager["Journal"]):
         """How many files have no vectors yet."""
         return self._db.execute(f"SELECT COUNT(*) {MISSING}").fetchone()[0]
 
-    def missing(self) -> Iterator[tuple[int, str | None, bool]]:
+    def missing(self) -> Iterator[tuple[int, str | None]]:
         """Yield the places of files without vectors, which may be added meanwhile, in their order.
 
-        Beside each stands the digest of its content, if that is known, and whether it may be a copy.
+        Beside each stands the digest of its content, if that is known.
         """
         place = -1
-        query = f"SELECT place, files.digest, {DOUBTFUL} {MISSING} AND place > ? ORDER BY place LIMIT {PAGE}"
+        query = f"SELECT place, files.digest {MISSING} AND place > ? ORDER BY place LIMIT {PAGE}"
         while page := self._db.execute(query, (place,)).fetchall():
-            for place, digest, doubtful in page:
-                yield place, digest, bool(doubtful) or (digest is None and self._known is not None)
+            yield from page
+            place = page[-1][0]
 
     def holds(self, digest: str) -> bool:
         """Whether a content has vectors. Any thread may ask."""
@@ -264,7 +255,8 @@ class Journal(AbstractContextManager["Journal"]):
     ) -> None:
         """Add what became of files, as in `index.build.embed.Embedded`."""
         segments = [
-            (self._rows, len(items), *self._heap.append(space, rows)) for space, rows in vectors.items()
+            (self._rows, len(items), space, *self._heap.append(space, rows))
+            for space, rows in vectors.items()
         ]
         contents = [
             (item.digest, item.size, item.width, item.height, self._rows + i) for i, item in enumerate(items)
@@ -328,7 +320,7 @@ class Journal(AbstractContextManager["Journal"]):
         """Forget what was not written whole, and all that came after it."""
         segments = self._db.execute("SELECT first, space, start, size, crc FROM segments ORDER BY first")
         for first, *segment in segments.fetchall():
-            if not self._heap.holds(Segment(*segment)):
+            if not self._heap.holds(*segment):
                 self._db.execute("DELETE FROM contents WHERE row >= ?", (first,))
                 self._db.execute("DELETE FROM segments WHERE first >= ?", (first,))
                 break

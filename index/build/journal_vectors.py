@@ -4,22 +4,13 @@ import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.io import sync
 from index.vectors import Vectors
-
-
-class Segment(NamedTuple):
-    """Bytes that were appended to a space at once."""
-
-    space: str
-    start: int
-    size: int
-    crc: int
 
 
 class JournalVectors:
@@ -29,23 +20,22 @@ class JournalVectors:
         self._folder = folder
         self._files: dict[str, BinaryIO] = {}
 
-    def append(self, space: str, rows: Vectors) -> Segment:
-        """Append `(n, dim)` rows to a space."""
+    def append(self, space: str, rows: Vectors) -> tuple[int, int, int]:
+        """Append `(n, dim)` rows to a space; returns where their bytes begin, their number and checksum."""
         if space not in self._files:
             self._files[space] = self._path(space).open("ab", buffering=0)
         file, data = self._files[space], np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).tobytes()
-        segment = Segment(space, file.tell(), len(data), zlib.crc32(data))
-        left = memoryview(data)
+        start, left = file.tell(), memoryview(data)
         while left:  # a disk that becomes full takes some of it before it fails
             left = left[file.write(left) :]
-        return segment
+        return start, len(data), zlib.crc32(data)
 
-    def holds(self, segment: Segment) -> bool:
-        """Whether the bytes of a segment are there as they were written."""
+    def holds(self, space: str, start: int, size: int, crc: int) -> bool:
+        """Whether bytes are there as they were written."""
         try:
-            with self._path(segment.space).open("rb") as file:
-                file.seek(segment.start)
-                return zlib.crc32(file.read(segment.size)) == segment.crc
+            with self._path(space).open("rb") as file:
+                file.seek(start)
+                return zlib.crc32(file.read(size)) == crc
         except OSError:
             return False
 

@@ -207,12 +207,10 @@ class JournalContent:
         """Yield so many items at a time, with the vectors that this run embedded."""
         found = self.journal.items()
         while part := list(islice(found, size)):
-            own = [(item.digest, row) for item, row in part if row >= 0]
-            digests, rows = [digest for digest, _ in own], [row for _, row in own]
-            vectors = {}
+            own, vectors = {item.digest: row for item, row in part if row >= 0}, {}
             for space in self.spaces if own else ():
-                made = (row for some in self._project_if_asked(space, rows) for row in some)
-                vectors[space] = dict(zip(digests, made, strict=True))
+                made = (row for some in self._project_if_asked(space, [*own.values()]) for row in some)
+                vectors[space] = dict(zip(own, made, strict=True))
             yield Batch([item for item, _ in part], vectors)
 
     def _project_if_asked(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from index.build.embed import Embedded
-from index.build.ray_worker import SUFFIX, TRIES, Job, Worker, list_files, read_piece, still_true
+from index.build.ray_worker import SUFFIX, TRIES, Worker, list_files, read_piece
 from index.embedders.base import Embedder
 from index.errors import RetrievalError, UsageError, in_line, needs
 from index.images.file import ImageFile
@@ -133,12 +133,12 @@ class RayCluster:
         workers, threads, gpus = plan(ray.nodes(), self.device)
         size = min(max(FEWEST, count // (PIECES_EACH * workers)), MOST)
         specs = {name: (model.spec, model.options, model.key) for name, model in models.items()}
-        job = Job(specs, self.device if gpus else "cpu", pieces, threads)
+        told = specs, self.device if gpus else "cpu", pieces, threads
         remaining = iter(files)
         while window := list(list_files(islice(remaining, WINDOW), size)):
             outcomes = ray.data.from_arrow(window).map_batches(
                 Worker,
-                fn_constructor_args=(job,),
+                fn_constructor_args=told,
                 batch_size=size,
                 batch_format="pyarrow",
                 num_cpus=threads,
@@ -170,14 +170,18 @@ def pieces_name(models: Iterable[Embedder]) -> str:
 
 
 def _left_in(pieces: Path, is_listed: Callable[[Item], bool]) -> Iterator[Embedded]:
-    """Yield what an earlier run has left, as far as it is still true."""
+    """Yield what an earlier run has left, of files that are listed and as they were."""
     for path in pieces.glob(f"*{TRIES}"):
         path.unlink()
     for path in sorted(pieces.glob(f"*{SUFFIX}")):
         try:
-            yield still_true(read_piece(path), is_listed)
+            piece = read_piece(path)
         except RetrievalError as error:
             say(f"{error} Its images are embedded again.")
+        else:
+            kept = [i for i, item in enumerate(piece.items) if is_listed(item)]
+            vectors = {name: rows[kept] for name, rows in piece.vectors.items()}
+            yield Embedded([piece.items[i] for i in kept], vectors, [])
         path.unlink()
 
 

@@ -28,19 +28,17 @@ from index.io import atomic_write, content_digest
 from index.stores.records import Failure, Item, columns_of
 
 SUFFIX = ".piece"
-_COLUMNS = dict(columns_of(Item))
+COLUMNS = columns_of(Item)
 
 
 def write_piece(path: Path, embedded: Embedded) -> None:
     """Write what became of some files: beside, then renamed, so that the name is the mark that it is done."""
-    items, spaces = embedded.items, embedded.vectors
-    columns = {
-        name: pa.array([getattr(item, name) for item in items], kind) for name, kind in _COLUMNS.items()
-    }
-    for space, rows in spaces.items():
-        columns[f"vectors of {space}"] = pa.FixedSizeListArray.from_arrays(rows.ravel(), rows.shape[1])
     failures = json.dumps([vars(failure) for failure in embedded.failures])
-    table = pa.table(columns).replace_schema_metadata({"failures": failures})
+    schema = pa.schema(COLUMNS, {"failures": failures})
+    table = pa.Table.from_pylist([vars(item) for item in embedded.items], schema)
+    for space, rows in embedded.vectors.items():
+        column = pa.FixedSizeListArray.from_arrays(rows.ravel(), rows.shape[1])
+        table = table.append_column(f"vectors of {space}", column)
     with atomic_write(path, durable=True) as beside:
         pq.write_table(table, beside, compression="none", use_dictionary=False, write_page_checksum=True)
 
@@ -49,9 +47,9 @@ def read_piece(path: Path) -> Embedded:
     """Read a piece. RetrievalError says that it is damaged."""
     try:
         table = pq.read_table(path, page_checksum_verification=True)
-        items = [Item(*row.values()) for row in table.select(list(_COLUMNS)).to_pylist()]
+        items = [Item(*row.values()) for row in table.select([name for name, _ in COLUMNS]).to_pylist()]
         vectors = {}
-        for name in table.column_names[len(_COLUMNS) :]:
+        for name in table.column_names[len(COLUMNS) :]:
             rows = table[name].combine_chunks()
             flat = rows.flatten().to_numpy(zero_copy_only=False)
             vectors[name.removeprefix("vectors of ")] = flat.reshape(len(items), -1)
@@ -70,13 +68,6 @@ def join(parts: Sequence[Embedded]) -> Embedded:
         {s: np.concatenate([part.vectors[s] for part in parts if s in part.vectors]) for s in sorted(spaces)},
         [failure for part in parts for failure in part.failures],
     )
-
-
-def still_true(piece: Embedded, is_listed: Callable[[Item], bool]) -> Embedded:
-    """What of a piece that an earlier run left is so still: files that are listed, and as they were."""
-    kept = [i for i, item in enumerate(piece.items) if is_listed(item)]
-    vectors = {name: rows[kept] for name, rows in piece.vectors.items()}
-    return replace(piece, items=[piece.items[i] for i in kept], vectors=vectors, failures=[])
 
 
 TRIES = ".tries"  # a byte for each process that began with a piece
@@ -128,27 +119,20 @@ def from_text(text: str) -> ImageFile:
 
 
 @dataclass(frozen=True)
-class Job:
-    """What every worker is told."""
-
-    models: Mapping[str, tuple[str, EmbedderOptions, str]]  # spec, options and key of each by name
-    device: str
-    pieces: Path  # the folder to write to
-    threads: int  # that read, decode and embed
-
-
 class Worker:
     """The process. Its failures are answers: Ray would put its own words around an exception."""
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    specs: Mapping[str, tuple[str, EmbedderOptions, str]]  # spec, options and key of each model by name
+    device: str
+    pieces: Path  # the folder to write to
+    threads: int  # that read, decode and embed
 
     def __call__(self, table: pa.Table) -> dict[str, list[str]]:
         """Embed a piece, unless it is done, and return its name or the reason why not."""
         name = content_digest("\0".join(table[FILE].to_pylist()).encode()) + SUFFIX
         try:
-            if not (self.job.pieces / name).exists():
-                self._make([from_text(text) for text in table[FILE].to_pylist()], self.job.pieces / name)
+            if not (self.pieces / name).exists():
+                self._make([from_text(text) for text in table[FILE].to_pylist()], self.pieces / name)
         except ImportError:
             raise
         except Exception as error:
@@ -157,7 +141,7 @@ class Worker:
         return {"piece": [name], "error": [""]}
 
     def _make(self, files: list[ImageFile], path: Path) -> None:
-        for folder in {self.job.pieces, *map(_folder_of, files)}:
+        for folder in {self.pieces, *map(_folder_of, files)}:
             if folder is not None and not os.path.isdir(folder):  # noqa: PTH112
                 raise RetrievalError(
                     f"{folder} is not here. Images and index must be where all machines see them."
@@ -170,18 +154,18 @@ class Worker:
                 f"{MOST_TRIES} workers died while they embedded {files[0].location} to {files[-1].location}. "
                 "Is there too little memory, or an image that no decoder survives?"
             )
-        write_piece(path, join(list(embed_files(files, self.models, workers=self.job.threads))))
+        write_piece(path, join(list(embed_files(files, self.models, workers=self.threads))))
         tries.unlink()
 
     @cached_property
     def models(self) -> dict[str, Embedder]:
         """The models, opened."""
         opened: dict[str, Embedder] = {}
-        for name, (spec, options, key) in self.job.models.items():
+        for name, (spec, options, key) in self.specs.items():
             if name == "student":
-                opened[name] = OnnxEmbedder(Path(spec), self.job.device, 1, bits_of(key))
+                opened[name] = OnnxEmbedder(Path(spec), self.device, 1, bits_of(key))
             else:
-                opened[name] = open_embedder(spec, self.job.device, options)
+                opened[name] = open_embedder(spec, self.device, options)
             if opened[name].key != key:
                 raise RetrievalError(f"{spec} is another file here. Put it where all machines see the same.")
         return opened

@@ -5,11 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import ENOENT, ENOTDIR
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from index.build.journal import Journal
@@ -45,7 +43,7 @@ def compact_index(where: str | Path) -> Compacted:
         UsageError: There is no index folder, a damaged one, or an unfinished run.
         RetrievalError: None of the images is there, another process writes the index, or the disk is full.
     """
-    if is_former(Path(where)):
+    if (Path(where) / MANIFEST).is_file() and read_manifest(Path(where)).format == FORMER:
         return _convert(FormerIndex(Path(where)))
     index = open_store(where)
     if not isinstance(index, Index):
@@ -97,43 +95,23 @@ def _rewriting(index: Index) -> Iterator[IndexWriter]:
             yield writer
 
 
-def is_former(path: Path) -> bool:
-    """Whether a folder is an index of the format before; UsageError if it is a damaged one."""
-    return (path / MANIFEST).is_file() and read_manifest(path).format == FORMER
-
-
 class FormerIndex(Index):
-    """An index folder of the format before."""
+    """An index folder of the format before, with tables in Parquet."""
 
     formats = (FORMER,)
-
-    def iter_items(self) -> Iterator[Item]:
-        """Read the gallery in bounded memory, by rising id."""
-        with pq.ParquetFile(self._file("items.parquet")) as table:
-            for batch in table.iter_batches():
-                yield from map(as_item, batch.to_pylist())
-
-    @cached_property
-    def failures(self) -> list[Failure]:  # type: ignore[override]
-        """The images that were refused."""
-        return [Failure(**row) for row in pq.read_table(self._file("errors.parquet")).to_pylist()]
-
-    @property
-    def tables(self) -> list[pa.Table]:
-        """What was known of the files, as `index.stores.metadata.join.Joined.table`."""
-        name = "metadata.parquet"
-        return [pq.read_table(self._file(name))] if name in self.manifest.files else []
 
 
 def _convert(former: FormerIndex) -> Compacted:
     """Write the tables again, and link all else."""
-    before, manifest = _bytes_in(former.path), former.manifest
+    before, manifest, data = _bytes_in(former.path), former.manifest, former.data
     with _rewriting(former) as writer:
-        writer.add_items(former.iter_items())
-        writer.add_failures(former.failures)
-        for table in former.tables:
-            writer.add_metadata(table)
-        writer.add_model(former.model_file.read_bytes(), former.data)
+        with pq.ParquetFile(data / "items.parquet") as table:
+            rows = (row for batch in table.iter_batches() for row in batch.to_pylist())
+            writer.add_items(map(as_item, rows))
+        writer.add_failures(Failure(**row) for row in pq.read_table(data / "errors.parquet").to_pylist())
+        if (name := "metadata.parquet") in manifest.files:
+            writer.add_metadata(pq.read_table(data / name))
+        writer.add_model(former.model_file.read_bytes(), data)
         writer.take_over(former)
         writer.commit(manifest.teacher, manifest.teacher_options)
     say(f"{former} is of today's format now.")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from index.errors import ImageError, UsageError
 from index.images.file import ImageFile
 from index.images.sources import image_at
-from index.io import atomic_write, open_npz
+from index.io import atomic_write, chunks, open_npz
 
 TAUGHT = "taught.npz"
 NEAREST = 25  # taught photos that a photo is compared with: one alone may be a near copy, or an outlier
@@ -43,7 +43,7 @@ class Taught:
 
     def are_far(self, vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Whether each of m photos, given by its vector, is far from all that was taught, and none of it."""
-        parts = (vectors[start : start + CHUNK] for start in range(0, len(vectors), CHUNK))
+        parts = chunks(vectors, CHUNK)
         taught = np.concatenate([(part @ self.vectors.T).max(axis=1) > SAME for part in parts])
         return (_nearness(vectors, self.vectors) < self.radius) & ~taught
 
@@ -69,8 +69,11 @@ class Taught:
         try:
             with open_npz(path) as found:
                 vectors, radius = found["vectors"].astype(np.float32), float(found["radius"])
-                return cls(found["locations"], found["names"], found["digests"], vectors, radius)
-        except (OSError, KeyError, ValueError) as error:
+                texts = found["locations"], found["names"], found["digests"]
+            if vectors.ndim != 2 or {each.shape for each in texts} != {vectors.shape[:1]}:
+                raise ValueError("its arrays are not of the same photos")
+            return cls(*texts, vectors, radius)
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise UsageError(
                 f"{path} does not say what the student was taught on: it is missing, broken, or the student "
                 "was made by an earlier version. Distil it again: the ledger has its answers."
@@ -81,10 +84,7 @@ def _nearness(
     vectors: NDArray[np.float32], taught: NDArray[np.float32], itself: bool = False
 ) -> NDArray[np.float32]:
     """Mean similarity of each vector to the nearest of others; with `itself` each is one of them."""
-    count = min(NEAREST, len(taught) - 1)
-    found = []
-    for start in range(0, len(vectors), CHUNK):
-        similarity = np.sort(vectors[start : start + CHUNK] @ taught.T, axis=1)
-        last = len(taught) - itself
-        found.append(similarity[:, last - count : last].mean(axis=1))
-    return np.concatenate(found)
+    last = len(taught) - itself
+    nearest = slice(last - min(NEAREST, len(taught) - 1), last)
+    similarities = (np.sort(part @ taught.T, axis=1) for part in chunks(vectors, CHUNK))
+    return np.concatenate([similarity[:, nearest].mean(axis=1) for similarity in similarities])

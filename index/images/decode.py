@@ -65,17 +65,19 @@ def read_photo(file: ImageFile, side: int | None = None) -> Photo:
     return decode_file(file, *file.read(), side)
 
 
-def decode_file(file: ImageFile, data: bytes, changed: int, side: int | None = None) -> Photo:
+def decode_file(
+    file: ImageFile, data: bytes, changed: int, side: int | None = None, digest: str = ""
+) -> Photo:
     """Decode what `ImageFile.read` has read, as `read_photo`."""
-    photo = decode(data, file.name, side)
+    photo = decode(data, file.name, side, digest)
     return replace(photo, below=file.below, location=file.location, changed=changed)
 
 
-def decode(data: bytes, name: str, side: int | None = None) -> Photo:
+def decode(data: bytes, name: str, side: int | None = None, digest: str = "") -> Photo:
     """Decode the bytes of an image to upright sRGB: first frame, transparency over white, 16 bits to 8.
 
     `name` is for messages, `side` is how wide and high it must remain, in pixels: a JPEG is decoded at 1/2,
-    1/4 or 1/8 of its size as long as it does. None decodes it whole.
+    1/4 or 1/8 of its size as long as it does. None decodes it whole. `digest` is that of the data, if known.
 
     Raises:
         ImageError: It cannot be decoded, or has more pixels than are decoded; the message is the reason.
@@ -89,7 +91,7 @@ def decode(data: bytes, name: str, side: int | None = None) -> Photo:
             raise
         except Exception:
             pixels, size = _decode_mended(data, side)
-        return Photo(name, data, content_digest(data), pixels, *size)
+        return Photo(name, data, digest or content_digest(data), pixels, *size)
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -232,9 +234,7 @@ NOTICED = 2  # levels of 255 that a colour must move for a conversion to be wort
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Make sRGB of RGB, CMYK or grey without transparency; a broken or unfit profile counts for nothing."""
     transform = _transform_from(profile, image.mode) if profile else None
-    if transform is not None:
-        return transform.apply(image)
-    return image.convert("RGB")
+    return transform.apply(image) if transform else image.convert("RGB")
 
 
 @lru_cache(maxsize=32)

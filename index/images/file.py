@@ -16,6 +16,7 @@ from index.parallel import BATCH, bounded_map
 from index.progress import progress
 
 URI = "file://"
+LATEST = (1 << 63) - 1  # in the year 2262; disks take later times, tables do not
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # for a writer into a pipe; files are read as ever
 
@@ -88,11 +89,16 @@ class ImageFile:
             raise ImageError(getattr(error, "strerror", None) or str(error)) from error
         if not stat.S_ISREG(found.st_mode):
             raise ImageError(f"{KINDS.get(stat.S_IFMT(found.st_mode), 'a device')}, not a file")
-        return self.member.size if self.member else found.st_size, found.st_mtime_ns
+        return self.member.size if self.member else found.st_size, time_of(found)
 
     @property
     def _on_disk(self) -> Path:
         return self.member.shard if isinstance(self.member, Member) else self.path
+
+
+def time_of(found: os.stat_result) -> int:
+    """When a file was changed, in nanoseconds since 1970: at most what takes 64 bits, to 1677 and 2262."""
+    return max(-LATEST, min(found.st_mtime_ns, LATEST))
 
 
 def path_to_text(path: Path) -> str:

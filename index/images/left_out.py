@@ -45,8 +45,8 @@ class LeftOut:
         One without a slash is matched with each part of a path, others with the path below the folder, in the
         shard or in the list.
         """
-        self._excluded = dict.fromkeys(exclude, 0)
-        self._exclude = [pattern.removeprefix("./").rstrip("/") for pattern in self._excluded]
+        self._patterns = {asked: asked.removeprefix("./").rstrip("/") for asked in exclude}
+        self._excluded: Counter[str] = Counter()  # by pattern, as it was asked for
         self._taken = EXTENSIONS | HEIC if reads_heic() else EXTENSIONS
         self._formats: Counter[str] = Counter()
         self._folders: Counter[str] = Counter()
@@ -54,7 +54,7 @@ class LeftOut:
 
     def excludes(self, path: str) -> bool:
         """Whether a path, as it is written in its source, is one of those that are not wanted."""
-        for pattern, asked in zip(self._exclude, self._excluded, strict=True):
+        for asked, pattern in self._patterns.items():
             parts = path.split("/")
             if "/" in pattern:  # the path, and those of the folders above it
                 parts = list(accumulate(parts, "{}/{}".format))
@@ -97,9 +97,10 @@ class LeftOut:
         for name, place in members:
             self._files[REPEATED] += name in found and _extension(name) in self._taken
             found[name] = place
+        takes_folder = cache(self.takes_folder)  # counts each once
         for name, place in found.items():
-            folders = name.split("/")[:-1]
-            taken = not name or (self.takes(name) and all(map(self.takes_folder, folders)))
+            folders = accumulate(name.split("/")[:-1], "{}/{}".format)
+            taken = not name or (self.takes(name) and all(map(takes_folder, folders)))
             if taken and is_new(name):
                 yield name, place
 
@@ -117,7 +118,7 @@ class LeftOut:
             folders = count(sum(self._folders.values()), "folder")
             parts.append(f"{folders} ({_list(self._folders)}): name one itself to take it")
         parts += [f"{number} {kind}" for kind, number in self._files.items() if number]
-        parts += [f"{times or 'nothing'} by --exclude {pattern}" for pattern, times in self._excluded.items()]
+        parts += [f"{self._excluded[asked] or 'nothing'} by --exclude {asked}" for asked in self._patterns]
         return "; ".join(parts)
 
 

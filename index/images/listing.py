@@ -6,13 +6,14 @@ import stat
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from index.errors import ImageError, UsageError
-from index.images.file import ImageFile, readable
+from index.images.file import ImageFile, readable, time_of
 from index.images.left_out import LeftOut
 from index.images.remote import Remote, ask, check, hide_secrets, open_object
 from index.images.tar import SUFFIX, Place, find_member, find_shard, read_members
@@ -50,10 +51,10 @@ class Stretch:
 
 
 class Listing(Sequence[ImageFile]):
-    """Stretches of files, one after the other; `left_out` is, for people, what lies beside them."""
+    """Stretches of files, one after the other."""
 
-    def __init__(self, stretches: Sequence[Stretch], left_out: str = "") -> None:
-        self._stretches, self.left_out = stretches, left_out
+    def __init__(self, stretches: Sequence[Stretch]) -> None:
+        self._stretches = stretches
         self._starts = list(accumulate(map(len, stretches), initial=0))
 
     def __len__(self) -> int:
@@ -67,16 +68,13 @@ class Listing(Sequence[ImageFile]):
         for stretch in self._stretches:
             for i, name in enumerate(stretch.names):
                 path = f"{stretch.root}/{name}"
-                if not stretch.root or name in stretch.faults or not path.isascii():
-                    yield from facts_of([stretch[i]])
-                    continue
-                try:
-                    found = os.stat(path)  # noqa: PTH116
-                except (OSError, ValueError):
-                    yield path, name, -1, -1
-                else:
-                    plain = stat.S_ISREG(found.st_mode)
-                    yield (path, name, found.st_size, found.st_mtime_ns) if plain else (path, name, -1, -1)
+                if stretch.root and path.isascii() and name not in stretch.faults:
+                    with suppress(OSError, ValueError):
+                        found = os.stat(path)  # noqa: PTH116
+                        if stat.S_ISREG(found.st_mode):
+                            yield path, name, found.st_size, time_of(found)
+                            continue
+                yield from facts_of([stretch[i]])
 
     def __getitem__(self, at: Any) -> Any:
         if isinstance(at, slice):
@@ -115,11 +113,6 @@ LANES = 16  # requests at a time
 _RANGE = re.compile(r"(.*?)\{(\d{1,18})\.\.(\d{1,18})\}(.*)", re.DOTALL)
 
 
-def file_of(remote: Remote, name: str, below: bool, fault: str = "") -> ImageFile:
-    """The file of these bytes."""
-    return ImageFile(Path(remote.location), name, below, remote, fault)
-
-
 def expand(address: str) -> Iterator[str]:
     """Write out ranges of numbers, as a shell does: `{08..10}` is 08, 09, 10."""
     found = _RANGE.fullmatch(address)
@@ -132,53 +125,49 @@ def expand(address: str) -> Iterator[str]:
 
 
 def list_addresses(
-    named: Iterable[tuple[str, str]], is_new: Callable[[str], bool], below: bool, left: LeftOut
+    names: Iterable[str], beside: str, is_new: Callable[[str], bool], below: bool, left: LeftOut
 ) -> Iterator[Stretch]:
     """Ask about addresses, and look into the shards among them.
 
-    `named` is what to call each, and the address. What is not `below`, but named by itself, has to be there,
+    A name that is no address lies `beside` others. What is not `below`, but named by itself, has to be there,
     and so have shards: UsageError says that it is not.
     """
 
-    def look(one: tuple[str, str]) -> tuple[str, str, Stretch | tuple[int, int] | str]:
-        name, address = one
+    def address_of(name: str) -> str:
+        return name if "://" in name else f"{beside}/{name}"
+
+    def file(name: str, size: int, changed: int, fault: str) -> ImageFile:
+        address = address_of(name)
+        remote = Remote(address, 0, size, None, changed)
+        return ImageFile(Path(address), readable(name), below, remote, fault)
+
+    def look(name: str) -> tuple[str, Stretch | Place]:
+        address = address_of(name)
         is_shard = address.partition("?")[0].endswith(SUFFIX)
         try:
             check(address)
         except UsageError as reason:
             if is_shard or not below:
                 raise
-            hidden = hide_secrets(address)
-            return hide_secrets(name), hidden, str(reason).removeprefix(f"{hidden}: ")
+            told = str(reason).removeprefix(f"{hide_secrets(address)}: ")
+            return readable(hide_secrets(name)), readable(told)
         try:
-            return name, address, _list_shard(address, name, left) if is_shard else ask(address)
+            return name, _list_shard(address, name, left) if is_shard else ask(address)
         except ImageError as reason:
             if is_shard or not below:  # an update would take all of a shard's images for gone
                 raise UsageError(f"{address} cannot be read: {reason}.") from reason
-            return name, address, str(reason)
+            return name, str(reason)
 
-    objects, called = _objects(below)
-    wanted = (one for one in named if not (below and left.excludes(one[0])) and is_new(one[1]))
-    for name, address, found in bounded_map(look, wanted, 2 * LANES, LANES):
+    objects = Stretch(file)
+    wanted = (name for name in names if not (below and left.excludes(name)) and is_new(address_of(name)))
+    for name, found in bounded_map(look, wanted, 2 * LANES, LANES):
         if isinstance(found, Stretch):
             yield objects
             yield found
-            objects, called = _objects(below)
+            objects = Stretch(file)
         else:
-            objects.add(address, found)
-            if readable(name) != address:
-                called[address] = readable(name)
+            objects.add(name, found)
     yield objects
-
-
-def _objects(below: bool) -> tuple[Stretch, dict[str, str]]:
-    """A stretch of objects, and what to call those that are not called by their address."""
-    called: dict[str, str] = {}
-
-    def file(address: str, size: int, changed: int, fault: str) -> ImageFile:
-        return file_of(Remote(address, 0, size, None, changed), called.get(address, address), below, fault)
-
-    return Stretch(file), called
 
 
 def _list_shard(address: str, name: str, left: LeftOut) -> Stretch:
@@ -187,10 +176,10 @@ def _list_shard(address: str, name: str, left: LeftOut) -> Stretch:
 
     def make(member: str, offset: int, size: int, fault: str) -> ImageFile:
         remote = Remote(address, offset, size, readable(member), changed)
-        return file_of(remote, name_in_shard(readable(name), member), True, fault)
+        return ImageFile(Path(remote.location), name_in_shard(readable(name), member), True, remote, fault)
 
     files = Stretch(make)
-    with open_object(address, size) as (file, read):
-        for found in left.choose(read_members(file, read)):
+    with open_object(address, size) as file:
+        for found in left.choose(read_members(file)):
             files.add(*found)
     return files

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cache
-from typing import Any, BinaryIO, TypeVar
+from types import SimpleNamespace
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
 
 from index.errors import ImageError, RetrievalError, UsageError, in_line, needs
@@ -39,6 +40,7 @@ AS_IT_IS = {"headers": {"Accept-Encoding": "identity"}}  # bytes of a range are 
 LONGEST_CALL, SILENCE = 300.0, 30.0  # seconds that a request may take, and that nothing of it may come
 BLOCK = 4 << 20  # bytes that one request brings while the headers of a shard are read
 MAX_BYTES = 1 << 29  # of a file
+LARGEST = 1 << 62  # bytes of what has files in it; a server or a shard that says more is wrong
 ATTEMPTS = 4  # at a request
 SHORTEST, LONGEST = 1.0, 60.0  # seconds before the second attempt; seconds that a server may ask to wait
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses after which the same request may be answered
@@ -118,7 +120,10 @@ def is_address(text: str) -> bool:
 def check(address: str) -> str:
     """Return an address; UsageError for one that is not read, or has a secret, which an index would show."""
     try:
-        parts = urlsplit(address)
+        parts = urlsplit(address.encode().decode())
+    except UnicodeError as error:
+        hidden = hide_secrets(address)
+        raise UsageError(f"{hidden}: not UTF-8: write what is not ASCII as %XX.") from error
     except ValueError as error:
         raise UsageError(f"{address} is no address: {error}.") from error
     if _protocol(address) not in PACKAGES or "::" in address:
@@ -136,7 +141,8 @@ def check(address: str) -> str:
 
 def find_secret(address: str) -> str:
     """Name the first parameter of an address that looks like a key; empty if none does."""
-    for name, value in parse_qsl(urlsplit(address).query, keep_blank_values=True):
+    query = urlsplit(address).query.replace(";", "&")  # servers of old take either
+    for name, value in parse_qsl(query, keep_blank_values=True):
         if name.lower().endswith(SECRETS) or re.match(SIGNED, f"{name}={value}", re.IGNORECASE):
             return name
     return ""
@@ -166,7 +172,8 @@ def ask(address: str) -> tuple[int, int]:
     Where the server does not tell the size, or says nothing is there, all is read to find it out.
 
     Raises:
-        ImageError: It is not there, or larger than `MAX_BYTES`; the message is the reason.
+        ImageError: It is not there, or its size cannot be, or is over `MAX_BYTES` and not told; the message
+            is the reason.
         RetrievalError: The store cannot be asked.
     """
     store, path = _attempt(address, lambda: _open(address))
@@ -187,12 +194,14 @@ def ask(address: str) -> tuple[int, int]:
     size = facts["size"]
     if not size:  # many answer HEAD with a length of 0
         size, version = _attempt(address, measure)
+    if not 0 <= size <= LARGEST:
+        raise ImageError(f"a size of {size} bytes, which cannot be")
     return size, int(version.hexdigest()[:15], 16)
 
 
 @contextmanager
-def open_object(address: str, size: int) -> Iterator[tuple[BinaryIO, Callable[[int], bytes]]]:
-    """Open an object, to be read to its end: it, and what reads so many of its bytes as `ask` asks.
+def open_object(address: str, size: int) -> Iterator[Any]:
+    """Open an object, to `seek`, `tell` and `read` it as a file. It is read as `ask` asks.
 
     It has the `size` that `ask` gave, which a web server may not tell, and send parts of it all the same.
     """
@@ -204,7 +213,7 @@ def open_object(address: str, size: int) -> Iterator[tuple[BinaryIO, Callable[[i
         def read(size: int) -> bytes:
             return _attempt(address, lambda: file.read(size))
 
-        yield file, read
+        yield SimpleNamespace(read=read, seek=file.seek, tell=file.tell)
 
 
 def _protocol(address: str) -> str:

@@ -6,7 +6,7 @@ from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from io import BytesIO
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,13 +14,14 @@ from urllib.parse import urlsplit
 from index.errors import ImageError, UsageError, in_line
 from index.images.file import ImageFile, Member, path_to_text, readable, text_to_path
 from index.images.left_out import EXTENSIONS, LeftOut
-from index.images.listing import Listing, Stretch, expand, file_at, file_of, list_addresses, name_in_shard
+from index.images.listing import Listing, Stretch, expand, file_at, list_addresses, name_in_shard
 from index.images.public_address import leads_inward
 from index.images.remote import Remote, is_address, lies_below
 from index.images.tar import JOINED, SUFFIX, list_members
 from index.progress import note
 
 LISTS = (".txt", ".parquet")
+WEB = ("http://", "https://")
 UTF_16 = (BOM_UTF16_LE, BOM_UTF16_BE)
 COLUMN = "path"  # of a Parquet file that is a list
 FOLDER = "folder: "  # begins the reason why a folder cannot be looked into
@@ -55,30 +56,20 @@ def find_images(sources: Sequence[Source], exclude: Sequence[str] = (), whole: b
         return path not in seen and not seen.add(path)  # type: ignore[func-returns-value]
 
     stretches: list[Stretch] = []
-    for source in sources:
-        if is_address(str(source)):
-            for address in expand(str(source)):
-                stretches += _list_address(address, is_new, left)
-            continue
-        root = text_to_path(str(source)).absolute()
-        if root.is_dir():
-            # A walk comes to no path twice: what a single one found need not be kept to know that.
-            stretches.append(_list_folder(root, is_new if len(sources) > 1 else lambda _: True, left))
-        elif not os.path.lexists(root):
-            raise UsageError(f"{source} does not exist. Give images, or a folder, list or shard of them.")
-        elif root.suffix in LISTS:
-            names = _read_list(ImageFile(root, str(root)))
-            stretches += _list_named(names, root.parent, is_new, True, left)
+    for remote, group in groupby(map(str, sources), is_address):
+        if remote:
+            stretches += _list_remote(chain.from_iterable(map(expand, group)), is_new, left)
         else:
-            stretches += _list_named([root.name], root.parent, is_new, False, left)
+            alone = len(sources) == 1
+            stretches += chain.from_iterable(_list_local(source, is_new, alone, left) for source in group)
     _require_whole(stretches if whole else ())
-    if not (files := Listing(stretches, str(left))):
+    if not (files := Listing(stretches)):
         raise UsageError(
             f"No image in {', '.join(map(str, sources))}. Looked for {' '.join(sorted(EXTENSIONS))}; "
             f"a shard is looked into if it is named itself: shards/*{SUFFIX}."
             + (f" Left out: {left}." if str(left) else "")
         )
-    if files.left_out:
+    if str(left):
         note(f"left out: {left}")
     return files
 
@@ -105,10 +96,24 @@ def image_at(location: str, name: str, allowed: Sequence[str] = ()) -> ImageFile
     """Make an `ImageFile` of a location and name in an index; an address is read only below those allowed."""
     if is_address(location):
         remote = Remote.parse(location)
-        if lies_below(remote.address, allowed):
-            return file_of(remote, name, below=True)
-        return file_of(remote, name, True, f"{name} lies at an address: `serve --fetch` allows to read it")
+        below = lies_below(remote.address, allowed)
+        fault = "" if below else f"{name} lies at an address: `serve --fetch` allows to read it"
+        return ImageFile(Path(location), name, True, remote, fault)
     return file_at(text_to_path(location), name, below=True)
+
+
+def _list_local(source: str, is_new: IsNew, alone: bool, left: LeftOut) -> Iterable[Stretch]:
+    root = text_to_path(source).absolute()
+    if not source:  # as of a variable of the shell that is not set; the folder at hand is `.`
+        raise UsageError("A source is an empty text. Give images, or a folder, list or shard of them.")
+    if root.is_dir():
+        # A walk comes to no path twice: what a single one found need not be kept to know that.
+        return [_list_folder(root, (lambda _: True) if alone else is_new, left)]
+    if not os.path.lexists(root):
+        raise UsageError(f"{source} does not exist. Give images, or a folder, list or shard of them.")
+    if root.suffix in LISTS:
+        return _list_named(_read_list(ImageFile(root, str(root))), root.parent, is_new, left)
+    return _list_paths([root.name], root.parent, is_new, False, left)
 
 
 def _list_folder(root: Path, is_new: IsNew, left: LeftOut) -> Stretch:
@@ -141,14 +146,12 @@ def _walk(root: str, left: LeftOut) -> Iterator[tuple[str, str]]:
         yield os.path.relpath(fault.filename, root), f"{FOLDER}{fault.strerror}"
 
 
-def _list_named(
-    names: Iterable[str], folder: Path, is_new: IsNew, below: bool, left: LeftOut
-) -> Iterator[Stretch]:
+def _list_named(names: Iterable[str], folder: Path, is_new: IsNew, left: LeftOut) -> Iterator[Stretch]:
     for remote, group in groupby(names, is_address):
         if remote:
-            yield from list_addresses(((name, name) for name in group), is_new, below, left)
+            yield from list_addresses(group, "", is_new, True, left)
         else:
-            yield from _list_paths(group, folder, is_new, below, left)
+            yield from _list_paths(group, folder, is_new, True, left)
 
 
 def _list_paths(
@@ -192,24 +195,28 @@ def _as_here(name: str, folder: Path) -> str:
     return name.removeprefix("./")
 
 
-def _list_address(address: str, is_new: IsNew, left: LeftOut) -> Iterator[Stretch]:
-    """List what lies at an address. What a list there names lies beside it, or at another address."""
-    beside, _, name = address.rpartition("/")
-    if not address.endswith(LISTS):
-        yield from list_addresses([(name, address)], is_new, False, left)
-        return
-    file = file_of(Remote(address), address, below=False)
-    # `file:` and what else is no address of ours is refused there: a list from elsewhere names no file here.
+def _list_remote(addresses: Iterable[str], is_new: IsNew, left: LeftOut) -> Iterator[Stretch]:
+    """List what lies at addresses; those beside each other are asked about together."""
+    split = (address.rpartition("/") for address in addresses)
+    for (beside, is_list), group in groupby(split, lambda parts: (parts[0], parts[2].endswith(LISTS))):
+        names = (name for _, _, name in group)
+        if not is_list:
+            yield from list_addresses(names, beside, is_new, False, left)
+            continue
+        for name in names:
+            named = _read_remote_list(f"{beside}/{name}")
+            yield from list_addresses(named, beside, is_new, True, left)
+
+
+def _read_remote_list(address: str) -> list[str]:
+    """Read a list at an address: what it names lies beside it, or at another address."""
+    # `file:` and what else is no address of ours is refused later: a list from elsewhere names no file here.
+    names = _read_list(ImageFile(Path(address), address, member=Remote(address)))
     leads = cache(lambda host: leads_inward(_host(address), host))
-
-    def named() -> Iterator[tuple[str, str]]:
-        for name in _read_list(file):
-            both_web = all(each.startswith(("http://", "https://")) for each in (address, name))
-            if both_web and (host := _host(name)) and leads(host):
-                raise UsageError(f"{address} names {name}, which lies in a private network, as it does not.")
-            yield name, name if "://" in name else f"{beside}/{name}"
-
-    yield from list_addresses(named(), is_new, True, left)
+    for name in names if address.startswith(WEB) else ():
+        if name.startswith(WEB) and (host := _host(name)) and leads(host):
+            raise UsageError(f"{address} names {name}, which lies in a private network, as it does not.")
+    return names
 
 
 def _host(address: str) -> str:

@@ -2,15 +2,16 @@
 
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
 from index.errors import ImageError, RetrievalError, in_line
-from index.images.file import ImageFile, Member
+from index.images.file import ImageFile, Member, readable
 from index.images.kinds import name_kind
+from index.images.remote import LARGEST
 
 SUFFIX = ".tar"
 LONGEST_HEADER = 1 << 20
@@ -23,40 +24,40 @@ def list_members(shard: Path) -> Iterator[tuple[str, Place]]:
     try:
         ImageFile(shard, shard.name).status()
         with FileIO(shard) as file:
-            yield from read_members(file, file.read)
+            yield from read_members(file)
     except ImageError as reason:
         yield "", str(reason)
     except OSError as error:
         yield "", error.strerror or str(error)
 
 
-def read_members(file: BinaryIO, read: Callable[[int], bytes]) -> Iterator[tuple[str, Place]]:
-    """Read the headers of an open tar file, not compressed, at its beginning; `read` reads its bytes.
+def read_members(file: BinaryIO) -> Iterator[tuple[str, Place]]:
+    """Read the headers of an open tar file, not compressed, at its beginning.
 
     Yields:
         Each name, with offset and size or the reason why there are none, as they come. Of several files of
         one name it is the last that counts. What is broken ends with the empty name and the reason.
     """
     try:
-        with tarfile.open(fileobj=_Headers(file, read), mode="r:") as tar:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=_Headers(file), mode="r:") as tar:  # type: ignore[call-overload]
             while (entry := tar.next()) is not None:
                 tar.members.clear()  # or all of them would be kept
-                if entry.size < 0:  # it would lead back, round and round
-                    raise tarfile.ReadError("a negative size")
+                if not 0 <= entry.size <= LARGEST:  # a negative one would lead back, round and round
+                    raise tarfile.ReadError(f"a size of {entry.size} bytes, which cannot be")
                 if not entry.isdir():
                     plain = entry.isreg() and not entry.issparse()
                     place = entry.offset_data, entry.size
                     yield _only_a_name(entry.name), place if plain else "a link or a device, not a file"
             file.seek(tar.offset)
-            if read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # the mark of the end
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # the mark of the end
                 yield "", "the shard is broken or cut short"
-            elif b"ustar" in read(LONGEST_HEADER).lstrip(b"\0")[: tarfile.BLOCKSIZE]:
+            elif b"ustar" in file.read(LONGEST_HEADER).lstrip(b"\0")[: tarfile.BLOCKSIZE]:
                 yield "", JOINED
     except RetrievalError:
         raise
     except Exception as error:  # broken headers raise whatever their numbers and names are bad for
         file.seek(0)
-        yield "", f"broken shard: {name_kind(read(tarfile.BLOCKSIZE)) or in_line(error, False)}"
+        yield "", f"broken shard: {name_kind(file.read(tarfile.BLOCKSIZE)) or in_line(error, False)}"
 
 
 def find_shard(path: Path) -> Path | None:
@@ -77,7 +78,7 @@ def find_member(shard: Path, name: str) -> tuple[Member | None, str]:
         return None, str(reason)
     members = _members(shard, size, changed)
     # Of a shard that could not be read to its end nobody knows what it lacks.
-    place = members.get(name) or members.get("") or f"{shard.name} has no such file"
+    place = members.get(name) or members.get("") or f"{readable(shard.name)} has no such file"
     return (None, place) if isinstance(place, str) else (Member(shard, *place), "")
 
 
@@ -96,8 +97,8 @@ def _only_a_name(name: str) -> str:
 class _Headers:
     """A tar file of which the headers are read, and nothing at once that is longer than they ever are."""
 
-    def __init__(self, file: BinaryIO, read: Callable[[int], bytes]) -> None:
-        self._read, self.seek, self.tell = read, file.seek, file.tell
+    def __init__(self, file: BinaryIO) -> None:
+        self._read, self.seek, self.tell = file.read, file.seek, file.tell
 
     def read(self, size: int = -1, /) -> bytes:
         if not 0 <= size <= LONGEST_HEADER:

@@ -28,7 +28,7 @@ from index.build.journal import Journal
 from index.build.pipeline import build as make
 from index.build.pipeline import build_index
 from index.build.ray import RayCluster, open_cluster, pieces_name, plan
-from index.build.ray_worker import MOST_TRIES, TRIES, Job, Worker, list_files, read_piece, write_piece
+from index.build.ray_worker import MOST_TRIES, TRIES, Worker, list_files, read_piece, write_piece
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.registry import open_embedder
 from index.errors import RetrievalError, UsageError
@@ -133,7 +133,7 @@ def leave_pieces(root: Path, out: Path, count: int) -> list[Path]:
     pieces = out / "unfinished" / pieces_name(models.values())
     pieces.mkdir(parents=True)
     specs = {name: (model.spec, model.options, model.key) for name, model in models.items()}
-    worker = Worker(Job(specs, "cpu", pieces, 1))
+    worker = Worker(specs, "cpu", pieces, 1)
     files = find_images([root / "images"])
     tables = list(list_files(iter(files[: count * PIECE]), PIECE))
     return [pieces / worker(table)["piece"][0] for table in tables]
@@ -179,7 +179,7 @@ def test_a_piece_that_kills_its_workers_is_given_up(root, tmp_path):
     done.unlink()
     specs = {}
     table = next(list_files(iter(find_images([root / "images"])), PIECE))
-    outcome = Worker(Job(specs, "cpu", done.parent, 1))(table)
+    outcome = Worker(specs, "cpu", done.parent, 1)(table)
     assert "4 workers died while they embedded" in outcome["error"][0]
     assert "00.png" in outcome["error"][0]
 
@@ -189,7 +189,7 @@ def test_a_machine_that_does_not_see_the_images_is_one_line(root, tmp_path):
     files = [ImageFile(tmp_path / "elsewhere" / "a.png", "a.png")]
     table = next(list_files(iter(files), PIECE))
     (tmp_path / "elsewhere").rmdir()
-    outcome = Worker(Job({}, "cpu", tmp_path, 1))(table)
+    outcome = Worker({}, "cpu", tmp_path, 1)(table)
     assert f"{tmp_path / 'elsewhere'} is not here." in outcome["error"][0]
 
 
@@ -199,7 +199,7 @@ def test_what_nobody_foresaw_is_told_by_its_name(root, tmp_path, monkeypatch):
 
     monkeypatch.setattr("index.build.ray_worker.embed_files", fail)
     table = next(list_files(iter(find_images([root / "images"])), PIECE))
-    outcome = Worker(Job({}, "cpu", tmp_path, 1))(table)
+    outcome = Worker({}, "cpu", tmp_path, 1)(table)
     assert outcome["error"][0].endswith(": ZeroDivisionError: of nothing")
 
 

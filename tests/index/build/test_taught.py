@@ -39,8 +39,11 @@ def test_it_is_kept_without_its_photos(taught, tmp_path, folder):
 
 def test_another_file_is_refused_and_a_damaged_one(taught, tmp_path):
     taught.save(tmp_path / "taught.npz")
-    whole = (tmp_path / "taught.npz").read_bytes()
-    for data in (b"text", b"", whole[: len(whole) // 2], whole[:80] + bytes(30) + whole[110:]):
+    whole, odd = (tmp_path / "taught.npz").read_bytes(), []
+    for wrong in ({"vectors": np.ones(12)}, {"names": taught.names[:3]}, {"radius": np.ones(2)}):
+        np.savez(tmp_path / "odd.npz", **vars(taught) | wrong)
+        odd.append((tmp_path / "odd.npz").read_bytes())
+    for data in (b"text", b"", whole[: len(whole) // 2], whole[:80] + bytes(30) + whole[110:], *odd):
         (tmp_path / "taught.npz").write_bytes(data)
         with pytest.raises(UsageError, match="does not say what the student was taught on"):
             Taught.load(tmp_path / "taught.npz")

@@ -76,7 +76,8 @@ def test_a_folder_of_nothing_else_says_why_it_has_no_image(tmp_path: Path):
 
 @pytest.mark.usefixtures("without_heic")
 def test_a_shard_is_chosen_from_as_a_folder_is(tmp_path: Path, said):
-    names = ["./0.png", "._0.png", "__MACOSX/0.png", "1.heic", "2.png", "2.png", "2.json", "2.json"]
+    names = ["./0.png", "._0.png", "1.heic", "2.png", "2.png", "2.json", "2.json"]
+    names += ["__MACOSX/0.png", "__MACOSX/1.png", "__MACOSX/more/2.png"]
     shard = write_shard(tmp_path / "a.tar", [(name, png(1)) for name in names])
     assert found(shard) == ["a.tar/0.png", "a.tar/2.png"]
     (line,) = said.messages

@@ -2,6 +2,7 @@
 
 import io
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from index.build.ray_worker import as_text, from_text
 from index.build.rewrite import compact_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError, RetrievalError, UsageError
+from index.images import listing
 from index.images.decode import read_photo
 from index.images.remote import PACKAGES, check, is_address, lies_below
 from index.images.sources import find_images, image_at
@@ -60,6 +62,19 @@ def test_shards_at_addresses_are_the_shards_that_lie_here(shards: str, tmp_path:
         again = image_at(file.location, file.name, ["memory://photos"])
         assert (again.read(), again.status()) == ((data, changed), file.status())
     assert from_text(as_text(files[4])) == files[4]
+
+
+@pytest.mark.parametrize("expanded", [False, True])
+def test_addresses_beside_each_other_are_asked_about_together(shards: str, monkeypatch, expanded: bool):
+    """Whether we write out the numbers or a shell has."""
+    together, ask = threading.Barrier(3), listing.ask
+
+    def ask_with_others(address: str) -> tuple[int, int]:
+        together.wait(20)
+        return ask(address)
+
+    monkeypatch.setattr(listing, "ask", ask_with_others)
+    assert len(find_images([*listing.expand(shards)] if expanded else [shards])) == 9
 
 
 def test_lists_name_images_and_shards_beside_them_and_elsewhere(

@@ -143,6 +143,24 @@ def test_no_public_server_leads_into_a_private_network(site: Site, tmp_path, mon
         assert photo.read()[0] == png(1)
 
 
+def test_an_address_that_is_no_text_is_refused_in_its_place(site: Site, student_file: Path, tmp_path: Path):
+    site.files |= {"/a.png": png(1)}
+    lines = [f"{site.address}/a.png", f"{site.address}/caf\xe9.png", "http://[caf\xe9.png"]
+    (tmp_path / "list.txt").write_text("\n".join(lines), encoding="latin-1")
+    made = build_index([tmp_path / "list.txt"], OnnxEmbedder(student_file), tmp_path / "idx")
+    assert [item.path for item in made.items] == lines[:1]
+    assert made.failures[0].path == rf"{site.address}/caf\xe9.png"
+    assert made.failures[0].reason == "not UTF-8: write what is not ASCII as %XX."
+    assert made.failures[1].path == r"http://[caf\xe9.png"
+
+
+def test_a_size_that_cannot_be_is_refused(site: Site, tmp_path: Path):
+    site.busy = [(200, {"Content-Length": str(10**19)})]
+    (tmp_path / "list.txt").write_text(f"{site.address}/a.png")
+    (photo,) = find_images([tmp_path / "list.txt"])
+    assert photo.fault == f"a size of {10**19} bytes, which cannot be"
+
+
 def test_parameters_are_sent_and_secrets_are_neither_sent_nor_kept(
     site: Site, student_file: Path, tmp_path: Path
 ):
@@ -229,6 +247,7 @@ def test_parameters_lead_nowhere_else():
         "a.png?sig=a spw",
         "a.png?w=640&hdnts=exp=1~hmac=pw&auth=spw",
         "a.png?Policy=a&Key-Pair-Id=pw",
+        "a.png?w=640;token=pw",
         f"a.png?s={'0123456789abcdef' * 2}pw",
     ],
 )

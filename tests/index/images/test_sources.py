@@ -15,11 +15,14 @@ import pytest
 from conftest import png, write_shard
 from hypothesis import strategies as st
 
+from index.build.pipeline import build_index
+from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError, UsageError
 from index.images.decode import read_photo
 from index.images.file import ImageFile
 from index.images.listing import facts_of
 from index.images.sources import find_images, image_at
+from index.stores.options import IndexOptions
 
 ODD_NAMES = [
     b"plain.png",
@@ -97,6 +100,19 @@ def test_facts_are_those_of_each_file_whatever_it_is(folder: Path, shard: Path):
     sizes = {name: size for _, name, size, _ in facts}
     assert sizes["nothing.png"] == sizes["pipe.png"] == -1
     assert sizes[r"odd \xff.png"] == len(png(1))
+
+
+@pytest.mark.parametrize("year", [1600, 2400])
+def test_a_file_of_another_century_is_indexed(folder: Path, student_file: Path, tmp_path: Path, year: int):
+    """Disks take times that neither SQLite nor Arrow does."""
+    seconds = (year - 1970) * 365 * 86400
+    os.utime(folder / "3.png", (seconds, seconds))
+    student = OnnxEmbedder(student_file)
+    made = build_index([folder], student, tmp_path / "idx")
+    assert len(made) == 12
+    assert (
+        build_index([folder], student, tmp_path / "idx", options=IndexOptions(update=True)).data == made.data
+    )
 
 
 def test_a_text_list_is_relative_to_its_folder(folder: Path, tmp_path: Path):
@@ -184,6 +200,13 @@ def test_a_parquet_list_has_a_column_of_paths(folder: Path, tmp_path: Path, colu
     assert names(tmp_path / "list.parquet") == ["images/0.png", "images/2.png"]
 
 
+def test_an_empty_source_is_not_the_folder_at_hand(folder: Path, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert len(find_images(["."])) == 12
+    with pytest.raises(UsageError, match="empty text"):
+        find_images([""])
+
+
 def test_lists_that_are_none_are_usage_errors(tmp_path: Path):
     pq.write_table(pa.table({"a": ["x"], "b": ["y"]}), tmp_path / "two.parquet")
     pq.write_table(pa.table({"path": [1]}), tmp_path / "numbers.parquet")
@@ -216,6 +239,14 @@ def test_shards_stand_in_lists_but_are_not_looked_into_in_folders(shard: Path, t
     assert [file.name for file in files] == [*(f"a.tar/{i:04}.png" for i in range(5)), "x.png", "lost.tar"]
     assert "No such file" in refused(files[6])
     assert names(tmp_path) == ["x.png"]
+
+
+def test_what_a_shard_of_any_name_lacks_is_refused_in_text(shard: Path, tmp_path: Path, student_file: Path):
+    shard.rename(tmp_path / os.fsdecode(b"\xff.tar"))
+    (tmp_path / "list.txt").write_bytes(b"\xff.tar/0001.png\n\xff.tar/lost.png\n")
+    made = build_index([tmp_path / "list.txt"], OnnxEmbedder(student_file), tmp_path / "idx")
+    assert [item.name for item in made.items] == [r"\xff.tar/0001.png"]
+    assert [failure.reason for failure in made.failures] == [r"\xff.tar has no such file"]
 
 
 def test_the_last_of_several_members_of_one_name_counts_as_when_unpacked(tmp_path: Path):
@@ -284,7 +315,8 @@ def test_a_shard_broken_in_the_middle_says_so(shard: Path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "size"), [(b"0", -1024), (b"0", -1), (b"x", -512), (b"x", 1 << 40), (b"L", 1 << 40)]
+    ("kind", "size"),
+    [(b"0", -1024), (b"0", -1), (b"0", 1 << 70), (b"x", -512), (b"x", 1 << 40), (b"L", 1 << 40)],
 )
 def test_sizes_that_would_go_round_for_ever_or_fill_the_memory_end_a_shard(
     shard: Path, kind: bytes, size: int
