@@ -110,10 +110,9 @@ class VectorIndex:
         self, queries: Vectors, k: int, selector: "faiss.IDSelector | None", rows: Ids | None
     ) -> Scored:
         """Search all lists, or all vectors where there are none."""
-        params = None
-        if self.index is not None and inverted_lists(self.index) is not None:
-            params = self._parameters(selector, len(self.vectors))
-        if self.index is None or params is None:
+        lists = inverted_lists(self.index)
+        params = None if lists is None else self._parameters(selector, len(self.vectors))
+        if params is None:
             return search_exact(queries, self.vectors, k, rows)
         depth = min(FAR * max(k, LEAST_DEPTH), len(self.vectors))
         return order_again(queries, self.index.search(queries, depth, params=params)[1], self.vectors, k)
