@@ -40,7 +40,7 @@ from index.stores.folder import (
     read_manifest,
 )
 from index.stores.metadata.columns import encode
-from index.stores.metadata.join import Joined, carry_over, join_metadata, list_files
+from index.stores.metadata.join import carry_over, list_files
 from index.stores.options import AUTO, SearchTarget
 from index.stores.records import Failure, Item, Manifest, Space, Stored, as_facts
 from index.stores.tables import (
@@ -66,17 +66,13 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         shutil.rmtree(self._data, ignore_errors=True)  # of a run that was killed while it wrote
         self._data.mkdir()
         self._manifest = Manifest(FORMAT, generation, "", list(sources), 0, 0, 0, None)
-        self._committed, self._prefix, self._written = False, "", 0  # the prefix and the items of a part
+        self._prefix, self._written = "", 0  # of a part: what its files begin with, and how many items it has
         self._linked: dict[str, Stored] = {}
 
     def __exit__(self, *_: object) -> None:
-        if not self._committed and not self._is_named():
+        named = (self._out / MANIFEST).is_file() and read_manifest(self._out).generation
+        if named != self._manifest.generation:  # it is what was written a moment before `commit` has ended
             shutil.rmtree(self._data, ignore_errors=True)
-
-    def _is_named(self) -> bool:
-        """Whether the manifest names what was written: it is in its place before `commit` has ended."""
-        named = (self._out / MANIFEST).is_file()
-        return named and read_manifest(self._out).generation == self._manifest.generation
 
     def add_items(self, items: Iterable[Item]) -> None:
         """Write the gallery, in bounded memory."""
@@ -121,19 +117,15 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         self._manifest.spaces[name] = space
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
-    def join_metadata(self, file: Path) -> Joined:
-        """Find the items of the rows of a CSV file, after the items."""
-        return join_metadata(file, [[(one.path, one.name) for one in item.files] for item in self._items])
-
     def carry_metadata(self, base: Index) -> pa.Table | None:
         """What another index knows of the items, after the items: it goes with what was moved."""
         if not (tables := base.tables):
             return None
-        return carry_over(pa.concat_tables(tables), list_files(base.items), list_files(self._items))
+        return carry_over(pa.concat_tables(tables), list_files(base.items), list_files(self.items))
 
     def count_gone(self, base: Index) -> int:
         """How many images of another index have no file any more, after items and failures."""
-        old, new = list_files(base.items), list_files(self._items)
+        old, new = list_files(base.items), list_files(self.items)
         refused = pa.array([failure.path for failure in read_failures(self._data / ERRORS)], pa.string())
         there = pc.is_in(old["digest"], new["digest"].combine_chunks())
         for paths in (new["path"].combine_chunks(), refused):  # of those that were changed, too
@@ -142,12 +134,13 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         return pc.count_distinct(old["digest"].filter(pc.invert(pc.is_in(old["digest"], left)))).as_py()
 
     @property
-    def _items(self) -> Items:
+    def items(self) -> Items:
+        """The gallery that was written."""
         return Items(*map_batches(self._path(ITEMS)))
 
     def add_metadata(self, table: pa.Table, like: pa.RecordBatch | None = None) -> None:
         """Store what is known of the items, after the items: `Joined.table`; `like` is as in `encode`."""
-        known = encode(table, list_files(self._items), like)
+        known = encode(table, list_files(self.items), like)
         with pa.ipc.new_file(str(self._path(METADATA)), known.schema) as file:
             file.write_batch(known)
 
@@ -247,7 +240,6 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         )
         with atomic_write(self._out / MANIFEST, durable=True) as beside:
             beside.write_text(json.dumps(as_facts(manifest), indent=2) + "\n")
-        self._committed = True  # the index is the new one
         remove_old(self._out, manifest.generation)
         return Index(self._out)
 

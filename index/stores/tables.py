@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from index.errors import UsageError
@@ -19,7 +20,8 @@ from index.vectors import Ids
 AGAIN = "Index the images again, without --update or --resume."
 ROWS = 1 << 14  # of a batch
 LONG = pa.large_string()  # of texts in one array: those of a `pa.string` have room for 2 GiB together
-ITEM_SCHEMA = pa.schema([*columns_of(Item), ("copies", pa.list_(pa.struct(columns_of(File))))])
+FILE = pa.struct(columns_of(File))
+ITEM_SCHEMA = pa.schema([*columns_of(Item), ("copies", pa.list_(FILE))])
 FAILURE_SCHEMA = pa.schema(columns_of(Failure))
 
 
@@ -34,11 +36,14 @@ def write_rows(file: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) ->
 
 
 def map_batches(file: Path) -> tuple[list[pa.RecordBatch], Release]:
-    """Map a table: its parts, to be checked by `sound`, and what lets go of them; raises what Arrow does."""
-    with file.open("rb") as opened:
-        mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-    table = pa.ipc.open_file(pa.py_buffer(mapped))
-    return [table.get_batch(i) for i in range(table.num_record_batches)], Release(mapped)
+    """Map a table: its parts, to be checked by `sound`, and what lets go of them; else UsageError."""
+    try:
+        with file.open("rb") as opened:
+            mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        table = pa.ipc.open_file(pa.py_buffer(mapped))
+        return [table.get_batch(i) for i in range(table.num_record_batches)], Release(mapped)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UsageError(f"{file} is damaged. {AGAIN}") from error
 
 
 def sound(array: Any) -> Any:
@@ -144,6 +149,22 @@ def as_row(item: Item) -> dict[str, Any]:
 def as_batch(items: Iterable[Item]) -> pa.RecordBatch:
     """A part of a table of items."""
     return pa.RecordBatch.from_pylist([*map(as_row, items)], ITEM_SCHEMA)
+
+
+def iter_files(batches: Iterable[pa.RecordBatch], names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yield attributes of files and the `item` that each is of, counted: some first ones, then their copies.
+
+    What a copy has no attribute of its own for is that of its item.
+    """
+    start = 0
+    for batch in batches:
+        firsts, copies = sound(batch.select(names)), sound(batch["copies"])
+        items, of = pa.array(np.arange(start, start + len(batch))), pc.list_parent_indices(copies)
+        files = dict(zip(FILE.names, copies.flatten().flatten(), strict=True))
+        others = [files[name] if name in files else firsts[name].take(of) for name in names]
+        yield pa.record_batch([*firsts.columns, items], [*names, "item"])
+        yield pa.record_batch([*others, items.take(of)], [*names, "item"])
+        start += len(batch)
 
 
 def as_item(row: dict[str, Any]) -> Item:

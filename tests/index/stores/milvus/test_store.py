@@ -36,6 +36,13 @@ def test_a_filter_is_not_waited_for_without_end() -> None:
     assert server.asked == [SECONDS, SECONDS]
 
 
+def test_a_column_that_a_run_adds_is_left_out_until_it_is_complete() -> None:
+    index = MilvusIndex.__new__(MilvusIndex)
+    index.columns = {"colour": []}
+    rows = [{"more": {"metadata": known}} for known in ({"colour": "red", "price": "7"}, {"price": "8"})]
+    assert index._list_values(rows) == {"colour": ["red"]}
+
+
 @pytest.mark.parametrize("kind", ["FLAT", "IVF_PQ"])
 def test_many_queries_are_asked_some_at_a_time(kind: str) -> None:
     server, ids = Answers(), SimpleNamespace(of=int)
