@@ -30,7 +30,7 @@ from index.stores.faiss.vector_index import EXACT, SearchParams, read_ann
 from index.stores.metadata.columns import ITEM, Metadata, decode
 from index.stores.metadata.join import PATH
 from index.stores.records import CHUNK, RUN, Failure, Manifest, from_facts
-from index.stores.tables import AGAIN, Digests, Items, Places, map_batches, numbers, sound
+from index.stores.tables import AGAIN, Digests, Items, Places, map_batches, numbers, read_failures
 from index.vectors import Vectors
 
 FORMAT, PARTED = 3, 4  # of an index folder: in one part, in two
@@ -267,8 +267,3 @@ def read_manifest(path: Path, *formats: int) -> Manifest:
     if found == FORMER:
         raise UsageError(f"{path} is of an earlier version. Convert it: retrieval index compact {path}")
     raise UsageError(f"{path} has format {found}, not {FORMAT}. Remove it, and index the images again.")
-
-
-def read_failures(file: Path) -> list[Failure]:
-    """Read a file of images that were refused."""
-    return [Failure(**row) for batch in map_batches(file)[0] for row in sound(batch).to_pylist()]

@@ -4,8 +4,7 @@ import errno
 import json
 import os
 import shutil
-from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -36,7 +35,6 @@ from index.stores.folder import (
     STUDENT,
     Index,
     data_folder,
-    read_failures,
     read_manifest,
 )
 from index.stores.metadata.columns import encode
@@ -44,13 +42,13 @@ from index.stores.metadata.join import carry_over, list_files
 from index.stores.options import AUTO, SearchTarget
 from index.stores.records import Failure, Item, Manifest, Space, Stored, as_facts
 from index.stores.tables import (
-    FAILURE_SCHEMA,
     ITEM_SCHEMA,
     Items,
     as_row,
-    key_of,
     map_batches,
+    read_failures,
     sort_keys,
+    write_failures,
     write_rows,
 )
 from index.vectors import Ids, Vectors
@@ -76,18 +74,12 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
 
     def add_items(self, items: Iterable[Item]) -> None:
         """Write the gallery, in bounded memory."""
-        copies, keys = self._manifest.copies, array("Q")
-
-        def rows() -> Iterator[dict[str, Any]]:
-            nonlocal copies
-            for item in items:
-                copies += len(item.copies)
-                keys.append(key_of(item.digest))
-                yield as_row(item)
-
-        self._written = write_rows(self._path(ITEMS), ITEM_SCHEMA, rows())
-        np.save(self._path(DIGESTS), sort_keys(keys))
-        self._manifest = replace(self._manifest, count=self._manifest.count + self._written, copies=copies)
+        self._written = write_rows(self._path(ITEMS), ITEM_SCHEMA, map(as_row, items))
+        written = list(self.items.batches())
+        np.save(self._path(DIGESTS), sort_keys(batch["digest"] for batch in written))
+        count = self._manifest.count + self._written
+        copies = self._manifest.copies + sum(len(batch["copies"].flatten()) for batch in written)
+        self._manifest = replace(self._manifest, count=count, copies=copies)
 
     def _path(self, name: str) -> Path:
         return self._data / f"{self._prefix}{name}"
@@ -251,8 +243,3 @@ def remove_old(out: Path, generation: int) -> None:
     for folder in out.glob("data-*"):
         if folder != data_folder(out, generation):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def write_failures(file: Path, failures: Iterable[Failure]) -> int:
-    """Write a file of images that were refused, and return how many."""
-    return write_rows(file, FAILURE_SCHEMA, map(vars, failures))

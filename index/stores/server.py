@@ -20,10 +20,10 @@ from index.errors import RetrievalError, UsageError
 from index.io import atomic_write, content_digest
 from index.stores.base import Store
 from index.stores.filters import Filter
-from index.stores.folder import COMPANIONS, ERRORS, STUDENT, read_failures
-from index.stores.folder_writer import write_failures
+from index.stores.folder import COMPANIONS, ERRORS, STUDENT
 from index.stores.metadata.columns import BOUND, MOST_VALUES, SEPARATOR, read_bound, read_values, refuse_kind
 from index.stores.records import Failure, File, Item, Manifest, columns_of
+from index.stores.tables import read_failures, write_failures
 
 NAMES = [name for name, _ in columns_of(Item)]
 FIELDS = [*(name for name in NAMES if name != "digest"), "more"]  # of a row, beside its digest

@@ -35,6 +35,16 @@ def write_rows(file: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) ->
     return count
 
 
+def write_failures(file: Path, failures: Iterable[Failure]) -> int:
+    """Write a file of images that were refused, and return how many."""
+    return write_rows(file, FAILURE_SCHEMA, map(vars, failures))
+
+
+def read_failures(file: Path) -> list[Failure]:
+    """Read a file of images that were refused."""
+    return [Failure(**row) for batch in map_batches(file)[0] for row in sound(batch).to_pylist()]
+
+
 def map_batches(file: Path) -> tuple[list[pa.RecordBatch], Release]:
     """Map a table: its parts, to be checked by `sound`, and what lets go of them; else UsageError."""
     try:
@@ -67,9 +77,9 @@ def key_of(digest: str) -> int:
     return int(digest[-16:], 16)
 
 
-def sort_keys(keys: Iterable[int]) -> NDArray[np.uint64]:
+def sort_keys(digests: Iterable[pa.Array]) -> NDArray[np.uint64]:
     """The `(2, items)` table that `Digests` reads: sorted keys, and the ids that have them."""
-    given = np.fromiter(keys, np.uint64)
+    given = np.fromiter((key_of(one) for some in digests for one in some.to_pylist()), np.uint64)
     order = np.argsort(given, kind="stable")
     return np.stack([given[order], order.astype(np.uint64)])
 
