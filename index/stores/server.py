@@ -119,6 +119,8 @@ class ServerStore(Store):
         digests = self.ids_by_digest.digests
         if max(ids, default=-1) >= len(digests):  # not all items were seen yet
             deque(self._seen([]), maxlen=0)
+        if (last := max(ids, default=-1)) >= len(digests):
+            raise RetrievalError(f"Of {last + 1} images {self} has {len(digests)} left. Open it again.")
         return [digests[i] for i in ids]
 
     def row(self, item: int) -> Row:

@@ -195,7 +195,7 @@ def _refinements(index: faiss.Index) -> tuple[int, ...]:
 
     What stands inside another index sees vectors that were changed, and its scores are of those.
     """
-    whole = isinstance(index, faiss.IndexBinary | faiss.IndexFlat | faiss.IndexHNSWFlat | faiss.IndexIVFFlat)
+    whole = isinstance(index, faiss.IndexBinary | faiss.IndexHNSWFlat | faiss.IndexIVFFlat)
     return (0,) if whole else REFINE
 
 

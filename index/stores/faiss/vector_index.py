@@ -119,7 +119,7 @@ class VectorIndex:
 
     def _parameters(self, selector: "faiss.IDSelector | None", wider: int) -> "faiss.SearchParameters | None":
         """FAISS's parameters of a search among some, so much wider; None where this index takes none."""
-        if self.index is None or isinstance(self.index, faiss.IndexFlat):
+        if self.index is None:
             return faiss.SearchParameters(sel=selector)
         if isinstance(self.index, faiss.IndexHNSW):
             return faiss.SearchParametersHNSW(sel=selector, efSearch=self.index.hnsw.efSearch * wider)
