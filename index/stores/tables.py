@@ -170,8 +170,8 @@ def iter_files(batches: Iterable[pa.RecordBatch], names: Sequence[str]) -> Itera
     for batch in batches:
         firsts, copies = sound(batch.select(names)), sound(batch["copies"])
         items, of = pa.array(np.arange(start, start + len(batch))), pc.list_parent_indices(copies)
-        files = dict(zip(FILE.names, copies.flatten().flatten(), strict=True))
-        others = [files[name] if name in files else firsts[name].take(of) for name in names]
+        files, own = copies.flatten(), FILE.names
+        others = [pc.struct_field(files, n) if n in own else firsts[n].take(of) for n in names]
         yield pa.record_batch([*firsts.columns, items], [*names, "item"])
         yield pa.record_batch([*others, items.take(of)], [*names, "item"])
         start += len(batch)
