@@ -185,6 +185,11 @@ def json_size(value: dict[str, Any]) -> int:
     return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
 
 
+def is_among(digests: Sequence[str]) -> str:
+    """The filter of rows by digest; a query's own `ids` would take a quote in one for its end."""
+    return f"digest in {json.dumps(digests)}"
+
+
 def quote(text: str) -> str:
     """A text in a filter, whatever is in it."""
     if "\0" in text or any(0xD800 <= ord(character) < 0xE000 for character in text):

@@ -75,8 +75,8 @@ class MilvusIndex(ServerStore):
         """As `ServerStore.fetch`; level `Strong` waits for all that was written before."""
         rows: dict[str, Row] = {}
         for start in range(0, len(digests), PAGE):
-            some = digests[start : start + PAGE]
-            found = self.query(space, ["digest", *fields], ids=some, consistency_level=level)
+            some = milvus.is_among(digests[start : start + PAGE])
+            found = self.query(space, ["digest", *fields], filter=some, consistency_level=level)
             rows.update((row["digest"], row) for row in found)
         return rows
 

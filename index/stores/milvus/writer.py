@@ -265,8 +265,8 @@ class MilvusWriter(StoreWriter):
         gone = {space: self._insist(find, space) for space in self.gallery.written.spaces}
         for space, digests in gone.items():
             for start in range(0, len(digests), PAGE):
-                some = digests[start : start + PAGE]
-                self._insist(self.client.delete, self.gallery.names[space], ids=some)
+                some = milvus.is_among(digests[start : start + PAGE])
+                self._insist(self.client.delete, self.gallery.names[space], filter=some)
         return len(gone["student"])
 
     def make_ready(

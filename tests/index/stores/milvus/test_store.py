@@ -45,6 +45,14 @@ def test_a_column_that_a_run_adds_is_left_out_until_it_is_complete() -> None:
     assert index._list_values(rows) == {"colour": ["red"]}
 
 
+def test_a_digest_that_somebody_asks_for_is_quoted() -> None:
+    index, server = MilvusIndex.__new__(MilvusIndex), Answers()
+    index.client, index.names = server, {"student": "c"}
+    server.query = lambda *_, filter, **__: server.asked.append(filter) or []
+    assert index.fetch("student", ["' or digest != '", '" or digest != "'], ["more"]) == {}
+    assert server.asked == [r"""digest in ["' or digest != '", "\" or digest != \""]"""]
+
+
 def test_a_gallery_that_others_made_smaller_is_said_to_be() -> None:
     index = MilvusIndex.__new__(MilvusIndex)
     index.client, index.ids_by_digest = SimpleNamespace(address="milvus://host/x"), _Ids(index)
