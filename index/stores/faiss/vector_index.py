@@ -110,6 +110,7 @@ class VectorIndex:
         self, queries: Vectors, k: int, selector: "faiss.IDSelector | None", rows: Ids | None
     ) -> Scored:
         """Search all lists, or all vectors where there are none."""
+        assert self.index is not None  # without one nothing is lacking
         lists = inverted_lists(self.index)
         params = None if lists is None else self._parameters(selector, len(self.vectors))
         if params is None:

@@ -194,10 +194,13 @@ class Column:
             sign, kind, limit = read_bound(self.name, bound)
             if kind != self._kind and (wrong := refuse_kind(self.name, bound, kind, map(self.value, codes))):
                 raise wrong
-            bisect, read = bisect_left if sign in ("<", ">=") else bisect_right, READERS[kind]
-            place = bisect(codes, limit, first, end, key=lambda code, read=read: read(self.value(code)))
+            bisect = bisect_left if sign in ("<", ">=") else bisect_right
+            place = bisect(codes, limit, first, end, key=self._keys(kind))
             first, end = (first, place) if sign[0] == "<" else (place, end)
         return first, end
+
+    def _keys(self, kind: str) -> Callable[[int], Any]:
+        return lambda code: READERS[kind](self.value(code))
 
 
 class _Part:
