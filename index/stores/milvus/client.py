@@ -153,8 +153,8 @@ def check_schema(client: Client, name: str, space: Space, compared: str | None =
 
 
 def read_vectors(space: Space, rows: Iterable[dict[str, Any]]) -> Vectors:
-    """Take the `(n, dim)` vectors out of rows: floats, or bytes, which a query puts in lists."""
-    values = [row.pop("vector") for row in rows]
+    """The `(n, dim)` vectors of rows: floats, or bytes, which a query puts in lists."""
+    values = [row["vector"] for row in rows]
     if space.bits:
         codes = b"".join(value[0] if isinstance(value, list) else value for value in values)
         return np.frombuffer(codes, space.dtype).reshape(-1, space.dim)

@@ -167,6 +167,7 @@ class MilvusSpace:
             values = np.array([hit["distance"] for hit in hits], np.float32)
             if again:
                 vectors = milvus.read_vectors(made, rows)
+                rows = [{name: row[name] for name in row if name != "vector"} for row in rows]
                 values = made.type.similarity(query[None], vectors)[0]
                 best = np.argsort(-values, kind="stable")[:k]
                 rows, values = [rows[i] for i in best], values[best]

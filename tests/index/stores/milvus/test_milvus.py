@@ -333,6 +333,7 @@ def test_a_run_that_is_not_complete_is_told_of(
 
     run()
     assert not describe_index(str(address)).unfinished_run
+    picture(50).save(folder / "new.png")
     monkeypatch.setattr(MilvusWriter, "finish", kill)
     with pytest.raises(Killed):
         run()
