@@ -21,7 +21,6 @@ from synthetic import PER_CLUSTER, Law
 from index.stores.base import Batch
 from index.stores.faiss.vector_index import search_exact
 from index.stores.milvus.client import (
-    FIELDS,
     METRICS,
     Address,
     Client,
@@ -34,6 +33,7 @@ from index.stores.milvus.store import MilvusIndex, MilvusSpace, search_params
 from index.stores.milvus.writer import MOST_ROWS, MilvusWriter
 from index.stores.options import IndexOptions
 from index.stores.records import FORMAT, Item, Manifest, Space
+from index.stores.server import FIELDS
 
 K = 10
 BLOCKS = 10

@@ -3,7 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,8 @@ from index.stores.filters import Filter
 from index.stores.metadata.columns import Metadata
 from index.stores.models import Models
 from index.stores.options import IndexOptions
-from index.stores.records import CHUNK, RUN, Failure, Item, Manifest, Space
+from index.stores.records import CHUNK, RUN, UNFINISHED, Failure, Item, Manifest, Space
+from index.stores.tables import as_batch
 from index.vectors import Ids, Scored, Vectors
 
 # Reads vectors of a space by ids, which are places in what `Store.iter_batches` yields.
@@ -62,6 +63,11 @@ class Store(ABC):
         """Its name on the page. Of a folder the last part: where it lies is nobody's business."""
         return self.path.absolute().name
 
+    @property
+    def unfinished(self) -> Path:
+        """Where a run of this machine that writes it lies until it is complete."""
+        return self.path / UNFINISHED
+
     @abstractmethod
     def rows(self, space: str, ids: Ids | None = None) -> Vectors:
         """The `(len(ids), dim)` vectors of some items; None takes all."""
@@ -75,10 +81,10 @@ class Store(ABC):
         return iter(self.items)
 
     def iter_batches(self) -> Iterator[pa.RecordBatch]:
-        """Read it likewise as columns named as the attributes of `Item`, some items at a time."""
+        """Read it likewise as tables of items, some at a time."""
         items = self.iter_items()
         while some := list(islice(items, CHUNK)):
-            yield pa.RecordBatch.from_pylist([asdict(item) for item in some])
+            yield as_batch(some)
 
     def iter_rows(self, space: str) -> Iterator[Vectors]:
         """Read the `(n, dim)` vectors of all items, after these, in bounded memory and by rising id."""

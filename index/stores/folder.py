@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from index.embedders.teacher_space import TEACHER_SPACE
 from index.errors import UsageError
-from index.io import FEW, Release, chunks, file_digest, forget, require_utf8
+from index.io import FEW, chunks, file_digest, forget, require_utf8
 from index.stores.base import Searchable, Store
 from index.stores.faiss.codes import open_ann
 from index.stores.faiss.joined import JoinedIndex
@@ -30,7 +30,7 @@ from index.stores.faiss.vector_index import EXACT, SearchParams, read_ann
 from index.stores.metadata.columns import ITEM, Metadata, decode
 from index.stores.metadata.join import PATH
 from index.stores.records import CHUNK, RUN, Failure, Manifest, from_facts
-from index.stores.tables import AGAIN, Digests, Items, Places, map_batches, numbers, sound
+from index.stores.tables import AGAIN, Digests, Items, Places, map_batches, numbers, read_failures
 from index.vectors import Vectors
 
 FORMAT, PARTED = 3, 4  # of an index folder: in one part, in two
@@ -88,7 +88,7 @@ class Index(Store):
     @cached_property
     def items(self) -> Items:  # type: ignore[override]
         """The gallery, by id."""
-        tables = [_batches(self._file(prefix + ITEMS)) for prefix in self.prefixes]
+        tables = [map_batches(self._file(prefix + ITEMS)) for prefix in self.prefixes]
         return Items([batch for table, _ in tables for batch in table], tables[0][1], self.places)
 
     def iter_batches(self) -> Iterator[pa.RecordBatch]:
@@ -182,7 +182,7 @@ class Index(Store):
     def parts_known(self) -> list[pa.RecordBatch]:  # type: ignore[override]
         """What `index.stores.metadata` keeps of the items of each part, if there is anything."""
         names = [prefix + METADATA for prefix in self.prefixes if METADATA in self.manifest.files]
-        return [_batches(self._file(name))[0][0] for name in names]
+        return [map_batches(self._file(name))[0][0] for name in names]
 
     @cached_property
     def _known(self) -> Metadata:
@@ -267,15 +267,3 @@ def read_manifest(path: Path, *formats: int) -> Manifest:
     if found == FORMER:
         raise UsageError(f"{path} is of an earlier version. Convert it: retrieval index compact {path}")
     raise UsageError(f"{path} has format {found}, not {FORMAT}. Remove it, and index the images again.")
-
-
-def read_failures(file: Path) -> list[Failure]:
-    """Read a file of images that were refused."""
-    return [Failure(**row) for batch in _batches(file)[0] for row in sound(batch).to_pylist()]
-
-
-def _batches(file: Path) -> tuple[list[pa.RecordBatch], Release]:
-    try:
-        return map_batches(file)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise UsageError(_DAMAGED.format(file)) from error

@@ -4,8 +4,7 @@ import errno
 import json
 import os
 import shutil
-from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -36,21 +35,20 @@ from index.stores.folder import (
     STUDENT,
     Index,
     data_folder,
-    read_failures,
     read_manifest,
 )
 from index.stores.metadata.columns import encode
-from index.stores.metadata.join import Joined, carry_over, join_metadata, list_files
+from index.stores.metadata.join import carry_over, list_files
 from index.stores.options import AUTO, SearchTarget
 from index.stores.records import Failure, Item, Manifest, Space, Stored, as_facts
 from index.stores.tables import (
-    FAILURE_SCHEMA,
     ITEM_SCHEMA,
     Items,
     as_row,
-    key_of,
     map_batches,
+    read_failures,
     sort_keys,
+    write_failures,
     write_rows,
 )
 from index.vectors import Ids, Vectors
@@ -66,32 +64,22 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         shutil.rmtree(self._data, ignore_errors=True)  # of a run that was killed while it wrote
         self._data.mkdir()
         self._manifest = Manifest(FORMAT, generation, "", list(sources), 0, 0, 0, None)
-        self._committed, self._prefix, self._written = False, "", 0  # the prefix and the items of a part
+        self._prefix, self._written = "", 0  # of a part: what its files begin with, and how many items it has
         self._linked: dict[str, Stored] = {}
 
     def __exit__(self, *_: object) -> None:
-        if not self._committed and not self._is_named():
+        named = (self._out / MANIFEST).is_file() and read_manifest(self._out).generation
+        if named != self._manifest.generation:  # it is what was written a moment before `commit` has ended
             shutil.rmtree(self._data, ignore_errors=True)
-
-    def _is_named(self) -> bool:
-        """Whether the manifest names what was written: it is in its place before `commit` has ended."""
-        named = (self._out / MANIFEST).is_file()
-        return named and read_manifest(self._out).generation == self._manifest.generation
 
     def add_items(self, items: Iterable[Item]) -> None:
         """Write the gallery, in bounded memory."""
-        copies, keys = self._manifest.copies, array("Q")
-
-        def rows() -> Iterator[dict[str, Any]]:
-            nonlocal copies
-            for item in items:
-                copies += len(item.copies)
-                keys.append(key_of(item.digest))
-                yield as_row(item)
-
-        self._written = write_rows(self._path(ITEMS), ITEM_SCHEMA, rows())
-        np.save(self._path(DIGESTS), sort_keys(keys))
-        self._manifest = replace(self._manifest, count=self._manifest.count + self._written, copies=copies)
+        self._written = write_rows(self._path(ITEMS), ITEM_SCHEMA, map(as_row, items))
+        written = list(self.items.batches())
+        np.save(self._path(DIGESTS), sort_keys(batch["digest"] for batch in written))
+        count = self._manifest.count + self._written
+        copies = self._manifest.copies + sum(len(batch["copies"].flatten()) for batch in written)
+        self._manifest = replace(self._manifest, count=count, copies=copies)
 
     def _path(self, name: str) -> Path:
         return self._data / f"{self._prefix}{name}"
@@ -121,19 +109,15 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         self._manifest.spaces[name] = space
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
-    def join_metadata(self, file: Path) -> Joined:
-        """Find the items of the rows of a CSV file, after the items."""
-        return join_metadata(file, [[(one.path, one.name) for one in item.files] for item in self._items])
-
     def carry_metadata(self, base: Index) -> pa.Table | None:
         """What another index knows of the items, after the items: it goes with what was moved."""
         if not (tables := base.tables):
             return None
-        return carry_over(pa.concat_tables(tables), list_files(base.items), list_files(self._items))
+        return carry_over(pa.concat_tables(tables), list_files(base.items), list_files(self.items))
 
     def count_gone(self, base: Index) -> int:
         """How many images of another index have no file any more, after items and failures."""
-        old, new = list_files(base.items), list_files(self._items)
+        old, new = list_files(base.items), list_files(self.items)
         refused = pa.array([failure.path for failure in read_failures(self._data / ERRORS)], pa.string())
         there = pc.is_in(old["digest"], new["digest"].combine_chunks())
         for paths in (new["path"].combine_chunks(), refused):  # of those that were changed, too
@@ -142,12 +126,13 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         return pc.count_distinct(old["digest"].filter(pc.invert(pc.is_in(old["digest"], left)))).as_py()
 
     @property
-    def _items(self) -> Items:
+    def items(self) -> Items:
+        """The gallery that was written."""
         return Items(*map_batches(self._path(ITEMS)))
 
     def add_metadata(self, table: pa.Table, like: pa.RecordBatch | None = None) -> None:
         """Store what is known of the items, after the items: `Joined.table`; `like` is as in `encode`."""
-        known = encode(table, list_files(self._items), like)
+        known = encode(table, list_files(self.items), like)
         with pa.ipc.new_file(str(self._path(METADATA)), known.schema) as file:
             file.write_batch(known)
 
@@ -247,7 +232,6 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         )
         with atomic_write(self._out / MANIFEST, durable=True) as beside:
             beside.write_text(json.dumps(as_facts(manifest), indent=2) + "\n")
-        self._committed = True  # the index is the new one
         remove_old(self._out, manifest.generation)
         return Index(self._out)
 
@@ -259,8 +243,3 @@ def remove_old(out: Path, generation: int) -> None:
     for folder in out.glob("data-*"):
         if folder != data_folder(out, generation):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def write_failures(file: Path, failures: Iterable[Failure]) -> int:
-    """Write a file of images that were refused, and return how many."""
-    return write_rows(file, FAILURE_SCHEMA, map(vars, failures))

@@ -9,7 +9,6 @@ import numpy as np
 from index.progress import count
 from index.stores.base import Store
 from index.stores.folder import LATER
-from index.stores.records import UNFINISHED
 from index.stores.registry import open_store
 
 SAMPLE = 200  # vectors that are searched for
@@ -90,7 +89,7 @@ def describe_index(where: str | Path) -> IndexFacts:
         manifest.failed,
         sum(file.size for file in manifest.files.values()) / 1e6,
         manifest.teacher,
-        (store.path / UNFINISHED).is_dir(),
+        store.unfinished.is_dir(),
         spaces,
         list(store.columns),
         1 + any(name.startswith(LATER) for name in manifest.files),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from index.errors import UsageError
@@ -19,7 +20,8 @@ from index.vectors import Ids
 AGAIN = "Index the images again, without --update or --resume."
 ROWS = 1 << 14  # of a batch
 LONG = pa.large_string()  # of texts in one array: those of a `pa.string` have room for 2 GiB together
-ITEM_SCHEMA = pa.schema([*columns_of(Item), ("copies", pa.list_(pa.struct(columns_of(File))))])
+FILE = pa.struct(columns_of(File))
+ITEM_SCHEMA = pa.schema([*columns_of(Item), ("copies", pa.list_(FILE))])
 FAILURE_SCHEMA = pa.schema(columns_of(Failure))
 
 
@@ -33,12 +35,25 @@ def write_rows(file: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) ->
     return count
 
 
+def write_failures(file: Path, failures: Iterable[Failure]) -> int:
+    """Write a file of images that were refused, and return how many."""
+    return write_rows(file, FAILURE_SCHEMA, map(vars, failures))
+
+
+def read_failures(file: Path) -> list[Failure]:
+    """Read a file of images that were refused."""
+    return [Failure(**row) for batch in map_batches(file)[0] for row in sound(batch).to_pylist()]
+
+
 def map_batches(file: Path) -> tuple[list[pa.RecordBatch], Release]:
-    """Map a table: its parts, to be checked by `sound`, and what lets go of them; raises what Arrow does."""
-    with file.open("rb") as opened:
-        mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-    table = pa.ipc.open_file(pa.py_buffer(mapped))
-    return [table.get_batch(i) for i in range(table.num_record_batches)], Release(mapped)
+    """Map a table: its parts, to be checked by `sound`, and what lets go of them; else UsageError."""
+    try:
+        with file.open("rb") as opened:
+            mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        table = pa.ipc.open_file(pa.py_buffer(mapped))
+        return [table.get_batch(i) for i in range(table.num_record_batches)], Release(mapped)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UsageError(f"{file} is damaged. {AGAIN}") from error
 
 
 def sound(array: Any) -> Any:
@@ -62,9 +77,9 @@ def key_of(digest: str) -> int:
     return int(digest[-16:], 16)
 
 
-def sort_keys(keys: Iterable[int]) -> NDArray[np.uint64]:
+def sort_keys(digests: Iterable[pa.Array]) -> NDArray[np.uint64]:
     """The `(2, items)` table that `Digests` reads: sorted keys, and the ids that have them."""
-    given = np.fromiter(keys, np.uint64)
+    given = np.fromiter((key_of(one) for some in digests for one in some.to_pylist()), np.uint64)
     order = np.argsort(given, kind="stable")
     return np.stack([given[order], order.astype(np.uint64)])
 
@@ -144,6 +159,22 @@ def as_row(item: Item) -> dict[str, Any]:
 def as_batch(items: Iterable[Item]) -> pa.RecordBatch:
     """A part of a table of items."""
     return pa.RecordBatch.from_pylist([*map(as_row, items)], ITEM_SCHEMA)
+
+
+def iter_files(batches: Iterable[pa.RecordBatch], names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yield attributes of files and the `item` that each is of, counted: some first ones, then their copies.
+
+    What a copy has no attribute of its own for is that of its item.
+    """
+    start = 0
+    for batch in batches:
+        firsts, copies = sound(batch.select(names)), sound(batch["copies"])
+        items, of = pa.array(np.arange(start, start + len(batch))), pc.list_parent_indices(copies)
+        files, own = copies.flatten(), FILE.names
+        others = [pc.struct_field(files, n) if n in own else firsts[n].take(of) for n in names]
+        yield pa.record_batch([*firsts.columns, items], [*names, "item"])
+        yield pa.record_batch([*others, items.take(of)], [*names, "item"])
+        start += len(batch)
 
 
 def as_item(row: dict[str, Any]) -> Item:

@@ -21,20 +21,18 @@ class JoinedIndex:
         self, parts: Sequence[VectorIndex], places: Places, fetch: Callable[[Ids], Vectors], rescore: int = 0
     ) -> None:
         """Join parts, where their items lie, what reads vectors by ids, and `CodeIndex.rescore`."""
-        self._parts, self._places, self._fetch, self._rescore = parts, places, fetch, rescore
+        self._places, self._fetch, self._rescore = places, fetch, rescore
         self._type = CODES if parts[0].vectors.dtype == CODES.dtype else UNIT_FLOATS
-        self._starts = list(accumulate((len(part.vectors) for part in parts), initial=0))
-        self._there = [places.there(start, len(part.vectors)) for start, part in self._with_starts()]
-
-    def _with_starts(self) -> list[tuple[int, VectorIndex]]:
-        return list(zip(self._starts, self._parts, strict=False))
+        counts = [len(part.vectors) for part in parts]
+        starts = [0, *accumulate(counts[:-1])]
+        self._parts = list(zip(parts, starts, map(places.there, starts, counts), strict=True))
 
     def search(self, queries: Vectors, k: int, keep: NDArray[np.bool_] | None = None) -> Scored:
         """As `VectorIndex.search` and, of codes, as `CodeIndex.search`; `keep` is of places."""
         if self._type == CODES and is_float(queries):
             return self.order_again(queries, self.search(pack(queries), max(k, self._rescore), keep)[1], k)
         all_scores, all_places = [], []
-        for (start, part), there in zip(self._with_starts(), self._there, strict=True):
+        for part, start, there in self._parts:
             if keep is None and there is not None:
                 scores, places = _search_rest(part, there, queries, k)
             else:

@@ -1,9 +1,8 @@
 """Which FAISS index for which need, and how hard it must search to find what exact search finds."""
 
 from dataclasses import dataclass
+from itertools import cycle
 from math import log2, sqrt
-from statistics import median
-from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,7 @@ from index.stores.faiss.vector_index import (
 )
 from index.stores.options import AUTO, SearchTarget
 from index.stores.records import Space
+from index.timing import time_in_turns
 from index.vectors import CODES, UNIT_FLOATS, Scored, Vectors, VectorType
 
 with needs("cpu"):
@@ -65,12 +65,17 @@ class TunedIndex:
         return f"{self.factory}, recall@10 {self.recall:.3f}{short}{time}"
 
 
+def count_lists(vectors: int) -> int:
+    """How many inverted lists so many vectors are best divided into: about twice the root, a power of two."""
+    return min(2 ** round(log2(2 * sqrt(vectors))), MAX_LISTS)
+
+
 def choose_factory(count: int, dim: int, need: SearchTarget, gpu: bool = False) -> str:
     """Choose a FAISS factory: exact while that is quick, else the quickest that fits memory and device."""
     room = need.memory * GIB / count
     if need.recall == 1 or count * dim <= EXACT_FLOATS or (gpu and room >= 4 * dim):
         return EXACT
-    lists = min(2 ** round(log2(2 * sqrt(count))), MAX_LISTS)
+    lists = count_lists(count)
     room -= 8 + 4 * dim * (lists + 2 * dim) / count  # each has an id; centres and rotation are shared
     if gpu:
         return f"IVF{lists},SQ8"
@@ -89,7 +94,7 @@ def name_factory(
     """The factory string itself, or what `auto` stands for on this machine."""
     if factory == AUTO and kind == CODES:
         scanned = need.recall == 1 or count * dim <= EXACT_CODES
-        return EXACT if scanned else f"{CODE_LISTS}{min(2 ** round(log2(2 * sqrt(count))), MAX_LISTS)}"
+        return EXACT if scanned else f"{CODE_LISTS}{count_lists(count)}"
     return choose_factory(count, dim, need, faiss.get_num_gpus() > 0) if factory == AUTO else factory
 
 
@@ -190,25 +195,19 @@ def _refinements(index: faiss.Index) -> tuple[int, ...]:
 
     What stands inside another index sees vectors that were changed, and its scores are of those.
     """
-    whole = isinstance(index, faiss.IndexBinary | faiss.IndexFlat | faiss.IndexHNSWFlat | faiss.IndexIVFFlat)
+    whole = isinstance(index, faiss.IndexBinary | faiss.IndexHNSWFlat | faiss.IndexIVFFlat)
     return (0,) if whole else REFINE
 
 
 def _milliseconds(ann: VectorIndex, queries: Vectors, k: int) -> float:
     """Median time of one search on one core, warmed up."""
-    threads = faiss.omp_get_max_threads()
+    threads, some = faiss.omp_get_max_threads(), queries[:TIMED]
+    turns = cycle(some[:, None])
     faiss.omp_set_num_threads(1)
-    times = []
     try:
-        for query in queries[: TIMED // 10]:
-            ann.search(query[None], k)
-        for query in queries[:TIMED]:
-            start = perf_counter()
-            ann.search(query[None], k)
-            times.append(perf_counter() - start)
+        return float(time_in_turns([lambda: ann.search(next(turns), k)], len(some), TIMED // 10)[0])
     finally:
         faiss.omp_set_num_threads(threads)
-    return 1000 * median(times)
 
 
 def _without(own: NDArray[np.int64], found: Scored, k: int) -> Scored:

@@ -110,17 +110,17 @@ class VectorIndex:
         self, queries: Vectors, k: int, selector: "faiss.IDSelector | None", rows: Ids | None
     ) -> Scored:
         """Search all lists, or all vectors where there are none."""
-        params = None
-        if self.index is not None and inverted_lists(self.index) is not None:
-            params = self._parameters(selector, len(self.vectors))
-        if self.index is None or params is None:
+        assert self.index is not None  # without one nothing is lacking
+        lists = inverted_lists(self.index)
+        params = None if lists is None else self._parameters(selector, len(self.vectors))
+        if params is None:
             return search_exact(queries, self.vectors, k, rows)
         depth = min(FAR * max(k, LEAST_DEPTH), len(self.vectors))
         return order_again(queries, self.index.search(queries, depth, params=params)[1], self.vectors, k)
 
     def _parameters(self, selector: "faiss.IDSelector | None", wider: int) -> "faiss.SearchParameters | None":
         """FAISS's parameters of a search among some, so much wider; None where this index takes none."""
-        if self.index is None or isinstance(self.index, faiss.IndexFlat):
+        if self.index is None:
             return faiss.SearchParameters(sel=selector)
         if isinstance(self.index, faiss.IndexHNSW):
             return faiss.SearchParametersHNSW(sel=selector, efSearch=self.index.hnsw.efSearch * wider)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from index.errors import UsageError
 from index.stores.metadata.join import PATH
-from index.stores.tables import Places, numbers, sound
+from index.stores.tables import Places, iter_files, numbers, sound
 
 ITEM, KIND = "", b"kind"  # a column that no CSV file has; what the values of others are
 SEPARATOR = "; "  # of the values of files that are copies of one image
@@ -118,19 +118,14 @@ def read_bound(column: str, bound: str) -> tuple[str, str, float]:
     raise UsageError(f"--where {column}{bound}: {text!r} is neither a number nor a date as 2024-05-01.")
 
 
-def find_misfit(kind: str, values: Iterable[str]) -> str | None:
-    """Find the first of some values that is of another kind; the empty one is of all."""
+def refuse_kind(column: str, bound: str, kind: str, values: Iterable[str]) -> UsageError | None:
+    """Say that a column has a value of another kind than a bound, if it has; the empty one is of all."""
     for value in values:
         try:
             READERS[kind](value)
         except ValueError:
-            return value
+            return UsageError(f"--where {column}{bound}: the column has {value!r}, which is no {kind}.")
     return None
-
-
-def refuse_kind(column: str, bound: str, kind: str, misfit: str) -> UsageError:
-    """Say that a column has a value of another kind than a bound."""
-    return UsageError(f"--where {column}{bound}: the column has {misfit!r}, which is no {kind}.")
 
 
 def sort_keys(kind: str, values: Iterable[str]) -> list[float]:
@@ -147,11 +142,10 @@ class Column:
 
     def __init__(self, name: str, codes: NDArray[np.int32], values: pa.Array, kind: str) -> None:
         self.name, self.codes, self._values, self._kind = name, codes, values, kind
-        self._read = READERS[kind]
 
     def key(self, value: str) -> Any:
         """What a value is sorted by."""
-        return self._read(value), value
+        return READERS[self._kind](value), value
 
     def value(self, code: int) -> str:
         """A value as it was written."""
@@ -195,20 +189,18 @@ class Column:
 
     def _between(self, bounds: Sequence[str]) -> tuple[int, int]:
         codes = range(len(self._values))
-        first, end = bisect_right(codes, self._read(""), key=self._key), len(codes)
-        if first == end:  # all are empty, and of no kind
-            return end, end
+        first, end = int(bool(codes) and not self.value(0)), len(codes)  # the empty value is within no bound
         for bound in bounds:
             sign, kind, limit = read_bound(self.name, bound)
-            if kind != self._kind:
-                raise refuse_kind(self.name, bound, kind, find_misfit(kind, map(self.value, codes)) or "")
+            if kind != self._kind and (wrong := refuse_kind(self.name, bound, kind, map(self.value, codes))):
+                raise wrong
             bisect = bisect_left if sign in ("<", ">=") else bisect_right
-            place = bisect(codes, limit, first, end, key=self._key)
+            place = bisect(codes, limit, first, end, key=self._keys(kind))
             first, end = (first, place) if sign[0] == "<" else (place, end)
         return first, end
 
-    def _key(self, code: int) -> Any:
-        return self._read(self.value(code))
+    def _keys(self, kind: str) -> Callable[[int], Any]:
+        return lambda code: READERS[kind](self.value(code))
 
 
 class _Part:
@@ -261,7 +253,8 @@ class Metadata:
     @property
     def top_names(self) -> list[str]:
         """What is at the top of the indexed folder: folders, which end with `/`, and then files."""
-        tops = (pc.replace_substring_regex(names, "(?s)/.*", "/").unique() for names, _ in self._file_names())
+        names = (files["name"] for files in iter_files(self._batches(), ["name"]))
+        tops = (pc.replace_substring_regex(some, "(?s)/.*", "/").unique() for some in names)
         firsts = {name for some in tops for name in some.to_pylist()}
         return sorted(firsts, key=lambda name: (not name.endswith("/"), name))
 
@@ -288,8 +281,8 @@ class Metadata:
     def starts_with(self, prefix: str) -> NDArray[np.bool_]:
         """Which items have a file with a name that starts so: `(places,)`."""
         mask = np.zeros(self._total, bool)
-        for names, places in self._file_names():
-            mask[places[numbers(pc.starts_with(names, prefix).cast(pa.uint8()), np.bool_)]] = True
+        for files in iter_files(self._batches(), ["name"]):
+            mask[numbers(files["item"].filter(pc.starts_with(files["name"], prefix)), np.int64)] = True
         mask[self._places.gone] = False
         return mask
 
@@ -298,14 +291,3 @@ class Metadata:
         mask = np.concatenate([part.matches(column, wanted) for part in self._parts])
         mask[self._places.gone] = False
         return mask
-
-    def _file_names(self) -> Iterator[tuple[pa.Array, NDArray[np.int64]]]:
-        """The names of files, some at a time, and the places of the items that they are of."""
-        first = 0
-        for batch in self._batches():
-            places = np.arange(first, first + batch.num_rows)
-            yield sound(batch.column("name")), places
-            if len(files := pc.list_flatten(copies := sound(batch.column("copies")))):
-                of = numbers(pc.list_parent_indices(copies), np.int64)
-                yield pc.struct_field(files, "name"), places[of]
-            first += batch.num_rows

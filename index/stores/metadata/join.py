@@ -4,22 +4,21 @@ import codecs
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from index.errors import ImageError, UsageError
 from index.images.file import ImageFile, plain_path
-from index.progress import count
-from index.stores.tables import ITEM_SCHEMA, LONG, Items, sound
+from index.progress import count, say
+from index.stores.records import Item
+from index.stores.tables import ITEM_SCHEMA, LONG, Items, iter_files
 
 PATH = "path"
-LONG_COPIES = pa.list_(pa.struct([(PATH, LONG), ("name", LONG), ("mtime", pa.int64())]))
 SEPARATORS = ",;\t|"  # of the fields of a row: the one by which the header has a column `path`
 
 
@@ -55,10 +54,10 @@ def join_metadata(file: Path, items: Sequence[Sequence[tuple[str, str]]]) -> Joi
     for row in rows:
         name = row[header.index(PATH)]
         path = files.find(file.absolute().parent, name, file)
-        if path in found or (path is None and name in found):
+        if path in found:
             raise UsageError(f"{file} has two rows for {name}. Leave one.")
-        found[name if path is None else path] = row
-    found = {path: row for path, row in found.items() if path in files.items}
+        if path is not None:
+            found[path] = row
     left = len(rows) - len(found)
     if not found:
         raise UsageError(
@@ -72,10 +71,25 @@ def join_metadata(file: Path, items: Sequence[Sequence[tuple[str, str]]]) -> Joi
     return Joined(pa.table(columns), left, len(items) - len({files.items[path] for path in found}))
 
 
-def merge_rows(rows: Sequence[Mapping[str, str]]) -> dict[str, str | list[str]]:
-    """One row of those of an item's files: each column with its value, or its values where they differ."""
-    found = {name: list(dict.fromkeys(row[name] for row in rows)) for name in rows[0]}
-    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
+def join_items(file: Path, items: Iterable[Item]) -> Joined:
+    """`join_metadata` with items, and say what found no partner."""
+    joined = join_metadata(file, [[(one.path, one.name) for one in item.files] for item in items])
+    say(f"{file}: {joined.counts}.")
+    return joined
+
+
+def join_rows(file: Path, items: Sequence[Item]) -> dict[str, dict[str, str | list[str]]]:
+    """As `join_items`, one row for each item that has some, by its digest.
+
+    It has the value of each column, or its values where those of the item's files differ.
+    """
+    by_path = {row.pop(PATH): row for row in join_items(file, items).table.to_pylist()}
+    known = {}
+    for item in items:
+        if rows := [by_path[one.path] for one in item.files if one.path in by_path]:
+            found = {name: list(dict.fromkeys(row[name] for row in rows)) for name in rows[0]}
+            known[item.digest] = {n: values[0] if len(values) == 1 else values for n, values in found.items()}
+    return known
 
 
 class _Files:
@@ -120,22 +134,11 @@ class _Files:
         return known, twins
 
 
-def list_files(items: Items) -> pa.Table:
-    """The `path`, `digest` and `item`, an id, of all files of items: their first ones, then their copies."""
-    found = pa.Table.from_batches(items.batches(), ITEM_SCHEMA)
-    paths, digests, copies = (
-        sound(found[name]).cast(kind).combine_chunks()
-        for name, kind in ((PATH, LONG), ("digest", LONG), ("copies", LONG_COPIES))
-    )
-    parents = pc.list_parent_indices(copies)
-    owners = pa.array(np.arange(len(items), dtype=np.int32))
-    return pa.table(
-        {
-            PATH: pa.concat_arrays([paths, pc.struct_field(pc.list_flatten(copies), PATH)]),
-            "digest": pa.concat_arrays([digests, digests.take(parents)]),
-            "item": pa.concat_arrays([owners, owners.take(parents)]),
-        }
-    )
+def list_files(items: Items, names: Sequence[str] = (PATH, "digest")) -> pa.Table:
+    """Attributes of all files of items, and their `item`, an id; of each item the first file comes first."""
+    fields = [*map(ITEM_SCHEMA.field, names), pa.field("item", pa.int64())]
+    files = pa.Table.from_batches(iter_files(items.batches(), names), pa.schema(fields))
+    return files.cast(pa.schema([(f.name, LONG if f.type == pa.string() else f.type) for f in fields]))
 
 
 def carry_over(table: pa.Table, before: pa.Table, after: pa.Table) -> pa.Table:

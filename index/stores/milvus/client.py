@@ -21,7 +21,8 @@ from index.errors import RetrievalError, UnreachableError, UsageError, needs
 from index.io import content_digest
 from index.stores.filters import Filter
 from index.stores.metadata.columns import BOUND, ORDERED, read_bound, sort_keys
-from index.stores.records import File, Item, Manifest, Space, as_facts
+from index.stores.records import Item, Manifest, Space, as_facts
+from index.stores.server import FIELDS, NAMES, several
 from index.vectors import Vectors
 
 TOKEN = "MILVUS_TOKEN"  # the environment variable  # noqa: S105
@@ -30,8 +31,6 @@ FACTS = "retrieval"  # the property of a collection that has its manifest
 METRICS = {"inner_product": "IP", "hamming": "HAMMING"}  # by that of a `VectorType`
 TEXT = 65_535  # bytes that a text may have
 DIGEST = 32  # digits
-FIELDS = ["path", "name", "size", "width", "height", "mtime", "more"]
-ROW = ["digest", *FIELDS]
 SECONDS = 10.0  # that an answer may take, the attempts to reach the server included
 # gRPC would look for a server that has been gone for long every two minutes alone.
 RECONNECT = {"grpc.max_reconnect_backoff_ms": 5000}
@@ -143,7 +142,7 @@ def create_collection(client: Client, name: str, space: Space, properties: dict[
 def check_schema(client: Client, name: str, space: Space, compared: str | None = None) -> None:
     """Raise UsageError for a collection that holds other vectors, or is `compared` by another metric."""
     fields = {field["name"]: field for field in client.describe_collection(name)["fields"]}
-    if not {"vector", *ROW} <= set(fields):
+    if not {"digest", "vector", *FIELDS} <= set(fields):
         raise UsageError(f"Collection {name} was not made by `retrieval index`. Give another --collection.")
     metric, dim = METRICS[space.metric], space.bits or space.dim
     fault = f"compares by {compared}, not {metric}" if compared not in (None, metric) else ""
@@ -153,8 +152,9 @@ def check_schema(client: Client, name: str, space: Space, compared: str | None =
         raise UsageError(f"Collection {name} {fault}. Drop it, or give another --collection.")
 
 
-def read_vectors(space: Space, values: Sequence[Any]) -> Vectors:
-    """The `(n, dim)` rows of what a server answers: floats, or bytes, which a query puts in lists."""
+def read_vectors(space: Space, rows: Iterable[dict[str, Any]]) -> Vectors:
+    """The `(n, dim)` vectors of rows: floats, or bytes, which a query puts in lists."""
+    values = [row["vector"] for row in rows]
     if space.bits:
         codes = b"".join(value[0] if isinstance(value, list) else value for value in values)
         return np.frombuffer(codes, space.dtype).reshape(-1, space.dim)
@@ -167,15 +167,14 @@ def as_row(item: Item, metadata: dict[str, Any]) -> dict[str, Any]:
     room = TEXT - json_size(more) if item.copies else 0
     taken = accumulate(json_size(vars(file)) + 1 for file in item.copies)
     copies = [vars(file) for file, so_far in zip(item.copies, taken, strict=True) if so_far <= room]
-    return {name: getattr(item, name) for name in ROW[:-1]} | {"more": more | {"copies": copies}}
+    return {name: getattr(item, name) for name in NAMES} | {"more": more | {"copies": copies}}
 
 
 def describe(metadata: dict[str, Any]) -> dict[str, Any]:
     """What is known of an item as a field: beside its values what bounds are compared with, by kind."""
-    several = {name: [value] if isinstance(value, str) else value for name, value in metadata.items()}
     more: dict[str, Any] = {"copies": [], "metadata": metadata}
     for kind in ORDERED:
-        keys = {name: sort_keys(kind, values[:MOST_FILES]) for name, values in several.items()}
+        keys = {name: sort_keys(kind, several(value)[:MOST_FILES]) for name, value in metadata.items()}
         if known := {name: found for name, found in keys.items() if found}:
             more[kind] = known
     return more
@@ -186,10 +185,9 @@ def json_size(value: dict[str, Any]) -> int:
     return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
 
 
-def as_item(row: dict[str, Any]) -> Item:
-    """An item from its row."""
-    copies = tuple(File(**copy) for copy in row["more"]["copies"])
-    return Item(copies=copies, **{name: row[name] for name in ROW[:-1]})
+def is_among(digests: Sequence[str]) -> str:
+    """The filter of rows by digest; a query's own `ids` would take a quote in one for its end."""
+    return f"digest in {json.dumps(digests)}"
 
 
 def quote(text: str) -> str:

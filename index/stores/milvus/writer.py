@@ -4,35 +4,29 @@ The journal lies in a folder of this machine until all is on the server, so that
 server, costs no more than the batches at hand.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from math import log2, sqrt
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from platformdirs import user_cache_path
 
 from index.errors import RetrievalError, UsageError
-from index.io import atomic_write, content_digest
 from index.parallel import bounded_map
 from index.progress import progress, say
 from index.stores.base import Batch, BuildReport, Content, StoreWriter
 from index.stores.faiss import tuning
 from index.stores.faiss.tuning import TunedIndex
-from index.stores.folder import ERRORS
-from index.stores.folder_writer import write_failures
-from index.stores.metadata.join import PATH, join_metadata, merge_rows, read_rows
+from index.stores.metadata.join import PATH, join_rows, read_rows
 from index.stores.milvus import client as milvus
 from index.stores.milvus.client import Address, Client
-from index.stores.milvus.store import PAGE, MilvusIndex, MilvusSpace, Row, find_current
+from index.stores.milvus.store import MilvusIndex, MilvusSpace, find_current, work_folder
 from index.stores.models import Models
 from index.stores.options import AUTO, IndexOptions, SearchTarget
-from index.stores.records import FORMAT, Failure, Item, Manifest, Space
-from index.stores.students import keep_student
+from index.stores.records import FORMAT, Failure, Manifest, Space
+from index.stores.server import FIELDS, PAGE, Row, as_item, keep_student
 from index.vectors import Scores
 
 EFFORTS = (32, 48, 64, 96, 128, 192, 256, 384, 512)  # breadth of a graph, or lists to visit
@@ -46,7 +40,7 @@ DEEP = 10  # times as many results as are wanted, of which the best are taken fo
 def choose_index(count: int, space: Space, target: SearchTarget) -> tuple[str, dict[str, Any]]:
     """Choose type and parameters of an index of so many vectors: exact while that is quick."""
     dim, room = space.dim, target.memory * tuning.GIB / count
-    lists = {"nlist": min(2 ** round(log2(2 * sqrt(count))), tuning.MAX_LISTS)}
+    lists = {"nlist": tuning.count_lists(count)}
     exact = count * dim <= (tuning.EXACT_CODES if space.bits else tuning.EXACT_FLOATS) or target.recall == 1
     if space.bits:
         return ("BIN_FLAT", {}) if exact else ("BIN_IVF_FLAT", lists)
@@ -75,10 +69,7 @@ def tune(index: MilvusIndex, space: str, kind: str, target: SearchTarget) -> Tun
     if kind.endswith("FLAT") and "IVF" not in kind:
         return TunedIndex(kind, target.recall, 1.0, 0, 0, 0.0)
     k, made = tuning.DEPTH + 1, index.written.spaces[space]  # each query finds itself
-    rows = index.client.query(
-        index.names[space], filter='digest >= ""', limit=QUERIES, output_fields=["vector"]
-    )
-    queries = milvus.read_vectors(made, [row["vector"] for row in rows])
+    queries = index.sample_rows(space, QUERIES)
 
     def search(k: int, effort: int, together: int) -> Scores:
         searched = MilvusSpace(index, space, replace(made, factory=kind, probes=effort))
@@ -113,9 +104,8 @@ class MilvusWriter(StoreWriter):
     def __init__(self, address: Address, work: Path | None = None) -> None:
         """Take an address, and a new or empty folder for the journal; None takes one in the cache folder."""
         self.address, self.identity = address, {"gallery": str(address)}
-        cache = user_cache_path("retrieval") / "milvus"
-        self.work = work.absolute() if work else cache / content_digest(f"work {address}".encode())
-        self._cache = None if work else cache
+        self.work = work.absolute() if work else work_folder(address)
+        self._is_cached = work is None
         self._new = self._changed = self._removed = 0
         self._failures: list[Failure] = []
         self._metadata: dict[str, dict[str, Any]] = {}  # of this run, by digest
@@ -128,8 +118,8 @@ class MilvusWriter(StoreWriter):
             raise UsageError("--factory is for FAISS: a Milvus server is told --recall and --memory.")
         if options.metadata is not None:
             _require_short(options.metadata)
-        if self._cache:
-            self._cache.mkdir(parents=True, exist_ok=True)
+        if self._is_cached:
+            self.work.parent.mkdir(parents=True, exist_ok=True)
         self.client = Client(self.address)
         self._current = find_current(self.client)
         self._names = milvus.name_collections(self.address.name, models.spaces)
@@ -143,8 +133,9 @@ class MilvusWriter(StoreWriter):
             self.gallery = MilvusIndex(self.client, self._student)
             spaces = self.gallery.written.spaces
             if self.gallery.names != self._names:
-                each = (spaces, models.spaces)
-                made_by, given = (" and ".join(space.name for space in some.values()) for some in each)
+                made_by, given = (
+                    " and ".join(space.name for space in some.values()) for some in (spaces, models.spaces)
+                )
                 raise UsageError(
                     f"{self.address} was made by {made_by}, not by {given}. Give the same models, or another "
                     "--collection."
@@ -168,7 +159,7 @@ class MilvusWriter(StoreWriter):
         if self._is_new:
             self.gallery = self.create(content.spaces)
         if self.options.metadata is not None:
-            self._metadata = _join(self.options.metadata, list(content.items()))
+            self._metadata = join_rows(self.options.metadata, list(content.items()))
         most = max(space.dim for space in content.spaces.values())
         size = max(min(BYTES // (4 * most), MOST_ROWS), 1)
         kept = self.send(content.batches(size), content.count)
@@ -185,10 +176,8 @@ class MilvusWriter(StoreWriter):
             self.client.alter_alias(self._student, self.address.name)
             say(f"{self._current} is still there, for servers that search it. Drop it once none does.")
         index = MilvusIndex(self.client, self._student, keep_student(self.models.student))
-        index.data.mkdir(parents=True, exist_ok=True)
-        with atomic_write(index.data / ERRORS) as beside:
-            write_failures(beside, self._failures)
-        listed = f", listed in {index.data / ERRORS}" if self._failures else ""
+        file = index.keep_failures(self._failures)
+        listed = f", listed in {file}" if self._failures else ""
         counts = f"{self._new} new, {self._changed} changed, {self._removed} removed"
         summary = f"{self.address}: {len(index)} images: {counts}; {len(self._failures)} refused{listed}."
         return BuildReport(index, summary, self._failures)
@@ -221,14 +210,14 @@ class MilvusWriter(StoreWriter):
         # Who has counted has waited for all that was written, and has it until the server starts again.
         level = "Strong" if self._failed else "Eventually"
         digests = [item.digest for item in batch.items]
-        known = self._insist(self.gallery.fetch, "student", digests, milvus.FIELDS, level)
+        known = self._insist(self.gallery.fetch, "student", digests, FIELDS, level)
         rows = {}
         for item in batch.items:
             old = known.get(item.digest)
             facts = old["more"]["metadata"] if old and not self._is_replaced else {}
             whole = item
             if old and not self.options.update:  # in the files of both: what is known of one now counts
-                was = milvus.as_item(old)
+                was = as_item(old)
                 whole = was.in_files({file.path: file for file in (*was.files, *item.files)}.values())
             rows[item.digest] = milvus.as_row(whole, self._metadata.get(item.digest, facts))
         different = [digest for digest, old in known.items() if rows[digest] != old]
@@ -239,8 +228,8 @@ class MilvusWriter(StoreWriter):
             )
         # The student's is the last: what it has, the others have.
         for space, made in reversed(self.gallery.written.spaces.items()) if different or missing else ():
-            stored = self._insist(self.gallery.fetch, space, different, ["vector"])
-            before = milvus.read_vectors(made, [row["vector"] for row in stored.values()])
+            stored = self._insist(self.gallery.fetch, space, different, ["vector"], "Strong")
+            before = milvus.read_vectors(made, stored.values())
             vectors = dict(zip(stored, before, strict=True)) | {d: batch.vectors[space][d] for d in missing}
             sent = [rows[d] | {"vector": v.tobytes() if made.bits else v} for d, v in vectors.items()]
             self.upsert(space, sent)
@@ -268,17 +257,16 @@ class MilvusWriter(StoreWriter):
 
     def _drop_others(self, kept: set[str]) -> int:
         """Remove the items that are not among `kept`, and return how many the student's collection had."""
-        gone: dict[str, list[str]] = {}
 
         def find(space: str) -> list[str]:
-            pages = self.gallery.scan([], space)
-            return [row["digest"] for page in pages for row in page if row["digest"] not in kept]
+            return [row["digest"] for row in self.gallery.scan([], space) if row["digest"] not in kept]
 
-        for space in self.gallery.written.spaces:  # the others may have more, of a run that was killed
-            gone[space] = self._insist(find, space)
-            for start in range(0, len(gone[space]), PAGE):
-                chosen = json.dumps(gone[space][start : start + PAGE])
-                self._insist(self.client.delete, self.gallery.names[space], filter=f"digest in {chosen}")
+        # The others may have more than the student's, of a run that was killed.
+        gone = {space: self._insist(find, space) for space in self.gallery.written.spaces}
+        for space, digests in gone.items():
+            for start in range(0, len(digests), PAGE):
+                some = milvus.is_among(digests[start : start + PAGE])
+                self._insist(self.client.delete, self.gallery.names[space], filter=some)
         return len(gone["student"])
 
     def make_ready(
@@ -325,14 +313,6 @@ class MilvusWriter(StoreWriter):
             manifest = replace(manifest, generation=generation, count=count, spaces=spaces)
             told = milvus.as_property(manifest, columns)
             self._insist(self.client.alter_collection_properties, gallery.student, told)
-
-
-def _join(file: Path, items: list[Item]) -> dict[str, dict[str, Any]]:
-    joined = join_metadata(file, [[(one.path, one.name) for one in item.files] for item in items])
-    say(f"{file}: {joined.counts}.")
-    by_path = {row.pop(PATH): row for row in joined.table.to_pylist()}
-    rows = {item.digest: [by_path[f.path] for f in item.files if f.path in by_path] for item in items}
-    return {digest: merge_rows(some) for digest, some in rows.items() if some}
 
 
 def _require_short(metadata: Path) -> None:

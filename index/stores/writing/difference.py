@@ -1,6 +1,6 @@
 """What has become of the files of an index, going by path, name, size and time: it may be nothing."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from index.images.file import ImageFile
 from index.images.listing import facts_of
 from index.stores.folder import Index
-from index.stores.tables import LONG, ROWS, numbers, sound
+from index.stores.metadata.join import list_files
+from index.stores.tables import LONG, ROWS, numbers
 from index.vectors import Ids
 
 FACTS = pa.schema([("path", LONG), ("name", LONG), ("size", pa.int64()), ("mtime", pa.int64())])
@@ -34,7 +35,7 @@ class Difference:
     @classmethod
     def between(cls, index: Index, files: Iterable[ImageFile]) -> "Difference":
         """Compare the files of an index with those that are listed now, in the order of the list."""
-        known = pa.Table.from_batches(_read_known(index))  # of texts that are 2 GiB together, or more
+        known = list_files(index.items, FACTS.names)
         facts, batches = facts_of(files), []
         while some := list(islice(facts, ROWS)):
             columns = map(pa.array, zip(*some, strict=True), FACTS.types)
@@ -54,8 +55,9 @@ class Difference:
         gone[at[at >= 0]] = False
         new = np.flatnonzero(~unchanged)
         paths = listed["path"].take(pa.array(new)).to_pylist()
-        firsts = numbers(known["first"].combine_chunks().cast(pa.uint8()), np.bool_)
         items = numbers(known["item"].combine_chunks(), np.int64)
+        firsts = np.zeros(len(items), bool)
+        firsts[np.unique(items, return_index=True)[1]] = True
         return cls(
             index, known["path"], firsts, items, places, gone, dict(zip(paths, new.tolist(), strict=True))
         )
@@ -77,21 +79,3 @@ class Difference:
         rising = np.diff(self.places[order]) > 0
         among, parted = rising[np.diff(self.items[order]) == 0].all(), len(self.index.prefixes) > 1
         return bool(among and (parted or (np.diff(self.places[self.firsts]) > 0).all()))
-
-
-def _read_known(index: Index) -> Iterator[pa.RecordBatch]:
-    """Yield the files of the items: some first ones, then their copies."""
-    start = 0
-    for batch in index.iter_batches():
-        sound(batch)
-        items = pa.array(np.arange(start, start + batch.num_rows))
-        start += batch.num_rows
-        first = [batch[name].cast(FACTS.field(name).type) for name in FACTS.names]
-        files, of = batch["copies"].flatten(), pc.list_parent_indices(batch["copies"])
-        path, name, mtime = (
-            pc.struct_field(files, name).cast(FACTS.field(name).type) for name in ("path", "name", "mtime")
-        )
-        copies = [path, name, batch["size"].take(of), mtime]
-        for columns, owners, flag in ((first, items, True), (copies, items.take(of), False)):
-            flags = pa.array(np.full(len(owners), flag))
-            yield pa.record_batch([*columns, owners, flags], names=[*FACTS.names, "item", "first"])

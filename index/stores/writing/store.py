@@ -17,7 +17,7 @@ from index.stores.faiss.tuning import asked_factory, name_factory
 from index.stores.faiss.vector_index import check_factory
 from index.stores.folder import DIGESTS, LATER, MANIFEST, Index
 from index.stores.folder_writer import IndexWriter, remove_old
-from index.stores.metadata.join import PATH, Joined, join_metadata, read_rows
+from index.stores.metadata.join import PATH, Joined, join_items, join_metadata, read_rows
 from index.stores.models import Models
 from index.stores.options import AUTO, IndexOptions
 from index.stores.records import Space
@@ -176,9 +176,7 @@ class FolderStore(StoreWriter):
         former = base or (self._old if options.update else None)
         table = writer.carry_metadata(former) if former else None
         if options.metadata is not None:
-            joined = writer.join_metadata(options.metadata)
-            say(f"{options.metadata}: {joined.counts}.")
-            table = joined.table
+            table = join_items(options.metadata, writer.items).table
         if table is not None:
             writer.add_metadata(table)
         if base is not None and writer.equals(base) and self._is_met(base):

@@ -35,11 +35,12 @@ from index.errors import RetrievalError, UsageError
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.stores.folder import ERRORS, ITEMS, Index
-from index.stores.milvus.client import FIELDS, Address
+from index.stores.milvus.client import Address
 from index.stores.milvus.writer import MilvusWriter
 from index.stores.models import Models
 from index.stores.options import IndexOptions
 from index.stores.records import Failure, Item
+from index.stores.server import FIELDS
 
 pytestmark = pytest.mark.slow  # a cluster is started
 

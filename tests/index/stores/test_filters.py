@@ -103,6 +103,7 @@ def sold() -> Metadata:
         "size": ["s", "l", "s, l", "<5", "m"],
         "mixed": ["1", "2", "n/a", "3", "4"],
         "soiled": ["2024-01-01", "2024-02-02", "2024-13-45", "2024-03-03", ""],
+        "day": ["20240501", "20231231", "20240430", "", "20250101"],
     }
     names = [str(i) for i in range(5)]
     return known([[(name, name)] for name in names], pa.table({"path": names, **rows}))
@@ -124,6 +125,8 @@ def sold() -> Metadata:
         ("taken<2024-05", [1, 2]),  # a month is its first day
         ("taken>=2024-05-01", [0, 4]),
         ("taken>=2024-12-31T23:00", [4]),
+        ("day>=2024-05-01", [0, 4]),  # numbers, which are dates as well
+        ("day<20240501", [1, 2]),
         ("size=s,l", [0, 1]),
         ("size=s, l", [2]),  # a value that has a comma in it is meant itself
         ("size=<5", [3]),

@@ -25,7 +25,6 @@ from index.stores.base import Batch, BuildReport
 from index.stores.filters import Filter
 from index.stores.maintenance import describe_index, verify_index
 from index.stores.milvus.client import (
-    FIELDS,
     Address,
     Client,
     as_filter,
@@ -40,7 +39,7 @@ from index.stores.models import Models
 from index.stores.options import IndexOptions, SearchTarget
 from index.stores.records import Item, Space
 from index.stores.registry import open_writer
-from index.stores.students import find_student, keep_student
+from index.stores.server import FIELDS, find_student, keep_student
 from index.teachers.spec import TeacherSpec
 
 pytest.importorskip("milvus")
@@ -326,6 +325,21 @@ def test_a_run_that_was_killed_while_an_index_was_built_is_completed_by_the_next
         assert client.describe_index(name, "vector")["index_type"] == "FLAT"
 
 
+def test_a_run_that_is_not_complete_is_told_of(
+    address: Address, folder: Path, student_file: Path, monkeypatch: Any
+) -> None:
+    def run() -> None:
+        build([folder], Models(OnnxEmbedder(student_file, "cpu")), MilvusWriter(address), IndexOptions())
+
+    run()
+    assert not describe_index(str(address)).unfinished_run
+    picture(50).save(folder / "new.png")
+    monkeypatch.setattr(MilvusWriter, "finish", kill)
+    with pytest.raises(Killed):
+        run()
+    assert describe_index(str(address)).unfinished_run
+
+
 def test_a_server_that_fails_while_a_collection_is_loaded_is_asked_again(
     send: Any, address: Address, folder: Path, student_file: Path, monkeypatch: Any
 ) -> None:
@@ -428,6 +442,17 @@ def test_rows_are_read_by_id_before_any_item_was_seen(send: Any, folder: Path) -
     rows = fresh.rows("student", np.arange(0, 12, 3))
     assert rows.shape == (4, 8)
     np.testing.assert_array_equal(fresh.rows("student")[::3], rows)
+
+
+def test_items_are_read_by_id_before_any_was_seen(send: Any, address: Address, folder: Path) -> None:
+    """As evaluation does, which gives each item its label."""
+    send(folder)
+    names = [item.name for item in open_collection(str(address)).items]
+    index = open_collection(str(address))
+    assert (len(names), names[5]) == (12, index.items[5].name)
+    seen = open_collection(str(address))
+    last = seen.ids_by_digest[index.items[11].digest]  # what is seen first has the first id
+    assert (last, [item.name for item in seen.items][:2]) == ([0], [names[11], names[0]])
 
 
 def test_an_item_is_read_though_others_forget_it(send: Any, folder: Path, monkeypatch: Any) -> None:

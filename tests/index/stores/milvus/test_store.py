@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from index.errors import RetrievalError
 from index.stores.filters import Filter
 from index.stores.milvus.client import SECONDS
 from index.stores.milvus.store import PAGE, MilvusIndex, MilvusSpace
 from index.stores.records import Space
+from index.stores.server import _Ids
 
 
 class Answers:
@@ -34,6 +36,29 @@ def test_a_filter_is_not_waited_for_without_end() -> None:
     index.keep(filter)
     assert "red" in str(index.matches_nothing(filter))
     assert server.asked == [SECONDS, SECONDS]
+
+
+def test_a_column_that_a_run_adds_is_left_out_until_it_is_complete() -> None:
+    index = MilvusIndex.__new__(MilvusIndex)
+    index.columns = {"colour": []}
+    rows = [{"more": {"metadata": known}} for known in ({"colour": "red", "price": "7"}, {"price": "8"})]
+    assert index._list_values(rows) == {"colour": ["red"]}
+
+
+def test_a_digest_that_somebody_asks_for_is_quoted() -> None:
+    index, server = MilvusIndex.__new__(MilvusIndex), Answers()
+    index.client, index.names = server, {"student": "c"}
+    server.query = lambda *_, filter, **__: server.asked.append(filter) or []
+    assert index.fetch("student", ["' or digest != '", '" or digest != "'], ["more"]) == {}
+    assert server.asked == [r"""digest in ["' or digest != '", "\" or digest != \""]"""]
+
+
+def test_a_gallery_that_others_made_smaller_is_said_to_be() -> None:
+    index = MilvusIndex.__new__(MilvusIndex)
+    index.client, index.ids_by_digest = SimpleNamespace(address="milvus://host/x"), _Ids(index)
+    index.scan = lambda _: iter([{"digest": "a"}])
+    with pytest.raises(RetrievalError, match="Of 2 images milvus://host/x has 1 left"):
+        index.read("student", [0, 1], [])
 
 
 @pytest.mark.parametrize("kind", ["FLAT", "IVF_PQ"])
