@@ -33,9 +33,9 @@ from synthetic import PER_CLUSTER, Law
 
 from index.embedders.onnx import OnnxEmbedder
 from index.stores.folder import Index
-from index.stores.folder_writer import IndexWriter
 from index.stores.options import SearchTarget
 from index.stores.records import Item, Space
+from index.stores.writing.writer import IndexWriter
 from index.vectors import scale_to_unit
 
 COLOURS = ("red", "blue", "green", "black", "white", "grey", "brown", "pink")

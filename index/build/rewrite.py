@@ -19,11 +19,11 @@ from index.io import explain_disk
 from index.progress import say
 from index.stores.faiss.tuning import asked_factory
 from index.stores.folder import FORMER, MANIFEST, Index, read_manifest
-from index.stores.folder_writer import IndexWriter, remove_old
 from index.stores.options import SearchTarget
 from index.stores.records import CHUNK, Failure, Item
 from index.stores.registry import open_store
 from index.stores.tables import as_item
+from index.stores.writing.writer import IndexWriter, remove_old
 
 
 @dataclass(frozen=True)

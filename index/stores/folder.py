@@ -1,7 +1,7 @@
 """The index folder on disk, opened to read.
 
 A small manifest names the folder of the data, and replacing it is what makes a new index: a crash at any
-moment leaves the old one. `index.stores.folder_writer` writes it, `index.build.journal` keeps what is
+moment leaves the old one. `index.stores.writing.writer` writes it, `index.build.journal` keeps what is
 embedded before that.
 
 A large index has a second part once it was updated: files that begin with `later-`, which are searched

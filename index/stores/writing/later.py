@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from index.stores.base import Content
-from index.stores.folder_writer import IndexWriter
 from index.stores.metadata.join import PATH, carry_over, list_files
 from index.stores.records import CHUNK, File, Item
 from index.stores.tables import Items, as_batch
 from index.stores.writing.difference import Difference
+from index.stores.writing.writer import IndexWriter
 from index.vectors import Vectors
 
 LARGE = 50_000  # items from which on an update writes a second part: of fewer it writes all again

@@ -16,13 +16,13 @@ from index.stores.base import BuildReport, Content, StoreWriter
 from index.stores.faiss.tuning import asked_factory, name_factory
 from index.stores.faiss.vector_index import check_factory
 from index.stores.folder import DIGESTS, LATER, MANIFEST, Index
-from index.stores.folder_writer import IndexWriter, remove_old
 from index.stores.metadata.join import PATH, Joined, join_items, join_metadata, read_rows
 from index.stores.models import Models
 from index.stores.options import AUTO, IndexOptions
 from index.stores.records import Space
 from index.stores.writing.difference import Difference
 from index.stores.writing.later import Later, is_small
+from index.stores.writing.writer import IndexWriter, remove_old
 
 
 class FolderStore(StoreWriter):

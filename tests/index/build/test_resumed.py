@@ -22,11 +22,11 @@ from index.build.rewrite import compact_index
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.teacher_space import TeacherSpace
 from index.errors import RetrievalError
-from index.stores import folder_writer as writing
 from index.stores.folder import ERRORS, ITEMS, Index
 from index.stores.maintenance import verify_index
 from index.stores.options import IndexOptions
 from index.stores.records import Space
+from index.stores.writing import writer as writing
 
 
 class Killed(BaseException):
@@ -56,7 +56,7 @@ class Machine:
         monkeypatch.setattr(Journal, "add", self.stepping(Journal.add))
         monkeypatch.setattr(writing, "build_tuned", self.stepping(writing.build_tuned))
         monkeypatch.setattr(writing, "remove_old", self.stepping(writing.remove_old))
-        for module in ("index.io", "index.stores.folder_writer"):  # it takes long
+        for module in ("index.io", "index.stores.writing.writer"):  # it takes long
             monkeypatch.setattr(f"{module}.sync", self.stepping(lambda path: None))
 
     def stepping(self, function):

@@ -13,8 +13,8 @@ from index.stores.faiss.tuning import TunedIndex
 from index.stores.faiss.vector_index import build_ann
 from index.stores.filters import Filter
 from index.stores.folder import Index
-from index.stores.folder_writer import IndexWriter
 from index.stores.records import Failure, File, Item, Space
+from index.stores.writing.writer import IndexWriter
 
 
 def item(i: int) -> Item:

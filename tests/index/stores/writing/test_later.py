@@ -21,12 +21,11 @@ from index.embedders.vectors_file import write_vectors
 from index.errors import RetrievalError, UsageError
 from index.io import content_digest
 from index.search import Searcher
-from index.stores import folder_writer
 from index.stores.filters import Filter
 from index.stores.folder import FORMAT, GONE, LATER, PARTED, Index
 from index.stores.maintenance import describe_index, verify_index
 from index.stores.options import IndexOptions
-from index.stores.writing import later
+from index.stores.writing import later, writer
 
 FIRST = 24  # images of the first part
 
@@ -274,8 +273,8 @@ def test_a_kill_at_any_write_leaves_the_old_index_or_the_new(gallery: Gallery, m
     ):
         monkeypatch.setattr(module, name, stepping(getattr(module, name)))
     for name in ("sync", "write_rows", "remove_old", "file_digest"):
-        monkeypatch.setattr(folder_writer, name, stepping(getattr(folder_writer, name)))
-    monkeypatch.setattr(folder_writer.IndexWriter, "__exit__", lambda *_: None)  # a kill cleans nothing up
+        monkeypatch.setattr(writer, name, stepping(getattr(writer, name)))
+    monkeypatch.setattr(writer.IndexWriter, "__exit__", lambda *_: None)  # a kill cleans nothing up
     shutil.copytree(old, gallery.out)
     expected = looked_through(gallery.update())
     count, outcomes = steps, []
@@ -303,7 +302,7 @@ def test_a_disk_that_fills_up_leaves_the_old_index(gallery: Gallery, monkeypatch
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        patched.setattr(folder_writer, "write_rows", full)
+        patched.setattr(writer, "write_rows", full)
         with pytest.raises(
             RetrievalError, match=r"The disk of .* is full\. Free some space, then go on with"
         ):
