@@ -45,10 +45,10 @@ def render_spread(every: Agreements, index: Store) -> str:
 
 def render_cases(searcher: Searcher, shown: Agreements) -> str:
     """Show photos as links to their comparison, each with the first that both models find."""
-    items = shown.items.tolist()
-    found = {mode: searcher.search_items(items, mode, SHOWN).ids.tolist() for mode in ("student", "teacher")}
-    return HTML.cases(
-        (entry.digest, entry.name, overlap, rbo, {mode: ids[row] for mode, ids in found.items()})
-        for row, (item, overlap, rbo) in enumerate(zip(items, shown.overlap, shown.rbo, strict=True))
-        for entry in (searcher.index.items[item],)
-    )
+    asked, items = shown.items.tolist(), searcher.index.items
+    lists = [
+        [[items[hit].digest for hit in row if hit >= 0] for row in searcher.search_items(asked, mode, SHOWN).ids]
+        for mode in ("student", "teacher")
+    ]
+    rows = zip((items[item] for item in asked), shown.overlap, shown.rbo, *lists, strict=True)
+    return HTML.cases(rows)

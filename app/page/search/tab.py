@@ -84,8 +84,8 @@ class SearchPage:
 
         Returns:
             `columns` and `numbers` as HTML, `name`, `sent` (the digest by which the photo is known from now
-            on), `item` and `id` (digest and id of the image of the gallery), `k`, `more` (whether a longer
-            list has more in it), `spoken`; or `error`, one line of HTML; or `forgotten`, where the photo must
+            on), `item` (that of the image of the gallery), `k`, `more` (whether a longer list has more in
+            it), `spoken`; or `error`, one line of HTML; or `forgotten`, where the photo must
             be sent again.
         """
         try:
@@ -192,7 +192,6 @@ class SearchPage:
             "name": query.name,
             "sent": query.digest if request.item is None and not request.text else "",
             "item": "" if request.item is None else query.digest,
-            "id": request.item,
             "k": request.k,
             "more": any(len(column.ids) == request.k for column in columns)
             and request.k < min(len(index), MAX_RESULTS),

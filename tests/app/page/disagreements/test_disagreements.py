@@ -170,7 +170,7 @@ def test_a_case_shows_what_both_find_and_marks_what_they_share(searcher: Searche
     html = render_cases(searcher, Agreements(every.items[:1], every.overlap[:1], every.rbo[:1]))
     item = int(every.items[0])
     lists = [searcher.search_items([item], mode, 5).ids[0].tolist() for mode in ("student", "teacher")]
-    shown = [f'src="thumbs/{i}"' for i in [searcher.index.items[item].digest, *lists[0], *lists[1]]]
+    shown = [f'src="thumbs/{searcher.index.items[i].digest}"' for i in [item, *lists[0], *lists[1]]]
     places = []
     for picture_of in shown:
         places.append(html.index(picture_of, places[-1] + 1 if places else 0))
