@@ -78,7 +78,7 @@ class Votes:
     def read(self) -> list[Vote]:
         """Read all votes. A line that a crash cut short is left out."""
         try:
-            text = self.path.read_text(encoding="utf-8")
+            text = self.path.read_text(encoding="utf-8", errors="replace")  # a letter may be cut, too
         except FileNotFoundError:
             return []
         votes = []
@@ -98,8 +98,8 @@ class Votes:
             with self.path.open("ab") as file:
                 if file.tell() == 0:
                     file.write(_line(HEAD))
-                elif not self.path.read_bytes().endswith(b"\n"):
-                    file.write(b"\n")
+                elif not (kept := self.path.read_bytes()).endswith(b"\n"):
+                    file.write(b'"\n' if kept.count(b'"') % 2 else b"\n")  # or a name would go on to the end
                 file.write(_line(astuple(vote)))
                 file.flush()
                 os.fsync(file.fileno())
