@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from app.page.background import Background, Progress, lower_priority
-from app.page.blind_vote.votes import default_votes
 from app.page.disagreements.logic import DEPTH, Agreements, find_disagreements
 from app.page.disagreements.views import HTML, render_disagreements
+from app.page.kept import judged_as
 from app.page.views import SAVE, SEEN, add_empty_tab, add_html, render_error
 from index.errors import RetrievalError, needs
 from index.search import Searcher
@@ -46,5 +46,5 @@ def build_disagreements_tab(searcher: Searcher) -> None:
             add_empty_tab("disagreements")
         else:
             scripts = [Path(__file__).with_name(name) for name in ("judge.js", "disagreements.js")]
-            html = HTML.browser(DEPTH, default_votes(searcher.index).path.stem)  # what tells it from others
+            html = HTML.browser(DEPTH, judged_as(searcher.index))
             add_html(html, "disagreements", [SEEN, SAVE, *scripts], [disagreements])
