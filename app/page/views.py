@@ -27,7 +27,7 @@ SAVE = Path(__file__).with_name("save.js")  # a file of what is on the page
 
 
 def thumbnail_url(digest: str) -> str:
-    """Address the small picture of an item. By an id another would be meant once the index is written again."""
+    """Address the small picture of an item: an id would be another's once the index is written again."""
     return f"thumbs/{digest}"
 
 

@@ -46,9 +46,7 @@ def render_spread(every: Agreements, index: Store) -> str:
 def render_cases(searcher: Searcher, shown: Agreements) -> str:
     """Show photos as links to their comparison, each with the first that both models find."""
     asked, items = shown.items.tolist(), searcher.index.items
-    lists = [
-        [[items[hit].digest for hit in row if hit >= 0] for row in searcher.search_items(asked, mode, SHOWN).ids]
-        for mode in ("student", "teacher")
-    ]
+    found = (searcher.search_items(asked, mode, SHOWN).ids for mode in ("student", "teacher"))
+    lists = [[[items[hit].digest for hit in row if hit >= 0] for row in ids] for ids in found]
     rows = zip((items[item] for item in asked), shown.overlap, shown.rbo, *lists, strict=True)
     return HTML.cases(rows)

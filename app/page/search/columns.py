@@ -12,9 +12,7 @@ from app.server.api import as_sentence
 from app.server.metrics import STAGES
 from index.errors import ImageError, RetrievalError
 from index.evaluation.metrics import overlap_at_k, rank_biased_overlap
-from index.feedback import Examples
 from index.search import Found, Results, Searcher
-from index.stores.filters import Filter
 
 FORMATS_SHOWN = "Use JPEG, PNG, WebP, AVIF, GIF or TIFF."
 
@@ -60,13 +58,12 @@ def search_column(searcher: Searcher, query: Query, mode: str, request: SearchRe
     Raises:
         ImageError: The picture cannot be decoded; the message is a whole line.
     """
-    wanted = Filter(request.prefix, dict(request.columns), request.cut)
     if query.text is not None:
         if (known := searcher.text_modes) and mode not in known:
             missing = f"No mode {mode!r} for words here, only {', '.join(known)}."
             return SearchColumn(mode, None, missing=missing)
         try:
-            return SearchColumn(mode, searcher.find_text(query.text, mode, request.k, wanted))
+            return SearchColumn(mode, searcher.find_text(query.text, mode, request.k, request.filter))
         except RetrievalError as reason:
             return SearchColumn(mode, None, missing=as_sentence(reason))
     if mode not in searcher.modes:
@@ -82,8 +79,7 @@ def search_column(searcher: Searcher, query: Query, mode: str, request: SearchRe
     # Part of an image of the gallery finds that image, unlike the whole, which `find` leaves out by itself.
     own = [] if query.view == View() else searcher.index.ids_by_digest.get(query.digest, [])
     try:
-        examples = Examples(request.like, request.unlike)
-        found = searcher.find([photo], mode, request.k + len(own), wanted, examples)
+        found = searcher.find([photo], mode, request.k + len(own), request.filter, request.examples)
     except RetrievalError as reason:  # a budget is spent, an endpoint cannot be reached
         return SearchColumn(mode, None, missing=as_sentence(reason))
     return SearchColumn(mode, replace(found, results=_without(found.results, own, request.k)), decoded)

@@ -80,5 +80,6 @@ def test_the_interval_is_that_of_scipy(wins_of):
     stats = pytest.importorskip("scipy.stats")
     wins, votes = wins_of
     expected = stats.binomtest(wins, votes).proportion_ci(0.95, method="wilson")
-    assert Tally(PAIR, (wins, votes - wins), 0).interval == pytest.approx((expected.low, expected.high), abs=1e-6)
-
+    assert Tally(PAIR, (wins, votes - wins), 0).interval == pytest.approx(
+        (expected.low, expected.high), abs=1e-6
+    )
