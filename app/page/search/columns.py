@@ -27,14 +27,14 @@ class SearchColumn:
     missing: str = ""  # why nothing was found; empty if it was
 
     @property
-    def ids(self) -> list[int]:
-        """Ids of the items, best first."""
-        return [item for item, _ in self.found.results.hits()] if self.found else []
+    def hits(self) -> list[tuple[int, float]]:
+        """Ids of the items with their similarities, best first."""
+        return self.found.results.hits() if self.found else []
 
     @property
-    def scores(self) -> list[float]:
-        """Their similarities."""
-        return [score for _, score in self.found.results.hits()] if self.found else []
+    def ids(self) -> list[int]:
+        """Ids of the items, best first."""
+        return [item for item, _ in self.hits]
 
     @property
     def seconds(self) -> float:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from app.cli import app
 from app.site import lists, runtime
 from app.site.build import SiteOptions, build_site_by_name
-from app.site.gallery import LEVELS, PART, Layout, pack_rows
+from app.site.gallery import LEVELS, PART, divide, pack_rows
 from app.site.scripts import read_styles
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
@@ -165,12 +165,11 @@ def test_an_update_writes_what_changed_and_removes_the_rest(folder, student_file
 
 def test_photos_lie_in_parts_by_digest_and_a_new_one_changes_one_part():
     digests = [f"{i * 2654435761 % 2**32:08x}{i:024x}" for i in range(3 * PART)]
-    layout = Layout.of(digests)
-    parts = [[digests[i] for i in part] for part in layout.parts()]
+    parts = [[digests[i] for i in part] for part in divide(digests)]
     assert [digest for part in parts for digest in part] == sorted(digests)
     assert max(map(len, parts)) < 1.2 * PART
     more = [*digests, "80000000" + "f" * 24]
-    changed = [[more[i] for i in part] for part in Layout.of(more).parts()]
+    changed = [[more[i] for i in part] for part in divide(more)]
     assert sum(a != b for a, b in zip(parts, changed, strict=True)) == 1
 
 
