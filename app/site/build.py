@@ -144,7 +144,11 @@ def _check(options: SiteOptions, searcher: Searcher) -> None:
         raise UsageError(
             f"--no-thumbnails takes an address with {{name}}, {{digest}} or a column, not {options.pictures}."
         )
-    if urlsplit(options.pictures).scheme not in ("", "http", "https"):
+    try:
+        scheme = urlsplit(options.pictures).scheme
+    except ValueError:  # brackets that hold no address
+        scheme = "none"
+    if scheme not in ("", "http", "https"):
         raise UsageError(
             f"--no-thumbnails takes an http(s) address or a relative one, not {options.pictures}."
         )
@@ -163,8 +167,9 @@ def _write_page(folder: SiteFolder, title: str, options: SiteOptions) -> dict[st
         folder.write(kept, (HERE / kept).read_bytes())
     folder.write("icon.svg", (HERE.parent / "page" / "icon.svg").read_bytes())
     folder.write("_headers", HEADERS.encode())
-    elsewhere = urlsplit(options.pictures)
-    pictures_from = f" {elsewhere.scheme}://{elsewhere.netloc}" if elsewhere.netloc else ""
+    scheme, host, *_ = urlsplit(options.pictures)
+    anywhere = "{" in host  # a column names the host
+    pictures_from = f" {scheme and scheme + '://'}{'*' if anywhere else host}" if host else ""
     page = load("app/site/site.html").page(title, names, pictures_from)
     folder.write("index.html", str(page).encode())
     return names

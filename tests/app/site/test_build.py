@@ -187,6 +187,7 @@ def test_rows_keep_the_nearest(unit_rows):
         ({"pictures": "https://shop.example/{sku}.jpg"}, "no column 'sku'"),
         ({"pictures": "https://shop.example/a.jpg"}, "--no-thumbnails takes an address with"),
         ({"pictures": "javascript:{name}"}, "--no-thumbnails takes an http(s) address or a relative one"),
+        ({"pictures": "https://[shop/{name}"}, "--no-thumbnails takes an http(s) address or a relative one"),
     ],
 )
 def test_what_does_not_fit_is_one_line_before_any_work(page_root, own, tmp_path, options, said):
@@ -206,13 +207,20 @@ def test_a_folder_of_something_else_is_left_alone(page_root, own, tmp_path):
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["thesis.txt"]
 
 
-def test_pictures_elsewhere_are_named_and_allowed(page_root, own, tmp_path):
+@pytest.mark.parametrize(
+    ("template", "source"),
+    [
+        ("https://pictures.example/{shop}/{name}", "https://pictures.example"),
+        ("//pictures.example/{name}", "pictures.example"),  # by the scheme of the page
+        ("https://{shop}.example/{name}", "https://*"),
+    ],
+)
+def test_pictures_elsewhere_are_named_and_allowed(page_root, own, tmp_path, template, source):
     out = tmp_path / "site"
-    template = "https://pictures.example/{shop}/{name}"
     build_site_by_name(page_root / "idx", out, SiteOptions(pictures=template, runtime=own))
     assert manifest_of(out)["pictures"] == {"small": template, "large": template}
     assert not (out / "data/pictures").exists()
-    assert "img-src 'self' blob: https://pictures.example;" in (out / "index.html").read_text()
+    assert f"img-src 'self' blob: {source};" in (out / "index.html").read_text()
 
 
 def test_a_photo_that_is_gone_has_no_picture(folder, student_file, own, tmp_path, caplog):
