@@ -10,7 +10,7 @@ from app.site.folder import SiteFolder
 from index.search import Searcher
 from index.stores.base import Store
 from index.stores.records import CHUNK, Item
-from index.vectors import Ids, Vectors
+from index.vectors import Ids, Vectors, is_float
 
 PART = 4096  # photos of a part, at most about
 LEVELS = 4096  # steps from 0 to 1 that the numbers of a row are written in: 99.9 % of the nearest ten stay
@@ -31,28 +31,23 @@ def write_gallery(
     folder: SiteFolder, index: Store, items: list[Item], parts: list[Ids]
 ) -> list[dict[str, Any]]:
     """Write the rows and the facts of each part, and return what the manifest says of them."""
-    bits = index.manifest.spaces["student"].bits
-    shards = []
-    for ids in parts:
-        rows = read_rows(index, ids)
-        shards.append(
-            {
-                "count": len(ids),
-                "rows": folder.pack(pack_codes(rows) if bits else pack_rows(rows)),
-                "facts": folder.pack(facts_of(index, items, ids)),
-            }
-        )
-    return shards
-
-
-def read_rows(index: Store, ids: Ids) -> Vectors:
-    """Read the student's vectors, or codes, of some items."""
-    starts = range(0, max(len(ids), 1), CHUNK)
-    return np.concatenate([index.rows("student", ids[start : start + CHUNK]) for start in starts])
+    return [
+        {
+            "count": len(ids),
+            "rows": folder.pack(pack_rows(index.rows("student", ids))),
+            "facts": folder.pack(facts_of(index, items, ids)),
+        }
+        for ids in parts
+    ]
 
 
 def pack_rows(rows: Vectors, levels: float = LEVELS) -> bytes:
-    """Write `(n, dim)` rows as whole numbers of 16 bits, folded: all low bytes, then all high ones."""
+    """Write `(n, dim)` rows as whole numbers of 16 bits, folded: all low bytes, then all high ones.
+
+    `(n, bits / 8)` codes become words of 32 bits, the last one filled up with zeros.
+    """
+    if not is_float(rows):
+        return np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4))).tobytes()
     folded = fold(np.round(rows * levels))
     return np.ascontiguousarray(folded.reshape(-1, 1).view(np.uint8).T).tobytes()
 
@@ -61,11 +56,6 @@ def fold(whole: NDArray[Any]) -> NDArray[np.uint16]:
     """Turn `(n, dim)` whole numbers into `(dim, n)`: 0, -1, 1, -2 into 0, 1, 2, 3; so they pack best."""
     signed = whole.astype(np.int16)
     return np.ascontiguousarray((signed << 1 ^ signed >> 15).astype("<u2").T)
-
-
-def pack_codes(codes: Vectors) -> bytes:
-    """Write `(n, bits / 8)` codes in words of 32 bits, the last one filled up with zeros."""
-    return np.pad(codes, ((0, 0), (0, -codes.shape[1] % 4))).tobytes()
 
 
 def facts_of(index: Store, items: list[Item], ids: Ids) -> bytes:
