@@ -1,6 +1,5 @@
 """Two ways to search side by side: agreement, time."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -80,9 +79,12 @@ def search_column(searcher: Searcher, query: Query, mode: str, request: SearchRe
     own = [] if query.view == View() else searcher.index.ids_by_digest.get(query.digest, [])
     try:
         found = searcher.find([photo], mode, request.k + len(own), request.filter, request.examples)
+        ids, scores = found.results.ids, found.results.scores
+        keep = ~np.isin(ids[0], own)
+        rest = Results(ids[:, keep][:, : request.k], scores[:, keep][:, : request.k])
     except RetrievalError as reason:  # a budget is spent, an endpoint cannot be reached
         return SearchColumn(mode, None, missing=as_sentence(reason))
-    return SearchColumn(mode, replace(found, results=_without(found.results, own, request.k)), decoded)
+    return SearchColumn(mode, replace(found, results=rest), decoded)
 
 
 def agreement(first: SearchColumn, second: SearchColumn) -> Agreement | None:
@@ -98,8 +100,3 @@ def rank_shifts(column: SearchColumn, other: SearchColumn) -> list[int | None]:
     """Count how many ranks higher each result stands here than in the other column; None if only here."""
     there = {item: rank for rank, item in enumerate(other.ids)}
     return [there[item] - rank if item in there else None for rank, item in enumerate(column.ids)]
-
-
-def _without(results: Results, own: Sequence[int], k: int) -> Results:
-    keep = ~np.isin(results.ids[0], own)
-    return Results(results.ids[:, keep][:, :k], results.scores[:, keep][:, :k])
