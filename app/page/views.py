@@ -26,11 +26,6 @@ SEEN = Path(__file__).with_name("seen.js")  # what the scripts of tabs share tha
 SAVE = Path(__file__).with_name("save.js")  # a file of what is on the page
 
 
-def thumbnail_url(digest: str) -> str:
-    """Address the small picture of an item: an id would be another's once the index is written again."""
-    return f"thumbs/{digest}"
-
-
 def format_bytes(count: int | None) -> str:
     """Format a size, as in `3.1 MB`; a dash where there is none, or it is not known."""
     if count is None:
@@ -46,7 +41,7 @@ def format_length(space: Space) -> str:
     return f"{space.bits} bits" if space.bits else f"{space.dim:,}-d"
 
 
-PARTS = load("app/page/parts.html", thumbnail=thumbnail_url)
+PARTS = load("app/page/parts.html")
 render_note = PARTS.note  # a line in place of results
 render_error = partial(PARTS.note, kind="note error")  # a line that says what went wrong and what to do
 

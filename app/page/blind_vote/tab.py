@@ -7,7 +7,7 @@ from typing import Any
 
 from app.page.blind_vote.logic import BlindTest
 from app.page.blind_vote.votes import Pair, default_votes
-from app.page.views import SAVE, SEEN, add_empty_tab, add_html, render_error, render_note, thumbnail_url
+from app.page.views import SAVE, SEEN, add_empty_tab, add_html, render_error, render_note
 from index.errors import RetrievalError, needs
 from index.html import load
 from index.search import Searcher
@@ -15,7 +15,7 @@ from index.search import Searcher
 with needs("demo"):
     import gradio as gr
 
-HTML = load("app/page/blind_vote/blind.html", thumbnail=thumbnail_url)
+HTML = load("app/page/blind_vote/blind.html")
 NO_DIFFERENCE = "For all photos that were tried, these two find the same."
 ROUND_GONE = "This round is gone: the server was started again, or too long has passed."
 

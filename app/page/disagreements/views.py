@@ -3,7 +3,7 @@
 import numpy as np
 
 from app.page.disagreements.logic import DEPTH, Agreements
-from app.page.views import GALLERY, render_note, thumbnail_url
+from app.page.views import GALLERY, render_note
 from index.evaluation.verdict import Estimate
 from index.html import load
 from index.search import Searcher
@@ -11,7 +11,7 @@ from index.stores.base import Store
 
 PER_PAGE = 12
 SHOWN = 5  # places of each list
-HTML = load("app/page/disagreements/disagreements.html", thumbnail=thumbnail_url)
+HTML = load("app/page/disagreements/disagreements.html")
 
 
 def render_disagreements(searcher: Searcher, every: Agreements, prefix: str, most: float, page: int) -> str:

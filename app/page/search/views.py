@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from app.page.search.columns import Agreement, SearchColumn, rank_shifts
 from app.page.search.strength import Scale
 from app.page.search.why import LEAST_DROP, name_place
-from app.page.views import format_bytes, render_note, thumbnail_url
+from app.page.views import format_bytes, render_note
 from app.server.api import Label
 from index.html import load
 from index.search import MODES
@@ -42,8 +42,8 @@ MEANT = {
     "far": "nothing close: photos at random are often as near",
 }
 EAGER = 8  # pictures of a column that are loaded before they are scrolled to
-SHELL = load("app/page/search/search.html", thumbnail=thumbnail_url, LABELS=LABELS, MEANINGS=MEANINGS)
-HTML = load("app/page/search/results.html", thumbnail=thumbnail_url, EAGER=EAGER, MEANT=MEANT)
+SHELL = load("app/page/search/search.html", LABELS=LABELS, MEANINGS=MEANINGS)
+HTML = load("app/page/search/results.html", EAGER=EAGER, MEANT=MEANT)
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ def render_column(
     if not column.ids:
         return render_note("No results with these filters.")
     shifts, name = (rank_shifts(column, other), LABELS[other.mode]) if other and other.found else (None, "")
-    cards = column.hits, index.items, label, scale, folded or {}, shifts, name
-    return HTML.column(LABELS[column.mode], *cards)
+    mode, folded = LABELS[column.mode], folded or {}
+    return HTML.column(mode, column.hits, index.items, label, scale, folded, shifts, name)
 
 
 def render_waiting(mode: str, k: int) -> str:
