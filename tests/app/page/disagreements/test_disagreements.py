@@ -10,8 +10,13 @@ import pytest
 from conftest import picture
 
 from app.page.disagreements.logic import DEPTH, Agreements, compute_agreements, find_disagreements
-from app.page.disagreements.tab import build_disagreements_tab
-from app.page.disagreements.views import HTML, render_cases, render_disagreements, render_spread
+from app.page.disagreements.tab import (
+    HTML,
+    build_disagreements_tab,
+    render_cases,
+    render_disagreements,
+    render_spread,
+)
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
