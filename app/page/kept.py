@@ -1,4 +1,4 @@
-"""What a page has computed of an index, kept beside its data: read again until the index changes."""
+"""What a page keeps of an index: what it has computed, and under which name what people judge."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,15 @@ from index.io import atomic_write, content_digest
 from index.stores.base import Store
 
 
+def judged_as(index: Store) -> str:
+    """Name an index by its place and models, for what people judge of it: made again, it keeps its name."""
+    spaces = index.manifest.spaces
+    models = [spaces[name].key for name in ("student", "teacher") if name in spaces]
+    return content_digest("\n".join([str(index.path.resolve()), *models]).encode())
+
+
 def read_kept(index: Store, name: str, columns: Sequence[str]) -> list[NDArray[Any]] | None:
-    """Read what was kept under a name; None if there is nothing, or nothing of ours."""
+    """Read what was kept beside the data under a name; None if there is nothing, or nothing of ours."""
     try:
         table = pq.read_table(_file(index, name))
         return [table[column].to_numpy() for column in columns]

@@ -19,15 +19,11 @@ with needs("demo"):
 ICON = Markup(Path(__file__).with_name("icon.svg").read_text().replace("<svg ", '<svg aria-hidden="true" '))  # noqa: S704
 NO_TEACHER = "This index was made without a teacher: there is nothing to compare. Index again with --teacher."
 GALLERY = "photos of the gallery, which training may have seen"  # a population; others are in `Estimate`
+OTHER_VERSION = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  # reading a run of one
 NO_LINKS: Mapping[str, str] = {}
 ROVE = Path(__file__).with_name("rove.js")  # many controls as one stop of the Tab key
 SEEN = Path(__file__).with_name("seen.js")  # what the scripts of tabs share that begin when they are seen
 SAVE = Path(__file__).with_name("save.js")  # a file of what is on the page
-
-
-def thumbnail_url(item: int | str) -> str:
-    """Address the small picture of an item, by its id or its digest."""
-    return f"thumbs/{item}"
 
 
 def format_bytes(count: int | None) -> str:
@@ -45,7 +41,7 @@ def format_length(space: Space) -> str:
     return f"{space.bits} bits" if space.bits else f"{space.dim:,}-d"
 
 
-PARTS = load("app/page/parts.html", thumbnail=thumbnail_url)
+PARTS = load("app/page/parts.html")
 render_note = PARTS.note  # a line in place of results
 render_error = partial(PARTS.note, kind="note error")  # a line that says what went wrong and what to do
 
@@ -62,7 +58,7 @@ def render_heading(
     """
     spaces = index.manifest.spaces
     made = ""
-    with suppress(KeyError, TypeError, ValueError):  # of another version
+    with suppress(*OTHER_VERSION):
         if run:
             size = format_bytes(round(1e6 * run["export"]["megabytes"]))
             made = f"{run['options']['student']}, {size}, distilled from {run['queried']:,} answers, "

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from app.site.folder import SiteFolder
-from app.site.gallery import LEVELS, TEACHER_DEPTH, Layout, rank_by_teacher, write_gallery
+from app.site.gallery import LEVELS, TEACHER_DEPTH, divide, rank_by_teacher, write_gallery
 from app.site.lists import LEVELS as LISTED_LEVELS
 from app.site.lists import Lists, is_large, read_centres, write_lists
 from app.site.pictures import write_pictures
@@ -76,7 +76,7 @@ def build_site(
     options = options.over(folder.manifest) if folder.manifest else options
     _check(options, searcher)
     items, made = list(index.iter_items()), index.manifest.spaces["student"]
-    layout, large = Layout.of([item.digest for item in items]), is_large(index)
+    divided, large = divide([item.digest for item in items]), is_large(index)
     runtime, own_runtime = None, bool(options.runtime) or folder.manifest.get("own_runtime", False)
     if own_runtime and not options.runtime:  # that of the site as it was
         kept = folder.manifest["files"]
@@ -86,7 +86,7 @@ def build_site(
     if options.pictures:
         pictures = pictures or {"small": options.pictures, "large": options.pictures}
     else:
-        pictures = write_pictures(folder, [items[i] for i in layout.order], options.large)
+        pictures = write_pictures(folder, [items[i] for part in divided for i in part], options.large)
     files = {"student": folder.pack(shorten(index.model_file))}
     if runtime:
         files |= {"module": folder.put(runtime[0], ".js"), "wasm": folder.pack(runtime[1])}
@@ -94,8 +94,8 @@ def build_site(
     if large:
         lists = write_lists(folder, index, items, Lists.of(index, read_centres(folder, made)))
     else:
-        shards = write_gallery(folder, index, items, layout)
-        if (ranked := rank_by_teacher(searcher, layout)) is not None:
+        shards = write_gallery(folder, index, items, divided)
+        if (ranked := rank_by_teacher(searcher, divided)) is not None:
             files["teacher"] = folder.pack(ranked)
     title = options.title or index.label
     scripts = _write_page(folder, title, options)
@@ -144,7 +144,11 @@ def _check(options: SiteOptions, searcher: Searcher) -> None:
         raise UsageError(
             f"--no-thumbnails takes an address with {{name}}, {{digest}} or a column, not {options.pictures}."
         )
-    if urlsplit(options.pictures).scheme not in ("", "http", "https"):
+    try:
+        scheme = urlsplit(options.pictures).scheme
+    except ValueError:  # brackets that hold no address
+        scheme = "none"
+    if scheme not in ("", "http", "https"):
         raise UsageError(
             f"--no-thumbnails takes an http(s) address or a relative one, not {options.pictures}."
         )
@@ -163,8 +167,9 @@ def _write_page(folder: SiteFolder, title: str, options: SiteOptions) -> dict[st
         folder.write(kept, (HERE / kept).read_bytes())
     folder.write("icon.svg", (HERE.parent / "page" / "icon.svg").read_bytes())
     folder.write("_headers", HEADERS.encode())
-    elsewhere = urlsplit(options.pictures)
-    pictures_from = f" {elsewhere.scheme}://{elsewhere.netloc}" if elsewhere.netloc else ""
+    scheme, host, *_ = urlsplit(options.pictures)
+    anywhere = "{" in host  # a column names the host
+    pictures_from = f" {scheme and scheme + '://'}{'*' if anywhere else host}" if host else ""
     page = load("app/site/site.html").page(title, names, pictures_from)
     folder.write("index.html", str(page).encode())
     return names

@@ -1,8 +1,6 @@
 """The gallery of a site: its photos in parts by their digests, so that a change touches few of them."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,64 +10,44 @@ from app.site.folder import SiteFolder
 from index.search import Searcher
 from index.stores.base import Store
 from index.stores.records import CHUNK, Item
-from index.vectors import Ids, Vectors
+from index.vectors import Ids, Vectors, is_float
 
 PART = 4096  # photos of a part, at most about
 LEVELS = 4096  # steps from 0 to 1 that the numbers of a row are written in: 99.9 % of the nearest ten stay
 TEACHER_DEPTH = 10  # results of the teacher that are kept for each photo
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The order of a site: photos by rising digest, cut by its first bits."""
-
-    order: Ids  # item of the index, by its id in the site
-    bounds: list[int]  # where parts begin, and the end
-
-    @classmethod
-    def of(cls, digests: list[str]) -> "Layout":
-        """Lay out items by their digests."""
-        order = np.argsort(np.array(digests), kind="stable")
-        parts = 1
-        while len(digests) / parts > PART:
-            parts *= 2
-        first = np.array([int(digests[i][:8], 16) * parts >> 32 for i in order])
-        bounds = np.searchsorted(first, np.arange(parts + 1)).tolist()
-        return cls(order.astype(np.int64), bounds)
-
-    def parts(self) -> Iterator[Ids]:
-        """Yield the items of each part; none is empty."""
-        for start, end in zip(self.bounds, self.bounds[1:], strict=False):
-            if end > start:
-                yield self.order[start:end]
+def divide(digests: list[str]) -> list[Ids]:
+    """Divide items into the parts of a site: by rising digest, cut by its first bits; none is empty."""
+    order, count = np.argsort(np.array(digests), kind="stable"), 1
+    while len(digests) / count > PART:
+        count *= 2
+    first = np.array([int(digests[i][:8], 16) * count >> 32 for i in order])
+    parts = np.split(order, np.searchsorted(first, np.arange(1, count)))
+    return [part for part in parts if len(part)]
 
 
 def write_gallery(
-    folder: SiteFolder, index: Store, items: list[Item], layout: Layout
+    folder: SiteFolder, index: Store, items: list[Item], parts: list[Ids]
 ) -> list[dict[str, Any]]:
     """Write the rows and the facts of each part, and return what the manifest says of them."""
-    bits = index.manifest.spaces["student"].bits
-    shards = []
-    for ids in layout.parts():
-        rows = read_rows(index, ids)
-        shards.append(
-            {
-                "count": len(ids),
-                "rows": folder.pack(pack_codes(rows) if bits else pack_rows(rows)),
-                "facts": folder.pack(facts_of(index, items, ids)),
-            }
-        )
-    return shards
-
-
-def read_rows(index: Store, ids: Ids) -> Vectors:
-    """Read the student's vectors, or codes, of some items."""
-    starts = range(0, max(len(ids), 1), CHUNK)
-    return np.concatenate([index.rows("student", ids[start : start + CHUNK]) for start in starts])
+    return [
+        {
+            "count": len(ids),
+            "rows": folder.pack(pack_rows(index.rows("student", ids))),
+            "facts": folder.pack(facts_of(index, items, ids)),
+        }
+        for ids in parts
+    ]
 
 
 def pack_rows(rows: Vectors, levels: float = LEVELS) -> bytes:
-    """Write `(n, dim)` rows as whole numbers of 16 bits, folded: all low bytes, then all high ones."""
+    """Write `(n, dim)` rows as whole numbers of 16 bits, folded: all low bytes, then all high ones.
+
+    `(n, bits / 8)` codes become words of 32 bits, the last one filled up with zeros.
+    """
+    if not is_float(rows):
+        return np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4))).tobytes()
     folded = fold(np.round(rows * levels))
     return np.ascontiguousarray(folded.reshape(-1, 1).view(np.uint8).T).tobytes()
 
@@ -78,11 +56,6 @@ def fold(whole: NDArray[Any]) -> NDArray[np.uint16]:
     """Turn `(n, dim)` whole numbers into `(dim, n)`: 0, -1, 1, -2 into 0, 1, 2, 3; so they pack best."""
     signed = whole.astype(np.int16)
     return np.ascontiguousarray((signed << 1 ^ signed >> 15).astype("<u2").T)
-
-
-def pack_codes(codes: Vectors) -> bytes:
-    """Write `(n, bits / 8)` codes in words of 32 bits, the last one filled up with zeros."""
-    return np.pad(codes, ((0, 0), (0, -codes.shape[1] % 4))).tobytes()
 
 
 def facts_of(index: Store, items: list[Item], ids: Ids) -> bytes:
@@ -97,17 +70,15 @@ def facts_of(index: Store, items: list[Item], ids: Ids) -> bytes:
     return json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def rank_by_teacher(searcher: Searcher, layout: Layout) -> bytes | None:
+def rank_by_teacher(searcher: Searcher, parts: list[Ids]) -> bytes | None:
     """What the teacher ranks first for each photo, as int32 ids of the site; None without its vectors."""
     if "teacher" not in searcher.stored_modes:
         return None
-    place = np.empty(len(layout.order), np.int32)
-    place[layout.order] = np.arange(len(layout.order))
+    order = np.concatenate(parts)
+    place = np.argsort(order)
     lists: list[NDArray[np.int32]] = []
-    for start in range(0, len(layout.order), CHUNK):
-        some = layout.order[start : start + CHUNK].tolist()
-        found = searcher.search_items(some, "teacher", TEACHER_DEPTH).ids
-        wide = np.full((len(some), TEACHER_DEPTH), -1, np.int64)
-        wide[:, : found.shape[1]] = found
+    for start in range(0, len(order), CHUNK):
+        found = searcher.search_items(order[start : start + CHUNK].tolist(), "teacher", TEACHER_DEPTH).ids
+        wide = np.pad(found, ((0, 0), (0, TEACHER_DEPTH - found.shape[1])), constant_values=-1)
         lists.append(np.where(wide >= 0, place[wide], -1).astype("<i4"))
     return np.concatenate(lists).tobytes()

@@ -6,14 +6,13 @@ photos each with their rows and what is known of them.
 
 import json
 from dataclasses import dataclass
-from itertools import pairwise
 from math import sqrt
 from typing import Any
 
 import numpy as np
 
 from app.site.folder import SiteFolder
-from app.site.gallery import facts_of, fold, pack_codes, pack_rows, read_rows
+from app.site.gallery import facts_of, fold, pack_rows
 from index.errors import needs
 from index.feedback import as_floats
 from index.progress import progress, say
@@ -56,13 +55,13 @@ class Lists:
         own, rest = np.sort(shuffled[:held]), np.sort(shuffled[held:][: TRAIN_PER_LIST * wanted])
         if known is None or not wanted / 2 <= len(known) <= 2 * wanted:
             say(f"Dividing {len(index):,} photos into {wanted:,} lists.")
-            sample = as_floats(read_rows(index, rest))
+            sample = as_floats(index.rows("student", rest))
             kmeans = faiss.Kmeans(
                 sample.shape[1], wanted, niter=ROUNDS, seed=1, spherical=True, min_points_per_centroid=1
             )
             kmeans.train(sample)
             known = np.round(kmeans.centroids * LEVELS).astype(np.float32) / LEVELS
-        queries, places, start = as_floats(read_rows(index, own)), list[Ids](), 0
+        queries, places, start = as_floats(index.rows("student", own)), list[Ids](), 0
         nearest = faiss.ResultHeap(len(own), DEPTH + 1, keep_max=True)
         for some in index.iter_rows("student"):
             rows = np.ascontiguousarray(as_floats(some))
@@ -84,18 +83,16 @@ class Lists:
 def write_lists(folder: SiteFolder, index: Store, items: list[Item], lists: Lists) -> dict[str, Any]:
     """Write a gallery in lists, by digest in each, and return what the manifest says of it."""
     space = index.manifest.spaces["student"]
-    bits = space.bits
     order = np.lexsort((np.array([item.digest for item in items]), lists.places))
-    bounds = np.searchsorted(lists.places[order], np.arange(len(lists.centres) + 1))
-    rough, table = sqrt(bits) if bits else ROUGH, list[tuple[int, str]]()
+    starts = np.searchsorted(lists.places[order], np.arange(1, len(lists.centres)))
+    rough, table = sqrt(space.bits) if space.bits else ROUGH, list[tuple[int, str]]()
     with progress(len(items), "Lists") as bar:
-        for ids in (order[start:end] for start, end in pairwise(bounds)):
-            files = [pack_list(as_floats(read_rows(index, ids)), rough)]
+        for ids in np.split(order, starts):
+            files = [pack_list(as_floats(index.rows("student", ids)), rough)]
             for start in range(0, len(ids), PART):
                 some = ids[start : start + PART]
-                rows = index.rows("student", some)
-                packed = pack_codes(rows) if bits else pack_rows(rows, LEVELS)
-                files.append(packed + facts_of(index, items, some))
+                rows = pack_rows(index.rows("student", some), LEVELS)
+                files.append(rows + facts_of(index, items, some))
             table.append((len(ids), folder.pack_together(files)))
             bar.update(len(ids))
     return {

@@ -1,6 +1,6 @@
 """The pictures of a site: each photo small, for the lists, and larger, for the large view."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from PIL import Image
 
@@ -22,9 +22,8 @@ def write_pictures(folder: SiteFolder, items: Sequence[Item], large: bool = True
     sizes = (SMALL, LARGE) if large else (SMALL,)
 
     def make(item: Item) -> dict[str, bytes] | str:
-        missing = [
-            size for size in sizes if not (folder.path / NAMES[size].format(digest=item.digest)).is_file()
-        ]
+        names = {size: NAMES[size].format(digest=item.digest) for size in sizes}
+        missing = {size: name for size, name in names.items() if not folder.has(name)}
         try:
             return _make(item, missing) if missing else {}
         except ImageError as reason:
@@ -32,9 +31,7 @@ def write_pictures(folder: SiteFolder, items: Sequence[Item], large: bool = True
 
     failed = []
     with progress(len(items), "Pictures") as bar:
-        for item, made in zip(items, bounded_map(make, items, 4 * WORKERS), strict=True):
-            for size in sizes:
-                folder.has(NAMES[size].format(digest=item.digest))
+        for made in bounded_map(make, items, 4 * WORKERS):
             if isinstance(made, str):
                 failed.append(made)
             else:
@@ -46,12 +43,11 @@ def write_pictures(folder: SiteFolder, items: Sequence[Item], large: bool = True
     return {"small": NAMES[SMALL], "large": NAMES[sizes[-1]]}
 
 
-def _make(item: Item, sizes: Sequence[int]) -> dict[str, bytes]:
+def _make(item: Item, names: Mapping[int, str]) -> dict[str, bytes]:
     data = image_at(item.path, item.name).read_unchanged(item.digest)
-    image = decode(data, item.name, max(sizes)).image
+    image = decode(data, item.name, max(names)).image
     made = {}
-    for size in sorted(sizes, reverse=True):
+    for size in sorted(names, reverse=True):
         image.thumbnail((size, size), Image.Resampling.BICUBIC)
-        file = NAMES[size].format(digest=item.digest)
-        made[file] = encode(image, "WEBP", quality=QUALITY[size], method=4)
+        made[names[size]] = encode(image, "WEBP", quality=QUALITY[size], method=4)
     return made

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 import retrieval
-from app.page.report.logic import weigh
+from app.page.report.measure import weigh
 from app.page.report.views import render_sizes
 from app.page.search.tab import SearchPage
 from app.page.views import render_heading

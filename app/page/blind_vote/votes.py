@@ -10,7 +10,7 @@ from threading import Lock
 
 from platformdirs import user_data_path
 
-from index.io import content_digest
+from app.page.kept import judged_as
 from index.stores.base import Store
 
 Pair = tuple[str, str]
@@ -63,8 +63,11 @@ class Tally:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The share's 95 % confidence interval."""
-        return wilson_interval(self.wins[0], self.decided)
+        """The share's 95 % confidence interval, by Wilson: right also for few votes."""
+        from scipy.stats import binomtest  # here: it takes a second to load
+
+        low, high = binomtest(self.wins[0], self.decided).proportion_ci(method="wilson")
+        return float(low), float(high)
 
 
 class Votes:
@@ -78,7 +81,7 @@ class Votes:
     def read(self) -> list[Vote]:
         """Read all votes. A line that a crash cut short is left out."""
         try:
-            text = self.path.read_text(encoding="utf-8")
+            text = self.path.read_text(encoding="utf-8", errors="replace")  # a letter may be cut, too
         except FileNotFoundError:
             return []
         votes = []
@@ -98,8 +101,8 @@ class Votes:
             with self.path.open("ab") as file:
                 if file.tell() == 0:
                     file.write(_line(HEAD))
-                elif not self.path.read_bytes().endswith(b"\n"):
-                    file.write(b"\n")
+                elif not (kept := self.path.read_bytes()).endswith(b"\n"):
+                    file.write(b'"\n' if kept.count(b'"') % 2 else b"\n")  # or a name would go on to the end
                 file.write(_line(astuple(vote)))
                 file.flush()
                 os.fsync(file.fileno())
@@ -114,27 +117,14 @@ class Votes:
 
 
 def default_votes(index: Store) -> Votes:
-    """Open the votes on an index, in the user's data folder: an index that is made again keeps them."""
-    spaces = index.manifest.spaces
-    models = [spaces[name].key for name in ("student", "teacher") if name in spaces]
-    key = content_digest("\n".join([str(index.path.resolve()), *models]).encode())
-    return Votes(user_data_path("retrieval") / "votes" / f"{key}.csv")
+    """Open the votes on an index, in the user's data folder."""
+    return Votes(user_data_path("retrieval") / "votes" / f"{judged_as(index)}.csv")
 
 
 def count_votes(votes: Iterable[Vote], pair: Pair) -> Tally:
     """Count the votes on a pair of modes, whichever was on the left."""
     winners = [vote.winner for vote in votes if {vote.left, vote.right} == set(pair)]
     return Tally(pair, (winners.count(pair[0]), winners.count(pair[1])), winners.count(None))
-
-
-def wilson_interval(wins: int, votes: int) -> tuple[float, float]:
-    """Compute Wilson's 95 % interval of a share: right also for few votes; 0 to 1 without any."""
-    if votes == 0:
-        return 0.0, 1.0
-    from scipy.stats import binomtest  # here: it takes a second to load
-
-    low, high = binomtest(wins, votes).proportion_ci(method="wilson")
-    return float(low), float(high)
 
 
 def _line(cells: Sequence[str]) -> bytes:

@@ -1,20 +1,27 @@
-"""The disagreements tab: what its script asks for."""
+"""The disagreements tab: how often student and teacher agree how far, and the photos, the worst first."""
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from app.page.background import Background, Progress, lower_priority
-from app.page.blind_vote.votes import default_votes
 from app.page.disagreements.logic import DEPTH, Agreements, find_disagreements
-from app.page.disagreements.views import HTML, render_disagreements
-from app.page.views import SAVE, SEEN, add_empty_tab, add_html, render_error
+from app.page.kept import judged_as
+from app.page.views import GALLERY, SAVE, SEEN, add_empty_tab, add_html, render_error, render_note
 from index.errors import RetrievalError, needs
+from index.evaluation.verdict import Estimate
+from index.html import load
 from index.search import Searcher
+from index.stores.base import Store
 
 with needs("demo"):
     import gradio as gr
 
 FIRST_WAIT = 0.3  # seconds: what was kept is there by then
+PER_PAGE = 12
+SHOWN = 5  # places of each list
+HTML = load("app/page/disagreements/disagreements.html")
 
 
 def build_disagreements_tab(searcher: Searcher) -> None:
@@ -46,5 +53,43 @@ def build_disagreements_tab(searcher: Searcher) -> None:
             add_empty_tab("disagreements")
         else:
             scripts = [Path(__file__).with_name(name) for name in ("judge.js", "disagreements.js")]
-            html = HTML.browser(DEPTH, default_votes(searcher.index).path.stem)  # what tells it from others
+            html = HTML.browser(DEPTH, judged_as(searcher.index))
             add_html(html, "disagreements", [SEEN, SAVE, *scripts], [disagreements])
+
+
+def render_disagreements(searcher: Searcher, every: Agreements, prefix: str, most: float, page: int) -> str:
+    """Show the page, or the nearest there is, of photos with an overlap up to `most`, the worst first."""
+    items = searcher.index.items
+    chosen = every.select([items[item].name for item in every.items], prefix, most)
+    pages = max(-(-len(chosen) // PER_PAGE), 1)
+    page = min(max(page, 0), pages - 1)
+    part = slice(page * PER_PAGE, (page + 1) * PER_PAGE)
+    shown = Agreements(chosen.items[part], chosen.overlap[part], chosen.rbo[part])
+    none = render_note("No photo matches. Clear the name, or allow more overlap.")
+    cases = render_cases(searcher, shown) if len(shown) else none
+    return render_spread(every, searcher.index) + HTML.pager(len(chosen), page, pages) + cases
+
+
+def render_spread(every: Agreements, index: Store) -> str:
+    """Show the means, and how often each overlap occurs."""
+    counts = np.bincount(np.rint(every.overlap * DEPTH).astype(int), minlength=DEPTH + 1).tolist()
+    bars = [(100 * place // DEPTH, count) for place, count in enumerate(counts)]
+    found = Estimate.measure(every.overlap, GALLERY)
+    sample = "all photos" if len(every) == len(index) else f"of {len(index):,} photos, at random"
+    facts = {
+        f"of the teacher's top {DEPTH} found (95 %: {100 * found.low:.0f} to {100 * found.high:.0f})": (
+            f"{found.mean:.0%}"
+        ),
+        "order agrees (RBO)": f"{every.rbo.mean():.2f}",
+        sample: f"{len(every):,}",
+    }
+    return HTML.spread(facts, bars, max(counts), DEPTH)
+
+
+def render_cases(searcher: Searcher, shown: Agreements) -> str:
+    """Show photos as links to their comparison, each with the first that both models find."""
+    asked, items = shown.items.tolist(), searcher.index.items
+    found = (searcher.search_items(asked, mode, SHOWN).ids for mode in ("student", "teacher"))
+    lists = [[[items[hit].digest for hit in row if hit >= 0] for row in ids] for ids in found]
+    rows = zip((items[item] for item in asked), shown.overlap, shown.rbo, *lists, strict=True)
+    return HTML.cases(rows)

@@ -95,35 +95,28 @@ async def follow(run: Run) -> AsyncIterator[ServerSentEvent]:
     live = not run.ended
     while True:
         ended = run.ended or run.stopped  # asked first: nothing comes after
-        for name, (state, html) in draw(run.facts, seen).items():
-            seen[name] = state
-            yield ServerSentEvent(event=name, data=html)
+        for name, (state, draw) in parts_of(run.facts).items():
+            if seen.get(name) != state:
+                seen[name] = state
+                yield ServerSentEvent(event=name, data=draw())
         if ended:
             yield ServerSentEvent(event="end", data={"error": run.error or run.stopped, "live": live})
             return
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def draw(facts: dict[str, Any], seen: dict[str, Any]) -> dict[str, tuple[Any, str]]:
-    """Draw the parts of the page that are not as they were seen: each with its state, and as HTML."""
+def parts_of(facts: dict[str, Any]) -> dict[str, tuple[Any, Callable[[], str]]]:
+    """Tell the parts of the page that there are: of each its state, and what draws it as HTML."""
     stage, training, lists = (facts.get(name) for name in ("stage", "training", "lists"))
-    losses, checks = (training.losses, training.agreement) if training else ([], [])
-    drawn: dict[str, tuple[Any, str]] = {}
-
-    def add(name: str, state: Any, html: Any) -> None:
-        if seen.get(name) != state:
-            drawn[name] = (state, html())
-
     label = stage and STAGES.get(stage.label, stage.label)
-    add("said", (facts["step"], stage), lambda: HTML.said(facts["step"], stage, label))
+    parts: dict[str, tuple[Any, Callable[[], str]]] = {
+        "said": ((facts["step"], stage), lambda: HTML.said(facts["step"], stage, label))
+    }
     if training:
-        steps = facts["steps"]
-        add(
-            "charts",
-            (len(losses), len(checks)),
-            lambda: HTML.charts(draw_training(losses, checks, steps, lists and lists.facts)),
-        )
+        told = training.losses, training.agreement, facts["steps"], lists and lists.facts
+        length = len(training.losses), len(training.agreement)
+        parts["charts"] = length, lambda: HTML.charts(draw_training(*told))
     if lists:
         rows = range(min(QUERIES, len(lists.queries)))
-        add("strips", lists, lambda: HTML.found([draw_strip(lists, row) for row in rows], lists.facts))
-    return drawn
+        parts["strips"] = lists, lambda: HTML.found([draw_strip(lists, row) for row in rows], lists.facts)
+    return parts

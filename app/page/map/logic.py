@@ -52,8 +52,8 @@ def find_map(searcher: Searcher) -> PhotoMap:
     names = [f"{axis} {name}" for name in first.places for axis in "xy"]
     kept = read_kept(searcher.index, "map", ["item", *names])
     if kept and np.array_equal(kept[0], first.items):
-        pairs = zip(kept[1::2], kept[2::2], strict=True)
-        return PhotoMap(kept[0], dict(zip(first.places, (np.stack(pair, 1) for pair in pairs), strict=True)))
+        parts = np.split(np.stack(kept[1:], 1), len(first.places), axis=1)
+        return PhotoMap(kept[0], dict(zip(first.places, parts, strict=True)))
     if len(first.items) < 4:
         return first
     made: dict[str, Places] = {}
@@ -65,8 +65,8 @@ def find_map(searcher: Searcher) -> PhotoMap:
         tsne = TSNE(perplexity=near, init=start.astype(np.float32), max_iter=ROUNDS, random_state=0)
         made[name] = tsne.fit_transform(rows)
     places = _together(made)
-    axes = {f"{axis} {name}": each[:, i] for name, each in places.items() for i, axis in enumerate("xy")}
-    keep(searcher.index, "map", {"item": first.items, **axes})
+    axes = np.hstack([*places.values()]).T
+    keep(searcher.index, "map", {"item": first.items, **dict(zip(names, axes, strict=True))})
     return PhotoMap(first.items, places)
 
 

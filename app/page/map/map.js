@@ -6,15 +6,15 @@ const say = text => { element.querySelector('.state').textContent = text; };
 const HUES = ['#3f6fd6', '#e08a1e', '#2a9d6f', '#c4457a', '#7d5bd0', '#1d9bb0', '#a06a3a', '#d0574a', '#7a8f2a', '#b565c9'];
 const STEPS = ['#c8372d', '#e08a1e', '#c9b037', '#5aa96b', '#0b7a6f'], OTHER = '#8b8d92';
 const GLIDE = 900, TILES = 160, REACH = 14, MOST_CHOSEN = 60;  // ms, photos drawn at once, pixels to a point, photos listed
-const pictures = new Map();  // thumbnails by id
-let ids = [], places = {}, now = [], agreement = [], columns = {}, codes = [], hues = [OTHER];
+const pictures = new Map();  // thumbnails by digest
+let digests = [], places = {}, now = [], agreement = [], columns = {}, codes = [], hues = [OTHER];
 let inks = [], image, dots;  // the colours as pixels, and the pixels of the points
 let space = 'student', glide = null, picked = false, zoom = 1, left = 0, top_ = 0, dirty = false;
 
 const unpack = (text, Kind) => new Kind(Uint8Array.from(atob(text), letter => letter.charCodeAt(0)).buffer);
 
 async function load() {
-  const answer = await server.photo_map({shown: ids.length > 0});
+  const answer = await server.photo_map({shown: digests.length > 0});
   if (!answer) {
     say("Can't reach the server. Trying again…");
     setTimeout(load, 5000);
@@ -26,7 +26,8 @@ async function load() {
 }
 
 function take(answer) {
-  ids = unpack(answer.ids, Uint32Array);
+  const bytes = unpack(answer.digests, Uint8Array), hex = part => Array.from(part, byte => byte.toString(16).padStart(2, '0')).join('');
+  digests = Array.from({length: bytes.length / 16}, (_, i) => hex(bytes.subarray(16 * i, 16 * i + 16)));
   places = Object.fromEntries(Object.entries(answer.places).map(([name, text]) => [name, Float32Array.from(unpack(text, Uint16Array), part => part / 65535)]));
   agreement = unpack(answer.agreement, Uint8Array);
   columns = Object.fromEntries(Object.entries(answer.columns).map(([name, {values, codes}]) => [name, {values, codes: unpack(codes, Uint8Array)}]));
@@ -46,7 +47,7 @@ function colour() {
     hues = [...STEPS, OTHER];
     codes = Uint8Array.from(agreement, share => share > 100 ? 5 : Math.min(Math.floor(share / 20), 4));
     named = ['under 20 %', '20 to 39 %', '40 to 59 %', '60 to 79 %', '80 % and more', 'not compared'].map((name, i) => [name, hues[i], i]);
-  } else if (same || !column) [hues, codes] = [[getComputedStyle(element).getPropertyValue('--accent') || OTHER], new Uint8Array(ids.length)];
+  } else if (same || !column) [hues, codes] = [[getComputedStyle(element).getPropertyValue('--accent') || OTHER], new Uint8Array(digests.length)];
   else {
     hues = [...HUES.slice(0, column.values.length), OTHER];
     codes = column.codes;
@@ -102,7 +103,7 @@ function paint(time) {
     dots = new Uint32Array(image.data.buffer);
   }
   dots.fill(0);
-  for (let i = 0; i < ids.length; i++) {  // pixel by pixel: several times as fast as rectangles
+  for (let i = 0; i < digests.length; i++) {  // pixel by pixel: several times as fast as rectangles
     const x = Math.round(now[2 * i] * scale + left), y = Math.round(now[2 * i + 1] * scale + top_);
     if (x < -tile || y < -tile || x > width + tile || y > height + tile) continue;
     if (near.length <= TILES) near.push([i, x, y]);
@@ -112,18 +113,18 @@ function paint(time) {
     }
   }
   pen.putImageData(image, 0, 0);
-  if (near.length <= TILES && !glide) for (const [i, x, y] of near) paintTile(ids[i], x, y, tile, hues[codes[i]]);
-  const asked = ids.indexOf(Number(document.querySelector('#search .search').dataset.item ?? NaN));
+  if (near.length <= TILES && !glide) for (const [i, x, y] of near) paintTile(digests[i], x, y, tile, hues[codes[i]]);
+  const asked = digests.indexOf(document.querySelector('#search .search').dataset.item);
   if (asked >= 0) ring(...toScreen(asked), 11 * ratio);
   if (lasso.length) outline();
 }
 
-function paintTile(id, x, y, tile, hue) {
-  let image = pictures.get(id);
+function paintTile(digest, x, y, tile, hue) {
+  let image = pictures.get(digest);
   if (!image) {
-    pictures.set(id, image = new Image());
+    pictures.set(digest, image = new Image());
     image.onload = draw;
-    image.src = `thumbs/${id}`;
+    image.src = `thumbs/${digest}`;
   }
   if (!image.naturalWidth) return;
   const least = Math.min(image.naturalWidth, image.naturalHeight);
@@ -177,15 +178,15 @@ const at = event => [event.offsetX * devicePixelRatio, event.offsetY * devicePix
 
 function look([x, y]) {
   let best = -1, least = (REACH * devicePixelRatio) ** 2;
-  for (let i = 0; i < ids.length; i++) {
+  for (let i = 0; i < digests.length; i++) {
     const [px, py] = toScreen(i), far = (px - x) ** 2 + (py - y) ** 2;
     if (far < least) [best, least] = [i, far];
   }
   seen.hidden = best < 0;
   if (best < 0) return;
   const [px, py] = toScreen(best).map(part => part / devicePixelRatio), share = agreement[best];
-  seen.href = `?id=${ids[best]}`;
-  seen.firstChild.src = `thumbs/${ids[best]}`;
+  seen.href = `?id=${digests[best]}`;
+  seen.firstChild.src = `thumbs/${digests[best]}`;
   seen.lastChild.textContent = share <= 100 ? `${share} % in common. Search` : 'Search';
   seen.style.left = `${Math.min(Math.max(px - 66, 0), canvas.clientWidth - 132)}px`;
   seen.style.top = `${py > 190 ? py - 178 : py + 12}px`;
@@ -197,13 +198,13 @@ function choose() {
     const [bx, by] = lasso.at(i - 1);
     return (ay > y) !== (by > y) && x < (bx - ax) * (y - ay) / (by - ay) + ax ? !odd : odd;
   }, false);
-  const found = [...ids.keys()].filter(i => inside(...toScreen(i)));
+  const found = [...digests.keys()].filter(i => inside(...toScreen(i)));
   const known = found.map(i => agreement[i]).filter(share => share <= 100), mean = known.reduce((sum, share) => sum + share, 0) / known.length;
   const line = document.createElement('p'), list = document.createElement('ul');
   line.textContent = `${found.length} photos${known.length ? `, on which the two have ${mean.toFixed(0)} % in common` : ''}${found.length > MOST_CHOSEN ? `; the first ${MOST_CHOSEN}` : ''}.`;
-  list.append(...found.slice(0, MOST_CHOSEN).map(i => {
+  list.append(...found.slice(0, MOST_CHOSEN).map((i, place) => {
     const item = document.createElement('li');
-    item.innerHTML = `<a href="?id=${ids[i]}" aria-label="Search with photo ${ids[i]}"><img src="thumbs/${ids[i]}" alt="" loading="lazy"></a>`;
+    item.innerHTML = `<a href="?id=${digests[i]}" aria-label="Search with photo ${place + 1} of these"><img src="thumbs/${digests[i]}" alt="" loading="lazy"></a>`;
     return item;
   }));
   chosen.replaceChildren(...(found.length ? [line, list] : []));

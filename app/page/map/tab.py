@@ -41,7 +41,17 @@ def build_map_tab(searcher: Searcher) -> None:
 
     work = Background(compute)
     first = cache(lambda: (sketch(searcher), None))
-    colours = cache(lambda: colour_by(searcher, first()[0].items))
+
+    @cache
+    def describe() -> dict[str, Any]:
+        # By digest, as everywhere on the page: an id means another photo once the index is written again.
+        items = first()[0].items
+        colours = colour_by(searcher, items).items()
+        digests = "".join(searcher.index.items[item].digest for item in items)
+        return {
+            "digests": _pack(np.frombuffer(bytes.fromhex(digests), np.uint8)),
+            "columns": {name: {"values": names, "codes": _pack(codes)} for name, (names, codes) in colours},
+        }
 
     def photo_map(asked: dict[str, Any]) -> dict[str, Any]:
         work.start()
@@ -49,16 +59,11 @@ def build_map_tab(searcher: Searcher) -> None:
         if not ended and asked.get("shown"):
             return {"waiting": True}
         found, agreed = work.result if ended and work.result else first()
-        columns = {
-            name: {"values": names, "codes": _pack(codes)} for name, (names, codes) in colours().items()
-        }
-        return {
-            "ids": _pack(found.items.astype("<u4")),
+        return describe() | {
             "places": {
                 name: _pack(np.round(65_535 * each).astype("<u2")) for name, each in found.places.items()
             },
             "agreement": "" if agreed is None else _pack(agreed),
-            "columns": columns,
             "waiting": not ended,
             "error": work.error,
         }

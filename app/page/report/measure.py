@@ -1,20 +1,20 @@
-"""Time and agreement of every way to search an index, measured on its own photos."""
+"""What models weigh, and time and agreement of every way to search an index, measured on its own photos."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.page.report.logic import find_variants
 from app.page.views import GALLERY
 from index.build.embed import embed_files
 from index.device import CUDA
 from index.embedders.base import Embedder
 from index.embedders.onnx import OnnxEmbedder
+from index.embedders.registry import is_file_spec
 from index.errors import ImageError, RetrievalError
 from index.evaluation.evaluate import evaluate_labelled, read_labels
 from index.evaluation.metrics import overlap_at_k
@@ -24,14 +24,27 @@ from index.images.decode import Photo, read_photo
 from index.images.sources import image_at
 from index.search import MODES, Searcher
 from index.stores.base import Store
+from index.stores.folder import COMPANIONS
+from index.stores.records import Space
 from index.timing import time_in_turns
 
 DEPTH = 10
 QUERIES = 200  # photos of the gallery that the quality is measured with
 TIMED = 6  # photos that the time is measured with
 ROUNDS = 3
+_, _, *VARIANTS = COMPANIONS
 
 Find = Callable[[slice], NDArray[np.int64]]  # a part of the queries to the ids that they find
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a model and its search index weigh, in bytes, and its space; None where that is not known."""
+
+    name: str
+    model: int | None
+    space: Space | None = None
+    search: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,26 @@ class Point:
     def quality(self) -> float:
         """Mean overlap@10 with what the teacher finds."""
         return self.agreement.mean
+
+
+def find_variants(index: Store) -> dict[str, Path]:
+    """Smaller files of the student that the index keeps, by name."""
+    files = {name.split(".")[1]: index.companion(name) for name in VARIANTS}
+    return {name: path for name, path in files.items() if path.is_file()}
+
+
+def weigh(searcher: Searcher) -> list[Size]:
+    """Weigh the models and their spaces."""
+    index = searcher.index
+    teacher = searcher.models["teacher"].spec if "teacher" in searcher.models else index.manifest.teacher
+    models = {"student": index.model_file}
+    if teacher and is_file_spec(teacher):
+        models["teacher"] = Path(teacher)
+    sizes = [
+        Size(name, _bytes_of(models.get(name)), space, _bytes_of(index.data / f"{name}.faiss"))
+        for name, space in index.manifest.spaces.items()
+    ]
+    return sizes + [Size(name, _bytes_of(path)) for name, path in find_variants(index).items()]
 
 
 def measure(searcher: Searcher, report: Callable[[float], None]) -> list[Point]:
@@ -107,7 +140,7 @@ def mark_best(points: Sequence[Point]) -> list[Point]:
             for other in points
         )
 
-    marked = [Point(p.name, p.milliseconds, p.agreement, not beaten(p)) for p in points]
+    marked = [replace(point, best=not beaten(point)) for point in points]
     return sorted(marked, key=lambda point: point.milliseconds)
 
 
@@ -121,6 +154,10 @@ def milliseconds_per_image(models: Sequence[Embedder], photos: Sequence[Photo]) 
     works = {model.key: embed_next(model) for model in models}
     times = time_in_turns([*works.values()], ROUNDS * len(photos), warm_up=len(photos))
     return dict(zip(works, times.tolist(), strict=True))
+
+
+def _bytes_of(path: Path | None) -> int | None:
+    return path.stat().st_size if path and path.is_file() else None
 
 
 def _models_of(searcher: Searcher, mode: str) -> list[Embedder]:

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from app.page.background import Background
-from app.page.report.logic import weigh
-from app.page.report.measure import measure, measure_labels
+from app.page.report.measure import measure, measure_labels, weigh
 from app.page.report.verdict import render_verdict
 from app.page.report.views import render_report, render_ways
 from app.page.views import SEEN, add_html

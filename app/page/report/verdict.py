@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from markupsafe import Markup
+
 from app.page.background import Background
-from app.page.report.logic import Size
-from app.page.report.measure import Point
-from app.page.views import render_note
+from app.page.report.measure import Point, Size
+from app.page.views import OTHER_VERSION, render_note
 from index.evaluation.charts import render_table
 from index.evaluation.rankings import Scores
 from index.evaluation.verdict import Estimate, judge_agreement, judge_labels, tell_score
@@ -29,8 +30,8 @@ def render_verdict(
     where the teacher's time and size are not known.
     """
     points = {point.name: point for point in ways.result or ()}
-    found = [point.agreement for name, point in points.items() if name == "student"]
-    with suppress(KeyError, TypeError, ValueError, ZeroDivisionError):  # no run, or of another version
+    found = [points["student"].agreement] if "student" in points else []
+    with suppress(*OTHER_VERSION):
         found.insert(0, Estimate.read((run or {})["agreement"]))
     scores = (labelled and labelled.result) or {}
     if {"student", "teacher"} <= scores.keys():
@@ -46,7 +47,11 @@ def render_verdict(
     if labelled and labelled.error:
         told.append(render_note(labelled.error))
     if scores:
-        told.append(render_table(["on your labels", "mAP, %", "R@1, %", "queries"], _label_rows(scores)))
+        rows = [
+            [mode, tell_score(row, "mAP"), tell_score(row, "R@1"), f"{row['queries']:,.0f}"]
+            for mode, row in scores.items()
+        ]
+        told.append(render_table(["on your labels", "mAP, %", "R@1, %", "queries"], rows))
     if found:
         rows = [
             [each.population, f"{each.count:,}", f"{each.among:,}" if each.among else "-", str(each)]
@@ -56,7 +61,7 @@ def render_verdict(
     if timed:
         times = [points[name].milliseconds for name in ("student", "teacher")]
         told.append(HTML.volume(times, (run or {}).get("queried"), price))
-    return "".join(told)
+    return Markup().join(told)
 
 
 def _compare(points: Mapping[str, Point], sizes: Sequence[Size]) -> str:
@@ -67,14 +72,3 @@ def _compare(points: Mapping[str, Point], sizes: Sequence[Size]) -> str:
     if files.get("student") and files.get("teacher"):
         told.append(f"{files['teacher'] / files['student']:.2g} times smaller")  # type: ignore[operator]
     return f"It is {' and '.join(told)}."
-
-
-def _label_rows(scores: Mapping[str, Scores]) -> list[list[str]]:
-    return [
-        [
-            mode,
-            *(tell_score(row, name) for name in ("mAP", "R@1")),
-            f"{row['queries']:,.0f}",
-        ]
-        for mode, row in scores.items()
-    ]

@@ -4,12 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from markupsafe import Markup
-
 from app.page.background import Background
-from app.page.report.logic import Size
-from app.page.report.measure import DEPTH, QUERIES, Point
-from app.page.views import format_bytes, format_length, render_note
+from app.page.report.measure import DEPTH, QUERIES, Point, Size
+from app.page.views import OTHER_VERSION, format_bytes, format_length, render_note
 from distill.report.report import draw_checks, draw_curve
 from index.evaluation.charts import Mark, draw_chart, linear_axis, log_axis, render_table
 from index.evaluation.verdict import Estimate
@@ -24,11 +21,11 @@ HTML = load("app/page/report/report.html")
 
 
 def render_report(
-    index: Store, run: dict[str, Any] | None, sizes: Sequence[Size], ways: str, verdict: str = ""
+    index: Store, run: dict[str, Any] | None, sizes: Sequence[Size], ways: str, verdict: str
 ) -> str:
     """Show all sections: `run` is what is known of the student's training, the rest what others rendered."""
     sections = {
-        **({"Verdict": Markup(verdict)} if verdict else {}),  # noqa: S704
+        "Verdict": verdict,
         "Quality against cost": _render_run(render_curve, run) if run else HTML.no_run(),
         "Time against quality": ways,
         "Size": render_sizes(sizes),
@@ -115,8 +112,12 @@ def render_training(run: dict[str, Any]) -> str:
         "Parameters": f"{student['parameters'] / 1e6:.2f} million",
         "Start": student["weights"],
         "Work": f"{steps:,} steps in {seconds} on {training['device']}",
-        **_costs(run.get("cost") or {}),
     }
+    cost = run.get("cost") or {}
+    if cost.get("money") is not None:
+        facts["Paid"] = f"{cost['money']:.2f} at {cost['price']:g} a thousand answers"
+    if cost.get("break_even_time"):
+        facts["Faster overall"] = f"after {cost['break_even_time']:,} photos, training included"
     if measured := run.get("agreement"):
         found = Estimate.read(measured)
         facts["Overlap@10"] = (
@@ -132,21 +133,12 @@ def _render_run(render: Callable[[dict[str, Any]], str], run: dict[str, Any]) ->
     """Render a run, which may come from elsewhere or from another version."""
     try:
         return render(run)
-    except (KeyError, IndexError, TypeError, ValueError):
+    except OTHER_VERSION:
         return render_note("The run.json of this index is not as this version writes it.")
 
 
 def _interval(found: Estimate) -> str:
     return f"{100 * found.low:.0f} to {100 * found.high:.0f}"
-
-
-def _costs(cost: dict[str, Any]) -> dict[str, str]:
-    facts = {}
-    if cost.get("money") is not None:
-        facts["Paid"] = f"{cost['money']:.2f} at {cost['price']:g} a thousand answers"
-    if cost.get("break_even_time"):
-        facts["Faster overall"] = f"after {cost['break_even_time']:,} photos, training included"
-    return facts
 
 
 def _render_refused(index: Store) -> str:

@@ -1,6 +1,5 @@
 """Two ways to search side by side: agreement, time."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -12,9 +11,7 @@ from app.server.api import as_sentence
 from app.server.concurrency import STAGES
 from index.errors import ImageError, RetrievalError
 from index.evaluation.metrics import overlap_at_k, rank_biased_overlap
-from index.feedback import Examples
 from index.search import Found, Results, Searcher
-from index.stores.filters import Filter
 
 FORMATS_SHOWN = "Use JPEG, PNG, WebP, AVIF, GIF or TIFF."
 
@@ -29,14 +26,14 @@ class SearchColumn:
     missing: str = ""  # why nothing was found; empty if it was
 
     @property
-    def ids(self) -> list[int]:
-        """Ids of the items, best first."""
-        return [item for item, _ in self.found.results.hits()] if self.found else []
+    def hits(self) -> list[tuple[int, float]]:
+        """Ids of the items with their similarities, best first."""
+        return self.found.results.hits() if self.found else []
 
     @property
-    def scores(self) -> list[float]:
-        """Their similarities."""
-        return [score for _, score in self.found.results.hits()] if self.found else []
+    def ids(self) -> list[int]:
+        """Ids of the items, best first."""
+        return [item for item, _ in self.hits]
 
     @property
     def seconds(self) -> float:
@@ -60,13 +57,12 @@ def search_column(searcher: Searcher, query: Query, mode: str, request: SearchRe
     Raises:
         ImageError: The picture cannot be decoded; the message is a whole line.
     """
-    wanted = Filter(request.prefix, dict(request.columns), request.cut)
     if query.text is not None:
         if (known := searcher.text_modes) and mode not in known:
             missing = f"No mode {mode!r} for words here, only {', '.join(known)}."
             return SearchColumn(mode, None, missing=missing)
         try:
-            return SearchColumn(mode, searcher.find_text(query.text, mode, request.k, wanted))
+            return SearchColumn(mode, searcher.find_text(query.text, mode, request.k, request.filter))
         except RetrievalError as reason:
             return SearchColumn(mode, None, missing=as_sentence(reason))
     if mode not in searcher.modes:
@@ -82,11 +78,13 @@ def search_column(searcher: Searcher, query: Query, mode: str, request: SearchRe
     # Part of an image of the gallery finds that image, unlike the whole, which `find` leaves out by itself.
     own = [] if query.view == View() else searcher.index.ids_by_digest.get(query.digest, [])
     try:
-        examples = Examples(request.like, request.unlike)
-        found = searcher.find([photo], mode, request.k + len(own), wanted, examples)
+        found = searcher.find([photo], mode, request.k + len(own), request.filter, request.examples)
+        ids, scores = found.results.ids, found.results.scores
+        keep = ~np.isin(ids[0], own)
+        rest = Results(ids[:, keep][:, : request.k], scores[:, keep][:, : request.k])
     except RetrievalError as reason:  # a budget is spent, an endpoint cannot be reached
         return SearchColumn(mode, None, missing=as_sentence(reason))
-    return SearchColumn(mode, replace(found, results=_without(found.results, own, request.k)), decoded)
+    return SearchColumn(mode, replace(found, results=rest), decoded)
 
 
 def agreement(first: SearchColumn, second: SearchColumn) -> Agreement | None:
@@ -102,8 +100,3 @@ def rank_shifts(column: SearchColumn, other: SearchColumn) -> list[int | None]:
     """Count how many ranks higher each result stands here than in the other column; None if only here."""
     there = {item: rank for rank, item in enumerate(other.ids)}
     return [there[item] - rank if item in there else None for rank, item in enumerate(column.ids)]
-
-
-def _without(results: Results, own: Sequence[int], k: int) -> Results:
-    keep = ~np.isin(results.ids[0], own)
-    return Results(results.ids[:, keep][:, :k], results.scores[:, keep][:, :k])

@@ -11,11 +11,13 @@ from app.server.api import UnknownItemError, require_item
 from app.server.fetch import fetch_image
 from app.server.pictures import DIGITS
 from index.errors import ImageError, UsageError
+from index.feedback import Examples
 from index.images.decode import Photo, decode, with_pixels
 from index.images.sources import image_at
 from index.io import content_digest
-from index.search import Searcher
+from index.search import ALL, NO_EXAMPLES, Searcher
 from index.stores.base import Store
+from index.stores.filters import Filter
 from index.text.models import Text
 
 Box = tuple[float, ...]
@@ -52,11 +54,8 @@ class SearchRequest:
     sent: str = ""  # digest of a photo that was sent before, if any
     address: str = ""  # address to fetch the picture from, if any
     text: str = ""  # words to search with in place of a picture, if any
-    prefix: str = ""  # only images with a name that starts like this
-    columns: tuple[tuple[str, str], ...] = ()  # only images with these values, as pairs of column and value
-    like: tuple[int, ...] = ()  # images of the gallery to find more of
-    unlike: tuple[int, ...] = ()  # images of the gallery to find less of
-    cut: float = 0.0  # only results at least this share as similar as the best; 0 keeps all
+    filter: Filter = ALL  # which results are wanted
+    examples: Examples = NO_EXAMPLES  # images of the gallery to find more of, and less of
     soon: bool = False  # whether to answer with the first column and leave the second for later
 
 
@@ -67,6 +66,8 @@ def read_request(asked: Mapping[str, Any], searcher: Searcher) -> SearchRequest:
         if sum(map(len, examples)) > MOST_EXAMPLES:
             raise UsageError(f"More than {MOST_EXAMPLES} examples. Take some off.")
         like, unlike = (tuple(find_item(searcher.index, each) for each in some) for some in examples)
+        columns = {str(name): str(value) for name, value in dict(asked.get("columns", {})).items()}
+        cut = min(max(float(asked.get("cut", 0)), 0.0), 1.0)
         request = SearchRequest(
             modes=tuple(str(mode) for mode in asked["modes"])[:2],
             k=min(max(int(asked["k"]), 1), MAX_RESULTS),
@@ -75,11 +76,8 @@ def read_request(asked: Mapping[str, Any], searcher: Searcher) -> SearchRequest:
             sent=str(asked.get("sent", "")),
             address=str(asked.get("address", "")),
             text=str(asked.get("text", "")),
-            prefix=str(asked.get("prefix", "")),
-            columns=tuple((str(name), str(value)) for name, value in dict(asked.get("columns", {})).items()),
-            like=like,
-            unlike=unlike,
-            cut=min(max(float(asked.get("cut", 0)), 0.0), 1.0),
+            filter=Filter(str(asked.get("prefix", "")), columns, cut),
+            examples=Examples(like, unlike),
             soon=bool(asked.get("soon")),
         )
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:

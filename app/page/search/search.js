@@ -159,7 +159,7 @@ function show(answer, focus) {
   page.classList.remove('following', 'asking');
   if (answer.error) { fail(answer.error); return; }
   last = answer;
-  page.dataset.item = answer.id;  // for the map
+  page.dataset.item = answer.item;  // for the map
   shown = wish();
   chooseCount(answer.k);
   answer.columns.forEach((html, i) => showColumn(i, html));

@@ -1,14 +1,11 @@
 """How strong a match is, by what similarity means in this gallery: neighbours, and photos at random."""
 
-from contextlib import suppress
 from dataclasses import dataclass
-from threading import Thread
 
 import numpy as np
 
 from app.page.background import lower_priority
 from index.duplicates import NEIGHBOURS, least_similarity
-from index.errors import RetrievalError
 from index.search import MODES, Searcher
 
 SAMPLE, FEWEST = 500, 50  # images of the gallery that are looked at, and at least
@@ -45,22 +42,8 @@ def measure_scale(searcher: Searcher, mode: str) -> Scale | None:
     return Scale(strong, likely, float(np.percentile(apart, 95)), least_similarity(nearest))
 
 
-class Scales:
-    """The scales of a gallery, measured beside the first searches, which go without."""
-
-    def __init__(self, searcher: Searcher) -> None:
-        """Begin to measure."""
-        self._known: dict[str, Scale | None] = {}
-
-        def measure() -> None:
-            lower_priority()
-            with suppress(RetrievalError):  # a store that is gone: searches say so
-                for mode in SCALED:
-                    self._known[mode] = measure_scale(searcher, mode)
-
-        self.thread = Thread(target=measure, daemon=True)
-        self.thread.start()
-
-    def get(self, mode: str) -> Scale | None:
-        """Return the scale of a mode; None where there is none, or none yet."""
-        return self._known.get(mode)
+def measure_scales(searcher: Searcher) -> dict[str, Scale]:
+    """Measure the scales that a gallery has, by mode, as fast as searches leave time for."""
+    lower_priority()
+    scales = {mode: measure_scale(searcher, mode) for mode in SCALED}
+    return {mode: scale for mode, scale in scales.items() if scale}

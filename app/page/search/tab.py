@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from app.page.background import Background
 from app.page.search.columns import SearchColumn, agreement, search_column
 from app.page.search.query import (
     MAX_RESULTS,
@@ -24,7 +25,7 @@ from app.page.search.query import (
     query_of_words,
     read_request,
 )
-from app.page.search.strength import Scales
+from app.page.search.strength import Scale, measure_scales
 from app.page.search.views import (
     Cost,
     render_column,
@@ -68,7 +69,8 @@ class SearchPage:
         """
         labels.require_columns(searcher.index.columns)
         self._label = partial(labels.of, searcher.index)
-        self.scales = Scales(searcher)
+        self.scales = Background(lambda _: measure_scales(searcher))  # beside the first searches, without
+        self.scales.start()
         self.searcher = searcher
         self._price = price
         self._photos: LRUCache[str, Query] = LRUCache(CACHED_BYTES, getsizeof=lambda query: len(query.data))
@@ -84,8 +86,8 @@ class SearchPage:
 
         Returns:
             `columns` and `numbers` as HTML, `name`, `sent` (the digest by which the photo is known from now
-            on), `item` and `id` (digest and id of the image of the gallery), `k`, `more` (whether a longer
-            list has more in it), `spoken`; or `error`, one line of HTML; or `forgotten`, where the photo must
+            on), `item` (that of the image of the gallery), `k`, `more` (whether a longer list has more in
+            it), `spoken`; or `error`, one line of HTML; or `forgotten`, where the photo must
             be sent again.
         """
         try:
@@ -177,7 +179,7 @@ class SearchPage:
         agreed = agreement(*columns) if len(columns) == 2 else None
         others = columns[::-1] if len(columns) == 2 else [None]
         # Words and photos are never as alike as two photos, which the scales are of.
-        scales = {mode: None if request.text else self.scales.get(mode) for mode in asked}
+        scales = {mode: None if request.text else self._scale(mode) for mode in asked}
         html = [
             render_column(one, index, other, self._label, scales[one.mode], self._fold(one))
             for one, other in zip(columns, others, strict=True)
@@ -192,15 +194,13 @@ class SearchPage:
             "name": query.name,
             "sent": query.digest if request.item is None and not request.text else "",
             "item": "" if request.item is None else query.digest,
-            "id": request.item,
             "k": request.k,
             "more": any(len(column.ids) == request.k for column in columns)
             and request.k < min(len(index), MAX_RESULTS),
         }
 
     def _find(self, query: Query, mode: str, request: SearchRequest) -> SearchColumn:
-        rest = replace(request, modes=(), item=None, sent="", address="", soon=False)
-        key = query.digest, query.view, mode, rest
+        key = query.digest, query.view, mode, request.k, request.filter, request.examples
         with self._lock:
             known = self._columns.get(key)
         if known is not None:
@@ -211,8 +211,11 @@ class SearchPage:
                 self._columns[key] = column
         return column
 
+    def _scale(self, mode: str) -> Scale | None:
+        return (self.scales.result or {}).get(mode)
+
     def _fold(self, column: SearchColumn) -> dict[int, int]:
-        scale = self.scales.get("student")
+        scale = self._scale("student")
         return fold_near(self.searcher.index, column.ids, scale.near) if scale and column.ids else {}
 
     def _costs(self, modes: Sequence[str]) -> dict[str, Cost]:

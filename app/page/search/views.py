@@ -1,6 +1,5 @@
 """Show results: what the templates beside this need to know."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,10 @@ from numpy.typing import NDArray
 from app.page.search.columns import Agreement, SearchColumn, rank_shifts
 from app.page.search.strength import Scale
 from app.page.search.why import LEAST_DROP, name_place
-from app.page.views import format_bytes, render_note, thumbnail_url
+from app.page.views import format_bytes, render_note
 from app.server.api import Label
 from index.html import load
+from index.search import MODES
 from index.stores.base import Store
 from index.stores.records import Item
 
@@ -25,7 +25,6 @@ MEANINGS = {
     "teacher's index.",
     "rerank": "Student finds the results, teacher or ranker orders them.",
 }
-SPACES = {"asymmetric": "projected", "rerank": "student"}  # the space that is searched
 HEADINGS = {
     "": "",
     "one search": "from the bytes of the image to its results",
@@ -43,9 +42,8 @@ MEANT = {
     "far": "nothing close: photos at random are often as near",
 }
 EAGER = 8  # pictures of a column that are loaded before they are scrolled to
-SHELL = load("app/page/search/search.html", thumbnail=thumbnail_url, LABELS=LABELS, MEANINGS=MEANINGS)
-HTML = load("app/page/search/results.html", thumbnail=thumbnail_url, EAGER=EAGER, MEANT=MEANT)
-Mark = tuple[str, str, str]
+SHELL = load("app/page/search/search.html", LABELS=LABELS, MEANINGS=MEANINGS)
+HTML = load("app/page/search/results.html", EAGER=EAGER, MEANT=MEANT)
 
 
 @dataclass(frozen=True)
@@ -112,30 +110,9 @@ def render_column(
         return render_note(column.missing)
     if not column.ids:
         return render_note("No results with these filters.")
-    marks: list[Mark | None] = [None] * len(column.ids)
-    if other and other.found:
-        name = LABELS[other.mode]
-        marks = [_mark(shift, rank, name) for rank, shift in enumerate(rank_shifts(column, other), 1)]
-    folded = folded or {}
-    under = Counter(folded.values())
-    cards = [
-        (
-            rank,
-            item,
-            entry.digest,
-            score,
-            entry.name,
-            label(item),
-            len(entry.copies),
-            mark,
-            folded.get(item),
-            under[item],
-            scale and scale.name(score),
-        )
-        for rank, (item, score, mark) in enumerate(zip(column.ids, column.scores, marks, strict=True), 1)
-        for entry in (index.items[item],)
-    ]
-    return HTML.column(LABELS[column.mode], cards)
+    shifts, name = (rank_shifts(column, other), LABELS[other.mode]) if other and other.found else (None, "")
+    mode, folded = LABELS[column.mode], folded or {}
+    return HTML.column(mode, column.hits, index.items, label, scale, folded, shifts, name)
 
 
 def render_waiting(mode: str, k: int) -> str:
@@ -190,19 +167,10 @@ def render_why(similarity: float, drops: NDArray[np.float32]) -> list[str]:
     ]
 
 
-def _mark(shift: int | None, rank: int, other: str) -> Mark:
-    """Mark a card: its kind, what it means, what is written."""
-    if shift is None:
-        return "only", f"{other} does not have it here", "only here"
-    if not shift:
-        return "same", f"{other} has it at {rank}, too", "="
-    kind, arrow = ("up", "▲") if shift > 0 else ("down", "▼")
-    return kind, f"{other} has it at {rank + shift}", f"{arrow}\u200a{abs(shift)}"
-
-
 def _row(column: SearchColumn, index: Store, slowest: float, cost: Cost) -> dict[str, Any]:
     found = column.found
     assert found is not None
+    _, space = MODES.get(column.mode, MODES["student"])  # where it finds what it orders again
     parts = (column.decode_seconds, found.embed_seconds, found.search_seconds)
     return {
         "mode": column.mode,
@@ -210,7 +178,7 @@ def _row(column: SearchColumn, index: Store, slowest: float, cost: Cost) -> dict
         "total": _milliseconds(column.seconds),
         "shares": [100 * seconds / slowest for seconds in parts],
         "parts": list(map(_milliseconds, parts)),
-        "bytes": f"{index.manifest.spaces[SPACES.get(column.mode, column.mode)].vector_bytes:,}",
+        "bytes": f"{index.manifest.spaces[space].vector_bytes:,}",
         "million": _duration(1e6 * column.seconds),
         "money": f"{1000 * cost.price * cost.calls:,.2f}" if cost.price is not None else "",
     }

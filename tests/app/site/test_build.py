@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from app.cli import app
 from app.site import lists, runtime
 from app.site.build import SiteOptions, build_site_by_name
-from app.site.gallery import LEVELS, PART, Layout, pack_rows
+from app.site.gallery import LEVELS, PART, divide, pack_rows
 from app.site.scripts import read_styles
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
@@ -165,12 +165,11 @@ def test_an_update_writes_what_changed_and_removes_the_rest(folder, student_file
 
 def test_photos_lie_in_parts_by_digest_and_a_new_one_changes_one_part():
     digests = [f"{i * 2654435761 % 2**32:08x}{i:024x}" for i in range(3 * PART)]
-    layout = Layout.of(digests)
-    parts = [[digests[i] for i in part] for part in layout.parts()]
+    parts = [[digests[i] for i in part] for part in divide(digests)]
     assert [digest for part in parts for digest in part] == sorted(digests)
     assert max(map(len, parts)) < 1.2 * PART
     more = [*digests, "80000000" + "f" * 24]
-    changed = [[more[i] for i in part] for part in Layout.of(more).parts()]
+    changed = [[more[i] for i in part] for part in divide(more)]
     assert sum(a != b for a, b in zip(parts, changed, strict=True)) == 1
 
 
@@ -188,6 +187,7 @@ def test_rows_keep_the_nearest(unit_rows):
         ({"pictures": "https://shop.example/{sku}.jpg"}, "no column 'sku'"),
         ({"pictures": "https://shop.example/a.jpg"}, "--no-thumbnails takes an address with"),
         ({"pictures": "javascript:{name}"}, "--no-thumbnails takes an http(s) address or a relative one"),
+        ({"pictures": "https://[shop/{name}"}, "--no-thumbnails takes an http(s) address or a relative one"),
     ],
 )
 def test_what_does_not_fit_is_one_line_before_any_work(page_root, own, tmp_path, options, said):
@@ -207,13 +207,20 @@ def test_a_folder_of_something_else_is_left_alone(page_root, own, tmp_path):
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["thesis.txt"]
 
 
-def test_pictures_elsewhere_are_named_and_allowed(page_root, own, tmp_path):
+@pytest.mark.parametrize(
+    ("template", "source"),
+    [
+        ("https://pictures.example/{shop}/{name}", "https://pictures.example"),
+        ("//pictures.example/{name}", "pictures.example"),  # by the scheme of the page
+        ("https://{shop}.example/{name}", "https://*"),
+    ],
+)
+def test_pictures_elsewhere_are_named_and_allowed(page_root, own, tmp_path, template, source):
     out = tmp_path / "site"
-    template = "https://pictures.example/{shop}/{name}"
     build_site_by_name(page_root / "idx", out, SiteOptions(pictures=template, runtime=own))
     assert manifest_of(out)["pictures"] == {"small": template, "large": template}
     assert not (out / "data/pictures").exists()
-    assert "img-src 'self' blob: https://pictures.example;" in (out / "index.html").read_text()
+    assert f"img-src 'self' blob: {source};" in (out / "index.html").read_text()
 
 
 def test_a_photo_that_is_gone_has_no_picture(folder, student_file, own, tmp_path, caplog):

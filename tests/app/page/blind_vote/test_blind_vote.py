@@ -7,8 +7,7 @@ import gradio as gr
 import pytest
 
 from app.page.blind_vote.logic import BlindTest, deal_round
-from app.page.blind_vote.tab import build_blind_tab
-from app.page.blind_vote.views import render_reveal, render_round, render_tally
+from app.page.blind_vote.tab import HTML, build_blind_tab
 from app.page.blind_vote.votes import Tally, Votes, default_votes
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
@@ -112,17 +111,17 @@ def test_rounds_that_nobody_votes_on_are_forgotten_in_the_end(blind_test: BlindT
 
 def test_a_round_does_not_tell_which_model_made_which_list(searcher: Searcher):
     """With the two models exchanged, the page of a round is the same to the last letter."""
-    dealt = deal_round(searcher, PAIR, 3, random.Random(0))
+    dealt, items = deal_round(searcher, PAIR, 3, random.Random(0)), searcher.index.items
     exchanged = type(dealt)(dealt.key, dealt.query, dealt.modes[::-1], dealt.lists)
-    assert render_round(dealt) == render_round(exchanged)
-    assert not re.search("student|teacher|asymmetric", render_round(dealt), re.IGNORECASE)
-    assert dealt.key not in render_round(dealt)
+    assert HTML.round(dealt, items) == HTML.round(exchanged, items)
+    assert not re.search("student|teacher|asymmetric", HTML.round(dealt, items), re.IGNORECASE)
+    assert dealt.key not in HTML.round(dealt, items)
 
 
 def test_the_reveal_names_the_lists_and_the_vote(blind_test: BlindTest, searcher: Searcher, monkeypatch):
     monkeypatch.setattr("app.page.blind_vote.logic.LIST_LENGTH", 3)
     dealt = blind_test.deal(PAIR)
-    html = render_reveal(dealt, blind_test.vote(dealt, "right"), searcher.index)
+    html = HTML.reveal(dealt, blind_test.vote(dealt, "right"), searcher.index.items)
     heads = re.findall(r'<section class="(\w*)"><h2 class="\w+">(\w+)</h2>', html)
     assert heads == [("", dealt.modes[0].capitalize()), ("won", dealt.modes[1].capitalize())]
     assert f"You chose {dealt.modes[1]}." in html
@@ -131,10 +130,10 @@ def test_the_reveal_names_the_lists_and_the_vote(blind_test: BlindTest, searcher
 
 
 def test_the_tally_says_how_sure_it_is():
-    assert "interval" not in render_tally(Tally(PAIR, (0, 0), 3))
-    early = render_tally(Tally(PAIR, (3, 1), 0))
+    assert "interval" not in HTML.tally(Tally(PAIR, (0, 0), 3))
+    early = HTML.tally(Tally(PAIR, (3, 1), 0))
     assert "75%" in early
     assert "Neither is shown to be better yet" in early
-    late = render_tally(Tally(PAIR, (90, 10), 0))
+    late = HTML.tally(Tally(PAIR, (90, 10), 0))
     assert "90%" in late
     assert "A significant difference (95 %)" in late

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.page.blind_vote.votes import Vote, Votes, count_votes, wilson_interval
+from app.page.blind_vote.votes import Tally, Vote, Votes, count_votes
 
 PAIR = ("student", "teacher")
 
@@ -39,11 +39,12 @@ def test_no_votes_yet(tmp_path: Path):
     assert votes.as_csv().splitlines() == ["time,round,query,name,left,right,choice"]
 
 
-def test_a_line_that_a_crash_cut_short_costs_only_itself(tmp_path: Path):
+@pytest.mark.parametrize("name", ["a.j", '"odd, name', '"odd, ""na', "o\u0308"])
+def test_a_line_that_a_crash_cut_short_costs_only_itself(tmp_path: Path, name: str):
     votes = Votes(tmp_path / "votes.csv")
-    votes.add(vote("r1", "left"))
-    with votes.path.open("a") as file:
-        file.write("2026-01-02T03:04:05+00:00,r2,7,a.j")
+    votes.add(vote("r1", "left", name='odd, "name".jpg'))
+    with votes.path.open("ab") as file:
+        file.write(f"2026-01-02T03:04:05+00:00,r2,7,{name}".encode().removesuffix(b"\x88"))
     votes.add(vote("r3", "right"))
     assert [v.round for v in votes.read()] == ["r1", "r3"]
 
@@ -79,8 +80,6 @@ def test_the_interval_is_that_of_scipy(wins_of):
     stats = pytest.importorskip("scipy.stats")
     wins, votes = wins_of
     expected = stats.binomtest(wins, votes).proportion_ci(0.95, method="wilson")
-    assert wilson_interval(wins, votes) == pytest.approx((expected.low, expected.high), abs=1e-6)
-
-
-def test_the_interval_of_nothing_is_everything():
-    assert wilson_interval(0, 0) == (0, 1)
+    assert Tally(PAIR, (wins, votes - wins), 0).interval == pytest.approx(
+        (expected.low, expected.high), abs=1e-6
+    )

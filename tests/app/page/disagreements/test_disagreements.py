@@ -10,8 +10,13 @@ import pytest
 from conftest import picture
 
 from app.page.disagreements.logic import DEPTH, Agreements, compute_agreements, find_disagreements
-from app.page.disagreements.tab import build_disagreements_tab
-from app.page.disagreements.views import HTML, render_cases, render_disagreements, render_spread
+from app.page.disagreements.tab import (
+    HTML,
+    build_disagreements_tab,
+    render_cases,
+    render_disagreements,
+    render_spread,
+)
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
@@ -170,7 +175,7 @@ def test_a_case_shows_what_both_find_and_marks_what_they_share(searcher: Searche
     html = render_cases(searcher, Agreements(every.items[:1], every.overlap[:1], every.rbo[:1]))
     item = int(every.items[0])
     lists = [searcher.search_items([item], mode, 5).ids[0].tolist() for mode in ("student", "teacher")]
-    shown = [f'src="thumbs/{i}"' for i in [searcher.index.items[item].digest, *lists[0], *lists[1]]]
+    shown = [f'src="thumbs/{searcher.index.items[i].digest}"' for i in [item, *lists[0], *lists[1]]]
     places = []
     for picture_of in shown:
         places.append(html.index(picture_of, places[-1] + 1 if places else 0))

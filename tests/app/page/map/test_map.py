@@ -1,5 +1,7 @@
+from base64 import b64decode
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import pytest
 from conftest import picture, write_embedder
@@ -7,6 +9,7 @@ from PIL import Image
 
 from app.page.map import logic
 from app.page.map.logic import colour_by, find_map, sketch
+from app.page.map.tab import build_map_tab
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.search import Searcher
@@ -76,3 +79,10 @@ def test_colours_are_of_folders_and_columns_the_rest_together(searcher: Searcher
     }  # fmt: skip
     monkeypatch.setattr(logic, "COLOURS", 1)
     assert colour_by(searcher, items)["folder"][1].tolist() == [0, 0, 1, 1]
+
+
+def test_photos_are_named_by_content_for_an_id_is_another_photo_once_the_index_is_written_again(searcher):
+    with gr.Blocks() as page:
+        build_map_tab(searcher)
+    answer = next(block for block in page.blocks.values() if isinstance(block, gr.HTML)).photo_map({})
+    assert b64decode(answer["digests"]).hex() == "".join(item.digest for item in searcher.index.iter_items())

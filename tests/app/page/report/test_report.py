@@ -5,8 +5,7 @@ import pytest
 from conftest import write_embedder
 
 from app.page.background import Background
-from app.page.report.logic import find_variants, weigh
-from app.page.report.measure import Point
+from app.page.report.measure import Point, find_variants, weigh
 from app.page.report.views import (
     render_curve,
     render_health,
@@ -56,7 +55,7 @@ def searcher(folder: Path, tmp_path: Path, student_file: Path, teacher_file: Pat
 
 
 def report_of(searcher: Searcher) -> str:
-    return render_report(searcher.index, searcher.index.read_run(), weigh(searcher), "")
+    return render_report(searcher.index, searcher.index.read_run(), weigh(searcher), "", "")
 
 
 def test_the_run_and_the_variants_are_kept_with_the_index(searcher: Searcher, tmp_path: Path):
@@ -80,6 +79,8 @@ def test_a_run_that_is_not_of_this_student_is_none(searcher: Searcher, text: str
         {"training": RUN["training"] | {"kept_step": "<script>"}},
         {"training": RUN["training"] | {"seconds": "<script>"}},
         {"queried": "<script>"},
+        {"cost": [3]},
+        CURVE | {"agreement": {"held_out": 0, "overlap@10": 0.5}},
     ],
 )
 def test_a_run_of_another_version_spoils_nothing_else(searcher: Searcher, fault: dict):

@@ -6,8 +6,7 @@ from typer.testing import CliRunner
 
 from app.cli import app
 from app.page.background import Background
-from app.page.report.logic import Size
-from app.page.report.measure import Point, measure_labels
+from app.page.report.measure import Point, Size, measure_labels
 from app.page.report.verdict import render_verdict
 from app.server.app import ServerOptions
 from index.build.pipeline import build_index

@@ -9,6 +9,7 @@ from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError
 from index.search import Found, Results, Searcher
+from index.stores.filters import Filter
 
 REQUEST = SearchRequest(("student",), 4)
 
@@ -67,6 +68,6 @@ def test_a_picture_that_cannot_be_read_is_said_in_one_line(searcher: Searcher):
 
 
 def test_a_search_is_narrowed(searcher: Searcher):
-    request = SearchRequest(("student",), 4, prefix="more/", cut=0.1)
+    request = SearchRequest(("student",), 4, filter=Filter("more/", cut=0.1))
     column = search_column(searcher, query_of_item(searcher, 0), "student", request)
     assert {searcher.index.items[item].name[:5] for item in column.ids} == {"more/"}

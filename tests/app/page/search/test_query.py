@@ -10,6 +10,7 @@ from PIL import Image
 
 from app.page.search.query import MAX_RESULTS, Query, View, query_of_bytes, read_request
 from index.errors import ImageError, UsageError
+from index.stores.filters import Filter
 
 SEARCHER = SimpleNamespace(modes=["student", "asymmetric"], index=SimpleNamespace(items=[None] * 5))
 ASKED = {"modes": ["student"], "k": 12}
@@ -100,10 +101,9 @@ def test_a_wish_is_held_within_bounds():
     request = read_request(
         {**ASKED, "k": 10**9, "cut": -3, "columns": {"brand": 7}, "modes": ["student"] * 9}, SEARCHER
     )
-    assert (request.k, request.cut, request.columns, request.modes) == (
+    assert (request.k, request.filter, request.modes) == (
         MAX_RESULTS,
-        0.0,
-        (("brand", "7"),),
+        Filter("", {"brand": "7"}, 0.0),
         ("student", "student"),
     )
     assert (

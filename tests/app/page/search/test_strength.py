@@ -6,7 +6,7 @@ from conftest import picture, write_embedder
 from PIL import Image
 
 from app.page.search.columns import SearchColumn
-from app.page.search.strength import Scale, Scales, measure_scale
+from app.page.search.strength import Scale, measure_scale, measure_scales
 from app.page.search.views import render_column
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
@@ -36,9 +36,7 @@ def test_the_scale_is_that_of_the_gallery(tmp_path: Path):
     scale = measure_scale(searcher, "student")
     assert scale.strong > scale.likely > scale.weak > 0
     assert measure_scale(searcher, "teacher") is None
-    scales = Scales(searcher)
-    scales.thread.join()
-    assert (scales.get("student"), scales.get("teacher")) == (scale, None)
+    assert measure_scales(searcher) == {"student": scale}
 
 
 def test_a_list_that_begins_far_away_says_so():
