@@ -114,6 +114,7 @@ class SearchOptions:
     def examples_in(self, index: Store) -> Examples:
         """The examples; UnknownItemError for one that is not in the index."""
         for item in (*self.examples.like, *self.examples.unlike):
+            assert isinstance(item, int)
             require_item(index, item)
         return self.examples
 

@@ -39,8 +39,9 @@ def average_precision(relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def recall_at_k(relevant: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
-    """1 where something relevant is among the first k, else 0 (recall@k as image retrieval uses it)."""
-    return _share(relevant[:, :k].any(axis=1), relevant.any(axis=1))
+    """1 where something relevant is among the first k, else 0; NaN where nothing is relevant at all."""
+    found, there = (np.asarray(part.any(axis=1), np.int64) for part in (relevant[:, :k], relevant))
+    return _share(found, there)
 
 
 def overlap_at_k(first: Ints, second: Ints) -> NDArray[np.float64]:
