@@ -119,9 +119,13 @@ def search_files(
 def _describe(store: Store, rank: int, i: int, score: float) -> dict[str, Any]:
     item = store.items[i]
     return {
-        "rank": rank, "score": round(score, 6), "path": item.path, "name": item.name,
-        "copies": [copy.path for copy in item.copies], "metadata": store.metadata_of(i),
-    }  # fmt: skip
+        "rank": rank,
+        "score": round(score, 6),
+        "path": item.path,
+        "name": item.name,
+        "copies": [copy.path for copy in item.copies],
+        "metadata": store.metadata_of(i),
+    }
 
 
 def _advise(query: str, text: TextSpec | None) -> str:

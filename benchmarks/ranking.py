@@ -22,7 +22,7 @@ from distill.examples import Answered
 from distill.ranking.judge import read_photos
 from distill.ranking.learn import PULLS, Loss, fit, learn
 from distill.ranking.lists import plan_lists
-from distill.training.losses import TEMPERATURE, list_mle
+from distill.training.losses import LIST_TEMPERATURE, list_mle
 from index.evaluation.evaluate import Labelled, read_labels
 from index.evaluation.metrics import average_precision, overlap_at_k
 from index.images.file import digest_pool
@@ -36,7 +36,7 @@ Change = Callable[[Answered, np.random.Generator], Answered]
 
 def rank_net(scores: Tensor, weights: Tensor) -> Tensor:
     """Average `softplus((s_j - s_i) / T)` over pairs, by weight (RankNet, Burges et al. 2005)."""
-    losses = softplus((scores[:, None, :] - scores[:, :, None]) / TEMPERATURE)
+    losses = softplus((scores[:, None, :] - scores[:, :, None]) / LIST_TEMPERATURE)
     return (weights * losses).sum() / weights.sum().clamp_min(1e-12)
 
 

@@ -48,6 +48,8 @@ class TeacherAnswers:
     failures: list[Failure]  # chosen images that could not be read, or that the teacher has no answer for
     # Answers about photos like those that will be searched with, if there are such photos
     queries: QueryAnswers | None = None
+    # Digests of such photos that have an answer, from this run or one that it goes on from
+    known_queries: Set[str] = frozenset()
     # Digests of photos that the students of several budgets are measured on: none of them learns from one
     measured: Set[str] = frozenset()
     # Digests of photos that the weights to start from have learnt: to measure on them would tell nothing
@@ -113,6 +115,7 @@ def consult(
         seconds=answered.seconds + about.seconds,
         failures=[*about.failures, *answered.failures],
         queries=about.queries,
+        known_queries=about.known_queries,
     )
 
 
@@ -135,7 +138,8 @@ def _consult_queries(
         square(reader.read(found[digest], MARGIN * side).image, side, reduced=True)
         for digest in answered.digests
     ]
-    return replace(answered, digests=[], queries=QueryAnswers(np.stack(pixels), answered.vectors))
+    queries = QueryAnswers(np.stack(pixels), answered.vectors)
+    return replace(answered, digests=[], queries=queries, known_queries=frozenset(answered.digests))
 
 
 def ask_teacher(

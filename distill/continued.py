@@ -121,9 +121,10 @@ def _consult(
         budget = min(len(ledger.known(new)), options.budget)
         options = replace(options, queries=())
     asked = pool.reader.digest(find_images(options.queries)) if options.queries else []
-    further = sorted(ledger.known(asked))[run["query_photos"] :]  # no more than these were paid for since
-    limit = _limit([*new, *further], ledger, budget, run)
-    return consult(pool, teacher, ledger, options, replayed, limit, budget)
+    paid = set(run.get("query_digests", ()))
+    limit = _limit([*new, *(set(asked) - paid)], ledger, budget, run)
+    answered = consult(pool, teacher, ledger, options, replayed, limit, budget)
+    return replace(answered, known_queries=answered.known_queries | paid)
 
 
 def _limit(digests: Sequence[str], ledger: Ledger, budget: int, run: dict[str, Any]) -> int:

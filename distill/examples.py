@@ -1,4 +1,4 @@
-"""What the student learns from: images of the pool, and where they belong."""
+"""What the student learns from: images of the pool and where they belong, lists that a ranker answered."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

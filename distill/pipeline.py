@@ -18,12 +18,12 @@ from distill.ask import TeacherAnswers, consult
 from distill.fit import Former, aim, as_shown, build_student, fit_student, open_backbone
 from distill.model import quantize
 from distill.model.codes import PHOTOS, VIEWED, append_codes
-from distill.model.export import check_parity, count_parameters, describe_file, export_onnx, seconds_per_image
+from distill.model.export import check_parity, count_parameters, describe_file, export_onnx
 from distill.model.trial import try_out
 from distill.options import Options, Target, check_bits
 from distill.photos import PhotoReader
 from distill.pool import MOST, Pool, extract_features, open_helpers, require_all
-from distill.report.cost import reckon
+from distill.report.cost import reckon, seconds_per_image
 from distill.report.held_out import HeldOut, search_again
 from distill.report.report import judge, judge_asking, point_of, read_run, write_report, write_run
 from distill.selection import sample_pool
@@ -179,7 +179,7 @@ def start(out: Path, options: Options, students: int = 1) -> Fabric:
     """Make ready to train students, so that what is wrong with the request shows before anything is paid.
 
     Raises:
-        UsageError: `out` or the device cannot be used, or a single student shall shrink in several processes.
+        UsageError: `out` or the device cannot be used, or a single student is to shrink in several processes.
     """
     keep_freed_memory()
     there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
@@ -211,7 +211,8 @@ def read_student_pool(
     and those of `preferred` digests come first.
 
     Raises:
-        UsageError: It cannot be, or the teacher or a helper is a file of vectors that lacks images.
+        UsageError: The student cannot be made, or the teacher or a helper is a file of vectors and lacks
+            images.
     """
     helpers, backbone = open_helpers(options.helpers, options.device), open_backbone(options)
     try_out(options.student, options.size, options.dim, options.stages, options.device)
@@ -361,6 +362,7 @@ def _describe(
         "images": images,
         "queried": len(answered.digests),
         "query_photos": answered.count - len(answered.digests),
+        "query_digests": sorted(answered.known_queries),
         "unreadable": [asdict(failure) for failure in failures[:NAMED]],
         "skipped": len(failures),
         "teacher": {

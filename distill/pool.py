@@ -1,7 +1,4 @@
-"""The pool: distinct images that can be read, small, with what free networks say of them.
-
-These are the student's own network, and helpers beside it.
-"""
+"""The pool: distinct images that can be read, small, with what free networks say of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -23,7 +23,7 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def read_common(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
     ] = False,

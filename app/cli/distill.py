@@ -110,12 +110,26 @@ def distill(
         raise UsageError("--continue takes one --budget and one target.")
     spec = TeacherSpec(teacher, read_options(teacher_option), ledger, budgets[-1])
     chosen = Options(
-        budget=budgets[-1], target=targets[-1] if targets else None,
-        student=student, weights=weights, size=size or 0, dim=dim, bits=bits, stages=stages, select=select,
-        recipe=find_recipe(recipe), steps=steps, seed=seed, price=price, device=device,
-        variants=tuple(filter(None, variants.split(","))), queries=tuple(queries or ()),
-        also=tuple(also or ()), exclude=tuple(exclude or ()), helpers=tuple(helper or ()),
-    )  # fmt: skip
+        budget=budgets[-1],
+        target=targets[-1] if targets else None,
+        student=student,
+        weights=weights,
+        size=size or 0,
+        dim=dim,
+        bits=bits,
+        stages=stages,
+        select=select,
+        recipe=find_recipe(recipe),
+        steps=steps,
+        seed=seed,
+        price=price,
+        device=device,
+        variants=tuple(filter(None, variants.split(","))),
+        queries=tuple(queries or ()),
+        also=tuple(also or ()),
+        exclude=tuple(exclude or ()),
+        helpers=tuple(helper or ()),
+    )
     check_student(chosen.student)
     if dry_run and former is None:
         from index.teachers.cost import bill_by_name

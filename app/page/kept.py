@@ -1,4 +1,4 @@
-"""What a page keeps of an index: what it has computed, and under which name what people judge."""
+"""What a page has computed of an index, kept beside it until the index changes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,6 @@ from numpy.typing import NDArray
 
 from index.io import atomic_write, content_digest
 from index.stores.base import Store
-
-
-def judged_as(index: Store) -> str:
-    """Name an index by its place and models, for what people judge of it: made again, it keeps its name."""
-    spaces = index.manifest.spaces
-    models = [spaces[name].key for name in ("student", "teacher") if name in spaces]
-    return content_digest("\n".join([str(index.path.resolve()), *models]).encode())
 
 
 def read_kept(index: Store, name: str, columns: Sequence[str]) -> list[NDArray[Any]] | None:

@@ -12,7 +12,8 @@ from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 
-from app.server.concurrency import STAGES, TEXT, BusyError, SharedSearcher
+from app.server.concurrency import TEXT, BusyError, SharedSearcher
+from app.server.metrics import STAGES
 from index.embedders.http_formats import read_input
 from index.errors import BudgetError, ImageError, NoMatchError, RetrievalError, UsageError, needs
 from index.feedback import Examples
@@ -213,6 +214,7 @@ def build_api(searcher: SharedSearcher, label: Label = lambda item: {}) -> APIRo
     @router.post("/search", openapi_extra=PHOTO, response_class=Response, responses=FOUND)
     async def by_photo(request: Request, wanted: Wanted) -> Response:
         """Search with a photo: a file, or a data URL in JSON."""
+        refuse_unknown(wanted, searcher.index)
         async with _sent_photo(request) as (name, file):
             return await run(
                 wanted.mode,
@@ -324,8 +326,17 @@ def _answer(
     return Answer(query, mode, milliseconds, hits)
 
 
+def refuse_unknown(wanted: SearchOptions, index: Store) -> None:
+    """Refuse examples that are not in the index, before a photo is read for them."""
+    try:
+        wanted.examples_in(index)
+    except RetrievalError as reason:
+        raise refusal_of(reason) from reason
+
+
 def refusal_of(reason: RetrievalError) -> HTTPException:
     """Make an answer of what cannot be answered: 502 where a model fails."""
+    # The first that fits counts: a kind of error stands before what it is a kind of.
     statuses = {BusyError: 503, BudgetError: 402, UnknownItemError: 404, ImageError: 400, UsageError: 400}
     status = next((status for kind, status in statuses.items() if isinstance(reason, kind)), 502)
     return HTTPException(status, as_sentence(reason), {"Retry-After": "1"} if status == 503 else None)

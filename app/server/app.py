@@ -13,7 +13,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from app.page.background import Background
 from app.page.learning.learning import Learning
@@ -21,6 +21,7 @@ from app.page.learning.routes import build_learning
 from app.page.page import build_page
 from app.server.api import ERRORS, build_api, require_known
 from app.server.concurrency import TEXT, SharedSearcher
+from app.server.gradio_hardening import harden
 from app.server.guard import Guard, Rules, is_local
 from app.server.labels import NONE, Labels
 from app.server.openai_api import build_embeddings
@@ -51,7 +52,6 @@ WIDGET = Path(__file__).with_name("widget.js").read_bytes()  # puts the search i
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 PAGE_ANSWER = {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}}
 LOCAL = {"get": {"description": "Search in the visitor's browser.", "responses": {"200": PAGE_ANSWER}}}
-UPLOADS_KEPT = 3600  # seconds that Gradio keeps what a browser sent
 POLL_SECONDS = 1.0  # seconds between two looks whether the index was written again
 SHUTDOWN_SECONDS = 5  # seconds that requests in flight are given once the server is to stop
 PASSWORD = "RETRIEVAL_AUTH"  # the environment variable  # noqa: S105
@@ -207,7 +207,7 @@ def build_app(
     links = {"local/": "Search on this device, sending no photo"} if shown.local else {}
     links |= {"learn": "Learn from your own photos"} if learning else {}
     page = build_page(shared, shown.price, shown.labelled, labels, links, shown.shop)
-    _harden(page)
+    harden(page)
     theme = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     return gr.mount_gradio_app(
         app, page, path="/", theme=theme, css_paths=CSS, footer_links=[], run_history=False,
@@ -240,22 +240,6 @@ def _new_app(**options: Any) -> FastAPI:
         return {"status": "ok"}
 
     return app
-
-
-def _harden(page: gr.Blocks) -> None:
-    """Let no browser make the page read a file that was not uploaded, or fetch an address.
-
-    Gradio takes the paths of files from the browser, and checks them only in pages that were started with
-    `launch`: without this, an event with the path of any file of the server reads it. Addresses in the place
-    of paths it would fetch without any limit of size.
-    """
-    page.has_launched = True
-    gr.processing_utils.async_ssrf_protected_download = _refuse
-    page.delete_cache = (UPLOADS_KEPT // 4, UPLOADS_KEPT)
-
-
-async def _refuse(url: str, cache_dir: str) -> NoReturn:
-    raise gr.Error("No address is fetched here.", print_exception=False)
 
 
 def describe(searcher: Searcher) -> dict[str, Any]:

@@ -10,33 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from app.server.metrics import FAILED, STAGES
 from index.embedders.base import embed_checked
 from index.errors import NoMatchError, RetrievalError, needs
+from index.feedback import Examples
 from index.images.decode import Photo
 from index.io import content_digest
 from index.parallel import CORES
-from index.search import MODES, RERANK, Found, Searcher
+from index.search import MODES, NO_EXAMPLES, RERANK, Found, Searcher
 from index.stores.filters import Filter
 from index.text.models import Text
 
 with needs("demo"):
     from anyio import CapacityLimiter
     from anyio.to_thread import run_sync
-    from prometheus_client import Counter, Histogram
 
 TURN_SECONDS = 30.0  # seconds that a search waits for its turn
 MOST_WAITING = 64  # requests for one lane; more are told to come back
 TEXT = "text"  # the lane of the text model, as if it were a mode
 T = TypeVar("T")
-SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-# For Prometheus; one set for the process, as its client keeps it.
-STAGES = Histogram(
-    "retrieval_stage_seconds",
-    "Time that one search spends in a stage: decode, wait (for a free lane), embed, search.",
-    ["stage", "mode"],
-    buckets=SECONDS,
-)
-FAILED = Counter("retrieval_failed_searches_total", "Searches that brought an error, by mode.", ["mode"])
 
 
 class BusyError(RetrievalError):
@@ -86,11 +78,18 @@ class SharedSearcher(Searcher):
         """Name the lane of a search with an image of the index: of these only a ranker is shown the photo."""
         return RERANK if mode == RERANK and self.reranker else "student"
 
-    def find(self, photos: Sequence[Photo], mode: str, k: int, *rest: Any, **named: Any) -> Found:
+    def find(
+        self,
+        photos: Sequence[Photo],
+        mode: str,
+        k: int,
+        filter: Filter | None = None,
+        examples: Examples = NO_EXAMPLES,
+    ) -> Found:
         """Search as `Searcher.find`; raises BusyError if its turn does not come in time."""
         self._require(mode, self.modes, k)
         with self._turn(mode):
-            found = super().find(photos, mode, k, *rest, **named)
+            found = super().find(photos, mode, k, filter, examples)
         return _observed(found, mode)
 
     def find_text(self, text: Text, mode: str, k: int, filter: Filter | None = None) -> Found:

@@ -70,10 +70,10 @@ def _check(url: str) -> str:
     try:
         parsed = httpx.URL(url)
         host = parsed.host  # decoded here, which fails for some
-        if not 0 < (parsed.port or 80) < 65536:
-            raise ValueError(parsed.port)
     except (httpx.InvalidURL, ValueError) as error:
         raise ImageError("this is not a link that can be read") from error
+    if not 0 < (parsed.port or 80) < 65536:
+        raise ImageError("this is not a link that can be read")
     if parsed.scheme not in ("http", "https") or not host:
         raise ImageError("only links that begin with http:// or https:// are followed")
     if parsed.userinfo:

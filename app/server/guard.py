@@ -4,17 +4,16 @@ import base64
 import hmac
 import ipaddress
 import json
-import os
 import re
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from app.server.metrics import ANSWERS
 from index.errors import needs
 
 with needs("demo"):
     from fastapi import HTTPException
-    from prometheus_client import Counter
     from starlette.datastructures import Headers
     from starlette.middleware.cors import CORSMiddleware
     from starlette.responses import Response
@@ -26,7 +25,6 @@ ROUTES = (
     *("thumbs", "images", "search", "embed", "v1", "mcp"),
     *("health", "metrics", "livez", "learn", "openapi.json", "widget.js"),
 )
-ANSWERS = Counter("retrieval_answers_total", "Answers over HTTP, by route and status.", ["route", "status"])
 SAFE = ("GET", "HEAD", "OPTIONS")
 SHARED = "search"  # the route whose answers scripts of named origins may read; pictures need no such leave
 
@@ -49,7 +47,8 @@ class Guard:
 
     def __init__(self, app: ASGIApp, rules: Rules) -> None:
         self._app, self._rules = app, rules
-        self._password = os.fsencode(rules.password)  # the bytes of the environment, be they UTF-8 or not
+        # As browsers send it; bytes of the environment that are no UTF-8 stay as they are.
+        self._password = rules.password.encode("utf-8", "surrogateescape")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or let through."""

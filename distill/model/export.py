@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,7 @@ from index.embedders.onnx import FORMAT, OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.evaluation.metrics import rank
 from index.io import atomic_write
-from index.timing import time_in_turns
 
-TIMED = 8  # images that a student's speed is measured on
 DEMO_TEACHER = "demo-teacher"
 ROUNDING = 1e-5  # by which a score may differ where the coordinates differ in their last bits
 DEMO_SIDE = 348  # a third larger than any part: resizing once more inside the graph loses next to nothing
@@ -173,12 +170,6 @@ def count_parameters(module: nn.Module) -> int:
 def describe_file(embedder: OnnxEmbedder) -> dict[str, Any]:
     """Say what run.json holds of a student's file: its size and its identity."""
     return {"megabytes": round(len(embedder.data) / 1e6, 2), "key": embedder.key}
-
-
-def seconds_per_image(student: OnnxEmbedder, images: NDArray[np.uint8]) -> float:
-    """Measure the median time of one of the `(n, side, side, 3)` uint8 images, after a warm-up."""
-    each = cycle(images[:TIMED])
-    return float(time_in_turns([lambda: student.embed([next(each)])], TIMED)[0]) / 1000
 
 
 def check_parity(

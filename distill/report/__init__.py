@@ -1,1 +1,1 @@
-"""What a run says of itself: model card, charts, quality on held-out images."""
+"""What a run says of itself: model card, charts, cost, quality on held-out images."""

@@ -1,10 +1,18 @@
 """What a student has cost, and after how many images it is cheaper than its teacher."""
 
 import math
+from itertools import cycle
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from distill.ask import TeacherAnswers
+from index.embedders.onnx import OnnxEmbedder
 from index.teachers.ledger import Ledger
+from index.timing import time_in_turns
+
+TIMED = 8  # images that a student's speed is measured on
 
 
 def reckon(
@@ -43,3 +51,9 @@ def reckon(
 def break_even(fixed: float, dear: float, cheap: float) -> int | None:
     """Count the uses after which `fixed` at first and `cheap` for each cost less than `dear` for each."""
     return math.ceil(fixed / (dear - cheap)) if dear > cheap else None
+
+
+def seconds_per_image(student: OnnxEmbedder, images: NDArray[np.uint8]) -> float:
+    """Measure the median time of one of the `(n, side, side, 3)` uint8 images, after a warm-up."""
+    each = cycle(images[:TIMED])
+    return float(time_in_turns([lambda: student.embed([next(each)])], TIMED)[0]) / 1000

@@ -2,7 +2,7 @@
 
 Each takes `(n, dim)` rows of the student, the same rows of the teacher, and the bank of the teacher's
 answers, for the losses that look beyond the batch. Each returns a scalar, zero for a perfect student unless
-it says otherwise. `LOSSES` finds them by name.
+it says otherwise. `LOSSES` finds them by name. `list_mle` is of lists that a ranker answered.
 """
 
 import math
@@ -21,8 +21,8 @@ from distill.training.recipes import Recipe
 
 TINY = 1e-12
 ANGLES = 64  # rows that take part in angles: their number grows with the cube of the rows
-TEMPERATURE = 0.1  # of ListMLE
-OUT = -1e4  # a score that takes no part
+LIST_TEMPERATURE = 0.1  # of ListMLE
+UNRANKED = -1e4  # a score that takes no part
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ def list_mle(scores: Tensor, weights: Tensor) -> Tensor:
     """Average the negative log-likelihood of orders (ListMLE, Xia et al. 2008), over all that is ranked."""
     ranked = weights.sum(1) + weights.sum(2) > 0
     order = torch.where(ranked, weights.sum(2), -1).argsort(dim=1, descending=True)
-    known, falling = ranked.gather(1, order), (scores / TEMPERATURE).gather(1, order)
-    falling = torch.where(known, falling, OUT)
+    known, falling = ranked.gather(1, order), (scores / LIST_TEMPERATURE).gather(1, order)
+    falling = torch.where(known, falling, UNRANKED)
     rest = falling.flip(1).logcumsumexp(1).flip(1)
     return ((rest - falling) * known).sum() / known.sum().clamp_min(1)

@@ -73,18 +73,23 @@ class _Underway:
         self._broken = broken  # why contents cannot be embedded, by digest, as of earlier rounds, too
         self._journal, self._bar, self._lock = journal, bar, Lock()
         self._digest_of: dict[str, str] = {}  # by location, of what is being embedded
-        self._digests: set[str] = set()  # the same, and what was not embedded
+        self._digests: set[str] = set()  # of those, and of what failed in this round
 
     def begin(self, files: Sequence[ImageFile]) -> Iterator[ImageFile]:
         """Yield the files without vectors, and refuse those of a content that cannot be embedded."""
+        begun: set[str] = set()
         for place, digest in self._journal.missing():
+            if digest in begun:  # what becomes of the first of a content is not known yet
+                continue
             if digest in self._broken:
                 self._journal.add([], {}, [Failure(files[place].location, self._broken[digest])])
-            else:
-                yield files[place]
+                continue
+            if digest is not None:
+                begun.add(digest)
+            yield files[place]
 
     def is_copy(self, file: ImageFile, digest: str) -> bool:
-        """Whether a content has vectors or is underway; if not, it comes to be."""
+        """Whether a content has vectors or is underway; if neither, this file stands for it from now on."""
         with self._lock:
             if digest in self._digests or self._journal.holds(digest):
                 return True

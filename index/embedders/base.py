@@ -88,7 +88,7 @@ class Embedder(ABC):
 
     def take_fewer(self, most: int) -> None:
         """Learn that calls of more inputs are refused, whatever these are."""
-        self.lessons = {**self.lessons, "batch": most}
+        self.lessons = {**self.lessons, "batch": most}  # an endpoint keeps to it in later runs, too
 
     def find_missing(
         self, files: Sequence[ImageFile], digests: Sequence[str] | None = None

@@ -5,6 +5,7 @@ import re
 import ssl
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -59,7 +60,7 @@ class EndpointEmbedder(Embedder):
         # Waited for are a free connection, room for what is sent, the answer's beginning, the last chunk of
         # it in time, and at the longest as much again.
         seconds, lanes = 5 * options.timeout + 2 * CONNECT, options.concurrency
-        self.calls = Calls(options.batch, lanes, seconds, options.rate, paid=True, replaceable=options.probe)
+        self._calls = Calls(options.batch, lanes, seconds, options.rate, paid=True, replaceable=options.probe)
         # What was not asked for compressed cannot be a bomb; see `_read`.
         headers = {"Accept-Encoding": "identity", "Accept": "application/json"}
         if self._api_key:
@@ -80,6 +81,12 @@ class EndpointEmbedder(Embedder):
             raise UsageError(
                 f"A proxy that the environment names cannot be used: {str(error).rstrip('.')}. {PROXIES}."
             ) from error
+
+    @property
+    def calls(self) -> Calls:  # type: ignore[override]
+        """How it is best called: about no more images than it was seen to answer for."""
+        most = self.lessons.get("batch", self._calls.batch)
+        return replace(self._calls, batch=min(self._calls.batch, most))
 
     def prepare(self, photo: Photo) -> Upload:
         """The file as it is, if every endpoint can be expected to read it upright; else an upright JPEG."""
@@ -209,7 +216,9 @@ class EndpointEmbedder(Embedder):
         start = bytearray()
         for chunk in response.iter_raw():
             start += chunk
-            if len(start) >= QUOTED + len(self._api_key) or time.monotonic() > deadline:
+            if time.monotonic() > deadline:  # what has come may end within a key
+                return ""
+            if len(start) >= QUOTED + len(self._api_key):
                 break
         text = self._quote(start)
         return f": {text}" if text else ""

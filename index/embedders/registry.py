@@ -16,14 +16,14 @@ NO_MODELS = tuple(
 )
 
 
-def is_address(spec: str) -> bool:
+def is_endpoint(spec: str) -> bool:
     """Whether a spec is the address of an endpoint."""
     return spec.startswith(("http://", "https://"))
 
 
 def is_file_spec(spec: str) -> bool:
     """Whether a spec names a file, which opening only reads: no code of it is run, and nothing is sent."""
-    return not is_address(spec) and not _is_callable(spec)
+    return not is_endpoint(spec) and not _is_callable(spec)
 
 
 def open_embedder(
@@ -37,7 +37,7 @@ def open_embedder(
     """
     options = options or EmbedderOptions()
     name = "" if callable(spec) else str(spec)
-    if is_address(name):
+    if is_endpoint(name):
         from index.embedders.http import EndpointEmbedder
 
         return EndpointEmbedder(name, options)

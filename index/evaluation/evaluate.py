@@ -53,7 +53,7 @@ def read_labels(path: Path) -> list[Labelled]:
     labels: dict[str, str] = {}
     for row in rows:
         if labels.setdefault(row["path"], row["label"]) != row["label"]:
-            raise UsageError(f"{path} gives {row['path']} more than one label. Leave one of them.")
+            raise UsageError(f"{path} gives {row['path']} more than one label. Keep one of them.")
     folder = path.absolute().parent
     return [Labelled(ImageFile(folder / row["path"], row["path"]), row["label"]) for row in rows]
 

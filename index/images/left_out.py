@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from importlib.util import find_spec
 from itertools import accumulate
+from threading import Lock
 
 from index.images.tar import Place
 from index.progress import count
@@ -51,6 +52,7 @@ class LeftOut:
         self._formats: Counter[str] = Counter()
         self._folders: Counter[str] = Counter()
         self._files: Counter[str] = Counter()
+        self._lock = Lock()  # several shards are listed at once
 
     def excludes(self, path: str) -> bool:
         """Whether a path, as it is written in its source, is one of those that are not wanted."""
@@ -59,7 +61,7 @@ class LeftOut:
             if "/" in pattern:  # the path, and those of the folders above it
                 parts = list(accumulate(parts, "{}/{}".format))
             if any(fnmatchcase(part, pattern) for part in parts):
-                self._excluded[asked] += 1
+                self._count(self._excluded, asked)
                 return True
         return False
 
@@ -70,22 +72,23 @@ class LeftOut:
         name = path.rpartition("/")[2]
         hidden = name.startswith(".") or name.lower() in FOLDERS
         if hidden:
-            self._folders[name] += 1
+            self._count(self._folders, name)
         return not hidden
 
     def takes(self, path: str) -> bool:
         """Whether a file is taken, by its path below the folder."""
         name, extension = path.rpartition("/")[2], _extension(path)
         if extension not in self._taken:
-            self._formats[extension] += extension in UNREAD or extension in HEIC
-            self._files["videos"] += extension in VIDEOS
-            self._files["archives: name a .tar itself to take it"] += extension in ARCHIVES
-            self._files["files without an extension"] += not extension and not name.startswith(".")
+            self._count(self._formats, extension, extension in UNREAD or extension in HEIC)
+            self._count(self._files, "videos", extension in VIDEOS)
+            self._count(self._files, "archives: name a .tar itself to take it", extension in ARCHIVES)
+            bare = not extension and not name.startswith(".")
+            self._count(self._files, "files without an extension", bare)
             return False
         if self.excludes(path):
             return False
         if name.startswith("."):
-            self._files["hidden files"] += 1
+            self._count(self._files, "hidden files")
             return False
         return True
 
@@ -95,7 +98,7 @@ class LeftOut:
         """Choose from what `read_members` yields what is new, each name once: the last file of it counts."""
         found: dict[str, Place] = {}
         for name, place in members:
-            self._files[REPEATED] += name in found and _extension(name) in self._taken
+            self._count(self._files, REPEATED, name in found and _extension(name) in self._taken)
             found[name] = place
         takes_folder = cache(self.takes_folder)  # counts each once
         for name, place in found.items():
@@ -103,6 +106,11 @@ class LeftOut:
             taken = not name or (self.takes(name) and all(map(takes_folder, folders)))
             if taken and is_new(name):
                 yield name, place
+
+    def _count(self, kinds: Counter[str], kind: str, one: bool = True) -> None:
+        if one:
+            with self._lock:
+                kinds[kind] += 1
 
     def __str__(self) -> str:
         """What was left out, for people; empty if there was nothing."""

@@ -67,14 +67,14 @@ class Listing(Sequence[ImageFile]):
         """As `facts_of`; an `ImageFile` of each would take most of the time."""
         for stretch in self._stretches:
             for i, name in enumerate(stretch.names):
-                path = f"{stretch.root}/{name}"
+                path, found = f"{stretch.root}/{name}", None
                 if stretch.root and path.isascii() and name not in stretch.faults:
                     with suppress(OSError, ValueError):
                         found = os.stat(path)  # noqa: PTH116
-                        if stat.S_ISREG(found.st_mode):
-                            yield path, name, found.st_size, time_of(found)
-                            continue
-                yield from facts_of([stretch[i]])
+                if found and stat.S_ISREG(found.st_mode):
+                    yield path, name, found.st_size, time_of(found)
+                else:
+                    yield from facts_of([stretch[i]])
 
     def __getitem__(self, at: Any) -> Any:
         if isinstance(at, slice):

@@ -119,21 +119,21 @@ def is_address(text: str) -> bool:
 
 def check(address: str) -> str:
     """Return an address; UsageError for one that is not read, or has a secret, which an index would show."""
+    hidden = hide_secrets(address)
     try:
         parts = urlsplit(address.encode().decode())
     except UnicodeError as error:
-        hidden = hide_secrets(address)
         raise UsageError(f"{hidden}: not UTF-8: write what is not ASCII as %XX.") from error
     except ValueError as error:
-        raise UsageError(f"{address} is no address: {error}.") from error
+        raise UsageError(f"{hidden} is no address that can be read.") from error
     if _protocol(address) not in PACKAGES or "::" in address:
-        raise UsageError(f"{address} is not read, only {'://, '.join(PACKAGES)}://, and no chain of them.")
+        raise UsageError(f"{hidden} is not read, only {'://, '.join(PACKAGES)}://, and no chain of them.")
     if not parts.netloc or "#bytes=" in address:
-        raise UsageError(f"{address} names nothing. Give the address of an object, such as s3://BUCKET/KEY.")
+        raise UsageError(f"{hidden} names nothing. Give the address of an object, such as s3://BUCKET/KEY.")
     secret = find_secret(address)
     if parts.password or (parts.scheme in WEB and (parts.username or secret)):
         raise UsageError(
-            f"{hide_secrets(address)}: an address may carry no password and no {secret or 'user name'}, for "
+            f"{hidden}: an address may carry no password and no {secret or 'user name'}, for "
             "the index would keep and show it. Credentials are taken from the environment."
         )
     return address

@@ -17,7 +17,7 @@ from PIL import Image
 from index.embedders.base import Calls, Embedder
 from index.embedders.callable import CallableEmbedder
 from index.embedders.options import EmbedderOptions
-from index.embedders.registry import is_address, is_file_spec, open_embedder
+from index.embedders.registry import is_endpoint, is_file_spec, open_embedder
 from index.errors import ImageError, RefusedError, UnansweredError, UsageError, in_line
 from index.images.decode import Photo
 from index.images.file import ImageFile, plain_path, readable
@@ -194,7 +194,7 @@ def open_ranker(spec: str, device: str, options: EmbedderOptions, orders_only: b
     callable or a teacher with vectors, as for `open_embedder`: an .onnx or .npz file is one, and anything for
     `orders_only`. Options are what the spec does not say.
     """
-    if not orders_only and is_address(spec):
+    if not orders_only and is_endpoint(spec):
         path = spec.partition("?")[0].rstrip("/")  # parameters such as `api-version` may follow
         return (ChatRanker if path.endswith(CHAT) else RerankRanker)(spec, options)
     if not orders_only and not is_file_spec(spec):

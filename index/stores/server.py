@@ -1,9 +1,8 @@
-"""A gallery in a server, whichever it is: the ids that items have here, and what this machine keeps of it.
+"""A gallery in a server, whichever it is: the ids that items have here, and their rows.
 
 A row is what a server has of an item: its attributes as fields, and `more` with its `copies` and `metadata`.
 """
 
-import re
 from abc import abstractmethod
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,16 +12,16 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from platformdirs import user_cache_path, user_data_path
+from platformdirs import user_cache_path
 
-from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.io import atomic_write, content_digest
 from index.stores.base import Store
 from index.stores.filters import Filter
-from index.stores.folder import COMPANIONS, ERRORS, STUDENT
+from index.stores.folder import ERRORS
 from index.stores.metadata.columns import BOUND, MOST_VALUES, SEPARATOR, read_bound, read_values, refuse_kind
 from index.stores.records import Failure, File, Item, Manifest, columns_of
+from index.stores.students import find_student
 from index.stores.tables import read_failures, write_failures
 
 NAMES = [name for name, _ in columns_of(Item)]
@@ -85,6 +84,7 @@ class ServerStore(Store):
     def pin(self) -> None:
         """Give every item an id, and count the values of the metadata."""
         self.columns = self._list_values(self._seen(["more"] if self.columns else []))
+        self.manifest = replace(self.manifest, count=len(self.ids_by_digest))  # ids are of what is there
         self.data.mkdir(parents=True, exist_ok=True)
 
     def _seen(self, fields: Sequence[str]) -> Iterator[Row]:
@@ -104,8 +104,15 @@ class ServerStore(Store):
 
     def iter_items(self) -> Iterator[Item]:
         """As `Store.iter_items`; it gives every item an id."""
-        for start in range(0, len(self), PAGE):
-            yield from map(as_item, self.read("student", range(len(self))[start : start + PAGE], FIELDS))
+        known = self.ids_by_digest.digests
+        if not known:
+            yield from map(as_item, self._seen(FIELDS))
+            return
+        if len(known) < len(self):
+            deque(self._seen([]), maxlen=0)
+        every = range(len(known))
+        for start in range(0, len(every), PAGE):
+            yield from map(as_item, self.read("student", every[start : start + PAGE], FIELDS))
 
     def read(self, space: str, ids: Sequence[int], fields: Sequence[str]) -> list[Row]:
         """Read fields of items, in the order of ids; RetrievalError if some are gone."""
@@ -225,30 +232,3 @@ def several(value: str | list[str]) -> list[str]:
 def cache_folder(server: str, what: str) -> Path:
     """Where this machine keeps what comes of a gallery, or of a run, in a kind of server."""
     return user_cache_path("retrieval") / server / content_digest(what.encode())
-
-
-def keep_student(student: OnnxEmbedder) -> Path:
-    """Keep a student's file, and what lies beside it, in the user's data folder."""
-    folder = _student_folder(student.key)
-    assert folder is not None
-    folder.mkdir(parents=True, exist_ok=True)
-    beside = {name: Path(student.spec).with_name(name) for name in COMPANIONS}
-    files = {name: file.read_bytes() for name, file in beside.items() if file.is_file()}
-    for name, data in {**files, STUDENT: student.data}.items():
-        with atomic_write(folder / name) as written:  # the file may be where the data are from
-            written.write_bytes(data)
-    return folder / STUDENT
-
-
-def find_student(key: str, where: object) -> Path:
-    """Find the file of a student that was kept, by its key; `where` is what it made, for people."""
-    folder = _student_folder(key)
-    if folder is None or not (folder / STUDENT).is_file():
-        raise UsageError(f"The student that made {where} is not on this machine. Give its file with --model.")
-    return folder / STUDENT
-
-
-def _student_folder(key: str) -> Path | None:
-    """Where it is kept; the key may come from elsewhere, and must not name another place."""
-    digest = re.fullmatch(r"onnx:([0-9a-f]{32})(?::\d+)?", key)  # of one that answers with codes, their bits
-    return user_data_path("retrieval") / "students" / digest[1] if digest else None

@@ -66,9 +66,8 @@ class BudgetedTeacher(Embedder):
 
     @property
     def calls(self) -> Calls:  # type: ignore[override]
-        """How the teacher is best called: about no more images than it was seen to answer for."""
-        calls, lessons = self._teacher.calls, self._teacher.lessons
-        return replace(calls, batch=min(calls.batch, lessons.get("batch", calls.batch)))
+        """How the teacher is best called."""
+        return self._teacher.calls
 
     @property
     def dim(self) -> int:  # type: ignore[override]

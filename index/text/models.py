@@ -17,7 +17,7 @@ from index.embedders.http_formats import TEXT, Upload
 from index.embedders.onnx import OnnxModel, open_session
 from index.embedders.onnx_generic import find_output
 from index.embedders.options import EmbedderOptions
-from index.embedders.registry import is_address
+from index.embedders.registry import is_endpoint
 from index.embedders.teacher_space import TeacherSpace
 from index.errors import UsageError, needs
 from index.io import content_digest
@@ -63,7 +63,7 @@ class Text:
 
 def open_text(spec: str, tokenizer: Path | None, device: str, options: EmbedderOptions) -> Embedder:
     """Open a text model: the path of an ONNX file, with its tokenizer.json, or the address of an endpoint."""
-    if is_address(spec):
+    if is_endpoint(spec):
         return TextEndpoint(spec, options)
     if tokenizer is None:
         raise UsageError(f"{spec} takes tokens. Give its tokenizer.json with --tokenizer.")

@@ -199,6 +199,26 @@ def test_query_photos_of_before_leave_the_budget_to_new_photos(shelf, new, spec,
     assert made.run["asked_now"] == 8  # and two answers about query photos, which were paid for before
     again = continue_by_name([str(new)], tmp_path / "first", teacher, tmp_path / "again", chosen)
     assert again.run["asked_now"] == 0
+    assert len(made.run["query_digests"]) == 8
+    newer = draw(tmp_path / "newer", range(600, 612))
+    third = continue_by_name([str(newer)], tmp_path / "more", teacher, tmp_path / "third", chosen)
+    assert third.run["asked_now"] == 8
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_photos_of_other_queries_count_as_paid_in_an_earlier_try(shelf, new, spec, tmp_path):
+    teacher = TeacherSpec(str(shelf / "teacher.onnx"), ledger=spec.ledger)
+    snaps = [
+        (str(draw(tmp_path / name, range(start, start + 20))),) for name, start in (("a", 500), ("b", 700))
+    ]
+    distill_by_name(
+        [shelf / "old"], teacher, tmp_path / "first", replace(MORE, budget=40, queries=snaps[0], **WHAT)
+    )
+    others = replace(MORE, queries=snaps[1])
+    once = continue_by_name([str(new)], tmp_path / "first", teacher, tmp_path / "once", others)
+    assert once.run["asked_now"] == MORE.budget
+    again = continue_by_name([str(new)], tmp_path / "first", teacher, tmp_path / "again", others)
+    assert again.run["asked_now"] == 0
 
 
 @pytest.mark.usefixtures("quick_export")

@@ -10,7 +10,7 @@ from threading import Lock
 
 from platformdirs import user_data_path
 
-from app.page.kept import judged_as
+from app.page.judged import judged_as
 from index.stores.base import Store
 
 Pair = tuple[str, str]
@@ -101,8 +101,12 @@ class Votes:
             with self.path.open("ab") as file:
                 if file.tell() == 0:
                     file.write(_line(HEAD))
-                elif not (kept := self.path.read_bytes()).endswith(b"\n"):
-                    file.write(b'"\n' if kept.count(b'"') % 2 else b"\n")  # or a name would go on to the end
+                else:
+                    kept = self.path.read_bytes()
+                    if kept.count(b'"') % 2:  # cut within a name, which would go on to the end
+                        file.write(b'"\n')
+                    elif not kept.endswith(b"\n"):
+                        file.write(b"\n")
                 file.write(_line(astuple(vote)))
                 file.flush()
                 os.fsync(file.fileno())

@@ -7,7 +7,7 @@ import numpy as np
 
 from app.page.background import Background, Progress, lower_priority
 from app.page.disagreements.logic import DEPTH, Agreements, find_disagreements
-from app.page.kept import judged_as
+from app.page.judged import judged_as
 from app.page.views import GALLERY, SAVE, SEEN, add_empty_tab, add_html, render_error, render_note
 from index.errors import RetrievalError, needs
 from index.evaluation.verdict import Estimate

@@ -8,7 +8,7 @@ from PIL import UnidentifiedImageError
 
 from app.page.search.query import Query, SearchRequest, View
 from app.server.api import as_sentence
-from app.server.concurrency import STAGES
+from app.server.metrics import STAGES
 from index.errors import ImageError, RetrievalError
 from index.evaluation.metrics import overlap_at_k, rank_biased_overlap
 from index.search import Found, Results, Searcher

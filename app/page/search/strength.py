@@ -42,8 +42,10 @@ def measure_scale(searcher: Searcher, mode: str) -> Scale | None:
     return Scale(strong, likely, float(np.percentile(apart, 95)), least_similarity(nearest))
 
 
-def measure_scales(searcher: Searcher) -> dict[str, Scale]:
-    """Measure the scales that a gallery has, by mode, as fast as searches leave time for."""
+def measure_scales(searcher: Searcher, found: dict[str, Scale]) -> dict[str, Scale]:
+    """Put the scales that a gallery has into `found`, by mode, as fast as searches leave time for."""
     lower_priority()
-    scales = {mode: measure_scale(searcher, mode) for mode in SCALED}
-    return {mode: scale for mode, scale in scales.items() if scale}
+    for mode in SCALED:
+        if scale := measure_scale(searcher, mode):
+            found[mode] = scale
+    return found

@@ -69,8 +69,9 @@ class SearchPage:
         """
         labels.require_columns(searcher.index.columns)
         self._label = partial(labels.of, searcher.index)
-        self.scales = Background(lambda _: measure_scales(searcher))  # beside the first searches, without
-        self.scales.start()
+        self.scales: dict[str, Scale] = {}
+        self.measuring = Background(lambda _: measure_scales(searcher, self.scales))
+        self.measuring.start()  # beside the first searches, which go without
         self.searcher = searcher
         self._price = price
         self._photos: LRUCache[str, Query] = LRUCache(CACHED_BYTES, getsizeof=lambda query: len(query.data))
@@ -212,7 +213,7 @@ class SearchPage:
         return column
 
     def _scale(self, mode: str) -> Scale | None:
-        return (self.scales.result or {}).get(mode)
+        return self.scales.get(mode)
 
     def _fold(self, column: SearchColumn) -> dict[int, int]:
         scale = self._scale("student")

@@ -1,5 +1,6 @@
 """Show results: what the templates beside this need to know."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -112,7 +113,8 @@ def render_column(
         return render_note("No results with these filters.")
     shifts, name = (rank_shifts(column, other), LABELS[other.mode]) if other and other.found else (None, "")
     mode, folded = LABELS[column.mode], folded or {}
-    return HTML.column(mode, column.hits, index.items, label, scale, folded, shifts, name)
+    heaps = Counter(folded.values())
+    return HTML.column(mode, column.hits, index.items, label, scale, folded, heaps, shifts, name)
 
 
 def render_waiting(mode: str, k: int) -> str:

@@ -26,7 +26,8 @@ from index.stores.milvus.store import MilvusIndex, MilvusSpace, find_current, wo
 from index.stores.models import Models
 from index.stores.options import AUTO, IndexOptions, SearchTarget
 from index.stores.records import FORMAT, Failure, Manifest, Space
-from index.stores.server import FIELDS, PAGE, Row, as_item, keep_student
+from index.stores.server import FIELDS, PAGE, Row, as_item
+from index.stores.students import keep_student
 from index.vectors import Scores
 
 EFFORTS = (32, 48, 64, 96, 128, 192, 256, 384, 512)  # breadth of a graph, or lists to visit

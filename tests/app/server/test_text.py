@@ -101,8 +101,8 @@ def test_a_page_shows_what_words_find(searcher):
     assert "1 to 1000 printable" in page.search({"modes": ["student"], "k": 4, "text": "\x07"})["error"]
     other = page.search({"modes": ["student"], "k": 4, "text": "green"})  # not what was remembered
     assert "yellow" not in other["columns"][0]
-    page.scales.wait(60)
-    page.scales.result["student"] = Scale(2, 2, 2)  # of two photos: words are never so near
+    page.measuring.wait(60)
+    page.scales["student"] = Scale(2, 2, 2)  # of two photos: words are never so near
     assert "Nothing close" in page.search({"modes": ["student"], "k": 4, "item": 0})["columns"][0]
     far = page.search({"modes": ["student"], "k": 4, "text": "yellow"})["columns"][0]
     assert "Nothing close" not in far

@@ -194,3 +194,16 @@ def test_a_copy_whose_twin_has_no_vector_by_its_name_is_kept(folder, tmp_path, s
     teacher = TeacherSpec(str(tmp_path / "t.npz"), EmbedderOptions(allow_missing=True))
     made = build_by_name([folder], student_file, FolderStore(tmp_path / "idx"), teacher, "cpu").store
     assert "twin.png" in {file.name for item in made.items for file in item.files}
+
+
+def test_of_many_copies_the_one_that_has_a_vector_by_its_name_is_kept(tmp_path, student_file):
+    """More than are read ahead: none is refused for what another of them lacks."""
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    for i in range(70):
+        (copies / f"{i:02}.png").write_bytes(png(1))
+    write_vectors(tmp_path / "t.npz", 3, [(["69.png"], np.eye(1, 3, dtype=np.float32))])
+    teacher = TeacherSpec(str(tmp_path / "t.npz"), EmbedderOptions(allow_missing=True))
+    report = build_by_name([copies], student_file, FolderStore(tmp_path / "idx"), teacher, "cpu")
+    assert [item.path for item in report.store.items] == [str(copies / "69.png")]
+    assert len(report.store.failures) == 69

@@ -229,9 +229,10 @@ def test_a_store_that_fails_ends_the_run_and_refuses_no_image(store, shards: str
 @pytest.mark.parametrize(
     ("address", "line"),
     [
-        ("ftp://host/a.tar", "is not read"),
+        ("ftp://user:word@host/a.tar", "is not read"),
         ("HTTP://host/a.tar", "is not read"),
-        ("http://[host/a.tar", "is no address: Invalid IPv6 URL"),
+        ("http://[host/a.tar", "no address that can be read"),
+        ("http://user:word@[host/a.tar?token=word", "no address that can be read"),
         ("tar://a.png::memory://photos/a.tar", "is not read"),
         ("s3://bucket/a::file:///etc/passwd", "is not read"),
         ("simplecache::s3://bucket/a.tar", "does not exist"),

@@ -39,7 +39,7 @@ def test_no_votes_yet(tmp_path: Path):
     assert votes.as_csv().splitlines() == ["time,round,query,name,left,right,choice"]
 
 
-@pytest.mark.parametrize("name", ["a.j", '"odd, name', '"odd, ""na', "o\u0308"])
+@pytest.mark.parametrize("name", ["a.j", '"odd, name', '"odd, ""na', '"odd\n', "o\u0308"])
 def test_a_line_that_a_crash_cut_short_costs_only_itself(tmp_path: Path, name: str):
     votes = Votes(tmp_path / "votes.csv")
     votes.add(vote("r1", "left", name='odd, "name".jpg'))

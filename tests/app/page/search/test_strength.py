@@ -36,7 +36,7 @@ def test_the_scale_is_that_of_the_gallery(tmp_path: Path):
     scale = measure_scale(searcher, "student")
     assert scale.strong > scale.likely > scale.weak > 0
     assert measure_scale(searcher, "teacher") is None
-    assert measure_scales(searcher) == {"student": scale}
+    assert measure_scales(searcher, {}) == {"student": scale}
 
 
 def test_a_list_that_begins_far_away_says_so():

@@ -39,7 +39,8 @@ from index.stores.models import Models
 from index.stores.options import IndexOptions, SearchTarget
 from index.stores.records import Item, Space
 from index.stores.registry import open_writer
-from index.stores.server import FIELDS, find_student, keep_student
+from index.stores.server import FIELDS
+from index.stores.students import find_student, keep_student
 from index.teachers.spec import TeacherSpec
 
 pytest.importorskip("milvus")
@@ -102,7 +103,7 @@ def test_finds_what_the_index_folder_finds(
     theirs = Searcher(local, OnnxEmbedder(student_file, "cpu"), teacher)
     assert ours.modes == theirs.modes == ["student", "teacher", "rerank"]
     ours.index.pin()
-    assert ours.columns == theirs.columns
+    assert ours.index.columns == theirs.index.columns
     wishes = [Filter(), Filter(prefix="more/"), Filter(columns={"colour": 'é"x'}), Filter(cut=0.9)]
     wishes.append(Filter(columns={"colour": "green"}))
     wishes += [

@@ -11,7 +11,7 @@ from index.stores.filters import Filter
 from index.stores.milvus.client import SECONDS
 from index.stores.milvus.store import PAGE, MilvusIndex, MilvusSpace
 from index.stores.records import Space
-from index.stores.server import _Ids
+from index.stores.server import NAMES, _Ids
 
 
 class Answers:
@@ -51,6 +51,18 @@ def test_a_digest_that_somebody_asks_for_is_quoted() -> None:
     server.query = lambda *_, filter, **__: server.asked.append(filter) or []
     assert index.fetch("student", ["' or digest != '", '" or digest != "'], ["more"]) == {}
     assert server.asked == [r"""digest in ["' or digest != '", "\" or digest != \""]"""]
+
+
+def test_a_gallery_that_grows_has_the_same_items_at_each_look() -> None:
+    index = MilvusIndex.__new__(MilvusIndex)
+    row = {"width": 1, "height": 1, "size": 1, "more": {"copies": [], "metadata": {}}}
+    index.written, index.ids_by_digest = SimpleNamespace(), _Ids(index)
+    index.manifest = SimpleNamespace(count=1)
+    fields = {name: "x" for name in NAMES if name not in row}
+    index.scan = lambda _: iter([{**row, **fields, "digest": digest} for digest in "ab"])
+    index.fetch = lambda _, digests, __: {digest: {**row, **fields, "digest": digest} for digest in digests}
+    first, second = ([item.digest for item in index.iter_items()] for _ in range(2))
+    assert first == second == ["a", "b"]
 
 
 def test_a_gallery_that_others_made_smaller_is_said_to_be() -> None:
