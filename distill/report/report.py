@@ -60,7 +60,8 @@ def judge_asking(placement: dict[str, Any], answers: int, helped: bool = False) 
             )
         return (
             f"The teacher taught it nothing: for the answered photos {free}, and {answers} answers tell no "
-            "more. The student learnt from that network alone. Check the teacher, or ask about more photos."
+            "more for certain. The student learnt from that network alone. Ask about more photos (--budget); "
+            "if these are hundreds, check the teacher."
         )
     gain, error = (100 * placement[name] for name in ("gain", "gain_error"))
     return (

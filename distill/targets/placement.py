@@ -4,8 +4,8 @@ An image's place joins two views of it: what the teacher answered, or would by t
 free network, the student's own ImageNet backbone at its own size, says at no query. `trust` is the teacher's
 share. It is chosen on the answered images alone: each is searched with among the others as if none of them
 had an answer, and the share with lists most like the teacher's wins, if it wins by more than chance and
-answers can be predicted at all. Else the share is a half if they are predicted well enough, and nothing if
-not.
+answers can be predicted at all. Else the teacher has no share: a student of answers that are in doubt ranks
+less like the teacher than one that asked nobody.
 
 In the end each place is averaged with those of its nearest neighbours, where that evidently makes the lists
 of answered images more like the teacher's.
@@ -27,8 +27,6 @@ from index.vectors import scale_to_unit
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # of the teacher, that are tried
 CERTAIN = 2.0  # standard errors by which a share must beat the free network to be believed
 EVIDENT = 3.0  # standard errors by which averages must: they cost the order of what is nearest
-DOUBTED = 0.5  # the share where no other is certain
-PREDICTABLE = 0.05  # share of the answers' variance below which they are noise to the free network
 FITTED = 4000  # answers at most that others are predicted from: bounds time and memory
 SIMILARITIES = 1 << 26  # of averages, at a time
 NEIGHBOURS = 10  # that a place is averaged with
@@ -200,11 +198,10 @@ def _compare_shares(
 
 
 def _choose(lists: dict[float, NDArray[np.float64]], explained: float) -> float:
-    """Choose the share with the best lists, where these are certain to beat the free network's."""
+    """Choose the share with the best lists, where these are certain to beat the free network's; else 0."""
     best = max(SHARES, key=lambda share: lists[share].mean())
-    if explained > 0 and _standard_errors(lists[best] - lists[0.0]) > CERTAIN:
-        return best
-    return DOUBTED if explained > PREDICTABLE else 0.0
+    certain = explained > 0 and _standard_errors(lists[best] - lists[0.0]) > CERTAIN
+    return best if certain else 0.0
 
 
 def _teacher_part(

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from conftest import picture
 
-from index.embedders.options import EmbedderOptions
 from index.embedders.registry import open_embedder
 from index.errors import CallError, UsageError
 from index.images.decode import read_photo
@@ -91,26 +90,6 @@ def test_one_that_raises_on_some_images_names_them(module, folder, tmp_path):
     assert sorted(failure.path for failure in failures) == sorted(map(str, light))
     assert all("picky raised ValueError: not this one" in failure.reason for failure in failures)
     assert paid.ledger.spent == len(paid.ledger) == 12 - len(light)
-
-
-def test_one_that_takes_few_images_at_a_time_is_given_no_more_in_later_runs(folder, tmp_path):
-    sizes = []
-
-    def small(images):
-        sizes.append(len(images))
-        if len(images) > 2:
-            raise MemoryError
-        return mean(images)
-
-    small.key = "1"
-    model, files = open_embedder(small, options=EmbedderOptions(batch=4)), find_images([folder])
-    for first, last in ((0, 9), (9, 12)):
-        sizes.clear()
-        with Ledger(tmp_path / "l.sqlite", model.key) as ledger:
-            assert not ask(files[first:last], BudgetedTeacher(model, ledger, 20))
-        assert (max(sizes) > 2) == (first == 0)
-    with Ledger(tmp_path / "l.sqlite", model.key) as ledger:
-        assert BudgetedTeacher(model, ledger, 20).calls.batch == 2
 
 
 def test_its_identity_is_its_name_and_its_key(module):
