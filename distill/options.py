@@ -1,5 +1,6 @@
 """What to distil, and how: checked without loading torch."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -9,6 +10,7 @@ from typing import Any, Self
 from distill.training.recipes import Recipe
 from index.embedders.base import Embedder
 from index.errors import UsageError
+from index.stores.folder import MANIFEST
 from index.teachers.cost import check_price, share_for_queries
 
 FEWEST = 2  # answers that a projection can be fitted to
@@ -16,6 +18,7 @@ SELECTIONS = ("kmeans", "kcenter", "random")
 VARIANTS = ("fp16", "int8")
 MOST_SEED = 2**31 - 1  # what FAISS takes
 DEVICES = ("auto", "cpu", "cuda")
+OURS = ("run.json", "checkpoint.pt")  # what tells a student folder, finished or not
 
 UNITS = {"ms": " ms", "parameters": "M parameters", "mflops": " million multiply-adds"}
 TARGET = re.compile(r"(\d+(?:\.\d*)?|\.\d+) *(ms|M|mflops)")
@@ -163,3 +166,19 @@ def find_weights(weights: str) -> Path | None:
             f"{weights} does not exist. Give --weights auto, none, or a .pth or .safetensors file."
         )
     return file
+
+
+def check_out(out: Path) -> None:
+    """Raise UsageError for a folder that no student can be written to, or that holds something else."""
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise UsageError(f"{there} is a file. Give a folder as --out.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{there} cannot be written. Give another folder as --out, or allow it.")
+    if (out / MANIFEST).is_file():
+        raise UsageError(f"{out} is an index. Give another folder as --out.")
+    names = [entry.name for entry in out.iterdir()] if out.is_dir() else []
+    # A run that was interrupted leaves its checkpoint, one of several students the folders of the first.
+    ours = any(name in OURS or name.startswith(("budget-", "target-")) for name in names)
+    if not ours and not all(".sqlite" in name for name in names):  # a ledger may lie there before
+        raise UsageError(f"{out} is no student folder, and not empty. Give another folder as --out.")

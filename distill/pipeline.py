@@ -1,7 +1,6 @@
 """The whole distillation: choose images, ask the teacher, train the student, export it, write its folder."""
 
 import json
-import os
 from collections.abc import Sequence, Set
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -20,12 +19,12 @@ from distill.model import quantize
 from distill.model.codes import PHOTOS, VIEWED, append_codes
 from distill.model.export import check_parity, count_parameters, describe_file, export_onnx
 from distill.model.trial import try_out
-from distill.options import Options, Target, check_bits
+from distill.options import Options, Target, check_bits, check_out
 from distill.photos import PhotoReader
 from distill.pool import MOST, Pool, extract_features, open_helpers, require_all
 from distill.report.cost import reckon, seconds_per_image
 from distill.report.held_out import HeldOut, search_again
-from distill.report.report import judge, judge_asking, point_of, read_run, write_report, write_run
+from distill.report.report import judge, judge_teaching, point_of, read_run, write_report, write_run
 from distill.selection import sample_pool
 from distill.targets.placement import Placement
 from distill.training.checkpoint import Checkpoint
@@ -41,7 +40,6 @@ from index.images.file import ImageFile
 from index.images.sources import Source, find_images
 from index.io import atomic_write, content_digest
 from index.progress import count
-from index.stores.folder import MANIFEST
 from index.stores.records import Failure
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
@@ -78,7 +76,7 @@ class Distilled:
             f"{count(run['skipped'], 'image')} skipped{first}.\n"
             f"Teacher {run['teacher']['name']}: vectors of {run['teacher']['dim']} numbers"
             f"{run['teacher']['remarks']}.\n{judge(run['agreement'])}\n"
-            f"{judge_asking(run['training']['placement'], run['queried'], bool(run['helpers']))}"
+            f"{judge_teaching(run)}"
         )
 
 
@@ -182,13 +180,7 @@ def start(out: Path, options: Options, students: int = 1) -> Fabric:
         UsageError: `out` or the device cannot be used, or a single student is to shrink in several processes.
     """
     keep_freed_memory()
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not there.is_dir():
-        raise UsageError(f"{there} is a file. Give a folder as --out.")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(f"{there} cannot be written. Give another folder as --out, or allow it.")
-    if (out / MANIFEST).is_file():
-        raise UsageError(f"{out} is an index. Give another folder as --out.")
+    check_out(out)
     fabric = open_fabric(options.device)
     if options.target and fabric.world_size > 1 and students == 1:
         raise UsageError("A student shrinks in one process. Leave out torchrun, or the target.")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import UsageError
-from index.progress import count, note, printable
+from index.progress import count, printable
 from index.stores.base import Store
 from index.stores.registry import open_store
 from index.vectors import CODES, Ids, Scores
@@ -19,6 +19,7 @@ USUAL = 95  # percent of images that have fewer
 FIRST = 16  # neighbours that are looked at first; four times as many where all are within the radius
 BATCH = 1024  # images searched with at a time
 FEW_CODES = 1000  # images: of fewer, those of different things may share a code
+FEW = f"Codes of fewer than {FEW_CODES} images put different things together: look before you remove any."
 SLACK = 1e-6  # of similarities, by which sums in another order differ
 
 
@@ -39,6 +40,7 @@ class Duplicates:
     radius: float
     images: int
     groups: list[list[Near]]
+    warning: str = ""  # why they may be no duplicates
 
     def __str__(self) -> str:
         spare = sum(len(near.paths) for group in self.groups for near in group) - len(self.groups)
@@ -46,6 +48,8 @@ class Duplicates:
             f"{count(len(self.groups), 'group')} of near-duplicates, within a distance of {self.radius:.4f}; "
             f"{count(spare, 'file')} to spare, of {count(self.images, 'image')}"
         ]
+        if self.warning:
+            lines.append(self.warning)
         for number, group in enumerate(self.groups, 1):
             for near in group:
                 for path in near.paths:
@@ -57,7 +61,7 @@ def list_duplicates(where: str | Path, space: str = "student", radius: float | N
     """Find the near-duplicates of a gallery by name, by the vectors or codes of `space`.
 
     Without a radius, `least_similarity` chooses it. Files of the same bytes are one image of several paths.
-    Codes of few images are searched, but a line says that they tell little.
+    Codes of few images tell little, as its `warning` says then.
 
     Raises:
         UsageError: There is no such gallery or space, or the radius is not between 0 and 2.
@@ -67,11 +71,6 @@ def list_duplicates(where: str | Path, space: str = "student", radius: float | N
         raise UsageError(f"{index} has no vectors of {space!r}, only of {', '.join(index.manifest.spaces)}.")
     if radius is not None and not 0 <= radius <= 2:
         raise UsageError(f"--radius is a cosine distance between 0 and 2, not {radius}.")
-    if len(index) < FEW_CODES and index.manifest.spaces[space].type == CODES:
-        note(
-            f"{index} holds codes of {count(len(index), 'image')}: of fewer than {FEW_CODES}, codes may put "
-            "different things together. An index of vectors tells them apart."
-        )
     least = _measure(index, space) if radius is None else 1 - radius
     groups = []
     for group in group_near(index, space, least):
@@ -79,7 +78,8 @@ def list_duplicates(where: str | Path, space: str = "student", radius: float | N
         groups.append(
             [Near(i, far, item.name, [file.path for file in item.files]) for i, far, item in entries]
         )
-    return Duplicates(round(1 - least, 6), len(index), groups)
+    few = len(index) < FEW_CODES and index.manifest.spaces[space].type == CODES
+    return Duplicates(round(1 - least, 6), len(index), groups, FEW if few else "")
 
 
 def least_similarity(neighbours: NDArray[np.float32]) -> float:

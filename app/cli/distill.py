@@ -240,7 +240,10 @@ def quantize(
     from distill.model.codes import append_codes_by_name
     from distill.model.quantize import check_request, make_variants_by_name
 
-    student = student.parent if student.is_file() else student
+    if student.is_file():
+        if student.name != "student.onnx":
+            raise UsageError(f"{student} is no student. Give a student's folder, or the student.onnx in it.")
+        student = student.parent
     names = (variants or "fp16,int8").split(",") if variants or not bits else ()
     if bits:
         if names:

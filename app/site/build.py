@@ -1,6 +1,7 @@
 """Write an index as a site: a static folder that searches in the visitor's browser."""
 
 import re
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,9 @@ def build_site_by_name(index: Path, out: Path, options: SiteOptions) -> str:
         UsageError: No index there, no such column, or `out` is something else.
         RetrievalError: The runtime cannot be fetched, or the disk is full.
     """
-    return f"{build_site(open_searcher(index, with_teacher=False), out, options)} {LOOK} {out}"
+    return (
+        f"{build_site(open_searcher(index, with_teacher=False), out, options)} {LOOK} {shlex.quote(str(out))}"
+    )
 
 
 def build_site(

@@ -23,6 +23,7 @@ from distill.report.report import RUN, read_run, write_run
 from distill.training.recipes import Recipe
 from distill.training.views import random_view
 from index.build.embed import embed_files
+from index.duplicates import FEW_CODES
 from index.embedders.base import embed_many
 from index.embedders.onnx import BITS, LITTLE, ORDER, OnnxEmbedder
 from index.embedders.teacher_space import Projection
@@ -183,4 +184,6 @@ def append_codes_by_name(folder: Path, sources: Sequence[Source], bits: int) -> 
         run["variants"] = []
         write_run(folder, run)
     said = f"{file}: codes of {bits} bits, fitted to {len(vectors)} photos. Its vectors are the same."
+    if len(vectors) < FEW_CODES:
+        said += f" Of fewer than {FEW_CODES} photos many share a code: give more, or search vectors."
     return said + (" Its smaller copies have none and are gone: make them again." if gone else "")

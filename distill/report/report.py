@@ -45,6 +45,16 @@ def reach_verdict(run: dict[str, Any]) -> Verdict | None:
     return judge_agreement(Estimate.read(run["agreement"])) if run["agreement"] else None
 
 
+def judge_teaching(run: dict[str, Any]) -> str:
+    """Say what the answers of a run brought; vectors that `judge` wrote are no answers of a ranker."""
+    if run["teacher"].get("ranker"):
+        return (
+            "All of this compares the student with the vectors that it was taught, not with the ranker. "
+            "`retrieval judge` said how well these order photos as the ranker does."
+        )
+    return judge_asking(run["training"]["placement"], run["queried"], bool(run.get("helpers")))
+
+
 def judge_asking(placement: dict[str, Any], answers: int, helped: bool = False) -> str:
     """Say, by `Placement.facts`, what so many answers brought above what the free network knew."""
     before, after = (100 * placement[name] for name in ("free_network", "with_answers"))
@@ -58,10 +68,15 @@ def judge_asking(placement: dict[str, Any], answers: int, helped: bool = False) 
                 f"{answers} answers are too few to tell what the teacher knows: the student learnt from its "
                 "own ImageNet network alone. Give more photos, or a larger --budget."
             )
+        if placement["explained"] > 0:
+            return (
+                f"Nothing was learnt from the answers: for the answered photos {free}, and {answers} answers "
+                "tell no more for certain. The student learnt from that network alone. Ask about more photos "
+                "(--budget), or a teacher that knows more about them."
+            )
         return (
             f"The teacher taught it nothing: for the answered photos {free}, and {answers} answers tell no "
-            "more for certain. The student learnt from that network alone. Ask about more photos (--budget); "
-            "if these are hundreds, check the teacher."
+            "more. The student learnt from that network alone. Check the teacher, or ask about more photos."
         )
     gain, error = (100 * placement[name] for name in ("gain", "gain_error"))
     return (
@@ -95,7 +110,7 @@ def write_report(folder: Path, runs: Sequence[dict[str, Any]], lists: HeldOut | 
         chosen = order[np.linspace(0, len(order) - 1, min(STRIPS, len(order))).astype(int)]
         strips = [draw_strip(lists, int(row), disputed_first=True) for row in chosen]
     name = f"{run['options']['student']}, distilled from {run['teacher']['name']}"
-    asking = judge_asking(training["placement"], run["queried"], bool(run.get("helpers")))
+    asking = judge_teaching(run)
     told = f"{run['queried']} of {run['images']} images asked about, no label read. {judge(run['agreement'])}"
     page = PAGE.page(
         name, reach_verdict(run), f"{told} {asking}", compare(run), _cost(run["cost"]), charts,
@@ -246,7 +261,7 @@ def write_run(folder: Path, run: dict[str, Any]) -> None:
 
 def _card(run: dict[str, Any]) -> str:
     training = run["training"]
-    asking = judge_asking(training["placement"], run["queried"], bool(run.get("helpers")))
+    asking = judge_teaching(run)
     options, agreement = run["options"], judge(run["agreement"])
     losses, width = training["loss"], _width(len(training["loss"]))
     first, last = (f"{np.mean(some):.4f}" for some in (losses[:width], losses[-width:]))

@@ -204,11 +204,14 @@ def test_the_page_tells_of_bits_and_knows_the_run(folder, student, tmp_path):
     assert "24-d, 96 B per image" in render_heading(open_searcher(tmp_path / "floats", device="cpu").index)
 
 
-def test_duplicates_by_codes_of_few_photos_say_that_these_tell_little(folder, student, tmp_path, capsys):
+def test_duplicates_by_codes_of_few_photos_say_that_these_tell_little(folder, student, tmp_path):
     index(folder, student, tmp_path / "idx")
-    assert "of fewer" not in capsys.readouterr().err
-    assert list_duplicates(tmp_path / "idx").images == 12
-    assert "holds codes of 12 images: of fewer than 1000, codes may put" in capsys.readouterr().err
+    found = list_duplicates(tmp_path / "idx")
+    assert found.images == 12
+    assert found.warning.startswith("Codes of fewer than 1000 images")
+    assert found.warning in str(found)
+    index(folder, student, tmp_path / "floats", codes=0)
+    assert not list_duplicates(tmp_path / "floats").warning
 
 
 def test_evaluation_ranks_as_a_search_does(folder, student, tmp_path):

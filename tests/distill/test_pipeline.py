@@ -17,7 +17,7 @@ from distill.ask import ask_teacher
 from distill.examples import gather
 from distill.fit import build_student, open_backbone
 from distill.model import quantize as variants
-from distill.options import Options, Target
+from distill.options import Options, Target, check_out
 from distill.pipeline import Distilled, distill, distill_by_name
 from distill.report.report import judge, judge_asking, read_run
 from distill.shrinking.costs import measure_students
@@ -279,6 +279,8 @@ def test_what_judge_wrote_is_learnt_as_it_is(folder, tmp_path, teacher, ledger):
     teacher.ranker = {"spec": "judge.py:judge", "options": {}}
     made = distill(find_images([folder]), teacher, ledger, tmp_path / "judged", OPTIONS)
     assert made.run["teacher"]["ranker"] == teacher.ranker
+    assert "not with the ranker" in made.summary
+    assert "What asking brought" not in made.summary
     assert made.run["options"]["recipe"] | AS_JUDGED == made.run["options"]["recipe"]
     axes = TeacherSpace.load(made.folder / "teacher_space.npz").components
     np.testing.assert_allclose(axes @ axes.T, np.eye(len(axes)), atol=1e-5)  # it turns, and scales nothing
@@ -419,12 +421,17 @@ def test_what_asking_brought_is_told_and_a_teacher_that_teaches_nothing_is_notic
         "with_answers": 0.56,
         "gain": 0.03,
         "gain_error": 0.005,
+        "explained": 0.3,
     }
     assert "53 % of the teacher's first ten, and 56 % with the answers" in judge_asking(placement, 500)
     assert "(+3.0; 95 %: +2.0 to +4.0)" in judge_asking(placement, 500)
     assert judge_asking({**placement, "averaged": True}, 500).endswith("brings them nearer still.")
     assert "own ImageNet network with its helpers returns 53 %" in judge_asking(placement, 500, helped=True)
-    assert "taught it nothing" in judge_asking({**placement, "trust": 0.0}, 500)
+    assert judge_asking({**placement, "trust": 0.0}, 100).startswith(
+        "Nothing was learnt from the answers: for"
+    )
+    noise = {**placement, "trust": 0.0, "explained": -0.1}
+    assert "taught it nothing" in judge_asking(noise, 500)
     assert judge_asking({**placement, "trust": 0.0}, 2).startswith("2 answers are too few to tell")
     assert judge_asking({**placement, "gain": -0.03}, 500).endswith("the answers make lists worse.")
     assert judge_asking({**placement, "trust": 0.0, "chosen": False}, 500).startswith("No answer was learnt")
@@ -581,3 +588,18 @@ def test_several_targets_learn_from_the_same_answers_and_are_drawn_by_their_time
         distill(find_images([folder]), teacher, ledger, out, options, [20, 40], targets)
     with pytest.raises(UsageError, match="all in ms, all in parameters or all in mflops"):
         distill(find_images([folder]), teacher, ledger, out, options, [40], [Target("ms", 1), *targets])
+
+
+def test_a_folder_of_something_else_is_not_written_to(folder, tmp_path):
+    notes = tmp_path / "notes"
+    (notes / "budget-10").mkdir(parents=True)
+    check_out(notes)  # the first of several students may be there
+    (notes / "budget-10").rmdir()
+    (notes / "ledger.sqlite").touch()
+    check_out(notes)
+    (notes / "README.md").write_text("mine")
+    for other in (notes, folder):
+        with pytest.raises(UsageError, match="is no student folder, and not empty"):
+            check_out(other)
+    (notes / "run.json").touch()
+    check_out(notes)

@@ -166,11 +166,10 @@ class MilvusSpace:
             rows = [{**hit["entity"], "digest": hit["digest"]} for hit in hits]
             values = np.array([hit["distance"] for hit in hits], np.float32)
             if again:
-                vectors = milvus.read_vectors(made, rows)
-                rows = [{name: row[name] for name in row if name != "vector"} for row in rows]
-                values = made.type.similarity(query[None], vectors)[0]
+                values = made.type.similarity(query[None], milvus.read_vectors(made, rows))[0]
                 best = np.argsort(-values, kind="stable")[:k]
-                rows, values = [rows[i] for i in best], values[best]
+                values = values[best]
+                rows = [{name: rows[i][name] for name in rows[i] if name != "vector"} for i in best]
             elif made.bits:
                 values = 1 - 2 * values / np.float32(made.bits)
             scores[line, : len(rows)] = values
