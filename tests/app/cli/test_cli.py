@@ -349,3 +349,13 @@ def test_a_missing_package_names_its_extra(
     assert done.returncode == 2
     assert f'{module} is not installed. Install it with: pip install -e ".[{extra}]"' in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_file_beside_a_student_is_no_student(folder: Path, tmp_path: Path, student_file: Path):
+    """The student that lies there must not be changed in its place."""
+    notes = student_file.with_name("README.md")
+    notes.write_text("mine")
+    before = student_file.read_bytes()
+    line = refused_line(retrieval("quantize", notes, folder, "--bits", 8))
+    assert "is no student. Give a student's folder" in line
+    assert student_file.read_bytes() == before
