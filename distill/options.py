@@ -11,6 +11,7 @@ from distill.training.recipes import Recipe
 from index.embedders.base import Embedder
 from index.errors import UsageError
 from index.stores.folder import MANIFEST
+from index.stores.records import RUN
 from index.teachers.cost import check_price, share_for_queries
 
 FEWEST = 2  # answers that a projection can be fitted to
@@ -18,7 +19,8 @@ SELECTIONS = ("kmeans", "kcenter", "random")
 VARIANTS = ("fp16", "int8")
 MOST_SEED = 2**31 - 1  # what FAISS takes
 DEVICES = ("auto", "cpu", "cuda")
-OURS = ("run.json", "checkpoint.pt")  # what tells a student folder, finished or not
+CHECKPOINT = "checkpoint.pt"
+OURS = (RUN, CHECKPOINT)  # what tells a student folder, finished or not
 
 UNITS = {"ms": " ms", "parameters": "M parameters", "mflops": " million multiply-adds"}
 TARGET = re.compile(r"(\d+(?:\.\d*)?|\.\d+) *(ms|M|mflops)")

@@ -19,7 +19,7 @@ from distill.model import quantize
 from distill.model.codes import PHOTOS, VIEWED, append_codes
 from distill.model.export import check_parity, count_parameters, describe_file, export_onnx
 from distill.model.trial import try_out
-from distill.options import Options, Target, check_bits, check_out
+from distill.options import CHECKPOINT, Options, Target, check_bits, check_out
 from distill.photos import PhotoReader
 from distill.pool import MOST, Pool, extract_features, open_helpers, require_all
 from distill.report.cost import reckon, seconds_per_image
@@ -45,7 +45,6 @@ from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
 
 STUDENT, WEIGHTS = "student.onnx", "student.safetensors"
-CHECKPOINT = "checkpoint.pt"
 NAMED = 1000  # images that could not be used, in run.json at most: a file of vectors may lack a million
 
 

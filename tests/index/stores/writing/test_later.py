@@ -272,7 +272,7 @@ def test_a_kill_at_any_write_leaves_the_old_index_or_the_new(gallery: Gallery, m
         (Path, "write_bytes"),
     ):
         monkeypatch.setattr(module, name, stepping(getattr(module, name)))
-    for name in ("sync", "write_rows", "remove_old", "file_digest"):
+    for name in ("sync", "write_rows", "write_failures", "remove_old", "file_digest"):
         monkeypatch.setattr(writer, name, stepping(getattr(writer, name)))
     monkeypatch.setattr(writer.IndexWriter, "__exit__", lambda *_: None)  # a kill cleans nothing up
     shutil.copytree(old, gallery.out)
