@@ -262,6 +262,7 @@ def make_student(
         "lists": len(fitted.examples.lists or ()),
         "agreement": done.agreement,
         "kept_step": done.kept if done.best else len(done.losses),
+        "draft": fitted.draft,
         "loss": done.losses,
     }
 
@@ -287,7 +288,7 @@ def make_student(
     run["agreement"] = lists.facts if lists else None
     write_run(out, run)
     write_report(out, [run], lists)
-    checkpoint.path.unlink(missing_ok=True)
+    checkpoint.forget()
     if options.bits:  # the student is safe, whatever becomes of them, and of the variants
         chosen = np.random.default_rng(options.seed).permutation(len(vectors))[:PHOTOS]
         shown = as_shown(pool.pixels[chosen[:VIEWED]], options.size)

@@ -125,9 +125,11 @@ class Searcher:
         return f"its student came without {TEACHER_SPACE}. Index again with the student in its folder."
 
     def why_not(self, mode: str) -> str:
-        """Why there is no such mode; empty where that is not for lack of a teacher or a ranker."""
+        """Why there is no such mode; empty where there is one, or never is."""
         if mode in self.modes or mode not in (*MODES, RERANK):
             return ""
+        if mode == "asymmetric" and "teacher" in self.index.manifest.spaces:
+            return f"Its student came without {TEACHER_SPACE}: it learnt nothing, or lies alone."
         return (self.ranker_missing if mode == RERANK else "") or self.teacher_missing
 
     def decode_side(self, mode: str = "") -> int:
@@ -290,7 +292,8 @@ class Searcher:
     def _require(self, mode: str, modes: Sequence[str], k: int) -> None:
         if mode not in modes:
             there = dict.fromkeys([*modes, *self.stored_modes])
-            raise UsageError(f"{self.index} cannot be searched in mode {mode!r}, only {', '.join(there)}.")
+            only = f"{self.index} cannot be searched in mode {mode!r}, only {', '.join(there)}."
+            raise UsageError(f"{only} {self.why_not(mode)}".strip())
         if k < 1:
             raise UsageError(f"-k must be at least 1, not {k}.")
 

@@ -26,6 +26,7 @@ from index.vectors import scale_to_unit
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # of the teacher, that are tried
 CERTAIN = 2.0  # standard errors by which a share must beat the free network to be believed
+PREDICTS = 2.0  # standard errors by which predictions must gain by a draft
 EVIDENT = 3.0  # standard errors by which averages must: they cost the order of what is nearest
 FITTED = 4000  # answers at most that others are predicted from: bounds time and memory
 SIMILARITIES = 1 << 26  # of averages, at a time
@@ -47,6 +48,7 @@ class Placement:
     # Standard errors by which lists of answered images gain by that; None if it was given
     averages_gain: float | None
     explained: float  # as in `Predictor`
+    drafted: bool  # whether answers were predicted from a draft's vectors, too
     # `(answers,)` overlap of the free network's lists with the teacher's among the answered images
     free: NDArray[np.float64]
     # `(answers,)` the same with the answers of the others, at the share that was chosen
@@ -68,6 +70,7 @@ class Placement:
             "averaged": self.averaged,
             "averages_gain": self.averages_gain,
             "explained": self.explained,
+            "drafted": self.drafted,
             "free_network": float(self.free.mean()),
             "with_answers": float(self.asked.mean()),
             "gain": gain,
@@ -84,12 +87,14 @@ def place(
     whiten: float,
     trust: float | None = None,
     average: bool | None = None,
+    draft: NDArray[np.float32] | None = None,
 ) -> Placement:
     """Place every image of a pool in a space of `dim`, whitened as in `Projection.fit`.
 
     Answers are predicted from `(n, features)`; `free` holds the free network's vectors. Images at the `(k,)`
     places are answered, by `(k, teacher dim)` unit rows, which choose the teacher's share in all places
     unless `trust` gives it, and whether places are averaged with their neighbours unless `average` says so.
+    `(n, dim)` vectors of a draft join the features if answers are certainly predicted better from both.
     """
     mean = answers.mean(axis=0)
     _, strength, axes = np.linalg.svd(answers - mean, full_matrices=False)
@@ -97,10 +102,16 @@ def place(
     told = (answers - mean) @ axes.T
     some = slice(None, None, -(-len(answered) // FITTED))
     predictor = Predictor.fit(features[answered][some], told[some])
+    drafted = False
+    if draft is not None:
+        joined = np.concatenate([features, draft * np.sqrt((features**2).sum(axis=1).mean())], axis=1)
+        other = Predictor.fit(joined[answered][some], told[some])
+        gain = predictor.errors(told[some]) - other.errors(told[some])
+        if drafted := _standard_errors(gain) > PREDICTS:
+            features, predictor = joined, other
     taught = predictor.predict(features)
     taught[answered] = told
-    taught, free = scale_to_unit(taught), scale_to_unit(free)
-    known = scale_to_unit(free - free.mean(axis=0))
+    taught, known = scale_to_unit(taught), _centre(free)
 
     chosen = trust is None
     shares = SHARES if trust is None else (0.0, trust)
@@ -127,9 +138,21 @@ def place(
         average,
         evidence,
         predictor.explained,
+        drafted,
         lists[0.0],
         lists[trust],
     )
+
+
+def place_freely(free: NDArray[np.float32], dim: int, whiten: float) -> NDArray[np.float32]:
+    """Place every image of a pool by the free network alone: `(n, dim)` unit rows."""
+    known = _centre(free)
+    return TeacherSpace.fit(known, dim, whiten).project(known)
+
+
+def _centre(free: NDArray[np.float32]) -> NDArray[np.float32]:
+    free = scale_to_unit(free)
+    return scale_to_unit(free - free.mean(axis=0))
 
 
 def average_with_neighbours(

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from index.errors import UsageError
 
 MANY = 2000  # images, from which on training takes all of its steps
+FEWEST_STEPS = 20  # fewer teach next to nothing
 MARGIN = 1.125  # how much larger than the student's input images are kept
 Pairs = Literal["random", "neighbours"]
 _BASELINES = ("regression", "gram", "raml", "rkd", "pkt", "csd", "ssp", "darkrank", "rop", "d3still")
@@ -52,6 +53,9 @@ class Recipe:
     trust: float | None = None
     # Whether places are averaged with their neighbours, as in `place`; None lets the answers decide
     neighbours: bool | None = None
+    # Share of the steps of a draft that the free network teaches alone: answers are predicted from its
+    # vectors, too, if that is better, and the student has the other steps
+    draft: float = 0.2
     average: float = 0.25  # share of the steps, at the end, over which weights are averaged
     # Smallest and largest share of each side of an image that is shown at a time
     shown: tuple[float, float] = (0.8, 1.0)
@@ -65,21 +69,28 @@ class Recipe:
         unknown = (self.losses.keys() | self.joint_losses.keys()) - set(LOSSES)
         if unknown:
             raise UsageError(f"No loss {', '.join(sorted(unknown))}. There are {', '.join(LOSSES)}.")
-        if not (0 <= (self.trust or 0.0) <= 1 and 0 <= self.average <= 1):
+        if not (0 <= (self.trust or 0.0) <= 1 and 0 <= self.average <= 1 and 0 <= self.draft < 1):
             raise UsageError(f"A share of this recipe is not between 0 and 1: {self}.")
         if not (0 < self.shown[0] <= self.shown[1] <= 1 and 0 <= self.turn <= 180):
             raise UsageError(f"No part of an image can be shown by {self}.")
 
 
+def draft_of(recipe: Recipe) -> Recipe | None:
+    """Make the recipe of a draft; None where the draft could not help to predict."""
+    steps = round(recipe.steps * recipe.draft)
+    helps = recipe.others and recipe.trust != 0 and steps >= FEWEST_STEPS
+    return replace(recipe, steps=steps) if helps else None
+
+
 def steps_for(images: int, recipe: Recipe) -> int:
     """Choose training steps for so many images of a pool, whatever the budget, so that students compare."""
-    return max(round(recipe.steps * math.sqrt(min(images / MANY, 1))), 20)
+    return max(round(recipe.steps * math.sqrt(min(images / MANY, 1))), FEWEST_STEPS)
 
 
 PLAIN_CROPS: dict[str, Any] = {"shown": (1 / MARGIN, 1 / MARGIN), "turn": 0.0}
 # What `judge` wrote is the free network's, whitened, moved, and averaged as lists bear out: it is not joined
 # with that network, whitened or averaged a second time.
-AS_JUDGED: dict[str, Any] = {"whiten": 0.0, "trust": 1.0, "neighbours": False}
+AS_JUDGED: dict[str, Any] = {"whiten": 0.0, "trust": 1.0, "neighbours": False, "draft": 0.0}
 _ANSWERED = Recipe(others=False, trust=1.0, neighbours=False)
 
 RECIPES: dict[str, Recipe] = {
@@ -92,6 +103,7 @@ RECIPES: dict[str, Recipe] = {
     "no-lists": Recipe(lists=0.0),
     "no-free-network": Recipe(trust=1.0),
     "no-neighbours": Recipe(neighbours=False),
+    "no-draft": Recipe(draft=0.0),
     "answered-only": _ANSWERED,
     "answered-only-no-interpolation": replace(_ANSWERED, mixing=Mixing(0)),
     "neighbour-pairs": Recipe(mixing=Mixing(pairs="neighbours")),

@@ -46,7 +46,8 @@ def check_modes(searcher: Searcher, options: Options) -> None:
         raise UsageError("--whiten is for vectors, and this index holds codes. Leave it out.")
     for mode in options.modes or ():
         if mode not in searcher.modes:
-            raise UsageError(f"{searcher.index.path} has no mode {mode!r}, only {', '.join(searcher.modes)}.")
+            only = f"{searcher.index.path} has no mode {mode!r}, only {', '.join(searcher.modes)}."
+            raise UsageError(f"{only} {searcher.why_not(mode)}".strip())
 
 
 def score_modes(

@@ -27,6 +27,7 @@ STAGES = {
     "read": "Reading photos",
     "features": "Looking at photos",
     "ask": "Asking the teacher",
+    "draft": "Training a draft",
     "train": "Training",
     "index": "Embedding every photo",
 }
