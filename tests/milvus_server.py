@@ -1,11 +1,15 @@
 """A real Milvus server for the tests that need one."""
 
+import fcntl
 import socket
 import subprocess
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+STARTING = Path(tempfile.gettempdir()) / "retrieval-tests-milvus.lock"
 
 
 def free_port() -> int:
@@ -39,12 +43,13 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        """Start it, with the data that are there."""
+        """Start it, with the data that are there; one at a time: a start lets go of ports that it found."""
         milvus = pytest.importorskip("milvus")
         config = milvus.MilvusServerConfig(data_dir=str(self.folder), proxy_port=self.port)
         config.try_bind_port = _bind
         self.running = milvus.MilvusServer(config)
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, STARTING.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             patch.setenv("ETCD_CONFIG_PATH", str(self.etcd))
             self.running.start()
 
