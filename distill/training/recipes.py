@@ -53,9 +53,9 @@ class Recipe:
     trust: float | None = None
     # Whether places are averaged with their neighbours, as in `place`; None lets the answers decide
     neighbours: bool | None = None
-    # Share of the steps of a draft that the free network teaches alone: answers are predicted from its
-    # vectors, too, if that is better, and the student has the other steps
-    draft: float = 0.2
+    # Share of the steps for a draft that the free network teaches alone: answers are predicted from its
+    # vectors, too, if that is better; the student then has the other steps
+    draft: float = 0.0
     average: float = 0.25  # share of the steps, at the end, over which weights are averaged
     # Smallest and largest share of each side of an image that is shown at a time
     shown: tuple[float, float] = (0.8, 1.0)
@@ -103,7 +103,7 @@ RECIPES: dict[str, Recipe] = {
     "no-lists": Recipe(lists=0.0),
     "no-free-network": Recipe(trust=1.0),
     "no-neighbours": Recipe(neighbours=False),
-    "no-draft": Recipe(draft=0.0),
+    "draft": Recipe(draft=0.2),
     "answered-only": _ANSWERED,
     "answered-only-no-interpolation": replace(_ANSWERED, mixing=Mixing(0)),
     "neighbour-pairs": Recipe(mixing=Mixing(pairs="neighbours")),

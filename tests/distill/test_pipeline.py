@@ -514,7 +514,8 @@ def test_a_killed_run_goes_on_and_pays_nothing_twice(made, tmp_path, monkeypatch
 def test_a_killed_run_goes_on_from_its_draft(made, tmp_path, monkeypatch, helps):
     images, learn, steps = made.folder.with_name("images"), Learner.learn, []
     save_file(timm.create_model(OPTIONS.student).state_dict(), tmp_path / "weights.safetensors")
-    options = {"weights": str(tmp_path / "weights.safetensors"), "steps": 100, "recipe": Recipe(batch=8)}
+    recipe = Recipe(batch=8, draft=0.2)
+    options = {"weights": str(tmp_path / "weights.safetensors"), "steps": 100, "recipe": recipe}
     answered = distill_again(made, images, tmp_path / "most", **options)
     assert not answered.run["training"]["placement"]["drafted"]  # of most photos: little is left to predict
     options["budget"] = 6

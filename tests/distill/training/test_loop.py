@@ -268,9 +268,10 @@ def test_recipes_by_name():
 
 
 def test_a_draft_takes_its_share_of_the_steps_where_it_helps_to_predict():
-    assert draft_of(Recipe(steps=1000)) == Recipe(steps=200)
-    none = [Recipe(steps=60), *(Recipe(steps=1000, **how) for how in ({"others": False}, {"trust": 0.0}))]
-    for recipe in [*none, Recipe(steps=1000, draft=0.0), find_recipe("zero-answers")]:
+    assert draft_of(Recipe(steps=1000, draft=0.2)) == Recipe(steps=200, draft=0.2)
+    assert draft_of(find_recipe("draft")) is not None
+    none = {"steps": 60}, {"others": False}, {"trust": 0.0}, {"draft": 0.0}
+    for recipe in [*(Recipe(**{"draft": 0.2, **how}) for how in none), find_recipe("zero-answers")]:
         assert draft_of(recipe) is None
     with pytest.raises(UsageError, match="not between 0 and 1"):
         Recipe(draft=1.0)
