@@ -26,7 +26,7 @@ def test_a_distilled_student_searches_groceries(grocery: Path, tmp_path: Path):
     distil = ("distill", grocery / "train", "--teacher", teacher, "--ledger", tmp_path / "l.sqlite")
     before = slowness()
     done = run(*distil, "--budget", BUDGET, "--size", 128, "--dim", 256, "--out", student)
-    slower = max((before + slowness()) / 2, 1)  # a busy machine is no fault of ours
+    slower = max(before, slowness(), 1)  # a busy machine is no fault of ours
     assert "500 teacher queries in this run" in done
     notes = json.loads((student / "run.json").read_text())
     assert notes["training"]["seconds"] <= 360 * slower
