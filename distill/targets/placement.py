@@ -26,7 +26,7 @@ from index.vectors import scale_to_unit
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # of the teacher, that are tried
 CERTAIN = 2.0  # standard errors by which a share must beat the free network to be believed
-PREDICTS = 2.0  # standard errors by which predictions must gain by a draft
+HELPFUL = 2.0  # standard errors by which a draft must improve the predictions
 EVIDENT = 3.0  # standard errors by which averages must: they cost the order of what is nearest
 FITTED = 4000  # answers at most that others are predicted from: bounds time and memory
 SIMILARITIES = 1 << 26  # of averages, at a time
@@ -107,7 +107,7 @@ def place(
         joined = np.concatenate([features, draft * np.sqrt((features**2).sum(axis=1).mean())], axis=1)
         other = Predictor.fit(joined[answered][some], told[some])
         gain = predictor.errors(told[some]) - other.errors(told[some])
-        if drafted := _standard_errors(gain) > PREDICTS:
+        if drafted := _standard_errors(gain) > HELPFUL:
             features, predictor = joined, other
     taught = predictor.predict(features)
     taught[answered] = told

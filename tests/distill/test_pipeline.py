@@ -519,7 +519,7 @@ def test_a_killed_run_goes_on_from_its_draft(made, tmp_path, monkeypatch, helps)
     answered = distill_again(made, images, tmp_path / "most", **options)
     assert not answered.run["training"]["placement"]["drafted"]  # of most photos: little is left to predict
     options["budget"] = 6
-    monkeypatch.setattr("distill.targets.placement.PREDICTS", -np.inf if helps else np.inf)
+    monkeypatch.setattr("distill.targets.placement.HELPFUL", -np.inf if helps else np.inf)
 
     def learn_until(most: int):
         def counted(self, *given):
