@@ -10,6 +10,12 @@ from pathlib import Path
 import pytest
 
 STARTING = Path(tempfile.gettempdir()) / "retrieval-tests-milvus.lock"
+# What queries and flushes wait for (ms), and a server that starts again (s): tests take half as long.
+QUICK = {
+    "PROXY_TIMETICKINTERVAL": "50",
+    "DATACOORD_SEGMENT_ASSIGNMENTEXPIRATION": "100",
+    "COMMON_SESSION_TTL": "10",
+}
 
 
 def free_port() -> int:
@@ -50,7 +56,8 @@ class Server:
         self.running = milvus.MilvusServer(config)
         with pytest.MonkeyPatch.context() as patch, STARTING.open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            patch.setenv("ETCD_CONFIG_PATH", str(self.etcd))
+            for name, value in {**QUICK, "ETCD_CONFIG_PATH": str(self.etcd)}.items():
+                patch.setenv(name, value)
             self.running.start()
 
     def stop(self) -> None:

@@ -3,7 +3,7 @@
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +45,31 @@ from index.teachers.spec import TeacherSpec
 
 pytest.importorskip("milvus")
 MilvusException = pytest.importorskip("pymilvus.exceptions").MilvusException
+MilvusClient = pytest.importorskip("pymilvus").MilvusClient
 pytestmark = pytest.mark.slow  # a server is started
 
 
 @pytest.fixture
 def address(
     milvus_server: Server, request: pytest.FixtureRequest, monkeypatch: Any, tmp_path: Path
-) -> Address:
+) -> Iterator[Address]:
     """A name of its own for each test, and a home of its own for what is kept on this machine."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return Address(milvus_server.uri, "t_" + content_digest(request.node.nodeid.encode())[:8])
+    address = Address(milvus_server.uri, "t_" + content_digest(request.node.nodeid.encode())[:8])
+    yield address
+    drop(address)
+
+
+def drop(address: Address) -> None:
+    """Drop a gallery, whatever a test has left of it: a server that starts again would load it."""
+    client = MilvusClient(address.uri)
+    for name in client.list_collections():
+        if name.startswith(address.name):
+            for alias in client.list_aliases(name)["aliases"]:
+                client.drop_alias(alias)
+            client.drop_collection(name)
+    client.close()
 
 
 @pytest.fixture
