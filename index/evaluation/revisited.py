@@ -5,7 +5,7 @@ Benchmarking" (CVPR 2018), and the code that the authors publish with it.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from PIL import Image
 from index.embedders.base import embed_checked
 from index.errors import ImageError, RetrievalError, UsageError
 from index.evaluation.metrics import revisited_average_precision, revisited_precision_at_k
-from index.evaluation.rankings import Options, Scores, Values, check_modes, score_modes
+from index.evaluation.rankings import ByMode, Options, Read, Values, check_modes, score_modes
 from index.images.decode import Photo, read_photo, with_pixels
 from index.images.file import ImageFile
 from index.images.sources import find_images
@@ -125,9 +125,7 @@ OUTSIDE = 0.05  # of the longer side: how far a box may reach beyond its image
 PROTOCOLS = {"E": ((EASY,), (JUNK, HARD)), "M": ((EASY, HARD), (JUNK,)), "H": ((HARD,), (JUNK, EASY))}
 
 
-def evaluate_revisited(
-    searcher: Searcher, truth: GroundTruth, folder: Path, options: Options
-) -> dict[str, Scores]:
+def evaluate_revisited(searcher: Searcher, truth: GroundTruth, folder: Path, options: Options) -> ByMode:
     """Rank the database exactly for every query. Items of the index outside the database are left out.
 
     Boxes and size rule are for the queries, which are in `folder`, at any depth; the database stays as it was
@@ -207,9 +205,7 @@ def crop_query(photo: Photo, box: Box) -> Photo:
     return with_pixels(photo, crop)
 
 
-def _embed_queries(
-    searcher: Searcher, files: Sequence[ImageFile], read: Callable[[int], Photo]
-) -> dict[str, Vectors]:
+def _embed_queries(searcher: Searcher, files: Sequence[ImageFile], read: Read) -> dict[str, Vectors]:
     parts: dict[str, list[Vectors]] = {name: [] for name in searcher.models}
     with progress(len(files), "queries") as bar:
         for row, file in enumerate(files):

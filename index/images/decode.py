@@ -1,7 +1,6 @@
 """Decode images: upright RGB pixels in sRGB, or a reason why not."""
 
 import math
-import struct
 import warnings
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -21,11 +20,7 @@ from index.io import content_digest
 
 # Named, so that a file can never reach a decoder that runs another program (EPS) or the network.
 Image.init()
-FORMATS: list[str] = [
-    name
-    for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
-    if name in Image.OPEN
-]
+FORMATS = [name for name in "JPEG PNG WEBP GIF BMP TIFF AVIF JPEG2000 PPM".split() if name in Image.OPEN]
 MAX_PIXELS = 89_000_000  # that are decoded
 MAX_STREAMED = 300_000_000  # of a JPEG that is decoded smaller, row by row: only time depends on them
 MARGIN = 4  # times what is made of it, that a JPEG must remain: rankings are those of whole decoding
@@ -173,12 +168,10 @@ def _open(data: bytes) -> Image.Image:
 
         pillow_heif.register_heif_opener(decode_threads=1)  # our own threads keep all cores busy
         FORMATS.append("HEIF")
-    if not data.startswith(jpeg.SIGNATURE):
-        return Image.open(BytesIO(data), formats=FORMATS)
-    try:  # not by `Image.open`, which limits pixels as they are written: ours are those decoded
+    if data.startswith(jpeg.SIGNATURE):
+        # Not by `Image.open`, which limits pixels as they are written: ours are those decoded.
         return jpeg_factory(BytesIO(data))
-    except (SyntaxError, IndexError, TypeError, struct.error) as error:
-        raise ImageError(f"broken image: {in_line(error, False)}") from error
+    return Image.open(BytesIO(data), formats=FORMATS)
 
 
 def _decode_mended(data: bytes, side: int | None) -> tuple[Image.Image, tuple[int, int]]:
@@ -254,7 +247,7 @@ def _transform_from(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | N
     return transform if np.abs(change).max() > NOTICED else None
 
 
-SIGNED, FLOAT = 2, 3  # sample formats of TIFF
+SIGNED = 2  # the sample format of such a TIFF
 CONVERT = "convert it to 8 or 16 bits"
 
 

@@ -158,12 +158,10 @@ def lies_below(address: str, allowed: Iterable[str]) -> bool:
 
     It may have parameters, which a server may act on, only below one that ends with a question mark.
     """
-    place, asks, _ = address.partition("?")
-    steps = unquote(place).replace("\\", "/").split("/")
-    below = any(
-        place.startswith(one.rstrip("/?") + "/") and (not asks or one.endswith("?")) for one in allowed
-    )
-    return below and not {".", ".."} & set(steps)
+    path, asks, _ = address.partition("?")
+    steps = unquote(path).replace("\\", "/").split("/")
+    fits = any(path.startswith(one.rstrip("/?") + "/") and (not asks or one.endswith("?")) for one in allowed)
+    return fits and not {".", ".."} & set(steps)
 
 
 def ask(address: str) -> tuple[int, int]:
