@@ -22,6 +22,7 @@ from index.io import content_digest
 Image.init()
 FORMATS = [name for name in "JPEG PNG WEBP GIF BMP TIFF AVIF JPEG2000 PPM".split() if name in Image.OPEN]
 MAX_PIXELS = 89_000_000  # that are decoded
+LIMIT = f"the limit is {MAX_PIXELS // 1_000_000} megapixels"
 MAX_STREAMED = 300_000_000  # of a JPEG that is decoded smaller, row by row: only time depends on them
 MARGIN = 4  # times what is made of it, that a JPEG must remain: rankings are those of whole decoding
 MAX_SCANS = 500  # of a progressive JPEG: each costs as much time as its pixels, and hardly a byte
@@ -93,7 +94,7 @@ def decode(data: bytes, name: str, side: int | None = None, digest: str = "") ->
         kind = name_kind(data)
         raise ImageError(f"not an image that can be read{kind and f': {kind}'}") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(_too_large("more than 178 megapixels")) from error  # Pillow's own limit
+        raise ImageError(f"too large: more than 178 megapixels, {LIMIT}") from error  # Pillow's own
     except Exception as error:  # a decoder fed with broken bytes raises anything
         raise ImageError(f"broken image: {in_line(error, False)}") from error
 
@@ -190,15 +191,11 @@ def _refuse_excess(image: Image.Image, written: int, data: bytes) -> None:
     """Raise ImageError, before any pixel is made, for what would take too much memory or time."""
     streamed = written > MAX_PIXELS and image.size[0] * image.size[1] <= MAX_PIXELS and jpeg.is_streamed(data)
     if written > (MAX_STREAMED if streamed else MAX_PIXELS):
-        raise ImageError(_too_large(f"{written / 1e6:.0f} megapixels"))
+        raise ImageError(f"too large: {written / 1e6:.0f} megapixels, {LIMIT}")
     if not data.startswith(jpeg.SIGNATURE) or jpeg.is_streamed(data):
         return
     if sum(code == jpeg.SOS for code, _ in jpeg.read_segments(data)) > MAX_SCANS:
         raise ImageError(f"more than {MAX_SCANS} scans, which would take too long")
-
-
-def _too_large(what: str) -> str:
-    return f"too large: {what}, the limit is {MAX_PIXELS // 1_000_000} megapixels"
 
 
 def read_orientation(image: Image.Image) -> int:

@@ -121,16 +121,13 @@ class LeftOut:
         """What was left out, for people; empty if there was nothing."""
         parts = []
         if number := sum(self._formats.values()):
-            remedy = "convert them"
-            if any(self._formats[extension] for extension in HEIC):
-                remedy = "convert them, or install pillow-heif, which reads HEIC"
-            parts.append(
-                f"{count(number, 'file')} of formats that are not read ({_list(+self._formats)}): {remedy}"
-            )
+            files = f"{count(number, 'file')} of formats that are not read ({_list(self._formats)})"
+            otherwise = ", or install pillow-heif, which reads HEIC" if HEIC & self._formats.keys() else ""
+            parts.append(f"{files}: convert them{otherwise}")
         if self._folders:
             folders = count(sum(self._folders.values()), "folder")
             parts.append(f"{folders} ({_list(self._folders)}): name one itself to take it")
-        parts += [f"{number} {kind}" for kind, number in self._files.items() if number]
+        parts += [f"{number} {kind}" for kind, number in self._files.items()]
         parts += [f"{self._excluded[asked] or 'nothing'} by --exclude {asked}" for asked in self._patterns]
         return "; ".join(parts)
 
