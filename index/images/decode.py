@@ -81,12 +81,7 @@ def decode(data: bytes, name: str, side: int | None = None, digest: str = "") ->
     if not data:
         raise ImageError("empty file")
     try:
-        try:
-            pixels, size = _decode(data, side)
-        except ImageError:
-            raise
-        except Exception:
-            pixels, size = _decode_mended(data, side)
+        pixels, size = _decode_mended(data, side)
         return Photo(name, data, digest or content_digest(data), pixels, *size)
     except ImageError:
         raise
@@ -176,15 +171,20 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _decode_mended(data: bytes, side: int | None) -> tuple[Image.Image, tuple[int, int]]:
-    """While an error of the decoder is handled: decode all the same, if it touches no pixel."""
-    if data.startswith(png.SIGNATURE):
-        return _decode(png.without_comments(data), side)
-    if data.startswith(jpeg.SIGNATURE) and jpeg.has_all_scans(data):
-        found = _decode(data.removesuffix(b"\xff") + jpeg.END, side)
-        other, _ = _decode(jpeg.with_noise(data), side)
-        if found[0].tobytes() == other.tobytes():  # or the noise was taken for pixels: some are missing
-            return found
-    raise  # noqa: PLE0704
+    """As `_decode`, all the same where an error of the decoder touches no pixel."""
+    try:
+        return _decode(data, side)
+    except ImageError:
+        raise
+    except Exception:
+        if data.startswith(png.SIGNATURE):
+            return _decode(png.without_comments(data), side)
+        if data.startswith(jpeg.SIGNATURE) and jpeg.has_all_scans(data):
+            found = _decode(data.removesuffix(b"\xff") + jpeg.END, side)
+            other, _ = _decode(jpeg.with_noise(data), side)
+            if found[0].tobytes() == other.tobytes():  # or the noise was taken for pixels: some are missing
+                return found
+        raise
 
 
 def _refuse_excess(image: Image.Image, written: int, data: bytes) -> None:
