@@ -80,8 +80,7 @@ def _parse(raw: Any) -> GroundTruth:
     boxes, grades = [], np.full((len(queries), len(database)), NEGATIVE, np.uint8)
     for row, (name, entry) in enumerate(zip(queries, entries, strict=True)):
         try:
-            boxes.append(_box(entry))
-            _fill(grades[row], entry)
+            boxes.append(_parse_entry(entry, grades[row]))
         except ValueError as error:
             raise ValueError(f"query {name}: {error}") from error
     return GroundTruth(database, queries, boxes, grades)
@@ -93,7 +92,8 @@ def _names(raw: Any, key: str) -> list[str]:
     return raw
 
 
-def _box(entry: Any) -> Box:
+def _parse_entry(entry: Any, grades: NDArray[np.uint8]) -> Box:
+    """Fill in the `(database,)` grades of a query, and return its box."""
     if not isinstance(entry, dict) or not {"bbx", *GRADES} <= entry.keys():
         raise ValueError("it needs the keys bbx, easy, hard and junk")
     box = entry["bbx"]
@@ -103,10 +103,6 @@ def _box(entry: Any) -> Box:
     left, top, right, bottom = map(float, box)
     if left >= right or top >= bottom:
         raise ValueError(f"bbx must be left, top, right, bottom, not {box}")
-    return left, top, right, bottom
-
-
-def _fill(grades: NDArray[np.uint8], entry: dict[str, Any]) -> None:
     for key, grade in GRADES.items():
         ids = entry[key]
         if not isinstance(ids, list) or not all(type(i) is int and 0 <= i < len(grades) for i in ids):
@@ -115,6 +111,7 @@ def _fill(grades: NDArray[np.uint8], entry: dict[str, Any]) -> None:
             if grades[i] != NEGATIVE:
                 raise ValueError(f"id {i} is listed twice")
             grades[i] = grade
+    return left, top, right, bottom
 
 
 LONGER_SIDE = 1024  # pixels, of what a query is shown as

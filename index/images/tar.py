@@ -7,7 +7,7 @@ from functools import lru_cache
 from io import FileIO
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from index.errors import ImageError, RetrievalError, in_line
 from index.images.file import ImageFile, Member, readable
@@ -41,16 +41,16 @@ def read_members(file: BinaryIO) -> Members:
         one name it is the last that counts. What is broken ends with the empty name and the reason.
     """
 
-    def read(size: int = -1, /) -> bytes:
+    def read(size: int = -1, /) -> bytes:  # nothing at once that is longer than headers ever are
         if not 0 <= size <= LONGEST_HEADER:
             raise tarfile.ReadError("a header that is too long")
         return file.read(size)
 
-    headers: Any = SimpleNamespace(read=read, seek=file.seek, tell=file.tell)
+    headers = SimpleNamespace(read=read, seek=file.seek, tell=file.tell)
     try:
         with tarfile.open(fileobj=headers, mode="r:") as tar:
             while (entry := tar.next()) is not None:
-                tar.members.clear()  # or all of them would be kept
+                tar.members.clear()  # type: ignore[attr-defined]  # or all of them would be kept
                 if not 0 <= entry.size <= LARGEST:  # a negative one would lead back, round and round
                     raise tarfile.ReadError(f"a size of {entry.size} bytes, which cannot be")
                 if not entry.isdir():
