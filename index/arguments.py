@@ -25,12 +25,7 @@ KINDS: dict[str, tuple[Any, Callable[[Any], Any], str]] = {
     "Mapping[str, str]": (Mapping, dict, "a mapping of columns to values"),
 }
 # annotation: the kind of each, or of one alone; of text there may be none
-SEVERAL = {
-    "int | Sequence[int]": "int",
-    "Images": "AnyPath",
-    "Sequence[str]": "str",
-    "tuple[str, ...]": "str",
-}
+MANY = {"int | Sequence[int]": "int", "Images": "AnyPath", "Sequence[str]": "str", "tuple[str, ...]": "str"}
 
 
 def call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -52,20 +47,20 @@ def read_value(name: str, value: Any, annotation: Any) -> Any:
     kind = text.removesuffix(" | None")
     if value is None and kind != text:
         return None
-    if (each := SEVERAL.get(kind, kind)) not in KINDS:
+    if (each := MANY.get(kind, kind)) not in KINDS:
         return value
     taken, make, what = KINDS[each]
     fits = isinstance(value, taken) and (taken is bool or not isinstance(value, bool))
-    if kind in SEVERAL and not fits and isinstance(value, Iterable) and not isinstance(value, str | bytes):
+    if kind in MANY and not fits and isinstance(value, Iterable) and not isinstance(value, str | bytes):
         several = tuple(read_value(name, one, each) for one in value)
         if several or each == "str":
             return several
     if not fits:
-        raise UsageError(f"{name} must be {what}{', or several' * (kind in SEVERAL)}, not {value!r:.40}.")
+        raise UsageError(f"{name} must be {what}{', or several' * (kind in MANY)}, not {value!r:.40}.")
     if isinstance(value, Mapping):
         names = [read_value(f"a column of {name}", column, "str") for column in value]
         return {column: read_value(f"{name}[{column!r}]", value[column], "str") for column in names}
-    return (make(value),) if kind in SEVERAL else make(value)
+    return (make(value),) if kind in MANY else make(value)
 
 
 # An option, perhaps with a number; and what stays as it is: a command to type.

@@ -10,6 +10,7 @@ from index.progress import say
 
 Device = Literal["auto", "cpu", "cuda", "openvino"]
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_say_once = cache(say)
 
 
 def choose_provider(device: str, available: Sequence[str], gpus: int) -> str:
@@ -40,12 +41,7 @@ def check_provider(device: str, wanted: str, active: Sequence[str]) -> None:
             f"ONNX Runtime fell back from {wanted} to {active[0] if active else 'nothing'}. "
             "Install the gpu extra again, for the driver that is here, or give --device cpu."
         )
-    _say_fallback()
-
-
-@cache
-def _say_fallback() -> None:
-    say("The GPU cannot be used here: embedding on the CPU.")
+    _say_once("The GPU cannot be used here: embedding on the CPU.")
 
 
 def count_gpus() -> int:
@@ -55,6 +51,5 @@ def count_gpus() -> int:
     except OSError:
         return 0
     count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
+    failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    return 0 if failed else count.value

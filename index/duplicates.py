@@ -52,8 +52,7 @@ class Duplicates:
             lines.append(self.warning)
         for number, group in enumerate(self.groups, 1):
             for near in group:
-                for path in near.paths:
-                    lines.append(f"{number:5} {near.distance:.4f} {printable(path)}")
+                lines += [f"{number:5} {near.distance:.4f} {printable(path)}" for path in near.paths]
         return "\n".join(lines)
 
 
@@ -75,9 +74,7 @@ def list_duplicates(where: str | Path, space: str = "student", radius: float | N
     groups = []
     for group in group_near(index, space, least):
         entries = [(item, round(max(1 - score, 0.0), 6), index.items[item]) for item, score in group]
-        groups.append(
-            [Near(i, far, item.name, [file.path for file in item.files]) for i, far, item in entries]
-        )
+        groups.append([Near(i, far, item.name, [f.path for f in item.files]) for i, far, item in entries])
     few = len(index) < FEW_CODES and index.manifest.spaces[space].type == CODES
     return Duplicates(round(1 - least, 6), len(index), groups, FEW if few else "")
 

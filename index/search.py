@@ -52,9 +52,6 @@ class Results:
         if np.count_nonzero(self.scores[:, 1:] > self.scores[:, :-1]):  # a fifth of the time of any()
             raise ValueError("Scores must fall.")
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
     def hits(self, row: int = 0) -> list[tuple[int, float]]:
         """List the ids of a query's items with their similarities, without what pads the list."""
         pairs = zip(self.ids[row].tolist(), self.scores[row].tolist(), strict=True)
@@ -380,8 +377,7 @@ def _open_models(index: Store, teacher: TeacherSpec | None, device: str, with_te
     searcher = Searcher(index, student, None, device)
     given = asked = teacher or TeacherSpec()
     if given.spec in (None, manifest.teacher) and given.options == EmbedderOptions():  # as it was
-        options = EmbedderOptions(**manifest.teacher_options)
-        asked = replace(given, spec=manifest.teacher, options=options)
+        asked = replace(given, spec=manifest.teacher, options=EmbedderOptions(**manifest.teacher_options))
     if asked.spec is None or not with_teacher:
         return searcher
     if not given.spec and (index.remote or not is_file_spec(asked.spec)):

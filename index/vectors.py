@@ -63,10 +63,8 @@ class VectorType:
 
     def order_each(self, queries: Vectors, ids: Ids, k: int, fetch: Callable[[Ids], Vectors]) -> Scored:
         """As `order_again`, a query at a time."""
-        found = [
-            self.order_again(query[None], line[None], k, fetch)
-            for query, line in zip(queries, ids, strict=True)
-        ]
+        each = zip(queries[:, None], ids[:, None], strict=True)
+        found = [self.order_again(query, line, k, fetch) for query, line in each]
         scores, best = map(np.concatenate, zip(*found, strict=True))
         return scores, best
 

@@ -15,7 +15,9 @@ HTML = load("index/evaluation/chart.html")
 STYLE = Path(__file__).with_name("chart.css")
 COLOURS = Path(__file__).with_name("colours.css")  # of every page
 render_table = HTML.table  # of a head and of rows; the first cell of each names it
-NO_LEVELS: Mapping[str, float] = {}
+Levels = Mapping[str, float]  # values of y to compare with, by name, the lower ones first
+NO_LEVELS: Levels = {}
+Text = dict[str, Any]  # what the template needs to write one
 LETTER, LINE = 7.0, 13.0  # about how wide a letter of a label is, and how high a line
 
 
@@ -55,7 +57,9 @@ def linear_axis(name: str, values: Sequence[float], least: float, most: float) -
     """Make an axis that holds all values with room to spare, has round ticks, and stays within two bounds."""
     low, high = min(values), max(values)
     spare = max((high - low) * 0.15, (most - least) * 0.02)
-    step = _round_step((high - low + 2 * spare) / 4)
+    wide = (high - low + 2 * spare) / 4
+    power = 10.0 ** math.floor(math.log10(wide))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= wide * (1 - 1e-9))
     first = max(math.floor((low - spare) / step) * step, least)
     last = min(math.ceil((high + spare) / step) * step, most)
     count = math.floor((last - first) / step + 0.04)  # a tick a hair above the end is not seen
@@ -73,16 +77,9 @@ def log_axis(name: str, values: Sequence[float], ticks: Sequence[float] | None =
 
 
 def draw_chart(
-    title: str,
-    marks: Sequence[Mark],
-    x: Axis,
-    y: Axis,
-    joined: bool = False,
-    levels: Mapping[str, float] = NO_LEVELS,
+    title: str, marks: Sequence[Mark], x: Axis, y: Axis, joined: bool = False, levels: Levels = NO_LEVELS
 ) -> str:
     """Draw points, joined by a line in their order if they are one series; the title is for screen readers.
-
-    `levels` are values of y to compare with, by name, the lower ones first.
 
     Returns:
         An `<svg>` element, of the style of `STYLE`.
@@ -95,37 +92,24 @@ def draw_chart(
     def top(value: float) -> float:
         return TOP + down * (1 - y.place(value))
 
-    lines: list[tuple[str, float, float, float, float]]
-    lines = [("grid", LEFT, WIDTH - RIGHT, top(tick), top(tick)) for tick in y.ticks]
+    lines: list[tuple[Any, ...]] = [("grid", LEFT, WIDTH - RIGHT, top(tick), top(tick)) for tick in y.ticks]
     lines += [("level", LEFT, WIDTH - RIGHT, top(value), top(value)) for value in levels.values()]
-    for mark in marks:
-        if mark.interval:
-            low, high = map(top, mark.interval)
-            lines.append(("interval", left(mark.x), left(mark.x), low, high))
+    lines += [("interval", left(m.x), left(m.x), *map(top, m.interval)) for m in marks if m.interval]
     texts = [_text(f"{tick:g}", LEFT - 6, top(tick) + 4, "end") for tick in y.ticks]
     texts += [_text(f"{tick:g}", left(tick), HEIGHT - BOTTOM + 15, "middle") for tick in x.ticks]
     texts += [_text(y.name, 0, 10, "start"), _text(x.name, WIDTH - RIGHT, HEIGHT - 4, "end")]
     # The first below its line: the others are above it, and both may be as high.
-    texts += [
-        _text(name, LEFT + 4, top(value) + (11 if i == 0 else -4), "start")
-        for i, (name, value) in enumerate(levels.items())
-    ]
+    for i, (name, value) in enumerate(levels.items()):
+        texts.append(_text(name, LEFT + 4, top(value) + (11 if i == 0 else -4), "start"))
     points = [(left(mark.x), top(mark.y)) for mark in marks]
-    circles = [(*points[i], "strong" if mark.strong else "weak") for i, mark in enumerate(marks)]
-    below = LINE / 2 if joined else 0  # the line
-    texts += _labels([(mark.label, x, y + below) for mark, (x, y) in zip(marks, points, strict=True)], points)
+    texts += _labels(marks, points, LINE / 2 if joined else 0)  # below the line
     crowded = joined and len(marks) >= FEW
-    corners = points if joined else []
-    return HTML.chart(title, WIDTH, HEIGHT, lines, texts, corners, [] if crowded else circles)
+    circles = [] if crowded else [(*points[i], mark.strong) for i, mark in enumerate(marks)]
+    return HTML.chart(title, WIDTH, HEIGHT, lines, texts, points if joined else [], circles)
 
 
 def draw_line(
-    title: str,
-    marks: Sequence[Mark],
-    x: Axis,
-    y_name: str,
-    most: float,
-    levels: Mapping[str, float] = NO_LEVELS,
+    title: str, marks: Sequence[Mark], x: Axis, y_name: str, most: float, levels: Levels = NO_LEVELS
 ) -> tuple[str, tuple[list[str], list[list[str]]]]:
     """Draw one series, from left to right, as a line; no value lies above `most`.
 
@@ -138,27 +122,23 @@ def draw_line(
     return draw_chart(title, marks, x, y, True, levels), ([x.name, y_name], rows)
 
 
-def _text(text: str, x: float, y: float, anchor: str, kind: str = "tick") -> dict[str, Any]:
+def _text(text: str, x: float, y: float, anchor: str, kind: str = "tick") -> Text:
     return {"text": text, "x": x, "y": y, "anchor": anchor, "kind": kind}
 
 
-def _labels(
-    labels: Sequence[tuple[str, float, float]], points: Sequence[tuple[float, float]]
-) -> list[dict[str, Any]]:
-    """Place labels beside their points, lower where they would cover another, or a point."""
+def _labels(marks: Sequence[Mark], points: Sequence[tuple[float, float]], below: float) -> list[Text]:
+    """Place labels beside their points or so far below, lower where they would cover another, or a point."""
     taken = [(x - 6, x + 6, y + 4) for x, y in points]
     parts = []
-    for text, x, y in sorted((label for label in labels if label[0]), key=lambda label: label[2]):
-        width, base = LETTER * len(text), y + 4
+    for mark, (x, y) in sorted(zip(marks, points, strict=True), key=lambda pair: pair[1][1]):
+        if not mark.label:
+            continue
+        width, base = LETTER * len(mark.label), y + below + 4
         before = x + 9 + width > WIDTH - RIGHT
         start = x - 9 - width if before else x + 9
         while any(abs(base - other) < LINE and start < b and a < start + width for a, b, other in taken):
             base += 1
         taken.append((start, start + width, base))
-        parts.append(_text(text, x - 9 if before else x + 9, base, "end" if before else "start", "label"))
+        anchor = (x - 9, base, "end") if before else (x + 9, base, "start")
+        parts.append(_text(mark.label, *anchor, "label"))
     return parts
-
-
-def _round_step(step: float) -> float:
-    power = 10.0 ** math.floor(math.log10(step))
-    return next(m * power for m in (1, 2, 5, 10) if m * power >= step * (1 - 1e-9))

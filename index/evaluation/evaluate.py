@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from index.build.embed import embed_files
 from index.errors import RetrievalError, UsageError
 from index.evaluation.metrics import average_precision, recall_at_k
-from index.evaluation.rankings import Options, Scores, Values, check_modes, score_modes
+from index.evaluation.rankings import ByMode, Options, Values, check_modes, score_modes
 from index.evaluation.revisited import evaluate_revisited, read_ground_truth
 from index.images.decode import Photo, read_photo
 from index.images.file import ImageFile, digest_pool
@@ -99,15 +99,13 @@ def _embed_queries(searcher: Searcher, files: Sequence[ImageFile]) -> tuple[list
 def _own_ids(index: Store, queries: Sequence[Item]) -> list[list[int]]:
     """For each query, the items of the gallery that are that very file or a copy of it."""
     by_path = {_resolve(file.path): [i] for i, item in enumerate(index.items) for file in item.files}
-    copies = (index.ids_by_digest.get(item.digest, []) for item in queries)
-    return [
-        sorted({*by_path.get(_resolve(q.path), []), *same}) for q, same in zip(queries, copies, strict=True)
-    ]
+    copies = index.ids_by_digest
+    return [sorted({*by_path.get(_resolve(q.path), []), *copies.get(q.digest, [])}) for q in queries]
 
 
 def evaluate_labelled(
     searcher: Searcher, queries: Sequence[Labelled], labels: Sequence[Labelled], options: Options
-) -> dict[str, Scores]:
+) -> ByMode:
     """Rank the whole gallery exactly for every query. A query is left out of its own ranking.
 
     Returns:
@@ -193,7 +191,7 @@ def evaluate_by_name(
     device: str,
     options: Options,
     ranker: RankerSpec | None = None,
-) -> dict[str, Scores]:
+) -> ByMode:
     """`evaluate_labelled` or `evaluate_revisited`, with everything given by its name.
 
     `queries` is the CSV file of labelled queries, or the folder of the queries that the ground truth names;

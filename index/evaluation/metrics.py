@@ -7,6 +7,7 @@ or is taken out, which a relevant one never is. Values are `(queries,)`, NaN for
 import numpy as np
 from numpy.typing import NDArray
 
+Bools = NDArray[np.bool_]
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 
@@ -31,14 +32,14 @@ def rank_others(similarity: Floats, k: int) -> NDArray[np.int64]:
     return rank(similarity, min(k, len(similarity) - 1))
 
 
-def average_precision(relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
+def average_precision(relevant: Bools) -> NDArray[np.float64]:
     """Mean over the relevant items of the precision at each one's rank."""
     hits = np.cumsum(relevant, axis=1)
     precision = hits / np.arange(1, relevant.shape[1] + 1)
     return _share((precision * relevant).sum(axis=1), relevant.sum(axis=1))
 
 
-def recall_at_k(relevant: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
+def recall_at_k(relevant: Bools, k: int) -> NDArray[np.float64]:
     """1 where something relevant is among the first k, else 0; NaN where nothing is relevant at all."""
     found, there = (np.asarray(part.any(axis=1), np.int64) for part in (relevant[:, :k], relevant))
     return _share(found, there)
@@ -67,7 +68,7 @@ def rank_biased_overlap(first: Ints, second: Ints, p: float = 0.9) -> NDArray[np
     return agreed[:, -1] / k * p**k + (1 - p) / p * (agreed / depths * weight).sum(axis=1)
 
 
-def revisited_average_precision(relevant: NDArray[np.bool_], junk: NDArray[np.bool_]) -> NDArray[np.float64]:
+def revisited_average_precision(relevant: Bools, junk: Bools) -> NDArray[np.float64]:
     """Area under precision and recall by trapezoids, over the ranking without its junk.
 
     As the evaluation code of Radenovic et al., "Revisiting Oxford and Paris" (2018), computes it: the j-th
@@ -80,9 +81,7 @@ def revisited_average_precision(relevant: NDArray[np.bool_], junk: NDArray[np.bo
     return _share(((below + above) / 2 * relevant).sum(axis=1), relevant.sum(axis=1))
 
 
-def revisited_precision_at_k(
-    relevant: NDArray[np.bool_], junk: NDArray[np.bool_], k: int
-) -> NDArray[np.float64]:
+def revisited_precision_at_k(relevant: Bools, junk: Bools, k: int) -> NDArray[np.float64]:
     """Share of relevant items in the first k without junk, or down to the last relevant one if nearer.
 
     From the same code: a query with fewer than k relevant items can still reach 1.
@@ -96,6 +95,6 @@ def _share(part: Floats | Ints, whole: Ints) -> NDArray[np.float64]:
     return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
 
 
-def _ranks_without(junk: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _ranks_without(junk: Bools) -> NDArray[np.int64]:
     """Rank of each item from 0, less the junk ahead of it; of junk, any."""
     return np.maximum(np.arange(junk.shape[1]) - np.cumsum(junk, axis=1), 0)

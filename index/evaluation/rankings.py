@@ -16,16 +16,19 @@ from index.images.decode import Photo
 from index.progress import progress, say
 from index.rankers.asking import FIRST
 from index.search import MODES, RERANK, RERANKED, Searcher
-from index.vectors import CODES, UNIT_FLOATS, Vectors, VectorType, is_float, pack
+from index.vectors import CODES, UNIT_FLOATS, Ids, Vectors, VectorType, is_float, pack
 
 DEPTH = 10  # of the agreement with the teacher
 CHUNK = 256  # queries ranked at a time: bounds the memory
 LEARN_FROM = 10_000  # gallery vectors that whitening is learnt from, at most
 
 Scores = dict[str, float]
+ByMode = dict[str, Scores]
 Values = Mapping[str, NDArray[np.float64]]
 Compared = tuple[Vectors, Vectors, VectorType]  # rows of queries, rows of items, and what they are
-Ranked = tuple[slice, NDArray[np.int64]]  # which queries, and their `(queries, items)` rankings
+Rankings = Iterator[tuple[slice, Ids]]  # which queries, and their `(queries, items)` rankings
+LeaveOut = Sequence[Sequence[int]]  # for each query, ids that end its ranking
+Read = Callable[[int], Photo]
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,12 @@ def check_modes(searcher: Searcher, options: Options) -> None:
 def score_modes(
     searcher: Searcher,
     vectors: Mapping[str, Vectors],
-    score: Callable[[NDArray[np.int64], slice], Values],
+    score: Callable[[Ids, slice], Values],
     options: Options,
-    read: Callable[[int], Photo],
-    leave_out: Sequence[Sequence[int]] = (),
-    gallery: NDArray[np.int64] | None = None,
-) -> dict[str, Scores]:
+    read: Read,
+    leave_out: LeaveOut = (),
+    gallery: Ids | None = None,
+) -> ByMode:
     """Rank the gallery exactly for every query and average what the rankings are worth.
 
     Args:
@@ -113,7 +116,7 @@ def score_modes(
     return scores
 
 
-def _find(compared: Compared, leave_out: Sequence[Sequence[int]], rescore: int) -> Iterator[Ranked]:
+def _find(compared: Compared, leave_out: LeaveOut, rescore: int) -> Rankings:
     """Rank all; where items are codes they find, and the floats of the queries order what they found."""
     queries, items, kind = compared
     if kind == CODES and is_float(queries):
@@ -122,9 +125,7 @@ def _find(compared: Compared, leave_out: Sequence[Sequence[int]], rescore: int) 
     return _rank(compared, leave_out)
 
 
-def _rank(
-    compared: Compared, leave_out: Sequence[Sequence[int]], depth: int | None = None
-) -> Iterator[Ranked]:
+def _rank(compared: Compared, leave_out: LeaveOut, depth: int | None = None) -> Rankings:
     queries, items, kind = compared
     for start in range(0, len(queries), CHUNK):
         rows = slice(start, start + CHUNK)
@@ -134,14 +135,12 @@ def _rank(
         yield rows, rank(similarity, depth)
 
 
-def _first(line: NDArray[np.int64], most: int, left_out: Sequence[int]) -> NDArray[np.int64]:
+def _first(line: Ids, most: int, left_out: Sequence[int]) -> Ids:
     """The part of a ranking that is ordered again, in place: what is left out stands at its end."""
     return line[: min(most, len(line) - len(left_out))]
 
 
-def _rerank(
-    rankings: Iterator[Ranked], compared: Compared, leave_out: Sequence[Sequence[int]], most: int
-) -> Iterator[Ranked]:
+def _rerank(rankings: Rankings, compared: Compared, leave_out: LeaveOut, most: int) -> Rankings:
     """Order the first of each ranking again by other vectors, as `Searcher.search` does by the teacher's."""
     queries, items, kind = compared
     for rows, ranking in rankings:
@@ -153,28 +152,25 @@ def _rerank(
 
 
 def _rank_again(
-    find: Callable[[], Iterator[Ranked]],
-    searcher: Searcher,
-    read: Callable[[int], Photo],
-    leave_out: Sequence[Sequence[int]],
-    gallery: NDArray[np.int64] | None,
-) -> Iterator[Ranked]:
+    find: Callable[[], Rankings], searcher: Searcher, read: Read, leave_out: LeaveOut, gallery: Ids | None
+) -> Rankings:
     """Let the ranker order the first of each ranking, as `Searcher.find`, for several queries at a time."""
     reranker, count = searcher.reranker, len(leave_out)
     assert reranker is not None
     if price := reranker.describe_price(count):
         say(price)
 
-    def ids_of(places: NDArray[np.int64]) -> NDArray[np.int64]:
-        return places if gallery is None else gallery[places]
-
-    def order(row: int, line: NDArray[np.int64]) -> None:
+    def first_of(row: int, line: Ids) -> tuple[Ids, Ids]:
         first = _first(line, FIRST, leave_out[row])
-        first[:] = first[searcher.order_again(read(row), ids_of(first))]
+        return first, first if gallery is None else gallery[first]
+
+    def order(row: int, line: Ids) -> None:
+        first, ids = first_of(row, line)
+        first[:] = first[searcher.order_again(read(row), ids)]
         bar.update()
 
     searches = (
-        (read(row).digest, searcher.digests_of(ids_of(_first(line, FIRST, leave_out[row]))))
+        (read(row).digest, searcher.digests_of(first_of(row, line)[1]))
         for rows, ranking in find()
         for row, line in enumerate(ranking, rows.start)
     )

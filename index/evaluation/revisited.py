@@ -5,7 +5,7 @@ Benchmarking" (CVPR 2018), and the code that the authors publish with it.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from PIL import Image
 from index.embedders.base import embed_checked
 from index.errors import ImageError, RetrievalError, UsageError
 from index.evaluation.metrics import revisited_average_precision, revisited_precision_at_k
-from index.evaluation.rankings import Options, Scores, Values, check_modes, score_modes
+from index.evaluation.rankings import ByMode, Options, Read, Values, check_modes, score_modes
 from index.images.decode import Photo, read_photo, with_pixels
 from index.images.file import ImageFile
 from index.images.sources import find_images
@@ -80,8 +80,7 @@ def _parse(raw: Any) -> GroundTruth:
     boxes, grades = [], np.full((len(queries), len(database)), NEGATIVE, np.uint8)
     for row, (name, entry) in enumerate(zip(queries, entries, strict=True)):
         try:
-            boxes.append(_box(entry))
-            _fill(grades[row], entry)
+            boxes.append(_parse_entry(entry, grades[row]))
         except ValueError as error:
             raise ValueError(f"query {name}: {error}") from error
     return GroundTruth(database, queries, boxes, grades)
@@ -93,7 +92,8 @@ def _names(raw: Any, key: str) -> list[str]:
     return raw
 
 
-def _box(entry: Any) -> Box:
+def _parse_entry(entry: Any, grades: NDArray[np.uint8]) -> Box:
+    """Fill in the `(database,)` grades of a query, and return its box."""
     if not isinstance(entry, dict) or not {"bbx", *GRADES} <= entry.keys():
         raise ValueError("it needs the keys bbx, easy, hard and junk")
     box = entry["bbx"]
@@ -103,10 +103,6 @@ def _box(entry: Any) -> Box:
     left, top, right, bottom = map(float, box)
     if left >= right or top >= bottom:
         raise ValueError(f"bbx must be left, top, right, bottom, not {box}")
-    return left, top, right, bottom
-
-
-def _fill(grades: NDArray[np.uint8], entry: dict[str, Any]) -> None:
     for key, grade in GRADES.items():
         ids = entry[key]
         if not isinstance(ids, list) or not all(type(i) is int and 0 <= i < len(grades) for i in ids):
@@ -115,6 +111,7 @@ def _fill(grades: NDArray[np.uint8], entry: dict[str, Any]) -> None:
             if grades[i] != NEGATIVE:
                 raise ValueError(f"id {i} is listed twice")
             grades[i] = grade
+    return left, top, right, bottom
 
 
 LONGER_SIDE = 1024  # pixels, of what a query is shown as
@@ -125,9 +122,7 @@ OUTSIDE = 0.05  # of the longer side: how far a box may reach beyond its image
 PROTOCOLS = {"E": ((EASY,), (JUNK, HARD)), "M": ((EASY, HARD), (JUNK,)), "H": ((HARD,), (JUNK, EASY))}
 
 
-def evaluate_revisited(
-    searcher: Searcher, truth: GroundTruth, folder: Path, options: Options
-) -> dict[str, Scores]:
+def evaluate_revisited(searcher: Searcher, truth: GroundTruth, folder: Path, options: Options) -> ByMode:
     """Rank the database exactly for every query. Items of the index outside the database are left out.
 
     Boxes and size rule are for the queries, which are in `folder`, at any depth; the database stays as it was
@@ -207,9 +202,7 @@ def crop_query(photo: Photo, box: Box) -> Photo:
     return with_pixels(photo, crop)
 
 
-def _embed_queries(
-    searcher: Searcher, files: Sequence[ImageFile], read: Callable[[int], Photo]
-) -> dict[str, Vectors]:
+def _embed_queries(searcher: Searcher, files: Sequence[ImageFile], read: Read) -> dict[str, Vectors]:
     parts: dict[str, list[Vectors]] = {name: [] for name in searcher.models}
     with progress(len(files), "queries") as bar:
         for row, file in enumerate(files):

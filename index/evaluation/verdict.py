@@ -97,13 +97,9 @@ def judge_labels(scores: Mapping[str, Mapping[str, float]]) -> Verdict:
     """Judge by labels: scores by mode, as of `evaluate_labelled`, student and teacher among them."""
     known = {name: scores[mode] for mode, name in MODES.items() if mode in scores}
     told = ", ".join(f"{name} {tell_score(row, 'mAP')}" for name, row in known.items())
-    best = scores["teacher"]["mAP"]
-    again = scores.get("rerank", scores["student"])["mAP"]
-    kind = (
-        "alone" if best - scores["student"]["mAP"] <= CLOSE else "rerank" if best - again <= NEAR else "more"
-    )
+    student, best = scores["student"], scores["teacher"]["mAP"]
+    again = scores.get("rerank", student)["mAP"]
+    kind = "alone" if best - student["mAP"] <= CLOSE else "rerank" if best - again <= NEAR else "more"
     if not all(row.get("mAP ±", math.inf) <= WIDEST for row in known.values()):  # one query has none
         kind = "few"
-    return Verdict(
-        kind, f"on your {scores['student']['queries']:,.0f} labelled queries mAP is {told} (95 %)."
-    )
+    return Verdict(kind, f"on your {student['queries']:,.0f} labelled queries mAP is {told} (95 %).")

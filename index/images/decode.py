@@ -1,7 +1,6 @@
 """Decode images: upright RGB pixels in sRGB, or a reason why not."""
 
 import math
-import struct
 import warnings
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -21,12 +20,9 @@ from index.io import content_digest
 
 # Named, so that a file can never reach a decoder that runs another program (EPS) or the network.
 Image.init()
-FORMATS: list[str] = [
-    name
-    for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
-    if name in Image.OPEN
-]
+FORMATS = [name for name in "JPEG PNG WEBP GIF BMP TIFF AVIF JPEG2000 PPM".split() if name in Image.OPEN]
 MAX_PIXELS = 89_000_000  # that are decoded
+LIMIT = f"the limit is {MAX_PIXELS // 1_000_000} megapixels"
 MAX_STREAMED = 300_000_000  # of a JPEG that is decoded smaller, row by row: only time depends on them
 MARGIN = 4  # times what is made of it, that a JPEG must remain: rankings are those of whole decoding
 MAX_SCANS = 500  # of a progressive JPEG: each costs as much time as its pixels, and hardly a byte
@@ -85,12 +81,7 @@ def decode(data: bytes, name: str, side: int | None = None, digest: str = "") ->
     if not data:
         raise ImageError("empty file")
     try:
-        try:
-            pixels, size = _decode(data, side)
-        except ImageError:
-            raise
-        except Exception:
-            pixels, size = _decode_mended(data, side)
+        pixels, size = _decode_mended(data, side)
         return Photo(name, data, digest or content_digest(data), pixels, *size)
     except ImageError:
         raise
@@ -98,7 +89,7 @@ def decode(data: bytes, name: str, side: int | None = None, digest: str = "") ->
         kind = name_kind(data)
         raise ImageError(f"not an image that can be read{kind and f': {kind}'}") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(_too_large("more than 178 megapixels")) from error  # Pillow's own limit
+        raise ImageError(f"too large: more than 178 megapixels, {LIMIT}") from error  # Pillow's own
     except Exception as error:  # a decoder fed with broken bytes raises anything
         raise ImageError(f"broken image: {in_line(error, False)}") from error
 
@@ -173,39 +164,38 @@ def _open(data: bytes) -> Image.Image:
 
         pillow_heif.register_heif_opener(decode_threads=1)  # our own threads keep all cores busy
         FORMATS.append("HEIF")
-    if not data.startswith(jpeg.SIGNATURE):
-        return Image.open(BytesIO(data), formats=FORMATS)
-    try:  # not by `Image.open`, which limits pixels as they are written: ours are those decoded
+    if data.startswith(jpeg.SIGNATURE):
+        # Not by `Image.open`, which limits pixels as they are written: ours are those decoded.
         return jpeg_factory(BytesIO(data))
-    except (SyntaxError, IndexError, TypeError, struct.error) as error:
-        raise ImageError(f"broken image: {in_line(error, False)}") from error
+    return Image.open(BytesIO(data), formats=FORMATS)
 
 
 def _decode_mended(data: bytes, side: int | None) -> tuple[Image.Image, tuple[int, int]]:
-    """While an error of the decoder is handled: decode all the same, if it touches no pixel."""
-    if data.startswith(png.SIGNATURE):
-        return _decode(png.without_comments(data), side)
-    if data.startswith(jpeg.SIGNATURE) and jpeg.has_all_scans(data):
-        found = _decode(data.removesuffix(b"\xff") + jpeg.END, side)
-        other, _ = _decode(jpeg.with_noise(data), side)
-        if found[0].tobytes() == other.tobytes():  # or the noise was taken for pixels: some are missing
-            return found
-    raise  # noqa: PLE0704
+    """As `_decode`, all the same where an error of the decoder touches no pixel."""
+    try:
+        return _decode(data, side)
+    except ImageError:
+        raise
+    except Exception:
+        if data.startswith(png.SIGNATURE):
+            return _decode(png.without_comments(data), side)
+        if data.startswith(jpeg.SIGNATURE) and jpeg.has_all_scans(data):
+            found = _decode(data.removesuffix(b"\xff") + jpeg.END, side)
+            other, _ = _decode(jpeg.with_noise(data), side)
+            if found[0].tobytes() == other.tobytes():  # or the noise was taken for pixels: some are missing
+                return found
+        raise
 
 
 def _refuse_excess(image: Image.Image, written: int, data: bytes) -> None:
     """Raise ImageError, before any pixel is made, for what would take too much memory or time."""
     streamed = written > MAX_PIXELS and image.size[0] * image.size[1] <= MAX_PIXELS and jpeg.is_streamed(data)
     if written > (MAX_STREAMED if streamed else MAX_PIXELS):
-        raise ImageError(_too_large(f"{written / 1e6:.0f} megapixels"))
+        raise ImageError(f"too large: {written / 1e6:.0f} megapixels, {LIMIT}")
     if not data.startswith(jpeg.SIGNATURE) or jpeg.is_streamed(data):
         return
     if sum(code == jpeg.SOS for code, _ in jpeg.read_segments(data)) > MAX_SCANS:
         raise ImageError(f"more than {MAX_SCANS} scans, which would take too long")
-
-
-def _too_large(what: str) -> str:
-    return f"too large: {what}, the limit is {MAX_PIXELS // 1_000_000} megapixels"
 
 
 def read_orientation(image: Image.Image) -> int:
@@ -254,7 +244,7 @@ def _transform_from(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | N
     return transform if np.abs(change).max() > NOTICED else None
 
 
-SIGNED, FLOAT = 2, 3  # sample formats of TIFF
+SIGNED = 2  # the sample format of such a TIFF
 CONVERT = "convert it to 8 or 16 bits"
 
 

@@ -48,7 +48,7 @@ def has_all_scans(data: bytes) -> bool:
     for code, segment in read_segments(data):
         if code in FRAMES:
             missing = {component: set(range(64)) for component in segment[6::3]}
-        elif code == SOS and len(segment) == 4 + 2 * segment[0]:
+        elif code == SOS and segment and len(segment) == 4 + 2 * segment[0]:
             first, last, bits = segment[-3:]
             if bits & 15 == 0:
                 for component in segment[1:-3:2]:

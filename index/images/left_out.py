@@ -2,14 +2,15 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.util import find_spec
 from itertools import accumulate
+from pathlib import Path
 from threading import Lock
 
-from index.images.tar import Place
+from index.images.tar import Members, Place
 from index.progress import count
 
 EXTENSIONS = frozenset(
@@ -38,7 +39,7 @@ def reads_heic() -> bool:
 
 
 class LeftOut:
-    """Decides by their names what is taken below a folder, in a shard or of a list, and counts the rest."""
+    """Decides what is taken below folders, in shards and of lists, each path once, and counts the rest."""
 
     def __init__(self, exclude: Sequence[str] = ()) -> None:
         """Take patterns of what is left out beside: as a shell's, where `*` and `?` match slashes too.
@@ -53,6 +54,13 @@ class LeftOut:
         self._folders: Counter[str] = Counter()
         self._files: Counter[str] = Counter()
         self._lock = Lock()  # several shards are listed at once
+        self._seen: set[str] = set()
+
+    def is_new(self, path: str) -> bool:
+        """Whether a path, or an address, was not asked about before."""
+        known = path in self._seen
+        self._seen.add(path)
+        return not known
 
     def excludes(self, path: str) -> bool:
         """Whether a path, as it is written in its source, is one of those that are not wanted."""
@@ -71,31 +79,28 @@ class LeftOut:
             return False
         name = path.rpartition("/")[2]
         hidden = name.startswith(".") or name.lower() in FOLDERS
-        if hidden:
-            self._count(self._folders, name)
+        self._count(self._folders, name, hidden)
         return not hidden
 
     def takes(self, path: str) -> bool:
         """Whether a file is taken, by its path below the folder."""
-        name, extension = path.rpartition("/")[2], _extension(path)
+        hidden, extension = path.rpartition("/")[2].startswith("."), _extension(path)
         if extension not in self._taken:
             self._count(self._formats, extension, extension in UNREAD or extension in HEIC)
             self._count(self._files, "videos", extension in VIDEOS)
             self._count(self._files, "archives: name a .tar itself to take it", extension in ARCHIVES)
-            bare = not extension and not name.startswith(".")
-            self._count(self._files, "files without an extension", bare)
+            self._count(self._files, "files without an extension", not extension and not hidden)
             return False
         if self.excludes(path):
             return False
-        if name.startswith("."):
-            self._count(self._files, "hidden files")
-            return False
-        return True
+        self._count(self._files, "hidden files", hidden)
+        return not hidden
 
-    def choose(
-        self, members: Iterable[tuple[str, Place]], is_new: Callable[[str], bool] = lambda _: True
-    ) -> Iterator[tuple[str, Place]]:
-        """Choose from what `read_members` yields what is new, each name once: the last file of it counts."""
+    def choose(self, members: Members, shard: Path | None = None) -> Members:
+        """Choose from what `read_members` yields what is new, each name once: the last file of it counts.
+
+        Without the path of the `shard`, as of one at an address, all are new: nothing else can name them.
+        """
         found: dict[str, Place] = {}
         for name, place in members:
             self._count(self._files, REPEATED, name in found and _extension(name) in self._taken)
@@ -104,7 +109,7 @@ class LeftOut:
         for name, place in found.items():
             folders = accumulate(name.split("/")[:-1], "{}/{}".format)
             taken = not name or (self.takes(name) and all(map(takes_folder, folders)))
-            if taken and is_new(name):
+            if taken and (shard is None or self.is_new(f"{shard}/{name}")):
                 yield name, place
 
     def _count(self, kinds: Counter[str], kind: str, one: bool = True) -> None:
@@ -116,16 +121,13 @@ class LeftOut:
         """What was left out, for people; empty if there was nothing."""
         parts = []
         if number := sum(self._formats.values()):
-            remedy = "convert them"
-            if any(self._formats[extension] for extension in HEIC):
-                remedy = "convert them, or install pillow-heif, which reads HEIC"
-            parts.append(
-                f"{count(number, 'file')} of formats that are not read ({_list(+self._formats)}): {remedy}"
-            )
+            files = f"{count(number, 'file')} of formats that are not read ({_list(self._formats)})"
+            otherwise = ", or install pillow-heif, which reads HEIC" if HEIC & self._formats.keys() else ""
+            parts.append(f"{files}: convert them{otherwise}")
         if self._folders:
             folders = count(sum(self._folders.values()), "folder")
             parts.append(f"{folders} ({_list(self._folders)}): name one itself to take it")
-        parts += [f"{number} {kind}" for kind, number in self._files.items() if number]
+        parts += [f"{number} {kind}" for kind, number in self._files.items()]
         parts += [f"{self._excluded[asked] or 'nothing'} by --exclude {asked}" for asked in self._patterns]
         return "; ".join(parts)
 

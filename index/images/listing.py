@@ -124,9 +124,7 @@ def expand(address: str) -> Iterator[str]:
         yield from expand(f"{before}{number:0{len(first)}}{after}")
 
 
-def list_addresses(
-    names: Iterable[str], beside: str, is_new: Callable[[str], bool], below: bool, left: LeftOut
-) -> Iterator[Stretch]:
+def list_addresses(names: Iterable[str], beside: str, below: bool, left: LeftOut) -> Iterator[Stretch]:
     """Ask about addresses, and look into the shards among them.
 
     A name that is no address lies `beside` others. What is not `below`, but named by itself, has to be there,
@@ -159,7 +157,7 @@ def list_addresses(
             return name, str(reason)
 
     objects = Stretch(file)
-    wanted = (name for name in names if not (below and left.excludes(name)) and is_new(address_of(name)))
+    wanted = (n for n in names if not (below and left.excludes(n)) and left.is_new(address_of(n)))
     for name, found in bounded_map(look, wanted, 2 * LANES, LANES):
         if isinstance(found, Stretch):
             yield objects

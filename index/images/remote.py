@@ -158,12 +158,10 @@ def lies_below(address: str, allowed: Iterable[str]) -> bool:
 
     It may have parameters, which a server may act on, only below one that ends with a question mark.
     """
-    place, asks, _ = address.partition("?")
-    steps = unquote(place).replace("\\", "/").split("/")
-    below = any(
-        place.startswith(one.rstrip("/?") + "/") and (not asks or one.endswith("?")) for one in allowed
-    )
-    return below and not {".", ".."} & set(steps)
+    path, asks, _ = address.partition("?")
+    steps = unquote(path).replace("\\", "/").split("/")
+    fits = any(path.startswith(one.rstrip("/?") + "/") and (not asks or one.endswith("?")) for one in allowed)
+    return fits and not {".", ".."} & set(steps)
 
 
 def ask(address: str) -> tuple[int, int]:
@@ -281,13 +279,11 @@ def _pause(error: BaseException, attempt: int) -> float | None:
 
 def read_retry_after(header: str | None) -> float:
     """Seconds from now that a Retry-After header says: a number, or a date (RFC 9110, 10.2.3); 0 for none."""
-    if not header:
-        return 0.0
     try:
-        seconds = float(header)
+        seconds = float(header or 0)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(header).timestamp() - time.time()
+            seconds = parsedate_to_datetime(str(header)).timestamp() - time.time()
         except (ValueError, TypeError, OverflowError):
             return 0.0
     return max(0.0, seconds)  # in this order NaN counts as nothing

@@ -3,7 +3,7 @@
 import os
 import unicodedata
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from io import BytesIO
 from itertools import chain, groupby
@@ -25,7 +25,6 @@ WEB = ("http://", "https://")
 UTF_16 = (BOM_UTF16_LE, BOM_UTF16_BE)
 COLUMN = "path"  # of a Parquet file that is a list
 FOLDER = "folder: "  # begins the reason why a folder cannot be looked into
-IsNew = Callable[[str], bool]
 Source = str | Path  # a path, or an address, which is a text
 
 
@@ -49,19 +48,14 @@ def find_images(sources: Sequence[Source], exclude: Sequence[str] = (), whole: b
             `whole`.
         RetrievalError: A store cannot be asked.
     """
-    seen: set[str] = set()
     left = LeftOut(exclude)
-
-    def is_new(path: str) -> bool:
-        return path not in seen and not seen.add(path)  # type: ignore[func-returns-value]
-
     stretches: list[Stretch] = []
     for remote, group in groupby(map(str, sources), is_address):
         if remote:
-            stretches += _list_remote(chain.from_iterable(map(expand, group)), is_new, left)
+            stretches += _list_remote(chain.from_iterable(map(expand, group)), left)
         else:
             alone = len(sources) == 1
-            stretches += chain.from_iterable(_list_local(source, is_new, alone, left) for source in group)
+            stretches += chain.from_iterable(_list_local(source, alone, left) for source in group)
     _require_whole(stretches if whole else ())
     if not (files := Listing(stretches)):
         raise UsageError(
@@ -102,61 +96,50 @@ def image_at(location: str, name: str, allowed: Sequence[str] = ()) -> ImageFile
     return file_at(text_to_path(location), name, below=True)
 
 
-def _list_local(source: str, is_new: IsNew, alone: bool, left: LeftOut) -> Iterable[Stretch]:
+def _list_local(source: str, alone: bool, left: LeftOut) -> Iterator[Stretch]:
     root = text_to_path(source).absolute()
     if not source:  # as of a variable of the shell that is not set; the folder at hand is `.`
         raise UsageError("A source is an empty text. Give images, or a folder, list or shard of them.")
     if root.is_dir():
-        # A walk comes to no path twice: what a single one found need not be kept to know that.
-        return [_list_folder(root, (lambda _: True) if alone else is_new, left)]
-    if not os.path.lexists(root):
+        yield _list_folder(root, alone, left)
+    elif not os.path.lexists(root):
         raise UsageError(f"{source} does not exist. Give images, or a folder, list or shard of them.")
-    if root.suffix in LISTS:
-        return _list_named(_read_list(ImageFile(root, str(root))), root.parent, is_new, left)
-    return _list_paths([root.name], root.parent, is_new, False, left)
+    elif root.suffix not in LISTS:
+        yield from _list_paths([root.name], root.parent, False, left)
+    else:
+        for remote, group in groupby(_read_list(ImageFile(root, str(root))), is_address):
+            if remote:
+                yield from list_addresses(group, "", True, left)
+            else:
+                yield from _list_paths(group, root.parent, True, left)
 
 
-def _list_folder(root: Path, is_new: IsNew, left: LeftOut) -> Stretch:
+def _list_folder(root: Path, alone: bool, left: LeftOut) -> Stretch:
     def file(name: str, _: int, __: int, fault: str) -> ImageFile:
         return ImageFile(root / name, readable(name), True, None, fault)
 
     files = Stretch(file, root=str(root).rstrip("/"))
-    for name, fault in _walk(str(root), left):
-        if is_new(f"{root}/{name}"):
-            files.add(name, fault or None)
-    return files
-
-
-def _walk(root: str, left: LeftOut) -> Iterator[tuple[str, str]]:
-    """Names below a folder, with the reason why one that is a folder cannot be looked into."""
-    faults: list[OSError] = []
-    seen = set()
-    for folder, subfolders, names in os.walk(root, onerror=faults.append, followlinks=True):
+    seen, errors = set[str](), list[OSError]()
+    for folder, subfolders, names in os.walk(str(root), onerror=errors.append, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:  # a link back to a folder above would go round for ever
             subfolders.clear()
             continue
         seen.add(real)
-        below = "" if folder == root else f"{os.path.relpath(folder, root)}/"
+        below = "" if folder == str(root) else f"{os.path.relpath(folder, root)}/"
         subfolders[:] = sorted(name for name in subfolders if left.takes_folder(below + name))
         for name in sorted(names):
-            if left.takes(below + name):
-                yield below + name, ""
-    for fault in faults:
-        yield os.path.relpath(fault.filename, root), f"{FOLDER}{fault.strerror}"
+            # A walk comes to no path twice: what a single one found need not be kept to know that.
+            if left.takes(below + name) and (alone or left.is_new(f"{root}/{below}{name}")):
+                files.add(below + name)
+    for error in errors:
+        name = os.path.relpath(error.filename, root)
+        if alone or left.is_new(f"{root}/{name}"):
+            files.add(name, f"{FOLDER}{error.strerror}")
+    return files
 
 
-def _list_named(names: Iterable[str], folder: Path, is_new: IsNew, left: LeftOut) -> Iterator[Stretch]:
-    for remote, group in groupby(names, is_address):
-        if remote:
-            yield from list_addresses(group, "", is_new, True, left)
-        else:
-            yield from _list_paths(group, folder, is_new, True, left)
-
-
-def _list_paths(
-    names: Iterable[str], folder: Path, is_new: IsNew, below: bool, left: LeftOut
-) -> Iterator[Stretch]:
+def _list_paths(names: Iterable[str], folder: Path, below: bool, left: LeftOut) -> Iterator[Stretch]:
     def file(name: str, *_: object) -> ImageFile:
         return file_at(folder / text_to_path(name), readable(name), below)
 
@@ -164,24 +147,24 @@ def _list_paths(
     for written in names:
         name = _as_here(written, folder)
         path = folder / text_to_path(name)
-        if (below and left.excludes(name)) or not is_new(str(path)):
+        if (below and left.excludes(name)) or not left.is_new(str(path)):
             continue
         if path.suffix == SUFFIX:
             yield files
-            yield _list_shard(path, readable(name), is_new, left)
+            yield _list_shard(path, readable(name), left)
             files = Stretch(file)
         else:
             files.add(name)
     yield files
 
 
-def _list_shard(shard: Path, name: str, is_new: IsNew, left: LeftOut) -> Stretch:
+def _list_shard(shard: Path, name: str, left: LeftOut) -> Stretch:
     def file(member: str, offset: int, size: int, fault: str) -> ImageFile:
         place = None if fault else Member(shard, offset, size)
         return ImageFile(shard / member, name_in_shard(name, member), True, place, fault)
 
     files = Stretch(file)
-    for found in left.choose(list_members(shard), lambda member: is_new(f"{shard}/{member}")):
+    for found in left.choose(list_members(shard), shard):
         files.add(*found)
     return files
 
@@ -195,17 +178,17 @@ def _as_here(name: str, folder: Path) -> str:
     return name.removeprefix("./")
 
 
-def _list_remote(addresses: Iterable[str], is_new: IsNew, left: LeftOut) -> Iterator[Stretch]:
+def _list_remote(addresses: Iterable[str], left: LeftOut) -> Iterator[Stretch]:
     """List what lies at addresses; those beside each other are asked about together."""
     split = (address.rpartition("/") for address in addresses)
     for (beside, is_list), group in groupby(split, lambda parts: (parts[0], parts[2].endswith(LISTS))):
         names = (name for _, _, name in group)
         if not is_list:
-            yield from list_addresses(names, beside, is_new, False, left)
+            yield from list_addresses(names, beside, False, left)
             continue
         for name in names:
             named = _read_remote_list(f"{beside}/{name}")
-            yield from list_addresses(named, beside, is_new, True, left)
+            yield from list_addresses(named, beside, True, left)
 
 
 def _read_remote_list(address: str) -> list[str]:

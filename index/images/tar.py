@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from io import FileIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import BinaryIO
 
 from index.errors import ImageError, RetrievalError, in_line
@@ -17,9 +18,10 @@ SUFFIX = ".tar"
 LONGEST_HEADER = 1 << 20
 JOINED = "another shard is joined to its end and not read: give each as a file of its own"
 Place = tuple[int, int] | str  # offset and size of a member, or the reason why there are none
+Members = Iterator[tuple[str, Place]]  # each by its name
 
 
-def list_members(shard: Path) -> Iterator[tuple[str, Place]]:
+def list_members(shard: Path) -> Members:
     """List the files in a shard, as `read_members`. Their names are names only: nothing is opened by them."""
     try:
         ImageFile(shard, shard.name).status()
@@ -31,17 +33,24 @@ def list_members(shard: Path) -> Iterator[tuple[str, Place]]:
         yield "", error.strerror or str(error)
 
 
-def read_members(file: BinaryIO) -> Iterator[tuple[str, Place]]:
+def read_members(file: BinaryIO) -> Members:
     """Read the headers of an open tar file, not compressed, at its beginning.
 
     Yields:
         Each name, with offset and size or the reason why there are none, as they come. Of several files of
         one name it is the last that counts. What is broken ends with the empty name and the reason.
     """
+
+    def read(size: int = -1, /) -> bytes:  # nothing at once that is longer than headers ever are
+        if not 0 <= size <= LONGEST_HEADER:
+            raise tarfile.ReadError("a header that is too long")
+        return file.read(size)
+
+    headers = SimpleNamespace(read=read, seek=file.seek, tell=file.tell)
     try:
-        with tarfile.open(fileobj=_Headers(file), mode="r:") as tar:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=headers, mode="r:") as tar:
             while (entry := tar.next()) is not None:
-                tar.members.clear()  # or all of them would be kept
+                tar.members.clear()  # type: ignore[attr-defined]  # or all of them would be kept
                 if not 0 <= entry.size <= LARGEST:  # a negative one would lead back, round and round
                     raise tarfile.ReadError(f"a size of {entry.size} bytes, which cannot be")
                 if not entry.isdir():
@@ -92,15 +101,3 @@ def _only_a_name(name: str) -> str:
     """A member's name as a path below its shard, from which `..` leads nowhere."""
     parts = (part for part in name.split("/") if part not in ("", "."))
     return "/".join("%2E%2E" if part == ".." else part for part in parts)
-
-
-class _Headers:
-    """A tar file of which the headers are read, and nothing at once that is longer than they ever are."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._read, self.seek, self.tell = file.read, file.seek, file.tell
-
-    def read(self, size: int = -1, /) -> bytes:
-        if not 0 <= size <= LONGEST_HEADER:
-            raise tarfile.ReadError("a header that is too long")
-        return self._read(size)

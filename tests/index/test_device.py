@@ -46,7 +46,7 @@ def test_a_gpu_that_cannot_be_used_is_said_once_and_does_without(student_file, m
     monkeypatch.setattr(
         "onnxruntime.InferenceSession", lambda *given, providers: session(*given, providers=[CPU])
     )
-    index.device._say_fallback.cache_clear()
+    index.device._say_once.cache_clear()
     models = [OnnxEmbedder(student_file), OnnxEmbedder(student_file)]
     assert [model.provider for model in models] == [CPU, CPU]
     assert capsys.readouterr().err == "The GPU cannot be used here: embedding on the CPU.\n"
