@@ -186,7 +186,7 @@ class Index(Store):
 
     @cached_property
     def _known(self) -> Metadata:
-        return Metadata(self.items.stored, self.counts, self.parts_known, self.places)
+        return Metadata(lambda: self.items.stored, self.counts, self.parts_known, self.places)
 
     @property
     def tables(self) -> list[pa.Table]:

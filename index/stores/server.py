@@ -1,8 +1,9 @@
-"""A gallery in a server, whichever it is: the ids that items have here, and their rows.
+"""A gallery in a server, whichever it is: the ids that items have here, their rows, and the student kept here.
 
 A row is what a server has of an item: its attributes as fields, and `more` with its `copies` and `metadata`.
 """
 
+import re
 from abc import abstractmethod
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,16 +13,16 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from platformdirs import user_cache_path
+from platformdirs import user_cache_path, user_data_path
 
+from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.io import atomic_write, content_digest
 from index.stores.base import Store
 from index.stores.filters import Filter
-from index.stores.folder import ERRORS
-from index.stores.metadata.columns import BOUND, MOST_VALUES, SEPARATOR, read_bound, read_values, refuse_kind
+from index.stores.folder import COMPANIONS, ERRORS, STUDENT
+from index.stores.metadata.columns import BOUND, MOST_VALUES, SEPARATOR, read_bound, require_kind, sort_values
 from index.stores.records import Failure, File, Item, Manifest, columns_of
-from index.stores.students import find_student
 from index.stores.tables import read_failures, write_failures
 
 NAMES = [name for name, _ in columns_of(Item)]
@@ -99,8 +100,8 @@ class ServerStore(Store):
             known = row["more"]["metadata"] if columns else {}  # a run that is not complete may add others
             for name in columns.keys() & known.keys():
                 columns[name].update(several(known[name]))
-        most = {name: list(dict(counts.most_common(MOST_VALUES))) for name, counts in columns.items()}
-        return {name: [value for _, value in sorted(read_values(some)[1])] for name, some in most.items()}
+        most = {name: dict(counts.most_common(MOST_VALUES)) for name, counts in columns.items()}
+        return {name: sort_values(some)[1] for name, some in most.items()}
 
     def iter_items(self) -> Iterator[Item]:
         """As `Store.iter_items`; it gives every item an id."""
@@ -161,10 +162,9 @@ class ServerStore(Store):
         if filter.columns and not any(known.values()):
             known = self._list_values(self.sample(SAMPLE, "more"))
         for column, wanted in filter.columns.items():
-            bounded = BOUND.match(wanted) and wanted not in known[column]
-            for bound in wanted.split("&") if bounded else ():
-                if refused := refuse_kind(column, bound, read_bound(column, bound)[1], known[column]):
-                    return refused
+            if BOUND.match(wanted) and wanted not in known[column]:
+                for bound in wanted.split("&"):
+                    require_kind(column, bound, read_bound(column, bound)[1], known[column])
         return filter.matches_nothing(known)
 
     def keep_failures(self, failures: list[Failure]) -> Path:
@@ -232,3 +232,30 @@ def several(value: str | list[str]) -> list[str]:
 def cache_folder(server: str, what: str) -> Path:
     """Where this machine keeps what comes of a gallery, or of a run, in a kind of server."""
     return user_cache_path("retrieval") / server / content_digest(what.encode())
+
+
+def keep_student(student: OnnxEmbedder) -> Path:
+    """Keep a student's file, and what lies beside it, in the user's data folder."""
+    folder = _folder(student.key)
+    assert folder is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = {name: Path(student.spec).with_name(name) for name in COMPANIONS}
+    files = {name: file.read_bytes() for name, file in beside.items() if file.is_file()}
+    for name, data in {**files, STUDENT: student.data}.items():
+        with atomic_write(folder / name) as written:  # the file may be where the data are from
+            written.write_bytes(data)
+    return folder / STUDENT
+
+
+def find_student(key: str, where: object) -> Path:
+    """Find the file of a student that was kept, by its key; `where` is what it made, for people."""
+    folder = _folder(key)
+    if folder is None or not (folder / STUDENT).is_file():
+        raise UsageError(f"The student that made {where} is not on this machine. Give its file with --model.")
+    return folder / STUDENT
+
+
+def _folder(key: str) -> Path | None:
+    """Where it is kept; the key may come from elsewhere, and must not name another place."""
+    digest = re.fullmatch(r"onnx:([0-9a-f]{32})(?::\d+)?", key)  # of one that answers with codes, their bits
+    return user_data_path("retrieval") / "students" / digest[1] if digest else None

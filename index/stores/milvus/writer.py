@@ -26,8 +26,7 @@ from index.stores.milvus.store import MilvusIndex, MilvusSpace, find_current, wo
 from index.stores.models import Models
 from index.stores.options import AUTO, IndexOptions, SearchTarget
 from index.stores.records import FORMAT, Failure, Manifest, Space
-from index.stores.server import FIELDS, PAGE, Row, as_item
-from index.stores.students import keep_student
+from index.stores.server import FIELDS, PAGE, Row, as_item, keep_student
 from index.vectors import Scores
 
 EFFORTS = (32, 48, 64, 96, 128, 192, 256, 384, 512)  # breadth of a graph, or lists to visit
@@ -130,21 +129,20 @@ class MilvusWriter(StoreWriter):
                 f"{self.address} was made with another student. Give that, or index without --update."
             )
         self._is_new = not self.client.has_collection(self._student)
-        if not self._is_new:
-            self.gallery = MilvusIndex(self.client, self._student)
-            spaces = self.gallery.written.spaces
-            if self.gallery.names != self._names:
-                made_by, given = (
-                    " and ".join(space.name for space in some.values()) for some in (spaces, models.spaces)
-                )
-                raise UsageError(
-                    f"{self.address} was made by {made_by}, not by {given}. Give the same models, or another "
-                    "--collection."
-                )
-            for space, made in spaces.items():
-                name = self.gallery.names[space]
-                rows = int(self.client.get_collection_stats(name)["row_count"])
-                self.make_ready(name, made, *choose_index(max(rows, 1), made, options.choose_target(made)))
+        if self._is_new:
+            return
+        self.gallery = MilvusIndex(self.client, self._student)
+        spaces = self.gallery.written.spaces
+        if self.gallery.names != self._names:
+            made_by, given = (" and ".join(s.name for s in some.values()) for some in (spaces, models.spaces))
+            raise UsageError(
+                f"{self.address} was made by {made_by}, not by {given}. Give the same models, or another "
+                "--collection."
+            )
+        for space, made in spaces.items():
+            name = self._names[space]
+            rows = int(self.client.get_collection_stats(name)["row_count"])
+            self.make_ready(name, made, *choose_index(max(rows, 1), made, options.choose_target(made)))
 
     @property
     def _is_replaced(self) -> bool:

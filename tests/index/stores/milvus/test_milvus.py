@@ -39,8 +39,7 @@ from index.stores.models import Models
 from index.stores.options import IndexOptions, SearchTarget
 from index.stores.records import Item, Space
 from index.stores.registry import open_writer
-from index.stores.server import FIELDS
-from index.stores.students import find_student, keep_student
+from index.stores.server import FIELDS, find_student, keep_student
 from index.teachers.spec import TeacherSpec
 
 pytest.importorskip("milvus")
