@@ -58,12 +58,12 @@ class Store(ABC):
     def __str__(self) -> str:
         return str(self.path)
 
-    @property
+    @cached_property
     def label(self) -> str:
         """Its name on the page. Of a folder the last part: where it lies is nobody's business."""
         return self.path.absolute().name
 
-    @property
+    @cached_property
     def unfinished(self) -> Path:
         """Where a run of this machine that writes it lies until it is complete."""
         return self.path / UNFINISHED

@@ -1,4 +1,4 @@
-"""A gallery in a server, whichever it is: the ids that items have here, their rows, and the student kept here.
+"""A gallery in a server, whichever it is: the ids that items have here, their rows, the student kept here.
 
 A row is what a server has of an item: its attributes as fields, and `more` with its `copies` and `metadata`.
 """
@@ -124,10 +124,10 @@ class ServerStore(Store):
         return [found[digest] for digest in digests]
 
     def _digests_of(self, ids: Sequence[int]) -> list[str]:
-        digests = self.ids_by_digest.digests
-        if max(ids, default=-1) >= len(digests):  # not all items were seen yet
+        digests, last = self.ids_by_digest.digests, max(ids, default=-1)
+        if last >= len(digests):  # not all items were seen yet
             deque(self._seen([]), maxlen=0)
-        if (last := max(ids, default=-1)) >= len(digests):
+        if last >= len(digests):
             raise RetrievalError(f"Of {last + 1} images {self} has {len(digests)} left. Open it again.")
         return [digests[i] for i in ids]
 

@@ -22,7 +22,6 @@ ROWS = 1 << 14  # of a batch
 LONG = pa.large_string()  # of texts in one array: those of a `pa.string` have room for 2 GiB together
 FILE = pa.struct(columns_of(File))
 ITEM_SCHEMA = pa.schema([*columns_of(Item), ("copies", pa.list_(FILE))])
-FAILURE_SCHEMA = pa.schema(columns_of(Failure))
 
 
 def write_rows(file: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> int:
@@ -37,7 +36,7 @@ def write_rows(file: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) ->
 
 def write_failures(file: Path, failures: Iterable[Failure]) -> int:
     """Write a file of images that were refused, and return how many."""
-    return write_rows(file, FAILURE_SCHEMA, map(vars, failures))
+    return write_rows(file, pa.schema(columns_of(Failure)), map(vars, failures))
 
 
 def read_failures(file: Path) -> list[Failure]:

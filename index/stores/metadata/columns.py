@@ -186,10 +186,8 @@ class Column(Sequence[str]):
 class _Part:
     """What is known of the items from place `start` on, as `encode` made it: rows of some, and columns."""
 
-    def __init__(
-        self, known: pa.RecordBatch, start: int, count: int, there: NDArray[np.bool_] | None
-    ) -> None:
-        owners = numbers(known.column(ITEM), np.int32)
+    def __init__(self, known: pa.RecordBatch, start: int, count: int, places: Places) -> None:
+        owners, there = numbers(known.column(ITEM), np.int32), places.there(start, count)
         rows = int(owners.searchsorted(np.int32(count)))
         self.start, self.owners, self.columns = start, owners[:rows], dict[str, Column]()
         self.rows = None if there is None else there[self.owners]  # which are of items that are there
@@ -213,14 +211,8 @@ class Metadata:
         self._batches, self._total, self._places = batches, sum(counts), places or Places()
         starts = accumulate(counts, initial=0)
         parts = zip(known, starts, counts, strict=False)  # nothing may be known
-        self._parts = [
-            _Part(one, start, count, self._places.there(start, count)) for one, start, count in parts
-        ]
-
-    @property
-    def names(self) -> list[str]:
-        """The columns."""
-        return list(self._parts[0].columns) if self._parts else []
+        self._parts = [_Part(one, start, count, self._places) for one, start, count in parts]
+        self.names = list(self._parts[0].columns) if self._parts else []  # of the columns
 
     @property
     def top_names(self) -> list[str]:

@@ -26,7 +26,7 @@ from index.stores.milvus.store import MilvusIndex, MilvusSpace, find_current, wo
 from index.stores.models import Models
 from index.stores.options import AUTO, IndexOptions, SearchTarget
 from index.stores.records import FORMAT, Failure, Manifest, Space
-from index.stores.server import FIELDS, PAGE, Row, as_item, keep_student
+from index.stores.server import FIELDS, Row, as_item, keep_student
 from index.vectors import Scores
 
 EFFORTS = (32, 48, 64, 96, 128, 192, 256, 384, 512)  # breadth of a graph, or lists to visit
@@ -263,8 +263,7 @@ class MilvusWriter(StoreWriter):
         # The others may have more than the student's, of a run that was killed.
         gone = {space: self._insist(find, space) for space in self.gallery.written.spaces}
         for space, digests in gone.items():
-            for start in range(0, len(digests), PAGE):
-                some = milvus.is_among(digests[start : start + PAGE])
+            for some in milvus.among(digests):
                 self._insist(self.client.delete, self.gallery.names[space], filter=some)
         return len(gone["student"])
 
