@@ -84,11 +84,12 @@ class ServerStore(Store):
 
     def pin(self) -> None:
         """Give every item an id, and count the values of the metadata."""
-        self.columns = self._list_values(self._seen(["more"] if self.columns else []))
+        self.columns = self._list_values(self.see(["more"] if self.columns else []))
         self.manifest = replace(self.manifest, count=len(self.ids_by_digest))  # ids are of what is there
         self.data.mkdir(parents=True, exist_ok=True)
 
-    def _seen(self, fields: Sequence[str]) -> Iterator[Row]:
+    def see(self, fields: Sequence[str]) -> Iterator[Row]:
+        """Read fields of all rows, and give every item an id."""
         for row in self.scan(fields):
             self.ids_by_digest.of(row["digest"])
             yield row
@@ -103,18 +104,6 @@ class ServerStore(Store):
         most = {name: dict(counts.most_common(MOST_VALUES)) for name, counts in columns.items()}
         return {name: sort_values(some)[1] for name, some in most.items()}
 
-    def iter_items(self) -> Iterator[Item]:
-        """As `Store.iter_items`; it gives every item an id."""
-        known = self.ids_by_digest.digests
-        if not known:
-            yield from map(as_item, self._seen(FIELDS))
-            return
-        if len(known) < len(self):
-            deque(self._seen([]), maxlen=0)
-        every = range(len(known))
-        for start in range(0, len(every), PAGE):
-            yield from map(as_item, self.read("student", every[start : start + PAGE], FIELDS))
-
     def read(self, space: str, ids: Sequence[int], fields: Sequence[str]) -> list[Row]:
         """Read fields of items, in the order of ids; RetrievalError if some are gone."""
         digests = self._digests_of(ids)
@@ -126,7 +115,7 @@ class ServerStore(Store):
     def _digests_of(self, ids: Sequence[int]) -> list[str]:
         digests, last = self.ids_by_digest.digests, max(ids, default=-1)
         if last >= len(digests):  # not all items were seen yet
-            deque(self._seen([]), maxlen=0)
+            deque(self.see([]), maxlen=0)
         if last >= len(digests):
             raise RetrievalError(f"Of {last + 1} images {self} has {len(digests)} left. Open it again.")
         return [digests[i] for i in ids]
@@ -205,6 +194,8 @@ class _Ids(Mapping[str, list[int]]):
 
 
 class _Items(Sequence[Item]):
+    """Items by id. To read all gives each an id."""
+
     def __init__(self, index: ServerStore) -> None:
         self._index = index
 
@@ -215,7 +206,15 @@ class _Items(Sequence[Item]):
         return as_item(self._index.row(item))
 
     def __iter__(self) -> Iterator[Item]:
-        return self._index.iter_items()
+        index, known = self._index, self._index.ids_by_digest.digests
+        if not known:
+            yield from map(as_item, index.see(FIELDS))
+            return
+        if len(known) < len(index):
+            deque(index.see([]), maxlen=0)
+        every = range(len(known))
+        for start in range(0, len(every), PAGE):
+            yield from map(as_item, index.read("student", every[start : start + PAGE], FIELDS))
 
 
 def as_item(row: Row) -> Item:

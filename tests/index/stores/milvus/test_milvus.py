@@ -683,7 +683,7 @@ def test_a_new_table_takes_the_place_of_the_one_before(send: Any, folder: Path, 
     assert list(added.columns) == ["colour", "price"]
     replaced = send(folder, metadata=new, update=True).store
     assert list(replaced.columns) == ["price"]
-    known = {item.name: replaced.metadata_of(i) for i, item in enumerate(replaced.iter_items())}
+    known = {item.name: replaced.metadata_of(i) for i, item in enumerate(replaced.items)}
     assert (known["1.png"], known["2.png"]) == ({"price": "7"}, {})
     assert list(send(folder, update=True).store.columns) == ["price"]
 
