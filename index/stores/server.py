@@ -18,12 +18,12 @@ from platformdirs import user_cache_path, user_data_path
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.io import atomic_write, content_digest
+from index.stores import tables
 from index.stores.base import Store
 from index.stores.filters import Filter
 from index.stores.folder import COMPANIONS, ERRORS, STUDENT
 from index.stores.metadata.columns import BOUND, MOST_VALUES, SEPARATOR, read_bound, require_kind, sort_values
-from index.stores.records import Failure, File, Item, Manifest, columns_of
-from index.stores.tables import read_failures, write_failures
+from index.stores.records import Failure, Item, Manifest, columns_of
 
 NAMES = [name for name, _ in columns_of(Item)]
 FIELDS = [*(name for name in NAMES if name != "digest"), "more"]  # of a row, beside its digest
@@ -48,7 +48,7 @@ class ServerStore(Store):
         self.written, self._model = written, model
         self.path = self.data = folder
         refused = folder / ERRORS  # of the last run, if it was here
-        self.failures = read_failures(refused) if refused.is_file() else []
+        self.failures = tables.read_failures(refused) if refused.is_file() else []
         self.columns = {name: [] for name in columns}
         self.items, self.ids_by_digest = _Items(self), _Ids(self)
         self._rows: dict[str, Row] = {}
@@ -160,7 +160,7 @@ class ServerStore(Store):
         """Keep the images that a run of this machine refused, and return their file."""
         self.data.mkdir(parents=True, exist_ok=True)
         with atomic_write(file := self.data / ERRORS) as beside:
-            write_failures(beside, failures)
+            tables.write_failures(beside, failures)
         self.failures = failures
         return file
 
@@ -219,8 +219,7 @@ class _Items(Sequence[Item]):
 
 def as_item(row: Row) -> Item:
     """An item from its row."""
-    copies = tuple(File(**copy) for copy in row["more"]["copies"])
-    return Item(copies=copies, **{name: row[name] for name in NAMES})
+    return tables.as_item({name: row[name] for name in NAMES} | {"copies": row["more"]["copies"]})
 
 
 def several(value: str | list[str]) -> list[str]:

@@ -6,7 +6,7 @@ its place among them. So what a filter wants of a column is a stretch of its val
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
@@ -71,7 +71,7 @@ def encode(table: pa.Table, files: pa.Table, like: pa.RecordBatch | None = None)
     return pa.record_batch(columns, schema=pa.schema(fields))
 
 
-def sort_values(values: Iterable[str], first: Sequence[str] = ()) -> tuple[str, list[str]]:
+def sort_values(values: Collection[str], first: Sequence[str] = ()) -> tuple[str, list[str]]:
     """What values are, of the `first` kinds if all can be, and the values in their order."""
     for kind in (*first, *ORDERED):
         with suppress(ValueError):
