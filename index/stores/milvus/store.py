@@ -173,8 +173,7 @@ class MilvusSpace:
 def open_collection(where: str, model: Path | None = None, allowed: Sequence[str] = ()) -> MilvusIndex:
     """Open the gallery at `milvus://HOST:PORT/COLLECTION`; the others are as for `MilvusIndex`."""
     client = Client(address := milvus.parse_address(where))
-    current = find_current(client)
-    if current is None:
+    if (current := find_current(client)) is None:
         raise UsageError(f"There is no collection {address.name} at {address.uri}. See `retrieval index`.")
     index = MilvusIndex(client, current, model, allowed)
     _ = index.manifest  # waits for all that was written

@@ -244,10 +244,8 @@ class MilvusWriter(StoreWriter):
         while True:
             try:
                 return work(*args, **options)
-            except UsageError:
-                raise
             except RetrievalError as error:
-                if time.monotonic() > end:
+                if isinstance(error, UsageError) or time.monotonic() > end:
                     raise
                 if not complained:
                     say(f"{error} Trying again for {PATIENCE:.0f} seconds.")
@@ -306,9 +304,8 @@ class MilvusWriter(StoreWriter):
             spaces[space] = replace(asked, **asdict(served))
             say(f"{space}: {served}.")
         if spaces:
-            manifest = gallery.written
-            spaces, generation = {**manifest.spaces, **spaces}, manifest.generation + 1
-            manifest = replace(manifest, generation=generation, count=count, spaces=spaces)
+            spaces, generation = {**gallery.written.spaces, **spaces}, gallery.written.generation + 1
+            manifest = replace(gallery.written, generation=generation, count=count, spaces=spaces)
             told = milvus.as_property(manifest, columns)
             self._insist(self.client.alter_collection_properties, gallery.student, told)
 
