@@ -139,7 +139,7 @@ def group_near(index: Store, space: str, least: float) -> list[list[tuple[int, f
         if free.any() and not taken[first]:
             groups.append([(first, 1.0), *zip(ids[free].tolist(), scores[free].tolist(), strict=True)])
             taken[first] = taken[ids] = True
-    groups += [[(i, 1.0)] for i, item in enumerate(index.iter_items()) if item.copies and not taken[i]]
+    groups += [[(i, 1.0)] for i, item in enumerate(index.items) if item.copies and not taken[i]]
     return sorted(groups, key=len, reverse=True)
 
 

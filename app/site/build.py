@@ -78,7 +78,7 @@ def build_site(
     folder = SiteFolder(out, options.update)
     options = options.over(folder.manifest) if folder.manifest else options
     _check(options, searcher)
-    items, made = list(index.iter_items()), index.manifest.spaces["student"]
+    items, made = list(index.items), index.manifest.spaces["student"]
     divided, large = divide([item.digest for item in items]), is_large(index)
     runtime, own_runtime = None, bool(options.runtime) or folder.manifest.get("own_runtime", False)
     if own_runtime and not options.runtime:  # that of the site as it was

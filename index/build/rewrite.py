@@ -131,7 +131,7 @@ def _commit_kept(writer: IndexWriter, index: Index, kept: "array[int]") -> Index
 
 def _present_items(index: Index, kept: "array[int]") -> Iterator[Item]:
     """Yield the items of which a file is there, and note their ids."""
-    for i, item in enumerate(index.iter_items()):
+    for i, item in enumerate(index.items):
         present = [file for file in item.files if _is_there(file.path)]
         if present:
             kept.append(i)

@@ -43,7 +43,7 @@ class Store(ABC):
     path: Path  # a folder of this machine for what is kept beside the gallery
     data: Path  # the same, of this state of the gallery
     manifest: Manifest
-    items: Sequence[Item]  # by id
+    items: Sequence[Item]  # by id; a loop over all reads them in bounded memory
     ids_by_digest: Mapping[str, list[int]]  # of the items with a given content
     failures: list[Failure]  # the images that were refused
     model_file: Path  # the student that made it
@@ -58,12 +58,12 @@ class Store(ABC):
     def __str__(self) -> str:
         return str(self.path)
 
-    @property
+    @cached_property
     def label(self) -> str:
         """Its name on the page. Of a folder the last part: where it lies is nobody's business."""
         return self.path.absolute().name
 
-    @property
+    @cached_property
     def unfinished(self) -> Path:
         """Where a run of this machine that writes it lies until it is complete."""
         return self.path / UNFINISHED
@@ -76,13 +76,9 @@ class Store(ABC):
     def open_space(self, space: str, device: str) -> Searchable:
         """Make a space ready to be searched."""
 
-    def iter_items(self) -> Iterator[Item]:
-        """Read the gallery in bounded memory, by rising id."""
-        return iter(self.items)
-
     def iter_batches(self) -> Iterator[pa.RecordBatch]:
-        """Read it likewise as tables of items, some at a time."""
-        items = self.iter_items()
+        """Read the gallery in bounded memory, by rising id, as tables of items."""
+        items = iter(self.items)
         while some := list(islice(items, CHUNK)):
             yield as_batch(some)
 

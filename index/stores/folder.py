@@ -186,7 +186,7 @@ class Index(Store):
 
     @cached_property
     def _known(self) -> Metadata:
-        return Metadata(self.items.stored, self.counts, self.parts_known, self.places)
+        return Metadata(lambda: self.items.stored, self.counts, self.parts_known, self.places)
 
     @property
     def tables(self) -> list[pa.Table]:
@@ -194,10 +194,9 @@ class Index(Store):
         tables = [decode(known) for known in self.parts_known]
         if len(tables) > 1:  # the second has taken over what was known of what is gone from the first
             owners = numbers(self.parts_known[0].column(ITEM), np.int32)
-            there = self.places.there(0, self.first_part)
-            left = np.ones(len(owners), bool) if there is None else np.append(there, True)[owners]
+            gone = pa.chunked_array([pa.array(np.isin(owners, self.places.gone))])
             taken = pc.is_in(tables[0][PATH], tables[1][PATH].combine_chunks())
-            tables[0] = tables[0].filter(pc.and_(pa.chunked_array([pa.array(left)]), pc.invert(taken)))
+            tables[0] = tables[0].filter(pc.invert(pc.or_(gone, taken)))
         return tables
 
     def pin(self) -> None:

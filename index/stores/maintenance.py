@@ -112,7 +112,7 @@ def _check_items(store: Store) -> Iterator[str]:
     count = copies = 0
     digests: set[str] = set()
     paths: set[str] = set()
-    for item in store.iter_items():
+    for item in store.items:
         count, copies = count + 1, copies + len(item.copies)
         digests.add(item.digest)
         paths.update(file.path for file in item.files)

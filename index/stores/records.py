@@ -138,9 +138,7 @@ def as_facts(manifest: Manifest) -> dict[str, Any]:
     """A manifest as it is written: what is by default is not named, and earlier versions read it."""
     facts = asdict(manifest)
     for name, space in manifest.spaces.items():
-        if space.type == UNIT_FLOATS:
-            del facts["spaces"][name]["dtype"], facts["spaces"][name]["metric"]
-        for later in ("queries", "rescore", "memory", "given"):
+        for later in ("dtype", "metric", "queries", "rescore", "memory", "given"):
             if getattr(space, later) == getattr(Space, later):
                 del facts["spaces"][name][later]
     return facts

@@ -7,6 +7,7 @@ from index.errors import UsageError
 from index.images.remote import check
 from index.stores.base import Store, StoreWriter
 from index.stores.folder import Index
+from index.stores.milvus.client import is_address, parse_address
 
 
 def open_store(where: str | Path, model: Path | None = None, allowed: Sequence[str] = ()) -> Store:
@@ -18,8 +19,6 @@ def open_store(where: str | Path, model: Path | None = None, allowed: Sequence[s
         RetrievalError: There is none, or it cannot be reached.
         UsageError: What is allowed is no address.
     """
-    from index.stores.milvus.client import is_address
-
     for address in allowed:
         check(address)
     if is_address(str(where)):
@@ -39,7 +38,6 @@ def open_writer(out: str | None, backend: str, uri: str, collection: str | None)
     Raises:
         UsageError: It says too little, or two things.
     """
-    from index.stores.milvus.client import is_address, parse_address
     from index.stores.milvus.writer import MilvusWriter
     from index.stores.writing.store import FolderStore
 

@@ -1,8 +1,9 @@
-"""A gallery in a server, whichever it is: the ids that items have here, and their rows.
+"""A gallery in a server, whichever it is: the ids that items have here, their rows, the student kept here.
 
 A row is what a server has of an item: its attributes as fields, and `more` with its `copies` and `metadata`.
 """
 
+import re
 from abc import abstractmethod
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,17 +13,17 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from platformdirs import user_cache_path
+from platformdirs import user_cache_path, user_data_path
 
+from index.embedders.onnx import OnnxEmbedder
 from index.errors import RetrievalError, UsageError
 from index.io import atomic_write, content_digest
+from index.stores import tables
 from index.stores.base import Store
 from index.stores.filters import Filter
-from index.stores.folder import ERRORS
-from index.stores.metadata.columns import BOUND, MOST_VALUES, SEPARATOR, read_bound, read_values, refuse_kind
-from index.stores.records import Failure, File, Item, Manifest, columns_of
-from index.stores.students import find_student
-from index.stores.tables import read_failures, write_failures
+from index.stores.folder import COMPANIONS, ERRORS, STUDENT
+from index.stores.metadata.columns import BOUND, MOST_VALUES, SEPARATOR, read_bound, require_kind, sort_values
+from index.stores.records import Failure, Item, Manifest, columns_of
 
 NAMES = [name for name, _ in columns_of(Item)]
 FIELDS = [*(name for name in NAMES if name != "digest"), "more"]  # of a row, beside its digest
@@ -47,7 +48,7 @@ class ServerStore(Store):
         self.written, self._model = written, model
         self.path = self.data = folder
         refused = folder / ERRORS  # of the last run, if it was here
-        self.failures = read_failures(refused) if refused.is_file() else []
+        self.failures = tables.read_failures(refused) if refused.is_file() else []
         self.columns = {name: [] for name in columns}
         self.items, self.ids_by_digest = _Items(self), _Ids(self)
         self._rows: dict[str, Row] = {}
@@ -83,11 +84,12 @@ class ServerStore(Store):
 
     def pin(self) -> None:
         """Give every item an id, and count the values of the metadata."""
-        self.columns = self._list_values(self._seen(["more"] if self.columns else []))
+        self.columns = self._list_values(self.see(["more"] if self.columns else []))
         self.manifest = replace(self.manifest, count=len(self.ids_by_digest))  # ids are of what is there
         self.data.mkdir(parents=True, exist_ok=True)
 
-    def _seen(self, fields: Sequence[str]) -> Iterator[Row]:
+    def see(self, fields: Sequence[str]) -> Iterator[Row]:
+        """Read fields of all rows, and give every item an id."""
         for row in self.scan(fields):
             self.ids_by_digest.of(row["digest"])
             yield row
@@ -99,20 +101,8 @@ class ServerStore(Store):
             known = row["more"]["metadata"] if columns else {}  # a run that is not complete may add others
             for name in columns.keys() & known.keys():
                 columns[name].update(several(known[name]))
-        most = {name: list(dict(counts.most_common(MOST_VALUES))) for name, counts in columns.items()}
-        return {name: [value for _, value in sorted(read_values(some)[1])] for name, some in most.items()}
-
-    def iter_items(self) -> Iterator[Item]:
-        """As `Store.iter_items`; it gives every item an id."""
-        known = self.ids_by_digest.digests
-        if not known:
-            yield from map(as_item, self._seen(FIELDS))
-            return
-        if len(known) < len(self):
-            deque(self._seen([]), maxlen=0)
-        every = range(len(known))
-        for start in range(0, len(every), PAGE):
-            yield from map(as_item, self.read("student", every[start : start + PAGE], FIELDS))
+        most = {name: dict(counts.most_common(MOST_VALUES)) for name, counts in columns.items()}
+        return {name: sort_values(some)[1] for name, some in most.items()}
 
     def read(self, space: str, ids: Sequence[int], fields: Sequence[str]) -> list[Row]:
         """Read fields of items, in the order of ids; RetrievalError if some are gone."""
@@ -123,10 +113,10 @@ class ServerStore(Store):
         return [found[digest] for digest in digests]
 
     def _digests_of(self, ids: Sequence[int]) -> list[str]:
-        digests = self.ids_by_digest.digests
-        if max(ids, default=-1) >= len(digests):  # not all items were seen yet
-            deque(self._seen([]), maxlen=0)
-        if (last := max(ids, default=-1)) >= len(digests):
+        digests, last = self.ids_by_digest.digests, max(ids, default=-1)
+        if last >= len(digests):  # not all items were seen yet
+            deque(self.see([]), maxlen=0)
+        if last >= len(digests):
             raise RetrievalError(f"Of {last + 1} images {self} has {len(digests)} left. Open it again.")
         return [digests[i] for i in ids]
 
@@ -161,17 +151,16 @@ class ServerStore(Store):
         if filter.columns and not any(known.values()):
             known = self._list_values(self.sample(SAMPLE, "more"))
         for column, wanted in filter.columns.items():
-            bounded = BOUND.match(wanted) and wanted not in known[column]
-            for bound in wanted.split("&") if bounded else ():
-                if refused := refuse_kind(column, bound, read_bound(column, bound)[1], known[column]):
-                    return refused
+            if BOUND.match(wanted) and wanted not in known[column]:
+                for bound in wanted.split("&"):
+                    require_kind(column, bound, read_bound(column, bound)[1], known[column])
         return filter.matches_nothing(known)
 
     def keep_failures(self, failures: list[Failure]) -> Path:
         """Keep the images that a run of this machine refused, and return their file."""
         self.data.mkdir(parents=True, exist_ok=True)
         with atomic_write(file := self.data / ERRORS) as beside:
-            write_failures(beside, failures)
+            tables.write_failures(beside, failures)
         self.failures = failures
         return file
 
@@ -205,6 +194,8 @@ class _Ids(Mapping[str, list[int]]):
 
 
 class _Items(Sequence[Item]):
+    """Items by id. To read all gives each an id."""
+
     def __init__(self, index: ServerStore) -> None:
         self._index = index
 
@@ -215,13 +206,20 @@ class _Items(Sequence[Item]):
         return as_item(self._index.row(item))
 
     def __iter__(self) -> Iterator[Item]:
-        return self._index.iter_items()
+        index, known = self._index, self._index.ids_by_digest.digests
+        if not known:
+            yield from map(as_item, index.see(FIELDS))
+            return
+        if len(known) < len(index):
+            deque(index.see([]), maxlen=0)
+        every = range(len(known))
+        for start in range(0, len(every), PAGE):
+            yield from map(as_item, index.read("student", every[start : start + PAGE], FIELDS))
 
 
 def as_item(row: Row) -> Item:
     """An item from its row."""
-    copies = tuple(File(**copy) for copy in row["more"]["copies"])
-    return Item(copies=copies, **{name: row[name] for name in NAMES})
+    return tables.as_item({name: row[name] for name in NAMES} | {"copies": row["more"]["copies"]})
 
 
 def several(value: str | list[str]) -> list[str]:
@@ -232,3 +230,30 @@ def several(value: str | list[str]) -> list[str]:
 def cache_folder(server: str, what: str) -> Path:
     """Where this machine keeps what comes of a gallery, or of a run, in a kind of server."""
     return user_cache_path("retrieval") / server / content_digest(what.encode())
+
+
+def keep_student(student: OnnxEmbedder) -> Path:
+    """Keep a student's file, and what lies beside it, in the user's data folder."""
+    folder = _folder(student.key)
+    assert folder is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = {name: Path(student.spec).with_name(name) for name in COMPANIONS}
+    files = {name: file.read_bytes() for name, file in beside.items() if file.is_file()}
+    for name, data in {**files, STUDENT: student.data}.items():
+        with atomic_write(folder / name) as written:  # the file may be where the data are from
+            written.write_bytes(data)
+    return folder / STUDENT
+
+
+def find_student(key: str, where: object) -> Path:
+    """Find the file of a student that was kept, by its key; `where` is what it made, for people."""
+    folder = _folder(key)
+    if folder is None or not (folder / STUDENT).is_file():
+        raise UsageError(f"The student that made {where} is not on this machine. Give its file with --model.")
+    return folder / STUDENT
+
+
+def _folder(key: str) -> Path | None:
+    """Where it is kept; the key may come from elsewhere, and must not name another place."""
+    digest = re.fullmatch(r"onnx:([0-9a-f]{32})(?::\d+)?", key)  # of one that answers with codes, their bits
+    return user_data_path("retrieval") / "students" / digest[1] if digest else None

@@ -22,7 +22,6 @@ ROWS = 1 << 14  # of a batch
 LONG = pa.large_string()  # of texts in one array: those of a `pa.string` have room for 2 GiB together
 FILE = pa.struct(columns_of(File))
 ITEM_SCHEMA = pa.schema([*columns_of(Item), ("copies", pa.list_(FILE))])
-FAILURE_SCHEMA = pa.schema(columns_of(Failure))
 
 
 def write_rows(file: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> int:
@@ -37,7 +36,7 @@ def write_rows(file: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) ->
 
 def write_failures(file: Path, failures: Iterable[Failure]) -> int:
     """Write a file of images that were refused, and return how many."""
-    return write_rows(file, FAILURE_SCHEMA, map(vars, failures))
+    return write_rows(file, pa.schema(columns_of(Failure)), map(vars, failures))
 
 
 def read_failures(file: Path) -> list[Failure]:
@@ -120,7 +119,8 @@ class Items(Sequence[Item]):
         places: Places | None = None,
     ) -> None:
         """Join mapped batches, what lets go of them now and then, and where in them the items are."""
-        self._batches, self._release, self._places = batches, release, places or Places()
+        self.stored = batches  # all that lies in the tables as columns, what is gone included
+        self._release, self._places = release, places or Places()
         self._starts = list(accumulate((batch.num_rows for batch in batches), initial=0))
 
     def __len__(self) -> int:
@@ -131,7 +131,7 @@ class Items(Sequence[Item]):
             return [self[i] for i in range(*at.indices(len(self)))]
         place = int(self._places.of(range(len(self))[at]))
         batch = bisect_right(self._starts, place) - 1
-        row = self._batches[batch].slice(place - self._starts[batch], 1)
+        row = self.stored[batch].slice(place - self._starts[batch], 1)
         item = as_item(sound(row).to_pylist()[0])
         self._release()
         return item
@@ -140,13 +140,9 @@ class Items(Sequence[Item]):
         for batch in self.batches():
             yield from map(as_item, sound(batch).to_pylist())
 
-    def stored(self) -> Iterator[pa.RecordBatch]:
-        """Read all that lies in the tables as columns, what is gone included."""
-        return iter(self._batches)
-
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Read the items as columns, some at a time; mapped, where none of them is gone."""
-        for first, batch in zip(self._starts, self._batches, strict=False):
+        for first, batch in zip(self._starts, self.stored, strict=False):
             there = self._places.there(first, batch.num_rows)
             yield batch if there is None else sound(batch).filter(pa.array(there))
 

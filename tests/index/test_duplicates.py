@@ -33,8 +33,9 @@ class Gallery:
     def open_space(self, space: str, device: str):
         return open_ann(None, self._rows)
 
-    def iter_items(self):
-        return (SimpleNamespace(copies=("b",) if i == self._copied else ()) for i in range(len(self)))
+    @property
+    def items(self):
+        return [SimpleNamespace(copies=("b",) if i == self._copied else ()) for i in range(len(self))]
 
 
 @pytest.fixture(params=["floats", "codes"])

@@ -6,7 +6,7 @@ its place among them. So what a filter wants of a column is a stretch of its val
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
@@ -60,39 +60,29 @@ def encode(table: pa.Table, files: pa.Table, like: pa.RecordBatch | None = None)
     table, owners = table.take(order), owners[order]
     columns, fields = [pa.array(owners, pa.int32())], [pa.field(ITEM, pa.int32())]
     for name in table.column_names:
-        first = [] if like is None else [_kind_of(like, name)]
-        values, kind = (table[name].combine_chunks(), "text") if name == PATH else _encode(table[name], first)
-        columns.append(values)
-        fields.append(pa.field(name, values.type, metadata={KIND: kind}))
+        column, kind = table[name].combine_chunks(), "text"
+        if name != PATH:
+            first = [] if like is None else [_kind_of(like, name)]
+            kind, texts = sort_values(column.unique().to_pylist(), first)
+            values = pa.array(texts, column.type)
+            column = pa.DictionaryArray.from_arrays(pc.index_in(column, values), values)
+        columns.append(column)
+        fields.append(pa.field(name, column.type, metadata={KIND: kind}))
     return pa.record_batch(columns, schema=pa.schema(fields))
 
 
-def _encode(values: pa.ChunkedArray, first: Sequence[str]) -> tuple[pa.DictionaryArray, str]:
-    """Sort the values of a column by what they are: of the first kinds, if all are."""
-    coded = values.combine_chunks().dictionary_encode()
-    texts = coded.dictionary.to_pylist()
-    kind, keys = read_values(texts, first)
-    order = sorted(range(len(texts)), key=keys.__getitem__)
-    places = np.empty(len(texts), np.int32)
-    places[order] = np.arange(len(texts), dtype=np.int32)
-    codes = places[coded.indices.to_numpy()]
-    return pa.DictionaryArray.from_arrays(
-        pa.array(codes), coded.dictionary.take(pa.array(order, pa.int32()))
-    ), kind
-
-
-def read_values(texts: Sequence[str], first: Sequence[str] = ()) -> tuple[str, list[Any]]:
-    """What values are, of the `first` kinds if all can be, and what each is sorted by."""
+def sort_values(values: Collection[str], first: Sequence[str] = ()) -> tuple[str, list[str]]:
+    """What values are, of the `first` kinds if all can be, and the values in their order."""
     for kind in (*first, *ORDERED):
         with suppress(ValueError):
-            return kind, [(READERS[kind](text), text) for text in texts]
-    return "text", [(text, text) for text in texts]
+            return kind, sorted(values, key=lambda value: (READERS[kind](value), value))
+    return "text", sorted(values)
 
 
 def decode(known: pa.RecordBatch) -> pa.Table:
     """Make `Joined.table` again of what `encode` made."""
-    columns = {name: sound(known.column(name)) for name in (PATH, *_names(known))}
-    return pa.table({PATH: columns.pop(PATH)} | {name: c.dictionary_decode() for name, c in columns.items()})
+    columns = {name: sound(known.column(name)).dictionary_decode() for name in _names(known)}
+    return pa.table({PATH: sound(known.column(PATH))} | columns)
 
 
 def _kind_of(known: pa.RecordBatch, name: str) -> str:
@@ -118,14 +108,14 @@ def read_bound(column: str, bound: str) -> tuple[str, str, float]:
     raise UsageError(f"--where {column}{bound}: {text!r} is neither a number nor a date as 2024-05-01.")
 
 
-def refuse_kind(column: str, bound: str, kind: str, values: Iterable[str]) -> UsageError | None:
-    """Say that a column has a value of another kind than a bound, if it has; the empty one is of all."""
+def require_kind(column: str, bound: str, kind: str, values: Iterable[str]) -> None:
+    """Raise UsageError if a column has a value of another kind than a bound; the empty one is of all."""
     for value in values:
         try:
             READERS[kind](value)
-        except ValueError:
-            return UsageError(f"--where {column}{bound}: the column has {value!r}, which is no {kind}.")
-    return None
+        except ValueError as error:
+            said = f"--where {column}{bound}: the column has {value!r}, which is no {kind}."
+            raise UsageError(said) from error
 
 
 def sort_keys(kind: str, values: Iterable[str]) -> list[float]:
@@ -137,26 +127,28 @@ def sort_keys(kind: str, values: Iterable[str]) -> list[float]:
     return keys
 
 
-class Column:
-    """One column: a place among its values for each row."""
+class Column(Sequence[str]):
+    """The values of a column as they were written, sorted; `codes` are the place of each row's among them."""
 
     def __init__(self, name: str, codes: NDArray[np.int32], values: pa.Array, kind: str) -> None:
         self.name, self.codes, self._values, self._kind = name, codes, values, kind
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, code: Any) -> Any:
+        return str(sound(self._values.slice(code, 1))[0].as_py())
 
     def key(self, value: str) -> Any:
         """What a value is sorted by."""
         return READERS[self._kind](value), value
 
-    def value(self, code: int) -> str:
-        """A value as it was written."""
-        return str(sound(self._values.slice(code, 1))[0].as_py())
-
     def frequent(self, rows: NDArray[np.bool_] | None) -> list[str]:
         """The values of some rows, or of all, in their order: of many the most frequent 200."""
         codes = self.codes if rows is None else self.codes[rows]
-        counts = np.bincount(codes, minlength=len(self._values))
+        counts = np.bincount(codes, minlength=len(self))
         most = np.argsort(-counts, kind="stable")[:MOST_VALUES]
-        return [self.value(code) for code in sorted(most.tolist()) if counts[code]]
+        return [self[code] for code in sorted(most.tolist()) if counts[code]]
 
     def matches(self, wanted: str) -> NDArray[np.bool_]:
         """Which rows have a value, one of several between commas, or one within bounds, as `>=5&<20`.
@@ -164,69 +156,45 @@ class Column:
         Raises:
             UsageError: The bounds are of another kind than the values.
         """
-        found = np.zeros(len(self.codes), bool)
-        for first, end in self._stretches(wanted):
-            found |= (self.codes >= first) & (self.codes < end)
-        return found
-
-    def _stretches(self, wanted: str) -> Iterator[tuple[int, int]]:
         if (code := self._find(wanted)) is not None:  # whatever signs are in it
-            yield code, code + 1
-        elif BOUND.match(wanted):
-            yield self._between(wanted.split("&"))
-        else:
-            codes = {self._find(part.strip()) for part in wanted.split(",")}
-            yield from ((code, code + 1) for code in codes if code is not None)
+            return self.codes == code
+        if BOUND.match(wanted):
+            first, end = self._between(wanted.split("&"))
+            return (self.codes >= first) & (self.codes < end)
+        some = {self._find(part.strip()) for part in wanted.split(",")}
+        return np.isin(self.codes, [code for code in some if code is not None])
 
     def _find(self, text: str) -> int | None:
         try:
-            key = self.key(text)
+            code = bisect_left(self, self.key(text), key=self.key)
         except ValueError:
             return None
-        codes = range(len(self._values))
-        code = bisect_left(codes, key, key=lambda code: self.key(self.value(code)))
-        return code if code in codes and self.value(code) == text else None
+        return code if code < len(self) and self[code] == text else None
 
     def _between(self, bounds: Sequence[str]) -> tuple[int, int]:
-        codes = range(len(self._values))
-        first, end = int(bool(codes) and not self.value(0)), len(codes)  # the empty value is within no bound
+        first, end = int(len(self) > 0 and not self[0]), len(self)  # the empty value is within no bound
         for bound in bounds:
             sign, kind, limit = read_bound(self.name, bound)
-            if kind != self._kind and (wrong := refuse_kind(self.name, bound, kind, map(self.value, codes))):
-                raise wrong
+            if kind != self._kind:
+                require_kind(self.name, bound, kind, self)
             bisect = bisect_left if sign in ("<", ">=") else bisect_right
-            place = bisect(codes, limit, first, end, key=self._keys(kind))
+            place = bisect(self, limit, first, end, key=READERS[kind])
             first, end = (first, place) if sign[0] == "<" else (place, end)
         return first, end
 
-    def _keys(self, kind: str) -> Callable[[int], Any]:
-        return lambda code: READERS[kind](self.value(code))
-
 
 class _Part:
-    """What is known of so many items, as `encode` made it: rows of some of them, and columns."""
+    """What is known of the items from place `start` on, as `encode` made it: rows of some, and columns."""
 
-    def __init__(self, known: pa.RecordBatch, count: int, there: NDArray[np.bool_] | None) -> None:
-        owners = numbers(known.column(ITEM), np.int32)
+    def __init__(self, known: pa.RecordBatch, start: int, count: int, places: Places) -> None:
+        owners, there = numbers(known.column(ITEM), np.int32), places.there(start, count)
         rows = int(owners.searchsorted(np.int32(count)))
-        self.owners, self.count, self.columns = owners[:rows], count, dict[str, Column]()
+        self.start, self.owners, self.columns = start, owners[:rows], dict[str, Column]()
         self.rows = None if there is None else there[self.owners]  # which are of items that are there
         for name in _names(known):
             values, kind = sound(known.column(name)), _kind_of(known, name)
             codes = numbers(values.indices, np.int32)[:rows]
             self.columns[name] = Column(name, codes, values.dictionary, kind)
-
-    def of(self, item: int) -> dict[str, str]:
-        first, end = self.owners.searchsorted(np.array([item, item + 1], np.int32)).tolist()
-        return {
-            name: SEPARATOR.join(map(column.value, dict.fromkeys(column.codes[first:end].tolist())))
-            for name, column in (self.columns.items() if first < end else ())
-        }
-
-    def matches(self, column: str, wanted: str) -> NDArray[np.bool_]:
-        mask = np.zeros(self.count, bool)
-        mask[self.owners[self.columns[column].matches(wanted)]] = True
-        return mask
 
 
 class Metadata:
@@ -242,13 +210,9 @@ class Metadata:
         """Join tables of parts, how much lies in each, what `encode` made of it, and where items lie."""
         self._batches, self._total, self._places = batches, sum(counts), places or Places()
         starts = accumulate(counts, initial=0)
-        parts = zip(known, counts, starts, strict=False)  # nothing may be known
-        self._parts = [_Part(one, count, self._places.there(start, count)) for one, count, start in parts]
-
-    @property
-    def names(self) -> list[str]:
-        """The columns."""
-        return list(self._parts[0].columns) if self._parts else []
+        parts = zip(known, starts, counts, strict=False)  # nothing may be known
+        self._parts = [_Part(one, start, count, self._places) for one, start, count in parts]
+        self.names = list(self._parts[0].columns) if self._parts else []  # of the columns
 
     @property
     def top_names(self) -> list[str]:
@@ -271,12 +235,14 @@ class Metadata:
 
     def of(self, item: int) -> dict[str, str]:
         """What is known of an item; where rows of its files differ, each value once, in their order."""
-        place = int(self._places.of(item))
+        known, place = dict[str, str](), int(self._places.of(item))
         for part in self._parts:
-            if place < part.count:
-                return part.of(place)
-            place -= part.count
-        return {}
+            owner = place - part.start
+            first, end = part.owners.searchsorted(np.array([owner, owner + 1], np.int32)).tolist()
+            for name, column in part.columns.items() if first < end else ():
+                codes = dict.fromkeys(column.codes[first:end].tolist())
+                known[name] = SEPARATOR.join(column[code] for code in codes)
+        return known
 
     def starts_with(self, prefix: str) -> NDArray[np.bool_]:
         """Which items have a file with a name that starts so: `(places,)`."""
@@ -288,6 +254,8 @@ class Metadata:
 
     def matches(self, column: str, wanted: str) -> NDArray[np.bool_]:
         """Which items have a file with what is wanted of a column, as `Column.matches`: `(places,)`."""
-        mask = np.concatenate([part.matches(column, wanted) for part in self._parts])
+        mask = np.zeros(self._total, bool)
+        for part in self._parts:
+            mask[part.start :][part.owners[part.columns[column].matches(wanted)]] = True
         mask[self._places.gone] = False
         return mask

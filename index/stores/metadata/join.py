@@ -6,7 +6,6 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -96,8 +95,9 @@ class _Files:
     """The files of items, to be found by what a table calls them."""
 
     def __init__(self, items: Sequence[Sequence[tuple[str, str]]]) -> None:
-        self._listed = items
+        self._files = [file for files in items for file in files]
         self.items = {path: i for i, files in enumerate(items) for path, _ in files}
+        self._named: dict[bool, tuple[dict[str, str], dict[str, str]]] = {}
 
     def find(self, folder: Path, name: str, table: Path) -> str | None:
         """The absolute path of the file that a table in a folder names; the first of copies of one image."""
@@ -105,7 +105,9 @@ class _Files:
         if path in self.items:
             return path
         for plain, text in ((False, name), (True, plain_path(path)), (True, plain_path(name))):
-            known, twins = self._plainly if plain else self._by_name
+            if plain not in self._named:
+                self._named[plain] = self._name_files(plain)
+            known, twins = self._named[plain]
             if text in twins:
                 raise UsageError(
                     f"{name} in {table} may be {known[text]} or {twins[text]}. Give absolute paths."
@@ -114,23 +116,17 @@ class _Files:
                 return known[text]
         return None
 
-    @cached_property
-    def _by_name(self) -> tuple[dict[str, str], dict[str, str]]:
-        return self._find_twins((name, path) for files in self._listed for path, name in files)
+    def _name_files(self, plain: bool) -> tuple[dict[str, str], dict[str, str]]:
+        """The file of each name, and that of another image where two folders share it.
 
-    @cached_property
-    def _plainly(self) -> tuple[dict[str, str], dict[str, str]]:
-        """By absolute paths and by names, both as `plain_path` writes them."""
-        files = [file for files in self._listed for file in files]
-        return self._find_twins((plain_path(text), file[0]) for file in files for text in file)
-
-    def _find_twins(self, named: Iterable[tuple[str, str]]) -> tuple[dict[str, str], dict[str, str]]:
-        """The file that has each name, and that of another image where two folders share it."""
+        Files bear their names or, `plain`, absolute paths too, both as `plain_path` writes them.
+        """
         known: dict[str, str] = {}
         twins: dict[str, str] = {}
-        for name, path in named:
-            if self.items[known.setdefault(name, path)] != self.items[path]:
-                twins[name] = path
+        for path, name in self._files:
+            for text in (plain_path(path), plain_path(name)) if plain else (name,):
+                if self.items[known.setdefault(text, path)] != self.items[path]:
+                    twins[text] = path
         return known, twins
 
 

@@ -22,7 +22,7 @@ from index.io import content_digest
 from index.stores.filters import Filter
 from index.stores.metadata.columns import BOUND, ORDERED, read_bound, sort_keys
 from index.stores.records import Item, Manifest, Space, as_facts
-from index.stores.server import FIELDS, NAMES, several
+from index.stores.server import FIELDS, NAMES, PAGE, several
 from index.vectors import Vectors
 
 TOKEN = "MILVUS_TOKEN"  # the environment variable  # noqa: S105
@@ -185,9 +185,10 @@ def json_size(value: dict[str, Any]) -> int:
     return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
 
 
-def is_among(digests: Sequence[str]) -> str:
-    """The filter of rows by digest; a query's own `ids` would take a quote in one for its end."""
-    return f"digest in {json.dumps(digests)}"
+def among(digests: Sequence[str]) -> Iterator[str]:
+    """The filters of rows by digest, in pages; a query's own `ids` would take a quote in one for its end."""
+    for start in range(0, len(digests), PAGE):
+        yield f"digest in {json.dumps(digests[start : start + PAGE])}"
 
 
 def quote(text: str) -> str:

@@ -34,6 +34,8 @@ class MilvusIndex(ServerStore):
         `student` is the student's collection, not the alias, which may come to mean another's.
         """
         self.client, self.student, self.allowed = client, student, allowed
+        self.label = client.address.name
+        self.unfinished = work_folder(client.address) / UNFINISHED  # unless the run was given another folder
         super().__init__(*_read_facts(client, student), cache_folder("milvus", str(self)), model)
         self.names = milvus.name_collections(self.label, self.written.spaces)  # of collections, by space
         for space, made in self.written.spaces.items():
@@ -50,16 +52,6 @@ class MilvusIndex(ServerStore):
     def __str__(self) -> str:
         return str(self.client.address)
 
-    @property
-    def label(self) -> str:
-        """Its name on the page."""
-        return self.client.address.name
-
-    @property
-    def unfinished(self) -> Path:
-        """As of `Store`, unless the run was given another folder to work in."""
-        return work_folder(self.client.address) / UNFINISHED
-
     def query(self, space: str, fields: Sequence[str], **wanted: Any) -> list[Row]:
         """Read fields of rows, as `MilvusClient.query`."""
         asked = {"output_fields": list(fields), "timeout": milvus.SECONDS, **wanted}
@@ -74,18 +66,15 @@ class MilvusIndex(ServerStore):
     ) -> dict[str, Row]:
         """As `ServerStore.fetch`; level `Strong` waits for all that was written before."""
         rows: dict[str, Row] = {}
-        for start in range(0, len(digests), PAGE):
-            some = milvus.is_among(digests[start : start + PAGE])
+        for some in milvus.among(digests):
             found = self.query(space, ["digest", *fields], filter=some, consistency_level=level)
             rows.update((row["digest"], row) for row in found)
         return rows
 
     def scan(self, fields: Sequence[str], space: str = "student") -> Iterator[Row]:
         """Read all rows of a space in bounded memory, by rising digest."""
-        wanted = {"consistency_level": "Strong", "timeout": milvus.SECONDS}
-        pages = self.client.query_iterator(
-            self.names[space], PAGE, output_fields=["digest", *fields], **wanted
-        )
+        wanted = {"output_fields": ["digest", *fields], "consistency_level": "Strong"}
+        pages = self.client.query_iterator(self.names[space], PAGE, timeout=milvus.SECONDS, **wanted)
         read_page = milvus.explain(self.client.address)(pages.next)
         while page := read_page():
             yield from map(dict, page)
@@ -184,8 +173,7 @@ class MilvusSpace:
 def open_collection(where: str, model: Path | None = None, allowed: Sequence[str] = ()) -> MilvusIndex:
     """Open the gallery at `milvus://HOST:PORT/COLLECTION`; the others are as for `MilvusIndex`."""
     client = Client(address := milvus.parse_address(where))
-    current = find_current(client)
-    if current is None:
+    if (current := find_current(client)) is None:
         raise UsageError(f"There is no collection {address.name} at {address.uri}. See `retrieval index`.")
     index = MilvusIndex(client, current, model, allowed)
     _ = index.manifest  # waits for all that was written

@@ -26,8 +26,7 @@ from index.stores.milvus.store import MilvusIndex, MilvusSpace, find_current, wo
 from index.stores.models import Models
 from index.stores.options import AUTO, IndexOptions, SearchTarget
 from index.stores.records import FORMAT, Failure, Manifest, Space
-from index.stores.server import FIELDS, PAGE, Row, as_item
-from index.stores.students import keep_student
+from index.stores.server import FIELDS, Row, as_item, keep_student
 from index.vectors import Scores
 
 EFFORTS = (32, 48, 64, 96, 128, 192, 256, 384, 512)  # breadth of a graph, or lists to visit
@@ -130,21 +129,20 @@ class MilvusWriter(StoreWriter):
                 f"{self.address} was made with another student. Give that, or index without --update."
             )
         self._is_new = not self.client.has_collection(self._student)
-        if not self._is_new:
-            self.gallery = MilvusIndex(self.client, self._student)
-            spaces = self.gallery.written.spaces
-            if self.gallery.names != self._names:
-                made_by, given = (
-                    " and ".join(space.name for space in some.values()) for some in (spaces, models.spaces)
-                )
-                raise UsageError(
-                    f"{self.address} was made by {made_by}, not by {given}. Give the same models, or another "
-                    "--collection."
-                )
-            for space, made in spaces.items():
-                name = self.gallery.names[space]
-                rows = int(self.client.get_collection_stats(name)["row_count"])
-                self.make_ready(name, made, *choose_index(max(rows, 1), made, options.choose_target(made)))
+        if self._is_new:
+            return
+        self.gallery = MilvusIndex(self.client, self._student)
+        spaces = self.gallery.written.spaces
+        if self.gallery.names != self._names:
+            made_by, given = (" and ".join(s.name for s in some.values()) for some in (spaces, models.spaces))
+            raise UsageError(
+                f"{self.address} was made by {made_by}, not by {given}. Give the same models, or another "
+                "--collection."
+            )
+        for space, made in spaces.items():
+            name = self._names[space]
+            rows = int(self.client.get_collection_stats(name)["row_count"])
+            self.make_ready(name, made, *choose_index(max(rows, 1), made, options.choose_target(made)))
 
     @property
     def _is_replaced(self) -> bool:
@@ -246,10 +244,8 @@ class MilvusWriter(StoreWriter):
         while True:
             try:
                 return work(*args, **options)
-            except UsageError:
-                raise
             except RetrievalError as error:
-                if time.monotonic() > end:
+                if isinstance(error, UsageError) or time.monotonic() > end:
                     raise
                 if not complained:
                     say(f"{error} Trying again for {PATIENCE:.0f} seconds.")
@@ -265,8 +261,7 @@ class MilvusWriter(StoreWriter):
         # The others may have more than the student's, of a run that was killed.
         gone = {space: self._insist(find, space) for space in self.gallery.written.spaces}
         for space, digests in gone.items():
-            for start in range(0, len(digests), PAGE):
-                some = milvus.is_among(digests[start : start + PAGE])
+            for some in milvus.among(digests):
                 self._insist(self.client.delete, self.gallery.names[space], filter=some)
         return len(gone["student"])
 
@@ -309,9 +304,8 @@ class MilvusWriter(StoreWriter):
             spaces[space] = replace(asked, **asdict(served))
             say(f"{space}: {served}.")
         if spaces:
-            manifest = gallery.written
-            spaces, generation = {**manifest.spaces, **spaces}, manifest.generation + 1
-            manifest = replace(manifest, generation=generation, count=count, spaces=spaces)
+            spaces, generation = {**gallery.written.spaces, **spaces}, gallery.written.generation + 1
+            manifest = replace(gallery.written, generation=generation, count=count, spaces=spaces)
             told = milvus.as_property(manifest, columns)
             self._insist(self.client.alter_collection_properties, gallery.student, told)
 

@@ -169,7 +169,7 @@ class FolderStore(StoreWriter):
             items, failures, spaces = content.items(), content.failures(), content.spaces
         else:
             assert base is not None
-            items, failures, spaces = base.iter_items(), iter(base.failures), base.manifest.spaces
+            items, failures, spaces = iter(base.items), iter(base.failures), base.manifest.spaces
         writer.add_items(items)
         writer.add_failures(failures)
         self._gone = writer.count_gone(base) if base else 0

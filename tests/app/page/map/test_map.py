@@ -85,4 +85,4 @@ def test_photos_are_named_by_content_for_an_id_is_another_photo_once_the_index_i
     with gr.Blocks() as page:
         build_map_tab(searcher)
     answer = next(block for block in page.blocks.values() if isinstance(block, gr.HTML)).photo_map({})
-    assert b64decode(answer["digests"]).hex() == "".join(item.digest for item in searcher.index.iter_items())
+    assert b64decode(answer["digests"]).hex() == "".join(item.digest for item in searcher.index.items)

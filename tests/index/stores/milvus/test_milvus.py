@@ -39,8 +39,7 @@ from index.stores.models import Models
 from index.stores.options import IndexOptions, SearchTarget
 from index.stores.records import Item, Space
 from index.stores.registry import open_writer
-from index.stores.server import FIELDS
-from index.stores.students import find_student, keep_student
+from index.stores.server import FIELDS, find_student, keep_student
 from index.teachers.spec import TeacherSpec
 
 pytest.importorskip("milvus")
@@ -698,7 +697,7 @@ def test_a_new_table_takes_the_place_of_the_one_before(send: Any, folder: Path, 
     assert list(added.columns) == ["colour", "price"]
     replaced = send(folder, metadata=new, update=True).store
     assert list(replaced.columns) == ["price"]
-    known = {item.name: replaced.metadata_of(i) for i, item in enumerate(replaced.iter_items())}
+    known = {item.name: replaced.metadata_of(i) for i, item in enumerate(replaced.items)}
     assert (known["1.png"], known["2.png"]) == ({"price": "7"}, {})
     assert list(send(folder, update=True).store.columns) == ["price"]
 

@@ -11,7 +11,7 @@ from index.stores.filters import Filter
 from index.stores.milvus.client import SECONDS
 from index.stores.milvus.store import PAGE, MilvusIndex, MilvusSpace
 from index.stores.records import Space
-from index.stores.server import NAMES, _Ids
+from index.stores.server import NAMES, _Ids, _Items
 
 
 class Answers:
@@ -61,7 +61,7 @@ def test_a_gallery_that_grows_has_the_same_items_at_each_look() -> None:
     fields = {name: "x" for name in NAMES if name not in row}
     index.scan = lambda _: iter([{**row, **fields, "digest": digest} for digest in "ab"])
     index.fetch = lambda _, digests, __: {digest: {**row, **fields, "digest": digest} for digest in digests}
-    first, second = ([item.digest for item in index.iter_items()] for _ in range(2))
+    first, second = ([item.digest for item in _Items(index)] for _ in range(2))
     assert first == second == ["a", "b"]
 
 
