@@ -61,9 +61,8 @@ def build(
     files = find_images(sources, options.exclude, whole=options.update)
     store.begin(models, options, [source_name(source) for source in sources])
     with explain_disk(store.work, "go on with --resume"), Journal(store.work) as journal:
-        left = journal.left
         identity = models.identity | {"source": name_sources(sources)} | dict(store.identity)
-        journal.start(identity, options.resume)
+        left = journal.start(identity, options.resume)
         known = store.known(left, journal.adopted)
         if not store.is_current(files):
             wanted = store.wanted(files)
