@@ -29,6 +29,7 @@ MAPPED_FROM = 1 << 28  # bytes of an index file that is mapped; a smaller one is
 LEAST_DEPTH = 10  # an index is tuned at this depth; fewer results need as many candidates
 FAR = 128  # candidates for each result where all that is wanted lies far away: codes tell little of it
 MOST_READ = 4096  # candidates whose vectors one search of many queries reads before they are let go of
+TAKES_FILTER = faiss.IndexIVF | faiss.IndexPreTransform
 GPU_DEPTH = 2048  # results that FAISS finds on a GPU at most
 
 
@@ -67,17 +68,17 @@ class VectorIndex:
         rows = selector = params = None
         if keep is not None:
             rows = np.flatnonzero(keep)
-            if len(rows) > FEW:
-                selector = faiss.IDSelectorBitmap(np.packbits(keep, bitorder="little"))
-                # The nearest of a share lie farther away than those of all: as many must be met on the way.
-                params = self._parameters(selector, -(-len(keep) // len(rows)))
-            if params is None:
+            if len(rows) <= FEW:
                 return search_exact(queries, self.vectors, k, rows)
+            selector = faiss.IDSelectorBitmap(np.packbits(keep, bitorder="little"))
         if self.index is None:
             return search_all(queries, self.vectors, k, selector)
+        if rows is not None:
+            # The nearest of a share lie farther away than those of all: as many must be met on the way.
+            params = self._parameters(selector, -(-len(self.vectors) // len(rows)))
         refine = self.effort.refine_factor
         depth = min(max(k, LEAST_DEPTH) * refine if refine else k, len(self.vectors))
-        if self._on_gpu and depth > GPU_DEPTH:
+        if (rows is not None and params is None) or (self._on_gpu and depth > GPU_DEPTH):
             return search_exact(queries, self.vectors, k, rows)
         try:
             scores, ids = self.index.search(queries, depth, params=params)
@@ -120,14 +121,10 @@ class VectorIndex:
 
     def _parameters(self, selector: "faiss.IDSelector | None", wider: int) -> "faiss.SearchParameters | None":
         """FAISS's parameters of a search among some, so much wider; None where this index takes none."""
-        if self.index is None:
-            return faiss.SearchParameters(sel=selector)
         if isinstance(self.index, faiss.IndexHNSW):
             return faiss.SearchParametersHNSW(sel=selector, efSearch=self.index.hnsw.efSearch * wider)
-        if not isinstance(self.index, faiss.IndexIVF | faiss.IndexPreTransform):
-            return None  # on a GPU, or a factory string that is not one of ours
-        lists = inverted_lists(self.index)
-        if lists is None:
+        lists = inverted_lists(self.index) if isinstance(self.index, TAKES_FILTER) else None
+        if lists is None:  # on a GPU, or a factory string that is not one of ours
             return None
         nprobe = min(lists.nprobe * wider, lists.nlist)
         if isinstance(lists, faiss.IndexIVFRaBitQ | faiss.IndexIVFRaBitQFastScan):
