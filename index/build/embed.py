@@ -16,7 +16,7 @@ import numpy as np
 
 from index.embedders.base import Embedder, embed_checked
 from index.errors import ImageError, UnansweredError
-from index.images.decode import Photo, decode_file
+from index.images.decode import decode_file
 from index.images.file import ImageFile
 from index.io import content_digest
 from index.parallel import BATCH, WORKERS, bounded_map
@@ -82,7 +82,11 @@ def embed_files(
                 if is_copy(file, digest):
                     copies.append((file.location, digest))
                 else:
-                    ready.append(_prepare(decode_file(file, data, changed, side, digest), models, paid))
+                    photo = decode_file(file, data, changed, side, digest)
+                    inputs = {name: model.prepare(photo) for name, model in models.items()}
+                    facts = digest, len(data), photo.width, photo.height, changed
+                    item = Item(photo.location, photo.name, *facts)
+                    ready.append(Ready(item, inputs, question=paid.prepare(photo) if paid else None))
             except ImageError as reason:
                 failures.append(Failure(file.location, str(reason)))
         prepared = perf_counter()
@@ -96,13 +100,6 @@ def embed_files(
         data += reading
         total += reading + embedding
         yield replace(embedded, waiting=data / total)
-
-
-def _prepare(photo: Photo, models: Mapping[str, Embedder], paid: BudgetedTeacher | None) -> Ready:
-    inputs = {name: model.prepare(photo) for name, model in models.items()}
-    facts = photo.digest, len(photo.data), photo.width, photo.height, photo.changed
-    question = paid.prepare(photo) if paid else None
-    return Ready(Item(photo.location, photo.name, *facts), inputs, question=question)
 
 
 def embed_ready(

@@ -110,8 +110,6 @@ class _Underway:
 
 HELD = 1 << 28  # bytes of questions that are kept until the budget is certain to be enough
 UNTOLD = 1 << 20  # bytes of a question that does not say how large it is, about
-
-
 Open = tuple[Ready, Question]  # an image, and what is to be asked about it
 
 
@@ -131,7 +129,8 @@ def ask_along(
             break
     else:
         asking.left = 0
-    asking.require_budget()
+    if asking.unknown:
+        require_budget(len(asking.unknown) + asking.left, paid.ledger.spent, paid.budget)
     asking.probe()
     denied, reasons = 0, list[Failure]()
     for asked in ask_prepared(asking.questions(parts), paid, count):
@@ -152,7 +151,7 @@ class _Asking:
         self.left = count  # files that are not looked at yet, at most
         self._paid, self._keep = paid, keep
         self._answered_before = len(paid.ledger) > 0
-        self._unknown: set[str] = set()  # digests of questions
+        self.unknown: set[str] = set()  # digests of questions
         self._held: list[Open] = []
         self._bytes = 0
         self._known: Question | None = None  # the first that has an answer
@@ -177,7 +176,7 @@ class _Asking:
 
     def hold(self, some: list[Open]) -> None:
         """Keep questions until it is certain that they may be asked."""
-        self._unknown.update(question.digest for _, question in some)
+        self.unknown.update(question.digest for _, question in some)
         if self._bytes < HELD:
             self._held += some
             self._bytes += sum(question.size or UNTOLD for _, question in some)
@@ -186,15 +185,11 @@ class _Asking:
         """Whether to ask: the budget is enough, and a question to probe with was met, if there may be one."""
         if not self._known and self._answered_before and self._bytes < HELD:
             return False
-        return len(self._unknown) + self.left <= self._paid.budget - self._paid.ledger.spent
-
-    def require_budget(self) -> None:
-        if self._unknown:
-            require_budget(len(self._unknown) + self.left, self._paid.ledger.spent, self._paid.budget)
+        return len(self.unknown) + self.left <= self._paid.budget - self._paid.ledger.spent
 
     def probe(self) -> None:
         """Ask again about an image that has an answer, if others are asked about and the budget has room."""
-        wanted = len(self._unknown) + self.left
+        wanted = len(self.unknown) + self.left
         if self._known and wanted and not self._probed:
             self._probed = True
             if self._paid.ledger.spent + wanted < self._paid.budget:

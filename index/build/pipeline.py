@@ -200,7 +200,7 @@ class JournalContent:
 
     def vectors(self, space: str, known: RowReader | None = None) -> Iterator[Vectors]:
         """As `Content.vectors`."""
-        return self._project_if_asked(space, self._rows, known)
+        return self._gather(space, self._rows, known)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield so many items at a time, with the vectors that this run embedded."""
@@ -208,18 +208,15 @@ class JournalContent:
         while part := list(islice(found, size)):
             own, vectors = {item.digest: row for item, row in part if row >= 0}, {}
             for space in self.spaces if own else ():
-                made = (row for some in self._project_if_asked(space, [*own.values()]) for row in some)
+                made = (row for some in self._gather(space, [*own.values()]) for row in some)
                 vectors[space] = dict(zip(own, made, strict=True))
             yield Batch([item for item, _ in part], vectors)
 
-    def _project_if_asked(
-        self, name: str, rows: "array[int] | list[int]", known: RowReader | None = None
+    def _gather(
+        self, space: str, rows: "array[int] | list[int]", known: RowReader | None = None
     ) -> Iterator[Vectors]:
-        source = "teacher" if name == PROJECTED else name
+        projection = self.models.projection if space == PROJECTED else None
+        source = "teacher" if projection else space
         gathered = self.journal.vectors(source, self.spaces[source], rows, known)
-        if name != PROJECTED:
-            return gathered
-        projection = self.models.projection
-        assert projection is not None
         # By parts of the final order: a sum may depend on what is multiplied together.
-        return map(projection.project, gathered)
+        return map(projection.project, gathered) if projection else gathered

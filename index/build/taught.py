@@ -38,8 +38,8 @@ class Taught:
         """Note n photos, 2 at least, with digests and `(n, dim)` vectors, and how far apart they lie."""
         found = _nearness(vectors, vectors, itself=True)
         radius = float(np.quantile(found, OUTLIERS))
-        locations, names = [file.location for file in files], [file.name for file in files]
-        return cls(np.array(locations), np.array(names), np.array(digests), vectors, radius)
+        texts = [file.location for file in files], [file.name for file in files], digests
+        return cls(*map(np.array, texts), vectors, radius)
 
     def are_far(self, vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Whether each of m photos, given by its vector, is far from all that was taught, and none of it."""

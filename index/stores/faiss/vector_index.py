@@ -51,9 +51,13 @@ class VectorIndex:
         vectors: Vectors,
         effort: SearchParams | None = None,
         device: str = "cpu",
+        rescore: int = 0,
     ) -> None:
-        """Join an index, or none, and its vectors; `auto` or `cuda` moves it to the GPU where FAISS can."""
-        self.vectors = vectors
+        """Join an index, or none, and its vectors; `auto` or `cuda` moves it to the GPU where FAISS can.
+
+        Of codes so many results are ordered again by the floats of the query, to `rescore` them.
+        """
+        self.vectors, self.rescore = vectors, rescore
         self.effort = effort or SearchParams()
         if index is not None:
             set_nprobe(index, self.effort.nprobe)
@@ -209,25 +213,18 @@ def build_ann(vectors: Vectors, factory: str, training: Ids | None = None) -> fa
     count, dim = vectors.shape
     allowed = np.arange(count) if training is None else training
     with explain_refusal(f"--factory {factory} cannot index {count} vectors of {dim}"):
-        index = _make(factory, dim)
+        index, enough = _make(factory, dim), LEAST_TRAINING
+        if (lists := inverted_lists(index)) is not None:  # bounds the time that training takes
+            lists.cp.niter, lists.cp.max_points_per_centroid = KMEANS_ROUNDS, TRAIN_PER_LIST
+            lists.cp.min_points_per_centroid = 1  # a warning less
+            enough = max(enough, TRAIN_PER_LIST * lists.nlist)
+            if hasattr(lists, "qb"):
+                lists.qb = QUERY_BITS
         if not index.is_trained:
-            sample = np.sort(allowed[: _bound_training(index)])
-            index.train(take(vectors, sample))
+            index.train(take(vectors, np.sort(allowed[:enough])))
         for some in chunks(vectors, CHUNK):
             index.add(some)
     return index
-
-
-def _bound_training(index: faiss.Index) -> int:
-    """Bound the time that training takes, and return how many vectors it needs."""
-    lists = inverted_lists(index)
-    if lists is None:
-        return LEAST_TRAINING
-    lists.cp.niter, lists.cp.max_points_per_centroid = KMEANS_ROUNDS, TRAIN_PER_LIST
-    lists.cp.min_points_per_centroid = 1  # a warning less
-    if hasattr(lists, "qb"):
-        lists.qb = QUERY_BITS
-    return max(LEAST_TRAINING, TRAIN_PER_LIST * lists.nlist)
 
 
 def inverted_lists(index: faiss.Index) -> "faiss.IndexIVF | None":
