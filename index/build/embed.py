@@ -44,9 +44,7 @@ class Ready:
 
     item: Item
     inputs: Mapping[str, Any]  # by model
-    vectors: Mapping[str, Vectors] = field(
-        default_factory=dict
-    )  # `(dim,)` each, of models that have answered
+    vectors: Mapping[str, Vectors] = field(default_factory=dict)  # `(dim,)` each, of those that have answered
     question: Question | None = None  # to a paid teacher, if there is one
 
 
@@ -84,7 +82,7 @@ def embed_files(
                 else:
                     photo = decode_file(file, data, changed, side, digest)
                     inputs = {name: model.prepare(photo) for name, model in models.items()}
-                    facts = digest, len(data), photo.width, photo.height, changed
+                    facts = photo.digest, len(photo.data), photo.width, photo.height, photo.changed
                     item = Item(photo.location, photo.name, *facts)
                     ready.append(Ready(item, inputs, question=paid.prepare(photo) if paid else None))
             except ImageError as reason:
@@ -105,12 +103,12 @@ def embed_files(
 def embed_ready(
     ready: Sequence[Ready],
     models: Mapping[str, Embedder],
-    failures: Sequence[Failure],
+    failures: list[Failure],
     turns: Mapping[str, AbstractContextManager[object]],
 ) -> Embedded:
     """Embed with every model, in its turn; an image that one has no answer for becomes another failure."""
     if not ready:
-        return Embedded([], {}, [*failures])
+        return Embedded([], {}, failures)
     vectors = {name: np.stack([one.vectors[name] for one in ready]) for name in ready[0].vectors}
     names = [one.item.name for one in ready]
     for name, model in models.items():
@@ -122,4 +120,4 @@ def embed_ready(
             rest = [one for i, one in enumerate(ready) if i not in partial.reasons]
             return embed_ready(rest, models, [*failures, *refused], turns)
     questions = [one.question for one in ready if one.question]
-    return Embedded([one.item for one in ready], vectors, [*failures], None, questions)
+    return Embedded([one.item for one in ready], vectors, failures, None, questions)

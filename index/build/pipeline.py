@@ -8,7 +8,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -164,14 +164,13 @@ def name_sources(sources: Sequence[Source]) -> str:
     return f"{paths[0]} and {len(paths) - 1} more ({digest[:8]})"
 
 
-@dataclass
 class JournalContent:
     """All that a journal holds, once everything is embedded, and what it has adopted as known."""
 
-    journal: Journal
-    models: Models
-    known: Store | None
-    _rows: "array[int]" = field(default_factory=lambda: array("q"), repr=False)
+    def __init__(self, journal: Journal, models: Models, known: Store | None) -> None:
+        self.journal, self.models, self.known = journal, models, known
+        self.count = journal.count_items()
+        self._rows = array("q")  # of the vectors of the items that were yielded
 
     @cached_property
     def spaces(self) -> Mapping[str, Space]:
@@ -181,11 +180,6 @@ class JournalContent:
             name: space if space.dim else replace(space, dim=there[name].dim)
             for name, space in self.models.spaces.items()
         }
-
-    @cached_property
-    def count(self) -> int:
-        """How many items there are."""
-        return self.journal.count_items()
 
     def items(self) -> Iterator[Item]:
         """Yield all items."""
