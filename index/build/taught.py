@@ -38,8 +38,8 @@ class Taught:
         """Note n photos, 2 at least, with digests and `(n, dim)` vectors, and how far apart they lie."""
         found = search_exact(vectors, vectors, min(NEAREST, len(vectors) - 1) + 1)[0]
         radius = float(np.quantile(found[:, 1:].mean(axis=1), OUTLIERS))  # each finds itself first
-        texts = [file.location for file in files], [file.name for file in files], digests
-        return cls(*map(np.array, texts), vectors, radius)
+        locations, names = [file.location for file in files], [file.name for file in files]
+        return cls(np.array(locations), np.array(names), np.array(digests), vectors, radius)
 
     def are_far(self, vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Whether each of m photos, given by its vector, is far from all that was taught, and none of it."""
