@@ -37,7 +37,8 @@ TOGETHER = 32  # of them, searched with before what was mapped for them is let g
 DEPTH = 10  # of that recall
 TIMED = 100  # searches that the time of one is the median of
 TIMED_FLOATS = 1 << 21  # that exact search is timed on, which takes as long for each vector of more: 8 MiB
-# Candidates for each result that are tried where an index keeps no whole vectors; 1 gives true scores alone.
+# Candidates for each result, falling, where an index keeps no whole vectors. 1 changes no order, but gives
+# every result its true score.
 REFINE = (32, 16, 8, 4, 2, 1)
 MOST_PROBES = 256
 LEAST_BREADTH = 32  # a graph finds again what it was made of with less, but not what is new to it
