@@ -21,8 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from index.build.embed import embed_files
-from index.build.ray import FEWEST, RayCluster, open_cluster
-from index.build.ray_worker import FILE, from_text, list_files
+from index.build.ray import FEWEST, FILE, RayCluster, from_text, list_files, open_cluster
 from index.embedders.onnx import OnnxEmbedder
 from index.images.decode import read_photo, square
 from index.images.file import ImageFile

@@ -24,7 +24,7 @@ from synthetic import PER_CLUSTER, Law
 
 from index.build.embed import Embedded
 from index.build.journal import Journal
-from index.build.ray_worker import read_piece, write_piece
+from index.build.ray import read_piece, write_piece
 from index.embedders.onnx import OnnxEmbedder
 from index.images.decode import read_photo
 from index.images.file import ImageFile

@@ -5,15 +5,18 @@ embedding want the same cores, they are all kept busy.
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from threading import BoundedSemaphore
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from index.embedders.base import Embedder, embed_checked
 from index.errors import ImageError, UnansweredError
-from index.images.decode import Photo, decode_file
+from index.images.decode import decode_file
 from index.images.file import ImageFile
 from index.io import content_digest
 from index.parallel import BATCH, WORKERS, bounded_map
@@ -36,10 +39,13 @@ class Embedded:
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Ready:
+    """An image that models can embed."""
+
     item: Item
-    inputs: dict[str, Any]
-    question: Question | None
+    inputs: Mapping[str, Any]  # by model
+    vectors: Mapping[str, Vectors] = field(default_factory=dict)  # `(dim,)` each, of those that have answered
+    question: Question | None = None  # to a paid teacher, if there is one
 
 
 def embed_files(
@@ -66,7 +72,7 @@ def embed_files(
 
     def work(chunk: Sequence[ImageFile]) -> tuple[Embedded, float, float]:
         began = perf_counter()
-        ready, failures, copies = list[_Prepared](), list[Failure](), list[tuple[str, str]]()
+        ready, failures, copies = list[Ready](), list[Failure](), list[tuple[str, str]]()
         for file in chunk:
             try:
                 data, changed = file.read()
@@ -74,11 +80,15 @@ def embed_files(
                 if is_copy(file, digest):
                     copies.append((file.location, digest))
                 else:
-                    ready.append(_prepare(decode_file(file, data, changed, side, digest), models, paid))
+                    photo = decode_file(file, data, changed, side, digest)
+                    inputs = {name: model.prepare(photo) for name, model in models.items()}
+                    facts = photo.digest, len(photo.data), photo.width, photo.height, photo.changed
+                    item = Item(photo.location, photo.name, *facts)
+                    ready.append(Ready(item, inputs, question=paid.prepare(photo) if paid else None))
             except ImageError as reason:
                 failures.append(Failure(file.location, str(reason)))
         prepared = perf_counter()
-        embedded = replace(_embed(ready, models, turns, failures), copies=copies)
+        embedded = replace(embed_ready(ready, models, failures, turns), copies=copies)
         return embedded, prepared - began, perf_counter() - prepared
 
     remaining = iter(files)
@@ -90,30 +100,24 @@ def embed_files(
         yield replace(embedded, waiting=data / total)
 
 
-def _prepare(photo: Photo, models: Mapping[str, Embedder], paid: BudgetedTeacher | None) -> _Prepared:
-    inputs = {name: model.prepare(photo) for name, model in models.items()}
-    facts = photo.digest, len(photo.data), photo.width, photo.height, photo.changed
-    return _Prepared(Item(photo.location, photo.name, *facts), inputs, paid.prepare(photo) if paid else None)
-
-
-def _embed(
-    ready: list[_Prepared],
+def embed_ready(
+    ready: Sequence[Ready],
     models: Mapping[str, Embedder],
-    turns: Mapping[str, BoundedSemaphore],
     failures: list[Failure],
+    turns: Mapping[str, AbstractContextManager[object]],
 ) -> Embedded:
-    """Embed with every model; an image that one of them has no answer for is left out."""
-    vectors: dict[str, Vectors] = {}
+    """Embed with every model, in its turn; an image that one has no answer for becomes another failure."""
+    if not ready:
+        return Embedded([], {}, failures)
+    vectors = {name: np.stack([one.vectors[name] for one in ready]) for name in ready[0].vectors}
+    names = [one.item.name for one in ready]
     for name, model in models.items():
-        if not ready:
-            break
-        inputs, names = [one.inputs[name] for one in ready], [one.item.name for one in ready]
         try:
             with turns[name]:
-                vectors[name] = embed_checked(model, inputs, names)
+                vectors[name] = embed_checked(model, [one.inputs[name] for one in ready], names)
         except UnansweredError as partial:
-            failures += [Failure(ready[i].item.path, reason) for i, reason in partial.reasons.items()]
+            refused = [Failure(ready[i].item.path, reason) for i, reason in partial.reasons.items()]
             rest = [one for i, one in enumerate(ready) if i not in partial.reasons]
-            return _embed(rest, models, turns, failures)
+            return embed_ready(rest, models, [*failures, *refused], turns)
     questions = [one.question for one in ready if one.question]
-    return Embedded([one.item for one in ready], vectors if ready else {}, failures, None, questions)
+    return Embedded([one.item for one in ready], vectors, failures, None, questions)

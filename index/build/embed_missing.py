@@ -1,28 +1,25 @@
 """Embed what has no vectors yet, each content once; a paid teacher is asked along the way."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from threading import Lock
-from typing import NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
-from index.build.embed import Embedded, embed_files
+from index.build.embed import Embedded, Ready, embed_files, embed_ready
 from index.build.journal import Journal
 from index.build.ray import RayCluster
-from index.embedders.base import Embedder, embed_checked
+from index.embedders.base import Embedder
 from index.embedders.vectors_file import VectorsEmbedder
-from index.errors import BudgetError, RetrievalError, UnansweredError
+from index.errors import BudgetError, RetrievalError
 from index.images.file import ImageFile
 from index.progress import count, progress, say
-from index.stores.records import Failure, Item
-from index.teachers.ask import Prepared, ask_prepared
+from index.stores.records import Failure
+from index.teachers.ask import ask_prepared
 from index.teachers.client import BudgetedTeacher
 from index.teachers.cost import require_budget
 from index.teachers.questions import Question
-from index.vectors import Vectors
 
 
 def embed_missing(
@@ -113,12 +110,7 @@ class _Underway:
 
 HELD = 1 << 28  # bytes of questions that are kept until the budget is certain to be enough
 UNTOLD = 1 << 20  # bytes of a question that does not say how large it is, about
-
-
-class _Open(NamedTuple):
-    item: Item
-    vectors: dict[str, Vectors]
-    question: Question
+Open = tuple[Ready, Question]  # an image, and what is to be asked about it
 
 
 def ask_along(
@@ -137,7 +129,8 @@ def ask_along(
             break
     else:
         asking.left = 0
-    asking.require_budget()
+    if asking.unknown:
+        require_budget(len(asking.unknown) + asking.left, paid.ledger.spent, paid.budget)
     asking.probe()
     denied, reasons = 0, list[Failure]()
     for asked in ask_prepared(asking.questions(parts), paid, count):
@@ -158,75 +151,58 @@ class _Asking:
         self.left = count  # files that are not looked at yet, at most
         self._paid, self._keep = paid, keep
         self._answered_before = len(paid.ledger) > 0
-        self._unknown: set[str] = set()  # digests of questions
-        self._held: list[_Open] = []
+        self.unknown: set[str] = set()  # digests of questions
+        self._held: list[Open] = []
         self._bytes = 0
         self._known: Question | None = None  # the first that has an answer
         self._probed = False
 
-    def take(self, part: Embedded) -> list[_Open]:
+    def take(self, part: Embedded) -> list[Open]:
         """Keep what the ledger has answers for; return what it has none for."""
         self.left -= len(part.items) + len(part.failures) + len(part.copies)
-        found = [
-            _Open(item, {name: rows[i] for name, rows in part.vectors.items()}, part.questions[i])
-            for i, item in enumerate(part.items)
-        ]
-        names = [name for one in found for name in (one.question.digest, one.question.source)]
-        known = self._paid.ledger.known(names)
-        there, unknown = list[_Open](), list[_Open]()
-        for one in found:
-            (there if known & {one.question.digest, one.question.source} else unknown).append(one)
-        if there and self._known is None:
-            self._known = there[0].question
+        known = self._paid.ledger.known([name for one in part.questions for name in (one.digest, one.source)])
+        there, unknown = list[Ready](), list[Open]()
+        for i, (item, question) in enumerate(zip(part.items, part.questions, strict=True)):
+            vectors = {name: rows[i] for name, rows in part.vectors.items()}
+            one = Ready(item, {"teacher": question}, vectors)
+            if known.isdisjoint((question.digest, question.source)):
+                unknown.append((one, question))
+            else:
+                there.append(one)
+                self._known = self._known or question
         whole = self.complete(there, part.failures)
         self._keep(replace(whole, waiting=part.waiting, copies=part.copies))
         return unknown
 
-    def hold(self, some: list[_Open]) -> None:
+    def hold(self, some: list[Open]) -> None:
         """Keep questions until it is certain that they may be asked."""
-        self._unknown.update(one.question.digest for one in some)
+        self.unknown.update(question.digest for _, question in some)
         if self._bytes < HELD:
             self._held += some
-            self._bytes += sum(one.question.size or UNTOLD for one in some)
+            self._bytes += sum(question.size or UNTOLD for _, question in some)
 
     def is_sure(self) -> bool:
         """Whether to ask: the budget is enough, and a question to probe with was met, if there may be one."""
         if not self._known and self._answered_before and self._bytes < HELD:
             return False
-        return len(self._unknown) + self.left <= self._paid.budget - self._paid.ledger.spent
-
-    def require_budget(self) -> None:
-        if self._unknown:
-            require_budget(len(self._unknown) + self.left, self._paid.ledger.spent, self._paid.budget)
+        return len(self.unknown) + self.left <= self._paid.budget - self._paid.ledger.spent
 
     def probe(self) -> None:
         """Ask again about an image that has an answer, if others are asked about and the budget has room."""
-        wanted = len(self._unknown) + self.left
+        wanted = len(self.unknown) + self.left
         if self._known and wanted and not self._probed:
             self._probed = True
             if self._paid.ledger.spent + wanted < self._paid.budget:
                 self._paid.probe(self._known)
 
-    def questions(self, parts: Iterator[Embedded]) -> Iterator[Prepared[_Open]]:
-        for one in self._held:
-            yield one, one.question
+    def questions(self, parts: Iterator[Embedded]) -> Iterator[Open]:
+        yield from self._held
         self._held = []
         for part in parts:
             found = self.take(part)
             self.probe()
-            for one in found:
-                yield one, one.question
+            yield from found
 
-    def complete(self, some: list[_Open], failures: list[Failure]) -> Embedded:
+    def complete(self, some: list[Ready], failures: list[Failure]) -> Embedded:
         """Put together what is answered; what has no direction is refused."""
-        if not some:
-            return Embedded([], {}, failures)
-        try:
-            names = [one.item.name for one in some]
-            rows = embed_checked(self._paid, [one.question for one in some], names)
-        except UnansweredError as partial:
-            refused = [Failure(some[i].item.path, reason) for i, reason in partial.reasons.items()]
-            rest = [one for i, one in enumerate(some) if i not in partial.reasons]
-            return self.complete(rest, [*failures, *refused])
-        vectors = {name: np.stack([one.vectors[name] for one in some]) for name in some[0].vectors}
-        return Embedded([one.item for one in some], vectors | {"teacher": rows}, failures)
+        return embed_ready(some, {"teacher": self._paid}, failures, {"teacher": nullcontext()})

@@ -5,30 +5,40 @@ after its vectors are written, so that a run which is killed loses the batches a
 written last may be lost with the machine's power: checksums find that. One process at a time has it open.
 """
 
+import os
 import shutil
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
-from index.build.journal_vectors import JournalVectors
 from index.errors import RetrievalError, UsageError
 from index.images.file import ImageFile
 from index.images.listing import facts_of
-from index.io import require_utf8
+from index.io import require_utf8, sync
 from index.progress import count, say
 from index.stores.base import RowReader, Store
 from index.stores.folder import MANIFEST
 from index.stores.records import CHUNK, UNFINISHED, Failure, File, Item, Space
+from index.stores.tables import iter_files
 from index.vectors import Vectors
 
 SCHEMA = """
+PRAGMA page_size = 1024;                  -- each digest has a page of its own to be written
+PRAGMA cache_size = -500;                 -- KiB, for pages and again to sort: more is hardly faster
+PRAGMA locking_mode = EXCLUSIVE;
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS run (what TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS contents (     -- what has vectors
     digest TEXT PRIMARY KEY,
@@ -48,7 +58,14 @@ CREATE TABLE IF NOT EXISTS seen (         -- what files held when they were last
     path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, digest TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS refused (place INTEGER PRIMARY KEY, path TEXT NOT NULL, reason TEXT NOT NULL);
+COMMIT;
 """
+_DAMAGED = "{} is damaged. Remove it, and index again"
+UNUSABLE = {
+    sqlite3.SQLITE_BUSY: "another process writes it. Wait until it is done",
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+}
 MISSING = """
 FROM files LEFT JOIN contents USING (digest) LEFT JOIN refused USING (place)
 WHERE contents.digest IS NULL AND refused.place IS NULL
@@ -64,27 +81,6 @@ FROM (
     FROM files WHERE digest IS NOT NULL AND place NOT IN (SELECT place FROM refused)
 ) JOIN contents USING (digest) ORDER BY first, place
 """
-
-
-def open_tables(file: Path) -> sqlite3.Connection:
-    """Open the file, and lock it until the connection is closed, or its process ends."""
-    # Of the journal's methods `holds` is for all threads, and locked.
-    tables = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
-    try:
-        tables.execute("PRAGMA page_size = 1024")  # each digest has a page of its own to be written
-        tables.execute("PRAGMA cache_size = -500")  # KiB, for pages and again to sort: more is hardly faster
-        tables.execute("PRAGMA locking_mode = EXCLUSIVE")
-        tables.execute("PRAGMA journal_mode = WAL")
-        tables.execute("PRAGMA synchronous = NORMAL")
-        tables.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
-    except sqlite3.DatabaseError as error:
-        tables.close()
-        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-            raise RetrievalError("another process writes it. Wait until it is done") from error
-        if error.sqlite_errorcode in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-            raise RetrievalError(f"{file.parent} is damaged. Remove it, and index again") from error
-        raise
-    return tables
 
 
 SYNC = 5.0  # seconds of work that a power cut may cost
@@ -110,10 +106,17 @@ class Journal(AbstractContextManager["Journal"]):
         if out.exists() and not ours:
             raise UsageError(f"{out} exists and is not an index. Give another --out.")
         self.folder.mkdir(parents=True, exist_ok=True)
+        # Of these methods `holds` is for all threads, and locked. The file is locked until it is closed.
+        self._db = sqlite3.connect(
+            self.folder / "journal.sqlite", timeout=0, isolation_level=None, check_same_thread=False
+        )
         try:
-            self._db = open_tables(self.folder / "journal.sqlite")
-        except RetrievalError as error:
-            raise RetrievalError(f"{out} cannot be written: {error}.") from error
+            self._db.executescript(SCHEMA)
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            if (reason := UNUSABLE.get(error.sqlite_errorcode)) is None:
+                raise
+            raise RetrievalError(f"{out} cannot be written: {reason.format(self.folder)}.") from error
         self._heap, self._lock = JournalVectors(self.folder), Lock()
         self._known: Store | None = None  # what is adopted as it is met
         # Images that this run embedded, in its life before, too; known before anything can break off
@@ -131,20 +134,18 @@ class Journal(AbstractContextManager["Journal"]):
             say(f"{count(self.embedded, 'image')} embedded, and kept. Go on with --resume.")
 
     @property
-    def left(self) -> bool:
-        """Whether a run was begun here and not completed."""
-        return bool(self._run)
-
-    @property
     def _run(self) -> dict[str, str]:
         return dict(self._db.execute("SELECT what, value FROM run"))
 
-    def start(self, identity: Mapping[str, str], resume: bool) -> None:
+    def start(self, identity: Mapping[str, str], resume: bool) -> bool:
         """Say by name what makes the vectors, and check what a killed run has left; `resume` goes on with it.
+
+        Returns whether a run was begun here before and not completed.
 
         Raises:
             UsageError: Something is left that shall not be used, or that was made otherwise.
         """
+        was_begun = bool(self._run)
         self._drop_damaged()
         self.embedded = self._count_embedded()
         if not self.embedded:
@@ -165,6 +166,7 @@ class Journal(AbstractContextManager["Journal"]):
                     f"Give that, or remove {self.folder} to start afresh."
                 )
         self._db.executemany("INSERT OR IGNORE INTO run VALUES (?, ?)", identity.items())
+        return was_begun
 
     @property
     def adopted(self) -> bool:
@@ -181,22 +183,20 @@ class Journal(AbstractContextManager["Journal"]):
         self._db.execute("DELETE FROM contents WHERE row < 0")
         first = 0
         for batch in () if as_met else known.iter_batches():
-            self._adopt_batch(batch.to_pydict(), first)
+            self._adopt_batch(batch, first)
             first += batch.num_rows
         self._db.execute("INSERT OR REPLACE INTO run VALUES ('generation', ?)", (generation,))
         self._db.execute("COMMIT")
 
-    def _adopt_batch(self, items: dict[str, list[Any]], first: int) -> None:
+    def _adopt_batch(self, items: pa.RecordBatch, first: int) -> None:
         """Take items as known, column by column: an object for each would take most of an update's time."""
-        rows = range(-1 - first, -1 - first - len(items["digest"]), -1)
-        contents = zip(items["digest"], items["size"], items["width"], items["height"], rows, strict=True)
-        seen = zip(items["path"], items["size"], items["mtime"], items["digest"], strict=True)
-        copied = zip(items["copies"], items["size"], items["digest"], strict=True)
-        copies = (
-            (copy["path"], size, copy["mtime"], digest) for files, size, digest in copied for copy in files
-        )
+        columns = [items[name].to_pylist() for name in ("digest", "size", "width", "height")]
+        rows = range(-1 - first, -1 - first - len(items), -1)
+        contents = zip(*columns, rows, strict=True)
         self._db.executemany("INSERT OR IGNORE INTO contents VALUES (?, ?, ?, ?, ?)", contents)
-        self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?, ?, ?)", [*seen, *copies])
+        for files in iter_files([items], ("path", "size", "mtime", "digest")):
+            seen = zip(*(column.to_pylist() for column in files.columns[:4]), strict=True)
+            self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?, ?, ?)", seen)
 
     def list_files(self, files: Sequence[ImageFile]) -> None:
         """Say what is to be indexed. A file of the same path, size and time as before is not looked into."""
@@ -326,6 +326,56 @@ class Journal(AbstractContextManager["Journal"]):
                 break
         self._heap.cut(dict(self._db.execute("SELECT space, MAX(start + size) FROM segments GROUP BY space")))
         (self._rows,) = self._db.execute("SELECT COALESCE(MAX(first + count), 0) FROM segments").fetchone()
+
+
+class JournalVectors:
+    """The vectors of an unfinished run: one file of rows for each space, which only grows."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, BinaryIO] = {}
+
+    def append(self, space: str, rows: Vectors) -> tuple[int, int, int]:
+        """Append `(n, dim)` rows to a space; returns where their bytes begin, their number and checksum."""
+        if space not in self._files:
+            self._files[space] = self._path(space).open("ab", buffering=0)
+        file, data = self._files[space], np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).tobytes()
+        start, left = file.tell(), memoryview(data)
+        while left:  # a disk that becomes full takes some of it before it fails
+            left = left[file.write(left) :]
+        return start, len(data), zlib.crc32(data)
+
+    def holds(self, space: str, start: int, size: int, crc: int) -> bool:
+        """Whether bytes are there as they were written."""
+        try:
+            with self._path(space).open("rb") as file:
+                file.seek(start)
+                return zlib.crc32(file.read(size)) == crc
+        except OSError:
+            return False
+
+    def cut(self, ends: Mapping[str, int]) -> None:
+        """Cut each space after so many bytes; one that is not named is emptied."""
+        for file in self._folder.glob("*.rows"):
+            os.truncate(file, ends.get(file.stem, 0))
+            sync(file)
+
+    def gather(self, space: str, like: Vectors, rows: NDArray[np.int64]) -> Vectors:
+        """Read n rows, as `like`, mapped for this only: pages that were read do not stay in memory."""
+        return np.memmap(self._path(space), like.dtype, "r").reshape(-1, like.shape[1])[rows]
+
+    def sync(self) -> None:
+        """Wait until all is on the disk."""
+        for file in self._files.values():
+            os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.close()
+
+    def _path(self, space: str) -> Path:
+        return self._folder / f"{space}.rows"
 
 
 def _is_empty(folder: Path) -> bool:

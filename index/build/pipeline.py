@@ -8,7 +8,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -61,9 +61,8 @@ def build(
     files = find_images(sources, options.exclude, whole=options.update)
     store.begin(models, options, [source_name(source) for source in sources])
     with explain_disk(store.work, "go on with --resume"), Journal(store.work) as journal:
-        left = journal.left
         identity = models.identity | {"source": name_sources(sources)} | dict(store.identity)
-        journal.start(identity, options.resume)
+        left = journal.start(identity, options.resume)
         known = store.known(left, journal.adopted)
         if not store.is_current(files):
             wanted = store.wanted(files)
@@ -165,14 +164,13 @@ def name_sources(sources: Sequence[Source]) -> str:
     return f"{paths[0]} and {len(paths) - 1} more ({digest[:8]})"
 
 
-@dataclass
 class JournalContent:
     """All that a journal holds, once everything is embedded, and what it has adopted as known."""
 
-    journal: Journal
-    models: Models
-    known: Store | None
-    _rows: "array[int]" = field(default_factory=lambda: array("q"), repr=False)
+    def __init__(self, journal: Journal, models: Models, known: Store | None) -> None:
+        self.journal, self.models, self.known = journal, models, known
+        self.count = journal.count_items()
+        self._rows = array("q")  # of the vectors of the items that were yielded
 
     @cached_property
     def spaces(self) -> Mapping[str, Space]:
@@ -182,11 +180,6 @@ class JournalContent:
             name: space if space.dim else replace(space, dim=there[name].dim)
             for name, space in self.models.spaces.items()
         }
-
-    @cached_property
-    def count(self) -> int:
-        """How many items there are."""
-        return self.journal.count_items()
 
     def items(self) -> Iterator[Item]:
         """Yield all items."""
@@ -201,7 +194,7 @@ class JournalContent:
 
     def vectors(self, space: str, known: RowReader | None = None) -> Iterator[Vectors]:
         """As `Content.vectors`."""
-        return self._project_if_asked(space, self._rows, known)
+        return self._gather(space, self._rows, known)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield so many items at a time, with the vectors that this run embedded."""
@@ -209,18 +202,15 @@ class JournalContent:
         while part := list(islice(found, size)):
             own, vectors = {item.digest: row for item, row in part if row >= 0}, {}
             for space in self.spaces if own else ():
-                made = (row for some in self._project_if_asked(space, [*own.values()]) for row in some)
+                made = (row for some in self._gather(space, [*own.values()]) for row in some)
                 vectors[space] = dict(zip(own, made, strict=True))
             yield Batch([item for item, _ in part], vectors)
 
-    def _project_if_asked(
-        self, name: str, rows: "array[int] | list[int]", known: RowReader | None = None
+    def _gather(
+        self, space: str, rows: "array[int] | list[int]", known: RowReader | None = None
     ) -> Iterator[Vectors]:
-        source = "teacher" if name == PROJECTED else name
+        projection = self.models.projection if space == PROJECTED else None
+        source = "teacher" if projection else space
         gathered = self.journal.vectors(source, self.spaces[source], rows, known)
-        if name != PROJECTED:
-            return gathered
-        projection = self.models.projection
-        assert projection is not None
         # By parts of the final order: a sum may depend on what is multiplied together.
-        return map(projection.project, gathered)
+        return map(projection.project, gathered) if projection else gathered

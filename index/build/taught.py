@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from index.errors import ImageError, UsageError
 from index.images.file import ImageFile
 from index.images.sources import image_at
-from index.io import atomic_write, chunks, open_npz
+from index.io import atomic_write, open_npz
+from index.stores.faiss.vector_index import search_exact
 
 TAUGHT = "taught.npz"
 NEAREST = 25  # taught photos that a photo is compared with: one alone may be a near copy, or an outlier
 OUTLIERS = 0.1  # share of the taught photos themselves that are called far
 SAME = 0.999  # similarity from which on a photo is one that was taught
-CHUNK = 1024  # photos that are compared at a time
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,15 @@ class Taught:
         cls, files: Sequence[ImageFile], digests: Sequence[str], vectors: NDArray[np.float32]
     ) -> Self:
         """Note n photos, 2 at least, with digests and `(n, dim)` vectors, and how far apart they lie."""
-        found = _nearness(vectors, vectors, itself=True)
-        radius = float(np.quantile(found, OUTLIERS))
+        found = search_exact(vectors, vectors, min(NEAREST, len(vectors) - 1) + 1)[0]
+        radius = float(np.quantile(found[:, 1:].mean(axis=1), OUTLIERS))  # each finds itself first
         locations, names = [file.location for file in files], [file.name for file in files]
         return cls(np.array(locations), np.array(names), np.array(digests), vectors, radius)
 
     def are_far(self, vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Whether each of m photos, given by its vector, is far from all that was taught, and none of it."""
-        parts = chunks(vectors, CHUNK)
-        taught = np.concatenate([(part @ self.vectors.T).max(axis=1) > SAME for part in parts])
-        return (_nearness(vectors, self.vectors) < self.radius) & ~taught
+        found = search_exact(vectors, self.vectors, min(NEAREST, len(self.vectors) - 1))[0]
+        return (found.mean(axis=1) < self.radius) & (found[:, 0] <= SAME)
 
     def find_files(self) -> list[ImageFile]:
         """Find those of the photos that are still where they were."""
@@ -78,13 +77,3 @@ class Taught:
                 f"{path} does not say what the student was taught on: it is missing, broken, or the student "
                 "was made by an earlier version. Distil it again: the ledger has its answers."
             ) from error
-
-
-def _nearness(
-    vectors: NDArray[np.float32], taught: NDArray[np.float32], itself: bool = False
-) -> NDArray[np.float32]:
-    """Mean similarity of each vector to the nearest of others; with `itself` each is one of them."""
-    last = len(taught) - itself
-    nearest = slice(last - min(NEAREST, len(taught) - 1), last)
-    similarities = (np.sort(part @ taught.T, axis=1) for part in chunks(vectors, CHUNK))
-    return np.concatenate([similarity[:, nearest].mean(axis=1) for similarity in similarities])

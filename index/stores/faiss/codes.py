@@ -19,17 +19,6 @@ BY_HEAP = 12  # `implem` of a fast scan that keeps the ids of equals in order
 class CodeIndex(VectorIndex):
     """Inverted lists of codes, or the codes alone: row i of them is its item i."""
 
-    def __init__(
-        self,
-        index: "faiss.IndexBinary | None",
-        vectors: Vectors,
-        effort: SearchParams | None = None,
-        rescore: int = 0,
-    ) -> None:
-        """Join an index and its codes; so many results are ordered again by the floats of the query."""
-        super().__init__(index, vectors, effort)
-        self.rescore = rescore
-
     def search(self, queries: Vectors, k: int, keep: NDArray[np.bool_] | None = None) -> Scored:
         """As `VectorIndex.search`, for codes or for the `(n, bits)` floats that they are the signs of.
 
@@ -89,5 +78,5 @@ def open_ann(
 ) -> VectorIndex:
     """Join an index and the floats or codes it was made of; codes are searched on the CPU."""
     if vectors.dtype == CODES.dtype:
-        return CodeIndex(index, vectors, effort, rescore)
+        return CodeIndex(index, vectors, effort, rescore=rescore)
     return VectorIndex(index, vectors, effort, device)

@@ -37,7 +37,9 @@ TOGETHER = 32  # of them, searched with before what was mapped for them is let g
 DEPTH = 10  # of that recall
 TIMED = 100  # searches that the time of one is the median of
 TIMED_FLOATS = 1 << 21  # that exact search is timed on, which takes as long for each vector of more: 8 MiB
-REFINE = (32, 16, 8, 4, 2, 1)  # 1 changes no order, but gives every result its true score
+# Candidates for each result, falling, where an index keeps no whole vectors. 1 changes no order, but gives
+# every result its true score.
+REFINE = (32, 16, 8, 4, 2, 1)
 MOST_PROBES = 256
 LEAST_BREADTH = 32  # a graph finds again what it was made of with less, but not what is new to it
 MAX_LISTS = 16_384
@@ -155,15 +157,12 @@ def tune(
         # By score, not by id: equal vectors may come in any order.
         return (scores >= least - 1e-5).mean(axis=1)
 
-    def milliseconds(effort: SearchParams) -> float:
-        median_time = _milliseconds(open_ann(index, vectors, effort), queries, k + 1)
-        forget(vectors)
-        return median_time
-
+    # What stands inside another index sees vectors that were changed, and its scores are of those.
+    whole = isinstance(index, faiss.IndexBinary | faiss.IndexHNSWFlat | faiss.IndexIVFFlat)
     ladder, first = _probes(index), 0
     enough: list[SearchParams] = []
     measured: dict[SearchParams, float] = {}
-    for refine in _refinements(index):  # falling: fewer candidates need as many probes or more
+    for refine in (0,) if whole else REFINE:  # falling: fewer candidates need as many probes or more
         for place in range(first, len(ladder)):
             effort = SearchParams(ladder[place], refine)
             shares = shares_found(effort)
@@ -174,7 +173,10 @@ def tune(
                 break
         else:
             break
-    timed = {effort: milliseconds(effort) for effort in enough or [max(measured, key=measured.__getitem__)]}
+    timed = {}
+    for effort in enough or [max(measured, key=measured.__getitem__)]:
+        timed[effort] = _milliseconds(open_ann(index, vectors, effort), queries, k + 1)
+        forget(vectors)
     effort = min(timed, key=timed.__getitem__)
     set_nprobe(index, effort.nprobe)
     return TunedIndex(factory, recall, measured[effort], effort.nprobe, effort.refine_factor, timed[effort])
@@ -188,15 +190,6 @@ def _probes(index: faiss.Index) -> list[int]:
     least, most = (LEAST_BREADTH, 16 * LEAST_BREADTH) if lists is None else (1, min(MOST_PROBES, lists.nlist))
     steps = range(2 * (most // least).bit_length())
     return sorted({min(most, round(least * 2 ** (step / 2))) for step in steps})
-
-
-def _refinements(index: faiss.Index) -> tuple[int, ...]:
-    """How many candidates for each result to try, falling; none where the index keeps whole vectors.
-
-    What stands inside another index sees vectors that were changed, and its scores are of those.
-    """
-    whole = isinstance(index, faiss.IndexBinary | faiss.IndexHNSWFlat | faiss.IndexIVFFlat)
-    return (0,) if whole else REFINE
 
 
 def _milliseconds(ann: VectorIndex, queries: Vectors, k: int) -> float:

@@ -29,6 +29,7 @@ MAPPED_FROM = 1 << 28  # bytes of an index file that is mapped; a smaller one is
 LEAST_DEPTH = 10  # an index is tuned at this depth; fewer results need as many candidates
 FAR = 128  # candidates for each result where all that is wanted lies far away: codes tell little of it
 MOST_READ = 4096  # candidates whose vectors one search of many queries reads before they are let go of
+TAKES_FILTER = faiss.IndexIVF | faiss.IndexPreTransform
 GPU_DEPTH = 2048  # results that FAISS finds on a GPU at most
 
 
@@ -50,9 +51,13 @@ class VectorIndex:
         vectors: Vectors,
         effort: SearchParams | None = None,
         device: str = "cpu",
+        rescore: int = 0,
     ) -> None:
-        """Join an index, or none, and its vectors; `auto` or `cuda` moves it to the GPU where FAISS can."""
-        self.vectors = vectors
+        """Join an index, or none, and its vectors; `auto` or `cuda` moves it to the GPU where FAISS can.
+
+        Of codes so many results are ordered again by the floats of the query, to `rescore` them.
+        """
+        self.vectors, self.rescore = vectors, rescore
         self.effort = effort or SearchParams()
         if index is not None:
             set_nprobe(index, self.effort.nprobe)
@@ -67,17 +72,17 @@ class VectorIndex:
         rows = selector = params = None
         if keep is not None:
             rows = np.flatnonzero(keep)
-            if len(rows) > FEW:
-                selector = faiss.IDSelectorBitmap(np.packbits(keep, bitorder="little"))
-                # The nearest of a share lie farther away than those of all: as many must be met on the way.
-                params = self._parameters(selector, -(-len(keep) // len(rows)))
-            if params is None:
+            if len(rows) <= FEW:
                 return search_exact(queries, self.vectors, k, rows)
+            selector = faiss.IDSelectorBitmap(np.packbits(keep, bitorder="little"))
         if self.index is None:
             return search_all(queries, self.vectors, k, selector)
+        if rows is not None:
+            # The nearest of a share lie farther away than those of all: as many must be met on the way.
+            params = self._parameters(selector, -(-len(self.vectors) // len(rows)))
         refine = self.effort.refine_factor
         depth = min(max(k, LEAST_DEPTH) * refine if refine else k, len(self.vectors))
-        if self._on_gpu and depth > GPU_DEPTH:
+        if (rows is not None and params is None) or (self._on_gpu and depth > GPU_DEPTH):
             return search_exact(queries, self.vectors, k, rows)
         try:
             scores, ids = self.index.search(queries, depth, params=params)
@@ -120,14 +125,10 @@ class VectorIndex:
 
     def _parameters(self, selector: "faiss.IDSelector | None", wider: int) -> "faiss.SearchParameters | None":
         """FAISS's parameters of a search among some, so much wider; None where this index takes none."""
-        if self.index is None:
-            return faiss.SearchParameters(sel=selector)
         if isinstance(self.index, faiss.IndexHNSW):
             return faiss.SearchParametersHNSW(sel=selector, efSearch=self.index.hnsw.efSearch * wider)
-        if not isinstance(self.index, faiss.IndexIVF | faiss.IndexPreTransform):
-            return None  # on a GPU, or a factory string that is not one of ours
-        lists = inverted_lists(self.index)
-        if lists is None:
+        lists = inverted_lists(self.index) if isinstance(self.index, TAKES_FILTER) else None
+        if lists is None:  # on a GPU, or a factory string that is not one of ours
             return None
         nprobe = min(lists.nprobe * wider, lists.nlist)
         if isinstance(lists, faiss.IndexIVFRaBitQ | faiss.IndexIVFRaBitQFastScan):
@@ -212,25 +213,18 @@ def build_ann(vectors: Vectors, factory: str, training: Ids | None = None) -> fa
     count, dim = vectors.shape
     allowed = np.arange(count) if training is None else training
     with explain_refusal(f"--factory {factory} cannot index {count} vectors of {dim}"):
-        index = _make(factory, dim)
+        index, enough = _make(factory, dim), LEAST_TRAINING
+        if (lists := inverted_lists(index)) is not None:  # bounds the time that training takes
+            lists.cp.niter, lists.cp.max_points_per_centroid = KMEANS_ROUNDS, TRAIN_PER_LIST
+            lists.cp.min_points_per_centroid = 1  # a warning less
+            enough = max(enough, TRAIN_PER_LIST * lists.nlist)
+            if hasattr(lists, "qb"):
+                lists.qb = QUERY_BITS
         if not index.is_trained:
-            sample = np.sort(allowed[: _bound_training(index)])
-            index.train(take(vectors, sample))
+            index.train(take(vectors, np.sort(allowed[:enough])))
         for some in chunks(vectors, CHUNK):
             index.add(some)
     return index
-
-
-def _bound_training(index: faiss.Index) -> int:
-    """Bound the time that training takes, and return how many vectors it needs."""
-    lists = inverted_lists(index)
-    if lists is None:
-        return LEAST_TRAINING
-    lists.cp.niter, lists.cp.max_points_per_centroid = KMEANS_ROUNDS, TRAIN_PER_LIST
-    lists.cp.min_points_per_centroid = 1  # a warning less
-    if hasattr(lists, "qb"):
-        lists.qb = QUERY_BITS
-    return max(LEAST_TRAINING, TRAIN_PER_LIST * lists.nlist)
 
 
 def inverted_lists(index: faiss.Index) -> "faiss.IndexIVF | None":

@@ -45,22 +45,18 @@ class Difference:
         same = pc.is_valid(found)
         for name in ("name", "size", "mtime"):
             same = pc.and_(same, pc.equal(listed[name], known[name].take(found)))
-        same, found = (
-            array.combine_chunks() for array in (pc.fill_null(same, False), pc.fill_null(found, -1))
-        )
-        unchanged = numbers(same.cast(pa.uint8()), np.bool_)
-        at = numbers(found, np.int32)
+        unchanged = numbers(pc.fill_null(same, False).cast(pa.uint8()).combine_chunks(), np.bool_)
+        at = numbers(pc.fill_null(found, -1).combine_chunks(), np.int32)
         places, gone = np.full(len(known), -1), np.ones(len(known), bool)
         places[at[unchanged]] = np.flatnonzero(unchanged)
         gone[at[at >= 0]] = False
         new = np.flatnonzero(~unchanged)
         paths = listed["path"].take(pa.array(new)).to_pylist()
+        new_places = dict(zip(paths, new.tolist(), strict=True))
         items = numbers(known["item"].combine_chunks(), np.int64)
         firsts = np.zeros(len(items), bool)
         firsts[np.unique(items, return_index=True)[1]] = True
-        return cls(
-            index, known["path"], firsts, items, places, gone, dict(zip(paths, new.tolist(), strict=True))
-        )
+        return cls(index, known["path"], firsts, items, places, gone, new_places)
 
     @cached_property
     def lost(self) -> Ids:

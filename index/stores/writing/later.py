@@ -62,9 +62,8 @@ class Later:
         """The items of some ids with the files that they have now, in the order of the list; None without."""
         found = self._found
         rows = np.flatnonzero(np.isin(found.items, ids) & (found.places >= 0))
-        there = dict(
-            zip(found.paths.take(pa.array(rows)).to_pylist(), found.places[rows].tolist(), strict=True)
-        )
+        paths = found.paths.take(pa.array(rows)).to_pylist()
+        there = dict(zip(paths, found.places[rows].tolist(), strict=True))
         files: dict[int, list[File]] = {i: [f for f in self._before[i].files if f.path in there] for i in ids}
         for i, item in brought:
             if i >= 0:
@@ -88,9 +87,8 @@ class Later:
 
     def _vectors(self, space: str) -> Iterator[Vectors]:
         read, start = self._index.read_rows, 0
-        yield from (
-            read(space, self._ids[first : first + CHUNK]) for first in range(0, len(self._ids), CHUNK)
-        )
+        for first in range(0, len(self._ids), CHUNK):
+            yield read(space, self._ids[first : first + CHUNK])
         for rows in self._content.vectors(space, read):
             yield rows[self._fresh[start : start + len(rows)]]
             start += len(rows)
@@ -114,7 +112,5 @@ class Later:
         first, *later = tables
         paths = [file.path for item in self._before.values() for file in item.files]
         first = first.filter(pc.is_in(first[PATH], pa.array([*paths, *self._found.new], pa.string())))
-        before, after = (
-            list_files(Items([as_batch(items)])) for items in (self._before.values(), self._items)
-        )
-        yield carry_over(pa.concat_tables([first, *later]), before, after)
+        both = [list_files(Items([as_batch(some)])) for some in (self._before.values(), self._items)]
+        yield carry_over(pa.concat_tables([first, *later]), *both)

@@ -125,15 +125,13 @@ class FolderStore(StoreWriter):
 
     def _is_met(self, base: Index) -> bool:
         """Whether an index over the same items is searched as is wanted."""
-
-        def served(space: Space) -> bool:
+        for space in base.manifest.spaces.values():
             target, factory = self.options.choose_target(space), self._choose_factory(space, base)
             named = name_factory(factory, base.first_part, space.dim, target, space.type)
             wanted = named, target.recall, self.options.choose_rescore(space, space)
-            return (space.factory, space.asked, space.rescore) == wanted
-
-        spaces = base.manifest.spaces.values()
-        return all(map(served, spaces)) and self.models.projected(base.manifest)
+            if (space.factory, space.asked, space.rescore) != wanted:
+                return False
+        return self.models.projected(base.manifest)
 
     def _choose_factory(self, before: Space | None, former: Index | None) -> str:
         """Choose a factory of a space: as given, or as a former index was asked for, or `auto`."""
@@ -179,10 +177,10 @@ class FolderStore(StoreWriter):
             table = join_items(options.metadata, writer.items).table
         if table is not None:
             writer.add_metadata(table)
-        if base is not None and writer.equals(base) and self._is_met(base):
-            remove_old(self.work, base.manifest.generation)
-            return False
         if base is not None and writer.has(DIGESTS, base) and self._is_met(base):
+            if writer.equals(base):
+                remove_old(self.work, base.manifest.generation)
+                return False
             writer.take_vectors(base)  # files were moved or touched, or there are other metadata
             spaces = {}
         for name, made in spaces.items():
@@ -190,8 +188,8 @@ class FolderStore(StoreWriter):
             rows = base.iter_rows(name) if base and content is None else content.vectors(name, known)  # type: ignore[union-attr]
             before = former.manifest.spaces.get(name) if former else None
             factory, target = self._choose_factory(before, former), options.choose_target(before)
-            space = replace(made, queries="", memory=target.memory, given=factory != AUTO)
-            space = replace(space, rescore=options.choose_rescore(made, before))
+            rescore = options.choose_rescore(made, before)
+            space = replace(made, queries="", memory=target.memory, given=factory != AUTO, rescore=rescore)
             vectors = writer.add_space(name, space, rows)
             writer.add_search(name, vectors, target, factory, held=options.factory is None)
         writer.add_model(self.models.student.data, Path(self.models.student.spec).parent)

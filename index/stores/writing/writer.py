@@ -145,9 +145,11 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         except RuntimeError as error:  # all that FAISS makes of an error of the system is its text
             code = errno.ENOSPC if os.strerror(errno.ENOSPC) in str(error) else errno.EIO
             raise OSError(code, os.strerror(code)) from error
-        spaces = self._manifest.spaces
-        spaces[name] = replace(spaces[name], **asdict(served))
+        self._change_space(name, **asdict(served))
         return 0 if ann is None else file.stat().st_size
+
+    def _change_space(self, name: str, **facts: Any) -> None:
+        self._manifest.spaces[name] = replace(self._manifest.spaces[name], **facts)
 
     def add_search(
         self, name: str, vectors: Vectors, target: SearchTarget, factory: str, held: bool = False
@@ -161,12 +163,11 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
             factory = AUTO
             ann, served = build_tuned(vectors, target, factory)
         size = self.add_ann(name, ann, served)
-        spaces = self._manifest.spaces
-        spaces[name] = replace(spaces[name], given=spaces[name].given and factory != AUTO)
+        if factory == AUTO:
+            self._change_space(name, given=False)
         say(f"{name}: {served}.")
-        if size > target.memory * GIB and not (
-            held and factory != AUTO
-        ):  # no kind of index is as small as that, or the factory was given
+        # No kind of index is as small as that, or the factory was given.
+        if size > target.memory * GIB and (factory == AUTO or not held):
             say(f"{name}: its index takes {size / GIB:.2g} GiB, more than --memory {target.memory:g} allows.")
 
     def add_model(self, data: bytes, beside: Path) -> None:
@@ -201,7 +202,7 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
 
     def embed_queries_with(self, student: OnnxEmbedder) -> None:
         """Store a later student whose vectors can be compared with those of the one that made the index."""
-        self._manifest.spaces["student"] = replace(self._manifest.spaces["student"], queries=student.key)
+        self._change_space("student", queries=student.key)
         self.add_model(student.data, Path(student.spec).parent)
 
     def equals(self, index: Index) -> bool:

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.build.journal import Journal
-from index.build.journal_vectors import JournalVectors
+from index.build.journal import Journal, JournalVectors
 from index.errors import RetrievalError, UsageError
 from index.images.file import ImageFile
 from index.stores.records import Failure, Item, Space

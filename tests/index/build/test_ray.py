@@ -27,8 +27,18 @@ from index.build.embed import Embedded
 from index.build.journal import Journal
 from index.build.pipeline import build as make
 from index.build.pipeline import build_index
-from index.build.ray import RayCluster, open_cluster, pieces_name, plan
-from index.build.ray_worker import MOST_TRIES, TRIES, Worker, list_files, read_piece, write_piece
+from index.build.ray import (
+    MOST_TRIES,
+    TRIES,
+    RayCluster,
+    Worker,
+    list_files,
+    open_cluster,
+    pieces_name,
+    plan,
+    read_piece,
+    write_piece,
+)
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.registry import open_embedder
 from index.errors import RetrievalError, UsageError
@@ -198,7 +208,7 @@ def test_what_nobody_foresaw_is_told_by_its_name(root, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise ZeroDivisionError("of nothing")
 
-    monkeypatch.setattr("index.build.ray_worker.embed_files", fail)
+    monkeypatch.setattr("index.build.ray.embed_files", fail)
     table = next(list_files(iter(find_images([root / "images"])), PIECE))
     outcome = Worker({}, "cpu", tmp_path, 1)(table)
     assert outcome["error"][0].endswith(": ZeroDivisionError: of nothing")

@@ -14,7 +14,7 @@ from conftest import png, write_shard
 from web_site import Site
 
 from index.build.pipeline import build_by_name, build_index
-from index.build.ray_worker import as_text, from_text
+from index.build.ray import as_text, from_text
 from index.build.rewrite import compact_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError, RetrievalError, UsageError
