@@ -4,6 +4,7 @@ What is asked is reserved first, in the same file: several processes together ne
 what a crash lost is known and counts as spent.
 """
 
+import json
 import os
 import random
 import shutil
@@ -66,7 +67,6 @@ PRAGMA synchronous = FULL;
 PRAGMA wal_autocheckpoint = 256;
 """
 PATIENCE = 60.0  # seconds to wait for another process that writes
-LOOK_UP = 500  # SQLite limits the variables of one statement
 IN_MEMORY = Path(":memory:")  # as SQLite calls it
 SPENT = "SELECT (SELECT coalesce(max(id), 0) FROM answers) + count(*) FROM calls"
 ROOM = 32_000_000  # bytes that must be free before anything is paid for: twice what is written ahead
@@ -95,7 +95,7 @@ class Ledger(AbstractContextManager["Ledger"]):
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = open_ledger_file(path, teacher_key)
+            self._db = _open(path, teacher_key)
         except (sqlite3.Error, OSError) as error:
             raise UsageError(f"{path} cannot be used as a ledger: {error}. Give another --ledger.") from error
 
@@ -127,7 +127,7 @@ class Ledger(AbstractContextManager["Ledger"]):
     @property
     def rate(self) -> float | None:
         """Images a second that one call at a time is answered with, over all calls; None before the first."""
-        return self._one("SELECT timed / busy FROM teacher WHERE busy > 0")
+        return self._one("SELECT timed / nullif(busy, 0) FROM teacher")
 
     @property
     def lessons(self) -> dict[str, int]:
@@ -149,14 +149,13 @@ class Ledger(AbstractContextManager["Ledger"]):
     def known(self, digests: Iterable[str]) -> set[str]:
         """Which of these images the teacher has already been asked about."""
         with self._reading() as db:
-            return {digest for digest, _ in _select(db, "0", list(digests))}
+            return {digest for digest, _ in _select(db, "0", digests)}
 
     def answers(self, digests: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The known answers, by the digest of what was sent or of its file; RetrievalError if damaged."""
         with self._reading() as db:
             rows = _select(db, "vector", digests)
-        size = 4 * (self.dim or 0) if rows else 0
-        if any(len(blob) != size for _, blob in rows):
+        if rows and {len(blob) for _, blob in rows} != {4 * (self.dim or 0)}:
             raise RetrievalError(damage(self.path))
         return {digest: np.frombuffer(blob, "<f4") for digest, blob in rows}
 
@@ -262,13 +261,9 @@ class Ledger(AbstractContextManager["Ledger"]):
         """One transaction, on disk when it is left."""
         with self._lock:
             try:
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._db
-                    self._db.execute("COMMIT")
-                finally:
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
+                with self._db as db:  # which ends the transaction, one way or the other
+                    db.execute("BEGIN IMMEDIATE")
+                    yield db
             except sqlite3.Error as error:
                 raise RetrievalError(
                     f"{self.path} could not be written: {error}. What it holds is kept."
@@ -284,8 +279,7 @@ class Ledger(AbstractContextManager["Ledger"]):
 
     def _one(self, query: str) -> Any:
         with self._reading() as db:
-            row = db.execute(query).fetchone()
-        return row[0] if row else None
+            return db.execute(query).fetchone()[0]
 
 
 def default_ledger(teacher_key: str) -> Path:
@@ -293,17 +287,14 @@ def default_ledger(teacher_key: str) -> Path:
     return user_cache_path("retrieval") / "ledgers" / f"{content_digest(teacher_key.encode())}.sqlite"
 
 
-def _select(db: sqlite3.Connection, column: str, digests: Sequence[str]) -> list[tuple[str, bytes]]:
-    rows: list[tuple[str, bytes]] = []
-    for start in range(0, len(digests), LOOK_UP):
-        some = digests[start : start + LOOK_UP]
-        marks = ",".join("?" * len(some))
-        rows += db.execute(f"SELECT digest, {column} FROM answers WHERE digest IN ({marks})", some)  # noqa: S608
-        rows += db.execute(
-            f"SELECT source, {column} FROM renditions JOIN answers USING (digest) WHERE source IN ({marks})",  # noqa: S608
-            some,
-        )
-    return rows
+def _select(db: sqlite3.Connection, column: str, digests: Iterable[str]) -> list[tuple[str, Any]]:
+    given = json.dumps(list(digests))  # one variable: SQLite limits how many a statement has
+    query = f"""
+        SELECT digest, {column} FROM json_each(?1) CROSS JOIN answers ON digest = value UNION ALL
+        SELECT source, {column} FROM json_each(?1) CROSS JOIN renditions ON source = value
+            JOIN answers USING (digest)
+    """  # noqa: S608
+    return db.execute(query, (given,)).fetchall()
 
 
 def is_gone(owner: str) -> bool:
@@ -322,7 +313,7 @@ def is_gone(owner: str) -> bool:
         return False
 
 
-def open_ledger_file(path: Path, teacher_key: str) -> sqlite3.Connection:
+def _open(path: Path, teacher_key: str) -> sqlite3.Connection:
     """Open a ledger's file, or start one; UsageError if it is something else, or another teacher's."""
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -340,33 +331,33 @@ def open_ledger_file(path: Path, teacher_key: str) -> sqlite3.Connection:
 
 
 def _prepare(db: sqlite3.Connection, path: Path, teacher_key: str) -> None:
-    db.execute("BEGIN")
-    _is_empty(db, path)  # before the pragmas, which change the file: it may be somebody else's
-    db.execute("COMMIT")
+    with db:
+        db.execute("BEGIN")
+        version = version_of(db)
+    if version not in (0, FORMAT):  # somebody else's file, which the pragmas would change
+        raise UsageError(f"{path} is not a ledger of this version. Give another --ledger.")
     db.executescript(PRAGMAS)
-    db.execute("BEGIN IMMEDIATE")
-    if _is_empty(db, path):  # looked at again: another process may have made a ledger of it meanwhile
-        for statement in SCHEMA.split(";"):  # inside this transaction, which `executescript` would end
-            db.execute(statement)
-        db.execute("INSERT INTO teacher VALUES (?, NULL, 0, 0)", (teacher_key,))
-        db.execute(f"PRAGMA user_version = {FORMAT}")
-    (owner,) = db.execute("SELECT key FROM teacher").fetchone()
-    db.execute("COMMIT" if owner == teacher_key else "ROLLBACK")
+    with db:
+        db.execute("BEGIN IMMEDIATE")
+        if not version_of(db):  # looked at again: another process may have made a ledger of it meanwhile
+            for statement in SCHEMA.split(";"):  # inside this transaction, which `executescript` would end
+                db.execute(statement)
+            db.execute("INSERT INTO teacher VALUES (?, NULL, 0, 0)", (teacher_key,))
+            db.execute(f"PRAGMA user_version = {FORMAT}")
+        (owner,) = db.execute("SELECT key FROM teacher").fetchone()
     if owner != teacher_key:
         raise UsageError(
             f"{path} holds the answers of another teacher: {owner}, not {teacher_key}. Give another --ledger."
         )
 
 
-def _is_empty(db: sqlite3.Connection, path: Path) -> bool:
-    """Whether a file is still to become a ledger; raise UsageError if it is neither."""
+def version_of(db: sqlite3.Connection) -> int:
+    """The version of a ledger; 0 of a file that is still to become one, -1 of one that is neither."""
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    if not tables and not version:
-        return True
-    if version != FORMAT or not {"answers", "calls", "lessons", "renditions", "teacher"} <= tables:
-        raise UsageError(f"{path} is not a ledger of this version. Give another --ledger.")
-    return False
+    if tables >= {"answers", "calls", "lessons", "renditions", "teacher"}:
+        return version
+    return -1 if tables or version else 0
 
 
 def damage(path: Path) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from index.embedders.base import find_fault
 from index.embedders.vectors_file import write_vectors
 from index.errors import RetrievalError, UsageError
-from index.teachers.ledger import FORMAT, checksum, damage
+from index.teachers.ledger import FORMAT, checksum, damage, version_of
 
 SIZE = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
 CHUNK = 2048  # answers read at a time
@@ -55,9 +55,7 @@ class Account:
 def read_account(path: Path) -> Account:
     """Read what stands in a ledger."""
     with _reading(path) as db:
-        key, dim, rate = db.execute(
-            "SELECT key, dim, CASE WHEN busy > 0 THEN timed / busy END FROM teacher"
-        ).fetchone()
+        key, dim, rate = db.execute("SELECT key, dim, timed / nullif(busy, 0) FROM teacher").fetchone()
         answers, *dates = db.execute("SELECT count(*), min(answered), max(answered) FROM answers").fetchone()
         lost, in_flight = db.execute("SELECT total(until = 0), total(until > 0) FROM calls").fetchone()
         (tokens,) = db.execute("SELECT total(value) FROM lessons WHERE name LIKE 'tokens %'").fetchone()
@@ -111,9 +109,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         raise UsageError(f"{path} does not exist. Give the file of a ledger.")
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
-            if version != FORMAT or "calls" not in tables:
+            if version_of(db) != FORMAT:
                 raise UsageError(f"{path} is not a ledger of this version.")
             yield db
     except sqlite3.OperationalError as error:
