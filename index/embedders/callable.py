@@ -5,6 +5,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -119,16 +120,13 @@ def _import(place: str, path: Path | None, attribute: str) -> tuple[Any, str]:
     folder = path.absolute().parent if path else Path.cwd()
     try:
         with _importing_from(folder):
-            module = _load(path) if path else importlib.import_module(place)
-            found: Any = module
-            for name in attribute.split("."):
-                found = getattr(found, name)
-            return found, digest_module(module, folder)
+            module = _import_file(path) if path else importlib.import_module(place)
+            return attrgetter(attribute)(module), digest_module(module, folder)
     except (Exception, SystemExit) as error:  # importing runs the module, which may raise anything
         raise UsageError(f"{place}:{attribute} cannot be imported: {in_line(error)}.") from error
 
 
-def _load(path: Path) -> ModuleType:
+def _import_file(path: Path) -> ModuleType:
     name = f"teacher_{content_digest(str(path.absolute()).encode())}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None

@@ -168,27 +168,23 @@ class EndpointEmbedder(Embedder):
 
     def _read(self, response: httpx.Response, deadline: float) -> bytes:
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise CallError(
-                f"{self.spec} answered compressed, which it was asked not to do; that is not unpacked.",
-                charged=True,
-            )
+            raise self._useless("compressed, which it was asked not to do; that is not unpacked.")
         body = bytearray()
         for chunk in response.iter_raw():
             body += chunk
             if body[:80].lstrip().startswith(b"<"):  # whatever it calls itself
-                raise CallError(
-                    f"{self.spec} answered with a web page. Is it the address of an embeddings endpoint?",
-                    charged=True,
-                )
+                raise self._useless("with a web page. Is it the address of an embeddings endpoint?")
             if len(body) > LARGEST_ANSWER:
-                raise CallError(
-                    f"{self.spec} answered with more than {LARGEST_ANSWER // 1_000_000} MB. "
-                    "Give a smaller --teacher-batch, if that is what its vectors take.",
-                    charged=True,
+                raise self._useless(
+                    f"with more than {LARGEST_ANSWER // 1_000_000} MB. "
+                    "Give a smaller --teacher-batch, if that is what its vectors take."
                 )
             if time.monotonic() > deadline:
                 raise TransientError(f"{self.name} did not finish its answer in time", charged=True)
         return bytes(body)
+
+    def _useless(self, how: str) -> CallError:
+        return CallError(f"{self.spec} answered {how}", charged=True)
 
     def _refusal(self, response: httpx.Response, deadline: float) -> CallError:
         """What a status that is no success means. Only a gateway that lost its upstream may have charged."""

@@ -85,7 +85,14 @@ class OnnxEmbedder(OnnxModel):
         self.metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
         self._output, self.dim = "embeddings", int(self.metadata["retrieval.dim"])
         if bits:
-            self._require_codes(path, bits)
+            has, order = self.metadata.get(BITS), self.metadata.get(ORDER)
+            if (has, order) != (str(bits), LITTLE):
+                kind = f"codes of {has} bits, not of {bits}" if has else "no codes"
+                if has and order != LITTLE:
+                    kind = f"codes of {has} bits in {order} bit order, not of {bits} bits in {LITTLE}"
+                raise UsageError(
+                    f"{path} has {kind}. Make some: retrieval quantize {path.parent} PHOTOS --bits {bits}."
+                )
             self.key += f":{bits}"
             coded = ("projections", bits, UNIT_FLOATS) if floats else ("codes", bits // 8, CODES)
             self._output, self.dim, self.vector_type = coded
@@ -103,17 +110,6 @@ class OnnxEmbedder(OnnxModel):
         """Map n `(side, side, 3)` uint8 arrays to `(n, dim)` float32 unit rows, or to codes."""
         found = self._run(self._output, {"images": np.stack(batch)}, count(len(batch), "image"))
         return unit_rows(found, self.name) if self._output == "projections" else found
-
-    def _require_codes(self, path: Path, bits: int) -> None:
-        has, order = self.metadata.get(BITS), self.metadata.get(ORDER)
-        if (has, order) == (str(bits), LITTLE):
-            return
-        kind = f"codes of {has} bits in {order} bit order, not of {bits} bits in {LITTLE}"
-        if not has or order == LITTLE:
-            kind = f"codes of {has} bits, not of {bits}" if has else "no codes"
-        raise UsageError(
-            f"{path} has {kind}. Make some: retrieval quantize {path.parent} PHOTOS --bits {bits}."
-        )
 
 
 def bits_of(key: str) -> int:

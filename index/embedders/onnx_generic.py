@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from index.embedders.base import Embedder, unit_rows
-from index.embedders.onnx import OnnxEmbedder, OnnxModel, is_ours, open_session
+from index.embedders.base import unit_rows
+from index.embedders.onnx import OnnxModel
 from index.embedders.options import EmbedderOptions
 from index.errors import UsageError
 from index.images.decode import Photo, pad
@@ -34,36 +33,19 @@ GREY = (114, 114, 114)  # of the bars beside a photo in a letterbox
 SAME, ALIKE = 1e-3, 0.02  # lengths of differences between unit vectors: of rounding, and of 8-bit arithmetic
 
 
-def open_onnx(path: Path, device: str, options: EmbedderOptions) -> Embedder:
-    """Open an ONNX file, ours or that of others, if it can be run and maps one image to one vector."""
-    opened = open_session(path, device)
-    if is_ours(opened[1]):
-        return OnnxEmbedder(path, opened=opened)
-    return ForeignEmbedder(path, opened, options)
-
-
-@dataclass(frozen=True)
-class _Input:
-    name: str
-    number: type
-    layout: str
-    sides: tuple[int | None, int | None]  # height and width, where they are fixed
-    count: int | None  # images a call, where that is fixed
-
-
 class ForeignEmbedder(OnnxModel):
     """An ONNX file of others: the preprocessing is outside of it."""
 
     def __init__(self, path: Path, opened: "Opened", options: EmbedderOptions) -> None:
         """Find out what goes in and what comes out; raise UsageError with the option that helps."""
         super().__init__(path, opened, options)
-        self._input = _find_input(self.session, options)
-        self._height, self._width = _choose_sides(self.name, self._input.sides, options.size)
+        self._fed, self._number, self._layout, self._baked, sides = _find_input(self.session, options)
+        self._height, self._width = _choose_sides(self.name, sides, options.size)
         self.side = max(self._height, self._width)
         self._resize, is_bgr = options.resize or "squash", options.channels == "bgr"
         self._order = slice(None, None, -1 if is_bgr else 1)
         mean, std = options.mean or IMAGENET[0], options.std or IMAGENET[1]
-        raw = self._input.number is np.uint8
+        raw = self._number is np.uint8
         if raw and (options.mean or options.std):
             raise UsageError(f"{self.name} takes bytes. Leave --teacher-mean and --teacher-std out.")
         # (x / 255 - mean) / std, as one product and one sum, in the order of the channels that go in
@@ -71,14 +53,14 @@ class ForeignEmbedder(OnnxModel):
         self._shift = (-np.array(mean) / np.array(std)).astype(np.float32)[self._order]
         self._output = find_output(self.session, options.output)
         self._pool: str | None = None
-        self._count = self._input.count
+        self._count = self._baked
         self.dim, scores = self._try_out()
         size = f"{self._height}x{self._width}" if self._height != self._width else str(self.side)
-        feeding = f"{self._input.layout} {size} {self._resize} {mean} {std} {self._output}"
+        feeding = f"{self._layout} {size} {self._resize} {mean} {std} {self._output}"
         feeding += (" bgr" if is_bgr else "") + (f" {self._pool}" if self._pool else "")
         self.key += f":{content_digest(feeding.encode())}"
         said = {
-            "layout": (options.layout, self._input.layout),
+            "layout": (options.layout, self._layout),
             "size": (options.size, size),
             "mean": (options.mean or raw, ",".join(map(str, mean))),
             "std": (options.std or raw, ",".join(map(str, std))),
@@ -137,15 +119,15 @@ class ForeignEmbedder(OnnxModel):
     def _answer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map up to as many images as a call may be about to raw vectors, one a row."""
         count = len(images)
-        if self._input.count:  # what is baked in is filled up
-            images = np.concatenate([images, np.repeat(images[-1:], self._input.count - count, axis=0)])
+        if self._baked:  # what is baked in is filled up
+            images = np.concatenate([images, np.repeat(images[-1:], self._baked - count, axis=0)])
         values: NDArray[Any] = images[..., self._order]
-        if self._input.number is not np.uint8:
+        if self._number is not np.uint8:
             values = values * self._scale + self._shift
-        if self._input.layout == "nchw":
+        if self._layout == "nchw":
             values = values.transpose(0, 3, 1, 2)
-        feed: dict[str, NDArray[Any]] = {self._input.name: np.ascontiguousarray(values, self._input.number)}
-        what = f"{self._input.layout} images of {self._height}x{self._width} pixels"
+        feed: dict[str, NDArray[Any]] = {self._fed: np.ascontiguousarray(values, self._number)}
+        what = f"{self._layout} images of {self._height}x{self._width} pixels"
         rows = self._run(self._output, feed, what)
         return self._vectors(rows, len(images)).astype(np.float32)[:count]
 
@@ -163,7 +145,7 @@ class ForeignEmbedder(OnnxModel):
         if rows.ndim == 4:
             # The two axes that have the shape of the input are not the channels, whatever its layout.
             first, last = (h * self._width == w * self._height for h, w in (rows.shape[2:], rows.shape[1:3]))
-            channels_last = last if first != last else self._input.layout == "nhwc"
+            channels_last = last if first != last else self._layout == "nhwc"
             pixels = rows if channels_last else rows.transpose(0, 2, 3, 1)
             rows = pixels.reshape(len(pixels), -1, pixels.shape[-1])
             self._pool = "mean"
@@ -201,7 +183,10 @@ def _choose_sides(
     return height, width
 
 
-def _find_input(session: "ort.InferenceSession", options: EmbedderOptions) -> _Input:
+def _find_input(
+    session: "ort.InferenceSession", options: EmbedderOptions
+) -> tuple[str, type, str, int | None, tuple[int | None, int | None]]:
+    """Find name, number, layout, and images a call, height and width where these are fixed."""
     inputs = session.get_inputs()
     listed = "; ".join(f"{put.name} {_shape(put.shape)} {put.type}" for put in inputs)
     if len(inputs) != 1:
@@ -214,7 +199,7 @@ def _find_input(session: "ort.InferenceSession", options: EmbedderOptions) -> _I
     if layout is None:
         raise UsageError(f"This ONNX file takes {listed}, in which no axis is colour. Give --teacher-layout.")
     height, width = axes[1:] if layout == "nchw" else axes[:2]
-    return _Input(only.name, NUMBERS[only.type], layout, (height, width), count)
+    return only.name, NUMBERS[only.type], layout, count, (height, width)
 
 
 def find_output(

@@ -56,9 +56,11 @@ def open_embedder(
             f"{name} is of a kind that is not read. Give an ONNX file, model.py:function, or vectors as .npz "
             "or .parquet with `ids` and `vectors`."
         )
-    from index.embedders.onnx_generic import open_onnx
+    from index.embedders.onnx import OnnxEmbedder, is_ours, open_session
+    from index.embedders.onnx_generic import ForeignEmbedder
 
-    return open_onnx(Path(name), device, options)
+    path, opened = Path(name), open_session(Path(name), device)
+    return OnnxEmbedder(path, opened=opened) if is_ours(opened[1]) else ForeignEmbedder(path, opened, options)
 
 
 def _is_callable(spec: str) -> bool:
