@@ -189,7 +189,13 @@ class BudgetedTeacher(Embedder):
             if mine := [q for q in questions if q.digest in reserved.calls]:
                 self._attempt(mine, reserved, group, work)
             elif busy and not self._settle(busy[0]):
-                self._wait_for_others(len(busy), group, work.stop)
+                work.stop.wait(POLL)
+                group.waited += POLL
+                if group.waited - POLL < SILENT <= group.waited:
+                    say(
+                        f"{count(len(busy), self.unit)} asked about by another process, or when it was "
+                        f"killed on another machine. Waiting for up to {self.calls.seconds:.0f} s."
+                    )
 
     @contextmanager
     def _call_size(self, group: Group) -> Iterator[int]:
@@ -277,15 +283,6 @@ class BudgetedTeacher(Embedder):
         if not isinstance(decision, Retry) and decision.counts:
             with self._lock:
                 self._given_up += 1
-
-    def _wait_for_others(self, waiting: int, group: Group, stop: Event) -> None:
-        stop.wait(POLL)
-        group.waited += POLL
-        if group.waited - POLL < SILENT <= group.waited:
-            say(
-                f"{count(waiting, self.unit)} asked about by another process, or when it was killed on "
-                f"another machine. Waiting for up to {self.calls.seconds:.0f} s."
-            )
 
     def _call(self, questions: Sequence[Question], reserved: Reserved) -> dict[str, str]:
         """Make one call; store what it brings, and note as lost what is of no use.

@@ -356,7 +356,7 @@ def version_of(db: sqlite3.Connection) -> int:
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if tables >= {"answers", "calls", "lessons", "renditions", "teacher"}:
-        return version
+        return version or -1
     return -1 if tables or version else 0
 
 

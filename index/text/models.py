@@ -163,7 +163,13 @@ def _open_tokenizer(path: Path, fixed: int | None, fill: bool) -> "Tokenizer":
     except Exception as error:  # tokenizers raises nothing more special
         raise UsageError(f"{path} is not a tokenizer.json that can be read.") from error
     beside = path.with_name("tokenizer_config.json")
-    told = _read_config(beside) if beside.is_file() and beside.stat().st_size < LARGEST else {}
+    told: Any = {}
+    if beside.is_file() and beside.stat().st_size < LARGEST:
+        try:
+            told = json.loads(beside.read_text("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{beside} is not JSON. Copy it again, or remove it.") from error
+    told = told if isinstance(told, dict) else {}
     most = told.get("model_max_length")  # a huge number stands for none
     known = fixed or (tokenizer.truncation or {}).get("max_length")
     if known is None and isinstance(most, int) and 0 < most <= 1 << 16:
@@ -178,14 +184,6 @@ def _open_tokenizer(path: Path, fixed: int | None, fill: bool) -> "Tokenizer":
         number = padding.get("pad_id", 0) if number is None else number
         tokenizer.enable_padding(length=known, pad_id=number, pad_token=token)
     return tokenizer
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        told = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not JSON. Copy it again, or remove it.") from error
-    return told if isinstance(told, dict) else {}
 
 
 # Whose mean stands for that of all texts: what photos show, in as many kinds as possible.
