@@ -215,10 +215,8 @@ def _read_parquet(path: Path) -> tuple[list[str], NDArray[np.float32], dict[str,
         raise ValueError(f"its vectors are of type {column.type}, not lists of numbers")
     lengths = pc.list_value_length(column)
     present = pc.fill_null(pc.greater(lengths, 0), False)
-    if not pc.any(present).as_py():
-        raise ValueError("its vectors are all empty")
-    if pc.count_distinct(lengths.filter(present)).as_py() > 1:
-        raise ValueError("vectors of several lengths")
+    if (number := pc.count_distinct(lengths.filter(present)).as_py()) != 1:
+        raise ValueError("vectors of several lengths" if number else "its vectors are all empty")
     ids = table["ids"].cast(pa.string()).filter(present)
     values = column.filter(present).flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     known = table.schema.metadata or {}

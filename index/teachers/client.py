@@ -277,7 +277,9 @@ class BudgetedTeacher(Embedder):
                 self._most = self.calls.batch
             work.refuse(questions, f"{failure}{times}", failure)
         elif decision.reason:
-            raise RetrievalError(f"{decision.reason}. {self._kept()}") from failure
+            kept = f"{count(len(self.ledger), 'answer')} kept in {self.ledger.path}; run again to go on."
+            kept = kept if len(self.ledger) else "No answer came of it."
+            raise RetrievalError(f"{decision.reason}. {kept}") from failure
         else:
             raise failure
         if not isinstance(decision, Retry) and decision.counts:
@@ -385,9 +387,3 @@ class BudgetedTeacher(Embedder):
             self.lost += len(calls)
             self.complaint = complaint
             self._useless += not useful
-
-    def _kept(self) -> str:
-        """What to say to those who paid, when there is no going on."""
-        if not len(self.ledger):
-            return "No answer came of it."
-        return f"{count(len(self.ledger), 'answer')} kept in {self.ledger.path}; run again to go on."
