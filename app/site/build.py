@@ -104,7 +104,7 @@ def build_site(
     scripts = _write_page(folder, title, options)
     parts = [name for shard in shards for name in (shard["rows"], shard["facts"])]
     parts += [lists[name] for name in ("centres", "table") if lists]
-    first = folder.size(files["student"], *parts, *scripts.values())
+    first = sum((out / name).stat().st_size for name in (files["student"], *parts, *scripts.values()))
     manifest = {
         "title": title,
         "count": len(items),

@@ -75,10 +75,9 @@ def rank_by_teacher(searcher: Searcher, parts: list[Ids]) -> bytes | None:
     if "teacher" not in searcher.stored_modes:
         return None
     order = np.concatenate(parts)
-    place = np.argsort(order)
-    lists: list[NDArray[np.int32]] = []
+    place, lists = np.argsort(order), np.full((len(order), TEACHER_DEPTH), -1, "<i4")
     for start in range(0, len(order), CHUNK):
-        found = searcher.search_items(order[start : start + CHUNK].tolist(), "teacher", TEACHER_DEPTH).ids
-        wide = np.pad(found, ((0, 0), (0, TEACHER_DEPTH - found.shape[1])), constant_values=-1)
-        lists.append(np.where(wide >= 0, place[wide], -1).astype("<i4"))
-    return np.concatenate(lists).tobytes()
+        some = slice(start, start + CHUNK)
+        found = searcher.search_items(order[some].tolist(), "teacher", TEACHER_DEPTH).ids
+        lists[some, : found.shape[1]] = np.where(found >= 0, place[found], -1)
+    return lists.tobytes()

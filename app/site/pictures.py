@@ -1,6 +1,6 @@
 """The pictures of a site: each photo small, for the lists, and larger, for the large view."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from PIL import Image
 
@@ -19,15 +19,23 @@ NAMES = {SMALL: f"{DATA}/pictures/{{digest}}.s.webp", LARGE: f"{DATA}/pictures/{
 
 def write_pictures(folder: SiteFolder, items: Sequence[Item], large: bool = True) -> dict[str, str]:
     """Write pictures that are not there, note photos that are gone, and return templates of the names."""
-    sizes = (SMALL, LARGE) if large else (SMALL,)
+    sizes = (LARGE, SMALL) if large else (SMALL,)
 
     def make(item: Item) -> dict[str, bytes] | str:
         names = {size: NAMES[size].format(digest=item.digest) for size in sizes}
         missing = {size: name for size, name in names.items() if not folder.has(name)}
+        made: dict[str, bytes] = {}
+        if not missing:
+            return made
         try:
-            return _make(item, missing) if missing else {}
+            data = image_at(item.path, item.name).read_unchanged(item.digest)
+            image = decode(data, item.name, max(missing)).image
         except ImageError as reason:
             return f"{item.name}: {reason}"
+        for size, name in missing.items():
+            image.thumbnail((size, size), Image.Resampling.BICUBIC)
+            made[name] = encode(image, "WEBP", quality=QUALITY[size], method=4)
+        return made
 
     failed = []
     with progress(len(items), "Pictures") as bar:
@@ -40,14 +48,4 @@ def write_pictures(folder: SiteFolder, items: Sequence[Item], large: bool = True
             bar.update()
     if failed:
         note(f"{count(len(failed), 'photo')} without a picture, as {failed[0]}. Index again with --update.")
-    return {"small": NAMES[SMALL], "large": NAMES[sizes[-1]]}
-
-
-def _make(item: Item, names: Mapping[int, str]) -> dict[str, bytes]:
-    data = image_at(item.path, item.name).read_unchanged(item.digest)
-    image = decode(data, item.name, max(names)).image
-    made = {}
-    for size in sorted(names, reverse=True):
-        image.thumbnail((size, size), Image.Resampling.BICUBIC)
-        made[names[size]] = encode(image, "WEBP", quality=QUALITY[size], method=4)
-    return made
+    return {"small": NAMES[SMALL], "large": NAMES[sizes[0]]}

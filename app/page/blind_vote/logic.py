@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
 
-from app.page.blind_vote.votes import Pair, Tally, Vote, Votes, count_votes
+from app.page.blind_vote.votes import Pair, Vote, Votes
 from index.evaluation.metrics import overlap_at_k
 from index.search import Searcher
 
@@ -38,10 +38,9 @@ def deal_round(
     drawn.sort(key=lambda item: items[item].name in voted)
     first, second = (searcher.search_items(drawn, mode, k).ids for mode in pair)
     overlap = overlap_at_k(first, second)
-    differ = [row for row in range(len(drawn)) if overlap[row] < 1]
-    if not differ:
+    row = next((row for row in range(len(drawn)) if overlap[row] < 1), None)
+    if row is None:
         return None
-    row = differ[0]
     lists = first[row][first[row] >= 0].tolist(), second[row][second[row] >= 0].tolist()
     if rng.random() < 0.5:
         pair, lists = pair[::-1], lists[::-1]
@@ -56,7 +55,7 @@ class BlindTest:
         self._searcher = searcher
         self.votes = votes
         self._rng = rng
-        self._open: dict[str, Round] = {}
+        self.open: dict[str, Round] = {}  # by their keys, until they are voted on
         self._lock = Lock()
 
     def deal(self, pair: Pair) -> Round | None:
@@ -65,14 +64,10 @@ class BlindTest:
         dealt = deal_round(self._searcher, pair, LIST_LENGTH, self._rng, voted)
         if dealt is not None:
             with self._lock:
-                self._open[dealt.key] = dealt
-                if len(self._open) > MAX_OPEN:
-                    del self._open[next(iter(self._open))]
+                self.open[dealt.key] = dealt
+                if len(self.open) > MAX_OPEN:
+                    del self.open[next(iter(self.open))]
         return dealt
-
-    def find(self, key: str) -> Round | None:
-        """Find the open round of that key; None if it is not known, or was voted on."""
-        return self._open.get(key)
 
     def vote(self, dealt: Round, choice: str) -> Vote:
         """Write down what was voted on a round, and close it; it stays open where that raises OSError."""
@@ -80,9 +75,5 @@ class BlindTest:
         name = self._searcher.index.items[dealt.query].name
         vote = Vote(now, dealt.key, str(dealt.query), name, *dealt.modes, choice)
         self.votes.add(vote)
-        self._open.pop(dealt.key, None)
+        self.open.pop(dealt.key, None)
         return vote
-
-    def count(self, pair: Pair) -> Tally:
-        """Count the votes on a pair so far, by everyone."""
-        return count_votes(self.votes.read(), pair)

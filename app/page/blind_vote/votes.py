@@ -4,13 +4,14 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from threading import Lock
 
 from platformdirs import user_data_path
 
-from app.page.judged import judged_as
+from app.page.kept import judged_as
 from index.stores.base import Store
 
 Pair = tuple[str, str]
@@ -86,10 +87,8 @@ class Votes:
             return []
         votes = []
         for row in csv.reader(io.StringIO(text)):
-            try:
+            with suppress(TypeError, ValueError):  # the head, or half a line
                 votes.append(Vote(*row))
-            except (TypeError, ValueError):  # the head, or half a line
-                continue
         return votes
 
     def add(self, vote: Vote) -> None:
@@ -98,15 +97,15 @@ class Votes:
             if any(earlier.round == vote.round for earlier in self.read()):
                 return
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
-                if file.tell() == 0:
+            with self.path.open("a+b") as file:
+                file.seek(0)
+                kept = file.read()
+                if not kept:
                     file.write(_line(HEAD))
-                else:
-                    kept = self.path.read_bytes()
-                    if kept.count(b'"') % 2:  # cut within a name, which would go on to the end
-                        file.write(b'"\n')
-                    elif not kept.endswith(b"\n"):
-                        file.write(b"\n")
+                elif kept.count(b'"') % 2:  # cut within a name, which would go on to the end
+                    file.write(b'"\n')
+                elif not kept.endswith(b"\n"):
+                    file.write(b"\n")
                 file.write(_line(astuple(vote)))
                 file.flush()
                 os.fsync(file.fileno())

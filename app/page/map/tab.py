@@ -2,7 +2,6 @@
 
 from base64 import b64encode
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,9 @@ from numpy.typing import NDArray
 from app.page.background import Background, Progress, lower_priority
 from app.page.disagreements.logic import find_disagreements
 from app.page.map.logic import PhotoMap, colour_by, find_map, sketch
-from app.page.views import SEEN, add_html
-from index.errors import needs
+from app.page.views import add_tab
 from index.html import load
 from index.search import Searcher
-
-with needs("demo"):
-    import gradio as gr
 
 FIRST_WAIT = 1.0  # seconds: what was kept is there by then
 UNKNOWN = 255  # in place of an agreement in percent
@@ -68,9 +63,7 @@ def build_map_tab(searcher: Searcher) -> None:
             "error": work.error,
         }
 
-    with gr.Tab("Map", id="map"):
-        script = Path(__file__).with_name("map.js")
-        add_html(HTML.page(compares), "map", [SEEN, script], [photo_map])
+    add_tab("Map", HTML.page(compares), "map", ["seen.js", "map/map.js"], [photo_map])
 
 
 def _pack(numbers: NDArray[Any]) -> str:

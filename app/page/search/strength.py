@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.page.background import lower_priority
+from app.page.kept import sample_items
 from index.duplicates import NEIGHBOURS, least_similarity
 from index.search import MODES, Searcher
 
@@ -29,10 +30,9 @@ class Scale:
 
 def measure_scale(searcher: Searcher, mode: str) -> Scale | None:
     """Measure what similarity means in a gallery, by stored vectors; None where it has too few images."""
-    count = len(searcher.index)
-    if count < FEWEST or mode not in searcher.stored_modes:
+    if len(searcher.index) < FEWEST or mode not in searcher.stored_modes:
         return None
-    items = np.sort(np.random.default_rng(0).choice(count, min(SAMPLE, count), replace=False))
+    items = sample_items(searcher.index, SAMPLE)
     nearest = searcher.search_items(items.tolist(), mode, NEIGHBOURS).scores
     space = MODES[mode][1]
     rows = searcher.index.rows(space, items)

@@ -19,42 +19,19 @@ from index.stores.base import Store
 from index.stores.records import Item
 
 LABELS = {"student": "Student", "teacher": "Teacher", "asymmetric": "Asymmetric", "rerank": "Re-rank"}
-MEANINGS = {
-    "student": "Student embeds the query and the gallery.",
-    "teacher": "Teacher, the model it was trained on, embeds both.",
-    "asymmetric": "Student embeds the query, teacher embedded the gallery: the student's cost, the "
-    "teacher's index.",
-    "rerank": "Student finds the results, teacher or ranker orders them.",
-}
-HEADINGS = {
-    "": "",
-    "one search": "from the bytes of the image to its results",
-    " ": "decode, embed, search",
-    "decode": "from the bytes of the image to pixels",
-    "embed": "from pixels to a vector",
-    "search": "from a vector to results",
-    "bytes a vector": "of each image of the gallery",
-    "1M searches": "a million such searches one after another",
-}
-MEANT = {
-    "strong": "strong: as near as most photos have their nearest neighbour",
-    "likely": "likely: as near as nearly every photo has its nearest neighbour",
-    "weak": "weak: nearer than most photos at random, and no more",
-    "far": "nothing close: photos at random are often as near",
-}
 EAGER = 8  # pictures of a column that are loaded before they are scrolled to
-SHELL = load("app/page/search/search.html", LABELS=LABELS, MEANINGS=MEANINGS)
-HTML = load("app/page/search/results.html", EAGER=EAGER, MEANT=MEANT)
+SHELL = load("app/page/search/search.html", LABELS=LABELS)
+HTML = load("app/page/search/results.html", EAGER=EAGER, LABELS=LABELS)
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What searching costs in one column."""
+class Costs:
+    """What searching costs."""
 
-    # Of a thousand answers of this column's model; None where it runs here, or is not known
+    # Of a thousand answers of the teacher or ranker; None where it runs here, or is not known
     price: float | None = None
-    learnt_from: int | None = None  # answers that were paid for to train it; None where it is not known
-    calls: int = 1  # answers that a search takes at most
+    learnt_from: int | None = None  # answers that the student was trained on; None where it is not known
+    reranked: int = 1  # answers that a search takes at most which is ordered again
 
 
 def render_search(
@@ -80,9 +57,8 @@ def render_search(
         shop: Whether nothing is said of models.
     """
     others = [*([mode for mode in modes if mode != "student"] or ["teacher"]), "student"]
-    second = others[0]
     ordered = columns and {name: _in_order(values) for name, values in columns.items()}
-    return SHELL.page(modes, others, second, examples, ordered, alone, words, missing, note, shop)
+    return SHELL.page(modes, others, examples, ordered, alone, words, missing, note, shop)
 
 
 def _in_order(values: Sequence[str]) -> Sequence[str]:
@@ -117,17 +93,12 @@ def render_column(
     return HTML.column(mode, column.hits, index.items, label, scale, folded, heaps, shifts, name)
 
 
-def render_waiting(mode: str, k: int) -> str:
-    """Show cells for results that are on their way."""
-    return HTML.waiting(LABELS[mode], min(k, 12))
-
-
 def render_numbers(
     columns: Sequence[SearchColumn],
     index: Store,
     agreed: Agreement | None,
-    costs: Mapping[str, Cost],
-    waiting: tuple[str, int] | None = None,
+    costs: Costs,
+    waiting: str = "",
 ) -> str:
     """Show the numbers above the results; of a mode on its way, `waiting`, their place is kept."""
     answered = [column for column in columns if column.found]
@@ -137,13 +108,14 @@ def render_numbers(
     if agreed:
         facts = (f"{agreed.overlap * agreed.depth:.0f} of {agreed.depth}", f"{agreed.rbo:.2f}")
     slowest = max(column.seconds for column in answered)
-    rows = [_row(column, index, slowest, costs.get(column.mode, Cost())) for column in answered]
+    rows = [_row(column, index, slowest, costs) for column in answered]
     totals = ", ".join(f"{row['label']} {row['total']} ms" for row in rows)
-    learnt = costs["student"].learnt_from if "student" in costs else None
-    price = next((cost.price for cost in costs.values() if cost.price is not None), None)
-    money = "" if price is None or learnt is None else f" ({learnt * price / 1000:,.2f})"
-    waiting_for = (waiting[0], LABELS[waiting[0]]) if waiting else None
-    return HTML.numbers(facts, totals, HEADINGS, rows, waiting_for, learnt, money)
+    modes = {waiting, *(column.mode for column in columns)}
+    learnt = costs.learnt_from if "student" in modes else None
+    money = ""
+    if learnt is not None and costs.price is not None and modes & {"teacher", "rerank"}:
+        money = f" ({learnt * costs.price / 1000:,.2f})"
+    return HTML.numbers(facts, totals, rows, waiting, learnt, money)
 
 
 def render_details(
@@ -169,8 +141,8 @@ def render_why(similarity: float, drops: NDArray[np.float32]) -> list[str]:
     ]
 
 
-def _row(column: SearchColumn, index: Store, slowest: float, cost: Cost) -> dict[str, Any]:
-    found = column.found
+def _row(column: SearchColumn, index: Store, slowest: float, costs: Costs) -> dict[str, Any]:
+    found, calls = column.found, {"teacher": 1, "rerank": costs.reranked}.get(column.mode, 0)
     assert found is not None
     _, space = MODES.get(column.mode, MODES["student"])  # where it finds what it orders again
     parts = (column.decode_seconds, found.embed_seconds, found.search_seconds)
@@ -182,7 +154,7 @@ def _row(column: SearchColumn, index: Store, slowest: float, cost: Cost) -> dict
         "parts": list(map(_milliseconds, parts)),
         "bytes": f"{index.manifest.spaces[space].vector_bytes:,}",
         "million": _duration(1e6 * column.seconds),
-        "money": f"{1000 * cost.price * cost.calls:,.2f}" if cost.price is not None else "",
+        "money": f"{1000 * costs.price * calls:,.2f}" if calls and costs.price is not None else "",
     }
 
 
