@@ -39,7 +39,7 @@ def format_length(space: Space) -> str:
     return f"{space.bits} bits" if space.bits else f"{space.dim:,}-d"
 
 
-PARTS = load("app/page/parts.html")
+PARTS = load("app/page/parts.html", format_bytes=format_bytes, format_length=format_length)
 render_note = PARTS.note  # a line in place of results
 render_error = partial(PARTS.note, kind="note error")  # a line that says what went wrong and what to do
 NO_TEACHER = PARTS.lone_note(  # in place of a tab that compares
@@ -57,22 +57,12 @@ def render_heading(
 
     `run` is what is known of the student's training, `links` are addresses of other pages and their names.
     """
-    spaces = index.manifest.spaces
     made = ""
     with suppress(*OTHER_VERSION):
         if run:
             size = format_bytes(round(1e6 * run["export"]["megabytes"]))
-            made = f"{run['options']['student']}, {size}, distilled from {run['queried']:,} answers, "
-    models = [
-        (
-            name,
-            (name == "student" and made) or f"{space.name}, ",
-            f"{format_length(space)}, {format_bytes(space.vector_bytes)} per image",
-        )
-        for name in ("student", "teacher")
-        if named and (space := spaces.get(name))
-    ]
-    return PARTS.heading(ICON, len(index), models, links)
+            made = f"{run['options']['student']}, {size}, distilled from {run['queried']:,} answers"
+    return PARTS.heading(ICON, len(index), index.manifest.spaces if named else {}, made, links)
 
 
 def read_scripts(*names: str) -> str:

@@ -8,10 +8,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from app.site.folder import SiteFolder
-from app.site.gallery import LEVELS, TEACHER_DEPTH, divide, rank_by_teacher, write_gallery
+from app.site.gallery import LEVELS, TEACHER_DEPTH, divide, rank_by_teacher, write_gallery, write_pictures
 from app.site.lists import LEVELS as LISTED_LEVELS
 from app.site.lists import Lists, is_large, read_centres, write_lists
-from app.site.pictures import write_pictures
 from app.site.runtime import find_runtime
 from app.site.scripts import bundle, read_styles
 from app.site.student import needs_runtime, shorten

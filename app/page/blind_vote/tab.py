@@ -4,8 +4,7 @@ import random
 from itertools import combinations
 from typing import Any
 
-from app.page.blind_vote.logic import BlindTest
-from app.page.blind_vote.votes import Pair, count_votes, default_votes
+from app.page.blind_vote.logic import BlindTest, Pair, count_votes, default_votes
 from app.page.views import NO_TEACHER, add_tab, render_error, render_note
 from index.errors import RetrievalError
 from index.html import load

@@ -1,10 +1,11 @@
 """The disagreements tab: how often student and teacher agree how far, and the photos, the worst first."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from app.page.background import Background, Progress, lower_priority
+from app.page.background import Background
 from app.page.disagreements.logic import DEPTH, Agreements, find_disagreements
 from app.page.kept import judged_as
 from app.page.views import GALLERY, NO_TEACHER, add_tab, render_error, render_note
@@ -22,12 +23,7 @@ HTML = load("app/page/disagreements/disagreements.html")
 
 def build_disagreements_tab(searcher: Searcher) -> None:
     """Add the tab to the page that is being laid out. It computes when it is first looked at."""
-
-    def compute(report: Progress) -> Agreements:
-        lower_priority()  # searches come first
-        return find_disagreements(searcher, report)
-
-    work = Background(compute)
+    work = Background(partial(find_disagreements, searcher), polite=True)  # searches come first
 
     def disagreements(asked: dict[str, Any]) -> dict[str, Any]:
         work.start()

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from app.page.learning.inbox import FEWEST, MOST
-from app.page.learning.learning import Learning
+from app.page.learning.learning import FEWEST, MOST, Learning
 from app.page.views import ICON
 from app.server.api import refusal_of
 from distill.report.report import draw_strip, draw_training

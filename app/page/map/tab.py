@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.page.background import Background, Progress, lower_priority
+from app.page.background import Background, Progress
 from app.page.disagreements.logic import find_disagreements
 from app.page.map.logic import PhotoMap, colour_by, find_map, sketch
 from app.page.views import add_tab
@@ -25,7 +25,6 @@ def build_map_tab(searcher: Searcher) -> None:
     compares = "teacher" in searcher.stored_modes
 
     def compute(report: Progress) -> tuple[PhotoMap, Agreed | None]:
-        lower_priority()  # searches come first
         found, agreed = find_map(searcher), None
         if compares:
             known = find_disagreements(searcher, report)
@@ -34,7 +33,7 @@ def build_map_tab(searcher: Searcher) -> None:
             agreed = agreed[found.items]
         return found, agreed
 
-    work = Background(compute)
+    work = Background(compute, polite=True)  # searches come first
     first = cache(lambda: (sketch(searcher), None))
 
     @cache

@@ -36,10 +36,15 @@ class SearchColumn:
         return [item for item, _ in self.hits]
 
     @property
+    def parts(self) -> list[float]:
+        """Seconds that it took to decode the picture, to embed it and to search; none without results."""
+        found = self.found
+        return [self.decode_seconds, found.embed_seconds, found.search_seconds] if found else []
+
+    @property
     def seconds(self) -> float:
         """Time from bytes to results."""
-        found = self.found
-        return self.decode_seconds + (found.embed_seconds + found.search_seconds if found else 0.0)
+        return sum(self.parts)
 
 
 @dataclass(frozen=True)

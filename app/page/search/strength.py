@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.page.background import lower_priority
 from app.page.kept import sample_items
 from index.duplicates import NEIGHBOURS, least_similarity
 from index.search import MODES, Searcher
@@ -43,8 +42,7 @@ def measure_scale(searcher: Searcher, mode: str) -> Scale | None:
 
 
 def measure_scales(searcher: Searcher, found: dict[str, Scale]) -> dict[str, Scale]:
-    """Put the scales that a gallery has into `found`, by mode, as fast as searches leave time for."""
-    lower_priority()
+    """Put the scales that a gallery has into `found`, by mode."""
     for mode in SCALED:
         if scale := measure_scale(searcher, mode):
             found[mode] = scale

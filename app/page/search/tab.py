@@ -2,7 +2,7 @@
 
 import json
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial, update_wrapper
 from threading import Lock
@@ -50,7 +50,7 @@ class SearchPage:
         labels.require_columns(searcher.index.columns)
         self._label = partial(labels.of, searcher.index)
         self.scales: dict[str, Scale] = {}
-        self.measuring = Background(lambda _: measure_scales(searcher, self.scales))
+        self.measuring = Background(lambda _: measure_scales(searcher, self.scales), polite=True)
         self.measuring.start()  # beside the first searches, which go without
         self.searcher = searcher
         learnt = getattr(searcher.models["student"], "metadata", {}).get("retrieval.queried")
@@ -159,13 +159,17 @@ class SearchPage:
         asked = request.modes[:1] if request.soon else request.modes
         columns = [self._find(query, mode, request) for mode in asked]
         index = self.searcher.index
-        agreed = agreement(*columns) if len(columns) == 2 else None
-        others = columns[::-1] if len(columns) == 2 else [None]
+        both = len(columns) == 2
+        agreed = agreement(*columns) if both else None
+        others = columns[::-1] if both else [None]
         # Words and photos are never as alike as two photos, which the scales are of.
         scales = {} if request.text else self.scales
         html = [
             views.render_column(one, index, other, self._label, scales.get(one.mode), self._fold(one))
             for one, other in zip(columns, others, strict=True)
+        ]
+        spoken = [
+            f"{len(each.ids)} results{f' of {each.mode}' if both else ''}" for each in columns if each.found
         ]
         waiting = request.modes[1] if request.soon and len(request.modes) == 2 else ""
         if waiting:
@@ -173,7 +177,7 @@ class SearchPage:
         return {
             "columns": html,
             "numbers": views.render_numbers(columns, index, agreed, self._costs, waiting),
-            "spoken": _spoken(columns),
+            "spoken": ", ".join(spoken),  # what a screen reader reads
             "name": query.name,
             "sent": query.digest if request.item is None and not request.text else "",
             "item": "" if request.item is None else query.digest,
@@ -234,12 +238,3 @@ def _open(asked: Mapping[str, Any] | DataWithFiles) -> tuple[Mapping[str, Any], 
     except (KeyError, ValueError) as error:
         raise UsageError("This search cannot be read. Open the page again.") from error
     return fields, next(((name or "photo", data) for name, data in asked.files), None)
-
-
-def _spoken(columns: Sequence[SearchColumn]) -> str:
-    """Say what a screen reader reads once results are there."""
-    several = len(columns) > 1
-    said = [
-        f"{len(each.ids)} results{f' of {each.mode}' if several else ''}" for each in columns if each.found
-    ]
-    return ", ".join(said)

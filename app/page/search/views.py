@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +18,25 @@ from index.stores.base import Store
 from index.stores.records import Item
 
 LABELS = {"student": "Student", "teacher": "Teacher", "asymmetric": "Asymmetric", "rerank": "Re-rank"}
-EAGER = 8  # pictures of a column that are loaded before they are scrolled to
+
+
+def milliseconds(seconds: float) -> str:
+    """Write a time in milliseconds."""
+    value = 1000 * seconds
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def duration(seconds: float) -> str:
+    """Write a long time, hours from one to a hundred: two models are easier to compare in one unit."""
+    for unit, length, least in (("days", 86_400, 100 * 3600), ("hours", 3600, 3600), ("minutes", 60, 120)):
+        if seconds >= least:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
 SHELL = load("app/page/search/search.html", LABELS=LABELS)
-HTML = load("app/page/search/results.html", EAGER=EAGER, LABELS=LABELS)
+FORMATS = {"milliseconds": milliseconds, "duration": duration}
+HTML = load("app/page/search/results.html", LABELS=LABELS, MODES=MODES, **FORMATS)
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,11 @@ class Costs:
     price: float | None = None
     learnt_from: int | None = None  # answers that the student was trained on; None where it is not known
     reranked: int = 1  # answers that a search takes at most which is ordered again
+
+    def of(self, mode: str) -> float | None:
+        """Tell what a million searches in a mode cost; None where they are free, or it is not known."""
+        answers = {"teacher": 1, "rerank": self.reranked}.get(mode)
+        return None if answers is None or self.price is None else 1000 * self.price * answers
 
 
 def render_search(
@@ -107,15 +127,12 @@ def render_numbers(
     facts = ("-", "-") if waiting else None
     if agreed:
         facts = (f"{agreed.overlap * agreed.depth:.0f} of {agreed.depth}", f"{agreed.rbo:.2f}")
-    slowest = max(column.seconds for column in answered)
-    rows = [_row(column, index, slowest, costs) for column in answered]
-    totals = ", ".join(f"{row['label']} {row['total']} ms" for row in rows)
     modes = {waiting, *(column.mode for column in columns)}
     learnt = costs.learnt_from if "student" in modes else None
     money = ""
     if learnt is not None and costs.price is not None and modes & {"teacher", "rerank"}:
         money = f" ({learnt * costs.price / 1000:,.2f})"
-    return HTML.numbers(facts, totals, rows, waiting, learnt, money)
+    return HTML.numbers(facts, answered, index.manifest.spaces, costs, waiting, learnt, money)
 
 
 def render_details(
@@ -139,33 +156,3 @@ def render_why(similarity: float, drops: NDArray[np.float32]) -> list[str]:
         else f"No part of {what} alone makes the match."
         for what, each in zip(("your photo", "this result"), drops, strict=True)
     ]
-
-
-def _row(column: SearchColumn, index: Store, slowest: float, costs: Costs) -> dict[str, Any]:
-    found, calls = column.found, {"teacher": 1, "rerank": costs.reranked}.get(column.mode, 0)
-    assert found is not None
-    _, space = MODES.get(column.mode, MODES["student"])  # where it finds what it orders again
-    parts = (column.decode_seconds, found.embed_seconds, found.search_seconds)
-    return {
-        "mode": column.mode,
-        "label": LABELS[column.mode],
-        "total": _milliseconds(column.seconds),
-        "shares": [100 * seconds / slowest for seconds in parts],
-        "parts": list(map(_milliseconds, parts)),
-        "bytes": f"{index.manifest.spaces[space].vector_bytes:,}",
-        "million": _duration(1e6 * column.seconds),
-        "money": f"{1000 * costs.price * calls:,.2f}" if calls and costs.price is not None else "",
-    }
-
-
-def _milliseconds(seconds: float) -> str:
-    value = 1000 * seconds
-    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
-
-
-def _duration(seconds: float) -> str:
-    # Hours from one to a hundred: two models are easier to compare in one unit.
-    for unit, length, least in (("days", 86_400, 100 * 3600), ("hours", 3600, 3600), ("minutes", 60, 120)):
-        if seconds >= least:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} seconds"

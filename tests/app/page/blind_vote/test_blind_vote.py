@@ -6,9 +6,8 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from app.page.blind_vote.logic import BlindTest, deal_round
+from app.page.blind_vote.logic import BlindTest, Tally, Votes, count_votes, deal_round, default_votes
 from app.page.blind_vote.tab import HTML, build_blind_tab
-from app.page.blind_vote.votes import Tally, Votes, count_votes, default_votes
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.search import Searcher
