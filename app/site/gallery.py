@@ -1,4 +1,4 @@
-"""The gallery of a site: photos in parts by their digests, so that a change touches few; and their pictures."""
+"""The gallery of a site: photos in parts by their digests, so that a change touches few; their pictures."""
 
 import json
 from collections.abc import Sequence
