@@ -151,20 +151,17 @@ class Learning:
             self._sent += 1
             return self._sent
 
-    def take(self, number: int, place: int, suffix: str, data: bytes) -> None:
-        """Take a photo of the folder with that number, as `Inbox.take`."""
-        self._inbox_of(number).take(place, suffix, data)
-
     def start_own(self, number: int) -> None:
         """Begin with the photos that were sent; UsageError if they are too few."""
         with self._lock:
-            inbox = self._inbox_of(number)
+            inbox = self.inbox_of(number)
             inbox.require_enough()
             self._inbox = None
             sent = inbox.folder.rename(inbox.folder.with_name(SENT))
             self.run = Run(lambda: self._make(sent, sent.parent), self.run)
 
-    def _inbox_of(self, number: int) -> Inbox:
+    def inbox_of(self, number: int) -> Inbox:
+        """Find what takes the folder with that number; UsageError if another has taken its place."""
         if not self._inbox or number != self._sent:
             raise UsageError("Another page sends a folder, or has. Choose yours again.")
         return self._inbox

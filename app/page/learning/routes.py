@@ -67,9 +67,9 @@ def build_learning(learning: Learning, served: Path | None) -> APIRouter:
 def _build_inbox(learning: Learning) -> APIRouter:
     router = APIRouter(dependencies=[Depends(require_same_origin)])
 
-    async def run(work: Callable[..., Any], *arguments: Any) -> Any:
+    async def run(work: Callable[[], Any]) -> Any:
         try:
-            return await run_sync(work, *arguments)
+            return await run_sync(work)
         except RetrievalError as reason:
             raise refusal_of(reason) from reason
         except OSError as reason:
@@ -81,11 +81,12 @@ def _build_inbox(learning: Learning) -> APIRouter:
 
     @router.put("/learn/photos/{number}/{place}")
     async def photo(number: int, place: int, request: Request, suffix: str = "") -> None:
-        await run(learning.take, number, place, suffix, await request.body())
+        data = await request.body()
+        await run(lambda: learning.inbox_of(number).take(place, suffix, data))
 
     @router.post("/learn/start/{number}")
     async def start(number: int) -> None:
-        await run(learning.start_own, number)
+        await run(lambda: learning.start_own(number))
 
     return router
 

@@ -39,7 +39,7 @@ class PhotoMap:
 
 def sketch(searcher: Searcher) -> PhotoMap:
     """Place photos by their two first principal components, which takes no time."""
-    spaces = [name for name in ("student", "teacher") if name in searcher.index.manifest.spaces]
+    spaces: list[str] = [name for name in ("student", "teacher") if name in searcher.index.manifest.spaces]
     items = sample_items(searcher.index, MOST)
     flat = {name: _components(searcher, name, items)[:, :2] for name in spaces}
     return PhotoMap(items, _together(flat))

@@ -124,15 +124,10 @@ def render_numbers(
     answered = [column for column in columns if column.found]
     if not answered:
         return ""
-    facts = ("-", "-") if waiting else None
-    if agreed:
-        facts = (f"{agreed.overlap * agreed.depth:.0f} of {agreed.depth}", f"{agreed.rbo:.2f}")
     modes = {waiting, *(column.mode for column in columns)}
     learnt = costs.learnt_from if "student" in modes else None
-    money = ""
-    if learnt is not None and costs.price is not None and modes & {"teacher", "rerank"}:
-        money = f" ({learnt * costs.price / 1000:,.2f})"
-    return HTML.numbers(facts, answered, index.manifest.spaces, costs, waiting, learnt, money)
+    price = costs.price if modes & {"teacher", "rerank"} else None
+    return HTML.numbers(agreed, answered, index.manifest.spaces, costs, waiting, learnt, price)
 
 
 def render_details(
