@@ -45,7 +45,7 @@ class Costs:
 
     # Of a thousand answers of the teacher or ranker; None where it runs here, or is not known
     price: float | None = None
-    learnt_from: int | None = None  # answers that the student was trained on; None where it is not known
+    learnt_from: int | None = None  # answers paid for to train the student; None where it is not known
     reranked: int = 1  # answers that a search takes at most which is ordered again
 
     def of(self, mode: str) -> float | None:
