@@ -16,9 +16,12 @@ Progress = Callable[[float], None]
 class Background(Generic[T]):
     """Does work once and keeps its result for everyone who asks."""
 
-    def __init__(self, work: Callable[[Progress], T]) -> None:
-        """Take the work, which is given a function to report its progress to, and do not start it yet."""
-        self._work = work
+    def __init__(self, work: Callable[[Progress], T], polite: bool = False) -> None:
+        """Take the work, which is given a function to report its progress to, and do not start it yet.
+
+        If it is `polite`, it and the threads that it starts let others go first, as far as the system can.
+        """
+        self._work, self._polite = work, polite
         self._lock = Lock()
         self._thread: Thread | None = None
         self.done = 0.0  # share of the work that is done, from 0 to 1
@@ -50,6 +53,8 @@ class Background(Generic[T]):
 
     def _run(self) -> None:
         try:
+            if self._polite and sys.platform == "linux":  # which alone knows this for threads
+                os.setpriority(os.PRIO_PROCESS, get_native_id(), 10)
             self.result = self._work(self._report)
         except RetrievalError as error:  # an index without a teacher, a model that fails
             logging.getLogger(__name__).warning("%s", error)
@@ -60,9 +65,3 @@ class Background(Generic[T]):
 
     def _report(self, done: float) -> None:
         self.done = done
-
-
-def lower_priority() -> None:
-    """Let other threads go first: this one, and those that it starts. Linux alone knows this for threads."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, get_native_id(), 10)

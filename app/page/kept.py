@@ -1,4 +1,4 @@
-"""What a page has computed of an index, kept beside it until the index changes."""
+"""What is kept of an index: what a page has computed, beside it until it changes, and what people judge."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -38,3 +39,16 @@ def _file(index: Store, name: str) -> Path:
     """Name the file by the manifest, which changes with every change of the index or its models."""
     manifest = json.dumps(asdict(index.manifest), sort_keys=True)
     return index.data / f"{name}-{content_digest(manifest.encode())}.parquet"
+
+
+def judged_as(index: Store) -> str:
+    """Name an index by its place and models, for what people judge of it: made again, it keeps its name."""
+    spaces = index.manifest.spaces
+    models = [spaces[name].key for name in ("student", "teacher") if name in spaces]
+    return content_digest("\n".join([str(index.path.resolve()), *models]).encode())
+
+
+def sample_items(index: Store, most: int) -> NDArray[np.int64]:
+    """Draw at most so many items of an index, `(n,)` rising ids, the same ones each time."""
+    count = len(index)
+    return np.sort(np.random.default_rng(0).choice(count, min(most, count), replace=False))

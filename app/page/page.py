@@ -8,7 +8,7 @@ from app.page.disagreements.tab import build_disagreements_tab
 from app.page.map.tab import build_map_tab
 from app.page.report.tab import build_report_tab
 from app.page.search.tab import build_search_tab
-from app.page.views import NO_LINKS, ROVE, add_html, render_heading
+from app.page.views import NO_LINKS, add_tab, read_scripts, render_heading
 from app.server.api import api_help
 from app.server.concurrency import SharedSearcher
 from app.server.labels import NONE, Labels
@@ -35,7 +35,7 @@ def build_page(
     """
     Context.id = 0  # an open page names parts by number: after an index is replaced they must be the same
     with gr.Blocks(title="retrieval", analytics_enabled=False, fill_width=True) as page:
-        script = "" if shop else ROVE.read_text() + Path(__file__).with_name("tabs.js").read_text()
+        script = "" if shop else read_scripts("rove.js", "tabs.js")
         heading = render_heading(searcher.index, searcher.index.read_run(), links, not shop)
         gr.HTML(heading, js_on_load=script, elem_classes="heading", apply_default_css=False)
         if shop:
@@ -48,7 +48,5 @@ def build_page(
             build_map_tab(searcher)
             build_blind_tab(searcher)
             build_report_tab(searcher, price, labelled)
-            with gr.Tab("API", id="api"):
-                html = api_help(HERE, searcher.modes, searcher.text_modes)
-                add_html(html, "api", [Path(__file__).with_name("api.js")])
+            add_tab("API", api_help(HERE, searcher.modes, searcher.text_modes), "api", ["api.js"])
     return page.queue(default_concurrency_limit=8)

@@ -16,14 +16,12 @@ from index.stores.records import Space
 with needs("demo"):
     import gradio as gr
 
-ICON = Markup(Path(__file__).with_name("icon.svg").read_text().replace("<svg ", '<svg aria-hidden="true" '))  # noqa: S704
-NO_TEACHER = "This index was made without a teacher: there is nothing to compare. Index again with --teacher."
+HERE = Path(__file__).parent
+ICON = Markup((HERE / "icon.svg").read_text().replace("<svg ", '<svg aria-hidden="true" '))  # noqa: S704
 GALLERY = "photos of the gallery, which training may have seen"  # a population; others are in `Estimate`
 OTHER_VERSION = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  # reading a run of one
+Functions = Sequence[Callable[..., Any]]
 NO_LINKS: Mapping[str, str] = {}
-ROVE = Path(__file__).with_name("rove.js")  # many controls as one stop of the Tab key
-SEEN = Path(__file__).with_name("seen.js")  # what the scripts of tabs share that begin when they are seen
-SAVE = Path(__file__).with_name("save.js")  # a file of what is on the page
 
 
 def format_bytes(count: int | None) -> str:
@@ -41,9 +39,12 @@ def format_length(space: Space) -> str:
     return f"{space.bits} bits" if space.bits else f"{space.dim:,}-d"
 
 
-PARTS = load("app/page/parts.html")
+PARTS = load("app/page/parts.html", format_bytes=format_bytes, format_length=format_length)
 render_note = PARTS.note  # a line in place of results
 render_error = partial(PARTS.note, kind="note error")  # a line that says what went wrong and what to do
+NO_TEACHER = PARTS.lone_note(  # in place of a tab that compares
+    "This index was made without a teacher: there is nothing to compare. Index again with --teacher."
+)
 
 
 def render_heading(
@@ -56,40 +57,31 @@ def render_heading(
 
     `run` is what is known of the student's training, `links` are addresses of other pages and their names.
     """
-    spaces = index.manifest.spaces
     made = ""
     with suppress(*OTHER_VERSION):
         if run:
             size = format_bytes(round(1e6 * run["export"]["megabytes"]))
-            made = f"{run['options']['student']}, {size}, distilled from {run['queried']:,} answers, "
-    models = [
-        (
-            name,
-            (name == "student" and made) or f"{space.name}, ",
-            f"{format_length(space)}, {format_bytes(space.vector_bytes)} per image",
-        )
-        for name in ("student", "teacher")
-        if named and (space := spaces.get(name))
-    ]
-    return PARTS.heading(ICON, len(index), models, links)
+            made = f"{run['options']['student']}, {size}, distilled from {run['queried']:,} answers"
+    return PARTS.heading(ICON, len(index), index.manifest.spaces if named else {}, made, links)
 
 
-def add_html(
-    html: str, name: str, scripts: Sequence[Path] = (), functions: Sequence[Callable[..., Any]] = ()
-) -> None:
-    """Add HTML to the page that is being laid out.
+def read_scripts(*names: str) -> str:
+    """Read scripts that run one after the other, by their paths in this folder, without what people read."""
+    lines = (line.strip() for name in names for line in (HERE / name).read_text().splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//"))  # a tenth less to load
 
-    Args:
-        html: What is shown at first.
-        name: Its id.
-        scripts: Run once it is there; `element` is the HTML.
-        functions: Functions of the server that the scripts can call by their names.
+
+def add_html(html: str, name: str, scripts: Sequence[str] = (), functions: Functions = ()) -> None:
+    """Add HTML, whose id is `name`, to the page that is being laid out.
+
+    `scripts` as in `read_scripts` run once it is there; `element` is the HTML, and `server` has the functions
+    that they can call by their names.
     """
-    lines = (line.strip() for file in scripts for line in file.read_text().splitlines())
-    script = "\n".join(line for line in lines if line and not line.startswith("//"))  # a tenth less to load
-    gr.HTML(html, js_on_load=script, server_functions=list(functions), apply_default_css=False, elem_id=name)
+    script, asked = read_scripts(*scripts), list(functions)
+    gr.HTML(html, js_on_load=script, server_functions=asked, apply_default_css=False, elem_id=name)
 
 
-def add_empty_tab(name: str) -> None:
-    """Say in place of a tab that there is no teacher to compare with."""
-    add_html(PARTS.lone_note(NO_TEACHER), name)
+def add_tab(title: str, html: str, name: str, scripts: Sequence[str] = (), functions: Functions = ()) -> None:
+    """Add a tab to the page that is being laid out; the rest is as for `add_html`."""
+    with gr.Tab(title, id=name):
+        add_html(html, name, scripts, functions)

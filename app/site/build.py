@@ -8,10 +8,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from app.site.folder import SiteFolder
-from app.site.gallery import LEVELS, TEACHER_DEPTH, divide, rank_by_teacher, write_gallery
+from app.site.gallery import LEVELS, TEACHER_DEPTH, divide, rank_by_teacher, write_gallery, write_pictures
 from app.site.lists import LEVELS as LISTED_LEVELS
 from app.site.lists import Lists, is_large, read_centres, write_lists
-from app.site.pictures import write_pictures
 from app.site.runtime import find_runtime
 from app.site.scripts import bundle, read_styles
 from app.site.student import needs_runtime, shorten
@@ -104,7 +103,7 @@ def build_site(
     scripts = _write_page(folder, title, options)
     parts = [name for shard in shards for name in (shard["rows"], shard["facts"])]
     parts += [lists[name] for name in ("centres", "table") if lists]
-    first = folder.size(files["student"], *parts, *scripts.values())
+    first = sum((out / name).stat().st_size for name in (files["student"], *parts, *scripts.values()))
     manifest = {
         "title": title,
         "count": len(items),

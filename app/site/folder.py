@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ class SiteFolder:
     def __init__(self, path: Path, update: bool = False) -> None:
         """Take a folder that is empty, or with `update` a site; UsageError if it is something else."""
         self.path = path
-        self.manifest = _read_manifest(path)  # of the site that is there; empty without one
+        self.manifest: dict[str, Any] = {}  # of the site that is there; empty without one
+        with suppress(OSError, ValueError, AttributeError):
+            known = json.loads((path / MANIFEST).read_bytes())
+            self.manifest = known if known.get("format") == FORMAT else {}
         self.written = 0  # bytes
         self._named: set[str] = set()
         there = path.is_dir() and any(path.iterdir())
@@ -72,10 +76,6 @@ class SiteFolder:
                 beside.write_bytes(data)
         self.written += len(data)
 
-    def size(self, *names: str) -> int:
-        """Count the bytes of some files."""
-        return sum((self.path / name).stat().st_size for name in names)
-
     def finish(self, manifest: dict[str, Any]) -> int:
         """Put the new manifest in place, then remove what it does not name; return how many files went."""
         self.write(MANIFEST, json.dumps({"format": FORMAT, **manifest}, ensure_ascii=False).encode())
@@ -87,11 +87,3 @@ class SiteFolder:
         for file in gone:
             file.unlink()
         return len(gone)
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        known: dict[str, Any] = json.loads((path / MANIFEST).read_bytes())
-        return known if known.get("format") == FORMAT else {}
-    except (OSError, ValueError, AttributeError):
-        return {}

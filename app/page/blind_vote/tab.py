@@ -2,18 +2,13 @@
 
 import random
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
-from app.page.blind_vote.logic import BlindTest
-from app.page.blind_vote.votes import Pair, default_votes
-from app.page.views import SAVE, SEEN, add_empty_tab, add_html, render_error, render_note
-from index.errors import RetrievalError, needs
+from app.page.blind_vote.logic import BlindTest, Pair, count_votes, default_votes
+from app.page.views import NO_TEACHER, add_tab, render_error, render_note
+from index.errors import RetrievalError
 from index.html import load
 from index.search import Searcher
-
-with needs("demo"):
-    import gradio as gr
 
 HTML = load("app/page/blind_vote/blind.html")
 NO_DIFFERENCE = "For all photos that were tried, these two find the same."
@@ -36,7 +31,8 @@ def build_blind_tab(searcher: Searcher) -> None:
     def deal(asked: dict[str, Any]) -> dict[str, str]:
         pair = pair_of(asked)
         try:
-            dealt, standing = blind_test.deal(pair), HTML.tally(blind_test.count(pair))
+            dealt = blind_test.deal(pair)
+            standing = HTML.tally(count_votes(blind_test.votes.read(), pair))
         except (OSError, RetrievalError) as error:
             return {"stage": render_error(_why("The votes cannot be read", error))}
         if dealt is None:
@@ -44,7 +40,7 @@ def build_blind_tab(searcher: Searcher) -> None:
         return {"round": dealt.key, "stage": HTML.round(dealt, items), "standing": standing}
 
     def vote(asked: dict[str, Any]) -> dict[str, str]:
-        dealt = blind_test.find(str(asked.get("round")))
+        dealt = blind_test.open.get(str(asked.get("round")))
         if dealt is None:
             fresh = deal(asked)
             return fresh | {"stage": render_note(ROUND_GONE) + fresh["stage"]}
@@ -53,15 +49,14 @@ def build_blind_tab(searcher: Searcher) -> None:
         except (OSError, ValueError) as error:
             told = render_error(_why("The vote could not be kept", error))
             return {"round": dealt.key, "stage": told + HTML.round(dealt, items)}
-        standing = HTML.tally(blind_test.count(pair_of(asked)))
+        standing = HTML.tally(count_votes(blind_test.votes.read(), pair_of(asked)))
         return {"stage": HTML.reveal(dealt, cast, items), "standing": standing}
 
     def export_votes(_: dict[str, Any]) -> str:
         return blind_test.votes.as_csv()
 
-    with gr.Tab("Blind vote", id="blind"):
-        if not pairs:
-            add_empty_tab("blind")
-        else:
-            script = Path(__file__).with_name("blind.js")
-            add_html(HTML.page(pairs), "blind", [SEEN, SAVE, script], [deal, vote, export_votes])
+    if not pairs:
+        add_tab("Blind vote", NO_TEACHER, "blind")
+    else:
+        scripts = "seen.js", "save.js", "blind_vote/blind.js"
+        add_tab("Blind vote", HTML.page(pairs), "blind", scripts, [deal, vote, export_votes])

@@ -1,16 +1,16 @@
 """How far student and teacher agree on each image of the gallery: computed once, and kept with the index."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.page.kept import keep, read_kept
+from app.page.kept import keep, read_kept, sample_items
 from index.errors import UsageError
 from index.evaluation.metrics import overlap_at_k, rank_biased_overlap
 from index.search import Searcher
-from index.stores.base import Store
 
 DEPTH = 10
 MOST = 10_000  # queries: of a larger gallery a random sample is asked for
@@ -47,9 +47,10 @@ class Agreements:
 
 def find_disagreements(searcher: Searcher, report: Callable[[float], None]) -> Agreements:
     """Read the agreement of a gallery, or compute and keep it; no model is asked. UsageError: no teacher."""
-    kept = _read(searcher.index)
-    if kept is not None:
-        return kept
+    kept = read_kept(searcher.index, KEPT, COLUMNS)
+    with suppress(TypeError, ValueError):  # not one of ours
+        if kept and np.array_equal(np.sort(kept[0]), sample_items(searcher.index, MOST)):
+            return Agreements(*kept)
     found = compute_agreements(searcher, report)
     keep(searcher.index, KEPT, dict(zip(COLUMNS, (found.items, found.overlap, found.rbo), strict=True)))
     return found
@@ -59,8 +60,7 @@ def compute_agreements(searcher: Searcher, report: Callable[[float], None], most
     """Search with at most `most` random images of a gallery in both spaces; UsageError without a teacher."""
     if "teacher" not in searcher.stored_modes:
         raise UsageError("This index was made without a teacher: there is nothing to compare.")
-    count = len(searcher.index)
-    items = np.sort(np.random.default_rng(0).choice(count, min(most, count), replace=False))
+    items = sample_items(searcher.index, most)
     overlap, rbo = np.empty(len(items)), np.empty(len(items))
     for start in range(0, len(items), CHUNK):
         rows = slice(start, start + CHUNK)
@@ -71,14 +71,3 @@ def compute_agreements(searcher: Searcher, report: Callable[[float], None], most
         report(min(start + CHUNK, len(items)) / len(items))
     order = np.lexsort((items, rbo, overlap))
     return Agreements(items[order], overlap[order], rbo[order])
-
-
-def _read(index: Store) -> Agreements | None:
-    kept = read_kept(index, KEPT, COLUMNS)
-    try:
-        found = Agreements(*kept) if kept else None
-    except (TypeError, ValueError):  # not one of ours
-        return None
-    if found is None or not len(found) or found.items.dtype.kind != "i":
-        return None
-    return found if np.isin(found.items, np.arange(len(index))).all() else None

@@ -1,22 +1,19 @@
 """The disagreements tab: how often student and teacher agree how far, and the photos, the worst first."""
 
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from app.page.background import Background, Progress, lower_priority
+from app.page.background import Background
 from app.page.disagreements.logic import DEPTH, Agreements, find_disagreements
-from app.page.judged import judged_as
-from app.page.views import GALLERY, SAVE, SEEN, add_empty_tab, add_html, render_error, render_note
-from index.errors import RetrievalError, needs
+from app.page.kept import judged_as
+from app.page.views import GALLERY, NO_TEACHER, add_tab, render_error, render_note
+from index.errors import RetrievalError
 from index.evaluation.verdict import Estimate
 from index.html import load
 from index.search import Searcher
 from index.stores.base import Store
-
-with needs("demo"):
-    import gradio as gr
 
 FIRST_WAIT = 0.3  # seconds: what was kept is there by then
 PER_PAGE = 12
@@ -26,12 +23,7 @@ HTML = load("app/page/disagreements/disagreements.html")
 
 def build_disagreements_tab(searcher: Searcher) -> None:
     """Add the tab to the page that is being laid out. It computes when it is first looked at."""
-
-    def compute(report: Progress) -> Agreements:
-        lower_priority()  # searches come first
-        return find_disagreements(searcher, report)
-
-    work = Background(compute)
+    work = Background(partial(find_disagreements, searcher), polite=True)  # searches come first
 
     def disagreements(asked: dict[str, Any]) -> dict[str, Any]:
         work.start()
@@ -48,13 +40,12 @@ def build_disagreements_tab(searcher: Searcher) -> None:
         except RetrievalError as reason:
             return {"html": render_error(str(reason))}
 
-    with gr.Tab("Disagreements", id="disagreements"):
-        if "teacher" not in searcher.stored_modes:
-            add_empty_tab("disagreements")
-        else:
-            scripts = [Path(__file__).with_name(name) for name in ("judge.js", "disagreements.js")]
-            html = HTML.browser(DEPTH, judged_as(searcher.index))
-            add_html(html, "disagreements", [SEEN, SAVE, *scripts], [disagreements])
+    if "teacher" not in searcher.stored_modes:
+        add_tab("Disagreements", NO_TEACHER, "disagreements")
+    else:
+        scripts = "seen.js", "save.js", "disagreements/judge.js", "disagreements/disagreements.js"
+        html = HTML.browser(DEPTH, judged_as(searcher.index))
+        add_tab("Disagreements", html, "disagreements", scripts, [disagreements])
 
 
 def render_disagreements(searcher: Searcher, every: Agreements, prefix: str, most: float, page: int) -> str:
@@ -75,15 +66,7 @@ def render_spread(every: Agreements, index: Store) -> str:
     counts = np.bincount(np.rint(every.overlap * DEPTH).astype(int), minlength=DEPTH + 1).tolist()
     bars = [(100 * place // DEPTH, count) for place, count in enumerate(counts)]
     found = Estimate.measure(every.overlap, GALLERY)
-    sample = "all photos" if len(every) == len(index) else f"of {len(index):,} photos, at random"
-    facts = {
-        f"of the teacher's top {DEPTH} found (95 %: {100 * found.low:.0f} to {100 * found.high:.0f})": (
-            f"{found.mean:.0%}"
-        ),
-        "order agrees (RBO)": f"{every.rbo.mean():.2f}",
-        sample: f"{len(every):,}",
-    }
-    return HTML.spread(facts, bars, max(counts), DEPTH)
+    return HTML.spread(found, every.rbo.mean(), len(index), bars, max(counts), DEPTH)
 
 
 def render_cases(searcher: Searcher, shown: Agreements) -> str:

@@ -8,8 +8,9 @@ from threading import Lock
 from typing import Any
 
 from app.page.background import Background
-from app.page.learning.inbox import Inbox
 from index.errors import UsageError
+from index.images.decode import decode
+from index.images.left_out import EXTENSIONS, HEIC, reads_heic
 from index.images.sources import find_images
 from index.progress import StoppedError, watched
 from index.search import Searcher, open_searcher
@@ -17,6 +18,9 @@ from index.stores.folder import MANIFEST
 
 SENDING, SENT = "sending", "photos"  # folders of photos that a page sends, and of those that it has sent
 STEP_SECONDS = 10.0  # that a step of training is given to end, once the demo is to stop
+FEWEST, MOST = 40, 2000  # photos: of fewer, hardly any could be held out to measure on
+MOST_BYTES = 8_000_000_000  # of all of them
+SMALL = 64  # pixels that a photo is decoded to, to see that it is one
 
 
 class Run(Background[Path]):
@@ -50,6 +54,40 @@ class Run(Background[Path]):
             raise StoppedError(self.stopped)
         # A stage belongs to its step.
         self.facts = ({**self.facts, "stage": None} if "step" in facts else self.facts) | facts
+
+
+class Inbox:
+    """Takes photos by number: nothing that comes with them becomes a path."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folder."""
+        folder.mkdir(parents=True)
+        self.folder = folder
+        self._bytes = 0
+        self._lock = Lock()
+
+    def take(self, place: int, suffix: str, data: bytes) -> None:
+        """Write a photo, with one of the suffixes of image files.
+
+        Raises:
+            ImageError: It is no image that can be read.
+            UsageError: There is no room for it.
+        """
+        if suffix not in (EXTENSIONS | HEIC if reads_heic() else EXTENSIONS):
+            raise UsageError("That is no image file.")
+        if not 0 <= place < MOST:
+            raise UsageError(f"Send at most {MOST} photos.")
+        decode(data, f"photo {place}", SMALL)
+        with self._lock:
+            if self._bytes + len(data) > MOST_BYTES:
+                raise UsageError(f"Send at most {MOST_BYTES / 1e9:g} GB.")
+            self._bytes += len(data)
+        (self.folder / f"{place:04}{suffix}").write_bytes(data)
+
+    def require_enough(self) -> None:
+        """Raise UsageError unless there are enough photos to learn from."""
+        if (found := sum(1 for _ in self.folder.iterdir())) < FEWEST:
+            raise UsageError(f"{found} photos can be read, and at least {FEWEST} are needed.")
 
 
 class Learning:
@@ -113,20 +151,17 @@ class Learning:
             self._sent += 1
             return self._sent
 
-    def take(self, number: int, place: int, suffix: str, data: bytes) -> None:
-        """Take a photo of the folder with that number, as `Inbox.take`."""
-        self._inbox_of(number).take(place, suffix, data)
-
     def start_own(self, number: int) -> None:
         """Begin with the photos that were sent; UsageError if they are too few."""
         with self._lock:
-            inbox = self._inbox_of(number)
+            inbox = self.inbox_of(number)
             inbox.require_enough()
             self._inbox = None
             sent = inbox.folder.rename(inbox.folder.with_name(SENT))
             self.run = Run(lambda: self._make(sent, sent.parent), self.run)
 
-    def _inbox_of(self, number: int) -> Inbox:
+    def inbox_of(self, number: int) -> Inbox:
+        """Find what takes the folder with that number; UsageError if another has taken its place."""
         if not self._inbox or number != self._sent:
             raise UsageError("Another page sends a folder, or has. Choose yours again.")
         return self._inbox

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from app.page.learning.inbox import FEWEST, MOST
-from app.page.learning.learning import Learning, Run
+from app.page.learning.learning import FEWEST, MOST, Learning
 from app.page.views import ICON
 from app.server.api import refusal_of
 from distill.report.report import draw_strip, draw_training
@@ -23,14 +22,6 @@ with needs("demo"):
 HTML = load("app/page/learning/learning.html")
 QUERIES = 5  # held-out photos that are shown, the same ones all along
 LOOK_SECONDS = 0.5  # between two looks at a run
-STAGES = {
-    "read": "Reading photos",
-    "features": "Looking at photos",
-    "ask": "Asking the teacher",
-    "draft": "Training a draft",
-    "train": "Training",
-    "index": "Embedding every photo",
-}
 
 
 def require_same_origin(
@@ -53,8 +44,17 @@ def build_learning(learning: Learning, served: Path | None) -> APIRouter:
 
     @router.get("/learn/events", response_class=EventSourceResponse)
     async def events() -> AsyncIterator[ServerSentEvent]:
-        async for event in follow(learning.run):
-            yield event
+        run, seen = learning.run, dict[str, Any]()
+        live, ended = not run.ended, False
+        while not ended:
+            ended = run.ended or bool(run.stopped)  # asked first: nothing comes after
+            for name, (state, draw) in parts_of(run.facts).items():
+                if seen.get(name) != state:  # as HTML, whenever it changes
+                    seen[name] = state
+                    yield ServerSentEvent(event=name, data=draw())
+            if not ended:
+                await asyncio.sleep(LOOK_SECONDS)
+        yield ServerSentEvent(event="end", data={"error": run.error or run.stopped, "live": live})
 
     @router.get("/learn/ready")
     async def ready() -> bool:
@@ -67,9 +67,9 @@ def build_learning(learning: Learning, served: Path | None) -> APIRouter:
 def _build_inbox(learning: Learning) -> APIRouter:
     router = APIRouter(dependencies=[Depends(require_same_origin)])
 
-    async def run(work: Callable[..., Any], *arguments: Any) -> Any:
+    async def run(work: Callable[[], Any]) -> Any:
         try:
-            return await run_sync(work, *arguments)
+            return await run_sync(work)
         except RetrievalError as reason:
             raise refusal_of(reason) from reason
         except OSError as reason:
@@ -81,37 +81,21 @@ def _build_inbox(learning: Learning) -> APIRouter:
 
     @router.put("/learn/photos/{number}/{place}")
     async def photo(number: int, place: int, request: Request, suffix: str = "") -> None:
-        await run(learning.take, number, place, suffix, await request.body())
+        data = await request.body()
+        await run(lambda: learning.inbox_of(number).take(place, suffix, data))
 
     @router.post("/learn/start/{number}")
     async def start(number: int) -> None:
-        await run(learning.start_own, number)
+        await run(lambda: learning.start_own(number))
 
     return router
-
-
-async def follow(run: Run) -> AsyncIterator[ServerSentEvent]:
-    """Tell of a run until it ends: each part of the page as HTML whenever it changes, and in the end why."""
-    seen: dict[str, Any] = {}
-    live = not run.ended
-    while True:
-        ended = run.ended or run.stopped  # asked first: nothing comes after
-        for name, (state, draw) in parts_of(run.facts).items():
-            if seen.get(name) != state:
-                seen[name] = state
-                yield ServerSentEvent(event=name, data=draw())
-        if ended:
-            yield ServerSentEvent(event="end", data={"error": run.error or run.stopped, "live": live})
-            return
-        await asyncio.sleep(LOOK_SECONDS)
 
 
 def parts_of(facts: dict[str, Any]) -> dict[str, tuple[Any, Callable[[], str]]]:
     """Tell the parts of the page that there are: of each its state, and what draws it as HTML."""
     stage, training, lists = (facts.get(name) for name in ("stage", "training", "lists"))
-    label = stage and STAGES.get(stage.label, stage.label)
     parts: dict[str, tuple[Any, Callable[[], str]]] = {
-        "said": ((facts["step"], stage), lambda: HTML.said(facts["step"], stage, label))
+        "said": ((facts["step"], stage), lambda: HTML.said(facts["step"], stage))
     }
     if training:
         told = training.losses, training.agreement, facts["steps"], lists and lists.facts

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.page.kept import keep, read_kept
+from app.page.kept import keep, read_kept, sample_items
 from index.errors import needs
 from index.feedback import as_floats
 from index.search import Searcher
@@ -40,8 +40,7 @@ class PhotoMap:
 def sketch(searcher: Searcher) -> PhotoMap:
     """Place photos by their two first principal components, which takes no time."""
     spaces: list[str] = [name for name in ("student", "teacher") if name in searcher.index.manifest.spaces]
-    count = len(searcher.index)
-    items = np.sort(np.random.default_rng(0).choice(count, min(MOST, count), replace=False))
+    items = sample_items(searcher.index, MOST)
     flat = {name: _components(searcher, name, items)[:, :2] for name in spaces}
     return PhotoMap(items, _together(flat))
 
@@ -110,6 +109,5 @@ def _together(places: Mapping[str, NDArray[np.float32]]) -> dict[str, Places]:
             left, _, right = np.linalg.svd(each.T @ made["student"])
             each = each @ left @ right
         made[name] = each.astype(np.float32)
-    return {
-        name: (each / 2.9 + 0.5).clip(0, 1) for name, each in made.items()
-    }  # turned, a corner reaches 1.42
+    # Turned, a corner reaches 1.42.
+    return {name: (each / 2.9 + 0.5).clip(0, 1) for name, each in made.items()}

@@ -2,22 +2,17 @@
 
 from base64 import b64encode
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.page.background import Background, Progress, lower_priority
+from app.page.background import Background, Progress
 from app.page.disagreements.logic import find_disagreements
 from app.page.map.logic import PhotoMap, colour_by, find_map, sketch
-from app.page.views import SEEN, add_html
-from index.errors import needs
+from app.page.views import add_tab
 from index.html import load
 from index.search import Searcher
-
-with needs("demo"):
-    import gradio as gr
 
 FIRST_WAIT = 1.0  # seconds: what was kept is there by then
 UNKNOWN = 255  # in place of an agreement in percent
@@ -30,7 +25,6 @@ def build_map_tab(searcher: Searcher) -> None:
     compares = "teacher" in searcher.stored_modes
 
     def compute(report: Progress) -> tuple[PhotoMap, Agreed | None]:
-        lower_priority()  # searches come first
         found, agreed = find_map(searcher), None
         if compares:
             known = find_disagreements(searcher, report)
@@ -39,7 +33,7 @@ def build_map_tab(searcher: Searcher) -> None:
             agreed = agreed[found.items]
         return found, agreed
 
-    work = Background(compute)
+    work = Background(compute, polite=True)  # searches come first
     first = cache(lambda: (sketch(searcher), None))
 
     @cache
@@ -68,9 +62,7 @@ def build_map_tab(searcher: Searcher) -> None:
             "error": work.error,
         }
 
-    with gr.Tab("Map", id="map"):
-        script = Path(__file__).with_name("map.js")
-        add_html(HTML.page(compares), "map", [SEEN, script], [photo_map])
+    add_tab("Map", HTML.page(compares), "map", ["seen.js", "map/map.js"], [photo_map])
 
 
 def _pack(numbers: NDArray[Any]) -> str:

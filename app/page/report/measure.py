@@ -131,17 +131,13 @@ def measure_labels(searcher: Searcher, queries: Path, labels: Path) -> dict[str,
 
 def mark_best(points: Sequence[Point]) -> list[Point]:
     """Mark the Pareto points, which no other equals in both respects and beats in one; the fastest first."""
-
-    def beaten(point: Point) -> bool:
-        return any(
-            other.milliseconds <= point.milliseconds
-            and other.quality >= point.quality
-            and (other.milliseconds, other.quality) != (point.milliseconds, point.quality)
-            for other in points
-        )
-
-    marked = [replace(point, best=not beaten(point)) for point in points]
-    return sorted(marked, key=lambda point: point.milliseconds)
+    marked = []
+    for point in sorted(points, key=lambda point: point.milliseconds):
+        as_good = [other.milliseconds for other in points if other.quality >= point.quality]
+        as_fast = [other.quality for other in points if other.milliseconds <= point.milliseconds]
+        best = (min(as_good), max(as_fast)) == (point.milliseconds, point.quality)
+        marked.append(replace(point, best=best))
+    return marked
 
 
 def milliseconds_per_image(models: Sequence[Embedder], photos: Sequence[Photo]) -> dict[str, float]:

@@ -5,16 +5,11 @@ from typing import Any
 
 from app.page.background import Background
 from app.page.report.measure import measure, measure_labels, weigh
-from app.page.report.verdict import render_verdict
-from app.page.report.views import render_report, render_ways
-from app.page.views import SEEN, add_html
+from app.page.report.views import render_report, render_verdict, render_ways
+from app.page.views import add_tab
 from index.embedders.vectors_file import VectorsEmbedder
-from index.errors import needs
 from index.evaluation.rankings import Scores
 from index.search import Searcher
-
-with needs("demo"):
-    import gradio as gr
 
 FIRST_WAIT = 0.3  # seconds: later looks find what the first one measured
 
@@ -48,6 +43,5 @@ def build_report_tab(
             "waiting": not ended,
         }
 
-    with gr.Tab("Report", id="report"):
-        script = Path(__file__).with_name("report.js")
-        add_html('<div class="tab"><div class="body"></div></div>', "report", [SEEN, script], [report])
+    html = '<div class="tab"><div class="body"></div></div>'
+    add_tab("Report", html, "report", ["seen.js", "report/report.js"], [report])

@@ -36,10 +36,15 @@ class SearchColumn:
         return [item for item, _ in self.hits]
 
     @property
+    def parts(self) -> list[float]:
+        """Seconds that it took to decode the picture, to embed it and to search; none without results."""
+        found = self.found
+        return [self.decode_seconds, found.embed_seconds, found.search_seconds] if found else []
+
+    @property
     def seconds(self) -> float:
         """Time from bytes to results."""
-        found = self.found
-        return self.decode_seconds + (found.embed_seconds + found.search_seconds if found else 0.0)
+        return sum(self.parts)
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,8 @@ def search_column(searcher: Searcher, query: Query, mode: str, request: SearchRe
     try:
         found = searcher.find([photo], mode, request.k + len(own), request.filter, request.examples)
         ids, scores = found.results.ids, found.results.scores
-        keep = ~np.isin(ids[0], own)
-        rest = Results(ids[:, keep][:, : request.k], scores[:, keep][:, : request.k])
+        keep = np.flatnonzero(~np.isin(ids[0], own))[: request.k]
+        rest = Results(ids[:, keep], scores[:, keep])
     except RetrievalError as reason:  # a budget is spent, an endpoint cannot be reached
         return SearchColumn(mode, None, missing=as_sentence(reason))
     return SearchColumn(mode, replace(found, results=rest), decoded)

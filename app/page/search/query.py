@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from PIL import Image
-
 from app.server.api import UnknownItemError, require_item
 from app.server.fetch import fetch_image
 from app.server.pictures import DIGITS
@@ -26,7 +24,6 @@ WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 SMALLEST_BOX = 0.02  # of width and height that a box may have
 MAX_RESULTS = 200  # results that one search may ask for
 MOST_EXAMPLES = 100  # to find more or less of
-TURNS = (None, Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_90)
 
 
 @dataclass(frozen=True)
@@ -121,43 +118,38 @@ class Query:
         photo = replace(decode(self.data, self.name, math.ceil(side / share)), below=self.below)
         if self.view == View():
             return photo
-        turn = TURNS[self.view.turn]
-        image = photo.image if turn is None else photo.image.transpose(turn)
+        image = photo.image.rotate(-90 * self.view.turn, expand=True)
         width, height = image.size
-        pixels = (
-            math.floor(left * width),
-            math.floor(top * height),
-            math.ceil(right * width),
-            math.ceil(bottom * height),
-        )
-        return with_pixels(photo, image.crop(pixels))
+        start = math.floor(left * width), math.floor(top * height)
+        end = math.ceil(right * width), math.ceil(bottom * height)
+        return with_pixels(photo, image.crop((*start, *end)))
 
+    @classmethod
+    def of_bytes(cls, data: bytes, name: str) -> "Query":
+        """Make a query of a photo that was sent or fetched."""
+        return cls(name, data, content_digest(data))
 
-def query_of_bytes(data: bytes, name: str) -> Query:
-    """Make a query of a photo that was sent or fetched."""
-    return Query(name, data, content_digest(data))
+    @classmethod
+    def of_words(cls, words: str) -> "Query":
+        """Make a query of words; raises UsageError if they are none, or too many."""
+        text = Text(words)
+        return cls(text.words, b"", text.digest, text=text)
 
+    @classmethod
+    def of_address(cls, address: str) -> "Query":
+        """Fetch an image from the internet; raises ImageError, with a whole line, if it cannot be had."""
+        try:
+            data = fetch_image(address)
+        except ImageError as reason:
+            raise ImageError(f"{str(reason)[0].upper()}{str(reason)[1:]}.") from reason
+        return cls.of_bytes(data, address.partition("?")[0].rsplit("/", 1)[-1] or address)
 
-def query_of_words(words: str) -> Query:
-    """Make a query of words; raises UsageError if they are none, or too many."""
-    text = Text(words)
-    return Query(text.words, b"", text.digest, text=text)
-
-
-def query_of_address(address: str) -> Query:
-    """Fetch an image from the internet; raises ImageError, with a whole line, if it cannot be had."""
-    try:
-        data = fetch_image(address)
-    except ImageError as reason:
-        raise ImageError(f"{str(reason)[0].upper()}{str(reason)[1:]}.") from reason
-    return query_of_bytes(data, address.partition("?")[0].rsplit("/", 1)[-1] or address)
-
-
-def query_of_item(searcher: Searcher, item: int) -> Query:
-    """Read an image of the gallery again; raises ImageError, with a whole line, if that cannot be done."""
-    entry = searcher.index.items[item]
-    try:
-        data = image_at(entry.path, entry.name, searcher.index.allowed).read_unchanged(entry.digest)
-    except ImageError as error:
-        raise ImageError(f"{entry.name} cannot be read any more: {error}.") from error
-    return Query(entry.name, data, entry.digest, below=True)
+    @classmethod
+    def of_item(cls, searcher: Searcher, item: int) -> "Query":
+        """Read an image of the gallery again; raises ImageError, with a whole line, if it cannot be had."""
+        entry = searcher.index.items[item]
+        try:
+            data = image_at(entry.path, entry.name, searcher.index.allowed).read_unchanged(entry.digest)
+        except ImageError as error:
+            raise ImageError(f"{entry.name} cannot be read any more: {error}.") from error
+        return cls(entry.name, data, entry.digest, below=True)

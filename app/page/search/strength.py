@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.page.background import lower_priority
+from app.page.kept import sample_items
 from index.duplicates import NEIGHBOURS, least_similarity
 from index.search import MODES, Searcher
 
@@ -29,10 +29,9 @@ class Scale:
 
 def measure_scale(searcher: Searcher, mode: str) -> Scale | None:
     """Measure what similarity means in a gallery, by stored vectors; None where it has too few images."""
-    count = len(searcher.index)
-    if count < FEWEST or mode not in searcher.stored_modes:
+    if len(searcher.index) < FEWEST or mode not in searcher.stored_modes:
         return None
-    items = np.sort(np.random.default_rng(0).choice(count, min(SAMPLE, count), replace=False))
+    items = sample_items(searcher.index, SAMPLE)
     nearest = searcher.search_items(items.tolist(), mode, NEIGHBOURS).scores
     space = MODES[mode][1]
     rows = searcher.index.rows(space, items)
@@ -43,8 +42,7 @@ def measure_scale(searcher: Searcher, mode: str) -> Scale | None:
 
 
 def measure_scales(searcher: Searcher, found: dict[str, Scale]) -> dict[str, Scale]:
-    """Put the scales that a gallery has into `found`, by mode, as fast as searches leave time for."""
-    lower_priority()
+    """Put the scales that a gallery has into `found`, by mode."""
     for mode in SCALED:
         if scale := measure_scale(searcher, mode):
             found[mode] = scale

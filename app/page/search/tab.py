@@ -2,41 +2,21 @@
 
 import json
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial, update_wrapper
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from app.page.background import Background
+from app.page.search import views
 from app.page.search.columns import SearchColumn, agreement, search_column
-from app.page.search.query import (
-    MAX_RESULTS,
-    WHOLE,
-    Query,
-    SearchRequest,
-    find_item,
-    query_of_address,
-    query_of_bytes,
-    query_of_item,
-    query_of_words,
-    read_request,
-)
+from app.page.search.query import MAX_RESULTS, WHOLE, Query, SearchRequest, find_item, read_request
 from app.page.search.strength import Scale, measure_scales
-from app.page.search.views import (
-    Cost,
-    render_column,
-    render_details,
-    render_numbers,
-    render_search,
-    render_waiting,
-    render_why,
-)
 from app.page.search.why import LEAST_DROP, middle, occlusion_maps
-from app.page.views import ROVE, SAVE, add_html, render_error
+from app.page.views import add_html, render_error
 from app.server.concurrency import SharedSearcher
 from app.server.labels import NONE, Labels
 from app.server.pictures import make_jpeg
@@ -48,7 +28,7 @@ with needs("demo"):
     from gradio.data_classes import DataWithFiles
 
 NAMES = ("crop", "cards", "ladder", "heat", "large", "entry", "search", "address", "controls")
-SCRIPTS = [ROVE, SAVE, *(Path(__file__).with_name(f"{name}.js") for name in NAMES)]
+SCRIPTS = ["rove.js", "save.js", *(f"search/{name}.js" for name in NAMES)]
 EXAMPLES = 12
 CACHED_BYTES = 64 << 20  # bytes of photos that are remembered, so that a crop of one need not send it again
 CACHED_COLUMNS = 256  # searches that are remembered: a comparison's second answer repeats the first column
@@ -70,10 +50,12 @@ class SearchPage:
         labels.require_columns(searcher.index.columns)
         self._label = partial(labels.of, searcher.index)
         self.scales: dict[str, Scale] = {}
-        self.measuring = Background(lambda _: measure_scales(searcher, self.scales))
+        self.measuring = Background(lambda _: measure_scales(searcher, self.scales), polite=True)
         self.measuring.start()  # beside the first searches, which go without
         self.searcher = searcher
-        self._price = price
+        learnt = getattr(searcher.models["student"], "metadata", {}).get("retrieval.queried")
+        most = searcher.reranker.most if searcher.reranker else 1
+        self._costs = views.Costs(price, int(learnt) if learnt else None, most)
         self._photos: LRUCache[str, Query] = LRUCache(CACHED_BYTES, getsizeof=lambda query: len(query.data))
         self._columns: LRUCache[Any, SearchColumn] = LRUCache(CACHED_COLUMNS)
         self._lock = Lock()
@@ -115,7 +97,7 @@ class SearchPage:
         try:
             index = self.searcher.index
             item = find_item(index, asked)
-            return render_details(item, index.items[item], index.metadata_of(item), self._label(item))
+            return views.render_details(item, index.items[item], index.metadata_of(item), self._label(item))
         except (TypeError, ValueError, OverflowError):
             return render_error("There is no such image in this index.")
         except RetrievalError as reason:
@@ -137,7 +119,7 @@ class SearchPage:
             query = None if request.text or request.address else self._find_query(request, None)
             if query is None:
                 return {"error": render_error("This photo is not known any more. Search with it again.")}
-            both = (replace(query, view=request.view), query_of_item(self.searcher, hit))
+            both = (replace(query, view=request.view), Query.of_item(self.searcher, hit))
             first, second = (student.prepare(each.photo(student.decode_side)) for each in both)
             whole, drops = occlusion_maps(
                 lambda images: self.searcher.embed_inputs(images, [query.name] * len(images)),
@@ -147,20 +129,20 @@ class SearchPage:
             return {"error": render_error("There is no such image in this index.")}
         except RetrievalError as reason:
             return {"error": render_error(str(reason))}
-        said = render_why(whole, drops)
+        said = views.render_why(whole, drops)
         maps = drops / np.maximum(drops.max((1, 2), keepdims=True), LEAST_DROP)
         boxes = [middle(box, getattr(student, "crop", 1.0)) for box in (request.view.box, WHOLE)]
         return {"maps": maps.round(3).tolist(), "boxes": boxes, "said": said}
 
     def _find_query(self, request: SearchRequest, photo: tuple[str, bytes] | None) -> Query | None:
         if photo is not None:
-            query = query_of_bytes(photo[1], photo[0])
+            query = Query.of_bytes(photo[1], photo[0])
         elif request.text:
-            return query_of_words(request.text)
+            return Query.of_words(request.text)
         elif request.item is not None:
-            return query_of_item(self.searcher, request.item)
+            return Query.of_item(self.searcher, request.item)
         elif request.address:
-            query = query_of_address(request.address)
+            query = Query.of_address(request.address)
         else:
             return self._known(request.sent)
         if len(query.data) <= CACHED_BYTES:
@@ -177,21 +159,25 @@ class SearchPage:
         asked = request.modes[:1] if request.soon else request.modes
         columns = [self._find(query, mode, request) for mode in asked]
         index = self.searcher.index
-        agreed = agreement(*columns) if len(columns) == 2 else None
-        others = columns[::-1] if len(columns) == 2 else [None]
+        both = len(columns) == 2
+        agreed = agreement(*columns) if both else None
+        others = columns[::-1] if both else [None]
         # Words and photos are never as alike as two photos, which the scales are of.
-        scales = {mode: None if request.text else self._scale(mode) for mode in asked}
+        scales = {} if request.text else self.scales
         html = [
-            render_column(one, index, other, self._label, scales[one.mode], self._fold(one))
+            views.render_column(one, index, other, self._label, scales.get(one.mode), self._fold(one))
             for one, other in zip(columns, others, strict=True)
         ]
-        waiting = (request.modes[1], request.k) if request.soon and len(request.modes) == 2 else None
+        spoken = [
+            f"{len(each.ids)} results{f' of {each.mode}' if both else ''}" for each in columns if each.found
+        ]
+        waiting = request.modes[1] if request.soon and len(request.modes) == 2 else ""
         if waiting:
-            html.append(render_waiting(*waiting))
+            html.append(views.HTML.waiting(waiting, request.k))
         return {
             "columns": html,
-            "numbers": render_numbers(columns, index, agreed, self._costs(request.modes), waiting),
-            "spoken": _spoken(columns),
+            "numbers": views.render_numbers(columns, index, agreed, self._costs, waiting),
+            "spoken": ", ".join(spoken),  # what a screen reader reads
             "name": query.name,
             "sent": query.digest if request.item is None and not request.text else "",
             "item": "" if request.item is None else query.digest,
@@ -212,22 +198,9 @@ class SearchPage:
                 self._columns[key] = column
         return column
 
-    def _scale(self, mode: str) -> Scale | None:
-        return self.scales.get(mode)
-
     def _fold(self, column: SearchColumn) -> dict[int, int]:
-        scale = self._scale("student")
+        scale = self.scales.get("student")
         return fold_near(self.searcher.index, column.ids, scale.near) if scale and column.ids else {}
-
-    def _costs(self, modes: Sequence[str]) -> dict[str, Cost]:
-        learnt = getattr(self.searcher.models["student"], "metadata", {}).get("retrieval.queried")
-        reranker = self.searcher.reranker
-        known = {
-            "student": Cost(learnt_from=int(learnt) if learnt else None),
-            "teacher": Cost(self._price),
-            "rerank": Cost(self._price, calls=reranker.most if reranker else 1),
-        }
-        return {mode: known.get(mode, Cost()) for mode in modes}
 
 
 def build_search_tab(
@@ -253,7 +226,7 @@ def build_search_tab(
     }
     note = searcher.reranker.describe_price(1, price) if searcher.reranker else ""
     words = bool(searcher.text_modes)
-    html = render_search(searcher.modes, names, columns, alone, words, missing, note, shop)
+    html = views.render_search(searcher.modes, names, columns, alone, words, missing, note, shop)
     add_html(html, "search", SCRIPTS, asked)
 
 
@@ -265,12 +238,3 @@ def _open(asked: Mapping[str, Any] | DataWithFiles) -> tuple[Mapping[str, Any], 
     except (KeyError, ValueError) as error:
         raise UsageError("This search cannot be read. Open the page again.") from error
     return fields, next(((name or "photo", data) for name, data in asked.files), None)
-
-
-def _spoken(columns: Sequence[SearchColumn]) -> str:
-    """Say what a screen reader reads once results are there."""
-    several = len(columns) > 1
-    said = [
-        f"{len(each.ids)} results{f' of {each.mode}' if several else ''}" for each in columns if each.found
-    ]
-    return ", ".join(said)

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,42 +18,40 @@ from index.stores.base import Store
 from index.stores.records import Item
 
 LABELS = {"student": "Student", "teacher": "Teacher", "asymmetric": "Asymmetric", "rerank": "Re-rank"}
-MEANINGS = {
-    "student": "Student embeds the query and the gallery.",
-    "teacher": "Teacher, the model it was trained on, embeds both.",
-    "asymmetric": "Student embeds the query, teacher embedded the gallery: the student's cost, the "
-    "teacher's index.",
-    "rerank": "Student finds the results, teacher or ranker orders them.",
-}
-HEADINGS = {
-    "": "",
-    "one search": "from the bytes of the image to its results",
-    " ": "decode, embed, search",
-    "decode": "from the bytes of the image to pixels",
-    "embed": "from pixels to a vector",
-    "search": "from a vector to results",
-    "bytes a vector": "of each image of the gallery",
-    "1M searches": "a million such searches one after another",
-}
-MEANT = {
-    "strong": "strong: as near as most photos have their nearest neighbour",
-    "likely": "likely: as near as nearly every photo has its nearest neighbour",
-    "weak": "weak: nearer than most photos at random, and no more",
-    "far": "nothing close: photos at random are often as near",
-}
-EAGER = 8  # pictures of a column that are loaded before they are scrolled to
-SHELL = load("app/page/search/search.html", LABELS=LABELS, MEANINGS=MEANINGS)
-HTML = load("app/page/search/results.html", EAGER=EAGER, MEANT=MEANT)
+
+
+def milliseconds(seconds: float) -> str:
+    """Write a time in milliseconds."""
+    value = 1000 * seconds
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def duration(seconds: float) -> str:
+    """Write a long time, hours from one to a hundred: two models are easier to compare in one unit."""
+    for unit, length, least in (("days", 86_400, 100 * 3600), ("hours", 3600, 3600), ("minutes", 60, 120)):
+        if seconds >= least:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+SHELL = load("app/page/search/search.html", LABELS=LABELS)
+FORMATS = {"milliseconds": milliseconds, "duration": duration}
+HTML = load("app/page/search/results.html", LABELS=LABELS, MODES=MODES, **FORMATS)
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What searching costs in one column."""
+class Costs:
+    """What searching costs."""
 
-    # Of a thousand answers of this column's model; None where it runs here, or is not known
+    # Of a thousand answers of the teacher or ranker; None where it runs here, or is not known
     price: float | None = None
-    learnt_from: int | None = None  # answers that were paid for to train it; None where it is not known
-    calls: int = 1  # answers that a search takes at most
+    learnt_from: int | None = None  # answers paid for to train the student; None where it is not known
+    reranked: int = 1  # answers that a search takes at most which is ordered again
+
+    def of(self, mode: str) -> float | None:
+        """Tell what a million searches in a mode cost; None where they are free, or it is not known."""
+        answers = {"teacher": 1, "rerank": self.reranked}.get(mode)
+        return None if answers is None or self.price is None else 1000 * self.price * answers
 
 
 def render_search(
@@ -80,9 +77,8 @@ def render_search(
         shop: Whether nothing is said of models.
     """
     others = [*([mode for mode in modes if mode != "student"] or ["teacher"]), "student"]
-    second = others[0]
     ordered = columns and {name: _in_order(values) for name, values in columns.items()}
-    return SHELL.page(modes, others, second, examples, ordered, alone, words, missing, note, shop)
+    return SHELL.page(modes, others, examples, ordered, alone, words, missing, note, shop)
 
 
 def _in_order(values: Sequence[str]) -> Sequence[str]:
@@ -117,33 +113,21 @@ def render_column(
     return HTML.column(mode, column.hits, index.items, label, scale, folded, heaps, shifts, name)
 
 
-def render_waiting(mode: str, k: int) -> str:
-    """Show cells for results that are on their way."""
-    return HTML.waiting(LABELS[mode], min(k, 12))
-
-
 def render_numbers(
     columns: Sequence[SearchColumn],
     index: Store,
     agreed: Agreement | None,
-    costs: Mapping[str, Cost],
-    waiting: tuple[str, int] | None = None,
+    costs: Costs,
+    waiting: str = "",
 ) -> str:
     """Show the numbers above the results; of a mode on its way, `waiting`, their place is kept."""
     answered = [column for column in columns if column.found]
     if not answered:
         return ""
-    facts = ("-", "-") if waiting else None
-    if agreed:
-        facts = (f"{agreed.overlap * agreed.depth:.0f} of {agreed.depth}", f"{agreed.rbo:.2f}")
-    slowest = max(column.seconds for column in answered)
-    rows = [_row(column, index, slowest, costs.get(column.mode, Cost())) for column in answered]
-    totals = ", ".join(f"{row['label']} {row['total']} ms" for row in rows)
-    learnt = costs["student"].learnt_from if "student" in costs else None
-    price = next((cost.price for cost in costs.values() if cost.price is not None), None)
-    money = "" if price is None or learnt is None else f" ({learnt * price / 1000:,.2f})"
-    waiting_for = (waiting[0], LABELS[waiting[0]]) if waiting else None
-    return HTML.numbers(facts, totals, HEADINGS, rows, waiting_for, learnt, money)
+    modes = {waiting, *(column.mode for column in columns)}
+    learnt = costs.learnt_from if "student" in modes else None
+    price = costs.price if modes & {"teacher", "rerank"} else None
+    return HTML.numbers(agreed, answered, index.manifest.spaces, costs, waiting, learnt, price)
 
 
 def render_details(
@@ -167,33 +151,3 @@ def render_why(similarity: float, drops: NDArray[np.float32]) -> list[str]:
         else f"No part of {what} alone makes the match."
         for what, each in zip(("your photo", "this result"), drops, strict=True)
     ]
-
-
-def _row(column: SearchColumn, index: Store, slowest: float, cost: Cost) -> dict[str, Any]:
-    found = column.found
-    assert found is not None
-    _, space = MODES.get(column.mode, MODES["student"])  # where it finds what it orders again
-    parts = (column.decode_seconds, found.embed_seconds, found.search_seconds)
-    return {
-        "mode": column.mode,
-        "label": LABELS[column.mode],
-        "total": _milliseconds(column.seconds),
-        "shares": [100 * seconds / slowest for seconds in parts],
-        "parts": list(map(_milliseconds, parts)),
-        "bytes": f"{index.manifest.spaces[space].vector_bytes:,}",
-        "million": _duration(1e6 * column.seconds),
-        "money": f"{1000 * cost.price * cost.calls:,.2f}" if cost.price is not None else "",
-    }
-
-
-def _milliseconds(seconds: float) -> str:
-    value = 1000 * seconds
-    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
-
-
-def _duration(seconds: float) -> str:
-    # Hours from one to a hundred: two models are easier to compare in one unit.
-    for unit, length, least in (("days", 86_400, 100 * 3600), ("hours", 3600, 3600), ("minutes", 60, 120)):
-        if seconds >= least:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} seconds"

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from app.cli import app
 from app.cli.distill import parse_budgets, read_targets
 from app.page.search.columns import search_column
-from app.page.search.query import SearchRequest, query_of_bytes
+from app.page.search.query import Query, SearchRequest
 from distill.options import Target
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.vectors_file import write_vectors
@@ -161,13 +161,13 @@ def test_a_vectors_file_that_lacks_half(folder, tmp_path):
 def test_the_page_goes_on_without_a_teacher_that_does_not_answer(folder, tmp_path, server):
     student = write_embedder(tmp_path / "student.onnx")
     picture(50).save(tmp_path / "new.png")
-    new = query_of_bytes((tmp_path / "new.png").read_bytes(), "new.png")
+    new = Query.of_bytes((tmp_path / "new.png").read_bytes(), "new.png")
     with serving(server) as url:
         retrieval("index", folder, "--model", student, "--teacher", url, "--out", tmp_path / "idx",
                   "--ledger", tmp_path / "l.sqlite", "--budget", 12)  # fmt: skip
     again = TeacherSpec(url, ledger=tmp_path / "l.sqlite")
     request = SearchRequest(("student", "teacher"), 3)
-    old = query_of_bytes(find_images([folder])[0].path.read_bytes(), "old.png")
+    old = Query.of_bytes(find_images([folder])[0].path.read_bytes(), "old.png")
     assert search_column(open_searcher(tmp_path / "idx", again), old, "teacher", request).missing == ""
     for budget, reason in ((0, "not asked 1 of 1 questions"), (99, "cannot be reached")):
         searcher = open_searcher(tmp_path / "idx", replace(again, budget=budget))

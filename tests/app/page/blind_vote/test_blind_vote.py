@@ -6,9 +6,8 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from app.page.blind_vote.logic import BlindTest, deal_round
+from app.page.blind_vote.logic import BlindTest, Tally, Votes, count_votes, deal_round, default_votes
 from app.page.blind_vote.tab import HTML, build_blind_tab
-from app.page.blind_vote.votes import Tally, Votes, default_votes
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.search import Searcher
@@ -59,19 +58,17 @@ def test_photos_that_were_voted_on_come_last(searcher: Searcher):
 def test_each_round_is_its_own_and_counts_once(blind_test: BlindTest, monkeypatch):
     monkeypatch.setattr("app.page.blind_vote.logic.LIST_LENGTH", 3)
     first, second = blind_test.deal(PAIR), blind_test.deal(PAIR)
-    assert blind_test.find(first.key) is first
+    assert blind_test.open.get(first.key) is first
     blind_test.vote(second, "right")
     blind_test.vote(first, "left")
     blind_test.vote(first, "right")
-    assert blind_test.find(first.key) is None
-    tally = blind_test.count(PAIR)
+    assert blind_test.open.get(first.key) is None
+    tally = count_votes(blind_test.votes.read(), PAIR)
     chosen = Counter([first.modes[0], second.modes[1]])
     assert tally.wins == (chosen["student"], chosen["teacher"])
     kept = blind_test.votes.read()
     assert [(vote.left, vote.right) for vote in kept] == [second.modes, first.modes]
-    assert (
-        BlindTest(blind_test._searcher, Votes(blind_test.votes.path), random.Random(2)).count(PAIR) == tally
-    )
+    assert count_votes(Votes(blind_test.votes.path).read(), PAIR) == tally
 
 
 def test_a_vote_that_cannot_be_written_leaves_the_round_open(
@@ -82,7 +79,7 @@ def test_a_vote_that_cannot_be_written_leaves_the_round_open(
     blind_test.votes.path.mkdir()
     with pytest.raises(OSError, match="directory"):
         blind_test.vote(dealt, "left")
-    assert blind_test.find(dealt.key) is dealt
+    assert blind_test.open.get(dealt.key) is dealt
 
 
 def test_a_vote_that_could_not_be_kept_can_be_cast_again(searcher: Searcher, tmp_path: Path, monkeypatch):
@@ -106,7 +103,7 @@ def test_rounds_that_nobody_votes_on_are_forgotten_in_the_end(blind_test: BlindT
     monkeypatch.setattr("app.page.blind_vote.logic.LIST_LENGTH", 3)
     monkeypatch.setattr("app.page.blind_vote.logic.MAX_OPEN", 2)
     keys = [blind_test.deal(PAIR).key for _ in range(3)]
-    assert [blind_test.find(key) is not None for key in keys] == [False, True, True]
+    assert [blind_test.open.get(key) is not None for key in keys] == [False, True, True]
 
 
 def test_a_round_does_not_tell_which_model_made_which_list(searcher: Searcher):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.page.blind_vote.votes import Tally, Vote, Votes, count_votes
+from app.page.blind_vote.logic import Tally, Vote, Votes, count_votes
 
 PAIR = ("student", "teacher")
 

@@ -14,9 +14,8 @@ from conftest import png
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from app.page.learning import inbox
-from app.page.learning.inbox import Inbox
-from app.page.learning.learning import Learning, Run
+from app.page.learning import learning as runs
+from app.page.learning.learning import Inbox, Learning, Run
 from app.page.learning.routes import build_learning
 from app.server.app import SHUTDOWN_SECONDS, _Server, build_waiting
 from app.server.guard import Rules
@@ -101,7 +100,7 @@ def test_what_fails_says_why_in_one_line(learning, client, monkeypatch):
 
 
 def test_a_later_run_ends_the_one_before(learning, client, monkeypatch):
-    monkeypatch.setattr(inbox, "FEWEST", 2)
+    monkeypatch.setattr(runs, "FEWEST", 2)
     learning.start()
     first = learning.run
     assert client.post("/learn/photos").json() == 1
@@ -192,7 +191,7 @@ def test_a_name_never_becomes_a_path(learning, client, tmp_path):
 
 def test_what_is_sent_has_limits(tmp_path, monkeypatch):
     taken = Inbox(tmp_path / "photos")
-    for place in (-1, inbox.MOST):
+    for place in (-1, runs.MOST):
         with pytest.raises(UsageError, match="at most 2000 photos"):
             taken.take(place, ".png", png(0))
     with pytest.raises(ImageError):
@@ -200,7 +199,7 @@ def test_what_is_sent_has_limits(tmp_path, monkeypatch):
     taken.take(0, ".png", png(0))
     with pytest.raises(UsageError, match="1 photos can be read, and at least 40"):
         taken.require_enough()
-    monkeypatch.setattr(inbox, "MOST_BYTES", len(png(0)) + 1)
+    monkeypatch.setattr(runs, "MOST_BYTES", len(png(0)) + 1)
     with pytest.raises(UsageError, match="Send at most"):
         taken.take(1, ".png", png(1))
     assert [each.name for each in taken.folder.iterdir()] == ["0000.png"]

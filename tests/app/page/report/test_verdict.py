@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from app.cli import app
 from app.page.background import Background
 from app.page.report.measure import Point, Size, measure_labels
-from app.page.report.verdict import render_verdict
+from app.page.report.views import render_verdict
 from app.server.app import ServerOptions
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from app.page.search.columns import SearchColumn, agreement, rank_shifts, search_column
-from app.page.search.query import SearchRequest, View, query_of_bytes, query_of_item
+from app.page.search.query import Query, SearchRequest, View
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import ImageError
@@ -28,7 +28,7 @@ def listed(*ids: int) -> SearchColumn:
 def test_both_sides_find_and_agree_as_their_lists_do(searcher: Searcher):
     for item in range(12):
         columns = [
-            search_column(searcher, query_of_item(searcher, item), mode, REQUEST)
+            search_column(searcher, Query.of_item(searcher, item), mode, REQUEST)
             for mode in ("student", "teacher")
         ]
         assert all(item not in column.ids and len(column.ids) == 4 for column in columns)
@@ -39,8 +39,8 @@ def test_both_sides_find_and_agree_as_their_lists_do(searcher: Searcher):
 
 
 def test_a_part_of_an_image_does_not_find_that_image(searcher: Searcher):
-    whole = query_of_item(searcher, 3)
-    part = search_column(searcher, query_of_item(searcher, 3), "student", REQUEST)
+    whole = Query.of_item(searcher, 3)
+    part = search_column(searcher, Query.of_item(searcher, 3), "student", REQUEST)
     cut = type(whole)(whole.name, whole.data, whole.digest, True, View(0, (0, 0, 0.98, 0.98)))
     column = search_column(searcher, cut, "student", REQUEST)
     assert 3 not in column.ids
@@ -57,17 +57,17 @@ def test_shifts_say_how_many_ranks_higher(searcher: Searcher):
 
 def test_without_a_teacher_its_side_says_why(searcher: Searcher):
     alone = Searcher(searcher.index, searcher.models["student"])
-    column = search_column(alone, query_of_item(alone, 0), "teacher", REQUEST)
+    column = search_column(alone, Query.of_item(alone, 0), "teacher", REQUEST)
     assert (column.found, column.ids, column.missing) == (None, [], alone.teacher_missing)
     assert agreement(listed(1), column) is None
 
 
 def test_a_picture_that_cannot_be_read_is_said_in_one_line(searcher: Searcher):
     with pytest.raises(ImageError, match=r"Can't open a\.pdf: not an image .* Use JPEG"):
-        search_column(searcher, query_of_bytes(b"%PDF", "a.pdf"), "student", REQUEST)
+        search_column(searcher, Query.of_bytes(b"%PDF", "a.pdf"), "student", REQUEST)
 
 
 def test_a_search_is_narrowed(searcher: Searcher):
     request = SearchRequest(("student",), 4, filter=Filter("more/", cut=0.1))
-    column = search_column(searcher, query_of_item(searcher, 0), "student", request)
+    column = search_column(searcher, Query.of_item(searcher, 0), "student", request)
     assert {searcher.index.items[item].name[:5] for item in column.ids} == {"more/"}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.page.search.query import MAX_RESULTS, Query, View, query_of_bytes, read_request
+from app.page.search.query import MAX_RESULTS, Query, View, read_request
 from index.errors import ImageError, UsageError
 from index.stores.filters import Filter
 
@@ -37,7 +37,7 @@ def test_a_picture_is_turned_then_cut(turn: int):
 
 def test_the_whole_picture_keeps_its_bytes_and_a_part_gets_others():
     data = png(picture(1))
-    query = query_of_bytes(data, "a")
+    query = Query.of_bytes(data, "a")
     assert query.photo(8).data is data
     part = Query("a", data, query.digest, view=View(0, (0, 0, 0.5, 1))).photo(8)
     assert part.digest != query.digest
@@ -47,14 +47,14 @@ def test_the_whole_picture_keeps_its_bytes_and_a_part_gets_others():
 def test_a_small_part_of_a_jpeg_is_decoded_at_a_size_that_serves_it():
     buffer = BytesIO()
     picture(1, 1600, 1600).save(buffer, "JPEG")
-    assert query_of_bytes(buffer.getvalue(), "a").photo(64).image.width == 200
+    assert Query.of_bytes(buffer.getvalue(), "a").photo(64).image.width == 200
     part = Query("a", buffer.getvalue(), "d", view=View(0, (0, 0, 0.1, 0.1)))
     assert part.photo(64).image.width == 80
 
 
 def test_a_picture_that_cannot_be_read():
     with pytest.raises(ImageError):
-        query_of_bytes(b"nothing", "a").photo(8)
+        Query.of_bytes(b"nothing", "a").photo(8)
 
 
 @given(st.lists(st.floats(), min_size=4, max_size=4), st.integers())

@@ -10,7 +10,7 @@ import pytest
 from conftest import known, picture
 from PIL import Image
 
-from app.page.search.query import query_of_bytes
+from app.page.search.query import Query
 from app.page.search.tab import SearchPage
 from app.server.labels import Labels
 from index.build.pipeline import build_index
@@ -68,7 +68,7 @@ def test_the_first_column_comes_alone_and_then_both(page: SearchPage, searcher: 
 
 
 def test_a_photo_that_was_fetched_is_searched_with_once(page, searcher, data, monkeypatch):
-    monkeypatch.setattr("app.page.search.tab.query_of_address", lambda each: query_of_bytes(data, each))
+    monkeypatch.setattr("app.page.search.tab.Query.of_address", lambda each: Query.of_bytes(data, each))
     soon = page.search({**BOTH, "address": "https://shop.example/a.png", "soon": True})
     monkeypatch.setattr(searcher, "find", lambda *_: pytest.fail("It was remembered."))
     again = page.search({"modes": ["student"], "k": 4, "sent": soon["sent"]})

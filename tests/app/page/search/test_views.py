@@ -7,12 +7,12 @@ import numpy as np
 
 from app.page.search.columns import Agreement, SearchColumn
 from app.page.search.views import (
-    Cost,
+    HTML,
+    Costs,
     render_column,
     render_details,
     render_numbers,
     render_search,
-    render_waiting,
 )
 from app.page.views import render_error
 from app.server.labels import Labels
@@ -120,37 +120,36 @@ def test_padding_is_left_out_and_reasons_are_shown():
     assert "data-id" not in render_column(column("student", [-1], [-np.inf]), INDEX)
     assert "No results" in render_column(column("student", [-1], [-np.inf]), INDEX)
     assert "out of money" in render_column(SearchColumn("teacher", None, missing="out of money"), INDEX)
-    assert "Teacher is searching…" in render_waiting("teacher", 3)
+    assert "Teacher is searching…" in HTML.waiting("teacher", 3)
 
 
 def test_the_numbers():
     columns = [column("student", [0], [1]), column("teacher", [0], [1], embed=0.12)]
-    costs = {"student": Cost(learnt_from=500), "teacher": Cost(price=2.0)}
-    html = Collector(render_numbers(columns, INDEX, Agreement(0.25, 0.125, 12), costs))
+    html = Collector(render_numbers(columns, INDEX, Agreement(0.25, 0.125, 12), Costs(2.0, 500)))
     text = " ".join(html.text)
     assert "in common 3 of 12" in text
     assert "order agrees 0.12" in text
     assert "Student 13 ms 1.0 ms 12 ms 0.4 ms 32 3.7 hours" in text
     assert "Teacher 121 ms 1.0 ms 120 ms 0.4 ms 48 33.7 hours costs 2,000.00" in text
     assert "Training used 500 teacher calls (1.00). Every search after the first 500 saves money." in text
-    free = render_numbers(columns, INDEX, None, {"student": Cost(learnt_from=500), "teacher": Cost()})
+    free = render_numbers(columns, INDEX, None, Costs(learnt_from=500))
     assert "Every search after the first 500 saves a call." in free
     widths = [float(each["style"].removeprefix("width:").rstrip("%")) for each in html.all("i")]
     slow = [column("student", [0], [1], 0.0, 0.2996), column("teacher", [0], [1], 0.0, 0.4996)]
-    assert "83.3 hours" in render_numbers(slow, INDEX, None, {})
-    assert "5.8 days" in render_numbers(slow, INDEX, None, {})
+    assert "83.3 hours" in render_numbers(slow, INDEX, None, Costs())
+    assert "5.8 days" in render_numbers(slow, INDEX, None, Costs())
     assert sum(widths[3:]) > 99.9  # the slower column fills its bar
     assert abs(sum(widths[:3]) - 100 * 0.0134 / 0.1214) < 0.1
 
 
 def test_numbers_of_one_side_and_of_none():
-    alone = " ".join(Collector(render_numbers([column("student", [0], [1])], INDEX, None, {})).text)
+    alone = " ".join(Collector(render_numbers([column("student", [0], [1])], INDEX, None, Costs())).text)
     assert "in common" not in alone
-    soon = Collector(render_numbers([column("student", [0], [1])], INDEX, None, {}, ("teacher", 24)))
+    soon = Collector(render_numbers([column("student", [0], [1])], INDEX, None, Costs(), "teacher"))
     assert "in common - order agrees -" in " ".join(soon.text)  # they keep their place
     assert "Teacher - - - - - -" in " ".join(soon.text)
     assert "saves money" not in alone
-    assert render_numbers([SearchColumn("student", None, missing="x")], INDEX, None, {}) == ""
+    assert render_numbers([SearchColumn("student", None, missing="x")], INDEX, None, Costs()) == ""
 
 
 def test_filters_are_offered_where_the_gallery_can_be_narrowed():
