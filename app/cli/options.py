@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from index.teachers.spec import TeacherSpec, TextSpec
 
 
-def option(text: str, default: str | bool = True) -> Any:
-    """Describe an option, and its default where the value itself does not tell."""
-    return typer.Option(help=text, show_default=default)
+def option(text: str, default: str | bool = True, *names: str, **more: Any) -> Any:
+    """Describe an option, and its default where the value itself does not tell; `more` is Typer's."""
+    return typer.Option(*names, help=text, show_default=default, **more)
 
 
 TEACHERS = "ONNX file, http(s) address, .npz or .parquet of vectors, module:callable or model.py:callable."
