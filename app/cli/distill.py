@@ -6,12 +6,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli import options as shared
-from app.cli.options import option, read_options
+from app.cli.options import Several, option, read_options
 from index.errors import UsageError
 
 if TYPE_CHECKING:
     from distill.options import Target
 
+FORMER = (
+    "A student folder to top up: IMAGES are further photos, --budget counts answers about them, --teacher "
+    "and --out are its own unless given."
+)
+QUERIES = "Photos like those that will be searched with: agreement is measured on some of them. May repeat."
+HELPER = (
+    "A free network that helps to predict the teacher's answers, best the one that it was made from: an ONNX "
+    "file, a file of vectors, or file.py:function. May repeat."
+)
+TARGET = "Shrink the student while it learns, to milliseconds an image on one core here; several for a curve."
+BITS = (
+    "Give the student codes of so many bits, such as 64, 128 or 256, fitted to the images. Nobody is asked, "
+    "and its vectors stay the same."
+)
+COMPARED = "Photos like those that will be searched with, to compare rankings on. May repeat."
 RANKERS = "Address of a chat or rerank endpoint, .csv or .parquet of query,better,worse, or file.py:function."
 
 
@@ -33,14 +48,7 @@ def distill(
     images: shared.Images,
     teacher: Annotated[str | None, option(shared.TEACHERS)] = None,
     out: Annotated[Path | None, option("The student folder to write.")] = None,
-    former: Annotated[
-        Path | None,
-        typer.Option(
-            "--continue",
-            help="A student folder to top up: IMAGES are further photos, --budget counts answers about them, "
-            "--teacher and --out are its own unless given.",
-        ),
-    ] = None,
+    former: Annotated[Path | None, typer.Option("--continue", help=FORMER)] = None,
     teacher_option: shared.TeacherOptions = None,
     budget: Annotated[str, option("Most images to send to the teacher, ever; several for a curve.")] = "500",
     student: Annotated[str, option("tiny, small or base; or a timm name.")] = "small",
@@ -49,39 +57,17 @@ def distill(
     bits: Annotated[
         int, option("Codes to search by, of so many bits, such as 128; see quantize --bits.", "none")
     ] = 0,
-    queries: Annotated[
-        list[str] | None,
-        option(
-            "Photos like those that will be searched with: agreement is measured on some of them. "
-            "May repeat.",
-            "photos of the pool",
-        ),
-    ] = None,
+    queries: Annotated[Several, option(QUERIES, "photos of the pool")] = None,
     also: Annotated[
-        list[str] | None,
-        option("Photos to ask about before all others, as the page's ask.txt. May repeat.", "none"),
+        Several, option("Photos to ask about before all others, as the page's ask.txt. May repeat.", "none")
     ] = None,
-    helper: Annotated[
-        list[str] | None,
-        option(
-            "A free network that helps to predict the teacher's answers, best the one that it was made from: "
-            "an ONNX file, a file of vectors, or file.py:function. May repeat.",
-            "none",
-        ),
-    ] = None,
+    helper: Annotated[Several, option(HELPER, "none")] = None,
     exclude: shared.Exclude = None,
     select: Annotated[
         str, option("How to choose the images sent to the teacher: kmeans, kcenter or random.")
     ] = "kmeans",
     stages: Annotated[int | None, option("Stages of the student to keep.", "to 1/16 of the image")] = None,
-    target_ms: Annotated[
-        str | None,
-        option(
-            "Shrink the student while it learns, to milliseconds an image on one core here; several for a "
-            "curve.",
-            "as it is",
-        ),
-    ] = None,
+    target_ms: Annotated[str | None, option(TARGET, "as it is")] = None,
     target_parameters: Annotated[
         str | None, option("The same, to a number of parameters, such as 0.7M.", "as it is")
     ] = None,
@@ -219,23 +205,12 @@ def _read_number(kind: str, text: str) -> float:
 def quantize(
     student: Annotated[Path, typer.Argument(help="A student folder, or the student in it.")],
     images: shared.Images,
-    bits: Annotated[
-        int | None,
-        typer.Option(
-            min=8,
-            help="Give the student codes of so many bits, such as 64, 128 or 256, fitted to the images. "
-            "Nobody is asked, and its vectors stay the same.",
-        ),
-    ] = None,
+    bits: Annotated[int | None, typer.Option(min=8, help=BITS)] = None,
     variants: Annotated[
         str | None, option("fp16, int8, or fp16,int8.", "fp16,int8, unless there are --bits")
     ] = None,
     queries: Annotated[
-        list[str] | None,
-        option(
-            "Photos like those that will be searched with, to compare rankings on. May repeat.",
-            "photos of the pool that did not calibrate the copy",
-        ),
+        Several, option(COMPARED, "photos of the pool that did not calibrate the copy")
     ] = None,
 ) -> None:
     """Make fp16 and int8 copies that rank alike, or binary codes."""
@@ -264,7 +239,7 @@ def judge(
         bool, typer.Option("--orders-only", help="The ranker is a teacher with vectors: use its orders.")
     ] = False,
     queries: Annotated[
-        list[str] | None, option("Photos that get a vector, and are asked about in no list. May repeat.")
+        Several, option("Photos that get a vector, and are asked about in no list. May repeat.")
     ] = None,
     teacher_option: shared.TeacherOptions = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Random seed.")] = 0,

@@ -12,6 +12,7 @@ from app.cli.groups import BuildsByDefault, report_faults
 from app.cli.options import option, read_options
 from index.errors import UsageError
 
+RAY = "Embed on a Ray cluster: host:port, or auto to start one on this machine."
 indexes = typer.Typer(cls=BuildsByDefault, help="Build an index; or show, check or compact one.")
 ledgers = typer.Typer(no_args_is_help=True, help="Show, export or check a teacher's paid answers.")
 LedgerPath = Annotated[Path, typer.Argument(help="The file of a ledger.")]
@@ -25,8 +26,7 @@ def build(
     images: shared.Images,
     model: Annotated[Path, option("The student's ONNX file.")],
     out: Annotated[
-        str | None,
-        option("Index folder, or milvus://HOST:19530/COLLECTION. Required without --collection."),
+        str | None, option("Index folder, or milvus://HOST:19530/COLLECTION. Required without --collection.")
     ] = None,
     backend: Annotated[str, option("faiss, or milvus: a server that runs elsewhere.")] = "faiss",
     uri: Annotated[str, option("Address of the Milvus server.")] = "http://127.0.0.1:19530",
@@ -54,13 +54,7 @@ def build(
         bool, typer.Option("--update", help="Embed only what is new or changed, and drop what is gone.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
-    ray: Annotated[
-        str | None,
-        option(
-            "Embed on a Ray cluster: host:port, or auto to start one on this machine.",
-            "embed here, without Ray",
-        ),
-    ] = None,
+    ray: Annotated[str | None, option(RAY, "embed here, without Ray")] = None,
     budget: shared.Paid = 0,
     ledger: shared.LedgerFile = None,
     price: shared.Price = None,

@@ -7,8 +7,20 @@ from typing import Annotated
 import typer
 
 from app.cli import options as shared
-from app.cli.options import describe_either, describe_text, option
+from app.cli.options import Several, describe_either, describe_text, option
 from index.errors import UsageError
+
+AUTH = (
+    "user:password that every request must bring. Better set the environment variable: other users of this "
+    "machine can see command lines."
+)
+ORIGIN = "Let pages of this origin, as https://shop.example, use /widget.js. May repeat."
+FETCH = (
+    "Allow the page to load images from addresses that start with this; with ? at its end, also with "
+    "parameters. May repeat."
+)
+LOCAL = "Offer a page at local/ whose search runs in the visitor's browser."
+ELSEWHERE = "Write no pictures: they are at this address, with {name}, {digest} or {COLUMN} filled in."
 
 
 def demo(
@@ -44,42 +56,21 @@ def serve(
     ledger: shared.LedgerFile = None,
     host: Annotated[str, option("Address to serve on.")] = "127.0.0.1",
     port: Annotated[int, option("Port; 0 takes a free one.")] = 7860,
-    auth: Annotated[
-        str,
-        typer.Option(
-            envvar="RETRIEVAL_AUTH",
-            help="user:password that every request must bring. Better set the environment variable: other "
-            "users of this machine can see command lines.",
-            show_default="none",
-        ),
-    ] = "",
+    auth: Annotated[str, option(AUTH, "none", envvar="RETRIEVAL_AUTH")] = "",
     queries: Annotated[Path | None, option("CSV file with path,label of queries, for the report.")] = None,
     labels: Annotated[Path | None, option("CSV file with path,label of the indexed images.")] = None,
-    title: Annotated[str, option("Column of the metadata that names photos.", "file name")] = "",
+    title: shared.Title = "",
     caption: Annotated[str, option("Column that stands below the name, such as the price.", "none")] = "",
-    link: Annotated[str, option("Column with the address that a photo leads to.", "none")] = "",
+    link: shared.Link = "",
     shop: Annotated[
         bool, typer.Option("--shop", help="Show the search with the student alone, and no comparison.")
     ] = False,
-    origin: Annotated[
-        list[str] | None,
-        option("Let pages of this origin, as https://shop.example, use /widget.js. May repeat.", "none"),
-    ] = None,
+    origin: Annotated[Several, option(ORIGIN, "none")] = None,
     max_upload_mb: Annotated[float, option("Largest request, in MB.")] = 50.0,
     price: shared.Price = None,
-    fetch: Annotated[
-        list[str] | None,
-        option(
-            "Allow the page to load images from addresses that start with this; with ? at its end, also "
-            "with parameters. May repeat.",
-            "nowhere",
-        ),
-    ] = None,
+    fetch: Annotated[Several, option(FETCH, "nowhere")] = None,
     mcp: Annotated[bool, typer.Option("--mcp", help="Be an MCP server too, at /mcp.")] = False,
-    local: Annotated[
-        bool,
-        typer.Option("--local", help="Offer a page at local/ whose search runs in the visitor's browser."),
-    ] = False,
+    local: Annotated[bool, typer.Option("--local", help=LOCAL)] = False,
     root_path: Annotated[str, option("Path at which a proxy shows the server, as /photos.", "none")] = "",
     device: shared.Device = "auto",
 ) -> None:
@@ -109,16 +100,9 @@ def site(
     index: shared.IndexFolder,
     out: Annotated[Path, option("The folder to write.")],
     name: Annotated[str, option("What the page is called.", "the index")] = "",
-    title: Annotated[str, option("Column of the metadata that names photos.", "file name")] = "",
-    link: Annotated[str, option("Column with the address that a photo leads to.", "none")] = "",
-    no_thumbnails: Annotated[
-        str,
-        typer.Option(
-            metavar="TEMPLATE",
-            help="Write no pictures: they are at this address, with {name}, {digest} or {COLUMN} filled in.",
-            show_default=False,
-        ),
-    ] = "",
+    title: shared.Title = "",
+    link: shared.Link = "",
+    no_thumbnails: Annotated[str, option(ELSEWHERE, False, metavar="TEMPLATE")] = "",
     small_only: Annotated[bool, typer.Option("--small-only", help="No pictures for the large view.")] = False,
     update: Annotated[bool, typer.Option("--update", help="Write what changed, remove the rest.")] = False,
     runtime: Annotated[

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from app.cli import options as shared
-from app.cli.options import describe_either, describe_text, option
+from app.cli.options import Several, describe_either, describe_text, option
+
+REVISITED = "JSON file with the ground truth of revisited Oxford or Paris, in place of labels."
+WHITEN = (
+    "Whiten queries and gallery, fitted to the gallery without labels: 0 centres, 1 makes all variances "
+    "equal, which needs many times more images than dimensions."
+)
+RADIUS = "Cosine distance up to which images are near-duplicates."
+FIFTH = "half of that within which 95 % of the images do not have five others"
 
 
 def search(
@@ -18,9 +26,9 @@ def search(
     ],
     k: Annotated[int, typer.Option("-k", help="How many results.")] = 10,
     mode: Annotated[str, option("student, teacher, asymmetric or rerank.")] = "student",
-    where: Annotated[list[str] | None, option("column=one,other or column<20. May repeat.", False)] = None,
-    like: Annotated[list[str] | None, option("A photo to find more of. May repeat.", False)] = None,
-    unlike: Annotated[list[str] | None, option("A photo to find less of. May repeat.", False)] = None,
+    where: Annotated[Several, option("column=one,other or column<20. May repeat.", False)] = None,
+    like: Annotated[Several, option("A photo to find more of. May repeat.", False)] = None,
+    unlike: Annotated[Several, option("A photo to find less of. May repeat.", False)] = None,
     prefix: Annotated[str, option("Only images with a path that starts with this.")] = "",
     cut: Annotated[float, option("Least share of the best score.")] = 0.0,
     model: shared.Student = None,
@@ -53,21 +61,9 @@ def evaluate(
     index: shared.IndexFolder,
     queries: Annotated[Path, option("CSV file with path,label; with --revisited the folder of the queries.")],
     labels: Annotated[Path | None, option("CSV file with path,label of the indexed images.")] = None,
-    revisited: Annotated[
-        Path | None,
-        option("JSON file with the ground truth of revisited Oxford or Paris, in place of labels."),
-    ] = None,
-    mode: Annotated[
-        list[str] | None, option("student, teacher, asymmetric or rerank. May repeat.", "all")
-    ] = None,
-    whiten: Annotated[
-        float | None,
-        option(
-            "Whiten queries and gallery, fitted to the gallery without labels: 0 centres, 1 makes all "
-            "variances equal, which needs many times more images than dimensions.",
-            "not at all",
-        ),
-    ] = None,
+    revisited: Annotated[Path | None, option(REVISITED)] = None,
+    mode: Annotated[Several, option("student, teacher, asymmetric or rerank. May repeat.", "all")] = None,
+    whiten: Annotated[float | None, option(WHITEN, "not at all")] = None,
     teacher: shared.Teacher = None,
     ranker: shared.Ranker = None,
     teacher_option: shared.TeacherOptions = None,
@@ -91,13 +87,7 @@ def evaluate(
 def duplicates(
     index: shared.Gallery,
     space: Annotated[str, option("Whose vectors: student or teacher.")] = "student",
-    radius: Annotated[
-        float | None,
-        option(
-            "Cosine distance up to which images are near-duplicates.",
-            "half of that within which 95 % of the images do not have five others",
-        ),
-    ] = None,
+    radius: Annotated[float | None, option(RADIUS, FIFTH)] = None,
     as_json: shared.Json = False,
 ) -> None:
     """List groups of near-duplicates; embeds nothing."""
