@@ -320,19 +320,15 @@ def _answer(
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Answer as `refusal_of` what cannot be answered in this block."""
+    """Make answers of what cannot be answered in this block, as HTTPException: 502 where a model fails."""
+    # The first that fits counts: a kind of error stands before what it is a kind of.
+    statuses = {BusyError: 503, BudgetError: 402, UnknownItemError: 404, ImageError: 400, UsageError: 400}
     try:
         yield
     except RetrievalError as reason:
-        raise refusal_of(reason) from reason
-
-
-def refusal_of(reason: RetrievalError) -> HTTPException:
-    """Make an answer of what cannot be answered: 502 where a model fails."""
-    # The first that fits counts: a kind of error stands before what it is a kind of.
-    statuses = {BusyError: 503, BudgetError: 402, UnknownItemError: 404, ImageError: 400, UsageError: 400}
-    status = next((status for kind, status in statuses.items() if isinstance(reason, kind)), 502)
-    return HTTPException(status, as_sentence(reason), {"Retry-After": "1"} if status == 503 else None)
+        status = next((status for kind, status in statuses.items() if isinstance(reason, kind)), 502)
+        later = {"Retry-After": "1"} if status == 503 else None
+        raise HTTPException(status, as_sentence(reason), later) from reason
 
 
 def as_sentence(reason: RetrievalError) -> str:

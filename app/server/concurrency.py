@@ -85,16 +85,14 @@ class SharedSearcher(Searcher):
         """Search as `Searcher.find`; raises BusyError if its turn does not come in time."""
         self._require(mode, self.modes, k)
         with self._turn(mode):
-            found = super().find(photos, mode, k, filter, examples)
-        return _observed(found, mode)
+            return _observed(super().find(photos, mode, k, filter, examples), mode)
 
     def find_text(self, text: Text, mode: str, k: int, filter: Filter | None = None) -> Found:
         """Search as `Searcher.find_text`; raises BusyError if its turn does not come in time."""
         if self.text is None:
             return super().find_text(text, mode, k, filter)  # which refuses
         with self._turn(TEXT):
-            found = super().find_text(text, mode, k, filter)
-        return _observed(found, mode)
+            return _observed(super().find_text(text, mode, k, filter), mode)
 
     async def run(self, mode: str, work: Callable[[], T]) -> T:
         """Do work of this mode in a thread of its lane; raises BusyError if too many wait already."""
