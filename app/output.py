@@ -40,11 +40,6 @@ class Answers:
     mode: str
     queries: list[Answer]
 
-    @property
-    def exit_code(self) -> int:
-        """1 where a query could not be read."""
-        return int(any(answer.error for answer in self.queries))
-
     def __str__(self) -> str:
         lines = []
         for answer in self.queries:
@@ -170,11 +165,11 @@ def format_scores(scores: Mapping[str, Mapping[str, float]]) -> str:
 def format_revisited(scores: Mapping[str, Mapping[str, float]]) -> str:
     """Format a table of scores on revisited ground truth, with one line a mode and protocol, in percent."""
     names = ["mAP", "mP@1", "mP@5", "mP@10"]
-    lines = {
-        f"{mode} {protocol}": dict(row) | {name: row.get(f"{name} {protocol}") for name in names}
-        for mode, row in scores.items()
-        for protocol in PROTOCOLS
-    }
+    lines: dict[str, dict[str, float | None]] = {}
+    for mode, row in scores.items():
+        for protocol in PROTOCOLS:
+            of_protocol = {name: row.get(f"{name} {protocol}") for name in names}
+            lines[f"{mode} {protocol}"] = {**row, **of_protocol}
     first = next(iter(scores.values()))
     answerable = ", ".join(f"{first[f'queries {protocol}']:.0f} {protocol}" for protocol in PROTOCOLS)
     return (

@@ -26,7 +26,7 @@ BITS = (
     "Give the student codes of so many bits, such as 64, 128 or 256, fitted to the images. Nobody is asked, "
     "and its vectors stay the same."
 )
-COMPARED = "Photos like those that will be searched with, to compare rankings on. May repeat."
+COMPARED_QUERIES = "Photos like those that will be searched with, to compare rankings on. May repeat."
 RANKERS = "Address of a chat or rerank endpoint, .csv or .parquet of query,better,worse, or file.py:function."
 
 
@@ -210,7 +210,7 @@ def quantize(
         str | None, option("fp16, int8, or fp16,int8.", "fp16,int8, unless there are --bits")
     ] = None,
     queries: Annotated[
-        Several, option(COMPARED, "photos of the pool that did not calibrate the copy")
+        Several, option(COMPARED_QUERIES, "photos of the pool that did not calibrate the copy")
     ] = None,
 ) -> None:
     """Make fp16 and int8 copies that rank alike, or binary codes."""

@@ -42,8 +42,8 @@ Ranker = Annotated[str | None, option("Orders 50 results in mode rerank, as of `
 Paid = Annotated[int, option("Most answers to pay for, ever.")]
 Title = Annotated[str, option("Column of the metadata that names photos.", "file name")]
 Link = Annotated[str, option("Column with the address that a photo leads to.", "none")]
-TEXT = "The teacher's text model, to search by words: ONNX file or http(s) address."
-TextTeacher = Annotated[str | None, option(TEXT, envvar="RETRIEVAL_TEXT_TEACHER")]
+TEXT_TEACHER = "The teacher's text model, to search by words: ONNX file or http(s) address."
+TextTeacher = Annotated[str | None, option(TEXT_TEACHER, envvar="RETRIEVAL_TEXT_TEACHER")]
 Tokenizer = Annotated[Path | None, option("tokenizer.json of that ONNX file.", envvar="RETRIEVAL_TOKENIZER")]
 TextOptions = Annotated[
     Several, option("An option of the text model, as --teacher-option. May repeat.", metavar="KEY=VALUE")
@@ -61,9 +61,9 @@ def _print_help(options: list[str] | None) -> list[str] | None:
     return options
 
 
-EACH = "An option of the teacher, such as batch=64; `help` lists them. May repeat."
+TEACHER_OPTION = "An option of the teacher, such as batch=64; `help` lists them. May repeat."
 TeacherOptions = Annotated[
-    Several, option(EACH, False, metavar="KEY=VALUE", callback=_print_help, is_eager=True)
+    Several, option(TEACHER_OPTION, False, metavar="KEY=VALUE", callback=_print_help, is_eager=True)
 ]
 
 

@@ -16,7 +16,7 @@ WHITEN = (
     "equal, which needs many times more images than dimensions."
 )
 RADIUS = "Cosine distance up to which images are near-duplicates."
-FIFTH = "half of that within which 95 % of the images do not have five others"
+USUAL_RADIUS = "half of that within which 95 % of the images do not have five others"
 
 
 def search(
@@ -54,7 +54,7 @@ def search(
         index, queries, k, mode, spec, device, wanted, model, text, like or (), unlike or (), judge
     )
     typer.echo(json.dumps(asdict(answers)) if as_json else answers)
-    raise typer.Exit(answers.exit_code)
+    raise typer.Exit(int(any(answer.error for answer in answers.queries)))
 
 
 def evaluate(
@@ -87,7 +87,7 @@ def evaluate(
 def duplicates(
     index: shared.Gallery,
     space: Annotated[str, option("Whose vectors: student or teacher.")] = "student",
-    radius: Annotated[float | None, option(RADIUS, FIFTH)] = None,
+    radius: Annotated[float | None, option(RADIUS, USUAL_RADIUS)] = None,
     as_json: shared.Json = False,
 ) -> None:
     """List groups of near-duplicates; embeds nothing."""
