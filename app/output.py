@@ -22,8 +22,6 @@ from index.stores.filters import Filter
 from index.teachers.spec import TeacherSpec, TextSpec
 from index.text.models import Text
 
-AGREEMENT = ["overlap@10", "RBO"]
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -41,11 +39,6 @@ class Answers:
 
     mode: str
     queries: list[Answer]
-
-    @property
-    def exit_code(self) -> int:
-        """1 where a query could not be read."""
-        return int(any(answer.error for answer in self.queries))
 
     def __str__(self) -> str:
         lines = []
@@ -165,33 +158,32 @@ def _read_example(searcher: Searcher, file: str) -> Photo:
 def format_scores(scores: Mapping[str, Mapping[str, float]]) -> str:
     """Format a table of scores on labelled photos, with one line a mode, in percent."""
     queries = next(iter(scores.values()))["queries"]
-    table = _percent_table(["mAP", "R@1", "R@5", *AGREEMENT], scores)
+    table = _percent_table(["mAP", "R@1", "R@5"], scores)
     return f"{table}\n{queries:.0f} queries; figures in %."
 
 
 def format_revisited(scores: Mapping[str, Mapping[str, float]]) -> str:
     """Format a table of scores on revisited ground truth, with one line a mode and protocol, in percent."""
     names = ["mAP", "mP@1", "mP@5", "mP@10"]
-    lines = {
-        f"{mode} {protocol}": {name: row.get(f"{name} {protocol}") for name in names}
-        | {name: row.get(name) for name in AGREEMENT}
-        for mode, row in scores.items()
-        for protocol in PROTOCOLS
-    }
+    lines: dict[str, dict[str, float | None]] = {}
+    for mode, row in scores.items():
+        for protocol in PROTOCOLS:
+            of_protocol = {name: row.get(f"{name} {protocol}") for name in names}
+            lines[f"{mode} {protocol}"] = {**row, **of_protocol}
     first = next(iter(scores.values()))
     answerable = ", ".join(f"{first[f'queries {protocol}']:.0f} {protocol}" for protocol in PROTOCOLS)
     return (
-        f"{_percent_table([*names, *AGREEMENT], lines)}\n"
+        f"{_percent_table(names, lines)}\n"
         f"{first['queries']:.0f} queries ({answerable}) against {first['database']:.0f} images; "
         "E easy, M medium, H hard; figures in %."
     )
 
 
 def _percent_table(names: Sequence[str], lines: Mapping[str, Mapping[str, float | None]]) -> str:
-    def cell(value: float | None) -> str:
-        return f"{'-':>12}" if value is None else f"{100 * value:12.1f}"
-
-    head = f"{'mode':13}" + "".join(f"{name:>12}" for name in names)
-    return "\n".join(
-        [head, *(f"{line:13}{''.join(cell(row.get(n)) for n in names)}" for line, row in lines.items())]
-    )
+    names = [*names, "overlap@10", "RBO"]
+    table = [f"{'mode':13}" + "".join(f"{name:>12}" for name in names)]
+    for mode, row in lines.items():
+        values = [row.get(name) for name in names]
+        cells = [f"{'-':>12}" if value is None else f"{100 * value:12.1f}" for value in values]
+        table.append(f"{mode:13}{''.join(cells)}")
+    return "\n".join(table)

@@ -1,4 +1,4 @@
-"""Commands that make models: `export`, `distill`, `upgrade`, `quantize`."""
+"""Commands that make models, or vectors to learn: `export`, `distill`, `upgrade`, `judge`, `quantize`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,11 +6,28 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli import options as shared
-from app.cli.options import option, read_options
+from app.cli.options import Several, option, read_options
 from index.errors import UsageError
 
 if TYPE_CHECKING:
     from distill.options import Target
+
+FORMER = (
+    "A student folder to top up: IMAGES are further photos, --budget counts answers about them, --teacher "
+    "and --out are its own unless given."
+)
+QUERIES = "Photos like those that will be searched with: agreement is measured on some of them. May repeat."
+HELPER = (
+    "A free network that helps to predict the teacher's answers, best the one that it was made from: an ONNX "
+    "file, a file of vectors, or file.py:function. May repeat."
+)
+TARGET = "Shrink the student while it learns, to milliseconds an image on one core here; several for a curve."
+BITS = (
+    "Give the student codes of so many bits, such as 64, 128 or 256, fitted to the images. Nobody is asked, "
+    "and its vectors stay the same."
+)
+COMPARED_QUERIES = "Photos like those that will be searched with, to compare rankings on. May repeat."
+RANKERS = "Address of a chat or rerank endpoint, .csv or .parquet of query,better,worse, or file.py:function."
 
 
 def export(
@@ -31,14 +48,7 @@ def distill(
     images: shared.Images,
     teacher: Annotated[str | None, option(shared.TEACHERS)] = None,
     out: Annotated[Path | None, option("The student folder to write.")] = None,
-    former: Annotated[
-        Path | None,
-        typer.Option(
-            "--continue",
-            help="A student folder to top up: IMAGES are further photos, --budget counts answers about them, "
-            "--teacher and --out are its own unless given.",
-        ),
-    ] = None,
+    former: Annotated[Path | None, typer.Option("--continue", help=FORMER)] = None,
     teacher_option: shared.TeacherOptions = None,
     budget: Annotated[str, option("Most images to send to the teacher, ever; several for a curve.")] = "500",
     student: Annotated[str, option("tiny, small or base; or a timm name.")] = "small",
@@ -47,39 +57,17 @@ def distill(
     bits: Annotated[
         int, option("Codes to search by, of so many bits, such as 128; see quantize --bits.", "none")
     ] = 0,
-    queries: Annotated[
-        list[str] | None,
-        option(
-            "Photos like those that will be searched with: agreement is measured on some of them. "
-            "May repeat.",
-            "photos of the pool",
-        ),
-    ] = None,
+    queries: Annotated[Several, option(QUERIES, "photos of the pool")] = None,
     also: Annotated[
-        list[str] | None,
-        option("Photos to ask about before all others, as the page's ask.txt. May repeat.", "none"),
+        Several, option("Photos to ask about before all others, as the page's ask.txt. May repeat.", "none")
     ] = None,
-    helper: Annotated[
-        list[str] | None,
-        option(
-            "A free network that helps to predict the teacher's answers, best the one that it was made from: "
-            "an ONNX file, a file of vectors, or file.py:function. May repeat.",
-            "none",
-        ),
-    ] = None,
+    helper: Annotated[Several, option(HELPER, "none")] = None,
     exclude: shared.Exclude = None,
     select: Annotated[
         str, option("How to choose the images sent to the teacher: kmeans, kcenter or random.")
     ] = "kmeans",
     stages: Annotated[int | None, option("Stages of the student to keep.", "to 1/16 of the image")] = None,
-    target_ms: Annotated[
-        str | None,
-        option(
-            "Shrink the student while it learns, to milliseconds an image on one core here; several for a "
-            "curve.",
-            "as it is",
-        ),
-    ] = None,
+    target_ms: Annotated[str | None, option(TARGET, "as it is")] = None,
     target_parameters: Annotated[
         str | None, option("The same, to a number of parameters, such as 0.7M.", "as it is")
     ] = None,
@@ -217,23 +205,12 @@ def _read_number(kind: str, text: str) -> float:
 def quantize(
     student: Annotated[Path, typer.Argument(help="A student folder, or the student in it.")],
     images: shared.Images,
-    bits: Annotated[
-        int | None,
-        typer.Option(
-            min=8,
-            help="Give the student codes of so many bits, such as 64, 128 or 256, fitted to the images. "
-            "Nobody is asked, and its vectors stay the same.",
-        ),
-    ] = None,
+    bits: Annotated[int | None, typer.Option(min=8, help=BITS)] = None,
     variants: Annotated[
         str | None, option("fp16, int8, or fp16,int8.", "fp16,int8, unless there are --bits")
     ] = None,
     queries: Annotated[
-        list[str] | None,
-        option(
-            "Photos like those that will be searched with, to compare rankings on. May repeat.",
-            "photos of the pool that did not calibrate the copy",
-        ),
+        Several, option(COMPARED_QUERIES, "photos of the pool that did not calibrate the copy")
     ] = None,
 ) -> None:
     """Make fp16 and int8 copies that rank alike, or binary codes."""
@@ -253,10 +230,49 @@ def quantize(
         typer.echo(str(made))
 
 
+def judge(
+    images: shared.Images,
+    ranker: Annotated[str, option(RANKERS)],
+    out: Annotated[Path, option("The .npz or .parquet of vectors to write.")],
+    budget: Annotated[int, typer.Option(help="Most lists to ask about, ever.", min=1)] = 500,
+    orders_only: Annotated[
+        bool, typer.Option("--orders-only", help="The ranker is a teacher with vectors: use its orders.")
+    ] = False,
+    queries: Annotated[
+        Several, option("Photos that get a vector, and are asked about in no list. May repeat.")
+    ] = None,
+    teacher_option: shared.TeacherOptions = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Random seed.")] = 0,
+    ledger: shared.LedgerFile = None,
+    price: shared.Price = None,
+    dry_run: shared.DryRun = False,
+    device: shared.Device = "auto",
+) -> None:
+    """Learn from a teacher that only ranks; write vectors to distil."""
+    from index.rankers.registry import RankerSpec
+    from index.teachers.ledger import IN_MEMORY, Ledger
+
+    spec = RankerSpec(ranker, read_options(teacher_option), ledger, budget, orders_only=orders_only)
+    opened = spec.open_plain(device)
+    # What costs nothing is asked again.
+    kept = spec.open_ledger(opened.key, dry_run) if opened.calls.paid else Ledger(IN_MEMORY, opened.key)
+    with kept as answers:
+        if dry_run:
+            from distill.ranking.lists import make_bill
+
+            typer.echo(make_bill(images, opened, answers, budget, price))
+            return
+        from distill.ranking.judge import judge as make
+
+        typer.echo(make(images, opened, answers, budget, out, queries or (), device, seed))
+
+
 EXAMPLES = {
     distill: "distill photos --teacher teacher.onnx --budget 500 --out student; later: distill others "
     "--continue student --budget 100",
     export: "export demo-teacher teacher.onnx",
     upgrade: "upgrade idx --teacher new.onnx --out new-student",
     quantize: "quantize student photos --queries snapshots; or: quantize student photos --bits 128",
+    judge: "judge photos --ranker https://HOST/v1/rerank --budget 500 --out judged.npz; then: distill "
+    "photos --teacher judged.npz --budget 5000 --out student",
 }

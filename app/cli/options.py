@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from index.teachers.spec import TeacherSpec, TextSpec
 
 
-def option(text: str, default: str | bool = True) -> Any:
-    """Describe an option, and its default where the value itself does not tell."""
-    return typer.Option(help=text, show_default=default)
+Several = list[str] | None  # what may be given again and again
+
+
+def option(text: str, default: str | bool = True, **more: Any) -> Any:
+    """Describe an option, and its default where the value itself does not tell; `more` is Typer's."""
+    return typer.Option(help=text, show_default=default, **more)
 
 
 TEACHERS = "ONNX file, http(s) address, .npz or .parquet of vectors, module:callable or model.py:callable."
@@ -25,13 +28,10 @@ Images = Annotated[list[str], typer.Argument(help=SOURCES)]
 IndexFolder = Annotated[Path, typer.Argument(help="An index folder.")]
 Gallery = Annotated[str, typer.Argument(help="An index folder, or milvus://HOST:19530/COLLECTION.")]
 Student = Annotated[
-    Path | None,
-    typer.Option(
-        "--model", help="The student's ONNX file, for a Milvus collection that another machine wrote."
-    ),
+    Path | None, option("The student's ONNX file, for a Milvus collection that another machine wrote.")
 ]
 Exclude = Annotated[
-    list[str] | None, option("Names to leave out of folders, shards and lists, as '*_small.jpg'. May repeat.")
+    Several, option("Names to leave out of folders, shards and lists, as '*_small.jpg'. May repeat.")
 ]
 Weights = Annotated[str, option("auto, none, or a .pth or .safetensors file.")]
 Steps = Annotated[int | None, option("Training steps.", "by the number of images")]
@@ -39,24 +39,14 @@ Seed = Annotated[int, option("Random seed.")]
 Device = Annotated[str, option("auto, cpu or cuda.")]
 Teacher = Annotated[str | None, option("Teacher, if it is no file or has moved.")]
 Ranker = Annotated[str | None, option("Orders 50 results in mode rerank, as of `judge`.", False)]
-Paid = Annotated[int, typer.Option("--budget", help="Most answers to pay for, ever.")]
-TextTeacher = Annotated[
-    str | None,
-    typer.Option(
-        envvar="RETRIEVAL_TEXT_TEACHER",
-        help="The teacher's text model, to search by words: ONNX file or http(s) address.",
-    ),
-]
-Tokenizer = Annotated[
-    Path | None, typer.Option(envvar="RETRIEVAL_TOKENIZER", help="tokenizer.json of that ONNX file.")
-]
+Paid = Annotated[int, option("Most answers to pay for, ever.")]
+Title = Annotated[str, option("Column of the metadata that names photos.", "file name")]
+Link = Annotated[str, option("Column with the address that a photo leads to.", "none")]
+TEXT_TEACHER = "The teacher's text model, to search by words: ONNX file or http(s) address."
+TextTeacher = Annotated[str | None, option(TEXT_TEACHER, envvar="RETRIEVAL_TEXT_TEACHER")]
+Tokenizer = Annotated[Path | None, option("tokenizer.json of that ONNX file.", envvar="RETRIEVAL_TOKENIZER")]
 TextOptions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--text-option",
-        metavar="KEY=VALUE",
-        help="An option of the text model, as --teacher-option. May repeat.",
-    ),
+    Several, option("An option of the text model, as --teacher-option. May repeat.", metavar="KEY=VALUE")
 ]
 LedgerFile = Annotated[Path | None, option("File of paid answers.", "in the cache folder")]
 Price = Annotated[float | None, option("Price of a thousand teacher calls, in your currency.")]
@@ -71,16 +61,9 @@ def _print_help(options: list[str] | None) -> list[str] | None:
     return options
 
 
+TEACHER_OPTION = "An option of the teacher, such as batch=64; `help` lists them. May repeat."
 TeacherOptions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--teacher-option",
-        metavar="KEY=VALUE",
-        help="An option of the teacher, such as batch=64; `help` lists them. May repeat.",
-        show_default=False,
-        callback=_print_help,
-        is_eager=True,
-    ),
+    Several, option(TEACHER_OPTION, False, metavar="KEY=VALUE", callback=_print_help, is_eager=True)
 ]
 
 

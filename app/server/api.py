@@ -3,8 +3,8 @@
 import csv
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO, StringIO
 from time import perf_counter
@@ -20,7 +20,7 @@ from index.feedback import Examples
 from index.html import load
 from index.images.decode import Photo, decode
 from index.images.sources import image_at
-from index.search import NO_EXAMPLES, RERANK, Found, Results
+from index.search import RERANK, Found, Results
 from index.stores.base import Store
 from index.stores.filters import Filter, parse_where
 from index.text.models import LONGEST, Text
@@ -58,9 +58,9 @@ NOTHING = Found(Results(np.empty((1, 0), np.int64), np.empty((1, 0), np.float32)
 T = TypeVar("T")
 Label = Callable[[int], dict[str, str]]  # title, caption and link of an item, as far as it has them
 Mode = Annotated[str, Query(max_length=20)]
-Count = Annotated[int, Query(alias="k", ge=1, le=MOST_RESULTS)]
+Count = Annotated[int, Query(ge=1, le=MOST_RESULTS)]
 Ids = Annotated[str, Query(max_length=500, json_schema_extra={"pattern": f"^{IDS}$"})]
-Format = Literal["json", "csv"]
+Format = Annotated[Literal["json", "csv"], Query(alias="format")]
 Where = Annotated[str, Query(max_length=1000)]  # conditions as for `parse_where`, between semicolons
 
 
@@ -77,7 +77,7 @@ class Answer:
     milliseconds: dict[str, float]
     hits: list[tuple[int, int, float, str]]
 
-    def write(self, form: Format, label: Label) -> Response:
+    def write(self, form: str, label: Label) -> Response:
         """Write it as JSON, with what `label` says of each result, or as a CSV file."""
         if form == "json":
             return Response(json.dumps(self.as_dict(label=label)), media_type="application/json")
@@ -99,13 +99,19 @@ class Answer:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What a search is to find, and how it is to be written."""
+    """The parameters that every search has; HTTPException for examples that are no ids."""
 
-    mode: str
-    k: int
-    where: str = ""  # conditions as for `parse_where`, between semicolons
-    examples: Examples = NO_EXAMPLES  # ids
+    like: Ids = ""
+    unlike: Ids = ""
+    mode: Mode = "student"
+    k: Count = 10
     form: Format = "json"
+    where: Where = ""
+
+    def __post_init__(self) -> None:
+        for name, ids in (("like", self.like), ("unlike", self.unlike)):
+            if not re.fullmatch(IDS, ids, re.ASCII):
+                raise HTTPException(422, f"{name}: Give ids of photos of the index, as in 3,5.")
 
     @property
     def filter(self) -> Filter | None:
@@ -113,11 +119,14 @@ class SearchOptions:
         return Filter("", parse_where(self.where.split(";"))) if self.where else None
 
     def examples_in(self, index: Store) -> Examples:
-        """The examples; UnknownItemError for one that is not in the index."""
-        for item in (*self.examples.like, *self.examples.unlike):
-            assert isinstance(item, int)
+        """Read the examples; UnknownItemError for one that is not in the index."""
+        like, unlike = ([int(each) for each in ids.split(",") if each] for ids in (self.like, self.unlike))
+        for item in (*like, *unlike):
             require_item(index, item)
-        return self.examples
+        return Examples(like, unlike)
+
+
+Wanted = Annotated[SearchOptions, Depends()]
 
 
 def search_photo(searcher: SharedSearcher, data: bytes, name: str, wanted: SearchOptions) -> Answer:
@@ -163,36 +172,15 @@ def search_text(searcher: SharedSearcher, words: str, wanted: SearchOptions) -> 
     return _answer({"text": text.words}, wanted.mode, seconds, found.results, searcher.index)
 
 
-async def read_options(
-    like: Ids = "",
-    unlike: Ids = "",
-    mode: Mode = "student",
-    count: Count = 10,
-    format: Format = "json",  # noqa: A002
-    where: Where = "",
-) -> SearchOptions:
-    """Read the parameters that every search has; HTTPException for examples that are no ids."""
-    for name, ids in (("like", like), ("unlike", unlike)):
-        if not re.fullmatch(IDS, ids, re.ASCII):
-            raise HTTPException(422, f"{name}: Give ids of photos of the index, as in 3,5.")
-    examples = Examples(*([int(each) for each in ids.split(",") if each] for ids in (like, unlike)))
-    return SearchOptions(mode, count, where, examples, format)
-
-
-Wanted = Annotated[SearchOptions, Depends(read_options)]
-
-
 def build_api(searcher: SharedSearcher, label: Label = lambda item: {}) -> APIRouter:
     """Serve `search` and `embed`. What cannot be answered has one line under `detail`."""
     router = APIRouter()
 
     async def run(mode: str, work: Callable[[], T]) -> T:
-        try:
+        with refusing():
             if mode != TEXT:
                 require_mode(searcher, mode)
             return await searcher.run(mode, work)
-        except RetrievalError as reason:
-            raise refusal_of(reason) from reason
 
     @router.get("/search", response_class=Response, responses=FOUND)
     async def by_id_or_words(
@@ -202,7 +190,7 @@ def build_api(searcher: SharedSearcher, label: Label = lambda item: {}) -> APIRo
     ) -> Response:
         """Search with an image of the index by its id, or by words."""
         if text is not None and id is None:
-            if wanted.examples:
+            if wanted.like or wanted.unlike:
                 raise HTTPException(422, "like: Give it with a photo or an id, not with words.")
             lane = TEXT if searcher.text else "student"
             return await run(lane, lambda: search_text(searcher, text, wanted).write(wanted.form, label))
@@ -214,7 +202,8 @@ def build_api(searcher: SharedSearcher, label: Label = lambda item: {}) -> APIRo
     @router.post("/search", openapi_extra=PHOTO, response_class=Response, responses=FOUND)
     async def by_photo(request: Request, wanted: Wanted) -> Response:
         """Search with a photo: a file, or a data URL in JSON."""
-        refuse_unknown(wanted, searcher.index)
+        with refusing():  # before a photo is read for them
+            wanted.examples_in(searcher.index)
         async with _sent_photo(request) as (name, file):
             return await run(
                 wanted.mode,
@@ -226,10 +215,13 @@ def build_api(searcher: SharedSearcher, label: Label = lambda item: {}) -> APIRo
         """Embed a photo with the student."""
         student = searcher.models["student"]
         async with _sent_photo(request) as (name, file):
-            vector = await run(
-                "student", lambda: searcher.embed([_decode(searcher, file.read(), name, "student")])[0]
-            )
-        return {"model": student.name, "dim": student.dim, "embedding": vector.tolist()}
+
+            def work() -> list[float]:
+                photo = _decode(searcher, file.read(), name, "student")
+                return searcher.embed_inputs([student.prepare(photo)], [name])[0].tolist()
+
+            vector = await run("student", work)
+        return {"model": student.name, "dim": student.dim, "embedding": vector}
 
     return router
 
@@ -326,20 +318,17 @@ def _answer(
     return Answer(query, mode, milliseconds, hits)
 
 
-def refuse_unknown(wanted: SearchOptions, index: Store) -> None:
-    """Refuse examples that are not in the index, before a photo is read for them."""
-    try:
-        wanted.examples_in(index)
-    except RetrievalError as reason:
-        raise refusal_of(reason) from reason
-
-
-def refusal_of(reason: RetrievalError) -> HTTPException:
-    """Make an answer of what cannot be answered: 502 where a model fails."""
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Make answers of what cannot be answered in this block, as HTTPException: 502 where a model fails."""
     # The first that fits counts: a kind of error stands before what it is a kind of.
     statuses = {BusyError: 503, BudgetError: 402, UnknownItemError: 404, ImageError: 400, UsageError: 400}
-    status = next((status for kind, status in statuses.items() if isinstance(reason, kind)), 502)
-    return HTTPException(status, as_sentence(reason), {"Retry-After": "1"} if status == 503 else None)
+    try:
+        yield
+    except RetrievalError as reason:
+        status = next((status for kind, status in statuses.items() if isinstance(reason, kind)), 502)
+        later = {"Retry-After": "1"} if status == 503 else None
+        raise HTTPException(status, as_sentence(reason), later) from reason
 
 
 def as_sentence(reason: RetrievalError) -> str:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from app.page.background import Background
@@ -100,16 +99,13 @@ class ServerOptions:
         return Rules(self.password, most, is_local(self.host), self.root, self.origins)
 
 
-class PageCompression:
+class PageCompression(GZipMiddleware):
     """Compresses the page itself, which is 130 kB of text; the rest is small, or compressed already."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app, self._compressed = app, GZipMiddleware(app, compresslevel=5)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
         is_page = scope["type"] == "http" and scope["path"] == "/"
-        await (self._compressed if is_page else self._app)(scope, receive, send)
+        await (super().__call__ if is_page else self.app)(scope, receive, send)
 
 
 class KnownMethods:
@@ -135,19 +131,13 @@ class KnownMethods:
 
 
 def build_app(
-    searcher: Searcher,
-    options: ServerOptions | None = None,
-    cache: Path | None = None,
-    learning: Learning | None = None,
+    searcher: Searcher, shown: ServerOptions, cache: Path | None = None, learning: Learning | None = None
 ) -> FastAPI:
     """Put everything that is served on one app.
 
-    Options None is for apps that are called without a network, cache None for the user's cache folder.
-    `learning` is what trains students meanwhile, if anything does.
+    Cache None takes the user's own folder; `learning` is what trains students meanwhile, if anything does.
     """
-    rules = options.rules if options else Rules()
-    shown = options or ServerOptions()
-    labels, shared = shown.labels, SharedSearcher(searcher)
+    rules, labels, shared = shown.rules, shown.labels, SharedSearcher(searcher)
     if shown.shop:
         shared.teacher_missing = "--shop serves the student alone."
     if shown.mcp:
@@ -199,7 +189,7 @@ def build_app(
         app.add_api_route("/local", lambda: RedirectResponse("local/"), include_in_schema=False)
         app.mount("/local", build_local(searcher, labels.title, cache))
         app.openapi()["paths"]["/local/"] = LOCAL
-    app.add_middleware(PageCompression)
+    app.add_middleware(PageCompression, compresslevel=5)
     app.add_middleware(KnownMethods, routes=list(app.routes))
     # It opens nothing: beside it Gradio's own, which lets every page read what Gradio answers, rests.
     app.add_middleware(CORSMiddleware)
@@ -291,9 +281,10 @@ def serve(
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if not options.rules.local and not options.password:
             print(f"Anyone who reaches {options.host} can see the photos. Set {PASSWORD}.", file=sys.stderr)
-        # uvicorn raises the signal again once it has stopped: it is to end here, with exit code 0.
+        # uvicorn raises the signal again once it has stopped: it is to end here, with code 0, and at once,
+        # though a thread may still wait for a teacher, and would keep the process for as long as it takes.
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _leave)
+            signal.signal(number, lambda *_: os._exit(0))
         name = f"[{options.host}]" if ":" in options.host else options.host
         print(f"http://{name}:{listener.getsockname()[1]}", flush=True)
         if learning:
@@ -340,8 +331,3 @@ class _Server(uvicorn.Server):
         if self._learning and not self.next_app:
             await run_sync(self._learning.stop)
         await super().shutdown(sockets)
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    """End at once: a thread that still waits for a teacher would keep the process for as long as it takes."""
-    os._exit(0)

@@ -45,12 +45,8 @@ class SharedSearcher(Searcher):
 
     def __init__(self, searcher: Searcher) -> None:
         """Take over an open searcher; raises RetrievalError if its index was replaced meanwhile."""
-        models = searcher.models
-        super().__init__(searcher.index, models["student"], models.get("teacher"), searcher.device)
-        self.teacher_missing, self.text = searcher.teacher_missing, searcher.text
-        self.reranker, self.ranker_missing = searcher.reranker, searcher.ranker_missing
-        if self.text is not None:
-            models = models | {TEXT: self.text.model}
+        vars(self).update(vars(searcher))
+        models = self.models | ({TEXT: self.text.model} if self.text else {})
         # A teacher in a file takes every core for one call.
         lanes = {name: model.calls.concurrency if model.calls.paid else 1 for name, model in models.items()}
         lanes["student"] = CORES
@@ -89,16 +85,14 @@ class SharedSearcher(Searcher):
         """Search as `Searcher.find`; raises BusyError if its turn does not come in time."""
         self._require(mode, self.modes, k)
         with self._turn(mode):
-            found = super().find(photos, mode, k, filter, examples)
-        return _observed(found, mode)
+            return _observed(super().find(photos, mode, k, filter, examples), mode)
 
     def find_text(self, text: Text, mode: str, k: int, filter: Filter | None = None) -> Found:
         """Search as `Searcher.find_text`; raises BusyError if its turn does not come in time."""
         if self.text is None:
             return super().find_text(text, mode, k, filter)  # which refuses
         with self._turn(TEXT):
-            found = super().find_text(text, mode, k, filter)
-        return _observed(found, mode)
+            return _observed(super().find_text(text, mode, k, filter), mode)
 
     async def run(self, mode: str, work: Callable[[], T]) -> T:
         """Do work of this mode in a thread of its lane; raises BusyError if too many wait already."""
@@ -111,13 +105,8 @@ class SharedSearcher(Searcher):
         finally:
             self._running[lane] -= 1
 
-    def embed(self, photos: Sequence[Photo]) -> NDArray[np.float32]:
-        """Embed n photos with the student to `(n, dim)` float32 unit rows; raises BusyError as `find`."""
-        student = self.models["student"]
-        return self.embed_inputs([student.prepare(photo) for photo in photos], [each.name for each in photos])
-
     def embed_inputs(self, inputs: Sequence[Any], names: Sequence[str]) -> NDArray[np.float32]:
-        """Embed what the student's `prepare` made of n named photos, as `embed`."""
+        """Embed what the student's `prepare` made of n photos to `(n, dim)` float32; BusyError as `find`."""
         with self._turn("student"), STAGES.labels("embed", "student").time():
             return embed_checked(self.models["student"], inputs, names)
 

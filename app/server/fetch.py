@@ -1,12 +1,10 @@
 """Fetch an image by its address, and only from public ones: the server is no way into its network."""
 
 import socket
-import ssl
-import time
-from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urljoin
 
+import anyio
 import httpcore
 import httpx
 
@@ -34,13 +32,9 @@ def fetch_image(url: str) -> bytes:
     Raises:
         ImageError: It cannot be had; the message is the reason.
     """
-    deadline = time.monotonic() + SECONDS
     try:
-        with httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(), network_backend=_PublicNetwork(deadline)
-        ) as pool:
-            data = _follow(pool, url.strip())
-    except (httpcore.TimeoutException, TimeoutError) as error:
+        data = anyio.run(_follow, url.strip())
+    except TimeoutError as error:
         raise ImageError(f"the link did not answer within {SECONDS:.0f} seconds") from error
     except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
         raise ImageError("the link cannot be reached") from error
@@ -51,17 +45,20 @@ def fetch_image(url: str) -> bytes:
     return data
 
 
-def _follow(pool: httpcore.ConnectionPool, url: str) -> bytes:
-    for _ in range(REDIRECTS + 1):
-        with pool.stream("GET", _check(url), headers=HEADERS) as answer:
-            headers = {name.lower(): value.decode("latin-1") for name, value in answer.headers}
-            target = headers.get(b"location")
-            if answer.status not in (301, 302, 303, 307, 308) or not target:
-                return _read(answer, headers)
-        try:
-            url = urljoin(url, target)
-        except ValueError as error:
-            raise ImageError("the link leads on to what is no link") from error
+async def _follow(url: str) -> bytes:
+    context = httpx.create_ssl_context()
+    with anyio.fail_after(SECONDS):  # whatever is waited for, so that a trickle of bytes gains no time
+        async with httpcore.AsyncConnectionPool(context, network_backend=_PublicNetwork()) as pool:
+            for _ in range(REDIRECTS + 1):
+                async with pool.stream("GET", _check(url), headers=HEADERS) as answer:
+                    headers = {name.lower(): value.decode("latin-1") for name, value in answer.headers}
+                    target = headers.get(b"location")
+                    if answer.status not in (301, 302, 303, 307, 308) or not target:
+                        return await _read(answer, headers)
+                try:
+                    url = urljoin(url, target)
+                except ValueError as error:
+                    raise ImageError("the link leads on to what is no link") from error
     raise ImageError(f"the link leads on more than {REDIRECTS} times")
 
 
@@ -81,7 +78,7 @@ def _check(url: str) -> str:
     return str(parsed.copy_with(fragment=None))
 
 
-def _read(answer: httpcore.Response, headers: dict[bytes, str]) -> bytes:
+async def _read(answer: httpcore.Response, headers: dict[bytes, str]) -> bytes:
     if answer.status != 200:
         raise ImageError(f"the link answers with status {answer.status}")
     if headers.get(b"content-type", "").startswith("text/"):
@@ -91,11 +88,26 @@ def _read(answer: httpcore.Response, headers: dict[bytes, str]) -> bytes:
     if length.isdecimal() and int(length) > MOST_BYTES:
         raise too_much
     data = bytearray()
-    for chunk in answer.iter_stream():
+    async for chunk in answer.aiter_stream():
         data += chunk
         if len(data) > MOST_BYTES:
             raise too_much
     return bytes(data)
+
+
+class _PublicNetwork(httpcore.AnyIOBackend):
+    """Opens connections to public addresses only."""
+
+    async def connect_tcp(
+        self, host: str, port: int, *args: Any, **kwargs: Any
+    ) -> httpcore.AsyncNetworkStream:
+        failure: Exception = ImageError("no such site: check the address")
+        for address in _look_up(host, port):
+            try:
+                return await super().connect_tcp(address, port, *args, **kwargs)
+            except httpcore.ConnectError as error:
+                failure = error
+        raise failure
 
 
 def _look_up(host: str, port: int) -> list[str]:
@@ -111,62 +123,3 @@ def _look_up(host: str, port: int) -> list[str]:
             "download the image and drop it here"
         )
     return addresses
-
-
-class _PublicNetwork(httpcore.NetworkBackend):
-    """Opens connections to public addresses, and lets none outlast the deadline."""
-
-    def __init__(self, deadline: float) -> None:
-        self._deadline = deadline
-        self._sockets = httpcore.SyncBackend()
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
-        failure: Exception = ImageError("no such site: check the address")
-        for address in _look_up(host, port):
-            try:
-                stream = self._sockets.connect_tcp(
-                    address, port, _seconds_left(self._deadline), local_address, socket_options
-                )
-                return _DeadlineStream(stream, self._deadline)
-            except httpcore.ConnectError as error:
-                failure = error
-        raise failure
-
-
-class _DeadlineStream(httpcore.NetworkStream):
-    """A stream that waits no longer than the deadline, so that a trickle of bytes gains no time."""
-
-    def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
-        self._stream, self._deadline = stream, deadline
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _seconds_left(self._deadline))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, _seconds_left(self._deadline))
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        secured = self._stream.start_tls(ssl_context, server_hostname, _seconds_left(self._deadline))
-        return _DeadlineStream(secured, self._deadline)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-
-def _seconds_left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise httpcore.ReadTimeout("the deadline has passed")
-    return left

@@ -21,10 +21,7 @@ with needs("demo"):
 
 # Gradio offers to fetch addresses for anybody; `app.server.fetch` does so for the page, within limits.
 CLOSED = re.compile(r"/gradio_api/(file[=/]\s*https?:|proxy=)", re.IGNORECASE)
-ROUTES = (
-    *("thumbs", "images", "search", "embed", "v1", "mcp"),
-    *("health", "metrics", "livez", "learn", "openapi.json", "widget.js"),
-)
+ROUTES = "thumbs images search embed v1 mcp health metrics livez learn openapi.json widget.js".split()
 SAFE = ("GET", "HEAD", "OPTIONS")
 SHARED = "search"  # the route whose answers scripts of named origins may read; pictures need no such leave
 
@@ -49,6 +46,7 @@ class Guard:
         self._app, self._rules = app, rules
         # As browsers send it; bytes of the environment that are no UTF-8 stay as they are.
         self._password = rules.password.encode("utf-8", "surrogateescape")
+        self._too_much = f"Send at most {rules.most_bytes / 1e6:g} MB."
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or let through."""
@@ -138,10 +136,6 @@ class Guard:
             return message
 
         return counted
-
-    @property
-    def _too_much(self) -> str:
-        return f"Send at most {self._rules.most_bytes / 1e6:g} MB."
 
 
 def is_local(host: str) -> bool:

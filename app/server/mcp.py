@@ -68,13 +68,13 @@ def build_tools(searcher: SharedSearcher, most_bytes: int, root: str = "") -> Fa
             raise ToolError(api.as_sentence(reason)) from reason
         except ValueError as reason:
             raise ToolError(f"The image {reason}.") from reason
-        wanted = api.SearchOptions(mode, k)
+        wanted = api.SearchOptions(mode=mode, k=k)
         return await answer(mode, lambda: api.search_photo(searcher, data, "photo", wanted))
 
     @server.tool()
     async def search_by_id(id: int, mode: str = "student", k: Count = 10) -> dict[str, Any]:  # noqa: A002
         """Find the indexed images most like one of them, by its `id` in an earlier result."""
-        wanted = api.SearchOptions(mode, k)
+        wanted = api.SearchOptions(mode=mode, k=k)
         return await answer(searcher.lane_of_item(mode), lambda: api.search_item(searcher, id, wanted))
 
     if searcher.text:
@@ -82,7 +82,9 @@ def build_tools(searcher: SharedSearcher, most_bytes: int, root: str = "") -> Fa
         @server.tool()
         async def search_by_text(text: str, mode: str = "student", k: Count = 10) -> dict[str, Any]:
             """Find the indexed images that a few words tell of, such as "red shoes"."""
-            return await answer(TEXT, lambda: api.search_text(searcher, text, api.SearchOptions(mode, k)))
+            return await answer(
+                TEXT, lambda: api.search_text(searcher, text, api.SearchOptions(mode=mode, k=k))
+            )
 
     return server
 

@@ -7,7 +7,7 @@ from typing import Any
 from app.server import api
 from app.server.concurrency import SharedSearcher
 from index.embedders.http_formats import read_input, write_answer
-from index.errors import ImageError, RetrievalError, needs
+from index.errors import ImageError, needs
 from index.images.decode import decode
 
 with needs("demo"):
@@ -51,14 +51,14 @@ def build_embeddings(searcher: SharedSearcher) -> APIRouter:
     async def embeddings(request: Request) -> Any:
         """Embed images given as data URLs, in the form of OpenAI's API."""
         try:
-            files, asked = await _read(request)
-            encoding = _check(asked, searcher.models["student"].dim)
-            return await searcher.run("student", lambda: _answer(searcher, files, encoding))
-        except (RetrievalError, AnyHTTPException) as reason:  # Starlette's, of a form that it does not take
-            error = api.refusal_of(reason) if isinstance(reason, RetrievalError) else reason
-        kind = "invalid_request_error" if error.status_code < 500 else "server_error"
-        said = {"error": {"message": error.detail, "type": kind}}
-        return JSONResponse(said, error.status_code, error.headers)
+            with api.refusing():
+                files, asked = await _read(request)
+                encoding = _check(asked, searcher.models["student"].dim)
+                return await searcher.run("student", lambda: _answer(searcher, files, encoding))
+        except AnyHTTPException as error:  # Starlette's, too, of a form that it does not take
+            kind = "invalid_request_error" if error.status_code < 500 else "server_error"
+            said = {"error": {"message": error.detail, "type": kind}}
+            return JSONResponse(said, error.status_code, error.headers)
 
     return router
 

@@ -11,6 +11,7 @@ from platformdirs import user_cache_path
 
 from index.errors import ImageError, RetrievalError, needs
 from index.images.decode import MARGIN, decode, encode, open_header
+from index.images.file import ImageFile
 from index.images.sources import image_at
 from index.io import content_digest
 from index.parallel import CORES
@@ -47,21 +48,24 @@ class Pictures:
     """
 
     def __init__(self, index: Store, cache: Path | None = None) -> None:
-        self._items, self._by_digest, self._allowed = index.items, index.ids_by_digest, index.allowed
+        self._index = index
         self._cache = cache or user_cache_path("retrieval") / "thumbs"
 
     def find(self, item: str) -> Item:
         """Find an item by the text of its id, or by its digest; raises ImageError if there is none."""
-        if len(item) == DIGITS and item.isalnum() and item in self._by_digest:
-            return self._items[self._by_digest[item][0]]
-        if not (item.isascii() and item.isdecimal() and len(item) < 12 and int(item) < len(self._items)):
-            raise ImageError(f"the index has no such image; its ids are 0 to {len(self._items) - 1}")
-        return self._items[int(item)]
+        index = self._index
+        if len(item) == DIGITS and item.isalnum() and item in index.ids_by_digest:
+            return index.items[index.ids_by_digest[item][0]]
+        if not (item.isascii() and item.isdecimal() and len(item) < 12 and int(item) < len(index.items)):
+            raise ImageError(f"the index has no such image; its ids are 0 to {len(index.items) - 1}")
+        return index.items[int(item)]
 
     def require_unchanged(self, item: Item) -> None:
         """Raise ImageError if an item's file is not as it was indexed; reads it only if it was touched."""
-        if self._last_change(item) != item.mtime:
-            self._read(item)
+        with suppress(ImageError):  # which reading it tells better
+            if self._file(item).status() == (item.size, item.mtime):
+                return
+        self._read(item)
 
     def thumbnail(self, item: Item) -> bytes:
         """Return a small JPEG, made once; if it is there, its file counts as unchanged. Else ImageError."""
@@ -70,13 +74,11 @@ class Pictures:
             return kept.read_bytes()
         except OSError:
             made = make_jpeg(self._read(item), item.name, THUMBNAIL, QUALITY)
-        try:
+        with suppress(OSError):  # no room, or a read-only home: it is made again next time
             kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             beside = kept.with_name(f".{item.digest}-{os.getpid()}-{threading.get_ident()}")
             beside.write_bytes(made)
             beside.replace(kept)
-        except OSError:  # no room, or a read-only home: it is made again next time
-            pass
         return made
 
     def trim(self, most: int = CACHE_BYTES) -> None:
@@ -98,26 +100,19 @@ class Pictures:
             return data, mime
         return make_jpeg(data, item.name, MAX_SIDE), "image/jpeg"
 
+    def _file(self, item: Item) -> ImageFile:
+        return image_at(item.path, item.name, self._index.allowed)
+
     def _read(self, item: Item) -> bytes:
         """Read an item's file, and refuse one that is gone or not what was indexed."""
-        self._last_change(item)
+        file = self._file(item)
         try:
-            data, _ = image_at(item.path, item.name, self._allowed).read()
+            data = file.read()[0] if file.status()[0] == item.size else b""  # of another size is not read
         except ImageError as error:
-            raise ImageError(f"{item.name} is not there any more") from error
+            raise ImageError(file.fault or f"{item.name} is not there any more") from error
         if content_digest(data) != item.digest:
             raise ImageError(f"{item.name} has changed since it was indexed")
         return data
-
-    def _last_change(self, item: Item) -> int:
-        file = image_at(item.path, item.name, self._allowed)
-        try:
-            size, changed = file.status()
-        except ImageError as error:
-            raise ImageError(file.fault or f"{item.name} is not there any more") from error
-        if size != item.size:
-            raise ImageError(f"{item.name} has changed since it was indexed")
-        return changed
 
 
 def build_pictures(pictures: Pictures) -> APIRouter:

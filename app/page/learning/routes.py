@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 from app.page.learning.learning import FEWEST, MOST, Learning
 from app.page.views import ICON
-from app.server.api import refusal_of
+from app.server.api import refusing
 from distill.report.report import draw_strip, draw_training
-from index.errors import RetrievalError, needs
+from index.errors import needs
 from index.html import load
 
 with needs("demo"):
@@ -69,9 +69,8 @@ def _build_inbox(learning: Learning) -> APIRouter:
 
     async def run(work: Callable[[], Any]) -> Any:
         try:
-            return await run_sync(work)
-        except RetrievalError as reason:
-            raise refusal_of(reason) from reason
+            with refusing():
+                return await run_sync(work)
         except OSError as reason:
             raise HTTPException(507, f"It cannot be kept here: {reason.strerror}.") from reason
 

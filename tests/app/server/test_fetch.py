@@ -7,6 +7,7 @@ import time
 from contextlib import contextmanager
 from io import BytesIO
 
+import httpcore
 import pytest
 from conftest import picture
 from hypothesis import given
@@ -157,7 +158,7 @@ def test_a_name_is_looked_up_once_and_that_very_address_connected_to(open_networ
 def test_one_private_address_among_public_ones_is_enough_to_refuse(monkeypatch):
     entries = [(2, 1, 6, "", (address, 80)) for address in ("93.184.216.34", "10.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: entries)
-    monkeypatch.setattr(socket, "create_connection", lambda *a, **k: pytest.fail("connected"))
+    monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", lambda *a, **k: pytest.fail("connected"))
     with pytest.raises(ImageError, match="private network"):
         fetch_image("http://photos.example/")
 

@@ -18,13 +18,14 @@ WITH_BODY = [
 ]  # only these can be asked wrongly: other ways take any text
 PATHS = [*WITH_BODY, "/v1/models", "/thumbs/{item}", "/images/{item}", "/health", "/livez", "/metrics"]
 PATHS += ["/widget.js"]
+OPEN = ServerOptions(host="0.0.0.0")  # answers whatever host a request names
 ASKED = [*((path, "positive") for path in PATHS), *((path, "negative") for path in WITH_BODY)]
 
 
 @pytest.fixture(scope="module")
 def described(page_root: Path, tmp_path_factory):
     """What the app of thirty pictures says of itself."""
-    app = build_app(open_searcher(page_root / "idx"), cache=tmp_path_factory.mktemp("cache"))
+    app = build_app(open_searcher(page_root / "idx"), OPEN, tmp_path_factory.mktemp("cache"))
     with TestClient(app):
         yield schemathesis.openapi.from_asgi("/openapi.json", app)
 

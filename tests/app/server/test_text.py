@@ -13,7 +13,7 @@ from text_towers import DIM, write_image_tower, write_photos, write_text_tower, 
 from app.page.search.strength import Scale
 from app.page.search.tab import SearchPage
 from app.page.search.views import render_search
-from app.server.app import build_app
+from app.server.app import ServerOptions, build_app
 from app.server.concurrency import SharedSearcher
 from index.build.pipeline import build_index
 from index.embedders.onnx import OnnxEmbedder
@@ -38,7 +38,7 @@ def searcher(tmp_path_factory: pytest.TempPathFactory) -> Searcher:
 
 @pytest.fixture(scope="module")
 def http(searcher: Searcher, tmp_path_factory: pytest.TempPathFactory) -> TestClient:
-    return TestClient(build_app(searcher, None, tmp_path_factory.mktemp("cache")))
+    return TestClient(build_app(searcher, ServerOptions(host="0.0.0.0"), tmp_path_factory.mktemp("cache")))
 
 
 def starts(names: list[str]) -> set[str]:
@@ -71,7 +71,7 @@ def test_what_it_refuses(http):
 
 def test_without_a_text_model_its_option_is_named(searcher, tmp_path):
     plain = open_searcher(searcher.index.path, device="cpu")
-    http = TestClient(build_app(plain, None, tmp_path))
+    http = TestClient(build_app(plain, ServerOptions(host="0.0.0.0"), tmp_path))
     answer = http.get("/search", params={"text": "red"})
     assert answer.status_code == 400
     assert answer.json()["detail"].endswith("Give --text-teacher.")
