@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from distill.ask import TeacherAnswers, consult
+from distill.ask import Task, TeacherAnswers, consult
 from distill.examples import hold_out
 from distill.fit import Former
 from distill.options import VARIANTS, Options, Target
@@ -36,7 +36,6 @@ from index.teachers.cost import Bill, make_bill
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
 
-UNSAID = EmbedderOptions()
 KEPT = ("student", "weights", "size", "dim", "stages")  # options that make a student what it is
 
 
@@ -70,7 +69,7 @@ def continue_by_name(
         every = [*files, *taught.find_files()]
         was = ledger.known(place) | set(sorted(place)[:MOST])  # by digest, which is by chance
         most = len(was) + max(options.budget, MOST)
-        pool = read_student_pool(every, model, ledger, fabric, same_size, most, was)
+        pool = read_student_pool(task, every, most, was)
         given = {file.location for file in files}
         new = {
             digest
@@ -87,15 +86,16 @@ def continue_by_name(
                 "If they have moved, name their folder beside the new photos."
             )
         replayed = (place.keys() | set(pool.digests)) - new
-        answered = _consult(pool, replayed, model, ledger, options, run)
+        answered = _consult(task, pool, replayed, run)
         return pool, replace(answered, learnt=_learnt_before(place, ledger, run))
 
     with teacher.open_ledger(model.key) as ledger:
+        task = Task(model, ledger, same_size, fabric)
         pool, answered = on_first(fabric, ask)
         rows = [i for i, digest in enumerate(pool.digests) if digest in place]
         vectors = taught.vectors[[place[pool.digests[i]] for i in rows]]
         former = Former(run["export"]["key"], np.array(rows), vectors, weights)
-        return make_student(pool, answered, len(pool.files), model, ledger, out, options, fabric, former)
+        return make_student(replace(task, options=options), pool, answered, len(pool.files), out, former)
 
 
 def _learnt_before(taught: Iterable[str], ledger: Ledger, run: dict[str, Any]) -> frozenset[str]:
@@ -112,18 +112,17 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise UsageError(f"{path} is missing or damaged. Copy the student's whole folder here.") from error
 
 
-def _consult(
-    pool: Pool, replayed: set[str], teacher: Embedder, ledger: Ledger, options: Options, run: dict[str, Any]
-) -> TeacherAnswers:
+def _consult(task: Task, pool: Pool, replayed: set[str], run: dict[str, Any]) -> TeacherAnswers:
     """Ask about new photos alone: what they cost in an earlier try of this counts against the budget."""
-    new, budget = [digest for digest in pool.digests if digest not in replayed], options.budget
-    if isinstance(teacher, AbsentEmbedder):
-        budget = min(len(ledger.known(new)), options.budget)
-        options = replace(options, queries=())
-    asked = pool.reader.digest(find_images(options.queries)) if options.queries else []
+    new = [digest for digest in pool.digests if digest not in replayed]
+    queries, budget = task.options.queries, task.options.budget
+    if isinstance(task.teacher, AbsentEmbedder):
+        queries, budget = (), min(len(task.ledger.known(new)), budget)
+        task = replace(task, options=replace(task.options, queries=()))
+    asked = pool.reader.digest(find_images(queries)) if queries else []
     paid = set(run.get("query_digests", ()))
-    limit = _limit([*new, *(set(asked) - paid)], ledger, budget, run)
-    answered = consult(pool, teacher, ledger, options, replayed, limit, budget)
+    limit = _limit([*new, *(set(asked) - paid)], task.ledger, budget, run)
+    answered = consult(task, pool, replayed, limit, budget)
     return replace(answered, known_queries=answered.known_queries | paid)
 
 
@@ -172,7 +171,8 @@ def open_teacher(student: Path, given: TeacherSpec, device: str) -> Embedder:
     if given.spec is not None:
         return given.open_plain(device)
     was = read_run(student)["teacher"]
-    said = {name: value for name, value in vars(given.options).items() if value != getattr(UNSAID, name)}
+    unsaid = vars(EmbedderOptions())
+    said = {name: value for name, value in vars(given.options).items() if value != unsaid[name]}
     options = call(EmbedderOptions, **{**(was.get("options") or {}), **said})
     spec = was.get("spec", was["name"])
     why = f"Give --teacher {spec} to ask it."

@@ -66,9 +66,6 @@ class Examples:
     answered: int
     lists: Answered | None = None  # of these images, that a ranker answered
 
-    def __post_init__(self) -> None:
-        assert len(self.pixels) == len(self.targets) >= self.answered > 0
-
 
 def hold_out(digests: Sequence[str], share: float | None = None, beside: int = 0) -> NDArray[np.bool_]:
     """Choose which of n answered images to keep from training, by their digests alone: an `(n,)` mask.

@@ -46,19 +46,15 @@ def order_by_worth(
     taken, among = (rest[:free], rest[free:]) if free < budget else ([], rest[:free])
     wanted = budget - len(taken)
     if how != "random" and 0 < wanted < len(among):
-        points = _reduce(features)
+        # By their leading principal components images are clustered as well, and faster.
+        unit = scale_to_unit(features)
+        centred = unit - unit.mean(axis=0)
+        _, axes = np.linalg.eigh(centred.T @ centred)
+        points = np.ascontiguousarray(centred @ axes[:, : -CLUSTERED_DIM - 1 : -1], dtype=np.float32)
         choose = _cluster if how == "kmeans" else _spread
         taken = taken + choose(points, sorted(taken), sorted(among), wanted, seed)
     used = set(taken)
     return taken + [row for row in rest if row not in used]
-
-
-def _reduce(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Project unit features to their leading principal components: as good for clustering, and faster."""
-    unit = scale_to_unit(features)
-    centred = unit - unit.mean(axis=0)
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    return np.ascontiguousarray(centred @ axes[:, : -CLUSTERED_DIM - 1 : -1], dtype=np.float32)
 
 
 def _cluster(

@@ -174,7 +174,8 @@ def upgrade(
 
     options = Options(budget=budget, steps=steps, seed=seed, price=price, device=device)
     spec = TeacherSpec(teacher, read_options(teacher_option), ledger, budget)
-    if summary := upgrade_by_name(index, spec, out, options).summary:
+    _, summary = upgrade_by_name(index, spec, out, options)
+    if summary:
         typer.echo(summary)
 
 
