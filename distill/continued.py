@@ -5,7 +5,7 @@ old kind alone has no room for what tells the new kind apart. They are turned to
 vectors, so that what was embedded before can still be compared with.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,8 @@ def continue_by_name(
         most = len(was) + max(options.budget, MOST)
         pool = read_student_pool(task, every, most, was)
         given = {file.location for file in files}
-        new = {
-            digest
-            for file, digest in zip(pool.files, pool.digests, strict=True)
-            if digest not in place and file.location in given
-        }
+        both = zip(pool.files, pool.digests, strict=True)
+        new = {digest for file, digest in both if digest not in place and file.location in given}
         if not new:
             raise UsageError(f"{student} was taught on all of these photos. Give it others.")
         if gone := len(was - pool.there):
@@ -85,9 +82,7 @@ def continue_by_name(
                 f"{gone} of {count(len(was), 'photo')} that it was taught on gone from where it was. "
                 "If they have moved, name their folder beside the new photos."
             )
-        replayed = (place.keys() | set(pool.digests)) - new
-        answered = _consult(task, pool, replayed, run)
-        return pool, replace(answered, learnt=_learnt_before(place, ledger, run))
+        return pool, _consult(task, pool, new, place.keys(), run)
 
     with teacher.open_ledger(model.key) as ledger:
         task = Task(model, ledger, same_size, fabric)
@@ -98,13 +93,6 @@ def continue_by_name(
         return make_student(replace(task, options=options), pool, answered, len(pool.files), out, former)
 
 
-def _learnt_before(taught: Iterable[str], ledger: Ledger, run: dict[str, Any]) -> frozenset[str]:
-    """Which of the photos that a student was taught on had an answer that it learnt, by digest."""
-    answered = sorted(ledger.known([*taught]))
-    held = hold_out(answered) if run["training"]["held_out"] else [False] * len(answered)
-    return frozenset(digest for digest, out in zip(answered, held, strict=True) if not out)
-
-
 def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
@@ -112,18 +100,23 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise UsageError(f"{path} is missing or damaged. Copy the student's whole folder here.") from error
 
 
-def _consult(task: Task, pool: Pool, replayed: set[str], run: dict[str, Any]) -> TeacherAnswers:
-    """Ask about new photos alone: what they cost in an earlier try of this counts against the budget."""
-    new = [digest for digest in pool.digests if digest not in replayed]
-    queries, budget = task.options.queries, task.options.budget
+def _consult(task: Task, pool: Pool, new: Set[str], taught: Set[str], run: dict[str, Any]) -> TeacherAnswers:
+    """Ask about new photos alone: what they cost in an earlier try of this counts against the budget.
+
+    Answers about photos that were `taught` are replayed; those that were held out are held out again.
+    """
+    ledger, queries, budget = task.ledger, task.options.queries, task.options.budget
     if isinstance(task.teacher, AbsentEmbedder):
-        queries, budget = (), min(len(task.ledger.known(new)), budget)
+        queries, budget = (), min(len(ledger.known(new)), budget)
         task = replace(task, options=replace(task.options, queries=()))
     asked = pool.reader.digest(find_images(queries)) if queries else []
     paid = set(run.get("query_digests", ()))
-    limit = _limit([*new, *(set(asked) - paid)], task.ledger, budget, run)
-    answered = consult(task, pool, replayed, limit, budget)
-    return replace(answered, known_queries=answered.known_queries | paid)
+    limit = _limit([*new, *(set(asked) - paid)], ledger, budget, run)
+    answered = consult(task, pool, (taught | set(pool.digests)) - new, limit, budget)
+    before = sorted(ledger.known(taught))
+    held = hold_out(before, None if run["training"]["held_out"] else 0.0)
+    learnt = frozenset(digest for digest, out in zip(before, held, strict=True) if not out)
+    return replace(answered, known_queries=answered.known_queries | paid, learnt=learnt)
 
 
 def _limit(digests: Sequence[str], ledger: Ledger, budget: int, run: dict[str, Any]) -> int:

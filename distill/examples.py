@@ -38,10 +38,8 @@ class Answered:
         """Lay out what of ranked lists is among photos with these places, by digest; None if nothing is."""
         found, answers = list[Rows](), list[NDArray[np.float32]]()
         for one in lists:
-            known = [
-                (places.get(digest), rank) for digest, rank in zip(one.candidates, one.ranks, strict=True)
-            ]
-            ranked = {place: rank for place, rank in known if place is not None and rank}
+            told = zip(one.candidates, one.ranks, strict=True)
+            ranked = {places[digest]: rank for digest, rank in told if digest in places and rank}
             if (query := places.get(one.query)) is not None and len(ranked) > 1:
                 found.append((query, *ranked))
                 gains = 1 / np.array([*ranked.values()], np.float32)

@@ -171,8 +171,7 @@ def draw_checks(
 
 def levels_of(facts: Mapping[str, Any] | None) -> dict[str, float]:
     """Name what agreement is to be compared with, in %, as far as `HeldOut.facts` know it."""
-    known = {name: (facts or {}).get(name) for name in LEVELS}
-    return {name: 100 * value for name, value in known.items() if value is not None}
+    return {name: 100 * facts[name] for name in LEVELS if facts and facts.get(name) is not None}
 
 
 def _interval_of(facts: Mapping[str, Any]) -> tuple[float, float] | None:
