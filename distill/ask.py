@@ -106,9 +106,8 @@ def consult(
     wanted = budget - (about.count if about else 0)
     known = ledger.known(pool.digests)
     free = np.array([digest in known or digest in pool.also for digest in pool.digests], bool)
-    old = np.array([digest in replayed for digest in pool.digests], bool)
-    among = np.flatnonzero(~old)
-    told = [i for i in np.flatnonzero(old).tolist() if pool.digests[i] in known]
+    among = np.array([i for i, digest in enumerate(pool.digests) if digest not in replayed], np.int64)
+    told = [i for i, digest in enumerate(pool.digests) if digest in replayed and digest in known]
     worth = among[order_by_worth(pool.features[among], free[among], wanted, options.select, options.seed)]
     order, wanted = [*told, *worth.tolist()], len(told) + wanted
     answered = ask_teacher(pool.files, pool.digests, order, teacher, ledger, limit, wanted, pool.reader)
@@ -126,10 +125,9 @@ def consult(
 
 def _consult_queries(task: Task, pool: Pool, replayed: Set[str], limit: int) -> TeacherAnswers:
     """Ask about some query photos that are neither in the pool nor replayed."""
-    given, reader = find_images(task.options.queries), pool.reader
-    found = dict(zip(reader.digest(given), given, strict=True))
-    for digest in {*pool.digests, *replayed}:
-        found.pop(digest, None)
+    given, reader, others = find_images(task.options.queries), pool.reader, {*pool.digests, *replayed}
+    both = zip(reader.digest(given), given, strict=True)
+    found = {digest: file for digest, file in both if digest not in others}
     if len(found) < FEWEST:
         raise UsageError(f"--queries needs {FEWEST} photos that are not in the pool; {len(found)} here.")
     digests, wanted = sorted(found), share_for_queries(task.options.budget)
