@@ -21,7 +21,7 @@ from distill.targets.predictor import Predictor
 from index.embedders.teacher_space import TeacherSpace
 from index.evaluation.metrics import overlap_at_k, rank, rank_others
 from index.evaluation.rankings import DEPTH
-from index.vectors import scale_to_unit
+from index.vectors import Vectors, scale_to_unit
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # of the teacher, that are tried
 CERTAIN = 2.0  # standard errors by which a share must beat the free network to be believed
@@ -39,7 +39,7 @@ class Placement:
     """Places of all images of a pool."""
 
     space: TeacherSpace  # projects the teacher's vectors to the student's space
-    rows: NDArray[np.float32]  # `(n, dim)` float32 unit rows, one for each image of the pool
+    rows: Vectors  # `(n, dim)` float32 unit rows, one for each image of the pool
     # The teacher's share in them: 0 if its answers tell nothing that the free network did not know
     trust: float
     chosen: bool  # whether the answers chose that share; no if it was given
@@ -74,15 +74,15 @@ class Placement:
 
 
 def place(
-    features: NDArray[np.float32],
-    free: NDArray[np.float32],
+    features: Vectors,
+    free: Vectors,
     answered: NDArray[np.int64],
-    answers: NDArray[np.float32],
+    answers: Vectors,
     dim: int,
     whiten: float,
     trust: float | None = None,
     average: bool | None = None,
-    draft: NDArray[np.float32] | None = None,
+    draft: Vectors | None = None,
 ) -> Placement:
     """Place every image of a pool in a space of `dim`, whitened as in `Projection.fit`.
 
@@ -114,7 +114,7 @@ def place(
         left_out, known[answered][some], answers[some], predictor.explained, trust
     )
 
-    def join(taught: NDArray[np.float32]) -> NDArray[np.float32]:
+    def join(taught: Vectors) -> Vectors:
         return np.concatenate([np.sqrt(trust) * taught, np.sqrt(1 - trust) * known], axis=1)
 
     joint = TeacherSpace.fit(join(taught), dim, whiten)
@@ -138,20 +138,20 @@ def place(
     return Placement(space, rows, *facts, before, after)
 
 
-def place_freely(free: NDArray[np.float32], dim: int, whiten: float) -> NDArray[np.float32]:
+def place_freely(free: Vectors, dim: int, whiten: float) -> Vectors:
     """Place every image of a pool by the free network alone: `(n, dim)` unit rows."""
     known = _centre(free)
     return TeacherSpace.fit(known, dim, whiten).project(known)
 
 
-def _centre(free: NDArray[np.float32]) -> NDArray[np.float32]:
+def _centre(free: Vectors) -> Vectors:
     free = scale_to_unit(free)
     return scale_to_unit(free - free.mean(axis=0))
 
 
 def average_with_neighbours(
-    rows: NDArray[np.float32], which: NDArray[np.int64] | None = None, pool: int | None = None
-) -> NDArray[np.float32]:
+    rows: Vectors, which: NDArray[np.int64] | None = None, pool: int | None = None
+) -> Vectors:
     """Average each of `(n, dim)` unit rows with its nearest, itself the first, and scale to unit length.
 
     Errors of predictions even out among neighbours. Database augmentation (Arandjelović and Zisserman 2012),
@@ -169,7 +169,7 @@ def average_with_neighbours(
     return found
 
 
-def _average(some: NDArray[np.float32], rows: NDArray[np.float32], inside: bool) -> NDArray[np.float32]:
+def _average(some: Vectors, rows: Vectors, inside: bool) -> Vectors:
     """Average rows, which may themselves be inside the others, or else join them."""
     similarity = some @ rows.T
     nearest = rank(similarity, min(NEIGHBOURS + inside, len(rows)))
@@ -178,9 +178,7 @@ def _average(some: NDArray[np.float32], rows: NDArray[np.float32], inside: bool)
     return scale_to_unit(total if inside else total + some)
 
 
-def _gain_by_averaging(
-    rows: NDArray[np.float32], answered: NDArray[np.int64], answers: NDArray[np.float32]
-) -> float:
+def _gain_by_averaging(rows: Vectors, answered: NDArray[np.int64], answers: Vectors) -> float:
     """Measure how much more like the teacher's lists of answered images are by averaged places.
 
     The lists are as short as those of `DEPTH` are among all images: further down, averages do better.
@@ -200,11 +198,7 @@ def _standard_errors(gain: NDArray[np.float64]) -> float:
 
 
 def _choose_share(
-    taught: NDArray[np.float32],
-    known: NDArray[np.float32],
-    answers: NDArray[np.float32],
-    explained: float,
-    trust: float | None,
+    taught: Vectors, known: Vectors, answers: Vectors, explained: float, trust: float | None
 ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
     """Choose the share with the best lists, where these are certain to beat the free network's; else 0.
 
