@@ -70,10 +70,7 @@ class TeacherAnswers:
     @property
     def held(self) -> NDArray[np.bool_]:
         """Choose the answers that are not learnt from: an `(n,)` mask."""
-        new = [digest for digest in self.digests if digest not in self.learnt]
-        held = hold_out(new, 0.0 if self.queries else None, beside=len(self.digests) - len(new))
-        chosen = dict(zip(new, held, strict=True))
-        return np.array([chosen.get(digest, False) for digest in self.digests], bool)
+        return hold_out(self.digests, 0.0 if self.queries else None, self.learnt)
 
     @property
     def count(self) -> int:
