@@ -3,8 +3,10 @@
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from time import perf_counter
+from typing import Any
 
 import numpy as np
+from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from distill.examples import hold_out
@@ -25,6 +27,16 @@ from index.teachers.cost import share_for_queries
 from index.teachers.ledger import Ledger
 
 SAME = 1e-5  # difference between coordinates of unit vectors that is no more than rounding
+
+
+@dataclass(frozen=True)
+class Task:
+    """A student to make: whose answers it learns, and how."""
+
+    teacher: Embedder
+    ledger: Ledger  # of the teacher's answers
+    options: Options
+    fabric: Fabric  # what it is trained with
 
 
 @dataclass(frozen=True)
@@ -58,10 +70,7 @@ class TeacherAnswers:
     @property
     def held(self) -> NDArray[np.bool_]:
         """Choose the answers that are not learnt from: an `(n,)` mask."""
-        new = [digest for digest in self.digests if digest not in self.learnt]
-        held = hold_out(new, 0.0 if self.queries else None, beside=len(self.digests) - len(new))
-        chosen = dict(zip(new, held, strict=True))
-        return np.array([chosen.get(digest, False) for digest in self.digests], bool)
+        return hold_out(self.digests, 0.0 if self.queries else None, self.learnt)
 
     @property
     def count(self) -> int:
@@ -70,10 +79,8 @@ class TeacherAnswers:
 
 
 def consult(
+    task: Task,
     pool: Pool,
-    teacher: Embedder,
-    ledger: Ledger,
-    options: Options,
     replayed: Set[str] = frozenset(),
     limit: int | None = None,
     budget: int | None = None,
@@ -87,17 +94,17 @@ def consult(
     Raises:
         RetrievalError: Too few images, a spent budget, or a teacher that tells nothing apart.
     """
+    teacher, ledger, options = task.teacher, task.ledger, task.options
     budget = options.budget if budget is None else budget
     if len(pool.digests) < FEWEST:
         raise RetrievalError(_too_few(len(pool.digests), pool.failures))
     limit = budget if limit is None else limit
-    about = _consult_queries(pool, replayed, teacher, ledger, options, limit) if options.queries else None
+    about = _consult_queries(task, pool, replayed, limit) if options.queries else None
     wanted = budget - (about.count if about else 0)
     known = ledger.known(pool.digests)
     free = np.array([digest in known or digest in pool.also for digest in pool.digests], bool)
-    old = np.array([digest in replayed for digest in pool.digests], bool)
-    among = np.flatnonzero(~old)
-    told = [i for i in np.flatnonzero(old).tolist() if pool.digests[i] in known]
+    among = np.array([i for i, digest in enumerate(pool.digests) if digest not in replayed], np.int64)
+    told = [i for i, digest in enumerate(pool.digests) if digest in replayed and digest in known]
     worth = among[order_by_worth(pool.features[among], free[among], wanted, options.select, options.seed)]
     order, wanted = [*told, *worth.tolist()], len(told) + wanted
     answered = ask_teacher(pool.files, pool.digests, order, teacher, ledger, limit, wanted, pool.reader)
@@ -108,31 +115,22 @@ def consult(
         )
     if about is None:
         return answered
-    return replace(
-        answered,
-        asked=answered.asked + about.asked,
-        lost=answered.lost + about.lost,
-        seconds=answered.seconds + about.seconds,
-        failures=[*about.failures, *answered.failures],
-        queries=about.queries,
-        known_queries=about.known_queries,
-    )
+    counted = ("asked", "lost", "seconds", "failures")
+    both: dict[str, Any] = {name: getattr(about, name) + getattr(answered, name) for name in counted}
+    return replace(about, digests=answered.digests, vectors=answered.vectors, **both)
 
 
-def _consult_queries(
-    pool: Pool, replayed: Set[str], teacher: Embedder, ledger: Ledger, options: Options, limit: int
-) -> TeacherAnswers:
+def _consult_queries(task: Task, pool: Pool, replayed: Set[str], limit: int) -> TeacherAnswers:
     """Ask about some query photos that are neither in the pool nor replayed."""
-    given, reader = find_images(options.queries), pool.reader
-    found = dict(zip(reader.digest(given), given, strict=True))
-    for digest in {*pool.digests, *replayed}:
-        found.pop(digest, None)
+    given, reader, others = find_images(task.options.queries), pool.reader, {*pool.digests, *replayed}
+    both = zip(reader.digest(given), given, strict=True)
+    found = {digest: file for digest, file in both if digest not in others}
     if len(found) < FEWEST:
         raise UsageError(f"--queries needs {FEWEST} photos that are not in the pool; {len(found)} here.")
-    digests, wanted = sorted(found), share_for_queries(options.budget)
-    order = np.random.default_rng(options.seed).permutation(len(digests)).tolist()
+    digests, wanted = sorted(found), share_for_queries(task.options.budget)
+    order = np.random.default_rng(task.options.seed).permutation(len(digests)).tolist()
     files = [found[digest] for digest in digests]
-    answered = ask_teacher(files, digests, order, teacher, ledger, limit, wanted, reader)
+    answered = ask_teacher(files, digests, order, task.teacher, task.ledger, limit, wanted, reader)
     side = pool.pixels.shape[1]
     pixels = [
         square(reader.read(found[digest], MARGIN * side).image, side, reduced=True)
@@ -196,7 +194,7 @@ def ask_teacher(
 
 
 def _too_few(usable: int, failures: Sequence[Failure]) -> str:
-    reason = f" The first that cannot be used: {failures[0].path}: {failures[0].reason}." if failures else ""
-    return (
-        f"Only {count(usable, 'usable image')} with different content; at least {FEWEST} are needed.{reason}"
-    )
+    told = f"Only {count(usable, 'usable image')} with different content; at least {FEWEST} are needed."
+    if failures:
+        told += f" The first that cannot be used: {failures[0].path}: {failures[0].reason}."
+    return told

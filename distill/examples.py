@@ -1,6 +1,6 @@
 """What the student learns from: images of the pool and where they belong, lists that a ranker answered."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,10 +38,8 @@ class Answered:
         """Lay out what of ranked lists is among photos with these places, by digest; None if nothing is."""
         found, answers = list[Rows](), list[NDArray[np.float32]]()
         for one in lists:
-            known = [
-                (places.get(digest), rank) for digest, rank in zip(one.candidates, one.ranks, strict=True)
-            ]
-            ranked = {place: rank for place, rank in known if place is not None and rank}
+            told = zip(one.candidates, one.ranks, strict=True)
+            ranked = {places[digest]: rank for digest, rank in told if digest in places and rank}
             if (query := places.get(one.query)) is not None and len(ranked) > 1:
                 found.append((query, *ranked))
                 gains = 1 / np.array([*ranked.values()], np.float32)
@@ -66,21 +64,21 @@ class Examples:
     answered: int
     lists: Answered | None = None  # of these images, that a ranker answered
 
-    def __post_init__(self) -> None:
-        assert len(self.pixels) == len(self.targets) >= self.answered > 0
 
-
-def hold_out(digests: Sequence[str], share: float | None = None, beside: int = 0) -> NDArray[np.bool_]:
+def hold_out(
+    digests: Sequence[str], share: float | None = None, learnt: Set[str] = frozenset()
+) -> NDArray[np.bool_]:
     """Choose which of n answered images to keep from training, by their digests alone: an `(n,)` mask.
 
     About a share is held out; None takes some `HELD_OUT` images, and `LARGEST_SHARE` at most. A larger budget
     holds out a smaller share, so that what it holds out a smaller budget holds out too. Nothing is held out
-    where little would be left, with the images `beside` these, which are learnt from in any case.
+    where little would be left, and never what was `learnt`, of which no share is taken.
     """
+    new = [digest not in learnt for digest in digests]
     if share is None:
-        share = min(LARGEST_SHARE, HELD_OUT / max(len(digests), 1))
-    held = np.array([int(digest[:8], 16) < share * 16**8 for digest in digests], bool)
-    enough = FEWEST_HELD_OUT <= held.sum() <= (len(held) + beside) // 2
+        share = min(LARGEST_SHARE, HELD_OUT / max(sum(new), 1))
+    held = np.array([int(digest[:8], 16) < share * 16**8 for digest in digests], bool) & new
+    enough = FEWEST_HELD_OUT <= held.sum() <= len(held) // 2
     return held if enough else np.zeros(len(held), bool)
 
 

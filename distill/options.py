@@ -48,7 +48,6 @@ class Target:
         return f"{self.value:.3g}{UNITS[self.kind]}"
 
 
-SIZE = 128
 LITE0 = "tf_efficientnet_lite0"
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"student": LITE0, "target": Target("mflops", 33)},
@@ -89,7 +88,7 @@ class Options:
         for name, value in PRESETS.get(self.student, {}).items():
             if name == "student" or getattr(self, name) == getattr(Options, name):  # what is given stays
                 object.__setattr__(self, name, value)
-        object.__setattr__(self, "size", self.size or SIZE)
+        object.__setattr__(self, "size", self.size or 128)
         least = {"budget": FEWEST, "size": 32, "dim": 1, "stages": 1, "steps": 1, "seed": 0}
         for name, low in least.items():
             if (value := getattr(self, name)) is not None and value < low:

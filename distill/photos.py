@@ -45,8 +45,7 @@ class PhotoReader:
         self._room, self._bytes, self._photos = 0, {}, {}
 
     def _read_bytes(self, file: ImageFile) -> Bytes:
-        kept = self._bytes.get(file)
-        if kept is None:
+        if (kept := self._bytes.get(file)) is None:
             try:
                 kept = file.read()
             except ImageError as reason:

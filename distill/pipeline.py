@@ -13,7 +13,7 @@ import onnxruntime
 from lightning_fabric import Fabric
 from safetensors.torch import save
 
-from distill.ask import TeacherAnswers, consult
+from distill.ask import Task, TeacherAnswers, consult
 from distill.fit import Former, aim, as_shown, build_student, fit_student, open_backbone
 from distill.model import quantize
 from distill.model.codes import PHOTOS, VIEWED, append_codes
@@ -26,7 +26,6 @@ from distill.report.cost import reckon, seconds_per_image
 from distill.report.held_out import HeldOut, search_again
 from distill.report.report import judge, judge_teaching, point_of, read_run, write_report, write_run
 from distill.selection import sample_pool
-from distill.targets.placement import Placement
 from distill.training.checkpoint import Checkpoint
 from distill.training.device import keep_freed_memory, on_first, open_fabric
 from distill.training.recipes import AS_JUDGED
@@ -107,12 +106,12 @@ def distill(
     if options.variants:
         quantize.check_enough(len(files), len(find_images(options.queries)) if options.queries else None)
     fabric = start(out, options, len(several))
+    task = Task(teacher, ledger, several[0], fabric)
 
     def ask() -> tuple[Pool, dict[int, TeacherAnswers]]:
-        pool = read_student_pool(files, teacher, ledger, fabric, several[0], max(options.budget, MOST))
-        each: dict[int, TeacherAnswers] = {}
-        for own in several:  # targets share one
-            each[own.budget] = each.get(own.budget) or consult(pool, teacher, ledger, own)
+        pool = read_student_pool(task, files, max(options.budget, MOST))
+        by_budget = {own.budget: replace(task, options=own) for own in several}  # targets share one
+        each = {budget: consult(own, pool) for budget, own in by_budget.items()}
         return pool, _share_out(each, options.budget) if len(each) > 1 else each
 
     pool, answered = on_first(fabric, ask)
@@ -121,8 +120,8 @@ def distill(
     last = Distilled(out, {}, None)
     for own in mine:
         where = open_fabric(options.device, alone=True) if apart else fabric
-        folder = _part(out, own, options)
-        made = make_student(pool, answered[own.budget], len(files), teacher, ledger, folder, own, where)
+        part, folder = replace(task, options=own, fabric=where), _part(out, own, options)
+        made = make_student(part, pool, answered[own.budget], len(files), folder)
         last = made if own is options else last
     if apart:
         fabric.barrier()
@@ -187,13 +186,7 @@ def start(out: Path, options: Options, students: int = 1) -> Fabric:
 
 
 def read_student_pool(
-    files: Sequence[ImageFile],
-    teacher: Embedder,
-    ledger: Ledger,
-    fabric: Fabric,
-    options: Options,
-    most: int,
-    preferred: Set[str] = frozenset(),
+    task: Task, files: Sequence[ImageFile], most: int, preferred: Set[str] = frozenset()
 ) -> Pool:
     """Read a sample of a pool, once it is certain that the student can be trained and exported.
 
@@ -205,20 +198,21 @@ def read_student_pool(
         UsageError: The student cannot be made, or the teacher or a helper is a file of vectors and lacks
             images.
     """
+    options = task.options
     helpers, backbone = open_helpers(options.helpers, options.device), open_backbone(options)
     try_out(options.student, options.size, options.dim, options.stages, options.device)
     aim(build_student(deepcopy(backbone), options), options)
     reader = PhotoReader()
     digests = reader.digest(files)
     first = frozenset(reader.digest(find_images(options.also)) if options.also else ())
-    missing = teacher.find_missing(files, digests)
+    missing = task.teacher.find_missing(files, digests)
     for helper in helpers:
         require_all(helper, files, digests)
     there = [i for i in range(len(files)) if i not in missing]
-    wanted = first | preferred | ledger.known(digests)
+    wanted = first | preferred | task.ledger.known(digests)
     rows = [there[i] for i in sample_pool([digests[i] for i in there], wanted, most, options.seed)]
     chosen = [files[i] for i in rows], [digests[i] for i in rows]
-    pool = extract_features(*chosen, backbone, stored_side(options.size), fabric, reader, helpers)
+    pool = extract_features(*chosen, backbone, stored_side(options.size), task.fabric, reader, helpers)
     pool.failures[:0] = [Failure(files[i].location, why) for i, why in missing.items()]
     pool = replace(pool, also=first, there=frozenset(preferred & set(digests)))
     check_bits(options.bits, options.dim, len(pool.files))
@@ -228,101 +222,81 @@ def read_student_pool(
 
 
 def make_student(
-    pool: Pool,
-    answered: TeacherAnswers,
-    images: int,
-    teacher: Embedder,
-    ledger: Ledger,
-    out: Path,
-    options: Options,
-    fabric: Fabric,
-    former: Former | None = None,
+    task: Task, pool: Pool, answered: TeacherAnswers, images: int, out: Path, former: Former | None = None
 ) -> Distilled:
     """Train a student on answers about a pool of so many images, export it, and write its folder."""
     pool.reader.forget()
+    teacher, options, fabric = task.teacher, task.options, task.fabric
     if teacher.ranker and options.recipe.trust != 0:
         options = replace(options, recipe=replace(options.recipe, **AS_JUDGED))
-    run = _describe(images, pool, answered, teacher, ledger, options)
-    run["former"] = former and former.key
-    checkpoint = Checkpoint(out / CHECKPOINT, _identify(run, pool, answered))
-    backbone = open_backbone(options)
+    run = _describe(replace(task, options=options), pool, answered, images, former)
+    # A second run is not told again of what could not be read or answered: what could be says all.
+    same = {name: fact for name, fact in run.items() if name not in ("unreadable", "skipped")}
+    decided = content_digest(json.dumps([same, pool.digests, sorted(answered.measured)]).encode())
+    checkpoint, backbone = Checkpoint(out / CHECKPOINT, decided), open_backbone(options)
     fitted = fit_student(pool, answered, backbone, options, fabric, checkpoint, former, teacher.ranked)
     if not fabric.is_global_zero:
         return Distilled(out, run, None)
-    student, done = fitted.student, fitted.done
-    run["asked_now"] = answered.asked
+    student, done, examples = fitted.student, fitted.done, fitted.examples
     run["options"]["recipe"] = asdict(fitted.recipe)
-    run["student"] = {"weights": backbone.origin, "parameters": count_parameters(student)}
-    run["training"] = {
-        "seconds": round(fitted.seconds, 1),
-        "device": str(fabric.device),
-        "images_without_answer": len(fitted.examples.targets) - fitted.examples.answered,
-        "held_out": len(answered.digests) - fitted.examples.answered,
-        "placement": fitted.placement.facts,
-        "lists": len(fitted.examples.lists or ()),
-        "agreement": done.agreement,
-        "kept_step": done.kept if done.best else len(done.losses),
-        "draft": fitted.draft,
-        "loss": done.losses,
+    run |= {
+        "asked_now": answered.asked,
+        "student": {"weights": backbone.origin, "parameters": count_parameters(student)},
+        "training": {
+            "seconds": round(fitted.seconds, 1),
+            "device": str(fabric.device),
+            "images_without_answer": len(examples.targets) - examples.answered,
+            "held_out": len(answered.digests) - examples.answered,
+            "placement": fitted.placement.facts,
+            "lists": len(examples.lists or ()),
+            "agreement": done.agreement,
+            "kept_step": done.kept if done.best else len(done.losses),
+            "draft": fitted.draft,
+            "loss": done.losses,
+        },
     }
 
     out.mkdir(parents=True, exist_ok=True)
     crop = options.size / pool.pixels.shape[1]
     export_onnx(student, out / STUDENT, options.size, options.dim, _facts(run, teacher), crop, reduced=True)
     quantize.remove_variants(out / STUDENT)
-    _save_space(fitted.placement, out / TEACHER_SPACE)
+    if fitted.placement.trust:
+        fitted.placement.space.save(out / TEACHER_SPACE)
+    else:  # the student's space has nothing of the teacher's to be compared with
+        (out / TEACHER_SPACE).unlink(missing_ok=True)
     with atomic_write(out / WEIGHTS) as beside:
         beside.write_bytes(save(student.cpu().state_dict()))
     if fitted.shrinking:
         run["student"]["shrunk"] = fitted.shrinking.report(student, options.size)
     embedder = OnnxEmbedder(out / STUDENT, "cpu")
-    crops = as_shown(fitted.examples.pixels[:64], options.size)
+    crops = as_shown(examples.pixels[:64], options.size)
     vectors = embed_many(embedder, list(as_shown(pool.pixels, options.size)))
     Taught.measure(pool.files, pool.digests, vectors).save(out / TAUGHT)
-    run["export"] = {
-        "largest_difference": check_parity(student.cpu(), embedder, options.size, crops),
-        **describe_file(embedder),
-    }
-    run["cost"] = reckon(answered, ledger, options.price, fitted.seconds, seconds_per_image(embedder, crops))
+    difference = check_parity(student.cpu(), embedder, options.size, crops)
+    costs = options.price, fitted.seconds, seconds_per_image(embedder, crops)
     lists = search_again(embedder, fitted.lists) if fitted.lists else None
-    run["agreement"] = lists.facts if lists else None
+    run |= {
+        "export": {"largest_difference": difference, **describe_file(embedder)},
+        "cost": reckon(answered, task.ledger, *costs),
+        "agreement": lists.facts if lists else None,
+    }
     write_run(out, run)
     write_report(out, [run], lists)
     checkpoint.forget()
+    by_chance = np.random.default_rng(options.seed).permutation(len(vectors))
     if options.bits:  # the student is safe, whatever becomes of them, and of the variants
-        chosen = np.random.default_rng(options.seed).permutation(len(vectors))[:PHOTOS]
-        shown = as_shown(pool.pixels[chosen[:VIEWED]], options.size)
-        append_codes(out / STUDENT, vectors[chosen], options.bits, shown)
+        shown = as_shown(pool.pixels[by_chance[:VIEWED]], options.size)
+        append_codes(out / STUDENT, vectors[by_chance[:PHOTOS]], options.bits, shown)
         embedder = OnnxEmbedder(out / STUDENT, "cpu")
         run["export"] |= describe_file(embedder)
         write_run(out, run)
     if options.variants:
-        most = quantize.CALIBRATION + quantize.GATE
-        chosen = np.random.default_rng(options.seed).permutation(len(pool.pixels))[:most]
-        pixels = as_shown(pool.pixels[chosen], options.size)
+        pixels = as_shown(pool.pixels[by_chance[: quantize.CALIBRATION + quantize.GATE]], options.size)
         queries = quantize.read_pixels(embedder, options.queries, quantize.GATE) if options.queries else None
-        run["variants"] = [
-            asdict(made) for made in quantize.make_variants(embedder, pixels, options.variants, queries)
-        ]
+        made = quantize.make_variants(embedder, pixels, options.variants, queries)
+        run["variants"] = [asdict(variant) for variant in made]
         write_run(out, run)
     return Distilled(out, run, lists)
-
-
-def _identify(run: dict[str, Any], pool: Pool, answered: TeacherAnswers) -> str:
-    """Digest all that decides what training will do.
-
-    A second run is not told again of what could not be read or answered: what could be says all.
-    """
-    same = {name: fact for name, fact in run.items() if name not in ("unreadable", "skipped")}
-    return content_digest(json.dumps([same, pool.digests, sorted(answered.measured)]).encode())
-
-
-def _save_space(placement: Placement, path: Path) -> None:
-    """Save teacher space, if the student's space has anything of the teacher's to be compared with."""
-    if placement.trust:
-        placement.space.save(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _part(out: Path, own: Options, last: Options) -> Path:
@@ -346,10 +320,10 @@ def _compare(folders: Sequence[Path], last: Distilled) -> None:
 
 
 def _describe(
-    images: int, pool: Pool, answered: TeacherAnswers, teacher: Embedder, ledger: Ledger, options: Options
+    task: Task, pool: Pool, answered: TeacherAnswers, images: int, former: Former | None
 ) -> dict[str, Any]:
     """Everything that decides what the student will be, and what it cost."""
-    failures = [*pool.failures, *answered.failures]
+    failures, teacher = [*pool.failures, *answered.failures], task.teacher
     return {
         "images": images,
         "queried": len(answered.digests),
@@ -367,15 +341,16 @@ def _describe(
             "spec": teacher.spec,
             "options": asdict(teacher.options),
         },
-        "options": options.facts,
+        "options": task.options.facts,
         "helpers": list(pool.helpers),
         "data_digest": content_digest("".join(answered.digests).encode()),
-        "ledger_digest": ledger.digest(answered.digests),
+        "ledger_digest": task.ledger.digest(answered.digests),
         "versions": {
             # Asked of the module: its package has another name on a GPU.
             "onnxruntime": onnxruntime.__version__,
             **{name: version(name) for name in ("retrieval", "torch", "timm", "numpy")},
         },
+        "former": former and former.key,
     }
 
 

@@ -98,10 +98,14 @@ def extract_features(
     pixels = np.stack(small) if small else np.zeros((0, side, side, 3), np.uint8)
     none = [np.zeros((0, backbone.dim), np.float32)]
     found, *vectors = [np.concatenate(parts) for parts in zip(*said, strict=True)] or none
-    free = backbone.dim + sum(each.shape[1] for each in vectors)
     kept, named = [files[i] for i in rows], [digests[i] for i in rows]
     keys = tuple(helper.key for helper in helpers)
-    joined = _join_helpers(found, backbone.dim, vectors)
+    before, after = np.split(found, [found.shape[1] - backbone.dim], axis=1)
+    moved = [rows - rows.mean(axis=0) for rows in vectors]
+    # Scaled to vary as much as what the backbone itself says
+    scaled = [rows * (_spread(after) / max(_spread(rows), ALIKE)) for rows in moved]
+    joined = np.concatenate([before, *scaled, after], axis=1, dtype=np.float32)
+    free = joined.shape[1] - before.shape[1]
     return Pool(kept, named, pixels, joined, free, failures, reader, helpers=keys)
 
 
@@ -116,16 +120,6 @@ def require_all(helper: Embedder, files: Sequence[ImageFile], digests: Sequence[
     if missing := helper.find_missing(files, digests):
         lacking = f"{len(missing)} of {count(len(files), 'image')}"
         raise UsageError(f"--helper {helper.name} lacks {lacking}. Give a vector for each, or leave it out.")
-
-
-def _join_helpers(
-    features: NDArray[np.float32], own: int, helped: Sequence[NDArray[np.float32]]
-) -> NDArray[np.float32]:
-    """Put `(n, dim)` vectors of helpers before the `own` last of `(n, features)`, scaled to vary as these."""
-    before, after = np.split(features, [features.shape[1] - own], axis=1)
-    moved = [vectors - vectors.mean(axis=0) for vectors in helped]
-    scaled = [rows * (_spread(after) / max(_spread(rows), ALIKE)) for rows in moved]
-    return np.concatenate([before, *scaled, after], axis=1, dtype=np.float32)
 
 
 def _spread(rows: NDArray[np.float32]) -> float:

@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.vectors import scale_to_unit
+from index.vectors import Vectors, scale_to_unit
 
 CLUSTERED_DIM = 64  # principal components of the features that images are clustered by
 ROUNDS = 20  # of k-means
@@ -30,7 +30,7 @@ def sample_pool(digests: Sequence[str], answered: Set[str], most: int, seed: int
 
 
 def order_by_worth(
-    features: NDArray[np.float32], answered: NDArray[np.bool_], budget: int, how: str, seed: int
+    features: Vectors, answered: NDArray[np.bool_], budget: int, how: str, seed: int
 ) -> list[int]:
     """Order all images, by `(n, dim)` features, so that the first `budget` are the ones to use.
 
@@ -46,24 +46,18 @@ def order_by_worth(
     taken, among = (rest[:free], rest[free:]) if free < budget else ([], rest[:free])
     wanted = budget - len(taken)
     if how != "random" and 0 < wanted < len(among):
-        points = _reduce(features)
+        # By their leading principal components images are clustered as well, and faster.
+        unit = scale_to_unit(features)
+        centred = unit - unit.mean(axis=0)
+        _, axes = np.linalg.eigh(centred.T @ centred)
+        points = np.ascontiguousarray(centred @ axes[:, : -CLUSTERED_DIM - 1 : -1], dtype=np.float32)
         choose = _cluster if how == "kmeans" else _spread
         taken = taken + choose(points, sorted(taken), sorted(among), wanted, seed)
     used = set(taken)
     return taken + [row for row in rest if row not in used]
 
 
-def _reduce(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Project unit features to their leading principal components: as good for clustering, and faster."""
-    unit = scale_to_unit(features)
-    centred = unit - unit.mean(axis=0)
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    return np.ascontiguousarray(centred @ axes[:, : -CLUSTERED_DIM - 1 : -1], dtype=np.float32)
-
-
-def _cluster(
-    points: NDArray[np.float32], taken: list[int], among: list[int], wanted: int, seed: int
-) -> list[int]:
+def _cluster(points: Vectors, taken: list[int], among: list[int], wanted: int, seed: int) -> list[int]:
     """Of `among`, the nearest to the centres of clusters that hold nothing taken, larger clusters first."""
     rows = np.array(sorted(taken + among))
     clusters = len(taken) + wanted
@@ -80,9 +74,7 @@ def _cluster(
     return [nearest[cluster] for cluster, _ in sizes.most_common() if cluster in nearest][:wanted]
 
 
-def _spread(
-    points: NDArray[np.float32], taken: list[int], among: list[int], wanted: int, seed: int
-) -> list[int]:
+def _spread(points: Vectors, taken: list[int], among: list[int], wanted: int, seed: int) -> list[int]:
     """Farthest-first traversal of `among` from what is taken, or from a random row."""
     chosen = [] if taken else [int(np.random.default_rng(seed).choice(among))]
     distance = np.full(len(points), np.inf, np.float32)

@@ -127,8 +127,8 @@ def distill(
         check_bits(bits, dim, bill.images)
         typer.echo(bill)
         return
-    from distill.continued import bill_further, continue_by_name
     from distill.pipeline import distill_by_name
+    from distill.successors import bill_further, continue_by_name
 
     if former and dry_run:
         typer.echo(bill_further(images, former, spec, chosen))
@@ -157,12 +157,13 @@ def upgrade(
 ) -> None:
     """Train a new teacher's student to search an old index."""
     from distill.options import Options
-    from distill.upgrade import upgrade_by_name
+    from distill.successors import upgrade_by_name
     from index.teachers.spec import TeacherSpec
 
     options = Options(budget=budget, steps=steps, seed=seed, price=price, device=device)
     spec = TeacherSpec(teacher, read_options(teacher_option), ledger, budget)
-    if summary := upgrade_by_name(index, spec, out, options).summary:
+    _, summary = upgrade_by_name(index, spec, out, options)
+    if summary:
         typer.echo(summary)
 
 

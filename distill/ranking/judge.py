@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,41 +32,6 @@ FEWEST = 12  # photos of a pool: a query, its candidates, and one more
 Orders = dict[str, NDArray[np.float32]]
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What was written, and how well it orders photos as the ranker does."""
-
-    out: Path  # the file of vectors
-    photos: int  # how many it holds
-    lists: int  # how many were learnt from, or held out
-    # Kendall's tau of the ranker with itself, and over how many lists; NaN where none was asked twice
-    own: tuple[float, int]
-    before: Agreement  # of the free network with orders that were held out
-    after: Agreement  # the same of what was learnt, over as many lists
-    learnt: bool  # whether anything was
-    unanswered: int  # how many lists have no answer
-
-    def __str__(self) -> str:
-        """Sum it up for people."""
-        told = "not measured: too few lists"
-        if self.after.lists:
-            told = f"{self.before} before (the free network), {self.after} after; n = {self.after.lists}"
-        ceiling = f"{self.own[0]:.3f} (n = {self.own[1]})" if self.own[1] else "not asked"
-        nothing = "\nNothing was learnt that lists left out bear out: the vectors are the free network's."
-        return (
-            f"{self.out}: vectors of {count(self.photos, 'photo')}, from {count(self.lists, 'list')}; "
-            f"{self.unanswered} without an answer.\n"
-            f"Kendall's tau and top-1 with the ranker on held-out lists: {told}.\n"
-            f"The ranker with itself, asked again in reverse: {ceiling}.{'' if self.learnt else nothing}"
-        )
-
-    def describe_teacher(self, ranker: str) -> str:
-        """Say what these vectors are, for those who learn from them."""
-        told = f"Kendall's tau and top-1 {self.after} on {count(self.after.lists, 'held-out list')}"
-        how = "learnt from the orders of" if self.learnt else "the free network's, nothing was learnt from"
-        return f"; {how} {ranker}, {told if self.after.lists else 'not measured'}"
-
-
 def judge(
     photos: Sequence[Source],
     ranker: Ranker,
@@ -77,11 +41,11 @@ def judge(
     queries: Sequence[Source] = (),
     device: str = "auto",
     seed: int = 0,
-) -> Judged:
+) -> str:
     """Ask a ranker about lists of photos, learn its orders, and write vectors of all by content digest.
 
     Queries get a vector too, and are asked about in no list. The budget is how many lists may ever be asked
-    about; `out` is an .npz or .parquet file.
+    about; `out` is an .npz or .parquet file. Returns what came of it, for people.
 
     Raises:
         RetrievalError: The ranker contradicts itself, or it, its ledger or a file cannot be used.
@@ -95,12 +59,11 @@ def judge(
     else:
         lists, again = own_lists[:budget], []
     twice, failures = ask_lists([*again, *map(reverse, again)], pool, ranker, ledger, budget)
-    own = _agree_with_itself(again, pool, twice)
-    if own[1] and own[0] < LEAST_AGREEMENT:
-        times = count(own[1], "list")
+    own, times = _agree_with_itself(again, pool, twice)
+    if times and own < LEAST_AGREEMENT:
         raise RetrievalError(
-            f"{ranker.name} contradicts itself: Kendall's tau is {own[0]:.2f} over {times} asked again in "
-            f"reverse, and {LEAST_AGREEMENT} is the least to learn from. Nothing more was asked. "
+            f"{ranker.name} contradicts itself: Kendall's tau is {own:.2f} over {count(times, 'list')} asked "
+            f"again in reverse, and {LEAST_AGREEMENT} is the least to learn from. Nothing more was asked. "
             "Give another ranker, or photos that it can tell apart."
         )
     answers, failed = ask_lists(lists, pool, ranker, ledger, budget)
@@ -114,14 +77,24 @@ def judge(
     held = hold_out([pool.digests[rows[0]] for rows in found], HELD_OUT)
     learnt = learn(known, told.take(~held), seed)
     before, after = (Agreement.of(vectors, told.take(held)) for vectors in (known.start, learnt.vectors))
-    left_out = len(lists) - len(found)
-    judged = Judged(out, len(known.start), len(found), own, before, after, learnt.changed, left_out)
+    remarks, gain = "not measured", "not measured: too few lists"
+    if after.lists:
+        remarks = f"Kendall's tau and top-1 {after} on {count(after.lists, 'held-out list')}"
+        gain = f"{before} before (the free network), {after} after; n = {after.lists}"
+    how = "learnt from the orders of" if learnt.changed else "the free network's, nothing was learnt from"
     # Lists that bore no map out would teach the student noise.
     used = [rows for rows, left in zip(found, held, strict=True) if not left and learnt.pull is not None]
-    notes = {REMARKS: judged.describe_teacher(ranker.name), RANKER: json.dumps(ranker.facts)}
+    notes = {REMARKS: f"; {how} {ranker.name}, {remarks}", RANKER: json.dumps(ranker.facts)}
     notes[LISTS] = json.dumps([_as_note(rows, pool, answers) for rows in used])
     write_vectors(out, known.start.shape[1], [([*pool.digests, *pool.others], learnt.vectors)], notes)
-    return judged
+    ceiling = f"{own:.3f} (n = {times})" if times else "not asked"
+    nothing = "\nNothing was learnt that lists left out bear out: the vectors are the free network's."
+    return (
+        f"{out}: vectors of {count(len(known.start), 'photo')}, from {count(len(found), 'list')}; "
+        f"{len(lists) - len(found)} without an answer.\n"
+        f"Kendall's tau and top-1 with the ranker on held-out lists: {gain}.\n"
+        f"The ranker with itself, asked again in reverse: {ceiling}.{'' if learnt.changed else nothing}"
+    )
 
 
 def _as_note(rows: Rows, pool: Pool, answers: Orders) -> tuple[str, list[str], list[int]]:

@@ -14,7 +14,7 @@ from distill.report.held_out import HeldOut
 from distill.targets.placement import CERTAIN
 from index.errors import UsageError
 from index.evaluation.charts import Mark, draw_line, linear_axis, log_axis
-from index.evaluation.verdict import Estimate, Verdict, judge_agreement
+from index.evaluation.verdict import Estimate, judge_agreement
 from index.html import load
 from index.images.decode import encode
 from index.io import atomic_write
@@ -38,11 +38,6 @@ def judge(agreement: dict[str, Any] | None) -> str:
         return "Not evaluated: use a larger --budget to leave some answers for checking."
     found = Estimate.read(agreement)
     return f"Held-out check, {found.count} {found.population}: {found} of the teacher's top 10 found."
-
-
-def reach_verdict(run: dict[str, Any]) -> Verdict | None:
-    """Say whether a run's student can stand in for its teacher; None if it was not measured."""
-    return judge_agreement(Estimate.read(run["agreement"])) if run["agreement"] else None
 
 
 def judge_teaching(run: dict[str, Any]) -> str:
@@ -79,17 +74,17 @@ def judge_asking(placement: dict[str, Any], answers: int, helped: bool = False) 
             "more. The student learnt from that network alone. Check the teacher, or ask about more photos."
         )
     gain, error = (100 * placement[name] for name in ("gain", "gain_error"))
-    return (
+    told = [
         f"What asking brought: for the answered photos {free}, and {after:.0f} % with the answers of the "
         f"others ({gain:+.1f}; 95 %: {gain - 1.96 * error:+.1f} to {gain + 1.96 * error:+.1f})."
-        + (" That is no gain that can be told from chance." if abs(gain) < CERTAIN * error else "")
-        + (" By themselves the answers make lists worse." if gain < -CERTAIN * error else "")
-        + (
-            " Averaging photos with their neighbours brings them nearer still."
-            if placement.get("averaged")
-            else ""
-        )
-    )
+    ]
+    if abs(gain) < CERTAIN * error:
+        told.append("That is no gain that can be told from chance.")
+    if gain < -CERTAIN * error:
+        told.append("By themselves the answers make lists worse.")
+    if placement.get("averaged"):
+        told.append("Averaging photos with their neighbours brings them nearer still.")
+    return " ".join(told)
 
 
 def write_report(folder: Path, runs: Sequence[dict[str, Any]], lists: HeldOut | None) -> None:
@@ -109,13 +104,7 @@ def write_report(folder: Path, runs: Sequence[dict[str, Any]], lists: HeldOut | 
         order = np.argsort(lists.agreement, kind="stable")
         chosen = order[np.linspace(0, len(order) - 1, min(STRIPS, len(order))).astype(int)]
         strips = [draw_strip(lists, int(row), disputed_first=True) for row in chosen]
-    name = f"{run['options']['student']}, distilled from {run['teacher']['name']}"
-    asking = judge_teaching(run)
-    told = f"{run['queried']} of {run['images']} images asked about, no label read. {judge(run['agreement'])}"
-    page = PAGE.page(
-        name, reach_verdict(run), f"{told} {asking}", compare(run), _cost(run["cost"]), charts,
-        run["agreement"], kept, strips, list_options(run),
-    )  # fmt: skip
+    page = PAGE.page(run, compare(run), charts, kept, strips, **_tell(run))
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
@@ -182,8 +171,7 @@ def draw_checks(
 
 def levels_of(facts: Mapping[str, Any] | None) -> dict[str, float]:
     """Name what agreement is to be compared with, in %, as far as `HeldOut.facts` know it."""
-    known = {name: (facts or {}).get(name) for name in LEVELS}
-    return {name: 100 * value for name, value in known.items() if value is not None}
+    return {name: 100 * facts[name] for name in LEVELS if facts and facts.get(name) is not None}
 
 
 def _interval_of(facts: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -260,22 +248,24 @@ def write_run(folder: Path, run: dict[str, Any]) -> None:
 
 
 def _card(run: dict[str, Any]) -> str:
-    training = run["training"]
-    asking = judge_teaching(run)
-    options, agreement = run["options"], judge(run["agreement"])
-    losses, width = training["loss"], _width(len(training["loss"]))
+    losses = run["training"]["loss"]
+    width = _width(len(losses))
     first, last = (f"{np.mean(some):.4f}" for some in (losses[:width], losses[-width:]))
     loss = f"{first} at first, {last} at last (mean of {count(width, 'step')})"
-    return CARD.card(
-        {"variants": [], **run}, reach_verdict(run), options, options["recipe"], list_options(run), training,
-        loss, agreement, asking, _cost(run["cost"]),
-    )  # fmt: skip
+    return CARD.card({"variants": [], **run}, loss, **_tell(run))
 
 
-def list_options(run: dict[str, Any]) -> dict[str, Any]:
-    """List the options of a run by name, those of its recipe among them."""
+def _tell(run: dict[str, Any]) -> dict[str, Any]:
+    """What the card and the report both say, by the names that their templates give it."""
     options = {name: value for name, value in run["options"].items() if name != "recipe"}
-    return options | {f"recipe {name}": value for name, value in run["options"]["recipe"].items()}
+    options |= {f"recipe {name}": value for name, value in run["options"]["recipe"].items()}
+    return {
+        "verdict": judge_agreement(Estimate.read(run["agreement"])) if run["agreement"] else None,
+        "agreement": judge(run["agreement"]),
+        "asking": judge_teaching(run),
+        "cost": _cost(run["cost"]),
+        "options": options,
+    }
 
 
 def _cost(cost: dict[str, Any]) -> dict[str, str]:

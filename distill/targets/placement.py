@@ -11,7 +11,6 @@ In the end each place is averaged with those of its nearest neighbours, where th
 of answered images more like the teacher's.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,7 @@ from distill.targets.predictor import Predictor
 from index.embedders.teacher_space import TeacherSpace
 from index.evaluation.metrics import overlap_at_k, rank, rank_others
 from index.evaluation.rankings import DEPTH
-from index.vectors import scale_to_unit
+from index.vectors import Vectors, scale_to_unit
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # of the teacher, that are tried
 CERTAIN = 2.0  # standard errors by which a share must beat the free network to be believed
@@ -40,7 +39,7 @@ class Placement:
     """Places of all images of a pool."""
 
     space: TeacherSpace  # projects the teacher's vectors to the student's space
-    rows: NDArray[np.float32]  # `(n, dim)` float32 unit rows, one for each image of the pool
+    rows: Vectors  # `(n, dim)` float32 unit rows, one for each image of the pool
     # The teacher's share in them: 0 if its answers tell nothing that the free network did not know
     trust: float
     chosen: bool  # whether the answers chose that share; no if it was given
@@ -64,13 +63,9 @@ class Placement:
     def facts(self) -> dict[str, Any]:
         """Sum it up, for run.json and for people."""
         gain, error = self.gain
+        known = ("trust", "chosen", "averaged", "averages_gain", "explained", "drafted")
         return {
-            "trust": self.trust,
-            "chosen": self.chosen,
-            "averaged": self.averaged,
-            "averages_gain": self.averages_gain,
-            "explained": self.explained,
-            "drafted": self.drafted,
+            **{name: getattr(self, name) for name in known},
             "free_network": float(self.free.mean()),
             "with_answers": float(self.asked.mean()),
             "gain": gain,
@@ -79,15 +74,15 @@ class Placement:
 
 
 def place(
-    features: NDArray[np.float32],
-    free: NDArray[np.float32],
+    features: Vectors,
+    free: Vectors,
     answered: NDArray[np.int64],
-    answers: NDArray[np.float32],
+    answers: Vectors,
     dim: int,
     whiten: float,
     trust: float | None = None,
     average: bool | None = None,
-    draft: NDArray[np.float32] | None = None,
+    draft: Vectors | None = None,
 ) -> Placement:
     """Place every image of a pool in a space of `dim`, whitened as in `Projection.fit`.
 
@@ -114,50 +109,49 @@ def place(
     taught, known = scale_to_unit(taught), _centre(free)
 
     chosen = trust is None
-    shares = SHARES if trust is None else (0.0, trust)
-    lists = _compare_shares(scale_to_unit(predictor.left_out), known[answered][some], answers[some], shares)
-    if trust is None:
-        trust = _choose(lists, predictor.explained)
+    left_out = scale_to_unit(predictor.left_out)
+    trust, before, after = _choose_share(
+        left_out, known[answered][some], answers[some], predictor.explained, trust
+    )
 
-    def join(taught: NDArray[np.float32]) -> NDArray[np.float32]:
+    def join(taught: Vectors) -> Vectors:
         return np.concatenate([np.sqrt(trust) * taught, np.sqrt(1 - trust) * known], axis=1)
 
     joint = TeacherSpace.fit(join(taught), dim, whiten)
     evidence = None
     if average is None:
         alone = taught.copy()
-        alone[answered[some]] = scale_to_unit(predictor.left_out)
+        alone[answered[some]] = left_out
         evidence = _gain_by_averaging(joint.project(join(alone)), answered[some], answers[some])
         average = evidence > EVIDENT
     rows = joint.project(join(taught))
-    return Placement(
-        _teacher_part(joint, axes, mean, trust, told) if trust else TeacherSpace.fit(answers, dim, whiten),
-        average_with_neighbours(rows) if average else rows,
-        trust,
-        chosen,
-        average,
-        evidence,
-        predictor.explained,
-        drafted,
-        lists[0.0],
-        lists[trust],
-    )
+    if average:
+        rows = average_with_neighbours(rows)
+    if trust:  # what of the joint projection acts on the teacher's own vectors
+        # Within a joint row the answer has length one; here it keeps its own, about that of the answers.
+        offset = joint.mean[: len(axes)] / np.sqrt(trust) * np.linalg.norm(told, axis=1).mean()
+        part = joint.components[:, : len(axes)] @ axes
+        space = TeacherSpace((mean + offset @ axes).astype(np.float32), part.astype(np.float32))
+    else:
+        space = TeacherSpace.fit(answers, dim, whiten)
+    facts = trust, chosen, average, evidence, predictor.explained, drafted
+    return Placement(space, rows, *facts, before, after)
 
 
-def place_freely(free: NDArray[np.float32], dim: int, whiten: float) -> NDArray[np.float32]:
+def place_freely(free: Vectors, dim: int, whiten: float) -> Vectors:
     """Place every image of a pool by the free network alone: `(n, dim)` unit rows."""
     known = _centre(free)
     return TeacherSpace.fit(known, dim, whiten).project(known)
 
 
-def _centre(free: NDArray[np.float32]) -> NDArray[np.float32]:
+def _centre(free: Vectors) -> Vectors:
     free = scale_to_unit(free)
     return scale_to_unit(free - free.mean(axis=0))
 
 
 def average_with_neighbours(
-    rows: NDArray[np.float32], which: NDArray[np.int64] | None = None, pool: int | None = None
-) -> NDArray[np.float32]:
+    rows: Vectors, which: NDArray[np.int64] | None = None, pool: int | None = None
+) -> Vectors:
     """Average each of `(n, dim)` unit rows with its nearest, itself the first, and scale to unit length.
 
     Errors of predictions even out among neighbours. Database augmentation (Arandjelović and Zisserman 2012),
@@ -175,7 +169,7 @@ def average_with_neighbours(
     return found
 
 
-def _average(some: NDArray[np.float32], rows: NDArray[np.float32], inside: bool) -> NDArray[np.float32]:
+def _average(some: Vectors, rows: Vectors, inside: bool) -> Vectors:
     """Average rows, which may themselves be inside the others, or else join them."""
     similarity = some @ rows.T
     nearest = rank(similarity, min(NEIGHBOURS + inside, len(rows)))
@@ -184,9 +178,7 @@ def _average(some: NDArray[np.float32], rows: NDArray[np.float32], inside: bool)
     return scale_to_unit(total if inside else total + some)
 
 
-def _gain_by_averaging(
-    rows: NDArray[np.float32], answered: NDArray[np.int64], answers: NDArray[np.float32]
-) -> float:
+def _gain_by_averaging(rows: Vectors, answered: NDArray[np.int64], answers: Vectors) -> float:
     """Measure how much more like the teacher's lists of answered images are by averaged places.
 
     The lists are as short as those of `DEPTH` are among all images: further down, averages do better.
@@ -205,39 +197,22 @@ def _standard_errors(gain: NDArray[np.float64]) -> float:
     return float(gain.mean() / max(gain.std() / np.sqrt(len(gain)), 1e-12))
 
 
-def _compare_shares(
-    taught: NDArray[np.float32],
-    known: NDArray[np.float32],
-    answers: NDArray[np.float32],
-    shares: Sequence[float],
-) -> dict[float, NDArray[np.float64]]:
-    """Overlap with the teacher's lists, for each answered image and each share of the teacher."""
+def _choose_share(
+    taught: Vectors, known: Vectors, answers: Vectors, explained: float, trust: float | None
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """Choose the share with the best lists, where these are certain to beat the free network's; else 0.
+
+    A share that is given stays. Beside it comes the overlap with the teacher's lists for each answered image:
+    of the free network, and at that share.
+    """
     truth = rank_others(answers @ answers.T, DEPTH)
     ours, theirs = taught @ taught.T, known @ known.T
-    return {
+    lists = {
         share: overlap_at_k(rank_others(share * ours + (1 - share) * theirs, DEPTH), truth)
-        for share in shares
+        for share in (SHARES if trust is None else (0.0, trust))
     }
-
-
-def _choose(lists: dict[float, NDArray[np.float64]], explained: float) -> float:
-    """Choose the share with the best lists, where these are certain to beat the free network's; else 0."""
-    best = max(SHARES, key=lambda share: lists[share].mean())
-    certain = explained > 0 and _standard_errors(lists[best] - lists[0.0]) > CERTAIN
-    return best if certain else 0.0
-
-
-def _teacher_part(
-    joint: TeacherSpace,
-    axes: NDArray[np.float32],
-    mean: NDArray[np.float32],
-    trust: float,
-    told: NDArray[np.float32],
-) -> TeacherSpace:
-    """The part of the joint projection that acts on the teacher's own vectors.
-
-    Within a joint row the answer has length one; here it keeps its own, about that of the answers in `told`.
-    """
-    part = joint.components[:, : len(axes)]
-    offset = joint.mean[: len(axes)] / np.sqrt(trust) * np.linalg.norm(told, axis=1).mean()
-    return TeacherSpace((mean + offset @ axes).astype(np.float32), (part @ axes).astype(np.float32))
+    if trust is None:
+        best = max(SHARES, key=lambda share: lists[share].mean())
+        certain = explained > 0 and _standard_errors(lists[best] - lists[0.0]) > CERTAIN
+        trust = best if certain else 0.0
+    return trust, lists[0.0], lists[trust]

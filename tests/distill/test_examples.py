@@ -99,7 +99,8 @@ def test_about_a_hundred_answers_are_held_out_and_smaller_budgets_hold_out_the_s
 
 def test_a_top_up_holds_out_some_of_its_own_and_what_was_held_out_before():
     digests = [content_digest(str(i).encode()) for i in range(600)]
-    before = [digest for digest, out in zip(digests, hold_out(digests[:500]), strict=False) if out]
-    held = hold_out([*before, *digests[500:]], beside=500 - len(before))
-    assert held[: len(before)].all()
-    assert 10 <= held[len(before) :].sum() <= 40
+    before = hold_out(digests[:500])
+    learnt = {digest for digest, out in zip(digests, before, strict=False) if not out}
+    held = hold_out(digests, learnt=learnt)
+    np.testing.assert_array_equal(held[:500], before)
+    assert 10 <= held[500:].sum() <= 40

@@ -10,7 +10,7 @@ import pytest
 from conftest import picture, png
 
 from distill import photos
-from distill.ask import TeacherAnswers, consult
+from distill.ask import Task, TeacherAnswers, consult
 from distill.options import Options
 from distill.photos import PhotoReader
 from distill.pipeline import read_student_pool
@@ -48,8 +48,9 @@ def source(request, tmp_path: Path):
 
 def ask(source: str, teacher, ledger: Path, options: Options = OPTIONS) -> tuple[Pool, TeacherAnswers]:
     with Ledger(ledger, teacher.key) as paid:
-        pool = read_student_pool(find_images([source]), teacher, paid, open_fabric("cpu"), options, MOST)
-        return pool, consult(pool, teacher, paid, options)
+        task = Task(teacher, paid, options, open_fabric("cpu"))
+        pool = read_student_pool(task, find_images([source]), MOST)
+        return pool, consult(task, pool)
 
 
 def mean(images):

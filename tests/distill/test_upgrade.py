@@ -12,9 +12,9 @@ from conftest import picture, write_embedder
 
 from distill.fit import Former
 from distill.options import Options, Target
+from distill.successors import sum_up, upgrade_by_name
 from distill.targets.placement import place
 from distill.training.recipes import Recipe
-from distill.upgrade import Upgraded, upgrade_by_name
 from index.build.pipeline import build_by_name
 from index.build.rewrite import replace_student
 from index.embedders.onnx import OnnxEmbedder
@@ -53,13 +53,13 @@ def index(photos: Path, tmp_path: Path, student_file: Path) -> Path:
 def test_queries_improve_at_once_and_the_gallery_follows(index, photos, tmp_path, teacher_file, student_file):
     old = Index(index)
     vectors = np.array(old.rows("student"))
-    done = upgrade_by_name(
+    made, summary = upgrade_by_name(
         index, TeacherSpec(str(teacher_file), ledger=tmp_path / "l.sqlite"), tmp_path / "new", OPTIONS
     )
     new = OnnxEmbedder(tmp_path / "new" / "student.onnx")
-    assert done.made.run["asked_now"] == 20
-    assert done.made.run["former"] == OnnxEmbedder(student_file).key
-    assert f"--model {tmp_path / 'new' / 'student.onnx'} --out {index} --update" in done.summary
+    assert made.run["asked_now"] == 20
+    assert made.run["former"] == OnnxEmbedder(student_file).key
+    assert f"--model {tmp_path / 'new' / 'student.onnx'} --out {index} --update" in summary
     searcher = open_searcher(index)
     assert searcher.models["student"].key == new.key
     np.testing.assert_array_equal(searcher.index.rows("student"), vectors)
@@ -83,7 +83,7 @@ def test_the_command_that_makes_vectors_again_can_be_typed(index, tmp_path):
     made = SimpleNamespace(summary="Made.", run=run, folder=tmp_path / "new student")
     opened = Index(index)
     opened.manifest = replace(opened.manifest, sources=["/my photos", "/b"], teacher="old.onnx")
-    command = re.search(r"again: (.*) \(after", Upgraded(opened, made).summary)[1]
+    command = re.search(r"again: (.*) \(after", sum_up(opened, made))[1]
     models = ["--model", f"{tmp_path}/new student/student.onnx", "--teacher", "its teacher.onnx"]
     words = ["retrieval", "index", "/my photos", "/b", *models, "--out", str(index), "--update"]
     assert shlex.split(command) == words

@@ -1,11 +1,15 @@
-"""Top a student up: photos of another kind join those that it was taught on, and old answers are replayed.
+"""Students that take the place of another: one that is topped up, and a new teacher's for an old index.
 
-Training starts from the student's own weights. All places are found again, over both kinds: the space of the
-old kind alone has no room for what tells the new kind apart. They are turned towards the old student's
-vectors, so that what was embedded before can still be compared with.
+When a student is topped up, photos of another kind join those that it was taught on, and old answers are
+replayed. Training starts from its own weights. All places are found again, over both kinds: the space of the
+old kind alone has no room for what tells the new kind apart.
+
+In either case places are turned towards the former student's vectors, so that what was embedded before can
+still be compared with: an index is searched with a new student until its vectors are made again.
 """
 
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,28 +19,31 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from distill.ask import TeacherAnswers, consult
+from distill.ask import Task, TeacherAnswers, consult
 from distill.examples import hold_out
 from distill.fit import Former
 from distill.options import VARIANTS, Options, Target
-from distill.pipeline import WEIGHTS, Distilled, make_student, read_student_pool, start
+from distill.pipeline import STUDENT, WEIGHTS, Distilled, make_student, read_student_pool, start
 from distill.pool import MOST, Pool
-from distill.report.report import read_run
+from distill.report.report import RUN, read_run
+from distill.selection import sample_pool
 from distill.training.device import on_first
 from index.arguments import call
+from index.build.rewrite import replace_student
 from index.build.taught import TAUGHT, Taught
 from index.embedders.base import AbsentEmbedder, Embedder
+from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import is_file_spec
 from index.errors import RetrievalError, UsageError
 from index.images.file import digest_pool
-from index.images.sources import Source, find_images
+from index.images.sources import Source, find_images, image_at
 from index.progress import count, say
+from index.stores.folder import Index
 from index.teachers.cost import Bill, make_bill
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
 
-UNSAID = EmbedderOptions()
 KEPT = ("student", "weights", "size", "dim", "stages")  # options that make a student what it is
 
 
@@ -70,13 +77,10 @@ def continue_by_name(
         every = [*files, *taught.find_files()]
         was = ledger.known(place) | set(sorted(place)[:MOST])  # by digest, which is by chance
         most = len(was) + max(options.budget, MOST)
-        pool = read_student_pool(every, model, ledger, fabric, same_size, most, was)
+        pool = read_student_pool(task, every, most, was)
         given = {file.location for file in files}
-        new = {
-            digest
-            for file, digest in zip(pool.files, pool.digests, strict=True)
-            if digest not in place and file.location in given
-        }
+        both = zip(pool.files, pool.digests, strict=True)
+        new = {digest for file, digest in both if digest not in place and file.location in given}
         if not new:
             raise UsageError(f"{student} was taught on all of these photos. Give it others.")
         if gone := len(was - pool.there):
@@ -86,23 +90,15 @@ def continue_by_name(
                 f"{gone} of {count(len(was), 'photo')} that it was taught on gone from where it was. "
                 "If they have moved, name their folder beside the new photos."
             )
-        replayed = (place.keys() | set(pool.digests)) - new
-        answered = _consult(pool, replayed, model, ledger, options, run)
-        return pool, replace(answered, learnt=_learnt_before(place, ledger, run))
+        return pool, _consult(task, pool, new, place.keys(), run)
 
     with teacher.open_ledger(model.key) as ledger:
+        task = Task(model, ledger, same_size, fabric)
         pool, answered = on_first(fabric, ask)
         rows = [i for i, digest in enumerate(pool.digests) if digest in place]
         vectors = taught.vectors[[place[pool.digests[i]] for i in rows]]
         former = Former(run["export"]["key"], np.array(rows), vectors, weights)
-        return make_student(pool, answered, len(pool.files), model, ledger, out, options, fabric, former)
-
-
-def _learnt_before(taught: Iterable[str], ledger: Ledger, run: dict[str, Any]) -> frozenset[str]:
-    """Which of the photos that a student was taught on had an answer that it learnt, by digest."""
-    answered = sorted(ledger.known([*taught]))
-    held = hold_out(answered) if run["training"]["held_out"] else [False] * len(answered)
-    return frozenset(digest for digest, out in zip(answered, held, strict=True) if not out)
+        return make_student(replace(task, options=options), pool, answered, len(pool.files), out, former)
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -112,19 +108,23 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise UsageError(f"{path} is missing or damaged. Copy the student's whole folder here.") from error
 
 
-def _consult(
-    pool: Pool, replayed: set[str], teacher: Embedder, ledger: Ledger, options: Options, run: dict[str, Any]
-) -> TeacherAnswers:
-    """Ask about new photos alone: what they cost in an earlier try of this counts against the budget."""
-    new, budget = [digest for digest in pool.digests if digest not in replayed], options.budget
-    if isinstance(teacher, AbsentEmbedder):
-        budget = min(len(ledger.known(new)), options.budget)
-        options = replace(options, queries=())
-    asked = pool.reader.digest(find_images(options.queries)) if options.queries else []
+def _consult(task: Task, pool: Pool, new: Set[str], taught: Set[str], run: dict[str, Any]) -> TeacherAnswers:
+    """Ask about new photos alone: what they cost in an earlier try of this counts against the budget.
+
+    Answers about photos that were `taught` are replayed; those that were held out are held out again.
+    """
+    ledger, queries, budget = task.ledger, task.options.queries, task.options.budget
+    if isinstance(task.teacher, AbsentEmbedder):
+        queries, budget = (), min(len(ledger.known(new)), budget)
+        task = replace(task, options=replace(task.options, queries=()))
+    asked = pool.reader.digest(find_images(queries)) if queries else []
     paid = set(run.get("query_digests", ()))
     limit = _limit([*new, *(set(asked) - paid)], ledger, budget, run)
-    answered = consult(pool, teacher, ledger, options, replayed, limit, budget)
-    return replace(answered, known_queries=answered.known_queries | paid)
+    answered = consult(task, pool, (taught | set(pool.digests)) - new, limit, budget)
+    before = sorted(ledger.known(taught))
+    held = hold_out(before, None if run["training"]["held_out"] else 0.0)
+    learnt = frozenset(digest for digest, out in zip(before, held, strict=True) if not out)
+    return replace(answered, known_queries=answered.known_queries | paid, learnt=learnt)
 
 
 def _limit(digests: Sequence[str], ledger: Ledger, budget: int, run: dict[str, Any]) -> int:
@@ -141,6 +141,66 @@ def bill_further(sources: Sequence[Source], student: Path, teacher: TeacherSpec,
     with teacher.open_ledger(model.key, dry=True) as ledger:
         limit = _limit(list(set(digest_pool(files)) - set(taught)), ledger, options.budget, run)
         return make_bill(files, model, ledger, limit, options.budget, options.price, taught)
+
+
+def upgrade_by_name(path: Path, teacher: TeacherSpec, out: Path, options: Options) -> tuple[Distilled, str]:
+    """Distil a new teacher on the images of an index, into the space of the index.
+
+    The images are the pool; they must be where they were. The new student has the options of the one that
+    made the index.
+
+    Returns:
+        What was made, and its summary, as of `sum_up`.
+
+    Raises:
+        RetrievalError: As `distill`, and where the index cannot be read or written.
+    """
+    index = Index(path)
+    if index.manifest.spaces["student"].bits:
+        raise UsageError(f"{index} holds codes, which a new student cannot search. Index its images again.")
+    if index.path.resolve() in (out.resolve(), *out.resolve().parents):
+        raise UsageError(f"{out} is in the index folder {index.path}. Give another folder as --out.")
+    if (index.data / RUN).is_file():
+        options = keep_what_it_is(options, read_run(index.data))
+    options = replace(options, dim=index.manifest.spaces["student"].dim)
+    model = teacher.open_plain(options.device)
+    fabric, ids = start(out, options), index.ids_by_digest
+
+    def ask() -> tuple[Pool, TeacherAnswers]:
+        most = max(options.budget, MOST)
+        digests = [item.digest for item in index.items]
+        sample = sample_pool(digests, ledger.known(digests), most, options.seed)
+        files = [image_at(index.items[i].path, index.items[i].name) for i in sample]
+        pool = read_student_pool(task, files, most)
+        changed = set(pool.digests) - ids.keys()  # an index may come from anyone: no other file is sent
+        if len(changed) == len(pool.digests):
+            raise UsageError(f"None of the images of {index} is where it was, unchanged.")
+        return pool, consult(task, pool, changed)
+
+    with teacher.open_ledger(model.key) as ledger:
+        task = Task(model, ledger, options, fabric)
+        pool, answered = on_first(fabric, ask)
+        rows = np.array([row for row, digest in enumerate(pool.digests) if digest in ids])
+        vectors = index.rows("student", np.array([ids[pool.digests[row]][0] for row in rows]))
+        former = Former(index.manifest.spaces["student"].key, rows, np.asarray(vectors, np.float32))
+        made = make_student(task, pool, answered, len(pool.files), out, former)
+    if fabric.is_global_zero:
+        index = replace_student(index.path, OnnxEmbedder(out / STUDENT, "cpu"))
+    return made, sum_up(index, made)
+
+
+def sum_up(index: Index, made: Distilled) -> str:
+    """Sum up what was made, and how the vectors are made again; empty in all processes but the first."""
+    if not made.summary:
+        return ""
+    models = ["--model", str(made.folder / STUDENT)]
+    if index.manifest.teacher:
+        models += ["--teacher", made.run["teacher"]["spec"]]
+    words = ["retrieval", "index", *index.manifest.sources, *models, "--out", str(index), "--update"]
+    return (
+        f"{made.summary}\n{index} is searched with it from now on. Its vectors are the former student's; "
+        f"to make them again: {shlex.join(words)} (after an interruption, with --resume)"
+    )
 
 
 def keep_what_it_is(options: Options, run: dict[str, Any]) -> Options:
@@ -172,7 +232,8 @@ def open_teacher(student: Path, given: TeacherSpec, device: str) -> Embedder:
     if given.spec is not None:
         return given.open_plain(device)
     was = read_run(student)["teacher"]
-    said = {name: value for name, value in vars(given.options).items() if value != getattr(UNSAID, name)}
+    unsaid = vars(EmbedderOptions())
+    said = {name: value for name, value in vars(given.options).items() if value != unsaid[name]}
     options = call(EmbedderOptions, **{**(was.get("options") or {}), **said})
     spec = was.get("spec", was["name"])
     why = f"Give --teacher {spec} to ask it."
