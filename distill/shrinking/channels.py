@@ -8,7 +8,7 @@ its width, so that shortcuts and the maps that a student pools stay as they are.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import cast
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +40,8 @@ class Inner:
     @property
     def parts(self) -> list[nn.Conv2d]:
         """All convolutions that have a row or a column for each channel."""
-        return [
-            self.producer,
-            *(inner for part in self.between for inner in _convolutions(part)),
-            self.consumer,
-        ]
+        between = [inner for part in self.between for inner in _convolutions(part)]
+        return [self.producer, *between, self.consumer]
 
     def keep(self, kept: Tensor, replaced: Tensor, constant: Tensor) -> None:
         """Take away all channels but the `(k,)` kept ones, in place.
@@ -93,8 +90,8 @@ def find_inner(network: nn.Module, example: Tensor) -> list[Inner]:
         if _is_dense(part):
             block = before and _shared_block(names[before[0]], names[part], network)
             if before and block:
-                found.append((source, Inner(block, before[0], before[1], cast(nn.Conv2d, part))))
-            made[id(output)] = (cast(nn.Conv2d, part), [])
+                found.append((source, Inner(block, *before, part)))
+            made[id(output)] = (part, [])
         elif before:
             made[id(output)] = (before[0], [*before[1], part])
 
@@ -135,7 +132,7 @@ def _acts_by_channel(part: nn.Module) -> bool:
     return not list(part.children()) and not list(part.parameters())
 
 
-def _is_dense(part: nn.Module) -> bool:
+def _is_dense(part: nn.Module) -> TypeGuard[nn.Conv2d]:
     return isinstance(part, nn.Conv2d) and part.groups == 1
 
 

@@ -1,8 +1,6 @@
 """The training loop: views of the images, and where they belong in teacher space."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -54,6 +52,11 @@ class Learner:
             "optimizer": self.adam,
             "schedule": self.schedule,
         }
+
+    def save(self, checkpoint: Checkpoint | None, done: Progress) -> None:
+        """Save all that has a state, in the first process, if a step was taken."""
+        if checkpoint and self.fabric.is_global_zero and done.losses:
+            checkpoint.save(done, self.parts)
 
     @property
     def current(self) -> nn.Module:
@@ -118,7 +121,7 @@ def train_student(
         match_widths(student, images[:2], state["parts"]["student"])
     learner = Learner(student, recipe, fabric)
     batches = _passes(len(images), recipe.batch, recipe.steps)
-    lists = _of_lists(examples.lists, recipe.steps) if examples.lists else None
+    lists = _of_lists(examples.lists, recipe.steps)
     bank = Bank(fabric.to_device(targets[: examples.answered]))
     done = checkpoint.restore(state, learner.parts) if checkpoint and state else Progress()
 
@@ -126,45 +129,35 @@ def train_student(
         if check and not done.noted:
             scores = on_first(fabric, partial(agreement, learner.current, check, fabric))
             done.note(scores, learner.current.state_dict())
-        save()
-
-    def save() -> None:
-        if checkpoint and fabric.is_global_zero and done.losses:
-            checkpoint.save(done, learner.parts)
+        learner.save(checkpoint, done)
 
     check_every = max(recipe.steps // CHECKS, 1)
-    with progress(recipe.steps, label, "step") as bar, _saved_if_stopped(save):
-        bar.update(len(done.losses))
-        for step in range(len(done.losses), recipe.steps):
-            if step % check_every == 0:
-                note()
-            rows = batches[step]
-            more, orders = lists[step] if lists else (rows[:0], None)
-            shown = images[torch.cat([rows, more])]
-            done.losses.append(learner.learn(shown, targets[rows], side, bank, orders))
-            squares = center_crop(images, side)
-            if shrinking and shrinking.cut(student, squares, targets, step + 1, recipe.steps):
-                learner.go_on()
-                done.start_over()
-            if step + 1 > recipe.steps * (1 - recipe.average):
-                learner.averaged.update_parameters(student)
-            tell(training=done, steps=recipe.steps)
-            bar.set_postfix(loss=f"{done.losses[-1]:.4f}", refresh=False)
-            bar.update()
-        note()
+    with progress(recipe.steps, label, "step") as bar:
+        try:
+            bar.update(len(done.losses))
+            for step in range(len(done.losses), recipe.steps):
+                if step % check_every == 0:
+                    note()
+                rows = batches[step]
+                more, orders = lists[step]
+                shown = images[torch.cat([rows, more])]
+                done.losses.append(learner.learn(shown, targets[rows], side, bank, orders))
+                squares = center_crop(images, side)
+                if shrinking and shrinking.cut(student, squares, targets, step + 1, recipe.steps):
+                    learner.go_on()
+                    done.start_over()
+                if step + 1 > recipe.steps * (1 - recipe.average):
+                    learner.averaged.update_parameters(student)
+                tell(training=done, steps=recipe.steps)
+                bar.set_postfix(loss=f"{done.losses[-1]:.4f}", refresh=False)
+                bar.update()
+            note()
+        except StoppedError:  # who watches ends the work, which is between two steps
+            learner.save(checkpoint, done)
+            raise
     student.load_state_dict(done.best or learner.current.state_dict())
     student.eval()
     return done
-
-
-@contextmanager
-def _saved_if_stopped(save: Callable[[], None]) -> Iterator[None]:
-    """Save where who watches ends the work, which is between two steps."""
-    try:
-        yield
-    except StoppedError:
-        save()
-        raise
 
 
 def one_cycle(step: int, steps: int) -> float:
@@ -205,8 +198,10 @@ def _passes(count: int, size: int, steps: int) -> list[Tensor]:
     return list(rows.split(size))
 
 
-def _of_lists(lists: Answered, steps: int) -> list[tuple[Tensor, Tensor]]:
+def _of_lists(lists: Answered | None, steps: int) -> list[tuple[Tensor, Tensor | None]]:
     """Draw `LISTS` lists for each step: the places of their photos, and what their orders weigh."""
+    if not lists:
+        return [(torch.zeros(0, dtype=torch.long), None)] * steps
     rows, weights = torch.from_numpy(lists.rows), torch.from_numpy(lists.weights)
     return [(rows[some].flatten(), weights[some]) for some in _passes(len(lists), LISTS, steps)]
 

@@ -3,6 +3,8 @@
 Each takes `(n, dim)` rows of the student, the same rows of the teacher, and the bank of the teacher's
 answers, for the losses that look beyond the batch. Each returns a scalar, zero for a perfect student unless
 it says otherwise. `LOSSES` finds them by name. `list_mle` is of lists that a ranker answered.
+
+Interpolation in the output space makes more teacher and student pairs, at no query and no forward pass.
 """
 
 import math
@@ -16,13 +18,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from distill.training.mixing import join
-from distill.training.recipes import Recipe
+from distill.training.recipes import Mixing, Recipe
 
 TINY = 1e-12
 ANGLES = 64  # rows that take part in angles: their number grows with the cube of the rows
 LIST_TEMPERATURE = 0.1  # of ListMLE
 UNRANKED = -1e4  # a score that takes no part
+NEAREST = 5  # partners that a mixing of `neighbours` chooses among
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,38 @@ def _triplet_cosines(rows: Tensor) -> Tensor:
 def _neighbour_probabilities(rows: Tensor) -> Tensor:
     similarity = (_others(rows @ rows.T) + 1) / 2
     return similarity / similarity.sum(dim=1, keepdim=True).clamp_min(TINY)
+
+
+def interpolate(student: Tensor, teacher: Tensor, mixing: Mixing) -> tuple[Tensor, Tensor]:
+    """Mix pairs of `(n, dim)` unit rows, with the same pair and weight on both sides: `(rows, dim)` each."""
+    first, second = _choose_pairs(teacher, mixing)
+    weight = torch.distributions.Beta(mixing.alpha, mixing.alpha).sample((mixing.rows, 1)).to(student.device)
+
+    def mix(vectors: Tensor) -> Tensor:
+        mixed = weight * vectors[first] + (1 - weight) * vectors[second]
+        return F.normalize(mixed, dim=1) if mixing.unit else mixed
+
+    return mix(student), mix(teacher)
+
+
+def join(student: Tensor, teacher: Tensor, mixing: Mixing) -> tuple[Tensor, Tensor]:
+    """Make the joint set: the rows of a batch, followed by their interpolations."""
+    if not mixing.rows:
+        return student, teacher
+    mixed_student, mixed_teacher = interpolate(student, teacher, mixing)
+    return torch.cat([student, mixed_student]), torch.cat([teacher, mixed_teacher])
+
+
+def _choose_pairs(teacher: Tensor, mixing: Mixing) -> tuple[Tensor, Tensor]:
+    n, device = len(teacher), teacher.device
+    # The chances are drawn on the CPU: all devices draw the same, and a run that goes on draws on.
+    first = torch.randint(n, (mixing.rows,)).to(device)
+    if mixing.pairs == "random" or n < 3:
+        # A step of 1 to n - 1 further on, so that no row is mixed with itself.
+        return first, (first + torch.randint(1, max(n, 2), (mixing.rows,)).to(device)) % n
+    similarity = (teacher @ teacher.T).fill_diagonal_(-torch.inf)
+    nearest = similarity.topk(min(NEAREST, n - 1), dim=1).indices
+    return first, nearest[first, torch.randint(nearest.shape[1], (mixing.rows,)).to(device)]
 
 
 def joint_loss(student: Tensor, teacher: Tensor, bank: Bank, recipe: Recipe) -> Tensor:

@@ -14,8 +14,7 @@ from distill.report.held_out import HeldOut, search_with_teacher
 from distill.training.checkpoint import Checkpoint, Progress
 from distill.training.device import choose_accelerator, keep_freed_memory, open_fabric
 from distill.training.loop import agreement, one_cycle, train_student
-from distill.training.losses import Bank, gram, joint_loss, regression
-from distill.training.mixing import join
+from distill.training.losses import Bank, gram, join, joint_loss, regression
 from distill.training.recipes import MANY, RECIPES, Mixing, Recipe, draft_of, find_recipe, steps_for
 from distill.training.views import center_crop, random_view, stored_side
 from index.errors import RetrievalError, UsageError

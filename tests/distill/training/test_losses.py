@@ -9,8 +9,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from distill.training import recipes
-from distill.training.losses import LOSSES, Bank, neighbours, structure
-from distill.training.mixing import interpolate, join
+from distill.training.losses import LOSSES, Bank, interpolate, join, neighbours, structure
 from distill.training.recipes import Mixing
 from index.errors import UsageError
 
