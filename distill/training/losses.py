@@ -22,6 +22,8 @@ from distill.training.recipes import Mixing, Recipe
 
 TINY = 1e-12
 ANGLES = 64  # rows that take part in angles: their number grows with the cube of the rows
+SOFTNESS = 0.1  # temperature of `structure` and `rank_order`
+DEPTH = 10  # first places that `rank_order` and `d3still` compare
 LIST_TEMPERATURE = 0.1  # of ListMLE
 UNRANKED = -1e4  # a score that takes no part
 NEAREST = 5  # partners that a mixing of `neighbours` chooses among
@@ -92,25 +94,23 @@ def pkt(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
     return (aim * ((aim + TINY) / (found + TINY)).log()).sum(dim=1).mean()
 
 
-def neighbours(
-    student: Tensor, teacher: Tensor, bank: Bank, k: int = 64, temperature: float = 0.05
-) -> Tensor:
+def neighbours(student: Tensor, teacher: Tensor, bank: Bank, k: int = 64) -> Tensor:
     """Compute `KL(softmax t·g || softmax s·g)` over the teacher's k nearest g (CSD, Wu et al. 2022).
 
-    They are of the bank, all of it if it is smaller; both softmaxes have the temperature.
+    They are of the bank, all of it if it is smaller; both softmaxes have a temperature of 0.05.
     """
     scores, nearest = (teacher @ bank.rows.T).topk(min(k, len(bank.rows)), dim=1)
     found = (student @ bank.rows.T).gather(1, nearest)
-    return _divergence(scores / temperature, found / temperature).mean()
+    return _divergence(scores / 0.05, found / 0.05).mean()
 
 
-def structure(student: Tensor, teacher: Tensor, bank: Bank, temperature: float = 0.1) -> Tensor:
+def structure(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
     """Compute KL of similarities to the centroids of a product quantiser, by parts (SSP, Wu et al. 2023)."""
     parts = len(bank.codebook)
 
     def similarities(rows: Tensor) -> Tensor:
         pieces = F.normalize(rows.unflatten(1, (parts, -1)), dim=2)
-        return torch.einsum("npd,pkd->npk", pieces, bank.codebook) / temperature
+        return torch.einsum("npd,pkd->npk", pieces, bank.codebook) / SOFTNESS
 
     return _divergence(similarities(teacher), similarities(student)).mean()
 
@@ -128,37 +128,32 @@ def darkrank(student: Tensor, teacher: Tensor, bank: Bank, depth: int = 4) -> Te
     return -(scores - left)[:, :depth].sum(dim=1).mean()
 
 
-def rank_order(
-    student: Tensor, teacher: Tensor, bank: Bank, depth: int = 10, temperature: float = 0.1
-) -> Tensor:
+def rank_order(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
     """Match soft comparisons of the teacher's first places, early ones weighted more (ROP, Wu et al. 2022).
 
     `mean_ab w_a (sigmoid((s_a - s_b) / τ) - sigmoid((t_a - t_b) / τ))²`, `w_a = 1 / log2(rank_a + 1)`.
     """
-    found, aim = _first_places(student, teacher, depth)
+    found, aim = _first_places(student, teacher)
     order = torch.arange(found.shape[1], device=found.device)
     weight = 1 / (order + 2).float().log2()
-    ours, theirs = (torch.sigmoid(_comparisons(scores) / temperature) for scores in (found, aim))
+    ours, theirs = (torch.sigmoid(_comparisons(scores) / SOFTNESS) for scores in (found, aim))
     return (weight[None, :, None] * (ours - theirs).pow(2)).mean()
 
 
-def score_differences(student: Tensor, teacher: Tensor, bank: Bank, depth: int = 10) -> Tensor:
-    """Compute the relative error of score differences among first places (D3still, Xie et al. 2024).
+def d3still(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
+    """Sum the relative error of score differences among first places and a self term (Xie et al. 2024).
 
-    Pairs that the student orders the other way round weigh twice as much.
+    Pairs that the student orders the other way round weigh twice as much. The self term is strong, for
+    asymmetric search needs it.
     """
-    found, aim = _first_places(student, teacher, depth)
+    found, aim = _first_places(student, teacher)
     ours, theirs = _comparisons(found), _comparisons(aim)
     upper = torch.ones_like(ours[0], dtype=torch.bool).triu(1)
     ours, theirs = ours[:, upper], theirs[:, upper]
     weight = torch.where(ours * theirs < 0, 2.0, 1.0)
     error = (ours - theirs).pow(2).mul(weight).sum(dim=1)
-    return (error / theirs.pow(2).sum(dim=1).clamp_min(TINY)).mean()
-
-
-def d3still(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
-    """Score differences with a strong self term, which asymmetric search needs (Xie et al. 2024)."""
-    return score_differences(student, teacher, bank) + 10 * regression(student, teacher, bank)
+    differences = (error / theirs.pow(2).sum(dim=1).clamp_min(TINY)).mean()
+    return differences + 10 * regression(student, teacher, bank)
 
 
 LOSSES: dict[str, Loss] = {
@@ -202,9 +197,9 @@ def _others_by_similarity(rows: Tensor) -> Tensor:
     return _others(rows @ rows.T).argsort(dim=1, descending=True, stable=True)
 
 
-def _first_places(student: Tensor, teacher: Tensor, depth: int) -> tuple[Tensor, Tensor]:
-    """Similarities `(n, depth)` of student and teacher to the teacher's most similar others, in its order."""
-    order = _others_by_similarity(teacher)[:, :depth]
+def _first_places(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Similarities of student and teacher to the teacher's `DEPTH` most similar others, in its order."""
+    order = _others_by_similarity(teacher)[:, :DEPTH]
     return _others(student @ student.T).gather(1, order), _others(teacher @ teacher.T).gather(1, order)
 
 
