@@ -134,8 +134,9 @@ class Backbone(nn.Module):
         pixels = self.normalise(images)
         if not self.cut:
             return self.trunk(pixels)
-        maps = self.trunk.forward_intermediates(pixels, **self._there)[1]  # type: ignore[operator]
-        return maps[-1].mean(dim=(2, 3))
+        channels_last = getattr(self.trunk, "output_fmt", "NCHW") == "NHWC"  # as in Swin and MambaOut
+        maps = self.trunk.forward_features(pixels)  # type: ignore[operator]
+        return maps.mean(dim=(1, 2) if channels_last else (2, 3))
 
 
 def _find_stages(trunk: nn.Module, by_block: bool) -> list[int]:

@@ -48,9 +48,6 @@ class Bank:
         return F.normalize(torch.from_numpy(centroids), dim=2).to(self.rows)
 
 
-Loss = Callable[[Tensor, Tensor, Bank], Tensor]
-
-
 def regression(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
     """Compute the mean of half the squared distance, `mean_i |s_i - t_i|² / 2`: places each vector."""
     return (student - teacher).pow(2).sum(dim=1).mean() / 2
@@ -156,7 +153,7 @@ def d3still(student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
     return differences + 10 * regression(student, teacher, bank)
 
 
-LOSSES: dict[str, Loss] = {
+LOSSES: dict[str, Callable[[Tensor, Tensor, Bank], Tensor]] = {
     "regression": regression,
     "gram": gram,
     "cross": cross_gram,
