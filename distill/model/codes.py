@@ -159,9 +159,8 @@ def _add_nodes(graph: onnx.GraphProto, mean: NDArray[np.float32], axes: NDArray[
         names = [name if name in OUTPUTS else CODES + name for name in (*inputs.split(), output)]
         graph.node.append(helper.make_node(kind, names[:-1], names[-1:], CODES + output, **attributes))
     count = graph.output[0].type.tensor_type.shape.dim[0].dim_param
-    for name, element, length in zip(
-        OUTPUTS[1:], (TensorProto.FLOAT, TensorProto.UINT8), (8 * size, size), strict=True
-    ):
+    made = ("projections", TensorProto.FLOAT, 8 * size), ("codes", TensorProto.UINT8, size)
+    for name, element, length in made:
         graph.output.append(helper.make_tensor_value_info(name, element, [count, length]))
 
 

@@ -1,7 +1,7 @@
 """Make smaller files of a student, fp16 and int8, and keep those that rank like it."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -104,7 +104,7 @@ def make_variants(
                 written = Path(files[variant.name].spec)
                 measured = {"retrieval.overlap": f"{variant.overlap:.4f}"}
                 save_model(onnx.load(written), written, files[variant.name].metadata | measured)
-                written.replace(_beside(original, variant.name))
+                written.replace(original.with_suffix(f".{variant.name}.onnx"))
     return made
 
 
@@ -148,7 +148,8 @@ def check_enough(images: int, queries: int | None = None) -> None:
 
 def remove_variants(original: Path) -> int:
     """Remove the variants beside a file and count them: they are of the student that was there before."""
-    there = [file for file in (_beside(original, name) for name in CONVERSIONS) if file.exists()]
+    files = [original.with_suffix(f".{name}.onnx") for name in CONVERSIONS]
+    there = [file for file in files if file.exists()]
     for file in there:
         file.unlink()
     return len(there)
@@ -170,10 +171,6 @@ def _distinct(images: NDArray[np.uint8], but: Iterable[NDArray[np.uint8]] = ()) 
     return np.array([image for name, image in {i.tobytes(): i for i in images}.items() if name not in known])
 
 
-def _beside(original: Path, name: str) -> Path:
-    return original.with_suffix(f".{name}.onnx")
-
-
 def _convert(student: OnnxEmbedder, name: str, scratch: Path, calibration: NDArray[np.uint8]) -> OnnxEmbedder:
     target = scratch / f"{name}.onnx"
     try:
@@ -190,16 +187,13 @@ def _convert(student: OnnxEmbedder, name: str, scratch: Path, calibration: NDArr
 def _to_fp16(source: Path, target: Path, calibration: NDArray[np.uint8]) -> None:
     """Halve the size of the weights; opening the file casts them back, and all is computed in fp32."""
     model = onnx.load(source)
-    casts = []
-    for weights in model.graph.initializer:
-        if weights.data_type == TensorProto.FLOAT and weights.dims:
-            half = f"{weights.name}.fp16"
-            casts.append(helper.make_node("Cast", [half], [weights.name], to=TensorProto.FLOAT))
-            values = numpy_helper.to_array(weights).astype(np.float16)
-            weights.CopyFrom(numpy_helper.from_array(values, half))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    large = [one for one in model.graph.initializer if one.data_type == TensorProto.FLOAT and one.dims]
+    for place, weights in enumerate(large):
+        half = f"{weights.name}.fp16"
+        cast = helper.make_node("Cast", [half], [weights.name], to=TensorProto.FLOAT)
+        model.graph.node.insert(place, cast)
+        values = numpy_helper.to_array(weights).astype(np.float16)
+        weights.CopyFrom(numpy_helper.from_array(values, half))
     onnx.save(model, target)
 
 
@@ -237,11 +231,10 @@ CONVERSIONS: dict[str, Callable[[Path, Path, NDArray[np.uint8]], None]] = {"fp16
 
 class _Reader(CalibrationDataReader):
     def __init__(self, images: NDArray[np.uint8]) -> None:
-        self._batches: Iterator[NDArray[np.uint8]] = (images[i : i + 8] for i in range(0, len(images), 8))
+        self._feeds = ({"images": images[i : i + 8]} for i in range(0, len(images), 8))
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {"images": batch}
+        return next(self._feeds, None)
 
 
 def _nearest(

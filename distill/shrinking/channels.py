@@ -5,10 +5,11 @@ the expansion of an inverted residual block, the narrow middle of a bottleneck. 
 its width, so that shortcuts and the maps that a student pools stay as they are.
 """
 
+from collections import Counter
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from itertools import takewhile
-from typing import cast
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +41,8 @@ class Inner:
     @property
     def parts(self) -> list[nn.Conv2d]:
         """All convolutions that have a row or a column for each channel."""
-        return [
-            self.producer,
-            *(inner for part in self.between for inner in _convolutions(part)),
-            self.consumer,
-        ]
+        between = [inner for part in self.between for inner in _convolutions(part)]
+        return [self.producer, *between, self.consumer]
 
     def keep(self, kept: Tensor, replaced: Tensor, constant: Tensor) -> None:
         """Take away all channels but the `(k,)` kept ones, in place.
@@ -77,31 +75,26 @@ class Inner:
 
 def find_inner(network: nn.Module, example: Tensor) -> list[Inner]:
     """Find the inner channels of a network whose batch normalisation is folded, by what an example meets."""
-    names = {part: name for name, part in network.named_modules()}
-    made: dict[int, tuple[nn.Conv2d, list[nn.Module]]] = {}
-    read: dict[int, int] = {}  # how often an output was read
-    found: list[tuple[int, Inner]] = []
-    alive: list[Tensor] = []  # so that no two outputs share an address
-
-    def note(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if not inputs:
-            return
-        source = id(inputs[0])
-        read[source] = read.get(source, 0) + (id(output) != source)
-        before = made.get(source)
-        alive.extend((inputs[0], output))
-        if _is_dense(part):
-            block = before and _shared_block(names[before[0]], names[part], network)
-            if before and block:
-                found.append((source, Inner(block, before[0], before[1], cast(nn.Conv2d, part))))
-            made[id(output)] = (cast(nn.Conv2d, part), [])
-        elif before:
-            made[id(output)] = (before[0], [*before[1], part])
-
     parts = [part for part in network.modules() if _acts_by_channel(part) or _is_dense(part)]
     inside = {inner for part in parts for inner in part.modules() if inner is not part}
     learning, example = network.training, example.to(next(network.parameters()).device)
-    run_watched(network.eval(), example, [part for part in parts if part not in inside], note)
+    _, calls = run_watched(network.eval(), example, [part for part in parts if part not in inside])
+    names = {part: name for name, part in network.named_modules()}
+    made: dict[int, tuple[nn.Conv2d, list[nn.Module]]] = {}
+    read = Counter[int]()  # how often an output was read
+    found: list[tuple[int, Inner]] = []
+    for part, inputs, output in calls:
+        if not inputs:
+            continue
+        source = id(inputs[0])
+        read[source] += id(output) != source
+        before = made.get(source)
+        if _is_dense(part):
+            if before and (block := _shared_block(names[before[0]], names[part], network)):
+                found.append((source, Inner(block, *before, part)))
+            made[id(output)] = (part, [])
+        elif before:
+            made[id(output)] = (before[0], [*before[1], part])
     likely = [inner for source, inner in found if read[source] == 1]
     if not _unseen(network, example, likely):  # something that is no module reads some of them
         likely = [inner for inner in likely if _unseen(network, example, [inner])]
@@ -112,17 +105,14 @@ def find_inner(network: nn.Module, example: Tensor) -> list[Inner]:
 @torch.no_grad()
 def _unseen(network: nn.Module, example: Tensor, inner: Sequence[Inner]) -> bool:
     """Tell whether a change of each group's first channel changes nothing where its readers do not look."""
-    readers = [part.weight for group in inner for part in (group.consumer, *group.squeezes)]
-    makers = [group.producer.weight for group in inner]
-    kept = [(weight, weight.clone()) for weight in {*readers, *makers}]
-    for weight in readers:
-        weight[:, 0] = 0
+    network, inner = deepcopy((network, inner))
+    for group in inner:
+        for reader in (group.consumer, *group.squeezes):
+            reader.weight[:, 0] = 0
     before = network(example)
-    for weight in makers:
-        weight[0] += 1
+    for group in inner:
+        group.producer.weight[0] += 1
     after = network(example)
-    for weight, values in kept:
-        weight.copy_(values)
     return torch.allclose(before, after, rtol=SAME, atol=SAME * float(before.abs().max()))
 
 
@@ -135,16 +125,15 @@ def _acts_by_channel(part: nn.Module) -> bool:
     return not list(part.children()) and not list(part.parameters())
 
 
-def _is_dense(part: nn.Module) -> bool:
+def _is_dense(part: nn.Module) -> TypeGuard[nn.Conv2d]:
     return isinstance(part, nn.Conv2d) and part.groups == 1
 
 
 def _shared_block(first: str, second: str, network: nn.Module) -> str:
     """Name the nearest common parent of two parts; empty if that is the network or a list of blocks."""
-    steps = zip(first.split("."), second.split("."), strict=False)
-    shared = [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], steps)]
-    parent = network.get_submodule(".".join(shared))
-    return "" if len(shared) < 2 or isinstance(parent, nn.Sequential) else ".".join(shared)
+    parents = [first.rsplit(".", steps)[0] for steps in range(1, first.count(".") + 1)]
+    shared = next((parent for parent in parents if second.startswith(f"{parent}.")), "")
+    return "" if "." not in shared or isinstance(network.get_submodule(shared), nn.Sequential) else shared
 
 
 def _convolutions(part: nn.Module) -> list[nn.Conv2d]:

@@ -17,7 +17,7 @@ import onnxruntime as ort
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from platformdirs import user_cache_path
-from torch import Tensor, nn
+from torch import nn
 
 from distill.model.backbone import run_watched
 from distill.model.export import count_parameters, export_onnx
@@ -67,21 +67,21 @@ class Costs:
     @classmethod
     def measure(cls, kind: str, student: Student, side: int) -> Self:
         """Time or count a student of `side` pixels and the parts around each group, for one image."""
-        example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
-        inner = find_inner(student.backbone, example)
-        shapes = _trace(student, example[:1])
+        inner = find_inner(student.backbone, torch.zeros(2, side, side, 3, dtype=torch.uint8))
+        shapes = _trace(student, side)
         widths = [sorted({_whole(share * group.width) for share in TIMED}) for group in inner]
         if kind == "ms":
             costs = _time(inner, widths, shapes)
         else:
-            each = [_count(kind, group, shapes) for group in inner]
+            each = [_count_channel(kind, group, shapes) for group in inner]
             costs = [[one * width for width in some] for one, some in zip(each, widths, strict=True)]
         students, sums = [], []
         for share in (0, 0.5, 1):
-            students.append(narrow := deepcopy(student))
+            thin, groups = deepcopy((student, inner))
             kept = [_whole(share * group.width) if share < 1 else group.width for group in inner]
-            for group, width in zip(find_inner(narrow.backbone, example), kept, strict=True):
+            for group, width in zip(groups, kept, strict=True):
                 group.narrow(min(width, group.width))
+            students.append(thin)
             sums.append(sum(map(_between, widths, costs, kept)))
         return cls(widths, costs, measure_students(kind, students, side), sums)
 
@@ -104,15 +104,12 @@ class Costs:
         return _between(self.sums, self.totals, sum(map(_between, self.widths, self.costs, widths)))
 
 
-def _trace(network: nn.Module, example: Tensor) -> Shapes:
-    """Find the shapes that each convolution reads and makes."""
-    shapes: Shapes = {}
-
-    def note(part: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        shapes[part] = inputs[0].shape, output.shape
-
-    run_watched(network, example, [part for part in network.modules() if isinstance(part, nn.Conv2d)], note)
-    return shapes
+def _trace(student: Student, side: int) -> Shapes:
+    """Find the shapes that each convolution reads and makes of one image."""
+    image = torch.zeros(1, side, side, 3, dtype=torch.uint8)
+    parts = [part for part in student.modules() if isinstance(part, nn.Conv2d)]
+    _, calls = run_watched(student, image, parts)
+    return {part: (inputs[0].shape, output.shape) for part, inputs, output in calls}
 
 
 def measure_students(kind: str, students: Sequence[Student], side: int) -> list[float]:
@@ -120,7 +117,7 @@ def measure_students(kind: str, students: Sequence[Student], side: int) -> list[
     if kind == "parameters":
         return [count_parameters(student) / 1e6 for student in students]
     if kind == "mflops":
-        traced = [_trace(student, torch.zeros(1, side, side, 3, dtype=torch.uint8)) for student in students]
+        traced = [_trace(student, side) for student in students]
         return [sum(made.numel() * p.weight[0].numel() for p, (_, made) in t.items()) / 1e6 for t in traced]
     pixels = [np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)]
     with TemporaryDirectory() as folder:
@@ -139,12 +136,12 @@ def _whole(width: float) -> int:
     return max(round(width / STEP), 1) * STEP
 
 
-def _count(kind: str, group: Inner, shapes: Shapes) -> float:
-    """Count what one channel of a group costs."""
-    rows = [part for part in group.parts if part is not group.consumer and part not in group.squeezes]
-    weights = {p: (p.weight[0] if p in rows else p.weight[:, 0]).numel() for p in group.parts}
+def _count_channel(kind: str, group: Inner, shapes: Shapes) -> float:
+    """Count what one channel of a group costs, in millions."""
+    weights = {part: part.weight.numel() // group.width for part in group.parts}
     if kind == "parameters":
-        return (sum(weights.values()) + len(rows)) / 1e6  # and the biases
+        biases = len(weights) - 1 - len(group.squeezes)  # not of those that read all channels
+        return (sum(weights.values()) + biases) / 1e6
     return sum(shapes[part][1][2:].numel() * weight for part, weight in weights.items()) / 1e6
 
 
@@ -154,12 +151,12 @@ def _time(inner: Sequence[Inner], widths: Sequence[Sequence[int]], shapes: Shape
     options.intra_op_num_threads = 1
     found = []
     for group, some in zip(inner, widths, strict=True):
-        feed = {"x0": np.ones([1, *shapes[group.producer][0][1:]], np.float32)}
+        example = np.ones(shapes[group.producer][0], np.float32)
         works = []
         for width in some:
-            data = _draw(group, width, shapes).SerializeToString()
+            data = _draw(group, width, example.shape).SerializeToString()
             session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-            works.append(partial(session.run, None, feed))
+            works.append(partial(session.run, None, {"x0": example}))
         found.append(np.maximum.accumulate(_time_alone(works)).tolist())
     return found
 
@@ -170,23 +167,20 @@ def _time_alone(works: Sequence[Callable[[], object]]) -> list[float]:
     return np.min(passes, axis=0).tolist()
 
 
-def _draw(group: Inner, width: int, shapes: Shapes) -> onnx.ModelProto:
-    """Draw the convolutions around a group, with so many channels and rectifiers between them, as a graph."""
+def _draw(group: Inner, width: int, shape: tuple[int, ...]) -> onnx.ModelProto:
+    """Draw convolutions as those around a group, with rectifiers, for so many channels of it, as a graph."""
     parts = [group.producer, *(part for part in group.between if isinstance(part, nn.Conv2d)), group.consumer]
-    first, last = shapes[group.producer][0], shapes[group.consumer][1]
     nodes, weights = [], []
     for i, part in enumerate(parts):
         alone = part.groups > 1  # depthwise: each channel by itself
-        rows = last[1] if part is group.consumer else width
-        columns = 1 if alone else first[1] if part is group.producer else width
+        rows = part.out_channels if part is group.consumer else width
+        columns = 1 if alone else part.in_channels if part is group.producer else width
         values = np.ones([rows, columns, *part.kernel_size], np.float32)
         weights.append(numpy_helper.from_array(values, f"w{i}"))
         how: dict[str, Any] = {"group": width if alone else 1, "strides": list(part.stride)}
         nodes.append(helper.make_node("Conv", [f"x{i}", f"w{i}"], [f"y{i}"], auto_pad="SAME_UPPER", **how))
         nodes.append(helper.make_node("Relu", [f"y{i}"], [f"x{i + 1}"]))
-    ends = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in (("x0", [1, *first[1:]]), (f"y{len(parts) - 1}", None))
-    ]
-    graph = helper.make_graph(nodes[:-1], "channels", ends[:1], ends[1:], weights)
+    reads = helper.make_tensor_value_info("x0", TensorProto.FLOAT, shape)
+    makes = helper.make_tensor_value_info(f"y{len(parts) - 1}", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes[:-1], "channels", [reads], [makes], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -11,6 +11,7 @@ teacher's neighbours have in common there.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 
@@ -64,8 +65,7 @@ class Statistics:
     def replace(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         """Find the best linear prediction of all channels from the `(k,)` kept ones, for `Inner.keep`."""
         width = len(self.mean)
-        weights, constant = torch.zeros(width, len(kept)), torch.zeros(width)
-        weights[kept, torch.arange(len(kept))] = 1
+        weights, constant = torch.eye(width)[:, kept], torch.zeros(width)
         gone = torch.ones(width, dtype=torch.bool)
         gone[kept] = False
         inside = _damped(self.covariance[kept][:, kept])
@@ -82,13 +82,13 @@ def measure(
 
     Images are `(n, side, side, 3)` uint8, targets their `(n, dim)` unit rows in the teacher's space.
     """
+    student, inner = deepcopy((student, inner))  # which alone get hooks and gradients
+    student.eval().requires_grad_(True)
     sums = [[torch.zeros(()).double() for _ in range(3)] for _ in inner]
-    seen = [0] * len(inner)
 
     def read(at: int, part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         values = inputs[0].detach().permute(0, 2, 3, 1).flatten(1, 2)
         values = values[:, torch.randint(values.shape[1], (PLACES,))].flatten(0, 1).double()
-        seen[at] += len(values)
         sums[at][0] = sums[at][0] + values.sum(dim=0).cpu()
         sums[at][1] = sums[at][1] + (values.T @ values).cpu()
         # A hook of the output, for a hook of the module forbids what changes the output in place.
@@ -98,22 +98,16 @@ def measure(
         flat = gradient.detach().permute(0, 2, 3, 1).flatten(0, 2).double()
         sums[at][2] = sums[at][2] + (flat.T @ flat).cpu()
 
-    hooks = [group.consumer.register_forward_hook(partial(read, at)) for at, group in enumerate(inner)]
-    learnt = [parameter.requires_grad for parameter in student.parameters()]
-    student.eval().requires_grad_(True)
+    for at, group in enumerate(inner):
+        group.consumer.register_forward_hook(partial(read, at))
     device = next(student.parameters()).device
     k = min(NEIGHBOURS, len(targets) - 1)
     for some in rows.split(BATCH):
         nearest = (targets[some] @ targets.T).scatter(1, some[:, None], -1.0).topk(k, dim=1)[1]
         near = targets[nearest[torch.arange(len(some)), torch.randint(k, (len(some),))]]
         (student(images[some].to(device)) * near.to(device)).sum().backward()
-    student.zero_grad()
-    for parameter, was in zip(student.parameters(), learnt, strict=True):
-        parameter.requires_grad = was
-    for hook in hooks:
-        hook.remove()
-    found = []
-    for count, (total, products, sensitivity) in zip(seen, sums, strict=True):
+    found, count = [], PLACES * len(rows)
+    for total, products, sensitivity in sums:
         mean = total / count
         found.append(Statistics(mean, products / count - torch.outer(mean, mean), sensitivity / len(rows)))
     return found

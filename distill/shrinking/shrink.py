@@ -96,14 +96,16 @@ def choose_widths(
     """Choose how many channels of each group stay, by their losses, in the order they would go, and costs."""
     widths = list(first)
 
+    def less(i: int) -> int:
+        return (widths[i] - 1) // STEP * STEP
+
     def price(i: int) -> float:
-        less, gone = _less(widths[i]), first[i] - widths[i]
-        saved = max(costs.of(i, widths[i]) - costs.of(i, less), 1e-9)
-        return sum(losses[i][gone : first[i] - less]) / saved
+        saved = max(costs.of(i, widths[i]) - costs.of(i, less(i)), 1e-9)
+        return sum(losses[i][first[i] - widths[i] : first[i] - less(i)]) / saved
 
     while costs.total(widths) > target and (wide := [i for i, width in enumerate(widths) if width > STEP]):
         i = min(wide, key=price)
-        widths[i] = _less(widths[i])
+        widths[i] = less(i)
     return widths
 
 
@@ -114,8 +116,3 @@ def match_widths(student: nn.Module, example: Tensor, weights: Mapping[str, Tens
         width = len(weights[f"{names[group.producer]}.weight"])
         if width < group.width:
             group.narrow(width)
-
-
-def _less(width: int) -> int:
-    """The next smaller width."""
-    return (width - 1) // STEP * STEP
