@@ -170,8 +170,9 @@ def _write_page(folder: SiteFolder, title: str, options: SiteOptions) -> dict[st
     folder.write("icon.svg", (HERE.parent / "page" / "icon.svg").read_bytes())
     folder.write("_headers", HEADERS.encode())
     scheme, host, *_ = urlsplit(options.pictures)
-    anywhere = "{" in host  # a column names the host
-    pictures_from = f" {scheme and scheme + '://'}{'*' if anywhere else host}" if host else ""
+    if "{" in host:  # a column names the host; without a port none but the usual one is allowed
+        host = "*:*" if ":" in host else "*"
+    pictures_from = f" {scheme and scheme + '://'}{host}" if host else ""
     page = load("app/site/site.html").page(title, names, pictures_from)
     folder.write("index.html", str(page).encode())
     return names

@@ -83,7 +83,14 @@ class OnnxEmbedder(OnnxModel):
             )
         super().__init__(path, opened, EmbedderOptions())
         self.metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
-        self._output, self.dim = "embeddings", int(self.metadata["retrieval.dim"])
+        try:
+            self.dim, self.side = (int(self.metadata[f"retrieval.{name}"]) for name in ("dim", "size"))
+            self.crop = float(self.metadata["retrieval.crop"])
+            if min(self.dim, self.side) < 1 or not 0 < self.crop <= 1:
+                raise ValueError(f"{self.dim} numbers for {self.crop} of {self.side} pixels")
+        except (KeyError, ValueError) as error:
+            raise UsageError(f"{path} is damaged ({in_line(error)}). Distil or copy it again.") from error
+        self._output = "embeddings"
         if bits:
             has, order = self.metadata.get(BITS), self.metadata.get(ORDER)
             if (has, order) != (str(bits), LITTLE):
@@ -96,8 +103,6 @@ class OnnxEmbedder(OnnxModel):
             self.key += f":{bits}"
             coded = ("projections", bits, UNIT_FLOATS) if floats else ("codes", bits // 8, CODES)
             self._output, self.dim, self.vector_type = coded
-        self.side = int(self.metadata["retrieval.size"])
-        self.crop = float(self.metadata["retrieval.crop"])
         self.reduced = self.metadata.get("retrieval.reduced") == "yes"  # the images that it was taught from
         if self.reduced:  # which needs no more pixels than its input
             self.decode_side = math.ceil(self.side / self.crop)

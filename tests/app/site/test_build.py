@@ -213,6 +213,7 @@ def test_a_folder_of_something_else_is_left_alone(page_root, own, tmp_path):
         ("https://pictures.example/{shop}/{name}", "https://pictures.example"),
         ("//pictures.example/{name}", "pictures.example"),  # by the scheme of the page
         ("https://{shop}.example/{name}", "https://*"),
+        ("https://{shop}.example:8443/{name}", "https://*:*"),
     ],
 )
 def test_pictures_elsewhere_are_named_and_allowed(page_root, own, tmp_path, template, source):

@@ -94,6 +94,19 @@ def test_what_is_no_embedder_is_refused_by_name(tmp_path: Path, student_file: Pa
         open_embedder(foreign)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("dim", None), ("dim", "0"), ("size", "large"), ("crop", "nan"), ("crop", "0")]
+)
+def test_a_student_whose_facts_are_damaged_is_one_line(tmp_path: Path, student_file: Path, name, value):
+    model = onnx.load(student_file)
+    facts = {fact.key: fact.value for fact in model.metadata_props} | {f"retrieval.{name}": value}
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {key: fact for key, fact in facts.items() if fact is not None})
+    onnx.save(model, tmp_path / "damaged.onnx")
+    with pytest.raises(UsageError, match=r"damaged\.onnx is damaged \(.+\)\. Distil or copy it again\.$"):
+        open_embedder(tmp_path / "damaged.onnx")
+
+
 class Broken:
     """A model that answers whatever it is told to."""
 
