@@ -110,16 +110,21 @@ def file_at(path: Path, name: str, below: bool) -> ImageFile:
 
 
 LANES = 16  # requests at a time
+MOST_IN_RANGE = 10_000_000  # addresses that one range names; more are a slip of the hand
 _RANGE = re.compile(r"(.*?)\{(\d{1,18})\.\.(\d{1,18})\}(.*)", re.DOTALL)
 
 
 def expand(address: str) -> Iterator[str]:
-    """Write out ranges of numbers, as a shell does: `{08..10}` is 08, 09, 10."""
+    """Write out ranges of numbers, as a shell does: `{08..10}` is 08, 09, 10; UsageError: one is too long."""
     found = _RANGE.fullmatch(address)
     if found is None:
         yield check(address)
         return
     before, first, last, after = found.groups()
+    if (named := int(last) - int(first) + 1) > MOST_IN_RANGE:
+        raise UsageError(
+            f"{{{first}..{last}}} names {named:,} addresses. Name at most {MOST_IN_RANGE:,} by one range."
+        )
     for number in range(int(first), int(last) + 1):
         yield from expand(f"{before}{number:0{len(first)}}{after}")
 

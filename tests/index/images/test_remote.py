@@ -77,6 +77,13 @@ def test_addresses_beside_each_other_are_asked_about_together(shards: str, monke
     assert len(find_images([*listing.expand(shards)] if expanded else [shards])) == 9
 
 
+def test_a_range_without_end_is_refused_at_once(store):
+    with pytest.raises(
+        UsageError, match=r"^\{0\.\.99999999999\} names 100,000,000,000 addresses\. Name at most"
+    ):
+        find_images(["memory://photos/{1..2}-{0..99999999999}.tar"])
+
+
 def test_lists_name_images_and_shards_beside_them_and_elsewhere(
     store, site: Site, shards: str, tmp_path: Path
 ):
