@@ -4,7 +4,6 @@ It may take over from the student before it weights to start from, and a space t
 """
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -17,16 +16,15 @@ from torch import Tensor
 from distill.ask import TeacherAnswers
 from distill.examples import Examples, gather
 from distill.model.backbone import Backbone, create_backbone
-from distill.model.student import Student, embed
+from distill.model.student import Student
 from distill.options import FEWEST, Options
 from distill.pool import Pool
 from distill.report.held_out import POOL_PHOTOS, QUERY_PHOTOS, HeldOut, search_with_teacher
 from distill.shrinking.shrink import Shrinking, match_widths
-from distill.targets.placement import Placement, place, place_freely
+from distill.targets.placement import Placement, place
 from distill.training.checkpoint import Checkpoint, Progress
-from distill.training.device import on_first
 from distill.training.loop import agreement_before, train_student
-from distill.training.recipes import Recipe, draft_of, steps_for
+from distill.training.recipes import Recipe, steps_for
 from distill.training.views import center_crop
 from index.embedders.base import RankedList
 from index.embedders.teacher_space import TeacherSpace
@@ -101,7 +99,6 @@ class Fitted:
     examples: Examples  # what it learnt from
     lists: HeldOut | None  # the teacher's lists for what was held out, if anything was
     done: Progress  # how training went
-    draft: int  # steps that a draft took of its own, 0 without one that helped
     seconds: float  # how long it took, placing the images included
     shrinking: Shrinking | None  # how it shrank, if it did
 
@@ -126,7 +123,6 @@ def fit_student(
     if former and former.weights:
         match_widths(student, torch.from_numpy(pool.pixels[:2]), former.weights)
         student.load_state_dict(former.weights)
-        recipe = replace(recipe, draft=0.0)  # it is one
     else:
         shrinking = aim(student, options)
     start = perf_counter()
@@ -149,32 +145,17 @@ def fit_student(
         (as_shown(pool.pixels[kept], options.size), vectors),
         QUERY_PHOTOS if asked_of else POOL_PHOTOS,
     )
-    if lists:
-        lists = replace(lists, start=agreement_before(student, lists, fabric))
-    if 2 * len(kept) > len(pool.pixels):
-        recipe = replace(recipe, draft=0.0)  # little is left to predict
-    seen = None
-    if draft := draft_of(recipe):
-        places = place_freely(pool.free, options.dim, recipe.whiten)
-        examples, before = gather(pool, kept, apart, places, True), checkpoint and checkpoint.of_draft
-        # Of its own: a student that goes on from it ranks photos taken elsewhere less like the teacher
-        other = deepcopy(student)
-        train_student(other, examples, None, options.size, draft, fabric, before, label="draft")
-        shown = torch.from_numpy(as_shown(pool.pixels, options.size))
-        seen = on_first(fabric, lambda: embed(other, shown, fabric).numpy())
     how = recipe.whiten, recipe.trust, recipe.neighbours
-    placement = place(pool.features, pool.free, kept, vectors, options.dim, *how, seen)
+    placement = place(pool.features, pool.free, kept, vectors, options.dim, *how)
     placement = former.align(placement) if former else placement
-    steps = draft.steps if draft and placement.drafted else 0
     if lists:
         project = placement.space.project
         most = float(lists.searched(project(truth) @ project(vectors).T).agreement.mean())
-        lists = replace(lists, ceiling=most)
+        lists = replace(lists, start=agreement_before(student, lists, fabric), ceiling=most)
     told = ranked if recipe.lists else ()
     examples = gather(pool, kept, apart, placement.rows, recipe.others, told)
-    rest = replace(recipe, steps=recipe.steps - steps)
-    done = train_student(student, examples, lists, options.size, rest, fabric, checkpoint, shrinking)
-    return Fitted(student, placement, recipe, examples, lists, done, steps, perf_counter() - start, shrinking)
+    done = train_student(student, examples, lists, options.size, recipe, fabric, checkpoint, shrinking)
+    return Fitted(student, placement, recipe, examples, lists, done, perf_counter() - start, shrinking)
 
 
 def as_shown(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -20,7 +20,7 @@ VARIANTS = ("fp16", "int8")
 MOST_SEED = 2**31 - 1  # what FAISS takes
 DEVICES = ("auto", "cpu", "cuda")
 CHECKPOINT = "checkpoint.pt"
-OURS = (RUN, CHECKPOINT, "checkpoint-draft.pt")  # what tells a student folder, finished or not
+OURS = (RUN, CHECKPOINT)  # what tells a student folder, finished or not
 
 UNITS = {"ms": " ms", "parameters": "M parameters", "mflops": " million multiply-adds"}
 TARGET = re.compile(r"(\d+(?:\.\d*)?|\.\d+) *(ms|M|mflops)")

@@ -251,7 +251,6 @@ def make_student(
             "lists": len(examples.lists or ()),
             "agreement": done.agreement,
             "kept_step": done.kept if done.best else len(done.losses),
-            "draft": fitted.draft,
             "loss": done.losses,
         },
     }

@@ -25,7 +25,6 @@ from index.vectors import Vectors, scale_to_unit
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # of the teacher, that are tried
 CERTAIN = 2.0  # standard errors by which a share must beat the free network to be believed
-HELPFUL = 2.0  # standard errors by which a draft must improve the predictions
 EVIDENT = 3.0  # standard errors by which averages must: they cost the order of what is nearest
 FITTED = 4000  # answers at most that others are predicted from: bounds time and memory
 SIMILARITIES = 1 << 26  # of averages, at a time
@@ -47,7 +46,6 @@ class Placement:
     # Standard errors by which lists of answered images gain by that; None if it was given
     averages_gain: float | None
     explained: float  # as in `Predictor`
-    drafted: bool  # whether answers were predicted from a draft's vectors, too
     # `(answers,)` overlap of the free network's lists with the teacher's among the answered images
     free: NDArray[np.float64]
     # `(answers,)` the same with the answers of the others, at the share that was chosen
@@ -63,7 +61,7 @@ class Placement:
     def facts(self) -> dict[str, Any]:
         """Sum it up, for run.json and for people."""
         gain, error = self.gain
-        known = ("trust", "chosen", "averaged", "averages_gain", "explained", "drafted")
+        known = ("trust", "chosen", "averaged", "averages_gain", "explained")
         return {
             **{name: getattr(self, name) for name in known},
             "free_network": float(self.free.mean()),
@@ -82,14 +80,12 @@ def place(
     whiten: float,
     trust: float | None = None,
     average: bool | None = None,
-    draft: Vectors | None = None,
 ) -> Placement:
     """Place every image of a pool in a space of `dim`, whitened as in `Projection.fit`.
 
     Answers are predicted from `(n, features)`; `free` holds the free network's vectors. Images at the `(k,)`
     places are answered, by `(k, teacher dim)` unit rows, which choose the teacher's share in all places
     unless `trust` gives it, and whether places are averaged with their neighbours unless `average` says so.
-    `(n, dim)` vectors of a draft join the features if answers are certainly predicted better from both.
     """
     mean = answers.mean(axis=0)
     _, strength, axes = np.linalg.svd(answers - mean, full_matrices=False)
@@ -97,16 +93,10 @@ def place(
     told = (answers - mean) @ axes.T
     some = slice(None, None, -(-len(answered) // FITTED))
     predictor = Predictor.fit(features[answered][some], told[some])
-    drafted = False
-    if draft is not None:
-        joined = np.concatenate([features, draft * np.sqrt((features**2).sum(axis=1).mean())], axis=1)
-        other = Predictor.fit(joined[answered][some], told[some])
-        gain = predictor.errors(told[some]) - other.errors(told[some])
-        if drafted := _standard_errors(gain) > HELPFUL:
-            features, predictor = joined, other
     taught = predictor.predict(features)
     taught[answered] = told
-    taught, known = scale_to_unit(taught), _centre(free)
+    taught, free = scale_to_unit(taught), scale_to_unit(free)
+    known = scale_to_unit(free - free.mean(axis=0))
 
     chosen = trust is None
     left_out = scale_to_unit(predictor.left_out)
@@ -134,19 +124,8 @@ def place(
         space = TeacherSpace((mean + offset @ axes).astype(np.float32), part.astype(np.float32))
     else:
         space = TeacherSpace.fit(answers, dim, whiten)
-    facts = trust, chosen, average, evidence, predictor.explained, drafted
+    facts = trust, chosen, average, evidence, predictor.explained
     return Placement(space, rows, *facts, before, after)
-
-
-def place_freely(free: Vectors, dim: int, whiten: float) -> Vectors:
-    """Place every image of a pool by the free network alone: `(n, dim)` unit rows."""
-    known = _centre(free)
-    return TeacherSpace.fit(known, dim, whiten).project(known)
-
-
-def _centre(free: Vectors) -> Vectors:
-    free = scale_to_unit(free)
-    return scale_to_unit(free - free.mean(axis=0))
 
 
 def average_with_neighbours(

@@ -65,10 +65,6 @@ class Predictor:
         left_out = (answers - residual + targets / others).astype(np.float32)  # around the mean of all
         return cls(known, centre, weights, mean, width, left_out, 1 - error / total)
 
-    def errors(self, answers: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Compute the squared distance of each of `(n, dim)` answers from what the others predict."""
-        return ((self.left_out - answers) ** 2).sum(axis=1, dtype=np.float64)
-
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Predict `(m, dim)` answers to images with `(m, features)`."""
         kernel = np.exp(-self.width * _squared_distances(features - self.centre, self.known))

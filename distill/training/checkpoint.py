@@ -1,7 +1,7 @@
 """The state of an interrupted training, from which it goes on as if nothing had happened."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -56,15 +56,9 @@ class Checkpoint:
     path: Path  # the file
     run: str  # what the state belongs to: a digest of the options, the images and the answers
 
-    @property
-    def of_draft(self) -> "Checkpoint":
-        """Where the state of the draft is kept, which is trained before."""
-        return replace(self, path=self.path.with_stem(f"{self.path.stem}-draft"))
-
     def forget(self) -> None:
-        """Delete the states, if any are kept."""
-        for path in (self.path, self.of_draft.path):
-            path.unlink(missing_ok=True)
+        """Delete the state, if any is kept."""
+        self.path.unlink(missing_ok=True)
 
     def save(self, done: Progress, parts: Mapping[str, Any]) -> None:
         """Write the state beside its place, then rename it; RetrievalError if the disk does not take it."""

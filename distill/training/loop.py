@@ -102,13 +102,12 @@ def train_student(
     fabric: Fabric,
     checkpoint: Checkpoint | None = None,
     shrinking: Shrinking | None = None,
-    label: str = "train",
 ) -> Progress:
     """Fit a student of `side` pixels to the targets of examples, in place; go on from a checkpoint, if any.
 
     If it is `shrinking`, it loses channels on the way. The agreement with the teacher's lists in `check`, for
     answered images that are not learnt from, picks the weights that are kept, the first fit of the head among
-    them, if the student has not shrunk since. `label` names it to who watches.
+    them, if the student has not shrunk since.
     """
     torch.manual_seed(recipe.seed)
     images, targets = torch.from_numpy(examples.pixels), torch.from_numpy(examples.targets)
@@ -133,7 +132,7 @@ def train_student(
             checkpoint.save(done, learner.parts)
 
     check_every = max(recipe.steps // CHECKS, 1)
-    with progress(recipe.steps, label, "step") as bar, _saved_if_stopped(save):
+    with progress(recipe.steps, "train", "step") as bar, _saved_if_stopped(save):
         bar.update(len(done.losses))
         for step in range(len(done.losses), recipe.steps):
             if step % check_every == 0:

@@ -53,9 +53,6 @@ class Recipe:
     trust: float | None = None
     # Whether places are averaged with their neighbours, as in `place`; None lets the answers decide
     neighbours: bool | None = None
-    # Share of the steps for a draft that the free network teaches alone: answers are predicted from its
-    # vectors, too, if that is better; the student then has the other steps
-    draft: float = 0.0
     average: float = 0.25  # share of the steps, at the end, over which weights are averaged
     # Smallest and largest share of each side of an image that is shown at a time
     shown: tuple[float, float] = (0.8, 1.0)
@@ -69,17 +66,10 @@ class Recipe:
         unknown = (self.losses.keys() | self.joint_losses.keys()) - set(LOSSES)
         if unknown:
             raise UsageError(f"No loss {', '.join(sorted(unknown))}. There are {', '.join(LOSSES)}.")
-        if not (0 <= (self.trust or 0.0) <= 1 and 0 <= self.average <= 1 and 0 <= self.draft < 1):
+        if not (0 <= (self.trust or 0.0) <= 1 and 0 <= self.average <= 1):
             raise UsageError(f"A share of this recipe is not between 0 and 1: {self}.")
         if not (0 < self.shown[0] <= self.shown[1] <= 1 and 0 <= self.turn <= 180):
             raise UsageError(f"No part of an image can be shown by {self}.")
-
-
-def draft_of(recipe: Recipe) -> Recipe | None:
-    """Make the recipe of a draft; None where the draft could not help to predict."""
-    steps = round(recipe.steps * recipe.draft)
-    helps = recipe.others and recipe.trust != 0 and steps >= FEWEST_STEPS
-    return replace(recipe, steps=steps) if helps else None
 
 
 def steps_for(images: int, recipe: Recipe) -> int:
@@ -90,7 +80,7 @@ def steps_for(images: int, recipe: Recipe) -> int:
 PLAIN_CROPS: dict[str, Any] = {"shown": (1 / MARGIN, 1 / MARGIN), "turn": 0.0}
 # What `judge` wrote is the free network's, whitened, moved, and averaged as lists bear out: it is not joined
 # with that network, whitened or averaged a second time.
-AS_JUDGED: dict[str, Any] = {"whiten": 0.0, "trust": 1.0, "neighbours": False, "draft": 0.0}
+AS_JUDGED: dict[str, Any] = {"whiten": 0.0, "trust": 1.0, "neighbours": False}
 _ANSWERED = Recipe(others=False, trust=1.0, neighbours=False)
 
 RECIPES: dict[str, Recipe] = {
@@ -103,7 +93,6 @@ RECIPES: dict[str, Recipe] = {
     "no-lists": Recipe(lists=0.0),
     "no-free-network": Recipe(trust=1.0),
     "no-neighbours": Recipe(neighbours=False),
-    "draft": Recipe(draft=0.2),
     "answered-only": _ANSWERED,
     "answered-only-no-interpolation": replace(_ANSWERED, mixing=Mixing(0)),
     "neighbour-pairs": Recipe(mixing=Mixing(pairs="neighbours")),

@@ -22,7 +22,6 @@ from distill.options import Options, Target, check_out
 from distill.pipeline import Distilled, distill, distill_by_name
 from distill.report.report import judge, judge_asking, read_run
 from distill.shrinking.costs import measure_students
-from distill.training.loop import Learner
 from distill.training.recipes import AS_JUDGED, Recipe, find_recipe
 from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
@@ -507,49 +506,6 @@ def test_a_killed_run_goes_on_and_pays_nothing_twice(made, tmp_path, monkeypatch
         or again.run["training"]["loss"] == made.run["training"]["loss"]
     )
     assert not (tmp_path / "killed" / "checkpoint.pt").exists()
-
-
-@pytest.mark.usefixtures("quick_export")
-@pytest.mark.parametrize("helps", [True, False])
-def test_a_killed_run_goes_on_from_its_draft(made, tmp_path, monkeypatch, helps):
-    images, learn, steps = made.folder.with_name("images"), Learner.learn, []
-    save_file(timm.create_model(OPTIONS.student).state_dict(), tmp_path / "weights.safetensors")
-    recipe = Recipe(batch=8, draft=0.2)
-    options = {"weights": str(tmp_path / "weights.safetensors"), "steps": 100, "recipe": recipe}
-    answered = distill_again(made, images, tmp_path / "most", **options)
-    assert not answered.run["training"]["placement"]["drafted"]  # of most photos: little is left to predict
-    options["budget"] = 6
-    monkeypatch.setattr("distill.targets.placement.HELPFUL", -np.inf if helps else np.inf)
-
-    def learn_until(most: int):
-        def counted(self, *given):
-            steps.append(self.recipe.steps)
-            if len(steps) > most:
-                raise KeyboardInterrupt
-            return learn(self, *given)
-
-        steps.clear()
-        monkeypatch.setattr("distill.training.loop.Learner.learn", counted)
-
-    rest = 80 if helps else 100
-    learn_until(200)
-    whole = distill_again(made, images, tmp_path / "whole", **options)
-    assert steps == [20] * 20 + [rest] * rest
-    assert whole.run["training"]["draft"] == 100 - rest
-    for killed, left in ((15, [20] * 6 + [rest] * rest), (31, [rest] * (rest - rest // 10))):
-        out = tmp_path / f"killed-{killed}"
-        learn_until(killed)
-        with pytest.raises(KeyboardInterrupt):
-            distill_again(made, images, out, **options)
-        learn_until(200)
-        again = distill_again(made, images, out, **options)
-        assert steps == left
-        assert again.run["training"]["loss"] == whole.run["training"]["loss"]
-        assert not list(out.glob("checkpoint*"))
-    if not helps:  # the student is that without a draft
-        options["recipe"] = Recipe(batch=8, draft=0.0)
-        without = distill_again(made, images, tmp_path / "without", **options)
-        assert without.run["training"]["loss"] == whole.run["training"]["loss"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from distill.targets.placement import SHARES, average_with_neighbours, place, place_freely
+from distill.targets.placement import SHARES, average_with_neighbours, place
 
 
 def unit(rows):
@@ -39,28 +39,6 @@ def test_noise_is_not_trusted_and_changes_no_place(pool):
     other = place(features, free, rows, noise[::-1].copy(), 16, 0.25)
     np.testing.assert_allclose(placed.rows @ placed.rows.T, other.rows @ other.rows.T, atol=1e-4)
     assert placed.space.fits(32, 16)
-
-
-def test_the_free_network_places_alone_as_where_the_teacher_has_no_share(pool):
-    features, free, teacher = pool
-    rows = np.arange(100)
-    alone = place_freely(free, 8, 0.25)
-    placed = place(features, free, rows, teacher[rows], 8, 0.25, 0.0, False)
-    np.testing.assert_allclose(alone @ alone.T, placed.rows @ placed.rows.T, atol=1e-4)
-
-
-def test_a_draft_is_listened_to_only_where_it_helps_to_predict(pool):
-    features, free, teacher = pool
-    rows, lot = np.arange(0, 300, 2), np.random.default_rng(2)
-    helpful = (teacher @ lot.normal(size=(24, 12))).astype(np.float32)
-    useless = lot.normal(size=(300, 12)).astype(np.float32)
-    plain, helped, misled = (
-        place(features, free, rows, teacher[rows], 16, 0.25, draft=draft)
-        for draft in (None, unit(helpful), unit(useless))
-    )
-    assert (plain.drafted, helped.drafted, misled.drafted) == (False, True, False)
-    assert helped.explained > plain.explained + 0.05
-    np.testing.assert_array_equal(misled.rows, plain.rows)
 
 
 @pytest.mark.parametrize("count", [40, 60, 80, 100])

@@ -16,7 +16,7 @@ from distill.training.device import choose_accelerator, keep_freed_memory, open_
 from distill.training.loop import agreement, one_cycle, train_student
 from distill.training.losses import Bank, gram, joint_loss, regression
 from distill.training.mixing import join
-from distill.training.recipes import MANY, RECIPES, Mixing, Recipe, draft_of, find_recipe, steps_for
+from distill.training.recipes import MANY, RECIPES, Mixing, Recipe, find_recipe, steps_for
 from distill.training.views import center_crop, random_view, stored_side
 from index.errors import RetrievalError, UsageError
 from index.progress import StoppedError, watched
@@ -265,16 +265,6 @@ def test_recipes_by_name():
     for views in ({"shown": (0.9, 0.5)}, {"shown": (0, 1)}, {"shown": (1, 1.5)}, {"turn": -1}):
         with pytest.raises(UsageError, match="No part of an image can be shown"):
             Recipe(**views)
-
-
-def test_a_draft_takes_its_share_of_the_steps_where_it_helps_to_predict():
-    assert draft_of(Recipe(steps=1000, draft=0.2)) == Recipe(steps=200, draft=0.2)
-    assert draft_of(find_recipe("draft")) is not None
-    none = {"steps": 60}, {"others": False}, {"trust": 0.0}, {"draft": 0.0}
-    for recipe in [*(Recipe(**{"draft": 0.2, **how}) for how in none), find_recipe("zero-answers")]:
-        assert draft_of(recipe) is None
-    with pytest.raises(UsageError, match="not between 0 and 1"):
-        Recipe(draft=1.0)
 
 
 def test_more_images_mean_more_steps_but_fewer_passes():
