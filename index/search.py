@@ -52,6 +52,9 @@ class Results:
         if np.count_nonzero(self.scores[:, 1:] > self.scores[:, :-1]):  # a fifth of the time of any()
             raise ValueError("Scores must fall.")
 
+    def __len__(self) -> int:
+        return len(self.ids)
+
     def hits(self, row: int = 0) -> list[tuple[int, float]]:
         """List the ids of a query's items with their similarities, without what pads the list."""
         pairs = zip(self.ids[row].tolist(), self.scores[row].tolist(), strict=True)

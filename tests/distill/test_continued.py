@@ -98,7 +98,7 @@ def test_new_photos_alone_are_paid_for_and_old_answers_are_replayed(
 
 
 def test_in_place_when_the_teacher_is_gone(shelf, student, new, spec, capsys, monkeypatch):
-    monkeypatch.setattr("index.embedders.onnx_generic.open_onnx", refuse)
+    monkeypatch.setattr("index.teachers.spec.open_embedder", refuse)
     made = continue_by_name([str(new)], student, spec, student, MORE)
     assert "teacher.onnx is not asked; its ledger answers. It is gone." in capsys.readouterr().err
     assert made.run["asked_now"] == 0
@@ -111,7 +111,7 @@ def test_options_that_are_given_join_those_of_before(student, spec, monkeypatch)
     run = json.loads((student / "run.json").read_text())
     run["teacher"]["options"]["size"] = 64
     (student / "run.json").write_text(json.dumps(run))
-    monkeypatch.setattr("index.embedders.onnx_generic.open_onnx", refuse)
+    monkeypatch.setattr("index.teachers.spec.open_embedder", refuse)
     given = replace(spec, options=EmbedderOptions(allow_missing=True))
     assert open_teacher(student, given, "cpu").options == EmbedderOptions(size=64, allow_missing=True)
 

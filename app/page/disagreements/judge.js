@@ -1,8 +1,19 @@
 // Judging disagreements: who is right, by button or key. What was judged of an index stays in this browser, by the photo's name.
 
 const STORE = `judged ${element.querySelector('.tab').dataset.of}`, KEYS = {1: 'student', 2: 'teacher', 3: 'both'};
-const judged = () => JSON.parse(localStorage.getItem(STORE) || '{}');  // name to [judgement, overlap]
+const kept = openStorage();
+const judged = () => JSON.parse(kept.getItem(STORE) || '{}');  // name to [judgement, overlap]
 const cases = () => [...element.querySelectorAll('.cases li')];
+
+// Where the browser keeps nothing, judgements last as long as the page.
+function openStorage() {
+  try {
+    return window.localStorage;
+  } catch {
+    const known = new Map();
+    return {getItem: key => known.get(key), setItem: (key, text) => known.set(key, text), removeItem: key => known.delete(key)};
+  }
+}
 
 function showJudged() {
   const known = judged(), count = name => Object.values(known).filter(each => each[0] === name).length;
@@ -21,7 +32,7 @@ function judge(each, name) {
   const known = judged();
   if (known[each.dataset.name]?.[0] === name) delete known[each.dataset.name];
   else known[each.dataset.name] = [name, each.dataset.overlap];
-  localStorage.setItem(STORE, JSON.stringify(known));
+  kept.setItem(STORE, JSON.stringify(known));
   showJudged();
 }
 
@@ -39,7 +50,7 @@ element.addEventListener('click', event => {
   const button = event.target.closest('button');
   if (button?.dataset.judge) judge(button.closest('li'), button.dataset.judge);
   else if (button?.dataset.save) saveJudged(button.dataset.save);
-  else if (button?.className === 'forget') { localStorage.removeItem(STORE); showJudged(); }
+  else if (button?.className === 'forget') { kept.removeItem(STORE); showJudged(); }
 });
 document.addEventListener('keydown', event => {
   if (event.ctrlKey || event.metaKey || event.altKey || !element.offsetParent || event.target.closest('input, select')) return;

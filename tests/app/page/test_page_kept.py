@@ -137,6 +137,20 @@ def test_disagreements_are_judged_by_key_kept_and_saved(open_tab):
     assert not tab.is_visible(".judged")
 
 
+def test_judgements_last_as_long_as_the_page_where_the_browser_keeps_nothing(open_tab):
+    tab = open_tab()
+    tab.add_init_script(
+        "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('denied'); }})"
+    )
+    tab.goto(f"{tab.url.split('?')[0]}?tab=disagreements")
+    tab.wait_for_selector(".cases a")
+    for key in "j1j2":
+        tab.keyboard.press(key)
+    assert tab.inner_text(".judged p") == "2 judged: student right 1, teacher right 1, both fine 0."
+    tab.get_by_role("button", name="Forget all").click()
+    assert not tab.is_visible(".judged")
+
+
 def test_another_tab_leaves_the_search_as_it_was(open_tab):
     tab = open_tab("?id=3&mode=student,teacher&view=ladder&k=24")
     settle(tab)
