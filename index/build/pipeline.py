@@ -82,8 +82,8 @@ def build(
             store.put(content)
         report = _note_failures(store.commit())
     teacher = models.teacher
-    if teacher is None or not (teacher.remarks or teacher.calls.paid):
-        return report
+    if teacher is None or not teacher.dim or not (teacher.remarks or teacher.calls.paid):
+        return report  # of a teacher that has never answered nothing is known
     line = f"Teacher {teacher.name}: vectors of {teacher.dim} numbers{teacher.remarks}."
     return replace(report, summary=f"{report.summary}\n{line}")
 

@@ -110,6 +110,9 @@ def test_index_search_and_ledger_of_a_paid_teacher(folder, tmp_path, server):
         assert not server.calls
         done = retrieval(*asks, "--budget", 12)
         assert done.exit_code == 0, done.output
+        assert "Teacher 127.0.0.1: vectors of 12 numbers." in done.output
+        done = retrieval(*asks, "--ledger", tmp_path / "new.sqlite", "--budget", 12, "--update")
+        assert done.exit_code == 0 and "numbers" not in done.output  # there was nothing to ask
         picture(50).save(tmp_path / "new.png")
         done = retrieval("search", idx, tmp_path / "new.png", "--mode", "teacher")
         assert done.exit_code == 1
