@@ -6,8 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from index.errors import needs
 from index.html import load
 from index.stores.base import Store
@@ -15,6 +13,7 @@ from index.stores.records import Space
 
 with needs("demo"):
     import gradio as gr
+    from markupsafe import Markup
 
 HERE = Path(__file__).parent
 ICON = Markup((HERE / "icon.svg").read_text().replace("<svg ", '<svg aria-hidden="true" '))  # noqa: S704

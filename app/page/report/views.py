@@ -5,18 +5,20 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from markupsafe import Markup
-
 from app.page.background import Background
 from app.page.report.measure import DEPTH, QUERIES, Point, Size
 from app.page.views import OTHER_VERSION, format_bytes, format_length, render_note
 from distill.report.report import draw_checks, draw_curve
+from index.errors import needs
 from index.evaluation.charts import Mark, draw_chart, linear_axis, log_axis, render_table
 from index.evaluation.rankings import Scores
 from index.evaluation.verdict import Estimate, judge_agreement, judge_labels, tell_score
 from index.html import load
 from index.stores.base import Store
 from index.teachers.cost import format_seconds
+
+with needs("demo"):
+    from markupsafe import Markup
 
 LISTED = 200  # refused images that are listed
 OVERLAP = f"overlap@{DEPTH}, %"

@@ -341,8 +341,17 @@ def test_imports_go_one_way():
 def test_a_missing_package_names_its_extra(
     module: str, extra: str, folder: Path, student_file: Path, tmp_path: Path
 ):
+    assert_asks_for(module, extra, "index", folder, "--model", student_file, "--out", tmp_path / "out")
+
+
+@pytest.mark.parametrize("module", ["jinja2", "markupsafe", "gradio"])
+def test_the_page_names_its_extra(index: Path, module: str):
+    assert_asks_for(module, "demo", "serve", index)
+
+
+def assert_asks_for(module: str, extra: str, *arguments: object) -> None:
+    """Run a command without a module: it names the extra, in one line."""
     hide = f"import sys; sys.modules[{module!r}] = None; from app.cli import main; main()"
-    arguments = ["index", folder, "--model", student_file, "--out", tmp_path / "out"]
     done = subprocess.run(
         [sys.executable, "-c", hide, *map(str, arguments)], capture_output=True, text=True, check=False
     )
