@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import distill, index, pages, search
+from app.cli import distill, index, ledger, pages, search
 from app.cli.groups import OneLine
 
 app = typer.Typer(
@@ -39,7 +39,7 @@ for module in (distill, pages, search):
     for command, example in module.EXAMPLES.items():
         app.command(epilog=f"Example: retrieval {example}")(command)
 app.add_typer(index.indexes, name="index")
-app.add_typer(index.ledgers, name="ledger")
+app.add_typer(ledger.ledgers, name="ledger")
 
 
 def main() -> None:

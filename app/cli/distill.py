@@ -127,8 +127,8 @@ def distill(
         check_bits(bits, dim, bill.images)
         typer.echo(bill)
         return
+    from distill.continued import bill_further, continue_by_name
     from distill.pipeline import distill_by_name
-    from distill.successors import bill_further, continue_by_name
 
     if former and dry_run:
         typer.echo(bill_further(images, former, spec, chosen))
@@ -157,7 +157,7 @@ def upgrade(
 ) -> None:
     """Train a new teacher's student to search an old index."""
     from distill.options import Options
-    from distill.successors import upgrade_by_name
+    from distill.upgrade import upgrade_by_name
     from index.teachers.spec import TeacherSpec
 
     options = Options(budget=budget, steps=steps, seed=seed, price=price, device=device)

@@ -20,7 +20,7 @@ from app.server.concurrency import SharedSearcher
 from distill.model.codes import append_codes
 from distill.options import Options as DistillOptions
 from distill.pipeline import start
-from distill.successors import upgrade_by_name
+from distill.upgrade import upgrade_by_name
 from index.build.pipeline import build_by_name
 from index.build.rewrite import compact_index
 from index.duplicates import list_duplicates

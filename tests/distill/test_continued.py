@@ -12,11 +12,11 @@ from conftest import picture, write_embedder
 from safetensors.torch import load_file
 
 from distill import fit, pipeline
+from distill.continued import KEPT, _limit, bill_further, continue_by_name, keep_what_it_is, open_teacher
 from distill.examples import hold_out
 from distill.options import Options
 from distill.pipeline import distill_by_name
 from distill.report.report import read_run
-from distill.successors import KEPT, _limit, bill_further, continue_by_name, keep_what_it_is, open_teacher
 from distill.training.recipes import Recipe
 from index.build.taught import Taught
 from index.embedders.onnx import OnnxEmbedder
@@ -258,7 +258,7 @@ def test_calls_that_failed_in_another_ledger_raise_no_budget(tmp_path: Path):
 def test_old_photos_that_the_sample_leaves_out_are_not_said_to_be_gone(
     shelf, student, new, spec, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("distill.successors.MOST", 20)
+    monkeypatch.setattr("distill.continued.MOST", 20)
     continue_by_name([str(new)], student, spec, tmp_path / "more", MORE)
     assert "gone from where" not in capsys.readouterr().err
     old, taught = (

@@ -12,9 +12,9 @@ from conftest import picture, write_embedder
 
 from distill.fit import Former
 from distill.options import Options, Target
-from distill.successors import sum_up, upgrade_by_name
 from distill.targets.placement import place
 from distill.training.recipes import Recipe
+from distill.upgrade import sum_up, upgrade_by_name
 from index.build.pipeline import build_by_name
 from index.build.rewrite import replace_student
 from index.embedders.onnx import OnnxEmbedder

@@ -1,14 +1,10 @@
-"""Students that take the place of another: one that is topped up, and a new teacher's for an old index.
+"""Top a student up: photos of another kind join those that it was taught on, and old answers are replayed.
 
-When a student is topped up, photos of another kind join those that it was taught on, and old answers are
-replayed. Training starts from its own weights. All places are found again, over both kinds: the space of the
-old kind alone has no room for what tells the new kind apart.
-
-In either case places are turned towards the former student's vectors, so that what was embedded before can
-still be compared with: an index is searched with a new student until its vectors are made again.
+Training starts from the student's own weights. All places are found again, over both kinds: the space of the
+old kind alone has no room for what tells the new kind apart. They are turned towards the old student's
+vectors, so that what was embedded before can still be compared with.
 """
 
-import shlex
 from collections.abc import Sequence, Set
 from dataclasses import replace
 from pathlib import Path
@@ -23,23 +19,19 @@ from distill.ask import Task, TeacherAnswers, consult
 from distill.examples import hold_out
 from distill.fit import Former
 from distill.options import VARIANTS, Options, Target
-from distill.pipeline import STUDENT, WEIGHTS, Distilled, make_student, read_student_pool, start
+from distill.pipeline import WEIGHTS, Distilled, make_student, read_student_pool, start
 from distill.pool import MOST, Pool
-from distill.report.report import RUN, read_run
-from distill.selection import sample_pool
+from distill.report.report import read_run
 from distill.training.device import on_first
 from index.arguments import call
-from index.build.rewrite import replace_student
 from index.build.taught import TAUGHT, Taught
 from index.embedders.base import AbsentEmbedder, Embedder
-from index.embedders.onnx import OnnxEmbedder
 from index.embedders.options import EmbedderOptions
 from index.embedders.registry import is_file_spec
 from index.errors import RetrievalError, UsageError
 from index.images.file import digest_pool
-from index.images.sources import Source, find_images, image_at
+from index.images.sources import Source, find_images
 from index.progress import count, say
-from index.stores.folder import Index
 from index.teachers.cost import Bill, make_bill
 from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
@@ -141,66 +133,6 @@ def bill_further(sources: Sequence[Source], student: Path, teacher: TeacherSpec,
     with teacher.open_ledger(model.key, dry=True) as ledger:
         limit = _limit(list(set(digest_pool(files)) - set(taught)), ledger, options.budget, run)
         return make_bill(files, model, ledger, limit, options.budget, options.price, taught)
-
-
-def upgrade_by_name(path: Path, teacher: TeacherSpec, out: Path, options: Options) -> tuple[Distilled, str]:
-    """Distil a new teacher on the images of an index, into the space of the index.
-
-    The images are the pool; they must be where they were. The new student has the options of the one that
-    made the index.
-
-    Returns:
-        What was made, and its summary, as of `sum_up`.
-
-    Raises:
-        RetrievalError: As `distill`, and where the index cannot be read or written.
-    """
-    index = Index(path)
-    if index.manifest.spaces["student"].bits:
-        raise UsageError(f"{index} holds codes, which a new student cannot search. Index its images again.")
-    if index.path.resolve() in (out.resolve(), *out.resolve().parents):
-        raise UsageError(f"{out} is in the index folder {index.path}. Give another folder as --out.")
-    if (index.data / RUN).is_file():
-        options = keep_what_it_is(options, read_run(index.data))
-    options = replace(options, dim=index.manifest.spaces["student"].dim)
-    model = teacher.open_plain(options.device)
-    fabric, ids = start(out, options), index.ids_by_digest
-
-    def ask() -> tuple[Pool, TeacherAnswers]:
-        most = max(options.budget, MOST)
-        digests = [item.digest for item in index.items]
-        sample = sample_pool(digests, ledger.known(digests), most, options.seed)
-        files = [image_at(index.items[i].path, index.items[i].name) for i in sample]
-        pool = read_student_pool(task, files, most)
-        changed = set(pool.digests) - ids.keys()  # an index may come from anyone: no other file is sent
-        if len(changed) == len(pool.digests):
-            raise UsageError(f"None of the images of {index} is where it was, unchanged.")
-        return pool, consult(task, pool, changed)
-
-    with teacher.open_ledger(model.key) as ledger:
-        task = Task(model, ledger, options, fabric)
-        pool, answered = on_first(fabric, ask)
-        rows = np.array([row for row, digest in enumerate(pool.digests) if digest in ids])
-        vectors = index.rows("student", np.array([ids[pool.digests[row]][0] for row in rows]))
-        former = Former(index.manifest.spaces["student"].key, rows, np.asarray(vectors, np.float32))
-        made = make_student(task, pool, answered, len(pool.files), out, former)
-    if fabric.is_global_zero:
-        index = replace_student(index.path, OnnxEmbedder(out / STUDENT, "cpu"))
-    return made, sum_up(index, made)
-
-
-def sum_up(index: Index, made: Distilled) -> str:
-    """Sum up what was made, and how the vectors are made again; empty in all processes but the first."""
-    if not made.summary:
-        return ""
-    models = ["--model", str(made.folder / STUDENT)]
-    if index.manifest.teacher:
-        models += ["--teacher", made.run["teacher"]["spec"]]
-    words = ["retrieval", "index", *index.manifest.sources, *models, "--out", str(index), "--update"]
-    return (
-        f"{made.summary}\n{index} is searched with it from now on. Its vectors are the former student's; "
-        f"to make them again: {shlex.join(words)} (after an interruption, with --resume)"
-    )
 
 
 def keep_what_it_is(options: Options, run: dict[str, Any]) -> Options:
