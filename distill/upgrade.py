@@ -20,6 +20,7 @@ from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
 from index.images.sources import image_at
 from index.stores.folder import Index
+from index.teachers.cost import Bill, make_bill_of
 from index.teachers.spec import TeacherSpec
 
 
@@ -35,9 +36,7 @@ def upgrade_by_name(path: Path, teacher: TeacherSpec, out: Path, options: Option
     Raises:
         RetrievalError: As `distill`, and where the index cannot be read or written.
     """
-    index = Index(path)
-    if index.manifest.spaces["student"].bits:
-        raise UsageError(f"{index} holds codes, which a new student cannot search. Index its images again.")
+    index = _open_floats(path)
     if index.path.resolve() in (out.resolve(), *out.resolve().parents):
         raise UsageError(f"{out} is in the index folder {index.path}. Give another folder as --out.")
     if (index.data / RUN).is_file():
@@ -67,6 +66,21 @@ def upgrade_by_name(path: Path, teacher: TeacherSpec, out: Path, options: Option
     if fabric.is_global_zero:
         index = replace_student(index.path, OnnxEmbedder(out / STUDENT, "cpu"))
     return made, sum_up(index, made)
+
+
+def bill_upgrade(path: Path, teacher: TeacherSpec, options: Options) -> Bill:
+    """Say what `upgrade_by_name` will cost, and ask nothing; raises as that."""
+    digests = {item.digest for item in _open_floats(path).items}
+    model = teacher.open_plain(options.device)
+    with teacher.open_ledger(model.key, dry=True) as ledger:
+        return make_bill_of(digests, model, ledger, options.budget, options.budget, options.price)
+
+
+def _open_floats(path: Path) -> Index:
+    index = Index(path)
+    if index.manifest.spaces["student"].bits:
+        raise UsageError(f"{index} holds codes, which a new student cannot search. Index its images again.")
+    return index
 
 
 def sum_up(index: Index, made: Distilled) -> str:

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 from time import monotonic
 from typing import Any
 from zipfile import is_zipfile
@@ -45,7 +46,7 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
     Others may read it, or write the same, meanwhile. If durable, it is on the disk when this returns: a power
     cut then leaves the old file or the new.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}")
     try:
         yield beside
         if durable:

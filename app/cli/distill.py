@@ -153,15 +153,19 @@ def upgrade(
     seed: shared.Seed = 0,
     ledger: shared.LedgerFile = None,
     price: shared.Price = None,
+    dry_run: shared.DryRun = False,
     device: shared.Device = "auto",
 ) -> None:
     """Train a new teacher's student to search an old index."""
     from distill.options import Options
-    from distill.upgrade import upgrade_by_name
+    from distill.upgrade import bill_upgrade, upgrade_by_name
     from index.teachers.spec import TeacherSpec
 
     options = Options(budget=budget, steps=steps, seed=seed, price=price, device=device)
     spec = TeacherSpec(teacher, read_options(teacher_option), ledger, budget)
+    if dry_run:
+        typer.echo(bill_upgrade(index, spec, options))
+        return
     _, summary = upgrade_by_name(index, spec, out, options)
     if summary:
         typer.echo(summary)

@@ -1,5 +1,6 @@
 """Groups of commands: errors as one line on stderr, and a command that need not be named."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,8 @@ USAGE_ERROR: Any = typer.BadParameter.__base__  # Click's, which Typer keeps to 
 ORDER = (
     "demo distill index search serve site evaluate duplicates upgrade judge export quantize ledger".split()
 )  # of use
+TYPES = re.compile(r"Input should be a valid (integer|number)\b.*")  # what Typer says of a value
+WANTED = {"integer": "give a whole number", "number": "give a number"}
 
 
 class OneLine(TyperGroup):
@@ -57,6 +60,14 @@ class BuildsByDefault(TyperGroup):
         return super().parse_args(ctx, args if named else ["build", *(args or ["--help"])])
 
 
+class ShowsByDefault(TyperGroup):
+    """A group that shows the file it is given where no command is named."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Put `show` in its place."""
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
+
+
 def report_faults(faults: Sequence[str]) -> None:
     """End a command that has checked something: exit code 1 where it found faults."""
     typer.echo("\n".join(faults) or "All is well.")
@@ -74,6 +85,7 @@ def _in_one_line(ctx: Any) -> Iterator[None]:
             raise typer.Exit(2) from error
         if not message or "\n" in message:  # the help was shown, for nothing was asked for
             raise typer.Exit(2) from error
+        message = TYPES.sub(lambda found: WANTED[found[1]], message)
         end = "" if message.endswith("?") else "."
         _say(f"{message.rstrip('.')}{end} See {command} --help.")
         raise typer.Exit(2) from error

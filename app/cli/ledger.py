@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-from app.cli.groups import report_faults
+from app.cli.groups import ShowsByDefault, report_faults
 from app.cli.options import Json
 from index.errors import UsageError
 
-ledgers = typer.Typer(no_args_is_help=True, help="Show, export or check a teacher's paid answers.")
+ledgers = typer.Typer(
+    cls=ShowsByDefault, no_args_is_help=True, help="Show, export or check a teacher's paid answers."
+)
 LedgerPath = Annotated[Path, typer.Argument(help="The file of a ledger.")]
 
 

@@ -27,6 +27,7 @@ with needs("demo"):
 
 TURN_SECONDS = 30.0  # seconds that a search waits for its turn
 MOST_WAITING = 64  # requests for one lane; more are told to come back
+MOST_FOR_STUDENT = 256  # the same for the student, which takes milliseconds for each
 TEXT = "text"  # the lane of the text model, as if it were a mode
 T = TypeVar("T")
 
@@ -97,7 +98,8 @@ class SharedSearcher(Searcher):
     async def run(self, mode: str, work: Callable[[], T]) -> T:
         """Do work of this mode in a thread of its lane; raises BusyError if too many wait already."""
         lane = self.lane(mode) if self.lane(mode) in self._limiters else "student"  # the work refuses it
-        if self._running[lane] >= self._limiters[lane].total_tokens + MOST_WAITING:
+        most = MOST_FOR_STUDENT if lane == "student" else MOST_WAITING
+        if self._running[lane] >= self._limiters[lane].total_tokens + most:
             raise BusyError("Too many searches at once. Try again in a moment.")
         self._running[lane] += 1
         try:

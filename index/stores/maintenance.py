@@ -25,6 +25,7 @@ class SpaceFacts:
     bits: int  # of a code; 0 where its vectors are none
     rescore: int  # results that the floats of a query order again
     factory: str  # FAISS factory string, or a server's type of index
+    asked: float  # the recall that it was asked for
     recall: float  # @10 against exact search, as measured when it was built
     milliseconds: float  # median of one search on one core, likewise; 0 where a server searches
     bytes_per_vector: float  # of what is searched; 0 on a server
@@ -57,8 +58,10 @@ class IndexFacts:
             lines.insert(1, f"sources      {', '.join(self.sources)}")
         for name, space in self.spaces.items():
             size = f"{space.bits} bits" if space.bits else f"{space.dim} dimensions"
+            if space.rescore:
+                size += f", the first {space.rescore} ordered again by floats"
             line = f"{name:12} {space.model}, {size}; {space.factory}, "
-            line += f"recall@10 {space.recall:.3f}"
+            line += f"recall@10 {space.recall:.3f} of {space.asked:g} asked"
             if self.megabytes:
                 line += f" in {space.milliseconds:.2f} ms, {space.bytes_per_vector:.0f} bytes a vector"
             lines.append(line)

@@ -120,6 +120,9 @@ def test_an_update_goes_on_with_codes_and_refuses_vectors(folder, student, tmp_p
     assert (out / "manifest.json").read_text() == before
     index(folder, student, out, update=True, rescore=7)
     assert describe_index(out).spaces["student"].rescore == 7
+    assert "the first 7 ordered again by floats; Flat, recall@10 1.000 of 0.95 asked" in str(
+        describe_index(out)
+    )
     picture(51).save(folder / "later.png")
     index(folder, student, out, update=True)
     assert describe_index(out).spaces["student"].rescore == 7, "an update that does not say keeps it"

@@ -14,7 +14,7 @@ from distill.fit import Former
 from distill.options import Options, Target
 from distill.targets.placement import place
 from distill.training.recipes import Recipe
-from distill.upgrade import sum_up, upgrade_by_name
+from distill.upgrade import bill_upgrade, sum_up, upgrade_by_name
 from index.build.pipeline import build_by_name
 from index.build.rewrite import replace_student
 from index.embedders.onnx import OnnxEmbedder
@@ -53,9 +53,12 @@ def index(photos: Path, tmp_path: Path, student_file: Path) -> Path:
 def test_queries_improve_at_once_and_the_gallery_follows(index, photos, tmp_path, teacher_file, student_file):
     old = Index(index)
     vectors = np.array(old.rows("student"))
-    made, summary = upgrade_by_name(
-        index, TeacherSpec(str(teacher_file), ledger=tmp_path / "l.sqlite"), tmp_path / "new", OPTIONS
-    )
+    spec = TeacherSpec(str(teacher_file), ledger=tmp_path / "l.sqlite")
+    bill = bill_upgrade(index, spec, OPTIONS)
+    assert (bill.images, bill.answered, bill.queries) == (30, 0, 20)
+    assert not spec.ledger.exists()
+    made, summary = upgrade_by_name(index, spec, tmp_path / "new", OPTIONS)
+    assert bill_upgrade(index, spec, OPTIONS).queries == 0
     new = OnnxEmbedder(tmp_path / "new" / "student.onnx")
     assert made.run["asked_now"] == 20
     assert made.run["former"] == OnnxEmbedder(student_file).key

@@ -240,7 +240,8 @@ def test_wrong_requests_end_in_one_line(
     assert "Did you mean retrieval index info? See retrieval --help." in refused("info", "idx")
     assert "retrieval index verify or retrieval ledger verify?" in refused("verify", "idx")
     assert "No such option: --wat. See retrieval --help." in refused("--wat")
-    assert "Invalid value for '-k'" in refused("search", index, folder / "0.png", "-k", "two")
+    assert "Invalid value for '-k': give a whole number." in refused("search", "idx", "0.png", "-k", "two")
+    assert "Invalid value for '--recall': give a number." in refused("index", folder, "--recall", "high")
     assert "--budget must be at least 2, not 0" in refused("distill", folder, *distil, "--budget", 0)
     assert "timm has no model 'nonsense'" in refused("distill", folder, *distil, "--student", "nonsense")
     assert "--device cuda cannot be had" in refused("index", folder, *model, "--device", "cuda")
@@ -315,6 +316,7 @@ def test_indexing_ends_with_what_is_in_and_what_is_not(folder: Path, tmp_path: P
 def test_ledgers_are_found_without_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert f"No ledger is in {tmp_path}" in refused("ledger", "show")
+    assert "gone.sqlite does not exist" in refused("ledger", tmp_path / "gone.sqlite")
     for key in ("one", "other"):
         with Ledger(default_ledger(key), key):
             pass

@@ -324,6 +324,14 @@ def test_too_many_at_once_are_told_to_come_back(app, searcher, photo, monkeypatc
     assert {answer.status_code for answer in answers} == {200, 503}
 
 
+def test_a_burst_of_searches_with_the_student_is_answered(app, photo):
+    data, many = photo.read_bytes(), 2 * MOST_WAITING + 22
+    with serving(app) as address, ThreadPoolExecutor(many) as users, httpx.Client(timeout=30) as http:
+        url = address.replace("/v1/embeddings", "/search")
+        waiting = [users.submit(http.post, url, files={"image": data}) for _ in range(many)]
+        assert {one.result().status_code for one in waiting} == {200}
+
+
 def test_a_search_does_not_wait_for_ever(searcher, photo, monkeypatch):
     monkeypatch.setattr(shared, "TURN_SECONDS", 0.01)
     with searcher._turn("teacher"), pytest.raises(BusyError, match="teacher is busy"):

@@ -136,7 +136,7 @@ def test_the_length_that_it_has_may_be_asked_for(url, folder, dimensions):
 
 
 def test_it_waits_for_its_turn_like_every_search(url, searcher, folder, monkeypatch):
-    monkeypatch.setattr("app.server.concurrency.MOST_WAITING", -1000)
+    monkeypatch.setattr("app.server.concurrency.MOST_FOR_STUDENT", -1000)
     picture = base64.b64encode((folder / "0.png").read_bytes()).decode()
     answer = httpx.post(url, json={"input": picture})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
