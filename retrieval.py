@@ -281,7 +281,6 @@ def build_index(
     from index.stores.registry import open_writer
 
     store, model, spec = open_writer(fspath(out), "faiss", "", None), Path(student), _spec(teacher)
-    model = model / "student.onnx" if model.is_dir() else model
     table, sources = None if metadata is None else Path(metadata), cast("tuple[str, ...]", images)
     options = IndexOptions(factory, recall, memory, table, resume, update, tuple(exclude), codes, rescore)
     with bars(progress):

@@ -16,12 +16,12 @@ indexes = typer.Typer(cls=BuildsByDefault, help="Build an index; or show, check 
 
 
 @indexes.command(
-    epilog="Example: retrieval index photos --model student/student.onnx --out idx. Further commands: "
+    epilog="Example: retrieval index photos --model student --out idx. Further commands: "
     "retrieval index info | verify | compact FOLDER."
 )
 def build(
     images: shared.Images,
-    model: Annotated[Path, option("The student's ONNX file.")],
+    model: Annotated[Path, option("The student's folder or ONNX file.")],
     out: Annotated[
         str | None, option("Index folder, or milvus://HOST:19530/COLLECTION. Required without --collection.")
     ] = None,

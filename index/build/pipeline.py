@@ -28,7 +28,7 @@ from index.images.sources import Source, find_images, source_name
 from index.io import content_digest, explain_disk
 from index.progress import count, say
 from index.stores.base import Batch, BuildReport, RowReader, Store, StoreWriter
-from index.stores.folder import Index
+from index.stores.folder import STUDENT, Index
 from index.stores.models import PROJECTED, Models
 from index.stores.options import DEFAULTS, IndexOptions
 from index.stores.records import Failure, Item, Space
@@ -123,7 +123,11 @@ def build_by_name(
     options: IndexOptions = DEFAULTS,
     ray: str | None = None,
 ) -> BuildReport:
-    """`build` with models and a Ray cluster given by name; teacher space is taken from beside the student."""
+    """`build` with models and a Ray cluster given by name; teacher space is taken from beside the student.
+
+    The model is a student's file, or its folder.
+    """
+    model = model / STUDENT if (model / STUDENT).is_file() else model
     with nullcontext() if ray is None else open_cluster(ray, device) as cluster:
         student = OnnxEmbedder(model, device, 1, options.codes)
         runtime = choose_runtime(student) if device == "openvino" and not ray else ""

@@ -313,6 +313,15 @@ def test_indexing_ends_with_what_is_in_and_what_is_not(folder: Path, tmp_path: P
     ]
 
 
+def test_a_student_is_named_by_its_folder_too(folder: Path, tmp_path: Path, student_file: Path):
+    (tmp_path / "made").mkdir()
+    student_file.rename(tmp_path / "made" / "student.onnx")
+    done = retrieval("index", folder, "--model", tmp_path / "made", "--out", tmp_path / "idx")
+    assert done.returncode == 0, done.stderr
+    line = refused("index", folder, "--model", folder, "--out", tmp_path / "other")
+    assert "is a folder. Give an ONNX file, such as student/student.onnx." in line
+
+
 def test_ledgers_are_found_without_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert f"No ledger is in {tmp_path}" in refused("ledger", "show")
