@@ -7,8 +7,8 @@ had an answer, and the share with lists most like the teacher's wins, if it wins
 answers can be predicted at all. Else the teacher has no share: a student of answers that are in doubt ranks
 less like the teacher than one that asked nobody.
 
-In the end each place is averaged with those of its nearest neighbours, where that evidently makes the lists
-of answered images more like the teacher's.
+In the end each predicted place is averaged with those of its nearest neighbours, where that evidently makes
+the lists of answered images, as if none had an answer, more like the teacher's.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Placement:
     # The teacher's share in them: 0 if its answers tell nothing that the free network did not know
     trust: float
     chosen: bool  # whether the answers chose that share; no if it was given
-    averaged: bool  # whether the rows are averaged with their neighbours
+    averaged: bool  # whether the predicted rows are averaged with their neighbours
     # Standard errors by which lists of answered images gain by that; None if it was given
     averages_gain: float | None
     explained: float  # as in `Predictor`
@@ -116,7 +116,9 @@ def place(
         average = evidence > EVIDENT
     rows = joint.project(join(taught))
     if average:
-        rows = average_with_neighbours(rows)
+        # What was answered has no error to even out, unless nothing of it is in its place.
+        rest = np.setdiff1d(np.arange(len(rows)), answered if trust else answered[:0])
+        rows[rest] = average_with_neighbours(rows, rest)
     if trust:  # what of the joint projection acts on the teacher's own vectors
         # Within a joint row the answer has length one; here it keeps its own, about that of the answers.
         offset = joint.mean[: len(axes)] / np.sqrt(trust) * np.linalg.norm(told, axis=1).mean()
