@@ -34,6 +34,9 @@ class Backbone(nn.Module):
         self.name = name  # as timm knows it
         self.origin = origin  # where the weights came from, for the model card
         self.trunk = trunk
+        for module in trunk.modules():
+            if isinstance(module, nn.Hardtanh):  # for its gradient it would first copy what it overwrites
+                module.inplace = False
         # Number of features. Where a layer follows the pooling, as in MobileNetV3, they are its output.
         self.dim: int = getattr(trunk, "head_hidden_size", None) or trunk.num_features  # type: ignore[assignment]
         config = resolve_model_data_config(trunk)

@@ -214,4 +214,4 @@ def _make_optimizer(student: Student, recipe: Recipe) -> torch.optim.AdamW:
     matrices = [p for p in student.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in student.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": recipe.decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.rate)
+    return torch.optim.AdamW(groups, lr=recipe.rate, fused=True)
