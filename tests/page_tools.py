@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from forked import Forked, command
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+# The first is the same without windows, which takes two thirds of the time.
+BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome")
+CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
 FLAGS = [
     *("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking".split()),
     *("--disable-component-update --disable-sync --disable-dev-shm-usage".split()),
