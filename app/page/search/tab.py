@@ -226,7 +226,9 @@ def build_search_tab(
     }
     note = searcher.reranker.describe_price(1, price) if searcher.reranker else ""
     words = bool(searcher.text_modes)
-    html = views.render_search(searcher.modes, names, columns, alone, words, missing, note, shop)
+    html = views.render_search(
+        searcher.modes, names, columns, alone=alone, words=words, missing=missing, note=note, shop=shop
+    )
     add_html(html, "search", SCRIPTS, asked)
 
 

@@ -58,6 +58,7 @@ def render_search(
     modes: Sequence[str],
     examples: Sequence[tuple[str, str]],
     columns: Mapping[str, Sequence[str]] | None,
+    *,
     alone: bool = False,
     words: bool = False,
     missing: str = "",

@@ -325,7 +325,7 @@ def test_the_page_and_the_api_offer_it(index: Path, tmp_path: Path):
     by_id = client.get("/search?id=3&mode=rerank&k=3")
     assert by_id.status_code == 200, by_id.text
     assert 3 not in [one["id"] for one in by_id.json()["results"]]
-    html = render_search(searcher.modes, [], None, True, note=searcher.reranker.describe_price(1, 2.0))
+    html = render_search(searcher.modes, [], None, alone=True, note=searcher.reranker.describe_price(1, 2.0))
     assert "selected>Re-rank" in html
     assert "up to 9 lists, at 0.02, of a budget of 100." in html
     page = SearchPage(searcher, price=2.0)
