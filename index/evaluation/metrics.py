@@ -17,6 +17,8 @@ def rank(scores: Floats, k: int | None = None) -> NDArray[np.int64]:
     n = scores.shape[1]
     if k is None or k >= n:
         return np.argsort(-scores, axis=1, kind="stable")
+    if not k:
+        return np.empty((len(scores), 0), np.int64)
     # Everything at least as good as the k-th best, so that ties at the edge are settled by id as well.
     edge = np.partition(scores, n - k, axis=1)[:, n - k, None]
     out = np.empty((len(scores), k), np.int64)

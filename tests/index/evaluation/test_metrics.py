@@ -11,7 +11,7 @@ SCORES = hnp.arrays(np.float32, (3, 20), elements=st.integers(-5, 5).map(np.floa
 PERMUTATIONS = st.permutations(range(10)).map(lambda ids: np.array([ids]))
 
 
-@given(SCORES, st.integers(1, 20))
+@given(SCORES, st.integers(0, 20))
 def test_ranking_is_by_falling_score_then_rising_id(scores, k):
     for row, line in zip(rank(scores, k), scores, strict=True):
         assert row.tolist() == sorted(range(20), key=lambda i: (-line[i], i))[:k]
