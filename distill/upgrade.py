@@ -18,9 +18,11 @@ from distill.training.device import on_first
 from index.build.rewrite import replace_student
 from index.embedders.onnx import OnnxEmbedder
 from index.errors import UsageError
+from index.images.file import ImageFile, digest_pool
 from index.images.sources import image_at
 from index.stores.folder import Index
-from index.teachers.cost import Bill, make_bill_of
+from index.teachers.cost import Bill, make_bill
+from index.teachers.ledger import Ledger
 from index.teachers.spec import TeacherSpec
 
 
@@ -36,9 +38,7 @@ def upgrade_by_name(path: Path, teacher: TeacherSpec, out: Path, options: Option
     Raises:
         RetrievalError: As `distill`, and where the index cannot be read or written.
     """
-    index = _open_floats(path)
-    if index.path.resolve() in (out.resolve(), *out.resolve().parents):
-        raise UsageError(f"{out} is in the index folder {index.path}. Give another folder as --out.")
+    index = _open_floats(path, out)
     if (index.data / RUN).is_file():
         options = keep_what_it_is(options, read_run(index.data))
     options = replace(options, dim=index.manifest.spaces["student"].dim)
@@ -46,14 +46,10 @@ def upgrade_by_name(path: Path, teacher: TeacherSpec, out: Path, options: Option
     fabric, ids = start(out, options), index.ids_by_digest
 
     def ask() -> tuple[Pool, TeacherAnswers]:
-        most = max(options.budget, MOST)
-        digests = [item.digest for item in index.items]
-        sample = sample_pool(digests, ledger.known(digests), most, options.seed)
-        files = [image_at(index.items[i].path, index.items[i].name) for i in sample]
-        pool = read_student_pool(task, files, most)
+        files = _sample_files(index, ledger, options)
+        pool = read_student_pool(task, files, len(files))
         changed = set(pool.digests) - ids.keys()  # an index may come from anyone: no other file is sent
-        if len(changed) == len(pool.digests):
-            raise UsageError(f"None of the images of {index} is where it was, unchanged.")
+        _require_some(index, len(pool.digests) - len(changed))
         return pool, consult(task, pool, changed)
 
     with teacher.open_ledger(model.key) as ledger:
@@ -68,18 +64,37 @@ def upgrade_by_name(path: Path, teacher: TeacherSpec, out: Path, options: Option
     return made, sum_up(index, made)
 
 
-def bill_upgrade(path: Path, teacher: TeacherSpec, options: Options) -> Bill:
+def bill_upgrade(path: Path, teacher: TeacherSpec, out: Path, options: Options) -> Bill:
     """Say what `upgrade_by_name` will cost, and ask nothing; raises as that."""
-    digests = {item.digest for item in _open_floats(path).items}
+    index = _open_floats(path, out)
     model = teacher.open_plain(options.device)
     with teacher.open_ledger(model.key, dry=True) as ledger:
-        return make_bill_of(digests, model, ledger, options.budget, options.budget, options.price)
+        files = _sample_files(index, ledger, options)
+        there = zip(files, digest_pool(files), strict=True)
+        files = [file for file, digest in there if digest in index.ids_by_digest]
+        _require_some(index, len(files))
+        return make_bill(files, model, ledger, options.budget, options.budget, options.price)
 
 
-def _open_floats(path: Path) -> Index:
+def _sample_files(index: Index, ledger: Ledger, options: Options) -> list[ImageFile]:
+    """Choose the images of an index that are the pool."""
+    digests = [item.digest for item in index.items]
+    sample = sample_pool(digests, ledger.known(digests), max(options.budget, MOST), options.seed)
+    return [image_at(index.items[i].path, index.items[i].name) for i in sample]
+
+
+def _require_some(index: Index, unchanged: int) -> None:
+    if not unchanged:
+        raise UsageError(f"None of the images of {index} is where it was, unchanged.")
+
+
+def _open_floats(path: Path, out: Path) -> Index:
+    """Open an index that a new student can search, to write that elsewhere."""
     index = Index(path)
     if index.manifest.spaces["student"].bits:
         raise UsageError(f"{index} holds codes, which a new student cannot search. Index its images again.")
+    if index.path.resolve() in (out.resolve(), *out.resolve().parents):
+        raise UsageError(f"{out} is in the index folder {index.path}. Give another folder as --out.")
     return index
 
 

@@ -164,7 +164,7 @@ def upgrade(
     options = Options(budget=budget, steps=steps, seed=seed, price=price, device=device)
     spec = TeacherSpec(teacher, read_options(teacher_option), ledger, budget)
     if dry_run:
-        typer.echo(bill_upgrade(index, spec, options))
+        typer.echo(bill_upgrade(index, spec, out, options))
         return
     _, summary = upgrade_by_name(index, spec, out, options)
     if summary:

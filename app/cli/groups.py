@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -64,8 +65,9 @@ class ShowsByDefault(TyperGroup):
     """A group that shows the file it is given where no command is named."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Put `show` in its place."""
-        return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
+        """Put `show` before a file."""
+        file = args[0] not in self.commands and (Path(args[0]).suffix or Path(args[0]).is_file())
+        return super().resolve_command(ctx, ["show", *args] if file else args)
 
 
 def report_faults(faults: Sequence[str]) -> None:

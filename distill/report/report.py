@@ -83,7 +83,7 @@ def judge_asking(placement: dict[str, Any], answers: int, helped: bool = False) 
     if gain < -CERTAIN * error:
         told.append("By themselves the answers make lists worse.")
     if placement.get("averaged"):
-        told.append("Averaging photos with their neighbours brings them nearer still.")
+        told.append("Averaging predictions with their neighbours brings them nearer still.")
     return " ".join(told)
 
 

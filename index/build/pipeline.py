@@ -127,7 +127,7 @@ def build_by_name(
 
     The model is a student's file, or its folder.
     """
-    model = model / STUDENT if (model / STUDENT).is_file() else model
+    model = model / STUDENT if model.is_dir() else model
     with nullcontext() if ray is None else open_cluster(ray, device) as cluster:
         student = OnnxEmbedder(model, device, 1, options.codes)
         runtime = choose_runtime(student) if device == "openvino" and not ray else ""

@@ -76,22 +76,10 @@ def make_bill(
     Raises:
         UsageError: The price is none, or the teacher is a file of vectors that lacks some of the images.
     """
+    check_price(price)
     digests = digest_pool(files)
     missing = teacher.find_missing(files, digests)
     distinct = {digest for i, digest in enumerate(digests) if i not in missing}.difference(known)
-    return make_bill_of(distinct, teacher, ledger, budget, wanted, price)
-
-
-def make_bill_of(
-    distinct: Collection[str],
-    teacher: Embedder,
-    ledger: Ledger,
-    budget: int,
-    wanted: int | None = None,
-    price: float | None = None,
-) -> Bill:
-    """As `make_bill`, of images with these content digests."""
-    check_price(price)
     answered, spent = len(ledger.known(distinct)), ledger.spent
     queries = len(distinct) - answered
     if wanted is not None:

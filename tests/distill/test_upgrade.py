@@ -54,11 +54,11 @@ def test_queries_improve_at_once_and_the_gallery_follows(index, photos, tmp_path
     old = Index(index)
     vectors = np.array(old.rows("student"))
     spec = TeacherSpec(str(teacher_file), ledger=tmp_path / "l.sqlite")
-    bill = bill_upgrade(index, spec, OPTIONS)
+    bill = bill_upgrade(index, spec, tmp_path / "new", OPTIONS)
     assert (bill.images, bill.answered, bill.queries) == (30, 0, 20)
     assert not spec.ledger.exists()
     made, summary = upgrade_by_name(index, spec, tmp_path / "new", OPTIONS)
-    assert bill_upgrade(index, spec, OPTIONS).queries == 0
+    assert bill_upgrade(index, spec, tmp_path / "new", OPTIONS).queries == 0
     new = OnnxEmbedder(tmp_path / "new" / "student.onnx")
     assert made.run["asked_now"] == 20
     assert made.run["former"] == OnnxEmbedder(student_file).key
@@ -104,10 +104,22 @@ def test_the_former_student_may_go_on(index, photos, tmp_path, student_file):
     assert open_searcher(index).models["student"].key == OnnxEmbedder(student_file).key
 
 
+def test_what_it_costs_is_said_of_the_photos_that_are_there(index, photos, tmp_path, teacher_file):
+    asked = index, TeacherSpec(str(teacher_file), ledger=tmp_path / "l.sqlite"), tmp_path / "new", OPTIONS
+    away = [file.rename(tmp_path / file.name) for file in sorted(photos.iterdir())[10:]]
+    assert (bill_upgrade(*asked).images, bill_upgrade(*asked).queries) == (10, 10)
+    assert len(away) == 20
+    photos.rename(tmp_path / "moved")
+    with pytest.raises(UsageError, match="None of the images"):
+        bill_upgrade(*asked)
+
+
 @pytest.mark.parametrize("within", ["", "new"])
 def test_a_student_is_not_written_into_the_index(index, tmp_path, teacher_file, within):
     before = sorted(path.name for path in index.iterdir())
     ledger = tmp_path / "l.sqlite"
+    with pytest.raises(UsageError, match="is in the index folder"):
+        bill_upgrade(index, TeacherSpec(str(teacher_file), ledger=ledger), index / within, OPTIONS)
     with pytest.raises(UsageError, match="is in the index folder"):
         upgrade_by_name(index, TeacherSpec(str(teacher_file), ledger=ledger), index / within, OPTIONS)
     assert sorted(path.name for path in index.iterdir()) == before

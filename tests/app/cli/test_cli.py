@@ -319,13 +319,14 @@ def test_a_student_is_named_by_its_folder_too(folder: Path, tmp_path: Path, stud
     done = retrieval("index", folder, "--model", tmp_path / "made", "--out", tmp_path / "idx")
     assert done.returncode == 0, done.stderr
     line = refused("index", folder, "--model", folder, "--out", tmp_path / "other")
-    assert "is a folder. Give an ONNX file, such as student/student.onnx." in line
+    assert "student.onnx does not exist. Give the ONNX file of a model." in line
 
 
 def test_ledgers_are_found_without_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert f"No ledger is in {tmp_path}" in refused("ledger", "show")
     assert "gone.sqlite does not exist" in refused("ledger", tmp_path / "gone.sqlite")
+    assert "No such command 'shw'. Did you mean 'show'?" in refused("ledger", "shw")
     for key in ("one", "other"):
         with Ledger(default_ledger(key), key):
             pass
