@@ -17,7 +17,7 @@ ledgers = typer.Typer(
 LedgerPath = Annotated[Path, typer.Argument(help="The file of a ledger.")]
 
 
-@ledgers.command("show", epilog="Example: retrieval ledger ledger.sqlite, for `show` may be left out")
+@ledgers.command("show", epilog="Example: retrieval ledger show ledger.sqlite (or without `show`)")
 def show_ledger(
     file: Annotated[
         Path | None, typer.Argument(help="The file of a ledger.", show_default="each in the cache folder")
