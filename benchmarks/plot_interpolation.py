@@ -66,7 +66,7 @@ def draw(differences: Mapping[str, list[list[Line]]]) -> str:
     for i, loss in enumerate(PAIRS):
         parts.append(f'<circle class="s{i}" cx="{at + 6}" cy="31" r="4"/>' + write(at + 16, 35, loss))
         at += 44 + 7 * len(loss)
-    for dashes, words in (("", "predictions for the others"), (DASHES, "answered photos alone")):
+    for dashes, words in (("", "with predictions"), (DASHES, "answers alone")):
         parts.append(f'<path class="grid" d="M{at} 31h22" {dashes}/>' + write(at + 28, 35, words))
         at += 60 + 6.6 * len(words)
     for column, (teacher, losses) in enumerate(differences.items()):
