@@ -4,8 +4,6 @@ python benchmarks/page_speed.py INDEX PHOTOS
 """
 
 import argparse
-import os
-import shutil
 import subprocess
 import sys
 from base64 import b64encode
@@ -16,6 +14,7 @@ from time import perf_counter
 import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from site_host import CHROMIUM
 
 # Drops a photo, and measures until the first card of each column, and all pictures of the student's first
 # row, have been painted: two frames after they are there.
@@ -126,11 +125,10 @@ def main() -> None:
     address = server.stdout.readline().strip()
     photos = sorted(arguments.photos.rglob("*.jpg"))
     photos = photos[:: max(len(photos) // arguments.drops, 1)][: arguments.drops]
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(
-                executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+                executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
             )
             tab = browser.new_page(viewport={"width": 1440, "height": 900})
             paint, whole = first_paint(tab, address)

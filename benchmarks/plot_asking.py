@@ -45,6 +45,11 @@ def read_gains(path: Path) -> dict[str, dict[int, float]]:
     }
 
 
+def write(x: float, y: float, words: str, anchor: str = "start") -> str:
+    """Write words at a place."""
+    return f'<text class="soft" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+
+
 def draw(gains: Mapping[str, Mapping[int, float]]) -> str:
     """Draw one line a teacher; budgets stand at even distances."""
     budgets = sorted({budget for line in gains.values() for budget in line})
@@ -55,9 +60,6 @@ def draw(gains: Mapping[str, Mapping[int, float]]) -> str:
     def place(budget: int, value: float) -> tuple[float, float]:
         x = LEFT + (WIDTH - LEFT - RIGHT) * budgets.index(budget) / max(len(budgets) - 1, 1)
         return x, TOP + (HEIGHT - TOP - BOTTOM) * (1 - y.place(value))
-
-    def write(x: float, y: float, words: str, anchor: str = "start") -> str:
-        return f'<text class="soft" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"><style>{STYLE}</style>']
     parts.append(write(0, 14, "overlap@10 above zero answers, points"))

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from plot_asking import STYLE
+from plot_asking import STYLE, write
 from tables import read_table
 
 from index.evaluation.charts import Axis
@@ -55,9 +55,6 @@ def draw(differences: Mapping[str, list[list[Line]]]) -> str:
     def place(budget: int, value: float) -> tuple[float, float]:
         x = LEFT + (WIDE - LEFT - 14) * budgets.index(budget) / max(len(budgets) - 1, 1)
         return x, TOP + 16 + (HIGH - 16) * (1 - y.place(value))
-
-    def write(x: float, y: float, words: str, anchor: str = "start") -> str:
-        return f'<text class="soft" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{words}</text>'
 
     size = f"{WIDE * len(differences) + 10} {TOP + 16 + HIGH + BOTTOM}"
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}"><style>{STYLE}</style>']

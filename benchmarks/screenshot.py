@@ -4,12 +4,11 @@ retrieval serve retrieval-demo/index --port 7860
 python benchmarks/screenshot.py http://127.0.0.1:7860 PHOTO docs
 """
 
-import os
-import shutil
 import sys
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
+from site_host import CHROMIUM
 
 
 def take(address: str, photo: str, out: Path, width: int = 1440, height: int = 900) -> None:
@@ -22,9 +21,8 @@ def take(address: str, photo: str, out: Path, width: int = 1440, height: int = 9
         width: Of the window, in pixels.
         height: Of the window, in pixels.
     """
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         for theme in ("light", "dark"):
             tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)
             tab.goto(address)

@@ -70,10 +70,11 @@ def bill_upgrade(path: Path, teacher: TeacherSpec, out: Path, options: Options) 
     model = teacher.open_plain(options.device)
     with teacher.open_ledger(model.key, dry=True) as ledger:
         files = _sample_files(index, ledger, options)
-        there = zip(files, digest_pool(files), strict=True)
-        files = [file for file, digest in there if digest in index.ids_by_digest]
-        _require_some(index, len(files))
-        return make_bill(files, model, ledger, options.budget, options.budget, options.price)
+        digests = digest_pool(files)
+        changed = set(digests) - index.ids_by_digest.keys()
+        _require_some(index, len(digests) - len(changed))
+        most = options.budget
+        return make_bill(files, model, ledger, most, most, options.price, changed, digests)
 
 
 def _sample_files(index: Index, ledger: Ledger, options: Options) -> list[ImageFile]:

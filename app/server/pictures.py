@@ -1,7 +1,5 @@
 """Pictures of the index and no others: by id or digest, while the file is the one that was indexed."""
 
-import os
-import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from index.errors import ImageError, RetrievalError, needs
 from index.images.decode import MARGIN, decode, encode, open_header
 from index.images.file import ImageFile
 from index.images.sources import image_at
-from index.io import content_digest
+from index.io import atomic_write, content_digest
 from index.parallel import CORES
 from index.stores.base import Store
 from index.stores.records import Item
@@ -76,9 +74,8 @@ class Pictures:
             made = make_jpeg(self._read(item), item.name, THUMBNAIL, QUALITY)
         with suppress(OSError):  # no room, or a read-only home: it is made again next time
             kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            beside = kept.with_name(f".{item.digest}-{os.getpid()}-{threading.get_ident()}")
-            beside.write_bytes(made)
-            beside.replace(kept)
+            with atomic_write(kept) as beside:
+                beside.write_bytes(made)
         return made
 
     def trim(self, most: int = CACHE_BYTES) -> None:

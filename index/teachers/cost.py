@@ -67,8 +67,11 @@ def make_bill(
     wanted: int | None = None,
     price: float | None = None,
     known: Collection[str] = (),
+    digests: Sequence[str] | None = None,
 ) -> Bill:
-    """Reckon what asking about images costs, at a price for a thousand answers. Reads files, asks nothing.
+    """Reckon what asking about images costs, at a price for a thousand answers. Asks nothing.
+
+    Files are read for their content digests, unless these are given.
 
     All answers are asked for or, if some number is `wanted`, as many as the budget allows; none is needed
     about images whose content digests are `known`.
@@ -77,7 +80,7 @@ def make_bill(
         UsageError: The price is none, or the teacher is a file of vectors that lacks some of the images.
     """
     check_price(price)
-    digests = digest_pool(files)
+    digests = digest_pool(files) if digests is None else digests
     missing = teacher.find_missing(files, digests)
     distinct = {digest for i, digest in enumerate(digests) if i not in missing}.difference(known)
     answered, spent = len(ledger.known(distinct)), ledger.spent
