@@ -64,10 +64,12 @@ class BuildsByDefault(TyperGroup):
 class ShowsByDefault(TyperGroup):
     """A group that shows the file it is given where no command is named."""
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Put `show` before a file."""
-        file = args[0] not in self.commands and (Path(args[0]).suffix or Path(args[0]).is_file())
-        return super().resolve_command(ctx, ["show", *args] if file else args)
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `show` before a file, and before options that stand alone."""
+        first = next((arg for arg in args if not arg.startswith("-")), "")
+        file = first not in self.commands and (Path(first).suffix or Path(first).is_file())
+        alone = bool(args) and not first and "--help" not in args
+        return super().parse_args(ctx, ["show", *args] if file or alone else args)
 
 
 def report_faults(faults: Sequence[str]) -> None:
@@ -81,7 +83,8 @@ def _in_one_line(ctx: Any) -> Iterator[None]:
     try:
         yield
     except USAGE_ERROR as error:
-        command, message = (error.ctx or ctx).command_path, error.format_message()
+        named = error.ctx.command_path if error.ctx else f"{ctx.command_path} {ctx.invoked_subcommand or ''}"
+        command, message = named.strip(), error.format_message()
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(message, err=True)
             raise typer.Exit(2) from error

@@ -9,6 +9,7 @@ import app.sample_photos as samples
 from index.errors import UsageError
 
 
+@pytest.mark.slow
 def test_views_of_known_places(tmp_path, monkeypatch):
     photos = samples.make_sample_photos(tmp_path)
     assert photos >= 20

@@ -97,6 +97,7 @@ def test_new_photos_alone_are_paid_for_and_old_answers_are_replayed(
     assert again.run["training"]["loss"] == made.run["training"]["loss"]
 
 
+@pytest.mark.slow
 def test_in_place_when_the_teacher_is_gone(shelf, student, new, spec, capsys, monkeypatch):
     monkeypatch.setattr("index.teachers.spec.open_embedder", refuse)
     made = continue_by_name([str(new)], student, spec, student, MORE)
@@ -186,6 +187,7 @@ def test_what_the_weights_have_learnt_is_not_measured_on(shelf, new, spec, tmp_p
     assert not seen[0] & learnt
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_export")
 def test_query_photos_of_before_leave_the_budget_to_new_photos(shelf, new, spec, tmp_path):
     teacher = TeacherSpec(str(shelf / "teacher.onnx"), ledger=spec.ledger)

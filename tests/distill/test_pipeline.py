@@ -186,6 +186,7 @@ def test_a_student_folder_from_end_to_end(made, tmp_path, monkeypatch):
     assert "8 teacher queries in this run" in done.summary
 
 
+@pytest.mark.slow
 def test_variants_are_noted_and_do_not_outlive_their_student(folder, tmp_path, teacher, ledger, monkeypatch):
     for name, value in {"CALIBRATION": 4, "FEWEST": 6, "LEAST_OVERLAP": 0.0}.items():
         monkeypatch.setattr(variants, name, value)
@@ -219,6 +220,7 @@ def test_variants_are_noted_and_do_not_outlive_their_student(folder, tmp_path, t
         variants.make_variants_by_name(out, [folder], ["int8"])
 
 
+@pytest.mark.slow
 def test_variants_are_judged_by_query_photos_if_there_are_some(
     folder, tmp_path, teacher, ledger, monkeypatch
 ):
@@ -293,6 +295,7 @@ def test_what_judge_wrote_is_learnt_as_it_is(folder, tmp_path, teacher, ledger):
     assert alone.run["options"]["recipe"] | AS_JUDGED == alone.run["options"]["recipe"]
 
 
+@pytest.mark.slow
 def test_what_the_teacher_taught_nothing_has_no_space_of_the_teacher(made, tmp_path, monkeypatch):
     def taught_nothing(*given):
         fitted = fit_student(*given)
@@ -306,6 +309,7 @@ def test_what_the_teacher_taught_nothing_has_no_space_of_the_teacher(made, tmp_p
     assert not (tmp_path / "out" / "teacher_space.npz").exists()
 
 
+@pytest.mark.slow
 def test_a_student_is_made_with_codes(folder, tmp_path, teacher, ledger):
     options = replace(OPTIONS, budget=12, dim=16, bits=8)
     made = distill(find_images([folder]), teacher, ledger, tmp_path / "student", options)
@@ -563,6 +567,7 @@ def test_photos_to_ask_about_come_before_all_others(folder, tmp_path, teacher, l
     assert len(asked) == done.run["queried"] == 8
 
 
+@pytest.mark.slow
 def test_several_targets_learn_from_the_same_answers_and_are_drawn_by_their_time(tmp_path, teacher, ledger):
     folder = tmp_path / "pool"
     folder.mkdir()

@@ -240,6 +240,7 @@ def test_wrong_requests_end_in_one_line(
     assert "Did you mean retrieval index info? See retrieval --help." in refused("info", "idx")
     assert "retrieval index verify or retrieval ledger verify?" in refused("verify", "idx")
     assert "No such option: --wat. See retrieval --help." in refused("--wat")
+    assert "'-k' requires an argument. See retrieval search --help." in refused("search", "idx", "0.png", "-k")
     assert "Invalid value for '-k': give a whole number." in refused("search", "idx", "0.png", "-k", "two")
     assert "Invalid value for '--recall': give a number." in refused("index", folder, "--recall", "high")
     assert "--budget must be at least 2, not 0" in refused("distill", folder, *distil, "--budget", 0)
@@ -330,7 +331,7 @@ def test_ledgers_are_found_without_their_names(tmp_path: Path, monkeypatch: pyte
     for key in ("one", "other"):
         with Ledger(default_ledger(key), key):
             pass
-    told = [json.loads(line) for line in retrieval("ledger", "show", "--json").stdout.splitlines()]
+    told = [json.loads(line) for line in retrieval("ledger", "--json").stdout.splitlines()]
     assert {each["teacher"]: each["file"] for each in told} == {
         key: str(default_ledger(key)) for key in ("one", "other")
     }

@@ -124,7 +124,7 @@ def test_index_search_and_ledger_of_a_paid_teacher(folder, tmp_path, server):
         done = retrieval("search", idx, tmp_path / "new.png", folder / "0.png", *again, "--budget", 13)
         assert done.exit_code == 0, done.output
     assert sum(server.charged.values()) == 13
-    account = json.loads(retrieval("ledger", "show", ledger, "--json").stdout)
+    account = json.loads(retrieval("ledger", "--json", ledger).stdout)
     assert (account["answers"], account["spent"], account["dim"]) == (13, 13, 12)
     assert retrieval("ledger", "verify", ledger).stdout.strip() == "All is well."
     assert "13 answers" in retrieval("ledger", "export", ledger, tmp_path / "v.parquet").stdout

@@ -77,7 +77,7 @@ def test_a_click_searches_on_and_the_address_follows(open_tab, page_root: Path, 
     settle(tab)
 
 
-@both_looks
+@at_a_desk
 def test_a_slow_answer_is_waited_for_with_a_sign_and_nothing_jumps(open_tab, look):
     tab = open_tab("", *look)
     delay_answers(tab, 1.5)

@@ -172,6 +172,7 @@ def shop(root: Path):
         page.server.server_close()
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_the_page_shows_what_is_sold_and_nothing_of_models(profile, shop):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()

@@ -485,6 +485,7 @@ def index_eighty(folder: Path, options: IndexOptions) -> Path:
     return folder / "idx"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codes", [0, 40])
 def test_a_large_gallery_is_searched_list_by_list(ort, host, tab, tmp_path, small_lists, codes):
     index, site = index_eighty(tmp_path, IndexOptions(codes=codes)), tmp_path / "site"

@@ -60,6 +60,7 @@ def test_a_file_of_another_network_fails_the_check(exported):
         check_parity(other, OnnxEmbedder(exported), 64)
 
 
+@pytest.mark.slow
 def test_any_timm_model_can_be_exported(tmp_path):
     out = export_model("test_vit", tmp_path / "t.onnx", "none")
     model = OnnxEmbedder(out)

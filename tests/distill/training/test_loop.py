@@ -73,6 +73,7 @@ def test_the_seed_decides_everything():
     assert not torch.equal(weights(one), weights(other))
 
 
+@pytest.mark.slow
 def test_lists_of_a_ranker_are_learnt_from_beside_the_targets():
     lot = np.random.default_rng(3)
     rows = [tuple(lot.permutation(12)[:5].tolist()) for _ in range(6)]

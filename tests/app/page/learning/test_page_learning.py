@@ -61,6 +61,7 @@ def complaints(tab) -> list[str]:
     return [found["id"] for found in axe.run(tab).response["violations"]]
 
 
+@pytest.mark.slow
 def test_it_learns_before_ones_eyes_then_from_ones_own_photos(demo, browser, tmp_path: Path):
     process, address = demo
     tab = browser.new_page(color_scheme="dark")
