@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from distill.examples import Answered
-from distill.targets.placement import EVIDENT, average_with_neighbours
+from distill.targets.placement import average_with_neighbours
 from distill.training.losses import list_mle
 from index.embedders.teacher_space import Projection
 
@@ -20,7 +20,7 @@ PULLS = (0.1, 0.03, 0.01, 0.003)  # to the start, that are tried; the strongest 
 FOLDS = 3
 STEPS = 25  # of L-BFGS
 SAMPLED = 20_000  # photos at most that components are fitted to, and that are projected at a time
-CLEARLY = 2.0  # standard errors by which a map must gain on lists that it did not learn; averages: `EVIDENT`
+CLEARLY, EVIDENTLY = 2.0, 3.0  # standard errors of gain on left-out lists: that maps, and averages, must have
 Loss = Callable[[Tensor, Tensor], Tensor]  # of `(n, candidates)` scores, and weights as of `Answered`
 
 
@@ -110,7 +110,7 @@ def learn(known: Known, lists: Answered, seed: int = 0, loss: Loss = list_mle) -
         if gain > most:
             best, most, found, averaged = pull, gain, after, after_averaged
     vectors = known.start if best is None else fit(known, lists, best, loss)
-    average = _clear_gain(found, averaged, EVIDENT) > 0
+    average = _clear_gain(found, averaged, EVIDENTLY) > 0
     return Learnt(average_with_neighbours(vectors, pool=known.pool) if average else vectors, best, average)
 
 

@@ -25,7 +25,7 @@ from index.vectors import Vectors, scale_to_unit
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # of the teacher, that are tried
 CERTAIN = 2.0  # standard errors by which a share must beat the free network to be believed
-EVIDENT = 3.0  # standard errors by which averages must: they cost the order of what is nearest
+EVIDENT = 4.0  # standard errors by which averages must: they cost the order of what is nearest
 FITTED = 4000  # answers at most that others are predicted from: bounds time and memory
 SIMILARITIES = 1 << 26  # of averages, at a time
 NEIGHBOURS = 10  # that a place is averaged with

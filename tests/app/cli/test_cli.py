@@ -240,7 +240,7 @@ def test_wrong_requests_end_in_one_line(
     assert "Did you mean retrieval index info? See retrieval --help." in refused("info", "idx")
     assert "retrieval index verify or retrieval ledger verify?" in refused("verify", "idx")
     assert "No such option: --wat. See retrieval --help." in refused("--wat")
-    assert "'-k' requires an argument. See retrieval search --help." in refused("search", "idx", "0.png", "-k")
+    assert "'-k' requires an argument. See retrieval search --help." in refused("search", "idx", "-k")
     assert "Invalid value for '-k': give a whole number." in refused("search", "idx", "0.png", "-k", "two")
     assert "Invalid value for '--recall': give a number." in refused("index", folder, "--recall", "high")
     assert "--budget must be at least 2, not 0" in refused("distill", folder, *distil, "--budget", 0)

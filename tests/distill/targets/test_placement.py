@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from distill.targets import placement
 from distill.targets.placement import SHARES, average_with_neighbours, place
 
 
@@ -99,7 +100,7 @@ def test_places_are_averaged_where_the_teachers_lists_are_of_crowds():
     placed = place(features, features, rows, teacher[rows], 32, 0.25)
     alone = place(features, features, rows, teacher[rows], 32, 0.25, average=False)
     assert placed.averaged
-    assert placed.facts["averages_gain"] > 3
+    assert placed.facts["averages_gain"] > 4
     assert not alone.averaged
     assert alone.facts["averages_gain"] is None
 
@@ -126,6 +127,16 @@ def test_rows_behind_the_pool_are_averaged_with_it_and_change_none_of_it():
     np.testing.assert_array_equal(averaged[:40], average_with_neighbours(rows[:40]))
     alone = np.concatenate([rows[:40], rows[50:51]])
     np.testing.assert_allclose(averaged[50], average_with_neighbours(alone)[40], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("gain", "averaged"), [(3.1, False), (4.6, True)]
+)  # of Lite1 and Lite2, of an expert
+def test_a_gain_that_students_do_not_keep_averages_nothing(pool, monkeypatch, gain, averaged):
+    features, free, teacher = pool
+    rows = np.arange(0, 300, 2)
+    monkeypatch.setattr(placement, "_gain_by_averaging", lambda *_: gain)
+    assert place(features, free, rows, teacher[rows], 16, 0.25).averaged == averaged
 
 
 def test_places_stay_where_averages_bring_nothing(pool):
