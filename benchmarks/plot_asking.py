@@ -70,14 +70,14 @@ def draw(gains: Mapping[str, Mapping[int, float]]) -> str:
     parts += [write(place(budget, y.low)[0], HEIGHT - 24, f"{budget:,}", "middle") for budget in budgets]
     parts.append(write(LEFT, HEIGHT - 4, "answers asked for"))
     taken: list[float] = []
-    for i, (teacher, line) in enumerate(sorted(gains.items(), key=lambda one: -max(one[1].values()))):
+    for i, (teacher, line) in enumerate(sorted(gains.items(), key=lambda one: max(one[1].values()))):
         points = [place(*point) for point in line.items()]
         corners = " ".join(f"{x:.1f},{height:.1f}" for x, height in points)
         parts.append(f'<polyline class="s{i % 6}" points="{corners}"/>')
         parts += [f'<circle class="s{i % 6}" cx="{x:.1f}" cy="{height:.1f}" r="3"/>' for x, height in points]
         height = points[-1][1] + 4
         while any(abs(height - other) < 15 for other in taken):
-            height += 1
+            height -= 1  # there is room above: below lie the numbers of the axis
         taken.append(height)
         parts.append(f'<text x="{points[-1][0] + 10:.1f}" y="{height:.1f}">{escape(teacher)}</text>')
     return "\n".join([*parts, "</svg>\n"])
