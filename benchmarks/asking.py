@@ -33,6 +33,7 @@ from index.images.decode import Photo, read_photo
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.progress import progress
+from index.vectors import Vectors, scale_to_unit
 
 COLUMNS = ("teacher", "recipe", "size", "stages", "budget", "seed", "mAP", "R@1", "overlap@10", "seconds")
 ZERO = "zero-answers"
@@ -56,6 +57,13 @@ def keep_vectors(teacher: str, files: Sequence[ImageFile], folder: Path) -> Path
         vectors = np.stack(list(found.values()))
         write_vectors(path, vectors.shape[1], [(list(found), vectors)])
     return path
+
+
+def read_vectors(path: Path, digests: Sequence[str]) -> Vectors:
+    """Read the unit vectors of all photos from a file of vectors by content digest."""
+    with np.load(path, allow_pickle=False) as file:
+        places = {digest: row for row, digest in enumerate(file["ids"].tolist())}
+        return scale_to_unit(file["vectors"][[places[digest] for digest in digests]])
 
 
 def _ask(model: Embedder, photos: Sequence[Photo]) -> NDArray[np.float32]:

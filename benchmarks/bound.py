@@ -11,11 +11,10 @@ chosen *in hindsight* by the figure itself. No network learns; none is small, an
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from asking import keep_vectors, name_teacher
+from asking import keep_vectors, name_teacher, read_vectors
 from numpy.typing import NDArray
 
 from distill.selection import order_by_worth
@@ -26,13 +25,6 @@ from index.evaluation.metrics import overlap_at_k, rank
 from index.evaluation.rankings import DEPTH
 from index.images.file import digest_pool
 from index.vectors import Vectors, scale_to_unit
-
-
-def read_vectors(path: Path, digests: Sequence[str]) -> Vectors:
-    """Read the unit vectors of all photos from a file of vectors by content digest."""
-    with np.load(path, allow_pickle=False) as file:
-        places = {digest: row for row, digest in enumerate(file["ids"].tolist())}
-        return scale_to_unit(file["vectors"][[places[digest] for digest in digests]])
 
 
 def bound(known: Vectors, teacher: Vectors, size: int, budget: int, seed: int) -> tuple[float, float, float]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from asking import read_vectors
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -28,7 +29,6 @@ from index.evaluation.metrics import average_precision, overlap_at_k
 from index.images.file import digest_pool
 from index.rankers.asking import key_of
 from index.rankers.base import SHOWN, Rows, to_row
-from index.vectors import scale_to_unit
 
 PAIRS = SHOWN * (SHOWN - 1) // 2
 Change = Callable[[Answered, np.random.Generator], Answered]
@@ -134,13 +134,6 @@ def answer(lists: Sequence[Rows], teacher: NDArray[np.float32]) -> Answered:
     return Answered.of(lists, [to_row(order.tolist()) for order in orders])
 
 
-def read_teacher(path: Path, world: World) -> NDArray[np.float32]:
-    """Read the vectors of all photos."""
-    with np.load(path, allow_pickle=False) as file:
-        places = {digest: row for row, digest in enumerate(file["ids"].tolist())}
-        return scale_to_unit(file["vectors"][[places[digest] for digest in world.digests]])
-
-
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -153,7 +146,7 @@ def main() -> None:
     world = World(read_labels(args.gallery), read_labels(args.queries))
     print("ranker,lists,way,maps kept,overlap@10,mAP,overlap@10 in hindsight,mAP in hindsight", flush=True)
     for path in args.teachers:
-        teacher = read_teacher(path, world)
+        teacher = read_vectors(path, world.digests)
         truth = world.rank(teacher)
         before = world.score(world.known.start, truth)
         print(f"{path.stem},0,the free network,,{before[0]:.1f},{before[1]:.1f},,", flush=True)
