@@ -113,6 +113,7 @@ def test_a_notebook_shows_pictures_and_no_markup_of_names(index, folder):
     assert hits._repr_html_().count("base64") == 9
 
 
+@pytest.mark.slow
 def test_a_callable_teaches_and_compares(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     model, out = MeanColours(), tmp_path / "student"

@@ -208,6 +208,7 @@ def test_query_photos_of_before_leave_the_budget_to_new_photos(shelf, new, spec,
 
 
 @pytest.mark.usefixtures("quick_export")
+@pytest.mark.slow
 def test_photos_of_other_queries_count_as_paid_in_an_earlier_try(shelf, new, spec, tmp_path):
     teacher = TeacherSpec(str(shelf / "teacher.onnx"), ledger=spec.ledger)
     snaps = [

@@ -320,6 +320,7 @@ def test_a_student_is_made_with_codes(folder, tmp_path, teacher, ledger):
     assert made.run["options"]["bits"] == 8
 
 
+@pytest.mark.slow
 def test_more_dimensions_than_answers(folder, tmp_path, teacher, ledger):
     done = distill(find_images([folder]), teacher, ledger, tmp_path / "s", replace(OPTIONS, budget=4, dim=9))
     student = OnnxEmbedder(done.folder / "student.onnx")

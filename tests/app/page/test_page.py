@@ -148,7 +148,7 @@ def test_an_address_is_pasted_anywhere(open_tab, page_site: str):
     assert "private network" in tab.inner_text(".complaint")
 
 
-@both_looks
+@at_a_desk
 def test_the_camera_takes_a_photo(open_tab, look):
     tab = open_tab("", *look)
     tab.evaluate(

@@ -46,6 +46,7 @@ def test_what_is_larger_than_the_server_takes_is_told(open_tab, tmp_path: Path):
     assert tab.complaints.pop().startswith("Failed to load resource")  # of the browser, not of the page
 
 
+@pytest.mark.slow
 def test_a_server_that_starts_again_is_sent_the_photo_again_and_one_that_is_gone_is_told_of(
     browser, page_root: Path
 ):
@@ -145,6 +146,7 @@ def test_without_a_teacher_the_page_says_why(browser, page_root: Path):
         process.wait(10)
 
 
+@pytest.mark.slow
 def test_a_teacher_that_is_down_leaves_the_student_and_says_why(browser, page_root: Path, tmp_path):
     endpoint = TeacherServer(OnnxEmbedder(page_root / "teacher.onnx", "cpu"))
     student, ledger, index = page_root / "student.onnx", tmp_path / "l.sqlite", tmp_path / "idx"

@@ -5,6 +5,7 @@ import json
 from io import StringIO
 from pathlib import Path
 
+import pytest
 from page_tools import ids, needs_chromium, settle, upload
 
 pytestmark = needs_chromium
@@ -203,6 +204,7 @@ def test_few_stops_lead_to_the_first_result(open_tab):
     assert tab.evaluate("document.activeElement.className") == "turn-right"
 
 
+@pytest.mark.slow
 def test_the_ladder_joins_twins(open_tab):
     tab = open_tab("?id=6")
     settle(tab)

@@ -1,7 +1,7 @@
 """The map of all photos, in a real browser."""
 
 import pytest
-from page_tools import both_looks, needs_chromium
+from page_tools import at_a_desk, needs_chromium
 
 pytestmark = needs_chromium
 ASKED = "document.querySelector('#map .state').textContent"
@@ -23,6 +23,7 @@ DRAWN_IN = """ink => {
 BLUE = [0x3F, 0x6F, 0xD6]  # of the first value of a column; no share of agreement has it
 
 
+@pytest.mark.slow
 def test_points_glide_between_the_models_and_take_the_colours_of_a_column(open_tab):
     tab = open_map(open_tab)
     assert tab.input_value("#map .by") == "agreement"
@@ -57,6 +58,7 @@ def test_a_point_leads_to_its_search_and_a_loop_lists_photos(open_tab):
     assert "tab=map" not in tab.url
 
 
+@pytest.mark.slow
 def test_a_lost_answer_is_asked_for_again(open_tab):
     tab = open_tab()
     tab.context.set_offline(True)
@@ -67,7 +69,7 @@ def test_a_lost_answer_is_asked_for_again(open_tab):
     tab.wait_for_function(f"!{ASKED}", timeout=60_000)
 
 
-@both_looks
+@at_a_desk
 def test_axe_finds_nothing_on_the_map(open_tab, look):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     tab = open_map(open_tab, size=look[0], theme=look[1])

@@ -127,6 +127,7 @@ SIZES = """() => { const ask = fetch; window.sent = []; window.fetch = (...asked
 }; }"""
 
 
+@pytest.mark.slow
 def test_a_large_photo_travels_small_and_finds_the_same(open_tab, page_site: str, tmp_path: Path):
     tab = open_tab()
     tab.evaluate(SIZES)

@@ -1,7 +1,7 @@
 """Why a result matches, in a real browser."""
 
 import pytest
-from page_tools import both_looks, needs_chromium, settle
+from page_tools import at_a_desk, needs_chromium, settle
 
 pytestmark = needs_chromium
 LIGHT = """(canvas, [x, y]) => {
@@ -10,7 +10,7 @@ LIGHT = """(canvas, [x, y]) => {
 }"""
 
 
-@both_looks
+@at_a_desk
 def test_a_button_lights_what_the_match_rests_on(open_tab, look):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     tab = open_tab("?id=10", *look)

@@ -190,6 +190,7 @@ def test_a_blind_vote_by_keyboard_is_revealed_counted_and_exported(page):
     assert rows[-2]["left"] == chosen
 
 
+@pytest.mark.slow
 def test_people_who_vote_at_once_do_not_mix_up_their_rounds(browser, site):
     tabs = [open_page(browser.new_context(), site, 1300, "light") for _ in range(2)]
     seen = []

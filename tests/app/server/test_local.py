@@ -32,6 +32,7 @@ def test_what_a_killed_run_left_stops_no_later_one(folder: Path, tmp_path: Path,
 
 
 @needs_chromium
+@pytest.mark.slow
 def test_the_served_page_leads_to_one_that_sends_no_photo(page_root, browser, tmp_path, monkeypatch):
     try:
         files = runtime.find_runtime()

@@ -138,6 +138,7 @@ def test_a_language_model_may_ask_in_words(searcher):
 
 
 @needs_chromium
+@pytest.mark.slow
 def test_words_typed_on_the_page_are_searched_with(browser, searcher):
     root = searcher.index.path.parent
     towers = ["--text-teacher", str(root / "text.onnx"), "--tokenizer", str(root / "tokenizer.json")]

@@ -364,6 +364,7 @@ def test_the_policy_lets_the_page_and_its_worker_ask_its_own_host_alone(host, ta
     assert other.asked == []
 
 
+@pytest.mark.slow
 def test_it_works_offline_after_the_first_visit(host, tab, built, page_root):
     served = host(built)
     tab.goto(served.address)
@@ -453,6 +454,30 @@ def test_what_is_no_photo_is_one_line(host, tab, built, page_root, tmp_path):
     assert not tab.inner_text(".complaint")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_hundred_megapixels_on_a_phone(host, browser, built, page_root, tmp_path, kind):
+    """A JPEG is decoded smaller, as on the server; another kind is searched with, or refused in one line."""
+    small = picture(5, 500, 500)
+    small.resize((10_000, 10_000), Image.Resampling.NEAREST).save(file := tmp_path / f"photo.{kind.lower()}")
+    context = browser.new_context(viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True)
+    tab = context.new_page()
+    tab.goto(host(built).address)
+    tab.set_input_files(".file:not(.shot)", file)
+    tab.wait_for_selector(f"{SHOWN}, .complaint .error", timeout=120_000)
+    found = names(tab)
+    if kind == "JPEG" or found:
+        assert found[:5] == server_names(page_root, small)[:5]
+    else:
+        assert "send a smaller copy" in tab.inner_text(".complaint")
+    tab.set_input_files(".file:not(.shot)", page_root / "query.png")  # the tab has room for the next
+    until(tab, "document.querySelector('.caption').textContent === 'query.png'")
+    tab.wait_for_selector(SHOWN)
+    assert names(tab) == server_names(page_root, Image.open(page_root / "query.png"))
+    context.close()
+
+
+@pytest.mark.slow
 def test_a_page_from_a_disk_says_what_to_do(tab, built):
     tab.goto(f"file://{built}/index.html")
     tab.wait_for_selector(".stalled", state="visible", timeout=15_000)
@@ -527,6 +552,7 @@ def read_table(site: Path, manifest: dict) -> list[tuple[int, str]]:
     return json.loads(gzip.decompress((site / manifest["lists"]["table"]).read_bytes()))
 
 
+@pytest.mark.slow
 def test_a_list_that_is_missing_is_said_and_the_rest_works(ort, host, tab, tmp_path, small_lists):
     index, site = index_eighty(tmp_path, IndexOptions()), tmp_path / "site"
     build_site_by_name(index, site, SiteOptions())

@@ -243,6 +243,7 @@ def test_many_changes_are_written_as_a_whole(gallery: Gallery):
 
 
 @pytest.mark.parametrize("parted", [False, True])
+@pytest.mark.slow
 def test_a_kill_at_any_write_leaves_the_old_index_or_the_new(gallery: Gallery, monkeypatch, parted: bool):
     if parted:
         gallery.put("earlier", 99)
