@@ -5,10 +5,14 @@ import {open} from './retrieval-search.js';
 
 const opening = open(new URL('.', location.href));  // before all else, which it does not wait for
 const PER_PAGE = 24, EXAMPLES = 6;
-const drawn = new Map();  // the pictures on show, by the id of their photo
+const drawn = new Map();  // the canvases on show, by the id of their photo
+const addresses = new WeakMap();  // of their pictures, which come once they are nearly in sight
+const sight = new IntersectionObserver(seen => {
+  for (const {target, isIntersecting} of seen) if (isIntersecting) draw(target).catch(() => {});
+}, {rootMargin: '50%'});
 const root = document.querySelector('.search'), $ = selector => root.querySelector(selector);
 const cards = $('.cards'), large = $('.large'), spoken = $('.spoken'), picture = $('.picture');
-let gallery, asked = null, answered = null, k = PER_PAGE, hits = [], shown = -1, looked = null, running = false, waiting = false, ready = false, wide = 0;
+let gallery, asked = null, answered = null, k = PER_PAGE, hits = [], shown = -1, looked = null, running = false, waiting = false, ready = false;
 
 const make = (tag, facts = {}, ...children) => {
   const made = Object.assign(document.createElement(tag), facts);
@@ -73,11 +77,11 @@ function show(found) {
   const {embed, search} = found.milliseconds, taught = new Set(found.teacher ?? []);
   for (const [id, canvas] of drawn) {
     if (found.some(hit => hit.id === id)) continue;
+    sight.unobserve(canvas);
     canvas.width = canvas.height = 1;  // it is not collected for long
     drawn.delete(id);
   }
   cards.replaceChildren(...found.map((hit, place) => card(hit, place, taught)));
-  wide = cards.firstElementChild?.clientWidth;
   const first = found.slice(0, found.teacher?.length ?? 0), agreed = first.filter(hit => taught.has(hit.id)).length;
   $('.summary').textContent = (found.length ? `${Math.round(embed + search)} ms` : 'No results with these filters.')
     + (gallery.partial ? ` · among the ${found.searched.toLocaleString()} photos nearest to yours` : '')
@@ -105,20 +109,25 @@ function pictureOf({id, thumbnail}, place) {
     image.src = thumbnail;
     return image;
   }
-  if (!drawn.has(id)) draw(id, thumbnail).catch(() => {});
+  if (!drawn.has(id)) {
+    const canvas = make('canvas', {width: 1, height: 1});
+    drawn.set(id, canvas);
+    addresses.set(canvas, thumbnail);
+    sight.observe(canvas);
+  }
   return drawn.get(id);
 }
 
-async function draw(id, address) {
-  const canvas = make('canvas', {width: 1, height: 1});
-  drawn.set(id, canvas);
-  const response = await fetch(address), whole = await createImageBitmap(await response.blob()), {width, height} = whole;
-  const edge = Math.min(width, height), side = canvas.width = canvas.height = Math.min(edge, Math.ceil(wide * devicePixelRatio));
+async function draw(canvas) {
+  sight.unobserve(canvas);
+  const wide = canvas.clientWidth, response = await fetch(addresses.get(canvas)), whole = await createImageBitmap(await response.blob());
+  const {width, height} = whole, edge = Math.min(width, height), side = Math.min(edge, Math.ceil(wide * devicePixelRatio));
   const options = {resizeWidth: side, resizeHeight: side, resizeQuality: 'medium'};
   const bitmap = await createImageBitmap(whole, (width - edge) / 2, (height - edge) / 2, edge, edge, options);
   whole.close();
-  if (drawn.get(id) === canvas) canvas.getContext('bitmaprenderer').transferFromImageBitmap(bitmap);
-  else bitmap.close();
+  if (!canvas.isConnected) return bitmap.close();
+  canvas.width = canvas.height = side;
+  canvas.getContext('bitmaprenderer').transferFromImageBitmap(bitmap);
 }
 
 function linkOf(hit) {

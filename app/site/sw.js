@@ -3,7 +3,8 @@
 const CACHE = 'retrieval-site', SCOPE = self.registration.scope;
 
 self.addEventListener('install', () => self.skipWaiting());
-self.addEventListener('activate', event => event.waitUntil(self.clients.claim()));
+self.addEventListener('activate', event => event.waitUntil(Promise.all([
+  self.clients.claim(), self.registration.navigationPreload?.enable()])));  // the page comes while this starts
 
 async function keep(request, response) {
   if (response.ok && response.type === 'basic') {
@@ -13,11 +14,11 @@ async function keep(request, response) {
   return response;
 }
 
-async function answer(request) {
+async function answer(request, early) {
   const kept = () => caches.open(CACHE).then(cache => cache.match(request, {ignoreSearch: true}));
   if (request.url.startsWith(`${SCOPE}data/`)) return await kept() ?? keep(request, await fetch(request));
   try {
-    return await keep(request, await fetch(request));
+    return await keep(request, await early ?? await fetch(request));
   } catch (error) {
     const found = await kept();
     if (found) return found;
@@ -27,7 +28,7 @@ async function answer(request) {
 
 self.addEventListener('fetch', event => {
   const {request} = event;
-  if (request.method === 'GET' && request.url.startsWith(SCOPE)) event.respondWith(answer(request));
+  if (request.method === 'GET' && request.url.startsWith(SCOPE)) event.respondWith(answer(request, event.preloadResponse));
 });
 
 // What the first visit has got before this ran.

@@ -175,6 +175,7 @@ def test_pictures_of_results_are_drawn_and_let_go(host, tab, built, page_root):
     )
     tab.evaluate("() => { window.pictures = [...document.querySelectorAll('.card canvas')]; }")
     assert tab.evaluate("pictures.length") == 24
+    tab.mouse.wheel(0, 10_000)
     until(tab, drawn)
     tab.click(".filters summary")
     tab.select_option(".column-value", "North")
@@ -184,6 +185,17 @@ def test_pictures_of_results_are_drawn_and_let_go(host, tab, built, page_root):
         ".map(some => some.map(each => each.width))"
     )
     assert (len(shown) > 9, min(shown) > 1, {*gone}) == (True, True, {1})
+
+
+def test_pictures_far_below_come_when_they_are_scrolled_to(host, tab, built, page_root):
+    tab.set_viewport_size({"width": 360, "height": 740})
+    tab.goto(host(built).address)
+    choose(tab, page_root / "query.png")
+    drawn = "[...document.querySelectorAll('.card canvas')].map(canvas => canvas.width > 1)"
+    until(tab, f"{drawn}[0] && {drawn}[3]")
+    assert not tab.evaluate(f"{drawn}[23]")
+    tab.mouse.wheel(0, 10_000)
+    until(tab, f"{drawn}[23]")
 
 
 def test_a_network_of_convolutions_comes_without_a_runtime(host, tab, page_root, tmp_path, monkeypatch):
