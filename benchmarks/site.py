@@ -37,6 +37,7 @@ SCANS = {
     "rows of 256 numbers": "{dim: 256, bits: 0}",
 }
 VISITS = 7
+KINDS: dict[str, dict[str, Any]] = {"PNG": {}, "WEBP": {"quality": 85}, "AVIF": {"quality": 75}}
 # Notes when the frame with the first results was drawn. Playwright hears of it up to half a second later: it
 # hears of the requests for pictures first
 SEE_RESULTS = """addEventListener('DOMContentLoaded', () => {
@@ -50,6 +51,30 @@ SEARCHES = 60  # one after the other in one tab
 TO_BLOB = "const photo = new Blob([Uint8Array.from(atob(text), letter => letter.charCodeAt(0))]);"
 
 
+def ask(tab: Any, data: bytes) -> tuple[list[str], np.ndarray]:
+    """The names of all photos as the browser ranks them for a query, and its vector."""
+    hits, vector = tab.evaluate(
+        f"async text => {{ {TO_BLOB} const hits = await gallery.search(photo, {{k: gallery.count}});"
+        "return [hits.map(hit => hit.name), [...await gallery.embed(photo)]]; }",
+        b64encode(data).decode(),
+    )
+    return hits, np.array(vector)
+
+
+def kinds(tab: Any, searcher: Any, queries: list[tuple[bytes, str]]) -> None:
+    """Compare the lists for queries of other formats with the server's for the same files."""
+    student, gallery = searcher.models["student"], np.asarray(searcher.index.rows("student"))
+    names = np.array([item.name for item in searcher.index.items])
+    for kind, how in KINDS.items():
+        overlaps = []
+        for photo, _ in queries:
+            data = encode(Image.open(BytesIO(photo)).convert("RGB"), kind, **how)
+            vector = student.embed([student.prepare(decode(data, "query", student.decode_side))])[0]
+            wanted = names[np.argsort(-(vector @ gallery.T), kind="stable")[:10]]
+            overlaps.append(len({*wanted} & {*ask(tab, data)[0][:10]}) / 10)
+        row(f"overlap@10 with the server, as {kind}", f"{100 * np.mean(overlaps):.2f} %")
+
+
 def parity(tab: Any, searcher: Any, queries: list[tuple[bytes, str]], labels: dict[str, str]) -> None:
     """Compare lists and mAP with the server's."""
     student, index = searcher.models["student"], searcher.index
@@ -60,11 +85,7 @@ def parity(tab: Any, searcher: Any, queries: list[tuple[bytes, str]], labels: di
     native = np.concatenate([student.embed([student.prepare(photo)]) for photo in photos])
     overlaps, ours, theirs, differences = [], [], [], []
     for (data, label), vector in zip(queries, native, strict=True):
-        hits, found = tab.evaluate(
-            f"async text => {{ {TO_BLOB} const hits = await gallery.search(photo, {{k: gallery.count}});"
-            "return [hits.map(hit => hit.name), [...await gallery.embed(photo)]]; }",
-            b64encode(data).decode(),
-        )
+        hits, found = ask(tab, data)
         scores = vector @ gallery.T
         wanted = [names[i] for i in np.argsort(-scores, kind="stable")[:10]]
         overlaps.append(len(set(wanted) & set(hits[:10])) / 10)
@@ -251,6 +272,7 @@ def main() -> None:
         tab.goto(address)
         tab.evaluate(OPEN, address)
         parity(tab, searcher, queries, labels)
+        kinds(tab, searcher, queries)
         speed(tab, student, queries[0][0])
         large_photo(tab, queries[0][0])
         scans(tab)
