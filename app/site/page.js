@@ -6,10 +6,13 @@ import {open} from './retrieval-search.js';
 const opening = open(new URL('.', location.href));  // before all else, which it does not wait for
 const PER_PAGE = 24, EXAMPLES = 6;
 const drawn = new Map();  // the canvases on show, by the id of their photo
-const addresses = new WeakMap();  // of their pictures, which come once they are nearly in sight
+const addresses = new Map();  // of pictures that are still to come, by their canvas: they do once it is nearly in sight
 const sight = new IntersectionObserver(seen => {
-  for (const {target, isIntersecting} of seen) if (isIntersecting) draw(target).catch(() => {});
+  for (const {target, isIntersecting} of seen) if (isIntersecting) draw(target);
 }, {rootMargin: '50%'});
+const seeAgain = () => { for (const canvas of addresses.keys()) sight.observe(canvas); };  // what failed
+addEventListener('online', seeAgain);
+addEventListener('beforeprint', () => { for (const canvas of addresses.keys()) draw(canvas); });
 const root = document.querySelector('.search'), $ = selector => root.querySelector(selector);
 const cards = $('.cards'), large = $('.large'), spoken = $('.spoken'), picture = $('.picture');
 let gallery, asked = null, answered = null, k = PER_PAGE, hits = [], shown = -1, looked = null, running = false, waiting = false, ready = false;
@@ -73,11 +76,13 @@ function show(found) {
   ready = true;
   complain('');
   hits = found;
+  seeAgain();
   root.dataset.state = 'found';
   const {embed, search} = found.milliseconds, taught = new Set(found.teacher ?? []);
   for (const [id, canvas] of drawn) {
     if (found.some(hit => hit.id === id)) continue;
     sight.unobserve(canvas);
+    addresses.delete(canvas);
     canvas.width = canvas.height = 1;  // it is not collected for long
     drawn.delete(id);
   }
@@ -103,7 +108,7 @@ function card(hit, place, taught) {
 
 // The picture of a result. One of this host is drawn: of images, browsers keep the pixels long after they are gone.
 function pictureOf({id, thumbnail}, place) {
-  if (!thumbnail.startsWith(location.origin)) {
+  if (new URL(thumbnail).origin !== location.origin) {
     const image = make('img', {alt: '', loading: place < 12 ? 'eager' : 'lazy', draggable: false});
     image.onerror = () => image.classList.add('none');
     image.src = thumbnail;
@@ -119,15 +124,27 @@ function pictureOf({id, thumbnail}, place) {
 }
 
 async function draw(canvas) {
+  const address = addresses.get(canvas), wide = canvas.clientWidth;
   sight.unobserve(canvas);
-  const wide = canvas.clientWidth, response = await fetch(addresses.get(canvas)), whole = await createImageBitmap(await response.blob());
-  const {width, height} = whole, edge = Math.min(width, height), side = Math.min(edge, Math.ceil(wide * devicePixelRatio));
+  if (!addresses.delete(canvas)) return;
+  try {
+    const bitmap = await readSquare(address, Math.ceil(wide * devicePixelRatio));
+    if (!canvas.isConnected) return bitmap.close();
+    canvas.width = canvas.height = bitmap.width;
+    canvas.getContext('bitmaprenderer').transferFromImageBitmap(bitmap);
+  } catch {
+    if (canvas.isConnected) addresses.set(canvas, address);
+  }
+}
+
+// The middle of a picture, so many pixels wide at most.
+async function readSquare(address, most) {
+  const response = await fetch(address), whole = await createImageBitmap(await response.blob());
+  const {width, height} = whole, edge = Math.min(width, height), side = Math.min(edge, most);
   const options = {resizeWidth: side, resizeHeight: side, resizeQuality: 'medium'};
   const bitmap = await createImageBitmap(whole, (width - edge) / 2, (height - edge) / 2, edge, edge, options);
   whole.close();
-  if (!canvas.isConnected) return bitmap.close();
-  canvas.width = canvas.height = side;
-  canvas.getContext('bitmaprenderer').transferFromImageBitmap(bitmap);
+  return bitmap;
 }
 
 function linkOf(hit) {
@@ -140,8 +157,9 @@ function look(place) {
   shown = place;
   const hit = looked = hits[place], image = large.querySelector('img'), asking = large.querySelector('canvas'), from = picture.querySelector('canvas');
   image.alt = titleOf(hit);
-  image.onerror = () => { image.onerror = null; image.src = hit.thumbnail; };
-  image.src = hit.picture;
+  image.src = hit.thumbnail;  // until the picture is there, and if it never is
+  const whole = make('img', {src: hit.picture});
+  whole.decode().then(() => { if (looked === hit) image.src = whole.src; }, () => {});
   [asking.width, asking.height] = [from.width, from.height];
   asking.getContext('2d').drawImage(from, 0, 0);
   const facts = [['similarity', hit.score.toFixed(3)], ['file', hit.name], ...Object.entries(hit.metadata)];

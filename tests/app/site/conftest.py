@@ -24,7 +24,7 @@ class Host:
         asked: Method and path of each request.
     """
 
-    def __init__(self, folder: Path, open_to_all: bool = False) -> None:
+    def __init__(self, folder: Path, open_to_all: bool = False, port: int = 0) -> None:
         self.asked: list[tuple[str, str]] = []
         host = self
 
@@ -42,7 +42,7 @@ class Host:
             def log_message(self, *args: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=folder))
         self.address = f"http://127.0.0.1:{self.server.server_port}/"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -73,8 +73,8 @@ def host() -> Iterator[Any]:
     """Serves folders."""
     hosts = []
 
-    def serve(folder: Path, open_to_all: bool = False) -> Host:
-        hosts.append(Host(folder, open_to_all))
+    def serve(folder: Path, open_to_all: bool = False, port: int = 0) -> Host:
+        hosts.append(Host(folder, open_to_all, port))
         return hosts[-1]
 
     yield serve

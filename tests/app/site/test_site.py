@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import shutil
+import socket
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,61 @@ def test_pictures_far_below_come_when_they_are_scrolled_to(host, tab, built, pag
     assert not tab.evaluate(f"{drawn}[23]")
     tab.mouse.wheel(0, 10_000)
     until(tab, f"{drawn}[23]")
+
+
+def test_a_picture_that_fails_comes_with_the_next_search_or_the_network(host, tab, built, page_root):
+    tab.route("**/*.s.webp", lambda route: route.abort())
+    tab.goto(host(built).address)
+    choose(tab, page_root / "query.png")
+    drawn = "[...document.querySelectorAll('.card canvas')].slice(0, 8).map(canvas => canvas.width > 1)"
+    tab.wait_for_timeout(300)
+    assert tab.evaluate(drawn) == 8 * [False]
+    tab.unroute("**/*.s.webp")
+    tab.evaluate("dispatchEvent(new Event('online'))")
+    until(tab, f"{drawn}.every(Boolean)")
+    tab.complaints.clear()  # of the browser, about the network
+
+
+def test_the_large_view_shows_a_small_picture_until_the_large_one_is_there(host, tab, built, page_root):
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    tab.route("**/*.l.webp", hold)
+    tab.goto(host(built).address)
+    choose(tab, page_root / "query.png")
+    tab.locator(".hit").first.click()
+    until(tab, "document.querySelector('.large img').src.endsWith('.s.webp')")
+    small = tab.get_attribute(".large img", "src")
+    tab.click(".large .next")
+    until(tab, "small => document.querySelector('.large img').src !== small", small)
+    while len(held) < 2:
+        tab.wait_for_timeout(20)
+    for route in held:  # that of the first result comes too late
+        route.continue_()
+    until(tab, "document.querySelector('.large img').src.endsWith('.l.webp')")
+    assert tab.get_attribute(".large img", "src") == held[-1].request.url != held[0].request.url
+
+
+def free_port(low: int, high: int) -> int:
+    """A port that nothing listens on."""
+    for port in range(low, high):
+        with socket.socket() as one:
+            if one.connect_ex(("127.0.0.1", port)):
+                return port
+    raise AssertionError("every port is taken")
+
+
+def test_pictures_of_a_host_with_a_longer_name_are_images(host, tab, page_root, tmp_path):
+    site = tmp_path / "site"
+    served = host(tmp_path, port=free_port(2000, 6500))
+    pictures = served.address.rstrip("/") + "0/{name}"  # another port, which begins like this one
+    build_site_by_name(page_root / "idx", site, SiteOptions(pictures=pictures))
+    tab.goto(served.address + "site/")
+    choose(tab, page_root / "query.png")
+    assert tab.locator(".card canvas").count() == 0
+    assert tab.get_attribute(".card img >> nth=0", "src").startswith(served.address.rstrip("/") + "0/")
 
 
 def test_a_network_of_convolutions_comes_without_a_runtime(host, tab, page_root, tmp_path, monkeypatch):
