@@ -37,7 +37,7 @@ SCANS = {
     "rows of 256 numbers": "{dim: 256, bits: 0}",
 }
 VISITS = 7
-KINDS: dict[str, dict[str, Any]] = {"PNG": {}, "WEBP": {"quality": 85}, "AVIF": {"quality": 75}}
+PHOTO_FORMATS: dict[str, dict[str, Any]] = {"PNG": {}, "WEBP": {"quality": 85}, "AVIF": {"quality": 75}}
 # Notes when the frame with the first results was drawn. Playwright hears of it up to half a second later: it
 # hears of the requests for pictures first
 SEE_RESULTS = """addEventListener('DOMContentLoaded', () => {
@@ -61,16 +61,21 @@ def ask(tab: Any, data: bytes) -> tuple[list[str], np.ndarray]:
     return hits, np.array(vector)
 
 
-def kinds(tab: Any, searcher: Any, queries: list[tuple[bytes, str]]) -> None:
+def embed_natively(student: OnnxEmbedder, data: bytes) -> np.ndarray:
+    """The vector of a photo as the server makes it."""
+    return student.embed([student.prepare(decode(data, "query", student.decode_side))])[0]
+
+
+def photo_formats(tab: Any, searcher: Any, queries: list[tuple[bytes, str]]) -> None:
     """Compare the lists for queries of other formats with the server's for the same files."""
     student, gallery = searcher.models["student"], np.asarray(searcher.index.rows("student"))
     names = np.array([item.name for item in searcher.index.items])
-    for kind, how in KINDS.items():
+    for kind, how in PHOTO_FORMATS.items():
         overlaps = []
         for photo, _ in queries:
             data = encode(Image.open(BytesIO(photo)).convert("RGB"), kind, **how)
-            vector = student.embed([student.prepare(decode(data, "query", student.decode_side))])[0]
-            wanted = names[np.argsort(-(vector @ gallery.T), kind="stable")[:10]]
+            scores = embed_natively(student, data) @ gallery.T
+            wanted = names[np.argsort(-scores, kind="stable")[:10]]
             overlaps.append(len({*wanted} & {*ask(tab, data)[0][:10]}) / 10)
         row(f"overlap@10 with the server, as {kind}", f"{100 * np.mean(overlaps):.2f} %")
 
@@ -81,11 +86,10 @@ def parity(tab: Any, searcher: Any, queries: list[tuple[bytes, str]], labels: di
     gallery = np.asarray(index.rows("student"))
     names = [item.name for item in index.items]
     of_item = np.array([labels[name] for name in names])
-    photos = [decode(data, "query", student.decode_side) for data, _ in queries]
-    native = np.concatenate([student.embed([student.prepare(photo)]) for photo in photos])
     overlaps, ours, theirs, differences = [], [], [], []
-    for (data, label), vector in zip(queries, native, strict=True):
+    for data, label in queries:
         hits, found = ask(tab, data)
+        vector = embed_natively(student, data)
         scores = vector @ gallery.T
         wanted = [names[i] for i in np.argsort(-scores, kind="stable")[:10]]
         overlaps.append(len(set(wanted) & set(hits[:10])) / 10)
@@ -100,8 +104,7 @@ def parity(tab: Any, searcher: Any, queries: list[tuple[bytes, str]], labels: di
 
 def formats(student: OnnxEmbedder, gallery: np.ndarray, queries: list[tuple[bytes, str]]) -> None:
     """Compare ways to write the rows: what they keep of the nearest ten, and their bytes."""
-    photos = (decode(data, "query", student.decode_side) for data, _ in queries)
-    native = np.concatenate([student.embed([student.prepare(photo)]) for photo in photos])
+    native = np.stack([embed_natively(student, data) for data, _ in queries])
     scale = np.abs(gallery).max(1, keepdims=True) / 127
     int8, half = np.round(gallery / scale).astype(np.int8), gallery.astype(np.float16)
     kinds = {"int8, a scale for each row": (int8 * scale, int8.tobytes())}
@@ -272,7 +275,7 @@ def main() -> None:
         tab.goto(address)
         tab.evaluate(OPEN, address)
         parity(tab, searcher, queries, labels)
-        kinds(tab, searcher, queries)
+        photo_formats(tab, searcher, queries)
         speed(tab, student, queries[0][0])
         large_photo(tab, queries[0][0])
         scans(tab)

@@ -6,7 +6,7 @@ import {open} from './retrieval-search.js';
 const opening = open(new URL('.', location.href));  // before all else, which it does not wait for
 const PER_PAGE = 24, EXAMPLES = 6;
 const drawn = new Map();  // the canvases on show, by the id of their photo
-const addresses = new Map();  // of pictures that are still to come, by their canvas: they do once it is nearly in sight
+const addresses = new Map();  // of the pictures still to come, by canvas; each comes once its canvas is nearly in sight
 const sight = new IntersectionObserver(seen => {
   for (const {target, isIntersecting} of seen) if (isIntersecting) draw(target);
 }, {rootMargin: '50%'});

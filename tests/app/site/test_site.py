@@ -199,7 +199,7 @@ def test_pictures_far_below_come_when_they_are_scrolled_to(host, tab, built, pag
     until(tab, f"{drawn}[23]")
 
 
-def test_a_picture_that_fails_comes_with_the_next_search_or_the_network(host, tab, built, page_root):
+def test_a_picture_that_fails_comes_once_the_network_is_back(host, tab, built, page_root):
     tab.route("**/*.s.webp", lambda route: route.abort())
     tab.goto(host(built).address)
     choose(tab, page_root / "query.png")
