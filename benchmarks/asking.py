@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from tables import read_table, write_table
 
 from index.embedders.base import Embedder
+from index.embedders.onnx import OnnxEmbedder
 from index.embedders.registry import open_embedder
 from index.embedders.vectors_file import write_vectors
 from index.evaluation.evaluate import read_labels
@@ -33,10 +34,14 @@ from index.images.decode import Photo, read_photo
 from index.images.file import ImageFile
 from index.images.sources import find_images
 from index.progress import progress
+from index.timing import time_in_turns
 from index.vectors import Vectors, scale_to_unit
 
-COLUMNS = ("teacher", "recipe", "size", "stages", "budget", "seed", "mAP", "R@1", "overlap@10", "seconds")
+COLUMNS = (
+    "teacher", "recipe", "size", "stages", "budget", "seed", "mAP", "R@1", "overlap@10", "seconds", "ms",
+)  # fmt: skip
 ZERO = "zero-answers"
+QUIET = 0.1  # of the runs that are timed count: those that nothing else disturbed
 FEWEST = 100  # answers that a student that learns from none still needs, to be measured on
 
 
@@ -75,9 +80,10 @@ def name_teacher(teacher: str) -> str:
     return teacher.rpartition(":")[2] if ".py:" in teacher else Path(teacher).stem
 
 
-def run(*command: str | Path) -> str:
+def run(*command: str | Path, uniform: bool = False) -> str:
     """Run `retrieval` with arguments, and return what it prints."""
-    words = [sys.executable, "-m", "retrieval", *map(str, command)]
+    program = [str(Path(__file__).with_name("uniform.py"))] if uniform else ["-m", "retrieval"]
+    words = [sys.executable, *program, *map(str, command)]
     return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
@@ -96,7 +102,14 @@ def measure(
     labels = ("--queries", args.queries, "--labels", args.gallery)
     scores = json.loads(run("evaluate", index, *labels, "--mode", "student", "--json"))["student"]
     figures = {name: round(100 * scores[name], 2) for name in ("mAP", "R@1", "overlap@10")}
-    return {**figures, "seconds": round(seconds)}
+    return {**figures, "seconds": round(seconds), "ms": round(time_one(student), 2)}
+
+
+def time_one(student: Path) -> float:
+    """Time a student for one photo on one core, with ONNX Runtime: milliseconds when little else runs."""
+    model = OnnxEmbedder(student, "cpu", threads=1)
+    photo = [np.random.default_rng(0).integers(0, 256, (model.side, model.side, 3), np.uint8)]
+    return float(time_in_turns([lambda: model.embed(photo)], 300, 30, QUIET)[0])
 
 
 def _distill(
@@ -110,7 +123,7 @@ def _distill(
     run(
         "distill", args.pool, "--teacher", vectors, "--out", folder / "student", "--seed", str(seed),
         "--ledger", folder / "ledger.sqlite", "--recipe", ZERO if not budget else recipe,
-        "--budget", str(budget or FEWEST), "--size", str(args.size), *cut,
+        "--budget", str(budget or FEWEST), "--size", str(args.size), *cut, uniform=args.uniform,
     )  # fmt: skip
 
 
@@ -130,6 +143,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--stages", type=int)
     parser.add_argument("--target-ms", type=float, help="to shrink to, while it learns")
+    parser.add_argument("--uniform", action="store_true", help="shrink all blocks by the same share")
     parser.add_argument("--steps", type=int, help="of training, if not those that `distill` takes")
     parser.add_argument("--helper", action="append", default=[], help="free network, as `distill` takes it")
     parser.add_argument("--work", type=Path, default=Path("asking"), help="folder for all that is made")
@@ -137,6 +151,7 @@ def main() -> None:
     args = parser.parse_args()
     args.indexed, args.helped = args.indexed or args.pool, list(map(name_teacher, args.helper))
     args.kept = str(args.stages or "default") + (f">{args.target_ms}ms" if args.target_ms else "")
+    args.kept += ",uniform" if args.uniform else ""
     args.kept += f",{args.steps}steps" if args.steps else ""
     args.work.mkdir(parents=True, exist_ok=True)
 
