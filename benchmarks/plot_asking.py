@@ -17,6 +17,7 @@ from index.evaluation.charts import Axis
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 330, 44, 130, 30, 44
 STEP = 5  # of the vertical axis, in points
+HAIR = 0.5  # of a point: so little below a line opens no step more
 STYLE = """
 svg { font: 13px system-ui, sans-serif; color: #1b2430; }
 text { fill: currentColor; } .soft { fill: #6b7684; }
@@ -54,7 +55,7 @@ def draw(gains: Mapping[str, Mapping[int, float]]) -> str:
     """Draw one line a teacher; budgets stand at even distances."""
     budgets = sorted({budget for line in gains.values() for budget in line})
     values = [value for line in gains.values() for value in line.values()]
-    low, high = STEP * math.floor(min(values) / STEP), STEP * math.ceil(max(values) / STEP)
+    low, high = STEP * math.floor((min(values) + HAIR) / STEP), STEP * math.ceil(max(values) / STEP)
     y = Axis("", low, high, range(low, high + 1, STEP))
 
     def place(budget: int, value: float) -> tuple[float, float]:
